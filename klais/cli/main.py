@@ -1,0 +1,55 @@
+"""The ``klais`` command: a table of its sub-commands, each imported only when it is called."""
+
+import importlib
+
+import click
+
+from klais import __version__
+
+# name -> (module, attribute, short help shown without importing the module)
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "up": ("klais.cli.up", "up", "Start everything: Kafka, topics, edge, worker, simulated devices."),
+    "edge": ("klais.cli.edge", "edge", "Receive frames over UDP and publish frame batches to the staging topic."),
+    "worker": ("klais.cli.worker", "worker", "Run the Faust worker: admit, score and land clean records."),
+    "kafka": ("klais.cli.kafka", "kafka", "Start, stop or look at the embedded Apache Kafka."),
+    "topics": ("klais.cli.topics", "topics", "Create, check or list the topics."),
+    "simulate": ("klais.cli.simulate", "simulate", "Send frames of simulated devices."),
+    "send": ("klais.cli.send", "send", "Send one frame."),
+    "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
+    "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
+    "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
+    "config": ("klais.cli.config", "config", "Show or check the configuration."),
+    "doctor": ("klais.cli.doctor", "doctor", "Check this machine and say how to mend what is wrong."),
+    "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
+    "version": ("klais.cli.version", "version", "Print the version of KLAIS and of what it runs on."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group whose commands are imported when first used (pitfall 32: the CLI must not import numba for nothing)."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The help's table, without importing the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="klais")
+def main() -> None:
+    """KLAIS: IoT telemetry from UDP frames to Kafka records, exactly once.
+
+    Settings come from KLAIS_* environment variables: `klais config show` lists them all with unit and range.
+    """

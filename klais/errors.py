@@ -1,0 +1,47 @@
+"""One exception tree. ``retriable`` tells a caller whether the same call may succeed later."""
+
+
+class KlaisError(Exception):
+    """Base of all errors that KLAIS raises on purpose; the message says what, the values, and what to do."""
+
+    retriable = False
+
+
+class ConfigError(KlaisError):
+    """The configuration cannot be used; lists every problem, each with value, unit and range."""
+
+
+class KafkaUnavailable(KlaisError):
+    """No broker answers (yet)."""
+
+    retriable = True
+
+
+class TopicMismatch(KlaisError):
+    """A topic exists with settings or a partition count that KLAIS cannot work with."""
+
+
+class BatchFormatError(KlaisError):
+    """A record on the staging topic is not a KFB1 frame batch that this reader knows."""
+
+
+class JournalFormatError(KlaisError):
+    """A journal or checkpoint record has a version or a shape that this code does not read."""
+
+
+class LaneFenced(KlaisError):
+    """Another owner took the lane's producer epoch: this one must stop at once, without flushing."""
+
+
+class LaneFailed(KlaisError):
+    """The lane cannot go on (a send failed for good); it must recover from checkpoint and journal."""
+
+    retriable = True
+
+
+class SetupMissing(KlaisError):
+    """Something KLAIS needs on this machine is not installed; the message says how to get it."""
+
+
+class PortInUse(KlaisError):
+    """A port KLAIS was told to listen on is taken; names the port and, where readable, the process."""

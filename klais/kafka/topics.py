@@ -1,0 +1,69 @@
+"""The topics of KLAIS: names, partition counts and the settings each must have. Declared once, here."""
+
+from dataclasses import dataclass
+
+from klais.config import Settings
+
+DAY_MS = 86_400_000
+MAX_RECORD_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """One topic as KLAIS needs it: ``partitions`` None = any number; ``config`` holds the settings that must match."""
+
+    name: str
+    partitions: int | None
+    config: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Names of all topics, from the prefix and the mission's variable; ``specs`` for creating and checking."""
+
+    raw: str
+    telemetry: str
+    anomalies: str
+    journal: str
+    dead_letter: str
+    stats: str
+    control: str
+    devices_changelog: str
+    app_id: str
+    partitions: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Topics":
+        """The names in force for ``settings``."""
+        p = settings.topic_prefix
+        return cls(
+            raw=p + "klais_raw",
+            telemetry=p + settings.kafka_topic,
+            anomalies=p + "klais_anomalies",
+            journal=p + "klais_journal",
+            dead_letter=p + "klais_dead_letter",
+            stats=p + "klais_stats",
+            control=p + "klais_control",
+            devices_changelog=p + "klais-devices-changelog",
+            app_id=p + "klais",
+            partitions=settings.partitions,
+        )
+
+    def specs(self) -> list[TopicSpec]:
+        """All topics with partition count and required settings."""
+        big = {"max.message.bytes": str(MAX_RECORD_BYTES)}
+        day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), **big}
+        week = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **big}
+        compact = {"cleanup.policy": "compact", **big}
+        fast_compact = {**compact, "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1", "delete.retention.ms": "600000"}
+        n = self.partitions
+        return [
+            TopicSpec(self.raw, n, day),
+            TopicSpec(self.journal, n, day),
+            TopicSpec(self.telemetry, n, week),
+            TopicSpec(self.anomalies, n, week),
+            TopicSpec(self.dead_letter, n, week),
+            TopicSpec(self.stats, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(DAY_MS)}),
+            TopicSpec(self.control, 1, {"cleanup.policy": "compact"}),
+            TopicSpec(self.devices_changelog, n, fast_compact),
+        ]

@@ -1,0 +1,111 @@
+"""The one way to compile a kernel: a typed loop over columns, written in Python, compiled by numba.
+
+Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU, because
+numba does not notice a change in a function of another file, and two processes that compile at once may damage
+each other's files: every compilation here runs under one file lock.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def cache_root() -> Path:
+    """Folder for things that can be made again (``KLAIS_CACHE_DIR``, else ``$XDG_CACHE_HOME/klais``)."""
+    named = os.environ.get("KLAIS_CACHE_DIR")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klais"
+
+
+def _fingerprint() -> str:
+    from importlib.metadata import version
+
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        text = path.read_bytes()
+        if b"@kernel(" in text or path.name == "kernel.py":
+            digest.update(str(path.relative_to(package)).encode() + b"\0" + text)
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), platform.processor())
+    for fact in (version("numba"), version("numpy"), platform.machine(), flags, platform.python_version()):
+        digest.update(fact.encode())
+    return digest.hexdigest()[:16]
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _cache_dir() -> Path:
+    folder = cache_root() / "numba" / _fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        import tempfile
+
+        folder = Path(tempfile.gettempdir()) / f"klais-numba-{os.getuid()}" / folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+CACHE_DIR = _cache_dir()
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE_DIR))
+
+import numba  # noqa: E402  (the cache folder must be named first)
+
+
+@contextmanager
+def _compile_lock() -> Iterator[None]:
+    with open(CACHE_DIR / ".lock", "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def kernel(signature: Any = None) -> Callable[[F], F]:
+    """Compile ``function`` for ``signature`` now (or load it from the cache), without the GIL, without fast-math.
+
+    Parameters
+    ----------
+    signature : str, numba signature, or list of them
+        As for ``numba.njit``. None compiles at the first call: only for helpers that other kernels inline.
+    """
+
+    def decorate(function: F) -> F:
+        with _compile_lock():
+            if signature is None:
+                return numba.njit(cache=True, nogil=True, inline="never")(function)  # type: ignore[no-any-return]
+            return numba.njit(signature, cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+# Array types for signatures. BYTES takes read-only arrays too (a Kafka value is one); the others are C-contiguous columns.
+BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+U8 = numba.uint8[::1]
+U16 = numba.uint16[::1]
+U32 = numba.uint32[::1]
+U64 = numba.uint64[::1]
+I32 = numba.int32[::1]
+I64 = numba.int64[::1]
+F64 = numba.float64[::1]
+IDS = numba.uint64[:, ::1]
+boolean, int32, int64, uint32, uint64, float64, void = (
+    numba.boolean,
+    numba.int32,
+    numba.int64,
+    numba.uint32,
+    numba.uint64,
+    numba.float64,
+    numba.void,
+)
