@@ -1,0 +1,1 @@
+"""Anomaly scores: per device, from columns and the device's running profile (pure, no clock, no I/O)."""

@@ -70,7 +70,7 @@ def decode_batch(value: bytes) -> FrameBatch:
         raise BatchFormatError(f"received_at {received_at} is not a time")
     column_bytes = count * (2 + 4 * bool(flags & FLAG_OFFSETS) + SOURCE_SIZE * bool(flags & FLAG_SOURCES))
     if HEADER.size + column_bytes > len(value):
-        raise BatchFormatError(f"{count} frames need {column_bytes} bytes of columns, the record has {len(value)} in all")
+        raise BatchFormatError(f"{count} frames need {column_bytes} bytes of columns, the record has {len(value)}")
     buf = np.frombuffer(value, np.uint8)
     at = HEADER.size
     lengths = buf[at : at + 2 * count].view("<u2").astype(np.int64)

@@ -47,7 +47,7 @@ _BAD_ID = np.uint8(Reason.BAD_DEVICE_ID)
 
 @kernel(boolean(BYTES, int64, int64))
 def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
-    """Whether ``buf[start:end]`` is well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, at most U+10FFFF)."""
+    """Whether ``buf[start:end]`` is well-formed UTF-8 (RFC 3629: nothing overlong, no surrogates, up to U+10FFFF)."""
     i = start
     while i < end:
         lead = buf[i]
