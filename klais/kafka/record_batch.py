@@ -1,0 +1,340 @@
+"""One Kafka record batch (magic 2), grown as a column and closed once: the unit in which a lane writes.
+
+The records are laid out by kernels in a buffer that is kept; :meth:`RecordBatchWriter.close` compresses them once and
+puts the 61-byte header before them, with producer id, epoch and base sequence (Kafka protocol guide, "Record Batch").
+The last record of each output carries the record header ``klais``: how far a step's output has got (:func:`mark`).
+"""
+
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import google_crc32c
+import lz4.frame
+import numpy as np
+import numpy.typing as npt
+
+from klais.kafka import record_kernels as k
+
+HEADER = struct.Struct(">qiibIhiqqqhii")  # base offset .. records count, 61 bytes
+AFTER_LENGTH = 12  # the batch's length field counts from here
+CRC_FROM = 21  # the CRC covers everything from the attributes on
+_CRC_PART = struct.Struct(">hiqqqhii")
+_CODECS = {"none": 0, "lz4": 3}
+COMPRESS_FROM_BYTES = 200  # below, a compressed frame saves nothing
+MAX_RECORDS_BYTES = (4 << 20) - 4096  # the broker's message.max.bytes, less the header and room for the mark
+MARK_KEY = "klais"
+_MARK = struct.Struct("<QI")
+_MARK_FIELD = bytes([2 * len(MARK_KEY)]) + MARK_KEY.encode() + bytes([2 * _MARK.size])
+MARK_BYTES = len(_MARK_FIELD) + _MARK.size + 1  # a longer length varint included
+SEQUENCE_MASK = 0x7FFF_FFFF
+
+
+def mark(step: int, done: int) -> bytes:
+    """Value of the record header ``klais``: little-endian u64 step, u32 frames of its output that are out so far.
+
+    Examples
+    --------
+    >>> read_mark([("klais", mark(7, 3))])
+    (7, 3)
+    """
+    return _MARK.pack(step, done)
+
+
+def read_mark(headers: Sequence[tuple[str, bytes | None]]) -> tuple[int, int] | None:
+    """(step, frames done) of a record's headers; None when it carries no mark of ours."""
+    for key, value in headers:
+        if key == MARK_KEY and value is not None and len(value) == _MARK.size:
+            step, done = _MARK.unpack(value)
+            return step, done
+    return None
+
+
+def next_sequence(base: int, count: int) -> int:
+    """Base sequence of the batch after one of ``count`` records from ``base``: Kafka goes on with 0 after 2^31 - 1.
+
+    Examples
+    --------
+    >>> next_sequence(2**31 - 1, 1)
+    0
+    """
+    return (base + count) & SEQUENCE_MASK
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltBatch:
+    """A closed batch: ``data`` is what goes on the wire, and goes again unchanged when a send is repeated."""
+
+    data: bytes
+    count: int
+    producer_id: int
+    epoch: int
+    base_sequence: int
+    first_timestamp: int
+    max_timestamp: int
+    records_bytes: int
+
+    @property
+    def next_sequence(self) -> int:
+        """Base sequence of the batch that follows this one."""
+        return next_sequence(self.base_sequence, self.count)
+
+
+class RecordBatchWriter:
+    """Grows one record batch in a buffer of its own.
+
+    Parameters
+    ----------
+    limit_bytes : int
+        Bytes of records, before compression, at which the batch is full. A single larger record goes alone into an
+        empty batch, up to ``MAX_RECORDS_BYTES``.
+    compression : {"lz4", "none"}
+        Codec of the records; small batches are not compressed.
+    """
+
+    def __init__(self, limit_bytes: int = 1_000_000, compression: str = "lz4") -> None:
+        if compression not in _CODECS:
+            raise ValueError(f"compression {compression!r} is none of {', '.join(_CODECS)}")
+        if not 1 <= limit_bytes <= MAX_RECORDS_BYTES:
+            raise ValueError(f"limit_bytes {limit_bytes} is not within 1 to {MAX_RECORDS_BYTES}")
+        self._limit = limit_bytes
+        self._codec = _CODECS[compression]
+        self._out = np.zeros(max(limit_bytes, 1 << 17) + MARK_BYTES + k.SLACK, np.uint8)
+        self._state = np.zeros(5, np.int64)
+
+    @property
+    def count(self) -> int:
+        """Records in the batch."""
+        return int(self._state[k.COUNT])
+
+    @property
+    def size(self) -> int:
+        """Bytes of records, before compression."""
+        return int(self._state[k.AT])
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was appended since the last reset."""
+        return self.count == 0
+
+    def reset(self) -> None:
+        """Start the next batch in the same buffer."""
+        self._state[:] = 0
+
+    def append_telemetry(
+        self,
+        buf: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        id_size: npt.NDArray[np.uint8],
+        sequence: npt.NDArray[np.uint32],
+        ts_ms: npt.NDArray[np.int64],
+        index: npt.NDArray[np.int32],
+        begin: int,
+        step: int,
+        done: int,
+    ) -> int:
+        """Write one clean record for each frame of ``index[begin:]``, as many as fit; the last one carries the mark.
+
+        Parameters
+        ----------
+        buf : uint8 [b]
+            The bytes the frames lie in; frame i is ``buf[starts[i] : starts[i] + lengths[i]]``.
+        starts, lengths : int64 [n]
+        id_size : uint8 [n]
+            Bytes of device_id, 1 to 16.
+        sequence : uint32 [n]
+        ts_ms : int64 [n]
+            Time of receipt, ms since the epoch: the record's timestamp.
+        index : int32 [m]
+            The frames to write, in this order.
+        begin : int
+            Where in ``index`` to go on.
+        step, done : int
+            The step these are the output of, and how many frames of that output are out before this call.
+
+        Returns
+        -------
+        int
+            How many were written; fewer than ``m - begin`` when the batch is full.
+
+        Raises
+        ------
+        ValueError
+            A frame of ``index`` does not lie in ``buf``, or has no id, or is larger than a batch may be.
+        """
+        columns = (buf, starts, lengths, id_size, sequence, ts_ms, index, begin)
+        n = len(starts)
+        if min(len(lengths), len(id_size), len(sequence), len(ts_ms)) < n or begin < 0:
+            raise ValueError(f"columns of different length, or begin {begin} below 0")
+        taken = int(k.append_frames(self._out, self._state, *columns, self._limit - MARK_BYTES))
+        if taken == 0 and self.empty and begin < len(index):
+            self._grow(int(lengths[index[begin]]) + 1024)
+            taken = int(k.append_frames(self._out, self._state, *columns, self._limit - MARK_BYTES))
+        if taken < 0:
+            raise ValueError("a frame does not lie in its buffer, or its id size or time is out of range")
+        if taken:
+            self._mark_last(step, done + taken)
+        return taken
+
+    def append_rows(
+        self,
+        keys: npt.NDArray[np.uint8],
+        key_sizes: npt.NDArray[np.uint8],
+        values: npt.NDArray[np.uint8],
+        begin: int,
+        timestamp_ms: int | None = None,
+    ) -> int:
+        """Write one record for each row from ``begin`` on, as many as fit; returns how many.
+
+        Parameters
+        ----------
+        keys : uint8 [n, 16]
+            The key of row i is its first ``key_sizes[i]`` bytes.
+        key_sizes : uint8 [n]
+            1 to 16.
+        values : uint8 [n, stride]
+            The value of row i is all of it.
+        begin : int
+            First row to write.
+        timestamp_ms : int, optional
+            Time of all records, ms since the epoch; default now.
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit each other, a key size out of range, or a row larger than a batch may be.
+        """
+        if keys.ndim != 2 or keys.shape[1] != 16 or values.ndim != 2 or not len(keys) == len(values) == len(key_sizes):
+            raise ValueError(f"keys {keys.shape}, key_sizes {key_sizes.shape} and values {values.shape} are no rows")
+        ts = _now_ms() if timestamp_ms is None else timestamp_ms
+        rows = (keys, key_sizes, values, begin, ts)
+        taken = int(k.append_pairs(self._out, self._state, *rows, self._limit - MARK_BYTES))
+        if taken == 0 and self.empty and begin < len(keys):
+            self._grow(values.shape[1] + 1024)
+            taken = int(k.append_pairs(self._out, self._state, *rows, self._limit - MARK_BYTES))
+        if taken < 0:
+            raise ValueError("a key size is not within 1 to 16")
+        return taken
+
+    def append_one(
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+        step: int | None = None,
+        done: int | None = None,
+    ) -> bool:
+        """Write one record; with ``step`` and ``done`` it carries the mark. False when it does not fit any more.
+
+        Raises
+        ------
+        ValueError
+            The record is larger than a batch may be.
+        """
+        ts = _now_ms() if timestamp_ms is None else timestamp_ms
+        if not 0 <= ts <= k.MAX_TIMESTAMP_MS:
+            raise ValueError(f"timestamp {ts} ms is not within 0 to {k.MAX_TIMESTAMP_MS}")
+        marks = () if step is None else ((MARK_KEY, mark(step, done or 0)),)
+        state = self._state
+        first = ts if self.empty else int(state[k.FIRST_TS])
+        record = encode_record(ts - first, self.count, key, value, (*headers, *marks))
+        if not self.empty and self.size + len(record) > self._limit:
+            return False
+        self._grow(len(record))
+        at = self.size
+        self._out[at : at + len(record)] = np.frombuffer(record, np.uint8)
+        state[k.MAX_TS] = ts if self.empty else max(int(state[k.MAX_TS]), ts)
+        state[k.FIRST_TS] = first
+        state[k.LAST_AT], state[k.AT] = at, at + len(record)
+        state[k.COUNT] += 1
+        return True
+
+    def close(self, producer_id: int, epoch: int, base_sequence: int) -> BuiltBatch:
+        """Compress the records and put the header before them; the writer keeps its records until :meth:`reset`.
+
+        Raises
+        ------
+        ValueError
+            The batch is empty (Kafka has no empty batches from producers).
+        """
+        if self.empty:
+            raise ValueError("a batch without records cannot be sent")
+        records: Any = self._out[: self.size]
+        codec = 0
+        if self._codec and self.size >= COMPRESS_FROM_BYTES:
+            packed = lz4.frame.compress(records, compression_level=0, block_linked=False)
+            if len(packed) < self.size:
+                records, codec = packed, self._codec
+        records = bytes(records)
+        first, newest = int(self._state[k.FIRST_TS]), int(self._state[k.MAX_TS])
+        n = self.count
+        fields = (codec, n - 1, first, newest, producer_id, epoch, base_sequence & SEQUENCE_MASK, n)
+        crc = google_crc32c.extend(google_crc32c.value(_CRC_PART.pack(*fields)), records)
+        length = HEADER.size - AFTER_LENGTH + len(records)
+        data = HEADER.pack(0, length, -1, 2, crc, *fields) + records
+        return BuiltBatch(data, n, producer_id, epoch, base_sequence & SEQUENCE_MASK, first, newest, self.size)
+
+    def _grow(self, record_bytes: int) -> None:
+        """Make room for one record more of this size, the only reason for which the buffer is ever exchanged."""
+        need = self.size + record_bytes + MARK_BYTES + k.SLACK
+        if self.size + record_bytes > MAX_RECORDS_BYTES:
+            raise ValueError(f"a record of {record_bytes} bytes exceeds a batch ({MAX_RECORDS_BYTES} bytes)")
+        if need > len(self._out):
+            grown = np.zeros(need, np.uint8)
+            grown[: self.size] = self._out[: self.size]
+            self._out = grown
+
+    def _mark_last(self, step: int, done: int) -> None:
+        """Give the last record, which has no headers, the mark; its length may need one byte more."""
+        at, last = self.size, int(self._state[k.LAST_AT])
+        body_at, length = _read_varint(self._out, last)
+        body = self._out[body_at : at - 1].tobytes()  # the last byte is the header count 0
+        field = b"\x02" + _MARK_FIELD + mark(step, done)
+        record = _varint(length - 1 + len(field)) + body + field
+        self._out[last : last + len(record)] = np.frombuffer(record, np.uint8)
+        self._state[k.AT] = last + len(record)
+
+
+def encode_record(
+    delta_ms: int, offset: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+) -> bytes:
+    """One record in plain Python: for the few that are not columns."""
+    parts = [b"\0", _varint(delta_ms), _varint(offset), _nullable(key), _nullable(value), _varint(len(headers))]
+    for name, content in headers:
+        parts += [_nullable(name.encode()), _nullable(content)]
+    body = b"".join(parts)
+    return _varint(len(body)) + body
+
+
+def _nullable(field: bytes | None) -> bytes:
+    return _varint(-1) if field is None else _varint(len(field)) + field
+
+
+def _varint(value: int) -> bytes:
+    rest = 2 * value if value >= 0 else -2 * value - 1
+    out = bytearray()
+    while rest >= 128:
+        out.append(rest & 127 | 128)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def _read_varint(buf: npt.NDArray[np.uint8], at: int) -> tuple[int, int]:
+    """(end, value) of the varint at ``buf[at]``, which is not negative."""
+    value = shift = 0
+    while True:
+        byte = int(buf[at])
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return at, value >> 1
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

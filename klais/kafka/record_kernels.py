@@ -1,0 +1,351 @@
+"""Kernels that lay Kafka records (record batch format v2) out back to back in one uint8 buffer.
+
+A record is ``length varint | attributes int8 = 0 | timestamp delta varlong | offset delta varint | key length varint,
+key | value length varint, value | header count varint | headers``; every varint is zigzag (Kafka protocol guide,
+"Record Batch"; ``DefaultRecord.writeTo``). The batch's 61-byte header is written in :mod:`klais.kafka.record_batch`.
+
+The buffer must have ``SLACK`` bytes behind ``limit``: short pieces are copied as whole blocks, and the surplus is then
+written over.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir  # type: ignore[import-untyped]
+from numba.core import cgutils, types
+from numba.extending import intrinsic, overload
+
+from klais.kernel import BYTES, I32, I64, U8, U32, int64, kernel
+
+# Cells of the writer's state (int64 [5]).
+AT = 0  # where the next record starts
+COUNT = 1  # records so far
+FIRST_TS = 2  # ms, timestamp of record 0: the base of the deltas
+MAX_TS = 3  # ms
+LAST_AT = 4  # where the last record starts
+
+SLACK = 128  # bytes behind the limit that block copies may scribble on
+FRAME_HEADER = 22
+MAX_TIMESTAMP_MS = 1 << 53  # zigzag arithmetic stays far inside int64
+BAD_FRAME = -1  # the caller named a frame that does not lie in its buffer
+
+ROWS = types.Array(types.uint8, 2, "C", readonly=True)
+
+_PREFIX = np.frombuffer(b'{"device_id":"'.ljust(16), np.uint8).copy()
+_SEQ = np.frombuffer(b'","seq":', np.uint8).copy()
+_TS = np.frombuffer(b',"ts":'.ljust(8), np.uint8).copy()
+_DATA = np.frombuffer(b',"data":', np.uint8).copy()
+_PAIRS = np.frombuffer(b"".join(b"%02d" % i for i in range(100)), np.uint8).copy()
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8).copy()
+STAMP_FIXED = 6 + 8
+VALUE_FIXED = 14 + 8 + STAMP_FIXED + 1  # bytes of the value's own text around id, seq, ts and payload
+STAMP_BLOCK = 40  # `,"ts":` + at most 19 digits + `,"data":` = 33 bytes, copied as one block
+_SHORT = 64  # payloads up to this size are copied as one block
+
+
+@intrinsic  # type: ignore[misc]
+def _memcpy(typing_context: Any, out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
+    """``llvm.memcpy`` between two uint8 arrays; a constant ``size`` becomes plain vector stores."""
+    count_type = size if isinstance(size, types.Literal) else types.int64
+    signature = types.void(out, types.int64, source, types.int64, count_type)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        out_array = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+        in_array = cgutils.create_struct_proxy(sig.args[2])(context, builder, value=args[2])
+        target = builder.gep(out_array.data, [args[1]])
+        origin = builder.gep(in_array.data, [args[3]])
+        literal = isinstance(sig.args[4], types.Literal)
+        count = ir.Constant(ir.IntType(64), sig.args[4].literal_value) if literal else args[4]
+        cgutils.raw_memcpy(builder, target, origin, count, 1)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def copy_bytes(out: npt.NDArray[np.uint8], at: int, source: npt.NDArray[np.uint8], start: int, size: int) -> None:
+    """``out[at : at + size] = source[start : start + size]``; no overlap, and inside (the caller knows)."""
+    if at < 0 or start < 0 or at + size > out.shape[0] or start + size > source.shape[0]:
+        raise IndexError("copy outside of an array")
+    out[at : at + size] = source[start : start + size]
+
+
+@overload(copy_bytes, prefer_literal=True)
+def _copy_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
+    if numba.config.BOUNDSCHECK:
+
+        def checked(out: Any, at: Any, source: Any, start: Any, size: Any) -> None:
+            if at < 0 or start < 0 or at + size > out.shape[0] or start + size > source.shape[0]:
+                raise IndexError("copy outside of an array")
+            _memcpy(out, at, source, start, size)
+
+        return checked
+
+    def unchecked(out: Any, at: Any, source: Any, start: Any, size: Any) -> None:
+        _memcpy(out, at, source, start, size)
+
+    return unchecked
+
+
+@kernel()
+def varint_size(value: int) -> int:
+    """Bytes of ``value`` as a zigzag varint; |value| < 2^61."""
+    rest = 2 * value if value >= 0 else -2 * value - 1
+    size = 1
+    while rest >= 128:
+        rest >>= 7
+        size += 1
+    return size
+
+
+@kernel()
+def put_varint(out: npt.NDArray[np.uint8], at: int, value: int) -> int:
+    """Write ``value`` (|value| < 2^61) as a zigzag varint at ``out[at]``; returns where it ends."""
+    rest = 2 * value if value >= 0 else -2 * value - 1
+    while rest >= 128:
+        out[at] = (rest & 127) | 128
+        at += 1
+        rest >>= 7
+    out[at] = rest
+    return at + 1
+
+
+@kernel()
+def digits_size(value: int) -> int:
+    """Decimal digits of ``value`` >= 0."""
+    rest = np.uint64(value)
+    size = 1
+    while rest >= np.uint64(10_000):
+        rest //= np.uint64(10_000)
+        size += 4
+    if rest >= np.uint64(1000):
+        return size + 3
+    if rest >= np.uint64(100):
+        return size + 2
+    return size + 1 if rest >= np.uint64(10) else size
+
+
+@kernel()
+def put_digits(out: npt.NDArray[np.uint8], at: int, value: int, size: int) -> int:
+    """Write ``value`` >= 0, which has ``size`` decimal digits, at ``out[at]``; two digits a step, from the end."""
+    rest = np.uint64(value)
+    p = at + size
+    while rest >= np.uint64(100):
+        quotient = rest // np.uint64(100)
+        pair = np.int64(rest - quotient * np.uint64(100))
+        p -= 2
+        out[p] = _PAIRS[2 * pair]
+        out[p + 1] = _PAIRS[2 * pair + 1]
+        rest = quotient
+    last = np.int64(rest)
+    if last >= 10:
+        out[p - 2] = _PAIRS[2 * last]
+    out[p - 1] = _PAIRS[2 * last + 1]
+    return at + size
+
+
+@kernel()
+def escaped_size(buf: npt.NDArray[np.uint8], at: int, size: int) -> int:
+    """Bytes of the device_id ``buf[at : at + size]`` as JSON text; 16 bytes are readable at ``at``."""
+    special = np.uint8(0)
+    for k in range(16):  # fixed length and no branch: one vector comparison
+        c = buf[at + k]
+        special |= np.uint8(((c < 0x20) | (c == 0x22) | (c == 0x5C)) & (k < size))
+    if special == 0:
+        return size
+    total = 0
+    for k in range(size):
+        c = buf[at + k]
+        total += 6 if c < 0x20 else 2 if (c == 0x22 or c == 0x5C) else 1
+    return total
+
+
+@kernel()
+def put_escaped(out: npt.NDArray[np.uint8], at: int, buf: npt.NDArray[np.uint8], start: int, size: int) -> int:
+    """Write a device_id as JSON text: quotes and backslash escaped, below 0x20 as ``\\u00XX``, the rest as is."""
+    for k in range(size):
+        c = buf[start + k]
+        if c < 0x20:
+            out[at] = 0x5C
+            out[at + 1] = 0x75
+            out[at + 2] = 0x30
+            out[at + 3] = 0x30
+            out[at + 4] = _HEX[c >> 4]
+            out[at + 5] = _HEX[c & 15]
+            at += 6
+            continue
+        if c == 0x22 or c == 0x5C:
+            out[at] = 0x5C
+            at += 1
+        out[at] = c
+        at += 1
+    return at
+
+
+@kernel()
+def put_stamp(out: npt.NDArray[np.uint8], at: int, ts: int, ts_size: int) -> None:
+    """Write ``,"ts":N,"data":`` at ``out[at]``."""
+    copy_bytes(out, at, _TS, 0, 8)
+    end = put_digits(out, at + 6, ts, ts_size)
+    copy_bytes(out, end, _DATA, 0, 8)
+
+
+@kernel()
+def put_payload(out: npt.NDArray[np.uint8], at: int, buf: npt.NDArray[np.uint8], start: int, size: int) -> int:
+    """Copy a payload; a short one as one block of constant size, where ``buf`` has so many bytes."""
+    if size <= _SHORT and start + _SHORT <= buf.shape[0]:
+        copy_bytes(out, at, buf, start, _SHORT)
+    else:
+        copy_bytes(out, at, buf, start, size)
+    return at + size
+
+
+@kernel()
+def frame_is_sound(start: int, size: int, payload: int, ts: int, bytes_in_buf: int) -> bool:
+    """Whether a frame lies in its buffer and its id, payload and time have sizes that the arithmetic here can take."""
+    inside = (start >= 0) & (payload >= 0) & (payload <= bytes_in_buf - FRAME_HEADER - start)
+    return bool(inside & (size >= 1) & (size <= 16) & (ts >= 0) & (ts <= MAX_TIMESTAMP_MS))
+
+
+@kernel()
+def put_key(
+    out: npt.NDArray[np.uint8],
+    at: int,
+    body: int,
+    delta: int,
+    count: int,
+    buf: npt.NDArray[np.uint8],
+    start: int,
+    size: int,
+) -> int:
+    """A record up to its key: ``size`` <= 16 bytes at ``buf[start]``, 16 of which are readable; returns its end."""
+    at = put_varint(out, at, body)
+    out[at] = 0
+    at = put_varint(out, at + 1, delta)
+    at = put_varint(out, at, count)
+    out[at] = 2 * size
+    copy_bytes(out, at + 1, buf, start, 16)
+    return at + 1 + size
+
+
+@kernel()
+def put_id(
+    out: npt.NDArray[np.uint8], at: int, value: int, buf: npt.NDArray[np.uint8], start: int, size: int, text: int
+) -> int:
+    """Write the value's size and its text up to ``"seq":``; ``text`` is the size of the device_id as JSON."""
+    at = put_varint(out, at, value)
+    copy_bytes(out, at, _PREFIX, 0, 16)
+    at += 14
+    if text == size:
+        copy_bytes(out, at, buf, start, 16)
+        at += size
+    else:
+        at = put_escaped(out, at, buf, start, size)
+    copy_bytes(out, at, _SEQ, 0, 8)
+    return at + 8
+
+
+@kernel(int64(U8, I64, BYTES, I64, I64, U8, U32, I64, I32, int64, int64))
+def append_frames(
+    out: npt.NDArray[np.uint8],
+    state: npt.NDArray[np.int64],
+    buf: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    id_size: npt.NDArray[np.uint8],
+    sequence: npt.NDArray[np.uint32],
+    ts_ms: npt.NDArray[np.int64],
+    index: npt.NDArray[np.int32],
+    begin: int,
+    limit: int,
+) -> int:
+    """Write one record for each of the frames ``index[begin:]`` until ``limit``; returns how many.
+
+    Key: the device_id. Value: ``{"device_id":"...","seq":N,"ts":N,"data":<payload>}``. The columns are those of
+    :class:`klais.kafka.record_batch.RecordBatchWriter`; an empty batch takes one record whatever its size.
+    A frame that does not lie in ``buf`` gives BAD_FRAME, and ``state`` stays as it was.
+    """
+    at, count, first_ts, max_ts, last_at = state[AT], state[COUNT], state[FIRST_TS], state[MAX_TS], state[LAST_AT]
+    stamp_at = stamp_ts = -1  # where the newest stamp text lies: most frames of a batch share their millisecond
+    ts_size = 0
+    taken = 0
+    for j in range(begin, index.shape[0]):
+        i = int(index[j])
+        if i < 0 or i >= starts.shape[0]:
+            return BAD_FRAME
+        start, size, payload, ts = starts[i], int(id_size[i]), lengths[i] - FRAME_HEADER, ts_ms[i]
+        if not frame_is_sound(start, size, payload, ts, buf.shape[0]):
+            return BAD_FRAME
+        if count == 0:
+            first_ts = max_ts = ts
+        if ts != stamp_ts:
+            ts_size = digits_size(ts)
+        seq_size = digits_size(sequence[i])
+        text = escaped_size(buf, start + 2, size)
+        value = VALUE_FIXED + text + seq_size + ts_size + payload
+        body = 3 + varint_size(ts - first_ts) + varint_size(count) + size + varint_size(value) + value
+        end = at + varint_size(body) + body
+        if (end > limit and count > 0) or end + SLACK > out.shape[0]:
+            break
+        last_at = at
+        at = put_key(out, at, body, ts - first_ts, count, buf, start + 2, size)
+        at = put_id(out, at, value, buf, start + 2, size, text)
+        at = put_digits(out, at, sequence[i], seq_size)
+        if ts == stamp_ts:
+            copy_bytes(out, at, out, stamp_at, STAMP_BLOCK)
+        else:
+            put_stamp(out, at, ts, ts_size)
+        stamp_at, stamp_ts = at, ts
+        at = put_payload(out, at + STAMP_FIXED + ts_size, buf, start + FRAME_HEADER, payload)
+        out[at] = 0x7D  # the closing brace; behind it: no record headers
+        out[at + 1] = 0
+        at += 2
+        max_ts = max(max_ts, ts)
+        count += 1
+        taken += 1
+    state[AT], state[COUNT], state[FIRST_TS], state[MAX_TS], state[LAST_AT] = at, count, first_ts, max_ts, last_at
+    return taken
+
+
+@kernel(int64(U8, I64, ROWS, U8, ROWS, int64, int64, int64))
+def append_pairs(
+    out: npt.NDArray[np.uint8],
+    state: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint8],
+    key_sizes: npt.NDArray[np.uint8],
+    values: npt.NDArray[np.uint8],
+    begin: int,
+    ts: int,
+    limit: int,
+) -> int:
+    """Write one record for each row from ``begin`` on, until ``limit``; returns how many, or BAD_FRAME.
+
+    Key: ``keys[i, :key_sizes[i]]`` (uint8 [n, 16]); value: ``values[i]`` (uint8 [n, stride]); time: ``ts`` ms.
+    """
+    at, count, last_at = state[AT], state[COUNT], state[LAST_AT]
+    stride = values.shape[1]
+    flat_keys, flat_values = keys.reshape(keys.size), values.reshape(values.size)
+    taken = 0
+    for i in range(begin, keys.shape[0]):
+        size = int(key_sizes[i])
+        if size < 1 or size > 16:
+            return BAD_FRAME
+        if count == 0:
+            state[FIRST_TS] = state[MAX_TS] = ts
+        delta = ts - state[FIRST_TS]
+        body = 3 + varint_size(delta) + varint_size(count) + size + varint_size(stride) + stride
+        end = at + varint_size(body) + body
+        if (end > limit and count > 0) or end + SLACK > out.shape[0]:
+            break
+        last_at = at
+        at = put_key(out, at, body, delta, count, flat_keys, 16 * i, size)
+        at = put_varint(out, at, stride)
+        copy_bytes(out, at, flat_values, stride * i, stride)
+        out[at + stride] = 0
+        at += stride + 1
+        count += 1
+        taken += 1
+    state[MAX_TS] = max(state[MAX_TS], ts)
+    state[AT], state[COUNT], state[LAST_AT] = at, count, last_at
+    return taken
