@@ -1,0 +1,72 @@
+"""Durations and shares as people write them: ``30s``, ``2m``, ``1h30m``, ``500ms``; for options of every command."""
+
+import re
+
+import click
+
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(us|ms|s|m|h|d)")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration.
+
+    Parameters
+    ----------
+    text : str
+        Numbers with units ``us ms s m h d``, one after the other; a bare number is seconds.
+
+    Raises
+    ------
+    ValueError
+        Not a duration.
+
+    Examples
+    --------
+    >>> parse_duration("30s"), parse_duration("1h30m"), parse_duration("500ms"), parse_duration("2")
+    (30.0, 5400.0, 0.5, 2.0)
+    """
+    compact = text.strip().lower().replace(" ", "")
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?|\.[0-9]+", compact):
+        return float(compact)
+    parts = list(_PART.finditer(compact))
+    if not parts or "".join(part.group() for part in parts) != compact:
+        raise ValueError(f"{text!r} is not a duration: write 30s, 2m, 1h30m or 500ms")
+    return sum(float(part.group(1)) * _UNITS_S[part.group(2)] for part in parts)
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for people.
+
+    Examples
+    --------
+    >>> format_duration(0.25), format_duration(30), format_duration(5400)
+    ('250ms', '30s', '1h30m')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.3g}ms"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.3g}s"
+    days, rest = divmod(whole, 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, rest = divmod(rest, 60)
+    return "".join(f"{n}{unit}" for n, unit in ((days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")) if n)
+
+
+class Duration(click.ParamType):
+    """A click option type that gives seconds."""
+
+    name = "duration"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds, or a usage error that shows how to write it."""
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+DURATION = Duration()
