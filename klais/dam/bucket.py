@@ -23,7 +23,7 @@ def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: f
 
 @kernel(int64(int64, int64))
 def refilled_at(last_ns: int, now_ns: int) -> int:
-    """The bucket's new time: not backwards by a little (edges' clocks differ); a clock set back over 10 s is followed."""
+    """The bucket's new time: not backwards by a little (edges' clocks differ); one set back over 10 s is followed."""
     if now_ns >= last_ns or last_ns - now_ns > MAX_BACKWARDS_NS:
         return now_ns
     return last_ns

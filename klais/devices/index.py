@@ -1,8 +1,8 @@
 """Device index: 16 bytes of device_id -> row number, by open addressing with linear probing.
 
 A slot is ``tag << 32 | row + 1`` (0 = empty), tag = upper half of the hash, so that a probe rarely touches a foreign
-row. The hash is a seeded multiply-mix (after Stafford's variant 13 of the murmur3 finaliser): the seed is random for each
-process and never stored, so that nobody can choose device ids that collide.
+row. The hash is a seeded multiply-mix (after Stafford's variant 13 of the murmur3 finaliser): the seed is random for
+each process and never stored, so that nobody can choose device ids that collide.
 """
 
 import numba
