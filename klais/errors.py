@@ -21,6 +21,18 @@ class TopicMismatch(KlaisError):
     """A topic exists with settings or a partition count that KLAIS cannot work with."""
 
 
+class OffsetGone(KlaisError):
+    """A partition no longer (or not yet) holds the offset that was asked for, as after retention.
+
+    ``log_start`` and ``log_end`` are the offsets it holds: from the first up to, not including, the second.
+    """
+
+    def __init__(self, message: str, log_start: int, log_end: int) -> None:
+        super().__init__(message)
+        self.log_start = log_start
+        self.log_end = log_end
+
+
 class BatchFormatError(KlaisError):
     """A record on the staging topic is not a KFB1 frame batch that this reader knows."""
 

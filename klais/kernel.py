@@ -35,7 +35,8 @@ def _fingerprint() -> str:
         if b"@kernel(" in text or path.name == "kernel.py":
             digest.update(str(path.relative_to(package)).encode() + b"\0" + text)
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), platform.processor())
-    for fact in (version("numba"), version("numpy"), platform.machine(), flags, platform.python_version()):
+    checks = os.environ.get("NUMBA_BOUNDSCHECK", "")  # compiled differently, and numba's own index does not tell
+    for fact in (version("numba"), version("numpy"), platform.machine(), flags, platform.python_version(), checks):
         digest.update(fact.encode())
     return digest.hexdigest()[:16]
 
@@ -63,6 +64,8 @@ CACHE_DIR = _cache_dir()
 os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE_DIR))
 
 import numba  # noqa: E402  (the cache folder must be named first)
+
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another module imported numba before this one
 
 
 @contextmanager
