@@ -1,0 +1,310 @@
+"""Writing as the one owner of a partition: the broker's producer epochs fence whoever wrote before.
+
+A lane takes an epoch with :func:`fence`, then writes ordinary batches stamped with it, each partition through a
+:class:`FencedSender` with sequence numbers of its own. The broker drops repeats, refuses gaps, and refuses every older epoch.
+Tied to the internals of aiokafka 0.14 named here; ``tests/broker/test_fenced.py`` holds them to it.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka_errors
+from aiokafka.structs import TopicPartition
+
+from klais.config import Settings
+from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
+from klais.kafka.clients import aiokafka_config
+from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
+from klais.kafka.topics import MAX_RECORD_BYTES
+from klais.log import get
+
+log = get("klais.kafka.fenced")
+
+LOG_EVERY_S = 5.0  # a trouble that lasts is told this often
+RETRY_MIN_S = 0.1
+RETRY_MAX_S = 2.0
+_FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch)
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerIdentity:
+    """Producer id and epoch that the broker gave to a lane's newest owner."""
+
+    producer_id: int
+    epoch: int
+
+
+class ReadyBatch:
+    """What ``AIOKafkaProducer.send_batch`` takes in place of its own ``BatchBuilder``: bytes that are built already.
+
+    May be sent again, always with the same bytes. :meth:`drop` takes it back: aiokafka never sends a batch that counts
+    no records, be it queued or waiting for another try.
+    """
+
+    def __init__(self, built: BuiltBatch) -> None:
+        self._built = built
+        self._dropped = False
+
+    def drop(self) -> None:
+        """Never send this again."""
+        self._dropped = True
+
+    def record_count(self) -> int:
+        """Records in the batch."""
+        return 0 if self._dropped else self._built.count
+
+    def size(self) -> int:
+        """Bytes on the wire."""
+        return len(self._built.data)
+
+    def closed(self) -> bool:
+        """Nothing can be appended."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def append(self, **record: Any) -> None:
+        """Full, as aiokafka understands None."""
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        """The batch has its own producer id, epoch and sequence; its CRC covers them."""
+
+    def _build(self) -> bytes:
+        return self._built.data
+
+
+class FencedSender:
+    """Sends the batches of one partition in order, one at a time, as the owner that ``identity`` names.
+
+    Parameters
+    ----------
+    producer : AIOKafkaProducer
+        From :func:`make_producer`; may be shared by many senders.
+    identity : ProducerIdentity
+        From :func:`fence`, over this partition among others.
+    topic, partition : str, int
+        Where to.
+    base_sequence : int
+        Sequence number of the first record; a new epoch must begin with 0.
+    """
+
+    def __init__(
+        self, producer: AIOKafkaProducer, identity: ProducerIdentity, topic: str, partition: int, base_sequence: int = 0
+    ) -> None:
+        self.identity = identity
+        self.topic = topic
+        self.partition = partition
+        self.next_sequence = base_sequence
+        self._producer = producer
+        self._failure: Exception | None = None
+        self._in_flight: ReadyBatch | None = None
+        self._told_at = 0.0
+
+    def build(self, writer: RecordBatchWriter) -> BuiltBatch:
+        """Close the writer's batch as the next one of this sender; the writer is empty and ready afterwards."""
+        built = writer.close(self.identity.producer_id, self.identity.epoch, self.next_sequence)
+        writer.reset()
+        return built
+
+    async def send(self, batch: RecordBatchWriter | BuiltBatch) -> int:
+        """Send one batch and wait until the broker has it; returns its base offset, -1 where only its arrival is known.
+
+        A writer is closed and reset before the first wait, so the next batch can grow in it meanwhile. Anything that time
+        may heal (no broker, no leader, too few replicas, time-outs) is tried again without end, with the same bytes.
+
+        Raises
+        ------
+        LaneFenced
+            The broker knows a newer epoch: this owner is a zombie and must stop.
+        LaneFailed
+            The batch cannot be sent, or an earlier one could not, or was cancelled: nothing more goes out of this sender.
+        """
+        if self._failure is not None:
+            raise self._failure
+        if self._in_flight is not None:
+            raise RuntimeError(f"two sends at once to {self.topic}/{self.partition}: their order would be lost")
+        built = self.build(batch) if isinstance(batch, RecordBatchWriter) else batch
+        stamp = (built.producer_id, built.epoch, built.base_sequence)
+        expected = (self.identity.producer_id, self.identity.epoch, self.next_sequence)
+        if stamp != expected:
+            raise ValueError(f"batch for {self.topic}/{self.partition} is stamped {stamp}, not {expected}")
+        self._in_flight = ready = ReadyBatch(built)
+        try:
+            offset = await self._deliver(ready)
+        except asyncio.CancelledError:
+            self._fail(LaneFailed(f"send to {self.topic}/{self.partition} was cancelled: what the broker has is unknown"))
+            raise
+        except (LaneFenced, LaneFailed) as error:
+            self._fail(error)
+            raise
+        finally:
+            self._in_flight = None
+        self.next_sequence = built.next_sequence
+        return offset
+
+    def close(self) -> None:
+        """Send nothing more: what waits is dropped, not flushed. What is on its way may still arrive."""
+        if self._failure is None:
+            self._fail(LaneFailed(f"sender of {self.topic}/{self.partition} is closed"))
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        if self._in_flight is not None:
+            self._in_flight.drop()
+
+    async def _deliver(self, ready: ReadyBatch) -> int:
+        started, pause = time.monotonic(), RETRY_MIN_S
+        while True:
+            try:
+                delivery = await self._producer.send_batch(ready, self.topic, partition=self.partition)
+                metadata = await delivery
+            except _FENCED as error:
+                raise LaneFenced(f"{self.topic}/{self.partition} has a newer owner than {self.identity}") from error
+            except (kafka_errors.KafkaError, TimeoutError) as error:
+                if not _may_pass(error):
+                    raise LaneFailed(f"send to {self.topic}/{self.partition} failed for good: {error!r}") from error
+                self._tell(error, time.monotonic() - started)
+            except (AssertionError, TypeError) as error:  # how aiokafka says that it knows no such partition
+                raise LaneFailed(f"there is no {self.topic}/{self.partition}") from error
+            else:
+                if self._failure is not None:
+                    raise self._failure
+                return int(metadata.offset)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_MAX_S)
+            if self._failure is not None:
+                raise self._failure
+
+    def _tell(self, error: Exception, since_s: float) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= LOG_EVERY_S:
+            self._told_at = now
+            where = {"topic": self.topic, "partition": self.partition}
+            log.warning("send_retried", **where, since_s=round(since_s), error=repr(error))
+
+
+async def make_producer(settings: Settings, timeout_s: float | None = None, **overrides: Any) -> AIOKafkaProducer:
+    """A started producer for :class:`FencedSender`: not idempotent (the batches are), acks=all, nothing compressed twice.
+
+    Waits for a broker without end, or for ``timeout_s``.
+
+    Raises
+    ------
+    KafkaUnavailable
+        No broker answered within ``timeout_s``.
+    """
+    options: dict[str, Any] = {
+        "acks": "all",
+        "enable_idempotence": False,
+        "compression_type": None,
+        "linger_ms": 0,
+        "max_request_size": MAX_RECORD_BYTES,
+        "request_timeout_ms": 30_000,
+        "retry_backoff_ms": 250,
+        "metadata_max_age_ms": 60_000,
+        **aiokafka_config(settings),
+        **overrides,
+    }
+    return await _start(options, timeout_s)
+
+
+async def _start(options: dict[str, Any], timeout_s: float | None) -> AIOKafkaProducer:
+    """Start a producer as soon as a broker answers."""
+    started, told_at = time.monotonic(), 0.0
+    while True:
+        producer = AIOKafkaProducer(**options)
+        left_s = None if timeout_s is None else max(0.0, started + timeout_s - time.monotonic())
+        try:
+            await asyncio.wait_for(producer.start(), left_s)
+            return producer
+        except asyncio.CancelledError:
+            await producer.stop()
+            raise
+        except (kafka_errors.KafkaError, TimeoutError) as error:
+            await producer.stop()
+            waited_s = time.monotonic() - started
+            if isinstance(error, _FENCED) or not _may_pass(error):
+                raise
+            if timeout_s is not None and waited_s >= timeout_s:
+                servers = options["bootstrap_servers"]
+                raise KafkaUnavailable(f"no answer from {servers} within {timeout_s:g} s: {error!r}") from error
+            if time.monotonic() - told_at >= LOG_EVERY_S:
+                told_at = time.monotonic()
+                servers = options["bootstrap_servers"]
+                log.warning("kafka_awaited", bootstrap=servers, since_s=round(waited_s), error=repr(error))
+        await asyncio.sleep(0.5 if left_s is None else min(0.5, left_s))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether time may heal it; aiokafka marks most such errors, but not its own time-outs."""
+    return bool(getattr(error, "retriable", False)) or isinstance(error, kafka_errors.KafkaTimeoutError | TimeoutError)
+
+
+async def fence(
+    settings: Settings, transactional_id: str, partitions: list[tuple[str, int]], timeout_s: float = 60.0
+) -> ProducerIdentity:
+    """Take over ``partitions``: afterwards the broker refuses every older epoch of this transactional id on them.
+
+    InitProducerId gives the new epoch. An empty transaction carries it into each partition, as commit markers, before the
+    new owner has written anything. The markers are there when the coordinator lets a second transaction begin: until
+    then it answers CONCURRENT_TRANSACTIONS (end offsets that moved would prove nothing, a zombie's write moves them too).
+
+    Parameters
+    ----------
+    settings : Settings
+        Where Kafka is.
+    transactional_id : str
+        Name of the ownership, as ``klais-lane-3``.
+    partitions : list of (topic, partition)
+        What is taken over.
+    timeout_s : float
+        How long to try in all.
+
+    Raises
+    ------
+    LaneFenced
+        Yet another owner came in between.
+    KafkaUnavailable
+        Not done within ``timeout_s``; nothing is owned.
+    LaneFailed
+        The broker refuses (authorization, transaction limits).
+    """
+    options = {
+        "transactional_id": transactional_id,
+        "transaction_timeout_ms": 15_000,  # an owner that dies between the two requests blocks the next one at most so long
+        "request_timeout_ms": 15_000,
+        **aiokafka_config(settings),
+    }
+    deadline = time.monotonic() + timeout_s
+    try:
+        producer = await _start(options, timeout_s)
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+                await _empty_transaction(producer, partitions)
+                await _empty_transaction(producer, partitions[:1])
+            manager = producer._txn_manager
+            return ProducerIdentity(manager.producer_id, manager.producer_epoch)
+        finally:
+            await producer.stop()
+    except _FENCED as error:
+        raise LaneFenced(f"another owner took {transactional_id} in between") from error
+    except TimeoutError as error:
+        wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
+        raise KafkaUnavailable(
+            f"{transactional_id} could not take over {wanted} within {timeout_s:g} s: do the topics exist, and has the "
+            "transaction coordinator its replicas?"
+        ) from error
+    except kafka_errors.KafkaError as error:
+        raise LaneFailed(f"{transactional_id} was refused by the broker: {error!r}") from error
+
+
+async def _empty_transaction(producer: AIOKafkaProducer, partitions: list[tuple[str, int]]) -> None:
+    """AddPartitionsToTxn, then EndTxn: aiokafka sends both as soon as the transaction is committed, adding first."""
+    await producer.begin_transaction()
+    for topic, partition in partitions:
+        producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, partition))
+    await producer.commit_transaction()
