@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from klais.config import Settings
+from klais.text import escape, plain, quote
 
 # Chatty at info about every fetch session and metadata refresh; their warnings matter.
 _CHATTY = ("aiokafka", "kafka", "asyncio", "aiohttp.access", "numba")
@@ -109,52 +110,7 @@ class JsonFormatter(_Formatter):
             "event": event,
         }
         row = head | {f"{key}_" if key in head else key: value for key, value in fields.items()}
-        return json.dumps(row, default=_plain)
-
-
-def escape(text: str) -> str:
-    """``text`` with all control and other unprintable characters as backslash escapes: fit for one line of a terminal.
-
-    Examples
-    --------
-    >>> escape("a" + chr(10) + "b")
-    'a\\\\nb'
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-
-
-def quote(value: Any) -> str:
-    """A field's value as text without unquoted spaces; quoted as in JSON where it has spaces, quotes or ``=``.
-
-    Examples
-    --------
-    >>> quote(0.25), quote("a b"), quote(b"dev-1"), quote(None)
-    ('0.25', '"a b"', 'dev-1', 'none')
-    """
-    if isinstance(value, bool) or value is None:
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (dict, list, tuple)):
-        return json.dumps(value, default=_plain, separators=(",", ":"))
-    text = str(_plain(value))
-    if not text.isprintable():
-        return json.dumps(text)
-    if text == "" or any(c in ' "=\\' for c in text):
-        return json.dumps(text, ensure_ascii=False)
-    return text
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "backslashreplace")
-    if hasattr(value, "item") and not hasattr(value, "__len__"):  # a numpy scalar
-        return value.item()
-    if isinstance(value, BaseException):
-        return f"{type(value).__name__}: {value}"
-    return str(value)
+        return json.dumps(row, default=plain)
 
 
 def dict_config(settings: Settings, process: str) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""Text that is safe in one line of a terminal or a log, whatever a device or a broker put into it."""
+
+import json
+from typing import Any
+
+
+def escape(text: str) -> str:
+    """``text`` with all control and other unprintable characters as backslash escapes: fit for one line of a terminal.
+
+    Examples
+    --------
+    >>> escape("a" + chr(10) + "b")
+    'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def quote(value: Any) -> str:
+    """A field's value as text without unquoted spaces; quoted as in JSON where it has spaces, quotes or ``=``.
+
+    Examples
+    --------
+    >>> quote(0.25), quote("a b"), quote(b"dev-1"), quote(None)
+    ('0.25', '"a b"', 'dev-1', 'none')
+    """
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (dict, list, tuple)):
+        return json.dumps(value, default=plain, separators=(",", ":"))
+    text = str(plain(value))
+    if not text.isprintable():
+        return json.dumps(text)
+    if text == "" or any(c in ' "=\\' for c in text):
+        return json.dumps(text, ensure_ascii=False)
+    return text
+
+
+def plain(value: Any) -> Any:
+    """Bytes as text, numpy scalars as Python numbers, anything else as ``str`` gives it: for ``json.dumps(default=)``."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if hasattr(value, "item") and not hasattr(value, "__len__"):  # a numpy scalar
+        return value.item()
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {value}"
+    return str(value)
