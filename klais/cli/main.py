@@ -1,10 +1,13 @@
 """The ``klais`` command: a table of its sub-commands, each imported only when it is called."""
 
 import importlib
+import os
+from typing import Any
 
 import click
 
 from klais import __version__
+from klais.cli.errors import plain_errors
 
 # name -> (module, attribute, short help shown without importing the module)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -25,6 +28,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
 }
 
 
+def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Options of every command that stand for a variable: set it, so that child processes follow too."""
+    if value is not None and param.name is not None:
+        os.environ["KLAIS_" + param.name.upper()] = value
+
+
+def _log_options() -> list[click.Option]:
+    levels = click.Choice(["debug", "info", "warning", "error"])
+    shared: dict[str, Any] = {"callback": _set_environ, "expose_value": False, "is_eager": True}
+    return [
+        click.Option(["--log-level"], type=levels, help="Least severity logged (KLAIS_LOG_LEVEL).", **shared),
+        click.Option(["--log-format"], type=click.Choice(["text", "json"]), help="Form of a log line.", **shared),
+    ]
+
+
 class LazyGroup(click.Group):
     """A click group whose commands are imported when first used (pitfall 32: the CLI must not import numba for nothing)."""
 
@@ -38,7 +56,14 @@ class LazyGroup(click.Group):
             return None
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        own = {parameter.name for parameter in command.params}
+        command.params += [option for option in _log_options() if option.name not in own]
         return command
+
+    @plain_errors
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the sub-command; errors that are expected become one line and an exit code."""
+        return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help's table, without importing the commands."""

@@ -1,0 +1,64 @@
+"""``klais config``: what is set, what could be set, and whether it fits together."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from klais.config import Row, describe, load
+from klais.config_checks import warnings
+
+
+@click.group()
+def config() -> None:
+    """Show or check the configuration.
+
+    All settings are environment variables KLAIS_*; an empty variable counts as not set.
+    """
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of name, value, default, range, description, source.")
+@click.option("--set", "only_set", is_flag=True, help="Only the settings that the environment names.")
+def show(as_json: bool, only_set: bool) -> None:
+    """List every setting: value in force, unit and range, meaning. Secrets are masked.
+
+    \b
+    Examples:
+      klais config show
+      KLAIS_PARTITIONS=8 klais config show --set
+    """
+    rows = [row for row in describe(load()) if row.source == "env" or not only_set]
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        click.echo("\n".join(_block(row) for row in rows))
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": true, "warnings": [...]}.')
+def check(as_json: bool) -> None:
+    """Check the configuration: exit code 0 when it can be used, 2 with every problem listed when not.
+
+    Warnings name what works but is seldom meant; they do not change the exit code.
+    """
+    settings = load()
+    notes = warnings(settings)
+    if as_json:
+        click.echo(json.dumps({"ok": True, "warnings": notes}))
+        return
+    for note in notes:
+        click.echo(f"warning: {note}")
+    named = sum(row.source == "env" for row in describe(settings))
+    click.echo(f"ok: {named} settings from the environment, the rest at their defaults")
+
+
+def _block(row: Row) -> str:
+    mark = "*" if row.source == "env" else " "
+    limits = f"  [{row.range}]" if row.range else ""
+    default = "" if row.source == "default" else f"  (default {_value(row.default)})"
+    return f"{mark} {row.name}={_value(row.value)}{default}\n      {row.description}{limits}"
+
+
+def _value(text: str | None) -> str:
+    return "(not set)" if text is None else text or '""'
