@@ -43,6 +43,16 @@ def _log_options() -> list[click.Option]:
     ]
 
 
+def _add_log_options(command: click.Command) -> None:
+    """Every command takes ``--log-level`` and ``--log-format``; in a group its commands do, at any depth."""
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            _add_log_options(child)
+        return
+    own = {parameter.name for parameter in command.params}
+    command.params += [option for option in _log_options() if option.name not in own]
+
+
 class LazyGroup(click.Group):
     """A click group whose commands are imported when first used (pitfall 32: the CLI must not import numba for nothing)."""
 
@@ -56,8 +66,7 @@ class LazyGroup(click.Group):
             return None
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
-        own = {parameter.name for parameter in command.params}
-        command.params += [option for option in _log_options() if option.name not in own]
+        _add_log_options(command)
         return command
 
     @plain_errors
