@@ -15,6 +15,7 @@ from klais.errors import ConfigError
 
 NASA_DEFAULT_SCALE = 400.0  # launch-day counts (about 4 a second) become some 1,600 frames/s, peaks near 7,000
 NASA_DEFAULT_START = "09:40:00"  # two minutes before the launch
+UNPACED = 1 << 62  # frames due when there is no pace
 
 
 class Schedule(Protocol):
@@ -35,7 +36,7 @@ class SteadyRate:
 
     def due(self, elapsed_s: float) -> int:
         """See :class:`Schedule`."""
-        return 1 << 62 if math.isinf(self.rate) else int(self.rate * elapsed_s + 1e-9)
+        return UNPACED if math.isinf(self.rate) else int(self.rate * elapsed_s + 1e-9)
 
     def time_of(self, frame: int) -> float:
         """See :class:`Schedule`."""
@@ -44,7 +45,7 @@ class SteadyRate:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Recorded counts: ``counts`` float64 [n], one for each step of ``step_s`` seconds; ``start`` is the first's time."""
+    """Recorded counts: ``counts`` float64 [n], one for each ``step_s`` seconds; ``start`` is the first one's time."""
 
     counts: npt.NDArray[np.float64]
     step_s: float

@@ -1,0 +1,24 @@
+"""What a simulated frame is. Below 7: well-formed; 7 and above: malformed, the number is the ``Reason`` to be found."""
+
+from klais.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+
+GOOD = 0
+REBOOT = 1  # the device starts again: its sequence goes back to 0 with this frame
+LATE = 2  # overtaken by the device's next frame, which is sent right before it
+SPIKE = 3  # its temperature is far off
+DUPLICATE = 4  # the same bytes as one of the frames shortly before
+MALFORMED = FIRST_MALFORMED
+MAX_KIND = LAST_MALFORMED
+
+_NAMES = {GOOD: "good", REBOOT: "reboot", LATE: "late", SPIKE: "spike", DUPLICATE: "duplicate"}
+
+
+def kind_label(kind: int) -> str:
+    """Name of a kind for manifests and people.
+
+    Examples
+    --------
+    >>> kind_label(4), kind_label(11)
+    ('duplicate', 'malformed:bad_json')
+    """
+    return _NAMES[kind] if kind in _NAMES else f"malformed:{Reason(kind).label}"

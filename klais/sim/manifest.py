@@ -1,0 +1,134 @@
+"""The manifest: what a simulator sent, frame by frame in send order, so that anyone can check the other end.
+
+A file of one JSON line (options, device ids), then blocks, then one JSON line with totals. A block, little-endian::
+
+    u32 count (> 0)  u64 base_ns (ns since the epoch)
+    count x u32 device   count x u32 sequence   count x u64 hash   count x u8 kind   count x u32 sent_us
+
+``device`` counts from 0 (its id: ``id_prefix`` and a number, or ``ids`` of the header); ``hash`` is 64-bit FNV-1a of the whole
+frame; ``kind`` is named in the header's ``kinds``; a frame left at base_ns + 1000 x sent_us. After the last block: u32 0 and
+the totals line. A file without it (the sender was killed) is read up to its last whole block.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.errors import KlaisError
+from klais.sim.kinds import DUPLICATE, MALFORMED, MAX_KIND, SPIKE, kind_label
+
+FORMAT = "klais-manifest-1"
+_BLOCK = Struct("<IQ")
+_COLUMNS = (("device", "<u4"), ("sequence", "<u4"), ("hashes", "<u8"), ("kind", "u1"), ("sent_us", "<u4"))
+_ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
+
+
+class ManifestError(KlaisError):
+    """A file is not a manifest that this reader knows."""
+
+
+class ManifestWriter:
+    """Appends blocks to a manifest file; :meth:`close` adds the totals."""
+
+    def __init__(self, path: str | Path, header: dict[str, Any]) -> None:
+        kinds = {str(kind): kind_label(kind) for kind in range(MAX_KIND + 1) if kind <= DUPLICATE or kind >= MALFORMED}
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 (closed by close)
+        self._file.write(json.dumps({"format": FORMAT, **header, "kinds": kinds}).encode() + b"\n")
+
+    def append(
+        self,
+        device: npt.NDArray[np.int32],
+        sequence: npt.NDArray[np.uint32],
+        hashes: npt.NDArray[np.uint64],
+        kind: npt.NDArray[np.uint8],
+        sent_at_ns: npt.NDArray[np.int64],
+    ) -> None:
+        """Add n frames in send order; ``sent_at_ns`` int64 [n] since the epoch, within 71 minutes of its first."""
+        if not len(device):
+            return
+        base_ns = int(sent_at_ns[0])
+        sent_us = np.maximum(sent_at_ns - base_ns, 0) // 1000
+        columns: tuple[npt.NDArray[Any], ...] = (device, sequence, hashes, kind, sent_us)
+        parts = [column.astype(dtype).tobytes() for column, (_, dtype) in zip(columns, _COLUMNS, strict=True)]
+        self._file.write(_BLOCK.pack(len(device), base_ns) + b"".join(parts))
+
+    def close(self, totals: dict[str, Any]) -> None:
+        """Write the totals and close the file."""
+        self._file.write(b"\0\0\0\0" + json.dumps(totals).encode() + b"\n")
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest read back. ``device``, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8, ``sent_at_ns`` int64 [n].
+
+    ``totals`` is None when the sender did not end in order.
+    """
+
+    header: dict[str, Any]
+    device: npt.NDArray[np.uint32]
+    sequence: npt.NDArray[np.uint32]
+    hashes: npt.NDArray[np.uint64]
+    kind: npt.NDArray[np.uint8]
+    sent_at_ns: npt.NDArray[np.int64]
+    totals: dict[str, Any] | None
+
+    @property
+    def count(self) -> int:
+        """Frames sent, repeats and malformed ones included."""
+        return len(self.device)
+
+    def ids(self) -> npt.NDArray[np.uint8]:
+        """The devices' ids, uint8 [devices, 16] NUL-padded."""
+        from klais.sim.ids import listed_ids, model_ids
+
+        listed = self.header.get("ids")
+        if listed:
+            return listed_ids([name.encode() for name in listed])
+        return model_ids(self.header["id_prefix"], self.header["devices"])
+
+    def by_kind(self) -> dict[str, int]:
+        """Frames of each kind."""
+        counts = np.bincount(self.kind, minlength=SPIKE + 1)
+        return {kind_label(int(kind)): int(counts[kind]) for kind in np.flatnonzero(counts)}
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read a manifest file.
+
+    Raises
+    ------
+    ManifestError
+        Not a manifest, or of another version.
+    """
+    data = Path(path).read_bytes()
+    line, _, body = data.partition(b"\n")
+    try:
+        header = json.loads(line)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ManifestError(f"{str(path)!r} is not a {FORMAT} file")
+    blocks: list[list[npt.NDArray[Any]]] = [[] for _ in _COLUMNS]
+    bases: list[npt.NDArray[np.int64]] = []
+    at, totals = 0, None
+    while at + 4 <= len(body):
+        count = int.from_bytes(body[at : at + 4], "little")
+        if count == 0:
+            totals = json.loads(body[at + 4 :])
+            break
+        if at + _BLOCK.size + count * _ROW_BYTES > len(body):
+            break  # cut off: the sender was killed while it wrote this block
+        bases.append(np.full(count, _BLOCK.unpack_from(body, at)[1], np.int64))
+        at += _BLOCK.size
+        for parts, (_, dtype) in zip(blocks, _COLUMNS, strict=True):
+            parts.append(np.frombuffer(body, dtype, count, at))
+            at += count * np.dtype(dtype).itemsize
+    columns = [np.concatenate([np.zeros(0, dtype), *parts]) for parts, (_, dtype) in zip(blocks, _COLUMNS, strict=True)]
+    sent_at_ns = np.concatenate([np.zeros(0, np.int64), *bases]) + columns[4].astype(np.int64) * 1000
+    return Manifest(header, columns[0], columns[1], columns[2], columns[3], sent_at_ns, totals)

@@ -1,0 +1,128 @@
+"""UDP out, many datagrams a system call: ``sendmmsg(2)`` over columns of addresses and lengths, nothing copied."""
+
+import ctypes
+import errno
+import os
+import socket
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+SLICE_FRAMES = 1024  # the kernel's limit of one sendmmsg (UIO_MAXIOV)
+SEND_BUFFER_BYTES = 4 << 20
+
+# struct mmsghdr and struct iovec of 64-bit Linux; the gaps are the compiler's padding
+MMSGHDR = np.dtype(
+    {
+        "names": ["name", "namelen", "iov", "iovlen", "control", "controllen", "flags", "sent"],
+        "formats": ["<u8", "<u4", "<u8", "<u8", "<u8", "<u8", "<i4", "<u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56],
+        "itemsize": 64,
+    }
+)
+IOVEC = np.dtype([("base", "<u8"), ("length", "<u8")])
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+_libc.sendmmsg.restype = ctypes.c_int
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
+
+    Raises
+    ------
+    ValueError
+        Not of that form.
+
+    Examples
+    --------
+    >>> split_address("0.0.0.0:5000"), split_address("[::]:5000")
+    (('127.0.0.1', 5000), ('::1', 5000))
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.strip("[]")
+    if not colon or not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise ValueError(f"{text!r} is not host:port (as 127.0.0.1:5000 or [::1]:5000)")
+    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
+
+
+class Sender:
+    """Connected UDP sockets to one address, each with its own source port.
+
+    ``sent`` frames and ``sent_bytes`` handed to the kernel; ``refused`` counts "nobody listens there" answers (the frame
+    that was on its way then is lost, as UDP has it); ``full`` counts waits for a full queue of the network device.
+    """
+
+    def __init__(self, host: str, port: int, source_ports: int = 1) -> None:
+        self.sent = self.sent_bytes = self.refused = self.full = 0
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        self._sockets = []
+        for _ in range(source_ports):
+            sock = socket.socket(family, kind, protocol)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            sock.connect(address)
+            self._sockets.append(sock)
+        self._iov = np.zeros(SLICE_FRAMES, IOVEC)
+        self._headers = np.zeros(SLICE_FRAMES, MMSGHDR)
+        self._headers["iov"] = self._iov.ctypes.data + IOVEC.itemsize * np.arange(SLICE_FRAMES, dtype=np.uint64)
+        self._headers["iovlen"] = 1
+
+    @property
+    def source_ports(self) -> int:
+        """Number of sockets."""
+        return len(self._sockets)
+
+    def send(
+        self,
+        buf: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        lane: npt.NDArray[np.int32] | None = None,
+    ) -> None:
+        """Send n frames (at most SLICE_FRAMES), frame i being ``buf[starts[i] : starts[i] + lengths[i]]``.
+
+        With several sockets, frames of one ``lane`` (int32 [n], the device) always leave by the same one, so that a
+        device keeps its source address and its order.
+        """
+        if lane is None or len(self._sockets) == 1:
+            self._send_by(self._sockets[0], buf, starts, lengths)
+            return
+        which = lane % len(self._sockets)
+        for number, sock in enumerate(self._sockets):
+            mine = which == number
+            self._send_by(sock, buf, starts[mine], lengths[mine])
+
+    def _send_by(
+        self,
+        sock: socket.socket,
+        buf: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+    ) -> None:
+        n = len(starts)
+        self._iov["base"][:n] = buf.ctypes.data + starts.astype(np.uint64)
+        self._iov["length"][:n] = lengths
+        done = 0
+        while done < n:
+            headers = self._headers.ctypes.data + MMSGHDR.itemsize * done
+            taken = _libc.sendmmsg(sock.fileno(), headers, n - done, 0)
+            if taken >= 0:
+                done += taken
+                continue
+            error = ctypes.get_errno()
+            if error == errno.ECONNREFUSED:
+                self.refused += 1  # the answer to an earlier frame; reading it clears it
+            elif error in (errno.ENOBUFS, errno.EAGAIN):
+                self.full += 1
+                time.sleep(0.001)
+            elif error != errno.EINTR:
+                raise OSError(error, os.strerror(error))
+        self.sent += n
+        self.sent_bytes += int(lengths.sum())
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self._sockets:
+            sock.close()
