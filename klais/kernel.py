@@ -75,20 +75,24 @@ def _compile_lock() -> Iterator[None]:
         yield
 
 
-def kernel(signature: Any = None) -> Callable[[F], F]:
+def kernel(signature: Any = None, borrows: bool = False) -> Callable[[F], F]:
     """Compile ``function`` for ``signature`` now (or load it from the cache), without the GIL, without fast-math.
 
     Parameters
     ----------
     signature : str, numba signature, or list of them
         As for ``numba.njit``. None compiles at the first call: only for helpers that other kernels inline.
+    borrows : bool
+        The kernel only borrows its arrays: it makes none and returns none (numba refuses it otherwise), so it keeps no
+        reference counts. Without this every call from another kernel costs two atomic operations for each array.
     """
 
     def decorate(function: F) -> F:
         with _compile_lock():
             if signature is None:
                 return numba.njit(cache=True, nogil=True, inline="never")(function)  # type: ignore[no-any-return]
-            return numba.njit(signature, cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+            options = {"_nrt": False} if borrows else {}
+            return numba.njit(signature, cache=True, nogil=True, **options)(function)  # type: ignore[no-any-return]
 
     return decorate
 
