@@ -130,9 +130,7 @@ class PartitionReader:
                     raise KafkaUnavailable(f"no offsets of {topic}/{partition}: {error!r}") from error
                 await asyncio.sleep(0.2)
 
-    async def read(
-        self, topic: str, partition: int, start: int, end: int | None = None
-    ) -> AsyncIterator[RawRecord]:
+    async def read(self, topic: str, partition: int, start: int, end: int | None = None) -> AsyncIterator[RawRecord]:
         """Records from offset ``start`` up to, not including, ``end`` (default and at most: the end offset now).
 
         Raises

@@ -209,7 +209,9 @@ class RecordBatchWriter:
         """
         if keys.ndim != 2 or keys.shape[1] != 16 or values.ndim != 2 or not len(keys) == len(values) == len(key_sizes):
             raise ValueError(f"keys {keys.shape}, key_sizes {key_sizes.shape} and values {values.shape} are no rows")
-        ts = _now_ms() if timestamp_ms is None else timestamp_ms
+        ts = _timestamp(timestamp_ms)
+        if begin < 0:
+            raise ValueError(f"begin {begin} is below 0")
         rows = (keys, key_sizes, values, begin, ts)
         taken = int(k.append_pairs(self._out, self._state, *rows, self._limit - MARK_BYTES))
         if taken == 0 and self.empty and begin < len(keys):
@@ -235,9 +237,7 @@ class RecordBatchWriter:
         ValueError
             The record is larger than a batch may be.
         """
-        ts = _now_ms() if timestamp_ms is None else timestamp_ms
-        if not 0 <= ts <= k.MAX_TIMESTAMP_MS:
-            raise ValueError(f"timestamp {ts} ms is not within 0 to {k.MAX_TIMESTAMP_MS}")
+        ts = _timestamp(timestamp_ms)
         marks = () if step is None else ((MARK_KEY, mark(step, done or 0)),)
         state = self._state
         first = ts if self.empty else int(state[k.FIRST_TS])
@@ -336,5 +336,8 @@ def _read_varint(buf: npt.NDArray[np.uint8], at: int) -> tuple[int, int]:
             return at, value >> 1
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _timestamp(given_ms: int | None) -> int:
+    ts = time.time_ns() // 1_000_000 if given_ms is None else given_ms
+    if not 0 <= ts <= k.MAX_TIMESTAMP_MS:
+        raise ValueError(f"timestamp {ts} ms is not within 0 to {k.MAX_TIMESTAMP_MS}")
+    return ts

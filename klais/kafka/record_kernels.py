@@ -346,6 +346,7 @@ def append_pairs(
         at += stride + 1
         count += 1
         taken += 1
-    state[MAX_TS] = max(state[MAX_TS], ts)
+    if taken > 0:
+        state[MAX_TS] = max(state[MAX_TS], ts)
     state[AT], state[COUNT], state[LAST_AT] = at, count, last_at
     return taken
