@@ -1,0 +1,113 @@
+"""One batch builder a partition, side by side in shared columns; frames go in by a kernel, whole KFB1 records come out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.edge.kernels import find_due, oldest, scatter
+from klais.edge.sources import Source
+from klais.wire.batch import FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
+from klais.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
+
+_NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A closed batch: the record's bytes, the partition it belongs to, and how many frames it holds."""
+
+    value: bytes
+    partition: int
+    count: int
+
+
+class Batcher:
+    """Collects frames by partition and lays out frame batches.
+
+    Parameters
+    ----------
+    partitions : int
+        Partitions of the staging topic.
+    max_bytes : int
+        A batch closes at this size; a single frame that is larger makes a batch by itself.
+    edge_id, boot : int
+        Written into every batch: (edge, boot, number) names it.
+    with_sources : bool
+        Add the source column (flag bit 1).
+    """
+
+    def __init__(self, partitions: int, max_bytes: int, edge_id: int, boot: int, with_sources: bool = False) -> None:
+        self.partitions, self.max_bytes, self.edge_id, self.boot = partitions, max_bytes, edge_id, boot
+        self.with_sources = with_sources
+        self.count = np.zeros(partitions, np.int64)
+        self._used = np.zeros(partitions, np.int64)
+        self._opened_ns = np.zeros(partitions, np.int64)
+        self._number = [0] * partitions
+        self._due = np.zeros(partitions, np.int64)
+        # Address space only: np.empty's pages cost memory once a batch grows that far.
+        room = max(1, (max_bytes - HEADER.size) // (HEADER_SIZE + 6) + 1)
+        self._lengths = np.empty((partitions, room), np.uint16)
+        self._offsets = np.empty((partitions, room), np.uint32)
+        self._sources = np.empty((partitions, room if with_sources else 1, SOURCE_SIZE), np.uint8)
+        self._frames = np.empty((partitions, max(max_bytes, MAX_FRAME_SIZE)), np.uint8)
+
+    def add(
+        self,
+        source: Source,
+        partition: npt.NDArray[np.int32],
+        first: int,
+        now_ns: int,
+        sources: npt.NDArray[np.uint8] | None,
+    ) -> int:
+        """Take the source's frames from ``first`` on; -1 in ``partition`` (int32 [n]) is passed over.
+
+        Returns
+        -------
+        int
+            n, or the index of a frame that does not fit: :meth:`close` its partition, then call again from there.
+        """
+        n = len(partition)
+        column = sources if self.with_sources and sources is not None else _NO_SOURCES
+        taken: int = scatter(
+            source.head, source.starts[:n], source.head_size, source.tail, source.tail_starts[:n], source.lengths[:n],
+            partition, column, first, now_ns, self.max_bytes, self.count, self._used, self._opened_ns,
+            self._lengths, self._offsets, self._sources, self._frames,
+        )  # fmt: skip
+        return taken
+
+    def due(self, now_ns: int, linger_ns: int) -> list[int]:
+        """Partitions whose batch was opened at least ``linger_ns`` before ``now_ns``."""
+        n = find_due(self.count, self._opened_ns, now_ns, linger_ns, self._due)
+        return [int(p) for p in self._due[:n]]
+
+    def oldest_ns(self, otherwise_ns: int) -> int:
+        """When the oldest open batch was opened; ``otherwise_ns`` when none is open."""
+        when: int = oldest(self.count, self._opened_ns, otherwise_ns)
+        return when
+
+    def close(self, partition: int, now_ns: int, wall_ns: int) -> Built:
+        """The batch of a partition as one record; the builder is empty afterwards.
+
+        ``now_ns`` and ``wall_ns`` are the same instant on the clock of :meth:`add` and since the epoch. The number goes up by
+        one with each call: take batches in the order in which they are closed.
+        """
+        n, used = int(self.count[partition]), int(self._used[partition])
+        received_at = wall_ns - (now_ns - int(self._opened_ns[partition]))
+        flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources
+        header = encode_batch_header(n, received_at, self.edge_id, flags, self.boot, self._number[partition])
+        columns: list[bytes | memoryview] = [header, self._lengths[partition, :n].data, self._offsets[partition, :n].data]
+        if self.with_sources:
+            columns.append(self._sources[partition, :n].data)
+        value = b"".join([*columns, self._frames[partition, :used].data])
+        self.count[partition] = self._used[partition] = 0
+        self._number[partition] += 1
+        return Built(value, partition, n)
+
+    def take_back(self, built: Built) -> None:
+        """Give the number of a batch that nobody sent to the next one: a gap in the numbers means a lost batch."""
+        self._number[built.partition] -= 1
+
+    def waiting(self) -> int:
+        """Frames in open batches."""
+        return int(self.count.sum())

@@ -1,0 +1,160 @@
+"""Kernels of the edge: sort out what is malformed, scatter the rest into one batch builder a partition."""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from klais.kernel import BYTES, I32, I64, U8, U64, int64, kernel
+from klais.wire.constants import MAX_FRAME_SIZE, Reason
+
+_TOO_LONG = np.uint8(Reason.TOO_LONG)
+_MAX_FRAME = np.int64(MAX_FRAME_SIZE)
+_LAST_OFFSET = np.int64(0xFFFFFFFF)
+
+_U8_2D = numba.uint8[:, ::1]
+_U16_2D = numba.uint16[:, ::1]
+_U32_2D = numba.uint32[:, ::1]
+_U8_3D = numba.uint8[:, :, ::1]
+
+
+@kernel(int64(I64, U8, I32, U64, I64))
+def sort_out(
+    lengths: npt.NDArray[np.int64],
+    reason: npt.NDArray[np.uint8],
+    partition: npt.NDArray[np.int32],
+    by_reason: npt.NDArray[np.uint64],
+    bad: npt.NDArray[np.int64],
+) -> int:
+    """Count malformed frames by reason and list them; returns how many there are.
+
+    Parameters
+    ----------
+    lengths : int64 [n]
+        Frame lengths; above 65,507 (IPv6 can carry 20 bytes more than the wire frame allows) = TOO_LONG.
+    reason : uint8 [n], in and out
+        What ``check_headers`` found.
+    partition : int32 [n], in and out
+        -1 for each malformed frame, so that ``scatter`` passes over it.
+    by_reason : uint64 [r], in and out
+        Counters, indexed by ``Reason``.
+    bad : int64 [n], out
+        Indices of the malformed frames.
+    """
+    found = 0
+    for i in range(lengths.shape[0]):
+        if lengths[i] > _MAX_FRAME:
+            reason[i] = _TOO_LONG
+        if reason[i] != 0:
+            partition[i] = -1
+            by_reason[reason[i]] += np.uint64(1)
+            bad[found] = i
+            found += 1
+    return found
+
+
+@kernel(
+    int64(
+        BYTES, I64, int64, BYTES, I64, I64, I32, _U8_2D,
+        int64, int64, int64, I64, I64, I64, _U16_2D, _U32_2D, _U8_3D, _U8_2D,
+    )
+)  # fmt: skip
+def scatter(
+    head: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    head_size: int,
+    tail: npt.NDArray[np.uint8],
+    tail_starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    partition: npt.NDArray[np.int32],
+    sources: npt.NDArray[np.uint8],
+    first: int,
+    now_ns: int,
+    max_bytes: int,
+    count: npt.NDArray[np.int64],
+    used: npt.NDArray[np.int64],
+    opened_ns: npt.NDArray[np.int64],
+    batch_lengths: npt.NDArray[np.uint16],
+    batch_offsets: npt.NDArray[np.uint32],
+    batch_sources: npt.NDArray[np.uint8],
+    batch_frames: npt.NDArray[np.uint8],
+) -> int:
+    """Append frames ``first`` to n, in order, each to the batch of its partition, until one does not fit.
+
+    Parameters
+    ----------
+    head, starts, head_size, tail, tail_starts, lengths
+        The frames, as :class:`klais.edge.sources.Source` gives them.
+    partition : int32 [n]
+        Partition of each frame; -1 = passed over.
+    sources : uint8 [n or 0, 18]
+        Where each frame came from; no rows = no source column.
+    first : int
+        Frame to begin with.
+    now_ns : int
+        When the frames were received, on the clock of ``opened_ns``.
+    max_bytes : int
+        Largest encoded size of a batch of two or more frames.
+    count, used, opened_ns : int64 [p], in and out
+        Per partition: frames, frame bytes, and time of the first frame of the batch that is being built.
+    batch_lengths, batch_offsets, batch_sources, batch_frames : [p, ...], out
+        Its columns (uint16, uint32 ns since ``opened_ns``, 18 bytes) and its frames back to back.
+
+    Returns
+    -------
+    int
+        n, or the first frame that did not fit: close the batch of its partition and go on from it.
+    """
+    column_bytes = 24 if sources.shape[0] else 6
+    for i in range(first, lengths.shape[0]):
+        p = partition[i]
+        if p < 0:
+            continue
+        n = count[p]
+        at = used[p]
+        size = lengths[i]
+        if n > 0 and 32 + (n + 1) * column_bytes + at + size > max_bytes:
+            return i
+        if n == 0:
+            opened_ns[p] = now_ns
+        batch_lengths[p, n] = size
+        batch_offsets[p, n] = min(now_ns - opened_ns[p], _LAST_OFFSET)
+        if column_bytes == 24:
+            for k in range(18):
+                batch_sources[p, n, k] = sources[i, k]
+        in_head = min(size, head_size)
+        out = batch_frames[p]
+        start = starts[i]
+        for k in range(in_head):
+            out[at + k] = head[start + k]
+        for k in range(in_head, size):
+            out[at + k] = tail[tail_starts[i] + k - in_head]
+        count[p] = n + 1
+        used[p] = at + size
+    return lengths.shape[0]  # type: ignore[no-any-return]
+
+
+@kernel(int64(I64, I64, int64, int64, I64))
+def find_due(
+    count: npt.NDArray[np.int64],
+    opened_ns: npt.NDArray[np.int64],
+    now_ns: int,
+    linger_ns: int,
+    due: npt.NDArray[np.int64],
+) -> int:
+    """List in ``due`` (int64 [p]) the partitions whose open batch is ``linger_ns`` old; returns how many."""
+    found = 0
+    for p in range(count.shape[0]):
+        if count[p] > 0 and now_ns - opened_ns[p] >= linger_ns:
+            due[found] = p
+            found += 1
+    return found
+
+
+@kernel(int64(I64, I64, int64))
+def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], otherwise_ns: int) -> int:
+    """When the oldest open batch was opened; ``otherwise_ns`` when none is open."""
+    when = otherwise_ns
+    for p in range(count.shape[0]):
+        if count[p] > 0 and opened_ns[p] < when:
+            when = opened_ns[p]
+    return when

@@ -1,0 +1,65 @@
+"""When to look for frames again, and when to close a batch: a rule from the present rate.
+
+Every record on the staging topic costs broker and worker some hundred microseconds, whatever it holds; waiting for
+more frames buys fewer records and costs latency. At a low rate waiting buys nothing (there is nobody to share the
+record with), at a high one it buys most. So the linger grows in proportion to the rate: ``max_linger_ns`` from 100,000
+frames/s on, half of it at 50,000, never less than 2 ms (500 records a second and partition is what a trickle may cost).
+A batch that is full closes at once.
+
+The same holds for looking into the socket: one call costs some ten microseconds, whatever it brings. A loop that ran
+dry rests for a fifth of the linger before it looks again, as a network card moderates its interrupts, but never longer
+than a quarter of the time in which the receive buffer would fill. An idle edge does not rest: it sleeps in the kernel
+until a frame comes.
+"""
+
+FULL_RATE_PER_S = 100_000
+FLOOR_NS = 2_000_000
+WINDOW_NS = 20_000_000
+# What the kernel books for one small datagram: 768 bytes on loopback, up to 2,304 behind a network card's driver.
+BOOKED_BYTES = 2304
+
+
+class Pace:
+    """Linger and rest, from the frames seen; time is handed in.
+
+    Parameters
+    ----------
+    max_linger_ns : int
+        A batch never waits longer than this.
+    buffer_bytes : int
+        What the kernel may book for datagrams that wait to be read.
+
+    Attributes
+    ----------
+    rate_per_s : float
+        Frames per second over the last window of at least 20 ms.
+    linger_ns, rest_ns : int
+        How old a batch may become, and how long to stay away from the socket after it ran dry.
+    """
+
+    def __init__(self, max_linger_ns: int, buffer_bytes: int) -> None:
+        self.max_linger_ns = max_linger_ns
+        self.buffer_frames = max(1, buffer_bytes // BOOKED_BYTES)
+        self.rate_per_s = 0.0
+        self._window_from_ns = 0
+        self._window_frames = 0
+        self._settle()
+
+    def observe(self, frames: int, now_ns: int) -> None:
+        """Count ``frames`` that were received at ``now_ns``."""
+        self._window_frames += frames
+        elapsed_ns = now_ns - self._window_from_ns
+        if elapsed_ns >= WINDOW_NS:
+            self.rate_per_s = self._window_frames * 1e9 / elapsed_ns
+            self._window_from_ns, self._window_frames = now_ns, 0
+            self._settle()
+
+    def _settle(self) -> None:
+        share = min(1.0, self.rate_per_s / FULL_RATE_PER_S)
+        self.linger_ns = min(self.max_linger_ns, max(FLOOR_NS, int(share * self.max_linger_ns)))
+        fill_ns = self.buffer_frames * 1e9 / max(1.0, self.rate_per_s)
+        self.rest_ns = int(min(self.linger_ns / 5, fill_ns / 4))
+
+    def rest_s(self, received: int, capacity: int) -> float:
+        """Seconds to rest after a call that received so many of ``capacity`` frames; 0 after a full or an empty one."""
+        return self.rest_ns / 1e9 if 0 < received < capacity else 0.0

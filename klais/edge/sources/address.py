@@ -1,0 +1,90 @@
+"""``host:port`` of the edge's sockets: parsing, binding, and saying who holds a port that is taken."""
+
+import errno
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from klais.errors import ConfigError, PortInUse
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """An address to listen on."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Bind":
+        """From ``host:port``; an IPv6 host stands in brackets.
+
+        Examples
+        --------
+        >>> Bind.parse("[::1]:5000")
+        Bind(host='::1', port=5000)
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+            raise ConfigError(f"{text!r} is not host:port (an IPv6 host stands in brackets: [::1]:5000)")
+        return cls(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))
+
+
+def open_udp_socket(bind: Bind, share_port: bool) -> socket.socket:
+    """A bound, non-blocking UDP socket; IPv6 sockets take IPv4 too.
+
+    Raises
+    ------
+    PortInUse
+        Naming the port and, where readable, the process that holds it.
+    """
+    family, _, _, _, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_DGRAM)[0]
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if share_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise PortInUse(
+            f"UDP port {bind.port} on {bind.host} is taken{_by_whom(bind.port)}: stop that process, "
+            "or set KLAIS_UDP_BIND to another port"
+        ) from error
+    return sock
+
+
+def _by_whom(port: int) -> str:
+    """`` by NAME (pid N)`` of the process that holds a UDP port, as far as we may look; else nothing."""
+    inodes = set()
+    for table in ("/proc/net/udp", "/proc/net/udp6"):
+        try:
+            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        except OSError:
+            continue
+        inodes |= {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if any(os.readlink(fd) in inodes for fd in (folder / "fd").iterdir()):
+                return f" by {(folder / 'comm').read_text().strip()} (pid {folder.name})"
+        except OSError:
+            continue
+    return ""
+
+
+def source_text(row: bytes) -> str:
+    """The 18 bytes of a source as ``ip:port`` (v4-mapped addresses as IPv4, IPv6 in brackets).
+
+    Examples
+    --------
+    >>> source_text(bytes(10) + b"\\xff\\xff\\x7f\\0\\0\\x01" + b"\\x13\\x88")
+    '127.0.0.1:5000'
+    """
+    ip = ipaddress.IPv6Address(row[:16])
+    port = int.from_bytes(row[16:18], "big")
+    return f"{ip.ipv4_mapped}:{port}" if ip.ipv4_mapped else f"[{ip}]:{port}"

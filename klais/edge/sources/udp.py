@@ -1,0 +1,182 @@
+"""UDP through ``recvmmsg``: many datagrams a system call, into memory that is laid out once. Any Linux, no privilege.
+
+Each of the 1024 slots is two pieces (``struct iovec``): a small one that takes nearly every frame, and a large one for
+the rest of a datagram up to the largest that UDP over IPv6 can carry: nothing is ever cut off. The large pieces are
+62 MiB of address space; a page of it costs memory only once it was used, and all are given back when no long frame
+came for a second.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+import time
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.edge.sources.address import Bind, open_udp_socket
+
+SLOTS = 1024
+# Not a power of two: the first bytes of all slots would otherwise fall into the same few sets of the CPU's cache.
+SMALL_BYTES = 2048 + 64
+LARGE_BYTES = 65_536 - 2048
+RELEASE_AFTER_NS = 1_000_000_000
+
+_SO_RXQ_OVFL = 40
+_SO_MEMINFO = 55
+_MEMINFO_DROPS = 8  # index of SK_MEMINFO_DROPS (linux/sock_diag.h)
+_MEMINFO_SIZE = 9 * 4
+_CONTROL_BYTES = 64
+_NAME_BYTES = 28  # struct sockaddr_in6
+_POLLIN = 1
+
+# struct mmsghdr of 64-bit Linux (bits/types/struct_mmsghdr.h): struct msghdr, then the datagram's size.
+_MMSGHDR = np.dtype(
+    {
+        "names": ["name", "namelen", "iov", "iovlen", "control", "controllen", "flags", "len"],
+        "formats": ["u8", "u4", "u8", "u8", "u8", "u8", "i4", "u4"],
+        "offsets": [0, 8, 16, 24, 32, 40, 48, 56],
+        "itemsize": 64,
+    }
+)
+_IOVEC = np.dtype([("base", "u8"), ("len", "u8")])
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class UdpSource:
+    """The ``udp`` source (see :class:`klais.edge.sources.Source` for the columns).
+
+    Parameters
+    ----------
+    bind : str
+        ``host:port``; ``[::]:5000`` takes IPv6 and IPv4. Port 0 takes a free one (see ``port``).
+    rcvbuf_bytes : int
+        Receive buffer asked of the kernel; ``granted_bytes`` says what it gave.
+    share_port : bool
+        Let other edge processes of this user bind the same port; the kernel spreads the senders over them.
+
+    Raises
+    ------
+    klais.errors.PortInUse
+        The port is taken; the message names it and, where readable, the process.
+    """
+
+    name = "udp"
+
+    def __init__(self, bind: str, rcvbuf_bytes: int, share_port: bool = False) -> None:
+        if sys.maxsize < 1 << 32 or sys.platform != "linux":
+            raise OSError("the udp source needs 64-bit Linux (recvmmsg, struct mmsghdr of 64 bytes)")
+        self.socket = open_udp_socket(Bind.parse(bind), share_port)
+        self.port: int = self.socket.getsockname()[1]
+        self.granted_bytes = _ask_rcvbuf(self.socket, rcvbuf_bytes)
+        self.buffer_bytes = 2 * self.granted_bytes  # the kernel books each datagram with its overhead
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        self.capacity = SLOTS
+        self.head_size = SMALL_BYTES
+        self._v6 = self.socket.family == socket.AF_INET6
+        self._allocate()
+        self._fd = self.socket.fileno()
+        self._pollfd = ctypes.create_string_buffer(struct.pack("=ihh", self._fd, _POLLIN, 0), 8)
+        self._timeout = (ctypes.c_long * 2)()
+        self._last_large_ns = 0
+        self._drops_word = 0
+        self._drops = 0
+
+    def _allocate(self) -> None:
+        self._large = mmap.mmap(-1, SLOTS * LARGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.head = np.zeros(SLOTS * SMALL_BYTES, np.uint8)
+        self.tail = np.frombuffer(self._large, np.uint8)
+        self.starts = np.arange(SLOTS, dtype=np.int64) * SMALL_BYTES
+        self.tail_starts = np.arange(SLOTS, dtype=np.int64) * LARGE_BYTES
+        self.lengths = np.zeros(SLOTS, np.int64)
+        self._names = np.zeros((SLOTS, _NAME_BYTES), np.uint8)
+        self._control = np.zeros(_CONTROL_BYTES, np.uint8)
+        self._iovecs = np.zeros((SLOTS, 2), _IOVEC)
+        self._iovecs["base"][:, 0] = self.head.ctypes.data + self.starts
+        self._iovecs["len"][:, 0] = SMALL_BYTES
+        self._iovecs["base"][:, 1] = self.tail.ctypes.data + self.tail_starts
+        self._iovecs["len"][:, 1] = LARGE_BYTES
+        self._messages = np.zeros(SLOTS, _MMSGHDR)
+        self._messages["name"] = self._names.ctypes.data + np.arange(SLOTS) * _NAME_BYTES
+        self._messages["namelen"] = _NAME_BYTES
+        self._messages["iov"] = self._iovecs.ctypes.data + np.arange(SLOTS) * 2 * _IOVEC.itemsize
+        self._messages["iovlen"] = 2
+        # The kernel's count of drops rides on every datagram; reading it from the first of a call is enough.
+        self._messages["control"][0] = self._control.ctypes.data
+        self._messages_at = ctypes.c_void_p(self._messages.ctypes.data)
+
+    def fill(self, wait_ns: int) -> int:
+        """Receive up to 1024 datagrams in one call; wait at most ``wait_ns`` for the first.
+
+        The waiting and the copying happen without the GIL. Returns at once with 0 when a signal came.
+        """
+        n = self._receive()
+        if n == 0 and wait_ns > 0:
+            self._timeout[0], self._timeout[1] = divmod(wait_ns, 1_000_000_000)
+            if _libc.ppoll(self._pollfd, 1, self._timeout, None) > 0:
+                n = self._receive()
+        if n:
+            self.lengths[:n] = self._messages["len"][:n]
+            if int(self.lengths[:n].max()) > SMALL_BYTES:
+                self._last_large_ns = time.monotonic_ns()
+        if self._last_large_ns and time.monotonic_ns() - self._last_large_ns > RELEASE_AFTER_NS:
+            self._large.madvise(mmap.MADV_DONTNEED)
+            self._last_large_ns = 0
+        return n
+
+    def _receive(self) -> int:
+        self._messages["controllen"][0] = _CONTROL_BYTES  # the kernel overwrites it with what it used
+        n: int = _libc.recvmmsg(self._fd, self._messages_at, SLOTS, socket.MSG_DONTWAIT, None)
+        if n > 0:
+            if self._messages["controllen"][0] >= 20:
+                self._note_drops(self._control[16:20].tobytes())
+            return n
+        code = ctypes.get_errno()
+        if n < 0 and code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM, errno.ENOBUFS):
+            raise OSError(code, f"recvmmsg on UDP port {self.port}: {os.strerror(code)}")
+        return 0
+
+    def _note_drops(self, word: bytes) -> None:
+        now = int.from_bytes(word, sys.byteorder)
+        step = (now - self._drops_word) & 0xFFFFFFFF
+        if step < 1 << 31:  # a datagram's stamp may be older than the socket's own count
+            self._drops += step
+            self._drops_word = now
+
+    def sources(self, n: int) -> npt.NDArray[np.uint8]:
+        """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
+        out = np.zeros((n, 18), np.uint8)
+        out[:, 16:] = self._names[:n, 2:4]
+        if self._v6:
+            out[:, :16] = self._names[:n, 8:24]
+        else:
+            out[:, 10:12] = 0xFF
+            out[:, 12:16] = self._names[:n, 4:8]
+        return out
+
+    def kernel_drops(self) -> int:
+        """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
+        if self.socket.fileno() >= 0:
+            info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_SIZE)
+            self._note_drops(info[4 * _MEMINFO_DROPS :])
+        return self._drops
+
+    def close(self) -> None:
+        """Close the socket; the columns stay readable."""
+        if self.socket.fileno() >= 0:
+            self.kernel_drops()
+            self.socket.close()
+
+
+def _ask_rcvbuf(sock: socket.socket, asked: int) -> int:
+    """Ask for a receive buffer, past ``net.core.rmem_max`` where we may; returns the bytes granted."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), asked)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
