@@ -5,6 +5,7 @@ count x u16 lengths; with flag bit 0 count x u32 ns offsets from received_at; wi
 (IPv6 or v4-mapped address, u16 port big-endian); then the raw frames back to back.
 """
 
+import ipaddress
 from dataclasses import dataclass
 from struct import Struct
 
@@ -117,3 +118,20 @@ def encode_batch(
     if sources is not None:
         parts.append(sources.tobytes())
     return b"".join(parts + frames)
+
+
+def read_source(batch: FrameBatch, i: int) -> str | None:
+    """Source of frame ``i`` as ``address:port``, None when the batch has no sources.
+
+    Examples
+    --------
+    >>> source = np.frombuffer(b"\\0" * 10 + b"\\xff\\xff" + bytes([127, 0, 0, 1]) + b"\\x1f\\x90", np.uint8)
+    >>> read_source(decode_batch(encode_batch([b"x"], 5, sources=source.reshape(1, 18))), 0)
+    '127.0.0.1:8080'
+    """
+    if batch.sources is None:
+        return None
+    raw = batch.sources[i].tobytes()
+    address = ipaddress.IPv6Address(raw[:16])
+    port = int.from_bytes(raw[16:], "big")
+    return f"{address.ipv4_mapped}:{port}" if address.ipv4_mapped else f"[{address}]:{port}"

@@ -1,0 +1,120 @@
+"""The Faust application: topics, table and agents, declared once.
+
+    klais_raw --ingest--> lanes --+--> iot_telemetry      clean records
+                            |     +--> klais_anomalies    flags
+        klais_journal <-----+     +--> klais_dead_letter  malformed frames
+        devices (table) <---+          klais_stats        once a second
+        klais_control ----> limits of the lanes
+
+Run it with ``faust -A agents.app worker -l info`` or ``klais worker``.
+"""
+
+import asyncio
+import os
+import socket
+from typing import Any
+
+import faust
+from klais.control.follower import ControlFollower
+
+from agents.checkpoints import DevicesTable
+from agents.lane import Shared
+from agents.lanes import Lanes
+from agents.limits import LaneLimits
+from klais import fault
+from klais.config import load
+from klais.kafka.clients import faust_broker
+from klais.kafka.fenced import make_producer
+from klais.kafka.topics import MAX_RECORD_BYTES, Topics
+from klais.log import get, setup
+
+settings = load()
+setup(settings, "worker")
+log = get("agents.app")
+fault.arm(settings.fault_point)
+topics = Topics.of(settings)
+worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+broker, credentials = faust_broker(settings)
+
+app = faust.App(
+    topics.app_id,
+    broker=broker,
+    broker_credentials=credentials,
+    store="memory://",
+    datadir=str(settings.state_dir / "faust"),
+    autodiscover=False,
+    # topics are made and checked by `klais topics`, not by Faust
+    topic_allow_declare=False,
+    topic_disable_leader=True,
+    topic_partitions=settings.partitions,
+    consumer_auto_offset_reset="earliest",
+    # a record is a frame batch: few, large, acknowledged by the checkpoint
+    stream_buffer_maxsize=32,
+    stream_wait_empty=False,
+    stream_publish_on_commit=False,
+    consumer_max_fetch_size=2 * MAX_RECORD_BYTES,
+    producer_max_request_size=MAX_RECORD_BYTES,
+    broker_commit_interval=1.0,
+    broker_commit_livelock_soft_timeout=3600.0,
+    stream_processing_timeout=3600.0,
+    broker_session_timeout=settings.session_timeout_s,
+    broker_heartbeat_interval=min(2.0, settings.session_timeout_s / 4),
+    broker_rebalance_timeout=max(10.0, settings.session_timeout_s),
+    broker_request_timeout=max(30.0, settings.session_timeout_s + 5),
+    table_standby_replicas=0,
+    web_bind=settings.web_bind,
+    web_port=settings.web_port,
+    canonical_url=f"http://{settings.web_bind}:{settings.web_port}",
+    # handlers are set up by klais.log
+    logging_config=None,
+    worker_redirect_stdouts=False,
+)
+raw_topic = app.topic(topics.raw, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
+devices = app.Table(
+    "devices",
+    key_type=bytes,
+    value_type=bytes,
+    key_serializer="raw",
+    value_serializer="raw",
+    partitions=settings.partitions,
+    recovery_buffer_size=10_000,
+)
+lanes = Lanes()
+control = ControlFollower(settings)
+limits = LaneLimits(settings, control)
+_shared: Shared | None = None
+
+
+async def shared_parts() -> Shared:
+    """What all lanes share, made at first use (it needs the event loop and a broker)."""
+    global _shared
+    if _shared is None:
+        producers = [await make_producer(settings) for _ in range(3)]
+        _shared = Shared(settings, topics, worker_id, limits, DevicesTable(devices), *producers)
+    return _shared
+
+
+@devices.on_recover
+async def start_lanes() -> None:
+    """The table is read: start the lanes of the partitions that are ours (an error here must not leave them unstarted)."""
+    try:
+        partitions = {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == topics.raw}
+        await lanes.start(await shared_parts(), partitions)
+    except Exception as error:
+        log.error("lanes_not_started", error=repr(error))
+        await app.crash(error)
+
+
+@app.on_partitions_revoked.connect
+async def drop_lanes(_app: Any, revoked: Any, **_kwargs: Any) -> None:
+    """Partitions go elsewhere, or come back in a moment: the journal has all that a successor needs."""
+    await lanes.stop()
+
+
+@app.task
+async def follow_control() -> None:
+    """Follow ``klais_control`` from the start."""
+    await asyncio.to_thread(control.start)
+
+
+import agents.ingest  # noqa: E402, F401  (declares the agent on the app above)

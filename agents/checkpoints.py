@@ -1,0 +1,120 @@
+"""Checkpoints: changed rows, then the marker, then the acknowledgement of the input, in this order."""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from klais import fault
+from klais.devices.layout import ROW, Rows
+from klais.kafka.record_batch import RecordBatchWriter
+from klais.lane.checkpoint import Snapshot, encode_marker, snapshot
+from klais.lane.journal import MARKER_KEY
+
+if TYPE_CHECKING:
+    from agents.lane import Lane
+    from agents.recovery import Recovered
+
+SLICE_ROWS = 1000  # rows written in one go, so that the event loop is never held for long
+POLL_S = 0.005
+
+
+def marker_key(partition: int) -> bytes:
+    """Key of a partition's marker row: no device_id begins with NUL."""
+    return MARKER_KEY + b"-%d" % partition
+
+
+class DevicesTable:
+    """The Faust table ``devices`` as lanes see it: raw keys and values, written in bulk (never through Faust's producer)."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    def put(self, partition: int, keys: list[bytes], values: list[bytes]) -> None:
+        """Set what the changelog has acknowledged."""
+        data, owner = self._table.data.data, self._table.data._key_partition
+        data.update(zip(keys, values, strict=True))
+        owner.update(dict.fromkeys(keys, partition))
+
+    def marker(self, partition: int) -> bytes | None:
+        """Value of the partition's marker row."""
+        value: bytes | None = self._table.data.data.get(marker_key(partition))
+        return value
+
+    def rows(self, partition: int) -> Rows:
+        """All rows of a partition (ROW [n], a copy)."""
+        data, owner = self._table.data.data, self._table.data._key_partition
+        values = [data[key] for key, p in owner.items() if p == partition and key[:1] != b"\0"]
+        return np.frombuffer(bytearray(b"".join(values)), ROW)
+
+
+class Checkpointer:
+    """Writes the checkpoints of one lane's life; ``age_s`` and ``seconds`` of the newest are for the metrics."""
+
+    def __init__(self, it: "Recovered") -> None:
+        self._it = it
+        self._busy = asyncio.Lock()
+        self.step = it.marker.step if it.marker else 0
+        self.next_raw = it.marker.next_raw if it.marker else 0
+        self.journal_offset = it.marker.journal_offset if it.marker else 0
+        self.outputs: dict[str, int] = dict(it.floors)
+        self.done_at = time.monotonic()
+        self.seconds = 0.0
+        self.count = 0
+        self.longest_block_s = 0.0
+
+    async def run_once(self, lane: "Lane") -> None:
+        """One checkpoint at the step the lane is at now, when anything has happened since the last."""
+        async with self._busy:
+            if self._it.state.step > self.step:
+                began = time.monotonic()
+                shot = snapshot(self._it.state)
+                self.longest_block_s = max(self.longest_block_s, time.monotonic() - began)
+                fault.at("checkpoint_taken")
+                while lane.acked_step < shot.step:
+                    await asyncio.sleep(POLL_S)
+                await self._write(lane, shot)
+                self.seconds = time.monotonic() - began
+                self.count += 1
+            self.done_at = time.monotonic()
+            await self._acknowledge(lane)
+
+    async def _write(self, lane: "Lane", shot: Snapshot) -> None:
+        it, table, partition = self._it, lane.shared.table, lane.partition
+        sender, writer = it.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
+        for begin in range(0, len(shot.rows), SLICE_ROWS):
+            rows = shot.rows[begin : begin + SLICE_ROWS]
+            keys, sizes = np.ascontiguousarray(rows["id"]).view(np.uint8), rows["id_size"].copy()
+            values = rows.view(np.uint8).reshape(len(rows), ROW.itemsize)
+            done = 0
+            while done < len(rows):
+                done += writer.append_rows(keys, sizes, values, done)
+                await sender.send(writer)
+            flat, raw = keys.tobytes(), values.tobytes()
+            names = [flat[16 * i : 16 * i + size] for i, size in enumerate(sizes.tolist())]
+            table.put(partition, names, [raw[i : i + ROW.itemsize] for i in range(0, len(raw), ROW.itemsize)])
+            fault.at("checkpoint_rows")
+            await asyncio.sleep(0)
+        fault.at("checkpoint_marker")
+        journal_offset = lane.journal.offset_after(shot.step, self.journal_offset)
+        for name, out in (("telemetry", lane.telemetry), ("anomalies", lane.anomalies), ("dead_letter", lane.dead_letter)):
+            self.outputs[name] = max(self.outputs.get(name, 0), out.offset)
+        marker = encode_marker(shot, journal_offset, self.outputs, lane.shared.topics.partitions)
+        writer.reset()
+        writer.append_one(marker_key(partition), marker, (), time.time_ns() // 1_000_000)
+        await sender.send(writer)
+        table.put(partition, [marker_key(partition)], [marker])
+        fault.at("checkpoint_done")
+        self.step, self.next_raw, self.journal_offset = shot.step, shot.facts["next_raw"], journal_offset
+
+    async def _acknowledge(self, lane: "Lane") -> None:
+        """Acknowledge the input up to the marker, strictly in offset order (a hole would be committed over)."""
+        unacked = lane.unacked
+        count = 0
+        while unacked and unacked[0][2] < self.next_raw:
+            stream, event, _ = unacked.popleft()
+            await stream.ack(event)
+            count += 1
+            if count % 100 == 0:
+                await asyncio.sleep(0)

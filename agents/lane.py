@@ -1,0 +1,286 @@
+"""The Kafka shell of one lane: recover, decide, journal, put out, checkpoint.
+
+    klais_raw[p] -> take() -> Journal -> Telemetry / anomalies / dead letters
+                      |                          |
+                    state  <- tick (release) -> checkpoint -> devices changelog -> acknowledge klais_raw
+"""
+
+import asyncio
+import time
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from aiokafka import AIOKafkaProducer
+
+from agents.checkpoints import Checkpointer, DevicesTable
+from agents.limits import LaneLimits
+from agents.outputs import Journal, Output, Records, Telemetry
+from agents.recovery import Recovered, recover
+from klais import fault
+from klais.config import Settings
+from klais.errors import LaneFenced, OffsetGone
+from klais.kafka.reader import PartitionReader
+from klais.kafka.topics import Topics
+from klais.lane.step import Step, note_lost, release, take_raw
+from klais.log import get
+
+log = get("agents.lane")
+
+TICK_S = 0.005  # how often a lane looks at its queue; a release waits at most this long for its tokens
+RELEASE_MOST = 8192  # frames in one release, so that a step stays short
+RESTART_S = 1.0
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all lanes of a worker share. Producers apart, so that a journal record never waits behind a large output."""
+
+    settings: Settings
+    topics: Topics
+    worker_id: str
+    limits: LaneLimits
+    table: DevicesTable
+    journal_producer: AIOKafkaProducer
+    output_producer: AIOKafkaProducer
+    changelog_producer: AIOKafkaProducer
+    on_step: Any = None  # called with each step's seconds, for the latency histogram
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """The first error inside nested exception groups."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class Lane:
+    """One partition's lane. ``run`` lives until ``stop``; ``take`` is what the ingest agent calls."""
+
+    def __init__(self, shared: Shared, partition: int) -> None:
+        self.shared = shared
+        self.partition = partition
+        self.live = asyncio.Event()
+        self.closed = False
+        self.fenced = False
+        self.failure: str | None = None
+        self.restarts = 0
+        self.it: Recovered | None = None
+        self.checkpointer: Checkpointer | None = None
+        self.unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in offset order
+        self._room = asyncio.Event()
+        self._trouble: asyncio.Queue[Exception] = asyncio.Queue()
+        self._pending: deque[tuple[int, int]] = deque()  # (step, bytes) not yet put out
+        self.pending_bytes = 0
+        self._reader = PartitionReader(shared.settings)
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start to live, in the background."""
+        self._task = asyncio.create_task(self._run(), name=f"lane-{self.partition}")
+
+    async def stop(self) -> None:
+        """Drop everything at once, without flushing: a successor goes on from the journal."""
+        self.closed = True
+        self._wake_all()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._reader.stop()
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Put out what is decided and checkpoint, for a clean end; whether it was done in time."""
+        if not self.live.is_set() or self.checkpointer is None:
+            return False
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.checkpointer.run_once(self)
+        except (TimeoutError, LaneFenced):
+            return False
+        return True
+
+    async def _watch(self) -> None:
+        """End this life when the agent's side of it failed."""
+        raise await self._trouble.get()
+
+    def _forget_pending(self) -> None:
+        self._pending.clear()
+        self.pending_bytes = 0
+        self._room.set()
+
+    def _wake_all(self) -> None:
+        self._room.set()
+        self.live.set()
+
+    async def _run(self) -> None:
+        """Recover and live, again after each failure; a fenced lane waits for the group's next rebalance."""
+        while not self.closed:
+            try:
+                await self._life()
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                cause = first_cause(error)
+                self.failure = f"{type(cause).__name__}: {cause}"
+                self.fenced = isinstance(cause, LaneFenced)
+                log.error("lane_ended", partition=self.partition, why=self.failure, fenced=self.fenced)
+                log.debug("lane_ended_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))
+            self.live.clear()
+            self._forget_pending()
+            self.restarts += 1
+            # A fenced owner has a successor: it comes back only if no rebalance takes the partition away meanwhile.
+            await asyncio.sleep(3 * self.shared.settings.session_timeout_s if self.fenced else RESTART_S)
+
+    async def _life(self) -> None:
+        shared = self.shared
+        await self._reader.start()
+        it = self.it = await recover(shared, self.partition, self._reader)
+        outputs: tuple[Output, ...] = (
+            Telemetry(it.senders.telemetry, it.positions.get("telemetry"), self._progress),
+            Records(it.senders.anomalies, it.positions.get("anomalies"), self._progress, b"anomalies"),
+            Records(it.senders.dead_letter, it.positions.get("dead_letter"), self._progress, b"dead_letter"),
+        )
+        self.telemetry, self.anomalies, self.dead_letter = outputs
+        self.journal = Journal(it.senders.journal, self._journalled)
+        self.journalled = it.state.step if it.marker is None else it.marker.step
+        self.checkpointer = Checkpointer(it)
+        async with asyncio.TaskGroup() as group:
+            for part in (self.journal, *outputs):
+                group.create_task(part.run())
+            group.create_task(self._watch())
+            async for step in it.replay():
+                self._wait_until_out(step)
+                self._journalled(step)
+                await self._wait_for_room()
+            fault.at("lane_replayed")
+            log.info("lane_live", partition=self.partition, step=it.state.step, next_raw=it.state.next_raw, epoch=it.epoch)
+            self.failure, self.fenced = None, False
+            self.live.set()
+            group.create_task(self._tick())
+            group.create_task(self._checkpoints())
+
+    # -- input
+
+    async def take(self, stream: Any, event: Any) -> None:
+        """Take one raw record from the agent; returns when there is room for the next."""
+        await self.live.wait()
+        if self.closed:
+            return
+        try:
+            await self._take(stream, event)
+        except Exception as error:
+            if not self.live.is_set():
+                return  # the lane ended meanwhile; its next life reads the record again
+            self.live.clear()
+            self._trouble.put_nowait(error)
+
+    async def _take(self, stream: Any, event: Any) -> None:
+        offset = event.message.offset
+        value: bytes = event.value
+        event.value = event.message.value = None  # the event is kept until its checkpoint, its bytes need not be
+        self.unacked.append((stream, event, offset))
+        state = self._state
+        if offset < state.next_raw:
+            return
+        if offset > state.next_raw:
+            await self._catch_up(offset)
+        if offset == self._state.next_raw:
+            self._decide(offset, value)
+            await self._wait_for_room()
+
+    @property
+    def _state(self) -> Any:
+        assert self.it is not None
+        return self.it.state
+
+    def _decide(self, offset: int, value: bytes) -> None:
+        began = time.perf_counter()
+        limits, bounds = self.shared.limits.of_lane()
+        step = take_raw(self._state, offset, value, limits, bounds, time.time_ns())
+        self._decided(step)
+        if self.shared.on_step is not None:
+            self.shared.on_step(time.perf_counter() - began)
+
+    def _decided(self, step: Step) -> None:
+        fault.at("lane_decided")
+        self.shared.limits.spent(step)
+        self._wait_until_out(step)
+        self.journal.put(step)
+
+    def _wait_until_out(self, step: Step) -> None:
+        self._pending.append((step.record.step, step.bytes))
+        self.pending_bytes += step.bytes
+
+    async def _catch_up(self, offset: int) -> None:
+        """Read what lies between the lane's next raw offset and ``offset`` with the lane's own reader."""
+        state, topic = self._state, self.shared.topics.raw
+        log.info("lane_catches_up", partition=self.partition, start=state.next_raw, end=offset)
+        try:
+            async for record in self._reader.read(topic, self.partition, state.next_raw, offset):
+                state.next_raw = record.offset
+                self._decide(record.offset, record.value or b"")
+                await self._wait_for_room()
+        except OffsetGone as gone:
+            lost = min(gone.log_start, offset)
+            if lost > state.next_raw:
+                log.error("raw_records_lost", partition=self.partition, start=state.next_raw, end=lost, why="retention")
+                limits, _ = self.shared.limits.of_lane()
+                self._decided(note_lost(state, lost, limits, time.time_ns()))
+                await self._catch_up(offset)
+            return
+        state.next_raw = offset  # control records of other programs leave holes
+
+    async def _wait_for_room(self) -> None:
+        while self.pending_bytes > self.shared.settings.lane_max_pending_bytes and not self.closed:
+            self._room.clear()
+            await self._room.wait()
+
+    # -- output
+
+    def _journalled(self, step: Step) -> None:
+        """A step is written down: now it may act."""
+        self.journalled = step.record.step
+        if step.passed:
+            self.telemetry.put(step)
+        if step.flags is not None and len(step.flags.found):
+            self.anomalies.put(step)
+        if step.corrupt is not None or (step.dead is not None and len(step.dead)):
+            self.dead_letter.put(step)
+        if not step.passed:
+            self._progress()
+
+    def _progress(self) -> None:
+        done = self.acked_step
+        while self._pending and self._pending[0][0] <= done:
+            self.pending_bytes -= self._pending.popleft()[1]
+        self._room.set()
+
+    @property
+    def acked_step(self) -> int:
+        """All outputs of all steps up to this one are acknowledged."""
+        return min(out.acked_step(self.journalled) for out in (self.telemetry, self.anomalies, self.dead_letter))
+
+    # -- time
+
+    async def _tick(self) -> None:
+        """Let queued frames out as tokens come."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self._state.queue.depth:
+                await self._wait_for_room()
+                limits, _ = self.shared.limits.of_lane()
+                step = release(self._state, limits, time.time_ns(), RELEASE_MOST)
+                if step is not None:
+                    fault.at("release_decided")
+                    step.bytes = sum(len(index) for _, index in step.passed) * 64
+                    self._decided(step)
+
+    async def _checkpoints(self) -> None:
+        assert self.checkpointer is not None
+        interval_s = self.shared.settings.checkpoint_interval_s
+        await asyncio.sleep(interval_s * np.random.default_rng(self.partition).uniform(0.2, 1.0))  # lanes take turns
+        while True:
+            await self.checkpointer.run_once(self)
+            await asyncio.sleep(interval_s)

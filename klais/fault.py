@@ -1,0 +1,57 @@
+"""Fault points: named places where a test makes the process die (or sleep) on purpose; nothing at all when off.
+
+``KLAIS_FAULT_POINT=NAME[:N]`` kills the process with SIGKILL at the N-th pass (default the first) of ``at("NAME")``.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+
+POINTS = (
+    "lane_decided",  # a step is decided, its journal record not sent
+    "journal_sent",  # the journal batch is handed to Kafka, not acknowledged
+    "journal_acked",  # the journal record is acknowledged, nothing put out
+    "output_sent",  # an output batch is handed to Kafka, not acknowledged
+    "output_acked",  # an output batch is acknowledged
+    "release_decided",  # frames left the queue, the release is not journalled
+    "checkpoint_taken",  # the snapshot is copied, nothing written
+    "checkpoint_rows",  # part of the rows is written
+    "checkpoint_marker",  # all rows are written, the marker is not
+    "checkpoint_done",  # the marker is written, the input not acknowledged
+    "lane_fenced",  # the new epoch is in force, nothing recovered
+    "lane_replayed",  # the journal is replayed, the lane not live
+)
+
+
+def _off(name: str) -> None:
+    """Nothing."""
+
+
+at: Callable[[str], None] = _off
+
+
+def arm(spec: str | None) -> None:
+    """Arm one fault point (``NAME`` or ``NAME:N``); None turns all off.
+
+    Raises
+    ------
+    ValueError
+        No such point.
+    """
+    global at
+    if spec is None:
+        at = _off
+        return
+    name, _, count = spec.partition(":")
+    if name not in POINTS:
+        raise ValueError(f"no fault point {name!r}; there are: {', '.join(POINTS)}")
+    left = int(count or 1)
+
+    def armed(passed: str) -> None:
+        nonlocal left
+        if passed == name:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    at = armed
