@@ -14,15 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from klais.paths import cache_root
+
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def cache_root() -> Path:
-    """Folder for things that can be made again (``KLAIS_CACHE_DIR``, else ``$XDG_CACHE_HOME/klais``)."""
-    named = os.environ.get("KLAIS_CACHE_DIR")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klais"
 
 
 def _fingerprint() -> str:

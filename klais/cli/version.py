@@ -1,0 +1,70 @@
+"""``klais version``: what is installed, for bug reports and benchmarks (imports none of it)."""
+
+import json
+import platform
+from importlib import metadata
+
+import click
+
+from klais import __version__
+from klais.paths import cache_root
+
+PACKAGES = {
+    "numpy": "numpy",
+    "numba": "numba",
+    "faust": "faust-streaming",
+    "aiokafka": "aiokafka",
+    "confluent-kafka": "confluent-kafka",
+    "aiohttp": "aiohttp",
+    "orjson": "orjson",
+    "lz4": "lz4",
+    "scikit-learn": "scikit-learn",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; null where something is not installed.")
+def version(as_json: bool) -> None:
+    """Print the version of klais and of what it runs on. Paste it into a bug report."""
+    found = versions()
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    width = max(map(len, found))
+    for name, text in found.items():
+        click.echo(f"{name:{width}}  {text or 'not installed'}")
+
+
+def versions() -> dict[str, str | None]:
+    """Name and version of klais, Python, the libraries, the kernel and Kafka's jars; None = not there."""
+    found: dict[str, str | None] = {"klais": __version__, "python": platform.python_version()}
+    found |= {name: _package(distribution) for name, distribution in PACKAGES.items()}
+    found["librdkafka"] = _librdkafka()
+    found["kernel"] = f"{platform.system()} {platform.release()} {platform.machine()}"
+    found["kafka"] = kafka_jar_version()
+    return found
+
+
+def _package(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _librdkafka() -> str | None:
+    try:
+        from confluent_kafka import libversion
+    except ImportError:
+        return None
+    return str(libversion()[0])
+
+
+def kafka_jar_version() -> str | None:
+    """Version of the newest Kafka broker jar in the cache folder, from its file name."""
+    found = [jar.stem.removeprefix("kafka_2.13-") for jar in cache_root().rglob("kafka_2.13-*.jar")]
+    return max(found, key=_order, default=None)
+
+
+def _order(text: str) -> list[int]:
+    return [int(part) if part.isdigit() else -1 for part in text.split(".")]

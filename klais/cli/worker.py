@@ -1,0 +1,80 @@
+"""``klais worker``: become ``faust -A agents.app worker`` with our settings (this library never imports Faust)."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from klais.config import Settings, environ_of, load
+from klais.errors import SetupMissing
+
+_FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
+
+
+def worker_command(settings: Settings) -> list[str]:
+    """The command line of one worker; its folder for Faust's state lies in the state folder, apart for each web port."""
+    return [
+        sys.executable,
+        "-m",
+        "faust",
+        "-A",
+        "agents.app",
+        "--datadir",
+        str(data_dir(settings)),
+        "-l",
+        _FAUST_LEVEL[settings.log_level],
+        "worker",
+        "--web-port",
+        str(settings.web_port),
+        "--web-bind",
+        settings.web_bind,
+    ]
+
+
+def worker_environ(settings: Settings) -> dict[str, str]:
+    """The environment of a worker: ours, with every setting that differs from its default."""
+    return os.environ | environ_of(settings)
+
+
+def data_dir(settings: Settings) -> Path:
+    """Folder where Faust keeps what it keeps for one worker (nothing that recovery needs: tables live in Kafka)."""
+    return settings.state_dir.resolve() / f"worker-{settings.web_port}"
+
+
+@click.command()
+@click.option("--web-port", type=int, help="Port of the web views (KLAIS_WEB_PORT, 6066); each worker needs its own.")
+@click.option("--web-bind", help="Host address of the web views (KLAIS_WEB_BIND, 127.0.0.1).")
+@click.option("--worker-id", help="Name of this worker in stats and logs (KLAIS_WORKER_ID).")
+@click.option("--dry-run", is_flag=True, help="Print the command and the settings it gets, and do not start it.")
+@click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object.")
+def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dry_run: bool, as_json: bool) -> None:
+    """Run one worker: it admits, scores and lands what the edge published.
+
+    A worker takes its share of the partitions of klais_raw; start more of them, here or on other machines, and Kafka
+    shares the partitions out. Each device is handled by one worker at a time. Stop one with Ctrl-C or SIGTERM: it
+    finishes what it has decided and hands its partitions over. Killing one loses nothing: another replays its journal.
+
+    This replaces itself by `faust -A agents.app worker`, which works as well by itself.
+
+    \b
+    Examples:
+      klais worker
+      klais worker --web-port 6067 --worker-id second
+      KLAIS_KAFKA_BOOTSTRAP=kafka1:9092,kafka2:9092 klais worker --log-format json
+    """
+    settings = load(web_port=web_port, web_bind=web_bind, worker_id=worker_id)
+    command = worker_command(settings)
+    if dry_run:
+        shown = sorted(environ_of(settings) if not as_json else {})
+        names = [f"{name}=..." for name in shown]
+        click.echo(json.dumps({"command": command}) if as_json else shlex.join([*names, *command]))
+        return
+    try:
+        data_dir(settings).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupMissing(f"cannot make {data_dir(settings)}: {error.strerror}. Set KLAIS_STATE_DIR") from None
+    sys.stdout.flush()
+    os.execve(sys.executable, command, worker_environ(settings))
