@@ -1,12 +1,20 @@
-"""Where things lie on disk, for every process (no numba here)."""
+"""Where KLAIS keeps what can be made again. Imports nothing heavy, so that every process may ask."""
 
 import os
 from pathlib import Path
 
 
-def cache_root() -> Path:
-    """Folder for things that can be made again (``KLAIS_CACHE_DIR``, else ``$XDG_CACHE_HOME/klais``)."""
-    named = os.environ.get("KLAIS_CACHE_DIR")
-    if named:
-        return Path(named).expanduser()
+def cache_root(named: Path | None = None) -> Path:
+    """Folder for jars and compiled kernels: ``named``, else ``KLAIS_CACHE_DIR``, else ``$XDG_CACHE_HOME/klais``.
+
+    Parameters
+    ----------
+    named : Path, optional
+        The setting ``cache_dir``, where settings are at hand.
+    """
+    if named is not None:
+        return named
+    from_env = os.environ.get("KLAIS_CACHE_DIR")
+    if from_env:
+        return Path(from_env).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klais"
