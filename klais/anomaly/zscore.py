@@ -22,6 +22,8 @@ FLAG = np.dtype(
     [("frame", "<i4"), ("feature", "<i4"), ("field", "<i4"), ("value", "<f8"), ("expected", "<f8"), ("z", "<f8")]
 )
 FLAGS = numba.from_dtype(FLAG)[::1]
+# The profile columns of the rows, strided [devices, features].
+MEAN, VAR, SAMPLES = numba.float64[:, :], numba.float32[:, :], numba.uint16[:, :]
 # Positions in the ``limits`` column (float64 [3]).
 THRESHOLD, MIN_SAMPLES, WINDOW = 0, 1, 2
 LIMITS = 3
@@ -29,10 +31,9 @@ LIMITS = 3
 _QUEUED = np.uint8(Reason.QUEUED)
 # Squares of what is learned stay finite, and so does z as a float32; no sensor reads beyond either.
 _MAX_VALUE = 1e150
-_MAX_Z = 1e30
+_MAX_Z_SQUARE = 1e60
 _MAX_VARIANCE = 3e38
-_MAX_SAMPLES = np.uint16(65_535)
-_ONE16 = np.uint16(1)
+_MAX_SAMPLES = 65_535.0
 
 
 @kernel(float64(int64, float64))
@@ -50,23 +51,38 @@ def smallest_deviation(feature: int, mean: float) -> float:
     return 1e-9 + 1e-3 * size
 
 
-@kernel(float64(ROWS, int64, int64, float64, F64))
-def score_one(rows: Rows, r: int, feature: int, value: float, limits: npt.NDArray[np.float64]) -> float:
-    """z of ``value`` against the profile of row ``r`` (0 before ``limits[MIN_SAMPLES]`` samples), then learn it."""
-    samples = rows["samples"]
-    mean = rows["mean"]
-    var = rows["var"]
-    n = samples[r, feature]
-    difference = min(max(value, -_MAX_VALUE), _MAX_VALUE) - mean[r, feature]
-    deviation = max(np.sqrt(np.float64(var[r, feature])), smallest_deviation(feature, mean[r, feature]))
-    z = min(max(difference / deviation, -_MAX_Z), _MAX_Z) if np.float64(n) >= limits[MIN_SAMPLES] else 0.0
-    weight = max(1.0 / (np.float64(n) + 1.0), 1.0 / limits[WINDOW])
-    mean[r, feature] += weight * difference
-    spread = (1.0 - weight) * (np.float64(var[r, feature]) + weight * difference * difference)
-    var[r, feature] = np.float32(min(spread, _MAX_VARIANCE))
+@kernel(float64(MEAN, VAR, SAMPLES, int64, int64, float64, float64, float64))
+def score_one(
+    means: npt.NDArray[np.float64],
+    variances: npt.NDArray[np.float32],
+    samples: npt.NDArray[np.uint16],
+    r: int,
+    feature: int,
+    value: float,
+    min_samples: float,
+    window: float,
+) -> float:
+    """Signed z squared of ``value`` against the profile of row ``r`` (0 before ``min_samples`` samples), then learn it.
+
+    Squared, because comparing needs no root: only a flag pays for one.
+    """
+    n = np.float64(samples[r, feature])
+    mean = means[r, feature]
+    variance = np.float64(variances[r, feature])
+    difference = min(max(value, -_MAX_VALUE), _MAX_VALUE) - mean
+    square = difference * difference
+    z_square = 0.0
+    if n >= min_samples:
+        least = smallest_deviation(feature, mean)
+        z_square = min(square / max(variance, least * least), _MAX_Z_SQUARE)
+        if difference < 0.0:
+            z_square = -z_square
+    weight = 1.0 / min(n + 1.0, window)
+    means[r, feature] = mean + weight * difference
+    variances[r, feature] = np.float32(min((1.0 - weight) * (variance + weight * square), _MAX_VARIANCE))
     if n < _MAX_SAMPLES:
-        samples[r, feature] = n + _ONE16
-    return z  # type: ignore[no-any-return]
+        samples[r, feature] = np.uint16(n + 1.0)
+    return z_square
 
 
 @kernel(int64(ROWS, int64, numba.uint32, int64))
@@ -97,25 +113,6 @@ def put_flag(
     flags["value"][at] = value
     flags["expected"][at] = expected
     flags["z"][at] = z
-
-
-@kernel(void(ROWS, int64, int64, int64, int64, float64, F64, FLAGS, int64))
-def consider(
-    rows: Rows,
-    r: int,
-    frame: int,
-    feature: int,
-    field: int,
-    value: float,
-    limits: npt.NDArray[np.float64],
-    flags: npt.NDArray[np.void],
-    at: int,
-) -> None:
-    """Score one sample; note it in ``flags[at]`` when it stands out more than what is noted there."""
-    expected = rows["mean"][r, feature]
-    z = score_one(rows, r, feature, value, limits)
-    if abs(z) > abs(flags["z"][at]):
-        put_flag(flags, at, frame, feature, field, value, expected, z)
 
 
 @kernel(void(ROWS, int64, int64, FLAGS, int64))
@@ -155,6 +152,10 @@ def score(
     flags : FLAG [n], out
         At most one a frame: the feature with the largest |z| above ``limits[THRESHOLD]``.
     """
+    means, variances, samples = rows["mean"], rows["var"], rows["samples"]
+    last_ns = rows["last_ns"]
+    least, window = limits[MIN_SAMPLES], limits[WINDOW]
+    threshold = limits[THRESHOLD] * limits[THRESHOLD]
     flag_count = 0
     f = 0
     for i in range(row.shape[0]):
@@ -164,19 +165,28 @@ def score(
         r = np.int64(row[i])
         if r < 0 or skip[i] != 0 or verdict[i] > _QUEUED:
             continue
-        flags["z"][flag_count] = 0.0
-        if rows["samples"][r, 1] > np.uint16(0):
-            interval_s = np.float64(max(time_ns[i] - rows["last_ns"][r], 0)) * 1e-9
-            consider(rows, r, i, 0, -1, interval_s, limits, flags, flag_count)
-        consider(rows, r, i, 1, -1, np.float64(lengths[i] - HEADER_SIZE), limits, flags, flag_count)
-        rows["last_ns"][r] = max(time_ns[i], rows["last_ns"][r])
-        for j in range(first, f):
-            slot = field_slot(rows, r, np.uint32(field_path[j]), j - first)
-            if slot >= 0:
-                consider(rows, r, i, 2 + slot, j, field_value[j], limits, flags, flag_count)
-        z = flags["z"][flag_count]
-        rows["score"][r] = np.float32(abs(z))
-        if abs(z) > limits[THRESHOLD]:
+        best = 0.0
+        for j in range(first - 2, f):
+            if j == first - 2:
+                if samples[r, 1] == np.uint16(0):
+                    continue  # the first frame has no interval
+                slot, x = -2, np.float64(max(time_ns[i] - last_ns[r], 0)) * 1e-9
+            elif j == first - 1:
+                slot, x = -1, np.float64(lengths[i] - HEADER_SIZE)
+            else:
+                slot, x = field_slot(rows, r, np.uint32(field_path[j]), j - first), field_value[j]
+                if slot < 0:
+                    continue
+            expected = means[r, 2 + slot]
+            z = score_one(means, variances, samples, r, 2 + slot, x, least, window)
+            if abs(z) > abs(best):
+                best = z
+                if abs(z) > threshold:
+                    field = j if j >= first else -1
+                    put_flag(flags, flag_count, i, 2 + slot, field, x, expected, np.copysign(np.sqrt(abs(z)), z))
+        last_ns[r] = max(time_ns[i], last_ns[r])
+        rows["score"][r] = np.float32(np.sqrt(abs(best)))
+        if abs(best) > threshold:
             remember_flag(rows, r, time_ns[i], flags, flag_count)
             flag_count += 1
     return flag_count
