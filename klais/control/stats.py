@@ -1,0 +1,183 @@
+"""One record a second to ``klais_stats``, and what all processes last said there.
+
+A record: ``{"v":1, "kind":"edge"|"worker", "id", "at_ms", "uptime_s", "counters":{...}, "gauges":{...}, "rates":{...}}``,
+key = id. ``counters`` count since the start of the process; one may be an object by reason (``"dropped":{"blocked":3}``).
+``rates`` are the counters' growth per second since the record before (an object counts as its sum).
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+from confluent_kafka import KafkaException, Producer
+
+from klais import log as logs
+from klais.config import Settings
+from klais.control.topic_follower import TopicFollower, now_ms
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics
+
+log = logs.get("klais.control.stats")
+
+VERSION = 1
+PERIOD_S = 1.0
+FRESH_S = 3.0
+
+Numbers = Mapping[str, Any]
+
+
+def total(value: Any) -> float:
+    """A counter as one number: itself, or the sum of an object's."""
+    return sum(value.values()) if isinstance(value, Mapping) else value
+
+
+class ControlProducer:
+    """Writes to ``klais_stats`` and ``klais_control``; shared by the statistics thread and the REST API."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._topics = Topics.of(settings)
+        self._producer = Producer(
+            confluent_config(settings)
+            | {
+                "client.id": name,
+                "acks": "all",
+                "message.timeout.ms": 5000,
+                "queue.buffering.max.kbytes": 4096,
+                "reconnect.backoff.max.ms": 2000,
+                "log_level": 2,
+                "error_cb": _quiet,
+            }
+        )
+
+    def stats(self, key: str, record: Numbers) -> None:
+        """Send one statistics record; a lost one is no matter, the next comes in a second."""
+        value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
+        with contextlib.suppress(BufferError):
+            self._producer.produce(self._topics.stats, value, key.encode(), partition=0)
+        self._producer.poll(0)
+
+    def control(self, scope: str, record: Numbers, timeout_s: float = 6.0) -> None:
+        """Write the record of a scope and wait until Kafka acknowledged it.
+
+        Raises
+        ------
+        KafkaException
+            It was not acknowledged in time.
+        """
+        failed: list[Any] = []
+        done = threading.Event()
+
+        def report(error: Any, _message: Any) -> None:
+            failed.append(error)
+            done.set()
+
+        value = orjson.dumps({"scope": scope, **record})
+        self._producer.produce(self._topics.control, value, scope.encode(), partition=0, on_delivery=report)
+        until_s = time.monotonic() + timeout_s
+        while not done.is_set() and time.monotonic() < until_s:
+            self._producer.poll(0.05)
+        if not done.is_set() or failed[0] is not None:
+            raise KafkaException(failed[0] if failed else "no acknowledgement in time")
+
+    def close(self) -> None:
+        """Send what is left, for at most a second."""
+        if self._producer.flush(1.0):
+            self._producer.purge()
+
+
+def _quiet(error: Any) -> None:
+    log.debug("kafka_error", error=error.str())
+
+
+class StatsPublisher:
+    """A thread that publishes what ``snapshot`` says, once a second.
+
+    Parameters
+    ----------
+    producer : ControlProducer
+        Who writes.
+    kind, name : str
+        ``edge`` or ``worker``, and its id (the record's key).
+    snapshot : callable
+        Returns ``(counters, gauges)``, taken at one moment; called in this thread. A failure is logged, not raised.
+    """
+
+    def __init__(
+        self, producer: ControlProducer, kind: str, name: str, snapshot: Callable[[], tuple[Numbers, Numbers]]
+    ) -> None:
+        self._producer, self._kind, self._name, self._snapshot = producer, kind, name, snapshot
+        self._started_s = time.monotonic()
+        self._before: tuple[float, Numbers] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stats", daemon=True)
+
+    def start(self) -> None:
+        """Begin to publish."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Publish once more and end."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+        self._publish()
+
+    def record(self, now_s: float) -> dict[str, Any]:
+        """The record of this moment (``now_s`` monotonic); the next one's rates count from here."""
+        counters, gauges = self._snapshot()
+        rates: dict[str, float] = {}
+        if self._before is not None and now_s > self._before[0]:
+            elapsed_s, before = now_s - self._before[0], self._before[1]
+            rates = {k: round((total(v) - total(before.get(k, 0))) / elapsed_s, 3) for k, v in counters.items()}
+        self._before = (now_s, counters)
+        return {
+            "v": VERSION,
+            "kind": self._kind,
+            "id": self._name,
+            "at_ms": now_ms(),
+            "uptime_s": round(now_s - self._started_s, 3),
+            "counters": counters,
+            "gauges": gauges,
+            "rates": rates,
+        }
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD_S):
+            self._publish()
+
+    def _publish(self) -> None:
+        try:
+            self._producer.stats(self._name, self.record(time.monotonic()))
+        except Exception:
+            if logs.every(60, "stats.publish"):
+                log.exception("stats_failed")
+
+
+class StatsFollower(TopicFollower):
+    """The newest record of every process that spoke in the last 3 seconds."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, Topics.of(settings).stats, from_start=False)
+        self._newest: dict[str, tuple[float, dict[str, Any]]] = {}
+
+    def take(self, key: str, value: bytes | None) -> None:
+        """Keep one record."""
+        record = orjson.loads(value) if value is not None else None
+        if not isinstance(record, dict) or record.get("v") != VERSION:
+            raise ValueError(f"statistics of {key!r} are not a version {VERSION} record")
+        for name in ("counters", "gauges", "rates"):
+            if not isinstance(record.get(name), dict):
+                raise ValueError(f"statistics of {key!r} have no object {name!r}")
+        # By arrival, not by at_ms: the clocks of two hosts need not agree.
+        now_s = time.monotonic()
+        alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FRESH_S}
+        self._newest = alive | {key: (now_s, record)}
+
+    def newest(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Records of that kind by id, none older than 3 seconds."""
+        now_s = time.monotonic()
+        rows = self._newest.items()
+        return {k: record for k, (at_s, record) in rows if now_s - at_s <= FRESH_S and record.get("kind") == kind}
