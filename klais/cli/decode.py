@@ -1,0 +1,241 @@
+"""Records of every topic of ours as plain dicts (for ``--json``) and as lines (for people). No numba, no Kafka client.
+
+A record that cannot be read is shown as hex with what was wrong: a tool for looking at trouble must not stop at it.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from klais.config import Settings
+from klais.errors import BatchFormatError, JournalFormatError
+from klais.kafka.topics import Topics
+from klais.text import escape
+from klais.wire.constants import HEADER_SIZE, ID_OFFSET, MAGIC_BYTES, SEQUENCE_OFFSET
+
+SHORT_NAMES = {
+    "raw": "raw",
+    "telemetry": "telemetry",
+    "anomalies": "anomalies",
+    "journal": "journal",
+    "dead_letter": "dead_letter",
+    "stats": "stats",
+    "control": "control",
+    "devices": "devices_changelog",
+    "klais-devices-changelog": "devices_changelog",
+}
+_MARKER = b"KLM1"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as the client gives it; ``ts_ms`` is None where the broker has no time for it."""
+
+    partition: int
+    offset: int
+    ts_ms: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def resolve(name: str, settings: Settings) -> tuple[str, str]:
+    """Kind and full name of a topic that a person named shortly (``raw``), without prefix, or in full.
+
+    Examples
+    --------
+    >>> resolve("raw", Settings(topic_prefix="x-")), resolve("other", Settings())
+    (('raw', 'x-klais_raw'), ('other', 'other'))
+    """
+    topics = Topics.of(settings)
+    kinds = {getattr(topics, kind): kind for kind in SHORT_NAMES.values()}
+    if name in SHORT_NAMES:
+        kind = SHORT_NAMES[name]
+        return kind, getattr(topics, kind)
+    for full in (name, settings.topic_prefix + name):
+        if full in kinds:
+            return kinds[full], full
+    return "other", name
+
+
+def decode(kind: str, record: Record) -> dict[str, Any]:
+    """What a record says; ``error`` and ``hex`` instead when it cannot be read."""
+    head: dict[str, Any] = {"partition": record.partition, "offset": record.offset, "ts": record.ts_ms}
+    head["key"] = text_or_hex(record.key)
+    if record.value is None:
+        return head | {"deleted": True}
+    try:
+        return head | _DECODERS.get(kind, _other)(record)
+    except (BatchFormatError, JournalFormatError, ValueError, KeyError, RecursionError) as error:
+        return head | {"error": str(error), "hex": record.value.hex()}
+
+
+def about_device(kind: str, row: dict[str, Any], device: str) -> bool:
+    """Whether a decoded record is about a device; of a frame batch only its frames are kept."""
+    if kind == "raw":
+        row["frames"] = [frame for frame in row.get("frames", ()) if frame["device"] == device]
+        return bool(row["frames"])
+    if kind == "control":
+        return bool(row["key"] == f"device/{device}")
+    return bool(row["key"] == device or row.get("device") == device)
+
+
+def lines(kind: str, row: dict[str, Any], frames: int) -> Iterator[str]:
+    """A decoded record as lines for a terminal; at most ``frames`` frames of a batch (0 = all)."""
+    at = datetime.fromtimestamp(row["ts"] / 1000, UTC).isoformat(timespec="milliseconds")[:23] + "Z" if row["ts"] else "-"
+    place = f"{at} {row['partition']}@{row['offset']}"
+    key = "" if row["key"] is None else f" {escape(str(row['key']))}"
+    rest = {name: value for name, value in row.items() if name not in ("partition", "offset", "ts", "key")}
+    if "error" in row:
+        yield f"{place}{key} UNREADABLE: {escape(row['error'])}: {_clip(row['hex'])}"
+    elif kind == "raw":
+        yield from _batch_lines(place, row, frames)
+    elif kind == "dead_letter":
+        headers = " ".join(f"{name}={escape(str(value))}" for name, value in row["headers"].items())
+        yield f"{place}{key} {headers} {row['bytes']} bytes {_clip(row['hex'][: 2 * HEADER_SIZE])} {escape(row['text'])}"
+    elif set(rest) == {"value"}:
+        yield f"{place}{key} {_compact(row['value'])}"
+    else:
+        yield f"{place}{key} {_compact(rest)}"
+
+
+def frame_parts(frame: bytes) -> dict[str, Any]:
+    """Device, sequence and payload of a frame, as far as they can be read; None for what cannot."""
+    good = len(frame) >= HEADER_SIZE and frame[:2] == MAGIC_BYTES
+    device = sequence = None
+    if good:
+        device = text_or_hex(frame[ID_OFFSET:SEQUENCE_OFFSET].rstrip(b"\0"))
+        sequence = int.from_bytes(frame[SEQUENCE_OFFSET:HEADER_SIZE], "big")
+    return {"device": device, "seq": sequence, "payload": json_or_text(frame[HEADER_SIZE:] if good else frame)}
+
+
+def json_or_text(data: bytes) -> Any:
+    """The parsed value where ``data`` is strict JSON, else its text.
+
+    Examples
+    --------
+    >>> json_or_text(b'{"t":1}'), json_or_text(b"NaN"), json_or_text(bytes([255]))
+    ({'t': 1}, 'NaN', '\\\\xff')
+    """
+    try:
+        return json.loads(data.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "backslashreplace")
+
+
+def text_or_hex(data: bytes | None) -> str | None:
+    """``data`` as text where it is printable UTF-8, else its hex digits after ``0x``."""
+    if data is None:
+        return None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return "0x" + data.hex()
+    return text if text.isprintable() else "0x" + data.hex()
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _value(record: Record) -> bytes:
+    assert record.value is not None
+    return record.value
+
+
+def _raw(record: Record) -> dict[str, Any]:
+    from klais.wire.batch import decode_batch, read_source
+
+    batch = decode_batch(_value(record))
+    frames = []
+    for i in range(batch.count):
+        part = frame_parts(batch.frame(i))
+        source = read_source(batch, i)
+        frames.append(part if source is None else part | {"source": source})
+    return {
+        "edge": batch.edge,
+        "boot": batch.boot,
+        "number": batch.number,
+        "received_at_ns": batch.received_at,
+        "count": batch.count,
+        "bytes": len(_value(record)),
+        "frames": frames,
+    }
+
+
+def _json(record: Record) -> dict[str, Any]:
+    return {"value": json_or_text(_value(record))}
+
+
+def _dead_letter(record: Record) -> dict[str, Any]:
+    value = _value(record)
+    headers = {name: text_or_hex(text) for name, text in record.headers}
+    shown = value[HEADER_SIZE:] if value[:2] == MAGIC_BYTES else value
+    text = shown[:200].decode("utf-8", "backslashreplace")
+    return {"headers": headers, "bytes": len(value), "hex": value.hex(), "text": text, **_device_of(value)}
+
+
+def _device_of(frame: bytes) -> dict[str, Any]:
+    parts = frame_parts(frame)
+    return {"device": parts["device"], "seq": parts["seq"]}
+
+
+def _journal(record: Record) -> dict[str, Any]:
+    from klais.lane.journal import decode_record
+
+    return decode_record(_value(record))
+
+
+def _devices(record: Record) -> dict[str, Any]:
+    value = _value(record)
+    if value[:4] == _MARKER:
+        size = int.from_bytes(value[4:8], "little")
+        return {"marker": json.loads(value[8 : 8 + size])}
+    if value[:4] == b"KLO1":
+        return {"owner": json.loads(value[4:])}
+    from klais.devices.layout import read_row
+
+    row = read_row(value)
+    fields = {name: row[name].tolist() for name in row.dtype.names if name not in ("id", "id_size", "version")}
+    return {"device": text_or_hex(row["id"].tobytes()[: int(row["id_size"])]), **fields}
+
+
+def _other(record: Record) -> dict[str, Any]:
+    headers = {name: text_or_hex(text) for name, text in record.headers}
+    return ({"headers": headers} if headers else {}) | {"value": json_or_text(_value(record))}
+
+
+_DECODERS: dict[str, Callable[[Record], dict[str, Any]]] = {
+    "raw": _raw,
+    "telemetry": _json,
+    "anomalies": _json,
+    "stats": _json,
+    "control": _json,
+    "journal": _journal,
+    "dead_letter": _dead_letter,
+    "devices_changelog": _devices,
+}
+
+
+def _batch_lines(place: str, row: dict[str, Any], limit: int) -> Iterator[str]:
+    frames = row["frames"]
+    name = f"edge={row['edge']} boot={row['boot']} number={row['number']}"
+    yield f"{place} batch {name} frames={row['count']} bytes={row['bytes']}"
+    shown = frames if limit == 0 else frames[:limit]
+    for frame in shown:
+        device = "?" if frame["device"] is None else escape(frame["device"])
+        source = f" from {frame['source']}" if "source" in frame else ""
+        yield f"    {device} seq={frame['seq']}{source} {_compact(frame['payload'])}"
+    if len(shown) < len(frames):
+        yield f"    ... {len(frames) - len(shown)} more (--frames 0 shows all)"
+
+
+def _compact(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return escape(text)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "..."

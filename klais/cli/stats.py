@@ -1,0 +1,117 @@
+"""``klais stats``: what edge and workers say of themselves, from the stats topic or from an edge's REST API."""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+import click
+
+from klais.config import Settings, load
+from klais.config_checks import split_address
+from klais.errors import KlaisError
+from klais.text import quote
+
+_LOOK_BACK = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
+_REST_TIMEOUT_S = 5.0
+
+
+@click.command()
+@click.option("--rest", "use_rest", is_flag=True, help="Ask the edge at KLAIS_API_BIND instead of reading klais_stats.")
+@click.option("--url", help="Ask the edge at this address, as in http://host:8080 (implies --rest).")
+@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: sender -> its newest record and its age in s.")
+def stats(use_rest: bool, url: str | None, watch: bool, as_json: bool) -> None:
+    """Show what edge and workers count: rates, drops, queue, lag.
+
+    Every process writes one record a second to klais_stats; this shows the newest of each sender with its age. An age
+    of many seconds means that the process is gone, or that Kafka does not take its records.
+
+    \b
+    Examples:
+      klais stats --watch
+      klais stats --rest --json | jq .edge.dam
+    """
+    settings = load()
+    try:
+        while True:
+            found = from_rest(url or _edge_url(settings)) if use_rest or url else from_topic(settings)
+            if as_json:
+                click.echo(json.dumps(found))
+            else:
+                click.echo(
+                    "\n".join(_lines(found)) if found else "nothing in klais_stats yet: is an edge or a worker running?"
+                )
+            if not watch:
+                return
+            time.sleep(1)
+    except KeyboardInterrupt:
+        return
+
+
+def from_topic(settings: Settings) -> dict[str, Any]:
+    """The newest record of each sender on the stats topic, with its age."""
+    from klais.cli.decode import decode
+    from klais.cli.tail import TopicReader
+    from klais.kafka.topics import Topics
+
+    reader = TopicReader(settings, Topics.of(settings).stats)
+    try:
+        bounds = reader.bounds()
+        starts = {p: max(low, high - _LOOK_BACK) for p, (low, high) in bounds.items()}
+        newest = {}
+        for record in reader.read(starts, {p: high for p, (_, high) in bounds.items()}):
+            row = decode("stats", record)
+            newest[row["key"] or "?"] = row
+    finally:
+        reader.close()
+    now_ms = time.time() * 1000
+    return {
+        key: {"age_s": round(max(0.0, now_ms - (row["ts"] or now_ms)) / 1000, 1), "stats": row.get("value")}
+        for key, row in sorted(newest.items())
+    }
+
+
+def from_rest(url: str) -> dict[str, Any]:
+    """An edge's own answer to ``GET /stats``.
+
+    Raises
+    ------
+    EdgeUnavailable
+        Nothing answers there, or something else than an edge.
+    """
+    try:
+        with urllib.request.urlopen(url.rstrip("/") + "/stats", timeout=_REST_TIMEOUT_S) as answer:
+            body = json.load(answer)
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise EdgeUnavailable(f"no edge answers at {url} ({reason}): start one with `klais edge` or `klais up`") from None
+    return {"edge": {"age_s": 0.0, "stats": body}}
+
+
+class EdgeUnavailable(KlaisError):
+    """No edge answers at its REST address (yet)."""
+
+    retriable = True
+
+
+def _edge_url(settings: Settings) -> str:
+    host, port = split_address(settings.api_bind)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    out = []
+    for sender, entry in found.items():
+        body = entry["stats"] if isinstance(entry["stats"], dict) else {"value": entry["stats"]}
+        plain = {name: value for name, value in body.items() if not isinstance(value, dict)}
+        out.append(" ".join([quote(sender), f"age={entry['age_s']:g}s", *_pairs(plain)]))
+        nested = {name: value for name, value in body.items() if isinstance(value, dict)}
+        out += ["    " + " ".join([f"{name}:", *_pairs(value)]) for name, value in nested.items()]
+    return out
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return [f"{name}={quote(value)}" for name, value in values.items() if value not in (None, {}, [])]

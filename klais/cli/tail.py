@@ -1,0 +1,216 @@
+"""``klais tail``: the records of a topic, decoded."""
+
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import click
+
+from klais.cli.decode import Record, about_device, decode, lines, resolve
+from klais.config import Settings, load
+from klais.errors import KafkaUnavailable, TopicMismatch
+
+_MAX_LOOK_BACK = 1 << 22  # records a partition that --device looks through before it gives up
+_TIMEOUT_S = 10.0
+
+
+@click.command()
+@click.argument("topic")
+@click.option(
+    "-n",
+    "count",
+    type=click.IntRange(0),
+    default=10,
+    show_default=True,
+    help="The newest N records (the first N with --from-beginning).",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with records as they arrive, until Ctrl-C.")
+@click.option("--from-beginning", is_flag=True, help="From the oldest record that is kept; all of them unless -n is given.")
+@click.option("--partition", type=int, help="Only this partition.")
+@click.option("--device", help="Only what is about this device_id.")
+@click.option(
+    "--frames", type=click.IntRange(0), default=10, show_default=True, help="Frames shown of each frame batch; 0 = all."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a record, with all frames of a batch.")
+@click.pass_context
+def tail(
+    ctx: click.Context,
+    topic: str,
+    count: int,
+    follow: bool,
+    from_beginning: bool,
+    partition: int | None,
+    device: str | None,
+    frames: int,
+    as_json: bool,
+) -> None:
+    """Print records of TOPIC, decoded: the newest ones, then exit.
+
+    TOPIC is a name with or without the prefix in force, or short: telemetry, raw, anomalies, dead_letter, journal, stats,
+    control, devices. A line begins with the record's time, partition@offset and key. Nothing is committed: looking
+    changes nothing for anyone else.
+
+    \b
+    Examples:
+      klais tail iot_telemetry -f
+      klais tail raw -n 2 --frames 0
+      klais tail telemetry --device dev-7 --json | jq .value.data
+      klais tail dead_letter --from-beginning
+    """
+    settings = load()
+    kind, name = resolve(topic, settings)
+    if device is not None and kind in ("journal", "stats"):
+        raise click.UsageError(f"records of {name} are about no single device: leave --device out")
+    given = ctx.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
+    limit = count if given or not from_beginning else None
+    reader = TopicReader(settings, name, partition)
+    try:
+        rows = reader.rows(kind, device, limit, from_beginning, follow)
+        for row in rows:
+            if as_json:
+                click.echo(json.dumps({"topic": name, **row}))
+            else:
+                for line in lines(kind, row, frames):
+                    click.echo(line)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        reader.close()
+
+
+class TopicReader:
+    """Reads one topic with a consumer that joins no group and commits nothing.
+
+    Raises
+    ------
+    KafkaUnavailable
+        No broker answers.
+    TopicMismatch
+        The topic, or the partition, does not exist.
+    """
+
+    def __init__(self, settings: Settings, topic: str, partition: int | None = None) -> None:
+        from confluent_kafka import Consumer, KafkaException
+
+        from klais.kafka.clients import confluent_config
+
+        self.topic = topic
+        # group.id must be there for the client; without subscribe() and commits the broker never hears of it.
+        own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
+        own |= {"isolation.level": "read_uncommitted", "log_level": 0}
+        self._consumer = Consumer(dict(confluent_config(settings)) | own)
+        try:
+            found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+        except KafkaException as error:
+            self.close()
+            raise KafkaUnavailable(
+                f"no Kafka answers at {settings.bootstrap} ({error.args[0].str()}): start one with `klais up` or "
+                "`klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
+            ) from None
+        self.partitions = sorted(found.partitions)
+        if found.error is not None or not self.partitions:
+            self.close()
+            raise TopicMismatch(
+                f"there is no topic {topic!r} at {settings.bootstrap}: `klais topics list` shows those that are"
+            )
+        if partition is not None:
+            if partition not in found.partitions:
+                self.close()
+                raise TopicMismatch(f"{topic} has no partition {partition}: it has {len(self.partitions)}, from 0")
+            self.partitions = [partition]
+
+    def close(self) -> None:
+        """Leave."""
+        self._consumer.close()
+
+    def bounds(self) -> dict[int, tuple[int, int]]:
+        """First offset and end offset of each partition."""
+        from confluent_kafka import TopicPartition
+
+        out = {}
+        for partition in self.partitions:
+            place = TopicPartition(self.topic, partition)
+            low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+            out[partition] = (low, high)
+        return out
+
+    def rows(
+        self, kind: str, device: str | None, limit: int | None, from_beginning: bool, follow: bool
+    ) -> Iterator[dict[str, Any]]:
+        """Decoded records: the newest ``limit`` ones (or all, or the first), then those that arrive."""
+        bounds = self.bounds()
+        ends = {partition: high for partition, (_, high) in bounds.items()}
+        if from_beginning:
+            starts = {partition: low for partition, (low, _) in bounds.items()}
+            records = self.read(starts, None if follow else ends)
+            yield from islice(self._wanted(kind, device, records), limit)
+            return
+        if limit:
+            yield from self._newest(kind, device, limit, bounds)
+        if follow:
+            yield from self._wanted(kind, device, self.read(ends, None))
+
+    def _newest(self, kind: str, device: str | None, limit: int, bounds: dict[int, tuple[int, int]]) -> list[dict[str, Any]]:
+        """Looks back further, eight times at a turn, until there are enough: offsets may be control records or not wanted."""
+        window = max(limit, 16)
+        ends = {partition: high for partition, (_, high) in bounds.items()}
+        while True:
+            starts = {partition: max(low, high - window) for partition, (low, high) in bounds.items()}
+            found: dict[int, deque[dict[str, Any]]] = {partition: deque(maxlen=limit) for partition in bounds}
+            for row in self._wanted(kind, device, self.read(starts, ends)):
+                found[row["partition"]].append(row)
+            everything = all(starts[partition] == low for partition, (low, _) in bounds.items())
+            if everything or sum(map(len, found.values())) >= limit or window >= _MAX_LOOK_BACK:
+                rows = [row for partition in found.values() for row in partition]
+                return sorted(rows, key=lambda row: (row["ts"] or 0, row["partition"], row["offset"]))[-limit:]
+            window *= 8
+
+    def _wanted(self, kind: str, device: str | None, records: Iterator[Record]) -> Iterator[dict[str, Any]]:
+        for record in records:
+            row = decode(kind, record)
+            if device is None or about_device(kind, row, device):
+                yield row
+
+    def read(self, starts: dict[int, int], ends: dict[int, int] | None) -> Iterator[Record]:
+        """Records from ``starts`` up to ``ends`` (not included), or for ever when ``ends`` is None.
+
+        Raises
+        ------
+        KafkaUnavailable
+            Nothing came for 30 s although there is something to read.
+        """
+        from confluent_kafka import KafkaError, TopicPartition
+
+        left = {p for p in starts if ends is None or starts[p] < ends[p]}
+        if not left:
+            return
+        self._consumer.assign([TopicPartition(self.topic, p, starts[p]) for p in sorted(left)])
+        heard = time.monotonic()
+        while left:
+            messages = self._consumer.consume(50, timeout=0.2)
+            if messages:
+                heard = time.monotonic()
+            elif ends is not None and time.monotonic() - heard > 3 * _TIMEOUT_S:
+                raise KafkaUnavailable(f"{self.topic}: nothing came for {3 * _TIMEOUT_S:g} s: is the broker there?")
+            for message in messages:
+                error = message.error()
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF and ends is not None:
+                        left.discard(message.partition())
+                    elif error.code() != KafkaError._PARTITION_EOF and not error.retriable():
+                        raise KafkaUnavailable(f"{self.topic}: {error.str()}")
+                elif ends is None or message.offset() < ends[message.partition()]:
+                    yield _record(message)
+                if error is None and ends is not None and message.offset() + 1 >= ends[message.partition()]:
+                    left.discard(message.partition())
+
+
+def _record(message: Any) -> Record:
+    kind, ts_ms = message.timestamp()
+    headers = tuple(message.headers() or ())
+    place = (message.partition(), message.offset())
+    return Record(*place, ts_ms if kind else None, message.key(), message.value(), headers)
