@@ -1,4 +1,8 @@
-"""Reading one partition back: the journal and the staging topic in recovery, and how far an output topic got."""
+"""Reading one partition back: the journal and the staging topic in recovery, and how far an output topic got.
+
+Asks the broker itself, through aiokafka's client and its protocol classes: a consumer would wait in long polls at the end
+of the log, fetch beyond the last offset wanted, and hide how far control records reach.
+"""
 
 import asyncio
 import time
@@ -6,8 +10,11 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka_errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from klais.config import Settings
@@ -18,11 +25,13 @@ from klais.log import get
 
 log = get("klais.kafka.reader")
 
-FETCH_BYTES = 8 << 20  # at least twice the largest record, or aiokafka would skip it
-POLL_MS = 50  # how long a tail of control records alone can hide that the end is reached
-RECORDS_A_TURN = 2000
+FETCH_BYTES = 8 << 20  # of one answer; the broker gives at least one whole batch, however large
+RETRY_S = 0.1
 LOG_EVERY_S = 5.0
+METADATA_GRACE_S = 2.0  # a topic just created may not be in the metadata yet
 TAIL_STRIDE = 16
+_EARLIEST, _LATEST = -2, -1
+_READ_UNCOMMITTED = 0
 
 
 class RawRecord(NamedTuple):
@@ -35,34 +44,25 @@ class RawRecord(NamedTuple):
 
 
 class PartitionReader:
-    """Reads records of any partition between two offsets, with a consumer of its own that is in no group.
-
-    One read at a time; control records (transaction markers) are passed over.
+    """Reads the records of any partition between two offsets; many reads may run at once.
 
     Parameters
     ----------
     settings : Settings
         Where Kafka is.
     timeout_s : float
-        How long a read, or the start, may be without an answer before KafkaUnavailable is raised.
+        How long there may be no answer before KafkaUnavailable is raised.
     """
 
     def __init__(self, settings: Settings, timeout_s: float = 60.0) -> None:
         self._timeout_s = timeout_s
         self._options: dict[str, Any] = {
-            **aiokafka_config(settings),
-            "group_id": None,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "none",
-            "isolation_level": "read_uncommitted",
-            "fetch_max_bytes": FETCH_BYTES,
-            "max_partition_fetch_bytes": FETCH_BYTES,
-            "fetch_max_wait_ms": 100,
             "request_timeout_ms": 30_000,
+            "retry_backoff_ms": 250,
             "metadata_max_age_ms": 60_000,
+            **aiokafka_config(settings),
         }
-        self._consumer: AIOKafkaConsumer | None = None
-        self._reading = asyncio.Lock()
+        self._client: AIOKafkaClient | None = None
 
     async def __aenter__(self) -> "PartitionReader":
         await self.start()
@@ -79,32 +79,26 @@ class PartitionReader:
         KafkaUnavailable
             No broker answered.
         """
-        started, told_at = time.monotonic(), 0.0
+        patience = _Patience(self._timeout_s, f"no answer from {self._options['bootstrap_servers']}")
         while True:
-            consumer = AIOKafkaConsumer(**self._options)
+            client = AIOKafkaClient(**self._options)
             try:
-                await asyncio.wait_for(consumer.start(), self._timeout_s)
+                await asyncio.wait_for(client.bootstrap(), self._timeout_s)
             except (kafka_errors.KafkaError, TimeoutError) as error:
-                await consumer.stop()
-                waited_s = time.monotonic() - started
-                if waited_s >= self._timeout_s:
-                    raise KafkaUnavailable(f"no answer from {self._options['bootstrap_servers']}: {error!r}") from error
-                if time.monotonic() - told_at >= LOG_EVERY_S:
-                    told_at = time.monotonic()
-                    log.warning("kafka_awaited", since_s=round(waited_s), error=repr(error))
-                await asyncio.sleep(0.5)
+                await client.close()
+                await patience.wait(error)
             except asyncio.CancelledError:
-                await consumer.stop()
+                await client.close()
                 raise
             else:
-                self._consumer = consumer
+                self._client = client
                 return
 
     async def stop(self) -> None:
         """Disconnect."""
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await consumer.stop()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     async def offsets(self, topic: str, partition: int) -> tuple[int, int]:
         """(log start offset, end offset) of a partition.
@@ -116,22 +110,16 @@ class PartitionReader:
         KafkaUnavailable
             No answer within ``timeout_s``.
         """
-        consumer, where = self._started(), TopicPartition(topic, partition)
-        deadline = time.monotonic() + self._timeout_s
-        while True:
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    await self._check_exists(where)
-                    start = (await consumer.beginning_offsets([where]))[where]
-                    end = (await consumer.end_offsets([where]))[where]
-                return int(start), int(end)
-            except (kafka_errors.KafkaError, TimeoutError) as error:
-                if time.monotonic() >= deadline:
-                    raise KafkaUnavailable(f"no offsets of {topic}/{partition}: {error!r}") from error
-                await asyncio.sleep(0.2)
+        found = []
+        for when in (_EARLIEST, _LATEST):
+            request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, when)])])
+            found.append(int((await self._ask(TopicPartition(topic, partition), request))[3]))
+        return found[0], found[1]
 
     async def read(self, topic: str, partition: int, start: int, end: int | None = None) -> AsyncIterator[RawRecord]:
         """Records from offset ``start`` up to, not including, ``end`` (default and at most: the end offset now).
+
+        Control records (transaction markers) are passed over; the read ends even where nothing else follows.
 
         Raises
         ------
@@ -142,54 +130,109 @@ class PartitionReader:
         KafkaUnavailable
             No answer within ``timeout_s``.
         """
+        where = TopicPartition(topic, partition)
         log_start, log_end = await self.offsets(topic, partition)
         stop = log_end if end is None else min(end, log_end)
-        if start >= stop and start <= log_end:
-            return
         if not log_start <= start <= log_end:
-            raise _gone(topic, partition, start, log_start, log_end)
-        async with self._reading:
-            async for batch in self._fetch(TopicPartition(topic, partition), start, stop):
-                for record in batch:
-                    yield RawRecord(record.offset, record.key, record.value, record.headers)
-
-    async def _fetch(self, where: TopicPartition, start: int, stop: int) -> AsyncIterator[list[Any]]:
-        """Lists of records of [start, stop); ends by the position, as the last offsets may all be control records."""
-        consumer = self._started()
-        consumer.assign([where])
-        consumer.seek(where, start)
-        position, moved_at = start, time.monotonic()
+            raise _gone(where, start, log_start, log_end)
+        position = start
+        patience = _Patience(self._timeout_s, f"{topic}/{partition} cannot be read")
         while position < stop:
             try:
-                got = await consumer.getmany(where, timeout_ms=POLL_MS, max_records=RECORDS_A_TURN)
-                now_at = int(await consumer.position(where))
+                batches = await self._fetch(where, position)
             except kafka_errors.OffsetOutOfRangeError as error:
-                log_start, log_end = await self.offsets(where.topic, where.partition)
-                raise _gone(where.topic, where.partition, position, log_start, log_end) from error
+                raise _gone(where, position, *await self.offsets(topic, partition)) from error
+            except kafka_errors.CorruptRecordException as error:
+                await patience.wait(error)
+                continue
+            for batch in batches:
+                if not batch.is_control_batch:
+                    for record in batch:
+                        if position <= record.offset < stop:
+                            yield RawRecord(record.offset, record.key, record.value, tuple(record.headers))
+                position = batch.next_offset
+            if batches:
+                patience.renew()
+            else:
+                await patience.wait(None)
+
+    async def _fetch(self, where: TopicPartition, position: int) -> list[Any]:
+        """The whole batches of one answer that reach beyond ``position``, in order, with their CRC checked."""
+        part = (where.partition, position, FETCH_BYTES)
+        request = FetchRequest(1000, 1, FETCH_BYTES, _READ_UNCOMMITTED, [(where.topic, [part])])
+        records = MemoryRecords((await self._ask(where, request))[-1] or b"")
+        batches = []
+        while records.has_next():
+            batch = records.next_batch()
+            if not batch.validate_crc():
+                raise kafka_errors.CorruptRecordException(f"wrong CRC in {where} behind offset {position}")
+            if batch.next_offset > position:
+                batches.append(batch)
+        return batches
+
+    async def _ask(self, where: TopicPartition, request: Any) -> Any:
+        """Send to the partition's leader; its answer for the partition, as a tuple (partition, error code, ...)."""
+        client = self._started()
+        patience = _Patience(self._timeout_s, f"{where.topic}/{where.partition} cannot be read")
+        while True:
+            leader = await self._leader(where)
+            try:
+                if leader in (None, -1):
+                    raise kafka_errors.LeaderNotAvailableError(str(where))
+                response = await client.send(leader, request)
+                answer = response.topics[0][1][0]
+                if answer[1] == 0:
+                    return answer
+                raise kafka_errors.for_code(answer[1])(str(where))
             except kafka_errors.KafkaError as error:
+                if isinstance(error, kafka_errors.OffsetOutOfRangeError):
+                    raise
                 if not error.retriable:
-                    raise KafkaUnavailable(f"cannot read {where.topic}/{where.partition}: {error!r}") from error
-                got, now_at = {}, position
-                await asyncio.sleep(0.2)
-            if now_at != position:
-                position, moved_at = now_at, time.monotonic()
-            elif time.monotonic() - moved_at > self._timeout_s:
-                raise KafkaUnavailable(f"{where.topic}/{where.partition} gives nothing at offset {position} of {stop}")
-            records = got.get(where, [])
-            if records and records[-1].offset >= stop:
-                records = [record for record in records if record.offset < stop]
-            if records:
-                yield records
+                    raise KafkaUnavailable(f"{where.topic}/{where.partition} cannot be read: {error!r}") from error
+                await patience.wait(error)
+                await asyncio.wait([client.force_metadata_update()], timeout=self._timeout_s)
 
-    async def _check_exists(self, where: TopicPartition) -> None:
-        known = (await self._started()._client.fetch_all_metadata()).partitions_for_topic(where.topic)
-        if not known or where.partition not in known:
-            raise TopicMismatch(f"there is no {where.topic}/{where.partition}; partitions known: {sorted(known or ())}")
+    async def _leader(self, where: TopicPartition) -> int | None:
+        """Node id of the partition's leader; None or -1 while there is none."""
+        client = self._started()
+        asked_at = time.monotonic()
+        client.add_topic(where.topic)
+        while where.partition not in (known := client.cluster.partitions_for_topic(where.topic) or ()):
+            await asyncio.wait([client.force_metadata_update()], timeout=self._timeout_s)
+            if time.monotonic() - asked_at > METADATA_GRACE_S:
+                raise TopicMismatch(f"there is no {where.topic}/{where.partition}; partitions known: {sorted(known)}")
+            await asyncio.sleep(4 * RETRY_S)  # aiokafka logs a line each time
+        leader: int | None = client.cluster.leader_for_partition(where)
+        return leader
 
-    def _started(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
+    def _started(self) -> AIOKafkaClient:
+        if self._client is None:
             raise RuntimeError("the reader is not started")
-        return self._consumer
+        return self._client
+
+
+class _Patience:
+    """Waits between tries, says seldom that it waits, and gives up after ``timeout_s`` without :meth:`renew`."""
+
+    def __init__(self, timeout_s: float, trouble: str) -> None:
+        self._timeout_s = timeout_s
+        self._trouble = trouble
+        self._told_at = 0.0
+        self.renew()
+
+    def renew(self) -> None:
+        """There was progress."""
+        self._since = time.monotonic()
+
+    async def wait(self, error: BaseException | None) -> None:
+        """Sleep a moment, or raise KafkaUnavailable when it has been too long."""
+        now = time.monotonic()
+        if now - self._since >= self._timeout_s:
+            raise KafkaUnavailable(f"{self._trouble} for {self._timeout_s:g} s: {error!r}") from error
+        if now - self._told_at >= LOG_EVERY_S:
+            self._told_at = now
+            log.warning("kafka_awaited", trouble=self._trouble, since_s=round(now - self._since), error=repr(error))
+        await asyncio.sleep(RETRY_S)
 
 
 async def last_own_position(
@@ -214,10 +257,7 @@ async def last_own_position(
     return None
 
 
-def _gone(topic: str, partition: int, wanted: int, log_start: int, log_end: int) -> OffsetGone:
-    return OffsetGone(
-        f"{topic}/{partition} holds offsets {log_start} to {log_end}, not {wanted}"
-        + (": retention has removed it" if wanted < log_start else ""),
-        log_start,
-        log_end,
-    )
+def _gone(where: TopicPartition, wanted: int, log_start: int, log_end: int) -> OffsetGone:
+    why = ": retention has removed it" if wanted < log_start else ""
+    holds = f"{where.topic}/{where.partition} holds offsets {log_start} to {log_end}"
+    return OffsetGone(f"{holds}, not {wanted}{why}", log_start, log_end)
