@@ -45,7 +45,7 @@ _BAD_MAGIC = np.uint8(Reason.BAD_MAGIC)
 _BAD_ID = np.uint8(Reason.BAD_DEVICE_ID)
 
 
-@kernel(boolean(BYTES, int64, int64))
+@kernel(boolean(BYTES, int64, int64), borrows=True)
 def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
     """Whether ``buf[start:end]`` is well-formed UTF-8 (RFC 3629: nothing overlong, no surrogates, up to U+10FFFF)."""
     i = start

@@ -21,7 +21,7 @@ from klais.wire.frame import is_utf8
 from klais.wire.json_number import read_number
 from klais.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, PRIME, ROOT_HASH, SEPARATOR, hash_path, path_text
 
-__all__ = ["MAX_DEPTH", "MAX_FIELDS_PER_FRAME", "hash_path", "path_text", "scan_payloads"]
+__all__ = ["MAX_DEPTH", "MAX_FIELDS_PER_FRAME", "check_payloads", "hash_path", "path_text", "scan_payloads"]
 
 _BAD_UTF8, _BAD_JSON = np.uint8(Reason.BAD_UTF8), np.uint8(Reason.BAD_JSON)
 _NOT_OBJECT, _TOO_DEEP = np.uint8(Reason.NOT_OBJECT), np.uint8(Reason.TOO_DEEP)
@@ -61,19 +61,28 @@ def _escape_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
 
 
 @kernel((BYTES, int64, int64), borrows=True)
+def _beyond_ascii_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
+    """Position after the run of bytes above 0x7F that starts at ``p``; -1 if there is none or it is not UTF-8."""
+    first = p
+    while p < end and buf[p] >= 0x80:
+        p += 1
+    return p if p > first and is_utf8(buf, first, p) else -1
+
+
+@kernel((BYTES, int64, int64), borrows=True)
 def _string_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
-    """Position after the closing quote of the string whose first byte is at ``p``, or -1. Its UTF-8 is checked elsewhere."""
+    """Position after the closing quote of the string whose first byte is at ``p``, or -1."""
     while p < end:
         c = buf[p]
         p += 1
         if c == _QUOTE:
             return p
-        if c < _SPACE:
-            return -1
         if c == _BACKSLASH:
             p = _escape_end(buf, p, end)
-            if p < 0:
-                return -1
+        elif np.int8(c) < _SPACE:  # a control character, or 0x80 and above
+            p = _beyond_ascii_end(buf, p - 1, end)
+        if p < 0:
+            return -1
     return -1
 
 
@@ -215,11 +224,8 @@ def scan_payloads(
         start = starts[i] + _HEADER
         end = starts[i] + lengths[i]
         verdict, at = _scan_text(buf, start, end, prefix, count, field_path, field_value)
-        high_bit = np.uint8(0)
-        for k in range(start, end):
-            high_bit |= buf[k]
-        if high_bit >= 0x80 and not is_utf8(buf, start, end):
-            verdict = _BAD_UTF8
+        if verdict != 0 and not is_utf8(buf, start, end):
+            verdict = _BAD_UTF8  # whatever was wrong first: this one says that it may be no text at all
         elif verdict == 0 and buf[_skip_space(buf, start, end)] != _OPEN_OBJECT:
             verdict = _NOT_OBJECT
         reason[i] = verdict
@@ -228,3 +234,24 @@ def scan_payloads(
                 field_frame[k] = i
             count = at
     return count
+
+
+def check_payloads(payloads: list[bytes]) -> list[tuple[Reason, list[tuple[int, float]]]]:
+    """Verdict and fields (path hash, value) of each payload: for tools and tests, which have no batch at hand.
+
+    Examples
+    --------
+    >>> check_payloads([b'{"t":21.5}', b"[]"])[1]
+    (<Reason.NOT_OBJECT: 12>, [])
+    """
+    count = len(payloads)
+    buf = np.frombuffer(b"".join(bytes(_HEADER) + payload for payload in payloads), np.uint8)
+    lengths = np.array([_HEADER + len(payload) for payload in payloads], np.int64)
+    cap = count * MAX_FIELDS_PER_FRAME
+    frame, path, value = np.zeros(cap, np.int32), np.zeros(cap, np.uint64), np.zeros(cap)
+    reason = np.zeros(count, np.uint8)
+    fields = scan_payloads(buf, np.cumsum(lengths) - lengths, lengths, reason, frame, path, value)
+    found: list[tuple[Reason, list[tuple[int, float]]]] = [(Reason(int(code)), []) for code in reason]
+    for i in range(fields):
+        found[frame[i]][1].append((int(path[i]), float(value[i])))
+    return found
