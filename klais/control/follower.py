@@ -7,6 +7,7 @@ reader does not know are left alone; a record that is no such object is logged a
 """
 
 import math
+import threading
 from typing import Any
 
 import orjson
@@ -31,6 +32,7 @@ class ControlFollower(TopicFollower):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).control, from_start=True)
         self.version = 0
+        self._change = threading.Lock()
         self._records: dict[str, dict[str, Any]] = {}
         self._blocked: dict[bytes, int | None] = {}
 
@@ -42,21 +44,21 @@ class ControlFollower(TopicFollower):
         ValueError
             It is not a JSON object, or a field has a value that cannot be.
         """
-        records = dict(self._records)
-        if value is None:
-            records.pop(key, None)
-        else:
-            record = orjson.loads(value)
+        record = None if value is None else orjson.loads(value)
+        if record is not None:
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
             _check(record)
-            records[key] = record
-        if records == self._records:
-            return
-        # Readers in other threads see the old mappings or the new ones, never half of a change.
-        self._blocked = _blocked(records)
-        self._records = records
-        self.version += 1
+        with self._change:
+            if record == self._records.get(key):
+                return
+            records = {scope: kept for scope, kept in self._records.items() if scope != key}
+            if record is not None:
+                records[key] = record
+            # Readers in other threads see the old mappings or the new ones, never half of a change.
+            self._blocked = _blocked(records)
+            self._records = records
+            self.version += 1
 
     def record(self, scope: str) -> dict[str, Any] | None:
         """The record of a scope as it stands, or None."""

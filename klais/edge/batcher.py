@@ -15,11 +15,12 @@ _NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A closed batch: the record's bytes, the partition it belongs to, and how many frames it holds."""
+    """A closed batch: the record's bytes, its partition, how many frames it holds, and how long it was open (ns)."""
 
     value: bytes
     partition: int
     count: int
+    age_ns: int = 0
 
 
 class Batcher:
@@ -93,16 +94,16 @@ class Batcher:
         one with each call: take batches in the order in which they are closed.
         """
         n, used = int(self.count[partition]), int(self._used[partition])
-        received_at = wall_ns - (now_ns - int(self._opened_ns[partition]))
+        age_ns = now_ns - int(self._opened_ns[partition])
         flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources
-        header = encode_batch_header(n, received_at, self.edge_id, flags, self.boot, self._number[partition])
+        header = encode_batch_header(n, wall_ns - age_ns, self.edge_id, flags, self.boot, self._number[partition])
         columns: list[bytes | memoryview] = [header, self._lengths[partition, :n].data, self._offsets[partition, :n].data]
         if self.with_sources:
             columns.append(self._sources[partition, :n].data)
         value = b"".join([*columns, self._frames[partition, :used].data])
         self.count[partition] = self._used[partition] = 0
         self._number[partition] += 1
-        return Built(value, partition, n)
+        return Built(value, partition, n, age_ns)
 
     def take_back(self, built: Built) -> None:
         """Give the number of a batch that nobody sent to the next one: a gap in the numbers means a lost batch."""

@@ -96,7 +96,6 @@ class KafkaPublisher:
         report = partial(self._letter_delivered, len(value))
         if not self._produce(self._dead_letter, partition, report, value, key, headers):
             return False
-        self._counts.letters_inflight += 1
         self._counts.inflight_bytes += len(value)
         return True
 
@@ -130,16 +129,16 @@ class KafkaPublisher:
         counts.inflight_bytes -= size
         if error is not None:
             counts.drop(Reason.DELIVERY_FAILED, frames)
+            counts.batches_failed += 1
             self._failed(error, frames)
             return
         counts.published += frames
         counts.published_bytes += size
         counts.batches += 1
-        counts.latency.observe(message.latency() or 0.0)
+        counts.observe_kafka_s(message.latency() or 0.0)
         self._last_good_s = time.monotonic()
 
     def _letter_delivered(self, size: int, error: KafkaError | None, _message: Message) -> None:
-        self._counts.letters_inflight -= 1
         self._counts.inflight_bytes -= size
         if error is not None:
             self._counts.letters_failed += 1
@@ -149,14 +148,12 @@ class KafkaPublisher:
             self._last_good_s = time.monotonic()
 
     def _failed(self, error: KafkaError, frames: int) -> None:
-        self._counts.kafka_errors += 1
         if error.code() == KafkaError._FATAL or error.fatal():
             self._fatal = True
         if calls := logs.every(5, "edge.delivery_failed"):
             log.error("delivery_failed", error=error.str(), frames=frames, calls=calls)
 
     def _on_error(self, error: KafkaError) -> None:
-        self._counts.kafka_errors += 1
         if error.fatal():
             self._fatal = True
         if calls := logs.every(5, "edge.kafka_error"):

@@ -70,8 +70,8 @@ class Spine:
         source, partition = self.source, self._partition[:n]
         starts, lengths = source.starts[:n], source.lengths[:n]
         reason, id_size, bad = self._reason[:n], self._id_size[:n], self._bad[:n]
-        self.counts.received += n
-        self.counts.received_bytes += int(lengths.sum())
+        self.counts.taken += n
+        self.counts.taken_bytes += int(lengths.sum())
         check_headers(source.head, starts, lengths, reason, self._ids[:n], self._sequence[:n], id_size)
         partition_column(source.head, starts, id_size, self.batcher.partitions, partition)
         n_bad = sort_out(lengths, reason, partition, self.counts.by_reason, bad)
@@ -85,6 +85,7 @@ class Spine:
 
     def _publish(self, partition: int, now_ns: int) -> None:
         built = self.batcher.close(partition, now_ns, time.time_ns())
+        self.counts.observe_batch_s(built.age_ns * 1e-9)
         if not self.sink.offer(built):
             self.counts.drop(Reason.BACKPRESSURE, built.count)
             self.batcher.take_back(built)

@@ -2,10 +2,9 @@
 
 import errno
 import ipaddress
-import os
 import socket
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 from klais.errors import ConfigError, PortInUse
 
@@ -52,29 +51,16 @@ def open_udp_socket(bind: Bind, share_port: bool) -> socket.socket:
         sock.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        raise PortInUse(
-            f"UDP port {bind.port} on {bind.host} is taken{_by_whom(bind.port)}: stop that process, "
-            "or set KLAIS_UDP_BIND to another port"
-        ) from error
+        raise taken(bind, "udp", "KLAIS_UDP_BIND") from error
     return sock
 
 
-def _by_whom(port: int) -> str:
-    """`` by NAME (pid N)`` of the process that holds a UDP port, as far as we may look; else nothing."""
-    inodes = set()
-    for table in ("/proc/net/udp", "/proc/net/udp6"):
-        try:
-            rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
-        except OSError:
-            continue
-        inodes |= {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(fd) in inodes for fd in (folder / "fd").iterdir()):
-                return f" by {(folder / 'comm').read_text().strip()} (pid {folder.name})"
-        except OSError:
-            continue
-    return ""
+def taken(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortInUse:
+    """The error of a port that is taken, naming who holds it."""
+    from klais.ports import holder  # psutil is only needed for this message
+
+    who = holder(bind.port, kind) or "a process of another user"
+    return PortInUse(f"{kind} port {bind.port} on {bind.host} is taken by {who}: stop it, or choose another with {setting}")
 
 
 def source_text(row: bytes) -> str:

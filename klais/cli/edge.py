@@ -1,0 +1,36 @@
+"""``klais edge``: receive frames, publish frame batches, answer the REST API."""
+
+import click
+
+from klais import log
+from klais.config import load
+
+
+@click.command()
+@click.option("--udp-bind", help="host:port to receive frames on (KLAIS_UDP_BIND, 0.0.0.0:5000; [::]:5000 takes IPv6 too).")
+@click.option("--api-bind", help="host:port of the REST API (KLAIS_API_BIND, 127.0.0.1:8080).")
+@click.option("--edge-id", type=int, help="Number of this edge, unique in the deployment (KLAIS_EDGE_ID, 1).")
+@click.option("--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT).")
+def edge(udp_bind: str | None, api_bind: str | None, edge_id: int | None, share_port: bool | None) -> None:
+    """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
+
+    The edge checks magic and device id of each frame, finds its partition, and hands batches to Kafka. Malformed frames
+    go to klais_dead_letter. It waits for Kafka and for the topics (`klais topics create`) before it receives. SIGTERM or
+    Ctrl-C stop it: it takes what the kernel holds, delivers, says what it could not deliver, and exits with 0.
+
+    While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
+
+    More cores: start one edge a core with --share-port, each with its own --edge-id and --api-bind.
+
+    \b
+    Examples:
+      klais edge
+      klais edge --udp-bind '[::]:5000' --api-bind 127.0.0.1:8080
+      klais edge --edge-id 2 --share-port --api-bind 127.0.0.1:8081
+      curl -X POST -d '{"new_rate": 20000}' http://127.0.0.1:8080/config
+    """
+    settings = load(udp_bind=udp_bind, api_bind=api_bind, edge_id=edge_id, udp_share_port=share_port)
+    log.setup(settings, "edge")
+    from klais.edge.process import main  # loads the kernels: only once the settings are right
+
+    raise SystemExit(main(settings))

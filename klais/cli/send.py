@@ -1,0 +1,85 @@
+"""``klais send``: one frame, as a device sends it."""
+
+import json
+import select
+import socket
+import time
+
+import click
+
+from klais.config import load
+from klais.errors import KlaisError
+from klais.wire.constants import encode_frame
+
+ANSWER_S = 0.05  # on one machine "port unreachable" comes back within microseconds
+
+
+@click.command()
+@click.argument("payload")
+@click.option("--device", required=True, help="Device id: 1 to 16 bytes of UTF-8.")
+@click.option(
+    "--seq", type=click.IntRange(0, 2**32 - 1), help="Sequence number; default: milliseconds of the clock, which grow."
+)
+@click.option("--to", "target", help="host:port of the edge (default: this machine, the port of KLAIS_UDP_BIND).")
+@click.option("--no-check", is_flag=True, help="Send the payload as it is, also when it is no JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was sent as one JSON object.")
+def send(payload: str, device: str, seq: int | None, target: str | None, no_check: bool, as_json: bool) -> None:
+    """Send one frame with PAYLOAD, a JSON object (- reads it from standard input).
+
+    UDP gives no receipt: see it arrive with `klais tail iot_telemetry`.
+
+    \b
+    Examples:
+      klais send --device dev-1 --seq 7 '{"t":21.5}'
+      klais send --device dev-1 --to 10.0.0.5:5000 '{"t":21.5}'
+      echo '{"t":21.5}' | klais send --device dev-1 -
+    """
+    text = click.get_text_stream("stdin").read().strip() if payload == "-" else payload
+    if not no_check:
+        _check(text)
+    number = seq if seq is not None else time.time_ns() // 1_000_000 & 0xFFFFFFFF
+    try:
+        frame = encode_frame(device, number, text.encode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    host, port = _address(target or load().udp_bind)
+    _send(frame, host, port)
+    if as_json:
+        click.echo(json.dumps({"device_id": device, "seq": number, "bytes": len(frame), "to": f"{host}:{port}"}))
+    else:
+        click.echo(f"sent {len(frame)} bytes to {host}:{port}: device {device}, sequence {number}")
+
+
+def _check(text: str) -> None:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON (RFC 8259)")
+
+    try:
+        good = isinstance(json.loads(text, parse_constant=refuse), dict)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"PAYLOAD is not JSON: {error}. --no-check sends it all the same") from None
+    if not good:
+        raise click.UsageError('PAYLOAD must be a JSON object, like {"t": 21.5}. --no-check sends it all the same')
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65_535:
+        raise click.UsageError(f"{text!r} is not host:port with a port from 1 to 65535 (IPv6 in brackets: [::1]:5000)")
+    host = host.removeprefix("[").removesuffix("]")
+    anywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+    return anywhere.get(host, host), int(port)
+
+
+def _send(frame: bytes, host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as sock:
+            sock.connect(address)
+            sock.send(frame)
+            if select.select([sock], [], [], ANSWER_S)[0]:
+                sock.recv(1)  # a connected socket learns of "port unreachable" here
+    except ConnectionRefusedError:
+        raise KlaisError(f"nothing receives on {host}:{port}: is the edge up? (`klais edge`; --to names another)") from None
+    except OSError as error:
+        raise KlaisError(f"cannot send to {host}:{port}: {error.strerror or error}") from None

@@ -1,0 +1,181 @@
+"""``klais edge``: puts the parts together, waits for Kafka, runs the spine, drains on SIGTERM.
+
+The kernels are loaded (compiled, the first time) by the imports below: before a port is bound. Frames are received only
+once Kafka was reached and its topics are right: until then senders get "port unreachable" instead of silence.
+"""
+
+import gc
+import secrets
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from klais import log as logs
+from klais.config import Settings
+from klais.control.follower import ControlFollower
+from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
+from klais.edge.api import ApiServer, make_app
+from klais.edge.batcher import Batcher
+from klais.edge.counts import Counts
+from klais.edge.dead_letters import DeadLetters
+from klais.edge.pace import Pace
+from klais.edge.publisher import KafkaPublisher
+from klais.edge.sources.address import Bind, open_udp_socket
+from klais.edge.sources.udp import UdpSource
+from klais.edge.spine import Spine
+from klais.edge.state import EdgeState
+from klais.errors import TopicMismatch
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics
+from klais.wire.constants import Reason
+
+log = logs.get("klais.edge")
+
+RECEIVE_BUDGET_S = 1.0
+DELIVER_BUDGET_S = 10.0
+SWITCH_INTERVAL_S = 0.0005  # how long the API may keep the interpreter from the spine
+
+
+class Edge:
+    """One edge process.
+
+    Parameters
+    ----------
+    settings : Settings
+        All of it; nothing else is read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.counts = Counts()
+        self._stop = threading.Event()
+        self.control = ControlFollower(settings)
+        self.system = StatsFollower(settings)
+        self.producer = ControlProducer(settings, f"klais-edge-{settings.edge_id}-control")
+        self.state = EdgeState(settings, self.counts, self.control, self.system, self.producer)
+        self.stats = StatsPublisher(self.producer, "edge", f"edge-{settings.edge_id}", self.state.own)
+        token = settings.api_token.get_secret_value() if settings.api_token else None
+        self.api = ApiServer(make_app(self.state, token), settings.api_bind)
+
+    def stop(self) -> None:
+        """End :meth:`run`; may be called from a signal handler."""
+        self._stop.set()
+        if self.state.spine:
+            self.state.spine.stop()
+
+    def run(self) -> int:
+        """Serve until :meth:`stop`, then drain.
+
+        Returns
+        -------
+        int
+            Exit code: 0 also when frames could not be delivered in the end; they are counted and logged.
+
+        Raises
+        ------
+        PortInUse
+            UDP or API port taken.
+        TopicMismatch
+            A topic has a partition count that this edge must not write to.
+        """
+        bind = Bind.parse(self.settings.udp_bind)
+        open_udp_socket(bind, self.settings.udp_share_port).close()
+        self.api.start()
+        log.info("api_listens", bind=self.settings.api_bind, port=self.api.port)
+        try:
+            if self._wait_for_kafka():
+                self.control.start()
+                self.system.start()
+                self._receive()
+        finally:
+            self.api.stop()
+            for part in (self.control, self.system):
+                part.stop()
+            self.producer.close()
+        return 0
+
+    def _wait_for_kafka(self) -> bool:
+        """Wait until brokers answer and the topics are there; False when stopped meanwhile."""
+        admin = AdminClient(confluent_config(self.settings) | {"log_level": 2, "reconnect.backoff.max.ms": 1000})
+        since_s = time.monotonic()
+        while not self._stop.is_set():
+            missing = self._missing(admin)
+            if not missing:
+                self.state.waiting_for = ""
+                return True
+            self.state.waiting_for = missing
+            if logs.every(5, "edge.waiting"):
+                log.warning("edge_waits", why=missing, waited_s=round(time.monotonic() - since_s, 1))
+            self._stop.wait(0.3)
+        return False
+
+    def _missing(self, admin: AdminClient) -> str:
+        """What is missing before frames can be received, in words; empty when nothing is."""
+        try:
+            found = admin.list_topics(timeout=2.0).topics
+        except KafkaException:
+            return f"no Kafka broker answers at {self.settings.bootstrap}"
+        for spec in Topics.of(self.settings).specs():
+            if spec.name in self._needed() and (spec.name not in found or found[spec.name].error):
+                return f"topic {spec.name} does not exist: create the topics with `klais topics create`"
+            if spec.name in self._needed() and spec.partitions not in (None, len(found[spec.name].partitions)):
+                raise TopicMismatch(
+                    f"topic {spec.name} has {len(found[spec.name].partitions)} partitions, KLAIS_PARTITIONS is "
+                    f"{spec.partitions}: a device would change its partition. Set KLAIS_PARTITIONS to what the topic has"
+                )
+        return ""
+
+    def _needed(self) -> set[str]:
+        topics = Topics.of(self.settings)
+        return {topics.raw, topics.dead_letter, topics.control, topics.stats}
+
+    def _receive(self) -> None:
+        s = self.settings
+        boot = secrets.randbits(32)
+        publisher = KafkaPublisher(s, self.counts)
+        letters = DeadLetters(publisher, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
+        batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
+        source = UdpSource(s.udp_bind, s.udp_rcvbuf_bytes, s.udp_share_port)
+        pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes)
+        spine = Spine(source, batcher, publisher, letters, self.counts, pace)
+        self.state.publisher, self.state.spine = publisher, spine
+        if self._stop.is_set():
+            spine.stop()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        gc.collect()
+        gc.freeze()
+        self._report_buffer(source)
+        self.stats.start()
+        spine.run()
+        self.state.waiting_for = "stopping"
+        left = spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
+        self.stats.stop()
+        counters, _ = self.state.own()
+        log.info("edge_stopped", undelivered=left, **counters)
+        if left:
+            log.error("frames_lost", frames=left, reason=Reason.DELIVERY_FAILED.label, why="Kafka did not take them in time")
+
+    def _report_buffer(self, source: UdpSource) -> None:
+        asked, granted = self.settings.udp_rcvbuf_bytes, source.granted_bytes
+        log.info("edge_receives", bind=self.settings.udp_bind, port=source.port, receive_buffer_bytes=granted, asked=asked)
+        if granted < asked:
+            log.warning(
+                "receive_buffer_small", granted=granted, asked=asked, do=f"sysctl -w net.core.rmem_max={asked}, or run as root"
+            )
+
+
+def main(settings: Settings) -> int:
+    """Run one edge in this process until SIGTERM or SIGINT; returns the exit code."""
+    edge = Edge(settings)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        edge.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    return edge.run()

@@ -1,0 +1,191 @@
+"""What the edge tells about itself and the system: for the REST API, the metrics and ``klais_stats``."""
+
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import orjson
+
+from klais import __version__
+from klais.config import Settings
+from klais.control.follower import GLOBAL, ControlFollower
+from klais.control.stats import ControlProducer, StatsFollower, total
+from klais.control.topic_follower import now_ms
+from klais.edge.counts import Counts
+from klais.edge.publisher import KafkaPublisher
+from klais.edge.spine import Spine
+from klais.metrics import EdgeMetrics, EdgeSnapshot
+from klais.wire.constants import Reason
+
+RECENT_S = 5.0
+
+
+class EdgeState:
+    """One place that knows; its methods may be called from any thread.
+
+    Attributes
+    ----------
+    spine, publisher : Spine, KafkaPublisher or None
+        Set once the edge receives.
+    waiting_for : str
+        Why it does not receive yet; empty once it does.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        counts: Counts,
+        control: ControlFollower,
+        system: StatsFollower,
+        producer: ControlProducer,
+    ) -> None:
+        self._settings, self._counts = settings, counts
+        self._control, self._system, self._producer = control, system, producer
+        self._started_s = time.monotonic()
+        self._backpressure = (0, float("-inf"))  # frames dropped so far, when that last grew
+        self.spine: Spine | None = None
+        self.publisher: KafkaPublisher | None = None
+        self.waiting_for = "starting"
+        self._metrics = EdgeMetrics(self.metrics_snapshot)
+        counts.observe_kafka_s = self._metrics.kafka.observe
+        counts.observe_batch_s = self._metrics.processing.observe
+
+    def own(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Counters and gauges of this edge, taken between two rounds of the spine."""
+        spine, counts = self.spine, self._counts
+        with spine.lock if spine else nullcontext():
+            if spine:
+                counts.kernel_drops = spine.source.kernel_drops()
+            counters = counts.snapshot()
+            gauges: dict[str, Any] = {
+                "queue_depth": counts.waiting + counts.inflight,
+                "waiting": counts.waiting,
+                "inflight": counts.inflight,
+                "inflight_bytes": counts.inflight_bytes,
+            }
+            backpressure = int(counts.by_reason[Reason.BACKPRESSURE])
+        if spine:
+            gauges |= {
+                "frames_per_s": round(spine.pace.rate_per_s, 1),
+                "linger_ms": round(spine.pace.linger_ns / 1e6, 2),
+                "receive_buffer_bytes": spine.source.buffer_bytes // 2,
+            }
+        if backpressure > self._backpressure[0]:
+            self._backpressure = (backpressure, time.monotonic())
+        counters["cpu_s"] = round(time.process_time(), 3)
+        return counters, gauges
+
+    def health(self) -> dict[str, Any]:
+        """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""
+        self.own()
+        dam = self._dam()
+        problems = [self.waiting_for] if self.waiting_for else []
+        if self.publisher and self.publisher.failing():
+            problems.append("Kafka does not acknowledge what the edge publishes")
+        if time.monotonic() - self._backpressure[1] < RECENT_S:
+            problems.append("frames were dropped in the last 5 s: too many bytes wait for Kafka")
+        if dam["queue_depth"] >= self._settings.dam_queue_limit > 0:
+            problems.append(f"the dam's queue is full ({dam['queue_depth']} frames)")
+        return {
+            "status": "degraded" if problems else "ok",
+            "problems": problems,
+            "queue_depth": dam["queue_depth"],
+            "rate_limit": self.rate(),
+            "version": __version__,
+            "uptime_secs": round(time.monotonic() - self._started_s, 3),
+            "edge_id": self._settings.edge_id,
+            "workers": len(self._system.newest("worker")),
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Body of ``/stats``: the system's dam and control, this edge, every worker's own record."""
+        counters, gauges = self.own()
+        workers = self._system.newest("worker")
+        return {
+            "dam": self._dam(),
+            "control": self._control_figures(),
+            "edge": {"id": self._settings.edge_id, "counters": counters, "gauges": gauges},
+            "workers": workers,
+        }
+
+    def _dam(self) -> dict[str, Any]:
+        records = list(self._system.newest("worker").values())
+        out: dict[str, Any] = {
+            name: int(sum(total(r["counters"].get(name, 0)) for r in records))
+            for name in ("received", "passed", "queued", "dropped")
+        }
+        by_reason: dict[str, int] = {}
+        for record in records:
+            dropped = record["counters"].get("dropped", {})
+            for reason, frames in dropped.items() if isinstance(dropped, dict) else ():
+                by_reason[reason] = by_reason.get(reason, 0) + int(frames)
+        out["queue_depth"] = int(sum(r["gauges"].get("queue_depth", 0) for r in records))
+        out["tokens"] = float(sum(r["gauges"].get("tokens", 0.0) for r in records))
+        return out | {"dropped_by_reason": by_reason}
+
+    def _control_figures(self) -> dict[str, Any]:
+        workers = list(self._system.newest("worker").values())
+        controllers = self._system.newest("controller")
+        name = min(controllers, default=None)
+        gauges = controllers[name]["gauges"] if name is not None else {}
+        return {
+            "current_rate": self.rate(),
+            "burst_probability": float(gauges.get("burst_probability", 0.0)),
+            "anomaly_score": float(max((r["gauges"].get("anomaly_score", 0.0) for r in workers), default=0.0)),
+            "pid_output": float(gauges.get("pid_output", 0.0)),
+            "anomaly_devices": int(sum(r["gauges"].get("anomaly_devices", 0) for r in workers)),
+            "controller": name,
+        }
+
+    def rate(self) -> float:
+        """Global rate in force (frames/s)."""
+        return self._control.rate(self._settings.dam_max_rate)
+
+    def set_rate(self, new_rate: int) -> float:
+        """Write the global rate; what else was set for that scope stays. Returns the rate before.
+
+        Raises
+        ------
+        confluent_kafka.KafkaException
+            Kafka did not acknowledge it.
+        """
+        previous = self.rate()
+        record = (self._control.record(GLOBAL) or {}) | {
+            "scope": GLOBAL,
+            "rate": new_rate,
+            "author": "rest",
+            "reason": "POST /config",
+            "at": now_ms(),
+        }
+        self._producer.control(GLOBAL, record)
+        self._control.take(GLOBAL, orjson.dumps(record))  # the next request sees it, before the topic comes round
+        return previous
+
+    def metrics(self) -> tuple[bytes, str]:
+        """Body and content type of ``/metrics``."""
+        return self._metrics.render()
+
+    def metrics_snapshot(self) -> EdgeSnapshot:
+        """The same figures for the collector."""
+        counters, gauges = self.own()
+        dam, control = self._dam(), self._control_figures()
+        publisher = self.publisher
+        return EdgeSnapshot(
+            received=counters["received"],
+            received_bytes=counters["received_bytes"],
+            passed=counters["passed"],
+            dropped=self._counts.dropped(),
+            queue_depth=gauges["queue_depth"],
+            rate_limit=self.rate(),
+            tokens=dam["tokens"],
+            burst_probability=control["burst_probability"],
+            anomaly_devices=control["anomaly_devices"],
+            kafka_messages={"raw": counters["batches"], "dead_letter": counters["dead_letters"]},
+            kafka_errors={"raw": counters["batches_failed"], "dead_letter": counters["dead_letters_failed"]},
+            dead_letters=counters["dead_letters"],
+            dead_letters_suppressed=counters["dead_letters_suppressed"],
+            batches=counters["batches"],
+            inflight_bytes=gauges["inflight_bytes"],
+            rcvbuf_bytes=gauges.get("receive_buffer_bytes", 0),
+            breaker_open=publisher is not None and publisher.failing(),
+        )
