@@ -77,11 +77,12 @@ class Settings(BaseSettings):
     # edge
     udp_bind: Address = _text("0.0.0.0:5000", "address the edge receives frames on ([::]:5000 for IPv6)")
     udp_rcvbuf_bytes: int = _number(64 * _MIB, "bytes", 65_536, 1 << 30, "receive buffer asked of the kernel")
+    udp_share_port: bool = Field(default=False, description="let several edge processes of one user share the UDP port")
     api_bind: Address = _text("127.0.0.1:8080", "address of the edge's REST API")
-    api_token: SecretStr | None = Field(None, min_length=1, description="bearer token that changes by REST need")
+    api_token: SecretStr | None = Field(default=None, min_length=1, description="bearer token that changes by REST need")
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "a frame batch closes at this size")
-    batch_linger_ms: float = _number(5.0, "ms", 0, 1000, "a frame batch closes at latest after this")
+    batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "a frame batch closes at latest after this; sooner at low rates")
     batch_sources: bool = Field(default=False, description="put each frame's source address into the frame batch")
     publish_max_inflight_bytes: int = _number(
         64 * _MIB, "bytes", _MIB, 4 << 30, "handed to Kafka and not acknowledged yet; above: backpressure"
