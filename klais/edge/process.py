@@ -29,9 +29,8 @@ from klais.edge.sources.address import Bind, open_udp_socket
 from klais.edge.sources.udp import UdpSource
 from klais.edge.spine import Spine
 from klais.edge.state import EdgeState
-from klais.errors import TopicMismatch
-from klais.kafka.clients import confluent_config
-from klais.kafka.topics import Topics
+from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.kafka.admin import admin_client, check_topics
 from klais.wire.constants import Reason
 
 log = logs.get("klais.edge")
@@ -101,7 +100,7 @@ class Edge:
 
     def _wait_for_kafka(self) -> bool:
         """Wait until brokers answer and the topics are there; False when stopped meanwhile."""
-        admin = AdminClient(confluent_config(self.settings) | {"log_level": 2, "reconnect.backoff.max.ms": 1000})
+        admin = admin_client(self.settings)
         since_s = time.monotonic()
         while not self._stop.is_set():
             missing = self._missing(admin)
@@ -117,22 +116,13 @@ class Edge:
     def _missing(self, admin: AdminClient) -> str:
         """What is missing before frames can be received, in words; empty when nothing is."""
         try:
-            found = admin.list_topics(timeout=2.0).topics
-        except KafkaException:
+            admin.list_topics(topic="__klais_probe__", timeout=1.0)  # short: a signal is seen only after it
+            wrong = check_topics(self.settings, admin)
+        except (KafkaException, KafkaUnavailable):
             return f"no Kafka broker answers at {self.settings.bootstrap}"
-        for spec in Topics.of(self.settings).specs():
-            if spec.name in self._needed() and (spec.name not in found or found[spec.name].error):
-                return f"topic {spec.name} does not exist: create the topics with `klais topics create`"
-            if spec.name in self._needed() and spec.partitions not in (None, len(found[spec.name].partitions)):
-                raise TopicMismatch(
-                    f"topic {spec.name} has {len(found[spec.name].partitions)} partitions, KLAIS_PARTITIONS is "
-                    f"{spec.partitions}: a device would change its partition. Set KLAIS_PARTITIONS to what the topic has"
-                )
-        return ""
-
-    def _needed(self) -> set[str]:
-        topics = Topics.of(self.settings)
-        return {topics.raw, topics.dead_letter, topics.control, topics.stats}
+        if unfit := [str(mismatch) for mismatch in wrong if mismatch.setting != "missing"]:
+            raise TopicMismatch("\n".join(unfit))
+        return str(wrong[0]) if wrong else ""
 
     def _receive(self) -> None:
         s = self.settings
