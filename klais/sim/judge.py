@@ -15,26 +15,29 @@ EXAMPLES = 5
 REPEAT_REASONS = frozenset({Reason.DUPLICATE.label, Reason.REPEATED_BATCH.label})
 
 
-@kernel(void(I64, I64, I64, I64, I64, U8))
+@kernel(void(I64, I64, I64, I64, I64, I64, U8))
 def mark_out_of_order(
     group: npt.NDArray[np.int64],
     device: npt.NDArray[np.int64],
     first: npt.NDArray[np.int64],
     places: npt.NDArray[np.int64],
     last: npt.NDArray[np.int64],
+    used: npt.NDArray[np.int64],
     bad: npt.NDArray[np.uint8],
 ) -> None:
     """Match n landed frames with the accepted ones, each device's in order; ``bad`` [n] = 1 where that cannot be.
 
     ``group`` [n]: which set of equal frames; ``places[first[g] : first[g + 1]]``: where those stand among the accepted,
-    rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match. Taking the earliest place that
-    is still ahead leaves most room for the frames to come, so a frame is marked only when it must be.
+    rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match; ``used`` [groups], 0 at first:
+    landed so far. Taking the earliest place that is still ahead leaves most room for the frames to come, so a frame is
+    marked only when it must be. Frames beyond those accepted are doubled or invented, not out of order.
     """
     for i in range(group.shape[0]):
         g, d = group[i], device[i]
         bad[i] = 0
-        if first[g] == first[g + 1]:
-            continue  # never accepted: invented, not out of order
+        used[g] += 1
+        if used[g] > first[g + 1] - first[g]:
+            continue
         k = first[g]
         while k < first[g + 1] and places[k] <= last[d]:
             k += 1
@@ -184,5 +187,6 @@ def out_of_order(
     devices, device = np.unique(landed.device_keys(), return_inverse=True)
     bad = np.zeros(landed.count, np.uint8)
     last = np.full(len(devices), -1, np.int64)
-    mark_out_of_order(np.ascontiguousarray(landed_group), device.astype(np.int64), first, places, last, bad)
+    used = np.zeros(groups, np.int64)
+    mark_out_of_order(np.ascontiguousarray(landed_group), device.astype(np.int64), first, places, last, used, bad)
     return bad
