@@ -85,7 +85,7 @@ def scale_decimal(digits: np.uint64, power: int) -> float:
     mantissa = (mantissa + (mantissa & _U1)) >> _U1
     if exponent + np.int64(mantissa >= _BIT_53) >= 2047:
         return math.inf
-    return math.ldexp(np.float64(np.int64(mantissa)), exponent - 1075)  # type: ignore[arg-type]
+    return math.ldexp(np.float64(np.int64(mantissa)), int(exponent) - 1075)
 
 
 @kernel((BYTES, int64, int64, int64), borrows=True)
