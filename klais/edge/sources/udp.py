@@ -115,6 +115,9 @@ class UdpSource:
 
         The waiting and the copying happen without the GIL. Returns at once with 0 when a signal came.
         """
+        if self._last_large_ns and time.monotonic_ns() - self._last_large_ns > RELEASE_AFTER_NS:
+            self._large.madvise(mmap.MADV_DONTNEED)
+            self._last_large_ns = 0
         n = self._receive()
         if n == 0 and wait_ns > 0:
             self._timeout[0], self._timeout[1] = divmod(wait_ns, 1_000_000_000)
@@ -124,9 +127,6 @@ class UdpSource:
             self.lengths[:n] = self._messages["len"][:n]
             if int(self.lengths[:n].max()) > SMALL_BYTES:
                 self._last_large_ns = time.monotonic_ns()
-        if self._last_large_ns and time.monotonic_ns() - self._last_large_ns > RELEASE_AFTER_NS:
-            self._large.madvise(mmap.MADV_DONTNEED)
-            self._last_large_ns = 0
         return n
 
     def _receive(self) -> int:

@@ -1,0 +1,55 @@
+"""Linger and rest follow the rate: time is handed in."""
+
+import pytest
+
+from klais.edge.pace import FLOOR_NS, WINDOW_NS, Pace
+
+MAX_NS = 10_000_000
+BUFFER = 128 << 20
+
+
+def at_rate(rate_per_s: float, max_ns: int = MAX_NS, buffer_bytes: int = BUFFER) -> Pace:
+    pace = Pace(max_ns, buffer_bytes)
+    pace.observe(0, 10**12)
+    for step in range(1, 6):
+        pace.observe(round(rate_per_s * WINDOW_NS / 1e9), 10**12 + step * WINDOW_NS)
+    return pace
+
+
+@pytest.mark.parametrize(
+    ("rate", "linger_ns"),
+    [(0, FLOOR_NS), (1000, FLOOR_NS), (20_000, 2_000_000), (50_000, 5_000_000), (100_000, MAX_NS), (900_000, MAX_NS)],
+)
+def test_linger_grows_with_the_rate(rate: float, linger_ns: int) -> None:
+    pace = at_rate(rate)
+    assert pace.rate_per_s == pytest.approx(rate)
+    assert pace.linger_ns == pytest.approx(linger_ns, rel=0.001)
+
+
+@pytest.mark.parametrize("rate", [0, 50_000, 500_000])
+@pytest.mark.parametrize("max_ns", [0, 1_000_000, 40_000_000])
+def test_never_above_the_setting(rate: float, max_ns: int) -> None:
+    assert at_rate(rate, max_ns).linger_ns <= max_ns
+
+
+def test_rest_only_after_a_call_that_ran_dry() -> None:
+    pace = at_rate(200_000)
+    assert pace.rest_s(100, 1024) == pytest.approx(0.002)
+    assert pace.rest_s(0, 1024) == 0
+    assert pace.rest_s(1024, 1024) == 0
+
+
+def test_rest_leaves_a_small_buffer_three_quarters_empty() -> None:
+    buffer_bytes = 425_984  # what net.core.rmem_max grants by default
+    pace = at_rate(400_000, buffer_bytes=buffer_bytes)
+    frames = pace.rest_s(1, 1024) * 400_000
+    assert 0 < frames * 2304 <= buffer_bytes / 4 * 1.01
+
+
+def test_a_burst_after_silence_is_seen_within_one_window() -> None:
+    pace = at_rate(0)
+    now_ns = 10**12 + 3600 * 10**9
+    pace.observe(1, now_ns)
+    for k in range(1, 21):
+        pace.observe(200, now_ns + k * 1_000_000)
+    assert pace.rate_per_s == pytest.approx(200_000)
