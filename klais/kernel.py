@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,15 +25,29 @@ def _fingerprint() -> str:
 
     digest = hashlib.sha256()
     package = Path(__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        text = path.read_bytes()
-        if b"@kernel(" in text or path.name == "kernel.py":
-            digest.update(str(path.relative_to(package)).encode() + b"\0" + text)
+    for name, text in sorted(_sources_of_kernels(package).items()):
+        digest.update(name.encode() + b"\0" + text)
     flags = next((line for line in _cpuinfo() if line.startswith("flags")), platform.processor())
     checks = os.environ.get("NUMBA_BOUNDSCHECK", "")  # compiled differently, and numba's own index does not tell
     for fact in (version("numba"), version("numpy"), platform.machine(), flags, platform.python_version(), checks):
         digest.update(fact.encode())
     return digest.hexdigest()[:16]
+
+
+def _sources_of_kernels(package: Path) -> dict[str, bytes]:
+    """Modules with kernels and all modules of ours that they import: constants and layouts are compiled in."""
+    texts = {
+        ".".join((package.name, *path.relative_to(package).with_suffix("").parts)): path.read_bytes()
+        for path in package.rglob("*.py")
+    }
+    wanted = [name for name, text in texts.items() if b"@kernel(" in text]
+    found: dict[str, bytes] = {}
+    while wanted:
+        name = wanted.pop()
+        if name not in found and name in texts:
+            found[name] = texts[name]
+            wanted += [module.decode() for module in re.findall(rb"^from (klais[\w.]*) import", texts[name], re.M)]
+    return found
 
 
 def _cpuinfo() -> list[str]:

@@ -48,14 +48,14 @@ ROW = np.dtype(
         ("id_size", "u1"),
         ("version", "u1"),
         ("path", "<u4", (MAX_FIELDS,)),  # low half of the path hash of each numeric field
+        ("samples", "<u2", (FEATURES,)),
         ("mean", "<f8", (FEATURES,)),
         ("var", "<f4", (FEATURES,)),
-        ("samples", "<u2", (FEATURES,)),
-        ("spare", "<u4"),  # no padding: rows are compared and stored as bytes
     ],
     align=True,  # kernels take its columns as aligned arrays
 )
-assert ROW.itemsize == 400
+# No padding: rows are compared and stored as bytes, and a copy by index leaves padding undefined.
+assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 392
 Rows = npt.NDArray[np.void]
 
 

@@ -88,9 +88,13 @@ def take_raw(
 
 def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:
     """Let frames out of the queue as the global bucket allows, at most ``most``; None when none may go."""
+    if not state.queue.depth:
+        return None
+    before = state.tokens, state.bucket_ns
     refill_bucket(state, limits, now_ns)
     frames = min(state.queue.depth, int(state.tokens), most)
     if frames <= 0:
+        state.tokens, state.bucket_ns = before  # nothing happens outside of steps
         return None
     record = StepRecord(state.step + 1, Kind.RELEASE, -1, now_ns, limits, 0.0, frames, NO_VERDICTS)
     return _release(state, record)

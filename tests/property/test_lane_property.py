@@ -1,0 +1,202 @@
+"""The lane against its plain twin, against its own replay, and against itself with other splits."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from klais.devices.layout import ROW
+from klais.lane.checkpoint import decode_marker, encode_marker, restore, snapshot
+from klais.lane.columns import read_headers
+from klais.lane.journal import decode_step, encode_step
+from klais.lane.state import LaneState, Tally
+from klais.lane.step import release, replay, take_raw
+from klais.wire.batch import decode_batch
+from klais.wire.constants import Reason
+from tests.lane_tools import T0_NS, NaiveLane, batch, bounds, frames, limits
+
+SEQUENCES = st.one_of(st.integers(0, 40), st.integers(2**32 - 5, 2**32 - 1), st.integers(0, 2**32 - 1))
+FRAME = st.tuples(st.sampled_from("abc"), SEQUENCES, st.sampled_from([b"{}", b'{"t":1}', b'{"t":2.5,"u":{"v":-3}}']))
+RUBBISH = st.one_of(st.binary(max_size=60), FRAME.map(lambda f: frames(f)[0][:-1]))
+LIMITS = st.builds(
+    limits,
+    rate=st.sampled_from([1.0, 50.0, 1e6]),
+    burst=st.sampled_from([1.0, 3.0, 1e6]),
+    device_rate=st.sampled_from([1.0, 100.0]),
+    device_burst=st.sampled_from([1.0, 4.0, 5000.0]),
+    dead_letters=st.integers(0, 3),
+    flags=st.integers(0, 2),
+)
+MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("take"), st.lists(FRAME, max_size=8), st.integers(0, 10**9)),
+        st.tuples(st.just("release"), st.integers(1, 5), st.integers(0, 10**9)),
+    ),
+    min_size=1,
+    max_size=15,
+)
+WILD = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("take"), st.lists(st.one_of(FRAME.map(lambda f: frames(f)[0]), RUBBISH), max_size=8), st.integers(0, 10**9)
+        ),
+        st.tuples(st.just("release"), st.integers(1, 5), st.integers(0, 10**9)),
+        st.tuples(st.just("record"), st.binary(max_size=80), st.integers(0, 10**9)),
+        st.tuples(st.just("repeat"), st.just(0), st.integers(0, 10**9)),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def out(step) -> list[bytes]:
+    return [columns.batch.frame(int(i)) for columns, index in step.passed for i in index]
+
+
+@settings(max_examples=150, deadline=None)
+@given(MOVES, LIMITS, st.integers(0, 6))
+def test_verdicts_are_those_of_the_definition(moves, lim, queue_limit):
+    state, twin, now = LaneState(), NaiveLane(), T0_NS
+    number = 0
+    for kind, what, wait in moves:
+        now += wait
+        if kind == "take":
+            some = frames(*what)
+            step = take_raw(state, number, batch(some, number, now), lim, bounds(queue_limit), now)
+            number += 1
+            assert [Reason(int(v)) for v in step.record.verdict] == twin.take(some, now, now, lim, queue_limit)
+        else:
+            step = release(state, lim, now, what)
+            assert (out(step) if step else []) == twin.release(now, lim, what)
+    for device, window in twin.windows.items():
+        row = state.rows[state.find(device.rstrip(b"\0"))]
+        assert (row["top"], row["gaps"], row["late"], row["resets"]) == (window.top, window.gaps, window.late, window.resets)
+
+
+def rows_of(state: LaneState) -> bytes:
+    rows = state.rows[: state.used]
+    return rows[np.lexsort((rows["id"][:, 0], rows["id"][:, 1]))].tobytes()
+
+
+def run(moves, choose_limits, queue_limit):
+    """Live run: the state, its raw records, journal and outputs by step, and a snapshot taken somewhere."""
+    state, now, raw, journal, outputs = LaneState(), T0_NS, [], [], []
+    for turn, (kind, what, wait) in enumerate(moves):
+        now += wait
+        lim = choose_limits[turn % len(choose_limits)]
+        if kind == "release":
+            step = release(state, lim, now, what)
+            if step is None:
+                continue
+        else:
+            if kind == "take":
+                value = batch(what, number=len(raw), at_ns=now)
+            elif kind == "repeat":
+                value = raw[-1] if raw else b""
+            else:
+                value = what
+            step = take_raw(state, len(raw), value, lim, bounds(queue_limit, 3), now)
+            raw.append(value)
+        journal.append(encode_step(step.record))
+        outputs.append(out(step))
+    return state, raw, journal, outputs
+
+
+def replay_on(state: LaneState, raw, journal) -> list[list[bytes]]:
+    outputs = []
+    for record in map(decode_step, journal):
+        if record.step > state.step:
+            outputs.append(out(replay(state, record, raw[record.raw_offset] if record.raw_offset >= 0 else None)))
+    return outputs
+
+
+@settings(max_examples=150, deadline=None)
+@given(WILD, st.lists(LIMITS, min_size=1, max_size=3), st.integers(0, 6))
+def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limits, queue_limit):
+    state, raw, journal, outputs = run(moves, choose_limits, queue_limit)
+    again = LaneState()
+    assert replay_on(again, raw, journal) == outputs
+    assert rows_of(again) == rows_of(state)
+    assert again.tally.tolist() == state.tally.tolist()
+    assert (again.next_raw, again.tokens, again.queue.depth) == (state.next_raw, state.tokens, state.queue.depth)
+
+
+@settings(max_examples=150, deadline=None)
+@given(WILD, WILD, WILD, LIMITS, st.integers(0, 6), st.data())
+def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third, lim, queue_limit, data):
+    """Checkpoint after ``first``; another after ``second`` of which only some rows were written; crash after ``third``."""
+    moves = [*first, *second, *third]
+    whole, raw, journal, outputs = run(moves, [lim], queue_limit)
+    # live again up to each checkpoint, by replay (shown equal above)
+    state = LaneState()
+    cuts = [min(len(journal), len(first)), min(len(journal), len(first) + len(second))]
+    replay_on(state, raw, journal[: cuts[0]])
+    shot = snapshot(state)
+    table = {row["id"].tobytes(): row for row in shot.rows}
+    marker = decode_marker(encode_marker(shot, 0, {}, 4))
+    replay_on(state, raw, journal[: cuts[1]])
+    for row in snapshot(state).rows:
+        if data.draw(st.booleans()):
+            table[row["id"].tobytes()] = row
+    rows = np.array(list(table.values()), ROW) if table else np.zeros(0, ROW)
+    recovered = restore(marker, rows)
+    for raw_offset, count, index in marker.ranges:
+        columns = read_headers(decode_batch(raw[raw_offset]))
+        assert columns.count == count
+        recovered.queue.push(raw_offset, columns, index)
+    assert replay_on(recovered, raw, journal) == outputs[cuts[0] :]
+    assert rows_of(recovered) == rows_of(whole)
+    assert recovered.tally.tolist() == whole.tally.tolist()
+    # and everything that the second checkpoint or the journal changed would be written by the next one
+    changed = {row["id"].tobytes() for row in snapshot(recovered).rows}
+    final = {row["id"].tobytes(): row.tobytes() for row in whole.rows[: whole.used]}
+    stale = {key for key, row in final.items() if key not in table or table[key].tobytes() != row}
+    assert stale <= changed
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(FRAME, max_size=30), LIMITS, st.lists(st.integers(0, 30), max_size=4))
+def test_any_split_into_batches_gives_the_same_verdicts_and_rows(parts, lim, cuts):
+    some = frames(*parts)
+
+    def feed(pieces):
+        state, verdicts = LaneState(), []
+        for number, piece in enumerate(pieces):
+            step = take_raw(state, number, batch(piece, number), lim, bounds(5), T0_NS)
+            verdicts += step.record.verdict.tolist()
+        rows = state.rows[: state.used].copy()
+        rows["stamp"] = 0
+        return verdicts, rows.tobytes()
+
+    edges = sorted({0, len(some), *(c for c in cuts if c < len(some))})
+    assert feed([some]) == feed([some[a:b] for a, b in zip(edges, edges[1:], strict=False)] or [[]])
+
+
+@settings(max_examples=100, deadline=None)
+@given(WILD, LIMITS, st.integers(0, 6))
+def test_every_frame_is_accounted_for(moves, lim, queue_limit):
+    state, raw, _, outputs = run(moves, [lim], queue_limit)
+    verdicts = state.tally[:16]
+    dropped = int(verdicts.sum() - verdicts[Reason.PASSED] - verdicts[Reason.QUEUED])
+    put_out = sum(map(len, outputs))
+    assert put_out == int(verdicts[Reason.PASSED] + state.tally[Tally.RELEASED])
+    assert int(verdicts.sum()) == put_out + state.queue.depth + dropped
+    assert len(raw) == int(state.tally[Tally.RAW_RECORDS])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2 * 10**9)), min_size=1, max_size=20), st.floats(0.5, 200), st.floats(1, 50))
+def test_admitted_is_at_most_burst_plus_rate_times_time(steps, rate, burst):
+    state, now, sequence = LaneState(), T0_NS, 0
+    lim = limits(rate=rate, burst=burst)
+    admitted, times = [], []
+    for number, (count, wait) in enumerate(steps):
+        now += wait
+        some = frames(*[("d%d" % i, sequence) for i in range(count)])
+        sequence += 1
+        released = release(state, lim, now, 1000)
+        step = take_raw(state, number, batch(some, number, now), lim, bounds(10_000), now)
+        admitted.append(step.passed_count + (released.passed_count if released else 0))
+        times.append(now)
+    for a in range(len(times)):
+        for b in range(a, len(times)):
+            assert sum(admitted[a : b + 1]) <= burst + rate * (times[b] - times[a]) * 1e-9 + 1e-6
