@@ -83,7 +83,8 @@ class FencedSender:
     Parameters
     ----------
     producer : AIOKafkaProducer
-        From :func:`make_producer`; may be shared by many senders.
+        From :func:`make_producer`; may be shared by the senders of a lane. A producer has one request in flight for each
+        broker, with one batch of each partition in it: lanes that share one wait for each other's batches.
     identity : ProducerIdentity
         From :func:`fence`, over this partition among others.
     topic, partition : str, int
@@ -210,6 +211,20 @@ async def make_producer(settings: Settings, timeout_s: float | None = None, **ov
         **overrides,
     }
     return await _start(options, timeout_s)
+
+
+async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
+    """Stop a producer whose senders are closed, without flushing: its connections are cut first.
+
+    A request on its way may still reach the broker, which then decides by its epoch.
+    """
+    for connection in list(producer.client._conns.values()):
+        connection.close()
+    try:
+        await asyncio.wait_for(producer.stop(), timeout_s)
+    except TimeoutError:
+        log.warning("producer_left", timeout_s=timeout_s)
+        await producer.client.close()
 
 
 async def _start(options: dict[str, Any], timeout_s: float | None) -> AIOKafkaProducer:

@@ -1,0 +1,237 @@
+"""Reading a partition back from a real Apache Kafka: ends among control records, what retention took, how far a lane got."""
+
+import asyncio
+import itertools
+import uuid
+
+import pytest
+from aiokafka import errors as kafka_errors
+from confluent_kafka import TopicPartition as Place
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from klais.config import Settings
+from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
+from klais.kafka import reader as reader_module
+from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
+from klais.kafka.reader import PartitionReader, last_own_position
+from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
+
+
+@pytest.fixture
+def settings(kafka):
+    return Settings(kafka_bootstrap=kafka)
+
+
+@pytest.fixture
+def topic(kafka):
+    name = f"read-{uuid.uuid4().hex[:12]}"
+    admin = AdminClient({"bootstrap.servers": kafka})
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result(20)
+    return name
+
+
+@pytest.fixture
+async def reader(settings):
+    async with PartitionReader(settings, timeout_s=20) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def producer(settings):
+    made = await make_producer(settings, timeout_s=20)
+    yield made
+    await abandon(made)
+
+
+class Log:
+    """Writes one partition and knows what must be read from it: offset -> value."""
+
+    def __init__(self, settings, producer, reader, topic):
+        self.settings, self.producer, self.reader, self.topic = settings, producer, reader, topic
+        self.expected = {}
+
+    async def fence(self, times=1):
+        for _ in range(times):
+            identity = await fence(self.settings, self.topic, [(self.topic, 0)])
+        self.sender = FencedSender(self.producer, identity, self.topic, 0)
+
+    async def write(self, *records):
+        """Each record is (value, mark or None)."""
+        writer = RecordBatchWriter()
+        for value, position in records:
+            writer.append_one(b"k", value, timestamp_ms=1, step=position and position[0], done=position and position[1])
+        first = await self.sender.send(writer)
+        self.expected |= {first + i: value for i, (value, _) in enumerate(records)}
+
+    async def read(self, start, end=None):
+        return {record.offset: record.value async for record in self.reader.read(self.topic, 0, start, end)}
+
+    async def last(self, floor=0):
+        return await last_own_position(self.reader, self.topic, 0, floor)
+
+
+@pytest.fixture
+async def log(settings, producer, reader, topic):
+    return Log(settings, producer, reader, topic)
+
+
+async def test_an_empty_partition(log):
+    assert await log.reader.offsets(log.topic, 0) == (0, 0)
+    assert await log.read(0) == {} and await log.read(0, 100) == {}
+    assert await log.last() is None
+
+
+async def test_only_control_records(log):
+    await log.fence(3)
+    _, end = await log.reader.offsets(log.topic, 0)
+    assert end >= 3
+    async with asyncio.timeout(5):
+        assert await log.read(0) == {} and await log.read(end - 1) == {} and await log.read(end) == {}
+        assert await log.last() is None
+
+
+async def test_any_part_of_a_log_with_markers_between(log):
+    await log.fence()
+    await log.write((b"a", None), (b"b", (1, 1)))
+    await log.fence(2)
+    await log.write((b"c", None), (b"d", None), (b"e", (2, 2)))
+    await log.fence()
+    _, end = await log.reader.offsets(log.topic, 0)
+    assert sorted(log.expected.values()) == [b"a", b"b", b"c", b"d", b"e"]
+    for start in range(end + 1):
+        for stop in [*range(start, end + 1), None, end + 50]:
+            last = end if stop is None else stop
+            assert await log.read(start, stop) == {o: v for o, v in log.expected.items() if start <= o < last}
+
+
+async def test_headers_and_keys_come_as_written(log):
+    await log.fence()
+    writer = RecordBatchWriter()
+    writer.append_one(None, None, [("a", b"1"), ("a", b"2")], 1)
+    writer.append_one(b"k", b"", timestamp_ms=1, step=3, done=4)
+    first = await log.sender.send(writer)
+    got = [record async for record in log.reader.read(log.topic, 0, 0)]
+    assert got == [(first, None, None, (("a", b"1"), ("a", b"2"))), (first + 1, b"k", b"", (("klais", mark(3, 4)),))]
+    assert read_mark(got[1].headers) == (3, 4)
+
+
+async def test_many_batches_are_read_in_many_answers(log, monkeypatch):
+    monkeypatch.setattr(reader_module, "FETCH_BYTES", 2000)
+    await log.fence()
+    for n in range(20):
+        await log.write(*[(b"%d" % n + b"x" * 300, None)] * 5)
+    assert await log.read(0) == log.expected
+
+
+async def test_the_last_mark_is_found_behind_markers_and_foreign_records(log, settings, reader, topic):
+    await log.fence()
+    await log.write((b"a", None), (b"b", (7, 2)))
+    assert await log.last() == (7, 2)
+    await log.fence(5)
+    assert await log.last() == (7, 2)
+    await log.write(*[(b"foreign", None)] * 400)
+    await log.fence(2)
+    assert await log.last() == (7, 2)
+    await log.write((b"c", (8, 1)), (b"d", (8, 2)), (b"e", None))
+    assert await log.last() == (8, 2)
+
+
+async def test_a_floor_hides_what_lies_before_it(log):
+    await log.fence()
+    await log.write(*[(b"x", (n, 0)) for n in range(50)])
+    await log.fence()
+    offsets = sorted(log.expected)
+    assert await log.last(offsets[-1]) == (49, 0)
+    assert await log.last(offsets[-1] + 1) is None
+    assert await log.last(10**9) is None
+
+
+async def test_a_long_tail_without_marks_is_read_once(log, monkeypatch):
+    """Strides grow, and no offset is read twice: also where there is nothing to find."""
+    await log.fence()
+    for _ in range(3):
+        await log.write(*[(b"foreign", None)] * 2000)
+    asked, read = [], PartitionReader.read
+
+    def count(self, topic, partition, start, end=None):
+        asked.append((start, end))
+        return read(self, topic, partition, start, end)
+
+    monkeypatch.setattr(PartitionReader, "read", count)
+    assert await log.last() is None
+    _, end = await log.reader.offsets(log.topic, 0)
+    assert asked[0] == (end - 1, end) and asked[-1][0] == 0 and len(asked) <= 6
+    assert all(later[1] == earlier[0] for earlier, later in itertools.pairwise(asked))
+
+
+async def test_what_retention_took_is_said_with_where_the_log_starts(log, kafka):
+    await log.fence()
+    await log.write(*[(b"%d" % n, (n, 1)) for n in range(10)])
+    cut = sorted(log.expected)[6]
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for done in admin.delete_records([Place(log.topic, 0, cut)]).values():
+        done.result(20)
+    _, end = await log.reader.offsets(log.topic, 0)
+    with pytest.raises(OffsetGone, match="retention") as caught:
+        await log.read(cut - 1)
+    assert (caught.value.log_start, caught.value.log_end) == (cut, end)
+    assert await log.read(cut) == {o: v for o, v in log.expected.items() if o >= cut}
+    assert await log.last(0) == (9, 1)
+    with pytest.raises(OffsetGone, match=f"not {end + 1}"):
+        await log.read(end + 1)
+
+
+async def test_retention_in_the_middle_of_a_read(log, monkeypatch):
+    await log.fence()
+    await log.write((b"a", None))
+
+    async def gone(self, where, position):
+        raise kafka_errors.OffsetOutOfRangeError()
+
+    monkeypatch.setattr(PartitionReader, "_fetch", gone)
+    with pytest.raises(OffsetGone):
+        await log.read(0)
+
+
+async def test_many_reads_at_once(log):
+    await log.fence()
+    for n in range(5):
+        await log.write(*[(b"%d-%d" % (n, i), None) for i in range(50)])
+    results = await asyncio.gather(*[log.read(start) for start in range(0, 250, 10)])
+    for start, got in zip(range(0, 250, 10), results, strict=True):
+        assert got == {o: v for o, v in log.expected.items() if o >= start}
+
+
+async def test_a_partition_that_is_not_there(reader, topic):
+    with pytest.raises(TopicMismatch, match=f"no {topic}/9"):
+        await reader.offsets(topic, 9)
+
+
+async def test_a_topic_that_is_not_there(reader, topic):
+    with pytest.raises(TopicMismatch, match="partitions known"):
+        await last_own_position(reader, topic + "-missing", 0)
+
+
+async def test_trouble_that_passes_is_waited_for_and_lasting_trouble_named(log, settings, monkeypatch):
+    await log.fence()
+    await log.write((b"a", None))
+    async with PartitionReader(settings, timeout_s=1.0) as reader:
+        assert await reader.offsets(log.topic, 0)
+        send, failures = reader._client.send, [3]
+
+        async def fail(*args, **kwargs):
+            if failures[0] > 0:
+                failures[0] -= 1
+                raise kafka_errors.NodeNotReadyError("down")
+            return await send(*args, **kwargs)
+
+        monkeypatch.setattr(reader._client, "send", fail)
+        assert [record.value async for record in reader.read(log.topic, 0, 0)] == [b"a"]
+        failures[0] = 10**9
+        with pytest.raises(KafkaUnavailable, match="for 1 s"):
+            await reader.offsets(log.topic, 0)
+
+
+async def test_a_reader_must_be_started(settings, topic):
+    with pytest.raises(RuntimeError, match="not started"):
+        await PartitionReader(settings).offsets(topic, 0)
