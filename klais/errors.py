@@ -57,3 +57,7 @@ class SetupMissing(KlaisError):
 
 class PortInUse(KlaisError):
     """A port KLAIS was told to listen on is taken; names the port and, where readable, the process."""
+
+
+class BrokerOwned(KlaisError):
+    """Another process of KLAIS owns the embedded broker of this state folder; names it."""

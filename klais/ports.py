@@ -1,0 +1,96 @@
+"""Ports: is one free, who holds it, and a free one. The answer to "address already in use" that a person can act on."""
+
+import errno
+import ipaddress
+import socket
+from typing import Literal
+
+import psutil
+
+from klais.errors import PortInUse
+
+Kind = Literal["tcp", "udp"]
+_TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> None:
+    """Return when ``host:port`` can be bound now.
+
+    Parameters
+    ----------
+    host : str
+        Address or name to listen on.
+    port : int
+        0 is always free: the kernel chooses.
+    kind : {"tcp", "udp"}
+        Protocol.
+    setting : str
+        Name of the variable that chooses the port, for the message.
+
+    Raises
+    ------
+    klais.errors.PortInUse
+        Somebody listens there; names the port, the process where this user may read it, and the setting.
+    OSError
+        The address is none of this machine's, or may not be used.
+    """
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=_TYPES[kind], flags=socket.AI_PASSIVE)[0]
+    with socket.socket(family, _TYPES[kind]) as probe:
+        if kind == "tcp":  # as every server does: connections that are closing do not count as taken
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            return
+    held = holder(port, kind)
+    who = f"by {held}" if held else "by a process of another user"
+    hint = f": stop it, or choose another port with {setting}" if setting else ""
+    raise PortInUse(f"{kind} port {port} on {host} is taken {who}{hint}")
+
+
+def holder(port: int, kind: Kind = "tcp") -> str | None:
+    """``name (pid 123)`` of the process that listens on ``port``; None where there is none or it may not be read."""
+    try:
+        connections = psutil.net_connections(kind)
+    except psutil.Error:
+        return None
+    for entry in connections:
+        listens = kind == "udp" or entry.status == psutil.CONN_LISTEN
+        if entry.laddr and entry.laddr.port == port and listens and entry.pid:
+            try:
+                return f"{_title(psutil.Process(entry.pid))} (pid {entry.pid})"
+            except psutil.Error:
+                return f"pid {entry.pid}"
+    return None
+
+
+def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
+    """A port that is free now. Another process may take it before you do: be ready to ask again."""
+    family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
+    with socket.socket(family, _TYPES[kind]) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _title(process: psutil.Process) -> str:
+    """The program's name; for interpreters also what they run, because ``python3`` alone helps nobody."""
+    name = str(process.name())
+    words = [word for word in process.cmdline()[1:] if not word.startswith("-")]
+    if name.startswith("python") and words:
+        return f"{name} {' '.join(words[:3])}"[:80]
+    if name == "java" and words:
+        return f"java {next((word for word in words if word.startswith('kafka.')), words[-1])}"[:80]
+    return name
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
