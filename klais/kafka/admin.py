@@ -1,0 +1,313 @@
+"""Topics on the cluster: create what is missing, refuse what does not fit, and say how to mend it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from klais.config import Settings
+from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics, TopicSpec
+
+TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One thing about a topic that is not as KLAIS needs it; ``setting`` is ``partitions``, ``missing`` or a config name."""
+
+    topic: str
+    setting: str
+    found: str
+    wanted: str
+    mend: str
+
+    def __str__(self) -> str:
+        if self.setting == "missing":
+            return f"topic {self.topic} does not exist: {self.mend}"
+        return f"topic {self.topic}: {self.setting} is {self.found}, must be {self.wanted}: {self.mend}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as the cluster has it: ``records`` counts offsets from the first kept to the end, None = not known."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: dict[str, str]
+    records: int | None
+
+
+def admin_client(settings: Settings) -> AdminClient:
+    """An AdminClient of the cluster in force. It keeps quiet about brokers that are away: callers say it better."""
+    quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None}
+    return AdminClient({**confluent_config(settings), **quiet, "client.id": "klais-admin"})
+
+
+def wait_for_broker(
+    settings: Settings,
+    timeout_s: float | None = None,
+    on_wait: Callable[[str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> AdminClient:
+    """Return an AdminClient once a broker answers.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the cluster.
+    timeout_s : float, optional
+        Seconds to wait at most; None = for ever, 0 = ask once.
+    on_wait : callable, optional
+        Is told, every 5 s, that it waits, for whom, and how long already.
+    stop : callable, optional
+        Asked every second; true ends the wait as if the time were over.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable
+        No broker answered in time; with what the client said last.
+    """
+    admin = admin_client(settings)
+    started = time.monotonic()
+    told_s = -5.0
+    while True:
+        try:
+            left = 1.0 if timeout_s is None else timeout_s - (time.monotonic() - started)
+            admin.list_topics(timeout=3.0 if timeout_s == 0 else min(1.0, max(left, 0.1)))
+            return admin
+        except KafkaException as error:
+            why = _reason(error, settings)
+        waited = time.monotonic() - started
+        if (timeout_s is not None and waited >= timeout_s) or (stop is not None and stop()):
+            raise KafkaUnavailable(f"Kafka at {settings.bootstrap} does not answer ({why}) after {waited:.0f} s")
+        if on_wait is not None and waited - told_s >= 5:
+            told_s = waited
+            on_wait(f"Kafka at {settings.bootstrap} does not answer ({why}): waiting for it, {waited:.0f} s so far")
+        admin.poll(0.2)
+
+
+def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: bool = False) -> list[str]:
+    """Create the topics that are missing and check those that are there.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names, partitions and replication.
+    admin : AdminClient, optional
+        To use instead of a new one.
+    fix : bool
+        Set the required settings of topics that have other ones. Partition counts are never changed: that would move
+        devices between partitions.
+
+    Returns
+    -------
+    list of str
+        Names of the topics that were created.
+
+    Raises
+    ------
+    klais.errors.TopicMismatch
+        With every mismatch, one line each. Nothing is created then: half a set of topics helps nobody.
+    klais.errors.KafkaUnavailable
+        No broker answers, or it refused.
+    """
+    admin = admin or admin_client(settings)
+    specs = Topics.of(settings).specs()
+    states = _states(settings, admin, [spec.name for spec in specs])
+    wrong = [mismatch for mismatch in compare(specs, states) if mismatch.setting != "missing"]
+    if fix:
+        _alter(settings, admin, [m for m in wrong if m.setting != "partitions"])
+        wrong = [m for m in wrong if m.setting == "partitions"]
+    if wrong:
+        raise TopicMismatch("\n".join(str(mismatch) for mismatch in wrong))
+    return _create(settings, admin, [spec for spec in specs if spec.name not in states])
+
+
+def check_topics(settings: Settings, admin: AdminClient | None = None) -> list[Mismatch]:
+    """What is not as KLAIS needs it, missing topics included; empty = all is well."""
+    specs = Topics.of(settings).specs()
+    return compare(specs, _states(settings, admin or admin_client(settings), [spec.name for spec in specs]))
+
+
+def list_topics(settings: Settings, everything: bool = False, admin: AdminClient | None = None) -> list[TopicState]:
+    """The topics of KLAIS that exist (or all of the cluster's, without its internal ones), with record counts."""
+    admin = admin or admin_client(settings)
+    names = [spec.name for spec in Topics.of(settings).specs()]
+    if everything:
+        names = sorted(name for name in _metadata(settings, admin) if not name.startswith("__"))
+    return list(_states(settings, admin, names, count=True).values())
+
+
+def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Mismatch]:
+    """What differs between the topics as needed and as found. Pure."""
+    out = []
+    for spec in specs:
+        state = states.get(spec.name)
+        if state is None:
+            out.append(Mismatch(spec.name, "missing", "", "", "`klais topics create` makes it"))
+            continue
+        if spec.partitions is not None and state.partitions != spec.partitions:
+            out.append(_partition_mismatch(spec, state))
+        for name, wanted in spec.config.items():
+            found = state.config.get(name, "")
+            if _normal(found) != _normal(wanted):
+                by_hand = f"kafka-configs --alter --topic {spec.name} {_add(name, wanted)}"
+                mend = f"`klais topics create --fix` sets it, or {by_hand}"
+                out.append(Mismatch(spec.name, name, found, wanted, mend))
+    return out
+
+
+def _partition_mismatch(spec: TopicSpec, state: TopicState) -> Mismatch:
+    """Raw, journal, changelog and outputs must agree: lane p owns partition p of each of them."""
+    if spec.partitions == 1:
+        mend = "delete it (kafka-topics --delete) and run `klais topics create`"
+    else:
+        mend = (
+            f"set KLAIS_PARTITIONS={state.partitions} if all topics of klais have that many, else use new topics "
+            "(KLAIS_TOPIC_PREFIX); adding partitions to one that is in use would move devices between lanes"
+        )
+    return Mismatch(spec.name, "partitions", str(state.partitions), str(spec.partitions), mend)
+
+
+def _add(name: str, wanted: str) -> str:
+    return f"--add-config {name}=[{wanted}]" if "," in wanted else f"--add-config {name}={wanted}"
+
+
+def _normal(value: str) -> str:
+    """Lists of policies have no order."""
+    return ",".join(sorted(value.split(",")))
+
+
+def _metadata(settings: Settings, admin: AdminClient) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = admin.list_topics(timeout=TIMEOUT_S).topics
+    except KafkaException as error:
+        raise _unavailable(error, settings) from error
+    return found
+
+
+def _states(settings: Settings, admin: AdminClient, names: list[str], count: bool = False) -> dict[str, TopicState]:
+    topics = {name: meta for name, meta in _metadata(settings, admin).items() if name in set(names)}
+    if not topics:
+        return {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in topics]
+    asked = admin.describe_configs(resources, request_timeout=TIMEOUT_S)
+    configs: dict[str, dict[str, str]] = {}
+    for resource, future in asked.items():
+        try:
+            entries = future.result()
+        except KafkaException as error:
+            raise _unavailable(error, settings) from error
+        configs[resource.name] = {key: entry.value or "" for key, entry in entries.items()}
+    return {
+        name: TopicState(
+            name=name,
+            partitions=len(topics[name].partitions),
+            replication=min((len(p.replicas) for p in topics[name].partitions.values()), default=0),
+            config=configs[name],
+            records=_record_count(admin, name, topics[name]) if count else None,
+        )
+        for name in names
+        if name in topics
+    }
+
+
+def _record_count(admin: AdminClient, name: str, meta: Any) -> int | None:
+    """Records kept; None while a partition has no leader: a list of topics must still show then."""
+    try:
+        first, end = (_offsets(admin, {name: meta}, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
+    except KafkaException:
+        return None
+    return sum(end.values()) - sum(first.values())
+
+
+def _offsets(admin: AdminClient, topics: dict[str, Any], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    where = [TopicPartition(name, p) for name, meta in topics.items() for p in meta.partitions]
+    asked = admin.list_offsets(dict.fromkeys(where, spec), request_timeout=TIMEOUT_S)
+    return {(where.topic, where.partition): future.result().offset for where, future in asked.items()}
+
+
+def _create(settings: Settings, admin: AdminClient, specs: list[TopicSpec]) -> list[str]:
+    if not specs:
+        return []
+    new = [
+        NewTopic(
+            spec.name,
+            num_partitions=spec.partitions or settings.partitions,
+            replication_factor=settings.replication,
+            config=spec.config,
+        )
+        for spec in specs
+    ]
+    created = []
+    for name, future in admin.create_topics(new, operation_timeout=TIMEOUT_S).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            # Two processes that start together both want to create it: the other one did.
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise _unavailable(error, settings, f"topic {name} could not be created") from error
+    _wait_for_leaders(settings, admin, {spec.name for spec in specs})
+    return created
+
+
+def _wait_for_leaders(settings: Settings, admin: AdminClient, names: set[str]) -> None:
+    """Creation is answered, and leaders are named, a moment before they serve: ask each partition for its end offset."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while True:
+        topics = {name: meta for name, meta in _metadata(settings, admin).items() if name in names}
+        try:
+            if len(topics) == len(names) and all(meta.partitions for meta in topics.values()):
+                _offsets(admin, topics, OffsetSpec.latest())
+                return
+            why = "they are not in the metadata"
+        except KafkaException as error:
+            why = _reason(error, settings)
+        if time.monotonic() > deadline:
+            raise KafkaUnavailable(f"new topics {', '.join(sorted(names))} do not serve after {TIMEOUT_S:.0f} s: {why}")
+        time.sleep(0.05)
+
+
+def _alter(settings: Settings, admin: AdminClient, wrong: list[Mismatch]) -> None:
+    by_topic: dict[str, list[ConfigEntry]] = {}
+    for m in wrong:
+        entry = ConfigEntry(m.setting, m.wanted, incremental_operation=AlterConfigOpType.SET)
+        by_topic.setdefault(m.topic, []).append(entry)
+    if not by_topic:
+        return
+    resources = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=e) for topic, e in by_topic.items()]
+    for resource, future in admin.incremental_alter_configs(resources, request_timeout=TIMEOUT_S).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            raise _unavailable(error, settings, f"topic {resource.name} could not be altered") from error
+
+
+def _unavailable(error: KafkaException, settings: Settings, what: str = "") -> KafkaUnavailable:
+    said = f"{what}: " if what else f"Kafka at {settings.bootstrap} does not answer: "
+    return KafkaUnavailable(said + _reason(error, settings))
+
+
+def _reason(error: KafkaException, settings: Settings) -> str:
+    """What the client says, in words: librdkafka's own codes help few."""
+    cause = error.args[0]
+    if isinstance(cause, KafkaError) and cause.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+        return "nothing listens there" if settings.embedded_kafka else "no connection"
+    if isinstance(cause, KafkaError) and cause.code() == KafkaError._TIMED_OUT:
+        return "timed out"
+    return str(cause.str() if isinstance(cause, KafkaError) else cause)

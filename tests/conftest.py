@@ -1,0 +1,82 @@
+"""What the tests share: a real Apache Kafka for the session, and settings with names of their own."""
+
+import itertools
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klais.config import Settings
+from klais.kafka.topics import Topics
+
+REQUIRED = {need.strip() for need in os.environ.get("KLAIS_REQUIRE", "").split(",") if need.strip()}
+_numbers = itertools.count(1)
+
+
+def need_missing(need: str, why: str) -> None:
+    """Skip with the reason, or fail where ``KLAIS_REQUIRE`` names the need (in CI a silent skip proves nothing)."""
+    if need in REQUIRED:
+        pytest.fail(f"KLAIS_REQUIRE names {need!r}, and it is missing: {why}")
+    pytest.skip(f"no {need}: {why}")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    """Bootstrap address of an Apache Kafka: the one that KLAIS_TEST_KAFKA names, else one of this session's own."""
+    named = os.environ.get("KLAIS_TEST_KAFKA")
+    if named:
+        yield named
+        return
+    from klais.errors import KafkaUnavailable, PortInUse, SetupMissing
+    from klais.kafka.embedded import EmbeddedKafka
+    from klais.ports import free_port
+
+    folder = Path(tempfile.mkdtemp(prefix="klais-kafka-"))
+    broker = None
+    try:
+        for attempt in range(3):
+            settings = Settings(state_dir=folder, kafka_port=free_port(), kafka_heap_mb=512)
+            broker = EmbeddedKafka(settings, command="pytest")
+            try:
+                broker.start()
+                break
+            except SetupMissing as error:
+                need_missing("broker", str(error))
+            except (PortInUse, KafkaUnavailable):  # somebody took one of its free ports meanwhile
+                if attempt == 2:
+                    raise
+        yield broker.bootstrap
+    finally:
+        if broker is not None:
+            broker.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def settings_for(kafka: str, tmp_path: Path) -> Callable[..., Settings]:
+    """Factory of settings on the session's broker: each call has a topic prefix of its own; overrides as keywords."""
+
+    def make(**overrides: Any) -> Settings:
+        prefix = f"t{next(_numbers)}-{uuid.uuid4().hex[:8]}-"
+        given: dict[str, Any] = {"topic_prefix": prefix, "kafka_bootstrap": kafka, "state_dir": tmp_path / "state"}
+        return Settings(**(given | overrides))
+
+    return make
+
+
+@pytest.fixture
+def topics_of() -> Callable[[Settings], Topics]:
+    """``topics_of(settings)`` creates the topics of these settings and returns their names."""
+
+    def make(settings: Settings) -> Topics:
+        from klais.kafka.admin import ensure_topics
+
+        ensure_topics(settings)
+        return Topics.of(settings)
+
+    return make
