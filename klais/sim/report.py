@@ -49,7 +49,7 @@ def _bar(duration_s: float | None, count: int | None) -> Iterator[Report]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = [SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn()]
+    columns = [SpinnerColumn(), BarColumn(bar_width=12), TextColumn("{task.description}"), TimeRemainingColumn()]
     if duration_s is None and count is None:
         columns = [SpinnerColumn(), TextColumn("{task.description}  Ctrl-C stops")]
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -81,7 +81,7 @@ def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
     chunk, at = stream.next_chunk(), 0
     try:
         while not plan.stop():
-            n = min(clock.due() - sender.sent, SLICE_FRAMES, chunk.count - at)
+            n = min(clock.due(sender.sent) - sender.sent, SLICE_FRAMES, chunk.count - at)
             if n > 0:
                 piece = slice(at, at + n)
                 record.mark(at, n)
@@ -118,13 +118,16 @@ class _Clock:
     def elapsed_s(self) -> float:
         return time.perf_counter() - self._start
 
-    def due(self) -> int:
-        """Frames that should have left by now."""
+    def due(self, sent: int) -> int:
+        """Frames that should have left by now; lets time go by which the sender is too late."""
         elapsed_s = self.elapsed_s()
         if self._duration_s is not None and elapsed_s > self._duration_s:
-            if self._unpaced:
+            if self._unpaced or elapsed_s > self._duration_s + CATCH_UP_S:
                 return 0
             elapsed_s = self._duration_s
+        if not self._unpaced:
+            late_s = elapsed_s - self.slipped_s - self._schedule.time_of(sent)
+            self.slipped_s += max(0.0, late_s - CATCH_UP_S)
         due = self._schedule.due(max(0.0, elapsed_s - self.slipped_s))
         return due if self._count is None else min(due, self._count)
 
@@ -134,12 +137,10 @@ class _Clock:
         return late or (self._count is not None and sent >= self._count)
 
     def wait(self, sent: int) -> None:
-        """Sleep until the next frame is due (or for one slice); let time go by which the sender is too late."""
+        """Sleep until the next frame is due, at least for one slice."""
         if self._unpaced:
             return
         ahead_s = self._schedule.time_of(sent) - (self.elapsed_s() - self.slipped_s)
-        if ahead_s < -CATCH_UP_S:
-            self.slipped_s += -ahead_s - CATCH_UP_S
         left_s = LONGEST_SLEEP_S if self._duration_s is None else max(0.0, self._duration_s - self.elapsed_s())
         time.sleep(min(max(ahead_s, SHORTEST_SLEEP_S), LONGEST_SLEEP_S, max(left_s, SHORTEST_SLEEP_S)))
 

@@ -1,7 +1,10 @@
 """Frames over loopback to a plain socket: all arrive, in order, paced, and the manifest says so."""
 
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -11,7 +14,8 @@ from click.testing import CliRunner
 from klais.cli.main import main
 from klais.sim.columns import columns_of_frames
 from klais.sim.manifest import read_manifest
-from klais.sim.run import Plan, run
+from klais.sim.report import reporter, summary_text
+from klais.sim.run import Plan, Progress, run
 from klais.sim.sender import split_address
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
@@ -103,6 +107,15 @@ def test_a_run_takes_its_time_and_sends_what_was_due():
     assert len(reports) >= 2 and reports == sorted(reports)
 
 
+def test_a_run_that_cannot_keep_up_ends_in_time_and_says_what_it_let_go():
+    receiver = _Receiver(1)
+    options = StreamOptions(devices=3, seed=1)
+    summary = run(FrameStream(options, SteadyRate(1e9)), Plan("127.0.0.1", receiver.port, duration_s=0.3))
+    receiver.join()
+    assert 0 < summary["frames"] < 3e8
+    assert summary["slipped_s"] > 0.1
+
+
 def test_a_stop_ends_the_run_and_closes_the_manifest(tmp_path):
     receiver = _Receiver(1)
     asked = []
@@ -121,6 +134,41 @@ def test_nobody_listening_is_told_not_raised():
         port = taken.getsockname()[1]
     summary = run(FrameStream(StreamOptions(seed=1), SteadyRate(2000.0)), Plan("127.0.0.1", port, count=50))
     assert summary["frames"] == 50 and summary["refused"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_cleanly(tmp_path, number):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
+        sink.bind(("127.0.0.1", 0))
+        command = [sys.executable, "-m", "klais", "simulate", "--trace", "nasa", "--json-lines", "--quiet"]
+        command += ["--to", f"127.0.0.1:{sink.getsockname()[1]}", "--manifest", str(tmp_path / "m")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            first = json.loads(child.stdout.readline())
+            child.send_signal(number)
+            last = json.loads(child.communicate(timeout=20)[0].splitlines()[-1])
+    assert child.returncode == 0
+    assert first["elapsed_s"] >= 1 and first["sent"] <= last["frames"]
+    assert read_manifest(tmp_path / "m").totals == last
+
+
+@pytest.mark.parametrize("mode", ["quiet", "json", "plain", "bar"])
+@pytest.mark.parametrize("duration_s, count", [(10.0, None), (None, 100), (None, None)])
+def test_progress_is_told(mode, duration_s, count, capsys, monkeypatch):
+    for name, value in (("FORCE_COLOR", "1"), ("NO_COLOR", ""), ("TERM", "xterm"), ("COLUMNS", "160")):
+        monkeypatch.setenv(name, value)
+    with reporter(mode, duration_s, count) as (report, report_s):
+        report(Progress(2.0, 50, 2850, 25.0, refused=3, slipped_s=0.5))
+    out, err = capsys.readouterr()
+    assert report_s > 0
+    assert ('"sent": 50' in out) == (mode == "json")
+    assert ("50 sent" in err and "nobody listens (3 answers)" in err) == (mode in ("plain", "bar"))
+
+
+def test_the_end_is_told():
+    summary = run(FrameStream(FAULTS, UNPACED), Plan("127.0.0.1", 9, count=1000)) | {"refused": 2, "slipped_s": 1.5}
+    text = summary_text(summary, "sent.klm")
+    for words in ("1,000 frames in", "duplicate", "malformed:bad_json", "seed 3", "2 refusals", "check --manifest sent.klm"):
+        assert words in text
 
 
 @pytest.mark.parametrize("text", ["5000", "host:", "host:0", "host:70000", "host:abc"])
