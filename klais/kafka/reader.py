@@ -197,8 +197,11 @@ class PartitionReader:
         client = self._started()
         asked_at = time.monotonic()
         client.add_topic(where.topic)
-        while where.partition not in (known := client.cluster.partitions_for_topic(where.topic) or ()):
+        while where.partition not in (client.cluster.partitions_for_topic(where.topic) or ()):
             await asyncio.wait([client.force_metadata_update()], timeout=self._timeout_s)
+            known = client.cluster.partitions_for_topic(where.topic) or ()
+            if where.partition in known:
+                break
             if time.monotonic() - asked_at > METADATA_GRACE_S:
                 raise TopicMismatch(f"there is no {where.topic}/{where.partition}; partitions known: {sorted(known)}")
             await asyncio.sleep(4 * RETRY_S)  # aiokafka logs a line each time
