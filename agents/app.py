@@ -35,6 +35,7 @@ fault.arm(settings.fault_point)
 topics = Topics.of(settings)
 worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
 broker, credentials = faust_broker(settings)
+(settings.state_dir / "faust").mkdir(parents=True, exist_ok=True)
 
 app = faust.App(
     topics.app_id,
@@ -69,13 +70,11 @@ app = faust.App(
     logging_config=None,
     worker_redirect_stdouts=False,
 )
-raw_topic = app.topic(topics.raw, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
+RAW = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+raw_topic = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 devices = app.Table(
     "devices",
-    key_type=bytes,
-    value_type=bytes,
-    key_serializer="raw",
-    value_serializer="raw",
+    schema=RAW,
     partitions=settings.partitions,
     recovery_buffer_size=10_000,
 )
