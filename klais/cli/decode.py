@@ -84,12 +84,13 @@ def about_device(kind: str, row: dict[str, Any], device: str) -> bool:
 
 def lines(kind: str, row: dict[str, Any], frames: int) -> Iterator[str]:
     """A decoded record as lines for a terminal; at most ``frames`` frames of a batch (0 = all)."""
-    at = datetime.fromtimestamp(row["ts"] / 1000, UTC).isoformat(timespec="milliseconds")[:23] + "Z" if row["ts"] else "-"
-    place = f"{at} {row['partition']}@{row['offset']}"
+    place = f"{_time(row['ts'])} {row['partition']}@{row['offset']}"
     key = "" if row["key"] is None else f" {escape(str(row['key']))}"
     rest = {name: value for name, value in row.items() if name not in ("partition", "offset", "ts", "key")}
     if "error" in row:
         yield f"{place}{key} UNREADABLE: {escape(row['error'])}: {_clip(row['hex'])}"
+    elif "deleted" in row:
+        yield f"{place}{key} (deleted)"
     elif kind == "raw":
         yield from _batch_lines(place, row, frames)
     elif kind == "dead_letter":
@@ -230,6 +231,16 @@ def _batch_lines(place: str, row: dict[str, Any], limit: int) -> Iterator[str]:
         yield f"    {device} seq={frame['seq']}{source} {_compact(frame['payload'])}"
     if len(shown) < len(frames):
         yield f"    ... {len(frames) - len(shown)} more (--frames 0 shows all)"
+
+
+def _time(ts_ms: int | None) -> str:
+    """ISO time in UTC; a producer may write any number as the time of a record."""
+    if ts_ms is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(ts_ms / 1000, UTC).isoformat(timespec="milliseconds")[:23] + "Z"
+    except (ValueError, OverflowError, OSError):
+        return f"ts={ts_ms}"
 
 
 def _compact(value: Any) -> str:
