@@ -4,7 +4,6 @@ The kernels are loaded (compiled, the first time) by the imports below: before a
 once Kafka was reached and its topics are right: until then senders get "port unreachable" instead of silence.
 """
 
-import gc
 import secrets
 import signal
 import sys
@@ -23,6 +22,7 @@ from klais.edge.api import ApiServer, make_app
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.dead_letters import DeadLetters
+from klais.edge.memory import settle
 from klais.edge.pace import Pace
 from klais.edge.publisher import KafkaPublisher
 from klais.edge.sources.address import Bind, open_udp_socket
@@ -137,8 +137,7 @@ class Edge:
         if self._stop.is_set():
             spine.stop()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        gc.collect()
-        gc.freeze()
+        settle()
         self._report_buffer(source)
         self.stats.start()
         spine.run()
