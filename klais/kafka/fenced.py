@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from klais.config import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
 from klais.kafka.clients import aiokafka_config
+from klais.kafka.quiet import quiet_aiokafka
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from klais.kafka.topics import MAX_RECORD_BYTES
 from klais.log import get
@@ -229,6 +230,7 @@ async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
 
 async def _start(options: dict[str, Any], timeout_s: float | None) -> AIOKafkaProducer:
     """Start a producer as soon as a broker answers."""
+    quiet_aiokafka()
     started, told_at = time.monotonic(), 0.0
     while True:
         producer = AIOKafkaProducer(**options)

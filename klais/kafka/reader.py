@@ -20,6 +20,7 @@ from aiokafka.structs import TopicPartition
 from klais.config import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.clients import aiokafka_config
+from klais.kafka.quiet import quiet_aiokafka
 from klais.kafka.record_batch import read_mark
 from klais.log import get
 
@@ -79,6 +80,7 @@ class PartitionReader:
         KafkaUnavailable
             No broker answered.
         """
+        quiet_aiokafka()
         patience = _Patience(self._timeout_s, f"no answer from {self._options['bootstrap_servers']}")
         while True:
             client = AIOKafkaClient(**self._options)

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -12,6 +13,7 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from klais.errors import LaneFailed, LaneFenced
 from klais.kafka import fenced
 from klais.kafka.fenced import FencedSender, ProducerIdentity
+from klais.kafka.quiet import Seldom
 from klais.kafka.record_batch import RecordBatchWriter
 
 ME = ProducerIdentity(1001, 7)
@@ -210,3 +212,16 @@ def test_aiokafka_still_has_the_parts_that_are_leaned_on():
     assert "batch.is_empty()" in inspect.getsource(MessageAccumulator.drain_by_nodes)
     assert "set_producer_state" in inspect.getsource(MessageAccumulator._pop_batch)
     assert list(inspect.signature(AIOKafkaProducer.send_batch).parameters) == ["self", "batch", "topic", "partition"]
+
+
+def test_aiokafka_tells_each_kind_of_trouble_seldom():
+    seldom = Seldom(every_s=3600)
+
+    def passes(text, *values, level=logging.ERROR):
+        return seldom.filter(logging.LogRecord("aiokafka", level, "", 0, text, values, None))
+
+    assert passes("Unable connect to node with id %s", 1)
+    assert not passes("Unable connect to node with id %s", 2)
+    assert passes("Unable connect to node with id %s", 2, level=logging.WARNING)
+    assert passes("Topic %s not found", "x")
+    assert Seldom(every_s=0).filter(logging.LogRecord("aiokafka", 40, "", 0, "a", (), None))
