@@ -22,6 +22,7 @@ from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics, TopicSpec
 
 TIMEOUT_S = 15.0
+_AT_LEAST = frozenset({"retention.ms", "max.message.bytes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Misma
             out.append(_partition_mismatch(spec, state))
         for name, wanted in spec.config.items():
             found = state.config.get(name, "")
-            if _normal(found) != _normal(wanted):
+            if not _fits(name, found, wanted):
                 by_hand = f"kafka-configs --alter --topic {spec.name} {_add(name, wanted)}"
                 mend = f"`klais topics create --fix` sets it, or {by_hand}"
                 out.append(Mismatch(spec.name, name, found, wanted, mend))
@@ -187,9 +188,11 @@ def _add(name: str, wanted: str) -> str:
     return f"--add-config {name}=[{wanted}]" if "," in wanted else f"--add-config {name}={wanted}"
 
 
-def _normal(value: str) -> str:
-    """Lists of policies have no order."""
-    return ",".join(sorted(value.split(",")))
+def _fits(name: str, found: str, wanted: str) -> bool:
+    """More room or a longer time than needed is the operator's choice (-1 = without end); lists have no order."""
+    if name in _AT_LEAST and found.lstrip("-").isdigit():
+        return int(found) == -1 or int(found) >= int(wanted)
+    return sorted(found.split(",")) == sorted(wanted.split(","))
 
 
 def _metadata(settings: Settings, admin: AdminClient) -> dict[str, Any]:
@@ -249,7 +252,7 @@ def _create(settings: Settings, admin: AdminClient, specs: list[TopicSpec]) -> l
             spec.name,
             num_partitions=spec.partitions or settings.partitions,
             replication_factor=settings.replication,
-            config=spec.config,
+            config={**spec.defaults, **spec.config},
         )
         for spec in specs
     ]

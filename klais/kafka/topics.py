@@ -1,6 +1,6 @@
 """The topics of KLAIS: names, partition counts and the settings each must have. Declared once, here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from klais.config import Settings
 
@@ -10,11 +10,13 @@ MAX_RECORD_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """One topic as KLAIS needs it: ``partitions`` None = any number; ``config`` holds the settings that must match."""
+    """One topic as KLAIS needs it: ``partitions`` None = any number; ``config`` holds the settings that must match
+    (sizes and times: at least so much), ``defaults`` those that a topic is created with and its owner may change."""
 
     name: str
     partitions: int | None
     config: dict[str, str]
+    defaults: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +55,17 @@ class Topics:
         """All topics with partition count and required settings."""
         big = {"max.message.bytes": str(MAX_RECORD_BYTES)}
         day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), **big}
-        week = {"cleanup.policy": "delete", "retention.ms": str(7 * DAY_MS), **big}
+        kept = {"cleanup.policy": "delete", **big}
+        week = {"retention.ms": str(7 * DAY_MS)}  # how long to keep results is the operator's choice
         compact = {"cleanup.policy": "compact", **big}
         fast_compact = {**compact, "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1", "delete.retention.ms": "600000"}
         n = self.partitions
         return [
             TopicSpec(self.raw, n, day),
             TopicSpec(self.journal, n, day),
-            TopicSpec(self.telemetry, n, week),
-            TopicSpec(self.anomalies, n, week),
-            TopicSpec(self.dead_letter, n, week),
+            TopicSpec(self.telemetry, n, kept, week),
+            TopicSpec(self.anomalies, n, kept, week),
+            TopicSpec(self.dead_letter, n, kept, week),
             TopicSpec(self.stats, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(DAY_MS)}),
             TopicSpec(self.control, 1, {"cleanup.policy": "compact"}),
             TopicSpec(self.devices_changelog, n, fast_compact),

@@ -32,7 +32,8 @@ def test_missing_topics_are_created_as_declared_and_found_right(settings_for: Ma
     for spec in specs:
         assert states[spec.name].partitions == spec.partitions
         assert states[spec.name].records == 0
-        assert {name: states[spec.name].config[name] for name in spec.config} == spec.config
+        wanted = {**spec.defaults, **spec.config}
+        assert {name: states[spec.name].config[name] for name in wanted} == wanted
 
 
 def test_one_missing_topic_is_created_beside_the_others(settings_for: Make) -> None:
@@ -59,6 +60,7 @@ def test_other_partition_count_is_refused_with_what_to_do(settings_for: Make, wh
 
 
 def test_wrong_settings_are_refused_all_together_and_mended_on_request(settings_for: Make) -> None:
+    small = {"retention.ms": "60000", "max.message.bytes": "9999"}
     settings = settings_for(partitions=1)
     names = Topics.of(settings)
     _new(
@@ -89,6 +91,20 @@ def test_order_of_cleanup_policies_does_not_matter(settings_for: Make) -> None:
     config = {**spec.config, "cleanup.policy": ",".join(reversed(spec.config["cleanup.policy"].split(",")))}
     _new(settings, NewTopic(names.stats, num_partitions=1, replication_factor=1, config=config))
     assert names.stats not in {m.topic for m in check_topics(settings)}
+
+
+def test_longer_retention_and_the_operators_own_choices_are_accepted(settings_for: Make) -> None:
+    settings = settings_for(partitions=1)
+    names = Topics.of(settings)
+    longer = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "8388608"}
+    short = {"cleanup.policy": "delete", "retention.ms": "3600000", "max.message.bytes": "4194304"}
+    _new(
+        settings,
+        NewTopic(names.raw, num_partitions=1, replication_factor=1, config=longer),
+        NewTopic(names.telemetry, num_partitions=1, replication_factor=1, config=short),
+    )
+    ensure_topics(settings)
+    assert check_topics(settings) == []
 
 
 def test_prefixes_keep_two_systems_apart(settings_for: Make) -> None:

@@ -1,0 +1,89 @@
+"""``klais topics``: the topics of KLAIS on the cluster."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from klais.config import load
+from klais.errors import TopicMismatch
+from klais.kafka import admin
+from klais.kafka.topics import Topics
+
+_SHOWN = ("cleanup.policy", "retention.ms", "max.message.bytes")
+
+
+@click.group()
+def topics() -> None:
+    """Create, check or list the topics.
+
+    The cluster is KLAIS_KAFKA_BOOTSTRAP, or the embedded broker. KLAIS_PARTITIONS (4) is the number of partitions of
+    every topic that is split by device; all of them must have the same, because one worker lane owns the same partition
+    of each. KLAIS_TOPIC_PREFIX keeps several systems apart on one cluster.
+    """
+
+
+@topics.command()
+@click.option("--fix", is_flag=True, help="Also set the required settings of topics that have other ones.")
+@click.option("--wait", "wait_s", type=float, default=0.0, show_default=True, help="Seconds to wait for a broker.")
+@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"created": [...], "kept": [...]}.')
+def create(fix: bool, wait_s: float, as_json: bool) -> None:
+    """Create the topics that are missing and check the others.
+
+    Running it again is safe. A topic that exists with other settings or another partition count is refused and nothing
+    is created; --fix sets the settings (never the partition count: that would move devices between lanes).
+
+    \b
+    Examples:
+      klais topics create
+      KLAIS_PARTITIONS=16 KLAIS_REPLICATION=3 klais topics create --wait 60
+    """
+    settings = load()
+    client = admin.wait_for_broker(settings, wait_s, lambda text: click.echo(text, err=True))
+    created = admin.ensure_topics(settings, client, fix=fix)
+    kept = [spec.name for spec in Topics.of(settings).specs() if spec.name not in created]
+    if as_json:
+        click.echo(json.dumps({"created": created, "kept": kept}))
+        return
+    for name in created:
+        click.echo(f"created {name}")
+    click.echo(
+        f"{len(created)} created, {len(kept)} were there and fit"
+        + (" (settings set where they differed)" if fix else "")
+    )
+
+
+@topics.command()
+@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": ..., "mismatches": [...]}.')
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Check the topics without changing anything. Exit code 0 when all fit, 1 when not, with how to mend each."""
+    settings = load()
+    wrong = admin.check_topics(settings, admin.wait_for_broker(settings, 0))
+    if as_json:
+        click.echo(json.dumps({"ok": not wrong, "mismatches": [asdict(mismatch) for mismatch in wrong]}))
+        ctx.exit(1 if wrong else 0)
+    if wrong:
+        raise TopicMismatch("\n  ".join([f"{len(wrong)} things do not fit:", *map(str, wrong)]))
+    click.echo(f"ok: {len(Topics.of(settings).specs())} topics on {settings.bootstrap} fit")
+
+
+@topics.command("list")
+@click.option("--all", "everything", is_flag=True, help="All topics of the cluster, not only those of KLAIS.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array: name, partitions, replication, config, records.")
+def list_(everything: bool, as_json: bool) -> None:
+    """List the topics with partitions, kept records and main settings."""
+    settings = load()
+    states = admin.list_topics(settings, everything, admin.wait_for_broker(settings, 0))
+    if as_json:
+        click.echo(json.dumps([asdict(state) for state in states]))
+        return
+    if not states:
+        click.echo(f"no topics of klais on {settings.bootstrap}: `klais topics create` makes them")
+        return
+    width = max(len(state.name) for state in states)
+    click.echo(f"{'TOPIC':<{width}}  PARTITIONS  REPLICAS  {'RECORDS':>12}  SETTINGS")
+    for state in states:
+        records = "?" if state.records is None else f"{state.records:,}"
+        config = " ".join(f"{name}={state.config[name]}" for name in _SHOWN if name in state.config)
+        click.echo(f"{state.name:<{width}}  {state.partitions:>10}  {state.replication:>8}  {records:>12}  {config}")
