@@ -27,12 +27,12 @@ _MIN_POWER, _MAX_POWER = -342, 308
 
 
 def _powers_of_five() -> npt.NDArray[np.uint64]:
-    """5**q for q from -342 to 308: the leading 128 bits as two words, rounded up where q < 0, cut off elsewhere."""
+    """5**q for q from -342 to 308: the leading 128 bits as two words, rounded as the proofs ask: up where q < 0."""
     table = np.zeros((_MAX_POWER - _MIN_POWER + 1, 2), np.uint64)
     for q in range(_MIN_POWER, _MAX_POWER + 1):
         power = 5 ** abs(q)
         if q < 0:
-            bits = (power - 1).bit_length()  # least z with 2**z >= power
+            bits = power.bit_length()
             power = (1 << (bits + 127 if q >= -27 else 2 * bits + 128)) // power + 1
         shift = power.bit_length() - 128
         power = power >> shift if shift > 0 else power << -shift

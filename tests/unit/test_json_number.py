@@ -52,6 +52,10 @@ def test_half_way_goes_to_even_and_powers_of_ten_are_exact() -> None:
         for odd in (1, 3, 5):
             text = str((1 << bits) + odd * (1 << (bits - 53)))
             assert read(text) == float(text)
+    for power in range(1, 5):  # (2**53 + odd) / 2**power in decimal
+        for odd in (1, 3, 5, 7):
+            text = f"{((1 << 53) + odd) * 5**power}e-{power}"
+            assert read(text) == float(text)
     for power in range(-345, 310):
         for digits in ("1", "9007199254740993", "9999999999999999999"):
             assert read(f"{digits}e{power}") == float(f"{digits}e{power}")

@@ -201,6 +201,9 @@ INVALID = {
     # beyond the suite
     "array_closed_as_object": b"[1}",
     "object_closed_as_array": b'{"a":1]',
+    "literal_false_misspelt": b"falsx",
+    "literal_null_misspelt": b"nulx",
+    "literal_true_misspelt": b"trux",
     "literal_too_long": b"nulll",
     "literals_joined": b"[truefalse]",
     "number_minus_alone": b"-",
