@@ -199,9 +199,10 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
     from confluent_kafka import KafkaException
 
     from klais.kafka.admin import admin_client
+    from klais.kafka.clients import listens
 
     try:
-        if not any(_listens(server) for server in settings.bootstrap.split(",")):
+        if not listens(settings):
             raise KlaisError("connection refused or timed out")
         brokers = admin_client(settings).list_topics(timeout=10).brokers
     except (KafkaException, KlaisError) as error:
@@ -215,15 +216,6 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
         return
     yield Finding("kafka", "ok", f"{len(brokers)} broker(s) at {settings.bootstrap}")
     yield from _topics(settings)
-
-
-def _listens(server: str) -> bool:
-    """Whether anything takes a connection there: known at once, where a client would go on trying."""
-    try:
-        socket.create_connection(split_address(server), 3).close()
-    except OSError:
-        return False
-    return True
 
 
 def _topics(settings: Settings) -> Iterator[Finding]:

@@ -96,9 +96,11 @@ class TopicReader:
     def __init__(self, settings: Settings, topic: str, partition: int | None = None) -> None:
         from confluent_kafka import Consumer, KafkaException
 
-        from klais.kafka.clients import confluent_config
+        from klais.kafka.clients import confluent_config, listens
 
         self.topic = topic
+        if not listens(settings):
+            raise _away(settings, "nothing listens there")
         # group.id must be there for the client; without subscribe() and commits the broker never hears of it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
         own |= {"isolation.level": "read_uncommitted", "log_level": 0}
@@ -107,10 +109,7 @@ class TopicReader:
             found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
         except KafkaException as error:
             self.close()
-            raise KafkaUnavailable(
-                f"no Kafka answers at {settings.bootstrap} ({error.args[0].str()}): start one with `klais up` or "
-                "`klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
-            ) from None
+            raise _away(settings, error.args[0].str()) from None
         self.partitions = sorted(found.partitions)
         if found.error is not None or not self.partitions:
             self.close()
@@ -207,6 +206,11 @@ class TopicReader:
                     yield _record(message)
                 if error is None and ends is not None and message.offset() + 1 >= ends[message.partition()]:
                     left.discard(message.partition())
+
+
+def _away(settings: Settings, why: str) -> KafkaUnavailable:
+    mend = "start one with `klais up` or `klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
+    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({why}): {mend}")
 
 
 def _record(message: Any) -> Record:

@@ -3,11 +3,13 @@
 They hold secrets: the mappings returned here print them masked, and nobody logs them value by value.
 """
 
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
 
 from klais.config import Settings
+from klais.config_checks import split_address
 from klais.errors import ConfigError
 
 _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_password"})
@@ -94,9 +96,7 @@ def faust_broker(settings: Settings, sasl_credentials: Callable[..., Any] | None
     if not protocol.startswith("SASL"):
         return urls, context
     if sasl_credentials is None:
-        raise ConfigError(
-            f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs faust.SASLCredentials handed to faust_broker()"
-        )
+        raise ConfigError(f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs faust.SASLCredentials handed to faust_broker()")
     username, password = _login(settings)
     made = sasl_credentials(username=username, password=password, ssl_context=context, mechanism=_mechanism(settings))
     return urls, made
@@ -124,6 +124,17 @@ def ssl_context(settings: Settings) -> ssl.SSLContext:
             names = f"KLAIS_KAFKA_SSL_CERTFILE={settings.kafka_ssl_certfile} KEYFILE={settings.kafka_ssl_keyfile}"
             raise ConfigError(f"{names} cannot be read: {error}") from error
     return context
+
+
+def listens(settings: Settings, timeout_s: float = 3.0) -> bool:
+    """Whether any of the bootstrap servers takes a connection: known at once, where a client would go on trying."""
+    for server in settings.bootstrap.split(","):
+        try:
+            socket.create_connection(split_address(server), timeout_s).close()
+        except OSError:
+            continue
+        return True
+    return False
 
 
 def _mechanism(settings: Settings) -> str:
