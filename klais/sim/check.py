@@ -129,7 +129,8 @@ def judge_manifest(sent: FrameColumns, landed: FrameColumns, dead: FrameColumns)
 
 
 def _named(columns: FrameColumns, groups: npt.NDArray[np.int64], which: npt.NDArray[np.bool_]) -> list[str]:
-    return _names(columns, np.flatnonzero(which[groups]))
+    first = np.unique(groups, return_index=True)[1]
+    return _names(columns, np.sort(first[which[groups[first]]]))
 
 
 def _names(columns: FrameColumns, rows: npt.NDArray[np.int64]) -> list[str]:

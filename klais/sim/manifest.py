@@ -29,7 +29,7 @@ _ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
 
 
 class ManifestError(KlaisError):
-    """A file is not a manifest that this reader knows."""
+    """A manifest cannot be written, or a file is not one that this reader knows."""
 
 
 class ManifestWriter:
@@ -37,7 +37,10 @@ class ManifestWriter:
 
     def __init__(self, path: str | Path, header: dict[str, Any]) -> None:
         kinds = {str(kind): kind_label(kind) for kind in range(MAX_KIND + 1) if kind <= DUPLICATE or kind >= MALFORMED}
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 (closed by close)
+        try:
+            self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 (closed by close)
+        except OSError as error:
+            raise ManifestError(f"cannot write the manifest {str(path)!r}: {error.strerror}") from error
         self._file.write(json.dumps({"format": FORMAT, **header, "kinds": kinds}).encode() + b"\n")
 
     def append(

@@ -132,9 +132,11 @@ class _Reader:
             return
         self._batches.add(name)
         n = batch.count
-        ts = np.full(n, batch.received_at, np.int64) if batch.offsets is None else batch.received_at + batch.offsets
+        at_ns = np.full(n, batch.received_at, np.int64)
+        if batch.offsets is not None:
+            at_ns += batch.offsets
         columns = columns_of(
-            batch.buf, batch.starts, batch.lengths, ts.astype(np.int64) // 1_000_000, np.full(n, partition, np.int32)
+            batch.buf, batch.starts, batch.lengths, at_ns // 1_000_000, np.full(n, partition, np.int32)
         )
         self._pieces.append(columns)
 

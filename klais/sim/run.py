@@ -3,6 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,35 +75,34 @@ def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
         ``frames``, ``bytes``, ``seconds``, ``rate_per_s`` achieved, ``kinds`` (frames of each), ``refused``, ``slipped_s``
         (time by which the schedule was let go because the sender could not keep up), ``cpu_us_per_frame``, ``seed``.
     """
-    sender = Sender(plan.host, plan.port, plan.source_ports)
-    record = _Record(stream, plan.manifest)
-    clock, progress = _Clock(stream, plan), Progress()
-    cpu_at_start = _cpu_s()
-    chunk, at = stream.next_chunk(), 0
-    try:
-        while not plan.stop():
-            n = min(clock.due(sender.sent) - sender.sent, SLICE_FRAMES, chunk.count - at)
-            if n > 0:
-                piece = slice(at, at + n)
-                record.mark(at, n)
-                sender.send(chunk.buf, chunk.starts[piece], chunk.lengths[piece], chunk.device[piece])
-                at += n
-                if at == chunk.count:
-                    record.write(chunk, at)
-                    chunk, at = stream.next_chunk(), 0
-            elif clock.over(sender.sent):
-                break
-            if n <= 0 or (n < SLICE_FRAMES and at > 0):
-                clock.wait(sender.sent)
-            if clock.elapsed_s() - progress.elapsed_s >= plan.report_s:
-                _advance(progress, sender, clock)
-                plan.report(progress)
-    finally:
-        record.write(chunk, at)
-        seconds = clock.elapsed_s()
-        summary = _summary(stream, sender, record, seconds, clock.slipped_s, _cpu_s() - cpu_at_start)
-        record.close(summary)
-        sender.close()
+    with closing(Sender(plan.host, plan.port, plan.source_ports)) as sender:
+        record = _Record(stream, plan.manifest)
+        clock, progress = _Clock(stream, plan), Progress()
+        cpu_at_start = _cpu_s()
+        chunk, at = stream.next_chunk(), 0
+        try:
+            while not plan.stop():
+                n = min(clock.due(sender.sent) - sender.sent, SLICE_FRAMES, chunk.count - at)
+                if n > 0:
+                    piece = slice(at, at + n)
+                    record.mark(at, n)
+                    sender.send(chunk.buf, chunk.starts[piece], chunk.lengths[piece], chunk.device[piece])
+                    at += n
+                    if at == chunk.count:
+                        record.write(chunk, at)
+                        chunk, at = stream.next_chunk(), 0
+                elif clock.over(sender.sent):
+                    break
+                if n <= 0 or (n < SLICE_FRAMES and at > 0):
+                    clock.wait(sender.sent)
+                if clock.elapsed_s() - progress.elapsed_s >= plan.report_s:
+                    _advance(progress, sender, clock)
+                    plan.report(progress)
+        finally:
+            record.write(chunk, at)
+            seconds = clock.elapsed_s()
+            summary = _summary(stream, sender, record, seconds, clock.slipped_s, _cpu_s() - cpu_at_start)
+            record.close(summary)
     return summary
 
 

@@ -9,6 +9,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from klais.errors import KlaisError
+
 SLICE_FRAMES = 1024  # the kernel's limit of one sendmmsg (UIO_MAXIOV)
 SEND_BUFFER_BYTES = 4 << 20
 
@@ -48,22 +50,35 @@ def split_address(text: str) -> tuple[str, int]:
     return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
 
 
+class SendError(KlaisError):
+    """Frames cannot be sent there: no such host, no route, or not allowed."""
+
+
 class Sender:
     """Connected UDP sockets to one address, each with its own source port.
 
     ``sent`` frames and ``sent_bytes`` handed to the kernel; ``refused`` counts "nobody listens there" answers (the frame
     that was on its way then is lost, as UDP has it); ``full`` counts waits for a full queue of the network device.
+
+    Raises
+    ------
+    SendError
+        The host is not known or cannot be reached.
     """
 
     def __init__(self, host: str, port: int, source_ports: int = 1) -> None:
         self.sent = self.sent_bytes = self.refused = self.full = 0
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        self._sockets = []
-        for _ in range(source_ports):
-            sock = socket.socket(family, kind, protocol)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-            sock.connect(address)
-            self._sockets.append(sock)
+        self._sockets: list[socket.socket] = []
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            for _ in range(source_ports):
+                sock = socket.socket(family, kind, protocol)
+                self._sockets.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+                sock.connect(address)
+        except OSError as error:
+            self.close()
+            raise SendError(f"cannot send to {host}:{port}: {error.strerror or error}") from error
         self._iov = np.zeros(SLICE_FRAMES, IOVEC)
         self._headers = np.zeros(SLICE_FRAMES, MMSGHDR)
         self._headers["iov"] = self._iov.ctypes.data + IOVEC.itemsize * np.arange(SLICE_FRAMES, dtype=np.uint64)
@@ -85,6 +100,11 @@ class Sender:
 
         With several sockets, frames of one ``lane`` (int32 [n], the device) always leave by the same one, so that a
         device keeps its source address and its order.
+
+        Raises
+        ------
+        SendError
+            The kernel refuses to send (no route, a firewall).
         """
         if lane is None or len(self._sockets) == 1:
             self._send_by(self._sockets[0], buf, starts, lengths)
@@ -118,7 +138,7 @@ class Sender:
                 self.full += 1
                 time.sleep(0.001)
             elif error != errno.EINTR:
-                raise OSError(error, os.strerror(error))
+                raise SendError(f"sending failed: {os.strerror(error)}")
         self.sent += n
         self.sent_bytes += int(lengths.sum())
 

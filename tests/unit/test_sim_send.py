@@ -171,6 +171,13 @@ def test_the_end_is_told():
         assert words in text
 
 
+def test_what_cannot_work_is_told_without_a_traceback(tmp_path):
+    for options in (["--to", "255.255.255.255:5000"], ["--to", "127.0.0.1:9", "--manifest", str(tmp_path / "no" / "m")]):
+        result = CliRunner().invoke(main, ["simulate", "--count", "1", *options])
+        assert (result.exit_code, type(result.exception)) == (1, SystemExit)
+        assert result.output.startswith("klais: cannot ")
+
+
 @pytest.mark.parametrize("text", ["5000", "host:", "host:0", "host:70000", "host:abc"])
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ValueError, match="host:port"):
