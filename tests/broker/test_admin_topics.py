@@ -65,12 +65,7 @@ def test_wrong_settings_are_refused_all_together_and_mended_on_request(settings_
     names = Topics.of(settings)
     _new(
         settings,
-        NewTopic(
-            names.raw,
-            num_partitions=1,
-            replication_factor=1,
-            config={"retention.ms": "60000", "max.message.bytes": "9999"},
-        ),
+        NewTopic(names.raw, num_partitions=1, replication_factor=1, config=small),
         NewTopic(names.control, num_partitions=1, replication_factor=1, config={"cleanup.policy": "delete"}),
     )
     with pytest.raises(TopicMismatch) as caught:

@@ -1,0 +1,45 @@
+# The commands of a developer and of CI. `make` alone lists them.
+SHELL := /bin/bash
+PY := .venv/bin/python
+# More words for the command that runs, as in: make run ARGS="--for 30s"   make test-fast ARGS="-k murmur"
+ARGS :=
+PYTEST := $(PY) -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast test-bounds bench lint clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install and compile all that is needed (skips what is there)
+	@bin/setup
+
+run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl-C stops all
+	@exec .venv/bin/klais up $(ARGS)
+
+test: setup lint test-bounds ## set up, then everything that CI checks (under 15 minutes)
+	@echo "== all tests =="
+	@$(PYTEST) -q tests $(ARGS)
+
+test-fast: .venv/klais-setup.stamp ## unit and property tests, for every save (under a minute)
+	@$(PYTEST) -q tests/unit tests/property $(ARGS)
+
+test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds checks (compiled apart)
+	@echo "== kernels with bounds checks =="
+	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property
+
+lint: .venv/klais-setup.stamp ## ruff and mypy
+	@echo "== ruff, mypy =="
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+bench: setup ## all benchmarks; figures to bench/results/latest.json
+	@$(PY) -m bench $(ARGS)
+
+clean: ## remove .venv and what tools left; data (.klais) and the cache of jars and kernels stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/klais-setup.stamp: pyproject.toml bin/setup
+	@bin/setup
+	@touch $@
