@@ -36,7 +36,7 @@ _MAX_VARIANCE = 3e38
 _MAX_SAMPLES = 65_535.0
 
 
-@kernel(float64(int64, float64))
+@kernel(float64(int64, float64), borrows=True)
 def smallest_deviation(feature: int, mean: float) -> float:
     """The least standard deviation a feature is scored with: below it a difference is noise of the measuring itself.
 
@@ -51,7 +51,7 @@ def smallest_deviation(feature: int, mean: float) -> float:
     return 1e-9 + 1e-3 * size
 
 
-@kernel(float64(MEAN, VAR, SAMPLES, int64, int64, float64, float64, float64))
+@kernel(float64(MEAN, VAR, SAMPLES, int64, int64, float64, float64, float64), borrows=True)
 def score_one(
     means: npt.NDArray[np.float64],
     variances: npt.NDArray[np.float32],
@@ -85,7 +85,7 @@ def score_one(
     return z_square
 
 
-@kernel(int64(ROWS, int64, numba.uint32, int64))
+@kernel(int64(ROWS, int64, numba.uint32, int64), borrows=True)
 def field_slot(rows: Rows, r: int, path: int, guess: int) -> int:
     """Profile slot of a field of row ``r`` (a new one for a new path), -1 when all slots hold other paths."""
     paths = rows["path"]
@@ -102,7 +102,7 @@ def field_slot(rows: Rows, r: int, path: int, guess: int) -> int:
     return count
 
 
-@kernel(void(FLAGS, int64, int64, int64, int64, float64, float64, float64))
+@kernel(void(FLAGS, int64, int64, int64, int64, float64, float64, float64), borrows=True)
 def put_flag(
     flags: npt.NDArray[np.void], at: int, frame: int, feature: int, field: int, value: float, expected: float, z: float
 ) -> None:
@@ -115,7 +115,7 @@ def put_flag(
     flags["z"][at] = z
 
 
-@kernel(void(ROWS, int64, int64, FLAGS, int64))
+@kernel(void(ROWS, int64, int64, FLAGS, int64), borrows=True)
 def remember_flag(rows: Rows, r: int, now_ns: int, flags: npt.NDArray[np.void], at: int) -> None:
     """Keep the newest flag in the device's row, for the views."""
     rows["flags"][r] += np.uint32(1)
@@ -126,7 +126,7 @@ def remember_flag(rows: Rows, r: int, now_ns: int, flags: npt.NDArray[np.void], 
     rows["flag_z"][r] = np.float32(flags["z"][at])
 
 
-@kernel(int64(ROWS, I32, I64, I64, U8, U8, I32, U64, F64, int64, F64, FLAGS))
+@kernel(int64(ROWS, I32, I64, I64, U8, U8, I32, U64, F64, int64, F64, FLAGS), borrows=True)
 def score(
     rows: Rows,
     row: npt.NDArray[np.int32],

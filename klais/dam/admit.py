@@ -31,7 +31,7 @@ _FIRST_MALFORMED = np.uint8(FIRST_MALFORMED)
 _ONE = np.uint32(1)
 
 
-@kernel(int64(ROWS, int64, int64, int64, I32, int64))
+@kernel(int64(ROWS, int64, int64, int64, I32, int64), borrows=True)
 def touch(rows: Rows, r: int, step: int, clean_step: int, dirty: npt.NDArray[np.int32], dirty_count: int) -> int:
     """Stamp row ``r`` with ``step``; list it in ``dirty`` if unchanged since ``clean_step``. The new dirty count."""
     stamp = rows["stamp"]
@@ -42,7 +42,7 @@ def touch(rows: Rows, r: int, step: int, clean_step: int, dirty: npt.NDArray[np.
     return dirty_count
 
 
-@kernel(void(ROWS, I32, int64, U8))
+@kernel(void(ROWS, I32, int64, U8), borrows=True)
 def already_done(rows: Rows, row: npt.NDArray[np.int32], step: int, skip: npt.NDArray[np.uint8]) -> None:
     """``skip`` uint8 [n]: 1 where the frame's row already contains ``step`` (replay over a half-written checkpoint)."""
     stamp = rows["stamp"]
@@ -50,7 +50,7 @@ def already_done(rows: Rows, row: npt.NDArray[np.int32], step: int, skip: npt.ND
         skip[i] = row[i] >= 0 and stamp[row[i]] >= np.uint64(step)
 
 
-@kernel(int64(int64, boolean, ROWS, int64, F64, F64))
+@kernel(int64(int64, boolean, ROWS, int64, F64, F64), borrows=True)
 def judge(
     outcome: int, blocked: bool, rows: Rows, r: int, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
 ) -> int:
@@ -68,7 +68,7 @@ def judge(
     return np.int64(_QUEUE_FULL)
 
 
-@kernel(void(ROWS, int64, int64))
+@kernel(void(ROWS, int64, int64), borrows=True)
 def count_in_row(rows: Rows, r: int, verdict: int) -> None:
     """Count the verdict in the device's row; a frame that got by the device's bucket takes a token of it."""
     if verdict == _DUPLICATE:
@@ -85,7 +85,7 @@ def count_in_row(rows: Rows, r: int, verdict: int) -> None:
             rows["admitted"][r] += np.uint64(1)
 
 
-@kernel(int64(boolean, int64, int64, ROWS, I32, U32, U16, I64, U8, U8, U8, F64, F64, I32, int64))
+@kernel(int64(boolean, int64, int64, ROWS, I32, U32, U16, I64, U8, U8, U8, F64, F64, I32, int64), borrows=True)
 def admit(
     decide: bool,
     step: int,

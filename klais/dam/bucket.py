@@ -7,7 +7,7 @@ from klais.kernel import float64, int64, kernel
 MAX_BACKWARDS_NS = 10_000_000_000
 
 
-@kernel(float64(float64, int64, int64, float64, float64))
+@kernel(float64(float64, int64, int64, float64, float64), borrows=True)
 def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: float) -> float:
     """Tokens at ``now_ns``, at most ``burst``; a clock that went backwards adds nothing.
 
@@ -21,7 +21,7 @@ def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: f
     return min(tokens, burst)
 
 
-@kernel(int64(int64, int64))
+@kernel(int64(int64, int64), borrows=True)
 def refilled_at(last_ns: int, now_ns: int) -> int:
     """The bucket's new time: not backwards by a little (edges' clocks differ); one set back over 10 s is followed."""
     if now_ns >= last_ns or last_ns - now_ns > MAX_BACKWARDS_NS:

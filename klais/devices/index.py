@@ -24,7 +24,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(0xFFFFFFFF00000000)
 
 
-@kernel(uint64(uint64, uint64, uint64))
+@kernel(uint64(uint64, uint64, uint64), borrows=True)
 def mix(low: int, high: int, seed: int) -> int:
     """64-bit hash of two words."""
     h = (low ^ seed) * _GOLDEN
@@ -35,7 +35,7 @@ def mix(low: int, high: int, seed: int) -> int:
     return h ^ (h >> np.uint64(31))  # type: ignore[no-any-return]
 
 
-@kernel(int64(U64, uint64, ROWS, uint64, uint64))
+@kernel(int64(U64, uint64, ROWS, uint64, uint64), borrows=True)
 def find(slots: npt.NDArray[np.uint64], seed: int, rows: Rows, low: int, high: int) -> int:
     """Row of the device, or ``-1 - slot`` where it would go. ``slots`` uint64 [2^k], never full."""
     mask = np.uint64(slots.shape[0] - 1)
@@ -53,7 +53,7 @@ def find(slots: npt.NDArray[np.uint64], seed: int, rows: Rows, low: int, high: i
         at = (at + np.uint64(1)) & mask
 
 
-@kernel(int64(U64, uint64, ROWS, int64, int64, IDS, U8, U8, I32))
+@kernel(int64(U64, uint64, ROWS, int64, int64, IDS, U8, U8, I32), borrows=True)
 def find_rows(
     slots: npt.NDArray[np.uint64],
     seed: int,
@@ -95,7 +95,7 @@ def find_rows(
     return used
 
 
-@kernel(boolean(U64, uint64, ROWS, int64))
+@kernel(boolean(U64, uint64, ROWS, int64), borrows=True)
 def build_index(slots: npt.NDArray[np.uint64], seed: int, rows: Rows, used: int) -> bool:
     """Fill empty ``slots`` from the first ``used`` rows; False when a device stands there twice."""
     ids = rows["id"]

@@ -24,7 +24,7 @@ _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@kernel(void(BYTES, I64, I64, U16))
+@kernel(void(BYTES, I64, I64, U16), borrows=True)
 def hash_frames(
     buf: npt.NDArray[np.uint8],
     starts: npt.NDArray[np.int64],
@@ -54,7 +54,7 @@ def hash_frames(
         out[i] = np.uint16(h >> np.uint64(48))
 
 
-@kernel(int64(ROWS, int64, uint32, uint32))
+@kernel(int64(ROWS, int64, uint32, uint32), borrows=True)
 def observe(rows: Rows, r: int, sequence: int, frame_hash: int) -> int:
     """Take one frame into the window of row ``r``; IN_ORDER, DUPLICATE, LATE or RESTART.
 

@@ -13,7 +13,7 @@ _M = np.uint32(0x5BD1E995)
 _SEED = np.uint32(0x9747B28C)
 
 
-@kernel(uint32(BYTES, int64, int64))
+@kernel(uint32(BYTES, int64, int64), borrows=True)
 def murmur2(buf: npt.NDArray[np.uint8], start: int, size: int) -> int:
     """32-bit murmur2 of ``buf[start : start + size]``, Kafka's variant."""
     h = _SEED ^ np.uint32(size)
@@ -44,7 +44,7 @@ def murmur2(buf: npt.NDArray[np.uint8], start: int, size: int) -> int:
     return np.uint32(h ^ (h >> np.uint32(15)))  # type: ignore[return-value]
 
 
-@kernel(void(BYTES, I64, U8, int64, I32))
+@kernel(void(BYTES, I64, U8, int64, I32), borrows=True)
 def partition_column(
     buf: npt.NDArray[np.uint8],
     starts: npt.NDArray[np.int64],
