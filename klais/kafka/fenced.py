@@ -269,6 +269,11 @@ async def fence(
     InitProducerId gives the new epoch. An empty transaction carries it into each partition, as commit markers, before the
     new owner has written anything. The markers are there when the coordinator lets a second transaction begin: until
     then it answers CONCURRENT_TRANSACTIONS (end offsets that moved would prove nothing, a zombie's write moves them too).
+    The marker of that second one, in the first partition, may follow a little later, among the owner's first batches.
+
+    The transactional id must not expire (``transactional.id.expiration.ms``, 7 days): the next fence would get another
+    producer id, and epochs of different ids do not fence each other. Nor may an idle partition forget the epoch
+    (``producer.id.expiration.ms``, 1 day). So a long-lived owner fences again daily.
 
     Parameters
     ----------

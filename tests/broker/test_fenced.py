@@ -171,9 +171,9 @@ async def test_lost_answers_leave_one_copy_each(settings, topic, producer, reade
     monkeypatch.setattr(producer.client, "send", lose_answers)
     offsets = [await sender.send(batch(b"%d" % n, b"x")) for n in range(3)]
     assert len([answer for answer in lost if answer]) >= 2
-    written = await values(reader, topic)
-    assert written == [b"0", b"x", b"1", b"x", b"2", b"x"]
-    assert offsets == [offsets[0], offsets[0] + 2, offsets[0] + 4]
+    written = {record.value: record.offset async for record in reader.read(topic, 0, 0) if record.value != b"x"}
+    assert await values(reader, topic) == [b"0", b"x", b"1", b"x", b"2", b"x"]
+    assert offsets == [written[b"0"], written[b"1"], written[b"2"]]
 
 
 async def test_an_expired_batch_is_sent_again_by_the_sender(settings, topic, reader, monkeypatch):
