@@ -15,7 +15,6 @@ import socket
 from typing import Any
 
 import faust
-from klais.control.follower import ControlFollower
 
 from agents.checkpoints import DevicesTable
 from agents.lane import Shared
@@ -23,10 +22,11 @@ from agents.lanes import Lanes
 from agents.limits import LaneLimits
 from klais import fault
 from klais.config import load
+from klais.control.follower import ControlFollower
 from klais.kafka.clients import faust_broker
 from klais.kafka.fenced import make_producer
 from klais.kafka.topics import MAX_RECORD_BYTES, Topics
-from klais.log import get, setup
+from klais.log import dict_config, get, setup
 
 settings = load()
 setup(settings, "worker")
@@ -34,7 +34,7 @@ log = get("agents.app")
 fault.arm(settings.fault_point)
 topics = Topics.of(settings)
 worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
-broker, credentials = faust_broker(settings)
+broker, credentials = faust_broker(settings, faust.SASLCredentials)
 (settings.state_dir / "faust").mkdir(parents=True, exist_ok=True)
 
 app = faust.App(
@@ -66,8 +66,8 @@ app = faust.App(
     web_bind=settings.web_bind,
     web_port=settings.web_port,
     canonical_url=f"http://{settings.web_bind}:{settings.web_port}",
-    # handlers are set up by klais.log
-    logging_config=None,
+    # Faust would put its own handlers in place of those of klais.log, and fields would be lost
+    logging_config=dict_config(settings, "worker"),
     worker_redirect_stdouts=False,
 )
 RAW = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")

@@ -18,8 +18,8 @@ from typing import Any
 from klais.config import Settings
 from klais.text import escape, plain, quote
 
-# Chatty at info about every fetch session and metadata refresh; their warnings matter.
-_CHATTY = ("aiokafka", "kafka", "asyncio", "aiohttp.access", "numba")
+# Chatty at info about every fetch session, metadata refresh and started service; their warnings matter.
+_CHATTY = ("aiokafka", "kafka", "asyncio", "aiohttp.access", "numba", "faust", "mode")
 
 
 class Log:

@@ -127,14 +127,13 @@ def json_or_text(data: bytes) -> Any:
 
 
 def text_or_hex(data: bytes | None) -> str | None:
-    """``data`` as text where it is printable UTF-8, else its hex digits after ``0x``."""
+    """``data`` as text where it is UTF-8 (not escaped: who prints it does that), else its hex digits after ``0x``."""
     if data is None:
         return None
     try:
-        text = data.decode()
+        return data.decode()
     except UnicodeDecodeError:
         return "0x" + data.hex()
-    return text if text.isprintable() else "0x" + data.hex()
 
 
 def _refuse(name: str) -> Any:

@@ -15,7 +15,7 @@ _FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "E
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The command line of one worker; its folder for Faust's state lies in the state folder, apart for each web port."""
+    """The command line of one worker; the folder that Faust wants lies in the state folder."""
     return [
         sys.executable,
         "-m",
@@ -40,8 +40,8 @@ def worker_environ(settings: Settings) -> dict[str, str]:
 
 
 def data_dir(settings: Settings) -> Path:
-    """Folder where Faust keeps what it keeps for one worker (nothing that recovery needs: tables live in Kafka)."""
-    return settings.state_dir.resolve() / f"worker-{settings.web_port}"
+    """Folder that Faust wants; nothing is kept there (tables live in Kafka), so workers of one machine may share it."""
+    return settings.state_dir.resolve() / "faust"
 
 
 @click.command()

@@ -101,7 +101,7 @@ def test_worker_becomes_faust_with_our_settings(run: Run, monkeypatch: pytest.Mo
     result = run("worker", *options, KLAIS_PARTITIONS="8")
     assert result.exit_code == 0, result.output
     ((program, command, environ),) = calls
-    data = tmp_path / "state" / "worker-6099"
+    data = tmp_path / "state" / "faust"
     assert program == sys.executable and data.is_dir()
     head = [sys.executable, "-m", "faust", "-A", "agents.app", "--datadir", str(data), "-l", "WARN", "worker"]
     assert command == [*head, "--web-port", "6099", "--web-bind", "::1"]

@@ -72,9 +72,9 @@ def test_levels_and_libraries(written: Written) -> None:
     log.setup(Settings(log_level="info"), "edge")
     log.get("klais.x").debug("hidden")
     logging.getLogger("aiokafka.consumer").info("chatter %s", 1)
-    logging.getLogger("mode").info("from a %s\nlibrary", "stdlib")
+    logging.getLogger("else").info("from a %s\nlibrary", "stdlib")
     (line,) = written().splitlines()
-    assert line.endswith("INFO edge mode from a stdlib\\nlibrary")
+    assert line.endswith("INFO edge else from a stdlib\\nlibrary")
     assert not log.get("klais.x").enabled(logging.DEBUG)
 
 
