@@ -7,6 +7,7 @@ import uuid
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
+from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
@@ -66,6 +67,27 @@ async def test_each_fence_gives_a_newer_epoch_and_a_marker_in_each_partition(set
     assert second.producer_id == first.producer_id and second.epoch > first.epoch
     assert all(later[1] > earlier[1] for later, earlier in zip(after, before, strict=True))
     assert await reader.offsets(topic, 1) == (0, 0)
+
+
+async def test_a_fence_waits_until_the_coordinator_is_done_with_its_markers(settings, topic, monkeypatch):
+    """EndTxn is answered before the markers are written; only that a next transaction may begin proves them."""
+    asked, send = [], AIOKafkaClient.send
+
+    async def listen(self, node_id, request, **kwargs):
+        answer = await send(self, node_id, request, **kwargs)
+        kind = type(request).__name__
+        if kind == "AddPartitionsToTxnRequest":
+            asked.append((kind, {code for _, partitions in answer.errors for _, code in partitions}))
+        elif kind == "EndTxnRequest":
+            asked.append((kind, {answer.error_code}))
+        return answer
+
+    monkeypatch.setattr(AIOKafkaClient, "send", listen)
+    await fence(settings, topic, [(topic, 0), (topic, 1), (topic + "-b", 0)])
+    done = [kind for kind, codes in asked if codes == {0}]
+    assert done == ["AddPartitionsToTxnRequest", "EndTxnRequest"] * 2
+    busy = kafka_errors.ConcurrentTransactions.errno
+    assert all(codes <= {0, busy} for _, codes in asked)
 
 
 async def test_a_zombie_is_refused_before_its_successor_has_written_anything(settings, topic, producer, reader):
