@@ -20,6 +20,8 @@ from agents.checkpoints import DevicesTable
 from agents.lane import Shared
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
+from agents.service import Service, web_host
+from agents.signals import worker_class
 from klais import fault
 from klais.config import load
 from klais.control.follower import ControlFollower
@@ -28,6 +30,7 @@ from klais.kafka.fenced import make_producer
 from klais.kafka.topics import MAX_RECORD_BYTES, Topics
 from klais.log import dict_config, get, setup
 
+CONTROL_WAIT_S = 5.0
 settings = load()
 setup(settings, "worker")
 log = get("agents.app")
@@ -65,22 +68,28 @@ app = faust.App(
     table_standby_replicas=0,
     web_bind=settings.web_bind,
     web_port=settings.web_port,
-    canonical_url=f"http://{settings.web_bind}:{settings.web_port}",
+    web_host=web_host(settings.web_bind),
+    canonical_url=f"http://{web_host(settings.web_bind)}:{settings.web_port}",
+    # Faust's own pages would show the table to anyone; ours are in agents.views
+    web_tables_enabled=False,
+    web_router_enabled=False,
+    Worker=worker_class(settings),
     # Faust would put its own handlers in place of those of klais.log, and fields would be lost
     logging_config=dict_config(settings, "worker"),
     worker_redirect_stdouts=False,
 )
-RAW = faust.Schema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 raw_topic = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 devices = app.Table(
     "devices",
-    schema=RAW,
+    key_type=bytes,  # a type of bytes means raw keys and values to a table
+    value_type=bytes,
     partitions=settings.partitions,
     recovery_buffer_size=10_000,
 )
 lanes = Lanes()
 control = ControlFollower(settings)
 limits = LaneLimits(settings, control)
+service = Service(app, settings, worker_id, lanes, limits, control)
 _shared: Shared | None = None
 
 
@@ -88,8 +97,13 @@ async def shared_parts() -> Shared:
     """What all lanes share, made at first use (it needs the event loop and a broker)."""
     global _shared
     if _shared is None:
+        # what is blocked must be known before the first frame is judged; a cluster without that topic must not stop us
+        control.start()
+        await asyncio.to_thread(control.wait_caught_up, CONTROL_WAIT_S)
         producers = [await make_producer(settings) for _ in range(3)]
+        metrics = service.report.metrics
         _shared = Shared(settings, topics, worker_id, limits, DevicesTable(devices), *producers)
+        _shared.on_step, _shared.on_sent = metrics.processing.observe, metrics.kafka.observe
     return _shared
 
 
@@ -111,9 +125,15 @@ async def drop_lanes(_app: Any, revoked: Any, **_kwargs: Any) -> None:
 
 
 @app.task
-async def follow_control() -> None:
-    """Follow ``klais_control`` from the start."""
-    await asyncio.to_thread(control.start)
+async def report() -> None:
+    """Statistics once a second."""
+    await service.run()
+
+
+@app.on_before_shutdown.connect
+async def stop_cleanly(_app: Any, **_kwargs: Any) -> None:
+    """A last checkpoint, then nothing is left open; intake has stopped already."""
+    await service.stop()
 
 
 import agents.ingest  # noqa: E402, F401  (declares the agent on the app above)
