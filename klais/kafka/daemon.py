@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -109,6 +110,8 @@ def start(settings: Settings, say: Progress) -> Status:
                 start_new_session=True,
                 env={**os.environ, **environ_of(settings), "KLAIS_STATE_DIR": str(files.root.parent)},
             )
+            # Somebody has to take its exit code while we live; when we are gone, init does.
+            threading.Thread(target=process.wait, daemon=True).start()
     teller = _Teller(files.supervisor_log, say)
     deadline = time.monotonic() + START_TIMEOUT_S + 600  # a first start may have to fetch the jars
     while time.monotonic() < deadline:
