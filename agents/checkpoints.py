@@ -60,7 +60,7 @@ class Checkpointer:
         self.journal_offset = it.marker.journal_offset if it.marker else 0
         self.outputs: dict[str, int] = dict(it.floors)
         self.done_at = time.monotonic()
-        self.seconds = 0.0
+        self.seconds = self.total_s = 0.0
         self.count = 0
         self.longest_block_s = 0.0
 
@@ -76,6 +76,7 @@ class Checkpointer:
                     await asyncio.sleep(POLL_S)
                 await self._write(lane, shot)
                 self.seconds = time.monotonic() - began
+                self.total_s += self.seconds
                 self.count += 1
             self.done_at = time.monotonic()
             await self._acknowledge(lane)

@@ -24,6 +24,7 @@ from klais.config import Settings
 from klais.errors import LaneFenced, OffsetGone
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.lane.state import TALLIES
 from klais.lane.step import Step, note_lost, release, take_raw
 from klais.log import get
 
@@ -47,6 +48,7 @@ class Shared:
     output_producer: AIOKafkaProducer
     changelog_producer: AIOKafkaProducer
     on_step: Any = None  # called with each step's seconds, for the latency histogram
+    on_sent: Any = None  # called with the seconds from handing a batch to Kafka to its acknowledgement
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -74,6 +76,7 @@ class Lane:
         self._trouble: asyncio.Queue[Exception] = asyncio.Queue()
         self._pending: deque[tuple[int, int]] = deque()  # (step, bytes) not yet put out
         self.pending_bytes = 0
+        self.began_step, self.began_tally = 0, np.zeros(TALLIES, np.uint64)  # where the newest life went live
         self._reader = PartitionReader(shared.settings)
         self._task: asyncio.Task[None] | None = None
 
@@ -147,7 +150,9 @@ class Lane:
         self.journalled = it.state.step if it.marker is None else it.marker.step
         self.checkpointer = Checkpointer(it)
         async with asyncio.TaskGroup() as group:
-            for part in (self.journal, *outputs):
+            parts: tuple[Journal | Output, ...] = (self.journal, *outputs)
+            for part in parts:
+                part.on_sent = shared.on_sent
                 group.create_task(part.run())
             group.create_task(self._watch())
             async for step in it.replay():
@@ -157,6 +162,7 @@ class Lane:
             fault.at("lane_replayed")
             log.info("lane_live", partition=self.partition, step=it.state.step, next_raw=it.state.next_raw, epoch=it.epoch)
             self.failure, self.fenced = None, False
+            self.began_step, self.began_tally = it.state.step, it.state.tally.copy()
             self.live.set()
             group.create_task(self._tick())
             group.create_task(self._checkpoints())

@@ -29,6 +29,7 @@ class Journal:
         self._wake = asyncio.Event()
         self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES)
         self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
+        self.on_sent: Callable[[float], None] | None = None  # told the seconds until each batch's acknowledgement
 
     def put(self, step: Step) -> None:
         """Queue a decided step."""
@@ -65,7 +66,10 @@ class Journal:
                 break
             count += 1
         fault.at("journal_sent")
+        began = time.perf_counter()
         base = await self._sender.send(writer)
+        if self.on_sent is not None:
+            self.on_sent(time.perf_counter() - began)
         fault.at("journal_acked")
         if base >= 0:
             self._offsets.append((self._steps[count - 1].record.step, base + count))
@@ -84,6 +88,7 @@ class Output:
         self._begin = self._part = 0  # records of the first step that are written; telemetry: part and place in it
         self._wake = asyncio.Event()
         self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES)
+        self.on_sent: Callable[[float], None] | None = None  # told the seconds until each batch's acknowledgement
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
         self.records = 0
 
@@ -119,7 +124,10 @@ class Output:
         if not writer.empty:
             count = writer.count
             fault.at("output_sent")
+            began = time.perf_counter()
             base = await self._sender.send(writer)
+            if self.on_sent is not None:
+                self.on_sent(time.perf_counter() - began)
             fault.at("output_acked")
             self.records += count
             self.offset = base + count if base >= 0 else self.offset

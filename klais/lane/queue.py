@@ -39,3 +39,7 @@ class FrameQueue:
     def ranges(self) -> list[tuple[int, int, npt.NDArray[np.int32]]]:
         """What waits, for a checkpoint: (raw offset, frames of that batch, index of those that wait)."""
         return [(raw_offset, columns.count, index) for raw_offset, columns, index in self._parts]
+
+    def parts(self) -> list[Part]:
+        """What waits, in order, for views: columns of a batch and the index of its frames that wait."""
+        return [(columns, index) for _, columns, index in self._parts]

@@ -1,0 +1,134 @@
+"""Around the lanes of a worker: its views and report, and the clean end."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from faust.types import TP
+
+from agents.lanes import Lanes
+from agents.limits import LaneLimits
+from agents.offsets import EndOffsets
+from agents.report import Report
+from agents.views.pages import Views, install
+from agents.views.peers import Peers
+from klais.config import Settings
+from klais.control.follower import ControlFollower
+from klais.control.stats import ControlProducer
+from klais.kafka.topics import Topics
+from klais.log import get
+
+log = get("agents.service")
+
+DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
+STOP_S = 2.0  # and at most this long for each thing that is closed
+
+
+def web_host(bind: str) -> str:
+    """How others reach a server that listens on ``bind``: itself, or this host's name where it listens everywhere.
+
+    Examples
+    --------
+    >>> web_host("::1")
+    '[::1]'
+    """
+    if bind in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{bind}]" if ":" in bind else bind
+
+
+class Service:
+    """Views and report of one worker; made once by :mod:`agents.app`.
+
+    Parameters
+    ----------
+    app : faust.App
+        The pages are registered on it.
+    settings, worker_id, lanes, limits, control
+        The parts of the worker.
+    """
+
+    def __init__(
+        self, app: Any, settings: Settings, worker_id: str, lanes: Lanes, limits: LaneLimits, control: ControlFollower
+    ) -> None:
+        self._app, self._settings, self._worker_id = app, settings, worker_id
+        self._lanes, self._control = lanes, control
+        self._topics = topics = Topics.of(settings)
+        self._offsets = EndOffsets(settings)
+        self._producer: ControlProducer | None = None
+        self.report = Report(settings, worker_id, lanes, limits, self._offsets)
+        self.report.highwater = self._highwater
+        peers = Peers(app, "devices", topics.devices_changelog)
+        install(
+            app,
+            Views(
+                settings,
+                topics,
+                worker_id,
+                lanes,
+                limits,
+                control,
+                self.report,
+                self._offsets,
+                peers,
+                self.awaited,
+                time.monotonic(),
+            ),
+        )
+
+    def awaited(self) -> list[str]:
+        """What is still to come before this worker is ready (live lanes apart)."""
+        app = self._app
+        if app.should_stop:
+            return ["nothing: the worker stops"]
+        out = []
+        if not app.tables.recovery.completed.is_set():
+            out.append("the devices table to be read")
+        if app.rebalancing:
+            out.append("the rebalance to end")
+        assigned = {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == self._topics.raw}
+        missing = sorted(assigned - set(self._lanes.by_partition))
+        return out + [f"lane {partition} to be started" for partition in missing]
+
+    def _highwater(self, partition: int) -> int:
+        """End offset of a raw partition as the consumer's newest fetch told it; 0 = unknown."""
+        consumer = self._app._consumer
+        if consumer is None or not self._app.started or self._app.should_stop:
+            return 0
+        return consumer.highwater(TP(self._topics.raw, partition)) or 0
+
+    async def run(self) -> None:
+        """Report once a second, for ever."""
+        self._offsets.start()
+        self._producer = ControlProducer(self._settings, f"klais-worker-{self._worker_id}")
+        await self.report.run(self._producer)
+
+    async def stop(self) -> None:
+        """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then everything is closed."""
+        began_s = time.monotonic()
+        drained = False
+        try:
+            drained = await asyncio.wait_for(self._lanes.drain(DRAIN_S), DRAIN_S + 1)
+        except Exception as error:  # what is not checkpointed is in the journal
+            log.warning("not_drained", error=repr(error))
+        shared = self._lanes.shared
+        await _within("lanes", self._lanes.stop())
+        closing = [asyncio.to_thread(self._control.stop)]
+        if self._producer is not None:
+            closing.append(asyncio.to_thread(self._producer.close))
+        if shared is not None:
+            producers = (shared.journal_producer, shared.output_producer, shared.changelog_producer)
+            closing += [producer.stop() for producer in producers]
+        self._offsets.stop()
+        await asyncio.gather(*(_within("clients", part) for part in closing))
+        log.info("worker_stopped", drained=drained, seconds=round(time.monotonic() - began_s, 3))
+
+
+async def _within(what: str, closing: Awaitable[Any]) -> None:
+    """Wait for something to close, not for ever: without a broker a client may never be done."""
+    try:
+        await asyncio.wait_for(closing, STOP_S)
+    except Exception as error:
+        log.warning("not_closed", what=what, error=repr(error))
