@@ -1,0 +1,102 @@
+"""kill -9 of the worker: at random moments, and between any two rules of the lane."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from klais import fault
+from tests.fault.harness import SESSION_S, Feeder, judge, settle, wait_for, worker
+
+ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "20"))
+
+
+def finish(settings, log):
+    """A last, unharmed worker takes what is left; then the judge."""
+    with worker(settings, log) as it:
+        it.wait_ready()
+        settle(settings)
+        assert it.stop() == 0
+    return judge(settings)
+
+
+@pytest.mark.timeout(60 + 20 * ROUNDS)
+def test_killed_at_random_moments_nothing_is_lost_or_doubled(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=2)
+    topics_of(settings)
+    rng = np.random.default_rng(7)
+    log = tmp_path / "worker.log"
+    rates = [1_000_000, 3000, 200_000, 8000]  # changed between the runs; the low one makes the queue fill
+    with Feeder(settings) as feeder:
+        for turn in range(ROUNDS):
+            rate = rates[turn % len(rates)]
+            with worker(settings, log, dam_max_rate=rate, dam_burst_size=max(rate / 10, 1)) as it:
+                it.wait_ready()
+                time.sleep(rng.uniform(0.05, 1.0))
+                it.kill()
+    audits = finish(settings, log)
+    received = sum(sum(audit.verdicts.values()) for audit in audits)
+    assert received == feeder.frames
+    assert sum(audit.verdicts.get("queued", 0) for audit in audits) > 0
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_every_fault_point(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=2)
+    topics_of(settings)
+    log = tmp_path / "worker.log"
+    rates = [1_000_000, 1000]
+    with Feeder(settings, frames_per_s=3000) as feeder:
+        for turn, point in enumerate(fault.POINTS):
+            count = 1 if point.startswith("lane_f") or point.startswith("lane_r") else 4
+            rate = 1000 if point == "release_decided" else rates[turn % 2]
+            with worker(settings, log, fault_point=f"{point}:{count}", dam_max_rate=rate, dam_burst_size=100) as it:
+                wait_for(lambda it=it: it.process.poll() is not None, 45, f"killed at {point}; log:\n{it.tail()}")
+                assert it.process.returncode == -signal.SIGKILL, f"{point}: {it.tail()}"
+    audits = finish(settings, log)
+    assert sum(sum(audit.verdicts.values()) for audit in audits) == feeder.frames
+
+
+@pytest.mark.timeout(180)
+def test_stopped_for_longer_than_the_session_and_continued_the_zombie_does_no_harm(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=2)
+    topics_of(settings)
+    with Feeder(settings), worker(settings, tmp_path / "a.log") as a:
+        a.wait_ready()
+        time.sleep(1)
+        a.process.send_signal(signal.SIGSTOP)
+        with worker(settings, tmp_path / "b.log") as b:
+            time.sleep(SESSION_S + 1)
+            b.wait_ready()
+            time.sleep(1)
+            a.process.send_signal(signal.SIGCONT)
+            time.sleep(4)
+            b.kill()
+            wait_for(lambda: a.ready, 30, f"a takes over again:\n{a.tail()}")
+            a.kill()
+    finish(settings, tmp_path / "c.log")
+
+
+@pytest.mark.timeout(180)
+def test_two_workers_join_leave_and_take_over_within_15_s(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=4)
+    topics_of(settings)
+    with Feeder(settings), worker(settings, tmp_path / "a.log") as a:
+        a.wait_ready()
+        with worker(settings, tmp_path / "b.log") as b:
+            b.wait_ready()
+            wait_for(lambda: a.ready and b.ready, 30, "both share the lanes")
+            time.sleep(1)
+            began = time.monotonic()
+            a.kill()
+            wait_for(lambda: "partitions=0,1,2,3" in b.tail(400), 15, f"b takes over all lanes:\n{b.tail()}")
+            wait_for(lambda: b.ready, 15, f"b is ready:\n{b.tail()}")
+            assert time.monotonic() - began < 15
+            with worker(settings, tmp_path / "c.log") as c:
+                c.wait_ready()
+                assert b.stop() == 0
+                wait_for(lambda: c.ready, 30, f"c has all lanes:\n{c.tail()}")
+                c.kill()
+    finish(settings, tmp_path / "d.log")
