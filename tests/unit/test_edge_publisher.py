@@ -1,0 +1,167 @@
+"""The publisher against a producer that fails on purpose: every frame it took or refused is counted once."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from klais.config import Settings
+from klais.edge.batcher import Built
+from klais.edge.counts import Counts
+from klais.edge.publisher import KafkaPublisher
+from klais.wire.constants import Reason
+
+MIB = 1 << 20
+
+
+class Delivered:
+    """A message as a delivery report shows it."""
+
+    def latency(self) -> float:
+        return 0.004
+
+
+class FakeProducer:
+    """Holds what was produced until told how it went."""
+
+    made: list["FakeProducer"] = []
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.held: list[tuple[str, int, bytes, Any]] = []
+        self.full = 0
+        self.raises: Exception | None = None
+        self.polls = 0
+        self.flushes_all = True
+        FakeProducer.made.append(self)
+
+    def produce(self, topic, value, key, partition, on_delivery, headers):  # as confluent-kafka's, by position
+        if self.full:
+            self.full -= 1
+            raise BufferError("queue full")
+        if self.raises:
+            raise self.raises
+        self.held.append((topic, partition, value, on_delivery))
+
+    def report(self, error: KafkaError | None = None) -> None:
+        held, self.held = self.held, []
+        for *_, on_delivery in held:
+            on_delivery(error, Delivered())
+
+    def poll(self, _timeout: float) -> int:
+        self.polls += 1
+        return 0
+
+    def flush(self, _timeout: float) -> int:
+        if self.flushes_all:
+            self.report()
+        return len(self.held)
+
+    def purge(self) -> None:
+        self.report(KafkaError(KafkaError._PURGE_QUEUE))
+        self.flushes_all = True
+
+
+def make(**settings: Any) -> tuple[KafkaPublisher, Counts, FakeProducer]:
+    FakeProducer.made = []
+    counts = Counts()
+    publisher = KafkaPublisher(Settings(**settings), counts, FakeProducer)
+    return publisher, counts, FakeProducer.made[0]
+
+
+def test_a_delivery_moves_frames_from_in_flight_to_published() -> None:
+    publisher, counts, producer = make()
+    assert publisher.offer(Built(b"x" * 100, 2, 7))
+    assert (counts.inflight, counts.inflight_bytes, counts.published) == (7, 100, 0)
+    assert producer.held[0][:3] == ("klais_raw", 2, b"x" * 100)
+    producer.report()
+    assert (counts.inflight, counts.inflight_bytes, counts.published, counts.batches) == (0, 0, 7, 1)
+
+
+def test_the_bound_on_bytes_refuses_what_exceeds_it() -> None:
+    publisher, counts, producer = make(publish_max_inflight_bytes=MIB)
+    taken = [publisher.offer(Built(b"x" * 300_000, 0, 1)) for _ in range(4)]
+    assert taken == [True, True, True, False]
+    assert publisher.letter(b"y" * 200_000, None, [], 0) is False
+    producer.report()
+    assert publisher.offer(Built(b"x" * 300_000, 0, 1))
+    assert counts.inflight_bytes == 300_000
+
+
+def test_a_full_client_queue_is_tried_again_then_refused() -> None:
+    publisher, counts, producer = make()
+    producer.full = 1
+    assert publisher.offer(Built(b"x", 0, 1))
+    assert producer.polls == 1
+    producer.full = 2
+    assert not publisher.offer(Built(b"x", 0, 1))
+    assert counts.inflight == 1
+
+
+def test_a_failed_delivery_is_counted_by_its_frames() -> None:
+    publisher, counts, producer = make()
+    publisher.offer(Built(b"x", 0, 5))
+    producer.report(KafkaError(KafkaError._MSG_TIMED_OUT))
+    assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 5
+    assert (counts.inflight, counts.published, counts.batches_failed) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("where", ["delivery", "error_cb", "produce"])
+def test_a_fatal_error_makes_a_new_producer_and_counts_what_was_in_flight(where: str) -> None:
+    publisher, counts, first = make()
+    fatal = KafkaError(KafkaError._FATAL, "fenced", fatal=True)
+    publisher.offer(Built(b"x", 0, 3))
+    publisher.offer(Built(b"x", 1, 4))
+    if where == "delivery":
+        first.held.pop(0)[3](fatal, Delivered())
+    elif where == "error_cb":
+        first.config["error_cb"](fatal)
+    else:
+        first.raises = KafkaException(fatal)
+        assert not publisher.offer(Built(b"x", 0, 9))
+    publisher.poll()
+    assert len(FakeProducer.made) == 2
+    assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 7
+    assert (counts.inflight, counts.inflight_bytes) == (0, 0)
+    assert publisher.offer(Built(b"x", 0, 2))
+    assert len(FakeProducer.made[1].held) == 1
+
+
+def test_drain_delivers_what_it_can() -> None:
+    publisher, counts, _ = make()
+    publisher.offer(Built(b"x", 0, 3))
+    assert publisher.drain(1.0) == 0
+    assert counts.published == 3
+
+
+def test_drain_counts_what_it_gives_up() -> None:
+    publisher, counts, producer = make()
+    producer.flushes_all = False
+    publisher.offer(Built(b"x", 0, 3))
+    assert publisher.drain(0.0) == 3
+    assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 3
+    assert counts.inflight == counts.inflight_bytes == 0
+
+
+def test_failing_means_waiting_without_an_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("klais.edge.publisher.time.monotonic", lambda: now[0])
+    publisher, _, producer = make(publish_max_inflight_bytes=MIB)
+    now[0] += 3600
+    assert not publisher.failing()  # nothing to deliver is not a failure
+    publisher.offer(Built(b"x", 0, 1))
+    assert not publisher.failing()
+    now[0] += 6
+    assert publisher.failing()
+    producer.report()
+    assert not publisher.failing()
+    publisher.offer(Built(b"x" * (MIB - 1000), 0, 1))
+    assert publisher.failing()  # nearly full
+
+
+def test_the_producer_is_idempotent_and_never_times_a_batch_out() -> None:
+    _, _, producer = make(edge_id=7)
+    config = producer.config
+    assert (config["enable.idempotence"], config["acks"], config["compression.type"]) == (True, "all", "lz4")
+    assert config["message.timeout.ms"] == 0
+    assert config["queue.buffering.max.kbytes"] * 1024 > Settings().publish_max_inflight_bytes
