@@ -48,7 +48,7 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> N
         else:
             return
     held = holder(port, kind)
-    who = f"by {held}" if held else "by a process of another user"
+    who = f"by {held}" if held else "(by a process of another user, or by a connection that is still closing)"
     hint = f": stop it, or choose another port with {setting}" if setting else ""
     raise PortInUse(f"{kind} port {port} on {host} is taken {who}{hint}")
 

@@ -17,6 +17,12 @@ from klais.kafka.topics import Topics
 REQUIRED = {need.strip() for need in os.environ.get("KLAIS_REQUIRE", "").split(",") if need.strip()}
 _numbers = itertools.count(1)
 
+# A developer's own settings must not change what the tests see, nor reach a process that a test starts.
+_OURS = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_CACHE_DIR")
+for _name in [name for name in os.environ if name.startswith("KLAIS_")]:
+    if _name not in _OURS and not _name.startswith("KLAIS_TEST_"):
+        del os.environ[_name]
+
 
 def need_missing(need: str, why: str) -> None:
     """Skip with the reason, or fail where ``KLAIS_REQUIRE`` names the need (in CI a silent skip proves nothing)."""

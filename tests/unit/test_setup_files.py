@@ -1,0 +1,55 @@
+"""Files that name the same thing in several places agree; the compose file is YAML that says what it should."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from klais.cli.main import COMMANDS
+from klais.config import Settings
+from klais.kafka.jars import kafka_version
+from klais.kafka.topics import MAX_RECORD_BYTES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return loaded
+
+
+def test_compose_runs_the_kafka_that_is_tested(compose: dict[str, Any]) -> None:
+    kafka = compose["services"]["kafka"]
+    assert kafka["image"] == f"apache/kafka:{kafka_version()}"
+    assert int(kafka["environment"]["KAFKA_MESSAGE_MAX_BYTES"]) == MAX_RECORD_BYTES
+    assert kafka["environment"]["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_compose_calls_commands_and_settings_that_exist(compose: dict[str, Any]) -> None:
+    ours = {name: service for name, service in compose["services"].items() if name != "kafka"}
+    assert set(ours) == {"topics", "edge", "worker"}
+    for service in ours.values():
+        assert service["command"][0] in COMMANDS
+        unknown = {name for name in service["environment"] if name[6:].lower() not in Settings.model_fields}
+        assert not unknown
+    assert ours["edge"]["environment"]["KLAIS_KAFKA_BOOTSTRAP"] == "kafka:9092"
+
+
+def test_setup_takes_the_pythons_that_the_package_takes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    text = (ROOT / "bin" / "setup").read_text()
+    low, below = (re.search(rf"^{name}=(.+)$", text, re.M) for name in ("MIN_PYTHON", "BELOW_PYTHON"))
+    assert low and below
+    assert project["requires-python"] == f">={low.group(1)},<{below.group(1)}"
+
+
+@pytest.mark.parametrize("name", ["bin/setup", ".ci/run"])
+def test_scripts_are_executable_and_parse(name: str) -> None:
+    path = ROOT / name
+    assert path.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", str(path)], check=True)
