@@ -93,6 +93,11 @@ service = Service(app, settings, worker_id, lanes, limits, control)
 _shared: Shared | None = None
 
 
+async def three_producers() -> list[Any]:
+    """For the journal, the outputs and the changelog: a small journal record never waits behind a large output."""
+    return [await make_producer(settings) for _ in range(3)]
+
+
 async def shared_parts() -> Shared:
     """What all lanes share, made at first use (it needs the event loop and a broker)."""
     global _shared
@@ -100,9 +105,10 @@ async def shared_parts() -> Shared:
         # what is blocked must be known before the first frame is judged; a cluster without that topic must not stop us
         control.start()
         await asyncio.to_thread(control.wait_caught_up, CONTROL_WAIT_S)
-        producers = [await make_producer(settings) for _ in range(3)]
+        producers = await three_producers()
         metrics = service.report.metrics
         _shared = Shared(settings, topics, worker_id, limits, DevicesTable(devices), *producers)
+        _shared.producers_made = three_producers
         _shared.on_step, _shared.on_sent = metrics.processing.observe, metrics.kafka.observe
     return _shared
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 import traceback
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ from agents.outputs import Journal, Output, Records, Telemetry
 from agents.recovery import Recovered, recover
 from klais import fault
 from klais.config import Settings
-from klais.errors import LaneFenced, OffsetGone
+from klais.errors import EpochRenewal, LaneFenced, OffsetGone
+from klais.kafka.fenced import abandon
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.lane.state import TALLIES
@@ -32,7 +33,8 @@ log = get("agents.lane")
 
 TICK_S = 0.005  # how often a lane looks at its queue; a release waits at most this long for its tokens
 RELEASE_MOST = 8192  # frames in one release, so that a step stays short
-RESTART_S = 1.0
+RESTART_S = 1.0  # before a failed lane recovers; doubled with each failure in a row
+RESTART_MOST_S = 30.0
 
 
 @dataclass(slots=True)
@@ -47,15 +49,29 @@ class Shared:
     journal_producer: AIOKafkaProducer
     output_producer: AIOKafkaProducer
     changelog_producer: AIOKafkaProducer
+    healing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    producers_made: Any = None  # makes three new producers when one has died
     on_step: Any = None  # called with each step's seconds, for the latency histogram
     on_sent: Any = None  # called with the seconds from handing a batch to Kafka to its acknowledgement
 
 
+    async def heal(self) -> None:
+        """Replace the producers when one's sender task has died (aiokafka never starts it again)."""
+        async with self.healing:
+            old = (self.journal_producer, self.output_producer, self.changelog_producer)
+            if self.producers_made is None or not any(producer._sender.sender_task.done() for producer in old):
+                return
+            self.journal_producer, self.output_producer, self.changelog_producer = await self.producers_made()
+        for producer in old:
+            await abandon(producer)
+
+
 def first_cause(error: BaseException) -> BaseException:
-    """The first error inside nested exception groups."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    """What ended a task group: a fence before anything that it brought about, else the first error."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    causes = [first_cause(inner) for inner in error.exceptions]
+    return next((cause for cause in causes if isinstance(cause, LaneFenced)), causes[0])
 
 
 class Lane:
@@ -119,22 +135,30 @@ class Lane:
 
     async def _run(self) -> None:
         """Recover and live, again after each failure; a fenced lane waits for the group's next rebalance."""
+        in_a_row = 0
         while not self.closed:
+            began = time.monotonic()
             try:
                 await self._life()
             except asyncio.CancelledError:
                 raise
             except Exception as error:
                 cause = first_cause(error)
-                self.failure = f"{type(cause).__name__}: {cause}"
-                self.fenced = isinstance(cause, LaneFenced)
-                log.error("lane_ended", partition=self.partition, why=self.failure, fenced=self.fenced)
-                log.debug("lane_ended_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))
             self.live.clear()
             self._forget_pending()
+            if isinstance(cause, EpochRenewal):
+                log.info("lane_renews_epoch", partition=self.partition)
+                continue
+            self.failure = f"{type(cause).__name__}: {cause}"
+            self.fenced = isinstance(cause, LaneFenced)
+            log.error("lane_ended", partition=self.partition, why=self.failure, fenced=self.fenced)
+            log.debug("lane_ended_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))
             self.restarts += 1
+            in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MOST_S else 0
             # A fenced owner has a successor: it comes back only if no rebalance takes the partition away meanwhile.
-            await asyncio.sleep(3 * self.shared.settings.session_timeout_s if self.fenced else RESTART_S)
+            pause_s = min(RESTART_MOST_S, RESTART_S * 2**in_a_row)
+            await asyncio.sleep(3 * self.shared.settings.session_timeout_s if self.fenced else pause_s)
+            await self.shared.heal()
 
     async def _life(self) -> None:
         shared = self.shared
@@ -166,6 +190,7 @@ class Lane:
             self.live.set()
             group.create_task(self._tick())
             group.create_task(self._checkpoints())
+            group.create_task(self._renew())
 
     # -- input
 
@@ -282,6 +307,13 @@ class Lane:
                     fault.at("release_decided")
                     step.bytes = sum(len(index) for _, index in step.passed) * 64
                     self._decided(step)
+
+    async def _renew(self) -> None:
+        """Fence again before brokers forget an idle epoch; the checkpoint makes the new life quick."""
+        assert self.checkpointer is not None
+        await asyncio.sleep(self.shared.settings.lane_refence_s)
+        await self.checkpointer.run_once(self)
+        raise EpochRenewal(f"lane {self.partition}")
 
     async def _checkpoints(self) -> None:
         assert self.checkpointer is not None

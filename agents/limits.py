@@ -2,9 +2,8 @@
 
 import time
 
-from klais.control.follower import ControlFollower
-
 from klais.config import Settings
+from klais.control.follower import ControlFollower
 from klais.dam.bucket import refill
 from klais.lane.journal import Limits
 from klais.lane.step import Bounds, Step

@@ -75,6 +75,7 @@ class EndOffsets:
             spec.name: list(range(spec.partitions or settings.partitions)) for spec in Topics.of(settings).specs()
         }
         self._samples: deque[Sample] = deque(maxlen=64)
+        self._failing_since_s: float | None = None
         self._groups: dict[str, Group] = {}
         self._groups_at_s = -1e9
         self._groups_lock = threading.Lock()
@@ -103,6 +104,11 @@ class EndOffsets:
         """Seconds since the newest sample."""
         newest = self.newest()
         return None if newest is None else time.monotonic() - newest.at_s
+
+    def failing_s(self) -> float:
+        """For how long no broker has answered; 0 while one does."""
+        since_s = self._failing_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
 
     def rate(self, topic: str) -> float | None:
         """Records/s written to a topic, over up to 10 s; None before the second sample."""
@@ -140,8 +146,10 @@ class EndOffsets:
 
     def _ask_groups(self) -> dict[str, Group]:
         admin = self._client()
-        listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result().valid
-        names = [entry.group_id for entry in listed][:MOST_GROUPS]
+        listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
+        if listed.errors and not listed.valid:
+            raise listed.errors[0]
+        names = [entry.group_id for entry in listed.valid][:MOST_GROUPS]
         if not names:
             return {}
         described = admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S)
@@ -168,7 +176,9 @@ class EndOffsets:
             began_s, busy_from_s = time.monotonic(), time.thread_time()
             try:
                 self._samples.append(Sample(time.monotonic(), self._ask_ends()))
+                self._failing_since_s = None
             except KafkaException as error:
+                self._failing_since_s = self._failing_since_s or began_s
                 if logs.every(60, "agents.offsets"):
                     log.warning("end_offsets_unknown", error=str(error))
             took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s
@@ -212,7 +222,7 @@ def topics_body(offsets: EndOffsets, topics: Topics, positions: dict[int, int]) 
         of_topic = {p: offset for (topic, p), offset in sorted(ends.items()) if topic == name}
         out[name] = {
             "end_offsets": {str(p): offset for p, offset in of_topic.items()},
-            "records": sum(of_topic.values()),
+            "end": sum(of_topic.values()),
             "in_per_s": _round(offsets.rate(name)),
             "groups": None if groups is None else {g.name: _group(g, name, of_topic) for g in groups if _has(g, name)},
         }

@@ -58,11 +58,11 @@ class Recovered:
         """Apply the journalled steps after the marker, in order; yields each with its outputs."""
         needed = [record.raw_offset for record in self.journal if record.kind in (Kind.RAW, Kind.CORRUPT)]
         if not needed:
-            for record in self.journal:
-                yield replay(self.state, record, None)
+            for journalled in self.journal:
+                yield replay(self.state, journalled, None)
             return
         steps = iter(self.journal)
-        record = next(steps, None)
+        record: StepRecord | None = next(steps, None)
         topic = self.shared.topics.raw
         async for raw in self.reader.read(topic, self.partition, needed[0], needed[-1] + 1):
             while record is not None and record.kind not in (Kind.RAW, Kind.CORRUPT):
@@ -177,7 +177,8 @@ async def _read_journal(
                 records.append(record)
     except OffsetGone as gone:
         if gone.log_start < start:
-            raise JournalFormatError(f"the journal ends at {gone.log_end}, before the checkpoint's {start}: recreated?") from gone
+            why = f"the journal ends at {gone.log_end}, before the checkpoint's {start}: was it recreated?"
+            raise JournalFormatError(why) from gone
         log.warning("journal_expired", partition=partition, wanted=start, have=gone.log_start)
         return await _read_from(reader, topic, partition, gone.log_start, after)
     return records

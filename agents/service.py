@@ -1,7 +1,9 @@
 """Around the lanes of a worker: its views and report, and the clean end."""
 
 import asyncio
+import os
 import socket
+import threading
 import time
 from collections.abc import Awaitable
 from typing import Any
@@ -24,6 +26,7 @@ log = get("agents.service")
 
 DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
 STOP_S = 2.0  # and at most this long for each thing that is closed
+EXIT_S = 12.0  # then the process ends whatever still hangs: without a broker Faust waits a minute for its consumer
 
 
 def web_host(bind: str) -> str:
@@ -108,6 +111,10 @@ class Service:
     async def stop(self) -> None:
         """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then everything is closed."""
         began_s = time.monotonic()
+        if self._app.in_worker:
+            watchdog = threading.Timer(EXIT_S, self._exit)
+            watchdog.daemon = True
+            watchdog.start()
         drained = False
         try:
             drained = await asyncio.wait_for(self._lanes.drain(DRAIN_S), DRAIN_S + 1)
@@ -124,6 +131,11 @@ class Service:
         self._offsets.stop()
         await asyncio.gather(*(_within("clients", part) for part in closing))
         log.info("worker_stopped", drained=drained, seconds=round(time.monotonic() - began_s, 3))
+
+    def _exit(self) -> None:
+        """End the process: all that was decided is journalled, nothing that still hangs could lose it."""
+        log.warning("worker_exits", why=f"something does not close within {EXIT_S:g} s, as when no broker answers")
+        os._exit(1 if self._app.crash_reason else 0)
 
 
 async def _within(what: str, closing: Awaitable[Any]) -> None:

@@ -6,13 +6,12 @@ SIGTERM and SIGINT stop the worker cleanly (see :mod:`agents.service`), SIGUSR1 
 
 import asyncio
 import signal
-import sys
 from typing import Any
 
 from faust.worker import Worker
 
 from klais.config import Settings
-from klais.errors import KafkaUnavailable, KlaisError, TopicMismatch
+from klais.errors import KlaisError, TopicMismatch
 from klais.kafka.admin import check_topics, ensure_topics, wait_for_broker
 from klais.log import get
 from klais.ports import check_port
@@ -73,12 +72,7 @@ def check_cluster(settings: Settings, stop: Any) -> None:
 
 
 def refuse(error: KlaisError) -> None:
-    """Say why the worker does not start, in plain lines, and end the process: nothing has been joined or opened."""
-    log.error("worker_refuses_to_start", kind=type(error).__name__)
+    """Say why the worker does not start, a line for each problem, and end the process: nothing was joined or opened yet."""
     for line in str(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
-    sys.stderr.flush()
+        log.error("worker_refused", why=line)
     raise SystemExit(EXIT_REFUSED)
-
-
-__all__ = ["KafkaUnavailable", "check_cluster", "refuse", "worker_class"]

@@ -45,6 +45,12 @@ class LaneFenced(KlaisError):
     """Another owner took the lane's producer epoch: this one must stop at once, without flushing."""
 
 
+class EpochRenewal(KlaisError):
+    """Not a fault: the lane's producer epoch is due for renewal, so it checkpoints and starts a new life."""
+
+    retriable = True
+
+
 class LaneFailed(KlaisError):
     """The lane cannot go on (a send failed for good); it must recover from checkpoint and journal."""
 

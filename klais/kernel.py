@@ -14,11 +14,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from klais.paths import cache_root
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _fingerprint() -> str:
@@ -93,7 +91,7 @@ def _compile_lock() -> Iterator[None]:
                 del sys.modules["scipy"]
 
 
-def kernel(signature: Any = None, borrows: bool = False) -> Callable[[F], F]:
+def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile ``function`` for ``signature`` now (or load it from the cache), without the GIL, without fast-math.
 
     Parameters
@@ -105,7 +103,7 @@ def kernel(signature: Any = None, borrows: bool = False) -> Callable[[F], F]:
         reference counts. Without this every call from another kernel costs two atomic operations for each array.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         with _compile_lock():
             if signature is None:
                 return numba.njit(cache=True, nogil=True, inline="never")(function)  # type: ignore[no-any-return]

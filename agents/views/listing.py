@@ -109,8 +109,10 @@ def state_of_row(part: Part, device_id: bytes, limits: DeviceLimits) -> int:
     return int(states_of(part, alone)[0])
 
 
-async def answer(lanes: Any, peers: Peers, limits: DeviceLimits, asked: Request, worker_id: str) -> dict[str, Any]:
-    """The body of a page.
+async def answer(
+    lanes: Any, peers: Peers, limits: DeviceLimits, asked: Request, worker_id: str, **sums: dict[str, int]
+) -> dict[str, Any]:
+    """The body of a page; ``sums`` go into it and are added up over the workers.
 
     The columns are looked through in a thread, so that the lanes go on; the rows are read here, between two steps.
     """
@@ -130,13 +132,14 @@ async def answer(lanes: Any, peers: Peers, limits: DeviceLimits, asked: Request,
         "order": "desc" if ask.descending else "asc",
         "total": found.matching,
         "devices_by_state": found.by_state,
+        **sums,
         "workers": peers.others(),
         "items": items,
     }
-    return await _merge(body, peers, asked) if asked.everywhere else body
+    return await _merge(body, peers, asked, ("devices_by_state", *sums)) if asked.everywhere else body
 
 
-async def _merge(body: dict[str, Any], peers: Peers, asked: Request) -> dict[str, Any]:
+async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple[str, ...]) -> dict[str, Any]:
     params = asked.params | {"page": "1", "size": str(asked.ask.end)}
     answers = await peers.gather(f"{asked.path}?{urlencode(params)}")
     items, missing = list(body["items"]), []
@@ -147,8 +150,8 @@ async def _merge(body: dict[str, Any], peers: Peers, asked: Request) -> dict[str
         items += other["items"]
         body["total"] += other["total"]
         body["partitions"] += other["partitions"]
-        for state, count in other["devices_by_state"].items():
-            body["devices_by_state"][state] = body["devices_by_state"].get(state, 0) + count
+        for name in sums:
+            body[name] = {key: count + other[name].get(key, 0) for key, count in body[name].items()}
     items.sort(key=lambda item: _sortable(item[asked.ask.sort], asked.ask.sort), reverse=asked.ask.descending)
     body["items"] = items[asked.ask.begin : asked.ask.end]
     body["partitions"].sort()

@@ -29,6 +29,8 @@ from klais.lane.queue import FrameQueue
 from klais.wire.constants import ID_SIZE
 from klais.wire.partition import partition_of
 
+QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth telling
+
 
 @dataclass(slots=True)
 class Views:
@@ -71,10 +73,9 @@ async def devices(views: Views, request: web.Request) -> web.StreamResponse:
 async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
     """``/anomalies/``: devices that were ever flagged, the newest flag first."""
     ask = listing.read_anomaly_query(request.query, forwarded=FORWARDED in request.headers)
-    body = await listing.answer(views.lanes, views.peers, views.device_limits(), ask, views.worker_id)
     totals = views.report.totals()
-    body["flags"] = {"written": totals["flags"], "suppressed": totals["flags_suppressed"]}
-    return reply(body)
+    flags = {"written": totals["flags"], "suppressed": totals["flags_suppressed"]}
+    return reply(await listing.answer(views.lanes, views.peers, views.device_limits(), ask, views.worker_id, flags=flags))
 
 
 def _asked_device(request: web.Request) -> bytes:
@@ -181,17 +182,23 @@ def _lanes_body(views: Views) -> dict[str, Any]:
 
 
 async def health(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/health/``: 200 while the process works, 503 when a lane has failed or was fenced."""
+    """``/health/``: 200 while the process works, 503 when a lane has failed or was fenced.
+
+    A broker that does not answer is a problem, but none that restarting this process would mend: 200, and said.
+    """
     lanes = _lanes_body(views)
     failed = {p: lane["failure"] for p, lane in lanes.items() if not lane["live"] and lane["failure"]}
+    problems = [f"lane {p}: {why_}" for p, why_ in failed.items()]
+    failing_s = views.offsets.failing_s()
+    if failing_s > QUIET_S:
+        problems.append(f"Kafka has not answered for {failing_s:.0f} s")
     body = {
-        "status": "degraded" if failed else "ok",
-        "problems": [f"lane {p}: {why_}" for p, why_ in failed.items()],
+        "status": "degraded" if problems else "ok",
+        "problems": problems,
         "worker": views.worker_id,
         "version": __version__,
         "uptime_s": round(time.monotonic() - views.started_s, 3),
         "at": iso(time.time_ns()),
-        "offsets_age_s": views.offsets.age_s(),
         "lanes": lanes,
     }
     return reply(body, 503 if failed else 200)

@@ -99,7 +99,7 @@ def field_slot(rows: Rows, r: int, path: int, guess: int) -> int:
         return -1
     paths[r, count] = path
     rows["field_count"][r] = np.uint8(count + 1)
-    return count
+    return int(count)
 
 
 @kernel(void(FLAGS, int64, int64, int64, int64, float64, float64, float64), borrows=True)

@@ -56,16 +56,16 @@ def judge(
 ) -> int:
     """Verdict of one well-formed frame of row ``r``, whose bucket is refilled; only looks, the caller takes tokens."""
     if outcome == SEEN_BEFORE:
-        return np.int64(_DUPLICATE)
+        return int(_DUPLICATE)
     if blocked:
-        return np.int64(_BLOCKED)
+        return int(_BLOCKED)
     if rows["tokens"][r] < 1.0:
-        return np.int64(_DEVICE_RATE)
+        return int(_DEVICE_RATE)
     if dam[DEPTH] == 0.0 and dam[TOKENS] >= 1.0:
-        return np.int64(_PASSED)
+        return int(_PASSED)
     if dam[DEPTH] < limits[QUEUE_LIMIT]:
-        return np.int64(_QUEUED)
-    return np.int64(_QUEUE_FULL)
+        return int(_QUEUED)
+    return int(_QUEUE_FULL)
 
 
 @kernel(void(ROWS, int64, int64), borrows=True)

@@ -32,7 +32,7 @@ def mix(low: int, high: int, seed: int) -> int:
     h = (h ^ high) * _M1
     h ^= h >> np.uint64(27)
     h *= _M2
-    return h ^ (h >> np.uint64(31))  # type: ignore[no-any-return]
+    return int(h ^ (h >> np.uint64(31)))
 
 
 @kernel(int64(U64, uint64, ROWS, uint64, uint64), borrows=True)
@@ -45,11 +45,11 @@ def find(slots: npt.NDArray[np.uint64], seed: int, rows: Rows, low: int, high: i
     while True:
         slot = slots[at]
         if slot == np.uint64(0):
-            return -1 - np.int64(at)
+            return -1 - int(at)
         if (slot & _HIGH) == (h & _HIGH):
             r = np.int64(slot & _LOW) - 1
             if ids[r, 0] == low and ids[r, 1] == high:
-                return r
+                return int(r)
         at = (at + np.uint64(1)) & mask
 
 

@@ -32,7 +32,7 @@ class Columns:
 
     def device_id(self, i: int) -> bytes:
         """Unpadded device_id of frame ``i`` (empty where unreadable)."""
-        return self.ids[i].tobytes()[: int(self.id_size[i])]
+        return bytes(self.ids[i].tobytes()[: int(self.id_size[i])])
 
     def payload(self, i: int) -> bytes:
         """Payload bytes of frame ``i``."""

@@ -54,7 +54,7 @@ def dead_letter_records(step: Step) -> Iterator[Rendered]:
     """The records of ``klais_dead_letter`` for a step's malformed frames, or for a record that is no frame batch."""
     now_ms = step.record.now_ns // 1_000_000
     if step.corrupt is not None:
-        headers = _headers(Reason.CORRUPT_BATCH, None, now_ms) + (("detail", step.corrupt_why.encode()),)
+        headers = (*_headers(Reason.CORRUPT_BATCH, None, now_ms), ("detail", step.corrupt_why.encode()))
         yield None, step.corrupt, headers, now_ms
     if step.columns is None or step.dead is None:
         return

@@ -220,7 +220,7 @@ def put_modelled(
     at = put_fixed(out, at, model[d, HUMIDITY] - 8.0 * sine + 1.5 * model[d, NOISE_H], 1)
     at = put_bytes(out, at, _KEY_B, 0, 5)
     at = put_fixed(out, at, model[d, BATTERY] + 0.01 * np.float64(bits & np.uint64(3)), 2)
-    return put_bytes(out, at, _KEY_S, 0, 7)
+    return int(put_bytes(out, at, _KEY_S, 0, 7))
 
 
 @kernel(int64(U8, int64, int64, uint8, U64))

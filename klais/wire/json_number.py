@@ -103,7 +103,7 @@ def _read_long(buf: npt.NDArray[np.uint8], p: int, end: int, power: int) -> floa
         elif kept or digit:
             digits = digits * _TEN + np.uint64(digit)
             kept += 1
-    return scale_decimal(digits, power)
+    return float(scale_decimal(digits, power))
 
 
 @kernel((BYTES, int64, int64), borrows=True)

@@ -101,7 +101,7 @@ class Worker:
 
 
 class Feeder:
-    """Puts frame batches on the staging topic, as an edge does, from a thread; with reboots, repeats and rubbish among them."""
+    """Puts frame batches on the staging topic, as an edge does; with reboots, repeats and rubbish among them."""
 
     def __init__(self, settings: Settings, devices: int = 200, frames_per_s: int = 4000, seed: int = 1) -> None:
         self._settings = settings

@@ -79,6 +79,18 @@ def test_stopped_for_longer_than_the_session_and_continued_the_zombie_does_no_ha
     finish(settings, tmp_path / "c.log")
 
 
+@pytest.mark.timeout(120)
+def test_epoch_renewed_under_load(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=2)
+    topics_of(settings)
+    log = tmp_path / "a.log"
+    with Feeder(settings), worker(settings, log, lane_refence_s=1) as it:
+        it.wait_ready()
+        wait_for(lambda: log.read_text().count("lane_renews_epoch") >= 6, 30, f"renewals:\n{it.tail()}")
+        it.kill()
+    finish(settings, log)
+
+
 @pytest.mark.timeout(180)
 def test_two_workers_join_leave_and_take_over_within_15_s(settings_for, topics_of, tmp_path):
     settings = settings_for(partitions=4)

@@ -1,0 +1,99 @@
+"""Kafka comes late, freezes and goes away: the edge says so, drops with a count, and delivers what it took."""
+
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from klais.config import Settings
+from klais.errors import SetupMissing
+from klais.kafka.admin import ensure_topics
+from klais.kafka.embedded import EmbeddedKafka
+from klais.kafka.topics import Topics
+from klais.ports import free_port
+from klais.wire.batch import decode_batch
+from klais.wire.constants import encode_frame
+from tests.conftest import need_missing
+from tests.edge_tools import EdgeProcess, balanced, edge_process, read_all, wait_for
+
+MIB = 1 << 20
+
+
+def start_broker(settings: Settings) -> EmbeddedKafka:
+    broker = EmbeddedKafka(settings, command="pytest")
+    try:
+        broker.start()
+    except SetupMissing as error:
+        need_missing("broker", str(error))
+    return broker
+
+
+def nobody_receives(edge: EdgeProcess) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.2)
+        sock.connect(("127.0.0.1", edge.udp_port))
+        try:
+            sock.send(b"x")
+            sock.recv(1)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            return False
+    return False
+
+
+@pytest.mark.timeout(180)
+def test_kafka_late_then_frozen_then_gone(tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="klais-edge-"))
+    settings = Settings(
+        state_dir=folder, kafka_port=free_port(), partitions=2, kafka_heap_mb=256, publish_max_inflight_bytes=MIB
+    )
+    broker = None
+    frames = [encode_frame(f"dev-{k % 20}", k, b'{"t":%d}' % k + b" " * 400) for k in range(8000)]
+    try:
+        with edge_process(settings, tmp_path / "edge.log") as edge:
+            problems = edge.wait_status(503)["problems"]
+            assert wait_for(lambda: any("no Kafka" in p for p in edge.wait_status(503)["problems"]), 20, str(problems))
+            assert nobody_receives(edge)
+            broker = start_broker(settings)
+            assert wait_for(lambda: "klais topics create" in str(edge.wait_status(503)), 20, "word of the missing topics")
+            ensure_topics(settings)
+            edge.wait_status(200)
+            edge.send(frames[:1000])
+            assert edge.wait_settled(1000)["passed"] == 1000
+
+            process = psutil.Process(broker.pid)
+            process.send_signal(signal.SIGSTOP)
+            edge.send(frames[1000:])
+            wait_for(lambda: edge.counters()["received"] == len(frames), 20, "all received")
+            frozen = edge.counters()
+            assert frozen["dropped"]["backpressure"] > 0 and frozen["inflight_bytes"] <= MIB
+            assert balanced(frozen, frozen["queue_depth"])
+            assert edge.wait_status(503)["status"] == "degraded"
+            process.send_signal(signal.SIGCONT)
+            thawed = edge.wait_settled(len(frames), 60)
+            assert thawed["dropped"]["backpressure"] < 7000
+            assert balanced(thawed) and thawed["passed"] >= 1000 + frozen["inflight"]
+            edge.wait_status(200)
+            raw = [decode_batch(m.value()) for m in read_all(settings.bootstrap, Topics.of(settings).raw, 2)]
+            assert sum(b.count for b in raw) == thawed["passed"]
+            landed = {b.frame(i) for b in raw for i in range(b.count)}
+            assert len(landed) == thawed["passed"] and landed <= set(frames)
+
+            process.send_signal(signal.SIGSTOP)
+            edge.send(frames[:100])
+            wait_for(lambda: edge.counters()["inflight"] == 100, 20, "frames in flight")
+            code, last = edge.stop()
+            process.send_signal(signal.SIGCONT)
+        assert code == 0, edge.tail()
+        assert last["undelivered"] == last["dropped"]["delivery_failed"] == 100
+        assert balanced(last)
+        assert "Traceback" not in edge.tail()
+    finally:
+        if broker is not None:
+            broker.stop()
+        shutil.rmtree(folder, ignore_errors=True)
