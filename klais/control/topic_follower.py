@@ -101,7 +101,7 @@ class TopicFollower:
                 log.warning("record_skipped", topic=self.topic, offset=offset, error=problem, calls=calls)
 
     def _on_error(self, error: Any) -> None:
-        if calls := logs.every(10, f"follower.error.{self.topic}"):
+        if calls := logs.every(30, f"follower.error.{self.topic}"):
             log.warning("kafka_error", topic=self.topic, error=error.str(), calls=calls)
 
 

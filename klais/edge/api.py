@@ -167,7 +167,7 @@ class ApiServer:
     def __init__(self, app: web.Application, bind: str) -> None:
         self._app = app
         self._bind = Bind.parse(bind)
-        self._loop = asyncio.new_event_loop()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
         self._started = threading.Event()
         self._error: OSError | None = None
@@ -191,23 +191,24 @@ class ApiServer:
 
     def stop(self) -> None:
         """Stop listening and end the thread."""
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(5.0)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
+        loop = self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
         try:
-            self._loop.run_until_complete(self._listen())
+            loop.run_until_complete(self._listen())
         except OSError as error:
             self._error = error
         finally:
             self._started.set()
         if self._error is None:
-            self._loop.run_forever()
+            loop.run_forever()
         if self._runner is not None:
-            self._loop.run_until_complete(self._runner.cleanup())
-        self._loop.close()
+            loop.run_until_complete(self._runner.cleanup())
+        loop.close()
 
     async def _listen(self) -> None:
         self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1.0)

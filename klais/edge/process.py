@@ -82,11 +82,10 @@ class Edge:
         TopicMismatch
             A topic has a partition count that this edge must not write to.
         """
-        bind = Bind.parse(self.settings.udp_bind)
-        open_udp_socket(bind, self.settings.udp_share_port).close()
-        self.api.start()
-        log.info("api_listens", bind=self.settings.api_bind, port=self.api.port)
         try:
+            open_udp_socket(Bind.parse(self.settings.udp_bind), self.settings.udp_share_port).close()
+            self.api.start()
+            log.info("api_listens", bind=self.settings.api_bind, port=self.api.port)
             if self._wait_for_kafka():
                 self.control.start()
                 self.system.start()
@@ -105,7 +104,6 @@ class Edge:
         while not self._stop.is_set():
             missing = self._missing(admin)
             if not missing:
-                self.state.waiting_for = ""
                 return True
             self.state.waiting_for = missing
             if logs.every(5, "edge.waiting"):
@@ -133,7 +131,7 @@ class Edge:
         source = UdpSource(s.udp_bind, s.udp_rcvbuf_bytes, s.udp_share_port)
         pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes)
         spine = Spine(source, batcher, publisher, letters, self.counts, pace)
-        self.state.publisher, self.state.spine = publisher, spine
+        self.state.publisher, self.state.spine, self.state.waiting_for = publisher, spine, ""
         if self._stop.is_set():
             spine.stop()
         sys.setswitchinterval(SWITCH_INTERVAL_S)

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from klais.config import Settings
 from klais.control.follower import ControlFollower
 from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
 from klais.edge.openapi import DOCUMENT
+from klais.edge.process import Edge
+from klais.errors import PortInUse
 from klais.kafka.topics import Topics
 from klais.wire.batch import decode_batch
 from klais.wire.constants import encode_frame
@@ -89,35 +92,28 @@ def test_sigterm_under_load_delivers_what_was_received(settings_for: Make, topic
     assert all(b.sources is not None for b in batches)
 
 
-def test_ipv6_and_a_second_edge_on_the_same_port(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
+def test_ipv6(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
     try:
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).bind(("::1", 0))
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error}")
     settings = settings_for(partitions=1)
-    topics_of(settings)
+    topics = topics_of(settings)
     with edge_process(settings, tmp_path / "edge.log", host="::1") as edge:
         edge.wait_status(200)
-        edge.send([encode_frame("six", 1, b"{}")])
-        assert edge.wait_settled(1)["passed"] == 1
-        second = settings.model_copy(update={"edge_id": 2})
-        with edge_process(second, tmp_path / "second.log", host="::1") as other:
-            other.wait_status(200)
-            other.process.kill()
+        edge.send([encode_frame("six", 1, b"{}"), b"junk"])
+        assert edge.wait_settled(2)["passed"] == 1
+        assert edge.stop()[0] == 0
+    assert dict(read_all(settings.bootstrap, topics.dead_letter, 1)[0].headers())["source"].startswith(b"[::1]:")
 
 
-def test_a_taken_port_ends_the_edge_with_the_reason(settings_for: Make, tmp_path: Path) -> None:
-    settings = settings_for()
+def test_a_taken_port_ends_the_edge_with_the_reason(settings_for: Make) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-        with edge_process(settings, tmp_path / "edge.log") as edge:
-            pass  # only its choice of a port is of use: the process is gone here
-        held.bind(("127.0.0.1", edge.udp_port))
-        taken = settings.model_copy(update={"udp_bind": f"127.0.0.1:{edge.udp_port}"})
-        from klais.edge.process import Edge
-        from klais.errors import PortInUse
-
-        with pytest.raises(PortInUse, match=f"udp port {edge.udp_port} .*KLAIS_UDP_BIND"):
-            Edge(taken).run()
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"udp port {port} .*KLAIS_UDP_BIND"):
+            Edge(settings_for(udp_bind=f"127.0.0.1:{port}", api_bind="127.0.0.1:0")).run()
 
 
 def test_topics_with_another_partition_count_are_refused(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
@@ -137,8 +133,6 @@ def test_config_reaches_the_control_topic_and_every_follower(settings_for: Make,
     with edge_process(settings, tmp_path / "edge.log") as edge:
         assert edge.wait_status(200)["rate_limit"] == 10_000
         assert edge.post("/config", {"new_rate": 5})[0] == 401
-        import urllib.request
-
         for rate, before in ((20_000, 10_000), (30_000, 20_000)):
             request = urllib.request.Request(
                 f"http://127.0.0.1:{edge.api_port}/config",
