@@ -91,6 +91,6 @@ async def test_sums_over_rows_count_what_came_since():
 
 def test_conservation_of_the_metrics_snapshot():
     lanes, report = worker()
-    feed(lanes, some(1) + some(1) + [b"x"], NOW, 0)
+    feed(lanes, [*some(1), *some(1), b"x"], NOW, 0)
     snapshot = report.snapshot()
     assert snapshot.received == snapshot.passed + int(np.sum(snapshot.dropped)) + snapshot.queue_depth

@@ -139,7 +139,8 @@ async def test_a_forwarded_listing_is_never_sent_on(views):
 async def test_dam_adds_up_with_queue_drops_duplicates_and_rubbish():
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views = make_views(lanes)
-    some = frames(*((f"dev-{i}", 1) for i in range(40))) + frames(("dev-1", 1)) + [b"\xaa\x55" + b"x" * 20 + b"{"]
+    rubbish = b"\xaa\x55" + b"x" * 20 + b"{"
+    some = [*frames(*((f"dev-{i}", 1) for i in range(40))), *frames(("dev-1", 1)), rubbish]
     feed(lanes, some, NOW, 0, limits(rate=1.0, burst=5.0), bounds(queue_limit=8))
     feed(lanes, some, NOW, 0, limits(rate=1.0, burst=5.0), bounds(queue_limit=8))
     body = await body_of(views, "/dam/")
