@@ -1,0 +1,230 @@
+"""What a benchmark says: figures, their spread over repeats, and the targets they are held to."""
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Sense = Literal["<=", ">="]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a figure is held to; ``goal`` None = only the must."""
+
+    figure: str
+    unit: str
+    sense: Sense
+    must: float
+    goal: float | None = None
+
+    def meets(self, value: float, bound: float) -> bool:
+        """Whether ``value`` is on the right side of ``bound``."""
+        return value <= bound if self.sense == "<=" else value >= bound
+
+    def verdict(self, value: float) -> str:
+        """``goal met``, ``must met`` (the goal is not) or ``MUST MISSED``.
+
+        Examples
+        --------
+        >>> [Target("x", "us", "<=", 1.4, 1.0).verdict(value) for value in (1.0, 1.2, 1.5)]
+        ['goal met', 'must met', 'MUST MISSED']
+        """
+        if not self.meets(value, self.must):
+            return "MUST MISSED"
+        return "must met" if self.goal is not None and not self.meets(value, self.goal) else "goal met"
+
+
+# On a machine of 2 cores with everything on it: 35-byte payloads, 10,000 devices unless said.
+TARGETS: dict[str, tuple[Target, ...]] = {
+    "worker": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.0),),
+    "edge": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.1),),
+    "path": (Target("frames_per_s", "frames/s", ">=", 180_000, 300_000), Target("lost", "frames", "<=", 0)),
+    "latency": (Target("p50_ms", "ms", "<=", 15, 10), Target("p99_ms", "ms", "<=", 40, 20)),
+    "checkpoint": (Target("longest_block_ms", "ms", "<=", 50, 20),),
+    "scale": (Target("ratio", "x", "<=", 2.0, 1.5),),
+    "memory": (
+        Target("worker_rss_mb", "MB", "<=", 1500, 1000),
+        Target("edge_rss_mb", "MB", "<=", 180),
+        Target("edge_rss_without_numba_mb", "MB", "<=", 180, 60),
+    ),
+    "recovery": (Target("seconds", "s", "<=", 30, 15),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Least, median and greatest of the repeats of one figure."""
+
+    least: float
+    median: float
+    greatest: float
+    repeats: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of at least one value.
+
+        Examples
+        --------
+        >>> Spread.of([3.0, 1.0, 2.0])
+        Spread(least=1.0, median=2.0, greatest=3.0, repeats=3)
+        """
+        return cls(min(values), statistics.median(values), max(values), len(values))
+
+    def public(self) -> dict[str, float]:
+        """As one JSON object."""
+        return {
+            "min": rounded(self.least),
+            "median": rounded(self.median),
+            "max": rounded(self.greatest),
+            "repeats": self.repeats,
+        }
+
+
+@dataclass(slots=True)
+class Result:
+    """What one benchmark found. ``figures`` are what it is held to and what goes with it, flat; ``rows`` are details
+    (steps, single repeats) for people; ``notes`` say what a reader must know to judge the figures."""
+
+    name: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    spread: dict[str, Spread] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def repeat(self, figure: str, values: Sequence[float]) -> None:
+        """Set a figure to the median of its repeats and keep the spread."""
+        self.spread[figure] = Spread.of(values)
+        self.figures[figure] = rounded(self.spread[figure].median)
+
+    def held_to(self) -> list[dict[str, Any]]:
+        """One entry for each target: the figure, must and goal, and the verdict (``not measured`` where it is missing)."""
+        out = []
+        for target in TARGETS.get(self.name, ()):
+            value = self.figures.get(target.figure)
+            verdict = "not measured" if value is None else target.verdict(value)
+            held = {"figure": target.figure, "value": value, "unit": target.unit, "sense": target.sense}
+            out.append(held | {"must": target.must, "goal": target.goal, "verdict": verdict})
+        return out
+
+    def public(self) -> dict[str, Any]:
+        """As one JSON object: the figures themselves, and under names of their own what stands around them."""
+        return {
+            "bench": self.name,
+            **self.figures,
+            "spread": {name: spread.public() for name, spread in self.spread.items()},
+            "held_to": self.held_to(),
+            "rows": self.rows,
+            "notes": self.notes,
+            "seconds": round(self.seconds, 1),
+        }
+
+    def text(self) -> str:
+        """For people."""
+        lines = [f"== {self.name} ({self.seconds:.0f} s) =="]
+        lines += ["  " + "  ".join(f"{name}={shown(value)}" for name, value in row.items()) for row in self.rows]
+        for name, value in self.figures.items():
+            spread = self.spread.get(name)
+            tail = f"   min {shown(spread.least)}, max {shown(spread.greatest)} of {spread.repeats}" if spread else ""
+            lines.append(f"  {name:28} {shown(value):>14}{tail}")
+        for held in self.held_to():
+            goal = "" if held["goal"] is None else f", goal {held['sense']} {shown(held['goal'])}"
+            bound = f"must {held['sense']} {shown(held['must'])}{goal} {held['unit']}"
+            lines.append(f"  {held['figure']}: {bound}: {held['verdict']}")
+        return "\n".join(lines + [f"  note: {note}" for note in self.notes])
+
+
+def rounded(value: float) -> float:
+    """Four digits that count, so that a figure does not claim more than it knows.
+
+    Examples
+    --------
+    >>> rounded(0.123456), rounded(812345.6)
+    (0.1235, 812300.0)
+    """
+    return float(f"{value:.4g}")
+
+
+def shown(value: Any) -> str:
+    """A value for people.
+
+    Examples
+    --------
+    >>> shown(812300.0), shown(1.25), shown(0.0004), shown("x")
+    ('812,300', '1.25', '0.0004', 'x')
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile of an ordered sequence (``share`` 0 to 1).
+
+    Examples
+    --------
+    >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5), percentile([1.0, 2.0, 3.0, 4.0], 0.99)
+    (2.0, 4.0)
+    """
+    rank = max(1, -(-len(ordered) * round(share * 10_000) // 10_000))
+    return ordered[int(rank) - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at a process that works off a backlog: when (s), its CPU time so far (s), frames done so far."""
+
+    at_s: float
+    cpu_s: float
+    done: int
+
+
+def steady(samples: Sequence[Sample], total: int, begin: float = 0.15, end: float = 0.95) -> tuple[Sample, Sample]:
+    """The first look with at least ``begin`` of ``total`` done, and the last one with at most ``end`` (or the first beyond).
+
+    Raises
+    ------
+    ValueError
+        The looks are too few for two of them to lie there.
+    """
+    first = next((s for s in samples if s.done >= begin * total), None)
+    inside = [s for s in samples if first is not None and s.at_s > first.at_s and first.done < s.done <= end * total]
+    beyond = [s for s in samples if first is not None and s.at_s > first.at_s and s.done > first.done]
+    if first is None or not beyond:
+        raise ValueError(f"too few looks ({len(samples)}) to measure a steady state of {total} frames: take more frames")
+    return first, inside[-1] if inside else beyond[0]
+
+
+def rates(first: Sample, last: Sample) -> dict[str, float]:
+    """CPU a frame and frames a second between two looks."""
+    frames, elapsed_s = last.done - first.done, last.at_s - first.at_s
+    return {"cpu_us_per_frame": (last.cpu_s - first.cpu_s) / frames * 1e6, "frames_per_s": frames / elapsed_s}
+
+
+def machine() -> dict[str, Any]:
+    """CPU, cores, memory, kernel, load now."""
+    cpu = platform.processor() or platform.machine()
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    memory_kb = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(memory_kb / 1e6, 1),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

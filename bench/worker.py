@@ -1,0 +1,76 @@
+"""The Faust worker alone: a backlog on ``klais_raw``; CPU time of the process for each frame landed in ``iot_telemetry``."""
+
+from typing import Any
+
+from bench.feed import preload
+from bench.harness import DEVICES, Bench, BenchFailed, Ends, count_records, get_json, wait_for, watch
+from bench.report import Result, rates, steady
+from klais.config import Settings
+from klais.kafka.topics import Topics
+
+FRAMES = 2_500_000
+REPEATS = 3
+CHECKPOINT_S = 2.0  # more often than by default, so that each short run pays for checkpoints
+
+
+def measure(bench: Bench, frames: int, devices: int, begin: float = 0.15) -> dict[str, Any]:
+    """One worker on a backlog of ``frames``, from its start until all have landed; every one of them is looked for.
+
+    Parameters
+    ----------
+    begin : float
+        Share of the frames after which the steady state begins (the first batches build rows and fill caches).
+    """
+    with bench.topics(checkpoint_interval_s=CHECKPOINT_S) as settings:
+        batches = preload(settings, frames, devices)
+        ends = Ends(settings, Topics.of(settings).telemetry)
+        base, kafka_s = ends.total(), bench.kafka_cpu_s()
+        with bench.worker(settings, ready=False) as child:
+            samples = watch(child, lambda: ends.total() - base, frames, 90)
+            rss_mb = child.rss_mb()
+            first, last = steady(samples, frames, begin)
+            kafka_us = (bench.kafka_cpu_s() - kafka_s) / frames * 1e6
+            check_nothing_lost(settings, frames)
+    found = rates(first, last)
+    return found | {
+        "kafka_cpu_us_per_frame": kafka_us,
+        "rss_mb": rss_mb,
+        "frames_per_batch": frames / batches,
+        "measured_frames": last.done - first.done,
+        "measured_s": last.at_s - first.at_s,
+    }
+
+
+def check_nothing_lost(settings: Settings, frames: int) -> None:
+    """Each of ``frames`` frames is one record, none was dropped, queued or flagged as malformed.
+
+    Raises
+    ------
+    BenchFailed
+        Otherwise: then the figures are of something else.
+    """
+    dam = get_json(f"http://127.0.0.1:{settings.web_port}/dam/")
+    if dam is None:
+        raise BenchFailed("the worker does not answer on /dam/")
+    counted = dam["total"]["conservation"]
+    if counted["passed"] != frames or counted["dropped"]:
+        raise BenchFailed(f"{frames} frames went in, the dam says {counted} {dam['total']['dropped']}")
+    topic = Topics.of(settings).telemetry
+    wait_for(lambda: count_records(settings, topic) >= frames, 15, f"{frames} records in the log of {topic}", 0.5)
+    if (landed := count_records(settings, topic)) != frames:
+        raise BenchFailed(f"{frames} frames went in, {landed} records are in the log")
+
+
+def run(bench: Bench, frames: int = FRAMES, repeats: int = REPEATS) -> Result:
+    """See the module."""
+    result = Result("worker")
+    runs = []
+    for number in range(repeats):
+        bench.say(f"worker: {frames:,} frames of {DEVICES:,} devices, run {number + 1} of {repeats}")
+        runs.append(measure(bench, frames, DEVICES))
+        result.rows.append({name: round(value, 3) for name, value in runs[-1].items()})
+    for figure in ("cpu_us_per_frame", "frames_per_s", "kafka_cpu_us_per_frame", "rss_mb", "frames_per_batch"):
+        result.repeat(figure, [one[figure] for one in runs])
+    result.notes.append("each frame was found as one record, none dropped; new worker, new topics for each run")
+    result.notes.append(f"a checkpoint every {CHECKPOINT_S:g} s")
+    return result
