@@ -23,6 +23,7 @@ import numpy.typing as npt
 from agents.lane import Lane
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
+from agents.loop_watch import LoopWatch
 from agents.offsets import EndOffsets
 from agents.views.dam import dropped_by_reason, passed, received, tokens_now
 from agents.views.rows import Part, Sums, sum_rows
@@ -223,10 +224,15 @@ class Report:
 
     async def run(self, producer: ControlProducer) -> None:
         """Publish a record each second, for ever; trouble is logged, never raised."""
-        publisher = StatsPublisher(
-            producer, "worker", self._worker_id, lambda: (self.totals(), self.gauges(time.monotonic()))
-        )
-        while True:
+        watch = LoopWatch()
+        watching = asyncio.create_task(watch.run(), name="loop-watch")  # ends with the loop; kept so that nobody collects it
+
+        def now() -> tuple[dict[str, Any], dict[str, Any]]:
+            held_ms = {"event_loop_longest_block_ms": watch.take_ms()}  # since the record before
+            return self.totals(), self.gauges(time.monotonic()) | held_ms
+
+        publisher = StatsPublisher(producer, "worker", self._worker_id, now)
+        while not watching.done():
             await asyncio.sleep(PERIOD_S)
             try:
                 now_s = time.monotonic()
