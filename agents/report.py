@@ -224,24 +224,23 @@ class Report:
 
     async def run(self, producer: ControlProducer) -> None:
         """Publish a record each second, for ever; trouble is logged, never raised."""
-        watch = LoopWatch()
-        watching = asyncio.create_task(watch.run(), name="loop-watch")  # ends with the loop; kept so that nobody collects it
+        with LoopWatch() as watch:
 
-        def now() -> tuple[dict[str, Any], dict[str, Any]]:
-            held_ms = {"event_loop_longest_block_ms": watch.take_ms()}  # since the record before
-            return self.totals(), self.gauges(time.monotonic()) | held_ms
+            def now() -> tuple[dict[str, Any], dict[str, Any]]:
+                held_ms = {"event_loop_longest_block_ms": watch.take_ms()}  # since the record before
+                return self.totals(), self.gauges(time.monotonic()) | held_ms
 
-        publisher = StatsPublisher(producer, "worker", self._worker_id, now)
-        while not watching.done():
-            await asyncio.sleep(PERIOD_S)
-            try:
-                now_s = time.monotonic()
-                await self.refresh_sums(now_s)
-                self.look(now_s)
-                producer.stats(self._worker_id, publisher.record(now_s) | {"rates": self.rates(now_s)})
-            except Exception:
-                if logs.every(60, "agents.report"):
-                    log.exception("stats_failed")
+            publisher = StatsPublisher(producer, "worker", self._worker_id, now)
+            while True:
+                await asyncio.sleep(PERIOD_S)
+                try:
+                    now_s = time.monotonic()
+                    await self.refresh_sums(now_s)
+                    self.look(now_s)
+                    producer.stats(self._worker_id, publisher.record(now_s) | {"rates": self.rates(now_s)})
+                except Exception:
+                    if logs.every(60, "agents.report"):
+                        log.exception("stats_failed")
 
     # -- Prometheus
 
