@@ -1,0 +1,118 @@
+"""How long a checkpoint of 100,000 changed devices holds up the worker's event loop, seen by a timer inside of it.
+
+One lane, so that all of them are in one checkpoint. The worker's statistics record tells each second by how much its 5 ms
+timer was late at worst; seconds in which rows went to the changelog are told apart from the others.
+"""
+
+import threading
+import time
+import uuid
+from typing import Any
+
+import orjson
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+from bench.harness import Bench, BenchFailed, Ends
+from bench.report import Result
+from klais.config import Settings
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics
+
+CHANGED = 100_000
+RATE = 25_000
+INTERVAL_S = 6.0  # 150,000 frames from one checkpoint to the next: each of 100,000 devices in turn
+SECONDS = 28
+SETTLE_S = 2.0  # left out after the lane went live: it then reads, compiles nothing, but makes its first rows
+FRESH = 0.5  # a checkpoint counts when at least this share of the devices is in it
+
+
+def statistics(settings: Settings) -> list[dict[str, Any]]:
+    """All statistics records of the worker so far."""
+    topic = Topics.of(settings).stats
+    consumer = Consumer(
+        confluent_config(settings)
+        | {"group.id": f"bench-{uuid.uuid4().hex}", "enable.auto.commit": False, "enable.partition.eof": True}
+    )
+    records = []
+    try:
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        until_s = time.monotonic() + 20
+        while (message := consumer.poll(1.0)) is None or message.error() is None:
+            if message is not None:
+                records.append(orjson.loads(message.value()))
+            if time.monotonic() > until_s:
+                raise BenchFailed(f"{topic} could not be read")
+    finally:
+        consumer.close()
+    return [record for record in records if record["kind"] == "worker"]
+
+
+class RowsWritten(threading.Thread):
+    """When the changelog grew, and to what end: ``(seconds since the epoch, end offset)`` each 0.1 s."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(daemon=True)
+        self._ends = Ends(settings, Topics.of(settings).devices_changelog)
+        self._over = threading.Event()
+        self.looks: list[tuple[float, int]] = []
+
+    def run(self) -> None:
+        """Look until :meth:`stop`."""
+        while not self._over.wait(0.1):
+            self.looks.append((time.time(), self._ends.total()))
+
+    def stop(self) -> None:
+        """End."""
+        self._over.set()
+        self.join(15)
+
+    def checkpoints(self) -> list[tuple[float, float, int]]:
+        """(begin, end, rows) of each stretch of growth without a pause of more than half a second."""
+        found: list[tuple[float, float, int]] = []
+        for (at_s, end), (next_s, next_end) in zip(self.looks, self.looks[1:], strict=False):
+            if next_end > end:
+                rows = next_end - end
+                if found and at_s - found[-1][1] < 0.5:
+                    found[-1] = (found[-1][0], next_s, found[-1][2] + rows)
+                else:
+                    found.append((at_s, next_s, rows))
+        return found
+
+
+def run(bench: Bench) -> Result:
+    """See the module."""
+    result = Result("checkpoint")
+    overrides = {"partitions": 1, "checkpoint_interval_s": INTERVAL_S}
+    with bench.topics(**overrides) as settings, bench.edge(settings), bench.worker(settings) as child:
+        rows = RowsWritten(settings)
+        rows.start()
+        bench.say(f"checkpoint: {CHANGED:,} devices, {RATE:,} frames a second for {SECONDS} s")
+        options = ("--devices", str(CHANGED), "--rate", str(RATE), "--for", f"{SECONDS}s")
+        with bench.simulate(settings, *options) as sender:
+            time.sleep(SETTLE_S)
+            begin_ms, cpu_s = time.time() * 1e3, child.cpu_s()
+            sender.summary(SECONDS + 30)
+            end_ms, cpu_s = time.time() * 1e3, child.cpu_s() - cpu_s
+        rows.stop()
+        records = [r for r in statistics(settings) if begin_ms + 1000 < r["at_ms"] < end_ms]
+    large = [found for found in rows.checkpoints() if found[2] >= FRESH * CHANGED]
+    if not large or not records:
+        raise BenchFailed(f"no checkpoint of {FRESH * CHANGED:,.0f} rows was seen: {rows.checkpoints()}")
+    # A record tells of the second before it; the rows are copied just before the first of them is written.
+    blocks = [(r["at_ms"] / 1e3, r["gauges"]["event_loop_longest_block_ms"]) for r in records]
+    within = [ms for at_s, ms in blocks if any(a - 0.2 < at_s and at_s - 1.1 < b for a, b, _ in large)]
+    others = [ms for at_s, ms in blocks if not any(a - 0.7 < at_s and at_s - 1.6 < b for a, b, _ in rows.checkpoints())]
+    result.repeat("longest_block_ms", within)
+    result.figures["longest_block_ms"] = max(within)  # never longer: the worst of all, not the median
+    if others:
+        result.repeat("longest_block_without_ms", others)
+        result.figures["longest_block_without_ms"] = max(others)
+    result.figures |= {
+        "rows_per_checkpoint": max(n for _, _, n in large),
+        "checkpoint_s": round(max(b - a for a, b, _ in large), 2),
+        "checkpoints": len(large),
+        "worker_cpu_cores": round(cpu_s / ((end_ms - begin_ms) / 1e3), 3),
+    }
+    result.rows = [{"second": round(at_s - blocks[0][0], 1), "longest_block_ms": ms} for at_s, ms in blocks]
+    result.notes.append("min and max are over seconds; the figure is the worst second, whatever the cause of the delay")
+    return result
