@@ -16,6 +16,7 @@ from typing import Any
 
 import faust
 
+from agents import store  # noqa: F401  (makes lane:// known)
 from agents.checkpoints import DevicesTable
 from agents.lane import Shared
 from agents.lanes import Lanes
@@ -44,7 +45,8 @@ app = faust.App(
     topics.app_id,
     broker=broker,
     broker_credentials=credentials,
-    store="memory://",
+    store="lane://",
+    recovery_consistency_check=False,  # the store says that there is nothing to recover, whatever the log holds
     datadir=str(settings.state_dir / "faust"),
     autodiscover=False,
     # topics are made and checked by `klais topics`, not by Faust
@@ -84,7 +86,6 @@ devices = app.Table(
     key_type=bytes,  # a type of bytes means raw keys and values to a table
     value_type=bytes,
     partitions=settings.partitions,
-    recovery_buffer_size=10_000,
 )
 lanes = Lanes()
 control = ControlFollower(settings)
@@ -118,7 +119,9 @@ async def start_lanes() -> None:
     """The table is read: start the lanes of the partitions that are ours (an error here must not leave them unstarted)."""
     try:
         partitions = {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == topics.raw}
-        await lanes.start(await shared_parts(), partitions)
+        shared = await shared_parts()
+        shared.table.forget(partitions)
+        await lanes.start(shared, partitions)
     except Exception as error:
         log.error("lanes_not_started", error=repr(error))
         await app.crash(error)

@@ -8,6 +8,7 @@ import numpy as np
 
 from klais import fault
 from klais.devices.layout import ROW, Rows
+from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.lane.checkpoint import Snapshot, encode_marker, snapshot
 from klais.lane.journal import MARKER_KEY
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from agents.lane import Lane
     from agents.recovery import Recovered
 
+LOAD_ROWS = 5000  # rows put into the table in one go while reading it back
 SLICE_ROWS = 1000  # rows written in one go, so that the event loop is never held for long
 POLL_S = 0.005
 
@@ -30,6 +32,28 @@ class DevicesTable:
 
     def __init__(self, table: Any) -> None:
         self._table = table
+        self._read_to: dict[int, int] = {}
+
+    async def load(self, reader: PartitionReader, topic: str, partition: int) -> None:
+        """Read what the changelog has beyond what was read before (bulk: 1 million rows take seconds)."""
+        start, end = await reader.offsets(topic, partition)
+        keys: list[bytes] = []
+        values: list[bytes] = []
+        async for record in reader.read(topic, partition, max(start, self._read_to.get(partition, 0)), end):
+            if record.key is not None and record.value is not None:
+                keys.append(record.key)
+                values.append(record.value)
+            if len(keys) >= LOAD_ROWS:
+                self.put(partition, keys, values)
+                keys, values = [], []
+                await asyncio.sleep(0)
+        self.put(partition, keys, values)
+        self._read_to[partition] = end
+
+    def forget(self, partitions: set[int]) -> None:
+        """Partitions that went elsewhere (the store drops their rows) must be read from the start when they come back."""
+        for partition in set(self._read_to) - partitions:
+            del self._read_to[partition]
 
     def put(self, partition: int, keys: list[bytes], values: list[bytes]) -> None:
         """Set what the changelog has acknowledged."""
@@ -43,10 +67,10 @@ class DevicesTable:
         return value
 
     def rows(self, partition: int) -> Rows:
-        """All rows of a partition (ROW [n], a copy)."""
+        """All rows of a partition (ROW [n], a copy, read-only)."""
         data, owner = self._table.data.data, self._table.data._key_partition
         values = [data[key] for key, p in owner.items() if p == partition and key[:1] != b"\0"]
-        return np.frombuffer(bytearray(b"".join(values)), ROW)
+        return np.frombuffer(b"".join(values), ROW)
 
 
 class Checkpointer:

@@ -49,6 +49,7 @@ class Shared:
     journal_producer: AIOKafkaProducer
     output_producer: AIOKafkaProducer
     changelog_producer: AIOKafkaProducer
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     healing: asyncio.Lock = field(default_factory=asyncio.Lock)
     producers_made: Any = None  # makes three new producers when one has died
     on_step: Any = None  # called with each step's seconds, for the latency histogram

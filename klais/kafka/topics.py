@@ -58,7 +58,13 @@ class Topics:
         kept = {"cleanup.policy": "delete", **big}
         week = {"retention.ms": str(7 * DAY_MS)}  # how long to keep results is the operator's choice
         compact = {"cleanup.policy": "compact", **big}
-        fast_compact = {**compact, "segment.ms": "600000", "min.cleanable.dirty.ratio": "0.1", "delete.retention.ms": "600000"}
+        fast_compact = {
+            **compact,
+            "segment.ms": "600000",
+            "segment.bytes": str(128 << 20),  # only closed segments are compacted, and recovery reads what is not
+            "min.cleanable.dirty.ratio": "0.1",
+            "delete.retention.ms": "600000",
+        }
         n = self.partitions
         return [
             TopicSpec(self.raw, n, day),

@@ -42,8 +42,8 @@ def wait_for(condition, timeout_s: float, what: str):
 class Worker:
     """One ``faust worker`` process of its own; overrides are settings' names without ``KLAIS_``."""
 
-    def __init__(self, settings: Settings, log: Path, **overrides: object) -> None:
-        self.port = free_port()
+    def __init__(self, settings: Settings, log: Path, port: int = 0, **overrides: object) -> None:
+        self.port = port or free_port()
         given = {
             "KAFKA_BOOTSTRAP": settings.bootstrap,
             "TOPIC_PREFIX": settings.topic_prefix,
@@ -115,7 +115,7 @@ class Feeder:
         self._boot = int(self._rng.integers(1, 2**31))
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
-        self._producer = Producer({"bootstrap.servers": settings.bootstrap, "enable.idempotence": True, "linger.ms": 0})
+        self._producer = Producer({"bootstrap.servers": settings.bootstrap, "enable.idempotence": True, "linger.ms": 0, "log_level": 0})
         self.frames = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
