@@ -116,7 +116,7 @@ def test_dam_holds_and_metrics_agree(pair):
 
 
 def test_topics_show_ends_and_lag_of_the_group(pair):
-    settings, topics, workers = pair
+    _, topics, workers = pair
 
     def settled():
         raw = ask(workers[0], "/topics/")[1]["topics"][topics.raw]
@@ -132,7 +132,7 @@ def test_topics_show_ends_and_lag_of_the_group(pair):
 
 
 def test_statistics_records_of_both_add_up(pair):
-    settings, _, workers = pair
+    settings, _, _ = pair
     follower = StatsFollower(settings)
     follower.start()
     try:
