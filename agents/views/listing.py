@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from agents.views.device import newest_flag, summary
+import numpy as np
+
+from agents.views.device import newest_flag, summaries
 from agents.views.peers import Peers
-from agents.views.rows import ASCENDING, BLOCKED, SORTS, STATES, Ask, DeviceLimits, Part, find_page, states_of
+from agents.views.rows import ASCENDING, BLOCKED, SORTS, STATES, Ask, DeviceLimits, Found, Part, find_page, states_of
 from agents.views.web import Query, ViewError
+from klais.devices.layout import ROW, Rows
 from klais.lane.state import LaneState
 from klais.wire.constants import ID_SIZE
 
 MOST_ROWS = 500  # of one page
 MOST_MERGED = 1000  # rows that each worker is asked for when pages of all workers are merged
-Describe = Callable[[Any, Part, int, DeviceLimits], dict[str, Any]]
+Describe = Callable[[Rows, Found, DeviceLimits], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,20 +34,16 @@ class Request:
     describe: Describe
 
 
-def _device(row: Any, part: Part, state: int, limits: DeviceLimits) -> dict[str, Any]:
-    return summary(row, part.partition, state, limits)
+def _devices(rows: Rows, found: Found, limits: DeviceLimits) -> list[dict[str, Any]]:
+    return summaries(rows, [part.partition for part, _, _ in found.page], [state for _, _, state in found.page], limits)
 
 
-def _anomaly(row: Any, part: Part, state: int, limits: DeviceLimits) -> dict[str, Any]:
-    return {
-        "device_id": row["id"].tobytes()[: int(row["id_size"])].decode(errors="replace"),
-        "partition": part.partition,
-        "state": STATES[state],
-        "score": round(float(row["score"]), 3),
-        "flags": int(row["flags"]),
-        "flagged_at": (flag := newest_flag(row, part.state.path_names) or {}).get("at"),
-        "flag": flag,
-    }
+def _anomalies(rows: Rows, found: Found, limits: DeviceLimits) -> list[dict[str, Any]]:
+    keys = ("device_id", "partition", "state", "score", "flags", "flagged_at")
+    return [
+        {key: line[key] for key in keys} | {"flag": newest_flag(row, part.state.path_names)}
+        for line, row, (part, _, _) in zip(_devices(rows, found, limits), rows, found.page, strict=True)
+    ]
 
 
 def _paging(query: Query, forwarded: bool) -> tuple[int, int, bool]:
@@ -77,7 +76,7 @@ def read_query(given: Mapping[str, str], partitions: int, forwarded: bool) -> Re
     ask = Ask(sort, order == "desc", begin, begin + size, part_of_id, position)
     params = {"sort": sort, "order": str(order)}
     params |= {name: given[name] for name in ("q", "state") if name in given}
-    return Request("/devices/", params, page, size, everywhere, ask, _device)
+    return Request("/devices/", params, page, size, everywhere, ask, _devices)
 
 
 def read_anomaly_query(given: Mapping[str, str], forwarded: bool) -> Request:
@@ -89,7 +88,7 @@ def read_anomaly_query(given: Mapping[str, str], forwarded: bool) -> Request:
     begin = (page - 1) * size
     ask = Ask("flagged_at", True, begin, begin + size, part_of_id, flagged_ever=True)
     params = {"q": given["q"]} if "q" in given else {}
-    return Request("/anomalies/", params, page, size, everywhere, ask, _anomaly)
+    return Request("/anomalies/", params, page, size, everywhere, ask, _anomalies)
 
 
 def live_states(lanes: Any) -> list[tuple[int, LaneState]]:
@@ -121,7 +120,9 @@ async def answer(
         ask = Ask(ask.sort, ask.descending, 0, ask.end, ask.part_of_id, ask.state, ask.flagged_ever)
     parts = [Part.of(partition, state) for partition, state in live_states(lanes)]
     found = await asyncio.to_thread(find_page, parts, ask, limits)
-    items = [asked.describe(part.state.rows[row], part, state, limits) for part, row, state in found.page]
+    rows = np.empty(len(found.page), ROW)
+    for i, (part, row, _) in enumerate(found.page):
+        rows[i] = part.state.rows[row]
     body = {
         "worker": worker_id,
         "scope": "all" if asked.everywhere else "worker",
@@ -134,7 +135,7 @@ async def answer(
         "devices_by_state": found.by_state,
         **sums,
         "workers": peers.others(),
-        "items": items,
+        "items": asked.describe(rows, found, limits),
     }
     return await _merge(body, peers, asked, ("devices_by_state", *sums)) if asked.everywhere else body
 

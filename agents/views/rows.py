@@ -175,7 +175,8 @@ def select(keys: Column, begin: int, end: int, descending: bool) -> npt.NDArray[
         return np.empty(0, np.int64)
     if keys.ndim == 2:
         keys = ~keys if descending else keys
-        return np.lexsort((keys[:, 1], keys[:, 0]))[begin:end].astype(np.int64)
+        by_second = np.argsort(keys[:, 1], kind="stable")  # twice a stable sort: unlike lexsort it lets the lanes go on
+        return by_second[np.argsort(keys[by_second, 0], kind="stable")[begin:end]].astype(np.int64)
     keys = keys.astype(np.float64 if keys.dtype.kind == "f" else np.int64)
     if descending:
         keys = -keys
