@@ -1,0 +1,174 @@
+"""Where the frames are: totals of every stage since ``klais up`` was ready, and whether they add up. Pure, no I/O.
+
+    sent -> received by the edge -> published to klais_raw -> received by the worker -> passed -> landed in iot_telemetry
+              \\_ dropped (edge)                                 \\_ dropped (lanes)  \\_ waiting in the queue
+
+The worker's counters are the whole history of its lanes, the edge's those of its process: so both are taken against where
+they stood at the start, and the edge's are carried on when it starts again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Frames at each stage; all since the same moment. ``held`` is in the edge's hands: not published and not dropped."""
+
+    sent: int = 0
+    edge_received: int = 0
+    edge_dropped: Mapping[str, int] = field(default_factory=dict)
+    held: int = 0
+    published: int = 0
+    worker_received: int = 0
+    worker_dropped: Mapping[str, int] = field(default_factory=dict)
+    queued: int = 0
+    passed: int = 0
+    landed: int = 0
+    dead_letters: int = 0
+    flags: int = 0
+
+    def minus(self, base: "Totals") -> "Totals":
+        """What came since ``base``; what is held or queued counts as what it grew by."""
+        out: dict[str, Any] = {}
+        for name in self.__slots__:
+            mine, before = getattr(self, name), getattr(base, name)
+            if isinstance(mine, Mapping):
+                grown = {reason: mine.get(reason, 0) - before.get(reason, 0) for reason in {**before, **mine}}
+                out[name] = {reason: frames for reason, frames in grown.items() if frames}
+            else:
+                out[name] = mine - before
+        return Totals(**out)
+
+    def dropped(self) -> dict[str, int]:
+        """By reason, edge and lanes together."""
+        out = dict(self.edge_dropped)
+        for reason, frames in self.worker_dropped.items():
+            out[reason] = out.get(reason, 0) + frames
+        return out
+
+
+@dataclass(slots=True)
+class _Lives:
+    """Counters of a process that may start again at 0: what earlier lives counted is carried on."""
+
+    carried: dict[str, int] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    began: int = 0
+
+    def see(self, counters: Mapping[str, int], leading: str) -> dict[str, int]:
+        if counters.get(leading, 0) < self.newest.get(leading, 0):
+            for name, value in self.newest.items():
+                self.carried[name] = self.carried.get(name, 0) + value
+            self.began += 1
+        self.newest = dict(counters)
+        return {name: self.carried.get(name, 0) + counters.get(name, 0) for name in {**self.carried, **counters}}
+
+
+class Ledger:
+    """Takes in what the processes say of themselves, and keeps the totals.
+
+    Parameters
+    ----------
+    partitions : int
+        The workers' records are taken together only while all lanes live: else a lane on its way between two workers
+        would be missing.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = partitions
+        self._sent, self._edge = _Lives(), _Lives()
+        self._base = self._now = Totals()
+
+    @property
+    def restarted(self) -> bool:
+        """Whether simulator or edge began anew: what they counted last before their end is not known then."""
+        return bool(self._sent.began or self._edge.began)
+
+    def start(self) -> None:
+        """Count from here."""
+        self._base = self._now
+
+    def totals(self) -> Totals:
+        """Since :meth:`start`."""
+        return self._now.minus(self._base)
+
+    def see_sent(self, progress: Record) -> None:
+        """A line of ``klais simulate --json-lines``, or its summary."""
+        sent = self._sent.see({"sent": int(progress.get("frames", progress.get("sent", 0)))}, "sent")
+        self._now = replace(self._now, sent=sent["sent"])
+
+    def see_edge(self, record: Record) -> None:
+        """The edge's record on ``klais_stats``."""
+        counters = record["counters"]
+        dropped = {f"dropped.{reason}": int(frames) for reason, frames in counters.get("dropped", {}).items()}
+        whole = {name: int(counters.get(name, 0)) for name in ("received", "passed", "dead_letters")}
+        sums = self._edge.see(whole | dropped, "received")
+        self._now = replace(
+            self._now,
+            edge_received=sums["received"],
+            published=sums["passed"],
+            edge_dropped={name.removeprefix("dropped."): n for name, n in sums.items() if name.startswith("dropped.")},
+            held=int(record["gauges"].get("queue_depth", 0)),
+        )
+
+    def see_workers(self, records: list[Record]) -> bool:
+        """All workers' records on ``klais_stats``; whether they hold all lanes, and so count."""
+        if sum(record["gauges"].get("lanes_live", 0) for record in records) != self._partitions:
+            return False
+        counters = [record["counters"] for record in records]
+        dropped: dict[str, int] = {}
+        for each in counters:
+            for reason, frames in each.get("dropped", {}).items():
+                dropped[reason] = dropped.get(reason, 0) + int(frames)
+        self._now = replace(
+            self._now,
+            worker_received=_sum(counters, "received"),
+            passed=_sum(counters, "passed"),
+            worker_dropped=dropped,
+            queued=_sum([record["gauges"] for record in records], "queue_depth"),
+            dead_letters=_sum(counters, "dead_letters"),
+            flags=_sum(counters, "flags"),
+        )
+        return True
+
+    def see_landed(self, records: int) -> None:
+        """Records of the clean topic: the sum of its end offsets, or a count of them."""
+        self._now = replace(self._now, landed=records)
+
+
+def _sum(rows: list[Record], name: str) -> int:
+    return int(sum(row.get(name, 0) for row in rows))
+
+
+def differences(totals: Totals, simulated: bool, alone: bool) -> list[str]:
+    """What does not add up, in words; empty when every frame is accounted for.
+
+    Parameters
+    ----------
+    totals : Totals
+        Of a system at rest: nothing is sent any more.
+    simulated : bool
+        A simulator counted what it sent. The edge may have received more than that, from other senders.
+    alone : bool
+        No other edge feeds this system.
+    """
+    t = totals
+    out = []
+    if simulated and t.edge_received < t.sent:
+        out.append(f"{t.sent - t.edge_received:,} frames were sent and never reached the edge")
+    edge = t.published + t.held + sum(t.edge_dropped.values())
+    if t.edge_received != edge:
+        out.append(f"the edge received {t.edge_received:,} frames and accounts for {edge:,}")
+    taken = t.worker_received - t.worker_dropped.get("repeated_batch", 0)
+    if alone and not t.published <= taken <= t.published + t.held:
+        out.append(f"{t.published:,} frames were published and the worker received {taken:,}")
+    lanes = t.passed + t.queued + sum(t.worker_dropped.values())
+    if t.worker_received != lanes:
+        out.append(f"the worker received {t.worker_received:,} frames and accounts for {lanes:,}")
+    if t.passed != t.landed:
+        out.append(f"{t.passed:,} frames passed and {t.landed:,} records landed")
+    return out
