@@ -227,8 +227,7 @@ class Report:
         with LoopWatch() as watch:
 
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
-                held_ms = {"event_loop_longest_block_ms": watch.take_ms()}  # since the record before
-                return self.totals(), self.gauges(time.monotonic()) | held_ms
+                return self.totals(), self.gauges(time.monotonic()) | watch.take()
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now)
             while True:

@@ -53,7 +53,7 @@ def _run(names: list[str]) -> tuple[list[Result], dict[str, str]]:
     failed: dict[str, str] = {}
     with Bench(lambda text: print(f"   {text}", file=sys.stderr, flush=True)) as bench:
         for name in names:
-            began_s = time.monotonic()
+            began_s, (busy_s, ours_s) = time.monotonic(), bench.busy_s()
             try:
                 result = importlib.import_module(f"bench.{name}").run(bench)
             except BenchFailed as error:
@@ -61,6 +61,8 @@ def _run(names: list[str]) -> tuple[list[Result], dict[str, str]]:
                 print(f"== {name} FAILED ==\n{error}", flush=True)
                 continue
             result.seconds = time.monotonic() - began_s
+            busy_end_s, ours_end_s = bench.busy_s()
+            result.others_cores = max(0.0, (busy_end_s - busy_s - (ours_end_s - ours_s)) / result.seconds)
             results.append(result)
             print(result.text(), flush=True)
     return results, failed

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -177,6 +178,14 @@ class Bench:
             return 0.0
         times = psutil.Process(self._broker.pid).cpu_times()
         return float(times.user + times.system)
+
+    def busy_s(self) -> tuple[float, float]:
+        """CPU time of the whole machine so far, and of us: this process, the broker, and children that have ended."""
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        mine, ended = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        ours = mine.ru_utime + mine.ru_stime + ended.ru_utime + ended.ru_stime + self.kafka_cpu_s()
+        return sum(times) - idle - times.guest - times.guest_nice, ours
 
     def settings(self, **overrides: Any) -> Settings:
         """Settings of one measurement: topics of its own, ports that are free, the dam wide open."""

@@ -96,6 +96,7 @@ class Result:
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    others_cores: float = 0.0  # cores that the rest of the machine kept busy meanwhile
 
     def repeat(self, figure: str, values: Sequence[float]) -> None:
         """Set a figure to the median of its repeats and keep the spread."""
@@ -122,11 +123,12 @@ class Result:
             "rows": self.rows,
             "notes": self.notes,
             "seconds": round(self.seconds, 1),
+            "others_cores": round(self.others_cores, 2),
         }
 
     def text(self) -> str:
         """For people."""
-        lines = [f"== {self.name} ({self.seconds:.0f} s) =="]
+        lines = [f"== {self.name} ({self.seconds:.0f} s; other processes kept {self.others_cores:.2f} cores busy) =="]
         lines += ["  " + "  ".join(f"{name}={shown(value)}" for name, value in row.items()) for row in self.rows]
         for name, value in self.figures.items():
             spread = self.spread.get(name)
