@@ -115,7 +115,8 @@ class Feeder:
         self._boot = int(self._rng.integers(1, 2**31))
         self._stop = threading.Event()
         self._failed: list[BaseException] = []
-        self._producer = Producer({"bootstrap.servers": settings.bootstrap, "enable.idempotence": True, "linger.ms": 0, "log_level": 0})
+        given = {"enable.idempotence": True, "linger.ms": 0, "log_level": 0}
+        self._producer = Producer({"bootstrap.servers": settings.bootstrap, **given})
         self.frames = 0
         self._thread = threading.Thread(target=self._run, daemon=True)
 
