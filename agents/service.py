@@ -27,6 +27,7 @@ log = get("agents.service")
 DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
 STOP_S = 2.0  # and at most this long for each thing that is closed
 EXIT_S = 12.0  # then the process ends whatever still hangs: without a broker Faust waits a minute for its consumer
+NO_BROKER_DRAIN_S, NO_BROKER_EXIT_S = 0.5, 5.0  # the same while no broker answers: what is decided can go nowhere
 
 
 def web_host(bind: str) -> str:
@@ -111,13 +112,15 @@ class Service:
     async def stop(self) -> None:
         """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then everything is closed."""
         began_s = time.monotonic()
+        answers = not self._offsets.failing_s()
+        drain_s = DRAIN_S if answers else NO_BROKER_DRAIN_S
         if self._app.in_worker:
-            watchdog = threading.Timer(EXIT_S, self._exit)
+            watchdog = threading.Timer(EXIT_S if answers else NO_BROKER_EXIT_S, self._exit)
             watchdog.daemon = True
             watchdog.start()
         drained = False
         try:
-            drained = await asyncio.wait_for(self._lanes.drain(DRAIN_S), DRAIN_S + 1)
+            drained = await asyncio.wait_for(self._lanes.drain(drain_s), drain_s + 1)
         except Exception as error:  # what is not checkpointed is in the journal
             log.warning("not_drained", error=repr(error))
         shared = self._lanes.shared
@@ -134,7 +137,7 @@ class Service:
 
     def _exit(self) -> None:
         """End the process: all that was decided is journalled, nothing that still hangs could lose it."""
-        log.warning("worker_exits", why=f"something does not close within {EXIT_S:g} s, as when no broker answers")
+        log.warning("worker_exits", why="something does not close in time, as when no broker answers")
         os._exit(1 if self._app.crash_reason else 0)
 
 
