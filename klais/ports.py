@@ -1,7 +1,9 @@
 """Ports: is one free, who holds it, and a free one. The answer to "address already in use" that a person can act on."""
 
+import contextlib
 import errno
 import ipaddress
+import random
 import socket
 from typing import Literal
 
@@ -69,13 +71,21 @@ def holder(port: int, kind: Kind = "tcp") -> str | None:
     return None
 
 
+_SERVER_PORTS = range(10_000, 32_000)
+
+
 def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
-    """A port that is free now. Another process may take it before you do: be ready to ask again."""
+    """A port that is free now. Another process may take it before you do: be ready to ask again.
+
+    It lies below the ports that the system gives to outgoing connections: while a server that is to come back on it is
+    away, no client's own port can take it.
+    """
     family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
-    with socket.socket(family, _TYPES[kind]) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    for port in random.SystemRandom().sample(_SERVER_PORTS, 100):
+        with socket.socket(family, _TYPES[kind]) as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise PortInUse(f"none of 100 ports from {_SERVER_PORTS.start} to {_SERVER_PORTS.stop - 1} on {host} is free")
 
 
 def _title(process: psutil.Process) -> str:
