@@ -130,15 +130,19 @@ class Look:
         Key of our edge on ``klais_stats``.
     partitions : int
         Of the topics.
-    follower, sampler, simulated
-        Where the figures come from; ``simulated`` None = no simulator.
+    follower, sampler
+        Where the figures come from.
+
+    Attributes
+    ----------
+    simulated : Simulated or None
+        Set once a simulator runs.
     """
 
-    def __init__(
-        self, edge: str, partitions: int, follower: StatsFollower, sampler: Sampler, simulated: Simulated | None
-    ) -> None:
+    def __init__(self, edge: str, partitions: int, follower: StatsFollower, sampler: Sampler) -> None:
         self._edge, self._partitions = edge, partitions
-        self._follower, self._sampler, self._simulated = follower, sampler, simulated
+        self._follower, self._sampler = follower, sampler
+        self.simulated: Simulated | None = None
         self.ledger = Ledger(partitions)
         self._began_s = time.monotonic()
         self._sent: dict[str, Any] = {}
@@ -160,7 +164,7 @@ class Look:
     def refresh(self) -> None:
         """Take in what is new."""
         now_s = time.monotonic()
-        for line in self._simulated.read() if self._simulated else ():
+        for line in self.simulated.read() if self.simulated else ():
             self.ledger.see_sent(line)
             self._sent, self._sent_at_s = line, now_s
         edges = self._follower.newest("edge")

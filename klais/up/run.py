@@ -45,8 +45,7 @@ class Up:
         self.system = System(plan, voice.say)
         self.follower = StatsFollower(settings)
         self.sampler = Sampler(settings)
-        simulated = Simulated(self.system.logs / "simulate.log") if plan.simulate else None
-        self.look = Look(f"edge-{settings.edge_id}", settings.partitions, self.follower, self.sampler, simulated)
+        self.look = Look(f"edge-{settings.edge_id}", settings.partitions, self.follower, self.sampler)
         self._asked = 0
         self._starting = True
 
@@ -97,7 +96,7 @@ class Up:
         self.look.start()
         system.start_edge()
         if self.plan.simulate:
-            system.start_simulator()
+            self.look.simulated = Simulated(system.start_simulator())
         self._starting = False
         self.look.start_clock()
         self.voice.ready(self._addresses())

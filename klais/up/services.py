@@ -65,6 +65,7 @@ class Service:
         self._started_s = 0.0
         self._again_s: float | None = None
         self._failures = 0
+        self._stopped = False
         self.restarts = 0
         self._rotate()
 
@@ -96,6 +97,8 @@ class Service:
         ServiceFailed
             It failed too often in a row.
         """
+        if self._stopped:
+            return None
         now_s = self._clock()
         if self._again_s is not None:
             if now_s < self._again_s:
@@ -117,7 +120,7 @@ class Service:
 
     def stop(self, grace_s: float) -> bool:
         """SIGTERM, SIGKILL after ``grace_s``; whether the first was enough. It is not started again."""
-        self._again_s = None
+        self._stopped = True
         return self._child is None or self._child.stop(grace_s)
 
     def last_lines(self) -> str:

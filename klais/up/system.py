@@ -130,14 +130,15 @@ class System:
         self._say("edge: starting")
         self._wait_ready(f"edge at {self.settings.udp_bind}", lambda: edge_ready(self.rest))
 
-    def start_simulator(self) -> None:
-        """The simulated devices."""
+    def start_simulator(self) -> Path:
+        """The simulated devices; gives the log with their progress."""
         plan = self.plan
         traffic = ["--trace", "nasa"] if plan.rate is None else ["--rate", f"{plan.rate:g}"]
         devices = ["--devices", str(plan.devices), "--to", udp_target(self.settings)]
         command = _klais("simulate", *devices, *traffic, "--quiet", "--json-lines")
         self.simulator = Service("simulate", command, self._environ(self.settings), self.logs / "simulate.log")
         self.simulator.start()
+        return self.simulator.log
 
     def look(self) -> None:
         """See to all children; say what happened.

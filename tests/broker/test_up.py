@@ -1,0 +1,161 @@
+"""`klais up` as a whole: its own Kafka, edge, worker and simulator; what it leaves behind when it ends, or is killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from klais.config import Settings
+from klais.errors import SetupMissing
+from klais.kafka import jars
+from klais.ports import check_port, free_port
+from tests.conftest import need_missing
+
+REPO = Path(__file__).parents[2]
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float, what: Callable[[], str]) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what()}")
+        time.sleep(0.05)
+    return found
+
+
+class Place:
+    """A state folder and free ports for one system."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tcp = {name: free_port() for name in ("KAFKA_PORT", "WEB_PORT", "API")}
+        self.udp = free_port(kind="udp")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_")}
+        if "KLAIS_CACHE_DIR" in os.environ:
+            self.env["KLAIS_CACHE_DIR"] = os.environ["KLAIS_CACHE_DIR"]
+        self.env |= {
+            "KLAIS_STATE_DIR": str(folder / "state"),
+            "KLAIS_KAFKA_PORT": str(self.tcp["KAFKA_PORT"]),
+            "KLAIS_WEB_PORT": str(self.tcp["WEB_PORT"]),
+            "KLAIS_API_BIND": f"127.0.0.1:{self.tcp['API']}",
+            "KLAIS_UDP_BIND": f"127.0.0.1:{self.udp}",
+        }
+        self.out = folder / "up.txt"
+
+    def klais(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "klais", *words]
+        return subprocess.run(command, cwd=REPO, env=self.env, capture_output=True, text=True, timeout=timeout_s)
+
+    def up(self, *words: str) -> subprocess.Popen[bytes]:
+        with self.out.open("wb") as out:
+            return subprocess.Popen(
+                [sys.executable, "-m", "klais", "up", *words], cwd=REPO, env=self.env, stdout=out, stderr=out
+            )
+
+    def text(self) -> str:
+        return self.out.read_text()
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Objects of one kind that `klais up --json` has written."""
+        rows = [json.loads(line) for line in self.text().splitlines() if line.startswith("{") and line.endswith("}")]
+        return [row for row in rows if row["event"] == event]
+
+    def nothing_left(self) -> None:
+        """Every port can be bound again."""
+        for name, port in self.tcp.items():
+            check_port("127.0.0.1", port, setting=name)
+        check_port("127.0.0.1", self.udp, "udp", "UDP")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    try:
+        jars.find_java()
+        jars.fetch(Settings().cache_dir, lambda text: None)
+    except SetupMissing as error:
+        need_missing("broker", str(error))
+    yield Place(tmp_path)
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    return list(psutil.Process(process.pid).children(recursive=True))
+
+
+def gone(children: list[psutil.Process]) -> bool:
+    return not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_ports_that_are_taken_are_all_told_before_anything_is_started(place: Place) -> None:
+    with socket.socket() as web, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        web.bind(("127.0.0.1", place.tcp["WEB_PORT"]))
+        web.listen()
+        udp.bind(("127.0.0.1", place.udp))
+        ran = place.klais("up", "--for", "1s", timeout_s=20)
+    assert ran.returncode == 1, ran.stdout
+    holder = f"(pid {os.getpid()})"
+    for port, setting in ((place.tcp["WEB_PORT"], "KLAIS_WEB_PORT"), (place.udp, "KLAIS_UDP_BIND")):
+        (line,) = [line for line in ran.stderr.splitlines() if f"port {port} " in line]
+        assert setting in line and holder in line
+    assert not (place.folder / "state" / "kafka").exists()
+
+
+def test_a_run_adds_up_and_leaves_nothing_behind(place: Place) -> None:
+    process = place.up("--for", "5s", "--plain", "--rate", "2000", "--devices", "100")
+    try:
+        wait_for(lambda: "\nready\n" in place.text() or process.poll() is not None, 90, place.text)
+        children = family(process)
+        assert process.wait(60) == 0, place.text()
+    finally:
+        process.kill()
+    text = place.text()
+    assert len(children) >= 4, "Kafka, worker, edge, simulator"
+    assert sum("landed" in line and "lag" in line for line in text.splitlines()) >= 3, text
+    assert "they add up: every frame is accounted for" in text
+    rows = dict(line.rsplit(maxsplit=1) for line in text.splitlines() if line.startswith("  ") and line[-1].isdigit())
+    counts = {name.strip(): int(count.replace(",", "")) for name, count in rows.items()}
+    assert counts["sent"] == counts["landed"] == counts["received by the edge"] > 5000
+    assert gone(children), [child.cmdline() for child in children if child.is_running()]
+    place.nothing_left()
+
+
+def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:
+    process = place.up("--no-simulate", "--json", "--partitions", "2")
+    children: list[psutil.Process] = []
+    try:
+        wait_for(lambda: place.lines("ready") or process.poll() is not None, 90, place.text)
+        assert process.poll() is None, place.text()
+        children = family(process)
+        example = [sys.executable, str(REPO / "examples" / "send_frame.py"), "127.0.0.1", str(place.udp)]
+        subprocess.run(example, check=True, capture_output=True, timeout=10)
+
+        def landed() -> list[dict[str, Any]]:
+            figures = place.lines("figures")
+            if not figures or figures[-1]["totals"]["landed"] < 3:
+                return []
+            shown = place.klais("tail", "iot_telemetry", "--device", "sensor-42", "--json")
+            return [json.loads(line)["value"] for line in shown.stdout.splitlines()]
+
+        records = wait_for(landed, 20, place.text)
+        assert [(r["device_id"], r["seq"], r["data"]["temperature"]) for r in records] == [
+            ("sensor-42", 0, 21.5),
+            ("sensor-42", 1, 22.5),
+            ("sensor-42", 2, 23.5),
+        ]
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        wait_for(lambda: gone(children), 30, lambda: str([c.cmdline() for c in children if c.is_running()]))
+        place.nothing_left()
+    finally:
+        process.kill()
+        for child in children:
+            if child.is_running():
+                child.kill()
