@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klais.devices.layout import ROW
-from klais.lane.checkpoint import decode_marker, encode_marker, restore, snapshot
+from klais.lane.checkpoint import begin_snapshot, copy_rows, decode_marker, encode_marker, restore, snapshot
 from klais.lane.columns import read_headers
 from klais.lane.journal import decode_step, encode_step
 from klais.lane.state import LaneState, Tally
@@ -153,6 +153,30 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
     final = {row["id"].tobytes(): row.tobytes() for row in whole.rows[: whole.used]}
     stale = {key for key, row in final.items() if key not in table or table[key].tobytes() != row}
     assert stale <= changed
+
+
+@settings(max_examples=100, deadline=None)
+@given(WILD, WILD, LIMITS, st.integers(0, 6), st.data())
+def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_on(first, second, lim, queue_limit, data):
+    whole, raw, journal, outputs = run([*first, *second], [lim], queue_limit)
+    cut = min(len(journal), len(first))
+    state = LaneState()
+    replay_on(state, raw, journal[:cut])
+    shot = begin_snapshot(state)
+    at = cut
+    while not copy_rows(state, shot, data.draw(st.integers(1, 2))):
+        upto = data.draw(st.integers(at, len(journal)))
+        replay_on(state, raw, journal[at:upto])
+        at = upto
+    marker = decode_marker(encode_marker(shot, 0, {}, 4))
+    recovered = restore(marker, shot.rows)
+    for raw_offset, count, index in marker.ranges:
+        columns = read_headers(decode_batch(raw[raw_offset]))
+        assert columns.count == count
+        recovered.queue.push(raw_offset, columns, index)
+    assert replay_on(recovered, raw, journal) == outputs[cut:]
+    assert rows_of(recovered) == rows_of(whole)
+    assert recovered.tally.tolist() == whole.tally.tolist()
 
 
 @settings(max_examples=100, deadline=None)
