@@ -18,6 +18,7 @@ import faust
 
 from agents import store  # noqa: F401  (makes lane:// known)
 from agents.checkpoints import DevicesTable
+from agents.commits import CommitMender
 from agents.lane import Shared
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
@@ -110,6 +111,7 @@ async def shared_parts() -> Shared:
         metrics = service.report.metrics
         _shared = Shared(settings, topics, worker_id, limits, DevicesTable(devices), *producers)
         _shared.producers_made = three_producers
+        _shared.mend_commit = CommitMender(app, topics.raw)
         _shared.on_step, _shared.on_sent = metrics.processing.observe, metrics.kafka.observe
     return _shared
 

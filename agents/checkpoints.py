@@ -84,6 +84,7 @@ class Checkpointer:
         self.next_raw = it.marker.next_raw if it.marker else 0
         self.journal_offset = it.marker.journal_offset if it.marker else 0
         self.outputs: dict[str, int] = dict(it.floors)
+        self._acknowledged = 0  # input up to here was acknowledged one checkpoint ago
         self.done_at = time.monotonic()
         self.seconds = self.total_s = 0.0
         self.count = 0
@@ -138,6 +139,9 @@ class Checkpointer:
     async def _acknowledge(self, lane: "Lane") -> None:
         """Acknowledge the input up to the marker, strictly in offset order (a hole would be committed over)."""
         unacked = lane.unacked
+        if lane.shared.mend_commit is not None:
+            await lane.shared.mend_commit(lane.partition, self._acknowledged)
+        self._acknowledged = self.next_raw
         count = 0
         while unacked and unacked[0][2] < self.next_raw:
             stream, event, _ = unacked.popleft()

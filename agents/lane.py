@@ -52,6 +52,7 @@ class Shared:
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     healing: asyncio.Lock = field(default_factory=asyncio.Lock)
     producers_made: Any = None  # makes three new producers when one has died
+    mend_commit: Any = None  # called with (partition, offset) that Faust should long have committed
     on_step: Any = None  # called with each step's seconds, for the latency histogram
     on_sent: Any = None  # called with the seconds from handing a batch to Kafka to its acknowledgement
 
@@ -172,7 +173,7 @@ class Lane:
         )
         self.telemetry, self.anomalies, self.dead_letter = outputs
         self.journal = Journal(it.senders.journal, self._journalled)
-        self.journalled = it.state.step if it.marker is None else it.marker.step
+        self.journalled = it.state.step
         self.checkpointer = Checkpointer(it)
         async with asyncio.TaskGroup() as group:
             parts: tuple[Journal | Output, ...] = (self.journal, *outputs)

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais import log as logs
@@ -179,6 +179,7 @@ class EndOffsets:
                 self._failing_since_s = None
             except KafkaException as error:
                 self._failing_since_s = self._failing_since_s or began_s
+                self._admin = None  # after an outage a client may keep an old leader epoch for ever (seen)
                 if logs.every(60, "agents.offsets"):
                     log.warning("end_offsets_unknown", error=str(error))
             took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s
@@ -192,11 +193,13 @@ class EndOffsets:
         failed: KafkaException | None = None
         for where, future in self._client().list_offsets(wanted, request_timeout=TIMEOUT_S).items():
             try:
-                ends[(where.topic, where.partition)] = future.result().offset
+                offset = future.result().offset
+                if offset >= 0:
+                    ends[(where.topic, where.partition)] = offset
             except KafkaException as error:
                 failed = error
-        if not ends and failed is not None:
-            raise failed
+        if not ends:
+            raise failed or KafkaException(KafkaError(KafkaError._NO_OFFSET, "no partition told its end offset"))
         return ends
 
 

@@ -6,15 +6,19 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from klais import fault
 from klais.errors import JournalFormatError, OffsetGone, TopicMismatch
 from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import PartitionReader, last_own_position
 from klais.kafka.record_batch import RecordBatchWriter
+from klais.kafka.topics import Topics
 from klais.lane.checkpoint import Marker, decode_marker, restore
 from klais.lane.columns import read_headers
 from klais.lane.journal import OWNER_KEY, Kind, StepRecord, decode_step, encode_owner, is_owner
-from klais.lane.state import LaneState
+from klais.lane.queue import FrameQueue
+from klais.lane.state import LaneState, Tally
 from klais.lane.step import Step, replay
 from klais.log import get
 from klais.wire.batch import decode_batch
@@ -110,8 +114,14 @@ async def recover(shared: "Shared", partition: int, reader: PartitionReader) -> 
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is {topics.partitions}: "
             "devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
-    await _refill_queue(state, marker, reader, topics.raw, partition)
-    journal = await _read_journal(reader, topics.journal, partition, marker)
+    try:
+        await _refill_queue(state, marker, reader, topics.raw, partition)
+        journal = await _read_journal(reader, topics.journal, partition, marker)
+        await _check_kept(reader, topics.raw, partition, journal)
+        expired = False
+    except OffsetGone as gone:
+        journal, expired = [], True
+        await _give_up_expired(state, marker, reader, topics, partition, gone)
     await _check_raw(reader, topics.raw, partition, max([state.next_raw, *(r.raw_offset + 1 for r in journal)]))
     positions, floors = {}, {}
     for name, topic in outputs.items():
@@ -122,6 +132,9 @@ async def recover(shared: "Shared", partition: int, reader: PartitionReader) -> 
             positions[name] = position
         else:  # nothing of ours there: no need to look below here again
             floors[name] = (await reader.offsets(topic, partition))[1]
+    if expired:  # new steps come after all that was ever put out
+        state.step = max([state.step, *(step for step, _ in positions.values())])
+        positions = {}
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.used, steps=len(journal), seconds=seconds)
     return Recovered(shared, partition, reader, state, marker, senders, positions, floors, journal)
@@ -170,27 +183,50 @@ async def _refill_queue(state: LaneState, marker: Marker | None, reader: Partiti
         raise JournalFormatError(f"{len(waiting)} raw records with queued frames are gone from {topic}/{partition}")
 
 
-async def _read_journal(reader: PartitionReader, topic: str, partition: int, marker: Marker | None) -> list[StepRecord]:
-    """Journalled steps after the marker."""
+async def _read_journal(
+    reader: PartitionReader, topic: str, partition: int, marker: Marker | None
+) -> list[StepRecord]:
+    """Journalled steps after the marker; OffsetGone when retention has removed some of them."""
     after = marker.step if marker else 0
-    start = marker.journal_offset if marker else (await reader.offsets(topic, partition))[0]
+    log_start, log_end = await reader.offsets(topic, partition)
+    start = marker.journal_offset if marker else 0
+    if start > log_end:
+        raise JournalFormatError(f"{topic}/{partition} ends at {log_end}, before the checkpoint's {start}: was it recreated?")
     records: list[StepRecord] = []
-    try:
-        async for raw in reader.read(topic, partition, start):
-            if raw.value is None or is_owner(raw.value):
-                continue
-            record = decode_step(raw.value)
-            if record.step > after:
-                records.append(record)
-    except OffsetGone as gone:
-        if gone.log_start < start:
-            why = f"the journal ends at {gone.log_end}, before the checkpoint's {start}: was it recreated?"
-            raise JournalFormatError(why) from gone
-        log.warning("journal_expired", partition=partition, wanted=start, have=gone.log_start)
-        return await _read_from(reader, topic, partition, gone.log_start, after)
+    async for raw in reader.read(topic, partition, max(start, log_start)):
+        if raw.value is None or is_owner(raw.value):
+            continue
+        record = decode_step(raw.value)
+        if record.step > after:
+            records.append(record)
+    if records and records[0].step != after + 1:
+        raise OffsetGone(f"{topic}/{partition}: step {after + 1} is gone, the oldest is {records[0].step}", log_start, log_end)
     return records
 
 
-async def _read_from(reader: PartitionReader, topic: str, partition: int, start: int, after: int) -> list[StepRecord]:
-    values = [raw.value async for raw in reader.read(topic, partition, start) if raw.value and not is_owner(raw.value)]
-    return [record for record in map(decode_step, values) if record.step > after]
+async def _check_kept(reader: PartitionReader, topic: str, partition: int, journal: list[StepRecord]) -> None:
+    """OffsetGone when a raw record that the journal names has been removed."""
+    needed = [record.raw_offset for record in journal if record.kind in (Kind.RAW, Kind.CORRUPT)]
+    log_start, log_end = await reader.offsets(topic, partition)
+    if needed and needed[0] < log_start:
+        raise OffsetGone(f"{topic}/{partition} starts at {log_start}, the journal needs {needed[0]}", log_start, log_end)
+
+
+async def _give_up_expired(
+    state: LaneState, marker: Marker | None, reader: PartitionReader, topics: Topics, partition: int, gone: OffsetGone
+) -> None:
+    """Retention (24 h) removed what the lane needs to finish its last steps: go on without, counted and alarmed.
+
+    The lane goes on at the first raw record that is left; live input shows what lies between as lost.
+    """
+    waiting = sum(len(index) for _, _, index in marker.ranges) if marker else 0
+    state.queue = FrameQueue()
+    state.tally[Tally.QUEUE_LOST] += np.uint64(waiting)
+    start, end = await reader.offsets(topics.journal, partition)
+    async for raw in reader.read(topics.journal, partition, start, end):
+        if raw.value and not is_owner(raw.value):
+            record = decode_step(raw.value)
+            state.step = max(state.step, record.step)
+            if record.kind != Kind.RELEASE:
+                state.next_raw = max(state.next_raw, record.raw_offset + 1)
+    log.error("records_expired", partition=partition, queued_frames_lost=waiting, next_raw=state.next_raw, why=str(gone))

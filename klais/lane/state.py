@@ -32,9 +32,10 @@ class Tally(IntEnum):
     MISSING_BATCHES = VERDICTS + 9  # numbers that an edge skipped
     RAW_RECORDS = VERDICTS + 10
     RAW_BYTES = VERDICTS + 11
+    QUEUE_LOST = VERDICTS + 12  # frames that waited in the queue when retention removed their raw records
 
 
-TALLIES = VERDICTS + 12
+TALLIES = VERDICTS + 13
 
 
 class LaneState:

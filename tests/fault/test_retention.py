@@ -1,0 +1,55 @@
+"""The worker was away for longer than the topics keep their records: it goes on, counts what is gone, and says so."""
+
+import time
+
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from tests.fault.harness import Feeder, settle, worker
+
+
+def remove(settings, topic: str, leave: int) -> None:
+    """What retention does: all but the last ``leave`` records of each partition go."""
+    from confluent_kafka import Consumer
+
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": "x"})
+    parts = [TopicPartition(topic, p) for p in range(settings.partitions)]
+    ends = [consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in parts]
+    consumer.close()
+    targets = [TopicPartition(topic, p, max(0, end - leave)) for p, end in enumerate(ends)]
+    for done in AdminClient({"bootstrap.servers": settings.bootstrap}).delete_records(targets).values():
+        done.result(30)
+
+
+def test_raw_records_and_journal_removed_while_frames_waited(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=2)
+    topics = topics_of(settings)
+    log = tmp_path / "worker.log"
+    with worker(settings, log, dam_max_rate=100, dam_burst_size=10) as it:
+        it.wait_ready()
+        with Feeder(settings, frames_per_s=2000):
+            time.sleep(2.5)  # frames wait in the queue, and a checkpoint says so
+        it.kill()
+    feeder = Feeder(settings, seed=2)
+    for _ in range(20):
+        feeder.put(200)
+    feeder._producer.flush(10)
+    remove(settings, topics.raw, 5)
+    remove(settings, topics.journal, 1)
+    with worker(settings, log) as it:
+        it.wait_ready()
+        settle(settings)
+        text = log.read_text()
+        assert "records_expired" in text
+        assert "queued_frames_lost=" in text
+        assert "raw_records_lost" in text
+        before = text.count("lane_live")
+        with Feeder(settings, seed=3):
+            time.sleep(1)
+        settle(settings)
+        it.kill()
+    with worker(settings, log) as it:  # and what it then decides is recovered as ever
+        it.wait_ready()
+        assert log.read_text().count("lane_live") == before + 2
+        assert log.read_text().count("records_expired") == 2
+        assert it.stop() == 0
