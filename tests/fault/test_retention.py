@@ -17,7 +17,8 @@ def remove(settings, topic: str, leave: int) -> None:
     ends = [consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in parts]
     consumer.close()
     targets = [TopicPartition(topic, p, max(0, end - leave)) for p, end in enumerate(ends)]
-    for done in AdminClient({"bootstrap.servers": settings.bootstrap}).delete_records(targets).values():
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    for done in admin.delete_records(targets).values():
         done.result(30)
 
 
