@@ -113,7 +113,11 @@ def run(bench: Bench) -> Result:
         "checkpoints": len(large),
         "worker_cpu_cores": round(cpu_s / ((end_ms - begin_ms) / 1e3), 3),
     }
-    result.rows = [{"near_checkpoint": a, **{k: v for k, v in r["gauges"].items() if "block" in k}} for a, r in zip(near, records, strict=True) if a]
+    result.rows = [
+        {name: ms for name, ms in record["gauges"].items() if name.startswith("event_loop")}
+        for record, chosen in zip(records, near, strict=True)
+        if chosen
+    ]
     result.notes.append("min and max are over seconds; the figure is the worst second, whatever the cause of the delay")
     result.notes.append("own = the part that was CPU time of the loop's thread: the rest is waiting for a core")
     result.notes.append("without = in seconds in which no checkpoint was written")

@@ -29,5 +29,4 @@ def run(bench: Bench) -> Result:
     result.repeat("edge_rss_mb", [idle_edge_mb(bench) for _ in range(3)])
     result.figures["edge_rss_without_numba_mb"] = round(idle_edge_mb(bench, PYTHONPATH=str(STAND_IN)), 1)
     result.notes.append("MB of 10^6 bytes; without numba: an idle edge with a stand-in that leaves kernels as plain Python")
-    result.notes.append("the figure without numba has a goal only (60 MB)")
     return result
