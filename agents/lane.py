@@ -87,7 +87,7 @@ class Lane:
         self.fenced = False
         self.failure: str | None = None
         self.restarts = 0
-        self.it: Recovered | None = None
+        self.it: Recovered | None = None  # this life's state; another object in each life
         self.checkpointer: Checkpointer | None = None
         self.unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in offset order
         self._room = asyncio.Event()
@@ -164,6 +164,8 @@ class Lane:
 
     async def _life(self) -> None:
         shared = self.shared
+        again = self.it is not None
+        self._trouble = asyncio.Queue()
         await self._reader.start()
         it = self.it = await recover(shared, self.partition, self._reader)
         outputs: tuple[Output, ...] = (
@@ -186,6 +188,8 @@ class Lane:
                 self._journalled(step)
                 await self._wait_for_room()
             fault.at("lane_replayed")
+            if again:  # Faust does not deliver again what the last life was handed and had not decided
+                await self._catch_up(it, (await self._reader.offsets(shared.topics.raw, self.partition))[1])
             log.info("lane_live", partition=self.partition, step=it.state.step, next_raw=it.state.next_raw, epoch=it.epoch)
             self.failure, self.fenced = None, False
             self.began_step, self.began_tally = it.state.step, it.state.tally.copy()
@@ -199,39 +203,31 @@ class Lane:
     async def take(self, stream: Any, event: Any) -> None:
         """Take one raw record from the agent; returns when there is room for the next."""
         await self.live.wait()
-        if self.closed:
+        if self.closed or self.it is None:
             return
-        try:
-            await self._take(stream, event)
-        except Exception as error:
-            if not self.live.is_set():
-                return  # the lane ended meanwhile; its next life reads the record again
-            self.live.clear()
-            self._trouble.put_nowait(error)
-
-    async def _take(self, stream: Any, event: Any) -> None:
-        offset = event.message.offset
+        it, offset = self.it, event.message.offset
         value: bytes = event.value
         event.value = event.message.value = None  # the event is kept until its checkpoint, its bytes need not be
         self.unacked.append((stream, event, offset))
-        state = self._state
-        if offset < state.next_raw:
-            return
-        if offset > state.next_raw:
-            await self._catch_up(offset)
-        if offset == self._state.next_raw:
-            self._decide(offset, value)
-            await self._wait_for_room()
+        try:
+            if offset > it.state.next_raw:
+                await self._catch_up(it, offset)
+            if offset == it.state.next_raw and self._lives(it):
+                self._decide(it, offset, value)
+                await self._wait_for_room()
+        except Exception as error:
+            if self._lives(it):
+                self.live.clear()
+                self._trouble.put_nowait(error)
 
-    @property
-    def _state(self) -> Any:
-        assert self.it is not None
-        return self.it.state
+    def _lives(self, it: Recovered) -> bool:
+        """Whether this is still the lane's life; what an ended one has not decided, the next one reads again."""
+        return self.it is it and not self.closed
 
-    def _decide(self, offset: int, value: bytes) -> None:
+    def _decide(self, it: Recovered, offset: int, value: bytes) -> None:
         began = time.perf_counter()
         limits, bounds = self.shared.limits.of_lane()
-        step = take_raw(self._state, offset, value, limits, bounds, time.time_ns())
+        step = take_raw(it.state, offset, value, limits, bounds, time.time_ns())
         self._decided(step)
         if self.shared.on_step is not None:
             self.shared.on_step(time.perf_counter() - began)
@@ -246,14 +242,18 @@ class Lane:
         self._pending.append((step.record.step, step.bytes))
         self.pending_bytes += step.bytes
 
-    async def _catch_up(self, offset: int) -> None:
+    async def _catch_up(self, it: Recovered, offset: int) -> None:
         """Read what lies between the lane's next raw offset and ``offset`` with the lane's own reader."""
-        state, topic = self._state, self.shared.topics.raw
+        state, topic = it.state, self.shared.topics.raw
+        if state.next_raw >= offset:
+            return
         log.info("lane_catches_up", partition=self.partition, start=state.next_raw, end=offset)
         try:
             async for record in self._reader.read(topic, self.partition, state.next_raw, offset):
+                if not self._lives(it):
+                    return
                 state.next_raw = record.offset
-                self._decide(record.offset, record.value or b"")
+                self._decide(it, record.offset, record.value or b"")
                 await self._wait_for_room()
         except OffsetGone as gone:
             lost = min(gone.log_start, offset)
@@ -261,7 +261,7 @@ class Lane:
                 log.error("raw_records_lost", partition=self.partition, start=state.next_raw, end=lost, why="retention")
                 limits, _ = self.shared.limits.of_lane()
                 self._decided(note_lost(state, lost, limits, time.time_ns()))
-                await self._catch_up(offset)
+                await self._catch_up(it, offset)
             return
         state.next_raw = offset  # control records of other programs leave holes
 
@@ -299,12 +299,14 @@ class Lane:
 
     async def _tick(self) -> None:
         """Let queued frames out as tokens come."""
+        assert self.it is not None
+        state = self.it.state
         while True:
             await asyncio.sleep(TICK_S)
-            if self._state.queue.depth:
+            if state.queue.depth:
                 await self._wait_for_room()
                 limits, _ = self.shared.limits.of_lane()
-                step = release(self._state, limits, time.time_ns(), RELEASE_MOST)
+                step = release(state, limits, time.time_ns(), RELEASE_MOST)
                 if step is not None:
                     fault.at("release_decided")
                     step.bytes = sum(len(index) for _, index in step.passed) * 64

@@ -68,7 +68,15 @@ class Step:
 def take_raw(
     state: LaneState, raw_offset: int, value: bytes, limits: Limits, bounds: Bounds, now_ns: int
 ) -> Step:
-    """Decide one raw record at ``now_ns`` (ns since the epoch) and apply it to ``state``."""
+    """Decide one raw record at ``now_ns`` (ns since the epoch) and apply it to ``state``.
+
+    Raises
+    ------
+    ValueError
+        ``raw_offset`` is not the one the lane waits for: a record would be skipped, or taken twice.
+    """
+    if raw_offset != state.next_raw:
+        raise ValueError(f"the lane waits for raw offset {state.next_raw}, not {raw_offset}")
     refill_bucket(state, limits, now_ns)
     record = StepRecord(state.step + 1, Kind.RAW, raw_offset, now_ns, limits, 0.0, 0, NO_VERDICTS)
     try:

@@ -1,5 +1,6 @@
 """kill -9 of the worker: at random moments, and between any two rules of the lane."""
 
+import asyncio
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from klais import fault
+from klais.kafka.fenced import fence
 from tests.fault.harness import SESSION_S, Feeder, judge, settle, wait_for, worker
 
 ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "20"))
@@ -89,6 +91,24 @@ def test_epoch_renewed_under_load(settings_for, topics_of, tmp_path):
         wait_for(lambda: log.read_text().count("lane_renews_epoch") >= 6, 30, f"renewals:\n{it.tail()}")
         it.kill()
     finish(settings, log)
+
+
+@pytest.mark.timeout(120)
+def test_fenced_from_outside_a_lane_comes_back_and_needs_no_new_input(settings_for, topics_of, tmp_path):
+    settings = settings_for(partitions=2)
+    topics = topics_of(settings)
+    log = tmp_path / "a.log"
+    outputs = [(topic, 0) for topic in (topics.telemetry, topics.anomalies, topics.dead_letter)]
+    with worker(settings, log, session_timeout_s=1) as it:
+        it.wait_ready()
+        with Feeder(settings) as feeder:
+            time.sleep(1)
+            asyncio.run(fence(settings, f"{topics.app_id}-lane-0", outputs))
+            wait_for(lambda: "fenced=true" in log.read_text(), 10, f"the lane notices:\n{it.tail()}")
+        settle(settings)
+        it.kill()
+    audits = finish(settings, log)
+    assert sum(sum(audit.verdicts.values()) for audit in audits) == feeder.frames
 
 
 @pytest.mark.timeout(180)
