@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def _run(names: list[str]) -> tuple[list[Result], dict[str, str]]:
             began_s, (busy_s, ours_s) = time.monotonic(), bench.busy_s()
             try:
                 result = importlib.import_module(f"bench.{name}").run(bench)
-            except BenchFailed as error:
-                failed[name] = str(error)
-                print(f"== {name} FAILED ==\n{error}", flush=True)
+            except Exception as error:  # the others shall still run
+                failed[name] = str(error) if isinstance(error, BenchFailed) else traceback.format_exc()
+                print(f"== {name} FAILED ==\n{failed[name]}", flush=True)
                 continue
             result.seconds = time.monotonic() - began_s
             busy_end_s, ours_end_s = bench.busy_s()

@@ -215,7 +215,8 @@ class Bench:
 
     def delete(self, topics: list[str]) -> None:
         """Delete topics; one that is not there is no matter."""
-        for future in admin_client(self.settings()).delete_topics(topics, operation_timeout=10).values():
+        admin = admin_client(self.settings())
+        for future in admin.delete_topics(topics, operation_timeout=10).values():
             future.exception(15)
 
     def child(self, name: str, command: Sequence[str], settings: Settings, **env: str) -> Child:
