@@ -30,7 +30,7 @@ from klais.kafka.topics import Topics
 from klais.ports import free_port
 
 REPO = Path(__file__).parents[1]
-LOOK_S = 0.1
+LOOK_S = 0.05
 DEVICES = 10_000
 # Nothing may be dropped where throughput is measured.
 OPEN_DAM = {"dam_max_rate": 100_000_000, "dam_burst_size": 1_000_000_000}
@@ -151,7 +151,7 @@ class Bench:
 
     def __enter__(self) -> "Bench":
         # A plain `kill` of the benchmark must end its children too.
-        signal.signal(signal.SIGTERM, _interrupt)
+        self._on_term = signal.signal(signal.SIGTERM, _interrupt)
         if self._outer.embedded_kafka:
             try:
                 own = Settings(state_dir=self.folder, kafka_port=free_port(), cache_dir=self._outer.cache_dir)
@@ -166,6 +166,7 @@ class Bench:
         if self._broker is not None:
             self._broker.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, self._on_term)
 
     @property
     def bootstrap(self) -> str:
@@ -324,7 +325,7 @@ class Ends:
 
 
 def watch(child: Child, done: Callable[[], int], total: int, timeout_s: float) -> list[Sample]:
-    """Look at a child every 0.1 s until it has done ``total`` frames.
+    """Look at a child every 50 ms until it has done ``total`` frames.
 
     Raises
     ------

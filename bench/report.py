@@ -168,18 +168,6 @@ def shown(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
 
 
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """Nearest-rank percentile of an ordered sequence (``share`` 0 to 1).
-
-    Examples
-    --------
-    >>> percentile([1.0, 2.0, 3.0, 4.0], 0.5), percentile([1.0, 2.0, 3.0, 4.0], 0.99)
-    (2.0, 4.0)
-    """
-    rank = max(1, -(-len(ordered) * round(share * 10_000) // 10_000))
-    return ordered[int(rank) - 1]
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One look at a process that works off a backlog: when (s), its CPU time so far (s), frames done so far."""
