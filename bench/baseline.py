@@ -54,13 +54,13 @@ def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
     _preload(settings, raw, frames)
     ends = Ends(settings, clean)
     folder = str(bench.folder / "plain-agent")
-    command = [sys.executable, "-m", "faust", "--datadir", folder, "-A", "bench.plain_agent", "worker", "-l", "warn"]
+    faust = [sys.executable, "-m", "faust", "--datadir", folder, "-A", "bench.plain_agent"]
     env = {
         "PLAIN_BROKER": f"kafka://{settings.bootstrap.split(',')[0]}",
         "PLAIN_PREFIX": settings.topic_prefix,
         "PLAIN_PARTITIONS": str(settings.partitions),
     }
-    child = bench.child("plain-agent", command, settings, **env)
+    child = bench.child("plain-agent", [*faust, "worker", "-l", "warn", "--without-web"], settings, **env)
     try:
         samples = watch(child, ends.total, frames, 80)
         found = rates(*steady(samples, frames))
