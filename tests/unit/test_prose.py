@@ -2,6 +2,7 @@
 
 import ast
 import re
+import socket
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from klais.cli.main import COMMANDS
 from klais.config import ENV_EXTRA, Settings
 from klais.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
-from klais.wire.constants import Reason
+from klais.wire.constants import Reason, encode_frame
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
@@ -93,6 +94,22 @@ def test_the_metrics_table_has_every_metric() -> None:
 def test_the_operations_page_explains_every_reason() -> None:
     page = (REPO / "docs" / "operations.md").read_text()
     assert [reason.label for reason in Reason if f"`{reason.label}`" not in page] == []
+
+
+def test_the_readmes_device_sends_a_good_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+
+    class Recorder:
+        def __init__(self, *_: object) -> None: ...
+
+        def sendto(self, data: bytes, address: tuple[str, int]) -> None:
+            assert address == ("127.0.0.1", 5000)
+            sent.append(data)
+
+    monkeypatch.setattr(socket, "socket", Recorder)
+    (source,) = re.findall(r"```python\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    exec(source, {})
+    assert sent == [encode_frame("sensor-42", 1, b'{"temperature": 21.5}')]
 
 
 def test_make_targets_that_are_named_exist() -> None:

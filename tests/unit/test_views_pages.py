@@ -236,7 +236,7 @@ async def test_why_of_a_device_above_its_rate():
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views = make_views(lanes, dam_device_rate=0.01, dam_device_burst=3)
     lim = limits(device_rate=0.01, device_burst=3.0)
-    feed(lanes, frames(*(("loud", k) for k in range(10))), NOW, 0, lim)
+    feed(lanes, frames(*(("loud", k) for k in range(10))), time.time_ns(), 0, lim)
     body = await body_of(views, "/devices/{device_id}/why/", "/devices/loud/why/")
     assert body["verdict"] == "device_rate"
     rule = body["rules"][1]
