@@ -127,7 +127,7 @@ class Up:
 
     def _addresses(self) -> Addresses:
         settings, plan = self.plan.settings, self.plan
-        traffic = "at the rate of NASA's launch-day counts" if plan.rate is None else f"{plan.rate:,.0f} frames/s"
+        traffic = "as on NASA's launch day" if plan.rate is None else f"{plan.rate:,.0f} frames/s"
         return Addresses(
             kafka=settings.bootstrap,
             udp=udp_target(settings),

@@ -59,7 +59,7 @@ def picture(figures: Figures, addresses: Addresses) -> Group:
     stages.add_column("stage", min_width=24)
     for name in ("frames/s", "frames"):
         stages.add_column(name, justify="right", min_width=12)
-    stages.add_column("")
+    stages.add_column("", no_wrap=True, overflow="ellipsis")
     rows = [("sent", "sent", t.sent, addresses.simulated)] if addresses.simulated else []
     inflight = f"{figures.inflight_bytes / 1024:,.0f} KiB on their way to Kafka" if figures.inflight_bytes else ""
     plural = "workers" if figures.workers != 1 else "worker"

@@ -26,9 +26,9 @@ class Addresses:
 
     def lines(self) -> list[str]:
         """For people."""
-        out = [f"REST API   {self.rest}/health   {self.rest}/stats   {self.rest}/metrics"]
+        out = [f"REST API   {self.rest}/health   and /stats /metrics /openapi.json"]
         for views in self.views:
-            out.append(f"web views  {views}/devices/   {views}/dam/   {views}/anomalies/   {views}/topics/")
+            out.append(f"web views  {views}/devices/   and /dam/ /anomalies/ /topics/")
         out.append(f"frames to  udp {self.udp}" + (f", {self.simulated}" if self.simulated else ""))
         out.append(f"Kafka      {self.kafka}   logs {self.logs}")
         out.append(f"""try        klais tail {self.telemetry} -f     klais send --device dev-1 '{{"t":21.5}}'""")
