@@ -79,6 +79,11 @@ class Child:
         """Its process id."""
         return self._popen.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._popen.poll() is None
+
     def check(self) -> None:
         """Raise BenchFailed when it has ended."""
         if self._popen.poll() is not None:
