@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from klais.config import Settings
-from klais.errors import SetupMissing
+from klais.errors import PortInUse, SetupMissing
 from klais.kafka import jars
 from klais.ports import check_port, free_port
 from tests.conftest import need_missing
@@ -70,10 +70,17 @@ class Place:
         return [row for row in rows if row["event"] == event]
 
     def nothing_left(self) -> None:
-        """Every port can be bound again."""
-        for name, port in self.tcp.items():
-            check_port("127.0.0.1", port, setting=name)
-        check_port("127.0.0.1", self.udp, "udp", "UDP")
+        """Every port can be bound again (after a kill the kernel closes connections a moment later)."""
+        wait_for(lambda: not self.taken(), 30, self.taken)
+
+    def taken(self) -> str:
+        try:
+            for name, port in self.tcp.items():
+                check_port("127.0.0.1", port, setting=name)
+            check_port("127.0.0.1", self.udp, "udp", "UDP")
+        except PortInUse as error:
+            return str(error)
+        return ""
 
 
 @pytest.fixture
@@ -144,7 +151,7 @@ def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:
             shown = place.klais("tail", "iot_telemetry", "--device", "sensor-42", "--json")
             return [json.loads(line)["value"] for line in shown.stdout.splitlines()]
 
-        records = wait_for(landed, 20, place.text)
+        records = wait_for(landed, 60, place.text)
         first = records[0]["seq"]
         assert [(r["device_id"], r["seq"] - first, r["data"]["temperature"]) for r in records] == [
             ("sensor-42", 0, 21.5),
@@ -153,7 +160,7 @@ def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:
         ]
         process.send_signal(signal.SIGKILL)
         process.wait(10)
-        wait_for(lambda: gone(children), 30, lambda: str([c.cmdline() for c in children if c.is_running()]))
+        wait_for(lambda: gone(children), 60, lambda: str([c.cmdline() for c in children if c.is_running()]))
         place.nothing_left()
     finally:
         process.kill()
