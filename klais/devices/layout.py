@@ -56,6 +56,7 @@ ROW = np.dtype(
 )
 # No padding: rows are compared and stored as bytes, and a copy by index leaves padding undefined.
 assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 392
+OPAQUE_ROW = np.dtype((np.void, ROW.itemsize))  # to copy rows as bytes: field by field numpy takes four to eight times as long
 Rows = npt.NDArray[np.void]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais.devices.layout import ROW, ROW_VERSION, Rows
+from klais.devices.layout import OPAQUE_ROW, ROW, ROW_VERSION, Rows
 from klais.errors import JournalFormatError
 from klais.lane.state import TALLIES, LaneState
 
@@ -22,8 +22,6 @@ MARKER_MAGIC = b"KLM1"
 MARKER_VERSION = 1
 _LENGTH = Struct("<4sI")
 _RANGE = Struct("<qII")  # raw offset, frames of the batch, frames that wait
-
-_OPAQUE = np.dtype((np.void, ROW.itemsize))
 
 Ranges = list[tuple[int, int, npt.NDArray[np.int32]]]
 
@@ -67,8 +65,7 @@ def snapshot(state: LaneState) -> Snapshot:
 def copy_rows(state: LaneState, shot: Snapshot, most: int) -> bool:
     """Copy up to ``most`` more rows, as they are now; whether all are copied."""
     begin, end = shot.copied, min(shot.copied + most, len(shot.index))
-    # As opaque bytes (a row has no padding): field by field it would take four to eight times as long.
-    shot.rows.view(_OPAQUE)[begin:end] = state.rows.view(_OPAQUE)[shot.index[begin:end]]
+    shot.rows.view(OPAQUE_ROW)[begin:end] = state.rows.view(OPAQUE_ROW)[shot.index[begin:end]]
     shot.copied = end
     return end == len(shot.index)
 

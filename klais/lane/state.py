@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from klais.dam.admit import DAM_STATE
 from klais.devices.index import build_index, find
-from klais.devices.layout import ROW, Rows, id_words
+from klais.devices.layout import OPAQUE_ROW, ROW, Rows, id_words
 from klais.errors import JournalFormatError
 from klais.lane.queue import FrameQueue
 from klais.wire.constants import VERDICTS
@@ -80,7 +80,7 @@ class LaneState:
             return
         capacity = max(need, 2 * len(self.rows))
         rows = np.zeros(capacity, ROW)
-        rows[: self.used] = self.rows[: self.used]
+        rows.view(OPAQUE_ROW)[: self.used] = self.rows.view(OPAQUE_ROW)[: self.used]
         dirty = np.zeros(capacity, np.int32)
         dirty[: self.dirty_count] = self.dirty[: self.dirty_count]
         self.rows, self.dirty = rows, dirty
@@ -89,7 +89,7 @@ class LaneState:
     def restore_rows(self, rows: Rows, clean_step: int) -> None:
         """Start from rows of a checkpoint; those stamped after ``clean_step`` (half-written checkpoint) count as dirty."""
         self.rows = np.zeros(max(1024, len(rows) + len(rows) // 4), ROW)
-        self.rows[: len(rows)] = rows
+        self.rows.view(OPAQUE_ROW)[: len(rows)] = rows.view(OPAQUE_ROW)
         self.used = len(rows)
         self.dirty = np.zeros(len(self.rows), np.int32)
         newer = np.flatnonzero(rows["stamp"] > np.uint64(clean_step))
