@@ -80,9 +80,9 @@ def preload(settings: Settings, frames: int, devices: int, rate_per_s: float = 4
             send(int(partition[taken]))
             taken = batcher.add(source, partition, taken, at_ns, None)  # type: ignore[arg-type]
         done += n
-    for partition in range(settings.partitions):
-        if batcher.count[partition]:
-            send(partition)
+    for number in range(settings.partitions):
+        if batcher.count[number]:
+            send(number)
     left = producer.flush(60)
     if left:
         raise RuntimeError(f"{left} frame batches could not be delivered")
