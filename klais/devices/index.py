@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.devices.layout import ROW, ROW_VERSION, Rows
-from klais.kernel import I32, IDS, U8, U64, boolean, int64, kernel, uint64
+from klais.kernel import F64, I32, IDS, U8, U64, boolean, int64, kernel, uint64
 from klais.wire.constants import FIRST_MALFORMED, Reason
 
 ROWS = numba.from_dtype(ROW)[::1]
@@ -53,7 +53,7 @@ def find(slots: npt.NDArray[np.uint64], seed: int, rows: Rows, low: int, high: i
         at = (at + np.uint64(1)) & mask
 
 
-@kernel(int64(U64, uint64, ROWS, int64, int64, IDS, U8, U8, I32), borrows=True)
+@kernel(int64(U64, uint64, ROWS, int64, int64, IDS, U8, U8, I32, F64), borrows=True)
 def find_rows(
     slots: npt.NDArray[np.uint64],
     seed: int,
@@ -64,15 +64,19 @@ def find_rows(
     id_size: npt.NDArray[np.uint8],
     verdict: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
+    scratch: npt.NDArray[np.float64],
 ) -> int:
     """Row of each of n frames (``row`` int32 [n], -1 = none); well-formed frames of unknown devices get a new one.
 
     ``verdict`` uint8 [n] is read (malformed frames and DEVICE_LIMIT never make a row) and set to DEVICE_LIMIT where
-    ``used`` has reached ``limit``. The caller has made room for n more rows and slots. Returns the new ``used``.
+    ``used`` has reached ``limit``. The caller has made room for n more rows and slots. ``scratch`` float64 [1] takes a sum
+    that means nothing (without a use the compiler would leave the loads out). Returns the new ``used``.
     """
     row_ids = rows["id"]
     row_id_size = rows["id_size"]
     row_version = rows["version"]
+    received, hashes, flag_value, mean, var = rows["received"], rows["hashes"], rows["flag_value"], rows["mean"], rows["var"]
+    touched = 0.0
     for i in range(ids.shape[0]):
         row[i] = -1
         if id_size[i] == 0:
@@ -80,6 +84,9 @@ def find_rows(
         r = find(slots, seed, rows, ids[i, 0], ids[i, 1])
         if r >= 0:
             row[i] = r
+            # One word of every cache line: these loads run side by side, later kernels would wait for one after another
+            # (at 250,000 devices a lane 285 ns a frame instead of 430).
+            touched += np.float64(hashes[r, 16]) + np.float64(received[r]) + flag_value[r] + mean[r, 0] + mean[r, 8] + var[r, 9]
         elif verdict[i] < _DEVICE_LIMIT:
             if used >= limit:
                 verdict[i] = _DEVICE_LIMIT
@@ -92,6 +99,7 @@ def find_rows(
             slots[at] = (mix(ids[i, 0], ids[i, 1], seed) & _HIGH) | np.uint64(used + 1)
             row[i] = used
             used += 1
+    scratch[0] = touched
     return used
 
 

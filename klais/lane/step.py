@@ -175,7 +175,16 @@ def _run_frames(
     verdict = columns.verdict
     device_limit = NO_DEVICE_LIMIT if bounds is None else bounds.device_limit
     state.used = find_rows(
-        state.slots, state.seed, state.rows, state.used, device_limit, columns.ids, columns.id_size, verdict, columns.row
+        state.slots,
+        state.seed,
+        state.rows,
+        state.used,
+        device_limit,
+        columns.ids,
+        columns.id_size,
+        verdict,
+        columns.row,
+        np.empty(1),
     )
     skip = np.zeros(n, np.uint8)
     if bounds is None:
