@@ -126,7 +126,7 @@ class Result:
             "held_to": self.held_to(),
             "rows": self.rows,
             "notes": self.notes,
-            "seconds": round(self.seconds, 1),
+            "took_s": round(self.seconds, 1),
             "others_cores": round(self.others_cores, 2),
         }
 
