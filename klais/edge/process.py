@@ -159,9 +159,15 @@ class Edge:
 def main(settings: Settings) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code."""
     edge = Edge(settings)
+    asked = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        edge.stop()
+        # An owner's death sends one signal for each of its threads, so this may interrupt itself; Event.set takes a lock,
+        # and would wait for itself for ever.
+        nonlocal asked
+        if not asked:
+            asked = True
+            edge.stop()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
