@@ -26,6 +26,7 @@ from klais.errors import EpochRenewal, LaneFenced, OffsetGone
 from klais.kafka.fenced import abandon
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.lane.render import anomaly_records, dead_letter_records
 from klais.lane.state import TALLIES
 from klais.lane.step import Step, note_lost, release, take_raw
 from klais.log import get
@@ -181,8 +182,8 @@ class Lane:
         it = self.it = await recover(shared, self.partition, self._reader)
         outputs: tuple[Output, ...] = (
             Telemetry(it.senders.telemetry, it.positions.get("telemetry"), self._progress),
-            Records(it.senders.anomalies, it.positions.get("anomalies"), self._progress, b"anomalies"),
-            Records(it.senders.dead_letter, it.positions.get("dead_letter"), self._progress, b"dead_letter"),
+            Records(it.senders.anomalies, it.positions.get("anomalies"), self._progress, anomaly_records),
+            Records(it.senders.dead_letter, it.positions.get("dead_letter"), self._progress, dead_letter_records),
         )
         self.telemetry, self.anomalies, self.dead_letter = outputs
         self.journal = Journal(it.senders.journal, self._journalled)

@@ -5,48 +5,31 @@ One sender a topic, one batch in flight each; while it is in flight the next one
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from klais import fault
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.lane.journal import encode_step
-from klais.lane.render import anomaly_records, dead_letter_records
+from klais.lane.render import Rendered
 from klais.lane.step import Step
 
 Position = tuple[int, int]  # (step, records of it that are out)
+Render = Callable[[Step], Iterator[Rendered]]
 OUTPUT_LIMIT_BYTES = 900_000
 
 
-class Journal:
-    """Sends the journal records of decided steps and hands each acknowledged step to ``then``."""
+class Sending(ABC):
+    """Steps that wait, and the loop that sends them batch by batch, one in flight."""
 
-    def __init__(self, sender: FencedSender, then: Callable[[Step], None]) -> None:
+    def __init__(self, sender: FencedSender) -> None:
         self._sender = sender
-        self._then = then
         self._steps: deque[Step] = deque()
         self._wake = asyncio.Event()
         self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES)
-        self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
         self.on_sent: Callable[[float], None] | None = None  # told the seconds until each batch's acknowledgement
-
-    def put(self, step: Step) -> None:
-        """Queue a decided step."""
-        self._steps.append(step)
-        self._wake.set()
-
-    @property
-    def waiting(self) -> int:
-        """Steps decided and not yet acknowledged."""
-        return len(self._steps)
-
-    def offset_after(self, step: int, otherwise: int) -> int:
-        """A journal offset from which all steps after ``step`` are found (steps before it may be found too)."""
-        found = otherwise
-        while self._offsets and self._offsets[0][0] <= step:
-            found = self._offsets.popleft()[1]
-        return found
 
     async def run(self) -> None:
         """Send for ever; raises what the sender raises."""
@@ -55,6 +38,39 @@ class Journal:
             self._wake.clear()
             while self._steps:
                 await self._send_some()
+
+    @abstractmethod
+    async def _send_some(self) -> None:
+        """Send one batch of what waits."""
+
+    async def _send(self) -> int:
+        """Send what the writer holds; its base offset, -1 where unknown."""
+        began = time.perf_counter()
+        base = await self._sender.send(self._writer)
+        if self.on_sent is not None:
+            self.on_sent(time.perf_counter() - began)
+        return base
+
+
+class Journal(Sending):
+    """Sends the journal records of decided steps and hands each acknowledged step to ``then``."""
+
+    def __init__(self, sender: FencedSender, then: Callable[[Step], None]) -> None:
+        super().__init__(sender)
+        self._then = then
+        self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
+
+    def put(self, step: Step) -> None:
+        """Queue a decided step."""
+        self._steps.append(step)
+        self._wake.set()
+
+    def offset_after(self, step: int, otherwise: int) -> int:
+        """A journal offset from which all steps after ``step`` are found (steps before it may be found too)."""
+        found = otherwise
+        while self._offsets and self._offsets[0][0] <= step:
+            found = self._offsets.popleft()[1]
+        return found
 
     async def _send_some(self) -> None:
         writer = self._writer
@@ -66,10 +82,7 @@ class Journal:
                 break
             count += 1
         fault.at("journal_sent")
-        began = time.perf_counter()
-        base = await self._sender.send(writer)
-        if self.on_sent is not None:
-            self.on_sent(time.perf_counter() - began)
+        base = await self._send()
         fault.at("journal_acked")
         if base >= 0:
             self._offsets.append((self._steps[count - 1].record.step, base + count))
@@ -77,18 +90,14 @@ class Journal:
             self._then(self._steps.popleft())
 
 
-class Output:
+class Output(Sending):
     """Sends one topic's outputs of journalled steps; ``position`` is how far an earlier owner got."""
 
     def __init__(self, sender: FencedSender, position: Position | None, done: Callable[[], None]) -> None:
-        self._sender = sender
+        super().__init__(sender)
         self._from = position or (0, 0)
         self._done = done
-        self._steps: deque[Step] = deque()
-        self._begin = self._part = 0  # records of the first step that are written; telemetry: part and place in it
-        self._wake = asyncio.Event()
-        self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES)
-        self.on_sent: Callable[[float], None] | None = None  # told the seconds until each batch's acknowledgement
+        self._begin = 0  # records of the first step that are written
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
         self.records = 0
 
@@ -101,14 +110,6 @@ class Output:
     def acked_step(self, journalled: int) -> int:
         """All of this topic's outputs up to this step are acknowledged."""
         return self._steps[0].record.step - 1 if self._steps else journalled
-
-    async def run(self) -> None:
-        """Send for ever; raises what the sender raises."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._steps:
-                await self._send_some()
 
     async def _send_some(self) -> None:
         writer = self._writer
@@ -124,10 +125,7 @@ class Output:
         if not writer.empty:
             count = writer.count
             fault.at("output_sent")
-            began = time.perf_counter()
-            base = await self._sender.send(writer)
-            if self.on_sent is not None:
-                self.on_sent(time.perf_counter() - began)
+            base = await self._send()
             fault.at("output_acked")
             self.records += count
             self.offset = base + count if base >= 0 else self.offset
@@ -136,9 +134,9 @@ class Output:
             self._steps.popleft()
         self._done()
 
+    @abstractmethod
     def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
         """Write the step's records from the ``begin``-th on; (whether all fit, how many are written in all)."""
-        raise NotImplementedError
 
 
 class Telemetry(Output):
@@ -174,9 +172,11 @@ class Telemetry(Output):
 class Records(Output):
     """Outputs that are few by allowance (anomalies, dead letters): rendered one by one."""
 
-    def __init__(self, sender: FencedSender, position: Position | None, done: Callable[[], None], stage: bytes) -> None:
+    def __init__(
+        self, sender: FencedSender, position: Position | None, done: Callable[[], None], render: Render
+    ) -> None:
         super().__init__(sender, position, done)
-        self._render = anomaly_records if stage == b"anomalies" else dead_letter_records
+        self._render = render
 
     def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
         """See :meth:`Output.write`."""

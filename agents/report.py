@@ -253,6 +253,7 @@ class Report:
         dropped[Reason.DUPLICATE : VERDICTS] = tally[Reason.DUPLICATE : VERDICTS]
         dropped[Reason.CORRUPT_BATCH] = tally[Tally.CORRUPT_RECORDS]
         dropped[Reason.REPEATED_BATCH] = tally[Tally.REPEATED_FRAMES]
+        dropped[Reason.QUEUE_EXPIRED] = tally[Tally.QUEUE_LOST]
         return WorkerSnapshot(
             received=received(tally),
             received_bytes=int(tally[Tally.RAW_BYTES]),

@@ -22,6 +22,8 @@ def dropped_by_reason(tally: Counts) -> dict[str, int]:
         out[Reason.CORRUPT_BATCH.label] = int(tally[Tally.CORRUPT_RECORDS])
     if tally[Tally.REPEATED_FRAMES]:
         out[Reason.REPEATED_BATCH.label] = int(tally[Tally.REPEATED_FRAMES])
+    if tally[Tally.QUEUE_LOST]:
+        out[Reason.QUEUE_EXPIRED.label] = int(tally[Tally.QUEUE_LOST])
     return out
 
 

@@ -37,6 +37,7 @@ class Reason(IntEnum):
     TOO_LONG = 19
     CORRUPT_BATCH = 20
     REPEATED_BATCH = 21
+    QUEUE_EXPIRED = 22
 
     @property
     def label(self) -> str:
