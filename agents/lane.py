@@ -239,7 +239,7 @@ class Lane:
 
     def _decide(self, it: Recovered, offset: int, value: bytes) -> None:
         began = time.perf_counter()
-        limits, bounds = self.shared.limits.of_lane()
+        limits, bounds = self.shared.limits.of_lane(self.partition)
         step = take_raw(it.state, offset, value, limits, bounds, time.time_ns())
         self._decided(step)
         if self.shared.on_step is not None:
@@ -272,7 +272,7 @@ class Lane:
             lost = min(gone.log_start, offset)
             if lost > state.next_raw:
                 log.error("raw_records_lost", partition=self.partition, start=state.next_raw, end=lost, why="retention")
-                limits, _ = self.shared.limits.of_lane()
+                limits, _ = self.shared.limits.of_lane(self.partition)
                 self._decided(note_lost(state, lost, limits, time.time_ns()))
                 await self._catch_up(it, offset)
             return
@@ -318,7 +318,7 @@ class Lane:
             await asyncio.sleep(TICK_S)
             if state.queue.depth:
                 await self._wait_for_room()
-                limits, _ = self.shared.limits.of_lane()
+                limits, _ = self.shared.limits.of_lane(self.partition)
                 step = release(state, limits, time.time_ns(), RELEASE_MOST)
                 if step is not None:
                     fault.at("release_decided")

@@ -3,10 +3,13 @@
 import time
 
 from klais.config import Settings
-from klais.control.follower import ControlFollower
+from klais.control.follower import ControlFollower, in_force
 from klais.dam.bucket import refill
+from klais.dam.special import NONE, Special, table
 from klais.lane.journal import Limits
 from klais.lane.step import Bounds, Step
+
+MIN_LANE_RATE = 1e-3  # frames/s: a lane is slow, never shut
 
 
 class Allowance:
@@ -30,13 +33,14 @@ class Allowance:
 
 
 class LaneLimits:
-    """Limits of one lane now. The global rate, burst and queue are shared evenly by all partitions."""
+    """Limits of each lane now. The global rate is shared out by demand where a controller says so; burst and queue evenly."""
 
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
         self._settings = settings
         self._control = control
         self._dead_letters = Allowance(settings.dead_letter_rate)
         self._flags = Allowance(settings.anomaly_rate)
+        self._special, self._special_version, self._special_until_ns = NONE, -1, 0
         n = settings.partitions
         self._queue_limit = settings.dam_queue_limit // n
         self._device_limit = max(1, settings.devices_max // n)
@@ -62,11 +66,38 @@ class LaneLimits:
             device_id for device_id, until_ns in self._control.blocked().items() if until_ns is None or until_ns > now_ns
         )
 
-    def of_lane(self) -> tuple[Limits, Bounds]:
-        """Limits and bounds of one lane's next step."""
+    def share(self, partition: int) -> float:
+        """The lane's share of the global rate: the newest that was published, an even one before."""
+        n = self._settings.partitions
+        return self._control.share(partition, n) if self._control else 1.0 / n
+
+    def special(self) -> Special:
+        """Devices with limits of their own now (SPECIAL [k], made again when something changed or ended)."""
+        if self._control is None or not self._control.device_limits():
+            return NONE
+        now_ns = time.time_ns()
+        version = self._control.version
+        if version != self._special_version or now_ns >= self._special_until_ns:
+            s, found = self._settings, self._control.device_limits()
+            live = {name: at for name, at in found.items() if in_force(at.until_ns, now_ns)}
+            ends = [at.until_ns for at in live.values() if at.until_ns is not None]
+            own = {name: (at.rate or s.dam_device_rate, at.burst or s.dam_device_burst) for name, at in live.items()}
+            self._special = table(own)
+            self._special_version, self._special_until_ns = version, min(ends, default=1 << 62)
+        return self._special
+
+    def device(self, device_id: bytes) -> tuple[float, float]:
+        """Rate and burst of one device now."""
+        for row in self.special():
+            if row["id"] == device_id:
+                return float(row["rate"]), float(row["burst"])
+        return self._settings.dam_device_rate, self._settings.dam_device_burst
+
+    def of_lane(self, partition: int) -> tuple[Limits, Bounds]:
+        """Limits and bounds of a lane's next step."""
         s, n = self._settings, self._settings.partitions
         limits = Limits(
-            self.rate / n,
+            max(MIN_LANE_RATE, self.rate * self.share(partition)),
             max(1.0, self.burst / n),
             s.dam_device_rate,
             s.dam_device_burst,
@@ -76,7 +107,7 @@ class LaneLimits:
             s.anomaly_min_samples,
             s.anomaly_window,
         )
-        return limits, Bounds(self._queue_limit, self._device_limit, self.blocked())
+        return limits, Bounds(self._queue_limit, self._device_limit, self.blocked(), self.special())
 
     def spent(self, step: Step) -> None:
         """Take what a step writes from the allowances."""

@@ -181,13 +181,12 @@ class Report:
     def gauges(self, now_s: float) -> dict[str, Any]:
         """Gauges of the record: what is so now."""
         now_ns = time.time_ns()
-        share, _ = self._limits.of_lane()
         live = list(self._live())
         ages = [now_s - lane.checkpointer.done_at for _, lane, _ in live if lane.checkpointer is not None]
         lag = self.lag()
         return {
             "queue_depth": sum(state.queue.depth for _, _, state in live),
-            "tokens": round(sum(tokens_now(state, share, now_ns) for _, _, state in live), 3),
+            "tokens": round(sum(tokens_now(state, self._limits.of_lane(p)[0], now_ns) for p, _, state in live), 3),
             "rate_limit": self._limits.rate,
             "lag_records": {str(partition): records for partition, records in lag.items()},
             "lag": sum(lag.values()),

@@ -109,7 +109,8 @@ def environ_of(settings: Settings) -> dict[str, str]:
     out = {}
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        if value is not None and value != field.default:
+        # A rate that was set and happens to be the default is not the same as none: it switches the controller off.
+        if value is not None and (value != field.default or name in settings.model_fields_set):
             out[PREFIX + name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     return out
 
@@ -136,7 +137,7 @@ def range_of(field: FieldInfo) -> str:
     choices = _choices(field.annotation)
     if choices:
         return " | ".join(choices)
-    if field.annotation is bool:
+    if bool in _members(field.annotation):
         return "true | false"
     unit = (field.json_schema_extra or {}).get("unit", "") if isinstance(field.json_schema_extra, dict) else ""
     low = next((m.ge for m in field.metadata if getattr(m, "ge", None) is not None), None)

@@ -90,16 +90,20 @@ class Settings(BaseSettings):
     edge_workers: int = _number(1, "processes", 1, 256, "edge processes that share one port")
     cpus: str | None = _text(None, "CPUs of the edge: auto, or a list as 0-3,8; unset = not pinned", r"^(auto|[0-9,-]+)$")
     # controller
-    pid_kp: float = _number(0.5, "", 0, 1000, "proportional gain")
-    pid_ki: float = _number(0.2, "1/s", 0, 1000, "integral gain")
+    # Gains and the set-point of the lag go together: at up to 0.4 s of delay a loop around a worker of 300,000 frames/s
+    # settles with them, with a lag of 20,000 frames or with kp 0.5 it swings (see docs/control.md).
+    pid_kp: float = _number(0.2, "", 0, 1000, "proportional gain")
+    pid_ki: float = _number(0.1, "1/s", 0, 1000, "integral gain")
     pid_kd: float = _number(0.05, "s", 0, 1000, "derivative gain, on the filtered measurement")
     pid_filter_s: float = _number(0.5, "s", 0, 60, "time constant of the derivative's filter")
     pid_period_s: float = _number(0.1, "s", 0.02, 10, "between two decisions")
-    pid_lag_setpoint: float = _number(20_000, "frames", 1, 1e9, "lag of all workers that the controller aims at")
+    pid_lag_setpoint: float = _number(100_000, "frames", 1, 1e9, "lag of all workers that the controller aims at")
     pid_cpu_setpoint: float = _number(0.8, "", 0.01, 1, "share of its CPU at which the busiest process is aimed")
     pid_rate_min: float = _number(1000, "frames/s", 1, 100_000_000, "global rate that the controller never goes below")
     pid_rate_max: float = _number(1_000_000, "frames/s", 1, 100_000_000, "global rate that the controller never goes above")
-    control_auto: bool = Field(default=False, description="let the controller set the global rate from the start")
+    control_auto: bool | None = Field(
+        default=None, description="let the controller set the global rate; unset = unless KLAIS_DAM_MAX_RATE fixes it"
+    )
     control_auto_block: Literal["off", "monitor", "on"] = Field(default="off", description="blocks of repeat offenders")
     # dam
     dam_max_rate: float = _number(10_000, "frames/s", 1, 100_000_000, "global rate, all lanes together")
@@ -135,6 +139,12 @@ class Settings(BaseSettings):
     def bootstrap(self) -> str:
         """Bootstrap servers in force: the named cluster, else the embedded broker."""
         return self.kafka_bootstrap or f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def auto_control(self) -> bool:
+        """Whether the controller sets the global rate from the start: a rate that somebody set holds, the default is a
+        start."""
+        return "dam_max_rate" not in self.model_fields_set if self.control_auto is None else self.control_auto
 
     @property
     def embedded_kafka(self) -> bool:

@@ -106,9 +106,14 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
         Who answers.
     """
     now_ns = time.time_ns()
-    share, bounds = limits.of_lane()
-    each = [lane_dam(partition, lane, share, bounds.queue_limit, now_ns) for partition, lane in sorted(lanes.items())]
-    live = [lane.it.state for lane in lanes.values() if lane.it is not None and lane.live.is_set()]
+    in_force = {partition: limits.of_lane(partition) for partition in sorted(lanes) or [0]}
+    share, bounds = next(iter(in_force.values()))
+    each = [
+        lane_dam(partition, lane, in_force[partition][0], bounds.queue_limit, now_ns)
+        for partition, lane in sorted(lanes.items())
+    ]
+    live_at = {p: lane.it.state for p, lane in lanes.items() if lane.it is not None and lane.live.is_set()}
+    live = list(live_at.values())
     tally = sum((state.tally.astype(np.int64) for state in live), np.zeros(TALLIES, np.int64))
     depth = sum(state.queue.depth for state in live)
     return {
@@ -117,15 +122,16 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
         "limits": {
             "rate": limits.rate,
             "burst": limits.burst,
-            "lane_rate": share.rate,
+            "lane_rates": {str(partition): at.rate for partition, (at, _) in in_force.items() if partition in lanes},
             "lane_burst": share.burst,
             "lane_queue_limit": bounds.queue_limit,
             "device_rate": share.device_rate,
             "device_burst": share.device_burst,
             "blocked_devices": len(bounds.blocked),
+            "special_devices": len(bounds.special),
         },
         "total": {
-            "tokens": round(sum(tokens_now(state, share, now_ns) for state in live), 3),
+            "tokens": round(sum(tokens_now(state, in_force[p][0], now_ns) for p, state in live_at.items()), 3),
             "queue_depth": depth,
             "verdicts": {r.label: int(tally[r]) for r in Reason if r < VERDICTS and tally[r]},
             "dropped": dropped_by_reason(tally),

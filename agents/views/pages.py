@@ -48,11 +48,10 @@ class Views:
     ready: Callable[[], list[str]]  # what the worker still waits for; empty = ready
     started_s: float
 
-    def device_limits(self) -> DeviceLimits:
-        """What decides the state of a device now."""
-        s = self.settings
-        blocked = frozenset(self.limits.blocked())
-        return DeviceLimits(s.dam_device_rate, s.dam_device_burst, blocked, time.time_ns())
+    def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
+        """What decides the state of a device now; of one that is not named, as of all that have no limits of their own."""
+        rate, burst = self.limits.device(device_id)
+        return DeviceLimits(rate, burst, frozenset(self.limits.blocked()), time.time_ns())
 
 
 Page = Callable[[Views, web.Request], Awaitable[web.StreamResponse]]
@@ -115,7 +114,7 @@ async def device(views: Views, request: web.Request) -> web.StreamResponse:
     if partition not in views.lanes.by_partition:
         return await views.peers.forward(request, partition)
     part, row, _ = _row_here(views, device_id, partition)
-    limits = views.device_limits()
+    limits = views.device_limits(device_id)
     position = listing.state_of_row(part, device_id, limits)
     return reply({"worker": views.worker_id} | detail(row[0], partition, position, limits, part.state.path_names))
 
@@ -128,8 +127,8 @@ async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
     if partition not in views.lanes.by_partition:
         return await views.peers.forward(request, partition)
     part, row, _ = _row_here(views, device_id, partition)
-    limits = views.device_limits()
-    share, bounds = views.limits.of_lane()
+    limits = views.device_limits(device_id)
+    share, bounds = views.limits.of_lane(partition)
     state = part.state
     mine, ahead = waiting_of(state.queue, device_id)
     tokens = tokens_now(state, share, limits.now_ns)

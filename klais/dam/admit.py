@@ -85,7 +85,7 @@ def count_in_row(rows: Rows, r: int, verdict: int) -> None:
             rows["admitted"][r] += np.uint64(1)
 
 
-@kernel(int64(boolean, int64, int64, ROWS, I32, U32, U16, I64, U8, U8, U8, F64, F64, I32, int64), borrows=True)
+@kernel(int64(boolean, int64, int64, ROWS, I32, U32, U16, I64, U8, U8, U8, I32, F64, F64, F64, I32, int64), borrows=True)
 def admit(
     decide: bool,
     step: int,
@@ -98,6 +98,8 @@ def admit(
     verdict: npt.NDArray[np.uint8],
     skip: npt.NDArray[np.uint8],
     blocked: npt.NDArray[np.uint8],
+    own: npt.NDArray[np.int32],
+    special: npt.NDArray[np.float64],
     limits: npt.NDArray[np.float64],
     dam: npt.NDArray[np.float64],
     dirty: npt.NDArray[np.int32],
@@ -114,6 +116,9 @@ def admit(
     verdict : uint8 [n], in and out
     skip, blocked : uint8 [n]
         ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
+    own, special : int32 [n], float64 [2 k]
+        Place in ``special`` (rate, burst, rate, burst, ...) for frames of devices with limits of their own, -1 = as
+        ``limits`` says.
     limits, dam : float64 [3], [2]
         See the positions at the head of this module; ``dam`` (tokens, depth) is updated.
     """
@@ -129,12 +134,15 @@ def admit(
                 rows["malformed"][r] += _ONE
                 continue
             now_ns = time_ns[i]
+            rate, burst = limits[DEVICE_RATE], limits[DEVICE_BURST]
+            if own[i] >= 0:
+                rate, burst = special[2 * own[i]], special[2 * own[i] + 1]
             if received[r] == 0:
-                tokens[r] = limits[DEVICE_BURST]
+                tokens[r] = burst
                 refilled[r] = now_ns
                 rows["first_ns"][r] = now_ns
             outcome = observe(rows, r, sequence[i], np.uint32(frame_hash[i]))
-            tokens[r] = refill(tokens[r], refilled[r], now_ns, limits[DEVICE_RATE], limits[DEVICE_BURST])
+            tokens[r] = refill(tokens[r], refilled[r], now_ns, rate, burst)
             refilled[r] = refilled_at(refilled[r], now_ns)
             if decide:
                 v = np.uint8(judge(outcome, blocked[i] != 0, rows, r, limits, dam))

@@ -1,10 +1,11 @@
 """The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
 
-Little-endian header, then for RAW steps the verdict of each frame in half a byte, low half first. ``VERSION`` covers all
-that a replay recomputes rather than reads (row layout, frame hash, scorer arithmetic): change those, bump it.
+Little-endian header, then for RAW steps the limits of devices that had some of their own (SPECIAL rows), then the verdict of
+each frame in half a byte, low half first. ``VERSION`` covers all that a replay recomputes rather than reads (row layout, frame
+hash, scorer arithmetic): change those, bump it. Version 1 had no limits of single devices and is read as having none.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 from typing import Any
@@ -13,13 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from klais.dam.special import NONE, SPECIAL, Special
 from klais.errors import JournalFormatError
 
 MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
 HEADER = Struct("<4sBBHQqqdddddIIdHHII")
 
 
@@ -57,7 +60,7 @@ class StepRecord:
 
     ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT), the last one lost (LOST), -1 (RELEASE). ``tokens``:
     the global bucket after the step. ``count``: frames (RAW, REPEATED, RELEASE), records (CORRUPT, LOST). ``flagged``:
-    anomaly flags raised, written or not.
+    anomaly flags raised, written or not. ``special``: SPECIAL rows of devices of this batch with limits of their own.
     """
 
     step: int
@@ -69,6 +72,7 @@ class StepRecord:
     count: int
     verdict: npt.NDArray[np.uint8]
     flagged: int = 0
+    special: Special = field(default_factory=lambda: NONE)
 
 
 NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -81,7 +85,7 @@ def encode_step(record: StepRecord) -> bytes:
         MAGIC,
         VERSION,
         record.kind,
-        0,
+        len(record.special),
         record.step,
         record.raw_offset,
         record.now_ns,
@@ -102,7 +106,7 @@ def encode_step(record: StepRecord) -> bytes:
         return head
     padded = np.zeros(len(record.verdict) + 1 & ~1, np.uint8)
     padded[: len(record.verdict)] = record.verdict
-    return head + (padded[::2] | (padded[1::2] << 4)).tobytes()
+    return head + record.special.tobytes() + (padded[::2] | (padded[1::2] << 4)).tobytes()
 
 
 def decode_step(value: bytes) -> StepRecord:
@@ -122,19 +126,23 @@ def decode_step(value: bytes) -> StepRecord:
     """
     if len(value) < HEADER.size or value[:4] != MAGIC:
         raise JournalFormatError(f"not a journal record: {value[:16]!r} ({len(value)} bytes)")
-    if value[4] != VERSION:
+    if value[4] not in READABLE:
         raise JournalFormatError(
-            f"journal record of version {value[4]}, this code reads version {VERSION}: "
+            f"journal record of version {value[4]}, this code reads versions {', '.join(map(str, READABLE))}: "
             "let a worker of that version drain the topic (stop it cleanly), then start this one"
         )
     head = HEADER.unpack_from(value)
-    _, _, kind, _, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[:17]
+    _, _, kind, rows, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[:17]
     count, flagged = head[17:]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
-    verdict = NO_VERDICTS
+    verdict, special = NO_VERDICTS, NONE
     if kind == Kind.RAW:
-        packed = np.frombuffer(value, np.uint8, offset=HEADER.size)
+        after = HEADER.size + rows * SPECIAL.itemsize
+        if len(value) < after:
+            raise JournalFormatError(f"step {step}: {len(value)} bytes, its limits of {rows} devices end at {after}")
+        special = np.frombuffer(value, SPECIAL, rows, HEADER.size)
+        packed = np.frombuffer(value, np.uint8, offset=after)
         if len(packed) != (count + 1) // 2:
             raise JournalFormatError(f"step {step}: {len(packed)} bytes of verdicts for {count} frames")
         verdict = np.empty(2 * len(packed), np.uint8)
@@ -142,7 +150,7 @@ def decode_step(value: bytes) -> StepRecord:
         verdict[1::2] = packed >> 4
         verdict = verdict[:count]
     limits = Limits(rate, burst, d_rate, d_burst, dead, flags, z, least, window)
-    return StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, verdict, flagged)
+    return StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, verdict, flagged, special)
 
 
 def encode_owner(worker: str, epoch: int, at_ms: int) -> bytes:
@@ -179,5 +187,6 @@ def decode_record(value: bytes) -> dict[str, Any]:
         "tokens": record.tokens,
         "rate": record.limits.rate,
         "burst": record.limits.burst,
+        "special": [[row["id"].decode(), float(row["rate"]), float(row["burst"])] for row in record.special],
         "verdicts": {Reason(int(k)).label: int(c) for k, c in zip(labels, counts, strict=True)},
     }

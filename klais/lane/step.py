@@ -13,6 +13,7 @@ import numpy.typing as npt
 from klais.anomaly import zscore
 from klais.dam import admit as dam_admit
 from klais.dam.bucket import refill
+from klais.dam.special import NONE, Special, limits_of, positions, used
 from klais.devices.index import find_rows
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads
@@ -27,11 +28,16 @@ NO_DEVICE_LIMIT = 1 << 31
 
 
 class Bounds(NamedTuple):
-    """What only deciding needs, hence is not journalled: ``queue_limit`` and ``device_limit`` of this lane, blocked ids."""
+    """What only deciding needs: ``queue_limit`` and ``device_limit`` of this lane, blocked ids, devices with ``special``
+    limits.
+
+    Of ``special`` (SPECIAL [k], sorted) the journal gets the rows that a step used, of the rest nothing.
+    """
 
     queue_limit: int
     device_limit: int
     blocked: tuple[bytes, ...] = ()
+    special: Special = NONE
 
 
 @dataclass(slots=True)
@@ -190,6 +196,7 @@ def _run_frames(
     if bounds is None:
         dam_admit.already_done(state.rows, columns.row, record.step, skip)
     dam = state.new_dam()
+    record.special, own = _own_limits(record, columns, bounds)
     limits = np.array(
         [record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64
     )
@@ -204,7 +211,9 @@ def _run_frames(
         columns.time_ns,
         verdict,
         skip,
-        _blocked_column(state, columns, bounds),
+        _blocked_column(columns, bounds),
+        own,
+        limits_of(record.special),
         limits,
         dam,
         state.dirty,
@@ -259,11 +268,16 @@ def _score(
     return Flags(kept, path)
 
 
-def _blocked_column(state: LaneState, columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
+def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
     if bounds is None or not bounds.blocked:
         return np.zeros(columns.count, np.uint8)
-    rows = [row for row in map(state.find, bounds.blocked) if row >= 0]
-    return np.isin(columns.row, rows).astype(np.uint8)
+    return (positions(columns.ids, np.sort(np.array(bounds.blocked, "S16"))) >= 0).astype(np.uint8)
+
+
+def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> tuple[Special, npt.NDArray[np.int32]]:
+    """Special limits that this step uses (in a replay those that it used), and each frame's place among them."""
+    special = record.special if bounds is None else bounds.special
+    return used(special, positions(columns.ids, special["id"]))
 
 
 def _release(state: LaneState, record: StepRecord) -> Step:

@@ -1,0 +1,47 @@
+"""The cut that a forecast burst makes to the rate: two steps, taken at once, given back slowly (pure)."""
+
+from dataclasses import dataclass
+
+CUT_AT, CUT = 0.5, 0.25
+ALERT_AT, ALERT_CUT = 0.8, 0.5
+BACK_OFF = 0.1  # a step is given back only below its threshold by this much ...
+HOLD_S = 5.0  # ... for so long in a row
+
+
+@dataclass(frozen=True, slots=True)
+class CutState:
+    """``cut`` in force (share of the rate taken away), and since when the probability allows less (None = it does not)."""
+
+    cut: float = 0.0
+    calm_since_s: float | None = None
+
+    @property
+    def alert(self) -> bool:
+        """Whether operators should look."""
+        return self.cut >= ALERT_CUT
+
+
+def wanted(probability: float, slack: float = 0.0) -> float:
+    """The cut of a burst probability, thresholds lowered by ``slack``.
+
+    Examples
+    --------
+    >>> wanted(0.49), wanted(0.5), wanted(0.8), wanted(0.81)
+    (0.0, 0.25, 0.25, 0.5)
+    """
+    if probability > ALERT_AT - slack:
+        return ALERT_CUT
+    return CUT if probability >= CUT_AT - slack else 0.0
+
+
+def next_cut(state: CutState, probability: float, now_s: float) -> CutState:
+    """The cut after one more forecast: more at once, less only after 5 s well below the threshold, one step at a time."""
+    if wanted(probability) > state.cut:
+        return CutState(wanted(probability))
+    if wanted(probability, BACK_OFF) >= state.cut:
+        return CutState(state.cut)
+    if state.calm_since_s is None:
+        return CutState(state.cut, now_s)
+    if now_s - state.calm_since_s < HOLD_S:
+        return state
+    return CutState(CUT if state.cut > CUT else 0.0, now_s)

@@ -1,0 +1,250 @@
+"""The controller's decision: what all processes report goes in, set-points with their reasons come out (pure).
+
+    lag, CPU ──► error ──► PID ──► rate ──► cut (forecast) ──► rate in force ──► shares of lanes, intake of edges
+                            ▲                                       ▲
+                        set-points, gains                      override (manual)
+
+The PID's output 0 to 1 stands for a rate between ``rate_min`` and ``rate_max`` on a logarithmic scale: what a worker can
+take is known within a factor, not within so many frames, so equal steps of the output are equal factors of the rate.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from klais.control import shares
+from klais.control.cuts import CutState, next_cut
+from klais.control.forecast import NOTHING, BurstForecast
+from klais.control.pid import Gains, PidState, Terms, step, track
+
+LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
+MOST_RATIO = 2.0  # a measurement counts up to twice its set-point: the error of a lag of hours is that of a lag of seconds
+WORTH = 0.01  # a rate is written anew when it moved by this share
+EDGE_WORTH = 0.1  # the same of an edge's intake
+ROOM_S = 5.0  # an edge may fill what is free in the queue within this time
+LACK = 0.5  # lanes are given new shares when one needs more than half of its own
+
+Mode = Literal["auto", "manual", "fixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Set-points and bounds: ``lag`` (frames), ``cpu`` (share), rates in frames/s, ``burst`` and ``queue_limit`` in frames."""
+
+    lag: float
+    cpu: float
+    rate_min: float
+    rate_max: float
+    rate_start: float
+    burst: float
+    queue_limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What was measured: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
+    frames/s of each lane, ``edges`` frames/s that each edge receives, ``forecast``. ``fresh`` False = no worker reports:
+    nothing is known."""
+
+    lag: float = 0.0
+    cpu: float = 0.0
+    queue_depth: float = 0.0
+    wants: Mapping[int, float] = field(default_factory=dict)
+    edges: Mapping[str, float] = field(default_factory=dict)
+    forecast: BurstForecast = NOTHING
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What operators ask for: a ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) if not None, who and why."""
+
+    mode: Mode
+    rate: float | None = None
+    burst: float | None = None
+    author: str = "controller"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Relative errors of lag and CPU, their weighted sum, and the measurement that the derivative sees."""
+
+    lag: float
+    cpu: float
+    both: float
+    load: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Set-points of one tick and all that led to them."""
+
+    mode: Mode
+    rate: float
+    burst: float
+    shares: Mapping[int, float]
+    edges: Mapping[str, tuple[float, float]]
+    errors: Errors
+    terms: Terms
+    cut: CutState
+    inputs: Inputs
+    gains: Gains
+    wish: Wish
+
+    def record(self) -> dict[str, Any]:
+        """The ``global`` record of ``klais_control`` (author, time and term are added by who writes it)."""
+        e, t, i = self.errors, self.terms, self.inputs
+        return {
+            "v": 1,
+            "mode": self.mode,
+            "rate": round(self.rate, 3),
+            "burst": round(self.burst, 3),
+            "author": self.wish.author,
+            "reason": self.why(),
+            "cut": self.cut.cut,
+            "alert": self.cut.alert,
+            "inputs": {
+                "lag": round(i.lag, 1),
+                "cpu": round(i.cpu, 4),
+                "queue_depth": round(i.queue_depth),
+                "demand": round(sum(i.wants.values()), 1),
+                "fresh": i.fresh,
+            },
+            "error": {"lag": round(e.lag, 4), "cpu": round(e.cpu, 4), "both": round(e.both, 4)},
+            "terms": {name: round(value, 5) for name, value in t._asdict().items()},
+            "gains": {"kp": self.gains.kp, "ki": self.gains.ki, "kd": self.gains.kd, "filter_s": self.gains.filter_s},
+            "forecast": i.forecast.public(),
+            "shares": {str(p): share for p, share in self.shares.items()},
+            "edges": {name: {"rate": round(r, 1), "burst": round(b, 1)} for name, (r, b) in self.edges.items()},
+        }
+
+    def why(self) -> str:
+        """The reason in words."""
+        if self.mode != "auto":
+            return self.wish.reason
+        if not self.inputs.fresh:
+            return "no worker reports: the last rate holds"
+        i = self.inputs
+        text = f"lag {i.lag:,.0f} frames, CPU {100 * i.cpu:.0f} %: error {self.errors.both:+.2f}"
+        if self.cut.cut:
+            text += f"; burst {100 * i.forecast.probability:.0f} %: cut by {100 * self.cut.cut:.0f} %"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class LoopState:
+    """What one decision hands to the next. Survives a change of the controller inside the record it wrote last."""
+
+    pid: PidState = field(default_factory=PidState)
+    output: float | None = None  # of the PID; None = not begun
+    cut: CutState = field(default_factory=CutState)
+    shares: Mapping[int, float] | None = None
+
+
+def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
+    """``0.7 x lag error + 0.3 x CPU error``, each (set-point - measured) / set-point, the measured up to twice the set-point.
+
+    Examples
+    --------
+    >>> at = Targets(20_000, 0.8, 1, 1e6, 1e4, 5e4, 1e6)
+    >>> errors_of(0, 0, at).both, errors_of(20_000, 0.8, at).both
+    (1.0, 0.0)
+    """
+    lag_error = 1.0 - min(lag / targets.lag, MOST_RATIO)
+    cpu_error = 1.0 - min(cpu / targets.cpu, MOST_RATIO)
+    both = LAG_WEIGHT * lag_error + CPU_WEIGHT * cpu_error
+    return Errors(lag_error, cpu_error, both, 1.0 - both)
+
+
+def rate_of(output: float, targets: Targets) -> float:
+    """Rate (frames/s) of a PID output from 0 to 1."""
+    rate: float = targets.rate_min * (targets.rate_max / targets.rate_min) ** output
+    return min(max(rate, targets.rate_min), targets.rate_max)
+
+
+def output_of(rate: float, targets: Targets) -> float:
+    """The PID output that stands for a rate; the inverse of :func:`rate_of`, within 0 to 1."""
+    if targets.rate_max <= targets.rate_min:
+        return 1.0
+    at = math.log(max(rate, 1e-9) / targets.rate_min) / math.log(targets.rate_max / targets.rate_min)
+    return min(max(at, 0.0), 1.0)
+
+
+def decide(
+    state: LoopState, inputs: Inputs, targets: Targets, gains: Gains, wish: Wish, partitions: int, now_s: float, dt_s: float
+) -> tuple[LoopState, Decision]:
+    """One tick.
+
+    Parameters
+    ----------
+    state : LoopState
+        From the tick before, or recovered.
+    inputs, targets, gains, wish
+        Measured; aimed at; how hard; what operators ask for.
+    partitions : int
+        Number of lanes.
+    now_s, dt_s : float
+        Monotonic time, and seconds since the tick before.
+
+    Returns
+    -------
+    state, decision : LoopState, Decision
+    """
+    errors = errors_of(inputs.lag, inputs.cpu, targets)
+    last = state.output if state.output is not None else output_of(targets.rate_start, targets)
+    cut = next_cut(state.cut, inputs.forecast.probability, now_s)
+    pid_state = state.pid
+    if wish.mode == "auto" and inputs.fresh and state.output is not None:
+        pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, 0.0, 1.0)
+        rate = max(rate_of(terms.output, targets) * (1.0 - cut.cut), targets.rate_min)
+    elif wish.mode == "auto":  # the first tick, or nothing is known: go on from where the rate is
+        pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
+        rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
+    else:
+        rate = wish.rate if wish.rate is not None else targets.rate_start
+        pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, output_of(rate, targets))
+    burst = wish.burst if wish.burst is not None else targets.burst
+    kept = _shares(state.shares, inputs.wants, rate, partitions)
+    edges = _intake(inputs, rate, burst, targets.queue_limit)
+    decision = Decision(wish.mode, rate, burst, kept, edges, errors, terms, cut, inputs, gains, wish)
+    return LoopState(pid_state, terms.output, cut, kept), decision
+
+
+def worth_writing(before: Decision | None, now: Decision) -> bool:
+    """Whether a decision changes something for those who follow."""
+    if before is None:
+        return True
+    if (before.mode, before.burst, before.cut.cut, before.gains) != (now.mode, now.burst, now.cut.cut, now.gains):
+        return True
+    if (before.wish, before.shares) != (now.wish, now.shares):
+        return True
+    if abs(now.rate - before.rate) > WORTH * before.rate or before.edges.keys() != now.edges.keys():
+        return True
+    return any(abs(rate - before.edges[name][0]) > EDGE_WORTH * before.edges[name][0] for name, (rate, _) in now.edges.items())
+
+
+def _shares(
+    last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int
+) -> Mapping[int, float]:
+    """Shares in force; new ones only where a lane lacks and they would differ: noise at low traffic moves nothing."""
+    held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions)
+    if not any(want > LACK * rate * held.get(p, 0.0) for p, want in wants.items()):
+        return held
+    new = shares.share_out(wants, partitions, held)
+    return new if shares.moved(held, new) else held
+
+
+def _intake(inputs: Inputs, rate: float, burst: float, queue_limit: float) -> dict[str, tuple[float, float]]:
+    """Rate and burst of each edge's kernel filter: it sheds only what the dam's queue could not hold.
+
+    What drains, and what is still free in the queue over 5 s; by what each edge receives, none below a fifth of an even part.
+    """
+    room = max(0.0, queue_limit - inputs.queue_depth)
+    names = sorted(inputs.edges)
+    if not names:
+        return {}
+    parts = shares.share_out(dict(enumerate(inputs.edges[name] for name in names)), len(names))
+    total_rate, total_burst = rate + room / ROOM_S, burst + room / ROOM_S
+    return {name: (total_rate * parts[at], max(1.0, total_burst * parts[at])) for at, name in enumerate(names)}

@@ -1,0 +1,97 @@
+"""What must hold for any measurements: outputs within limits, no windup, shares that add up, cuts that do not flap."""
+
+import math
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klais.control.cuts import HOLD_S, CutState, next_cut
+from klais.control.decide import Inputs, LoopState, Targets, Wish, decide
+from klais.control.forecast import BurstForecast
+from klais.control.pid import Gains, PidState, step, track
+from klais.control.shares import FLOOR, share_out
+
+NUMBER = st.floats(-1e6, 1e6)
+GAIN = st.floats(0.0, 50.0)
+GAINS = st.builds(Gains, GAIN, GAIN, GAIN, st.floats(0.0, 10.0))
+
+
+@given(st.lists(st.tuples(NUMBER, NUMBER, GAINS, st.booleans(), st.floats(0.0, 1.0)), max_size=60))
+def test_the_output_never_leaves_its_limits(ticks: list) -> None:
+    state = PidState()
+    for error, measurement, gains, manual, wanted in ticks:
+        if manual:
+            state, terms = track(state, gains, error, measurement, 0.1, wanted)
+        else:
+            state, terms = step(state, gains, error, measurement, 0.1, 0.0, 1.0)
+        assert 0.0 <= terms.output <= 1.0
+        assert math.isfinite(state.integral)
+
+
+@given(st.integers(1, 2000), st.floats(0.05, 1.0), st.floats(0.05, 1.0))
+def test_however_long_it_sat_at_a_limit_it_leaves_it_at_the_first_error_back(ticks: int, up: float, down: float) -> None:
+    gains, state = Gains(0.2, 0.1, 0.0, 0.5), PidState()
+    for _ in range(ticks):
+        state, before = step(state, gains, up, 0.0, 0.1, 0.0, 1.0)
+    _, after = step(state, gains, -down, 0.0, 0.1, 0.0, 1.0)
+    assert after.output < before.output
+
+
+@given(st.dictionaries(st.integers(0, 31), st.floats(0, 1e9), max_size=32), st.integers(1, 32))
+def test_shares_are_one_together_and_starve_nobody(wants: dict, partitions: int) -> None:
+    wants = {p: want for p, want in wants.items() if p < partitions}
+    found = share_out(wants, partitions)
+    assert sorted(found) == list(range(partitions))
+    assert abs(sum(found.values()) - 1.0) < 1e-4
+    assert min(found.values()) >= FLOOR / partitions - 1e-5
+    ordered = sorted(wants, key=wants.__getitem__)
+    for less, more in pairwise(ordered):
+        assert found[less] <= found[more] + 1e-5
+    silent = [p for p in range(partitions) if p not in wants]
+    again = share_out(dict.fromkeys(wants, 1.0), partitions, found)
+    assert all(again[p] == found[p] for p in silent)  # nothing is known of them: they keep their last
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=300))
+def test_a_cut_is_given_back_at_most_once_in_its_hold_time(probabilities: list) -> None:
+    state, given_back = CutState(), [-1e9]
+    for tick, probability in enumerate(probabilities):
+        now_s = tick * 0.1
+        after = next_cut(state, probability, now_s)
+        assert after.cut in (0.0, 0.25, 0.5)
+        assert after.cut >= (0.5 if probability > 0.8 else 0.25 if probability >= 0.5 else 0.0)
+        if after.cut < state.cut:
+            assert now_s - given_back[-1] >= HOLD_S - 1e-6
+            given_back.append(now_s)
+        state = after
+
+
+MEASURED = st.builds(
+    Inputs,
+    lag=st.floats(0, 1e12),
+    cpu=st.floats(0, 64),
+    queue_depth=st.floats(0, 1e9),
+    wants=st.dictionaries(st.integers(0, 3), st.floats(0, 1e9), max_size=4),
+    edges=st.dictionaries(st.sampled_from(["edge-1", "edge-2"]), st.floats(0, 1e9), max_size=2),
+    forecast=st.builds(BurstForecast, st.floats(0, 1), st.just(0.0), st.just(0.0), st.just("")),
+    fresh=st.booleans(),
+)
+WISH = st.one_of(st.just(Wish("auto")), st.builds(Wish, st.just("manual"), st.floats(1, 1e8)), st.just(Wish("fixed")))
+
+
+@given(st.lists(st.tuples(MEASURED, WISH), min_size=1, max_size=40))
+def test_a_decision_is_within_its_bounds_and_its_parts_add_up(ticks: list) -> None:
+    targets, state = Targets(1e5, 0.8, 1e3, 1e6, 1e4, 5e4, 1e6), LoopState()
+    for tick, (inputs, wish) in enumerate(ticks):
+        state, decision = decide(state, inputs, targets, Gains(0.2, 0.1, 0.05, 0.5), wish, 4, tick * 0.1, 0.1)
+        if wish.mode == "auto":
+            assert targets.rate_min <= decision.rate <= targets.rate_max
+        elif wish.rate is not None:
+            assert decision.rate == wish.rate
+        assert abs(sum(decision.shares.values()) - 1.0) < 1e-4
+        assert set(decision.edges) == set(inputs.edges)
+        if inputs.edges:
+            assert sum(rate for rate, _ in decision.edges.values()) >= decision.rate * 0.999
+        terms = decision.terms
+        assert math.isclose(terms.raw, terms.p + terms.i + terms.d, abs_tol=1e-9)
