@@ -93,7 +93,7 @@ def _is_ip(text: str, version: int) -> bool:
 
 def cross_problems(s: "Settings") -> list[Problem]:
     """What is wrong with the fields of ``s`` taken together."""
-    return [*_sasl_problems(s), *_ssl_problems(s), *_broker_problems(s), *_topic_problems(s)]
+    return [*_sasl_problems(s), *_ssl_problems(s), *_broker_problems(s), *_topic_problems(s), *_source_problems(s)]
 
 
 def _sasl_problems(s: "Settings") -> list[Problem]:
@@ -125,6 +125,13 @@ def _ssl_problems(s: "Settings") -> list[Problem]:
             )
         )
     return out
+
+
+def _source_problems(s: "Settings") -> list[Problem]:
+    if s.source in ("af_xdp", "ringbuf") and s.iface is None:
+        text = f"KLAIS_SOURCE={s.source} needs KLAIS_IFACE, which is not set: the interface that frames come in by"
+        return [Problem(("source", "iface"), text)]
+    return []
 
 
 def _unused(s: "Settings", fields: tuple[str, ...], protocols: str) -> list[Problem]:

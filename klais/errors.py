@@ -65,5 +65,9 @@ class PortInUse(KlaisError):
     """A port KLAIS was told to listen on is taken; names the port and, where readable, the process."""
 
 
+class SourceUnavailable(KlaisError):
+    """A source of the edge does not work on this machine, or not with these settings; says why and what to do."""
+
+
 class BrokerOwned(KlaisError):
     """Another process of KLAIS owns the embedded broker of this state folder; names it."""

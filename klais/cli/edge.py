@@ -1,5 +1,7 @@
 """``klais edge``: receive frames, publish frame batches, answer the REST API."""
 
+from typing import Any
+
 import click
 
 from klais import log
@@ -10,8 +12,17 @@ from klais.config import load
 @click.option("--udp-bind", help="host:port to receive frames on (KLAIS_UDP_BIND, 0.0.0.0:5000; [::]:5000 takes IPv6 too).")
 @click.option("--api-bind", help="host:port of the REST API (KLAIS_API_BIND, 127.0.0.1:8080).")
 @click.option("--edge-id", type=int, help="Number of this edge, unique in the deployment (KLAIS_EDGE_ID, 1).")
+@click.option("--source", help="udp, io_uring, af_xdp, ringbuf, or auto: the fastest that works here (KLAIS_SOURCE, udp).")
+@click.option("--iface", help="Interface of the XDP filter, for af_xdp and ringbuf (KLAIS_IFACE).")
 @click.option("--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT).")
-def edge(udp_bind: str | None, api_bind: str | None, edge_id: int | None, share_port: bool | None) -> None:
+def edge(
+    udp_bind: str | None,
+    api_bind: str | None,
+    edge_id: int | None,
+    source: str | None,
+    iface: str | None,
+    share_port: bool | None,
+) -> None:
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
 
     The edge checks magic and device id of each frame, finds its partition, and hands batches to Kafka. Malformed frames
@@ -29,7 +40,8 @@ def edge(udp_bind: str | None, api_bind: str | None, edge_id: int | None, share_
       klais edge --edge-id 2 --share-port --api-bind 127.0.0.1:8081
       curl -X POST -d '{"new_rate": 20000}' http://127.0.0.1:8080/config
     """
-    settings = load(udp_bind=udp_bind, api_bind=api_bind, edge_id=edge_id, udp_share_port=share_port)
+    given: dict[str, Any] = {"udp_bind": udp_bind, "api_bind": api_bind, "edge_id": edge_id, "udp_share_port": share_port}
+    settings = load(**given, source=source, iface=iface)
     log.setup(settings, "edge")
     from klais.edge.process import main  # loads the kernels: only once the settings are right
 

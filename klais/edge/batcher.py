@@ -11,6 +11,7 @@ from klais.wire.batch import FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, en
 from klais.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
 
 _NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
+_NO_TIMES = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,11 @@ class Batcher:
         first: int,
         now_ns: int,
         sources: npt.NDArray[np.uint8] | None,
+        times_ns: npt.NDArray[np.int64] | None = None,
     ) -> int:
         """Take the source's frames from ``first`` on; -1 in ``partition`` (int32 [n]) is passed over.
+
+        ``times_ns`` (int64 [n]) says when the kernel received each, on the clock of ``now_ns``; None = all of them now.
 
         Returns
         -------
@@ -70,9 +74,10 @@ class Batcher:
         """
         n = len(partition)
         column = sources if self.with_sources and sources is not None else _NO_SOURCES
+        times = _NO_TIMES if times_ns is None else times_ns
         taken: int = scatter(
             source.head, source.starts[:n], source.head_size, source.tail, source.tail_starts[:n], source.lengths[:n],
-            partition, column, first, now_ns, self.max_bytes, self.count, self._used, self._opened_ns,
+            partition, column, times, first, now_ns, self.max_bytes, self.count, self._used, self._opened_ns,
             self._lengths, self._offsets, self._sources, self._frames,
         )  # fmt: skip
         return taken

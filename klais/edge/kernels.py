@@ -54,7 +54,7 @@ def sort_out(
 
 @kernel(
     int64(
-        BYTES, I64, int64, BYTES, I64, I64, I32, _U8_2D,
+        BYTES, I64, int64, BYTES, I64, I64, I32, _U8_2D, I64,
         int64, int64, int64, I64, I64, I64, _U16_2D, _U32_2D, _U8_3D, _U8_2D,
     )
 )  # fmt: skip
@@ -67,6 +67,7 @@ def scatter(
     lengths: npt.NDArray[np.int64],
     partition: npt.NDArray[np.int32],
     sources: npt.NDArray[np.uint8],
+    times_ns: npt.NDArray[np.int64],
     first: int,
     now_ns: int,
     max_bytes: int,
@@ -88,14 +89,16 @@ def scatter(
         Partition of each frame; -1 = passed over.
     sources : uint8 [n or 0, 18]
         Where each frame came from; no rows = no source column.
+    times_ns : int64 [n or 0]
+        When the kernel received each frame, on the clock of ``now_ns``; no rows = all of them now.
     first : int
         Frame to begin with.
     now_ns : int
-        When the frames were received, on the clock of ``opened_ns``.
+        The time now; no frame counts as received later.
     max_bytes : int
         Largest encoded size of a batch of two or more frames.
     count, used, opened_ns : int64 [p], in and out
-        Per partition: frames, frame bytes, and time of the first frame of the batch that is being built.
+        Per partition: frames, frame bytes, and receive time of the first frame of the batch that is being built.
     batch_lengths, batch_offsets, batch_sources, batch_frames : [p, ...], out
         Its columns (uint16, uint32 ns since ``opened_ns``, 18 bytes) and its frames back to back.
 
@@ -112,12 +115,13 @@ def scatter(
         n = count[p]
         at = used[p]
         size = lengths[i]
-        if n > 0 and 32 + (n + 1) * column_bytes + at + size > max_bytes:
-            return i
+        when = min(times_ns[i], now_ns) if times_ns.shape[0] else now_ns
         if n == 0:
-            opened_ns[p] = now_ns
+            opened_ns[p] = when
+        elif 32 + (n + 1) * column_bytes + at + size > max_bytes or when - opened_ns[p] > _LAST_OFFSET:
+            return i
         batch_lengths[p, n] = size
-        batch_offsets[p, n] = min(now_ns - opened_ns[p], _LAST_OFFSET)
+        batch_offsets[p, n] = max(when - opened_ns[p], 0)  # queues of a card may be a little apart
         if column_bytes == 24:
             for k in range(18):
                 batch_sources[p, n, k] = sources[i, k]

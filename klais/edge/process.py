@@ -26,7 +26,7 @@ from klais.edge.memory import settle
 from klais.edge.pace import Pace
 from klais.edge.publisher import KafkaPublisher
 from klais.edge.sources.address import Bind, open_udp_socket
-from klais.edge.sources.udp import UdpSource
+from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.spine import Spine
 from klais.edge.state import EdgeState
 from klais.errors import KafkaUnavailable, TopicMismatch
@@ -128,15 +128,17 @@ class Edge:
         publisher = KafkaPublisher(s, self.counts)
         letters = DeadLetters(publisher, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
-        source = UdpSource(s.udp_bind, s.udp_rcvbuf_bytes, s.udp_share_port)
+        chosen = open_source(s)
+        source = chosen.source
         pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes)
         spine = Spine(source, batcher, publisher, letters, self.counts, pace)
         self.state.publisher, self.state.spine, self.state.waiting_for = publisher, spine, ""
+        self.state.passed_over = chosen.passed_over
         if self._stop.is_set():
             spine.stop()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settle()
-        self._report_buffer(source)
+        self._report_source(chosen)
         self.stats.start()
         spine.run()
         self.state.waiting_for = "stopping"
@@ -147,7 +149,11 @@ class Edge:
         if left:
             log.error("frames_lost", frames=left, reason=Reason.DELIVERY_FAILED.label, why="Kafka did not take them in time")
 
-    def _report_buffer(self, source: UdpSource) -> None:
+    def _report_source(self, chosen: Chosen) -> None:
+        source = chosen.source
+        for name, why in chosen.passed_over.items():
+            log.info("source_passed_over", source=name, why=why)
+        log.info("source_opened", source=source.name, **source.details())
         asked, granted = self.settings.udp_rcvbuf_bytes, source.granted_bytes
         log.info("edge_receives", bind=self.settings.udp_bind, port=source.port, receive_buffer_bytes=granted, asked=asked)
         if granted < asked:

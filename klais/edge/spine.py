@@ -78,10 +78,11 @@ class Spine:
         if n_bad:
             self.letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
         sources = source.sources(n) if self.batcher.with_sources else None
-        at = self.batcher.add(source, partition, 0, now_ns, sources)
+        times_ns = source.times(n)
+        at = self.batcher.add(source, partition, 0, now_ns, sources, times_ns)
         while at < n:
             self._publish(int(partition[at]), now_ns)
-            at = self.batcher.add(source, partition, at, now_ns, sources)
+            at = self.batcher.add(source, partition, at, now_ns, sources, times_ns)
 
     def _publish(self, partition: int, now_ns: int) -> None:
         built = self.batcher.close(partition, now_ns, time.time_ns())
@@ -99,6 +100,7 @@ class Spine:
     def drain(self, receive_s: float, deliver_s: float) -> int:
         """Take what the kernel holds already, stop receiving, deliver; returns the frames that could not be delivered."""
         until_s = time.monotonic() + receive_s
+        self.source.wind_down()
         while (received := self.source.fill(0)) and time.monotonic() < until_s:
             self.round(received, self.pace.linger_ns)
         self.round(received, 0)

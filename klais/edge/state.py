@@ -29,6 +29,8 @@ class EdgeState:
         Set once the edge receives.
     waiting_for : str
         Why it does not receive yet; empty once it does.
+    passed_over : dict[str, str]
+        Sources that ``auto`` did not take, with the reason.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class EdgeState:
         self.spine: Spine | None = None
         self.publisher: KafkaPublisher | None = None
         self.waiting_for = "starting"
+        self.passed_over: dict[str, str] = {}
         self._metrics = EdgeMetrics(self.metrics_snapshot)
         counts.observe_kafka_s = self._metrics.kafka.observe
         counts.observe_batch_s = self._metrics.processing.observe
@@ -104,9 +107,17 @@ class EdgeState:
         return {
             "dam": self._dam(),
             "control": self._control_figures(),
-            "edge": {"id": self._settings.edge_id, "counters": counters, "gauges": gauges},
+            "edge": {"id": self._settings.edge_id, "counters": counters, "gauges": gauges, "source": self._source()},
             "workers": workers,
         }
+
+    def _source(self) -> dict[str, Any] | None:
+        spine = self.spine
+        if spine is None:
+            return None
+        with spine.lock:
+            details = spine.source.details()
+        return {"name": spine.source.name, "passed_over": self.passed_over} | details
 
     def _dam(self) -> dict[str, Any]:
         records = list(self._system.newest("worker").values())

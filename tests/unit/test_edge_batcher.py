@@ -130,3 +130,26 @@ def test_a_batch_that_was_not_sent_gives_its_number_back() -> None:
         if not taken:
             batcher.take_back(built)
     assert numbers == [0, 1, 1]
+
+
+def test_receive_times_become_offsets_and_a_gap_too_wide_for_them_closes_the_batch() -> None:
+    batcher, now_ns = Batcher(1, 5000, 1, 1), 10**12
+    # Behind the first by 7 ns, before it, in the future (counts as now), and later than an offset can say.
+    when = [now_ns - 6 * 10**9, now_ns - 6 * 10**9 + 7, now_ns - 7 * 10**9, now_ns - 10**9, now_ns + 50]
+    frames = [b"a" * 30] * 5
+    source, partition = Frames(frames), np.zeros(5, np.int32)
+    times = np.array(when, np.int64)
+    at = batcher.add(source, partition, 0, now_ns, None, times)
+    assert at == 3
+    first = decode_batch(batcher.close(0, now_ns, 10**18).value)
+    assert batcher.add(source, partition, at, now_ns, None, times) == 5
+    second = decode_batch(batcher.close(0, now_ns, 10**18).value)
+    assert (first.received_at, first.offsets.tolist()) == (10**18 - 6 * 10**9, [0, 7, 0])
+    assert (second.received_at, second.offsets.tolist()) == (10**18 - 10**9, [0, 10**9])
+
+
+def test_a_batch_is_as_old_as_the_kernel_says() -> None:
+    batcher = Batcher(1, 5000, 1, 1)
+    batcher.add(Frames([b"a" * 30]), np.zeros(1, np.int32), 0, 1000, None, np.array([400], np.int64))
+    assert batcher.oldest_ns(10**9) == 400
+    assert batcher.due(1400, 1000) == [0]

@@ -41,8 +41,14 @@ class MemorySource:
         row = np.frombuffer(bytes(10) + b"\xff\xff\x0a\x01\x02\x03\x13\x88", np.uint8)
         return np.repeat(row[None], n, 0)
 
+    def times(self, n: int) -> None:
+        return None
+
     def kernel_drops(self) -> int:
         return 0
+
+    def wind_down(self) -> None:
+        pass
 
     def close(self) -> None:
         self.closed = True

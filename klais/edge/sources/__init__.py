@@ -3,10 +3,12 @@
 A source owns preallocated memory and columns that say where each frame lies in it. :meth:`Source.fill` overwrites
 them, so whoever needs a frame longer copies it before the next call. A frame lies in one piece at ``head[starts[i]:]``,
 except that one longer than ``head_size`` goes on at ``tail[tail_starts[i]:]``: its 22 header bytes are always in
-``head``.
+``head``. A source that receives in two ways may have other memory and columns after each ``fill``: read them anew.
+
+What each source is, needs and costs is in ``docs/sources.md``; :mod:`klais.edge.sources.choose` opens one.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,10 @@ class Source(Protocol):
         For logs and ``/stats``.
     capacity : int
         Frames that one ``fill`` can give at most.
+    port : int
+        UDP port it receives on.
+    granted_bytes : int
+        Receive buffer of its UDP socket.
     buffer_bytes : int
         What the kernel may hold for us between two calls, by its own accounting.
     head, tail : uint8 [bytes]
@@ -32,6 +38,8 @@ class Source(Protocol):
     """
 
     name: str
+    port: int
+    granted_bytes: int
     capacity: int
     buffer_bytes: int
     head: npt.NDArray[np.uint8]
@@ -47,8 +55,17 @@ class Source(Protocol):
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Where the first ``n`` frames came from, as in KFB1: uint8 [n, 18], IPv6 or v4-mapped address, port big-endian."""
 
+    def times(self, n: int) -> npt.NDArray[np.int64] | None:
+        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None where it does not say."""
+
     def kernel_drops(self) -> int:
         """Frames that the kernel dropped since the source was opened, because nobody took them in time."""
+
+    def details(self) -> dict[str, Any]:
+        """What people may want to know of it, for logs and ``/stats``."""
+
+    def wind_down(self) -> None:
+        """The last calls of ``fill`` follow: what can be left with the next process is not taken any more."""
 
     def close(self) -> None:
         """Stop receiving and give the memory back."""

@@ -12,13 +12,13 @@ import mmap
 import os
 import socket
 import struct
-import sys
 import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.edge.sources.address import Bind, open_udp_socket
+from klais.edge.sources.udp_socket import NAME_BYTES, UdpSocket
 
 SLOTS = 1024
 # Not a power of two: the first bytes of all slots would otherwise fall into the same few sets of the CPU's cache.
@@ -26,12 +26,7 @@ SMALL_BYTES = 2048 + 64
 LARGE_BYTES = 65_536 - 2048
 RELEASE_AFTER_NS = 1_000_000_000
 
-_SO_RXQ_OVFL = 40
-_SO_MEMINFO = 55
-_MEMINFO_DROPS = 8  # index of SK_MEMINFO_DROPS (linux/sock_diag.h)
-_MEMINFO_SIZE = 9 * 4
 _CONTROL_BYTES = 64
-_NAME_BYTES = 28  # struct sockaddr_in6
 _POLLIN = 1
 
 # struct mmsghdr of 64-bit Linux (bits/types/struct_mmsghdr.h): struct msghdr, then the datagram's size.
@@ -69,23 +64,16 @@ class UdpSource:
     name = "udp"
 
     def __init__(self, bind: str, rcvbuf_bytes: int, share_port: bool = False) -> None:
-        if sys.maxsize < 1 << 32 or sys.platform != "linux":
-            raise OSError("the udp source needs 64-bit Linux (recvmmsg, struct mmsghdr of 64 bytes)")
-        self.socket = open_udp_socket(Bind.parse(bind), share_port)
-        self.port: int = self.socket.getsockname()[1]
-        self.granted_bytes = _ask_rcvbuf(self.socket, rcvbuf_bytes)
-        self.buffer_bytes = 2 * self.granted_bytes  # the kernel books each datagram with its overhead
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        self._udp = UdpSocket(bind, rcvbuf_bytes, share_port)
+        self.socket, self.port = self._udp.socket, self._udp.port
+        self.granted_bytes, self.buffer_bytes = self._udp.granted_bytes, self._udp.buffer_bytes
         self.capacity = SLOTS
         self.head_size = SMALL_BYTES
-        self._v6 = self.socket.family == socket.AF_INET6
         self._allocate()
         self._fd = self.socket.fileno()
         self._pollfd = ctypes.create_string_buffer(struct.pack("=ihh", self._fd, _POLLIN, 0), 8)
         self._timeout = (ctypes.c_long * 2)()
         self._last_large_ns = 0
-        self._drops_word = 0
-        self._drops = 0
 
     def _allocate(self) -> None:
         self._large = mmap.mmap(-1, SLOTS * LARGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -94,7 +82,7 @@ class UdpSource:
         self.starts = np.arange(SLOTS, dtype=np.int64) * SMALL_BYTES
         self.tail_starts = np.arange(SLOTS, dtype=np.int64) * LARGE_BYTES
         self.lengths = np.zeros(SLOTS, np.int64)
-        self._names = np.zeros((SLOTS, _NAME_BYTES), np.uint8)
+        self._names = np.zeros((SLOTS, NAME_BYTES), np.uint8)
         self._control = np.zeros(_CONTROL_BYTES, np.uint8)
         self._iovecs = np.zeros((SLOTS, 2), _IOVEC)
         self._iovecs["base"][:, 0] = self.head.ctypes.data + self.starts
@@ -102,8 +90,8 @@ class UdpSource:
         self._iovecs["base"][:, 1] = self.tail.ctypes.data + self.tail_starts
         self._iovecs["len"][:, 1] = LARGE_BYTES
         self._messages = np.zeros(SLOTS, _MMSGHDR)
-        self._messages["name"] = self._names.ctypes.data + np.arange(SLOTS) * _NAME_BYTES
-        self._messages["namelen"] = _NAME_BYTES
+        self._messages["name"] = self._names.ctypes.data + np.arange(SLOTS) * NAME_BYTES
+        self._messages["namelen"] = NAME_BYTES
         self._messages["iov"] = self._iovecs.ctypes.data + np.arange(SLOTS) * 2 * _IOVEC.itemsize
         self._messages["iovlen"] = 2
         # The kernel's count of drops rides on every datagram; reading it from the first of a call is enough.
@@ -134,49 +122,31 @@ class UdpSource:
         n: int = _libc.recvmmsg(self._fd, self._messages_at, SLOTS, socket.MSG_DONTWAIT, None)
         if n > 0:
             if self._messages["controllen"][0] >= 20:
-                self._note_drops(self._control[16:20].tobytes())
+                self._udp.note_drops(self._control[16:20].tobytes())
             return n
         code = ctypes.get_errno()
         if n < 0 and code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM, errno.ENOBUFS):
             raise OSError(code, f"recvmmsg on UDP port {self.port}: {os.strerror(code)}")
         return 0
 
-    def _note_drops(self, word: bytes) -> None:
-        now = int.from_bytes(word, sys.byteorder)
-        step = (now - self._drops_word) & 0xFFFFFFFF
-        if step < 1 << 31:  # a datagram's stamp may be older than the socket's own count
-            self._drops += step
-            self._drops_word = now
-
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
-        out = np.zeros((n, 18), np.uint8)
-        out[:, 16:] = self._names[:n, 2:4]
-        if self._v6:
-            out[:, :16] = self._names[:n, 8:24]
-        else:
-            out[:, 10:12] = 0xFF
-            out[:, 12:16] = self._names[:n, 4:8]
-        return out
+        return self._udp.sources(self._names[:n])
+
+    def times(self, n: int) -> None:
+        """The kernel is not asked for it: that costs more than it tells at loads where a call follows a call."""
 
     def kernel_drops(self) -> int:
         """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
-        if self.socket.fileno() >= 0:
-            info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_SIZE)
-            self._note_drops(info[4 * _MEMINFO_DROPS :])
-        return self._drops
+        return self._udp.drops()
+
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond what every source tells."""
+        return {}
+
+    def wind_down(self) -> None:
+        """Nothing to leave to others."""
 
     def close(self) -> None:
         """Close the socket; the columns stay readable."""
-        if self.socket.fileno() >= 0:
-            self.kernel_drops()
-            self.socket.close()
-
-
-def _ask_rcvbuf(sock: socket.socket, asked: int) -> int:
-    """Ask for a receive buffer, past ``net.core.rmem_max`` where we may; returns the bytes granted."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), asked)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
+        self._udp.close()
