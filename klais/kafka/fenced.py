@@ -302,26 +302,45 @@ async def fence(
         **aiokafka_config(settings),
     }
     deadline = time.monotonic() + timeout_s
-    try:
-        producer = await _start(options, timeout_s)
+    while True:
         try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
-                await _empty_transaction(producer, partitions)
-                await _empty_transaction(producer, partitions[:1])
-            manager = producer._txn_manager
-            return ProducerIdentity(manager.producer_id, manager.producer_epoch)
-        finally:
-            await producer.stop()
-    except _FENCED as error:
-        raise LaneFenced(f"another owner took {transactional_id} in between") from error
-    except TimeoutError as error:
-        wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
-        raise KafkaUnavailable(
-            f"{transactional_id} could not take over {wanted} within {timeout_s:g} s: do the topics exist, and has the "
-            "transaction coordinator its replicas?"
-        ) from error
-    except kafka_errors.KafkaError as error:
-        raise LaneFailed(f"{transactional_id} was refused by the broker: {error!r}") from error
+            return await _take_over(options, partitions, deadline)
+        except _FENCED as error:
+            raise LaneFenced(f"another owner took {transactional_id} in between") from error
+        except TimeoutError as error:
+            wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
+            raise KafkaUnavailable(
+                f"{transactional_id} could not take over {wanted} within {timeout_s:g} s: do the topics exist, and has the "
+                "transaction coordinator its replicas?"
+            ) from error
+        except kafka_errors.KafkaError as error:
+            if not _coordinator_stumbled(error) or time.monotonic() > deadline:
+                raise LaneFailed(f"{transactional_id} was refused by the broker: {error!r}") from error
+            log.info("fence_retried", transactional_id=transactional_id, error=repr(error.__cause__ or error))
+        await asyncio.sleep(RETRY_MIN_S)
+
+
+async def _take_over(options: dict[str, Any], partitions: list[tuple[str, int]], deadline: float) -> ProducerIdentity:
+    """One new epoch, carried into the partitions; ``deadline`` on the monotonic clock."""
+    producer = await _start(options, max(0.0, deadline - time.monotonic()))
+    try:
+        async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
+            await _empty_transaction(producer, partitions)
+            await _empty_transaction(producer, partitions[:1])
+        manager = producer._txn_manager
+        return ProducerIdentity(manager.producer_id, manager.producer_epoch)
+    finally:
+        await producer.stop()
+
+
+def _coordinator_stumbled(error: BaseException) -> bool:
+    """Whether the broker answered UNKNOWN_SERVER_ERROR: its coordinator does when two owners end a transaction at once.
+
+    aiokafka wraps it in a bare KafkaError. A new attempt takes a new epoch, so it is as safe as the first one.
+    """
+    return isinstance(error, kafka_errors.UnknownError) or (
+        error.__cause__ is not None and _coordinator_stumbled(error.__cause__)
+    )
 
 
 async def _empty_transaction(producer: AIOKafkaProducer, partitions: list[tuple[str, int]]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 import uuid
 
 import pytest
@@ -49,7 +50,7 @@ async def reader(settings):
 def batch(*values):
     writer = RecordBatchWriter()
     for value in values:
-        assert writer.append_one(b"key", value, timestamp_ms=1_700_000_000_000)
+        assert writer.append_one(b"key", value, timestamp_ms=time.time_ns() // 1_000_000)
     return writer
 
 

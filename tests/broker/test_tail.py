@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,10 +32,11 @@ def create(settings: Settings, name: str, partitions: int) -> None:
 
 
 def produce(settings: Settings, topic: str, records: list[dict[str, Any]]) -> None:
-    """One after the other, so that their times rise with their places in the list."""
+    """One after the other, so that their times rise with their places in the list (old ones, retention would remove)."""
+    now_ms = time.time_ns() // 1_000_000
     producer = Producer(dict(confluent_config(settings)) | {"linger.ms": 0})
     for number, record in enumerate(records):
-        producer.produce(topic, timestamp=1_700_000_000_000 + number, **record)
+        producer.produce(topic, timestamp=now_ms + number, **record)
     assert producer.flush(30) == 0
 
 
