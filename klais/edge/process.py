@@ -130,7 +130,7 @@ class Edge:
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         chosen = open_source(s)
         source = chosen.source
-        pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes)
+        pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes, s.partitions)
         spine = Spine(source, batcher, publisher, letters, self.counts, pace)
         self.state.publisher, self.state.spine, self.state.waiting_for = publisher, spine, ""
         self.state.passed_over = chosen.passed_over

@@ -32,6 +32,12 @@ def test_never_above_the_setting(rate: float, max_ns: int) -> None:
     assert at_rate(rate, max_ns).linger_ns <= max_ns
 
 
+@pytest.mark.parametrize(("partitions", "times"), [(1, 1), (4, 1), (16, 4), (64, 16)])
+def test_many_partitions_make_no_more_records(partitions: int, times: int) -> None:
+    pace = Pace(MAX_NS, BUFFER, partitions)
+    assert pace.linger_ns == times * FLOOR_NS and pace.max_linger_ns == times * MAX_NS
+
+
 def test_rest_only_after_a_call_that_ran_dry() -> None:
     pace = at_rate(200_000)
     assert pace.rest_s(100, 1024) == pytest.approx(0.002)
