@@ -16,14 +16,13 @@ from typing import Any
 
 import faust
 
-from agents import store  # noqa: F401  (makes lane:// known)
-from agents.checkpoints import DevicesTable
 from agents.commits import CommitMender
 from agents.lane import Shared
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
 from agents.service import Service, web_host
 from agents.signals import worker_class
+from agents.store import Store
 from klais import fault
 from klais.config import load
 from klais.control.follower import ControlFollower
@@ -88,7 +87,7 @@ devices = app.Table(
     value_type=bytes,
     partitions=settings.partitions,
 )
-lanes = Lanes()
+lanes = Store.lanes = Lanes()
 control = ControlFollower(settings)
 limits = LaneLimits(settings, control)
 service = Service(app, settings, worker_id, lanes, limits, control)
@@ -109,7 +108,7 @@ async def shared_parts() -> Shared:
         await asyncio.to_thread(control.wait_caught_up, CONTROL_WAIT_S)
         producers = await three_producers()
         metrics = service.report.metrics
-        _shared = Shared(settings, topics, worker_id, limits, DevicesTable(devices), *producers)
+        _shared = Shared(settings, topics, worker_id, limits, *producers)
         _shared.producers_made = three_producers
         _shared.mend_commit = CommitMender(app, topics.raw)
         _shared.on_step, _shared.on_sent = metrics.processing.observe, metrics.kafka.observe
@@ -122,7 +121,6 @@ async def start_lanes() -> None:
     try:
         partitions = {tp.partition for tp in app.assignor.assigned_actives() if tp.topic == topics.raw}
         shared = await shared_parts()
-        shared.table.forget(partitions)
         await lanes.start(shared, partitions)
     except Exception as error:
         log.error("lanes_not_started", error=repr(error))

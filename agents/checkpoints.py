@@ -2,76 +2,23 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.changelog import marker_key
 from klais import fault
-from klais.devices.layout import ROW, Rows
-from klais.kafka.reader import PartitionReader
+from klais.devices.layout import ROW
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.lane.checkpoint import Snapshot, begin_snapshot, copy_rows, encode_marker
-from klais.lane.journal import MARKER_KEY
 
 if TYPE_CHECKING:
     from agents.lane import Lane
     from agents.recovery import Recovered
 
-LOAD_ROWS = 5000  # rows put into the table in one go while reading it back
 COPY_ROWS = 4000  # rows copied in one go: 1 ms, and some more where the memory was never touched before
 SLICE_ROWS = 1000  # rows written in one go, so that the event loop is never held for long
 POLL_S = 0.005
-
-
-def marker_key(partition: int) -> bytes:
-    """Key of a partition's marker row: no device_id begins with NUL."""
-    return MARKER_KEY + b"-%d" % partition
-
-
-class DevicesTable:
-    """The Faust table ``devices`` as lanes see it: raw keys and values, written in bulk (never through Faust's producer)."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-        self._read_to: dict[int, int] = {}
-
-    async def load(self, reader: PartitionReader, topic: str, partition: int) -> None:
-        """Read what the changelog has beyond what was read before (bulk: 1 million rows take seconds)."""
-        start, end = await reader.offsets(topic, partition)
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        async for record in reader.read(topic, partition, max(start, self._read_to.get(partition, 0)), end):
-            if record.key is not None and record.value is not None:
-                keys.append(record.key)
-                values.append(record.value)
-            if len(keys) >= LOAD_ROWS:
-                self.put(partition, keys, values)
-                keys, values = [], []
-                await asyncio.sleep(0)
-        self.put(partition, keys, values)
-        self._read_to[partition] = end
-
-    def forget(self, partitions: set[int]) -> None:
-        """Partitions that went elsewhere (the store drops their rows) must be read from the start when they come back."""
-        for partition in set(self._read_to) - partitions:
-            del self._read_to[partition]
-
-    def put(self, partition: int, keys: list[bytes], values: list[bytes]) -> None:
-        """Set what the changelog has acknowledged."""
-        data, owner = self._table.data.data, self._table.data._key_partition
-        data.update(zip(keys, values, strict=True))
-        owner.update(dict.fromkeys(keys, partition))
-
-    def marker(self, partition: int) -> bytes | None:
-        """Value of the partition's marker row."""
-        value: bytes | None = self._table.data.data.get(marker_key(partition))
-        return value
-
-    def rows(self, partition: int) -> Rows:
-        """All rows of a partition (ROW [n], a copy, read-only)."""
-        data, owner = self._table.data.data, self._table.data._key_partition
-        values = [data[key] for key, p in owner.items() if p == partition and key[:1] != b"\0"]
-        return np.frombuffer(b"".join(values), ROW)
 
 
 class Checkpointer:
@@ -109,7 +56,7 @@ class Checkpointer:
             await self._acknowledge(lane)
 
     async def _write(self, lane: "Lane", shot: Snapshot) -> None:
-        it, table, partition = self._it, lane.shared.table, lane.partition
+        it, partition = self._it, lane.partition
         sender, writer = it.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
         for begin in range(0, len(shot.rows), SLICE_ROWS):
             rows = shot.rows[begin : begin + SLICE_ROWS]
@@ -119,9 +66,6 @@ class Checkpointer:
             while done < len(rows):
                 done += writer.append_rows(keys, sizes, values, done)
                 await sender.send(writer)
-            flat, raw = keys.tobytes(), values.tobytes()
-            names = [flat[16 * i : 16 * i + size] for i, size in enumerate(sizes.tolist())]
-            table.put(partition, names, [raw[i : i + ROW.itemsize] for i in range(0, len(raw), ROW.itemsize)])
             fault.at("checkpoint_rows")
             await asyncio.sleep(0)
         fault.at("checkpoint_marker")
@@ -132,7 +76,6 @@ class Checkpointer:
         writer.reset()
         writer.append_one(marker_key(partition), marker, (), time.time_ns() // 1_000_000)
         await sender.send(writer)
-        table.put(partition, [marker_key(partition)], [marker])
         fault.at("checkpoint_done")
         self.step, self.next_raw, self.journal_offset = shot.step, shot.facts["next_raw"], journal_offset
 

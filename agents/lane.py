@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from aiokafka import AIOKafkaProducer
 
-from agents.checkpoints import Checkpointer, DevicesTable
+from agents.checkpoints import Checkpointer
 from agents.limits import LaneLimits
 from agents.outputs import Journal, Output, Records, Telemetry
 from agents.recovery import Recovered, recover
@@ -47,7 +47,6 @@ class Shared:
     topics: Topics
     worker_id: str
     limits: LaneLimits
-    table: DevicesTable
     journal_producer: AIOKafkaProducer
     output_producer: AIOKafkaProducer
     changelog_producer: AIOKafkaProducer

@@ -1,4 +1,4 @@
-"""Recovery of a lane: fence, rows and marker from the table, then the journal replayed as it was written down."""
+"""Recovery of a lane: fence, rows and marker from the changelog, then the journal replayed as it was written down."""
 
 import ctypes
 import time
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agents.changelog import load_partition
 from klais import fault
 from klais.errors import JournalFormatError, OffsetGone, TopicMismatch
 from klais.kafka.fenced import FencedSender, fence
@@ -104,10 +105,10 @@ async def recover(shared: "Shared", partition: int, reader: PartitionReader) -> 
     )
     await _write_owner(senders, shared.worker_id, partition)
     async with shared.loading:  # one lane at a time, so that the copies made on the way do not add up
-        await shared.table.load(reader, topics.devices_changelog, partition)
-        value = shared.table.marker(partition)
+        rows, value = await load_partition(reader, topics.devices_changelog, partition)
         marker = decode_marker(value) if value else None
-        state = restore(marker, shared.table.rows(partition))
+        state = restore(marker, rows)
+        del rows
         give_memory_back()
     if marker is not None and marker.partitions != topics.partitions:
         raise TopicMismatch(

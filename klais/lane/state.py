@@ -1,5 +1,7 @@
 """What a lane remembers: device rows, queue, global bucket, counters, and which batches of which edge it has seen."""
 
+import contextlib
+import mmap
 import secrets
 from collections import OrderedDict
 from enum import IntEnum
@@ -15,6 +17,25 @@ from klais.lane.queue import FrameQueue
 from klais.wire.constants import VERDICTS
 
 MAX_BOOTS = 256  # (edge, boot) pairs remembered
+_SMALL_BYTES = 4 << 20
+_MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
+
+RESERVED_ROWS = 1 << 20  # address space a lane's rows are given from the start, so that growing moves none of them
+
+
+def reserve_rows(capacity: int) -> Rows:
+    """Zeroed rows (ROW [>= capacity]); at least ``RESERVED_ROWS`` where the system lets us have pages that cost nothing yet.
+
+    Huge pages are asked for beyond the first 10,000 rows: the TLB does not hold the small pages of many more.
+    """
+    size = max(capacity, RESERVED_ROWS) * ROW.itemsize
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    except OSError:  # strict accounting (vm.overcommit_memory=2): only what is needed
+        return np.zeros(capacity, ROW)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE, _SMALL_BYTES, size - _SMALL_BYTES)
+    return np.frombuffer(memory, ROW)
 
 
 class Tally(IntEnum):
@@ -47,9 +68,9 @@ class LaneState:
     """
 
     def __init__(self, capacity: int = 1024) -> None:
-        self.rows: Rows = np.zeros(capacity, ROW)
+        self.rows: Rows = reserve_rows(capacity)
         self.used = 0
-        self.dirty: npt.NDArray[np.int32] = np.zeros(capacity, np.int32)
+        self.dirty: npt.NDArray[np.int32] = np.zeros(len(self.rows), np.int32)
         self.dirty_count = 0
         self.clean_step = 0
         self.step = 0
@@ -61,10 +82,11 @@ class LaneState:
         self.boots: OrderedDict[tuple[int, int], int] = OrderedDict()  # (edge, boot) -> last batch number
         self.path_names: dict[int, str] = {}  # low 32 bits of a path's hash -> the path's text
         self._seed = np.uint64(secrets.randbits(64))
-        self._index()
+        self._index(capacity)
 
-    def _index(self) -> None:
-        self.slots: npt.NDArray[np.uint64] = np.zeros(1 << (2 * len(self.rows) - 1).bit_length(), np.uint64)
+    def _index(self, devices: int) -> None:
+        """A new index with room for ``devices``, at most half full then."""
+        self.slots: npt.NDArray[np.uint64] = np.zeros(1 << (2 * devices - 1).bit_length(), np.uint64)
         if not build_index(self.slots, self._seed, self.rows, self.used):
             raise JournalFormatError("a device has two rows in the table: the changelog is damaged")
 
@@ -74,21 +96,23 @@ class LaneState:
         return self._seed
 
     def make_room(self, devices: int) -> None:
-        """Let at least ``devices`` more rows fit (doubling; untouched pages of the new array cost no memory)."""
+        """Let at least ``devices`` more rows fit: a new index each time their number doubles, the rows stay where they are.
+
+        Only beyond what :func:`reserve_rows` holds are rows copied (untouched pages of the new array cost no memory).
+        """
         need = self.used + devices
-        if need <= len(self.rows):
-            return
-        capacity = max(need, 2 * len(self.rows))
-        rows = np.zeros(capacity, ROW)
-        rows.view(OPAQUE_ROW)[: self.used] = self.rows.view(OPAQUE_ROW)[: self.used]
-        dirty = np.zeros(capacity, np.int32)
-        dirty[: self.dirty_count] = self.dirty[: self.dirty_count]
-        self.rows, self.dirty = rows, dirty
-        self._index()
+        if need > len(self.rows):
+            rows = reserve_rows(max(need, 2 * len(self.rows)))
+            rows.view(OPAQUE_ROW)[: self.used] = self.rows.view(OPAQUE_ROW)[: self.used]
+            dirty = np.zeros(len(rows), np.int32)
+            dirty[: self.dirty_count] = self.dirty[: self.dirty_count]
+            self.rows, self.dirty = rows, dirty
+        if 2 * need > len(self.slots):
+            self._index(2 * need)
 
     def restore_rows(self, rows: Rows, clean_step: int) -> None:
         """Start from rows of a checkpoint; those stamped after ``clean_step`` (half-written checkpoint) count as dirty."""
-        self.rows = np.zeros(max(1024, len(rows) + len(rows) // 4), ROW)
+        self.rows = reserve_rows(max(1024, len(rows) + len(rows) // 4))
         self.rows.view(OPAQUE_ROW)[: len(rows)] = rows.view(OPAQUE_ROW)
         self.used = len(rows)
         self.dirty = np.zeros(len(self.rows), np.int32)
@@ -96,7 +120,7 @@ class LaneState:
         self.dirty[: len(newer)] = newer
         self.dirty_count = len(newer)
         self.clean_step = clean_step
-        self._index()
+        self._index(max(1024, 2 * len(rows)))
 
     def find(self, device_id: bytes) -> int:
         """Row of a device, -1 when unknown."""
