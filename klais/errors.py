@@ -71,3 +71,13 @@ class SourceUnavailable(KlaisError):
 
 class BrokerOwned(KlaisError):
     """Another process of KLAIS owns the embedded broker of this state folder; names it."""
+
+
+class XdpUnavailable(KlaisError):
+    """The XDP filter cannot be reached or loaded (no root, no bpffs, not loaded yet); says why and what to do."""
+
+    retriable = True
+
+
+class XdpForeign(KlaisError):
+    """An interface carries an XDP program that is not ours; names it. It is neither replaced nor removed."""

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Reads of packet bytes. In the kernel a 16-bit read lies at an even and a 32-bit read at a fourfold offset from the start of the
+ * packet: Ethernet header, tags, IP and UDP headers have such sizes. User space reads copies at any address.
+ */
+#ifndef KLAIS_BYTES_H
+#define KLAIS_BYTES_H
+
+#include <linux/types.h>
+
+#define KLAIS_INLINE static inline __attribute__((always_inline))
+
+#ifdef KLAIS_KERNEL
+#define klais_read16(p) (*(const __u16 *)(p))
+#define klais_read32(p) (*(const __u32 *)(p))
+#else
+KLAIS_INLINE __u16 klais_read16(const void *p)
+{
+	__u16 value;
+
+	__builtin_memcpy(&value, p, sizeof(value));
+	return value;
+}
+
+KLAIS_INLINE __u32 klais_read32(const void *p)
+{
+	__u32 value;
+
+	__builtin_memcpy(&value, p, sizeof(value));
+	return value;
+}
+#endif
+
+/* What a big-endian 16-bit number of the wire reads as, and the other way round. */
+#define klais_be16(value) ((__u16)__builtin_bswap16((__u16)(value)))
+
+/* One word that another CPU may write meanwhile: read once, not again behind our back. */
+#define klais_once(x) (*(const volatile __typeof__(x) *)&(x))
+
+#endif

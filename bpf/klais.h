@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the XDP filter and user space share: verdicts, rules, layouts of map values, sizes, map names. This file is their
+ * one source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table compiled from here.
+ *
+ * Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns). A device's key in all maps is FNV-1a 64 over the 16 bytes of its
+ * device_id, NUL padding included.
+ */
+#ifndef KLAIS_H
+#define KLAIS_H
+
+#include <linux/types.h>
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "device ids are read as little-endian words"
+#endif
+
+#define KLAIS_VERSION 1 /* of all layouts below: raise it when a value changes its meaning without changing its size */
+
+/* What became of a packet. A twin with KLAIS_WOULD passed only because its rule is in monitor mode. */
+enum klais_verdict {
+	KLAIS_PASS = 0,	   /* accepted: to the stack, into the XSK or into the ring */
+	KLAIS_NOT_OURS = 1, /* another protocol or port, or headers that the stack refuses itself: untouched */
+	KLAIS_FRAGMENT = 2, /* no header of ours to judge by: untouched, the edge checks what the stack puts together */
+	KLAIS_TOO_SHORT = 3,
+	KLAIS_BAD_MAGIC = 4,
+	KLAIS_BAD_DEVICE_ID = 5,
+	KLAIS_BLOCKED = 6,
+	KLAIS_DEVICE_RATE = 7,
+	KLAIS_GLOBAL_RATE = 8,
+	KLAIS_RING_FULL = 9, /* accepted, and no free slot in the ring: lost */
+	KLAIS_TOO_LONG = 10, /* accepted, and longer than a slot of the ring: lost */
+	KLAIS_WOULD = 16,
+	KLAIS_WOULD_TOO_SHORT = KLAIS_WOULD | KLAIS_TOO_SHORT,
+	KLAIS_WOULD_BAD_MAGIC = KLAIS_WOULD | KLAIS_BAD_MAGIC,
+	KLAIS_WOULD_BAD_DEVICE_ID = KLAIS_WOULD | KLAIS_BAD_DEVICE_ID,
+	KLAIS_WOULD_BLOCKED = KLAIS_WOULD | KLAIS_BLOCKED,
+	KLAIS_WOULD_DEVICE_RATE = KLAIS_WOULD | KLAIS_DEVICE_RATE,
+	KLAIS_WOULD_GLOBAL_RATE = KLAIS_WOULD | KLAIS_GLOBAL_RATE,
+	KLAIS_VERDICTS = 32, /* size of an array counted by verdict; a power of two */
+};
+
+/* Bits of klais_config.monitor: a rule whose bit is set only counts what it would drop. */
+enum klais_monitor {
+	KLAIS_MONITOR_MAGIC = 1, /* too_short, bad_magic, bad_device_id */
+	KLAIS_MONITOR_BLOCK = 2,
+	KLAIS_MONITOR_DEVICE_RATE = 4,
+	KLAIS_MONITOR_GLOBAL_RATE = 8,
+};
+
+/* klais_config.accept: where accepted frames go. */
+enum klais_accept {
+	KLAIS_ACCEPT_PASS = 0, /* on to the stack */
+	KLAIS_ACCEPT_XSK = 1,  /* the whole packet into xsks[rx queue]; to the stack where nobody is bound */
+	KLAIS_ACCEPT_RING = 2, /* the frame into the ring */
+};
+
+/* The wire frame, as klais/wire/constants.py has it. */
+enum klais_frame {
+	KLAIS_MAGIC = 0xAA55,
+	KLAIS_ID_OFFSET = 2,
+	KLAIS_ID_BYTES = 16,
+	KLAIS_HEADER_BYTES = 22,
+};
+
+enum klais_size {
+	KLAIS_SLOTS = 4,	   /* limits kept in the configuration: writers fill one that is not in use, then name it */
+	KLAIS_PORT_WORDS = 1024,   /* 65,536 ports, a bit each */
+	KLAIS_RULES = 65536,	   /* devices with a rule of their own */
+	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
+	KLAIS_SOURCE_BYTES = 18,   /* IPv6 or v4-mapped address, port big-endian */
+	KLAIS_SLOT_FRAME_BYTES = 2072,
+	KLAIS_ABOUT_BYTES = 1024,  /* JSON: who loaded the program, when, with what */
+	KLAIS_RINGBUF_HEADER_BYTES = 8, /* the kernel's own, before each record of a BPF ring buffer */
+};
+
+/* What one frame costs, in units of credit: fine enough that rates are whole units a ns. */
+#define KLAIS_GLOBAL_COST 1000000000ULL	   /* rate in frames/s = units/ns */
+#define KLAIS_DEVICE_COST 1000000000000ULL /* rate in thousandths of frames/s = units/ns */
+#define KLAIS_MAX_CAP (1ULL << 62)
+#define KLAIS_FOREVER (~0ULL)
+#define KLAIS_MAX_BACKWARDS_NS 10000000000ULL
+
+/* A rate and a burst. cap_units 0 = no limit. */
+struct klais_limit {
+	__u64 rate_units; /* earned a ns */
+	__u64 cap_units;  /* burst * cost of a frame, at most KLAIS_MAX_CAP */
+	__u64 fill_ns;	  /* ceil(cap / rate): after this a bucket is full, whatever it held */
+};
+
+struct klais_limits {
+	struct klais_limit global;
+	struct klais_limit device; /* of every device without a limit of its own */
+};
+
+struct klais_config {
+	__u32 version; /* KLAIS_VERSION */
+	__u32 accept;
+	__u32 accept_ifindex; /* XSK and ring take frames of this interface only; 0 = of any */
+	__u32 monitor;
+	__u32 load_slot;      /* limits given at load */
+	__u32 set_slot;	      /* the controller's set-points, in force while they are fresh */
+	__u64 set_at_ns;      /* the heartbeat: when the controller last confirmed its set-points; 0 = never */
+	__u64 heartbeat_ns;   /* set-points older than this give way to the limits given at load */
+	struct klais_limits slots[KLAIS_SLOTS];
+};
+
+struct klais_bucket {
+	__s64 credit_units; /* below 0 only while a CPU gives back what it could not have */
+	__u64 last_ns;	    /* credit is earned up to here */
+};
+
+/* A row of the LRU of devices. */
+struct klais_device {
+	struct klais_bucket bucket;
+	__u8 id[KLAIS_ID_BYTES];
+	__u64 passed; /* by the device's bucket; these two may miss a few when CPUs collide */
+	__u64 dropped;
+};
+
+/* What an operator or the controller said of one device. Each part is in force by itself; 0 = it says nothing. */
+struct klais_rule {
+	__u64 block_until_ns;
+	__u64 allow_until_ns;
+	struct klais_limit limit;
+	__u8 id[KLAIS_ID_BYTES];
+};
+
+struct klais_count {
+	__u64 packets;
+	__u64 bytes; /* from the Ethernet header on */
+};
+
+struct klais_ports {
+	__u64 bits[KLAIS_PORT_WORDS]; /* port p: bit p % 64 of word p / 64 */
+};
+
+struct klais_about {
+	__u8 json[KLAIS_ABOUT_BYTES];
+};
+
+/* A record of the ring. With the kernel's header each takes 2112 bytes, 33 cache lines: slot i lies at i * 2112. */
+struct klais_slot {
+	__u64 time_ns; /* when the packet was judged */
+	__u32 length;  /* bytes of the frame */
+	__u16 queue;
+	__u8 source[KLAIS_SOURCE_BYTES];
+	__u8 frame[KLAIS_SLOT_FRAME_BYTES]; /* only the first `length` bytes are written */
+};
+
+_Static_assert(sizeof(struct klais_limit) == 24, "klais_limit");
+_Static_assert(sizeof(struct klais_limits) == 48, "klais_limits");
+_Static_assert(sizeof(struct klais_config) == 40 + 48 * KLAIS_SLOTS, "klais_config");
+_Static_assert(sizeof(struct klais_bucket) == 16, "klais_bucket");
+_Static_assert(sizeof(struct klais_device) == 48, "klais_device");
+_Static_assert(sizeof(struct klais_rule) == 56, "klais_rule");
+_Static_assert(sizeof(struct klais_count) == 16, "klais_count");
+_Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");
+_Static_assert(sizeof(struct klais_slot) + KLAIS_RINGBUF_HEADER_BYTES == 33 * 64, "klais_slot");
+_Static_assert(__builtin_offsetof(struct klais_slot, source) == 14, "klais_slot.source");
+_Static_assert(__builtin_offsetof(struct klais_slot, frame) == 32, "klais_slot.frame");
+_Static_assert((KLAIS_VERDICTS & (KLAIS_VERDICTS - 1)) == 0, "verdicts are masked");
+
+/* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
+#define KLAIS_MAPS(X) X(config) X(ports) X(counts) X(devices) X(rules) X(bucket) X(xsks) X(ring) X(about)
+
+#endif

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The XDP filter, in the order of the path: parse, header, rule, device bucket, global bucket, accept, count.
+ * Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it; docs/xdp.md explains it.
+ */
+#include <uapi/linux/bpf.h>
+
+#include "bucket.h"
+#include "bytes.h"
+#include "device.h"
+#include "klais.h"
+#include "maps.h"
+#include "parse.h"
+
+/*
+ * Lets the verifier forget what it knows of a number, but that no bit is set outside of `mask` (`any` is a number it knows nothing of). Else it would
+ * walk all that follows once for each way through the headers, and give up.
+ */
+#define FORGET(x, mask, any)                                                                                                 \
+	do {                                                                                                                 \
+		asm volatile("%0 ^= %1" : "+r"(x) : "r"(any));                                                               \
+		asm volatile("%0 ^= %1" : "+r"(x) : "r"(any));                                                               \
+		asm volatile("%0 &= " #mask : "+r"(x));                                                                      \
+	} while (0)
+
+/* What the rules say of one packet so far. */
+struct judgement {
+	enum klais_verdict verdict;
+	__u32 monitor; /* klais_config.monitor */
+};
+
+/* Takes in what a rule found: 1 when the packet is to be dropped. Of the monitored findings the first is kept. */
+KLAIS_INLINE int drops(struct judgement *judgement, enum klais_verdict found, __u32 monitor_bit)
+{
+	if (found == KLAIS_PASS)
+		return 0;
+	if (!(judgement->monitor & monitor_bit)) {
+		judgement->verdict = found;
+		return 1;
+	}
+	if (judgement->verdict == KLAIS_PASS)
+		judgement->verdict = found | KLAIS_WOULD;
+	return 0;
+}
+
+/* The controller's set-points while its heartbeat is fresh, else the limits given at load. */
+KLAIS_INLINE const struct klais_limits *limits_in_force(const struct klais_config *config, __u64 now_ns)
+{
+	__u64 set_at_ns = klais_once(config->set_at_ns);
+	__u32 slot = klais_once(config->load_slot);
+
+	if (set_at_ns && now_ns < set_at_ns + klais_once(config->heartbeat_ns))
+		slot = klais_once(config->set_slot);
+	return &config->slots[slot & (KLAIS_SLOTS - 1)];
+}
+
+/* A device that is not in the LRU starts with a full bucket. */
+KLAIS_INLINE int admit_new_device(__u64 key, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+{
+	struct klais_device device = {
+		.bucket = {.credit_units = limit->cap_units - KLAIS_DEVICE_COST, .last_ns = now_ns},
+		.passed = 1,
+	};
+	struct klais_device *raced;
+
+	__builtin_memcpy(device.id, &id, sizeof(device.id));
+	if (klais_insert(devices, &key, &device) == 0)
+		return 1;
+	raced = klais_lookup(devices, &key); /* another CPU put it there first; or there is no memory: then it may pass */
+	return !raced || klais_take(&raced->bucket, limit, KLAIS_DEVICE_COST, now_ns);
+}
+
+KLAIS_INLINE enum klais_verdict take_device(__u64 key, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+{
+	struct klais_device *device;
+
+	if (!limit->cap_units)
+		return KLAIS_PASS;
+	device = klais_lookup(devices, &key);
+	if (!device)
+		return admit_new_device(key, id, limit, now_ns) ? KLAIS_PASS : KLAIS_DEVICE_RATE;
+	if (klais_take(&device->bucket, limit, KLAIS_DEVICE_COST, now_ns)) {
+		device->passed++;
+		return KLAIS_PASS;
+	}
+	device->dropped++;
+	return KLAIS_DEVICE_RATE;
+}
+
+KLAIS_INLINE enum klais_verdict take_global(const struct klais_limit *limit, __u64 now_ns)
+{
+	struct klais_bucket *bucket = KLAIS_VALUE(bucket);
+
+	if (!limit->cap_units)
+		return KLAIS_PASS;
+	return klais_take(bucket, limit, KLAIS_GLOBAL_COST, now_ns) ? KLAIS_PASS : KLAIS_GLOBAL_RATE;
+}
+
+/* Block list, allow list, device bucket, global bucket: 1 when the packet is to be dropped. */
+KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id, __u64 now_ns)
+{
+	const struct klais_limits *limits = limits_in_force(config, now_ns);
+	const struct klais_limit *limit = &limits->device;
+	__u64 key = klais_fnv1a(id);
+	const struct klais_rule *rule = klais_lookup(rules, &key);
+
+	if (rule) {
+		if (now_ns < rule->allow_until_ns)
+			return 0;
+		if (now_ns < rule->block_until_ns && drops(judgement, KLAIS_BLOCKED, KLAIS_MONITOR_BLOCK))
+			return 1;
+		if (rule->limit.cap_units)
+			limit = &rule->limit;
+	}
+	return drops(judgement, take_device(key, id, limit, now_ns), KLAIS_MONITOR_DEVICE_RATE) ||
+	       drops(judgement, take_global(&limits->global, now_ns), KLAIS_MONITOR_GLOBAL_RATE);
+}
+
+/* The source as in KFB1: IPv6 or v4-mapped address, port. 0 when it is not in the packet (never, after parsing). */
+KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end, const struct klais_packet *packet)
+{
+	__u16 *halves = (__u16 *)slot->source; /* it lies at an even offset, not at a fourfold one */
+	const __u8 *address = data + packet->address, *port_be = data + packet->port_be;
+	int i;
+
+	if (address + (packet->is_ipv6 ? 16 : 4) > (const __u8 *)data_end || port_be + 2 > (const __u8 *)data_end)
+		return 0;
+	if (packet->is_ipv6) {
+#pragma unroll
+		for (i = 0; i < 8; i++)
+			halves[i] = klais_read16(address + 2 * i);
+	} else {
+#pragma unroll
+		for (i = 0; i < 5; i++)
+			halves[i] = 0;
+		halves[5] = 0xFFFF;
+		halves[6] = klais_read16(address);
+		halves[7] = klais_read16(address + 2);
+	}
+	halves[8] = klais_read16(port_be);
+	return 1;
+}
+
+/* Copies the frame into a slot of the ring: the packet ends here. */
+KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, __u64 now_ns, struct judgement *judgement)
+{
+	const __u8 *data = (const __u8 *)(long)ctx->data;
+	const void *data_end = (const void *)(long)ctx->data_end;
+	__u64 length = packet->length;
+	struct klais_slot *slot;
+
+	if (length > KLAIS_SLOT_FRAME_BYTES) {
+		judgement->verdict = KLAIS_TOO_LONG;
+		return XDP_DROP;
+	}
+	slot = bpf_ringbuf_reserve((void *)KLAIS_MAP(ring), sizeof(*slot), 0);
+	if (!slot) {
+		judgement->verdict = KLAIS_RING_FULL;
+		return XDP_DROP;
+	}
+	slot->time_ns = now_ns;
+	slot->length = length;
+	slot->queue = ctx->rx_queue_index;
+	if (!fill_source(slot, data, data_end, packet)) {
+		bpf_ringbuf_discard(slot, 0);
+		return XDP_PASS;
+	}
+	bpf_probe_read_kernel(slot->frame, length, data + packet->payload);
+	bpf_ringbuf_submit(slot, 0);
+	return XDP_DROP;
+}
+
+/* Where an accepted frame goes. The first of several fragments must reach the stack, which puts them together. */
+KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config, const struct klais_packet *packet, __u64 now_ns,
+			struct judgement *judgement)
+{
+	__u32 accept = klais_once(config->accept), ifindex = klais_once(config->accept_ifindex);
+
+	if (accept == KLAIS_ACCEPT_PASS || packet->is_fragment || (ifindex && ifindex != ctx->ingress_ifindex))
+		return XDP_PASS;
+	if (accept == KLAIS_ACCEPT_XSK)
+		return bpf_redirect_map((void *)KLAIS_MAP(xsks), ctx->rx_queue_index, XDP_PASS);
+	return to_ring(ctx, packet, now_ns, judgement);
+}
+
+KLAIS_INLINE enum klais_verdict find_frame(const void *data, const void *data_end, struct klais_packet *packet)
+{
+	__u64 any = data_end - data;
+	enum klais_verdict found = klais_parse(data, data_end, KLAIS_VALUE(ports), packet);
+
+	FORGET(packet->payload, 0x3FFF, any);
+	FORGET(packet->address, 0x3FFF, any);
+	FORGET(packet->port_be, 0x3FFF, any);
+	FORGET(packet->length, 0xFFFF, any);
+	FORGET(packet->is_ipv6, 1, any);
+	FORGET(packet->is_fragment, 1, any);
+	return found;
+}
+
+/* All rules, in order: what becomes of a datagram of ours. */
+KLAIS_INLINE int judge(struct xdp_md *ctx, const struct klais_packet *packet, struct judgement *judgement)
+{
+	const __u8 *payload = (const __u8 *)(long)ctx->data + packet->payload;
+	const struct klais_config *config = KLAIS_VALUE(config);
+	enum klais_verdict found;
+	struct klais_id id = {};
+	__u64 now_ns;
+
+	found = klais_check_header(payload, (const void *)(long)ctx->data_end, packet->length, &id);
+	if (found == KLAIS_FRAGMENT) {
+		judgement->verdict = KLAIS_FRAGMENT;
+		return XDP_PASS;
+	}
+	judgement->monitor = klais_once(config->monitor);
+	if (drops(judgement, found, KLAIS_MONITOR_MAGIC))
+		return XDP_DROP;
+	now_ns = bpf_ktime_get_ns();
+	if (found == KLAIS_PASS && drops_by_device(judgement, config, id, now_ns))
+		return XDP_DROP;
+	return accept(ctx, config, packet, now_ns, judgement);
+}
+
+int klais_xdp(struct xdp_md *ctx)
+{
+	const void *data = (const void *)(long)ctx->data, *data_end = (const void *)(long)ctx->data_end;
+	struct judgement judgement = {};
+	struct klais_packet packet = {};
+	struct klais_count *count;
+	int action = XDP_PASS;
+	__u32 key;
+
+	judgement.verdict = find_frame(data, data_end, &packet);
+	if (judgement.verdict != KLAIS_PASS)
+		goto out;
+	action = judge(ctx, &packet, &judgement);
+out:
+	key = judgement.verdict & (KLAIS_VERDICTS - 1);
+	count = klais_lookup(counts, &key);
+	if (count) {
+		count->packets++;
+		count->bytes += data_end - data;
+	}
+	return action;
+}

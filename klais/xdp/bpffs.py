@@ -1,0 +1,77 @@
+"""The BPF file system: find it, mount it where it is missing, pin so that a name always leads to something whole."""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from klais.errors import XdpUnavailable
+from klais.xdp import bpf
+
+STANDARD = Path("/sys/fs/bpf")
+PROGRAM = "program"
+NEW = "new_"  # before the name of what is not in force yet; bpffs reserves names with a dot
+
+
+def mounted_at(path: Path) -> Path | None:
+    """The bpffs that ``path`` lies in; None when it lies in none."""
+    best: tuple[int, str, Path] | None = None
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, place, kind = line.split()[:3]
+        where = Path(place.encode().decode("unicode_escape"))
+        if path.absolute().is_relative_to(where) and (best is None or len(where.parts) >= best[0]):
+            best = len(where.parts), kind, where
+    return best[2] if best and best[1] == "bpf" else None
+
+
+def ensure(pin_dir: Path) -> list[str]:
+    """Make ``pin_dir``, mounting bpffs at /sys/fs/bpf where that is missing; what was done, in words.
+
+    Raises
+    ------
+    XdpUnavailable
+        No right to, no bpffs in this kernel, or the folder lies elsewhere.
+    """
+    done = []
+    if mounted_at(pin_dir) is None:
+        if not pin_dir.absolute().is_relative_to(STANDARD):
+            raise XdpUnavailable(f"{pin_dir} is in no bpffs: choose a folder below {STANDARD} (KLAIS_XDP_PIN_DIR)")
+        _mount()
+        done.append(f"mounted bpffs at {STANDARD}")
+    try:
+        pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise XdpUnavailable(f"{pin_dir} cannot be made: {error.strerror}: run this as root") from None
+    return done
+
+
+def _mount() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"bpf", os.fsencode(STANDARD), b"bpf", 0, b"mode=0700"):
+        reason = os.strerror(ctypes.get_errno())
+        raise XdpUnavailable(f"bpffs cannot be mounted at {STANDARD} ({reason}): run `mount -t bpf bpf {STANDARD}` as root")
+
+
+def pin_new(pin_dir: Path, fds: dict[str, int]) -> None:
+    """Pin under names that are not in force yet."""
+    for name, fd in fds.items():
+        (pin_dir / (NEW + name)).unlink(missing_ok=True)
+        bpf.pin(fd, pin_dir / (NEW + name))
+
+
+def promote(pin_dir: Path) -> None:
+    """Give all that was pinned anew its name; each of these renames happens as a whole."""
+    for path in pending(pin_dir):
+        path.rename(pin_dir / path.name.removeprefix(NEW))
+
+
+def pending(pin_dir: Path) -> Iterator[Path]:
+    """What is pinned and not in force (a loader that was killed leaves it)."""
+    return iter(sorted(pin_dir.glob(NEW + "*")))
+
+
+def remove(pin_dir: Path) -> None:
+    """Remove all pins and the folder; what is still attached keeps its maps."""
+    for path in pin_dir.iterdir():
+        path.unlink()
+    pin_dir.rmdir()

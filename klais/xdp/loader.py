@@ -1,0 +1,320 @@
+"""Load, replace and remove the filter. What is on an interface and not ours is neither replaced nor removed.
+
+Everything that can fail comes before the one step that changes what packets meet: the interface gets the new program in
+place of the old one at once. A loader that is killed between two steps leaves the old filter or the new one at work, and the
+next load tidies up.
+"""
+
+import errno
+import fcntl
+import getpass
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+import klais
+from klais.errors import XdpForeign, XdpUnavailable
+from klais.xdp import bpf, bpffs, compile, netlink
+from klais.xdp.layout import BUCKET, CONFIG, VERSION, MapSpec, map_specs
+from klais.xdp.limits import Limits, pack
+from klais.xdp.maps import XdpMaps, unavailable
+
+PROGRAM_NAME = compile.FUNCTION
+Mode = Literal["native", "generic", "auto"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to load, where and how.
+
+    ``limits`` hold while no controller does; ``mode`` auto = generic where native is refused.
+    """
+
+    iface: str
+    pin_dir: Path
+    ports: Sequence[int]
+    limits: Limits
+    heartbeat_s: float
+    devices: int
+    ring_bytes: int
+    mode: Mode = "native"
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What a load did. ``replaced``: interfaces whose older filter gave way; ``new_maps``: maps that began empty."""
+
+    iface: str
+    mode: str
+    prog_id: int
+    tag: str
+    replaced: list[str] = field(default_factory=list)
+    kept_maps: list[str] = field(default_factory=list)
+    new_maps: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A filter of ours on an interface."""
+
+    link: netlink.Link
+    prog: bpf.ProgInfo
+
+
+def load(request: Request) -> Loaded:
+    """Load the filter onto an interface; where it is there already, replace it without a gap.
+
+    Raises
+    ------
+    XdpUnavailable
+        No right to, no such interface, no native mode; says what to do.
+    XdpForeign
+        The interface carries a program that is not ours; names it.
+    SetupMissing
+        The filter cannot be compiled on this machine.
+    """
+    code = compile.instructions()
+    at = netlink.link(request.iface)
+    notices = bpffs.ensure(request.pin_dir)
+    try:
+        with _one_loader(request.pin_dir), ExitStack() as stack:
+            _tidy(request.pin_dir)
+            if at.prog_id and not _is_ours(at.prog_id, request.pin_dir):
+                raise _foreign(at)
+            return _load(request, code, at, notices, stack)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise unavailable(error, request.pin_dir) from None
+        raise XdpUnavailable(f"the filter cannot be loaded onto {request.iface}: {error.strerror or error}") from None
+
+
+def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], stack: ExitStack) -> Loaded:
+    fds, kept = _maps(request, stack)
+    prog_fd = bpf.prog_load(compile.relocate(code, fds), PROGRAM_NAME)
+    stack.callback(os.close, prog_fd)
+    info = bpf.prog_info(prog_fd)
+    done = Loaded(at.name, "", info.id, info.tag, kept_maps=kept, notices=notices)
+    done.new_maps = [name for name in fds if name not in kept]
+    first = not any(request.pin_dir.iterdir())
+    older = attached(request.pin_dir)
+    bpffs.pin_new(request.pin_dir, {name: fds[name] for name in done.new_maps} | {bpffs.PROGRAM: prog_fd})
+    try:
+        for other in older:
+            _replace(other.link, prog_fd, other.prog.id)
+            done.replaced.append(other.link.name)
+        done.mode = at.mode or "" if at.prog_id else _attach(at, prog_fd, request.mode, notices)
+    except BaseException:
+        if first:
+            bpffs.remove(request.pin_dir)
+        raise
+    bpffs.promote(request.pin_dir)
+    _settle(request, done)
+    return done
+
+
+def _maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]]:
+    """Descriptors of all maps: the pinned ones where they fit, new ones elsewhere; and the names of those kept."""
+    fds: dict[str, int] = {}
+    kept: list[str] = []
+    same_version = _pinned_version(request.pin_dir) == VERSION
+    for spec in map_specs(request.devices, request.ring_bytes):
+        fd = _pinned(request.pin_dir / spec.name, spec) if same_version else None
+        if fd is not None:
+            kept.append(spec.name)
+        else:
+            fd = bpf.map_create(spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags, spec.kernel_name)
+        stack.callback(os.close, fd)
+        fds[spec.name] = fd
+    if "config" not in kept:
+        _write_config(fds["config"], request)
+    if "bucket" not in kept:
+        _fill_bucket(fds["bucket"], request.limits)
+    return fds, kept
+
+
+def _pinned(path: Path, spec: MapSpec) -> int | None:
+    """The map pinned at ``path`` when it is as ``spec`` says, else None."""
+    try:
+        fd = bpf.get(path)
+    except FileNotFoundError:
+        return None
+    info = bpf.map_info(fd)
+    if MapSpec(spec.name, info.kind, info.key_bytes, info.value_bytes, info.entries, info.flags) == spec:
+        return fd
+    os.close(fd)
+    return None
+
+
+def _pinned_version(pin_dir: Path) -> int | None:
+    fd = _pinned(pin_dir / "config", map_specs(1, 4096)[0])
+    if fd is None:
+        return None
+    config = np.zeros((), CONFIG)
+    bpf.lookup(fd, np.zeros(1, np.uint32), config)
+    os.close(fd)
+    return int(config["version"])
+
+
+def _write_config(fd: int, request: Request) -> None:
+    config = np.zeros((), CONFIG)
+    config["version"], config["heartbeat_ns"] = VERSION, int(request.heartbeat_s * 1e9)
+    config["slots"][:] = pack(request.limits)
+    bpf.update(fd, np.zeros(1, np.uint32), config)
+
+
+def _fill_bucket(fd: int, limits: Limits) -> None:
+    """The global bucket starts full."""
+    bucket = np.zeros((), BUCKET)
+    bucket["credit_units"], bucket["last_ns"] = pack(limits)["global"]["cap_units"], time.monotonic_ns()
+    bpf.update(fd, np.zeros(1, np.uint32), bucket)
+
+
+def _settle(request: Request, done: Loaded) -> None:
+    """What a reload gives anew: ports, limits at load, who loaded it. Set-points, rules and modes stay as they are."""
+    with XdpMaps.open(request.pin_dir) as maps:
+        maps.set_ports(request.ports)
+        maps.set_limits_at_load(request.limits, request.heartbeat_s)
+        maps.set_about(
+            {
+                "klais": klais.__version__,
+                "user": _user(),
+                "pid": os.getpid(),
+                "host": socket.gethostname()[:64],
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "iface": done.iface,
+            }
+        )
+
+
+def _attach(at: netlink.Link, prog_fd: int, mode: Mode, notices: list[str]) -> str:
+    """Onto an interface that carries nothing; the mode it got."""
+    if mode != "generic":
+        try:
+            netlink.attach(at, prog_fd, "native")
+            return "native"
+        except OSError as error:
+            if mode == "native":
+                mend = "`--mode generic` works on any interface, at a tenth of the speed"
+                raise XdpUnavailable(f"{at.name} does not take the filter in native mode ({error.strerror}): {mend}") from None
+            notices.append(f"{at.name} has no native mode ({error.strerror}): attached in generic mode, ten times as slow")
+    netlink.attach(at, prog_fd, "generic")
+    return "generic"
+
+
+def _replace(at: netlink.Link, prog_fd: int, old_id: int) -> None:
+    old_fd = bpf.by_id(bpf.PROG_FD_BY_ID, old_id)
+    try:
+        netlink.replace(at, prog_fd, old_fd)
+    finally:
+        os.close(old_fd)
+
+
+def unload(pin_dir: Path, iface: str | None = None, keep_maps: bool = False) -> list[str]:
+    """Take the filter off one interface, or off all; when it is on none any more, its pins go too.
+
+    Returns
+    -------
+    list of str
+        Interfaces it was taken off.
+    """
+    if iface is not None:
+        at = netlink.link(iface)
+        if at.prog_id and not _is_ours(at.prog_id, pin_dir):
+            raise _foreign(at)
+    gone = []
+    try:
+        with _one_loader(pin_dir):
+            ours = attached(pin_dir)
+            for found in ours:
+                if iface in (None, found.link.name):
+                    _replace(found.link, -1, found.prog.id)
+                    gone.append(found.link.name)
+            if len(gone) == len(ours) and not keep_maps and pin_dir.is_dir():
+                bpffs.remove(pin_dir)
+    except OSError as error:
+        raise unavailable(error, pin_dir) from None
+    return gone
+
+
+def attached(pin_dir: Path) -> list[Attached]:
+    """Interfaces of this network namespace that carry the filter of ``pin_dir``."""
+    found = []
+    for at in netlink.links():
+        if at.prog_id and _is_ours(at.prog_id, pin_dir):
+            found.append(Attached(at, program(at.prog_id)))
+    return found
+
+
+def program(prog_id: int) -> bpf.ProgInfo:
+    """What the kernel says of a program."""
+    fd = bpf.by_id(bpf.PROG_FD_BY_ID, prog_id)
+    try:
+        return bpf.prog_info(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_ours(prog_id: int, pin_dir: Path) -> bool:
+    """Whether a program works on the maps of ``pin_dir`` (its name alone would prove nothing)."""
+    map_ids = program(prog_id).map_ids
+    for name in ("config", bpffs.NEW + "config"):
+        try:
+            fd = bpf.get(pin_dir / name)
+        except FileNotFoundError:
+            continue
+        number = bpf.map_info(fd).id
+        os.close(fd)
+        if number in map_ids:
+            return True
+    return False
+
+
+def _foreign(at: netlink.Link) -> XdpForeign:
+    info = program(at.prog_id)
+    who = f"the XDP program {info.name or '(without a name)'!r} (id {info.id}, tag {info.tag}, {at.mode} mode)"
+    mend = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it, if you mean to"
+    return XdpForeign(f"{at.name} carries {who}: {mend}")
+
+
+def _tidy(pin_dir: Path) -> None:
+    """After a loader that was killed: finish what it had put to work, forget what it had not."""
+    left = list(bpffs.pending(pin_dir))
+    if not left:
+        return
+    program_path = pin_dir / (bpffs.NEW + bpffs.PROGRAM)
+    at_work = {found.prog.id for found in attached(pin_dir)}
+    if program_path in left:
+        fd = bpf.get(program_path)
+        number = bpf.prog_info(fd).id
+        os.close(fd)
+        if number in at_work:
+            bpffs.promote(pin_dir)
+            return
+    for path in left:
+        path.unlink()
+
+
+def _user() -> str:
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+@contextmanager
+def _one_loader(pin_dir: Path) -> Iterator[None]:
+    """One loader at a time (the folder above is locked: writers of the maps lock the folder itself)."""
+    fd = os.open(pin_dir.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

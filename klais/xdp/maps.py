@@ -1,0 +1,316 @@
+"""The filter's pinned maps from any process with the right to: limits, rules, counts, state (no bcc, no numba).
+
+The configuration lies in memory that the kernel shares with us, so a set-point costs no system call. Limits of several words
+are written into a slot that is not in use, then the slot is named: a packet sees old limits or new ones, never half of each.
+"""
+
+import errno
+import fcntl
+import mmap
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from klais.errors import XdpUnavailable
+from klais.xdp import bpf
+from klais.xdp.layout import ABOUT, CONFIG, COUNT, DEVICE, PORTS, SLOTS, VERDICTS, VERSION, Accept, Monitor, Verdict, map_specs
+from klais.xdp.limits import Limits, pack, unpack
+from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
+
+_NAMES = tuple(spec.name for spec in map_specs(1, 4096))
+_NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this with sudo"
+
+
+@dataclass(frozen=True, slots=True)
+class XdpStatus:
+    """What the filter does now.
+
+    Attributes
+    ----------
+    heartbeat_age_s : float or None
+        Since the controller last confirmed its set-points; None = it never did.
+    fresh : bool
+        Whether the set-points are in force (else the limits given at load are).
+    """
+
+    heartbeat_age_s: float | None
+    heartbeat_s: float
+    fresh: bool
+    in_force: Limits
+    at_load: Limits
+    set_points: Limits | None
+    monitor: tuple[str, ...]
+    accept: str
+    accept_ifindex: int
+    ports: tuple[int, ...]
+    about: dict[str, Any]
+
+
+class XdpMaps:
+    """The maps of a loaded filter; close it, or use it as a context manager."""
+
+    def __init__(self, pin_dir: Path, fds: dict[str, int]) -> None:
+        self.pin_dir = pin_dir
+        self._fds = fds
+        self._config_memory, self._config = _shared(fds["config"], CONFIG)
+        self._ports_memory, self._ports = _shared(fds["ports"], PORTS)
+        self._rules = Rules(fds["rules"], self._lock)
+        self._cpus = possible_cpus()
+
+    @classmethod
+    def open(cls, pin_dir: Path) -> "XdpMaps":
+        """Open the maps that ``klais xdp load`` pinned in ``pin_dir``.
+
+        Raises
+        ------
+        XdpUnavailable
+            No filter is loaded there, its layout is another version's, or the rights are missing.
+        """
+        fds: dict[str, int] = {}
+        try:
+            for name in _NAMES:
+                fds[name] = bpf.get(pin_dir / name)
+            _check_layout(fds, pin_dir)
+            return cls(pin_dir, fds)
+        except OSError as error:
+            _close_all(fds)
+            raise unavailable(error, pin_dir) from None
+        except XdpUnavailable:
+            _close_all(fds)
+            raise
+
+    def __enter__(self) -> "XdpMaps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give descriptors and memory back; the filter goes on."""
+        del self._config, self._ports
+        self._config_memory.close()
+        self._ports_memory.close()
+        _close_all(self._fds)
+
+    def fd(self, name: str) -> int:
+        """Descriptor of a map (``xsks``, ``ring``, ...); valid until :meth:`close`."""
+        return self._fds[name]
+
+    # --- limits and modes ----------------------------------------------------------------------------------------------
+
+    def set_limits(self, rate_per_s: float, burst: float, device_rate: float, device_burst: float) -> None:
+        """The controller's set-points, in force until they are older than the heartbeat allows; ``inf`` = no limit."""
+        with self._lock():
+            self._config["set_slot"] = self._write_slot(Limits(rate_per_s, burst, device_rate, device_burst))
+            self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """Confirm the set-points: they stay in force for another ``heartbeat_s``."""
+        self._config["set_at_ns"] = time.monotonic_ns()
+
+    def drop_set_points(self) -> None:
+        """Back to the limits given at load, at once (a controller that ends on purpose)."""
+        self._config["set_at_ns"] = 0
+
+    def set_limits_at_load(self, limits: Limits, heartbeat_s: float | None = None) -> None:
+        """The limits that hold while no controller does; what the operator gives, at load or later."""
+        with self._lock():
+            self._config["load_slot"] = self._write_slot(limits)
+            if heartbeat_s is not None:
+                self._config["heartbeat_ns"] = int(heartbeat_s * 1e9)
+
+    def _write_slot(self, limits: Limits) -> int:
+        used = {int(self._config["load_slot"]), int(self._config["set_slot"])}
+        last = (max(used) + 1) % SLOTS  # not the slot that was left just now: a packet may still be reading it
+        slot = next((last + i) % SLOTS for i in range(SLOTS) if (last + i) % SLOTS not in used)
+        self._config["slots"][slot] = pack(limits)
+        return slot
+
+    def set_monitor(self, rule: str, on: bool) -> None:
+        """Let a rule (``magic``, ``block``, ``device_rate``, ``global_rate``) only count what it would drop."""
+        bit = int(Monitor[rule.upper()])
+        with self._lock():
+            flags = int(self._config["monitor"])
+            self._config["monitor"] = flags | bit if on else flags & ~bit
+
+    def set_accept(self, where: str, ifindex: int = 0) -> None:
+        """Where accepted frames go: ``pass`` (the stack), ``xsk`` or ``ring``; the latter two of one interface, 0 = of any."""
+        with self._lock():
+            self._config["accept_ifindex"] = ifindex
+            self._config["accept"] = int(Accept[where.upper()])
+
+    def set_ports(self, ports: Sequence[int]) -> None:
+        """UDP destination ports whose packets the filter judges."""
+        bits = np.zeros(PORTS["bits"].shape[0], np.uint64)
+        for port in ports:
+            bits[port >> 6] |= np.uint64(1 << (port & 63))
+        with self._lock():
+            self._ports["bits"][:] = bits
+
+    # --- devices -------------------------------------------------------------------------------------------------------
+
+    def set_device(self, device_id: bytes | str, rate_per_s: float, burst: float) -> None:
+        """A limit of its own for one device."""
+        self._rules.set_limits([device_id], rate_per_s, burst)
+
+    def set_devices(self, device_ids: Sequence[bytes | str], rate_per_s: float, burst: float) -> None:
+        """The same limit for many devices, each its own bucket."""
+        self._rules.set_limits(device_ids, rate_per_s, burst)
+
+    def clear_device(self, device_id: bytes | str) -> bool:
+        """Back to the limit of all devices; False where it had none of its own."""
+        had = any(rule.device_id == device_id for rule in self.devices_overridden()) if isinstance(device_id, str) else True
+        self._rules.change(device_id, limit=NO_LIMIT)
+        return had
+
+    def block(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
+        """Drop a device's frames, for ``ttl_s`` seconds or until :meth:`unblock`; the kernel ends it by itself."""
+        self._rules.change(device_id, block_until_ns=until_ns(ttl_s))
+
+    def unblock(self, device_id: bytes | str) -> bool:
+        """Take a block back; whether the device had a rule."""
+        return self._rules.change(device_id, block_until_ns=0)
+
+    def allow(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
+        """Let a device's frames pass whatever blocks and rates say, for ``ttl_s`` seconds or until :meth:`disallow`."""
+        self._rules.change(device_id, allow_until_ns=until_ns(ttl_s))
+
+    def disallow(self, device_id: bytes | str) -> bool:
+        """Take that back; whether the device had a rule."""
+        return self._rules.change(device_id, allow_until_ns=0)
+
+    def rules(self) -> list[Rule]:
+        """All rules of single devices in force now."""
+        return self._rules.all()
+
+    def blocked(self) -> list[Rule]:
+        """Devices that are blocked now."""
+        return [rule for rule in self.rules() if rule.blocked_for_s is not None]
+
+    def allowed(self) -> list[Rule]:
+        """Devices on the allow list now."""
+        return [rule for rule in self.rules() if rule.allowed_for_s is not None]
+
+    def devices_overridden(self) -> list[Rule]:
+        """Devices with a limit of their own."""
+        return [rule for rule in self.rules() if rule.rate_per_s is not None]
+
+    def sweep(self) -> int:
+        """Remove rules that have expired; how many."""
+        return self._rules.sweep()
+
+    def device_rows(self) -> Iterator[npt.NDArray[np.void]]:
+        """Rows of the LRU of devices, ``DEVICE [n]`` a batch (the array is reused)."""
+        for _, values in bpf.batches(self._fds["devices"], np.uint64, DEVICE):
+            yield values
+
+    # --- looks ---------------------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Verdict -> (packets, bytes) since load, summed over CPUs."""
+        totals = self.count_rows()
+        return {verdict.label: (int(totals[verdict]["packets"]), int(totals[verdict]["bytes"])) for verdict in Verdict}
+
+    def count_rows(self) -> npt.NDArray[np.void]:
+        """The same as ``COUNT [VERDICTS]``."""
+        totals = np.zeros(VERDICTS, COUNT)
+        keys, values = np.zeros(VERDICTS, np.uint32), np.zeros(VERDICTS, (COUNT, self._cpus))
+        done = bpf.lookup_array(self._fds["counts"], keys, values)
+        for name in ("packets", "bytes"):
+            totals[name][keys[:done]] = values[:done][name].sum(axis=1)
+        return totals
+
+    def status(self) -> XdpStatus:
+        """Limits in force and why, modes, ports."""
+        config, now_ns = self._config.copy(), time.monotonic_ns()
+        set_at, heartbeat = int(config["set_at_ns"]), int(config["heartbeat_ns"])
+        fresh = bool(set_at and now_ns < set_at + heartbeat)
+        at_load, set_points = (unpack(config["slots"][int(config[name]) % SLOTS]) for name in ("load_slot", "set_slot"))
+        return XdpStatus(
+            heartbeat_age_s=(now_ns - set_at) / 1e9 if set_at else None,
+            heartbeat_s=heartbeat / 1e9,
+            fresh=fresh,
+            in_force=set_points if fresh else at_load,
+            at_load=at_load,
+            set_points=set_points if set_at else None,
+            monitor=tuple(str(rule.name).lower() for rule in Monitor if int(config["monitor"]) & rule),
+            accept=Accept(int(config["accept"])).name.lower(),
+            accept_ifindex=int(config["accept_ifindex"]),
+            ports=tuple(int(p) for p in np.flatnonzero(np.unpackbits(self._ports["bits"].view(np.uint8), bitorder="little"))),
+            about=self.about(),
+        )
+
+    def about(self) -> dict[str, Any]:
+        """Who loaded the filter, when, with what (as :meth:`set_about` wrote it)."""
+        value = np.zeros((), ABOUT)
+        bpf.lookup(self._fds["about"], np.zeros(1, np.uint32), value)
+        text = bytes(value["json"]).rstrip(b"\0")
+        found: dict[str, Any] = orjson.loads(text) if text else {}
+        return found
+
+    def set_about(self, about: dict[str, Any]) -> None:
+        """Note who loaded the filter (the loader only)."""
+        value = np.zeros((), ABOUT)
+        text = orjson.dumps(about)[: ABOUT.itemsize]
+        value["json"][: len(text)] = np.frombuffer(text, np.uint8)
+        bpf.update(self._fds["about"], np.zeros(1, np.uint32), value)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Keep other writers out: a change is a read and a write."""
+        fd = os.open(self.pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
+    """Why the maps of ``pin_dir`` cannot be opened, and what to do."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return XdpUnavailable(_NEED)
+    if error.errno == errno.ENOENT:
+        return XdpUnavailable(f"no filter is loaded: nothing is pinned in {pin_dir}: `klais xdp load --iface IF` loads it")
+    return XdpUnavailable(f"the filter's maps in {pin_dir} cannot be opened: {error.strerror or error}")
+
+
+def possible_cpus() -> int:
+    """How many values an element of a per-CPU map has."""
+    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
+    return int(ranges[-1].split("-")[-1]) + 1
+
+
+def _check_layout(fds: dict[str, int], pin_dir: Path) -> None:
+    """Refuse maps of another version: their values would be read as something else."""
+    for spec in map_specs(1, 4096):
+        info = bpf.map_info(fds[spec.name])
+        wrong = (info.kind, info.key_bytes, info.value_bytes) != (spec.kind, spec.key_bytes, spec.value_bytes)
+        config = np.zeros((), CONFIG)
+        if spec.name == "config" and not wrong:
+            bpf.lookup(fds["config"], np.zeros(1, np.uint32), config)
+            wrong = int(config["version"]) != VERSION
+        if wrong:
+            mend = "`klais xdp load` with this version puts new ones in their place"
+            raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {mend}")
+
+
+def _shared(fd: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap, npt.NDArray[np.void]]:
+    """The one value of a mappable array map, as memory shared with the kernel."""
+    size = -(-dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+    return memory, np.frombuffer(memory, dtype, 1).reshape(())
+
+
+def _close_all(fds: dict[str, int]) -> None:
+    for fd in fds.values():
+        os.close(fd)
+    fds.clear()

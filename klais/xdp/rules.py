@@ -1,0 +1,144 @@
+"""Rules of single devices in the pinned map ``rules``: block and allow lists with expiry times, limits of their own."""
+
+import errno
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.errors import KlaisError
+from klais.xdp import bpf
+from klais.xdp.device_id import device_key, padded, readable
+from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, RULE, RULES
+from klais.xdp.limits import from_units, to_units
+
+NO_LIMIT = np.zeros((), LIMIT)
+
+
+class RulesFull(KlaisError):
+    """The map of rules holds as many devices as it can, none of them expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is in force for one device now. ``None`` = nothing; ``inf`` seconds = until it is taken back."""
+
+    device_id: str
+    blocked_for_s: float | None
+    allowed_for_s: float | None
+    rate_per_s: float | None
+    burst: float | None
+
+
+class Rules:
+    """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule meanwhile."""
+
+    def __init__(self, fd: int, lock: Callable[[], AbstractContextManager[None]]) -> None:
+        self._fd, self._lock = fd, lock
+
+    def change(self, device_id: bytes | str, **parts: Any) -> bool:
+        """Set parts of a device's rule (fields of ``RULE``), keep the others; a rule that says nothing is removed.
+
+        Returns
+        -------
+        bool
+            Whether the device had a rule in force before.
+        """
+        key, now_ns = np.array([device_key(device_id)], np.uint64), time.monotonic_ns()
+        with self._lock():
+            rule = np.zeros((), RULE)
+            there = bpf.lookup(self._fd, key, rule) and says_something(rule, now_ns)
+            rule["id"] = np.frombuffer(padded(device_id), np.uint8)
+            for name, value in parts.items():
+                rule[name] = value
+            if says_something(rule, now_ns):
+                self._write(key, rule.reshape(1))
+            else:
+                bpf.delete(self._fd, key)
+        return there
+
+    def set_limits(self, device_ids: Sequence[bytes | str], rate_per_s: float, burst: float) -> None:
+        """One limit for many devices, in one batch call; their other parts are kept."""
+        limit, now_ns = to_units(rate_per_s, burst, DEVICE_COST), time.monotonic_ns()
+        if math.isinf(rate_per_s):  # in a rule "no limit" would say nothing: so high that it never bites
+            limit = to_units(1e9, math.inf, DEVICE_COST)
+        keys = np.array([device_key(device_id) for device_id in device_ids], np.uint64)
+        values = np.zeros(len(keys), RULE)
+        with self._lock():
+            for i, device_id in enumerate(device_ids):
+                bpf.lookup(self._fd, keys[i : i + 1], values[i : i + 1])
+                for part in ("block_until_ns", "allow_until_ns"):
+                    if values[i][part] <= now_ns:
+                        values[i][part] = 0
+                values[i]["id"] = np.frombuffer(padded(device_id), np.uint8)
+            values["limit"] = limit
+            self._write(keys, values)
+
+    def sweep(self) -> int:
+        """Remove rules that have expired altogether; how many. The filter ignores them, they only take room."""
+        now_ns = time.monotonic_ns()
+        with self._lock():
+            return self._sweep(now_ns)
+
+    def all(self) -> list[Rule]:
+        """Every rule that is in force now, by device id."""
+        now_ns = time.monotonic_ns()
+        return sorted((_public(rule, now_ns) for rule in self._rows(now_ns)), key=lambda rule: rule.device_id)
+
+    def _rows(self, now_ns: int, in_force: bool = True) -> Iterator[npt.NDArray[np.void]]:
+        for _, values in bpf.batches(self._fd, np.uint64, RULE, 4096):
+            for value in values:
+                if says_something(value, now_ns) == in_force:
+                    yield value.copy()
+
+    def _write(self, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.void]) -> None:
+        for last_try in (False, True):
+            try:
+                bpf.update_many(self._fd, keys, values)
+                return
+            except OSError as error:
+                if error.errno != errno.E2BIG:
+                    raise
+                if last_try or not self._sweep(time.monotonic_ns()):
+                    text = f"{RULES:,} devices have a rule of their own, as many as there is room for"
+                    raise RulesFull(f"{text}: take some back (`klais xdp unblock`, `klais xdp rate DEVICE --clear`)") from None
+
+    def _sweep(self, now_ns: int) -> int:
+        old = [bytes(rule["id"]) for rule in self._rows(now_ns, in_force=False)]
+        return sum(bpf.delete(self._fd, np.array([device_key(raw)], np.uint64)) for raw in old)
+
+
+def until_ns(ttl_s: float | None) -> int:
+    """When a rule of ``ttl_s`` seconds from now ends; None = never."""
+    if ttl_s is None:
+        return FOREVER
+    if not ttl_s > 0:
+        raise ValueError(f"a time to live must be more than 0 s, not {ttl_s}")
+    return min(time.monotonic_ns() + int(ttl_s * 1e9), FOREVER)
+
+
+def says_something(rule: npt.NDArray[np.void], now_ns: int) -> bool:
+    """Whether any part of a rule is in force at ``now_ns``."""
+    return bool(rule["block_until_ns"] > now_ns or rule["allow_until_ns"] > now_ns or rule["limit"]["cap_units"])
+
+
+def _public(rule: npt.NDArray[np.void], now_ns: int) -> Rule:
+    def left_s(at_ns: int) -> float | None:
+        if at_ns <= now_ns:
+            return None
+        return math.inf if at_ns == FOREVER else (at_ns - now_ns) / 1e9
+
+    limited = bool(rule["limit"]["cap_units"])
+    rate, burst = from_units(rule["limit"], DEVICE_COST)
+    return Rule(
+        device_id=readable(bytes(rule["id"])),
+        blocked_for_s=left_s(int(rule["block_until_ns"])),
+        allowed_for_s=left_s(int(rule["allow_until_ns"])),
+        rate_per_s=rate if limited else None,
+        burst=burst if limited else None,
+    )
