@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from klais.config import Settings
 from klais.edge.sources import Source
-from klais.edge.sources.io_uring import IoUringSource
 from klais.edge.sources.udp import UdpSource
 from klais.errors import PortInUse, SourceUnavailable
 
@@ -23,6 +22,8 @@ def _open_udp(s: Settings) -> Source:
 
 
 def _open_io_uring(s: Settings) -> Source:
+    from klais.edge.sources.io_uring import IoUringSource  # its kernels cost memory where it is not used
+
     return IoUringSource(s.udp_bind, s.udp_rcvbuf_bytes, s.udp_share_port)
 
 
