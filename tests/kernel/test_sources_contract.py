@@ -10,6 +10,7 @@ from klais.edge.sources import Source
 from klais.edge.sources.io_uring import IoUringSource
 from klais.edge.sources.udp import UdpSource
 from tests.conftest import need_missing
+from tests.filter_tools import filtered
 from tests.source_tools import SECOND_NS, Rig, drain, receive
 
 
@@ -28,7 +29,28 @@ def io_uring_rig() -> Iterator[Rig]:
     yield Rig("io_uring", open_one)
 
 
-RIGS = {"udp": udp_rig, "io_uring": io_uring_rig}
+def af_xdp_rig() -> Iterator[Rig]:
+    with filtered("af_xdp") as behind:
+        yield behind.rig
+
+
+def af_xdp_4_queues_rig() -> Iterator[Rig]:
+    with filtered("af_xdp", queues=4) as behind:
+        yield behind.rig
+
+
+def ringbuf_rig() -> Iterator[Rig]:
+    with filtered("ringbuf") as behind:
+        yield behind.rig
+
+
+RIGS = {
+    "udp": udp_rig,
+    "io_uring": io_uring_rig,
+    "af_xdp": af_xdp_rig,
+    "af_xdp-4-queues": af_xdp_4_queues_rig,
+    "ringbuf": ringbuf_rig,
+}
 
 
 @pytest.fixture(scope="module", params=RIGS)
@@ -87,8 +109,8 @@ def test_what_the_kernel_drops_is_counted_once_and_adds_up(rig: Rig) -> None:
     with rig.opened(rcvbuf_bytes=65_536) as source:
         sent, got = 0, 0
         for _ in range(3):
-            rig.send(source, [b"x" * 200] * 4000)
-            sent += 4000
+            rig.send(source, [b"x" * 200] * 12_000)
+            sent += 12_000
             got += drain(source)
             assert got + source.kernel_drops() == sent
         assert 0 < got < sent

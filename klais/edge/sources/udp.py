@@ -11,7 +11,6 @@ import errno
 import mmap
 import os
 import socket
-import struct
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.edge.sources.udp_socket import NAME_BYTES, UdpSocket
+from klais.edge.sources.waiting import Waiting
 
 SLOTS = 1024
 # Not a power of two: the first bytes of all slots would otherwise fall into the same few sets of the CPU's cache.
@@ -27,7 +27,6 @@ LARGE_BYTES = 65_536 - 2048
 RELEASE_AFTER_NS = 1_000_000_000
 
 _CONTROL_BYTES = 64
-_POLLIN = 1
 
 # struct mmsghdr of 64-bit Linux (bits/types/struct_mmsghdr.h): struct msghdr, then the datagram's size.
 _MMSGHDR = np.dtype(
@@ -71,8 +70,7 @@ class UdpSource:
         self.head_size = SMALL_BYTES
         self._allocate()
         self._fd = self.socket.fileno()
-        self._pollfd = ctypes.create_string_buffer(struct.pack("=ihh", self._fd, _POLLIN, 0), 8)
-        self._timeout = (ctypes.c_long * 2)()
+        self._waiting = Waiting([self._fd])
         self._last_large_ns = 0
 
     def _allocate(self) -> None:
@@ -107,10 +105,8 @@ class UdpSource:
             self._large.madvise(mmap.MADV_DONTNEED)
             self._last_large_ns = 0
         n = self._receive()
-        if n == 0 and wait_ns > 0:
-            self._timeout[0], self._timeout[1] = divmod(wait_ns, 1_000_000_000)
-            if _libc.ppoll(self._pollfd, 1, self._timeout, None) > 0:
-                n = self._receive()
+        if n == 0 and wait_ns > 0 and self._waiting.until_readable(wait_ns):
+            n = self._receive()
         if n:
             self.lengths[:n] = self._messages["len"][:n]
             if int(self.lengths[:n].max()) > SMALL_BYTES:

@@ -10,6 +10,7 @@ import mmap
 import os
 import socket
 import struct
+import time
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ _COPY, _ZEROCOPY, _USE_NEED_WAKEUP = 1 << 1, 1 << 2, 1 << 3
 _RING_NEED_WAKEUP = 1
 _OPTIONS_ZEROCOPY = 1
 _DESC_BYTES, _ADDRESS_BYTES = 16, 8
+
+BUSY_S = 2.0  # the kernel lets go of a queue some time after its socket was closed, as when an edge starts again
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,6 +56,11 @@ class Xsk:
     base, chunks, chunk_bytes : int
         This socket's UMEM: ``chunks`` (a power of two) pieces of ``chunk_bytes`` from ``memory[base]`` on.
 
+    Attributes
+    ----------
+    frames : int
+        For the owner to count in.
+
     Raises
     ------
     OSError
@@ -63,7 +71,7 @@ class Xsk:
         self, ifindex: int, queue: int, memory: npt.NDArray[np.uint8], base: int, chunks: int, chunk_bytes: int
     ) -> None:
         self.queue, self._base, self._chunk_bytes = queue, base, chunk_bytes
-        self._drops = 0
+        self.frames, self._drops = 0, 0
         try:
             self.socket = socket.socket(AF_XDP, socket.SOCK_RAW | socket.SOCK_CLOEXEC)
         except OSError as error:
@@ -98,9 +106,12 @@ class Xsk:
     def _bind(self, ifindex: int) -> None:
         # Neither copy nor zero-copy asked for: the kernel takes zero-copy where the driver has it.
         address = struct.pack("=HHIII", AF_XDP, _USE_NEED_WAKEUP, ifindex, self.queue, 0)
-        if _libc.bind(self.socket.fileno(), address, len(address)) < 0:
+        until_s = time.monotonic() + BUSY_S
+        while _libc.bind(self.socket.fileno(), address, len(address)) < 0:
             code = ctypes.get_errno()
-            raise OSError(code, f"queue {self.queue}: {_why_not(code)}")
+            if code != errno.EBUSY or time.monotonic() > until_s:
+                raise OSError(code, f"queue {self.queue}: {_why_not(code)}")
+            time.sleep(0.005)
 
     @property
     def zero_copy(self) -> bool:
@@ -119,17 +130,21 @@ class Xsk:
             _libc.recvfrom(self.socket.fileno(), None, 0, socket.MSG_DONTWAIT, None, None)
 
     def drops(self) -> int:
-        """Packets the kernel could not deliver to this socket, for any reason."""
-        if self.socket.fileno() < 0:
-            return self._drops
-        dropped, _, _, ring_full, fill_empty, _ = struct.unpack("=6Q", self.socket.getsockopt(SOL_XDP, _STATISTICS, 48))
-        self._drops = dropped + ring_full + fill_empty
+        """Packets the kernel could not deliver to this socket, for any reason.
+
+        In copy mode a packet that finds the fill ring empty is counted under both "dropped" and "fill ring empty"; with
+        zero-copy only under the latter, once for each time the driver wanted a chunk (the card counts packets).
+        """
+        if self.socket.fileno() >= 0:
+            dropped, _, _, ring_full, empty, _ = struct.unpack("=6Q", self.socket.getsockopt(SOL_XDP, _STATISTICS, 48))
+            self._drops = dropped + ring_full + (empty if self.zero_copy else 0)
         return self._drops
 
     def close(self) -> None:
         """Close the socket (it leaves the XSKMAP by that); the count of drops stays readable."""
         if self.socket.fileno() >= 0:
             self.drops()
+            del self._rx, self._fill, self._descriptors  # a mapped ring would keep the socket open
             self.socket.close()
 
 
