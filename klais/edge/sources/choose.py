@@ -27,8 +27,25 @@ def _open_io_uring(s: Settings) -> Source:
     return IoUringSource(s.udp_bind, s.udp_rcvbuf_bytes, s.udp_share_port)
 
 
+def _open_af_xdp(s: Settings) -> Source:
+    from klais.edge.sources.behind_filter import open_af_xdp
+
+    return open_af_xdp(s)
+
+
+def _open_ringbuf(s: Settings) -> Source:
+    from klais.edge.sources.behind_filter import open_ringbuf
+
+    return open_ringbuf(s)
+
+
 # The fastest first, as measured (docs/sources.md); udp works everywhere, so auto never comes to what is behind it.
-OPENERS: dict[str, Callable[[Settings], Source]] = {"udp": _open_udp, "io_uring": _open_io_uring}
+OPENERS: dict[str, Callable[[Settings], Source]] = {
+    "af_xdp": _open_af_xdp,
+    "ringbuf": _open_ringbuf,
+    "udp": _open_udp,
+    "io_uring": _open_io_uring,
+}
 
 
 def open_source(settings: Settings) -> Chosen:
@@ -53,8 +70,6 @@ def open_source(settings: Settings) -> Chosen:
 
 
 def _opened(name: str, settings: Settings) -> Source:
-    if name not in OPENERS:
-        raise SourceUnavailable(f"{name} is not part of this version; there are {', '.join(OPENERS)}, auto")
     try:
         return OPENERS[name](settings)
     except PortInUse:

@@ -1,21 +1,20 @@
 """The XDP filter as a source behind it sees it: load it where it is missing, set and keep the accept mode, put it back."""
 
-import os
+import math
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from klais import log as logs
-from klais.config import Settings, environ_of
-from klais.errors import SourceUnavailable, XdpForeign, XdpUnavailable
+from klais.config import Settings
+from klais.errors import SetupMissing, SourceUnavailable, XdpForeign, XdpUnavailable
 from klais.xdp import loader
+from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 
 log = logs.get("klais.edge.source")
 
-LOAD_TIMEOUT_S = 120.0
+RING_BYTES = 64 << 20
 
 
 class Filter:
@@ -86,7 +85,7 @@ class Filter:
 
 
 def open_filter(settings: Settings, port: int) -> Filter:
-    """The filter on ``settings.iface``, loaded by a child where it is missing, for frames to UDP port ``port``.
+    """The filter on ``settings.iface``, loaded where it is missing, for frames to UDP port ``port``.
 
     Raises
     ------
@@ -102,28 +101,34 @@ def open_filter(settings: Settings, port: int) -> Filter:
         known = ", ".join(name for _, name in socket.if_nameindex())
         raise SourceUnavailable(f"there is no interface {iface!r}: there are {known}") from None
     try:
-        if not any(found.link.name == iface for found in loader.attached(settings.xdp_pin_dir)):
-            _load(settings)
+        at = [found.link for found in loader.attached(settings.xdp_pin_dir) if found.link.name == iface]
+        # The compiler runs in a child of the loader: its memory does not stay with us.
+        mode = at[0].mode if at else _load(settings).mode
+        if settings.source == "auto" and mode != "native":
+            raise SourceUnavailable(f"the filter on {iface} is in {mode} mode, where this way is no faster than udp")
         xdp = Filter(settings.xdp_pin_dir, iface)
         xdp.need_port(port)
-    except (XdpUnavailable, XdpForeign) as error:
+    except (XdpUnavailable, XdpForeign, SetupMissing) as error:
         raise SourceUnavailable(str(error)) from error
     except PermissionError as error:
         raise SourceUnavailable("the XDP filter needs root (CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW)") from error
     return xdp
 
 
-def _load(settings: Settings) -> None:
-    """``klais xdp load`` in a child: the compiler's memory goes with it."""
+def _load(settings: Settings) -> loader.Loaded:
+    """Load the filter without limits of its own: what it drops then is what is no frame, and what is blocked."""
     assert settings.iface is not None
-    log.info("filter_loads", iface=settings.iface)
-    command = [sys.executable, "-m", "klais", "xdp", "load", "--iface", settings.iface]
-    try:
-        done = subprocess.run(
-            command, env=os.environ | environ_of(settings), capture_output=True, text=True, timeout=LOAD_TIMEOUT_S
+    done = loader.load(
+        loader.Request(
+            iface=settings.iface,
+            pin_dir=settings.xdp_pin_dir,
+            ports=[],
+            limits=Limits(math.inf, math.inf, math.inf, math.inf),
+            heartbeat_s=settings.xdp_heartbeat_s,
+            devices=settings.xdp_devices,
+            ring_bytes=RING_BYTES,
+            mode="native" if settings.source == "auto" else "auto",
         )
-    except subprocess.TimeoutExpired:
-        raise XdpUnavailable(f"`klais xdp load` did not end within {LOAD_TIMEOUT_S:g} s") from None
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise XdpUnavailable(f"the filter cannot be loaded onto {settings.iface}: {said[-1] if said else done.returncode}")
+    )
+    log.info("filter_loaded", iface=done.iface, mode=done.mode, notices=done.notices)
+    return done
