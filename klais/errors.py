@@ -81,3 +81,13 @@ class XdpUnavailable(KlaisError):
 
 class XdpForeign(KlaisError):
     """An interface carries an XDP program that is not ours; names it. It is neither replaced nor removed."""
+
+
+class SpoolFull(KlaisError):
+    """The disk spool has reached its bound."""
+
+    retriable = True
+
+
+class SpoolInUse(KlaisError):
+    """Another process owns the folder of the disk spool."""

@@ -20,6 +20,9 @@ POINTS = (
     "checkpoint_done",  # the marker is written, the input not acknowledged
     "lane_fenced",  # the new epoch is in force, nothing recovered
     "lane_replayed",  # the journal is replayed, the lane not live
+    "spool_written",  # the edge has written a batch to its spool
+    "replay_sent",  # the edge has handed a batch from its spool to Kafka
+    "replay_acked",  # Kafka acknowledged a batch from the spool, the spool does not know yet
 )
 
 

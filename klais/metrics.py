@@ -34,6 +34,7 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
         {
             *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
             *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED),
+            *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
         }
     ),
     "lane": frozenset({r for r in Reason if Reason.DUPLICATE <= r < FIRST_MALFORMED} | _MALFORMED)
@@ -53,7 +54,8 @@ def reason_counts() -> npt.NDArray[np.int64]:
 class Snapshot:
     """What both processes count, all since the start of this process unless said otherwise.
 
-    ``received = passed + dropped.sum() + queue_depth`` must hold; whoever fills a snapshot takes its numbers at one moment.
+    ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the left;
+    whoever fills a snapshot takes its numbers at one moment.
 
     Attributes
     ----------
@@ -94,12 +96,21 @@ class Snapshot:
 
 @dataclass(slots=True)
 class EdgeSnapshot(Snapshot):
-    """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), the breaker's state."""
+    """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
+
+    ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
+    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there.
+    """
 
     batches: int = 0
     inflight_bytes: int = 0
     rcvbuf_bytes: int = 0
     breaker_open: bool = False
+    breaker_moves: Mapping[str, int] = field(default_factory=dict)
+    spool_frames: int = 0
+    spool_bytes: int = 0
+    spool_recovered: int = 0
+    spool_replayed: int = 0
 
 
 @dataclass(slots=True)
@@ -231,7 +242,15 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _counter("edge_batches", "Frame batches closed.", s.batches)
     yield _gauge("edge_inflight_bytes", "Bytes handed to Kafka and not acknowledged yet.", s.inflight_bytes)
     yield _gauge("edge_receive_buffer_bytes", "Receive buffer that the kernel granted (bytes).", s.rcvbuf_bytes)
-    yield _gauge("edge_breaker_open", "1 while Kafka does not take frames.", s.breaker_open)
+    yield _gauge("edge_breaker_open", "1 while batches go to the spool instead of to Kafka.", s.breaker_open)
+    moves = CounterMetricFamily("klais_edge_breaker_moves", "How often the breaker entered a state.", labels=["state"])
+    for state in ("closed", "open", "half_open"):
+        moves.add_metric([state], s.breaker_moves.get(state, 0))
+    yield moves
+    yield _gauge("edge_spool_frames", "Frames in the disk spool, not acknowledged by Kafka.", s.spool_frames)
+    yield _gauge("edge_spool_bytes", "Size of the disk spool's files (bytes).", s.spool_bytes)
+    yield _counter("edge_spool_recovered", "Frames that lay in the disk spool at the start.", s.spool_recovered)
+    yield _counter("edge_spool_replayed", "Frames published from the disk spool.", s.spool_replayed)
 
 
 def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:

@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     # breaker and spool of the edge
     breaker_timeout_s: float = _number(5.0, "s", 0.1, 600, "without acknowledgement until the breaker opens")
     breaker_wait_min_s: float = _number(0.5, "s", 0.01, 600, "first wait of an open breaker before it probes")
-    breaker_wait_max_s: float = _number(30.0, "s", 0.01, 3600, "longest wait between two probes")
-    spool_dir: Folder | None = _text(None, "folder of the edge's disk spool; unset = spool-<edge id> in the state folder")
+    breaker_wait_max_s: float = _number(10.0, "s", 0.01, 3600, "longest wait between two probes")
+    spool_dir: Folder | None = _text(None, "folder for the edge's disk spool, spool-<edge id>; unset = the state folder")
     spool_max_bytes: int = _number(4 << 30, "bytes", 0, 1 << 44, "size of the spool at most; 0 = no spool")
     spool_sync: Literal["batch", "interval", "none"] = Field(default="interval", description="when the spool is synced")
     spool_sync_interval_ms: float = _number(100.0, "ms", 1, 60_000, "between syncs with KLAIS_SPOOL_SYNC=interval")

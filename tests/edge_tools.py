@@ -143,5 +143,6 @@ def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
 
 
 def balanced(counters: dict[str, Any], waiting: int = 0) -> bool:
-    """Whether every frame is in exactly one place (``waiting``: queue depth)."""
-    return counters["received"] == counters["passed"] + sum(counters["dropped"].values()) + waiting
+    """Whether every frame is in exactly one place (``waiting``: queue depth, or what is left in the spool)."""
+    came = counters["received"] + counters.get("spool_recovered", 0)
+    return came == counters["passed"] + sum(counters["dropped"].values()) + waiting

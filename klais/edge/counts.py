@@ -1,4 +1,4 @@
-"""What the edge counts. Every frame is in one place: waiting, in flight, published, or dropped with its reason."""
+"""What the edge counts. Every frame is in one place: waiting, in flight, held, spooled, published, dropped with a reason."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,9 +18,10 @@ def _nothing(_seconds: float) -> None:
 class Counts:
     """Counters since the start of the process; written by the thread of the spine only, under its lock.
 
-    ``taken = waiting + inflight + published + by_reason.sum()`` between any two rounds of the spine, malformed frames being
-    in ``by_reason`` whether a dead letter was written or not. ``kernel_drops`` stands beside it: frames that the kernel
-    could not keep for us.
+    ``taken + recovered = waiting + inflight + held + spooled + published + by_reason.sum()`` between any two rounds of the
+    spine, malformed frames being in ``by_reason`` whether a dead letter was written or not. ``recovered`` frames lay in the
+    disk spool at the start; ``spooled`` lie there now, on their way to Kafka or not, ``held`` in memory behind the breaker.
+    ``kernel_drops`` stands beside it: frames that the kernel could not keep for us.
 
     ``observe_kafka_s`` and ``observe_batch_s`` take a latency (seconds) once a batch: from handing over to the
     acknowledgement, and from the first frame to the handing over.
@@ -33,6 +34,11 @@ class Counts:
     waiting: int = 0
     inflight: int = 0
     inflight_bytes: int = 0
+    held: int = 0
+    held_bytes: int = 0
+    spooled: int = 0
+    recovered: int = 0
+    replayed: int = 0
     published: int = 0
     published_bytes: int = 0
     batches: int = 0
@@ -53,11 +59,17 @@ class Counts:
         out[Reason.KERNEL_DROP] = self.kernel_drops
         return out
 
+    def depth(self) -> int:
+        """Frames in hand: neither published nor dropped."""
+        return self.waiting + self.inflight + self.held + self.spooled
+
     def snapshot(self) -> dict[str, Any]:
-        """Counters for people and for ``klais_stats``: ``received = passed + sum(dropped) + waiting + inflight``."""
+        """Counters for people and ``klais_stats``: ``received + spool_recovered = passed + sum(dropped) + depth``."""
         dropped = self.dropped()
         return {
             "received": self.taken + self.kernel_drops,
+            "spool_recovered": self.recovered,
+            "spool_replayed": self.replayed,
             "received_bytes": self.taken_bytes,
             "passed": self.published,
             "passed_bytes": self.published_bytes,

@@ -1,14 +1,23 @@
 """Malformed frames to the dead-letter topic: a sample, bounded per second; the counters hold them all."""
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
 from klais.edge.counts import Counts
-from klais.edge.publisher import KafkaPublisher
+from klais.edge.publisher import Headers
 from klais.edge.sources import Source
 from klais.edge.sources.address import source_text
 from klais.wire.constants import ID_OFFSET, Reason
 from klais.wire.partition import partition_of
+
+
+class Letterbox(Protocol):
+    """Who takes single records for the dead-letter topic."""
+
+    def letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
+        """Send one; False when it is not taken."""
 
 
 class DeadLetters:
@@ -17,7 +26,7 @@ class DeadLetters:
     The Python loop in here runs over the allowed sample only: a flood of rubbish costs what the sample costs.
     """
 
-    def __init__(self, publisher: KafkaPublisher, counts: Counts, rate_per_s: float, edge_id: int, partitions: int) -> None:
+    def __init__(self, publisher: Letterbox, counts: Counts, rate_per_s: float, edge_id: int, partitions: int) -> None:
         self._publisher, self._counts = publisher, counts
         self._rate_per_s = rate_per_s
         self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0

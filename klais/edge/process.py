@@ -14,6 +14,7 @@ from types import FrameType
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from klais import fault
 from klais import log as logs
 from klais.config import Settings
 from klais.control.follower import ControlFollower
@@ -22,21 +23,24 @@ from klais.edge.api import ApiServer, make_app
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.dead_letters import DeadLetters
+from klais.edge.forwarder import Forwarder
 from klais.edge.memory import settle
 from klais.edge.pace import Pace
 from klais.edge.publisher import KafkaPublisher
 from klais.edge.sources.address import Bind, open_udp_socket
 from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.spine import Spine
+from klais.edge.spool.backlog import Backlog
 from klais.edge.state import EdgeState
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics
-from klais.wire.constants import Reason
 
 log = logs.get("klais.edge")
 
 RECEIVE_BUDGET_S = 1.0
-DELIVER_BUDGET_S = 10.0
+DELIVER_BUDGET_S = 4.0
+REPLAY_OF_RATE = 0.9  # of the global rate in force
+REPLAY_OF_LIVE = 1.25  # of the frames that come in: else the spool would never empty
 SWITCH_INTERVAL_S = 0.0005  # how long the API may keep the interpreter from the spine
 
 
@@ -125,15 +129,16 @@ class Edge:
     def _receive(self) -> None:
         s = self.settings
         boot = secrets.randbits(32)
-        publisher = KafkaPublisher(s, self.counts)
-        letters = DeadLetters(publisher, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
+        sink = self._forwarder()
+        letters = DeadLetters(sink, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         chosen = open_source(s)
         source = chosen.source
         pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes, s.partitions)
-        spine = Spine(source, batcher, publisher, letters, self.counts, pace)
-        self.state.publisher, self.state.spine, self.state.waiting_for = publisher, spine, ""
+        spine = Spine(source, batcher, sink, letters, self.counts, pace)
+        self.state.forwarder, self.state.spine, self.state.waiting_for = sink, spine, ""
         self.state.passed_over = chosen.passed_over
+        sink.replay_per_s = lambda: self._replay_per_s(pace)
         if self._stop.is_set():
             spine.stop()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -145,9 +150,21 @@ class Edge:
         left = spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
         self.stats.stop()
         counters, _ = self.state.own()
-        log.info("edge_stopped", undelivered=left, **counters)
+        log.info("edge_stopped", undelivered=left, spooled=self.counts.spooled, **counters)
         if left:
-            log.error("frames_lost", frames=left, reason=Reason.DELIVERY_FAILED.label, why="Kafka did not take them in time")
+            log.error("frames_lost", frames=left, why="neither Kafka nor the spool took them in time")
+
+    def _forwarder(self) -> Forwarder:
+        counts = self.counts
+        return Forwarder(self.settings, counts, KafkaPublisher(self.settings, counts), Backlog(self.settings, counts))
+
+    def _replay_per_s(self, pace: Pace) -> float:
+        """Frames a second that the spool may give back: this edge's part of the global rate, and more than comes in.
+
+        The dam's queue is bounded: a spool poured into it at full speed would only move the loss.
+        """
+        edges = max(1, len(self.system.newest("edge")))
+        return max(REPLAY_OF_RATE * self.state.rate() / edges, REPLAY_OF_LIVE * pace.rate_per_s)
 
     def _report_source(self, chosen: Chosen) -> None:
         source = chosen.source
@@ -164,6 +181,7 @@ class Edge:
 
 def main(settings: Settings) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code."""
+    fault.arm(settings.fault_point)
     edge = Edge(settings)
     asked = False
 

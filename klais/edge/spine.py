@@ -18,7 +18,6 @@ from klais.edge.kernels import sort_out
 from klais.edge.pace import Pace
 from klais.edge.publisher import Sink
 from klais.edge.sources import Source
-from klais.wire.constants import Reason
 from klais.wire.frame import check_headers
 from klais.wire.partition import partition_column
 
@@ -87,8 +86,8 @@ class Spine:
     def _publish(self, partition: int, now_ns: int) -> None:
         built = self.batcher.close(partition, now_ns, time.time_ns())
         self.counts.observe_batch_s(built.age_ns * 1e-9)
-        if not self.sink.offer(built):
-            self.counts.drop(Reason.BACKPRESSURE, built.count)
+        if refused := self.sink.offer(built):
+            self.counts.drop(refused, built.count)
             self.batcher.take_back(built)
 
     def _wait_ns(self) -> int:
@@ -98,7 +97,7 @@ class Spine:
         return max(0, min(due_ns, ACK_NS if self.counts.inflight_bytes else IDLE_NS))
 
     def drain(self, receive_s: float, deliver_s: float) -> int:
-        """Take what the kernel holds already, stop receiving, deliver; returns the frames that could not be delivered."""
+        """Take what the kernel holds already, stop receiving, deliver or store; returns the frames that found no place."""
         until_s = time.monotonic() + receive_s
         self.source.wind_down()
         while (received := self.source.fill(0)) and time.monotonic() < until_s:

@@ -12,12 +12,13 @@ from klais.control.follower import GLOBAL, ControlFollower
 from klais.control.stats import ControlProducer, StatsFollower, total
 from klais.control.topic_follower import now_ms
 from klais.edge.counts import Counts
-from klais.edge.publisher import KafkaPublisher
+from klais.edge.forwarder import Forwarder
 from klais.edge.spine import Spine
 from klais.metrics import EdgeMetrics, EdgeSnapshot
 from klais.wire.constants import Reason
 
 RECENT_S = 5.0
+REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
 
 
 class EdgeState:
@@ -25,7 +26,7 @@ class EdgeState:
 
     Attributes
     ----------
-    spine, publisher : Spine, KafkaPublisher or None
+    spine, forwarder : Spine, Forwarder or None
         Set once the edge receives.
     waiting_for : str
         Why it does not receive yet; empty once it does.
@@ -44,9 +45,9 @@ class EdgeState:
         self._settings, self._counts = settings, counts
         self._control, self._system, self._producer = control, system, producer
         self._started_s = time.monotonic()
-        self._backpressure = (0, float("-inf"))  # frames dropped so far, when that last grew
+        self._refused = (0, float("-inf"))  # frames dropped so far, when that last grew
         self.spine: Spine | None = None
-        self.publisher: KafkaPublisher | None = None
+        self.forwarder: Forwarder | None = None
         self.waiting_for = "starting"
         self.passed_over: dict[str, str] = {}
         self._metrics = EdgeMetrics(self.metrics_snapshot)
@@ -61,20 +62,22 @@ class EdgeState:
                 counts.kernel_drops = spine.source.kernel_drops()
             counters = counts.snapshot()
             gauges: dict[str, Any] = {
-                "queue_depth": counts.waiting + counts.inflight,
+                "queue_depth": counts.depth(),
                 "waiting": counts.waiting,
                 "inflight": counts.inflight,
                 "inflight_bytes": counts.inflight_bytes,
             }
-            backpressure = int(counts.by_reason[Reason.BACKPRESSURE])
+            refused = sum(int(counts.by_reason[reason]) for reason in REFUSED)
+            if self.forwarder:
+                gauges |= self.forwarder.gauges()
         if spine:
             gauges |= {
                 "frames_per_s": round(spine.pace.rate_per_s, 1),
                 "linger_ms": round(spine.pace.linger_ns / 1e6, 2),
                 "receive_buffer_bytes": spine.source.buffer_bytes // 2,
             }
-        if backpressure > self._backpressure[0]:
-            self._backpressure = (backpressure, time.monotonic())
+        if refused > self._refused[0]:
+            self._refused = (refused, time.monotonic())
         counters["cpu_s"] = round(time.process_time(), 3)
         return counters, gauges
 
@@ -83,10 +86,9 @@ class EdgeState:
         self.own()
         dam = self._dam()
         problems = [self.waiting_for] if self.waiting_for else []
-        if self.publisher and self.publisher.failing():
-            problems.append("Kafka does not acknowledge what the edge publishes")
-        if time.monotonic() - self._backpressure[1] < RECENT_S:
-            problems.append("frames were dropped in the last 5 s: too many bytes wait for Kafka")
+        problems += self.forwarder.problems() if self.forwarder else []
+        if time.monotonic() - self._refused[1] < RECENT_S:
+            problems.append("frames were dropped in the last 5 s: neither Kafka nor the spool takes more")
         if dam["queue_depth"] >= self._settings.dam_queue_limit > 0:
             problems.append(f"the dam's queue is full ({dam['queue_depth']} frames)")
         return {
@@ -180,7 +182,7 @@ class EdgeState:
         """The same figures for the collector."""
         counters, gauges = self.own()
         dam, control = self._dam(), self._control_figures()
-        publisher = self.publisher
+        forwarder = self.forwarder
         return EdgeSnapshot(
             received=counters["received"],
             received_bytes=counters["received_bytes"],
@@ -198,5 +200,10 @@ class EdgeState:
             batches=counters["batches"],
             inflight_bytes=gauges["inflight_bytes"],
             rcvbuf_bytes=gauges.get("receive_buffer_bytes", 0),
-            breaker_open=publisher is not None and publisher.failing(),
+            breaker_open=forwarder is not None and not forwarder.breaker.closed,
+            breaker_moves={state.value: n for state, n in forwarder.breaker.moves.items()} if forwarder else {},
+            spool_frames=gauges.get("spooled", 0),
+            spool_bytes=gauges.get("spool_bytes", 0),
+            spool_recovered=counters["spool_recovered"],
+            spool_replayed=counters["spool_replayed"],
         )

@@ -16,12 +16,16 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Frames at each stage; all since the same moment. ``held`` is in the edge's hands: not published and not dropped."""
+    """Frames at each stage; all since the same moment.
+
+    ``held`` is in the edge's hands: not published and not dropped. ``recovered`` lay in its disk spool when it started first.
+    """
 
     sent: int = 0
     edge_received: int = 0
     edge_dropped: Mapping[str, int] = field(default_factory=dict)
     held: int = 0
+    recovered: int = 0
     published: int = 0
     worker_received: int = 0
     worker_dropped: Mapping[str, int] = field(default_factory=dict)
@@ -113,6 +117,8 @@ class Ledger:
             published=sums["passed"],
             edge_dropped={name.removeprefix("dropped."): n for name, n in sums.items() if name.startswith("dropped.")},
             held=int(record["gauges"].get("queue_depth", 0)),
+            # What a later life finds there was held by the one before: it moves, it does not come anew.
+            recovered=self._now.recovered if self._edge.began else int(counters.get("spool_recovered", 0)),
         )
 
     def see_workers(self, records: list[Record]) -> bool:
@@ -161,8 +167,9 @@ def differences(totals: Totals, simulated: bool, alone: bool) -> list[str]:
     if simulated and t.edge_received < t.sent:
         out.append(f"{t.sent - t.edge_received:,} frames were sent and never reached the edge")
     edge = t.published + t.held + sum(t.edge_dropped.values())
-    if t.edge_received != edge:
-        out.append(f"the edge received {t.edge_received:,} frames and accounts for {edge:,}")
+    if t.edge_received + t.recovered != edge:
+        found = f" and found {t.recovered:,} in its spool" if t.recovered else ""
+        out.append(f"the edge received {t.edge_received:,} frames{found} and accounts for {edge:,}")
     taken = t.worker_received - t.worker_dropped.get("repeated_batch", 0)
     if alone and not t.published <= taken <= t.published + t.held:
         out.append(f"{t.published:,} frames were published and the worker received {taken:,}")

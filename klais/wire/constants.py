@@ -38,6 +38,9 @@ class Reason(IntEnum):
     CORRUPT_BATCH = 20
     REPEATED_BATCH = 21
     QUEUE_EXPIRED = 22
+    SPOOL_FULL = 23
+    SPOOL_FAILED = 24
+    SPOOL_DAMAGED = 25
 
     @property
     def label(self) -> str:

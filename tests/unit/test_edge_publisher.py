@@ -9,6 +9,7 @@ from klais.config import Settings
 from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.publisher import KafkaPublisher
+from klais.edge.spool.disk import Entry
 from klais.wire.constants import Reason
 
 MIB = 1 << 20
@@ -17,8 +18,14 @@ MIB = 1 << 20
 class Delivered:
     """A message as a delivery report shows it."""
 
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
     def latency(self) -> float:
         return 0.004
+
+    def value(self) -> bytes:
+        return self._value
 
 
 class FakeProducer:
@@ -45,8 +52,12 @@ class FakeProducer:
 
     def report(self, error: KafkaError | None = None) -> None:
         held, self.held = self.held, []
-        for *_, on_delivery in held:
-            on_delivery(error, Delivered())
+        for _, _, value, on_delivery in held:
+            on_delivery(error, Delivered(value))
+
+    def report_first(self, error: KafkaError | None = None) -> None:
+        _, _, value, on_delivery = self.held.pop(0)
+        on_delivery(error, Delivered(value))
 
     def poll(self, _timeout: float) -> int:
         self.polls += 1
@@ -98,65 +109,72 @@ def test_a_full_client_queue_is_tried_again_then_refused() -> None:
     assert counts.inflight == 1
 
 
-def test_a_failed_delivery_is_counted_by_its_frames() -> None:
+def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_disturbed() -> None:
     publisher, counts, producer = make()
+    refused: list[Any] = []
+    publisher.on_refused = refused.append
     publisher.offer(Built(b"x", 0, 5))
-    producer.report(KafkaError(KafkaError._MSG_TIMED_OUT))
+    producer.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 5
-    assert (counts.inflight, counts.published, counts.batches_failed) == (0, 0, 1)
+    assert (counts.inflight, counts.published, counts.batches_failed, refused) == (0, 0, 1, [None])
+    assert not publisher.troubled and publisher.offer(Built(b"x", 0, 1))
 
 
 @pytest.mark.parametrize("where", ["delivery", "error_cb", "produce"])
-def test_a_fatal_error_makes_a_new_producer_and_counts_what_was_in_flight(where: str) -> None:
+def test_a_fatal_error_stops_the_offers_until_all_is_taken_back_in_order(where: str) -> None:
     publisher, counts, first = make()
     fatal = KafkaError(KafkaError._FATAL, "fenced", fatal=True)
-    publisher.offer(Built(b"x", 0, 3))
-    publisher.offer(Built(b"x", 1, 4))
+    batches = [Built(b"a", 0, 3), Built(b"b", 1, 4), Built(b"c", 0, 2)]
+    for built in batches:
+        assert publisher.offer(built)
     if where == "delivery":
-        first.held.pop(0)[3](fatal, Delivered())
+        first.report_first(fatal)
     elif where == "error_cb":
         first.config["error_cb"](fatal)
     else:
         first.raises = KafkaException(fatal)
         assert not publisher.offer(Built(b"x", 0, 9))
-    publisher.poll()
+    assert publisher.troubled and not publisher.offer(Built(b"y", 0, 2))
+    assert publisher.take_back() == batches
     assert len(FakeProducer.made) == 2
-    assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 7
-    assert (counts.inflight, counts.inflight_bytes) == (0, 0)
+    assert counts.by_reason.sum() == counts.inflight == counts.inflight_bytes == 0
     assert publisher.offer(Built(b"x", 0, 2))
     assert len(FakeProducer.made[1].held) == 1
 
 
-def test_drain_delivers_what_it_can() -> None:
-    publisher, counts, _ = make()
-    publisher.offer(Built(b"x", 0, 3))
-    assert publisher.drain(1.0) == 0
-    assert counts.published == 3
-
-
-def test_drain_counts_what_it_gives_up() -> None:
+def test_a_batch_overtaken_by_an_acknowledged_one_is_not_sent_again() -> None:
     publisher, counts, producer = make()
+    for name in (b"a", b"b", b"c"):
+        publisher.offer(Built(name, 0, 3))
+    publisher.offer(Built(b"other partition", 1, 1))
+    producer.report_first(KafkaError(KafkaError._MSG_TIMED_OUT))
+    producer.report_first()  # a lane would take the first for a repeat now
+    assert publisher.take_back() == [Built(b"c", 0, 3), Built(b"other partition", 1, 1)]
+    assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 3 and counts.published == 3
+
+
+def test_batches_from_the_spool_count_as_spooled_until_acknowledged() -> None:
+    publisher, counts, producer = make()
+    done: list[Any] = []
+    publisher.on_delivered = done.append
+    entry = Entry(b"x", 0, 7, 100)
+    publisher.offer(Built(b"x", 0, 7), entry)
+    assert (counts.inflight, counts.inflight_bytes) == (0, 1)
+    assert publisher.take_back() == [] and not done
+    publisher.offer(Built(b"x", 0, 7), entry)
+    FakeProducer.made[1].report()
+    assert done == [entry] and counts.published == 7 and counts.inflight_bytes == 0
+    assert not producer.held
+
+
+def test_what_the_client_never_gives_back_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher, counts, producer = make()
+    monkeypatch.setattr(producer, "purge", lambda: None)
     producer.flushes_all = False
     publisher.offer(Built(b"x", 0, 3))
-    assert publisher.drain(0.0) == 3
+    assert publisher.take_back() == []
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 3
     assert counts.inflight == counts.inflight_bytes == 0
-
-
-def test_failing_means_waiting_without_an_acknowledgement(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1000.0]
-    monkeypatch.setattr("klais.edge.publisher.time.monotonic", lambda: now[0])
-    publisher, _, producer = make(publish_max_inflight_bytes=MIB)
-    now[0] += 3600
-    assert not publisher.failing()  # nothing to deliver is not a failure
-    publisher.offer(Built(b"x", 0, 1))
-    assert not publisher.failing()
-    now[0] += 6
-    assert publisher.failing()
-    producer.report()
-    assert not publisher.failing()
-    publisher.offer(Built(b"x" * (MIB - 1000), 0, 1))
-    assert publisher.failing()  # nearly full
 
 
 def test_the_producer_is_idempotent_and_never_times_a_batch_out() -> None:

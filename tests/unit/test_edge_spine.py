@@ -62,12 +62,12 @@ class MemorySink:
         self.taken: list[Built] = []
         self.letters: list[tuple[bytes, bytes | None, dict[str, bytes], int]] = []
 
-    def offer(self, built: Built) -> bool:
+    def offer(self, built: Built) -> Reason:
         if len(self.taken) >= self.room:
-            return False
+            return Reason.BACKPRESSURE
         self.taken.append(built)
         self.counts.inflight += built.count
-        return True
+        return Reason.PASSED
 
     def letter(self, value: bytes, key: bytes | None, headers: Any, partition: int) -> bool:
         self.letters.append((value, key, dict(headers), partition))

@@ -114,3 +114,21 @@ def test_drops_of_edge_and_lanes_are_told_together() -> None:
         "kernel_drop": 1,
         "duplicate": 5,
     }
+
+
+def test_what_lay_in_the_spool_at_the_first_start_comes_from_there_and_later_finds_were_held_before() -> None:
+    ledger = Ledger(4)
+    first = edge(100, passed=120, held=30)
+    first["counters"]["spool_recovered"] = 50
+    ledger.see_edge(first)
+    totals = ledger.totals()
+    assert (totals.edge_received, totals.recovered, totals.published, totals.held) == (100, 50, 120, 30)
+    assert not [text for text in differences(totals, simulated=False, alone=False) if "the edge" in text]
+    again = edge(10, passed=40)
+    again["counters"]["spool_recovered"] = 30
+    ledger.see_edge(again)
+    totals = ledger.totals()
+    assert (totals.edge_received, totals.recovered, totals.published, totals.held) == (110, 50, 160, 0)
+    assert not [text for text in differences(totals, simulated=False, alone=False) if "the edge" in text]
+    missing = differences(replace(totals, published=159), simulated=False, alone=False)
+    assert missing[0] == "the edge received 110 frames and found 50 in its spool and accounts for 159"

@@ -1,0 +1,128 @@
+"""The circuit breaker: whether batches go to Kafka, decided from deliveries and silence. Pure: time is handed in.
+
+    closed ──silence, failures in a row, or no room left──> open ──a wait that doubles, with jitter──> half-open
+      ^                                                      ^                                            │
+      └───────────── the probe batch was acknowledged ───────┼────────────────────────────────────────────┤
+                                                             └──── it failed, or nothing came in time ────┘
+
+See Nygard, *Release It!*, "Circuit Breaker"; the jitter keeps many edges from probing a broker that comes back all at
+once (M. Brooker, "Exponential Backoff And Jitter": half of the wait is fixed, half is random).
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+FAILURES = 3  # one failed delivery may be a producer that was fenced: it is rebuilt. Three in a row are Kafka's.
+LOOK_S = 1.0
+
+
+class State(Enum):
+    """Where the breaker stands."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Breaker:
+    """Counts silence and failures, and says when to open, to probe and to close.
+
+    Silence is counted from look to look and at most ``LOOK_S`` for each: a process that was stopped, or a machine that
+    slept, does not take its own pause for Kafka's.
+
+    Parameters
+    ----------
+    timeout_s : float
+        Something is under way and nothing was acknowledged for so long: open. A probe has as long.
+    wait_min_s, wait_max_s : float
+        First and longest wait before a probe.
+    random : callable
+        Uniform in [0, 1).
+
+    Attributes
+    ----------
+    state : State
+    why : str
+        Why it opened last; empty while it never did.
+    since_s : float
+        When ``state`` began.
+    probe_s : float
+        When an open breaker probes next.
+    moves : dict of State to int
+        How often each state was entered.
+    """
+
+    def __init__(self, timeout_s: float, wait_min_s: float, wait_max_s: float, random: Callable[[], float]) -> None:
+        self.timeout_s, self.wait_min_s, self.wait_max_s = timeout_s, wait_min_s, wait_max_s
+        self._random = random
+        self.state = State.CLOSED
+        self.why = ""
+        self.since_s = self.probe_s = 0.0
+        self.moves = dict.fromkeys(State, 0)
+        self._silence_s = self._looked_s = 0.0
+        self._failures = self._reopened = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether batches go to Kafka as they come."""
+        return self.state is State.CLOSED
+
+    def delivered(self) -> None:
+        """Kafka acknowledged something since the last look."""
+        self._silence_s = 0.0
+        self._failures = 0
+        if self.state is State.HALF_OPEN:
+            self._failures = -1  # the next look closes it
+
+    def failed(self) -> None:
+        """Kafka refused a delivery for good, for a reason that is not the batch's own."""
+        self._failures = max(0, self._failures) + 1
+
+    def look(self, now_s: float, under_way: bool) -> State | None:
+        """Take the time that has passed into account.
+
+        Parameters
+        ----------
+        now_s : float
+            Monotonic.
+        under_way : bool
+            Whether anything waits for its acknowledgement.
+
+        Returns
+        -------
+        State or None
+            The state entered by this look, if any.
+        """
+        passed_s = min(max(0.0, now_s - self._looked_s), LOOK_S)
+        self._looked_s = now_s
+        if self.state is State.OPEN:
+            return self._enter(State.HALF_OPEN, now_s) if now_s >= self.probe_s else None
+        if self.state is State.HALF_OPEN and self._failures < 0:
+            self._reopened = 0
+            return self._enter(State.CLOSED, now_s)
+        self._silence_s = self._silence_s + passed_s if under_way else 0.0
+        if self._failures >= (FAILURES if self.closed else 1):
+            return self.open(now_s, "Kafka refuses what is published")
+        if self._silence_s >= self.timeout_s:
+            return self.open(now_s, f"nothing acknowledged for {self._silence_s:.1f} s")
+        return None
+
+    def open(self, now_s: float, why: str) -> State:
+        """Open now, whatever was counted; the next wait begins."""
+        again = self.state is State.HALF_OPEN
+        self._reopened = self._reopened + 1 if again else 0
+        if not again:
+            self.why = why
+        self.probe_s = now_s + self._wait_s()
+        return self._enter(State.OPEN, now_s)
+
+    def _wait_s(self) -> float:
+        longest = max(self.wait_min_s, self.wait_max_s)
+        base = min(longest, self.wait_min_s * 2.0 ** min(self._reopened, 60))
+        return base * (0.5 + 0.5 * self._random())
+
+    def _enter(self, state: State, now_s: float) -> State:
+        self.state, self.since_s = state, now_s
+        self.moves[state] += 1
+        self._silence_s, self._failures = 0.0, 0
+        return state

@@ -1,0 +1,258 @@
+"""The broker goes away under load (stopped, killed and restarted with its data), the edge is killed while it spools and
+while it replays: the lanes take everything that was accepted once and in order, and all counters add up.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from klais.config import Settings
+from klais.edge.spool.backlog import spool_folder
+from klais.edge.spool.segment import HEADER_SIZE, parse_name, walk
+from klais.errors import SetupMissing
+from klais.kafka.admin import ensure_topics
+from klais.kafka.embedded import EmbeddedKafka
+from klais.kafka.topics import Topics
+from klais.ports import free_port
+from klais.sim.check import judge_manifest, sent_columns
+from klais.sim.manifest import read_manifest
+from klais.sim.readback import begin_offsets, end_offsets, read_topic_columns
+from klais.wire.batch import decode_batch
+from klais.wire.constants import encode_frame
+from tests.conftest import need_missing
+from tests.edge_tools import EdgeProcess, balanced, read_all, wait_for
+from tests.fault.harness import Worker, judge, settle
+from tests.fault.test_kill_edge import Sending
+
+OUTAGE_S = float(os.environ.get("KLAIS_TEST_OUTAGE_S", "6"))
+FAST: dict[str, Any] = {"breaker_timeout_s": 1.0, "breaker_wait_min_s": 0.3, "breaker_wait_max_s": 1.0}
+
+
+class Stage:
+    """A broker of this test's own, that may be stopped, killed and started again; its settings, and what runs on it."""
+
+    def __init__(self, folder: Path, **overrides: Any) -> None:
+        given = {"state_dir": folder, "kafka_port": free_port(), "partitions": 2, "kafka_heap_mb": 256, **FAST}
+        self.settings = Settings(**given | overrides)
+        self.running: list[Any] = []
+        self.start()
+        ensure_topics(self.settings)
+
+    def start(self) -> None:
+        """The broker, with what its folder holds."""
+        self.broker = EmbeddedKafka(self.settings, command="pytest")
+        try:
+            self.broker.start()
+        except SetupMissing as error:
+            need_missing("broker", str(error))
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay, nobody answers."""
+        psutil.Process(self.broker.pid).send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        psutil.Process(self.broker.pid).send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """kill -9."""
+        process = psutil.Process(self.broker.pid)
+        process.kill()
+        wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 10, "the broker's end")
+        self.broker.stop()
+
+    def edge(self, log: Path, port: int | None = None, **overrides: Any) -> EdgeProcess:
+        """An edge that is surely gone in the end."""
+        edge = EdgeProcess(self.settings.model_copy(update=overrides), log, port=port)
+        self.running.append(edge)
+        return edge
+
+    def worker(self, log: Path) -> Worker:
+        """A worker, likewise."""
+        worker = Worker(self.settings, log)
+        self.running.append(worker)
+        return worker
+
+    def end(self) -> None:
+        """All that still runs ends."""
+        for it in self.running:
+            if it.process.poll() is None:
+                it.process.kill()
+                it.process.wait()
+        if self.broker.pid is not None:
+            self.thaw()
+        self.broker.stop()
+
+
+@contextmanager
+def stage(**overrides: Any) -> Iterator[Stage]:
+    """A stage that leaves nothing behind."""
+    folder = Path(tempfile.mkdtemp(prefix="klais-spool-"))
+    it = None
+    try:
+        it = Stage(folder, **overrides)
+        yield it
+    finally:
+        if it is not None:
+            it.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def on_disk(settings: Settings) -> list[bytes]:
+    """Frames in the spool's files; some of them may be acknowledged already."""
+    found = []
+    for path in spool_folder(settings).glob("*.spool"):
+        name, data = parse_name(path.name), path.read_bytes()
+        assert name is not None
+        for head in walk(data, name.salt):
+            batch = decode_batch(data[head.at + HEADER_SIZE : head.end])
+            assert batch.count == head.frames
+            found += [batch.frame(i) for i in range(batch.count)]
+    return found
+
+
+def some(first: int, count: int) -> list[bytes]:
+    """Frames of 20 devices, numbered."""
+    return [encode_frame(f"dev-{k % 20}", k, b'{"t":%d}' % k + b" " * 200) for k in range(first, first + count)]
+
+
+def taken(settings: Settings) -> list[bytes]:
+    """Frames on the staging topic as a lane takes them: a batch whose number is not above the last one is a repeat."""
+    out: list[bytes] = []
+    last: dict[tuple[int, int, int], int] = {}
+    for message in read_all(settings.bootstrap, Topics.of(settings).raw, settings.partitions):
+        batch = decode_batch(message.value())
+        key = (message.partition(), batch.edge, batch.boot)
+        if batch.number > last.get(key, -1):
+            last[key] = batch.number
+            out += [batch.frame(i) for i in range(batch.count)]
+    return out
+
+
+def in_order(frames: list[bytes]) -> bool:
+    """Whether each device's frames come in the order of their numbers, once."""
+    newest: dict[bytes, int] = {}
+    for frame in frames:
+        number = int.from_bytes(frame[18:22], "big")
+        if number <= newest.get(frame[2:18], -1):
+            return False
+        newest[frame[2:18]] = number
+    return True
+
+
+@pytest.mark.timeout(180)
+def test_an_outage_under_load_loses_nothing(tmp_path: Path) -> None:
+    """Stopped, then killed and restarted with its data, while the simulator sends and a worker takes."""
+    with stage() as on:
+        edge, worker = on.edge(tmp_path / "edge.log"), on.worker(tmp_path / "worker.log")
+        edge.wait_status(200)
+        worker.wait_ready()
+        manifest = tmp_path / "sent.manifest"
+        with Sending(edge.udp_port, manifest):
+            for outage in ("freeze", "kill"):
+                time.sleep(1.5)
+                getattr(on, outage)()
+                problems = edge.wait_status(503, 20)["problems"]
+                assert "the breaker is" in str(problems)
+                time.sleep(OUTAGE_S / 2)
+                away = edge.counters()
+                assert away["spooled"] > 0 and balanced(away, away["queue_depth"])
+                on.thaw() if outage == "freeze" else on.start()
+                wait_for(lambda: edge.counters()["breaker"] == "closed", 30, "the breaker to close")
+            time.sleep(1)
+        counters = edge.wait_settled(1, 60)
+        edge.wait_status(200)
+        assert edge.stop()[0] == 0
+        settle(on.settings)
+        assert worker.stop() == 0
+        assert balanced(counters) and not set(counters["dropped"]) - {"too_short", "bad_magic", "bad_device_id"}
+        assert counters["spool_replayed"] > 0
+        audits = judge(on.settings)
+        topics, sent = Topics.of(on.settings), sent_columns(read_manifest(manifest))
+        landed, dead = (
+            read_topic_columns(on.settings, topic, begin_offsets(on.settings, topic), end_offsets(on.settings, topic))
+            for topic in (topics.telemetry, topics.dead_letter)
+        )
+        verdict = judge_manifest(sent, landed, dead)
+        assert verdict.ok(allow_missing=0), verdict.table(False)
+        assert verdict.landed == verdict.good == sum(audit.telemetry for audit in audits)
+
+
+@pytest.mark.timeout(180)
+def test_the_edge_is_killed_while_spooling_and_while_replaying(tmp_path: Path) -> None:
+    """What the spool held at each kill arrives, once and in order, under the boots that wrote it."""
+    points = ["spool_written:40", "replay_sent:7", "replay_acked:5", "replay_acked:1"]
+    with stage(batch_max_bytes=3000) as on:
+        edge = on.edge(tmp_path / "edge.log")
+        edge.wait_status(200)
+        edge.send(some(0, 500))
+        edge.wait_settled(500)
+        on.freeze()
+        edge.send(some(500, 1))
+        edge.wait_status(503)
+        edge.send(some(501, 1499))
+        wait_for(lambda: edge.counters()["spooled"] == 1500, 20, "1500 frames in the spool")
+        edge.process.kill()
+        edge.process.wait()
+        accepted = set(on_disk(on.settings)) | set(some(0, 500))
+        assert len(accepted) == 2000
+        on.thaw()
+        sent = 2000
+        for point in points:
+            edge = on.edge(tmp_path / "edge.log", fault_point=point)
+            if point.startswith("spool"):
+                edge.wait_status(200)
+                on.freeze()
+                while edge.process.poll() is None and sent < 8000:
+                    with contextlib.suppress(ConnectionRefusedError):
+                        edge.send(some(sent, 60))
+                    sent += 60
+                    time.sleep(0.1)
+            assert edge.process.wait(20) == -signal.SIGKILL, edge.tail()
+            accepted |= set(on_disk(on.settings))
+            on.thaw()
+        before = len(on_disk(on.settings))
+        edge = on.edge(tmp_path / "edge.log")
+        edge.wait_status(200)
+        edge.send(some(sent, 300))
+        counters = edge.wait_settled(300, 60)
+        assert 0 < counters["spool_recovered"] <= before
+        assert balanced(counters) and on_disk(on.settings) == []
+        assert edge.stop()[0] == 0
+        found = taken(on.settings)
+        assert in_order(found)
+        assert accepted | set(some(sent, 300)) <= set(found)
+        assert "Traceback" not in edge.log.read_text()
+
+
+@pytest.mark.timeout(120)
+def test_sigterm_with_the_broker_gone_spools_the_rest_and_the_next_start_delivers_it(tmp_path: Path) -> None:
+    with stage() as on:
+        edge = on.edge(tmp_path / "edge.log")
+        edge.wait_status(200)
+        edge.send(some(0, 200))
+        edge.wait_settled(200)
+        on.kill()
+        edge.send(some(200, 800))
+        begin_s = time.monotonic()
+        code, last = edge.stop()
+        assert code == 0 and time.monotonic() - begin_s < 10, edge.tail()
+        assert last["undelivered"] == 0 and last["spooled"] == 800 and balanced(last, 800)
+        assert sorted(on_disk(on.settings)) == sorted(some(200, 800))
+        on.start()
+        edge = on.edge(tmp_path / "edge.log")
+        edge.wait_status(200)
+        counters = edge.wait_settled(0)
+        assert (counters["spool_recovered"], counters["passed"], counters["received"]) == (800, 800, 0)
+        assert edge.stop()[0] == 0
+        assert sorted(taken(on.settings)) == sorted(some(0, 1000)) and in_order(taken(on.settings))
