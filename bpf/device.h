@@ -45,6 +45,12 @@ KLAIS_INLINE __u64 klais_fnv1a(struct klais_id id)
 	return klais_fnv_steps(hash, id.high >> 32, 4);
 }
 
+/* Whether the rules may hold one for the device with this key; 0 = surely not. */
+KLAIS_INLINE int klais_is_marked(const struct klais_marks *marks, __u64 key)
+{
+	return (klais_once(marks->bits[(key >> 12) & (KLAIS_MARK_WORDS - 1)]) >> ((key >> 6) & 63)) & 1;
+}
+
 /* 0x80 in each byte of `word` that is NUL (Hacker's Delight 6-1: exact in every byte). */
 KLAIS_INLINE __u64 klais_nul_bytes(__u64 word)
 {
@@ -117,7 +123,7 @@ KLAIS_INLINE struct klais_id klais_read_id(const __u8 *frame)
  * Judges the header of a frame of `length` bytes, of which those before data_end are here. KLAIS_PASS with *id filled, or why not;
  * KLAIS_FRAGMENT when the header itself is cut in two.
  */
-KLAIS_INLINE enum klais_verdict klais_check_header(const __u8 *frame, const void *data_end, __u32 length, struct klais_id *id)
+KLAIS_INLINE enum klais_verdict klais_check_header(const __u8 *frame, const void *data_end, __u64 length, struct klais_id *id)
 {
 	if (length < KLAIS_HEADER_BYTES)
 		return KLAIS_TOO_SHORT;

@@ -67,6 +67,7 @@ enum klais_size {
 	KLAIS_SLOTS = 4,	   /* limits kept in the configuration: writers fill one that is not in use, then name it */
 	KLAIS_PORT_WORDS = 1024,   /* 65,536 ports, a bit each */
 	KLAIS_RULES = 65536,	   /* devices with a rule of their own */
+	KLAIS_MARK_WORDS = 4096,   /* 262,144 marks, a bit each */
 	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
 	KLAIS_SOURCE_BYTES = 18,   /* IPv6 or v4-mapped address, port big-endian */
 	KLAIS_SLOT_FRAME_BYTES = 2072,
@@ -135,6 +136,14 @@ struct klais_ports {
 	__u64 bits[KLAIS_PORT_WORDS]; /* port p: bit p % 64 of word p / 64 */
 };
 
+/*
+ * Whether there may be a rule: bit (key >> 6) % 64 of word (key >> 12) % KLAIS_MARK_WORDS. Set before the rule is, so a packet whose bit
+ * is 0 needs no look into the rules, which costs as much as all of its parsing.
+ */
+struct klais_marks {
+	__u64 bits[KLAIS_MARK_WORDS];
+};
+
 struct klais_about {
 	__u8 json[KLAIS_ABOUT_BYTES];
 };
@@ -156,12 +165,13 @@ _Static_assert(sizeof(struct klais_device) == 48, "klais_device");
 _Static_assert(sizeof(struct klais_rule) == 56, "klais_rule");
 _Static_assert(sizeof(struct klais_count) == 16, "klais_count");
 _Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");
+_Static_assert(sizeof(struct klais_marks) == 32768, "klais_marks");
 _Static_assert(sizeof(struct klais_slot) + KLAIS_RINGBUF_HEADER_BYTES == 33 * 64, "klais_slot");
 _Static_assert(__builtin_offsetof(struct klais_slot, source) == 14, "klais_slot.source");
 _Static_assert(__builtin_offsetof(struct klais_slot, frame) == 32, "klais_slot.frame");
 _Static_assert((KLAIS_VERDICTS & (KLAIS_VERDICTS - 1)) == 0, "verdicts are masked");
 
 /* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
-#define KLAIS_MAPS(X) X(config) X(ports) X(counts) X(devices) X(rules) X(bucket) X(xsks) X(ring) X(about)
+#define KLAIS_MAPS(X) X(config) X(ports) X(counts) X(devices) X(rules) X(marks) X(bucket) X(xsks) X(ring) X(about)
 
 #endif

@@ -39,13 +39,26 @@
  * first fragment has less than `length`.
  */
 struct klais_packet {
-	__u64 payload;
-	__u64 address; /* source, 4 or 16 bytes */
-	__u64 port_be; /* source, 2 bytes */
-	__u64 length;  /* of the payload, by the UDP header; Ethernet padding is not in it */
-	__u64 is_ipv6;
+	__u64 ip;	   /* IP header */
+	__u64 udp;	   /* UDP header; the payload follows it */
+	__u64 length;	   /* of the payload, by the UDP header; Ethernet padding is not in it */
 	__u64 is_fragment; /* the first of several */
 };
+
+/* The packet that is looked at: its bytes are data <= p < end. */
+struct klais_view {
+	const __u8 *data, *end;
+	const struct klais_ports *ports;
+	enum klais_verdict not_ours; /* KLAIS_NOT_OURS, in a register: else each way out loads it anew, a tenth of the parsing */
+};
+
+KLAIS_INLINE struct klais_view klais_view(const void *data, const void *end, const struct klais_ports *ports)
+{
+	struct klais_view view = {.data = data, .end = end, .ports = ports, .not_ours = KLAIS_NOT_OURS};
+
+	KLAIS_OPAQUE(view.not_ours);
+	return view;
+}
 
 KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u16 port)
 {
@@ -53,68 +66,62 @@ KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u16 port)
 }
 
 /* UDP header at `udp`, of a datagram that the IP header says ends `rest` bytes behind it. */
-KLAIS_INLINE enum klais_verdict klais_parse_udp(const __u8 *data, const __u8 *udp, const __u8 *data_end, __u32 rest,
-						const struct klais_ports *ports, struct klais_packet *out)
+KLAIS_INLINE enum klais_verdict klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest, struct klais_packet *out)
 {
-	__u32 udp_length;
+	__u64 udp_length;
 
-	if (udp + KLAIS_UDP_BYTES > data_end)
-		return KLAIS_NOT_OURS;
-	if (!klais_is_our_port(ports, klais_be16(klais_read16(udp + 2))))
-		return KLAIS_NOT_OURS;
+	if (udp + KLAIS_UDP_BYTES > view->end)
+		return view->not_ours;
+	if (!klais_is_our_port(view->ports, klais_be16(klais_read16(udp + 2))))
+		return view->not_ours;
 	udp_length = klais_be16(klais_read16(udp + 4));
 	/* The stack refuses such datagrams; the length of a fragmented one counts bytes that are still to come. */
 	if (udp_length < KLAIS_UDP_BYTES || (udp_length > rest && !out->is_fragment))
-		return KLAIS_NOT_OURS;
-	out->port_be = udp - data;
-	out->payload = out->port_be + KLAIS_UDP_BYTES;
+		return view->not_ours;
+	out->udp = udp - view->data;
 	out->length = udp_length - KLAIS_UDP_BYTES;
 	return KLAIS_PASS;
 }
 
-KLAIS_INLINE enum klais_verdict klais_parse_ipv4(const __u8 *data, const __u8 *ip, const __u8 *data_end,
-						 const struct klais_ports *ports, struct klais_packet *out)
+KLAIS_INLINE enum klais_verdict klais_parse_ipv4(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
 {
-	__u32 header_bytes, total_bytes, fragment;
+	__u64 header_bytes, total_bytes, fragment;
 
-	if (ip + KLAIS_IPV4_BYTES > data_end || (ip[0] >> 4) != 4)
-		return KLAIS_NOT_OURS;
+	if (ip + KLAIS_IPV4_BYTES > view->end || (ip[0] >> 4) != 4)
+		return view->not_ours;
 	header_bytes = (ip[0] & 15) * 4;
 	total_bytes = klais_be16(klais_read16(ip + 2));
 	if (ip[9] != KLAIS_NEXT_UDP || header_bytes < KLAIS_IPV4_BYTES || total_bytes < header_bytes ||
-	    total_bytes > (__u32)(data_end - ip))
-		return KLAIS_NOT_OURS;
+	    total_bytes > (__u64)(view->end - ip))
+		return view->not_ours;
 	fragment = klais_be16(klais_read16(ip + 6));
 	if (fragment & KLAIS_IPV4_OFFSET_MASK)
 		return KLAIS_FRAGMENT;
-	out->is_fragment = (fragment & KLAIS_IPV4_MORE) != 0;
-	out->is_ipv6 = 0;
-	out->address = ip + 12 - data;
-	return klais_parse_udp(data, ip + header_bytes, data_end, total_bytes - header_bytes, ports, out);
+	out->is_fragment = (fragment & KLAIS_IPV4_MORE) / KLAIS_IPV4_MORE;
+	out->ip = ip - view->data;
+	return klais_parse_udp(view, ip + header_bytes, total_bytes - header_bytes, out);
 }
 
-KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const __u8 *data, const __u8 *ip, const __u8 *data_end,
-						 const struct klais_ports *ports, struct klais_packet *out)
+KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
 {
 	const __u8 *at = ip + KLAIS_IPV6_BYTES;
-	__u32 rest, header_bytes, fragment, next;
+	__u64 rest, header_bytes, fragment, next;
 	int i;
 
-	if (at > data_end || (ip[0] >> 4) != 6)
-		return KLAIS_NOT_OURS;
+	if (at > view->end || (ip[0] >> 4) != 6)
+		return view->not_ours;
 	rest = klais_be16(klais_read16(ip + 4));
-	if (rest > (__u32)(data_end - at))
-		return KLAIS_NOT_OURS;
+	if (rest > (__u64)(view->end - at))
+		return view->not_ours;
 	next = ip[6];
 	out->is_fragment = 0;
-	out->is_ipv6 = 1;
-	out->address = ip + 8 - data;
+	out->ip = ip - view->data;
 #pragma unroll
 	for (i = 0; i <= KLAIS_MAX_EXTENSIONS; i++) {
 		if (next == KLAIS_NEXT_UDP)
-			return klais_parse_udp(data, at, data_end, rest, ports, out);
-		if (i == KLAIS_MAX_EXTENSIONS || at + 8 > data_end)
-			return KLAIS_NOT_OURS;
+			return klais_parse_udp(view, at, rest, out);
+		if (i == KLAIS_MAX_EXTENSIONS || at + 8 > view->end)
+			return view->not_ours;
 		header_bytes = 8;
 		if (next == KLAIS_NEXT_FRAGMENT) {
 			fragment = klais_be16(klais_read16(at + 2));
@@ -124,43 +131,42 @@ KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const __u8 *data, const __u8 *i
 		} else if (next == KLAIS_NEXT_HOP_BY_HOP || next == KLAIS_NEXT_ROUTING || next == KLAIS_NEXT_DESTINATION) {
 			header_bytes = (at[1] + 1) * 8;
 		} else {
-			return KLAIS_NOT_OURS;
+			return view->not_ours;
 		}
 		if (header_bytes > rest)
-			return KLAIS_NOT_OURS;
+			return view->not_ours;
 		next = at[0];
 		rest -= header_bytes;
 		at += header_bytes;
 	}
-	return KLAIS_NOT_OURS;
+	return view->not_ours;
 }
 
-/* KLAIS_PASS with `out` filled, KLAIS_NOT_OURS or KLAIS_FRAGMENT. Never reads at or behind data_end. */
-KLAIS_INLINE enum klais_verdict klais_parse(const void *data, const void *data_end, const struct klais_ports *ports,
-					    struct klais_packet *out)
+/* KLAIS_PASS with `out` filled, KLAIS_NOT_OURS or KLAIS_FRAGMENT. Never reads at or behind the end. */
+KLAIS_INLINE enum klais_verdict klais_parse(const struct klais_view *view, struct klais_packet *out)
 {
-	const __u8 *at = data, *end = data_end;
-	__u16 type;
+	const __u8 *at = view->data;
+	__u64 type;
 	int i;
 
-	if (at + KLAIS_ETH_BYTES > end)
-		return KLAIS_NOT_OURS;
+	if (at + KLAIS_ETH_BYTES > view->end)
+		return view->not_ours;
 	type = klais_be16(klais_read16(at + 12));
 	at += KLAIS_ETH_BYTES;
 #pragma unroll
 	for (i = 0; i < KLAIS_MAX_TAGS; i++) {
 		if (type != KLAIS_ETH_8021Q && type != KLAIS_ETH_8021AD)
 			break;
-		if (at + KLAIS_TAG_BYTES > end)
-			return KLAIS_NOT_OURS;
+		if (at + KLAIS_TAG_BYTES > view->end)
+			return view->not_ours;
 		type = klais_be16(klais_read16(at + 2));
 		at += KLAIS_TAG_BYTES;
 	}
 	if (type == KLAIS_ETH_IPV4)
-		return klais_parse_ipv4(data, at, end, ports, out);
+		return klais_parse_ipv4(view, at, out);
 	if (type == KLAIS_ETH_IPV6)
-		return klais_parse_ipv6(data, at, end, ports, out);
-	return KLAIS_NOT_OURS;
+		return klais_parse_ipv6(view, at, out);
+	return view->not_ours;
 }
 
 #endif

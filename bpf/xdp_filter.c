@@ -102,7 +102,7 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 	const struct klais_limits *limits = limits_in_force(config, now_ns);
 	const struct klais_limit *limit = &limits->device;
 	__u64 key = klais_fnv1a(id);
-	const struct klais_rule *rule = klais_lookup(rules, &key);
+	const struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), key) ? klais_lookup(rules, &key) : 0;
 
 	if (rule) {
 		if (now_ns < rule->allow_until_ns)
@@ -120,24 +120,24 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end, const struct klais_packet *packet)
 {
 	__u16 *halves = (__u16 *)slot->source; /* it lies at an even offset, not at a fourfold one */
-	const __u8 *address = data + packet->address, *port_be = data + packet->port_be;
+	const __u8 *ip = data + packet->ip, *udp = data + packet->udp;
 	int i;
 
-	if (address + (packet->is_ipv6 ? 16 : 4) > (const __u8 *)data_end || port_be + 2 > (const __u8 *)data_end)
-		return 0;
-	if (packet->is_ipv6) {
+	if (ip + KLAIS_IPV6_BYTES > (const __u8 *)data_end || udp + KLAIS_UDP_BYTES > (const __u8 *)data_end)
+		return 0; /* a whole frame of ours has 22 bytes behind its headers: there are 40 from the IP header on */
+	if ((ip[0] >> 4) == 6) {
 #pragma unroll
 		for (i = 0; i < 8; i++)
-			halves[i] = klais_read16(address + 2 * i);
+			halves[i] = klais_read16(ip + 8 + 2 * i);
 	} else {
 #pragma unroll
 		for (i = 0; i < 5; i++)
 			halves[i] = 0;
 		halves[5] = 0xFFFF;
-		halves[6] = klais_read16(address);
-		halves[7] = klais_read16(address + 2);
+		halves[6] = klais_read16(ip + 12);
+		halves[7] = klais_read16(ip + 14);
 	}
-	halves[8] = klais_read16(port_be);
+	halves[8] = klais_read16(udp);
 	return 1;
 }
 
@@ -165,7 +165,7 @@ KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, 
 		bpf_ringbuf_discard(slot, 0);
 		return XDP_PASS;
 	}
-	bpf_probe_read_kernel(slot->frame, length, data + packet->payload);
+	bpf_probe_read_kernel(slot->frame, length, data + packet->udp + KLAIS_UDP_BYTES);
 	bpf_ringbuf_submit(slot, 0);
 	return XDP_DROP;
 }
@@ -186,21 +186,21 @@ KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config, c
 KLAIS_INLINE enum klais_verdict find_frame(const void *data, const void *data_end, struct klais_packet *packet)
 {
 	__u64 any = data_end - data;
-	enum klais_verdict found = klais_parse(data, data_end, KLAIS_VALUE(ports), packet);
+	struct klais_view view = klais_view(data, data_end, KLAIS_VALUE(ports));
+	enum klais_verdict found = klais_parse(&view, packet);
 
-	FORGET(packet->payload, 0x3FFF, any);
-	FORGET(packet->address, 0x3FFF, any);
-	FORGET(packet->port_be, 0x3FFF, any);
-	FORGET(packet->length, 0xFFFF, any);
-	FORGET(packet->is_ipv6, 1, any);
+	if (found != KLAIS_PASS)
+		return found;
+	FORGET(packet->udp, 0x3FFF, any);
+	FORGET(packet->ip, 0x3F, any);
 	FORGET(packet->is_fragment, 1, any);
-	return found;
+	return KLAIS_PASS;
 }
 
 /* All rules, in order: what becomes of a datagram of ours. */
 KLAIS_INLINE int judge(struct xdp_md *ctx, const struct klais_packet *packet, struct judgement *judgement)
 {
-	const __u8 *payload = (const __u8 *)(long)ctx->data + packet->payload;
+	const __u8 *payload = (const __u8 *)(long)ctx->data + packet->udp + KLAIS_UDP_BYTES;
 	const struct klais_config *config = KLAIS_VALUE(config);
 	enum klais_verdict found;
 	struct klais_id id = {};
@@ -224,11 +224,12 @@ int klais_xdp(struct xdp_md *ctx)
 {
 	const void *data = (const void *)(long)ctx->data, *data_end = (const void *)(long)ctx->data_end;
 	struct judgement judgement = {};
-	struct klais_packet packet = {};
+	struct klais_packet packet;
 	struct klais_count *count;
-	int action = XDP_PASS;
+	int action = XDP_PASS; /* in a register, as klais_view.not_ours is */
 	__u32 key;
 
+	KLAIS_OPAQUE(action);
 	judgement.verdict = find_frame(data, data_end, &packet);
 	if (judgement.verdict != KLAIS_PASS)
 		goto out;

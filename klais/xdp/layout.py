@@ -8,6 +8,7 @@ import numpy as np
 VERSION = 1
 SLOTS = 4
 RULES = 65_536
+MARK_WORDS = 4096
 QUEUES = 256
 SOURCE_BYTES = 18
 SLOT_FRAME_BYTES = 2072
@@ -92,6 +93,7 @@ DEVICE = np.dtype([("bucket", BUCKET), ("id", "u1", (16,)), ("passed", "<u8"), (
 RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT), ("id", "u1", (16,))])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])
+MARKS = np.dtype([("bits", "<u8", (MARK_WORDS,))])
 ABOUT = np.dtype([("json", "u1", (ABOUT_BYTES,))])
 # A record of the ring; with the kernel's own header before it each takes SLOT.itemsize + 8 = 2112 bytes.
 SLOT = np.dtype(
@@ -141,6 +143,7 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
         MapSpec("counts", PERCPU_ARRAY, 4, COUNT.itemsize, VERDICTS),
         MapSpec("devices", LRU_HASH, 8, DEVICE.itemsize, devices),
         MapSpec("rules", HASH, 8, RULE.itemsize, RULES, NO_PREALLOC),
+        MapSpec("marks", ARRAY, 4, MARKS.itemsize, 1, MMAPABLE),
         MapSpec("bucket", ARRAY, 4, BUCKET.itemsize, 1),
         MapSpec("xsks", XSKMAP, 4, 4, QUEUES),
         MapSpec("ring", RINGBUF, 0, 0, ring_bytes),

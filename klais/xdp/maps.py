@@ -21,7 +21,21 @@ import orjson
 
 from klais.errors import XdpUnavailable
 from klais.xdp import bpf
-from klais.xdp.layout import ABOUT, CONFIG, COUNT, DEVICE, PORTS, SLOTS, VERDICTS, VERSION, Accept, Monitor, Verdict, map_specs
+from klais.xdp.layout import (
+    ABOUT,
+    CONFIG,
+    COUNT,
+    DEVICE,
+    MARKS,
+    PORTS,
+    SLOTS,
+    VERDICTS,
+    VERSION,
+    Accept,
+    Monitor,
+    Verdict,
+    map_specs,
+)
 from klais.xdp.limits import Limits, pack, unpack
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
 
@@ -62,7 +76,8 @@ class XdpMaps:
         self._fds = fds
         self._config_memory, self._config = _shared(fds["config"], CONFIG)
         self._ports_memory, self._ports = _shared(fds["ports"], PORTS)
-        self._rules = Rules(fds["rules"], self._lock)
+        self._marks_memory, self._marks = _shared(fds["marks"], MARKS)
+        self._rules = Rules(fds["rules"], self._marks["bits"], self._lock)
         self._cpus = possible_cpus()
 
     @classmethod
@@ -95,9 +110,9 @@ class XdpMaps:
 
     def close(self) -> None:
         """Give descriptors and memory back; the filter goes on."""
-        del self._config, self._ports
-        self._config_memory.close()
-        self._ports_memory.close()
+        del self._config, self._ports, self._marks, self._rules
+        for memory in (self._config_memory, self._ports_memory, self._marks_memory):
+            memory.close()
         _close_all(self._fds)
 
     def fd(self, name: str) -> int:

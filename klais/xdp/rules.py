@@ -14,7 +14,7 @@ import numpy.typing as npt
 from klais.errors import KlaisError
 from klais.xdp import bpf
 from klais.xdp.device_id import device_key, padded, readable
-from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, RULE, RULES
+from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, MARK_WORDS, RULE, RULES
 from klais.xdp.limits import from_units, to_units
 
 NO_LIMIT = np.zeros((), LIMIT)
@@ -36,10 +36,14 @@ class Rule:
 
 
 class Rules:
-    """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule meanwhile."""
+    """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule meanwhile.
 
-    def __init__(self, fd: int, lock: Callable[[], AbstractContextManager[None]]) -> None:
-        self._fd, self._lock = fd, lock
+    ``marks`` (uint64 [MARK_WORDS], shared with the kernel) tells the filter which keys may have a rule: set before the rule is,
+    taken back only by :meth:`sweep`. One too many costs a packet some ns, one too few would hide the rule.
+    """
+
+    def __init__(self, fd: int, marks: npt.NDArray[np.uint64], lock: Callable[[], AbstractContextManager[None]]) -> None:
+        self._fd, self._marks, self._lock = fd, marks, lock
 
     def change(self, device_id: bytes | str, **parts: Any) -> bool:
         """Set parts of a device's rule (fields of ``RULE``), keep the others; a rule that says nothing is removed.
@@ -97,6 +101,9 @@ class Rules:
                     yield value.copy()
 
     def _write(self, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.void]) -> None:
+        for key in keys:
+            word, bit = mark_of(int(key))
+            self._marks[word] |= bit
         for last_try in (False, True):
             try:
                 bpf.update_many(self._fd, keys, values)
@@ -110,7 +117,19 @@ class Rules:
 
     def _sweep(self, now_ns: int) -> int:
         old = [bytes(rule["id"]) for rule in self._rows(now_ns, in_force=False)]
-        return sum(bpf.delete(self._fd, np.array([device_key(raw)], np.uint64)) for raw in old)
+        gone = sum(bpf.delete(self._fd, np.array([device_key(raw)], np.uint64)) for raw in old)
+        marks = np.zeros_like(self._marks)
+        for keys, _ in bpf.batches(self._fd, np.uint64, RULE, 4096):
+            for key in keys:
+                word, bit = mark_of(int(key))
+                marks[word] |= bit
+        self._marks[:] = marks
+        return gone
+
+
+def mark_of(key: int) -> tuple[int, np.uint64]:
+    """Word and bit of a key's mark (``klais_is_marked`` in ``bpf/device.h``)."""
+    return (key >> 12) % MARK_WORDS, np.uint64(1 << ((key >> 6) & 63))
 
 
 def until_ns(ttl_s: float | None) -> int:
