@@ -18,9 +18,7 @@ from klais.kernel import F64, I32, I64, U8, U64, float64, int64, kernel, void
 from klais.wire.constants import HEADER_SIZE, Reason
 
 # One flag: the frame, the feature that stood out most, what was seen and what was expected.
-FLAG = np.dtype(
-    [("frame", "<i4"), ("feature", "<i4"), ("field", "<i4"), ("value", "<f8"), ("expected", "<f8"), ("z", "<f8")]
-)
+FLAG = np.dtype([("frame", "<i4"), ("feature", "<i4"), ("field", "<i4"), ("value", "<f8"), ("expected", "<f8"), ("z", "<f8")])
 FLAGS = numba.from_dtype(FLAG)[::1]
 # The profile columns of the rows, strided [devices, features].
 MEAN, VAR, SAMPLES = numba.float64[:, :], numba.float32[:, :], numba.uint16[:, :]

@@ -21,6 +21,7 @@ from klais.paths import cache_root
 Status = Literal["ok", "warn", "fail"]
 
 MIN_KERNEL = (5, 4)  # oldest that is tried; the newest call of the UDP path, recvmmsg, is far older
+MIN_XDP_KERNEL = (5, 15)
 MIN_OPEN_FILES = 4096  # sockets of clients and brokers, segments of the embedded broker
 MIN_FREE_BYTES = 1 << 30
 GOOD_FREE_BYTES = 10 << 30  # a day of the staging topic at 5,000 frames/s, roughly
@@ -233,6 +234,41 @@ def _topics(settings: Settings) -> Iterator[Finding]:
         yield Finding("topics", "ok", "all there, with the settings they need")
 
 
+def check_xdp(settings: Settings) -> Iterator[Finding]:
+    """Whether the XDP filter could be loaded here, and what the loaded one does. It is optional: nothing here fails."""
+    from klais.errors import XdpUnavailable
+    from klais.xdp import bpffs, compile
+    from klais.xdp.maps import XdpMaps
+
+    numbers = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+    if numbers < MIN_XDP_KERNEL:
+        yield Finding("xdp", "ok", f"Linux {platform.release()} is too old for the filter", "it needs Linux 5.15 or newer")
+        return
+    if os.geteuid() != 0:
+        yield Finding("xdp", "ok", "not looked at", "the filter is optional; `sudo klais doctor` looks at it")
+        return
+    if bpffs.mounted_at(settings.xdp_pin_dir) is None:
+        yield Finding("xdp", "ok", "no filter is loaded", "`klais xdp load --iface IF` loads it, and mounts bpffs for that")
+        return
+    try:
+        with XdpMaps.open(settings.xdp_pin_dir) as maps:
+            found = maps.status()
+    except XdpUnavailable as error:
+        yield Finding(
+            "xdp", "ok", str(error).partition(": `")[0], "" if compile.ready() else "`bin/setup` as root installs bcc"
+        )
+        return
+    if found.heartbeat_age_s is not None and not found.fresh:
+        text = (
+            f"loaded; the controller's heartbeat is {found.heartbeat_age_s:.0f} s old: the limits given at load are in force"
+        )
+        yield Finding("xdp", "warn", text, "is the controller running? `klais xdp status`")
+    else:
+        yield Finding(
+            "xdp", "ok", "loaded" + (f", rules in monitor mode: {', '.join(found.monitor)}" if found.monitor else "")
+        )
+
+
 CHECKS: tuple[Check, ...] = (
     check_system,
     check_receive_buffer,
@@ -243,6 +279,7 @@ CHECKS: tuple[Check, ...] = (
     check_ports,
     check_java,
     check_kafka,
+    check_xdp,
 )
 
 

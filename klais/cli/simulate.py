@@ -184,5 +184,3 @@ def show(path: Path) -> None:
     header = {name: value for name, value in manifest.header.items() if name not in ("ids", "kinds")}
     complete = manifest.totals is not None
     click.echo(json.dumps({**header, "frames": manifest.count, "kinds": manifest.by_kind(), "complete": complete}, indent=2))
-
-

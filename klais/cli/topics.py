@@ -48,8 +48,7 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
     for name in created:
         click.echo(f"created {name}")
     click.echo(
-        f"{len(created)} created, {len(kept)} were there and fit"
-        + (" (settings set where they differed)" if fix else "")
+        f"{len(created)} created, {len(kept)} were there and fit" + (" (settings set where they differed)" if fix else "")
     )
 
 

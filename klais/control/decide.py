@@ -225,9 +225,7 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
     return any(abs(rate - before.edges[name][0]) > EDGE_WORTH * before.edges[name][0] for name, (rate, _) in now.edges.items())
 
 
-def _shares(
-    last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int
-) -> Mapping[int, float]:
+def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int) -> Mapping[int, float]:
     """Shares in force; new ones only where a lane lacks and they would differ: noise at low traffic moves nothing."""
     held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions)
     if not any(want > LACK * rate * held.get(p, 0.0) for p, want in wants.items()):

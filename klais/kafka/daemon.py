@@ -94,9 +94,7 @@ def start(settings: Settings, say: Progress) -> Status:
     """
     owner = running_owner(settings)
     if owner is not None and owner.command != RUN_COMMAND:
-        raise BrokerOwned(
-            f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one"
-        )
+        raise BrokerOwned(f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one")
     files = BrokerFiles(settings)
     files.root.mkdir(parents=True, exist_ok=True)
     process = None

@@ -107,9 +107,7 @@ def find_java() -> str:
     home = os.environ.get("JAVA_HOME")
     named = Path(home) / "bin" / "java" if home else None
     java = str(named) if named and named.exists() else shutil.which("java")
-    advice = (
-        "`apt-get install openjdk-17-jre-headless` (or run `make setup`), or name a cluster with KLAIS_KAFKA_BOOTSTRAP"
-    )
+    advice = "`apt-get install openjdk-17-jre-headless` (or run `make setup`), or name a cluster with KLAIS_KAFKA_BOOTSTRAP"
     if java is None:
         raise SetupMissing(f"no Java found, and the embedded Kafka needs Java {MIN_JAVA} or newer: {advice}")
     version = java_version(java)

@@ -65,9 +65,7 @@ def read_headers(batch: FrameBatch) -> Columns:
     if batch.offsets is not None:
         columns.time_ns += batch.offsets
     np.floor_divide(columns.time_ns, 1_000_000, out=columns.ts_ms)
-    check_headers(
-        batch.buf, batch.starts, batch.lengths, columns.verdict, columns.ids, columns.sequence, columns.id_size
-    )
+    check_headers(batch.buf, batch.starts, batch.lengths, columns.verdict, columns.ids, columns.sequence, columns.id_size)
     return columns
 
 
@@ -76,9 +74,7 @@ def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8]) -> Fields:
     cap = columns.count * MAX_FIELDS_PER_FRAME
     fields = Fields(np.empty(cap, np.int32), np.empty(cap, np.uint64), np.empty(cap, np.float64), 0)
     batch = columns.batch
-    fields.count = scan_payloads(
-        batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value
-    )
+    fields.count = scan_payloads(batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value)
     return fields
 
 

@@ -13,9 +13,7 @@ MAX_NAME_CHARS = 120
 
 
 @kernel(int64(U64, int64, U32, I32))
-def new_paths(
-    path: npt.NDArray[np.uint64], count: int, known: npt.NDArray[np.uint32], out: npt.NDArray[np.int32]
-) -> int:
+def new_paths(path: npt.NDArray[np.uint64], count: int, known: npt.NDArray[np.uint32], out: npt.NDArray[np.int32]) -> int:
     """Fields whose path is not in ``known`` (sorted uint32 [k]), each path once; how many were put in ``out``."""
     found = 0
     previous = np.uint32(0)

@@ -71,9 +71,7 @@ class Step:
         return sum(len(index) for _, index in self.passed)
 
 
-def take_raw(
-    state: LaneState, raw_offset: int, value: bytes, limits: Limits, bounds: Bounds, now_ns: int
-) -> Step:
+def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bounds: Bounds, now_ns: int) -> Step:
     """Decide one raw record at ``now_ns`` (ns since the epoch) and apply it to ``state``.
 
     Raises
@@ -197,9 +195,7 @@ def _run_frames(
         dam_admit.already_done(state.rows, columns.row, record.step, skip)
     dam = state.new_dam()
     record.special, own = _own_limits(record, columns, bounds)
-    limits = np.array(
-        [record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64
-    )
+    limits = np.array([record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64)
     state.dirty_count = dam_admit.admit(
         bounds is not None,
         record.step,

@@ -89,9 +89,7 @@ class Verdict:
         )
 
 
-def judge(
-    accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, dropped_by_reason: Mapping[str, int]
-) -> Verdict:
+def judge(accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, dropped_by_reason: Mapping[str, int]) -> Verdict:
     """Judge what became of accepted frames.
 
     Parameters

@@ -135,9 +135,7 @@ class _Reader:
         at_ns = np.full(n, batch.received_at, np.int64)
         if batch.offsets is not None:
             at_ns += batch.offsets
-        columns = columns_of(
-            batch.buf, batch.starts, batch.lengths, at_ns // 1_000_000, np.full(n, partition, np.int32)
-        )
+        columns = columns_of(batch.buf, batch.starts, batch.lengths, at_ns // 1_000_000, np.full(n, partition, np.int32))
         self._pieces.append(columns)
 
     def _flush(self) -> None:
@@ -157,9 +155,7 @@ class _Reader:
         return columns.take(np.argsort(columns.partition, kind="stable"))
 
 
-def _consume(
-    settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets, take: Callable[[Any], None]
-) -> None:
+def _consume(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets, take: Callable[[Any], None]) -> None:
     left = {p: to for p, to in to_offsets.items() if from_offsets.get(p, 0) < to}
     if not left:
         return

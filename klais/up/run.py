@@ -1,8 +1,8 @@
 """The spine of ``klais up``: check, start, watch, stop.
 
-    check ports -> Kafka, topics, kernels -> workers -> (count from here) -> edge -> simulator
-    watch, a look a second, until time is up or a signal comes
-    simulator -> edge drains -> all landed? -> workers -> Kafka -> summary
+check ports -> Kafka, topics, kernels -> workers -> (count from here) -> edge -> simulator
+watch, a look a second, until time is up or a signal comes
+simulator -> edge drains -> all landed? -> workers -> Kafka -> summary
 """
 
 import os

@@ -59,6 +59,13 @@ def instructions(defines: Sequence[str] = ()) -> bytes:
     return done.stdout
 
 
+def ready() -> bool:
+    """Whether this machine can compile the filter, or has; looks at files only."""
+    headers = Path("/lib/modules") / platform.release() / "build"
+    kept = cache_root() / "xdp" / f"{_fingerprint(())}.bpf"
+    return kept.is_file() or ((Path(_BCC) / "bcc" / "__init__.py").is_file() and headers.is_dir())
+
+
 def relocate(code: bytes, fds: Mapping[str, int]) -> bytes:
     """``code`` with the descriptors of maps in place of the placeholders."""
     out = np.frombuffer(code, _INSTRUCTION).copy()

@@ -125,7 +125,7 @@ def _maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]
     fds: dict[str, int] = {}
     kept: list[str] = []
     same_version = _pinned_version(request.pin_dir) == VERSION
-    for spec in map_specs(request.devices, request.ring_bytes):
+    for spec in map_specs(request.devices, 1 << (request.ring_bytes - 1).bit_length()):
         fd = _pinned(request.pin_dir / spec.name, spec) if same_version else None
         if fd is not None:
             kept.append(spec.name)
@@ -180,6 +180,7 @@ def _fill_bucket(fd: int, limits: Limits) -> None:
 def _settle(request: Request, done: Loaded) -> None:
     """What a reload gives anew: ports, limits at load, who loaded it. Set-points, rules and modes stay as they are."""
     with XdpMaps.open(request.pin_dir) as maps:
+        maps.sweep()  # makes the marks anew, should their map be new and the rules old
         maps.set_ports(request.ports)
         maps.set_limits_at_load(request.limits, request.heartbeat_s)
         maps.set_about(

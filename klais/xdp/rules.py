@@ -38,8 +38,8 @@ class Rule:
 class Rules:
     """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule meanwhile.
 
-    ``marks`` (uint64 [MARK_WORDS], shared with the kernel) tells the filter which keys may have a rule: set before the rule is,
-    taken back only by :meth:`sweep`. One too many costs a packet some ns, one too few would hide the rule.
+    ``marks`` (uint64 [MARK_WORDS], shared with the kernel) tells the filter which keys may have a rule: set before the
+    rule is, taken back only by :meth:`sweep`. One too many costs a packet some ns, one too few would hide the rule.
     """
 
     def __init__(self, fd: int, marks: npt.NDArray[np.uint64], lock: Callable[[], AbstractContextManager[None]]) -> None:

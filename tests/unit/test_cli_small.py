@@ -44,7 +44,7 @@ def test_help_lists_every_command_without_importing_one(run: Run) -> None:
         assert f"  {name} " in text
 
 
-@pytest.mark.parametrize("name", ["worker", "tail", "stats", "config", "doctor", "warm", "version"])
+@pytest.mark.parametrize("name", ["worker", "tail", "stats", "xdp", "config", "doctor", "warm", "version"])
 def test_help_of_each_command_teaches(run: Run, name: str) -> None:
     result = run(name, "--help")
     assert result.exit_code == 0 and len(result.output.splitlines()) > 8

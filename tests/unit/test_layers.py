@@ -20,7 +20,7 @@ MODULES = sorted(
 CORES = ("klais.wire", "klais.devices", "klais.dam", "klais.anomaly", "klais.lane")
 OUTSIDE = {"confluent_kafka", "aiokafka", "faust", "mode", "aiohttp", "bcc", "prometheus_client", "agents"}
 # These run where nothing is compiled, or before anything is; the others work on frames.
-LIGHT = ("up", "worker", "kafka", "topics", "tail", "stats", "config", "doctor", "version")
+LIGHT = ("up", "worker", "kafka", "topics", "tail", "stats", "xdp", "config", "doctor", "version")
 
 
 def _file(module: str) -> Path | None:
@@ -85,7 +85,7 @@ def test_light_commands_load_neither_numba_nor_faust() -> None:
     assert set(modules) >= {f"klais.cli.{name}" for name in ("tail", "stats", "config", "doctor", "version", "worker")}
     # What their functions import when they run, as far as it is ours and no broker is needed for it.
     lazy = ["klais.wire.batch", "klais.lane.journal", "klais.devices.layout", "klais.kafka.admin", "klais.kafka.clients"]
-    lazy += ["klais.up.run", "klais.up.screen"]
+    lazy += ["klais.up.run", "klais.up.screen", "klais.xdp.loader", "klais.xdp.maps", "klais.cli.xdp_show"]
     code = (
         "import importlib, json, sys\n"
         "heavy = {}\n"

@@ -85,5 +85,3 @@ def take_records(
 def publish(consumer: npt.NDArray[np.uint64], position: int) -> None:
     """Give everything before ``position`` back to the kernel; ``consumer`` (uint64 [1]) is our mapped index."""
     store_release(consumer, 0, np.uint64(position))
-
-
