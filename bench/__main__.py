@@ -19,7 +19,7 @@ from bench.harness import REPO, Bench, BenchFailed
 from bench.report import Result, machine
 from klais.cli.version import versions
 
-NAMES = ("worker", "edge", "path", "latency", "checkpoint", "scale", "memory", "recovery", "baseline", "kernels")
+NAMES = ("worker", "edge", "sources", "path", "latency", "checkpoint", "scale", "memory", "recovery", "baseline", "kernels")
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 

@@ -22,8 +22,12 @@ def look(child: Child, settings: Settings) -> tuple[Sample, dict[str, Any]]:
     return Sample(time.monotonic(), child.cpu_s(), taken), counters
 
 
-def measure(bench: Bench, child: Child, settings: Settings, rate: str, windows: int = WINDOWS) -> dict[str, Any]:
+def measure(
+    bench: Bench, child: Child, settings: Settings, rate: str, windows: int = WINDOWS, *more: str
+) -> dict[str, Any]:
     """Send at ``rate`` (frames a second, or ``max``) and look at the edge ``windows`` times in a row.
+
+    ``more`` are further options of the sender.
 
     Returns
     -------
@@ -33,7 +37,7 @@ def measure(bench: Bench, child: Child, settings: Settings, rate: str, windows: 
     """
     _, before = look(child, settings)
     seconds = WARM_S + windows * MEASURED_S
-    options = ("--devices", str(DEVICES), "--rate", rate, "--for", f"{seconds + 1.5:g}s")
+    options = ("--devices", str(DEVICES), "--rate", rate, "--for", f"{seconds + 1.5:g}s", *more)
     with bench.simulate(settings, *options) as sender:
         _wait_for_frames(child, settings, before["received"])
         time.sleep(WARM_S)

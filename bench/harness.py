@@ -150,6 +150,7 @@ class Bench:
         self.say = say
         self.folder = Path(tempfile.mkdtemp(prefix="klais-bench-"))
         self.shared: dict[str, Any] = {}
+        self.sender_prefix: tuple[str, ...] = ()  # before the command of a sender
         self._broker: EmbeddedKafka | None = None
         self._outer = load()
         self._admin: AdminClient | None = None
@@ -256,7 +257,7 @@ class Bench:
     @contextmanager
     def simulate(self, settings: Settings, *options: str) -> Iterator[Child]:
         """A simulator (plain sendmmsg, no GSO) that sends to the edge of ``settings``; its ``summary()`` waits for its end."""
-        command = [sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
+        command = [*self.sender_prefix, sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
         child = self.child("simulate", command, settings)
         try:
             yield child
