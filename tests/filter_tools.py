@@ -49,7 +49,7 @@ class Behind:
         """Settings of an edge here."""
         # One flow goes into one queue: each gets as much memory as the only one would.
         given = {"udp_bind": bind, "udp_rcvbuf_bytes": rcvbuf_bytes * self.queues, "iface": self.pair.iface}
-        return Settings(xdp_pin_dir=self.pin_dir, source=self.name, **given | more)  # type: ignore[arg-type]
+        return Settings(xdp_pin_dir=self.pin_dir, **given | {"source": self.name} | more)  # type: ignore[arg-type]
 
     def open(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0", **more: object) -> FilteredSource:
         """The source, open."""

@@ -5,11 +5,14 @@ from dataclasses import asdict
 
 import click
 
-from klais.cli.doctor_checks import CHECKS, Finding, run
+from klais.cli import doctor_checks
+from klais.cli.doctor_checks import Finding, run
+from klais.cli.doctor_sources import check_sources
 from klais.cli.errors import EXIT_ERROR
 from klais.config import Settings, load
 from klais.errors import ConfigError
 
+CHECKS = (*doctor_checks.CHECKS, check_sources)
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
@@ -17,7 +20,7 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of name, status, found, mend.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check this machine: kernel, limits, folders, clock, ports, Java, Kafka, topics.
+    """Check this machine: kernel, limits, folders, clock, ports, Java, Kafka, topics, XDP, sources.
 
     Changes nothing. Each line says ok, warn or fail, what was found, and how to mend it. Exit code 1 when something
     failed: KLAIS would not start, or would lose data. A warning is what costs speed or safety.

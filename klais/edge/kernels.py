@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from klais.intrinsics import copy_bytes
 from klais.kernel import BYTES, I32, I64, U8, U64, int64, kernel
 from klais.wire.constants import MAX_FRAME_SIZE, Reason
 
@@ -126,12 +127,9 @@ def scatter(
             for k in range(18):
                 batch_sources[p, n, k] = sources[i, k]
         in_head = min(size, head_size)
-        out = batch_frames[p]
-        start = starts[i]
-        for k in range(in_head):
-            out[at + k] = head[start + k]
-        for k in range(in_head, size):
-            out[at + k] = tail[tail_starts[i] + k - in_head]
+        copy_bytes(batch_frames[p], at, head, starts[i], in_head)
+        if size > in_head:
+            copy_bytes(batch_frames[p], at + in_head, tail, tail_starts[i], size - in_head)
         count[p] = n + 1
         used[p] = at + size
     return lengths.shape[0]  # type: ignore[no-any-return]

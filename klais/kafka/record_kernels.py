@@ -8,15 +8,12 @@ The buffer must have ``SLACK`` bytes behind ``limit``: short pieces are copied a
 written over.
 """
 
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba.core import cgutils, types
-from numba.extending import intrinsic, overload
+from numba.core import types
 
+from klais.intrinsics import copy_bytes
 from klais.kernel import BYTES, I32, I64, U8, U32, int64, kernel
 
 # Cells of the writer's state (int64 [5]).
@@ -43,49 +40,6 @@ STAMP_FIXED = 6 + 8
 VALUE_FIXED = 14 + 8 + STAMP_FIXED + 1  # bytes of the value's own text around id, seq, ts and payload
 STAMP_BLOCK = 40  # `,"ts":` + at most 19 digits + `,"data":` = 33 bytes, copied as one block
 _SHORT = 64  # payloads up to this size are copied as one block
-
-
-@intrinsic  # type: ignore[misc]
-def _memcpy(typing_context: Any, out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
-    """``llvm.memcpy`` between two uint8 arrays; a constant ``size`` becomes plain vector stores."""
-    count_type = size if isinstance(size, types.Literal) else types.int64
-    signature = types.void(out, types.int64, source, types.int64, count_type)
-
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        out_array = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
-        in_array = cgutils.create_struct_proxy(sig.args[2])(context, builder, value=args[2])
-        target = builder.gep(out_array.data, [args[1]])
-        origin = builder.gep(in_array.data, [args[3]])
-        literal = isinstance(sig.args[4], types.Literal)
-        count = ir.Constant(ir.IntType(64), sig.args[4].literal_value) if literal else args[4]
-        cgutils.raw_memcpy(builder, target, origin, count, 1)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-def copy_bytes(out: npt.NDArray[np.uint8], at: int, source: npt.NDArray[np.uint8], start: int, size: int) -> None:
-    """``out[at : at + size] = source[start : start + size]``; no overlap, and inside (the caller knows)."""
-    if at < 0 or start < 0 or at + size > out.shape[0] or start + size > source.shape[0]:
-        raise IndexError("copy outside of an array")
-    out[at : at + size] = source[start : start + size]
-
-
-@overload(copy_bytes, prefer_literal=True)
-def _copy_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
-    if numba.config.BOUNDSCHECK:
-
-        def checked(out: Any, at: Any, source: Any, start: Any, size: Any) -> None:
-            if at < 0 or start < 0 or at + size > out.shape[0] or start + size > source.shape[0]:
-                raise IndexError("copy outside of an array")
-            _memcpy(out, at, source, start, size)
-
-        return checked
-
-    def unchecked(out: Any, at: Any, source: Any, start: Any, size: Any) -> None:
-        _memcpy(out, at, source, start, size)
-
-    return unchecked
 
 
 @kernel()

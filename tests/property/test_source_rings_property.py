@@ -143,7 +143,7 @@ class RingModel:
 
     def take(self, room: int) -> list[tuple[bytes, int]]:
         starts, lengths, times = (np.zeros(room, np.int64) for _ in range(3))
-        views = self.memory.view(np.uint32), self.memory.view(np.uint64)
+        views = self.memory, self.memory.view(np.uint32), self.memory.view(np.uint64)
         n = take_records(self.producer, *views, RING, self.position, starts, lengths, times)
         assert (starts[:n] + lengths[:n] <= 2 * RING).all()
         rows = zip(starts[:n], lengths[:n], times[:n].tolist(), strict=True)

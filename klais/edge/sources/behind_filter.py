@@ -1,6 +1,7 @@
 """Open the sources behind the XDP filter: ``af_xdp`` and ``ringbuf``."""
 
 import array
+import errno
 import fcntl
 import socket
 import struct
@@ -12,6 +13,7 @@ from klais.edge.sources.filtered import FilteredSource, Rings
 from klais.edge.sources.slot_ring import SlotRing
 from klais.edge.sources.udp import UdpSource
 from klais.edge.sources.xsk_rings import XskRings
+from klais.xdp.layout import SLOT_FRAME_BYTES
 
 _SIOCGIFMTU, _SIOCETHTOOL = 0x8921, 0x8946
 _ETHTOOL_GCHANNELS = 0x3C
@@ -30,7 +32,13 @@ def open_af_xdp(settings: Settings) -> FilteredSource:
 
 def open_ringbuf(settings: Settings) -> FilteredSource:
     """The ``ringbuf`` source: the filter copies frames into its BPF ring buffer."""
-    return _open(settings, SlotRing)
+
+    def rings(xdp: Filter) -> Rings:
+        if (mtu := mtu_of(xdp.iface)) > SLOT_FRAME_BYTES:
+            raise OSError(errno.EMSGSIZE, f"frames of the MTU of {mtu} do not fit into the ring's slots: use af_xdp")
+        return SlotRing(xdp)
+
+    return _open(settings, rings)
 
 
 def _open(settings: Settings, rings: Callable[[Filter], Rings]) -> FilteredSource:

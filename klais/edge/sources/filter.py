@@ -1,20 +1,22 @@
 """The XDP filter as a source behind it sees it: load it where it is missing, set and keep the accept mode, put it back."""
 
-import math
+import os
 import socket
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from klais import log as logs
-from klais.config import Settings
+from klais.config import Settings, environ_of
 from klais.errors import SetupMissing, SourceUnavailable, XdpForeign, XdpUnavailable
 from klais.xdp import loader
-from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 
 log = logs.get("klais.edge.source")
 
-RING_BYTES = 64 << 20
+LOAD_TIMEOUT_S = 120.0
 
 
 class Filter:
@@ -26,6 +28,8 @@ class Filter:
         Where the maps are pinned.
     iface : str
         The interface whose frames are to be handed over; ``ifindex`` is its number.
+    port : int
+        UDP port whose packets the filter is to judge, besides those it judges already.
 
     Raises
     ------
@@ -33,11 +37,13 @@ class Filter:
         No filter is loaded there, or the rights are missing.
     """
 
-    def __init__(self, pin_dir: Path, iface: str) -> None:
+    def __init__(self, pin_dir: Path, iface: str, port: int) -> None:
         self.iface, self.ifindex = iface, socket.if_nametoindex(iface)
-        self._pin_dir, self._accept = pin_dir, ""
+        self._pin_dir, self._port, self._accept = pin_dir, port, ""
         self.maps = XdpMaps.open(pin_dir)
+        self.lock = threading.Lock()  # held while the maps change, and by other threads than the spine's that use them
         self._seen = self._pinned()
+        self._need_port()
 
     def _pinned(self) -> int:
         """A number that changes when another map is pinned; 0 = none is."""
@@ -46,11 +52,10 @@ class Filter:
         except OSError:
             return 0
 
-    def need_port(self, port: int) -> None:
-        """Let the filter judge packets to ``port``, besides those it judges already."""
+    def _need_port(self) -> None:
         ports = self.maps.status().ports
-        if port not in ports:
-            self.maps.set_ports([*ports, port])
+        if self._port not in ports:
+            self.maps.set_ports([*ports, self._port])
 
     def accept(self, where: str) -> None:
         """Hand accepted frames of our interface over: ``xsk`` or ``ring``."""
@@ -68,12 +73,14 @@ class Filter:
         if not self._accept:
             return False
         now = self._pinned()
-        if now and now != self._seen:
-            self.maps, old = XdpMaps.open(self._pin_dir), self.maps
-            old.close()
+        anew = now not in (0, self._seen)
+        if anew:
+            with self.lock:
+                self.maps, old = XdpMaps.open(self._pin_dir), self.maps
+                old.close()
             self._seen = now
-            return True
-        return self.maps.status().accept == "pass"
+        self._need_port()  # a reload names the ports anew
+        return anew or self.maps.status().accept == "pass"
 
     def details(self) -> dict[str, Any]:
         """For people."""
@@ -101,13 +108,12 @@ def open_filter(settings: Settings, port: int) -> Filter:
         known = ", ".join(name for _, name in socket.if_nameindex())
         raise SourceUnavailable(f"there is no interface {iface!r}: there are {known}") from None
     try:
-        at = [found.link for found in loader.attached(settings.xdp_pin_dir) if found.link.name == iface]
-        # The compiler runs in a child of the loader: its memory does not stay with us.
-        mode = at[0].mode if at else _load(settings).mode
+        if (mode := _mode(settings)) is None:
+            _load(settings)
+            mode = _mode(settings)
         if settings.source == "auto" and mode != "native":
             raise SourceUnavailable(f"the filter on {iface} is in {mode} mode, where this way is no faster than udp")
-        xdp = Filter(settings.xdp_pin_dir, iface)
-        xdp.need_port(port)
+        xdp = Filter(settings.xdp_pin_dir, iface, port)
     except (XdpUnavailable, XdpForeign, SetupMissing) as error:
         raise SourceUnavailable(str(error)) from error
     except PermissionError as error:
@@ -115,20 +121,23 @@ def open_filter(settings: Settings, port: int) -> Filter:
     return xdp
 
 
-def _load(settings: Settings) -> loader.Loaded:
-    """Load the filter without limits of its own: what it drops then is what is no frame, and what is blocked."""
+def _mode(settings: Settings) -> str | None:
+    """How the filter is attached to our interface; None = it is not."""
+    found = loader.attached(settings.xdp_pin_dir)
+    return next((one.link.mode for one in found if one.link.name == settings.iface), None)
+
+
+def _load(settings: Settings) -> None:
+    """``klais xdp load`` in a child, with its defaults: limits, rings and all, and the compiler's memory goes with it."""
     assert settings.iface is not None
-    done = loader.load(
-        loader.Request(
-            iface=settings.iface,
-            pin_dir=settings.xdp_pin_dir,
-            ports=[],
-            limits=Limits(math.inf, math.inf, math.inf, math.inf),
-            heartbeat_s=settings.xdp_heartbeat_s,
-            devices=settings.xdp_devices,
-            ring_bytes=RING_BYTES,
-            mode="native" if settings.source == "auto" else "auto",
-        )
-    )
-    log.info("filter_loaded", iface=done.iface, mode=done.mode, notices=done.notices)
-    return done
+    mode = "native" if settings.source == "auto" else "auto"
+    log.info("filter_loads", iface=settings.iface, mode=mode)
+    command = [sys.executable, "-m", "klais", "xdp", "load", "--iface", settings.iface, "--mode", mode]
+    env = os.environ | environ_of(settings)
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise XdpUnavailable(f"`klais xdp load` did not end within {LOAD_TIMEOUT_S:g} s") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise XdpUnavailable(f"the filter is not loaded: {said[-1] if said else f'the loader ended with {done.returncode}'}")

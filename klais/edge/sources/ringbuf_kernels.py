@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.edge.sources.ordering import load_acquire, store_release
-from klais.kernel import I64, U64, int64, kernel, void
+from klais.intrinsics import prefetch
+from klais.kernel import BYTES, I64, U64, int64, kernel, void
 
 _BUSY = np.uint32(1 << 31)
 _DISCARD = np.uint32(1 << 30)
 _LENGTH = np.uint32((1 << 30) - 1)
 RECORD_HEADER_BYTES = 8
+# Records come from another CPU's cache: so many are on their way at once. Two lines hold the headers and a small frame.
+_AHEAD = 8
 # struct klais_slot
 TIME_OFFSET, LENGTH_OFFSET, SOURCE_OFFSET, FRAME_OFFSET = 0, 8, 14, 32
 
@@ -24,9 +27,10 @@ _TIMES = numba.types.Array(numba.uint64, 1, "C", readonly=True)
 _PRODUCER = numba.types.Array(numba.uint64, 1, "C", readonly=True)
 
 
-@kernel(int64(_PRODUCER, _WORDS, _TIMES, int64, I64, I64, I64, I64), borrows=True)
+@kernel(int64(_PRODUCER, BYTES, _WORDS, _TIMES, int64, I64, I64, I64, I64), borrows=True)
 def take_records(
     producer: npt.NDArray[np.uint64],
+    memory: npt.NDArray[np.uint8],
     words: npt.NDArray[np.uint32],
     times: npt.NDArray[np.uint64],
     ring_bytes: int,
@@ -41,8 +45,8 @@ def take_records(
     ----------
     producer : uint64 [1]
         The kernel's position, mapped.
-    words, times : uint32 [ring_bytes / 2], uint64 [ring_bytes / 4]
-        Two views of the ring, mapped twice in a row.
+    memory, words, times : uint8 [2 ring_bytes], uint32 [ring_bytes / 2], uint64 [ring_bytes / 4]
+        Three views of the ring, mapped twice in a row.
     ring_bytes : int
         Its size, a power of two.
     position : int64 [1], in and out
@@ -68,7 +72,11 @@ def take_records(
         if head & _BUSY != 0:
             break
         size = np.int64(head & _LENGTH)
-        at += (size + RECORD_HEADER_BYTES + 7) & ~np.int64(7)
+        whole = (size + RECORD_HEADER_BYTES + 7) & ~np.int64(7)
+        at += whole
+        ahead = (at + _AHEAD * whole) & mask  # the filter's records are all of one size
+        prefetch(memory, ahead)
+        prefetch(memory, ahead + 64)
         if head & _DISCARD != 0:
             continue
         slot = place + RECORD_HEADER_BYTES

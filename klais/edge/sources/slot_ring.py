@@ -78,8 +78,9 @@ class SlotRing:
             publish(self._consumer, at)
             self._published = at
         n: int = take_records(
-            self._producer, self._words, self._clocks, self._ring_bytes, self._position, self.starts, self.lengths, self._times
-        )
+            self._producer, self.head, self._words, self._clocks, self._ring_bytes,
+            self._position, self.starts, self.lengths, self._times,
+        )  # fmt: skip
         return n
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
@@ -93,7 +94,8 @@ class SlotRing:
         return self._times[:n]
 
     def _lost(self) -> int:
-        rows = self._filter.maps.count_rows()
+        with self._filter.lock:  # whoever asks for statistics is in a thread of its own
+            rows = self._filter.maps.count_rows()
         return int(sum(int(rows["packets"][verdict]) for verdict in _LOST))
 
     def drops(self) -> int:

@@ -1,0 +1,220 @@
+"""Sources behind the filter: what happens at start, at the end, when the filter changes, when the edge is killed."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from klais.edge.sources import behind_filter, filtered
+from klais.edge.sources.choose import open_source
+from klais.edge.sources.filter import Filter
+from klais.edge.sources.filtered import FilteredSource, Rings
+from klais.errors import PortInUse, SourceUnavailable
+from klais.ports import free_port
+from klais.xdp import loader
+from tests import filter_tools
+from tests.filter_tools import Behind
+from tests.netns import inside
+from tests.source_tools import receive
+
+BOTH = pytest.mark.parametrize("behind", ["af_xdp", "ringbuf"], indirect=True)
+
+
+@pytest.fixture
+def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
+    with filter_tools.filtered(request.param) as found:
+        yield found
+
+
+class Sender(threading.Thread):
+    """Sends numbered frames, about 20,000 a second, from another namespace until :meth:`stop`; returns how many."""
+
+    def __init__(self, behind: Behind, port: int) -> None:
+        super().__init__()
+        self._sock, self._to = behind.pair.sender(socket.AF_INET), (behind.pair.hosts[0], port)
+        self._stopping, self.sent = threading.Event(), 0
+        self.start()
+
+    def run(self) -> None:
+        with self._sock:
+            while not self._stopping.is_set():
+                for _ in range(20):
+                    self._sock.sendto(self.sent.to_bytes(4, "big") + bytes(40), self._to)
+                    self.sent += 1
+                time.sleep(0.001)
+
+    def stop(self) -> int:
+        self._stopping.set()
+        self.join()
+        return self.sent
+
+
+def numbers(source: FilteredSource, until: Callable[[], bool]) -> list[int]:
+    """Numbers of the frames that come until the condition holds and nothing more is there."""
+    out: list[int] = []
+    while True:
+        done = until()
+        n = source.fill(5_000_000)
+        out += [int.from_bytes(source.head[s : s + 4].tobytes(), "big") for s in source.starts[:n]]
+        if n == 0 and done:
+            return out
+
+
+@BOTH
+def test_nothing_is_lost_or_doubled_when_it_starts_and_ends_under_traffic(behind: Behind) -> None:
+    port, senders = free_port("0.0.0.0", "udp"), []
+    make = {"af_xdp": behind_filter.XskRings, "ringbuf": behind_filter.SlotRing}[behind.name]
+
+    def rings(xdp: Filter) -> Rings:
+        # The socket is bound, nobody is registered yet: frames go up to it.
+        senders.append(Sender(behind, port))
+        time.sleep(0.05)
+        return make(xdp, [0], 1500, 8 << 20) if behind.name == "af_xdp" else make(xdp)  # type: ignore[call-arg]
+
+    with inside(behind.pair.edge):
+        source = behind_filter._open(behind.settings(bind=f"0.0.0.0:{port}"), rings)
+    assert behind.accept() == {"af_xdp": "xsk", "ringbuf": "ring"}[behind.name]
+    soon = time.monotonic() + 0.2
+    got = numbers(source, lambda: time.monotonic() > soon)  # ends once it ran dry
+    by_rings = len(got) - source.details()["frames_by_socket"]
+    source.wind_down()
+    soon = time.monotonic() + 0.1
+    got += numbers(source, lambda: time.monotonic() > soon and senders[0].stop() >= 0)
+    assert behind.accept() == "pass"
+    assert sorted(got) == list(range(senders[0].sent))
+    assert by_rings > 500 and source.details()["frames_by_socket"] > 500
+    assert source.kernel_drops() == 0
+    source.close()
+
+
+@BOTH
+def test_a_filter_loaded_anew_is_found_again(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filtered, "KEEP_EVERY_NS", 20_000_000)
+    with behind.rig.opened() as source:
+        assert isinstance(source, FilteredSource)
+        behind.rig.send(source, [b"one" * 20])
+        assert receive(source, 1)[0][0] == b"one" * 20
+        behind.unload()
+        behind.rig.send(source, [b"two" * 20])  # no filter: by the socket
+        assert receive(source, 1)[0][0] == b"two" * 20
+        assert source.details()["frames_by_socket"] == 1
+        behind.load(ring_bytes=32 << 20)
+        deadline = time.monotonic() + 5
+        while behind.accept() == "pass":
+            assert time.monotonic() < deadline, "the source did not register again"
+            source.fill(10_000_000)
+        behind.rig.send(source, [b"six" * 20] * 100)
+        assert [frame for frame, _, _ in receive(source, 100)] == [b"six" * 20] * 100
+        assert source.details()["frames_by_socket"] == 1
+        assert source.kernel_drops() == 0
+
+
+@BOTH
+def test_an_accept_mode_that_was_put_back_is_set_again(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filtered, "KEEP_EVERY_NS", 20_000_000)
+    with behind.rig.opened() as source:
+        from klais.xdp.maps import XdpMaps
+
+        with XdpMaps.open(behind.pin_dir) as maps:
+            maps.set_accept("pass")
+        deadline = time.monotonic() + 5
+        while behind.accept() == "pass":
+            assert time.monotonic() < deadline
+            source.fill(10_000_000)
+
+
+KILLED = """
+import sys, time
+from tests.filter_tools import Behind, OPENERS
+from klais.config import Settings
+from pathlib import Path
+name, iface, pin_dir, port = sys.argv[1:]
+source = OPENERS[name](Settings(udp_bind=f"0.0.0.0:{port}", iface=iface, xdp_pin_dir=Path(pin_dir), source=name,
+                                udp_share_port=True, udp_rcvbuf_bytes=1 << 20))
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("behind", ["af_xdp"], indirect=True)
+def test_after_kill_9_frames_go_up_to_the_next_edge(behind: Behind) -> None:
+    port = free_port("0.0.0.0", "udp")
+    with inside(behind.pair.edge):
+        command = [sys.executable, "-c", KILLED, behind.name, behind.pair.iface, str(behind.pin_dir), str(port)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline() == b"open\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    with inside(behind.pair.edge):
+        plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with plain, behind.pair.sender(socket.AF_INET) as sender:
+        plain.bind(("0.0.0.0", port))
+        plain.settimeout(2)
+        assert behind.accept() == "xsk"  # nobody put it back
+        sender.sendto(b"still here" * 4, (behind.pair.hosts[0], port))
+        assert plain.recv(100) == b"still here" * 4
+
+
+@pytest.mark.parametrize("behind", ["ringbuf"], indirect=True)
+def test_the_ring_keeps_frames_for_the_next_reader_and_has_one_at_a_time(behind: Behind) -> None:
+    with behind.rig.opened() as source:
+        with pytest.raises(SourceUnavailable, match="another edge reads the filter's ring"), inside(behind.pair.edge):
+            open_source(behind.settings())
+        behind.rig.send(source, [b"left" * 10] * 7)
+        source._rings.close()  # type: ignore[attr-defined]  # as a kill: nothing read, accept mode not put back
+        port = source.port
+        source.socket.close()
+        with inside(behind.pair.edge):
+            following = open_source(behind.settings(bind=f"[::]:{port}")).source
+        assert [frame for frame, _, _ in receive(following, 7)] == [b"left" * 10] * 7
+        following.close()
+
+
+@BOTH
+def test_a_second_edge_of_the_same_port_is_told_and_harms_nothing(behind: Behind) -> None:
+    with behind.rig.opened() as source:
+        with pytest.raises(PortInUse), inside(behind.pair.edge):
+            open_source(behind.settings(bind=f"[::]:{source.port}"))
+        behind.rig.send(source, [b"go on" * 10])
+        assert receive(source, 1)[0][0] == b"go on" * 10
+
+
+def test_every_queue_of_the_interface_is_read() -> None:
+    with filter_tools.filtered("af_xdp", queues=4) as behind, behind.rig.opened() as source:
+        for _ in range(64):  # the sender's port chooses the queue
+            behind.rig.send(source, [b"x" * 40] * 5)
+        got = 0
+        while got < 320:
+            got += (n := source.fill(1_000_000_000))
+            assert n > 0
+        by_queue = source.details()["frames_by_queue"]
+        assert sorted(by_queue) == ["0", "1", "2", "3"]
+        assert all(frames > 0 for frames in by_queue.values()) and sum(by_queue.values()) == 320
+
+
+@pytest.mark.parametrize(("source", "name"), [("auto", "af_xdp"), ("ringbuf", "ringbuf")])
+def test_the_edge_loads_the_filter_where_it_is_missing(source: str, name: str) -> None:
+    with filter_tools.filtered(name, load=False) as behind:
+        with inside(behind.pair.edge):
+            chosen = open_source(behind.settings(source=source))
+            (at,) = loader.attached(behind.pin_dir)
+        assert (chosen.source.name, chosen.passed_over) == (name, {})
+        assert (at.link.name, at.link.mode) == (behind.pair.iface, "native")
+        chosen.source.close()
+
+
+def test_auto_says_why_it_did_not_take_the_faster_ones() -> None:
+    with filter_tools.filtered("af_xdp", load=False) as behind, inside(behind.pair.edge):
+        chosen = open_source(behind.settings(source="auto", iface="lo"))  # no native mode there
+        assert chosen.source.name == "udp"
+        assert set(chosen.passed_over) == {"af_xdp", "ringbuf"}
+        assert all("native" in why for why in chosen.passed_over.values()), chosen.passed_over
+        chosen.source.close()
+        with pytest.raises(SourceUnavailable, match="there is no interface 'eth77'"):
+            open_source(behind.settings(iface="eth77"))
