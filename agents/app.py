@@ -26,6 +26,7 @@ from agents.store import Store
 from klais import fault
 from klais.config import load
 from klais.control.follower import ControlFollower
+from klais.control.quantiles import both
 from klais.kafka.clients import faust_broker
 from klais.kafka.fenced import make_producer
 from klais.kafka.topics import MAX_RECORD_BYTES, Topics
@@ -111,7 +112,9 @@ async def shared_parts() -> Shared:
         _shared = Shared(settings, topics, worker_id, limits, *producers)
         _shared.producers_made = three_producers
         _shared.mend_commit = CommitMender(app, topics.raw)
-        _shared.on_step, _shared.on_sent = metrics.processing.observe, metrics.kafka.observe
+        report = service.report
+        _shared.on_step = both(metrics.processing.observe, report.processing.observe)
+        _shared.on_sent = both(metrics.kafka.observe, report.kafka.observe)
     return _shared
 
 

@@ -1,4 +1,4 @@
-"""What a worker says of itself: a record a second on ``klais_stats``, and the metrics for Prometheus.
+"""What a worker says of itself: records on ``klais_stats``, and the metrics for Prometheus.
 
 Two ways to count, on purpose:
 
@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from agents.controller import Controller
 from agents.lane import Lane
+from agents.lane_figures import LaneFigures
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
 from agents.loop_watch import LoopWatch
@@ -29,7 +31,9 @@ from agents.views.dam import dropped_by_reason, passed, received, tokens_now
 from agents.views.rows import Part, Sums, sum_rows
 from klais import log as logs
 from klais.config import Settings
-from klais.control.stats import ControlProducer, StatsPublisher, total
+from klais.control.cpu import CpuShare, host_of
+from klais.control.quantiles import Quantiles
+from klais.control.stats import EXTRA_S, ControlProducer, Due, StatsPublisher, total
 from klais.kafka.topics import Topics
 from klais.lane.state import TALLIES, LaneState, Tally
 from klais.metrics import WorkerMetrics, WorkerSnapshot, reason_counts
@@ -37,7 +41,6 @@ from klais.wire.constants import VERDICTS, Reason
 
 log = logs.get("agents.report")
 
-PERIOD_S = 1.0
 SUMS_REST = 49.0  # rest this many times as long as summing the rows kept the CPU busy
 FORGET_S = 30.0  # a lane that is back within this time goes on where it was (a rebalance); later it was elsewhere
 OUTPUTS = ("telemetry", "anomalies", "dead_letter")
@@ -92,6 +95,10 @@ class Report:
         self._rows = Grown(3)  # late, gaps, resets
         self._sums, self._sums_next_s = Sums(), 0.0
         self._before: tuple[float, dict[str, float]] | None = None
+        self._rates: dict[str, float] = {}
+        self._figures, self._cpu = LaneFigures(), CpuShare()
+        self.processing, self.kafka = Quantiles(), Quantiles()
+        self.controller: Controller | None = None  # of this worker, reigning or not
         self.highwater: Callable[[int], int] | None = None  # of a raw partition, from the consumer's fetches
         self.metrics = WorkerMetrics(self.snapshot)
 
@@ -184,12 +191,17 @@ class Report:
         live = list(self._live())
         ages = [now_s - lane.checkpointer.done_at for _, lane, _ in live if lane.checkpointer is not None]
         lag = self.lag()
+        states = [(p, state) for p, _, state in live]
+        self._figures.look(states, now_s)
         return {
             "queue_depth": sum(state.queue.depth for _, _, state in live),
             "tokens": round(sum(tokens_now(state, self._limits.of_lane(p)[0], now_ns) for p, _, state in live), 3),
             "rate_limit": self._limits.rate,
             "lag_records": {str(partition): records for partition, records in lag.items()},
             "lag": sum(lag.values()),
+            "lag_frames": self._figures.lag_frames(lag),
+            "demand": self._figures.demand(states),
+            **self._cpu.look(),
             "devices": sum(state.used for _, _, state in live),
             "anomaly_devices": self._sums.flagged_now,
             "anomaly_score": round(self._sums.top_score, 3),
@@ -222,20 +234,28 @@ class Report:
         return out
 
     async def run(self, producer: ControlProducer) -> None:
-        """Publish a record each second, for ever; trouble is logged, never raised."""
+        """Publish a record each second, and when limits changed, for ever; trouble is logged, never raised."""
         with LoopWatch() as watch:
 
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
-                return self.totals(), self.gauges(time.monotonic()) | watch.take()
+                latency = {"processing_ms": self.processing.take(), "kafka_ms": self.kafka.take()}
+                return self.totals(), self.gauges(time.monotonic()) | watch.take() | latency
 
-            publisher = StatsPublisher(producer, "worker", self._worker_id, now)
+            publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))
+            due = Due(self._limits.version)
             while True:
-                await asyncio.sleep(PERIOD_S)
+                await asyncio.sleep(EXTRA_S)
+                now_s = time.monotonic()
+                what = due.now(now_s)
+                if not what:
+                    continue
                 try:
-                    now_s = time.monotonic()
-                    await self.refresh_sums(now_s)
-                    self.look(now_s)
-                    producer.stats(self._worker_id, publisher.record(now_s) | {"rates": self.rates(now_s)})
+                    if what == "regular":
+                        await self.refresh_sums(now_s)
+                        self.look(now_s)
+                        self._rates = self.rates(now_s)
+                    record = publisher.record(now_s, what == "extra") | {"rates": self._rates}
+                    producer.stats(self._worker_id, record)
                 except Exception:
                     if logs.every(60, "agents.report"):
                         log.exception("stats_failed")

@@ -10,6 +10,7 @@ from typing import Any
 
 from faust.types import TP
 
+from agents.controller import Controller
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
 from agents.offsets import EndOffsets
@@ -24,6 +25,7 @@ from klais.log import get
 
 log = get("agents.service")
 
+CONTROLLER = 0  # whoever has this partition's lane is the controller
 DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
 STOP_S = 2.0  # and at most this long for each thing that is closed
 EXIT_S = 12.0  # then the process ends whatever still hangs: without a broker Faust waits a minute for its consumer
@@ -62,8 +64,11 @@ class Service:
         self._topics = topics = Topics.of(settings)
         self._offsets = EndOffsets(settings)
         self._producer: ControlProducer | None = None
+        self._controlling: asyncio.Task[None] | None = None
         self.report = Report(settings, worker_id, lanes, limits, self._offsets)
         self.report.highwater = self._highwater
+        self.controller = Controller(settings, worker_id, lambda: CONTROLLER in lanes.by_partition)
+        self.report.controller = self.controller
         peers = Peers(app, "devices", topics.devices_changelog)
         install(
             app,
@@ -79,6 +84,7 @@ class Service:
                 peers,
                 self.awaited,
                 time.monotonic(),
+                self.controller,
             ),
         )
 
@@ -104,9 +110,10 @@ class Service:
         return consumer.highwater(TP(self._topics.raw, partition)) or 0
 
     async def run(self) -> None:
-        """Report once a second, for ever."""
+        """Report once a second and control where this worker is elected, for ever."""
         self._offsets.start()
         self._producer = ControlProducer(self._settings, f"klais-worker-{self._worker_id}")
+        self._controlling = asyncio.create_task(self.controller.run(self._producer), name="controller")
         await self.report.run(self._producer)
 
     async def stop(self) -> None:
@@ -124,6 +131,9 @@ class Service:
         except Exception as error:  # what is not checkpointed is in the journal
             log.warning("not_drained", error=repr(error))
         shared = self._lanes.shared
+        if self._controlling is not None:
+            self._controlling.cancel()
+            await _within("controller", asyncio.gather(self._controlling, return_exceptions=True))
         await _within("lanes", self._lanes.stop())
         closing = [asyncio.to_thread(self._control.stop)]
         if self._producer is not None:

@@ -20,6 +20,7 @@ from bench.report import Result, machine
 from klais.cli.version import versions
 
 NAMES = ("worker", "edge", "sources", "path", "latency", "checkpoint", "scale", "memory", "recovery", "baseline", "kernels")
+NAMES += ("herd",)
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 

@@ -57,6 +57,12 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("edge_rss_without_numba_mb", "MB", "<=", None, 60),
     ),
     "recovery": (Target("seconds", "s", "<=", 30, 15),),
+    "herd": (
+        Target("recovery_s_1000", "s", "<=", 1.2),
+        Target("recovery_s_10000", "s", "<=", 3.5),
+        Target("recovery_s_100000", "s", "<=", 12.0),
+        *(Target(f"{what}_{size}", "frames", "<=", 0) for what in ("lost", "dropped") for size in (1000, 10_000, 100_000)),
+    ),
 }
 
 

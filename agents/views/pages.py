@@ -9,11 +9,13 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
+from agents.controller import Controller
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
 from agents.offsets import EndOffsets, topics_body
 from agents.report import Report
 from agents.views import listing
+from agents.views.control import MOST, control_body
 from agents.views.dam import dam, tokens_now
 from agents.views.device import detail
 from agents.views.peers import FORWARDED, Peers
@@ -47,6 +49,7 @@ class Views:
     peers: Peers
     ready: Callable[[], list[str]]  # what the worker still waits for; empty = ready
     started_s: float
+    controller: Controller | None = None
 
     def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
         """What decides the state of a device now; of one that is not named, as of all that have no limits of their own."""
@@ -158,6 +161,17 @@ async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
     return reply(dam(views.lanes.by_partition, views.limits, views.worker_id))
 
 
+async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/control/``: who controls, the limits in force and why, overrides, the newest decisions."""
+    query = Query(request.query)
+    most = query.integer("limit", MOST, 0, MOST)
+    query.done()
+    if views.control is None:
+        raise ViewError(503, "no_control", "this worker does not follow klais_control yet")
+    body = control_body(views.settings, views.limits, views.control, views.controller, most)
+    return reply({"worker": views.worker_id} | body)
+
+
 async def topics(views: Views, request: web.Request) -> web.StreamResponse:
     """``/topics/``: end offsets, rates, and the lag of each group."""
     Query(request.query).done()
@@ -224,6 +238,7 @@ PAGES: dict[str, Page] = {
     "/devices/{device_id}/": device,
     "/devices/{device_id}/why/": device_why,
     "/dam/": dam_page,
+    "/control/": control_page,
     "/anomalies/": anomalies,
     "/topics/": topics,
     "/health/": health,

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
     "xdp": ("klais.cli.xdp", "xdp", "Load, steer and watch the XDP filter in the kernel."),
+    "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
     "doctor": ("klais.cli.doctor", "doctor", "Check this machine and say how to mend what is wrong."),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.durations import DURATION
+from klais.cli.herd import herd
 from klais.config import load
 
 if TYPE_CHECKING:
@@ -184,3 +185,6 @@ def show(path: Path) -> None:
     header = {name: value for name, value in manifest.header.items() if name not in ("ids", "kinds")}
     complete = manifest.totals is not None
     click.echo(json.dumps({**header, "frames": manifest.count, "kinds": manifest.by_kind(), "complete": complete}, indent=2))
+
+
+simulate.add_command(herd)

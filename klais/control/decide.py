@@ -1,6 +1,6 @@
 """The controller's decision: what all processes report goes in, set-points with their reasons come out (pure).
 
-    lag, CPU ──► error ──► PID ──► rate ──► cut (forecast) ──► rate in force ──► shares of lanes, intake of edges
+    lag, CPU ──► error ──► PID ──► rate ──► cut (forecast) ──► rate in force ──► shares of lanes, intake of hosts
                             ▲                                       ▲
                         set-points, gains                      override (manual)
 
@@ -21,8 +21,8 @@ from klais.control.pid import Gains, PidState, Terms, step, track
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
 MOST_RATIO = 2.0  # a measurement counts up to twice its set-point: the error of a lag of hours is that of a lag of seconds
 WORTH = 0.01  # a rate is written anew when it moved by this share
-EDGE_WORTH = 0.1  # the same of an edge's intake
-ROOM_S = 5.0  # an edge may fill what is free in the queue within this time
+HOST_WORTH = 0.1  # the same of a host's intake
+ROOM_S = 5.0  # the hosts may fill what is free in the queue within this time
 LACK = 0.5  # lanes are given new shares when one needs more than half of its own
 
 Mode = Literal["auto", "manual", "fixed"]
@@ -44,14 +44,14 @@ class Targets:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What was measured: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
-    frames/s of each lane, ``edges`` frames/s that each edge receives, ``forecast``. ``fresh`` False = no worker reports:
-    nothing is known."""
+    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``forecast``. ``fresh`` False = no worker
+    reports: nothing is known."""
 
     lag: float = 0.0
     cpu: float = 0.0
     queue_depth: float = 0.0
     wants: Mapping[int, float] = field(default_factory=dict)
-    edges: Mapping[str, float] = field(default_factory=dict)
+    hosts: Mapping[str, float] = field(default_factory=dict)
     forecast: BurstForecast = NOTHING
     fresh: bool = False
 
@@ -85,7 +85,7 @@ class Decision:
     rate: float
     burst: float
     shares: Mapping[int, float]
-    edges: Mapping[str, tuple[float, float]]
+    hosts: Mapping[str, tuple[float, float]]
     errors: Errors
     terms: Terms
     cut: CutState
@@ -117,7 +117,7 @@ class Decision:
             "gains": {"kp": self.gains.kp, "ki": self.gains.ki, "kd": self.gains.kd, "filter_s": self.gains.filter_s},
             "forecast": i.forecast.public(),
             "shares": {str(p): share for p, share in self.shares.items()},
-            "edges": {name: {"rate": round(r, 1), "burst": round(b, 1)} for name, (r, b) in self.edges.items()},
+            "hosts": {name: {"rate": round(r, 1), "burst": round(b, 1)} for name, (r, b) in self.hosts.items()},
         }
 
     def why(self) -> str:
@@ -207,8 +207,8 @@ def decide(
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, output_of(rate, targets))
     burst = wish.burst if wish.burst is not None else targets.burst
     kept = _shares(state.shares, inputs.wants, rate, partitions)
-    edges = _intake(inputs, rate, burst, targets.queue_limit)
-    decision = Decision(wish.mode, rate, burst, kept, edges, errors, terms, cut, inputs, gains, wish)
+    hosts = _intake(inputs, rate, burst, targets.queue_limit)
+    decision = Decision(wish.mode, rate, burst, kept, hosts, errors, terms, cut, inputs, gains, wish)
     return LoopState(pid_state, terms.output, cut, kept), decision
 
 
@@ -220,9 +220,9 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
         return True
     if (before.wish, before.shares) != (now.wish, now.shares):
         return True
-    if abs(now.rate - before.rate) > WORTH * before.rate or before.edges.keys() != now.edges.keys():
+    if abs(now.rate - before.rate) > WORTH * before.rate or before.hosts.keys() != now.hosts.keys():
         return True
-    return any(abs(rate - before.edges[name][0]) > EDGE_WORTH * before.edges[name][0] for name, (rate, _) in now.edges.items())
+    return any(abs(rate - before.hosts[name][0]) > HOST_WORTH * before.hosts[name][0] for name, (rate, _) in now.hosts.items())
 
 
 def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int) -> Mapping[int, float]:
@@ -235,14 +235,14 @@ def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: 
 
 
 def _intake(inputs: Inputs, rate: float, burst: float, queue_limit: float) -> dict[str, tuple[float, float]]:
-    """Rate and burst of each edge's kernel filter: it sheds only what the dam's queue could not hold.
+    """Rate and burst of each host's kernel filter: it sheds only what the dam's queue could not hold.
 
-    What drains, and what is still free in the queue over 5 s; by what each edge receives, none below a fifth of an even part.
+    What drains, and what is still free in the queue over 5 s; by what each host receives, none below a fifth of an even part.
     """
     room = max(0.0, queue_limit - inputs.queue_depth)
-    names = sorted(inputs.edges)
+    names = sorted(inputs.hosts)
     if not names:
         return {}
-    parts = shares.share_out(dict(enumerate(inputs.edges[name] for name in names)), len(names))
+    parts = shares.share_out(dict(enumerate(inputs.hosts[name] for name in names)), len(names))
     total_rate, total_burst = rate + room / ROOM_S, burst + room / ROOM_S
     return {name: (total_rate * parts[at], max(1.0, total_burst * parts[at])) for at, name in enumerate(names)}

@@ -2,7 +2,7 @@
 
 A record's key is its scope, its value a JSON object that says what it sets and ``author``, ``reason``, ``at`` (epoch ms):
 
-- ``global``: what the controller decided last, with ``rate``, ``burst``, ``mode``, ``shares``, ``edges`` and all that led to
+- ``global``: what the controller decided last, with ``rate``, ``burst``, ``mode``, ``shares``, ``hosts`` and all that led to
   it;
 - ``override``: what operators ask for: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
   ``until_ms``;
@@ -145,10 +145,10 @@ class ControlFollower(TopicFollower):
             return 1.0 / partitions
         return float(shares.get(str(partition), 1.0 / partitions))
 
-    def edge(self, name: str) -> tuple[float, float] | None:
-        """Rate (frames/s) and burst (frames) that an edge's kernel filter may let in, or None where the controller sets
+    def intake(self, host: str) -> tuple[float, float] | None:
+        """Rate (frames/s) and burst (frames) that a host's kernel filter may let in, or None where the controller sets
         none."""
-        found = self._decision().get("edges", {}).get(name)
+        found = self._decision().get("hosts", {}).get(host)
         return None if found is None or self.mode() == "fixed" else (float(found["rate"]), float(found["burst"]))
 
     def device(self, device_id: bytes | str) -> dict[str, Any] | None:
@@ -194,7 +194,7 @@ def _check(record: dict[str, Any]) -> None:
         until_ms = record.get(name)
         if until_ms is not None and (not isinstance(until_ms, int) or not 0 <= until_ms < 1 << 43):
             raise ValueError(f"{name} is {until_ms!r}, not a time in epoch ms")
-    for name, values in (("shares", float), ("edges", dict), ("gains", float)):
+    for name, values in (("shares", float), ("hosts", dict), ("gains", float)):
         found = record.get(name)
         kinds = (int, float) if values is float else dict
         if found is not None and not (isinstance(found, dict) and all(isinstance(v, kinds) for v in found.values())):

@@ -1,30 +1,34 @@
-"""One record a second to ``klais_stats``, and what all processes last said there.
+"""Records to ``klais_stats``, and what all processes last said there.
 
-A record: ``{"v":1, "kind":"edge"|"worker", "id", "at_ms", "uptime_s", "counters":{...}, "gauges":{...}, "rates":{...}}``,
-key = id. ``counters`` count since the start of the process; one may be an object by reason (``"dropped":{"blocked":3}``).
-``rates`` are the counters' growth per second since the record before (an object counts as its sum).
+A record, its key being its id, is ``{"v":1, "kind":"edge"|"worker"|"controller", "id", "at_ms", "uptime_s",
+"counters":{...}, "gauges":{...}, "rates":{...}}``; :mod:`klais.control.records` is the schema. ``counters`` count since the
+start of the process; one may be an object by reason (``"dropped":{"blocked":3}``). ``rates`` are their growth per second since
+the record before (an object counts as its sum). When the limits in force changed, a process says at once what it is like now:
+an extra record, at most ten a second, with the rates of the last second.
 """
 
 import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from confluent_kafka import KafkaException, Producer
 
 from klais import log as logs
 from klais.config import Settings
+from klais.control.records import VERSION
 from klais.control.topic_follower import TopicFollower, now_ms
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
 
 log = logs.get("klais.control.stats")
 
-VERSION = 1
 PERIOD_S = 1.0
+EXTRA_S = 0.1  # between two records at least
 FRESH_S = 3.0
+FORGET_S = 600.0  # a sender that is silent for so long is no longer shown
 
 Numbers = Mapping[str, Any]
 
@@ -103,12 +107,24 @@ class StatsPublisher:
         ``edge`` or ``worker``, and its id (the record's key).
     snapshot : callable
         Returns ``(counters, gauges)``, taken at one moment; called in this thread. A failure is logged, not raised.
+    version : callable, optional
+        A number that goes up when limits change: then there is an extra record.
+    host : str, optional
+        See the schema.
     """
 
     def __init__(
-        self, producer: ControlProducer, kind: str, name: str, snapshot: Callable[[], tuple[Numbers, Numbers]]
+        self,
+        producer: ControlProducer,
+        kind: str,
+        name: str,
+        snapshot: Callable[[], tuple[Numbers, Numbers]],
+        version: Callable[[], int] = lambda: 0,
+        host: str | None = None,
     ) -> None:
         self._producer, self._kind, self._name, self._snapshot = producer, kind, name, snapshot
+        self._version, self._host = version, host
+        self._rates: dict[str, float] = {}
         self._started_s = time.monotonic()
         self._before: tuple[float, Numbers] | None = None
         self._stop = threading.Event()
@@ -125,39 +141,62 @@ class StatsPublisher:
             self._thread.join(2.0)
         self._publish()
 
-    def record(self, now_s: float) -> dict[str, Any]:
-        """The record of this moment (``now_s`` monotonic); the next one's rates count from here."""
+    def record(self, now_s: float, extra: bool = False) -> dict[str, Any]:
+        """The record of this moment (``now_s`` monotonic); unless it is an extra one, the next one's rates count from here."""
         counters, gauges = self._snapshot()
-        rates: dict[str, float] = {}
-        if self._before is not None and now_s > self._before[0]:
-            elapsed_s, before = now_s - self._before[0], self._before[1]
-            rates = {k: round((total(v) - total(before.get(k, 0))) / elapsed_s, 3) for k, v in counters.items()}
-        self._before = (now_s, counters)
+        if not extra:
+            self._rates = {}
+            if self._before is not None and now_s > self._before[0]:
+                elapsed_s, before = now_s - self._before[0], self._before[1]
+                self._rates = {k: round((total(v) - total(before.get(k, 0))) / elapsed_s, 3) for k, v in counters.items()}
+            self._before = (now_s, counters)
         return {
             "v": VERSION,
             "kind": self._kind,
             "id": self._name,
+            **({"host": self._host} if self._host else {}),
+            **({"extra": True} if extra else {}),
             "at_ms": now_ms(),
             "uptime_s": round(now_s - self._started_s, 3),
             "counters": counters,
             "gauges": gauges,
-            "rates": rates,
+            "rates": self._rates,
         }
 
     def _run(self) -> None:
-        while not self._stop.wait(PERIOD_S):
-            self._publish()
+        due = Due(self._version)
+        while not self._stop.wait(EXTRA_S):
+            if what := due.now(time.monotonic()):
+                self._publish(extra=what == "extra")
 
-    def _publish(self) -> None:
+    def _publish(self, extra: bool = False) -> None:
         try:
-            self._producer.stats(self._name, self.record(time.monotonic()))
+            self._producer.stats(self._name, self.record(time.monotonic(), extra))
         except Exception:
             if logs.every(60, "stats.publish"):
                 log.exception("stats_failed")
 
 
+class Due:
+    """When a record is due: every second, and when the limits changed; asked every 0.1 s."""
+
+    def __init__(self, version: Callable[[], int]) -> None:
+        self._version, self._seen = version, version()
+        self._next_s = time.monotonic() + PERIOD_S
+
+    def now(self, now_s: float) -> Literal["", "regular", "extra"]:
+        """What is due now."""
+        version = self._version()
+        changed, self._seen = version != self._seen, version
+        if now_s >= self._next_s - EXTRA_S / 2:
+            self._next_s = max(self._next_s + PERIOD_S, now_s + PERIOD_S / 2)
+            return "regular"
+        return "extra" if changed else ""
+
+
 class StatsFollower(TopicFollower):
-    """The newest record of every process that spoke in the last 3 seconds."""
+    """The newest record of every process that spoke in the last 3 seconds; who is silent for longer is stale: shown, not
+    used."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).stats, from_start=False)
@@ -173,7 +212,7 @@ class StatsFollower(TopicFollower):
                 raise ValueError(f"statistics of {key!r} have no object {name!r}")
         # By arrival, not by at_ms: the clocks of two hosts need not agree.
         now_s = time.monotonic()
-        alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FRESH_S}
+        alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
 
     def newest(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -181,3 +220,11 @@ class StatsFollower(TopicFollower):
         now_s = time.monotonic()
         rows = self._newest.items()
         return {k: record for k, (at_s, record) in rows if now_s - at_s <= FRESH_S and record.get("kind") == kind}
+
+    def senders(self) -> dict[str, dict[str, Any]]:
+        """Everybody who spoke in the last ten minutes: kind, seconds since its newest record, and whether that is stale."""
+        now_s = time.monotonic()
+        return {
+            name: {"kind": record.get("kind"), "age_s": round(now_s - at_s, 1), "stale": now_s - at_s > FRESH_S}
+            for name, (at_s, record) in sorted(self._newest.items())
+        }

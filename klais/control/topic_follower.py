@@ -13,7 +13,7 @@ from klais.kafka.clients import confluent_config
 
 log = logs.get("klais.control.follower")
 
-POLL_S = 0.5
+POLL_S = 0.1
 RETRY_S = 1.0
 
 
@@ -76,7 +76,11 @@ class TopicFollower:
             try:
                 consumer.assign([TopicPartition(self.topic, 0, self._offset)])
                 while not self._stop.is_set():
-                    for message in consumer.consume(num_messages=500, timeout=POLL_S):
+                    first = consumer.poll(POLL_S)
+                    if first is None:
+                        continue
+                    # consume() would wait for all 500, or for its whole time: a set-point shall act at once
+                    for message in (first, *consumer.consume(num_messages=500, timeout=0)):
                         self._handle(message)
             except KafkaException as error:
                 self._on_error(error.args[0])

@@ -78,10 +78,15 @@ _SCHEMAS = {
                     "pid_output": _NUMBER,
                     "anomaly_devices": _COUNT,
                     "controller": {"type": ["string", "null"], "description": "Id of the controller heard of, or null."},
+                    "mode": {"enum": ["auto", "manual", "fixed"], "description": "Who sets the rate."},
+                    "cut": _NUMBER | {"description": "Share of the rate that a burst to come takes away."},
+                    "alert": {"type": "boolean", "description": "Whether a burst is very likely."},
+                    "overrides": {"type": "array", "items": {"type": "object"}, "description": "What operators set."},
                 }
             ),
             "edge": {"type": "object"},
             "workers": {"type": "object", "additionalProperties": {"type": "object"}},
+            "senders": {"type": "object", "additionalProperties": {"type": "object"}, "description": "All, stale ones too."},
         }
     ),
     "ConfigRequest": _object({"new_rate": {"type": "integer", "minimum": MIN_RATE, "maximum": MAX_RATE}}, closed=True),

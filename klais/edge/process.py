@@ -17,6 +17,8 @@ from confluent_kafka.admin import AdminClient
 from klais import fault
 from klais import log as logs
 from klais.config import Settings
+from klais.control.apply import Applier
+from klais.control.cpu import host_of
 from klais.control.follower import ControlFollower
 from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
 from klais.edge.api import ApiServer, make_app
@@ -61,7 +63,15 @@ class Edge:
         self.system = StatsFollower(settings)
         self.producer = ControlProducer(settings, f"klais-edge-{settings.edge_id}-control")
         self.state = EdgeState(settings, self.counts, self.control, self.system, self.producer)
-        self.stats = StatsPublisher(self.producer, "edge", f"edge-{settings.edge_id}", self.state.own)
+        self.stats = StatsPublisher(
+            self.producer,
+            "edge",
+            f"edge-{settings.edge_id}",
+            self.state.said,
+            version=lambda: self.control.version,
+            host=host_of(settings),
+        )
+        self.applier = self.state.applier = Applier(settings, self.control, lambda: bool(self.system.newest("controller")))
         token = settings.api_token.get_secret_value() if settings.api_token else None
         self.api = ApiServer(make_app(self.state, token), settings.api_bind)
 
@@ -93,10 +103,11 @@ class Edge:
             if self._wait_for_kafka():
                 self.control.start()
                 self.system.start()
+                self.applier.start()
                 self._receive()
         finally:
             self.api.stop()
-            for part in (self.control, self.system):
+            for part in (self.applier, self.control, self.system):
                 part.stop()
             self.producer.close()
         return 0

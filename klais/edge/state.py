@@ -8,7 +8,10 @@ import orjson
 
 from klais import __version__
 from klais.config import Settings
-from klais.control.follower import GLOBAL, ControlFollower
+from klais.control.apply import Applier
+from klais.control.cpu import CpuShare
+from klais.control.follower import OVERRIDE, ControlFollower
+from klais.control.quantiles import Quantiles, both
 from klais.control.stats import ControlProducer, StatsFollower, total
 from klais.control.topic_follower import now_ms
 from klais.edge.counts import Counts
@@ -51,8 +54,16 @@ class EdgeState:
         self.waiting_for = "starting"
         self.passed_over: dict[str, str] = {}
         self._metrics = EdgeMetrics(self.metrics_snapshot)
-        counts.observe_kafka_s = self._metrics.kafka.observe
-        counts.observe_batch_s = self._metrics.processing.observe
+        self._cpu, self._kafka, self._batch = CpuShare(), Quantiles(), Quantiles()
+        self.applier: Applier | None = None
+        counts.observe_kafka_s = both(self._metrics.kafka.observe, self._kafka.observe)
+        counts.observe_batch_s = both(self._metrics.processing.observe, self._batch.observe)
+
+    def said(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same as :meth:`own` for ``klais_stats``, with CPU and latency since the record before."""
+        counters, gauges = self.own()
+        latency = {"processing_ms": self._batch.take(), "kafka_ms": self._kafka.take()}
+        return counters, gauges | {"rate_limit": self.rate()} | self._cpu.look() | latency
 
     def own(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Counters and gauges of this edge, taken between two rounds of the spine."""
@@ -111,6 +122,7 @@ class EdgeState:
             "control": self._control_figures(),
             "edge": {"id": self._settings.edge_id, "counters": counters, "gauges": gauges, "source": self._source()},
             "workers": workers,
+            "senders": self._system.senders(),
         }
 
     def _source(self) -> dict[str, Any] | None:
@@ -139,15 +151,20 @@ class EdgeState:
     def _control_figures(self) -> dict[str, Any]:
         workers = list(self._system.newest("worker").values())
         controllers = self._system.newest("controller")
-        name = min(controllers, default=None)
+        # While one takes over from another both may be fresh: the newer reign has the higher epoch.
+        name = max(controllers, key=lambda at: controllers[at]["gauges"].get("epoch", -1), default=None)
         gauges = controllers[name]["gauges"] if name is not None else {}
         return {
             "current_rate": self.rate(),
+            "mode": self._control.mode(),
             "burst_probability": float(gauges.get("burst_probability", 0.0)),
             "anomaly_score": float(max((r["gauges"].get("anomaly_score", 0.0) for r in workers), default=0.0)),
             "pid_output": float(gauges.get("pid_output", 0.0)),
             "anomaly_devices": int(sum(r["gauges"].get("anomaly_devices", 0) for r in workers)),
+            "cut": float(gauges.get("cut", 0.0)),
+            "alert": bool(gauges.get("alert", False)),
             "controller": name,
+            "overrides": self._control.overrides(),
         }
 
     def rate(self) -> float:
@@ -155,7 +172,7 @@ class EdgeState:
         return self._control.rate(self._settings.dam_max_rate)
 
     def set_rate(self, new_rate: int) -> float:
-        """Write the global rate; what else was set for that scope stays. Returns the rate before.
+        """Write the global rate as an override; what else was set with it stays. Returns the rate before.
 
         Raises
         ------
@@ -163,15 +180,17 @@ class EdgeState:
             Kafka did not acknowledge it.
         """
         previous = self.rate()
-        record = (self._control.record(GLOBAL) or {}) | {
-            "scope": GLOBAL,
+        kept = {k: v for k, v in (self._control.override() or {}).items() if k != "until_ms"}
+        record = kept | {
+            "scope": OVERRIDE,
+            "mode": "manual",
             "rate": new_rate,
             "author": "rest",
             "reason": "POST /config",
             "at": now_ms(),
         }
-        self._producer.control(GLOBAL, record)
-        self._control.take(GLOBAL, orjson.dumps(record))  # the next request sees it, before the topic comes round
+        self._producer.control(OVERRIDE, record)
+        self._control.take(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
         return previous
 
     def metrics(self) -> tuple[bytes, str]:

@@ -144,7 +144,7 @@ def test_config_reaches_the_control_topic_and_every_follower(settings_for: Make,
         assert edge.get("/health")[1]["rate_limit"] == 30_000
     record = orjson.loads(read_all(settings.bootstrap, topics.control, 1)[-1].value())
     assert record.pop("at") > 1_600_000_000_000
-    assert record == {"scope": "global", "rate": 30_000, "author": "rest", "reason": "POST /config"}
+    assert record == {"scope": "override", "mode": "manual", "rate": 30_000, "author": "rest", "reason": "POST /config"}
     elsewhere.stop()
     late = ControlFollower(settings)
     late.start()

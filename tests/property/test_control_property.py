@@ -73,7 +73,7 @@ MEASURED = st.builds(
     cpu=st.floats(0, 64),
     queue_depth=st.floats(0, 1e9),
     wants=st.dictionaries(st.integers(0, 3), st.floats(0, 1e9), max_size=4),
-    edges=st.dictionaries(st.sampled_from(["edge-1", "edge-2"]), st.floats(0, 1e9), max_size=2),
+    hosts=st.dictionaries(st.sampled_from(["edge-1", "edge-2"]), st.floats(0, 1e9), max_size=2),
     forecast=st.builds(BurstForecast, st.floats(0, 1), st.just(0.0), st.just(0.0), st.just("")),
     fresh=st.booleans(),
 )
@@ -90,8 +90,8 @@ def test_a_decision_is_within_its_bounds_and_its_parts_add_up(ticks: list) -> No
         elif wish.rate is not None:
             assert decision.rate == wish.rate
         assert abs(sum(decision.shares.values()) - 1.0) < 1e-4
-        assert set(decision.edges) == set(inputs.edges)
-        if inputs.edges:
-            assert sum(rate for rate, _ in decision.edges.values()) >= decision.rate * 0.999
+        assert set(decision.hosts) == set(inputs.hosts)
+        if inputs.hosts:
+            assert sum(rate for rate, _ in decision.hosts.values()) >= decision.rate * 0.999
         terms = decision.terms
         assert math.isclose(terms.raw, terms.p + terms.i + terms.d, abs_tol=1e-9)

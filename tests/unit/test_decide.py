@@ -186,10 +186,10 @@ def test_only_what_changes_something_is_written() -> None:
 
 def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
     wish = Wish("manual", 1000.0, 100.0)
-    empty = Inputs(fresh=True, edges={"edge-1": 10.0, "edge-2": 30.0})
+    empty = Inputs(fresh=True, hosts={"edge-1": 10.0, "edge-2": 30.0})
     _, decision = decide(LoopState(), empty, TARGETS, GAINS, wish, 1, 0.0, DT)
-    assert sum(rate for rate, _ in decision.edges.values()) == pytest.approx(1000.0 + TARGETS.queue_limit / 5)
-    assert decision.edges["edge-2"][0] > decision.edges["edge-1"][0]
-    full = Inputs(fresh=True, queue_depth=2 * TARGETS.queue_limit, edges={"edge-1": 10.0})
+    assert sum(rate for rate, _ in decision.hosts.values()) == pytest.approx(1000.0 + TARGETS.queue_limit / 5)
+    assert decision.hosts["edge-2"][0] > decision.hosts["edge-1"][0]
+    full = Inputs(fresh=True, queue_depth=2 * TARGETS.queue_limit, hosts={"edge-1": 10.0})
     _, decision = decide(LoopState(), full, TARGETS, GAINS, wish, 1, 0.0, DT)
-    assert decision.edges == {"edge-1": (1000.0, 100.0)}
+    assert decision.hosts == {"edge-1": (1000.0, 100.0)}

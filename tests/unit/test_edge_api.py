@@ -42,9 +42,11 @@ class FakeState:
         control = {"current_rate": self.rate, "burst_probability": 0.0, "anomaly_score": 0.0, "pid_output": 0.0}
         return {
             "dam": dam | {"dropped_by_reason": {"blocked": 2}},
-            "control": control | {"anomaly_devices": 0, "controller": None},
+            "control": control
+            | {"anomaly_devices": 0, "controller": None, "mode": "auto", "cut": 0.0, "alert": False, "overrides": []},
             "edge": {},
             "workers": {},
+            "senders": {},
         }
 
     def metrics(self) -> tuple[bytes, str]:

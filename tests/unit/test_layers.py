@@ -20,7 +20,7 @@ MODULES = sorted(
 CORES = ("klais.wire", "klais.devices", "klais.dam", "klais.anomaly", "klais.lane")
 OUTSIDE = {"confluent_kafka", "aiokafka", "faust", "mode", "aiohttp", "bcc", "prometheus_client", "agents"}
 # These run where nothing is compiled, or before anything is; the others work on frames.
-LIGHT = ("up", "worker", "kafka", "topics", "tail", "stats", "xdp", "config", "doctor", "version")
+LIGHT = ("up", "worker", "kafka", "topics", "tail", "stats", "xdp", "control", "config", "doctor", "version")
 
 
 def _file(module: str) -> Path | None:

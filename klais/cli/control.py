@@ -1,0 +1,228 @@
+"""``klais control``: see why the limits are what they are, and override them."""
+
+import getpass
+import json
+import socket
+import time
+from typing import Any
+
+import click
+
+from klais.cli.durations import DURATION
+from klais.config import load
+
+RATE = click.FloatRange(min=0, min_open=True)
+GAIN = click.FloatRange(0, 1000)
+ENDS = click.option("--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]")
+WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
+JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
+
+
+@click.group()
+def control() -> None:
+    """See why limits are what they are, and override them.
+
+    Overrides reach every worker, edge and kernel filter within a second, survive restarts, and are shown with author, reason
+    and end at /control/ and by `klais control status`.
+
+    \b
+    Examples:
+      klais control watch
+      klais control set --rate 50000 --for 10m --reason "database is slow"
+      klais control auto
+      klais control block dev-7 --for 1h --reason "floods"
+      klais control device dev-8 --rate 5 --burst 20
+    """
+
+
+def _author() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+def _written(scope: str, changes: dict[str, Any], reason: str, as_json: bool, says: str) -> None:
+    from klais.control.override import write
+
+    record = write(load(), scope, changes, _author(), reason)
+    click.echo(json.dumps({"scope": scope, **record}) if as_json else f"{says}; by {record['author']}")
+
+
+def _ends(for_s: float | None) -> str:
+    return "" if for_s is None else f" for {for_s:g} s"
+
+
+
+@control.command("set")
+@click.option("--rate", type=RATE, help="Global rate, frames/s: manual from now on.")
+@click.option("--burst", type=RATE, help="Global burst, frames.")
+@click.option("--kp", type=GAIN, help="Proportional gain.")
+@click.option("--ki", type=GAIN, help="Integral gain, 1/s.")
+@click.option("--kd", type=GAIN, help="Derivative gain, s.")
+@click.option("--filter", "filter_s", type=GAIN, help="Time constant of the derivative's filter, s.")
+@click.option("--lag", type=click.FloatRange(min=1), help="Set-point of the lag, frames.")
+@click.option("--cpu", type=click.FloatRange(0.01, 1), help="Set-point of the CPU share.")
+@ENDS
+@WHY
+@JSON
+def set_(
+    rate: float | None, burst: float | None, lag: float | None, cpu: float | None, for_s: float | None, reason: str,
+    as_json: bool, **gains: float | None,
+) -> None:  # fmt: skip
+    """Set the global rate and burst, or tune the controller's gains and set-points."""
+    from klais.control.follower import OVERRIDE
+    from klais.control.override import until
+
+    tuned = {name: value for name, value in gains.items() if value is not None}
+    setpoints = {name: value for name, value in (("lag", lag), ("cpu", cpu)) if value is not None}
+    changes: dict[str, Any] = {"until_ms": until(for_s)}
+    changes |= {"rate": rate, "mode": "manual"} if rate is not None else {}
+    changes |= {"burst": burst} if burst is not None else {}
+    changes |= {"gains": tuned} if tuned else {}
+    changes |= {"setpoints": setpoints} if setpoints else {}
+    if len(changes) == 1:
+        raise click.UsageError("nothing to set: give --rate, --burst, a gain or a set-point")
+    _written(OVERRIDE, changes, reason, as_json, "set " + ", ".join(f"{k} {v}" for k, v in changes.items() if v is not None))
+
+
+@control.command()
+@click.option("--forget", is_flag=True, help="Forget tuned gains, set-points and burst too.")
+@WHY
+@JSON
+def auto(forget: bool, reason: str, as_json: bool) -> None:
+    """Let the controller set the rate; it goes on from the present one."""
+    from klais.control.follower import OVERRIDE
+
+    changes: dict[str, Any] = {"mode": "auto", "rate": None, "until_ms": None}
+    changes |= {"gains": None, "setpoints": None, "burst": None} if forget else {}
+    _written(OVERRIDE, changes, reason, as_json, "the controller sets the rate")
+
+
+@control.command()
+@click.argument("device_id")
+@ENDS
+@WHY
+@JSON
+def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> None:
+    """Drop every frame of a device."""
+    from klais.control.override import until
+
+    changes = {"block": True, "unblock": None, "until_ms": until(for_s)}
+    _written(_device(device_id), changes, reason, as_json, f"blocked {device_id}{_ends(for_s)}")
+
+
+@control.command()
+@click.argument("device_id")
+@WHY
+@JSON
+def unblock(device_id: str, reason: str, as_json: bool) -> None:
+    """Let a device's frames pass again."""
+    changes = {"block": None, "unblock": True, "until_ms": None}
+    _written(_device(device_id), changes, reason, as_json, f"unblocked {device_id}")
+
+
+@control.command()
+@click.argument("device_id")
+@click.option("--rate", type=RATE, help="Its own rate, frames/s.")
+@click.option("--burst", type=RATE, help="Its own burst, frames.")
+@click.option("--clear", is_flag=True, help="As all others again.")
+@ENDS
+@WHY
+@JSON
+def device(
+    device_id: str, rate: float | None, burst: float | None, clear: bool, for_s: float | None, reason: str, as_json: bool
+) -> None:
+    """Give a device a rate and a burst of its own."""
+    from klais.control.override import until
+
+    if clear == (rate is not None or burst is not None):
+        raise click.UsageError("give --rate, --burst or both, or else --clear")
+    changes: dict[str, Any] = {"limits_until_ms": until(for_s)}
+    changes |= {"rate": rate} if rate is not None or clear else {}
+    changes |= {"burst": burst} if burst is not None or clear else {}
+    _written(_device(device_id), changes, reason, as_json, f"{'cleared' if clear else 'set'} limits of {device_id}")
+
+
+def _device(device_id: str) -> str:
+    from klais.control.override import device_scope
+    from klais.wire.constants import ID_SIZE
+
+    if not 1 <= len(device_id.encode()) <= ID_SIZE or "\0" in device_id:
+        raise click.UsageError(f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL: {device_id!r} has not")
+    return device_scope(device_id)
+
+
+@control.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(as_json: bool) -> None:
+    """What is in force now, who set it, and why."""
+    from klais.control.override import following
+
+    settings = load()
+    with following(settings) as follower:
+        decision = follower.record("global") or {}
+        now: dict[str, Any] = {
+            "mode": follower.mode(),
+            "rate": follower.rate(settings.dam_max_rate),
+            "burst": follower.burst(settings.dam_burst_size),
+            "overrides": follower.overrides(),
+            "decision": decision or None,
+        }
+    if as_json:
+        click.echo(json.dumps(now))
+        return
+    click.echo(f"mode {now['mode']}, rate {now['rate']:,.0f}/s, burst {now['burst']:,.0f} frames")
+    if decision:
+        click.echo(line(decision))
+    for record in now["overrides"]:
+        click.echo(override_line(record))
+
+
+@control.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a decision.")
+@click.option("--last", type=click.IntRange(0, 600), default=10, show_default=True, help="Decisions of before.")
+@click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
+def watch(as_json: bool, last: int, for_s: float | None) -> None:
+    """Each decision as it is made: the rate, and all that led to it."""
+    from klais.control.override import following
+
+    with following(load()) as follower:
+        shown = max(0, len(follower.decisions) - last)
+        until_s = time.monotonic() + (for_s if for_s is not None else float("inf"))
+        seen = list(follower.decisions)[shown:]
+        newest = follower.decisions[-1] if follower.decisions else None
+        try:
+            while True:
+                for record in seen:
+                    click.echo(json.dumps(record) if as_json else line(record))
+                if time.monotonic() >= until_s:
+                    return
+                follower.changed.wait(min(0.5, max(0.01, until_s - time.monotonic())))
+                follower.changed.clear()
+                kept = list(follower.decisions)
+                at = next((n for n in range(len(kept) - 1, -1, -1) if kept[n] is newest), -1)
+                seen, newest = kept[at + 1 :], kept[-1] if kept else None
+        except KeyboardInterrupt:
+            return
+
+
+def line(record: dict[str, Any]) -> str:
+    """A decision for people."""
+    at = time.strftime("%H:%M:%S", time.localtime(record.get("at", 0) / 1000))
+    terms, inputs = record.get("terms", {}), record.get("inputs", {})
+    parts = [f"{at}.{record.get('at', 0) % 1000 // 100}", record.get("mode", "manual"), f"{record.get('rate', 0):,.0f}/s"]
+    if inputs:
+        parts += [f"lag {inputs['lag']:,.0f}", f"cpu {100 * inputs['cpu']:.0f} %", f"queue {inputs['queue_depth']:,.0f}"]
+    if terms:
+        parts.append(f"P {terms['p']:+.3f} I {terms['i']:+.3f} D {terms['d']:+.3f} = {terms['output']:.3f}")
+    if record.get("cut"):
+        parts.append(f"cut {100 * record['cut']:.0f} %")
+    return "  ".join([*parts, f"by {record.get('by') or record.get('author')}: {record.get('reason', '')}"])
+
+
+def override_line(record: dict[str, Any]) -> str:
+    """An override for people."""
+    names = ("mode", "rate", "burst", "gains", "setpoints", "block")
+    sets = ", ".join(f"{name} {record[name]}" for name in names if record.get(name) is not None)
+    ends = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
+    end = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(ends) / 1000)) if ends else "further notice"
+    why = f" ({record['reason']})" if record.get("reason") else ""
+    return f"override {record['scope']}: {sets}; by {record.get('author')}{why}, until {end}"

@@ -1,0 +1,57 @@
+"""``klais simulate herd``: many devices come back at once, and what the system makes of it."""
+
+import json
+import signal
+from types import FrameType
+
+import click
+
+from klais.config import load
+
+
+@click.command()
+@click.option("--devices", type=click.IntRange(1, 5_000_000), default=10_000, show_default=True, help="How many come back.")
+@click.option("--model", type=click.Choice(["beta", "uniform"]), default="beta", help="Over 10 s or 60 s.  [default: beta]")
+@click.option("--burst", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Frames that each has buffered.")
+@click.option("--back-off/--no-back-off", default=False, help="Clients wait with full jitter.  [default: they do not]")
+@click.option("--steady-rate", type=float, default=2000.0, show_default=True, help="Frames/s of devices that never left.")
+@click.option("--after", type=float, default=15.0, show_default=True, help="Seconds to watch after the last arrival.")
+@click.option("--to", metavar="HOST:PORT", help="Where to.  [default: the edge's KLAIS_UDP_BIND on this machine]")
+@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals.")
+@click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
+def herd(
+    devices: int, model: str, burst: int, back_off: bool, steady_rate: float, after: float, to: str | None, seed: int,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Send a thundering herd to a running system and print a verdict.
+
+    Arrivals follow 3GPP TR 37.868: Beta(3,4) over 10 s, or evenly over 60 s. Recovery is the time from the last arrival
+    until the 99th percentile of the latency is back within twice of what it was before.
+
+    \b
+    Examples:
+      klais simulate herd --devices 100000
+      klais simulate herd --devices 10000 --model uniform --back-off
+    """
+    from klais.sim.herd import Herd, verdict_lines
+    from klais.sim.herd_run import run
+    from klais.sim.sender import split_address
+
+    settings = load()
+    try:
+        host, port = split_address(to or settings.udp_bind)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--to") from None
+    stopped = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    which = Herd(
+        devices, "beta" if model == "beta" else "uniform", burst, back_off, seed, steady_per_s=steady_rate, after_s=after
+    )
+    verdict = run(settings, which, host, port, lambda: stopped)
+    click.echo(json.dumps(verdict) if as_json else "\n".join(verdict_lines(verdict)))

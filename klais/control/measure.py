@@ -1,0 +1,62 @@
+"""From what all processes report to what the controller works with (pure)."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from klais.control.decide import Inputs
+from klais.control.forecast import BurstForecast
+from klais.control.stats import total
+
+Record = Mapping[str, Any]
+
+
+def _number(values: Mapping[str, Any], name: str) -> float:
+    value = values.get(name, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _numbers(values: Mapping[str, Any], name: str) -> dict[str, float]:
+    found = values.get(name)
+    items = found.items() if isinstance(found, Mapping) else ()
+    return {str(key): float(value) for key, value in items if isinstance(value, int | float)}
+
+
+def busiest(records: Iterable[Record]) -> float:
+    """CPU share of the busiest process, 0 to 1: of a core that it fills, or of a machine that has no more to give."""
+    shares = [max(_number(r["gauges"], "cpu_share"), _number(r["gauges"], "host_cpu_share")) for r in records]
+    return min(1.0, max(shares, default=0.0))
+
+
+def measure(workers: Mapping[str, Record], edges: Mapping[str, Record], forecast: BurstForecast) -> Inputs:
+    """Inputs of a decision from the fresh records of all workers and edges (by id)."""
+    records = list(workers.values())
+    wants: dict[int, float] = {}
+    for record in records:
+        for partition, frames_per_s in _numbers(record["gauges"], "demand").items():
+            if partition.isdigit():
+                wants[int(partition)] = wants.get(int(partition), 0.0) + frames_per_s
+    hosts: dict[str, float] = {}
+    for name, record in edges.items():
+        host = str(record.get("host", name))
+        hosts[host] = hosts.get(host, 0.0) + _number(record["rates"], "received")
+    return Inputs(
+        lag=sum(sum(_numbers(r["gauges"], "lag_frames").values()) for r in records),
+        cpu=busiest([*records, *edges.values()]),
+        queue_depth=sum(_number(r["gauges"], "queue_depth") for r in records),
+        wants=wants,
+        hosts=hosts,
+        forecast=forecast,
+        fresh=bool(records),
+    )
+
+
+def traffic_totals(workers: Mapping[str, Record], edges: Mapping[str, Record]) -> dict[str, float]:
+    """Running totals for the traffic features: what the edges received, and what is known of its devices."""
+    counters = [record["counters"] for record in edges.values()]
+    dropped = [*counters, *(record["counters"] for record in workers.values())]
+    return {
+        "received": sum(_number(c, "received") for c in counters),
+        "bytes": sum(_number(c, "received_bytes") for c in counters),
+        "dropped": float(sum(total(c.get("dropped", 0)) for c in dropped)),
+        "devices": sum(_number(r["gauges"], "devices") for r in workers.values()),
+    }

@@ -1,0 +1,239 @@
+"""Runs a herd against a system that is up: sends when due, reads ``iot_telemetry`` meanwhile, asks ``klais_stats`` what was
+dropped."""
+
+import math
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from confluent_kafka import OFFSET_END, Consumer, TopicPartition
+
+from klais.config import Settings
+from klais.control.stats import StatsFollower
+from klais.errors import KafkaUnavailable
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics
+from klais.sim import kernels
+from klais.sim.herd import Arrivals, Herd, arrivals, in_order, recovery
+from klais.sim.ids import model_ids
+from klais.sim.sender import SLICE_FRAMES, Sender
+from klais.sim.stream import _model
+
+SLEEP_S = 0.001
+SETTLE_S = 3.0  # without anything landing: the run is over
+MOST_LOOK = 2000  # records of one look: they get one time
+
+
+@dataclass(slots=True)
+class Landed:
+    """What the reader saw: (ns since the epoch, values) of each look."""
+
+    looks: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    count: int = 0
+    at_s: float = 0.0
+
+
+class Reader(threading.Thread):
+    """Notes when each record landed; parsed only afterwards, so that reading costs little while it matters."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="herd-reader", daemon=True)
+        config = confluent_config(settings) | {
+            "group.id": f"klais-herd-{uuid.uuid4().hex}",
+            "enable.auto.commit": False,
+            "isolation.level": "read_uncommitted",
+        }
+        self._consumer, self._ended = Consumer(config), threading.Event()
+        topic = Topics.of(settings).telemetry
+        self._consumer.assign([TopicPartition(topic, p, OFFSET_END) for p in range(settings.partitions)])
+        self.landed = Landed()
+
+    def run(self) -> None:
+        """Read until stopped."""
+        landed = self.landed
+        while not self._ended.is_set():
+            first = self._consumer.poll(0.05)
+            if first is None:
+                continue
+            messages = [first, *self._consumer.consume(MOST_LOOK, timeout=0)]
+            values = [m.value() for m in messages if m.error() is None]
+            landed.looks.append((time.time_ns(), values))
+            landed.count += len(values)
+            landed.at_s = time.monotonic()
+        self._consumer.close()
+
+    def stop(self) -> Landed:
+        """End, and give what was read."""
+        self._ended.set()
+        self.join(10)
+        return self.landed
+
+
+class Watch(threading.Thread):
+    """Follows ``klais_stats``: highest queue, rates in force, and the counters of edge and workers at begin and end."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(name="herd-watch", daemon=True)
+        self._stats, self._ended = StatsFollower(settings), threading.Event()
+        self.queue_depth, self.rates = 0, (math.inf, 0.0)
+        self.begin: dict[str, float] = {}
+
+    def open(self, timeout_s: float = 10.0) -> None:
+        """Wait until an edge and a worker are heard.
+
+        Raises
+        ------
+        KafkaUnavailable
+            None is.
+        """
+        self._stats.start()
+        until_s = time.monotonic() + timeout_s
+        while not (self._stats.newest("edge") and self._stats.newest("worker")):
+            if time.monotonic() > until_s:
+                raise KafkaUnavailable("no edge and worker speak on klais_stats: start them, as with `klais up --no-simulate`")
+            time.sleep(0.1)
+        self.begin = self.counters()
+        self.start()
+
+    def run(self) -> None:
+        """Look ten times a second."""
+        while not self._ended.wait(0.1):
+            gauges = [r["gauges"] for r in self._stats.newest("worker").values()]
+            if gauges:
+                self.queue_depth = max(self.queue_depth, int(sum(g.get("queue_depth", 0) for g in gauges)))
+                rate = max(g.get("rate_limit", 0.0) for g in gauges)
+                self.rates = (min(self.rates[0], rate), max(self.rates[1], rate))
+
+    def counters(self) -> dict[str, float]:
+        """Sums of now, drops as ``dropped/<reason>``."""
+        out: dict[str, float] = {}
+        for kind in ("edge", "worker"):
+            for record in self._stats.newest(kind).values():
+                counters = record["counters"]
+                for name in ("received", "queued") if kind == "worker" else ("received",):
+                    out[f"{kind}/{name}"] = out.get(f"{kind}/{name}", 0) + counters.get(name, 0)
+                for reason, frames in counters.get("dropped", {}).items():
+                    out[f"dropped/{reason}"] = out.get(f"dropped/{reason}", 0) + frames
+        return out
+
+    def stop(self) -> dict[str, int]:
+        """What was counted since the begin."""
+        end = self.counters()
+        self._ended.set()
+        self.join(2)
+        self._stats.stop()
+        return {name: int(value - self.begin.get(name, 0)) for name, value in end.items()}
+
+
+def send(plan: Arrivals, host: str, port: int, prefix: str, seed: int, stop: Callable[[], bool]) -> npt.NDArray[np.int64]:
+    """Send all frames when they are due; when each left (ns since the epoch), int64 [n]."""
+    devices = int(plan.device.max()) + 1
+    ids, model, rng = model_ids(prefix, devices), _model(devices, seed), np.array([seed], np.uint64)
+    out = np.zeros(SLICE_FRAMES * kernels.MAX_BUILT_BYTES, np.uint8)
+    none, no_text, kind = np.zeros(0, np.int64), np.zeros(0, np.uint8), np.zeros(SLICE_FRAMES, np.uint8)
+    starts, lengths = np.zeros(SLICE_FRAMES, np.int64), np.zeros(SLICE_FRAMES, np.int64)
+    sent_ns, total = np.zeros(len(plan.due_s), np.int64), len(plan.due_s)
+    at, began_s = 0, time.perf_counter()
+    with closing(Sender(host, port)) as sender:
+        while at < total and not stop():
+            due = int(np.searchsorted(plan.due_s, time.perf_counter() - began_s, side="right"))
+            n = min(due - at, SLICE_FRAMES)
+            if n <= 0:
+                time.sleep(SLEEP_S)
+                continue
+            piece = slice(at, at + n)
+            kernels.build(
+                out, ids, plan.device[piece], plan.sequence[piece], kind[:n], model, 0.0, 0.0, no_text, none, none, none, rng,
+                starts[:n], lengths[:n],
+            )  # fmt: skip
+            sent_ns[piece] = time.time_ns()
+            sender.send(out, starts[:n], lengths[:n])
+            at += n
+    return sent_ns[:at]
+
+
+def run(settings: Settings, herd: Herd, host: str, port: int, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Send a herd and judge what became of it; the verdict table as one dict.
+
+    Raises
+    ------
+    klais.errors.KlaisError
+        The herd cannot be, or no system is up.
+    """
+    plan = arrivals(herd)
+    prefix = f"h{uuid.uuid4().hex[:5]}-"
+    watch = Watch(settings)
+    watch.open()
+    reader = Reader(settings)
+    reader.start()
+    time.sleep(1.0)  # the consumer has its offsets
+    sent_ns = send(plan, host, port, prefix, herd.seed, stop)
+    until_s = time.monotonic() + 120.0
+    quiet_s = time.monotonic() + SETTLE_S
+    while reader.landed.count < len(sent_ns) and time.monotonic() < until_s:
+        if time.monotonic() > max(quiet_s, reader.landed.at_s + SETTLE_S):
+            break
+        time.sleep(0.1)
+    time.sleep(1.5)  # a record more of everybody
+    landed, counted = reader.stop(), watch.stop()
+    return _verdict(herd, plan, sent_ns, landed, counted, watch, len(prefix))
+
+
+def _verdict(
+    herd: Herd, plan: Arrivals, sent_ns: npt.NDArray[np.int64], landed: Landed, counted: dict[str, int], watch: Watch,
+    skip: int,
+) -> dict[str, Any]:  # fmt: skip
+    n = len(sent_ns)
+    device, sequence, at_ns = parse(landed, skip)
+    key = plan.device[:n].astype(np.int64) << 32 | plan.sequence[:n].astype(np.int64)
+    order = np.argsort(key)
+    found = device << 32 | sequence
+    place = np.minimum(np.searchsorted(key[order], found), max(0, n - 1))
+    ours = key[order][place] == found
+    left_ns = sent_ns[order][place][ours]
+    t0_ns = int(sent_ns[0]) - int(plan.due_s[0] * 1e9)
+    # the sender may be late: the storm ends when its last frame left
+    end_s = (int(sent_ns[plan.device[:n] < plan.herd].max()) - t0_ns) / 1e9
+    figures = recovery((at_ns[ours] - t0_ns) / 1e9, (at_ns[ours] - left_ns) / 1e9, plan.storm_s, end_s)
+    why = "dropped/"
+    dropped = {name.removeprefix(why): count for name, count in counted.items() if name.startswith(why) and count}
+    passed = len(np.unique(found[ours]))
+    return {
+        "devices": herd.devices,
+        "model": herd.model,
+        "back_off": herd.back_off,
+        "offered": n,
+        "storm_frames": int((plan.device[:n] < plan.herd).sum()),
+        "storm_seconds": round(end_s - plan.storm_s, 2),
+        "passed": passed,
+        "queued": counted.get("worker/queued", 0),
+        "queue_depth_most": watch.queue_depth,
+        "dropped": sum(dropped.values()),
+        "dropped_by_reason": dropped,
+        "lost": n - passed - sum(dropped.values()),
+        "doubled": int(ours.sum()) - passed,
+        "order_kept": in_order(device[ours], sequence[ours]),
+        "rate_least": watch.rates[0],
+        "rate_most": watch.rates[1],
+        **{name: None if value is None else round(value, 3) for name, value in figures.items()},
+    }
+
+
+def parse(landed: Landed, skip: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Device number, sequence and landing time (ns) of each record, int64 [n] each; records of others have device -1."""
+    devices, sequences, at = [], [], []
+    for now_ns, values in landed.looks:
+        for value in values:
+            record = orjson.loads(value)
+            number = record["device_id"][skip:]
+            devices.append(int(number) if number.isdigit() else -1)
+            sequences.append(record["seq"])
+        at += [now_ns] * len(values)
+    return np.array(devices, np.int64), np.array(sequences, np.int64), np.array(at, np.int64)

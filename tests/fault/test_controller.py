@@ -1,0 +1,131 @@
+"""The controller in real workers: it opens the rate, is taken over after kill -9, and overrides reach every dam."""
+
+import json
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from klais.control.follower import ControlFollower
+from klais.control.override import write
+from klais.control.records import StatsRecord
+from klais.control.stats import StatsFollower
+from tests.fault.harness import SESSION_S, Feeder, judge, settle, wait_for, worker
+
+AUTO = {"control_auto": "true", "dam_max_rate": 10_000, "dam_burst_size": 50_000}
+TAKE_OVER_S = SESSION_S + 4.0  # the group notices within the session, then it rebalances, fences and reads back
+
+
+def page(port: int, path: str) -> dict:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return json.load(answer)
+
+
+@pytest.fixture
+def system(settings_for, topics_of):
+    """Settings with their topics, and followers of control and statistics."""
+    settings = settings_for(partitions=4, control_auto=True)
+    topics_of(settings)
+    control, stats = ControlFollower(settings), StatsFollower(settings)
+    control.start()
+    stats.start()
+    yield settings, control, stats
+    control.stop()
+    stats.stop()
+
+
+def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path: Path) -> None:
+    settings, control, stats = system
+    with worker(settings, tmp_path / "a.log", **AUTO) as first, worker(settings, tmp_path / "b.log", **AUTO) as second:
+        first.wait_ready()
+        second.wait_ready()
+        with Feeder(settings):
+            opened = wait_for(lambda: control.rate(0.0) > 500_000 and control.record("global"), 30, "the rate is opened")
+            assert (opened["mode"], opened["author"]) == ("auto", "controller")
+            assert abs(opened["terms"]["p"] + opened["terms"]["i"] + opened["terms"]["d"] - opened["terms"]["raw"]) < 1e-3
+            for record in [*stats.newest("worker").values(), *stats.newest("controller").values()]:
+                StatsRecord.model_validate(record)
+            assert len(stats.newest("controller")) == 1
+            said = next(iter(stats.newest("worker").values()))["gauges"]
+            assert {"lag_frames", "demand", "cpu_share", "kafka_ms"} <= set(said)
+            name = next(iter(stats.newest("controller")))
+            reigning = first if page(first.port, "/control/")["here"]["reigns"] else second
+            other = second if reigning is first else first
+            assert not page(other.port, "/control/")["here"]["reigns"]
+            before = opened["term"], opened["terms"]["output"]
+            began_s = time.monotonic()
+            reigning.kill()
+            taken = wait_for(
+                lambda: (control.record("global") or {}).get("term", 0) > before[0] and control.record("global"),
+                TAKE_OVER_S + 10,
+                f"another controller; its log ends:\n{other.tail()}",
+            )
+            took_s = time.monotonic() - began_s
+            assert taken["by"] != name
+            assert taken["terms"]["output"] == pytest.approx(before[1], abs=0.1)  # it goes on where the other was
+            assert took_s < TAKE_OVER_S, f"took {took_s:.1f} s"
+            assert page(other.port, "/control/")["here"]["takeovers"] == 1
+            wait_for(lambda: page(other.port, "/control/")["decisions"][0]["term"] == taken["term"], 2, "decisions shown")
+        settle(settings)
+        assert other.stop() == 0
+    judge(settings)
+
+
+def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tmp_path: Path) -> None:
+    settings, control, _ = system
+    with worker(settings, tmp_path / "a.log", **AUTO) as it:
+        it.wait_ready()
+        wait_for(lambda: control.record("global"), 30, "the controller speaks")
+        write(settings, "override", {"mode": "manual", "rate": 4321.0, "burst": 100.0}, "ops", "a test")
+        began_s = time.monotonic()
+        wait_for(lambda: page(it.port, "/dam/")["limits"]["rate"] == 4321.0, 5, "the rate in the dam")
+        assert time.monotonic() - began_s < 1.0
+        write(settings, "device/dev-1", {"rate": 2.0, "burst": 3.0}, "ops", "noisy")
+        write(settings, "device/dev-2", {"block": True}, "ops", "hostile")
+        began_s = time.monotonic()
+        wait_for(
+            lambda: (page(it.port, "/dam/")["limits"]["special_devices"], page(it.port, "/dam/")["limits"]["blocked_devices"])
+            == (1, 1),
+            5,
+            "devices in the dam",
+        )
+        assert time.monotonic() - began_s < 1.0
+        echoed = wait_for(
+            lambda: (control.record("global") or {}).get("mode") == "manual" and control.record("global"), 5, "the echo"
+        )
+        assert (echoed["rate"], echoed["author"], echoed["reason"]) == (4321.0, "ops", "a test")
+        assert it.stop() == 0
+    with worker(settings, tmp_path / "b.log", **AUTO) as it:
+        it.wait_ready()
+        limits = page(it.port, "/dam/")["limits"]
+        assert (limits["rate"], limits["special_devices"], limits["blocked_devices"]) == (4321.0, 1, 1)
+        shown = page(it.port, "/control/")
+        assert {(o["scope"], o["author"], o["reason"]) for o in shown["overrides"]} == {
+            ("override", "ops", "a test"),
+            ("device/dev-1", "ops", "noisy"),
+            ("device/dev-2", "ops", "hostile"),
+        }
+        write(settings, "override", {"mode": "auto", "rate": None, "burst": None}, "ops", "over")
+        wait_for(lambda: (control.record("global") or {}).get("mode") == "auto", 5, "automatic again")
+        after = control.record("global")
+        assert 4321.0 * 0.9 < after["rate"] < 3 * 4321.0  # no bump
+        assert it.stop() == 0
+
+
+def test_where_the_rate_is_fixed_nothing_is_written(settings_for, topics_of, tmp_path: Path) -> None:
+    settings = settings_for(partitions=2)
+    topics_of(settings)
+    control = ControlFollower(settings)
+    control.start()
+    try:
+        with worker(settings, tmp_path / "a.log", dam_max_rate=777) as it:
+            it.wait_ready()
+            wait_for(lambda: page(it.port, "/control/")["here"]["reigns"], 20, "a controller")
+            time.sleep(1.0)  # ten ticks
+            shown = page(it.port, "/control/")
+            assert (shown["mode"], shown["rate"], shown["decisions"]) == ("fixed", 777.0, [])
+            assert control.record("global") is None
+            assert it.stop() == 0
+    finally:
+        control.stop()
