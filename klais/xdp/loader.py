@@ -97,7 +97,7 @@ def load(request: Request) -> Loaded:
 
 
 def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], stack: ExitStack) -> Loaded:
-    fds, kept = _maps(request, stack)
+    fds, kept = open_maps(request, stack)
     prog_fd = bpf.prog_load(compile.relocate(code, fds), PROGRAM_NAME)
     stack.callback(os.close, prog_fd)
     info = bpf.prog_info(prog_fd)
@@ -120,7 +120,7 @@ def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], s
     return done
 
 
-def _maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]]:
+def open_maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]]:
     """Descriptors of all maps: the pinned ones where they fit, new ones elsewhere; and the names of those kept."""
     fds: dict[str, int] = {}
     kept: list[str] = []
@@ -136,7 +136,7 @@ def _maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]
     if "config" not in kept:
         _write_config(fds["config"], request)
     if "bucket" not in kept:
-        _fill_bucket(fds["bucket"], request.limits)
+        fill_bucket(fds["bucket"], request.limits)
     return fds, kept
 
 
@@ -170,7 +170,7 @@ def _write_config(fd: int, request: Request) -> None:
     bpf.update(fd, np.zeros(1, np.uint32), config)
 
 
-def _fill_bucket(fd: int, limits: Limits) -> None:
+def fill_bucket(fd: int, limits: Limits) -> None:
     """The global bucket starts full."""
     bucket = np.zeros((), BUCKET)
     bucket["credit_units"], bucket["last_ns"] = pack(limits)["global"]["cap_units"], time.monotonic_ns()

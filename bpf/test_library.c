@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The filter's parsing and arithmetic for user space, so that tests can hold them to exact models: cc -shared -fPIC -pthread.
+ * Also the table of all numbers that Python mirrors.
+ */
+#include <pthread.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "bucket.h"
+#include "device.h"
+#include "klais.h"
+#include "parse.h"
+
+struct number {
+	const char *name;
+	unsigned long long value;
+};
+
+#define N(name) {#name, (unsigned long long)(name)}
+#define SIZE(type) {"sizeof " #type, sizeof(struct klais_##type)}
+#define FIELD(type, field) {#type "." #field, offsetof(struct klais_##type, field)}
+
+const struct number klais_numbers[] = {
+	N(KLAIS_VERSION), N(KLAIS_PASS), N(KLAIS_NOT_OURS), N(KLAIS_FRAGMENT), N(KLAIS_TOO_SHORT), N(KLAIS_BAD_MAGIC),
+	N(KLAIS_BAD_DEVICE_ID), N(KLAIS_BLOCKED), N(KLAIS_DEVICE_RATE), N(KLAIS_GLOBAL_RATE), N(KLAIS_RING_FULL), N(KLAIS_TOO_LONG),
+	N(KLAIS_WOULD), N(KLAIS_WOULD_TOO_SHORT), N(KLAIS_WOULD_BAD_MAGIC), N(KLAIS_WOULD_BAD_DEVICE_ID), N(KLAIS_WOULD_BLOCKED),
+	N(KLAIS_WOULD_DEVICE_RATE), N(KLAIS_WOULD_GLOBAL_RATE), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC), N(KLAIS_MONITOR_BLOCK),
+	N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_ACCEPT_PASS), N(KLAIS_ACCEPT_XSK), N(KLAIS_ACCEPT_RING),
+	N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET), N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_PORT_WORDS), N(KLAIS_RULES),
+	N(KLAIS_MARK_WORDS), N(KLAIS_QUEUES), N(KLAIS_SOURCE_BYTES), N(KLAIS_SLOT_FRAME_BYTES), N(KLAIS_ABOUT_BYTES),
+	N(KLAIS_RINGBUF_HEADER_BYTES), N(KLAIS_GLOBAL_COST), N(KLAIS_DEVICE_COST), N(KLAIS_MAX_CAP), N(KLAIS_FOREVER),
+	SIZE(limit), FIELD(limit, rate_units), FIELD(limit, cap_units), FIELD(limit, fill_ns),
+	SIZE(limits), FIELD(limits, global), FIELD(limits, device),
+	SIZE(config), FIELD(config, version), FIELD(config, accept), FIELD(config, accept_ifindex), FIELD(config, monitor),
+	FIELD(config, load_slot), FIELD(config, set_slot), FIELD(config, set_at_ns), FIELD(config, heartbeat_ns), FIELD(config, slots),
+	SIZE(bucket), FIELD(bucket, credit_units), FIELD(bucket, last_ns),
+	SIZE(device), FIELD(device, bucket), FIELD(device, id), FIELD(device, passed), FIELD(device, dropped),
+	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit), FIELD(rule, id),
+	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks), FIELD(marks, bits),
+	SIZE(about), FIELD(about, json),
+	SIZE(slot), FIELD(slot, time_ns), FIELD(slot, length), FIELD(slot, queue), FIELD(slot, source), FIELD(slot, frame),
+	{0, 0},
+};
+
+/* Bytes that end where memory ends: a read behind them ends the process. */
+static const __u8 *before_the_end(const __u8 *bytes, size_t size)
+{
+	static __u8 *memory;
+	size_t page = sysconf(_SC_PAGESIZE), whole = 64 * page;
+
+	if (!memory) {
+		memory = mmap(0, whole + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (memory == MAP_FAILED || mprotect(memory + whole, page, PROT_NONE))
+			return 0;
+	}
+	if (size > whole)
+		return 0;
+	return memcpy(memory + whole - size, bytes, size);
+}
+
+/* Verdict of parsing and header alone (-1: no memory), and what was found. */
+int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *ports, struct klais_packet *packet, __u64 *key)
+{
+	const __u8 *data = before_the_end(bytes, size);
+	struct klais_view view = klais_view(data, data + size, ports);
+	struct klais_id id = {0, 0};
+	int verdict;
+
+	if (!data)
+		return -1;
+	verdict = klais_parse(&view, packet);
+	if (verdict != KLAIS_PASS)
+		return verdict;
+	verdict = klais_check_header(data + packet->udp + KLAIS_UDP_BYTES, data + size, packet->length, &id);
+	*key = klais_fnv1a(id);
+	return verdict;
+}
+
+__u64 klais_test_key(const __u8 *id)
+{
+	__u8 frame[KLAIS_ID_OFFSET + KLAIS_ID_BYTES] = {0};
+
+	memcpy(frame + KLAIS_ID_OFFSET, id, KLAIS_ID_BYTES);
+	return klais_fnv1a(klais_read_id(frame));
+}
+
+int klais_test_is_good_id(const __u8 *id)
+{
+	__u8 frame[KLAIS_ID_OFFSET + KLAIS_ID_BYTES] = {0};
+
+	memcpy(frame + KLAIS_ID_OFFSET, id, KLAIS_ID_BYTES);
+	return klais_is_good_id(klais_read_id(frame));
+}
+
+int klais_test_is_marked(const struct klais_marks *marks, __u64 key)
+{
+	return klais_is_marked(marks, key);
+}
+
+int klais_test_take(struct klais_bucket *bucket, const struct klais_limit *limit, __s64 cost, __u64 now_ns)
+{
+	return klais_take(bucket, limit, cost, now_ns);
+}
+
+/* Several threads at one bucket: each asks `asks` times, on a clock that all of them push on. */
+struct crowd {
+	struct klais_bucket *bucket;
+	const struct klais_limit *limit;
+	__s64 cost;
+	__u64 *clock_ns;
+	__u64 step_ns;
+	long asks, admitted;
+};
+
+static void *one_of_the_crowd(void *argument)
+{
+	struct crowd *mine = argument;
+	long i;
+
+	for (i = 0; i < mine->asks; i++)
+		mine->admitted += klais_take(mine->bucket, mine->limit, mine->cost, __sync_add_and_fetch(mine->clock_ns, mine->step_ns));
+	return 0;
+}
+
+/* Frames admitted by all threads together; *clock_ns ends at its start + threads * asks * step_ns. */
+long klais_test_crowd(struct klais_bucket *bucket, const struct klais_limit *limit, __s64 cost, __u64 *clock_ns, __u64 step_ns,
+		      int threads, long asks)
+{
+	struct crowd crowd[64];
+	pthread_t thread[64];
+	long admitted = 0;
+	int i;
+
+	for (i = 0; i < threads && i < 64; i++) {
+		crowd[i] = (struct crowd){bucket, limit, cost, clock_ns, step_ns, asks, 0};
+		if (pthread_create(&thread[i], 0, one_of_the_crowd, &crowd[i]))
+			return -1;
+	}
+	for (i = 0; i < threads && i < 64; i++) {
+		pthread_join(thread[i], 0);
+		admitted += crowd[i].admitted;
+	}
+	return admitted;
+}

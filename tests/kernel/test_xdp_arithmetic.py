@@ -1,0 +1,177 @@
+"""Bucket arithmetic, hash, ids and parsing of the filter against exact models, compiled by ``cc`` from the same headers."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from klais.xdp import layout
+from klais.xdp.device_id import device_key, padded
+from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, Verdict
+from klais.xdp.limits import to_units
+from klais.xdp.rules import mark_of
+from tests.packet_tools import payload_of
+from tests.xdp_native import Native, bucket
+from tests.xdp_rows import all_rows
+
+MANY = settings(max_examples=300, deadline=None)
+TEN_S_NS = 10_000_000_000
+
+
+@dataclass
+class Model:
+    """A token bucket in exact fractions, from the definition: tokens are frames, time is in ns."""
+
+    rate_per_s: Fraction
+    burst: Fraction
+    tokens: Fraction
+    last_ns: int = 0
+
+    def take(self, now_ns: int) -> bool:
+        if now_ns > self.last_ns:
+            self.tokens = min(self.burst, self.tokens + Fraction(now_ns - self.last_ns, 10**9) * self.rate_per_s)
+            self.last_ns = now_ns
+        elif self.last_ns - now_ns > TEN_S_NS:
+            self.last_ns = now_ns
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+rates = st.one_of(st.sampled_from([1, 3, 7, 999, 10**8, 99_999_989]), st.integers(1, 10**8))
+thousandths = st.one_of(st.integers(1, 10_000), rates.map(lambda rate: rate * 1000))
+bursts = st.one_of(st.integers(1, 5), st.integers(1, 4_000_000))
+# Gaps from the same ns to a month; going back now and then, by a little and by more than ten seconds.
+gaps = st.one_of(st.integers(0, 20), st.integers(0, 10**7), st.integers(0, 3 * 10**15), st.integers(-(10**6), 0), st.integers(-(10**11), 0))
+
+
+@MANY
+@given(rate=rates, burst=bursts, steps=st.lists(gaps, min_size=1, max_size=60))
+def test_the_global_bucket_is_its_definition_exactly(native: Native, rate: int, burst: int, steps: list[int]) -> None:
+    hold_to_the_model(native, Fraction(rate), burst, GLOBAL_COST, steps)
+
+
+@MANY
+@given(rate=thousandths, burst=bursts, steps=st.lists(gaps, min_size=1, max_size=60))
+def test_a_devices_bucket_is_its_definition_exactly(native: Native, rate: int, burst: int, steps: list[int]) -> None:
+    hold_to_the_model(native, Fraction(rate, 1000), burst, DEVICE_COST, steps)
+
+
+def hold_to_the_model(native: Native, rate: Fraction, burst: int, cost: int, steps: list[int]) -> None:
+    limit, now_ns = to_units(float(rate), burst, cost), 10**12
+    held = bucket(int(limit["cap_units"]), now_ns)
+    model = Model(rate, Fraction(burst), Fraction(burst), now_ns)
+    for step in steps:
+        now_ns = max(0, now_ns + step)
+        assert native.take(held, limit, cost, now_ns) == model.take(now_ns)
+        assert Fraction(int(held["credit_units"]), cost) == model.tokens
+        assert int(held["last_ns"]) == model.last_ns
+
+
+@MANY
+@given(rate=rates, burst=st.integers(1, 1000), steps=st.lists(st.integers(0, 10**6), min_size=1, max_size=200))
+def test_no_interval_admits_more_than_burst_and_rate(native: Native, rate: int, burst: int, steps: list[int]) -> None:
+    limit, held = to_units(rate, burst, GLOBAL_COST), bucket(0, 0)
+    times = np.cumsum(steps).tolist()
+    admitted = [at for at in times if native.take(held, limit, GLOBAL_COST, at)]
+    for i, start in enumerate(admitted):
+        for j in range(i, len(admitted)):
+            assert j - i + 1 <= burst + Fraction(admitted[j] - start, 10**9) * rate
+
+
+@pytest.mark.parametrize("threads", [2, 4, 16])
+@pytest.mark.parametrize(("rate", "burst", "step_ns"), [(10**8, 10, 5), (10**6, 1, 50), (1, 100_000, 1), (10**8, 10**6, 0)])
+def test_threads_never_get_more_than_the_bucket_holds(native: Native, threads: int, rate: int, burst: int, step_ns: int) -> None:
+    limit, start_ns, asks = to_units(rate, burst, GLOBAL_COST), 10**12, 400_000 // threads
+    held = bucket(int(limit["cap_units"]), start_ns)
+    admitted, end_ns = native.crowd(held, limit, GLOBAL_COST, start_ns, step_ns, threads, asks)
+    due = min(threads * asks, burst + (end_ns - start_ns) * rate // 10**9)
+    assert admitted <= due + threads
+    assert admitted >= 0.9 * due - threads, "and it must not starve them either"
+
+
+@MANY
+@given(raw=st.binary(min_size=0, max_size=16))
+def test_hash_and_check_of_device_ids(native: Native, raw: bytes) -> None:
+    whole = raw.ljust(16, b"\0")
+    key = 0xCBF29CE484222325
+    for byte in whole:  # FNV-1a 64, from its definition
+        key = (key ^ byte) * 0x100000001B3 % 2**64
+    assert native.key(whole) == key
+    name = raw.rstrip(b"\0")
+    try:
+        good = bool(name) and b"\0" not in name and bool(name.decode("utf-8"))
+    except UnicodeDecodeError:
+        good = False
+    assert native.is_good_id(whole) == good
+    if good:
+        assert device_key(raw) == key and padded(raw) == whole
+
+
+@MANY
+@given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=16))
+def test_every_text_that_fits_is_a_device_id(native: Native, text: str) -> None:
+    raw = text.encode()[:16]
+    while True:  # cut at a character
+        try:
+            raw.decode()
+            break
+        except UnicodeDecodeError:
+            raw = raw[:-1]
+    assert native.is_good_id(raw.ljust(16, b"\0")) == bool(raw)
+
+
+@MANY
+@given(keys=st.lists(st.integers(0, 2**64 - 1), max_size=20), other=st.integers(0, 2**64 - 1))
+def test_marks_are_found_where_they_were_set(native: Native, keys: list[int], other: int) -> None:
+    marks = np.zeros((), layout.MARKS)
+    for key in keys:
+        word, bit = mark_of(key)
+        marks["bits"][word] |= bit
+    assert all(native.is_marked(marks, key) for key in keys)
+    assert native.is_marked(marks, other) == (mark_of(other) in {mark_of(key) for key in keys})
+
+
+PACKETS = [row.packet for row in all_rows() if row.name != "seven extension headers"]  # the definition follows eight
+
+
+@settings(max_examples=1500, deadline=None)
+@given(data=st.data())
+def test_parsing_finds_what_its_definition_finds(native: Native, data: st.DataObject) -> None:
+    packet = bytearray(data.draw(st.sampled_from(PACKETS)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        packet[data.draw(st.integers(0, min(len(packet) - 1, 70)))] = data.draw(st.integers(0, 255))
+    raw = bytes(packet[: data.draw(st.integers(0, len(packet)))]) if data.draw(st.booleans()) else bytes(packet)
+    found, due = native.judge(raw, any_port=True), payload_of(raw)
+    if found.verdict in (Verdict.NOT_OURS, Verdict.FRAGMENT):
+        assert due is None
+    elif not found.packet["is_fragment"]:
+        at = int(found.packet["udp"]) + 8
+        assert due is not None and due[0] == raw[at : at + int(found.packet["length"])]
+        assert due[1][16:] == raw[at - 8 : at - 6]
+
+
+def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
+    numbers = native.numbers()
+    for enum, prefix in ((layout.Verdict, ""), (layout.Monitor, "MONITOR_"), (layout.Accept, "ACCEPT_")):
+        for member in enum:
+            assert numbers.pop(f"KLAIS_{prefix}{member.name}") == member
+    for name in ("VERSION", "SLOTS", "RULES", "MARK_WORDS", "QUEUES", "SOURCE_BYTES", "SLOT_FRAME_BYTES", "ABOUT_BYTES", "WOULD",
+                 "RINGBUF_HEADER_BYTES", "GLOBAL_COST", "DEVICE_COST", "MAX_CAP", "FOREVER", "VERDICTS"):  # fmt: skip
+        assert numbers.pop(f"KLAIS_{name}") == getattr(layout, name)
+    for name in ("limit", "limits", "config", "bucket", "device", "rule", "count", "ports", "marks", "about", "slot"):
+        dtype = getattr(layout, name.upper())
+        assert numbers.pop(f"sizeof {name}") == dtype.itemsize
+        assert dtype.fields is not None
+        for field, (_, offset, *_rest) in dtype.fields.items():
+            assert numbers.pop(f"{name}.{field}") == offset
+    from klais.wire import constants
+
+    assert numbers.pop("KLAIS_MAGIC") == constants.MAGIC and numbers.pop("KLAIS_ID_OFFSET") == constants.ID_OFFSET
+    assert numbers.pop("KLAIS_ID_BYTES") == constants.ID_SIZE and numbers.pop("KLAIS_HEADER_BYTES") == constants.HEADER_SIZE
+    assert numbers.pop("KLAIS_PORT_WORDS") == layout.PORTS["bits"].shape[0]
+    assert numbers == {}, "the header has numbers that Python does not mirror"

@@ -1,0 +1,103 @@
+"""Every packet fixture through the real program, the same parsing compiled for user space, and the edge's own Python path."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from klais.errors import SetupMissing, XdpUnavailable
+from klais.wire.constants import Reason
+from klais.wire.frame import check_headers
+from klais.xdp import bpf
+from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
+from klais.xdp.trial import Trial, trial
+from tests.conftest import need_missing
+from tests.packet_tools import payload_of
+from tests.xdp_native import Native
+from tests.xdp_rows import V6, WIDE, Row, all_rows, frame, sent
+
+ROWS = all_rows()
+PARSED = [row for row in ROWS if row.by_parsing and not row.rules]
+
+
+@pytest.fixture(scope="module")
+def filter_() -> Iterator[Trial]:
+    try:
+        with trial(WIDE) as found:
+            yield found
+    except (XdpUnavailable, SetupMissing) as error:
+        need_missing("kernel", str(error))
+
+
+def test_there_are_enough_rows_and_each_has_a_name() -> None:
+    names = [row.name for row in ROWS]
+    assert len(names) >= 120 and len(set(names)) == len(names)
+    assert {row.verdict for row in ROWS} == set(Verdict) - {Verdict.RING_FULL, Verdict.TOO_LONG}  # those two need the ring
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_filter_says(row: Row, filter_: Trial) -> None:
+    filter_.refill(row.limits)
+    if row.prepare:
+        row.prepare(filter_.maps)
+    for rule in row.rules:
+        filter_.maps.set_monitor(rule, True)
+    try:
+        for packet in row.before:
+            filter_.judge(packet)
+        action, verdict = filter_.judge(row.packet)
+    finally:
+        for rule in row.rules:
+            filter_.maps.set_monitor(rule, False)
+    assert verdict == row.verdict
+    assert action == (bpf.XDP_DROP if row.verdict.drops else bpf.XDP_PASS)
+
+
+@pytest.mark.parametrize("row", PARSED, ids=lambda row: row.name)
+def test_the_same_lines_say_so_in_user_space(row: Row, native: Native) -> None:
+    assert native.judge(row.packet).verdict == row.verdict
+
+
+@pytest.mark.parametrize("row", [row for row in PARSED if row.frame is not None], ids=lambda row: row.name)
+def test_the_edge_says_the_same(row: Row) -> None:
+    found = payload_of(row.packet)
+    assert found is not None and found[0] == row.frame
+    column = np.frombuffer(found[0] or b"\0", np.uint8)
+    reason, id_size = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
+    starts, lengths = np.zeros(1, np.int64), np.array([len(found[0])], np.int64)
+    check_headers(column, starts, lengths, reason, np.zeros((1, 2), np.uint64), np.zeros(1, np.uint32), id_size)
+    edge = Verdict.PASS if reason[0] == 0 else Verdict[Reason(reason[0]).name]
+    assert edge == row.verdict
+
+
+def test_every_cut_of_every_packet_is_judged_without_a_read_behind_its_end(native: Native) -> None:
+    for row in ROWS[::3]:
+        for size in range(len(row.packet)):
+            found = native.judge(row.packet[:size])
+            assert found.verdict in (Verdict.NOT_OURS, Verdict.FRAGMENT, row.verdict) or found.verdict.drops, row.name
+
+
+def test_a_frame_reaches_the_ring_as_it_was_sent(filter_: Trial) -> None:
+    filter_.refill(WIDE)
+    filter_.maps.set_accept("ring")
+    try:
+        assert filter_.judge(sent(frame("ring", b"x" * 300))) == (bpf.XDP_DROP, Verdict.PASS)
+        assert filter_.judge(sent(frame("ring"), V6)) == (bpf.XDP_DROP, Verdict.PASS)
+        assert filter_.judge(sent(b"x" * 30)) == (bpf.XDP_DROP, Verdict.BAD_MAGIC)
+        whole = sent(frame("ring", b"x" * (SLOT_FRAME_BYTES - 22)))
+        assert filter_.judge(whole) == (bpf.XDP_DROP, Verdict.PASS)
+        assert filter_.judge(sent(frame("ring", b"x" * (SLOT_FRAME_BYTES - 21)))) == (bpf.XDP_DROP, Verdict.TOO_LONG)
+        for _ in range(28):  # 65,536 bytes hold 31 slots of 2112 bytes
+            assert filter_.judge(sent(frame("ring")))[1] == Verdict.PASS
+        assert filter_.judge(sent(frame("ring"))) == (bpf.XDP_DROP, Verdict.RING_FULL)
+    finally:
+        filter_.maps.set_accept("pass")
+
+
+def test_without_a_socket_in_its_queue_a_frame_goes_to_the_stack(filter_: Trial) -> None:
+    filter_.refill(WIDE)
+    filter_.maps.set_accept("xsk")
+    try:
+        assert filter_.judge(sent(frame("nobody"))) == (bpf.XDP_PASS, Verdict.PASS)
+    finally:
+        filter_.maps.set_accept("pass")
