@@ -82,7 +82,14 @@ class Native:
         return bool(self._library.klais_test_take(_pointer(bucket), _pointer(limit), cost_, now_))
 
     def crowd(
-        self, bucket: npt.NDArray[np.void], limit: npt.NDArray[np.void], cost: int, start_ns: int, step_ns: int, threads: int, asks: int
+        self,
+        bucket: npt.NDArray[np.void],
+        limit: npt.NDArray[np.void],
+        cost: int,
+        start_ns: int,
+        step_ns: int,
+        threads: int,
+        asks: int,
     ) -> tuple[int, int]:
         """Many threads at one bucket: (admitted, time at the end)."""
         clock = ctypes.c_uint64(start_ns)

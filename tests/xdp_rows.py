@@ -1,4 +1,4 @@
-"""Packets as fixtures: what it is, its bytes, what the maps hold, what the filter must say. Kernel tests, parity and benchmark share them.
+"""Packets as fixtures: what it is, its bytes, what the maps hold, what the filter must say; for tests and benchmark.
 
 Each row uses a device of its own, so rows do not spend each other's tokens.
 """
@@ -27,7 +27,7 @@ _PLAIN = Verdict.PASS
 
 @dataclass(frozen=True)
 class Row:
-    """``before`` are packets the filter sees first; ``prepare`` sets the maps; ``frame`` is None where no frame of ours is in it."""
+    """``before`` are packets the filter sees first; ``prepare`` sets the maps; ``frame`` None = there is none of ours in it."""
 
     name: str
     packet: bytes
@@ -74,7 +74,12 @@ def _row(name: str, payload: bytes, verdict: Verdict = _PLAIN, source: str = V4,
     return Row(name, sent(payload, source, **more), verdict, payload)
 
 
-_TAGS: tuple[tuple[str, tuple[int, ...]], ...] = (("untagged", ()), ("802.1Q", (Q,)), ("QinQ", (AD, Q)), ("two 802.1Q", (Q, Q)))
+_TAGS: tuple[tuple[str, tuple[int, ...]], ...] = (
+    ("untagged", ()),
+    ("802.1Q", (Q,)),
+    ("QinQ", (AD, Q)),
+    ("two 802.1Q", (Q, Q)),
+)
 _HOP, _ROUTE, _DEST = (0, bytes(6)), (43, bytes(6)), (60, bytes(14))
 _LONG = (60, bytes(8 * 32 - 2))
 _WHOLE = (44, bytes(6))  # a fragment header on a packet that is not fragmented (RFC 6946)
@@ -90,9 +95,16 @@ def _ways_in() -> Iterator[Row]:
         yield _row(f"IPv4, {tag}, wrong magic", b"x" * 40, Verdict.BAD_MAGIC, tags=tags)
         yield _row(f"IPv6, {tag}, wrong magic", b"x" * 40, Verdict.BAD_MAGIC, V6, tags=tags)
     chains: tuple[tuple[tuple[int, bytes], ...], ...] = (
-        (_HOP,), (_ROUTE,), (_DEST,), (_LONG,), (_WHOLE,), (_HOP, _DEST), (_HOP, _ROUTE, _DEST), (_HOP, _DEST, _ROUTE, _WHOLE, _DEST),
+        (_HOP,),
+        (_ROUTE,),
+        (_DEST,),
+        (_LONG,),
+        (_WHOLE,),
+        (_HOP, _DEST),
+        (_HOP, _ROUTE, _DEST),
+        (_HOP, _DEST, _ROUTE, _WHOLE, _DEST),
         (_HOP, _DEST, _ROUTE, _WHOLE, _DEST, _LONG),
-    )  # fmt: skip
+    )
     for i, chain in enumerate(chains):
         kinds = ", ".join(f"{kind} ({len(body) + 2} bytes)" for kind, body in chain)
         yield _row(f"IPv6, extension headers {kinds}", frame(f"ext-{i}"), source=V6, extensions=chain)
@@ -150,7 +162,7 @@ def _not_ours() -> Iterator[Row]:
         ("extension header behind the payload's end", changed(sent(frame("e"), V6, extensions=(_HOP,)), 18, b"\x00\x07")),
         ("another port over IPv6", sent(frame("port"), V6, to_port=5001)),
         ("another port in QinQ", sent(frame("port"), tags=(AD, Q), to_port=5001)),
-    )  # fmt: skip
+    )
     for name, packet in rows:
         yield Row(name, packet, Verdict.NOT_OURS)
 
@@ -170,7 +182,11 @@ def _fragments() -> Iterator[Row]:
     yield Row("IPv4, do not fragment", sent(frame("df"), fragment=0x4000), _PLAIN, frame("df"))
     for tag, tags in _TAGS[1:]:
         yield Row(f"IPv4, second fragment, {tag}", sent(b"q" * 64, fragment=25, tags=tags), Verdict.FRAGMENT)
-    for name, offset, verdict in (("first", 1, _PLAIN), ("second", 25 << 3 | 1, Verdict.FRAGMENT), ("last", 25 << 3, Verdict.FRAGMENT)):
+    for name, offset, verdict in (
+        ("first", 1, _PLAIN),
+        ("second", 25 << 3 | 1, Verdict.FRAGMENT),
+        ("last", 25 << 3, Verdict.FRAGMENT),
+    ):
         packet = sent(frame("fragment6"), V6, extensions=((44, struct.pack(">HI", offset, 9)),))
         yield Row(f"IPv6, {name} fragment", packet, verdict)
     chain = (_HOP, (44, struct.pack(">HI", 8 << 3 | 1, 9)))
@@ -191,24 +207,76 @@ def _headers() -> Iterator[Row]:
     yield _row("22 bytes: a frame without payload", frame("bare", b""))
     yield _row("short frame with padding that would complete it", frame("pad")[:21], Verdict.TOO_SHORT, padding=bytes(9))
     for name, magic in (
-        ("swapped", b"\x55\xaa"), ("first byte", b"\xab\x55"), ("second byte", b"\xaa\x54"), ("zero", b"\0\0"), ("ones", b"\xff\xff"),
-    ):  # fmt: skip
+        ("swapped", b"\x55\xaa"),
+        ("first byte", b"\xab\x55"),
+        ("second byte", b"\xaa\x54"),
+        ("zero", b"\0\0"),
+        ("ones", b"\xff\xff"),
+    ):
         yield _row(f"magic: {name}", magic + frame("magic")[2:], Verdict.BAD_MAGIC)
 
 
 def _ids() -> Iterator[Row]:
     """device_id: padding and UTF-8."""
-    good = ("a", "seven-7", "eight-88", "nine-9999", "twelve-12-12", "thirteen-1313", "fifteen-1515151", "sixteen-16161616",
-            "häuschen", "日本", "𝄞", "aaaaaaa\u00e9", "aaaaaaaaaaaaaa\u00e9", "\u0080", "\u07ff", "\u0800", "\uffff", "\ud7ff",
-            "\ue000", "\U00010000", "\U0010ffff", " ", "\x7f", "\x01")  # fmt: skip
+    good = (
+        "a",
+        "seven-7",
+        "eight-88",
+        "nine-9999",
+        "twelve-12-12",
+        "thirteen-1313",
+        "fifteen-1515151",
+        "sixteen-16161616",
+        "häuschen",
+        "日本",
+        "𝄞",
+        "aaaaaaa\u00e9",
+        "aaaaaaaaaaaaaa\u00e9",
+        "\u0080",
+        "\u07ff",
+        "\u0800",
+        "\uffff",
+        "\ud7ff",
+        "\ue000",
+        "\U00010000",
+        "\U0010ffff",
+        " ",
+        "\x7f",
+        "\x01",
+    )
     for text in good:
         yield _row(f"id {text!r}", with_id(text.encode()))
     bad = (
-        b"", b"\0a", b"a\0b", b"sevenn\0\0x", b"eight-88\0\0x", b"eight-88nine\0x", b"a" + bytes(14) + b"b", bytes(15) + b"z", b"a\0\0\0\0\0\0\0b",
-        b"\xff", b"a\xff", b"\x80", b"\xbf", b"\xc0\x80", b"\xc1\xbf", b"\xc2", b"\xc2a", b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xe1\x80",
-        b"\xe1\x80a", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\xf1\x80\x80", b"a" * 15 + b"\xc3", b"a" * 14 + b"\xe2\x82",
-        b"aaaaaaa\xc3" + b"(", b"\xc3\xa9\xa9",
-    )  # fmt: skip
+        b"",
+        b"\0a",
+        b"a\0b",
+        b"sevenn\0\0x",
+        b"eight-88\0\0x",
+        b"eight-88nine\0x",
+        b"a" + bytes(14) + b"b",
+        bytes(15) + b"z",
+        b"a\0\0\0\0\0\0\0b",
+        b"\xff",
+        b"a\xff",
+        b"\x80",
+        b"\xbf",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xc2",
+        b"\xc2a",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xe1\x80",
+        b"\xe1\x80a",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\xf1\x80\x80",
+        b"a" * 15 + b"\xc3",
+        b"a" * 14 + b"\xe2\x82",
+        b"aaaaaaa\xc3" + b"(",
+        b"\xc3\xa9\xa9",
+    )
     for raw in bad:
         yield _row(f"id {raw!r}", with_id(raw), Verdict.BAD_DEVICE_ID)
 
@@ -226,7 +294,9 @@ def _rates() -> Iterator[Row]:
         packet, limits = sent(frame(device)), Limits(1e8, 1e9, slow, burst)
         yield Row(f"device, frame {burst} of a burst of {burst}", packet, _PLAIN, None, limits, (packet,) * (burst - 1))
         other = sent(frame(device + "b"))
-        yield Row(f"device, frame {burst + 1} of a burst of {burst}", other, Verdict.DEVICE_RATE, None, limits, (other,) * burst)
+        yield Row(
+            f"device, frame {burst + 1} of a burst of {burst}", other, Verdict.DEVICE_RATE, None, limits, (other,) * burst
+        )
     noisy, quiet = sent(frame("noisy")), sent(frame("quiet"))
     yield Row("one device over its rate, another is not", quiet, _PLAIN, None, Limits(1e8, 1e9, slow, 1), (noisy,) * 3)
     first, second = sent(frame("global-1")), sent(frame("global-2"))
@@ -234,11 +304,29 @@ def _rates() -> Iterator[Row]:
     yield Row("global, second of a burst of 1", second, Verdict.GLOBAL_RATE, None, Limits(1, 1, 1e6, 1e6), (first,))
     yield Row("wrong magic takes no global token", first, _PLAIN, None, Limits(1, 1, 1e6, 1e6), (sent(b"n" * 30),) * 3)
     own = sent(frame("own-rate"))
-    yield Row("a rate of its own: more", own, _PLAIN, None, Limits(1e8, 1e9, slow, 1), (own,) * 3, lambda m: m.set_device("own-rate", 10, 9))
+    yield Row(
+        "a rate of its own: more",
+        own,
+        _PLAIN,
+        None,
+        Limits(1e8, 1e9, slow, 1),
+        (own,) * 3,
+        lambda m: m.set_device("own-rate", 10, 9),
+    )
     less = sent(frame("own-less"))
-    yield Row("a rate of its own: less", less, Verdict.DEVICE_RATE, None, WIDE, (less,), lambda m: m.set_device("own-less", slow, 1))
+    yield Row(
+        "a rate of its own: less", less, Verdict.DEVICE_RATE, None, WIDE, (less,), lambda m: m.set_device("own-less", slow, 1)
+    )
     free = sent(frame("own-none"))
-    yield Row("no limit of its own", free, _PLAIN, None, Limits(1e8, 1e9, slow, 1), (free,) * 9, lambda m: m.set_device("own-none", math.inf, 1))
+    yield Row(
+        "no limit of its own",
+        free,
+        _PLAIN,
+        None,
+        Limits(1e8, 1e9, slow, 1),
+        (free,) * 9,
+        lambda m: m.set_device("own-none", math.inf, 1),
+    )
     anyone = sent(frame("no-limits"))
     yield Row("no limits at all", anyone, _PLAIN, None, NO_LIMITS, (anyone,) * 9)
 
@@ -248,7 +336,13 @@ def _lists() -> Iterator[Row]:
         return lambda maps: maps.block(device, 60)
 
     yield Row("blocked", sent(frame("blocked")), Verdict.BLOCKED, None, prepare=blocked("blocked"))
-    yield Row("blocked, over IPv6 in QinQ", sent(frame("blocked6"), V6, tags=(AD, Q)), Verdict.BLOCKED, None, prepare=blocked("blocked6"))
+    yield Row(
+        "blocked, over IPv6 in QinQ",
+        sent(frame("blocked6"), V6, tags=(AD, Q)),
+        Verdict.BLOCKED,
+        None,
+        prepare=blocked("blocked6"),
+    )
     yield Row("blocked for ever", sent(frame("for-ever")), Verdict.BLOCKED, None, prepare=lambda m: m.block("for-ever"))
     yield Row("another device is blocked", sent(frame("innocent")), _PLAIN, None, prepare=blocked("guilty"))
     yield Row("blocked id of 16 bytes", sent(frame("b" * 16)), Verdict.BLOCKED, None, prepare=blocked("b" * 16))
@@ -266,9 +360,13 @@ def _lists() -> Iterator[Row]:
 
     yield Row("blocked and allowed", sent(frame("both")), _PLAIN, None, prepare=both)
     vip = sent(frame("vip"))
-    yield Row("allowed, above its rate", vip, _PLAIN, None, Limits(1e8, 1e9, 0.001, 1), (vip,) * 5, lambda m: m.allow("vip", 60))
+    yield Row(
+        "allowed, above its rate", vip, _PLAIN, None, Limits(1e8, 1e9, 0.001, 1), (vip,) * 5, lambda m: m.allow("vip", 60)
+    )
     vip2 = sent(frame("vip2"))
-    yield Row("allowed, above the global rate", vip2, _PLAIN, None, Limits(1, 1, 1e6, 1e6), (vip2,) * 5, lambda m: m.allow("vip2"))
+    yield Row(
+        "allowed, above the global rate", vip2, _PLAIN, None, Limits(1, 1, 1e6, 1e6), (vip2,) * 5, lambda m: m.allow("vip2")
+    )
     fake = sent(b"\xaa\x56" + frame("vip3")[2:])
     yield Row("allowed, but the magic is wrong", fake, Verdict.BAD_MAGIC, None, prepare=lambda m: m.allow("vip3"))
 
@@ -282,14 +380,34 @@ def _monitored() -> Iterator[Row]:
     ):
         yield Row(f"monitor: {name}", sent(payload), verdict, None, rules=("magic",))
     one, two, three = (sent(frame(f"monitor-{i}")) for i in range(3))
-    yield Row("monitor: blocked", one, Verdict.WOULD_BLOCKED, None, prepare=lambda m: m.block("monitor-0", 60), rules=("block",))
+    yield Row(
+        "monitor: blocked", one, Verdict.WOULD_BLOCKED, None, prepare=lambda m: m.block("monitor-0", 60), rules=("block",)
+    )
     yield Row("monitor: device rate", two, Verdict.WOULD_DEVICE_RATE, None, slow, (two,), rules=("device_rate",))
     tight = Limits(1, 1, 1e6, 1e6)
     yield Row("monitor: global rate", three, Verdict.WOULD_GLOBAL_RATE, None, tight, (three,), rules=("global_rate",))
     four, five, six = (sent(frame(f"monitor-{i}")) for i in range(3, 6))
-    yield Row("monitor: blocked, and then over its rate for real", four, Verdict.DEVICE_RATE, None, slow, (four,),
-              lambda m: m.block("monitor-3", 60), ("block",))  # fmt: skip
-    yield Row("monitor of another rule changes nothing", five, Verdict.DEVICE_RATE, None, slow, (five,), rules=("global_rate",))
+    yield Row(
+        "monitor: blocked, and then over its rate for real",
+        four,
+        Verdict.DEVICE_RATE,
+        None,
+        slow,
+        (four,),
+        lambda m: m.block("monitor-3", 60),
+        ("block",),
+    )
+    yield Row(
+        "monitor of another rule changes nothing", five, Verdict.DEVICE_RATE, None, slow, (five,), rules=("global_rate",)
+    )
     everything = ("magic", "block", "device_rate", "global_rate")
-    yield Row("monitor: everything, the first rule is named", six, Verdict.WOULD_BLOCKED, None, Limits(1, 1, 0.001, 1), (six,) * 3,
-              lambda m: m.block("monitor-5", 60), everything)  # fmt: skip
+    yield Row(
+        "monitor: everything, the first rule is named",
+        six,
+        Verdict.WOULD_BLOCKED,
+        None,
+        Limits(1, 1, 0.001, 1),
+        (six,) * 3,
+        lambda m: m.block("monitor-5", 60),
+        everything,
+    )

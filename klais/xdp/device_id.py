@@ -1,5 +1,8 @@
 """Device ids as people write them, and their key in the filter's maps: FNV-1a 64 over the 16 NUL-padded bytes."""
 
+import numpy as np
+import numpy.typing as npt
+
 from klais.wire.constants import ID_SIZE
 
 FNV_OFFSET = 0xCBF29CE484222325
@@ -39,6 +42,21 @@ def device_key(device_id: bytes | str) -> int:
     for byte in padded(device_id):
         key = (key ^ byte) * FNV_PRIME & _MASK
     return key
+
+
+def device_keys(padded_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
+    """The same for many: uint8 [n, 16] to uint64 [n].
+
+    Examples
+    --------
+    >>> ids = np.frombuffer(padded("dev-1") + padded("dev-2"), np.uint8).reshape(2, 16)
+    >>> [int(key) == device_key(name) for key, name in zip(device_keys(ids), ("dev-1", "dev-2"))]
+    [True, True]
+    """
+    keys = np.full(len(padded_ids), FNV_OFFSET, np.uint64)
+    for column in padded_ids.T:
+        keys = (keys ^ column) * np.uint64(FNV_PRIME)  # modulo 2^64
+    return keys
 
 
 def readable(raw: bytes) -> str:

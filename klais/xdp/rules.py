@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.errors import KlaisError
+from klais.wire.constants import ID_SIZE
 from klais.xdp import bpf
-from klais.xdp.device_id import device_key, padded, readable
+from klais.xdp.device_id import device_key, device_keys, padded, readable
 from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, MARK_WORDS, RULE, RULES
 from klais.xdp.limits import from_units, to_units
 
@@ -56,11 +57,11 @@ class Rules:
         key, now_ns = np.array([device_key(device_id)], np.uint64), time.monotonic_ns()
         with self._lock():
             rule = np.zeros((), RULE)
-            there = bpf.lookup(self._fd, key, rule) and says_something(rule, now_ns)
+            there = bpf.lookup(self._fd, key, rule) and bool(in_force(rule, now_ns))
             rule["id"] = np.frombuffer(padded(device_id), np.uint8)
             for name, value in parts.items():
                 rule[name] = value
-            if says_something(rule, now_ns):
+            if in_force(rule, now_ns):
                 self._write(key, rule.reshape(1))
             else:
                 bpf.delete(self._fd, key)
@@ -71,16 +72,14 @@ class Rules:
         limit, now_ns = to_units(rate_per_s, burst, DEVICE_COST), time.monotonic_ns()
         if math.isinf(rate_per_s):  # in a rule "no limit" would say nothing: so high that it never bites
             limit = to_units(1e9, math.inf, DEVICE_COST)
-        keys = np.array([device_key(device_id) for device_id in device_ids], np.uint64)
-        values = np.zeros(len(keys), RULE)
+        ids = np.frombuffer(b"".join(padded(device_id) for device_id in device_ids), np.uint8).reshape(-1, ID_SIZE)
+        keys, values = device_keys(ids), np.zeros(len(ids), RULE)
         with self._lock():
-            for i, device_id in enumerate(device_ids):
+            for i in np.flatnonzero(self._marked(keys)):  # the others have no rule yet
                 bpf.lookup(self._fd, keys[i : i + 1], values[i : i + 1])
-                for part in ("block_until_ns", "allow_until_ns"):
-                    if values[i][part] <= now_ns:
-                        values[i][part] = 0
-                values[i]["id"] = np.frombuffer(padded(device_id), np.uint8)
-            values["limit"] = limit
+            for part in ("block_until_ns", "allow_until_ns"):
+                values[part][values[part] <= now_ns] = 0
+            values["id"], values["limit"] = ids, limit
             self._write(keys, values)
 
     def sweep(self) -> int:
@@ -94,17 +93,13 @@ class Rules:
         now_ns = time.monotonic_ns()
         return sorted((_public(rule, now_ns) for rule in self._rows(now_ns)), key=lambda rule: rule.device_id)
 
-    def _rows(self, now_ns: int, in_force: bool = True) -> Iterator[npt.NDArray[np.void]]:
+    def _rows(self, now_ns: int) -> Iterator[npt.NDArray[np.void]]:
         for _, values in bpf.batches(self._fd, np.uint64, RULE, 4096):
-            for value in values:
-                if says_something(value, now_ns) == in_force:
-                    yield value.copy()
+            yield from values[in_force(values, now_ns)]
 
     def _write(self, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.void]) -> None:
-        for key in keys:
-            word, bit = mark_of(int(key))
-            self._marks[word] |= bit
         for last_try in (False, True):
+            self._mark(self._marks, keys)
             try:
                 bpf.update_many(self._fd, keys, values)
                 return
@@ -116,20 +111,29 @@ class Rules:
                     raise RulesFull(f"{text}: take some back (`klais xdp unblock`, `klais xdp rate DEVICE --clear`)") from None
 
     def _sweep(self, now_ns: int) -> int:
-        old = [bytes(rule["id"]) for rule in self._rows(now_ns, in_force=False)]
-        gone = sum(bpf.delete(self._fd, np.array([device_key(raw)], np.uint64)) for raw in old)
-        marks = np.zeros_like(self._marks)
-        for keys, _ in bpf.batches(self._fd, np.uint64, RULE, 4096):
-            for key in keys:
-                word, bit = mark_of(int(key))
-                marks[word] |= bit
+        marks, old = np.zeros_like(self._marks), []
+        for keys, values in bpf.batches(self._fd, np.uint64, RULE, 4096):
+            good = in_force(values, now_ns)
+            self._mark(marks, keys[good])
+            old += keys[~good].tolist()
+        gone = sum(bpf.delete(self._fd, np.array([key], np.uint64)) for key in old)
         self._marks[:] = marks
         return gone
 
+    def _marked(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        words, bits = marks_of(keys)
+        return np.asarray(self._marks[words] & bits, bool)
 
-def mark_of(key: int) -> tuple[int, np.uint64]:
-    """Word and bit of a key's mark (``klais_is_marked`` in ``bpf/device.h``)."""
-    return (key >> 12) % MARK_WORDS, np.uint64(1 << ((key >> 6) & 63))
+    @staticmethod
+    def _mark(marks: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> None:
+        words, bits = marks_of(keys)
+        np.bitwise_or.at(marks, words, bits)
+
+
+def marks_of(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
+    """Word and bit of each key's mark (``klais_is_marked`` in ``bpf/device.h``)."""
+    words = (keys >> np.uint64(12)) % np.uint64(MARK_WORDS)
+    return words.astype(np.intp), np.uint64(1) << ((keys >> np.uint64(6)) & np.uint64(63))
 
 
 def until_ns(ttl_s: float | None) -> int:
@@ -141,9 +145,10 @@ def until_ns(ttl_s: float | None) -> int:
     return min(time.monotonic_ns() + int(ttl_s * 1e9), FOREVER)
 
 
-def says_something(rule: npt.NDArray[np.void], now_ns: int) -> bool:
-    """Whether any part of a rule is in force at ``now_ns``."""
-    return bool(rule["block_until_ns"] > now_ns or rule["allow_until_ns"] > now_ns or rule["limit"]["cap_units"])
+def in_force(rules: npt.NDArray[np.void], now_ns: int) -> npt.NDArray[np.bool_]:
+    """Whether any part of each rule is in force at ``now_ns`` (``RULE [n]`` or one)."""
+    limited: npt.NDArray[np.bool_] = rules["limit"]["cap_units"] > 0
+    return limited | (rules["block_until_ns"] > now_ns) | (rules["allow_until_ns"] > now_ns)
 
 
 def _public(rule: npt.NDArray[np.void], now_ns: int) -> Rule:

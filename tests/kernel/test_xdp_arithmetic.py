@@ -12,12 +12,12 @@ from klais.xdp import layout
 from klais.xdp.device_id import device_key, padded
 from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, Verdict
 from klais.xdp.limits import to_units
-from klais.xdp.rules import mark_of
+from klais.xdp.rules import marks_of
 from tests.packet_tools import payload_of
 from tests.xdp_native import Native, bucket
 from tests.xdp_rows import all_rows
 
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=200, deadline=None)
 TEN_S_NS = 10_000_000_000
 
 
@@ -46,7 +46,9 @@ rates = st.one_of(st.sampled_from([1, 3, 7, 999, 10**8, 99_999_989]), st.integer
 thousandths = st.one_of(st.integers(1, 10_000), rates.map(lambda rate: rate * 1000))
 bursts = st.one_of(st.integers(1, 5), st.integers(1, 4_000_000))
 # Gaps from the same ns to a month; going back now and then, by a little and by more than ten seconds.
-gaps = st.one_of(st.integers(0, 20), st.integers(0, 10**7), st.integers(0, 3 * 10**15), st.integers(-(10**6), 0), st.integers(-(10**11), 0))
+gaps = st.one_of(
+    st.integers(0, 20), st.integers(0, 10**7), st.integers(0, 3 * 10**15), st.integers(-(10**6), 0), st.integers(-(10**11), 0)
+)
 
 
 @MANY
@@ -85,8 +87,10 @@ def test_no_interval_admits_more_than_burst_and_rate(native: Native, rate: int, 
 
 @pytest.mark.parametrize("threads", [2, 4, 16])
 @pytest.mark.parametrize(("rate", "burst", "step_ns"), [(10**8, 10, 5), (10**6, 1, 50), (1, 100_000, 1), (10**8, 10**6, 0)])
-def test_threads_never_get_more_than_the_bucket_holds(native: Native, threads: int, rate: int, burst: int, step_ns: int) -> None:
-    limit, start_ns, asks = to_units(rate, burst, GLOBAL_COST), 10**12, 400_000 // threads
+def test_threads_never_get_more_than_the_bucket_holds(
+    native: Native, threads: int, rate: int, burst: int, step_ns: int
+) -> None:
+    limit, start_ns, asks = to_units(rate, burst, GLOBAL_COST), 10**12, 200_000 // threads
     held = bucket(int(limit["cap_units"]), start_ns)
     admitted, end_ns = native.crowd(held, limit, GLOBAL_COST, start_ns, step_ns, threads, asks)
     due = min(threads * asks, burst + (end_ns - start_ns) * rate // 10**9)
@@ -129,17 +133,17 @@ def test_every_text_that_fits_is_a_device_id(native: Native, text: str) -> None:
 @given(keys=st.lists(st.integers(0, 2**64 - 1), max_size=20), other=st.integers(0, 2**64 - 1))
 def test_marks_are_found_where_they_were_set(native: Native, keys: list[int], other: int) -> None:
     marks = np.zeros((), layout.MARKS)
-    for key in keys:
-        word, bit = mark_of(key)
+    for word, bit in zip(*marks_of(np.array(keys, np.uint64)), strict=True):
         marks["bits"][word] |= bit
     assert all(native.is_marked(marks, key) for key in keys)
-    assert native.is_marked(marks, other) == (mark_of(other) in {mark_of(key) for key in keys})
+    same = [key for key in keys if (key ^ other) >> 6 & (1 << 18) - 1 == 0]  # 18 bits from the seventh on
+    assert native.is_marked(marks, other) == bool(same)
 
 
 PACKETS = [row.packet for row in all_rows() if row.name != "seven extension headers"]  # the definition follows eight
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(data=st.data())
 def test_parsing_finds_what_its_definition_finds(native: Native, data: st.DataObject) -> None:
     packet = bytearray(data.draw(st.sampled_from(PACKETS)))
@@ -160,8 +164,23 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
     for enum, prefix in ((layout.Verdict, ""), (layout.Monitor, "MONITOR_"), (layout.Accept, "ACCEPT_")):
         for member in enum:
             assert numbers.pop(f"KLAIS_{prefix}{member.name}") == member
-    for name in ("VERSION", "SLOTS", "RULES", "MARK_WORDS", "QUEUES", "SOURCE_BYTES", "SLOT_FRAME_BYTES", "ABOUT_BYTES", "WOULD",
-                 "RINGBUF_HEADER_BYTES", "GLOBAL_COST", "DEVICE_COST", "MAX_CAP", "FOREVER", "VERDICTS"):  # fmt: skip
+    for name in (
+        "VERSION",
+        "SLOTS",
+        "RULES",
+        "MARK_WORDS",
+        "QUEUES",
+        "SOURCE_BYTES",
+        "SLOT_FRAME_BYTES",
+        "ABOUT_BYTES",
+        "WOULD",
+        "RINGBUF_HEADER_BYTES",
+        "GLOBAL_COST",
+        "DEVICE_COST",
+        "MAX_CAP",
+        "FOREVER",
+        "VERDICTS",
+    ):
         assert numbers.pop(f"KLAIS_{name}") == getattr(layout, name)
     for name in ("limit", "limits", "config", "bucket", "device", "rule", "count", "ports", "marks", "about", "slot"):
         dtype = getattr(layout, name.upper())
