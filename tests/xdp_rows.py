@@ -27,7 +27,7 @@ _PLAIN = Verdict.PASS
 
 @dataclass(frozen=True)
 class Row:
-    """``before`` are packets the filter sees first; ``prepare`` sets the maps; ``frame`` None = there is none of ours in it."""
+    """``before`` are packets the filter sees first; ``prepare`` sets the maps; ``frame`` None = none of ours in it."""
 
     name: str
     packet: bytes
