@@ -146,8 +146,8 @@ class Bench:
     same run may share.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda text: None) -> None:
-        self.say = say
+    def __init__(self, say: Callable[[str], None] = lambda text: None, broker: bool = True) -> None:
+        self.say, self._wants_broker = say, broker
         self.folder = Path(tempfile.mkdtemp(prefix="klais-bench-"))
         self.shared: dict[str, Any] = {}
         self.sender_prefix: tuple[str, ...] = ()  # before the command of a sender
@@ -158,7 +158,7 @@ class Bench:
     def __enter__(self) -> "Bench":
         # A plain `kill` of the benchmark must end its children too.
         self._on_term = signal.signal(signal.SIGTERM, _interrupt)
-        if self._outer.embedded_kafka:
+        if self._outer.embedded_kafka and self._wants_broker:
             try:
                 own = Settings(state_dir=self.folder, kafka_port=free_port(), cache_dir=self._outer.cache_dir)
                 self._broker = EmbeddedKafka(own, self.say, "python -m bench")

@@ -47,6 +47,12 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "worker": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.0),),
     "edge": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.1),),
     "sources": (Target("af_xdp_to_udp", "x", "<=", 0.7), Target("ringbuf_to_udp", "x", "<=", 0.7)),
+    "xdp": (
+        Target("drop_bad_magic_ns", "ns", "<=", 35),
+        Target("pass_ns", "ns", "<=", 120, 100),
+        Target("growth_to_a_million", "x", "<=", 2.0),
+    ),
+    "flood": (Target("lost_with_filter", "frames", "<=", 0),),
     "path": (Target("frames_per_s", "frames/s", ">=", 180_000, 300_000), Target("lost", "frames", "<=", 0)),
     "latency": (Target("p50_ms", "ms", "<=", 15, 10), Target("p99_ms", "ms", "<=", 40, 20)),
     "checkpoint": (Target("longest_block_ms", "ms", "<=", 50, 20),),

@@ -12,6 +12,12 @@
 #include "maps.h"
 #include "parse.h"
 
+#ifdef KLAIS_STIR_DEVICES
+#include "stir.h"
+#else
+#define stir(ctx)
+#endif
+
 /*
  * Lets the verifier forget what it knows of a number, but that no bit is set outside of `mask` (`any` is a number it knows nothing of). Else it would
  * walk all that follows once for each way through the headers, and give up.
@@ -229,6 +235,7 @@ int klais_xdp(struct xdp_md *ctx)
 	int action = XDP_PASS; /* in a register, as klais_view.not_ours is */
 	__u32 key;
 
+	stir(ctx);
 	KLAIS_OPAQUE(action);
 	judgement.verdict = find_frame(data, data_end, &packet);
 	if (judgement.verdict != KLAIS_PASS)

@@ -50,7 +50,6 @@ def _ends(for_s: float | None) -> str:
     return "" if for_s is None else f" for {for_s:g} s"
 
 
-
 @control.command("set")
 @click.option("--rate", type=RATE, help="Global rate, frames/s: manual from now on.")
 @click.option("--burst", type=RATE, help="Global burst, frames.")

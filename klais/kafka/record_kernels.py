@@ -8,7 +8,6 @@ The buffer must have ``SLACK`` bytes behind ``limit``: short pieces are copied a
 written over.
 """
 
-
 import numpy as np
 import numpy.typing as npt
 from numba.core import types
