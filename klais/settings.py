@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     api_token: SecretStr | None = Field(default=None, min_length=1, description="bearer token that changes by REST need")
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "a frame batch closes at this size")
-    batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; times p/4 with p > 4 partitions")
+    batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; busy workers: up to 4 times")
     batch_sources: bool = Field(default=False, description="put each frame's source address into the frame batch")
     publish_max_inflight_bytes: int = _number(
         64 * _MIB, "bytes", _MIB, 4 << 30, "handed to Kafka and not acknowledged yet; above: backpressure"

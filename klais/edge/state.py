@@ -71,6 +71,7 @@ class EdgeState:
         with spine.lock if spine else nullcontext():
             if spine:
                 counts.kernel_drops = spine.source.kernel_drops()
+                spine.pace.load(self._busiest_worker(), time.monotonic_ns())
             counters = counts.snapshot()
             gauges: dict[str, Any] = {
                 "queue_depth": counts.depth(),
@@ -91,6 +92,11 @@ class EdgeState:
             self._refused = (refused, time.monotonic())
         counters["cpu_s"] = round(time.process_time(), 3)
         return counters, gauges
+
+    def _busiest_worker(self) -> float:
+        """Share of a core that the busiest worker needs, as the workers themselves say."""
+        workers = self._system.newest("worker").values()
+        return max((float(record["gauges"].get("cpu_share", 0.0)) for record in workers), default=0.0)
 
     def health(self) -> dict[str, Any]:
         """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""

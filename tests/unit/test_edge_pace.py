@@ -2,7 +2,7 @@
 
 import pytest
 
-from klais.edge.pace import FLOOR_NS, WINDOW_NS, Pace
+from klais.edge.pace import FLOOR_NS, STRETCHED_MAX, WINDOW_NS, Pace
 
 MAX_NS = 10_000_000
 BUFFER = 128 << 20
@@ -36,6 +36,30 @@ def test_never_above_the_setting(rate: float, max_ns: int) -> None:
 def test_many_partitions_make_no_more_records(partitions: int, times: int) -> None:
     pace = Pace(MAX_NS, BUFFER, partitions)
     assert pace.linger_ns == times * FLOOR_NS and pace.max_linger_ns == times * MAX_NS
+
+
+def loaded(pace: Pace, busiest: float, seconds: int, from_s: int) -> int:
+    for second in range(from_s, from_s + seconds):
+        pace.load(busiest, second * 10**9)
+        pace.observe(100, second * 10**9)
+    return pace.linger_ns
+
+
+def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> None:
+    pace = Pace(MAX_NS, BUFFER)
+    assert loaded(pace, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
+    assert loaded(pace, 0.9, 60, 101) == STRETCHED_MAX * MAX_NS
+    held = loaded(pace, 0.45, 60, 200)
+    assert held == STRETCHED_MAX * MAX_NS, "between the two nothing moves"
+    assert loaded(pace, 0.1, 60, 300) == FLOOR_NS
+
+
+def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:
+    pace = Pace(MAX_NS, BUFFER)
+    for _ in range(50):
+        pace.load(0.9, 10**12)
+    pace.observe(1, 10**12)
+    assert pace.linger_ns == pytest.approx(1.25 * FLOOR_NS)
 
 
 def test_rest_only_after_a_call_that_ran_dry() -> None:
