@@ -85,11 +85,11 @@ def simulate(ctx: click.Context, /, **options: Any) -> None:
 def _simulate(options: dict[str, Any]) -> None:
     from klais.sim.report import reporter, summary_text
     from klais.sim.run import Plan, run
-    from klais.sim.sender import split_address
+    from klais.sim.sender import destination
     from klais.sim.stream import FrameStream
 
     try:
-        host, port = split_address(options["to"] or load().udp_bind)
+        host, port = destination(options["to"] or load().udp_bind)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--to") from None
     stream = FrameStream(_stream_options(options), _schedule(options))

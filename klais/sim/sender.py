@@ -9,6 +9,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from klais.config_checks import split_address
 from klais.errors import KlaisError
 
 SLICE_FRAMES = 1024  # the kernel's limit of one sendmmsg (UIO_MAXIOV)
@@ -30,8 +31,8 @@ _libc.sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.
 _libc.sendmmsg.restype = ctypes.c_int
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
+def destination(text: str) -> tuple[str, int]:
+    """Host and port to send to, of ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
 
     Raises
     ------
@@ -40,14 +41,16 @@ def split_address(text: str) -> tuple[str, int]:
 
     Examples
     --------
-    >>> split_address("0.0.0.0:5000"), split_address("[::]:5000")
+    >>> destination("0.0.0.0:5000"), destination("[::]:5000")
     (('127.0.0.1', 5000), ('::1', 5000))
     """
-    host, colon, port = text.rpartition(":")
-    host = host.strip("[]")
-    if not colon or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise ValueError(f"{text!r} is not host:port (as 127.0.0.1:5000 or [::1]:5000)")
-    return {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host), int(port)
+    try:
+        host, port = split_address(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not host:port: {error}") from error
+    if not port:
+        raise ValueError(f"{text!r} is not host:port: there is no port 0 to send to")
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
 
 
 class SendError(KlaisError):

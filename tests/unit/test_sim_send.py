@@ -16,7 +16,7 @@ from klais.sim.columns import columns_of_frames
 from klais.sim.manifest import read_manifest
 from klais.sim.report import reporter, summary_text
 from klais.sim.run import Plan, Progress, run
-from klais.sim.sender import split_address
+from klais.sim.sender import destination
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
 
@@ -181,7 +181,7 @@ def test_what_cannot_work_is_told_without_a_traceback(tmp_path):
 @pytest.mark.parametrize("text", ["5000", "host:", "host:0", "host:70000", "host:abc"])
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ValueError, match="host:port"):
-        split_address(text)
+        destination(text)
 
 
 def test_the_command(tmp_path):

@@ -6,6 +6,7 @@ import socket
 from dataclasses import dataclass
 from typing import Literal
 
+from klais.config_checks import split_address
 from klais.errors import ConfigError, PortInUse
 
 
@@ -25,10 +26,10 @@ class Bind:
         >>> Bind.parse("[::1]:5000")
         Bind(host='::1', port=5000)
         """
-        host, colon, port = text.rpartition(":")
-        if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
-            raise ConfigError(f"{text!r} is not host:port (an IPv6 host stands in brackets: [::1]:5000)")
-        return cls(host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))
+        try:
+            return cls(*split_address(text))
+        except ValueError as error:
+            raise ConfigError(f"{text!r} is not host:port: {error}") from error
 
 
 def open_udp_socket(bind: Bind, share_port: bool) -> socket.socket:
