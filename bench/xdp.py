@@ -1,7 +1,8 @@
 """The XDP filter alone: ns a packet by ``BPF_PROG_TEST_RUN``, by kind, by number of devices, with all CPUs at once.
 
-The kernel's test loop is part of every figure; ``empty_ns`` is what it takes with a program that only returns. The packets are the
-fixtures of the kernel tests. With many devices each packet carries one drawn at random, and what the drawing takes is taken off.
+The kernel's test loop is part of every figure; ``empty_ns`` is what it takes with a program that only returns. The
+packets are the fixtures of the kernel tests. With many devices each packet carries one drawn at random, and what the
+drawing takes is taken off.
 """
 
 import math

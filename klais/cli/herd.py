@@ -35,11 +35,11 @@ def herd(
     """
     from klais.sim.herd import Herd, verdict_lines
     from klais.sim.herd_run import run
-    from klais.sim.sender import split_address
+    from klais.sim.sender import destination
 
     settings = load()
     try:
-        host, port = split_address(to or settings.udp_bind)
+        host, port = destination(to or settings.udp_bind)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--to") from None
     stopped = False

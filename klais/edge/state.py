@@ -94,9 +94,10 @@ class EdgeState:
         return counters, gauges
 
     def _busiest_worker(self) -> float:
-        """Share of a core that the busiest worker needs, as the workers themselves say."""
-        workers = self._system.newest("worker").values()
-        return max((float(record["gauges"].get("cpu_share", 0.0)) for record in workers), default=0.0)
+        """Share of a core that the busiest worker needs, as the workers say; a host with all cores busy counts as 0.6."""
+        gauges = [record["gauges"] for record in self._system.newest("worker").values()]
+        shares = (max(float(g.get("cpu_share") or 0), 0.6 * float(g.get("host_cpu_share") or 0)) for g in gauges)
+        return max(shares, default=0.0)
 
     def health(self) -> dict[str, Any]:
         """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""
