@@ -103,7 +103,7 @@ def _growth(bench: Bench, result: Result) -> None:
         bench.say(f"xdp: {devices:,} devices")
         with trial(limits, devices=MAP_ROWS, defines=[f"-DKLAIS_STIR_DEVICES={devices}"]) as filter_:
             timed(filter_.prog_fd, packet, 8 * devices)  # nearly all of them are in the map
-            costs[devices] = _rounds(lambda: timed(filter_.prog_fd, packet))  # noqa: B023
+            costs[devices] = _rounds(lambda: timed(filter_.prog_fd, packet))
     drawing = sorted(costs[1])[ROUNDS // 2] - result.figures["pass_ns"]
     for devices in SIZES:
         result.repeat(f"pass_ns_{devices}_devices", [cost - drawing for cost in costs[devices]])
