@@ -22,6 +22,8 @@ def _text(default: str | None, description: str, pattern: str | None = None) -> 
     return Field(default=default, description=description, pattern=pattern)
 
 
+_NUMBERS = r"^\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*$"
+
 Address = Annotated[str, AfterValidator(checks.check_address)]
 Host = Annotated[str, AfterValidator(checks.check_host)]
 Servers = Annotated[str, AfterValidator(checks.check_servers)]
@@ -76,6 +78,9 @@ class Settings(BaseSettings):
         default="udp", description="what the edge receives through; auto = the fastest that works here"
     )
     iface: str | None = _text(None, "interface of the XDP filter and of the sources behind it", r"^[^\s/]{1,15}$")
+    xdp_queues: str | None = _text(
+        None, "queues that this edge takes of the interface with af_xdp, as 0-3,8; unset = all", _NUMBERS
+    )
     xdp_pin_dir: Folder = Field(default=Path("/sys/fs/bpf/klais"), description="bpffs folder of the pinned program and maps")
     xdp_heartbeat_s: float = _number(10.0, "s", 0.1, 3600, "set-points older than this give way to the limits given at load")
     xdp_devices: int = _number(1_048_576, "devices", 1024, 16_777_216, "rows of the kernel's device buckets (LRU)")

@@ -48,3 +48,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, BaseException):
         return f"{type(value).__name__}: {value}"
     return str(value)
+
+
+def numbers_of(text: str) -> list[int]:
+    """The numbers of a list as people write it, in order, each once.
+
+    Examples
+    --------
+    >>> numbers_of("0-3,8")
+    [0, 1, 2, 3, 8]
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found |= set(range(int(first), int(last or first) + 1))
+    return sorted(found)

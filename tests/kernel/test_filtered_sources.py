@@ -10,17 +10,26 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from klais.edge.batcher import Batcher
+from klais.edge.counts import Counts
+from klais.edge.dead_letters import DeadLetters
+from klais.edge.pace import Pace
 from klais.edge.sources import behind_filter, filtered
+from klais.edge.sources.address import source_text
 from klais.edge.sources.choose import open_source
 from klais.edge.sources.filter import Filter
 from klais.edge.sources.filtered import FilteredSource, Rings
+from klais.edge.spine import Spine
 from klais.errors import PortInUse, SourceUnavailable
 from klais.ports import free_port
+from klais.wire.batch import decode_batch
+from klais.wire.constants import encode_frame
 from klais.xdp import loader
 from tests import filter_tools
 from tests.filter_tools import Behind
 from tests.netns import inside
 from tests.source_tools import receive
+from tests.unit.test_edge_spine import MemorySink
 
 BOTH = pytest.mark.parametrize("behind", ["af_xdp", "ringbuf"], indirect=True)
 
@@ -185,6 +194,37 @@ def test_a_second_edge_of_the_same_port_is_told_and_harms_nothing(behind: Behind
         assert receive(source, 1)[0][0] == b"go on" * 10
 
 
+@BOTH
+def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
+    """The whole way through the spine: short frames by the rings, long ones by the socket, malformed ones sorted out."""
+    long = 5000 if behind.name == "af_xdp" else 8  # the socket's frames have no time of their own: they would blur it
+    counts = Counts()
+    sink = MemorySink(counts)
+    with behind.rig.opened() as source:
+        letters = DeadLetters(sink, counts, 1000.0, 1, 4)  # type: ignore[arg-type]
+        spine = Spine(source, Batcher(4, 131_072, 1, 1, True), sink, letters, counts, Pace(5_000_000, 1 << 24))
+        frames = [encode_frame(f"d{i % 50}", i, b"{}" * (long if i % 40 == 0 else 8)) for i in range(400)]
+        before_ns = time.time_ns()
+        sender = behind.rig.send(source, [*frames, b"no frame of ours, but long enough", b"short"])
+        sent_ns = time.time_ns()
+        time.sleep(0.05)  # they wait in the rings meanwhile
+        while counts.taken < 402:
+            spine.round(source.fill(1_000_000_000), 10**12)
+        spine.round(0, 0)
+        assert spine.drain(1.0, 1.0) == 0
+    assert counts.taken == 402 == counts.published + int(counts.by_reason.sum())
+    assert sorted(value for value, *_ in sink.letters) == [b"no frame of ours, but long enough", b"short"]
+    batches = [decode_batch(built.value) for built in sink.taken]
+    got = [(b.frame(i), b.sources[i], b.received_at + int(b.offsets[i])) for b in batches for i in range(b.count)]
+    assert sorted(frame for frame, _, _ in got) == sorted(frames)
+    assert {source_text(row.tobytes()) for _, row, _ in got} == {sender}
+    short_ns = [when for frame, _, when in got if len(frame) < 1000]
+    if behind.name == "ringbuf":
+        assert before_ns - 20_000_000 < min(short_ns) and max(short_ns) < sent_ns + 20_000_000
+    else:
+        assert min(short_ns) > sent_ns
+
+
 def test_every_queue_of_the_interface_is_read() -> None:
     with filter_tools.filtered("af_xdp", queues=4) as behind, behind.rig.opened() as source:
         for _ in range(64):  # the sender's port chooses the queue
@@ -196,6 +236,22 @@ def test_every_queue_of_the_interface_is_read() -> None:
         by_queue = source.details()["frames_by_queue"]
         assert sorted(by_queue) == ["0", "1", "2", "3"]
         assert all(frames > 0 for frames in by_queue.values()) and sum(by_queue.values()) == 320
+
+
+def test_two_edges_share_the_queues_of_an_interface() -> None:
+    with filter_tools.filtered("af_xdp", queues=4) as behind:
+        port = free_port("0.0.0.0", "udp")
+        more = {"bind": f"0.0.0.0:{port}", "udp_share_port": True}
+        both = [behind.open(xdp_queues=queues, **more) for queues in ("0,1", "2-3")]  # type: ignore[arg-type]
+        with pytest.raises(OSError, match="queue 3: another AF_XDP socket is bound to it"), inside(behind.pair.edge):
+            filter_tools.OPENERS["af_xdp"](behind.settings(xdp_queues="3", **more))  # type: ignore[arg-type]
+        for _ in range(64):
+            behind.rig.send(both[0], [b"x" * 40] * 5)
+        got = [len(numbers(source, lambda: True)) for source in both]
+        assert sum(got) == 320 and min(got) > 0
+        for source in both:
+            assert source.details()["frames_by_socket"] == 0
+            source.close()
 
 
 @pytest.mark.parametrize(("source", "name"), [("auto", "af_xdp"), ("ringbuf", "ringbuf")])

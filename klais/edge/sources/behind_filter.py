@@ -13,6 +13,7 @@ from klais.edge.sources.filtered import FilteredSource, Rings
 from klais.edge.sources.slot_ring import SlotRing
 from klais.edge.sources.udp import UdpSource
 from klais.edge.sources.xsk_rings import XskRings
+from klais.text import numbers_of
 from klais.xdp.layout import SLOT_FRAME_BYTES
 
 _SIOCGIFMTU, _SIOCETHTOOL = 0x8921, 0x8946
@@ -22,10 +23,11 @@ _RX, _COMBINED = 5, 8
 
 
 def open_af_xdp(settings: Settings) -> FilteredSource:
-    """The ``af_xdp`` source: one AF_XDP socket for each queue of the interface."""
+    """The ``af_xdp`` source: one AF_XDP socket for each queue of the interface, or for those that the settings name."""
 
     def rings(xdp: Filter) -> Rings:
-        return XskRings(xdp, list(range(queues_of(xdp.iface))), mtu_of(xdp.iface), settings.udp_rcvbuf_bytes)
+        queues = numbers_of(settings.xdp_queues) if settings.xdp_queues else list(range(queues_of(xdp.iface)))
+        return XskRings(xdp, queues, mtu_of(xdp.iface), settings.udp_rcvbuf_bytes)
 
     return _open(settings, rings)
 

@@ -43,6 +43,8 @@ class XskRings:
 
     def __init__(self, xdp: Filter, queues: list[int], mtu: int, memory_bytes: int) -> None:
         self._filter = xdp
+        if not queues:
+            raise OSError(errno.EINVAL, "no queue is named (KLAIS_XDP_QUEUES)")
         chunk_bytes = 2048 if mtu + _AROUND_BYTES <= 2048 else 4096
         if mtu + _AROUND_BYTES > chunk_bytes:
             raise OSError(errno.EMSGSIZE, f"packets of the MTU of {mtu} do not fit into AF_XDP's chunks of 4096 bytes")
