@@ -152,6 +152,7 @@ def test_columns_stay_readable_and_nothing_comes_after_the_end(rig: Rig) -> None
     assert source.fill(2 * SECOND_NS) == 1
     source.close()
     source.close()
+    assert isinstance(source.details(), dict)  # /stats may still ask
     start, length = int(source.starts[0]), int(source.lengths[0])
     assert source.head[start : start + length].tobytes() == b"last" * 10
 

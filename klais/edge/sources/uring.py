@@ -29,7 +29,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(number: int, *arguments: object) -> int:
-    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    """A system call; its result, or -errno. Numbers go as long: the upper half of an int on the stack would be anything."""
+    words = (ctypes.c_long(word) if isinstance(word, int) else word for word in arguments)
+    result: int = _libc.syscall(ctypes.c_long(number), *words)
     return result if result >= 0 else -ctypes.get_errno()
 
 
@@ -58,7 +60,7 @@ class Uring:
         flags = _SETUP_CQSIZE | _SETUP_SINGLE_ISSUER | _SETUP_DEFER_TASKRUN
         params = (ctypes.c_uint32 * 30)()  # struct io_uring_params: ten words, then the offsets of both rings
         params[1], params[2] = completions, flags
-        self.fd = _call(_SYS_SETUP, ctypes.c_uint(1), ctypes.byref(params))
+        self.fd = _call(_SYS_SETUP, 1, ctypes.byref(params))
         if self.fd < 0:
             raise OSError(-self.fd, _why_not(-self.fd))
         features = params[5]

@@ -24,10 +24,11 @@ class Waiting:
         self._fds = np.zeros(len(fds), _POLLFD)
         self._fds["fd"], self._fds["events"] = fds, _POLLIN
         self._at = ctypes.c_void_p(self._fds.ctypes.data)
+        self._count = ctypes.c_ulong(len(fds))
         self._timeout = (ctypes.c_long * 2)()
 
     def until_readable(self, wait_ns: int) -> bool:
         """Whether one became readable within ``wait_ns``; False, too, when a signal came."""
         self._timeout[0], self._timeout[1] = divmod(wait_ns, 1_000_000_000)
-        found: int = _libc.ppoll(self._at, len(self._fds), self._timeout, None)
+        found: int = _libc.ppoll(self._at, self._count, self._timeout, None)
         return found > 0

@@ -60,6 +60,8 @@ class Xsk:
     ----------
     frames : int
         For the owner to count in.
+    zero_copy : bool
+        Whether the card writes into the UMEM itself.
 
     Raises
     ------
@@ -112,11 +114,8 @@ class Xsk:
             if code != errno.EBUSY or time.monotonic() > until_s:
                 raise OSError(code, f"queue {self.queue}: {_why_not(code)}")
             time.sleep(0.005)
-
-    @property
-    def zero_copy(self) -> bool:
-        """Whether the card writes into the UMEM itself."""
-        return bool(struct.unpack("=I", self.socket.getsockopt(SOL_XDP, _OPTIONS, 4))[0] & _OPTIONS_ZEROCOPY)
+        options: int = struct.unpack("=I", self.socket.getsockopt(SOL_XDP, _OPTIONS, 4))[0]
+        self.zero_copy = bool(options & _OPTIONS_ZEROCOPY)
 
     def take(self, packet_at: npt.NDArray[np.int64], packet_size: npt.NDArray[np.int64]) -> int:
         """Put place and length of the next packets into the columns (as offsets into ``memory``); returns how many."""
@@ -127,7 +126,7 @@ class Xsk:
         """The chunks of these packets are not needed any longer."""
         give_back(self._fill.producer, self._fill.entries, self._base, self._chunk_bytes, packet_at)
         if self._fill.flags[0] & _RING_NEED_WAKEUP:  # a driver that waits for chunks; copy mode never does
-            _libc.recvfrom(self.socket.fileno(), None, 0, socket.MSG_DONTWAIT, None, None)
+            _libc.recvfrom(self.socket.fileno(), None, ctypes.c_size_t(0), socket.MSG_DONTWAIT, None, None)
 
     def drops(self) -> int:
         """Packets the kernel could not deliver to this socket, for any reason.
