@@ -46,6 +46,8 @@ def producer_config(settings: Settings) -> dict[str, Any]:
     return confluent_config(settings) | {
         "client.id": f"klais-edge-{settings.edge_id}",
         "enable.idempotence": True,
+        # A batch that failed for good must not be overtaken by the next: lanes would take its second try for a repeat.
+        "enable.gapless.guarantee": True,
         "acks": "all",
         "compression.type": "lz4",
         "linger.ms": 0,  # batches lingered already
