@@ -142,6 +142,12 @@ async def report() -> None:
     await service.run()
 
 
+@app.task
+async def systemd() -> None:
+    """Readiness and watchdog, where a service manager asks for them."""
+    await service.tell_systemd()
+
+
 @app.on_before_shutdown.connect
 async def stop_cleanly(_app: Any, **_kwargs: Any) -> None:
     """A last checkpoint, then nothing is left open; intake has stopped already."""

@@ -22,6 +22,7 @@ from klais.control.follower import ControlFollower
 from klais.control.stats import ControlProducer
 from klais.kafka.topics import Topics
 from klais.log import get
+from klais.notify import Notifier
 
 log = get("agents.service")
 
@@ -64,6 +65,7 @@ class Service:
         self._topics = topics = Topics.of(settings)
         self._offsets = EndOffsets(settings)
         self._producer: ControlProducer | None = None
+        self._notifier = Notifier()
         self._controlling: asyncio.Task[None] | None = None
         self.report = Report(settings, worker_id, lanes, limits, self._offsets)
         self.report.highwater = self._highwater
@@ -109,6 +111,18 @@ class Service:
             return 0
         return consumer.highwater(TP(self._topics.raw, partition)) or 0
 
+    async def tell_systemd(self) -> None:
+        """Ready once the lanes are live, then the watchdog, from the loop that the lanes need; nothing without systemd."""
+        told = False
+        while not self._app.should_stop:
+            if not told and not self.awaited() and self._lanes.live:
+                told = True
+                self._notifier.ready("lanes are live")
+            elif not told:
+                self._notifier.status("waits for " + ", ".join(self.awaited() or ["its lanes"]), still_starting_s=30)
+            self._notifier.beat(time.monotonic())
+            await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 4 or 1.0))
+
     async def run(self) -> None:
         """Report once a second and control where this worker is elected, for ever."""
         self._offsets.start()
@@ -119,6 +133,7 @@ class Service:
     async def stop(self) -> None:
         """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then everything is closed."""
         began_s = time.monotonic()
+        self._notifier.stopping("writes a last checkpoint")
         answers = not self._offsets.failing_s()
         drain_s = DRAIN_S if answers else NO_BROKER_DRAIN_S
         if self._app.in_worker:

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
+from klais.env_file import read_env_file
 from klais.errors import ConfigError
 from klais.settings import Settings as Settings
 from klais.text import escape
@@ -75,7 +76,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     >>> load({"KLAIS_PARTITIONS": "8"}, kafka_port=9999).partitions
     8
     """
-    env = os.environ if environ is None else environ
+    env = with_file(os.environ if environ is None else environ)
     given: dict[str, Any] = _given(env) | {name: value for name, value in overrides.items() if value is not None}
     lines = [_unknown(name) for name in sorted(env) if name.startswith(PREFIX) and not _known(name)]
     lines += _unreadable(given)
@@ -98,6 +99,18 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     return settings
 
 
+def with_file(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables, with those of the file that ``KLAIS_ENV_FILE`` names, if any, in their place.
+
+    Raises
+    ------
+    klais.errors.ConfigError
+        The file cannot be used.
+    """
+    name = environ.get(f"{PREFIX}ENV_FILE")
+    return {**environ, **read_env_file(Path(name).expanduser())} if name else environ
+
+
 def environ_of(settings: Settings) -> dict[str, str]:
     """The variables that make :func:`load` give ``settings`` again, secrets included: for the environment of a child.
 
@@ -109,6 +122,8 @@ def environ_of(settings: Settings) -> dict[str, str]:
     out = {}
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
+        if name == "env_file":  # the child is given the values themselves; a file would win over them
+            continue
         # A rate that was set and happens to be the default is not the same as none: it switches the controller off.
         if value is not None and (value != field.default or name in settings.model_fields_set):
             out[PREFIX + name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
@@ -117,7 +132,7 @@ def environ_of(settings: Settings) -> dict[str, str]:
 
 def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> list[Row]:
     """All settings in the order of their declaration; ``source`` says whether the environment names them."""
-    given = _given(os.environ if environ is None else environ)
+    given = _given(with_file(os.environ if environ is None else environ))
     rows = []
     for name, field in Settings.model_fields.items():
         row = Row(

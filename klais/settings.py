@@ -135,6 +135,7 @@ class Settings(BaseSettings):
     # all
     state_dir: Folder = Field(default=Path(".klais"), description="folder of the embedded broker's data, sockets and logs")
     cache_dir: Folder | None = _text(None, "folder for what can be made again: jars, kernels; unset = ~/.cache/klais")
+    env_file: Folder | None = _text(None, "file of KLAIS_NAME=value lines, read at the start and at SIGHUP; it wins")
     log_level: Level = Field(default="info", description="least severity that is written")
     log_format: Literal["text", "json"] = Field(default="text", description="form of a log line")
     fault_point: str | None = _text(

@@ -32,16 +32,19 @@ def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
 class EdgeProcess:
     """One ``klais edge`` with ports of its own; its log goes to ``log``."""
 
-    def __init__(self, settings: Settings, log: Path, host: str = "127.0.0.1", port: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, log: Path, host: str = "127.0.0.1", port: int | None = None, *options: str, **env_more: str
+    ) -> None:
         self.host = host
         self.udp_port, self.api_port = port or free_port(host, "udp"), free_port()
         where = f"[{host}]" if ":" in host else host
         own = {"KLAIS_UDP_BIND": f"{where}:{self.udp_port}", "KLAIS_API_BIND": f"127.0.0.1:{self.api_port}"}
         env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_") or k == "KLAIS_CACHE_DIR"}
-        env |= environ_of(settings) | own | {"KLAIS_LOG_FORMAT": "json"}
+        env |= environ_of(settings) | own | {"KLAIS_LOG_FORMAT": "json"} | env_more
         self.log = log
         with open(log, "ab") as out:
-            self.process = subprocess.Popen([sys.executable, "-m", "klais", "edge"], env=env, stdout=out, stderr=out)
+            command = [sys.executable, "-m", "klais", "edge", *options]
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and body of a GET; (0, None) while nothing answers."""

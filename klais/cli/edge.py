@@ -15,6 +15,7 @@ from klais.config import load
 @click.option("--source", help="udp, io_uring, af_xdp, ringbuf, or auto: the fastest that works here (KLAIS_SOURCE, udp).")
 @click.option("--iface", help="Interface of the XDP filter, for af_xdp and ringbuf (KLAIS_IFACE).")
 @click.option("--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT).")
+@click.option("--now", is_flag=True, help="On SIGTERM do not wait for Kafka: what it has not acknowledged goes to the spool.")
 def edge(
     udp_bind: str | None,
     api_bind: str | None,
@@ -22,12 +23,14 @@ def edge(
     source: str | None,
     iface: str | None,
     share_port: bool | None,
+    now: bool,
 ) -> None:
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
 
     The edge checks magic and device id of each frame, finds its partition, and hands batches to Kafka. Malformed frames
     go to klais_dead_letter. It waits for Kafka and for the topics (`klais topics create`) before it receives. SIGTERM or
-    Ctrl-C stop it: it takes what the kernel holds, delivers, says what it could not deliver, and exits with 0.
+    Ctrl-C stop it: it takes what the kernel holds, waits up to 4 s for Kafka, spools the rest, and exits with 0; a second one
+    spools at once. While Kafka is away, frames go to a disk spool. SIGHUP reads KLAIS_ENV_FILE again.
 
     While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
 
@@ -45,4 +48,4 @@ def edge(
     log.setup(settings, "edge")
     from klais.edge.process import main  # loads the kernels: only once the settings are right
 
-    raise SystemExit(main(settings))
+    raise SystemExit(main(settings, now))

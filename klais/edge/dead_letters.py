@@ -28,13 +28,17 @@ class DeadLetters:
 
     def __init__(self, publisher: Letterbox, counts: Counts, rate_per_s: float, edge_id: int, partitions: int) -> None:
         self._publisher, self._counts = publisher, counts
-        self._rate_per_s = rate_per_s
-        self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
+        self.set_rate(rate_per_s)
         self._tokens = self._burst
         self._at_ns = 0
         self._edge = str(edge_id).encode()
         self._partitions = partitions
         self._next = 0
+
+    def set_rate(self, rate_per_s: float) -> None:
+        """Change the rate while it runs."""
+        self._rate_per_s = rate_per_s
+        self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
 
     def take(self, wanted: int, now_ns: int) -> int:
         """How many of ``wanted`` letters may be sent at ``now_ns``; uses up their tokens."""

@@ -165,6 +165,13 @@ class Forwarder:
         if entry is not None:
             self.backlog.done(entry)
 
+    def configure(self, settings: Settings) -> None:
+        """Take over ``breaker_*`` and ``spool_*`` while it runs."""
+        breaker, s = self.breaker, settings
+        breaker.timeout_s = s.breaker_timeout_s
+        breaker.wait_min_s, breaker.wait_max_s = s.breaker_wait_min_s, s.breaker_wait_max_s
+        self.backlog.configure(s)
+
     def problems(self) -> list[str]:
         """Why frames do not get through, in words; may be called from any thread."""
         breaker, counts, out = self.breaker, self._counts, []
@@ -172,7 +179,7 @@ class Forwarder:
             where = f"{counts.spooled:,} frames wait on disk ({self.backlog.bytes:,} bytes)"
             where += f", {counts.held:,} in memory" if counts.held else ""
             out.append(f"the breaker is {breaker.state.value.replace('_', '-')}: {breaker.why}; {where}")
-        if self.backlog.trouble:
+        if self.backlog.trouble and (counts.held or not breaker.closed):
             out.append(self.backlog.trouble)
         return out
 
@@ -182,6 +189,7 @@ class Forwarder:
             "spooled": self._counts.spooled,
             "held": self._counts.held,
             "spool_bytes": self.backlog.bytes,
+            "spool_trouble": self.backlog.trouble,
             "breaker": self.breaker.state.value,
         }
 

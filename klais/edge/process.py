@@ -5,18 +5,16 @@ once Kafka was reached and its topics are right: until then senders get "port un
 """
 
 import secrets
-import signal
 import sys
 import threading
 import time
-from types import FrameType
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from klais import fault
 from klais import log as logs
-from klais.config import Settings
+from klais.config import Settings, load
 from klais.control.apply import Applier
 from klais.control.cpu import host_of
 from klais.control.follower import ControlFollower
@@ -26,6 +24,7 @@ from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.dead_letters import DeadLetters
 from klais.edge.forwarder import Forwarder
+from klais.edge.life import Signals, changed
 from klais.edge.memory import settle
 from klais.edge.pace import Pace
 from klais.edge.publisher import KafkaPublisher
@@ -34,8 +33,9 @@ from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.spine import Spine
 from klais.edge.spool.backlog import Backlog
 from klais.edge.state import EdgeState
-from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.errors import ConfigError, KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics
+from klais.notify import Notifier
 
 log = logs.get("klais.edge")
 
@@ -53,12 +53,18 @@ class Edge:
     ----------
     settings : Settings
         All of it; nothing else is read.
+    now : bool
+        Do not wait for Kafka at the end.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, now: bool = False) -> None:
         self.settings = settings
         self.counts = Counts()
+        self.notifier = Notifier()
+        self.signals = Signals(self.stop, self.hurry, now)
+        self._read = settings  # as the environment and its file say; options of the command line are in ``settings`` only
         self._stop = threading.Event()
+        self.letters: DeadLetters | None = None
         self.control = ControlFollower(settings)
         self.system = StatsFollower(settings)
         self.producer = ControlProducer(settings, f"klais-edge-{settings.edge_id}-control")
@@ -80,6 +86,38 @@ class Edge:
         self._stop.set()
         if self.state.spine:
             self.state.spine.stop()
+
+    def hurry(self) -> None:
+        """Do not wait for Kafka any more: what is in hand goes to the spool. May be called from a signal handler."""
+        if self.state.spine:
+            self.state.spine.hurry()
+        if self.state.forwarder:
+            self.state.forwarder.hurry = True
+
+    def beat(self) -> None:
+        """In each round of whatever runs: the watchdog, and a reload that was asked for."""
+        self.notifier.beat(time.monotonic())
+        if self.signals.reload:
+            self.signals.reload = False
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the settings again; take over what can change while it runs, name what needs a restart."""
+        self.notifier.reloading()
+        try:
+            read = load()
+        except ConfigError as error:
+            log.error("reload_refused", why=str(error))
+        else:
+            now, later = changed(self._read, read)
+            self._read, self.settings = read, self.settings.model_copy(update=now)
+            logs.setup(self.settings, "edge")
+            if self.state.forwarder:
+                self.state.forwarder.configure(self.settings)
+            if self.letters:
+                self.letters.set_rate(self.settings.dead_letter_rate)
+            log.info("reloaded", changed=now, needs_restart=later)
+        self.notifier.ready("receives" if self.state.spine else self.state.waiting_for)
 
     def run(self) -> int:
         """Serve until :meth:`stop`, then drain.
@@ -121,6 +159,8 @@ class Edge:
             if not missing:
                 return True
             self.state.waiting_for = missing
+            self.notifier.status(missing, still_starting_s=30)
+            self.beat()
             if logs.every(5, "edge.waiting"):
                 log.warning("edge_waits", why=missing, waited_s=round(time.monotonic() - since_s, 1))
             self._stop.wait(0.3)
@@ -141,7 +181,7 @@ class Edge:
         s = self.settings
         boot = secrets.randbits(32)
         sink = self._forwarder()
-        letters = DeadLetters(sink, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
+        self.letters = letters = DeadLetters(sink, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         chosen = open_source(s)
         source = chosen.source
@@ -150,14 +190,17 @@ class Edge:
         self.state.forwarder, self.state.spine, self.state.waiting_for = sink, spine, ""
         self.state.passed_over = chosen.passed_over
         sink.replay_per_s = lambda: self._replay_per_s(pace)
+        spine.beat = self.beat
         if self._stop.is_set():
             spine.stop()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settle()
         self._report_source(chosen)
         self.stats.start()
+        self.notifier.ready("receives")
         spine.run()
         self.state.waiting_for = "stopping"
+        self.notifier.stopping("drains")
         left = spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
         self.stats.stop()
         counters, _ = self.state.own()
@@ -190,20 +233,9 @@ class Edge:
             )
 
 
-def main(settings: Settings) -> int:
-    """Run one edge in this process until SIGTERM or SIGINT; returns the exit code."""
+def main(settings: Settings, now: bool = False) -> int:
+    """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. ``now``: end without waiting for Kafka."""
     fault.arm(settings.fault_point)
-    edge = Edge(settings)
-    asked = False
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        # An owner's death sends one signal for each of its threads, so this may interrupt itself; Event.set takes a lock,
-        # and would wait for itself for ever.
-        nonlocal asked
-        if not asked:
-            asked = True
-            edge.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    edge = Edge(settings, now)
+    edge.signals.install()
     return edge.run()

@@ -1,5 +1,7 @@
 """Batches to Kafka: idempotent, acks=all, lz4, with a bound on the bytes that wait for their acknowledgement."""
 
+import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -16,6 +18,10 @@ from klais.kafka.topics import Topics
 from klais.wire.constants import Reason
 
 log = logs.get("klais.edge.publisher")
+
+_SILENT = logging.getLogger("klais.librdkafka")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 PURGE_S = 5.0  # a purge takes some milliseconds
 Headers = list[tuple[str, bytes]]
@@ -57,7 +63,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "queue.buffering.max.messages": 0,
         "reconnect.backoff.max.ms": 1000,
         "socket.nagle.disable": True,
-        "log_level": 2,  # what matters arrives through error_cb
+        "logger": _SILENT,  # what matters arrives as an error; a purge alone makes a line of FATAL
     }
 
 
@@ -143,7 +149,7 @@ class KafkaPublisher:
                 self._producer.produce(topic, value, key, partition, on_delivery=report, headers=headers or [])
                 return True
             except BufferError:
-                self._producer.poll(0)
+                self.poll()
             except KafkaException as error:
                 self._failed(error.args[0], 0)
                 self.troubled = True
@@ -204,14 +210,23 @@ class KafkaPublisher:
         if calls := logs.every(5, "edge.kafka_error"):
             log.warning("kafka_error", error=error.str(), fatal=error.fatal(), calls=calls)
 
-    def poll(self) -> None:
-        """Serve delivery reports."""
-        self._producer.poll(0)
+    def poll(self, wait_s: float = 0.0) -> None:
+        """Serve delivery reports, waiting at most so long for the first."""
+        try:
+            self._producer.poll(wait_s)
+        except KafkaException as error:  # fatal errors come this way; reports behind them come with the next call
+            self._on_error(error.args[0])
+            self.troubled = True
 
     def flush(self, budget_s: float) -> bool:
-        """Wait for acknowledgements within the budget; whether all came."""
-        left: int = self._producer.flush(budget_s)
-        return left == 0
+        """Wait for acknowledgements within the budget; whether all came.
+
+        The client's own ``flush`` would go on calling back after a fatal error, with that exception set: reports get lost.
+        """
+        until_s = time.monotonic() + budget_s
+        while len(self._producer) and (left_s := until_s - time.monotonic()) > 0:
+            self.poll(min(0.05, left_s))
+        return len(self._producer) == 0
 
     def take_back(self) -> list[Built]:
         """Take back all that was not acknowledged, and go on with a new producer.

@@ -8,6 +8,7 @@ One thread runs it, without a Python statement for each frame: a round costs the
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,9 +26,14 @@ IDLE_NS = 100_000_000  # how soon a stop is noticed when nothing comes
 ACK_NS = 2_000_000  # how soon acknowledgements are looked at when nothing else happens
 
 
+def _nothing() -> None:
+    """Does nothing."""
+
+
 class Spine:
     """The loop; ``stop()`` may be called from a signal handler or another thread.
 
+    ``beat`` is called in each round, at least ten times a second: for a watchdog, and for what another thread wants done here.
     ``lock`` is held while a round changes the counters: whoever reads them holds it too, and sees every frame once.
     """
 
@@ -35,7 +41,8 @@ class Spine:
         self.source, self.batcher, self.sink, self.letters = source, batcher, sink, letters
         self.counts, self.pace = counts, pace
         self.lock = threading.Lock()
-        self._stopping = False
+        self._stopping = self._hurried = False
+        self.beat: Callable[[], None] = _nothing
         n = source.capacity
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._ids, self._sequence = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32)
@@ -45,9 +52,14 @@ class Spine:
         """End :meth:`run` after the round under way."""
         self._stopping = True
 
+    def hurry(self) -> None:
+        """Let :meth:`drain` wait for nothing."""
+        self._hurried = True
+
     def run(self) -> None:
         """Receive and publish until :meth:`stop`."""
         while not self._stopping:
+            self.beat()
             received = self.source.fill(self._wait_ns())
             self.round(received, self.pace.linger_ns)
             if rest_s := self.pace.rest_s(received, self.source.capacity):
@@ -100,8 +112,10 @@ class Spine:
         """Take what the kernel holds already, stop receiving, deliver or store; returns the frames that found no place."""
         until_s = time.monotonic() + receive_s
         self.source.wind_down()
-        while (received := self.source.fill(0)) and time.monotonic() < until_s:
+        received = self.source.fill(0)
+        while received and not self._hurried and time.monotonic() < until_s:
             self.round(received, self.pace.linger_ns)
+            received = self.source.fill(0)
         self.round(received, 0)
         with self.lock:
             self.source.close()

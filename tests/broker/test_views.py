@@ -154,7 +154,7 @@ def test_health_and_signals_that_must_not_harm(pair):
     worker = pair[2][0]
     for number in (signal.SIGHUP, signal.SIGUSR2):
         worker.process.send_signal(number)
-    wait_for(lambda: worker.tail().count("signal_ignored") == 2, 10, "both signals told")
+    wait_for(lambda: "signal_ignored" in worker.tail() and "reloaded" in worker.tail(), 10, "both signals told")
     assert ask(worker, "/health/")[0] == 200
 
 

@@ -254,5 +254,13 @@ def test_sigterm_with_the_broker_gone_spools_the_rest_and_the_next_start_deliver
         edge.wait_status(200)
         counters = edge.wait_settled(0)
         assert (counters["spool_recovered"], counters["passed"], counters["received"]) == (800, 800, 0)
-        assert edge.stop()[0] == 0
         assert sorted(taken(on.settings)) == sorted(some(0, 1000)) and in_order(taken(on.settings))
+        on.freeze()
+        edge.send(some(1000, 100))
+        wait_for(lambda: edge.counters()["received"] == 100, 10, "100 frames received")
+        edge.process.send_signal(signal.SIGTERM)
+        time.sleep(0.7)
+        begin_s = time.monotonic()
+        code, last = edge.stop()
+        assert code == 0 and time.monotonic() - begin_s < 3, edge.tail()  # the second does not wait for Kafka
+        assert last["spooled"] == 100 and sorted(on_disk(on.settings)) == sorted(some(1000, 100))

@@ -38,8 +38,8 @@ class FakeProducer:
         self.held: list[tuple[str, int, bytes, Any]] = []
         self.full = 0
         self.raises: Exception | None = None
+        self.raises_in_poll: Exception | None = None
         self.polls = 0
-        self.flushes_all = True
         FakeProducer.made.append(self)
 
     def produce(self, topic, value, key, partition, on_delivery, headers):  # as confluent-kafka's, by position
@@ -61,16 +61,16 @@ class FakeProducer:
 
     def poll(self, _timeout: float) -> int:
         self.polls += 1
+        if self.raises_in_poll:
+            error, self.raises_in_poll = self.raises_in_poll, None
+            raise error
         return 0
 
-    def flush(self, _timeout: float) -> int:
-        if self.flushes_all:
-            self.report()
+    def __len__(self) -> int:
         return len(self.held)
 
     def purge(self) -> None:
         self.report(KafkaError(KafkaError._PURGE_QUEUE))
-        self.flushes_all = True
 
 
 def make(**settings: Any) -> tuple[KafkaPublisher, Counts, FakeProducer]:
@@ -120,7 +120,7 @@ def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_distu
     assert not publisher.troubled and publisher.offer(Built(b"x", 0, 1))
 
 
-@pytest.mark.parametrize("where", ["delivery", "error_cb", "produce"])
+@pytest.mark.parametrize("where", ["delivery", "error_cb", "produce", "poll"])
 def test_a_fatal_error_stops_the_offers_until_all_is_taken_back_in_order(where: str) -> None:
     publisher, counts, first = make()
     fatal = KafkaError(KafkaError._FATAL, "fenced", fatal=True)
@@ -131,6 +131,9 @@ def test_a_fatal_error_stops_the_offers_until_all_is_taken_back_in_order(where: 
         first.report_first(fatal)
     elif where == "error_cb":
         first.config["error_cb"](fatal)
+    elif where == "poll":
+        first.raises_in_poll = KafkaException(fatal)
+        publisher.poll()
     else:
         first.raises = KafkaException(fatal)
         assert not publisher.offer(Built(b"x", 0, 9))
@@ -170,7 +173,7 @@ def test_batches_from_the_spool_count_as_spooled_until_acknowledged() -> None:
 def test_what_the_client_never_gives_back_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     publisher, counts, producer = make()
     monkeypatch.setattr(producer, "purge", lambda: None)
-    producer.flushes_all = False
+    monkeypatch.setattr("klais.edge.publisher.PURGE_S", 0.01)
     publisher.offer(Built(b"x", 0, 3))
     assert publisher.take_back() == []
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 3
@@ -181,5 +184,5 @@ def test_the_producer_is_idempotent_and_never_times_a_batch_out() -> None:
     _, _, producer = make(edge_id=7)
     config = producer.config
     assert (config["enable.idempotence"], config["acks"], config["compression.type"]) == (True, "all", "lz4")
-    assert config["message.timeout.ms"] == 0
+    assert config["message.timeout.ms"] == 0 and config["enable.gapless.guarantee"]
     assert config["queue.buffering.max.kbytes"] * 1024 > Settings().publish_max_inflight_bytes

@@ -19,13 +19,14 @@ from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.spool.disk import Entry, Spool
 from klais.edge.spool.segment import identity_of
-from klais.errors import SpoolFull
+from klais.errors import SpoolFull, SpoolInUse
 from klais.kafka.topics import Topics
 from klais.wire.constants import Reason
 
 log = logs.get("klais.edge.spool")
 
 AGAIN_S = 1.0  # after the disk refused, until it is asked again
+LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need so long to drain
 
 
 def spool_folder(settings: Settings) -> Path:
@@ -84,6 +85,11 @@ class Backlog:
     ----------
     trouble : str
         Why the disk does not take batches; empty while it does, or there is no spool.
+
+    Raises
+    ------
+    klais.errors.SpoolInUse
+        Another process has the spool.
     """
 
     def __init__(self, settings: Settings, counts: Counts) -> None:
@@ -96,8 +102,8 @@ class Backlog:
         self._lost = 0
         self.trouble = ""
         self.wanted = settings.spool_max_bytes > 0
-        if self.wanted and spool_folder(settings).exists():  # else it is made when it is needed
-            self._open(time.monotonic())
+        if self.wanted or spool_folder(settings).exists():  # what lies there goes to Kafka even if nothing more is stored
+            self._open(time.monotonic(), LOCK_WAIT_S)
 
     @property
     def durable(self) -> bool:
@@ -114,20 +120,26 @@ class Backlog:
         """Whether all was handed out."""
         return not self._memory and (self._spool is None or self._spool.cursor == self._spool.end)
 
-    def configure(self, max_bytes: int, sync: str, interval_s: float) -> None:
-        """Change what may change while it runs; a spool that was off at the start stays off."""
+    def configure(self, settings: Settings) -> None:
+        """Take over ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what is on disk stays."""
+        self._settings, self.wanted = settings, settings.spool_max_bytes > 0
         if self._spool:
-            self._spool.max_bytes, self._spool.interval_s = max_bytes, interval_s
-            self._spool.sync_policy = sync  # type: ignore[assignment]
+            self._spool.max_bytes, self._spool.interval_s = settings.spool_max_bytes, settings.spool_sync_interval_ms / 1e3
+            self._spool.sync_policy = settings.spool_sync
 
-    def _open(self, now_s: float) -> None:
+    def _open(self, now_s: float, wait_s: float = 0.0) -> None:
         s, topics = self._settings, Topics.of(self._settings)
         identity = identity_of(topics.raw, s.partitions)
         interval_s = s.spool_sync_interval_ms / 1e3
         try:
-            self._spool = Spool(spool_folder(s), identity, s.spool_max_bytes, s.spool_sync, interval_s)
+            self._spool = Spool(spool_folder(s), identity, s.spool_max_bytes, s.spool_sync, interval_s, lock_wait_s=wait_s)
         except OSError as error:
             self._failed(error, now_s)
+            return
+        except SpoolInUse as error:
+            if wait_s:
+                raise
+            self._failed(OSError(str(error)), now_s)
             return
         spool = self._spool
         self._counts.recovered += spool.recovered

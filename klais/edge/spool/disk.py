@@ -37,7 +37,6 @@ from klais.errors import SpoolFull, SpoolInUse
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
-LOCK_WAIT_S = 10.0  # an edge that is being replaced may need so long to drain
 _POSITION = Struct("<QI")
 
 
@@ -91,6 +90,8 @@ class Spool:
         See :func:`klais.edge.spool.segment.identity_of`.
     max_bytes : int
         All files together.
+    lock_wait_s : float
+        How long to wait for the owner of the folder to go.
     sync : {"batch", "interval", "none"}
         When written data is forced to the disk: at each :meth:`sync`, at most every ``interval_s``, or never.
 
@@ -121,6 +122,7 @@ class Spool:
         sync: Sync = "interval",
         interval_s: float = 0.1,
         segment_bytes: int = SEGMENT_BYTES,
+        lock_wait_s: float = 0.0,
     ) -> None:
         self.folder, self.max_bytes, self.sync_policy, self.interval_s = folder, max_bytes, sync, interval_s
         self._identity = identity
@@ -135,7 +137,7 @@ class Spool:
         self._dirty = False
         self._synced_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _lock(folder)
+        self._lock_fd = _lock(folder, lock_wait_s)
         try:
             self._position_fd = os.open(folder / f"position-{identity:08x}", os.O_RDWR | os.O_CREAT, 0o644)
             self.position = self._read_position()
@@ -383,9 +385,9 @@ class Spool:
             self._segments.clear()
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, wait_s: float) -> int:
     fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    until_s = time.monotonic() + LOCK_WAIT_S
+    until_s = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

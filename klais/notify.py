@@ -1,0 +1,67 @@
+"""systemd's notification protocol, sd_notify(3): ready, reloading, stopping, watchdog; silent without ``NOTIFY_SOCKET``."""
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+
+class Notifier:
+    """Sends datagrams to the service manager; one that is gone is no matter.
+
+    Parameters
+    ----------
+    environ : mapping of str to str, optional
+        ``NOTIFY_SOCKET`` (a path, or ``@name`` for the abstract namespace), ``WATCHDOG_USEC``, ``WATCHDOG_PID``.
+
+    Attributes
+    ----------
+    watchdog_s : float
+        The manager ends us when it hears nothing for so long; 0 = it does not watch.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        env = os.environ if environ is None else environ
+        name = env.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + name[1:] if name.startswith("@") else name
+        mine = env.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec = env.get("WATCHDOG_USEC", "")
+        self.watchdog_s = int(usec) / 1e6 if usec.isdigit() and mine and name else 0.0
+        self._beat_s = float("-inf")
+        self._status = ""
+
+    def send(self, **fields: str | int) -> None:
+        """Send ``NAME=value`` lines; names are given in lower case."""
+        if not self._address:
+            return
+        text = "\n".join(f"{name.upper()}={value}" for name, value in fields.items())
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.setblocking(False)
+            sock.sendto(text.encode(), self._address)
+
+    def ready(self, status: str) -> None:
+        """The start, or a reload, is complete."""
+        self._status = status
+        self.send(ready=1, status=status)
+
+    def status(self, text: str, still_starting_s: float = 0.0) -> None:
+        """What ``systemctl status`` shows; ``still_starting_s`` asks for more time before the start counts as failed."""
+        if text != self._status or still_starting_s:
+            self._status = text
+            more = {"extend_timeout_usec": int(still_starting_s * 1e6)} if still_starting_s else {}
+            self.send(status=text, **more)
+
+    def reloading(self) -> None:
+        """A reload begins (``Type=notify-reload`` wants the time of it); :meth:`ready` ends it."""
+        self.send(reloading=1, monotonic_usec=time.monotonic_ns() // 1000)
+
+    def stopping(self, status: str) -> None:
+        """The end begins."""
+        self.send(stopping=1, status=status)
+
+    def beat(self, now_s: float) -> None:
+        """We live; called often, sent at a third of the watchdog's time (``now_s`` monotonic)."""
+        if self.watchdog_s and now_s - self._beat_s >= self.watchdog_s / 3:
+            self._beat_s = now_s
+            self.send(watchdog=1)
