@@ -93,7 +93,8 @@ def _is_ip(text: str, version: int) -> bool:
 
 def cross_problems(s: "Settings") -> list[Problem]:
     """What is wrong with the fields of ``s`` taken together."""
-    return [*_sasl_problems(s), *_ssl_problems(s), *_broker_problems(s), *_topic_problems(s), *_source_problems(s)]
+    checks = (_sasl_problems, _ssl_problems, _broker_problems, _topic_problems, _source_problems, _worker_problems)
+    return [problem for check in checks for problem in check(s)]
 
 
 def _sasl_problems(s: "Settings") -> list[Problem]:
@@ -177,6 +178,23 @@ def _topic_problems(s: "Settings") -> list[Problem]:
     if names.telemetry in (".", ".."):
         return [Problem(("kafka_topic", "topic_prefix"), f"{names.telemetry!r} cannot be the name of a topic")]
     return []
+
+
+def _worker_problems(s: "Settings") -> list[Problem]:
+    n = s.edge_workers
+    if n == 1:
+        return []
+    out = []
+    if split_address(s.udp_bind)[1] == 0:
+        text = f"KLAIS_EDGE_WORKERS={n} needs a KLAIS_UDP_BIND with a port to share"
+        out.append(Problem(("edge_workers", "udp_bind"), text))
+    if s.edge_id + n > 1 << 16:
+        text = f"KLAIS_EDGE_WORKERS={n} from KLAIS_EDGE_ID={s.edge_id} on: ids end at 65535"
+        out.append(Problem(("edge_workers", "edge_id"), text))
+    if s.source in ("af_xdp", "ringbuf"):
+        text = f"KLAIS_SOURCE={s.source} is read by one process, KLAIS_EDGE_WORKERS={n} want to share it: use udp or io_uring"
+        out.append(Problem(("edge_workers", "source"), text))
+    return out
 
 
 def warnings(s: "Settings") -> list[str]:

@@ -91,3 +91,9 @@ class SpoolFull(KlaisError):
 
 class SpoolInUse(KlaisError):
     """Another process owns the folder of the disk spool."""
+
+
+class EdgeUnavailable(KlaisError):
+    """None of the edge processes behind a common REST API answers (yet)."""
+
+    retriable = True

@@ -15,6 +15,8 @@ from klais.config import load
 @click.option("--source", help="udp, io_uring, af_xdp, ringbuf, or auto: the fastest that works here (KLAIS_SOURCE, udp).")
 @click.option("--iface", help="Interface of the XDP filter, for af_xdp and ringbuf (KLAIS_IFACE).")
 @click.option("--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT).")
+@click.option("--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1).")
+@click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
 @click.option("--now", is_flag=True, help="On SIGTERM do not wait for Kafka: what it has not acknowledged goes to the spool.")
 def edge(
     udp_bind: str | None,
@@ -23,6 +25,8 @@ def edge(
     source: str | None,
     iface: str | None,
     share_port: bool | None,
+    workers: int | None,
+    cpus: str | None,
     now: bool,
 ) -> None:
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
@@ -34,18 +38,22 @@ def edge(
 
     While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
 
-    More cores: start one edge a core with --share-port, each with its own --edge-id and --api-bind.
+    More cores: --workers N starts N edge processes on the one port, with the edge ids from KLAIS_EDGE_ID on, restarts one
+    that dies, and answers the REST API for all. --cpus auto keeps each on a CPU of its own near the interface.
 
     \b
     Examples:
       klais edge
       klais edge --udp-bind '[::]:5000' --api-bind 127.0.0.1:8080
-      klais edge --edge-id 2 --share-port --api-bind 127.0.0.1:8081
+      klais edge --workers 4 --cpus auto --iface eth0
       curl -X POST -d '{"new_rate": 20000}' http://127.0.0.1:8080/config
     """
     given: dict[str, Any] = {"udp_bind": udp_bind, "api_bind": api_bind, "edge_id": edge_id, "udp_share_port": share_port}
-    settings = load(**given, source=source, iface=iface)
+    settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
-    from klais.edge.process import main  # loads the kernels: only once the settings are right
+    if settings.edge_workers > 1:
+        from klais.edge.fleet import main
+    else:
+        from klais.edge.process import main  # loads the kernels: only once the settings are right
 
     raise SystemExit(main(settings, now))

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaException
 from klais import log as logs
 from klais.edge.openapi import DOCUMENT, MAX_RATE, MIN_RATE
 from klais.edge.sources.address import Bind, taken
+from klais.errors import EdgeUnavailable
 
 log = logs.get("klais.edge.api")
 
@@ -119,6 +120,8 @@ def make_app(state: State, token: str | None, limit: RateLimit | None = None) ->
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
             code = (error.reason or "error").lower().replace(" ", "_")
             return ApiError(error.status, code, f"{error.reason}: {request.method} {request.path}").response(allow)
+        except EdgeUnavailable as error:
+            return ApiError(503, "edge_unavailable", str(error)).response({"Retry-After": "1"})
         except Exception:
             log.exception("request_failed", path=request.path)
             return ApiError(500, "internal_error", "this is a defect; the log has its traceback").response()

@@ -28,7 +28,7 @@ _ERRORS = {
     "413": "The body is larger than 4096 bytes.",
     "422": "The body is JSON, but not what is asked for, or out of range.",
     "429": "More than 100 requests a second from this address.",
-    "503": "The set-point could not be written to Kafka.",
+    "503": "The set-point could not be written to Kafka, or no edge process answers yet.",
 }
 
 
@@ -124,7 +124,11 @@ DOCUMENT: dict[str, Any] = {
             "Whether frames get through.",
             {"200": _json("All is well.", "Health"), "503": _json("Degraded; problems say why.", "Health")},
         ),
-        "/stats": _get("stats", "Counters and gauges of the system and of this edge.", {"200": _json("Now.", "Stats")}),
+        "/stats": _get(
+            "stats",
+            "Counters and gauges of the system and of this edge.",
+            {"200": _json("Now.", "Stats")} | _errors("503"),
+        ),
         "/metrics": _get(
             "metrics",
             "The same for Prometheus.",

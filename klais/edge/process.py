@@ -18,6 +18,7 @@ from klais.config import Settings, load
 from klais.control.apply import Applier
 from klais.control.cpu import host_of
 from klais.control.follower import ControlFollower
+from klais.control.numa import pin, plan, read_topology
 from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
 from klais.edge.api import ApiServer, make_app
 from klais.edge.batcher import Batcher
@@ -236,6 +237,9 @@ class Edge:
 def main(settings: Settings, now: bool = False) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. ``now``: end without waiting for Kafka."""
     fault.arm(settings.fault_point)
+    if settings.cpus:  # first of all: threads started from here on stay there too
+        placement = plan(settings.cpus, 1, read_topology(settings.iface))
+        log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)
     edge = Edge(settings, now)
     edge.signals.install()
     return edge.run()

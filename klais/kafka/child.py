@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 # Runs in the child, then becomes the program. The parent may have died before prctl: hence the second look.
@@ -28,13 +29,13 @@ class OwnedChild:
     ----------
     command : sequence of str
         Absolute path of the program, and its arguments.
-    log : Path
-        Gets standard output and error, appended.
+    log : Path or None
+        Gets standard output and error, appended; None = they go where ours go.
     env : dict, optional
         Environment; None = the owner's.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, command: Sequence[str], log: Path | None, env: dict[str, str] | None = None) -> None:
         self._command = list(command)
         self._log = log
         self._env = env
@@ -49,7 +50,7 @@ class OwnedChild:
 
     def _keep(self) -> None:
         try:
-            with open(self._log, "ab") as log:
+            with open(self._log, "ab") if self._log else nullcontext() as log:
                 shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), str(int(signal.SIGTERM))]
                 self._process = subprocess.Popen(
                     [*shim, *self._command],

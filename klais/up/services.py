@@ -1,5 +1,8 @@
 """A child that is to run all the time: started, watched, started again after a pause, given up after too many failures."""
 
+import contextlib
+import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -28,7 +31,7 @@ class Child(Protocol):
     def stop(self, grace_s: float) -> bool: ...
 
 
-Spawn = Callable[[Sequence[str], Path, dict[str, str]], Child]
+Spawn = Callable[[Sequence[str], Path | None, dict[str, str]], Child]
 
 
 class ServiceFailed(KlaisError):
@@ -44,8 +47,8 @@ class Service:
         What people call it; its log is named after it.
     command, env
         What to run.
-    log : Path
-        Gets its output; that of the run before is kept beside it as ``<name>.log.1``.
+    log : Path or None
+        Gets its output; that of the run before is kept beside it as ``<name>.log.1``. None = its output is ours.
     spawn, clock : callable
         For tests.
     """
@@ -55,7 +58,7 @@ class Service:
         name: str,
         command: Sequence[str],
         env: dict[str, str],
-        log: Path,
+        log: Path | None,
         spawn: Spawn = OwnedChild,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,6 +73,8 @@ class Service:
         self._rotate()
 
     def _rotate(self) -> None:
+        if self.log is None:
+            return
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_name(self.log.name + ".1"))
@@ -113,10 +118,17 @@ class Service:
         self._failures += 1
         ended = f"{self.name} ended unexpectedly, {ending(self._child.returncode)}"
         if self._failures >= GIVE_UP:
-            raise ServiceFailed(f"{ended}, {self._failures} times in a row; {self.log} ends with:\n{self.last_lines()}")
+            ends = f"; {self.log} ends with:\n{self.last_lines()}" if self.log else ""
+            raise ServiceFailed(f"{ended}, {self._failures} times in a row{ends}")
         pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failures - 1))
         self._again_s = now_s + pause_s
-        return f"{ended}: starting it again in {pause_s:g} s (its log: {self.log})"
+        return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Pass a signal on, if it runs."""
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def stop(self, grace_s: float) -> bool:
         """SIGTERM, SIGKILL after ``grace_s``; whether the first was enough. It is not started again."""
@@ -125,6 +137,8 @@ class Service:
 
     def last_lines(self) -> str:
         """The end of its log, for a message."""
+        if self.log is None:
+            return ""
         try:
             with open(self.log, errors="replace") as file:
                 lines = deque(file, LAST_LINES)

@@ -125,7 +125,7 @@ class System:
 
     def start_edge(self) -> None:
         """The edge, until it receives."""
-        self.edge = Service("edge", _klais("edge"), self._environ(self.settings), self.logs / "edge.log")
+        self.edge = Service("edge", _klais("edge", "--workers", "1"), self._environ(self.settings), self.logs / "edge.log")
         self.edge.start()
         self._say("edge: starting")
         self._wait_ready(f"edge at {self.settings.udp_bind}", lambda: edge_ready(self.rest))
@@ -136,9 +136,10 @@ class System:
         traffic = ["--trace", "nasa"] if plan.rate is None else ["--rate", f"{plan.rate:g}"]
         devices = ["--devices", str(plan.devices), "--to", udp_target(self.settings)]
         command = _klais("simulate", *devices, *traffic, "--quiet", "--json-lines")
-        self.simulator = Service("simulate", command, self._environ(self.settings), self.logs / "simulate.log")
+        log = self.logs / "simulate.log"
+        self.simulator = Service("simulate", command, self._environ(self.settings), log)
         self.simulator.start()
-        return self.simulator.log
+        return log
 
     def look(self) -> None:
         """See to all children; say what happened.
