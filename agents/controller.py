@@ -31,6 +31,7 @@ from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.log import get
+from klais.metrics import ControlSnapshot
 
 log = get("agents.controller")
 
@@ -81,6 +82,19 @@ class Controller:
                 await asyncio.sleep(RETRY_S)
             finally:
                 self.newest = None
+
+    @property
+    def burst_probability(self) -> float:
+        """Of the newest decision; 0 where this worker does not reign."""
+        return self.newest.inputs.forecast.probability if self.newest else 0.0
+
+    def snapshot(self, overrides: int) -> ControlSnapshot:
+        """For the metrics."""
+        out = ControlSnapshot(decisions=self.decisions, takeovers=self.takeovers, overrides=overrides)
+        if (d := self.newest) is not None:
+            out.reigns, out.terms, out.error = True, d.terms._asdict(), d.errors.both
+            out.lag, out.cpu, out.cut = d.inputs.lag, d.inputs.cpu, d.cut.cut
+        return out
 
     def elected(self) -> bool:
         """Whether the group wants this worker to control."""

@@ -66,6 +66,10 @@ class LaneLimits:
             device_id for device_id, until_ns in self._control.blocked().items() if until_ns is None or until_ns > now_ns
         )
 
+    def overrides(self) -> int:
+        """Overrides of operators in force."""
+        return len(self._control.overrides()) if self._control else 0
+
     def version(self) -> int:
         """Goes up when limits change."""
         return self._control.version if self._control else 0

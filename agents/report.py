@@ -36,7 +36,7 @@ from klais.control.quantiles import Quantiles
 from klais.control.stats import EXTRA_S, ControlProducer, Due, StatsPublisher, total
 from klais.kafka.topics import Topics
 from klais.lane.state import TALLIES, LaneState, Tally
-from klais.metrics import WorkerMetrics, WorkerSnapshot, reason_counts
+from klais.metrics import ControlSnapshot, WorkerMetrics, WorkerSnapshot, reason_counts
 from klais.wire.constants import VERDICTS, Reason
 
 log = logs.get("agents.report")
@@ -301,6 +301,8 @@ class Report:
             flags_suppressed=int(tally[Tally.FLAGS_SUPPRESSED]),
             lost_records=int(tally[Tally.LOST_RECORDS]),
             missing_batches=int(tally[Tally.MISSING_BATCHES]),
+            burst_probability=self.controller.burst_probability if self.controller else 0.0,
+            control=self.controller.snapshot(self._limits.overrides()) if self.controller else ControlSnapshot(),
         )
 
 

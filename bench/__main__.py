@@ -20,7 +20,7 @@ from bench.report import Result, machine
 from klais.cli.version import versions
 
 NAMES = ("worker", "edge", "sources", "path", "latency", "checkpoint", "scale", "memory", "recovery", "baseline", "kernels")
-NAMES += ("herd", "xdp", "flood")
+NAMES += ("herd", "overload", "xdp", "flood")
 WITHOUT_BROKER = {"kernels", "xdp"}
 LATEST = Path(__file__).parent / "results" / "latest.json"
 

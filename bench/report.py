@@ -42,6 +42,11 @@ class Target:
         return "goal missed" if self.must is None else "must met"
 
 
+_OVERLOAD: tuple[tuple[str, str, Sense, float], ...] = (
+    ("goodput_share", "", ">=", 0.9),
+    ("settled_s", "s", "<=", 5),
+    ("normal_s", "s", "<=", 5),
+)
 # On a machine of 2 cores with everything on it: 35-byte payloads, 10,000 devices unless said.
 TARGETS: dict[str, tuple[Target, ...]] = {
     "worker": (Target("cpu_us_per_frame", "us", "<=", 1.4, 1.0),),
@@ -63,6 +68,11 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("edge_rss_without_numba_mb", "MB", "<=", None, 60),
     ),
     "recovery": (Target("seconds", "s", "<=", 30, 15),),
+    "overload": tuple(
+        Target(f"{figure}_{factor}", unit, sense, must)
+        for factor in ("1.4x", "2x")
+        for figure, unit, sense, must in _OVERLOAD
+    ),
     "herd": (
         Target("recovery_s_1000", "s", "<=", 1.2),
         Target("recovery_s_10000", "s", "<=", 3.5),

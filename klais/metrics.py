@@ -99,7 +99,8 @@ class EdgeSnapshot(Snapshot):
     """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
 
     ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
-    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there.
+    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether set-points
+    go into a kernel filter's maps here, ``xdp_writes`` how often they did.
     """
 
     batches: int = 0
@@ -111,6 +112,27 @@ class EdgeSnapshot(Snapshot):
     spool_bytes: int = 0
     spool_recovered: int = 0
     spool_replayed: int = 0
+    xdp_maps: bool = False
+    xdp_writes: int = 0
+
+
+@dataclass(slots=True)
+class ControlSnapshot:
+    """The controller of a worker: whether it reigns, what it wrote, and its newest decision (zeros where it does not reign).
+
+    ``terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut`` shares, ``error`` relative, ``overrides`` in
+    force.
+    """
+
+    reigns: bool = False
+    decisions: int = 0
+    takeovers: int = 0
+    terms: Mapping[str, float] = field(default_factory=dict)
+    error: float = 0.0
+    lag: float = 0.0
+    cpu: float = 0.0
+    cut: float = 0.0
+    overrides: int = 0
 
 
 @dataclass(slots=True)
@@ -137,6 +159,7 @@ class WorkerSnapshot(Snapshot):
     flags_suppressed: int = 0
     lost_records: int = 0
     missing_batches: int = 0
+    control: ControlSnapshot = field(default_factory=ControlSnapshot)
 
 
 class _Metrics:
@@ -251,6 +274,8 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _gauge("edge_spool_bytes", "Size of the disk spool's files (bytes).", s.spool_bytes)
     yield _counter("edge_spool_recovered", "Frames that lay in the disk spool at the start.", s.spool_recovered)
     yield _counter("edge_spool_replayed", "Frames published from the disk spool.", s.spool_replayed)
+    yield _gauge("edge_xdp_maps", "1 while set-points go into a kernel filter's maps of this host.", s.xdp_maps)
+    yield _counter("edge_xdp_writes", "Times that set-points, blocks or a heartbeat were written there.", s.xdp_writes)
 
 
 def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
@@ -278,3 +303,19 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     yield _counter("anomaly_flags_suppressed", "Anomalies above the anomaly rate: only counted.", s.flags_suppressed)
     yield _counter("lost_records", "Records that retention removed before they were read.", s.lost_records)
     yield _counter("missing_batches", "Batch numbers that an edge skipped.", s.missing_batches)
+    yield from _control_families(s.control)
+
+
+def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
+    yield _gauge("control_reigns", "1 where this worker is the controller.", c.reigns)
+    yield _counter("control_decisions", "Decisions written to klais_control by this process.", c.decisions)
+    yield _counter("control_takeovers", "Times that this process became the controller.", c.takeovers)
+    terms = GaugeMetricFamily("klais_pid_term", "Terms of the newest decision; output is 0 to 1.", labels=["term"])
+    for name in ("p", "i", "d", "output"):
+        terms.add_metric([name], c.terms.get(name, 0.0))
+    yield terms
+    yield _gauge("control_error", "Weighted relative error; above 0 = there is room.", c.error)
+    yield _gauge("control_lag_frames", "Lag of all workers as the controller sees it (frames).", c.lag)
+    yield _gauge("control_cpu_share", "CPU share of the busiest process as the controller sees it.", c.cpu)
+    yield _gauge("control_cut_share", "Share of the rate that is cut ahead of a burst; above 0.49 it is an alert.", c.cut)
+    yield _gauge("control_overrides", "Overrides of operators in force.", c.overrides)

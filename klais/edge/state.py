@@ -63,7 +63,8 @@ class EdgeState:
         """The same as :meth:`own` for ``klais_stats``, with CPU and latency since the record before."""
         counters, gauges = self.own()
         latency = {"processing_ms": self._batch.take(), "kafka_ms": self._kafka.take()}
-        return counters, gauges | {"rate_limit": self.rate()} | self._cpu.look() | latency
+        state = {"breaker": self.forwarder.breaker.state.value} if self.forwarder else {}
+        return counters, gauges | {"rate_limit": self.rate()} | state | self._cpu.look() | latency
 
     def own(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Counters and gauges of this edge, taken between two rounds of the spine."""
@@ -232,4 +233,6 @@ class EdgeState:
             spool_bytes=gauges.get("spool_bytes", 0),
             spool_recovered=counters["spool_recovered"],
             spool_replayed=counters["spool_replayed"],
+            xdp_maps=self.applier is not None and self.applier.available,
+            xdp_writes=self.applier.applied if self.applier else 0,
         )

@@ -65,6 +65,13 @@ class Topics:
             "min.cleanable.dirty.ratio": "0.1",
             "delete.retention.ms": "600000",
         }
+        # Everybody reads it from its start: little may be left uncompacted, the newest decisions at least.
+        decisions = {
+            "segment.ms": "600000",
+            "segment.bytes": str(8 << 20),
+            "min.cleanable.dirty.ratio": "0.1",
+            "min.compaction.lag.ms": "300000",
+        }
         n = self.partitions
         return [
             TopicSpec(self.raw, n, day),
@@ -73,6 +80,6 @@ class Topics:
             TopicSpec(self.anomalies, n, kept, week),
             TopicSpec(self.dead_letter, n, kept, week),
             TopicSpec(self.stats, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(DAY_MS)}),
-            TopicSpec(self.control, 1, {"cleanup.policy": "compact"}),
+            TopicSpec(self.control, 1, {"cleanup.policy": "compact"}, decisions),
             TopicSpec(self.devices_changelog, n, fast_compact),
         ]

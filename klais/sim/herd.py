@@ -139,6 +139,7 @@ def recovery(
     if not len(before):
         return out
     limit = 2.0 * float(np.percentile(before, 99))
+    out["p50_before_ms"] = float(np.median(before)) * 1e3
     out["p99_before_ms"] = limit / 2.0 * 1e3
     out["p99_storm_ms"] = float(np.percentile(storm, 99)) * 1e3 if len(storm) else None
     out["max_ms"] = float(took_s.max()) * 1e3

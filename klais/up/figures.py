@@ -24,6 +24,7 @@ class Figures:
     rates: Mapping[str, float | None]
     lag: int
     rate_limit: float
+    rate_by: str
     lanes: Mapping[int, str]
     workers: int
     devices: int
@@ -54,6 +55,7 @@ class Figures:
             "totals": totals_dict(self.totals),
             "lag_records": self.lag,
             "rate_limit": self.rate_limit,
+            "rate_by": self.rate_by,
             "lanes": {str(p): state for p, state in self.lanes.items()},
             "workers": self.workers,
             "devices": self.devices,
@@ -199,6 +201,7 @@ class Look:
             },
             lag=int(sum(each.get("lag", 0) for each in gauges)),
             rate_limit=float(max((each.get("rate_limit", 0.0) for each in gauges), default=0.0)),
+            rate_by=self._rate_by(),
             lanes={p: "live" if p in live else "starting" for p in range(self._partitions)},
             workers=len(workers),
             devices=int(sum(each.get("devices", 0) for each in gauges)),
@@ -208,6 +211,12 @@ class Look:
             latency=self._sampler.latency(),
             newest=self._sampler.newest(),
         )
+
+    def _rate_by(self) -> str:
+        """Who sets the rate, in words; empty where it is fixed or nobody says."""
+        modes = [record["gauges"].get("mode") for record in self._follower.newest("controller").values()]
+        words = {"auto": "set by the controller", "manual": "set by an operator"}
+        return next((words[mode] for mode in modes if mode in words), "")
 
     def _sent_rate(self) -> float | None:
         fresh = self._sent and time.monotonic() - self._sent_at_s < 2 * RATE_OVER_S

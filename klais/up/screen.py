@@ -83,7 +83,8 @@ def _state(figures: Figures) -> list[Text]:
     lanes += f" (not: {', '.join(missing)})" if missing else ""
     return [
         _row("dropped", dropped or "none", "red" if dropped else ""),
-        _row("lag, queue", f"{figures.lag:,} batches behind, {t.queued:,} frames wait, limit {figures.rate_limit:,.0f}/s"),
+        _row("lag, queue", f"{figures.lag:,} batches behind, {t.queued:,} frames wait"),
+        _row("limit", f"{figures.rate_limit:,.0f}/s" + (f", {figures.rate_by}" if figures.rate_by else "")),
         _row("lanes", f"{lanes}, checkpoint {figures.checkpoint_age_s:.1f} s ago", "yellow" if missing else ""),
         _row("devices", f"{figures.devices:,}, {figures.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"),
         _row("dead letters", f"{t.dead_letters:,}"),

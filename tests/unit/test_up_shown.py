@@ -28,6 +28,7 @@ FIGURES = Figures(
     rates={"sent": 10.0, "edge_received": 10.0, "published": 9.0, "worker_received": 9.0, "landed": None},
     lag=2,
     rate_limit=10_000.0,
+    rate_by="set by the controller",
     lanes={0: "live", 1: "starting"},
     workers=1,
     devices=12,
