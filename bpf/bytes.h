@@ -34,6 +34,9 @@ KLAIS_INLINE __u32 klais_read32(const void *p)
 /* What a big-endian 16-bit number of the wire reads as, and the other way round. */
 #define klais_be16(value) ((__u16)__builtin_bswap16((__u16)(value)))
 
+/* An enum klais_verdict that fills a register: of a 32-bit one the compiler clears the upper half again and again. */
+typedef __u64 klais_found;
+
 /* Hides from the compiler what a variable holds. */
 #define KLAIS_OPAQUE(x) asm volatile("" : "+r"(x))
 

@@ -120,17 +120,21 @@ KLAIS_INLINE struct klais_id klais_read_id(const __u8 *frame)
 }
 
 /*
- * Judges the header of a frame of `length` bytes, of which those before data_end are here. KLAIS_PASS with *id filled, or why not;
- * KLAIS_FRAGMENT when the header itself is cut in two.
+ * Length and magic of a frame of `length` bytes, of which those before data_end are here. KLAIS_FRAGMENT when the header itself is cut
+ * in two.
  */
-KLAIS_INLINE enum klais_verdict klais_check_header(const __u8 *frame, const void *data_end, __u64 length, struct klais_id *id)
+KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_end, __u64 length)
 {
 	if (length < KLAIS_HEADER_BYTES)
 		return KLAIS_TOO_SHORT;
 	if (frame + KLAIS_HEADER_BYTES > (const __u8 *)data_end)
 		return KLAIS_FRAGMENT;
-	if (klais_read16(frame) != klais_be16(KLAIS_MAGIC))
-		return KLAIS_BAD_MAGIC;
+	return klais_read16(frame) == klais_be16(KLAIS_MAGIC) ? KLAIS_PASS : KLAIS_BAD_MAGIC;
+}
+
+/* Reads and checks device_id of a frame whose header is here. */
+KLAIS_INLINE klais_found klais_check_id(const __u8 *frame, struct klais_id *id)
+{
 	*id = klais_read_id(frame);
 	return klais_is_good_id(*id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
 }

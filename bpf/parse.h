@@ -39,17 +39,29 @@
  * first fragment has less than `length`.
  */
 struct klais_packet {
-	__u64 ip;	   /* IP header */
-	__u64 udp;	   /* UDP header; the payload follows it */
-	__u64 length;	   /* of the payload, by the UDP header; Ethernet padding is not in it */
-	__u64 is_fragment; /* the first of several */
+	__u64 ip;     /* IP header; with KLAIS_IS_FRAGMENT added in the first fragment of several (one register less) */
+	__u64 udp;    /* UDP header; the payload follows it */
+	__u64 length; /* of the payload, by the UDP header; Ethernet padding is not in it */
 };
+
+#define KLAIS_IS_FRAGMENT 0x2000
+#define KLAIS_IP_MASK 0x3F
+
+KLAIS_INLINE __u64 klais_ip_at(const struct klais_packet *packet)
+{
+	return packet->ip & KLAIS_IP_MASK;
+}
+
+KLAIS_INLINE int klais_is_fragment(const struct klais_packet *packet)
+{
+	return (packet->ip & KLAIS_IS_FRAGMENT) != 0;
+}
 
 /* The packet that is looked at: its bytes are data <= p < end. */
 struct klais_view {
 	const __u8 *data, *end;
 	const struct klais_ports *ports;
-	enum klais_verdict not_ours; /* KLAIS_NOT_OURS, in a register: else each way out loads it anew, a tenth of the parsing */
+	klais_found not_ours; /* KLAIS_NOT_OURS, in a register: else each way out loads it anew, a tenth of the parsing */
 };
 
 KLAIS_INLINE struct klais_view klais_view(const void *data, const void *end, const struct klais_ports *ports)
@@ -60,49 +72,51 @@ KLAIS_INLINE struct klais_view klais_view(const void *data, const void *end, con
 	return view;
 }
 
-KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u16 port)
+KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u64 port)
 {
 	return (klais_once(ports->bits[(port >> 6) & (KLAIS_PORT_WORDS - 1)]) >> (port & 63)) & 1;
 }
 
 /* UDP header at `udp`, of a datagram that the IP header says ends `rest` bytes behind it. */
-KLAIS_INLINE enum klais_verdict klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest, struct klais_packet *out)
+KLAIS_INLINE klais_found klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest, struct klais_packet *out)
 {
-	__u64 udp_length;
+	__u64 udp_length, port;
 
 	if (udp + KLAIS_UDP_BYTES > view->end)
 		return view->not_ours;
-	if (!klais_is_our_port(view->ports, klais_be16(klais_read16(udp + 2))))
+	port = klais_be16(klais_read16(udp + 2));
+	if (!klais_is_our_port(view->ports, port))
 		return view->not_ours;
 	udp_length = klais_be16(klais_read16(udp + 4));
 	/* The stack refuses such datagrams; the length of a fragmented one counts bytes that are still to come. */
-	if (udp_length < KLAIS_UDP_BYTES || (udp_length > rest && !out->is_fragment))
+	if (udp_length < KLAIS_UDP_BYTES || (udp_length > rest && !klais_is_fragment(out)))
 		return view->not_ours;
 	out->udp = udp - view->data;
 	out->length = udp_length - KLAIS_UDP_BYTES;
 	return KLAIS_PASS;
 }
 
-KLAIS_INLINE enum klais_verdict klais_parse_ipv4(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
+KLAIS_INLINE klais_found klais_parse_ipv4(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
 {
-	__u64 header_bytes, total_bytes, fragment;
+	__u64 words, header_bytes, total_bytes, fragment;
 
-	if (ip + KLAIS_IPV4_BYTES > view->end || (ip[0] >> 4) != 4)
+	if (ip + KLAIS_IPV4_BYTES > view->end)
 		return view->not_ours;
-	header_bytes = (ip[0] & 15) * 4;
+	words = (__u64)ip[0] - 0x45; /* of options: version 4 and at least five words of header in one comparison */
+	if (words > 10 || ip[9] != KLAIS_NEXT_UDP)
+		return view->not_ours;
+	header_bytes = KLAIS_IPV4_BYTES + words * 4;
 	total_bytes = klais_be16(klais_read16(ip + 2));
-	if (ip[9] != KLAIS_NEXT_UDP || header_bytes < KLAIS_IPV4_BYTES || total_bytes < header_bytes ||
-	    total_bytes > (__u64)(view->end - ip))
+	if (total_bytes < header_bytes || total_bytes > (__u64)(view->end - ip))
 		return view->not_ours;
 	fragment = klais_be16(klais_read16(ip + 6));
 	if (fragment & KLAIS_IPV4_OFFSET_MASK)
 		return KLAIS_FRAGMENT;
-	out->is_fragment = (fragment & KLAIS_IPV4_MORE) / KLAIS_IPV4_MORE;
-	out->ip = ip - view->data;
+	out->ip = (ip - view->data) | (fragment & KLAIS_IPV4_MORE); /* which is KLAIS_IS_FRAGMENT */
 	return klais_parse_udp(view, ip + header_bytes, total_bytes - header_bytes, out);
 }
 
-KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
+KLAIS_INLINE klais_found klais_parse_ipv6(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
 {
 	const __u8 *at = ip + KLAIS_IPV6_BYTES;
 	__u64 rest, header_bytes, fragment, next;
@@ -114,7 +128,6 @@ KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const struct klais_view *view, 
 	if (rest > (__u64)(view->end - at))
 		return view->not_ours;
 	next = ip[6];
-	out->is_fragment = 0;
 	out->ip = ip - view->data;
 #pragma unroll
 	for (i = 0; i <= KLAIS_MAX_EXTENSIONS; i++) {
@@ -127,7 +140,7 @@ KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const struct klais_view *view, 
 			fragment = klais_be16(klais_read16(at + 2));
 			if (fragment & KLAIS_IPV6_OFFSET_MASK)
 				return KLAIS_FRAGMENT;
-			out->is_fragment |= fragment & KLAIS_IPV6_MORE;
+			out->ip |= (fragment & KLAIS_IPV6_MORE) * KLAIS_IS_FRAGMENT;
 		} else if (next == KLAIS_NEXT_HOP_BY_HOP || next == KLAIS_NEXT_ROUTING || next == KLAIS_NEXT_DESTINATION) {
 			header_bytes = (at[1] + 1) * 8;
 		} else {
@@ -143,28 +156,28 @@ KLAIS_INLINE enum klais_verdict klais_parse_ipv6(const struct klais_view *view, 
 }
 
 /* KLAIS_PASS with `out` filled, KLAIS_NOT_OURS or KLAIS_FRAGMENT. Never reads at or behind the end. */
-KLAIS_INLINE enum klais_verdict klais_parse(const struct klais_view *view, struct klais_packet *out)
+KLAIS_INLINE klais_found klais_parse(const struct klais_view *view, struct klais_packet *out)
 {
 	const __u8 *at = view->data;
-	__u64 type;
+	__u16 type_be;
 	int i;
 
 	if (at + KLAIS_ETH_BYTES > view->end)
 		return view->not_ours;
-	type = klais_be16(klais_read16(at + 12));
+	type_be = klais_read16(at + 12);
 	at += KLAIS_ETH_BYTES;
 #pragma unroll
 	for (i = 0; i < KLAIS_MAX_TAGS; i++) {
-		if (type != KLAIS_ETH_8021Q && type != KLAIS_ETH_8021AD)
+		if (type_be != klais_be16(KLAIS_ETH_8021Q) && type_be != klais_be16(KLAIS_ETH_8021AD))
 			break;
 		if (at + KLAIS_TAG_BYTES > view->end)
 			return view->not_ours;
-		type = klais_be16(klais_read16(at + 2));
+		type_be = klais_read16(at + 2);
 		at += KLAIS_TAG_BYTES;
 	}
-	if (type == KLAIS_ETH_IPV4)
+	if (type_be == klais_be16(KLAIS_ETH_IPV4))
 		return klais_parse_ipv4(view, at, out);
-	if (type == KLAIS_ETH_IPV6)
+	if (type_be == klais_be16(KLAIS_ETH_IPV6))
 		return klais_parse_ipv6(view, at, out);
 	return view->not_ours;
 }

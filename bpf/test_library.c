@@ -74,7 +74,9 @@ int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *p
 	verdict = klais_parse(&view, packet);
 	if (verdict != KLAIS_PASS)
 		return verdict;
-	verdict = klais_check_header(data + packet->udp + KLAIS_UDP_BYTES, data + size, packet->length, &id);
+	verdict = klais_check_magic(data + packet->udp + KLAIS_UDP_BYTES, data + size, packet->length);
+	if (verdict == KLAIS_PASS)
+		verdict = klais_check_id(data + packet->udp + KLAIS_UDP_BYTES, &id);
 	*key = klais_fnv1a(id);
 	return verdict;
 }

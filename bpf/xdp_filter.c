@@ -31,12 +31,12 @@
 
 /* What the rules say of one packet so far. */
 struct judgement {
-	enum klais_verdict verdict;
-	__u32 monitor; /* klais_config.monitor */
+	klais_found verdict;
+	__u64 monitor; /* klais_config.monitor */
 };
 
 /* Takes in what a rule found: 1 when the packet is to be dropped. Of the monitored findings the first is kept. */
-KLAIS_INLINE int drops(struct judgement *judgement, enum klais_verdict found, __u32 monitor_bit)
+KLAIS_INLINE int drops(struct judgement *judgement, klais_found found, __u64 monitor_bit)
 {
 	if (found == KLAIS_PASS)
 		return 0;
@@ -76,7 +76,7 @@ KLAIS_INLINE int admit_new_device(__u64 key, struct klais_id id, const struct kl
 	return !raced || klais_take(&raced->bucket, limit, KLAIS_DEVICE_COST, now_ns);
 }
 
-KLAIS_INLINE enum klais_verdict take_device(__u64 key, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+KLAIS_INLINE klais_found take_device(__u64 key, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
 {
 	struct klais_device *device;
 
@@ -93,7 +93,7 @@ KLAIS_INLINE enum klais_verdict take_device(__u64 key, struct klais_id id, const
 	return KLAIS_DEVICE_RATE;
 }
 
-KLAIS_INLINE enum klais_verdict take_global(const struct klais_limit *limit, __u64 now_ns)
+KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_ns)
 {
 	struct klais_bucket *bucket = KLAIS_VALUE(bucket);
 
@@ -126,7 +126,7 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end, const struct klais_packet *packet)
 {
 	__u16 *halves = (__u16 *)slot->source; /* it lies at an even offset, not at a fourfold one */
-	const __u8 *ip = data + packet->ip, *udp = data + packet->udp;
+	const __u8 *ip = data + klais_ip_at(packet), *udp = data + packet->udp;
 	int i;
 
 	if (ip + KLAIS_IPV6_BYTES > (const __u8 *)data_end || udp + KLAIS_UDP_BYTES > (const __u8 *)data_end)
@@ -182,63 +182,67 @@ KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config, c
 {
 	__u32 accept = klais_once(config->accept), ifindex = klais_once(config->accept_ifindex);
 
-	if (accept == KLAIS_ACCEPT_PASS || packet->is_fragment || (ifindex && ifindex != ctx->ingress_ifindex))
+	if (accept == KLAIS_ACCEPT_PASS || klais_is_fragment(packet) || (ifindex && ifindex != ctx->ingress_ifindex))
 		return XDP_PASS;
 	if (accept == KLAIS_ACCEPT_XSK)
 		return bpf_redirect_map((void *)KLAIS_MAP(xsks), ctx->rx_queue_index, XDP_PASS);
 	return to_ring(ctx, packet, now_ns, judgement);
 }
 
-KLAIS_INLINE enum klais_verdict find_frame(const void *data, const void *data_end, struct klais_packet *packet)
+/* Parsing, length and magic: most packets that are not wanted end here. */
+KLAIS_INLINE klais_found find_frame(const void *data, const void *data_end, struct klais_packet *packet)
 {
-	__u64 any = data_end - data;
 	struct klais_view view = klais_view(data, data_end, KLAIS_VALUE(ports));
-	enum klais_verdict found = klais_parse(&view, packet);
+	klais_found found = klais_parse(&view, packet);
 
 	if (found != KLAIS_PASS)
 		return found;
-	FORGET(packet->udp, 0x3FFF, any);
-	FORGET(packet->ip, 0x3F, any);
-	FORGET(packet->is_fragment, 1, any);
-	return KLAIS_PASS;
+	return klais_check_magic((const __u8 *)data + packet->udp + KLAIS_UDP_BYTES, data_end, packet->length);
 }
 
-/* All rules, in order: what becomes of a datagram of ours. */
-KLAIS_INLINE int judge(struct xdp_md *ctx, const struct klais_packet *packet, struct judgement *judgement)
+/* device_id, rules and buckets, and where the frame goes. */
+KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct judgement *judgement)
 {
-	const __u8 *payload = (const __u8 *)(long)ctx->data + packet->udp + KLAIS_UDP_BYTES;
+	const __u8 *data = (const __u8 *)(long)ctx->data, *data_end = (const __u8 *)(long)ctx->data_end, *frame;
 	const struct klais_config *config = KLAIS_VALUE(config);
-	enum klais_verdict found;
-	struct klais_id id = {};
-	__u64 now_ns;
+	__u64 any = data_end - data, now_ns;
+	klais_found found;
+	struct klais_id id;
 
-	found = klais_check_header(payload, (const void *)(long)ctx->data_end, packet->length, &id);
-	if (found == KLAIS_FRAGMENT) {
-		judgement->verdict = KLAIS_FRAGMENT;
-		return XDP_PASS;
-	}
-	judgement->monitor = klais_once(config->monitor);
-	if (drops(judgement, found, KLAIS_MONITOR_MAGIC))
-		return XDP_DROP;
+	FORGET(packet->udp, 0x3FFF, any);
+	FORGET(packet->ip, 0x203F, any);
 	now_ns = bpf_ktime_get_ns();
-	if (found == KLAIS_PASS && drops_by_device(judgement, config, id, now_ns))
-		return XDP_DROP;
+	if (judgement->verdict == KLAIS_PASS) { /* else the magic is only monitored, and there is no device to judge */
+		frame = data + packet->udp + KLAIS_UDP_BYTES;
+		if (frame + KLAIS_HEADER_BYTES > data_end)
+			return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
+		found = klais_check_id(frame, &id);
+		if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
+		    (found == KLAIS_PASS && drops_by_device(judgement, config, id, now_ns)))
+			return XDP_DROP;
+	}
 	return accept(ctx, config, packet, now_ns, judgement);
 }
 
 int klais_xdp(struct xdp_md *ctx)
 {
 	const void *data = (const void *)(long)ctx->data, *data_end = (const void *)(long)ctx->data_end;
+	const struct klais_config *config = KLAIS_VALUE(config);
 	struct judgement judgement = {};
 	struct klais_packet packet;
 	struct klais_count *count;
-	int action = XDP_PASS; /* in a register, as klais_view.not_ours is */
+	klais_found found;
+	int action = XDP_PASS;
 	__u32 key;
 
 	stir(ctx);
-	KLAIS_OPAQUE(action);
-	judgement.verdict = find_frame(data, data_end, &packet);
-	if (judgement.verdict != KLAIS_PASS)
+	judgement.verdict = found = find_frame(data, data_end, &packet);
+	if (found == KLAIS_NOT_OURS || found == KLAIS_FRAGMENT)
+		goto out;
+	judgement.verdict = KLAIS_PASS;
+	judgement.monitor = klais_once(config->monitor);
+	action = XDP_DROP;
+	if (drops(&judgement, found, KLAIS_MONITOR_MAGIC))
 		goto out;
 	action = judge(ctx, &packet, &judgement);
 out:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from klais.xdp.layout import BUCKET, PORTS, Verdict
 
 BPF = Path(__file__).parents[1] / "bpf"
-PACKET = np.dtype([("ip", "<u8"), ("udp", "<u8"), ("length", "<u8"), ("is_fragment", "<u8")])
+PACKET = np.dtype([("ip", "<u8"), ("udp", "<u8"), ("length", "<u8")])
 _FLAGS = ["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fsanitize=undefined", "-fno-sanitize-recover"]
 
 

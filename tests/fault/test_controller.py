@@ -85,8 +85,10 @@ def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tm
         write(settings, "device/dev-2", {"block": True}, "ops", "hostile")
         began_s = time.monotonic()
         wait_for(
-            lambda: (page(it.port, "/dam/")["limits"]["special_devices"], page(it.port, "/dam/")["limits"]["blocked_devices"])
-            == (1, 1),
+            lambda: (
+                (page(it.port, "/dam/")["limits"]["special_devices"], page(it.port, "/dam/")["limits"]["blocked_devices"])
+                == (1, 1)
+            ),
             5,
             "devices in the dam",
         )

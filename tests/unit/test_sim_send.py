@@ -119,9 +119,7 @@ def test_a_run_that_cannot_keep_up_ends_in_time_and_says_what_it_let_go():
 def test_a_stop_ends_the_run_and_closes_the_manifest(tmp_path):
     receiver = _Receiver(1)
     asked = []
-    plan = Plan(
-        "127.0.0.1", receiver.port, manifest=tmp_path / "m", stop=lambda: asked.append(1) or len(asked) > 5
-    )
+    plan = Plan("127.0.0.1", receiver.port, manifest=tmp_path / "m", stop=lambda: asked.append(1) or len(asked) > 5)
     summary = run(FrameStream(StreamOptions(seed=1), UNPACED), plan)
     receiver.join()
     assert summary["frames"] == 5 * 1024
