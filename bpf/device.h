@@ -65,34 +65,64 @@ KLAIS_INLINE int klais_is_padded(__u64 word)
 	return ((nul | ((nul & -nul) - 1)) & KLAIS_HIGH_BITS) == KLAIS_HIGH_BITS;
 }
 
+/* What eight bytes are in UTF-8 (RFC 3629, table 3-7 of Unicode): 0x80 in each byte that is one. */
+struct klais_utf8 {
+	__u64 follows;		       /* a continuation byte */
+	__u64 one, two, three;	       /* a lead byte with at least so many behind it */
+	__u64 bad;		       /* in no text: C0, C1, F5 to FF */
+	__u64 after_e0, after_ed;      /* lead bytes that allow only A0 to BF, 80 to 9F next: no overlong forms, no surrogates */
+	__u64 after_f0, after_f4;      /* 90 to BF, 80 to 8F: no overlong forms, nothing above U+10FFFF */
+	__u64 from_a0, from_90;	       /* a continuation byte of at least that */
+};
+
+#define KLAIS_BIT(word, n) (((word) << (7 - (n))) & KLAIS_HIGH_BITS)
+
+KLAIS_INLINE struct klais_utf8 klais_utf8(__u64 word)
+{
+	__u64 b0 = KLAIS_BIT(word, 0), b1 = KLAIS_BIT(word, 1), b2 = KLAIS_BIT(word, 2), b3 = KLAIS_BIT(word, 3);
+	__u64 b4 = KLAIS_BIT(word, 4), b5 = KLAIS_BIT(word, 5), b6 = KLAIS_BIT(word, 6), lead = KLAIS_BIT(word, 7) & b6;
+	__u64 two = lead & b5, three = two & b4;
+
+	return (struct klais_utf8){
+		.follows = KLAIS_BIT(word, 7) & ~b6,
+		.one = lead,
+		.two = two,
+		.three = three,
+		.bad = (lead & ~(b5 | b4 | b3 | b2 | b1)) | (three & (b3 | (b2 & (b1 | b0)))),
+		.after_e0 = two & ~(b4 | b3 | b2 | b1 | b0),
+		.after_ed = two & ~b4 & b3 & b2 & ~b1 & b0,
+		.after_f0 = three & ~(b2 | b1 | b0),
+		.after_f4 = three & b2,
+		.from_a0 = b5,
+		.from_90 = b5 | b4,
+	};
+}
+
+/* A word of marks moved on by some bytes; what comes in is the end of the word before. */
+#define KLAIS_MOVED(bytes, before, word) (((word) << (8 * (bytes))) | ((before) >> (64 - 8 * (bytes))))
+
+/* What is wrong in one word whose predecessor is `before`: 0 when nothing is. */
+KLAIS_INLINE __u64 klais_utf8_wrong(const struct klais_utf8 *before, const struct klais_utf8 *word)
+{
+	__u64 due = KLAIS_MOVED(1, before->one, word->one) | KLAIS_MOVED(2, before->two, word->two) |
+		    KLAIS_MOVED(3, before->three, word->three);
+
+	return word->bad | (due ^ word->follows) | (KLAIS_MOVED(1, before->after_e0, word->after_e0) & ~word->from_a0) |
+	       (KLAIS_MOVED(1, before->after_ed, word->after_ed) & word->from_a0) |
+	       (KLAIS_MOVED(1, before->after_f0, word->after_f0) & ~word->from_90) |
+	       (KLAIS_MOVED(1, before->after_f4, word->after_f4) & word->from_90);
+}
+
 /*
- * Whether 16 bytes are well-formed UTF-8 (RFC 3629) followed by NULs. `need` continuation bytes are still to come, the next of
- * them within low..high: what rules out overlong forms, surrogates, and values above U+10FFFF.
+ * Whether 16 bytes are well-formed UTF-8: all at once and without a branch. A loop over the bytes took the verifier twenty times as long as all
+ * the rest of the program, because it follows each way through it.
  */
 KLAIS_INLINE int klais_is_utf8(struct klais_id id)
 {
-	__u32 need = 0, low = 0x80, high = 0xBF, bad = 0, byte;
-	__u64 word = id.low;
-	int i;
+	struct klais_utf8 none = {}, low = klais_utf8(id.low), high = klais_utf8(id.high);
 
-	for (i = 0; i < KLAIS_ID_BYTES; i++) {
-		if (i == 8)
-			word = id.high;
-		byte = word & 0xFF;
-		word >>= 8;
-		if (need) {
-			bad |= byte < low || byte > high;
-			need--;
-			low = 0x80;
-			high = 0xBF;
-		} else if (byte >= 0x80) {
-			bad |= byte < 0xC2 || byte > 0xF4;
-			need = 1 + (byte >= 0xE0) + (byte >= 0xF0);
-			low = byte == 0xE0 ? 0xA0 : byte == 0xF0 ? 0x90 : 0x80;
-			high = byte == 0xED ? 0x9F : byte == 0xF4 ? 0x8F : 0xBF;
-		}
-	}
-	return !bad && !need;
+	return !(klais_utf8_wrong(&none, &low) | klais_utf8_wrong(&low, &high) | (high.one >> 56) | (high.two >> 48) |
+		 (high.three >> 40));
 }
 
 KLAIS_INLINE int klais_is_good_id(struct klais_id id)

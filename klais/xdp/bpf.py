@@ -216,7 +216,7 @@ _PROG_INFO = np.dtype(
     [
         ("kind", "<u4"), ("id", "<u4"), ("tag", "u1", (8,)), ("jited_len", "<u4"), ("xlated_len", "<u4"),
         ("jited", "<u8"), ("xlated", "<u8"), ("load_time", "<u8"), ("uid", "<u4"), ("map_count", "<u4"),
-        ("map_ids", "<u8"), ("name", "S16"),
+        ("map_ids", "<u8"), ("name", "S16"), ("between", "V136"), ("verified_insns", "<u4"), ("after", "V4"),
     ]
 )  # fmt: skip
 
@@ -236,7 +236,7 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """What the kernel says of a program; ``loaded_ns`` is CLOCK_BOOTTIME."""
+    """What the kernel says of a program; ``loaded_ns`` is CLOCK_BOOTTIME, ``verified_insns`` what its verifier walked."""
 
     id: int
     tag: str
@@ -245,6 +245,7 @@ class ProgInfo:
     uid: int
     jited_bytes: int
     map_ids: tuple[int, ...]
+    verified_insns: int
 
 
 def map_info(fd: int) -> MapInfo:
@@ -270,6 +271,7 @@ def prog_info(fd: int) -> ProgInfo:
         uid=int(info["uid"]),
         jited_bytes=int(info["jited_len"]),
         map_ids=tuple(int(number) for number in ids[: min(int(info["map_count"]), len(ids))]),
+        verified_insns=int(info["verified_insns"]),
     )
 
 

@@ -116,6 +116,24 @@ def test_hash_and_check_of_device_ids(native: Native, raw: bytes) -> None:
         assert device_key(raw) == key and padded(raw) == whole
 
 
+@pytest.mark.parametrize("tail", [b"", b"\x80", b"\x80\x80", b"a"])
+@pytest.mark.parametrize("head", [b"a", b"sevenby"])  # the second lets the pair cross from one word into the other
+def test_every_pair_of_bytes_is_utf8_or_not(native: Native, head: bytes, tail: bytes) -> None:
+    for pair in range(65_536):
+        raw = head + pair.to_bytes(2, "big") + tail
+        name = raw.rstrip(b"\0")
+        good = b"\0" not in name and decodes(name)
+        assert native.is_good_id(raw.ljust(16, b"\0")) == good, raw
+
+
+def decodes(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 @MANY
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=16))
 def test_every_text_that_fits_is_a_device_id(native: Native, text: str) -> None:
