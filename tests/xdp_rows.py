@@ -13,6 +13,7 @@ from klais.wire.constants import MAGIC_BYTES, encode_frame
 from klais.xdp.layout import Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
+from tests import xdp_ids
 from tests.packet_tools import udp_packet
 
 WIDE = Limits(1e8, 1e9, 1e6, 1e6)
@@ -218,66 +219,9 @@ def _headers() -> Iterator[Row]:
 
 def _ids() -> Iterator[Row]:
     """device_id: padding and UTF-8."""
-    good = (
-        "a",
-        "seven-7",
-        "eight-88",
-        "nine-9999",
-        "twelve-12-12",
-        "thirteen-1313",
-        "fifteen-1515151",
-        "sixteen-16161616",
-        "häuschen",
-        "日本",
-        "𝄞",
-        "aaaaaaa\u00e9",
-        "aaaaaaaaaaaaaa\u00e9",
-        "\u0080",
-        "\u07ff",
-        "\u0800",
-        "\uffff",
-        "\ud7ff",
-        "\ue000",
-        "\U00010000",
-        "\U0010ffff",
-        " ",
-        "\x7f",
-        "\x01",
-    )
-    for text in good:
+    for text in xdp_ids.GOOD:
         yield _row(f"id {text!r}", with_id(text.encode()))
-    bad = (
-        b"",
-        b"\0a",
-        b"a\0b",
-        b"sevenn\0\0x",
-        b"eight-88\0\0x",
-        b"eight-88nine\0x",
-        b"a" + bytes(14) + b"b",
-        bytes(15) + b"z",
-        b"a\0\0\0\0\0\0\0b",
-        b"\xff",
-        b"a\xff",
-        b"\x80",
-        b"\xbf",
-        b"\xc0\x80",
-        b"\xc1\xbf",
-        b"\xc2",
-        b"\xc2a",
-        b"\xe0\x9f\xbf",
-        b"\xed\xa0\x80",
-        b"\xe1\x80",
-        b"\xe1\x80a",
-        b"\xf0\x8f\xbf\xbf",
-        b"\xf4\x90\x80\x80",
-        b"\xf5\x80\x80\x80",
-        b"\xf1\x80\x80",
-        b"a" * 15 + b"\xc3",
-        b"a" * 14 + b"\xe2\x82",
-        b"aaaaaaa\xc3" + b"(",
-        b"\xc3\xa9\xa9",
-    )
-    for raw in bad:
+    for raw in xdp_ids.BAD:
         yield _row(f"id {raw!r}", with_id(raw), Verdict.BAD_DEVICE_ID)
 
 

@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from klais.errors import XdpForeign, XdpUnavailable
 from klais.wire.constants import encode_frame
 from klais.xdp import bpf, bpffs, netlink
-from klais.xdp.layout import Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from tests.netns import inside, run
@@ -362,60 +360,3 @@ def test_errors_say_what_to_do() -> None:
             found.load(iface="nope")
         with pytest.raises(XdpUnavailable, match="is in no bpffs"):
             found.load(iface="in0", pin_dir=Path("/tmp/klais-no-bpffs"))
-
-
-def test_without_the_right_to_the_maps_say_so() -> None:
-    with rig() as found:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.setuid(65_534)
-                XdpMaps.open(found.pin_dir)
-            except XdpUnavailable as error:
-                os._exit(0 if "need root" in str(error) else 2)
-            except BaseException:
-                os._exit(3)
-            os._exit(4)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-
-
-def test_two_processes_may_change_the_same_rule_at_once() -> None:
-    code = (
-        "import sys; from pathlib import Path; from klais.xdp.maps import XdpMaps\n"
-        "with XdpMaps.open(Path(sys.argv[1])) as maps:\n"
-        "    for i in range(300):\n"
-        "        maps.set_device('both', 5 + i, 10) if sys.argv[2] == 'rate' else maps.block('both', 3600 + i)\n"
-    )
-    with rig() as found:
-        children = [subprocess.Popen([sys.executable, "-c", code, str(found.pin_dir), what]) for what in ("rate", "block")]
-        assert [child.wait(60) for child in children] == [0, 0]
-        with found.maps() as maps:
-            (rule,) = maps.rules()
-            assert rule.rate_per_s == 304 and rule.blocked_for_s is not None and rule.blocked_for_s > 3800
-
-
-def test_as_many_rules_as_there_is_room_for() -> None:
-    from klais.xdp.layout import RULES
-    from klais.xdp.rules import RulesFull
-
-    with rig() as found, found.maps() as maps:
-        maps.block("soon-over", 0.2)
-        names = [f"device-{i}" for i in range(RULES - 1)]
-        maps.set_devices(names, 5, 10)
-        time.sleep(0.25)
-        maps.block("takes its place", 60)  # the one that is over made room
-        with pytest.raises(RulesFull, match="65,536 devices have a rule"):
-            maps.block("one too many", 60)
-        rules = maps.rules()
-        assert len(rules) == RULES and sum(rule.rate_per_s is not None for rule in rules) == RULES - 1
-
-
-def test_counts_and_rows_from_another_process() -> None:
-    with rig(Limits(1e8, 1e9, 0.001, 3)) as found, found.raw() as raw, found.maps() as maps:
-        for device, times in (("one", 5), ("two", 2)):
-            raw.send(raw.udp(encode_frame(device, 1, b"{}")), times)
-        rows = np.concatenate([part.copy() for part in maps.device_rows()])
-        seen = {bytes(row["id"]).rstrip(b"\0"): (int(row["passed"]), int(row["dropped"])) for row in rows}
-        assert seen == {b"one": (3, 2), b"two": (2, 0)}
-        packets, size = maps.counts()[Verdict.PASS.label]
-        assert packets == 5 and size == 5 * len(raw.udp(encode_frame("one", 1, b"{}")))
