@@ -10,9 +10,12 @@ import os
 import threading
 from collections.abc import Callable
 
+import numpy as np
+
 from bench.harness import Bench, BenchFailed
 from bench.report import Result
 from klais.xdp import bpf
+from klais.xdp.layout import DEVICE as DEVICE_ROW
 from klais.xdp.limits import Limits
 from klais.xdp.trial import Trial, trial
 from tests.xdp_rows import NO_LIMITS, WIDE, Row, all_rows, frame, sent
@@ -50,7 +53,9 @@ def run(bench: Bench) -> Result:
     finally:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     _concurrency(bench, result)
-    result.notes.append("ns are the least of the rounds, the test loop's own (empty_ns) included; the kernel's own means, pinned to one CPU")
+    result.notes.append(
+        "ns are the least of the rounds, the test loop's own (empty_ns) included; the kernel's own means, pinned to one CPU"
+    )
     return result
 
 
@@ -111,6 +116,10 @@ def _growth(bench: Bench, result: Result) -> None:
     drawing = min(costs[1]) - result.figures["pass_ns"]
     for devices in SIZES:
         _least_of(result, f"pass_ns_{devices}_devices", [cost - drawing for cost in costs[devices]])
+    with trial(limits, devices=MAP_ROWS) as filter_:
+        keys = np.random.default_rng(1).integers(1, 1 << 63, SIZES[-1], np.uint64)
+        bpf.update_many(filter_.fds["devices"], keys, np.zeros(len(keys), DEVICE_ROW))
+        _least_of(result, "pass_ns_one_of_a_million", _rounds(lambda: timed(filter_.prog_fd, packet)))
     result.figures["growth_to_a_million"] = round(
         result.figures[f"pass_ns_{SIZES[-1]}_devices"] / result.figures[f"pass_ns_{SIZES[0]}_devices"], 2
     )
