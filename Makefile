@@ -6,7 +6,7 @@ ARGS :=
 PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-bounds bench lint clean
+.PHONY: help setup run test test-fast test-bounds bench bench-outage lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ lint: .venv/klais-setup.stamp ## ruff and mypy
 
 bench: setup ## all benchmarks; figures to bench/results/latest.json
 	@$(PY) -m bench $(ARGS)
+
+bench-outage: setup ## the broker away for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
+	@$(PY) -m bench.outage $(ARGS)
 
 clean: ## remove .venv and what tools left; data (.klais) and the cache of jars and kernels stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

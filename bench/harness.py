@@ -179,6 +179,20 @@ class Bench:
         """Where Kafka is."""
         return self._broker.bootstrap if self._broker else self._outer.bootstrap
 
+    def kill_broker(self) -> None:
+        """kill -9 of the embedded broker; its data stays."""
+        if self._broker is None or self._broker.pid is None:
+            raise BenchFailed("only an embedded broker can be killed: unset KLAIS_KAFKA_BOOTSTRAP")
+        process = psutil.Process(self._broker.pid)
+        process.kill()
+        wait_for(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 10, "the broker's end")
+        self._broker.stop()
+
+    def start_broker(self) -> None:
+        """The embedded broker again, on the same port with the same data."""
+        if self._broker is not None:
+            self._broker.start()
+
     def kafka_cpu_s(self) -> float:
         """CPU time of the embedded broker so far; 0 where the cluster is another's."""
         if self._broker is None or self._broker.pid is None:
