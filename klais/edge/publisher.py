@@ -32,6 +32,10 @@ HOPELESS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE
 class Sink(Protocol):
     """Where closed batches go: :class:`klais.edge.forwarder.Forwarder`, or a list in memory in tests."""
 
+    @property
+    def linger_ns(self) -> int:
+        """Batches should collect frames for at least so long."""
+
     def offer(self, built: Built) -> Reason:
         """Take a batch over (``Reason.PASSED``), or say at once why not: then its frames are the caller's to count."""
 

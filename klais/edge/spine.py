@@ -61,7 +61,7 @@ class Spine:
         while not self._stopping:
             self.beat()
             received = self.source.fill(self._wait_ns())
-            self.round(received, self.pace.linger_ns)
+            self.round(received, self._linger_ns())
             if rest_s := self.pace.rest_s(received, self.source.capacity):
                 time.sleep(rest_s)
 
@@ -102,10 +102,13 @@ class Spine:
             self.counts.drop(refused, built.count)
             self.batcher.take_back(built)
 
+    def _linger_ns(self) -> int:
+        return max(self.pace.linger_ns, self.sink.linger_ns)
+
     def _wait_ns(self) -> int:
         """Until the next thing to do: a batch comes due, or acknowledgements are expected."""
         now_ns = time.monotonic_ns()
-        due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self.pace.linger_ns - now_ns
+        due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self._linger_ns() - now_ns
         return max(0, min(due_ns, ACK_NS if self.counts.inflight_bytes else IDLE_NS))
 
     def drain(self, receive_s: float, deliver_s: float) -> int:
@@ -114,7 +117,7 @@ class Spine:
         self.source.wind_down()
         received = self.source.fill(0)
         while received and not self._hurried and time.monotonic() < until_s:
-            self.round(received, self.pace.linger_ns)
+            self.round(received, self._linger_ns())
             received = self.source.fill(0)
         self.round(received, 0)
         with self.lock:

@@ -58,7 +58,7 @@ class MemorySink:
     """Takes batches while there is room; delivers when drained."""
 
     def __init__(self, counts: Counts, room: int = 10**9) -> None:
-        self.counts, self.room = counts, room
+        self.counts, self.room, self.linger_ns = counts, room, 0
         self.taken: list[Built] = []
         self.letters: list[tuple[bytes, bytes | None, dict[str, bytes], int]] = []
 
