@@ -20,9 +20,11 @@ from klais.config import Settings
 from klais.control.apply import Applier
 from klais.control.cpu import host_of
 from klais.control.decide import Decision, LoopState, decide, worth_writing
-from klais.control.follower import GLOBAL, ControlFollower
+from klais.control.follower import GLOBAL, ControlFollower, in_force_ms
 from klais.control.forecast import Features, Predictor, TrendPredictor
-from klais.control.measure import measure, traffic_totals
+from klais.control.measure import measure, offenders_of, traffic_totals
+from klais.control.offenders import LOOKS, OFTEN, Offenders
+from klais.control.override import device_scope, merged
 from klais.control.stats import PERIOD_S, ControlProducer, StatsFollower, StatsPublisher
 from klais.control.topic_follower import now_ms
 from klais.control.wish import gains_of, recovered, targets_of, wish_of
@@ -115,7 +117,7 @@ class _Reign:
         self._publisher = StatsPublisher(producer, "controller", controller.name, self._own, host=host_of(settings))
         self._stats_producer = producer
         self._applier = Applier(settings, self._follower)
-        self._features = Features()
+        self._features, self._offenders = Features(), Offenders()
         self._state = LoopState()
         self._written: Decision | None = None
 
@@ -154,6 +156,7 @@ class _Reign:
                 await self._write(sender, decision)
             if now_s - told_s >= PERIOD_S:
                 told_s = now_s
+                await self._block_offenders(sender, now_s)
                 self._stats_producer.stats(self._controller.name, self._publisher.record(now_s))
             due_s = max(due_s + period_s, time.monotonic())
             await asyncio.sleep(max(0.001, due_s - time.monotonic()))
@@ -178,17 +181,32 @@ class _Reign:
         return decision
 
     async def _write(self, sender: FencedSender, decision: Decision) -> None:
-        record = decision.record() | {
-            "scope": GLOBAL,
-            "by": self._controller.name,
-            "term": self._controller.epoch,
-            "at": now_ms(),
-        }
-        writer = RecordBatchWriter(1 << 16, "none")
-        writer.append_one(GLOBAL.encode(), orjson.dumps(record))
-        await sender.send(writer)
+        await self._send(sender, GLOBAL, decision.record())
         self._written = decision
         self._controller.decisions += 1
+
+    async def _send(self, sender: FencedSender, scope: str, record: dict[str, Any]) -> None:
+        stamp = {"scope": scope, "by": self._controller.name, "term": self._controller.epoch, "at": now_ms()}
+        writer = RecordBatchWriter(1 << 16, "none")
+        writer.append_one(scope.encode(), orjson.dumps(record | stamp))
+        await sender.send(writer)
+
+    async def _block_offenders(self, sender: FencedSender, now_s: float) -> None:
+        """Block repeat offenders, or with ``monitor`` only say whom it would; one that an operator unblocked stays so."""
+        how = self._settings.control_auto_block
+        if how == "off":
+            return
+        blocks = self._offenders.look(now_s, offenders_of(self._stats.newest("worker")))
+        for device_id, for_s in blocks.items():
+            scope = device_scope(device_id)
+            before = self._follower.record(scope) or {}
+            if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
+                continue
+            log.warning("offender", device=device_id, blocked=how == "on", for_s=for_s, mode=how)
+            if how == "on":
+                changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
+                why = f"far above its own rate for {OFTEN} of {LOOKS} seconds"
+                await self._send(sender, scope, merged(before, changes) | {"author": "controller", "reason": why})
 
     def _own(self) -> tuple[dict[str, Any], dict[str, Any]]:
         decision = self._controller.newest

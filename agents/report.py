@@ -26,6 +26,7 @@ from agents.lane_figures import LaneFigures
 from agents.lanes import Lanes
 from agents.limits import LaneLimits
 from agents.loop_watch import LoopWatch
+from agents.offenders import TopOffenders
 from agents.offsets import EndOffsets
 from agents.views.dam import dropped_by_reason, passed, received, tokens_now
 from agents.views.rows import Part, Sums, sum_rows
@@ -97,6 +98,7 @@ class Report:
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
         self._figures, self._cpu = LaneFigures(), CpuShare()
+        self._top_offenders, self._offenders = TopOffenders(), dict[str, float]()
         self.processing, self.kafka = Quantiles(), Quantiles()
         self.controller: Controller | None = None  # of this worker, reigning or not
         self.highwater: Callable[[int], int] | None = None  # of a raw partition, from the consumer's fetches
@@ -144,6 +146,12 @@ class Report:
         flagged = sum(of_lane.flagged_now for of_lane in each)
         self._sums = Sums(flagged_now=flagged, top_score=max((of_lane.top_score for of_lane in each), default=0.0))
         self._sums_next_s = now_s + SUMS_REST * busy_s
+
+    async def _refresh_offenders(self, now_s: float) -> None:
+        """Only where somebody wants to know: it looks at every device."""
+        if self._settings.control_auto_block != "off":
+            parts = [Part.of(partition, state) for partition, _, state in self._live()]
+            self._offenders = await asyncio.to_thread(self._top_offenders.look, parts, now_s)
 
     def lag(self) -> dict[int, int]:
         """Raw records not yet taken, by partition of this worker: newest known end offset - the lane's next raw offset."""
@@ -201,6 +209,7 @@ class Report:
             "lag": sum(lag.values()),
             "lag_frames": self._figures.lag_frames(lag),
             "demand": self._figures.demand(states),
+            **({"offenders": self._offenders} if self._offenders else {}),
             **self._cpu.look(),
             "devices": sum(state.used for _, _, state in live),
             "anomaly_devices": self._sums.flagged_now,
@@ -252,6 +261,7 @@ class Report:
                 try:
                     if what == "regular":
                         await self.refresh_sums(now_s)
+                        await self._refresh_offenders(now_s)
                         self.look(now_s)
                         self._rates = self.rates(now_s)
                     record = publisher.record(now_s, what == "extra") | {"rates": self._rates}

@@ -223,6 +223,11 @@ def _device_limits(records: dict[str, dict[str, Any]]) -> dict[bytes, DeviceLimi
     }
 
 
+def in_force_ms(until_ms: int | None) -> bool:
+    """Whether an end (epoch ms) has not passed."""
+    return until_ms is None or until_ms > now_ms()
+
+
 def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
     """Whether an end has not passed."""
     return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)

@@ -60,3 +60,11 @@ def traffic_totals(workers: Mapping[str, Record], edges: Mapping[str, Record]) -
         "dropped": float(sum(total(c.get("dropped", 0)) for c in dropped)),
         "devices": sum(_number(r["gauges"], "devices") for r in workers.values()),
     }
+
+
+def offenders_of(workers: Mapping[str, Record]) -> dict[str, float]:
+    """Device -> frames/s dropped above its own rate, as all workers tell it."""
+    out: dict[str, float] = {}
+    for record in workers.values():
+        out |= _numbers(record["gauges"], "offenders")
+    return out

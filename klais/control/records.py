@@ -39,6 +39,7 @@ class Gauges(BaseModel):
     lag_records: ByPartition | None = _of("the same by partition")
     lag_frames: ByPartition | None = _of("frames of klais_raw not yet taken, by partition: records x mean frames a record")
     demand: ByPartition | None = _of("frames/s that each lane could put to use: what arrives, and what waits, within a second")
+    offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core")
     host_cpu_share: Share | None = _of("CPU of its machine since the record before; 1 = every core busy")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")

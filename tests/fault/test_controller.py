@@ -6,11 +6,17 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
+from klais.config import Settings
 from klais.control.follower import ControlFollower
 from klais.control.override import write
 from klais.control.records import StatsRecord
 from klais.control.stats import StatsFollower
+from klais.kafka.topics import Topics
+from klais.wire.batch import encode_batch
+from klais.wire.constants import encode_frame
+from klais.wire.partition import partition_of
 from tests.fault.harness import SESSION_S, Feeder, judge, settle, wait_for, worker
 
 AUTO = {"control_auto": "true", "dam_max_rate": 10_000, "dam_burst_size": 50_000}
@@ -115,19 +121,40 @@ def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tm
         assert it.stop() == 0
 
 
-def test_where_the_rate_is_fixed_nothing_is_written(settings_for, topics_of, tmp_path: Path) -> None:
+def flood(settings: Settings, device: bytes, number: int) -> None:
+    """200 frames of one device."""
+    frames = [encode_frame(device, 200 * number + n, b"{}") for n in range(200)]
+    value = encode_batch(frames, time.time_ns(), 7, 1, number)
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    producer.produce(Topics.of(settings).raw, value, partition=partition_of(device, settings.partitions))
+    assert producer.flush(10) == 0
+
+
+def test_where_the_rate_is_fixed_nothing_is_written_but_blocks_of_offenders(settings_for, topics_of, tmp_path: Path) -> None:
     settings = settings_for(partitions=2)
     topics_of(settings)
     control = ControlFollower(settings)
     control.start()
+    given = {"dam_max_rate": 777, "dam_device_rate": 1, "dam_device_burst": 1, "control_auto_block": "on"}
     try:
-        with worker(settings, tmp_path / "a.log", dam_max_rate=777) as it:
+        with worker(settings, tmp_path / "a.log", **given) as it:
             it.wait_ready()
             wait_for(lambda: page(it.port, "/control/")["here"]["reigns"], 20, "a controller")
             time.sleep(1.0)  # ten ticks
             shown = page(it.port, "/control/")
             assert (shown["mode"], shown["rate"], shown["decisions"]) == ("fixed", 777.0, [])
             assert control.record("global") is None
+            began_s, number = time.monotonic(), 0
+            while not control.blocked() and time.monotonic() < began_s + 20:
+                flood(settings, b"flood", number)
+                number += 1
+                time.sleep(0.4)
+            assert set(control.blocked()) == {b"flood"}
+            record = control.device("flood") or {}
+            assert (record["author"], record["until_ms"] - record["at"]) == ("controller", 60_000)
+            wait_for(lambda: page(it.port, "/dam/")["limits"]["blocked_devices"] == 1, 5, "the block in the dam")
+            flood(settings, b"flood", number)
+            wait_for(lambda: page(it.port, "/dam/")["total"]["dropped"].get("blocked") == 200, 10, "its frames dropped")
             assert it.stop() == 0
     finally:
         control.stop()

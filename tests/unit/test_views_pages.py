@@ -136,6 +136,24 @@ async def test_a_forwarded_listing_is_never_sent_on(views):
     assert body["scope"] == "worker" and views.peers.asked == []
 
 
+async def test_control_shows_decisions_with_their_reasons_and_overrides():
+    control = ControlFollower(Settings(control_auto=True))
+    for number in range(3):
+        record = {"mode": "auto", "rate": 1000.0 + number, "by": "controller-x", "term": 4, "reason": "why"}
+        control.take("global", orjson.dumps(record | {"at": 1_700_000_000_000}))
+    block = {"block": True, "until_ms": 4_500_000_000_000, "author": "ops", "reason": "loud"}
+    control.take("device/d", orjson.dumps(block))
+    views = make_views({}, control, control_auto=True)
+    body = orjson.loads((await get(views, "/control/", "/control/?limit=2")).body)
+    assert (body["mode"], body["rate"], body["controller"]["term"]) == ("auto", 1002.0, 4)
+    assert [decision["rate"] for decision in body["decisions"]] == [1002.0, 1001.0]
+    assert body["decisions"][0]["reason"] == "why"
+    assert [(o["scope"], o["author"], o["reason"]) for o in body["overrides"]] == [("device/d", "ops", "loud")]
+    assert body["overrides"][0]["until_ms_iso"]
+    assert sum(body["shares"].values()) == pytest.approx(1.0)
+    assert (await get(views, "/control/", "/control/?limit=601")).status == 400
+
+
 async def test_dam_adds_up_with_queue_drops_duplicates_and_rubbish():
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views = make_views(lanes)

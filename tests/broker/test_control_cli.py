@@ -1,0 +1,72 @@
+"""``klais control`` against a real topic: what it writes, what it shows, what it leaves alone."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from click.testing import CliRunner, Result
+
+from klais.cli.main import main
+from klais.config import Settings, environ_of
+from klais.control.override import following
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(settings_for, topics_of) -> tuple[Settings, Run]:
+    settings = settings_for(partitions=1)
+    topics_of(settings)
+
+    def call(*words: str, ok: bool = True) -> Result:
+        done = CliRunner().invoke(main, ["control", *words], env=environ_of(settings))
+        assert (done.exit_code == 0) == ok, done.output
+        return done
+
+    return settings, call
+
+
+def test_overrides_are_written_shown_and_taken_back(run: tuple[Settings, Run]) -> None:
+    settings, call = run
+    assert json.loads(call("status", "--json").output)["mode"] == "auto"
+    call("set", "--rate", "5000", "--for", "10m", "--reason", "database is slow")
+    call("set", "--kp", "0.4", "--lag", "70000", "--for", "10m")  # leaves the rate
+    record = json.loads(call("block", "dev-7", "--for", "1h", "--reason", "floods", "--json").output)
+    assert (record["scope"], record["block"], record["reason"]) == ("device/dev-7", True, "floods")
+    assert record["until_ms"] - record["at"] == pytest.approx(3_600_000, abs=50)
+    call("device", "dev-7", "--rate", "5", "--burst", "20")  # leaves the block
+    now = json.loads(call("status", "--json").output)
+    assert (now["mode"], now["rate"]) == ("manual", 5000.0)
+    override, device = now["overrides"]
+    assert (override["gains"], override["setpoints"]) == ({"kp": 0.4}, {"lag": 70000.0})
+    assert (device["block"], device["rate"], device["burst"]) == (True, 5.0, 20.0)
+    assert "database is slow" not in override["reason"]  # the newest change says why
+    text = call("status").output
+    assert "mode manual, rate 5,000/s" in text
+    assert "override device/dev-7" in text
+    call("auto")
+    call("unblock", "dev-7")
+    call("device", "dev-7", "--clear")
+    now = json.loads(call("status", "--json").output)
+    assert (now["mode"], [o["scope"] for o in now["overrides"]]) == ("auto", ["override"])  # the tuned gains stay
+    call("auto", "--forget")
+    with following(settings) as follower:
+        assert set(follower.override() or {}) == {"mode", "author", "reason", "at"}
+    assert call("watch", "--for", "1s").output == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("set",),
+        ("set", "--rate", "0"),
+        ("set", "--rate", "nan"),
+        ("block", ""),
+        ("block", "more-than-sixteen"),
+        ("device", "dev-1"),
+        ("device", "dev-1", "--rate", "5", "--clear"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(run: tuple[Settings, Run], words: tuple[str, ...]) -> None:
+    _, call = run
+    assert "Error" in call(*words, ok=False).output
