@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import math
 import socket
 import time
 from typing import Any
@@ -11,8 +12,19 @@ import click
 from klais.cli.durations import DURATION
 from klais.config import load
 
-RATE = click.FloatRange(min=0, min_open=True)
-GAIN = click.FloatRange(0, 1000)
+
+class _Finite(click.FloatRange):
+    """A range that knows that NaN is in none (its comparisons are all false)."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+RATE = _Finite(min=0, min_open=True)
+GAIN = _Finite(0, 1000)
 ENDS = click.option("--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]")
 WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
@@ -57,8 +69,8 @@ def _ends(for_s: float | None) -> str:
 @click.option("--ki", type=GAIN, help="Integral gain, 1/s.")
 @click.option("--kd", type=GAIN, help="Derivative gain, s.")
 @click.option("--filter", "filter_s", type=GAIN, help="Time constant of the derivative's filter, s.")
-@click.option("--lag", type=click.FloatRange(min=1), help="Set-point of the lag, frames.")
-@click.option("--cpu", type=click.FloatRange(0.01, 1), help="Set-point of the CPU share.")
+@click.option("--lag", type=_Finite(min=1), help="Set-point of the lag, frames.")
+@click.option("--cpu", type=_Finite(0.01, 1), help="Set-point of the CPU share.")
 @ENDS
 @WHY
 @JSON
