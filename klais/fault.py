@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 
-POINTS = (
+LANE_POINTS = (
     "lane_decided",  # a step is decided, its journal record not sent
     "journal_sent",  # the journal batch is handed to Kafka, not acknowledged
     "journal_acked",  # the journal record is acknowledged, nothing put out
@@ -20,10 +20,13 @@ POINTS = (
     "checkpoint_done",  # the marker is written, the input not acknowledged
     "lane_fenced",  # the new epoch is in force, nothing recovered
     "lane_replayed",  # the journal is replayed, the lane not live
+)
+EDGE_POINTS = (
     "spool_written",  # the edge has written a batch to its spool
     "replay_sent",  # the edge has handed a batch from its spool to Kafka
     "replay_acked",  # Kafka acknowledged a batch from the spool, the spool does not know yet
 )
+POINTS = LANE_POINTS + EDGE_POINTS
 
 
 def _off(name: str) -> None:

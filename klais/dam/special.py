@@ -47,6 +47,8 @@ def positions(ids: npt.NDArray[np.uint64], names: npt.NDArray[Any]) -> npt.NDArr
 
 def used(special: Special, at: npt.NDArray[np.int32]) -> tuple[Special, npt.NDArray[np.int32]]:
     """Only the rows of ``special`` that some frame refers to, and the places in that smaller table."""
+    if not len(special):
+        return special, at
     rows = np.unique(at[at >= 0])
     if len(rows) == len(special):
         return special, at

@@ -51,7 +51,7 @@ def test_killed_at_every_fault_point(settings_for, topics_of, tmp_path):
     log = tmp_path / "worker.log"
     rates = [1_000_000, 1000]
     with Feeder(settings, frames_per_s=3000) as feeder:
-        for turn, point in enumerate(fault.POINTS):
+        for turn, point in enumerate(fault.LANE_POINTS):
             count = 1 if point.startswith("lane_f") or point.startswith("lane_r") else 4
             rate = 1000 if point == "release_decided" else rates[turn % 2]
             with worker(settings, log, fault_point=f"{point}:{count}", dam_max_rate=rate, dam_burst_size=100) as it:
