@@ -1,7 +1,7 @@
 """The worker process around the app: what it checks before it joins the group, and signals that must not harm it.
 
 Faust's own answer to SIGUSR2 is a debugger that stops the process: it is told and ignored. SIGHUP would end it: here it reads
-the settings again, of which a worker takes over the form and level of its log (limits come from ``klais_control``).
+the settings again, of which a worker takes over the level of its log (limits come from ``klais_control``).
 SIGTERM and SIGINT stop the worker cleanly (see :mod:`agents.service`), SIGUSR1 prints the stacks of all tasks.
 """
 
@@ -14,8 +14,7 @@ from faust.worker import Worker
 from klais.config import Settings, load
 from klais.errors import KlaisError, TopicMismatch
 from klais.kafka.admin import check_topics, ensure_topics, wait_for_broker
-from klais.log import get
-from klais.log import setup as log_setup
+from klais.log import get, set_level
 from klais.ports import check_port
 
 log = get("agents.worker")
@@ -51,8 +50,8 @@ def worker_class(settings: Settings) -> type[Worker]:
             except KlaisError as error:
                 log.error("reload_refused", why=str(error))
                 return
-            log_setup(settings.model_copy(update={"log_level": read.log_level, "log_format": read.log_format}), "worker")
-            log.info("reloaded", log_level=read.log_level, log_format=read.log_format)
+            set_level(read)  # not a new handler: Faust has put its own stream in the place of stderr
+            log.info("reloaded", log_level=read.log_level)
 
         def _on_sigusr2(self) -> None:
             log.info("signal_ignored", signal="SIGUSR2", why="no debugger in a worker; SIGUSR1 prints all stacks")

@@ -142,6 +142,14 @@ def setup(settings: Settings, process: str) -> None:
     logging.captureWarnings(True)
 
 
+def set_level(settings: Settings) -> None:
+    """Take over ``log_level`` while the process runs; handlers stay as they are."""
+    config = dict_config(settings, "")
+    logging.getLogger().setLevel(config["root"]["level"])
+    for name, given in config["loggers"].items():
+        logging.getLogger(name).setLevel(given["level"])
+
+
 _lock = threading.Lock()
 _said: dict[str, tuple[float, int]] = {}  # key -> (monotonic s of the last line, calls kept quiet since)
 

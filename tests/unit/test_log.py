@@ -89,3 +89,16 @@ def test_every_counts_what_it_kept_quiet() -> None:
     times = [0.0, 1.0, 9.9, 10.0, 10.5, 25.0]
     assert [log.every(10, "test_every", now_s=now) for now in times] == [1, 0, 0, 3, 0, 2]
     assert log.every(10, "test_every_other", now_s=10.5) == 1
+
+
+def test_the_level_changes_while_the_process_runs() -> None:
+    root, chatty = logging.getLogger(), logging.getLogger("aiokafka")
+    before = root.level, chatty.level
+    try:
+        log.set_level(Settings(log_level="error"))
+        assert (root.level, chatty.level) == (logging.ERROR, logging.WARNING)
+        log.set_level(Settings(log_level="debug"))
+        assert (root.level, chatty.level) == (logging.DEBUG, logging.DEBUG)
+    finally:
+        root.setLevel(before[0])
+        chatty.setLevel(before[1])
