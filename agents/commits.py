@@ -1,11 +1,14 @@
 """Faust's commits, mended: after a commit that failed it would never commit that partition again.
 
 Faust 0.15.3 takes acknowledged offsets off its list before it commits them (``Consumer._new_offset``). When the commit fails
-(an outage, a rebalance), they are gone, and the hole at the head of the list stops every later commit. Nothing is lost by
-that (a lane ignores what it has), but the group's lag would lie and a restart would read all of it again.
+(an outage, a rebalance), they are gone, and the hole at the head of the list stops every later commit. And where the commit
+failed because of a rebalance it notes the offsets as committed all the same (``Consumer._commit_offsets``), so that nothing is
+committed until the next record comes. Nothing is lost by either (a lane ignores what it has), but the group's lag would lie
+and a restart would read all of it again.
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from faust.types import TP
@@ -14,16 +17,26 @@ STUCK_S = 10.0  # commits are a second apart
 
 
 class CommitMender:
-    """Tells Faust's consumer that a hole is no hole, when a partition's committed offset stands still below what is done."""
+    """Tells Faust's consumer that a hole is no hole, when a partition's committed offset stands still below what is done;
+    commits again what a rebalance refused.
+    """
 
     def __init__(self, app: Any, topic: str) -> None:
         self._app = app
         self._topic = topic
         self._seen: dict[int, tuple[int | None, float]] = {}  # partition -> (committed offset, since when)
+        self._refused: dict[TP, int] = {}  # newest offset whose commit was refused
+        self._watched: Any = None
 
     async def __call__(self, partition: int, acknowledged: int) -> None:
-        """Look at one partition, all of whose records below ``acknowledged`` were acknowledged a checkpoint ago."""
+        """Look at one partition, all of whose records below ``acknowledged`` were acknowledged a checkpoint ago.
+
+        Called before each acknowledgement, so no commit happens before the first look.
+        """
         consumer, tp = self._app.consumer, TP(self._topic, partition)
+        self._watch(consumer)
+        if acknowledged >= self._refused.get(tp, acknowledged + 1) and tp in consumer.assignment():
+            await consumer._commit({tp: acknowledged})  # noted again, should it be refused again
         committed = consumer._committed_offset[tp]
         before, since_s = self._seen.get(partition, (None, 0.0))
         if committed is None or committed >= acknowledged or committed != before:
@@ -31,3 +44,20 @@ class CommitMender:
         elif time.monotonic() - since_s > STUCK_S:
             await consumer._add_gap(tp, committed, acknowledged - 1)
             self._seen[partition] = (committed, time.monotonic())
+
+    def _watch(self, consumer: Any) -> None:
+        """See which commits of this consumer are refused."""
+        if consumer is self._watched:
+            return
+        self._watched, commit = consumer, consumer._commit
+
+        async def watched(offsets: Mapping[TP, int]) -> bool:
+            done: bool = await commit(offsets)
+            for tp, offset in offsets.items():
+                if done:
+                    self._refused.pop(tp, None)
+                else:
+                    self._refused[tp] = offset
+            return done
+
+        consumer._commit = watched
