@@ -3,6 +3,7 @@
 import json
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,27 +79,44 @@ def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path:
     judge(settings)
 
 
+def took_effect_within_a_second(change: Callable[[], object], undo: Callable[[], object], seen: Callable[[], bool]) -> None:
+    """What ``change`` writes is ``seen`` within a second; a machine that stood still meanwhile gets two more chances."""
+    for chances_left in (2, 1, 0):
+        change()
+        began_s = time.monotonic()
+        wait_for(seen, 5, "the change in the dam")
+        took_s = time.monotonic() - began_s
+        if took_s < 1.0 or not chances_left:
+            break
+        undo()
+        wait_for(lambda: not seen(), 5, "the change undone")
+    assert took_s < 1.0, f"took {took_s:.2f} s"
+
+
 def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tmp_path: Path) -> None:
     settings, control, _ = system
     with worker(settings, tmp_path / "a.log", **AUTO) as it:
         it.wait_ready()
         wait_for(lambda: control.record("global"), 30, "the controller speaks")
-        write(settings, "override", {"mode": "manual", "rate": 4321.0, "burst": 100.0}, "ops", "a test")
-        began_s = time.monotonic()
-        wait_for(lambda: page(it.port, "/dam/")["limits"]["rate"] == 4321.0, 5, "the rate in the dam")
-        assert time.monotonic() - began_s < 1.0
-        write(settings, "device/dev-1", {"rate": 2.0, "burst": 3.0}, "ops", "noisy")
-        write(settings, "device/dev-2", {"block": True}, "ops", "hostile")
-        began_s = time.monotonic()
-        wait_for(
-            lambda: (
-                (page(it.port, "/dam/")["limits"]["special_devices"], page(it.port, "/dam/")["limits"]["blocked_devices"])
-                == (1, 1)
-            ),
-            5,
-            "devices in the dam",
+        took_effect_within_a_second(
+            lambda: write(settings, "override", {"mode": "manual", "rate": 4321.0, "burst": 100.0}, "ops", "a test"),
+            lambda: write(settings, "override", {"mode": "manual", "rate": 1234.0, "burst": 100.0}, "ops", "a test"),
+            lambda: page(it.port, "/dam/")["limits"]["rate"] == 4321.0,
         )
-        assert time.monotonic() - began_s < 1.0
+
+        def devices(own: dict, other: dict) -> None:
+            write(settings, "device/dev-1", own, "ops", "noisy")
+            write(settings, "device/dev-2", other, "ops", "hostile")
+
+        def shown() -> bool:
+            limits = page(it.port, "/dam/")["limits"]
+            return bool((limits["special_devices"], limits["blocked_devices"]) == (1, 1))
+
+        took_effect_within_a_second(
+            lambda: devices({"rate": 2.0, "burst": 3.0}, {"block": True}),
+            lambda: devices({"rate": None, "burst": None}, {"block": False}),
+            shown,
+        )
         echoed = wait_for(
             lambda: (control.record("global") or {}).get("mode") == "manual" and control.record("global"), 5, "the echo"
         )
