@@ -8,12 +8,11 @@ import errno
 import mmap
 import os
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.edge.sources.udp_socket import NAME_BYTES, UdpSocket
+from klais.edge.sources.udp_socket import NAME_BYTES, OnSocket, UdpSocket
 from klais.edge.sources.uring import Uring
 from klais.edge.sources.uring_kernels import ENDED, ERROR, provide, take_completions
 
@@ -32,7 +31,7 @@ _MSGHDR = np.dtype([("name", "u8"), ("namelen", "u8"), ("iov", "u8"), ("iovlen",
 _PASSING = (errno.ENOBUFS, errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM)
 
 
-class IoUringSource:
+class IoUringSource(OnSocket):
     """The ``io_uring`` source (see :class:`klais.edge.sources.Source` for the columns).
 
     Parameters
@@ -140,20 +139,6 @@ class IoUringSource:
         """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
         rows = self.head.reshape(BUFFERS, STRIDE_BYTES)[:, _RECVMSG_OUT_BYTES:PAYLOAD_OFFSET]
         return self._udp.sources(rows[self._taken[:n]])
-
-    def times(self, n: int) -> None:
-        """The kernel is not asked for it: that costs more than it tells at loads where a call follows a call."""
-
-    def kernel_drops(self) -> int:
-        """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
-        return self._udp.drops()
-
-    def details(self) -> dict[str, Any]:
-        """Nothing beyond what every source tells."""
-        return {}
-
-    def wind_down(self) -> None:
-        """Nothing to leave to others."""
 
     def close(self) -> None:
         """Stop receiving; the columns stay readable."""

@@ -12,12 +12,11 @@ import mmap
 import os
 import socket
 import time
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.edge.sources.udp_socket import NAME_BYTES, UdpSocket
+from klais.edge.sources.udp_socket import NAME_BYTES, OnSocket, UdpSocket
 from klais.edge.sources.waiting import Waiting
 
 SLOTS = 1024
@@ -42,7 +41,7 @@ _IOVEC = np.dtype([("base", "u8"), ("len", "u8")])
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class UdpSource:
+class UdpSource(OnSocket):
     """The ``udp`` source (see :class:`klais.edge.sources.Source` for the columns).
 
     Parameters
@@ -128,20 +127,6 @@ class UdpSource:
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
         return self._udp.sources(self._names[:n])
-
-    def times(self, n: int) -> None:
-        """The kernel is not asked for it: that costs more than it tells at loads where a call follows a call."""
-
-    def kernel_drops(self) -> int:
-        """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
-        return self._udp.drops()
-
-    def details(self) -> dict[str, Any]:
-        """Nothing beyond what every source tells."""
-        return {}
-
-    def wind_down(self) -> None:
-        """Nothing to leave to others."""
 
     def close(self) -> None:
         """Close the socket; the columns stay readable."""

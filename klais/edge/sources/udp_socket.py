@@ -2,6 +2,7 @@
 
 import socket
 import sys
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,26 @@ class UdpSocket:
         if self.socket.fileno() >= 0:
             self.drops()
             self.socket.close()
+
+
+class OnSocket:
+    """What all sources that read nothing but one :class:`UdpSocket` (``_udp``) have in common."""
+
+    _udp: UdpSocket
+
+    def times(self, n: int) -> None:
+        """The kernel is not asked for receive times: a batch gets the time of the call."""
+
+    def kernel_drops(self) -> int:
+        """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
+        return self._udp.drops()
+
+    def details(self) -> dict[str, Any]:
+        """Nothing beyond what every source tells."""
+        return {}
+
+    def wind_down(self) -> None:
+        """Nothing to leave to others."""
 
 
 def _ask_rcvbuf(sock: socket.socket, asked: int) -> int:
