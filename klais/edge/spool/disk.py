@@ -10,10 +10,8 @@ runs ahead of what was acknowledged. All methods that touch the disk may raise `
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Literal
 
+from klais.edge.spool.folder import lock_folder, sync_folder
 from klais.edge.spool.segment import (
     HEADER_SIZE,
     Head,
@@ -33,7 +32,7 @@ from klais.edge.spool.segment import (
     sound_end,
     walk,
 )
-from klais.errors import SpoolFull, SpoolInUse
+from klais.errors import SpoolFull
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
@@ -137,7 +136,7 @@ class Spool:
         self._dirty = False
         self._synced_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock_fd = _lock(folder, lock_wait_s)
+        self._lock_fd = lock_folder(folder, lock_wait_s)
         try:
             self._position_fd = os.open(folder / f"position-{identity:08x}", os.O_RDWR | os.O_CREAT, 0o644)
             self.position = self._read_position()
@@ -206,7 +205,7 @@ class Spool:
         self._segments.append(Segment(name, fd))
         self._writing = True
         if self.sync_policy != "none":
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
 
     def sync(self, now_s: float) -> None:
         """Force to the disk what the policy wants there by ``now_s`` (monotonic)."""
@@ -383,27 +382,3 @@ class Spool:
             os.close(self._position_fd)
             os.close(self._lock_fd)
             self._segments.clear()
-
-
-def _lock(folder: Path, wait_s: float) -> int:
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    until_s = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if time.monotonic() > until_s:
-                os.close(fd)
-                raise SpoolInUse(
-                    f"another edge uses the spool {folder}: give each its own KLAIS_EDGE_ID (or KLAIS_SPOOL_DIR)"
-                ) from None
-            time.sleep(0.05)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
