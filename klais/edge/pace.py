@@ -11,7 +11,7 @@ p50 19 ms, p99 91 ms against 9.5 and 23 ms with 5 ms. A batch that is full close
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
 more than half a core the linger is stretched step by step, up to four times the maximum, and shrinks again once it needs
-less than a third. On a machine at half the speed, 5,000 frames/s were then 15 ms late at the median instead of 31.
+about a third. On a slow machine 5,000 frames/s were 15 ms late at the median with a linger of 10 ms, and 31 ms with 5.
 
 The same holds for looking into the socket: one call costs some ten microseconds, whatever it brings. A loop that ran
 dry rests for a fifth of the linger before it looks again, as a network card moderates its interrupts, but never longer

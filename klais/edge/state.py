@@ -21,6 +21,7 @@ from klais.metrics import EdgeMetrics, EdgeSnapshot
 from klais.wire.constants import Reason
 
 RECENT_S = 5.0
+FULL_HOST = 0.6  # what a worker's host counts as when all its cores are busy: enough to stretch the linger
 REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
 
 
@@ -60,8 +61,13 @@ class EdgeState:
         counts.observe_batch_s = both(self._metrics.processing.observe, self._batch.observe)
 
     def said(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The same as :meth:`own` for ``klais_stats``, with CPU and latency since the record before."""
+        """The same as :meth:`own` for ``klais_stats``, with CPU and latency since the record before.
+
+        Called once a second, so this is also where the spine hears how busy the workers are.
+        """
         counters, gauges = self.own()
+        if self.spine:
+            self.spine.pace.load(self._busiest_worker(), time.monotonic_ns())
         latency = {"processing_ms": self._batch.take(), "kafka_ms": self._kafka.take()}
         state = {"breaker": self.forwarder.breaker.state.value} if self.forwarder else {}
         return counters, gauges | {"rate_limit": self.rate()} | state | self._cpu.look() | latency
@@ -72,7 +78,6 @@ class EdgeState:
         with spine.lock if spine else nullcontext():
             if spine:
                 counts.kernel_drops = spine.source.kernel_drops()
-                spine.pace.load(self._busiest_worker(), time.monotonic_ns())
             counters = counts.snapshot()
             gauges: dict[str, Any] = {
                 "queue_depth": counts.depth(),
@@ -95,9 +100,9 @@ class EdgeState:
         return counters, gauges
 
     def _busiest_worker(self) -> float:
-        """Share of a core that the busiest worker needs, as the workers say; a host with all cores busy counts as 0.6."""
+        """Share of a core that the busiest worker needs, as the workers say; a host with all cores busy as ``FULL_HOST``."""
         gauges = [record["gauges"] for record in self._system.newest("worker").values()]
-        shares = (max(float(g.get("cpu_share") or 0), 0.6 * float(g.get("host_cpu_share") or 0)) for g in gauges)
+        shares = (max(float(g.get("cpu_share") or 0), FULL_HOST * float(g.get("host_cpu_share") or 0)) for g in gauges)
         return max(shares, default=0.0)
 
     def health(self) -> dict[str, Any]:
