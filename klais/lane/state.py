@@ -33,7 +33,7 @@ def reserve_rows(capacity: int) -> Rows:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
     except OSError:  # strict accounting (vm.overcommit_memory=2): only what is needed
         return np.zeros(capacity, ROW)
-    with contextlib.suppress(OSError):  # a kernel without them
+    with contextlib.suppress(OSError, ValueError):  # a kernel without them; no more than the small pages
         memory.madvise(mmap.MADV_HUGEPAGE, _SMALL_BYTES, size - _SMALL_BYTES)
     return np.frombuffer(memory, ROW)
 
