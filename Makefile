@@ -17,7 +17,7 @@ setup: ## install and compile all that is needed (skips what is there)
 run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl-C stops all
 	@exec .venv/bin/klais up $(ARGS)
 
-test: setup lint test-bounds ## set up, then everything that CI checks (under 15 minutes)
+test: setup lint test-bounds ## set up, then everything that CI checks (a quarter of an hour on 2 cores)
 	@echo "== all tests =="
 	@$(PYTEST) -q tests $(ARGS)
 
