@@ -5,6 +5,9 @@ Faust 0.15.3 takes acknowledged offsets off its list before it commits them (``C
 failed because of a rebalance it notes the offsets as committed all the same (``Consumer._commit_offsets``), so that nothing is
 committed until the next record comes. Nothing is lost by either (a lane ignores what it has), but the group's lag would lie
 and a restart would read all of it again.
+
+Filling the hole with ``Consumer._add_gap`` would not do: offsets that are in the gap and on the list are then there twice, and
+of such a list Faust commits one offset a commit, which is one a second.
 """
 
 import time
@@ -17,8 +20,8 @@ STUCK_S = 10.0  # commits are a second apart
 
 
 class CommitMender:
-    """Tells Faust's consumer that a hole is no hole, when a partition's committed offset stands still below what is done;
-    commits again what a rebalance refused.
+    """Commits in Faust's place what it gave up: what a rebalance refused, and whatever is done while its committed offset
+    stands still below that.
     """
 
     def __init__(self, app: Any, topic: str) -> None:
@@ -42,8 +45,19 @@ class CommitMender:
         if committed is None or committed >= acknowledged or committed != before:
             self._seen[partition] = (committed, time.monotonic())
         elif time.monotonic() - since_s > STUCK_S:
-            await consumer._add_gap(tp, committed, acknowledged - 1)
-            self._seen[partition] = (committed, time.monotonic())
+            await self._commit_over(consumer, tp, acknowledged)
+            self._seen[partition] = (consumer._committed_offset[tp], time.monotonic())
+
+    @staticmethod
+    async def _commit_over(consumer: Any, tp: TP, acknowledged: int) -> None:
+        """Commit up to ``acknowledged``, whatever Faust's list says of the offsets below, and take those off it."""
+        if tp not in consumer.assignment() or not await consumer._commit({tp: acknowledged}):
+            return
+        acked = consumer._acked[tp]
+        acked[:] = sorted({offset for offset in acked if offset >= acknowledged})
+        consumer._acked_index[tp] = set(acked)
+        consumer._gap[tp].chop(0, acknowledged)
+        consumer._committed_offset[tp] = acknowledged
 
     def _watch(self, consumer: Any) -> None:
         """See which commits of this consumer are refused."""

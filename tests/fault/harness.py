@@ -174,24 +174,29 @@ def settle(settings: Settings, timeout_s: float = 60) -> None:
     parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
     consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": topics.app_id, "enable.auto.commit": False})
 
-    def position() -> tuple[bool, list[int]]:
+    def position() -> tuple[list[int], list[int], list[int]]:
         ends = [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in parts]
         done = [tp.offset for tp in consumer.committed(parts, timeout=10)]
         clean = [TopicPartition(topics.telemetry, p) for p in range(settings.partitions)]
-        return done == ends, [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in clean]
+        return ends, done, [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in clean]
 
     try:
         before: list[int] = []
+        seen = ""
 
         def standing() -> bool:
-            nonlocal before
-            done, clean = position()
+            nonlocal before, seen
+            ends, done_to, clean = position()
+            done, seen = done_to == ends, f"acknowledged {done_to} of {ends}"
             still, before = clean == before, clean
             if not (done and still):
                 time.sleep(0.5)
             return done and still
 
-        wait_for(standing, timeout_s, "all of the staging topic acknowledged")
+        try:
+            wait_for(standing, timeout_s, "all of the staging topic acknowledged")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {seen}, clean records up to {before}") from None
     finally:
         consumer.close()
 
