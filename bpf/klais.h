@@ -15,7 +15,7 @@
 #error "device ids are read as little-endian words"
 #endif
 
-#define KLAIS_VERSION 1 /* of all layouts below: raise it when a value changes its meaning without changing its size */
+#define KLAIS_VERSION 2 /* of all layouts below: raise it when a value changes its meaning without changing its size */
 
 /* What became of a packet. A twin with KLAIS_WOULD passed only because its rule is in monitor mode. */
 enum klais_verdict {
@@ -66,6 +66,7 @@ enum klais_frame {
 enum klais_size {
 	KLAIS_SLOTS = 4,	   /* limits kept in the configuration: writers fill one that is not in use, then name it */
 	KLAIS_PORT_WORDS = 1024,   /* 65,536 ports, a bit each */
+	KLAIS_WAYS = 2,		   /* of a set of the table of devices */
 	KLAIS_RULES = 65536,	   /* devices with a rule of their own */
 	KLAIS_MARK_WORDS = 4096,   /* 262,144 marks, a bit each */
 	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
@@ -80,6 +81,7 @@ enum klais_size {
 #define KLAIS_DEVICE_COST 1000000000000ULL /* rate in thousandths of frames/s = units/ns */
 #define KLAIS_MAX_CAP (1ULL << 62)
 #define KLAIS_FOREVER (~0ULL)
+#define KLAIS_CLAIMED (~0ULL)
 #define KLAIS_MAX_BACKWARDS_NS 10000000000ULL
 
 /* A rate and a burst. cap_units 0 = no limit. */
@@ -111,12 +113,33 @@ struct klais_bucket {
 	__u64 last_ns;	    /* credit is earned up to here */
 };
 
-/* A row of the LRU of devices. */
-struct klais_device {
+/* The bucket of one device, and its key. */
+struct klais_way {
+	__u64 key; /* 0 = empty, KLAIS_CLAIMED = just changing hands */
 	struct klais_bucket bucket;
+};
+
+/* One cache line of the table of devices. */
+struct klais_set {
+	struct klais_way ways[KLAIS_WAYS];
+	__u32 passed[KLAIS_WAYS]; /* by the way's bucket, modulo 2^32; may miss a few when CPUs collide */
+	__u64 called;		  /* written to have the line come; nobody reads it */
+};
+
+/* Who has a way. Written when it changes hands and when it drops, so it lies outside of the set. */
+struct klais_owner {
 	__u8 id[KLAIS_ID_BYTES];
-	__u64 passed; /* by the device's bucket; these two may miss a few when CPUs collide */
 	__u64 dropped;
+};
+
+struct klais_owners {
+	struct klais_owner ways[KLAIS_WAYS];
+};
+
+/* How keys are spread over the table: drawn at random when it is made, and secret. Set of a key = key * multiplier >> shift. */
+struct klais_spread {
+	__u64 multipliers[2]; /* odd */
+	__u64 shift;	      /* 64 - log2(sets) */
 };
 
 /* What an operator or the controller said of one device. Each part is in force by itself; 0 = it says nothing. */
@@ -161,7 +184,9 @@ _Static_assert(sizeof(struct klais_limit) == 24, "klais_limit");
 _Static_assert(sizeof(struct klais_limits) == 48, "klais_limits");
 _Static_assert(sizeof(struct klais_config) == 40 + 48 * KLAIS_SLOTS, "klais_config");
 _Static_assert(sizeof(struct klais_bucket) == 16, "klais_bucket");
-_Static_assert(sizeof(struct klais_device) == 48, "klais_device");
+_Static_assert(sizeof(struct klais_set) == 64, "a set is one cache line");
+_Static_assert(sizeof(struct klais_owners) == 48, "klais_owners");
+_Static_assert(sizeof(struct klais_spread) == 24, "klais_spread");
 _Static_assert(sizeof(struct klais_rule) == 56, "klais_rule");
 _Static_assert(sizeof(struct klais_count) == 16, "klais_count");
 _Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");
@@ -172,6 +197,6 @@ _Static_assert(__builtin_offsetof(struct klais_slot, frame) == 32, "klais_slot.f
 _Static_assert((KLAIS_VERDICTS & (KLAIS_VERDICTS - 1)) == 0, "verdicts are masked");
 
 /* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
-#define KLAIS_MAPS(X) X(config) X(ports) X(counts) X(devices) X(rules) X(marks) X(bucket) X(xsks) X(ring) X(about)
+#define KLAIS_MAPS(X) X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(xsks) X(ring) X(about)
 
 #endif

@@ -9,10 +9,16 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "bucket.h"
-#include "device.h"
 #include "klais.h"
 #include "parse.h"
+
+static struct klais_set *the_sets;
+static struct klais_owners *the_owners;
+static __u32 sets_there;
+
+#define klais_set_at(index) ((index) < sets_there ? &the_sets[index] : 0)
+#define klais_owners_at(index) ((index) < sets_there ? &the_owners[index] : 0)
+#include "table.h"
 
 struct number {
 	const char *name;
@@ -29,15 +35,17 @@ const struct number klais_numbers[] = {
 	N(KLAIS_WOULD), N(KLAIS_WOULD_TOO_SHORT), N(KLAIS_WOULD_BAD_MAGIC), N(KLAIS_WOULD_BAD_DEVICE_ID), N(KLAIS_WOULD_BLOCKED),
 	N(KLAIS_WOULD_DEVICE_RATE), N(KLAIS_WOULD_GLOBAL_RATE), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC), N(KLAIS_MONITOR_BLOCK),
 	N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_ACCEPT_PASS), N(KLAIS_ACCEPT_XSK), N(KLAIS_ACCEPT_RING),
-	N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET), N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_PORT_WORDS), N(KLAIS_RULES),
+	N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET), N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_WAYS), N(KLAIS_PORT_WORDS), N(KLAIS_RULES),
 	N(KLAIS_MARK_WORDS), N(KLAIS_QUEUES), N(KLAIS_SOURCE_BYTES), N(KLAIS_SLOT_FRAME_BYTES), N(KLAIS_ABOUT_BYTES),
-	N(KLAIS_RINGBUF_HEADER_BYTES), N(KLAIS_GLOBAL_COST), N(KLAIS_DEVICE_COST), N(KLAIS_MAX_CAP), N(KLAIS_FOREVER),
+	N(KLAIS_RINGBUF_HEADER_BYTES), N(KLAIS_GLOBAL_COST), N(KLAIS_DEVICE_COST), N(KLAIS_MAX_CAP), N(KLAIS_FOREVER), N(KLAIS_CLAIMED),
 	SIZE(limit), FIELD(limit, rate_units), FIELD(limit, cap_units), FIELD(limit, fill_ns),
 	SIZE(limits), FIELD(limits, global), FIELD(limits, device),
 	SIZE(config), FIELD(config, version), FIELD(config, accept), FIELD(config, accept_ifindex), FIELD(config, monitor),
 	FIELD(config, load_slot), FIELD(config, set_slot), FIELD(config, set_at_ns), FIELD(config, heartbeat_ns), FIELD(config, slots),
 	SIZE(bucket), FIELD(bucket, credit_units), FIELD(bucket, last_ns),
-	SIZE(device), FIELD(device, bucket), FIELD(device, id), FIELD(device, passed), FIELD(device, dropped),
+	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, called),
+	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways),
+	SIZE(spread), FIELD(spread, multipliers), FIELD(spread, shift),
 	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit), FIELD(rule, id),
 	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks), FIELD(marks, bits),
 	SIZE(about), FIELD(about, json),
@@ -146,4 +154,64 @@ long klais_test_crowd(struct klais_bucket *bucket, const struct klais_limit *lim
 		admitted += crowd[i].admitted;
 	}
 	return admitted;
+}
+
+/* The table that the next two work on; kept by the caller. */
+void klais_test_table(struct klais_set *sets, struct klais_owners *owners, __u32 count)
+{
+	the_sets = sets;
+	the_owners = owners;
+	sets_there = count;
+}
+
+/* The verdict for a frame of a device. */
+int klais_test_take_device(const struct klais_spread *spread, const __u8 *id, const struct klais_limit *limit, __u64 now_ns)
+{
+	struct klais_id words;
+
+	memcpy(&words, id, sizeof(words));
+	klais_call_set(spread, klais_way_key(klais_fnv1a(words)));
+	return klais_take_device(spread, klais_fnv1a(words), words, limit, now_ns);
+}
+
+/* A CPU: it asks for each of `devices` in turn, `rounds` times, on a clock that all push on. */
+struct rush {
+	const struct klais_spread *spread;
+	const struct klais_id *ids;
+	const struct klais_limit *limit;
+	__u64 *clock_ns;
+	long devices, rounds;
+	long *admitted; /* of each device */
+};
+
+static void *one_of_the_rush(void *argument)
+{
+	struct rush *mine = argument;
+	long i, round;
+	__u64 now_ns;
+
+	for (round = 0; round < mine->rounds; round++) {
+		for (i = 0; i < mine->devices; i++) {
+			now_ns = __sync_add_and_fetch(mine->clock_ns, 1);
+			if (klais_take_device(mine->spread, klais_fnv1a(mine->ids[i]), mine->ids[i], mine->limit, now_ns) == KLAIS_PASS)
+				__sync_fetch_and_add(&mine->admitted[i], 1);
+		}
+	}
+	return 0;
+}
+
+/* Several CPUs ask for the same new devices in the same order; `admitted` counts frames of each. */
+int klais_test_rush(const struct klais_spread *spread, const struct klais_id *ids, const struct klais_limit *limit, __u64 *clock_ns,
+		    long devices, long rounds, int threads, long *admitted)
+{
+	struct rush rush = {spread, ids, limit, clock_ns, devices, rounds, admitted};
+	pthread_t thread[64];
+	int i;
+
+	for (i = 0; i < threads && i < 64; i++)
+		if (pthread_create(&thread[i], 0, one_of_the_rush, &rush))
+			return -1;
+	for (i = 0; i < threads && i < 64; i++)
+		pthread_join(thread[i], 0);
+	return 0;
 }

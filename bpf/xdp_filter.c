@@ -12,6 +12,10 @@
 #include "maps.h"
 #include "parse.h"
 
+#define klais_set_at(index) klais_row(sets, index)
+#define klais_owners_at(index) klais_row(owners, index)
+#include "table.h"
+
 #ifdef KLAIS_STIR_DEVICES
 #include "stir.h"
 #else
@@ -60,37 +64,10 @@ KLAIS_INLINE const struct klais_limits *limits_in_force(const struct klais_confi
 	return &config->slots[slot & (KLAIS_SLOTS - 1)];
 }
 
-/* A device that is not in the LRU starts with a full bucket. */
-KLAIS_INLINE int admit_new_device(__u64 key, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+/* Whether devices had a limit at load: whether the table will be needed, as far as that can be said without the clock. */
+KLAIS_INLINE int has_device_limit(const struct klais_config *config)
 {
-	struct klais_device device = {
-		.bucket = {.credit_units = limit->cap_units - KLAIS_DEVICE_COST, .last_ns = now_ns},
-		.passed = 1,
-	};
-	struct klais_device *raced;
-
-	__builtin_memcpy(device.id, &id, sizeof(device.id));
-	if (klais_insert(devices, &key, &device) == 0)
-		return 1;
-	raced = klais_lookup(devices, &key); /* another CPU put it there first; or there is no memory: then it may pass */
-	return !raced || klais_take(&raced->bucket, limit, KLAIS_DEVICE_COST, now_ns);
-}
-
-KLAIS_INLINE klais_found take_device(__u64 key, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
-{
-	struct klais_device *device;
-
-	if (!limit->cap_units)
-		return KLAIS_PASS;
-	device = klais_lookup(devices, &key);
-	if (!device)
-		return admit_new_device(key, id, limit, now_ns) ? KLAIS_PASS : KLAIS_DEVICE_RATE;
-	if (klais_take(&device->bucket, limit, KLAIS_DEVICE_COST, now_ns)) {
-		device->passed++;
-		return KLAIS_PASS;
-	}
-	device->dropped++;
-	return KLAIS_DEVICE_RATE;
+	return config->slots[klais_once(config->load_slot) & (KLAIS_SLOTS - 1)].device.cap_units != 0;
 }
 
 KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_ns)
@@ -103,12 +80,13 @@ KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_
 }
 
 /* Block list, allow list, device bucket, global bucket: 1 when the packet is to be dropped. */
-KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id, __u64 now_ns)
+KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id, __u64 key,
+				__u64 now_ns)
 {
 	const struct klais_limits *limits = limits_in_force(config, now_ns);
 	const struct klais_limit *limit = &limits->device;
-	__u64 key = klais_fnv1a(id);
 	const struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), key) ? klais_lookup(rules, &key) : 0;
+	klais_found found = KLAIS_PASS;
 
 	if (rule) {
 		if (now_ns < rule->allow_until_ns)
@@ -118,7 +96,9 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 		if (rule->limit.cap_units)
 			limit = &rule->limit;
 	}
-	return drops(judgement, take_device(key, id, limit, now_ns), KLAIS_MONITOR_DEVICE_RATE) ||
+	if (limit->cap_units)
+		found = klais_take_device(KLAIS_VALUE(spread), key, id, limit, now_ns);
+	return drops(judgement, found, KLAIS_MONITOR_DEVICE_RATE) ||
 	       drops(judgement, take_global(&limits->global, now_ns), KLAIS_MONITOR_GLOBAL_RATE);
 }
 
@@ -205,22 +185,26 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 {
 	const __u8 *data = (const __u8 *)(long)ctx->data, *data_end = (const __u8 *)(long)ctx->data_end, *frame;
 	const struct klais_config *config = KLAIS_VALUE(config);
-	__u64 any = data_end - data, now_ns;
+	__u64 any = data_end - data, now_ns, key;
 	klais_found found;
 	struct klais_id id;
 
 	FORGET(packet->udp, 0x3FFF, any);
 	FORGET(packet->ip, 0x203F, any);
+	if (judgement->verdict != KLAIS_PASS) /* the magic is only monitored, and there is no device to judge */
+		return accept(ctx, config, packet, bpf_ktime_get_ns(), judgement);
+	frame = data + packet->udp + KLAIS_UDP_BYTES;
+	if (frame + KLAIS_HEADER_BYTES > data_end)
+		return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
+	id = klais_read_id(frame);
+	key = klais_fnv1a(id);
+	if (has_device_limit(config))
+		klais_call_set(KLAIS_VALUE(spread), klais_way_key(key));
 	now_ns = bpf_ktime_get_ns();
-	if (judgement->verdict == KLAIS_PASS) { /* else the magic is only monitored, and there is no device to judge */
-		frame = data + packet->udp + KLAIS_UDP_BYTES;
-		if (frame + KLAIS_HEADER_BYTES > data_end)
-			return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
-		found = klais_check_id(frame, &id);
-		if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
-		    (found == KLAIS_PASS && drops_by_device(judgement, config, id, now_ns)))
-			return XDP_DROP;
-	}
+	found = klais_is_good_id(id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
+	if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
+	    (found == KLAIS_PASS && drops_by_device(judgement, config, id, key, now_ns)))
+		return XDP_DROP;
 	return accept(ctx, config, packet, now_ns, judgement);
 }
 

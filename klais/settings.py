@@ -83,7 +83,9 @@ class Settings(BaseSettings):
     )
     xdp_pin_dir: Folder = Field(default=Path("/sys/fs/bpf/klais"), description="bpffs folder of the pinned program and maps")
     xdp_heartbeat_s: float = _number(10.0, "s", 0.1, 3600, "set-points older than this give way to the limits given at load")
-    xdp_devices: int = _number(1_048_576, "devices", 1024, 16_777_216, "rows of the kernel's device buckets (LRU)")
+    xdp_devices: int = _number(
+        1_048_576, "devices", 1024, 16_777_216, "devices the kernel filter's table is for; rounded up to a power of two"
+    )
     xdp_ring_bytes: int = _number(16 * _MIB, "bytes", 65_536, 1 << 30, "the filter's ring; rounded up to a power of two")
     # breaker and spool of the edge
     breaker_timeout_s: float = _number(5.0, "s", 0.1, 600, "without acknowledgement until the breaker opens")

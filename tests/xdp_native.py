@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.xdp.layout import BUCKET, PORTS, Verdict
+from klais.xdp.layout import BUCKET, OWNERS, PORTS, SET, SPREAD, Verdict
 
 BPF = Path(__file__).parents[1] / "bpf"
 PACKET = np.dtype([("ip", "<u8"), ("udp", "<u8"), ("length", "<u8")])
@@ -98,6 +98,38 @@ class Native:
             ctypes.c_long(asks),
         )  # fmt: skip
         return int(admitted), int(clock.value)
+
+
+class Table:
+    """A table of devices in user space; ``sets`` and ``owners`` are the filter's maps as arrays."""
+
+    def __init__(self, native: Native, sets: int, multipliers: tuple[int, int]) -> None:
+        self._library = native._library
+        self.sets, self.owners, self.spread = np.zeros(sets, SET), np.zeros(sets, OWNERS), np.zeros((), SPREAD)
+        self.spread["multipliers"], self.spread["shift"] = multipliers, 65 - sets.bit_length()
+
+    def take(self, raw_id: bytes, limit: npt.NDArray[np.void], now_ns: int) -> Verdict:
+        """One frame of a device."""
+        self._use()
+        return Verdict(
+            self._library.klais_test_take_device(_pointer(self.spread), raw_id, _pointer(limit), ctypes.c_uint64(now_ns))
+        )
+
+    def rush(
+        self, ids: npt.NDArray[np.uint8], limit: npt.NDArray[np.void], start_ns: int, rounds: int, threads: int
+    ) -> npt.NDArray[np.int64]:
+        """Threads that ask for the same devices (uint8 [n, 16]) in the same order: frames admitted of each."""
+        self._use()
+        admitted, clock = np.zeros(len(ids), np.int64), ctypes.c_uint64(start_ns)
+        failed = self._library.klais_test_rush(
+            _pointer(self.spread), _pointer(ids), _pointer(limit), ctypes.byref(clock), ctypes.c_long(len(ids)),
+            ctypes.c_long(rounds), threads, _pointer(admitted),
+        )  # fmt: skip
+        assert not failed
+        return admitted
+
+    def _use(self) -> None:
+        self._library.klais_test_table(_pointer(self.sets), _pointer(self.owners), len(self.sets))
 
 
 def bucket(credit_units: int = 0, last_ns: int = 0) -> npt.NDArray[np.void]:

@@ -216,7 +216,7 @@ def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
 def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_json: bool) -> None:
     """Devices by what their rate limit dropped or passed, with the tokens they have left.
 
-    Counts are those since the filter first saw the device (or saw it again after the LRU forgot it); with --watch, of the last
+    Counts are those since the filter first saw the device (or saw it again after it was forgotten); with --watch, of the last
     interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
     """
     from klais.cli import xdp_show

@@ -169,9 +169,9 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
     ids = [row.tobytes() for row in rows["id"]] if len(rows) else []
     now = {key: (int(p), int(d)) for key, p, d in zip(ids, rows["passed"], rows["dropped"], strict=True)}
     before = last or {}
-    since = {key: (p - before.get(key, (0, 0))[0], d - before.get(key, (0, 0))[1]) for key, (p, d) in now.items()}
+    since = {key: _since(before.get(key, (0, 0)), counted) for key, counted in now.items()}
     place = 1 if by == "dropped" else 0
-    tokens = dict(zip(ids, rows["bucket"]["credit_units"] / DEVICE_COST, strict=True))
+    tokens = dict(zip(ids, rows["credit_units"] / DEVICE_COST, strict=True))
     best = sorted((key for key in since if since[key][place] > 0), key=lambda key: -since[key][place])[:count]
     if as_json:
         found = [
@@ -189,8 +189,16 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
     return now
 
 
+def _since(before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
+    """(passed, dropped) since ``before``; ``passed`` is kept modulo 2^32. A device that was forgotten meanwhile began anew."""
+    passed = (now[0] - before[0]) % (1 << 32)
+    if now[1] < before[1] or passed >= 1 << 31:
+        return now
+    return passed, now[1] - before[1]
+
+
 def _all_rows(maps: "XdpMaps") -> Any:
-    from klais.xdp.layout import DEVICE
+    from klais.xdp.table import DEVICE
 
     parts = [part.copy() for part in maps.device_rows()]
     return np.concatenate(parts) if parts else np.zeros(0, DEVICE)

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from klais.errors import XdpUnavailable
@@ -63,6 +63,13 @@ def promote(pin_dir: Path) -> None:
     """Give all that was pinned anew its name; each of these renames happens as a whole."""
     for path in pending(pin_dir):
         path.rename(pin_dir / path.name.removeprefix(NEW))
+
+
+def keep_only(pin_dir: Path, names: Collection[str]) -> None:
+    """Remove the pins of another version's maps."""
+    for path in pin_dir.iterdir():
+        if path.name not in names:
+            path.unlink()
 
 
 def pending(pin_dir: Path) -> Iterator[Path]:

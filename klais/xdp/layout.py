@@ -5,8 +5,9 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-VERSION = 1
+VERSION = 2
 SLOTS = 4
+WAYS = 2
 RULES = 65_536
 MARK_WORDS = 4096
 QUEUES = 256
@@ -18,6 +19,7 @@ GLOBAL_COST = 1_000_000_000  # credit units a frame costs: rates in frames/s are
 DEVICE_COST = 1_000_000_000_000  # the same for devices, whose rates may be thousandths of a frame a second
 MAX_CAP = 1 << 62
 FOREVER = (1 << 64) - 1
+CLAIMED = (1 << 64) - 1
 
 
 class Verdict(IntEnum):
@@ -89,7 +91,11 @@ CONFIG = np.dtype(
     ]
 )
 BUCKET = np.dtype([("credit_units", "<i8"), ("last_ns", "<u8")])
-DEVICE = np.dtype([("bucket", BUCKET), ("id", "u1", (16,)), ("passed", "<u8"), ("dropped", "<u8")])
+WAY = np.dtype([("key", "<u8"), ("bucket", BUCKET)])
+SET = np.dtype([("ways", WAY, (WAYS,)), ("passed", "<u4", (WAYS,)), ("called", "<u8")])
+OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
+OWNERS = np.dtype([("ways", OWNER, (WAYS,))])
+SPREAD = np.dtype([("multipliers", "<u8", (2,)), ("shift", "<u8")])
 RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT), ("id", "u1", (16,))])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])
@@ -106,7 +112,7 @@ SLOT = np.dtype(
 )
 
 # bpf_map_type and flags of linux/bpf.h, as far as the filter's maps need them.
-HASH, ARRAY, PERCPU_ARRAY, LRU_HASH, XSKMAP, RINGBUF = 1, 2, 6, 9, 17, 27
+HASH, ARRAY, PERCPU_ARRAY, XSKMAP, RINGBUF = 1, 2, 6, 17, 27
 NO_PREALLOC, MMAPABLE = 1, 1 << 10
 
 
@@ -127,13 +133,18 @@ class MapSpec:
         return f"klais_{self.name}"
 
 
+def sets_of(devices: int) -> int:
+    """Sets of a table for so many devices: a power of two, so that at most half of the ways are taken."""
+    return 1 << (devices - 1).bit_length()
+
+
 def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
     """All maps of the filter, in the order of ``KLAIS_MAPS``.
 
     Parameters
     ----------
     devices : int
-        Rows of the LRU of device buckets.
+        Devices that the table is for; it has at least twice as many ways.
     ring_bytes : int
         Size of the ring buffer: a power of two of at least a page.
     """
@@ -141,7 +152,9 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
         MapSpec("config", ARRAY, 4, CONFIG.itemsize, 1, MMAPABLE),
         MapSpec("ports", ARRAY, 4, PORTS.itemsize, 1, MMAPABLE),
         MapSpec("counts", PERCPU_ARRAY, 4, COUNT.itemsize, VERDICTS),
-        MapSpec("devices", LRU_HASH, 8, DEVICE.itemsize, devices),
+        MapSpec("sets", ARRAY, 4, SET.itemsize, sets_of(devices), MMAPABLE),
+        MapSpec("owners", ARRAY, 4, OWNERS.itemsize, sets_of(devices), MMAPABLE),
+        MapSpec("spread", ARRAY, 4, SPREAD.itemsize, 1),
         MapSpec("rules", HASH, 8, RULE.itemsize, RULES, NO_PREALLOC),
         MapSpec("marks", ARRAY, 4, MARKS.itemsize, 1, MMAPABLE),
         MapSpec("bucket", ARRAY, 4, BUCKET.itemsize, 1),

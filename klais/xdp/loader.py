@@ -22,11 +22,12 @@ import numpy as np
 import klais
 from klais.errors import XdpForeign, XdpUnavailable
 from klais.xdp import bpf, bpffs, compile, netlink
-from klais.xdp.layout import BUCKET, CONFIG, VERSION, MapSpec, map_specs
+from klais.xdp.layout import BUCKET, CONFIG, SPREAD, VERSION, MapSpec, map_specs, sets_of
 from klais.xdp.limits import Limits, pack
 from klais.xdp.maps import XdpMaps, unavailable
 
 PROGRAM_NAME = compile.FUNCTION
+TABLE = ("sets", "owners", "spread")  # kept together or not at all
 Mode = Literal["native", "generic", "auto"]
 
 
@@ -116,28 +117,41 @@ def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], s
             bpffs.remove(request.pin_dir)
         raise
     bpffs.promote(request.pin_dir)
+    bpffs.keep_only(request.pin_dir, {*fds, bpffs.PROGRAM})
     _settle(request, done)
     return done
 
 
 def open_maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]]:
     """Descriptors of all maps: the pinned ones where they fit, new ones elsewhere; and the names of those kept."""
+    specs = map_specs(request.devices, 1 << (request.ring_bytes - 1).bit_length())
     fds: dict[str, int] = {}
-    kept: list[str] = []
-    same_version = _pinned_version(request.pin_dir) == VERSION
-    for spec in map_specs(request.devices, 1 << (request.ring_bytes - 1).bit_length()):
-        fd = _pinned(request.pin_dir / spec.name, spec) if same_version else None
-        if fd is not None:
-            kept.append(spec.name)
-        else:
-            fd = bpf.map_create(spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags, spec.kernel_name)
-        stack.callback(os.close, fd)
-        fds[spec.name] = fd
+    if _pinned_version(request.pin_dir) == VERSION:
+        fds = {spec.name: fd for spec in specs if (fd := _pinned(request.pin_dir / spec.name, spec)) is not None}
+    stack.callback(_close_all, fds)
+    for name in TABLE if not fds.keys() >= set(TABLE) else ():
+        if name in fds:
+            os.close(fds.pop(name))
+    kept = [spec.name for spec in specs if spec.name in fds]
+    for spec in specs:
+        if spec.name not in fds:
+            fds[spec.name] = _made(spec)
     if "config" not in kept:
         _write_config(fds["config"], request)
+    if "spread" not in kept:
+        _write_spread(fds["spread"], sets_of(request.devices))
     if "bucket" not in kept:
         fill_bucket(fds["bucket"], request.limits)
     return fds, kept
+
+
+def _made(spec: MapSpec) -> int:
+    return bpf.map_create(spec.kind, spec.key_bytes, spec.value_bytes, spec.entries, spec.flags, spec.kernel_name)
+
+
+def _close_all(fds: dict[str, int]) -> None:
+    for fd in fds.values():
+        os.close(fd)
 
 
 def _pinned(path: Path, spec: MapSpec) -> int | None:
@@ -168,6 +182,14 @@ def _write_config(fd: int, request: Request) -> None:
     config["version"], config["heartbeat_ns"] = VERSION, int(request.heartbeat_s * 1e9)
     config["slots"][:] = pack(request.limits)
     bpf.update(fd, np.zeros(1, np.uint32), config)
+
+
+def _write_spread(fd: int, sets: int) -> None:
+    """How keys are spread over a new table: random, so that nobody outside can aim at a set."""
+    spread = np.zeros((), SPREAD)
+    spread["multipliers"] = np.frombuffer(os.urandom(16), np.uint64) | np.uint64(1)
+    spread["shift"] = 65 - sets.bit_length()
+    bpf.update(fd, np.zeros(1, np.uint32), spread)
 
 
 def fill_bucket(fd: int, limits: Limits) -> None:

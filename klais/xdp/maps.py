@@ -20,12 +20,11 @@ import numpy.typing as npt
 import orjson
 
 from klais.errors import XdpUnavailable
-from klais.xdp import bpf
+from klais.xdp import bpf, table
 from klais.xdp.layout import (
     ABOUT,
     CONFIG,
     COUNT,
-    DEVICE,
     MARKS,
     PORTS,
     SLOTS,
@@ -223,9 +222,8 @@ class XdpMaps:
         return self._rules.sweep()
 
     def device_rows(self) -> Iterator[npt.NDArray[np.void]]:
-        """Rows of the LRU of devices, ``DEVICE [n]`` a batch (the array is reused)."""
-        for _, values in bpf.batches(self._fds["devices"], np.uint64, DEVICE):
-            yield values
+        """Devices in the filter's table, ``table.DEVICE [n]`` a batch."""
+        yield from table.rows(self._fds["sets"], self._fds["owners"], bpf.map_info(self._fds["sets"]).entries)
 
     # --- looks ---------------------------------------------------------------------------------------------------------
 

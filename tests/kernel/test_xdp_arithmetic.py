@@ -185,6 +185,8 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
     for name in (
         "VERSION",
         "SLOTS",
+        "WAYS",
+        "CLAIMED",
         "RULES",
         "MARK_WORDS",
         "QUEUES",
@@ -200,7 +202,8 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         "VERDICTS",
     ):
         assert numbers.pop(f"KLAIS_{name}") == getattr(layout, name)
-    for name in ("limit", "limits", "config", "bucket", "device", "rule", "count", "ports", "marks", "about", "slot"):
+    layouts = ("limit", "limits", "config", "bucket", "way", "set", "owner", "owners", "spread", "rule", "count")
+    for name in (*layouts, "ports", "marks", "about", "slot"):
         dtype = getattr(layout, name.upper())
         assert numbers.pop(f"sizeof {name}") == dtype.itemsize
         assert dtype.fields is not None

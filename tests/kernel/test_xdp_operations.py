@@ -91,10 +91,10 @@ def test_a_map_of_another_size_begins_anew_and_the_others_stay() -> None:
         with found.maps() as maps:
             maps.block("stays-blocked")
         done = found.load(devices=1024)
-        assert done.new_maps == ["devices"] and "rules" in done.kept_maps
+        assert done.new_maps == ["sets", "owners", "spread"] and "rules" in done.kept_maps
         with found.maps() as maps:
             assert [rule.device_id for rule in maps.blocked()] == ["stays-blocked"]
-            assert bpf.map_info(maps.fd("devices")).entries == 1024
+            assert bpf.map_info(maps.fd("sets")).entries == 1024
 
 
 def test_maps_of_another_version_are_refused_and_replaced_by_a_load() -> None:
