@@ -29,7 +29,7 @@ enum klais_verdict {
 	KLAIS_DEVICE_RATE = 7,
 	KLAIS_GLOBAL_RATE = 8,
 	KLAIS_RING_FULL = 9, /* accepted, and no free slot in the ring: lost */
-	KLAIS_TOO_LONG = 10, /* accepted, and longer than a slot of the ring: lost */
+	KLAIS_TOO_LONG = 10, /* accepted, and longer than a slot of the ring: to the stack */
 	KLAIS_WOULD = 16,
 	KLAIS_WOULD_TOO_SHORT = KLAIS_WOULD | KLAIS_TOO_SHORT,
 	KLAIS_WOULD_BAD_MAGIC = KLAIS_WOULD | KLAIS_BAD_MAGIC,

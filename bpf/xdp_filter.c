@@ -135,9 +135,10 @@ KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, 
 	__u64 length = packet->length;
 	struct klais_slot *slot;
 
-	if (length > KLAIS_SLOT_FRAME_BYTES) {
-		judgement->verdict = KLAIS_TOO_LONG;
-		return XDP_DROP;
+	if (length > KLAIS_SLOT_FRAME_BYTES) { /* the reader of the ring has a UDP socket beside it */
+		if (judgement->verdict == KLAIS_PASS)
+			judgement->verdict = KLAIS_TOO_LONG;
+		return XDP_PASS;
 	}
 	slot = bpf_ringbuf_reserve((void *)KLAIS_MAP(ring), sizeof(*slot), 0);
 	if (!slot) {

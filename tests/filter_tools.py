@@ -31,6 +31,7 @@ class Behind:
     pair: Pair
     pin_dir: Path
     queues: int = 1
+    mtu: int = 1500
 
     def load(self, ring_bytes: int = RING_BYTES) -> loader.Loaded:
         """Load the filter, without limits; frames without magic are only counted, so that tests may send what they like."""
@@ -59,7 +60,7 @@ class Behind:
     @property
     def rig(self) -> Rig:
         """For the contract."""
-        return Rig(self.name, self.open, self.pair.hosts, self.pair.sender, 1500 - 28, self.name == "ringbuf")
+        return Rig(self.name, self.open, self.pair.hosts, self.pair.sender, self.mtu - 28, self.name == "ringbuf")
 
     def accept(self) -> str:
         """Where the filter hands accepted frames."""
@@ -68,16 +69,16 @@ class Behind:
 
 
 @contextmanager
-def filtered(name: str, queues: int = 1, load: bool = True) -> Iterator[Behind]:
+def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500) -> Iterator[Behind]:
     """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
     if os.geteuid() != 0:
         need_missing("kernel", "namespaces and XDP need root")
     with ExitStack() as stack:
         try:
-            pair = stack.enter_context(veth_pair(queues))
+            pair = stack.enter_context(veth_pair(queues, mtu))
         except OSError as error:
             need_missing("kernel", str(error))
-        behind = Behind(name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues)
+        behind = Behind(name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues, mtu)
         stack.callback(behind.unload)
         try:
             if load:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from klais.errors import SetupMissing
 from klais.paths import cache_root
 from klais.xdp.layout import map_specs
 
-BPF_DIR = Path(__file__).parents[2] / "bpf"
+BPF_DIR = Path(str(files("klais"))) / "_bpf"  # in the repository a link to bpf/; in a wheel its files
 MAIN = "xdp_filter.c"
 FUNCTION = "klais_xdp"
 _BCC = "/usr/lib/python3/dist-packages"  # Debian's python3-bpfcc; PyPI's package called bcc is something else
@@ -50,7 +51,11 @@ def instructions(defines: Sequence[str] = ()) -> bytes:
     if kept.is_file():
         return kept.read_bytes()
     done = subprocess.run(
-        [sys.executable, "-m", __name__, *defines], capture_output=True, timeout=_TIMEOUT_S, cwd=BPF_DIR.parent, check=False
+        [sys.executable, "-m", __name__, *defines],
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        cwd=BPF_DIR.parents[1],
+        check=False,
     )
     if done.returncode != 0 or not done.stdout:
         said = done.stderr.decode(errors="replace").strip() or f"the compiler ended with {done.returncode}"
@@ -79,7 +84,7 @@ def relocate(code: bytes, fds: Mapping[str, int]) -> bytes:
 def _fingerprint(defines: Sequence[str]) -> str:
     digest = hashlib.sha256()
     if not (BPF_DIR / MAIN).is_file():
-        raise SetupMissing(f"the filter's source is not there: {BPF_DIR / MAIN} (run klais from its repository)")
+        raise SetupMissing(f"the filter's source is not there: {BPF_DIR / MAIN} (install klais again: a part is missing)")
     for path in sorted(BPF_DIR.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update("\0".join([platform.machine(), *PLACEHOLDERS, *defines]).encode())

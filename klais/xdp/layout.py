@@ -51,7 +51,7 @@ class Verdict(IntEnum):
     @property
     def drops(self) -> bool:
         """Whether packets with this verdict end in the filter."""
-        return Verdict.TOO_SHORT <= self <= Verdict.TOO_LONG
+        return Verdict.TOO_SHORT <= self <= Verdict.RING_FULL
 
 
 WOULD = 16

@@ -25,6 +25,8 @@ from klais.ports import free_port
 from klais.wire.batch import decode_batch
 from klais.wire.constants import encode_frame
 from klais.xdp import loader
+from klais.xdp.layout import SLOT_FRAME_BYTES
+from klais.xdp.maps import XdpMaps
 from tests import filter_tools
 from tests.filter_tools import Behind
 from tests.netns import inside
@@ -127,8 +129,6 @@ def test_a_filter_loaded_anew_is_found_again(behind: Behind, monkeypatch: pytest
 def test_an_accept_mode_that_was_put_back_is_set_again(behind: Behind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filtered, "KEEP_EVERY_NS", 20_000_000)
     with behind.rig.opened() as source:
-        from klais.xdp.maps import XdpMaps
-
         with XdpMaps.open(behind.pin_dir) as maps:
             maps.set_accept("pass")
         deadline = time.monotonic() + 5
@@ -223,6 +223,21 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
         assert before_ns - 20_000_000 < min(short_ns) and max(short_ns) < sent_ns + 20_000_000
     else:
         assert min(short_ns) > sent_ns
+
+
+def test_frames_longer_than_a_slot_of_the_ring_come_whole_by_the_socket() -> None:
+    with filter_tools.filtered("ringbuf", mtu=3000) as behind, behind.rig.opened() as source:
+        assert isinstance(source, FilteredSource)
+        sizes = [100, SLOT_FRAME_BYTES, SLOT_FRAME_BYTES + 1, 3000 - 28, 60]
+        frames = [encode_frame(f"long-{size}", size, b"x" * (size - 22)) for size in sizes]
+        sender = behind.rig.send(source, frames)
+        got = receive(source, len(frames))
+        assert sorted(frame for frame, _, _ in got) == sorted(frames)
+        assert {who for _, who, _ in got} == {sender}
+        with XdpMaps.open(behind.pin_dir) as maps:
+            counts = maps.counts()
+        assert (counts["too_long"][0], counts["pass"][0], counts["fragment"][0]) == (2, 3, 0)
+        assert source.details()["frames_by_socket"] == 2 and source.kernel_drops() == 0
 
 
 def test_every_queue_of_the_interface_is_read() -> None:

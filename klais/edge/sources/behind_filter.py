@@ -1,7 +1,6 @@
 """Open the sources behind the XDP filter: ``af_xdp`` and ``ringbuf``."""
 
 import array
-import errno
 import fcntl
 import socket
 import struct
@@ -14,7 +13,6 @@ from klais.edge.sources.slot_ring import SlotRing
 from klais.edge.sources.udp import UdpSource
 from klais.edge.sources.xsk_rings import XskRings
 from klais.text import numbers_of
-from klais.xdp.layout import SLOT_FRAME_BYTES
 
 _SIOCGIFMTU, _SIOCETHTOOL = 0x8921, 0x8946
 _ETHTOOL_GCHANNELS = 0x3C
@@ -34,13 +32,7 @@ def open_af_xdp(settings: Settings) -> FilteredSource:
 
 def open_ringbuf(settings: Settings) -> FilteredSource:
     """The ``ringbuf`` source: the filter copies frames into its BPF ring buffer."""
-
-    def rings(xdp: Filter) -> Rings:
-        if (mtu := mtu_of(xdp.iface)) > SLOT_FRAME_BYTES:
-            raise OSError(errno.EMSGSIZE, f"frames of the MTU of {mtu} do not fit into the ring's slots: use af_xdp")
-        return SlotRing(xdp)
-
-    return _open(settings, rings)
+    return _open(settings, SlotRing)
 
 
 def _open(settings: Settings, rings: Callable[[Filter], Rings]) -> FilteredSource:

@@ -1,8 +1,9 @@
 """What the sources behind the XDP filter share: rings for what it hands over, and the UDP socket for what it passes up.
 
 The UDP socket stays open beside the rings, because the filter passes frames up to the stack whenever it cannot hand them
-over: while nobody is bound yet or any more, while it is loaded anew, fragments (a frame above the MTU comes in several), and
-everything that arrives by another interface. Every ``fill`` serves one of the two, in turn while both have frames.
+over: while nobody is bound yet or any more, while it is loaded anew, fragments (a frame above the MTU comes in several),
+frames longer than a slot of the ring, and all that arrives by another interface. Every ``fill`` serves one of the two, in
+turn while both have frames.
 
     start   socket bound -> rings registered -> accept mode set       frames go up to the socket until the last step
     end     accept mode back to pass -> rings read empty -> socket read empty -> all closed

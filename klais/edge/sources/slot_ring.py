@@ -16,7 +16,6 @@ from klais.xdp.layout import SLOT, Verdict
 
 CAPACITY = 2048
 _PAGE = mmap.PAGESIZE
-_LOST = (Verdict.RING_FULL, Verdict.TOO_LONG)
 
 
 class SlotRing:
@@ -96,10 +95,10 @@ class SlotRing:
     def _lost(self) -> int:
         with self._filter.lock:  # whoever asks for statistics is in a thread of its own
             rows = self._filter.maps.count_rows()
-        return int(sum(int(rows["packets"][verdict]) for verdict in _LOST))
+        return int(rows["packets"][Verdict.RING_FULL])
 
     def drops(self) -> int:
-        """Frames that found the ring full (or were too long for a slot) since it was opened."""
+        """Frames that found the ring full since it was opened."""
         if self._lock is not None:
             now = self._lost()
             self._drops += max(0, now - self._lost_seen)  # less than before = maps that were made anew
