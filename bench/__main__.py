@@ -21,7 +21,7 @@ from klais.cli.version import versions
 
 NAMES = ("worker", "edge", "sources", "path", "latency", "checkpoint", "scale", "memory", "recovery", "baseline", "kernels")
 NAMES += ("herd", "overload", "xdp", "flood")
-WITHOUT_BROKER = {"kernels", "xdp"}
+WITHOUT_BROKER = {"kernels", "xdp", "flood"}  # flood has one of its own
 LATEST = Path(__file__).parent / "results" / "latest.json"
 
 

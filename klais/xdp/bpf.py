@@ -23,6 +23,7 @@ PROG_FD_BY_ID, MAP_FD_BY_ID, OBJ_INFO, MAP_LOOKUP_BATCH, MAP_UPDATE_BATCH = 13, 
 ANY, NOEXIST, EXIST = 0, 1, 2
 PROG_TYPE_XDP = 6
 ATTACH_XDP = 37
+LIVE_FRAMES = 2  # BPF_F_TEST_XDP_LIVE_FRAMES
 XDP_ABORTED, XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT = range(5)
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -284,3 +285,18 @@ def test_run(fd: int, packet: bytes, repeat: int = 1) -> tuple[int, float]:
     )  # fmt: skip
     call(PROG_TEST_RUN, attr)
     return int(attr["retval"]), float(attr["duration"])
+
+
+def test_run_live(fd: int, packet: bytes, repeat: int, batch: int = 64) -> None:
+    """Run a program on ``repeat`` copies of ``packet`` and do with each what it says: redirect sends it (kernel >= 5.18).
+
+    The packets enter by the loopback interface of this network namespace.
+    """
+    data = np.frombuffer(packet, np.uint8)
+    attr = _attr(
+        fd=("<u4", fd), retval=("<u4", 0), size_in=("<u4", len(packet)), size_out=("<u4", 0),
+        data_in=("<u8", _address(data)), data_out=("<u8", 0), repeat=("<u4", repeat), duration=("<u4", 0),
+        ctx_in_size=("<u4", 0), ctx_out_size=("<u4", 0), ctx_in=("<u8", 0), ctx_out=("<u8", 0),
+        flags=("<u4", LIVE_FRAMES), cpu=("<u4", 0), batch=("<u4", batch),
+    )  # fmt: skip
+    call(PROG_TEST_RUN, attr)
