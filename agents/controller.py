@@ -1,15 +1,13 @@
 """The controller agent: one in the whole deployment reads what all report, decides ten times a second, writes set-points.
 
-Which worker it is: the one that the group gave partition 0 of the staging topic. So the group's own election elects it, and
-its session timeout bounds the take-over. Being elected is not enough: a paused process may still believe that it is. So the
-controller fences, as a lane does: it takes the broker's epoch of ``klais-controller`` over ``klais_control`` and writes with
-it only; what an older one still sends, the broker refuses. Its state is the ``global`` record that it wrote last, read back
-after the fence.
+Which worker it is: the one that took the fence last. All others listen, and take it when nobody has been heard as the
+controller for half a session timeout (:mod:`klais.control.succession`). The fence is a lane's: the broker's epoch of
+``klais-controller`` over ``klais_control``; the controller writes with it only, and what an older one still sends, after a
+pause say, the broker refuses. Its state is the ``global`` record that it wrote last, read back after the fence.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -25,7 +23,8 @@ from klais.control.forecast import Features, Predictor, TrendPredictor
 from klais.control.measure import measure, offenders_of, traffic_totals
 from klais.control.offenders import LOOKS, OFTEN, Offenders
 from klais.control.override import device_scope, merged
-from klais.control.stats import PERIOD_S, ControlProducer, StatsFollower, StatsPublisher
+from klais.control.stats import FRESH_S, PERIOD_S, ControlProducer, StatsFollower, StatsPublisher
+from klais.control.succession import PREFIX, SILENCE, Succession, newest_reign, presence_s
 from klais.control.topic_follower import now_ms
 from klais.control.wish import gains_of, recovered, targets_of, wish_of
 from klais.errors import KafkaUnavailable, LaneFenced
@@ -37,7 +36,7 @@ from klais.metrics import ControlSnapshot
 
 log = get("agents.controller")
 
-LOOK_S = 0.1  # between two looks at whether it is elected
+LOOK_S = 0.1  # between two looks at whether somebody controls
 CATCH_UP_S = 10.0
 RETRY_S = 1.0
 REFENCE_S = 43_200.0  # brokers forget an epoch that is idle for a day
@@ -45,7 +44,7 @@ LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 
 class Controller:
-    """Reigns while ``elected()``; everything else waits.
+    """Listens while another controls, reigns when nobody does.
 
     Attributes
     ----------
@@ -55,11 +54,11 @@ class Controller:
         Records written, and reigns begun, by this process.
     """
 
-    def __init__(
-        self, settings: Settings, worker_id: str, elected: Callable[[], bool], predictor: Predictor | None = None
-    ) -> None:
-        self._settings, self._worker_id, self._elected = settings, worker_id, elected
+    def __init__(self, settings: Settings, worker_id: str, predictor: Predictor | None = None) -> None:
+        self._settings, self._worker_id = settings, worker_id
         self._predictor = predictor or TrendPredictor()
+        self._stats = StatsFollower(settings)
+        self._succession = Succession(worker_id, settings.session_timeout_s)
         self.newest: Decision | None = None
         self.epoch = -1
         self.decisions = self.takeovers = 0
@@ -67,23 +66,42 @@ class Controller:
     @property
     def name(self) -> str:
         """Its id on ``klais_stats``."""
-        return f"controller-{self._worker_id}"
+        return f"{PREFIX}{self._worker_id}"
 
     async def run(self, producer: ControlProducer) -> None:
-        """For ever: wait until elected, reign until not; trouble is logged, never raised."""
-        while True:
-            await self._until(True)
-            try:
-                await _Reign(self, self._settings, self._predictor, producer).run()
-            except LaneFenced as error:
-                log.warning("controller_fenced", why=str(error), do="nothing: another worker controls")
-                await self._until(False, 3 * self._settings.session_timeout_s)
-            except Exception as error:
-                if logs.every(10, "agents.controller"):
-                    log.error("controller_ended", error=repr(error), retry_s=RETRY_S)
-                await asyncio.sleep(RETRY_S)
-            finally:
-                self.newest = None
+        """For ever: listen until it is this worker's turn, reign until another does; trouble is logged, never raised."""
+        self._stats.start()
+        renews = False
+        try:
+            while True:
+                if not renews:
+                    await self._listen()
+                renews = await self._reign(producer)
+        finally:
+            await asyncio.to_thread(self._stats.stop)
+
+    async def _listen(self) -> None:
+        """Until nobody controls, and it is this worker's turn."""
+        self._succession.begin(time.monotonic())
+        stats = self._stats
+        while not self._succession.may_take_over(  # noqa: ASYNC110 (silence is no event)
+            time.monotonic(), stats.heard("worker", FRESH_S), stats.heard("controller")
+        ):
+            await asyncio.sleep(LOOK_S)
+
+    async def _reign(self, producer: ControlProducer) -> bool:
+        """Control until that ends; whether it shall begin again at once, under a new epoch."""
+        try:
+            return await _Reign(self, self._settings, self._predictor, producer, self._stats).run()
+        except LaneFenced as error:
+            log.warning("controller_fenced", why=str(error), do="nothing: another worker controls")
+        except Exception as error:
+            if logs.every(10, "agents.controller"):
+                log.error("controller_ended", error=repr(error), retry_s=RETRY_S)
+            await asyncio.sleep(RETRY_S)
+        finally:
+            self.newest = None
+        return False
 
     @property
     def burst_probability(self) -> float:
@@ -98,68 +116,96 @@ class Controller:
             out.lag, out.cpu, out.cut = d.inputs.lag, d.inputs.cpu, d.cut.cut
         return out
 
-    def elected(self) -> bool:
-        """Whether the group wants this worker to control."""
-        return self._elected()
-
-    async def _until(self, elected: bool, most_s: float = float("inf")) -> None:
-        until_s = time.monotonic() + most_s
-        while self._elected() != elected and time.monotonic() < until_s:  # noqa: ASYNC110 (lanes come and go without events)
-            await asyncio.sleep(LOOK_S)
-
 
 class _Reign:
     """One uninterrupted time as the controller."""
 
-    def __init__(self, controller: Controller, settings: Settings, predictor: Predictor, producer: ControlProducer) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        settings: Settings,
+        predictor: Predictor,
+        producer: ControlProducer,
+        stats: StatsFollower,
+    ) -> None:
         self._controller, self._settings, self._predictor = controller, settings, predictor
-        self._follower, self._stats = ControlFollower(settings), StatsFollower(settings)
+        self._follower, self._stats = ControlFollower(settings), stats
         self._publisher = StatsPublisher(producer, "controller", controller.name, self._own, host=host_of(settings))
         self._stats_producer = producer
         self._applier = Applier(settings, self._follower)
         self._features, self._offenders = Features(), Offenders()
         self._state = LoopState()
         self._written: Decision | None = None
+        self._found: dict[str, Any] | None = None  # what the controller before wrote last
+        self._left = False
 
-    async def run(self) -> None:
-        """Take over, then tick until no longer elected."""
+    async def run(self) -> bool:
+        """Take over, then tick until another controls (False), or a new epoch is due (True)."""
         settings, topics = self._settings, Topics.of(self._settings)
         began_s = time.monotonic()
+        self._say(began_s, claims=True)
         identity = await fence(settings, f"{topics.app_id}-controller", [(topics.control, 0)])
         producer = await make_producer(settings)
         try:
             sender = FencedSender(producer, identity, topics.control, 0)
             self._follower.start()
-            self._stats.start()
             if not await asyncio.to_thread(self._follower.wait_caught_up, CATCH_UP_S):
                 raise KafkaUnavailable(f"{topics.control} could not be read within {CATCH_UP_S:g} s")
-            self._state = recovered(self._follower.record(GLOBAL), settings.partitions)
+            self._found = self._follower.record(GLOBAL)
+            self._state = recovered(self._found, settings.partitions)
             self._controller.epoch = identity.epoch
             self._controller.takeovers += 1
             self._applier.start()
             took_s = time.monotonic() - began_s
             resumed = self._state.output is not None
             log.info("controller_takes_over", epoch=identity.epoch, resumed=resumed, seconds=round(took_s, 3))
-            await self._ticks(sender)
-            log.info("controller_steps_down", decisions=self._controller.decisions)
+            renews = await self._ticks(sender)
+            log.info("controller_steps_down", decisions=self._controller.decisions, renews=renews)
+            return renews
+        except asyncio.CancelledError:
+            self._left = True  # the worker ends: others need not wait for the silence
+            raise
         finally:
             await self._close(producer)
 
-    async def _ticks(self, sender: FencedSender) -> None:
+    async def _ticks(self, sender: FencedSender) -> bool:
         period_s, until_s = self._settings.pid_period_s, time.monotonic() + REFENCE_S
-        last_s, due_s, told_s = time.monotonic() - period_s, time.monotonic(), 0.0
-        while self._controller.elected() and time.monotonic() < until_s:
+        last_s, due_s, told_s, present_s = time.monotonic() - period_s, time.monotonic(), 0.0, 0.0
+        presence, paused_s = presence_s(self._settings.session_timeout_s), SILENCE * self._settings.session_timeout_s
+        while not self._superseded():
             now_s = time.monotonic()
+            if now_s >= until_s:
+                return True
             decision = self._decide(now_s, min(now_s - last_s, LATE_TICKS * period_s))
-            last_s = now_s
-            if worth_writing(self._written, decision) and self._tells(decision):
+            # After a pause another may control: a record tells, before others believe what this one says of itself.
+            doubts, last_s = now_s - last_s > paused_s, now_s
+            if (doubts or worth_writing(self._written, decision)) and self._tells(decision):
                 await self._write(sender, decision)
             if now_s - told_s >= PERIOD_S:
                 told_s = now_s
                 await self._block_offenders(sender, now_s)
-                self._stats_producer.stats(self._controller.name, self._publisher.record(now_s))
+            if now_s - present_s >= presence - period_s / 2:
+                present_s = now_s
+                self._say(now_s)
             due_s = max(due_s + period_s, time.monotonic())
             await asyncio.sleep(max(0.001, due_s - time.monotonic()))
+        return False
+
+    def _superseded(self) -> bool:
+        """Whether another controls, as its records say: after our fence only a newer one can write any."""
+        name, newest = self._controller.name, self._follower.record(GLOBAL)
+        if newest is not None and newest.get("by", name) != name and newest != self._found:
+            return True
+        speaking = self._stats.heard("controller", FRESH_S)
+        reigning = newest_reign(speaking)
+        epoch = speaking[reigning][1]["gauges"].get("epoch", -1) if reigning is not None else -1
+        return reigning != name and epoch > self._controller.epoch
+
+    def _say(self, now_s: float, claims: bool = False) -> None:
+        record = self._publisher.record(now_s)
+        if claims:
+            record["gauges"] = {"claims": True}
+        self._stats_producer.stats(self._controller.name, record)
 
     def _tells(self, decision: Decision) -> bool:
         """Where the rate is fixed nobody follows the controller: only that it stopped controlling is written."""
@@ -211,8 +257,8 @@ class _Reign:
     def _own(self) -> tuple[dict[str, Any], dict[str, Any]]:
         decision = self._controller.newest
         counters = {"decisions": self._controller.decisions, "takeovers": self._controller.takeovers}
-        if decision is None:
-            return counters, {}
+        if decision is None or self._left:
+            return counters, {"epoch": self._controller.epoch, "left": self._left}
         return counters, {
             "mode": decision.mode,
             "rate_limit": round(decision.rate, 3),
@@ -228,7 +274,8 @@ class _Reign:
         }
 
     async def _close(self, producer: AIOKafkaProducer) -> None:
+        if self._left:
+            self._say(time.monotonic())
         await asyncio.to_thread(self._applier.stop)
-        for follower in (self._follower, self._stats):
-            await asyncio.to_thread(follower.stop)
+        await asyncio.to_thread(self._follower.stop)
         await abandon(producer)

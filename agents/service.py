@@ -26,7 +26,6 @@ from klais.notify import Notifier
 
 log = get("agents.service")
 
-CONTROLLER = 0  # whoever has this partition's lane is the controller
 DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
 STOP_S = 2.0  # and at most this long for each thing that is closed
 EXIT_S = 12.0  # then the process ends whatever still hangs: without a broker Faust waits a minute for its consumer
@@ -69,7 +68,7 @@ class Service:
         self._controlling: asyncio.Task[None] | None = None
         self.report = Report(settings, worker_id, lanes, limits, self._offsets)
         self.report.highwater = self._highwater
-        self.controller = Controller(settings, worker_id, lambda: CONTROLLER in lanes.by_partition)
+        self.controller = Controller(settings, worker_id)
         self.report.controller = self.controller
         peers = Peers(app, "devices", topics.devices_changelog)
         install(
@@ -124,7 +123,7 @@ class Service:
             await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 4 or 1.0))
 
     async def run(self) -> None:
-        """Report once a second and control where this worker is elected, for ever."""
+        """Report once a second and control where this worker is the one that does, for ever."""
         self._offsets.start()
         self._producer = ControlProducer(self._settings, f"klais-worker-{self._worker_id}")
         self._controlling = asyncio.create_task(self.controller.run(self._producer), name="controller")

@@ -33,7 +33,7 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
     "edge": frozenset(
         {
             *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
-            *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED),
+            *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
             *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
         }
     ),

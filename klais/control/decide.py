@@ -20,9 +20,14 @@ from klais.control.pid import Gains, PidState, Terms, step, track
 
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
 MOST_RATIO = 2.0  # a measurement counts up to twice its set-point: the error of a lag of hours is that of a lag of seconds
-WORTH = 0.01  # a rate is written anew when it moved by this share
+WORTH = 0.05  # a rate is written anew when it moved by this share
 HOST_WORTH = 0.1  # the same of a host's intake
-ROOM_S = 5.0  # the hosts may fill what is free in the queue within this time
+SPARE_WORTH = 0.25  # the same of either while it is above twice what comes: it binds nobody, and a record costs all of them
+ROOM_S = 5.0  # the hosts may fill what is free for frames that wait within this time
+CROWDED = 0.5  # of what may wait: from here on the hosts' intake follows what the lanes really let through
+LEAST_INTAKE = 0.75  # of that is let in however much waits: the backlog of an outage must not shut everybody out
+FLOW_S = 5.0  # time constant with which what passes is forgotten: a checkpoint or a slow second is not a smaller worker
+HEADROOM = 1.1  # the rate never goes below so many times what passes, and what lets the queue go within ROOM_S
 LACK = 0.5  # lanes are given new shares when one needs more than half of its own
 
 Mode = Literal["auto", "manual", "fixed"]
@@ -44,14 +49,15 @@ class Targets:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What was measured: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
-    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``forecast``. ``fresh`` False = no worker
-    reports: nothing is known."""
+    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``passed`` frames/s that all lanes let through
+    (None = unknown), ``forecast``. ``fresh`` False = no worker reports: nothing is known."""
 
     lag: float = 0.0
     cpu: float = 0.0
     queue_depth: float = 0.0
     wants: Mapping[int, float] = field(default_factory=dict)
     hosts: Mapping[str, float] = field(default_factory=dict)
+    passed: float | None = None
     forecast: BurstForecast = NOTHING
     fresh: bool = False
 
@@ -141,6 +147,20 @@ class LoopState:
     output: float | None = None  # of the PID; None = not begun
     cut: CutState = field(default_factory=CutState)
     shares: Mapping[int, float] | None = None
+    flow: float | None = None  # frames/s that pass: rises at once, falls slowly; None = not known
+
+
+def flow_of(before: float | None, passed: float | None, dt_s: float) -> float | None:
+    """What the lanes let through when nothing holds them up (frames/s), from what passed in the last second.
+
+    Examples
+    --------
+    >>> flow_of(None, 100.0, 0.1), flow_of(100.0, 200.0, 0.1), flow_of(200.0, 100.0, 0.5), flow_of(200.0, None, 0.1)
+    (100.0, 200.0, 190.0, None)
+    """
+    if before is None or passed is None or passed >= before:
+        return passed
+    return before + (passed - before) * min(1.0, dt_s / FLOW_S)
 
 
 def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
@@ -195,10 +215,11 @@ def decide(
     errors = errors_of(inputs.lag, inputs.cpu, targets)
     last = state.output if state.output is not None else output_of(targets.rate_start, targets)
     cut = next_cut(state.cut, inputs.forecast.probability, now_s)
-    pid_state = state.pid
+    pid_state, flow = state.pid, flow_of(state.flow, inputs.passed, dt_s)
     if wish.mode == "auto" and inputs.fresh and state.output is not None:
-        pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, 0.0, 1.0)
-        rate = max(rate_of(terms.output, targets) * (1.0 - cut.cut), targets.rate_min)
+        least = _least(flow, inputs.queue_depth, targets)
+        pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(least, targets), 1.0)
+        rate = max(rate_of(terms.output, targets) * (1.0 - cut.cut), least)
     elif wish.mode == "auto":  # the first tick, or nothing is known: go on from where the rate is
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
@@ -207,9 +228,9 @@ def decide(
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, output_of(rate, targets))
     burst = wish.burst if wish.burst is not None else targets.burst
     kept = _shares(state.shares, inputs.wants, rate, partitions)
-    hosts = _intake(inputs, rate, burst, targets.queue_limit)
+    hosts = _intake(inputs, flow, rate, burst, targets)
     decision = Decision(wish.mode, rate, burst, kept, hosts, errors, terms, cut, inputs, gains, wish)
-    return LoopState(pid_state, terms.output, cut, kept), decision
+    return LoopState(pid_state, terms.output, cut, kept, flow), decision
 
 
 def worth_writing(before: Decision | None, now: Decision) -> bool:
@@ -220,9 +241,19 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
         return True
     if (before.wish, before.shares) != (now.wish, now.shares):
         return True
-    if abs(now.rate - before.rate) > WORTH * before.rate or before.hosts.keys() != now.hosts.keys():
+    if before.hosts.keys() != now.hosts.keys():
         return True
-    return any(abs(rate - before.hosts[name][0]) > HOST_WORTH * before.hosts[name][0] for name, (rate, _) in now.hosts.items())
+    if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # arrived at a bound: it will not move any further
+        return True
+    i = now.inputs
+    if _moved(before.rate, now.rate, WORTH, max(i.passed or 0.0, sum(i.wants.values()))):
+        return True
+    return any(_moved(before.hosts[at][0], rate, HOST_WORTH, i.hosts.get(at, 0.0)) for at, (rate, _) in now.hosts.items())
+
+
+def _moved(before: float, now: float, worth: float, comes_per_s: float) -> bool:
+    spare = min(before, now) > 2.0 * comes_per_s
+    return abs(now - before) > (SPARE_WORTH if spare else worth) * before
 
 
 def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int) -> Mapping[int, float]:
@@ -234,12 +265,32 @@ def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: 
     return new if shares.moved(held, new) else held
 
 
-def _intake(inputs: Inputs, rate: float, burst: float, queue_limit: float) -> dict[str, tuple[float, float]]:
-    """Rate and burst of each host's kernel filter: it sheds only what the dam's queue could not hold.
+def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
+    """The rate below which neither the PID nor a cut goes (frames/s): they take headroom away, not what gets through.
 
-    What drains, and what is still free in the queue over 5 s; by what each host receives, none below a fifth of an even part.
+    Less would only move frames from klais_raw, where they are safe, into the bounded queue, and drop them in the end.
     """
-    room = max(0.0, queue_limit - inputs.queue_depth)
+    if flow is None:
+        return targets.rate_min
+    least = HEADROOM * flow + queue_depth / ROOM_S
+    return min(max(least, targets.rate_min), targets.rate_max)
+
+
+def _intake(
+    inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets
+) -> dict[str, tuple[float, float]]:
+    """Rate and burst of each host's edges: they shed only what could not wait for the dam.
+
+    What the dam lets through, and what may still wait over 5 s; by what each host receives, none below a fifth of an even
+    part. A frame that no lane has taken yet waits as well as one in the queue. While little waits the dam lets the rate
+    through; once half of what may wait does, what the lanes do let through (``flow``): that of a worker that has no more to
+    give is less. When more waits than may, less is let in than passes.
+    """
+    most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
+    room = max(0.0, most - waits)
+    if waits > CROWDED * most and flow is not None:
+        rate, burst = min(rate, max(flow, targets.rate_min)), min(burst, room)
+        rate = max(LEAST_INTAKE * rate, rate - max(0.0, waits - most) / ROOM_S)
     names = sorted(inputs.hosts)
     if not names:
         return {}

@@ -9,6 +9,8 @@ from klais.control.stats import total
 
 Record = Mapping[str, Any]
 
+YOUNG_S = 5.0  # a lag that is taken within this time was written about as long ago
+
 
 def _number(values: Mapping[str, Any], name: str) -> float:
     value = values.get(name, 0.0)
@@ -27,6 +29,28 @@ def busiest(records: Iterable[Record]) -> float:
     return min(1.0, max(shares, default=0.0))
 
 
+def passed_per_s(records: Iterable[Record]) -> float | None:
+    """Frames/s that all workers let through in the last second; None while one of them has not measured it yet."""
+    found = [r["rates"].get("passed") for r in records]
+    return None if not found or None in found else float(sum(found))
+
+
+def _lag(workers: Iterable[Record], edges: Iterable[Record]) -> float:
+    """Frames that no lane has taken. Workers know records, and how many frames those had that they took last.
+
+    Records that were written within seconds have as many frames as the edges now put into one. When that changes, as when
+    edges begin to shed, a worker's guess is wrong by that factor for as long as the lag is long.
+    """
+    workers, edges = list(workers), list(edges)
+    said = sum(sum(_numbers(r["gauges"], "lag_frames").values()) for r in workers)
+    records = sum(_number(r["gauges"], "lag") for r in workers)
+    taken_per_s = sum(_number(r["rates"], "raw_records") for r in workers)
+    frames_per_s, records_per_s = (sum(_number(r["rates"], name) for r in edges) for name in ("passed", "batches"))
+    if records_per_s < 1.0 or records > YOUNG_S * max(taken_per_s, records_per_s):
+        return said
+    return records * frames_per_s / records_per_s
+
+
 def measure(workers: Mapping[str, Record], edges: Mapping[str, Record], forecast: BurstForecast) -> Inputs:
     """Inputs of a decision from the fresh records of all workers and edges (by id)."""
     records = list(workers.values())
@@ -40,9 +64,10 @@ def measure(workers: Mapping[str, Record], edges: Mapping[str, Record], forecast
         host = str(record.get("host", name))
         hosts[host] = hosts.get(host, 0.0) + _number(record["rates"], "received")
     return Inputs(
-        lag=sum(sum(_numbers(r["gauges"], "lag_frames").values()) for r in records),
+        lag=_lag(records, edges.values()),
         cpu=busiest([*records, *edges.values()]),
         queue_depth=sum(_number(r["gauges"], "queue_depth") for r in records),
+        passed=passed_per_s(records),
         wants=wants,
         hosts=hosts,
         forecast=forecast,

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from klais.control.cgroup import limiting_group
 from klais.errors import ConfigError
 
 AUTO = "auto"
@@ -121,17 +122,8 @@ def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: It
 def _cgroup(root: Path) -> tuple[list[int], float | None]:
     """CPUs that our cgroup may use (empty = no limit known) and its quota in CPUs: the least of our group and those above."""
     line = next((line for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), "0::/")
-    base = root / "sys/fs/cgroup"
-    group = base / line[3:].lstrip("/")
-    cpus, quota = _cpus(group / "cpuset.cpus.effective"), None
-    while True:
-        share, _, period = _text(group / "cpu.max").partition(" ")
-        if share.isdigit() and period.strip().isdigit():
-            found = int(share) / int(period)
-            quota = found if quota is None else min(quota, found)
-        if group == base or base not in group.parents:
-            return cpus, quota
-        group = group.parent
+    limit = limiting_group(root)
+    return _cpus(root / "sys/fs/cgroup" / line[3:].lstrip("/") / "cpuset.cpus.effective"), limit.quota if limit else None
 
 
 def plan(wanted: str | None, workers: int, topology: Topology) -> Plan:

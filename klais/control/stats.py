@@ -122,7 +122,7 @@ class StatsPublisher:
         version: Callable[[], int] = lambda: 0,
         host: str | None = None,
     ) -> None:
-        self._producer, self._kind, self._name, self._snapshot = producer, kind, name, snapshot
+        self._producer, self._kind, self.name, self._snapshot = producer, kind, name, snapshot
         self._version, self._host = version, host
         self._rates: dict[str, float] = {}
         self._started_s = time.monotonic()
@@ -153,7 +153,7 @@ class StatsPublisher:
         return {
             "v": VERSION,
             "kind": self._kind,
-            "id": self._name,
+            "id": self.name,
             **({"host": self._host} if self._host else {}),
             **({"extra": True} if extra else {}),
             "at_ms": now_ms(),
@@ -171,7 +171,7 @@ class StatsPublisher:
 
     def _publish(self, extra: bool = False) -> None:
         try:
-            self._producer.stats(self._name, self.record(time.monotonic(), extra))
+            self._producer.stats(self.name, self.record(time.monotonic(), extra))
         except Exception:
             if logs.every(60, "stats.publish"):
                 log.exception("stats_failed")
@@ -215,11 +215,19 @@ class StatsFollower(TopicFollower):
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
 
-    def newest(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Records of that kind by id, none older than 3 seconds."""
+    def heard(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
+        """Seconds since each of that kind was heard last, and its newest record, by id; who is silent for longer left out."""
         now_s = time.monotonic()
         rows = self._newest.items()
-        return {k: record for k, (at_s, record) in rows if now_s - at_s <= FRESH_S and record.get("kind") == kind}
+        return {
+            name: (now_s - at_s, record)
+            for name, (at_s, record) in rows
+            if now_s - at_s <= within_s and record.get("kind") == kind
+        }
+
+    def newest(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Records of that kind by id, none older than 3 seconds."""
+        return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
 
     def senders(self) -> dict[str, dict[str, Any]]:
         """Everybody who spoke in the last ten minutes: kind, seconds since its newest record, and whether that is stale."""

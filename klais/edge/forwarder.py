@@ -76,7 +76,7 @@ class Forwarder:
         s = settings
         self.breaker = Breaker(s.breaker_timeout_s, s.breaker_wait_min_s, s.breaker_wait_max_s, rng)
         self.replay_per_s: Callable[[], float] = _unlimited
-        self.hurry = self._draining = False
+        self.hurry = self._draining = self._blind = False
         self._tokens, self._tokens_s = 0.0, clock()
         publisher.on_delivered = self._on_delivered
         publisher.on_refused = self._on_refused
@@ -115,7 +115,7 @@ class Forwarder:
             log.warning("producer_rebuilt", frames_in_flight=self._counts.inflight)
             self.breaker.failed()
             self._recall(now_s)
-        if moved := self.breaker.look(now_s, self._counts.inflight_bytes > 0):
+        if not self._blind and (moved := self.breaker.look(now_s, self._counts.inflight_bytes > 0)):
             self._moved(moved, now_s)
         if self.breaker.closed:
             if not (self._draining and self.backlog.durable):  # what lies on disk is safe there
@@ -123,6 +123,16 @@ class Forwarder:
         elif self.breaker.state is State.HALF_OPEN and not self._counts.inflight_bytes:
             self._hand_out()
         self.backlog.look(now_s)
+
+    def store_only(self, why: str) -> None:
+        """Begin with an open breaker that does not probe before :meth:`store_no_more`."""
+        now_s = self._clock()
+        self._blind = True
+        self._moved(self.breaker.open(now_s, why), now_s)
+
+    def store_no_more(self) -> None:
+        """The breaker may probe; may be called from any thread."""
+        self._blind = False
 
     def _moved(self, state: State, now_s: float) -> None:
         breaker, counts = self.breaker, self._counts

@@ -1,16 +1,14 @@
 """``klais edge``: puts the parts together, waits for Kafka, runs the spine, drains on SIGTERM.
 
 The kernels are loaded (compiled, the first time) by the imports below: before a port is bound. Frames are received only
-once Kafka was reached and its topics are right: until then senders get "port unreachable" instead of silence.
+once Kafka was reached and its topics are right: until then senders get "port unreachable" instead of silence. An edge that
+knows its topics from the last time receives at once, into the spool.
 """
 
 import secrets
 import sys
 import threading
 import time
-
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from klais import fault
 from klais import log as logs
@@ -25,6 +23,7 @@ from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.dead_letters import DeadLetters
 from klais.edge.forwarder import Forwarder
+from klais.edge.intake import HostIntake
 from klais.edge.life import Signals, changed
 from klais.edge.memory import settle
 from klais.edge.pace import Pace
@@ -34,8 +33,8 @@ from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.spine import Spine
 from klais.edge.spool.backlog import Backlog
 from klais.edge.state import EdgeState
-from klais.errors import ConfigError, KafkaUnavailable, TopicMismatch
-from klais.kafka.admin import admin_client, check_topics
+from klais.edge.topics_check import AGAIN_S, TopicsCheck
+from klais.errors import ConfigError
 from klais.notify import Notifier
 
 log = logs.get("klais.edge")
@@ -65,7 +64,9 @@ class Edge:
         self.signals = Signals(self.stop, self.hurry, now)
         self._read = settings  # as the environment and its file say; options of the command line are in ``settings`` only
         self._stop = threading.Event()
+        self._topics = TopicsCheck(settings)
         self.letters: DeadLetters | None = None
+        self.intake: HostIntake | None = None
         self.control = ControlFollower(settings)
         self.system = StatsFollower(settings)
         self.producer = ControlProducer(settings, f"klais-edge-{settings.edge_id}-control")
@@ -96,8 +97,11 @@ class Edge:
             self.state.forwarder.hurry = True
 
     def beat(self) -> None:
-        """In each round of whatever runs: the watchdog, and a reload that was asked for."""
-        self.notifier.beat(time.monotonic())
+        """In each round of whatever runs: the watchdog, the intake in force, and a reload that was asked for."""
+        now_s = time.monotonic()
+        self.notifier.beat(now_s)
+        if self.intake:
+            self.intake.look(now_s)
         if self.signals.reload:
             self.signals.reload = False
             self.reload()
@@ -152,31 +156,27 @@ class Edge:
         return 0
 
     def _wait_for_kafka(self) -> bool:
-        """Wait until brokers answer and the topics are there; False when stopped meanwhile."""
-        admin = admin_client(self.settings)
+        """Wait until brokers answer and the topics are there, or were the last time; False when stopped meanwhile."""
         since_s = time.monotonic()
         while not self._stop.is_set():
-            missing = self._missing(admin)
-            if not missing:
+            missing = self._topics.missing()
+            if not missing or (self._topics.away and self._topics.remembered):
                 return True
             self.state.waiting_for = missing
             self.notifier.status(missing, still_starting_s=30)
             self.beat()
             if logs.every(5, "edge.waiting"):
                 log.warning("edge_waits", why=missing, waited_s=round(time.monotonic() - since_s, 1))
-            self._stop.wait(0.3)
+            self._stop.wait(AGAIN_S)
         return False
 
-    def _missing(self, admin: AdminClient) -> str:
-        """What is missing before frames can be received, in words; empty when nothing is."""
-        try:
-            admin.list_topics(topic="__klais_probe__", timeout=1.0)  # short: a signal is seen only after it
-            wrong = check_topics(self.settings, admin)
-        except (KafkaException, KafkaUnavailable):
-            return f"no Kafka broker answers at {self.settings.bootstrap}"
-        if unfit := [str(mismatch) for mismatch in wrong if mismatch.setting != "missing"]:
-            raise TopicMismatch("\n".join(unfit))
-        return str(wrong[0]) if wrong else ""
+    def _begin(self, sink: Forwarder) -> None:
+        """Note that the topics are right; or, while nobody answers, store until they were looked at."""
+        if not self._topics.away:
+            self._topics.remember()
+            return
+        sink.store_only("no Kafka broker answered when the edge started")
+        self._topics.follow(self._stop, sink.store_no_more, self.stop)
 
     def _receive(self) -> None:
         s = self.settings
@@ -190,10 +190,12 @@ class Edge:
         spine = Spine(source, batcher, sink, letters, self.counts, pace)
         self.state.forwarder, self.state.spine, self.state.waiting_for = sink, spine, ""
         self.state.passed_over = chosen.passed_over
+        self.intake = HostIntake(spine.intake, self.stats.name, host_of(s), self.control, self.system, self.applier)
         sink.replay_per_s = lambda: self._replay_per_s(pace)
         spine.beat = self.beat
         if self._stop.is_set():
             spine.stop()
+        self._begin(sink)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settle()
         self._report_source(chosen)
@@ -208,6 +210,8 @@ class Edge:
         log.info("edge_stopped", undelivered=left, spooled=self.counts.spooled, **counters)
         if left:
             log.error("frames_lost", frames=left, why="neither Kafka nor the spool took them in time")
+        if self._topics.mismatch:
+            raise self._topics.mismatch
 
     def _forwarder(self) -> Forwarder:
         counts = self.counts

@@ -1,7 +1,8 @@
 """The data path of the edge, in order: source -> check -> partition -> batch -> publish.
 
     UDP socket ──fill──> columns ──check_headers──> good ──partition, scatter──> one open batch a partition ──> klais_raw
-                                       └─ malformed ──> klais_dead_letter (a sample) and counters
+                                       ├─ malformed ──> klais_dead_letter (a sample) and counters
+                                       └─ above the intake ──> counted
 
 One thread runs it, without a Python statement for each frame: a round costs the same for one frame as for a thousand.
 """
@@ -15,10 +16,12 @@ import numpy as np
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.dead_letters import DeadLetters
+from klais.edge.intake import Intake, shed
 from klais.edge.kernels import sort_out
 from klais.edge.pace import Pace
 from klais.edge.publisher import Sink
 from klais.edge.sources import Source
+from klais.wire.constants import Reason
 from klais.wire.frame import check_headers
 from klais.wire.partition import partition_column
 
@@ -39,7 +42,7 @@ class Spine:
 
     def __init__(self, source: Source, batcher: Batcher, sink: Sink, letters: DeadLetters, counts: Counts, pace: Pace):
         self.source, self.batcher, self.sink, self.letters = source, batcher, sink, letters
-        self.counts, self.pace = counts, pace
+        self.counts, self.pace, self.intake = counts, pace, Intake(batcher.partitions)
         self.lock = threading.Lock()
         self._stopping = self._hurried = False
         self.beat: Callable[[], None] = _nothing
@@ -61,7 +64,7 @@ class Spine:
         while not self._stopping:
             self.beat()
             received = self.source.fill(self._wait_ns())
-            self.round(received, self._linger_ns())
+            self.round(received, self._linger_ns(time.monotonic_ns()))
             if rest_s := self.pace.rest_s(received, self.source.capacity):
                 time.sleep(rest_s)
 
@@ -88,6 +91,8 @@ class Spine:
         n_bad = sort_out(lengths, reason, partition, self.counts.by_reason, bad)
         if n_bad:
             self.letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
+        if (granted := self.intake.grant(n - n_bad, now_ns)) < n - n_bad:
+            self.counts.drop(Reason.GLOBAL_RATE, shed(partition, granted))
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
         at = self.batcher.add(source, partition, 0, now_ns, sources, times_ns)
@@ -102,13 +107,13 @@ class Spine:
             self.counts.drop(refused, built.count)
             self.batcher.take_back(built)
 
-    def _linger_ns(self) -> int:
-        return max(self.pace.linger_ns, self.sink.linger_ns)
+    def _linger_ns(self, now_ns: int) -> int:
+        return max(self.pace.linger_ns, self.sink.linger_ns, self.intake.linger_ns(now_ns))
 
     def _wait_ns(self) -> int:
         """Until the next thing to do: a batch comes due, or acknowledgements are expected."""
         now_ns = time.monotonic_ns()
-        due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self._linger_ns() - now_ns
+        due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self._linger_ns(now_ns) - now_ns
         return max(0, min(due_ns, ACK_NS if self.counts.inflight_bytes else IDLE_NS))
 
     def drain(self, receive_s: float, deliver_s: float) -> int:
@@ -117,7 +122,7 @@ class Spine:
         self.source.wind_down()
         received = self.source.fill(0)
         while received and not self._hurried and time.monotonic() < until_s:
-            self.round(received, self._linger_ns())
+            self.round(received, self._linger_ns(time.monotonic_ns()))
             received = self.source.fill(0)
         self.round(received, 0)
         with self.lock:

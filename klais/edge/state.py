@@ -1,5 +1,6 @@
 """What the edge tells about itself and the system: for the REST API, the metrics and ``klais_stats``."""
 
+import math
 import time
 from contextlib import nullcontext
 from typing import Any
@@ -91,6 +92,7 @@ class EdgeState:
         if spine:
             gauges |= {
                 "frames_per_s": round(spine.pace.rate_per_s, 1),
+                "intake_per_s": None if math.isinf(spine.intake.rate_per_s) else round(spine.intake.rate_per_s, 1),
                 "linger_ms": round(spine.pace.linger_ns / 1e6, 2),
                 "receive_buffer_bytes": spine.source.buffer_bytes // 2,
             }

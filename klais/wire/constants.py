@@ -41,6 +41,7 @@ class Reason(IntEnum):
     SPOOL_FULL = 23
     SPOOL_FAILED = 24
     SPOOL_DAMAGED = 25
+    GLOBAL_RATE = 26
 
     @property
     def label(self) -> str:

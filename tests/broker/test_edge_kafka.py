@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 
 from klais.config import Settings
+from klais.control.cpu import host_of
 from klais.control.follower import ControlFollower
 from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
 from klais.edge.openapi import DOCUMENT
@@ -182,3 +183,28 @@ def test_the_system_shows_through_the_edge(settings_for: Make, topics_of: Create
     producer.close()
     for record in own.values():
         assert record["v"] == 1 and record["kind"] == "edge" and balanced(record["counters"])
+
+
+def test_without_a_filter_the_edge_keeps_its_hosts_intake(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
+    settings = settings_for(partitions=2, control_auto=True)
+    topics = topics_of(settings)
+    producer = ControlProducer(settings, "test")
+    decision = {"mode": "auto", "rate": 1000.0, "burst": 100.0, "hosts": {host_of(settings): {"rate": 0.1, "burst": 300.0}}}
+    producer.control("global", decision)
+    controller = StatsPublisher(producer, "controller", "controller-w", lambda: ({}, {"epoch": 1}))
+    frames = [encode_frame(f"dev-{k % 9}", k, b"{}") for k in range(1000)]
+    with edge_process(settings, tmp_path / "edge.log") as edge:
+        edge.wait_status(200)
+        edge.send(frames[:200])  # nobody answers for the set-point: no limit
+        edge.wait_settled(200)
+        controller.start()
+        assert wait_for(lambda: edge.counters()["intake_per_s"] == 0.1, 10, "the intake in force")
+        edge.send(frames[200:])
+        counters = edge.wait_settled(1000)
+        controller.stop()
+        assert wait_for(lambda: edge.counters()["intake_per_s"] is None, 10, "a silent controller's set-point to lapse")
+        assert edge.stop()[0] == 0
+    producer.close()
+    assert counters["dropped"] == {"global_rate": 500} and counters["passed"] == 500 and balanced(counters)
+    landed = [decode_batch(record.value()) for record in read_all(settings.bootstrap, topics.raw, 2)]
+    assert sorted(b.frame(i) for b in landed for i in range(b.count)) == sorted(frames[:500])

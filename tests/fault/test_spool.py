@@ -15,12 +15,13 @@ from typing import Any
 
 import psutil
 import pytest
+from confluent_kafka.admin import NewPartitions
 
 from klais.config import Settings
 from klais.edge.spool.backlog import spool_folder
 from klais.edge.spool.segment import HEADER_SIZE, parse_name, walk
 from klais.errors import SetupMissing
-from klais.kafka.admin import ensure_topics
+from klais.kafka.admin import admin_client, ensure_topics
 from klais.kafka.embedded import EmbeddedKafka
 from klais.kafka.topics import Topics
 from klais.ports import free_port
@@ -29,6 +30,7 @@ from klais.sim.manifest import read_manifest
 from klais.sim.readback import begin_offsets, end_offsets, read_topic_columns
 from klais.wire.batch import decode_batch
 from klais.wire.constants import encode_frame
+from tests.broker.test_edge_fleet import send_from_many
 from tests.conftest import need_missing
 from tests.edge_tools import EdgeProcess, balanced, read_all, wait_for
 from tests.fault.harness import Worker, judge, settle
@@ -264,3 +266,61 @@ def test_sigterm_without_kafka_spools_the_rest_and_the_next_start_delivers_it(tm
         code, last = edge.stop()
         assert code == 0 and time.monotonic() - begin_s < 3, edge.tail()  # the second does not wait for Kafka
         assert last["spooled"] == 100 and sorted(on_disk(on.settings)) == sorted(some(1000, 100))
+
+
+@pytest.mark.timeout(120)
+def test_an_edge_that_starts_without_kafka_receives_at_once_and_sends_only_what_it_may(tmp_path: Path) -> None:
+    with stage() as on:
+        first = on.edge(tmp_path / "edge.log")
+        first.wait_status(200)
+        assert first.stop()[0] == 0
+        on.kill()
+        edge = on.edge(tmp_path / "edge.log")
+        problems = edge.wait_status(503)["problems"]
+        wait_for(lambda: "spooled" in edge.counters(), 10, "an edge that receives without Kafka")
+        edge.send(some(0, 500))
+        wait_for(lambda: edge.counters()["spooled"] == 500, 10, f"500 frames on disk, not {problems}")
+        assert any("when the edge started" in text for text in edge.wait_status(503)["problems"])
+        on.start()
+        edge.wait_status(200)
+        edge.send(some(500, 100))
+        counters = edge.wait_settled(600)
+        assert counters["passed"] == 600 and balanced(counters)
+        assert sorted(taken(on.settings)) == sorted(some(0, 600))
+        assert in_order(taken(on.settings)) and edge.stop()[0] == 0
+
+        # Meanwhile somebody adds a partition: what is in the spool must not go out by the old count.
+        raw = Topics.of(on.settings).raw
+        admin = admin_client(on.settings)
+        admin.create_partitions([NewPartitions(raw, 3)])[raw].result(10)
+        on.freeze()
+        edge = on.edge(tmp_path / "edge.log")
+        wait_for(lambda: edge.get("/stats")[0] == 200 and "spooled" in edge.counters(), 20, "an edge that receives")
+        edge.send(some(600, 50))
+        wait_for(lambda: edge.counters()["spooled"] == 50, 10, "50 frames on disk")
+        on.thaw()
+        assert edge.process.wait(20) != 0 and "partitions" in edge.tail()
+        assert sorted(on_disk(on.settings)) == sorted(some(600, 50))
+        assert len(taken(on.settings)) == 600
+
+
+@pytest.mark.timeout(120)
+def test_a_fleet_keeps_everything_over_an_outage(tmp_path: Path) -> None:
+    with stage(edge_workers=2, edge_id=5) as on:
+        fleet = on.edge(tmp_path / "fleet.log")
+        wait_for(lambda: fleet.get("/health")[0] == 200 and fleet.get("/health")[1]["edges"] == 2, 60, "two edges")
+        sent = send_from_many(fleet.udp_port, 0, 400)
+        wait_for(lambda: fleet.counters()["passed"] == 400, 20, "400 frames published")
+        on.kill()
+        sent += send_from_many(fleet.udp_port, 400, 1200)
+        wait_for(lambda: fleet.counters()["spooled"] == 1200, 20, "1200 frames on the disks of both")
+        each = fleet.get("/stats")[1]["edge"]["processes"]
+        assert all(one["gauges"]["spooled"] > 0 for one in each.values()) and len(each) == 2
+        fleet.wait_status(503)
+        on.start()
+        fleet.wait_status(200)
+        wait_for(lambda: fleet.counters()["passed"] == 1600, 30, "all published")
+        counters = fleet.counters()
+        assert balanced(counters) and not counters["dropped"]
+        assert sorted(taken(on.settings)) == sorted(sent)
+        assert fleet.stop()[0] == 0

@@ -1,5 +1,7 @@
 """The controller's decision against a model of the worker, and each of its rules alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from klais.control.cuts import HOLD_S, CutState, next_cut
@@ -58,19 +60,29 @@ class Worker:
         self.cpu = (take * self.take_us + out * self.land_us) / budget_us
 
 
-def simulate(arriving_per_s: list[float], late: int = 3) -> tuple[Worker, list[tuple[float, float, float]]]:
-    """Each item is one second; gives (landed a second, lag, rate) of each tick. Measurements come ``late`` ticks late."""
+def simulate(
+    arriving_per_s: list[float], late: int = 3, targets: Targets = TARGETS, sheds: bool = False, lag: float = 0.0
+) -> tuple[Worker, list[tuple[float, float, float]]]:
+    """Each item is one second; gives (landed a second, lag, rate) of each tick. Measurements come ``late`` ticks late.
+
+    With ``sheds`` the edge lets no more in than its host's intake, and workers say what passed, a mean over a second.
+    """
     worker, state, trace = Worker(), LoopState(), []
+    worker.lag, intake, landed = lag, float("inf"), [0.0] * 11
     seen: list[Inputs] = []
     rate, now_s = TARGETS.rate_start, 0.0
     for per_s in arriving_per_s:
         for _ in range(round(1 / DT)):
             before = worker.landed
-            worker.run(per_s, rate, DT)
+            worker.run(min(per_s, intake), rate, DT)
             now_s += DT
-            seen.append(Inputs(worker.lag, worker.cpu, worker.queue, {0: per_s}, {}, fresh=True))
-            state, decision = decide(state, seen[max(0, len(seen) - 1 - late)], TARGETS, GAINS, AUTO, 1, now_s, DT)
+            landed = [*landed[1:], worker.landed]
+            passed = landed[-1] - landed[0] if sheds else None
+            hosts = {"h": per_s} if sheds else {}
+            seen.append(Inputs(worker.lag, worker.cpu, worker.queue, {0: per_s}, hosts, passed=passed, fresh=True))
+            state, decision = decide(state, seen[max(0, len(seen) - 1 - late)], targets, GAINS, AUTO, 1, now_s, DT)
             rate = decision.rate
+            intake = decision.hosts["h"][0] if sheds else intake
             trace.append(((worker.landed - before) / DT, worker.lag, rate))
     return worker, trace
 
@@ -93,6 +105,27 @@ def test_overload_keeps_landing_nearly_all_it_can_and_ends_soon(overload: float)
     assert sum(during) / len(during) >= 0.9 * min(CAPACITY, reachable)
     assert max(row[1] for row in trace[250:750]) < 5 * TARGETS.lag
     assert all(row[1] < TARGETS.lag for row in trace[800:])
+
+
+@pytest.mark.parametrize("late", [3, 10])
+@pytest.mark.parametrize("overload", [1.4, 2.0, 5.0])
+def test_what_the_edges_shed_leaves_the_worker_its_whole_capacity(overload: float, late: int) -> None:
+    small = replace(TARGETS, queue_limit=CAPACITY)
+    worker, trace = simulate([0.3 * CAPACITY] * 15 + [overload * CAPACITY] * 60 + [0.3 * CAPACITY] * 10, late, small, True)
+    during = [row[0] for row in trace[150:750]]
+    assert sum(during) / len(during) >= 0.95 * CAPACITY
+    for begin in range(200, 730):  # settled within 5 s, for good
+        assert sum(during[begin - 150 : begin - 130]) / 20 >= 0.9 * CAPACITY
+    assert max(row[1] for row in trace) < (1.5 + 0.2 * late) * CAPACITY * max(1.0, overload - 1.0)
+    assert worker.dropped == 0.0
+    assert all(row[1] < 0.05 * CAPACITY for row in trace[800:])
+
+
+def test_a_backlog_of_an_outage_is_landed_at_full_speed_and_nothing_of_it_dropped() -> None:
+    """The rate must not fall so far that the frames only move from klais_raw into the bounded queue."""
+    worker, trace = simulate([0.2 * CAPACITY] * 60, targets=TARGETS, sheds=True, lag=20 * TARGETS.queue_limit)
+    landed = [row[0] for row in trace[50:]]
+    assert sum(landed) / len(landed) >= 0.9 * CAPACITY and worker.dropped == 0.0
 
 
 def test_the_error_is_weighted_and_bounded() -> None:
@@ -190,6 +223,16 @@ def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
     _, decision = decide(LoopState(), empty, TARGETS, GAINS, wish, 1, 0.0, DT)
     assert sum(rate for rate, _ in decision.hosts.values()) == pytest.approx(1000.0 + TARGETS.queue_limit / 5)
     assert decision.hosts["edge-2"][0] > decision.hosts["edge-1"][0]
+    halves = Inputs(fresh=True, lag=0.3 * TARGETS.queue_limit, queue_depth=0.3 * TARGETS.queue_limit, hosts={"e": 1.0})
+    wide = Wish("manual", 1e6, 100.0, "ops", "test")
+    for passed, drains in ((None, 1e6), (70_000.0, 70_000.0), (0.0, TARGETS.rate_min)):
+        _, decision = decide(LoopState(), replace(halves, passed=passed), TARGETS, GAINS, wide, 1, 0.0, DT)
+        assert decision.hosts["e"][0] == pytest.approx(drains + 0.4 * TARGETS.queue_limit / 5)
+    over = replace(halves, lag=TARGETS.queue_limit, passed=500_000.0)
+    _, decision = decide(LoopState(), over, TARGETS, GAINS, wide, 1, 0.0, DT)
+    assert decision.hosts["e"] == (pytest.approx(500_000.0 - 0.3 * TARGETS.queue_limit / 5), 1.0)
+    _, decision = decide(LoopState(), replace(over, lag=1e9), TARGETS, GAINS, wide, 1, 0.0, DT)
+    assert decision.hosts["e"][0] == pytest.approx(0.75 * 500_000.0)
     full = Inputs(fresh=True, queue_depth=2 * TARGETS.queue_limit, hosts={"edge-1": 10.0})
     _, decision = decide(LoopState(), full, TARGETS, GAINS, wish, 1, 0.0, DT)
     assert decision.hosts == {"edge-1": (1000.0, 100.0)}

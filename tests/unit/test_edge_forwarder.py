@@ -285,3 +285,16 @@ def test_a_folder_that_cannot_be_made_costs_the_spool_only(rig: Callable[..., Ri
     r.until(State.OPEN)
     assert r.counts.held == 1
     assert r.recover() == [(0, 1, 0)]
+
+
+def test_while_the_topics_are_not_known_everything_is_stored_and_nothing_probed(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.sink.store_only("nobody answered")
+    assert [rig.offer(k % 2) for k in range(10)] == [Reason.PASSED] * 10
+    rig.pass_s(60.0)
+    assert rig.sink.breaker.state is State.OPEN and rig.counts.spooled == 10
+    assert not any(producer.queued for producer in Producer.made)
+    assert "nobody answered" in rig.sink.problems()[0]
+    rig.sink.store_no_more()
+    rig.pass_s(0.2)
+    assert rig.sink.breaker.state is State.HALF_OPEN and sum(map(len, Producer.made[-1].queued.values())) == 1

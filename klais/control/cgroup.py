@@ -1,0 +1,80 @@
+"""How much CPU time our control group grants and uses (cgroups(7)): in a container the machine's own figures mislead.
+
+Version 2: ``cpu.max`` and ``cpu.stat`` of the group and of all above it. Version 1: ``cpu.cfs_quota_us`` and its period,
+and ``cpuacct.usage``, whose hierarchies may be mounted apart. Inside a container the path that ``/proc/self/cgroup`` names
+may be the host's: then the folder at the mount point is ours.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNT = "sys/fs/cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class CpuGroup:
+    """The group that limits us most: ``quota`` in CPUs' worth of time, ``used_s`` CPU time of all in it so far, None where
+    unknown."""
+
+    quota: float
+    used_s: float | None
+
+
+def limiting_group(root: Path = Path("/")) -> CpuGroup | None:
+    """The least quota of our group and those above; None where there is none.
+
+    ``root`` is where ``/proc`` and ``/sys`` lie (tests make their own).
+    """
+    found = [group for group in (*_version_2(root), *_version_1(root)) if group.quota > 0.0]
+    return min(found, key=lambda group: group.quota, default=None)
+
+
+def _version_2(root: Path) -> Iterator[CpuGroup]:
+    for folder in _upwards(root / MOUNT, _path_of(root, "")):
+        share, _, period = _text(folder / "cpu.max").partition(" ")
+        if share.isdigit() and period.strip().isdigit():
+            stat = dict(line.split(" ", 1) for line in _text(folder / "cpu.stat").splitlines() if " " in line)
+            used = stat.get("usage_usec", "")
+            yield CpuGroup(int(share) / int(period), int(used) / 1e6 if used.isdigit() else None)
+
+
+def _version_1(root: Path) -> Iterator[CpuGroup]:
+    base, accounts = _mounted(root, "cpu"), _mounted(root, "cpuacct")
+    for folder in _upwards(base, _path_of(root, "cpu")):
+        quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit():  # no limit is -1
+            used = _text(accounts / folder.relative_to(base) / "cpuacct.usage")
+            yield CpuGroup(int(quota) / int(period), int(used) / 1e9 if used.isdigit() else None)
+
+
+def _mounted(root: Path, controller: str) -> Path:
+    together = root / MOUNT / "cpu,cpuacct"
+    return together if together.is_dir() else root / MOUNT / controller
+
+
+def _path_of(root: Path, controller: str) -> str:
+    """Our group below the mount point, from the line ``number:controllers:path``; version 2 names no controllers."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        if controller in names.split(","):
+            return path.lstrip("/")
+    return ""
+
+
+def _upwards(base: Path, path: str) -> Iterator[Path]:
+    folder = base / path
+    if not folder.is_dir():
+        folder = base
+    yield folder
+    while folder != base and base in folder.parents:
+        folder = folder.parent
+        yield folder
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
