@@ -13,6 +13,7 @@ from typing import Any
 
 from klais.edge.sources.udp import UdpSource
 from klais.errors import SetupMissing, XdpUnavailable
+from klais.wire.constants import encode_frame
 from klais.xdp import loader
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
@@ -23,6 +24,7 @@ from tests.packet_tools import udp_packet
 PORT = 5000
 WIDE = Limits(1e8, 1e9, 1e6, 1e6)
 SECOND_NS = 1_000_000_000
+BAD = b"\x55\xaa" + bytes(40)
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
@@ -190,6 +192,31 @@ class Counter(threading.Thread):
         self._stop_now = True
         self.join(30)
         assert not self.is_alive()
+
+
+class Flow(threading.Thread):
+    """Numbered good frames, each followed by one with the wrong magic, until it is ended."""
+
+    def __init__(self, found: Rig, pause_s: float = 0.0002) -> None:
+        super().__init__(daemon=True)
+        self._raw, self._ended, self.sent, self._pause_s = found.raw(), threading.Event(), 0, pause_s
+        self._bad = self._raw.udp(BAD)
+        self.start()
+
+    def run(self) -> None:
+        """Send."""
+        while not self._ended.is_set():
+            self._raw.send(self._raw.udp(encode_frame("flow", self.sent, b"{}")))
+            self._raw.send(self._bad)
+            self.sent += 1
+            time.sleep(self._pause_s)
+
+    def finish(self) -> int:
+        """Stop; how many good ones were sent."""
+        self._ended.set()
+        self.join(30)
+        self._raw.close()
+        return self.sent
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,34 +18,10 @@ from klais.xdp import bpf, bpffs, netlink
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from tests.netns import inside, run
-from tests.xdp_tools import WIDE, Counter, Rig, rig, wait_for
+from tests.xdp_tools import BAD, WIDE, Counter, Flow, Rig, rig, wait_for
 
-BAD = b"\x55\xaa" + bytes(40)
 # mov r0, 2; exit: an XDP program that passes everything, as somebody else's might
 PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
-
-
-class Flow(threading.Thread):
-    """Numbered good frames, each followed by one with the wrong magic, until it is ended."""
-
-    def __init__(self, found: Rig, pause_s: float = 0.0002) -> None:
-        super().__init__(daemon=True)
-        self._raw, self._ended, self.sent, self._pause_s = found.raw(), threading.Event(), 0, pause_s
-        self._bad = self._raw.udp(BAD)
-        self.start()
-
-    def run(self) -> None:
-        while not self._ended.is_set():
-            self._raw.send(self._raw.udp(encode_frame("flow", self.sent, b"{}")))
-            self._raw.send(self._bad)
-            self.sent += 1
-            time.sleep(self._pause_s)
-
-    def finish(self) -> int:
-        self._ended.set()
-        self.join(30)
-        self._raw.close()
-        return self.sent
 
 
 @contextmanager
@@ -170,7 +145,7 @@ def test_stale_set_points_give_way_to_the_limits_given_at_load() -> None:
         assert passed("seven") == 10
 
 
-def test_kill_9_of_controller_and_edge_leaves_a_working_filter() -> None:
+def test_kill_9_of_a_writer_of_the_maps_leaves_a_working_filter() -> None:
     code = (
         "import sys, time; from pathlib import Path; from klais.xdp.maps import XdpMaps\n"
         "maps = XdpMaps.open(Path(sys.argv[1])); print('open', flush=True)\n"
