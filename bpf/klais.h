@@ -67,6 +67,7 @@ enum klais_size {
 	KLAIS_SLOTS = 4,	   /* limits kept in the configuration: writers fill one that is not in use, then name it */
 	KLAIS_PORT_WORDS = 1024,   /* 65,536 ports, a bit each */
 	KLAIS_WAYS = 2,		   /* of a set of the table of devices */
+	KLAIS_PLACES = 2,	   /* sets that a device may lie in */
 	KLAIS_RULES = 65536,	   /* devices with a rule of their own */
 	KLAIS_MARK_WORDS = 4096,   /* 262,144 marks, a bit each */
 	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
@@ -136,10 +137,10 @@ struct klais_owners {
 	struct klais_owner ways[KLAIS_WAYS];
 };
 
-/* How keys are spread over the table: drawn at random when it is made, and secret. Set of a key = key * multiplier >> shift. */
+/* How devices are spread over the table: drawn at random when it is made, and secret. */
 struct klais_spread {
-	__u64 multipliers[2]; /* odd */
-	__u64 shift;	      /* 64 - log2(sets) */
+	__u64 multipliers[KLAIS_PLACES][KLAIS_ID_BYTES / 4]; /* of each 32 bits of device_id */
+	__u64 shift;					     /* 64 - log2(sets) */
 };
 
 /* What an operator or the controller said of one device. Each part is in force by itself; 0 = it says nothing. */
@@ -186,7 +187,7 @@ _Static_assert(sizeof(struct klais_config) == 40 + 48 * KLAIS_SLOTS, "klais_conf
 _Static_assert(sizeof(struct klais_bucket) == 16, "klais_bucket");
 _Static_assert(sizeof(struct klais_set) == 64, "a set is one cache line");
 _Static_assert(sizeof(struct klais_owners) == 48, "klais_owners");
-_Static_assert(sizeof(struct klais_spread) == 24, "klais_spread");
+_Static_assert(sizeof(struct klais_spread) == 72, "klais_spread");
 _Static_assert(sizeof(struct klais_rule) == 56, "klais_rule");
 _Static_assert(sizeof(struct klais_count) == 16, "klais_count");
 _Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");

@@ -109,10 +109,13 @@ KLAIS_INLINE klais_found klais_parse_ipv4(const struct klais_view *view, const _
 	total_bytes = klais_be16(klais_read16(ip + 2));
 	if (total_bytes < header_bytes || total_bytes > (__u64)(view->end - ip))
 		return view->not_ours;
-	fragment = klais_be16(klais_read16(ip + 6));
-	if (fragment & KLAIS_IPV4_OFFSET_MASK)
-		return KLAIS_FRAGMENT;
-	out->ip = (ip - view->data) | (fragment & KLAIS_IPV4_MORE); /* which is KLAIS_IS_FRAGMENT */
+	out->ip = ip - view->data;
+	fragment = klais_read16(ip + 6);
+	if (fragment & klais_be16(KLAIS_IPV4_OFFSET_MASK | KLAIS_IPV4_MORE)) {
+		if (fragment & klais_be16(KLAIS_IPV4_OFFSET_MASK))
+			return KLAIS_FRAGMENT;
+		out->ip |= KLAIS_IS_FRAGMENT;
+	}
 	return klais_parse_udp(view, ip + header_bytes, total_bytes - header_bytes, out);
 }
 

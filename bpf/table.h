@@ -25,28 +25,28 @@ KLAIS_INLINE __u64 klais_way_key(__u64 key)
 }
 
 /*
- * Multiply-shift (Dietzfelbinger et al. 1997): the chance of two keys to meet is at most 2 in the number of sets, whatever keys are chosen
- * by somebody who does not know the multiplier.
+ * A set of a device: multilinear hashing (Carter, Wegman 1979; Lemire, Kaser 2014), by which any two ids meet with a chance of one in the
+ * number of sets, whoever chose them without knowing the multipliers. It is at hand long before the key is.
  */
-KLAIS_INLINE struct klais_place klais_place(const struct klais_spread *spread, __u64 way_key, int which)
+KLAIS_INLINE struct klais_place klais_place(const struct klais_spread *spread, struct klais_id id, int which)
 {
+	const __u64 *by = spread->multipliers[which];
+	__u64 sum = by[0] * (__u32)id.low + by[1] * (id.low >> 32) + by[2] * (__u32)id.high + by[3] * (id.high >> 32);
 	struct klais_place place;
 
-	place.index = way_key * klais_once(spread->multipliers[which]) >> (klais_once(spread->shift) & 63);
+	place.index = sum >> (spread->shift & 63);
 	place.set = klais_set_at(place.index);
 	return place;
 }
 
 /*
- * Has the first set of a key come into this CPU's cache, while the program goes on. BPF has no prefetch. A store is one: nothing waits for
- * it, as everything waits for a load, the clock first of all.
+ * Has a set come into this CPU's cache, while the program goes on. BPF has no prefetch. A store is one: nothing waits for it, as everything
+ * waits for a load, the clock first of all.
  */
-KLAIS_INLINE void klais_call_set(const struct klais_spread *spread, __u64 way_key)
+KLAIS_INLINE void klais_call_set(const struct klais_place *place)
 {
-	struct klais_place place = klais_place(spread, way_key, 0);
-
-	if (place.set)
-		*(volatile __u64 *)&place.set->called = 0;
+	if (place->set)
+		*(volatile __u64 *)&place->set->called = 0;
 }
 
 /* The way of a key in its set, or KLAIS_WAYS. */
@@ -90,51 +90,75 @@ KLAIS_INLINE klais_found klais_take_way(const struct klais_place *place, __u32 a
 	return KLAIS_DEVICE_RATE;
 }
 
-/*
- * A new device: the oldest way becomes its own, with a full bucket less the frame that is passing. While it is claimed nobody finds it. A CPU
- * that comes too late lets its frame pass: one a CPU is all that such a race gives away.
- */
-KLAIS_INLINE void klais_settle(const struct klais_place *place, __u64 way_key, struct klais_id id, __u64 cap_units, __u64 now_ns)
+/* Whether another CPU is giving a way of this set away, perhaps to the same device, or has just done so. */
+KLAIS_INLINE int klais_is_contested(struct klais_set *set, const struct klais_way *ours, __u64 way_key)
+{
+	__u64 one = klais_once(set->ways[0].key), other = klais_once(set->ways[1].key);
+
+	return (ours != &set->ways[0] && (one == KLAIS_CLAIMED || one == way_key)) ||
+	       (ours != &set->ways[1] && (other == KLAIS_CLAIMED || other == way_key));
+}
+
+/* A new device gets the oldest way of place: 1, and its first frame has passed; or 0 when another CPU is at work here. */
+KLAIS_INLINE int klais_settle(const struct klais_place *place, const struct klais_place *elsewhere, __u64 way_key, struct klais_id id,
+			      __u64 cap_units, __u64 now_ns)
 {
 	__u32 at = klais_oldest_way(place->set) & 1;
 	struct klais_way *way = &place->set->ways[at];
 	struct klais_owners *owners = klais_owners_at(place->index);
-	__u64 before = klais_once(way->key);
+	__u64 before = klais_once(way->key), last_ns = klais_once(way->bucket.last_ns);
 
-	if (!owners || before == KLAIS_CLAIMED || klais_swap(&way->key, before, KLAIS_CLAIMED) != before)
-		return;
+	if (!owners || before == KLAIS_CLAIMED || before == way_key || klais_swap(&way->key, before, KLAIS_CLAIMED) != before)
+		return 0;
+	/* Claim first, look then: of CPUs that see the same new device, one at most goes on, and no device gets two buckets. */
+	if (klais_once(way->bucket.last_ns) != last_ns || klais_is_contested(place->set, way, way_key) ||
+	    klais_is_contested(elsewhere->set, way, way_key)) {
+		klais_swap(&way->key, KLAIS_CLAIMED, before);
+		return 0;
+	}
 	owners->ways[at].dropped = 0;
 	__builtin_memcpy(owners->ways[at].id, &id, sizeof(id));
 	way->bucket.credit_units = cap_units - KLAIS_DEVICE_COST;
 	way->bucket.last_ns = now_ns;
 	place->set->passed[at] = 1;
 	klais_swap(&way->key, KLAIS_CLAIMED, way_key); /* seen after all of that, on every architecture */
+	return 1;
 }
 
-/* Takes a frame of a device out of its bucket; a device that is not in the table begins with a full one. */
-KLAIS_INLINE klais_found klais_take_device(const struct klais_spread *spread, __u64 key, struct klais_id id,
+/* A device that is in neither of its sets. */
+KLAIS_INLINE klais_found klais_take_new(const struct klais_place *first, const struct klais_place *second, __u64 way_key,
+					struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+{
+	__u64 first_ns = klais_once(first->set->ways[klais_oldest_way(first->set)].bucket.last_ns);
+	__u64 second_ns = klais_once(second->set->ways[klais_oldest_way(second->set)].bucket.last_ns);
+	__u64 cap_units = klais_once(limit->cap_units);
+	int settled;
+
+	if (klais_prefers_second(first_ns, second_ns, klais_once(limit->fill_ns), now_ns))
+		settled = klais_settle(second, first, way_key, id, cap_units, now_ns);
+	else
+		settled = klais_settle(first, second, way_key, id, cap_units, now_ns);
+	return settled ? KLAIS_PASS : KLAIS_DEVICE_RATE;
+}
+
+/* Takes a frame of a device, whose first place is given, out of its bucket; one that is not in the table begins with a full one. */
+KLAIS_INLINE klais_found klais_take_device(const struct klais_spread *spread, struct klais_place place, __u64 key, struct klais_id id,
 					   const struct klais_limit *limit, __u64 now_ns)
 {
-	__u64 way_key = klais_way_key(key), first_ns, second_ns;
-	struct klais_place place = klais_place(spread, way_key, 0), second;
+	__u64 way_key = klais_way_key(key);
+	struct klais_place second;
 	__u32 at;
 
 	if (!place.set)
 		return KLAIS_PASS;
 	at = klais_find_way(place.set, way_key);
 	if (at == KLAIS_WAYS) {
-		second = klais_place(spread, way_key, 1);
+		second = klais_place(spread, id, 1);
 		if (!second.set)
 			return KLAIS_PASS;
 		at = klais_find_way(second.set, way_key);
-		if (at == KLAIS_WAYS) {
-			first_ns = klais_once(place.set->ways[klais_oldest_way(place.set)].bucket.last_ns);
-			second_ns = klais_once(second.set->ways[klais_oldest_way(second.set)].bucket.last_ns);
-			if (klais_prefers_second(first_ns, second_ns, klais_once(limit->fill_ns), now_ns))
-				place = second;
-			klais_settle(&place, way_key, id, klais_once(limit->cap_units), now_ns);
-			return KLAIS_PASS;
-		}
+		if (at == KLAIS_WAYS)
+			return klais_take_new(&place, &second, way_key, id, limit, now_ns);
 		place = second;
 	}
 	return klais_take_way(&place, at, limit, now_ns);

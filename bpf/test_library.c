@@ -35,7 +35,7 @@ const struct number klais_numbers[] = {
 	N(KLAIS_WOULD), N(KLAIS_WOULD_TOO_SHORT), N(KLAIS_WOULD_BAD_MAGIC), N(KLAIS_WOULD_BAD_DEVICE_ID), N(KLAIS_WOULD_BLOCKED),
 	N(KLAIS_WOULD_DEVICE_RATE), N(KLAIS_WOULD_GLOBAL_RATE), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC), N(KLAIS_MONITOR_BLOCK),
 	N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_ACCEPT_PASS), N(KLAIS_ACCEPT_XSK), N(KLAIS_ACCEPT_RING),
-	N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET), N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_WAYS), N(KLAIS_PORT_WORDS), N(KLAIS_RULES),
+	N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET), N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_WAYS), N(KLAIS_PLACES), N(KLAIS_PORT_WORDS), N(KLAIS_RULES),
 	N(KLAIS_MARK_WORDS), N(KLAIS_QUEUES), N(KLAIS_SOURCE_BYTES), N(KLAIS_SLOT_FRAME_BYTES), N(KLAIS_ABOUT_BYTES),
 	N(KLAIS_RINGBUF_HEADER_BYTES), N(KLAIS_GLOBAL_COST), N(KLAIS_DEVICE_COST), N(KLAIS_MAX_CAP), N(KLAIS_FOREVER), N(KLAIS_CLAIMED),
 	SIZE(limit), FIELD(limit, rate_units), FIELD(limit, cap_units), FIELD(limit, fill_ns),
@@ -164,14 +164,21 @@ void klais_test_table(struct klais_set *sets, struct klais_owners *owners, __u32
 	sets_there = count;
 }
 
+static klais_found take_device(const struct klais_spread *spread, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+{
+	struct klais_place place = klais_place(spread, id, 0);
+
+	klais_call_set(&place);
+	return klais_take_device(spread, place, klais_fnv1a(id), id, limit, now_ns);
+}
+
 /* The verdict for a frame of a device. */
 int klais_test_take_device(const struct klais_spread *spread, const __u8 *id, const struct klais_limit *limit, __u64 now_ns)
 {
 	struct klais_id words;
 
 	memcpy(&words, id, sizeof(words));
-	klais_call_set(spread, klais_way_key(klais_fnv1a(words)));
-	return klais_take_device(spread, klais_fnv1a(words), words, limit, now_ns);
+	return take_device(spread, words, limit, now_ns);
 }
 
 /* A CPU: it asks for each of `devices` in turn, `rounds` times, on a clock that all push on. */
@@ -193,7 +200,7 @@ static void *one_of_the_rush(void *argument)
 	for (round = 0; round < mine->rounds; round++) {
 		for (i = 0; i < mine->devices; i++) {
 			now_ns = __sync_add_and_fetch(mine->clock_ns, 1);
-			if (klais_take_device(mine->spread, klais_fnv1a(mine->ids[i]), mine->ids[i], mine->limit, now_ns) == KLAIS_PASS)
+			if (take_device(mine->spread, mine->ids[i], mine->limit, now_ns) == KLAIS_PASS)
 				__sync_fetch_and_add(&mine->admitted[i], 1);
 		}
 	}

@@ -80,11 +80,12 @@ KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_
 }
 
 /* Block list, allow list, device bucket, global bucket: 1 when the packet is to be dropped. */
-KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id, __u64 key,
-				__u64 now_ns)
+KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id,
+				struct klais_place place, __u64 now_ns)
 {
 	const struct klais_limits *limits = limits_in_force(config, now_ns);
 	const struct klais_limit *limit = &limits->device;
+	__u64 key = klais_fnv1a(id);
 	const struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), key) ? klais_lookup(rules, &key) : 0;
 	klais_found found = KLAIS_PASS;
 
@@ -97,7 +98,7 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 			limit = &rule->limit;
 	}
 	if (limit->cap_units)
-		found = klais_take_device(KLAIS_VALUE(spread), key, id, limit, now_ns);
+		found = klais_take_device(KLAIS_VALUE(spread), place, key, id, limit, now_ns);
 	return drops(judgement, found, KLAIS_MONITOR_DEVICE_RATE) ||
 	       drops(judgement, take_global(&limits->global, now_ns), KLAIS_MONITOR_GLOBAL_RATE);
 }
@@ -186,7 +187,8 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 {
 	const __u8 *data = (const __u8 *)(long)ctx->data, *data_end = (const __u8 *)(long)ctx->data_end, *frame;
 	const struct klais_config *config = KLAIS_VALUE(config);
-	__u64 any = data_end - data, now_ns, key;
+	__u64 any = data_end - data, now_ns;
+	struct klais_place place;
 	klais_found found;
 	struct klais_id id;
 
@@ -198,13 +200,13 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 	if (frame + KLAIS_HEADER_BYTES > data_end)
 		return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
 	id = klais_read_id(frame);
-	key = klais_fnv1a(id);
+	place = klais_place(KLAIS_VALUE(spread), id, 0);
 	if (has_device_limit(config))
-		klais_call_set(KLAIS_VALUE(spread), klais_way_key(key));
+		klais_call_set(&place);
 	now_ns = bpf_ktime_get_ns();
 	found = klais_is_good_id(id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
 	if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
-	    (found == KLAIS_PASS && drops_by_device(judgement, config, id, key, now_ns)))
+	    (found == KLAIS_PASS && drops_by_device(judgement, config, id, place, now_ns)))
 		return XDP_DROP;
 	return accept(ctx, config, packet, now_ns, judgement);
 }

@@ -2,6 +2,7 @@
 
 import ctypes
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class Native:
 class Table:
     """A table of devices in user space; ``sets`` and ``owners`` are the filter's maps as arrays."""
 
-    def __init__(self, native: Native, sets: int, multipliers: tuple[int, int]) -> None:
+    def __init__(self, native: Native, sets: int, multipliers: Sequence[Sequence[int]]) -> None:
         self._library = native._library
         self.sets, self.owners, self.spread = np.zeros(sets, SET), np.zeros(sets, OWNERS), np.zeros((), SPREAD)
         self.spread["multipliers"], self.spread["shift"] = multipliers, 65 - sets.bit_length()

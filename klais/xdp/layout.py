@@ -8,6 +8,7 @@ import numpy as np
 VERSION = 2
 SLOTS = 4
 WAYS = 2
+PLACES = 2
 RULES = 65_536
 MARK_WORDS = 4096
 QUEUES = 256
@@ -95,7 +96,7 @@ WAY = np.dtype([("key", "<u8"), ("bucket", BUCKET)])
 SET = np.dtype([("ways", WAY, (WAYS,)), ("passed", "<u4", (WAYS,)), ("called", "<u8")])
 OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
 OWNERS = np.dtype([("ways", OWNER, (WAYS,))])
-SPREAD = np.dtype([("multipliers", "<u8", (2,)), ("shift", "<u8")])
+SPREAD = np.dtype([("multipliers", "<u8", (PLACES, 4)), ("shift", "<u8")])
 RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT), ("id", "u1", (16,))])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])

@@ -22,7 +22,7 @@ import numpy as np
 import klais
 from klais.errors import XdpForeign, XdpUnavailable
 from klais.xdp import bpf, bpffs, compile, netlink
-from klais.xdp.layout import BUCKET, CONFIG, SPREAD, VERSION, MapSpec, map_specs, sets_of
+from klais.xdp.layout import BUCKET, CONFIG, PLACES, SPREAD, VERSION, MapSpec, map_specs, sets_of
 from klais.xdp.limits import Limits, pack
 from klais.xdp.maps import XdpMaps, unavailable
 
@@ -185,9 +185,9 @@ def _write_config(fd: int, request: Request) -> None:
 
 
 def _write_spread(fd: int, sets: int) -> None:
-    """How keys are spread over a new table: random, so that nobody outside can aim at a set."""
+    """How devices are spread over a new table: random, so that nobody outside can aim at a set."""
     spread = np.zeros((), SPREAD)
-    spread["multipliers"] = np.frombuffer(os.urandom(16), np.uint64) | np.uint64(1)
+    spread["multipliers"] = np.frombuffer(os.urandom(spread["multipliers"].nbytes), np.uint64).reshape(PLACES, -1)
     spread["shift"] = 65 - sets.bit_length()
     bpf.update(fd, np.zeros(1, np.uint32), spread)
 

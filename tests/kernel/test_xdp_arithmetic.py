@@ -186,6 +186,7 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         "VERSION",
         "SLOTS",
         "WAYS",
+        "PLACES",
         "CLAIMED",
         "RULES",
         "MARK_WORDS",

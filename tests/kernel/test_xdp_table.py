@@ -1,5 +1,7 @@
 """The filter's table of devices (``bpf/table.h``) against its definition in plain Python, and with many CPUs at once."""
 
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -15,6 +17,7 @@ from klais.xdp.table import _occupied
 from tests.xdp_native import Native, Table
 
 START_NS = 10**12
+Multipliers = Sequence[Sequence[int]]  # two sets, four words of 32 bits
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Way:
 class Twin:
     """The definition: each device has two sets of two ways; the way of whoever was silent longest is given away."""
 
-    multipliers: tuple[int, int]
+    multipliers: Multipliers
     sets: list[list[Way]] = field(default_factory=list)
 
     def take(self, name: bytes, rate: Fraction, burst: int, now_ns: int) -> bool:
@@ -46,8 +49,9 @@ class Twin:
 
     def numbers(self, name: bytes) -> list[int]:
         bits = len(self.sets).bit_length() - 1
-        key = device_key(name)
-        return [(key * multiplier % 2**64) >> (64 - bits) for multiplier in self.multipliers]
+        words = struct.unpack("<4I", padded(name))
+        sums = [sum(a * word for a, word in zip(row, words, strict=True)) for row in self.multipliers]
+        return [total % 2**64 >> (64 - bits) for total in sums]
 
     @staticmethod
     def to_forget(first: list[Way], second: list[Way], fill_ns: Fraction, now_ns: int) -> Way:
@@ -73,20 +77,21 @@ class Twin:
         return True
 
 
-odd = st.integers(0, 2**63 - 1).map(lambda half: 2 * half + 1)
+row = st.tuples(*[st.integers(0, 2**64 - 1)] * 4)
+rows = st.tuples(row, row)
 steps = st.tuples(st.integers(0, 11), st.one_of(st.integers(0, 3), st.integers(0, 10**9), st.integers(0, 10**11)))
 
 
 @settings(max_examples=300, deadline=None)
 @given(
-    multipliers=st.tuples(odd, odd),
+    multipliers=rows,
     bits=st.integers(1, 3),
     rate=st.sampled_from([1, 7, 1000, 99_999_989]),
     burst=st.integers(1, 4),
     asks=st.lists(steps, min_size=1, max_size=120),
 )
 def test_the_table_is_its_definition(
-    native: Native, multipliers: tuple[int, int], bits: int, rate: int, burst: int, asks: list[tuple[int, int]]
+    native: Native, multipliers: Multipliers, bits: int, rate: int, burst: int, asks: list[tuple[int, int]]
 ) -> None:
     table, limit = Table(native, 1 << bits, multipliers), to_units(rate, burst, DEVICE_COST)
     twin = Twin(multipliers, [[Way() for _ in range(WAYS)] for _ in range(1 << bits)])
@@ -112,8 +117,8 @@ def hold_to(table: Table, twin: Twin) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(names=st.lists(st.integers(0, 40), min_size=1, max_size=200), multipliers=st.tuples(odd, odd))
-def test_a_new_device_passes_however_full_the_table_is(native: Native, names: list[int], multipliers: tuple[int, int]) -> None:
+@given(names=st.lists(st.integers(0, 40), min_size=1, max_size=200), multipliers=rows)
+def test_a_new_device_passes_however_full_the_table_is(native: Native, names: list[int], multipliers: Multipliers) -> None:
     table, limit, seen = Table(native, 2, multipliers), to_units(0.001, 1, DEVICE_COST), set()
     for now_ns, name in enumerate(names, START_NS):
         raw = padded(f"dev-{name}")
@@ -124,21 +129,21 @@ def test_a_new_device_passes_however_full_the_table_is(native: Native, names: li
 
 
 @pytest.mark.parametrize("threads", [2, 4, 16])
-def test_cpus_that_meet_the_same_new_devices_give_away_one_frame_each_at_most(native: Native, threads: int) -> None:
+def test_cpus_that_meet_the_same_new_devices_give_nothing_away(native: Native, threads: int) -> None:
     rng, burst, rounds = np.random.default_rng(threads), 3, 6
     for _ in range(40):
-        table = Table(native, 256, tuple(rng.integers(0, 1 << 63, 2).astype(np.uint64) * 2 + 1))
+        table = Table(native, 256, rng.integers(0, 1 << 63, (2, 4)).tolist())
         ids = ids_of(f"{rng.integers(1 << 30)}", 128)
         admitted = table.rush(ids, to_units(0.001, burst, DEVICE_COST), START_NS, rounds, threads)
         crowded = overfull(table, ids)  # more devices than ways: they push each other out
-        assert (admitted[~crowded] <= burst + threads - 1).all()
-        assert (admitted[~crowded] >= min(burst, rounds)).all(), "nor less than is due"
+        assert (admitted[~crowded] <= burst).all()
+        assert (admitted >= 1).all() and admitted.mean() > 0.9 * burst, "nor much less than is due"
         whole(table)
 
 
 @pytest.mark.parametrize("threads", [2, 16])
 def test_cpus_that_push_each_others_devices_out_leave_a_whole_table(native: Native, threads: int) -> None:
-    table = Table(native, 4, (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F))
+    table = Table(native, 4, np.random.default_rng(1).integers(0, 1 << 63, (2, 4)).tolist())
     ids = ids_of("crowd-", 64)
     for round_ in range(20):
         admitted = table.rush(ids, to_units(1, 2, DEVICE_COST), START_NS + round_ * 10**12, 40, threads)
@@ -152,7 +157,7 @@ def ids_of(prefix: str, count: int) -> np.ndarray:
 
 def overfull(table: Table, ids: np.ndarray) -> np.ndarray:
     """Of each device, whether its sets are, with all that may lie in them, more than full."""
-    twin = Twin(tuple(int(m) for m in table.spread["multipliers"]), [[] for _ in range(len(table.sets))])
+    twin = Twin(table.spread["multipliers"].tolist(), [[] for _ in range(len(table.sets))])
     homes = [twin.numbers(raw.tobytes().rstrip(b"\0")) for raw in ids]
     load = np.bincount(np.array(homes).reshape(-1), minlength=len(table.sets))
     return np.array([max(load[first], load[second]) > WAYS for first, second in homes])
@@ -163,6 +168,20 @@ def whole(table: Table) -> None:
     keys = table.sets["ways"]["key"]
     assert not (keys == CLAIMED).any()
     assert len(_occupied(table.sets, table.owners)) == np.count_nonzero(keys)
+
+
+def test_two_ids_meet_as_often_as_chance_has_it() -> None:
+    # Ids that differ in the highest bits only, which plain multiplication would keep there.
+    ids = ids_of("", 16 * 16)
+    ids[:] = ord("a")
+    ids[:, 7], ids[:, 15] = ord("a") + np.arange(256) % 16, ord("a") + np.arange(256) // 16
+    rng, met, tries = np.random.default_rng(3), 0, 100
+    for _ in range(tries):
+        table = Twin(rng.integers(0, 2**64, (2, 4), np.uint64).tolist(), [[] for _ in range(4096)])
+        homes = [table.numbers(raw.tobytes())[0] for raw in ids]
+        met += sum(n * (n - 1) // 2 for n in np.bincount(homes).tolist())
+    due = tries * 256 * 255 / 2 / 4096
+    assert met < 2 * due
 
 
 def test_keys_that_mean_something_else_in_a_way_are_moved(native: Native) -> None:
