@@ -4,6 +4,9 @@ PY := .venv/bin/python
 # More words for the command that runs, as in: make run ARGS="--for 30s"   make test-fast ARGS="-k murmur"
 ARGS :=
 PYTEST := $(PY) -m pytest
+# All tests run side by side, each process with a broker of its own: no more of them than this.
+JOBS := $(shell n=$$(nproc); echo $$(( n < 4 ? n : 4 )))
+PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast test-bounds bench bench-outage lint clean
@@ -17,16 +20,16 @@ setup: ## install and compile all that is needed (skips what is there)
 run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl-C stops all
 	@exec .venv/bin/klais up $(ARGS)
 
-test: setup lint test-bounds ## set up, then everything that CI checks (a quarter of an hour on 2 cores)
+test: setup lint test-bounds ## set up, then everything that CI checks (ten minutes on 2 cores)
 	@echo "== all tests =="
-	@$(PYTEST) -q tests $(ARGS)
+	@$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 
 test-fast: .venv/klais-setup.stamp ## unit and property tests, for every save (under a minute)
-	@$(PYTEST) -q tests/unit tests/property $(ARGS)
+	@$(PYTEST) -q tests/unit tests/property $(PARALLEL) $(ARGS)
 
 test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds checks (compiled apart)
 	@echo "== kernels with bounds checks =="
-	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property
+	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property $(PARALLEL)
 
 lint: .venv/klais-setup.stamp ## ruff and mypy
 	@echo "== ruff, mypy =="
