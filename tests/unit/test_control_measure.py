@@ -153,3 +153,23 @@ def test_a_record_without_state_begins_anew(found: dict | None) -> None:
 def test_changes_leave_the_rest_of_a_record() -> None:
     before = {"scope": "device/x", "rate": 5, "block": True, "until_ms": 7}
     assert merged(before, {"block": None, "unblock": True, "until_ms": None}) == {"rate": 5, "unblock": True}
+
+
+def test_lag_counts_records_by_what_edges_put_into_one_now_unless_it_is_old() -> None:
+    def lag(records: int, taken_per_s: float, batches_per_s: float) -> float:
+        gauges = {"lag": records, "lag_frames": {"0": 900.0 * records}}
+        workers = {"w": record("worker", "w", gauges, rates={"raw_records": taken_per_s, "passed": 1.0})}
+        edges = {"e": record("edge", "e", {}, rates={"passed": 3.0 * batches_per_s, "batches": batches_per_s})}
+        return measure(workers, edges, NOTHING).lag
+
+    assert lag(100, 50.0, 40.0) == 300.0  # edges began to shed: the records are small now
+    assert lag(1000, 50.0, 40.0) == 900_000.0  # written long ago
+    assert lag(100, 50.0, 0.5) == 90_000.0  # hardly anything is written: the edges say nothing about it
+    assert lag(0, 0.0, 40.0) == 0.0
+
+
+def test_what_passes_is_known_when_every_worker_has_measured_it() -> None:
+    workers = {name: record("worker", name, {}, rates={"passed": 10.0}) for name in ("a", "b")}
+    assert measure(workers, {}, NOTHING).passed == 20.0
+    workers["c"] = record("worker", "c", {})
+    assert measure(workers, {}, NOTHING).passed is None and measure({}, {}, NOTHING).passed is None

@@ -54,6 +54,16 @@ def test_no_limit_until_one_is_set_and_after_it_is_lifted() -> None:
     assert intake.grant(10**6, 2 * 10**9) == 10**6
 
 
+def test_batches_collect_for_longer_while_frames_are_shed_so_that_records_stay_few() -> None:
+    for partitions, linger_ns in ((1, 100_000_000), (4, 100_000_000), (16, 400_000_000)):
+        intake = Intake(partitions)
+        intake.limit(1e-3, 5.0)
+        assert intake.grant(5, 10**9) == 5 and intake.linger_ns(10**9) == 0
+        assert intake.grant(1, 2 * 10**9) == 0
+        assert intake.linger_ns(2 * 10**9 + 999_999_999) == linger_ns
+        assert intake.linger_ns(3 * 10**9) == 0
+
+
 class Said:
     """What followers and applier would know."""
 
