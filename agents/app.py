@@ -12,6 +12,7 @@ Run it with ``faust -A agents.app worker -l info`` or ``klais worker``.
 import asyncio
 import os
 import socket
+import sys
 from typing import Any
 
 import faust
@@ -33,6 +34,11 @@ from klais.kafka.topics import MAX_RECORD_BYTES, Topics
 from klais.log import dict_config, get, setup
 
 CONTROL_WAIT_S = 5.0
+# Python lets a thread that computes go on for 5 ms before another may; here the consumer's thread waits for the lanes' and
+# the lanes' for it, several times a record. Alternating runs at 50,000 frames/s: p99 147, 97, 107 ms with 5 ms, 108, 43,
+# 40 ms with 1 ms, the same CPU.
+SWITCH_INTERVAL_S = 0.001
+sys.setswitchinterval(SWITCH_INTERVAL_S)
 settings = load()
 setup(settings, "worker")
 log = get("agents.app")
