@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.cgroup import cpu_limited, enter
-from bench.harness import Bench, BenchFailed, Child, Ends, count_records, edge_counters, wait_for
+from bench.harness import Bench, BenchFailed, count_records, edge_counters, wait_for
+from bench.overload_watch import LOOK_S, CpuClock, Floats, Watched, column, waiting
 from bench.report import Result
 from klais.config import Settings
 from klais.control.stats import StatsFollower, total
@@ -27,7 +27,7 @@ from klais.kafka.topics import Topics
 
 FACTORS = (1.4, 2.0)
 CPU_SHARE = 0.2
-PROBES = (50_000, 100_000, 150_000, 200_000, 300_000)
+PROBES = (100_000, 150_000, 200_000, 300_000)
 PROBE_S, PROBE_SKIP_S = 10.0, 4.0
 SATURATED = 0.85  # of what was sent landed: the probe is above the capacity
 CALM_S = 12.0
@@ -35,7 +35,6 @@ CALM_SHARE = 0.3  # of the capacity: the load before and after
 END_S = 2.5  # the sender's own end, and the last window
 WARM_S = 10.0
 DEVICES = 10_000
-LOOK_S = 0.25
 ANOMALY_RATE = 1000.0  # the default, sized for a worker with a whole CPU: writing so many takes 6 % of one
 WINDOW_S = 3.0  # checkpoints come every 5 s, log ends are seen a breath late: over 3 s the flow is what it is
 STEADY = 0.8  # of the mean goodput: what every window lands once it has settled
@@ -43,51 +42,34 @@ BACKLOG_S = 1.5  # of capacity: what may wait
 NORMAL_S = 0.25  # of capacity: less than this waits when all is as before
 
 
-class Watched:
-    """End offsets of the clean records and what workers and edges say, four times a second."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._ends, self.stats = Ends(settings, Topics.of(settings).telemetry), StatsFollower(settings)
-        self.stats.start()
-        self.rows: list[tuple[float, int, float, float, float, float]] = []
-
-    def until(self, end_s: float) -> None:
-        """Look until then (monotonic)."""
-        while time.monotonic() < end_s:
-            gauges = [r["gauges"] for r in self.stats.newest("worker").values()]
-            lag = sum(sum(g.get("lag_frames", {}).values()) for g in gauges)
-            queue = sum(g.get("queue_depth", 0) for g in gauges)
-            rate = max((g.get("rate_limit", 0.0) for g in gauges), default=0.0)
-            intake = [r["gauges"].get("intake_per_s") or np.inf for r in self.stats.newest("edge").values()]
-            self.rows.append((time.monotonic(), self._ends.total(), lag, queue, rate, min(intake, default=np.inf)))
-            time.sleep(LOOK_S)
-
-    def table(self) -> npt.NDArray[np.float64]:
-        """Time, landed, lag, queue, rate, intake: float64 [n, 6]."""
-        return np.array(self.rows)
-
-
-def landed_per_s(rows: npt.NDArray[np.float64], begin_s: float, end_s: float) -> float:
+def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
     """Mean records/s that landed between two times (between two looks in a straight line: a busy broker answers late)."""
-    begin, end = np.interp((begin_s, end_s), rows[:, 0], rows[:, 1])
+    begin, end = np.interp((begin_s, end_s), column(rows, "at_s"), column(rows, "landed"))
     return float((end - begin) / (end_s - begin_s))
 
 
-def settled_after(rows: npt.NDArray[np.float64], begin_s: float, end_s: float, least_per_s: float) -> float:
+def settled_after(rows: Floats, begin_s: float, end_s: float, least_per_s: float) -> float:
     """Seconds from the begin of the step to the begin of the first window from which on every one lands so much."""
     starts = np.arange(begin_s, end_s - WINDOW_S, LOOK_S)
     bad = [at for at in starts if landed_per_s(rows, at, at + WINDOW_S) < least_per_s]
     return float(bad[-1] + LOOK_S - begin_s) if bad else 0.0
 
 
-def normal_after(rows: npt.NDArray[np.float64], begin_s: float, most: float) -> float | None:
+def load_ends(rows: Floats, before_s: float) -> float:
+    """When the edge had received the last frame that it got before a time at which nobody sends: the sender ends later."""
+    at, received = column(rows, "at_s"), column(rows, "received")
+    last = received[np.searchsorted(at, before_s, "right") - 1]
+    return float(at[np.searchsorted(received, last, "left")])
+
+
+def normal_after(rows: Floats, begin_s: float, most: float) -> float | None:
     """Seconds from the end of the load until no more than ``most`` frames wait and it stays so; None = not while watched."""
-    after = rows[rows[:, 0] >= begin_s]
-    bad = after[after[:, 2] + after[:, 3] > most]
+    after = rows[column(rows, "at_s") >= begin_s]
+    at, bad = column(after, "at_s"), np.flatnonzero(waiting(after) > most)
     if not len(bad):
         return 0.0
-    later = after[after[:, 0] > bad[-1, 0]]
-    return float(later[0, 0] - begin_s) if len(later) else None
+    later = at[bad[-1] + 1 :]
+    return float(later[0] - begin_s) if len(later) else None
 
 
 def warm_up(bench: Bench, settings: Settings) -> None:
@@ -97,28 +79,41 @@ def warm_up(bench: Bench, settings: Settings) -> None:
         sender.summary(60)
     wait_for(lambda: watched.stats.newest("worker"), 10, "a record of the worker")
     watched.until(time.monotonic() + 1.5)
-    while watched.rows[-1][2] > 0 and len(watched.rows) * LOOK_S < 30:
+    while watched.looks[-1].lag > 0 and len(watched.looks) * LOOK_S < 30:
         watched.until(time.monotonic() + LOOK_S)
     watched.stats.stop()
 
 
 def capacity_of(bench: Bench, group: Path, anomaly_rate: float) -> float:
-    """Frames/s that land while the worker has more than it can take, with an open dam and without a controller."""
+    """Frames/s that land while the worker has more than it can take, with an open dam and without a controller.
+
+    The better of two probes that overload it, the second with more: a slow moment of the machine is no smaller worker.
+    """
     with bench.topics(anomaly_rate=anomaly_rate) as settings, bench.edge(settings), bench.worker(settings) as worker:
         enter(group, worker.pid)
         warm_up(bench, settings)
+        saturated: list[float] = []
         for rate in PROBES:
-            watched, began_s = Watched(settings), time.monotonic()
-            options = ("--devices", str(DEVICES), "--rate", str(rate), "--for", f"{PROBE_S:g}s", "--id-prefix", f"p{rate}-")
-            with bench.simulate(settings, *options) as sender:
-                watched.until(began_s + PROBE_S)
-                sent_per_s = sender.summary(30)["rate_per_s"]
-            watched.stats.stop()
-            landed = landed_per_s(watched.table(), began_s + PROBE_SKIP_S, began_s + PROBE_S)
+            landed, sent_per_s = probe(bench, settings, rate)
             bench.say(f"overload: {sent_per_s:,.0f} sent/s, {landed:,.0f} landed/s")
             if landed < SATURATED * sent_per_s:
-                return landed
-    raise BenchFailed(f"{sent_per_s:,.0f} frames/s do not overload a worker with {CPU_SHARE:g} of a CPU: give it less")
+                saturated.append(landed)
+            else:
+                saturated.clear()  # what looked like its end was none
+            if len(saturated) == 2:
+                return max(saturated)
+    raise BenchFailed(f"{PROBES[-1]:,} frames/s do not overload a worker with {CPU_SHARE:g} of a CPU: give it less")
+
+
+def probe(bench: Bench, settings: Settings, rate: int) -> tuple[float, float]:
+    """Frames/s that land, and that were sent."""
+    watched, began_s = Watched(settings), time.monotonic()
+    options = ("--devices", str(DEVICES), "--rate", str(rate), "--for", f"{PROBE_S:g}s", "--id-prefix", f"p{rate}-")
+    with bench.simulate(settings, *options) as sender:
+        watched.until(began_s + PROBE_S)
+        sent_per_s = float(sender.summary(30)["rate_per_s"])
+    watched.stats.stop()
+    return landed_per_s(watched.table(), began_s + PROBE_SKIP_S, began_s + PROBE_S), sent_per_s
 
 
 class Ledger:
@@ -146,16 +141,20 @@ class Ledger:
         }
 
 
-def overload(bench: Bench, settings: Settings, capacity: float, factor: float, seconds: float, number: int) -> dict[str, Any]:
-    """One step up and down again."""
-    watched, calm = Watched(settings), CALM_SHARE * capacity
+def overload(
+    bench: Bench, settings: Settings, clock: CpuClock, capacity: float, factor: float, seconds: float, number: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One step up and down again: its figures, and its series."""
+    watched, calm = Watched(settings, clock), CALM_SHARE * capacity
     before = Ledger(settings, watched.stats)
     rates = ((calm, CALM_S / 2), (factor * capacity, seconds), (calm, CALM_S))
     marks, sent = [time.monotonic()], []
     for part, (rate, part_s) in enumerate(rates):
         options = ("--devices", str(DEVICES), "--rate", f"{rate:.0f}", "--for", f"{part_s:g}s")
         with bench.simulate(settings, *options, "--id-prefix", f"o{number}{part}-") as sender:
-            watched.until(time.monotonic() + part_s + 0.3)
+            watched.until(time.monotonic() + part_s)
+            while sender.running:
+                watched.until(time.monotonic() + LOOK_S)
             sent.append(sender.summary(30)["frames"])
         marks.append(time.monotonic())
     watched.until(marks[-1] + 4)  # what still waits lands, and everybody says so
@@ -163,23 +162,25 @@ def overload(bench: Bench, settings: Settings, capacity: float, factor: float, s
     watched.stats.stop()
     rows = watched.table()
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
-    during = rows[(rows[:, 0] >= marks[1]) & (rows[:, 0] <= marks[2])]
-    return {
+    during = rows[(column(rows, "at_s") >= marks[1]) & (column(rows, "at_s") <= marks[2])]
+    least_intake = float(column(during, "intake").min())
+    figures = {
         "factor": factor,
         "offered_per_s": round(sent[1] / seconds),
         "offered_share": round(sent[1] / seconds / capacity, 3),
         "goodput_per_s": round(goodput),
         "goodput_share": round(goodput / capacity, 3),
         "settled_s": round(settled_after(rows, marks[1], marks[2] - END_S, STEADY * goodput), 2),
-        "normal_s": normal_after(rows, marks[2], NORMAL_S * capacity),
+        "normal_s": normal_after(rows, load_ends(rows, marks[2]), NORMAL_S * capacity),
         **ledger,
-        "waited_most_s": round(float((during[:, 2] + during[:, 3]).max()) / capacity, 2),
-        "most_lag": round(float(during[:, 2].max())),
-        "most_queue": round(float(during[:, 3].max())),
-        "rate_least": round(float(during[:, 4].min())),
-        "rate_most": round(float(during[:, 4].max())),
-        "intake_least": round(float(during[:, 5].min())) if np.isfinite(during[:, 5].min()) else None,
+        "waited_most_s": round(float(waiting(during).max()) / capacity, 2),
+        "most_lag": round(float(column(during, "lag").max())),
+        "most_queue": round(float(column(during, "queue").max())),
+        "rate_least": round(float(column(during, "rate").min())),
+        "rate_most": round(float(column(during, "rate").max())),
+        "intake_least": round(least_intake) if np.isfinite(least_intake) else None,
     }
+    return figures, watched.series(marks[1])
 
 
 def run(bench: Bench) -> Result:
@@ -195,23 +196,17 @@ def run(bench: Bench) -> Result:
         given |= {"dam_queue_limit": round(BACKLOG_S * capacity), "anomaly_rate": ANOMALY_RATE * share}
         with bench.topics(**given) as settings, bench.edge(settings) as edge, bench.worker(settings) as worker:
             enter(group, worker.pid)
+            clock = CpuClock(bench, group, worker, edge)
             warm_up(bench, settings)
             for number, factor in enumerate(FACTORS):
                 bench.say(f"overload: {factor:g} x {capacity:,.0f} frames/s for {seconds:g} s")
-                began_s, busy = time.monotonic(), _cpu_s(bench, edge, worker)
-                row = overload(bench, settings, capacity, factor, seconds, number)
-                after = _cpu_s(bench, edge, worker)
-                row["others_cpus"] = round(((after[0] - busy[0]) - (after[1] - busy[1])) / (time.monotonic() - began_s), 2)
+                row, series = overload(bench, settings, clock, capacity, factor, seconds, number)
+                row["others_cpus"] = round(float(np.mean([at["cpu_others"] for at in series])), 2)
                 result.rows.append(row)
+                result.series[f"{factor:g}x"] = series
                 for figure in ("goodput_share", "settled_s", "normal_s", "unaccounted"):
                     value = row[figure]
                     result.figures[f"{figure}_{factor:g}x"] = 999.0 if value is None else round(value, 2)
                 time.sleep(3)
     result.notes.append(f"the worker has {share:g} of a CPU; `others_cpus` is what programs that are not ours took meanwhile")
     return result
-
-
-def _cpu_s(bench: Bench, *children: Child) -> tuple[float, float]:
-    """CPU time of the whole machine, and of all that is ours."""
-    machine, ours = bench.busy_s()
-    return machine, ours + sum(child.cpu_s() for child in children)

@@ -115,13 +115,15 @@ class Spread:
 @dataclass(slots=True)
 class Result:
     """What one benchmark found. ``figures`` are what it is held to and what goes with it, flat; ``rows`` are details
-    (steps, single repeats) for people; ``notes`` say what a reader must know to judge the figures."""
+    (steps, single repeats) for people; ``notes`` say what a reader must know to judge the figures; ``series`` (time series by
+    name) go to the JSON object only."""
 
     name: str
     figures: dict[str, Any] = field(default_factory=dict)
     spread: dict[str, Spread] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    series: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: float = 0.0
     others_cores: float = 0.0  # cores that the rest of the machine kept busy meanwhile
 
@@ -149,6 +151,7 @@ class Result:
             "held_to": self.held_to(),
             "rows": self.rows,
             "notes": self.notes,
+            **({"series": self.series} if self.series else {}),
             "took_s": round(self.seconds, 1),
             "others_cores": round(self.others_cores, 2),
         }

@@ -24,8 +24,10 @@ WORTH = 0.05  # a rate is written anew when it moved by this share
 HOST_WORTH = 0.1  # the same of a host's intake
 SPARE_WORTH = 0.25  # the same of either while it is above twice what comes: it binds nobody, and a record costs all of them
 ROOM_S = 5.0  # the hosts may fill what is free for frames that wait within this time
-CROWDED = 0.5  # of what may wait: from here on the hosts' intake follows what the lanes really let through
+CROWDED = 0.5  # of what may wait: from here on the hosts' intake follows what the lanes really let through ...
+BALANCE, RETURN_S = 2 / 3, 2.5  # ... and leads what waits back to this share of it within this time, twice the loop's delay
 LEAST_INTAKE = 0.75  # of that is let in however much waits: the backlog of an outage must not shut everybody out
+LEAST_BURST_S = 0.1  # of its rate: with less a bucket cannot let its rate through, an edge takes hundreds of frames at once
 FLOW_S = 5.0  # time constant with which what passes is forgotten: a checkpoint or a slow second is not a smaller worker
 HEADROOM = 1.1  # the rate never goes below so many times what passes, and what lets the queue go within ROOM_S
 LACK = 0.5  # lanes are given new shares when one needs more than half of its own
@@ -284,16 +286,18 @@ def _intake(
     What the dam lets through, and what may still wait over 5 s; by what each host receives, none below a fifth of an even
     part. A frame that no lane has taken yet waits as well as one in the queue. While little waits the dam lets the rate
     through; once half of what may wait does, what the lanes do let through (``flow``): that of a worker that has no more to
-    give is less. When more waits than may, less is let in than passes.
+    give is less. Around that a proportional controller holds what waits: more than two thirds, and less comes in than passes.
     """
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
     room = max(0.0, most - waits)
+    total_rate, total_burst = rate + room / ROOM_S, burst + room / ROOM_S
     if waits > CROWDED * most and flow is not None:
-        rate, burst = min(rate, max(flow, targets.rate_min)), min(burst, room)
-        rate = max(LEAST_INTAKE * rate, rate - max(0.0, waits - most) / ROOM_S)
+        passes = min(rate, max(flow, targets.rate_min))
+        total_rate = max(LEAST_INTAKE * passes, passes + (BALANCE * most - waits) / RETURN_S)
+        total_burst = min(total_burst, room)
+    total_burst = max(total_burst, LEAST_BURST_S * total_rate)
     names = sorted(inputs.hosts)
     if not names:
         return {}
     parts = shares.share_out(dict(enumerate(inputs.hosts[name] for name in names)), len(names))
-    total_rate, total_burst = rate + room / ROOM_S, burst + room / ROOM_S
     return {name: (total_rate * parts[at], max(1.0, total_burst * parts[at])) for at, name in enumerate(names)}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klais.edge.intake import HostIntake, Intake, shed
+from klais.edge.intake import SHED_NS, HostIntake, Intake, shed
 from klais.wire.batch import decode_batch
 from klais.wire.constants import Reason, encode_frame
 from klais.wire.partition import partition_of
@@ -60,8 +60,8 @@ def test_batches_collect_for_longer_while_frames_are_shed_so_that_records_stay_f
         intake.limit(1e-3, 5.0)
         assert intake.grant(5, 10**9) == 5 and intake.linger_ns(10**9) == 0
         assert intake.grant(1, 2 * 10**9) == 0
-        assert intake.linger_ns(2 * 10**9 + 999_999_999) == linger_ns
-        assert intake.linger_ns(3 * 10**9) == 0
+        assert intake.linger_ns(2 * 10**9 + SHED_NS - 1) == linger_ns
+        assert intake.linger_ns(2 * 10**9 + SHED_NS) == 0
 
 
 class Said:
