@@ -64,8 +64,9 @@ def load_ends(rows: Floats, before_s: float) -> float:
 
 def normal_after(rows: Floats, begin_s: float, most: float) -> float | None:
     """Seconds from the end of the load until no more than ``most`` frames wait and it stays so; None = not while watched."""
-    after = rows[column(rows, "at_s") >= begin_s]
-    at, bad = column(after, "at_s"), np.flatnonzero(waiting(after) > most)
+    after = column(rows, "at_s") >= begin_s
+    at = column(rows, "at_s")[after]
+    bad = np.flatnonzero(waiting(rows)[after] > most)
     if not len(bad):
         return 0.0
     later = at[bad[-1] + 1 :]
@@ -162,7 +163,8 @@ def overload(
     watched.stats.stop()
     rows = watched.table()
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
-    during = rows[(column(rows, "at_s") >= marks[1]) & (column(rows, "at_s") <= marks[2])]
+    within = (column(rows, "at_s") >= marks[1]) & (column(rows, "at_s") <= marks[2])
+    during = rows[within]
     least_intake = float(column(during, "intake").min())
     figures = {
         "factor": factor,
@@ -173,7 +175,7 @@ def overload(
         "settled_s": round(settled_after(rows, marks[1], marks[2] - END_S, STEADY * goodput), 2),
         "normal_s": normal_after(rows, load_ends(rows, marks[2]), NORMAL_S * capacity),
         **ledger,
-        "waited_most_s": round(float(waiting(during).max()) / capacity, 2),
+        "waited_most_s": round(float(waiting(rows)[within].max()) / capacity, 2),
         "most_lag": round(float(column(during, "lag").max())),
         "most_queue": round(float(column(during, "queue").max())),
         "rate_least": round(float(column(during, "rate").min())),

@@ -174,7 +174,7 @@ def waiting(rows: Floats) -> Floats:
     Counted, not what workers say: their lag in frames is an estimate from records.
     """
     waits = column(rows, "received") - column(rows, "shed") - column(rows, "dropped") - column(rows, "landed")
-    return waits - waits[0]
+    return np.asarray(waits - waits[0], np.float64)
 
 
 def series(rows: Floats, cpu: Floats, step_s: float) -> list[dict[str, Any]]:

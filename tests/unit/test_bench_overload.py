@@ -48,6 +48,7 @@ def test_waiting_is_what_was_let_in_and_has_not_landed_and_normal_when_little_wa
     rows[:, NAMES.index("dropped")] = np.repeat([0, 0, 0, 0, 40, 50], 4)
     assert waiting(rows)[::4].tolist() == [0.0, 0.0, -50.0, 0.0, -40.0, -50.0]
     assert normal_after(rows, 101.0, -10.0) == 3.0
+    assert normal_after(rows, 103.0, -10.0) == 1.0  # counted from the first look of all, not from the first after the load
     assert normal_after(rows, 101.0, 100.0) == 0.0
     assert normal_after(rows[:16], 101.0, -10.0) is None
 
