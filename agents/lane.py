@@ -102,6 +102,7 @@ class Lane:
         self.checkpointer: Checkpointer | None = None
         self.unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in offset order
         self._room = asyncio.Event()
+        self._queued = asyncio.Event()  # frames may wait in the queue
         self._trouble: asyncio.Queue[Exception] = asyncio.Queue()
         self._pending: deque[tuple[int, int]] = deque()  # (step, bytes) not yet put out
         self.pending_bytes = 0
@@ -240,6 +241,8 @@ class Lane:
         began = time.perf_counter()
         limits, bounds = self.shared.limits.of_lane(self.partition)
         step = take_raw(it.state, offset, value, limits, bounds, time.time_ns())
+        if it.state.queue.depth:
+            self._queued.set()
         self._decided(step)
         if self.shared.on_step is not None:
             self.shared.on_step(time.perf_counter() - began)
@@ -314,15 +317,17 @@ class Lane:
         assert self.it is not None
         state = self.it.state
         while True:
+            if not state.queue.depth:  # nothing to wake up for until a step fills it
+                self._queued.clear()
+                await self._queued.wait()
             await asyncio.sleep(TICK_S)
-            if state.queue.depth:
-                await self._wait_for_room()
-                limits, _ = self.shared.limits.of_lane(self.partition)
-                step = release(state, limits, time.time_ns(), RELEASE_MOST)
-                if step is not None:
-                    fault.at("release_decided")
-                    step.bytes = sum(len(index) for _, index in step.passed) * 64
-                    self._decided(step)
+            await self._wait_for_room()
+            limits, _ = self.shared.limits.of_lane(self.partition)
+            step = release(state, limits, time.time_ns(), RELEASE_MOST)
+            if step is not None:
+                fault.at("release_decided")
+                step.bytes = sum(len(index) for _, index in step.passed) * 64
+                self._decided(step)
 
     async def _renew(self) -> None:
         """Fence again before brokers forget an idle epoch; the checkpoint makes the new life quick."""
