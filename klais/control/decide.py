@@ -283,13 +283,14 @@ def _intake(
 ) -> dict[str, tuple[float, float]]:
     """Rate and burst of each host's edges: they shed only what could not wait for the dam.
 
-    What the dam lets through, and what may still wait over 5 s; by what each host receives, none below a fifth of an even
-    part. A frame that no lane has taken yet waits as well as one in the queue. While little waits the dam lets the rate
-    through; once half of what may wait does, what the lanes do let through (``flow``): that of a worker that has no more to
-    give is less. Around that a proportional controller holds what waits: more than two thirds, and less comes in than passes.
+    What the dam lets through, and what its queue may still take over 5 s; by what each host receives, none below a fifth of
+    an even part. A frame that no lane has taken yet waits as well as one in the queue. While little waits the dam lets the
+    rate through; once half of what may wait does, what the lanes do let through (``flow``): that of a worker that has no more
+    to give is less. Around that a proportional controller holds what waits: more than two thirds, and less comes in than
+    passes.
     """
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
-    room = max(0.0, most - waits)
+    room = max(0.0, targets.queue_limit - waits)
     total_rate, total_burst = rate + room / ROOM_S, burst + room / ROOM_S
     if waits > CROWDED * most and flow is not None:
         passes = min(rate, max(flow, targets.rate_min))

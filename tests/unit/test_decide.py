@@ -241,3 +241,10 @@ def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
     full = Inputs(fresh=True, queue_depth=2 * TARGETS.queue_limit, hosts={"edge-1": 10.0})
     _, decision = decide(LoopState(), full, TARGETS, GAINS, wish, 1, 0.0, DT)
     assert decision.hosts == {"edge-1": (1000.0, 100.0)}
+
+
+def test_without_a_queue_the_edges_let_in_what_the_dam_lets_through() -> None:
+    idle = Inputs(fresh=True, hosts={"one": 10.0, "two": 10.0})
+    none = replace(TARGETS, queue_limit=0)
+    _, decision = decide(LoopState(), idle, none, GAINS, Wish("manual", 40.0, 20.0), 1, 0.0, DT)
+    assert decision.hosts == {"one": (20.0, 10.0), "two": (20.0, 10.0)}
