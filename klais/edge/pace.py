@@ -10,7 +10,7 @@ With 2 ms, 5,000 frames/s took 1.4 of 2 cores, most of it broker and worker, and
 p50 19 ms, p99 91 ms against 9.5 and 23 ms with 5 ms. A batch that is full closes at once.
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
-more than 0.55 of a core the linger is stretched step by step, up to four times the maximum, and shrinks again below 0.4. On a
+more than 0.6 of a core the linger is stretched step by step, up to four times the maximum, and shrinks again below 0.5. On a
 slow machine 5,000 frames/s were 15 ms late at the median with a linger of 10 ms, and 31 ms with 5; 50,000 frames/s 16 to
 23 ms with 9, 26 to 36 ms with 5 (both cores were busy), and 20 ms with 14.
 
@@ -22,7 +22,7 @@ until a frame comes.
 
 FULL_RATE_PER_S = 100_000
 FLOOR_NS = 5_000_000
-BUSY, IDLE = 0.55, 0.4  # CPU share of the busiest worker above which the linger grows, below which it shrinks
+BUSY, IDLE = 0.6, 0.5  # CPU share of the busiest worker above which the linger grows, below which it shrinks
 GROW, SHRINK = 1.25, 0.9  # each second
 STRETCH_MOST = 8.0
 STRETCHED_MAX = 4  # times the maximum linger

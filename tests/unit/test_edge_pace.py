@@ -49,7 +49,7 @@ def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> N
     pace = Pace(MAX_NS, BUFFER)
     assert loaded(pace, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
     assert loaded(pace, 0.9, 60, 101) == STRETCHED_MAX * MAX_NS
-    held = loaded(pace, 0.45, 60, 200)
+    held = loaded(pace, 0.55, 60, 200)
     assert held == STRETCHED_MAX * MAX_NS, "between the two nothing moves"
     assert loaded(pace, 0.1, 60, 300) == FLOOR_NS
 
