@@ -37,6 +37,7 @@ TICK_S = 0.005  # how often a lane looks at its queue; a release waits at most t
 RELEASE_MOST = 8192  # frames in one release, so that a step stays short
 RESTART_S = 1.0  # before a failed lane recovers; doubled with each failure in a row
 RESTART_MOST_S = 30.0
+CANCEL_AGAIN_S = 0.5  # a Kafka client that is connecting may swallow a cancellation
 
 
 @dataclass(slots=True)
@@ -119,7 +120,9 @@ class Lane:
         self.closed = True
         self._wake_all()
         if self._task is not None:
-            self._task.cancel()
+            while not self._task.done():
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
             await asyncio.gather(self._task, return_exceptions=True)
         await self._reader.stop()
 
