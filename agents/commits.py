@@ -38,8 +38,8 @@ class CommitMender:
         """
         consumer, tp = self._app.consumer, TP(self._topic, partition)
         self._watch(consumer)
-        if acknowledged >= self._refused.get(tp, acknowledged + 1) and tp in consumer.assignment():
-            await consumer._commit({tp: acknowledged})  # noted again, should it be refused again
+        if acknowledged >= self._refused.get(tp, acknowledged + 1):
+            await self._commit_over(consumer, tp, acknowledged)  # noted again, should it be refused again
         committed = consumer._committed_offset[tp]
         before, since_s = self._seen.get(partition, (None, 0.0))
         if committed is None or committed >= acknowledged or committed != before:

@@ -31,20 +31,20 @@ def limiting_group(root: Path = Path("/")) -> CpuGroup | None:
 
 
 def _version_2(root: Path) -> Iterator[CpuGroup]:
-    for folder in _upwards(root / MOUNT, _path_of(root, "")):
-        share, _, period = _text(folder / "cpu.max").partition(" ")
+    for folder in _upwards(root / MOUNT, path_of(root, "")):
+        share, _, period = text_of(folder / "cpu.max").partition(" ")
         if share.isdigit() and period.strip().isdigit():
-            stat = dict(line.split(" ", 1) for line in _text(folder / "cpu.stat").splitlines() if " " in line)
+            stat = dict(line.split(" ", 1) for line in text_of(folder / "cpu.stat").splitlines() if " " in line)
             used = stat.get("usage_usec", "")
             yield CpuGroup(int(share) / int(period), int(used) / 1e6 if used.isdigit() else None)
 
 
 def _version_1(root: Path) -> Iterator[CpuGroup]:
     base, accounts = _mounted(root, "cpu"), _mounted(root, "cpuacct")
-    for folder in _upwards(base, _path_of(root, "cpu")):
-        quota, period = _text(folder / "cpu.cfs_quota_us"), _text(folder / "cpu.cfs_period_us")
+    for folder in _upwards(base, path_of(root, "cpu")):
+        quota, period = text_of(folder / "cpu.cfs_quota_us"), text_of(folder / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit():  # no limit is -1
-            used = _text(accounts / folder.relative_to(base) / "cpuacct.usage")
+            used = text_of(accounts / folder.relative_to(base) / "cpuacct.usage")
             yield CpuGroup(int(quota) / int(period), int(used) / 1e9 if used.isdigit() else None)
 
 
@@ -53,9 +53,9 @@ def _mounted(root: Path, controller: str) -> Path:
     return together if together.is_dir() else root / MOUNT / controller
 
 
-def _path_of(root: Path, controller: str) -> str:
-    """Our group below the mount point, from the line ``number:controllers:path``; version 2 names no controllers."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
+def path_of(root: Path, controller: str) -> str:
+    """Our group below the mount point, from the line ``number:controllers:path``; version 2 names no controllers ('')."""
+    for line in text_of(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
         if controller in names.split(","):
@@ -73,7 +73,8 @@ def _upwards(base: Path, path: str) -> Iterator[Path]:
         yield folder
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """What a file of the kernel says, without white space around it; empty where it is not there."""
     try:
         return path.read_text().strip()
     except OSError:

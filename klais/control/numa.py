@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from klais.control.cgroup import limiting_group
+from klais.control.cgroup import MOUNT, limiting_group, path_of, text_of
 from klais.errors import ConfigError
 
 AUTO = "auto"
@@ -121,9 +121,8 @@ def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: It
 
 def _cgroup(root: Path) -> tuple[list[int], float | None]:
     """CPUs that our cgroup may use (empty = no limit known) and its quota in CPUs: the least of our group and those above."""
-    line = next((line for line in _text(root / "proc/self/cgroup").splitlines() if line.startswith("0::")), "0::/")
     limit = limiting_group(root)
-    return _cpus(root / "sys/fs/cgroup" / line[3:].lstrip("/") / "cpuset.cpus.effective"), limit.quota if limit else None
+    return _cpus(root / MOUNT / path_of(root, "") / "cpuset.cpus.effective"), limit.quota if limit else None
 
 
 def plan(wanted: str | None, workers: int, topology: Topology) -> Plan:
@@ -202,20 +201,13 @@ def pin(cpus: Iterable[int]) -> str:
     return f"pinned to CPUs {format_cpus(wanted)}"
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
-
-
 def _cpus(path: Path) -> list[int]:
     try:
-        return parse_cpus(_text(path))
+        return parse_cpus(text_of(path))
     except ValueError:
         return []
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = text_of(path)
     return int(text) if text.lstrip("-").isdigit() and int(text) >= 0 else None

@@ -16,6 +16,7 @@ from klais.control.apply import Applier
 from klais.control.follower import ControlFollower
 from klais.control.shares import share_out
 from klais.control.stats import StatsFollower
+from klais.edge.pace import PARTITIONS
 from klais.kernel import I32, int64, kernel
 
 LOOK_S = 0.1  # between two looks at what is in force
@@ -66,10 +67,10 @@ class Intake:
     (5, 3)
     """
 
-    def __init__(self, partitions: int = 4) -> None:
+    def __init__(self, partitions: int = PARTITIONS) -> None:
         self.rate_per_s = self._burst = self._tokens = math.inf
         self._at_ns = self._shed_ns = 0
-        self._linger_ns = SHED_LINGER_NS * max(4, partitions)
+        self._linger_ns = SHED_LINGER_NS * max(PARTITIONS, partitions)
 
     def linger_ns(self, now_ns: int) -> int:
         """How long batches should at least collect frames: 0.1 s with up to four partitions while frames are shed, else 0."""

@@ -278,12 +278,7 @@ def prog_info(fd: int) -> ProgInfo:
 
 def test_run(fd: int, packet: bytes, repeat: int = 1) -> tuple[int, float]:
     """Run a program on ``packet``; (action, mean ns of one run) of ``repeat`` runs (BPF_PROG_TEST_RUN)."""
-    data = np.frombuffer(packet, np.uint8)
-    attr = _attr(
-        fd=("<u4", fd), retval=("<u4", 0), size_in=("<u4", len(packet)), size_out=("<u4", 0),
-        data_in=("<u8", _address(data)), data_out=("<u8", 0), repeat=("<u4", repeat), duration=("<u4", 0),
-    )  # fmt: skip
-    call(PROG_TEST_RUN, attr)
+    attr = _test_run(fd, packet, repeat)
     return int(attr["retval"]), float(attr["duration"])
 
 
@@ -292,11 +287,18 @@ def test_run_live(fd: int, packet: bytes, repeat: int, batch: int = 64) -> None:
 
     The packets enter by the loopback interface of this network namespace.
     """
-    data = np.frombuffer(packet, np.uint8)
-    attr = _attr(
-        fd=("<u4", fd), retval=("<u4", 0), size_in=("<u4", len(packet)), size_out=("<u4", 0),
-        data_in=("<u8", _address(data)), data_out=("<u8", 0), repeat=("<u4", repeat), duration=("<u4", 0),
+    _test_run(
+        fd, packet, repeat,
         ctx_in_size=("<u4", 0), ctx_out_size=("<u4", 0), ctx_in=("<u8", 0), ctx_out=("<u8", 0),
         flags=("<u4", LIVE_FRAMES), cpu=("<u4", 0), batch=("<u4", batch),
     )  # fmt: skip
+
+
+def _test_run(fd: int, packet: bytes, repeat: int, **more: tuple[str, Any]) -> npt.NDArray[np.void]:
+    data = np.frombuffer(packet, np.uint8)
+    attr = _attr(
+        fd=("<u4", fd), retval=("<u4", 0), size_in=("<u4", len(packet)), size_out=("<u4", 0),
+        data_in=("<u8", _address(data)), data_out=("<u8", 0), repeat=("<u4", repeat), duration=("<u4", 0), **more,
+    )  # fmt: skip
     call(PROG_TEST_RUN, attr)
+    return attr

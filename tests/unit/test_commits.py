@@ -92,6 +92,11 @@ async def test_a_partition_that_went_elsewhere_is_left_alone(consumer, monkeypat
     for _ in range(3):
         await mender(2, 7)
     assert consumer.broker == {}
+    consumer.refuses = True
+    await consumer._commit({ELSEWHERE: 7})
+    consumer.refuses = False
+    await mender(2, 7)
+    assert consumer.broker == {}
 
 
 @pytest.mark.parametrize("left", [[], [(5, 7)], [(7, 12)], [(5, 7), (8, 9), (10, 12)]])
