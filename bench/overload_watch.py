@@ -168,6 +168,12 @@ def column(rows: Floats, name: str) -> Floats:
     return rows[:, NAMES.index(name)]
 
 
+def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
+    """Mean records/s that landed between two times (between two looks in a straight line: a busy broker answers late)."""
+    begin, end = np.interp((begin_s, end_s), column(rows, "at_s"), column(rows, "landed"))
+    return float((end - begin) / (end_s - begin_s))
+
+
 def waiting(rows: Floats) -> Floats:
     """Frames that the edge let in and that have not landed, less those before the first look: float64 [n].
 

@@ -1,12 +1,17 @@
-"""What the benchmark of overload makes of its looks: series by second, when it settled, when all is normal again."""
+"""What the benchmark of overload makes of looks and probes: series, when it settled, when all is normal, which try counts."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import astuple, fields
 
 import numpy as np
 import pytest
 
-from bench.overload import landed_per_s, load_ends, normal_after
-from bench.overload_watch import NAMES, CpuTimes, Floats, Look, column, series, waiting
+from bench.harness import BenchFailed
+from bench.overload import Step, figures_of, load_ends, normal_after, tell, until_still
+from bench.overload_capacity import FIRST_RATE, MOST_RATE, Around, chosen, search
+from bench.overload_watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
+from bench.report import Result
 
 
 def looks(landed_per_s: list[float], waits: list[float] | None = None, begin_s: float = 100.0) -> Floats:
@@ -57,3 +62,124 @@ def test_the_load_ends_with_its_last_frame_not_with_its_sender() -> None:
     rows = looks([0.0] * 4)
     rows[:, NAMES.index("received")] = [0, 10, 20, 30, 40, 50, 50, 50, 50, 50, 50, 60, 70, 80, 90, 99]
     assert load_ends(rows, 102.5) == 101.25
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [(100.0, 100.0, False), (100.0, 114.9, False), (114.9, 100.0, False), (100.0, 115.1, True), (115.1, 100.0, True)],
+)
+def test_the_machine_moved_when_two_probes_differ_by_more_than_15_percent_up_or_down(
+    before: float, after: float, moved: bool
+) -> None:
+    around = Around(before, after)
+    assert around.moved is moved
+    assert around.drift == after / before and around.mean == (before + after) / 2
+
+
+@pytest.mark.parametrize(
+    ("probes", "counts"),
+    [
+        ([100.0, 101.0], 0),
+        ([100.0, 200.0, 190.0], 1),
+        ([100.0, 110.0, 110.0, 110.0], 0),  # the first that held still, not the stillest
+        ([100.0, 200.0, 100.0, 130.0], 2),  # none did: the least drift
+        ([100.0, 80.0, 160.0, 400.0], 0),  # down by a fifth is less than up by a half
+        ([100.0, 50.0, 80.0, 130.0], 1),
+    ],
+)
+def test_the_try_that_counts_is_the_first_that_held_still_else_the_stillest(probes: list[float], counts: int) -> None:
+    assert chosen([Around(before, after) for before, after in itertools.pairwise(probes)]) == counts
+
+
+def worker_of(capacities: list[float]) -> tuple[Callable[[float], tuple[float, float]], list[float]]:
+    """A worker that carries so much in each probe in turn, then what it did last; and the rates that it was offered."""
+    offered: list[float] = []
+
+    def probe(rate: float) -> tuple[float, float]:
+        offered.append(rate)
+        return min(rate, capacities[min(len(offered), len(capacities)) - 1]), rate
+
+    return probe, offered
+
+
+def test_a_search_climbs_until_two_probes_in_a_row_overload_and_takes_the_better() -> None:
+    probe, offered = worker_of([134_000.0, 134_000.0, 131_000.0, 134_000.0])
+    assert search(probe, FIRST_RATE) == 134_000.0
+    assert offered == pytest.approx([100_000, 150_000, 225_000, 1.3 * 131_000])
+
+
+def test_a_search_from_a_capacity_that_still_holds_takes_two_probes_near_it() -> None:
+    probe, offered = worker_of([90_000.0, 95_000.0])
+    assert search(probe, 1.3 * 92_000) == 95_000.0
+    assert offered == pytest.approx([119_600, 117_000])
+
+
+def test_a_slow_moment_in_a_search_is_no_smaller_worker() -> None:
+    probe, offered = worker_of([40_000.0, 100_000.0])
+    assert search(probe, 130_000.0) == 100_000.0
+    assert max(offered) < 200_000
+
+
+def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
+    probe, offered = worker_of([1e9])
+    with pytest.raises(BenchFailed, match="give it less CPU"):
+        search(probe, FIRST_RATE)
+    assert max(offered) == MOST_RATE
+
+
+def step_of(goodput: float) -> Step:
+    """10 s of an overload, from second 6 on, in which so much lands; calm before and after."""
+    rows = looks([30.0] * 6 + [goodput] * 10 + [30.0] * 16)
+    return Step(rows, (100.0, 106.0, 116.0, 128.0), (180, 1400, 360), {"unaccounted": 0}, [{"cpu_others": 0.1}])
+
+
+def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
+    row = figures_of(step_of(99.0), Around(100.0, 120.0), 1.4, 10.0)
+    assert (row["capacity_before_per_s"], row["capacity_after_per_s"], row["drift"]) == (100, 120, 1.2)
+    assert row["goodput_per_s"] == 99 and row["goodput_share"] == 0.9 and row["moved"] is True
+    assert row["offered_share"] == round(140 / 110, 3)
+
+
+@pytest.mark.parametrize(
+    ("probes", "stepped_from"),
+    [
+        ([100.0, 105.0], [100.0]),
+        ([100.0, 150.0, 150.0], [100.0, 150.0]),
+        ([100.0, 150.0, 220.0, 270.0, 999.0], [100.0, 150.0, 220.0]),
+    ],
+)
+def test_a_step_is_made_again_from_the_newest_probe_until_the_machine_holds_still_three_times_at_most(
+    probes: list[float], stepped_from: list[float]
+) -> None:
+    found = iter(probes[1:])
+    capacities: list[float] = []
+
+    def step(capacity: float) -> Step:
+        capacities.append(capacity)
+        return step_of(90.0)
+
+    tries = until_still(probes[0], step, lambda _: next(found))
+    assert capacities == stepped_from
+    assert [(around.before, around.after) for around, _ in tries] == list(itertools.pairwise(probes))[: len(tries)]
+
+
+def tries_of(probes: list[float]) -> list[tuple[Around, Step]]:
+    """One try between each two probes."""
+    return [(Around(*pair), step_of(90.0)) for pair in itertools.pairwise(probes)]
+
+
+def test_all_tries_stay_in_the_rows_and_the_one_that_counts_gives_the_figures() -> None:
+    result = Result("overload")
+    tell(result, 2.0, 10.0, tries_of([100.0, 150.0, 150.0]))
+    assert [(row["try"], row["moved"], row["counts"]) for row in result.rows] == [(1, True, False), (2, False, True)]
+    assert [row["goodput_share"] for row in result.rows] == [0.72, 0.6]
+    assert result.figures["goodput_share_2x"] == 0.6 and result.figures["unaccounted_2x"] == 0
+    assert result.figures["moved_2x"] == 0 and result.figures["tries_2x"] == 2
+    assert set(result.series) == {"2x", "2x_try_1"} and not result.notes
+
+
+def test_a_machine_that_never_held_still_is_told_loudly() -> None:
+    result = Result("overload")
+    tell(result, 2.0, 10.0, tries_of([100.0, 150.0, 180.0, 90.0]))
+    assert result.figures["moved_2x"] == 1 and result.figures["drift_2x"] == 1.2 and len(result.rows) == 3
+    assert [note for note in result.notes if "THE MACHINE MOVED" in note and "2x" in note]
