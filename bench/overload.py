@@ -137,7 +137,8 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dic
     """The row of a step: what it is compared with, what landed, how soon it settled and ended, what became of all frames."""
     rows, marks, capacity = step.looks, step.marks, around.mean
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
-    within = (column(rows, "at_s") >= marks[1]) & (column(rows, "at_s") <= marks[2])
+    at = column(rows, "at_s")
+    before, within = at < marks[1], (at >= marks[1]) & (at <= marks[2])
     during = rows[within]
     least_intake = float(column(during, "intake").min())
     return {
@@ -152,6 +153,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dic
         "goodput_share": round(goodput / capacity, 3),
         "settled_s": round(settled_after(rows, marks[1], marks[2] - END_S, STEADY * goodput), 2),
         "normal_s": normal_after(rows, load_ends(rows, marks[2]), NORMAL_S * capacity),
+        "waited_before_s": round(float(waiting(rows)[before].max()) / capacity, 2),  # above NORMAL_S: normal_s says little
         **step.ledger,
         "waited_most_s": round(float(waiting(rows)[within].max()) / capacity, 2),
         "most_lag": round(float(column(during, "lag").max())),
@@ -159,7 +161,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dic
         "rate_least": round(float(column(during, "rate").min())),
         "rate_most": round(float(column(during, "rate").max())),
         "intake_least": round(least_intake) if np.isfinite(least_intake) else None,
-        "others_cpus": round(float(np.mean([at["cpu_others"] for at in step.series])), 2),
+        "others_cpus": round(float(np.mean([second["cpu_others"] for second in step.series])), 2),
     }
 
 

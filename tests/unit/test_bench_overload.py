@@ -140,6 +140,16 @@ def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
     assert row["offered_share"] == round(140 / 110, 3)
 
 
+def test_a_row_says_how_much_waited_before_the_step() -> None:
+    step = step_of(90.0)
+    at = column(step.looks, "at_s")
+    step.looks[:, NAMES.index("received")] = column(step.looks, "landed") + column(step.looks, "shed") + 60.0 * (at == 103.0)
+    step.looks[:, NAMES.index("received")] += 240.0 * ((at > 107.0) & (at < 118.0))
+    row = figures_of(step, Around(120.0, 120.0), 1.4, 10.0)
+    assert (row["waited_before_s"], row["waited_most_s"]) == (0.5, 2.0)
+    assert row["normal_s"] is not None
+
+
 @pytest.mark.parametrize(
     ("probes", "stepped_from"),
     [
