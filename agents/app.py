@@ -24,6 +24,7 @@ from agents.limits import LaneLimits
 from agents.service import Service, web_host
 from agents.signals import worker_class
 from agents.store import Store
+from agents.transport import App
 from klais import fault
 from klais.config import load
 from klais.control.follower import ControlFollower
@@ -34,9 +35,8 @@ from klais.kafka.topics import MAX_RECORD_BYTES, Topics
 from klais.log import dict_config, get, setup
 
 CONTROL_WAIT_S = 5.0
-# Python lets a thread that computes go on for 5 ms before another may; here the consumer's thread waits for the lanes' and
-# the lanes' for it, several times a record. Alternating runs at 50,000 frames/s: p99 147, 97, 107 ms with 5 ms, 108, 43,
-# 40 ms with 1 ms, the same CPU.
+# Python lets a thread that computes go on for 5 ms before another may; those that follow topics and count must not hold the
+# lanes up so long.
 SWITCH_INTERVAL_S = 0.001
 sys.setswitchinterval(SWITCH_INTERVAL_S)
 settings = load()
@@ -48,7 +48,7 @@ worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
 broker, credentials = faust_broker(settings, faust.SASLCredentials)
 (settings.state_dir / "faust").mkdir(parents=True, exist_ok=True)
 
-app = faust.App(
+app = App(
     topics.app_id,
     broker=broker,
     broker_credentials=credentials,
@@ -101,11 +101,6 @@ service = Service(app, settings, worker_id, lanes, limits, control)
 _shared: Shared | None = None
 
 
-async def three_producers() -> list[Any]:
-    """For the journal, the outputs and the changelog: a small journal record never waits behind a large output."""
-    return [await make_producer(settings) for _ in range(3)]
-
-
 async def shared_parts() -> Shared:
     """What all lanes share, made at first use (it needs the event loop and a broker)."""
     global _shared
@@ -113,10 +108,10 @@ async def shared_parts() -> Shared:
         # what is blocked must be known before the first frame is judged; a cluster without that topic must not stop us
         control.start()
         await asyncio.to_thread(control.wait_caught_up, CONTROL_WAIT_S)
-        producers = await three_producers()
+        # for the journal, the outputs and the changelog: a small journal record never waits behind a large output
+        producers = [await make_producer(settings) for _ in range(3)]
         metrics = service.report.metrics
         _shared = Shared(settings, topics, worker_id, limits, *producers)
-        _shared.producers_made = three_producers
         _shared.mend_commit = CommitMender(app, topics.raw)
         report = service.report
         _shared.on_step = both(metrics.processing.observe, report.processing.observe)

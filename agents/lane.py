@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from aiokafka import AIOKafkaProducer
 
 from agents.checkpoints import Checkpointer
 from agents.limits import LaneLimits
@@ -23,7 +22,7 @@ from agents.recovery import Recovered, recover
 from klais import fault
 from klais.config import Settings
 from klais.errors import EpochRenewal, LaneFenced, OffsetGone
-from klais.kafka.fenced import abandon
+from klais.kafka.producer import BatchProducer
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.lane.render import anomaly_records, dead_letter_records
@@ -48,26 +47,13 @@ class Shared:
     topics: Topics
     worker_id: str
     limits: LaneLimits
-    journal_producer: AIOKafkaProducer
-    output_producer: AIOKafkaProducer
-    changelog_producer: AIOKafkaProducer
+    journal_producer: BatchProducer
+    output_producer: BatchProducer
+    changelog_producer: BatchProducer
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    healing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    producers_made: Any = None  # makes three new producers when one has died
     mend_commit: Any = None  # called with (partition, offset) that Faust should long have committed
     on_step: Any = None  # called with each step's seconds, for the latency histogram
     on_sent: Any = None  # called with the seconds from handing a batch to Kafka to its acknowledgement
-
-
-    async def heal(self) -> None:
-        """Replace the producers when one's sender task has died (aiokafka never starts it again)."""
-        async with self.healing:
-            old = (self.journal_producer, self.output_producer, self.changelog_producer)
-            if self.producers_made is None or not any(producer._sender.sender_task.done() for producer in old):
-                return
-            self.journal_producer, self.output_producer, self.changelog_producer = await self.producers_made()
-        for producer in old:
-            await abandon(producer)
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -175,7 +161,6 @@ class Lane:
             # A fenced owner has a successor: it comes back only if no rebalance takes the partition away meanwhile.
             pause_s = min(RESTART_MOST_S, RESTART_S * 2**in_a_row)
             await asyncio.sleep(3 * self.shared.settings.session_timeout_s if self.fenced else pause_s)
-            await self.shared.heal()
 
     async def _life(self) -> None:
         shared = self.shared

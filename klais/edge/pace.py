@@ -2,31 +2,33 @@
 
 Every record on the staging topic costs broker and worker some hundred microseconds, whatever it holds; waiting for
 more frames buys fewer records and costs latency. At a low rate waiting buys nothing (there is nobody to share the
-record with), at a high one it buys most. So the linger grows in proportion to the rate: ``max_linger_ns`` from 100,000
-frames/s on, half of it at 50,000, never less than 5 ms (200 records a second and partition is what a trickle may cost).
+record with), at a high one it buys most. So the linger grows in proportion to the rate: ``max_linger_ns`` from 50,000
+frames/s on, half of it at 25,000, never less than 5 ms (200 records a second and partition is what a trickle may cost).
 A record costs the worker up to a millisecond, so with more than four partitions all of that grows in proportion to their
 number: a trickle over all of them makes 800 records a second, not more.
 With 2 ms, 5,000 frames/s took 1.4 of 2 cores, most of it broker and worker, and were later by what they waited for a core:
 p50 19 ms, p99 91 ms against 9.5 and 23 ms with 5 ms. A batch that is full closes at once.
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
-more than 0.6 of a core the linger is stretched step by step, up to four times the maximum, and shrinks again below 0.5. On a
-slow machine 5,000 frames/s were 15 ms late at the median with a linger of 10 ms, and 31 ms with 5; 50,000 frames/s 16 to
-23 ms with 9, 26 to 36 ms with 5 (both cores were busy), and 20 ms with 14.
+more than 0.72 of a core the linger is stretched step by step, up to four times the maximum, and shrinks again below 0.62. On
+a slow machine with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with
+7 ms both cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
 
-The same holds for looking into the socket: one call costs some ten microseconds, whatever it brings. A loop that ran
-dry rests for a fifth of the linger before it looks again, as a network card moderates its interrupts, but never longer
-than a quarter of the time in which the receive buffer would fill. An idle edge does not rest: it sleeps in the kernel
-until a frame comes.
+The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
+dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
+that old: so a batch closes after one look or two (with five looks a linger the edge needed 0.16 instead of 0.12 of a core at
+50,000 frames/s). It never rests longer than it takes to receive 512 frames, nor than a quarter of the time in which the
+receive buffer would fill. An idle edge does not rest: it sleeps in the kernel until a frame comes.
 """
 
-FULL_RATE_PER_S = 100_000
+FULL_RATE_PER_S = 50_000
 FLOOR_NS = 5_000_000
-BUSY, IDLE = 0.6, 0.5  # CPU share of the busiest worker above which the linger grows, below which it shrinks
+BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
 GROW, SHRINK = 1.25, 0.9  # each second
 STRETCH_MOST = 8.0
 STRETCHED_MAX = 4  # times the maximum linger
 LOAD_PERIOD_NS = 1_000_000_000
+ROUND_FRAMES = 512  # of one look: half of what a call to the kernel brings at most
 PARTITIONS = 4  # up to so many the times hold as they stand
 WINDOW_NS = 20_000_000
 # What the kernel books for one small datagram: 768 bytes on loopback, up to 2,304 behind a network card's driver.
@@ -89,7 +91,8 @@ class Pace:
         least_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
         self.linger_ns = min(STRETCHED_MAX * self.max_linger_ns, int(self._stretch * least_ns))
         fill_ns = self.buffer_frames * 1e9 / max(1.0, self.rate_per_s)
-        self.rest_ns = int(min(self.linger_ns / 5, fill_ns / 4))
+        round_ns = ROUND_FRAMES * 1e9 / max(1.0, self.rate_per_s)
+        self.rest_ns = int(min(self.linger_ns, fill_ns / 4, round_ns))
 
     def rest_s(self, received: int, capacity: int) -> float:
         """Seconds to rest after a call that received so many of ``capacity`` frames; 0 after a full or an empty one."""

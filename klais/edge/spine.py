@@ -45,6 +45,7 @@ class Spine:
         self.counts, self.pace, self.intake = counts, pace, Intake(batcher.partitions)
         self.lock = threading.Lock()
         self._stopping = self._hurried = False
+        self._rested_ns = 0  # how long before the present round nobody looked
         self.beat: Callable[[], None] = _nothing
         n = source.capacity
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
@@ -65,8 +66,11 @@ class Spine:
             self.beat()
             received = self.source.fill(self._wait_ns())
             self.round(received, self._linger_ns(time.monotonic_ns()))
+            self._rested_ns = 0
             if rest_s := self.pace.rest_s(received, self.source.capacity):
+                began_ns = time.monotonic_ns()
                 time.sleep(rest_s)
+                self._rested_ns = time.monotonic_ns() - began_ns
 
     def round(self, received: int, linger_ns: int) -> None:
         """Everything that follows a ``fill``: the frames into batches, due batches to the sink, reports served."""
@@ -74,13 +78,13 @@ class Spine:
         self.pace.observe(received, now_ns)
         with self.lock:
             if received:
-                self._take(received, now_ns)
+                self._take(received, now_ns, now_ns - self._rested_ns)
             for partition in self.batcher.due(now_ns, linger_ns):
                 self._publish(partition, now_ns)
             self.sink.poll()
             self.counts.waiting = self.batcher.waiting()
 
-    def _take(self, n: int, now_ns: int) -> None:
+    def _take(self, n: int, now_ns: int, since_ns: int) -> None:
         source, partition = self.source, self._partition[:n]
         starts, lengths = source.starts[:n], source.lengths[:n]
         reason, id_size, bad = self._reason[:n], self._id_size[:n], self._bad[:n]
@@ -95,10 +99,10 @@ class Spine:
             self.counts.drop(Reason.GLOBAL_RATE, shed(partition, granted))
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
-        at = self.batcher.add(source, partition, 0, now_ns, sources, times_ns)
+        at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns)
         while at < n:
             self._publish(int(partition[at]), now_ns)
-            at = self.batcher.add(source, partition, at, now_ns, sources, times_ns)
+            at = self.batcher.add(source, partition, at, since_ns, sources, times_ns)
 
     def _publish(self, partition: int, now_ns: int) -> None:
         built = self.batcher.close(partition, now_ns, time.time_ns())

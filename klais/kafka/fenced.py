@@ -8,7 +8,7 @@ Tied to the internals of aiokafka 0.14 named here; ``tests/broker/test_fenced.py
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from klais.config import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
 from klais.kafka.clients import aiokafka_config
+from klais.kafka.producer import BatchProducer
 from klais.kafka.quiet import quiet_aiokafka
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from klais.kafka.topics import MAX_RECORD_BYTES
@@ -27,6 +28,7 @@ log = get("klais.kafka.fenced")
 LOG_EVERY_S = 5.0  # a trouble that lasts is told this often
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
+_Producer = TypeVar("_Producer", bound=AIOKafkaProducer)
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch)
 
 
@@ -189,7 +191,7 @@ class FencedSender:
             log.warning("send_retried", **where, since_s=round(since_s), error=repr(error))
 
 
-async def make_producer(settings: Settings, timeout_s: float | None = None, **overrides: Any) -> AIOKafkaProducer:
+async def make_producer(settings: Settings, timeout_s: float | None = None, **overrides: Any) -> BatchProducer:
     """A started producer for :class:`FencedSender`: not idempotent (the batches are), acks=all, nothing compressed twice.
 
     Waits for a broker without end, or for ``timeout_s``.
@@ -211,7 +213,7 @@ async def make_producer(settings: Settings, timeout_s: float | None = None, **ov
         **aiokafka_config(settings),
         **overrides,
     }
-    return await _start(options, timeout_s)
+    return await _start(BatchProducer, options, timeout_s)
 
 
 async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
@@ -228,12 +230,12 @@ async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
         await producer.client.close()
 
 
-async def _start(options: dict[str, Any], timeout_s: float | None) -> AIOKafkaProducer:
+async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: float | None) -> _Producer:
     """Start a producer as soon as a broker answers."""
     quiet_aiokafka()
     started, told_at = time.monotonic(), 0.0
     while True:
-        producer = AIOKafkaProducer(**options)
+        producer: _Producer = kind(**options)
         left_s = None if timeout_s is None else max(0.0, started + timeout_s - time.monotonic())
         try:
             await asyncio.wait_for(producer.start(), left_s)
@@ -322,7 +324,7 @@ async def fence(
 
 async def _take_over(options: dict[str, Any], partitions: list[tuple[str, int]], deadline: float) -> ProducerIdentity:
     """One new epoch, carried into the partitions; ``deadline`` on the monotonic clock."""
-    producer = await _start(options, max(0.0, deadline - time.monotonic()))
+    producer = await _start(AIOKafkaProducer, options, max(0.0, deadline - time.monotonic()))
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
             await _empty_transaction(producer, partitions)

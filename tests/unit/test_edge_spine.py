@@ -1,6 +1,7 @@
 """The spine with a source and a sink in memory: order, dead letters, conservation, draining."""
 
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,15 @@ def test_run_ends_after_stop_and_drain_takes_what_the_kernel_holds() -> None:
     assert spine.drain(1.0, 1.0) == 0
     assert spine.counts.taken == spine.counts.published == sum(b.count for b in sink.taken) == 20
     assert spine.source.closed  # type: ignore[attr-defined]
+
+
+def test_what_is_found_after_a_rest_is_as_old_as_the_rest() -> None:
+    """So a batch that is due is closed in the look that ends the rest, not a linger later."""
+    frame = encode_frame("dev-1", 1, b"{}")
+    spine, sink = build([[frame], [frame]])
+    spine.round(spine.source.fill(0), 400_000_000)
+    assert not sink.taken and spine.batcher.waiting() == 1
+    spine.batcher.close(next(p for p in range(4) if spine.batcher.count[p]), time.monotonic_ns(), time.time_ns())
+    spine._rested_ns = 500_000_000
+    spine.round(spine.source.fill(0), 400_000_000)
+    assert [built.count for built in sink.taken] == [1] and sink.taken[0].age_ns >= 500_000_000

@@ -1,0 +1,155 @@
+"""A Kafka producer for record batches that are built already: straight to aiokafka's client, without its accumulator.
+
+aiokafka's own path collects records into batches, numbers them, and wakes a routine that looks at all of that twice for each
+request; for a batch that is built and numbered it is in the way. Here a batch waits at most for the request to its broker
+that is in flight, then goes with all others that wait for that broker. Connections, metadata and protocol stay aiokafka's
+(0.14: ``AIOKafkaClient.send``, ``cluster``, ``ProduceRequest``). Nothing is tried again here: the sender does that.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka_errors
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.structs import RecordMetadata, TopicPartition
+
+NO_TIMESTAMP = -1
+
+
+class Batch(Protocol):
+    """A built batch that its owner may take back until it is sent."""
+
+    def record_count(self) -> int:
+        """Records in it; 0 = taken back."""
+
+    def _build(self) -> bytes:
+        """Its bytes."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A batch, where it goes, and who waits for it."""
+
+    to: TopicPartition
+    batch: Batch
+    done: "asyncio.Future[RecordMetadata]"
+
+
+class BatchProducer(AIOKafkaProducer):
+    """Sends whole batches, one request in flight for each broker; take care to have one batch of each partition at a time.
+
+    Parameters as for ``AIOKafkaProducer``; ``acks``, ``request_timeout_ms`` and what concerns connections matter.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._acks_wanted = -1 if options.get("acks") == "all" else int(options.get("acks", 1))
+        self._timeout_ms = int(options.get("request_timeout_ms", 40_000))
+        self._waiting: dict[int, list[Waiting]] = {}
+        self._exchanges: dict[int, asyncio.Task[None]] = {}  # broker -> who talks to it now
+        self._stopped = False
+
+    async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> Awaitable[RecordMetadata]:
+        """Queue a batch; the future is its place in the log, or why it was not written.
+
+        Raises
+        ------
+        aiokafka.errors.KafkaError
+            The topic is not there, or may not be written; the partition has no leader now.
+        AssertionError
+            The topic has no such partition.
+        """
+        if self._stopped:
+            raise kafka_errors.ProducerClosed()
+        to = TopicPartition(topic, partition)
+        leader = self.client.cluster.leader_for_partition(to)
+        if leader is None or leader < 0:
+            leader = await self._find_leader(to)
+        done: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(leader, []).append(Waiting(to, batch, done))
+        if leader not in self._exchanges:
+            self._exchanges[leader] = asyncio.create_task(self._exchange(leader), name=f"produce-{leader}")
+        return done
+
+    async def stop(self) -> None:
+        """Stop at once, without flushing; who waits is told."""
+        self._stopped = True
+        exchanges = list(self._exchanges.values())
+        for task in exchanges:
+            task.cancel()
+        await asyncio.gather(*exchanges, return_exceptions=True)
+        for waiting in self._waiting.values():
+            _fail(waiting, kafka_errors.ProducerClosed())
+        self._waiting.clear()
+        await super().stop()
+
+    async def _find_leader(self, to: TopicPartition) -> int:
+        partitions = await self.client._wait_on_metadata(to.topic)
+        assert to.partition in partitions, "Unrecognized partition"
+        leader: int | None = self.client.cluster.leader_for_partition(to)
+        if leader is None or leader < 0:
+            self.client.force_metadata_update()
+            raise kafka_errors.LeaderNotAvailableError(str(to))
+        return leader
+
+    async def _exchange(self, leader: int) -> None:
+        """Requests to one broker, one after the other, until nothing waits for it."""
+        try:
+            while queued := self._waiting.pop(leader, None):
+                waiting = [w for w in queued if w.batch.record_count()]
+                _fail([w for w in queued if not w.batch.record_count()], kafka_errors.ProducerClosed())
+                if not waiting:
+                    continue
+                try:
+                    response = await self.client.send(leader, self._request(waiting))
+                except asyncio.CancelledError:
+                    _fail(waiting, kafka_errors.ProducerClosed())
+                    raise
+                except Exception as error:
+                    if getattr(error, "invalid_metadata", False):
+                        self.client.force_metadata_update()
+                    _fail(waiting, error)
+                else:
+                    self._answer(waiting, response)
+        finally:
+            del self._exchanges[leader]
+
+    def _request(self, waiting: list[Waiting]) -> ProduceRequest:
+        topics: dict[str, list[tuple[int, bytes]]] = {}
+        for w in waiting:
+            topics.setdefault(w.to.topic, []).append((w.to.partition, w.batch._build()))
+        return ProduceRequest(
+            transactional_id=None, required_acks=self._acks_wanted, timeout=self._timeout_ms, topics=list(topics.items())
+        )
+
+    def _answer(self, waiting: list[Waiting], response: Any) -> None:
+        """Tell each what the broker said of it; a repeat counts as written, its offset unknown."""
+        said = {to: (code, offset) for to, code, offset in _partitions(response)}
+        for w in waiting:
+            code, offset = said.get(w.to, (kafka_errors.UnknownError.errno, -1))
+            error = kafka_errors.for_code(code)
+            if w.done.done():
+                continue
+            if error in (kafka_errors.NoError, kafka_errors.DuplicateSequenceNumber):
+                w.done.set_result(RecordMetadata(*w.to, w.to, offset, NO_TIMESTAMP, NO_TIMESTAMP, None))
+                continue
+            if getattr(error, "invalid_metadata", False):
+                self.client.force_metadata_update()
+            _fail([w], kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error())
+
+
+def _partitions(response: Any) -> Iterator[tuple[TopicPartition, int, int]]:
+    """(partition, error code, base offset) of a ``ProduceResponse`` of any version: they begin alike."""
+    for topic, partitions in response.topics:
+        for partition, code, offset, *_ in partitions:
+            yield TopicPartition(topic, partition), code, offset
+
+
+def _fail(waiting: list[Waiting], error: Exception) -> None:
+    for w in waiting:
+        if not w.done.done():
+            w.done.set_exception(error)
+            w.done.exception()  # who waits raises it; nobody left to wait is no trouble
