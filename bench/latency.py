@@ -23,7 +23,7 @@ from klais.sim.manifest import read_manifest
 RATES = ((50_000, ""), (5_000, "_at_5k"))
 SECONDS = 13
 WARM_S = 3.0  # left out: connections
-COMPILE_S = 30  # of load before all: the broker's compiler optimizes what runs often, and takes CPU for that meanwhile
+SETTLE_S = 30  # of load before all: the broker compiles what runs often, the linger finds its length
 WINDOWS = 3
 DRAIN_S = 2.0
 MOST = 5000  # records of one look: they get one time, so a look must be short
@@ -99,9 +99,9 @@ def measure(bench: Bench, settings: Settings, rate: int) -> tuple[Column, npt.ND
 
 
 def warm_up(bench: Bench, settings: Settings) -> None:
-    """Load as it is measured, until the broker's compiler is done: what counts is a system that has run for a while."""
-    bench.say(f"latency: warming up for {COMPILE_S} s")
-    options = ("--devices", str(DEVICES), "--rate", str(RATES[0][0]), "--for", f"{COMPILE_S}s")
+    """Load as it is measured: what counts is a system that has run for a while."""
+    bench.say(f"latency: warming up for {SETTLE_S} s")
+    options = ("--devices", str(DEVICES), "--rate", str(RATES[0][0]), "--for", f"{SETTLE_S}s")
     consumer = open_consumer(settings)
     try:
         with bench.simulate(settings, *options, "--id-prefix", "warm-") as sender:
@@ -129,6 +129,6 @@ def run(bench: Bench) -> Result:
             result.figures |= {f"max_ms{tail}": round(float(took_ms.max()), 2)}
             row = {"asked": rate, "sent": sent, "measured": len(left_ns), "min_ms": round(float(took_ms.min()), 2)}
             result.rows.append(row)
-    left_out = f"the first {WARM_S:g} s are left out, {COMPILE_S} s of the same load before them"
+    left_out = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
     result.notes.append(f"min and max are of {WINDOWS} windows in a row; {left_out}")
     return result

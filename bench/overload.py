@@ -42,7 +42,7 @@ END_S = 2.5  # the sender's own end, and the last window
 WARM_S = 10.0
 ANOMALY_RATE = 1000.0  # the default, sized for a worker with a whole CPU: writing so many takes 6 % of one
 WINDOW_S = 3.0  # checkpoints come every 5 s, log ends are seen a breath late: over 3 s the flow is what it is
-STEADY = 0.8  # of the mean goodput: what every window lands once it has settled
+STEADY = 0.8  # of the mean goodput, or of the capacity if that is less: what every window lands once it has settled
 BACKLOG_S = 1.5  # of capacity: what may wait
 NORMAL_S = 0.25  # of capacity: less than this waits when all is as before
 HELD = ("goodput_share", "settled_s", "normal_s", "unaccounted")
@@ -151,7 +151,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dic
         "offered_share": round(step.sent[1] / seconds / capacity, 3),
         "goodput_per_s": round(goodput),
         "goodput_share": round(goodput / capacity, 3),
-        "settled_s": round(settled_after(rows, marks[1], marks[2] - END_S, STEADY * goodput), 2),
+        "settled_s": round(settled_after(rows, marks[1], marks[2] - END_S, STEADY * min(goodput, capacity)), 2),
         "normal_s": normal_after(rows, load_ends(rows, marks[2]), NORMAL_S * capacity),
         "waited_before_s": round(float(waiting(rows)[before].max()) / capacity, 2),  # above NORMAL_S: normal_s says little
         **step.ledger,

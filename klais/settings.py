@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     kafka_port: int = _number(9092, "port", 1, 65_535, "the embedded broker's port")
     kafka_heap_mb: int = _number(512, "MiB", 128, 65_536, "heap of the embedded broker")
     kafka_jit: Literal["quick", "full"] = Field(
-        default="full", description="compiler of the embedded broker: quick starts faster, full needs less CPU after a minute"
+        default="quick", description="compiler of the embedded broker: full needs less CPU, but minutes to get there"
     )
     kafka_topic: str = _text("iot_telemetry", "topic of the clean records", r"^[a-zA-Z0-9._-]{1,180}$")
     topic_prefix: str = _text("", "put before every topic and group name", r"^[a-zA-Z0-9._-]{0,60}$")

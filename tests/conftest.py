@@ -46,7 +46,7 @@ def kafka() -> Iterator[str]:
     broker = None
     try:
         for attempt in range(3):
-            settings = Settings(state_dir=folder, kafka_port=free_port(), kafka_heap_mb=512, kafka_jit="quick")
+            settings = Settings(state_dir=folder, kafka_port=free_port(), kafka_heap_mb=512)
             broker = EmbeddedKafka(settings, command="pytest")
             try:
                 broker.start()

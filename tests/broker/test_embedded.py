@@ -28,7 +28,7 @@ from klais.ports import free_port, holder
 @pytest.fixture
 def own(kafka: str, tmp_path: Path) -> Iterator[Settings]:
     """Settings of a broker of the test's own (``kafka`` only tells that Java and jars are there)."""
-    settings = Settings(state_dir=tmp_path / "state", kafka_port=free_port(), kafka_heap_mb=256, kafka_jit="quick")
+    settings = Settings(state_dir=tmp_path / "state", kafka_port=free_port(), kafka_heap_mb=256)
     yield settings
     owner = read_owner(settings)
     if owner is not None:  # a test failed half-way: leave nothing behind

@@ -65,7 +65,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory, pem: Path) -> Iterator[dic
         return "\n".join(out) + "\n"
 
     patch.setattr(embedded, "server_properties", with_listener)
-    plain = Settings(state_dir=tmp_path_factory.mktemp("secured"), kafka_port=free_port(), kafka_jit="quick")
+    plain = Settings(state_dir=tmp_path_factory.mktemp("secured"), kafka_port=free_port(), kafka_heap_mb=256)
     broker = embedded.EmbeddedKafka(plain, command="pytest")
     try:
         broker.start()

@@ -20,7 +20,7 @@ from tests.fault.harness import Feeder, judge, settle, wait_for, worker
 @pytest.mark.timeout(240)
 def test_broker_frozen_then_killed_and_restarted(tmp_path):
     folder = Path(tempfile.mkdtemp(prefix="klais-outage-"))
-    settings = Settings(state_dir=folder, kafka_port=free_port(), partitions=2, kafka_heap_mb=256, kafka_jit="quick")
+    settings = Settings(state_dir=folder, kafka_port=free_port(), partitions=2, kafka_heap_mb=256)
     try:
         broker = EmbeddedKafka(settings, command="pytest")
         try:

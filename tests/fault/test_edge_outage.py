@@ -60,8 +60,8 @@ def distinct(settings: Settings) -> set[bytes]:
 def test_kafka_late_then_frozen_then_gone(tmp_path: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="klais-edge-"))
     settings = Settings(
-        state_dir=folder, kafka_port=free_port(), partitions=2, kafka_heap_mb=256, kafka_jit="quick",
-        publish_max_inflight_bytes=MIB, spool_max_bytes=0, breaker_timeout_s=2,
+        state_dir=folder, kafka_port=free_port(), partitions=2, kafka_heap_mb=256, publish_max_inflight_bytes=MIB,
+        spool_max_bytes=0, breaker_timeout_s=2,
     )  # fmt: skip
     broker = None
     frames = [encode_frame(f"dev-{k % 20}", k, b'{"t":%d}' % k + b" " * 400) for k in range(8000)]

@@ -37,7 +37,7 @@ from tests.fault.harness import Worker, judge, settle
 from tests.fault.test_kill_edge import Sending
 
 OUTAGE_S = float(os.environ.get("KLAIS_TEST_OUTAGE_S", "3"))
-FAST: dict[str, Any] = {"kafka_jit": "quick", "breaker_timeout_s": 1.0, "breaker_wait_min_s": 0.3, "breaker_wait_max_s": 1.0}
+FAST: dict[str, Any] = {"breaker_timeout_s": 1.0, "breaker_wait_min_s": 0.3, "breaker_wait_max_s": 1.0}
 
 
 class Stage:

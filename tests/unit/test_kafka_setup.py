@@ -89,8 +89,8 @@ def test_properties_name_port_data_and_limits(tmp_path: Path) -> None:
     assert lines["log.dirs"] == str(tmp_path / "kafka" / "data")
     assert lines["auto.create.topics.enable"] == "false"
     assert "-Xmx300m" in jvm_flags(settings, files)
-    assert "-XX:TieredStopAtLevel=1" not in jvm_flags(settings, files)
-    assert "-XX:TieredStopAtLevel=1" in jvm_flags(settings.model_copy(update={"kafka_jit": "quick"}), files)
+    assert "-XX:TieredStopAtLevel=1" in jvm_flags(settings, files)
+    assert "-XX:TieredStopAtLevel=1" not in jvm_flags(settings.model_copy(update={"kafka_jit": "full"}), files)
 
 
 def test_a_relative_state_folder_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
