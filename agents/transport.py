@@ -6,7 +6,7 @@ the loop for long (a checkpoint of 100,000 devices: some ten milliseconds). At 5
 alternating runs: 0.57 instead of 0.70 of a core, a quarter of the switches between threads.
 
 The thread's service stays as it is: its life is a task, and what others ask of it is called, not queued. Tied to Faust 0.15
-(``faust.transport.drivers.aiokafka``) and mode (``mode.threads``); ``tests/broker/`` runs whole workers on it.
+(``faust.transport.drivers.aiokafka``) and mode (``mode.threads``); ``tests/fault/`` runs whole workers on it.
 """
 
 import asyncio

@@ -6,6 +6,7 @@ each record. Sender, edge, broker, worker and consumer share the machine.
 
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ DRAIN_S = 2.0
 MOST = 5000  # records of one look: they get one time, so a look must be short
 
 Column = npt.NDArray[np.int64]
+Look = tuple[int, list[bytes]]  # when (ns since the epoch), and the values that came then
 
 
 def open_consumer(settings: Settings) -> Consumer:
@@ -42,9 +44,9 @@ def open_consumer(settings: Settings) -> Consumer:
     return consumer
 
 
-def read_for(consumer: Consumer, until_s: float) -> list[tuple[int, list[bytes]]]:
+def read_for(consumer: Consumer, until_s: float) -> list[Look]:
     """Until a time (monotonic): when (ns since the epoch), and the values that came then."""
-    looks: list[tuple[int, list[bytes]]] = []
+    looks: list[Look] = []
     while time.monotonic() < until_s:
         first = consumer.poll(0.05)
         if first is None:
@@ -55,7 +57,7 @@ def read_for(consumer: Consumer, until_s: float) -> list[tuple[int, list[bytes]]
     return looks
 
 
-def delays_ms(looks: list[tuple[int, list[bytes]]], manifest: Any) -> tuple[Column, npt.NDArray[np.float64]]:
+def delays_ms(looks: list[Look], manifest: Any) -> tuple[Column, npt.NDArray[np.float64]]:
     """When each frame that was sent and read left (ns since the epoch), and how long it took (ms), in the order of sending."""
     prefix = len(manifest.header["id_prefix"])
     name, read_ns = [], []
@@ -75,21 +77,27 @@ def delays_ms(looks: list[tuple[int, list[bytes]]], manifest: Any) -> tuple[Colu
     return left_ns[by_time], took_ms[by_time]
 
 
-def measure(bench: Bench, settings: Settings, rate: int) -> tuple[Column, npt.NDArray[np.float64], int]:
-    """Delays at ``rate`` without the first seconds, and the number of frames sent."""
-    path = bench.folder / f"sent-{rate}.klm"
+def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *options: str) -> Iterator[Look]:
+    """Send at ``rate`` for some seconds, and read all the while and until what is under way has landed."""
     consumer = open_consumer(settings)
     try:
         read_for(consumer, time.monotonic() + 1.0)  # connect
-        options = ("--devices", str(DEVICES), "--rate", str(rate), "--for", f"{SECONDS}s")
-        with bench.simulate(settings, *options, "--id-prefix", f"r{rate // 1000}-", "--manifest", str(path)) as sender:
-            looks: list[tuple[int, list[bytes]]] = []
+        with bench.simulate(
+            settings, "--devices", str(DEVICES), "--rate", str(rate), "--for", f"{seconds}s", *options
+        ) as sender:
             while sender.running:  # nobody may wait for the sender meanwhile: what is not read at once looks late
-                looks += read_for(consumer, time.monotonic() + 0.2)
-            looks += read_for(consumer, time.monotonic() + DRAIN_S)
+                yield from read_for(consumer, time.monotonic() + 0.2)
+            yield from read_for(consumer, time.monotonic() + DRAIN_S)
             sender.summary(5)
     finally:
         consumer.close()
+
+
+def measure(bench: Bench, settings: Settings, rate: int) -> tuple[Column, npt.NDArray[np.float64], int]:
+    """Delays at ``rate`` without the first seconds, and the number of frames sent."""
+    path = bench.folder / f"sent-{rate}.klm"
+    named = ("--id-prefix", f"r{rate // 1000}-", "--manifest", str(path))
+    looks = list(read_while_sent(bench, settings, rate, SECONDS, *named))
     manifest = read_manifest(path)
     left_ns, took_ms = delays_ms(looks, manifest)
     if not len(left_ns):
@@ -101,15 +109,8 @@ def measure(bench: Bench, settings: Settings, rate: int) -> tuple[Column, npt.ND
 def warm_up(bench: Bench, settings: Settings) -> None:
     """Load as it is measured: what counts is a system that has run for a while."""
     bench.say(f"latency: warming up for {SETTLE_S} s")
-    options = ("--devices", str(DEVICES), "--rate", str(RATES[0][0]), "--for", f"{SETTLE_S}s")
-    consumer = open_consumer(settings)
-    try:
-        with bench.simulate(settings, *options, "--id-prefix", "warm-") as sender:
-            while sender.running:
-                read_for(consumer, time.monotonic() + 0.2)
-            sender.summary(5)
-    finally:
-        consumer.close()
+    for _ in read_while_sent(bench, settings, RATES[0][0], SETTLE_S, "--id-prefix", "warm-"):
+        pass
 
 
 def run(bench: Bench) -> Result:

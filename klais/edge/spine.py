@@ -45,7 +45,6 @@ class Spine:
         self.counts, self.pace, self.intake = counts, pace, Intake(batcher.partitions)
         self.lock = threading.Lock()
         self._stopping = self._hurried = False
-        self._rested_ns = 0  # how long before the present round nobody looked
         self.beat: Callable[[], None] = _nothing
         n = source.capacity
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
@@ -62,23 +61,32 @@ class Spine:
 
     def run(self) -> None:
         """Receive and publish until :meth:`stop`."""
+        rested_ns = 0
         while not self._stopping:
             self.beat()
             received = self.source.fill(self._wait_ns())
-            self.round(received, self._linger_ns(time.monotonic_ns()))
-            self._rested_ns = 0
-            if rest_s := self.pace.rest_s(received, self.source.capacity):
-                began_ns = time.monotonic_ns()
-                time.sleep(rest_s)
-                self._rested_ns = time.monotonic_ns() - began_ns
+            self.round(received, self._linger_ns(time.monotonic_ns()), rested_ns)
+            rested_ns = self._rest(received)
 
-    def round(self, received: int, linger_ns: int) -> None:
-        """Everything that follows a ``fill``: the frames into batches, due batches to the sink, reports served."""
+    def _rest(self, received: int) -> int:
+        """Stay away from the source for as long as the pace says; for how long it was (ns)."""
+        rest_s = self.pace.rest_s(received, self.source.capacity)
+        if not rest_s:
+            return 0
+        began_ns = time.monotonic_ns()
+        time.sleep(rest_s)
+        return time.monotonic_ns() - began_ns
+
+    def round(self, received: int, linger_ns: int, rested_ns: int = 0) -> None:
+        """Everything that follows a ``fill``: the frames into batches, due batches to the sink, reports served.
+
+        ``rested_ns``: how long nobody looked before it; the frames count as that old where the source has no times.
+        """
         now_ns = time.monotonic_ns()
         self.pace.observe(received, now_ns)
         with self.lock:
             if received:
-                self._take(received, now_ns, now_ns - self._rested_ns)
+                self._take(received, now_ns, now_ns - rested_ns)
             for partition in self.batcher.due(now_ns, linger_ns):
                 self._publish(partition, now_ns)
             self.sink.poll()

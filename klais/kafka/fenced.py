@@ -41,10 +41,10 @@ class ProducerIdentity:
 
 
 class ReadyBatch:
-    """What ``AIOKafkaProducer.send_batch`` takes in place of its own ``BatchBuilder``: bytes that are built already.
+    """What :class:`~klais.kafka.producer.BatchProducer` takes: bytes that are built already.
 
-    May be sent again, always with the same bytes. :meth:`drop` takes it back: aiokafka never sends a batch that counts
-    no records, be it queued or waiting for another try.
+    May be sent again, always with the same bytes. :meth:`drop` takes it back: a batch that counts no records is never sent.
+    It still has all that aiokafka's own ``AIOKafkaProducer.send_batch`` asks of a ``BatchBuilder``.
     """
 
     def __init__(self, built: BuiltBatch) -> None:

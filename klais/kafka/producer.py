@@ -46,8 +46,6 @@ class BatchProducer(AIOKafkaProducer):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._acks_wanted = -1 if options.get("acks") == "all" else int(options.get("acks", 1))
-        self._timeout_ms = int(options.get("request_timeout_ms", 40_000))
         self._waiting: dict[int, list[Waiting]] = {}
         self._exchanges: dict[int, asyncio.Task[None]] = {}  # broker -> who talks to it now
         self._stopped = False
@@ -82,13 +80,14 @@ class BatchProducer(AIOKafkaProducer):
             task.cancel()
         await asyncio.gather(*exchanges, return_exceptions=True)
         for waiting in self._waiting.values():
-            _fail(waiting, kafka_errors.ProducerClosed())
+            self._fail(waiting, kafka_errors.ProducerClosed())
         self._waiting.clear()
         await super().stop()
 
     async def _find_leader(self, to: TopicPartition) -> int:
         partitions = await self.client._wait_on_metadata(to.topic)
-        assert to.partition in partitions, "Unrecognized partition"
+        if to.partition not in partitions:
+            raise AssertionError(f"{to.topic} has no partition {to.partition}")  # as aiokafka's own producer
         leader: int | None = self.client.cluster.leader_for_partition(to)
         if leader is None or leader < 0:
             self.client.force_metadata_update()
@@ -100,18 +99,16 @@ class BatchProducer(AIOKafkaProducer):
         try:
             while queued := self._waiting.pop(leader, None):
                 waiting = [w for w in queued if w.batch.record_count()]
-                _fail([w for w in queued if not w.batch.record_count()], kafka_errors.ProducerClosed())
+                self._fail([w for w in queued if not w.batch.record_count()], kafka_errors.ProducerClosed())
                 if not waiting:
                     continue
                 try:
                     response = await self.client.send(leader, self._request(waiting))
                 except asyncio.CancelledError:
-                    _fail(waiting, kafka_errors.ProducerClosed())
+                    self._fail(waiting, kafka_errors.ProducerClosed())
                     raise
                 except Exception as error:
-                    if getattr(error, "invalid_metadata", False):
-                        self.client.force_metadata_update()
-                    _fail(waiting, error)
+                    self._fail(waiting, error)
                 else:
                     self._answer(waiting, response)
         finally:
@@ -122,7 +119,10 @@ class BatchProducer(AIOKafkaProducer):
         for w in waiting:
             topics.setdefault(w.to.topic, []).append((w.to.partition, w.batch._build()))
         return ProduceRequest(
-            transactional_id=None, required_acks=self._acks_wanted, timeout=self._timeout_ms, topics=list(topics.items())
+            transactional_id=None,
+            required_acks=self._sender._acks,
+            timeout=self._request_timeout_ms,
+            topics=list(topics.items()),
         )
 
     def _answer(self, waiting: list[Waiting], response: Any) -> None:
@@ -131,14 +131,19 @@ class BatchProducer(AIOKafkaProducer):
         for w in waiting:
             code, offset = said.get(w.to, (kafka_errors.UnknownError.errno, -1))
             error = kafka_errors.for_code(code)
-            if w.done.done():
-                continue
-            if error in (kafka_errors.NoError, kafka_errors.DuplicateSequenceNumber):
+            if error not in (kafka_errors.NoError, kafka_errors.DuplicateSequenceNumber):
+                self._fail([w], kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error())
+            elif not w.done.done():
                 w.done.set_result(RecordMetadata(*w.to, w.to, offset, NO_TIMESTAMP, NO_TIMESTAMP, None))
-                continue
-            if getattr(error, "invalid_metadata", False):
-                self.client.force_metadata_update()
-            _fail([w], kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error())
+
+    def _fail(self, waiting: list[Waiting], error: Exception) -> None:
+        """Tell each; ask who leads now where the error says that it may be another."""
+        if getattr(error, "invalid_metadata", False):
+            self.client.force_metadata_update()
+        for w in waiting:
+            if not w.done.done():
+                w.done.set_exception(error)
+                w.done.exception()  # who waits raises it; nobody left to wait is no trouble
 
 
 def _partitions(response: Any) -> Iterator[tuple[TopicPartition, int, int]]:
@@ -146,10 +151,3 @@ def _partitions(response: Any) -> Iterator[tuple[TopicPartition, int, int]]:
     for topic, partitions in response.topics:
         for partition, code, offset, *_ in partitions:
             yield TopicPartition(topic, partition), code, offset
-
-
-def _fail(waiting: list[Waiting], error: Exception) -> None:
-    for w in waiting:
-        if not w.done.done():
-            w.done.set_exception(error)
-            w.done.exception()  # who waits raises it; nobody left to wait is no trouble

@@ -186,6 +186,5 @@ def test_what_is_found_after_a_rest_is_as_old_as_the_rest() -> None:
     spine.round(spine.source.fill(0), 400_000_000)
     assert not sink.taken and spine.batcher.waiting() == 1
     spine.batcher.close(next(p for p in range(4) if spine.batcher.count[p]), time.monotonic_ns(), time.time_ns())
-    spine._rested_ns = 500_000_000
-    spine.round(spine.source.fill(0), 400_000_000)
+    spine.round(spine.source.fill(0), 400_000_000, rested_ns=500_000_000)
     assert [built.count for built in sink.taken] == [1] and sink.taken[0].age_ns >= 500_000_000
