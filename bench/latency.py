@@ -4,6 +4,7 @@ The sender's manifest says when each frame left (taken before the system call th
 each record. Sender, edge, broker, worker and consumer share the machine.
 """
 
+import gc
 import time
 import uuid
 from collections.abc import Iterator
@@ -80,6 +81,7 @@ def delays_ms(looks: list[Look], manifest: Any) -> tuple[Column, npt.NDArray[np.
 def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *options: str) -> Iterator[Look]:
     """Send at ``rate`` for some seconds, and read all the while and until what is under way has landed."""
     consumer = open_consumer(settings)
+    gc.disable()  # a pass over all that was read would hold the reader up for 0.2 s, and what lands then would look late
     try:
         read_for(consumer, time.monotonic() + 1.0)  # connect
         with bench.simulate(
@@ -90,6 +92,7 @@ def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *
             yield from read_for(consumer, time.monotonic() + DRAIN_S)
             sender.summary(5)
     finally:
+        gc.enable()
         consumer.close()
 
 

@@ -1,18 +1,18 @@
 """When to look for frames again, and when to close a batch: a rule from the present rate.
 
-Every record on the staging topic costs broker and worker some hundred microseconds, whatever it holds; waiting for
-more frames buys fewer records and costs latency. At a low rate waiting buys nothing (there is nobody to share the
-record with), at a high one it buys most. So the linger grows in proportion to the rate: ``max_linger_ns`` from 50,000
-frames/s on, half of it at 25,000, never less than 5 ms (200 records a second and partition is what a trickle may cost).
-A record costs the worker up to a millisecond, so with more than four partitions all of that grows in proportion to their
-number: a trickle over all of them makes 800 records a second, not more.
-With 2 ms, 5,000 frames/s took 1.4 of 2 cores, most of it broker and worker, and were later by what they waited for a core:
-p50 19 ms, p99 91 ms against 9.5 and 23 ms with 5 ms. A batch that is full closes at once.
+Every record on the staging topic costs broker and worker some milliseconds of CPU together, whatever it holds; waiting for
+more frames buys fewer records and costs latency. At a trickle waiting buys nothing (there is nobody to share the record
+with), from some frames a partition and linger on it buys most. So the linger grows in proportion to the rate:
+``max_linger_ns`` from 2,000 frames/s on, never less than 5 ms. With more than four partitions all of that grows in
+proportion to their number, so that an edge never makes more than about 400 records a second with the default of 10 ms.
+With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their slow hours and p99 was 77 and 485 ms, with
+10 ms 35 and 71 ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10 ms.
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
-more than 0.72 of a core the linger is stretched step by step, up to four times the maximum, and shrinks again below 0.62. On
-a slow machine with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with
-7 ms both cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
+more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to four times
+the maximum, and shrinks again below 0.62 and 0.73. On a slow machine with everything on its two cores 50,000 frames/s were
+13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy (37 to 170 ms), and with 5 ms the
+worker fell seconds behind.
 
 The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
 dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
@@ -21,7 +21,7 @@ that old: so a batch closes after one look or two (with five looks a linger the 
 receive buffer would fill. An idle edge does not rest: it sleeps in the kernel until a frame comes.
 """
 
-FULL_RATE_PER_S = 50_000
+FULL_RATE_PER_S = 2_000  # five frames a partition and linger
 FLOOR_NS = 5_000_000
 BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
 GROW, SHRINK = 1.25, 0.9  # each second

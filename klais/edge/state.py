@@ -22,7 +22,7 @@ from klais.metrics import EdgeMetrics, EdgeSnapshot
 from klais.wire.constants import Reason
 
 RECENT_S = 5.0
-FULL_HOST = 0.75  # what a worker's host counts as when all its cores are busy: enough to stretch the linger
+FULL_HOST = 0.85  # what a worker's host counts as when all its cores are busy: enough to stretch the linger
 REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
 
 

@@ -1,8 +1,9 @@
 """A Kafka producer for record batches that are built already: straight to aiokafka's client, without its accumulator.
 
 aiokafka's own path collects records into batches, numbers them, and wakes a routine that looks at all of that twice for each
-request; for a batch that is built and numbered it is in the way. Here a batch waits at most for the request to its broker
-that is in flight, then goes with all others that wait for that broker. Connections, metadata and protocol stay aiokafka's
+request; for a batch that is built and numbered it is in the way. Here a batch waits for the request to its broker that is in
+flight, and until no other batch comes (the lanes decide one after the other what one fetch brought); then all that wait for
+that broker go in one request. Connections, metadata and protocol stay aiokafka's
 (0.14: ``AIOKafkaClient.send``, ``cluster``, ``ProduceRequest``). Nothing is tried again here: the sender does that.
 """
 
@@ -17,6 +18,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 NO_TIMESTAMP = -1
+CALM_TURNS = 8  # of the event loop without another batch before a request goes: each takes some microseconds
 
 
 class Batch(Protocol):
@@ -97,7 +99,9 @@ class BatchProducer(AIOKafkaProducer):
     async def _exchange(self, leader: int) -> None:
         """Requests to one broker, one after the other, until nothing waits for it."""
         try:
-            while queued := self._waiting.pop(leader, None):
+            while leader in self._waiting:
+                await self._until_calm(self._waiting[leader])
+                queued = self._waiting.pop(leader)
                 waiting = [w for w in queued if w.batch.record_count()]
                 self._fail([w for w in queued if not w.batch.record_count()], kafka_errors.ProducerClosed())
                 if not waiting:
@@ -113,6 +117,14 @@ class BatchProducer(AIOKafkaProducer):
                     self._answer(waiting, response)
         finally:
             del self._exchanges[leader]
+
+    async def _until_calm(self, waiting: list[Waiting]) -> None:
+        """Let the event loop turn until nobody has queued another batch for some turns."""
+        turns, before = 0, len(waiting)
+        while turns < CALM_TURNS:
+            await asyncio.sleep(0)
+            turns = turns + 1 if len(waiting) == before else 0
+            before = len(waiting)
 
     def _request(self, waiting: list[Waiting]) -> ProduceRequest:
         topics: dict[str, list[tuple[int, bytes]]] = {}
