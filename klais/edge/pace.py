@@ -9,10 +9,11 @@ With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their 
 10 ms 35 and 71 ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10 ms.
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
-more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to four times
-the maximum, and shrinks again below 0.62 and 0.73. On a slow machine with everything on its two cores 50,000 frames/s were
-13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy (37 to 170 ms), and with 5 ms the
-worker fell seconds behind.
+more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to ten
+times, and shrinks again below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second, whatever
+they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine with
+everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores
+were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
 
 The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
 dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
@@ -25,8 +26,7 @@ FULL_RATE_PER_S = 2_000  # five frames a partition and linger
 FLOOR_NS = 5_000_000
 BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
 GROW, SHRINK = 1.25, 0.9  # each second
-STRETCH_MOST = 8.0
-STRETCHED_MAX = 4  # times the maximum linger
+STRETCH_MOST = 10.0  # times the linger
 LOAD_PERIOD_NS = 1_000_000_000
 ROUND_FRAMES = 512  # of one look: half of what a call to the kernel brings at most
 PARTITIONS = 4  # up to so many the times hold as they stand
@@ -89,7 +89,7 @@ class Pace:
     def _settle(self) -> None:
         share = min(1.0, self.rate_per_s / FULL_RATE_PER_S)
         least_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
-        self.linger_ns = min(STRETCHED_MAX * self.max_linger_ns, int(self._stretch * least_ns))
+        self.linger_ns = int(self._stretch * least_ns)
         fill_ns = self.buffer_frames * 1e9 / max(1.0, self.rate_per_s)
         round_ns = ROUND_FRAMES * 1e9 / max(1.0, self.rate_per_s)
         self.rest_ns = int(min(self.linger_ns, fill_ns / 4, round_ns))

@@ -64,7 +64,9 @@ class Spine:
         rested_ns = 0
         while not self._stopping:
             self.beat()
-            received = self.source.fill(self._wait_ns())
+            received = self.source.fill(0) if rested_ns else 0
+            if not received:
+                rested_ns, received = 0, self.source.fill(self._wait_ns())
             self.round(received, self._linger_ns(time.monotonic_ns()), rested_ns)
             rested_ns = self._rest(received)
 

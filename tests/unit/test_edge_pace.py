@@ -2,7 +2,7 @@
 
 import pytest
 
-from klais.edge.pace import FLOOR_NS, STRETCHED_MAX, WINDOW_NS, Pace
+from klais.edge.pace import FLOOR_NS, STRETCH_MOST, WINDOW_NS, Pace
 
 MAX_NS = 10_000_000
 BUFFER = 128 << 20
@@ -48,9 +48,9 @@ def loaded(pace: Pace, busiest: float, seconds: int, from_s: int) -> int:
 def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> None:
     pace = Pace(MAX_NS, BUFFER)
     assert loaded(pace, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
-    assert loaded(pace, 0.9, 60, 101) == STRETCHED_MAX * MAX_NS
+    assert loaded(pace, 0.9, 60, 101) == STRETCH_MOST * FLOOR_NS
     held = loaded(pace, 0.65, 60, 200)
-    assert held == STRETCHED_MAX * MAX_NS, "between the two nothing moves"
+    assert held == STRETCH_MOST * FLOOR_NS, "between the two nothing moves"
     assert loaded(pace, 0.1, 60, 300) == FLOOR_NS
 
 

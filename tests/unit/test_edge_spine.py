@@ -188,3 +188,24 @@ def test_what_is_found_after_a_rest_is_as_old_as_the_rest() -> None:
     spine.batcher.close(next(p for p in range(4) if spine.batcher.count[p]), time.monotonic_ns(), time.time_ns())
     spine.round(spine.source.fill(0), 400_000_000, rested_ns=500_000_000)
     assert [built.count for built in sink.taken] == [1] and sink.taken[0].age_ns >= 500_000_000
+
+
+@pytest.mark.parametrize(("calls", "rested"), [([1, 1], True), ([1, 0, 1], False)])
+def test_only_what_came_during_a_rest_is_as_old_as_the_rest(
+    calls: list[int], rested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes while the edge waits behind it has just come."""
+    frame = encode_frame("dev-1", 1, b"{}")
+    spine, _ = build([[frame] * count for count in calls])
+    rounds: list[tuple[int, int]] = []
+
+    def note(received: int, _linger_ns: int, rested_ns: int) -> None:
+        rounds.append((received, rested_ns))
+        if len(rounds) == 2:
+            spine.stop()
+
+    monkeypatch.setattr(spine, "round", note)
+    spine.run()
+    (first, none), (second, later) = rounds
+    assert (first, none, second) == (1, 0, 1)
+    assert (later > 0) == rested
