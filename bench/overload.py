@@ -122,6 +122,7 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
     for part, (rate, part_s) in enumerate(rates):
         options = ("--devices", str(DEVICES), "--rate", f"{rate:.0f}", "--for", f"{part_s:g}s")
         with bench.simulate(settings, *options, "--id-prefix", f"o{part}-") as sender:
+            clock.sender = sender
             watched.until(time.monotonic() + part_s)
             while sender.running:
                 watched.until(time.monotonic() + LOOK_S)
@@ -161,6 +162,8 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dic
         "rate_least": round(float(column(during, "rate").min())),
         "rate_most": round(float(column(during, "rate").max())),
         "intake_least": round(least_intake) if np.isfinite(least_intake) else None,
+        # its whole share in each second = something always waited for it, and what lands is its speed
+        "worker_cpus_least": round(min(second["cpu_worker"] for second in step.series if 2 <= second["at_s"] < seconds), 2),
         "others_cpus": round(float(np.mean([second["cpu_others"] for second in step.series])), 2),
     }
 

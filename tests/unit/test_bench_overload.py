@@ -127,15 +127,20 @@ def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
     assert max(offered) == MOST_RATE
 
 
+WORKED = {-1: 0.05, 1: 0.1, 2: 0.2, 9: 0.19, 10: 0.07}  # second -> CPUs of the worker
+SERIES = [{"at_s": at, "cpu_others": 0.1, "cpu_worker": cpu} for at, cpu in WORKED.items()]
+
+
 def step_of(goodput: float) -> Step:
     """10 s of an overload, from second 6 on, in which so much lands; calm before and after."""
     rows = looks([30.0] * 6 + [goodput] * 10 + [30.0] * 16)
-    return Step(rows, (100.0, 106.0, 116.0, 128.0), (180, 1400, 360), {"unaccounted": 0}, [{"cpu_others": 0.1}])
+    return Step(rows, (100.0, 106.0, 116.0, 128.0), (180, 1400, 360), {"unaccounted": 0}, SERIES)
 
 
 def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
     row = figures_of(step_of(99.0), Around(100.0, 120.0), 1.4, 10.0)
     assert (row["capacity_before_per_s"], row["capacity_after_per_s"], row["drift"]) == (100, 120, 1.2)
+    assert row["worker_cpus_least"] == 0.19, "of the seconds of the step, without its first two"
     assert row["goodput_per_s"] == 99 and row["goodput_share"] == 0.9 and row["moved"] is True
     assert row["offered_share"] == round(140 / 110, 3)
 
