@@ -237,7 +237,7 @@ def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
     assert rate == pytest.approx(1e6 - (1.2 - 2 / 3) * TARGETS.queue_limit / 2.5)
     assert burst == pytest.approx(0.1 * rate)  # nothing may wait, and yet a bucket needs room to let its rate through
     _, decision = decide(LoopState(), replace(over, lag=1e9), TARGETS, GAINS, wide, 1, 0.0, DT)
-    assert decision.hosts["e"][0] == pytest.approx(0.75 * 1e6)
+    assert decision.hosts["e"][0] == pytest.approx(0.5 * 1e6)
     full = Inputs(fresh=True, queue_depth=2 * TARGETS.queue_limit, hosts={"edge-1": 10.0})
     _, decision = decide(LoopState(), full, TARGETS, GAINS, wish, 1, 0.0, DT)
     assert decision.hosts == {"edge-1": (1000.0, 100.0)}
