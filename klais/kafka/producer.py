@@ -119,7 +119,7 @@ class BatchProducer(AIOKafkaProducer):
             del self._exchanges[leader]
 
     async def _until_calm(self, waiting: list[Waiting]) -> None:
-        """Let the event loop turn until nobody has queued another batch for some turns."""
+        """Let the event loop turn until nobody has queued another batch for some turns; ends, with one batch a partition."""
         turns, before = 0, len(waiting)
         while turns < CALM_TURNS:
             await asyncio.sleep(0)

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import errors as kafka_errors
 from aiokafka.structs import TopicPartition
 
-from klais.kafka.producer import BatchProducer
+from klais.kafka.producer import CALM_TURNS, BatchProducer
 
 LEADERS = {("out", 0): 1, ("out", 1): 1, ("out", 2): 2, ("journal", 0): 1}
 
@@ -76,6 +76,14 @@ async def test_what_comes_in_one_turn_goes_in_one_request_to_each_broker(produce
         (1, {("out", 0): b"0", ("out", 1): b"1", ("journal", 0): b"3"}),
         (2, {("out", 2): b"2"}),
     ]
+
+
+async def test_a_request_waits_for_what_lanes_decide_one_after_the_other(producer: BatchProducer) -> None:
+    first = asyncio.create_task(send(producer, b"first"))
+    for _ in range(CALM_TURNS // 2):
+        await asyncio.sleep(0)
+    await asyncio.gather(first, send(producer, b"second", "out", 1))
+    assert producer.client.requests == [(1, {("out", 0): b"first", ("out", 1): b"second"})]
 
 
 async def test_one_request_in_flight_and_the_rest_goes_behind_it_together(producer: BatchProducer) -> None:
