@@ -10,13 +10,19 @@ The thread's service stays as it is: its life is a task, and what others ask of 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import functools
+import inspect
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import faust
 from faust.transport.drivers import aiokafka as driver
+from mode.services import WaitResults
 from mode.threads import ServiceThread, WorkerThread
 from mode.utils.futures import maybe_async
+
+from agents.gathering import GatheringFetches
 
 
 class ServiceTask(WorkerThread):
@@ -41,6 +47,52 @@ def _look_at(task: "asyncio.Task[None]") -> None:
         task.exception()
 
 
+class EagerService:
+    """Before a mode service: what needs no waiting is not made into tasks."""
+
+    async def wait_first(self, *waited: Any, **options: Any) -> WaitResults:
+        """As mode's; but a first coroutine that ends without waiting needs no four tasks.
+
+        So it is with each message that Faust hands over: it is put into the agent's queue, which has room.
+        """
+        first, *others = waited
+        service: Any = self
+        if not inspect.iscoroutine(first) or options or service.should_stop:
+            return await super().wait_first(*waited, **options)  # type: ignore[misc,no-any-return]
+        try:
+            pending = first.send(None)
+        except BaseException as ended:
+            for other in filter(inspect.iscoroutine, others):
+                other.close()
+            if isinstance(ended, StopIteration):
+                return WaitResults([first], [ended.value], False)
+            raise
+        return await super().wait_first(_rest_of(first, pending), *others)  # type: ignore[misc,no-any-return]
+
+
+async def _rest_of(begun: "Coroutine[Any, Any, Any]", pending: Any) -> Any:
+    """What is left of a coroutine that has run up to its first wait, for ``pending``."""
+    return await _steps(begun, pending)
+
+
+@types.coroutine
+def _steps(begun: "Coroutine[Any, Any, Any]", pending: Any) -> Generator[Any, Any, Any]:
+    while True:
+        try:
+            sent = yield pending
+        except GeneratorExit:
+            begun.close()
+            raise
+        except BaseException as error:
+            go_on = functools.partial(begun.throw, error)
+        else:
+            go_on = functools.partial(begun.send, sent)
+        try:
+            pending = go_on()
+        except StopIteration as ended:
+            return ended.value
+
+
 class LoopConsumer(driver.AIOKafkaConsumerThread):
     """The consumer's service in the loop of the worker."""
 
@@ -48,6 +100,11 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
 
     def __init__(self, consumer: driver.Consumer, *, loop: asyncio.AbstractEventLoop, **kwargs: Any) -> None:
         super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
+
+    async def on_start(self) -> None:
+        """Start the consumer, with fetches that gather."""
+        await super().on_start()
+        GatheringFetches(self._ensure_consumer()._fetcher)
 
     async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
         """Call it here."""
@@ -57,7 +114,7 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         """Cancel nothing: the loop's other tasks are not ours."""
 
 
-class Consumer(driver.Consumer):
+class Consumer(EagerService, driver.Consumer):
     """Faust's consumer, without its thread."""
 
     def _new_consumer_thread(self) -> LoopConsumer:

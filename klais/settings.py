@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     kafka_topic: str = _text("iot_telemetry", "topic of the clean records", r"^[a-zA-Z0-9._-]{1,180}$")
     topic_prefix: str = _text("", "put before every topic and group name", r"^[a-zA-Z0-9._-]{0,60}$")
-    partitions: int = _number(4, "", 1, 1024, "partitions of every topic that is split by device")
+    partitions: int = _number(2, "", 1, 1024, "partitions of every topic that is split by device")
     replication: int = _number(1, "", 1, 10, "replicas of the topics that klais creates")
     kafka_security_protocol: Protocol = Field(default="PLAINTEXT", description="how clients talk to the cluster")
     kafka_sasl_mechanism: Mechanism | None = _text(None, "how to log in with SASL; unset = PLAIN")

@@ -10,25 +10,30 @@ With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their 
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
 more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to ten
-times, and shrinks again below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second, whatever
-they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine with
-everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores
-were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
+times, and shrinks again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second,
+whatever they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine
+with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both
+cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
 
 The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
 dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
 that old: so a batch closes after one look or two (with five looks a linger the edge needed 0.16 instead of 0.12 of a core at
-50,000 frames/s). It never rests longer than it takes to receive 512 frames, nor than a quarter of the time in which the
-receive buffer would fill. An idle edge does not rest: it sleeps in the kernel until a frame comes.
+50,000 frames/s). It never rests longer than it takes to receive three quarters of what one look brings, nor than a quarter
+of the time in which the receive buffer would fill; where the linger is longer than that, it is split into equal rests, since
+one that ends just before a batch comes due holds it for another. An idle edge does not rest: it sleeps in the kernel until a
+frame comes.
 """
+
+import math
 
 FULL_RATE_PER_S = 2_000  # five frames a partition and linger
 FLOOR_NS = 5_000_000
 BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
-GROW, SHRINK = 1.25, 0.9  # each second
+GROW, SHRINK, CREEP = 1.25, 0.9, 0.97  # each second; the last between the two: a linger is not kept longer than needed
 STRETCH_MOST = 10.0  # times the linger
 LOAD_PERIOD_NS = 1_000_000_000
-ROUND_FRAMES = 512  # of one look: half of what a call to the kernel brings at most
+LOOK_FRAMES = 1024  # what one call to the kernel brings at most
+LOOK_FILLED = 0.75  # a rest ends when so much of it is there
 PARTITIONS = 4  # up to so many the times hold as they stand
 WINDOW_NS = 20_000_000
 # What the kernel books for one small datagram: 768 bytes on loopback, up to 2,304 behind a network card's driver.
@@ -46,6 +51,8 @@ class Pace:
         What the kernel may book for datagrams that wait to be read.
     partitions : int
         Partitions that the frames are spread over.
+    look_frames : int
+        What the source brings in one look at most.
 
     Attributes
     ----------
@@ -55,11 +62,13 @@ class Pace:
         How old a batch may become, and how long to stay away from the socket after it ran dry.
     """
 
-    def __init__(self, max_linger_ns: int, buffer_bytes: int, partitions: int = PARTITIONS) -> None:
+    def __init__(
+        self, max_linger_ns: int, buffer_bytes: int, partitions: int = PARTITIONS, look_frames: int = LOOK_FRAMES
+    ) -> None:
         spread = max(PARTITIONS, partitions) / PARTITIONS
         self.max_linger_ns = int(max_linger_ns * spread)
         self._floor_ns = int(FLOOR_NS * spread)
-        self.buffer_frames = max(1, buffer_bytes // BOOKED_BYTES)
+        self._rest_frames = max(1.0, min(LOOK_FILLED * look_frames, buffer_bytes / BOOKED_BYTES / 4))
         self.rate_per_s = 0.0
         self._window_from_ns = 0
         self._window_frames = 0
@@ -74,8 +83,8 @@ class Pace:
         self._load_at_ns = now_ns
         if busiest > BUSY:
             self._stretch = min(STRETCH_MOST, self._stretch * GROW)
-        elif busiest < IDLE:
-            self._stretch = max(1.0, self._stretch * SHRINK)
+        else:
+            self._stretch = max(1.0, self._stretch * (SHRINK if busiest < IDLE else CREEP))
 
     def observe(self, frames: int, now_ns: int) -> None:
         """Count ``frames`` that were received at ``now_ns``."""
@@ -90,9 +99,8 @@ class Pace:
         share = min(1.0, self.rate_per_s / FULL_RATE_PER_S)
         least_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
         self.linger_ns = int(self._stretch * least_ns)
-        fill_ns = self.buffer_frames * 1e9 / max(1.0, self.rate_per_s)
-        round_ns = ROUND_FRAMES * 1e9 / max(1.0, self.rate_per_s)
-        self.rest_ns = int(min(self.linger_ns, fill_ns / 4, round_ns))
+        longest_ns = self._rest_frames * 1e9 / max(1.0, self.rate_per_s)
+        self.rest_ns = math.ceil(self.linger_ns / max(1, math.ceil(self.linger_ns / longest_ns)))
 
     def rest_s(self, received: int, capacity: int) -> float:
         """Seconds to rest after a call that received so many of ``capacity`` frames; 0 after a full or an empty one."""

@@ -1,0 +1,135 @@
+"""What the worker's consumer does without tasks, and what it asks the broker for."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from mode import Service
+
+from agents.gathering import ACTIVE_S, Gathering
+from agents.transport import EagerService
+
+
+class Eager(EagerService, Service):
+    """A mode service with nothing to do."""
+
+
+async def at_once() -> int:
+    return 7
+
+
+async def failing() -> int:
+    raise ValueError("no")
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def in_service(act: Callable[[Any], Awaitable[Any]]) -> Any:
+    async with Eager() as service:
+        return await act(service)
+
+
+def waited(*coroutines: Any, after: Callable[[Any], None] | None = None) -> Any:
+    async def act(service: Any) -> Any:
+        if after is not None:
+            asyncio.get_running_loop().call_later(0.02, after, service)
+        return await asyncio.wait_for(service.wait_first(*coroutines), 5)
+
+    return asyncio.run(in_service(act))
+
+
+def test_what_ends_at_once_makes_no_task() -> None:
+    async def act(service: Any) -> Any:
+        before = asyncio.all_tasks()
+        found = await service.wait_first(at_once(), never())
+        return found, asyncio.all_tasks() - before
+
+    found, tasks = asyncio.run(in_service(act))
+    assert found.results == [7] and not found.stopped and not tasks
+
+
+def test_what_waits_goes_on_where_it_stopped() -> None:
+    steps = []
+
+    async def two_waits() -> str:
+        for k in range(2):
+            steps.append(k)
+            await asyncio.sleep(0.01 * k)
+        queue: asyncio.Queue[int] = asyncio.Queue(1)
+        await queue.put(1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(queue.put(2), 0.01)
+        return "done"
+
+    found = waited(two_waits(), never())
+    assert found.results == ["done"] and steps == [0, 1]
+
+
+def test_the_other_may_win_and_the_first_is_cancelled() -> None:
+    ends = []
+
+    async def first() -> None:
+        try:
+            await never()
+        finally:
+            ends.append("closed")
+
+    assert waited(first(), asyncio.sleep(0.01, "other")).results == ["other"]
+    assert ends == ["closed"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_what_it_raises_is_raised(later: bool) -> None:
+    async def first() -> None:
+        if later:
+            await asyncio.sleep(0.01)
+        await failing()
+
+    with pytest.raises(ValueError, match="no"):
+        waited(first(), never())
+
+
+def test_a_service_that_stops_ends_the_wait() -> None:
+    def stop(service: Any) -> None:
+        service._stopped.set()
+
+    assert waited(never(), never(), after=stop).stopped
+
+
+def bursts(asks: Gathering, partitions: int, each_s: float, count: int = 60, from_s: float = 100.0) -> float:
+    for _ in range(count):
+        from_s += each_s
+        asks.note({p: 1000 + p for p in range(partitions)}, partitions, from_s)
+    return from_s
+
+
+def test_one_record_of_each_active_partition_is_waited_for() -> None:
+    asks = Gathering()
+    assert asks.min_bytes == 1, "until something is known"
+    now_s = bursts(asks, 4, 0.01)
+    assert 3000 < asks.min_bytes < 4000 and 12 <= asks.max_wait_ms <= 15
+    bursts(asks, 2, 0.01, 2 * int(ACTIVE_S / 0.01) + 60, now_s)
+    assert 1000 < asks.min_bytes < 2000, "two have fallen silent"
+
+
+def test_a_fetch_in_pieces_asks_for_the_same() -> None:
+    """Two answers for each burst, as without gathering, must not look like two records for each."""
+    asks, now_s = Gathering(), 100.0
+    for _ in range(60):
+        asks.note({0: 1000}, 1, now_s + 0.001)
+        asks.note({1: 1000, 2: 1000, 3: 1000}, 3, now_s + 0.004)
+        now_s += 0.01
+    assert asks.min_bytes == pytest.approx(3500, rel=0.02)
+
+
+def test_seldom_records_and_silence_wait_for_nothing() -> None:
+    asks = Gathering()
+    bursts(asks, 4, 0.06)
+    assert asks.min_bytes == 1
+    bursts(asks, 4, 0.01, from_s=200.0)
+    assert asks.min_bytes > 1
+    asks.note({}, 0, 300.0)
+    assert asks.min_bytes == 1
