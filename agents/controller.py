@@ -134,6 +134,7 @@ class _Reign:
         self._stats_producer = producer
         self._applier = Applier(settings, self._follower)
         self._features, self._offenders = Features(), Offenders()
+        self._forecast = predictor.predict(self._features.window())
         self._state = LoopState()
         self._written: Decision | None = None
         self._found: dict[str, Any] | None = None  # what the controller before wrote last
@@ -214,9 +215,9 @@ class _Reign:
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
         workers, edges = self._stats.newest("worker"), self._stats.newest("edge")
-        if edges:
-            self._features.see(now_s, traffic_totals(workers, edges))
-        inputs = measure(workers, edges, self._predictor.predict(self._features.window()))
+        if edges and self._features.see(now_s, traffic_totals(workers, edges)):
+            self._forecast = self._predictor.predict(self._features.window())
+        inputs = measure(workers, edges, self._forecast)
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)
         wish = wish_of(settings, follower)
         self._state, decision = decide(self._state, inputs, targets, gains, wish, settings.partitions, now_s, dt_s)

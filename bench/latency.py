@@ -23,6 +23,7 @@ from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 
 RATES = ((50_000, ""), (5_000, "_at_5k"))
+MANY_PARTITIONS = 4  # each partition more is a record more in each linger: what that costs is measured beside the default
 SECONDS = 13
 WARM_S = 3.0  # left out: connections
 SETTLE_S = 30  # of load before all: the broker compiles what runs often, the linger finds its length
@@ -116,23 +117,41 @@ def warm_up(bench: Bench, settings: Settings) -> None:
         pass
 
 
+def note_delays(result: Result, tail: str, took_ms: npt.NDArray[np.float64]) -> None:
+    """Quantiles of all delays of a case as figures, with the spread of windows in a row."""
+    windows = [part for part in np.array_split(took_ms, WINDOWS) if len(part)]
+    for name, share in (("p50_ms", 50), ("p99_ms", 99)):
+        result.repeat(name + tail, [float(np.percentile(part, share)) for part in windows])
+        # of all frames together, not the median of the windows
+        result.figures[name + tail] = round(float(np.percentile(took_ms, share)), 2)
+    result.figures |= {f"p999_ms{tail}": round(float(np.percentile(took_ms, 99.9)), 2)}
+    result.figures |= {f"max_ms{tail}": round(float(took_ms.max()), 2)}
+
+
+def run_cases(bench: Bench, result: Result, cases: tuple[tuple[int, str], ...], **overrides: Any) -> None:
+    """One system, loaded and then measured at each rate."""
+    with bench.topics(**overrides) as settings, bench.edge(settings), bench.worker(settings):
+        warm_up(bench, settings)
+        for rate, tail in cases:
+            bench.say(f"latency: {rate:,} frames a second for {SECONDS} s, {settings.partitions} partitions")
+            left_ns, took_ms, sent = measure(bench, settings, rate)
+            note_delays(result, tail, took_ms)
+            result.rows.append(
+                {
+                    "partitions": settings.partitions,
+                    "asked": rate,
+                    "sent": sent,
+                    "measured": len(left_ns),
+                    "min_ms": round(float(took_ms.min()), 2),
+                }
+            )
+
+
 def run(bench: Bench) -> Result:
     """See the module."""
     result = Result("latency")
-    with bench.topics() as settings, bench.edge(settings), bench.worker(settings):
-        warm_up(bench, settings)
-        for rate, tail in RATES:
-            bench.say(f"latency: {rate:,} frames a second for {SECONDS} s")
-            left_ns, took_ms, sent = measure(bench, settings, rate)
-            windows = [part for part in np.array_split(took_ms, WINDOWS) if len(part)]
-            for name, share in (("p50_ms", 50), ("p99_ms", 99)):
-                result.repeat(name + tail, [float(np.percentile(part, share)) for part in windows])
-                # of all frames together, not the median of the windows
-                result.figures[name + tail] = round(float(np.percentile(took_ms, share)), 2)
-            result.figures |= {f"p999_ms{tail}": round(float(np.percentile(took_ms, 99.9)), 2)}
-            result.figures |= {f"max_ms{tail}": round(float(took_ms.max()), 2)}
-            row = {"asked": rate, "sent": sent, "measured": len(left_ns), "min_ms": round(float(took_ms.min()), 2)}
-            result.rows.append(row)
+    run_cases(bench, result, RATES)
+    run_cases(bench, result, ((RATES[0][0], f"_at_{MANY_PARTITIONS}_partitions"),), partitions=MANY_PARTITIONS)
     left_out = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
     result.notes.append(f"min and max are of {WINDOWS} windows in a row; {left_out}")
     return result
