@@ -44,6 +44,8 @@ ANOMALY_RATE = 1000.0  # the default, sized for a worker with a whole CPU: writi
 WINDOW_S = 3.0  # checkpoints come every 5 s, log ends are seen a breath late: over 3 s the flow is what it is
 STEADY = 0.8  # of the mean goodput, or of the capacity if that is less: what every window lands once it has settled
 BACKLOG_S = 1.5  # of capacity: what may wait
+WAITS_S = 2.0  # of capacity: what waits and what is under way, when the edges shed as they should
+WHOLE_SHARE = 0.9  # of its CPU share: a worker that uses so much in a second was not idle (the group counts in 0.1 s)
 NORMAL_S = 0.25  # of capacity: less than this waits when all is as before
 HELD = ("goodput_share", "settled_s", "normal_s", "unaccounted")
 
@@ -53,6 +55,16 @@ def settled_after(rows: Floats, begin_s: float, end_s: float, least_per_s: float
     starts = np.arange(begin_s, end_s - WINDOW_S, LOOK_S)
     bad = [at for at in starts if landed_per_s(rows, at, at + WINDOW_S) < least_per_s]
     return float(bad[-1] + LOOK_S - begin_s) if bad else 0.0
+
+
+def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, most: float) -> float:
+    """Seconds from the begin of the step from which on the worker is never idle and no more than ``most`` frames wait.
+
+    What control can do, whatever the machine's speed: a worker that uses its whole share (``cpus``) lands what it can.
+    """
+    step = [second for second in series if 0 <= second["at_s"] < seconds - END_S]
+    bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus or s["waiting"] > most]
+    return float(bad[-1] + 1) if bad else 0.0
 
 
 def load_ends(rows: Floats, before_s: float) -> float:
@@ -134,7 +146,7 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
     return Step(watched.table(), tuple(marks), tuple(sent), ledger, watched.series(marks[1]))
 
 
-def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dict[str, Any]:
+def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: float) -> dict[str, Any]:
     """The row of a step: what it is compared with, what landed, how soon it settled and ended, what became of all frames."""
     rows, marks, capacity = step.looks, step.marks, around.mean
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
@@ -153,6 +165,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float) -> dic
         "goodput_per_s": round(goodput),
         "goodput_share": round(goodput / capacity, 3),
         "settled_s": round(settled_after(rows, marks[1], marks[2] - END_S, STEADY * min(goodput, capacity)), 2),
+        "regulated_s": regulated_after(step.series, seconds, cpus, WAITS_S * capacity),
         "normal_s": normal_after(rows, load_ends(rows, marks[2]), NORMAL_S * capacity),
         "waited_before_s": round(float(waiting(rows)[before].max()) / capacity, 2),  # above NORMAL_S: normal_s says little
         **step.ledger,
@@ -218,10 +231,10 @@ def until_still(capacity: float, step: Callable[[float], Step], probe: Callable[
     return out
 
 
-def tell(result: Result, factor: float, seconds: float, tries: list[tuple[Around, Step]]) -> None:
+def tell(result: Result, factor: float, seconds: float, cpus: float, tries: list[tuple[Around, Step]]) -> None:
     """All tries to the rows and series, the figures of the one that counts, and a note when the machine held still in none."""
     best, name = chosen([around for around, _ in tries]), f"{factor:g}x"
-    rows = [figures_of(step, around, factor, seconds) for around, step in tries]
+    rows = [figures_of(step, around, factor, seconds, cpus) for around, step in tries]
     for number, (row, (_, step)) in enumerate(zip(rows, tries, strict=True)):
         result.rows.append({"try": number + 1, "counts": number == best, **row})
         result.series[name if number == best else f"{name}_try_{number + 1}"] = step.series
@@ -229,6 +242,7 @@ def tell(result: Result, factor: float, seconds: float, tries: list[tuple[Around
     for figure in HELD:
         value = row[figure]
         result.figures[f"{figure}_{name}"] = 999.0 if value is None else round(value, 2)
+    result.figures[f"regulated_s_{name}"] = row["regulated_s"]
     result.figures[f"capacity_per_s_{name}"] = round(around.mean)
     result.figures[f"drift_{name}"] = round(around.drift, 3)
     result.figures[f"moved_{name}"] = int(around.moved)
@@ -250,7 +264,7 @@ def run(bench: Bench) -> Result:
         capacity = experiment.capacity()
         for factor in FACTORS:
             tries = until_still(capacity, partial(experiment.step, factor), experiment.capacity)
-            tell(result, factor, seconds, tries)
+            tell(result, factor, seconds, share, tries)
             capacity = tries[-1][0].after  # probed just now
     result.notes.append(f"the worker has {share:g} of a CPU; `others_cpus` is what programs that are not ours took meanwhile")
     return result

@@ -19,7 +19,7 @@ from klais.config import Settings
 DEVICES = 10_000
 STILL = 1.15  # the greater of two probes over the lesser: up to here the machine held still
 LEAST_RATE, FIRST_RATE, MOST_RATE = 10_000.0, 100_000.0, 400_000.0  # frames/s: bounds, and the begin of who knows nothing
-PROBES_MOST = 7
+PROBES_MOST = 12
 PROBE_S, PROBE_SKIP_S = 8.0, 3.0  # what is left, 5 s, holds one checkpoint of each lane
 SATURATED = 0.85  # of what was sent landed: the probe is above the capacity
 ABOVE, UP = 1.3, 1.5  # next probe: times a capacity that is known, times a rate that did not overload

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.harness import BenchFailed
-from bench.overload import Step, figures_of, load_ends, normal_after, tell, until_still
+from bench.overload import Step, figures_of, load_ends, normal_after, regulated_after, tell, until_still
 from bench.overload_capacity import FIRST_RATE, MOST_RATE, Around, chosen, search
 from bench.overload_watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
 from bench.report import Result
@@ -128,7 +128,7 @@ def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
 
 
 WORKED = {-1: 0.05, 1: 0.1, 2: 0.2, 9: 0.19, 10: 0.07}  # second -> CPUs of the worker
-SERIES = [{"at_s": at, "cpu_others": 0.1, "cpu_worker": cpu} for at, cpu in WORKED.items()]
+SERIES = [{"at_s": at, "cpu_others": 0.1, "cpu_worker": cpu, "waiting": 0.0} for at, cpu in WORKED.items()]
 
 
 def step_of(goodput: float) -> Step:
@@ -138,11 +138,29 @@ def step_of(goodput: float) -> Step:
 
 
 def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
-    row = figures_of(step_of(99.0), Around(100.0, 120.0), 1.4, 10.0)
+    row = figures_of(step_of(99.0), Around(100.0, 120.0), 1.4, 10.0, 0.2)
     assert (row["capacity_before_per_s"], row["capacity_after_per_s"], row["drift"]) == (100, 120, 1.2)
     assert row["worker_cpus_least"] == 0.19, "of the seconds of the step, without its first two"
     assert row["goodput_per_s"] == 99 and row["goodput_share"] == 0.9 and row["moved"] is True
     assert row["offered_share"] == round(140 / 110, 3)
+
+
+@pytest.mark.parametrize(
+    ("second", "told", "after"),
+    [
+        (1, {"cpu_worker": 0.1}, 2.0),
+        (3, {"cpu_worker": 0.17}, 4.0),
+        (4, {"waiting": 241.0}, 5.0),
+        (4, {"waiting": 240.0}, 0.0),
+    ],
+)
+def test_regulated_is_a_worker_that_is_never_idle_and_little_that_waits(
+    second: int, told: dict[str, float], after: float
+) -> None:
+    rows = [{"at_s": float(at), "cpu_worker": 0.2, "waiting": 100.0} for at in range(-3, 20)]
+    rows[1]["cpu_worker"] = rows[20]["cpu_worker"] = 0.05  # before the step, and in its last seconds
+    rows[3 + second] |= told
+    assert regulated_after(rows, 19.0, 0.2, 240.0) == after
 
 
 def test_a_row_says_how_much_waited_before_the_step() -> None:
@@ -150,7 +168,7 @@ def test_a_row_says_how_much_waited_before_the_step() -> None:
     at = column(step.looks, "at_s")
     step.looks[:, NAMES.index("received")] = column(step.looks, "landed") + column(step.looks, "shed") + 60.0 * (at == 103.0)
     step.looks[:, NAMES.index("received")] += 240.0 * ((at > 107.0) & (at < 118.0))
-    row = figures_of(step, Around(120.0, 120.0), 1.4, 10.0)
+    row = figures_of(step, Around(120.0, 120.0), 1.4, 10.0, 0.2)
     assert (row["waited_before_s"], row["waited_most_s"]) == (0.5, 2.0)
     assert row["normal_s"] is not None
 
@@ -185,7 +203,7 @@ def tries_of(probes: list[float]) -> list[tuple[Around, Step]]:
 
 def test_all_tries_stay_in_the_rows_and_the_one_that_counts_gives_the_figures() -> None:
     result = Result("overload")
-    tell(result, 2.0, 10.0, tries_of([100.0, 150.0, 150.0]))
+    tell(result, 2.0, 10.0, 0.2, tries_of([100.0, 150.0, 150.0]))
     assert [(row["try"], row["moved"], row["counts"]) for row in result.rows] == [(1, True, False), (2, False, True)]
     assert [row["goodput_share"] for row in result.rows] == [0.72, 0.6]
     assert result.figures["goodput_share_2x"] == 0.6 and result.figures["unaccounted_2x"] == 0
@@ -195,6 +213,6 @@ def test_all_tries_stay_in_the_rows_and_the_one_that_counts_gives_the_figures() 
 
 def test_a_machine_that_never_held_still_is_told_loudly() -> None:
     result = Result("overload")
-    tell(result, 2.0, 10.0, tries_of([100.0, 150.0, 180.0, 90.0]))
+    tell(result, 2.0, 10.0, 0.2, tries_of([100.0, 150.0, 180.0, 90.0]))
     assert result.figures["moved_2x"] == 1 and result.figures["drift_2x"] == 1.2 and len(result.rows) == 3
     assert [note for note in result.notes if "THE MACHINE MOVED" in note and "2x" in note]
