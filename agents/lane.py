@@ -91,8 +91,8 @@ class Lane:
         self._room = asyncio.Event()
         self._queued = asyncio.Event()  # frames may wait in the queue
         self._trouble: asyncio.Queue[Exception] = asyncio.Queue()
-        self._pending: deque[tuple[int, int]] = deque()  # (step, bytes) not yet put out
-        self.pending_bytes = 0
+        self._pending: deque[tuple[int, int, int]] = deque()  # (step, bytes, frames) not yet put out
+        self.pending_bytes = self.pending_frames = 0
         self.began_step, self.began_tally = 0, np.zeros(TALLIES, np.uint64)  # where the newest life went live
         self._reader = PartitionReader(shared.settings)
         self._task: asyncio.Task[None] | None = None
@@ -129,7 +129,7 @@ class Lane:
 
     def _forget_pending(self) -> None:
         self._pending.clear()
-        self.pending_bytes = 0
+        self.pending_bytes = self.pending_frames = 0
         self._room.set()
 
     def _wake_all(self) -> None:
@@ -242,8 +242,10 @@ class Lane:
         self.journal.put(step)
 
     def _wait_until_out(self, step: Step) -> None:
-        self._pending.append((step.record.step, step.bytes))
+        frames = step.passed_count
+        self._pending.append((step.record.step, step.bytes, frames))
         self.pending_bytes += step.bytes
+        self.pending_frames += frames
 
     async def _catch_up(self, it: Recovered, offset: int) -> None:
         """Read what lies between the lane's next raw offset and ``offset`` with the lane's own reader."""
@@ -290,7 +292,9 @@ class Lane:
     def _progress(self) -> None:
         done = self.acked_step
         while self._pending and self._pending[0][0] <= done:
-            self.pending_bytes -= self._pending.popleft()[1]
+            _, size, frames = self._pending.popleft()
+            self.pending_bytes -= size
+            self.pending_frames -= frames
         self._room.set()
 
     @property

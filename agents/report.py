@@ -214,6 +214,7 @@ class Report:
             "anomaly_score": round(self._sums.top_score, 3),
             "checkpoint_age_s": round(max(ages, default=0.0), 3),
             "pending_bytes": sum(lane.pending_bytes for _, lane, _ in live),
+            "pending_frames": sum(lane.pending_frames for _, lane, _ in live),
             "lanes": len(self._lanes.by_partition),
             "lanes_live": len(live),
             "lane_restarts": sum(lane.restarts for lane in self._lanes.by_partition.values()),

@@ -23,7 +23,7 @@ from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 
 RATES = ((50_000, ""), (5_000, "_at_5k"))
-MANY_PARTITIONS = 4  # each partition more is a record more in each linger: what that costs is measured beside the default
+FEW_PARTITIONS = 2  # each partition more is a record more in each linger: what that costs is measured beside the default
 SECONDS = 13
 WARM_S = 3.0  # left out: connections
 SETTLE_S = 30  # of load before all: the broker compiles what runs often, the linger finds its length
@@ -151,7 +151,7 @@ def run(bench: Bench) -> Result:
     """See the module."""
     result = Result("latency")
     run_cases(bench, result, RATES)
-    run_cases(bench, result, ((RATES[0][0], f"_at_{MANY_PARTITIONS}_partitions"),), partitions=MANY_PARTITIONS)
+    run_cases(bench, result, ((RATES[0][0], f"_at_{FEW_PARTITIONS}_partitions"),), partitions=FEW_PARTITIONS)
     left_out = f"the first {WARM_S:g} s are left out, {SETTLE_S} s of the same load before them"
     result.notes.append(f"min and max are of {WINDOWS} windows in a row; {left_out}")
     return result

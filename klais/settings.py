@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     kafka_topic: str = _text("iot_telemetry", "topic of the clean records", r"^[a-zA-Z0-9._-]{1,180}$")
     topic_prefix: str = _text("", "put before every topic and group name", r"^[a-zA-Z0-9._-]{0,60}$")
-    partitions: int = _number(2, "", 1, 1024, "partitions of every topic that is split by device")
+    partitions: int = _number(4, "", 1, 1024, "partitions of every topic that is split by device")
     replication: int = _number(1, "", 1, 10, "replicas of the topics that klais creates")
     kafka_security_protocol: Protocol = Field(default="PLAINTEXT", description="how clients talk to the cluster")
     kafka_sasl_mechanism: Mechanism | None = _text(None, "how to log in with SASL; unset = PLAIN")
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     web_port: int = _number(6066, "port", 1, 65_535, "the worker's web views")
     web_bind: Host = _text("127.0.0.1", "host address of the worker's web views, without port")
     checkpoint_interval_s: float = _number(5.0, "s", 0.05, 3600, "between checkpoints of a lane")
-    lane_max_pending_bytes: int = _number(32 * _MIB, "bytes", _MIB, 1 << 30, "decided and not acknowledged yet, a lane")
+    lane_max_pending_bytes: int = _number(4 * _MIB, "bytes", _MIB, 1 << 30, "decided and not acknowledged yet, a lane")
     lane_refence_s: float = _number(72_000.0, "s", 1, 80_000, "between renewals of a lane's epoch (idle ones expire in a day)")
     session_timeout_s: float = _number(10.0, "s", 1, 300, "without heartbeat until a worker is replaced")
     # all

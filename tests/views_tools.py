@@ -32,6 +32,7 @@ def fake_lane(state: LaneState | None = None, live: bool = True) -> SimpleNamesp
         failure=None,
         restarts=0,
         pending_bytes=0,
+        pending_frames=0,
         began_step=0,
         began_tally=np.zeros(len(state.tally), np.uint64),
         checkpointer=SimpleNamespace(done_at=time.monotonic(), count=0, total_s=0.0),

@@ -85,6 +85,7 @@ def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns
         "queue_limit": queue_limit,
         "oldest_waiting_s": oldest_waiting_s(state, now_ns),
         "pending_bytes": lane.pending_bytes,
+        "pending_frames": lane.pending_frames,
         "devices": state.used,
         "verdicts": {r.label: int(tally[r]) for r in Reason if r < VERDICTS and tally[r]},
         "dropped": dropped_by_reason(tally),

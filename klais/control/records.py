@@ -38,6 +38,7 @@ class Gauges(BaseModel):
     lag: float | None = _of("records of klais_raw not yet taken by this worker's lanes")
     lag_records: ByPartition | None = _of("the same by partition")
     lag_frames: ByPartition | None = _of("frames of klais_raw not yet taken, by partition: records x mean frames a record")
+    pending_frames: float | None = _of("frames that this worker's lanes let through and have not put out yet")
     demand: ByPartition | None = _of("frames/s that each lane could put to use: what arrives, and what waits, within a second")
     offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")

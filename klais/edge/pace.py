@@ -10,10 +10,11 @@ With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their 
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
 more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to ten
-times, and shrinks again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second,
-whatever they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine
-with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both
-cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
+times, and shrinks again, faster below 0.62 and 0.73; while it stays there, down to 0.6 of its length: where records cost
+little, waiting buys nothing. A worker with a fifth of a CPU is full with 100 records a second, whatever they hold: it is
+better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine with everything on its two
+cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy (37 to 170
+ms), and with 5 ms the worker fell seconds behind.
 
 The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
 dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
@@ -30,7 +31,7 @@ FULL_RATE_PER_S = 2_000  # five frames a partition and linger
 FLOOR_NS = 5_000_000
 BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
 GROW, SHRINK, CREEP = 1.25, 0.9, 0.97  # each second; the last between the two: a linger is not kept longer than needed
-STRETCH_MOST = 10.0  # times the linger
+STRETCH_LEAST, STRETCH_MOST = 0.6, 10.0  # times the linger
 LOAD_PERIOD_NS = 1_000_000_000
 LOOK_FRAMES = 1024  # what one call to the kernel brings at most
 LOOK_FILLED = 0.75  # a rest ends when so much of it is there
@@ -83,8 +84,11 @@ class Pace:
         self._load_at_ns = now_ns
         if busiest > BUSY:
             self._stretch = min(STRETCH_MOST, self._stretch * GROW)
-        else:
-            self._stretch = max(1.0, self._stretch * (SHRINK if busiest < IDLE else CREEP))
+        elif busiest < IDLE:
+            least = STRETCH_LEAST if busiest > 0.0 else 1.0
+            self._stretch = max(min(least, self._stretch), self._stretch * SHRINK)
+        elif self._stretch > 1.0:
+            self._stretch = max(1.0, self._stretch * CREEP)
 
     def observe(self, frames: int, now_ns: int) -> None:
         """Count ``frames`` that were received at ``now_ns``."""
@@ -98,7 +102,7 @@ class Pace:
     def _settle(self) -> None:
         share = min(1.0, self.rate_per_s / FULL_RATE_PER_S)
         least_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
-        self.linger_ns = int(self._stretch * least_ns)
+        self.linger_ns = max(int(self._stretch * least_ns), min(self._floor_ns, least_ns))
         longest_ns = self._rest_frames * 1e9 / max(1.0, self.rate_per_s)
         self.rest_ns = math.ceil(self.linger_ns / max(1, math.ceil(self.linger_ns / longest_ns)))
 

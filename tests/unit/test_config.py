@@ -86,7 +86,7 @@ def test_empty_means_not_set() -> None:
 def test_direct_construction_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KLAIS_PARTITIONS", "7")
     monkeypatch.setenv("KLAIS_NONSENSE", "7")
-    assert Settings().partitions == 2
+    assert Settings().partitions == 4
     with pytest.raises(ValidationError):
         Settings(partitons=7)  # type: ignore[call-arg]
     monkeypatch.delenv("KLAIS_NONSENSE")

@@ -40,7 +40,7 @@ def test_what_a_worker_says_fits_the_schema() -> None:
     gauges = views.report.gauges(1.0)
     said = record("worker", "w1", gauges | {"kafka_ms": views.report.kafka.take()}, views.report.totals())
     StatsRecord.model_validate(json.loads(orjson.dumps(said)))
-    assert {"lag_frames", "demand", "cpu_share", "host_cpu_share", "queue_depth", "tokens"} <= set(gauges)
+    assert {"lag_frames", "pending_frames", "demand", "cpu_share", "host_cpu_share", "queue_depth", "tokens"} <= set(gauges)
 
 
 def test_the_schema_refuses_what_is_wrong_and_reads_what_is_unknown() -> None:
@@ -62,6 +62,8 @@ def test_inputs_are_sums_over_the_workers_and_the_busiest_process() -> None:
     }
     inputs = measure(workers, edges, NOTHING)
     assert (inputs.lag, inputs.queue_depth, inputs.cpu, inputs.fresh) == (16.0, 3.0, 1.0, True)
+    workers["w2"]["gauges"]["pending_frames"] = 100.0
+    assert measure(workers, edges, NOTHING).lag == 116.0, "what is decided and not put out waits too"
     assert inputs.wants == {0: 7.0, 2: 9.0}
     assert inputs.hosts == {"a": 150.0, "edge-3": 0.0}
     assert not measure({}, edges, NOTHING).fresh

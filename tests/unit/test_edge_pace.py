@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from klais.edge.pace import FLOOR_NS, STRETCH_MOST, WINDOW_NS, Pace
+from klais.edge.pace import FLOOR_NS, STRETCH_LEAST, STRETCH_MOST, WINDOW_NS, Pace
 
 MAX_NS = 10_000_000
 BUFFER = 128 << 20
@@ -54,8 +54,26 @@ def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> N
     held = loaded(pace, 0.65, 10, 200)
     assert 0.7 * STRETCH_MOST * FLOOR_NS < held < 0.8 * STRETCH_MOST * FLOOR_NS, "between the two it shrinks slowly"
     assert loaded(pace, 0.1, 60, 300) == FLOOR_NS
-    assert loaded(pace, 0.9, 1, 400) > FLOOR_NS
+    assert loaded(pace, 0.9, 3, 400) > FLOOR_NS
     assert loaded(pace, 0.65, 60, 500) == FLOOR_NS, "a busy start is forgotten"
+
+
+def busy_at(pace: Pace, busiest: float, seconds: int, from_s: int) -> int:
+    for second in range(from_s, from_s + seconds):
+        pace.load(busiest, second * 10**9)
+        for step in range(50):
+            pace.observe(round(50_000 * WINDOW_NS / 1e9), second * 10**9 + step * WINDOW_NS)
+    return pace.linger_ns
+
+
+def test_where_records_cost_little_batches_wait_less_than_the_setting() -> None:
+    pace = Pace(MAX_NS, BUFFER)
+    assert busy_at(pace, 0.5, 10, 2000) == pytest.approx(STRETCH_LEAST * MAX_NS)
+    assert busy_at(pace, 0.65, 10, 2100) == pytest.approx(STRETCH_LEAST * MAX_NS), "busy enough to stay"
+    assert busy_at(pace, 0.0, 10, 2200) == pytest.approx(STRETCH_LEAST * MAX_NS), "unknown: stays"
+    assert busy_at(pace, 0.8, 2, 2300) < MAX_NS
+    assert busy_at(Pace(MAX_NS, BUFFER), 0.0, 20, 2400) == MAX_NS, "unknown is not idle"
+    assert busy_at(Pace(FLOOR_NS // 2, BUFFER), 0.5, 20, 2500) == FLOOR_NS // 2, "a shorter setting stands"
 
 
 def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:
