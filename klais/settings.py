@@ -134,7 +134,7 @@ class Settings(BaseSettings):
     web_port: int = _number(6066, "port", 1, 65_535, "the worker's web views")
     web_bind: Host = _text("127.0.0.1", "host address of the worker's web views, without port")
     checkpoint_interval_s: float = _number(5.0, "s", 0.05, 3600, "between checkpoints of a lane")
-    lane_max_pending_bytes: int = _number(4 * _MIB, "bytes", _MIB, 1 << 30, "decided and not acknowledged yet, a lane")
+    lane_max_pending_bytes: int = _number(8 * _MIB, "bytes", _MIB, 1 << 30, "decided and not acknowledged yet, a lane")
     lane_refence_s: float = _number(72_000.0, "s", 1, 80_000, "between renewals of a lane's epoch (idle ones expire in a day)")
     session_timeout_s: float = _number(10.0, "s", 1, 300, "without heartbeat until a worker is replaced")
     # all
