@@ -36,12 +36,6 @@ def passed_per_s(records: Iterable[Record]) -> float | None:
 
 
 def _lag(workers: Iterable[Record], edges: Iterable[Record]) -> float:
-    """Frames that have not landed and are in no queue: not taken by a lane yet, or decided and not put out."""
-    workers = list(workers)
-    return _not_taken(workers, edges) + sum(_number(r["gauges"], "pending_frames") for r in workers)
-
-
-def _not_taken(workers: Iterable[Record], edges: Iterable[Record]) -> float:
     """Frames that no lane has taken. Workers know records, and how many frames those had that they took last.
 
     Records that were written within seconds have as many frames as the edges now put into one. When that changes, as when
