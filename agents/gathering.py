@@ -15,10 +15,9 @@ from typing import Any
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.structs import TopicPartition
 
-ACTIVE_S = 0.2  # a partition counts for so long after a record
 SELDOM_S = 0.05  # mean time between two records of a partition above which nothing waits
 SPARE_S = 0.002  # of what a burst takes to arrive
-WINDOW_S = 0.2
+WINDOW_S = 0.2  # at least; a partition counts that brought a record within it
 
 
 class Gathering:
@@ -32,7 +31,7 @@ class Gathering:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[Any, float] = {}
+        self._active: set[Any] = set()
         self._since_s, self._bytes, self._records = 0.0, 0, 0
         self.min_bytes, self.max_wait_ms = 1, 0
 
@@ -41,18 +40,17 @@ class Gathering:
         if not sizes:
             self.min_bytes = 1
             return
-        for partition in sizes:
-            self._seen[partition] = now_s
+        self._active.update(sizes)
         self._bytes += sum(sizes.values())
         self._records += records
         took_s = now_s - self._since_s
         if took_s < WINDOW_S:
             return
-        self._seen = {partition: at_s for partition, at_s in self._seen.items() if now_s - at_s < ACTIVE_S}
-        each_s = took_s * len(self._seen) / self._records
-        self.min_bytes = 1 if each_s > SELDOM_S else int((len(self._seen) - 0.5) * self._bytes / self._records)
+        each_s = took_s * len(self._active) / self._records
+        self.min_bytes = 1 if each_s > SELDOM_S else int((len(self._active) - 0.5) * self._bytes / self._records)
         self.max_wait_ms = int((1.25 * each_s + SPARE_S) * 1e3)
         self._since_s, self._bytes, self._records = now_s, 0, 0
+        self._active.clear()
 
 
 class GatheringFetches:

@@ -1,8 +1,8 @@
 """The Kafka shell of one lane: recover, decide, journal, put out, checkpoint.
 
-klais_raw[p] -> take() -> Journal -> Telemetry / anomalies / dead letters
-                  |                          |
-                state  <- tick (release) -> checkpoint -> devices changelog -> acknowledge klais_raw
+    klais_raw[p] -> take() -> Journal -> Telemetry / anomalies / dead letters
+                      |                          |
+                    state  <- tick (release) -> checkpoint -> devices changelog -> acknowledge klais_raw
 """
 
 import asyncio
@@ -318,7 +318,7 @@ class Lane:
             step = release(state, limits, time.time_ns(), RELEASE_MOST)
             if step is not None:
                 fault.at("release_decided")
-                step.bytes = sum(len(index) for _, index in step.passed) * 64
+                step.bytes = step.passed_count * 64
                 self._decided(step)
 
     async def _renew(self) -> None:

@@ -85,7 +85,9 @@ class Grown:
 class Report:
     """Counters, gauges and metrics of one worker. Everything but the sums over rows runs in the event loop."""
 
-    def __init__(self, settings: Settings, worker_id: str, lanes: Lanes, limits: LaneLimits, offsets: EndOffsets) -> None:
+    def __init__(
+        self, settings: Settings, worker_id: str, lanes: Lanes, limits: LaneLimits, offsets: EndOffsets
+    ) -> None:
         self._settings, self._worker_id = settings, worker_id
         self._topics = Topics.of(settings)
         self._lanes, self._limits, self._offsets = lanes, limits, offsets

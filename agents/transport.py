@@ -71,7 +71,7 @@ class EagerService:
 
 
 async def _rest_of(begun: "Coroutine[Any, Any, Any]", pending: Any) -> Any:
-    """What is left of a coroutine that has run up to its first wait, for ``pending``."""
+    """What is left of a coroutine that has run up to its first wait, for ``pending`` (mode takes no bare generator)."""
     return await _steps(begun, pending)
 
 

@@ -33,7 +33,6 @@ BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linge
 GROW, SHRINK, CREEP = 1.25, 0.9, 0.97  # each second; the last between the two: a linger is not kept longer than needed
 STRETCH_LEAST, STRETCH_MOST = 0.6, 10.0  # times the linger
 LOAD_PERIOD_NS = 1_000_000_000
-LOOK_FRAMES = 1024  # what one call to the kernel brings at most
 LOOK_FILLED = 0.75  # a rest ends when so much of it is there
 PARTITIONS = 4  # up to so many the times hold as they stand
 WINDOW_NS = 20_000_000
@@ -50,10 +49,10 @@ class Pace:
         A batch waits no longer than this with up to four partitions, while the workers are not busy.
     buffer_bytes : int
         What the kernel may book for datagrams that wait to be read.
-    partitions : int
-        Partitions that the frames are spread over.
     look_frames : int
         What the source brings in one look at most.
+    partitions : int
+        Partitions that the frames are spread over.
 
     Attributes
     ----------
@@ -63,9 +62,8 @@ class Pace:
         How old a batch may become, and how long to stay away from the socket after it ran dry.
     """
 
-    def __init__(
-        self, max_linger_ns: int, buffer_bytes: int, partitions: int = PARTITIONS, look_frames: int = LOOK_FRAMES
-    ) -> None:
+    def __init__(self, max_linger_ns: int, buffer_bytes: int, look_frames: int, partitions: int = PARTITIONS) -> None:
+        self._look_frames = look_frames
         spread = max(PARTITIONS, partitions) / PARTITIONS
         self.max_linger_ns = int(max_linger_ns * spread)
         self._floor_ns = int(FLOOR_NS * spread)
@@ -106,6 +104,6 @@ class Pace:
         longest_ns = self._rest_frames * 1e9 / max(1.0, self.rate_per_s)
         self.rest_ns = math.ceil(self.linger_ns / max(1, math.ceil(self.linger_ns / longest_ns)))
 
-    def rest_s(self, received: int, capacity: int) -> float:
-        """Seconds to rest after a call that received so many of ``capacity`` frames; 0 after a full or an empty one."""
-        return self.rest_ns / 1e9 if 0 < received < capacity else 0.0
+    def rest_s(self, received: int) -> float:
+        """Seconds to rest after a look that brought so many frames; 0 after a full or an empty one."""
+        return self.rest_ns / 1e9 if 0 < received < self._look_frames else 0.0

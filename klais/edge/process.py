@@ -186,7 +186,7 @@ class Edge:
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         chosen = open_source(s)
         source = chosen.source
-        pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes, s.partitions, source.capacity)
+        pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         spine = Spine(source, batcher, sink, letters, self.counts, pace)
         self.state.forwarder, self.state.spine, self.state.waiting_for = sink, spine, ""
         self.state.passed_over = chosen.passed_over

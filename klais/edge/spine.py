@@ -72,7 +72,7 @@ class Spine:
 
     def _rest(self, received: int) -> int:
         """Stay away from the source for as long as the pace says; for how long it was (ns)."""
-        rest_s = self.pace.rest_s(received, self.source.capacity)
+        rest_s = self.pace.rest_s(received)
         if not rest_s:
             return 0
         began_ns = time.monotonic_ns()

@@ -202,7 +202,8 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
     sink = MemorySink(counts)
     with behind.rig.opened() as source:
         letters = DeadLetters(sink, counts, 1000.0, 1, 4)  # type: ignore[arg-type]
-        spine = Spine(source, Batcher(4, 131_072, 1, 1, True), sink, letters, counts, Pace(5_000_000, 1 << 24))
+        pace = Pace(5_000_000, 1 << 24, source.capacity)
+        spine = Spine(source, Batcher(4, 131_072, 1, 1, True), sink, letters, counts, pace)
         frames = [encode_frame(f"d{i % 50}", i, b"{}" * (long if i % 40 == 0 else 8)) for i in range(400)]
         before_ns = time.time_ns()
         sender = behind.rig.send(source, [*frames, b"no frame of ours, but long enough", b"short"])

@@ -8,10 +8,11 @@ from klais.edge.pace import FLOOR_NS, STRETCH_LEAST, STRETCH_MOST, WINDOW_NS, Pa
 
 MAX_NS = 10_000_000
 BUFFER = 128 << 20
+LOOK = 1024
 
 
 def at_rate(rate_per_s: float, max_ns: int = MAX_NS, buffer_bytes: int = BUFFER) -> Pace:
-    pace = Pace(max_ns, buffer_bytes)
+    pace = Pace(max_ns, buffer_bytes, LOOK)
     pace.observe(0, 10**12)
     for step in range(1, 6):
         pace.observe(round(rate_per_s * WINDOW_NS / 1e9), 10**12 + step * WINDOW_NS)
@@ -36,19 +37,20 @@ def test_never_above_the_setting(rate: float, max_ns: int) -> None:
 
 @pytest.mark.parametrize(("partitions", "times"), [(1, 1), (4, 1), (16, 4), (64, 16)])
 def test_many_partitions_make_no_more_records(partitions: int, times: int) -> None:
-    pace = Pace(MAX_NS, BUFFER, partitions)
+    pace = Pace(MAX_NS, BUFFER, LOOK, partitions)
     assert pace.linger_ns == times * FLOOR_NS and pace.max_linger_ns == times * MAX_NS
 
 
-def loaded(pace: Pace, busiest: float, seconds: int, from_s: int) -> int:
+def loaded(pace: Pace, busiest: float, seconds: int, from_s: int, rate_per_s: float = 100) -> int:
     for second in range(from_s, from_s + seconds):
         pace.load(busiest, second * 10**9)
-        pace.observe(100, second * 10**9)
+        for at_ns in range(second * 10**9, (second + 1) * 10**9, WINDOW_NS):
+            pace.observe(round(rate_per_s * WINDOW_NS / 1e9), at_ns)
     return pace.linger_ns
 
 
 def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> None:
-    pace = Pace(MAX_NS, BUFFER)
+    pace = Pace(MAX_NS, BUFFER, LOOK)
     assert loaded(pace, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
     assert loaded(pace, 0.9, 60, 101) == STRETCH_MOST * FLOOR_NS
     held = loaded(pace, 0.65, 10, 200)
@@ -58,26 +60,18 @@ def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> N
     assert loaded(pace, 0.65, 60, 500) == FLOOR_NS, "a busy start is forgotten"
 
 
-def busy_at(pace: Pace, busiest: float, seconds: int, from_s: int) -> int:
-    for second in range(from_s, from_s + seconds):
-        pace.load(busiest, second * 10**9)
-        for step in range(50):
-            pace.observe(round(50_000 * WINDOW_NS / 1e9), second * 10**9 + step * WINDOW_NS)
-    return pace.linger_ns
-
-
 def test_where_records_cost_little_batches_wait_less_than_the_setting() -> None:
-    pace = Pace(MAX_NS, BUFFER)
-    assert busy_at(pace, 0.5, 10, 2000) == pytest.approx(STRETCH_LEAST * MAX_NS)
-    assert busy_at(pace, 0.65, 10, 2100) == pytest.approx(STRETCH_LEAST * MAX_NS), "busy enough to stay"
-    assert busy_at(pace, 0.0, 10, 2200) == pytest.approx(STRETCH_LEAST * MAX_NS), "unknown: stays"
-    assert busy_at(pace, 0.8, 2, 2300) < MAX_NS
-    assert busy_at(Pace(MAX_NS, BUFFER), 0.0, 20, 2400) == MAX_NS, "unknown is not idle"
-    assert busy_at(Pace(FLOOR_NS // 2, BUFFER), 0.5, 20, 2500) == FLOOR_NS // 2, "a shorter setting stands"
+    pace = Pace(MAX_NS, BUFFER, LOOK)
+    assert loaded(pace, 0.5, 10, 2000, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS)
+    assert loaded(pace, 0.65, 10, 2100, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "busy enough to stay"
+    assert loaded(pace, 0.0, 10, 2200, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "unknown: stays"
+    assert loaded(pace, 0.8, 2, 2300, 50_000) < MAX_NS
+    assert loaded(Pace(MAX_NS, BUFFER, LOOK), 0.0, 20, 2400, 50_000) == MAX_NS, "unknown is not idle"
+    assert loaded(Pace(FLOOR_NS // 2, BUFFER, LOOK), 0.5, 20, 2500, 50_000) == FLOOR_NS // 2, "a shorter setting stands"
 
 
 def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:
-    pace = Pace(MAX_NS, BUFFER)
+    pace = Pace(MAX_NS, BUFFER, LOOK)
     for _ in range(50):
         pace.load(0.9, 10**12)
     pace.observe(1, 10**12)
@@ -86,14 +80,14 @@ def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:
 
 def test_rest_only_after_a_call_that_ran_dry() -> None:
     pace = at_rate(10_000)
-    assert pace.rest_s(100, 1024) == pytest.approx(MAX_NS / 1e9), "as long as a batch may wait"
-    assert pace.rest_s(0, 1024) == 0
-    assert pace.rest_s(1024, 1024) == 0
+    assert pace.rest_s(100) == pytest.approx(MAX_NS / 1e9), "as long as a batch may wait"
+    assert pace.rest_s(0) == 0
+    assert pace.rest_s(1024) == 0
 
 
 def test_rest_ends_with_what_one_look_takes() -> None:
-    assert at_rate(200_000).rest_s(100, 1024) * 200_000 <= 768
-    assert at_rate(200_000, 10**9).rest_s(100, 1024) * 200_000 == pytest.approx(768, rel=0.01)
+    assert at_rate(200_000).rest_s(100) * 200_000 <= 768
+    assert at_rate(200_000, 10**9).rest_s(100) * 200_000 == pytest.approx(768, rel=0.01)
 
 
 @pytest.mark.parametrize("rate", [50_000, 76_000, 77_000, 120_000, 200_000, 400_000])
@@ -101,9 +95,7 @@ def test_rest_ends_with_what_one_look_takes() -> None:
 def test_rests_end_when_a_batch_comes_due(rate: float, busy_s: int) -> None:
     """What is as old as the linger after n rests is closed then, not one rest later."""
     pace = at_rate(rate)
-    loaded(pace, 0.9, busy_s, 2000)
-    for step in range(50):
-        pace.observe(round(rate * WINDOW_NS / 1e9), 3 * 10**12 + step * WINDOW_NS)
+    loaded(pace, 0.9, busy_s, 2000, rate)
     rests = math.ceil(pace.linger_ns / pace.rest_ns)
     assert pace.linger_ns <= rests * pace.rest_ns <= 1.001 * pace.linger_ns
 
@@ -111,7 +103,7 @@ def test_rests_end_when_a_batch_comes_due(rate: float, busy_s: int) -> None:
 def test_rest_leaves_a_small_buffer_three_quarters_empty() -> None:
     buffer_bytes = 425_984  # what net.core.rmem_max grants by default
     pace = at_rate(400_000, buffer_bytes=buffer_bytes)
-    frames = pace.rest_s(1, 1024) * 400_000
+    frames = pace.rest_s(1) * 400_000
     assert 0 < frames * 2304 <= buffer_bytes / 4 * 1.01
 
 

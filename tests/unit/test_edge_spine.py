@@ -88,7 +88,8 @@ def build(calls: list[list[bytes]], room: int = 10**9, rate: float = 1000.0) -> 
     sink = MemorySink(counts, room)
     letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4)  # type: ignore[arg-type]
     batcher = Batcher(4, 2000, 3, 99)
-    return Spine(MemorySource(calls), batcher, sink, letters, counts, Pace(5_000_000, 1 << 24)), sink
+    pace = Pace(5_000_000, 1 << 24, MemorySource.capacity)
+    return Spine(MemorySource(calls), batcher, sink, letters, counts, pace), sink
 
 
 def balance(counts: Counts) -> int:

@@ -2,13 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v4
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 from mode import Service
 
-from agents.gathering import ACTIVE_S, Gathering
+from agents.gathering import WINDOW_S, Gathering, GatheringFetches
 from agents.transport import EagerService
+from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 
 
 class Eager(EagerService, Service):
@@ -111,7 +117,7 @@ def test_one_record_of_each_active_partition_is_waited_for() -> None:
     assert asks.min_bytes == 1, "until something is known"
     now_s = bursts(asks, 4, 0.01)
     assert 3000 < asks.min_bytes < 4000 and 12 <= asks.max_wait_ms <= 15
-    bursts(asks, 2, 0.01, 2 * int(ACTIVE_S / 0.01) + 60, now_s)
+    bursts(asks, 2, 0.01, 2 * int(WINDOW_S / 0.01) + 60, now_s)
     assert 1000 < asks.min_bytes < 2000, "two have fallen silent"
 
 
@@ -133,3 +139,42 @@ def test_seldom_records_and_silence_wait_for_nothing() -> None:
     assert asks.min_bytes > 1
     asks.note({}, 0, 300.0)
     assert asks.min_bytes == 1
+
+
+class OneFetch:
+    """What :class:`GatheringFetches` sees of aiokafka's fetcher: each fetch brings one batch of every partition."""
+
+    def __init__(self) -> None:
+        self._records: dict[TopicPartition, Any] = {}
+        self.asked: list[tuple[int, int]] = []  # least bytes and longest wait (ms), as they go on the wire
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
+        struct = request.build(FetchRequest_v4)
+        self.asked.append((struct.min_bytes, struct.max_wait_time))
+        for partition, offset, _ in request.topics[0][1]:
+            tp = TopicPartition("raw", partition)
+            records = PartitionRecords(tp, MemoryRecords(BATCH.data), [], offset, None, None, True, 0)
+            self._records[tp] = FetchResult(tp, assignment=assignment, partition_records=records, backoff=0.1)
+        return True
+
+
+def one_batch() -> BuiltBatch:
+    writer = RecordBatchWriter()
+    writer.append_one(None, b"x" * 100)
+    return writer.close(1, 0, 0)
+
+
+BATCH = one_batch()
+
+
+def test_a_real_request_of_aiokafka_carries_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("agents.gathering.time.monotonic", lambda: now_s[0])
+    fetcher, assignment = OneFetch(), SimpleNamespace(state_value=lambda _: SimpleNamespace(highwater=1))
+    GatheringFetches(fetcher)
+    for _ in range(60):
+        request = FetchRequest(1500, 1, 1 << 20, 0, [("raw", [(p, 0, 1 << 20) for p in range(4)])])
+        assert asyncio.run(fetcher._proc_fetch_request(assignment, 1, request))
+        now_s[0] += 0.01
+    assert fetcher.asked[0] == (1, 1500), "until something is known, as aiokafka asks"
+    assert fetcher.asked[-1] == (int(3.5 * len(BATCH.data)), 14)
