@@ -155,13 +155,14 @@ def took_effect_within_a_second(change: Callable[[], object], undo: Callable[[],
 
 def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tmp_path: Path) -> None:
     settings, control, _ = system
+    by_hand = 234_567.0  # far above what the controller begins with
     with worker(settings, tmp_path / "a.log", **AUTO) as it:
         it.wait_ready()
         wait_for(lambda: control.record("global"), 30, "the controller speaks")
         took_effect_within_a_second(
-            lambda: write(settings, "override", {"mode": "manual", "rate": 4321.0, "burst": 100.0}, "ops", "a test"),
+            lambda: write(settings, "override", {"mode": "manual", "rate": by_hand, "burst": 100.0}, "ops", "a test"),
             lambda: write(settings, "override", {"mode": "manual", "rate": 1234.0, "burst": 100.0}, "ops", "a test"),
-            lambda: page(it.port, "/dam/")["limits"]["rate"] == 4321.0,
+            lambda: page(it.port, "/dam/")["limits"]["rate"] == by_hand,
         )
 
         def devices(own: dict, other: dict) -> None:
@@ -180,12 +181,12 @@ def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tm
         echoed = wait_for(
             lambda: (control.record("global") or {}).get("mode") == "manual" and control.record("global"), 5, "the echo"
         )
-        assert (echoed["rate"], echoed["author"], echoed["reason"]) == (4321.0, "ops", "a test")
+        assert (echoed["rate"], echoed["author"], echoed["reason"]) == (by_hand, "ops", "a test")
         assert it.stop() == 0
     with worker(settings, tmp_path / "b.log", **AUTO) as it:
         it.wait_ready()
         limits = page(it.port, "/dam/")["limits"]
-        assert (limits["rate"], limits["special_devices"], limits["blocked_devices"]) == (4321.0, 1, 1)
+        assert (limits["rate"], limits["special_devices"], limits["blocked_devices"]) == (by_hand, 1, 1)
         shown = page(it.port, "/control/")
         assert {(o["scope"], o["author"], o["reason"]) for o in shown["overrides"]} == {
             ("override", "ops", "a test"),
@@ -194,8 +195,11 @@ def test_overrides_reach_the_dam_within_a_second_and_survive_restarts(system, tm
         }
         write(settings, "override", {"mode": "auto", "rate": None, "burst": None}, "ops", "over")
         wait_for(lambda: (control.record("global") or {}).get("mode") == "auto", 5, "automatic again")
-        after = control.record("global")
-        assert 4321.0 * 0.9 < after["rate"] < 3 * 4321.0  # no bump
+        decisions = list(control.decisions)
+        released = decisions[max(n for n, it in enumerate(decisions) if it["mode"] == "manual") + 1]
+        # Automatic goes on from the rate it is given. Only the proportional term may move it: the CPU error of a machine
+        # that is busy with other tests swings by 2, which is a factor of 2.3.
+        assert by_hand / 2.5 < released["rate"] < by_hand * 2.5
         assert it.stop() == 0
 
 
