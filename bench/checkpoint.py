@@ -28,20 +28,21 @@ FRESH = 0.5  # a checkpoint counts when at least this share of the devices is in
 
 def statistics(settings: Settings) -> list[dict[str, Any]]:
     """All statistics records of the worker so far."""
-    topic = Topics.of(settings).stats
-    consumer = Consumer(
-        confluent_config(settings)
-        | {"group.id": f"bench-{uuid.uuid4().hex}", "enable.auto.commit": False, "enable.partition.eof": True}
-    )
-    records = []
+    partition = TopicPartition(Topics.of(settings).stats, 0, OFFSET_BEGINNING)
+    consumer = Consumer(confluent_config(settings) | {"group.id": f"bench-{uuid.uuid4().hex}", "enable.auto.commit": False})
+    records, at = [], 0
     try:
-        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+        # Up to the end as it is now: records go on coming, and who waits for a moment without one may wait for ever.
+        _, end = consumer.get_watermark_offsets(partition, timeout=20)
+        consumer.assign([partition])
         until_s = time.monotonic() + 20
-        while (message := consumer.poll(1.0)) is None or message.error() is None:
-            if message is not None:
-                records.append(orjson.loads(message.value()))
+        while at < end:
             if time.monotonic() > until_s:
-                raise BenchFailed(f"{topic} could not be read")
+                raise BenchFailed(f"{partition.topic} could not be read beyond record {at:,} of {end:,}")
+            message = consumer.poll(1.0)
+            if message is not None and message.error() is None:
+                records.append(orjson.loads(message.value()))
+                at = message.offset() + 1
     finally:
         consumer.close()
     return [record for record in records if record["kind"] == "worker"]

@@ -8,7 +8,7 @@ from bench.report import Result
 from klais.config import Settings
 from klais.kafka.topics import Topics
 
-RATES = (150_000, 180_000, 220_000, 260_000, 300_000)
+RATES = (150_000, 180_000, 220_000, 260_000, 300_000, 350_000, 400_000)
 STEP_S = 8
 SETTLE_S = 15.0  # frames may still be on their way for so long
 STILL_S = 2.0  # nothing new for so long: what has not landed is lost

@@ -82,11 +82,19 @@ class TopicFollower:
                     # consume() would wait for all 500, or for its whole time: a set-point shall act at once
                     for message in (first, *consumer.consume(num_messages=500, timeout=0)):
                         self._handle(message)
+                    self._look_for_the_end(consumer, message.offset())
             except KafkaException as error:
                 self._on_error(error.args[0])
                 self._stop.wait(RETRY_S)
             finally:
                 consumer.close()
+
+    def _look_for_the_end(self, consumer: Consumer, offset: int | None) -> None:
+        """The end is told only by a fetch that finds nothing; where records come all the time there may be none."""
+        if not self._caught_up.is_set() and offset is not None:
+            low_high = consumer.get_watermark_offsets(TopicPartition(self.topic, 0), cached=True)  # as of the newest fetch
+            if low_high is not None and 0 < low_high[1] <= offset + 1:
+                self._caught_up.set()
 
     def _handle(self, message: Message) -> None:
         error = message.error()

@@ -2,6 +2,7 @@
 
 import random
 import socket
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 import schemathesis
+from confluent_kafka import Producer
 
 from klais.config import Settings
 from klais.control.cpu import host_of
@@ -151,6 +153,30 @@ def test_config_reaches_the_control_topic_and_every_follower(settings_for: Make,
     late.start()
     assert late.wait_caught_up(20) and late.rate(0) == 30_000
     late.stop()
+
+
+def test_a_follower_catches_up_where_records_never_pause(settings_for: Make, topics_of: Create) -> None:
+    settings = settings_for(partitions=1)
+    topics = topics_of(settings)
+    over, producer = threading.Event(), Producer({"bootstrap.servers": settings.bootstrap, "linger.ms": 0})
+
+    def write_on() -> None:
+        for rate in range(1000, 5000):
+            producer.produce(topics.control, orjson.dumps({"mode": "manual", "rate": rate}), b"override")
+            producer.flush(10)
+            if over.wait(0.005):  # an empty fetch takes 100 ms
+                return
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    follower = ControlFollower(settings)
+    try:
+        follower.start()
+        assert follower.wait_caught_up(15) and writer.is_alive()
+    finally:
+        over.set()
+        writer.join()
+        follower.stop()
 
 
 def test_the_system_shows_through_the_edge(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:

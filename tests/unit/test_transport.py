@@ -10,10 +10,12 @@ from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v4
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
 from mode import Service
 
 from agents.gathering import WINDOW_S, Gathering, GatheringFetches
-from agents.transport import EagerService
+from agents.transport import Consumer, EagerService
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 
 
@@ -103,6 +105,22 @@ def test_a_service_that_stops_ends_the_wait() -> None:
         service._stopped.set()
 
     assert waited(never(), never(), after=stop).stopped
+
+
+def test_a_full_buffer_takes_no_partition_out_of_the_next_fetch() -> None:
+    """Faust sleeps for a second when none is left."""
+    app = SimpleNamespace(in_recovery=False)
+    partitions = {TP("raw", 0), TP("raw", 1)}
+    faust_own, ours = (
+        SimpleNamespace(app=app, _buffered_partitions=set(), _active_partitions=set(partitions)) for _ in range(2)
+    )
+    for consumer in (faust_own, ours):
+        consumer._get_active_partitions = lambda of=consumer: of._active_partitions
+    for tp in partitions:
+        driver.Consumer.on_buffer_full(faust_own, tp)
+        Consumer.on_buffer_full(ours, tp)  # type: ignore[arg-type]
+    assert faust_own._active_partitions == set()
+    assert ours._active_partitions == partitions
 
 
 def bursts(asks: Gathering, partitions: int, each_s: float, count: int = 60, from_s: float = 100.0) -> float:
