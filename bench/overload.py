@@ -48,6 +48,7 @@ STEADY = 0.8  # of the mean goodput, or of the capacity if that is less: what ev
 BACKLOG_S = 1.5  # of capacity: what may wait
 WAITS_S = 2.0  # of capacity: what waits and what is under way, when the edges shed as they should
 WHOLE_SHARE = 0.9  # of its CPU share: a worker that uses so much in a second was not idle (the group counts in 0.1 s)
+CLOCK_S = 0.01  # CPU times are counted in steps of this
 NORMAL_S = 0.25  # of capacity: less than this waits when all is as before
 HELD = ("goodput_share", "settled_s", "normal_s", "unaccounted")
 
@@ -65,7 +66,7 @@ def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, m
     What control can do, whatever the machine's speed: a worker that uses its whole share (``cpus``) lands what it can.
     """
     step = [second for second in series if 0 <= second["at_s"] < seconds - END_S]
-    bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus or s["waiting"] > most]
+    bad = [s["at_s"] for s in step if s["cpu_worker"] < WHOLE_SHARE * cpus - CLOCK_S or s["waiting"] > most]
     return float(bad[-1] + 1) if bad else 0.0
 
 
@@ -193,7 +194,7 @@ class Experiment:
     seconds: float
 
     def capacity(self, known: float | None = None) -> float:
-        """What the worker carries now (frames/s); about half a minute when it was ``known`` a while ago."""
+        """What the worker carries now (frames/s); about a minute when it was ``known`` a while ago."""
         self.bench.say(f"overload: capacity of a worker with {self.share:g} of a CPU")
         found = capacity_of(self.bench, self.group, ANOMALY_RATE * self.share, known)
         self.bench.say(f"overload: {found:,.0f} frames/s" + (f", {known:,.0f} before" if known is not None else ""))
