@@ -5,7 +5,6 @@ only beside a capacity of the same minutes: so that is probed before and after e
 more than ``STILL`` allows is repeated.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from bench.overload_watch import LOOK_S, Watched, landed_per_s
 from klais.config import Settings
 
 DEVICES = 10_000
-STILL = 1.15  # the greater of two probes over the lesser: up to here the machine held still
+STILL = 1.15  # the greater of two probes over the lesser, of two speeds within a step: up to here the machine held still
 LEAST_RATE, FIRST_RATE, MOST_RATE = 10_000.0, 100_000.0, 400_000.0  # frames/s: bounds, and the begin of who knows nothing
 PROBES_MOST = 12
 PROBE_S, PROBE_SKIP_S = 14.0, 4.0  # what is left, 10 s, holds two checkpoints of each lane; the flow comes in lumps of 40,000
@@ -28,10 +27,11 @@ PROBE_WARM_S = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """Capacities (frames/s) probed just before and right after a step."""
+    """Capacities (frames/s) probed just before and right after a step, and by what factor the machine's speed moved in it."""
 
     before: float
     after: float
+    swing: float = 1.0
 
     @property
     def mean(self) -> float:
@@ -44,13 +44,18 @@ class Around:
         return self.after / self.before
 
     @property
+    def unrest(self) -> float:
+        """The most by which the machine's speed moved, a factor from 1 on."""
+        return max(self.drift, 1 / self.drift, self.swing)
+
+    @property
     def moved(self) -> bool:
         """Whether the machine changed its speed so much meanwhile that the step says little."""
-        return max(self.drift, 1 / self.drift) > STILL
+        return self.unrest > STILL
 
 
 def chosen(tries: Sequence[Around]) -> int:
-    """Which of at least one try counts: the first in which the machine held still, else the one with the least drift.
+    """Which of at least one try counts: the first in which the machine held still, else the one with the least unrest.
 
     Examples
     --------
@@ -58,7 +63,7 @@ def chosen(tries: Sequence[Around]) -> int:
     (1, 1)
     """
     still = [number for number, around in enumerate(tries) if not around.moved]
-    return still[0] if still else min(range(len(tries)), key=lambda number: abs(math.log(tries[number].drift)))
+    return still[0] if still else min(range(len(tries)), key=lambda number: tries[number].unrest)
 
 
 def search(probe: Callable[[float], tuple[float, float]], first_rate: float) -> float:

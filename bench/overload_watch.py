@@ -29,7 +29,8 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
     """CPU times so far (s): ``worker``, ``edge``, ``broker``, of what is not ours (``others``), taken by the machine beneath
-    ours (``steal``), and how long the worker's group waited for its share (``throttled``, summed over CPUs)."""
+    ours (``steal``), how long the worker's group waited for its share (``throttled``, summed over CPUs), and ``sender`` (all
+    of them, one after the other)."""
 
     worker: float = 0.0
     throttled: float = 0.0
@@ -37,6 +38,7 @@ class CpuTimes:
     broker: float = 0.0
     others: float = 0.0
     steal: float = 0.0
+    sender: float = 0.0
 
 
 class CpuClock:
@@ -54,16 +56,24 @@ class CpuClock:
 
     def __init__(self, bench: Bench, group: Path, worker: Child, edge: Child) -> None:
         self._bench, self._group, self._worker, self._edge = bench, group, worker, edge
-        self.sender: Child | None = None  # while one runs
+        self.sender: Child | None = None  # the newest
+        self._looked_at: Child | None = None
+        self._earlier_s = self._sender_s = 0.0  # of senders before the newest, of that
 
     def __call__(self) -> CpuTimes:
         """Now."""
         machine, ours = self._bench.busy_s()
         worker, edge = self._worker.cpu_s(), self._edge.cpu_s()
-        sender = _tree_cpu_s(self.sender) if self.sender is not None and self.sender.running else 0.0
+        if self.sender is not self._looked_at:
+            self._earlier_s, self._sender_s, self._looked_at = self._earlier_s + self._sender_s, 0.0, self.sender
+        running = self.sender is not None and self.sender.running
+        if self.sender is not None and running:
+            self._sender_s = _tree_cpu_s(self.sender)
+        sender = self._sender_s if running else 0.0
         steal = float(getattr(psutil.cpu_times(), "steal", 0.0))
         others = machine - ours - worker - edge - sender - steal
-        return CpuTimes(worker, self._throttled_s(), edge, self._bench.kafka_cpu_s(), others, steal)
+        all_senders = self._earlier_s + self._sender_s
+        return CpuTimes(worker, self._throttled_s(), edge, self._bench.kafka_cpu_s(), others, steal, all_senders)
 
     def _throttled_s(self) -> float:
         for line in (self._group / "cpu.stat").read_text().splitlines():
@@ -184,7 +194,7 @@ def waiting(rows: Floats) -> Floats:
 
 
 def series(rows: Floats, cpu: Floats, step_s: float) -> list[dict[str, Any]]:
-    """See :meth:`Watched.series`; ``rows`` float64 [n, len(NAMES)], ``cpu`` float64 [n, 6] as in :class:`CpuTimes`."""
+    """See :meth:`Watched.series`; ``rows`` float64 [n, len(NAMES)], ``cpu`` float64 [n, 7] as in :class:`CpuTimes`."""
     at = column(rows, "at_s")
     grid = step_s + np.arange(np.ceil(at[0] - step_s), np.floor(at[-1] - step_s) + 1)
     if len(grid) < 2:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.harness import BenchFailed
-from bench.overload import Step, figures_of, load_ends, normal_after, regulated_after, tell, until_still
+from bench.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
 from bench.overload_capacity import FIRST_RATE, MOST_RATE, Around, chosen, search
 from bench.overload_watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
 from bench.report import Result
@@ -128,7 +128,8 @@ def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
 
 
 WORKED = {-1: 0.05, 1: 0.1, 2: 0.2, 9: 0.19, 10: 0.07}  # second -> CPUs of the worker
-SERIES = [{"at_s": at, "cpu_others": 0.1, "cpu_worker": cpu, "waiting": 0.0} for at, cpu in WORKED.items()]
+CALM = {"cpu_others": 0.1, "waiting": 0.0, "cpu_sender": 0.3, "received_per_s": 140.0}
+SERIES = [{"at_s": at, "cpu_worker": cpu, **CALM} for at, cpu in WORKED.items()]
 
 
 def step_of(goodput: float) -> Step:
@@ -149,7 +150,8 @@ def test_a_step_is_compared_with_the_mean_of_the_probes_around_it() -> None:
     ("second", "told", "after"),
     [
         (1, {"cpu_worker": 0.1}, 2.0),
-        (3, {"cpu_worker": 0.17}, 4.0),
+        (3, {"cpu_worker": 0.16}, 4.0),
+        (3, {"cpu_worker": 0.171}, 0.0),
         (4, {"waiting": 241.0}, 5.0),
         (4, {"waiting": 240.0}, 0.0),
     ],
@@ -191,9 +193,21 @@ def test_a_step_is_made_again_from_the_newest_probe_until_the_machine_holds_stil
         capacities.append(capacity)
         return step_of(90.0)
 
-    tries = until_still(probes[0], step, lambda _: next(found))
+    tries = until_still(probes[0], 10.0, step, lambda _: next(found))
     assert capacities == stepped_from
     assert [(around.before, around.after) for around, _ in tries] == list(itertools.pairwise(probes))[: len(tries)]
+
+
+def test_the_senders_cpu_time_a_frame_tells_the_machines_speed_within_a_step() -> None:
+    def series(slow: range, share: float) -> list[dict[str, float]]:
+        return [{"at_s": at, "received_per_s": 100.0, "cpu_sender": share if at in slow else 0.2} for at in range(-3, 25)]
+
+    assert swing_of(series(range(0), 0.0), 20.0) == 1.0
+    assert swing_of(series(range(8, 14), 0.3), 20.0) == pytest.approx(1.5)
+    assert swing_of(series(range(8, 10), 0.3), 20.0) == pytest.approx(1.2), "two of five seconds"
+    assert swing_of(series(range(-3, 2), 0.9), 20.0) == 1.0, "the sender begins"
+    assert swing_of(series(range(18, 25), 0.9), 20.0) == 1.0, "it ends"
+    assert Around(100.0, 101.0, 1.2).moved and not Around(100.0, 101.0, 1.1).moved
 
 
 def tries_of(probes: list[float]) -> list[tuple[Around, Step]]:
