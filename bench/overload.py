@@ -276,22 +276,28 @@ def tell(result: Result, factor: float, seconds: float, cpus: float, tries: list
         )
 
 
+def offerable(experiment: Experiment, last: bool) -> float | None:
+    """The capacity of the worker (frames/s); None where so much cannot be offered, unless there is no smaller share to try."""
+    try:
+        capacity = experiment.capacity()
+    except BenchFailed:
+        if last:
+            raise
+        return None
+    return capacity if last or max(FACTORS) * capacity <= OFFERED_MOST else None
+
+
 def run(bench: Bench) -> Result:
     """See the module."""
     result = Result("overload")
     seconds = float(os.environ.get("KLAIS_TEST_OVERLOAD_S", "60"))
     given = os.environ.get("KLAIS_TEST_OVERLOAD_CPU")
-    *larger, last = CPU_SHARES if given is None else (float(given),)
-    for share in (*larger, last):
+    shares = CPU_SHARES if given is None else (float(given),)
+    for share in shares:
         with cpu_limited(share) as group:
             experiment = Experiment(bench, group, share, seconds)
-            try:
-                capacity = experiment.capacity()
-            except BenchFailed:
-                if share == last:
-                    raise
-                continue
-            if share != last and max(FACTORS) * capacity > OFFERED_MOST:
+            capacity = offerable(experiment, last=share == shares[-1])
+            if capacity is None:
                 continue
             for factor in FACTORS:
                 tries = until_still(capacity, seconds, partial(experiment.step, factor), experiment.capacity)

@@ -19,7 +19,9 @@ DEVICES = 10_000
 STILL = 1.15  # the greater of two probes over the lesser, of two speeds within a step: up to here the machine held still
 LEAST_RATE, FIRST_RATE, MOST_RATE = 10_000.0, 100_000.0, 400_000.0  # frames/s: bounds, and the begin of who knows nothing
 PROBES_MOST = 12
-PROBE_S, PROBE_SKIP_S = 14.0, 4.0  # what is left, 10 s, holds two checkpoints of each lane; the flow comes in lumps of 40,000
+# What is left of a short probe holds one checkpoint of each lane. The flow comes in lumps of up to 40,000 frames, and even a
+# machine that holds still has slow moments: a mean over half a minute is what the mean over the step is compared with.
+PROBE_S, LONG_S, PROBE_SKIP_S = 8.0, 30.0, 3.0
 SATURATED = 0.85  # of what was sent landed: the probe is above the capacity
 ABOVE, UP = 1.3, 1.5  # next probe: times a capacity that is known, times a rate that did not overload
 PROBE_WARM_S = 6.0
@@ -66,8 +68,8 @@ def chosen(tries: Sequence[Around]) -> int:
     return still[0] if still else min(range(len(tries)), key=lambda number: tries[number].unrest)
 
 
-def search(probe: Callable[[float], tuple[float, float]], first_rate: float) -> float:
-    """The capacity (frames/s): the better of two probes in a row that overload, since a slow moment is no smaller worker.
+def search(probe: Callable[[float, float], tuple[float, float]], first_rate: float) -> float:
+    """The capacity (frames/s): what lands in a long probe that overloads, after a short one has found where that is.
 
     A probe that did not overload is followed by a higher one, one that did by one a little above what it landed: far above
     it the sender, the edge and the broker take from the machine what the worker should have.
@@ -75,23 +77,22 @@ def search(probe: Callable[[float], tuple[float, float]], first_rate: float) -> 
     Parameters
     ----------
     probe : Callable
-        Offers a rate (frames/s); returns what landed and what was sent, frames/s.
+        Offers a rate (frames/s) for some seconds; returns what landed and what was sent, frames/s.
     first_rate : float
         Where to begin.
 
     Raises
     ------
     BenchFailed
-        No two in a row of ``PROBES_MOST`` overload.
+        No short and long one in a row of ``PROBES_MOST`` overload.
     """
-    rate = _offerable(first_rate)
-    before: float | None = None
+    rate, lasts_s = _offerable(first_rate), PROBE_S
     for _ in range(PROBES_MOST):
-        landed, sent = probe(rate)
+        landed, sent = probe(rate, lasts_s)
         saturated = landed < SATURATED * sent
-        if saturated and before is not None:
-            return max(before, landed)
-        before = landed if saturated else None  # what looked like its end was none
+        if saturated and lasts_s == LONG_S:
+            return landed
+        lasts_s = LONG_S if saturated else PROBE_S  # what looked like its end was none
         rate = _offerable(ABOVE * landed if saturated else UP * rate)
     raise BenchFailed(f"{PROBES_MOST} probes, up to {MOST_RATE:,.0f} frames/s, do not overload the worker: give it less CPU")
 
@@ -111,22 +112,22 @@ def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | N
         warm_up(bench, settings, PROBE_WARM_S)
         offered: list[float] = []
 
-        def probe(rate: float) -> tuple[float, float]:
+        def probe(rate: float, lasts_s: float) -> tuple[float, float]:
             offered.append(rate)
-            return _probe(bench, settings, rate, len(offered))
+            return _probe(bench, settings, rate, lasts_s, len(offered))
 
         return search(probe, FIRST_RATE if known is None else ABOVE * known)
 
 
-def _probe(bench: Bench, settings: Settings, rate: float, number: int) -> tuple[float, float]:
+def _probe(bench: Bench, settings: Settings, rate: float, lasts_s: float, number: int) -> tuple[float, float]:
     """Frames/s that land, and that were sent."""
     watched, began_s = Watched(settings), time.monotonic()
-    options = ("--devices", str(DEVICES), "--rate", f"{rate:.0f}", "--for", f"{PROBE_S:g}s", "--id-prefix", f"p{number}-")
+    options = ("--devices", str(DEVICES), "--rate", f"{rate:.0f}", "--for", f"{lasts_s:g}s", "--id-prefix", f"p{number}-")
     with bench.simulate(settings, *options) as sender:
-        watched.until(began_s + PROBE_S)
+        watched.until(began_s + lasts_s)
         sent_per_s = float(sender.summary(30)["rate_per_s"])
     watched.stats.stop()
-    landed = landed_per_s(watched.table(), began_s + PROBE_SKIP_S, began_s + PROBE_S)
+    landed = landed_per_s(watched.table(), began_s + PROBE_SKIP_S, began_s + lasts_s)
     bench.say(f"overload: {sent_per_s:,.0f} sent/s, {landed:,.0f} landed/s")
     return landed, sent_per_s
 

@@ -9,7 +9,7 @@ import pytest
 
 from bench.harness import BenchFailed
 from bench.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
-from bench.overload_capacity import FIRST_RATE, MOST_RATE, Around, chosen, search
+from bench.overload_capacity import FIRST_RATE, LONG_S, MOST_RATE, Around, chosen, search
 from bench.overload_watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
 from bench.report import Result
 
@@ -91,40 +91,40 @@ def test_the_try_that_counts_is_the_first_that_held_still_else_the_stillest(prob
     assert chosen([Around(before, after) for before, after in itertools.pairwise(probes)]) == counts
 
 
-def worker_of(capacities: list[float]) -> tuple[Callable[[float], tuple[float, float]], list[float]]:
-    """A worker that carries so much in each probe in turn, then what it did last; and the rates that it was offered."""
+def worker_of(capacities: list[float]) -> tuple[Callable[[float, float], tuple[float, float]], list[float]]:
+    """A worker that carries so much in each probe in turn, then what it did last; and what it was offered (long: negative)."""
     offered: list[float] = []
 
-    def probe(rate: float) -> tuple[float, float]:
-        offered.append(rate)
+    def probe(rate: float, lasts_s: float) -> tuple[float, float]:
+        offered.append(-rate if lasts_s == LONG_S else rate)
         return min(rate, capacities[min(len(offered), len(capacities)) - 1]), rate
 
     return probe, offered
 
 
-def test_a_search_climbs_until_two_probes_in_a_row_overload_and_takes_the_better() -> None:
-    probe, offered = worker_of([134_000.0, 134_000.0, 131_000.0, 134_000.0])
-    assert search(probe, FIRST_RATE) == 134_000.0
-    assert offered == pytest.approx([100_000, 150_000, 225_000, 1.3 * 131_000])
+def test_a_search_climbs_until_a_probe_overloads_and_takes_what_lands_in_a_long_one() -> None:
+    probe, offered = worker_of([134_000.0, 134_000.0, 131_000.0, 127_000.0])
+    assert search(probe, FIRST_RATE) == 127_000.0
+    assert offered == pytest.approx([100_000, 150_000, 225_000, -1.3 * 131_000])
 
 
 def test_a_search_from_a_capacity_that_still_holds_takes_two_probes_near_it() -> None:
     probe, offered = worker_of([90_000.0, 95_000.0])
     assert search(probe, 1.3 * 92_000) == 95_000.0
-    assert offered == pytest.approx([119_600, 117_000])
+    assert offered == pytest.approx([119_600, -117_000])
 
 
 def test_a_slow_moment_in_a_search_is_no_smaller_worker() -> None:
     probe, offered = worker_of([40_000.0, 100_000.0])
-    assert search(probe, 130_000.0) == 100_000.0
-    assert max(offered) < 200_000
+    assert search(probe, FIRST_RATE) == 100_000.0
+    assert offered == pytest.approx([100_000, -52_000, 78_000, 117_000, 175_500, -130_000])
 
 
 def test_a_search_gives_up_when_nothing_overloads_the_worker() -> None:
     probe, offered = worker_of([1e9])
     with pytest.raises(BenchFailed, match="give it less CPU"):
         search(probe, FIRST_RATE)
-    assert max(offered) == MOST_RATE
+    assert max(offered) == MOST_RATE and min(offered) > 0
 
 
 WORKED = {-1: 0.05, 1: 0.1, 2: 0.2, 9: 0.19, 10: 0.07}  # second -> CPUs of the worker
