@@ -10,11 +10,15 @@ With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their 
 
 What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
 more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to ten
-times, and shrinks again, faster below 0.62 and 0.73; while it stays there, down to 0.6 of its length: where records cost
-little, waiting buys nothing. A worker with a fifth of a CPU is full with 100 records a second, whatever they hold: it is
-better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine with everything on its two
-cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy (37 to 170
-ms), and with 5 ms the worker fell seconds behind.
+times, and shrinks again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second,
+whatever they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine
+with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both
+cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
+
+Where records cost little, waiting buys nothing: below 0.42 of a core, and 0.49 of the host, the linger shrinks to 0.6 of its
+length, and above 0.5 and 0.59 it grows back to all of it. On a machine between the two (two cores, a record costs the
+worker 0.95 ms) 50,000 frames/s took 1.5, 1.4, 1.2, 1.1 and 0.9 cores with lingers of 6, 8, 10, 14 and 20 ms, and were
+17.6, 17.5, 16.5, 18.9 and 23.5 ms late at the median, 44, 41, 38, 38 and 40 at p99 (all five in turns, four times).
 
 The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
 dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
@@ -30,6 +34,7 @@ import math
 FULL_RATE_PER_S = 2_000  # five frames a partition and linger
 FLOOR_NS = 5_000_000
 BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
+FILLING, SPARE = 0.5, 0.42  # the same where it is shorter than its length
 GROW, SHRINK, CREEP = 1.25, 0.9, 0.97  # each second; the last between the two: a linger is not kept longer than needed
 STRETCH_LEAST, STRETCH_MOST = 0.6, 10.0  # times the linger
 LOAD_PERIOD_NS = 1_000_000_000
@@ -82,11 +87,12 @@ class Pace:
         self._load_at_ns = now_ns
         if busiest > BUSY:
             self._stretch = min(STRETCH_MOST, self._stretch * GROW)
-        elif busiest < IDLE:
-            least = STRETCH_LEAST if busiest > 0.0 else 1.0
-            self._stretch = max(min(least, self._stretch), self._stretch * SHRINK)
         elif self._stretch > 1.0:
-            self._stretch = max(1.0, self._stretch * CREEP)
+            self._stretch = max(1.0, self._stretch * (SHRINK if busiest < IDLE else CREEP))
+        elif busiest > FILLING:
+            self._stretch = min(1.0, self._stretch * GROW)
+        elif 0.0 < busiest < SPARE:
+            self._stretch = max(STRETCH_LEAST, self._stretch * SHRINK)
 
     def observe(self, frames: int, now_ns: int) -> None:
         """Count ``frames`` that were received at ``now_ns``."""

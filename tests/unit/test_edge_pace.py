@@ -62,12 +62,13 @@ def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> N
 
 def test_where_records_cost_little_batches_wait_less_than_the_setting() -> None:
     pace = Pace(MAX_NS, BUFFER, LOOK)
-    assert loaded(pace, 0.5, 10, 2000, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS)
-    assert loaded(pace, 0.65, 10, 2100, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "busy enough to stay"
+    assert loaded(pace, 0.5, 10, 1900, 50_000) == MAX_NS, "no room to spare"
+    assert loaded(pace, 0.4, 10, 2000, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS)
+    assert loaded(pace, 0.45, 10, 2100, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "busy enough to stay"
     assert loaded(pace, 0.0, 10, 2200, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "unknown: stays"
-    assert loaded(pace, 0.8, 2, 2300, 50_000) < MAX_NS
+    assert loaded(pace, 0.55, 10, 2300, 50_000) == MAX_NS, "all of it, and no more, while a worker fills"
     assert loaded(Pace(MAX_NS, BUFFER, LOOK), 0.0, 20, 2400, 50_000) == MAX_NS, "unknown is not idle"
-    assert loaded(Pace(FLOOR_NS // 2, BUFFER, LOOK), 0.5, 20, 2500, 50_000) == FLOOR_NS // 2, "a shorter setting stands"
+    assert loaded(Pace(FLOOR_NS // 2, BUFFER, LOOK), 0.4, 20, 2500, 50_000) == FLOOR_NS // 2, "a shorter setting stands"
 
 
 def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:
