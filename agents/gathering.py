@@ -107,23 +107,35 @@ class GatheringFetches:
 
 
 class Batches:
-    """Record batches in the place of aiokafka's ``MemoryRecords``, which can be read but once; ``newest_ms`` of them all."""
+    """Record batches in the place of aiokafka's ``MemoryRecords``, which can be read but once; ``newest_ms`` of them all.
+
+    A damaged one is told of when its turn comes, to who reads it: here nobody could.
+    """
 
     def __init__(self, records: Any) -> None:
-        self._bytes = records.size_in_bytes()
+        self._bytes: int = records.size_in_bytes()
         self._batches: deque[Any] = deque()
-        while records.has_next():
-            self._batches.append(records.next_batch())
-        self.newest_ms = max((float(batch.max_timestamp or 0) for batch in self._batches), default=0.0)
+        self._damage: Exception | None = None
+        try:
+            while records.has_next():
+                self._batches.append(records.next_batch())
+        except Exception as error:
+            self._damage = error
+        times = [getattr(batch, "max_timestamp", None) for batch in self._batches]  # batches of Kafka 0.10 and older have none
+        self.newest_ms = max((float(at_ms) for at_ms in times if at_ms is not None), default=0.0)
 
     def size_in_bytes(self) -> int:
         """Bytes of all of them."""
-        return self._bytes  # type: ignore[no-any-return]
+        return self._bytes
 
     def has_next(self) -> bool:
-        """Whether :meth:`next_batch` has one more."""
-        return bool(self._batches)
+        """Whether :meth:`next_batch` has one more, or damage to tell of."""
+        return bool(self._batches) or self._damage is not None
 
     def next_batch(self) -> Any:
-        """The next one, None after the last."""
-        return self._batches.popleft() if self._batches else None
+        """The next one, None after the last; raises what reading it raised."""
+        if self._batches:
+            return self._batches.popleft()
+        if self._damage is not None:
+            raise self._damage
+        return None

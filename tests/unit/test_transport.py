@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v4
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
@@ -15,7 +16,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from agents.gathering import STRAGGLERS_MS, WINDOW_S, Gathering, GatheringFetches
+from agents.gathering import STRAGGLERS_MS, WINDOW_S, Batches, Gathering, GatheringFetches
 from agents.transport import Consumer, EagerService
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 
@@ -229,6 +230,24 @@ def one_batch() -> BuiltBatch:
 
 
 BATCH = one_batch()
+
+
+def test_batches_are_handed_on_and_damage_told_when_its_turn_comes() -> None:
+    """Raised while fetching it would end aiokafka's fetcher; who reads the records hears of it."""
+    short = (0).to_bytes(8, "big") + (2).to_bytes(4, "big") + b"xx"
+    data = BATCH.data + BATCH.data + short
+    ours, own = Batches(MemoryRecords(data)), MemoryRecords(data)
+    assert ours.size_in_bytes() == own.size_in_bytes() == len(data)
+    assert ours.newest_ms == BATCH.max_timestamp
+    for _ in range(2):
+        assert ours.has_next() and own.has_next()
+        assert [r.value for r in ours.next_batch()] == [r.value for r in own.next_batch()] == [b"x" * 100]
+    assert ours.has_next() and own.has_next()
+    for records in (own, ours):
+        with pytest.raises(CorruptRecordException):
+            records.next_batch()
+    whole = Batches(MemoryRecords(BATCH.data))
+    assert whole.next_batch() is not None and not whole.has_next() and whole.next_batch() is None
 
 
 def test_a_real_request_of_aiokafka_carries_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
