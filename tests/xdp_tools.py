@@ -1,5 +1,6 @@
 """A real interface with the filter on it, for kernel tests: packets go in at one end, a UDP socket takes what passes."""
 
+import errno
 import os
 import socket
 import struct
@@ -130,13 +131,15 @@ class Raw:
         return self.addressed(udp_packet(payload, self.pair.peers[0], to=self.pair.hosts[0], **more))
 
     def send(self, packet: bytes, times: int = 1) -> None:
-        """Send it, waiting where the queue is full."""
+        """Send it, again where the queue was full: ENOBUFS is how veth says that it dropped it because its ring is."""
         for _ in range(times):
             while True:
                 try:
                     self.socket.send(packet)
                     break
-                except BlockingIOError:
+                except OSError as error:
+                    if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                        raise
                     time.sleep(0)
 
     def close(self) -> None:
