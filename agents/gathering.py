@@ -22,7 +22,7 @@ from aiokafka.structs import TopicPartition
 
 SELDOM_S = 0.05  # mean time between two records of a partition above which nothing waits
 SPARE_S = 0.001  # beyond the mean time between two bursts
-LESS = 0.75  # records that a burst may fall short of the mean of the bursts before, or the newest of it be missing
+LESS = 0.75  # so many records of mean size may a burst be smaller than those before it
 STRAGGLERS_MS = 3  # how long the rest of a burst is waited for
 SAME_BURST_MS = 2.0  # timestamps that are no further apart are of one burst in any case
 WINDOW_S = 0.2  # at least; a partition counts that brought a record within it
@@ -62,8 +62,11 @@ class Gathering:
             return
         missing = self._missing() if sizes else 0
         self._stragglers = missing > 0
-        self.min_bytes = int((missing - 0.5 if missing else max(self._partitions - LESS, 0.5)) * self._record_bytes)
-        self.max_wait_ms = STRAGGLERS_MS if missing else int((self._each_s + SPARE_S) * 1e3)
+        if missing:
+            wanted, self.max_wait_ms = missing - 0.5, STRAGGLERS_MS
+        else:
+            wanted, self.max_wait_ms = max(self._partitions - LESS, 0.5), int((self._each_s + SPARE_S) * 1e3)
+        self.min_bytes = int(wanted * self._record_bytes)
 
     def _look_back(self, now_s: float) -> None:
         """The window's means, and a new window."""
@@ -77,7 +80,7 @@ class Gathering:
     def _missing(self) -> int:
         """Partitions that have not brought their record of the newest burst."""
         since_ms = max(self._newest_ms.values(), default=0.0) - max(SAME_BURST_MS, 500.0 * self._each_s)
-        return self._partitions - sum(at_ms >= since_ms for at_ms in self._newest_ms.values())
+        return max(0, self._partitions - sum(at_ms >= since_ms for at_ms in self._newest_ms.values()))
 
 
 class GatheringFetches:

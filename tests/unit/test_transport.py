@@ -156,6 +156,14 @@ def test_the_rest_of_a_burst_is_waited_for_a_moment() -> None:
     assert asks.min_bytes == pytest.approx(3250, rel=0.02), "the rest did not come: the next burst is waited for"
 
 
+def test_partitions_that_begin_within_a_window_leave_the_ask_as_it_is() -> None:
+    asks = Gathering()
+    now_s = bursts(asks, 2, 0.01)
+    of_two = asks.min_bytes
+    bursts(asks, 4, 0.001, 1, now_s)
+    assert asks.min_bytes == of_two > 1, "two more than the window before had are not two too few"
+
+
 def waits_ms(asks: Gathering, spread_ms: float, seconds: int = 6) -> list[float]:
     """How long records wait for a fetch to bring them: a broker with bursts of four records, 10 ms apart, of varying size.
 
