@@ -17,22 +17,22 @@ from typing import Any
 
 import faust
 
-from agents.commits import CommitMender
-from agents.lane import Shared
-from agents.lanes import Lanes
-from agents.limits import LaneLimits
+from agents.faust_ext.commits import CommitMender
+from agents.faust_ext.store import Store
+from agents.faust_ext.transport import App
+from agents.faust_ext.worker import worker_class
 from agents.service import Service, web_host
-from agents.signals import worker_class
-from agents.store import Store
-from agents.transport import App
 from klais import fault
-from klais.config import load
-from klais.control.follower import ControlFollower
-from klais.control.quantiles import both
+from klais.config.load import load
+from klais.control.setpoints import ControlFollower
 from klais.kafka.clients import faust_broker
 from klais.kafka.fenced import make_producer
 from klais.kafka.topics import MAX_RECORD_BYTES, Topics
-from klais.log import dict_config, get, setup
+from klais.telemetry.log import dict_config, get, setup
+from klais.telemetry.quantiles import both
+from klais.worker.lane import Shared
+from klais.worker.lanes import Lanes
+from klais.worker.limits import LaneLimits
 
 CONTROL_WAIT_S = 5.0
 # Python lets a thread that computes go on for 5 ms before another may; those that follow topics and count must not hold the
@@ -79,11 +79,11 @@ app = App(
     web_port=settings.web_port,
     web_host=web_host(settings.web_bind),
     canonical_url=f"http://{web_host(settings.web_bind)}:{settings.web_port}",
-    # Faust's own pages would show the table to anyone; ours are in agents.views
+    # Faust's own pages would show the table to anyone; ours are in klais.worker.web
     web_tables_enabled=False,
     web_router_enabled=False,
     Worker=worker_class(settings),
-    # Faust would put its own handlers in place of those of klais.log, and fields would be lost
+    # Faust would put its own handlers in place of those of klais.telemetry.log, and fields would be lost
     logging_config=dict_config(settings, "worker"),
     worker_redirect_stdouts=False,
 )

@@ -10,19 +10,19 @@ from typing import Any
 
 from faust.types import TP
 
-from agents.controller import Controller
-from agents.lanes import Lanes
-from agents.limits import LaneLimits
-from agents.offsets import EndOffsets
-from agents.report import Report
-from agents.views.pages import Views, install
-from agents.views.peers import Peers
-from klais.config import Settings
-from klais.control.follower import ControlFollower
-from klais.control.stats import ControlProducer
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.topics import Topics
-from klais.log import get
-from klais.notify import Notifier
+from klais.system.sd_notify import Notifier
+from klais.telemetry.log import get
+from klais.telemetry.stats import ControlProducer
+from klais.worker.controller import Controller
+from klais.worker.lanes import Lanes
+from klais.worker.limits import LaneLimits
+from klais.worker.report import Report
+from klais.worker.web.pages import Views, install
+from klais.worker.web.peers import Peers
 
 log = get("agents.service")
 

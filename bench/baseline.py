@@ -10,7 +10,7 @@ from confluent_kafka.admin import NewTopic
 from bench import edge, worker
 from bench.harness import DEVICES, Bench, Child, Ends, wait_for, watch
 from bench.report import Result, Sample, rates, rounded, steady
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.admin import admin_client
 from klais.kafka.clients import confluent_config
 from klais.sim.stream import FrameStream, StreamOptions

@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from bench.harness import Bench, BenchFailed, Ends
 from bench.report import Result
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
 

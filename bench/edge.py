@@ -6,8 +6,8 @@ from typing import Any
 
 from bench.harness import DEVICES, Bench, BenchFailed, Child, edge_counters
 from bench.report import Result, Sample, rates
-from klais.config import Settings
-from klais.control.stats import total
+from klais.config.load import Settings
+from klais.telemetry.stats import total
 
 STEADY_RATE = 200_000
 WARM_S = 1.5

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from confluent_kafka import Producer
 
-from klais.config import Settings
+from klais.config.load import Settings
+from klais.core.wire.frame import check_headers
+from klais.core.wire.partition import partition_column
 from klais.edge.batcher import Batcher
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
 from klais.sim.stream import Chunk, FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
-from klais.wire.frame import check_headers
-from klais.wire.partition import partition_column
 
 BOOT = 1
 

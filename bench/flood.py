@@ -20,13 +20,13 @@ from typing import Any
 
 from bench.harness import Bench, BenchFailed, Child, edge_counters, wait_for
 from bench.report import Result
-from klais.config import Settings, load
-from klais.ports import free_port
+from klais.config.load import Settings, load
+from klais.system.ports import free_port
 from klais.xdp import bpf, loader, netlink
-from tests.netns import Pair, inside, veth_pair
-from tests.netns import run as run_command
-from tests.xdp_rows import WIDE
-from tests.xdp_tools import Raw, statistic
+from tests.support.netns import Pair, inside, veth_pair
+from tests.support.netns import run as run_command
+from tests.support.xdp import Raw, statistic
+from tests.support.xdp_rows import WIDE
 
 GOOD_RATE = 20_000
 SECONDS = 8

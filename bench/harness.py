@@ -22,12 +22,12 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from bench.report import Sample
-from klais.config import Settings, load
+from klais.broker.embedded import EmbeddedKafka
+from klais.config.load import Settings, load
 from klais.kafka.admin import admin_client, ensure_topics
-from klais.kafka.embedded import EmbeddedKafka
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
-from klais.ports import free_port
+from klais.system.ports import free_port
 
 REPO = Path(__file__).parents[1]
 LOOK_S = 0.05

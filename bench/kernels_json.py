@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from klais.wire.constants import encode_frame
-from klais.wire.json_scan import MAX_FIELDS_PER_FRAME, scan_payloads
+from klais.core.wire.constants import encode_frame
+from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, scan_payloads
 
 FRAMES = 100_000
 REPEATS = 7

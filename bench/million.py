@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.feed import preload
 from bench.harness import Bench, Child, Ends, get_json, wait_for, wait_ready, watch
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
 
 DEVICES = 1_000_000

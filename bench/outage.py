@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.harness import DEVICES, Bench, BenchFailed, Child, Ends, count_records, get_json, wait_for
 from bench.report import machine
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
 
 BEFORE_S, AFTER_S = 5.0, 10.0

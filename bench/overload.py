@@ -30,9 +30,9 @@ from bench.harness import Bench, BenchFailed, count_records, edge_counters, wait
 from bench.overload_capacity import DEVICES, STILL, Around, capacity_of, chosen, warm_up
 from bench.overload_watch import LOOK_S, CpuClock, Floats, Watched, column, landed_per_s, waiting
 from bench.report import Result
-from klais.config import Settings
-from klais.control.stats import StatsFollower, total
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
+from klais.telemetry.stats import StatsFollower, total
 
 FACTORS = (1.4, 2.0)
 TRIES = 3

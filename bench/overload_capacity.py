@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.cgroup import enter
 from bench.harness import Bench, BenchFailed, wait_for
 from bench.overload_watch import LOOK_S, Watched, landed_per_s
-from klais.config import Settings
+from klais.config.load import Settings
 
 DEVICES = 10_000
 STILL = 1.15  # the greater of two probes over the lesser, of two speeds within a step: up to here the machine held still

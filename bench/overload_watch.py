@@ -17,9 +17,9 @@ import numpy.typing as npt
 import psutil
 
 from bench.harness import Bench, Child, Ends, edge_counters
-from klais.config import Settings
-from klais.control.stats import StatsFollower, total
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
+from klais.telemetry.stats import StatsFollower, total
 
 LOOK_S = 0.25
 

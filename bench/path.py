@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.harness import DEVICES, Bench, Ends, count_records, edge_counters, get_json
 from bench.report import Result
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
 
 RATES = (150_000, 180_000, 220_000, 260_000, 300_000, 350_000, 400_000)

@@ -14,10 +14,10 @@ from typing import Any
 from bench.edge import STEADY_RATE, measure
 from bench.harness import Bench, BenchFailed
 from bench.report import Result
-from klais.config import load
-from klais.ports import free_port
+from klais.config.load import load
+from klais.system.ports import free_port
 from klais.xdp import loader
-from tests.netns import Pair, inside, veth_pair
+from tests.support.netns import Pair, inside, veth_pair
 
 SOURCES = ("udp", "io_uring", "udp_filter", "af_xdp", "ringbuf")
 BEHIND_FILTER = ("udp_filter", "af_xdp", "ringbuf")
@@ -67,7 +67,7 @@ def _filter(pair: Pair, pin_dir: Path, name: str, port: int) -> Iterator[None]:
     if name not in BEHIND_FILTER:
         yield
         return
-    from tests.filter_tools import NO_LIMITS
+    from tests.support.xdp_filter import NO_LIMITS
 
     loader.load(loader.Request(pair.iface, pin_dir, [port], NO_LIMITS, 10.0, 1 << 20, 64 << 20))
     try:

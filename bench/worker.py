@@ -5,7 +5,7 @@ from typing import Any
 from bench.feed import preload
 from bench.harness import DEVICES, Bench, BenchFailed, Ends, children_cpu_s, count_records, get_json, wait_for, watch
 from bench.report import Result, rates, steady
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
 
 FRAMES = 2_500_000

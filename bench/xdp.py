@@ -15,7 +15,7 @@ from bench.report import Result
 from klais.xdp import bpf
 from klais.xdp.limits import Limits
 from klais.xdp.trial import Trial, trial
-from tests.xdp_rows import NO_LIMITS, WIDE, Row, all_rows, frame, sent
+from tests.support.xdp_rows import NO_LIMITS, WIDE, Row, all_rows, frame, sent
 
 REPEAT = 200_000
 ROUNDS = 15

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The frame's 22 header bytes: magic, device_id, its hash. The verdicts are those of check_headers in klais/wire/frame.py.
+ * The frame's 22 header bytes: magic, device_id, its hash. The verdicts are those of check_headers in klais/core/wire/frame.py.
  */
 #ifndef KLAIS_DEVICE_H
 #define KLAIS_DEVICE_H

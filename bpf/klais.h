@@ -55,7 +55,7 @@ enum klais_accept {
 	KLAIS_ACCEPT_RING = 2, /* the frame into the ring */
 };
 
-/* The wire frame, as klais/wire/constants.py has it. */
+/* The wire frame, as klais/core/wire/constants.py has it. */
 enum klais_frame {
 	KLAIS_MAGIC = 0xAA55,
 	KLAIS_ID_OFFSET = 2,

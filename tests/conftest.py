@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
 
 REQUIRED = {need.strip() for need in os.environ.get("KLAIS_REQUIRE", "").split(",") if need.strip()}
@@ -38,9 +38,9 @@ def kafka() -> Iterator[str]:
     if named:
         yield named
         return
+    from klais.broker.embedded import EmbeddedKafka
     from klais.errors import KafkaUnavailable, PortInUse, SetupMissing
-    from klais.kafka.embedded import EmbeddedKafka
-    from klais.ports import free_port
+    from klais.system.ports import free_port
 
     folder = Path(tempfile.mkdtemp(prefix="klais-kafka-"))
     broker = None

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 import click
 
-from klais.config import Row, describe, load
-from klais.config_checks import warnings
+from klais.config.checks import warnings
+from klais.config.load import Row, describe, load
 
 
 @click.group()

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from klais.cli.durations import DURATION
-from klais.config import load
+from klais.config.load import load
+from klais.system.durations import DURATION
 
 
 class _Finite(click.FloatRange):
@@ -52,7 +52,7 @@ def _author() -> str:
 
 
 def _written(scope: str, changes: dict[str, Any], reason: str, as_json: bool, says: str) -> None:
-    from klais.control.override import write
+    from klais.control.overrides import write
 
     record = write(load(), scope, changes, _author(), reason)
     click.echo(json.dumps({"scope": scope, **record}) if as_json else f"{says}; by {record['author']}")
@@ -79,8 +79,8 @@ def set_(
     as_json: bool, **gains: float | None,
 ) -> None:  # fmt: skip
     """Set the global rate and burst, or tune the controller's gains and set-points."""
-    from klais.control.follower import OVERRIDE
-    from klais.control.override import until
+    from klais.control.overrides import until
+    from klais.control.setpoints import OVERRIDE
 
     tuned = {name: value for name, value in gains.items() if value is not None}
     setpoints = {name: value for name, value in (("lag", lag), ("cpu", cpu)) if value is not None}
@@ -100,7 +100,7 @@ def set_(
 @JSON
 def auto(forget: bool, reason: str, as_json: bool) -> None:
     """Let the controller set the rate; it goes on from the present one."""
-    from klais.control.follower import OVERRIDE
+    from klais.control.setpoints import OVERRIDE
 
     changes: dict[str, Any] = {"mode": "auto", "rate": None, "until_ms": None}
     changes |= {"gains": None, "setpoints": None, "burst": None} if forget else {}
@@ -114,7 +114,7 @@ def auto(forget: bool, reason: str, as_json: bool) -> None:
 @JSON
 def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> None:
     """Drop every frame of a device."""
-    from klais.control.override import until
+    from klais.control.overrides import until
 
     changes = {"block": True, "unblock": None, "until_ms": until(for_s)}
     _written(_device(device_id), changes, reason, as_json, f"blocked {device_id}{_ends(for_s)}")
@@ -142,7 +142,7 @@ def device(
     device_id: str, rate: float | None, burst: float | None, clear: bool, for_s: float | None, reason: str, as_json: bool
 ) -> None:
     """Give a device a rate and a burst of its own."""
-    from klais.control.override import until
+    from klais.control.overrides import until
 
     if clear == (rate is not None or burst is not None):
         raise click.UsageError("give --rate, --burst or both, or else --clear")
@@ -153,8 +153,8 @@ def device(
 
 
 def _device(device_id: str) -> str:
-    from klais.control.override import device_scope
-    from klais.wire.constants import ID_SIZE
+    from klais.control.overrides import device_scope
+    from klais.core.wire.constants import ID_SIZE
 
     if not 1 <= len(device_id.encode()) <= ID_SIZE or "\0" in device_id:
         raise click.UsageError(f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL: {device_id!r} has not")
@@ -165,7 +165,7 @@ def _device(device_id: str) -> str:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(as_json: bool) -> None:
     """What is in force now, who set it, and why."""
-    from klais.control.override import following
+    from klais.control.overrides import following
 
     settings = load()
     with following(settings) as follower:
@@ -193,7 +193,7 @@ def status(as_json: bool) -> None:
 @click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
 def watch(as_json: bool, last: int, for_s: float | None) -> None:
     """Each decision as it is made: the rate, and all that led to it."""
-    from klais.control.override import following
+    from klais.control.overrides import following
 
     with following(load()) as follower:
         shown = max(0, len(follower.decisions) - last)

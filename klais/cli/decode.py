@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from klais.config import Settings
+from klais.config.load import Settings
+from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, MAGIC_BYTES, SEQUENCE_OFFSET
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.topics import Topics
 from klais.text import escape
-from klais.wire.constants import HEADER_SIZE, ID_OFFSET, MAGIC_BYTES, SEQUENCE_OFFSET
 
 SHORT_NAMES = {
     "raw": "raw",
@@ -146,7 +146,7 @@ def _value(record: Record) -> bytes:
 
 
 def _raw(record: Record) -> dict[str, Any]:
-    from klais.wire.batch import decode_batch, read_source
+    from klais.core.wire.batch import decode_batch, read_source
 
     batch = decode_batch(_value(record))
     frames = []
@@ -183,7 +183,7 @@ def _device_of(frame: bytes) -> dict[str, Any]:
 
 
 def _journal(record: Record) -> dict[str, Any]:
-    from klais.lane.journal import decode_record
+    from klais.core.lane.journal import decode_record
 
     return decode_record(_value(record))
 
@@ -195,7 +195,7 @@ def _devices(record: Record) -> dict[str, Any]:
         return {"marker": json.loads(value[8 : 8 + size])}
     if value[:4] == b"KLO1":
         return {"owner": json.loads(value[4:])}
-    from klais.devices.layout import read_row
+    from klais.core.devices.layout import read_row
 
     row = read_row(value)
     fields = {name: row[name].tolist() for name in row.dtype.names if name not in ("id", "id_size", "version")}

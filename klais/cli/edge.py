@@ -4,8 +4,8 @@ from typing import Any
 
 import click
 
-from klais import log
-from klais.config import load
+from klais.config.load import load
+from klais.telemetry import log
 
 
 @click.command()
@@ -52,8 +52,8 @@ def edge(
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
     if settings.edge_workers > 1:
-        from klais.edge.fleet import main
+        from klais.edge.supervisor.fleet import main
     else:
-        from klais.edge.process import main  # loads the kernels: only once the settings are right
+        from klais.edge.main import main  # loads the kernels: only once the settings are right
 
     raise SystemExit(main(settings, now))

@@ -6,7 +6,7 @@ from types import FrameType
 
 import click
 
-from klais.config import load
+from klais.config.load import load
 
 
 @click.command()

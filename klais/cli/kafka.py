@@ -4,8 +4,8 @@ import json
 
 import click
 
-from klais.config import Settings, load
-from klais.kafka import daemon, jars
+from klais.broker import daemon, jars
+from klais.config.load import Settings, load
 
 NOT_RUNNING = 3  # as systemd and init scripts answer for a service that is not running
 

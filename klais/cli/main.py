@@ -11,7 +11,7 @@ from klais.cli.errors import plain_errors
 
 # name -> (module, attribute, short help shown without importing the module)
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "up": ("klais.cli.up", "up", "Start everything: Kafka, topics, edge, worker, simulated devices."),
+    "up": ("klais.cli.up.command", "up", "Start everything: Kafka, topics, edge, worker, simulated devices."),
     "edge": ("klais.cli.edge", "edge", "Receive frames over UDP and publish frame batches to the staging topic."),
     "worker": ("klais.cli.worker", "worker", "Run the Faust worker: admit, score and land clean records."),
     "kafka": ("klais.cli.kafka", "kafka", "Start, stop or look at the embedded Apache Kafka."),
@@ -20,11 +20,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "send": ("klais.cli.send", "send", "Send one frame."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
-    "xdp": ("klais.cli.xdp", "xdp", "Load, steer and watch the XDP filter in the kernel."),
+    "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
-    "doctor": ("klais.cli.doctor", "doctor", "Check this machine and say how to mend what is wrong."),
+    "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to mend what is wrong."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
     "version": ("klais.cli.version", "version", "Print the version of KLAIS and of what it runs on."),
 }

@@ -6,7 +6,7 @@ import dataclasses
 import click
 import orjson
 
-from klais.config import load
+from klais.config.load import load
 
 
 @click.command()
@@ -25,7 +25,7 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     Example:
       klais replay --check --settled
     """
-    from klais.kafka.audit import audit_lane
+    from klais.verify.audit import audit_lane
 
     settings = load()
     wrong = False

@@ -7,9 +7,9 @@ import time
 
 import click
 
-from klais.config import load
+from klais.config.load import load
+from klais.core.wire.constants import encode_frame
 from klais.errors import KlaisError
-from klais.wire.constants import encode_frame
 
 ANSWER_S = 0.05  # on one machine "port unreachable" comes back within microseconds
 

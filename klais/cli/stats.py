@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from klais.config import Settings, load
-from klais.config_checks import split_address
+from klais.config.checks import split_address
+from klais.config.load import Settings, load
 from klais.errors import KlaisError
 from klais.text import quote
 

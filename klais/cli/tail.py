@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from klais.cli.decode import Record, about_device, decode, lines, resolve
-from klais.config import Settings, load
+from klais.config.load import Settings, load
 from klais.errors import KafkaUnavailable, TopicMismatch
 
 _MAX_LOOK_BACK = 1 << 22  # records a partition that --device looks through before it gives up

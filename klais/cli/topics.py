@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from klais.config import load
+from klais.config.load import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
 from klais.kafka.topics import Topics

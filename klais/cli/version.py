@@ -7,7 +7,7 @@ from importlib import metadata
 import click
 
 from klais import __version__
-from klais.paths import cache_root
+from klais.system.paths import cache_root
 
 PACKAGES = {
     "numpy": "numpy",

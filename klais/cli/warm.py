@@ -43,7 +43,7 @@ def warm(as_json: bool, quiet: bool) -> None:
         if not (as_json or quiet):
             click.echo(f"{seconds[name]:.1f} s")
     total = time.perf_counter() - began
-    from klais.kernel import CACHE_DIR
+    from klais.jit.kernel import CACHE_DIR
 
     if as_json:
         click.echo(json.dumps({"seconds": round(total, 3), "modules": seconds, "cache": str(CACHE_DIR)}))

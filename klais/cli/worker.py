@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from klais.config import Settings, environ_of, load
+from klais.config.load import Settings, environ_of, load
 from klais.errors import SetupMissing
 
 _FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from klais.control.decide import Inputs
 from klais.control.forecast import BurstForecast
-from klais.control.stats import total
+from klais.telemetry.stats import total
 
 Record = Mapping[str, Any]
 

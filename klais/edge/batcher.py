@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.wire.batch import FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
+from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
 from klais.edge.kernels import find_due, oldest, scatter
-from klais.edge.sources import Source
-from klais.wire.batch import FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
-from klais.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
+from klais.edge.sources.base import Source
 
 _NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
 _NO_TIMES = np.zeros(0, np.int64)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.wire.constants import Reason
+from klais.core.wire.constants import Reason
 
 
 def _nothing(_seconds: float) -> None:

@@ -4,9 +4,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.intrinsics import copy_bytes
-from klais.kernel import BYTES, I32, I64, U8, U64, int64, kernel
-from klais.wire.constants import MAX_FRAME_SIZE, Reason
+from klais.core.wire.constants import MAX_FRAME_SIZE, Reason
+from klais.jit.intrinsics import copy_bytes
+from klais.jit.kernel import BYTES, I32, I64, U8, U64, int64, kernel
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
 _MAX_FRAME = np.int64(MAX_FRAME_SIZE)
@@ -85,7 +85,7 @@ def scatter(
     Parameters
     ----------
     head, starts, head_size, tail, tail_starts, lengths
-        The frames, as :class:`klais.edge.sources.Source` gives them.
+        The frames, as :class:`klais.edge.sources.base.Source` gives them.
     partition : int32 [n]
         Partition of each frame; -1 = passed over.
     sources : uint8 [n or 0, 18]

@@ -13,17 +13,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from klais.core.wire.constants import Reason
+from klais.core.wire.frame import check_headers
+from klais.core.wire.partition import partition_column
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
-from klais.edge.dead_letters import DeadLetters
-from klais.edge.intake import Intake, shed
 from klais.edge.kernels import sort_out
-from klais.edge.pace import Pace
-from klais.edge.publisher import Sink
-from klais.edge.sources import Source
-from klais.wire.constants import Reason
-from klais.wire.frame import check_headers
-from klais.wire.partition import partition_column
+from klais.edge.linger import Pace
+from klais.edge.shedding import Intake, shed
+from klais.edge.sinks.dead_letters import DeadLetters
+from klais.edge.sinks.kafka import Sink
+from klais.edge.sources.base import Source
 
 IDLE_NS = 100_000_000  # how soon a stop is noticed when nothing comes
 ACK_NS = 2_000_000  # how soon acknowledgements are looked at when nothing else happens

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import orjson
 from confluent_kafka import KafkaException
 
-from klais import log as logs
-from klais.config import Settings
-from klais.edge.spool.backlog import spool_folder
+from klais.config.load import Settings
+from klais.edge.sinks.spool.backlog import spool_folder
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics
 from klais.kafka.topics import Topics
+from klais.telemetry import log as logs
 
 log = logs.get("klais.edge")
 

@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics, TopicSpec

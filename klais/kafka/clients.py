@@ -8,8 +8,8 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from klais.config import Settings
-from klais.config_checks import split_address
+from klais.config.checks import split_address
+from klais.config.load import Settings
 from klais.errors import ConfigError
 
 _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_password"})

@@ -14,14 +14,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 from aiokafka.structs import TopicPartition
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
 from klais.kafka.clients import aiokafka_config
+from klais.kafka.log_filter import quiet_aiokafka
 from klais.kafka.producer import BatchProducer
-from klais.kafka.quiet import quiet_aiokafka
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from klais.kafka.topics import MAX_RECORD_BYTES
-from klais.log import get
+from klais.telemetry.log import get
 
 log = get("klais.kafka.fenced")
 

@@ -17,12 +17,12 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.clients import aiokafka_config
-from klais.kafka.quiet import quiet_aiokafka
+from klais.kafka.log_filter import quiet_aiokafka
 from klais.kafka.record_batch import read_mark
-from klais.log import get
+from klais.telemetry.log import get
 
 log = get("klais.kafka.reader")
 

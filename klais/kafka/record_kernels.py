@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
-from klais.intrinsics import copy_bytes
-from klais.kernel import BYTES, I32, I64, U8, U32, int64, kernel
+from klais.jit.intrinsics import copy_bytes
+from klais.jit.kernel import BYTES, I32, I64, U8, U32, int64, kernel
 
 # Cells of the writer's state (int64 [5]).
 AT = 0  # where the next record starts

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from klais.config import Settings
+from klais.config.load import Settings
 
 DAY_MS = 86_400_000
 MAX_RECORD_BYTES = 4 << 20

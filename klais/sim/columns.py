@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.wire.frame import check_headers
 from klais.sim.kernels import fnv1a64_column
-from klais.wire.frame import check_headers
 
 
 @dataclass(frozen=True, slots=True)

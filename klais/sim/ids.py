@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from klais.wire.constants import ID_SIZE
+from klais.core.wire.constants import ID_SIZE
 
 
 def model_ids(prefix: str, devices: int) -> npt.NDArray[np.uint8]:

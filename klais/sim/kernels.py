@@ -10,10 +10,10 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.kernel import BYTES, I32, I64, U8, U32, U64, boolean, float64, int64, kernel, uint64, void
+from klais.core.wire.constants import FIRST_MALFORMED, Reason
+from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, boolean, float64, int64, kernel, uint64, void
 from klais.sim.kinds import DUPLICATE, GOOD, LATE, REBOOT, SPIKE
 from klais.sim.malformed import KINDS, payload_table
-from klais.wire.constants import FIRST_MALFORMED, Reason
 
 uint8 = numba.uint8
 U8_2D = numba.uint8[:, ::1]

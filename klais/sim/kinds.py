@@ -1,6 +1,6 @@
 """What a simulated frame is. Below 7: well-formed; 7 and above: malformed, the number is the ``Reason`` to be found."""
 
-from klais.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
 
 GOOD = 0
 REBOOT = 1  # the device starts again: its sequence goes back to 0 with this frame

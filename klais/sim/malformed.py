@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from klais.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
 
 KINDS = LAST_MALFORMED - FIRST_MALFORMED + 1
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from klais.cli.durations import format_duration
 from klais.sim.run import Progress, Report
+from klais.system.durations import format_duration
 
 
 def line_of(progress: Progress) -> str:

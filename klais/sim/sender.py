@@ -9,7 +9,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from klais.config_checks import split_address
+from klais.config.checks import split_address
 from klais.errors import KlaisError
 
 SLICE_FRAMES = 1024  # the kernel's limit of one sendmmsg (UIO_MAXIOV)

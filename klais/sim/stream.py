@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.wire.constants import ID_SIZE
 from klais.errors import ConfigError
 from klais.sim import kernels
 from klais.sim.ids import listed_ids, model_ids
 from klais.sim.traffic import Schedule, Series, SteadyRate
-from klais.wire.constants import ID_SIZE
 
 CHUNK_FRAMES = 4096  # about 1 ms of building, well below a pacing slice's tolerance
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from klais.errors import SetupMissing
-from klais.paths import cache_root
+from klais.system.paths import cache_root
 from klais.xdp.layout import map_specs
 
 BPF_DIR = Path(str(files("klais"))) / "_bpf"  # in the repository a link to bpf/; in a wheel its files

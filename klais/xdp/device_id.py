@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from klais.wire.constants import ID_SIZE
+from klais.core.wire.constants import ID_SIZE
 
 FNV_OFFSET = 0xCBF29CE484222325
 FNV_PRIME = 0x100000001B3

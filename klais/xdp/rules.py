@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.wire.constants import ID_SIZE
 from klais.errors import KlaisError
-from klais.wire.constants import ID_SIZE
 from klais.xdp import bpf
 from klais.xdp.device_id import device_key, device_keys, padded, readable
 from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, MARK_WORDS, RULE, RULES

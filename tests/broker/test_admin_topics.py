@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 from confluent_kafka.admin import NewTopic
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics, ensure_topics, list_topics, wait_for_broker
 from klais.kafka.topics import Topics
-from klais.ports import free_port
+from klais.system.ports import free_port
 
 Make = Callable[..., Settings]
 

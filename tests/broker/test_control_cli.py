@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
-from klais.config import Settings, environ_of
-from klais.control.override import following
+from klais.config.load import Settings, environ_of
+from klais.control.overrides import following
 
 Run = Callable[..., Result]
 

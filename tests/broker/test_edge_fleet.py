@@ -9,11 +9,11 @@ from typing import Any
 
 import psutil
 
-from klais.config import Settings
+from klais.config.load import Settings
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
-from klais.wire.batch import decode_batch
-from klais.wire.constants import encode_frame
-from tests.edge_tools import EdgeProcess, balanced, read_all, wait_for
+from tests.support.edge import EdgeProcess, balanced, read_all, wait_for
 
 
 def send_from_many(port: int, first: int, count: int, senders: int = 40) -> list[bytes]:

@@ -12,18 +12,18 @@ import pytest
 import schemathesis
 from confluent_kafka import Producer
 
-from klais.config import Settings
-from klais.control.cpu import host_of
-from klais.control.follower import ControlFollower
-from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
-from klais.edge.openapi import DOCUMENT
-from klais.edge.process import Edge
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import encode_frame
+from klais.core.wire.partition import partition_of
+from klais.edge.api.openapi import DOCUMENT
+from klais.edge.main import Edge
 from klais.errors import PortInUse
 from klais.kafka.topics import Topics
-from klais.wire.batch import decode_batch
-from klais.wire.constants import encode_frame
-from klais.wire.partition import partition_of
-from tests.edge_tools import balanced, edge_process, read_all, wait_for
+from klais.system.cpu import host_of
+from klais.telemetry.stats import ControlProducer, StatsFollower, StatsPublisher
+from tests.support.edge import balanced, edge_process, read_all, wait_for
 
 Make = Callable[..., Settings]
 Create = Callable[[Settings], Topics]

@@ -15,14 +15,14 @@ import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 
-from klais.config import Settings, environ_of
+from klais.broker import daemon
+from klais.broker.config import BrokerFiles
+from klais.broker.embedded import EmbeddedKafka, answers, read_owner, running_owner
+from klais.config.load import Settings, environ_of
 from klais.errors import BrokerOwned, KafkaUnavailable, PortInUse
-from klais.kafka import daemon
 from klais.kafka.admin import ensure_topics
-from klais.kafka.broker_config import BrokerFiles
-from klais.kafka.embedded import EmbeddedKafka, answers, read_owner, running_owner
 from klais.kafka.topics import Topics
-from klais.ports import free_port, holder
+from klais.system.ports import free_port, holder
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_thread_that_started_it_may_end(own: Settings) -> None:
 
 def test_an_owner_killed_leaves_no_orphan_and_the_next_one_starts(own: Settings) -> None:
     code = (
-        "import sys, time; from klais.config import load; from klais.kafka.embedded import EmbeddedKafka\n"
+        "import sys, time; from klais.config.load import load; from klais.broker.embedded import EmbeddedKafka\n"
         "EmbeddedKafka(load()).start(); print('ready', flush=True); time.sleep(600)"
     )
     env = {**os.environ, **environ_of(own)}

@@ -12,7 +12,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
 from klais.kafka.fenced import FencedSender, ProducerIdentity, ReadyBatch, abandon, fence, make_producer
 from klais.kafka.reader import PartitionReader

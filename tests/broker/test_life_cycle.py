@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from klais.config import Settings
+from klais.config.load import Settings
+from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
-from klais.wire.constants import encode_frame
-from tests.edge_tools import EdgeProcess, wait_for
+from tests.support.edge import EdgeProcess, wait_for
 
 
 def test_a_service_manager_hears_of_start_life_reload_and_end(

@@ -9,7 +9,7 @@ from aiokafka import errors as kafka_errors
 from confluent_kafka import TopicPartition as Place
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka import reader as reader_module
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer

@@ -16,11 +16,12 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from klais.config import Settings
+from klais.broker import config as broker_config
+from klais.broker import embedded
+from klais.config.load import Settings
 from klais.errors import SetupMissing
-from klais.kafka import broker_config, embedded
 from klais.kafka.clients import aiokafka_config, confluent_config, faust_broker
-from klais.ports import free_port
+from klais.system.ports import free_port
 from tests.conftest import need_missing
 
 USER, SECRET, TOPIC = "me", "hunter2-hunter2", "secured"

@@ -12,16 +12,16 @@ from click.testing import CliRunner
 from confluent_kafka import Producer
 
 from klais.cli.main import main
+from klais.core.wire.batch import encode_batch
+from klais.core.wire.constants import HEADER_SIZE, Reason, encode_frame
+from klais.core.wire.partition import partition_of
 from klais.errors import KafkaUnavailable
 from klais.kafka.clients import confluent_config
 from klais.sim.columns import columns_of_frames
-from klais.sim.judge import judge
 from klais.sim.kinds import DUPLICATE
-from klais.sim.manifest import read_manifest
-from klais.sim.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
-from klais.wire.batch import encode_batch
-from klais.wire.constants import HEADER_SIZE, Reason, encode_frame
-from klais.wire.partition import partition_of
+from klais.verify.judge import judge
+from klais.verify.manifest import read_manifest
+from klais.verify.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
 
 IDS = [b"dev-1", b'quo"te', b'x","data":{}', "zwölf".encode(), b"sixteen-bytes-id", b"back\\slash"]
 

@@ -14,13 +14,13 @@ from confluent_kafka.admin import NewTopic
 
 from klais.cli.main import main
 from klais.cli.tail import TopicReader
-from klais.config import Settings, environ_of
+from klais.config.load import Settings, environ_of
+from klais.core.wire.batch import encode_batch
+from klais.core.wire.constants import encode_frame
 from klais.errors import TopicMismatch
 from klais.kafka.admin import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
-from klais.wire.batch import encode_batch
-from klais.wire.constants import encode_frame
 
 Make = Callable[..., Settings]
 

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from klais.config import Settings
+from klais.broker import jars
+from klais.config.load import Settings
 from klais.errors import PortInUse, SetupMissing
-from klais.kafka import jars
-from klais.ports import check_port, free_port
+from klais.system.ports import check_port, free_port
 from tests.conftest import need_missing
 
 REPO = Path(__file__).parents[2]

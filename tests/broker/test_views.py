@@ -10,12 +10,12 @@ import urllib.request
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 
-from klais.control.stats import StatsFollower
+from klais.core.wire.constants import encode_frame
+from klais.core.wire.partition import partition_of
 from klais.kafka.admin import admin_client
-from klais.wire.constants import encode_frame
-from klais.wire.partition import partition_of
-from tests.fault.harness import Worker, wait_for
-from tests.lane_tools import batch
+from klais.telemetry.stats import StatsFollower
+from tests.support.fault_harness import Worker, wait_for
+from tests.support.lane import batch
 
 DEVICES = 40
 PER_DEVICE = 5
@@ -48,7 +48,7 @@ def publish(settings, topics, number: int = 0) -> None:
 @pytest.fixture(scope="module")
 def pair(kafka, tmp_path_factory):
     """Two workers that share two partitions, with frames taken; ended cleanly (that is checked too)."""
-    from klais.config import Settings
+    from klais.config.load import Settings
     from klais.kafka.admin import ensure_topics
     from klais.kafka.topics import Topics
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from klais.config import Settings
+from klais.broker.embedded import EmbeddedKafka
+from klais.config.load import Settings
 from klais.errors import SetupMissing
 from klais.kafka.admin import ensure_topics
-from klais.kafka.embedded import EmbeddedKafka
-from klais.ports import free_port
+from klais.system.ports import free_port
 from tests.conftest import need_missing
-from tests.fault.harness import Feeder, judge, settle, wait_for, worker
+from tests.support.fault_harness import Feeder, judge, settle, wait_for, worker
 
 
 @pytest.mark.timeout(240)

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from klais.config import Settings
-from klais.control.follower import ControlFollower
-from klais.control.override import write
-from klais.control.records import StatsRecord
-from klais.control.stats import StatsFollower
+from klais.config.load import Settings
+from klais.control.overrides import write
+from klais.control.setpoints import ControlFollower
+from klais.core.wire.batch import encode_batch
+from klais.core.wire.constants import encode_frame
+from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
-from klais.wire.batch import encode_batch
-from klais.wire.constants import encode_frame
-from klais.wire.partition import partition_of
-from tests.fault.harness import SESSION_S, Feeder, Worker, judge, settle, wait_for, worker
+from klais.telemetry.schema import StatsRecord
+from klais.telemetry.stats import StatsFollower
+from tests.support.fault_harness import SESSION_S, Feeder, Worker, judge, settle, wait_for, worker
 
 AUTO = {"control_auto": "true", "dam_max_rate": 10_000, "dam_burst_size": 50_000}
 SLACK_S = 1.0  # this machine may be busy with other tests; alone it takes three quarters of a session

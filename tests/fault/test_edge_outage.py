@@ -10,16 +10,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from klais.config import Settings
+from klais.broker.embedded import EmbeddedKafka
+from klais.config.load import Settings
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import encode_frame
 from klais.errors import SetupMissing
 from klais.kafka.admin import ensure_topics
-from klais.kafka.embedded import EmbeddedKafka
 from klais.kafka.topics import Topics
-from klais.ports import free_port
-from klais.wire.batch import decode_batch
-from klais.wire.constants import encode_frame
+from klais.system.ports import free_port
 from tests.conftest import need_missing
-from tests.edge_tools import EdgeProcess, balanced, edge_process, read_all, wait_for
+from tests.support.edge import EdgeProcess, balanced, edge_process, read_all, wait_for
 
 MIB = 1 << 20
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from klais.kafka.topics import Topics
-from klais.sim.check import judge_manifest, sent_columns
-from klais.sim.manifest import read_manifest
-from klais.sim.readback import begin_offsets, end_offsets, read_topic_columns
 from klais.sim.run import Plan, run
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
-from tests.edge_tools import EdgeProcess
-from tests.fault.harness import Worker, judge, settle
+from klais.verify.check import judge_manifest, sent_columns
+from klais.verify.manifest import read_manifest
+from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
+from tests.support.edge import EdgeProcess
+from tests.support.fault_harness import Worker, judge, settle
 
 ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "20"))
 FRAMES_PER_S = 3000

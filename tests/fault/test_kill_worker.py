@@ -10,7 +10,7 @@ import pytest
 
 from klais import fault
 from klais.kafka.fenced import fence
-from tests.fault.harness import SESSION_S, Feeder, judge, settle, wait_for, worker
+from tests.support.fault_harness import SESSION_S, Feeder, judge, settle, wait_for, worker
 
 ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "20"))
 

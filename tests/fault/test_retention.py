@@ -5,7 +5,7 @@ import time
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.fault.harness import Feeder, settle, worker
+from tests.support.fault_harness import Feeder, settle, worker
 
 
 def remove(settings, topic: str, leave: int) -> None:

@@ -17,24 +17,24 @@ import psutil
 import pytest
 from confluent_kafka.admin import NewPartitions
 
-from klais.config import Settings
-from klais.edge.spool.backlog import spool_folder
-from klais.edge.spool.segment import HEADER_SIZE, parse_name, walk
+from klais.broker.embedded import EmbeddedKafka
+from klais.config.load import Settings
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import encode_frame
+from klais.edge.sinks.spool.backlog import spool_folder
+from klais.edge.sinks.spool.segment import HEADER_SIZE, parse_name, walk
 from klais.errors import SetupMissing
 from klais.kafka.admin import admin_client, ensure_topics
-from klais.kafka.embedded import EmbeddedKafka
 from klais.kafka.topics import Topics
-from klais.ports import free_port
-from klais.sim.check import judge_manifest, sent_columns
-from klais.sim.manifest import read_manifest
-from klais.sim.readback import begin_offsets, end_offsets, read_topic_columns
-from klais.wire.batch import decode_batch
-from klais.wire.constants import encode_frame
+from klais.system.ports import free_port
+from klais.verify.check import judge_manifest, sent_columns
+from klais.verify.manifest import read_manifest
+from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
 from tests.broker.test_edge_fleet import send_from_many
 from tests.conftest import need_missing
-from tests.edge_tools import EdgeProcess, balanced, read_all, wait_for
-from tests.fault.harness import Worker, judge, settle
 from tests.fault.test_kill_edge import Sending
+from tests.support.edge import EdgeProcess, balanced, read_all, wait_for
+from tests.support.fault_harness import Worker, judge, settle
 
 OUTAGE_S = float(os.environ.get("KLAIS_TEST_OUTAGE_S", "3"))
 FAST: dict[str, Any] = {"breaker_timeout_s": 1.0, "breaker_wait_min_s": 0.3, "breaker_wait_max_s": 1.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import need_missing
-from tests.xdp_native import Native
+from tests.support.xdp_native import Native
 
 
 @pytest.fixture(scope="session")

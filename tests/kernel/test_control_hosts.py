@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from klais.config import Settings
-from klais.control.apply import Applier
-from klais.control.cpu import host_of
-from klais.control.follower import ControlFollower
-from klais.control.override import write
-from klais.control.stats import ControlProducer, StatsFollower, StatsPublisher
-from klais.wire.constants import encode_frame
+from klais.config.load import Settings
+from klais.control.overrides import write
+from klais.control.setpoints import ControlFollower
+from klais.control.xdp_applier import Applier
+from klais.core.wire.constants import encode_frame
+from klais.system.cpu import host_of
+from klais.telemetry.stats import ControlProducer, StatsFollower, StatsPublisher
 from klais.xdp.maps import XdpMaps
-from tests.fault.harness import wait_for, worker
-from tests.filter_tools import Behind, filtered
+from tests.support.fault_harness import wait_for, worker
+from tests.support.xdp_filter import Behind, filtered
 
 HEARTBEAT_S = 2.0
 FRAMES = 400

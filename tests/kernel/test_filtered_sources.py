@@ -10,28 +10,29 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import encode_frame
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
-from klais.edge.dead_letters import DeadLetters
-from klais.edge.pace import Pace
-from klais.edge.sources import behind_filter, filtered
-from klais.edge.sources.address import source_text
+from klais.edge.linger import Pace
+from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.choose import open_source
-from klais.edge.sources.filter import Filter
-from klais.edge.sources.filtered import FilteredSource, Rings
+from klais.edge.sources.xdp_filter import open as behind_filter
+from klais.edge.sources.xdp_filter import source as filtered
+from klais.edge.sources.xdp_filter.attachment import Filter
+from klais.edge.sources.xdp_filter.source import FilteredSource, Rings
 from klais.edge.spine import Spine
 from klais.errors import PortInUse, SourceUnavailable
-from klais.ports import free_port
-from klais.wire.batch import decode_batch
-from klais.wire.constants import encode_frame
+from klais.system.address import source_text
+from klais.system.ports import free_port
 from klais.xdp import loader
 from klais.xdp.layout import SLOT_FRAME_BYTES
 from klais.xdp.maps import XdpMaps
-from tests import filter_tools
-from tests.filter_tools import Behind
-from tests.netns import inside
-from tests.source_tools import receive
-from tests.unit.test_edge_spine import MemorySink
+from tests.support import xdp_filter as filter_tools
+from tests.support.netns import inside
+from tests.support.source import receive
+from tests.support.xdp_filter import Behind
+from tests.unit.edge.test_spine import MemorySink
 
 BOTH = pytest.mark.parametrize("behind", ["af_xdp", "ringbuf"], indirect=True)
 

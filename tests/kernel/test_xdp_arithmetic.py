@@ -13,9 +13,9 @@ from klais.xdp.device_id import device_key, padded
 from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, Verdict
 from klais.xdp.limits import to_units
 from klais.xdp.rules import marks_of
-from tests.packet_tools import payload_of
-from tests.xdp_native import Native, bucket
-from tests.xdp_rows import all_rows
+from tests.support.packet import payload_of
+from tests.support.xdp_native import Native, bucket
+from tests.support.xdp_rows import all_rows
 
 MANY = settings(max_examples=200, deadline=None)
 TEN_S_NS = 10_000_000_000
@@ -210,7 +210,7 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         assert dtype.fields is not None
         for field, (_, offset, *_rest) in dtype.fields.items():
             assert numbers.pop(f"{name}.{field}") == offset
-    from klais.wire import constants
+    from klais.core.wire import constants
 
     assert numbers.pop("KLAIS_MAGIC") == constants.MAGIC and numbers.pop("KLAIS_ID_OFFSET") == constants.ID_OFFSET
     assert numbers.pop("KLAIS_ID_BYTES") == constants.ID_SIZE and numbers.pop("KLAIS_HEADER_BYTES") == constants.HEADER_SIZE

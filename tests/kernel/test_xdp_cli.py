@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
-from klais.wire.constants import encode_frame
-from tests.netns import inside
-from tests.xdp_tools import Rig, rig
+from klais.core.wire.constants import encode_frame
+from tests.support.netns import inside
+from tests.support.xdp import Rig, rig
 
 Run = Callable[..., Result]
 

@@ -8,13 +8,13 @@ import time
 import numpy as np
 import pytest
 
+from klais.core.wire.constants import encode_frame
 from klais.errors import XdpUnavailable
-from klais.wire.constants import encode_frame
 from klais.xdp.layout import RULES, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from klais.xdp.rules import RulesFull
-from tests.xdp_tools import rig
+from tests.support.xdp import rig
 
 
 def test_without_the_right_to_the_maps_say_so() -> None:

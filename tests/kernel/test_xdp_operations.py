@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from klais.core.wire.constants import encode_frame
 from klais.errors import XdpForeign, XdpUnavailable
-from klais.wire.constants import encode_frame
 from klais.xdp import bpf, bpffs, netlink
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.netns import inside, run
-from tests.xdp_tools import BAD, WIDE, Counter, Flow, Rig, rig, wait_for
+from tests.support.netns import inside, run
+from tests.support.xdp import BAD, WIDE, Counter, Flow, Rig, rig, wait_for
 
 # mov r0, 2; exit: an XDP program that passes everything, as somebody else's might
 PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from klais.core.wire.constants import Reason
+from klais.core.wire.frame import check_headers
 from klais.errors import SetupMissing, XdpUnavailable
-from klais.wire.constants import Reason
-from klais.wire.frame import check_headers
 from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
 from klais.xdp.trial import Trial, trial
 from tests.conftest import need_missing
-from tests.packet_tools import payload_of
-from tests.xdp_native import Native
-from tests.xdp_rows import V6, WIDE, Row, all_rows, frame, sent
+from tests.support.packet import payload_of
+from tests.support.xdp_native import Native
+from tests.support.xdp_rows import V6, WIDE, Row, all_rows, frame, sent
 
 ROWS = all_rows()
 PARSED = [row for row in ROWS if row.by_parsing and not row.rules]

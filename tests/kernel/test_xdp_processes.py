@@ -8,13 +8,13 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
-from klais.config import Settings
+from klais.config.load import Settings
 from klais.kafka.topics import Topics
 from tests.conftest import need_missing
-from tests.edge_tools import EdgeProcess
-from tests.fault.harness import Worker
-from tests.netns import Pair, inside
-from tests.xdp_tools import PORT, WIDE, Flow, Rig, rig, wait_for
+from tests.support.edge import EdgeProcess
+from tests.support.fault_harness import Worker
+from tests.support.netns import Pair, inside
+from tests.support.xdp import PORT, WIDE, Flow, Rig, rig, wait_for
 
 HEARTBEAT_S = 1.0
 GIVEN = {"control_auto": True, "dam_device_rate": 1e6, "dam_device_burst": 1e6, "xdp_heartbeat_s": HEARTBEAT_S}

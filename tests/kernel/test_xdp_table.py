@@ -14,7 +14,7 @@ from klais.xdp.device_id import device_key, padded
 from klais.xdp.layout import CLAIMED, DEVICE_COST, WAYS, Verdict
 from klais.xdp.limits import to_units
 from klais.xdp.table import _occupied
-from tests.xdp_native import Native, Table
+from tests.support.xdp_native import Native, Table
 
 START_NS = 10**12
 Multipliers = Sequence[Sequence[int]]  # two sets, four words of 32 bits

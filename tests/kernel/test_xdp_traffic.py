@@ -7,10 +7,10 @@ import struct
 import threading
 import time
 
-from klais.wire.constants import encode_frame
+from klais.core.wire.constants import encode_frame
 from klais.xdp.limits import Limits
-from tests.netns import inside
-from tests.xdp_tools import PORT, Counter, Rig, checksum, rig, wait_for
+from tests.support.netns import inside
+from tests.support.xdp import PORT, Counter, Rig, checksum, rig, wait_for
 
 PACKETS = int(os.environ.get("KLAIS_TEST_XDP_PACKETS", "300000"))
 SLOW = Limits(1e8, 1e9, 1e6, 1e6)

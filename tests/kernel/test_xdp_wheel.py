@@ -8,8 +8,8 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from tests.netns import inside, run
-from tests.xdp_tools import rig
+from tests.support.netns import inside, run
+from tests.support.xdp import rig
 
 REPO = Path(__file__).parents[2]
 

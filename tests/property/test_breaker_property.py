@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from klais.edge.breaker import FAILURES, Breaker, State
+from klais.edge.sinks.breaker import FAILURES, Breaker, State
 
 TIMEOUT_S, MIN_S, MAX_S = 5.0, 0.5, 10.0
 

@@ -13,16 +13,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from klais.config import Settings
+from klais.config.load import Settings
+from klais.core.lane.state import LaneState, Tally
+from klais.core.wire.batch import HEADER, encode_batch
+from klais.core.wire.constants import Reason
 from klais.edge.batcher import Built
 from klais.edge.counts import Counts
-from klais.edge.forwarder import Forwarder
-from klais.edge.publisher import KafkaPublisher
-from klais.edge.spool.backlog import Backlog
-from klais.lane.state import LaneState, Tally
-from klais.wire.batch import HEADER, encode_batch
-from klais.wire.constants import Reason
-from tests.forwarder_tools import Message, Producer, name_of
+from klais.edge.sinks.kafka import KafkaPublisher
+from klais.edge.sinks.spool.backlog import Backlog
+from klais.edge.sinks.store_and_forward import Forwarder
+from tests.support.forwarder import Message, Producer, name_of
 
 PARTITIONS = 2
 FRAME, FRAMES = bytes(60_000), 4  # a MiB in flight is 4 batches
@@ -167,7 +167,7 @@ class ForwarderMachine(RuleBasedStateMachine):
 
     def on_disk(self) -> list[tuple[int, int, int]]:
         """Batches in the spool's files that are not acknowledged."""
-        from klais.edge.spool.segment import HEADER_SIZE, parse_name, walk
+        from klais.edge.sinks.spool.segment import HEADER_SIZE, parse_name, walk
 
         spool = self.sink.backlog._spool
         position, out = spool.position if spool else 0, []

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import orjson
 import pytest
 
-from klais.wire.constants import Reason
-from klais.wire.json_path import hash_path
-from klais.wire.json_scan import MAX_DEPTH, MAX_FIELDS_PER_FRAME, check_payloads
+from klais.core.wire.constants import Reason
+from klais.core.wire.json_path import hash_path
+from klais.core.wire.json_scan import MAX_DEPTH, MAX_FIELDS_PER_FRAME, check_payloads
 
 BATCHES, BATCH = 45, 3_000
 STRINGS = ["", "a", "temperature", "é", "日本", "𝄞", "a b", "x.y", "\\n", "\\u00e9", "\\ud83d\\ude00", "\\ud800"]

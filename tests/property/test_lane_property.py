@@ -6,15 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klais.devices.layout import ROW
-from klais.lane.checkpoint import begin_snapshot, copy_rows, decode_marker, encode_marker, restore, snapshot
-from klais.lane.columns import read_headers
-from klais.lane.journal import decode_step, encode_step
-from klais.lane.state import LaneState, Tally
-from klais.lane.step import release, replay, take_raw
-from klais.wire.batch import decode_batch
-from klais.wire.constants import Reason
-from tests.lane_tools import T0_NS, NaiveLane, batch, bounds, frames, limits
+from klais.core.devices.layout import ROW
+from klais.core.lane.checkpoint import begin_snapshot, copy_rows, decode_marker, encode_marker, restore, snapshot
+from klais.core.lane.columns import read_headers
+from klais.core.lane.journal import decode_step, encode_step
+from klais.core.lane.state import LaneState, Tally
+from klais.core.lane.step import release, replay, take_raw
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import Reason
+from tests.support.lane import T0_NS, NaiveLane, batch, bounds, frames, limits
 
 SEQUENCES = st.one_of(st.integers(0, 40), st.integers(2**32 - 5, 2**32 - 1), st.integers(0, 2**32 - 1))
 FRAME = st.tuples(st.sampled_from("abc"), SEQUENCES, st.sampled_from([b"{}", b'{"t":1}', b'{"t":2.5,"u":{"v":-3}}']))

@@ -7,12 +7,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from klais.core.wire.constants import encode_frame
 from klais.sim.columns import columns_of_frames
-from klais.sim.judge import judge
 from klais.sim.kernels import fnv1a64_column, next_random, put_fixed, white
 from klais.sim.stream import CHUNK_FRAMES, FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate, Trace, TraceReplay
-from klais.wire.constants import encode_frame
+from klais.verify.judge import judge
 
 MASK = (1 << 64) - 1
 

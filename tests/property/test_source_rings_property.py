@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klais.edge.sources.ringbuf_kernels import FRAME_OFFSET, RECORD_HEADER_BYTES, publish, take_records
-from klais.edge.sources.uring_kernels import ENDED, ERROR, provide, take_completions
-from klais.edge.sources.xsk_kernels import give_back, take_descriptors
+from klais.edge.sources.af_xdp.kernels import give_back, take_descriptors
+from klais.edge.sources.io_uring.kernels import ENDED, ERROR, provide, take_completions
+from klais.edge.sources.ringbuf.kernels import FRAME_OFFSET, RECORD_HEADER_BYTES, publish, take_records
 
 SIZE = 8
 # Begin just before the index wraps at its width.

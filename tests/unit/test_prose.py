@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from klais.cli.main import COMMANDS
-from klais.config import ENV_EXTRA, Settings
-from klais.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
-from klais.wire.constants import Reason, encode_frame
+from klais.config.load import ENV_EXTRA, Settings
+from klais.core.wire.constants import Reason, encode_frame
+from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
 
 REPO = Path(__file__).parents[2]
 PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from klais.broker.jars import kafka_version
 from klais.cli.main import COMMANDS
-from klais.config import Settings
-from klais.kafka.jars import kafka_version
+from klais.config.load import Settings
 from klais.kafka.topics import MAX_RECORD_BYTES
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from klais.config import Settings
-from klais.edge.sources import Source
-from klais.edge.sources.udp import UdpSource
+from klais.config.load import Settings
+from klais.edge.sources.base import Source
+from klais.edge.sources.udp.source import UdpSource
 from klais.errors import PortInUse, SourceUnavailable
 
 
@@ -22,19 +22,19 @@ def _open_udp(s: Settings) -> Source:
 
 
 def _open_io_uring(s: Settings) -> Source:
-    from klais.edge.sources.io_uring import IoUringSource  # its kernels cost memory where it is not used
+    from klais.edge.sources.io_uring.source import IoUringSource  # its kernels cost memory where it is not used
 
     return IoUringSource(s.udp_bind, s.udp_rcvbuf_bytes, s.udp_share_port)
 
 
 def _open_af_xdp(s: Settings) -> Source:
-    from klais.edge.sources.behind_filter import open_af_xdp
+    from klais.edge.sources.xdp_filter.open import open_af_xdp
 
     return open_af_xdp(s)
 
 
 def _open_ringbuf(s: Settings) -> Source:
-    from klais.edge.sources.behind_filter import open_ringbuf
+    from klais.edge.sources.xdp_filter.open import open_ringbuf
 
     return open_ringbuf(s)
 

@@ -1,0 +1,211 @@
+"""The broker without `klais up`: a supervisor process that owns it, started in the background, asked and stopped by others."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from klais.broker.config import BrokerFiles
+from klais.broker.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedKafka, Progress, running_owner
+from klais.config.load import Settings, environ_of
+from klais.errors import BrokerOwned, KafkaUnavailable
+
+RUN_COMMAND = "klais kafka run"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The embedded broker of a state folder, as ``klais kafka status`` shows it."""
+
+    running: bool
+    ready: bool
+    bootstrap: str
+    version: str | None
+    pid: int | None
+    owner: str | None
+    owner_pid: int | None
+    rss_bytes: int | None
+    data_bytes: int
+    data_dir: str
+    log: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+class _Stopped(BaseException):
+    """A signal asked us to end (not an Exception: nothing on the way may catch it)."""
+
+
+def run(settings: Settings, say: Progress) -> None:
+    """Own the broker until SIGTERM, SIGINT or SIGHUP; then stop it cleanly.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable
+        The broker ended by itself.
+    klais.errors.KlaisError
+        It could not be started (see :meth:`EmbeddedKafka.start`).
+    """
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        for name in asked:  # the second Ctrl-C of an impatient person must not cut the clean stop short
+            signal.signal(name, signal.SIG_IGN)
+        raise _Stopped
+
+    broker = EmbeddedKafka(settings, say, RUN_COMMAND)
+    for name in asked:
+        signal.signal(name, on_signal)
+    try:
+        broker.start()
+        say(f"Apache Kafka ready on {broker.bootstrap} (pid {broker.pid}); Ctrl-C stops it")
+        while not broker.wait(3600):
+            pass
+        raise KafkaUnavailable(f"Apache Kafka ended by itself:\n{broker.last_lines()}")
+    except _Stopped:
+        say("Apache Kafka: stopping")
+    finally:
+        broker.stop()
+
+
+def start(settings: Settings, say: Progress) -> Status:
+    """Start a supervisor in the background and return when the broker answers.
+
+    Returns at once when it runs already under a supervisor of ours.
+
+    Raises
+    ------
+    klais.errors.BrokerOwned
+        ``klais up`` or a test owns the broker of this state folder.
+    klais.errors.KafkaUnavailable
+        The supervisor ended; with what it said (for instance which port is taken).
+    """
+    owner = running_owner(settings)
+    if owner is not None and owner.command != RUN_COMMAND:
+        raise BrokerOwned(f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one")
+    files = BrokerFiles(settings)
+    files.root.mkdir(parents=True, exist_ok=True)
+    process = None
+    with open(files.supervisor_log, "w") as log:
+        if owner is None:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "klais", "kafka", "run"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, **environ_of(settings), "KLAIS_STATE_DIR": str(files.root.parent)},
+            )
+            # Somebody has to take its exit code while we live; when we are gone, init does.
+            threading.Thread(target=process.wait, daemon=True).start()
+    teller = _Teller(files.supervisor_log, say)
+    deadline = time.monotonic() + START_TIMEOUT_S + 600  # a first start may have to fetch the jars
+    while time.monotonic() < deadline:
+        teller.tell()
+        if process is not None and process.poll() is not None:
+            raise KafkaUnavailable(f"the broker was not started: {teller.last.removeprefix('klais: ')}")
+        owner = running_owner(settings)
+        if owner is not None and owner.ready:
+            return status(settings)
+        time.sleep(0.1)
+    raise KafkaUnavailable(f"the broker does not get ready: see {files.supervisor_log}")
+
+
+class _Teller:
+    """Passes on what the supervisor writes to its log."""
+
+    def __init__(self, path: Path, say: Progress) -> None:
+        self._path = path
+        self._say = say
+        self._seen = 0
+        self.last = "(it said nothing)"
+
+    def tell(self) -> None:
+        lines = self._path.read_text(errors="replace").splitlines()
+        for line in lines[self._seen :]:
+            if not line.startswith("klais: "):  # errors are said once, by the caller
+                self._say(line)
+        if len(lines) > self._seen:
+            first = next((i for i, line in enumerate(lines) if line.startswith("klais: ")), len(lines) - 1)
+            self.last = "\n".join(lines[first:])
+            self._seen = len(lines)
+
+
+def stop(settings: Settings) -> bool:
+    """Stop the supervisor and with it the broker; wait for the end. False when none ran.
+
+    Raises
+    ------
+    klais.errors.BrokerOwned
+        The broker belongs to another command: end that one.
+    klais.errors.KafkaUnavailable
+        It did not end in time.
+    """
+    owner = running_owner(settings)
+    if owner is None:
+        return False
+    if owner.command != RUN_COMMAND:
+        raise BrokerOwned(f"the broker belongs to `{owner.command}` (pid {owner.pid}): stop that instead")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(owner.pid, signal.SIGTERM)
+    if not _wait(lambda: running_owner(settings) is None, STOP_GRACE_S + 10):
+        raise KafkaUnavailable(f"pid {owner.pid} did not stop within {STOP_GRACE_S + 10:.0f} s")
+    return True
+
+
+def status(settings: Settings) -> Status:
+    """What is known about the broker of this state folder, without asking the broker itself."""
+    files = BrokerFiles(settings)
+    owner = running_owner(settings)
+    return Status(
+        running=owner is not None,
+        ready=owner is not None and owner.ready,
+        bootstrap=owner.bootstrap if owner else f"127.0.0.1:{settings.kafka_port}",
+        version=owner.version if owner else None,
+        pid=owner.broker_pid if owner else None,
+        owner=owner.command if owner else None,
+        owner_pid=owner.pid if owner else None,
+        rss_bytes=_rss_bytes(owner.broker_pid) if owner else None,
+        data_bytes=_size_bytes(files.data),
+        data_dir=str(files.data),
+        log=str(files.server_log),
+    )
+
+
+def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _rss_bytes(pid: int) -> int | None:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def _size_bytes(folder: Path) -> int:
+    """Blocks in use, not lengths: Kafka's index files are sparse."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.stat().st_blocks * 512
+        except OSError:  # Kafka deletes segments while we look
+            continue
+    return total

@@ -1,0 +1,261 @@
+"""The embedded broker: a real Apache Kafka (one KRaft node on loopback) as a child that its owner starts and stops.
+
+Its data lives under ``<state_dir>/kafka`` and survives restarts. One owner at a time: an advisory lock on that folder
+says so. When the owner dies, however it dies, the broker gets SIGTERM from the kernel (see :mod:`klais.system.child`).
+"""
+
+import base64
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import psutil
+
+from klais.broker import jars
+from klais.broker.config import HOST, BrokerFiles, jvm_flags, server_properties
+from klais.config.load import Settings
+from klais.errors import BrokerOwned, KafkaUnavailable
+from klais.system.child import OwnedChild
+from klais.system.ports import check_port, free_port
+
+Progress = Callable[[str], None]
+STOP_GRACE_S = 20.0
+START_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who runs the broker of a state folder, as written to ``owner.json``."""
+
+    pid: int
+    broker_pid: int
+    bootstrap: str
+    version: str
+    command: str
+    ready: bool
+
+
+class EmbeddedKafka:
+    """Apache Kafka owned by this process.
+
+    Parameters
+    ----------
+    settings : Settings
+        ``state_dir``, ``kafka_port``, ``kafka_heap_mb`` and ``cache_dir`` are used.
+    progress : callable, optional
+        Is told, in words, what goes on and that it waits.
+    command : str
+        What to call the owner when somebody asks who holds the broker.
+
+    Examples
+    --------
+    >>> with EmbeddedKafka(settings) as kafka:            # doctest: +SKIP
+    ...     Producer({"bootstrap.servers": kafka.bootstrap})
+    """
+
+    def __init__(self, settings: Settings, progress: Progress | None = None, command: str = "klais up") -> None:
+        self._settings = settings
+        self._files = BrokerFiles(settings)
+        self._say: Progress = progress or (lambda text: None)
+        self._command = command
+        self._child: OwnedChild | None = None
+        self._lock: IO[str] | None = None
+        self.bootstrap = f"{HOST}:{settings.kafka_port}"
+
+    def __enter__(self) -> "EmbeddedKafka":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the broker, None when it does not run."""
+        return self._child.pid if self.running and self._child else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the broker's process lives."""
+        return self._child is not None and self._child.returncode is None
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the broker's process ends by itself; whether it did within ``timeout_s``."""
+        return self._child is None or self._child.wait(timeout_s)
+
+    def start(self) -> None:
+        """Start the broker and return when it answers.
+
+        Raises
+        ------
+        klais.errors.SetupMissing
+            Java, or Maven while the jars are not there.
+        klais.errors.PortInUse
+            ``kafka_port`` is taken.
+        klais.errors.BrokerOwned
+            Another process runs a broker on this state folder.
+        klais.errors.KafkaUnavailable
+            It ended, or did not answer in time; with the last lines of its log.
+        """
+        if self.running:
+            return
+        java = jars.find_java()
+        folder = jars.fetch(self._settings.cache_dir, self._say)
+        self._files.root.mkdir(parents=True, exist_ok=True)
+        self._take_lock()
+        try:
+            self._end_left_over()
+            check_port(HOST, self._settings.kafka_port, "tcp", "KLAIS_KAFKA_PORT")
+            self._files.properties.write_text(server_properties(self._settings, self._files, free_port(HOST)))
+            base = [java, *jvm_flags(self._settings, self._files), "-cp", f"{folder}/*"]
+            self._format(base)
+            self._say(f"Apache Kafka {jars.kafka_version()}: starting on {self.bootstrap}")
+            self._child = OwnedChild([*base, "kafka.Kafka", str(self._files.properties)], self._files.jvm_log)
+            self._write_owner(ready=False)
+            self._wait_ready()
+            self._write_owner(ready=True)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the broker cleanly (SIGTERM; SIGKILL after 20 s) and let the state folder go. May be called twice."""
+        if self._child is not None:
+            if not self._child.stop(STOP_GRACE_S):
+                self._say(f"Apache Kafka did not stop within {STOP_GRACE_S:.0f} s and was killed")
+            self._child = None
+        if self._lock is not None:
+            self._files.owner.unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    def _take_lock(self) -> None:
+        lock = open(self._files.lock, "a")  # noqa: SIM115  (held until stop)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            owner = read_owner(self._settings)
+            who = f"`{owner.command}` (pid {owner.pid}), on {owner.bootstrap}" if owner else "another process"
+            raise BrokerOwned(
+                f"the broker of {self._files.root} already runs, owned by {who}: use that one, stop it "
+                "(`klais kafka stop`), or choose another folder with KLAIS_STATE_DIR"
+            ) from None
+        self._lock = lock
+
+    def _end_left_over(self) -> None:
+        """A broker whose owner was killed may still be on its way out: wait for it, so that data and port are free."""
+        owner = read_owner(self._settings)
+        if owner is None:
+            return
+        process = _broker_process(owner.broker_pid, self._files)
+        if process is not None:
+            self._say(f"Apache Kafka of an owner that is gone (pid {process.pid}) still runs: waiting for its end")
+            process.terminate()
+            try:
+                process.wait(STOP_GRACE_S)
+            except psutil.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_GRACE_S)
+        self._files.owner.unlink(missing_ok=True)
+
+    def _format(self, base: list[str]) -> None:
+        """Write the cluster id into an empty data folder; leave any other as it is."""
+        if (self._files.data / "meta.properties").exists():
+            return
+        self._say("Apache Kafka: formatting its new data folder")
+        tool = [*base, "kafka.tools.StorageTool"]
+        config = ["-c", str(self._files.properties)]
+        # Kafka's own form of a UUID: base64url, never starting with a dash (its tool would take that for an option).
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
+        _run([*tool, "format", "--cluster-id", cluster, "--ignore-formatted", *config])
+
+    def _write_owner(self, ready: bool) -> None:
+        assert self._child is not None
+        owner = Owner(os.getpid(), self._child.pid, self.bootstrap, jars.kafka_version(), self._command, ready)
+        scratch = self._files.owner.with_suffix(".new")
+        scratch.write_text(json.dumps(asdict(owner)))
+        scratch.rename(self._files.owner)
+
+    def _wait_ready(self) -> None:
+        assert self._child is not None
+        started = time.monotonic()
+        told = 0
+        while not answers(self._settings.kafka_port):
+            waited = time.monotonic() - started
+            if self._child.wait(0.05):
+                raise KafkaUnavailable(f"Apache Kafka ended with code {self._child.returncode}:\n{self.last_lines()}")
+            if waited > START_TIMEOUT_S:
+                raise KafkaUnavailable(f"Apache Kafka did not answer within {waited:.0f} s:\n{self.last_lines()}")
+            if waited > 5 * (told + 1):
+                told += 1
+                self._say(f"Apache Kafka: still starting, {waited:.0f} s")
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of the broker's logs, for a message."""
+        lines: list[str] = []
+        for path in (self._files.server_log, self._files.jvm_log):
+            if path.exists():
+                lines += path.read_text(errors="replace").splitlines()[-count:]
+        return "\n".join(f"  {line}" for line in lines) or f"  (nothing in {self._files.root}/*.log)"
+
+
+def read_owner(settings: Settings) -> Owner | None:
+    """What ``owner.json`` says, true or stale; None when there is none."""
+    try:
+        return Owner(**json.loads(BrokerFiles(settings).owner.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def running_owner(settings: Settings) -> Owner | None:
+    """Who runs the broker of this state folder now, None when nobody does."""
+    try:
+        with open(BrokerFiles(settings).lock) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return read_owner(settings)
+    except OSError:
+        pass
+    return None
+
+
+def answers(port: int, host: str = HOST, timeout_s: float = 2.0) -> bool:
+    """Whether a Kafka broker on ``host:port`` serves requests now, and knows itself as a live broker."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    try:
+        socket.create_connection((host, port), timeout_s).close()
+    except OSError:
+        return False
+    # Its own log lines would only say that it is not there yet.
+    quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None, "socket.timeout.ms": 2000}
+    admin = AdminClient({"bootstrap.servers": f"{host}:{port}", **quiet})
+    try:
+        return bool(admin.list_topics(timeout=timeout_s).brokers)
+    except KafkaException:
+        return False
+
+
+def _broker_process(pid: int, files: BrokerFiles) -> psutil.Process | None:
+    """The broker of these files under that pid, not another program that got the number since."""
+    try:
+        process = psutil.Process(pid)
+        return process if str(files.properties) in process.cmdline() else None
+    except psutil.Error:
+        return None
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise KafkaUnavailable(f"Apache Kafka's storage tool failed:\n{done.stdout}{done.stderr}")
+    return done.stdout

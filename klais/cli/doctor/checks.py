@@ -1,0 +1,299 @@
+"""What ``klais doctor`` looks at. Each check takes the settings, changes nothing, and gives one finding or more."""
+
+import ctypes
+import os
+import platform
+import re
+import resource
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from klais.config.checks import split_address, warnings
+from klais.config.load import Settings
+from klais.errors import KlaisError, PortInUse, SetupMissing
+from klais.system.paths import cache_root
+
+Status = Literal["ok", "warn", "fail"]
+
+MIN_KERNEL = (5, 4)  # oldest that is tried; the newest call of the UDP path, recvmmsg, is far older
+MIN_XDP_KERNEL = (5, 15)
+MIN_OPEN_FILES = 4096  # sockets of clients and brokers, segments of the embedded broker
+MIN_FREE_BYTES = 1 << 30
+GOOD_FREE_BYTES = 10 << 30  # a day of the staging topic at 5,000 frames/s, roughly
+CLOCK_DRIFT_S = 0.005
+_TIME_ERROR = 5  # adjtimex(2): the clock is not synchronised
+_OURS = ("klais", "agents.app", "kafka.Kafka", "faust")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found; ``mend`` says what to do, empty when there is nothing to do."""
+
+    name: str
+    status: Status
+    found: str
+    mend: str = ""
+
+
+Check = Callable[[Settings], Iterator[Finding]]
+
+
+def run(check: Check, settings: Settings) -> list[Finding]:
+    """The findings of a check; a check that breaks is a finding too."""
+    try:
+        return list(check(settings))
+    except Exception as error:  # one broken check must not hide the others
+        name = check.__name__.removeprefix("check_").replace("_", " ")
+        return [Finding(name, "warn", f"could not be checked: {type(error).__name__}: {error}")]
+
+
+def check_system(settings: Settings) -> Iterator[Finding]:
+    """Kernel, open files, memory."""
+    release = platform.release()
+    numbers = tuple(int(part) for part in re.findall(r"\d+", release)[:2])
+    if platform.system() != "Linux":
+        yield Finding("kernel", "fail", f"{platform.system()} {release}", "KLAIS runs on Linux only")
+    elif numbers < MIN_KERNEL:
+        yield Finding("kernel", "warn", f"Linux {release}", "use Linux 5.4 or newer: nothing older is tested")
+    else:
+        yield Finding("kernel", "ok", f"Linux {release}")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
+        mend = f"ulimit -n {MIN_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, 65_536)}"
+        yield Finding("open files", "warn", f"limit {soft} (hard {hard})", f"`{mend}`, or LimitNOFILE= in a systemd unit")
+    else:
+        yield Finding("open files", "ok", f"limit {soft}")
+
+
+def check_receive_buffer(settings: Settings) -> Iterator[Finding]:
+    """What the kernel grants of ``udp_rcvbuf_bytes``, asked of a real socket as the edge asks."""
+    asked = settings.udp_rcvbuf_bytes
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), asked)
+        except PermissionError:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
+    text = f"{granted:,} of {asked:,} bytes"
+    if granted >= asked:
+        yield Finding("receive buffer", "ok", text)
+    else:
+        mend = f"`sysctl -w net.core.rmem_max={asked}` (keep it in /etc/sysctl.d), or give the edge CAP_NET_ADMIN"
+        yield Finding("receive buffer", "warn", f"{text}: bursts above it are lost in the kernel", mend)
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Settings that work but are seldom meant (what cannot work was refused before)."""
+    notes = warnings(settings)
+    for note in notes:
+        yield Finding("configuration", "warn", note, "see `klais config show`")
+    if not notes:
+        yield Finding("configuration", "ok", "nothing against it")
+
+
+def check_folders(settings: Settings) -> Iterator[Finding]:
+    """Write access and free space of the state and cache folders (or of where they will be made)."""
+    for name, variable, folder in (
+        ("state folder", "KLAIS_STATE_DIR", settings.state_dir),
+        ("cache folder", "KLAIS_CACHE_DIR", cache_root(settings.cache_dir)),
+    ):
+        there = _nearest(folder.absolute())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            who = f"`chown {os.getuid()} {there}`"
+            yield Finding(name, "fail", f"{folder}: {there} may not be written", f"{who}, or name another with {variable}")
+            continue
+        free = shutil.disk_usage(there).free
+        text = f"{folder}: {free / (1 << 30):.1f} GiB free"
+        if free < MIN_FREE_BYTES:
+            yield Finding(name, "fail", text, f"free some space, or name a folder on another disk with {variable}")
+        elif name == "state folder" and settings.embedded_kafka and free < GOOD_FREE_BYTES:
+            mend = "the embedded broker keeps a day of frames: watch the disk at more than 1,000 frames/s"
+            yield Finding(name, "warn", text, mend)
+        else:
+            yield Finding(name, "ok", text)
+
+
+def check_kernels(settings: Settings) -> Iterator[Finding]:
+    """Whether compiled kernels are cached (which ones fit this code only an import can tell)."""
+    folder = cache_root(settings.cache_dir) / "numba"
+    if any(folder.rglob("*.nbc")):
+        yield Finding("kernels", "ok", f"compiled ones are cached in {folder}")
+    else:
+        yield Finding("kernels", "warn", "none compiled yet: the first start takes some ten seconds longer", "`klais warm`")
+
+
+def check_clock(settings: Settings) -> Iterator[Finding]:
+    """Whether the clock is synchronised, and runs evenly: time stamps, rates and retention depend on it."""
+    year = time.gmtime().tm_year
+    began = time.time(), time.monotonic()
+    time.sleep(0.05)
+    apart_s = abs((time.time() - began[0]) - (time.monotonic() - began[1]))
+    if year < 2024:
+        yield Finding("clock", "fail", f"the year is {year}", "set the clock; Kafka would delete records by their time")
+    elif apart_s > CLOCK_DRIFT_S:
+        text = f"wall clock and monotonic clock went apart by {apart_s * 1e3:.1f} ms within 50 ms"
+        yield Finding("clock", "warn", text, "something is setting the clock: look at the time service")
+    else:
+        state = _adjtimex()
+        if state is None:
+            yield Finding("clock", "ok", "runs evenly; whether it is synchronised cannot be read here")
+        elif state == _TIME_ERROR:
+            mend = "run a time service (chrony, systemd-timesyncd); with several hosts their times must agree"
+            yield Finding("clock", "warn", "runs evenly, but is not synchronised", mend)
+        else:
+            yield Finding("clock", "ok", "synchronised, runs evenly")
+
+
+def check_ports(settings: Settings) -> Iterator[Finding]:
+    """Whether each port that this machine would listen on is free, or held by KLAIS itself."""
+    from klais.system.ports import check_port
+
+    udp, api = split_address(settings.udp_bind), split_address(settings.api_bind)
+    wanted: list[tuple[str, int, Literal["tcp", "udp"], str]] = [
+        (*udp, "udp", "KLAIS_UDP_BIND"),
+        (*api, "tcp", "KLAIS_API_BIND"),
+        (settings.web_bind, settings.web_port, "tcp", "KLAIS_WEB_PORT"),
+    ]
+    if settings.embedded_kafka:
+        wanted.append(("127.0.0.1", settings.kafka_port, "tcp", "KLAIS_KAFKA_PORT"))
+    for host, port, kind, variable in wanted:
+        name = f"port {port}/{kind}"
+        try:
+            check_port(host, port, kind, variable)
+            yield Finding(name, "ok", "free")
+        except PortInUse as error:
+            if any(mark in str(error).partition("taken")[2].partition(": stop")[0] for mark in _OURS):
+                yield Finding(name, "ok", str(error).partition(": stop")[0] + ": KLAIS is running")
+            else:
+                yield Finding(name, "fail", str(error).partition(": stop")[0], f"stop it, or choose another with {variable}")
+        except OSError as error:
+            yield Finding(name, "fail", f"cannot listen on {host}: {error.strerror or error}", f"correct {variable}")
+
+
+def check_java(settings: Settings) -> Iterator[Finding]:
+    """Java and Kafka's jars, where klais runs the broker itself."""
+    if not settings.embedded_kafka:
+        yield Finding("java", "ok", "not needed: KLAIS_KAFKA_BOOTSTRAP names a cluster")
+        return
+    from klais.broker import jars
+
+    try:
+        java = jars.find_java()
+        yield Finding("java", "ok", f"{java}, version {jars.java_version(java)}")
+    except SetupMissing as error:
+        found, _, mend = str(error).partition(": ")
+        yield Finding("java", "fail", found, mend)
+    folder = jars.jars_dir(settings.cache_dir)
+    if folder.is_dir():
+        yield Finding("kafka jars", "ok", f"{folder}")
+    else:
+        yield Finding("kafka jars", "fail", f"none in {folder}", "`make setup`, or `klais kafka start`, which fetches them")
+
+
+def check_kafka(settings: Settings) -> Iterator[Finding]:
+    """Whether a broker answers, and whether our topics there are as they must be."""
+    from confluent_kafka import KafkaException
+
+    from klais.kafka.admin import admin_client
+    from klais.kafka.clients import listens
+
+    try:
+        if not listens(settings):
+            raise KlaisError("connection refused or timed out")
+        brokers = admin_client(settings).list_topics(timeout=10).brokers
+    except (KafkaException, KlaisError) as error:
+        reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+        if settings.embedded_kafka:
+            text = f"the embedded broker is not running (nothing answers at {settings.bootstrap})"
+            yield Finding("kafka", "ok", text, "`klais up` or `klais kafka start` starts it")
+        else:
+            mend = "check KLAIS_KAFKA_BOOTSTRAP, that the cluster is up and the way there open, and its TLS and SASL settings"
+            yield Finding("kafka", "fail", f"no broker answers at {settings.bootstrap}: {reason}", mend)
+        return
+    yield Finding("kafka", "ok", f"{len(brokers)} broker(s) at {settings.bootstrap}")
+    yield from _topics(settings)
+
+
+def _topics(settings: Settings) -> Iterator[Finding]:
+    from klais.kafka.admin import check_topics
+
+    wrong = check_topics(settings)
+    missing = [problem.topic for problem in wrong if problem.setting == "missing"]
+    for problem in wrong:
+        if problem.setting != "missing":
+            text = f"{problem.topic}: {problem.setting} is {problem.found}, must be {problem.wanted}"
+            yield Finding("topics", "fail", text, problem.mend)
+    if missing:
+        yield Finding("topics", "warn", f"not there yet: {', '.join(missing)}", "`klais topics create` makes them")
+    if not wrong:
+        yield Finding("topics", "ok", "all there, with the settings they need")
+
+
+def check_xdp(settings: Settings) -> Iterator[Finding]:
+    """Whether the XDP filter could be loaded here, and what the loaded one does. It is optional: nothing here fails."""
+    from klais.errors import XdpUnavailable
+    from klais.xdp import bpffs, compile
+    from klais.xdp.maps import XdpMaps
+
+    numbers = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
+    if numbers < MIN_XDP_KERNEL:
+        yield Finding("xdp", "ok", f"Linux {platform.release()} is too old for the filter", "it needs Linux 5.15 or newer")
+        return
+    if os.geteuid() != 0:
+        yield Finding("xdp", "ok", "not looked at", "the filter is optional; `sudo klais doctor` looks at it")
+        return
+    if bpffs.mounted_at(settings.xdp_pin_dir) is None:
+        yield Finding("xdp", "ok", "no filter is loaded", "`klais xdp load --iface IF` loads it, and mounts bpffs for that")
+        return
+    try:
+        with XdpMaps.open(settings.xdp_pin_dir) as maps:
+            found = maps.status()
+    except XdpUnavailable as error:
+        yield Finding(
+            "xdp", "ok", str(error).partition(": `")[0], "" if compile.ready() else "`bin/setup` as root installs bcc"
+        )
+        return
+    if found.heartbeat_age_s is not None and not found.fresh:
+        text = (
+            f"loaded; the controller's heartbeat is {found.heartbeat_age_s:.0f} s old: the limits given at load are in force"
+        )
+        yield Finding("xdp", "warn", text, "is the controller running? `klais xdp status`")
+    else:
+        yield Finding(
+            "xdp", "ok", "loaded" + (f", rules in monitor mode: {', '.join(found.monitor)}" if found.monitor else "")
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    check_system,
+    check_receive_buffer,
+    check_settings,
+    check_folders,
+    check_kernels,
+    check_clock,
+    check_ports,
+    check_java,
+    check_kafka,
+    check_xdp,
+)
+
+
+def _nearest(folder: Path) -> Path:
+    """``folder``, or the nearest folder above it that exists."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _adjtimex() -> int | None:
+    """State of the kernel's clock (adjtimex(2), reading only); None where it cannot be read."""
+    # struct timex is 208 bytes on 64-bit Linux; its first field, modes, is 0: change nothing.
+    buffer = ctypes.create_string_buffer(512)
+    try:
+        state = int(ctypes.CDLL(None, use_errno=True).adjtimex(buffer))
+    except (OSError, AttributeError):
+        return None
+    return state if state >= 0 else None

@@ -1,0 +1,57 @@
+"""``klais doctor``: look at this machine and say how to mend what is wrong."""
+
+import json
+from dataclasses import asdict
+
+import click
+
+from klais.cli.doctor import checks as doctor_checks
+from klais.cli.doctor.checks import Finding, run
+from klais.cli.doctor.sources import check_sources
+from klais.cli.errors import EXIT_ERROR
+from klais.config.load import Settings, load
+from klais.errors import ConfigError
+
+CHECKS = (*doctor_checks.CHECKS, check_sources)
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of name, status, found, mend.")
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check this machine: kernel, limits, folders, clock, ports, Java, Kafka, topics, XDP, sources.
+
+    Changes nothing. Each line says ok, warn or fail, what was found, and how to mend it. Exit code 1 when something
+    failed: KLAIS would not start, or would lose data. A warning is what costs speed or safety.
+    """
+    findings = examine()
+    failed = sum(finding.status == "fail" for finding in findings)
+    warned = sum(finding.status == "warn" for finding in findings)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            mark = click.style(f"{finding.status:4}", fg=_COLOURS[finding.status])
+            click.echo(f"{mark}  {finding.name}: {finding.found}")
+            if finding.mend:
+                click.echo(f"      -> {finding.mend}")
+        click.echo(f"{len(findings)} checks: {failed} failed, {warned} warnings")
+    if failed:
+        ctx.exit(EXIT_ERROR)
+
+
+def examine() -> list[Finding]:
+    """All findings. With a configuration that cannot be used, its problems come first and the rest looks at the defaults."""
+    findings = []
+    try:
+        settings = load()
+    except ConfigError as error:
+        settings = Settings()
+        findings = [
+            Finding("configuration", "fail", line, "the checks below look at the defaults instead")
+            for line in str(error).splitlines()
+        ]
+    for check in CHECKS:
+        findings += run(check, settings)
+    return findings

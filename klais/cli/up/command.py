@@ -1,0 +1,82 @@
+"""``klais up``: start everything, show it, stop it cleanly."""
+
+import logging.config
+import sys
+
+import click
+
+from klais.config.load import Settings, load
+from klais.system.durations import DURATION
+from klais.telemetry.log import dict_config
+
+
+@click.command()
+@click.option("--for", "duration", type=DURATION, help="Stop after so long (30s, 2m) and add up.  [default: until Ctrl-C]")
+@click.option("--no-simulate", is_flag=True, help="Start no simulated devices: wait for frames of others.")
+@click.option("--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Simulated devices.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Their frames a second, instead of recorded traffic.")
+@click.option("--partitions", type=int, help="Partitions of every topic that is split by device (KLAIS_PARTITIONS, 4).")
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Faust workers.")
+@click.option("--plain", is_flag=True, help="One line a second, as without a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: progress, ready, figures, summary.")
+def up(
+    duration: float | None,
+    no_simulate: bool,
+    devices: int,
+    rate: float | None,
+    partitions: int | None,
+    workers: int,
+    plain: bool,
+    as_json: bool,
+) -> None:
+    """Start everything on this machine: Kafka, topics, edge, worker and simulated devices.
+
+    Kafka is an Apache Kafka of its own, with its data in the state folder, or the cluster that KLAIS_KAFKA_BOOTSTRAP
+    names. The simulated devices send as many frames a second as a recorded day has. Ctrl-C stops all of it cleanly; a
+    second Ctrl-C kills it. What was accepted before is in Kafka either way, and the next start goes on from there.
+
+    With --for it stops after that time, waits until every frame has landed, and adds up: frames sent, received,
+    published, dropped by reason, landed. Exit code 0 when they add up, 1 when not.
+
+    \b
+    Two systems side by side need a folder and ports of their own each:
+      KLAIS_STATE_DIR   data and logs (.klais)       KLAIS_KAFKA_PORT  the broker (9092)
+      KLAIS_UDP_BIND    frames (0.0.0.0:5000)        KLAIS_API_BIND    REST API (127.0.0.1:8080)
+      KLAIS_WEB_PORT    web views (6066; with --workers N also those after it)
+
+    \b
+    Examples:
+      klais up
+      klais up --for 30s --rate 5000 --devices 10000
+      klais up --no-simulate --partitions 8
+      KLAIS_KAFKA_BOOTSTRAP=kafka1:9092,kafka2:9092 klais up --workers 2
+      klais up --for 1m --json | jq -c 'select(.event == "summary")'
+    """
+    if no_simulate and rate is not None:
+        raise click.UsageError("--rate is the simulated devices' rate: leave it out with --no-simulate")
+    from klais.cli.up.launch_options import Plan
+    from klais.cli.up.reporter import Json, Plain, Voice
+    from klais.cli.up.run import Up
+
+    settings = load(partitions=partitions)
+    _log_to_file(settings)
+    voice: Voice = Json() if as_json else Plain()
+    if not (as_json or plain) and sys.stdout.isatty():
+        from klais.cli.up.screen import Screen
+
+        voice = Screen()
+    plan = Plan(settings, duration, not no_simulate, devices, rate, workers)
+    raise SystemExit(Up(plan, voice).run())
+
+
+def _log_to_file(settings: Settings) -> None:
+    """What our own clients log goes to a file: the terminal shows the picture."""
+    path = settings.state_dir / "logs" / "up.log"
+    config = dict_config(settings, "up")
+    config["handlers"]["stderr"] = {
+        "class": "logging.FileHandler",
+        "formatter": "klais",
+        "filename": str(path),
+        "delay": True,  # its folder is made, or found unfit, later
+    }
+    logging.config.dictConfig(config)

@@ -1,0 +1,127 @@
+"""What ``klais up`` is to start, on which ports, and whether they are free: known before anything is started."""
+
+from dataclasses import dataclass
+
+from klais.broker.config import HOST
+from klais.broker.daemon import RUN_COMMAND
+from klais.broker.embedded import running_owner
+from klais.config.checks import split_address
+from klais.config.load import Settings
+from klais.errors import KlaisError, PortInUse
+from klais.system.ports import Kind, check_port
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start.
+
+    ``duration_s`` counts from the moment everything is ready; None = until Ctrl-C. ``rate`` (frames/s) replaces the
+    recorded traffic. Worker i has the web port ``settings.web_port + i``.
+    """
+
+    settings: Settings
+    duration_s: float | None = None
+    simulate: bool = True
+    devices: int = 1000
+    rate: float | None = None
+    workers: int = 1
+
+    @property
+    def web_ports(self) -> list[int]:
+        """One a worker."""
+        return [self.settings.web_port + number for number in range(self.workers)]
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port that will be listened on, and the setting that chooses it."""
+
+    host: str
+    port: int
+    kind: Kind
+    setting: str
+
+
+def ports_of(plan: Plan, own_broker: bool) -> list[Port]:
+    """Every port that the children will bind."""
+    s = plan.settings
+    out = [] if s.udp_share_port else [Port(*split_address(s.udp_bind), "udp", "KLAIS_UDP_BIND")]
+    out.append(Port(*split_address(s.api_bind), "tcp", "KLAIS_API_BIND"))
+    out += [Port(s.web_bind, port, "tcp", "KLAIS_WEB_PORT") for port in plan.web_ports]
+    if own_broker:
+        out.append(Port(HOST, s.kafka_port, "tcp", "KLAIS_KAFKA_PORT"))
+    return out
+
+
+def broker_runs(settings: Settings) -> bool:
+    """Whether ``klais kafka start`` already runs the broker that these settings mean, so that it can be used.
+
+    Raises
+    ------
+    klais.errors.BrokerOwned, klais.errors.KlaisError
+        Another ``klais up`` owns this state folder, or the broker of it listens elsewhere.
+    """
+    if not settings.embedded_kafka:
+        return False
+    owner = running_owner(settings)
+    if owner is None:
+        return False
+    folder = settings.state_dir.resolve()
+    if owner.command != RUN_COMMAND:
+        raise KlaisError(
+            f"`{owner.command}` (pid {owner.pid}) already runs on the state folder {folder}, with its Kafka on "
+            f"{owner.bootstrap}: stop it, or choose another folder with KLAIS_STATE_DIR (and other ports)"
+        )
+    if owner.bootstrap != settings.bootstrap:
+        raise KlaisError(
+            f"the broker of {folder} already runs on {owner.bootstrap} (`klais kafka start`), not on "
+            f"{settings.bootstrap}: set KLAIS_KAFKA_PORT={owner.bootstrap.rpartition(':')[2]}, or `klais kafka stop`"
+        )
+    return True
+
+
+def check_ports(ports: list[Port]) -> None:
+    """Return when every port can be bound.
+
+    Raises
+    ------
+    klais.errors.PortInUse
+        With every problem at once, one line each: the port, who holds it, and the setting that chooses it.
+    """
+    problems = []
+    for number, entry in enumerate(ports):
+        same = [other for other in ports[:number] if (other.port, other.kind) == (entry.port, entry.kind)]
+        if same and entry.port:
+            names = " and ".join(dict.fromkeys([same[0].setting, entry.setting]))
+            problems.append(f"{entry.kind} port {entry.port} is wanted twice, by {names}: choose another for one of them")
+            continue
+        try:
+            check_port(entry.host, entry.port, entry.kind, entry.setting)
+        except PortInUse as error:
+            problems.append(str(error))
+        except OSError as error:
+            why = error.strerror or str(error)
+            problems.append(f"{entry.setting}: cannot listen on {entry.host} {entry.kind} port {entry.port}: {why}")
+    if problems:
+        raise PortInUse("\n  ".join(problems if len(problems) == 1 else [f"{len(problems)} ports:", *problems]))
+
+
+def url_of(host: str, port: int) -> str:
+    """Where a server of this machine that listens on ``host:port`` is reached from here.
+
+    Examples
+    --------
+    >>> url_of("0.0.0.0", 8080), url_of("::", 80)
+    ('http://127.0.0.1:8080', 'http://[::1]:80')
+    """
+    host = ANYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def udp_target(settings: Settings) -> str:
+    """``host:port`` to send frames to from this machine."""
+    host, port = split_address(settings.udp_bind)
+    host = ANYWHERE.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,144 @@
+"""How ``klais up`` talks: plain lines, or one JSON object a line. The live screen is in :mod:`klais.cli.up.screen`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import click
+
+from klais.cli.up.snapshot import Figures, totals_dict
+from klais.system.durations import format_duration
+from klais.verify.conservation import Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where people find things, once all is ready."""
+
+    kafka: str
+    udp: str
+    rest: str
+    views: list[str]
+    telemetry: str
+    logs: str
+    simulated: str | None
+
+    def lines(self) -> list[str]:
+        """For people."""
+        out = [f"REST API   {self.rest}/health   and /stats /metrics /openapi.json"]
+        for views in self.views:
+            out.append(f"web views  {views}/devices/   and /dam/ /anomalies/ /topics/")
+        out.append(f"frames to  udp {self.udp}" + (f", {self.simulated}" if self.simulated else ""))
+        out.append(f"Kafka      {self.kafka}   logs {self.logs}")
+        out.append(f"""try        klais tail {self.telemetry} -f     klais send --device dev-1 '{{"t":21.5}}'""")
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended. ``differences`` says what does not add up; ``waiting`` why that may be in order."""
+
+    seconds: float
+    totals: Totals
+    simulated: bool
+    differences: list[str]
+    waiting: str | None = None
+
+    def lines(self) -> list[str]:
+        """For people: every stage, and where frames went."""
+        t = self.totals
+        rows: list[tuple[str, int, Mapping[str, int]]] = [("sent", t.sent, {})] if self.simulated else []
+        rows += [
+            ("received by the edge", t.edge_received, t.edge_dropped),
+            ("published to klais_raw", t.published, {}),
+            ("received by the worker", t.worker_received, t.worker_dropped),
+            ("passed", t.passed, {}),
+            ("landed", t.landed, {}),
+        ]
+        out = [f"after {format_duration(round(self.seconds, 1))}, frames:"]
+        for name, frames, dropped in rows:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+            out.append(f"  {name:<24}{frames:>14,}{f'   dropped: {reasons}' if reasons else ''}")
+        if t.queued:
+            out.append(f"  {'waiting in the queue':<24}{t.queued:>14,}   (kept in klais_raw, they land at the next start)")
+        if self.differences:
+            out.append("they do not add up" + (f" ({self.waiting})" if self.waiting else "") + ":")
+            out += [f"  {text}" for text in self.differences]
+        else:
+            out.append("they add up: every frame is accounted for")
+        return out
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "totals": totals_dict(self.totals),
+            "adds_up": not self.differences,
+            "differences": self.differences,
+            "waiting": self.waiting,
+        }
+
+
+class Voice(Protocol):
+    """Whoever tells the user."""
+
+    def say(self, text: str) -> None: ...
+
+    def ready(self, addresses: Addresses) -> None: ...
+
+    def figures(self, figures: Figures) -> None: ...
+
+    def summary(self, summary: Summary) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Plain:
+    """A line for everything."""
+
+    def say(self, text: str) -> None:
+        """What goes on."""
+        click.echo(text)
+
+    def ready(self, addresses: Addresses) -> None:
+        """All is up."""
+        click.echo("\n".join(["ready", *(f"  {line}" for line in addresses.lines())]))
+
+    def figures(self, figures: Figures) -> None:
+        """Once a second."""
+        click.echo(figures.line())
+
+    def summary(self, summary: Summary) -> None:
+        """The end."""
+        click.echo("\n".join(summary.lines()))
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+class Json:
+    """One JSON object a line; ``event`` names its kind."""
+
+    def _put(self, event: str, **fields: Any) -> None:
+        click.echo(json.dumps({"event": event, **fields}))
+
+    def say(self, text: str) -> None:
+        """What goes on."""
+        self._put("progress", text=text)
+
+    def ready(self, addresses: Addresses) -> None:
+        """All is up."""
+        names = ("kafka", "udp", "rest", "views", "telemetry", "logs")
+        self._put("ready", **{name: getattr(addresses, name) for name in names})
+
+    def figures(self, figures: Figures) -> None:
+        """Once a second."""
+        self._put("figures", **figures.as_dict())
+
+    def summary(self, summary: Summary) -> None:
+        """The end."""
+        self._put("summary", **summary.as_dict())
+
+    def close(self) -> None:
+        """Nothing to put away."""

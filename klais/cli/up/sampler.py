@@ -1,0 +1,185 @@
+"""A look at the end of the clean topic, in threads of its own: how much landed, how late, and the newest records.
+
+It reads what arrives as long as that is little. Above ``MOST_PER_S`` it reads so much of each second and skips the rest, so
+that looking costs the same at any rate. In no group, commits nothing.
+"""
+
+import contextlib
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import OffsetSpec
+
+from klais.config.load import Settings
+from klais.kafka.admin import admin_client
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics
+from klais.telemetry import log as logs
+
+log = logs.get("klais.cli.up.sampler")
+
+MOST_PER_S = 1000
+PERIOD_S = 1.0
+KEEP_S = 5.0  # latencies are told over so long
+NEWEST = 6
+CALL_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Receipt at the edge to reading the record here, of ``count`` records of the last seconds."""
+
+    p50_ms: float
+    p99_ms: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """One clean record, as it lies in the topic."""
+
+    at_s: float
+    ts_ms: int
+    key: bytes
+    value: bytes
+
+
+class Sampler:
+    """Latency and newest records of the clean topic, and its end offsets, once :meth:`start` was called."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._topic = Topics.of(settings).telemetry
+        self._partitions = range(settings.partitions)
+        self._stop = threading.Event()
+        self._latencies: deque[tuple[float, float]] = deque(maxlen=10 * MOST_PER_S)
+        self._newest: deque[Newest] = deque(maxlen=NEWEST)
+        self._ends: dict[int, int] | None = None
+        names = (("tail", self._tail), ("ends", self._watch_ends))
+        self._threads = [threading.Thread(target=run, name=f"sample-{name}", daemon=True) for name, run in names]
+
+    def start(self) -> None:
+        """Begin to look."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stop.set()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(CALL_S)
+
+    def newest(self) -> list[Newest]:
+        """The newest records seen, oldest first."""
+        return list(self._newest)
+
+    def latency(self) -> Latency | None:
+        """Over the last seconds; None when nothing was read."""
+        since_s = time.monotonic() - KEEP_S
+        found = sorted(late_ms for at_s, late_ms in list(self._latencies) if at_s >= since_s)
+        if not found:
+            return None
+        return Latency(found[len(found) // 2], found[min(len(found) - 1, int(len(found) * 0.99))], len(found))
+
+    def ends(self) -> dict[int, int] | None:
+        """End offset of each partition, at most a second old; None before they were read once."""
+        return self._ends
+
+    # -- threads
+
+    def _consumer(self) -> Consumer:
+        own = {
+            "group.id": "klais-up-sampler",  # the client wants one; without subscribe and commits no broker hears of it
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 500,
+            "fetch.message.max.bytes": 65_536,
+            "queued.max.messages.kbytes": 2048,
+            "log_level": 0,
+            "error_cb": lambda error: None,
+        }
+        return Consumer(dict(confluent_config(self._settings)) | own)
+
+    def _tail(self) -> None:
+        while not self._stop.is_set():
+            consumer = self._consumer()
+            try:
+                while not self._stop.is_set():
+                    self._at_the_end(consumer)
+            except KafkaException as error:
+                log.debug("sampler_waits", error=str(error))
+                self._stop.wait(PERIOD_S)
+            finally:
+                consumer.close()
+
+    def _at_the_end(self, consumer: Consumer) -> None:
+        """Read from the end on until a second holds too much; then rest until it is over."""
+        consumer.assign([TopicPartition(self._topic, p, OFFSET_END) for p in self._partitions])
+        begun_s, taken = time.monotonic(), 0
+        while not self._stop.is_set():
+            first = consumer.poll(0.1)
+            if first is not None:
+                messages = [first, *consumer.consume(MOST_PER_S // 4, timeout=0)]
+                self._take(messages, time.monotonic(), time.time() * 1000)
+                taken += len(messages)
+            now_s = time.monotonic()
+            if taken >= MOST_PER_S:
+                consumer.unassign()
+                self._stop.wait(max(0.0, begun_s + PERIOD_S - now_s))
+                return
+            if now_s - begun_s >= PERIOD_S:
+                begun_s, taken = now_s, 0
+
+    def _take(self, messages: list[Message], now_s: float, now_ms: float) -> None:
+        good = [message for message in messages if message.error() is None]
+        for message in good:
+            self._latencies.append((now_s, max(0.0, now_ms - message.timestamp()[1])))
+        for message in good[-NEWEST:]:
+            key, value = _bytes(message.key()), _bytes(message.value())
+            self._newest.append(Newest(now_s, message.timestamp()[1], key, value))
+
+    def _watch_ends(self) -> None:
+        admin = admin_client(self._settings)
+        while not self._stop.is_set():
+            with contextlib.suppress(KafkaException):
+                self._ends = self._ask_ends(admin)
+            self._stop.wait(PERIOD_S / 2)
+
+    def _ask_ends(self, admin: Any) -> dict[int, int]:
+        where = [TopicPartition(self._topic, p) for p in self._partitions]
+        asked = admin.list_offsets(dict.fromkeys(where, OffsetSpec.latest()), request_timeout=CALL_S)
+        return {place.partition: future.result().offset for place, future in asked.items()}
+
+    def count(self, starts: dict[int, int], ends: dict[int, int], timeout_s: float) -> int | None:
+        """Records between offsets, read one by one: offsets also count the markers that a new owner of a lane leaves.
+
+        None when they could not be read within ``timeout_s``.
+        """
+        until_s = time.monotonic() + timeout_s
+        consumer = Consumer(
+            dict(confluent_config(self._settings))
+            | {"group.id": "klais-up-count", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
+        )
+        try:
+            left = {p for p in ends if starts.get(p, 0) < ends[p]}
+            consumer.assign([TopicPartition(self._topic, p, starts.get(p, 0)) for p in sorted(left)])
+            found = 0
+            while left and time.monotonic() < until_s:
+                for message in consumer.consume(10_000, timeout=0.2):
+                    if message.error() is not None:  # the end of a partition, or trouble: then the time runs out
+                        left.discard(message.partition())
+                    elif message.offset() < ends[message.partition()]:
+                        found += 1
+            return None if left else found
+        except KafkaException:
+            return None
+        finally:
+            consumer.close()
+
+
+def _bytes(data: Any) -> bytes:
+    return data if isinstance(data, bytes) else b""

@@ -1,0 +1,229 @@
+"""What ``klais up`` shows: taken together once a second from the processes' own records; as a plain line or as JSON."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from klais.cli.up.sampler import Latency, Newest, Sampler
+from klais.system.durations import format_duration
+from klais.telemetry.stats import StatsFollower
+from klais.verify.conservation import Ledger, Totals
+
+RATE_OVER_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One look at the system. ``rates`` are frames/s by stage; None where the stage has said nothing (yet, or any more)."""
+
+    elapsed_s: float
+    totals: Totals
+    rates: Mapping[str, float | None]
+    lag: int
+    rate_limit: float
+    rate_by: str
+    lanes: Mapping[int, str]
+    workers: int
+    devices: int
+    anomaly_devices: int
+    checkpoint_age_s: float
+    inflight_bytes: int
+    latency: Latency | None
+    newest: list[Newest] = field(default_factory=list)
+
+    def line(self) -> str:
+        """One plain line."""
+        names = (("sent", "sent"), ("edge_received", "edge"), ("published", "published"), ("worker_received", "worker"))
+        parts = [format_duration(round(self.elapsed_s))]
+        parts += [f"{word} {rate_text(self.rates.get(name))}" for name, word in (*names, ("landed", "landed"))]
+        parts.append(f"dropped {sum(self.totals.dropped().values()):,}")
+        parts += [f"{reason} {frames:,}" for reason, frames in self.totals.dropped().items()]
+        parts += [f"lag {self.lag:,}", f"queue {self.totals.queued:,}"]
+        parts.append(latency_text(self.latency))
+        not_live = [str(p) for p, state in self.lanes.items() if state != "live"]
+        return "  ".join(parts + ([f"lanes not live: {','.join(not_live)}"] if not_live else []))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        late = self.latency
+        return {
+            "elapsed_s": round(self.elapsed_s, 3),
+            "rates_per_s": dict(self.rates),
+            "totals": totals_dict(self.totals),
+            "lag_records": self.lag,
+            "rate_limit": self.rate_limit,
+            "rate_by": self.rate_by,
+            "lanes": {str(p): state for p, state in self.lanes.items()},
+            "workers": self.workers,
+            "devices": self.devices,
+            "anomaly_devices": self.anomaly_devices,
+            "latency_ms": None if late is None else {"p50": late.p50_ms, "p99": late.p99_ms, "records": late.count},
+        }
+
+
+def totals_dict(totals: Totals) -> dict[str, Any]:
+    """Totals as one JSON object."""
+    return {
+        "sent": totals.sent,
+        "edge_received": totals.edge_received,
+        "held": totals.held,
+        "published": totals.published,
+        "worker_received": totals.worker_received,
+        "queued": totals.queued,
+        "passed": totals.passed,
+        "landed": totals.landed,
+        "dropped": {"edge": dict(totals.edge_dropped), "worker": dict(totals.worker_dropped)},
+        "dead_letters": totals.dead_letters,
+        "flags": totals.flags,
+    }
+
+
+def rate_text(rate: float | None) -> str:
+    """Frames a second for people.
+
+    Examples
+    --------
+    >>> rate_text(1234.4), rate_text(None)
+    ('1,234/s', '-')
+    """
+    return "-" if rate is None else f"{rate:,.0f}/s"
+
+
+def latency_text(latency: Latency | None) -> str:
+    """Both percentiles for people."""
+    return "p50 -  p99 -" if latency is None else f"p50 {latency.p50_ms:.0f} ms  p99 {latency.p99_ms:.0f} ms"
+
+
+class Simulated:
+    """What the simulator writes to its log: one JSON object a second, a summary at its end."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._at, self._rest = log, 0, b""
+
+    def read(self) -> list[dict[str, Any]]:
+        """Objects written since the last call, oldest first."""
+        try:
+            with open(self._log, "rb") as file:
+                file.seek(self._at)
+                data = file.read()
+        except OSError:
+            return []
+        self._at += len(data)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        out = []
+        for line in lines:
+            if line.startswith(b"{"):
+                try:
+                    out.append(json.loads(line))
+                except ValueError:
+                    continue
+        return out
+
+
+class Look:
+    """Takes everything together.
+
+    Parameters
+    ----------
+    edge : str
+        Key of our edge on ``klais_stats``.
+    partitions : int
+        Of the topics.
+    follower, sampler
+        Where the figures come from.
+
+    Attributes
+    ----------
+    simulated : Simulated or None
+        Set once a simulator runs.
+    """
+
+    def __init__(self, edge: str, partitions: int, follower: StatsFollower, sampler: Sampler) -> None:
+        self._edge, self._partitions = edge, partitions
+        self._follower, self._sampler = follower, sampler
+        self.simulated: Simulated | None = None
+        self.ledger = Ledger(partitions)
+        self._began_s = time.monotonic()
+        self._sent: dict[str, Any] = {}
+        self._sent_at_s = 0.0
+        self._landed: list[tuple[float, int]] = []
+        self.others = False  # whether edges of others feed this system
+        self.start_ends: dict[int, int] = {}
+
+    def start(self) -> None:
+        """Frames count from here."""
+        self.refresh()
+        self.start_ends = dict(self._sampler.ends() or {})
+        self.ledger.start()
+
+    def start_clock(self) -> None:
+        """Time counts from here: everything is ready."""
+        self._began_s = time.monotonic()
+
+    def refresh(self) -> None:
+        """Take in what is new."""
+        now_s = time.monotonic()
+        for line in self.simulated.read() if self.simulated else ():
+            self.ledger.see_sent(line)
+            self._sent, self._sent_at_s = line, now_s
+        edges = self._follower.newest("edge")
+        self.others = self.others or bool(set(edges) - {self._edge})
+        if self._edge in edges:
+            self.ledger.see_edge(edges[self._edge])
+        self.ledger.see_workers(list(self._follower.newest("worker").values()))
+        ends = self._sampler.ends()
+        if ends is not None:
+            landed = sum(ends.values())
+            self.ledger.see_landed(landed)
+            self._landed = [row for row in self._landed if now_s - row[0] <= RATE_OVER_S] + [(now_s, landed)]
+
+    def figures(self) -> Figures:
+        """One look, from what :meth:`refresh` took in."""
+        workers = list(self._follower.newest("worker").values())
+        edge = self._follower.newest("edge").get(self._edge)
+        gauges = [record["gauges"] for record in workers]
+        live = {int(p) for each in gauges for p in each.get("lag_records", {})}
+        edge_rates = edge["rates"] if edge else {}
+        worker_rates = [record["rates"] for record in workers]
+        return Figures(
+            elapsed_s=time.monotonic() - self._began_s,
+            totals=self.ledger.totals(),
+            rates={
+                "sent": self._sent_rate(),
+                "edge_received": edge_rates.get("received"),
+                "published": edge_rates.get("passed"),
+                "worker_received": sum(r.get("received", 0.0) for r in worker_rates) if workers else None,
+                "passed": sum(r.get("passed", 0.0) for r in worker_rates) if workers else None,
+                "landed": self._landed_rate(),
+            },
+            lag=int(sum(each.get("lag", 0) for each in gauges)),
+            rate_limit=float(max((each.get("rate_limit", 0.0) for each in gauges), default=0.0)),
+            rate_by=self._rate_by(),
+            lanes={p: "live" if p in live else "starting" for p in range(self._partitions)},
+            workers=len(workers),
+            devices=int(sum(each.get("devices", 0) for each in gauges)),
+            anomaly_devices=int(sum(each.get("anomaly_devices", 0) for each in gauges)),
+            checkpoint_age_s=float(max((each.get("checkpoint_age_s", 0.0) for each in gauges), default=0.0)),
+            inflight_bytes=int(edge["gauges"].get("inflight_bytes", 0)) if edge else 0,
+            latency=self._sampler.latency(),
+            newest=self._sampler.newest(),
+        )
+
+    def _rate_by(self) -> str:
+        """Who sets the rate, in words; empty where it is fixed or nobody says."""
+        modes = [record["gauges"].get("mode") for record in self._follower.newest("controller").values()]
+        words = {"auto": "set by the controller", "manual": "set by an operator"}
+        return next((words[mode] for mode in modes if mode in words), "")
+
+    def _sent_rate(self) -> float | None:
+        fresh = self._sent and time.monotonic() - self._sent_at_s < 2 * RATE_OVER_S
+        return self._sent.get("rate_per_s") if fresh else None
+
+    def _landed_rate(self) -> float | None:
+        rows = self._landed
+        if len(rows) < 2 or rows[-1][0] <= rows[0][0]:
+            return None
+        return (rows[-1][1] - rows[0][1]) / (rows[-1][0] - rows[0][0])

@@ -1,0 +1,335 @@
+"""``klais xdp``: load the filter onto an interface, steer it and watch it from any process while traffic flows."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from klais.config.checks import split_address
+from klais.config.load import Settings, load
+from klais.system.durations import DURATION
+
+if TYPE_CHECKING:
+    from klais.xdp.maps import XdpMaps
+
+RULES = ("magic", "block", "device_rate", "global_rate")
+
+
+class Rate(click.ParamType):
+    """Frames a second, or ``none`` for no limit."""
+
+    name = "rate"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number above 0, ``inf`` for none."""
+        if value == "none":
+            return math.inf
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not number > 0:
+            self.fail(f"{value!r} is neither a number above 0 nor `none`; to stop a device, block it", param, ctx)
+        return number
+
+
+RATE = Rate()
+BURST = click.FloatRange(min=1)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+
+
+def pinned(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--pin-dir`` for a command: which filter it means."""
+    text = "bpffs folder of the filter (KLAIS_XDP_PIN_DIR)."
+    return click.option("--pin-dir", type=click.Path(path_type=Path), help=text)(command)
+
+
+def device_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A device id as people write it; refused with the reason when no frame could carry it."""
+    from klais.xdp.device_id import padded
+
+    if value is not None:
+        try:
+            padded(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def with_maps(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the maps of the loaded filter as its first argument."""
+
+    @pinned
+    @functools.wraps(command)
+    def wrapped(pin_dir: Path | None, **options: Any) -> Any:
+        with open_maps(load(), pin_dir) as maps:
+            return command(maps, **options)
+
+    return wrapped
+
+
+def open_maps(settings: Settings, pin_dir: Path | None) -> "XdpMaps":
+    """The maps of the filter that ``--pin-dir`` or the settings name."""
+    from klais.xdp.maps import XdpMaps
+
+    return XdpMaps.open(pin_dir or settings.xdp_pin_dir)
+
+
+@click.group()
+def xdp() -> None:
+    """Load, steer and watch the XDP filter in the kernel.
+
+    The filter looks at each packet before the network stack does. Frames for our UDP ports without the magic, of
+    blocked devices or above their rate are dropped there, at some tens of nanoseconds each, and counted by verdict; all
+    other packets go on untouched. Its state lies in maps pinned under /sys/fs/bpf/klais, so every command here acts on
+    the running filter, and the filter goes on when the process that loaded it ends.
+
+    \b
+    Examples:
+      sudo klais xdp load --iface eth0
+      sudo klais xdp stats --watch
+      sudo klais xdp block sensor-42 --ttl 10m
+      sudo klais xdp monitor device_rate on      # only count what that rule would drop
+      sudo klais xdp unload
+    """
+
+
+@xdp.command("load")
+@click.option("--iface", help="Interface (KLAIS_IFACE).")
+@click.option(
+    "--port", "ports", type=click.IntRange(1, 65_535), multiple=True, help="UDP port; default that of KLAIS_UDP_BIND."
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["native", "generic", "auto"]),
+    default="native",
+    show_default=True,
+    help="native: in the driver; generic: on any interface, slow; auto: generic where native is refused.",
+)
+@click.option(
+    "--rate", type=RATE, help="Frames/s of all devices while no controller says otherwise; default KLAIS_PID_RATE_MAX."
+)
+@click.option("--burst", type=BURST, help="Burst of all devices; default KLAIS_DAM_BURST_SIZE, at least a tenth of --rate.")
+@click.option("--device-rate", type=RATE, help="Frames/s of each device; default KLAIS_DAM_DEVICE_RATE.")
+@click.option("--device-burst", type=BURST, help="Burst of each device; default KLAIS_DAM_DEVICE_BURST.")
+@pinned
+@as_json
+def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | None, burst: float | None,
+          device_rate: float | None, device_burst: float | None, pin_dir: Path | None, as_json: bool) -> None:  # fmt: skip
+    """Load the filter onto an interface; where it is there already, put this version in its place.
+
+    A reload happens in one step: no packet passes unjudged and none is lost. Rules, buckets, counts, monitor flags and the
+    controller's set-points stay (unless their layout changed; then this says so); ports and limits are those given now.
+    An XDP program that is not ours is never replaced.
+
+    The limits given here hold until a controller writes set-points, and again when its set-points are older than
+    KLAIS_XDP_HEARTBEAT_S. `--rate none` means no limit.
+
+    \b
+    Examples:
+      sudo klais xdp load --iface eth0
+      sudo klais xdp load --iface eth0 --port 5000 --port 5001 --rate 200000 --device-rate 50 --device-burst 200
+    """
+    from klais.cli.xdp import show as xdp_show
+    from klais.xdp import loader
+    from klais.xdp.limits import Limits
+
+    settings = load()
+    if not (name := iface or settings.iface):
+        raise click.UsageError("which interface? --iface IF, or KLAIS_IFACE")
+    whole = rate or settings.pid_rate_max
+    limits = Limits(
+        whole,
+        burst or max(settings.dam_burst_size, 0.1 * whole if math.isfinite(whole) else 1),
+        device_rate or settings.dam_device_rate,
+        device_burst or settings.dam_device_burst,
+    )
+    request = loader.Request(
+        iface=name, pin_dir=pin_dir or settings.xdp_pin_dir, ports=ports or [split_address(settings.udp_bind)[1]],
+        limits=limits, heartbeat_s=settings.xdp_heartbeat_s, devices=settings.xdp_devices,
+        ring_bytes=settings.xdp_ring_bytes, mode=mode,
+    )  # fmt: skip
+    done = loader.load(request)
+    xdp_show.echo(xdp_show.loaded(done), asdict(done), as_json)
+
+
+@xdp.command()
+@click.option("--iface", help="Only from this interface; default from all that carry it.")
+@click.option("--keep-maps", is_flag=True, help="Keep rules, buckets and counts pinned for the next load.")
+@pinned
+@as_json
+def unload(iface: str | None, keep_maps: bool, pin_dir: Path | None, as_json: bool) -> None:
+    """Take the filter off; all packets then reach the stack. Programs that are not ours stay."""
+    from klais.cli.xdp import show as xdp_show
+    from klais.xdp import loader
+
+    folder = pin_dir or load().xdp_pin_dir
+    gone = loader.unload(folder, iface, keep_maps)
+    text = f"unloaded from {', '.join(gone)}" if gone else f"no interface carries the filter of {folder}"
+    xdp_show.echo([text], {"unloaded": gone}, as_json)
+
+
+@xdp.command()
+@pinned
+@as_json
+def status(pin_dir: Path | None, as_json: bool) -> None:
+    """What is attached where, by whom, and which limits are in force.
+
+    Interfaces with driver, mode, program id and tag; who loaded the filter; the age of the controller's heartbeat and
+    whether its set-points or the limits given at load are in force; monitor flags; maps.
+    """
+    from klais.cli.xdp import show as xdp_show
+
+    folder = pin_dir or load().xdp_pin_dir
+    with open_maps(load(), folder) as maps:
+        found = xdp_show.gather(maps)
+    xdp_show.echo(xdp_show.status(found), found, as_json)
+
+
+@xdp.command()
+@click.option("--watch", is_flag=True, help="Again every second with rates, until Ctrl-C.")
+@click.option("--interval", type=DURATION, default="1s", show_default=True, help="Between two looks.")
+@as_json
+@with_maps
+def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
+    """Packets and bytes by verdict, summed over CPUs.
+
+    Verdicts that start with would_ passed because their rule is in monitor mode. All verdicts together are all packets that
+    came in on the interfaces.
+    """
+    from klais.cli.xdp import show as xdp_show
+
+    xdp_show.watch(lambda last, past_s: xdp_show.stats(maps, last, past_s, as_json), watch, interval, as_json)
+
+
+@xdp.command()
+@click.option("--watch", is_flag=True, help="Again every second with rates, until Ctrl-C.")
+@click.option("--interval", type=DURATION, default="1s", show_default=True, help="Between two looks.")
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many devices.")
+@click.option("--by", type=click.Choice(["dropped", "passed"]), default="dropped", show_default=True, help="Order.")
+@as_json
+@with_maps
+def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_json: bool) -> None:
+    """Devices by what their rate limit dropped or passed, with the tokens they have left.
+
+    Counts are those since the filter first saw the device (or saw it again after it was forgotten); with --watch, of the last
+    interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
+    """
+    from klais.cli.xdp import show as xdp_show
+
+    xdp_show.watch(lambda last, past_s: xdp_show.top(maps, count, by, last, past_s, as_json), watch, interval, as_json)
+
+
+@xdp.command()
+@click.argument("device", callback=device_id, required=False)
+@click.option("--ttl", type=DURATION, help="Ends by itself after this, as in 10m; default never.")
+@as_json
+@with_maps
+def block(maps: "XdpMaps", device: str | None, ttl: float | None, as_json: bool) -> None:
+    """Drop all frames of a device; without DEVICE, list what is blocked.
+
+    With --ttl the kernel ends it by itself, also when no process of KLAIS lives any more. A device on the allow list
+    passes nevertheless.
+
+    \b
+    Examples:
+      sudo klais xdp block sensor-42 --ttl 10m
+      sudo klais xdp block
+    """
+    _listed("blocked", maps, device, as_json, lambda: maps.block(device or "", ttl))
+
+
+@xdp.command()
+@click.argument("device", callback=device_id)
+@as_json
+@with_maps
+def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
+    """Take a block back."""
+    from klais.cli.xdp import show as xdp_show
+
+    was = any(rule.device_id == device for rule in maps.blocked())
+    maps.unblock(device)
+    xdp_show.echo([f"{device}: {'unblocked' if was else 'was not blocked'}"], {"device_id": device, "was": was}, as_json)
+
+
+@xdp.command()
+@click.argument("device", callback=device_id, required=False)
+@click.option("--ttl", type=DURATION, help="Ends by itself after this, as in 10m; default never.")
+@click.option("--clear", is_flag=True, help="Take the device off the list.")
+@as_json
+@with_maps
+def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, as_json: bool) -> None:
+    """Let a device pass whatever blocks and rates say; without DEVICE, list who may.
+
+    Its frames must still have magic and a good device id. They take no tokens from the global rate.
+    """
+    change = (lambda: maps.disallow(device or "")) if clear else (lambda: maps.allow(device or "", ttl))
+    _listed("allowed", maps, device, as_json, change)
+
+
+@xdp.command()
+@click.argument("device_and_rate", nargs=-1)
+@click.option("--global", "everything", is_flag=True, help="The rate of all devices together, while no controller sets one.")
+@click.option("--each", is_flag=True, help="The rate of every device without one of its own, while no controller sets one.")
+@click.option("--burst", type=BURST, help="Frames at once; default a tenth of the rate, at least 10.")
+@click.option("--clear", is_flag=True, help="Take the device's own rate back.")
+@as_json
+@with_maps
+def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, each: bool, burst: float | None, clear: bool,
+         as_json: bool) -> None:  # fmt: skip
+    """Set rates in frames a second; without arguments, list devices with one of their own.
+
+    RATE is a number above 0, or `none` for no limit.
+
+    \b
+    Examples:
+      sudo klais xdp rate sensor-42 5 --burst 20     # one device
+      sudo klais xdp rate sensor-42 --clear
+      sudo klais xdp rate --each 100                 # every device
+      sudo klais xdp rate --global 50000             # all together
+    """
+    from klais.cli.xdp import rates as xdp_rates
+
+    xdp_rates.run(maps, device_and_rate, everything, each, burst, clear, as_json)
+
+
+@xdp.command()
+@click.argument("rule", type=click.Choice(RULES), required=False)
+@click.argument("state", type=click.Choice(["on", "off"]), required=False)
+@as_json
+@with_maps
+def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool) -> None:
+    """Let a rule only count what it would drop; without arguments, show which do.
+
+    \b
+    Rules: magic (also too short frames and bad device ids), block, device_rate, global_rate.
+    Example:
+      sudo klais xdp monitor global_rate on
+    """
+    from klais.cli.xdp import show as xdp_show
+
+    if rule and not state:
+        raise click.UsageError("on or off?")
+    if rule:
+        maps.set_monitor(rule, state == "on")
+    now = {name: name in maps.status().monitor for name in RULES}
+    lines = [f"{name:12} {'monitor: counts, drops nothing' if on else 'in force'}" for name, on in now.items()]
+    xdp_show.echo(lines, now, as_json)
+
+
+def _listed(what: str, maps: "XdpMaps", device: str | None, as_json: bool, change: Callable[[], Any]) -> None:
+    """Change one entry of the block or allow list, or show the list."""
+    from klais.cli.xdp import show as xdp_show
+
+    if device is not None:
+        change()
+    rules = maps.blocked() if what == "blocked" else maps.allowed()
+    if device is not None:
+        rules = [rule for rule in rules if rule.device_id == device]
+    rows = [xdp_show.public(rule) for rule in rules]
+    nothing = f"{device}: not {what}" if device else f"no device is {what}"
+    xdp_show.echo([xdp_show.rule_line(rule) for rule in rules] or [nothing], {what: rows}, as_json)

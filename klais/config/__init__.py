@@ -1,0 +1,1 @@
+"""Configuration: the settings, how they are loaded, and how they are checked."""

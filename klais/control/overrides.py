@@ -1,0 +1,84 @@
+"""Writing overrides: what is there is read first, so that a new wish leaves the others as they are. Blocks; for commands."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from klais.config.load import Settings
+from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
+from klais.errors import KafkaUnavailable
+from klais.kafka.follower import now_ms
+from klais.telemetry.stats import ControlProducer
+
+READ_S = 10.0
+BLOCK_FIELDS = ("block", "unblock", "until_ms")
+LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
+
+
+@contextmanager
+def following(settings: Settings) -> Iterator[ControlFollower]:
+    """A follower that has read all there is.
+
+    Raises
+    ------
+    KafkaUnavailable
+        Not within 10 s.
+    """
+    follower = ControlFollower(settings)
+    follower.start()
+    try:
+        if not follower.wait_caught_up(READ_S):
+            raise KafkaUnavailable(f"{follower.topic} at {settings.bootstrap} could not be read within {READ_S:g} s")
+        yield follower
+    finally:
+        follower.stop()
+
+
+def until(for_s: float | None) -> int | None:
+    """End of something that holds for so long from now (epoch ms)."""
+    return None if for_s is None else now_ms() + int(for_s * 1000)
+
+
+def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
+    """Change the record of a scope: ``changes`` replace its fields, None takes one out. Gives the record written.
+
+    Raises
+    ------
+    KafkaUnavailable
+        It could not be read, or the new one was not acknowledged.
+    """
+    with following(settings) as follower:
+        before = (follower.override() if scope == OVERRIDE else follower.record(scope)) or {}
+    record = merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
+    producer = ControlProducer(settings, "klais-control")
+    try:
+        producer.control(scope, record)
+    except KafkaException as error:
+        raise KafkaUnavailable(f"the record of {scope} was not acknowledged: {error}") from error
+    finally:
+        producer.close()
+    return record
+
+
+def merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The record after the changes; objects (``gains``, ``setpoints``) are changed field by field.
+
+    Examples
+    --------
+    >>> merged({"rate": 5, "gains": {"kp": 1}, "until_ms": 9}, {"gains": {"ki": 2}, "until_ms": None})
+    {'rate': 5, 'gains': {'kp': 1, 'ki': 2}}
+    """
+    out = {**before}
+    for name, value in changes.items():
+        if isinstance(value, dict) and isinstance(out.get(name), dict):
+            out[name] = out[name] | value
+        else:
+            out[name] = value
+    return {name: value for name, value in out.items() if value is not None and name != "scope"}
+
+
+def device_scope(device_id: str) -> str:
+    """The scope of a device."""
+    return DEVICE + device_id

@@ -1,0 +1,233 @@
+"""Set-points and overrides in force, followed from ``klais_control`` (compacted): the same class in edge and worker.
+
+A record's key is its scope, its value a JSON object that says what it sets and ``author``, ``reason``, ``at`` (epoch ms):
+
+- ``global``: what the controller decided last, with ``rate``, ``burst``, ``mode``, ``shares``, ``hosts`` and all that led to
+  it;
+- ``override``: what operators ask for: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
+  ``until_ms``;
+- ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to ``limits_until_ms``;
+- ``edge/<id>``: kept, not interpreted.
+
+An end that is absent means for good. The newest record of a scope holds; no value = nothing set. Fields that this reader does
+not know are left alone; a record that is no such object is logged and passed over.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+import orjson
+
+from klais.config.load import Settings
+from klais.kafka.follower import TopicFollower, now_ms
+from klais.kafka.topics import Topics
+
+GLOBAL = "global"
+OVERRIDE = "override"
+DEVICE = "device/"
+DECISIONS = 600  # the newest that are kept to be shown
+
+
+class DeviceLimit(NamedTuple):
+    """A device's own rate (frames/s) and burst (frames), each None = as for all; in force up to ``until_ns``, None = for
+    good."""
+
+    rate: float | None
+    burst: float | None
+    until_ns: int | None
+
+
+class ControlFollower(TopicFollower):
+    """What ``klais_control`` says now.
+
+    Attributes
+    ----------
+    version : int
+        Goes up with every record that changed something.
+    changed : threading.Event
+        Set with it; who waits for it clears it.
+    decisions : deque
+        The newest ``global`` records, oldest first.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, Topics.of(settings).control, from_start=True)
+        self.version = 0
+        self.changed = threading.Event()
+        self.decisions: deque[dict[str, Any]] = deque(maxlen=DECISIONS)
+        self._auto = settings.auto_control
+        self._change = threading.Lock()
+        self._records: dict[str, dict[str, Any]] = {}
+        self._blocked: dict[bytes, int | None] = {}
+        self._device_limits: dict[bytes, DeviceLimit] = {}
+
+    def take(self, key: str, value: bytes | None) -> None:
+        """Apply one record.
+
+        Raises
+        ------
+        ValueError
+            It is not a JSON object, or a field has a value that cannot be.
+        """
+        record = None if value is None else orjson.loads(value)
+        if record is not None:
+            if not isinstance(record, dict):
+                raise ValueError(f"control record of {key!r} is not a JSON object")
+            _check(record)
+        with self._change:
+            if record == self._records.get(key):
+                return
+            records = {scope: kept for scope, kept in self._records.items() if scope != key}
+            if record is not None:
+                records[key] = record
+            # Readers in other threads see the old mappings or the new ones, never half of a change.
+            if key.startswith(DEVICE):
+                self._blocked = _blocked(records)
+                self._device_limits = _device_limits(records)
+            elif key == GLOBAL and record is not None:
+                self.decisions.append(record)
+            self._records = records
+            self.version += 1
+        self.changed.set()
+
+    def record(self, scope: str) -> dict[str, Any] | None:
+        """The record of a scope as it stands, or None."""
+        return self._records.get(scope)
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """All records as they stand, by scope."""
+        return self._records
+
+    def override(self) -> dict[str, Any] | None:
+        """What operators ask for, while it has not ended. A rate written as ``global`` without a mode is one too."""
+        records = self._records
+        record = records.get(OVERRIDE)
+        if record is not None:
+            until_ms = record.get("until_ms")
+            return record if until_ms is None or until_ms > now_ms() else None
+        plain = records.get(GLOBAL)
+        return plain if plain is not None and "mode" not in plain and "rate" in plain else None
+
+    def mode(self) -> str:
+        """``manual`` while an override sets the rate, else ``auto`` where the controller does, else ``fixed``."""
+        override = self.override()
+        if override is not None and override.get("rate") is not None and override.get("mode") != "auto":
+            return "manual"
+        return "auto" if self._auto or (override or {}).get("mode") == "auto" else "fixed"
+
+    def rate(self, default: float) -> float:
+        """Global rate in force (frames/s), or ``default`` where none was set."""
+        return self._in_force("rate", default)
+
+    def burst(self, default: float) -> float:
+        """Global burst in force (frames), or ``default`` where none was set."""
+        return self._in_force("burst", default)
+
+    def _in_force(self, name: str, default: float) -> float:
+        override = self.override()
+        if override is not None and override.get("mode") != "auto" and override.get(name) is not None:
+            return float(override[name])
+        value = self._decision().get(name) if self.mode() == "auto" else None
+        return default if value is None else float(value)
+
+    def _decision(self) -> dict[str, Any]:
+        """The controller's newest record; empty where it wrote none."""
+        record = self._records.get(GLOBAL, {})
+        return record if "mode" in record else {}
+
+    def share(self, partition: int, partitions: int) -> float:
+        """A lane's share of the global rate: as last shared out, an even one where it never was for so many lanes."""
+        shares = self._decision().get("shares", {})
+        if self.mode() == "fixed" or len(shares) != partitions:
+            return 1.0 / partitions
+        return float(shares.get(str(partition), 1.0 / partitions))
+
+    def intake(self, host: str) -> tuple[float, float] | None:
+        """Rate (frames/s) and burst (frames) that a host's kernel filter may let in, or None where the controller sets
+        none."""
+        found = self._decision().get("hosts", {}).get(host)
+        return None if found is None or self.mode() == "fixed" else (float(found["rate"]), float(found["burst"]))
+
+    def device(self, device_id: bytes | str) -> dict[str, Any] | None:
+        """The record of one device, or None."""
+        name = device_id.decode(errors="replace") if isinstance(device_id, bytes) else device_id
+        return self._records.get(DEVICE + name)
+
+    def blocked(self) -> dict[bytes, int | None]:
+        """Blocked devices: device_id -> end of the block (ns since the epoch), None = for good. Ends may have passed."""
+        return self._blocked
+
+    def device_limits(self) -> dict[bytes, DeviceLimit]:
+        """Devices with limits of their own; ends may have passed."""
+        return self._device_limits
+
+    def overrides(self) -> list[dict[str, Any]]:
+        """What operators set and what is still in force: scope, author, reason, end and all else of each record."""
+        now = now_ms()
+        out = []
+        override = self.override()
+        if override is not None:
+            out.append({"scope": OVERRIDE, **override})
+        for scope, record in self._records.items():
+            ends: list[int] = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
+            if scope.startswith(DEVICE) and not (ends and max(ends) <= now) and _sets_something(record):
+                out.append({**record, "scope": scope})
+        return out
+
+
+def _sets_something(record: dict[str, Any]) -> bool:
+    return any(record.get(name) is not None for name in ("rate", "burst")) or (
+        record.get("block") is True and record.get("unblock") is not True
+    )
+
+
+def _check(record: dict[str, Any]) -> None:
+    for name in ("rate", "burst"):
+        value = record.get(name)
+        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        if value is not None and not good:
+            raise ValueError(f"{name} is {value!r}, not a number above 0")
+    for name in ("until_ms", "limits_until_ms"):
+        until_ms = record.get(name)
+        if until_ms is not None and (not isinstance(until_ms, int) or not 0 <= until_ms < 1 << 43):
+            raise ValueError(f"{name} is {until_ms!r}, not a time in epoch ms")
+    for name, values in (("shares", float), ("hosts", dict), ("gains", float)):
+        found = record.get(name)
+        kinds = (int, float) if values is float else dict
+        if found is not None and not (isinstance(found, dict) and all(isinstance(v, kinds) for v in found.values())):
+            raise ValueError(f"{name} is {found!r}, not an object as it should be")
+
+
+def _until_ns(until_ms: int | None) -> int | None:
+    return None if until_ms is None else until_ms * 1_000_000
+
+
+def _blocked(records: dict[str, dict[str, Any]]) -> dict[bytes, int | None]:
+    return {
+        scope.removeprefix(DEVICE).encode(): _until_ns(record.get("until_ms"))
+        for scope, record in records.items()
+        if scope.startswith(DEVICE) and record.get("block") is True and record.get("unblock") is not True
+    }
+
+
+def _device_limits(records: dict[str, dict[str, Any]]) -> dict[bytes, DeviceLimit]:
+    return {
+        scope.removeprefix(DEVICE).encode(): DeviceLimit(
+            record.get("rate"), record.get("burst"), _until_ns(record.get("limits_until_ms"))
+        )
+        for scope, record in records.items()
+        if scope.startswith(DEVICE) and (record.get("rate") is not None or record.get("burst") is not None)
+    }
+
+
+def in_force_ms(until_ms: int | None) -> bool:
+    """Whether an end (epoch ms) has not passed."""
+    return until_ms is None or until_ms > now_ms()
+
+
+def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
+    """Whether an end has not passed."""
+    return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)

@@ -1,0 +1,218 @@
+"""Beside each edge and the controller: what ``klais_control`` says goes into the pinned maps of this host's kernel filter.
+
+A thread that looks ten times a second. Without pinned maps it says so once, looks again every few seconds, and all else goes
+on. Blocks are written with a short time to live and renewed, so that one that was lifted while nobody was here ends by
+itself. The heartbeat is renewed while somebody answers for the set-points: an operator's hold as long as this process lives,
+the controller's as long as it speaks; otherwise the filter falls back to the limits it was loaded with.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower, in_force
+from klais.system.cpu import host_of
+from klais.telemetry import log as logs
+
+log = logs.get("klais.control.xdp_applier")
+
+LOOK_S = 0.1
+OPEN_S = 5.0  # between two looks for pinned maps
+BLOCK_TTL_S = 30.0
+RENEW_S = 10.0
+BEATS = 4  # heartbeats within the time after which the filter calls them stale
+
+
+class Maps(Protocol):
+    """What is used of ``klais.xdp.maps.XdpMaps``."""
+
+    def set_limits(self, rate_per_s: float, burst: float, device_rate: float, device_burst: float) -> None:
+        """Global and device limits; counts as a heartbeat."""
+
+    def heartbeat(self) -> None:
+        """The set-points are still meant."""
+
+    def drop_set_points(self) -> None:
+        """Back to the limits given at load."""
+
+    def set_device(self, device_id: bytes | str, rate_per_s: float, burst: float) -> None:
+        """Limits of one device."""
+
+    def clear_device(self, device_id: bytes | str) -> bool:
+        """No limits of its own any more."""
+
+    def block(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
+        """Drop its frames."""
+
+    def unblock(self, device_id: bytes | str) -> bool:
+        """Let its frames pass."""
+
+    def close(self) -> None:
+        """Let go of the maps."""
+
+
+def open_pinned(pin_dir: Path) -> Maps:
+    """The maps pinned in a folder.
+
+    Raises
+    ------
+    klais.errors.KlaisError
+        None are there, or this process may not use them.
+    """
+    from klais.xdp.maps import XdpMaps
+
+    return XdpMaps.open(pin_dir)
+
+
+@dataclass(slots=True)
+class _Applied:
+    """What is in the maps by our hand."""
+
+    limits: tuple[float, float] | None = None
+    devices: dict[bytes, tuple[float, float]] = field(default_factory=dict)
+    blocked: set[bytes] = field(default_factory=set)
+    renewed_s: float = float("-inf")
+
+
+class Applier:
+    """Writes one host's maps.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where the maps are pinned, limits of a device without its own.
+    follower : ControlFollower
+        What is in force.
+    controlled : callable
+        Whether the controller speaks (not asked in manual).
+    opened : callable
+        Opens the maps of a folder.
+
+    Attributes
+    ----------
+    available : bool
+        Whether there are maps to write.
+    applied : int
+        Times that something was changed in them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        follower: ControlFollower,
+        controlled: Callable[[], bool] = lambda: True,
+        opened: Callable[[Path], Maps] = open_pinned,
+    ) -> None:
+        self._settings, self._follower = settings, follower
+        self._controlled, self._opened = controlled, opened
+        self._host = host_of(settings)
+        self._maps: Maps | None = None
+        self._done = _Applied()
+        self._next_open_s = self._next_beat_s = 0.0
+        self._told = False
+        self.available, self.applied = False, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End; what is in the maps stays there."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+        if self._maps is not None:
+            self._maps.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            self.look(time.monotonic())
+
+    def look(self, now_s: float) -> None:
+        """One look: open the maps where they are there now, write what changed."""
+        try:
+            if self._maps is None and now_s >= self._next_open_s:
+                self._next_open_s = now_s + OPEN_S
+                self._maps, self._done = self._opened(self._settings.xdp_pin_dir), _Applied()
+                self.available, self._told = True, False
+                log.info("xdp_maps_opened", folder=str(self._settings.xdp_pin_dir))
+            if self._maps is not None:
+                self._write(self._maps, now_s)
+        except Exception as error:  # the filter was unloaded, or never there: the dam goes on alone
+            if not self._told:
+                self._told = True
+                log.info("xdp_maps_not_there", why=str(error), means="limits act in the workers only")
+            self._let_go()
+
+    def _let_go(self) -> None:
+        maps, self._maps, self.available = self._maps, None, False
+        if maps is not None:
+            try:
+                maps.close()
+            except OSError as error:
+                log.debug("xdp_maps_not_closed", error=str(error))
+
+    def _write(self, maps: Maps, now_s: float) -> None:
+        renew = now_s - self._done.renewed_s >= RENEW_S
+        changes = self._write_limits(maps, now_s) + self._write_devices(maps) + self._write_blocks(maps, renew)
+        if renew:
+            self._done.renewed_s = now_s
+        self.applied += changes
+
+    def _write_limits(self, maps: Maps, now_s: float) -> int:
+        mode, limits = self._follower.mode(), self._follower.intake(self._host)
+        if limits is None:  # nobody sets the rate any more: back to the limits given at load
+            was, self._done.limits = self._done.limits, None
+            if was is not None:
+                maps.drop_set_points()
+            return int(was is not None)
+        if mode == "auto" and not self._controlled():
+            self._done.limits = None
+            return 0
+        if limits != self._done.limits:
+            s = self._settings
+            maps.set_limits(*limits, s.dam_device_rate, s.dam_device_burst)
+            self._done.limits = limits
+        elif now_s >= self._next_beat_s:
+            maps.heartbeat()
+        else:
+            return 0
+        self._next_beat_s = now_s + self._settings.xdp_heartbeat_s / BEATS
+        return 1
+
+    def _write_devices(self, maps: Maps) -> int:
+        s = self._settings
+        wanted = {
+            device_id: (at.rate or s.dam_device_rate, at.burst or s.dam_device_burst)
+            for device_id, at in self._follower.device_limits().items()
+            if in_force(at.until_ns)
+        }
+        done = self._done.devices
+        if wanted == done:
+            return 0
+        for device_id in done.keys() - wanted.keys():
+            maps.clear_device(device_id)
+        for device_id, limits in wanted.items():
+            if done.get(device_id) != limits:
+                maps.set_device(device_id, *limits)
+        self._done.devices = wanted
+        return 1
+
+    def _write_blocks(self, maps: Maps, renew: bool) -> int:
+        now_ns = time.time_ns()
+        ends = {name: end for name, end in self._follower.blocked().items() if in_force(end, now_ns)}
+        lifted, new = self._done.blocked - ends.keys(), ends.keys() - self._done.blocked
+        for device_id in lifted:
+            maps.unblock(device_id)
+        for device_id in ends if renew else new:
+            end_ns = ends[device_id]
+            left_s = BLOCK_TTL_S if end_ns is None else min(BLOCK_TTL_S, (end_ns - now_ns) / 1e9)
+            maps.block(device_id, left_s)
+        self._done.blocked = set(ends)
+        return int(bool(lifted or new))

@@ -1,0 +1,1 @@
+"""The pure core: columns in, columns out. No Kafka, web, metrics or clock in here; time is an argument."""

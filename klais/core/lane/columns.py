@@ -1,0 +1,85 @@
+"""The columns of one frame batch, computed once: what every later look at its frames uses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.devices.sequence import hash_frames
+from klais.core.wire.batch import FrameBatch
+from klais.core.wire.frame import check_headers
+from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, scan_payloads
+
+
+@dataclass(slots=True)
+class Columns:
+    """Header columns of n frames: ``verdict`` uint8 (0 or why malformed), ``ids`` uint64 [n, 2], ``sequence`` uint32,
+    ``id_size`` uint8, ``time_ns`` and ``ts_ms`` int64 (receive time), ``row`` int32 (-1 until looked up)."""
+
+    batch: FrameBatch
+    verdict: npt.NDArray[np.uint8]
+    ids: npt.NDArray[np.uint64]
+    sequence: npt.NDArray[np.uint32]
+    id_size: npt.NDArray[np.uint8]
+    time_ns: npt.NDArray[np.int64]
+    ts_ms: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int32]
+
+    @property
+    def count(self) -> int:
+        """Number of frames."""
+        return len(self.verdict)
+
+    def device_id(self, i: int) -> bytes:
+        """Unpadded device_id of frame ``i`` (empty where unreadable)."""
+        return bytes(self.ids[i].tobytes()[: int(self.id_size[i])])
+
+    def payload(self, i: int) -> bytes:
+        """Payload bytes of frame ``i``."""
+        return self.batch.frame(i)[22:]
+
+
+@dataclass(slots=True)
+class Fields:
+    """Numeric payload fields of a batch, in frame order: ``count`` of (frame int32, path hash uint64, value float64)."""
+
+    frame: npt.NDArray[np.int32]
+    path: npt.NDArray[np.uint64]
+    value: npt.NDArray[np.float64]
+    count: int
+
+
+def read_headers(batch: FrameBatch) -> Columns:
+    """Header columns of a batch."""
+    n = batch.count
+    columns = Columns(
+        batch,
+        verdict=np.empty(n, np.uint8),
+        ids=np.empty((n, 2), np.uint64),
+        sequence=np.empty(n, np.uint32),
+        id_size=np.empty(n, np.uint8),
+        time_ns=np.full(n, batch.received_at, np.int64),
+        ts_ms=np.empty(n, np.int64),
+        row=np.full(n, -1, np.int32),
+    )
+    if batch.offsets is not None:
+        columns.time_ns += batch.offsets
+    np.floor_divide(columns.time_ns, 1_000_000, out=columns.ts_ms)
+    check_headers(batch.buf, batch.starts, batch.lengths, columns.verdict, columns.ids, columns.sequence, columns.id_size)
+    return columns
+
+
+def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8]) -> Fields:
+    """Check the payloads of the frames whose ``reason`` is 0 (and set it where malformed); their numeric fields."""
+    cap = columns.count * MAX_FIELDS_PER_FRAME
+    fields = Fields(np.empty(cap, np.int32), np.empty(cap, np.uint64), np.empty(cap, np.float64), 0)
+    batch = columns.batch
+    fields.count = scan_payloads(batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value)
+    return fields
+
+
+def frame_hashes(batch: FrameBatch) -> npt.NDArray[np.uint16]:
+    """16-bit hash of each frame, for the sequence window."""
+    out = np.empty(batch.count, np.uint16)
+    hash_frames(batch.buf, batch.starts, batch.lengths, out)
+    return out

@@ -1,0 +1,192 @@
+"""The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
+
+Little-endian header, then for RAW steps the limits of devices that had some of their own (SPECIAL rows), then the verdict of
+each frame in half a byte, low half first. ``VERSION`` covers all that a replay recomputes rather than reads (row layout, frame
+hash, scorer arithmetic): change those, bump it. Version 1 had no limits of single devices and is read as having none.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from struct import Struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from klais.core.dam.special import NONE, SPECIAL, Special
+from klais.errors import JournalFormatError
+
+MAGIC = b"KLJ1"
+OWNER_MAGIC = b"KLO1"
+OWNER_KEY = b"\x00owner"
+MARKER_KEY = b"\x00marker"
+VERSION = 2
+READABLE = (1, 2)
+HEADER = Struct("<4sBBHQqqdddddIIdHHII")
+
+
+class Kind(IntEnum):
+    """What a step took in."""
+
+    RAW = 1  # one frame batch
+    RELEASE = 2  # frames from the head of the queue
+    REPEATED = 3  # a frame batch that the edge had to send twice: ignored
+    CORRUPT = 4  # a record that is no frame batch: dead letter
+    LOST = 5  # raw records that retention removed before the lane read them: counted, alarmed
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits in force for one step, journalled with it (rates in frames/s, allowances in records).
+
+    ``dead_letters`` and ``flags`` are how many records of each this step may write; beyond it they are only counted.
+    """
+
+    rate: float
+    burst: float
+    device_rate: float
+    device_burst: float
+    dead_letters: int
+    flags: int
+    anomaly_z: float
+    anomaly_min_samples: int
+    anomaly_window: int
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One journalled step.
+
+    ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT), the last one lost (LOST), -1 (RELEASE). ``tokens``:
+    the global bucket after the step. ``count``: frames (RAW, REPEATED, RELEASE), records (CORRUPT, LOST). ``flagged``:
+    anomaly flags raised, written or not. ``special``: SPECIAL rows of devices of this batch with limits of their own.
+    """
+
+    step: int
+    kind: Kind
+    raw_offset: int
+    now_ns: int
+    limits: Limits
+    tokens: float
+    count: int
+    verdict: npt.NDArray[np.uint8]
+    flagged: int = 0
+    special: Special = field(default_factory=lambda: NONE)
+
+
+NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+
+
+def encode_step(record: StepRecord) -> bytes:
+    """The journal record of a step."""
+    at = record.limits
+    head = HEADER.pack(
+        MAGIC,
+        VERSION,
+        record.kind,
+        len(record.special),
+        record.step,
+        record.raw_offset,
+        record.now_ns,
+        at.rate,
+        at.burst,
+        at.device_rate,
+        at.device_burst,
+        record.tokens,
+        at.dead_letters,
+        at.flags,
+        at.anomaly_z,
+        at.anomaly_min_samples,
+        at.anomaly_window,
+        record.count,
+        record.flagged,
+    )
+    if not len(record.verdict):
+        return head
+    padded = np.zeros(len(record.verdict) + 1 & ~1, np.uint8)
+    padded[: len(record.verdict)] = record.verdict
+    return head + record.special.tobytes() + (padded[::2] | (padded[1::2] << 4)).tobytes()
+
+
+def decode_step(value: bytes) -> StepRecord:
+    """Read one journal record.
+
+    Raises
+    ------
+    JournalFormatError
+        Another program's record, another version, or a damaged one.
+
+    Examples
+    --------
+    >>> limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9)
+    >>> record = StepRecord(1, Kind.RAW, 0, 10, limits, 1.5, 3, np.array([0, 2, 9], np.uint8))
+    >>> decode_step(encode_step(record)).verdict.tolist()
+    [0, 2, 9]
+    """
+    if len(value) < HEADER.size or value[:4] != MAGIC:
+        raise JournalFormatError(f"not a journal record: {value[:16]!r} ({len(value)} bytes)")
+    if value[4] not in READABLE:
+        raise JournalFormatError(
+            f"journal record of version {value[4]}, this code reads versions {', '.join(map(str, READABLE))}: "
+            "let a worker of that version drain the topic (stop it cleanly), then start this one"
+        )
+    head = HEADER.unpack_from(value)
+    _, _, kind, rows, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[:17]
+    count, flagged = head[17:]
+    if kind not in set(Kind):
+        raise JournalFormatError(f"step {step}: unknown kind {kind}")
+    verdict, special = NO_VERDICTS, NONE
+    if kind == Kind.RAW:
+        after = HEADER.size + rows * SPECIAL.itemsize
+        if len(value) < after:
+            raise JournalFormatError(f"step {step}: {len(value)} bytes, its limits of {rows} devices end at {after}")
+        special = np.frombuffer(value, SPECIAL, rows, HEADER.size)
+        packed = np.frombuffer(value, np.uint8, offset=after)
+        if len(packed) != (count + 1) // 2:
+            raise JournalFormatError(f"step {step}: {len(packed)} bytes of verdicts for {count} frames")
+        verdict = np.empty(2 * len(packed), np.uint8)
+        verdict[::2] = packed & 15
+        verdict[1::2] = packed >> 4
+        verdict = verdict[:count]
+    limits = Limits(rate, burst, d_rate, d_burst, dead, flags, z, least, window)
+    return StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, verdict, flagged, special)
+
+
+def encode_owner(worker: str, epoch: int, at_ms: int) -> bytes:
+    """The record that a new owner of a lane writes first into journal and changelog (in place of a commit marker)."""
+    return OWNER_MAGIC + orjson.dumps({"worker": worker, "epoch": epoch, "at_ms": at_ms})
+
+
+def is_owner(value: bytes) -> bool:
+    """Whether a journal value is an owner record."""
+    return value[:4] == OWNER_MAGIC
+
+
+def decode_record(value: bytes) -> dict[str, Any]:
+    """A journal record for people (``klais tail``).
+
+    Raises
+    ------
+    JournalFormatError
+        As for :func:`decode_step`.
+    """
+    if is_owner(value):
+        return {"kind": "owner", **orjson.loads(value[4:])}
+    record = decode_step(value)
+    labels, counts = np.unique(record.verdict, return_counts=True)
+    from klais.core.wire.constants import Reason
+
+    return {
+        "kind": record.kind.name.lower(),
+        "step": record.step,
+        "raw_offset": record.raw_offset,
+        "now_ns": record.now_ns,
+        "count": record.count,
+        "flagged": record.flagged,
+        "tokens": record.tokens,
+        "rate": record.limits.rate,
+        "burst": record.limits.burst,
+        "special": [[row["id"].decode(), float(row["rate"]), float(row["burst"])] for row in record.special],
+        "verdicts": {Reason(int(k)).label: int(c) for k, c in zip(labels, counts, strict=True)},
+    }

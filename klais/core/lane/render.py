@@ -1,0 +1,76 @@
+"""Records that are few by allowance, rendered one by one: anomalies and dead letters of a step."""
+
+import math
+from collections.abc import Iterator
+
+import orjson
+
+from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE
+from klais.core.lane.step import Step
+from klais.core.wire.batch import read_source
+from klais.core.wire.constants import Reason
+from klais.core.wire.json_scan import path_text
+
+Rendered = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...], int]  # key, value, headers, timestamp ms
+
+
+def feature_name(feature: int, names: dict[int, str], path: int) -> str:
+    """The name people read: ``interval_s``, ``payload_bytes``, or the field's path."""
+    if feature == FEATURE_INTERVAL:
+        return "interval_s"
+    if feature == FEATURE_SIZE:
+        return "payload_bytes"
+    return names.get(path & 0xFFFFFFFF) or f"#{path & 0xFFFFFFFF:08x}"
+
+
+def anomaly_records(step: Step) -> Iterator[Rendered]:
+    """The records of ``klais_anomalies`` for a step's flags."""
+    if step.flags is None or step.columns is None:
+        return
+    columns = step.columns
+    for flag, path in zip(step.flags.found, step.flags.path, strict=True):
+        i, feature = int(flag["frame"]), int(flag["feature"])
+        names = {int(path) & 0xFFFFFFFF: path_text(columns.payload(i), int(path))} if path else {}
+        name = feature_name(feature, names, int(path))
+        value, expected, z = float(flag["value"]), float(flag["expected"]), float(flag["z"])
+        device_id = columns.device_id(i)
+        ts_ms = int(columns.ts_ms[i])
+        body = {
+            "device_id": device_id.decode(),
+            "seq": int(columns.sequence[i]),
+            "ts": ts_ms,
+            "score": abs(z),
+            "feature": name,
+            "value": value if math.isfinite(value) else None,
+            "expected": expected if math.isfinite(expected) else None,
+            "z": z,
+            "state": "anomalous",
+            "explanation": f"{name} was {value:.6g}, expected about {expected:.6g} ({z:+.1f} standard deviations)",
+        }
+        yield device_id, orjson.dumps(body), (), ts_ms
+
+
+def dead_letter_records(step: Step) -> Iterator[Rendered]:
+    """The records of ``klais_dead_letter`` for a step's malformed frames, or for a record that is no frame batch."""
+    now_ms = step.record.now_ns // 1_000_000
+    if step.corrupt is not None:
+        headers = (*_headers(Reason.CORRUPT_BATCH, None, now_ms), ("detail", step.corrupt_why.encode()))
+        yield None, step.corrupt, headers, now_ms
+    if step.columns is None or step.dead is None:
+        return
+    columns = step.columns
+    for i in step.dead.tolist():
+        headers = _headers(Reason(int(step.record.verdict[i])), columns.batch.edge, int(columns.ts_ms[i]))
+        source = read_source(columns.batch, i)
+        if source is not None:
+            headers += (("source", source.encode()),)
+        yield columns.device_id(i) or None, columns.batch.frame(i), headers, int(columns.ts_ms[i])
+
+
+def _headers(reason: Reason, edge: int | None, ts_ms: int) -> tuple[tuple[str, bytes], ...]:
+    headers: tuple[tuple[str, bytes], ...] = (
+        ("reason", reason.label.encode()),
+        ("ts", str(ts_ms).encode()),
+        ("stage", b"lane"),
+    )
+    return headers if edge is None else (*headers, ("edge", str(edge).encode()))

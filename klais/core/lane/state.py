@@ -1,0 +1,149 @@
+"""What a lane remembers: device rows, queue, global bucket, counters, and which batches of which edge it has seen."""
+
+import contextlib
+import mmap
+import secrets
+from collections import OrderedDict
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.dam.admit import DAM_STATE
+from klais.core.devices.index import build_index, find
+from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows, id_words
+from klais.core.lane.queue import FrameQueue
+from klais.core.wire.constants import VERDICTS
+from klais.errors import JournalFormatError
+
+MAX_BOOTS = 256  # (edge, boot) pairs remembered
+_SMALL_BYTES = 4 << 20
+_MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
+
+RESERVED_ROWS = 1 << 20  # address space a lane's rows are given from the start, so that growing moves none of them
+
+
+def reserve_rows(capacity: int) -> Rows:
+    """Zeroed rows (ROW [>= capacity]); at least ``RESERVED_ROWS`` where the system lets us have pages that cost nothing yet.
+
+    Huge pages are asked for beyond the first 10,000 rows: the TLB does not hold the small pages of many more.
+    """
+    size = max(capacity, RESERVED_ROWS) * ROW.itemsize
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    except OSError:  # strict accounting (vm.overcommit_memory=2): only what is needed
+        return np.zeros(capacity, ROW)
+    with contextlib.suppress(OSError, ValueError):  # a kernel without them; no more than the small pages
+        memory.madvise(mmap.MADV_HUGEPAGE, _SMALL_BYTES, size - _SMALL_BYTES)
+    return np.frombuffer(memory, ROW)
+
+
+class Tally(IntEnum):
+    """What a lane counts; the first 16 places are frames by verdict (see ``Reason``)."""
+
+    RELEASED = VERDICTS  # frames let out of the queue
+    REPEATED_BATCHES = VERDICTS + 1
+    REPEATED_FRAMES = VERDICTS + 2
+    CORRUPT_RECORDS = VERDICTS + 3
+    LOST_RECORDS = VERDICTS + 4  # raw records that retention removed unread
+    DEAD_WRITTEN = VERDICTS + 5
+    DEAD_SUPPRESSED = VERDICTS + 6  # malformed frames above the dead-letter rate: only counted
+    FLAGS_WRITTEN = VERDICTS + 7
+    FLAGS_SUPPRESSED = VERDICTS + 8
+    MISSING_BATCHES = VERDICTS + 9  # numbers that an edge skipped
+    RAW_RECORDS = VERDICTS + 10
+    RAW_BYTES = VERDICTS + 11
+    QUEUE_LOST = VERDICTS + 12  # frames that waited in the queue when retention removed their raw records
+
+
+TALLIES = VERDICTS + 13
+
+
+class LaneState:
+    """The state of one lane. Mutated only by :mod:`klais.core.lane.step`; copied by :mod:`klais.core.lane.checkpoint`.
+
+    ``rows`` ROW [capacity] of which ``used`` are devices; ``dirty`` int32 [capacity] lists the ``dirty_count`` rows that
+    changed after step ``clean_step``; ``tally`` uint64 [TALLIES]; ``step`` is the last step taken, ``next_raw`` the next raw
+    offset to take.
+    """
+
+    def __init__(self, capacity: int = 1024) -> None:
+        self.rows: Rows = reserve_rows(capacity)
+        self.used = 0
+        self.dirty: npt.NDArray[np.int32] = np.zeros(len(self.rows), np.int32)
+        self.dirty_count = 0
+        self.clean_step = 0
+        self.step = 0
+        self.next_raw = 0
+        self.queue = FrameQueue()
+        self.tokens = -1.0  # -1: full at the first step
+        self.bucket_ns = 0
+        self.tally: npt.NDArray[np.uint64] = np.zeros(TALLIES, np.uint64)
+        self.boots: OrderedDict[tuple[int, int], int] = OrderedDict()  # (edge, boot) -> last batch number
+        self.path_names: dict[int, str] = {}  # low 32 bits of a path's hash -> the path's text
+        self._seed = np.uint64(secrets.randbits(64))
+        self._index(capacity)
+
+    def _index(self, devices: int) -> None:
+        """A new index with room for ``devices``, at most half full then."""
+        self.slots: npt.NDArray[np.uint64] = np.zeros(1 << (2 * devices - 1).bit_length(), np.uint64)
+        if not build_index(self.slots, self._seed, self.rows, self.used):
+            raise JournalFormatError("a device has two rows in the table: the changelog is damaged")
+
+    @property
+    def seed(self) -> np.uint64:
+        """Seed of the device index (random, never stored)."""
+        return self._seed
+
+    def make_room(self, devices: int) -> None:
+        """Let at least ``devices`` more rows fit: a new index each time their number doubles, the rows stay where they are.
+
+        Only beyond what :func:`reserve_rows` holds are rows copied (untouched pages of the new array cost no memory).
+        """
+        need = self.used + devices
+        if need > len(self.rows):
+            rows = reserve_rows(max(need, 2 * len(self.rows)))
+            rows.view(OPAQUE_ROW)[: self.used] = self.rows.view(OPAQUE_ROW)[: self.used]
+            dirty = np.zeros(len(rows), np.int32)
+            dirty[: self.dirty_count] = self.dirty[: self.dirty_count]
+            self.rows, self.dirty = rows, dirty
+        if 2 * need > len(self.slots):
+            self._index(2 * need)
+
+    def restore_rows(self, rows: Rows, clean_step: int) -> None:
+        """Start from rows of a checkpoint; those stamped after ``clean_step`` (half-written checkpoint) count as dirty."""
+        self.rows = reserve_rows(max(1024, len(rows) + len(rows) // 4))
+        self.rows.view(OPAQUE_ROW)[: len(rows)] = rows.view(OPAQUE_ROW)
+        self.used = len(rows)
+        self.dirty = np.zeros(len(self.rows), np.int32)
+        newer = np.flatnonzero(rows["stamp"] > np.uint64(clean_step))
+        self.dirty[: len(newer)] = newer
+        self.dirty_count = len(newer)
+        self.clean_step = clean_step
+        self._index(max(1024, 2 * len(rows)))
+
+    def find(self, device_id: bytes) -> int:
+        """Row of a device, -1 when unknown."""
+        low, high = id_words(device_id)
+        return max(-1, int(find(self.slots, self._seed, self.rows, np.uint64(low), np.uint64(high))))
+
+    def seen_batch(self, edge: int, boot: int, number: int) -> bool:
+        """Whether this batch of the edge was taken before; otherwise remember it and count numbers skipped."""
+        key = (edge, boot)
+        last = self.boots.get(key)
+        if last is not None and number <= last:
+            return True
+        if last is not None:
+            self.tally[Tally.MISSING_BATCHES] += np.uint64(number - last - 1)
+        self.boots[key] = number
+        self.boots.move_to_end(key)
+        while len(self.boots) > MAX_BOOTS:
+            self.boots.popitem(last=False)
+        return False
+
+    def new_dam(self) -> npt.NDArray[np.float64]:
+        """The dam's state column for the kernels: tokens, queue depth."""
+        dam = np.zeros(DAM_STATE, np.float64)
+        dam[0] = self.tokens
+        dam[1] = self.queue.depth
+        return dam

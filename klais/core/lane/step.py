@@ -1,0 +1,317 @@
+"""One step of a lane: a raw record or a release from the queue goes in; verdicts, a journal record and outputs come out.
+
+``take_raw`` and ``release`` decide (live); ``replay`` applies a journalled step to the same state with the verdicts as they
+were written down, through the same code, so that both end in the same state, bit for bit.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly import zscore
+from klais.core.dam import admit as dam_admit
+from klais.core.dam.bucket import refill
+from klais.core.dam.special import NONE, Special, limits_of, positions, used
+from klais.core.devices.index import find_rows
+from klais.core.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads
+from klais.core.lane.journal import NO_VERDICTS, Kind, Limits, StepRecord
+from klais.core.lane.names import learn_names
+from klais.core.lane.queue import Part
+from klais.core.lane.state import LaneState, Tally
+from klais.core.wire.batch import FrameBatch, decode_batch
+from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
+from klais.errors import BatchFormatError, JournalFormatError
+
+NO_DEVICE_LIMIT = 1 << 31
+
+
+class Bounds(NamedTuple):
+    """What only deciding needs: ``queue_limit`` and ``device_limit`` of this lane, blocked ids, devices with ``special``
+    limits.
+
+    Of ``special`` (SPECIAL [k], sorted) the journal gets the rows that a step used, of the rest nothing.
+    """
+
+    queue_limit: int
+    device_limit: int
+    blocked: tuple[bytes, ...] = ()
+    special: Special = NONE
+
+
+@dataclass(slots=True)
+class Flags:
+    """Anomaly flags of a step: ``found`` FLAG [k] and the path hash of each field (0 for interval and size)."""
+
+    found: npt.NDArray[np.void]
+    path: npt.NDArray[np.uint64]
+
+
+@dataclass(slots=True)
+class Step:
+    """A step taken: its journal ``record`` and what it puts out once that is acknowledged.
+
+    ``passed``: parts of batches for the clean topic, in order. ``columns``, ``dead`` (int32 index) and ``flags`` belong to the
+    batch taken; ``corrupt`` is the value of a record that is no frame batch.
+    """
+
+    record: StepRecord
+    passed: list[Part] = field(default_factory=list)
+    columns: Columns | None = None
+    dead: npt.NDArray[np.int32] | None = None
+    flags: Flags | None = None
+    corrupt: bytes | None = None
+    corrupt_why: str = ""
+    bytes: int = 0
+
+    @property
+    def passed_count(self) -> int:
+        """Frames this step puts on the clean topic."""
+        return sum(len(index) for _, index in self.passed)
+
+
+def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bounds: Bounds, now_ns: int) -> Step:
+    """Decide one raw record at ``now_ns`` (ns since the epoch) and apply it to ``state``.
+
+    Raises
+    ------
+    ValueError
+        ``raw_offset`` is not the one the lane waits for: a record would be skipped, or taken twice.
+    """
+    if raw_offset != state.next_raw:
+        raise ValueError(f"the lane waits for raw offset {state.next_raw}, not {raw_offset}")
+    refill_bucket(state, limits, now_ns)
+    record = StepRecord(state.step + 1, Kind.RAW, raw_offset, now_ns, limits, 0.0, 0, NO_VERDICTS)
+    try:
+        batch = decode_batch(value)
+    except BatchFormatError as error:
+        record.kind, record.count = Kind.CORRUPT, 1
+        return _corrupt(state, record, value, str(error))
+    record.count = batch.count
+    if state.seen_batch(batch.edge, batch.boot, batch.number):
+        record.kind = Kind.REPEATED
+        return _finish(state, Step(record))
+    columns = read_headers(batch)
+    record.verdict = columns.verdict
+    fields = read_payloads(columns, columns.verdict)
+    return _run_frames(state, record, columns, fields, bounds, len(value))
+
+
+def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:
+    """Let frames out of the queue as the global bucket allows, at most ``most``; None when none may go."""
+    if not state.queue.depth:
+        return None
+    before = state.tokens, state.bucket_ns
+    refill_bucket(state, limits, now_ns)
+    frames = min(state.queue.depth, int(state.tokens), most)
+    if frames <= 0:
+        state.tokens, state.bucket_ns = before  # nothing happens outside of steps
+        return None
+    record = StepRecord(state.step + 1, Kind.RELEASE, -1, now_ns, limits, 0.0, frames, NO_VERDICTS)
+    return _release(state, record)
+
+
+def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: int) -> Step:
+    """Step over raw records that retention removed before the lane read them."""
+    lost = first_available - state.next_raw
+    record = StepRecord(state.step + 1, Kind.LOST, first_available - 1, now_ns, limits, state.tokens, lost, NO_VERDICTS)
+    state.tally[Tally.LOST_RECORDS] += np.uint64(lost)
+    return _finish(state, Step(record))
+
+
+def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
+    """Apply a journalled step; ``value`` is the raw record it names (RAW and CORRUPT).
+
+    Raises
+    ------
+    JournalFormatError
+        The step does not follow the state's, or the raw record is not the one that was decided on.
+    """
+    if record.step != state.step + 1:
+        raise JournalFormatError(f"journal goes from step {state.step} to {record.step}: a record is missing")
+    tokens = record.tokens
+    state.tokens, state.bucket_ns = tokens, record.now_ns
+    if record.kind == Kind.RELEASE:
+        step = _release(state, record)
+    elif record.kind == Kind.LOST:
+        state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
+        step = _finish(state, Step(record))
+    elif record.kind == Kind.REPEATED:
+        step = _finish(state, Step(record))
+    elif value is None:
+        raise JournalFormatError(f"step {record.step} needs raw record {record.raw_offset}, which is gone")
+    elif record.kind == Kind.CORRUPT:
+        step = _corrupt(state, record, value, "not a frame batch")
+    else:
+        step = _replay_frames(state, record, value)
+    record.tokens = state.tokens = tokens
+    return step
+
+
+def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
+    batch = decode_batch(value)
+    if batch.count != record.count:
+        raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
+    state.seen_batch(batch.edge, batch.boot, batch.number)
+    columns = read_headers(batch)
+    columns.verdict[:] = record.verdict
+    malformed = np.where(record.verdict >= FIRST_MALFORMED, record.verdict, 0).astype(np.uint8)
+    fields = read_payloads(columns, malformed)
+    return _run_frames(state, record, columns, fields, None, len(value))
+
+
+def refill_bucket(state: LaneState, limits: Limits, now_ns: int) -> None:
+    """Bring the global bucket up to ``now_ns``; it starts full."""
+    if state.tokens < 0:
+        state.tokens = limits.burst
+    else:
+        state.tokens = float(refill(state.tokens, state.bucket_ns, now_ns, limits.rate, limits.burst))
+    state.bucket_ns = now_ns
+
+
+def _run_frames(
+    state: LaneState, record: StepRecord, columns: Columns, fields: Fields, bounds: Bounds | None, size: int
+) -> Step:
+    """Rows, admission, scores and outputs of one batch; ``bounds`` None = replay."""
+    n = columns.count
+    state.make_room(n)
+    verdict = columns.verdict
+    device_limit = NO_DEVICE_LIMIT if bounds is None else bounds.device_limit
+    state.used = find_rows(
+        state.slots,
+        state.seed,
+        state.rows,
+        state.used,
+        device_limit,
+        columns.ids,
+        columns.id_size,
+        verdict,
+        columns.row,
+        np.empty(1),
+    )
+    skip = np.zeros(n, np.uint8)
+    if bounds is None:
+        dam_admit.already_done(state.rows, columns.row, record.step, skip)
+    dam = state.new_dam()
+    record.special, own = _own_limits(record, columns, bounds)
+    limits = np.array([record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64)
+    state.dirty_count = dam_admit.admit(
+        bounds is not None,
+        record.step,
+        state.clean_step,
+        state.rows,
+        columns.row,
+        columns.sequence,
+        frame_hashes(columns.batch),
+        columns.time_ns,
+        verdict,
+        skip,
+        _blocked_column(columns, bounds),
+        own,
+        limits_of(record.special),
+        limits,
+        dam,
+        state.dirty,
+        state.dirty_count,
+    )
+    state.tokens = float(dam[dam_admit.TOKENS])
+    step = Step(record, columns=columns, bytes=size)
+    step.flags = _score(state, record, columns, fields, skip, bounds is not None)
+    counts = np.bincount(verdict, minlength=VERDICTS)
+    state.tally[:VERDICTS] += counts.astype(np.uint64)
+    if counts[Reason.QUEUED]:
+        state.queue.push(record.raw_offset, columns, np.flatnonzero(verdict == Reason.QUEUED).astype(np.int32))
+    if counts[Reason.PASSED]:
+        step.passed.append((columns, np.flatnonzero(verdict == Reason.PASSED).astype(np.int32)))
+    malformed = int(counts[FIRST_MALFORMED:].sum())
+    if malformed:
+        step.dead = np.flatnonzero(verdict >= FIRST_MALFORMED).astype(np.int32)[: record.limits.dead_letters]
+        _count_dead(state, len(step.dead), malformed)
+    learn_names(state.path_names, columns, fields)
+    return _finish(state, step)
+
+
+def _score(
+    state: LaneState, record: StepRecord, columns: Columns, fields: Fields, skip: npt.NDArray[np.uint8], decide: bool
+) -> Flags | None:
+    """Flags of a step. In a replay ``record.flagged`` stands: rows that already contain the step raise none again."""
+    at = record.limits
+    flags = np.empty(columns.count + 1, zscore.FLAG)  # one more: the kernel notes the next candidate behind the last flag
+    found = zscore.score(
+        state.rows,
+        columns.row,
+        columns.time_ns,
+        columns.batch.lengths,
+        columns.verdict,
+        skip,
+        fields.frame,
+        fields.path,
+        fields.value,
+        fields.count,
+        np.array([at.anomaly_z, at.anomaly_min_samples, at.anomaly_window], np.float64),
+        flags,
+    )
+    if decide:
+        record.flagged = found
+    written = min(record.flagged, at.flags)
+    state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
+    state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
+    if not found:
+        return None
+    kept = flags[:written].copy()
+    path = np.where(kept["field"] >= 0, fields.path[np.maximum(kept["field"], 0)], 0).astype(np.uint64)
+    return Flags(kept, path)
+
+
+def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
+    if bounds is None or not bounds.blocked:
+        return np.zeros(columns.count, np.uint8)
+    return (positions(columns.ids, np.sort(np.array(bounds.blocked, "S16"))) >= 0).astype(np.uint8)
+
+
+def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> tuple[Special, npt.NDArray[np.int32]]:
+    """Special limits that this step uses (in a replay those that it used), and each frame's place among them."""
+    special = record.special if bounds is None else bounds.special
+    return used(special, positions(columns.ids, special["id"]))
+
+
+def _release(state: LaneState, record: StepRecord) -> Step:
+    if record.count > state.queue.depth:
+        raise JournalFormatError(f"step {record.step} releases {record.count} frames, {state.queue.depth} wait")
+    step = Step(record, passed=state.queue.pop(record.count))
+    state.tokens -= record.count
+    state.tally[Tally.RELEASED] += np.uint64(record.count)
+    return _finish(state, step)
+
+
+def _corrupt(state: LaneState, record: StepRecord, value: bytes, why: str) -> Step:
+    state.tally[Tally.CORRUPT_RECORDS] += np.uint64(1)
+    step = Step(record, bytes=len(value))
+    if record.limits.dead_letters:
+        step.corrupt, step.corrupt_why = value, why
+    _count_dead(state, int(record.limits.dead_letters > 0), 1)
+    return _finish(state, step)
+
+
+def _count_dead(state: LaneState, written: int, malformed: int) -> None:
+    state.tally[Tally.DEAD_WRITTEN] += np.uint64(written)
+    state.tally[Tally.DEAD_SUPPRESSED] += np.uint64(malformed - written)
+
+
+def _finish(state: LaneState, step: Step) -> Step:
+    record = step.record
+    record.tokens = state.tokens
+    state.step = record.step
+    if record.kind != Kind.RELEASE:
+        state.next_raw = record.raw_offset + 1
+    if record.kind == Kind.REPEATED:
+        state.tally[Tally.REPEATED_BATCHES] += np.uint64(1)
+        state.tally[Tally.REPEATED_FRAMES] += np.uint64(record.count)
+    if record.kind in (Kind.RAW, Kind.REPEATED, Kind.CORRUPT):
+        state.tally[Tally.RAW_RECORDS] += np.uint64(1)
+        state.tally[Tally.RAW_BYTES] += np.uint64(step.bytes)
+    return step
+
+
+__all__ = ["Bounds", "FrameBatch", "Step", "note_lost", "release", "replay", "take_raw"]

@@ -1,0 +1,148 @@
+"""The wire frame: offsets, the ``Reason`` of every verdict, and the kernels that read frames as columns.
+
+A frame is ``magic u16 be | device_id 16 bytes NUL-padded UTF-8 | sequence u32 be | payload (one JSON object)``.
+The payload is checked in :mod:`klais.core.wire.json_scan`; everything before it is checked here.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.wire.constants import (
+    FIRST_MALFORMED,
+    HEADER_SIZE,
+    ID_OFFSET,
+    ID_SIZE,
+    LAST_MALFORMED,
+    MAGIC,
+    MAGIC_BYTES,
+    MAX_FRAME_SIZE,
+    SEQUENCE_OFFSET,
+    VERDICTS,
+    Reason,
+    encode_frame,
+)
+from klais.jit.kernel import BYTES, I64, IDS, U8, U32, boolean, int64, kernel, void
+
+__all__ = [
+    "FIRST_MALFORMED",
+    "HEADER_SIZE",
+    "ID_OFFSET",
+    "ID_SIZE",
+    "LAST_MALFORMED",
+    "MAGIC",
+    "MAGIC_BYTES",
+    "MAX_FRAME_SIZE",
+    "SEQUENCE_OFFSET",
+    "VERDICTS",
+    "Reason",
+    "check_headers",
+    "encode_frame",
+    "is_utf8",
+]
+
+_TOO_SHORT = np.uint8(Reason.TOO_SHORT)
+_BAD_MAGIC = np.uint8(Reason.BAD_MAGIC)
+_BAD_ID = np.uint8(Reason.BAD_DEVICE_ID)
+
+
+@kernel(boolean(BYTES, int64, int64), borrows=True)
+def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
+    """Whether ``buf[start:end]`` is well-formed UTF-8 (RFC 3629: nothing overlong, no surrogates, up to U+10FFFF)."""
+    i = start
+    while i < end:
+        lead = buf[i]
+        if lead < 0x80:
+            i += 1
+            continue
+        if 0xC2 <= lead <= 0xDF:
+            need, low, high = 1, 0x80, 0xBF
+        elif 0xE0 <= lead <= 0xEF:
+            need = 2
+            low = 0xA0 if lead == 0xE0 else 0x80
+            high = 0x9F if lead == 0xED else 0xBF
+        elif 0xF0 <= lead <= 0xF4:
+            need = 3
+            low = 0x90 if lead == 0xF0 else 0x80
+            high = 0x8F if lead == 0xF4 else 0xBF
+        else:
+            return False
+        if i + need >= end:
+            return False
+        if buf[i + 1] < low or buf[i + 1] > high:
+            return False
+        for k in range(2, need + 1):
+            if buf[i + k] < 0x80 or buf[i + k] > 0xBF:
+                return False
+        i += need + 1
+    return True
+
+
+@kernel(void(BYTES, I64, I64, U8, IDS, U32, U8))
+def check_headers(
+    buf: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    reason: npt.NDArray[np.uint8],
+    ids: npt.NDArray[np.uint64],
+    sequence: npt.NDArray[np.uint32],
+    id_size: npt.NDArray[np.uint8],
+) -> None:
+    """Read and check the 22 header bytes of n frames.
+
+    Parameters
+    ----------
+    buf : uint8 [b]
+        The bytes the frames lie in.
+    starts, lengths : int64 [n]
+        Where frame i lies: ``buf[starts[i] : starts[i] + lengths[i]]`` (must be inside ``buf``).
+    reason : uint8 [n], out
+        0, or TOO_SHORT, BAD_MAGIC, BAD_DEVICE_ID. The other outputs are 0 where it is not 0.
+    ids : uint64 [n, 2], out
+        The 16 bytes of device_id as two little-endian words.
+    sequence : uint32 [n], out
+        The sequence number.
+    id_size : uint8 [n], out
+        Bytes of device_id before the padding (1 to 16).
+    """
+    for i in range(starts.shape[0]):
+        reason[i] = 0
+        ids[i, 0] = 0
+        ids[i, 1] = 0
+        sequence[i] = 0
+        id_size[i] = 0
+        if lengths[i] < 22:
+            reason[i] = _TOO_SHORT
+            continue
+        s = starts[i]
+        if buf[s] != 0xAA or buf[s + 1] != 0x55:
+            reason[i] = _BAD_MAGIC
+            continue
+        size = 0
+        while size < 16 and buf[s + 2 + size] != 0:
+            size += 1
+        high_bit = np.uint8(0)
+        for k in range(size):
+            high_bit |= buf[s + 2 + k]
+        good = size > 0
+        for k in range(size, 16):
+            if buf[s + 2 + k] != 0:
+                good = False
+        if good and high_bit >= 0x80:
+            good = is_utf8(buf, s + 2, s + 2 + size)
+        if not good:
+            reason[i] = _BAD_ID
+            continue
+        low = np.uint64(0)
+        high = np.uint64(0)
+        for k in range(8):
+            low |= np.uint64(buf[s + 2 + k]) << np.uint64(8 * k)
+            high |= np.uint64(buf[s + 10 + k]) << np.uint64(8 * k)
+        ids[i, 0] = low
+        ids[i, 1] = high
+        id_size[i] = size
+        sequence[i] = (
+            (np.uint32(buf[s + 18]) << np.uint32(24))
+            | (np.uint32(buf[s + 19]) << np.uint32(16))
+            | (np.uint32(buf[s + 20]) << np.uint32(8))
+            | np.uint32(buf[s + 21])
+        )

@@ -1,0 +1,138 @@
+"""What this edge may let in, where no kernel filter does that for it: a token bucket over the rounds of the spine.
+
+The controller gives each host an intake: what the dam lets through, and what may still wait for it. A kernel filter sheds the
+rest where that costs least; without one it is shed here, before a frame costs Kafka and a worker anything, and counted as
+``global_rate``, as the filter calls it. Nobody's word is taken for longer than it is fresh: no controller, no limit.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.control.setpoints import ControlFollower
+from klais.control.shares import share_out
+from klais.control.xdp_applier import Applier
+from klais.edge.linger import PARTITIONS
+from klais.jit.kernel import I32, int64, kernel
+from klais.telemetry.stats import StatsFollower
+
+LOOK_S = 0.1  # between two looks at what is in force
+# While frames are shed, those let in wait for workers anyway, so their batches may as well collect for longer: 40 records a
+# second. Without it, and two more changes made with it, a worker with 0.2 of a CPU was seen busy with 59 records of 3 frames.
+# What this one does alone was not measured.
+SHED_LINGER_NS = 25_000_000  # times partitions
+SHED_NS = 5_000_000_000  # so long after the last frame was shed: what waited then has landed
+
+
+@kernel(int64(I32, int64))
+def shed(partition: npt.NDArray[np.int32], most: int) -> int:
+    """Let the first ``most`` frames pass and give each later one partition -1 (int32 [n]); returns how many that were.
+
+    Frames that have -1 already count for nothing.
+    """
+    left = most
+    refused = 0
+    for i in range(partition.shape[0]):
+        if partition[i] < 0:
+            continue
+        if left > 0:
+            left -= 1
+        else:
+            partition[i] = -1
+            refused += 1
+    return refused
+
+
+class Intake:
+    """Token bucket; unlimited until :meth:`limit`. Belongs to the thread of the spine.
+
+    Parameters
+    ----------
+    partitions : int
+        How many batches collect frames side by side.
+
+    Attributes
+    ----------
+    rate_per_s : float
+        In force; infinite = no limit.
+
+    Examples
+    --------
+    >>> intake = Intake()
+    >>> intake.limit(10.0, 5.0)
+    >>> intake.grant(100, 0), intake.grant(100, 300_000_000)
+    (5, 3)
+    """
+
+    def __init__(self, partitions: int = PARTITIONS) -> None:
+        self.rate_per_s = self._burst = self._tokens = math.inf
+        self._at_ns = self._shed_ns = 0
+        self._linger_ns = SHED_LINGER_NS * max(PARTITIONS, partitions)
+
+    def linger_ns(self, now_ns: int) -> int:
+        """How long batches should at least collect frames: 0.1 s with up to four partitions while frames are shed, else 0."""
+        return self._linger_ns if self._shed_ns and now_ns - self._shed_ns < SHED_NS else 0
+
+    def limit(self, rate_per_s: float, burst: float) -> None:
+        """Let in so much from now on; tokens in hand stay, as far as the burst goes."""
+        self.rate_per_s, self._burst = rate_per_s, burst
+        self._tokens = min(self._tokens, burst)
+
+    def lift(self) -> None:
+        """No limit."""
+        self.rate_per_s = self._burst = self._tokens = math.inf
+
+    def grant(self, frames: int, now_ns: int) -> int:
+        """How many of so many frames may pass now."""
+        if self.rate_per_s == math.inf:
+            return frames
+        if self._at_ns:
+            self._tokens += max(0, now_ns - self._at_ns) * 1e-9 * self.rate_per_s
+        self._at_ns = now_ns
+        self._tokens = min(self._tokens, self._burst)
+        granted = min(frames, int(self._tokens))
+        self._tokens -= granted
+        if granted < frames:
+            self._shed_ns = now_ns
+        return granted
+
+
+class HostIntake:
+    """Finds this edge's part of its host's intake; asked in each round of the spine, looks ten times a second.
+
+    Parameters
+    ----------
+    intake : Intake
+        What to set.
+    name, host : str
+        This edge on ``klais_stats``, and its machine.
+    """
+
+    def __init__(
+        self, intake: Intake, name: str, host: str, control: ControlFollower, system: StatsFollower, applier: Applier
+    ) -> None:
+        self.intake, self._name, self._host = intake, name, host
+        self._control, self._system, self._applier = control, system, applier
+        self._next_s = 0.0
+
+    def look(self, now_s: float) -> None:
+        """Take over what is in force (``now_s`` monotonic)."""
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + LOOK_S
+        found = self._control.intake(self._host)
+        if found is None or self._applier.available or not self._system.newest("controller"):
+            self.intake.lift()
+            return
+        share = self.share(self._system.newest("edge"))
+        self.intake.limit(found[0] * share, max(1.0, found[1] * share))
+
+    def share(self, edges: Mapping[str, Mapping[str, Any]]) -> float:
+        """This edge's part among the edges of its host, by what each receives."""
+        here = {name: at["rates"].get("received", 0.0) for name, at in edges.items() if at.get("host") == self._host}
+        names = sorted(here.keys() | {self._name})
+        wants = {at: float(here[name]) for at, name in enumerate(names) if name in here}
+        return share_out(wants, len(names))[names.index(self._name)]

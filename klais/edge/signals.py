@@ -1,0 +1,89 @@
+"""Signals of the edge: SIGTERM and SIGINT stop it, a second one makes it hurry, SIGHUP makes it read its settings again."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from klais.config.load import Settings
+
+# An owner's death sends one signal for each of its threads: those that come so soon are one wish, not two.
+AGAIN_S = 0.5
+EXIT_KILLED = 130
+RELOADABLE = frozenset(
+    {
+        *("log_level", "log_format", "dead_letter_rate"),
+        *("breaker_timeout_s", "breaker_wait_min_s", "breaker_wait_max_s"),
+        *("spool_max_bytes", "spool_sync", "spool_sync_interval_ms"),
+    }
+)
+
+
+class Signals:
+    """What the signals ask for. Handlers may interrupt each other and anything else: they set flags and take no lock twice.
+
+    Parameters
+    ----------
+    stop, hurry : callable
+        The first SIGTERM or SIGINT; a later one.
+    now : bool
+        Hurry at the first.
+    clock, leave : callable
+        For tests.
+
+    Attributes
+    ----------
+    reload : bool
+        SIGHUP came; whoever reads the settings again resets it.
+    """
+
+    def __init__(
+        self,
+        stop: Callable[[], None],
+        hurry: Callable[[], None],
+        now: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        leave: Callable[[int], Any] = os._exit,
+    ) -> None:
+        self._stop, self._hurry, self._now, self._clock, self._leave = stop, hurry, now, clock, leave
+        self._asked, self._last_s = 0, float("-inf")
+        self.reload = False
+
+    def install(self) -> None:
+        """Take over the signals of this process (main thread only)."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.on_stop)
+        signal.signal(signal.SIGHUP, self.on_reload)
+
+    def on_stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Stop; then hurry; then leave at once."""
+        now_s = self._clock()
+        if now_s - self._last_s < AGAIN_S:
+            return
+        self._last_s = now_s
+        self._asked += 1
+        if self._asked > 2:
+            self._leave(EXIT_KILLED)
+        if self._asked == 2 or self._now:
+            self._hurry()
+        if self._asked == 1:
+            self._stop()
+
+    def on_reload(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Note the wish: reading files is not for a handler."""
+        self.reload = True
+
+
+def changed(before: Settings, after: Settings) -> tuple[dict[str, Any], list[str]]:
+    """What differs: values that can be taken over while it runs, and names of settings that need a restart.
+
+    Examples
+    --------
+    >>> changed(Settings(), Settings(breaker_timeout_s=2, partitions=8))
+    ({'breaker_timeout_s': 2.0}, ['KLAIS_PARTITIONS'])
+    """
+    names = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
+    now = {name: getattr(after, name) for name in names if name in RELOADABLE}
+    return now, [f"KLAIS_{name.upper()}" for name in names if name not in RELOADABLE]

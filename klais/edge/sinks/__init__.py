@@ -1,0 +1,1 @@
+"""Where the edge sends frames: Kafka, the disk spool, dead letters."""

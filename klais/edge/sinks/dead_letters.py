@@ -1,0 +1,96 @@
+"""Malformed frames to the dead-letter topic: a sample, bounded per second; the counters hold them all."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.wire.constants import ID_OFFSET, Reason
+from klais.core.wire.partition import partition_of
+from klais.edge.counts import Counts
+from klais.edge.sinks.kafka import Headers
+from klais.edge.sources.base import Source
+from klais.system.address import source_text
+
+
+class Letterbox(Protocol):
+    """Who takes single records for the dead-letter topic."""
+
+    def letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
+        """Send one; False when it is not taken."""
+
+
+class DeadLetters:
+    """Sends malformed frames, at most ``rate_per_s`` of them (a token bucket that holds one second's worth).
+
+    The Python loop in here runs over the allowed sample only: a flood of rubbish costs what the sample costs.
+    """
+
+    def __init__(self, publisher: Letterbox, counts: Counts, rate_per_s: float, edge_id: int, partitions: int) -> None:
+        self._publisher, self._counts = publisher, counts
+        self.set_rate(rate_per_s)
+        self._tokens = self._burst
+        self._at_ns = 0
+        self._edge = str(edge_id).encode()
+        self._partitions = partitions
+        self._next = 0
+
+    def set_rate(self, rate_per_s: float) -> None:
+        """Change the rate while it runs."""
+        self._rate_per_s = rate_per_s
+        self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
+
+    def take(self, wanted: int, now_ns: int) -> int:
+        """How many of ``wanted`` letters may be sent at ``now_ns``; uses up their tokens."""
+        gained = (now_ns - self._at_ns) * 1e-9 * self._rate_per_s if self._at_ns else 0.0
+        self._tokens = min(self._burst, self._tokens + gained)
+        self._at_ns = now_ns
+        allowed = min(wanted, int(self._tokens))
+        self._tokens -= allowed
+        return allowed
+
+    def send(
+        self,
+        source: Source,
+        bad: npt.NDArray[np.int64],
+        reason: npt.NDArray[np.uint8],
+        id_size: npt.NDArray[np.uint8],
+        now_ns: int,
+        wall_ns: int,
+    ) -> None:
+        """Send the frames that ``bad`` (int64 [m]) lists, as far as the rate allows.
+
+        ``reason`` and ``id_size`` (uint8 [n]) are the columns of ``check_headers``; a device_id is readable where
+        ``id_size`` is not 0.
+        """
+        allowed = self.take(len(bad), now_ns)
+        sent = 0
+        if allowed:
+            rows = source.sources(int(bad[allowed - 1]) + 1)
+            ts = str(wall_ns // 1_000_000).encode()
+            for i in bad[:allowed].tolist():
+                headers = [
+                    ("reason", Reason(int(reason[i])).label.encode()),
+                    ("edge", self._edge),
+                    ("ts", ts),
+                    ("source", source_text(rows[i].tobytes()).encode()),
+                    ("stage", b"edge"),
+                ]
+                frame = frame_bytes(source, i)
+                key = frame[ID_OFFSET : ID_OFFSET + int(id_size[i])] or None
+                sent += self._publisher.letter(frame, key, headers, self._partition(key))
+        self._counts.letters_suppressed += len(bad) - sent
+
+    def _partition(self, key: bytes | None) -> int:
+        if key:
+            return partition_of(key, self._partitions)
+        self._next = (self._next + 1) % self._partitions
+        return self._next
+
+
+def frame_bytes(source: Source, i: int) -> bytes:
+    """Frame ``i`` of the last ``fill``, in one piece."""
+    size = int(source.lengths[i])
+    in_head = min(size, source.head_size)
+    start, rest = int(source.starts[i]), int(source.tail_starts[i])
+    return source.head[start : start + in_head].tobytes() + source.tail[rest : rest + size - in_head].tobytes()

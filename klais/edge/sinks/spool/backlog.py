@@ -1,0 +1,287 @@
+"""What waits for Kafka behind the breaker, first in, first out: on disk, and in memory what the disk does not take.
+
+    oldest |── disk ──|── memory ──| newest
+
+Memory comes into play where there is no spool, or the disk is full, read-only or broken: it takes as many bytes as may be
+in flight (together with those that are), and what it holds goes to disk as soon as that works again. When the spool's own
+bound is reached, or memory is used up, the newest batch is refused, with the reason.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from klais import fault
+from klais.config.load import Settings
+from klais.core.wire.constants import Reason
+from klais.edge.batcher import Built
+from klais.edge.counts import Counts
+from klais.edge.sinks.spool.disk import Entry, Spool
+from klais.edge.sinks.spool.segment import identity_of
+from klais.errors import SpoolFull, SpoolInUse
+from klais.kafka.topics import Topics
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.sinks.spool")
+
+AGAIN_S = 1.0  # after the disk refused, until it is asked again
+LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need so long to drain
+
+
+def spool_folder(settings: Settings) -> Path:
+    """The folder of this edge's spool."""
+    return (settings.spool_dir or settings.state_dir) / f"spool-{settings.edge_id}"
+
+
+class Memory:
+    """A queue of batches that knows its size: ``bytes``, ``frames``, and batches ``of`` each partition."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Built] = deque()
+        self.bytes = self.frames = 0
+        self.of: Counter[int] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def __iter__(self) -> Iterator[Built]:
+        return iter(self._queue)
+
+    def _book(self, built: Built, sign: int) -> Built:
+        self.bytes += sign * len(built.value)
+        self.frames += sign * built.count
+        self.of[built.partition] += sign
+        return built
+
+    def put(self, built: Built) -> None:
+        """As the newest."""
+        self._queue.append(self._book(built, 1))
+
+    def unread(self, built: Built) -> None:
+        """As the oldest."""
+        self._queue.appendleft(self._book(built, 1))
+
+    def first(self) -> Built:
+        """The oldest, left where it is."""
+        return self._queue[0]
+
+    def take(self) -> Built:
+        """The oldest."""
+        return self._book(self._queue.popleft(), -1)
+
+
+class Backlog:
+    """Batches that wait, and their count in ``counts`` (``spooled``, ``held``, ``recovered``). Belongs to one thread.
+
+    Parameters
+    ----------
+    settings : Settings
+        ``spool_*``, ``publish_max_inflight_bytes``, what names the topic.
+    counts : Counts
+        Counters to keep.
+
+    Attributes
+    ----------
+    trouble : str
+        Why the disk does not take batches; empty while it does, or there is no spool.
+
+    Raises
+    ------
+    klais.errors.SpoolInUse
+        Another process has the spool.
+    """
+
+    def __init__(self, settings: Settings, counts: Counts) -> None:
+        self._settings, self._counts = settings, counts
+        self._max_held_bytes = settings.publish_max_inflight_bytes
+        self._memory = Memory()
+        self._full = Reason.SPOOL_FAILED
+        self._spool: Spool | None = None
+        self._again_s = 0.0
+        self._lost = 0
+        self.trouble = ""
+        self.wanted = settings.spool_max_bytes > 0
+        if self.wanted or spool_folder(settings).exists():  # what lies there goes to Kafka even if nothing more is stored
+            self._open(time.monotonic(), LOCK_WAIT_S)
+
+    @property
+    def durable(self) -> bool:
+        """Whether the disk takes batches, as far as is known."""
+        return self.wanted and not self.trouble
+
+    @property
+    def bytes(self) -> int:
+        """Size of the spool's files."""
+        return self._spool.bytes if self._spool else 0
+
+    @property
+    def drained(self) -> bool:
+        """Whether all was handed out."""
+        return not self._memory and (self._spool is None or self._spool.cursor == self._spool.end)
+
+    def configure(self, settings: Settings) -> None:
+        """Take over ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what is on disk stays."""
+        self._settings, self.wanted = settings, settings.spool_max_bytes > 0
+        if self._spool:
+            self._spool.max_bytes, self._spool.interval_s = settings.spool_max_bytes, settings.spool_sync_interval_ms / 1e3
+            self._spool.sync_policy = settings.spool_sync
+
+    def _open(self, now_s: float, wait_s: float = 0.0) -> None:
+        s, topics = self._settings, Topics.of(self._settings)
+        identity = identity_of(topics.raw, s.partitions)
+        interval_s = s.spool_sync_interval_ms / 1e3
+        try:
+            self._spool = Spool(spool_folder(s), identity, s.spool_max_bytes, s.spool_sync, interval_s, lock_wait_s=wait_s)
+        except OSError as error:
+            self._failed(error, now_s)
+            return
+        except SpoolInUse as error:
+            if wait_s:
+                raise
+            self._failed(OSError(str(error)), now_s)
+            return
+        spool = self._spool
+        self._counts.recovered += spool.recovered
+        if spool.recovered or spool.damage.torn_bytes:
+            log.info(
+                "spool_recovered",
+                folder=str(spool.folder), batches=spool.batches, frames=spool.frames, torn_bytes=spool.damage.torn_bytes,
+            )  # fmt: skip
+        if spool.damage.foreign:
+            log.warning(
+                "spool_of_another_topic",
+                folder=str(spool.folder), segments=len(spool.damage.foreign), topic=topics.raw, partitions=s.partitions,
+                do="start the edge as it was when they were written, or remove them",
+            )  # fmt: skip
+        self._count()
+
+    def append(self, built: Built, now_s: float) -> Reason:
+        """Take a batch as the newest; ``Reason.PASSED``, or why it was not taken.
+
+        While batches of this partition are in flight that did not come from disk, call it only for one whose partition
+        is held (:meth:`holds`): else those would land behind it when they come back.
+        """
+        reason = self._put(built, now_s, self.hold)
+        self._count()
+        return reason
+
+    def hold(self, built: Built) -> Reason:
+        """The same, in memory whatever the disk does."""
+        if self._counts.inflight_bytes + self._memory.bytes + len(built.value) > self._max_held_bytes:
+            return self._full if self.wanted else Reason.BACKPRESSURE
+        return self._keep(built)
+
+    def _keep(self, built: Built) -> Reason:
+        self._memory.put(built)
+        self._count()
+        return Reason.PASSED
+
+    def _put(self, built: Built, now_s: float, otherwise: Callable[[Built], Reason]) -> Reason:
+        if self.wanted and not self._memory and now_s >= self._again_s:
+            try:
+                self._write(built, now_s)
+                return Reason.PASSED
+            except SpoolFull:
+                self._full = Reason.SPOOL_FULL
+                return Reason.SPOOL_FULL
+            except OSError as error:
+                self._failed(error, now_s)
+        return otherwise(built)
+
+    def _write(self, built: Built, now_s: float) -> None:
+        if self._spool is None:
+            self._open(now_s)
+        if self._spool is None:
+            raise OSError(self.trouble)
+        self._spool.append(built.value, built.partition, built.count)
+        fault.at("spool_written")
+        if self.trouble:
+            log.info("spool_works_again", folder=str(self._spool.folder))
+            self.trouble = ""
+
+    def _failed(self, error: OSError, now_s: float) -> None:
+        self._again_s, self._full = now_s + AGAIN_S, Reason.SPOOL_FAILED
+        self.trouble = f"the spool {spool_folder(self._settings)} cannot be written: {error.strerror or error}"
+        if calls := logs.every(5, "edge.spool_failed"):
+            log.error("spool_failed", why=self.trouble, calls=calls, now="batches are held in memory as far as it goes")
+
+    def put_back(self, returned: list[Built], now_s: float) -> None:
+        """Take what Kafka did not acknowledge, behind the disk and before the memory; count what finds no room."""
+        if self._spool:
+            self._spool.rewind()
+        newer = list(self._memory)
+        self._memory = Memory()
+        for built in [*returned, *newer]:
+            if reason := self._put(built, now_s, self._keep):  # it was in memory before: there is room
+                self._counts.drop(reason, built.count)
+        self._count()
+
+    def holds(self, partition: int) -> bool:
+        """Whether a batch of that partition waits that was not handed out: a newer one must go behind it."""
+        if self._spool and self._spool.holds(partition):
+            return True
+        return self._memory.of[partition] > 0
+
+    def next(self) -> tuple[Built, Entry | None] | None:
+        """Hand out the oldest batch. One from disk stays there until :meth:`done` of its entry; one from memory is gone."""
+        if self._spool and self._spool.cursor < self._spool.end:
+            try:
+                entry = self._spool.next()
+            except OSError as error:
+                self._failed(error, time.monotonic())
+                return None
+            self._count()
+            if entry is not None:
+                return Built(entry.value, entry.partition, entry.frames), entry
+        if not self._memory:
+            return None
+        built = self._memory.take()
+        self._count()
+        return built, None
+
+    def give_back(self, built: Built, entry: Entry | None) -> None:
+        """Undo the last :meth:`next`."""
+        if entry is None:
+            self._memory.unread(built)
+        elif self._spool:
+            self._spool.unread(entry)
+        self._count()
+
+    def done(self, entry: Entry) -> None:
+        """Kafka has a batch from disk, or it was given up."""
+        if self._spool:
+            self._spool.done(entry)
+        self._count()
+
+    def look(self, now_s: float) -> None:
+        """Force to disk what is due; move there what is in memory when that works again, and nothing older is in flight."""
+        try:
+            if self._spool:
+                self._spool.sync(now_s)
+            while self._memory and self.wanted and now_s >= self._again_s and not self._counts.inflight:
+                self._write(self._memory.first(), now_s)
+                self._memory.take()
+        except SpoolFull:
+            self._again_s, self._full = now_s + AGAIN_S, Reason.SPOOL_FULL
+        except OSError as error:
+            self._failed(error, now_s)
+        self._count()
+
+    def _count(self) -> None:
+        spool, counts = self._spool, self._counts
+        counts.held, counts.held_bytes = self._memory.frames, self._memory.bytes
+        if spool:
+            counts.spooled = spool.frames
+            if lost := spool.damage.frames - self._lost:
+                self._lost = spool.damage.frames
+                counts.drop(Reason.SPOOL_DAMAGED, lost)
+                log.error("spool_damaged", folder=str(spool.folder), frames=lost, batches=spool.damage.batches)
+
+    def close(self) -> None:
+        """Force all to disk and give the folder back."""
+        if self._spool:
+            try:
+                self._spool.close()
+            except OSError as error:
+                self._failed(error, time.monotonic())

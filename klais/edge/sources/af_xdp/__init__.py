@@ -1,0 +1,1 @@
+"""The ``af_xdp`` source: AF_XDP sockets behind the XDP filter."""

@@ -1,0 +1,116 @@
+"""Kernels of an io_uring whose one request receives datagrams into a ring of provided buffers."""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from klais.jit.kernel import I64, U16, U32, int64, kernel, void
+from klais.jit.ordering import load_acquire, store_release
+
+_U16_2D = numba.uint16[:, ::1]
+_U32_2D = numba.uint32[:, ::1]
+_U64_2D = numba.uint64[:, ::1]
+
+_HAS_BUFFER = np.uint32(1)  # IORING_CQE_F_BUFFER
+_MORE = np.uint32(2)  # IORING_CQE_F_MORE
+_BUFFER_SHIFT = np.uint32(16)
+_PAYLOAD_WORD = np.int64(2)  # struct io_uring_recvmsg_out: namelen, controllen, payloadlen, flags
+
+ENDED, ERROR = 0, 1  # of ``notes``
+
+
+@kernel(int64(U32, U32, _U32_2D, _U32_2D, int64, int64, I64, I64, I64, I64), borrows=True)
+def take_completions(
+    tail: npt.NDArray[np.uint32],
+    head: npt.NDArray[np.uint32],
+    ring: npt.NDArray[np.uint32],
+    buffers: npt.NDArray[np.uint32],
+    stride_bytes: int,
+    payload_offset: int,
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    taken: npt.NDArray[np.int64],
+    notes: npt.NDArray[np.int64],
+) -> int:
+    """Take completions off the ring, at most as many as the outputs have room for.
+
+    Parameters
+    ----------
+    tail, head : uint32 [1]
+        The completion ring's indices, mapped; ``head`` is moved on.
+    ring : uint32 [size, 4]
+        ``struct io_uring_cqe``: user data (two words), result, flags. ``size`` is a power of two.
+    buffers : uint32 [b, stride_bytes / 4]
+        All buffers; each begins with ``struct io_uring_recvmsg_out``.
+    stride_bytes, payload_offset : int
+        From one buffer to the next, and from a buffer's begin to the datagram in it.
+    starts, lengths : int64 [room], out
+        The datagrams, as offsets into the memory of ``buffers``.
+    taken : int64 [room], out
+        The buffer of each.
+    notes : int64 [2], in and out
+        ``ENDED``: 1 when the request receives no longer; ``ERROR``: a negative result, as errno.
+
+    Returns
+    -------
+    int
+        How many datagrams.
+    """
+    first = np.int64(head[0])
+    ready = np.int64(np.uint32(load_acquire(tail, 0) - head[0]))
+    mask = np.int64(ring.shape[0] - 1)
+    room = starts.shape[0]
+    payload_room = np.int64(stride_bytes - payload_offset)
+    n = 0
+    done = 0
+    while done < ready and n < room:
+        slot = (first + done) & mask
+        done += 1
+        flags = ring[slot, 3]
+        if flags & _MORE == 0:
+            notes[ENDED] = 1
+        result = np.int64(np.int32(ring[slot, 2]))
+        if result < 0:
+            notes[ERROR] = -result
+        buffer = np.int64(flags >> _BUFFER_SHIFT)
+        if flags & _HAS_BUFFER == 0 or buffer >= buffers.shape[0]:
+            continue
+        size = np.int64(buffers[buffer, _PAYLOAD_WORD])
+        starts[n] = buffer * stride_bytes + payload_offset
+        lengths[n] = min(size, payload_room)
+        taken[n] = buffer
+        n += 1
+    store_release(head, 0, np.uint32(first + done))
+    return n
+
+
+@kernel(void(U16, _U64_2D, _U16_2D, int64, int64, I64), borrows=True)
+def provide(
+    tail: npt.NDArray[np.uint16],
+    addresses: npt.NDArray[np.uint64],
+    words: npt.NDArray[np.uint16],
+    memory_at: int,
+    stride_bytes: int,
+    buffers: npt.NDArray[np.int64],
+) -> None:
+    """Put n buffers into the ring of provided buffers.
+
+    Parameters
+    ----------
+    tail : uint16 [1]
+        The ring's index; it lies in a spare word of the first entry. Moved on by n.
+    addresses, words : uint64 [size, 2], uint16 [size, 8]
+        Two views of the same entries (``struct io_uring_buf``): address is word 0 of the one, buffer id word 6 of the
+        other. The length in between is the same for all and was written once.
+    memory_at, stride_bytes : int
+        Address of the first buffer, and from one to the next.
+    buffers : int64 [n]
+        Which ones.
+    """
+    first = np.int64(tail[0])
+    mask = np.int64(words.shape[0] - 1)
+    for i in range(buffers.shape[0]):
+        slot = (first + i) & mask
+        addresses[slot, 0] = np.uint64(memory_at + buffers[i] * stride_bytes)
+        words[slot, 6] = np.uint16(buffers[i])
+    store_release(tail, 0, np.uint16(first + buffers.shape[0]))

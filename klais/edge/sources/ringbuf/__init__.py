@@ -1,0 +1,1 @@
+"""The ``ringbuf`` source: a BPF ring buffer behind the XDP filter."""

@@ -1,0 +1,118 @@
+"""The ring of the ``ringbuf`` source: the filter's BPF ring buffer, mapped and read as an array."""
+
+import errno
+import mmap
+import socket
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.wire.batch import SOURCE_SIZE
+from klais.edge.sources.ringbuf.kernels import FRAME_OFFSET, RECORD_HEADER_BYTES, SOURCE_OFFSET, publish, take_records
+from klais.edge.sources.xdp_filter.attachment import Filter
+from klais.xdp import bpf
+from klais.xdp.layout import SLOT, Verdict
+
+CAPACITY = 2048
+_PAGE = mmap.PAGESIZE
+
+
+class SlotRing:
+    """See :class:`klais.edge.sources.xdp_filter.source.Rings`.
+
+    Raises
+    ------
+    OSError
+        Another process reads the ring, or it cannot be mapped.
+    """
+
+    name, accept = "ringbuf", "ring"
+
+    def __init__(self, xdp: Filter) -> None:
+        self._filter = xdp
+        self.capacity, self.tail = CAPACITY, np.zeros(1, np.uint8)
+        self.head_size = SLOT.itemsize
+        self.starts, self.lengths, self.tail_starts, self._times = (np.zeros(CAPACITY, np.int64) for _ in range(4))
+        self._lock: socket.socket | None = None
+        self._lost_seen, self._drops, self._map_id = 0, 0, -1
+        self.register()
+
+    def register(self) -> None:
+        """Map the ring, which may be another one than before; from where the last reader stopped."""
+        fd = self._filter.maps.fd("ring")
+        info = bpf.map_info(fd)
+        if info.id == self._map_id:
+            return
+        self._take_lock(info.id)
+        self._map_id, self._ring_bytes, self._lost_seen = info.id, info.entries, self._lost()
+        self._consumer_map = mmap.mmap(fd, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._data_map = mmap.mmap(fd, _PAGE + 2 * info.entries, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE)
+        self._consumer = np.frombuffer(self._consumer_map, np.uint64, 1)
+        self._producer = np.frombuffer(self._data_map, np.uint64, 1)
+        self.head = np.frombuffer(self._data_map, np.uint8, offset=_PAGE)
+        self._words, self._clocks = self.head.view(np.uint32), self.head.view(np.uint64)
+        self._position = self._consumer.astype(np.int64)
+        self._published = int(self._position[0])
+        self.room, self.fds = info.entries // (SLOT.itemsize + RECORD_HEADER_BYTES), [fd]
+
+    def _take_lock(self, map_id: int) -> None:
+        """One reader only: a name that the kernel gives to one process of a network namespace, and takes back at its end."""
+        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        try:
+            lock.bind(f"\0klais-ring-{map_id}")
+        except OSError as error:
+            lock.close()
+            if error.errno == errno.EADDRINUSE:
+                raise OSError(errno.EBUSY, "another edge reads the filter's ring: one reader is all it can have") from error
+            raise
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = lock
+
+    def take(self) -> int:
+        """Publish how far we were, then find the next records."""
+        at = int(self._position[0])
+        if at != self._published:
+            publish(self._consumer, at)
+            self._published = at
+        n: int = take_records(
+            self._producer, self.head, self._words, self._clocks, self._ring_bytes,
+            self._position, self.starts, self.lengths, self._times,
+        )  # fmt: skip
+        return n
+
+    def sources(self, n: int) -> npt.NDArray[np.uint8]:
+        """Senders of the first ``n`` frames: uint8 [n, 18]; the filter wrote them in that form, right before the frame."""
+        places = self.starts[:n, None] + np.arange(SOURCE_OFFSET - FRAME_OFFSET, SOURCE_OFFSET - FRAME_OFFSET + SOURCE_SIZE)
+        out: npt.NDArray[np.uint8] = self.head[places]
+        return out
+
+    def times(self, n: int) -> npt.NDArray[np.int64]:
+        """When the filter judged each of the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns."""
+        return self._times[:n]
+
+    def _lost(self) -> int:
+        with self._filter.lock:  # whoever asks for statistics is in a thread of its own
+            rows = self._filter.maps.count_rows()
+        return int(rows["packets"][Verdict.RING_FULL])
+
+    def drops(self) -> int:
+        """Frames that found the ring full since it was opened."""
+        if self._lock is not None:
+            now = self._lost()
+            self._drops += max(0, now - self._lost_seen)  # less than before = maps that were made anew
+            self._lost_seen = now
+        return self._drops
+
+    def details(self) -> dict[str, Any]:
+        """Its size."""
+        return {"ring_bytes": self._ring_bytes, "slots": self.room}
+
+    def close(self) -> None:
+        """Give the last frames and the ring back; the columns stay readable."""
+        if self._lock is not None:
+            self.drops()
+            publish(self._consumer, int(self._position[0]))
+            self._lock.close()
+            self._lock = None

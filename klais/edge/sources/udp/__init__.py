@@ -1,0 +1,1 @@
+"""The ``udp`` source: ``recvmmsg`` on a plain socket."""

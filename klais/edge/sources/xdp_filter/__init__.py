@@ -1,0 +1,1 @@
+"""What the sources behind the XDP filter share."""

@@ -1,0 +1,143 @@
+"""The XDP filter as a source behind it sees it: load it where it is missing, set and keep the accept mode, put it back."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from klais.config.load import Settings, environ_of
+from klais.errors import SetupMissing, SourceUnavailable, XdpForeign, XdpUnavailable
+from klais.telemetry import log as logs
+from klais.xdp import loader
+from klais.xdp.maps import XdpMaps
+
+log = logs.get("klais.edge.source")
+
+LOAD_TIMEOUT_S = 120.0
+
+
+class Filter:
+    """The filter's maps, and this edge's part in its configuration.
+
+    Parameters
+    ----------
+    pin_dir : Path
+        Where the maps are pinned.
+    iface : str
+        The interface whose frames are to be handed over; ``ifindex`` is its number.
+    port : int
+        UDP port whose packets the filter is to judge, besides those it judges already.
+
+    Raises
+    ------
+    XdpUnavailable
+        No filter is loaded there, or the rights are missing.
+    """
+
+    def __init__(self, pin_dir: Path, iface: str, port: int) -> None:
+        self.iface, self.ifindex = iface, socket.if_nametoindex(iface)
+        self._pin_dir, self._port, self._accept = pin_dir, port, ""
+        self.maps = XdpMaps.open(pin_dir)
+        self.lock = threading.Lock()  # held while the maps change, and by other threads than the spine's that use them
+        self._seen = self._pinned()
+        self._need_port()
+
+    def _pinned(self) -> int:
+        """A number that changes when another map is pinned; 0 = none is."""
+        try:
+            return (self._pin_dir / "config").stat().st_ino
+        except OSError:
+            return 0
+
+    def _need_port(self) -> None:
+        ports = self.maps.status().ports
+        if self._port not in ports:
+            self.maps.set_ports([*ports, self._port])
+
+    def accept(self, where: str) -> None:
+        """Hand accepted frames of our interface over: ``xsk`` or ``ring``."""
+        self.maps.set_accept(where, self.ifindex)
+        self._accept = where
+
+    def release(self, where: str) -> None:
+        """Back to ``pass``, unless another edge has set something else meanwhile."""
+        self._accept = ""
+        if self.maps.status().accept == where:
+            self.maps.set_accept("pass")
+
+    def look(self) -> bool:
+        """Whether the source must register again: maps were made anew, or another edge put the accept mode back."""
+        if not self._accept:
+            return False
+        now = self._pinned()
+        anew = now not in (0, self._seen)
+        if anew:
+            with self.lock:
+                self.maps, old = XdpMaps.open(self._pin_dir), self.maps
+                old.close()
+            self._seen = now
+        self._need_port()  # a reload names the ports anew
+        return anew or self.maps.status().accept == "pass"
+
+    def details(self) -> dict[str, Any]:
+        """For people."""
+        return {"iface": self.iface}
+
+    def close(self) -> None:
+        """Give the maps back; the filter goes on."""
+        self.maps.close()
+
+
+def open_filter(settings: Settings, port: int) -> Filter:
+    """The filter on ``settings.iface``, loaded where it is missing, for frames to UDP port ``port``.
+
+    Raises
+    ------
+    SourceUnavailable
+        No such interface, no right to, a foreign program on it, or nothing to compile it with; says which.
+    """
+    iface = settings.iface
+    if iface is None:
+        raise SourceUnavailable("no interface is named: KLAIS_IFACE (--iface) says by which one frames come in")
+    try:
+        socket.if_nametoindex(iface)
+    except OSError:
+        known = ", ".join(name for _, name in socket.if_nameindex())
+        raise SourceUnavailable(f"there is no interface {iface!r}: there are {known}") from None
+    try:
+        if (mode := _mode(settings)) is None:
+            _load(settings)
+            mode = _mode(settings)
+        if settings.source == "auto" and mode != "native":
+            raise SourceUnavailable(f"the filter on {iface} is in {mode} mode, where this way is no faster than udp")
+        xdp = Filter(settings.xdp_pin_dir, iface, port)
+    except (XdpUnavailable, XdpForeign, SetupMissing) as error:
+        raise SourceUnavailable(str(error)) from error
+    except PermissionError as error:
+        raise SourceUnavailable("the XDP filter needs root (CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW)") from error
+    return xdp
+
+
+def _mode(settings: Settings) -> str | None:
+    """How the filter is attached to our interface; None = it is not."""
+    found = loader.attached(settings.xdp_pin_dir)
+    return next((one.link.mode for one in found if one.link.name == settings.iface), None)
+
+
+def _load(settings: Settings) -> None:
+    """``klais xdp load`` in a child, with its defaults: limits, rings and all, and the compiler's memory goes with it."""
+    assert settings.iface is not None
+    mode = "native" if settings.source == "auto" else "auto"
+    log.info("filter_loads", iface=settings.iface, mode=mode)
+    command = [sys.executable, "-m", "klais", "xdp", "load", "--iface", settings.iface, "--mode", mode]
+    env = os.environ | environ_of(settings)
+    try:
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LOAD_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise XdpUnavailable(f"`klais xdp load` did not end within {LOAD_TIMEOUT_S:g} s") from None
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise XdpUnavailable(f"the filter is not loaded: {said[-1] if said else f'the loader ended with {done.returncode}'}")

@@ -1,0 +1,165 @@
+"""What the sources behind the XDP filter share: rings for what it hands over, and the UDP socket for what it passes up.
+
+The UDP socket stays open beside the rings, because the filter passes frames up to the stack whenever it cannot hand them
+over: while nobody is bound yet or any more, while it is loaded anew, fragments (a frame above the MTU comes in several),
+frames longer than a slot of the ring, and all that arrives by another interface. Every ``fill`` serves one of the two, in
+turn while both have frames.
+
+    start   socket bound -> rings registered -> accept mode set       frames go up to the socket until the last step
+    end     accept mode back to pass -> rings read empty -> socket read empty -> all closed
+    kill    the kernel closes XSKs, and frames go up again; the ring keeps what was in it for the next reader
+"""
+
+import time
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.edge.linger import BOOKED_BYTES
+from klais.edge.sources.udp.source import UdpSource
+from klais.edge.sources.waiting import Waiting
+from klais.edge.sources.xdp_filter.attachment import Filter
+from klais.errors import XdpUnavailable
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.source")
+
+SOCKET_EVERY_NS = 1_000_000  # how often the socket is looked at while the rings have frames
+KEEP_EVERY_NS = 1_000_000_000
+UNDER_WAY_S = 0.002  # a packet that the filter has judged by the old accept mode is where it belongs by then
+
+
+class Rings(Protocol):
+    """Where the filter hands frames over; the columns are those of :class:`klais.edge.sources.base.Source`."""
+
+    name: str
+    accept: str
+    capacity: int
+    room: int
+    fds: list[int]
+    head: npt.NDArray[np.uint8]
+    tail: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    tail_starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    head_size: int
+
+    def take(self) -> int:
+        """Give back what the last call took, and put the next frames into the columns; returns how many."""
+
+    def sources(self, n: int) -> npt.NDArray[np.uint8]:
+        """Senders of the first ``n`` frames: uint8 [n, 18]."""
+
+    def times(self, n: int) -> npt.NDArray[np.int64] | None:
+        """Receive times of the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns, or None."""
+
+    def register(self) -> None:
+        """Take the place in the filter's maps (again, after they were made anew)."""
+
+    def drops(self) -> int:
+        """Frames that were lost on the way into the rings since they were opened."""
+
+    def details(self) -> dict[str, Any]:
+        """For people."""
+
+    def close(self) -> None:
+        """Give everything back; the columns stay readable."""
+
+
+class FilteredSource:
+    """A source of the edge: ``rings`` first, ``udp`` beside (see :class:`klais.edge.sources.base.Source` for the columns)."""
+
+    def __init__(self, rings: Rings, udp: UdpSource, xdp: Filter) -> None:
+        self.name, self._rings, self._udp, self._filter = rings.name, rings, udp, xdp
+        self.port, self.granted_bytes, self.socket = udp.port, udp.granted_bytes, udp.socket
+        self.capacity = max(rings.capacity, udp.capacity)
+        self.buffer_bytes = rings.room * BOOKED_BYTES  # as the pace counts, so that it knows how many frames these are
+        self._waiting = Waiting([*rings.fds, udp.socket.fileno()])
+        self._from_socket = self._closed = False
+        self._socket_at_ns = self._keep_at_ns = 0
+        self._socket_frames = 0
+        self._show(rings)
+        rings.register()
+        xdp.accept(rings.accept)
+
+    def _show(self, part: Rings | UdpSource) -> None:
+        self.head, self.tail, self.head_size = part.head, part.tail, part.head_size
+        self.starts, self.tail_starts, self.lengths = part.starts, part.tail_starts, part.lengths
+
+    def fill(self, wait_ns: int) -> int:
+        """Take frames from the rings or from the socket; wait at most ``wait_ns`` for the first."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._keep_at_ns > KEEP_EVERY_NS:
+            self._keep_at_ns = now_ns
+            self._keep()
+        n = self._look(now_ns)
+        if n == 0 and wait_ns > 0 and self._waiting.until_readable(wait_ns):
+            n = self._look(now_ns)
+        return n
+
+    def _look(self, now_ns: int) -> int:
+        socket_first = not self._from_socket and now_ns - self._socket_at_ns > SOCKET_EVERY_NS
+        if socket_first and (n := self._take_socket(now_ns)):
+            return n
+        if n := self._rings.take():
+            if self._from_socket:
+                self._from_socket = False
+                self._show(self._rings)
+            return n
+        return 0 if socket_first else self._take_socket(now_ns)
+
+    def _take_socket(self, now_ns: int) -> int:
+        self._socket_at_ns = now_ns
+        n = self._udp.fill(0)
+        if n:
+            self._socket_frames += n
+            if not self._from_socket:
+                self._from_socket = True
+                self._show(self._udp)
+        return n
+
+    def _keep(self) -> None:
+        """Once a second: the filter may have been loaded anew, or unloaded; frames come by the socket meanwhile."""
+        try:
+            if self._filter.look():
+                self._rings.register()
+                self._filter.accept(self._rings.accept)
+                self._waiting = Waiting([*self._rings.fds, self.socket.fileno()])
+                if not self._from_socket:
+                    self._show(self._rings)
+                log.warning("filter_changed", source=self.name, did="registered with the filter as it is now")
+        except (OSError, XdpUnavailable) as error:
+            if logs.every(60, "edge.filter"):
+                log.warning("filter_lost", source=self.name, why=str(error), meanwhile="frames come by the UDP socket")
+
+    def sources(self, n: int) -> npt.NDArray[np.uint8]:
+        """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
+        return self._udp.sources(n) if self._from_socket else self._rings.sources(n)
+
+    def times(self, n: int) -> npt.NDArray[np.int64] | None:
+        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None where it does not say."""
+        return None if self._from_socket else self._rings.times(n)
+
+    def kernel_drops(self) -> int:
+        """Frames lost between interface and edge: at the rings, and at the socket."""
+        return self._rings.drops() + self._udp.kernel_drops()
+
+    def details(self) -> dict[str, Any]:
+        """What the rings say, and how many frames came by the socket all the same."""
+        return self._rings.details() | self._filter.details() | {"frames_by_socket": self._socket_frames}
+
+    def wind_down(self) -> None:
+        """Let the filter pass frames up from now on: what is in the rings is read, the rest comes by the socket."""
+        if not self._closed:
+            self._filter.release(self._rings.accept)
+            time.sleep(UNDER_WAY_S)
+
+    def close(self) -> None:
+        """Back to ``pass``, then close; the columns stay readable."""
+        if not self._closed:
+            self._filter.release(self._rings.accept)
+            self._rings.close()
+            self._udp.close()
+            self._filter.close()
+            self._closed = True

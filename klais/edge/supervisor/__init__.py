@@ -1,0 +1,1 @@
+"""Several edge processes as one: the supervisor and the merged statistics."""

@@ -1,0 +1,134 @@
+"""The one way to compile a kernel: a typed loop over columns, written in Python, compiled by numba.
+
+Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU, because
+numba does not notice a change in a function of another file, and two processes that compile at once may damage
+each other's files: every compilation here runs under one file lock.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from klais.system.paths import cache_root
+
+
+def _fingerprint() -> str:
+    from importlib.metadata import version
+
+    digest = hashlib.sha256()
+    package = Path(__file__).parent.parent
+    for name, text in sorted(_sources_of_kernels(package).items()):
+        digest.update(name.encode() + b"\0" + text)
+    flags = next((line for line in _cpuinfo() if line.startswith("flags")), platform.processor())
+    checks = os.environ.get("NUMBA_BOUNDSCHECK", "")  # compiled differently, and numba's own index does not tell
+    for fact in (version("numba"), version("numpy"), platform.machine(), flags, platform.python_version(), checks):
+        digest.update(fact.encode())
+    return digest.hexdigest()[:16]
+
+
+def _sources_of_kernels(package: Path) -> dict[str, bytes]:
+    """Modules with kernels and all modules of ours that they import: constants and layouts are compiled in."""
+    texts = {
+        ".".join((package.name, *path.relative_to(package).with_suffix("").parts)): path.read_bytes()
+        for path in package.rglob("*.py")
+    }
+    wanted = [name for name, text in texts.items() if b"@kernel(" in text]
+    found: dict[str, bytes] = {}
+    while wanted:
+        name = wanted.pop()
+        if name not in found and name in texts:
+            found[name] = texts[name]
+            wanted += [module.decode() for module in re.findall(rb"^from (klais[\w.]*) import", texts[name], re.M)]
+    return found
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _cache_dir() -> Path:
+    folder = cache_root() / "numba" / _fingerprint()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        import tempfile
+
+        folder = Path(tempfile.gettempdir()) / f"klais-numba-{os.getuid()}" / folder.name
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+CACHE_DIR = _cache_dir()
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE_DIR))
+
+import numba  # noqa: E402  (the cache folder must be named first)
+
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another module imported numba before this one
+
+
+@contextmanager
+def _compile_lock() -> Iterator[None]:
+    with open(CACHE_DIR / ".lock", "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        # At its first kernel numba imports SciPy, for linear algebra that no kernel uses: 20 MB and 0.2 s of every start.
+        absent = "scipy" not in sys.modules
+        if absent:
+            sys.modules["scipy"] = None  # type: ignore[assignment]  # what the import system takes for "not installed"
+        try:
+            yield
+        finally:
+            if absent:
+                del sys.modules["scipy"]
+
+
+def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile ``function`` for ``signature`` now (or load it from the cache), without the GIL, without fast-math.
+
+    Parameters
+    ----------
+    signature : str, numba signature, or list of them
+        As for ``numba.njit``. None compiles at the first call: only for helpers that other kernels inline.
+    borrows : bool
+        The kernel only borrows its arrays: it makes none and returns none (numba refuses it otherwise), so it keeps no
+        reference counts. Without this every call from another kernel costs two atomic operations for each array.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        with _compile_lock():
+            if signature is None:
+                return numba.njit(cache=True, nogil=True, inline="never")(function)  # type: ignore[no-any-return]
+            options = {"_nrt": False} if borrows else {}
+            return numba.njit(signature, cache=True, nogil=True, **options)(function)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+# Array types for signatures. BYTES takes read-only arrays too (a Kafka value is one); the others are C-contiguous columns.
+BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
+U8 = numba.uint8[::1]
+U16 = numba.uint16[::1]
+U32 = numba.uint32[::1]
+U64 = numba.uint64[::1]
+I32 = numba.int32[::1]
+I64 = numba.int64[::1]
+F64 = numba.float64[::1]
+IDS = numba.uint64[:, ::1]
+boolean, int32, int64, uint32, uint64, float64, void = (
+    numba.boolean,
+    numba.int32,
+    numba.int64,
+    numba.uint32,
+    numba.uint64,
+    numba.float64,
+    numba.void,
+)

@@ -1,0 +1,259 @@
+"""End offsets of our topics and what groups have committed, asked of the broker in a thread beside the lanes.
+
+Sampled once a second (less often where that would cost more than 2 % of a core), so that rates need no counting and lag is
+that of the broker even while the worker reads nothing.
+"""
+
+import contextlib
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from klais.config.load import Settings
+from klais.kafka.admin import admin_client
+from klais.kafka.topics import Topics
+from klais.telemetry import log as logs
+
+log = logs.get("klais.kafka.end_offsets")
+
+PERIOD_S = 1.0
+LEAST_REST = 49.0  # rest at least this many times as long as the last sample kept the CPU busy: 2 % of a core
+RATE_OVER_S = 10.0
+TIMEOUT_S = 5.0
+MOST_GROUPS = 50
+
+Offsets = dict[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """End offsets by (topic, partition) at a moment (``at_s`` monotonic)."""
+
+    at_s: float
+    ends: Offsets
+
+    def total(self, topic: str) -> int:
+        """Sum over the partitions of a topic."""
+        return sum(offset for (name, _), offset in self.ends.items() if name == topic)
+
+
+@dataclass(slots=True)
+class Group:
+    """What one consumer group has committed, with the same some time before (for its rate)."""
+
+    name: str
+    state: str
+    members: int
+    committed: Offsets
+    at_s: float
+    before: "Group | None" = field(default=None, repr=False)
+
+    def rate(self, topic: str) -> float | None:
+        """Records/s committed since the look before; None at the first look."""
+        earlier = self.before
+        if earlier is None or self.at_s <= earlier.at_s:
+            return None
+        grown = sum(
+            offset - earlier.committed[where]
+            for where, offset in self.committed.items()
+            if where[0] == topic and where in earlier.committed
+        )
+        return grown / (self.at_s - earlier.at_s)
+
+
+class EndOffsets:
+    """Samples the end offsets of all topics in a daemon thread; ``groups`` asks for the groups (blocking)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._where = {
+            spec.name: list(range(spec.partitions or settings.partitions)) for spec in Topics.of(settings).specs()
+        }
+        self._samples: deque[Sample] = deque(maxlen=64)
+        self._failing_since_s: float | None = None
+        self._groups: dict[str, Group] = {}
+        self._groups_at_s = -1e9
+        self._groups_lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="end-offsets", daemon=True)
+        self._admin: AdminClient | None = None
+
+    @property
+    def topics(self) -> list[str]:
+        """Names of the topics that are watched."""
+        return list(self._where)
+
+    def start(self) -> None:
+        """Begin to sample."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop; does not wait for a broker that does not answer."""
+        self._stop.set()
+
+    def newest(self) -> Sample | None:
+        """The newest sample."""
+        return self._samples[-1] if self._samples else None
+
+    def age_s(self) -> float | None:
+        """Seconds since the newest sample."""
+        newest = self.newest()
+        return None if newest is None else time.monotonic() - newest.at_s
+
+    def failing_s(self) -> float:
+        """For how long no broker has answered; 0 while one does."""
+        since_s = self._failing_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def rate(self, topic: str) -> float | None:
+        """Records/s written to a topic, over up to 10 s; None before the second sample."""
+        samples = list(self._samples)
+        if len(samples) < 2:
+            return None
+        newest = samples[-1]
+        oldest = next(s for s in samples if newest.at_s - s.at_s <= RATE_OVER_S)
+        oldest = oldest if oldest is not newest else samples[-2]
+        return (newest.total(topic) - oldest.total(topic)) / (newest.at_s - oldest.at_s)
+
+    def groups(self) -> list[Group]:
+        """The groups that have committed offsets on our topics; asked anew at most once a second. Blocks.
+
+        Raises
+        ------
+        KafkaException
+            No broker answered.
+        """
+        with self._groups_lock:
+            now_s = time.monotonic()
+            if now_s - self._groups_at_s >= PERIOD_S:
+                found = self._ask_groups()
+                for name, group in found.items():
+                    group.before = self._groups.get(name)
+                    if group.before is not None:
+                        group.before.before = None
+                self._groups, self._groups_at_s = found, now_s
+            return list(self._groups.values())
+
+    def _client(self) -> AdminClient:
+        if self._admin is None:
+            self._admin = admin_client(self._settings)
+        return self._admin
+
+    def _ask_groups(self) -> dict[str, Group]:
+        admin = self._client()
+        listed = admin.list_consumer_groups(request_timeout=TIMEOUT_S).result()
+        if listed.errors and not listed.valid:
+            raise listed.errors[0]
+        names = [entry.group_id for entry in listed.valid][:MOST_GROUPS]
+        if not names:
+            return {}
+        described = admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S)
+        asked = {
+            name: admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(name)], request_timeout=TIMEOUT_S
+            )[name]
+            for name in names
+        }
+        out = {}
+        for name in names:
+            committed = {
+                (where.topic, where.partition): where.offset
+                for where in asked[name].result().topic_partitions or ()
+                if where.topic in self._where and where.offset >= 0
+            }
+            if committed:
+                about = described[name].result()
+                out[name] = Group(name, about.state.name.lower(), len(about.members), committed, time.monotonic())
+        return out
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began_s, busy_from_s = time.monotonic(), time.thread_time()
+            try:
+                self._samples.append(Sample(time.monotonic(), self._ask_ends()))
+                self._failing_since_s = None
+            except KafkaException as error:
+                self._failing_since_s = self._failing_since_s or began_s
+                self._admin = None  # after an outage a client may keep an old leader epoch for ever (seen)
+                if logs.every(60, "klais.kafka.end_offsets"):
+                    log.warning("end_offsets_unknown", error=str(error))
+            took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s
+            self._stop.wait(max(PERIOD_S - took_s, min(30.0, LEAST_REST * busy_s)))
+
+    def _ask_ends(self) -> Offsets:
+        wanted: dict[Any, Any] = {
+            TopicPartition(topic, p): OffsetSpec.latest() for topic, partitions in self._where.items() for p in partitions
+        }
+        ends: Offsets = {}
+        failed: KafkaException | None = None
+        for where, future in self._client().list_offsets(wanted, request_timeout=TIMEOUT_S).items():
+            try:
+                offset = future.result().offset
+                if offset >= 0:
+                    ends[(where.topic, where.partition)] = offset
+            except KafkaException as error:
+                failed = error
+        if not ends:
+            raise failed or KafkaException(KafkaError(KafkaError._NO_OFFSET, "no partition told its end offset"))
+        return ends
+
+
+def topics_body(offsets: EndOffsets, topics: Topics, positions: dict[int, int]) -> dict[str, Any]:
+    """Body of ``/topics/``; blocks while the broker is asked for the groups.
+
+    Parameters
+    ----------
+    offsets : EndOffsets
+        Where the figures come from.
+    topics : Topics
+        Names in force.
+    positions : dict of int to int
+        Partition -> next raw offset of this worker's lanes.
+    """
+    groups: list[Group] | None = None
+    with contextlib.suppress(KafkaException):
+        groups = offsets.groups()
+    sample = offsets.newest()
+    ends = sample.ends if sample else {}
+    out = {}
+    for name in offsets.topics:
+        of_topic = {p: offset for (topic, p), offset in sorted(ends.items()) if topic == name}
+        out[name] = {
+            "end_offsets": {str(p): offset for p, offset in of_topic.items()},
+            "end": sum(of_topic.values()),
+            "in_per_s": _round(offsets.rate(name)),
+            "groups": None if groups is None else {g.name: _group(g, name, of_topic) for g in groups if _has(g, name)},
+        }
+    lag = {str(p): max(0, ends[(topics.raw, p)] - at) for p, at in positions.items() if (topics.raw, p) in ends}
+    age_s = offsets.age_s()
+    return {
+        "sampled_s_ago": None if age_s is None else round(age_s, 3),
+        "topics": out,
+        "lanes": {"lag_records": lag, "lag": sum(lag.values())},
+    }
+
+
+def _has(group: Group, topic: str) -> bool:
+    return any(name == topic for name, _ in group.committed)
+
+
+def _group(group: Group, topic: str, ends: dict[int, int]) -> dict[str, Any]:
+    committed = {p: offset for (name, p), offset in sorted(group.committed.items()) if name == topic}
+    lag = {p: max(0, ends[p] - offset) for p, offset in committed.items() if p in ends}
+    return {
+        "state": group.state,
+        "members": group.members,
+        "committed": {str(p): offset for p, offset in committed.items()},
+        "lag_by_partition": {str(p): records for p, records in lag.items()},
+        "lag": sum(lag.values()),
+        "out_per_s": _round(group.rate(topic)),
+    }
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

@@ -1,0 +1,1 @@
+"""What KLAIS asks of the operating system: addresses, child processes, CPU, memory, ports, systemd."""

@@ -1,0 +1,158 @@
+"""A child that is to run all the time: started, watched, started again after a pause, given up after too many failures."""
+
+import contextlib
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from klais.errors import KlaisError
+from klais.system.child import OwnedChild
+
+FIRST_PAUSE_S = 1.0
+MOST_PAUSE_S = 30.0
+GIVE_UP = 5  # failures in a row
+STEADY_S = 60.0  # so long alive, and the failures before are forgotten
+LAST_LINES = 15
+
+
+class Child(Protocol):
+    """What :class:`OwnedChild` offers."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def stop(self, grace_s: float) -> bool: ...
+
+
+Spawn = Callable[[Sequence[str], Path | None, dict[str, str]], Child]
+
+
+class ServiceFailed(KlaisError):
+    """A child failed again and again; the message ends with the last lines of its log."""
+
+
+class Service:
+    """One child process and its log.
+
+    Parameters
+    ----------
+    name : str
+        What people call it; its log is named after it.
+    command, env
+        What to run.
+    log : Path or None
+        Gets its output; that of the run before is kept beside it as ``<name>.log.1``. None = its output is ours.
+    spawn, clock : callable
+        For tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: dict[str, str],
+        log: Path | None,
+        spawn: Spawn = OwnedChild,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name, self.log = name, log
+        self._command, self._env, self._spawn, self._clock = list(command), env, spawn, clock
+        self._child: Child | None = None
+        self._started_s = 0.0
+        self._again_s: float | None = None
+        self._failures = 0
+        self._stopped = False
+        self.restarts = 0
+        self._rotate()
+
+    def _rotate(self) -> None:
+        if self.log is None:
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists():
+            self.log.replace(self.log.with_name(self.log.name + ".1"))
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None while it does not run."""
+        return self._child.pid if self._child is not None and self._child.returncode is None else None
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code of a child that ended by itself, None while it runs."""
+        return self._child.returncode if self._child is not None else None
+
+    def start(self) -> None:
+        """Start it."""
+        self._started_s, self._again_s = self._clock(), None
+        self._child = self._spawn(self._command, self.log, self._env)
+
+    def look(self) -> str | None:
+        """See to it; what happened since the last look, in words.
+
+        Raises
+        ------
+        ServiceFailed
+            It failed too often in a row.
+        """
+        if self._stopped:
+            return None
+        now_s = self._clock()
+        if self._again_s is not None:
+            if now_s < self._again_s:
+                return None
+            self.start()
+            self.restarts += 1
+            return f"{self.name}: started again"
+        if self._child is None or self._child.returncode is None:
+            return None
+        if now_s - self._started_s >= STEADY_S:
+            self._failures = 0
+        self._failures += 1
+        ended = f"{self.name} ended unexpectedly, {ending(self._child.returncode)}"
+        if self._failures >= GIVE_UP:
+            ends = f"; {self.log} ends with:\n{self.last_lines()}" if self.log else ""
+            raise ServiceFailed(f"{ended}, {self._failures} times in a row{ends}")
+        pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failures - 1))
+        self._again_s = now_s + pause_s
+        return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Pass a signal on, if it runs."""
+        if (pid := self.pid) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def stop(self, grace_s: float) -> bool:
+        """SIGTERM, SIGKILL after ``grace_s``; whether the first was enough. It is not started again."""
+        self._stopped = True
+        return self._child is None or self._child.stop(grace_s)
+
+    def last_lines(self) -> str:
+        """The end of its log, for a message."""
+        if self.log is None:
+            return ""
+        try:
+            with open(self.log, errors="replace") as file:
+                lines = deque(file, LAST_LINES)
+        except OSError:
+            lines = deque()
+        return "".join(f"  {line.rstrip()}\n" for line in lines).rstrip("\n") or "  (nothing)"
+
+
+def ending(returncode: int) -> str:
+    """An exit code in words.
+
+    Examples
+    --------
+    >>> ending(1), ending(-9)
+    ('exit code 1', 'killed by signal 9')
+    """
+    return f"killed by signal {-returncode}" if returncode < 0 else f"exit code {returncode}"

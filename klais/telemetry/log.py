@@ -1,0 +1,181 @@
+"""Logs: one line an event, ``key=value`` or JSON, on stderr; never one for a frame.
+
+>>> log = get("klais.edge")
+>>> log.info("batch_sent", partition=3, frames=10)
+
+prints ``2026-11-23T22:03:31.123Z INFO edge klais.edge batch_sent partition=3 frames=10``. Whatever a device or a broker
+put into a value cannot start a line of its own: control characters are escaped.
+"""
+
+import json
+import logging
+import logging.config
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from klais.config.load import Settings
+from klais.text import escape, plain, quote
+
+# Chatty at info about every fetch session, metadata refresh and started service; their warnings matter.
+_CHATTY = ("aiokafka", "kafka", "asyncio", "aiohttp.access", "numba", "faust", "mode")
+
+
+class Log:
+    """A logger whose messages are an event name and fields: ``log.info("batch_sent", partition=3)``.
+
+    Attributes
+    ----------
+    logger : logging.Logger
+        The standard logger behind it.
+    """
+
+    __slots__ = ("logger",)
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: Any) -> None:
+        """What helps a developer."""
+        self._log(logging.DEBUG, event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        """What an operator wants to know once."""
+        self._log(logging.INFO, event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """What an operator should look at; nothing is lost yet."""
+        self._log(logging.WARNING, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        """Data was lost or a part stopped working."""
+        self._log(logging.ERROR, event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        """An error with the traceback of the exception being handled, folded into one field."""
+        self._log(logging.ERROR, event, fields, exc_info=True)
+
+    def enabled(self, level: int) -> bool:
+        """Whether a line of that ``logging`` level would be written (before fields are costly to make)."""
+        return self.logger.isEnabledFor(level)
+
+    def _log(self, level: int, event: str, fields: dict[str, Any], exc_info: bool = False) -> None:
+        if self.logger.isEnabledFor(level):
+            self.logger.log(level, "%s", event, exc_info=exc_info, extra={"fields": fields})
+
+
+def get(name: str) -> Log:
+    """The log of a part, named by its module."""
+    return Log(name)
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self.process = process
+
+    def parts(self, record: logging.LogRecord) -> tuple[str, str, dict[str, Any]]:
+        """Timestamp, event and fields (traceback included) of a record of ours or of a library."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = dict(getattr(record, "fields", {}))
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["traceback"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        return at, record.getMessage(), fields
+
+
+class TextFormatter(_Formatter):
+    """``time LEVEL process logger event key=value ...`` in one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its newline."""
+        at, event, fields = self.parts(record)
+        head = f"{at} {record.levelname} {self.process} {record.name} {escape(event)}"
+        return " ".join([head, *(f"{key}={quote(value)}" for key, value in fields.items())])
+
+
+class JsonFormatter(_Formatter):
+    """One JSON object a line: ``ts level process logger event`` and the fields beside them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its newline."""
+        at, event, fields = self.parts(record)
+        head = {
+            "ts": at,
+            "level": record.levelname.lower(),
+            "process": self.process,
+            "logger": record.name,
+            "event": event,
+        }
+        row = head | {f"{key}_" if key in head else key: value for key, value in fields.items()}
+        return json.dumps(row, default=plain)
+
+
+def dict_config(settings: Settings, process: str) -> dict[str, Any]:
+    """For ``logging.config.dictConfig`` (and Faust's ``logging_config``, which installs its own logging otherwise)."""
+    formatter = JsonFormatter if settings.log_format == "json" else TextFormatter
+    level = settings.log_level.upper()
+    chatty = level if level == "DEBUG" else "WARNING"
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"klais": {"()": formatter, "process": process}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "klais", "stream": "ext://sys.stderr"}},
+        "root": {"level": level, "handlers": ["stderr"]},
+        "loggers": {name: {"level": chatty} for name in _CHATTY} | {"numba": {"level": "WARNING"}},
+    }
+
+
+def setup(settings: Settings, process: str) -> None:
+    """Send all logs of this process to stderr in the form and from the level that ``settings`` ask for.
+
+    Parameters
+    ----------
+    settings : Settings
+        ``log_level`` and ``log_format``.
+    process : str
+        What this process is: ``edge``, ``worker``, ``up`` ...; stands in every line.
+    """
+    logging.config.dictConfig(dict_config(settings, process))
+    logging.captureWarnings(True)
+
+
+def set_level(settings: Settings) -> None:
+    """Take over ``log_level`` while the process runs; handlers stay as they are."""
+    config = dict_config(settings, "")
+    logging.getLogger().setLevel(config["root"]["level"])
+    for name, given in config["loggers"].items():
+        logging.getLogger(name).setLevel(given["level"])
+
+
+_lock = threading.Lock()
+_said: dict[str, tuple[float, int]] = {}  # key -> (monotonic s of the last line, calls kept quiet since)
+
+
+def every(seconds: float, key: str, now_s: float | None = None) -> int:
+    """For warnings that would repeat: how many calls the line stands for, 0 while it should stay quiet.
+
+    Parameters
+    ----------
+    seconds : float
+        At most one line in so many seconds.
+    key : str
+        What the line is about, from a small closed set (never a device id).
+    now_s : float, optional
+        Monotonic time, for tests.
+
+    Examples
+    --------
+    >>> every(10, "doc", now_s=0.0), every(10, "doc", now_s=1.0), every(10, "doc", now_s=12.0)
+    (1, 0, 2)
+    """
+    now = time.monotonic() if now_s is None else now_s
+    with _lock:
+        last, quiet = _said.get(key, (float("-inf"), 0))
+        if now - last < seconds:
+            _said[key] = (last, quiet + 1)
+            return 0
+        _said[key] = (now, 0)
+        return quiet + 1

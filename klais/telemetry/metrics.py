@@ -1,0 +1,321 @@
+"""Prometheus metrics of edge and worker: declared once, here.
+
+The data path counts in numpy arrays. A collector turns a snapshot of them into Prometheus counters when someone asks, so
+that no frame ever costs a metric call. Only the three histograms are live objects, observed once a batch.
+
+Labels come from closed sets (``Reason``, :data:`TOPICS`, stages, partitions): a device is never a label.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, ProcessCollector, generate_latest
+from prometheus_client import disable_created_metrics as _disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from klais import __version__
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+
+REASONS = max(Reason) + 1
+"""Size of an array that counts by ``Reason``."""
+
+TOPICS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "devices_changelog")
+"""Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
+
+Stage = Literal["edge", "lane"]
+_MALFORMED = frozenset(Reason(r) for r in range(FIRST_MALFORMED, LAST_MALFORMED + 1))
+# What each stage may count; shown from the start as 0, so that a rate over the first drop is right.
+DROP_REASONS: dict[str, frozenset[Reason]] = {
+    "edge": frozenset(
+        {
+            *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
+            *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
+            *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
+        }
+    ),
+    "lane": frozenset({r for r in Reason if Reason.DUPLICATE <= r < FIRST_MALFORMED} | _MALFORMED)
+    | {Reason.CORRUPT_BATCH, Reason.REPEATED_BATCH, Reason.QUEUE_EXPIRED},
+}
+
+# From one batch on an idle machine (0.1 ms) to a stalled broker; factor about 2.5.
+LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+def reason_counts() -> npt.NDArray[np.int64]:
+    """Zeroed counters, int64 [REASONS], one place for each ``Reason``."""
+    return np.zeros(REASONS, np.int64)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What both processes count, all since the start of this process unless said otherwise.
+
+    ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the left;
+    whoever fills a snapshot takes its numbers at one moment.
+
+    Attributes
+    ----------
+    received, received_bytes : int
+        Frames taken in (kernel drops included, which are in ``dropped`` too) and their bytes.
+    passed : int
+        Frames that left for good: acknowledged by the next topic.
+    dropped : int64 [REASONS]
+        Frames that did not, by ``Reason``; malformed ones too, whether a dead letter was written or not.
+    queue_depth : int
+        Frames held now: in the dam's queue (worker), not yet acknowledged (edge).
+    rate_limit, tokens : float
+        Frames/s in force, frames left in the global bucket.
+    burst_probability : float
+        0 to 1.
+    anomaly_devices : int
+        Devices flagged at their newest frame.
+    kafka_messages, kafka_errors : mapping of str to int
+        Records acknowledged, sends failed for good; by topic (see :data:`TOPICS`).
+    dead_letters, dead_letters_suppressed : int
+        Written; only counted because of the rate limit.
+    """
+
+    received: int = 0
+    received_bytes: int = 0
+    passed: int = 0
+    dropped: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
+    queue_depth: int = 0
+    rate_limit: float = 0.0
+    tokens: float = 0.0
+    burst_probability: float = 0.0
+    anomaly_devices: int = 0
+    kafka_messages: Mapping[str, int] = field(default_factory=dict)
+    kafka_errors: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: int = 0
+    dead_letters_suppressed: int = 0
+
+
+@dataclass(slots=True)
+class EdgeSnapshot(Snapshot):
+    """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
+
+    ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
+    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether set-points
+    go into a kernel filter's maps here, ``xdp_writes`` how often they did.
+    """
+
+    batches: int = 0
+    inflight_bytes: int = 0
+    rcvbuf_bytes: int = 0
+    breaker_open: bool = False
+    breaker_moves: Mapping[str, int] = field(default_factory=dict)
+    spool_frames: int = 0
+    spool_bytes: int = 0
+    spool_recovered: int = 0
+    spool_replayed: int = 0
+    xdp_maps: bool = False
+    xdp_writes: int = 0
+
+
+@dataclass(slots=True)
+class ControlSnapshot:
+    """The controller of a worker: whether it reigns, what it wrote, and its newest decision (zeros where it does not reign).
+
+    ``terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut`` shares, ``error`` relative, ``overrides`` in
+    force.
+    """
+
+    reigns: bool = False
+    decisions: int = 0
+    takeovers: int = 0
+    terms: Mapping[str, float] = field(default_factory=dict)
+    error: float = 0.0
+    lag: float = 0.0
+    cpu: float = 0.0
+    cut: float = 0.0
+    overrides: int = 0
+
+
+@dataclass(slots=True)
+class WorkerSnapshot(Snapshot):
+    """What a worker counts besides, summed over its lanes.
+
+    ``verdicts`` int64 [>= 16] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records of
+    the staging topic by partition; ``checkpoint_age_s`` that of the lane whose checkpoint is oldest.
+    """
+
+    verdicts: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
+    batches: int = 0
+    steps: int = 0
+    checkpoints: int = 0
+    checkpoint_s: float = 0.0
+    checkpoint_age_s: float = 0.0
+    lag_records: Mapping[int, int] = field(default_factory=dict)
+    lanes: int = 0
+    devices: int = 0
+    late: int = 0
+    gaps: int = 0
+    resets: int = 0
+    flags: int = 0
+    flags_suppressed: int = 0
+    lost_records: int = 0
+    missing_batches: int = 0
+    control: ControlSnapshot = field(default_factory=ControlSnapshot)
+
+
+class _Metrics:
+    """A registry of its own with the histograms, the process's CPU and memory, and the counters of a snapshot."""
+
+    def __init__(self, stage: Stage, families: Callable[[], Iterable[Metric]]) -> None:
+        _disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self.registry)
+        self.processing = self._histogram("processing", "From a batch's arrival to its verdicts (s, one a batch).")
+        self.inference = self._histogram("inference", "Scoring one batch (s).")
+        self.kafka = self._histogram("kafka", "From handing a batch to Kafka to its acknowledgement (s).")
+        self.registry.register(_Collector(stage, families))
+
+    def _histogram(self, what: str, help_text: str) -> Histogram:
+        name = f"klais_{what}_latency_seconds"
+        return Histogram(name, help_text, buckets=LATENCY_BUCKETS_S, registry=self.registry)
+
+    def render(self) -> tuple[bytes, str]:
+        """The metrics as Prometheus text, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class EdgeMetrics(_Metrics):
+    """Metrics of the edge; ``snapshot`` is called once for each scrape.
+
+    Examples
+    --------
+    >>> metrics = EdgeMetrics(lambda: EdgeSnapshot(received=3, passed=3))
+    >>> metrics.kafka.observe(0.004)
+    >>> b"klais_packets_received_total 3.0" in metrics.render()[0]
+    True
+    """
+
+    def __init__(self, snapshot: Callable[[], EdgeSnapshot]) -> None:
+        super().__init__("edge", lambda: _edge_families(snapshot()))
+
+
+class WorkerMetrics(_Metrics):
+    """Metrics of a worker; ``snapshot`` is called once for each scrape."""
+
+    def __init__(self, snapshot: Callable[[], WorkerSnapshot]) -> None:
+        super().__init__("lane", lambda: _worker_families(snapshot()))
+
+
+class _Collector(Collector):
+    def __init__(self, stage: Stage, families: Callable[[], Iterable[Metric]]) -> None:
+        self._families = families
+        self._info = InfoMetricFamily("klais_build", "Which klais this is.", {"version": __version__, "stage": stage})
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._info
+        yield from self._families()
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"klais_{name}", help_text, value=value)
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"klais_{name}", help_text, value=value)
+
+
+def _by_topic(name: str, help_text: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"klais_{name}", help_text, labels=["topic"])
+    for topic in TOPICS:
+        family.add_metric([topic], values.get(topic, 0))
+    other = sum(value for topic, value in values.items() if topic not in TOPICS)
+    if other:
+        family.add_metric(["other"], other)
+    return family
+
+
+def _dropped(stage: Stage, counts: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Metric:
+    help_text = "Frames that did not pass, by reason; malformed ones are here and, up to a rate, in the dead letter."
+    family = CounterMetricFamily("klais_packets_dropped", help_text, labels=["stage", "reason"])
+    for reason in Reason:
+        count = int(counts[reason]) if reason < len(counts) else 0
+        if count or reason in DROP_REASONS[stage]:
+            family.add_metric([stage, reason.label], count)
+    return family
+
+
+def _common_families(stage: Stage, s: Snapshot) -> Iterator[Metric]:
+    yield _counter("packets_received", "Frames taken in.", s.received)
+    yield _counter("bytes_received", "Bytes of the frames taken in.", s.received_bytes)
+    yield _counter("packets_passed", "Frames acknowledged by the next topic.", s.passed)
+    yield _dropped(stage, s.dropped)
+    yield _by_topic("kafka_messages", "Records that Kafka acknowledged.", s.kafka_messages)
+    yield _by_topic("kafka_errors", "Sends to Kafka that failed for good.", s.kafka_errors)
+    yield _counter("dead_letters", "Records written to the dead letter.", s.dead_letters)
+    text = "Malformed frames above the dead-letter rate: only counted."
+    yield _counter("dead_letters_suppressed", text, s.dead_letters_suppressed)
+    yield _gauge("queue_depth", "Frames taken in and neither passed nor dropped yet.", s.queue_depth)
+    yield _gauge("rate_limit", "Global rate in force (frames/s).", s.rate_limit)
+    yield _gauge("tokens_available", "Frames left in the global bucket.", s.tokens)
+    yield _gauge("burst_probability", "Probability of a burst (0 to 1).", s.burst_probability)
+    yield _gauge("anomaly_devices", "Devices flagged at their newest frame.", s.anomaly_devices)
+
+
+def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
+    yield from _common_families("edge", s)
+    yield _counter("edge_batches", "Frame batches closed.", s.batches)
+    yield _gauge("edge_inflight_bytes", "Bytes handed to Kafka and not acknowledged yet.", s.inflight_bytes)
+    yield _gauge("edge_receive_buffer_bytes", "Receive buffer that the kernel granted (bytes).", s.rcvbuf_bytes)
+    yield _gauge("edge_breaker_open", "1 while batches go to the spool instead of to Kafka.", s.breaker_open)
+    moves = CounterMetricFamily("klais_edge_breaker_moves", "How often the breaker entered a state.", labels=["state"])
+    for state in ("closed", "open", "half_open"):
+        moves.add_metric([state], s.breaker_moves.get(state, 0))
+    yield moves
+    yield _gauge("edge_spool_frames", "Frames in the disk spool, not acknowledged by Kafka.", s.spool_frames)
+    yield _gauge("edge_spool_bytes", "Size of the disk spool's files (bytes).", s.spool_bytes)
+    yield _counter("edge_spool_recovered", "Frames that lay in the disk spool at the start.", s.spool_recovered)
+    yield _counter("edge_spool_replayed", "Frames published from the disk spool.", s.spool_replayed)
+    yield _gauge("edge_xdp_maps", "1 while set-points go into a kernel filter's maps of this host.", s.xdp_maps)
+    yield _counter("edge_xdp_writes", "Times that set-points, blocks or a heartbeat were written there.", s.xdp_writes)
+
+
+def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
+    yield from _common_families("lane", s)
+    verdicts = CounterMetricFamily("klais_lane_frames", "Frames by the verdict of their step.", labels=["verdict"])
+    for reason in Reason:
+        if reason < 16:
+            verdicts.add_metric([reason.label], int(s.verdicts[reason]) if reason < len(s.verdicts) else 0)
+    yield verdicts
+    yield _counter("lane_batches", "Frame batches taken from the staging topic.", s.batches)
+    yield _counter("lane_steps", "Steps journalled.", s.steps)
+    yield _counter("lane_checkpoints", "Checkpoints finished.", s.checkpoints)
+    yield _counter("lane_checkpoint_seconds", "Time spent in checkpoints (s).", s.checkpoint_s)
+    yield _gauge("lane_checkpoint_age_seconds", "Age of the oldest lane's newest checkpoint (s).", s.checkpoint_age_s)
+    lag = GaugeMetricFamily("klais_lag_records", "Records of the staging topic not yet taken.", labels=["partition"])
+    for partition, records in sorted(s.lag_records.items()):
+        lag.add_metric([str(partition)], records)
+    yield lag
+    yield _gauge("lanes", "Lanes (partitions) that this worker owns.", s.lanes)
+    yield _gauge("devices", "Devices known to this worker.", s.devices)
+    yield _counter("sequence_late", "Frames late but new.", s.late)
+    yield _counter("sequence_gaps", "Sequence numbers missing so far.", s.gaps)
+    yield _counter("sequence_resets", "Devices that began their sequence anew.", s.resets)
+    yield _counter("anomaly_flags", "Anomaly records written.", s.flags)
+    yield _counter("anomaly_flags_suppressed", "Anomalies above the anomaly rate: only counted.", s.flags_suppressed)
+    yield _counter("lost_records", "Records that retention removed before they were read.", s.lost_records)
+    yield _counter("missing_batches", "Batch numbers that an edge skipped.", s.missing_batches)
+    yield from _control_families(s.control)
+
+
+def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
+    yield _gauge("control_reigns", "1 where this worker is the controller.", c.reigns)
+    yield _counter("control_decisions", "Decisions written to klais_control by this process.", c.decisions)
+    yield _counter("control_takeovers", "Times that this process became the controller.", c.takeovers)
+    terms = GaugeMetricFamily("klais_pid_term", "Terms of the newest decision; output is 0 to 1.", labels=["term"])
+    for name in ("p", "i", "d", "output"):
+        terms.add_metric([name], c.terms.get(name, 0.0))
+    yield terms
+    yield _gauge("control_error", "Weighted relative error; above 0 = there is room.", c.error)
+    yield _gauge("control_lag_frames", "Lag of all workers as the controller sees it (frames).", c.lag)
+    yield _gauge("control_cpu_share", "CPU share of the busiest process as the controller sees it.", c.cpu)
+    yield _gauge("control_cut_share", "Share of the rate that is cut ahead of a burst; above 0.49 it is an alert.", c.cut)
+    yield _gauge("control_overrides", "Overrides of operators in force.", c.overrides)

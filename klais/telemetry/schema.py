@@ -1,0 +1,82 @@
+"""The schema of ``klais_stats``, version 1: what edge, worker and controller say of themselves once a second.
+
+``python -m klais.telemetry.schema`` prints it as JSON Schema; ``docs/klais_stats.schema.json`` is that text, and a test holds
+real records against it. Readers pass over fields that they do not know; a new field needs no new version, a new meaning does.
+"""
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+VERSION = 1
+
+Share = float
+ByPartition = dict[str, float]
+
+
+def _of(description: str) -> Any:
+    return Field(default=None, description=description)
+
+
+class LatencyMs(BaseModel):
+    """Quantiles since the record before (ms), of ``count`` batches."""
+
+    model_config = ConfigDict(extra="allow")
+    p50: float = Field(ge=0)
+    p99: float = Field(ge=0)
+    count: int = Field(ge=0)
+
+
+class Gauges(BaseModel):
+    """What is so now. A process gives those that it has."""
+
+    model_config = ConfigDict(extra="allow")
+    queue_depth: float | None = _of("frames held: in the dam's queue (worker), not yet acknowledged (edge)")
+    rate_limit: float | None = _of("global rate in force, frames/s")
+    tokens: float | None = _of("frames left in the global bucket of this worker's lanes")
+    lag: float | None = _of("records of klais_raw not yet taken by this worker's lanes")
+    lag_records: ByPartition | None = _of("the same by partition")
+    lag_frames: ByPartition | None = _of("frames of klais_raw not yet taken, by partition: records x mean frames a record")
+    pending_frames: float | None = _of("frames that this worker's lanes let through and have not put out yet")
+    demand: ByPartition | None = _of("frames/s that each lane could put to use: what arrives, and what waits, within a second")
+    offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
+    cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
+    host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota where that is busier; 1 = all of it")
+    breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
+    checkpoint_age_s: float | None = _of("age of the oldest lane's newest checkpoint, s")
+    processing_ms: LatencyMs | None = _of("from a batch's arrival to its verdicts (worker), to Kafka (edge)")
+    kafka_ms: LatencyMs | None = _of("from handing a batch to Kafka to its acknowledgement")
+    burst_probability: Share | None = _of("controller: 0 to 1")
+    pid_output: Share | None = _of("controller: 0 to 1, on the logarithmic scale of rates")
+    epoch: float | None = _of("controller: of its fence; the highest one controls")
+    claims: bool | None = _of("controller: it is about to take the fence")
+    left: bool | None = _of("controller: it ended and says so, for another to take over at once")
+    mode: Literal["auto", "manual", "fixed"] | None = _of("controller: who sets the rate")
+
+
+class StatsRecord(BaseModel):
+    """One record of ``klais_stats``; its key is ``id``."""
+
+    model_config = ConfigDict(extra="allow", title="klais_stats record, version 1")
+    v: Literal[1] = Field(description="version of this schema")
+    kind: Literal["edge", "worker", "controller"]
+    id: str = Field(min_length=1, description="who says it: edge-<number>, the worker's id, controller-<worker's id>")
+    host: str | None = _of("machine and folder of its pinned maps, as name:/sys/fs/bpf/klais")
+    at_ms: int = Field(ge=0, description="clock of the sender, ms since the epoch")
+    uptime_s: float = Field(ge=0)
+    extra: bool = Field(default=False, description="between two seconds, because limits changed; rates are the last ones")
+    counters: dict[str, float | dict[str, float]] = Field(
+        description="since the start of the process (worker: since step 0 of its lanes); dropped is by reason"
+    )
+    gauges: Gauges
+    rates: dict[str, float] = Field(description="growth of the counters per second since the record before")
+
+
+def schema_text() -> str:
+    """The JSON Schema as it lies in docs/."""
+    return json.dumps(StatsRecord.model_json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

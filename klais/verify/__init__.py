@@ -1,0 +1,1 @@
+"""Checks against what is really in the topics: the judge, manifests, read-back, audit, conservation."""

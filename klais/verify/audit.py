@@ -1,0 +1,225 @@
+"""Audit of a lane: its journal replayed from step 0 must give exactly what lies in the output topics and in the table."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.config.load import Settings
+from klais.core.devices.layout import ROW, Rows
+from klais.core.lane.checkpoint import Marker, decode_marker
+from klais.core.lane.journal import MARKER_KEY, Kind, StepRecord, decode_step, is_owner
+from klais.core.lane.render import anomaly_records, dead_letter_records
+from klais.core.lane.state import LaneState, Tally
+from klais.core.lane.step import Step, replay
+from klais.core.wire.constants import VERDICTS, Reason
+from klais.errors import JournalFormatError, OffsetGone
+from klais.kafka.reader import PartitionReader
+from klais.kafka.topics import Topics
+
+CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
+MOST_PROBLEMS = 20
+
+
+@dataclass(slots=True)
+class LaneAudit:
+    """What was found: ``problems`` is empty when all agrees."""
+
+    partition: int
+    steps: int = 0
+    raw_end: int = 0
+    next_raw: int = 0
+    devices: int = 0
+    marker_step: int = 0
+    telemetry: int = 0
+    dead_letters: int = 0
+    anomalies: int = 0
+    queued: int = 0
+    verdicts: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def problem(self, text: str) -> None:
+        """Note one disagreement."""
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(text)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the lane has taken all that lies on the staging topic and nothing waits."""
+        return self.next_raw == self.raw_end and not self.queued
+
+
+class Comparison:
+    """Compares what a topic should hold with what it holds, both in order, while the replay goes on."""
+
+    def __init__(self, audit: LaneAudit, name: str, actual: AsyncIterator[Any]) -> None:
+        self._audit = audit
+        self._name = name
+        self._actual = actual
+        self.count = 0
+        self._broken = False
+
+    async def expect(self, wanted: Any) -> None:
+        """The next record of the topic must be ``wanted``."""
+        if self._broken:
+            return
+        found = await anext(self._actual, None)
+        self.count += 1
+        if found != wanted:
+            self._broken = True
+            self._audit.problem(f"{self._name} record {self.count}: should be {wanted!r:.300}, is {found!r:.300}")
+
+    async def end(self) -> None:
+        """Nothing may follow."""
+        extra = 0
+        async for found in self._actual:
+            if not extra and not self._broken:
+                self._audit.problem(f"{self._name}: not decided by the journal: {found!r:.300}")
+            extra += 1
+        if extra and not self._broken:
+            self._audit.problem(f"{self._name}: {extra} records more than the journal decided")
+
+
+async def audit_lane(settings: Settings, partition: int) -> LaneAudit:
+    """Replay the journal of one lane from step 0 and compare topics, table and counters with it.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
+        Of the readers.
+    """
+    topics = Topics.of(settings)
+    audit = LaneAudit(partition)
+    readers = [PartitionReader(settings) for _ in range(4)]
+    try:
+        for reader in readers:
+            await reader.start()
+        rows, marker = await read_table(readers[0], topics.devices_changelog, partition)
+        audit.raw_end = (await readers[0].offsets(topics.raw, partition))[1]
+        clean = Comparison(audit, topics.telemetry, _clean_records(readers[1], topics.telemetry, partition))
+        dead = Comparison(audit, topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition))
+        flags = Comparison(audit, topics.anomalies, _flags(readers[3], topics.anomalies, partition))
+        state = LaneState()
+        async for step in _replay_all(settings, topics, partition, state, audit):
+            for columns, index in step.passed:
+                for i in index.tolist():
+                    sequence, ts_ms = int(columns.sequence[i]), int(columns.ts_ms[i])
+                    await clean.expect((columns.device_id(i), sequence, ts_ms, columns.payload(i)))
+            for _, value, headers, _ in dead_letter_records(step):
+                await dead.expect((dict(headers)["reason"], value))
+            for key, value, _, _ in anomaly_records(step):
+                await flags.expect((key, value))
+            if marker is not None and step.record.step == marker.step:
+                _compare_table(audit, state, rows, marker)
+        for comparison in (clean, dead, flags):
+            await comparison.end()
+        audit.telemetry, audit.dead_letters, audit.anomalies = clean.count, dead.count, flags.count
+        _conclude(audit, state, marker)
+    except (JournalFormatError, OffsetGone) as error:
+        audit.problem(str(error))
+    finally:
+        for reader in readers:
+            await reader.stop()
+    return audit
+
+
+async def read_table(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, Marker | None]:
+    """Rows (ROW [n]) and marker of a partition, from its changelog alone."""
+    start, _ = await reader.offsets(topic, partition)
+    newest: dict[bytes, bytes] = {}
+    async for record in reader.read(topic, partition, start):
+        if record.key is not None and record.value is not None:
+            newest[record.key] = record.value
+    marker = next((value for key, value in newest.items() if key.startswith(MARKER_KEY)), None)
+    rows = [value for key, value in newest.items() if key[:1] != b"\0"]
+    return np.frombuffer(b"".join(rows), ROW), decode_marker(marker) if marker else None
+
+
+async def _replay_all(
+    settings: Settings, topics: Topics, partition: int, state: LaneState, audit: LaneAudit
+) -> AsyncIterator[Step]:
+    async with PartitionReader(settings) as journal, PartitionReader(settings) as raw_reader:
+        raw_start = (await raw_reader.offsets(topics.raw, partition))[0]
+        raw = raw_reader.read(topics.raw, partition, raw_start)
+        start = (await journal.offsets(topics.journal, partition))[0]
+        async for record in journal.read(topics.journal, partition, start):
+            if record.value is None or is_owner(record.value):
+                continue
+            step = decode_step(record.value)
+            yield replay(state, step, await _raw_value(raw, step))
+            audit.steps = state.step
+
+
+async def _raw_value(raw: AsyncIterator[Any], step: StepRecord) -> bytes | None:
+    if step.kind not in (Kind.RAW, Kind.CORRUPT):
+        return None
+    async for record in raw:
+        if record.offset == step.raw_offset:
+            return record.value or b""
+    return None
+
+
+async def _clean_records(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:
+    start, _ = await reader.offsets(topic, partition)
+    async for record in reader.read(topic, partition, start):
+        found = CLEAN.match(record.value or b"")
+        if found is None:
+            yield ("not a clean record", record.value)
+        else:
+            yield (record.key, int(found[2]), int(found[3]), found[4])
+
+
+async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:
+    """Dead letters of the lane; the edges write to the same topic."""
+    start, _ = await reader.offsets(topic, partition)
+    async for record in reader.read(topic, partition, start):
+        headers = dict(record.headers)
+        if headers.get("stage") == b"lane":
+            yield (headers["reason"], record.value)
+
+
+async def _flags(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:
+    start, _ = await reader.offsets(topic, partition)
+    async for record in reader.read(topic, partition, start):
+        yield (record.key, record.value)
+
+
+def _sorted(rows: Rows) -> Rows:
+    order: npt.NDArray[np.intp] = np.lexsort((rows["id"][:, 0], rows["id"][:, 1]))
+    return rows[order]
+
+
+def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker) -> None:
+    """Rows and marker of the table against the replayed state at the marker's step."""
+    kept = _sorted(rows[rows["stamp"] <= np.uint64(marker.step)])
+    newer = {row["id"].tobytes() for row in rows[rows["stamp"] > np.uint64(marker.step)]}
+    live = state.rows[: state.used]
+    wanted = _sorted(live[[row["id"].tobytes() not in newer for row in live]] if newer else live.copy())
+    if len(kept) != len(wanted):
+        audit.problem(f"table has {len(kept)} devices at step {marker.step}, the journal {len(wanted)}")
+    elif kept.tobytes() != wanted.tobytes():
+        wrong = [name for name in ROW.names or () if kept[name].tobytes() != wanted[name].tobytes()]
+        audit.problem(f"table differs from the journal at step {marker.step} in {', '.join(wrong)}")
+    if marker.facts["tally"] != state.tally.tolist():
+        audit.problem(f"counters {marker.facts['tally']} at step {marker.step}, the journal gives {state.tally.tolist()}")
+    for name, found in (("next_raw", state.next_raw), ("tokens", state.tokens), ("used", state.used)):
+        if marker.facts[name] != found:
+            audit.problem(f"marker says {name} {marker.facts[name]}, the journal gives {found}")
+    if sum(len(index) for _, _, index in marker.ranges) != state.queue.depth:
+        audit.problem(f"marker has another queue than the journal, which leaves {state.queue.depth} frames waiting")
+
+
+def _conclude(audit: LaneAudit, state: LaneState, marker: Marker | None) -> None:
+    audit.next_raw, audit.devices, audit.queued = state.next_raw, state.used, state.queue.depth
+    audit.marker_step = marker.step if marker else 0
+    audit.verdicts = {Reason(k).label: int(n) for k, n in enumerate(state.tally[:VERDICTS]) if n and k <= max(Reason)}
+    if marker is not None and marker.step > state.step:
+        audit.problem(f"the checkpoint is at step {marker.step}, the journal ends at {state.step}")
+    received = int(state.tally[:VERDICTS].sum())
+    out = int(state.tally[Reason.PASSED] + state.tally[Tally.RELEASED])
+    dropped = received - int(state.tally[Reason.PASSED] + state.tally[Reason.QUEUED])
+    if received != out + state.queue.depth + dropped:
+        audit.problem(f"received {received} != passed {out} + queued {state.queue.depth} + dropped {dropped}")

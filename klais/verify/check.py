@@ -1,0 +1,169 @@
+"""A manifest held against the other end: which of the frames sent have landed, once and in order."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.config.load import Settings
+from klais.kafka.topics import Topics
+from klais.sim.columns import FrameColumns, joined
+from klais.sim.kinds import DUPLICATE, MALFORMED
+from klais.verify.judge import EXAMPLES, Verdict, group_hashes, judge, out_of_order
+from klais.verify.manifest import Manifest
+from klais.verify.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
+
+__all__ = ["ManifestVerdict", "Verdict", "check_manifest", "judge", "judge_manifest", "sent_columns"]
+
+MARGIN_MS = 60_000  # how far record timestamps may lie before the sender's clock
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestVerdict:
+    """What became of the frames of a manifest.
+
+    ``good`` distinct well-formed frames sent, ``landed`` of them found among the clean records, ``missing`` the rest;
+    ``doubled`` clean records beyond one a frame; ``invented`` clean records of these devices that were never sent;
+    ``out_of_order`` against the order of sending, a device at a time; ``malformed`` sent and ``malformed_dead`` of them
+    found among the dead letters, ``malformed_landed`` among the clean records; ``wrong_reason`` dead letters with another
+    reason than was sent; ``good_dead`` good frames among the dead letters.
+    """
+
+    sent: int
+    good: int
+    landed: int
+    missing: int
+    doubled: int
+    invented: int
+    out_of_order: int
+    malformed: int
+    malformed_dead: int
+    malformed_landed: int
+    wrong_reason: int
+    good_dead: int
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    NEVER = ("doubled", "invented", "out_of_order", "malformed_landed", "wrong_reason", "good_dead")
+
+    def ok(self, allow_missing: int = 0, strict: bool = False) -> bool:
+        """Whether all is well: at most ``allow_missing`` missing; ``strict``: every malformed frame is a dead letter.
+
+        Without ``strict`` malformed frames may lack, as a flood of them is only counted (KLAIS_DEAD_LETTER_RATE).
+        """
+        bad = any(getattr(self, name) for name in self.NEVER)
+        return not bad and self.missing <= allow_missing and not (strict and self.malformed_dead < self.malformed)
+
+    def public(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def table(self, ok: bool) -> str:
+        """For people."""
+        rows = [("frames sent", self.sent, "repeats and malformed ones included")]
+        rows += [("good frames", self.good, ""), ("landed", self.landed, ""), ("missing", self.missing, "lost or dropped")]
+        rows += [(name.replace("_", " "), getattr(self, name), "must be 0") for name in self.NEVER]
+        rows += [("malformed", self.malformed, ""), ("malformed in the dead letters", self.malformed_dead, "")]
+        lines = [f"{name:<30} {count:>14,}  {note}".rstrip() for name, count, note in rows]
+        lines += [f"  {name.replace('_', ' ')}: {', '.join(frames)}" for name, frames in self.examples.items()]
+        return "\n".join([*lines, "OK" if ok else "NOT OK"])
+
+
+def sent_columns(manifest: Manifest) -> FrameColumns:
+    """The frames of a manifest, in send order; ``reason`` is the kind of each."""
+    words = np.ascontiguousarray(manifest.ids()).view("<u8").astype(np.uint64)
+    n = manifest.count
+    return FrameColumns(
+        ids=words[manifest.device],
+        sequence=manifest.sequence,
+        hashes=manifest.hashes,
+        ts_ms=manifest.sent_at_ns // 1_000_000,
+        reason=manifest.kind,
+        lane=np.ones(n, np.bool_),
+        partition=np.zeros(n, np.int32),
+    )
+
+
+def judge_manifest(sent: FrameColumns, landed: FrameColumns, dead: FrameColumns) -> ManifestVerdict:
+    """Judge what landed of what was sent (:func:`sent_columns`). Records of devices that sent nothing are left out.
+
+    A frame sent again counts once: its repeats are to be dropped. Dead letters that were never sent are left out too: a
+    short frame does not tell whose it is.
+    """
+    landed = landed.take(np.isin(landed.device_keys(), sent.device_keys()))
+    groups = group_hashes(sent, landed, dead)
+    of_sent, of_landed, of_dead = groups.parts
+    bad = sent.reason >= MALFORMED
+    good = np.bincount(of_sent[~bad & (sent.reason != DUPLICATE)], minlength=groups.count)
+    malformed = np.bincount(of_sent[bad], minlength=groups.count)
+    got = np.bincount(of_landed, minlength=groups.count)
+    gone = np.bincount(of_dead, minlength=groups.count)
+    kind = np.zeros(groups.count, np.uint8)
+    kind[of_sent] = sent.reason
+    behind = out_of_order(sent, landed, of_sent, of_landed, groups.count)
+    wrong = (malformed[of_dead] > 0) & (dead.reason != kind[of_dead])
+    found = {
+        "missing": _named(sent, of_sent, got < good),
+        "doubled": _named(sent, of_sent, (got > good) & (good > 0)),
+        "invented": _named(landed, of_landed, (good == 0) & (malformed == 0)),
+        "out_of_order": _names(landed, np.flatnonzero(behind)),
+        "wrong_reason": _names(dead, np.flatnonzero(wrong)),
+    }
+    return ManifestVerdict(
+        sent=sent.count,
+        good=int(good.sum()),
+        landed=int(np.minimum(got, good).sum()),
+        missing=int(np.maximum(good - got, 0).sum()),
+        doubled=int(np.maximum(got - good, 0)[good > 0].sum()),
+        invented=int(got[(good == 0) & (malformed == 0)].sum()),
+        out_of_order=int(behind.sum()),
+        malformed=int(malformed.sum()),
+        malformed_dead=int(np.minimum(malformed, gone).sum()),
+        malformed_landed=int(got[(good == 0) & (malformed > 0)].sum()),
+        wrong_reason=int(wrong.sum()),
+        good_dead=int(gone[good > 0].sum()),
+        examples={name: names for name, names in found.items() if names},
+    )
+
+
+def _named(columns: FrameColumns, groups: npt.NDArray[np.int64], which: npt.NDArray[np.bool_]) -> list[str]:
+    first = np.unique(groups, return_index=True)[1]
+    return _names(columns, np.sort(first[which[groups[first]]]))
+
+
+def _names(columns: FrameColumns, rows: npt.NDArray[np.int64]) -> list[str]:
+    return [columns.name(int(i)) for i in rows[:EXAMPLES]]
+
+
+def check_manifest(settings: Settings, manifest: Manifest, wait_s: float = 10.0) -> ManifestVerdict:
+    """Read clean records and dead letters since the manifest's start, and judge; waits for frames still on their way.
+
+    Stops reading as soon as every frame is there, else after ``wait_s`` seconds.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable
+        No broker answers, or the topics are not there.
+    """
+    topics, sent = Topics.of(settings), sent_columns(manifest)
+    started_ms = int(manifest.header["started_at_ns"]) // 1_000_000
+    parts: dict[str, list[FrameColumns]] = {topics.telemetry: [], topics.dead_letter: []}
+    at = {topic: _since(settings, topic, started_ms - MARGIN_MS) for topic in parts}
+    deadline = time.monotonic() + wait_s
+    while True:
+        for topic, pieces in parts.items():
+            ends = end_offsets(settings, topic)
+            columns = read_topic_columns(settings, topic, at[topic], ends)
+            pieces.append(columns.take((columns.ts_ms >= started_ms) | (columns.ts_ms == 0)))
+            at[topic] = ends
+        verdict = judge_manifest(sent, joined(parts[topics.telemetry]), joined(parts[topics.dead_letter]))
+        if verdict.ok(strict=True) or time.monotonic() >= deadline:
+            return verdict
+        time.sleep(POLL_S)
+
+
+def _since(settings: Settings, topic: str, ts_ms: int) -> dict[int, int]:
+    first = begin_offsets(settings, topic)
+    return {p: max(first[p], offset) for p, offset in offsets_at(settings, topic, ts_ms).items()}

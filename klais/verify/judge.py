@@ -1,0 +1,190 @@
+"""The judge: whether what landed is what was accepted, each frame once, each device's frames in order. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.wire.constants import Reason
+from klais.jit.kernel import I64, U8, kernel, void
+from klais.sim.columns import FrameColumns
+
+EXAMPLES = 5
+REPEAT_REASONS = frozenset({Reason.DUPLICATE.label, Reason.REPEATED_BATCH.label})
+
+
+@kernel(void(I64, I64, I64, I64, I64, I64, U8))
+def mark_out_of_order(
+    group: npt.NDArray[np.int64],
+    device: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    last: npt.NDArray[np.int64],
+    used: npt.NDArray[np.int64],
+    bad: npt.NDArray[np.uint8],
+) -> None:
+    """Match n landed frames with the accepted ones, each device's in order; ``bad`` [n] = 1 where that cannot be.
+
+    ``group`` [n]: which set of equal frames; ``places[first[g] : first[g + 1]]``: where those stand among the accepted,
+    rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match; ``used`` [groups], 0 at first:
+    landed so far. Taking the earliest place that is still ahead leaves most room for the frames to come, so a frame is
+    marked only when it must be. Frames beyond those accepted are doubled or invented, not out of order.
+    """
+    for i in range(group.shape[0]):
+        g, d = group[i], device[i]
+        bad[i] = 0
+        used[g] += 1
+        if used[g] > first[g + 1] - first[g]:
+            continue
+        k = first[g]
+        while k < first[g + 1] and places[k] <= last[d]:
+            k += 1
+        if k == first[g + 1]:
+            bad[i] = 1
+        else:
+            last[d] = places[k]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the judge found, in frames; ``ok`` when every fault is 0.
+
+    ``missing``: accepted, and neither landed, nor dead, nor counted dropped. ``doubled``: landed or dead more often than
+    accepted. ``repeated``: accepted several times (the same bytes) and landed several times, where once is right.
+    ``invented``: landed or dead, never accepted. ``out_of_order``: landed behind a later frame of its device.
+    ``wrong_duplicates``: dropped as duplicates beyond the repeats there were. ``overcounted``: counted dropped beyond
+    what is gone. ``examples`` names some frames for each fault.
+    """
+
+    accepted: int
+    landed: int
+    dead: int
+    dropped: int
+    missing: int
+    doubled: int
+    repeated: int
+    invented: int
+    out_of_order: int
+    wrong_duplicates: int
+    overcounted: int
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    FAULTS = ("missing", "doubled", "repeated", "invented", "out_of_order", "wrong_duplicates", "overcounted")
+
+    @property
+    def ok(self) -> bool:
+        """No fault at all."""
+        return not any(getattr(self, name) for name in self.FAULTS)
+
+    def public(self) -> dict[str, Any]:
+        """As one JSON object."""
+        sizes = {name: getattr(self, name) for name in ("accepted", "landed", "dead", "dropped", *self.FAULTS)}
+        return {"ok": self.ok, **sizes, "examples": self.examples}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.public().items() if name != "examples") + "".join(
+            f"\n  {name}: {'; '.join(frames)}" for name, frames in self.examples.items()
+        )
+
+
+def judge(accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, dropped_by_reason: Mapping[str, int]) -> Verdict:
+    """Judge what became of accepted frames.
+
+    Parameters
+    ----------
+    accepted : FrameColumns
+        Every frame found in the staging topic; a device's frames in their order.
+    landed : FrameColumns
+        Every frame rebuilt from a clean record; a device's frames in their order.
+    dead : FrameColumns
+        Dead letters of the lanes. Those of the edge never reached the staging topic: leave them out.
+    dropped_by_reason : mapping
+        Reason label to the number of accepted frames that a lane dropped and that are *not* in the dead letters. Malformed
+        frames above the dead letters' rate count here.
+    """
+    groups = group_hashes(accepted, landed, dead)
+    was, got, gone = (np.bincount(part, minlength=groups.count) for part in groups.parts)
+    there = got + gone
+    excess, lacking = np.maximum(there - was, 0), np.maximum(was - there, 0)
+    repeats_landed = np.maximum(np.minimum(got, was) - 1, 0)
+    lost = (was > 0) & (there == 0)
+    lacking_repeats = int(lacking.sum() - lost.sum())
+    dropped = sum(dropped_by_reason.values())
+    as_repeats = sum(count for reason, count in dropped_by_reason.items() if reason in REPEAT_REASONS)
+    behind = out_of_order(accepted, landed, groups.parts[0], groups.parts[1], groups.count)
+    missing = max(0, int(lacking.sum()) - dropped)
+    seen = FrameIndex(accepted, landed, dead, groups)
+    named = {
+        "missing": seen.of_groups(lost if missing else lost & False),
+        "doubled": seen.of_groups((was > 0) & (excess > 0)),
+        "repeated": seen.of_groups(repeats_landed > 0),
+        "invented": seen.of_groups((was == 0) & (there > 0)),
+        "out_of_order": [landed.name(int(i)) for i in np.flatnonzero(behind)[:EXAMPLES]],
+    }
+    return Verdict(
+        accepted=accepted.count,
+        landed=landed.count,
+        dead=dead.count,
+        dropped=dropped,
+        missing=missing,
+        doubled=int(excess[was > 0].sum()),
+        repeated=int(repeats_landed.sum()),
+        invented=int(there[was == 0].sum()),
+        out_of_order=int(behind.sum()),
+        wrong_duplicates=max(0, as_repeats - lacking_repeats),
+        overcounted=max(0, dropped - int(lacking.sum())),
+        examples={name: frames for name, frames in named.items() if frames},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Equal frames: ``parts`` gives each part's group numbers (int64), ``count`` is the number of groups."""
+
+    parts: tuple[npt.NDArray[np.int64], ...]
+    count: int
+
+
+def group_hashes(*parts: FrameColumns) -> Groups:
+    """Number the distinct frames (by hash) of all parts."""
+    values, inverse = np.unique(np.concatenate([part.hashes for part in parts]), return_inverse=True)
+    ends = np.cumsum([part.count for part in parts])[:-1]
+    return Groups(tuple(np.split(inverse.astype(np.int64), ends)), len(values))
+
+
+class FrameIndex:
+    """Finds a frame of a group, for examples."""
+
+    def __init__(self, accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, groups: Groups) -> None:
+        self._parts = list(zip((accepted, landed, dead), groups.parts, strict=True))
+
+    def of_groups(self, which: npt.NDArray[np.bool_]) -> list[str]:
+        """Names of one frame each of the first EXAMPLES groups where ``which`` [groups] holds."""
+        names = []
+        for group in np.flatnonzero(which)[:EXAMPLES]:
+            for columns, numbers in self._parts:
+                found = np.flatnonzero(numbers == group)
+                if len(found):
+                    names.append(columns.name(int(found[0])))
+                    break
+        return names
+
+
+def out_of_order(
+    accepted: FrameColumns,
+    landed: FrameColumns,
+    accepted_group: npt.NDArray[np.int64],
+    landed_group: npt.NDArray[np.int64],
+    groups: int,
+) -> npt.NDArray[np.uint8]:
+    """1 for each landed frame that cannot be matched with the accepted ones in its device's order, uint8 [landed]."""
+    places = np.argsort(accepted_group, kind="stable").astype(np.int64)
+    first = np.concatenate(([0], np.cumsum(np.bincount(accepted_group, minlength=groups)))).astype(np.int64)
+    devices, device = np.unique(landed.device_keys(), return_inverse=True)
+    bad = np.zeros(landed.count, np.uint8)
+    last = np.full(len(devices), -1, np.int64)
+    used = np.zeros(groups, np.int64)
+    mark_out_of_order(np.ascontiguousarray(landed_group), device.astype(np.int64), first, places, last, used, bad)
+    return bad

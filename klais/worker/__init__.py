@@ -1,0 +1,1 @@
+"""The worker without Faust: lanes, recovery, checkpoints, outputs, report and web views."""

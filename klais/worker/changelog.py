@@ -1,0 +1,67 @@
+"""A partition of the devices table's changelog, read back in bulk: the newest row of each device, and the marker."""
+
+import asyncio
+
+import numpy as np
+
+from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows
+from klais.core.lane.journal import MARKER_KEY
+from klais.errors import JournalFormatError
+from klais.kafka.reader import PartitionReader
+
+LOAD_ROWS = 5000  # rows put in place in one go
+
+
+def marker_key(partition: int) -> bytes:
+    """Key of a partition's marker row: no device_id begins with NUL."""
+    return MARKER_KEY + b"-%d" % partition
+
+
+class _Newest:
+    """Rows in one array, each device's in the place it got first; ``rows`` ROW [capacity] of which ``used`` count."""
+
+    def __init__(self) -> None:
+        self.place: dict[bytes, int] = {}
+        self.rows: Rows = np.zeros(LOAD_ROWS, ROW)
+
+    def put(self, latest: dict[bytes, bytes]) -> None:
+        place = self.place
+        index = np.fromiter((place.setdefault(key, len(place)) for key in latest), np.int64, len(latest))
+        if len(place) > len(self.rows):
+            self.rows.resize(len(place) + len(place) // 2, refcheck=False)
+        self.rows.view(OPAQUE_ROW)[index] = np.frombuffer(b"".join(latest.values()), OPAQUE_ROW)
+
+
+async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
+    """Rows (ROW [n], one a device) and the marker's value, None when there is none (a million rows take seconds).
+
+    Call it only when no older owner can write to the changelog any more.
+
+    Raises
+    ------
+    klais.errors.KlaisError
+        Of the reader.
+    JournalFormatError
+        A value is not a row of this version's size.
+    """
+    start, end = await reader.offsets(topic, partition)
+    newest, latest = _Newest(), dict[bytes, bytes]()
+    marker, wanted = None, marker_key(partition)
+    async for record in reader.read(topic, partition, start, end):
+        key, value = record.key, record.value
+        if key is None or value is None:
+            continue
+        if key[:1] == b"\0":
+            marker = value if key == wanted else marker
+            continue
+        if len(value) != ROW.itemsize:
+            raise JournalFormatError(
+                f"row of {len(value)} bytes in {topic}/{partition}@{record.offset}, this version's rows have {ROW.itemsize}"
+            )
+        latest[key] = value
+        if len(latest) >= LOAD_ROWS:
+            newest.put(latest)
+            latest = {}
+            await asyncio.sleep(0)
+    newest.put(latest)
+    return newest.rows[: len(newest.place)], marker

@@ -1,0 +1,71 @@
+"""What the controller needs to know of each lane: lag in frames, and how much it could put to use."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from klais.control.shares import demand
+from klais.core.lane.state import LaneState, Tally
+from klais.core.wire.constants import VERDICTS
+
+LEAST_S = 0.08  # rates over less than this would be noise
+MEMORY_S = 0.5  # time constant of the arrival rate
+FRAMES_MEMORY = 64  # records that the mean frames of a record remember
+
+
+@dataclass(slots=True)
+class _Seen:
+    at_s: float
+    frames: int
+    records: int
+    per_s: float = 0.0
+    frames_per_record: float = 0.0
+
+
+def frames_taken(state: LaneState) -> int:
+    """Frames of all raw records that the lane has taken, repeated ones included."""
+    return int(state.tally[:VERDICTS].sum()) + int(state.tally[Tally.REPEATED_FRAMES])
+
+
+class LaneFigures:
+    """Arrival rate and mean frames of a record of each lane, from its tallies; looked at a few times a second."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+
+    def look(self, lanes: Iterable[tuple[int, LaneState]], now_s: float) -> None:
+        """Take in what the lanes counted."""
+        here = {}
+        for partition, state in lanes:
+            frames, records = frames_taken(state), int(state.tally[Tally.RAW_RECORDS])
+            seen = self._seen.get(partition)
+            if seen is None or frames < seen.frames or records < seen.records:  # new here, or it recovered
+                mean = frames / records if records else 0.0
+                here[partition] = _Seen(now_s, frames, records, 0.0, mean)
+                continue
+            here[partition] = seen
+            elapsed_s = now_s - seen.at_s
+            if elapsed_s < LEAST_S:
+                continue
+            weight = elapsed_s / (MEMORY_S + elapsed_s)
+            seen.per_s += ((frames - seen.frames) / elapsed_s - seen.per_s) * weight
+            taken = records - seen.records
+            if taken:
+                mean = (frames - seen.frames) / taken
+                new = min(1.0, taken / FRAMES_MEMORY) if seen.frames_per_record else 1.0
+                seen.frames_per_record += (mean - seen.frames_per_record) * new
+            seen.at_s, seen.frames, seen.records = now_s, frames, records
+        self._seen = here
+
+    def lag_frames(self, lag_records: dict[int, int]) -> dict[str, float]:
+        """Frames not yet taken, by partition: records x mean frames of the newest records."""
+        return {
+            str(p): round(records * (self._seen[p].frames_per_record if p in self._seen else 0.0), 1)
+            for p, records in lag_records.items()
+        }
+
+    def demand(self, lanes: Iterable[tuple[int, LaneState]]) -> dict[str, float]:
+        """Frames/s that each lane could put to use (see :func:`klais.control.shares.demand`)."""
+        return {
+            str(p): round(demand(self._seen[p].per_s if p in self._seen else 0.0, state.queue.depth), 1)
+            for p, state in lanes
+        }

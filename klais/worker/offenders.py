@@ -1,0 +1,35 @@
+"""Which devices of this worker lose most frames above their own rate: growth of a column of the rows between two looks."""
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.worker.rows import Part
+
+MOST = 10  # devices told in one record
+
+
+class TopOffenders:
+    """Looked at once a second, in a thread; keeps one number a device (4 bytes)."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, tuple[int, npt.NDArray[np.uint32]]] = {}
+        self._at_s = 0.0
+
+    def look(self, parts: list[Part], now_s: float) -> dict[str, float]:
+        """Device -> frames/s dropped above its rate since the last look, the ten highest."""
+        elapsed_s, self._at_s = now_s - self._at_s, now_s
+        before, self._before = self._before, {}
+        found: list[tuple[float, str]] = []
+        for part in parts:
+            now = part.column("device_rate").copy()
+            self._before[part.partition] = (id(part.state), now)
+            owner, old = before.get(part.partition, (0, now))
+            if owner != id(part.state) or elapsed_s <= 0.0:
+                continue  # the lane is new here: what its rows count is not of this second
+            grown = now.copy()
+            grown[: len(old)] -= old[: len(grown)]
+            top = np.argpartition(grown, -min(MOST, len(grown)))[-MOST:] if len(grown) else np.zeros(0, np.int64)
+            for row in top[grown[top] > 0].tolist():
+                name = part.rows["id"][row].tobytes()[: int(part.rows["id_size"][row])].decode(errors="replace")
+                found.append((int(grown[row]) / elapsed_s, name))
+        return {name: round(per_s, 1) for per_s, name in sorted(found, reverse=True)[:MOST]}

@@ -1,0 +1,186 @@
+"""What a lane sends: the journal, then the outputs of steps whose journal record is acknowledged, in step order.
+
+One sender a topic, one batch in flight each; while it is in flight the next one grows (natural batching, no linger).
+"""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from klais import fault
+from klais.core.lane.journal import encode_step
+from klais.core.lane.render import Rendered
+from klais.core.lane.step import Step
+from klais.kafka.fenced import FencedSender
+from klais.kafka.record_batch import RecordBatchWriter
+
+Position = tuple[int, int]  # (step, records of it that are out)
+Render = Callable[[Step], Iterator[Rendered]]
+OUTPUT_LIMIT_BYTES = 900_000
+
+
+class Sending(ABC):
+    """Steps that wait, and the loop that sends them batch by batch, one in flight."""
+
+    def __init__(self, sender: FencedSender) -> None:
+        self._sender = sender
+        self._steps: deque[Step] = deque()
+        self._wake = asyncio.Event()
+        self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES)
+        self.on_sent: Callable[[float], None] | None = None  # told the seconds until each batch's acknowledgement
+
+    async def run(self) -> None:
+        """Send for ever; raises what the sender raises."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._steps:
+                await self._send_some()
+
+    @abstractmethod
+    async def _send_some(self) -> None:
+        """Send one batch of what waits."""
+
+    async def _send(self) -> int:
+        """Send what the writer holds; its base offset, -1 where unknown."""
+        began = time.perf_counter()
+        base = await self._sender.send(self._writer)
+        if self.on_sent is not None:
+            self.on_sent(time.perf_counter() - began)
+        return base
+
+
+class Journal(Sending):
+    """Sends the journal records of decided steps and hands each acknowledged step to ``then``."""
+
+    def __init__(self, sender: FencedSender, then: Callable[[Step], None]) -> None:
+        super().__init__(sender)
+        self._then = then
+        self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
+
+    def put(self, step: Step) -> None:
+        """Queue a decided step."""
+        self._steps.append(step)
+        self._wake.set()
+
+    def offset_after(self, step: int, otherwise: int) -> int:
+        """A journal offset from which all steps after ``step`` are found (steps before it may be found too)."""
+        found = otherwise
+        while self._offsets and self._offsets[0][0] <= step:
+            found = self._offsets.popleft()[1]
+        return found
+
+    async def _send_some(self) -> None:
+        writer = self._writer
+        writer.reset()
+        now_ms = time.time_ns() // 1_000_000
+        count = 0
+        for step in self._steps:
+            if not writer.append_one(None, encode_step(step.record), (), now_ms):
+                break
+            count += 1
+        fault.at("journal_sent")
+        base = await self._send()
+        fault.at("journal_acked")
+        if base >= 0:
+            self._offsets.append((self._steps[count - 1].record.step, base + count))
+        for _ in range(count):
+            self._then(self._steps.popleft())
+
+
+class Output(Sending):
+    """Sends one topic's outputs of journalled steps; ``position`` is how far an earlier owner got."""
+
+    def __init__(self, sender: FencedSender, position: Position | None, done: Callable[[], None]) -> None:
+        super().__init__(sender)
+        self._from = position or (0, 0)
+        self._done = done
+        self._begin = 0  # records of the first step that are written
+        self.offset = -1  # after the newest acknowledged batch, -1 = unknown
+        self.records = 0
+
+    def put(self, step: Step) -> None:
+        """Queue a journalled step that has something for this topic, unless an earlier owner has put it out."""
+        if step.record.step >= self._from[0]:
+            self._steps.append(step)
+            self._wake.set()
+
+    def acked_step(self, journalled: int) -> int:
+        """All of this topic's outputs up to this step are acknowledged."""
+        return self._steps[0].record.step - 1 if self._steps else journalled
+
+    async def _send_some(self) -> None:
+        writer = self._writer
+        writer.reset()
+        finished = 0
+        begin = self._begin
+        for step in self._steps:
+            start = begin if begin else (self._from[1] if step.record.step == self._from[0] else 0)
+            complete, begin = self.write(writer, step, start)
+            if not complete:
+                break
+            finished, begin = finished + 1, 0
+        if not writer.empty:
+            count = writer.count
+            fault.at("output_sent")
+            base = await self._send()
+            fault.at("output_acked")
+            self.records += count
+            self.offset = base + count if base >= 0 else self.offset
+        self._begin = begin
+        for _ in range(finished):
+            self._steps.popleft()
+        self._done()
+
+    @abstractmethod
+    def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
+        """Write the step's records from the ``begin``-th on; (whether all fit, how many are written in all)."""
+
+
+class Telemetry(Output):
+    """Clean records, one for each frame, written as columns."""
+
+    def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
+        """See :meth:`Output.write`."""
+        done = begin
+        for columns, index in step.passed:
+            if begin >= len(index):
+                begin -= len(index)
+                continue
+            batch = columns.batch
+            taken = writer.append_telemetry(
+                batch.buf,
+                batch.starts,
+                batch.lengths,
+                columns.id_size,
+                columns.sequence,
+                columns.ts_ms,
+                index,
+                begin,
+                step.record.step,
+                done,
+            )
+            done += taken
+            if begin + taken < len(index):
+                return False, done
+            begin = 0
+        return True, done
+
+
+class Records(Output):
+    """Outputs that are few by allowance (anomalies, dead letters): rendered one by one."""
+
+    def __init__(
+        self, sender: FencedSender, position: Position | None, done: Callable[[], None], render: Render
+    ) -> None:
+        super().__init__(sender, position, done)
+        self._render = render
+
+    def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
+        """See :meth:`Output.write`."""
+        for done, (key, value, headers, ts_ms) in enumerate(self._render(step)):
+            if done >= begin and not writer.append_one(key, value, headers, ts_ms, step.record.step, done + 1):
+                return False, done
+        return True, begin

@@ -1,0 +1,222 @@
+"""The rows of many devices as columns: their states, and the page of them that a request asks for.
+
+Whole-column numpy operations on the lanes' live rows; only the rows of the page become Python objects. Made to run in a
+thread beside the lanes: a row may change meanwhile, so a page shows each row as it is when the page is made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.devices.layout import FEATURE_INTERVAL, Rows
+from klais.core.lane.state import LaneState
+
+# From the least to the most urgent; a device is in the last one that applies.
+STATES = ("normal", "silent", "flagged", "limited", "blocked")
+NORMAL, SILENT, FLAGGED, LIMITED, BLOCKED = range(5)
+SILENT_INTERVALS = 10.0  # a device is silent after this many of its own mean intervals, and
+SILENT_LEAST_S = 10.0  # at least this long: a pause of a busy device is no silence
+
+Column = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The rows of one lane at one moment: ROW [>= used] of which ``used`` are devices."""
+
+    partition: int
+    state: LaneState
+    rows: Rows
+    used: int
+
+    @classmethod
+    def of(cls, partition: int, state: LaneState) -> "Part":
+        """The lane's rows now; later growth of the lane replaces its array and leaves this one as it is."""
+        return cls(partition, state, state.rows, state.used)
+
+    def column(self, name: str) -> Column:
+        """One column of the devices."""
+        return self.rows[name][: self.used]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimits:
+    """What decides a device's state: its bucket's rate (frames/s) and burst, the blocked ids, and the time."""
+
+    rate: float
+    burst: float
+    blocked: frozenset[bytes]
+    now_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One page of devices: sorted by ``sort``, of those whose id contains ``part_of_id`` and whose state is ``state``."""
+
+    sort: str
+    descending: bool
+    begin: int
+    end: int
+    part_of_id: bytes = b""
+    state: int | None = None
+    flagged_ever: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The page as (part, row number, state) in order, how many match in all, and how many devices are in each state."""
+
+    page: list[tuple[Part, int, int]]
+    matching: int
+    by_state: dict[str, int]
+
+
+def last_seen_ns(part: Part) -> Column:
+    """Receive time of the newest well-formed frame, admitted or not (int64 [n])."""
+    return np.maximum(part.column("refilled_ns"), part.column("last_ns"))
+
+
+def flagged_now(part: Part) -> npt.NDArray[np.bool_]:
+    """Whether the newest admitted frame was flagged."""
+    return (part.column("flags") > 0) & (part.column("flag_ns") >= part.column("last_ns"))
+
+
+def tokens_now(part: Part, limits: DeviceLimits) -> Column:
+    """Frames that each device might send at once now (float64 [n])."""
+    passed_s = np.maximum(limits.now_ns - part.column("refilled_ns"), 0) * 1e-9
+    return np.minimum(part.column("tokens") + passed_s * limits.rate, limits.burst)  # type: ignore[no-any-return]
+
+
+def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
+    """Position in ``STATES`` of each device (uint8 [n])."""
+    out = np.zeros(part.used, np.uint8)
+    silent_s = np.maximum(SILENT_INTERVALS * part.column("mean")[:, FEATURE_INTERVAL], SILENT_LEAST_S)
+    out[(limits.now_ns - last_seen_ns(part)) * 1e-9 > silent_s] = SILENT
+    out[flagged_now(part)] = FLAGGED
+    out[tokens_now(part, limits) < 1.0] = LIMITED
+    for device_id in limits.blocked:
+        row = part.state.find(device_id)
+        if 0 <= row < part.used:
+            out[row] = BLOCKED
+    return out
+
+
+def _ids(part: Part) -> Column:
+    """Ids as bytes, unpadded (S16 [n])."""
+    return np.ascontiguousarray(part.column("id")).view("S16").reshape(part.used)
+
+
+def _id_words(part: Part) -> Column:
+    """Ids as one order-preserving column: 16 bytes, compared as two big-endian words (uint64 [n, 2])."""
+    return np.ascontiguousarray(part.column("id")).view(">u8").astype(np.uint64)
+
+
+def _named(name: str) -> Callable[[Part, DeviceLimits], Column]:
+    return lambda part, _limits: part.column(name)
+
+
+# What a page may be sorted by; the names are those of the JSON.
+SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
+    "device_id": lambda part, _limits: _id_words(part),
+    "partition": lambda part, _limits: np.full(part.used, part.partition, np.int64),
+    "state": states_of,
+    "first_seen": _named("first_ns"),
+    "last_seen": lambda part, _limits: last_seen_ns(part),
+    "flagged_at": _named("flag_ns"),
+    "tokens": tokens_now,
+    **{name: _named(name) for name in ("received", "admitted", "gaps", "duplicate", "blocked", "device_rate")},
+    **{name: _named(name) for name in ("queue_full", "malformed", "late", "resets", "flags", "score", "flag_z")},
+}
+ASCENDING = ("device_id", "partition", "first_seen")
+"""Sorted upwards unless asked otherwise; everything else shows the largest first."""
+
+
+def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
+    """The page that was asked for. Costs a few passes over the columns, whatever the page."""
+    keys, numbers, states, by_state = [], [], [], np.zeros(len(STATES), np.int64)
+    for part in parts:
+        state = states_of(part, limits)
+        by_state += np.bincount(state, minlength=len(STATES))
+        wanted = np.ones(part.used, np.bool_) if ask.state is None else state == ask.state
+        if ask.flagged_ever:
+            wanted &= part.column("flags") > 0
+        if ask.part_of_id:
+            wanted &= np.char.find(_ids(part), ask.part_of_id) >= 0
+        index = np.flatnonzero(wanted)
+        keys.append(SORTS[ask.sort](part, limits)[index])
+        numbers.append(index)
+        states.append(state[index])
+    totals = dict(zip(STATES, by_state.tolist(), strict=True))
+    if not parts:
+        return Found([], 0, totals)
+    firsts = np.cumsum([0, *map(len, numbers)])
+    page = []
+    for at in select(np.concatenate(keys), ask.begin, ask.end, ask.descending).tolist():
+        k = int(np.searchsorted(firsts, at, side="right")) - 1
+        i = at - int(firsts[k])
+        page.append((parts[k], int(numbers[k][i]), int(states[k][i])))
+    return Found(page, int(firsts[-1]), totals)
+
+
+def select(keys: Column, begin: int, end: int, descending: bool) -> npt.NDArray[np.int64]:
+    """Positions ``begin`` to ``end`` of the sorted ``keys`` [n] (or uint64 [n, 2]); equal keys stay in their order.
+
+    Examples
+    --------
+    >>> select(np.array([5, 9, 9, 1]), 0, 3, True).tolist()
+    [1, 2, 0]
+    """
+    n = len(keys)
+    end = min(end, n)
+    if begin >= end:
+        return np.empty(0, np.int64)
+    if keys.ndim == 2:
+        keys = ~keys if descending else keys
+        by_second = np.argsort(keys[:, 1], kind="stable")  # twice a stable sort: unlike lexsort it lets the lanes go on
+        return by_second[np.argsort(keys[by_second, 0], kind="stable")[begin:end]].astype(np.int64)
+    keys = keys.astype(np.float64 if keys.dtype.kind == "f" else np.int64)
+    if descending:
+        keys = -keys
+    if end < n // 4:  # only the head need be sorted; with all that equal its last, so that pages never overlap
+        last = np.partition(keys, end - 1)[end - 1]
+        head = np.flatnonzero(keys <= last)
+        return head[np.argsort(keys[head], kind="stable")[begin:end]].astype(np.int64)
+    return np.argsort(keys, kind="stable")[begin:end].astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over the rows of a lane, for statistics and metrics.
+
+    ``flagged_now`` counts devices whose newest frame was flagged; ``top_score`` is the largest |z| of a device's newest
+    frame, of devices heard of in the last minute.
+    """
+
+    late: int = 0
+    gaps: int = 0
+    resets: int = 0
+    flagged_now: int = 0
+    top_score: float = 0.0
+
+
+_RECENT_NS = 60_000_000_000
+_BLOCK = 4096  # rows (1.6 MB) that stay in the cache while all columns are looked at
+
+
+def sum_rows(whole: Part, now_ns: int) -> Sums:
+    """Sums over all rows of a lane, in one pass over the memory."""
+    late = gaps = resets = flagged = 0
+    top = 0.0
+    for begin in range(0, whole.used, _BLOCK):
+        rows = whole.rows[begin : min(begin + _BLOCK, whole.used)]
+        part = Part(whole.partition, whole.state, rows, len(rows))
+        late += int(rows["late"].sum(dtype=np.int64))
+        gaps += int(rows["gaps"].sum(dtype=np.int64))
+        resets += int(rows["resets"].sum(dtype=np.int64))
+        flagged += int(np.count_nonzero(flagged_now(part)))
+        recent = rows["last_ns"] > now_ns - _RECENT_NS
+        top = max(top, float(np.max(rows["score"], where=recent, initial=0.0)))
+    return Sums(late, gaps, resets, flagged, top)

@@ -1,0 +1,73 @@
+"""The body of ``/control/``: who controls, what is in force and why, what operators set, the newest decisions."""
+
+import time
+from typing import Any
+
+from klais.config.load import Settings
+from klais.control.setpoints import DECISIONS, ControlFollower
+from klais.worker.controller import Controller
+from klais.worker.limits import LaneLimits
+from klais.worker.web.server import iso
+
+MOST = DECISIONS
+
+
+def control_body(
+    settings: Settings, limits: LaneLimits, follower: ControlFollower, controller: Controller | None, most: int
+) -> dict[str, Any]:
+    """Every worker answers the same, but for ``here``: all follow the one topic.
+
+    Parameters
+    ----------
+    settings, limits, follower
+        Of this worker.
+    controller : Controller or None
+        Of this worker, reigning or not.
+    most : int
+        Decisions shown, the newest first.
+    """
+    decisions = list(follower.decisions)
+    newest = decisions[-1] if decisions else {}
+    partitions = settings.partitions
+    return {
+        "at": iso(time.time_ns()),
+        "mode": follower.mode(),
+        "rate": limits.rate,
+        "burst": limits.burst,
+        "controller": {"by": newest.get("by"), "term": newest.get("term"), "decided_at": _iso_ms(newest.get("at"))},
+        "here": None if controller is None else here(controller),
+        "shares": {str(p): round(limits.share(p), 6) for p in range(partitions)},
+        "setpoints": {
+            "lag": settings.pid_lag_setpoint,
+            "cpu": settings.pid_cpu_setpoint,
+            "rate_min": settings.pid_rate_min,
+            "rate_max": settings.pid_rate_max,
+        },
+        "overrides": [shown(record) for record in follower.overrides()],
+        "decisions": [record | {"at_iso": _iso_ms(record.get("at"))} for record in decisions[::-1][:most]],
+    }
+
+
+def here(controller: Controller) -> dict[str, Any]:
+    """What this worker has to do with it."""
+    decision = controller.newest
+    return {
+        "reigns": decision is not None,
+        "epoch": controller.epoch,
+        "decisions": controller.decisions,
+        "takeovers": controller.takeovers,
+        "now": None if decision is None else decision.record(),
+    }
+
+
+def shown(record: dict[str, Any]) -> dict[str, Any]:
+    """An override with its times readable."""
+    return record | {
+        f"{name}_iso": _iso_ms(record.get(name))
+        for name in ("at", "until_ms", "limits_until_ms")
+        if record.get(name) is not None
+    }
+
+
+def _iso_ms(at_ms: Any) -> str | None:
+    return iso(int(at_ms) * 1_000_000) if isinstance(at_ms, int | float) else None

@@ -1,0 +1,262 @@
+"""The pages: each takes what it needs from the worker and answers in JSON. ``install`` puts them on the Faust app."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from aiohttp import web
+
+from klais import __version__
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.core.devices.layout import Rows, id_words
+from klais.core.lane.queue import FrameQueue
+from klais.core.wire.constants import ID_SIZE
+from klais.core.wire.partition import partition_of
+from klais.kafka.end_offsets import EndOffsets, topics_body
+from klais.kafka.topics import Topics
+from klais.worker.controller import Controller
+from klais.worker.lanes import Lanes
+from klais.worker.limits import LaneLimits
+from klais.worker.report import Report
+from klais.worker.rows import DeviceLimits, Part
+from klais.worker.web import devices as listing
+from klais.worker.web.control import MOST, control_body
+from klais.worker.web.dam import dam, tokens_now
+from klais.worker.web.device import detail
+from klais.worker.web.peers import FORWARDED, Peers
+from klais.worker.web.server import Query, ViewError, guard, iso, reply
+from klais.worker.web.why import LaneNow, why
+
+QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth telling
+
+
+@dataclass(slots=True)
+class Views:
+    """What the pages show: the parts of one worker."""
+
+    settings: Settings
+    topics: Topics
+    worker_id: str
+    lanes: Lanes
+    limits: LaneLimits
+    control: ControlFollower | None
+    report: Report
+    offsets: EndOffsets
+    peers: Peers
+    ready: Callable[[], list[str]]  # what the worker still waits for; empty = ready
+    started_s: float
+    controller: Controller | None = None
+
+    def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
+        """What decides the state of a device now; of one that is not named, as of all that have no limits of their own."""
+        rate, burst = self.limits.device(device_id)
+        return DeviceLimits(rate, burst, frozenset(self.limits.blocked()), time.time_ns())
+
+
+Page = Callable[[Views, web.Request], Awaitable[web.StreamResponse]]
+
+
+async def index(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/``: the pages there are."""
+    Query(request.query).done()
+    return reply({"worker": views.worker_id, "version": __version__, "pages": list(PAGES), "workers": views.peers.others()})
+
+
+async def devices(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/devices/``: a page of this worker's devices, or with ``scope=all`` of all workers'."""
+    ask = listing.read_query(request.query, views.settings.partitions, forwarded=FORWARDED in request.headers)
+    return reply(await listing.answer(views.lanes, views.peers, views.device_limits(), ask, views.worker_id))
+
+
+async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/anomalies/``: devices that were ever flagged, the newest flag first."""
+    ask = listing.read_anomaly_query(request.query, forwarded=FORWARDED in request.headers)
+    totals = views.report.totals()
+    flags = {"written": totals["flags"], "suppressed": totals["flags_suppressed"]}
+    return reply(await listing.answer(views.lanes, views.peers, views.device_limits(), ask, views.worker_id, flags=flags))
+
+
+def _asked_device(request: web.Request) -> bytes:
+    """The device_id in the path: percent-encoded UTF-8."""
+    segment = request.rel_url.raw_path.split("/")[2]
+    device_id = unquote_to_bytes(segment)
+    try:
+        device_id.decode()
+    except UnicodeDecodeError:
+        raise ViewError(400, "bad_device_id", "the device_id is not UTF-8 (percent-encoded)", value=segment[:100]) from None
+    if not 1 <= len(device_id) <= ID_SIZE or b"\0" in device_id:
+        text = f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL"
+        raise ViewError(400, "bad_device_id", text, value=segment[:100], minimum=1, maximum=ID_SIZE)
+    return device_id
+
+
+def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Rows, int]:
+    """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 where the lane does not know it."""
+    lane = views.lanes.by_partition[partition]
+    if lane.it is None or not lane.live.is_set():
+        text = f"the lane of partition {partition} recovers: ask again in a moment"
+        raise ViewError(503, "lane_recovering", text, partition=partition)
+    state = lane.it.state
+    at = state.find(device_id)
+    if at < 0:
+        name = device_id.decode()
+        raise ViewError(404, "unknown_device", f"no frame of device {name!r} was taken", device_id=name, partition=partition)
+    row = state.rows[at : at + 1].copy()
+    return Part(partition, state, row, 1), row, at
+
+
+async def device(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/devices/{device_id}/``: its row; from the worker that owns it."""
+    device_id = _asked_device(request)
+    Query(request.query).done()
+    partition = partition_of(device_id, views.settings.partitions)
+    if partition not in views.lanes.by_partition:
+        return await views.peers.forward(request, partition)
+    part, row, _ = _row_here(views, device_id, partition)
+    limits = views.device_limits(device_id)
+    position = listing.state_of_row(part, device_id, limits)
+    return reply({"worker": views.worker_id} | detail(row[0], partition, position, limits, part.state.path_names))
+
+
+async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/devices/{device_id}/why/``: which rule acts on its frames now."""
+    device_id = _asked_device(request)
+    Query(request.query).done()
+    partition = partition_of(device_id, views.settings.partitions)
+    if partition not in views.lanes.by_partition:
+        return await views.peers.forward(request, partition)
+    part, row, _ = _row_here(views, device_id, partition)
+    limits = views.device_limits(device_id)
+    share, bounds = views.limits.of_lane(partition)
+    state = part.state
+    mine, ahead = waiting_of(state.queue, device_id)
+    tokens = tokens_now(state, share, limits.now_ns)
+    lane = LaneNow(share.rate, tokens, state.queue.depth, bounds.queue_limit, mine, ahead)
+    control = views.control.device(device_id) if views.control else None
+    return reply({"worker": views.worker_id} | why(row[0], partition, limits, lane, control, state.path_names))
+
+
+def waiting_of(queue: FrameQueue, device_id: bytes) -> tuple[int, int | None]:
+    """Frames of a device that wait in the queue, and how many frames wait before the first of them."""
+    low, high = id_words(device_id)
+    mine, passed, ahead = 0, 0, None
+    for columns, index in queue.parts():
+        ids = columns.ids[index]
+        own = (ids[:, 0] == low) & (ids[:, 1] == high)
+        count = int(own.sum())
+        if count and ahead is None:
+            ahead = passed + int(own.argmax())
+        mine += count
+        passed += len(index)
+    return mine, ahead
+
+
+async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/dam/``: what each lane received, passed, holds and dropped."""
+    Query(request.query).done()
+    return reply(dam(views.lanes.by_partition, views.limits, views.worker_id))
+
+
+async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/control/``: who controls, the limits in force and why, overrides, the newest decisions."""
+    query = Query(request.query)
+    most = query.integer("limit", MOST, 0, MOST)
+    query.done()
+    if views.control is None:
+        raise ViewError(503, "no_control", "this worker does not follow klais_control yet")
+    body = control_body(views.settings, views.limits, views.control, views.controller, most)
+    return reply({"worker": views.worker_id} | body)
+
+
+async def topics(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/topics/``: end offsets, rates, and the lag of each group."""
+    Query(request.query).done()
+    positions = {p: state.next_raw for p, state in listing.live_states(views.lanes)}
+    body = await asyncio.to_thread(topics_body, views.offsets, views.topics, positions)
+    return reply({"worker": views.worker_id} | body)
+
+
+def _lanes_body(views: Views) -> dict[str, Any]:
+    out = {}
+    for partition, lane in sorted(views.lanes.by_partition.items()):
+        age_s = time.monotonic() - lane.checkpointer.done_at if lane.checkpointer is not None else None
+        out[str(partition)] = {
+            "live": lane.live.is_set() and not lane.closed,
+            "fenced": lane.fenced,
+            "failure": lane.failure,
+            "restarts": lane.restarts,
+            "checkpoint_age_s": None if age_s is None else round(age_s, 3),
+        }
+    return out
+
+
+async def health(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/health/``: 200 while the process works, 503 when a lane has failed or was fenced.
+
+    A broker that does not answer is a problem, but none that restarting this process would mend: 200, and said.
+    """
+    lanes = _lanes_body(views)
+    failed = {p: lane["failure"] for p, lane in lanes.items() if not lane["live"] and lane["failure"]}
+    problems = [f"lane {p}: {why_}" for p, why_ in failed.items()]
+    failing_s = views.offsets.failing_s()
+    if failing_s > QUIET_S:
+        problems.append(f"Kafka has not answered for {failing_s:.0f} s")
+    body = {
+        "status": "degraded" if problems else "ok",
+        "problems": problems,
+        "worker": views.worker_id,
+        "version": __version__,
+        "uptime_s": round(time.monotonic() - views.started_s, 3),
+        "at": iso(time.time_ns()),
+        "lanes": lanes,
+    }
+    return reply(body, 503 if failed else 200)
+
+
+async def ready(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/ready/``: 200 when the table is recovered, no rebalance is under way and all lanes are live."""
+    awaited = views.ready()
+    awaited += [f"lane {p} to be live" for p, lane in _lanes_body(views).items() if not lane["live"]]
+    partitions = sorted(views.lanes.by_partition)
+    body = {"ready": not awaited, "awaited": awaited, "worker": views.worker_id, "partitions": partitions}
+    return reply(body, 503 if awaited else 200, {"Retry-After": "1"} if awaited else None)
+
+
+async def metrics(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/metrics``: for Prometheus."""
+    body, content_type = views.report.metrics.render()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+PAGES: dict[str, Page] = {
+    "/": index,
+    "/devices/": devices,
+    "/devices/{device_id}/": device,
+    "/devices/{device_id}/why/": device_why,
+    "/dam/": dam_page,
+    "/control/": control_page,
+    "/anomalies/": anomalies,
+    "/topics/": topics,
+    "/health/": health,
+    "/ready/": ready,
+    "/metrics": metrics,
+}
+
+
+def install(app: Any, views: Views) -> None:
+    """Register all pages on the Faust app, before its own ``/``; errors get one shape, missing end slashes are added."""
+    app.web.web_app.middlewares.extend([guard, web.normalize_path_middleware(append_slash=True)])
+    for path, page in PAGES.items():
+        app.page(path, name=f"klais:{page.__name__}")(_handler(page, views))
+
+
+def _handler(page: Page, views: Views) -> Callable[..., Awaitable[web.StreamResponse]]:
+    async def handle(_view: Any, request: web.Request, **_match: str) -> web.StreamResponse:
+        return await page(views, request)
+
+    handle.__name__, handle.__doc__ = page.__name__, page.__doc__
+    return handle

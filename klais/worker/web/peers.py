@@ -1,0 +1,91 @@
+"""The other workers: who owns a partition, by Faust's table route, and asking them."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp import web
+from yarl import URL
+
+from klais.telemetry.log import get
+from klais.worker.web.server import ViewError
+
+log = get("klais.worker.web")
+
+FORWARDED = "X-Klais-Forwarded"
+"""Set on requests from worker to worker: such a request is answered here or not at all, never sent on."""
+OWNER = "X-Klais-Owner"
+TIMEOUT_S = 5.0
+
+
+class Peers:
+    """The workers of the group as the last rebalance left them.
+
+    Parameters
+    ----------
+    app : faust.App
+        Its router knows which worker holds which partition of the table's changelog.
+    table, topic : str
+        Name of the table, and of its changelog topic.
+    """
+
+    def __init__(self, app: Any, table: str, topic: str) -> None:
+        self._app, self._table, self._topic = app, table, topic
+
+    @property
+    def own_url(self) -> str:
+        """This worker's address, as the others know it."""
+        return str(self._app.conf.canonical_url).rstrip("/")
+
+    def partitions(self) -> dict[str, list[int]]:
+        """Partitions of each worker, by its address."""
+        hosts = self._app.router.table_metadata(self._table)
+        return {str(url).rstrip("/"): sorted(topics.get(self._topic, ())) for url, topics in hosts.items()}
+
+    def others(self) -> list[str]:
+        """Addresses of the other workers that own something."""
+        return sorted(url for url, owned in self.partitions().items() if owned and url != self.own_url)
+
+    def owner(self, partition: int) -> str | None:
+        """Address of the worker that owns a partition, None while nobody does."""
+        return next((url for url, owned in self.partitions().items() if partition in owned), None)
+
+    async def forward(self, request: web.Request, partition: int) -> web.StreamResponse:
+        """The answer of the worker that owns ``partition``.
+
+        Raises
+        ------
+        ViewError
+            503: nobody owns it just now, or its owner does not answer.
+        """
+        owner = self.owner(partition)
+        if owner is None or owner == self.own_url or FORWARDED in request.headers:
+            text = f"partition {partition} is being taken over: ask again in a moment"
+            raise ViewError(503, "partition_moving", text, partition=partition, owner=owner)
+        status, body = await self._get(owner + request.rel_url.raw_path_qs)
+        headers = {OWNER: owner}
+        return web.Response(body=body, status=status, content_type="application/json", headers=headers)
+
+    async def gather(self, path_qs: str) -> dict[str, dict[str, Any] | None]:
+        """JSON bodies of all other workers for a path, by address; None where one did not answer with 200."""
+        urls = self.others()
+        answers = await asyncio.gather(*(self._get(url + path_qs) for url in urls), return_exceptions=True)
+        out: dict[str, dict[str, Any] | None] = {}
+        for url, answer in zip(urls, answers, strict=True):
+            good = isinstance(answer, tuple) and answer[0] == 200
+            out[url] = orjson.loads(answer[1]) if good else None  # type: ignore[index]
+        return out
+
+    async def _get(self, url: str) -> tuple[int, bytes]:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        try:
+            async with self._app.http_client.get(
+                URL(url, encoded=True), headers={FORWARDED: self.own_url}, timeout=timeout
+            ) as answer:
+                return answer.status, await answer.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            said = f"{type(error).__name__}: {error}".rstrip(": ")
+            log.warning("worker_unreachable", url=url, error=said)
+            text = f"the worker that owns this does not answer ({said})"
+            raise ViewError(503, "owner_unreachable", text, owner=str(URL(url).origin())) from error

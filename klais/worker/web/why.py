@@ -1,0 +1,159 @@
+"""Why a device's frames do or do not get through now: each rule of the lane, in the order in which it is asked.
+
+The order is that of :func:`klais.core.dam.admit.judge`: duplicate, blocked, device rate, then the global bucket and its queue.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from klais.worker.rows import DeviceLimits
+from klais.worker.web.device import device_id_text, last_seen, newest_flag, tokens_of
+from klais.worker.web.server import iso
+
+
+@dataclass(frozen=True, slots=True)
+class LaneNow:
+    """What of the lane bears on one device: queue, global bucket of the lane (frames/s, frames), waiting frames.
+
+    ``mine`` frames of the device wait, ``ahead`` frames wait before the first of them (None: none of its frames waits).
+    """
+
+    rate: float
+    tokens: float
+    queue_depth: int
+    queue_limit: int
+    mine: int
+    ahead: int | None
+
+
+def why(
+    row: Any, partition: int, limits: DeviceLimits, lane: LaneNow, control: dict[str, Any] | None, names: dict[int, str]
+) -> dict[str, Any]:
+    """Body of ``/devices/{device_id}/why/``; ``control`` is the device's record on ``klais_control``, if it has one."""
+    rules = [
+        _blocked(limits, control, _is_blocked(row, limits), int(row["blocked"])),
+        _device_rate(row, limits),
+        _dam(row, limits, lane),
+        _duplicates(row),
+        _sequence(row),
+        _malformed(row),
+        _anomaly(row, names),
+    ]
+    acting = [rule for rule in rules[:3] if rule["active"]]
+    verdict = acting[0]["verdict"] if acting else "passed"
+    says = acting[0]["says"] if acting else "Nothing holds this device back: a new frame would pass at once."
+    return {
+        "device_id": device_id_text(row),
+        "partition": partition,
+        "at": iso(limits.now_ns),
+        "last_seen": iso(last_seen(row)),
+        "verdict": verdict,
+        "says": says,
+        "rules": rules,
+    }
+
+
+def _rule(name: str, active: bool, says: str, **facts: Any) -> dict[str, Any]:
+    """One rule: ``since`` and ``until`` are ISO times, null = unknown, for good, or not in force."""
+    return {"rule": name, "active": active, "says": says, "since": None, "until": None, **facts}
+
+
+def _is_blocked(row: Any, limits: DeviceLimits) -> bool:
+    return row["id"].tobytes()[: int(row["id_size"])] in limits.blocked
+
+
+def _blocked(limits: DeviceLimits, control: dict[str, Any] | None, active: bool, count: int) -> dict[str, Any]:
+    record = control or {}
+    until_ms, at_ms = record.get("until_ms"), record.get("at")
+    since = iso(int(at_ms) * 1_000_000) if isinstance(at_ms, int | float) else None
+    until = iso(int(until_ms) * 1_000_000) if isinstance(until_ms, int) else None
+    by, reason = record.get("author"), record.get("reason")
+    whom = f" by {by}" if by else ""
+    because = f" ({reason})" if reason else ""
+    if active:
+        end = f"until {until}" if until else "for good, until somebody unblocks it"
+        says = f"Blocked{whom}{because} {end}: every frame is dropped."
+    elif record.get("block") is True and until and record.get("unblock") is not True:
+        says = f"A block{whom}{because} ended at {until}."
+    else:
+        says = "Not blocked."
+    facts = {"since": since, "until": until, "by": by, "reason": reason} if record.get("block") is True else {}
+    return _rule("blocked", active, says, verdict="blocked", dropped=count, **facts)
+
+
+def _device_rate(row: Any, limits: DeviceLimits) -> dict[str, Any]:
+    tokens = tokens_of(row, limits)
+    dropped = int(row["device_rate"])
+    active = tokens < 1.0
+    until = iso(limits.now_ns + int((1.0 - tokens) / limits.rate * 1e9)) if active else None
+    of = f"{tokens:.1f} of {limits.burst:g} frames are left at {limits.rate:g} frames/s"
+    if active:
+        says = f"Above its own rate: {of}; frames are dropped until the next token, at {until}."
+    elif dropped:
+        says = f"Within its own rate now ({of}); {dropped} frames were dropped above it so far."
+    else:
+        says = f"Within its own rate: {of}."
+    # A bucket has no memory of when it ran dry: the newest frame is the last moment that is known.
+    since = iso(int(row["refilled_ns"])) if active else None
+    return _rule("device_rate", active, says, verdict="device_rate", dropped=dropped, tokens=round(tokens, 3)) | {
+        "since": since,
+        "until": until,
+    }
+
+
+def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
+    full = lane.queue_depth > 0 and lane.queue_depth >= lane.queue_limit
+    active = lane.queue_depth > 0 or lane.tokens < 1.0
+    wait_s = max(0.0, lane.queue_depth - lane.tokens) / lane.rate
+    until = iso(limits.now_ns + int(wait_s * 1e9)) if active and wait_s < 1e9 else None
+    if full or (active and lane.queue_limit == 0):
+        says = f"The lane's queue is full ({lane.queue_depth} of {lane.queue_limit} frames): new frames are dropped."
+    elif active:
+        says = (
+            f"{lane.queue_depth} frames of the lane wait ahead of a new one, which goes behind them: about "
+            f"{wait_s:.1f} s at {lane.rate:g} frames/s."
+        )
+    else:
+        says = "No queue in its lane: frames pass as they come."
+    if lane.mine:
+        says += f" {lane.mine} frames of this device wait, {lane.ahead} before the first."
+    verdict = "queue_full" if full or lane.queue_limit == 0 else "queued"
+    facts = {"queue_depth": lane.queue_depth, "queue_limit": lane.queue_limit, "waiting": lane.mine, "ahead": lane.ahead}
+    return _rule("dam", active, says, verdict=verdict, dropped=int(row["queue_full"]), until=until) | facts
+
+
+def _duplicates(row: Any) -> dict[str, Any]:
+    received, duplicate = int(row["received"]), int(row["duplicate"])
+    share = duplicate / received if received else 0.0
+    says = (
+        f"{duplicate} of {received} frames ({share:.1%}) came twice and were dropped the second time."
+        if duplicate
+        else "No frame came twice."
+    )
+    return _rule("duplicate", False, says, dropped=duplicate, share=round(share, 6))
+
+
+def _sequence(row: Any) -> dict[str, Any]:
+    resets, gaps, late = int(row["resets"]), int(row["gaps"]), int(row["late"])
+    says = (
+        f"It began its sequence anew {resets} times (restarts; nothing is dropped for that); {gaps} numbers are missing, "
+        f"{late} frames came late."
+    )
+    return _rule("sequence", False, says, resets=resets, gaps=gaps, late=late)
+
+
+def _malformed(row: Any) -> dict[str, Any]:
+    count = int(row["malformed"])
+    says = f"{count} frames were malformed: see klais_dead_letter." if count else "No frame was malformed."
+    return _rule("malformed", False, says, dropped=count)
+
+
+def _anomaly(row: Any, names: dict[int, str]) -> dict[str, Any]:
+    flag = newest_flag(row, names)
+    if flag is None:
+        return _rule("anomaly", False, "Never flagged.", flags=0)
+    says = (
+        f"Flagged {int(row['flags'])} times, last at {flag['at']}: {flag['feature']} was {flag['value']:g}, expected "
+        f"{flag['expected']:g} (z {flag['z']:g}). Flags drop nothing."
+    )
+    return _rule("anomaly", bool(flag["at_newest_frame"]), says, since=flag["at"], flags=int(row["flags"]))

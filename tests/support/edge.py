@@ -1,0 +1,151 @@
+"""Tools of the edge's broker tests: an edge process of its own, senders, and what landed on a topic."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from klais.config.load import Settings, environ_of
+from klais.system.ports import free_port
+
+
+def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """The first truthy value of ``condition()``; AssertionError naming ``what`` after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+class EdgeProcess:
+    """One ``klais edge`` with ports of its own; its log goes to ``log``."""
+
+    def __init__(
+        self, settings: Settings, log: Path, host: str = "127.0.0.1", port: int | None = None, *options: str, **env_more: str
+    ) -> None:
+        self.host = host
+        self.udp_port, self.api_port = port or free_port(host, "udp"), free_port()
+        where = f"[{host}]" if ":" in host else host
+        own = {"KLAIS_UDP_BIND": f"{where}:{self.udp_port}", "KLAIS_API_BIND": f"127.0.0.1:{self.api_port}"}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_") or k == "KLAIS_CACHE_DIR"}
+        env |= environ_of(settings) | own | {"KLAIS_LOG_FORMAT": "json"} | env_more
+        self.log = log
+        with open(log, "ab") as out:
+            command = [sys.executable, "-m", "klais", "edge", *options]
+            self.process = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+
+    def get(self, path: str) -> tuple[int, Any]:
+        """Status and body of a GET; (0, None) while nothing answers."""
+        return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}"))
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and body of a POST."""
+        data = json.dumps(body).encode()
+        return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", data, method="POST"))
+
+    def request(self, request: urllib.request.Request) -> tuple[int, Any]:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                body = answer.read()
+                return answer.status, json.loads(body) if answer.headers.get_content_subtype() == "json" else body.decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.loads(error.read())
+        except OSError:
+            return 0, None
+
+    def wait_status(self, wanted: int, timeout_s: float = 60) -> Any:
+        """Body of ``/health`` once it answers with that status."""
+
+        def answered() -> Any:
+            assert self.process.poll() is None, self.tail()
+            status, body = self.get("/health")
+            return body if status == wanted else None
+
+        return wait_for(answered, timeout_s, f"/health {wanted}")
+
+    def counters(self) -> dict[str, Any]:
+        """The edge's own counters and gauges in one mapping."""
+        edge = self.get("/stats")[1]["edge"]
+        return edge["counters"] | edge["gauges"]
+
+    def send(self, frames: list[bytes], gap_every: int = 200) -> None:
+        """Send datagrams, with a little air so that a small receive buffer does."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.connect((self.host, self.udp_port))
+            for i, frame in enumerate(frames):
+                sock.send(frame)
+                if i % gap_every == gap_every - 1:
+                    time.sleep(0.001)
+
+    def wait_settled(self, received: int, timeout_s: float = 30) -> dict[str, Any]:
+        """Counters once so many frames were received and none is waiting or in flight."""
+
+        def settled() -> Any:
+            now = self.counters()
+            return now if now["received"] >= received and now["queue_depth"] == now["inflight_bytes"] == 0 else None
+
+        return wait_for(settled, timeout_s, f"{received} frames received and settled")
+
+    def stop(self, timeout_s: float = 30) -> tuple[int, dict[str, Any]]:
+        """SIGTERM; exit code, and the counters it logged at the end."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout_s)
+        last = [row for row in self.rows() if row.get("event") == "edge_stopped"]
+        return code, last[-1] if last else {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Log lines."""
+        lines = self.log.read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def tail(self) -> str:
+        """End of the log, for messages."""
+        return self.log.read_text()[-3000:]
+
+
+@contextmanager
+def edge_process(settings: Settings, log: Path, host: str = "127.0.0.1") -> Iterator[EdgeProcess]:
+    """An edge that is gone when the block ends."""
+    it = EdgeProcess(settings, log, host)
+    try:
+        yield it
+    finally:
+        if it.process.poll() is None:
+            it.process.kill()
+            it.process.wait()
+
+
+def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
+    """All records of a topic up to its end offsets at this moment, by partition and offset."""
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "read-all", "enable.auto.commit": False})
+    try:
+        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in range(partitions)}
+        consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+        out: list[Message] = []
+        deadline = time.monotonic() + 30
+        while len(out) < sum(ends.values()):  # nothing here is compacted or transactional
+            assert time.monotonic() < deadline, f"{len(out)} of {sum(ends.values())} records of {topic}"
+            out += [m for m in consumer.consume(1000, 0.2) if not m.error()]
+        return sorted(out, key=lambda m: (m.partition(), m.offset()))
+    finally:
+        consumer.close()
+
+
+def balanced(counters: dict[str, Any], waiting: int = 0) -> bool:
+    """Whether every frame is in exactly one place (``waiting``: queue depth, or what is left in the spool)."""
+    came = counters["received"] + counters.get("spool_recovered", 0)
+    return came == counters["passed"] + sum(counters["dropped"].values()) + waiting

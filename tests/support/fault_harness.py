@@ -1,0 +1,227 @@
+"""The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and the settled state."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from klais.config.load import Settings
+from klais.core.wire.batch import encode_batch
+from klais.core.wire.constants import encode_frame
+from klais.core.wire.partition import partition_of
+from klais.kafka.topics import Topics
+from klais.system.ports import free_port
+from klais.verify.audit import LaneAudit, audit_lane
+
+REPO = Path(__file__).parents[2]
+SESSION_S = 2.0
+
+
+def wait_for(condition, timeout_s: float, what: str):
+    """The first truthy value of ``condition()``; AssertionError naming ``what`` after ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.05)
+
+
+class Worker:
+    """One ``faust worker`` process of its own; overrides are settings' names without ``KLAIS_``."""
+
+    def __init__(self, settings: Settings, log: Path, port: int = 0, **overrides: object) -> None:
+        self.port = port or free_port()
+        given = {
+            "KAFKA_BOOTSTRAP": settings.bootstrap,
+            "TOPIC_PREFIX": settings.topic_prefix,
+            "PARTITIONS": settings.partitions,
+            "STATE_DIR": settings.state_dir / f"worker-{self.port}",
+            "SESSION_TIMEOUT_S": SESSION_S,
+            "CHECKPOINT_INTERVAL_S": 0.3,
+            "WEB_PORT": self.port,
+            "DAM_MAX_RATE": 1_000_000,
+            "DAM_BURST_SIZE": 1_000_000,
+            **{name.upper(): value for name, value in overrides.items()},
+        }
+        env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_")}
+        for name in ("KLAIS_CACHE_DIR",):
+            if name in os.environ:
+                env[name] = os.environ[name]
+        env |= {f"KLAIS_{name}": str(value) for name, value in given.items()}
+        self.log = log
+        command = [sys.executable, "-m", "faust", "-A", "agents.app", "worker", "-l", "info", "--web-port", str(self.port)]
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(command, cwd=REPO, env=env, stdout=out, stderr=out)
+
+    @property
+    def ready(self) -> bool:
+        """Whether its lanes are live."""
+        if self.process.poll() is not None:
+            raise AssertionError(f"worker ended with {self.process.returncode}:\n{self.tail()}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready/", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def wait_ready(self, timeout_s: float = 60) -> None:
+        """Until its lanes are live."""
+        wait_for(lambda: self.ready, timeout_s, f"worker ready; its log ends:\n{self.tail()}")
+
+    def tail(self, lines: int = 25) -> str:
+        """End of its log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(30)
+
+    def stop(self, timeout_s: float = 30) -> int:
+        """SIGTERM; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"worker did not end on SIGTERM:\n{self.tail()}") from None
+
+
+class Feeder:
+    """Puts frame batches on the staging topic, as an edge does; with reboots, repeats and rubbish among them."""
+
+    def __init__(self, settings: Settings, devices: int = 200, frames_per_s: int = 4000, seed: int = 1) -> None:
+        self._settings = settings
+        self._topic = Topics.of(settings).raw
+        self._rng = np.random.default_rng(seed)
+        self._rate = frames_per_s
+        self._ids = [b"dev-%d" % d for d in range(devices)]
+        self._partition = [partition_of(device, settings.partitions) for device in self._ids]
+        self._sequence = [0] * devices
+        self._number = [0] * settings.partitions
+        self._boot = int(self._rng.integers(1, 2**31))
+        self._stop = threading.Event()
+        self._failed: list[BaseException] = []
+        given = {"enable.idempotence": True, "linger.ms": 0, "log_level": 0}
+        self._producer = Producer({"bootstrap.servers": settings.bootstrap, **given})
+        self.frames = 0
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Feeder":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(60)
+        if self._producer.flush(60):
+            raise AssertionError("the feeder could not deliver")
+        if self._failed:
+            raise self._failed[0]
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(0.05):
+                self.put(max(1, int(self._rate * 0.05)))
+        except BaseException as error:
+            self._failed.append(error)
+
+    def put(self, count: int) -> None:
+        """One round of batches: ``count`` frames over the partitions."""
+        by_partition: list[list[bytes]] = [[] for _ in self._number]
+        for d in self._rng.integers(0, len(self._ids), count).tolist():
+            by_partition[self._partition[d]].append(self._frame(d))
+        for partition, some in enumerate(by_partition):
+            if not some:
+                continue
+            value = encode_batch(some, time.time_ns(), 1, self._boot, self._number[partition])
+            self._number[partition] += 1
+            for _ in range(2 if self._rng.random() < 0.02 else 1):  # an edge that had to send a batch twice
+                self._producer.produce(self._topic, value, partition=partition)
+            if self._rng.random() < 0.01:
+                self._producer.produce(self._topic, b"another program's record", partition=partition)
+        self._producer.poll(0)
+        self.frames += count
+
+    def _frame(self, d: int) -> bytes:
+        chance = self._rng.random()
+        if chance < 0.005:
+            self._sequence[d] = 0  # reboot: sequence numbers used again
+        elif chance < 0.01:
+            return encode_frame(self._ids[d], self._sequence[d], b'{"broken":')
+        elif chance > 0.01 + 0.01:
+            self._sequence[d] += 1  # else: the same number again, with another payload
+        payload = b'{"t":%.2f,"n":%d}' % (20 + 30 * (chance > 0.999), self._rng.integers(1000))
+        return encode_frame(self._ids[d], self._sequence[d], payload)
+
+
+def settle(settings: Settings, timeout_s: float = 60) -> None:
+    """Until the group has acknowledged all of the staging topic (its checkpoints cover it) and the output stands still."""
+    topics = Topics.of(settings)
+    parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": topics.app_id, "enable.auto.commit": False})
+
+    def position() -> tuple[list[int], list[int], list[int]]:
+        ends = [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in parts]
+        done = [tp.offset for tp in consumer.committed(parts, timeout=10)]
+        clean = [TopicPartition(topics.telemetry, p) for p in range(settings.partitions)]
+        return ends, done, [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in clean]
+
+    try:
+        before: list[int] = []
+        seen = ""
+
+        def standing() -> bool:
+            nonlocal before, seen
+            ends, done_to, clean = position()
+            done, seen = done_to == ends, f"acknowledged {done_to} of {ends}"
+            still, before = clean == before, clean
+            if not (done and still):
+                time.sleep(0.5)
+            return done and still
+
+        try:
+            wait_for(standing, timeout_s, "all of the staging topic acknowledged")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {seen}, clean records up to {before}") from None
+    finally:
+        consumer.close()
+
+
+def judge(settings: Settings) -> list[LaneAudit]:
+    """Audit every lane: nothing missing, doubled, invented or out of order; table and counters as the journal says."""
+    audits = [asyncio.run(audit_lane(settings, p)) for p in range(settings.partitions)]
+    problems = [f"lane {audit.partition}: {text}" for audit in audits for text in audit.problems]
+    problems += [
+        f"lane {audit.partition}: raw taken up to {audit.next_raw} of {audit.raw_end}, {audit.queued} frames wait"
+        for audit in audits
+        if not audit.settled
+    ]
+    assert not problems, "\n".join(problems)
+    assert sum(audit.telemetry for audit in audits) > 0
+    return audits
+
+
+@contextmanager
+def worker(settings: Settings, log: Path, **overrides: object) -> Iterator[Worker]:
+    """A worker that is surely gone afterwards."""
+    it = Worker(settings, log, **overrides)
+    try:
+        yield it
+    finally:
+        if it.process.poll() is None:
+            it.process.send_signal(signal.SIGCONT)
+            it.kill()

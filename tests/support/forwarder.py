@@ -1,0 +1,69 @@
+"""A model of librdkafka and Kafka for the tests of store and forward: in order by partition, late, silent, fenced at will."""
+
+from collections import defaultdict
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from klais.core.wire.batch import HEADER
+
+
+def name_of(partition: int, value: bytes) -> tuple[int, int, int]:
+    """Partition, boot and number of a batch."""
+    _, _, _, _, _, boot, number = HEADER.unpack_from(value)
+    return partition, boot, number
+
+
+class Message:
+    """What a delivery report shows."""
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def latency(self) -> float:
+        return 0.001
+
+    def value(self) -> bytes:
+        return self._value
+
+
+class Producer:
+    """librdkafka, as far as it matters: in order by partition, without gaps; what was sent may arrive after a purge."""
+
+    made: list["Producer"] = []
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+        self.queued: dict[int, list[tuple[bytes, Any]]] = defaultdict(list)  # not reported yet, oldest first
+        self.on_the_way: dict[int, list[bytes]] = defaultdict(list)  # not arrived yet, oldest first
+        self.arrived: dict[int, int] = defaultdict(int)  # of those queued, how many arrived
+        Producer.made.append(self)
+
+    def produce(self, topic, value, key, partition, on_delivery, headers):
+        self.queued[partition].append((value, on_delivery))
+        self.on_the_way[partition].append(value)
+
+    def arrive(self, partition: int, log: list[bytes]) -> None:
+        """The next request of a partition reaches the broker."""
+        if self.on_the_way[partition]:
+            log.append(self.on_the_way[partition].pop(0))
+            self.arrived[partition] += 1
+
+    def acknowledge(self, partition: int) -> None:
+        """The answer to the oldest that arrived reaches the edge."""
+        if self.arrived[partition] and self.queued[partition]:
+            self.arrived[partition] -= 1
+            value, report = self.queued[partition].pop(0)
+            report(None, Message(value))
+
+    def poll(self, _timeout: float) -> int:
+        return 0
+
+    def __len__(self) -> int:
+        return sum(map(len, self.queued.values()))
+
+    def purge(self) -> None:
+        for queue in self.queued.values():
+            while queue:
+                value, report = queue.pop(0)
+                report(KafkaError(KafkaError._PURGE_INFLIGHT), Message(value))

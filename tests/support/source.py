@@ -1,0 +1,71 @@
+"""What the contract tests of the sources share: a rig a source (how it is opened, how frames reach it), senders, receivers."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from klais.edge.sinks.dead_letters import frame_bytes
+from klais.edge.sources.base import Source
+from klais.system.address import source_text
+
+SECOND_NS = 1_000_000_000
+RCVBUF = 8 << 20
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One source, ready to be opened.
+
+    ``open(rcvbuf_bytes, bind)`` opens it on a free port (close it yourself); ``hosts`` are its addresses, IPv4 first;
+    ``sender`` gives sockets to send from; ``in_place_bytes`` is the longest frame that takes the fast way, and ``dates``
+    whether it says when the kernel received a frame.
+    """
+
+    name: str
+    open: Callable[..., Source]
+    hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    sender: Callable[[int], socket.socket] = lambda family: socket.socket(family, socket.SOCK_DGRAM)
+    in_place_bytes: int = 65_507
+    dates: bool = False
+
+    @contextmanager
+    def opened(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0") -> Iterator[Source]:
+        """The source, closed in the end."""
+        source = self.open(rcvbuf_bytes, bind)
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def send(self, source: Source, frames: list[bytes], host: str | None = None) -> str:
+        """Send datagrams one after the other to the source; returns the sender's address as text."""
+        host = host or self.hosts[0]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with self.sender(family) as sock:
+            sock.connect((host, source.port))
+            for frame in frames:
+                sock.send(frame)
+            address, port = sock.getsockname()[:2]
+        return f"[{address}]:{port}" if ":" in host else f"{address}:{port}"
+
+
+def receive(source: Source, count: int) -> list[tuple[bytes, str, int | None]]:
+    """The next ``count`` frames, each with its sender as text and the kernel's receive time (ns) where there is one."""
+    out: list[tuple[bytes, str, int | None]] = []
+    while len(out) < count:
+        n = source.fill(2 * SECOND_NS)
+        assert n > 0, f"only {len(out)} of {count} frames came"
+        assert n <= source.capacity
+        times, sources = source.times(n), source.sources(n)
+        for i in range(n):
+            out.append((frame_bytes(source, i), source_text(sources[i].tobytes()), None if times is None else int(times[i])))
+    return out
+
+
+def drain(source: Source) -> int:
+    """Take all that is there; returns how many frames."""
+    total = 0
+    while n := source.fill(0):
+        total += n
+    return total

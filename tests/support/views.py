@@ -1,0 +1,120 @@
+"""Lanes without Kafka for tests of the views: real lane states behind the attributes that views look at."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import numpy as np
+from aiohttp.test_utils import make_mocked_request
+
+from klais.config.load import Settings
+from klais.core.lane.state import LaneState
+from klais.core.lane.step import take_raw
+from klais.core.wire.partition import partition_of
+from klais.kafka.topics import Topics
+from klais.worker.limits import LaneLimits
+from klais.worker.report import Report
+from klais.worker.web.pages import PAGES, Views
+from klais.worker.web.server import guard
+from tests.support.lane import batch, bounds, limits
+
+PARTITIONS = 2
+
+
+def fake_lane(state: LaneState | None = None, live: bool = True) -> SimpleNamespace:
+    """What the views and the report look at in a lane."""
+    state = state if state is not None else LaneState()
+    lane = SimpleNamespace(
+        it=SimpleNamespace(state=state, marker=None),
+        live=asyncio.Event(),
+        closed=False,
+        fenced=False,
+        failure=None,
+        restarts=0,
+        pending_bytes=0,
+        pending_frames=0,
+        began_step=0,
+        began_tally=np.zeros(len(state.tally), np.uint64),
+        checkpointer=SimpleNamespace(done_at=time.monotonic(), count=0, total_s=0.0),
+        telemetry=SimpleNamespace(records=0),
+        anomalies=SimpleNamespace(records=0),
+        dead_letter=SimpleNamespace(records=0),
+    )
+    if live:
+        lane.live.set()
+    return lane
+
+
+def feed(lanes: dict, some: list[bytes], at_ns: int, number: int, lim=None, bound=None) -> None:
+    """Frames to the lanes of their devices, as the edge would send them."""
+    by: dict[int, list[bytes]] = {}
+    for frame in some:
+        by.setdefault(partition_of(frame[2:18].rstrip(b"\0"), PARTITIONS), []).append(frame)
+    for partition, part in by.items():
+        if partition in lanes:
+            state = lanes[partition].it.state
+            take_raw(state, state.next_raw, batch(part, number, at_ns), lim or limits(), bound or bounds(), at_ns)
+
+
+class FakePeers:
+    """No other workers, unless told: ``owners`` partition -> address, ``bodies`` address -> JSON."""
+
+    own_url = "http://here"
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, dict | None] = {}
+        self.asked: list[str] = []
+        self.forwarded: list[int] = []
+
+    def others(self) -> list[str]:
+        return sorted(self.bodies)
+
+    async def gather(self, path_qs: str) -> dict:
+        self.asked.append(path_qs)
+        return self.bodies
+
+    async def forward(self, request, partition: int):
+        self.forwarded.append(partition)
+        return SimpleNamespace(status=200, body=b"{}", headers={})
+
+
+class FakeOffsets:
+    """End offsets as told."""
+
+    def __init__(self) -> None:
+        self.sample = None
+        self.failing = 0.0
+
+    def newest(self):
+        return self.sample
+
+    def failing_s(self) -> float:
+        return self.failing
+
+
+def make_views(lanes: dict, control=None, **overrides) -> Views:
+    """All that pages need, without Kafka."""
+    settings = Settings(partitions=PARTITIONS, **overrides)
+    holder = SimpleNamespace(by_partition=lanes, shared=object())
+    lane_limits = LaneLimits(settings, control)
+    offsets = FakeOffsets()
+    report = Report(settings, "w1", holder, lane_limits, offsets)
+    return Views(
+        settings,
+        Topics.of(settings),
+        "w1",
+        holder,
+        lane_limits,
+        control,
+        report,
+        offsets,
+        FakePeers(),
+        list,
+        time.monotonic(),
+    )
+
+
+async def get(views: Views, page: str, path: str | None = None, headers: dict | None = None):
+    """The answer of a page (a key of PAGES) to a GET of ``path``."""
+    request = make_mocked_request("GET", path or page, headers=headers or {})
+    return await guard(request, lambda given: PAGES[page](views, given))

@@ -1,0 +1,244 @@
+"""A real interface with the filter on it, for kernel tests: packets go in at one end, a UDP socket takes what passes."""
+
+import errno
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from klais.core.wire.constants import encode_frame
+from klais.edge.sources.udp.source import UdpSource
+from klais.errors import SetupMissing, XdpUnavailable
+from klais.xdp import loader
+from klais.xdp.limits import Limits
+from klais.xdp.maps import XdpMaps
+from tests.conftest import need_missing
+from tests.support.netns import Pair, inside, veth_pair
+from tests.support.packet import udp_packet
+
+PORT = 5000
+WIDE = Limits(1e8, 1e9, 1e6, 1e6)
+SECOND_NS = 1_000_000_000
+BAD = b"\x55\xaa" + bytes(40)
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+    """The first truthy value; fails after the deadline."""
+    until = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
+        time.sleep(0.01)
+    return value
+
+
+@dataclass
+class Rig:
+    """A veth pair in namespaces of its own; the filter goes onto its end on the edge's side."""
+
+    pair: Pair
+    request: loader.Request
+
+    @property
+    def pin_dir(self) -> Path:
+        """Where everything is pinned."""
+        return self.request.pin_dir
+
+    def load(self, **changes: Any) -> loader.Loaded:
+        """Load or reload, inside the edge's namespace."""
+        self.request = replace(self.request, **changes)
+        with inside(self.pair.edge):
+            return loader.load(self.request)
+
+    def unload(self, **options: Any) -> list[str]:
+        """Take it off."""
+        with inside(self.pair.edge):
+            return loader.unload(self.pin_dir, **options)
+
+    def attached(self) -> list[loader.Attached]:
+        """Interfaces of the edge's namespace with this filter."""
+        with inside(self.pair.edge):
+            return loader.attached(self.pin_dir)
+
+    @contextmanager
+    def maps(self) -> Iterator[XdpMaps]:
+        """The pinned maps."""
+        with XdpMaps.open(self.pin_dir) as maps:
+            yield maps
+
+    def counts(self) -> dict[str, int]:
+        """Packets by verdict."""
+        with self.maps() as maps:
+            return {name: packets for name, (packets, _) in maps.counts().items()}
+
+    def raw(self) -> "Raw":
+        """Any packet into the pair's far end."""
+        return Raw(self.pair)
+
+    @contextmanager
+    def receiver(self, rcvbuf_bytes: int = 64 << 20) -> Iterator[UdpSource]:
+        """The edge's own socket."""
+        with inside(self.pair.edge):
+            source = UdpSource(f"0.0.0.0:{PORT}", rcvbuf_bytes)
+        try:
+            yield source
+        finally:
+            source.close()
+
+    def sent_packets(self) -> int:
+        """What the far end has sent since it was made, whatever it was."""
+        with inside(self.pair.devices):
+            return statistic("out0", "tx_packets")
+
+
+def statistic(iface: str, name: str) -> int:
+    """A counter of an interface of this thread's namespace (sysfs shows another's)."""
+    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
+        device, _, rest = line.partition(":")
+        if device.strip() == iface:
+            return int(rest.split()[{"rx_packets": 1, "tx_packets": 9}[name]])
+    raise AssertionError(f"no interface {iface}")
+
+
+class Raw:
+    """An AF_PACKET socket at the devices' end."""
+
+    def __init__(self, pair: Pair) -> None:
+        with inside(pair.edge):
+            self.to_mac = _mac(pair.iface)
+        with inside(pair.devices):
+            self.from_mac = _mac("out0")
+            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+            self.socket.bind(("out0", 0))
+        self.pair = pair
+
+    def addressed(self, packet: bytes) -> bytes:
+        """The packet with the pair's MAC addresses and, in IPv4, the header's checksum: the stack refuses it without."""
+        packet = self.to_mac + self.from_mac + packet[12:]
+        at = packet.find(b"\x08\x00", 12) + 2
+        if at not in (14, 18, 22) or packet[at] >> 4 != 4:
+            return packet
+        header = packet[at : at + packet[at] % 16 * 4]
+        return packet[: at + 10] + struct.pack(">H", checksum(header)) + packet[at + 12 :]
+
+    def udp(self, payload: bytes, **more: Any) -> bytes:
+        """A datagram for the edge."""
+        return self.addressed(udp_packet(payload, self.pair.peers[0], to=self.pair.hosts[0], **more))
+
+    def send(self, packet: bytes, times: int = 1) -> None:
+        """Send it, again where the queue was full: ENOBUFS is how veth says that it dropped it because its ring is."""
+        for _ in range(times):
+            while True:
+                try:
+                    self.socket.send(packet)
+                    break
+                except OSError as error:
+                    if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
+                        raise
+                    time.sleep(0)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _mac(iface: str) -> bytes:
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        answer = fcntl.ioctl(sock, 0x8927, struct.pack("256s", iface.encode()))  # SIOCGIFHWADDR
+    return answer[18:24]
+
+
+def checksum(data: bytes) -> int:
+    """The Internet checksum (RFC 1071) of an even number of bytes whose checksum field is 0."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+class Counter(threading.Thread):
+    """Takes what reaches the edge's socket; ``numbers`` are the frames' sequence numbers."""
+
+    def __init__(self, source: UdpSource) -> None:
+        super().__init__(daemon=True)
+        self.source, self.numbers, self.others, self._stop_now = source, [], 0, False
+        self.numbers: list[int]
+        self.start()
+
+    def run(self) -> None:
+        """Until :meth:`finish`, and then until nothing is left."""
+        while n := (self.source.fill(50_000_000) or not self._stop_now):
+            if n is True:
+                continue
+            for start, length in zip(self.source.starts[:n].tolist(), self.source.lengths[:n].tolist(), strict=True):
+                head = self.source.head[start : start + min(length, 22)].tobytes()
+                if head[:2] == b"\xaa\x55" and length >= 22:
+                    self.numbers.append(int.from_bytes(head[18:22], "big"))
+                else:
+                    self.others += 1
+
+    def finish(self) -> None:
+        """Stop when the socket is empty."""
+        self._stop_now = True
+        self.join(30)
+        assert not self.is_alive()
+
+
+class Flow(threading.Thread):
+    """Numbered good frames, each followed by one with the wrong magic, until it is ended."""
+
+    def __init__(self, found: Rig, pause_s: float = 0.0002) -> None:
+        super().__init__(daemon=True)
+        self._raw, self._ended, self.sent, self._pause_s = found.raw(), threading.Event(), 0, pause_s
+        self._bad = self._raw.udp(BAD)
+        self.start()
+
+    def run(self) -> None:
+        """Send."""
+        while not self._ended.is_set():
+            self._raw.send(self._raw.udp(encode_frame("flow", self.sent, b"{}")))
+            self._raw.send(self._bad)
+            self.sent += 1
+            time.sleep(self._pause_s)
+
+    def finish(self) -> int:
+        """Stop; how many good ones were sent."""
+        self._ended.set()
+        self.join(30)
+        self._raw.close()
+        return self.sent
+
+
+@contextmanager
+def rig(limits: Limits = WIDE, load: bool = True, **options: Any) -> Iterator[Rig]:
+    """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
+    if os.geteuid() != 0:
+        need_missing("kernel", "namespaces and XDP need root")
+    with ExitStack() as stack:
+        try:
+            pair = stack.enter_context(veth_pair())
+        except OSError as error:
+            need_missing("kernel", str(error))
+        pin_dir = Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}")
+        given = {"heartbeat_s": 10.0, "devices": 65_536, "ring_bytes": 65_536} | options
+        found = Rig(pair, loader.Request(pair.iface, pin_dir, [PORT], limits, **given))
+        stack.callback(found.unload)
+        try:
+            if load:
+                found.load()
+        except (XdpUnavailable, SetupMissing) as error:
+            need_missing("kernel", str(error))
+        yield found

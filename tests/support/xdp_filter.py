@@ -1,0 +1,88 @@
+"""A source behind a real filter on a veth pair of the test's own, for the kernel tests."""
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from klais.config.load import Settings
+from klais.edge.sources.xdp_filter.open import open_af_xdp, open_ringbuf
+from klais.edge.sources.xdp_filter.source import FilteredSource
+from klais.errors import SetupMissing, XdpUnavailable
+from klais.xdp import loader
+from klais.xdp.limits import Limits
+from klais.xdp.maps import XdpMaps
+from tests.conftest import need_missing
+from tests.support.netns import Pair, inside, veth_pair
+from tests.support.source import RCVBUF, Rig
+
+OPENERS = {"af_xdp": open_af_xdp, "ringbuf": open_ringbuf}
+RING_BYTES = 16 << 20
+NO_LIMITS = Limits(math.inf, math.inf, math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A namespace pair whose edge side carries the filter; ``rig`` is the source ``name`` behind it."""
+
+    name: str
+    pair: Pair
+    pin_dir: Path
+    queues: int = 1
+    mtu: int = 1500
+
+    def load(self, ring_bytes: int = RING_BYTES) -> loader.Loaded:
+        """Load the filter, without limits; frames without magic are only counted, so that tests may send what they like."""
+        with inside(self.pair.edge):
+            done = loader.load(loader.Request(self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes))
+        with XdpMaps.open(self.pin_dir) as maps:
+            maps.set_monitor("magic", True)
+        return done
+
+    def unload(self) -> None:
+        """Take the filter off."""
+        with inside(self.pair.edge):
+            loader.unload(self.pin_dir)
+
+    def settings(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0", **more: object) -> Settings:
+        """Settings of an edge here."""
+        # One flow goes into one queue: each gets as much memory as the only one would.
+        given = {"udp_bind": bind, "udp_rcvbuf_bytes": rcvbuf_bytes * self.queues, "iface": self.pair.iface}
+        return Settings(xdp_pin_dir=self.pin_dir, **given | {"source": self.name} | more)  # type: ignore[arg-type]
+
+    def open(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0", **more: object) -> FilteredSource:
+        """The source, open."""
+        with inside(self.pair.edge):
+            return OPENERS[self.name](self.settings(rcvbuf_bytes, bind, **more))
+
+    @property
+    def rig(self) -> Rig:
+        """For the contract."""
+        return Rig(self.name, self.open, self.pair.hosts, self.pair.sender, self.mtu - 28, self.name == "ringbuf")
+
+    def accept(self) -> str:
+        """Where the filter hands accepted frames."""
+        with XdpMaps.open(self.pin_dir) as maps:
+            return maps.status().accept
+
+
+@contextmanager
+def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500) -> Iterator[Behind]:
+    """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
+    if os.geteuid() != 0:
+        need_missing("kernel", "namespaces and XDP need root")
+    with ExitStack() as stack:
+        try:
+            pair = stack.enter_context(veth_pair(queues, mtu))
+        except OSError as error:
+            need_missing("kernel", str(error))
+        behind = Behind(name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues, mtu)
+        stack.callback(behind.unload)
+        try:
+            if load:
+                behind.load()
+        except (XdpUnavailable, SetupMissing) as error:
+            need_missing("kernel", str(error))
+        yield behind

@@ -1,0 +1,55 @@
+"""Repeat offenders: who is told, who is blocked, for how long."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from klais.control.measure import offenders_of
+from klais.control.offenders import FIRST_S, LOOKS, MANY_PER_S, MOST_S, OFTEN, Offenders
+from klais.core.lane.state import LaneState
+from klais.core.lane.step import take_raw
+from klais.worker.offenders import MOST, TopOffenders
+from klais.worker.rows import Part
+from tests.support.lane import T0_NS, batch, bounds, frames, limits
+
+
+def test_once_is_no_offence_and_often_is() -> None:
+    offenders = Offenders()
+    for second in range(100):  # four of ten seconds, for ever
+        assert offenders.look(float(second), {"d": 9 * MANY_PER_S} if second % LOOKS < OFTEN - 1 else {}) == {}
+    assert [offenders.look(200.0 + n, {"d": MANY_PER_S}) for n in range(OFTEN)][-1] == {"d": FIRST_S}
+
+
+def test_each_block_is_twice_as_long_up_to_an_hour() -> None:
+    offenders, blocks = Offenders(), []
+    for second in range(30_000):
+        if found := offenders.look(float(second), {"d": 1000.0, "small": 1.0}):
+            blocks.append((second, found["d"]))
+    assert [for_s for _, for_s in blocks[:4]] == [60.0, 120.0, 240.0, 480.0]
+    assert max(for_s for _, for_s in blocks) == MOST_S
+    assert all(later[0] >= sooner[0] + sooner[1] for sooner, later in pairwise(blocks))
+
+
+def test_the_workers_name_those_that_lose_most_since_the_last_look() -> None:
+    state, top = LaneState(), TopOffenders()
+    tight = limits(device_rate=1.0, device_burst=2.0)
+
+    def step(number: int, counts: dict[str, int]) -> None:
+        some = [(name, 1000 * number + n) for name, count in counts.items() for n in range(count)]
+        take_raw(state, number, batch(frames(*some), number, T0_NS + number * 1000), tight, bounds(), T0_NS + number * 1000)
+
+    step(0, {"loud": 50, "quiet": 2})
+    assert top.look([Part.of(0, state)], 10.0) == {}  # what came before is not of this second
+    step(1, {"loud": 30, "quiet": 1, "new": 12})
+    assert top.look([Part.of(0, state)], 12.0) == {"loud": 15.0, "new": 5.0, "quiet": 0.5}
+    step(2, {f"d{n}": 3 + n for n in range(20)})
+    assert len(top.look([Part.of(0, state)], 13.0)) == MOST
+    again = LaneState()  # the lane recovered: its rows lie elsewhere
+    again.rows, again.used = state.rows, state.used
+    assert top.look([Part.of(0, again)], 14.0) == {}
+    assert np.uint32(state.rows["device_rate"][: state.used].sum()) > 0
+
+
+def test_a_devices_figures_come_from_all_workers() -> None:
+    workers = {"a": {"gauges": {"offenders": {"x": 5.0}}}, "b": {"gauges": {"offenders": {"y": 7.0, "z": "?"}}}}
+    assert offenders_of(workers) == {"x": 5.0, "y": 7.0}

@@ -1,0 +1,134 @@
+"""What control records mean, without Kafka: records go in through ``take``."""
+
+import orjson
+import pytest
+
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.telemetry.stats import StatsFollower, StatsPublisher, total
+
+
+def make() -> ControlFollower:
+    return ControlFollower(Settings())
+
+
+def put(follower: ControlFollower, scope: str, **fields: object) -> None:
+    follower.take(scope, orjson.dumps({"scope": scope, **fields}))
+
+
+def test_defaults_hold_until_something_is_set() -> None:
+    follower = make()
+    assert (follower.rate(10.0), follower.burst(20.0), follower.version, follower.blocked()) == (10.0, 20.0, 0, {})
+    put(follower, "global", rate=500, author="rest", reason="POST /config", at=1, something_new={"x": 1})
+    assert (follower.rate(10.0), follower.burst(20.0), follower.version) == (500.0, 20.0, 1)
+
+
+def test_the_newest_record_of_a_scope_holds_and_no_value_clears() -> None:
+    follower = make()
+    put(follower, "global", rate=500, burst=9)
+    put(follower, "edge/1", rate=7)
+    put(follower, "global", rate=600)
+    assert (follower.rate(1.0), follower.burst(2.0)) == (600.0, 2.0)
+    assert follower.record("edge/1") == {"scope": "edge/1", "rate": 7}
+    follower.take("global", None)
+    assert follower.rate(1.0) == 1.0
+    assert follower.version == 4
+
+
+def test_version_changes_only_with_a_change() -> None:
+    follower = make()
+    put(follower, "global", rate=500)
+    put(follower, "global", rate=500)
+    follower.take("device/never-there", None)
+    assert follower.version == 1
+
+
+def test_blocks_come_and_go() -> None:
+    follower = make()
+    put(follower, "device/dev-1", block=True, author="me", reason="noisy")
+    put(follower, "device/dev/2", block=True, until_ms=1_700_000_000_123)
+    put(follower, "device/dev-3", block=False)
+    put(follower, "device/äö", block=True)
+    assert follower.blocked() == {b"dev-1": None, b"dev/2": 1_700_000_000_123_000_000, "äö".encode(): None}
+    assert follower.device(b"dev-1") == follower.device("dev-1")
+    put(follower, "device/dev-1", unblock=True)
+    follower.take("device/dev/2", None)
+    assert follower.blocked() == {"äö".encode(): None}
+    assert follower.device(b"dev/2") is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"5",
+        b'{"rate": 0}',
+        b'{"rate": -1}',
+        b'{"rate": "many"}',
+        b'{"rate": true}',
+        b'{"burst": 0}',
+        b'{"until_ms": 1.5}',
+        b'{"until_ms": -1}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_record_that_cannot_be_is_refused_and_changes_nothing(value: bytes) -> None:
+    follower = make()
+    put(follower, "global", rate=500)
+    with pytest.raises(ValueError):
+        follower.take("global", value)
+    assert (follower.rate(1.0), follower.version) == (500.0, 1)
+
+
+class Recorder:
+    """Stands in for the producer."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[str, dict]] = []
+
+    def stats(self, key: str, record: dict) -> None:
+        self.records.append((key, record))
+
+
+def test_rates_are_the_growth_of_the_counters() -> None:
+    counters = {"received": 100, "dropped": {"blocked": 5, "device_rate": 1}}
+    publisher = StatsPublisher(Recorder(), "edge", "edge-1", lambda: (counters, {"queue_depth": 3}))  # type: ignore[arg-type]
+    first = publisher.record(1000.0)
+    assert (first["v"], first["kind"], first["id"], first["rates"]) == (1, "edge", "edge-1", {})
+    counters = {"received": 400, "dropped": {"blocked": 5, "device_rate": 7, "duplicate": 3}}
+    second = publisher.record(1002.0)
+    assert second["rates"] == {"received": 150.0, "dropped": 4.5}
+    assert second["gauges"] == {"queue_depth": 3}
+    assert second["counters"] is counters
+
+
+def test_total_of_a_counter() -> None:
+    assert (total(5), total({"a": 1, "b": 2}), total({})) == (5, 3, 0)
+
+
+def record_of(kind: str, **counters: int) -> bytes:
+    return orjson.dumps({"v": 1, "kind": kind, "id": "x", "at_ms": 1, "counters": counters, "gauges": {}, "rates": {}})
+
+
+def test_only_the_newest_of_each_sender_counts_and_only_while_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("klais.telemetry.stats.time.monotonic", lambda: now[0])
+    follower = StatsFollower(Settings())
+    follower.take("w1", record_of("worker", received=1))
+    follower.take("w1", record_of("worker", received=2))
+    follower.take("e1", record_of("edge", received=9))
+    now[0] = 1002.0
+    follower.take("w2", record_of("worker", received=5))
+    assert {k: r["counters"]["received"] for k, r in follower.newest("worker").items()} == {"w1": 2, "w2": 5}
+    now[0] = 1004.0
+    assert set(follower.newest("worker")) == {"w2"}
+    assert follower.newest("edge") == {}
+
+
+@pytest.mark.parametrize("value", [None, b"{}", b"[]", b'{"v":2,"counters":{},"gauges":{},"rates":{}}', b'{"v":1}'])
+def test_records_of_others_are_passed_over(value: bytes | None) -> None:
+    with pytest.raises(ValueError):
+        StatsFollower(Settings()).take("x", value)

@@ -1,0 +1,113 @@
+"""What the applier writes into a host's maps, looked at without a kernel: maps that note what they are told."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.control.xdp_applier import BLOCK_TTL_S, OPEN_S, RENEW_S, Applier
+from klais.errors import KlaisError
+from klais.system.cpu import host_of
+
+SETTINGS = Settings(xdp_pin_dir=Path("/sys/fs/bpf/klais-none"), control_auto=True)
+HOST = host_of(SETTINGS)
+
+
+class Noted:
+    """Maps that note each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def __getattr__(self, name: str):
+        return lambda *args: self.calls.append((name, *args))
+
+    def take(self) -> list[tuple]:
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class Host:
+    """An applier on noted maps, its follower, and a controller that speaks or not."""
+
+    def __init__(self) -> None:
+        self.follower, self.maps, self.speaks = ControlFollower(SETTINGS), Noted(), True
+        self.refuses: Exception | None = None
+        self.applier = Applier(SETTINGS, self.follower, lambda: self.speaks, self.open)
+
+    def open(self, _folder: Path) -> Noted:
+        if self.refuses:
+            raise self.refuses
+        return self.maps
+
+    def put(self, scope: str, **fields: object) -> None:
+        self.follower.take(scope, orjson.dumps(fields))
+
+    def look(self, now_s: float) -> list[tuple]:
+        self.applier.look(now_s)
+        return self.maps.take()
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+def test_the_hosts_own_set_points_are_written_once_and_kept_alive(host: Host) -> None:
+    host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}, "other": {"rate": 1, "burst": 1}})
+    assert host.look(100.0) == [("set_limits", 5.0, 6.0, SETTINGS.dam_device_rate, SETTINGS.dam_device_burst)]
+    assert host.look(100.1) == []
+    beats = sum(len(host.look(100.0 + tick / 10)) for tick in range(2, 100))
+    assert beats == pytest.approx(9.9 / (SETTINGS.xdp_heartbeat_s / 4), abs=1)
+
+
+def test_a_silent_controller_lets_the_heartbeat_lapse_and_an_operator_does_not(host: Host) -> None:
+    host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}})
+    host.look(100.0)
+    host.speaks = False
+    assert [call for tick in range(100) for call in host.look(101.0 + tick)] == []
+    host.put("override", mode="manual", rate=9.0)
+    assert [call[0] for call in host.look(300.0)] == ["set_limits"]
+    assert [call[0] for call in host.look(310.0)] == ["heartbeat"]
+    host.put("override", mode="auto")
+    assert host.look(320.0) == []
+    host.speaks = True
+    assert [call[0] for call in host.look(330.0)] == ["set_limits"]
+
+
+def test_devices_come_and_go(host: Host) -> None:
+    host.look(0.0)
+    host.put("device/a", rate=2.0, burst=3.0)
+    host.put("device/b", rate=4.0)
+    calls = host.look(1.0)
+    assert sorted(calls) == [("set_device", b"a", 2.0, 3.0), ("set_device", b"b", 4.0, SETTINGS.dam_device_burst)]
+    host.follower.take("device/a", None)
+    assert host.look(2.0) == [("clear_device", b"a")]
+    host.put("device/b", rate=4.0, limits_until_ms=1)
+    assert host.look(3.0) == [("clear_device", b"b")]
+
+
+def test_blocks_are_renewed_and_lifted(host: Host) -> None:
+    host.put("device/a", block=True)
+    assert host.look(0.0) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.look(RENEW_S / 2) == []
+    assert host.look(RENEW_S + 1) == [("block", b"a", BLOCK_TTL_S)]
+    host.put("device/a", unblock=True)
+    assert host.look(RENEW_S + 2) == [("unblock", b"a")]
+    host.put("device/b", block=True, until_ms=1)  # ended long ago
+    assert host.look(RENEW_S + 3) == []
+
+
+def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.refuses = KlaisError("nothing is pinned")
+    host.put("device/a", block=True)
+    with caplog.at_level("INFO"):
+        for tick in range(100):
+            host.look(tick / 10)
+    assert caplog.text.count("xdp_maps_not_there") == 1
+    assert not host.applier.available
+    host.refuses = None
+    assert host.look(10.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]
+    assert host.applier.available

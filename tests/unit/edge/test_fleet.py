@@ -1,0 +1,91 @@
+"""Sums over the edge processes of a fleet, what they are started with, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from klais.config.load import load
+from klais.config.settings import Settings
+from klais.edge.supervisor.fleet import Fleet, Member, environment
+from klais.edge.supervisor.merge import Lives, sum_gauges, sum_metrics
+from klais.errors import ConfigError, EdgeUnavailable
+from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
+
+
+def test_counters_are_carried_over_the_processes_of_a_place() -> None:
+    lives = Lives()
+    lives.see(10, {"received": 5, "dropped": {"bad_magic": 1}})
+    lives.see(10, {"received": 9, "dropped": {"bad_magic": 2}})
+    assert lives.counters() == {"received": 9, "dropped": {"bad_magic": 2}}
+    lives.see(11, {"received": 1, "dropped": {"kernel_drop": 4}})
+    lives.see(12, {"received": 3, "dropped": {}})
+    assert lives.counters() == {"received": 13, "dropped": {"bad_magic": 2, "kernel_drop": 4}}
+
+
+def test_gauges_are_added_where_that_means_something() -> None:
+    a = {"queue_depth": 3, "linger_ms": 5.0, "breaker": "closed", "spool_trouble": ""}
+    b = {"queue_depth": 4, "linger_ms": 9.0, "breaker": "half_open", "spool_trouble": "disk full"}
+    both = {"queue_depth": 7, "linger_ms": 9.0, "breaker": "half_open", "spool_trouble": "disk full"}
+    assert sum_gauges([a, b]) == sum_gauges([b, a]) == both
+    assert sum_gauges([]) == {}
+
+
+def test_metrics_of_several_processes_become_one_text() -> None:
+    def text(received: int, batches: int) -> str:
+        snapshot = EdgeSnapshot(received=received, batches=batches, rate_limit=10_000.0, breaker_moves={"open": 1})
+        metrics = EdgeMetrics(lambda: snapshot)
+        metrics.kafka.observe(0.003)
+        return metrics.render()[0].decode()
+
+    families = {family.name: family for family in text_string_to_metric_families(sum_metrics([text(5, 1), text(7, 2)]))}
+
+    def value(name: str, **labels: str) -> float:
+        family = name.removesuffix("_total").removesuffix("_count")
+        (found,) = [s.value for s in families[family].samples if s.name == name and s.labels == labels]
+        return found
+
+    assert value("klais_packets_received_total") == 12
+    assert value("klais_edge_batches_total") == 3
+    assert value("klais_edge_breaker_moves_total", state="open") == 2
+    assert value("klais_rate_limit") == 10_000
+    assert value("klais_kafka_latency_seconds_count") == 2
+    alone = {family.name for family in text_string_to_metric_families(text(1, 1))}
+    assert set(families) == alone
+    assert sum_metrics([]) == "\n"
+
+
+def test_members_have_ids_and_cpus_of_their_own_and_the_settings_of_the_fleet(tmp_path: Path) -> None:
+    settings = Settings(edge_id=7, edge_workers=3, partitions=8, cpus=None, udp_bind="127.0.0.1:5001", state_dir=tmp_path)
+    fleet = Fleet(settings)
+    commands = [member.service._command for member in fleet.members]
+    assert [command[command.index("--edge-id") + 1] for command in commands] == ["7", "8", "9"]
+    assert len({command[command.index("--api-bind") + 1] for command in commands}) == 3
+    assert all(command[command.index("--workers") + 1] == "1" and "--share-port" in command for command in commands)
+    pinned = Member(settings, 1, (3,), now=True).service._command
+    assert pinned[pinned.index("--cpus") + 1] == "3" and pinned[-1] == "--now"
+    env = environment(settings)
+    assert env["KLAIS_PARTITIONS"] == "8" and "NOTIFY_SOCKET" not in env
+
+
+def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp_path: Path) -> None:
+    fleet = Fleet(Settings(edge_workers=2, state_dir=tmp_path))
+    health = fleet.health()
+    assert health["status"] == "degraded" and health["problems"] == ["edge 1: does not answer", "edge 2: does not answer"]
+    with pytest.raises(EdgeUnavailable):
+        fleet.stats()
+    with pytest.raises(EdgeUnavailable):
+        fleet.set_rate(5)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"KLAIS_UDP_BIND": "127.0.0.1:0"}, "with a port to share"),
+        ({"KLAIS_EDGE_ID": "65535"}, "ids end at 65535"),
+        ({"KLAIS_SOURCE": "af_xdp", "KLAIS_IFACE": "eth0"}, "is read by one process"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(more: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load({"KLAIS_EDGE_WORKERS": "2"} | more)

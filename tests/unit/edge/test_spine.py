@@ -1,0 +1,212 @@
+"""The spine with a source and a sink in memory: order, dead letters, conservation, draining."""
+
+import random
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import MAX_FRAME_SIZE, Reason, encode_frame
+from klais.core.wire.partition import partition_of
+from klais.edge.batcher import Batcher, Built
+from klais.edge.counts import Counts
+from klais.edge.linger import Pace
+from klais.edge.sinks.dead_letters import DeadLetters
+from klais.edge.spine import Spine
+
+ROOM = 65_536
+
+
+class MemorySource:
+    """Gives lists of frames, one a call."""
+
+    name, capacity, buffer_bytes, head_size = "memory", 64, 1 << 24, ROOM
+
+    def __init__(self, calls: list[list[bytes]]) -> None:
+        self.calls, self.closed = list(calls), False
+        self.head, self.tail = np.zeros(self.capacity * ROOM, np.uint8), np.zeros(1, np.uint8)
+        self.starts = np.arange(self.capacity, dtype=np.int64) * ROOM
+        self.tail_starts, self.lengths = np.zeros(self.capacity, np.int64), np.zeros(self.capacity, np.int64)
+
+    def fill(self, wait_ns: int) -> int:
+        assert not self.closed
+        frames = self.calls.pop(0) if self.calls else []
+        for i, frame in enumerate(frames):
+            self.head[self.starts[i] : self.starts[i] + len(frame)] = np.frombuffer(frame, np.uint8)
+            self.lengths[i] = len(frame)
+        return len(frames)
+
+    def sources(self, n: int) -> np.ndarray:
+        row = np.frombuffer(bytes(10) + b"\xff\xff\x0a\x01\x02\x03\x13\x88", np.uint8)
+        return np.repeat(row[None], n, 0)
+
+    def times(self, n: int) -> None:
+        return None
+
+    def kernel_drops(self) -> int:
+        return 0
+
+    def wind_down(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class MemorySink:
+    """Takes batches while there is room; delivers when drained."""
+
+    def __init__(self, counts: Counts, room: int = 10**9) -> None:
+        self.counts, self.room, self.linger_ns = counts, room, 0
+        self.taken: list[Built] = []
+        self.letters: list[tuple[bytes, bytes | None, dict[str, bytes], int]] = []
+
+    def offer(self, built: Built) -> Reason:
+        if len(self.taken) >= self.room:
+            return Reason.BACKPRESSURE
+        self.taken.append(built)
+        self.counts.inflight += built.count
+        return Reason.PASSED
+
+    def letter(self, value: bytes, key: bytes | None, headers: Any, partition: int) -> bool:
+        self.letters.append((value, key, dict(headers), partition))
+        return True
+
+    def poll(self) -> None:
+        pass
+
+    def drain(self, budget_s: float) -> int:
+        self.counts.published += self.counts.inflight
+        self.counts.inflight = 0
+        return 0
+
+
+def build(calls: list[list[bytes]], room: int = 10**9, rate: float = 1000.0) -> tuple[Spine, MemorySink]:
+    counts = Counts()
+    sink = MemorySink(counts, room)
+    letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4)  # type: ignore[arg-type]
+    batcher = Batcher(4, 2000, 3, 99)
+    pace = Pace(5_000_000, 1 << 24, MemorySource.capacity)
+    return Spine(MemorySource(calls), batcher, sink, letters, counts, pace), sink
+
+
+def balance(counts: Counts) -> int:
+    return counts.waiting + counts.inflight + counts.published + int(counts.by_reason.sum())
+
+
+@pytest.mark.parametrize("room", [10**9, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_frame_is_published_dead_lettered_or_counted(seed: int, room: int) -> None:
+    rng = random.Random(seed)
+    junk = [b"", b"\xaa", b"\xaa\x55" + bytes(20), b"xx" + bytes(40), b"\xaa\x55\xff\xfe" + bytes(30), b"z" * 65_520]
+    calls = [
+        [
+            rng.choice(junk) if rng.random() < 0.2 else encode_frame(f"d{rng.randrange(30)}", k, b"{}" * rng.randrange(99))
+            for k in range(rng.randrange(1, 60))
+        ]
+        for _ in range(12)
+    ]
+    spine, sink = build(calls, room)
+    for _ in calls:
+        spine.round(spine.source.fill(0), 5_000_000)
+        assert spine.counts.taken == balance(spine.counts)
+    assert spine.drain(1.0, 1.0) == 0
+
+    sent = [frame for call in calls for frame in call]
+    good = [f for f in sent if f[:3] == b"\xaa\x55d"]
+    got: dict[int, list[bytes]] = {}
+    for built in sink.taken:
+        batch = decode_batch(built.value)
+        assert batch.number == sum(b.partition == built.partition for b in sink.taken[: sink.taken.index(built)])
+        got.setdefault(built.partition, []).extend(batch.frame(i) for i in range(batch.count))
+    want = {p: [f for f in good if partition_of(f[2:18].rstrip(b"\0"), 4) == p] for p in range(4)}
+    counts = spine.counts
+    dropped = int(counts.by_reason[Reason.BACKPRESSURE])
+    assert counts.taken == len(sent) == balance(counts)
+    assert len(sink.letters) == len(sent) - len(good)
+    if room > 5:
+        assert dropped == 0
+        assert {p: frames for p, frames in want.items() if frames} == got
+    else:
+        assert dropped == len(good) - sum(map(len, got.values())) > 0
+
+
+def test_dead_letters_say_why_where_and_from_whom() -> None:
+    too_long = encode_frame("dev-1", 1, b"") + b"x" * 65_500
+    assert len(too_long) > MAX_FRAME_SIZE
+    spine, sink = build([[b"short", b"no" + bytes(40), b"\xaa\x55" + bytes(40), too_long]])
+    spine.round(spine.source.fill(0), 0)
+    assert [(value, headers["reason"], key) for value, key, headers, _ in sink.letters] == [
+        (b"short", b"too_short", None),
+        (b"no" + bytes(40), b"bad_magic", None),
+        (b"\xaa\x55" + bytes(40), b"bad_device_id", None),
+        (too_long, b"too_long", b"dev-1"),
+    ]
+    headers = sink.letters[0][2]
+    assert (headers["edge"], headers["stage"], headers["source"]) == (b"3", b"edge", b"10.1.2.3:5000")
+    assert 1_600_000_000_000 < int(headers["ts"]) < 10**14
+    assert sink.letters[3][3] == partition_of(b"dev-1", 4)
+    assert len({partition for *_, partition in sink.letters[:3]}) == 3  # round robin
+
+
+def test_a_flood_of_rubbish_becomes_a_sample() -> None:
+    spine, sink = build([[b"junk"] * 60] * 5, rate=100)
+    for _ in range(5):
+        spine.round(spine.source.fill(0), 0)
+    assert 100 <= len(sink.letters) <= 120  # one second's worth, and what the test itself took
+    assert spine.counts.letters_suppressed == 300 - len(sink.letters)
+    assert int(spine.counts.by_reason[Reason.TOO_SHORT]) == 300
+
+
+def test_dead_letter_tokens_come_back_with_time() -> None:
+    letters = DeadLetters(None, Counts(), 10.0, 1, 1)  # type: ignore[arg-type]
+    start = 10**12
+    assert letters.take(25, start) == 10
+    assert letters.take(25, start + 450_000_000) == 4
+    assert letters.take(25, start + 10**11) == 10
+    assert DeadLetters(None, Counts(), 0.0, 1, 1).take(5, start) == 0  # type: ignore[arg-type]
+
+
+def test_run_ends_after_stop_and_drain_takes_what_the_kernel_holds() -> None:
+    frame = encode_frame("dev-1", 1, b"{}")
+    spine, sink = build([[frame] * 10, [frame] * 10])
+    spine.stop()
+    spine.run()
+    assert spine.counts.taken == 0
+    assert spine.drain(1.0, 1.0) == 0
+    assert spine.counts.taken == spine.counts.published == sum(b.count for b in sink.taken) == 20
+    assert spine.source.closed  # type: ignore[attr-defined]
+
+
+def test_what_is_found_after_a_rest_is_as_old_as_the_rest() -> None:
+    """So a batch that is due is closed in the look that ends the rest, not a linger later."""
+    frame = encode_frame("dev-1", 1, b"{}")
+    spine, sink = build([[frame], [frame]])
+    spine.round(spine.source.fill(0), 400_000_000)
+    assert not sink.taken and spine.batcher.waiting() == 1
+    spine.batcher.close(next(p for p in range(4) if spine.batcher.count[p]), time.monotonic_ns(), time.time_ns())
+    spine.round(spine.source.fill(0), 400_000_000, rested_ns=500_000_000)
+    assert [built.count for built in sink.taken] == [1] and sink.taken[0].age_ns >= 500_000_000
+
+
+@pytest.mark.parametrize(("calls", "rested"), [([1, 1], True), ([1, 0, 1], False)])
+def test_only_what_came_during_a_rest_is_as_old_as_the_rest(
+    calls: list[int], rested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes while the edge waits behind it has just come."""
+    frame = encode_frame("dev-1", 1, b"{}")
+    spine, _ = build([[frame] * count for count in calls])
+    rounds: list[tuple[int, int]] = []
+
+    def note(received: int, _linger_ns: int, rested_ns: int) -> None:
+        rounds.append((received, rested_ns))
+        if len(rounds) == 2:
+            spine.stop()
+
+    monkeypatch.setattr(spine, "round", note)
+    spine.run()
+    (first, none), (second, later) = rounds
+    assert (first, none, second) == (1, 0, 1)
+    assert (later > 0) == rested

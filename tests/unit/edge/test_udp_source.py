@@ -1,0 +1,157 @@
+"""The udp source on loopback: whole datagrams of every size, their senders, and what the kernel dropped."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from klais.edge.sinks.dead_letters import frame_bytes
+from klais.edge.sources.udp.source import SLOTS, SMALL_BYTES, UdpSource
+from klais.errors import ConfigError, PortInUse
+from klais.system.address import Bind, source_text
+
+SECOND_NS = 1_000_000_000
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., UdpSource]]:
+    made: list[UdpSource] = []
+
+    def open_one(bind: str = "127.0.0.1:0", rcvbuf: int = 8 << 20, share: bool = False) -> UdpSource:
+        try:
+            made.append(UdpSource(bind, rcvbuf, share))
+        except OSError as error:
+            if bind.startswith("["):
+                pytest.skip(f"no IPv6 here: {error}")
+            raise
+        return made[-1]
+
+    yield open_one
+    for source in made:
+        source.close()
+
+
+def send(target: tuple[str, int], frames: list[bytes]) -> str:
+    """Send datagrams one after the other; returns the sender's address as text."""
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.connect(target)
+        for frame in frames:
+            sock.send(frame)
+        host, port = sock.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def receive(source: UdpSource, count: int) -> list[bytes]:
+    out: list[bytes] = []
+    while len(out) < count:
+        n = source.fill(2 * SECOND_NS)
+        assert n > 0, f"only {len(out)} of {count} datagrams came"
+        out += [frame_bytes(source, i) for i in range(n)]
+    return out
+
+
+def test_datagrams_of_all_sizes_come_whole(opened: Callable[..., UdpSource]) -> None:
+    source = opened()
+    rng = np.random.default_rng(1)
+    sizes = [0, 1, 21, 22, 57, SMALL_BYTES - 1, SMALL_BYTES, SMALL_BYTES + 1, 9000, 65_507, 3]
+    frames = [rng.bytes(size) for size in sizes]
+    sender = send(("127.0.0.1", source.port), frames)
+    assert receive(source, len(frames)) == frames
+    assert {source_text(row.tobytes()) for row in source.sources(len(frames))} == {sender}
+    assert source.kernel_drops() == 0
+
+
+def test_many_datagrams_come_in_one_call(opened: Callable[..., UdpSource]) -> None:
+    source = opened()
+    frames = [i.to_bytes(4, "big") for i in range(SLOTS + 10)]
+    send(("127.0.0.1", source.port), frames)
+    assert source.fill(SECOND_NS) == SLOTS
+    assert [frame_bytes(source, i) for i in range(SLOTS)] == frames[:SLOTS]
+    assert receive(source, 10) == frames[SLOTS:]
+    assert source.fill(0) == 0
+
+
+def test_ipv6_and_ipv4_on_one_socket(opened: Callable[..., UdpSource]) -> None:
+    source = opened("[::]:0")
+    big = os.urandom(65_507)
+    for host in ("::1", "127.0.0.1"):
+        sender = send((host, source.port), [b"hello", big])
+        assert receive(source, 2) == [b"hello", big]
+        assert source_text(source.sources(1)[0].tobytes()) == sender
+
+
+def test_ipv6_datagram_above_the_ipv4_limit_comes_whole(opened: Callable[..., UdpSource]) -> None:
+    source = opened("[::1]:0")
+    big = os.urandom(65_527)
+    send(("::1", source.port), [big])
+    assert receive(source, 1) == [big]
+
+
+def test_kernel_drops_are_counted_once(opened: Callable[..., UdpSource]) -> None:
+    source = opened(rcvbuf=65_536)
+    for _ in range(2):
+        send(("127.0.0.1", source.port), [b"x" * 200] * 1500)
+        got = 0
+        while n := source.fill(0):
+            got += n
+        before = source.kernel_drops()
+    assert before > 0
+    send(("127.0.0.1", source.port), [b"x"])  # carries the count as a control message too
+    assert source.fill(SECOND_NS) == 1
+    assert source.kernel_drops() == before
+
+
+def test_received_and_dropped_add_up(opened: Callable[..., UdpSource]) -> None:
+    source = opened(rcvbuf=65_536)
+    send(("127.0.0.1", source.port), [b"x" * 200] * 3000)
+    got = 0
+    while n := source.fill(0):
+        got += n
+    assert got + source.kernel_drops() == 3000
+    assert got > 0
+
+
+def test_long_frames_give_their_memory_back(opened: Callable[..., UdpSource], monkeypatch: pytest.MonkeyPatch) -> None:
+    source = opened()
+    send(("127.0.0.1", source.port), [b"z" * 60_000] * 50)
+    receive(source, 50)
+
+    def resident_pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    used = resident_pages()
+    monkeypatch.setattr("klais.edge.sources.udp.source.RELEASE_AFTER_NS", 0)
+    assert source.fill(0) == 0
+    assert used - resident_pages() > 50 * 50_000 // os.sysconf("SC_PAGESIZE")
+    send(("127.0.0.1", source.port), [b"w" * 60_000])
+    assert receive(source, 1) == [b"w" * 60_000]
+
+
+def test_a_taken_port_names_port_and_process(opened: Callable[..., UdpSource]) -> None:
+    source = opened()
+    with pytest.raises(PortInUse, match=rf"udp port {source.port} .*\(pid {os.getpid()}\).*KLAIS_UDP_BIND"):
+        opened(f"127.0.0.1:{source.port}")
+
+
+def test_a_port_can_be_shared_on_request(opened: Callable[..., UdpSource]) -> None:
+    first = opened(share=True)
+    second = opened(f"127.0.0.1:{first.port}", share=True)
+    for _ in range(64):  # the kernel picks the socket by a hash of the sender's port
+        send(("127.0.0.1", first.port), [b"x"])
+    assert first.fill(0) + second.fill(0) == 64
+
+
+def test_the_granted_buffer_is_what_the_kernel_says(opened: Callable[..., UdpSource]) -> None:
+    source = opened(rcvbuf=1 << 20)
+    assert source.granted_bytes == source.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    assert 0 < source.granted_bytes <= 1 << 20
+
+
+@pytest.mark.parametrize("text", ["5000", "host", "host:", "host:70000", "host:5x", "host:-1", ""])
+def test_an_address_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="host:port"):
+        Bind.parse(text)

@@ -1,0 +1,65 @@
+"""What a service manager hears: a real datagram socket in its place."""
+
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from klais.system.sd_notify import Notifier
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[socket.socket, str]]:
+    name = str(tmp_path / "notify") if request.param == "path" else f"@klais-{uuid.uuid4().hex}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind("\0" + name[1:] if name.startswith("@") else name)
+        sock.settimeout(2)
+        yield sock, name
+
+
+def heard(sock: socket.socket) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in sock.recv(4096).decode().splitlines())
+
+
+def test_ready_status_reload_and_stop(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    notifier.status("waits for Kafka", still_starting_s=30)
+    assert heard(sock) == {"STATUS": "waits for Kafka", "EXTEND_TIMEOUT_USEC": "30000000"}
+    notifier.ready("receives")
+    assert heard(sock) == {"READY": "1", "STATUS": "receives"}
+    notifier.status("receives")  # known already
+    notifier.reloading()
+    said = heard(sock)
+    assert said.pop("RELOADING") == "1" and int(said.pop("MONOTONIC_USEC")) > 0 and not said
+    notifier.stopping("drains")
+    assert heard(sock) == {"STOPPING": "1", "STATUS": "drains"}
+
+
+def test_the_watchdog_hears_from_us_three_times_in_its_time(manager: tuple[socket.socket, str]) -> None:
+    sock, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())})
+    for tenth in range(31):
+        notifier.beat(100 + tenth / 10)
+    sock.setblocking(False)
+    beats = 0
+    with pytest.raises(BlockingIOError):
+        while heard(sock) == {"WATCHDOG": "1"}:
+            beats += 1
+    assert beats == 4
+
+
+def test_a_watchdog_of_another_process_is_not_ours(manager: tuple[socket.socket, str]) -> None:
+    env = {"NOTIFY_SOCKET": manager[1], "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid() + 1)}
+    assert Notifier(env).watchdog_s == 0.0
+
+
+def test_without_a_manager_or_with_one_that_is_gone_nothing_happens(tmp_path: Path) -> None:
+    for env in ({}, {"NOTIFY_SOCKET": str(tmp_path / "gone")}):
+        notifier = Notifier(env)
+        notifier.ready("receives")
+        notifier.beat(1.0)
+        assert notifier.watchdog_s == 0.0

@@ -1,0 +1,55 @@
+"""A changelog partition read back: the newest row of each device, and the partition's own marker."""
+
+import numpy as np
+import pytest
+
+from klais.core.devices.layout import ROW, id_words, row_key
+from klais.errors import JournalFormatError
+from klais.kafka.reader import RawRecord
+from klais.worker import changelog
+from klais.worker.changelog import load_partition, marker_key
+
+
+class Log:
+    """Records in a list, read as a PartitionReader reads them."""
+
+    def __init__(self, *records: tuple[bytes | None, bytes | None]) -> None:
+        self.records = [RawRecord(i, key, value, ()) for i, (key, value) in enumerate(records)]
+
+    async def offsets(self, topic, partition):
+        return 0, len(self.records)
+
+    async def read(self, topic, partition, start, end):
+        for record in self.records[start:end]:
+            yield record
+
+
+def row(device: bytes, stamp: int) -> tuple[bytes, bytes]:
+    one = np.zeros(1, ROW)
+    one["id"], one["id_size"], one["stamp"], one["version"] = id_words(device), len(device), stamp, 1
+    return device, one.tobytes()
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 1000])
+async def test_the_newest_row_of_each_device(monkeypatch, at_a_time):
+    monkeypatch.setattr(changelog, "LOAD_ROWS", at_a_time)
+    log = Log(row(b"a", 1), row(b"b", 2), row(b"a", 3), (b"c", None), row(b"c", 4), row(b"c", 5), row(b"a", 6))
+    rows, marker = await load_partition(log, "t", 0)
+    assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 6, b"b": 2, b"c": 5}
+    assert marker is None
+
+
+async def test_the_newest_marker_of_this_partition_only():
+    log = Log((marker_key(0), b"old"), row(b"a", 1), (marker_key(0), b"new"), (marker_key(1), b"other"), (None, b"x"))
+    rows, marker = await load_partition(log, "t", 0)
+    assert len(rows) == 1 and marker == b"new"
+
+
+async def test_an_empty_changelog():
+    rows, marker = await load_partition(Log(), "t", 0)
+    assert len(rows) == 0 and rows.dtype == ROW and marker is None
+
+
+async def test_a_value_that_is_no_row_is_refused_with_its_place():
+    with pytest.raises(JournalFormatError, match=r"t/0@1"):
+        await load_partition(Log(row(b"a", 1), (b"b", b"short")), "t", 0)

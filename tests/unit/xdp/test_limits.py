@@ -1,0 +1,59 @@
+"""Limits of the filter as integers, device keys, and the files that hold both sides of a layout."""
+
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from klais.xdp.device_id import device_key, padded, readable
+from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, LIMIT, MAX_CAP, Verdict, map_specs
+from klais.xdp.limits import Limits, from_units, pack, to_units, unpack
+
+BPF = Path(__file__).parents[3] / "bpf"
+
+
+@pytest.mark.parametrize("rate", [1, 3, 999.0, 1e6, 99_999_989, 1e8])
+@pytest.mark.parametrize("cost", [GLOBAL_COST, DEVICE_COST])
+def test_rates_are_whole_units_and_come_back(rate: float, cost: int) -> None:
+    limit = to_units(rate, 1000, cost)
+    assert limit["rate_units"] == rate * cost / 1e9 and limit["cap_units"] == 1000 * cost
+    assert limit["fill_ns"] == math.ceil(1000 * cost / (rate * cost / 1e9))
+    assert from_units(limit, cost) == (rate, 1000)
+
+
+def test_a_device_may_send_once_in_a_thousand_seconds() -> None:
+    assert from_units(to_units(0.001, 1, DEVICE_COST), DEVICE_COST) == (0.001, 1.0)
+
+
+def test_no_limit_and_bursts_beyond_what_is_held() -> None:
+    limits = Limits(math.inf, math.inf, 10.0, math.inf)
+    assert unpack(pack(limits)) == Limits(math.inf, math.inf, 10.0, MAX_CAP / DEVICE_COST)
+    assert to_units(math.inf, 5, GLOBAL_COST).tobytes() == bytes(LIMIT.itemsize)
+    assert to_units(5, 1e12, DEVICE_COST)["cap_units"] == MAX_CAP
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(0, 1), (-1, 1), (math.nan, 1), (1, 0), (1, 0.9), (1, math.nan)])
+def test_limits_that_would_stop_everything_are_refused(rate: float, burst: float) -> None:
+    with pytest.raises(ValueError, match=r"must be"):
+        to_units(rate, burst, GLOBAL_COST)
+
+
+def test_device_ids_as_people_write_them() -> None:
+    assert padded("dev-1") == padded(b"dev-1\0\0") == b"dev-1" + bytes(11)
+    assert readable(padded("häuschen")) == "häuschen"
+    assert device_key("dev-1") == device_key(padded("dev-1")) != device_key("dev-2")
+    for wrong in ("", "x" * 17, "ä" * 9, b"a\0b"):
+        with pytest.raises(ValueError, match="1 to 16 bytes"):
+            padded(wrong)
+
+
+def test_every_map_of_the_header_has_a_specification() -> None:
+    (line,) = re.findall(r"#define KLAIS_MAPS\(X\)(.*)", (BPF / "klais.h").read_text())
+    assert re.findall(r"X\((\w+)\)", line) == [spec.name for spec in map_specs(1024, 4096)]
+    assert all(len(spec.kernel_name) < 16 for spec in map_specs(1024, 4096))
+
+
+def test_verdicts_that_drop_are_those_between() -> None:
+    assert [verdict for verdict in Verdict if verdict.drops] == [Verdict(number) for number in range(3, 10)]
+    assert Verdict.WOULD_BAD_MAGIC.label == "would_bad_magic"
