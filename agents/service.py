@@ -13,10 +13,10 @@ from faust.types import TP
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.kafka.end_offsets import EndOffsets
+from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
 from klais.system.sd_notify import Notifier
 from klais.telemetry.log import get
-from klais.telemetry.stats import ControlProducer
 from klais.worker.controller import Controller
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits

@@ -11,7 +11,7 @@ from bench.harness import Bench
 from bench.report import Result
 from klais.sim.herd import Herd
 from klais.sim.herd_run import run as run_herd
-from klais.sim.sender import split_address
+from klais.system.address import split_address
 
 SIZES = (1_000, 10_000, 100_000)
 AS: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ from bench.report import Result
 from klais.config.load import Settings
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
-from klais.verify.manifest import read_manifest
+from klais.sim.manifest import read_manifest
 
 RATES = ((50_000, ""), (5_000, "_at_5k"))
 FEW_PARTITIONS = 2  # each partition more is a record more in each linger: what that costs is measured beside the default

@@ -31,8 +31,9 @@ from bench.overload_capacity import DEVICES, STILL, Around, capacity_of, chosen,
 from bench.overload_watch import LOOK_S, CpuClock, Floats, Watched, column, landed_per_s, waiting
 from bench.report import Result
 from klais.config.load import Settings
+from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
-from klais.telemetry.stats import StatsFollower, total
+from klais.telemetry.stats import total
 
 FACTORS = (1.4, 2.0)
 TRIES = 3

@@ -18,8 +18,9 @@ import psutil
 
 from bench.harness import Bench, Child, Ends, edge_counters
 from klais.config.load import Settings
+from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
-from klais.telemetry.stats import StatsFollower, total
+from klais.telemetry.stats import total
 
 LOOK_S = 0.25
 

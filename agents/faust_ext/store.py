@@ -1,8 +1,9 @@
 """The store of the devices table: Faust's view of the rows that the lanes hold, without a copy of them.
 
 A lane's rows are numpy columns that its kernels share; the table's keys and values are made from them when somebody asks.
-Nothing is set through Faust: checkpoints write the changelog, and each lane reads its partition of it back itself, after its
-fence (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record, over a minute for a million devices (measured).
+Nothing is set through Faust: checkpoints write the changelog, and each lane reads its partition of it back itself,
+after its fence (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record, over a minute for a million
+devices (measured).
 """
 
 from collections.abc import Iterator

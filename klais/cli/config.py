@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import click
 
-from klais.config.checks import warnings
+from klais.config.cross_checks import warnings
 from klais.config.load import Row, describe, load
 
 

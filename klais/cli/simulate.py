@@ -163,8 +163,8 @@ def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_miss
     Exit code 0 when it is, 1 when not. UDP may lose frames, and the dam drops what is above its limits; both show as
     missing here: compare with `klais stats`.
     """
+    from klais.sim.manifest import read_manifest
     from klais.verify.check import check_manifest
-    from klais.verify.manifest import read_manifest
 
     verdict = check_manifest(load(), read_manifest(path), wait)
     ok = verdict.ok(allow_missing=allow_missing, strict=strict)
@@ -179,7 +179,7 @@ def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_miss
 @click.option("--manifest", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def show(path: Path) -> None:
     """Print what a manifest says: options, totals, frames by kind; as JSON."""
-    from klais.verify.manifest import read_manifest
+    from klais.sim.manifest import read_manifest
 
     manifest = read_manifest(path)
     header = {name: value for name, value in manifest.header.items() if name not in ("ids", "kinds")}

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from klais.config.checks import split_address
 from klais.config.load import Settings, load
 from klais.errors import KlaisError
+from klais.system.address import split_address
 from klais.text import quote
 
 _LOOK_BACK = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment

@@ -11,15 +11,16 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import EnvSettingsSource
 
+from klais.config.cross_checks import cross_problems
 from klais.config.env_file import read_env_file
-from klais.config.settings import Settings as Settings
+from klais.config.settings import SettingsFields
 from klais.errors import ConfigError
 from klais.text import escape
 
@@ -42,6 +43,18 @@ _WRONG = {
     "string_pattern_mismatch": "has characters that are not allowed, or too many",
     "too_short": "is too short",
 }
+
+
+class Settings(SettingsFields):
+    """The settings in force: fields that are right one by one and fit together."""
+
+    @model_validator(mode="after")
+    def _fields_fit_together(self) -> Self:
+        problems = cross_problems(self)
+        if problems:
+            text = "; ".join(problem.text for problem in problems)
+            raise PydanticCustomError("settings", "{text}", {"text": text, "problems": problems})
+        return self
 
 
 @dataclass(frozen=True, slots=True)

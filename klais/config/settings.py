@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from klais.config import checks
@@ -33,7 +32,7 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
-class Settings(BaseSettings):
+class SettingsFields(BaseSettings):
     """All settings of all processes; names in the environment are ``KLAIS_`` + the field's name in capitals.
 
     Raises
@@ -174,11 +173,3 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments only: the environment is read by :func:`load` and nowhere else."""
         return (init_settings,)
-
-    @model_validator(mode="after")
-    def _fields_fit_together(self) -> "Settings":
-        problems = checks.cross_problems(self)
-        if problems:
-            text = "; ".join(problem.text for problem in problems)
-            raise PydanticCustomError("settings", "{text}", {"text": text, "problems": problems})
-        return self

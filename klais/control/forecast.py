@@ -62,8 +62,8 @@ class TrendPredictor:
     The probability is that of a normal distribution beyond log(2 x median). Its deviation comes from the window itself: the
     robust spread of one second around its neighbours (1.4826 x median absolute deviation). Noisy traffic is averaged over
     longer, and of a slope counts only what stands out of its own standard error.
-    ``tests/unit/control/test_forecast.py`` holds it against the recorded traffic that is shipped, where its Brier score beats the climatology (always saying the overall
-    share of bursts).
+    ``tests/unit/control/test_forecast.py`` holds it against the recorded traffic that is shipped, where its Brier score
+    beats the climatology (always saying the overall share of bursts).
     """
 
     def predict(self, window: Window) -> BurstForecast:

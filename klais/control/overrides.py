@@ -9,8 +9,8 @@ from confluent_kafka import KafkaException
 from klais.config.load import Settings
 from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
 from klais.errors import KafkaUnavailable
-from klais.kafka.follower import now_ms
-from klais.telemetry.stats import ControlProducer
+from klais.kafka.stats import ControlProducer
+from klais.system.clock import now_ms
 
 READ_S = 10.0
 BLOCK_FIELDS = ("block", "unblock", "until_ms")

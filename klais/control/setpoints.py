@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import orjson
 
 from klais.config.load import Settings
-from klais.kafka.follower import TopicFollower, now_ms
+from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
+from klais.system.clock import now_ms
 
 GLOBAL = "global"
 OVERRIDE = "override"

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower, in_force
-from klais.system.cpu import host_of
 from klais.telemetry import log as logs
 
 log = logs.get("klais.control.xdp_applier")

@@ -11,6 +11,7 @@ import threading
 import time
 
 from klais import fault
+from klais.config.host import host_of
 from klais.config.load import Settings, load
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
@@ -30,12 +31,12 @@ from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.spine import Spine
 from klais.edge.topics_check import AGAIN_S, TopicsCheck
 from klais.errors import ConfigError
+from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.system.address import Bind, open_udp_socket
-from klais.system.cpu import host_of
 from klais.system.numa import pin, plan, read_topology
 from klais.system.sd_notify import Notifier
 from klais.telemetry import log as logs
-from klais.telemetry.stats import ControlProducer, StatsFollower, StatsPublisher
+from klais.telemetry.stats import StatsPublisher
 
 log = logs.get("klais.edge")
 

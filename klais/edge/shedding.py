@@ -17,7 +17,7 @@ from klais.control.shares import share_out
 from klais.control.xdp_applier import Applier
 from klais.edge.linger import PARTITIONS
 from klais.jit.kernel import I32, int64, kernel
-from klais.telemetry.stats import StatsFollower
+from klais.kafka.stats import StatsFollower
 
 LOOK_S = 0.1  # between two looks at what is in force
 # While frames are shed, those let in wait for workers anyway, so their batches may as well collect for longer: 40 records a

@@ -8,9 +8,9 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from klais.config.checks import split_address
 from klais.config.load import Settings
 from klais.errors import ConfigError
+from klais.system.address import split_address
 
 _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_password"})
 

@@ -1,7 +1,6 @@
 """Follow a small topic of one partition in a thread: what control set-points and statistics have in common."""
 
 import threading
-import time
 import uuid
 from typing import Any
 
@@ -115,8 +114,3 @@ class TopicFollower:
     def _on_error(self, error: Any) -> None:
         if calls := logs.every(30, f"follower.error.{self.topic}"):
             log.warning("kafka_error", topic=self.topic, error=error.str(), calls=calls)
-
-
-def now_ms() -> int:
-    """Epoch milliseconds."""
-    return time.time_ns() // 1_000_000

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from klais.config.load import Settings
+from klais.config.topic_names import TopicNames
 
 DAY_MS = 86_400_000
 MAX_RECORD_BYTES = 4 << 20
@@ -20,36 +20,8 @@ class TopicSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Topics:
-    """Names of all topics, from the prefix and the mission's variable; ``specs`` for creating and checking."""
-
-    raw: str
-    telemetry: str
-    anomalies: str
-    journal: str
-    dead_letter: str
-    stats: str
-    control: str
-    devices_changelog: str
-    app_id: str
-    partitions: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> "Topics":
-        """The names in force for ``settings``."""
-        p = settings.topic_prefix
-        return cls(
-            raw=p + "klais_raw",
-            telemetry=p + settings.kafka_topic,
-            anomalies=p + "klais_anomalies",
-            journal=p + "klais_journal",
-            dead_letter=p + "klais_dead_letter",
-            stats=p + "klais_stats",
-            control=p + "klais_control",
-            devices_changelog=p + "klais-devices-changelog",
-            app_id=p + "klais",
-            partitions=settings.partitions,
-        )
+class Topics(TopicNames):
+    """All topics: their names, and ``specs`` for creating and checking them."""
 
     def specs(self) -> list[TopicSpec]:
         """All topics with partition count and required settings."""

@@ -18,13 +18,13 @@ from confluent_kafka import OFFSET_END, Consumer, TopicPartition
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable
 from klais.kafka.clients import confluent_config
+from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
 from klais.sim import kernels
 from klais.sim.herd import Arrivals, Herd, arrivals, in_order, recovery
 from klais.sim.ids import model_ids
 from klais.sim.sender import SLICE_FRAMES, Sender
 from klais.sim.stream import _model
-from klais.telemetry.stats import StatsFollower
 
 SLEEP_S = 0.001
 SETTLE_S = 3.0  # without anything landing: the run is over

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from klais.sim.kinds import DUPLICATE, MAX_KIND, kind_label
+from klais.sim.manifest import ManifestWriter
 from klais.sim.sender import SLICE_FRAMES, Sender
 from klais.sim.stream import Chunk, FrameStream
 from klais.sim.traffic import UNPACED
-from klais.verify.manifest import ManifestWriter
 
 CATCH_UP_S = 0.1  # how far behind its schedule the sender may be and still make up for it; the rest is let go
 SHORTEST_SLEEP_S = 0.001  # one slice a millisecond: 300 frames at 300,000/s

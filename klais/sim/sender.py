@@ -9,8 +9,8 @@ import time
 import numpy as np
 import numpy.typing as npt
 
-from klais.config.checks import split_address
 from klais.errors import KlaisError
+from klais.system.address import split_address
 
 SLICE_FRAMES = 1024  # the kernel's limit of one sendmmsg (UIO_MAXIOV)
 SEND_BUFFER_BYTES = 4 << 20

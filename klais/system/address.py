@@ -2,12 +2,51 @@
 
 import errno
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from typing import Literal
 
-from klais.config.checks import split_address
 from klais.errors import ConfigError, PortInUse
+
+HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$")
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of ``host:port`` or ``[IPv6]:port``.
+
+    Raises
+    ------
+    ValueError
+        Not an address; the message says what is wrong.
+
+    Examples
+    --------
+    >>> split_address("[::1]:5000"), split_address("localhost:80")
+    (('::1', 5000), ('localhost', 80))
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise ValueError("must be host:port, as in 127.0.0.1:5000 or [::]:5000")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        if not is_ip(host, 6):
+            raise ValueError(f"{host!r} in brackets is not an IPv6 address")
+    elif ":" in host:
+        raise ValueError("an IPv6 address needs brackets, as in [::]:5000")
+    elif not is_ip(host, 4) and not HOST_NAME.match(host):
+        raise ValueError(f"{host!r} is neither an IP address nor a host name")
+    if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
+        raise ValueError(f"port {port!r} is not a number from 0 to 65535")
+    return host, int(port)
+
+
+def is_ip(text: str, version: int) -> bool:
+    """Whether the text is an IP address of that version."""
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,9 @@
 """How busy this process and this machine were since the last look, measured by what they may use."""
 
-import socket
 import time
 from pathlib import Path
 
-from klais.config.load import Settings
 from klais.system.cgroup import CpuGroup, limiting_group
-
-
-def host_of(settings: Settings) -> str:
-    """Name of the machine and the folder of its pinned maps: whose filter it is that a process and its neighbours share."""
-    return f"{socket.gethostname()}:{settings.xdp_pin_dir}"
 
 
 class CpuShare:

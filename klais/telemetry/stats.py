@@ -7,19 +7,12 @@ the record before (an object counts as its sum). When the limits in force change
 an extra record, at most ten a second, with the rates of the last second.
 """
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-import orjson
-from confluent_kafka import KafkaException, Producer
-
-from klais.config.load import Settings
-from klais.kafka.clients import confluent_config
-from klais.kafka.follower import TopicFollower, now_ms
-from klais.kafka.topics import Topics
+from klais.system.clock import now_ms
 from klais.telemetry import log as logs
 from klais.telemetry.schema import VERSION
 
@@ -27,8 +20,6 @@ log = logs.get("klais.telemetry.stats")
 
 PERIOD_S = 1.0
 EXTRA_S = 0.1  # between two records at least
-FRESH_S = 3.0
-FORGET_S = 600.0  # a sender that is silent for so long is no longer shown
 
 Numbers = Mapping[str, Any]
 
@@ -38,62 +29,10 @@ def total(value: Any) -> float:
     return sum(value.values()) if isinstance(value, Mapping) else value
 
 
-class ControlProducer:
-    """Writes to ``klais_stats`` and ``klais_control``; shared by the statistics thread and the REST API."""
+class StatsSink(Protocol):
+    """Where statistics records go: the producer of ``klais_stats`` (:class:`klais.kafka.stats.ControlProducer`)."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
-        self._topics = Topics.of(settings)
-        self._producer = Producer(
-            confluent_config(settings)
-            | {
-                "client.id": name,
-                "acks": "all",
-                "message.timeout.ms": 5000,
-                "queue.buffering.max.kbytes": 4096,
-                "reconnect.backoff.max.ms": 2000,
-                "log_level": 2,
-                "error_cb": _quiet,
-            }
-        )
-
-    def stats(self, key: str, record: Numbers) -> None:
-        """Send one statistics record; a lost one is no matter, the next comes in a second."""
-        value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
-        with contextlib.suppress(BufferError):
-            self._producer.produce(self._topics.stats, value, key.encode(), partition=0)
-        self._producer.poll(0)
-
-    def control(self, scope: str, record: Numbers, timeout_s: float = 6.0) -> None:
-        """Write the record of a scope and wait until Kafka acknowledged it.
-
-        Raises
-        ------
-        KafkaException
-            It was not acknowledged in time.
-        """
-        failed: list[Any] = []
-        done = threading.Event()
-
-        def report(error: Any, _message: Any) -> None:
-            failed.append(error)
-            done.set()
-
-        value = orjson.dumps({"scope": scope, **record})
-        self._producer.produce(self._topics.control, value, scope.encode(), partition=0, on_delivery=report)
-        until_s = time.monotonic() + timeout_s
-        while not done.is_set() and time.monotonic() < until_s:
-            self._producer.poll(0.05)
-        if not done.is_set() or failed[0] is not None:
-            raise KafkaException(failed[0] if failed else "no acknowledgement in time")
-
-    def close(self) -> None:
-        """Send what is left, for at most a second."""
-        if self._producer.flush(1.0):
-            self._producer.purge()
-
-
-def _quiet(error: Any) -> None:
-    log.debug("kafka_error", error=error.str())
+    def stats(self, key: str, record: Numbers) -> None: ...
 
 
 class StatsPublisher:
@@ -101,7 +40,7 @@ class StatsPublisher:
 
     Parameters
     ----------
-    producer : ControlProducer
+    producer : StatsSink
         Who writes.
     kind, name : str
         ``edge`` or ``worker``, and its id (the record's key).
@@ -115,7 +54,7 @@ class StatsPublisher:
 
     def __init__(
         self,
-        producer: ControlProducer,
+        producer: StatsSink,
         kind: str,
         name: str,
         snapshot: Callable[[], tuple[Numbers, Numbers]],
@@ -192,47 +131,3 @@ class Due:
             self._next_s = max(self._next_s + PERIOD_S, now_s + PERIOD_S / 2)
             return "regular"
         return "extra" if changed else ""
-
-
-class StatsFollower(TopicFollower):
-    """The newest record of every process that spoke in the last 3 seconds; who is silent for longer is stale: shown, not
-    used."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, Topics.of(settings).stats, from_start=False)
-        self._newest: dict[str, tuple[float, dict[str, Any]]] = {}
-
-    def take(self, key: str, value: bytes | None) -> None:
-        """Keep one record."""
-        record = orjson.loads(value) if value is not None else None
-        if not isinstance(record, dict) or record.get("v") != VERSION:
-            raise ValueError(f"statistics of {key!r} are not a version {VERSION} record")
-        for name in ("counters", "gauges", "rates"):
-            if not isinstance(record.get(name), dict):
-                raise ValueError(f"statistics of {key!r} have no object {name!r}")
-        # By arrival, not by at_ms: the clocks of two hosts need not agree.
-        now_s = time.monotonic()
-        alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
-        self._newest = alive | {key: (now_s, record)}
-
-    def heard(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Seconds since each of that kind was heard last, and its newest record, by id; who is silent for longer left out."""
-        now_s = time.monotonic()
-        rows = self._newest.items()
-        return {
-            name: (now_s - at_s, record)
-            for name, (at_s, record) in rows
-            if now_s - at_s <= within_s and record.get("kind") == kind
-        }
-
-    def newest(self, kind: str) -> dict[str, dict[str, Any]]:
-        """Records of that kind by id, none older than 3 seconds."""
-        return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
-
-    def senders(self) -> dict[str, dict[str, Any]]:
-        """Everybody who spoke in the last ten minutes: kind, seconds since its newest record, and whether that is stale."""
-        now_s = time.monotonic()
-        return {
-            name: {"kind": record.get("kind"), "age_s": round(now_s - at_s, 1), "stale": now_s - at_s > FRESH_S}
-            for name, (at_s, record) in sorted(self._newest.items())
-        }

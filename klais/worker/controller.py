@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from aiokafka import AIOKafkaProducer
 
+from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.decide import Decision, LoopState, decide, worth_writing
 from klais.control.election import PREFIX, SILENCE, Succession, newest_reign, presence_s
@@ -25,14 +26,14 @@ from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
 from klais.control.xdp_applier import Applier
 from klais.errors import KafkaUnavailable, LaneFenced
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
-from klais.kafka.follower import now_ms
 from klais.kafka.record_batch import RecordBatchWriter
+from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
-from klais.system.cpu import host_of
+from klais.system.clock import now_ms
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.metrics import ControlSnapshot
-from klais.telemetry.stats import FRESH_S, PERIOD_S, ControlProducer, StatsFollower, StatsPublisher
+from klais.telemetry.stats import PERIOD_S, StatsPublisher
 
 log = get("klais.worker.controller")
 

@@ -20,17 +20,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.wire.constants import VERDICTS, Reason
 from klais.kafka.end_offsets import EndOffsets
+from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
-from klais.system.cpu import CpuShare, host_of
+from klais.system.cpu import CpuShare
 from klais.system.loop_watch import LoopWatch
 from klais.telemetry import log as logs
 from klais.telemetry.metrics import ControlSnapshot, WorkerMetrics, WorkerSnapshot, reason_counts
 from klais.telemetry.quantiles import Quantiles
-from klais.telemetry.stats import EXTRA_S, ControlProducer, Due, StatsPublisher, total
+from klais.telemetry.stats import EXTRA_S, Due, StatsPublisher, total
 from klais.worker.controller import Controller
 from klais.worker.lane import Lane
 from klais.worker.lane_statistics import LaneFigures

@@ -12,6 +12,7 @@ import pytest
 import schemathesis
 from confluent_kafka import Producer
 
+from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.core.wire.batch import decode_batch
@@ -20,9 +21,9 @@ from klais.core.wire.partition import partition_of
 from klais.edge.api.openapi import DOCUMENT
 from klais.edge.main import Edge
 from klais.errors import PortInUse
+from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
-from klais.system.cpu import host_of
-from klais.telemetry.stats import ControlProducer, StatsFollower, StatsPublisher
+from klais.telemetry.stats import StatsPublisher
 from tests.support.edge import balanced, edge_process, read_all, wait_for
 
 Make = Callable[..., Settings]

@@ -19,8 +19,8 @@ from klais.errors import KafkaUnavailable
 from klais.kafka.clients import confluent_config
 from klais.sim.columns import columns_of_frames
 from klais.sim.kinds import DUPLICATE
+from klais.sim.manifest import read_manifest
 from klais.verify.judge import judge
-from klais.verify.manifest import read_manifest
 from klais.verify.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
 
 IDS = [b"dev-1", b'quo"te', b'x","data":{}', "zwölf".encode(), b"sixteen-bytes-id", b"back\\slash"]

@@ -13,7 +13,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.admin import admin_client
-from klais.telemetry.stats import StatsFollower
+from klais.kafka.stats import StatsFollower
 from tests.support.fault_harness import Worker, wait_for
 from tests.support.lane import batch
 

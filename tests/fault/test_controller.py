@@ -17,9 +17,9 @@ from klais.control.setpoints import ControlFollower
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
+from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.schema import StatsRecord
-from klais.telemetry.stats import StatsFollower
 from tests.support.fault_harness import SESSION_S, Feeder, Worker, judge, settle, wait_for, worker
 
 AUTO = {"control_auto": "true", "dam_max_rate": 10_000, "dam_burst_size": 50_000}

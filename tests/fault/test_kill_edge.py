@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from klais.kafka.topics import Topics
+from klais.sim.manifest import read_manifest
 from klais.sim.run import Plan, run
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
 from klais.verify.check import judge_manifest, sent_columns
-from klais.verify.manifest import read_manifest
 from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
 from tests.support.edge import EdgeProcess
 from tests.support.fault_harness import Worker, judge, settle

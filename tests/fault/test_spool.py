@@ -26,9 +26,9 @@ from klais.edge.sinks.spool.segment import HEADER_SIZE, parse_name, walk
 from klais.errors import SetupMissing
 from klais.kafka.admin import admin_client, ensure_topics
 from klais.kafka.topics import Topics
+from klais.sim.manifest import read_manifest
 from klais.system.ports import free_port
 from klais.verify.check import judge_manifest, sent_columns
-from klais.verify.manifest import read_manifest
 from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
 from tests.broker.test_edge_fleet import send_from_many
 from tests.conftest import need_missing

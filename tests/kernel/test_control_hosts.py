@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.overrides import write
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import encode_frame
-from klais.system.cpu import host_of
-from klais.telemetry.stats import ControlProducer, StatsFollower, StatsPublisher
+from klais.kafka.stats import ControlProducer, StatsFollower
+from klais.telemetry.stats import StatsPublisher
 from klais.xdp.maps import XdpMaps
 from tests.support.fault_harness import wait_for, worker
 from tests.support.xdp_filter import Behind, filtered

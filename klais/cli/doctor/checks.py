@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from klais.config.checks import split_address, warnings
+from klais.config.cross_checks import warnings
 from klais.config.load import Settings
 from klais.errors import KlaisError, PortInUse, SetupMissing
+from klais.system.address import split_address
 from klais.system.paths import cache_root
 
 Status = Literal["ok", "warn", "fail"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from klais.broker.config import HOST
 from klais.broker.daemon import RUN_COMMAND
 from klais.broker.embedded import running_owner
-from klais.config.checks import split_address
 from klais.config.load import Settings
 from klais.errors import KlaisError, PortInUse
+from klais.system.address import split_address
 from klais.system.ports import Kind, check_port
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}

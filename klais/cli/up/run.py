@@ -19,8 +19,8 @@ from klais.cli.up.reporter import Addresses, Summary, Voice
 from klais.cli.up.sampler import Sampler
 from klais.cli.up.snapshot import Look, Simulated
 from klais.cli.up.supervisor import System
+from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
-from klais.telemetry.stats import StatsFollower
 from klais.verify.conservation import differences
 
 LOOK_S = 1.0

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from klais.cli.up.sampler import Latency, Newest, Sampler
+from klais.kafka.stats import StatsFollower
 from klais.system.durations import format_duration
-from klais.telemetry.stats import StatsFollower
 from klais.verify.conservation import Ledger, Totals
 
 RATE_OVER_S = 2.0

@@ -14,10 +14,10 @@ from klais.broker.embedded import EmbeddedKafka
 from klais.cli.up.launch_options import Plan, broker_runs, check_ports, ports_of, udp_target, url_of
 from klais.cli.worker import data_dir, worker_command
 from klais.config import load as config
-from klais.config.checks import split_address
 from klais.config.load import Settings, environ_of
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.kafka import admin
+from klais.system.address import split_address
 from klais.system.child import OwnedChild
 from klais.system.supervised import Service, ending
 

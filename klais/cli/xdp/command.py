@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from klais.config.checks import split_address
 from klais.config.load import Settings, load
+from klais.system.address import split_address
 from klais.system.durations import DURATION
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from klais.core.wire.constants import Reason
 from klais.edge.counts import Counts
 from klais.edge.sinks.store_and_forward import Forwarder
 from klais.edge.spine import Spine
-from klais.kafka.follower import now_ms
+from klais.kafka.stats import ControlProducer, StatsFollower
+from klais.system.clock import now_ms
 from klais.system.cpu import CpuShare
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
 from klais.telemetry.quantiles import Quantiles, both
-from klais.telemetry.stats import ControlProducer, StatsFollower, total
+from klais.telemetry.stats import total
 
 RECENT_S = 5.0
 FULL_HOST = 0.85  # what a worker's host counts as when all its cores are busy: enough to stretch the linger

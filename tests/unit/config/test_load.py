@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from klais.config.checks import check_servers, split_address, warnings
+from klais.config.checks import check_servers
+from klais.config.cross_checks import warnings
 from klais.config.load import Settings, describe, environ_of, load
 from klais.errors import ConfigError
+from klais.system.address import split_address
 
 SECRET = "hunter2-hunter2"
 

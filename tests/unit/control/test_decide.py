@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from klais.config.settings import Settings
+from klais.config.load import Settings
 from klais.control.cuts import HOLD_S, CutState, next_cut
 from klais.control.decide import (
     Inputs,

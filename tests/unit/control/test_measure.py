@@ -15,8 +15,9 @@ from klais.control.overrides import merged
 from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.constants import Reason
+from klais.kafka.stats import FRESH_S, StatsFollower
 from klais.telemetry.schema import StatsRecord, schema_text
-from klais.telemetry.stats import FRESH_S, Due, StatsFollower
+from klais.telemetry.stats import Due
 from klais.worker.lane_statistics import LaneFigures
 from tests.support.views import make_views
 

@@ -5,7 +5,8 @@ import pytest
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.telemetry.stats import StatsFollower, StatsPublisher, total
+from klais.kafka.stats import StatsFollower
+from klais.telemetry.stats import StatsPublisher, total
 
 
 def make() -> ControlFollower:

@@ -5,11 +5,11 @@ from pathlib import Path
 import orjson
 import pytest
 
+from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import BLOCK_TTL_S, OPEN_S, RENEW_S, Applier
 from klais.errors import KlaisError
-from klais.system.cpu import host_of
 
 SETTINGS = Settings(xdp_pin_dir=Path("/sys/fs/bpf/klais-none"), control_auto=True)
 HOST = host_of(SETTINGS)

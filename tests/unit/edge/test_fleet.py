@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from klais.config.load import load
-from klais.config.settings import Settings
+from klais.config.load import Settings, load
 from klais.edge.supervisor.fleet import Fleet, Member, environment
 from klais.edge.supervisor.merge import Lives, sum_gauges, sum_metrics
 from klais.errors import ConfigError, EdgeUnavailable

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from klais.cli.main import main
 from klais.sim.columns import columns_of_frames
+from klais.sim.manifest import read_manifest
 from klais.sim.report import reporter, summary_text
 from klais.sim.run import Plan, Progress, run
 from klais.sim.sender import destination
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
-from klais.verify.manifest import read_manifest
 
 FAULTS = StreamOptions(devices=40, seed=3, malformed=0.05, duplicates=0.05, reorder=0.05, reboot=0.01)
 UNPACED = SteadyRate(float("inf"))

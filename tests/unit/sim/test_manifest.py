@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from klais.sim.kernels import fnv1a64_column
+from klais.sim.manifest import ManifestError, ManifestWriter, read_manifest
 from klais.sim.run import manifest_header
 from klais.sim.stream import FrameStream, StreamOptions
-from klais.verify.manifest import ManifestError, ManifestWriter, read_manifest
 
 OPTIONS = StreamOptions(devices=30, seed=5, malformed=0.1, duplicates=0.1, reorder=0.1)
 

@@ -1,0 +1,163 @@
+"""Which settings must fit together, and which combinations deserve a warning (pure functions)."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from klais.config.settings import SettingsFields
+from klais.config.topic_names import TopicNames
+from klais.system.address import split_address
+
+_SSL_FIELDS = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_keyfile_password")
+_SASL_FIELDS = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with several settings together; ``fields`` are the ones it speaks of."""
+
+    fields: tuple[str, ...]
+    text: str
+
+
+def cross_problems(s: SettingsFields) -> list[Problem]:
+    """What is wrong with the fields of ``s`` taken together."""
+    checks = (_sasl_problems, _ssl_problems, _broker_problems, _topic_problems, _source_problems, _worker_problems)
+    return [problem for check in checks for problem in check(s)]
+
+
+def _sasl_problems(s: SettingsFields) -> list[Problem]:
+    out = []
+    protocol = s.kafka_security_protocol
+    if protocol.startswith("SASL"):
+        for field in ("kafka_sasl_username", "kafka_sasl_password"):
+            if getattr(s, field) is None:
+                text = f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs {_env(field)}, which is not set"
+                out.append(Problem(("kafka_security_protocol", field), text))
+    else:
+        out += _unused(s, _SASL_FIELDS, "SASL_PLAINTEXT or SASL_SSL")
+    return out
+
+
+def _ssl_problems(s: SettingsFields) -> list[Problem]:
+    if not s.kafka_security_protocol.endswith("SSL"):
+        return _unused(s, _SSL_FIELDS, "SSL or SASL_SSL")
+    out = []
+    pair = ("kafka_ssl_certfile", "kafka_ssl_keyfile")
+    if (s.kafka_ssl_certfile is None) != (s.kafka_ssl_keyfile is None):
+        have, lacks = pair if s.kafka_ssl_certfile else pair[::-1]
+        out.append(Problem(pair, f"{_env(have)} is set, {_env(lacks)} is not: certificate and key go together"))
+    if s.kafka_ssl_keyfile_password is not None and s.kafka_ssl_keyfile is None:
+        out.append(
+            Problem(
+                ("kafka_ssl_keyfile_password", "kafka_ssl_keyfile"),
+                "KLAIS_KAFKA_SSL_KEYFILE_PASSWORD is set, KLAIS_KAFKA_SSL_KEYFILE is not: the password of which key?",
+            )
+        )
+    return out
+
+
+def _source_problems(s: SettingsFields) -> list[Problem]:
+    if s.source in ("af_xdp", "ringbuf") and s.iface is None:
+        text = f"KLAIS_SOURCE={s.source} needs KLAIS_IFACE, which is not set: the interface that frames come in by"
+        return [Problem(("source", "iface"), text)]
+    return []
+
+
+def _unused(s: SettingsFields, fields: tuple[str, ...], protocols: str) -> list[Problem]:
+    """Someone who sets a CA file or a password believes that it is used: say that it is not."""
+    return [
+        Problem(
+            (field, "kafka_security_protocol"),
+            f"{_env(field)} is set, but KLAIS_KAFKA_SECURITY_PROTOCOL={s.kafka_security_protocol} does not use it: "
+            f"set it to {protocols}",
+        )
+        for field in fields
+        if getattr(s, field) is not None
+    ]
+
+
+def _broker_problems(s: SettingsFields) -> list[Problem]:
+    if not s.embedded_kafka:
+        return []
+    out = []
+    if s.kafka_security_protocol != "PLAINTEXT":
+        text = (
+            f"KLAIS_KAFKA_SECURITY_PROTOCOL={s.kafka_security_protocol} needs KLAIS_KAFKA_BOOTSTRAP: "
+            "the embedded broker speaks PLAINTEXT on loopback only"
+        )
+        out.append(Problem(("kafka_security_protocol", "kafka_bootstrap"), text))
+    if s.replication > 1:
+        text = (
+            f"KLAIS_REPLICATION={s.replication} needs KLAIS_KAFKA_BOOTSTRAP: the embedded broker is one node, "
+            "which holds 1 replica"
+        )
+        out.append(Problem(("replication", "kafka_bootstrap"), text))
+    return out
+
+
+def _topic_problems(s: SettingsFields) -> list[Problem]:
+    names = TopicNames.of(s)
+    others = {names.raw, names.anomalies, names.journal, names.dead_letter, names.stats, names.control}
+    if names.telemetry in others | {names.devices_changelog}:
+        text = f"KLAIS_KAFKA_TOPIC={s.kafka_topic!r} is the name of another topic of klais: choose another"
+        return [Problem(("kafka_topic",), text)]
+    if names.telemetry in (".", ".."):
+        return [Problem(("kafka_topic", "topic_prefix"), f"{names.telemetry!r} cannot be the name of a topic")]
+    return []
+
+
+def _worker_problems(s: SettingsFields) -> list[Problem]:
+    n = s.edge_workers
+    if n == 1:
+        return []
+    out = []
+    if split_address(s.udp_bind)[1] == 0:
+        text = f"KLAIS_EDGE_WORKERS={n} needs a KLAIS_UDP_BIND with a port to share"
+        out.append(Problem(("edge_workers", "udp_bind"), text))
+    if s.edge_id + n > 1 << 16:
+        text = f"KLAIS_EDGE_WORKERS={n} from KLAIS_EDGE_ID={s.edge_id} on: ids end at 65535"
+        out.append(Problem(("edge_workers", "edge_id"), text))
+    if s.source in ("af_xdp", "ringbuf"):
+        text = f"KLAIS_SOURCE={s.source} is read by one process, KLAIS_EDGE_WORKERS={n} want to share it: use udp or io_uring"
+        out.append(Problem(("edge_workers", "source"), text))
+    return out
+
+
+def warnings(s: SettingsFields) -> list[str]:
+    """What works but is seldom meant; for ``klais config check`` and the doctor."""
+    out = []
+    if s.dam_device_burst > s.dam_burst_size:
+        out.append(
+            f"KLAIS_DAM_DEVICE_BURST={s.dam_device_burst:g} is above KLAIS_DAM_BURST_SIZE={s.dam_burst_size:g}: "
+            "one device may use up the whole global burst"
+        )
+    if s.dam_device_rate > s.dam_max_rate:
+        out.append(
+            f"KLAIS_DAM_DEVICE_RATE={s.dam_device_rate:g} is above KLAIS_DAM_MAX_RATE={s.dam_max_rate:g}: "
+            "one device may use up the whole global rate"
+        )
+    host, port = split_address(s.api_bind)
+    if s.api_token is None and not _is_loopback(host):
+        out.append(f"KLAIS_API_BIND={s.api_bind} is not loopback and KLAIS_API_TOKEN is not set: anyone may change the rate")
+    if s.api_token is not None and len(s.api_token.get_secret_value()) < 16:
+        out.append("KLAIS_API_TOKEN has fewer than 16 characters: make one with `openssl rand -hex 16`")
+    if not _is_loopback(s.web_bind):
+        out.append(f"KLAIS_WEB_BIND={s.web_bind} is not loopback: the web views have no login")
+    ports = [("KLAIS_API_BIND", port), ("KLAIS_WEB_PORT", s.web_port)]
+    ports += [("KLAIS_KAFKA_PORT", s.kafka_port)] if s.embedded_kafka else []
+    for i, (name, number) in enumerate(ports):
+        for other, same in ports[i + 1 :]:
+            if number == same:
+                out.append(f"{name} and {other} both use port {number}: they cannot run on one machine")
+    return out
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _env(field: str) -> str:
+    return f"KLAIS_{field.upper()}"

@@ -1,0 +1,39 @@
+"""The names of the topics: what follows from the settings alone, without Kafka."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from klais.config.settings import SettingsFields
+
+
+@dataclass(frozen=True, slots=True)
+class TopicNames:
+    """Names of all topics and of the consumer group, from ``KLAIS_TOPIC_PREFIX`` and ``KLAIS_KAFKA_TOPIC``."""
+
+    raw: str
+    telemetry: str
+    anomalies: str
+    journal: str
+    dead_letter: str
+    stats: str
+    control: str
+    devices_changelog: str
+    app_id: str
+    partitions: int
+
+    @classmethod
+    def of(cls, settings: SettingsFields) -> Self:
+        """The names in force for ``settings``."""
+        p = settings.topic_prefix
+        return cls(
+            raw=p + "klais_raw",
+            telemetry=p + settings.kafka_topic,
+            anomalies=p + "klais_anomalies",
+            journal=p + "klais_journal",
+            dead_letter=p + "klais_dead_letter",
+            stats=p + "klais_stats",
+            control=p + "klais_control",
+            devices_changelog=p + "klais-devices-changelog",
+            app_id=p + "klais",
+            partitions=settings.partitions,
+        )
