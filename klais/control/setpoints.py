@@ -65,7 +65,14 @@ class ControlFollower(TopicFollower):
         self._blocked: dict[bytes, int | None] = {}
         self._device_limits: dict[bytes, DeviceLimit] = {}
 
-    def take(self, key: str, value: bytes | None) -> None:
+    def reset(self) -> None:
+        """See :class:`TopicFollower`: nothing is set any more."""
+        with self._change:
+            self._records, self._blocked, self._device_limits = {}, {}, {}
+            self.version += 1
+        self.changed.set()
+
+    def take(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Apply one record.
 
         Raises

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -129,19 +129,39 @@ def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: boo
     admin = admin or admin_client(settings)
     specs = Topics.of(settings).specs()
     states = _states(settings, admin, [spec.name for spec in specs])
-    wrong = [mismatch for mismatch in compare(specs, states) if mismatch.setting != "missing"]
+    wrong = [m for m in _mismatches(settings, specs, states) if m.setting != "missing"]
     if fix:
         _alter(settings, admin, [m for m in wrong if m.setting != "partitions"])
         wrong = [m for m in wrong if m.setting == "partitions"]
     if wrong:
         raise TopicMismatch("\n".join(str(mismatch) for mismatch in wrong))
-    return _create(settings, admin, [spec for spec in specs if spec.name not in states])
+    return _create(settings, admin, _fitted(settings, [spec for spec in specs if spec.name not in states], states))
+
+
+def _fitted(settings: Settings, missing: list[TopicSpec], states: dict[str, TopicState]) -> list[TopicSpec]:
+    """A journal that is created beside existing raw records is kept as long as they are."""
+    topics = Topics.of(settings)
+    too_short = {m.topic: m.wanted for m in compare_retention(topics, states | _planned(missing))}
+    return [
+        replace(spec, config={**spec.config, "retention.ms": too_short[spec.name]}) if spec.name in too_short else spec
+        for spec in missing
+    ]
+
+
+def _planned(specs: list[TopicSpec]) -> dict[str, TopicState]:
+    return {s.name: TopicState(s.name, s.partitions or 0, 0, {**s.defaults, **s.config}, None) for s in specs}
 
 
 def check_topics(settings: Settings, admin: AdminClient | None = None) -> list[Mismatch]:
     """What is not as KLAIS needs it, missing topics included; empty = all is well."""
     specs = Topics.of(settings).specs()
-    return compare(specs, _states(settings, admin or admin_client(settings), [spec.name for spec in specs]))
+    return _mismatches(settings, specs, _states(settings, admin or admin_client(settings), [s.name for s in specs]))
+
+
+def _mismatches(settings: Settings, specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Mismatch]:
+    found = compare(specs, states)
+    ours = {(m.topic, m.setting) for m in found}
+    return found + [m for m in compare_retention(Topics.of(settings), states) if (m.topic, m.setting) not in ours]
 
 
 def list_topics(settings: Settings, everything: bool = False, admin: AdminClient | None = None) -> list[TopicState]:
@@ -172,6 +192,19 @@ def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Misma
     return out
 
 
+def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mismatch]:
+    """A journal that expires before the raw records it decided about: a recovering lane would decide them again. Pure."""
+    raw, journal = states.get(topics.raw), states.get(topics.journal)
+    if raw is None or journal is None:
+        return []
+    wanted, found = (state.config.get("retention.ms", "") for state in (raw, journal))
+    if not _is_number(wanted) or _fits("retention.ms", found, wanted):
+        return []
+    by_hand = f"kafka-configs --alter --topic {topics.journal} {_add('retention.ms', wanted)}"
+    mend = f"it must be kept as long as {topics.raw}: `klais topics create --fix` sets it, or {by_hand}"
+    return [Mismatch(topics.journal, "retention.ms", found, wanted, mend)]
+
+
 def _partition_mismatch(spec: TopicSpec, state: TopicState) -> Mismatch:
     """Raw, journal, changelog and outputs must agree: lane p owns partition p of each of them."""
     if spec.partitions == 1:
@@ -190,9 +223,13 @@ def _add(name: str, wanted: str) -> str:
 
 def _fits(name: str, found: str, wanted: str) -> bool:
     """More room or a longer time than needed is the operator's choice (-1 = without end); lists have no order."""
-    if name in _AT_LEAST and found.lstrip("-").isdigit():
-        return int(found) == -1 or int(found) >= int(wanted)
+    if name in _AT_LEAST and _is_number(found):
+        return int(found) == -1 or int(found) >= int(wanted) != -1
     return sorted(found.split(",")) == sorted(wanted.split(","))
+
+
+def _is_number(text: str) -> bool:
+    return text.removeprefix("-").isdigit()
 
 
 def _metadata(settings: Settings, admin: AdminClient) -> dict[str, Any]:

@@ -1,23 +1,45 @@
-"""Follow a small topic of one partition in a thread: what control set-points and statistics have in common."""
+"""Follow a small topic of one partition in a thread: what control set-points and statistics have in common.
+
+A client of Kafka holds on to a topic's name. When somebody deletes the topic and creates it again, librdkafka neither
+reads on nor reports an error, so the follower compares the topic's id every few seconds and starts over when it changed.
+"""
 
 import threading
+import time
 import uuid
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    TIMESTAMP_LOG_APPEND_TIME,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
+from klais.kafka.admin import admin_client
 from klais.kafka.clients import confluent_config
 from klais.telemetry import log as logs
 
-log = logs.get("klais.control.setpoints")
+log = logs.get("klais.kafka.follower")
 
 POLL_S = 0.1
 RETRY_S = 1.0
+CHECK_S = 3.0
+STALE_S = 15.0
+_AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})
 
 
 class TopicFollower:
     """Reads partition 0 of a topic and hands every record to :meth:`take`; in no group, commits nothing.
+
+    When the topic was created again, :meth:`reset` drops what the old one said and reading begins at its start.
 
     Parameters
     ----------
@@ -46,6 +68,12 @@ class TopicFollower:
             "log_level": 2,
             "error_cb": self._on_error,
         }
+        self._settings = settings
+        self._admin: AdminClient | None = None  # made by the thread: a follower that never starts connects to nothing
+        self._topic_id: str | None = None
+        self._checked_s = self._asked_s = 0.0  # monotonic: the topic was last found, and last asked for
+        self._refused = ""  # what a broker that answers says against the topic
+        self._started_s = time.monotonic()
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -65,20 +93,36 @@ class TopicFollower:
         """Whether everything that was in the topic at the start has been read, within the time-out."""
         return self._caught_up.wait(timeout_s)
 
-    def take(self, key: str, value: bytes | None) -> None:
-        """Handle one record; ``value`` None deletes the key. May raise ValueError: logged, and the record is skipped."""
+    def take(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
+        """Handle one record; ``value`` None deletes the key. May raise ValueError: logged, and the record is skipped.
+
+        ``appended_ms`` is the broker's time at which it was appended, None where the topic has the producers' times.
+        """
         raise NotImplementedError
+
+    def reset(self) -> None:
+        """Forget what the topic said: it was created again."""
+
+    def problem(self) -> str | None:
+        """Why what the topic says is out of date although a broker answers, in words; None while all is well.
+
+        A broker that does not answer is a problem of its own, and others report it.
+        """
+        silent_s = time.monotonic() - max(self._checked_s, self._started_s)
+        if not self._refused or silent_s < STALE_S:
+            return None
+        return f"topic {self.topic} has not been followed for {silent_s:.0f} s: {self._refused}"
 
     def _run(self) -> None:
         while not self._stop.is_set():
             consumer = Consumer(self._config)
             try:
                 consumer.assign([TopicPartition(self.topic, 0, self._offset)])
-                while not self._stop.is_set():
+                while not self._stop.is_set() and not self._replaced():
                     first = consumer.poll(POLL_S)
                     if first is None:
                         continue
-                    # consume() would wait for all 500, or for its whole time: a set-point shall act at once
+                    # consume() would wait for all 500, or for its whole time: a set-point has to act at once
                     for message in (first, *consumer.consume(num_messages=500, timeout=0)):
                         self._handle(message)
                     self._look_for_the_end(consumer, message.offset())
@@ -87,6 +131,29 @@ class TopicFollower:
                 self._stop.wait(RETRY_S)
             finally:
                 consumer.close()
+
+    def _replaced(self) -> bool:
+        """Whether the topic is another one than before; asks the broker every few seconds."""
+        now_s = time.monotonic()
+        if now_s - self._asked_s < CHECK_S:
+            return False
+        self._asked_s = now_s
+        if self._admin is None:
+            self._admin = admin_client(self._settings)
+        try:
+            asked = self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=CHECK_S)
+            topic_id = str(asked[self.topic].result().topic_id)
+        except KafkaException as error:
+            self._refused = "" if error.args[0].code() in _AWAY else error.args[0].str()
+            return False
+        self._checked_s, self._refused = time.monotonic(), ""
+        before, self._topic_id = self._topic_id, topic_id
+        if before in (None, topic_id):
+            return False
+        log.warning("topic_replaced", topic=self.topic)
+        self._offset = OFFSET_BEGINNING
+        self.reset()
+        return True
 
     def _look_for_the_end(self, consumer: Consumer, offset: int | None) -> None:
         """The end is told only by a fetch that finds nothing; where records come all the time there may be none."""
@@ -104,8 +171,10 @@ class TopicFollower:
                 self._on_error(error)
             return
         key = message.key()
+        kind, at_ms = message.timestamp()
+        appended_ms = at_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
         try:
-            self.take(key.decode() if isinstance(key, bytes) else str(key), message.value())
+            self.take(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
         except ValueError as problem:  # JSON and UTF-8 errors are ValueErrors
             if calls := logs.every(5, f"follower.{self.topic}"):
                 offset = message.offset()

@@ -19,6 +19,7 @@ from klais.telemetry.stats import Numbers
 log = logs.get("klais.kafka.stats")
 
 FRESH_S = 3.0
+CLOCK_TOLERANCE_S = 10.0
 FORGET_S = 600.0  # a sender that is silent for so long is no longer shown
 
 
@@ -87,8 +88,13 @@ class StatsFollower(TopicFollower):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).stats, from_start=False)
         self._newest: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._clocks: dict[str, float] = {}
 
-    def take(self, key: str, value: bytes | None) -> None:
+    def reset(self) -> None:
+        """See :class:`TopicFollower`."""
+        self._newest, self._clocks = {}, {}
+
+    def take(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Keep one record."""
         record = orjson.loads(value) if value is not None else None
         if not isinstance(record, dict) or record.get("v") != VERSION:
@@ -100,6 +106,10 @@ class StatsFollower(TopicFollower):
         now_s = time.monotonic()
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
+        at_ms = record.get("at_ms")
+        if appended_ms is not None and isinstance(at_ms, int | float):
+            clocks = {name: offset_s for name, offset_s in self._clocks.items() if name in alive}
+            self._clocks = clocks | {key: (at_ms - appended_ms) / 1000}
 
     def heard(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
         """Seconds since each of that kind was heard last, and its newest record, by id; who is silent for longer left out."""
@@ -115,10 +125,47 @@ class StatsFollower(TopicFollower):
         """Records of that kind by id, none older than 3 seconds."""
         return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
 
+    def clock_offset_s(self, name: str) -> float | None:
+        """By how much a process's wall clock is ahead of the broker's (behind: negative), as of its newest record.
+
+        The time that the record took is in it: some 10 ms. None where nothing was heard, or the topic has no broker times.
+        """
+        return self._clocks.get(name)
+
     def senders(self) -> dict[str, dict[str, Any]]:
-        """Everybody who spoke in the last ten minutes: kind, seconds since its newest record, and whether that is stale."""
+        """Every process that sent a record in the last ten minutes.
+
+        Each with its kind, the seconds since its newest record, whether that is stale, and by how many seconds its clock
+        is ahead of the broker's.
+        """
         now_s = time.monotonic()
         return {
-            name: {"kind": record.get("kind"), "age_s": round(now_s - at_s, 1), "stale": now_s - at_s > FRESH_S}
+            name: {
+                "kind": record.get("kind"),
+                "age_s": round(now_s - at_s, 1),
+                "stale": now_s - at_s > FRESH_S,
+                "clock_offset_s": _rounded(self.clock_offset_s(name)),
+            }
             for name, (at_s, record) in sorted(self._newest.items())
         }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def clock_warning(offset_s: float | None) -> str | None:
+    """What to say about a clock that differs from the broker's by more than the records between them take.
+
+    Examples
+    --------
+    >>> clock_warning(-0.02), clock_warning(7200.4)
+    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time service")
+    """
+    if offset_s is None or abs(offset_s) <= CLOCK_TOLERANCE_S:
+        return None
+    way = "ahead of" if offset_s > 0 else "behind"
+    return (
+        f"the clock of this host is {abs(offset_s):.0f} s {way} Kafka's: "
+        "ts of its frames is wrong by as much; check its time service"
+    )

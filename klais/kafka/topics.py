@@ -24,23 +24,30 @@ class Topics(TopicNames):
     """All topics: their names, and ``specs`` for creating and checking them."""
 
     def specs(self) -> list[TopicSpec]:
-        """All topics with partition count and required settings."""
-        big = {"max.message.bytes": str(MAX_RECORD_BYTES)}
-        day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), **big}
-        kept = {"cleanup.policy": "delete", **big}
+        """All topics with partition count, the settings that correctness needs, and those that only serve speed.
+
+        Every topic carries the broker's time (``LogAppendTime``). The clock of an edge or a worker is untrusted: with the
+        producer's time a record too far ahead is refused, one too far behind is deleted early, and brokers forget a
+        lane's producer epoch, which fences its zombies, by record time too. The time of receipt is in the records' values.
+        """
+        common = {"max.message.bytes": str(MAX_RECORD_BYTES), "message.timestamp.type": "LogAppendTime"}
+        day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), **common}
+        kept = {"cleanup.policy": "delete", **common}
         week = {"retention.ms": str(7 * DAY_MS)}  # how long to keep results is the operator's choice
-        compact = {"cleanup.policy": "compact", **big}
-        fast_compact = {
-            **compact,
+        bounded = {**week, "retention.bytes": str(1 << 30)}  # by partition: hostile senders decide how many there are
+        compact = {"cleanup.policy": "compact", **common}
+        # Only closed segments are compacted, and a recovering lane reads what is not.
+        often_compacted = {
             "segment.ms": "600000",
-            "segment.bytes": str(128 << 20),  # only closed segments are compacted, and recovery reads what is not
+            "segment.bytes": str(128 << 20),
             "min.cleanable.dirty.ratio": "0.1",
             "delete.retention.ms": "600000",
         }
-        # Everybody reads it from its start: little may be left uncompacted, the newest decisions at least.
+        # Everybody reads klais_control from its start: little may be left uncompacted, the newest decisions at least.
+        # 50 MiB is the smallest segment that managed clusters accept; segment.ms closes it long before.
         decisions = {
             "segment.ms": "600000",
-            "segment.bytes": str(8 << 20),
+            "segment.bytes": str(50 << 20),
             "min.cleanable.dirty.ratio": "0.1",
             "min.compaction.lag.ms": "300000",
         }
@@ -49,9 +56,9 @@ class Topics(TopicNames):
             TopicSpec(self.raw, n, day),
             TopicSpec(self.journal, n, day),
             TopicSpec(self.telemetry, n, kept, week),
-            TopicSpec(self.anomalies, n, kept, week),
-            TopicSpec(self.dead_letter, n, kept, week),
-            TopicSpec(self.stats, 1, {"cleanup.policy": "compact,delete", "retention.ms": str(DAY_MS)}),
-            TopicSpec(self.control, 1, {"cleanup.policy": "compact"}, decisions),
-            TopicSpec(self.devices_changelog, n, fast_compact),
+            TopicSpec(self.anomalies, n, kept, bounded),
+            TopicSpec(self.dead_letter, n, kept, bounded),
+            TopicSpec(self.stats, 1, {**common, "cleanup.policy": "compact,delete"}, {"retention.ms": str(DAY_MS)}),
+            TopicSpec(self.control, 1, compact, decisions),
+            TopicSpec(self.devices_changelog, n, compact, often_compacted),
         ]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from confluent_kafka.admin import NewTopic
+from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
@@ -91,14 +91,35 @@ def test_order_of_cleanup_policies_does_not_matter(settings_for: Make) -> None:
 def test_longer_retention_and_the_operators_own_choices_are_accepted(settings_for: Make) -> None:
     settings = settings_for(partitions=1)
     names = Topics.of(settings)
-    longer = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "8388608"}
-    short = {"cleanup.policy": "delete", "retention.ms": "3600000", "max.message.bytes": "4194304"}
+    time = {"message.timestamp.type": "LogAppendTime"}
+    longer = {"cleanup.policy": "delete", "retention.ms": "-1", "max.message.bytes": "8388608", **time}
+    short = {"cleanup.policy": "delete", "retention.ms": "3600000", "max.message.bytes": "4194304", **time}
+    own = {"cleanup.policy": "compact", "max.message.bytes": "4194304", "segment.bytes": "52428800", **time}
     _new(
         settings,
         NewTopic(names.raw, num_partitions=1, replication_factor=1, config=longer),
         NewTopic(names.telemetry, num_partitions=1, replication_factor=1, config=short),
+        NewTopic(names.devices_changelog, num_partitions=1, replication_factor=1, config=own),
     )
     ensure_topics(settings)
+    assert check_topics(settings) == []
+    (journal,) = [state for state in list_topics(settings) if state.name == names.journal]
+    assert journal.config["retention.ms"] == "-1", "a journal is kept as long as the raw records that it decides about"
+
+
+def test_a_journal_that_expires_before_its_raw_records_is_refused_and_mended(settings_for: Make) -> None:
+    settings = settings_for(partitions=1)
+    names = Topics.of(settings)
+    ensure_topics(settings)
+    week = ConfigEntry("retention.ms", "604800000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, names.raw, incremental_configs=[week])
+    admin = admin_client(settings)
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+    (mismatch,) = check_topics(settings)
+    assert (mismatch.topic, mismatch.setting, mismatch.wanted) == (names.journal, "retention.ms", "604800000")
+    assert names.raw in mismatch.mend and "--fix" in mismatch.mend
+    ensure_topics(settings, fix=True)
     assert check_topics(settings) == []
 
 

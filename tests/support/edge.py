@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from klais.config.load import Settings, environ_of
 from klais.system.ports import free_port
@@ -130,16 +130,21 @@ def edge_process(settings: Settings, log: Path, host: str = "127.0.0.1") -> Iter
 
 
 def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
-    """All records of a topic up to its end offsets at this moment, by partition and offset."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "read-all", "enable.auto.commit": False})
+    """All records of a topic up to its end at this moment, by partition and offset."""
+    own = {"group.id": "read-all", "enable.auto.commit": False, "enable.partition.eof": True}
+    consumer = Consumer({"bootstrap.servers": bootstrap, **own})
     try:
-        ends = {p: consumer.get_watermark_offsets(TopicPartition(topic, p), 10)[1] for p in range(partitions)}
         consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
         out: list[Message] = []
-        deadline = time.monotonic() + 30
-        while len(out) < sum(ends.values()):  # nothing here is compacted or transactional
-            assert time.monotonic() < deadline, f"{len(out)} of {sum(ends.values())} records of {topic}"
-            out += [m for m in consumer.consume(1000, 0.2) if not m.error()]
+        left = set(range(partitions))  # offsets do not count records: a fence leaves control records between them
+        deadline = time.monotonic() + 60
+        while left:
+            assert time.monotonic() < deadline, f"partitions {left} of {topic} were not read to their end"
+            for message in consumer.consume(1000, 0.2):
+                if message.error() is None:
+                    out.append(message)
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
         return sorted(out, key=lambda m: (m.partition(), m.offset()))
     finally:
         consumer.close()

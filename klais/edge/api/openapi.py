@@ -49,6 +49,7 @@ _SCHEMAS = {
         {
             "status": {"enum": ["ok", "degraded"]},
             "problems": {"type": "array", "items": {"type": "string"}},
+            "warnings": {"type": "array", "items": {"type": "string"}, "description": "Wrong, but frames get through."},
             "queue_depth": _COUNT | {"description": "Frames in the dam's queue, all workers together."},
             "rate_limit": _NUMBER | {"description": "Global rate in force (frames/s)."},
             "version": {"type": "string"},

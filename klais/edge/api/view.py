@@ -15,7 +15,7 @@ from klais.core.wire.constants import Reason
 from klais.edge.counts import Counts
 from klais.edge.sinks.store_and_forward import Forwarder
 from klais.edge.spine import Spine
-from klais.kafka.stats import ControlProducer, StatsFollower
+from klais.kafka.stats import ControlProducer, StatsFollower, clock_warning
 from klais.system.clock import now_ms
 from klais.system.cpu import CpuShare
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
@@ -114,13 +114,16 @@ class EdgeState:
         dam = self._dam()
         problems = [self.waiting_for] if self.waiting_for else []
         problems += self.forwarder.problems() if self.forwarder else []
+        problems += [text for follower in (self._control, self._system) if (text := follower.problem())]
         if time.monotonic() - self._refused[1] < RECENT_S:
             problems.append("frames were dropped in the last 5 s: neither Kafka nor the spool takes more")
         if dam["queue_depth"] >= self._settings.dam_queue_limit > 0:
             problems.append(f"the dam's queue is full ({dam['queue_depth']} frames)")
+        warning = clock_warning(self._system.clock_offset_s(f"edge-{self._settings.edge_id}"))
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
+            "warnings": [warning] if warning else [],
             "queue_depth": dam["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,

@@ -205,6 +205,8 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     failing_s = views.offsets.failing_s()
     if failing_s > QUIET_S:
         problems.append(f"Kafka has not answered for {failing_s:.0f} s")
+    if views.control is not None and (deaf := views.control.problem()):
+        problems.append(deaf)
     body = {
         "status": "degraded" if problems else "ok",
         "problems": problems,

@@ -5,7 +5,7 @@ import pytest
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.kafka.stats import StatsFollower
+from klais.kafka.stats import StatsFollower, clock_warning
 from klais.telemetry.stats import StatsPublisher, total
 
 
@@ -133,3 +133,17 @@ def test_only_the_newest_of_each_sender_counts_and_only_while_fresh(monkeypatch:
 def test_records_of_others_are_passed_over(value: bytes | None) -> None:
     with pytest.raises(ValueError):
         StatsFollower(Settings()).take("x", value)
+
+
+def test_clocks_of_senders_are_compared_with_the_brokers() -> None:
+    follower = StatsFollower(Settings())
+    body = orjson.loads(record_of("edge", received=1))
+    at_ms = body["at_ms"] = 1_700_000_000_000
+    follower.take("edge-1", orjson.dumps(body), at_ms + 20)
+    follower.take("edge-2", orjson.dumps(body), at_ms - 7_200_000)
+    follower.take("edge-3", orjson.dumps(body))
+    offsets = {name: row["clock_offset_s"] for name, row in follower.senders().items()}
+    assert offsets == {"edge-1": -0.0, "edge-2": 7200.0, "edge-3": None}
+    assert clock_warning(follower.clock_offset_s("edge-1")) is None
+    assert "7200 s ahead of Kafka's" in str(clock_warning(follower.clock_offset_s("edge-2")))
+    assert "3600 s behind" in str(clock_warning(-3600.0))

@@ -29,6 +29,7 @@ class FakeState:
         return {
             "status": self.status,
             "problems": [] if self.status == "ok" else ["queue full"],
+            "warnings": [],
             "queue_depth": 0,
             "rate_limit": self.rate,
             "version": "1",

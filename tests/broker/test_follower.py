@@ -1,0 +1,82 @@
+"""Followers of small topics on a real broker: what is written is followed, also in a topic that was created again."""
+
+import time
+from collections.abc import Callable
+
+from confluent_kafka import KafkaException
+
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.kafka.admin import admin_client, ensure_topics
+from klais.kafka.stats import ControlProducer, StatsFollower
+from klais.kafka.topics import Topics
+from klais.telemetry.stats import StatsPublisher
+from tests.support.edge import wait_for
+
+Make = Callable[..., Settings]
+
+
+def recreate(settings: Settings, topic: str) -> None:
+    admin = admin_client(settings)
+    for future in admin.delete_topics([topic]).values():
+        future.result()
+
+    def created() -> bool:
+        try:  # the broker deletes in the background, and refuses the name until it is done
+            return topic in ensure_topics(settings, admin)
+        except KafkaException:
+            return False
+
+    wait_for(created, 30, f"{topic} created again")
+
+
+def test_set_points_of_a_topic_that_was_created_again_are_followed(settings_for: Make) -> None:
+    settings = settings_for(partitions=1)
+    ensure_topics(settings)
+    producer, follower = ControlProducer(settings, "test"), ControlFollower(settings)
+    follower.start()
+    try:
+        producer.control("device/one", {"block": True})
+        wait_for(lambda: b"one" in follower.blocked(), 30, "the block followed")
+        recreate(settings, Topics.of(settings).control)
+        producer.close()
+        producer = ControlProducer(settings, "test")
+        producer.control("device/two", {"block": True})
+        wait_for(lambda: b"two" in follower.blocked(), 60, "a block in the new topic followed")
+        assert set(follower.blocked()) == {b"two"}, "what the old topic said is gone with it"
+        assert follower.problem() is None
+    finally:
+        follower.stop()
+        producer.close()
+
+
+def test_statistics_of_a_topic_that_was_created_again_are_followed(settings_for: Make) -> None:
+    settings = settings_for(partitions=1)
+    ensure_topics(settings)
+    producer, follower = ControlProducer(settings, "test"), StatsFollower(settings)
+    publisher = StatsPublisher(producer, "edge", "edge-1", lambda: ({}, {}))
+    follower.start()
+    publisher.start()
+    try:
+        wait_for(lambda: follower.newest("edge"), 30, "statistics followed")
+        recreate(settings, Topics.of(settings).stats)
+        time.sleep(3.5)  # what was heard before is stale by now
+        wait_for(lambda: follower.newest("edge"), 60, "statistics in the new topic followed")
+    finally:
+        publisher.stop()
+        follower.stop()
+        producer.close()
+
+
+def test_a_follower_says_that_its_topic_is_gone(settings_for: Make, monkeypatch) -> None:
+    monkeypatch.setattr("klais.kafka.follower.STALE_S", 2.0)
+    settings = settings_for(partitions=1)
+    follower = ControlFollower(settings)  # the topic does not exist
+    follower.start()
+    try:
+        problem = wait_for(follower.problem, 30, "the problem told")
+        assert Topics.of(settings).control in problem and "nknown topic" in problem
+        ensure_topics(settings)
+        wait_for(lambda: follower.problem() is None, 30, "the topic followed once it exists")
+    finally:
+        follower.stop()
