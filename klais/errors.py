@@ -17,6 +17,10 @@ class KafkaUnavailable(KlaisError):
     retriable = True
 
 
+class KafkaForbidden(KlaisError):
+    """A broker answers and refuses: the login lacks a right, or is wrong."""
+
+
 class TopicMismatch(KlaisError):
     """A topic exists with settings or a partition count that KLAIS cannot work with."""
 

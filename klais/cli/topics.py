@@ -8,6 +8,7 @@ import click
 from klais.config.load import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
+from klais.kafka.rights import ROLES, Role, acl_commands
 from klais.kafka.topics import Topics
 
 _SHOWN = ("cleanup.policy", "retention.ms", "max.message.bytes")
@@ -65,6 +66,24 @@ def check(ctx: click.Context, as_json: bool) -> None:
     if wrong:
         raise TopicMismatch("\n  ".join([f"{len(wrong)} things do not fit:", *map(str, wrong)]))
     click.echo(f"ok: {len(Topics.of(settings).specs())} topics on {settings.bootstrap} fit")
+
+
+@topics.command("rights")
+@click.option("--role", type=click.Choice(ROLES), multiple=True, help="Only of this role.  [default: all]")
+@click.option("--principal", default="User:klais", show_default=True, help="Who gets them, as Kafka names it.")
+def rights_(role: tuple[Role, ...], principal: str) -> None:
+    """Print the access rights that each role needs, as kafka-acls commands.
+
+    Kafka is not asked. `edge` and `worker` are the processes; `admin` is whoever runs `klais topics create`.
+
+    \b
+    Example:
+      klais topics rights --role edge --principal User:edge-1
+    """
+    settings = load()
+    for name in role or ROLES:
+        click.echo(f"# {name}")
+        click.echo("\n".join(acl_commands(settings, name, principal)))
 
 
 @topics.command("list")

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.edge.sinks.spool.backlog import spool_folder
-from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
@@ -56,6 +56,9 @@ class TopicsCheck:
         except (KafkaException, KafkaUnavailable):
             self.away = True
             return f"no Kafka broker answers at {self._settings.bootstrap}"
+        except KafkaForbidden as error:
+            self.away = False
+            return str(error)
         self.away = False
         if unfit := [str(mismatch) for mismatch in wrong if mismatch.setting != "missing"]:
             raise TopicMismatch("\n".join(unfit))

@@ -17,12 +17,23 @@ from confluent_kafka.admin import (
 )
 
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics, TopicSpec
 
 TIMEOUT_S = 15.0
 _AT_LEAST = frozenset({"retention.ms", "max.message.bytes"})
+_FORBIDDEN = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError._AUTHENTICATION,
+    }
+)
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +63,9 @@ class TopicState:
     records: int | None
 
 
-def admin_client(settings: Settings) -> AdminClient:
-    """An AdminClient of the cluster in force. It keeps quiet about brokers that are away: callers say it better."""
-    quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None}
+def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] = lambda error: None) -> AdminClient:
+    """An AdminClient of the cluster in force. It does not log brokers that are away: callers report that better."""
+    quiet: dict[str, Any] = {"log_level": 0, "error_cb": on_error}
     return AdminClient({**confluent_config(settings), **quiet, "client.id": "klais-admin"})
 
 
@@ -81,8 +92,11 @@ def wait_for_broker(
     ------
     klais.errors.KafkaUnavailable
         No broker answered in time; with what the client said last.
+    klais.errors.KafkaForbidden
+        A broker refused the login.
     """
-    admin = admin_client(settings)
+    errors: list[KafkaError] = []  # a refused login is reported here; the call itself only times out
+    admin = admin_client(settings, errors.append)
     started = time.monotonic()
     told_s = -5.0
     while True:
@@ -91,6 +105,10 @@ def wait_for_broker(
             admin.list_topics(timeout=3.0 if timeout_s == 0 else min(1.0, max(left, 0.1)))
             return admin
         except KafkaException as error:
+            refused = next((KafkaException(e) for e in errors if e.code() in _FORBIDDEN), error)
+            if is_forbidden(refused):
+                raise _unavailable(refused, settings) from error
+            errors.clear()
             why = _reason(error, settings)
         waited = time.monotonic() - started
         if (timeout_s is not None and waited >= timeout_s) or (stop is not None and stop()):
@@ -123,8 +141,8 @@ def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: boo
     ------
     klais.errors.TopicMismatch
         With every mismatch, one line each. Nothing is created then: half a set of topics helps nobody.
-    klais.errors.KafkaUnavailable
-        No broker answers, or it refused.
+    klais.errors.KafkaUnavailable, klais.errors.KafkaForbidden
+        No broker answers, or it refuses.
     """
     admin = admin or admin_client(settings)
     specs = Topics.of(settings).specs()
@@ -338,7 +356,19 @@ def _alter(settings: Settings, admin: AdminClient, wrong: list[Mismatch]) -> Non
             raise _unavailable(error, settings, f"topic {resource.name} could not be altered") from error
 
 
-def _unavailable(error: KafkaException, settings: Settings, what: str = "") -> KafkaUnavailable:
+def is_forbidden(error: KafkaException) -> bool:
+    """Whether a broker answered and refused the login or a right."""
+    cause = error.args[0]
+    return isinstance(cause, KafkaError) and cause.code() in _FORBIDDEN
+
+
+def _unavailable(error: KafkaException, settings: Settings, what: str = "") -> KafkaUnavailable | KafkaForbidden:
+    if is_forbidden(error):
+        said = f"{what}: " if what else ""
+        return KafkaForbidden(
+            f"{said}Kafka at {settings.bootstrap} refuses: {_reason(error, settings)}. "
+            "`klais topics rights` prints the rights that each role needs"
+        )
     said = f"{what}: " if what else f"Kafka at {settings.bootstrap} does not answer: "
     return KafkaUnavailable(said + _reason(error, settings))
 

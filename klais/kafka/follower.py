@@ -55,7 +55,8 @@ class TopicFollower:
         self.topic = topic
         self._offset = OFFSET_BEGINNING if from_start else OFFSET_END
         self._config = confluent_config(settings) | {
-            "group.id": f"klais-follower-{uuid.uuid4().hex[:8]}",  # librdkafka wants one; nothing is ever committed
+            # librdkafka wants a group; nothing is committed to it
+            "group.id": f"{settings.topic_prefix}klais-follower-{uuid.uuid4().hex[:8]}",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "enable.partition.eof": True,

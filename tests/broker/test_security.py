@@ -16,13 +16,11 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from klais.broker import config as broker_config
-from klais.broker import embedded
 from klais.config.load import Settings
 from klais.errors import SetupMissing
 from klais.kafka.clients import aiokafka_config, confluent_config, faust_broker
-from klais.system.ports import free_port
 from tests.conftest import need_missing
+from tests.support.broker_with_users import broker_with_listener
 
 USER, SECRET, TOPIC = "me", "hunter2-hunter2", "secured"
 
@@ -45,48 +43,34 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory, pem: Path) -> Iterator[dict[str, Any]]:
     """Settings that get into a broker with a SASL_SSL listener: one user, PLAIN and SCRAM-SHA-512."""
-    port, patch = free_port(), pytest.MonkeyPatch()
-
-    def with_listener(settings: Settings, files: Any, controller_port: int) -> str:
-        text = broker_config.server_properties(settings, files, controller_port)
-        out = []
-        for line in text.splitlines():
-            name = line.partition("=")[0]
-            if name in ("listeners", "advertised.listeners"):
-                line += f",SASL_SSL://127.0.0.1:{port}"
-            out.append(line + ",SASL_SSL:SASL_SSL" if name == "listener.security.protocol.map" else line)
-        jaas = "org.apache.kafka.common.security"
-        out += [
-            "listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
-            f'listener.name.sasl_ssl.plain.sasl.jaas.config={jaas}.plain.PlainLoginModule required user_{USER}="{SECRET}";',
-            f"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={jaas}.scram.ScramLoginModule required;",
-            "ssl.keystore.type=PEM",
-            f"ssl.keystore.location={pem}",
-        ]
-        return "\n".join(out) + "\n"
-
-    patch.setattr(embedded, "server_properties", with_listener)
-    plain = Settings(state_dir=tmp_path_factory.mktemp("secured"), kafka_port=free_port(), kafka_heap_mb=256)
-    broker = embedded.EmbeddedKafka(plain, command="pytest")
+    jaas = "org.apache.kafka.common.security"
+    properties = [
+        "listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
+        f'listener.name.sasl_ssl.plain.sasl.jaas.config={jaas}.plain.PlainLoginModule required user_{USER}="{SECRET}";',
+        f"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={jaas}.scram.ScramLoginModule required;",
+        "ssl.keystore.type=PEM",
+        f"ssl.keystore.location={pem}",
+    ]
     try:
-        broker.start()
-        admin = AdminClient(dict(confluent_config(plain)))
-        admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result()
-        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        user = UserScramCredentialUpsertion(USER, info, SECRET.encode())
-        admin.alter_user_scram_credentials([user])[USER].result()
-        yield {
-            "kafka_bootstrap": f"127.0.0.1:{port}",
-            "kafka_security_protocol": "SASL_SSL",
-            "kafka_sasl_username": USER,
-            "kafka_sasl_password": SECRET,
-            "kafka_ssl_cafile": pem,
-        }
+        with broker_with_listener(tmp_path_factory.mktemp("secured"), "SASL_SSL", properties) as (plain, address):
+            _add_user(plain)
+            yield {
+                "kafka_bootstrap": address,
+                "kafka_security_protocol": "SASL_SSL",
+                "kafka_sasl_username": USER,
+                "kafka_sasl_password": SECRET,
+                "kafka_ssl_cafile": pem,
+            }
     except SetupMissing as error:
         need_missing("broker", str(error))
-    finally:
-        broker.stop()
-        patch.undo()
+
+
+def _add_user(plain: Settings) -> None:
+    admin = AdminClient(dict(confluent_config(plain)))
+    admin.create_topics([NewTopic(TOPIC, 1, 1)])[TOPIC].result()
+    info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    user = UserScramCredentialUpsertion(USER, info, SECRET.encode())
+    admin.alter_user_scram_credentials([user])[USER].result()
 
 
 @pytest.mark.parametrize("mechanism", [None, "SCRAM-SHA-512"])
