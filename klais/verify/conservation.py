@@ -1,4 +1,4 @@
-"""Where the frames are: totals of every stage since ``klais up`` was ready, and whether they add up. Pure, no I/O.
+"""The conservation check: totals of every stage since one moment, and whether they add up. Pure, no I/O.
 
     sent -> received by the edge -> published to klais_raw -> received by the worker -> passed -> landed in iot_telemetry
               \\_ dropped (edge)                                 \\_ dropped (lanes)  \\_ waiting in the queue
@@ -72,8 +72,8 @@ class _Lives:
         return {name: self.carried.get(name, 0) + counters.get(name, 0) for name in {**self.carried, **counters}}
 
 
-class Ledger:
-    """Takes in what the processes say of themselves, and keeps the totals.
+class FrameAccount:
+    """Adds up the counters that the processes report, from one moment on.
 
     Parameters
     ----------
@@ -100,12 +100,12 @@ class Ledger:
         """Since :meth:`start`."""
         return self._now.minus(self._base)
 
-    def see_sent(self, progress: Record) -> None:
+    def observe_sent(self, progress: Record) -> None:
         """A line of ``klais simulate --json-lines``, or its summary."""
         sent = self._sent.see({"sent": int(progress.get("frames", progress.get("sent", 0)))}, "sent")
         self._now = replace(self._now, sent=sent["sent"])
 
-    def see_edge(self, record: Record) -> None:
+    def observe_edge(self, record: Record) -> None:
         """The edge's record on ``klais_stats``."""
         counters = record["counters"]
         dropped = {f"dropped.{reason}": int(frames) for reason, frames in counters.get("dropped", {}).items()}
@@ -121,7 +121,7 @@ class Ledger:
             recovered=self._now.recovered if self._edge.began else int(counters.get("spool_recovered", 0)),
         )
 
-    def see_workers(self, records: list[Record]) -> bool:
+    def observe_workers(self, records: list[Record]) -> bool:
         """All workers' records on ``klais_stats``; whether they hold all lanes, and so count."""
         if sum(record["gauges"].get("lanes_live", 0) for record in records) != self._partitions:
             return False
@@ -141,7 +141,7 @@ class Ledger:
         )
         return True
 
-    def see_landed(self, records: int) -> None:
+    def observe_landed(self, records: int) -> None:
         """Records of the clean topic: the sum of its end offsets, or a count of them."""
         self._now = replace(self._now, landed=records)
 
@@ -150,8 +150,8 @@ def _sum(rows: list[Record], name: str) -> int:
     return int(sum(row.get(name, 0) for row in rows))
 
 
-def differences(totals: Totals, simulated: bool, alone: bool) -> list[str]:
-    """What does not add up, in words; empty when every frame is accounted for.
+def reconcile(totals: Totals, simulated: bool, alone: bool) -> list[str]:
+    """Compare the totals of all stages; return what does not add up, in words. Empty when every frame is accounted for.
 
     Parameters
     ----------

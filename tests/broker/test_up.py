@@ -145,8 +145,8 @@ def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:
         subprocess.run(example, check=True, capture_output=True, timeout=10)
 
         def landed() -> list[dict[str, Any]]:
-            figures = place.lines("figures")
-            if not figures or figures[-1]["totals"]["landed"] < 3:
+            snapshot = place.lines("snapshot")
+            if not snapshot or snapshot[-1]["totals"]["landed"] < 3:
                 return []
             shown = place.klais("tail", "iot_telemetry", "--device", "sensor-42", "--json")
             return [json.loads(line)["value"] for line in shown.stdout.splitlines()]

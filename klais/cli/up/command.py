@@ -18,7 +18,7 @@ from klais.telemetry.log import dict_config
 @click.option("--partitions", type=int, help="Partitions of every topic that is split by device (KLAIS_PARTITIONS, 4).")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Faust workers.")
 @click.option("--plain", is_flag=True, help="One line a second, as without a terminal.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: progress, ready, figures, summary.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: progress, ready, snapshot, summary.")
 def up(
     duration: float | None,
     no_simulate: bool,
@@ -54,19 +54,19 @@ def up(
     """
     if no_simulate and rate is not None:
         raise click.UsageError("--rate is the simulated devices' rate: leave it out with --no-simulate")
-    from klais.cli.up.launch_options import Plan
-    from klais.cli.up.reporter import Json, Plain, Voice
+    from klais.cli.up.launch_options import LaunchOptions
+    from klais.cli.up.reporter import JsonReporter, PlainReporter, Reporter
     from klais.cli.up.run import Up
 
     settings = load(partitions=partitions)
     _log_to_file(settings)
-    voice: Voice = Json() if as_json else Plain()
+    reporter: Reporter = JsonReporter() if as_json else PlainReporter()
     if not (as_json or plain) and sys.stdout.isatty():
-        from klais.cli.up.screen import Screen
+        from klais.cli.up.screen import ScreenReporter
 
-        voice = Screen()
-    plan = Plan(settings, duration, not no_simulate, devices, rate, workers)
-    raise SystemExit(Up(plan, voice).run())
+        reporter = ScreenReporter()
+    options = LaunchOptions(settings, duration, not no_simulate, devices, rate, workers)
+    raise SystemExit(Up(options, reporter).run())
 
 
 def _log_to_file(settings: Settings) -> None:

@@ -14,7 +14,7 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LaunchOptions:
     """What to start.
 
     ``duration_s`` counts from the moment everything is ready; None = until Ctrl-C. ``rate`` (frames/s) replaces the
@@ -44,12 +44,12 @@ class Port:
     setting: str
 
 
-def ports_of(plan: Plan, own_broker: bool) -> list[Port]:
+def ports_of(options: LaunchOptions, own_broker: bool) -> list[Port]:
     """Every port that the children will bind."""
-    s = plan.settings
+    s = options.settings
     out = [] if s.udp_share_port else [Port(*split_address(s.udp_bind), "udp", "KLAIS_UDP_BIND")]
     out.append(Port(*split_address(s.api_bind), "tcp", "KLAIS_API_BIND"))
-    out += [Port(s.web_bind, port, "tcp", "KLAIS_WEB_PORT") for port in plan.web_ports]
+    out += [Port(s.web_bind, port, "tcp", "KLAIS_WEB_PORT") for port in options.web_ports]
     if own_broker:
         out.append(Port(HOST, s.kafka_port, "tcp", "KLAIS_KAFKA_PORT"))
     return out

@@ -1,4 +1,4 @@
-"""How ``klais up`` talks: plain lines, or one JSON object a line. The live screen is in :mod:`klais.cli.up.screen`."""
+"""Reporters of ``klais up``: plain lines, or one JSON object a line. The live screen is in :mod:`klais.cli.up.screen`."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import click
 
-from klais.cli.up.snapshot import Figures, totals_dict
+from klais.cli.up.snapshot import Snapshot, totals_dict
 from klais.system.durations import format_duration
 from klais.verify.conservation import Totals
 
@@ -37,7 +37,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. ``differences`` says what does not add up; ``waiting`` why that may be in order."""
+    """How a run ended. ``differences`` lists what does not add up; ``waiting`` says why that may be in order."""
 
     seconds: float
     totals: Totals
@@ -80,65 +80,65 @@ class Summary:
         }
 
 
-class Voice(Protocol):
-    """Whoever tells the user."""
+class Reporter(Protocol):
+    """Tells the user what happens."""
 
-    def say(self, text: str) -> None: ...
+    def progress(self, text: str) -> None: ...
 
     def ready(self, addresses: Addresses) -> None: ...
 
-    def figures(self, figures: Figures) -> None: ...
+    def snapshot(self, snapshot: Snapshot) -> None: ...
 
     def summary(self, summary: Summary) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Plain:
-    """A line for everything."""
+class PlainReporter:
+    """Prints plain lines."""
 
-    def say(self, text: str) -> None:
-        """What goes on."""
+    def progress(self, text: str) -> None:
+        """Report one thing that happened."""
         click.echo(text)
 
     def ready(self, addresses: Addresses) -> None:
-        """All is up."""
+        """Report that everything runs, and where."""
         click.echo("\n".join(["ready", *(f"  {line}" for line in addresses.lines())]))
 
-    def figures(self, figures: Figures) -> None:
-        """Once a second."""
-        click.echo(figures.line())
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Report the state, once a second."""
+        click.echo(snapshot.line())
 
     def summary(self, summary: Summary) -> None:
-        """The end."""
+        """Report how the run ended."""
         click.echo("\n".join(summary.lines()))
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Do nothing: there is nothing to close."""
 
 
-class Json:
-    """One JSON object a line; ``event`` names its kind."""
+class JsonReporter:
+    """Prints one JSON object a line; ``event`` names its kind."""
 
     def _put(self, event: str, **fields: Any) -> None:
         click.echo(json.dumps({"event": event, **fields}))
 
-    def say(self, text: str) -> None:
-        """What goes on."""
+    def progress(self, text: str) -> None:
+        """Report one thing that happened."""
         self._put("progress", text=text)
 
     def ready(self, addresses: Addresses) -> None:
-        """All is up."""
+        """Report that everything runs, and where."""
         names = ("kafka", "udp", "rest", "views", "telemetry", "logs")
         self._put("ready", **{name: getattr(addresses, name) for name in names})
 
-    def figures(self, figures: Figures) -> None:
-        """Once a second."""
-        self._put("figures", **figures.as_dict())
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Report the state, once a second."""
+        self._put("snapshot", **snapshot.as_dict())
 
     def summary(self, summary: Summary) -> None:
-        """The end."""
+        """Report how the run ended."""
         self._put("summary", **summary.as_dict())
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Do nothing: there is nothing to close."""

@@ -1,4 +1,4 @@
-"""The live screen of ``klais up``: the stages with their rates, what was dropped, how late records are, the newest ones."""
+"""The live screen of ``klais up``: stages with rates, drops by reason, latency, and the newest records."""
 
 from datetime import datetime
 
@@ -9,38 +9,38 @@ from rich.text import Text
 
 from klais.cli.up.reporter import Addresses, Summary
 from klais.cli.up.sampler import Newest
-from klais.cli.up.snapshot import Figures, latency_text, rate_text
+from klais.cli.up.snapshot import Snapshot, latency_text, rate_text
 from klais.system.durations import format_duration
 from klais.text import escape
 
 LANES_SHOWN = 32
 
 
-class Screen:
-    """Lines while it starts, then one picture that is drawn again with every look."""
+class ScreenReporter:
+    """Prints lines while everything starts, then one picture that is drawn again once a second."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
         self._live: Live | None = None
         self._addresses: Addresses | None = None
 
-    def say(self, text: str) -> None:
-        """What goes on; above the picture when there is one."""
+    def progress(self, text: str) -> None:
+        """Print a line, above the picture when there is one."""
         self._console.print(escape_lines(text), markup=False, style="dim")
 
     def ready(self, addresses: Addresses) -> None:
-        """All is up: the picture begins."""
+        """Begin to draw the picture: everything runs."""
         self._addresses = addresses
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
 
-    def figures(self, figures: Figures) -> None:
-        """Draw it again."""
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """Draw the picture again."""
         if self._live is not None and self._addresses is not None:
-            self._live.update(picture(figures, self._addresses), refresh=True)
+            self._live.update(picture(snapshot, self._addresses), refresh=True)
 
     def summary(self, summary: Summary) -> None:
-        """The end."""
+        """Print the summary."""
         self._console.print("\n".join(summary.lines()), markup=False)
 
     def close(self) -> None:
@@ -50,10 +50,10 @@ class Screen:
             self._live = None
 
 
-def picture(figures: Figures, addresses: Addresses) -> Group:
-    """Everything, top to bottom."""
-    t, rates = figures.totals, figures.rates
-    head = Text(f"KLAIS  {format_duration(round(figures.elapsed_s))}", style="bold")
+def picture(snapshot: Snapshot, addresses: Addresses) -> Group:
+    """The whole picture, top to bottom."""
+    t, rates = snapshot.totals, snapshot.rates
+    head = Text(f"KLAIS  {format_duration(round(snapshot.elapsed_s))}", style="bold")
     head.append("   Ctrl-C stops", style="dim")
     stages = Table(box=None, pad_edge=False, header_style="dim")
     stages.add_column("stage", min_width=24)
@@ -61,32 +61,33 @@ def picture(figures: Figures, addresses: Addresses) -> Group:
         stages.add_column(name, justify="right", min_width=12)
     stages.add_column("", no_wrap=True, overflow="ellipsis")
     rows = [("sent", "sent", t.sent, addresses.simulated)] if addresses.simulated else []
-    inflight = f"{figures.inflight_bytes / 1024:,.0f} KiB on their way to Kafka" if figures.inflight_bytes else ""
-    plural = "workers" if figures.workers != 1 else "worker"
+    inflight = f"{snapshot.inflight_bytes / 1024:,.0f} KiB on their way to Kafka" if snapshot.inflight_bytes else ""
+    plural = "workers" if snapshot.workers != 1 else "worker"
     rows += [
         ("received by the edge", "edge_received", t.edge_received, ""),
         ("published", "published", t.published, inflight),
-        ("received by the worker", "worker_received", t.worker_received, f"{figures.workers} {plural}"),
-        (f"landed in {addresses.telemetry}", "landed", t.landed, latency_text(figures.latency)),
+        ("received by the worker", "worker_received", t.worker_received, f"{snapshot.workers} {plural}"),
+        (f"landed in {addresses.telemetry}", "landed", t.landed, latency_text(snapshot.latency)),
     ]
     for name, stage, total, note in rows:
         stages.add_row(name, rate_text(rates.get(stage)), f"{total:,}", Text(note or "", style="dim"))
-    return Group(head, Text(), stages, Text(), *_state(figures), Text(), *_newest(figures.newest), Text(), *_where(addresses))
+    below = [*_state(snapshot), Text(), *_newest(snapshot.newest), Text(), *_where(addresses)]
+    return Group(head, Text(), stages, Text(), *below)
 
 
-def _state(figures: Figures) -> list[Text]:
-    t = figures.totals
+def _state(snapshot: Snapshot) -> list[Text]:
+    t = snapshot.totals
     dropped = ", ".join(f"{frames:,} {reason}" for reason, frames in t.dropped().items())
-    live = sum(state == "live" for state in figures.lanes.values())
-    lanes = f"{live} of {len(figures.lanes)} live"
-    missing = [str(p) for p, state in figures.lanes.items() if state != "live"][:LANES_SHOWN]
+    live = sum(state == "live" for state in snapshot.lanes.values())
+    lanes = f"{live} of {len(snapshot.lanes)} live"
+    missing = [str(p) for p, state in snapshot.lanes.items() if state != "live"][:LANES_SHOWN]
     lanes += f" (not: {', '.join(missing)})" if missing else ""
     return [
         _row("dropped", dropped or "none", "red" if dropped else ""),
-        _row("lag, queue", f"{figures.lag:,} batches behind, {t.queued:,} frames wait"),
-        _row("limit", f"{figures.rate_limit:,.0f}/s" + (f", {figures.rate_by}" if figures.rate_by else "")),
-        _row("lanes", f"{lanes}, checkpoint {figures.checkpoint_age_s:.1f} s ago", "yellow" if missing else ""),
-        _row("devices", f"{figures.devices:,}, {figures.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"),
+        _row("lag, queue", f"{snapshot.lag:,} batches behind, {t.queued:,} frames wait"),
+        _row("limit", f"{snapshot.rate_limit:,.0f}/s" + (f", {snapshot.rate_by}" if snapshot.rate_by else "")),
+        _row("lanes", f"{lanes}, checkpoint {snapshot.checkpoint_age_s:.1f} s ago", "yellow" if missing else ""),
+        _row("devices", f"{snapshot.devices:,}, {snapshot.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"),
         _row("dead letters", f"{t.dead_letters:,}"),
     ]
 

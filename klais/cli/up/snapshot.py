@@ -1,4 +1,4 @@
-"""What ``klais up`` shows: taken together once a second from the processes' own records; as a plain line or as JSON."""
+"""What ``klais up`` shows once a second, from the records on ``klais_stats``; as a plain line or as JSON."""
 
 import json
 import time
@@ -10,14 +10,14 @@ from typing import Any
 from klais.cli.up.sampler import Latency, Newest, Sampler
 from klais.kafka.stats import StatsFollower
 from klais.system.durations import format_duration
-from klais.verify.conservation import Ledger, Totals
+from klais.verify.conservation import FrameAccount, Totals
 
 RATE_OVER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """One look at the system. ``rates`` are frames/s by stage; None where the stage has said nothing (yet, or any more)."""
+class Snapshot:
+    """The system at one moment. ``rates`` are frames/s by stage; None where the stage sent no fresh record."""
 
     elapsed_s: float
     totals: Totals
@@ -123,8 +123,8 @@ class Simulated:
         return out
 
 
-class Look:
-    """Takes everything together.
+class SystemView:
+    """The whole system as the processes' own records show it.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class Look:
     partitions : int
         Of the topics.
     follower, sampler
-        Where the figures come from.
+        Sources of the figures.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class Look:
         self._edge, self._partitions = edge, partitions
         self._follower, self._sampler = follower, sampler
         self.simulated: Simulated | None = None
-        self.ledger = Ledger(partitions)
+        self.account = FrameAccount(partitions)
         self._began_s = time.monotonic()
         self._sent: dict[str, Any] = {}
         self._sent_at_s = 0.0
@@ -157,40 +157,40 @@ class Look:
         """Frames count from here."""
         self.refresh()
         self.start_ends = dict(self._sampler.ends() or {})
-        self.ledger.start()
+        self.account.start()
 
     def start_clock(self) -> None:
         """Time counts from here: everything is ready."""
         self._began_s = time.monotonic()
 
     def refresh(self) -> None:
-        """Take in what is new."""
+        """Read what is new."""
         now_s = time.monotonic()
         for line in self.simulated.read() if self.simulated else ():
-            self.ledger.see_sent(line)
+            self.account.observe_sent(line)
             self._sent, self._sent_at_s = line, now_s
         edges = self._follower.newest("edge")
         self.others = self.others or bool(set(edges) - {self._edge})
         if self._edge in edges:
-            self.ledger.see_edge(edges[self._edge])
-        self.ledger.see_workers(list(self._follower.newest("worker").values()))
+            self.account.observe_edge(edges[self._edge])
+        self.account.observe_workers(list(self._follower.newest("worker").values()))
         ends = self._sampler.ends()
         if ends is not None:
             landed = sum(ends.values())
-            self.ledger.see_landed(landed)
+            self.account.observe_landed(landed)
             self._landed = [row for row in self._landed if now_s - row[0] <= RATE_OVER_S] + [(now_s, landed)]
 
-    def figures(self) -> Figures:
-        """One look, from what :meth:`refresh` took in."""
+    def snapshot(self) -> Snapshot:
+        """The state as of the last :meth:`refresh`."""
         workers = list(self._follower.newest("worker").values())
         edge = self._follower.newest("edge").get(self._edge)
         gauges = [record["gauges"] for record in workers]
         live = {int(p) for each in gauges for p in each.get("lag_records", {})}
         edge_rates = edge["rates"] if edge else {}
         worker_rates = [record["rates"] for record in workers]
-        return Figures(
+        return Snapshot(
             elapsed_s=time.monotonic() - self._began_s,
-            totals=self.ledger.totals(),
+            totals=self.account.totals(),
             rates={
                 "sent": self._sent_rate(),
                 "edge_received": edge_rates.get("received"),
@@ -213,7 +213,7 @@ class Look:
         )
 
     def _rate_by(self) -> str:
-        """Who sets the rate, in words; empty where it is fixed or nobody says."""
+        """Who sets the rate, in words; empty where it is fixed or unknown."""
         modes = [record["gauges"].get("mode") for record in self._follower.newest("controller").values()]
         words = {"auto": "set by the controller", "manual": "set by an operator"}
         return next((words[mode] for mode in modes if mode in words), "")

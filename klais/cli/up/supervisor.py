@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from klais.broker.embedded import EmbeddedKafka
-from klais.cli.up.launch_options import Plan, broker_runs, check_ports, ports_of, udp_target, url_of
+from klais.cli.up.launch_options import LaunchOptions, broker_runs, check_ports, ports_of, udp_target, url_of
 from klais.cli.worker import data_dir, worker_command
 from klais.config import load as config
 from klais.config.load import Settings, environ_of
@@ -22,36 +22,36 @@ from klais.system.child import OwnedChild
 from klais.system.supervised import Service, ending
 
 READY_S = 180.0
-TELL_S = 5.0
+REPORT_EVERY_S = 5.0
 POLL_S = 0.1
 EDGE_GRACE_S = 20.0
 WORKER_GRACE_S = 20.0
 SIMULATOR_GRACE_S = 5.0
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-class System:
-    """Everything that ``klais up`` starts; each step may be called once, in the order of the methods.
+class Supervisor:
+    """Starts and stops the processes of ``klais up``; call each step once, in the order of the methods.
 
     Parameters
     ----------
-    plan : Plan
+    options : LaunchOptions
         What to start.
-    say : callable
-        Is told, in words, what goes on.
+    report : callable
+        Gets a line of text for each thing that happens.
     """
 
-    def __init__(self, plan: Plan, say: Say) -> None:
-        self.plan, self._say = plan, say
-        settings = self.settings = plan.settings
+    def __init__(self, options: LaunchOptions, report: Report) -> None:
+        self.options, self._report = options, report
+        settings = self.settings = options.settings
         self.logs = settings.state_dir / "logs"
         self.broker: EmbeddedKafka | None = None
         self.workers: list[Service] = []
         self.edge: Service | None = None
         self.simulator: Service | None = None
         self.rest = url_of(*split_address(settings.api_bind))
-        self.views = [url_of(settings.web_bind, port) for port in plan.web_ports]
+        self.views = [url_of(settings.web_bind, port) for port in options.web_ports]
 
     @property
     def services(self) -> list[Service]:
@@ -59,7 +59,7 @@ class System:
         return [service for service in (self.simulator, self.edge, *self.workers) if service is not None]
 
     def check(self) -> None:
-        """Look before anything is started.
+        """Check ports and folders before anything is started.
 
         Raises
         ------
@@ -67,17 +67,17 @@ class System:
             A port is taken, the state folder is in use or cannot be written.
         """
         own_broker = self.settings.embedded_kafka and not broker_runs(self.settings)
-        check_ports(ports_of(self.plan, own_broker))
+        check_ports(ports_of(self.options, own_broker))
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
             data_dir(self.settings).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise KlaisError(f"cannot make {self.logs.resolve()}: {error.strerror}. Set KLAIS_STATE_DIR") from None
         if own_broker:
-            self.broker = EmbeddedKafka(self.settings, self._say)
+            self.broker = EmbeddedKafka(self.settings, self._report)
 
     def start_kafka(self) -> None:
-        """Kafka answers, the topics are right, the kernels are compiled; the last beside the first two."""
+        """Start Kafka and create the topics while the kernels compile; return when all three are done."""
         warm = OwnedChild(_klais("warm"), self._fresh("warm"), self._environ(self.settings))
         try:
             self._kafka()
@@ -90,59 +90,59 @@ class System:
         if self.broker is not None:
             self.broker.start()
         elif s.embedded_kafka:
-            self._say(f"Apache Kafka: using the one that runs already, on {s.bootstrap}")
+            self._report(f"Apache Kafka: using the one that runs already, on {s.bootstrap}")
         else:
-            self._say(f"Kafka: using the cluster {s.bootstrap} (KLAIS_KAFKA_BOOTSTRAP)")
-        client = admin.wait_for_broker(s, None, self._say)
+            self._report(f"Kafka: using the cluster {s.bootstrap} (KLAIS_KAFKA_BOOTSTRAP)")
+        client = admin.wait_for_broker(s, None, self._report)
         created = admin.ensure_topics(s, client)
         known = f"{len(created)} created" if created else "all there"
-        self._say(f"topics: {known}, {s.partitions} partitions{f', prefix {s.topic_prefix}' if s.topic_prefix else ''}")
+        self._report(f"topics: {known}, {s.partitions} partitions{f', prefix {s.topic_prefix}' if s.topic_prefix else ''}")
 
     def _wait_for_kernels(self, warm: OwnedChild) -> None:
-        log, began_s, told_s = self.logs / "warm.log", time.monotonic(), -1e9
+        log, began_s, reported_s = self.logs / "warm.log", time.monotonic(), -1e9
         while not warm.wait(POLL_S):
             now_s = time.monotonic()
-            if now_s - told_s >= TELL_S:
-                self._say(f"kernels: compiling, once (a minute or less) {_last_line(log)}".rstrip())
-                told_s = now_s
+            if now_s - reported_s >= REPORT_EVERY_S:
+                self._report(f"kernels: compiling, once (a minute or less) {_last_line(log)}".rstrip())
+                reported_s = now_s
         if warm.returncode:
             text = log.read_text(errors="replace")[-2000:]
             raise KlaisError(f"the kernels could not be compiled, `klais warm` ended with {ending(warm.returncode)}:\n{text}")
         waited_s = time.monotonic() - began_s
-        self._say(f"kernels: ready{f' after {waited_s:.0f} s' if waited_s >= 1 else ''}")
+        self._report(f"kernels: ready{f' after {waited_s:.0f} s' if waited_s >= 1 else ''}")
 
     def start_workers(self) -> None:
-        """The Faust workers, until their lanes live."""
-        for number, port in enumerate(self.plan.web_ports):
+        """Start the Faust workers and wait until their lanes are live."""
+        for number, port in enumerate(self.options.web_ports):
             own = self.settings.model_copy(update={"web_port": port})
-            name = "worker" if self.plan.workers == 1 else f"worker-{number + 1}"
+            name = "worker" if self.options.workers == 1 else f"worker-{number + 1}"
             service = Service(name, worker_command(own), self._environ(own), self.logs / f"{name}.log")
             self.workers.append(service)
             service.start()
         many = f"{len(self.workers)} Faust workers" if len(self.workers) > 1 else "Faust worker"
-        self._say(f"{many}: starting")
+        self._report(f"{many}: starting")
         self._wait_ready(f"{many} at {', '.join(self.views)}", lambda: all(worker_ready(view) for view in self.views))
 
     def start_edge(self) -> None:
-        """The edge, until it receives."""
+        """Start the edge and wait until it receives."""
         self.edge = Service("edge", _klais("edge", "--workers", "1"), self._environ(self.settings), self.logs / "edge.log")
         self.edge.start()
-        self._say("edge: starting")
+        self._report("edge: starting")
         self._wait_ready(f"edge at {self.settings.udp_bind}", lambda: edge_ready(self.rest))
 
     def start_simulator(self) -> Path:
-        """The simulated devices; gives the log with their progress."""
-        plan = self.plan
-        traffic = ["--trace", "nasa"] if plan.rate is None else ["--rate", f"{plan.rate:g}"]
-        devices = ["--devices", str(plan.devices), "--to", udp_target(self.settings)]
+        """Start the simulated devices; return the log with their progress."""
+        options = self.options
+        traffic = ["--trace", "nasa"] if options.rate is None else ["--rate", f"{options.rate:g}"]
+        devices = ["--devices", str(options.devices), "--to", udp_target(self.settings)]
         command = _klais("simulate", *devices, *traffic, "--quiet", "--json-lines")
         log = self.logs / "simulate.log"
         self.simulator = Service("simulate", command, self._environ(self.settings), log)
         self.simulator.start()
         return log
 
-    def look(self) -> None:
-        """See to all children; say what happened.
+    def poll(self) -> None:
+        """Check all children, start those again that ended, and report it.
 
         Raises
         ------
@@ -154,38 +154,38 @@ class System:
         for service in self.services:
             event = service.look()
             if event:
-                self._say(event)
+                self._report(event)
 
     def stop_simulator(self) -> None:
-        """No more frames."""
+        """Stop the simulated devices."""
         if self.simulator is not None:
             self.simulator.stop(SIMULATOR_GRACE_S)
 
     def stop_edge(self) -> None:
-        """The edge drains: it takes what the kernel holds and delivers it."""
+        """Stop the edge: it drains what the kernel holds and delivers it."""
         if self.edge is not None and not self.edge.stop(EDGE_GRACE_S):
-            self._say(f"edge: did not stop within {EDGE_GRACE_S:.0f} s and was killed")
+            self._report(f"edge: did not stop within {EDGE_GRACE_S:.0f} s and was killed")
 
     def stop(self) -> None:
-        """Everything else, Kafka last. Simulator and edge too, when they still run. May be called twice."""
+        """Stop everything that still runs, Kafka last. May be called twice."""
         self.stop_simulator()
         self.stop_edge()
         for service in self.workers:
             if not service.stop(WORKER_GRACE_S):
-                self._say(f"{service.name}: did not stop within {WORKER_GRACE_S:.0f} s and was killed")
+                self._report(f"{service.name}: did not stop within {WORKER_GRACE_S:.0f} s and was killed")
         if self.broker is not None:
             self.broker.stop()
 
     def _wait_ready(self, what: str, ready: Callable[[], bool]) -> None:
-        began_s = told_s = time.monotonic()
+        began_s = reported_s = time.monotonic()
         while not ready():
-            self.look()
+            self.poll()
             now_s = time.monotonic()
             if now_s - began_s > READY_S:
                 raise KlaisError(f"{what} is not ready after {READY_S:.0f} s: see the logs in {self.logs}")
-            if now_s - told_s >= TELL_S:
-                told_s = now_s
-                self._say(f"{what}: not ready yet, {now_s - began_s:.0f} s")
+            if now_s - reported_s >= REPORT_EVERY_S:
+                reported_s = now_s
+                self._report(f"{what}: not ready yet, {now_s - began_s:.0f} s")
             time.sleep(POLL_S)
 
     def _fresh(self, name: str) -> Path:
@@ -194,7 +194,7 @@ class System:
         return path
 
     def _environ(self, settings: Settings) -> dict[str, str]:
-        """Exactly these settings: an option of ours may have put one back to its default."""
+        """Exactly these settings: an option may have set one back to its default."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -208,7 +208,7 @@ def _klais(*words: str) -> list[str]:
 
 
 def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:
-    """Status and JSON body of a GET, also of one that was refused; None when nobody answers."""
+    """Status and JSON body of a GET, also of a refused one; None when nothing answers."""
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:
             return answer.status, json.load(answer)
@@ -230,7 +230,7 @@ def edge_ready(rest: str) -> bool:
 
 
 def worker_ready(views: str) -> bool:
-    """Whether all lanes of a worker live."""
+    """Whether all lanes of a worker are live."""
     answer = ask(f"{views}/ready/")
     return answer is not None and answer[0] == 200
 

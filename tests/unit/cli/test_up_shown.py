@@ -10,19 +10,19 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from klais.cli.up import launch_options as plans
+from klais.cli.up import launch_options as launch_options
 from klais.cli.up.command import up
-from klais.cli.up.launch_options import Plan, check_ports, ports_of, udp_target, url_of
-from klais.cli.up.reporter import Addresses, Json, Plain, Summary
+from klais.cli.up.launch_options import LaunchOptions, check_ports, ports_of, udp_target, url_of
+from klais.cli.up.reporter import Addresses, JsonReporter, PlainReporter, Summary
 from klais.cli.up.sampler import Latency, Newest
-from klais.cli.up.screen import Screen
-from klais.cli.up.snapshot import Figures, Simulated
+from klais.cli.up.screen import ScreenReporter
+from klais.cli.up.snapshot import Simulated, Snapshot
 from klais.config.load import Settings
 from klais.errors import PortInUse
 from klais.verify.conservation import Totals
 
 TOTALS = Totals(sent=1000, edge_received=1000, edge_dropped={"bad_magic": 3}, published=997, worker_received=997, passed=997)
-FIGURES = Figures(
+SNAPSHOT = Snapshot(
     elapsed_s=65.0,
     totals=TOTALS,
     rates={"sent": 10.0, "edge_received": 10.0, "published": 9.0, "worker_received": 9.0, "landed": None},
@@ -50,7 +50,7 @@ ADDRESSES = Addresses(
 
 
 def test_the_plain_line_has_every_stage_drops_by_reason_and_latency() -> None:
-    line = FIGURES.line()
+    line = SNAPSHOT.line()
     for part in ("1m5s", "sent 10/s", "edge 10/s", "published 9/s", "worker 9/s", "landed -", "dropped 3", "bad_magic 3"):
         assert part in line
     for part in ("lag 2", "queue 0", "p50 9 ms", "p99 21 ms", "lanes not live: 1"):
@@ -58,29 +58,29 @@ def test_the_plain_line_has_every_stage_drops_by_reason_and_latency() -> None:
 
 
 def test_json_lines_are_one_object_each(capsys: pytest.CaptureFixture[str]) -> None:
-    voice = Json()
-    voice.say("text\nwith a newline")
-    voice.ready(ADDRESSES)
-    voice.figures(FIGURES)
-    voice.summary(Summary(5.0, TOTALS, True, ["997 frames passed and 0 records landed"]))
+    reporter = JsonReporter()
+    reporter.progress("text\nwith a newline")
+    reporter.ready(ADDRESSES)
+    reporter.snapshot(SNAPSHOT)
+    reporter.summary(Summary(5.0, TOTALS, True, ["997 frames passed and 0 records landed"]))
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["event"] for row in rows] == ["progress", "ready", "figures", "summary"]
+    assert [row["event"] for row in rows] == ["progress", "ready", "snapshot", "summary"]
     assert rows[1]["rest"] == ADDRESSES.rest
     assert rows[2]["totals"]["dropped"]["edge"] == {"bad_magic": 3}
     assert (rows[3]["adds_up"], rows[3]["totals"]["passed"]) == (False, 997)
 
 
 def test_the_summary_says_whether_it_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
-    Plain().summary(Summary(5.0, replace(TOTALS, landed=997), True, []))
+    PlainReporter().summary(Summary(5.0, replace(TOTALS, landed=997), True, []))
     good = capsys.readouterr().out
     assert "every frame is accounted for" in good and "3 bad_magic" in good and "sent" in good
-    Plain().summary(Summary(5.0, TOTALS, False, ["997 frames passed and 0 records landed"], "because"))
+    PlainReporter().summary(Summary(5.0, TOTALS, False, ["997 frames passed and 0 records landed"], "because"))
     bad = capsys.readouterr().out
     assert "they do not add up (because)" in bad and "  997 frames passed and 0 records landed" in bad and "sent" not in bad
 
 
 def test_ready_names_addresses_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
-    Plain().ready(ADDRESSES)
+    PlainReporter().ready(ADDRESSES)
     out = capsys.readouterr().out
     for part in ("http://127.0.0.1:8080/health", "http://127.0.0.1:6066/devices/", "klais tail iot_telemetry", "klais send"):
         assert part in out
@@ -88,11 +88,11 @@ def test_ready_names_addresses_and_what_to_try(capsys: pytest.CaptureFixture[str
 
 def test_the_picture_shows_everything_and_no_control_character_of_a_device() -> None:
     console = Console(file=io.StringIO(), width=140, height=60, force_terminal=True, color_system=None)
-    screen = Screen(console)
-    screen.say("starting")
+    screen = ScreenReporter(console)
+    screen.progress("starting")
     screen.ready(ADDRESSES)
-    screen.figures(FIGURES)
-    screen.figures(replace(FIGURES, newest=[]))
+    screen.snapshot(SNAPSHOT)
+    screen.snapshot(replace(SNAPSHOT, newest=[]))
     screen.close()
     screen.summary(Summary(5.0, TOTALS, True, []))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -121,9 +121,9 @@ def test_all_ports_that_are_taken_are_told_at_once(monkeypatch: pytest.MonkeyPat
         if port == 6066:
             raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
-    monkeypatch.setattr(plans, "check_port", taken)
+    monkeypatch.setattr(launch_options, "check_port", taken)
     with pytest.raises(PortInUse) as problems:
-        check_ports(ports_of(Plan(Settings()), own_broker=True))
+        check_ports(ports_of(LaunchOptions(Settings()), own_broker=True))
     lines = str(problems.value).split("\n  ")
     assert lines[0] == "3 ports:"
     assert "udp port 5000" in lines[1] and "KLAIS_UDP_BIND" in lines[1]
@@ -132,16 +132,16 @@ def test_all_ports_that_are_taken_are_told_at_once(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_port_wanted_twice_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "check_port", lambda *_: None)
+    monkeypatch.setattr(launch_options, "check_port", lambda *_: None)
     settings = Settings(web_port=8079, udp_bind="0.0.0.0:9092")
-    check_ports(ports_of(Plan(settings), own_broker=True))  # udp and tcp of one number do not clash
+    check_ports(ports_of(LaunchOptions(settings), own_broker=True))  # udp and tcp of one number do not clash
     with pytest.raises(PortInUse, match="tcp port 8080 is wanted twice, by KLAIS_API_BIND and KLAIS_WEB_PORT"):
-        check_ports(ports_of(Plan(settings, workers=2), own_broker=True))
+        check_ports(ports_of(LaunchOptions(settings, workers=2), own_broker=True))
 
 
 def test_ports_are_those_that_will_be_bound() -> None:
     settings = Settings(udp_share_port=True, web_port=7000)
-    found = [(entry.port, entry.setting) for entry in ports_of(Plan(settings, workers=2), own_broker=False)]
+    found = [(entry.port, entry.setting) for entry in ports_of(LaunchOptions(settings, workers=2), own_broker=False)]
     assert found == [(8080, "KLAIS_API_BIND"), (7000, "KLAIS_WEB_PORT"), (7001, "KLAIS_WEB_PORT")]
 
 

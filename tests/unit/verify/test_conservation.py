@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from klais.verify.conservation import Ledger, Totals, differences
+from klais.verify.conservation import FrameAccount, Totals, reconcile
 
 GOOD = Totals(
     sent=100,
@@ -30,7 +30,7 @@ def worker(received: int, passed: int, lanes: int = 4, queued: int = 0, **droppe
 
 
 def test_frames_that_are_all_accounted_for_make_no_difference() -> None:
-    assert differences(GOOD, simulated=True, alone=True) == []
+    assert reconcile(GOOD, simulated=True, alone=True) == []
 
 
 @pytest.mark.parametrize(
@@ -46,66 +46,66 @@ def test_frames_that_are_all_accounted_for_make_no_difference() -> None:
     ],
 )
 def test_every_stage_that_does_not_add_up_is_named(wrong: dict[str, Any], said: str) -> None:
-    assert said in differences(replace(GOOD, **wrong), simulated=True, alone=True)
+    assert said in reconcile(replace(GOOD, **wrong), simulated=True, alone=True)
 
 
 def test_senders_of_others_and_edges_of_others_are_no_difference() -> None:
-    assert differences(replace(GOOD, sent=0), simulated=False, alone=True) == []
-    assert differences(replace(GOOD, sent=50), simulated=True, alone=True) == []
+    assert reconcile(replace(GOOD, sent=0), simulated=False, alone=True) == []
+    assert reconcile(replace(GOOD, sent=50), simulated=True, alone=True) == []
     more = replace(GOOD, worker_received=197, passed=180, landed=180)
-    assert differences(more, simulated=True, alone=False) == []
-    assert differences(more, simulated=True, alone=True) != []
+    assert reconcile(more, simulated=True, alone=False) == []
+    assert reconcile(more, simulated=True, alone=True) != []
 
 
 def test_frames_in_the_edges_hands_may_have_arrived_or_not() -> None:
     held = replace(GOOD, published=90, held=5)
     for received in (92, 94, 97):
         now = replace(held, worker_received=received, passed=received - 17, landed=received - 17)
-        assert differences(now, simulated=True, alone=True) == []
+        assert reconcile(now, simulated=True, alone=True) == []
     now = replace(held, worker_received=91, passed=74, landed=74)
-    assert differences(now, simulated=True, alone=True) == ["90 frames were published and the worker received 89"]
+    assert reconcile(now, simulated=True, alone=True) == ["90 frames were published and the worker received 89"]
 
 
 def test_counts_begin_at_the_start() -> None:
-    ledger = Ledger(4)
-    ledger.see_workers([worker(1000, 900, queued=20, duplicate=80)])
-    ledger.see_landed(905)
-    ledger.start()
-    ledger.see_edge(edge(50, 50))
-    ledger.see_workers([worker(1050, 960, queued=5, duplicate=85)])
-    ledger.see_landed(965)
-    totals = ledger.totals()
+    account = FrameAccount(4)
+    account.observe_workers([worker(1000, 900, queued=20, duplicate=80)])
+    account.observe_landed(905)
+    account.start()
+    account.observe_edge(edge(50, 50))
+    account.observe_workers([worker(1050, 960, queued=5, duplicate=85)])
+    account.observe_landed(965)
+    totals = account.totals()
     assert (totals.worker_received, totals.passed, totals.queued, totals.landed) == (50, 60, -15, 60)
     assert totals.worker_dropped == {"duplicate": 5}
-    assert differences(totals, simulated=False, alone=True) == []
+    assert reconcile(totals, simulated=False, alone=True) == []
 
 
 def test_workers_count_only_together_with_all_lanes() -> None:
-    ledger = Ledger(4)
-    assert ledger.see_workers([worker(10, 10, lanes=3), worker(5, 5, lanes=1)])
-    assert not ledger.see_workers([worker(10, 10, lanes=3)])
-    assert ledger.totals().worker_received == 15
-    assert not ledger.see_workers([])
+    account = FrameAccount(4)
+    assert account.observe_workers([worker(10, 10, lanes=3), worker(5, 5, lanes=1)])
+    assert not account.observe_workers([worker(10, 10, lanes=3)])
+    assert account.totals().worker_received == 15
+    assert not account.observe_workers([])
 
 
 def test_an_edge_that_starts_again_is_carried_on() -> None:
-    ledger = Ledger(4)
-    ledger.start()
-    ledger.see_edge(edge(100, 90, bad_magic=10))
-    assert not ledger.restarted
-    ledger.see_edge(edge(7, 5, too_short=2))
-    totals = ledger.totals()
+    account = FrameAccount(4)
+    account.start()
+    account.observe_edge(edge(100, 90, bad_magic=10))
+    assert not account.restarted
+    account.observe_edge(edge(7, 5, too_short=2))
+    totals = account.totals()
     assert (totals.edge_received, totals.published) == (107, 95)
     assert totals.edge_dropped == {"bad_magic": 10, "too_short": 2}
-    assert ledger.restarted
+    assert account.restarted
 
 
 def test_a_simulator_is_counted_by_its_lines_and_its_summary() -> None:
-    ledger = Ledger(4)
-    ledger.start()
-    ledger.see_sent({"sent": 10})
-    ledger.see_sent({"frames": 12})
-    assert ledger.totals().sent == 12
+    account = FrameAccount(4)
+    account.start()
+    account.observe_sent({"sent": 10})
+    account.observe_sent({"frames": 12})
+    assert account.totals().sent == 12
 
 
 def test_drops_of_edge_and_lanes_are_told_together() -> None:
@@ -117,18 +117,18 @@ def test_drops_of_edge_and_lanes_are_told_together() -> None:
 
 
 def test_what_lay_in_the_spool_at_the_first_start_comes_from_there_and_later_finds_were_held_before() -> None:
-    ledger = Ledger(4)
+    account = FrameAccount(4)
     first = edge(100, passed=120, held=30)
     first["counters"]["spool_recovered"] = 50
-    ledger.see_edge(first)
-    totals = ledger.totals()
+    account.observe_edge(first)
+    totals = account.totals()
     assert (totals.edge_received, totals.recovered, totals.published, totals.held) == (100, 50, 120, 30)
-    assert not [text for text in differences(totals, simulated=False, alone=False) if "the edge" in text]
+    assert not [text for text in reconcile(totals, simulated=False, alone=False) if "the edge" in text]
     again = edge(10, passed=40)
     again["counters"]["spool_recovered"] = 30
-    ledger.see_edge(again)
-    totals = ledger.totals()
+    account.observe_edge(again)
+    totals = account.totals()
     assert (totals.edge_received, totals.recovered, totals.published, totals.held) == (110, 50, 160, 0)
-    assert not [text for text in differences(totals, simulated=False, alone=False) if "the edge" in text]
-    missing = differences(replace(totals, published=159), simulated=False, alone=False)
+    assert not [text for text in reconcile(totals, simulated=False, alone=False) if "the edge" in text]
+    missing = reconcile(replace(totals, published=159), simulated=False, alone=False)
     assert missing[0] == "the edge received 110 frames and found 50 in its spool and accounts for 159"
