@@ -19,18 +19,26 @@ from klais.control.forecast import NOTHING, BurstForecast
 from klais.control.pid import Gains, PidState, Terms, step, track
 
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
-MOST_RATIO = 2.0  # a measurement counts up to twice its set-point: the error of a lag of hours is that of a lag of seconds
-WORTH = 0.05  # a rate is written anew when it moved by this share
-HOST_WORTH = 0.1  # the same of a host's intake
-SPARE_WORTH = 0.25  # the same of either while it is above twice what comes: it binds nobody, and a record costs all of them
-ROOM_S = 5.0  # the hosts may fill what is free for frames that wait within this time
-CROWDED = 0.5  # of what may wait: from here on the hosts' intake follows what the lanes really let through ...
-BALANCE, RETURN_S = 2 / 3, 2.5  # ... and leads what waits back to this share of it within this time
-LEAST_INTAKE = 0.5  # of that is let in however much waits: the backlog of an outage must not shut everybody out
-LEAST_BURST_S = 0.1  # of its rate: with less a bucket cannot let its rate through, an edge takes hundreds of frames at once
-FLOW_S = 5.0  # time constant with which what passes is forgotten: a checkpoint or a slow second is not a smaller worker
-HEADROOM = 1.1  # the rate never goes below so many times what passes, and what lets the queue go within ROOM_S
-LACK = 0.5  # lanes are given new shares when one needs more than half of its own
+# A measurement counts up to twice its set-point: an hour of lag must not weigh more than a few seconds of it.
+MAX_ERROR_RATIO = 2.0
+
+# Deadbands: a set-point is written again when it moved by this share. Every record costs all followers.
+RATE_DEADBAND = 0.05
+HOST_RATE_DEADBAND = 0.1
+SPARE_RATE_DEADBAND = 0.25  # while the limit is above twice the traffic: it binds nobody
+
+# Admission at the hosts. While the backlog is small, edges may also send what the queue has room for within the horizon.
+# From BACKLOG_HIGH_RATIO of the allowed backlog on, admission follows the measured throughput of the lanes instead, and a
+# proportional controller leads the backlog to BACKLOG_TARGET_RATIO within BACKLOG_RETURN_S.
+ADMIT_HORIZON_S = 5.0
+BACKLOG_HIGH_RATIO = 0.5
+BACKLOG_TARGET_RATIO, BACKLOG_RETURN_S = 2 / 3, 2.5
+MIN_ADMIT_RATIO = 0.5  # of the throughput, however large the backlog: after an outage traffic must not stop altogether
+MIN_BURST_S = 0.1  # of the rate: an edge admits hundreds of frames at once, a smaller bucket could not pass its own rate
+
+FLOW_TIME_CONSTANT_S = 5.0  # how slowly a drop of the throughput is believed: a checkpoint is not a smaller worker
+HEADROOM = 1.1  # the rate stays above the throughput times this, plus what empties the queue within ADMIT_HORIZON_S
+RESHARE_THRESHOLD = 0.5  # lanes get new shares when one needs more than this part of its share
 
 Mode = Literal["auto", "manual", "fixed"]
 
@@ -162,7 +170,7 @@ def flow_of(before: float | None, passed: float | None, dt_s: float) -> float | 
     """
     if before is None or passed is None or passed >= before:
         return passed
-    return before + (passed - before) * min(1.0, dt_s / FLOW_S)
+    return before + (passed - before) * min(1.0, dt_s / FLOW_TIME_CONSTANT_S)
 
 
 def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
@@ -174,8 +182,8 @@ def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
     >>> errors_of(0, 0, at).both, errors_of(20_000, 0.8, at).both
     (1.0, 0.0)
     """
-    lag_error = 1.0 - min(lag / targets.lag, MOST_RATIO)
-    cpu_error = 1.0 - min(cpu / targets.cpu, MOST_RATIO)
+    lag_error = 1.0 - min(lag / targets.lag, MAX_ERROR_RATIO)
+    cpu_error = 1.0 - min(cpu / targets.cpu, MAX_ERROR_RATIO)
     both = LAG_WEIGHT * lag_error + CPU_WEIGHT * cpu_error
     return Errors(lag_error, cpu_error, both, 1.0 - both)
 
@@ -248,20 +256,21 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
     if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # arrived at a bound: it will not move any further
         return True
     i = now.inputs
-    if _moved(before.rate, now.rate, WORTH, max(i.passed or 0.0, sum(i.wants.values()))):
+    if _moved(before.rate, now.rate, RATE_DEADBAND, max(i.passed or 0.0, sum(i.wants.values()))):
         return True
-    return any(_moved(before.hosts[at][0], rate, HOST_WORTH, i.hosts.get(at, 0.0)) for at, (rate, _) in now.hosts.items())
+    hosts = ((before.hosts[name][0], rate, i.hosts.get(name, 0.0)) for name, (rate, _) in now.hosts.items())
+    return any(_moved(was, rate, HOST_RATE_DEADBAND, received) for was, rate, received in hosts)
 
 
 def _moved(before: float, now: float, worth: float, comes_per_s: float) -> bool:
     spare = min(before, now) > 2.0 * comes_per_s
-    return abs(now - before) > (SPARE_WORTH if spare else worth) * before
+    return abs(now - before) > (SPARE_RATE_DEADBAND if spare else worth) * before
 
 
 def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int) -> Mapping[int, float]:
     """Shares in force; new ones only where a lane lacks and they would differ: noise at low traffic moves nothing."""
     held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions)
-    if not any(want > LACK * rate * held.get(p, 0.0) for p, want in wants.items()):
+    if not any(want > RESHARE_THRESHOLD * rate * held.get(p, 0.0) for p, want in wants.items()):
         return held
     new = shares.share_out(wants, partitions, held)
     return new if shares.moved(held, new) else held
@@ -274,29 +283,27 @@ def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
     """
     if flow is None:
         return targets.rate_min
-    least = HEADROOM * flow + queue_depth / ROOM_S
+    least = HEADROOM * flow + queue_depth / ADMIT_HORIZON_S
     return min(max(least, targets.rate_min), targets.rate_max)
 
 
 def _intake(
     inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets
 ) -> dict[str, tuple[float, float]]:
-    """Rate and burst of each host's edges: they shed only what could not wait for the dam.
+    """Rate and burst of each host's edges: they shed only what the dam could not hold.
 
-    What the dam lets through, and what its queue may still take over 5 s; by what each host receives, none below a fifth of
-    an even part. A frame that no lane has taken yet waits as well as one in the queue. While little waits the dam lets the
-    rate through; once half of what may wait does, what the lanes do let through (``flow``): that of a worker that has no more
-    to give is less. Around that a proportional controller holds what waits: more than two thirds, and less comes in than
-    passes.
+    The total is what the dam passes, plus what its queue has room for within the horizon; it is shared by what each host
+    receives. The backlog is what waits in the queue and what no lane has read yet. While it is small the dam passes its
+    rate. Once it is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its rate.
     """
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
     room = max(0.0, targets.queue_limit - waits)
-    total_rate, total_burst = rate + room / ROOM_S, burst + room / ROOM_S
-    if waits > CROWDED * most and flow is not None:
+    total_rate, total_burst = rate + room / ADMIT_HORIZON_S, burst + room / ADMIT_HORIZON_S
+    if waits > BACKLOG_HIGH_RATIO * most and flow is not None:
         passes = min(rate, max(flow, targets.rate_min))
-        total_rate = max(LEAST_INTAKE * passes, passes + (BALANCE * most - waits) / RETURN_S)
+        total_rate = max(MIN_ADMIT_RATIO * passes, passes + (BACKLOG_TARGET_RATIO * most - waits) / BACKLOG_RETURN_S)
         total_burst = min(total_burst, room)
-    total_burst = max(total_burst, LEAST_BURST_S * total_rate)
+    total_burst = max(total_burst, MIN_BURST_S * total_rate)
     names = sorted(inputs.hosts)
     if not names:
         return {}

@@ -4,34 +4,34 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-MANY_PER_S = 100.0  # frames/s dropped above its rate: no clumsy device, a flood
-LOOKS, OFTEN = 10, 5  # in so many of the last looks (one a second)
+MANY_PER_S = 100.0  # frames/s dropped above its rate: a flood, not a misconfigured device
+WINDOW, OFTEN = 10, 5  # above it in OFTEN of the last WINDOW updates (one a second)
 FIRST_S, MOST_S = 60.0, 3600.0  # a block's length: doubled each time, up to an hour
 FORGET_S = 7200.0
 
 
 @dataclass(slots=True)
 class _Record:
-    looks: deque[bool] = field(default_factory=lambda: deque(maxlen=LOOKS))
+    history: deque[bool] = field(default_factory=lambda: deque(maxlen=WINDOW))
     blocks: int = 0
     blocked_until_s: float = 0.0
     seen_s: float = 0.0
 
 
 class Offenders:
-    """Remembers who offended; ``look`` once a second.
+    """Remembers who offended; ``update`` once a second.
 
     Examples
     --------
     >>> offenders = Offenders()
-    >>> [offenders.look(float(second), {"dev-7": 500.0}) for second in range(5)]
+    >>> [offenders.update(float(second), {"dev-7": 500.0}) for second in range(5)]
     [{}, {}, {}, {}, {'dev-7': 60.0}]
     """
 
     def __init__(self) -> None:
         self._known: dict[str, _Record] = {}
 
-    def look(self, now_s: float, dropped_per_s: Mapping[str, float]) -> dict[str, float]:
+    def update(self, now_s: float, dropped_per_s: Mapping[str, float]) -> dict[str, float]:
         """Devices to block now, and for how long (s).
 
         Parameters
@@ -47,12 +47,12 @@ class Offenders:
         out = {}
         for name, record in self._known.items():
             offends = dropped_per_s.get(name, 0.0) >= MANY_PER_S
-            record.looks.append(offends)
+            record.history.append(offends)
             record.seen_s = now_s if offends else record.seen_s
-            if now_s >= record.blocked_until_s and sum(record.looks) >= OFTEN:
+            if now_s >= record.blocked_until_s and sum(record.history) >= OFTEN:
                 for_s = min(MOST_S, FIRST_S * 2.0**record.blocks)
                 record.blocks, record.blocked_until_s = record.blocks + 1, now_s + for_s
-                record.looks.clear()
+                record.history.clear()
                 out[name] = for_s
         self._known = {n: r for n, r in self._known.items() if now_s - max(r.seen_s, r.blocked_until_s) < FORGET_S}
         return out

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 FLOOR = 0.2  # of an even share is every lane's own: one that wakes up gets on until the next record
 DRAIN_S = 1.0  # a queue asks to be gone within this time
-WORTH = 0.1  # shares are written anew when one moved by this much of an even share
+RATE_DEADBAND = 0.1  # shares are written anew when one moved by this much of an even share
 
 Demand = Mapping[int, float]
 
@@ -51,5 +51,5 @@ def moved(before: Mapping[int, float] | None, after: Mapping[int, float]) -> boo
     """Whether shares differ by enough to be worth a record."""
     if before is None:
         return True
-    worth = WORTH / max(1, len(after))
+    worth = RATE_DEADBAND / max(1, len(after))
     return any(abs(share - before.get(p, 0.0)) > worth for p, share in after.items())

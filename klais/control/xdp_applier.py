@@ -20,7 +20,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.control.xdp_applier")
 
-LOOK_S = 0.1
+POLL_S = 0.1
 OPEN_S = 5.0  # between two looks for pinned maps
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
@@ -113,7 +113,7 @@ class Applier:
         self._maps: Maps | None = None
         self._done = _Applied()
         self._next_open_s = self._next_beat_s = 0.0
-        self._told = False
+        self._reported = False
         self.available, self.applied = False, 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
@@ -131,22 +131,22 @@ class Applier:
             self._maps.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK_S):
-            self.look(time.monotonic())
+        while not self._stop.wait(POLL_S):
+            self.poll(time.monotonic())
 
-    def look(self, now_s: float) -> None:
-        """One look: open the maps where they are there now, write what changed."""
+    def poll(self, now_s: float) -> None:
+        """Open the maps where they are there now, write what changed."""
         try:
             if self._maps is None and now_s >= self._next_open_s:
                 self._next_open_s = now_s + OPEN_S
                 self._maps, self._done = self._opened(self._settings.xdp_pin_dir), _Applied()
-                self.available, self._told = True, False
+                self.available, self._reported = True, False
                 log.info("xdp_maps_opened", folder=str(self._settings.xdp_pin_dir))
             if self._maps is not None:
                 self._write(self._maps, now_s)
         except Exception as error:  # the filter was unloaded, or never there: the dam goes on alone
-            if not self._told:
-                self._told = True
+            if not self._reported:
+                self._reported = True
                 log.info("xdp_maps_not_there", why=str(error), means="limits act in the workers only")
             self._let_go()
 

@@ -22,7 +22,7 @@ class CpuShare:
         self._host, self._group = _host_ticks(root), limiting_group(root)
         self._last = {"cpu_share": 0.0, "host_cpu_share": 0.0}
 
-    def look(self) -> dict[str, float]:
+    def sample(self) -> dict[str, float]:
         """For the gauges: ``cpu_share`` (1 = one core kept busy, or the quota used up where that is less) and
         ``host_cpu_share`` (1 = every core busy, or the quota used up by all in the group)."""
         now_s = time.monotonic()

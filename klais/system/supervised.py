@@ -94,8 +94,8 @@ class Service:
         self._started_s, self._again_s = self._clock(), None
         self._child = self._spawn(self._command, self.log, self._env)
 
-    def look(self) -> str | None:
-        """See to it; what happened since the last look, in words.
+    def poll(self) -> str | None:
+        """Check the child and start it again when its pause is over; what happened since the last call, in words.
 
         Raises
         ------

@@ -19,7 +19,7 @@ from klais.control.decide import Decision, LoopState, decide, worth_writing
 from klais.control.election import PREFIX, SILENCE, Succession, newest_reign, presence_s
 from klais.control.forecast import Features, Predictor, TrendPredictor
 from klais.control.measure import measure, offenders_of, traffic_totals
-from klais.control.offenders import LOOKS, OFTEN, Offenders
+from klais.control.offenders import OFTEN, WINDOW, Offenders
 from klais.control.operator_requests import gains_of, recovered, targets_of, wish_of
 from klais.control.overrides import device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
@@ -244,7 +244,7 @@ class _Reign:
         how = self._settings.control_auto_block
         if how == "off":
             return
-        blocks = self._offenders.look(now_s, offenders_of(self._stats.newest("worker")))
+        blocks = self._offenders.update(now_s, offenders_of(self._stats.newest("worker")))
         for device_id, for_s in blocks.items():
             scope = device_scope(device_id)
             before = self._follower.record(scope) or {}
@@ -253,7 +253,7 @@ class _Reign:
             log.warning("offender", device=device_id, blocked=how == "on", for_s=for_s, mode=how)
             if how == "on":
                 changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
-                why = f"far above its own rate for {OFTEN} of {LOOKS} seconds"
+                why = f"far above its own rate for {OFTEN} of {WINDOW} seconds"
                 await self._send(sender, scope, merged(before, changes) | {"author": "controller", "reason": why})
 
     def _own(self) -> tuple[dict[str, Any], dict[str, Any]]:

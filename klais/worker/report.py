@@ -212,7 +212,7 @@ class Report:
             "lag_frames": self._figures.lag_frames(lag),
             "demand": self._figures.demand(states),
             **({"offenders": self._offenders} if self._offenders else {}),
-            **self._cpu.look(),
+            **self._cpu.sample(),
             "devices": sum(state.used for _, _, state in live),
             "anomaly_devices": self._sums.flagged_now,
             "anomaly_score": round(self._sums.top_score, 3),

@@ -152,7 +152,7 @@ class Supervisor:
         if self.broker is not None and not self.broker.running:
             raise KafkaUnavailable(f"Apache Kafka ended unexpectedly; its log ends with:\n{self.broker.last_lines()}")
         for service in self.services:
-            event = service.look()
+            event = service.poll()
             if event:
                 self._report(event)
 

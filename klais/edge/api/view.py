@@ -72,7 +72,7 @@ class EdgeState:
             self.spine.pace.load(self._busiest_worker(), time.monotonic_ns())
         latency = {"processing_ms": self._batch.take(), "kafka_ms": self._kafka.take()}
         state = {"breaker": self.forwarder.breaker.state.value} if self.forwarder else {}
-        return counters, gauges | {"rate_limit": self.rate()} | state | self._cpu.look() | latency
+        return counters, gauges | {"rate_limit": self.rate()} | state | self._cpu.sample() | latency
 
     def own(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Counters and gauges of this edge, taken between two rounds of the spine."""

@@ -158,7 +158,7 @@ class Fleet:
             now_s = time.monotonic()
             try:
                 for member in self.members:
-                    if happened := member.service.look():
+                    if happened := member.service.poll():
                         log.warning("edge_restarts", what=happened)
             except ServiceFailed as error:
                 log.error("fleet_fails", why=str(error))

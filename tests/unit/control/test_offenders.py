@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from klais.control.measure import offenders_of
-from klais.control.offenders import FIRST_S, LOOKS, MANY_PER_S, MOST_S, OFTEN, Offenders
+from klais.control.offenders import FIRST_S, WINDOW, MANY_PER_S, MOST_S, OFTEN, Offenders
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.worker.offenders import MOST, TopOffenders
@@ -16,14 +16,14 @@ from tests.support.lane import T0_NS, batch, bounds, frames, limits
 def test_once_is_no_offence_and_often_is() -> None:
     offenders = Offenders()
     for second in range(100):  # four of ten seconds, for ever
-        assert offenders.look(float(second), {"d": 9 * MANY_PER_S} if second % LOOKS < OFTEN - 1 else {}) == {}
-    assert [offenders.look(200.0 + n, {"d": MANY_PER_S}) for n in range(OFTEN)][-1] == {"d": FIRST_S}
+        assert offenders.update(float(second), {"d": 9 * MANY_PER_S} if second % WINDOW < OFTEN - 1 else {}) == {}
+    assert [offenders.update(200.0 + n, {"d": MANY_PER_S}) for n in range(OFTEN)][-1] == {"d": FIRST_S}
 
 
 def test_each_block_is_twice_as_long_up_to_an_hour() -> None:
     offenders, blocks = Offenders(), []
     for second in range(30_000):
-        if found := offenders.look(float(second), {"d": 1000.0, "small": 1.0}):
+        if found := offenders.update(float(second), {"d": 1000.0, "small": 1.0}):
             blocks.append((second, found["d"]))
     assert [for_s for _, for_s in blocks[:4]] == [60.0, 120.0, 240.0, 480.0]
     assert max(for_s for _, for_s in blocks) == MOST_S

@@ -46,7 +46,7 @@ class Host:
         self.follower.take(scope, orjson.dumps(fields))
 
     def look(self, now_s: float) -> list[tuple]:
-        self.applier.look(now_s)
+        self.applier.poll(now_s)
         return self.maps.take()
 
 

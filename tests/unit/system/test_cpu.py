@@ -66,7 +66,7 @@ def busy_share(root: Path, monkeypatch: pytest.MonkeyPatch, used: float, after_s
     clock["own"] += used
     if (root / "sys/fs/cgroup/cpuacct/box/cpuacct.usage").exists():
         write(root, {"sys/fs/cgroup/cpuacct/box/cpuacct.usage": str(3_000_000_000 + int(2 * used * 1e9))})
-    return cpu.look()
+    return cpu.sample()
 
 
 def test_a_process_that_uses_up_its_quota_is_as_busy_as_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

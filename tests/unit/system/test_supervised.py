@@ -34,11 +34,11 @@ class World:
 
     def fail(self) -> str | None:
         self.children[-1].returncode = 1
-        return self.service.look()
+        return self.service.poll()
 
     def wait(self, seconds: float) -> str | None:
         self.now_s += seconds
-        return self.service.look()
+        return self.service.poll()
 
 
 @pytest.fixture
