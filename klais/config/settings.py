@@ -66,7 +66,12 @@ class SettingsFields(BaseSettings):
     kafka_topic: str = _text("iot_telemetry", "topic of the clean records", r"^[a-zA-Z0-9._-]{1,180}$")
     topic_prefix: str = _text("", "put before every topic and group name", r"^[a-zA-Z0-9._-]{0,60}$")
     partitions: int = _number(4, "", 1, 1024, "partitions of every topic that is split by device")
-    replication: int = _number(1, "", 1, 10, "replicas of the topics that klais creates")
+    replication: int = _number(1, "", 1, 10, "replicas that every topic must have at least")
+    kafka_flush: Literal["os", "each"] = Field(
+        default="os",
+        description="when brokers flush klais_raw and klais_journal to disk: `os` leaves it to the kernel, `each` before "
+        "they acknowledge; with one broker only `each` survives a power cut",
+    )
     kafka_security_protocol: Protocol = Field(default="PLAINTEXT", description="how clients talk to the cluster")
     kafka_sasl_mechanism: Mechanism | None = _text(None, "how to log in with SASL; unset = PLAIN")
     kafka_sasl_username: str | None = _text(None, "name to log in with")

@@ -8,7 +8,7 @@ from klais.config.settings import SettingsFields
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
-    """Names of all topics and of the consumer group, from ``KLAIS_TOPIC_PREFIX`` and ``KLAIS_KAFKA_TOPIC``."""
+    """Names of all topics and of the consumer group, and what the settings say of all topics alike."""
 
     raw: str
     telemetry: str
@@ -20,6 +20,8 @@ class TopicNames:
     devices_changelog: str
     app_id: str
     partitions: int
+    replication: int
+    flush_each: bool
 
     @classmethod
     def of(cls, settings: SettingsFields) -> Self:
@@ -36,4 +38,6 @@ class TopicNames:
             devices_changelog=p + "klais-devices-changelog",
             app_id=p + "klais",
             partitions=settings.partitions,
+            replication=settings.replication,
+            flush_each=settings.kafka_flush == "each",
         )

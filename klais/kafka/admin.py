@@ -22,7 +22,8 @@ from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics, TopicSpec
 
 TIMEOUT_S = 15.0
-_AT_LEAST = frozenset({"retention.ms", "max.message.bytes"})
+_NOT_ALTERED = frozenset({"partitions", "replication"})
+_AT_LEAST = frozenset({"retention.ms", "max.message.bytes", "min.insync.replicas"})
 _FORBIDDEN = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -149,8 +150,8 @@ def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: boo
     states = _states(settings, admin, [spec.name for spec in specs])
     wrong = [m for m in _mismatches(settings, specs, states) if m.setting != "missing"]
     if fix:
-        _alter(settings, admin, [m for m in wrong if m.setting != "partitions"])
-        wrong = [m for m in wrong if m.setting == "partitions"]
+        _alter(settings, admin, [m for m in wrong if m.setting not in _NOT_ALTERED])
+        wrong = [m for m in wrong if m.setting in _NOT_ALTERED]
     if wrong:
         raise TopicMismatch("\n".join(str(mismatch) for mismatch in wrong))
     return _create(settings, admin, _fitted(settings, [spec for spec in specs if spec.name not in states], states))
@@ -177,7 +178,7 @@ def check_topics(settings: Settings, admin: AdminClient | None = None) -> list[M
 
 
 def _mismatches(settings: Settings, specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Mismatch]:
-    found = compare(specs, states)
+    found = compare(specs, states) + compare_replication(settings.replication, states)
     ours = {(m.topic, m.setting) for m in found}
     return found + [m for m in compare_retention(Topics.of(settings), states) if (m.topic, m.setting) not in ours]
 
@@ -208,6 +209,16 @@ def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Misma
                 mend = f"`klais topics create --fix` sets it, or {by_hand}"
                 out.append(Mismatch(spec.name, name, found, wanted, mend))
     return out
+
+
+def compare_replication(wanted: int, states: dict[str, TopicState]) -> list[Mismatch]:
+    """Topics with fewer replicas than KLAIS_REPLICATION asks for. Pure."""
+    mend = "add replicas with kafka-reassign-partitions, or set KLAIS_REPLICATION to what you accept to lose"
+    return [
+        Mismatch(name, "replication", str(state.replication), f"at least {wanted}", mend)
+        for name, state in states.items()
+        if state.replication < wanted
+    ]
 
 
 def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mismatch]:

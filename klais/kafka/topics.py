@@ -31,7 +31,12 @@ class Topics(TopicNames):
         lane's producer epoch, which fences its zombies, by record time too. The time of receipt is in the records' values.
         """
         common = {"max.message.bytes": str(MAX_RECORD_BYTES), "message.timestamp.type": "LogAppendTime"}
+        if self.replication > 2:
+            # A write is acknowledged by two replicas at least, or a single failure could lose what was accepted.
+            common["min.insync.replicas"] = "2"
         day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), **common}
+        if self.flush_each:
+            day["flush.messages"] = "1"
         kept = {"cleanup.policy": "delete", **common}
         week = {"retention.ms": str(7 * DAY_MS)}  # how long to keep results is the operator's choice
         bounded = {**week, "retention.bytes": str(1 << 30)}  # by partition: hostile senders decide how many there are

@@ -11,6 +11,7 @@ from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics, ensure_topics, list_topics, wait_for_broker
 from klais.kafka.topics import Topics
 from klais.system.ports import free_port
+from tests.support.edge import wait_for
 
 Make = Callable[..., Settings]
 
@@ -19,6 +20,8 @@ def _new(settings: Settings, *topics: NewTopic) -> None:
     admin = admin_client(settings)
     for future in admin.create_topics(list(topics)).values():
         future.result()
+    names = {topic.topic for topic in topics}  # creation is answered a moment before every broker knows of it
+    wait_for(lambda: names <= set(admin.list_topics(timeout=10).topics), 60, f"{names} in the metadata")
 
 
 def test_missing_topics_are_created_as_declared_and_found_right(settings_for: Make) -> None:
@@ -158,3 +161,21 @@ def test_a_mismatch_names_the_lists_as_kafka_configs_wants_them(settings_for: Ma
     state = TopicState(spec.name, 1, 1, {**spec.config, "cleanup.policy": "delete"}, None)
     (found,) = compare([replace(spec)], {spec.name: state})
     assert "--add-config cleanup.policy=[compact,delete]" in found.mend
+
+
+def test_fewer_replicas_than_asked_for_are_refused(settings_for: Make) -> None:
+    one = settings_for(partitions=1)
+    ensure_topics(one)
+    three = one.model_copy(update={"replication": 3})
+    wrong = check_topics(three)
+    assert {m.setting for m in wrong} == {"replication", "min.insync.replicas"}
+    with pytest.raises(TopicMismatch, match="replication is 1, must be at least 3"):
+        ensure_topics(three)
+
+
+def test_topics_that_are_flushed_before_the_acknowledgement(settings_for: Make) -> None:
+    settings = settings_for(partitions=1, kafka_flush="each")
+    ensure_topics(settings)
+    names = Topics.of(settings)
+    flushed = {state.name for state in list_topics(settings) if state.config["flush.messages"] == "1"}
+    assert flushed == {names.raw, names.journal}

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from klais.control.measure import offenders_of
-from klais.control.offenders import FIRST_S, WINDOW, MANY_PER_S, MOST_S, OFTEN, Offenders
+from klais.control.offenders import FIRST_S, MANY_PER_S, MOST_S, OFTEN, WINDOW, Offenders
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.worker.offenders import MOST, TopOffenders
