@@ -1,0 +1,88 @@
+"""The reference pages ``docs/settings.md`` and ``docs/metrics.md``, made from the code: ``python -m klais.cli.reference``.
+
+A test holds the committed pages against the text that is made here.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from klais.config.load import Settings, describe
+from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
+
+_GENERATED = "<!-- Made by `python -m klais.cli.reference docs`; do not edit. -->"
+
+
+def settings_page() -> str:
+    """``docs/settings.md``: every setting with default, range and meaning."""
+    rows = [
+        f"| `{row.name}` | {_code(row.default)} | {_cell(row.range)} | {_cell(row.description)} |"
+        for row in describe(Settings(), {})
+    ]
+    return _page(
+        "Settings",
+        "All settings are environment variables, read once at the start of a process. `klais config show` prints the values\n"
+        "in force, `klais config check` reports every problem at once, and a `KLAIS_` name that does not exist is refused.\n"
+        "[operations.md](operations.md#settings) says which ones to think about.",
+        ["| setting | default | range | meaning |", "|---|---|---|---|", *rows],
+    )
+
+
+def metrics_page() -> str:
+    """``docs/metrics.md``: every metric of edge and worker with type, labels and meaning."""
+    edge, worker = (_families(make) for make in (_edge, _worker))
+    rows = [
+        f"| `{name}` | {kind} | {labels} | {where} | {_cell(text)} |"
+        for name in sorted(edge | worker)
+        for kind, labels, text in [(edge | worker)[name]]
+        for where in [" and ".join(who for who, has in (("edge", edge), ("worker", worker)) if name in has)]
+    ]
+    return _page(
+        "Metrics",
+        "Edge (`GET :8080/metrics`) and worker (`GET :6066/metrics`) speak the Prometheus text format. Labels come from\n"
+        "closed sets; a device id is never a label. [operations.md](operations.md#metrics) says which ones to alert on.",
+        ["| metric | type | labels | process | meaning |", "|---|---|---|---|---|", *rows],
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "metrics.md": metrics_page}
+
+
+def _edge() -> EdgeMetrics:
+    return EdgeMetrics(EdgeSnapshot)
+
+
+def _worker() -> WorkerMetrics:
+    # A lane makes the families complete that have one sample a partition.
+    return WorkerMetrics(lambda: WorkerSnapshot(lag_records={0: 0}))
+
+
+def _families(make: Callable[[], EdgeMetrics | WorkerMetrics]) -> dict[str, tuple[str, str, str]]:
+    out = {}
+    for family in make().registry.collect():
+        if family.name.startswith("process_"):
+            continue
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = {label for sample in family.samples for label in sample.labels if label != "le"}
+        shown = ", ".join(f"`{label}`" for label in sorted(labels))
+        out[family.name + suffix] = (family.type, shown, family.documentation)
+    return out
+
+
+def _page(title: str, intro: str, lines: Iterable[str]) -> str:
+    return "\n".join([f"# {title}", "", _GENERATED, "", intro, "", *lines, ""])
+
+
+def _code(text: str | None) -> str:
+    return "" if text is None else f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m klais.cli.reference FOLDER")
+    for page, make in PAGES.items():
+        (Path(sys.argv[1]) / page).write_text(make())
