@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klais.core.wire.constants import Reason
-from klais.core.wire.json_path import hash_path, numeric_paths, path_text
+from klais.core.wire.json_path import hash_path
 from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, check_payloads, scan_payloads
+from tests.support.json_twin import numeric_paths, path_text
 
 TOKENS = [bytes([byte]) for byte in b'{}[],:"\\ 1-\xc3\xa9'] + [b'"a"', b'"\\u00e9"', b".5", b"e9", b"true", b"{", b'"a":']
 KEYS = st.text("abé\u2028 .{}[]:,", max_size=4)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import orjson
 
 from klais.core.devices.layout import OPAQUE_ROW, ROW, ROW_VERSION, Rows
+from klais.core.lane.names import NameTable
 from klais.core.lane.state import TALLIES, LaneState
 from klais.errors import JournalFormatError
 
@@ -168,7 +169,7 @@ def restore(marker: Marker | None, rows: Rows) -> LaneState:
     state.tally[:] = facts["tally"]
     for edge, boot, number in facts["boots"]:
         state.boots[(edge, boot)] = number
-    state.path_names.update((int(key), text) for key, text in facts["names"].items())
+    state.path_names = NameTable({int(key): text for key, text in facts["names"].items()})
     return state
 
 

@@ -1,55 +1,160 @@
-"""Names of numeric fields: a path's text is read once, when the path is new."""
+"""Names of numeric fields, for views and anomaly records: each is read once, from the first payload that has it.
 
+Both the time and the memory that names take are bounded, whatever devices send: a step reads at most ``NEW_NAMES`` of
+them, a name has at most 120 bytes, a lane keeps at most ``MAX_NAMES``.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+
+import numba
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.devices.index import ROWS
+from klais.core.devices.layout import Rows
 from klais.core.lane.columns import Columns, Fields
-from klais.core.wire.json_scan import path_text
-from klais.jit.kernel import I32, U32, U64, int64, kernel
+from klais.core.wire.constants import HEADER_SIZE
+from klais.core.wire.json_locate import path_keys
+from klais.core.wire.json_path import path_name
+from klais.jit.kernel import I32, I64, U32, U64, int64, kernel
 
-MAX_NAMES = 2048
-MAX_NEW = 64  # names learned in one step
-MAX_NAME_CHARS = 120
+MAX_NAMES = 1024  # the checkpoint's marker carries them all
+NEW_NAMES = 8  # names read in one step
+KEEP_NS = 60_000_000_000  # a name seen within this time gives way to no other
 
 
-@kernel(int64(U64, int64, U32, I32))
-def new_paths(path: npt.NDArray[np.uint64], count: int, known: npt.NDArray[np.uint32], out: npt.NDArray[np.int32]) -> int:
-    """Fields whose path is not in ``known`` (sorted uint32 [k]), each path once; how many were put in ``out``."""
+@kernel(int64(U32, numba.uint32), borrows=True)
+def _position(known: npt.NDArray[np.uint32], low: int) -> int:
+    """Where ``low`` stands in ``known`` (sorted), or -1."""
+    a, b = 0, known.shape[0]
+    while a < b:
+        middle = (a + b) >> 1
+        if known[middle] < low:
+            a = middle + 1
+        else:
+            b = middle
+    return a if a < known.shape[0] and known[a] == low else -1
+
+
+@kernel(int64(ROWS, I32, I32, U64, int64, int64, U32, I64, int64, I32), borrows=True)
+def find_new_paths(
+    rows: Rows,
+    row: npt.NDArray[np.int32],
+    field_frame: npt.NDArray[np.int32],
+    field_path: npt.NDArray[np.uint64],
+    count: int,
+    first: int,
+    known: npt.NDArray[np.uint32],
+    seen_ns: npt.NDArray[np.int64],
+    now_ns: int,
+    out: npt.NDArray[np.int32],
+) -> int:
+    """Fields whose path has no name yet, each path once; stamps those that have one.
+
+    Parameters
+    ----------
+    rows, row : ROW [devices], int32 [n]
+        The devices, and the row of each frame (-1 = none). Only paths that the profile of the frame's device holds count:
+        no other name is ever shown.
+    field_frame, field_path, count : int32 [m], uint64 [m]
+        The numeric fields of the batch; the first ``count`` are valid.
+    first : int
+        The field to begin with; the search goes round. Where more paths are new than fit, it decides which are taken.
+    known, seen_ns : uint32 [k], int64 [k]
+        Low halves of the paths with a name, sorted, and when each was seen; those seen now get ``now_ns``.
+    out : int32 [c], out
+        Indices of the fields found.
+
+    Returns
+    -------
+    int
+        How many were put in ``out``.
+    """
     found = 0
     previous = np.uint32(0)
-    for i in range(count):
-        low = np.uint32(path[i])
+    paths, field_count = rows["path"], rows["field_count"]
+    for k in range(count):
+        j = first + k if first + k < count else first + k - count
+        low = np.uint32(field_path[j])
         if low == previous:
             continue
         previous = low
-        a = 0
-        b = known.shape[0]
-        while a < b:
-            middle = (a + b) >> 1
-            if known[middle] < low:
-                a = middle + 1
-            else:
-                b = middle
-        if a < known.shape[0] and known[a] == low:
+        at = _position(known, low)
+        if at >= 0:
+            seen_ns[at] = now_ns
             continue
-        fresh = True
-        for k in range(found):
-            if np.uint32(path[out[k]]) == low:
-                fresh = False
-        if fresh and found < out.shape[0]:
-            out[found] = i
+        r = np.int64(row[field_frame[j]])
+        wanted = False
+        if r >= 0 and found < out.shape[0]:
+            for slot in range(np.int64(field_count[r])):
+                wanted |= paths[r, slot] == low
+        for i in range(found):
+            wanted &= np.uint32(field_path[out[i]]) != low
+        if wanted:
+            out[found] = j
             found += 1
     return found
 
 
-def learn_names(names: dict[int, str], columns: Columns, fields: Fields) -> None:
-    """Add the names of paths that are new in this batch, up to ``MAX_NAMES`` in all (others show as their hash)."""
-    if len(names) >= MAX_NAMES or not fields.count:
-        return
-    known = np.fromiter(sorted(names), np.uint32, len(names))
-    out = np.empty(MAX_NEW, np.int32)
-    for k in range(new_paths(fields.path, fields.count, known, out)):
-        field = int(out[k])
-        path_hash = int(fields.path[field])
-        text = path_text(columns.payload(int(fields.frame[field])), path_hash)
-        names[path_hash & 0xFFFFFFFF] = text[:MAX_NAME_CHARS]
+class NameTable(Mapping[int, str]):
+    """Names by the lower 32 bits of the path's hash, as device rows hold it.
+
+    When ``MAX_NAMES`` are known, a new name takes the place of the one that was not seen for longest, if that is at least
+    ``KEEP_NS``; otherwise the new one has to wait. So invented names push out no name in use, and leave when they stop.
+    """
+
+    def __init__(self, names: Mapping[int, str] | None = None) -> None:
+        self._names: dict[int, str] = dict(islice((names or {}).items(), MAX_NAMES))
+        self._known: npt.NDArray[np.uint32] = np.array(sorted(self._names), np.uint32)
+        self._seen_ns: npt.NDArray[np.int64] = np.zeros(len(self._names), np.int64)
+
+    def __getitem__(self, path: int) -> str:
+        return self._names[path]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def learn(self, rows: Rows, columns: Columns, fields: Fields, step: int, now_ns: int) -> None:
+        """Read names that are new in this batch, up to ``NEW_NAMES``, and note which known ones it has."""
+        count = fields.count
+        if not count:
+            return
+        out = np.empty(min(NEW_NAMES, self._room(now_ns)), np.int32)
+        # Where to begin differs from step to step, so that no device is always the one that comes too late.
+        first = step * 2_654_435_761 % count
+        found = find_new_paths(
+            rows, columns.row, fields.frame, fields.path, count, first, self._known, self._seen_ns, now_ns, out
+        )
+        if found:
+            self._add({int(fields.path[j]) & 0xFFFFFFFF: _read_name(columns, fields, j) for j in out[:found].tolist()}, now_ns)
+
+    def _room(self, now_ns: int) -> int:
+        """New names that may come in now."""
+        free = MAX_NAMES - len(self._names)
+        return free if free >= NEW_NAMES else free + int(np.count_nonzero(self._seen_ns <= now_ns - KEEP_NS))
+
+    def _add(self, names: dict[int, str], now_ns: int) -> None:
+        full = max(0, len(self._names) + len(names) - MAX_NAMES)
+        if full:
+            oldest = np.argsort(self._seen_ns, kind="stable")[:full]
+            oldest = oldest[self._seen_ns[oldest] <= now_ns - KEEP_NS]
+            for path in self._known[oldest].tolist():
+                del self._names[path]
+            self._known, self._seen_ns = np.delete(self._known, oldest), np.delete(self._seen_ns, oldest)
+        new = dict(list(names.items())[: MAX_NAMES - len(self._names)])
+        self._names |= new
+        known = np.concatenate([self._known, np.array(list(new), np.uint32)])
+        seen_ns = np.concatenate([self._seen_ns, np.full(len(new), now_ns, np.int64)])
+        order = np.argsort(known)
+        self._known, self._seen_ns = known[order], seen_ns[order]
+
+
+def _read_name(columns: Columns, fields: Fields, j: int) -> str:
+    batch, i = columns.batch, int(fields.frame[j])
+    nth = j - int(np.searchsorted(fields.frame[: fields.count], i))
+    start = int(batch.starts[i])
+    return path_name(path_keys(batch.buf, start + HEADER_SIZE, start + int(batch.lengths[i]), nth, int(fields.path[j])))

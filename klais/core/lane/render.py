@@ -1,7 +1,7 @@
 """Records that are few by allowance, rendered one by one: anomalies and dead letters of a step."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import orjson
 
@@ -9,29 +9,29 @@ from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
 from klais.core.wire.constants import Reason
-from klais.core.wire.json_scan import path_text
+
+MAX_ANOMALY_BYTES = 1024  # twice a name of 120 bytes, an id of 16, numbers; so KLAIS_ANOMALY_RATE bounds bytes too
 
 Rendered = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...], int]  # key, value, headers, timestamp ms
 
 
-def feature_name(feature: int, names: dict[int, str], path: int) -> str:
+def feature_name(feature: int, names: Mapping[int, str], path: int) -> str:
     """The name people read: ``interval_s``, ``payload_bytes``, or the field's path."""
     if feature == FEATURE_INTERVAL:
         return "interval_s"
     if feature == FEATURE_SIZE:
         return "payload_bytes"
-    return names.get(path & 0xFFFFFFFF) or f"#{path & 0xFFFFFFFF:08x}"
+    return names.get(path & 0xFFFFFFFF, f"#{path & 0xFFFFFFFF:08x}")
 
 
 def anomaly_records(step: Step) -> Iterator[Rendered]:
-    """The records of ``klais_anomalies`` for a step's flags."""
+    """The records of ``klais_anomalies`` for a step's flags, each of at most ``MAX_ANOMALY_BYTES``."""
     if step.flags is None or step.columns is None:
         return
     columns = step.columns
     for flag, path in zip(step.flags.found, step.flags.path, strict=True):
         i, feature = int(flag["frame"]), int(flag["feature"])
-        names = {int(path) & 0xFFFFFFFF: path_text(columns.payload(i), int(path))} if path else {}
-        name = feature_name(feature, names, int(path))
+        name = feature_name(feature, step.flags.names, int(path))
         value, expected, z = float(flag["value"]), float(flag["expected"]), float(flag["z"])
         device_id = columns.device_id(i)
         ts_ms = int(columns.ts_ms[i])

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from klais.core.dam.admit import DAM_STATE
 from klais.core.devices.index import build_index, find
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows, id_words
+from klais.core.lane.names import NameTable
 from klais.core.lane.queue import FrameQueue
 from klais.core.wire.constants import VERDICTS
 from klais.errors import JournalFormatError
@@ -64,7 +65,7 @@ class LaneState:
 
     ``rows`` ROW [capacity] of which ``used`` are devices; ``dirty`` int32 [capacity] lists the ``dirty_count`` rows that
     changed after step ``clean_step``; ``tally`` uint64 [TALLIES]; ``step`` is the last step taken, ``next_raw`` the next raw
-    offset to take.
+    offset to take. ``path_names`` has the names of payload fields.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -80,7 +81,7 @@ class LaneState:
         self.bucket_ns = 0
         self.tally: npt.NDArray[np.uint64] = np.zeros(TALLIES, np.uint64)
         self.boots: OrderedDict[tuple[int, int], int] = OrderedDict()  # (edge, boot) -> last batch number
-        self.path_names: dict[int, str] = {}  # low 32 bits of a path's hash -> the path's text
+        self.path_names = NameTable()
         self._seed = np.uint64(secrets.randbits(64))
         self._index(capacity)
 

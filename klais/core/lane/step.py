@@ -17,7 +17,6 @@ from klais.core.dam.special import NONE, Special, limits_of, positions, used
 from klais.core.devices.index import find_rows
 from klais.core.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads
 from klais.core.lane.journal import NO_VERDICTS, Kind, Limits, StepRecord
-from klais.core.lane.names import learn_names
 from klais.core.lane.queue import Part
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.batch import FrameBatch, decode_batch
@@ -42,10 +41,12 @@ class Bounds(NamedTuple):
 
 @dataclass(slots=True)
 class Flags:
-    """Anomaly flags of a step: ``found`` FLAG [k] and the path hash of each field (0 for interval and size)."""
+    """Anomaly flags of a step: ``found`` FLAG [k], the path hash of each field (0 for interval and size), and the names
+    that fields have at this step, by the lower half of their hash."""
 
     found: npt.NDArray[np.void]
     path: npt.NDArray[np.uint64]
+    names: dict[int, str]
 
 
 @dataclass(slots=True)
@@ -228,14 +229,14 @@ def _run_frames(
     if malformed:
         step.dead = np.flatnonzero(verdict >= FIRST_MALFORMED).astype(np.int32)[: record.limits.dead_letters]
         _count_dead(state, len(step.dead), malformed)
-    learn_names(state.path_names, columns, fields)
     return _finish(state, step)
 
 
 def _score(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields, skip: npt.NDArray[np.uint8], decide: bool
 ) -> Flags | None:
-    """Flags of a step. In a replay ``record.flagged`` stands: rows that already contain the step raise none again."""
+    """Flags of a step, and the names of fields that are new. In a replay ``record.flagged`` stands: rows that already
+    contain the step raise none again."""
     at = record.limits
     flags = np.empty(columns.count + 1, zscore.FLAG)  # one more: the kernel notes the next candidate behind the last flag
     found = zscore.score(
@@ -257,11 +258,13 @@ def _score(
     written = min(record.flagged, at.flags)
     state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
     state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
+    state.path_names.learn(state.rows, columns, fields, record.step, record.now_ns)
     if not found:
         return None
     kept = flags[:written].copy()
     path = np.where(kept["field"] >= 0, fields.path[np.maximum(kept["field"], 0)], 0).astype(np.uint64)
-    return Flags(kept, path)
+    low = np.unique(path & np.uint64(0xFFFFFFFF)).tolist()
+    return Flags(kept, path, {key: state.path_names[key] for key in low if key in state.path_names})
 
 
 def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:

@@ -1,13 +1,13 @@
 """Paths of numeric payload fields: their hash, and the text for people (plain Python, no numba).
 
 The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they stand between the quotes, each preceded by the byte
-0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of
-:mod:`klais.core.wire.json_scan` compute the same numbers.
+0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of :mod:`klais.core.wire.json_scan`
+compute the same numbers. :func:`hash_path` is their definition: nothing on the data path calls it.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 ROOT_HASH = 0xCBF29CE484222325  # FNV-1a 64: offset basis and prime (Fowler, Noll, Vo)
 PRIME = 0x100000001B3
@@ -15,8 +15,12 @@ SEPARATOR = 0x1F
 MAX_DEPTH = 32  # of objects and arrays; the payload itself counts as 1
 MAX_FIELDS_PER_FRAME = 16
 
+MAX_NAME_BYTES = 120  # of a field's name in UTF-8
+RAW_NAME_BYTES = 6 * (MAX_NAME_BYTES + 1)  # of the keys read for a name: an escape takes 6 bytes for one character
+
 _MASK = 0xFFFFFFFFFFFFFFFF
-_TOKEN = re.compile(rb'[ \t\n\r]*(?:"((?:[^"\\]|\\.)*)"|([{}\[\],:])|([^ \t\n\r{}\[\],:"]+))', re.DOTALL)
+_WHOLE = re.compile(rb"(?:[^\\]|\\u[0-9A-Fa-f]{4}|\\[^u])*", re.DOTALL)
+_ELLIPSIS = "…"
 
 
 def extend_hash(path: int, key: bytes) -> int:
@@ -41,46 +45,26 @@ def hash_path(keys: list[bytes]) -> int:
     return path
 
 
-def numeric_paths(payload: bytes) -> Iterator[tuple[list[bytes], bytes]]:
-    """Keys (raw bytes) and text of each number of a valid payload that is not inside an array, in order."""
-    keys: list[bytes] = []
-    containers: list[bytes] = []
-    key: bytes | None = None  # the member being read; None where a key is due
-    for match in _TOKEN.finditer(payload):
-        string, mark, scalar = match.groups()
-        in_object = bool(containers) and containers[-1] == b"{"
-        if mark in (b"{", b"["):
-            containers.append(mark)
-            keys.append(key or b"")
-            key = None
-        elif mark in (b"}", b"]"):
-            containers.pop()
-            keys.pop()
-        elif mark == b",":
-            key = None
-        elif string is not None and in_object and key is None:
-            key = string
-        elif scalar is not None and scalar[0] in b"-0123456789" and b"[" not in containers and key is not None:
-            yield [*keys[1:], key], scalar
+def path_name(keys: Iterable[bytes]) -> str:
+    """The name that people read, such as ``pos.x``, of at most 120 bytes in UTF-8; an ellipsis ends a longer one.
 
-
-def path_text(payload: bytes, path_hash: int) -> str:
-    """Name of the path with this hash in one valid payload, such as ``pos.x``; "?" where the payload has no such path.
+    ``keys`` are the raw bytes of valid JSON strings; one that was cut may end anywhere. Characters that are not
+    printable (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
 
     Examples
     --------
-    >>> path_text(b'{"pos":{"x":1}}', hash_path([b"pos", b"x"]))
-    'pos.x'
+    >>> path_name([b"pos", rb"x\\u00e9"]), len(path_name([b"k" * 1000]).encode())
+    ('pos.xé', 120)
     """
-    for keys, _ in numeric_paths(payload):
-        if hash_path(keys) == path_hash:
-            return ".".join(_key_text(key) for key in keys)
-    return "?"
+    text = ".".join(_key_text(key) for key in keys)
+    data = text.encode()
+    if len(data) > MAX_NAME_BYTES:
+        data = data[: MAX_NAME_BYTES - len(_ELLIPSIS.encode())]
+        return data.decode(errors="ignore") + _ELLIPSIS
+    return data.decode()
 
 
 def _key_text(key: bytes) -> str:
-    try:
-        text = str(json.loads(b'"' + key + b'"'))
-    except ValueError:
-        return key.decode(errors="replace")
-    return text.encode(errors="replace").decode()  # a lone surrogate has no UTF-8 form
+    whole = _WHOLE.match(key)
+    text: str = json.loads('"' + (whole.group() if whole else b"").decode(errors="ignore") + '"')
+    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)

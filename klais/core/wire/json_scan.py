@@ -9,7 +9,8 @@ Verdicts: BAD_UTF8 where the payload is not UTF-8 as a whole, else TOO_DEEP or B
 left, else NOT_OBJECT where the text is valid JSON of another kind. An empty payload is BAD_JSON.
 
 A number is a field if it is not inside an array (elements have no name that lasts): its path is the chain of its keys, see
-:mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none.
+:mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none. Names are rarely needed,
+so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one field.
 """
 
 import numpy as np
@@ -18,10 +19,10 @@ import numpy.typing as npt
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import is_utf8
 from klais.core.wire.json_number import read_number
-from klais.core.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, PRIME, ROOT_HASH, SEPARATOR, hash_path, path_text
+from klais.core.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, PRIME, ROOT_HASH, SEPARATOR
 from klais.jit.kernel import BYTES, F64, I32, I64, U8, U64, int64, kernel, uint64
 
-__all__ = ["MAX_DEPTH", "MAX_FIELDS_PER_FRAME", "check_payloads", "hash_path", "path_text", "scan_payloads"]
+__all__ = ["MAX_DEPTH", "MAX_FIELDS_PER_FRAME", "check_payloads", "scan_payloads"]
 
 _BAD_UTF8, _BAD_JSON = np.uint8(Reason.BAD_UTF8), np.uint8(Reason.BAD_JSON)
 _NOT_OBJECT, _TOO_DEEP = np.uint8(Reason.NOT_OBJECT), np.uint8(Reason.TOO_DEEP)

@@ -1,5 +1,6 @@
 """One device for people: its row as JSON, with the names of its fields."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def feature_name(row: Any, feature: int, names: dict[int, str]) -> str:
+def feature_name(row: Any, feature: int, names: Mapping[int, str]) -> str:
     """Name of a feature: ``interval_s``, ``payload_bytes``, or the path of a payload field (its hash where unnamed)."""
     if feature == FEATURE_INTERVAL:
         return "interval_s"
@@ -60,7 +61,7 @@ def feature_name(row: Any, feature: int, names: dict[int, str]) -> str:
     return names.get(path, f"#{path:08x}")
 
 
-def newest_flag(row: Any, names: dict[int, str]) -> dict[str, Any] | None:
+def newest_flag(row: Any, names: Mapping[int, str]) -> dict[str, Any] | None:
     """The newest anomaly flag of the device, None without one."""
     if not row["flags"]:
         return None
@@ -81,7 +82,7 @@ def window(row: Any) -> dict[str, Any]:
     return {"highest": top, "size": WINDOW, "received": len(last), "numbers": last[::-1]}
 
 
-def profile(row: Any, names: dict[int, str]) -> list[dict[str, Any]]:
+def profile(row: Any, names: Mapping[int, str]) -> list[dict[str, Any]]:
     """Running mean and standard deviation of every feature that has samples."""
     count = min(FEATURES, 2 + int(row["field_count"]))
     return [
@@ -96,7 +97,7 @@ def profile(row: Any, names: dict[int, str]) -> list[dict[str, Any]]:
     ]
 
 
-def detail(row: Any, partition: int, state: int, limits: DeviceLimits, names: dict[int, str]) -> dict[str, Any]:
+def detail(row: Any, partition: int, state: int, limits: DeviceLimits, names: Mapping[int, str]) -> dict[str, Any]:
     """Everything the lane knows of a device (``/devices/{device_id}/``)."""
     return {
         "device_id": device_id_text(row),

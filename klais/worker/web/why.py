@@ -3,6 +3,7 @@
 The order is that of :func:`klais.core.dam.admit.judge`: duplicate, blocked, device rate, then the global bucket and its queue.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ class LaneNow:
 
 
 def why(
-    row: Any, partition: int, limits: DeviceLimits, lane: LaneNow, control: dict[str, Any] | None, names: dict[int, str]
+    row: Any, partition: int, limits: DeviceLimits, lane: LaneNow, control: dict[str, Any] | None, names: Mapping[int, str]
 ) -> dict[str, Any]:
     """Body of ``/devices/{device_id}/why/``; ``control`` is the device's record on ``klais_control``, if it has one."""
     rules = [
@@ -148,7 +149,7 @@ def _malformed(row: Any) -> dict[str, Any]:
     return _rule("malformed", False, says, dropped=count)
 
 
-def _anomaly(row: Any, names: dict[int, str]) -> dict[str, Any]:
+def _anomaly(row: Any, names: Mapping[int, str]) -> dict[str, Any]:
     flag = newest_flag(row, names)
     if flag is None:
         return _rule("anomaly", False, "Never flagged.", flags=0)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from klais.core.wire.constants import HEADER_SIZE, Reason, encode_frame
-from klais.core.wire.json_path import ROOT_HASH, extend_hash, hash_path, numeric_paths, path_text
+from klais.core.wire.json_path import ROOT_HASH, extend_hash, hash_path
 from klais.core.wire.json_scan import MAX_DEPTH, MAX_FIELDS_PER_FRAME, _read_key, check_payloads, scan_payloads
+from tests.support.json_twin import numeric_paths, path_text
 
 
 def fields(payload: bytes) -> list[tuple[str, float]]:
