@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klais.wire.constants import Reason
-from klais.wire.json_locate import path_keys
-from klais.wire.json_path import hash_path, path_name
-from klais.wire.json_scan import check_payloads
-from tests.json_twin import numeric_paths
+from klais.core.wire.constants import Reason
+from klais.core.wire.json_locate import path_keys
+from klais.core.wire.json_path import hash_path, path_name
+from klais.core.wire.json_scan import check_payloads
+from tests.support.json_twin import numeric_paths
 
 KEYS = st.text('abé\u2028 .{}[]:,"\\', max_size=4)
 NUMBERS = st.sampled_from([0, -1.5, 1e300, 12345678901234567890, float("inf")])

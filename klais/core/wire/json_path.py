@@ -1,8 +1,8 @@
 """Paths of numeric payload fields: their hash, and the text for people (plain Python, no numba).
 
 The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they stand between the quotes, each preceded by the byte
-0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of :mod:`klais.core.wire.json_scan`
-compute the same numbers. :func:`hash_path` is their definition: nothing on the data path calls it.
+0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of
+:mod:`klais.core.wire.json_scan` compute the same numbers. :func:`hash_path` defines them: nothing on the data path calls it.
 """
 
 import json

@@ -9,8 +9,8 @@ Verdicts: BAD_UTF8 where the payload is not UTF-8 as a whole, else TOO_DEEP or B
 left, else NOT_OBJECT where the text is valid JSON of another kind. An empty payload is BAD_JSON.
 
 A number is a field if it is not inside an array (elements have no name that lasts): its path is the chain of its keys, see
-:mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none. Names are rarely needed,
-so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one field.
+:mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none. Names are rarely
+needed, so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one field.
 """
 
 import numpy as np

@@ -4,15 +4,15 @@ import numpy as np
 import orjson
 import pytest
 
-from agents.views.device import profile
-from klais.lane.checkpoint import decode_marker, encode_marker, restore, snapshot
-from klais.lane.names import KEEP_NS, MAX_NAMES, NEW_NAMES, NameTable
-from klais.lane.render import MAX_ANOMALY_BYTES, anomaly_records
-from klais.lane.state import LaneState
-from klais.lane.step import Step, take_raw
-from klais.wire.json_locate import path_keys
-from klais.wire.json_path import MAX_DEPTH, MAX_NAME_BYTES, RAW_NAME_BYTES, hash_path, path_name
-from tests.lane_tools import T0_NS, batch, bounds, frames, limits
+from klais.core.lane.checkpoint import decode_marker, encode_marker, restore, snapshot
+from klais.core.lane.names import KEEP_NS, MAX_NAMES, NEW_NAMES, NameTable
+from klais.core.lane.render import MAX_ANOMALY_BYTES, anomaly_records
+from klais.core.lane.state import LaneState
+from klais.core.lane.step import Step, take_raw
+from klais.core.wire.json_locate import path_keys
+from klais.core.wire.json_path import MAX_DEPTH, MAX_NAME_BYTES, RAW_NAME_BYTES, hash_path, path_name
+from klais.worker.web.device import profile
+from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
 S = 1_000_000_000
 
@@ -139,7 +139,10 @@ def flagged_record(key: bytes) -> tuple[LaneState, bytes]:
     return state, value
 
 
-@pytest.mark.parametrize("key", [b"", b"t", rb"\u0000", b'\\"' * 60, b"k" * 60_000, rb"\u00e9" * 9_000, b"\xf0\x9f\x98\x80" * 99])
+KEYS = [b"", b"t", rb"\u0000", b'\\"' * 60, b"k" * 60_000, rb"\u00e9" * 9_000, b"\xf0\x9f\x98\x80" * 99]
+
+
+@pytest.mark.parametrize("key", KEYS)
 def test_views_and_anomaly_records_give_one_name_and_records_stay_small(key: bytes) -> None:
     state, value = flagged_record(key)
     seen = profile(state.rows[state.find(b"\x01" * 16)], state.path_names)
