@@ -104,12 +104,15 @@ def lines(kind: str, row: dict[str, Any], frames: int) -> Iterator[str]:
 
 def frame_parts(frame: bytes) -> dict[str, Any]:
     """Device, sequence and payload of a frame, as far as they can be read; None for what cannot."""
-    good = len(frame) >= HEADER_SIZE and frame[:2] == MAGIC_BYTES
-    device = sequence = None
-    if good:
-        device = text_or_hex(frame[ID_OFFSET:SEQUENCE_OFFSET].rstrip(b"\0"))
-        sequence = int.from_bytes(frame[SEQUENCE_OFFSET:HEADER_SIZE], "big")
-    return {"device": device, "seq": sequence, "payload": json_or_text(frame[HEADER_SIZE:] if good else frame)}
+    head = _header_parts(frame)
+    return head | {"payload": json_or_text(frame if head["seq"] is None else frame[HEADER_SIZE:])}
+
+
+def _header_parts(frame: bytes) -> dict[str, Any]:
+    if len(frame) < HEADER_SIZE or frame[:2] != MAGIC_BYTES:
+        return {"device": None, "seq": None}
+    device = text_or_hex(frame[ID_OFFSET:SEQUENCE_OFFSET].rstrip(b"\0"))
+    return {"device": device, "seq": int.from_bytes(frame[SEQUENCE_OFFSET:HEADER_SIZE], "big")}
 
 
 def json_or_text(data: bytes) -> Any:
@@ -174,12 +177,7 @@ def _dead_letter(record: Record) -> dict[str, Any]:
     headers = {name: text_or_hex(text) for name, text in record.headers}
     shown = value[HEADER_SIZE:] if value[:2] == MAGIC_BYTES else value
     text = shown[:200].decode("utf-8", "backslashreplace")
-    return {"headers": headers, "bytes": len(value), "hex": value.hex(), "text": text, **_device_of(value)}
-
-
-def _device_of(frame: bytes) -> dict[str, Any]:
-    parts = frame_parts(frame)
-    return {"device": parts["device"], "seq": parts["seq"]}
+    return {"headers": headers, "bytes": len(value), "hex": value.hex(), "text": text, **_header_parts(value)}
 
 
 def _journal(record: Record) -> dict[str, Any]:

@@ -21,7 +21,7 @@ ANSWER_S = 0.05  # on one machine "port unreachable" comes back within microseco
     "--seq", type=click.IntRange(0, 2**32 - 1), help="Sequence number; default: milliseconds of the clock, which grow."
 )
 @click.option("--to", "target", help="host:port of the edge (default: this machine, the port of KLAIS_UDP_BIND).")
-@click.option("--no-check", is_flag=True, help="Send the payload as it is, also when it is no JSON object.")
+@click.option("--no-check", is_flag=True, help="Send the payload as it is, also when it is no JSON object or too long.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was sent as one JSON object.")
 def send(payload: str, device: str, seq: int | None, target: str | None, no_check: bool, as_json: bool) -> None:
     """Send one frame with PAYLOAD, a JSON object (- reads it from standard input).
@@ -42,7 +42,13 @@ def send(payload: str, device: str, seq: int | None, target: str | None, no_chec
         frame = encode_frame(device, number, text.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    host, port = _address(target or load().udp_bind)
+    settings = load()
+    if len(frame) > settings.frame_max_bytes and not no_check:
+        raise click.UsageError(
+            f"this frame has {len(frame)} bytes and KLAIS_FRAME_MAX_BYTES is {settings.frame_max_bytes}: "
+            "an edge drops it as too_long. --no-check sends it all the same"
+        )
+    host, port = _address(target or settings.udp_bind)
     _send(frame, host, port)
     if as_json:
         click.echo(json.dumps({"device_id": device, "seq": number, "bytes": len(frame), "to": f"{host}:{port}"}))

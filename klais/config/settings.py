@@ -50,6 +50,7 @@ class SettingsFields(BaseSettings):
     api_bind: Address = _text("127.0.0.1:8080", "address of the edge's REST API")
     api_token: SecretStr | None = Field(default=None, min_length=1, description="bearer token that changes by REST need")
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
+    frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame that the edge takes; longer: too_long")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "a frame batch closes at this size")
     batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; busy workers: up to 4 times")
     batch_sources: bool = Field(default=False, description="put each frame's source address into the frame batch")

@@ -4,12 +4,11 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import MAX_FRAME_SIZE, Reason
+from klais.core.wire.constants import Reason
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import BYTES, I32, I64, U8, U64, int64, kernel
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
-_MAX_FRAME = np.int64(MAX_FRAME_SIZE)
 _LAST_OFFSET = np.int64(0xFFFFFFFF)
 
 _U8_2D = numba.uint8[:, ::1]
@@ -18,9 +17,10 @@ _U32_2D = numba.uint32[:, ::1]
 _U8_3D = numba.uint8[:, :, ::1]
 
 
-@kernel(int64(I64, U8, I32, U64, I64))
+@kernel(int64(I64, int64, U8, I32, U64, I64))
 def sort_out(
     lengths: npt.NDArray[np.int64],
+    max_length: int,
     reason: npt.NDArray[np.uint8],
     partition: npt.NDArray[np.int32],
     by_reason: npt.NDArray[np.uint64],
@@ -31,7 +31,9 @@ def sort_out(
     Parameters
     ----------
     lengths : int64 [n]
-        Frame lengths; above 65,507 (IPv6 can carry 20 bytes more than the wire frame allows) = TOO_LONG.
+        Frame lengths.
+    max_length : int
+        Longer frames are TOO_LONG, whatever else is wrong with them.
     reason : uint8 [n], in and out
         What ``check_headers`` found.
     partition : int32 [n], in and out
@@ -43,7 +45,7 @@ def sort_out(
     """
     found = 0
     for i in range(lengths.shape[0]):
-        if lengths[i] > _MAX_FRAME:
+        if lengths[i] > max_length:
             reason[i] = _TOO_LONG
         if reason[i] != 0:
             partition[i] = -1

@@ -183,12 +183,14 @@ class Edge:
         s = self.settings
         boot = secrets.randbits(32)
         sink = self._forwarder()
-        self.letters = letters = DeadLetters(sink, self.counts, s.dead_letter_rate, s.edge_id, s.partitions)
+        self.letters = letters = DeadLetters(
+            sink, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
+        )
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         chosen = open_source(s)
         source = chosen.source
         pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
-        spine = Spine(source, batcher, sink, letters, self.counts, pace)
+        spine = Spine(source, batcher, sink, letters, self.counts, pace, s.frame_max_bytes)
         self.state.forwarder, self.state.spine, self.state.waiting_for = sink, spine, ""
         self.state.passed_over = chosen.passed_over
         self.intake = HostIntake(spine.intake, self.stats.name, host_of(s), self.control, self.system, self.applier)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from klais.core.wire.constants import Reason
+from klais.core.wire.constants import MAX_FRAME_SIZE, Reason
 from klais.core.wire.frame import check_headers
 from klais.core.wire.partition import partition_column
 from klais.edge.batcher import Batcher
@@ -37,10 +37,21 @@ class Spine:
     """The loop; ``stop()`` may be called from a signal handler or another thread.
 
     ``beat`` is called in each round, at least ten times a second: for a watchdog, and for what another thread wants done here.
+    Frames longer than ``frame_max_bytes`` are malformed (TOO_LONG).
     ``lock`` is held while a round changes the counters: whoever reads them holds it too, and sees every frame once.
     """
 
-    def __init__(self, source: Source, batcher: Batcher, sink: Sink, letters: DeadLetters, counts: Counts, pace: Pace):
+    def __init__(
+        self,
+        source: Source,
+        batcher: Batcher,
+        sink: Sink,
+        letters: DeadLetters,
+        counts: Counts,
+        pace: Pace,
+        frame_max_bytes: int = MAX_FRAME_SIZE,
+    ) -> None:
+        self._frame_max_bytes = frame_max_bytes
         self.source, self.batcher, self.sink, self.letters = source, batcher, sink, letters
         self.counts, self.pace, self.intake = counts, pace, Intake(batcher.partitions)
         self.lock = threading.Lock()
@@ -102,7 +113,7 @@ class Spine:
         self.counts.taken_bytes += int(lengths.sum())
         check_headers(source.head, starts, lengths, reason, self._ids[:n], self._sequence[:n], id_size)
         partition_column(source.head, starts, id_size, self.batcher.partitions, partition)
-        n_bad = sort_out(lengths, reason, partition, self.counts.by_reason, bad)
+        n_bad = sort_out(lengths, self._frame_max_bytes, reason, partition, self.counts.by_reason, bad)
         if n_bad:
             self.letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
         if (granted := self.intake.grant(n - n_bad, now_ns)) < n - n_bad:

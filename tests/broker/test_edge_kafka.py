@@ -45,7 +45,7 @@ def mixture(count: int, seed: int) -> tuple[list[bytes], list[bytes]]:
 
 
 def test_what_goes_in_comes_out(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
-    settings = settings_for(partitions=3, edge_id=7, batch_max_bytes=20_000)
+    settings = settings_for(partitions=3, edge_id=7, batch_max_bytes=20_000, frame_max_bytes=65_507)
     topics = topics_of(settings)
     good, bad = mixture(2000, 1)
     with edge_process(settings, tmp_path / "edge.log") as edge:

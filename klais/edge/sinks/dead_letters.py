@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import ID_OFFSET, Reason
+from klais.core.wire.constants import ID_OFFSET, MAX_FRAME_SIZE, Reason
 from klais.core.wire.partition import partition_of
 from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import Headers
@@ -23,10 +23,20 @@ class Letterbox(Protocol):
 class DeadLetters:
     """Sends malformed frames, at most ``rate_per_s`` of them (a token bucket that holds one second's worth).
 
+    Of a frame that is too long the letter has the first ``frame_max_bytes`` and a header ``bytes`` with its length.
     The Python loop in here runs over the allowed sample only: a flood of rubbish costs what the sample costs.
     """
 
-    def __init__(self, publisher: Letterbox, counts: Counts, rate_per_s: float, edge_id: int, partitions: int) -> None:
+    def __init__(
+        self,
+        publisher: Letterbox,
+        counts: Counts,
+        rate_per_s: float,
+        edge_id: int,
+        partitions: int,
+        frame_max_bytes: int = MAX_FRAME_SIZE,
+    ) -> None:
+        self._frame_max_bytes = frame_max_bytes
         self._publisher, self._counts = publisher, counts
         self.set_rate(rate_per_s)
         self._tokens = self._burst
@@ -77,6 +87,9 @@ class DeadLetters:
                     ("stage", b"edge"),
                 ]
                 frame = frame_bytes(source, i)
+                if len(frame) > self._frame_max_bytes:
+                    headers.append(("bytes", str(len(frame)).encode()))
+                    frame = frame[: self._frame_max_bytes]
                 key = frame[ID_OFFSET : ID_OFFSET + int(id_size[i])] or None
                 sent += self._publisher.letter(frame, key, headers, self._partition(key))
         self._counts.letters_suppressed += len(bad) - sent

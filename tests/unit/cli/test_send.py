@@ -80,3 +80,12 @@ def test_nobody_listening_is_told(edge: socket.socket) -> None:
 def test_send_does_not_load_the_compiler() -> None:
     code = "import sys; import klais.cli.send; sys.exit('numba' in sys.modules or 'confluent_kafka' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_frame_that_the_edge_would_drop_is_not_sent_without_saying_so(edge: socket.socket) -> None:
+    target = f"127.0.0.1:{edge.getsockname()[1]}"
+    payload = '{"t":"' + "x" * 3000 + '"}'
+    result = run("--device", "dev-1", "--to", target, payload)
+    assert result.exit_code == 2 and "KLAIS_FRAME_MAX_BYTES is 2072" in result.output
+    assert run("--device", "dev-1", "--to", target, "--no-check", payload).exit_code == 0
+    assert len(edge.recv(65_507)) == 22 + len(payload)

@@ -83,13 +83,15 @@ class MemorySink:
         return 0
 
 
-def build(calls: list[list[bytes]], room: int = 10**9, rate: float = 1000.0) -> tuple[Spine, MemorySink]:
+def build(
+    calls: list[list[bytes]], room: int = 10**9, rate: float = 1000.0, frame_max: int = MAX_FRAME_SIZE
+) -> tuple[Spine, MemorySink]:
     counts = Counts()
     sink = MemorySink(counts, room)
-    letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4)  # type: ignore[arg-type]
+    letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4, frame_max_bytes=frame_max)  # type: ignore[arg-type]
     batcher = Batcher(4, 2000, 3, 99)
     pace = Pace(5_000_000, 1 << 24, MemorySource.capacity)
-    return Spine(MemorySource(calls), batcher, sink, letters, counts, pace), sink
+    return Spine(MemorySource(calls), batcher, sink, letters, counts, pace, frame_max), sink
 
 
 def balance(counts: Counts) -> int:
@@ -142,13 +144,32 @@ def test_dead_letters_say_why_where_and_from_whom() -> None:
         (b"short", b"too_short", None),
         (b"no" + bytes(40), b"bad_magic", None),
         (b"\xaa\x55" + bytes(40), b"bad_device_id", None),
-        (too_long, b"too_long", b"dev-1"),
+        (too_long[:MAX_FRAME_SIZE], b"too_long", b"dev-1"),
     ]
     headers = sink.letters[0][2]
     assert (headers["edge"], headers["stage"], headers["source"]) == (b"3", b"edge", b"10.1.2.3:5000")
     assert 1_600_000_000_000 < int(headers["ts"]) < 10**14
     assert sink.letters[3][3] == partition_of(b"dev-1", 4)
     assert len({partition for *_, partition in sink.letters[:3]}) == 3  # round robin
+
+
+def test_longer_frames_than_the_setting_allows_are_dropped_as_too_long() -> None:
+    def padded(size: int) -> bytes:
+        return encode_frame("dev-1", size, b"{}").ljust(size)
+
+    sizes = [24, 2071, 2072, 2073, 9000, 65_507]
+    junk = b"z" * 3000  # too long comes before bad_magic: nobody looks into such a frame
+    spine, sink = build([[*map(padded, sizes), junk]], frame_max=2072)
+    spine.round(spine.source.fill(0), 0)
+    assert spine.drain(1.0, 1.0) == 0
+    batches = [decode_batch(built.value) for built in sink.taken]
+    assert [batch.frame(i) for batch in batches for i in range(batch.count)] == [padded(size) for size in sizes[:3]]
+    assert spine.counts.snapshot()["dropped"] == {"too_long": 4}
+    assert spine.counts.taken == 7 == balance(spine.counts)
+    cut = [(value, headers["reason"], headers["bytes"], key) for value, key, headers, _ in sink.letters]
+    assert cut == [(padded(size)[:2072], b"too_long", b"%d" % size, b"dev-1") for size in sizes[3:]] + [
+        (junk[:2072], b"too_long", b"3000", None)
+    ]
 
 
 def test_a_flood_of_rubbish_becomes_a_sample() -> None:
