@@ -100,7 +100,7 @@ def locate_field(
 
 
 def path_keys(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: int) -> list[bytes]:
-    """Raw bytes of a field's keys, outermost first, no more than a name needs; none when there is no such field.
+    """Raw bytes of a field's keys, outermost first, no more than :func:`path_name` reads; none when there is no such field.
 
     See :func:`locate_field` for the parameters.
 
@@ -112,9 +112,12 @@ def path_keys(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: 
     [b'pos', b'x']
     """
     spans = np.zeros((MAX_DEPTH, 2), np.int64)
+    spans = spans[: locate_field(buf, start, end, nth, np.uint64(path), spans)]
     left = RAW_NAME_BYTES
     keys: list[bytes] = []
-    for first, last in spans[: locate_field(buf, start, end, nth, np.uint64(path), spans)].tolist():
-        keys.append(buf[first : min(last, first + max(left, 0))].tobytes())
+    for first, last in spans.tolist():
+        if left <= 0:
+            break
+        keys.append(buf[first : min(last, first + left)].tobytes())
         left -= last - first + 1
     return keys

@@ -7,7 +7,6 @@ The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they stand b
 
 import json
 import re
-from collections.abc import Iterable
 
 ROOT_HASH = 0xCBF29CE484222325  # FNV-1a 64: offset basis and prime (Fowler, Noll, Vo)
 PRIME = 0x100000001B3
@@ -45,26 +44,23 @@ def hash_path(keys: list[bytes]) -> int:
     return path
 
 
-def path_name(keys: Iterable[bytes]) -> str:
+def path_name(keys: list[bytes]) -> str:
     """The name that people read, such as ``pos.x``, of at most 120 bytes in UTF-8; an ellipsis ends a longer one.
 
-    ``keys`` are the raw bytes of valid JSON strings; one that was cut may end anywhere. Characters that are not
-    printable (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
+    ``keys`` are the raw bytes of valid JSON strings; the last may be cut anywhere. Characters that are not printable
+    (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
 
     Examples
     --------
     >>> path_name([b"pos", rb"x\\u00e9"]), len(path_name([b"k" * 1000]).encode())
     ('pos.xé', 120)
     """
-    text = ".".join(_key_text(key) for key in keys)
+    whole = _WHOLE.match(b".".join(keys)[:RAW_NAME_BYTES])
+    raw = whole.group().decode(errors="ignore") if whole else ""
+    text: str = json.loads(f'"{raw}"')
+    if not text.isprintable():
+        text = "".join([c if c.isprintable() else "\ufffd" for c in text])
     data = text.encode()
     if len(data) > MAX_NAME_BYTES:
-        data = data[: MAX_NAME_BYTES - len(_ELLIPSIS.encode())]
-        return data.decode(errors="ignore") + _ELLIPSIS
-    return data.decode()
-
-
-def _key_text(key: bytes) -> str:
-    whole = _WHOLE.match(key)
-    text: str = json.loads('"' + (whole.group() if whole else b"").decode(errors="ignore") + '"')
-    return text if text.isprintable() else "".join(c if c.isprintable() else "\ufffd" for c in text)
+        return data[: MAX_NAME_BYTES - len(_ELLIPSIS.encode())].decode(errors="ignore") + _ELLIPSIS
+    return text

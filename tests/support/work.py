@@ -1,0 +1,91 @@
+"""Counting work instead of time: bytes that a kernel reads, lines that Python runs, and payloads that make both hard."""
+
+import gc
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType, ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import klais.jit.kernel
+
+KERNEL_MODULES = ("json_number", "frame", "json_scan", "json_locate")
+
+
+class CountedBytes:
+    """Bytes for a kernel that is not compiled: each element that it reads is counted."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data: npt.NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+        self.shape = self._data.shape
+        self.reads = 0
+
+    def __getitem__(self, at: int) -> np.uint8:
+        assert 0 <= at < self.shape[0], f"read at {at} of {self.shape[0]} bytes"
+        self.reads += 1
+        return self._data[at]  # type: ignore[no-any-return]
+
+
+def interpreted(names: Sequence[str] = KERNEL_MODULES) -> dict[str, ModuleType]:
+    """Second copies of modules in ``klais.core.wire`` whose kernels are plain functions that call each other."""
+
+    def plain(*_: Any, **__: Any) -> Callable[[Any], Any]:
+        return lambda function: function
+
+    full = [f"klais.core.wire.{name}" for name in names]
+    kept = {name: sys.modules.get(name) for name in full}
+    compiled, found = klais.jit.kernel.kernel, {}
+    klais.jit.kernel.kernel = plain
+    try:
+        for name, whole in zip(names, full, strict=True):
+            spec = importlib.util.find_spec(whole)
+            assert spec is not None and spec.loader is not None
+            sys.modules[whole] = found[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(found[name])
+    finally:
+        klais.jit.kernel.kernel = compiled
+        for whole, module in kept.items():
+            sys.modules.pop(whole, None)
+            if module is not None:
+                sys.modules[whole] = module
+    return found
+
+
+class Lines:
+    """How many lines of Python ran."""
+
+    count = 0
+
+
+@contextmanager
+def lines_run(most: int) -> Iterator[Lines]:
+    """Count the lines of Python that the block runs, in any file; AssertionError at once when there are more than ``most``."""
+    lines = Lines()
+
+    def trace(_frame: FrameType, event: str, _argument: Any) -> Any:
+        if event == "line":
+            lines.count += 1
+            assert lines.count <= most, f"more than {most} lines of Python"
+        return trace
+
+    before = sys.gettrace()
+    gc.disable()  # what a collection calls is no work of the block
+    sys.settrace(trace)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+        gc.enable()
+
+
+def nested(total: int, depth: int, member: bytes, fields: Sequence[bytes]) -> bytes:
+    """A payload of about ``total`` bytes: keys of half of it in all, one in the other, then ``member`` again and again,
+    then ``fields``."""
+    key = b"a" * max(0, total // 2 // max(depth, 1) - 5)
+    head, tail = (b'{"' + key + b'":') * depth + b"{", b"}" * (depth + 1)
+    room = total - len(head) - len(tail) - sum(map(len, fields)) - len(fields)
+    return head + b",".join([member] * max(0, room // (len(member) + 1)) + list(fields)) + tail
