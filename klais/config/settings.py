@@ -128,6 +128,9 @@ class SettingsFields(BaseSettings):
     dam_device_burst: float = _number(5000, "frames", 1, 1e9, "burst of one device")
     dam_queue_limit: int = _number(1_000_000, "frames", 0, 100_000_000, "queued above the global rate, all lanes together")
     dead_letter_rate: float = _number(1000, "records/s", 0, 1e6, "dead letters of one process; above: only counted")
+    json_strict: bool = Field(
+        default=False, description="refuse payloads with duplicate keys, lone surrogates, numbers of over 40 bytes"
+    )
     # devices and anomalies
     devices_max: int = _number(2_000_000, "devices", 1, 100_000_000, "known at once, all lanes together")
     anomaly_z: float = _number(6.0, "", 1, 1000, "a feature is flagged when |z| is above this")

@@ -1,6 +1,6 @@
 """What a simulated frame is. Below 7: well-formed; 7 and above: malformed, the number is the ``Reason`` to be found."""
 
-from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, Reason
 
 GOOD = 0
 REBOOT = 1  # the device starts again: its sequence goes back to 0 with this frame
@@ -8,7 +8,7 @@ LATE = 2  # overtaken by the device's next frame, which is sent right before it
 SPIKE = 3  # its temperature is far off
 DUPLICATE = 4  # the same bytes as one of the frames shortly before
 MALFORMED = FIRST_MALFORMED
-MAX_KIND = LAST_MALFORMED
+MAX_KIND = int(Reason.TOO_DEEP)
 
 _NAMES = {GOOD: "good", REBOOT: "reboot", LATE: "late", SPIKE: "spike", DUPLICATE: "duplicate"}
 

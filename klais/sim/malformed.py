@@ -3,9 +3,10 @@
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, Reason
 
-KINDS = LAST_MALFORMED - FIRST_MALFORMED + 1
+LAST = int(Reason.TOO_DEEP)  # the next, NOT_STRICT, is malformed only where a setting says so
+KINDS = LAST - FIRST_MALFORMED + 1
 
 # A frame that is short, has another magic or a bad device id is spoiled in its header, so it has no texts here.
 PAYLOADS: dict[Reason, tuple[bytes, ...]] = {
@@ -35,7 +36,7 @@ def payload_table() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.N
     """
     texts: list[bytes] = []
     first = [0]
-    for number in range(FIRST_MALFORMED, LAST_MALFORMED + 1):
+    for number in range(FIRST_MALFORMED, LAST + 1):
         texts += PAYLOADS.get(Reason(number), ())
         first.append(len(texts))
     starts = np.concatenate(([0], np.cumsum([len(text) for text in texts]))).astype(np.int64)

@@ -115,7 +115,7 @@ class LaneLimits:
             s.anomaly_min_samples,
             s.anomaly_window,
         )
-        return limits, Bounds(self._queue_limit, self._device_limit, self.blocked(), self.special())
+        return limits, Bounds(self._queue_limit, self._device_limit, self.blocked(), self.special(), s.json_strict)
 
     def spent(self, step: Step) -> None:
         """Take what a step writes from the allowances."""

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from klais.config.host import host_of
 from klais.config.load import Settings
 from klais.core.lane.state import TALLIES, LaneState, Tally
-from klais.core.wire.constants import VERDICTS, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, VERDICTS, Reason
 from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
@@ -179,7 +179,7 @@ class Report:
             "released": int(tally[Tally.RELEASED]),
             "dropped": dropped_by_reason(tally),
             "duplicates": int(tally[Reason.DUPLICATE]),
-            "malformed": int(tally[Reason.TOO_SHORT : Reason.TOO_DEEP + 1].sum()),
+            "malformed": int(tally[FIRST_MALFORMED : LAST_MALFORMED + 1].sum()),
             "repeated": int(tally[Tally.REPEATED_FRAMES]),
             "repeated_batches": int(tally[Tally.REPEATED_BATCHES]),
             "missing_batches": int(tally[Tally.MISSING_BATCHES]),

@@ -9,6 +9,7 @@ from klais.core.devices.sequence import hash_frames
 from klais.core.wire.batch import FrameBatch
 from klais.core.wire.frame import check_headers
 from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, scan_payloads
+from klais.core.wire.json_strict import check_strict
 
 
 @dataclass(slots=True)
@@ -69,12 +70,18 @@ def read_headers(batch: FrameBatch) -> Columns:
     return columns
 
 
-def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8]) -> Fields:
-    """Check the payloads of the frames whose ``reason`` is 0 (and set it where malformed); their numeric fields."""
+def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8], strict: bool = False) -> Fields:
+    """Check the payloads of the frames whose ``reason`` is 0 (and set it where malformed); their numeric fields.
+
+    ``strict``: refuse what :mod:`klais.core.wire.json_strict` finds too.
+    """
     cap = columns.count * MAX_FIELDS_PER_FRAME
     fields = Fields(np.empty(cap, np.int32), np.empty(cap, np.uint64), np.empty(cap, np.float64), 0)
     batch = columns.batch
     fields.count = scan_payloads(batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value)
+    if strict and check_strict(batch.buf, batch.starts, batch.lengths, reason):
+        kept = np.flatnonzero(reason[fields.frame[: fields.count]] == 0)  # a frame that is refused has no fields
+        fields = Fields(fields.frame[kept], fields.path[kept], fields.value[kept], len(kept))
     return fields
 
 

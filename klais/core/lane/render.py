@@ -9,6 +9,7 @@ from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
 from klais.core.wire.constants import Reason
+from klais.core.wire.json_strict import problem_of
 
 MAX_ANOMALY_BYTES = 1024  # twice a name of 120 bytes, an id of 16, numbers; so KLAIS_ANOMALY_RATE bounds bytes too
 
@@ -64,6 +65,8 @@ def dead_letter_records(step: Step) -> Iterator[Rendered]:
         source = read_source(columns.batch, i)
         if source is not None:
             headers += (("source", source.encode()),)
+        if step.record.verdict[i] == Reason.NOT_STRICT:
+            headers += (("detail", problem_of(columns.payload(i)).label.encode()),)
         yield columns.device_id(i) or None, columns.batch.frame(i), headers, int(columns.ts_ms[i])
 
 

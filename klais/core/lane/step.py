@@ -28,7 +28,7 @@ NO_DEVICE_LIMIT = 1 << 31
 
 class Bounds(NamedTuple):
     """What only deciding needs: ``queue_limit`` and ``device_limit`` of this lane, blocked ids, devices with ``special``
-    limits.
+    limits, and whether payloads must be ``strict`` (see :mod:`klais.core.wire.json_strict`).
 
     Of ``special`` (SPECIAL [k], sorted) the journal gets the rows that a step used, of the rest nothing.
     """
@@ -37,6 +37,7 @@ class Bounds(NamedTuple):
     device_limit: int
     blocked: tuple[bytes, ...] = ()
     special: Special = NONE
+    strict: bool = False
 
 
 @dataclass(slots=True)
@@ -95,7 +96,7 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
         return _finish(state, Step(record))
     columns = read_headers(batch)
     record.verdict = columns.verdict
-    fields = read_payloads(columns, columns.verdict)
+    fields = read_payloads(columns, columns.verdict, bounds.strict)
     return _run_frames(state, record, columns, fields, bounds, len(value))
 
 

@@ -31,6 +31,7 @@ class Reason(IntEnum):
     BAD_JSON = 11
     NOT_OBJECT = 12
     TOO_DEEP = 13
+    NOT_STRICT = 14
     BACKPRESSURE = 16
     KERNEL_DROP = 17
     DELIVERY_FAILED = 18
@@ -50,7 +51,7 @@ class Reason(IntEnum):
 
 
 FIRST_MALFORMED = int(Reason.TOO_SHORT)
-LAST_MALFORMED = int(Reason.TOO_DEEP)
+LAST_MALFORMED = int(Reason.NOT_STRICT)
 VERDICTS = 16  # size of an array counted by verdict
 
 

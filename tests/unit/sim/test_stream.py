@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 import pytest
 
-from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, Reason
 from klais.core.wire.frame import check_headers
 from klais.core.wire.json_scan import check_payloads
 from klais.errors import ConfigError
@@ -97,7 +97,7 @@ def test_shares_are_honoured():
     assert (kind == kinds.REBOOT).sum() / n == pytest.approx(0.02, rel=0.1)
     assert (kind == kinds.SPIKE).sum() / n == pytest.approx(0.03, rel=0.1)
     assert (~new).sum() / (n - bad.sum()) == pytest.approx(0.05, rel=0.1)
-    each = np.bincount(kind, minlength=LAST_MALFORMED + 1)[FIRST_MALFORMED:]
+    each = np.bincount(kind, minlength=kinds.MAX_KIND + 1)[FIRST_MALFORMED:]
     assert each.min() > 0.8 * bad.sum() / len(each)
 
 
