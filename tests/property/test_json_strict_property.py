@@ -52,7 +52,8 @@ def naive_problems(payload: bytes) -> set[Problem]:
     return found
 
 
-TEXTS = ["", "a", "\\u0061", "b", "é", "\\u00e9", "\\u00E9", "😀", "\\ud83d\\ude00", "\\n", "\\u000a", '\\"', "\\\\", "\\/", "/"]
+TEXTS = ["", "a", "\\u0061", "b", "é", "\\u00e9", "\\u00E9", "😀", "\\ud83d\\ude00", "\\n", "\\u000a", '\\"']
+TEXTS += ["\\\\", "\\/", "/"]
 KEYS = st.sampled_from(TEXTS)
 ODD = st.sampled_from(["\\ud800", "\\udc00\\ud800", "\\ud800\\ud800\\udc00", "\\ud83dx", "\\uDBFF\\uDFFF"])
 NUMBERS = st.sampled_from(["1", "-1.5e+10", "1e999", "9" * 40, "9" * 41, "-" + "9" * 40, "0." + "1" * 38, "1e-" + "1" * 38])
