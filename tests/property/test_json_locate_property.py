@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klais.core.wire.constants import Reason
-from klais.core.wire.json_locate import path_keys
-from klais.core.wire.json_path import hash_path, path_name
+from klais.core.wire.json_locate import field_name, locate_field
+from klais.core.wire.json_path import MAX_DEPTH, hash_path, path_name
 from klais.core.wire.json_scan import check_payloads
 from tests.support.json_twin import numeric_paths
 
@@ -22,6 +23,12 @@ VALUES = st.recursive(
 )
 
 
+def keys_of(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: int) -> list[bytes]:
+    spans = np.zeros((MAX_DEPTH, 2), np.int64)
+    depth = locate_field(buf, start, end, nth, np.uint64(path), spans)
+    return [buf[first:last].tobytes() for first, last in spans[:depth].tolist()]
+
+
 @settings(deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=12), st.booleans(), st.sampled_from([(",", ":"), (" , ", " :\n\t")]))
 def test_keys_of_every_field(document: dict[str, Any], ascii_only: bool, separators: tuple[str, str]) -> None:
@@ -31,15 +38,16 @@ def test_keys_of_every_field(document: dict[str, Any], ascii_only: bool, separat
     assert reason == Reason.PASSED
     expected = [keys for keys, number in numeric_paths(payload) if number != b"1e999"][: len(fields)]
     buf = np.frombuffer(b"}9" + payload + b'"', np.uint8)
-    found = [path_keys(buf, 2, 2 + len(payload), nth, path) for nth, (path, _) in enumerate(fields)]
+    found = [keys_of(buf, 2, 2 + len(payload), nth, path) for nth, (path, _) in enumerate(fields)]
     assert found == expected
     assert [hash_path(keys) for keys in found] == [path for path, _ in fields]
-    assert all(len(path_name(keys).encode()) <= 120 for keys in found)
+    names = [field_name(buf, 2, 2 + len(payload), nth, path) for nth, (path, _) in enumerate(fields)]
+    assert names == [path_name(b".".join(keys)) for keys in expected]
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 20))
 def test_any_bytes_are_walked_without_leaving_them(payload: bytes, nth: int) -> None:
     buf = np.frombuffer(payload, np.uint8)
-    for keys in (path_keys(buf, 0, len(payload), nth, 1), path_keys(buf, 0, len(payload), 0, hash_path([payload]))):
+    for keys in (keys_of(buf, 0, len(payload), nth, 1), keys_of(buf, 0, len(payload), 0, hash_path([payload]))):
         assert all(key in payload for key in keys)

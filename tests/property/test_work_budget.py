@@ -24,7 +24,7 @@ from tests.support.work import CountedBytes, interpreted, lines_run, nested
 S = 1_000_000_000
 HEADER = 22
 READS = 16  # of each byte of a payload, in a scan
-LINES = 1_500  # of Python in a step of one frame; 8 names with 32 keys each are the most of them
+LINES = 1_500  # of Python in a step of one frame, and for the record of a flag
 LARGEST = 65_507 - HEADER
 
 MODULES = interpreted()

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from klais.core.devices.sequence import hash_frames
 from klais.core.wire.batch import FrameBatch
+from klais.core.wire.constants import HEADER_SIZE
 from klais.core.wire.frame import check_headers
 from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, scan_payloads
 from klais.core.wire.json_strict import check_strict
@@ -35,9 +36,14 @@ class Columns:
         """Unpadded device_id of frame ``i`` (empty where unreadable)."""
         return bytes(self.ids[i].tobytes()[: int(self.id_size[i])])
 
+    def payload_place(self, i: int) -> tuple[int, int]:
+        """Start and end of the payload of frame ``i`` in ``batch.buf``."""
+        start = int(self.batch.starts[i])
+        return start + HEADER_SIZE, start + int(self.batch.lengths[i])
+
     def payload(self, i: int) -> bytes:
         """Payload bytes of frame ``i``."""
-        return self.batch.frame(i)[22:]
+        return self.batch.frame(i)[HEADER_SIZE:]
 
 
 @dataclass(slots=True)

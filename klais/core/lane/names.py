@@ -1,4 +1,4 @@
-"""Names of numeric fields, for views and anomaly records: each is read once, from the first payload that has it.
+"""Names of numeric fields, for the views: each is read once, from a payload that has it.
 
 Both the time and the memory that names take are bounded, whatever devices send: a step reads at most ``NEW_NAMES`` of
 them, a name has at most 120 bytes, a lane keeps at most ``MAX_NAMES``.
@@ -14,9 +14,7 @@ import numpy.typing as npt
 from klais.core.devices.index import ROWS
 from klais.core.devices.layout import Rows
 from klais.core.lane.columns import Columns, Fields
-from klais.core.wire.constants import HEADER_SIZE
-from klais.core.wire.json_locate import path_keys
-from klais.core.wire.json_path import path_name
+from klais.core.wire.json_locate import field_name
 from klais.jit.kernel import I32, I64, U32, U64, int64, kernel
 
 MAX_NAMES = 1024  # the checkpoint's marker carries them all
@@ -130,7 +128,8 @@ class NameTable(Mapping[int, str]):
             rows, columns.row, fields.frame, fields.path, count, first, self._known, self._seen_ns, now_ns, out
         )
         if found:
-            self._add({int(fields.path[j]) & 0xFFFFFFFF: _read_name(columns, fields, j) for j in out[:found].tolist()}, now_ns)
+            names = {int(fields.path[j]) & 0xFFFFFFFF: _read_name(columns, fields, j) for j in out[:found].tolist()}
+            self._add({path: name for path, name in names.items() if name is not None}, now_ns)
 
     def _room(self, now_ns: int) -> int:
         """New names that may come in now."""
@@ -153,8 +152,7 @@ class NameTable(Mapping[int, str]):
         self._known, self._seen_ns = known[order], seen_ns[order]
 
 
-def _read_name(columns: Columns, fields: Fields, j: int) -> str:
-    batch, i = columns.batch, int(fields.frame[j])
+def _read_name(columns: Columns, fields: Fields, j: int) -> str | None:
+    i = int(fields.frame[j])
     nth = j - int(np.searchsorted(fields.frame[: fields.count], i))
-    start = int(batch.starts[i])
-    return path_name(path_keys(batch.buf, start + HEADER_SIZE, start + int(batch.lengths[i]), nth, int(fields.path[j])))
+    return field_name(columns.batch.buf, *columns.payload_place(i), nth, int(fields.path[j]))

@@ -1,7 +1,7 @@
 """Records that are few by allowance, rendered one by one: anomalies and dead letters of a step."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import orjson
 
@@ -9,30 +9,29 @@ from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
 from klais.core.wire.constants import Reason
+from klais.core.wire.json_locate import field_name
 from klais.core.wire.json_strict import problem_of
 
 MAX_ANOMALY_BYTES = 1024  # twice a name of 120 bytes, an id of 16, numbers; so KLAIS_ANOMALY_RATE bounds bytes too
 
+_OF_THE_FRAME = {FEATURE_INTERVAL: "interval_s", FEATURE_SIZE: "payload_bytes"}
+
 Rendered = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...], int]  # key, value, headers, timestamp ms
-
-
-def feature_name(feature: int, names: Mapping[int, str], path: int) -> str:
-    """The name people read: ``interval_s``, ``payload_bytes``, or the field's path."""
-    if feature == FEATURE_INTERVAL:
-        return "interval_s"
-    if feature == FEATURE_SIZE:
-        return "payload_bytes"
-    return names.get(path & 0xFFFFFFFF, f"#{path & 0xFFFFFFFF:08x}")
 
 
 def anomaly_records(step: Step) -> Iterator[Rendered]:
     """The records of ``klais_anomalies`` for a step's flags, each of at most ``MAX_ANOMALY_BYTES``."""
     if step.flags is None or step.columns is None:
         return
-    columns = step.columns
-    for flag, path in zip(step.flags.found, step.flags.path, strict=True):
-        i, feature = int(flag["frame"]), int(flag["feature"])
-        name = feature_name(feature, step.flags.names, int(path))
+    columns, flags = step.columns, step.flags
+    names: dict[int, str] = {}  # of this step, by path
+    for flag, path, nth in zip(flags.found, flags.path.tolist(), flags.nth.tolist(), strict=True):
+        i = int(flag["frame"])
+        name = _OF_THE_FRAME.get(int(flag["feature"])) or names.get(path)
+        if name is None:
+            # From the payload itself, not from the names that the lane keeps: a replay must give the same bytes.
+            found = field_name(columns.batch.buf, *columns.payload_place(i), nth, path)
+            name = names[path] = f"#{path & 0xFFFFFFFF:08x}" if found is None else found
         value, expected, z = float(flag["value"]), float(flag["expected"]), float(flag["z"])
         device_id = columns.device_id(i)
         ts_ms = int(columns.ts_ms[i])

@@ -42,12 +42,12 @@ class Bounds(NamedTuple):
 
 @dataclass(slots=True)
 class Flags:
-    """Anomaly flags of a step: ``found`` FLAG [k], the path hash of each field (0 for interval and size), and the names
-    that fields have at this step, by the lower half of their hash."""
+    """Anomaly flags of a step: ``found`` FLAG [k]; of each field its path hash (0 for interval and size), and which of its
+    frame's fields it is."""
 
     found: npt.NDArray[np.void]
     path: npt.NDArray[np.uint64]
-    names: dict[int, str]
+    nth: npt.NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -264,8 +264,7 @@ def _score(
         return None
     kept = flags[:written].copy()
     path = np.where(kept["field"] >= 0, fields.path[np.maximum(kept["field"], 0)], 0).astype(np.uint64)
-    low = np.unique(path & np.uint64(0xFFFFFFFF)).tolist()
-    return Flags(kept, path, {key: state.path_names[key] for key in low if key in state.path_names})
+    return Flags(kept, path, kept["field"] - np.searchsorted(fields.frame[: fields.count], kept["frame"]))
 
 
 def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:

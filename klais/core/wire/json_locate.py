@@ -1,24 +1,25 @@
-"""Where the keys of one numeric field stand in its payload, for the few fields whose name is new."""
+"""Where the keys of one numeric field stand in its payload, and its name: for the few fields that are new or flagged."""
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.json_number import read_number
-from klais.core.wire.json_path import MAX_DEPTH, PRIME, RAW_NAME_BYTES, ROOT_HASH, SEPARATOR
-from klais.jit.kernel import BYTES, int64, kernel, uint64
+from klais.core.wire.json_path import MAX_DEPTH, PRIME, RAW_NAME_BYTES, ROOT_HASH, SEPARATOR, path_name
+from klais.jit.kernel import BYTES, U8, int64, kernel, uint64
 
-__all__ = ["locate_field", "path_keys", "string_close"]
+__all__ = ["copy_keys", "field_name", "locate_field"]
 
 SPANS = numba.int64[:, ::1]
 _ROOT, _PRIME, _SEPARATOR = np.uint64(ROOT_HASH), np.uint64(PRIME), np.uint64(SEPARATOR)
 _LOW, _U0, _U1 = np.uint64(0xFFFFFFFF), np.uint64(0), np.uint64(1)
 _QUOTE, _BACKSLASH, _COMMA, _MINUS, _ZERO, _NINE = (ord(c) for c in '"\\,-09')
+_DOT = np.uint8(ord("."))
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = (ord(c) for c in "{}[]")
 
 
 @kernel((BYTES, int64, int64), borrows=True)
-def string_close(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
+def _string_close(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
     """Position of the closing quote of the valid string whose first byte is at ``p``."""
     while p < end and buf[p] != _QUOTE:
         p += 2 if buf[p] == _BACKSLASH else 1
@@ -69,7 +70,7 @@ def locate_field(
         p += 1
         if c == _QUOTE:
             first = p
-            p = string_close(buf, p, end) + 1
+            p = _string_close(buf, p, end) + 1
             if key_due:
                 spans[depth, 0] = first
                 spans[depth, 1] = p - 1
@@ -99,25 +100,45 @@ def locate_field(
     return 0
 
 
-def path_keys(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: int) -> list[bytes]:
-    """Raw bytes of a field's keys, outermost first, no more than :func:`path_name` reads; none when there is no such field.
+@kernel(int64(BYTES, int64, int64, int64, uint64, SPANS, U8), borrows=True)
+def copy_keys(
+    buf: npt.NDArray[np.uint8],
+    start: int,
+    end: int,
+    nth: int,
+    path: np.uint64,
+    spans: npt.NDArray[np.int64],
+    out: npt.NDArray[np.uint8],
+) -> int:
+    """Copy a field's keys, dots between them, to ``out`` as far as it goes; how many bytes, -1 without such a field.
 
-    See :func:`locate_field` for the parameters.
+    The other parameters are those of :func:`locate_field`.
+    """
+    depth = locate_field(buf, start, end, nth, path, spans)
+    at = 0
+    for k in range(depth):
+        if k > 0 and at < out.shape[0]:
+            out[at] = _DOT
+            at += 1
+        size = min(spans[k, 1] - spans[k, 0], out.shape[0] - at)
+        for i in range(size):
+            out[at + i] = buf[spans[k, 0] + i]
+        at += size
+    return at if depth > 0 else -1
+
+
+def field_name(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: int) -> str | None:
+    """Name of a field for people (see :func:`path_name`); None when there is no such field.
+
+    The parameters are those of :func:`locate_field`.
 
     Examples
     --------
     >>> from klais.core.wire.json_path import hash_path
     >>> payload = np.frombuffer(b'{"t":1,"pos":{"x":2}}', np.uint8)
-    >>> path_keys(payload, 0, len(payload), 1, hash_path([b"pos", b"x"]))
-    [b'pos', b'x']
+    >>> field_name(payload, 0, len(payload), 1, hash_path([b"pos", b"x"]))
+    'pos.x'
     """
-    spans = np.zeros((MAX_DEPTH, 2), np.int64)
-    spans = spans[: locate_field(buf, start, end, nth, np.uint64(path), spans)]
-    left = RAW_NAME_BYTES
-    keys: list[bytes] = []
-    for first, last in spans.tolist():
-        if left <= 0:
-            break
-        keys.append(buf[first : min(last, first + left)].tobytes())
-        left -= last - first + 1
-    return keys
+    spans, out = np.empty((MAX_DEPTH, 2), np.int64), np.empty(RAW_NAME_BYTES, np.uint8)
+    size = copy_keys(buf, start, end, nth, np.uint64(path), spans, out)
+    return None if size < 0 else path_name(out[:size].tobytes())

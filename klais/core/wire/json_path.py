@@ -44,20 +44,20 @@ def hash_path(keys: list[bytes]) -> int:
     return path
 
 
-def path_name(keys: list[bytes]) -> str:
+def path_name(raw: bytes) -> str:
     """The name that people read, such as ``pos.x``, of at most 120 bytes in UTF-8; an ellipsis ends a longer one.
 
-    ``keys`` are the raw bytes of valid JSON strings; the last may be cut anywhere. Characters that are not printable
-    (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
+    ``raw`` has the keys as they stand between their quotes, dots between them; it may be cut anywhere. Characters that are
+    not printable (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
 
     Examples
     --------
-    >>> path_name([b"pos", rb"x\\u00e9"]), len(path_name([b"k" * 1000]).encode())
+    >>> path_name(rb"pos.x\\u00e9"), len(path_name(b"k" * 1000).encode())
     ('pos.xé', 120)
     """
-    whole = _WHOLE.match(b".".join(keys)[:RAW_NAME_BYTES])
-    raw = whole.group().decode(errors="ignore") if whole else ""
-    text: str = json.loads(f'"{raw}"')
+    whole = _WHOLE.match(raw[:RAW_NAME_BYTES])
+    shown = whole.group().decode(errors="ignore") if whole else ""
+    text: str = json.loads(f'"{shown}"')
     if not text.isprintable():
         text = "".join([c if c.isprintable() else "\ufffd" for c in text])
     data = text.encode()

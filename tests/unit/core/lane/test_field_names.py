@@ -8,9 +8,9 @@ from klais.core.lane.checkpoint import decode_marker, encode_marker, restore, sn
 from klais.core.lane.names import KEEP_NS, MAX_NAMES, NEW_NAMES, NameTable
 from klais.core.lane.render import MAX_ANOMALY_BYTES, anomaly_records
 from klais.core.lane.state import LaneState
-from klais.core.lane.step import Step, take_raw
-from klais.core.wire.json_locate import path_keys
-from klais.core.wire.json_path import MAX_DEPTH, MAX_NAME_BYTES, RAW_NAME_BYTES, hash_path, path_name
+from klais.core.lane.step import Step, replay, take_raw
+from klais.core.wire.json_locate import field_name
+from klais.core.wire.json_path import MAX_DEPTH, MAX_NAME_BYTES, hash_path, path_name
 from klais.worker.web.device import profile
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
@@ -48,26 +48,25 @@ def members(names: list[str]) -> bytes:
     ],
 )
 def test_text_of_a_name(keys: list[bytes], name: str) -> None:
-    assert path_name(keys) == name
+    assert path_name(b".".join(keys)) == name
     assert len(name.encode()) <= MAX_NAME_BYTES
 
 
-def test_only_the_bytes_that_a_name_needs_are_taken() -> None:
-    def taken(keys: list[bytes]) -> list[bytes]:
-        payload = b"".join(b'{"%s":' % key for key in keys) + b"1" + b"}" * len(keys)
-        return path_keys(np.frombuffer(payload, np.uint8), 0, len(payload), 0, hash_path(keys))
-
-    assert taken([b"a" * 60_000]) == [b"a" * RAW_NAME_BYTES]
-    assert sum(map(len, taken([b"a" * 400] * MAX_DEPTH))) < RAW_NAME_BYTES
-    escaped = rb"\u00e9" * 5_000
-    assert path_name(taken([escaped])) == path_name([escaped])
+LONG = [[b"a" * 60_000], [b"a" * 400] * MAX_DEPTH, [rb"\u00e9" * 5_000], [b""] * MAX_DEPTH, [b"\xf0\x9f\x98\x80" * 99]]
 
 
-def test_a_field_that_is_not_there_has_no_keys() -> None:
+@pytest.mark.parametrize("keys", LONG)
+def test_a_name_from_a_payload_is_that_of_its_keys(keys: list[bytes]) -> None:
+    payload = b"".join(b'{"%s":' % key for key in keys) + b"1" + b"}" * len(keys)
+    found = field_name(np.frombuffer(payload, np.uint8), 0, len(payload), 0, hash_path(keys))
+    assert found == path_name(b".".join(keys))
+
+
+def test_a_field_that_is_not_there_has_no_name() -> None:
     payload = np.frombuffer(b'{"a":1,"b":[2],"c":"d","e":1e999}', np.uint8)
-    assert path_keys(payload, 0, len(payload), 0, hash_path([b"a"])) == [b"a"]
-    assert path_keys(payload, 0, len(payload), 1, hash_path([b"b"])) == []
-    assert path_keys(payload, 0, len(payload), 0, hash_path([b"b"])) == []
+    assert field_name(payload, 0, len(payload), 0, hash_path([b"a"])) == "a"
+    assert field_name(payload, 0, len(payload), 1, hash_path([b"b"])) is None
+    assert field_name(payload, 0, len(payload), 0, hash_path([b"b"])) is None
 
 
 def test_a_step_reads_a_few_names_and_later_steps_the_others() -> None:
@@ -146,7 +145,7 @@ KEYS = [b"", b"t", rb"\u0000", b'\\"' * 60, b"k" * 60_000, rb"\u00e9" * 9_000, b
 def test_views_and_anomaly_records_give_one_name_and_records_stay_small(key: bytes) -> None:
     state, value = flagged_record(key)
     seen = profile(state.rows[state.find(b"\x01" * 16)], state.path_names)
-    assert orjson.loads(value)["feature"] == seen[2]["feature"] == path_name([key])
+    assert orjson.loads(value)["feature"] == seen[2]["feature"] == path_name(key)
     assert len(value) <= MAX_ANOMALY_BYTES
 
 
@@ -158,3 +157,14 @@ def test_names_survive_a_checkpoint_and_the_marker_stays_small() -> None:
     assert len(marker) < 300_000
     found = restore(decode_marker(marker), state.rows[:0]).path_names
     assert dict(found) == dict(state.path_names) and len(found) == MAX_NAMES
+
+
+def test_a_replay_gives_the_same_records_whatever_names_it_knows() -> None:
+    live, again = LaneState(), LaneState()
+    again.path_names = NameTable({hash_path([b"pos", b"x"]) & 0xFFFFFFFF: "another name"})
+    for i in range(41):
+        value = batch(frames(("dev-1", i, b'{"t":1,"pos":{"x":%d}}' % (i % 3 if i < 40 else 99))), i, T0_NS + i * S)
+        step = take_raw(live, i, value, limits(), bounds(), T0_NS + i * S)
+        records = list(anomaly_records(replay(again, step.record, value)))
+        assert records == list(anomaly_records(step))
+    assert [orjson.loads(value)["feature"] for _, value, _, _ in records] == ["pos.x"]
