@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
@@ -22,6 +23,11 @@ _OURS = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_CACHE_DIR")
 for _name in [name for name in os.environ if name.startswith("KLAIS_")]:
     if _name not in _OURS and not _name.startswith("KLAIS_TEST_"):
         del os.environ[_name]
+
+
+# No test fails because a machine is slow.
+hypothesis_settings.register_profile("klais", deadline=None)
+hypothesis_settings.load_profile("klais")
 
 
 def need_missing(need: str, why: str) -> None:

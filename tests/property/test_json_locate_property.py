@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from klais.core.wire.constants import Reason
@@ -29,7 +29,6 @@ def keys_of(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: in
     return [buf[first:last].tobytes() for first, last in spans[:depth].tolist()]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(KEYS, VALUES, max_size=12), st.booleans(), st.sampled_from([(",", ":"), (" , ", " :\n\t")]))
 def test_keys_of_every_field(document: dict[str, Any], ascii_only: bool, separators: tuple[str, str]) -> None:
     text = json.dumps(document, ensure_ascii=ascii_only, separators=separators).replace("Infinity", "1e999")
@@ -45,7 +44,6 @@ def test_keys_of_every_field(document: dict[str, Any], ascii_only: bool, separat
     assert names == [path_name(b".".join(keys)) for keys in expected]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 20))
 def test_any_bytes_are_walked_without_leaving_them(payload: bytes, nth: int) -> None:
     buf = np.frombuffer(payload, np.uint8)

@@ -61,14 +61,14 @@ def scan_reads(payload: bytes) -> tuple[int, Reason, list[int]]:
     return buf.reads, Reason(int(reason[0])), path[:count].tolist()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.one_of(PAYLOADS, BROKEN, st.binary(max_size=200)))
 def test_the_scan_reads_each_byte_a_few_times(payload: bytes) -> None:
     reads, _, _ = scan_reads(payload)
     assert reads <= READS * (len(payload) + 1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAYLOADS)
 def test_finding_a_fields_keys_reads_each_byte_a_few_times(payload: bytes) -> None:
     _, reason, paths = scan_reads(payload)
