@@ -1,4 +1,4 @@
-"""What the tests share: a real Apache Kafka for the session, and settings with names of their own."""
+"""What the tests share: a marker per tier, hypothesis's profiles, a real Apache Kafka for the session, and settings."""
 
 import itertools
 import os
@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
+from tests.support.needs import need_missing
+from tests.support.ports import free_port
 
-REQUIRED = {need.strip() for need in os.environ.get("KLAIS_REQUIRE", "").split(",") if need.strip()}
+TESTS = Path(__file__).parent
 _numbers = itertools.count(1)
 
 # A developer's own settings must not change what the tests see, nor reach a process that a test starts.
@@ -25,16 +28,20 @@ for _name in [name for name in os.environ if name.startswith("KLAIS_")]:
         del os.environ[_name]
 
 
-# No test fails because a machine is slow.
-hypothesis_settings.register_profile("klais", deadline=None)
-hypothesis_settings.load_profile("klais")
+# No test may fail because a machine is slow: no deadline for an example, and no complaint that making one took long.
+# `make test` runs the same examples everywhere (derived from each test's own code), so that it fails for a change and not by
+# chance. `make release-test` looks for new ones (KLAIS_TEST_SEARCH=1): random, with what failed before in .hypothesis.
+_ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+hypothesis_settings.register_profile("same", derandomize=True, database=None, **_ANY_SPEED)
+hypothesis_settings.register_profile("search", **_ANY_SPEED)
+hypothesis_settings.load_profile("search" if os.environ.get("KLAIS_TEST_SEARCH") == "1" else "same")
 
 
-def need_missing(need: str, why: str) -> None:
-    """Skip with the reason, or fail where ``KLAIS_REQUIRE`` names the need (in CI a silent skip proves nothing)."""
-    if need in REQUIRED:
-        pytest.fail(f"KLAIS_REQUIRE names {need!r}, and it is missing: {why}")
-    pytest.skip(f"no {need}: {why}")
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its tier: the folder under tests/ that it is in, as in ``pytest -m "unit or property"``."""
+    for item in items:
+        if item.path.is_relative_to(TESTS):
+            item.add_marker(item.path.relative_to(TESTS).parts[0])
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +53,6 @@ def kafka() -> Iterator[str]:
         return
     from klais.broker.embedded import EmbeddedKafka
     from klais.errors import KafkaUnavailable, PortInUse, SetupMissing
-    from klais.system.ports import free_port
 
     folder = Path(tempfile.mkdtemp(prefix="klais-kafka-"))
     broker = None

@@ -10,8 +10,8 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics, ensure_topics, list_topics, wait_for_broker
 from klais.kafka.topics import Topics
-from klais.system.ports import free_port
-from tests.support.edge import wait_for
+from tests.support.ports import free_port
+from tests.support.process import PATIENCE, wait_for
 
 Make = Callable[..., Settings]
 
@@ -151,7 +151,7 @@ def test_waiting_for_a_broker_says_so_and_gives_up_in_time(settings_for: Make) -
     assert caught.value.retriable
     assert nobody.bootstrap in str(caught.value)
     assert said and "waiting for it" in said[0] and nobody.bootstrap in said[0]
-    assert wait_for_broker(settings, timeout_s=30) is not None
+    assert wait_for_broker(settings, timeout_s=30 * PATIENCE) is not None
 
 
 def test_a_mismatch_names_the_lists_as_kafka_configs_wants_them(settings_for: Make) -> None:

@@ -13,7 +13,9 @@ from klais.config.load import Settings
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
-from tests.support.edge import EdgeProcess, balanced, read_all, wait_for
+from tests.support.edge import EdgeProcess, balanced, read_all
+from tests.support.process import exit_code, kill_hard, wait_for
+from tests.support.udp import wait_taken
 
 
 def send_from_many(port: int, first: int, count: int, senders: int = 40) -> list[bytes]:
@@ -22,6 +24,8 @@ def send_from_many(port: int, first: int, count: int, senders: int = 40) -> list
     socks = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(senders)]
     for k, frame in enumerate(frames):
         socks[k % senders].sendto(frame, ("127.0.0.1", port))
+        if k % senders == senders - 1:
+            wait_taken(port)
     for sock in socks:
         sock.close()
     return frames
@@ -64,12 +68,10 @@ def test_two_processes_behind_one_port(
         edge = wait_for(lambda: settled(3000), 20, "3000 frames over both lives")
         assert edge["counters"]["passed"] == 3000
         fleet.process.send_signal(signal.SIGTERM)
-        assert fleet.process.wait(15) == 0, fleet.tail()
+        assert exit_code(fleet.process, 15, fleet.tail) == 0, fleet.tail()
         assert not [pid for pid in members if psutil.pid_exists(pid)]
     finally:
-        if fleet.process.poll() is None:
-            fleet.process.kill()  # its members end with it
-            fleet.process.wait()
+        kill_hard(fleet.process)  # its members end with it
     batches = [decode_batch(message.value()) for message in read_all(settings.bootstrap, topics.raw, 2)]
     landed = [batch.frame(i) for batch in batches for i in range(batch.count)]
     assert sorted(landed) == sorted(sent)

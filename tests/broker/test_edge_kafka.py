@@ -1,5 +1,6 @@
 """The edge process on a real Kafka: every frame lands in klais_raw, in the dead letter or in a counter."""
 
+import itertools
 import random
 import socket
 import threading
@@ -24,7 +25,9 @@ from klais.errors import PortInUse
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher
-from tests.support.edge import balanced, edge_process, read_all, wait_for
+from tests.support.edge import balanced, edge_process, read_all
+from tests.support.needs import need_ipv6
+from tests.support.process import PATIENCE, exit_code, wait_for
 
 Make = Callable[..., Settings]
 Create = Callable[[Settings], Topics]
@@ -97,11 +100,7 @@ def test_sigterm_under_load_delivers_what_was_received(settings_for: Make, topic
 
 
 def test_ipv6(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.bind(("::1", 0))
-    except OSError as error:
-        pytest.skip(f"no IPv6 here: {error}")
+    need_ipv6()
     settings = settings_for(partitions=1)
     topics = topics_of(settings)
     with edge_process(settings, tmp_path / "edge.log", host="::1") as edge:
@@ -124,7 +123,7 @@ def test_topics_with_another_partition_count_are_refused(settings_for: Make, top
     settings = settings_for(partitions=2)
     topics = topics_of(settings)
     with edge_process(settings.model_copy(update={"partitions": 3}), tmp_path / "edge.log") as edge:
-        assert edge.process.wait(30) == 1
+        assert exit_code(edge.process, 30, edge.tail) == 1
     assert f"topic {topics.raw}: partitions is 2, must be 3" in edge.tail()
     assert "Traceback" not in edge.tail()
 
@@ -152,7 +151,7 @@ def test_config_reaches_the_control_topic_and_every_follower(settings_for: Make,
     elsewhere.stop()
     late = ControlFollower(settings)
     late.start()
-    assert late.wait_caught_up(20) and late.rate(0) == 30_000
+    assert late.wait_caught_up(20 * PATIENCE) and late.rate(0) == 30_000
     late.stop()
 
 
@@ -162,9 +161,9 @@ def test_a_follower_catches_up_where_records_never_pause(settings_for: Make, top
     over, producer = threading.Event(), Producer({"bootstrap.servers": settings.bootstrap, "linger.ms": 0})
 
     def write_on() -> None:
-        for rate in range(1000, 5000):
+        for rate in itertools.count(1000):
             producer.produce(topics.control, orjson.dumps({"mode": "manual", "rate": rate}), b"override")
-            producer.flush(10)
+            producer.flush(10 * PATIENCE)
             if over.wait(0.005):  # an empty fetch takes 100 ms
                 return
 
@@ -173,7 +172,7 @@ def test_a_follower_catches_up_where_records_never_pause(settings_for: Make, top
     follower = ControlFollower(settings)
     try:
         follower.start()
-        assert follower.wait_caught_up(15) and writer.is_alive()
+        assert follower.wait_caught_up(15 * PATIENCE) and writer.is_alive()
     finally:
         over.set()
         writer.join()
@@ -216,7 +215,7 @@ def test_without_a_filter_the_edge_keeps_its_hosts_intake(settings_for: Make, to
     settings = settings_for(partitions=2, control_auto=True)
     topics = topics_of(settings)
     producer = ControlProducer(settings, "test")
-    decision = {"mode": "auto", "rate": 1000.0, "burst": 100.0, "hosts": {host_of(settings): {"rate": 0.1, "burst": 300.0}}}
+    decision = {"mode": "auto", "rate": 1000.0, "burst": 100.0, "hosts": {host_of(settings): {"rate": 0.001, "burst": 300.0}}}
     producer.control("global", decision)
     controller = StatsPublisher(producer, "controller", "controller-w", lambda: ({}, {"epoch": 1}))
     frames = [encode_frame(f"dev-{k % 9}", k, b"{}") for k in range(1000)]
@@ -225,7 +224,7 @@ def test_without_a_filter_the_edge_keeps_its_hosts_intake(settings_for: Make, to
         edge.send(frames[:200])  # nobody answers for the set-point: no limit
         edge.wait_settled(200)
         controller.start()
-        assert wait_for(lambda: edge.counters()["intake_per_s"] == 0.1, 10, "the intake in force")
+        assert wait_for(lambda: edge.counters()["intake_per_s"] == 0.001, 10, "the intake in force")
         edge.send(frames[200:])
         counters = edge.wait_settled(1000)
         controller.stop()

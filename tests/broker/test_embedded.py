@@ -1,15 +1,14 @@
 """The embedded broker as an owned child: its data, its end, its owner's end, and what stands in its way."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -22,7 +21,9 @@ from klais.config.load import Settings, environ_of
 from klais.errors import BrokerOwned, KafkaUnavailable, PortInUse
 from klais.kafka.admin import ensure_topics
 from klais.kafka.topics import Topics
-from klais.system.ports import free_port, holder
+from klais.system.ports import holder
+from tests.support.ports import free_port
+from tests.support.process import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def own(kafka: str, tmp_path: Path) -> Iterator[Settings]:
     owner = read_owner(settings)
     if owner is not None:  # a test failed half-way: leave nothing behind
         for process in _brokers(settings):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _brokers(settings: Settings) -> list[psutil.Process]:
@@ -49,19 +51,10 @@ def _words(process: psutil.Process) -> list[str]:
     return words
 
 
-def _eventually(condition: Callable[[], Any], timeout_s: float = 30.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def _klais(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, **environ_of(settings)}
     command = [sys.executable, "-m", "klais", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120 * PATIENCE, check=False)
 
 
 def _read_one(bootstrap: str, topic: str) -> bytes | None:
@@ -69,7 +62,7 @@ def _read_one(bootstrap: str, topic: str) -> bytes | None:
     consumer = Consumer({"bootstrap.servers": bootstrap, **group})
     try:
         consumer.subscribe([topic])
-        message = consumer.poll(30)
+        message = consumer.poll(30 * PATIENCE)
         value: bytes | None = message.value() if message is not None else None
         return value
     finally:
@@ -84,7 +77,7 @@ def test_data_survive_a_restart_and_a_clean_stop_leaves_nothing(own: Settings) -
         ensure_topics(own)
         producer = Producer({"bootstrap.servers": broker.bootstrap, "acks": "all"})
         producer.produce(raw, b"kept", partition=0)
-        assert producer.flush(10) == 0
+        assert producer.flush(10 * PATIENCE) == 0
     assert not _brokers(own) and running_owner(own) is None
     assert any("starting" in text for text in said)
     with EmbeddedKafka(own) as broker:
@@ -122,7 +115,7 @@ def test_an_owner_killed_leaves_no_orphan_and_the_next_one_starts(own: Settings)
         assert [p.pid for p in _brokers(own)] == [broker.pid]
         owner_now = running_owner(own)
         assert owner_now is not None and owner_now.pid == os.getpid()
-    assert _eventually(lambda: not _brokers(own))
+    wait_for(lambda: not _brokers(own), 30, "the end of the last broker")
 
 
 def test_an_owner_killed_alone_leaves_no_orphan(own: Settings) -> None:
@@ -130,7 +123,7 @@ def test_an_owner_killed_alone_leaves_no_orphan(own: Settings) -> None:
     owner = running_owner(own)
     assert owner is not None and len(_brokers(own)) == 1
     os.kill(owner.pid, signal.SIGKILL)
-    assert _eventually(lambda: not _brokers(own)), "the broker outlived its owner"
+    wait_for(lambda: not _brokers(own), 30, "the end of the broker, which must not outlive its owner")
     assert running_owner(own) is None
 
 

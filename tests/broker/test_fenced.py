@@ -17,6 +17,7 @@ from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
 from klais.kafka.fenced import FencedSender, ProducerIdentity, ReadyBatch, abandon, fence, make_producer
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
@@ -30,20 +31,20 @@ def topic(kafka):
     name = f"fenced-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": kafka})
     for made in admin.create_topics([NewTopic(name, 2, 1), NewTopic(name + "-b", 2, 1)]).values():
-        made.result(20)
+        made.result(20 * PATIENCE)
     return name
 
 
 @pytest.fixture
 async def producer(settings):
-    made = await make_producer(settings, timeout_s=20)
+    made = await make_producer(settings, timeout_s=20 * PATIENCE)
     yield made
     await abandon(made)
 
 
 @pytest.fixture
 async def reader(settings):
-    async with PartitionReader(settings, timeout_s=20) as opened:
+    async with PartitionReader(settings, timeout_s=20 * PATIENCE) as opened:
         yield opened
 
 
@@ -135,11 +136,11 @@ async def test_a_fence_that_died_half_way_does_not_block_the_next(settings, topi
     await dead.begin_transaction()
     where = TopicPartition(topic, 0)
     dead._txn_manager.maybe_add_partition_to_txn(where)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while where not in dead._txn_manager.txn_partitions:  # noqa: ASYNC110 (aiokafka has no event for it)
             await asyncio.sleep(0.01)
     await dead.stop()
-    identity = await fence(settings, topic, [(topic, 0)], timeout_s=20)
+    identity = await fence(settings, topic, [(topic, 0)], timeout_s=20 * PATIENCE)
     await FencedSender(producer, identity, topic, 0).send(batch(b"alive"))
     assert await values(reader, topic) == [b"alive"]
 
@@ -201,7 +202,7 @@ async def test_lost_answers_leave_one_copy_each(settings, topic, producer, reade
 
 async def test_a_batch_whose_request_failed_is_sent_again_by_the_sender(settings, topic, reader, monkeypatch):
     """The producer tries nothing twice; the sender hands the same bytes in again."""
-    producer = await make_producer(settings, timeout_s=20)
+    producer = await make_producer(settings, timeout_s=20 * PATIENCE)
     identity = await fence(settings, topic, [(topic, 0)])
     sender = FencedSender(producer, identity, topic, 0)
     await sender.send(batch(b"first"))
@@ -267,7 +268,7 @@ async def test_after_a_cancelled_send_the_next_owner_goes_on_cleanly(settings, t
 
 async def test_abandon_does_not_flush(settings, topic, reader):
     """What waits behind a request in flight is dropped, and nothing hangs."""
-    producer = await make_producer(settings, timeout_s=20)
+    producer = await make_producer(settings, timeout_s=20 * PATIENCE)
     identity = await fence(settings, topic, [(topic, 0), (topic + "-b", 0)])
     senders = [FencedSender(producer, identity, name, 0) for name in (topic, topic + "-b")]
     await asyncio.gather(*[sender.send(batch(b"first")) for sender in senders])
@@ -288,7 +289,7 @@ async def test_abandon_does_not_flush(settings, topic, reader):
     for sender in senders:
         sender.close()
     producer.client.send = send
-    await asyncio.wait_for(abandon(producer), 5)
+    await asyncio.wait_for(abandon(producer), 5 * PATIENCE)
     for result in await asyncio.gather(first, second, return_exceptions=True):
         assert isinstance(result, LaneFailed)
     assert await values(reader, topic) == [b"first"] and await values(reader, topic + "-b") == [b"first"]
@@ -316,7 +317,7 @@ async def test_large_batches_of_many_partitions_pass_side_by_side(settings, topi
 async def test_a_batch_too_large_for_the_topic_ends_the_sender(settings, producer):
     name = f"narrow-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
-    admin.create_topics([NewTopic(name, 1, 1, config={"max.message.bytes": "1000"})])[name].result(20)
+    admin.create_topics([NewTopic(name, 1, 1, config={"max.message.bytes": "1000"})])[name].result(20 * PATIENCE)
     sender = FencedSender(producer, await fence(settings, name, [(name, 0)]), name, 0)
     await sender.send(batch(b"small"))
     writer = RecordBatchWriter(compression="none")

@@ -11,7 +11,7 @@ from klais.kafka.admin import admin_client, ensure_topics
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher
-from tests.support.edge import wait_for
+from tests.support.process import wait_for
 
 Make = Callable[..., Settings]
 

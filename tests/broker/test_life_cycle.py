@@ -9,7 +9,8 @@ from pathlib import Path
 from klais.config.load import Settings
 from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
-from tests.support.edge import EdgeProcess, wait_for
+from tests.support.edge import EdgeProcess
+from tests.support.process import exit_code, kill_hard, wait_for
 
 
 def test_a_service_manager_hears_of_start_life_reload_and_end(
@@ -52,8 +53,6 @@ def test_a_service_manager_hears_of_start_life_reload_and_end(
             assert edge.get("/health")[0] == 200
             edge.process.send_signal(signal.SIGTERM)
             wait_for(lambda: hear("STOPPING=1"), 10, "word of the end")
-            assert edge.process.wait(10) == 0
+            assert exit_code(edge.process, 10, edge.tail) == 0
         finally:
-            if edge.process.poll() is None:
-                edge.process.kill()
-                edge.process.wait()
+            kill_hard(edge.process)

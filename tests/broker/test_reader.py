@@ -15,6 +15,7 @@ from klais.kafka import reader as reader_module
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.reader import PartitionReader, last_own_position
 from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
@@ -26,19 +27,19 @@ def settings(kafka):
 def topic(kafka):
     name = f"read-{uuid.uuid4().hex[:12]}"
     admin = AdminClient({"bootstrap.servers": kafka})
-    admin.create_topics([NewTopic(name, 2, 1)])[name].result(20)
+    admin.create_topics([NewTopic(name, 2, 1)])[name].result(20 * PATIENCE)
     return name
 
 
 @pytest.fixture
 async def reader(settings):
-    async with PartitionReader(settings, timeout_s=20) as opened:
+    async with PartitionReader(settings, timeout_s=20 * PATIENCE) as opened:
         yield opened
 
 
 @pytest.fixture
 async def producer(settings):
-    made = await make_producer(settings, timeout_s=20)
+    made = await make_producer(settings, timeout_s=20 * PATIENCE)
     yield made
     await abandon(made)
 
@@ -85,7 +86,7 @@ async def test_only_control_records(log):
     await log.fence(3)
     _, end = await log.reader.offsets(log.topic, 0)
     assert end >= 3
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * PATIENCE):
         assert await log.read(0) == {} and await log.read(end - 1) == {} and await log.read(end) == {}
         assert await log.last() is None
 
@@ -170,7 +171,7 @@ async def test_what_retention_took_is_said_with_where_the_log_starts(log, kafka)
     cut = sorted(log.expected)[6]
     admin = AdminClient({"bootstrap.servers": kafka})
     for done in admin.delete_records([Place(log.topic, 0, cut)]).values():
-        done.result(20)
+        done.result(20 * PATIENCE)
     _, end = await log.reader.offsets(log.topic, 0)
     with pytest.raises(OffsetGone, match="retention") as caught:
         await log.read(cut - 1)

@@ -20,10 +20,11 @@ from klais.errors import KafkaForbidden, SetupMissing
 from klais.kafka.admin import admin_client, check_topics, ensure_topics, wait_for_broker
 from klais.kafka.rights import ROLES, Right, rights
 from klais.kafka.topics import Topics
-from tests.conftest import need_missing
 from tests.support.broker_with_users import broker_with_listener
-from tests.support.edge import edge_process, read_all, wait_for
+from tests.support.edge import edge_process, read_all
 from tests.support.fault_harness import worker
+from tests.support.needs import need_missing
+from tests.support.process import wait_for
 
 SECRET = "hunter2-hunter2"
 RESOURCES = {

@@ -19,8 +19,9 @@ from confluent_kafka.admin import (
 from klais.config.load import Settings
 from klais.errors import SetupMissing
 from klais.kafka.clients import aiokafka_config, confluent_config, faust_broker
-from tests.conftest import need_missing
 from tests.support.broker_with_users import broker_with_listener
+from tests.support.needs import need_missing
+from tests.support.process import PATIENCE, wait_for
 
 USER, SECRET, TOPIC = "me", "hunter2-hunter2", "secured"
 
@@ -79,7 +80,7 @@ async def test_all_clients_get_in(secured: dict[str, Any], mechanism: str | None
     from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
     settings = Settings(**secured, kafka_sasl_mechanism=mechanism)
-    assert TOPIC in AdminClient(dict(confluent_config(settings))).list_topics(timeout=20).topics
+    assert TOPIC in AdminClient(dict(confluent_config(settings))).list_topics(timeout=20 * PATIENCE).topics
     urls, credentials = faust_broker(settings, faust.SASLCredentials)
     as_faust_does = credentials_to_aiokafka_auth(credentials) | {"bootstrap_servers": urls[0].removeprefix("kafka://")}
     for config in (aiokafka_config(settings), as_faust_does):
@@ -98,8 +99,12 @@ def test_a_wrong_password_does_not(secured: dict[str, Any]) -> None:
     admin = AdminClient(dict(confluent_config(settings)) | {"log_level": 0, "error_cb": errors.append})
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=3)
-    admin.poll(0)
-    assert any("authentication" in error.str().lower() for error in errors), errors
+
+    def refused() -> bool:
+        admin.poll(0.1)
+        return any("authentication" in error.str().lower() for error in errors)
+
+    wait_for(refused, 3, lambda: f"word of the refused authentication, not {errors}")
 
 
 def test_a_broker_that_no_known_ca_signed_is_refused(secured: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from klais.sim.kinds import DUPLICATE
 from klais.sim.manifest import read_manifest
 from klais.verify.judge import judge
 from klais.verify.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
+from tests.support.process import PATIENCE, wait_for
 
 IDS = [b"dev-1", b'quo"te', b'x","data":{}', "zwölf".encode(), b"sixteen-bytes-id", b"back\\slash"]
 
@@ -36,7 +37,7 @@ def _produce_clean(producer, topic, frames, partitions, ts_ms=5):
     for frame in frames:
         key, value = _clean(frame, ts_ms)
         producer.produce(topic, value, key, partition=partition_of(key, partitions))
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
 
 
 def _read(settings, topic):
@@ -94,7 +95,7 @@ def test_dead_letters_carry_reason_and_stage(settings, topics, producer):
     for frame, reason, stage in rows:
         headers = [("reason", reason.label.encode()), ("stage", stage), ("ts", b"12")]
         producer.produce(topics.dead_letter, frame, partition=1, headers=headers)
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
     dead = _read(settings, topics.dead_letter)
     assert dead.hashes.tolist() == columns_of_frames([frame for frame, *_ in rows]).hashes.tolist()
     assert (dead.reason.tolist(), dead.lane.tolist(), dead.ts_ms.tolist()) == ([7, 12], [False, True], [12, 12])
@@ -103,16 +104,13 @@ def test_dead_letters_carry_reason_and_stage(settings, topics, producer):
 def test_a_partition_that_ends_in_a_control_record_is_read_through(settings, topics):
     name = settings.topic_prefix + "transaction"
     producer = Producer({**confluent_config(settings), "transactional.id": name})
-    producer.init_transactions(30)
+    producer.init_transactions(30 * PATIENCE)
     producer.begin_transaction()
     frame = encode_frame("dev-1", 1, b"{}")
     _produce_clean(producer, topics.telemetry, [frame], 3)
-    producer.commit_transaction(30)
+    producer.commit_transaction(30 * PATIENCE)
     partition = partition_of(b"dev-1", 3)
-    deadline = time.monotonic() + 10
-    while (end := end_offsets(settings, topics.telemetry))[partition] < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert end[partition] == 2  # the record and the marker
+    wait_for(lambda: end_offsets(settings, topics.telemetry)[partition] == 2, 10, "the record and the marker")
     assert _read(settings, topics.telemetry).count == 1
     assert read_topic_columns(settings, topics.telemetry, {partition: 1}, {partition: 2}).count == 0
 
@@ -137,11 +135,11 @@ def test_the_command_checks_a_manifest(settings, topics, producer, tmp_path, mon
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         receiver.bind(("127.0.0.1", 0))
-        receiver.settimeout(5)
+        receiver.settimeout(5 * PATIENCE)
         frames = []
         thread = threading.Thread(target=lambda: frames.extend(receiver.recv(65_536) for _ in range(400)))
         thread.start()
-        command = ["simulate", "--rate", "20000", "--count", "400", "--devices", "30", "--malformed", "0.1"]
+        command = ["simulate", "--rate", "2000", "--count", "400", "--devices", "30", "--malformed", "0.1"]
         command += ["--duplicates", "0.1", "--reorder", "0.1", "--manifest", str(tmp_path / "m"), "--quiet"]
         command += ["--to", f"127.0.0.1:{receiver.getsockname()[1]}"]
         assert CliRunner().invoke(main, command).exit_code == 0

@@ -21,6 +21,7 @@ from klais.errors import TopicMismatch
 from klais.kafka.admin import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
+from tests.support.process import PATIENCE
 
 Make = Callable[..., Settings]
 
@@ -37,7 +38,7 @@ def produce(settings: Settings, topic: str, records: list[dict[str, Any]]) -> No
     producer = Producer(dict(confluent_config(settings)) | {"linger.ms": 0})
     for number, record in enumerate(records):
         producer.produce(topic, timestamp=now_ms + number, **record)
-    assert producer.flush(30) == 0
+    assert producer.flush(30 * PATIENCE) == 0
 
 
 def klais(settings: Settings, *args: str) -> Result:

@@ -1,13 +1,13 @@
 """`klais up` as a whole: its own Kafka, edge, worker and simulator; what it leaves behind when it ends, or is killed."""
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,12 @@ import pytest
 from klais.broker import jars
 from klais.config.load import Settings
 from klais.errors import PortInUse, SetupMissing
-from klais.system.ports import check_port, free_port
-from tests.conftest import need_missing
+from klais.system.ports import check_port
+from tests.support.needs import need_missing
+from tests.support.ports import free_port
+from tests.support.process import PATIENCE, clean_environ, exit_code, has_ended, wait_for
 
 REPO = Path(__file__).parents[2]
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float, what: Callable[[], str]) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what()}")
-        time.sleep(0.05)
-    return found
 
 
 class Place:
@@ -39,10 +32,7 @@ class Place:
         self.folder = folder
         self.tcp = {name: free_port() for name in ("KAFKA_PORT", "WEB_PORT", "API")}
         self.udp = free_port(kind="udp")
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_")}
-        if "KLAIS_CACHE_DIR" in os.environ:
-            self.env["KLAIS_CACHE_DIR"] = os.environ["KLAIS_CACHE_DIR"]
-        self.env |= {
+        self.env = clean_environ() | {
             "KLAIS_STATE_DIR": str(folder / "state"),
             "KLAIS_KAFKA_PORT": str(self.tcp["KAFKA_PORT"]),
             "KLAIS_WEB_PORT": str(self.tcp["WEB_PORT"]),
@@ -53,7 +43,7 @@ class Place:
 
     def klais(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "klais", *words]
-        return subprocess.run(command, cwd=REPO, env=self.env, capture_output=True, text=True, timeout=timeout_s)
+        return subprocess.run(command, cwd=REPO, env=self.env, capture_output=True, text=True, timeout=timeout_s * PATIENCE)
 
     def up(self, *words: str) -> subprocess.Popen[bytes]:
         with self.out.open("wb") as out:
@@ -98,7 +88,16 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 def gone(children: list[psutil.Process]) -> bool:
-    return not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    return all(has_ended(child) for child in children)
+
+
+def running(children: list[psutil.Process]) -> str:
+    """Command lines of those that still run."""
+    found = []
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(" ".join(child.cmdline()))
+    return "\n".join(found)
 
 
 def test_ports_that_are_taken_are_all_told_before_anything_is_started(place: Place) -> None:
@@ -116,21 +115,21 @@ def test_ports_that_are_taken_are_all_told_before_anything_is_started(place: Pla
 
 
 def test_a_run_adds_up_and_leaves_nothing_behind(place: Place) -> None:
-    process = place.up("--for", "5s", "--plain", "--rate", "2000", "--devices", "100")
+    process = place.up("--for", "5s", "--plain", "--rate", "400", "--devices", "100")
     try:
         wait_for(lambda: "\nready\n" in place.text() or process.poll() is not None, 90, place.text)
         children = family(process)
-        assert process.wait(60) == 0, place.text()
+        assert exit_code(process, 60, place.text) == 0, place.text()
     finally:
         process.kill()
     text = place.text()
     assert len(children) >= 4, "Kafka, worker, edge, simulator"
-    assert sum("landed" in line and "lag" in line for line in text.splitlines()) >= 3, text
+    assert sum("landed" in line and "lag" in line for line in text.splitlines()) >= 1, text
     assert "they add up: every frame is accounted for" in text
     rows = dict(line.rsplit(maxsplit=1) for line in text.splitlines() if line.startswith("  ") and line[-1].isdigit())
     counts = {name.strip(): int(count.replace(",", "")) for name, count in rows.items()}
     assert counts["sent"] == counts["landed"] == counts["received by the edge"] > 1000
-    assert gone(children), [child.cmdline() for child in children if child.is_running()]
+    assert gone(children), running(children)
     place.nothing_left()
 
 
@@ -142,7 +141,7 @@ def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:
         assert process.poll() is None, place.text()
         children = family(process)
         example = [sys.executable, str(REPO / "examples" / "send_frame.py"), "127.0.0.1", str(place.udp)]
-        subprocess.run(example, check=True, capture_output=True, timeout=10)
+        subprocess.run(example, check=True, capture_output=True, timeout=10 * PATIENCE)
 
         def landed() -> list[dict[str, Any]]:
             snapshot = place.lines("snapshot")
@@ -159,11 +158,11 @@ def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:
             ("sensor-42", 2, 23.5),
         ]
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
-        wait_for(lambda: gone(children), 60, lambda: str([c.cmdline() for c in children if c.is_running()]))
+        process.wait()
+        wait_for(lambda: gone(children), 60, lambda: running(children))
         place.nothing_left()
     finally:
         process.kill()
         for child in children:
-            if child.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -14,8 +13,9 @@ from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.admin import admin_client
 from klais.kafka.stats import StatsFollower
-from tests.support.fault_harness import Worker, wait_for
+from tests.support.fault_harness import Worker
 from tests.support.lane import batch
+from tests.support.process import HTTP_S, exit_code, wait_for
 
 DEVICES = 40
 PER_DEVICE = 5
@@ -24,7 +24,7 @@ PER_DEVICE = 5
 def ask(worker, path: str) -> tuple[int, dict, dict]:
     """Status, JSON body and headers of a GET."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}{path}", timeout=HTTP_S) as answer:
             return answer.status, json.load(answer), dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error), dict(error.headers)
@@ -42,7 +42,7 @@ def publish(settings, topics, number: int = 0) -> None:
     producer = Producer({"bootstrap.servers": settings.bootstrap})
     for partition, frames in by.items():
         producer.produce(topics.raw, batch(frames, number, time.time_ns()), partition=partition)
-    assert producer.flush(10) == 0
+    assert producer.flush(HTTP_S) == 0
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_dam_holds_and_metrics_agree(pair):
     for worker in pair[2]:
         total = ask(worker, "/dam/")[1]["total"]
         assert total["conservation"]["holds"] and total["dropped"] == {"too_short": 1}
-        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=HTTP_S) as answer:
             text = answer.read().decode()
         assert f"klais_packets_received_total {total['conservation']['received']}.0" in text
         assert f'klais_kafka_messages_total{{topic="telemetry"}} {total["conservation"]["passed"]}.0' in text
@@ -165,7 +165,7 @@ def test_errors_of_the_server_itself_have_the_one_shape(pair):
         assert status == 404 and set(body) == {"error", "code", "details"}
     request = urllib.request.Request(f"http://127.0.0.1:{worker.port}/dam/", method="POST", data=b"")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=HTTP_S)
     assert caught.value.code == 405 and json.load(caught.value)["code"] == "method_not_allowed"
     assert ask(worker, "/dam")[0] == 200  # redirected to /dam/
 
@@ -184,7 +184,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_offset_committed(settings_for, topi
         worker.kill()
     admin = admin_client(settings)  # held: its answers never come once it is gone
     asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(topics.app_id)])
-    assert [where.offset for where in asked[topics.app_id].result(10).topic_partitions] == [1]
+    assert [where.offset for where in asked[topics.app_id].result(HTTP_S).topic_partitions] == [1]
     again = Worker(settings, tmp_path / "again.log")
     try:
         again.wait_ready()
@@ -199,9 +199,7 @@ def test_wrong_topics_are_refused_with_what_to_do(settings_for, topics_of, tmp_p
     topics = topics_of(settings)
     worker = Worker(settings, tmp_path / "w.log", partitions=3)
     try:
-        assert worker.process.wait(60) == 1
-    except subprocess.TimeoutExpired:
-        pytest.fail(f"did not end:\n{worker.tail()}")
+        assert exit_code(worker.process, 60, worker.tail) == 1
     finally:
         worker.kill()
     said = worker.log.read_text()
@@ -214,7 +212,7 @@ def test_a_taken_web_port_is_named(pair, settings_for, topics_of, tmp_path):
     topics_of(settings)
     worker = Worker(settings, tmp_path / "w.log", port=pair[2][0].port)
     try:
-        assert worker.process.wait(60) == 1
+        assert exit_code(worker.process, 60, worker.tail) == 1
     finally:
         worker.kill()
     said = worker.log.read_text()

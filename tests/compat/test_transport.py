@@ -19,6 +19,7 @@ from mode import Service
 from agents.faust_ext.fetch import STRAGGLERS_MS, WINDOW_S, Batches, Gathering, GatheringFetches
 from agents.faust_ext.transport import Consumer, EagerService
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
+from tests.support.process import PATIENCE
 
 
 class Eager(EagerService, Service):
@@ -46,7 +47,7 @@ def waited(*coroutines: Any, after: Callable[[Any], None] | None = None) -> Any:
     async def act(service: Any) -> Any:
         if after is not None:
             asyncio.get_running_loop().call_later(0.02, after, service)
-        return await asyncio.wait_for(service.wait_first(*coroutines), 5)
+        return await asyncio.wait_for(service.wait_first(*coroutines), 5 * PATIENCE)
 
     return asyncio.run(in_service(act))
 

@@ -9,7 +9,7 @@ import pytest
 from klais.edge.sources.base import Source
 from klais.edge.sources.io_uring.source import IoUringSource
 from klais.edge.sources.udp.source import UdpSource
-from tests.conftest import need_missing
+from tests.support.needs import need_missing
 from tests.support.source import SECOND_NS, Rig, drain, receive
 from tests.support.xdp_filter import filtered
 
@@ -95,12 +95,12 @@ def test_a_frame_has_its_receive_time_where_the_source_knows_it(rig: Rig) -> Non
     with rig.opened() as source:
         before_ns = time.monotonic_ns()
         rig.send(source, [b"x" * 40])
-        sent_ns = time.monotonic_ns()
-        time.sleep(0.05)  # the frame waits: its time must be that of its arrival
+        time.sleep(0.5)  # the frame waits: its time must be that of its arrival
+        read_ns = time.monotonic_ns()
         ((_, _, when_ns),) = receive(source, 1)
         if rig.dates:
             assert when_ns is not None
-            assert before_ns <= when_ns <= sent_ns + 20_000_000
+            assert before_ns <= when_ns < read_ns - SECOND_NS // 4
         else:
             assert when_ns is None
 
@@ -134,7 +134,7 @@ def test_fill_waits_no_longer_than_asked(rig: Rig) -> None:
     with rig.opened() as source:
         began_ns = time.monotonic_ns()
         assert source.fill(30_000_000) == 0
-        assert 20_000_000 < time.monotonic_ns() - began_ns < SECOND_NS
+        assert 20_000_000 < time.monotonic_ns() - began_ns < 60 * SECOND_NS
         assert source.fill(0) == 0
 
 
@@ -149,7 +149,7 @@ def test_long_and_short_frames_in_turn(rig: Rig) -> None:
 def test_columns_stay_readable_and_nothing_comes_after_the_end(rig: Rig) -> None:
     source = rig.open(1 << 20, "[::]:0")
     rig.send(source, [b"last" * 10])
-    assert source.fill(2 * SECOND_NS) == 1
+    assert source.fill(60 * SECOND_NS) == 1
     source.close()
     source.close()
     assert isinstance(source.details(), dict)  # /stats may still ask

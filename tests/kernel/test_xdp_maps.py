@@ -14,6 +14,7 @@ from klais.xdp.layout import RULES, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from klais.xdp.rules import RulesFull
+from tests.support.process import PATIENCE
 from tests.support.xdp import rig
 
 
@@ -41,7 +42,7 @@ def test_two_processes_may_change_the_same_rule_at_once() -> None:
     )
     with rig() as found:
         children = [subprocess.Popen([sys.executable, "-c", code, str(found.pin_dir), what]) for what in ("rate", "block")]
-        assert [child.wait(60) for child in children] == [0, 0]
+        assert [child.wait(60 * PATIENCE) for child in children] == [0, 0]
         with found.maps() as maps:
             (rule,) = maps.rules()
             assert rule.rate_per_s == 304 and rule.blocked_for_s is not None and rule.blocked_for_s > 3800

@@ -11,7 +11,7 @@ from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
 from klais.xdp.trial import Trial, trial
-from tests.conftest import need_missing
+from tests.support.needs import need_missing
 from tests.support.packet import payload_of
 from tests.support.xdp_native import Native
 from tests.support.xdp_rows import V6, WIDE, Row, all_rows, frame, sent

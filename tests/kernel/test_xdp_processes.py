@@ -10,10 +10,11 @@ from confluent_kafka import Consumer, TopicPartition
 
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
-from tests.conftest import need_missing
 from tests.support.edge import EdgeProcess
 from tests.support.fault_harness import Worker
+from tests.support.needs import need_missing
 from tests.support.netns import Pair, inside
+from tests.support.process import PATIENCE
 from tests.support.xdp import PORT, WIDE, Flow, Rig, rig, wait_for
 
 HEARTBEAT_S = 1.0
@@ -77,7 +78,7 @@ class Processes:
         log = self._folder / f"{name}.log"
         with inside(self._found.pair.edge):
             it = EdgeProcess(self._settings, log, "0.0.0.0", PORT, "--source", "af_xdp", "--iface", self._found.pair.iface)
-        self._stack.callback(it.process.wait, 30)
+        self._stack.callback(it.process.wait)
         self._stack.callback(it.process.kill)
         return it
 
@@ -114,7 +115,7 @@ def test_kill_9_of_the_edge_and_of_the_controller(
         goes_on("into the edge")
 
         edge.process.kill()
-        edge.process.wait(10)
+        edge.process.wait()
         goes_on("when the edge is dead")
         assert maps.status().heartbeat_age_s < HEARTBEAT_S, "the worker keeps the heartbeat"
 
@@ -140,6 +141,6 @@ def ends(settings: Settings, topic: str) -> int:
     consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": "nobody", "log_level": 0})
     try:
         parts = [TopicPartition(topic, p) for p in range(settings.partitions)]
-        return sum(consumer.get_watermark_offsets(part, timeout=10, cached=False)[1] for part in parts)
+        return sum(consumer.get_watermark_offsets(part, timeout=10 * PATIENCE, cached=False)[1] for part in parts)
     finally:
         consumer.close()

@@ -10,6 +10,7 @@ import time
 from klais.core.wire.constants import encode_frame
 from klais.xdp.limits import Limits
 from tests.support.netns import inside
+from tests.support.process import PATIENCE
 from tests.support.xdp import PORT, Counter, Rig, checksum, rig, wait_for
 
 PACKETS = int(os.environ.get("KLAIS_TEST_XDP_PACKETS", "300000"))
@@ -103,9 +104,9 @@ class Echo(threading.Thread):
         with inside(found.pair.edge):
             self._server = socket.create_server((found.pair.hosts[0], 0))
         with inside(found.pair.devices):
-            self._client = socket.create_connection(self._server.getsockname()[:2], timeout=10)
+            self._client = socket.create_connection(self._server.getsockname()[:2], timeout=10 * PATIENCE)
         self._peer, _ = self._server.accept()
-        self._peer.settimeout(10)
+        self._peer.settimeout(10 * PATIENCE)
         self._ended, self.rounds, self.slowest_s, self.error = threading.Event(), 0, 0.0, None
         self.error: BaseException | None
         self.start()
@@ -125,7 +126,7 @@ class Echo(threading.Thread):
 
     def finish(self) -> None:
         self._ended.set()
-        self.join(30)
+        self.join(30 * PATIENCE)
         for sock in (self._client, self._peer, self._server):
             sock.close()
         assert self.error is None, repr(self.error)
@@ -148,7 +149,7 @@ class Pinger(threading.Thread):
         super().__init__(daemon=True)
         with inside(found.pair.devices):
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-        self._socket.settimeout(5)
+        self._socket.settimeout(5 * PATIENCE)
         self._host, self._ended, self.sent, self.answered = found.pair.hosts[0], threading.Event(), 0, 0
         self.start()
 
@@ -168,7 +169,7 @@ class Pinger(threading.Thread):
 
     def finish(self) -> None:
         self._ended.set()
-        self.join(30)
+        self.join(30 * PATIENCE)
         self._socket.close()
         assert self.answered == self.sent > 10
 

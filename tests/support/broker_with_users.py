@@ -10,7 +10,7 @@ import pytest
 from klais.broker import config as broker_config
 from klais.broker import embedded
 from klais.config.load import Settings
-from klais.system.ports import free_port
+from tests.support.ports import free_port
 
 
 @contextmanager

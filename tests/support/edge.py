@@ -1,7 +1,6 @@
 """Tools of the edge's broker tests: an edge process of its own, senders, and what landed on a topic."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +16,9 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from klais.config.load import Settings, environ_of
-from klais.system.ports import free_port
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    """The first truthy value of ``condition()``; AssertionError naming ``what`` after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
-    return value
+from tests.support.ports import free_port
+from tests.support.process import HTTP_S, PATIENCE, clean_environ, exit_code, kill_hard, wait_for
+from tests.support.udp import send_all
 
 
 class EdgeProcess:
@@ -39,8 +31,7 @@ class EdgeProcess:
         self.udp_port, self.api_port = port or free_port(host, "udp"), free_port()
         where = f"[{host}]" if ":" in host else host
         own = {"KLAIS_UDP_BIND": f"{where}:{self.udp_port}", "KLAIS_API_BIND": f"127.0.0.1:{self.api_port}"}
-        env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_") or k == "KLAIS_CACHE_DIR"}
-        env |= environ_of(settings) | own | {"KLAIS_LOG_FORMAT": "json"} | env_more
+        env = clean_environ() | environ_of(settings) | own | {"KLAIS_LOG_FORMAT": "json"} | env_more
         self.log = log
         with open(log, "ab") as out:
             command = [sys.executable, "-m", "klais", "edge", *options]
@@ -57,7 +48,7 @@ class EdgeProcess:
 
     def request(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=HTTP_S) as answer:
                 body = answer.read()
                 return answer.status, json.loads(body) if answer.headers.get_content_subtype() == "json" else body.decode()
         except urllib.error.HTTPError as error:
@@ -81,15 +72,12 @@ class EdgeProcess:
         edge = self.get("/stats")[1]["edge"]
         return edge["counters"] | edge["gauges"]
 
-    def send(self, frames: list[bytes], gap_every: int = 200) -> None:
-        """Send datagrams, with a little air so that a small receive buffer does."""
+    def send(self, frames: list[bytes]) -> None:
+        """Send datagrams, never more at once than a small receive buffer holds."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((self.host, self.udp_port))
-            for i, frame in enumerate(frames):
-                sock.send(frame)
-                if i % gap_every == gap_every - 1:
-                    time.sleep(0.001)
+            send_all(sock, frames, self.udp_port)
 
     def wait_settled(self, received: int, timeout_s: float = 30) -> dict[str, Any]:
         """Counters once so many frames were received and none is waiting or in flight."""
@@ -103,7 +91,7 @@ class EdgeProcess:
     def stop(self, timeout_s: float = 30) -> tuple[int, dict[str, Any]]:
         """SIGTERM; exit code, and the counters it logged at the end."""
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout_s)
+        code = exit_code(self.process, timeout_s, lambda: f"the edge to end on SIGTERM; its log ends:\n{self.tail()}")
         last = [row for row in self.rows() if row.get("event") == "edge_stopped"]
         return code, last[-1] if last else {}
 
@@ -124,9 +112,7 @@ def edge_process(settings: Settings, log: Path, host: str = "127.0.0.1") -> Iter
     try:
         yield it
     finally:
-        if it.process.poll() is None:
-            it.process.kill()
-            it.process.wait()
+        kill_hard(it.process)
 
 
 def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
@@ -137,7 +123,7 @@ def read_all(bootstrap: str, topic: str, partitions: int) -> list[Message]:
         consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
         out: list[Message] = []
         left = set(range(partitions))  # offsets do not count records: a fence leaves control records between them
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 60 * PATIENCE
         while left:
             assert time.monotonic() < deadline, f"partitions {left} of {topic} were not read to their end"
             for message in consumer.consume(1000, 0.2):

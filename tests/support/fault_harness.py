@@ -1,7 +1,6 @@
 """The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and the settled state."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -20,23 +19,12 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
-from klais.system.ports import free_port
 from klais.verify.audit import LaneAudit, audit_lane
+from tests.support.ports import free_port
+from tests.support.process import HTTP_S, PATIENCE, clean_environ, exit_code, kill_hard, wait_for
 
 REPO = Path(__file__).parents[2]
 SESSION_S = 2.0
-
-
-def wait_for(condition, timeout_s: float, what: str):
-    """The first truthy value of ``condition()``; AssertionError naming ``what`` after ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout_s:g} s: {what}")
-        time.sleep(0.05)
 
 
 class Worker:
@@ -56,11 +44,7 @@ class Worker:
             "DAM_BURST_SIZE": 1_000_000,
             **{name.upper(): value for name, value in overrides.items()},
         }
-        env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_")}
-        for name in ("KLAIS_CACHE_DIR",):
-            if name in os.environ:
-                env[name] = os.environ[name]
-        env |= {f"KLAIS_{name}": str(value) for name, value in given.items()}
+        env = clean_environ() | {f"KLAIS_{name}": str(value) for name, value in given.items()}
         self.log = log
         command = [sys.executable, "-m", "faust", "-A", "agents.app", "worker", "-l", "info", "--web-port", str(self.port)]
         with log.open("ab") as out:
@@ -72,14 +56,14 @@ class Worker:
         if self.process.poll() is not None:
             raise AssertionError(f"worker ended with {self.process.returncode}:\n{self.tail()}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready/", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready/", timeout=HTTP_S) as answer:
                 return answer.status == 200
         except OSError:
             return False
 
     def wait_ready(self, timeout_s: float = 60) -> None:
         """Until its lanes are live."""
-        wait_for(lambda: self.ready, timeout_s, f"worker ready; its log ends:\n{self.tail()}")
+        wait_for(lambda: self.ready, timeout_s, lambda: f"worker ready; its log ends:\n{self.tail()}")
 
     def tail(self, lines: int = 25) -> str:
         """End of its log."""
@@ -87,17 +71,12 @@ class Worker:
 
     def kill(self) -> None:
         """kill -9."""
-        self.process.kill()
-        self.process.wait(30)
+        kill_hard(self.process)
 
     def stop(self, timeout_s: float = 30) -> int:
         """SIGTERM; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"worker did not end on SIGTERM:\n{self.tail()}") from None
+        return exit_code(self.process, timeout_s, lambda: f"the worker to end on SIGTERM; its log ends:\n{self.tail()}")
 
 
 class Feeder:
@@ -126,8 +105,8 @@ class Feeder:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(60)
-        if self._producer.flush(60):
+        self._thread.join(60 * PATIENCE)
+        if self._producer.flush(60 * PATIENCE):
             raise AssertionError("the feeder could not deliver")
         if self._failed:
             raise self._failed[0]
@@ -168,6 +147,17 @@ class Feeder:
         return encode_frame(self._ids[d], self._sequence[d], payload)
 
 
+def committed(settings: Settings) -> list[int]:
+    """For each lane, up to where checkpoints cover the staging topic."""
+    topics = Topics.of(settings)
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": topics.app_id, "enable.auto.commit": False})
+    try:
+        parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
+        return [max(0, tp.offset) for tp in consumer.committed(parts, timeout=HTTP_S)]
+    finally:
+        consumer.close()
+
+
 def settle(settings: Settings, timeout_s: float = 60) -> None:
     """Until the group has acknowledged all of the staging topic (its checkpoints cover it) and the output stands still."""
     topics = Topics.of(settings)
@@ -175,10 +165,10 @@ def settle(settings: Settings, timeout_s: float = 60) -> None:
     consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": topics.app_id, "enable.auto.commit": False})
 
     def position() -> tuple[list[int], list[int], list[int]]:
-        ends = [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in parts]
-        done = [tp.offset for tp in consumer.committed(parts, timeout=10)]
+        ends = [consumer.get_watermark_offsets(tp, timeout=HTTP_S, cached=False)[1] for tp in parts]
+        done = [tp.offset for tp in consumer.committed(parts, timeout=HTTP_S)]
         clean = [TopicPartition(topics.telemetry, p) for p in range(settings.partitions)]
-        return ends, done, [consumer.get_watermark_offsets(tp, timeout=10, cached=False)[1] for tp in clean]
+        return ends, done, [consumer.get_watermark_offsets(tp, timeout=HTTP_S, cached=False)[1] for tp in clean]
 
     try:
         before: list[int] = []
@@ -222,6 +212,4 @@ def worker(settings: Settings, log: Path, **overrides: object) -> Iterator[Worke
     try:
         yield it
     finally:
-        if it.process.poll() is None:
-            it.process.send_signal(signal.SIGCONT)
-            it.kill()
+        it.kill()

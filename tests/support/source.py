@@ -54,7 +54,7 @@ def receive(source: Source, count: int) -> list[tuple[bytes, str, int | None]]:
     """The next ``count`` frames, each with its sender as text and the kernel's receive time (ns) where there is one."""
     out: list[tuple[bytes, str, int | None]] = []
     while len(out) < count:
-        n = source.fill(2 * SECOND_NS)
+        n = source.fill(60 * SECOND_NS)
         assert n > 0, f"only {len(out)} of {count} frames came"
         assert n <= source.capacity
         times, sources = source.times(n), source.sources(n)

@@ -18,7 +18,8 @@ from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import loader
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.conftest import need_missing
+from tests.support import process
+from tests.support.needs import need_missing
 from tests.support.netns import Pair, inside, veth_pair
 from tests.support.packet import udp_packet
 
@@ -29,12 +30,8 @@ BAD = b"\x55\xaa" + bytes(40)
 
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
-    """The first truthy value; fails after the deadline."""
-    until = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < until, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.01)
-    return value
+    """The first truthy value; fails after the deadline (see :func:`tests.support.process.wait_for`)."""
+    return process.wait_for(condition, timeout_s, what, 0.01)
 
 
 @dataclass
@@ -193,7 +190,7 @@ class Counter(threading.Thread):
     def finish(self) -> None:
         """Stop when the socket is empty."""
         self._stop_now = True
-        self.join(30)
+        self.join(30 * process.PATIENCE)
         assert not self.is_alive()
 
 
@@ -217,7 +214,7 @@ class Flow(threading.Thread):
     def finish(self) -> int:
         """Stop; how many good ones were sent."""
         self._ended.set()
-        self.join(30)
+        self.join(30 * process.PATIENCE)
         self._raw.close()
         return self.sent
 

@@ -14,7 +14,7 @@ from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import loader
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.conftest import need_missing
+from tests.support.needs import need_missing
 from tests.support.netns import Pair, inside, veth_pair
 from tests.support.source import RCVBUF, Rig
 

@@ -11,6 +11,7 @@ import pytest
 
 import klais
 from klais.cli.main import COMMANDS
+from tests.support.process import PATIENCE
 
 PACKAGE = Path(klais.__file__).parent
 MODULES = sorted(
@@ -101,6 +102,6 @@ def test_light_commands_load_neither_numba_nor_faust() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
     assert json.loads(ran.stdout) == {}, "these are loaded by the module named"

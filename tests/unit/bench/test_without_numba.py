@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from bench.memory import STAND_IN
+from tests.support.process import PATIENCE
 
 
 def test_an_edge_loads_on_the_stand_in() -> None:
@@ -13,7 +14,7 @@ def test_an_edge_loads_on_the_stand_in() -> None:
         env=os.environ | {"PYTHONPATH": str(STAND_IN)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
     )
     assert said.returncode == 0, said.stderr
     assert said.stdout.startswith(str(STAND_IN)), "the real numba was loaded"

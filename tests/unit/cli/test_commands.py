@@ -18,7 +18,7 @@ from klais.cli.doctor.checks import Finding
 from klais.cli.main import COMMANDS, main
 from klais.config.load import Settings
 from klais.errors import ConfigError, KafkaUnavailable
-from klais.system.ports import free_port
+from tests.support.ports import free_port
 
 Run = Callable[..., Result]
 

@@ -11,13 +11,14 @@ from click.testing import CliRunner
 
 from klais.cli.main import main
 from klais.core.wire.constants import encode_frame
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
 def edge() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.bind(("127.0.0.1", 0))
-        sock.settimeout(2)
+        sock.settimeout(2 * PATIENCE)
         yield sock
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from klais.config.load import Settings
 from klais.edge.api.openapi import DOCUMENT
 from klais.edge.api.server import ADDRESSES_KEPT, ApiServer, RateLimit, make_app
 from klais.errors import PortInUse
+from tests.support.process import wait_for
 
 
 class FakeState:
@@ -234,15 +234,13 @@ def test_a_taken_port_names_port_and_process(serve: Serve) -> None:
 
 
 def test_stop_ends_the_thread(serve: Serve) -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     server = ApiServer(make_app(FakeState(), None), "127.0.0.1:0")
     server.start()
-    assert threading.active_count() > before
+    own = set(threading.enumerate()) - before
+    assert own
     server.stop()
-    until = time.monotonic() + 5
-    while threading.active_count() > before and time.monotonic() < until:
-        time.sleep(0.01)
-    assert threading.active_count() == before
+    wait_for(lambda: not any(thread.is_alive() for thread in own), 5, "the end of the server's threads")
 
 
 def test_defaults_are_loopback() -> None:

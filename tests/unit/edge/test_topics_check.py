@@ -12,6 +12,7 @@ from klais.edge import topics_check
 from klais.edge.sinks.spool.backlog import spool_folder
 from klais.edge.topics_check import TopicsCheck
 from klais.kafka.admin import Mismatch
+from tests.support.process import PATIENCE
 
 
 class Kafka:
@@ -63,5 +64,5 @@ def test_it_looks_until_kafka_answers_and_says_what_is(tmp_path: Path, monkeypat
     if not fits:
         kafka.wrong = [Mismatch("klais_raw", "partitions", "3", "16", "see the docs")]
     kafka.answers = True
-    assert (done if fits else failed).wait(5)
+    assert (done if fits else failed).wait(5 * PATIENCE)
     assert (check.mismatch is None) == fits and done.is_set() == fits

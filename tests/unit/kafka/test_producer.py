@@ -10,6 +10,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.structs import TopicPartition
 
 from klais.kafka.producer import BatchProducer
+from tests.support.turns import turns
 
 LEADERS = {("out", 0): 1, ("out", 1): 1, ("out", 2): 2, ("journal", 0): 1}
 
@@ -90,9 +91,9 @@ async def test_one_request_in_flight_and_the_rest_goes_behind_it_together(produc
     client = producer.client
     client.gate.clear()
     first = asyncio.create_task(send(producer, b"first"))
-    await asyncio.sleep(0.01)
+    await turns()
     rest = [asyncio.create_task(send(producer, b"rest", "out", 1)), asyncio.create_task(send(producer, b"rest", "journal"))]
-    await asyncio.sleep(0.01)
+    await turns()
     assert len(client.requests) == 1
     client.gate.set()
     await asyncio.gather(first, *rest)
@@ -103,7 +104,7 @@ async def test_a_batch_taken_back_while_it_waits_is_not_sent_and_its_owner_is_to
     client = producer.client
     client.gate.clear()
     first = asyncio.create_task(send(producer, b"first"))
-    await asyncio.sleep(0.01)
+    await turns()
     batch = Batch(b"taken back")
     delivery = await producer.send_batch(batch, "out", partition=1)
     batch.count = 0
@@ -154,9 +155,9 @@ async def test_what_is_not_there_is_said(producer: BatchProducer) -> None:
 async def test_stop_tells_all_who_wait_and_takes_nothing_more(producer: BatchProducer) -> None:
     producer.client.gate.clear()
     waits = [asyncio.create_task(send(producer, b"in flight")), asyncio.create_task(send(producer, b"later", "out", 2))]
-    await asyncio.sleep(0.01)
+    await turns()
     waits.append(asyncio.create_task(send(producer, b"waits", "out", 1)))
-    await asyncio.sleep(0.01)
+    await turns()
     await producer.stop()
     for outcome in await asyncio.gather(*waits, return_exceptions=True):
         assert isinstance(outcome, kafka_errors.ProducerClosed)

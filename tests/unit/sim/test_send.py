@@ -19,6 +19,8 @@ from klais.sim.run import Plan, Progress, run
 from klais.sim.sender import destination
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
+from tests.support.ports import free_port
+from tests.support.process import PATIENCE
 
 FAULTS = StreamOptions(devices=40, seed=3, malformed=0.05, duplicates=0.05, reorder=0.05, reboot=0.01)
 UNPACED = SteadyRate(float("inf"))
@@ -127,9 +129,7 @@ def test_a_stop_ends_the_run_and_closes_the_manifest(tmp_path):
 
 
 def test_nobody_listening_is_told_not_raised():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port(kind="udp")
     summary = run(FrameStream(StreamOptions(seed=1), SteadyRate(2000.0)), Plan("127.0.0.1", port, count=50))
     assert summary["frames"] == 50 and summary["refused"] > 0
 
@@ -143,7 +143,7 @@ def test_a_signal_ends_the_command_cleanly(tmp_path, number):
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             first = json.loads(child.stdout.readline())
             child.send_signal(number)
-            last = json.loads(child.communicate(timeout=20)[0].splitlines()[-1])
+            last = json.loads(child.communicate(timeout=20 * PATIENCE)[0].splitlines()[-1])
     assert child.returncode == 0
     assert first["elapsed_s"] >= 1 and first["sent"] <= last["frames"]
     assert read_manifest(tmp_path / "m").totals == last

@@ -10,9 +10,8 @@ import pytest
 
 from klais.errors import ConfigError
 from klais.sim.traffic import UNPACED, SteadyRate, Trace, TraceReplay, load_series, load_trace, nasa_trace
+from tests.support.needs import need_data
 
-SHARED = Path(__file__).parents[4] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no shared data at {SHARED}")
 START = datetime(2026, 1, 1)
 
 
@@ -55,29 +54,42 @@ def test_the_shipped_trace_is_the_launch_day():
     assert (trace.step_s, trace.start) == (1.0, datetime(1995, 7, 13))
 
 
-@needs_shared
 def test_the_shipped_trace_equals_its_source():
-    source = load_trace(str(SHARED / "traffic" / "nasa_1995-07-13_sts70_launch_day_1s.csv"))
+    source = load_trace(str(need_data() / "traffic" / "nasa_1995-07-13_sts70_launch_day_1s.csv"))
     shipped = load_trace("nasa")
     assert (source.counts == shipped.counts).all()
     assert (source.step_s, source.start) == (shipped.step_s, shipped.start)
 
 
-@needs_shared
-def test_a_trace_of_minutes_keeps_its_step():
-    assert load_trace(str(SHARED / "traffic" / "nasa_http_1min.csv")).step_s == 60.0
+def test_a_trace_of_minutes_keeps_its_step(tmp_path):
+    (tmp_path / "minutes.csv").write_text("1995-07-01 00:00:00,32\n1995-07-01 00:01:00,40\n1995-07-01 00:02:00,7\n")
+    assert load_trace(str(tmp_path / "minutes.csv")).step_s == 60.0
 
 
-@needs_shared
-def test_recorded_series_are_sent_as_recorded():
-    series = load_series(SHARED / "nab")
-    assert len(series.ids) == len(set(series.ids)) == 38
-    assert all(1 <= len(name) <= 16 for name in series.ids)
-    path = sorted((SHARED / "nab").rglob("*.csv"))[3]
+def sent_as_recorded(folder: Path, number: int) -> bool:
+    """Whether the series of the file with this number (in order of their paths) has exactly the recorded values."""
+    series = load_series(folder)
+    path = sorted(folder.rglob("*.csv"))[number]
     recorded = [float(line.split(",")[1]) for line in path.read_text().splitlines()[1:]]
     payloads = series.payloads.tobytes()
-    rows = range(series.first[3], series.first[4])
-    assert [orjson.loads(payloads[series.starts[r] : series.starts[r + 1]])["value"] for r in rows] == recorded
+    rows = range(series.first[number], series.first[number + 1])
+    return [orjson.loads(payloads[series.starts[r] : series.starts[r + 1]])["value"] for r in rows] == recorded
+
+
+def test_series_are_sent_as_recorded(tmp_path):
+    (tmp_path / "inner").mkdir()
+    for number, name in enumerate(("b", "inner/a", "c")):
+        rows = "".join(f"2026-01-01,{(k + 1) * 0.1 * 10 ** (7 * number - 7)!r}\n" for k in range(50 + number))
+        (tmp_path / f"{name}.csv").write_text("timestamp,value\n" + rows)
+    assert all(sent_as_recorded(tmp_path, number) for number in range(3))
+
+
+def test_recorded_series_are_sent_as_recorded():
+    folder = need_data() / "nab"
+    series = load_series(folder)
+    assert len(series.ids) == len(set(series.ids)) == 38
+    assert all(1 <= len(name) <= 16 for name in series.ids)
+    assert sent_as_recorded(folder, 3)
 
 
 def test_a_csv_trace_with_and_without_header(tmp_path):

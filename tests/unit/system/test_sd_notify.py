@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from klais.system.sd_notify import Notifier
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -16,7 +17,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
     name = str(tmp_path / "notify") if request.param == "path" else f"@klais-{uuid.uuid4().hex}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("\0" + name[1:] if name.startswith("@") else name)
-        sock.settimeout(2)
+        sock.settimeout(2 * PATIENCE)
         yield sock, name
 
 

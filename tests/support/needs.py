@@ -1,0 +1,64 @@
+"""What a test needs and this machine may lack: such a test skips with the reason, or fails where the need is required."""
+
+import os
+import shutil
+import socket
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REQUIRED = {need.strip() for need in os.environ.get("KLAIS_REQUIRE", "").split(",") if need.strip()}
+NEEDS = {
+    "broker": "Java and Kafka's jars (make setup)",
+    "kernel": "root, network namespaces, XDP, io_uring",
+    "ipv6": "an IPv6 loopback address",
+    "openssl": "the openssl command",
+    "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
+}
+if unknown := REQUIRED - set(NEEDS):
+    raise pytest.UsageError(f"KLAIS_REQUIRE names {', '.join(sorted(unknown))}; there are {', '.join(NEEDS)}")
+
+
+def need_missing(need: str, why: str) -> NoReturn:
+    """Skip with the reason, or fail where ``KLAIS_REQUIRE`` names the need (in CI a silent skip proves nothing)."""
+    assert need in NEEDS, need
+    if need in REQUIRED:
+        pytest.fail(f"KLAIS_REQUIRE names {need!r}, and it is missing: {why}")
+    pytest.skip(f"no {need}: {why}")
+
+
+@cache
+def ipv6_error() -> OSError | None:
+    """Why this machine has no IPv6 loopback address; None where it has one."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        return error
+    return None
+
+
+def need_ipv6() -> None:
+    """Skip (or fail, see ``need_missing``) without IPv6."""
+    if error := ipv6_error():
+        need_missing("ipv6", str(error))
+
+
+def need_command(need: str, command: str) -> str:
+    """Path of a program; skips (or fails) where it is not installed."""
+    found = shutil.which(command)
+    if found is None:
+        need_missing(need, f"no command {command}")
+    return found
+
+
+def need_data() -> Path:
+    """Folder of recorded data sets; skips (or fails) without."""
+    named = os.environ.get("KLAIS_TEST_DATA", "")
+    if not named:
+        need_missing("data", "KLAIS_TEST_DATA names no folder")
+    if not Path(named).is_dir():
+        need_missing("data", f"no folder {named}")
+    return Path(named)

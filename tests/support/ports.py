@@ -1,0 +1,32 @@
+"""Ports that no other test process takes: a lock file for each lasts as long as the process that asked."""
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+from klais.system import ports
+from klais.system.ports import Kind
+
+_FOLDER = Path(tempfile.gettempdir()) / f"klais-test-ports-{os.getuid()}"
+_held: list[int] = []  # open lock files; the kernel releases them when this process ends, however it ends
+
+
+def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
+    """A port that is free now and that no other test process gets while this one lives.
+
+    `klais.system.ports.free_port` can only say that a port was free a moment ago. Tests run side by side, and a test
+    that restarts a server needs its port for longer than a moment.
+    """
+    _FOLDER.mkdir(mode=0o700, exist_ok=True)
+    for _ in range(1000):
+        port = ports.free_port(host, kind)
+        lock = os.open(_FOLDER / f"{kind}-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        _held.append(lock)
+        return port
+    raise AssertionError("1000 ports in a row belong to other test processes")

@@ -1,0 +1,79 @@
+"""Child processes, and waiting for what they do: written once, so that no test depends on how fast the machine is."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+# Tests state their deadlines for a quiet machine. A deadline only matters when something is broken, so a long one costs
+# nothing, while a short one fails on a machine that is slow or busy.
+PATIENCE = float(os.environ.get("KLAIS_TEST_PATIENCE", "10"))
+# A request to a process that is up, in seconds: long for the same reason.
+HTTP_S = 2 * PATIENCE
+
+
+def wait_for(condition: Callable[[], T], timeout_s: float, what: str | Callable[[], str], every_s: float = 0.02) -> T:
+    """Return the first truthy value of ``condition()``.
+
+    Parameters
+    ----------
+    condition : callable
+        Called until its value is truthy; what it raises goes to the caller.
+    timeout_s : float
+        Deadline on a quiet machine, in seconds; ``PATIENCE`` multiplies it.
+    what : str or callable
+        What the test waits for. Pass a callable when the text shows state: it is called at the end.
+    every_s : float
+        Pause between two calls.
+
+    Raises
+    ------
+    AssertionError
+        The deadline passed; the text names ``what``.
+    """
+    deadline = time.monotonic() + timeout_s * PATIENCE
+    while True:
+        late = time.monotonic() > deadline  # read before the call: a process that was stopped in between gets one more look
+        if value := condition():
+            return value
+        if late:
+            raise AssertionError(f"not within {timeout_s * PATIENCE:g} s: {what() if callable(what) else what}")
+        time.sleep(every_s)
+
+
+def has_ended(process: psutil.Process | subprocess.Popen[Any]) -> bool:
+    """Whether a process has ended: it is gone, or a zombie that nobody has collected."""
+    if isinstance(process, subprocess.Popen):
+        return process.poll() is not None
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two calls; ZombieProcess is a NoSuchProcess
+        return True
+
+
+def wait_ended(process: psutil.Process, timeout_s: float, what: str | Callable[[], str]) -> None:
+    """Wait until a process that is no child of this one has ended."""
+    wait_for(lambda: has_ended(process), timeout_s, what)
+
+
+def exit_code(process: subprocess.Popen[Any], timeout_s: float, what: str | Callable[[], str] = "the process to end") -> int:
+    """Wait for the end of a child; its exit code (negative: the signal that ended it)."""
+    wait_for(lambda: process.poll() is not None, timeout_s, what)
+    return int(process.returncode)
+
+
+def kill_hard(process: subprocess.Popen[Any]) -> None:
+    """SIGKILL for a child that still runs (a stopped one too), and collect it."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def clean_environ() -> dict[str, str]:
+    """This process's environment without a developer's own KLAIS settings; compiled kernels stay where they are."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_") or name == "KLAIS_CACHE_DIR"}

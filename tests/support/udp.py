@@ -1,0 +1,41 @@
+"""Senders that never overrun a receiver: the kernel says how much waits in a socket, so no test depends on who runs when."""
+
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.support.process import wait_for
+
+# Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds this many even as frames of 1 byte each.
+BURST_BYTES = 16_384
+_SMALLEST = 64  # what a frame counts at least
+
+
+def waiting_bytes(port: int) -> int:
+    """Bytes that wait in the receive queues of all UDP sockets of this port; 0 when there is none."""
+    found = 0
+    for name in ("udp", "udp6"):
+        table = Path("/proc/thread-self/net") / name
+        if not table.exists():  # a kernel without IPv6
+            continue
+        for line in table.read_text().splitlines()[1:]:
+            words = line.split()
+            if int(words[1].rpartition(":")[2], 16) == port:
+                found += int(words[4].partition(":")[2], 16)
+    return found
+
+
+def send_all(sock: socket.socket, frames: Iterable[bytes], port: int, timeout_s: float = 30) -> None:
+    """Send datagrams on a connected socket; after each burst wait until the receiver has taken all of it."""
+    sent = 0
+    for frame in frames:
+        sock.send(frame)
+        sent += max(_SMALLEST, len(frame))
+        if sent >= BURST_BYTES:
+            wait_taken(port, timeout_s)
+            sent = 0
+
+
+def wait_taken(port: int, timeout_s: float = 30) -> None:
+    """Wait until nothing waits in the sockets of a port (or they are gone)."""
+    wait_for(lambda: waiting_bytes(port) == 0, timeout_s, f"the receiver of port {port} to take what waits", 0.001)
