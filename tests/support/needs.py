@@ -1,4 +1,4 @@
-"""What a test needs and this machine may lack: such a test skips with the reason, or fails where the need is required."""
+"""What tests need and a machine may lack. Such a test skips with the reason, or fails where the need is required."""
 
 import os
 import shutil

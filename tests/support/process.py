@@ -38,7 +38,7 @@ def wait_for(condition: Callable[[], T], timeout_s: float, what: str | Callable[
     """
     deadline = time.monotonic() + timeout_s * PATIENCE
     while True:
-        late = time.monotonic() > deadline  # read before the call: a process that was stopped in between gets one more look
+        late = time.monotonic() > deadline  # before the call: who was stopped in between looks once more
         if value := condition():
             return value
         if late:
@@ -61,7 +61,7 @@ def wait_ended(process: psutil.Process, timeout_s: float, what: str | Callable[[
     wait_for(lambda: has_ended(process), timeout_s, what)
 
 
-def exit_code(process: subprocess.Popen[Any], timeout_s: float, what: str | Callable[[], str] = "the process to end") -> int:
+def exit_code(process: subprocess.Popen[Any], timeout_s: float, what: str | Callable[[], str] = "its end") -> int:
     """Wait for the end of a child; its exit code (negative: the signal that ended it)."""
     wait_for(lambda: process.poll() is not None, timeout_s, what)
     return int(process.returncode)
@@ -76,4 +76,5 @@ def kill_hard(process: subprocess.Popen[Any]) -> None:
 
 def clean_environ() -> dict[str, str]:
     """This process's environment without a developer's own KLAIS settings; compiled kernels stay where they are."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_") or name == "KLAIS_CACHE_DIR"}
+    kept = ("KLAIS_CACHE_DIR",)
+    return {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_") or name in kept}

@@ -1,4 +1,4 @@
-"""Senders that never overrun a receiver: the kernel says how much waits in a socket, so no test depends on who runs when."""
+"""Senders that never overrun a receiver: the kernel says how much waits in a socket."""
 
 import socket
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.process import wait_for
 
-# Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds this many even as frames of 1 byte each.
+# Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds as many, even in tiny frames.
 BURST_BYTES = 16_384
 _SMALLEST = 64  # what a frame counts at least
 
