@@ -40,7 +40,7 @@ bench: setup ## all benchmarks; figures to bench/results/latest.json
 	@$(PY) -m bench $(ARGS)
 
 bench-outage: setup ## the broker away for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
-	@$(PY) -m bench.outage $(ARGS)
+	@$(PY) -m bench outage $(ARGS)
 
 clean: ## remove .venv and what tools left; data (.klais) and the cache of jars and kernels stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,87 +1,33 @@
-"""``python -m bench [NAME ...] [--json]``: run benchmarks on a real Kafka; without a name all, to bench/results/latest.json.
+"""``python -m bench``: run benchmarks on a real Kafka, compare two result files, write bench/RESULTS.md.
+
+    python -m bench [NAME ...] [--json] [--output FILE]   run; without a name all, to bench/results/latest.json
+    python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
+    python -m bench results                               bench/RESULTS.md from bench/results/*.json
+    python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the one that was named, or one entry
-for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use in place of an embedded broker. The exit code is 0 also when a target
-is missed (the figures say so), 1 when a benchmark could not give its figures.
+for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use in place of an embedded broker. The exit code is 0 also when a
+target is missed (the figures say so), 1 when a benchmark could not give its figures.
 """
 
-import argparse
 import importlib
-import json
-import subprocess
 import sys
-import time
-import traceback
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-from bench.harness import REPO, Bench, BenchFailed
-from bench.report import Result, machine
-from klais.cli.version import versions
-
-NAMES = ("worker", "edge", "sources", "path", "latency", "checkpoint", "scale", "memory", "recovery", "baseline", "kernels")
-NAMES += ("herd", "overload", "xdp", "flood")
-WITHOUT_BROKER = {"kernels", "xdp", "flood"}  # flood has one of its own
-LATEST = Path(__file__).parent / "results" / "latest.json"
+COMMANDS = {"compare": "bench.compare", "results": "bench.results", "outage": "bench.cases.outage"}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run what the command line asks for."""
-    parser = argparse.ArgumentParser("python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(NAMES))
-    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
-    parser.add_argument("--output", type=Path, help="where the figures of all go (bench/results/latest.json)")
-    options = parser.parse_args(arguments)
-    names = options.names or list(NAMES)
-    if unknown := set(names) - set(NAMES):
-        parser.error(f"no benchmark {' '.join(sorted(unknown))}; there are {' '.join(NAMES)}")
-    about: dict[str, Any] = {"machine": machine(), "versions": versions(), "commit": _commit()}
-    print("  ".join(f"{k}={v}" for k, v in about["machine"].items()))
-    print("  ".join(f"{k}={v}" for k, v in about["versions"].items() if v), flush=True)
-    results, failed = _run(names)
-    about["taken_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    figures = {result.name: result.public() for result in results}
-    if output := options.output or (None if options.names else LATEST):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({**about, "failed": failed, "benches": figures}, indent=1) + "\n")
-        print(f"written to {output}")
-    if options.json:
-        alone = figures.get(names[0]) if len(names) == 1 else None
-        print(json.dumps(about | (alone or {"benches": figures, "failed": failed})))
-    return 1 if failed else 0
-
-
-def _run(names: list[str]) -> tuple[list[Result], dict[str, str]]:
-    results: list[Result] = []
-    failed: dict[str, str] = {}
-    broker = not WITHOUT_BROKER.issuperset(names)  # an idle one would still take its share of the machine
-    with Bench(lambda text: print(f"   {text}", file=sys.stderr, flush=True), broker) as bench:
-        for name in names:
-            began_s, (busy_s, ours_s) = time.monotonic(), bench.busy_s()
-            try:
-                result = importlib.import_module(f"bench.{name}").run(bench)
-            except Exception as error:  # the others shall still run
-                failed[name] = str(error) if isinstance(error, BenchFailed) else traceback.format_exc()
-                print(f"== {name} FAILED ==\n{failed[name]}", flush=True)
-                continue
-            result.seconds = time.monotonic() - began_s
-            busy_end_s, ours_end_s = bench.busy_s()
-            result.others_cores = max(0.0, (busy_end_s - busy_s - (ours_end_s - ours_s)) / result.seconds)
-            results.append(result)
-            print(result.text(), flush=True)
-    return results, failed
-
-
-def _commit() -> str | None:
-    try:
-        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=REPO, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
+def main(arguments: list[str]) -> int:
+    """Run the command that the first argument names; without one run benchmarks."""
+    if arguments and arguments[0] in COMMANDS:
+        command: Callable[[list[str]], int] = importlib.import_module(COMMANDS[arguments[0]]).main
+        return command(arguments[1:])
+    run = importlib.import_module("bench.run")  # loads the Kafka clients, which the others do without
+    return int(run.main(arguments, __doc__ or ""))
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -30,7 +30,7 @@ for _name in [name for name in os.environ if name.startswith("KLAIS_")]:
 
 # No test may fail because a machine is slow: no deadline for an example, and no complaint that making one took long.
 # `make test` runs the same examples everywhere (derived from each test's own code), so that it fails for a change and
-# not by chance. `make release-test` looks for new ones (KLAIS_TEST_SEARCH=1); what failed before is kept in .hypothesis.
+# not by chance. `make release-test` looks for new ones (KLAIS_TEST_SEARCH=1) and keeps what failed in .hypothesis.
 _ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
 hypothesis_settings.register_profile("same", derandomize=True, database=None, **_ANY_SPEED)
 hypothesis_settings.register_profile("search", **_ANY_SPEED)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from bench.harness.packets.netns import inside
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.edge.batcher import Batcher
@@ -28,7 +29,6 @@ from klais.xdp import loader
 from klais.xdp.layout import SLOT_FRAME_BYTES
 from klais.xdp.maps import XdpMaps
 from tests.support import xdp_filter as filter_tools
-from tests.support.netns import inside
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE, wait_for
 from tests.support.source import receive

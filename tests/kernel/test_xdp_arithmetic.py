@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.harness.packets.packet import payload_of
+from bench.harness.packets.rows import all_rows
 from klais.xdp import layout
 from klais.xdp.device_id import device_key, padded
 from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, Verdict
 from klais.xdp.limits import to_units
 from klais.xdp.rules import marks_of
-from tests.support.packet import payload_of
 from tests.support.xdp_native import Native, bucket
-from tests.support.xdp_rows import all_rows
 
 MANY = settings(max_examples=200, deadline=None)
 TEN_S_NS = 10_000_000_000

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from bench.harness.packets.netns import inside
 from klais.cli.main import main
 from klais.core.wire.constants import encode_frame
-from tests.support.netns import inside
 from tests.support.xdp import Rig, rig
 
 Run = Callable[..., Result]

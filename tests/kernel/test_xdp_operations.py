@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from bench.harness.packets.netns import inside, run
 from klais.core.wire.constants import encode_frame
 from klais.errors import XdpForeign, XdpUnavailable
 from klais.xdp import bpf, bpffs, netlink
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.support.netns import inside, run
 from tests.support.xdp import BAD, WIDE, Counter, Flow, Rig, rig, wait_for
 
 # mov r0, 2; exit: an XDP program that passes everything, as somebody else's might

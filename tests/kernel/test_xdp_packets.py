@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from bench.harness.packets.packet import payload_of
+from bench.harness.packets.rows import V6, WIDE, Row, all_rows, frame, sent
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import check_headers
 from klais.errors import SetupMissing, XdpUnavailable
@@ -12,9 +14,7 @@ from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
 from klais.xdp.trial import Trial, trial
 from tests.support.needs import need_missing
-from tests.support.packet import payload_of
 from tests.support.xdp_native import Native
-from tests.support.xdp_rows import V6, WIDE, Row, all_rows, frame, sent
 
 ROWS = all_rows()
 PARSED = [row for row in ROWS if row.by_parsing and not row.rules]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 
+from bench.harness.packets.netns import Pair, inside
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
 from tests.support.edge import EdgeProcess
 from tests.support.fault_harness import Worker
 from tests.support.needs import need_missing
-from tests.support.netns import Pair, inside
 from tests.support.process import PATIENCE
 from tests.support.xdp import PORT, WIDE, Flow, Rig, rig, wait_for
 

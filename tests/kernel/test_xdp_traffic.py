@@ -7,11 +7,12 @@ import struct
 import threading
 import time
 
+from bench.harness.packets.netns import inside
+from bench.harness.packets.raw_socket import checksum
 from klais.core.wire.constants import encode_frame
 from klais.xdp.limits import Limits
-from tests.support.netns import inside
 from tests.support.process import PATIENCE
-from tests.support.xdp import PORT, Counter, Rig, checksum, rig, wait_for
+from tests.support.xdp import PORT, Counter, Rig, rig, wait_for
 
 PACKETS = int(os.environ.get("KLAIS_TEST_XDP_PACKETS", "300000"))
 SLOW = Limits(1e8, 1e9, 1e6, 1e6)

@@ -8,7 +8,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-from tests.support.netns import inside, run
+from bench.harness.packets.netns import inside, run
 from tests.support.process import PATIENCE
 from tests.support.xdp import rig
 

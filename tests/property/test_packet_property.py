@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.harness.packets.packet import payload_of, udp_packet
 from klais.edge.sources.af_xdp.packet import find_payloads, packet_sources
-from tests.support.packet import payload_of, udp_packet
 
 bodies = st.integers(0, 3).flatmap(lambda k: st.binary(min_size=8 * k + 6, max_size=8 * k + 6))
 extensions = st.lists(

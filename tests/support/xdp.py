@@ -1,9 +1,6 @@
 """A real interface with the filter on it, for kernel tests: packets go in at one end, a UDP socket takes what passes."""
 
-import errno
 import os
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bench.harness.packets.netns import Pair, inside, veth_pair
+from bench.harness.packets.raw_socket import Raw, statistic
 from klais.core.wire.constants import encode_frame
 from klais.edge.sources.udp.source import UdpSource
 from klais.errors import SetupMissing, XdpUnavailable
@@ -20,8 +19,6 @@ from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from tests.support import process
 from tests.support.needs import need_missing
-from tests.support.netns import Pair, inside, veth_pair
-from tests.support.packet import udp_packet
 
 PORT = 5000
 WIDE = Limits(1e8, 1e9, 1e6, 1e6)
@@ -91,79 +88,6 @@ class Rig:
         """What the far end has sent since it was made, whatever it was."""
         with inside(self.pair.devices):
             return statistic("out0", "tx_packets")
-
-
-def statistic(iface: str, name: str) -> int:
-    """A counter of an interface of this thread's namespace (sysfs shows another's)."""
-    for line in Path("/proc/thread-self/net/dev").read_text().splitlines():
-        device, _, rest = line.partition(":")
-        if device.strip() == iface:
-            return int(rest.split()[{"rx_packets": 1, "tx_packets": 9}[name]])
-    raise AssertionError(f"no interface {iface}")
-
-
-class Raw:
-    """An AF_PACKET socket at the devices' end."""
-
-    def __init__(self, pair: Pair) -> None:
-        with inside(pair.edge):
-            self.to_mac = _mac(pair.iface)
-        with inside(pair.devices):
-            self.from_mac = _mac("out0")
-            self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-            self.socket.bind(("out0", 0))
-        self.pair = pair
-
-    def addressed(self, packet: bytes) -> bytes:
-        """The packet with the pair's MAC addresses and, in IPv4, the header's checksum: the stack refuses it without."""
-        packet = self.to_mac + self.from_mac + packet[12:]
-        at = packet.find(b"\x08\x00", 12) + 2
-        if at not in (14, 18, 22) or packet[at] >> 4 != 4:
-            return packet
-        header = packet[at : at + packet[at] % 16 * 4]
-        return packet[: at + 10] + struct.pack(">H", checksum(header)) + packet[at + 12 :]
-
-    def udp(self, payload: bytes, **more: Any) -> bytes:
-        """A datagram for the edge."""
-        return self.addressed(udp_packet(payload, self.pair.peers[0], to=self.pair.hosts[0], **more))
-
-    def send(self, packet: bytes, times: int = 1) -> None:
-        """Send it, again where the queue was full: ENOBUFS is how veth says that it dropped it because its ring is."""
-        for _ in range(times):
-            while True:
-                try:
-                    self.socket.send(packet)
-                    break
-                except OSError as error:
-                    if error.errno not in (errno.EAGAIN, errno.ENOBUFS):
-                        raise
-                    time.sleep(0)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
-
-    def __enter__(self) -> "Raw":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _mac(iface: str) -> bytes:
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        answer = fcntl.ioctl(sock, 0x8927, struct.pack("256s", iface.encode()))  # SIOCGIFHWADDR
-    return answer[18:24]
-
-
-def checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071) of an even number of bytes whose checksum field is 0."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
 
 
 class Counter(threading.Thread):

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.harness.packets.netns import Pair, inside, veth_pair
 from klais.config.load import Settings
 from klais.edge.sources.xdp_filter.open import open_af_xdp, open_ringbuf
 from klais.edge.sources.xdp_filter.source import FilteredSource
@@ -15,7 +16,6 @@ from klais.xdp import loader
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from tests.support.needs import need_missing
-from tests.support.netns import Pair, inside, veth_pair
 from tests.support.source import RCVBUF, Rig
 
 OPENERS = {"af_xdp": open_af_xdp, "ringbuf": open_ringbuf}

@@ -7,11 +7,11 @@ from dataclasses import astuple, fields
 import numpy as np
 import pytest
 
+from bench.cases.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
+from bench.cases.overload.capacity import FIRST_RATE, LONG_S, MOST_RATE, Around, chosen, search
+from bench.cases.overload.watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
 from bench.harness import BenchFailed
-from bench.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
-from bench.overload_capacity import FIRST_RATE, LONG_S, MOST_RATE, Around, chosen, search
-from bench.overload_watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
-from bench.report import Result
+from bench.harness.report import Result
 
 
 def looks(landed_per_s: list[float], waits: list[float] | None = None, begin_s: float = 100.0) -> Floats:
@@ -53,7 +53,9 @@ def test_waiting_is_what_was_let_in_and_has_not_landed_and_normal_when_little_wa
     rows[:, NAMES.index("dropped")] = np.repeat([0, 0, 0, 0, 40, 50], 4)
     assert waiting(rows)[::4].tolist() == [0.0, 0.0, -50.0, 0.0, -40.0, -50.0]
     assert normal_after(rows, 101.0, -10.0) == 3.0
-    assert normal_after(rows, 103.0, -10.0) == 1.0  # counted from the first look of all, not from the first after the load
+    assert (
+        normal_after(rows, 103.0, -10.0) == 1.0
+    )  # counted from the first look of all, not from the first after the load
     assert normal_after(rows, 101.0, 100.0) == 0.0
     assert normal_after(rows[:16], 101.0, -10.0) is None
 
@@ -168,7 +170,9 @@ def test_regulated_is_a_worker_that_is_never_idle_and_little_that_waits(
 def test_a_row_says_how_much_waited_before_the_step() -> None:
     step = step_of(90.0)
     at = column(step.looks, "at_s")
-    step.looks[:, NAMES.index("received")] = column(step.looks, "landed") + column(step.looks, "shed") + 60.0 * (at == 103.0)
+    step.looks[:, NAMES.index("received")] = (
+        column(step.looks, "landed") + column(step.looks, "shed") + 60.0 * (at == 103.0)
+    )
     step.looks[:, NAMES.index("received")] += 240.0 * ((at > 107.0) & (at < 118.0))
     row = figures_of(step, Around(120.0, 120.0), 1.4, 10.0, 0.2)
     assert (row["waited_before_s"], row["waited_most_s"]) == (0.5, 2.0)
@@ -200,7 +204,9 @@ def test_a_step_is_made_again_from_the_newest_probe_until_the_machine_holds_stil
 
 def test_the_senders_cpu_time_a_frame_tells_the_machines_speed_within_a_step() -> None:
     def series(slow: range, share: float) -> list[dict[str, float]]:
-        return [{"at_s": at, "received_per_s": 100.0, "cpu_sender": share if at in slow else 0.2} for at in range(-3, 25)]
+        return [
+            {"at_s": at, "received_per_s": 100.0, "cpu_sender": share if at in slow else 0.2} for at in range(-3, 25)
+        ]
 
     assert swing_of(series(range(0), 0.0), 20.0) == 1.0
     assert swing_of(series(range(8, 14), 0.3), 20.0) == pytest.approx(1.5)

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench import latency
-from bench.__main__ import NAMES, main
-from bench.report import TARGETS, Result, Sample, Spread, Target, machine, rates, rounded, shown, steady
+from bench.__main__ import main
+from bench.cases import latency
+from bench.harness.report import TARGETS, Result, Sample, Spread, Target, machine, rates, rounded, shown, steady
+from bench.run import NAMES
 
 
 @pytest.mark.parametrize(

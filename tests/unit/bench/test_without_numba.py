@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from bench.memory import STAND_IN
+from bench.cases.memory import STAND_IN
 from tests.support.process import PATIENCE
 
 

@@ -1,0 +1,178 @@
+"""Good frames at 20,000 a second under a flood of frames with the wrong magic: the edge with the XDP filter, and without.
+
+The flood is made in the kernel: an XDP program that redirects each packet onto a veth pair, run on live packets by
+``BPF_PROG_TEST_RUN`` (Linux 5.18), on one CPU; more than a million packets a second. Good frames come from the simulator by
+the same interface, each CPU in a queue of its own, as a network card would spread them. Without the filter the interface
+carries an XDP program of two instructions that passes everything: veth takes redirected packets only where there is one.
+``python -m bench.cases.flood IFACE PACKET`` (in hex) is the flood.
+"""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.harness import Bench, BenchFailed, Child, edge_counters, wait_for
+from bench.harness.packets.netns import Pair, inside, veth_pair
+from bench.harness.packets.netns import run as run_command
+from bench.harness.packets.raw_socket import Raw, statistic
+from bench.harness.packets.rows import WIDE
+from bench.harness.report import Result
+from klais.config.load import Settings, load
+from klais.system.ports import free_port
+from klais.xdp import bpf, loader, netlink
+
+GOOD_RATE = 20_000
+SECONDS = 8
+ROUNDS = 2
+CPUS = min(os.cpu_count() or 1, 32)  # as a mask of one word has
+MOST_S = 60  # the flood ends by itself
+PACKETS_A_CALL = 1 << 16
+PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # mov r0, 2; exit
+RUBBISH_BYTES = 57  # as long as a good frame of the simulator
+
+
+def run(outer: Bench) -> Result:
+    """See the module; ``outer`` only gives its voice: this benchmark has a broker in its own namespace."""
+    if load().kafka_bootstrap is not None:
+        raise BenchFailed("this one runs its own broker in a namespace: unset KLAIS_KAFKA_BOOTSTRAP")
+    if os.geteuid() != 0:
+        raise BenchFailed("namespaces and XDP need root")
+    result = Result("flood")
+    found: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
+    with veth_pair(CPUS) as pair, inside(pair.edge), Bench(outer.say) as bench:
+        bench.sender_prefix = ("ip", "netns", "exec", pair.devices)
+        _own_queues(pair)
+        for number in range(ROUNDS):
+            for name in found:
+                bench.say(f"flood: {name} the filter, round {number + 1} of {ROUNDS}")
+                found[name].append(_one(bench, pair, name == "with"))
+                result.rows.append({"filter": name} | found[name][-1])
+    for name, runs in found.items():
+        for figure in ("lost", "flood_per_s", "arrived_per_s", "edge_cores"):
+            result.repeat(f"{figure}_{name}_filter", [one[figure] for one in runs])
+        result.figures[f"lost_{name}_filter"] = sum(int(one["lost"]) for one in runs)
+        result.figures[f"good_{name}_filter"] = sum(int(one["good"]) for one in runs)
+    result.notes += [
+        f"lost: good frames of {ROUNDS} runs of {SECONDS} s each; flood_per_s: frames with the wrong magic that were sent",
+        "arrived_per_s: those that the interface received; without the filter it has an XDP program that passes everything",
+    ]
+    return result
+
+
+def _own_queues(pair: Pair) -> None:
+    """What a CPU sends goes into the queue of its number, which the same CPU then serves: none waits in another's."""
+    lines = [f"echo {1 << cpu:x} > /sys/class/net/out0/queues/tx-{cpu}/xps_cpus" for cpu in range(CPUS)]
+    run_command("ip", "netns", "exec", pair.devices, "sh", "-c", " && ".join(lines))
+
+
+def _one(bench: Bench, pair: Pair, with_filter: bool) -> dict[str, float]:
+    port = free_port("0.0.0.0", "udp")
+    with (
+        (_filter if with_filter else _no_filter)(pair.iface, port),
+        bench.topics(udp_bind=f"0.0.0.0:{port}") as settings,
+        bench.edge(settings) as edge,
+    ):
+        time.sleep(1)
+        return _flooded(bench, settings, edge, pair, port)
+
+
+@contextmanager
+def _filter(iface: str, port: int) -> Iterator[None]:
+    pin_dir = Path(f"/sys/fs/bpf/klais-bench-{os.getpid()}")
+    loader.load(loader.Request(iface, pin_dir, [port], WIDE, 10.0, 1 << 20, 1 << 20))
+    try:
+        yield
+    finally:
+        loader.unload(pin_dir)
+
+
+@contextmanager
+def _no_filter(iface: str, port: int) -> Iterator[None]:
+    prog_fd = bpf.prog_load(PASS_ALL, "pass_all")
+    try:
+        netlink.attach(netlink.link(iface), prog_fd, "native")
+        yield
+        netlink.detach(netlink.link(iface), prog_fd)
+    finally:
+        os.close(prog_fd)
+
+
+def _flooded(bench: Bench, settings: Settings, edge: Child, pair: Pair, port: int) -> dict[str, float]:
+    with Raw(pair) as raw:
+        rubbish = raw.udp(bytes([0x42] * RUBBISH_BYTES), to_port=port)
+    command = [*bench.sender_prefix, sys.executable, "-m", "bench.cases.flood", "out0", rubbish.hex()]
+    flood = bench.child("flood", command, settings)
+    try:
+        wait_for(lambda: "flooding" in flood.tail(), 20, "the flood")
+        before, cpu_s, began_s = edge_counters(settings), edge.cpu_s(), time.monotonic()
+        arrived = statistic(pair.iface, "rx_packets")
+        with bench.simulate(
+            settings,
+            "--devices",
+            "1000",
+            "--rate",
+            str(GOOD_RATE),
+            "--for",
+            f"{SECONDS}s",
+            "--to",
+            f"{pair.hosts[0]}:{port}",
+        ) as good:
+            summary = good.summary(SECONDS + 30)
+        past_s = time.monotonic() - began_s
+        arrived, cores = statistic(pair.iface, "rx_packets") - arrived, (edge.cpu_s() - cpu_s) / past_s
+    finally:
+        flood.stop()
+    after = _settled(settings)
+    sent, took_s = (float(word) for word in flood.tail(1).split()[1:3])
+    return {
+        "good": summary["frames"],
+        "lost": summary["frames"] - (after["passed"] - before["passed"]),
+        "flood_per_s": round(sent / took_s),
+        "arrived_per_s": round((arrived - summary["frames"]) / past_s),
+        "edge_cores": round(cores, 3),
+    }
+
+
+def _settled(settings: Settings) -> dict[str, Any]:
+    """The edge's counters once nothing comes any more."""
+    last = edge_counters(settings)
+    while True:
+        time.sleep(0.5)
+        now = edge_counters(settings)
+        if now["passed"] == last["passed"] and now["received"] == last["received"]:
+            return now
+        last = now
+
+
+def _redirect(ifindex: int) -> bytes:
+    """A program: mov r1, ifindex; mov r2, 0; call bpf_redirect; exit."""
+    instructions = ((0xB7, 1, 0, ifindex), (0xB7, 2, 0, 0), (0x85, 0, 0, 23), (0x95, 0, 0, 0))
+    return b"".join(struct.pack("<BBhi", *instruction) for instruction in instructions)
+
+
+def _flood(iface: str, packet: bytes) -> None:
+    """Send on one CPU until SIGTERM, at most MOST_S; says how many in how many seconds."""
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    os.sched_setaffinity(0, {max(cpu for cpu in os.sched_getaffinity(0) if cpu < CPUS)})
+    prog_fd = bpf.prog_load(_redirect(socket.if_nametoindex(iface)), "redirect")
+    print("flooding", flush=True)
+    began_s, sent = time.monotonic(), 0
+    while not ended and time.monotonic() - began_s < MOST_S:
+        try:
+            bpf.test_run_live(prog_fd, packet, PACKETS_A_CALL)
+        except InterruptedError:
+            continue
+        sent += PACKETS_A_CALL
+    print(f"sent {sent} {time.monotonic() - began_s:.3f} s", flush=True)
+
+
+if __name__ == "__main__":
+    _flood(sys.argv[1], bytes.fromhex(sys.argv[2]))

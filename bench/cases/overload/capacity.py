@@ -1,0 +1,161 @@
+"""What the limited worker carries just now, and whether the machine held still between two such looks.
+
+A machine with neighbours changes its speed within minutes, by up to a factor of two. What lands in an overload says something
+only beside a capacity of the same minutes: so that is probed before and after each step, and a step whose two probes differ by
+more than ``STILL`` allows is repeated.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cases.overload.watch import LOOK_S, Watched, landed_per_s
+from bench.harness import Bench, BenchFailed, wait_for
+from bench.harness.cgroup import enter
+from klais.config.load import Settings
+
+DEVICES = 10_000
+STILL = (
+    1.15  # the greater of two probes over the lesser, of two speeds within a step: up to here the machine held still
+)
+LEAST_RATE, FIRST_RATE, MOST_RATE = (
+    10_000.0,
+    100_000.0,
+    400_000.0,
+)  # frames/s: bounds, and the begin of who knows nothing
+PROBES_MOST = 12
+# What is left of a short probe holds one checkpoint of each lane. The flow comes in lumps of up to 40,000 frames, and even a
+# machine that holds still has slow moments: a mean over half a minute is what the mean over the step is compared with.
+PROBE_S, LONG_S, PROBE_SKIP_S = 8.0, 30.0, 3.0
+SATURATED = 0.85  # of what was sent landed: the probe is above the capacity
+ABOVE, UP = 1.3, 1.5  # next probe: times a capacity that is known, times a rate that did not overload
+PROBE_WARM_S = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """Capacities (frames/s) probed just before and right after a step, and by what factor the machine's speed moved in it."""
+
+    before: float
+    after: float
+    swing: float = 1.0
+
+    @property
+    def mean(self) -> float:
+        """What the step is compared with."""
+        return (self.before + self.after) / 2
+
+    @property
+    def drift(self) -> float:
+        """After over before."""
+        return self.after / self.before
+
+    @property
+    def unrest(self) -> float:
+        """The most by which the machine's speed moved, a factor from 1 on."""
+        return max(self.drift, 1 / self.drift, self.swing)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the machine changed its speed so much meanwhile that the step says little."""
+        return self.unrest > STILL
+
+
+def chosen(tries: Sequence[Around]) -> int:
+    """Which of at least one try counts: the first in which the machine held still, else the one with the least unrest.
+
+    Examples
+    --------
+    >>> chosen([Around(100, 130), Around(130, 125), Around(125, 125)]), chosen([Around(100, 200), Around(200, 140)])
+    (1, 1)
+    """
+    still = [number for number, around in enumerate(tries) if not around.moved]
+    return still[0] if still else min(range(len(tries)), key=lambda number: tries[number].unrest)
+
+
+def search(probe: Callable[[float, float], tuple[float, float]], first_rate: float) -> float:
+    """The capacity (frames/s): what lands in a long probe that overloads, after a short one has found where that is.
+
+    A probe that did not overload is followed by a higher one, one that did by one a little above what it landed: far above
+    it the sender, the edge and the broker take from the machine what the worker should have.
+
+    Parameters
+    ----------
+    probe : Callable
+        Offers a rate (frames/s) for some seconds; returns what landed and what was sent, frames/s.
+    first_rate : float
+        Where to begin.
+
+    Raises
+    ------
+    BenchFailed
+        No short and long one in a row of ``PROBES_MOST`` overload.
+    """
+    rate, lasts_s = _offerable(first_rate), PROBE_S
+    for _ in range(PROBES_MOST):
+        landed, sent = probe(rate, lasts_s)
+        saturated = landed < SATURATED * sent
+        if saturated and lasts_s == LONG_S:
+            return landed
+        lasts_s = LONG_S if saturated else PROBE_S  # what looked like its end was none
+        rate = _offerable(ABOVE * landed if saturated else UP * rate)
+    raise BenchFailed(
+        f"{PROBES_MOST} probes, up to {MOST_RATE:,.0f} frames/s, do not overload the worker: give it less CPU"
+    )
+
+
+def _offerable(rate: float) -> float:
+    return min(max(rate, LEAST_RATE), MOST_RATE)
+
+
+def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | None = None) -> float:
+    """Frames/s that land while the worker has more than it can take, with an open dam and without a controller.
+
+    Edge, worker and topics are its own, the control group is that of the steps. A capacity ``known`` from minutes ago makes
+    the search shorter.
+    """
+    with bench.topics(anomaly_rate=anomaly_rate) as settings, bench.edge(settings), bench.worker(settings) as worker:
+        enter(group, worker.pid)
+        warm_up(bench, settings, PROBE_WARM_S)
+        offered: list[float] = []
+
+        def probe(rate: float, lasts_s: float) -> tuple[float, float]:
+            offered.append(rate)
+            return _probe(bench, settings, rate, lasts_s, len(offered))
+
+        return search(probe, FIRST_RATE if known is None else ABOVE * known)
+
+
+def _probe(bench: Bench, settings: Settings, rate: float, lasts_s: float, number: int) -> tuple[float, float]:
+    """Frames/s that land, and that were sent."""
+    watched, began_s = Watched(settings), time.monotonic()
+    options = (
+        "--devices",
+        str(DEVICES),
+        "--rate",
+        f"{rate:.0f}",
+        "--for",
+        f"{lasts_s:g}s",
+        "--id-prefix",
+        f"p{number}-",
+    )
+    with bench.simulate(settings, *options) as sender:
+        watched.until(began_s + lasts_s)
+        sent_per_s = float(sender.summary(30)["rate_per_s"])
+    watched.stats.stop()
+    landed = landed_per_s(watched.table(), began_s + PROBE_SKIP_S, began_s + lasts_s)
+    bench.say(f"overload: {sent_per_s:,.0f} sent/s, {landed:,.0f} landed/s")
+    return landed, sent_per_s
+
+
+def warm_up(bench: Bench, settings: Settings, seconds: float) -> None:
+    """Load until the worker has done everything for the first time: with a share of a CPU that takes seconds."""
+    watched = Watched(settings)
+    with bench.simulate(settings, "--devices", str(DEVICES), "--rate", "20000", "--for", f"{seconds:g}s") as sender:
+        sender.summary(60)
+    wait_for(lambda: watched.stats.newest("worker"), 10, "a record of the worker")
+    watched.until(time.monotonic() + 1.5)
+    while watched.looks[-1].lag > 0 and len(watched.looks) * LOOK_S < 30:
+        watched.until(time.monotonic() + LOOK_S)
+    watched.stats.stop()

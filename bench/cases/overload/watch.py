@@ -1,0 +1,222 @@
+"""What an overload looks like from outside: four looks a second, and what follows from them, second by second.
+
+Totals (landed, received, shed, CPU times, checkpoints) become rates, the rest is what was so at the end of each second. So a
+dip has its surroundings beside it: a checkpoint, a cut, an intake that fell, a worker that waited for its share of the CPU, or
+other programs on the machine.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from bench.harness import Bench, Child, Ends, edge_counters
+from klais.config.load import Settings
+from klais.kafka.stats import StatsFollower
+from klais.kafka.topics import Topics
+from klais.telemetry.stats import total
+
+LOOK_S = 0.25
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTimes:
+    """CPU times so far (s): ``worker``, ``edge``, ``broker``, of what is not ours (``others``), taken by the machine beneath
+    ours (``steal``), how long the worker's group waited for its share (``throttled``, summed over CPUs), and ``sender`` (all
+    of them, one after the other)."""
+
+    worker: float = 0.0
+    throttled: float = 0.0
+    edge: float = 0.0
+    broker: float = 0.0
+    others: float = 0.0
+    steal: float = 0.0
+    sender: float = 0.0
+
+
+class CpuClock:
+    """Reads :class:`CpuTimes`.
+
+    Parameters
+    ----------
+    bench : Bench
+        Knows the broker, itself and what has ended.
+    group : Path
+        Control group of the worker.
+    worker, edge : Child
+        Running.
+    """
+
+    def __init__(self, bench: Bench, group: Path, worker: Child, edge: Child) -> None:
+        self._bench, self._group, self._worker, self._edge = bench, group, worker, edge
+        self.sender: Child | None = None  # the newest
+        self._looked_at: Child | None = None
+        self._earlier_s = self._sender_s = 0.0  # of senders before the newest, of that
+
+    def __call__(self) -> CpuTimes:
+        """Now."""
+        machine, ours = self._bench.busy_s()
+        worker, edge = self._worker.cpu_s(), self._edge.cpu_s()
+        if self.sender is not self._looked_at:
+            self._earlier_s, self._sender_s, self._looked_at = self._earlier_s + self._sender_s, 0.0, self.sender
+        running = self.sender is not None and self.sender.running
+        if self.sender is not None and running:
+            self._sender_s = _tree_cpu_s(self.sender)
+        sender = self._sender_s if running else 0.0
+        steal = float(getattr(psutil.cpu_times(), "steal", 0.0))
+        others = machine - ours - worker - edge - sender - steal
+        all_senders = self._earlier_s + self._sender_s
+        return CpuTimes(worker, self._throttled_s(), edge, self._bench.kafka_cpu_s(), others, steal, all_senders)
+
+    def _throttled_s(self) -> float:
+        for line in (self._group / "cpu.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("throttled_usec", "throttled_time"):  # of version 2 in us, of version 1 in ns
+                return int(value) / (1e6 if name == "throttled_usec" else 1e9)
+        return 0.0
+
+
+def _tree_cpu_s(child: Child) -> float:
+    """CPU time of a process and of those that it started."""
+    used = child.cpu_s()
+    for process in psutil.Process(child.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used += times.user + times.system
+    return used
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look: frames (``landed``; ``received`` and ``shed`` by the edge; ``dropped`` by workers; ``queue`` and ``lag`` as
+    workers say), frames/s (``rate``, ``intake``), and ``answer_s``, how long the broker took to say what had landed."""
+
+    at_s: float
+    landed: float
+    received: float
+    shed: float
+    dropped: float
+    checkpoints: float
+    queue: float
+    lag: float
+    rate: float
+    intake: float
+    cut: float
+    burst_probability: float
+    answer_s: float
+
+
+NAMES = tuple(field.name for field in fields(Look))
+TOTALS = ("landed", "received", "shed")
+
+
+class Watched:
+    """Looks at the log's ends and at what everybody says, ``LOOK_S`` apart; CPU times beside them where a clock is given."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], CpuTimes] = CpuTimes) -> None:
+        self._ends, self.stats = Ends(settings, Topics.of(settings).telemetry), StatsFollower(settings)
+        self._settings, self._clock = settings, clock
+        self.stats.start()
+        self.looks: list[Look] = []
+        self.cpu: list[CpuTimes] = []
+
+    def until(self, end_s: float) -> None:
+        """Look until then (monotonic)."""
+        while time.monotonic() < end_s:
+            self.looks.append(self._look())
+            self.cpu.append(self._clock())
+            time.sleep(LOOK_S)
+
+    def _look(self) -> Look:
+        asked_s = time.monotonic()
+        landed = self._ends.total()
+        answered_s = time.monotonic()
+        edge = edge_counters(self._settings)  # not from klais_stats: once a second is too seldom
+        workers, edges = (list(self.stats.newest(kind).values()) for kind in ("worker", "edge"))
+        gauges = [record["gauges"] for record in workers]
+        control = [record["gauges"] for record in self.stats.newest("controller").values()]
+        intake = [record["gauges"].get("intake_per_s") or np.inf for record in edges]
+        return Look(
+            at_s=(asked_s + answered_s) / 2,
+            landed=landed,
+            received=edge["received"],
+            shed=total(edge["dropped"]),
+            dropped=sum(total(record["counters"].get("dropped", 0)) for record in workers),
+            checkpoints=_sum(workers, "checkpoints"),
+            queue=sum(g.get("queue_depth", 0) for g in gauges),
+            lag=sum(sum(g.get("lag_frames", {}).values()) for g in gauges),
+            rate=max((g.get("rate_limit", 0.0) for g in gauges), default=0.0),
+            intake=min(intake, default=np.inf),
+            cut=max((float(g.get("cut") or 0.0) for g in control), default=0.0),
+            burst_probability=max((float(g.get("burst_probability") or 0.0) for g in control), default=0.0),
+            answer_s=answered_s - asked_s,
+        )
+
+    def table(self) -> Floats:
+        """One row for each look, columns :data:`NAMES`: float64 [n, len(NAMES)]."""
+        return np.array([astuple(look) for look in self.looks], np.float64).reshape(-1, len(NAMES))
+
+    def series(self, step_s: float) -> list[dict[str, Any]]:
+        """One row a second, ``at_s`` counted from the step: rates of what adds up, the rest as at the second's end."""
+        return series(self.table(), np.array([astuple(cpu) for cpu in self.cpu], np.float64), step_s)
+
+
+def _sum(records: list[dict[str, Any]], name: str) -> float:
+    counters: list[Mapping[str, Any]] = [record["counters"] for record in records]
+    return float(sum(c.get(name, 0) for c in counters))
+
+
+def column(rows: Floats, name: str) -> Floats:
+    """One column of a table of looks: float64 [n]."""
+    return rows[:, NAMES.index(name)]
+
+
+def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
+    """Mean records/s that landed between two times (between two looks in a straight line: a busy broker answers late)."""
+    begin, end = np.interp((begin_s, end_s), column(rows, "at_s"), column(rows, "landed"))
+    return float((end - begin) / (end_s - begin_s))
+
+
+def waiting(rows: Floats) -> Floats:
+    """Frames that the edge let in and that have not landed, less those before the first look: float64 [n].
+
+    Counted, not what workers say: their lag in frames is an estimate from records.
+    """
+    waits = column(rows, "received") - column(rows, "shed") - column(rows, "dropped") - column(rows, "landed")
+    return np.asarray(waits - waits[0], np.float64)
+
+
+def series(rows: Floats, cpu: Floats, step_s: float) -> list[dict[str, Any]]:
+    """See :meth:`Watched.series`; ``rows`` float64 [n, len(NAMES)], ``cpu`` float64 [n, 7] as in :class:`CpuTimes`."""
+    at = column(rows, "at_s")
+    grid = step_s + np.arange(np.ceil(at[0] - step_s), np.floor(at[-1] - step_s) + 1)
+    if len(grid) < 2:
+        return []
+    grown = {f"{name}_per_s": np.diff(np.interp(grid, at, column(rows, name))).round() for name in TOTALS}
+    grown["checkpoints"] = np.diff(np.interp(grid, at, column(rows, "checkpoints"))).round(1)
+    for number, field in enumerate(fields(CpuTimes)):
+        grown[f"cpu_{field.name}"] = np.diff(np.interp(grid, at, cpu[:, number])).round(3)
+    last = np.searchsorted(at, grid[1:], "right") - 1
+    grown["waiting"] = waiting(rows)[last]
+    for name in ("queue", "lag", "rate", "intake"):
+        grown[name] = column(rows, name)[last].round()
+    for name in ("cut", "burst_probability"):
+        grown[name] = column(rows, name)[last].round(3)
+    answers, first = column(rows, "answer_s"), np.searchsorted(at, grid[:-1])
+    slowest = [answers[a:b].max(initial=0.0) for a, b in zip(first, last + 1, strict=True)]
+    grown["answer_s"] = np.round(slowest, 3)  # how far `landed` may be off
+    out = []
+    for number, begin_s in enumerate(grid[:-1]):
+        values = {name: float(values[number]) for name, values in grown.items()}
+        out.append(
+            {"at_s": round(float(begin_s - step_s)), **{k: v if np.isfinite(v) else None for k, v in values.items()}}
+        )
+    return out

@@ -1,0 +1,157 @@
+"""The XDP filter alone: ns a packet by ``BPF_PROG_TEST_RUN``, by kind, by number of devices, with all CPUs at once.
+
+The kernel's test loop is part of every figure; ``empty_ns`` is what it takes with a program that only returns. The packets are
+the fixtures of the kernel tests. With many devices each packet carries one drawn at random, and what the drawing takes is
+taken off.
+"""
+
+import math
+import os
+import threading
+from collections.abc import Callable
+
+from bench.harness import Bench, BenchFailed
+from bench.harness.packets.rows import NO_LIMITS, WIDE, Row, all_rows, frame, sent
+from bench.harness.report import Result
+from klais.xdp import bpf
+from klais.xdp.limits import Limits
+from klais.xdp.trial import Trial, trial
+
+REPEAT = 200_000
+ROUNDS = 15
+SIZES = (1024, 16_384, 131_072, 1_048_576)
+TABLE_DEVICES = 1 << 21  # twice the devices, as the settings advise
+RETURN_PASS = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # mov r0, 2; exit
+DEVICE = "sim-000042"  # as the simulator names them
+KINDS: dict[str, tuple[bytes, Limits]] = {
+    "not_ours": (bytes(12) + b"\x08\x06" + bytes(28), WIDE),
+    "drop_bad_magic": (sent(b"\x55\xaa" + bytes(55)), WIDE),
+    "drop_device_rate": (sent(frame(DEVICE)), Limits(1e8, 1e9, 0.001, 1)),
+    "drop_global_rate": (sent(frame(DEVICE)), Limits(1, 1, 1e9, 4e6)),
+    "pass_no_limits": (sent(frame(DEVICE)), NO_LIMITS),
+    "pass": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_16_byte_id": (sent(frame("sensor-000000042")), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_ipv6": (sent(frame(DEVICE), "fd77::2"), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_qinq": (sent(frame(DEVICE), tags=(0x88A8, 0x8100)), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_with_rules_of_others": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
+}
+
+
+def run(bench: Bench) -> Result:
+    """See the module."""
+    if os.geteuid() != 0:
+        raise BenchFailed("bpf(2) needs root")
+    result = Result("xdp")
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    try:
+        _kinds(bench, result)
+        _fixtures(bench, result)
+        _growth(bench, result)
+    finally:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    _concurrency(bench, result)
+    result.notes.append(
+        "ns are the least of the rounds, the test loop's own (empty_ns) included; the kernel's own means, pinned to one CPU"
+    )
+    return result
+
+
+def _rounds(look: Callable[[], float]) -> list[float]:
+    look()
+    return [look() for _ in range(ROUNDS)]
+
+
+def timed(prog_fd: int, packet: bytes, repeat: int = REPEAT) -> float:
+    """The kernel's own mean, ns a packet (whole ns; time it gave to other tasks is not in it)."""
+    return bpf.test_run(prog_fd, packet, repeat)[1]
+
+
+def _least_of(result: Result, figure: str, values: list[float]) -> None:
+    """The figure is the least of the rounds: whatever else runs only adds."""
+    result.repeat(figure, values)
+    result.figures[figure] = round(min(values), 1)
+
+
+def _kinds(bench: Bench, result: Result) -> None:
+    bench.say("xdp: ns a packet by kind")
+    empty = bpf.prog_load(RETURN_PASS, "empty")
+    _least_of(result, "empty_ns", _rounds(lambda: timed(empty, bytes(64))))
+    os.close(empty)
+    with trial(WIDE) as filter_:
+        for name, (packet, limits) in KINDS.items():
+            if name == "pass_with_rules_of_others":
+                filter_.maps.set_devices([f"other-{i}" for i in range(10_000)], 5, 10)
+            filter_.refill(limits)
+            values = _rounds(lambda packet=packet: timed(filter_.prog_fd, packet))  # type: ignore[misc]
+            _least_of(result, f"{name}_ns", values)
+
+
+def _fixtures(bench: Bench, result: Result) -> None:
+    """Every fixture whose verdict follows from its bytes, the dearest for people to see."""
+    bench.say("xdp: ns a packet of every fixture")
+    with trial(WIDE) as filter_:
+        costs = [(_least(filter_, row), row) for row in all_rows() if row.by_parsing and not row.rules]
+    costs.sort(key=lambda cost: -cost[0])
+    result.figures["fixtures"] = len(costs)
+    result.figures["dearest_fixture_ns"] = round(costs[0][0], 1)
+    result.rows += [{"fixture": row.name, "verdict": row.verdict.label, "ns": round(ns, 1)} for ns, row in costs[:5]]
+
+
+def _least(filter_: Trial, row: Row) -> float:
+    return min(timed(filter_.prog_fd, row.packet, 20_000) for _ in range(3))
+
+
+def _growth(bench: Bench, result: Result) -> None:
+    """A packet of another device each time, of more and more devices, in one table for twice as many."""
+    costs = {}
+    for devices in (1, *SIZES):
+        bench.say(f"xdp: {devices:,} devices")
+        costs[devices] = _of_many(devices, TABLE_DEVICES)
+    drawing = min(costs[1]) - result.figures["pass_ns"]
+    for devices in SIZES:
+        _least_of(result, f"pass_ns_{devices}_devices", [cost - drawing for cost in costs[devices]])
+    full = _of_many(SIZES[-1], SIZES[-1])
+    _least_of(result, f"pass_ns_{SIZES[-1]}_devices_table_for_as_many", [cost - drawing for cost in full])
+    result.figures["growth_to_a_million"] = round(
+        result.figures[f"pass_ns_{SIZES[-1]}_devices"] / result.figures[f"pass_ns_{SIZES[0]}_devices"], 2
+    )
+
+
+def _of_many(devices: int, table_devices: int) -> list[float]:
+    limits, packet = Limits(1e8, 1e9, 1e9, 4e6), sent(frame("growing-0000000"))
+    with trial(limits, devices=table_devices, defines=[f"-DKLAIS_STIR_DEVICES={devices}"]) as filter_:
+        timed(filter_.prog_fd, packet, 8 * devices)  # nearly all of them are in the table
+        return _rounds(lambda: timed(filter_.prog_fd, packet))
+
+
+def _concurrency(bench: Bench, result: Result) -> None:
+    """All CPUs at one device's bucket and at the global one, against one CPU alone."""
+    cpus = sorted(os.sched_getaffinity(0))
+    bench.say(f"xdp: {len(cpus)} CPUs at once")
+    packets = {"one_device": [sent(frame(DEVICE))] * len(cpus), "own_devices": [sent(frame(f"cpu-{n}")) for n in cpus]}
+    limits = {"one_device": Limits(1e8, 1e9, 1e9, 4e6), "own_devices": Limits(1e8, 1e9, 1e9, 4e6)}
+    with trial(WIDE) as filter_:
+        for name in packets:
+            filter_.refill(limits[name])
+            _least_of(result, f"pass_ns_all_cpus_{name}", [_at_once(filter_, cpus, packets[name]) for _ in range(5)])
+        filter_.refill(Limits(math.inf, math.inf, 1e9, 4e6))
+        values = [_at_once(filter_, cpus, packets["own_devices"]) for _ in range(5)]
+        _least_of(result, "pass_ns_all_cpus_own_devices_no_global", values)
+
+
+def _at_once(filter_: Trial, cpus: list[int], packets: list[bytes]) -> float:
+    """Mean ns a packet of a thread a CPU."""
+    costs = [0.0] * len(cpus)
+    ready = threading.Barrier(len(cpus))
+
+    def work(at: int) -> None:
+        os.sched_setaffinity(0, {cpus[at]})
+        ready.wait()
+        costs[at] = timed(filter_.prog_fd, packets[at])
+
+    threads = [threading.Thread(target=work, args=(at,)) for at in range(len(cpus))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(costs) / len(costs)

@@ -1,0 +1,74 @@
+"""Result files: what ``python -m bench`` writes, read back."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+# What stands around the figures of one benchmark, and around the benchmarks of one run.
+_AROUND = {"bench", "spread", "held_to", "rows", "notes", "series", "took_s", "others_cores"}
+_AROUND |= {"machine", "versions", "commit", "taken_at", "failed", "benches"}
+
+
+class BadResult(Exception):
+    """A file holds no results of a benchmark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number, with the least and greatest of its repeats where it was measured several times."""
+
+    value: float
+    least: float | None = None
+    greatest: float | None = None
+    repeats: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """All benchmarks of one file; ``about`` says when, on what machine, with which versions."""
+
+    name: str
+    about: dict[str, Any]
+    benches: dict[str, dict[str, Any]]
+
+    def figures(self, bench: str) -> dict[str, Figure]:
+        """Numeric figures of one benchmark, by name, in the order in which it gave them."""
+        found = self.benches[bench]
+        return {name: _figure(value, found.get("spread", {}).get(name)) for name, value in _numbers(found)}
+
+
+def _numbers(found: Mapping[str, Any]) -> list[tuple[str, float]]:
+    plain = [(name, value) for name, value in found.items() if name not in _AROUND]
+    return [(name, value) for name, value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
+
+
+def _figure(value: float, spread: Mapping[str, float] | None) -> Figure:
+    if spread is None:
+        return Figure(value)
+    return Figure(value, spread["min"], spread["max"], int(spread["repeats"]))
+
+
+def read(path: Path) -> ResultFile:
+    """Read a file of all benchmarks, or of one (the last line of ``--json``; earlier lines are ignored).
+
+    Raises
+    ------
+    BadResult
+        It is no JSON, or no benchmark is in it; the text names the file.
+    """
+    text = path.read_text()
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        try:
+            whole = json.loads(text.strip().rpartition("\n")[2])
+        except ValueError as error:
+            raise BadResult(f"{path}: neither the file nor its last line is JSON: {error}") from None
+    if not isinstance(whole, dict) or not ("benches" in whole or "bench" in whole):
+        raise BadResult(f"{path}: no benchmark in it; write it with python -m bench --output FILE")
+    benches = whole["benches"] if "benches" in whole else {whole["bench"]: whole}
+    about = {name: whole[name] for name in ("machine", "versions", "commit", "taken_at", "failed") if name in whole}
+    return ResultFile(path.stem, about, benches)

@@ -1,0 +1,83 @@
+"""``python -m bench results``: write bench/RESULTS.md from the result files in bench/results/."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.figures import RESULTS, ResultFile, read
+from bench.harness.report import TARGETS, Target, shown
+
+PAGE = Path(__file__).parent / "RESULTS.md"
+OWN = "latest"  # files whose names begin so are a developer's own: git ignores them, and so does this page
+WIDTH = 120
+_HEAD = """# Results of the benchmarks
+
+`python -m bench results` writes this page from the files in `bench/results/`: do not edit it. `bench/README.md` says
+how to run the benchmarks and what each figure means.
+"""
+
+
+def kept(folder: Path = RESULTS) -> list[Path]:
+    """The result files that the page shows, by name."""
+    return sorted(path for path in folder.glob("*.json") if not path.name.startswith(OWN))
+
+
+def page(files: Sequence[ResultFile]) -> str:
+    """The whole page."""
+    if not files:
+        return _HEAD + "\nNo results are kept yet. `python -m bench --output bench/results/NAME.json` makes some.\n"
+    return "\n".join([_HEAD, *(part for file in files for part in _of_file(file))])
+
+
+def _of_file(file: ResultFile) -> list[str]:
+    machine, versions = file.about.get("machine", {}), file.about.get("versions", {})
+    said = [f"- {name}: {value}" for name, value in (("taken at", file.about.get("taken_at")),) if value]
+    said += [f"- commit: {file.about['commit']}"] if file.about.get("commit") else []
+    said += _wrapped("- machine: ", [f"{name} {value}" for name, value in machine.items()])
+    said += _wrapped("- versions: ", [f"{name} {value}" for name, value in versions.items() if value])
+    said += [f"- failed: {', '.join(sorted(file.about['failed']))}"] if file.about.get("failed") else []
+    out = [f"## {file.name}", "", *said, ""]
+    for bench in file.benches:
+        out += [f"### {bench}", "", *_table(file, bench), ""]
+        out += [line for note in file.benches[bench].get("notes", ()) for line in _wrapped("- ", note.split(" "), " ")]
+        out += [""] if file.benches[bench].get("notes") else []
+    return out
+
+
+def _table(file: ResultFile, bench: str) -> list[str]:
+    targets = {target.figure: target for target in TARGETS.get(bench, ())}
+    lines = ["| figure | value | min | max | repeats | held to |", "|---|---:|---:|---:|---:|---|"]
+    for name, figure in file.figures(bench).items():
+        spread = [shown(v) if v is not None else "" for v in (figure.least, figure.greatest)]
+        repeats = str(figure.repeats) if figure.least is not None else ""
+        held = _held(targets[name], figure.value) if name in targets else ""
+        lines.append(f"| `{name}` | {shown(figure.value)} | {spread[0]} | {spread[1]} | {repeats} | {held} |")
+    return lines
+
+
+def _held(target: Target, value: float) -> str:
+    bounds = [(kind, bound) for kind, bound in (("must", target.must), ("goal", target.goal)) if bound is not None]
+    said = ", ".join(f"{kind} {target.sense} {shown(bound)}" for kind, bound in bounds)
+    return f"{said} {target.unit}: {target.verdict(value)}".replace(" :", ":")
+
+
+def _wrapped(head: str, words: Sequence[Any], between: str = ", ") -> list[str]:
+    """``head`` and the words in lines of at most WIDTH characters, indented as the head is long."""
+    lines = [head]
+    for n, word in enumerate(words):
+        piece = str(word) + (between.rstrip() if n < len(words) - 1 else "")
+        gap = "" if lines[-1].endswith(" ") else " "
+        if len(lines[-1]) + len(gap) + len(piece) > WIDTH:
+            lines.append("  " + piece)
+        else:
+            lines[-1] += gap + piece
+    return lines
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page."""
+    argparse.ArgumentParser("python -m bench results", description=__doc__).parse_args(arguments)
+    PAGE.write_text(page([read(path) for path in kept()]))
+    print(f"{PAGE}: {len(kept())} result files")
+    return 0
