@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from klais.edge.sinks.dead_letters import frame_bytes
 from klais.edge.sources.base import Source
 from klais.system.address import source_text
+from tests.support.needs import ipv6_error
 
 SECOND_NS = 1_000_000_000
 RCVBUF = 8 << 20
+# A machine may have no IPv6: then the sources have one address here.
+LOOPBACK, ANY = (("127.0.0.1", "::1"), "[::]:0") if ipv6_error() is None else (("127.0.0.1",), "0.0.0.0:0")
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,13 @@ class Rig:
 
     name: str
     open: Callable[..., Source]
-    hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    hosts: tuple[str, ...] = LOOPBACK
     sender: Callable[[int], socket.socket] = lambda family: socket.socket(family, socket.SOCK_DGRAM)
     in_place_bytes: int = 65_507
     dates: bool = False
 
     @contextmanager
-    def opened(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0") -> Iterator[Source]:
+    def opened(self, rcvbuf_bytes: int = RCVBUF, bind: str = ANY) -> Iterator[Source]:
         """The source, closed in the end."""
         source = self.open(rcvbuf_bytes, bind)
         try:

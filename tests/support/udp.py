@@ -4,11 +4,27 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+from klais.edge.sources.udp.source import UdpSource
 from tests.support.process import wait_for
 
 # Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds as many, even in tiny frames.
 BURST_BYTES = 16_384
 _SMALLEST = 64  # what a frame counts at least
+
+
+def frames_that_fit(granted_bytes: int, frame_bytes: int = 60) -> int:
+    """How many frames surely wait in a receive buffer that the kernel granted so (``UdpSource.granted_bytes``).
+
+    Linux doubles what it grants, and counts each frame with its bookkeeping: less than 1 KiB above the frame's own pages.
+    """
+    return 2 * granted_bytes // (1024 + (frame_bytes // 4096 + 1) * 4096 if frame_bytes > 512 else 1024)
+
+
+def granted_bytes(asked: int = 8 << 20) -> int:
+    """The receive buffer that a UDP source gets here: a user without rights gets ``net.core.rmem_max`` at most."""
+    source = UdpSource("127.0.0.1:0", asked)
+    source.close()
+    return source.granted_bytes
 
 
 def waiting_bytes(port: int) -> int:

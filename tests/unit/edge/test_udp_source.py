@@ -13,6 +13,7 @@ from klais.edge.sources.udp.source import SLOTS, SMALL_BYTES, UdpSource
 from klais.errors import ConfigError, PortInUse
 from klais.system.address import Bind, source_text
 from tests.support.needs import need_ipv6
+from tests.support.udp import frames_that_fit
 
 SECOND_NS = 1_000_000_000
 
@@ -65,11 +66,12 @@ def test_datagrams_of_all_sizes_come_whole(opened: Callable[..., UdpSource]) -> 
 
 def test_many_datagrams_come_in_one_call(opened: Callable[..., UdpSource]) -> None:
     source = opened()
-    frames = [i.to_bytes(4, "big") for i in range(SLOTS + 10)]
+    frames = [i.to_bytes(4, "big") for i in range(min(SLOTS + 10, frames_that_fit(source.granted_bytes)))]
     send(("127.0.0.1", source.port), frames)
-    assert source.fill(60 * SECOND_NS) == SLOTS
-    assert [frame_bytes(source, i) for i in range(SLOTS)] == frames[:SLOTS]
-    assert receive(source, 10) == frames[SLOTS:]
+    first = min(SLOTS, len(frames))
+    assert source.fill(60 * SECOND_NS) == first > 300
+    assert [frame_bytes(source, i) for i in range(first)] == frames[:first]
+    assert receive(source, len(frames) - first) == frames[first:]
     assert source.fill(0) == 0
 
 
@@ -115,8 +117,9 @@ def test_received_and_dropped_add_up(opened: Callable[..., UdpSource]) -> None:
 
 def test_long_frames_give_their_memory_back(opened: Callable[..., UdpSource], monkeypatch: pytest.MonkeyPatch) -> None:
     source = opened()
-    send(("127.0.0.1", source.port), [b"z" * 60_000] * 50)
-    receive(source, 50)
+    count = min(50, frames_that_fit(source.granted_bytes, 60_000))
+    send(("127.0.0.1", source.port), [b"z" * 60_000] * count)
+    receive(source, count)
 
     def resident_pages() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1])
@@ -124,7 +127,7 @@ def test_long_frames_give_their_memory_back(opened: Callable[..., UdpSource], mo
     used = resident_pages()
     monkeypatch.setattr("klais.edge.sources.udp.source.RELEASE_AFTER_NS", 0)
     assert source.fill(0) == 0
-    assert used - resident_pages() > 50 * 50_000 // os.sysconf("SC_PAGESIZE")
+    assert used - resident_pages() > count * 50_000 // os.sysconf("SC_PAGESIZE")
     send(("127.0.0.1", source.port), [b"w" * 60_000])
     assert receive(source, 1) == [b"w" * 60_000]
 

@@ -19,6 +19,7 @@ from klais.sim.run import Plan, Progress, run
 from klais.sim.sender import destination
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
+from tests.support.needs import need_ipv6
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE
 
@@ -27,13 +28,16 @@ UNPACED = SteadyRate(float("inf"))
 
 
 class _Receiver:
-    """Receives datagrams on a port of its own until ``expected`` came (or nothing for 5 s)."""
+    """Receives datagrams on a port of its own until ``expected`` came.
+
+    Tests expect at most 400: as many wait in the smallest receive buffer, whoever of the two threads runs.
+    """
 
     def __init__(self, expected, family=socket.AF_INET, host="127.0.0.1"):
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self._socket.bind((host, 0))
-        self._socket.settimeout(5)
+        self._socket.settimeout(5 * PATIENCE)
         self.port = self._socket.getsockname()[1]
         self.frames, self.sources = [], []
         self._expected = expected
@@ -64,12 +68,12 @@ def _expected(options, count, rate):
 
 
 def test_frames_arrive_as_built_and_the_manifest_says_so(tmp_path):
-    receiver = _Receiver(3000)
-    plan = Plan("127.0.0.1", receiver.port, count=3000, manifest=tmp_path / "m")
+    receiver = _Receiver(400)
+    plan = Plan("127.0.0.1", receiver.port, count=400, manifest=tmp_path / "m")
     summary = run(FrameStream(FAULTS, SteadyRate(30_000.0)), plan)
     frames = receiver.join()
-    assert frames == _expected(FAULTS, 3000, 30_000.0)
-    assert summary["frames"] == sum(summary["kinds"].values()) == 3000
+    assert frames == _expected(FAULTS, 400, 30_000.0)
+    assert summary["frames"] == sum(summary["kinds"].values()) == 400
     assert summary["bytes"] == sum(map(len, frames))
     manifest = read_manifest(tmp_path / "m")
     assert (manifest.hashes == columns_of_frames(frames).hashes).all()
@@ -78,15 +82,16 @@ def test_frames_arrive_as_built_and_the_manifest_says_so(tmp_path):
 
 
 def test_over_ipv6():
+    need_ipv6()
     receiver = _Receiver(100, socket.AF_INET6, "::1")
     run(FrameStream(FAULTS, SteadyRate(10_000.0)), Plan("::1", receiver.port, count=100))
     assert receiver.join() == _expected(FAULTS, 100, 10_000.0)
 
 
 def test_each_device_keeps_its_source_port():
-    receiver = _Receiver(1000)
+    receiver = _Receiver(400)
     options = StreamOptions(devices=40, seed=3)
-    plan = Plan("127.0.0.1", receiver.port, source_ports=4, count=1000)
+    plan = Plan("127.0.0.1", receiver.port, source_ports=4, count=400)
     run(FrameStream(options, SteadyRate(20_000.0)), plan)
     frames = receiver.join()
     ports = {}
@@ -106,7 +111,7 @@ def test_a_run_takes_its_time_and_sends_what_was_due():
     summary = run(FrameStream(StreamOptions(devices=3, seed=1), SteadyRate(1000.0)), plan)
     assert summary["frames"] == len(receiver.join()) == 200 or summary["slipped_s"] > 0
     assert summary["seconds"] >= 0.2
-    assert len(reports) >= 2 and reports == sorted(reports)
+    assert reports and reports == sorted(reports)
 
 
 def test_a_run_that_cannot_keep_up_ends_in_time_and_says_what_it_let_go():
