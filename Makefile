@@ -3,13 +3,14 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # More words for the command that runs, as in: make run ARGS="--for 30s"   make test-fast ARGS="-k murmur"
 ARGS :=
+MINUTES := 60
 PYTEST := $(PY) -m pytest
 # All tests run side by side, each process with a broker of its own: no more of them than this.
 JOBS := $(shell n=$$(nproc); echo $$(( n < 4 ? n : 4 )))
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-bounds bench bench-outage lint clean
+.PHONY: help setup run test test-fast test-bounds release-test soak bench bench-outage lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,13 @@ test-fast: .venv/klais-setup.stamp ## unit and property tests, for every save (u
 test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds checks (compiled apart)
 	@echo "== kernels with bounds checks =="
 	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property $(PARALLEL)
+
+release-test: setup lint test-bounds ## before a release: all tests, more kills, new random examples, a longer soak
+	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=1000 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
+		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_SOAK_MINUTES=30 $(PYTEST) -q tests $(PARALLEL) $(ARGS)
+
+soak: setup ## random faults under load, then the judge (make soak MINUTES=60)
+	@KLAIS_TEST_SOAK_MINUTES=$(MINUTES) $(PYTEST) -q -s tests/fault/test_soak.py $(ARGS)
 
 lint: .venv/klais-setup.stamp ## ruff and mypy
 	@echo "== ruff, mypy =="

@@ -4,112 +4,26 @@ while it replays: the lanes take everything that was accepted once and in order,
 
 import contextlib
 import os
-import shutil
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import psutil
 from confluent_kafka.admin import NewPartitions
 
-from klais.broker.embedded import EmbeddedKafka
 from klais.config.load import Settings
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.edge.sinks.spool.backlog import spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, parse_name, walk
-from klais.errors import SetupMissing
-from klais.kafka.admin import admin_client, ensure_topics
+from klais.kafka.admin import admin_client
 from klais.kafka.topics import Topics
-from klais.sim.manifest import read_manifest
-from klais.verify.check import judge_manifest, sent_columns
-from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
 from tests.broker.test_edge_fleet import send_from_many
-from tests.fault.test_kill_edge import Sending
-from tests.support.edge import EdgeProcess, balanced, read_all
-from tests.support.fault_harness import Worker, judge, settle
-from tests.support.needs import need_missing
-from tests.support.ports import free_port
-from tests.support.process import PATIENCE, exit_code, kill_hard, wait_ended, wait_for
+from tests.support.edge import balanced, read_all
+from tests.support.fault_harness import judge, settle
+from tests.support.process import PATIENCE, exit_code, kill_hard, wait_for
+from tests.support.stage import Sending, held_against, stage
 
 OUTAGE_S = float(os.environ.get("KLAIS_TEST_OUTAGE_S", "3"))
-FAST: dict[str, Any] = {"breaker_timeout_s": 1.0, "breaker_wait_min_s": 0.3, "breaker_wait_max_s": 1.0}
-
-
-class Stage:
-    """A broker of this test's own, that may be stopped, killed and started again; its settings, and what runs on it."""
-
-    def __init__(self, folder: Path, **overrides: Any) -> None:
-        given = {"state_dir": folder, "kafka_port": free_port(), "partitions": 2, "kafka_heap_mb": 256, **FAST}
-        self.settings = Settings(**given | overrides)
-        self.running: list[Any] = []
-        self.start()
-        ensure_topics(self.settings)
-
-    def start(self) -> None:
-        """The broker, with what its folder holds."""
-        self.broker = EmbeddedKafka(self.settings, command="pytest")
-        try:
-            self.broker.start()
-        except SetupMissing as error:
-            need_missing("broker", str(error))
-
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay, nobody answers."""
-        psutil.Process(self.broker.pid).send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        psutil.Process(self.broker.pid).send_signal(signal.SIGCONT)
-
-    def stop(self) -> None:
-        """A clean end: started again it is there at once, while one that was killed waits for the end of its own session."""
-        self.broker.stop()
-
-    def kill(self) -> None:
-        """kill -9."""
-        process = psutil.Process(self.broker.pid)
-        process.kill()
-        wait_ended(process, 10, "the broker's end")
-        self.broker.stop()
-
-    def edge(self, log: Path, port: int | None = None, **overrides: Any) -> EdgeProcess:
-        """An edge that is surely gone in the end."""
-        edge = EdgeProcess(self.settings.model_copy(update=overrides), log, port=port)
-        self.running.append(edge)
-        return edge
-
-    def worker(self, log: Path) -> Worker:
-        """A worker, likewise."""
-        worker = Worker(self.settings, log)
-        self.running.append(worker)
-        return worker
-
-    def end(self) -> None:
-        """All that still runs ends."""
-        for it in self.running:
-            kill_hard(it.process)
-        if self.broker.pid is not None:
-            self.thaw()
-        self.broker.stop()
-
-
-@contextmanager
-def stage(**overrides: Any) -> Iterator[Stage]:
-    """A stage that leaves nothing behind."""
-    folder = Path(tempfile.mkdtemp(prefix="klais-spool-"))
-    it = None
-    try:
-        it = Stage(folder, **overrides)
-        yield it
-    finally:
-        if it is not None:
-            it.end()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def on_disk(settings: Settings) -> list[bytes]:
@@ -184,12 +98,7 @@ def test_an_outage_under_load_loses_nothing(tmp_path: Path) -> None:
         assert not set(counters["dropped"]) - {"too_short", "bad_magic", "bad_device_id", "kernel_drop"}
         assert counters["spool_replayed"] > 0
         audits = judge(on.settings)
-        topics, sent = Topics.of(on.settings), sent_columns(read_manifest(manifest))
-        landed, dead = (
-            read_topic_columns(on.settings, topic, begin_offsets(on.settings, topic), end_offsets(on.settings, topic))
-            for topic in (topics.telemetry, topics.dead_letter)
-        )
-        verdict = judge_manifest(sent, landed, dead)
+        verdict = held_against(on.settings, manifest)
         assert verdict.ok(allow_missing=overrun), verdict.table(False)
         assert verdict.landed == verdict.good - verdict.missing == sum(audit.telemetry for audit in audits)
 
