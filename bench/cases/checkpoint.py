@@ -1,7 +1,7 @@
 """How long a checkpoint of 100,000 changed devices holds up the worker's event loop, seen by a timer inside of it.
 
-One lane, so that all of them are in one checkpoint. The worker's statistics record tells each second by how much its 5 ms
-timer was late at worst; seconds in which rows went to the changelog are told apart from the others.
+One lane, so that all of them are in one checkpoint. The worker's statistics record tells each second by how much its
+5 ms timer was late at worst; seconds in which rows went to the changelog are told apart from the others.
 """
 
 import threading

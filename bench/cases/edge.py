@@ -1,4 +1,6 @@
-"""The edge alone: UDP frames of the simulator (plain ``sendmmsg``, no GSO) to ``klais_raw``; CPU time a frame received."""
+"""The edge alone: UDP frames of the simulator (plain ``sendmmsg``, no GSO) to ``klais_raw``; CPU time a frame
+received.
+"""
 
 import time
 from itertools import pairwise
@@ -32,8 +34,8 @@ def measure(
     Returns
     -------
     dict
-        ``cpu_us_per_frame`` and ``frames_per_s`` lists of one value a window; ``sent``, ``kernel_drops``, ``other_drops``,
-        ``sender_us`` (its CPU a frame) of the whole run, and the sender's own rate.
+        ``cpu_us_per_frame`` and ``frames_per_s`` lists of one value a window; ``sent``, ``kernel_drops``,
+        ``other_drops``, ``sender_us`` (its CPU a frame) of the whole run, and the sender's own rate.
     """
     _, before = look(child, settings)
     seconds = WARM_S + windows * MEASURED_S

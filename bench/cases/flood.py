@@ -1,10 +1,11 @@
-"""Good frames at 20,000 a second under a flood of frames with the wrong magic: the edge with the XDP filter, and without.
+"""Good frames at 20,000 a second under a flood of frames with the wrong magic: the edge with the XDP filter, and
+without.
 
 The flood is made in the kernel: an XDP program that redirects each packet onto a veth pair, run on live packets by
-``BPF_PROG_TEST_RUN`` (Linux 5.18), on one CPU; more than a million packets a second. Good frames come from the simulator by
-the same interface, each CPU in a queue of its own, as a network card would spread them. Without the filter the interface
-carries an XDP program of two instructions that passes everything: veth takes redirected packets only where there is one.
-``python -m bench.cases.flood IFACE PACKET`` (in hex) is the flood.
+``BPF_PROG_TEST_RUN`` (Linux 5.18), on one CPU; more than a million packets a second. Good frames come from the
+simulator by the same interface, each CPU in a queue of its own, as a network card would spread them. Without the
+filter the interface carries an XDP program of two instructions that passes everything: veth takes redirected packets
+only where there is one. ``python -m bench.cases.flood IFACE PACKET`` (in hex) is the flood.
 """
 
 import os
@@ -60,8 +61,8 @@ def run(outer: Bench) -> Result:
         result.figures[f"lost_{name}_filter"] = sum(int(one["lost"]) for one in runs)
         result.figures[f"good_{name}_filter"] = sum(int(one["good"]) for one in runs)
     result.notes += [
-        f"lost: good frames of {ROUNDS} runs of {SECONDS} s each; flood_per_s: frames with the wrong magic that were sent",
-        "arrived_per_s: those that the interface received; without the filter it has an XDP program that passes everything",
+        f"lost: good frames of {ROUNDS} runs of {SECONDS} s each; flood_per_s: frames with the wrong magic sent",
+        "arrived_per_s: those that the interface received; without the filter its XDP program passes everything",
     ]
     return result
 

@@ -1,7 +1,7 @@
 """A thundering herd after 3GPP TR 37.868 (Beta(3,4) over 10 s), each device with 5 buffered frames, default settings.
 
-``KLAIS_TEST_HERD=1000,10000`` chooses other sizes; ``KLAIS_TEST_HERD_AS=fixed,unqueued`` runs them as they would be without
-the controller (the fixed rate of KLAIS_DAM_MAX_RATE) and without the queue.
+``KLAIS_TEST_HERD=1000,10000`` chooses other sizes; ``KLAIS_TEST_HERD_AS=fixed,unqueued`` runs them as they would be
+without the controller (the fixed rate of KLAIS_DAM_MAX_RATE) and without the queue.
 """
 
 import os

@@ -1,8 +1,9 @@
-"""From the sender's ``sendmmsg`` until a consumer has read the record from ``iot_telemetry``, frame by frame, on one clock.
+"""From the sender's ``sendmmsg`` until a consumer has read the record from ``iot_telemetry``, frame by frame, on one
+clock.
 
-The sender's manifest says when each frame left (taken before the system call that sends it); the consumer notes when it got
-each record. Sender, edge, broker, worker and consumer share the machine. After the default number of partitions a second
-system with two is measured at the higher rate.
+The sender's manifest says when each frame left (taken before the system call that sends it); the consumer notes when
+it got each record. Sender, edge, broker, worker and consumer share the machine. After the default number of
+partitions a second system with two is measured at the higher rate.
 """
 
 import gc
@@ -63,7 +64,9 @@ def read_for(consumer: Consumer, until_s: float) -> list[Look]:
 
 
 def delays_ms(looks: list[Look], manifest: Any) -> tuple[Column, npt.NDArray[np.float64]]:
-    """When each frame that was sent and read left (ns since the epoch), and how long it took (ms), in the order of sending."""
+    """When each frame that was sent and read left (ns since the epoch), and how long it took (ms), in the order of
+    sending.
+    """
     prefix = len(manifest.header["id_prefix"])
     name, read_ns = [], []
     for now_ns, values in looks:
@@ -85,7 +88,7 @@ def delays_ms(looks: list[Look], manifest: Any) -> tuple[Column, npt.NDArray[np.
 def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *options: str) -> Iterator[Look]:
     """Send at ``rate`` for some seconds, and read all the while and until what is under way has landed."""
     consumer = open_consumer(settings)
-    gc.disable()  # a pass over all that was read would hold the reader up for 0.2 s, and what lands then would look late
+    gc.disable()  # a pass over all that was read holds the reader up for 0.2 s: what lands then would look late
     try:
         read_for(consumer, time.monotonic() + 1.0)  # connect
         with bench.simulate(

@@ -1,4 +1,5 @@
-"""``python -m bench outage``: the broker is killed under load and comes back with its data later; every frame is counted.
+"""``python -m bench outage``: the broker is killed under load and comes back with its data later; every frame is
+counted.
 
 Sender, edge, worker and broker on one machine. Held to: received by the edge = records in ``iot_telemetry``, nothing
 dropped, nothing sent that the edge did not receive.
@@ -33,10 +34,10 @@ def run(bench: Bench, outage_s: float, rate: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``sent``, ``received``, ``dropped`` by reason, ``landed`` (records of the clean topic), ``missing`` (received and
-        neither landed nor dropped), ``spooled_frames``, ``spool_mb`` and ``edge_rss_mb`` (peak) at the end of the outage,
-        ``noticed_s`` until the breaker opened, ``resumed_s`` from the broker's return until it closed, ``drained_s`` until
-        the spool was empty, ``replay_per_s``, ``worker_done_s`` until all had landed.
+        ``sent``, ``received``, ``dropped`` by reason, ``landed`` (records of the clean topic), ``missing`` (received
+        and neither landed nor dropped), ``spooled_frames``, ``spool_mb`` and ``edge_rss_mb`` (peak) at the end of the
+        outage, ``noticed_s`` until the breaker opened, ``resumed_s`` from the broker's return until it closed,
+        ``drained_s`` until the spool was empty, ``replay_per_s``, ``worker_done_s`` until all had landed.
     """
     overrides = {"breaker_timeout_s": min(5.0, outage_s / 4), "partitions": 4}
     with bench.topics(**overrides) as settings, bench.worker(settings), bench.edge(settings) as edge:

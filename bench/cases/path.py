@@ -1,4 +1,6 @@
-"""The whole path at once: sender, edge, Kafka, worker. The highest rate at which nothing is lost, and what is lost above."""
+"""The whole path at once: sender, edge, Kafka, worker. The highest rate at which nothing is lost, and what is lost
+above.
+"""
 
 import time
 from typing import Any

@@ -1,8 +1,8 @@
 """The edge on each of its sources: CPU time a frame, Kafka included, same sender, one run.
 
-Sender and edge are in network namespaces of their own, joined by a veth pair; the broker is with the edge. ``af_xdp`` and
-``ringbuf`` have the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none, ``udp_filter`` is
-``udp`` behind it.
+Sender and edge are in network namespaces of their own, joined by a veth pair; the broker is with the edge. ``af_xdp``
+and ``ringbuf`` have the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none,
+``udp_filter`` is ``udp`` behind it.
 """
 
 import os
@@ -48,7 +48,9 @@ def run(outer: Bench) -> Result:
 
 
 def one(bench: Bench, pair: Pair, name: str) -> dict[str, Any]:
-    """One edge on one source; what :func:`bench.cases.edge.measure` found, and ``machine_us``: everybody's CPU a frame."""
+    """One edge on one source; what :func:`bench.cases.edge.measure` found, and ``machine_us``: everybody's CPU a
+    frame.
+    """
     pin_dir = Path(f"/sys/fs/bpf/klais-bench-{os.getpid()}")
     bind = f"0.0.0.0:{free_port('0.0.0.0', 'udp')}"
     source = name.removesuffix("_filter")

@@ -1,4 +1,6 @@
-"""The Faust worker alone: a backlog on ``klais_raw``; CPU time of the process for each frame landed in ``iot_telemetry``."""
+"""The Faust worker alone: a backlog on ``klais_raw``; CPU time of the process for each frame landed in
+``iot_telemetry``.
+"""
 
 from typing import Any
 
@@ -28,8 +30,8 @@ def measure(
     Returns
     -------
     dict
-        Figures of the steady state, and ``whole_cpu_us_per_frame``: from the first frames landed to the end of the process,
-        the last checkpoint included, over all frames.
+        Figures of the steady state, and ``whole_cpu_us_per_frame``: from the first frames landed to the end of the
+        process, the last checkpoint included, over all frames.
     """
     with bench.topics(checkpoint_interval_s=checkpoint_s) as settings:
         batches = preload(settings, frames, devices)

@@ -1,8 +1,8 @@
 """The XDP filter alone: ns a packet by ``BPF_PROG_TEST_RUN``, by kind, by number of devices, with all CPUs at once.
 
-The kernel's test loop is part of every figure; ``empty_ns`` is what it takes with a program that only returns. The packets are
-the fixtures of the kernel tests. With many devices each packet carries one drawn at random, and what the drawing takes is
-taken off.
+The kernel's test loop is part of every figure; ``empty_ns`` is what it takes with a program that only returns. The
+packets are the fixtures of the kernel tests. With many devices each packet carries one drawn at random, and what the
+drawing takes is taken off.
 """
 
 import math
@@ -51,7 +51,7 @@ def run(bench: Bench) -> Result:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     _concurrency(bench, result)
     result.notes.append(
-        "ns are the least of the rounds, the test loop's own (empty_ns) included; the kernel's own means, pinned to one CPU"
+        "ns: the least of the rounds, the test loop's own (empty_ns) included; the kernel's means, pinned to one CPU"
     )
     return result
 

@@ -31,8 +31,8 @@ OPEN_DAM = {"dam_max_rate": 100_000_000, "dam_burst_size": 1_000_000_000}
 class Bench:
     """A Kafka for one run of the benchmarks, and a folder for logs and state; all gone at the end.
 
-    The embedded broker on a free port, or the cluster of KLAIS_KAFKA_BOOTSTRAP. ``shared`` keeps what two benchmarks of the
-    same run may share.
+    The embedded broker on a free port, or the cluster of KLAIS_KAFKA_BOOTSTRAP. ``shared`` keeps what two benchmarks
+    of the same run may share.
     """
 
     def __init__(self, say: Callable[[str], None] = lambda text: None, broker: bool = True) -> None:
@@ -114,7 +114,9 @@ class Bench:
 
     @contextmanager
     def topics(self, **overrides: Any) -> Iterator[Settings]:
-        """Settings with their topics, which are deleted in the end (the next measurement must not pay for their disk)."""
+        """Settings with their topics, which are deleted in the end (the next measurement must not pay for their
+        disk).
+        """
         settings = self.settings(**overrides)
         admin = admin_client(settings)
         ensure_topics(settings, admin)
@@ -159,7 +161,9 @@ class Bench:
 
     @contextmanager
     def simulate(self, settings: Settings, *options: str) -> Iterator[Child]:
-        """A simulator (plain sendmmsg, no GSO) that sends to the edge of ``settings``; its ``summary()`` waits for its end."""
+        """A simulator (plain sendmmsg, no GSO) that sends to the edge of ``settings``; its ``summary()`` waits for
+        its end.
+        """
         command = [*self.sender_prefix, sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
         child = self.child("simulate", command, settings)
         try:

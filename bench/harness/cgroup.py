@@ -1,4 +1,6 @@
-"""A control group with a fixed share of CPU time, for the part of the system whose capacity must not move (cgroups(7))."""
+"""A control group with a fixed share of CPU time, for the part of the system whose capacity must not move
+(cgroups(7)).
+"""
 
 import os
 import signal

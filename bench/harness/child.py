@@ -26,9 +26,13 @@ class Child:
         self.name, self.log, self.started_s = name, log, time.monotonic()
         with log.open("ab") as out:
             self._popen = subprocess.Popen(
-                command, cwd=REPO, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if name == "simulate" else out,
+                command,
+                cwd=REPO,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if name == "simulate" else out,
                 stderr=out,
-            )  # fmt: skip
+            )
         self._process = psutil.Process(self._popen.pid)
 
     @property

@@ -1,4 +1,6 @@
-"""A worker that knows a million devices: its memory, and how long a successor takes after a kill -9. Run once for both."""
+"""A worker that knows a million devices: its memory, and how long a successor takes after a kill -9. Run once for
+both.
+"""
 
 import time
 from typing import Any

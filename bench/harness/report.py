@@ -119,8 +119,9 @@ class Spread:
 @dataclass(slots=True)
 class Result:
     """What one benchmark found. ``figures`` are what it is held to and what goes with it, flat; ``rows`` are details
-    (steps, single repeats) for people; ``notes`` say what a reader must know to judge the figures; ``series`` (time series by
-    name) go to the JSON object only."""
+    (steps, single repeats) for people; ``notes`` say what a reader must know to judge the figures; ``series`` (time
+    series by name) go to the JSON object only.
+    """
 
     name: str
     figures: dict[str, Any] = field(default_factory=dict)
@@ -137,7 +138,9 @@ class Result:
         self.figures[figure] = rounded(self.spread[figure].median)
 
     def held_to(self) -> list[dict[str, Any]]:
-        """One entry for each target: the figure, must and goal, and the verdict (``not measured`` where it is missing)."""
+        """One entry for each target: the figure, must and goal, and the verdict (``not measured`` where it is
+        missing).
+        """
         out = []
         for target in TARGETS.get(self.name, ()):
             value = self.figures.get(target.figure)
@@ -210,7 +213,8 @@ class Sample:
 
 
 def steady(samples: Sequence[Sample], total: int, begin: float = 0.15, end: float = 0.95) -> tuple[Sample, Sample]:
-    """The first look with at least ``begin`` of ``total`` done, and the last one with at most ``end`` (or the first beyond).
+    """The first look with at least ``begin`` of ``total`` done, and the last one with at most ``end`` (or the first
+    beyond).
 
     Raises
     ------

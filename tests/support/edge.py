@@ -25,7 +25,13 @@ class EdgeProcess:
     """One ``klais edge`` with ports of its own; its log goes to ``log``."""
 
     def __init__(
-        self, settings: Settings, log: Path, host: str = "127.0.0.1", port: int | None = None, *options: str, **env_more: str
+        self,
+        settings: Settings,
+        log: Path,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        *options: str,
+        **env_more: str,
     ) -> None:
         self.host = host
         self.udp_port, self.api_port = port or free_port(host, "udp"), free_port()
@@ -50,7 +56,8 @@ class EdgeProcess:
         try:
             with urllib.request.urlopen(request, timeout=HTTP_S) as answer:
                 body = answer.read()
-                return answer.status, json.loads(body) if answer.headers.get_content_subtype() == "json" else body.decode()
+                is_json = answer.headers.get_content_subtype() == "json"
+                return answer.status, json.loads(body) if is_json else body.decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.loads(error.read())

@@ -1,4 +1,5 @@
-"""The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and the settled state."""
+"""The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and the settled state.
+"""
 
 import asyncio
 import signal
@@ -46,7 +47,8 @@ class Worker:
         }
         env = clean_environ() | {f"KLAIS_{name}": str(value) for name, value in given.items()}
         self.log = log
-        command = [sys.executable, "-m", "faust", "-A", "agents.app", "worker", "-l", "info", "--web-port", str(self.port)]
+        command = [sys.executable, "-m", "faust", "-A", "agents.app", "worker", "-l", "info"]
+        command += ["--web-port", str(self.port)]
         with log.open("ab") as out:
             self.process = subprocess.Popen(command, cwd=REPO, env=env, stdout=out, stderr=out)
 
@@ -150,7 +152,8 @@ class Feeder:
 def committed(settings: Settings) -> list[int]:
     """For each lane, up to where checkpoints cover the staging topic."""
     topics = Topics.of(settings)
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": topics.app_id, "enable.auto.commit": False})
+    own = {"group.id": topics.app_id, "enable.auto.commit": False}
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap, **own})
     try:
         parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
         return [max(0, tp.offset) for tp in consumer.committed(parts, timeout=HTTP_S)]
@@ -159,10 +162,13 @@ def committed(settings: Settings) -> list[int]:
 
 
 def settle(settings: Settings, timeout_s: float = 60) -> None:
-    """Until the group has acknowledged all of the staging topic (its checkpoints cover it) and the output stands still."""
+    """Until the group has acknowledged all of the staging topic (its checkpoints cover it) and the output stands
+    still.
+    """
     topics = Topics.of(settings)
     parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": topics.app_id, "enable.auto.commit": False})
+    own = {"group.id": topics.app_id, "enable.auto.commit": False}
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap, **own})
 
     def position() -> tuple[list[int], list[int], list[int]]:
         ends = [consumer.get_watermark_offsets(tp, timeout=HTTP_S, cached=False)[1] for tp in parts]

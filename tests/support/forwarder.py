@@ -1,4 +1,6 @@
-"""A model of librdkafka and Kafka for the tests of store and forward: in order by partition, late, silent, fenced at will."""
+"""A model of librdkafka and Kafka for the tests of store and forward: in order by partition, late, silent, fenced at
+will.
+"""
 
 from collections import defaultdict
 from typing import Any

@@ -1,4 +1,6 @@
-"""What the contract tests of the sources share: a rig a source (how it is opened, how frames reach it), senders, receivers."""
+"""What the contract tests of the sources share: a rig a source (how it is opened, how frames reach it), senders,
+receivers.
+"""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -21,8 +23,8 @@ class Rig:
     """One source, ready to be opened.
 
     ``open(rcvbuf_bytes, bind)`` opens it on a free port (close it yourself); ``hosts`` are its addresses, IPv4 first;
-    ``sender`` gives sockets to send from; ``in_place_bytes`` is the longest frame that takes the fast way, and ``dates``
-    whether it says when the kernel received a frame.
+    ``sender`` gives sockets to send from; ``in_place_bytes`` is the longest frame that takes the fast way, and
+    ``dates`` whether it says when the kernel received a frame.
     """
 
     name: str
@@ -62,7 +64,8 @@ def receive(source: Source, count: int) -> list[tuple[bytes, str, int | None]]:
         assert n <= source.capacity
         times, sources = source.times(n), source.sources(n)
         for i in range(n):
-            out.append((frame_bytes(source, i), source_text(sources[i].tobytes()), None if times is None else int(times[i])))
+            when_ns = None if times is None else int(times[i])
+            out.append((frame_bytes(source, i), source_text(sources[i].tobytes()), when_ns))
     return out
 
 

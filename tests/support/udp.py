@@ -15,7 +15,8 @@ _SMALLEST = 64  # what a frame counts at least
 def frames_that_fit(granted_bytes: int, frame_bytes: int = 60) -> int:
     """How many frames surely wait in a receive buffer that the kernel granted so (``UdpSource.granted_bytes``).
 
-    Linux doubles what it grants, and counts each frame with its bookkeeping: less than 1 KiB above the frame's own pages.
+    Linux doubles what it grants, and counts each frame with its bookkeeping: less than 1 KiB above the frame's own
+    pages.
     """
     return 2 * granted_bytes // (1024 + (frame_bytes // 4096 + 1) * 4096 if frame_bytes > 512 else 1024)
 

@@ -34,7 +34,9 @@ class Behind:
     mtu: int = 1500
 
     def load(self, ring_bytes: int = RING_BYTES) -> loader.Loaded:
-        """Load the filter, without limits; frames without magic are only counted, so that tests may send what they like."""
+        """Load the filter, without limits; frames without magic are only counted, so that tests may send what they
+        like.
+        """
         with inside(self.pair.edge):
             done = loader.load(loader.Request(self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes))
         with XdpMaps.open(self.pin_dir) as maps:

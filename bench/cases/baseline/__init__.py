@@ -1,4 +1,5 @@
-"""KLAIS against the plain way, in one run: one frame an event in Faust; asyncio UDP with aiokafka's ``send`` a frame."""
+"""KLAIS against the plain way, in one run: one frame an event in Faust; asyncio UDP with aiokafka's ``send`` a frame.
+"""
 
 import sys
 import time
@@ -71,7 +72,8 @@ def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
 
 
 def plain_edge(bench: Bench) -> dict[str, float]:
-    """The plain edge: frames a second when offered more than it can take, CPU a frame at most of that (nothing is dropped).
+    """The plain edge: frames a second when offered more than it can take, CPU a frame at most of that (nothing is
+    dropped).
 
     Frames done are frames in Kafka.
     """

@@ -1,8 +1,8 @@
 """The plain way to do the worker's part: a Faust agent that handles one frame an event, for the comparison only.
 
-Written as Faust's guide has it: a topic with a stream, ``json.loads``, a table keyed by the stream's key that is set for
-each event, ``topic.send`` of the result; the settings that make Faust slower than it must be are not used. It does less
-than KLAIS does: no journal, no rates, no scores, and what it puts out may be doubled after a crash.
+Written as Faust's guide has it: a topic with a stream, ``json.loads``, a table keyed by the stream's key that is set
+for each event, ``topic.send`` of the result; the settings that make Faust slower than it must be are not used. It
+does less than KLAIS does: no journal, no rates, no scores, and what it puts out may be doubled after a crash.
 
     PLAIN_BROKER=kafka://127.0.0.1:9092 PLAIN_PREFIX=x- faust -A bench.cases.baseline.plain_agent worker
 """

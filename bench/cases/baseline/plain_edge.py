@@ -1,8 +1,9 @@
-"""The plain way to do the edge's part: an asyncio datagram endpoint and aiokafka's ``send`` for each frame, to compare with.
+"""The plain way to do the edge's part: an asyncio datagram endpoint and aiokafka's ``send`` for each frame, to
+compare with.
 
-Written as the documentation of both suggests: ``datagram_received`` puts frames on a bounded queue, a few tasks take them
-off and ``await producer.send(...)`` (which batches by itself); lz4, acks=all, idempotent, as the edge. What the queue has
-no room for is dropped and counted. It checks what the edge checks.
+Written as the documentation of both suggests: ``datagram_received`` puts frames on a bounded queue, a few tasks take
+them off and ``await producer.send(...)`` (which batches by itself); lz4, acks=all, idempotent, as the edge. What the
+queue has no room for is dropped and counted. It checks what the edge checks.
 
     python -m bench.cases.baseline.plain_edge HOST:PORT BOOTSTRAP TOPIC
 """

@@ -1,4 +1,6 @@
-"""Cost of the payload check: ns per frame, for several kinds of payload (``python -m bench.cases.kernels.payload_check``)."""
+"""Cost of the payload check: ns per frame, for several kinds of payload (``python -m
+bench.cases.kernels.payload_check``).
+"""
 
 import json
 import random

@@ -1,18 +1,20 @@
-"""Steady overload: 1.4 and 2 times what the worker carries, for 60 s; what lands meanwhile, how soon it settles and ends.
+"""Steady overload: 1.4 and 2 times what the worker carries, for 60 s; what lands meanwhile, how soon it settles and
+ends.
 
-The worker gets a fixed share of a CPU (a control group; root is needed), so that it is the bottleneck, its capacity does not
-move with what sender, edge and broker need, and the rest of the machine can offer twice of it. Capacity is what lands while
-more comes than the worker takes, nothing limits it, and klais_raw fills up. It is probed in the same group before and after
-each step (``capacity.py``): the step offers a multiple of the probe before it, and what lands is compared with
-the mean of both. When the two differ by more than 15 %, or the sender's CPU time a frame does within the step, the machine
-changed its speed meanwhile, and the step is made again, three times at most; all tries are in the rows, the figures are those
-of the first in which the machine held still, else of the one that it moved least in, and then a note says so.
-The share is 0.2 of a CPU, and half of that where the machine could not offer twice of what the worker carries with it.
-``KLAIS_TEST_OVERLOAD_S=10`` makes it shorter, ``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
+The worker gets a fixed share of a CPU (a control group; root is needed), so that it is the bottleneck, its capacity
+does not move with what sender, edge and broker need, and the rest of the machine can offer twice of it. Capacity is
+what lands while more comes than the worker takes, nothing limits it, and klais_raw fills up. It is probed in the same
+group before and after each step (``capacity.py``): the step offers a multiple of the probe before it, and what lands
+is compared with the mean of both. When the two differ by more than 15 %, or the sender's CPU time a frame does within
+the step, the machine changed its speed meanwhile, and the step is made again, three times at most; all tries are in
+the rows, the figures are those of the first in which the machine held still, else of the one that it moved least in,
+and then a note says so. The share is 0.2 of a CPU, and half of that where the machine could not offer twice of what
+the worker carries with it. ``KLAIS_TEST_OVERLOAD_S=10`` makes it shorter, ``KLAIS_TEST_OVERLOAD_CPU`` sets the share.
 
-What may wait (KLAIS_DAM_QUEUE_LIMIT) is set to what the worker carries in 1.5 s, as an operator would who wants the backlog
-gone within seconds: a queue of any size takes its size / spare capacity to drain. KLAIS_ANOMALY_RATE is scaled with the share:
-frames that are shed make intervals uneven, and the flags for that would take a third of a fifth of a CPU.
+What may wait (KLAIS_DAM_QUEUE_LIMIT) is set to what the worker carries in 1.5 s, as an operator would who wants the
+backlog gone within seconds: a queue of any size takes its size / spare capacity to drain. KLAIS_ANOMALY_RATE is
+scaled with the share: frames that are shed make intervals uneven, and the flags for that would take a third of a
+fifth of a CPU.
 """
 
 import os
@@ -78,9 +80,11 @@ def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, m
 
 
 def swing_of(series: list[dict[str, Any]], seconds: float) -> float:
-    """By what factor the machine's speed moved within the step: the sender's CPU time a frame, most over least of ``SPAN_S``.
+    """By what factor the machine's speed moved within the step: the sender's CPU time a frame, most over least of
+    ``SPAN_S``.
 
-    The sender does the same work all the time and knows nothing of the worker, so what it needs for that is the machine's.
+    The sender does the same work all the time and knows nothing of the worker, so what it needs for that is the
+    machine's.
     """
     step = [s for s in series if SKIPPED_S <= s["at_s"] < seconds - END_S and s["received_per_s"] > 0]
     costs = np.array([s["cpu_sender"] / s["received_per_s"] for s in step])
@@ -89,14 +93,18 @@ def swing_of(series: list[dict[str, Any]], seconds: float) -> float:
 
 
 def load_ends(rows: Floats, before_s: float) -> float:
-    """When the edge had received the last frame that it got before a time at which nobody sends: the sender ends later."""
+    """When the edge had received the last frame that it got before a time at which nobody sends: the sender ends
+    later.
+    """
     at, received = column(rows, "at_s"), column(rows, "received")
     last = received[np.searchsorted(at, before_s, "right") - 1]
     return float(at[np.searchsorted(received, last, "left")])
 
 
 def normal_after(rows: Floats, begin_s: float, most: float) -> float | None:
-    """Seconds from the end of the load until no more than ``most`` frames wait and it stays so; None = not while watched."""
+    """Seconds from the end of the load until no more than ``most`` frames wait and it stays so; None = not while
+    watched.
+    """
     after = column(rows, "at_s") >= begin_s
     at = column(rows, "at_s")[after]
     bad = np.flatnonzero(waiting(rows)[after] > most)
@@ -137,8 +145,8 @@ class Ledger:
 class Step:
     """What was seen of one step up and down again.
 
-    ``looks`` as in :meth:`Watched.table`; ``marks`` are when the calm load, the step, and the calm after it began, and when
-    that ended (s); ``sent`` are the frames of the three.
+    ``looks`` as in :meth:`Watched.table`; ``marks`` are when the calm load, the step, and the calm after it began,
+    and when that ended (s); ``sent`` are the frames of the three.
     """
 
     looks: Floats
@@ -170,7 +178,9 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
 
 
 def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: float) -> dict[str, Any]:
-    """The row of a step: what it is compared with, what landed, how soon it settled and ended, what became of all frames."""
+    """The row of a step: what it is compared with, what landed, how soon it settled and ended, what became of all
+    frames.
+    """
     rows, marks, capacity = step.looks, step.marks, around.mean
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
     at = column(rows, "at_s")
@@ -264,7 +274,9 @@ def until_still(
 
 
 def tell(result: Result, factor: float, seconds: float, cpus: float, tries: list[tuple[Around, Step]]) -> None:
-    """All tries to the rows and series, the figures of the one that counts, and a note when the machine held still in none."""
+    """All tries to the rows and series, the figures of the one that counts, and a note when the machine held still in
+    none.
+    """
     best, name = chosen([around for around, _ in tries]), f"{factor:g}x"
     rows = [figures_of(step, around, factor, seconds, cpus) for around, step in tries]
     for number, (row, (_, step)) in enumerate(zip(rows, tries, strict=True)):
@@ -282,14 +294,16 @@ def tell(result: Result, factor: float, seconds: float, cpus: float, tries: list
     result.figures[f"tries_{name}"] = len(tries)
     if around.moved:
         result.notes.append(
-            f"THE MACHINE MOVED in each of {len(tries)} tries at {name}: the capacity went from {around.before:,.0f} to "
-            f"{around.after:,.0f} frames/s in the one that counts, and the sender's CPU time a frame moved by a factor of "
+            f"THE MACHINE MOVED in each of {len(tries)} tries at {name}: the capacity went from {around.before:,.0f} "
+            f"to {around.after:,.0f} frames/s in the one that counts, and the sender's CPU time a frame by a factor of "
             f"{around.swing:.2f} within it ({STILL:g} is allowed); its figures say little"
         )
 
 
 def offerable(experiment: Experiment, last: bool) -> float | None:
-    """The capacity of the worker (frames/s); None where so much cannot be offered, unless there is no smaller share to try."""
+    """The capacity of the worker (frames/s); None where so much cannot be offered, unless there is no smaller share
+    to try.
+    """
     try:
         capacity = experiment.capacity()
     except BenchFailed:

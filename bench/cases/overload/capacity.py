@@ -1,8 +1,8 @@
 """What the limited worker carries just now, and whether the machine held still between two such looks.
 
-A machine with neighbours changes its speed within minutes, by up to a factor of two. What lands in an overload says something
-only beside a capacity of the same minutes: so that is probed before and after each step, and a step whose two probes differ by
-more than ``STILL`` allows is repeated.
+A machine with neighbours changes its speed within minutes, by up to a factor of two. What lands in an overload says
+something only beside a capacity of the same minutes: so that is probed before and after each step, and a step whose
+two probes differ by more than ``STILL`` allows is repeated.
 """
 
 import time
@@ -25,8 +25,9 @@ LEAST_RATE, FIRST_RATE, MOST_RATE = (
     400_000.0,
 )  # frames/s: bounds, and the begin of who knows nothing
 PROBES_MOST = 12
-# What is left of a short probe holds one checkpoint of each lane. The flow comes in lumps of up to 40,000 frames, and even a
-# machine that holds still has slow moments: a mean over half a minute is what the mean over the step is compared with.
+# What is left of a short probe holds one checkpoint of each lane. The flow comes in lumps of up to 40,000 frames, and
+# even a machine that holds still has slow moments: a mean over half a minute is what the mean over the step is
+# compared with.
 PROBE_S, LONG_S, PROBE_SKIP_S = 8.0, 30.0, 3.0
 SATURATED = 0.85  # of what was sent landed: the probe is above the capacity
 ABOVE, UP = 1.3, 1.5  # next probe: times a capacity that is known, times a rate that did not overload
@@ -35,7 +36,9 @@ PROBE_WARM_S = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """Capacities (frames/s) probed just before and right after a step, and by what factor the machine's speed moved in it."""
+    """Capacities (frames/s) probed just before and right after a step, and by what factor the machine's speed moved
+    in it.
+    """
 
     before: float
     after: float
@@ -77,8 +80,8 @@ def chosen(tries: Sequence[Around]) -> int:
 def search(probe: Callable[[float, float], tuple[float, float]], first_rate: float) -> float:
     """The capacity (frames/s): what lands in a long probe that overloads, after a short one has found where that is.
 
-    A probe that did not overload is followed by a higher one, one that did by one a little above what it landed: far above
-    it the sender, the edge and the broker take from the machine what the worker should have.
+    A probe that did not overload is followed by a higher one, one that did by one a little above what it landed: far
+    above it the sender, the edge and the broker take from the machine what the worker should have.
 
     Parameters
     ----------
@@ -112,8 +115,8 @@ def _offerable(rate: float) -> float:
 def capacity_of(bench: Bench, group: Path, anomaly_rate: float, known: float | None = None) -> float:
     """Frames/s that land while the worker has more than it can take, with an open dam and without a controller.
 
-    Edge, worker and topics are its own, the control group is that of the steps. A capacity ``known`` from minutes ago makes
-    the search shorter.
+    Edge, worker and topics are its own, the control group is that of the steps. A capacity ``known`` from minutes ago
+    makes the search shorter.
     """
     with bench.topics(anomaly_rate=anomaly_rate) as settings, bench.edge(settings), bench.worker(settings) as worker:
         enter(group, worker.pid)

@@ -1,8 +1,8 @@
 """What an overload looks like from outside: four looks a second, and what follows from them, second by second.
 
-Totals (landed, received, shed, CPU times, checkpoints) become rates, the rest is what was so at the end of each second. So a
-dip has its surroundings beside it: a checkpoint, a cut, an intake that fell, a worker that waited for its share of the CPU, or
-other programs on the machine.
+Totals (landed, received, shed, CPU times, checkpoints) become rates, the rest is what was so at the end of each
+second. So a dip has its surroundings beside it: a checkpoint, a cut, an intake that fell, a worker that waited for
+its share of the CPU, or other programs on the machine.
 """
 
 import contextlib
@@ -29,9 +29,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class CpuTimes:
-    """CPU times so far (s): ``worker``, ``edge``, ``broker``, of what is not ours (``others``), taken by the machine beneath
-    ours (``steal``), how long the worker's group waited for its share (``throttled``, summed over CPUs), and ``sender`` (all
-    of them, one after the other)."""
+    """CPU times so far (s): ``worker``, ``edge``, ``broker``, of what is not ours (``others``), taken by the machine
+    beneath ours (``steal``), how long the worker's group waited for its share (``throttled``, summed over CPUs), and
+    ``sender`` (all of them, one after the other).
+    """
 
     worker: float = 0.0
     throttled: float = 0.0
@@ -96,8 +97,10 @@ def _tree_cpu_s(child: Child) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look: frames (``landed``; ``received`` and ``shed`` by the edge; ``dropped`` by workers; ``queue`` and ``lag`` as
-    workers say), frames/s (``rate``, ``intake``), and ``answer_s``, how long the broker took to say what had landed."""
+    """One look: frames (``landed``; ``received`` and ``shed`` by the edge; ``dropped`` by workers; ``queue`` and
+    ``lag`` as workers say), frames/s (``rate``, ``intake``), and ``answer_s``, how long the broker took to say what
+    had landed.
+    """
 
     at_s: float
     landed: float
@@ -119,7 +122,9 @@ TOTALS = ("landed", "received", "shed")
 
 
 class Watched:
-    """Looks at the log's ends and at what everybody says, ``LOOK_S`` apart; CPU times beside them where a clock is given."""
+    """Looks at the log's ends and at what everybody says, ``LOOK_S`` apart; CPU times beside them where a clock is
+    given.
+    """
 
     def __init__(self, settings: Settings, clock: Callable[[], CpuTimes] = CpuTimes) -> None:
         self._ends, self.stats = Ends(settings, Topics.of(settings).telemetry), StatsFollower(settings)
@@ -180,7 +185,9 @@ def column(rows: Floats, name: str) -> Floats:
 
 
 def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
-    """Mean records/s that landed between two times (between two looks in a straight line: a busy broker answers late)."""
+    """Mean records/s that landed between two times (between two looks in a straight line: a busy broker answers
+    late).
+    """
     begin, end = np.interp((begin_s, end_s), column(rows, "at_s"), column(rows, "landed"))
     return float((end - begin) / (end_s - begin_s))
 

@@ -1,4 +1,6 @@
-"""A pair of network namespaces joined by a veth pair, for tests and benchmarks: devices on one side, the edge on the other."""
+"""A pair of network namespaces joined by a veth pair, for tests and benchmarks: devices on one side, the edge on the
+other.
+"""
 
 import ctypes
 import itertools
@@ -36,7 +38,8 @@ def _enter(fd: int) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Namespaces ``edge`` and ``devices``; ``iface`` is the edge's end, with ``hosts`` as its addresses (IPv4, IPv6)."""
+    """Namespaces ``edge`` and ``devices``; ``iface`` is the edge's end, with ``hosts`` as its addresses (IPv4, IPv6).
+    """
 
     edge: str
     devices: str
@@ -75,8 +78,9 @@ def veth_pair(queues: int = 1, mtu: int = 1500) -> Iterator[Pair]:
             run("ip", "netns", "add", name)
             made.append(name)
         count = [str(queues)] * 4
-        run("ip", "-n", pair.edge, "link", "add", "in0", "numrxqueues", count[0], "numtxqueues", count[1], "type", "veth",
-            "peer", "name", "out0", "netns", pair.devices, "numrxqueues", count[2], "numtxqueues", count[3])  # fmt: skip
+        near = ["in0", "numrxqueues", count[0], "numtxqueues", count[1]]
+        far = ["out0", "netns", pair.devices, "numrxqueues", count[2], "numtxqueues", count[3]]
+        run("ip", "-n", pair.edge, "link", "add", *near, "type", "veth", "peer", "name", *far)
         for name, iface, addresses in ((pair.edge, "in0", pair.hosts), (pair.devices, "out0", pair.peers)):
             run("ip", "-n", name, "link", "set", iface, "mtu", str(mtu))
             run("ip", "-n", name, "link", "set", "lo", "up")

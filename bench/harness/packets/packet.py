@@ -1,4 +1,6 @@
-"""Packets made by hand, and the plain definition of where UDP's payload lies in them (RFC 791, 8200, 768, IEEE 802.1Q)."""
+"""Packets made by hand, and the plain definition of where UDP's payload lies in them (RFC 791, 8200, 768, IEEE
+802.1Q).
+"""
 
 import ipaddress
 import struct

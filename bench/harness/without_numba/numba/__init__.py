@@ -1,4 +1,6 @@
-"""A stand-in for numba that compiles nothing: to measure what a process would need without it. Kernels stay plain Python."""
+"""A stand-in for numba that compiles nothing: to measure what a process would need without it. Kernels stay plain
+Python.
+"""
 
 from types import SimpleNamespace
 from typing import Any
