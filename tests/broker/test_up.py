@@ -114,23 +114,30 @@ def test_ports_that_are_taken_are_all_told_before_anything_is_started(place: Pla
     assert not (place.folder / "state" / "kafka").exists()
 
 
-def test_a_run_adds_up_and_leaves_nothing_behind(place: Place) -> None:
-    process = place.up("--for", "5s", "--plain", "--rate", "400", "--devices", "100")
+def sent_in(place: Place, seconds: int) -> int:
+    """Run for so long; how many frames were sent, all of which must have landed, and nothing is left behind."""
+    process = place.up("--for", f"{seconds}s", "--plain", "--rate", "400", "--devices", "100")
     try:
         wait_for(lambda: "\nready\n" in place.text() or process.poll() is not None, 90, place.text)
         children = family(process)
-        assert exit_code(process, 60, place.text) == 0, place.text()
+        assert exit_code(process, 60 + seconds, place.text) == 0, place.text()
     finally:
         process.kill()
     text = place.text()
     assert len(children) >= 4, "Kafka, worker, edge, simulator"
-    assert sum("landed" in line and "lag" in line for line in text.splitlines()) >= 1, text
+    assert any("landed" in line and "lag" in line for line in text.splitlines()), text
     assert "they add up: every frame is accounted for" in text
     rows = dict(line.rsplit(maxsplit=1) for line in text.splitlines() if line.startswith("  ") and line[-1].isdigit())
     counts = {name.strip(): int(count.replace(",", "")) for name, count in rows.items()}
-    assert counts["sent"] == counts["landed"] == counts["received by the edge"] > 1000
+    assert counts["sent"] == counts["landed"] == counts["received by the edge"]
     assert gone(children), running(children)
     place.nothing_left()
+    return counts["sent"]
+
+
+def test_a_run_adds_up_and_leaves_nothing_behind(place: Place) -> None:
+    # On a busy machine the run may be over before the simulator has begun: then a longer one tells.
+    assert any(sent_in(place, seconds) > 1000 for seconds in (5, 30, 180))
 
 
 def test_the_example_lands_and_kill_9_leaves_no_orphan(place: Place) -> None:

@@ -79,12 +79,16 @@ class EdgeProcess:
         edge = self.get("/stats")[1]["edge"]
         return edge["counters"] | edge["gauges"]
 
-    def send(self, frames: list[bytes]) -> None:
-        """Send datagrams, never more at once than a small receive buffer holds."""
+    def send(self, frames: list[bytes], paced: bool = True) -> None:
+        """Send datagrams; ``paced`` sends never more at once than a small receive buffer holds."""
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.connect((self.host, self.udp_port))
-            send_all(sock, frames, self.udp_port)
+            if paced:
+                send_all(sock, frames, self.udp_port)
+            else:
+                for frame in frames:
+                    sock.send(frame)
 
     def wait_settled(self, received: int, timeout_s: float = 30) -> dict[str, Any]:
         """Counters once so many frames were received and none is waiting or in flight."""
