@@ -1,8 +1,13 @@
 """What a single setting must satisfy beyond its type (pure functions)."""
 
+import ipaddress
 from typing import Any
 
+from pydantic import SecretStr
+
 from klais.system.address import HOST_NAME, is_ip, split_address
+
+TOKEN_LENGTH = 16
 
 
 def check_address(text: str) -> str:
@@ -32,6 +37,39 @@ def check_servers(text: str) -> str:
         if port == 0:
             raise ValueError(f"broker {server!r}: port 0 is not a port to connect to")
     return ",".join(servers)
+
+
+def split_list(text: str) -> list[str]:
+    """The parts of a list with commas, without blanks and empty parts."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def check_hosts(text: str) -> str:
+    """A list of host names; one may begin with a dot, which stands for all names below it."""
+    for name in split_list(text):
+        if not is_ip(name, 6) and not HOST_NAME.match(name.removeprefix(".")):
+            raise ValueError(f"{name!r} is no host name (without port, as in gateway.example or .example)")
+    return ",".join(split_list(text))
+
+
+def check_networks(text: str) -> str:
+    """A list of IP addresses and networks."""
+    for part in split_list(text):
+        try:
+            ipaddress.ip_network(part, strict=False)
+        except ValueError:
+            raise ValueError(f"{part!r} is neither an IP address nor a network, as in 10.0.0.0/8") from None
+    return ",".join(split_list(text))
+
+
+def check_token(token: SecretStr) -> SecretStr:
+    """A bearer token that nobody guesses and that fits into a header."""
+    text = token.get_secret_value()
+    if len(text) < TOKEN_LENGTH:
+        raise ValueError(f"has fewer than {TOKEN_LENGTH} characters: make one with `openssl rand -hex 16`")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("must be printable ASCII without blanks: make one with `openssl rand -hex 16`")
+    return token
 
 
 def lower(value: Any) -> Any:

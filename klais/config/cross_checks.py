@@ -1,11 +1,10 @@
 """Which settings must fit together, and which combinations deserve a warning (pure functions)."""
 
-import ipaddress
 from dataclasses import dataclass
 
 from klais.config.settings import SettingsFields
 from klais.config.topic_names import TopicNames
-from klais.system.address import split_address
+from klais.system.address import is_loopback, split_address
 
 _SSL_FIELDS = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile", "kafka_ssl_keyfile_password")
 _SASL_FIELDS = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
@@ -137,12 +136,12 @@ def warnings(s: SettingsFields) -> list[str]:
             "one device may use up the whole global rate"
         )
     host, port = split_address(s.api_bind)
-    if s.api_token is None and not _is_loopback(host):
-        out.append(f"KLAIS_API_BIND={s.api_bind} is not loopback and KLAIS_API_TOKEN is not set: anyone may change the rate")
-    if s.api_token is not None and len(s.api_token.get_secret_value()) < 16:
-        out.append("KLAIS_API_TOKEN has fewer than 16 characters: make one with `openssl rand -hex 16`")
-    if not _is_loopback(s.web_bind):
-        out.append(f"KLAIS_WEB_BIND={s.web_bind} is not loopback: the web views have no login")
+    out += _http_warnings(s, host)
+    if s.kafka_security_protocol == "SASL_PLAINTEXT" and (s.kafka_sasl_mechanism or "PLAIN") == "PLAIN":
+        out.append(
+            "KLAIS_KAFKA_SECURITY_PROTOCOL=SASL_PLAINTEXT with KLAIS_KAFKA_SASL_MECHANISM=PLAIN sends the password "
+            "unencrypted: use SASL_SSL, or SCRAM-SHA-512"
+        )
     ports = [("KLAIS_API_BIND", port), ("KLAIS_WEB_PORT", s.web_port)]
     ports += [("KLAIS_KAFKA_PORT", s.kafka_port)] if s.embedded_kafka else []
     for i, (name, number) in enumerate(ports):
@@ -152,11 +151,19 @@ def warnings(s: SettingsFields) -> list[str]:
     return out
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _http_warnings(s: SettingsFields, api_host: str) -> list[str]:
+    out = []
+    away = [name for name, host in (("KLAIS_API_BIND", api_host), ("KLAIS_WEB_BIND", s.web_bind)) if not is_loopback(host)]
+    for name in away:
+        if s.api_open_reads and s.api_read_token is None:
+            out.append(f"{name} is not loopback and KLAIS_API_OPEN_READS is set: whoever reaches it may read")
+        else:
+            out.append(f"{name} is not loopback: tokens and answers pass unencrypted, put a proxy with TLS before it")
+    if "KLAIS_API_BIND" in away and s.api_token is None:
+        out.append("KLAIS_API_BIND is not loopback and KLAIS_API_TOKEN is not set: one is made in the state folder")
+    if "KLAIS_WEB_BIND" in away and s.api_read_token is None and not s.api_open_reads:
+        out.append("KLAIS_WEB_BIND is not loopback, KLAIS_API_READ_TOKEN is not set: workers with other state folders get 401")
+    return out
 
 
 def _env(field: str) -> str:

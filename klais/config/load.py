@@ -20,6 +20,7 @@ from pydantic_settings import EnvSettingsSource
 
 from klais.config.cross_checks import cross_problems
 from klais.config.env_file import read_env_file
+from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
 from klais.errors import ConfigError
 from klais.text import escape
@@ -93,6 +94,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
     given: dict[str, Any] = _given(env) | {name: value for name, value in overrides.items() if value is not None}
     lines = [_unknown(name) for name in sorted(env) if name.startswith(PREFIX) and not _known(name)]
     lines += _unreadable(given)
+    lines += _read_secrets(given)
     values = dict(given)
     bad: set[str] = set()
     while True:
@@ -121,7 +123,7 @@ def with_file(environ: Mapping[str, str]) -> Mapping[str, str]:
         The file cannot be used.
     """
     name = environ.get(f"{PREFIX}ENV_FILE")
-    return {**environ, **read_env_file(Path(name).expanduser())} if name else environ
+    return {**environ, **read_env_file(Path(name).expanduser(), frozenset(_SECRETS))} if name else environ
 
 
 def environ_of(settings: Settings) -> dict[str, str]:
@@ -136,6 +138,8 @@ def environ_of(settings: Settings) -> dict[str, str]:
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
         if name == "env_file":  # the child is given the values themselves; a file would win over them
+            continue
+        if is_secret(name) and getattr(settings, f"{name}_file") is not None:  # the child reads the file itself
             continue
         # A rate that was set and happens to be the default is not the same as none: it switches the controller off.
         if value is not None and (value != field.default or name in settings.model_fields_set):
@@ -177,7 +181,7 @@ def range_of(field: FieldInfo) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether the field of that name holds a secret."""
+    """Whether the field of that name holds a secret; ``<name>_file`` is a setting too then."""
     return SecretStr in _members(Settings.model_fields[name].annotation)
 
 
@@ -224,6 +228,23 @@ def _unreadable(given: Mapping[str, Any]) -> list[str]:
     return out
 
 
+def _read_secrets(given: dict[str, Any]) -> list[str]:
+    """Put the content of the files that hold secrets into ``given``; what is wrong with them, a line each."""
+    out = []
+    for name in filter(is_secret, Settings.model_fields):
+        file, setting = given.get(f"{name}_file"), PREFIX + name.upper()
+        if file is None:
+            continue
+        if name in given:
+            out.append(f"{setting} and {setting}_FILE are both set: choose one of them")
+            continue
+        try:
+            given[name] = read_secret(Path(file).expanduser(), f"{setting}_FILE")
+        except ConfigError as error:
+            out.append(escape(str(error)))
+    return out
+
+
 def _clip(value: str) -> str:
     text = escape(value)
     return repr(text if len(text) <= 80 else text[:77] + "...") if text.strip() != text or not text else text[:80]
@@ -247,11 +268,14 @@ def _digits(value: float | None) -> str:
 
 def _members(annotation: Any) -> tuple[Any, ...]:
     """The alternatives of a union, or the type itself."""
-    if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union:
-        return typing.get_args(annotation)
-    return (annotation,)
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    parts = typing.get_args(annotation) if union else (annotation,)
+    return tuple(part.__origin__ if typing.get_origin(part) is typing.Annotated else part for part in parts)
 
 
 def _choices(annotation: Any) -> list[str]:
     literals = [part for part in _members(annotation) if typing.get_origin(part) is Literal]
     return [str(choice) for literal in literals for choice in typing.get_args(literal)]
+
+
+_SECRETS = tuple(PREFIX + name.upper() for name in Settings.model_fields if is_secret(name))

@@ -25,6 +25,9 @@ _NUMBERS = r"^\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*$"
 
 Address = Annotated[str, AfterValidator(checks.check_address)]
 Host = Annotated[str, AfterValidator(checks.check_host)]
+Hosts = Annotated[str, AfterValidator(checks.check_hosts)]
+Networks = Annotated[str, AfterValidator(checks.check_networks)]
+Token = Annotated[SecretStr, AfterValidator(checks.check_token)]
 Servers = Annotated[str, AfterValidator(checks.check_servers)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)]
@@ -48,7 +51,14 @@ class SettingsFields(BaseSettings):
     udp_rcvbuf_bytes: int = _number(64 * _MIB, "bytes", 65_536, 1 << 30, "receive buffer asked of the kernel")
     udp_share_port: bool = Field(default=False, description="let several edge processes of one user share the UDP port")
     api_bind: Address = _text("127.0.0.1:8080", "address of the edge's REST API")
-    api_token: SecretStr | None = Field(default=None, min_length=1, description="bearer token that changes by REST need")
+    api_token: Token | None = _text(None, "bearer token (16 characters or more) that changes over HTTP need; it may read too")
+    api_token_file: Folder | None = _text(None, "file that holds KLAIS_API_TOKEN (0600)")
+    api_read_token: Token | None = _text(None, "bearer token (16 characters or more) that reading over HTTP needs")
+    api_read_token_file: Folder | None = _text(None, "file that holds KLAIS_API_READ_TOKEN (0600)")
+    api_open_reads: bool = Field(default=False, description="let anyone read where a server does not listen on loopback")
+    api_hosts: Hosts = _text("", "more names that the HTTP servers answer to, with commas; .example.org: all below it")
+    api_proxies: Networks = _text("", "addresses or networks, with commas, whose X-Forwarded-For is believed")
+    api_connections: int = _number(64, "connections", 4, 10_000, "HTTP connections of one server at once; a client: a quarter")
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
     frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame that the edge takes; longer: too_long")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "a frame batch closes at this size")
@@ -77,10 +87,12 @@ class SettingsFields(BaseSettings):
     kafka_sasl_mechanism: Mechanism | None = _text(None, "how to log in with SASL; unset = PLAIN")
     kafka_sasl_username: str | None = _text(None, "name to log in with")
     kafka_sasl_password: SecretStr | None = _text(None, "password to log in with")
+    kafka_sasl_password_file: Folder | None = _text(None, "file that holds KLAIS_KAFKA_SASL_PASSWORD (0600)")
     kafka_ssl_cafile: Folder | None = _text(None, "PEM file of the CA that signed the brokers' certificates")
     kafka_ssl_certfile: Folder | None = _text(None, "PEM file of the client's certificate")
     kafka_ssl_keyfile: Folder | None = _text(None, "PEM file of the client's key")
     kafka_ssl_keyfile_password: SecretStr | None = _text(None, "password of the client's key")
+    kafka_ssl_keyfile_password_file: Folder | None = _text(None, "file that holds KLAIS_KAFKA_SSL_KEYFILE_PASSWORD (0600)")
     # kernel side (XDP) and the edge's source
     source: Literal["auto", "udp", "io_uring", "af_xdp", "ringbuf"] = Field(
         default="udp", description="what the edge receives through; auto = the fastest that works here"

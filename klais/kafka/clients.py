@@ -16,12 +16,24 @@ _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_passw
 
 
 class ClientConfig(dict[str, Any]):
-    """A plain dict whose ``repr`` masks passwords, so that a stray log line or traceback shows none."""
+    """A dict whose ``repr`` masks passwords, so that a stray log line or traceback shows none; so do dicts made from it."""
 
     def __repr__(self) -> str:
         return repr({key: "***" if key in _SECRET_KEYS else value for key, value in self.items()})
 
     __str__ = __repr__
+
+    def __or__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
+        """With more keys."""
+        return ClientConfig({**self, **other})
+
+    def __ror__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
+        """The same from the right-hand side: our keys win."""
+        return ClientConfig({**other, **self})
+
+    def copy(self) -> "ClientConfig":
+        """Another one of the same keys."""
+        return ClientConfig(self)
 
 
 def confluent_config(settings: Settings) -> dict[str, Any]:

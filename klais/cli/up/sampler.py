@@ -105,7 +105,7 @@ class Sampler:
             "log_level": 0,
             "error_cb": lambda error: None,
         }
-        return Consumer(dict(confluent_config(self._settings)) | own)
+        return Consumer(confluent_config(self._settings) | own)
 
     def _tail(self) -> None:
         while not self._stop.is_set():
@@ -163,7 +163,7 @@ class Sampler:
         """
         until_s = time.monotonic() + timeout_s
         consumer = Consumer(
-            dict(confluent_config(self._settings))
+            confluent_config(self._settings)
             | {"group.id": "klais-up-count", "enable.auto.commit": False, "enable.partition.eof": True, "log_level": 0}
         )
         try:

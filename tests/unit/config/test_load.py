@@ -12,7 +12,7 @@ from klais.config.load import Settings, describe, environ_of, load
 from klais.errors import ConfigError
 from klais.system.address import split_address
 
-SECRET = "hunter2-hunter2"
+SECRET = "hunter2-hunter2-hunter2"
 
 
 def problems(environ: dict[str, str]) -> list[str]:
@@ -176,5 +176,12 @@ def test_warnings_name_what_is_seldom_meant() -> None:
     assert warnings(Settings()) == []
     odd = Settings(dam_burst_size=10, api_bind="0.0.0.0:6066", web_bind="10.0.0.1")
     said = "\n".join(warnings(odd))
-    for part in ("KLAIS_DAM_DEVICE_BURST=5000 is above", "anyone may change", "no login", "both use port 6066"):
-        assert part in said
+    parts = ["KLAIS_DAM_DEVICE_BURST=5000 is above", "both use port 6066"]
+    parts += ["one is made in the state folder", "KLAIS_WEB_BIND is not loopback", "get 401"]
+    assert [part for part in parts if part not in said] == []
+    assert "whoever reaches it may read" in "\n".join(warnings(Settings(web_bind="::", api_open_reads=True)))
+    login = {"kafka_bootstrap": "a:1", "kafka_sasl_username": "u", "kafka_sasl_password": SECRET}
+    plain = Settings(kafka_security_protocol="SASL_PLAINTEXT", **login)
+    assert ["unencrypted" in text for text in warnings(plain)] == [True]
+    for good in ({"kafka_sasl_mechanism": "SCRAM-SHA-512"}, {"kafka_security_protocol": "SASL_SSL"}):
+        assert warnings(Settings(**{"kafka_security_protocol": "SASL_PLAINTEXT", **login, **good})) == []

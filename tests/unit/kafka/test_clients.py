@@ -89,3 +89,14 @@ def test_a_file_that_is_no_certificate(tmp_path: Path) -> None:
     settings = Settings(kafka_bootstrap="a:1", kafka_security_protocol="SSL", kafka_ssl_cafile=wrong)
     with pytest.raises(ConfigError, match="KLAIS_KAFKA_SSL_CAFILE"):
         aiokafka_config(settings)
+
+
+def test_what_is_made_of_them_holds_no_secret_in_its_text_either() -> None:
+    settings = Settings(
+        kafka_bootstrap="a:1", kafka_security_protocol="SASL_SSL", kafka_sasl_username="u", kafka_sasl_password=SECRET
+    )
+    config = confluent_config(settings)
+    for more in (config | {"group.id": "g"}, {"group.id": "g"} | config, config.copy()):
+        assert more["sasl.password"] == SECRET and SECRET not in repr(more) + str(more)
+    assert ({"sasl.username": "x"} | config)["sasl.username"] == "u"
+    assert (config | {"sasl.username": "x"})["sasl.username"] == "x"

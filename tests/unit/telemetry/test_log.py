@@ -79,7 +79,7 @@ def test_levels_and_libraries(written: Written) -> None:
 
 
 def test_secrets_of_settings_stay_masked(written: Written) -> None:
-    settings = Settings(api_token="hunter2hunter2")
+    settings = Settings(api_token="hunter2hunter2hunter2")
     log.setup(settings, "edge")
     log.get("klais.x").info("settings", all=settings, token=settings.api_token)
     assert "hunter2" not in written()

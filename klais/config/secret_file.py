@@ -1,0 +1,104 @@
+"""Files that hold secrets: read only when nobody else can have read or written them."""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from klais.errors import ConfigError
+
+MOST_BYTES = 65_536
+
+
+def read_secret(path: Path, setting: str) -> str:
+    """The text of a file, without the line ends at its end.
+
+    Parameters
+    ----------
+    path : Path
+        The file itself, no symbolic link.
+    setting : str
+        What names it, for messages.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, is empty or not text, or others could read or change it. No message has anything of its content.
+    """
+    named = f"{setting}={path}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ConfigError(f"{named}: cannot be read: {error.strerror} (a symbolic link is not followed)") from None
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise ConfigError(f"{named}: is not a regular file")
+        if problem := not_private(info):
+            raise ConfigError(f"{named}: {problem}: chmod 600 it, owned by the user that runs klais or by root")
+        data = os.read(fd, MOST_BYTES + 1)
+    finally:
+        os.close(fd)
+    try:
+        text = data.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{named}: is not UTF-8 text") from None
+    if not text or len(data) > MOST_BYTES:
+        raise ConfigError(f"{named}: {'is empty' if not text else f'is larger than {MOST_BYTES} bytes'}")
+    return text
+
+
+def not_private(info: os.stat_result) -> str:
+    """Why a secret must not be in a file like that; empty when it may.
+
+    The group root may read what root owns: systemd gives a service its credentials that way.
+    """
+    if problem := not_ours(info):
+        return problem
+    mode = stat.S_IMODE(info.st_mode)
+    open_to = mode & 0o044
+    if info.st_uid == 0 and info.st_gid == 0:
+        open_to &= ~0o040
+    return f"others can read it (mode {mode:04o})" if open_to else ""
+
+
+def not_ours(info: os.stat_result) -> str:
+    """Why the content of a file like that could be somebody else's; empty when it is ours or root's."""
+    if info.st_uid not in (0, os.geteuid()):
+        return f"it belongs to uid {info.st_uid}"
+    mode = stat.S_IMODE(info.st_mode)
+    return f"others can write to it (mode {mode:04o})" if mode & 0o022 else ""
+
+
+def find_or_make_token(path: Path) -> str:
+    """The token in a file that only this user can read; made where there is none yet.
+
+    Two processes that start together agree on one: the first to link its file there wins.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be made, or others could read it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.path.lexists(path):
+            own = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+            fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            try:
+                with os.fdopen(fd, "w") as file:
+                    file.write(secrets.token_hex(16) + "\n")
+                    file.flush()
+                    os.fsync(fd)
+                _link_once(own, path)
+            finally:
+                own.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be made: {error.strerror}. Set KLAIS_STATE_DIR, or set a token yourself") from None
+    return read_secret(path, "token file")
+
+
+def _link_once(own: Path, path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.link(own, path)
