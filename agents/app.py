@@ -25,6 +25,7 @@ from agents.service import Service, web_host
 from klais import fault
 from klais.config.load import load
 from klais.control.setpoints import ControlFollower
+from klais.http.connections import ConnectionLimits
 from klais.kafka.clients import faust_broker
 from klais.kafka.fenced import make_producer
 from klais.kafka.topics import MAX_RECORD_BYTES, Topics
@@ -82,6 +83,7 @@ app = App(
     # Faust's own pages would show the table to anyone; ours are in klais.worker.web
     web_tables_enabled=False,
     web_router_enabled=False,
+    web_limits=ConnectionLimits.of(settings),
     Worker=worker_class(settings),
     # Faust would put its own handlers in place of those of klais.telemetry.log, and fields would be lost
     logging_config=dict_config(settings, "worker"),

@@ -12,6 +12,8 @@ from faust.types import TP
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
+from klais.http.access import Access, token_to_read
+from klais.http.guard import Guard
 from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
@@ -70,9 +72,12 @@ class Service:
         self.report.highwater = self._highwater
         self.controller = Controller(settings, worker_id)
         self.report.controller = self.controller
-        peers = Peers(app, "devices", topics.devices_changelog)
+        access = Access.of(settings, settings.web_bind, changes=False)
+        if access.generated:
+            log.warning("api_token_made", file=str(access.generated), why="KLAIS_WEB_BIND is not loopback, no token is set")
+        peers = Peers(app, "devices", topics.devices_changelog, token_to_read(settings, settings.web_bind))
         install(
-            app,
+            app.web.web_app,
             Views(
                 settings,
                 topics,
@@ -87,6 +92,7 @@ class Service:
                 time.monotonic(),
                 self.controller,
             ),
+            Guard.of(settings, settings.web_bind, access),
         )
 
     def awaited(self) -> list[str]:

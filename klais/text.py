@@ -17,6 +17,11 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
+def escape_lines(text: str) -> str:
+    """Every line of ``text`` escaped; the line breaks stay."""
+    return "\n".join(escape(line) for line in text.split("\n"))
+
+
 def quote(value: Any) -> str:
     """A field's value as text without unquoted spaces; quoted as in JSON where it has spaces, quotes or ``=``.
 

@@ -23,6 +23,8 @@ from mode.threads import ServiceThread, WorkerThread
 from mode.utils.futures import maybe_async
 
 from agents.faust_ext.fetch import GatheringFetches
+from agents.faust_ext.web import BoundedWeb
+from klais.http.connections import ConnectionLimits
 
 
 class ServiceTask(WorkerThread):
@@ -135,7 +137,22 @@ class Transport(driver.Transport):
 
 
 class App(faust.App):
-    """A Faust app that consumes in its own event loop."""
+    """A Faust app that consumes in its own event loop, and whose web server has bounded connections.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As ``faust.App``.
+    web_limits : ConnectionLimits
+        Bounds of the web server.
+    """
+
+    def __init__(self, *args: Any, web_limits: ConnectionLimits, **kwargs: Any) -> None:
+        self._web_limits = web_limits
+        super().__init__(*args, **kwargs)
+
+    def _new_web(self) -> BoundedWeb:
+        return BoundedWeb(self, self._web_limits)
 
     def _new_transport(self) -> Transport:
         return Transport(self.conf.broker_consumer, self)

@@ -2,14 +2,15 @@
 
 import json
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
 import click
 
+from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
 from klais.errors import KlaisError
+from klais.http import client
+from klais.http.access import token_to_read
 from klais.system.address import split_address
 from klais.text import quote
 
@@ -36,13 +37,11 @@ def stats(use_rest: bool, url: str | None, watch: bool, as_json: bool) -> None:
     settings = load()
     try:
         while True:
-            found = from_rest(url or _edge_url(settings)) if use_rest or url else from_topic(settings)
+            found = _from_edge(settings, url) if use_rest or url else from_topic(settings)
             if as_json:
-                click.echo(json.dumps(found))
+                say_json(found)
             else:
-                click.echo(
-                    "\n".join(_lines(found)) if found else "nothing in klais_stats yet: is an edge or a worker running?"
-                )
+                say(*(_lines(found) if found else ["nothing in klais_stats yet: is an edge or a worker running?"]))
             if not watch:
                 return
             time.sleep(1)
@@ -73,20 +72,29 @@ def from_topic(settings: Settings) -> dict[str, Any]:
     }
 
 
-def from_rest(url: str) -> dict[str, Any]:
+def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
+    """The edge that was named, or ours: only to that one goes a token that it made for itself."""
+    own = split_address(settings.api_bind)[0]
+    return from_rest(url or _edge_url(settings), token_to_read(settings, None if url else own))
+
+
+def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
     """An edge's own answer to ``GET /stats``.
 
     Raises
     ------
     EdgeUnavailable
-        Nothing answers there, or something else than an edge.
+        Nothing answers there, or something else than an edge, or it wants another token.
     """
     try:
-        with urllib.request.urlopen(url.rstrip("/") + "/stats", timeout=_REST_TIMEOUT_S) as answer:
-            body = json.load(answer)
-    except (OSError, urllib.error.URLError, ValueError) as error:
+        status, data = client.request(url.rstrip("/") + "/stats", _REST_TIMEOUT_S, token=token)
+        body = json.loads(data)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise EdgeUnavailable(f"no edge answers at {url} ({reason}): start one with `klais edge` or `klais up`") from None
+    if status != 200:
+        said = body.get("error") if isinstance(body, dict) else None
+        raise EdgeUnavailable(f"the edge at {url} answers {status}: {said or 'no error that it names'}")
     return {"edge": {"age_s": 0.0, "stats": body}}
 
 

@@ -15,7 +15,7 @@ from klais.config.host import host_of
 from klais.config.load import Settings, load
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
-from klais.edge.api.server import ApiServer, make_app
+from klais.edge.api.server import api_of
 from klais.edge.api.view import EdgeState
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
@@ -31,6 +31,7 @@ from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.spine import Spine
 from klais.edge.topics_check import AGAIN_S, TopicsCheck
 from klais.errors import ConfigError
+from klais.http.access import Access
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.system.address import Bind, open_udp_socket
 from klais.system.numa import pin, plan, read_topology
@@ -81,8 +82,10 @@ class Edge:
             host=host_of(settings),
         )
         self.applier = self.state.applier = Applier(settings, self.control, lambda: bool(self.system.newest("controller")))
-        token = settings.api_token.get_secret_value() if settings.api_token else None
-        self.api = ApiServer(make_app(self.state, token), settings.api_bind)
+        access = Access.of(settings, Bind.parse(settings.api_bind).host)
+        if access.generated:
+            log.warning("api_token_made", file=str(access.generated), why="KLAIS_API_BIND is not loopback and no token is set")
+        self.api = api_of(settings, self.state, access)
 
     def stop(self) -> None:
         """End :meth:`run`; may be called from a signal handler."""

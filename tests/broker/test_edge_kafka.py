@@ -5,7 +5,6 @@ import random
 import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,6 +119,9 @@ def test_a_taken_port_ends_the_edge_with_the_reason(settings_for: Make) -> None:
             Edge(settings_for(udp_bind=f"127.0.0.1:{port}", api_bind="127.0.0.1:0")).run()
 
 
+TOKEN = "let-me-in-let-me-in"
+
+
 def test_topics_with_another_partition_count_are_refused(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
     settings = settings_for(partitions=2)
     topics = topics_of(settings)
@@ -130,25 +132,22 @@ def test_topics_with_another_partition_count_are_refused(settings_for: Make, top
 
 
 def test_config_reaches_the_control_topic_and_every_follower(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
-    settings = settings_for(partitions=1, api_token="let-me-in")
+    settings = settings_for(partitions=1, api_token=TOKEN)
     topics = topics_of(settings)
     elsewhere = ControlFollower(settings)
     elsewhere.start()
     with edge_process(settings, tmp_path / "edge.log") as edge:
         assert edge.wait_status(200)["rate_limit"] == 10_000
-        assert edge.post("/config", {"new_rate": 5})[0] == 401
+        assert edge.post("/config", {"new_rate": 5000})[0] == 401
         for rate, before in ((20_000, 10_000), (30_000, 20_000)):
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{edge.api_port}/config",
-                orjson.dumps({"new_rate": rate}),
-                {"Authorization": "Bearer let-me-in"},
-            )
-            assert edge.request(request) == (200, {"success": True, "previous_rate": before, "new_rate": rate})
+            answer = edge.post("/config", {"new_rate": rate}, Authorization=f"Bearer {TOKEN}")
+            assert answer == (200, {"success": True, "previous_rate": before, "new_rate": rate})
         assert wait_for(lambda: elsewhere.rate(0) == 30_000, 10, "the follower to see the rate")
         assert edge.get("/health")[1]["rate_limit"] == 30_000
     record = orjson.loads(read_all(settings.bootstrap, topics.control, 1)[-1].value())
     assert record.pop("at") > 1_600_000_000_000
-    assert record == {"scope": "override", "mode": "manual", "rate": 30_000, "author": "rest", "reason": "POST /config"}
+    who = {"author": "rest 127.0.0.1", "reason": "POST /config"}
+    assert record == {"scope": "override", "mode": "manual", "rate": 30_000} | who
     elsewhere.stop()
     late = ControlFollower(settings)
     late.start()

@@ -47,10 +47,11 @@ class EdgeProcess:
         """Status and body of a GET; (0, None) while nothing answers."""
         return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}"))
 
-    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+    def post(self, path: str, body: dict[str, Any], **headers: str) -> tuple[int, Any]:
         """Status and body of a POST."""
         data = json.dumps(body).encode()
-        return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", data, method="POST"))
+        headers = {"Content-Type": "application/json"} | headers
+        return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", data, headers, method="POST"))
 
     def request(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:

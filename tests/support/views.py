@@ -11,11 +11,13 @@ from klais.config.load import Settings
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.core.wire.partition import partition_of
+from klais.http.answers import Answers
+from klais.http.guard import Guard
+from klais.http.hosts import AllowedHosts
 from klais.kafka.topics import Topics
 from klais.worker.limits import LaneLimits
 from klais.worker.report import Report
 from klais.worker.web.pages import PAGES, Views
-from klais.worker.web.server import guard
 from tests.support.lane import batch, bounds, limits
 
 PARTITIONS = 2
@@ -85,8 +87,19 @@ class FakeOffsets:
         self.sample = None
         self.failing = 0.0
 
+    topics = ("klais_raw",)
+
     def newest(self):
         return self.sample
+
+    def groups(self) -> list:
+        return []
+
+    def rate(self, _topic: str) -> float:
+        return 1.5
+
+    def age_s(self) -> float | None:
+        return None
 
     def failing_s(self) -> float:
         return self.failing
@@ -111,10 +124,11 @@ def make_views(lanes: dict, control=None, **overrides) -> Views:
         FakePeers(),
         list,
         time.monotonic(),
+        answers=Answers(fresh_s=0.0),
     )
 
 
 async def get(views: Views, page: str, path: str | None = None, headers: dict | None = None):
     """The answer of a page (a key of PAGES) to a GET of ``path``."""
-    request = make_mocked_request("GET", path or page, headers=headers or {})
-    return await guard(request, lambda given: PAGES[page](views, given))
+    request = make_mocked_request("GET", path or page, headers={"Host": "localhost"} | (headers or {}))
+    return await Guard(AllowedHosts("127.0.0.1")).answer(request, lambda given: PAGES[page](views, given))

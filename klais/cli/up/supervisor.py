@@ -4,8 +4,6 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from klais.cli.worker import data_dir, worker_command
 from klais.config import load as config
 from klais.config.load import Settings, environ_of
 from klais.errors import KafkaUnavailable, KlaisError
+from klais.http import client
 from klais.kafka import admin
 from klais.system.address import split_address
 from klais.system.child import OwnedChild
@@ -210,17 +209,13 @@ def _klais(*words: str) -> list[str]:
 def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:
     """Status and JSON body of a GET, also of a refused one; None when nothing answers."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        try:
-            return error.code, json.load(error)
-        except ValueError:
-            return error.code, None
-        finally:
-            error.close()
+        status, data = client.request(url, timeout_s)
     except (OSError, ValueError):
         return None
+    try:
+        return status, json.loads(data)
+    except ValueError:
+        return status, None
 
 
 def edge_ready(rest: str) -> bool:

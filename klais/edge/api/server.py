@@ -1,33 +1,31 @@
 """The REST API of the edge: aiohttp in a thread and loop of its own, so that no request holds up the data path.
 
-Every error, also of aiohttp itself, has the one shape ``{"error", "code", "details"}``.
+What stands before every request (limits, tokens, names, browsers) and the shape of errors: :mod:`klais.http`.
 """
 
 import asyncio
 import errno
-import hmac
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import orjson
 from aiohttp import web
 from confluent_kafka import KafkaException
 
-from klais.edge.api.openapi import DOCUMENT, MAX_RATE, MIN_RATE
+from klais.config.load import Settings
+from klais.edge.api.models import ConfigRequest, ConfigResponse
+from klais.edge.api.openapi import DOCUMENT
 from klais.errors import EdgeUnavailable
+from klais.http.access import Access
+from klais.http.body import read_body
+from klais.http.connections import ConnectionLimits, Listener
+from klais.http.errors import HttpError, reply
+from klais.http.guard import Guard
 from klais.system.address import Bind, taken
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.api.server")
 
 BODY_LIMIT_BYTES = 4096
-REQUESTS_PER_S = 100.0
-ADDRESSES_KEPT = 10_000
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class State(Protocol):
@@ -42,120 +40,64 @@ class State(Protocol):
     def metrics(self) -> tuple[bytes, str]:
         """Body and content type of ``/metrics``."""
 
-    def set_rate(self, new_rate: int) -> float:
-        """Write the global rate to ``klais_control``; returns the one before. Raises KafkaException."""
+    def set_rate(self, new_rate: int, client: str) -> float:
+        """Write the global rate to ``klais_control`` for ``client`` (its address); returns the one before.
+
+        Raises KafkaException or EdgeUnavailable.
+        """
 
 
-class ApiError(Exception):
-    """An answer other than success."""
-
-    def __init__(self, status: int, code: str, error: str, details: dict[str, Any] | None = None) -> None:
-        super().__init__(error)
-        self.status, self.code, self.details = status, code, details or {}
-
-    def response(self, headers: dict[str, str] | None = None) -> web.Response:
-        """As JSON."""
-        body = {"error": str(self), "code": self.code, "details": self.details}
-        return _json(body, self.status, headers)
-
-
-class RateLimit:
-    """A token bucket for each address, the least recently seen forgotten first; a second's worth of burst."""
-
-    def __init__(self, per_s: float = REQUESTS_PER_S, kept: int = ADDRESSES_KEPT) -> None:
-        self._per_s, self._kept = per_s, kept
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allow(self, address: str, now_s: float) -> bool:
-        """Whether a request of ``address`` is within the limit at ``now_s``; counts it if so."""
-        tokens, at_s = self._buckets.pop(address, (self._per_s, now_s))
-        tokens = min(self._per_s, tokens + (now_s - at_s) * self._per_s)
-        allowed = tokens >= 1.0
-        self._buckets[address] = (tokens - allowed, now_s)
-        if len(self._buckets) > self._kept:
-            self._buckets.popitem(last=False)
-        return allowed
-
-
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    data = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return web.Response(body=data, status=status, content_type="application/json", headers=headers)
-
-
-def _wanted_rate(body: bytes) -> int:
-    """The rate a ``POST /config`` asks for, checked."""
-    try:
-        asked = orjson.loads(body)
-    except ValueError as error:
-        raise ApiError(400, "malformed_json", f"the body is not JSON: {error}") from None
-    if not isinstance(asked, dict) or "new_rate" not in asked:
-        raise ApiError(422, "missing_field", 'the body must be an object {"new_rate": n}')
-    if unknown := sorted(set(asked) - {"new_rate"}):
-        raise ApiError(422, "unknown_field", f"unknown field {unknown[0]!r}", {"unknown": unknown[:10]})
-    rate = asked["new_rate"]
-    details = {"minimum": MIN_RATE, "maximum": MAX_RATE}
-    whole = isinstance(rate, int) or (isinstance(rate, float) and rate.is_integer())
-    if isinstance(rate, bool) or not whole:
-        raise ApiError(422, "not_an_integer", "new_rate must be a whole number", details)
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise ApiError(422, "out_of_range", f"new_rate must be from {MIN_RATE} to {MAX_RATE:,} frames/s", details)
-    return int(rate)
-
-
-def make_app(state: State, token: str | None, limit: RateLimit | None = None) -> web.Application:
-    """The application; ``token`` None = changes need none."""
-    limiter = limit or RateLimit()
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            if not limiter.allow(request.remote or "", time.monotonic()):
-                return ApiError(429, "too_many_requests", "at most 100 requests a second from one address").response(
-                    {"Retry-After": "1"}
-                )
-            return await handler(request)
-        except ApiError as error:
-            return error.response({"WWW-Authenticate": "Bearer"} if error.status == 401 else None)
-        except web.HTTPException as error:
-            allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-            code = (error.reason or "error").lower().replace(" ", "_")
-            return ApiError(error.status, code, f"{error.reason}: {request.method} {request.path}").response(allow)
-        except EdgeUnavailable as error:
-            return ApiError(503, "edge_unavailable", str(error)).response({"Retry-After": "1"})
-        except Exception:
-            log.exception("request_failed", path=request.path)
-            return ApiError(500, "internal_error", "this is a defect; the log has its traceback").response()
+def make_app(state: State, guard: Guard, min_rate: float) -> web.Application:
+    """The application; ``min_rate``: rates below it need ``force``."""
 
     async def health(_request: web.Request) -> web.Response:
         body = state.health()
-        return _json(body, 200 if body["status"] == "ok" else 503)
+        return reply(body, 200 if body["status"] == "ok" else 503)
 
     async def stats(_request: web.Request) -> web.Response:
-        return _json(state.stats())
+        try:
+            return reply(state.stats())
+        except EdgeUnavailable as error:
+            raise _unavailable(error) from None
 
     async def metrics(_request: web.Request) -> web.Response:
         body, content_type = state.metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def openapi(_request: web.Request) -> web.Response:
-        return _json(DOCUMENT)
+        return reply(DOCUMENT)
 
     async def config(request: web.Request) -> web.Response:
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
-        if token is not None and not hmac.compare_digest(given, b"Bearer " + token.encode()):
-            raise ApiError(401, "unauthorized", "this change needs the header Authorization: Bearer TOKEN")
-        new_rate = _wanted_rate(await request.read())
+        asked = await read_body(request, ConfigRequest)
+        if asked.new_rate < min_rate and not asked.force:
+            text = f'new_rate is below {min_rate:g} frames/s (KLAIS_PID_RATE_MIN): send "force": true if you mean it'
+            raise HttpError(422, "below_minimum", text, minimum=min_rate)
+        client = str(guard.client(request) or request.remote)
         try:
-            previous = await asyncio.to_thread(state.set_rate, new_rate)
+            previous = await asyncio.to_thread(state.set_rate, asked.new_rate, client)
         except KafkaException as error:
-            raise ApiError(503, "kafka_unavailable", f"the set-point was not acknowledged: {error}") from None
-        return _json({"success": True, "previous_rate": previous, "new_rate": new_rate})
+            raise HttpError(503, "kafka_unavailable", f"the set-point was not acknowledged: {error}") from None
+        except EdgeUnavailable as error:
+            raise _unavailable(error) from None
+        log.info("rate_changed", client=client, old=previous, new=asked.new_rate, forced=asked.force)
+        return reply(ConfigResponse(previous_rate=previous, new_rate=asked.new_rate).model_dump())
 
-    app = web.Application(middlewares=[guard], client_max_size=BODY_LIMIT_BYTES)
+    app = web.Application(client_max_size=BODY_LIMIT_BYTES)
+    guard.install(app)
     for path, handler in (("/health", health), ("/stats", stats), ("/metrics", metrics), ("/openapi.json", openapi)):
         app.router.add_get(path, handler)
     app.router.add_post("/config", config)
     return app
+
+
+def _unavailable(error: EdgeUnavailable) -> HttpError:
+    return HttpError(503, "edge_unavailable", str(error))
+
+
+def api_of(settings: Settings, state: State, access: Access) -> "ApiServer":
+    """The server as the settings want it."""
+    guard = Guard.of(settings, Bind.parse(settings.api_bind).host, access)
+    return ApiServer(make_app(state, guard, settings.pid_rate_min), settings.api_bind, ConnectionLimits.of(settings))
 
 
 class ApiServer:
@@ -167,14 +109,13 @@ class ApiServer:
         The port it listens on, once :meth:`start` returned.
     """
 
-    def __init__(self, app: web.Application, bind: str) -> None:
-        self._app = app
+    def __init__(self, app: web.Application, bind: str, limits: ConnectionLimits | None = None) -> None:
         self._bind = Bind.parse(bind)
+        self.listener = Listener(app, self._bind.host, self._bind.port, limits or ConnectionLimits())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
         self._started = threading.Event()
         self._error: OSError | None = None
-        self._runner: web.AppRunner | None = None
         self.port = self._bind.port
 
     def start(self) -> None:
@@ -202,19 +143,12 @@ class ApiServer:
         loop = self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         try:
-            loop.run_until_complete(self._listen())
+            self.port = loop.run_until_complete(self.listener.start())
         except OSError as error:
             self._error = error
         finally:
             self._started.set()
         if self._error is None:
             loop.run_forever()
-        if self._runner is not None:
-            loop.run_until_complete(self._runner.cleanup())
+        loop.run_until_complete(self.listener.stop())
         loop.close()
-
-    async def _listen(self) -> None:
-        self._runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._bind.host, self._bind.port).start()
-        self.port = self._runner.addresses[0][1]

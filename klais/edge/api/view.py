@@ -190,8 +190,10 @@ class EdgeState:
         """Global rate in force (frames/s)."""
         return self._control.rate(self._settings.dam_max_rate)
 
-    def set_rate(self, new_rate: int) -> float:
-        """Write the global rate as an override; what else was set with it stays. Returns the rate before.
+    def set_rate(self, new_rate: int, client: str) -> float:
+        """Write the global rate as an override for ``client`` (its address). Returns the rate before.
+
+        What else was set with the override stays, its end too: the new rate ends when the old one would have.
 
         Raises
         ------
@@ -199,12 +201,11 @@ class EdgeState:
             Kafka did not acknowledge it.
         """
         previous = self.rate()
-        kept = {k: v for k, v in (self._control.override() or {}).items() if k != "until_ms"}
-        record = kept | {
+        record = (self._control.override() or {}) | {
             "scope": OVERRIDE,
             "mode": "manual",
             "rate": new_rate,
-            "author": "rest",
+            "author": f"rest {client}",
             "reason": "POST /config",
             "at": now_ms(),
         }

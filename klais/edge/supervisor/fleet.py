@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,12 @@ import orjson
 
 from klais import __version__
 from klais.config.load import Settings, environ_of
-from klais.edge.api.server import ApiServer, make_app
+from klais.edge.api.server import api_of
 from klais.edge.signals import Signals
 from klais.edge.supervisor.merge import Lives, add, sum_gauges, sum_metrics
 from klais.errors import EdgeUnavailable
+from klais.http import client
+from klais.http.access import Access, token_to_read, with_token
 from klais.system.address import Bind, open_udp_socket
 from klais.system.numa import format_cpus, plan, read_topology
 from klais.system.ports import free_port
@@ -50,23 +50,17 @@ class Member:
         command += ["--source", settings.source, *(["--iface", settings.iface] if settings.iface else [])]
         command += ["--cpus", format_cpus(cpus)] if cpus else []
         command += ["--now"] if now else []
+        self._token = token_to_read(settings)
         self.service = Service(f"edge {self.edge_id}", command, environment(settings), None)
         self.lives = Lives()
         self.health: dict[str, Any] | None = None
         self.stats: dict[str, Any] | None = None
         self.metrics: str | None = None
 
-    def ask(self, path: str, body: bytes | None = None, token: str | None = None) -> bytes:
-        """Body of the process's answer, whatever its status; OSError when it does not answer."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        request = urllib.request.Request(f"http://{self.api}{path}", body, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=ASK_S) as answer:
-                data: bytes = answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                data = error.read()
-        return data
+    def ask(self, path: str, body: bytes | None = None, token: str | None = None, asker: str | None = None) -> bytes:
+        """Body of the process's answer, whatever its status; OSError when it does not answer. ``asker``: on whose behalf."""
+        headers = {"X-Forwarded-For": asker} if asker else {}
+        return client.request(f"http://{self.api}{path}", ASK_S, body, token or self._token, headers)[1]
 
     def look(self) -> None:
         """Ask the process how it is."""
@@ -94,10 +88,13 @@ class Member:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Environment of a member: the settings, and ours without what is the supervisor's business."""
+    """Environment of a member: the settings, and ours without what is the supervisor's business.
+
+    A member believes this machine when it says on whose behalf it asks: so its log and records name who changed something.
+    """
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("KLAIS_", "NOTIFY_", "WATCHDOG_"))}
     file = {"KLAIS_ENV_FILE": str(settings.env_file)} if settings.env_file else {}
-    return ours | environ_of(settings) | file
+    return ours | environ_of(settings) | {"KLAIS_API_PROXIES": "127.0.0.1"} | file
 
 
 class Fleet:
@@ -112,7 +109,10 @@ class Fleet:
     """
 
     def __init__(self, settings: Settings, now: bool = False) -> None:
-        self.settings = settings
+        self._access = Access.of(settings, Bind.parse(settings.api_bind).host)
+        if self._access.generated:
+            log.warning("api_token_made", file=str(self._access.generated), why="KLAIS_API_BIND is not loopback, no token set")
+        self.settings = settings = with_token(settings, self._access)
         self.placement = plan(settings.cpus, settings.edge_workers, read_topology(settings.iface))
         self.members = [Member(settings, k, cpus, now) for k, cpus in enumerate(self.placement.cpus)]
         self._token = settings.api_token.get_secret_value() if settings.api_token else None
@@ -135,7 +135,7 @@ class Fleet:
         """
         s = self.settings
         open_udp_socket(Bind.parse(s.udp_bind), True).close()
-        api = ApiServer(make_app(self, self._token), s.api_bind)
+        api = api_of(s, self, self._access)
         api.start()
         log.info("fleet_starts", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port)
         self._name_orphans()
@@ -214,6 +214,7 @@ class Fleet:
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
+            "warnings": [f"edge {m.edge_id}: {text}" for m in self.members if m.health for text in m.health["warnings"]],
             "queue_depth": int(first.get("queue_depth", 0)),
             "rate_limit": float(first.get("rate_limit", self.settings.dam_max_rate)),
             "version": __version__,
@@ -246,12 +247,12 @@ class Fleet:
         """Body and content type of ``/metrics``."""
         return sum_metrics(m.metrics for m in self.members if m.metrics).encode(), METRICS_TYPE
 
-    def set_rate(self, new_rate: int) -> float:
+    def set_rate(self, new_rate: int, client: str) -> float:
         """Let one member write the rate."""
-        body, problem = orjson.dumps({"new_rate": new_rate}), "no edge process answers"
+        body, problem = orjson.dumps({"new_rate": new_rate, "force": True}), "no edge process answers"  # it is checked already
         for member in self.members:
             try:
-                answer = orjson.loads(member.ask("/config", body, self._token))
+                answer = orjson.loads(member.ask("/config", body, self._token, client))
             except (OSError, ValueError) as error:
                 problem = str(error)
                 continue

@@ -4,12 +4,10 @@ import time
 from typing import Any
 
 from klais.config.load import Settings
-from klais.control.setpoints import DECISIONS, ControlFollower
+from klais.control.setpoints import ControlFollower
 from klais.worker.controller import Controller
 from klais.worker.limits import LaneLimits
-from klais.worker.web.server import iso
-
-MOST = DECISIONS
+from klais.worker.web.times import iso
 
 
 def control_body(

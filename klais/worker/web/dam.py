@@ -10,7 +10,7 @@ from klais.core.dam.bucket import refill
 from klais.core.lane.journal import Limits
 from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.wire.constants import VERDICTS, Reason
-from klais.worker.web.server import iso
+from klais.worker.web.times import iso
 
 Counts = npt.NDArray[np.int64]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURES, WINDOW, Rows, row_key
 from klais.worker.rows import STATES, DeviceLimits
-from klais.worker.web.server import iso
+from klais.worker.web.times import iso
 
 COUNTERS = (
     *("received", "admitted", "duplicate", "blocked", "device_rate", "queue_full", "malformed"),

@@ -1,6 +1,5 @@
 """``/devices/`` and ``/anomalies/``: a page of many devices, of this worker or of all of them."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +9,20 @@ import numpy as np
 
 from klais.core.devices.layout import ROW, Rows
 from klais.core.lane.state import LaneState
-from klais.core.wire.constants import ID_SIZE
-from klais.worker.rows import ASCENDING, BLOCKED, SORTS, STATES, Ask, DeviceLimits, Found, Part, find_page, states_of
+from klais.http.answers import Gate
+from klais.http.errors import HttpError
+from klais.http.query import read_query
+from klais.worker.rows import ASCENDING, BLOCKED, STATES, Ask, DeviceLimits, Found, Part, find_page, states_of
 from klais.worker.web.device import newest_flag, summaries
 from klais.worker.web.peers import Peers
-from klais.worker.web.server import Query, ViewError
+from klais.worker.web.queries import (
+    MOST_MERGED,
+    DevicesQuery,
+    ForwardedDevicesQuery,
+    ForwardedListQuery,
+    ListQuery,
+)
 
-MOST_ROWS = 500  # of one page
-MOST_MERGED = 1000  # rows that each worker is asked for when pages of all workers are merged
 Describe = Callable[[Rows, Found, DeviceLimits], list[dict[str, Any]]]
 
 
@@ -46,49 +51,46 @@ def _anomalies(rows: Rows, found: Found, limits: DeviceLimits) -> list[dict[str,
     ]
 
 
-def _paging(query: Query, forwarded: bool) -> tuple[int, int, bool]:
-    page = query.integer("page", 1, 1, 10_000_000)
-    size = query.integer("size", 100, 1, MOST_MERGED if forwarded else MOST_ROWS)
-    everywhere = query.choice("scope", "worker", ("worker", "all")) == "all" and not forwarded
-    if everywhere and page * size > MOST_MERGED:
+def _is_everywhere(query: ListQuery, forwarded: bool) -> bool:
+    """Whether the devices of all workers are asked for: a question that was passed on is not passed on again."""
+    everywhere = query.scope == "all" and not forwarded
+    if everywhere and query.page * query.size > MOST_MERGED:
         text = f"page: with scope=all page x size may be at most {MOST_MERGED}; narrow it with q or state, or ask each worker"
-        raise ViewError(400, "bad_parameter", text, parameter="page", maximum=MOST_MERGED // size)
-    return page, size, everywhere
+        raise HttpError(400, "bad_parameter", text, parameter="page", maximum=MOST_MERGED // query.size)
+    return everywhere
 
 
-def read_query(given: Mapping[str, str], partitions: int, forwarded: bool) -> Request:
-    """The parameters of ``/devices/``: page, size, sort, order, q, state, scope.
+def read_devices_query(given: Mapping[str, str], forwarded: bool) -> Request:
+    """The parameters of ``/devices/``, see :class:`klais.worker.web.queries.DevicesQuery`.
 
     Raises
     ------
-    ViewError
+    HttpError
         400, with the parameter and what it may be.
     """
-    query = Query(given)
-    page, size, everywhere = _paging(query, forwarded)
-    sort = str(query.choice("sort", "last_seen", tuple(SORTS)))
-    order = query.choice("order", "asc" if sort in ASCENDING else "desc", ("asc", "desc"))
-    part_of_id = query.text("q", ID_SIZE)
-    state = query.choice("state", None, STATES)
-    query.done()
-    begin = (page - 1) * size
-    position = STATES.index(state) if state is not None else None
-    ask = Ask(sort, order == "desc", begin, begin + size, part_of_id, position)
-    params = {"sort": sort, "order": str(order)}
+    query = read_query(given, ForwardedDevicesQuery if forwarded else DevicesQuery)
+    everywhere = _is_everywhere(query, forwarded)
+    order = query.order or ("asc" if query.sort in ASCENDING else "desc")
+    position = STATES.index(query.state) if query.state is not None else None
+    begin = (query.page - 1) * query.size
+    ask = Ask(query.sort, order == "desc", begin, begin + query.size, _part_of_id(query), position)
+    params: dict[str, str] = {"sort": query.sort, "order": order}
     params |= {name: given[name] for name in ("q", "state") if name in given}
-    return Request("/devices/", params, page, size, everywhere, ask, _devices)
+    return Request("/devices/", params, query.page, query.size, everywhere, ask, _devices)
 
 
-def read_anomaly_query(given: Mapping[str, str], forwarded: bool) -> Request:
-    """The parameters of ``/anomalies/``: page, size, q, scope."""
-    query = Query(given)
-    page, size, everywhere = _paging(query, forwarded)
-    part_of_id = query.text("q", ID_SIZE)
-    query.done()
-    begin = (page - 1) * size
-    ask = Ask("flagged_at", True, begin, begin + size, part_of_id, flagged_ever=True)
-    params = {"q": given["q"]} if "q" in given else {}
-    return Request("/anomalies/", params, page, size, everywhere, ask, _anomalies)
+def read_anomalies_query(given: Mapping[str, str], forwarded: bool) -> Request:
+    """The parameters of ``/anomalies/``, see :class:`klais.worker.web.queries.ListQuery`; errors as above."""
+    query = read_query(given, ForwardedListQuery if forwarded else ListQuery)
+    everywhere = _is_everywhere(query, forwarded)
+    begin = (query.page - 1) * query.size
+    ask = Ask("flagged_at", True, begin, begin + query.size, _part_of_id(query), flagged_ever=True)
+    params = {"q": query.q} if query.q is not None else {}
+    return Request("/anomalies/", params, query.page, query.size, everywhere, ask, _anomalies)
+
+
+def _part_of_id(query: ListQuery) -> bytes:
+    return (query.q or "").encode(errors="replace")
 
 
 def live_states(lanes: Any) -> list[tuple[int, LaneState]]:
@@ -109,17 +111,23 @@ def state_of_row(part: Part, device_id: bytes, limits: DeviceLimits) -> int:
 
 
 async def answer(
-    lanes: Any, peers: Peers, limits: DeviceLimits, asked: Request, worker_id: str, **sums: dict[str, int]
+    lanes: Any, peers: Peers, gate: Gate, limits: DeviceLimits, asked: Request, worker_id: str, **sums: dict[str, int]
 ) -> dict[str, Any]:
     """The body of a page; ``sums`` go into it and are added up over the workers.
 
-    The columns are looked through in a thread, so that the lanes go on; the rows are read here, between two steps.
+    The columns are searched in a thread, so that the lanes go on, and behind a gate, so that such requests never take all
+    of them; the rows are read here, between two steps.
+
+    Raises
+    ------
+    HttpError
+        503: too many such requests wait.
     """
     ask = asked.ask
     if asked.everywhere:  # each worker gives its head, up to the end of the page: the page is in the merged heads
         ask = Ask(ask.sort, ask.descending, 0, ask.end, ask.part_of_id, ask.state, ask.flagged_ever)
     parts = [Part.of(partition, state) for partition, state in live_states(lanes)]
-    found = await asyncio.to_thread(find_page, parts, ask, limits)
+    found = await gate.run(lambda: find_page(parts, ask, limits))
     rows = np.empty(len(found.page), ROW)
     for i, (part, row, _) in enumerate(found.page):
         rows[i] = part.state.rows[row]

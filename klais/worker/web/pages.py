@@ -1,9 +1,9 @@
-"""The pages: each takes what it needs from the worker and answers in JSON. ``install`` puts them on the Faust app."""
+"""The pages: each takes what it needs from the worker and answers in JSON. ``install`` puts them on the web application."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,6 +16,11 @@ from klais.core.devices.layout import Rows, id_words
 from klais.core.lane.queue import FrameQueue
 from klais.core.wire.constants import ID_SIZE
 from klais.core.wire.partition import partition_of
+from klais.http.answers import Answers, Gate
+from klais.http.errors import HttpError, json_response, reply, shown, to_json
+from klais.http.guard import Guard
+from klais.http.openapi import document, errors, schemas
+from klais.http.query import Query, parameters, read_query
 from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.topics import Topics
 from klais.worker.controller import Controller
@@ -24,11 +29,12 @@ from klais.worker.limits import LaneLimits
 from klais.worker.report import Report
 from klais.worker.rows import DeviceLimits, Part
 from klais.worker.web import devices as listing
-from klais.worker.web.control import MOST, control_body
+from klais.worker.web.control import control_body
 from klais.worker.web.dam import dam, tokens_now
 from klais.worker.web.device import detail
 from klais.worker.web.peers import FORWARDED, Peers
-from klais.worker.web.server import Query, ViewError, guard, iso, reply
+from klais.worker.web.queries import ControlQuery, DevicesQuery, ListQuery
+from klais.worker.web.times import iso
 from klais.worker.web.why import LaneNow, why
 
 QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth telling
@@ -50,6 +56,8 @@ class Views:
     ready: Callable[[], list[str]]  # what the worker still waits for; empty = ready
     started_s: float
     controller: Controller | None = None
+    gate: Gate = field(default_factory=Gate)
+    answers: Answers = field(default_factory=Answers)
 
     def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
         """What decides the state of a device now; of one that is not named, as of all that have no limits of their own."""
@@ -62,22 +70,31 @@ Page = Callable[[Views, web.Request], Awaitable[web.StreamResponse]]
 
 async def index(views: Views, request: web.Request) -> web.StreamResponse:
     """``/``: the pages there are."""
-    Query(request.query).done()
+    read_query(request.query, Query)
     return reply({"worker": views.worker_id, "version": __version__, "pages": list(PAGES), "workers": views.peers.others()})
 
 
 async def devices(views: Views, request: web.Request) -> web.StreamResponse:
     """``/devices/``: a page of this worker's devices, or with ``scope=all`` of all workers'."""
-    ask = listing.read_query(request.query, views.settings.partitions, forwarded=FORWARDED in request.headers)
-    return reply(await listing.answer(views.lanes, views.peers, views.device_limits(), ask, views.worker_id))
+    asked = listing.read_devices_query(request.query, FORWARDED in request.headers)
+    return await _listed(views, request, asked)
 
 
 async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
     """``/anomalies/``: devices that were ever flagged, the newest flag first."""
-    ask = listing.read_anomaly_query(request.query, forwarded=FORWARDED in request.headers)
+    asked = listing.read_anomalies_query(request.query, FORWARDED in request.headers)
     totals = views.report.totals()
-    flags = {"written": totals["flags"], "suppressed": totals["flags_suppressed"]}
-    return reply(await listing.answer(views.lanes, views.peers, views.device_limits(), ask, views.worker_id, flags=flags))
+    return await _listed(views, request, asked, flags={"written": totals["flags"], "suppressed": totals["flags_suppressed"]})
+
+
+async def _listed(views: Views, request: web.Request, asked: listing.Request, **sums: dict[str, int]) -> web.StreamResponse:
+    """A page of many devices; whoever asks for the same within a second gets the same."""
+
+    async def make() -> bytes:
+        limits = views.device_limits()
+        return to_json(await listing.answer(views.lanes, views.peers, views.gate, limits, asked, views.worker_id, **sums))
+
+    return json_response(await views.answers.get(f"{asked.everywhere} {request.path_qs}", make))
 
 
 def _asked_device(request: web.Request) -> bytes:
@@ -87,10 +104,10 @@ def _asked_device(request: web.Request) -> bytes:
     try:
         device_id.decode()
     except UnicodeDecodeError:
-        raise ViewError(400, "bad_device_id", "the device_id is not UTF-8 (percent-encoded)", value=segment[:100]) from None
+        raise HttpError(400, "bad_device_id", "the device_id is not UTF-8 (percent-encoded)", value=shown(segment)) from None
     if not 1 <= len(device_id) <= ID_SIZE or b"\0" in device_id:
         text = f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL"
-        raise ViewError(400, "bad_device_id", text, value=segment[:100], minimum=1, maximum=ID_SIZE)
+        raise HttpError(400, "bad_device_id", text, value=shown(segment), minimum=1, maximum=ID_SIZE)
     return device_id
 
 
@@ -99,12 +116,12 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
     lane = views.lanes.by_partition[partition]
     if lane.it is None or not lane.live.is_set():
         text = f"the lane of partition {partition} recovers: ask again in a moment"
-        raise ViewError(503, "lane_recovering", text, partition=partition)
+        raise HttpError(503, "lane_recovering", text, partition=partition)
     state = lane.it.state
     at = state.find(device_id)
     if at < 0:
         name = device_id.decode()
-        raise ViewError(404, "unknown_device", f"no frame of device {name!r} was taken", device_id=name, partition=partition)
+        raise HttpError(404, "unknown_device", f"no frame of device {name!r} was taken", device_id=name, partition=partition)
     row = state.rows[at : at + 1].copy()
     return Part(partition, state, row, 1), row, at
 
@@ -112,7 +129,7 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
 async def device(views: Views, request: web.Request) -> web.StreamResponse:
     """``/devices/{device_id}/``: its row; from the worker that owns it."""
     device_id = _asked_device(request)
-    Query(request.query).done()
+    read_query(request.query, Query)
     partition = partition_of(device_id, views.settings.partitions)
     if partition not in views.lanes.by_partition:
         return await views.peers.forward(request, partition)
@@ -125,7 +142,7 @@ async def device(views: Views, request: web.Request) -> web.StreamResponse:
 async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
     """``/devices/{device_id}/why/``: which rule acts on its frames now."""
     device_id = _asked_device(request)
-    Query(request.query).done()
+    read_query(request.query, Query)
     partition = partition_of(device_id, views.settings.partitions)
     if partition not in views.lanes.by_partition:
         return await views.peers.forward(request, partition)
@@ -157,27 +174,29 @@ def waiting_of(queue: FrameQueue, device_id: bytes) -> tuple[int, int | None]:
 
 async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
     """``/dam/``: what each lane received, passed, holds and dropped."""
-    Query(request.query).done()
+    read_query(request.query, Query)
     return reply(dam(views.lanes.by_partition, views.limits, views.worker_id))
 
 
 async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
     """``/control/``: who controls, the limits in force and why, overrides, the newest decisions."""
-    query = Query(request.query)
-    most = query.integer("limit", MOST, 0, MOST)
-    query.done()
+    most = read_query(request.query, ControlQuery).limit
     if views.control is None:
-        raise ViewError(503, "no_control", "this worker does not follow klais_control yet")
+        raise HttpError(503, "no_control", "this worker does not follow klais_control yet")
     body = control_body(views.settings, views.limits, views.control, views.controller, most)
     return reply({"worker": views.worker_id} | body)
 
 
 async def topics(views: Views, request: web.Request) -> web.StreamResponse:
     """``/topics/``: end offsets, rates, and the lag of each group."""
-    Query(request.query).done()
-    positions = {p: state.next_raw for p, state in listing.live_states(views.lanes)}
-    body = await asyncio.to_thread(topics_body, views.offsets, views.topics, positions)
-    return reply({"worker": views.worker_id} | body)
+    read_query(request.query, Query)
+
+    async def make() -> bytes:
+        positions = {p: state.next_raw for p, state in listing.live_states(views.lanes)}
+        body = await asyncio.to_thread(topics_body, views.offsets, views.topics, positions)
+        return to_json({"worker": views.worker_id} | body)
+
+    return json_response(await views.answers.get("/topics/", make))
 
 
 def _lanes_body(views: Views) -> dict[str, Any]:
@@ -234,6 +253,11 @@ async def metrics(views: Views, request: web.Request) -> web.StreamResponse:
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
+async def openapi(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/openapi.json``: the OpenAPI document of these pages."""
+    return reply(document_of_pages())
+
+
 PAGES: dict[str, Page] = {
     "/": index,
     "/devices/": devices,
@@ -246,19 +270,55 @@ PAGES: dict[str, Page] = {
     "/health/": health,
     "/ready/": ready,
     "/metrics": metrics,
+    "/openapi.json": openapi,
+}
+QUERIES: dict[Page, type[Query]] = {devices: DevicesQuery, anomalies: ListQuery, control_page: ControlQuery}
+_DEVICE_ID = {
+    "name": "device_id",
+    "in": "path",
+    "required": True,
+    "description": f"1 to {ID_SIZE} bytes in UTF-8, percent-encoded.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": ID_SIZE},
 }
 
 
-def install(app: Any, views: Views) -> None:
-    """Register all pages on the Faust app, before its own ``/``; errors get one shape, missing end slashes are added."""
-    app.web.web_app.middlewares.extend([guard, web.normalize_path_middleware(append_slash=True)])
+def document_of_pages() -> dict[str, Any]:
+    """The OpenAPI document of the pages."""
+    paths: dict[str, Any] = {}
     for path, page in PAGES.items():
-        app.page(path, name=f"klais:{page.__name__}")(_handler(page, views))
+        text = "text/plain" if page is metrics else "application/json"
+        good = {"description": "Now.", "content": {text: {"schema": {"type": "string" if page is metrics else "object"}}}}
+        own = [_DEVICE_ID] if "{device_id}" in path else []
+        paths[path] = {
+            "get": {
+                "operationId": page.__name__,
+                "summary": (page.__doc__ or "").strip().splitlines()[0].partition(": ")[2],
+                "parameters": own + parameters(QUERIES.get(page, Query)),
+                "responses": {"200": good} | errors("400", "401", "403", "421", "429") | _more_errors(path, page, good),
+            }
+        }
+    text = "What a KLAIS worker knows: devices, lanes, limits, topics. Nothing can be changed here."
+    return document("KLAIS worker", __version__, text, paths, schemas(requests=(), answers=()))
 
 
-def _handler(page: Page, views: Views) -> Callable[..., Awaitable[web.StreamResponse]]:
-    async def handle(_view: Any, request: web.Request, **_match: str) -> web.StreamResponse:
+def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:
+    """What else a page may answer."""
+    if page in (health, ready):  # their 503 says what is wrong, in their own shape
+        return {"503": good | {"description": "Something is not as it should be; the body says what."}}
+    more = errors("404") if "{device_id}" in path else {}
+    return more | (errors("503") if page not in (index, metrics, openapi) else {})
+
+
+def install(app: web.Application, views: Views, guard: Guard) -> None:
+    """Put all pages on an application (Faust's, before its own ``/``), behind the guard; missing end slashes are added."""
+    guard.install(app)
+    app.middlewares.append(web.normalize_path_middleware(append_slash=True))
+    for path, page in PAGES.items():
+        app.router.add_get(path, _handler(page, views), name=f"klais:{page.__name__}")
+
+
+def _handler(page: Page, views: Views) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
         return await page(views, request)
 
-    handle.__name__, handle.__doc__ = page.__name__, page.__doc__
     return handle

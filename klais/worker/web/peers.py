@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
+from klais.http.errors import HttpError
 from klais.telemetry.log import get
-from klais.worker.web.server import ViewError
 
 log = get("klais.worker.web")
 
@@ -17,6 +17,7 @@ FORWARDED = "X-Klais-Forwarded"
 """Set on requests from worker to worker: such a request is answered here or not at all, never sent on."""
 OWNER = "X-Klais-Owner"
 TIMEOUT_S = 5.0
+MOST_BYTES = 16 << 20
 
 
 class Peers:
@@ -28,10 +29,13 @@ class Peers:
         Its router knows which worker holds which partition of the table's changelog.
     table, topic : str
         Name of the table, and of its changelog topic.
+    token : str or None
+        What workers show each other to read.
     """
 
-    def __init__(self, app: Any, table: str, topic: str) -> None:
+    def __init__(self, app: Any, table: str, topic: str, token: str | None = None) -> None:
         self._app, self._table, self._topic = app, table, topic
+        self._token = token
 
     @property
     def own_url(self) -> str:
@@ -56,13 +60,13 @@ class Peers:
 
         Raises
         ------
-        ViewError
+        HttpError
             503: nobody owns it just now, or its owner does not answer.
         """
         owner = self.owner(partition)
         if owner is None or owner == self.own_url or FORWARDED in request.headers:
             text = f"partition {partition} is being taken over: ask again in a moment"
-            raise ViewError(503, "partition_moving", text, partition=partition, owner=owner)
+            raise HttpError(503, "partition_moving", text, partition=partition, owner=owner)
         status, body = await self._get(owner + request.rel_url.raw_path_qs)
         headers = {OWNER: owner}
         return web.Response(body=body, status=status, content_type="application/json", headers=headers)
@@ -78,14 +82,31 @@ class Peers:
         return out
 
     async def _get(self, url: str) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        headers = {FORWARDED: self.own_url} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
         try:
-            async with self._app.http_client.get(
-                URL(url, encoded=True), headers={FORWARDED: self.own_url}, timeout=timeout
-            ) as answer:
-                return answer.status, await answer.read()
+            return await fetch(self._app.http_client, url, headers)
         except (aiohttp.ClientError, TimeoutError) as error:
             said = f"{type(error).__name__}: {error}".rstrip(": ")
             log.warning("worker_unreachable", url=url, error=said)
             text = f"the worker that owns this does not answer ({said})"
-            raise ViewError(503, "owner_unreachable", text, owner=str(URL(url).origin())) from error
+            raise HttpError(503, "owner_unreachable", text, owner=str(URL(url).origin())) from error
+
+
+async def fetch(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Status and body of what another worker answers: never through a proxy, never redirected, bounded in size and time.
+
+    Raises
+    ------
+    aiohttp.ClientError, TimeoutError
+        It does not answer, or answers more than 16 MiB.
+    """
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    if session.trust_env:
+        raise aiohttp.ClientError("the session would use the environment's proxy, which would see the token")
+    data = bytearray()
+    async with session.get(URL(url, encoded=True), headers=headers, timeout=timeout, allow_redirects=False) as answer:
+        async for chunk in answer.content.iter_any():
+            data += chunk
+            if len(data) > MOST_BYTES:
+                raise aiohttp.ClientPayloadError(f"the answer is larger than {MOST_BYTES} bytes")
+    return answer.status, bytes(data)

@@ -9,7 +9,7 @@ from typing import Any
 
 from klais.worker.rows import DeviceLimits
 from klais.worker.web.device import device_id_text, last_seen, newest_flag, tokens_of
-from klais.worker.web.server import iso
+from klais.worker.web.times import iso
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,65 +1,23 @@
 """The REST API: contract, errors in one shape, limits; held to its own OpenAPI document by schemathesis."""
 
-import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import aiohttp
 import pytest
 from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.edge.api.openapi import DOCUMENT
-from klais.edge.api.server import ADDRESSES_KEPT, ApiServer, RateLimit, make_app
-from klais.errors import PortInUse
+from klais.edge.api.server import ApiServer, api_of, make_app
+from klais.errors import EdgeUnavailable, PortInUse
+from klais.http.access import Access, digest
+from klais.http.addresses import RateLimit
+from tests.support.http import FakeState, ask, make_guard, post
 from tests.support.process import wait_for
 
-
-class FakeState:
-    """A state that can be set."""
-
-    def __init__(self) -> None:
-        self.rate = 10_000.0
-        self.status = "ok"
-        self.broken: Exception | None = None
-
-    def health(self) -> dict[str, Any]:
-        return {
-            "status": self.status,
-            "problems": [] if self.status == "ok" else ["queue full"],
-            "warnings": [],
-            "queue_depth": 0,
-            "rate_limit": self.rate,
-            "version": "1",
-            "uptime_secs": 1.5,
-            "edge_id": 1,
-            "workers": 0,
-        }
-
-    def stats(self) -> dict[str, Any]:
-        dam = {"received": 5, "passed": 3, "queued": 0, "dropped": 2, "queue_depth": 0, "tokens": 1.5}
-        control = {"current_rate": self.rate, "burst_probability": 0.0, "anomaly_score": 0.0, "pid_output": 0.0}
-        return {
-            "dam": dam | {"dropped_by_reason": {"blocked": 2}},
-            "control": control
-            | {"anomaly_devices": 0, "controller": None, "mode": "auto", "cut": 0.0, "alert": False, "overrides": []},
-            "edge": {},
-            "workers": {},
-            "senders": {},
-        }
-
-    def metrics(self) -> tuple[bytes, str]:
-        return b"klais_up 1\n", "text/plain; version=0.0.4; charset=utf-8"
-
-    def set_rate(self, new_rate: int) -> float:
-        if self.broken:
-            raise self.broken
-        previous, self.rate = self.rate, float(new_rate)
-        return previous
-
-
+TOKEN = "secret-token-secret-token"
 Serve = Callable[..., tuple[str, FakeState]]
 
 
@@ -67,9 +25,9 @@ Serve = Callable[..., tuple[str, FakeState]]
 def serve() -> Iterator[Serve]:
     servers: list[ApiServer] = []
 
-    def start(token: str | None = None, limit: RateLimit | None = None) -> tuple[str, FakeState]:
+    def start(min_rate: float = 1000.0, **options: Any) -> tuple[str, FakeState]:
         state = FakeState()
-        servers.append(ApiServer(make_app(state, token, limit), "127.0.0.1:0"))
+        servers.append(ApiServer(make_app(state, make_guard(**options), min_rate), "127.0.0.1:0"))
         servers[-1].start()
         return f"http://127.0.0.1:{servers[-1].port}", state
 
@@ -78,21 +36,13 @@ def serve() -> Iterator[Serve]:
         server.stop()
 
 
-def ask(url: str, method: str = "GET", body: bytes | str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
-    """Status, body (JSON where it is), headers."""
-
-    async def go() -> tuple[int, Any, dict[str, str]]:
-        async with aiohttp.ClientSession() as session, session.request(method, url, data=body, headers=headers) as answer:
-            text = await answer.text()
-            is_json = answer.content_type == "application/json"
-            return answer.status, json.loads(text) if is_json else text, dict(answer.headers)
-
-    return asyncio.run(go())
+def token_needed() -> Access:
+    return Access(change=(digest(TOKEN),), read=(digest(TOKEN),), changes_need=True)
 
 
 def test_config_sets_the_rate_and_tells_the_one_before(serve: Serve) -> None:
     url, state = serve()
-    status, body, _ = ask(f"{url}/config", "POST", '{"new_rate": 20000}')
+    status, body, _ = post(f"{url}/config", '{"new_rate": 20000}')
     assert (status, body) == (200, {"success": True, "previous_rate": 10_000.0, "new_rate": 20_000})
     assert state.rate == 20_000
     assert ask(f"{url}/health")[1]["rate_limit"] == 20_000
@@ -105,7 +55,8 @@ def test_config_sets_the_rate_and_tells_the_one_before(serve: Serve) -> None:
         ("", 400, "malformed_json"),
         (b"\xff\xfe", 400, "malformed_json"),
         ('{"new_rate": NaN}', 400, "malformed_json"),
-        ("[]", 422, "missing_field"),
+        ("[]", 422, "not_an_object"),
+        ("null", 422, "not_an_object"),
         ("{}", 422, "missing_field"),
         ('{"new_rate": 0}', 422, "out_of_range"),
         ('{"new_rate": 1000001}', 422, "out_of_range"),
@@ -114,33 +65,42 @@ def test_config_sets_the_rate_and_tells_the_one_before(serve: Serve) -> None:
         ('{"new_rate": true}', 422, "not_an_integer"),
         ('{"new_rate": "7"}', 422, "not_an_integer"),
         ('{"new_rate": null}', 422, "not_an_integer"),
-        ('{"new_rate": 5, "burst": 1}', 422, "unknown_field"),
+        ('{"new_rate": 1' + "0" * 400 + "}", 400, "malformed_json"),
+        ('{"new_rate": 1' + "0" * 25 + "}", 422, "out_of_range"),
+        ('{"new_rate": 5e3000}', 400, "malformed_json"),
+        ('{"new_rate": ' + "[" * 1000 + "]" * 1000 + "}", 422, "not_an_integer"),
+        ('{"new_rate": 5000, "burst": 1}', 422, "unknown_field"),
+        ('{"new_rate": 5000, "\\ud800": 1}', 400, "malformed_json"),
+        ('{"new_rate": 5000, "force": 1}', 422, "not_a_boolean"),
+        ('{"new_rate": 5000, "force": "true"}', 422, "not_a_boolean"),
+        ('{"new_rate": 999}', 422, "below_minimum"),
+        ('{"new_rate": 999, "force": false}', 422, "below_minimum"),
         ("x" * 4097, 413, "request_entity_too_large"),
     ],
 )
 def test_bad_config_is_refused_in_the_one_shape(serve: Serve, body: str | bytes, status: int, code: str) -> None:
     url, state = serve()
-    got, answer, _ = ask(f"{url}/config", "POST", body)
+    got, answer, _ = post(f"{url}/config", body)
     assert (got, answer["code"]) == (status, code)
     assert set(answer) == {"error", "code", "details"}
     assert state.rate == 10_000
 
 
-@pytest.mark.parametrize("rate", [1, 1_000_000, 20_000.0])
+@pytest.mark.parametrize("rate", [1000, 1_000_000, 20_000.0])
 def test_the_ends_of_the_range_are_taken(serve: Serve, rate: float) -> None:
     url, state = serve()
-    assert ask(f"{url}/config", "POST", json.dumps({"new_rate": rate}))[0] == 200
+    assert post(f"{url}/config", json.dumps({"new_rate": rate}))[0] == 200
     assert state.rate == rate
 
 
 @pytest.mark.parametrize(
-    "given", [None, "", "Bearer", "Bearer wrong", "Basic secret-token", "Bearer secret-token ", "secret-token"]
+    "given", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN} ", TOKEN, f"Bearer {TOKEN}x"]
 )
 def test_changes_need_the_token(serve: Serve, given: str | None) -> None:
-    url, state = serve(token="secret-token")
+    url, state = serve(access=token_needed())
     headers = {} if given is None else {"Authorization": given}
-    status, body, answer_headers = ask(f"{url}/config", "POST", '{"new_rate": 5}', **headers)
-    if given == "Bearer secret-token ":  # HTTP strips the space
+    status, body, answer_headers = post(f"{url}/config", '{"new_rate": 5000}', **headers)
+    if given == f"Bearer {TOKEN} ":  # HTTP strips the space
         assert status == 200
         return
     assert (status, body["code"]) == (401, "unauthorized")
@@ -150,9 +110,9 @@ def test_changes_need_the_token(serve: Serve, given: str | None) -> None:
 
 
 def test_the_token_opens(serve: Serve) -> None:
-    url, state = serve(token="secret-token")
-    assert ask(f"{url}/config", "POST", '{"new_rate": 5}', Authorization="Bearer secret-token")[0] == 200
-    assert state.rate == 5
+    url, state = serve(access=token_needed())
+    assert post(f"{url}/config", '{"new_rate": 5000}', Authorization=f"bearer {TOKEN}")[0] == 200
+    assert state.rate == 5000
 
 
 @pytest.mark.parametrize(
@@ -179,17 +139,42 @@ def test_degraded_is_503(serve: Serve) -> None:
     assert (status, body["status"], body["problems"]) == (503, "degraded", ["queue full"])
 
 
+def test_a_rate_below_the_controllers_minimum_must_be_meant(serve: Serve) -> None:
+    url, state = serve()
+    status, body, _ = post(f"{url}/config", '{"new_rate": 1}')
+    assert (status, body["code"], body["details"]) == (422, "below_minimum", {"minimum": 1000.0})
+    assert "force" in body["error"] and state.rate == 10_000
+    assert post(f"{url}/config", '{"new_rate": 1, "force": true}')[0] == 200
+    assert state.rate == 1
+
+
+def test_who_changed_what_is_logged(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    url, state = serve()
+    with caplog.at_level("INFO"):
+        post(f"{url}/config", '{"new_rate": 20000}')
+    assert state.clients == ["127.0.0.1"]
+    (record,) = [record for record in caplog.records if record.message == "rate_changed"]
+    assert record.__dict__["fields"] == {"client": "127.0.0.1", "old": 10_000.0, "new": 20_000, "forced": False}
+
+
+def test_no_edge_that_answers_is_503(serve: Serve) -> None:
+    url, state = serve()
+    state.broken = EdgeUnavailable("none")
+    status, body, _ = post(f"{url}/config", '{"new_rate": 5000}')
+    assert (status, body["code"]) == (503, "edge_unavailable")
+
+
 def test_kafka_that_does_not_answer_is_503(serve: Serve) -> None:
     url, state = serve()
     state.broken = KafkaException("no acknowledgement in time")
-    status, body, _ = ask(f"{url}/config", "POST", '{"new_rate": 5}')
+    status, body, _ = post(f"{url}/config", '{"new_rate": 5000}')
     assert (status, body["code"]) == (503, "kafka_unavailable")
 
 
 def test_a_defect_shows_no_inside(serve: Serve) -> None:
     url, state = serve()
     state.broken = RuntimeError("password=hunter2")
-    status, body, _ = ask(f"{url}/config", "POST", '{"new_rate": 5}')
+    status, body, _ = post(f"{url}/config", '{"new_rate": 5000}')
     assert (status, body["code"]) == (500, "internal_error")
     assert "hunter2" not in json.dumps(body)
 
@@ -202,40 +187,24 @@ def test_metrics_are_prometheus_text(serve: Serve) -> None:
 
 
 def test_more_than_the_limit_is_429(serve: Serve) -> None:
-    url, _ = serve(limit=RateLimit(per_s=3))
-    answers = [ask(f"{url}/health") for _ in range(6)]
+    url, _ = serve(limiter=RateLimit(per_s=3))
+    answers = [ask(f"{url}/stats") for _ in range(6)]
     refused = [answer for answer in answers if answer[0] == 429]
     assert len(refused) >= 1
     assert refused[0][1]["code"] == "too_many_requests"
     assert refused[0][2]["Retry-After"] == "1"
 
 
-def test_rate_limit_refills_and_is_apart_for_each_address() -> None:
-    limit = RateLimit(per_s=100)
-    assert sum(limit.allow("a", 10.0) for _ in range(150)) == 100
-    assert limit.allow("b", 10.0)
-    assert sum(limit.allow("a", 10.5) for _ in range(150)) == 50
-
-
-def test_rate_limit_forgets_addresses() -> None:
-    limit = RateLimit(per_s=1, kept=10)
-    for i in range(1000):
-        limit.allow(str(i), 1.0)
-    assert len(limit._buckets) == 10
-    assert not limit.allow("999", 1.0)
-    assert ADDRESSES_KEPT <= 100_000
-
-
 def test_a_taken_port_names_port_and_process(serve: Serve) -> None:
     url, _ = serve()
     port = url.rpartition(":")[2]
     with pytest.raises(PortInUse, match=rf"tcp port {port} .*KLAIS_API_BIND"):
-        ApiServer(make_app(FakeState(), None), f"127.0.0.1:{port}").start()
+        api_of(Settings(api_bind=f"127.0.0.1:{port}"), FakeState(), Access()).start()
 
 
 def test_stop_ends_the_thread(serve: Serve) -> None:
     before = set(threading.enumerate())
-    server = ApiServer(make_app(FakeState(), None), "127.0.0.1:0")
+    server = api_of(Settings(api_bind="127.0.0.1:0"), FakeState(), Access())
     server.start()
     own = set(threading.enumerate()) - before
     assert own

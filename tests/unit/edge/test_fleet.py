@@ -74,7 +74,7 @@ def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp
     with pytest.raises(EdgeUnavailable):
         fleet.stats()
     with pytest.raises(EdgeUnavailable):
-        fleet.set_rate(5)
+        fleet.set_rate(5000, "127.0.0.1")
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,16 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 
 from klais.edge.api.openapi import DOCUMENT
-from klais.edge.api.server import ApiServer, RateLimit, make_app
-from tests.unit.edge.test_api import FakeState
+from klais.edge.api.server import make_app
+from tests.support.http import FakeState, make_guard, served
 
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    server = ApiServer(make_app(FakeState(), None, RateLimit(per_s=1e9)), "127.0.0.1:0")
-    server.start()
-    yield f"http://127.0.0.1:{server.port}"
-    server.stop()
+    with served(make_app(FakeState(), make_guard(), min_rate=1)) as (url, _):
+        yield url
 
 
 @schema.parametrize()

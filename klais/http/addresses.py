@@ -1,0 +1,93 @@
+"""Whose request it is, also behind a proxy, and how many requests a second each client may send."""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Sequence
+
+REQUESTS_PER_S = 100.0
+ADDRESSES_KEPT = 10_000
+MOST_HOPS = 16
+
+Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_ip(text: str | None) -> Ip | None:
+    """An IP address, with or without port, brackets or zone; an IPv4 address that IPv6 carries becomes IPv4.
+
+    Examples
+    --------
+    >>> parse_ip("::ffff:10.0.0.1"), parse_ip("[fe80::1%eth0]:80"), parse_ip("10.0.0.1:80"), parse_ip("unknown")
+    (IPv4Address('10.0.0.1'), IPv6Address('fe80::1'), IPv4Address('10.0.0.1'), None)
+    """
+    host = (text or "").strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The networks of ``10.0.0.1,192.168.0.0/16``.
+
+    Raises
+    ------
+    ValueError
+        One of them is neither an address nor a network.
+    """
+    return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
+
+
+def client_of(remote: str | None, forwarded: Sequence[str], proxies: Sequence[Network]) -> Ip | None:
+    """Address of the client: the peer's, or, where the peer is a proxy of ours, the last other one in ``X-Forwarded-For``.
+
+    Anyone can write that header, so what stands before an address that is not a proxy's does not count.
+
+    Examples
+    --------
+    >>> ours = parse_networks("10.0.0.0/8")
+    >>> str(client_of("10.0.0.1", ["6.6.6.6, 192.0.2.7, 10.0.0.2"], ours)), str(client_of("192.0.2.9", ["6.6.6.6"], ours))
+    ('192.0.2.7', '192.0.2.9')
+    """
+    ip = parse_ip(remote)
+    hops = ",".join(forwarded).split(",")[-MOST_HOPS:]
+    while ip is not None and hops and any(ip in network for network in proxies):
+        hop = parse_ip(hops.pop())
+        if hop is None:
+            break
+        ip = hop
+    return ip
+
+
+def bucket_of(ip: Ip | None) -> str:
+    """What is counted as one client: an IPv4 address, or the /64 that one IPv6 host has to itself."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Address(int(ip) >> 64 << 64)) + "/64"
+    return str(ip)
+
+
+class RateLimit:
+    """A token bucket for each client, the least recently seen forgotten first; a second's worth of burst."""
+
+    def __init__(self, per_s: float = REQUESTS_PER_S, kept: int = ADDRESSES_KEPT) -> None:
+        self.per_s = per_s
+        self._kept = kept
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def allow(self, client: str, now_s: float) -> bool:
+        """Whether a request of ``client`` is within the limit at ``now_s``; counts it if so."""
+        tokens, at_s = self._buckets.pop(client, (self.per_s, now_s))
+        tokens = min(self.per_s, tokens + (now_s - at_s) * self.per_s)
+        allowed = tokens >= 1.0
+        self._buckets[client] = (tokens - allowed, now_s)
+        if len(self._buckets) > self._kept:
+            self._buckets.popitem(last=False)
+        return allowed

@@ -1,0 +1,84 @@
+"""Answers that cost much: computed one at a time, and once for all who ask the same within a second."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from klais.http.errors import HttpError
+
+T = TypeVar("T")
+MOST_WAITING = 8
+LONGEST_REST_S = 1.0
+
+
+class Gate:
+    """Lets one computation run at a time, and then rests as long as it took: at most half of one core goes into them.
+
+    The lanes run beside them in the same process.
+    """
+
+    def __init__(self, most_waiting: int = MOST_WAITING) -> None:
+        self._lock = asyncio.Lock()
+        self._most_waiting = most_waiting
+        self._waiting = 0
+        self._rest_until_s = 0.0
+
+    async def run(self, compute: Callable[[], T]) -> T:
+        """``compute()`` in a thread.
+
+        Raises
+        ------
+        HttpError
+            503: too many wait already.
+        """
+        if self._waiting >= self._most_waiting:
+            raise HttpError(503, "busy", "too many requests of this kind wait already: come again in a moment")
+        self._waiting += 1
+        try:
+            async with self._lock:
+                await asyncio.sleep(max(0.0, self._rest_until_s - time.monotonic()))
+                began_s = time.monotonic()
+                try:
+                    return await asyncio.to_thread(compute)
+                finally:
+                    ended_s = time.monotonic()
+                    self._rest_until_s = ended_s + min(LONGEST_REST_S, ended_s - began_s)
+        finally:
+            self._waiting -= 1
+
+
+class Answers:
+    """Bodies that were made a moment ago, by what was asked; whoever asks while one is made waits for that one."""
+
+    def __init__(self, fresh_s: float = 1.0, kept: int = 16) -> None:
+        self._fresh_s, self._kept = fresh_s, kept
+        self._made: OrderedDict[str, asyncio.Task[tuple[float, bytes]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    async def get(self, asked: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The body for ``asked``; one that failed to be made is made again."""
+        task = self._made.get(asked)
+        if task is None or (task.done() and not self._is_fresh(task)):
+            task = asyncio.create_task(_timed(make))
+            task.add_done_callback(_has_failed)  # also where nobody waits any more
+            self._made[asked] = task
+            self._made.move_to_end(asked)
+            while len(self._made) > self._kept:
+                self._made.popitem(last=False)
+        return (await asyncio.shield(task))[1]  # who goes away does not take it from the others
+
+    def _is_fresh(self, task: "asyncio.Task[tuple[float, bytes]]") -> bool:
+        return not _has_failed(task) and time.monotonic() - task.result()[0] < self._fresh_s
+
+
+async def _timed(make: Callable[[], Awaitable[bytes]]) -> tuple[float, bytes]:
+    body = await make()
+    return time.monotonic(), body
+
+
+def _has_failed(task: "asyncio.Task[tuple[float, bytes]]") -> bool:
+    return task.cancelled() or task.exception() is not None

@@ -1,0 +1,84 @@
+"""Bodies of requests: JSON that a pydantic model takes, or an error that says what is wrong with which field."""
+
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from klais.http.errors import HttpError, shown
+
+MOST_PROBLEMS = 10
+_CODES = {
+    "missing": "missing_field",
+    "extra_forbidden": "unknown_field",
+    "model_type": "not_an_object",
+    "int_type": "not_an_integer",
+    "int_from_float": "not_an_integer",
+    "float_type": "not_a_number",
+    "finite_number": "not_a_number",
+    "bool_type": "not_a_boolean",
+    "string_type": "not_text",
+    "greater_than_equal": "out_of_range",
+    "less_than_equal": "out_of_range",
+    "greater_than": "out_of_range",
+    "less_than": "out_of_range",
+}
+
+
+class Body(BaseModel):
+    """Base of request bodies: no type is guessed, no unknown field is passed over."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+T = TypeVar("T", bound=Body)
+
+
+async def read_body(request: web.Request, model: type[T]) -> T:
+    """The body of a request.
+
+    Raises
+    ------
+    HttpError
+        400: it is not JSON. 422: it is not what ``model`` takes; ``details`` lists up to ten problems by field.
+    """
+    return parse_body(await request.read(), model)
+
+
+def parse_body(data: bytes, model: type[T]) -> T:
+    """The same of bytes (see :func:`read_body`)."""
+    try:
+        value = orjson.loads(data)
+    except ValueError as error:
+        raise HttpError(400, "malformed_json", f"the body is not JSON: {error}") from None
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise of_validation(error, model) from None
+
+
+def of_validation(error: ValidationError, model: type[BaseModel]) -> HttpError:
+    """422 with the code of the first problem; ``details`` has the fields and their ranges."""
+    problems: list[dict[str, Any]] = []
+    for found in error.errors(include_url=False, include_input=False)[:MOST_PROBLEMS]:
+        name = shown(".".join(str(part) for part in found["loc"]))
+        code = _CODES.get(found["type"], "invalid")
+        problems.append({"field": name, "code": code, "error": f"{name or 'the body'}: {_words(found, model)}"})
+    first = problems[0]
+    return HttpError(422, first["code"], first["error"], problems=problems)
+
+
+def _words(found: Any, model: type[BaseModel]) -> str:
+    match found["type"]:
+        case "missing":
+            return "is missing"
+        case "extra_forbidden":
+            return f"is no field of this body; there are: {', '.join(model.model_fields)}"
+        case "model_type":
+            return "must be an object"
+        case "int_type" | "int_from_float":
+            return "must be a whole number"
+        case _:
+            text = str(found["msg"])
+            return text[:1].lower() + text[1:].replace("Input should", "should")

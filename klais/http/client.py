@@ -1,0 +1,59 @@
+"""A client for our own endpoints: never through a proxy (it would see the token), never redirected, bounded in size."""
+
+import http.client
+import urllib.error
+import urllib.request
+from email.message import Message
+from typing import IO, Any
+
+MOST_BYTES = 64 << 20
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer: what we ask does not lead elsewhere, a token least of all."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> None:
+        """Nowhere."""
+        return None
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
+
+
+def request(
+    url: str, timeout_s: float, body: bytes | None = None, token: str | None = None, headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST.
+
+    Raises
+    ------
+    OSError
+        Nobody answers, or not in time.
+    ValueError
+        ``url`` is none, or the answer is larger than 64 MiB.
+    """
+    sent = dict(headers or {})
+    if body is not None:
+        sent["Content-Type"] = "application/json"
+    if token is not None:
+        sent["Authorization"] = f"Bearer {token}"
+    asked = urllib.request.Request(url, body, sent)
+    if asked.type not in ("http", "https"):
+        raise ValueError(f"{url!r} is not an http address")
+    try:
+        with _OPENER.open(asked, timeout=timeout_s) as answer:
+            return answer.status, _read(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, _read(error)
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: what answers does not speak HTTP") from None
+
+
+def _read(answer: Any) -> bytes:
+    data: bytes = answer.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"the answer is larger than {MOST_BYTES} bytes")
+    return data

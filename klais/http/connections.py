@@ -1,0 +1,238 @@
+"""Connections of an HTTP server, bounded: how many, how many of one client, how long a silent or slow one may stay.
+
+The server shares its process, and so the table of file descriptors, with the data path: connections end where that table is
+nearly full, so that a spool segment or a connection to Kafka can always be opened.
+"""
+
+import asyncio
+import resource
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, cast
+
+from aiohttp import web
+
+from klais.config.load import Settings
+from klais.http.addresses import Network, bucket_of, parse_ip, parse_networks
+from klais.http.errors import HttpError, secure
+from klais.telemetry import log as logs
+
+log = logs.get("klais.http.connections")
+
+# asyncio accepts as many connections at once as may wait: few, as they have descriptors before they can be refused.
+BACKLOG = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds of one server.
+
+    Attributes
+    ----------
+    total, per_client : int
+        Connections at once; a client is an IPv4 address or an IPv6 /64. Proxies of ours count in the total only.
+    header_s : float
+        From the first byte (or the connection) to the end of a request's headers.
+    request_s : float
+        From there to the end of the handler, the body included.
+    idle_s : float
+        Between an answer and the next request, longer than reverse proxies keep one open; also for writing the answer.
+    reserved_fds : int
+        Descriptors that are left to the rest of the process.
+    proxies : tuple of networks
+        Proxies of ours.
+    """
+
+    total: int = 64
+    per_client: int = 16
+    header_s: float = 10.0
+    request_s: float = 30.0
+    idle_s: float = 75.0
+    reserved_fds: int = 64
+    proxies: tuple[Network, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ConnectionLimits":
+        """What the settings say; a client may have a quarter of all."""
+        total = settings.api_connections
+        return cls(total=total, per_client=max(1, total // 4), proxies=parse_networks(settings.api_proxies))
+
+
+class Connections:
+    """Counts the connections of one server and says who may have another.
+
+    Attributes
+    ----------
+    refused : int
+        Connections that were closed at once.
+    """
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self.refused = 0
+        self._by_client: Counter[str] = Counter()
+        self._total = 0
+
+    def __len__(self) -> int:
+        return self._total
+
+    def admit(self, remote: str | None, fd: int) -> str | None:
+        """The client that a new connection counts for, or None when it is one too many."""
+        limits, ip = self.limits, parse_ip(remote)
+        client = bucket_of(ip)
+        proxy = ip is not None and any(ip in network for network in limits.proxies)
+        # the kernel gives the lowest free number, so the number says how full the table is
+        table = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        why = ""
+        if self._total >= limits.total:
+            why = f"there are {self._total} connections"
+        elif not proxy and self._by_client[client] >= limits.per_client:
+            why = f"this client has {limits.per_client} connections"
+        elif table != resource.RLIM_INFINITY and fd >= table - limits.reserved_fds:
+            why = f"the process has {fd} of {table} file descriptors in use"
+        if why:
+            self.refused += 1
+            if logs.every(60, "http.refused"):
+                log.warning("connection_refused", client=client, why=why, refused=self.refused)
+            return None
+        self._total += 1
+        self._by_client[client] += 1
+        return client
+
+    def leave(self, client: str) -> None:
+        """A connection that was admitted has ended."""
+        self._total -= 1
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
+
+
+class Connection(web.RequestHandler):
+    """One connection: aiohttp's, with a deadline for whatever it does next."""
+
+    __slots__ = ("_between", "_bounds", "_client", "_clock", "_deadline_s", "_timer")
+
+    def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, bounds: Connections) -> None:
+        idle_s = bounds.limits.idle_s
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=cast(Any, None),
+            keepalive_timeout=idle_s,
+            lingering_time=1.0,
+            auto_decompress=False,
+        )
+        self._bounds = bounds
+        self._clock = loop
+        self._deadline_s = 0.0
+        self._client: str | None = None
+        self._between = False  # an answer is done and nothing of a next request is here
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection, or say that there are too many and close it."""
+        sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
+        self._client = self._bounds.admit(peer[0] if peer else None, sock.fileno())
+        if self._client is None:
+            real = cast(asyncio.Transport, transport)
+            real.write(_REFUSAL)
+            real.close()
+            return
+        super().connection_made(transport)
+        self._wait(self._bounds.limits.header_s)
+        self._timer = self._clock.call_at(self._deadline_s, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        """The first bytes of a request start the time in which its headers must be complete."""
+        if self._client is None:
+            return
+        if self._between:
+            self._between = False
+            self._wait(self._bounds.limits.header_s)
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Make room for another."""
+        if self._client is None:
+            return
+        self._bounds.leave(self._client)
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def begin(self) -> None:
+        """The headers of a request are here, its handler starts."""
+        self._between = False
+        self._wait(self._bounds.limits.request_s)
+
+    def end(self) -> None:
+        """The handler is done; its answer is about to be written."""
+        self._between = True
+        self._wait(self._bounds.limits.idle_s)
+
+    def handle_error(
+        self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to what is no HTTP request (400), in the shape of all others; the parser's words are not repeated."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        if status >= 500:
+            log.error("request_failed", exc_info=exc)
+            error = HttpError(status, "internal_error", "this is a defect; the log has its traceback")
+        else:
+            error = HttpError(status, "bad_request", "this is no well-formed HTTP request, or its headers are too long")
+        response = error.response()
+        secure(response)
+        response.force_close()
+        return response
+
+    def _wait(self, seconds: float) -> None:
+        self._deadline_s = self._clock.time() + seconds
+
+    def _look(self) -> None:
+        """Close the connection where its time is over; else look again when it is."""
+        if self._clock.time() >= self._deadline_s:
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        self._timer = self._clock.call_at(self._deadline_s, self._look)
+
+
+class Listener:
+    """An application on a TCP port, with bounded connections."""
+
+    def __init__(self, app: web.Application, host: str, port: int, limits: ConnectionLimits) -> None:
+        self._host, self._port = host, port
+        self.connections = Connections(limits)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port. OSError when it cannot."""
+        loop = asyncio.get_running_loop()
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        self._server = await loop.create_server(
+            lambda: Connection(server, loop, self.connections), self._host, self._port, backlog=BACKLOG
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening, give answers that are under way a second, close all connections."""
+        if self._server is not None:
+            self._server.close()
+        await self._runner.cleanup()
+
+
+def _refusal() -> bytes:
+    error = HttpError(503, "too_many_connections", "this server has as many connections as it takes: come again in a moment")
+    response = error.response()
+    secure(response)
+    response.headers["Connection"] = "close"
+    body = cast(bytes, response.body)
+    head = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+    return f"HTTP/1.1 503 Service Unavailable\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+_REFUSAL = _refusal()

@@ -1,0 +1,160 @@
+"""What stands before every handler of both servers: limits, names, browsers, tokens, and errors of one shape."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import HttpVersion11, web
+from aiohttp.typedefs import Middleware
+
+from klais.config.checks import split_list
+from klais.config.load import Settings
+from klais.http.access import Access
+from klais.http.addresses import Ip, Network, RateLimit, bucket_of, client_of, parse_networks
+from klais.http.connections import Connection
+from klais.http.errors import HttpError, of_http_exception, secure, shown
+from klais.http.hosts import AllowedHosts
+from klais.telemetry import log as logs
+
+log = logs.get("klais.http.guard")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+HEALTH = frozenset({"/health", "/health/", "/ready", "/ready/", "/livez", "/readyz"})
+"""Paths that probes ask for: they need no token, and from this machine they are never refused for their number."""
+OWN_SITES = frozenset({"none", "same-origin"})
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The checks of one server.
+
+    Parameters
+    ----------
+    hosts : AllowedHosts
+        Names under which it answers.
+    access : Access
+        Tokens.
+    proxies : sequence of networks
+        Whose ``X-Forwarded-For`` is believed.
+    limiter : RateLimit
+        Requests a second of one client.
+    """
+
+    hosts: AllowedHosts
+    access: Access = field(default_factory=Access)
+    proxies: Sequence[Network] = ()
+    limiter: RateLimit = field(default_factory=RateLimit)
+
+    @classmethod
+    def of(cls, settings: Settings, host: str, access: Access) -> "Guard":
+        """For a server that listens on ``host``."""
+        return cls(AllowedHosts(host, split_list(settings.api_hosts)), access, parse_networks(settings.api_proxies))
+
+    def install(self, app: web.Application) -> None:
+        """Put it before everything else of an application that has not started."""
+        app.middlewares.insert(0, self._middleware())
+        app.on_response_prepare.append(_secure)
+
+    def client(self, request: web.BaseRequest) -> Ip | None:
+        """Address of who sent a request."""
+        return client_of(request.remote, request.headers.getall("X-Forwarded-For", []), self.proxies)
+
+    def check(self, request: web.Request) -> None:
+        """Return when a request may go on to its handler.
+
+        Raises
+        ------
+        HttpError
+            429, 400, 421, 403, 401 or 415: the first thing that is wrong with it.
+        """
+        ip = self.client(request)
+        health = request.path in HEALTH
+        if not (health and ip is not None and ip.is_loopback) and not self.limiter.allow(bucket_of(ip), time.monotonic()):
+            raise HttpError(429, "too_many_requests", f"at most {self.limiter.per_s:g} requests a second from one address")
+        self._check_host(request)
+        _check_browser(request)
+        self._check_token(request, health)
+        _check_content(request)
+
+    def _check_host(self, request: web.Request) -> None:
+        """A web page that made its own name point at us (DNS rebinding) cannot send another ``Host`` than that name."""
+        given = request.headers.getall("Host", [])
+        if not given and request.version < HttpVersion11:  # no browser: load balancers probe like that
+            return
+        if len(given) != 1:
+            raise HttpError(400, "bad_host", "a request has one Host header")
+        if not self.hosts.allows(given[0]):
+            text = f"{shown(given[0])!r} is none of this server's names: KLAIS_API_HOSTS lists more than it knows of itself"
+            raise HttpError(421, "unknown_host", text)
+
+    def _check_token(self, request: web.Request, health: bool) -> None:
+        given = request.headers.get("Authorization")
+        if request.method not in SAFE:
+            if not self.access.may_change(given):
+                raise HttpError(401, "unauthorized", "a change needs the header Authorization: Bearer TOKEN")
+        elif not health and not self.access.may_read(given):
+            raise HttpError(401, "unauthorized", "reading needs the header Authorization: Bearer TOKEN")
+
+    def _middleware(self) -> Middleware:
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            connection = request.protocol
+            if isinstance(connection, Connection):
+                connection.begin()
+            try:
+                return await self.answer(request, handler)
+            finally:
+                if isinstance(connection, Connection):
+                    connection.end()
+
+        return guard
+
+    async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What the handler answers, if the checks let the request through; every error in the one shape."""
+        try:
+            self.check(request)
+            return await handler(request)
+        except HttpError as error:
+            return error.response()
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            return of_http_exception(error, request)
+        except web.RequestPayloadError:
+            return HttpError(400, "bad_request", "the body is not what its headers say").response()
+        except ConnectionError:  # the client went away while its body was read: nobody reads this
+            return HttpError(400, "client_gone", "the connection was closed").response()
+        except Exception:
+            log.exception("request_failed", path=shown(request.path))
+            return HttpError(500, "internal_error", "this is a defect; the log has its traceback").response()
+
+
+def _check_browser(request: web.Request) -> None:
+    """What a page of another origin makes a browser send is refused, unless it is a link that somebody followed."""
+    site = request.headers.get("Sec-Fetch-Site", "none").lower()
+    origin = request.headers.get("Origin")
+    if request.method in SAFE:
+        followed = request.headers.get("Sec-Fetch-Mode") == "navigate" and request.headers.get("Sec-Fetch-Dest") == "document"
+        if site in OWN_SITES or followed:
+            return
+    else:
+        own = f"//{request.headers.get('Host', '')}".lower()
+        if site in OWN_SITES and (origin is None or origin.lower() in (f"http:{own}", f"https:{own}")):
+            return
+    raise HttpError(403, "cross_origin", "a web page of another origin may not do this")
+
+
+def _check_content(request: web.Request) -> None:
+    """A change is JSON and says so: no HTML form of another site can send that."""
+    if request.method in SAFE or request.match_info.http_exception is not None:
+        return
+    if request.content_type != "application/json":
+        raise HttpError(415, "unsupported_media_type", "the request needs the header Content-Type: application/json")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise HttpError(415, "unsupported_media_type", "the body must not be compressed")
+
+
+async def _secure(_request: web.Request, response: web.StreamResponse) -> None:
+    secure(response)

@@ -1,0 +1,61 @@
+"""What the OpenAPI documents of both servers have in common: errors, schemas made of models, the token."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from klais.http.errors import ErrorBody
+
+_SCHEMA = "#/components/schemas/{model}"
+_ERRORS = {
+    "400": "The request is not well-formed: no Host header, a parameter that cannot be, a body that is no JSON.",
+    "401": "The request needs a token and does not carry the right one.",
+    "403": "A web page of another origin made a browser send this.",
+    "404": "There is no such thing.",
+    "413": "The body is too large.",
+    "415": "The body is not declared as application/json.",
+    "421": "The Host header names somebody else: see KLAIS_API_HOSTS.",
+    "422": "The body is JSON, but not what is asked for, or out of range.",
+    "429": "More than 100 requests a second from one address.",
+    "503": "What this needs (Kafka, an edge process, a lane) does not answer just now.",
+}
+
+
+def json_body(schema: str) -> dict[str, Any]:
+    """The content of a JSON body."""
+    return {"application/json": {"schema": {"$ref": _SCHEMA.format(model=schema)}}}
+
+
+def answer(description: str, schema: str) -> dict[str, Any]:
+    """An answer with a JSON body."""
+    return {"description": description, "content": json_body(schema)}
+
+
+def errors(*codes: str) -> dict[str, Any]:
+    """Answers that are errors, by status."""
+    return {code: answer(_ERRORS[code], "Error") for code in codes}
+
+
+def schemas(requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """JSON schemas of models and of what they are made of, by name."""
+    models: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = []
+    models.extend((model, "validation") for model in requests)
+    models.extend((model, "serialization") for model in answers)
+    models.append((ErrorBody, "serialization"))
+    found: dict[str, Any] = models_json_schema(models, ref_template=_SCHEMA)[1]["$defs"]
+    found["Error"] = found.pop("ErrorBody")
+    return found
+
+
+def document(title: str, version: str, description: str, paths: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The whole document."""
+    licence = {"name": "MIT", "identifier": "MIT"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": title, "version": version, "license": licence, "description": description},
+        "paths": paths,
+        "security": [{}, {"token": []}],
+        "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }

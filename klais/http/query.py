@@ -1,0 +1,90 @@
+"""Query parameters: a pydantic model says what each may be; the OpenAPI document lists them from the same model."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
+
+from klais.http.errors import HttpError, shown
+
+MOST_DIGITS = 18
+
+
+class Query(BaseModel):
+    """Base of query parameters; this one stands for pages that take none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _digits(value: Any) -> Any:
+    """Digits as a number; whatever else Python would take for one (``+5``, ``1_000``, other scripts' digits) is refused."""
+    if not isinstance(value, str):
+        return value
+    if not (value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS):
+        raise PydanticCustomError("whole_number", "must be a whole number")
+    return int(value)
+
+
+Whole = Annotated[int, BeforeValidator(_digits)]
+
+Q = TypeVar("Q", bound=Query)
+
+
+def read_query(given: Mapping[str, str], model: type[Q]) -> Q:
+    """The parameters of a request.
+
+    Raises
+    ------
+    HttpError
+        400 ``bad_parameter``: which one, its value, and what it may be. Also where one is given twice, or is none.
+    """
+    names = [name for name, _ in given.items()]  # of a multidict: its items name each time that one is given
+    for name in names:
+        if names.count(name) > 1:
+            raise _bad(name, given, "is given more than once")
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[0]
+    name = str(found["loc"][0]) if found["loc"] else "query"
+    if found["type"] == "extra_forbidden":
+        raise _bad(name, given, f"is no parameter of this page; there are: {', '.join(model.model_fields) or 'none'}")
+    raise _bad(name, given, _words(found), **_may_be(model, name))
+
+
+def parameters(model: type[Query]) -> list[dict[str, Any]]:
+    """The same for the OpenAPI document."""
+    found = model.model_json_schema()
+    out = []
+    for name, schema in found.get("properties", {}).items():
+        text = schema.pop("description", "")
+        schema.pop("title", None)
+        out.append({"name": name, "in": "query", "required": False, "description": text, "schema": schema})
+    return out
+
+
+def _bad(name: str, given: Mapping[str, str], says: str, **details: Any) -> HttpError:
+    text = f"{shown(name)}: {says}"
+    return HttpError(400, "bad_parameter", text, parameter=shown(name), value=shown(given.get(name, "")), **details)
+
+
+def _words(found: Any) -> str:
+    context = found.get("ctx", {})
+    match found["type"]:
+        case "greater_than_equal" | "less_than_equal" | "whole_number":
+            return "must be a whole number in its range"
+        case "literal_error":
+            return f"must be one of {context['expected']}".replace("'", "").replace(" or ", ", ")
+        case "value_error":
+            return str(context["error"])
+        case _:
+            return str(found["msg"])
+
+
+def _may_be(model: type[Query], name: str) -> dict[str, Any]:
+    """Range or choices of a parameter, as the schema has them."""
+    schema = model.model_json_schema()["properties"].get(name, {})
+    names = {"minimum": "minimum", "maximum": "maximum", "enum": "choices"}
+    parts = [schema, *schema.get("anyOf", [])]
+    return {ours: part[theirs] for part in parts for theirs, ours in names.items() if theirs in part}
