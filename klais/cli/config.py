@@ -1,10 +1,10 @@
 """``klais config``: what is set, what could be set, and whether it fits together."""
 
-import json
 from dataclasses import asdict
 
 import click
 
+from klais.cli.printing import say, say_json
 from klais.config.cross_checks import warnings
 from klais.config.load import Row, describe, load
 
@@ -30,9 +30,9 @@ def show(as_json: bool, only_set: bool) -> None:
     """
     rows = [row for row in describe(load()) if row.source == "env" or not only_set]
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        say_json([asdict(row) for row in rows], indent=2)
     else:
-        click.echo("\n".join(_block(row) for row in rows))
+        say(*(line for row in rows for line in _block(row)))
 
 
 @config.command()
@@ -45,19 +45,19 @@ def check(as_json: bool) -> None:
     settings = load()
     notes = warnings(settings)
     if as_json:
-        click.echo(json.dumps({"ok": True, "warnings": notes}))
+        say_json({"ok": True, "warnings": notes})
         return
     for note in notes:
-        click.echo(f"warning: {note}")
+        say(f"warning: {note}")
     named = sum(row.source == "env" for row in describe(settings))
-    click.echo(f"ok: {named} settings from the environment, the rest at their defaults")
+    say(f"ok: {named} settings from the environment, the rest at their defaults")
 
 
-def _block(row: Row) -> str:
+def _block(row: Row) -> list[str]:
     mark = "*" if row.source == "env" else " "
     limits = f"  [{row.range}]" if row.range else ""
     default = "" if row.source == "default" else f"  (default {_value(row.default)})"
-    return f"{mark} {row.name}={_value(row.value)}{default}\n      {row.description}{limits}"
+    return [f"{mark} {row.name}={_value(row.value)}{default}", f"      {row.description}{limits}"]
 
 
 def _value(text: str | None) -> str:

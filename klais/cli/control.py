@@ -1,7 +1,6 @@
 """``klais control``: see why the limits are what they are, and override them."""
 
 import getpass
-import json
 import math
 import socket
 import time
@@ -9,6 +8,7 @@ from typing import Any
 
 import click
 
+from klais.cli.printing import say, say_json
 from klais.config.load import load
 from klais.system.durations import DURATION
 
@@ -55,7 +55,10 @@ def _written(scope: str, changes: dict[str, Any], reason: str, as_json: bool, sa
     from klais.control.overrides import write
 
     record = write(load(), scope, changes, _author(), reason)
-    click.echo(json.dumps({"scope": scope, **record}) if as_json else f"{says}; by {record['author']}")
+    if as_json:
+        say_json({"scope": scope, **record})
+    else:
+        say(f"{says}; by {record['author']}")
 
 
 def _ends(for_s: float | None) -> str:
@@ -178,13 +181,13 @@ def status(as_json: bool) -> None:
             "decision": decision or None,
         }
     if as_json:
-        click.echo(json.dumps(now))
+        say_json(now)
         return
-    click.echo(f"mode {now['mode']}, rate {now['rate']:,.0f}/s, burst {now['burst']:,.0f} frames")
+    say(f"mode {now['mode']}, rate {now['rate']:,.0f}/s, burst {now['burst']:,.0f} frames")
     if decision:
-        click.echo(line(decision))
+        say(line(decision))
     for record in now["overrides"]:
-        click.echo(override_line(record))
+        say(override_line(record))
 
 
 @control.command()
@@ -203,7 +206,10 @@ def watch(as_json: bool, last: int, for_s: float | None) -> None:
         try:
             while True:
                 for record in seen:
-                    click.echo(json.dumps(record) if as_json else line(record))
+                    if as_json:
+                        say_json(record)
+                    else:
+                        say(line(record))
                 if time.monotonic() >= until_s:
                     return
                 follower.changed.wait(min(0.5, max(0.01, until_s - time.monotonic())))

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-import click
-
+from klais.cli.printing import say_text
 from klais.errors import ConfigError, KlaisError
 
 EXIT_ERROR = 1
@@ -29,10 +28,10 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except ConfigError as error:
-            click.echo(config_message(error), err=True)
+            say_text(config_message(error), err=True)
             raise SystemExit(EXIT_CONFIG) from None
         except KlaisError as error:
-            click.echo(f"klais: {error}", err=True)
+            say_text(f"klais: {error}", err=True)
             raise SystemExit(EXIT_ERROR) from None
         except BrokenPipeError:
             # Python flushes stdout once more at exit: give it somewhere to go.

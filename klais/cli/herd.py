@@ -1,11 +1,11 @@
 """``klais simulate herd``: many devices come back at once, and what the system makes of it."""
 
-import json
 import signal
 from types import FrameType
 
 import click
 
+from klais.cli.printing import say, say_json
 from klais.config.load import load
 
 
@@ -54,4 +54,7 @@ def herd(
         devices, "beta" if model == "beta" else "uniform", burst, back_off, seed, steady_per_s=steady_rate, after_s=after
     )
     verdict = run(settings, which, host, port, lambda: stopped)
-    click.echo(json.dumps(verdict) if as_json else "\n".join(verdict_lines(verdict)))
+    if as_json:
+        say_json(verdict)
+    else:
+        say(*verdict_lines(verdict))

@@ -1,17 +1,16 @@
 """``klais kafka``: the embedded Apache Kafka on its own."""
 
-import json
-
 import click
 
 from klais.broker import daemon, jars
+from klais.cli.printing import say, say_json, say_text
 from klais.config.load import Settings, load
 
 NOT_RUNNING = 3  # as systemd and init scripts answer for a service that is not running
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    say_text(text, err=True)
 
 
 def _settings() -> Settings:
@@ -51,16 +50,16 @@ def start(as_json: bool) -> None:
     """
     state = daemon.start(_settings(), _say)
     if as_json:
-        click.echo(json.dumps(state.as_dict()))
+        say_json(state.as_dict())
     else:
-        click.echo(f"Apache Kafka {state.version} is ready on {state.bootstrap} (pid {state.pid})")
-        click.echo("stop it with: klais kafka stop")
+        say(f"Apache Kafka {state.version} is ready on {state.bootstrap} (pid {state.pid})")
+        say("stop it with: klais kafka stop")
 
 
 @kafka.command()
 def stop() -> None:
     """Stop the broker that `klais kafka start` (or `run`) started, cleanly; its data stays."""
-    click.echo("Apache Kafka stopped" if daemon.stop(_settings()) else "Apache Kafka was not running")
+    say("Apache Kafka stopped" if daemon.stop(_settings()) else "Apache Kafka was not running")
 
 
 @kafka.command()
@@ -70,10 +69,10 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """Show whether the broker runs, where, whose it is, and what it uses. Exit code 0 when it runs, 3 when not."""
     state = daemon.status(_settings())
     if as_json:
-        click.echo(json.dumps(state.as_dict()))
+        say_json(state.as_dict())
     else:
         for name, value in _rows(state):
-            click.echo(f"{name:<10} {value}")
+            say(f"{name:<10} {value}")
     ctx.exit(0 if state.running else NOT_RUNNING)
 
 
@@ -88,7 +87,7 @@ def fetch() -> None:
     """Put Apache Kafka's jars into the cache (43 MB, through Maven), so that a later start needs no network."""
     jars.find_java()
     folder = jars.fetch(load().cache_dir, _say)
-    click.echo(f"Apache Kafka {jars.kafka_version()}: {folder}")
+    say(f"Apache Kafka {jars.kafka_version()}: {folder}")
 
 
 def _rows(state: daemon.Status) -> list[tuple[str, str]]:

@@ -4,8 +4,8 @@ import asyncio
 import dataclasses
 
 import click
-import orjson
 
+from klais.cli.printing import say, say_json
 from klais.config.load import load
 
 
@@ -35,14 +35,14 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
             audit.problem(f"not settled: raw taken up to {audit.next_raw} of {audit.raw_end}, {audit.queued} frames wait")
         wrong |= bool(audit.problems)
         if as_json:
-            click.echo(orjson.dumps({**dataclasses.asdict(audit), "settled": audit.settled}))
+            say_json({**dataclasses.asdict(audit), "settled": audit.settled})
             continue
         verdicts = " ".join(f"{name}={count}" for name, count in audit.verdicts.items()) or "nothing yet"
-        click.echo(
+        say(
             f"lane {number}: {audit.steps} steps, raw {audit.next_raw}/{audit.raw_end}, {audit.devices} devices, "
             f"{audit.telemetry} clean, {audit.dead_letters} dead letters, {audit.anomalies} anomalies; {verdicts}"
         )
         for text in audit.problems:
-            click.echo(f"  DIFFERS: {text}")
+            say(f"  DIFFERS: {text}")
     if check and wrong:
         raise SystemExit(1)

@@ -7,6 +7,7 @@ import time
 
 import click
 
+from klais.cli.printing import say, say_json
 from klais.config.load import load
 from klais.core.wire.constants import encode_frame
 from klais.errors import KlaisError
@@ -51,9 +52,9 @@ def send(payload: str, device: str, seq: int | None, target: str | None, no_chec
     host, port = _address(target or settings.udp_bind)
     _send(frame, host, port)
     if as_json:
-        click.echo(json.dumps({"device_id": device, "seq": number, "bytes": len(frame), "to": f"{host}:{port}"}))
+        say_json({"device_id": device, "seq": number, "bytes": len(frame), "to": f"{host}:{port}"})
     else:
-        click.echo(f"sent {len(frame)} bytes to {host}:{port}: device {device}, sequence {number}")
+        say(f"sent {len(frame)} bytes to {host}:{port}: device {device}, sequence {number}")
 
 
 def _check(text: str) -> None:

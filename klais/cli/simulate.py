@@ -1,6 +1,5 @@
 """``klais simulate``: frames of simulated devices, and the check of what became of them."""
 
-import json
 import math
 import os
 import signal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.herd import herd
+from klais.cli.printing import say_json, say_text
 from klais.config.load import load
 from klais.system.durations import DURATION
 
@@ -110,9 +110,9 @@ def _simulate(options: dict[str, Any]) -> None:
             Plan(host, port, options["source_ports"], duration_s, count, manifest, report_s, report, lambda: stopped),
         )
     if as_json:
-        click.echo(json.dumps(summary))
+        say_json(summary)
     elif not quiet:
-        click.echo(summary_text(summary, None if manifest is None else str(manifest)))
+        say_text(summary_text(summary, None if manifest is None else str(manifest)))
 
 
 def _stream_options(options: dict[str, Any]) -> "StreamOptions":
@@ -169,9 +169,9 @@ def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_miss
     verdict = check_manifest(load(), read_manifest(path), wait)
     ok = verdict.ok(allow_missing=allow_missing, strict=strict)
     if as_json:
-        click.echo(json.dumps(verdict.public() | {"ok": ok}))
+        say_json(verdict.public() | {"ok": ok})
     else:
-        click.echo(verdict.table(ok))
+        say_text(verdict.table(ok))
     ctx.exit(0 if ok else 1)
 
 
@@ -184,7 +184,7 @@ def show(path: Path) -> None:
     manifest = read_manifest(path)
     header = {name: value for name, value in manifest.header.items() if name not in ("ids", "kinds")}
     complete = manifest.totals is not None
-    click.echo(json.dumps({**header, "frames": manifest.count, "kinds": manifest.by_kind(), "complete": complete}, indent=2))
+    say_json({**header, "frames": manifest.count, "kinds": manifest.by_kind(), "complete": complete}, indent=2)
 
 
 simulate.add_command(herd)

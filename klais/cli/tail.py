@@ -1,6 +1,5 @@
 """``klais tail``: the records of a topic, decoded."""
 
-import json
 import os
 import time
 from collections import deque
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from klais.cli.decode import Record, about_device, decode, lines, resolve
+from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
 from klais.errors import KafkaUnavailable, TopicMismatch
 
@@ -72,10 +72,9 @@ def tail(
         rows = reader.rows(kind, device, limit, from_beginning, follow)
         for row in rows:
             if as_json:
-                click.echo(json.dumps({"topic": name, **row}))
+                say_json({"topic": name, **row})
             else:
-                for line in lines(kind, row, frames):
-                    click.echo(line)
+                say(*lines(kind, row, frames))
     except KeyboardInterrupt:
         pass
     finally:
@@ -104,7 +103,7 @@ class TopicReader:
         # group.id must be there for the client; without subscribe() and commits the broker never hears of it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
         own |= {"isolation.level": "read_uncommitted", "log_level": 0}
-        self._consumer = Consumer(dict(confluent_config(settings)) | own)
+        self._consumer = Consumer(confluent_config(settings) | own)
         try:
             found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
         except KafkaException as error:

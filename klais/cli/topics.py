@@ -1,10 +1,10 @@
 """``klais topics``: the topics of KLAIS on the cluster."""
 
-import json
 from dataclasses import asdict
 
 import click
 
+from klais.cli.printing import say, say_json, say_text
 from klais.config.load import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
@@ -40,17 +40,15 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
       KLAIS_PARTITIONS=16 KLAIS_REPLICATION=3 klais topics create --wait 60
     """
     settings = load()
-    client = admin.wait_for_broker(settings, wait_s, lambda text: click.echo(text, err=True))
+    client = admin.wait_for_broker(settings, wait_s, lambda text: say_text(text, err=True))
     created = admin.ensure_topics(settings, client, fix=fix)
     kept = [spec.name for spec in Topics.of(settings).specs() if spec.name not in created]
     if as_json:
-        click.echo(json.dumps({"created": created, "kept": kept}))
+        say_json({"created": created, "kept": kept})
         return
     for name in created:
-        click.echo(f"created {name}")
-    click.echo(
-        f"{len(created)} created, {len(kept)} were there and fit" + (" (settings set where they differed)" if fix else "")
-    )
+        say(f"created {name}")
+    say(f"{len(created)} created, {len(kept)} were there and fit" + (" (settings set where they differed)" if fix else ""))
 
 
 @topics.command()
@@ -61,11 +59,11 @@ def check(ctx: click.Context, as_json: bool) -> None:
     settings = load()
     wrong = admin.check_topics(settings, admin.wait_for_broker(settings, 0))
     if as_json:
-        click.echo(json.dumps({"ok": not wrong, "mismatches": [asdict(mismatch) for mismatch in wrong]}))
+        say_json({"ok": not wrong, "mismatches": [asdict(mismatch) for mismatch in wrong]})
         ctx.exit(1 if wrong else 0)
     if wrong:
         raise TopicMismatch("\n  ".join([f"{len(wrong)} things do not fit:", *map(str, wrong)]))
-    click.echo(f"ok: {len(Topics.of(settings).specs())} topics on {settings.bootstrap} fit")
+    say(f"ok: {len(Topics.of(settings).specs())} topics on {settings.bootstrap} fit")
 
 
 @topics.command("rights")
@@ -82,8 +80,7 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
     """
     settings = load()
     for name in role or ROLES:
-        click.echo(f"# {name}")
-        click.echo("\n".join(acl_commands(settings, name, principal)))
+        say(f"# {name}", *acl_commands(settings, name, principal))
 
 
 @topics.command("list")
@@ -94,14 +91,14 @@ def list_(everything: bool, as_json: bool) -> None:
     settings = load()
     states = admin.list_topics(settings, everything, admin.wait_for_broker(settings, 0))
     if as_json:
-        click.echo(json.dumps([asdict(state) for state in states]))
+        say_json([asdict(state) for state in states])
         return
     if not states:
-        click.echo(f"no topics of klais on {settings.bootstrap}: `klais topics create` makes them")
+        say(f"no topics of klais on {settings.bootstrap}: `klais topics create` makes them")
         return
     width = max(len(state.name) for state in states)
-    click.echo(f"{'TOPIC':<{width}}  PARTITIONS  REPLICAS  {'RECORDS':>12}  SETTINGS")
+    say(f"{'TOPIC':<{width}}  PARTITIONS  REPLICAS  {'RECORDS':>12}  SETTINGS")
     for state in states:
         records = "?" if state.records is None else f"{state.records:,}"
         config = " ".join(f"{name}={state.config[name]}" for name in _SHOWN if name in state.config)
-        click.echo(f"{state.name:<{width}}  {state.partitions:>10}  {state.replication:>8}  {records:>12}  {config}")
+        say(f"{state.name:<{width}}  {state.partitions:>10}  {state.replication:>8}  {records:>12}  {config}")

@@ -1,12 +1,12 @@
 """``klais version``: what is installed, for bug reports and benchmarks (imports none of it)."""
 
-import json
 import platform
 from importlib import metadata
 
 import click
 
 from klais import __version__
+from klais.cli.printing import say, say_json
 from klais.system.paths import cache_root
 
 PACKAGES = {
@@ -28,11 +28,11 @@ def version(as_json: bool) -> None:
     """Print the version of klais and of what it runs on. Paste it into a bug report."""
     found = versions()
     if as_json:
-        click.echo(json.dumps(found))
+        say_json(found)
         return
     width = max(map(len, found))
     for name, text in found.items():
-        click.echo(f"{name:{width}}  {text or 'not installed'}")
+        say(f"{name:{width}}  {text or 'not installed'}")
 
 
 def versions() -> dict[str, str | None]:

@@ -1,13 +1,13 @@
 """``klais warm``: compile every kernel into the cache, so that nothing is compiled inside a consumer group."""
 
 import importlib
-import json
 import time
 from pathlib import Path
 
 import click
 
 import klais
+from klais.cli.printing import say, say_json, say_part
 
 _MARK = "@" + "kernel("  # in two parts: the kernel cache is named by all files that contain it
 
@@ -36,16 +36,16 @@ def warm(as_json: bool, quiet: bool) -> None:
     seconds = {}
     for number, name in enumerate(names, 1):
         if not (as_json or quiet):
-            click.echo(f"[{number}/{len(names)}] {name} ", nl=False)
+            say_part(f"[{number}/{len(names)}] {name} ")
         start = time.perf_counter()
         importlib.import_module(name)
         seconds[name] = round(time.perf_counter() - start, 3)
         if not (as_json or quiet):
-            click.echo(f"{seconds[name]:.1f} s")
+            say(f"{seconds[name]:.1f} s")
     total = time.perf_counter() - began
     from klais.jit.kernel import CACHE_DIR
 
     if as_json:
-        click.echo(json.dumps({"seconds": round(total, 3), "modules": seconds, "cache": str(CACHE_DIR)}))
+        say_json({"seconds": round(total, 3), "modules": seconds, "cache": str(CACHE_DIR)})
     else:
-        click.echo(f"{len(names)} kernel modules ready in {total:.1f} s; cache: {CACHE_DIR}")
+        say(f"{len(names)} kernel modules ready in {total:.1f} s; cache: {CACHE_DIR}")

@@ -1,6 +1,5 @@
 """``klais worker``: become ``faust -A agents.app worker`` with our settings (this library never imports Faust)."""
 
-import json
 import os
 import shlex
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from klais.cli.printing import say, say_json
 from klais.config.load import Settings, environ_of, load
 from klais.errors import SetupMissing
 
@@ -70,7 +70,10 @@ def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dr
     if dry_run:
         shown = sorted(environ_of(settings) if not as_json else {})
         names = [f"{name}=..." for name in shown]
-        click.echo(json.dumps({"command": command}) if as_json else shlex.join([*names, *command]))
+        if as_json:
+            say_json({"command": command})
+        else:
+            say(shlex.join([*names, *command]))
         return
     try:
         data_dir(settings).mkdir(parents=True, exist_ok=True)

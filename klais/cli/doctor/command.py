@@ -1,6 +1,5 @@
 """``klais doctor``: look at this machine and say how to mend what is wrong."""
 
-import json
 from dataclasses import asdict
 
 import click
@@ -9,6 +8,7 @@ from klais.cli.doctor import checks as doctor_checks
 from klais.cli.doctor.checks import Finding, run
 from klais.cli.doctor.sources import check_sources
 from klais.cli.errors import EXIT_ERROR
+from klais.cli.printing import say, say_json, say_marked
 from klais.config.load import Settings, load
 from klais.errors import ConfigError
 
@@ -29,14 +29,13 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     failed = sum(finding.status == "fail" for finding in findings)
     warned = sum(finding.status == "warn" for finding in findings)
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        say_json([asdict(finding) for finding in findings], indent=2)
     else:
         for finding in findings:
-            mark = click.style(f"{finding.status:4}", fg=_COLOURS[finding.status])
-            click.echo(f"{mark}  {finding.name}: {finding.found}")
+            say_marked(f"{finding.status:4}", _COLOURS[finding.status], f"  {finding.name}: {finding.found}")
             if finding.mend:
-                click.echo(f"      -> {finding.mend}")
-        click.echo(f"{len(findings)} checks: {failed} failed, {warned} warnings")
+                say(f"      -> {finding.mend}")
+        say(f"{len(findings)} checks: {failed} failed, {warned} warnings")
     if failed:
         ctx.exit(EXIT_ERROR)
 

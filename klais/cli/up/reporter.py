@@ -1,12 +1,10 @@
 """Reporters of ``klais up``: plain lines, or one JSON object a line. The live screen is in :mod:`klais.cli.up.screen`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import click
-
+from klais.cli.printing import say, say_json, say_text
 from klais.cli.up.snapshot import Snapshot, totals_dict
 from klais.system.durations import format_duration
 from klais.verify.conservation import Totals
@@ -99,19 +97,19 @@ class PlainReporter:
 
     def progress(self, text: str) -> None:
         """Report one thing that happened."""
-        click.echo(text)
+        say_text(text)
 
     def ready(self, addresses: Addresses) -> None:
         """Report that everything runs, and where."""
-        click.echo("\n".join(["ready", *(f"  {line}" for line in addresses.lines())]))
+        say("ready", *(f"  {line}" for line in addresses.lines()))
 
     def snapshot(self, snapshot: Snapshot) -> None:
         """Report the state, once a second."""
-        click.echo(snapshot.line())
+        say(snapshot.line())
 
     def summary(self, summary: Summary) -> None:
         """Report how the run ended."""
-        click.echo("\n".join(summary.lines()))
+        say(*summary.lines())
 
     def close(self) -> None:
         """Do nothing: there is nothing to close."""
@@ -121,7 +119,7 @@ class JsonReporter:
     """Prints one JSON object a line; ``event`` names its kind."""
 
     def _put(self, event: str, **fields: Any) -> None:
-        click.echo(json.dumps({"event": event, **fields}))
+        say_json({"event": event, **fields})
 
     def progress(self, text: str) -> None:
         """Report one thing that happened."""

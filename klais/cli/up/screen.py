@@ -11,7 +11,7 @@ from klais.cli.up.reporter import Addresses, Summary
 from klais.cli.up.sampler import Newest
 from klais.cli.up.snapshot import Snapshot, latency_text, rate_text
 from klais.system.durations import format_duration
-from klais.text import escape
+from klais.text import escape, escape_lines
 
 LANES_SHOWN = 32
 
@@ -41,7 +41,7 @@ class ScreenReporter:
 
     def summary(self, summary: Summary) -> None:
         """Print the summary."""
-        self._console.print("\n".join(summary.lines()), markup=False)
+        self._console.print("\n".join(map(escape, summary.lines())), markup=False)
 
     def close(self) -> None:
         """Leave the last picture where it is."""
@@ -70,7 +70,7 @@ def picture(snapshot: Snapshot, addresses: Addresses) -> Group:
         (f"landed in {addresses.telemetry}", "landed", t.landed, latency_text(snapshot.latency)),
     ]
     for name, stage, total, note in rows:
-        stages.add_row(name, rate_text(rates.get(stage)), f"{total:,}", Text(note or "", style="dim"))
+        stages.add_row(Text(escape(name)), rate_text(rates.get(stage)), f"{total:,}", Text(escape(note or ""), style="dim"))
     below = [*_state(snapshot), Text(), *_newest(snapshot.newest), Text(), *_where(addresses)]
     return Group(head, Text(), stages, Text(), *below)
 
@@ -83,9 +83,9 @@ def _state(snapshot: Snapshot) -> list[Text]:
     missing = [str(p) for p, state in snapshot.lanes.items() if state != "live"][:LANES_SHOWN]
     lanes += f" (not: {', '.join(missing)})" if missing else ""
     return [
-        _row("dropped", dropped or "none", "red" if dropped else ""),
+        _row("dropped", escape(dropped) or "none", "red" if dropped else ""),
         _row("lag, queue", f"{snapshot.lag:,} batches behind, {t.queued:,} frames wait"),
-        _row("limit", f"{snapshot.rate_limit:,.0f}/s" + (f", {snapshot.rate_by}" if snapshot.rate_by else "")),
+        _row("limit", f"{snapshot.rate_limit:,.0f}/s" + (f", {escape(snapshot.rate_by)}" if snapshot.rate_by else "")),
         _row("lanes", f"{lanes}, checkpoint {snapshot.checkpoint_age_s:.1f} s ago", "yellow" if missing else ""),
         _row("devices", f"{snapshot.devices:,}, {snapshot.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"),
         _row("dead letters", f"{t.dead_letters:,}"),
@@ -106,9 +106,4 @@ def _newest(newest: list[Newest]) -> list[Text]:
 
 
 def _where(addresses: Addresses) -> list[Text]:
-    return [Text(line, style="cyan", no_wrap=True, overflow="ellipsis") for line in addresses.lines()]
-
-
-def escape_lines(text: str) -> str:
-    """Every line of a message without control characters: it may hold the end of a log."""
-    return "\n".join(escape(line) for line in text.split("\n"))
+    return [Text(escape(line), style="cyan", no_wrap=True, overflow="ellipsis") for line in addresses.lines()]

@@ -1,6 +1,5 @@
 """How ``klais xdp`` shows the filter: tables for people, one JSON object for machines."""
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from klais.cli.printing import say, say_json
 from klais.system.durations import format_duration
 from klais.text import escape
 
@@ -24,7 +24,10 @@ _CLEAR = "\x1b[H\x1b[J"
 
 def echo(lines: list[str], found: Any, as_json: bool) -> None:
     """Print one or the other."""
-    click.echo(json.dumps(jsonable(found)) if as_json else "\n".join(lines))
+    if as_json:
+        say_json(jsonable(found))
+    else:
+        say(*lines)
 
 
 def jsonable(value: Any) -> Any:
@@ -147,7 +150,7 @@ def stats(maps: "XdpMaps", last: Any, past_s: float, as_json: bool) -> dict[str,
     """Print counts by verdict; returns them."""
     counts = maps.counts()
     if as_json:
-        click.echo(json.dumps({name: {"packets": p, "bytes": b} for name, (p, b) in counts.items()}))
+        say_json({name: {"packets": p, "bytes": b} for name, (p, b) in counts.items()})
         return counts
     lines = [f"{'verdict':22}{'packets':>16}{'bytes':>20}" + (f"{'packets/s':>14}" if last else "")]
     for name, (packets, size) in counts.items():
@@ -156,7 +159,7 @@ def stats(maps: "XdpMaps", last: Any, past_s: float, as_json: bool) -> dict[str,
             lines.append(f"{name:22}{packets:>16,}{size:>20,}{rate}")
     packets, size = (sum(part) for part in zip(*counts.values(), strict=True))
     lines.append(f"{'all':22}{packets:>16,}{size:>20,}")
-    click.echo("\n".join(lines))
+    say(*lines)
     return counts
 
 
@@ -177,7 +180,7 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
         found = [
             {"device_id": readable(k), "passed": since[k][0], "dropped": since[k][1], "tokens": float(tokens[k])} for k in best
         ]
-        click.echo(json.dumps({"devices": len(now), "top": found}))
+        say_json({"devices": len(now), "top": found})
         return now
     unit = "/s" if last else ""
     scale = past_s if last else 1
@@ -185,7 +188,7 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
     for key in best:
         passed, dropped = (part / scale for part in since[key])
         lines.append(f"{escape(readable(key)):18}{passed:>16,.0f}{dropped:>16,.0f}{tokens[key]:>14,.1f}")
-    click.echo("\n".join(lines if best else [*lines, f"none with {by} frames" + (" in this interval" if last else "")]))
+    say(*(lines if best else [*lines, f"none with {by} frames" + (" in this interval" if last else "")]))
     return now
 
 

@@ -52,7 +52,7 @@ def test_help_of_each_command_teaches(run: Run, name: str) -> None:
 
 
 def test_config_show_masks_and_marks(run: Run) -> None:
-    result = run("config", "show", KLAIS_API_TOKEN="hunter2-hunter2", KLAIS_PARTITIONS="8")
+    result = run("config", "show", KLAIS_API_TOKEN="hunter2-hunter2-hunter2", KLAIS_PARTITIONS="8")
     assert result.exit_code == 0
     assert "* KLAIS_PARTITIONS=8  (default 4)" in result.output
     assert "hunter2" not in result.output
@@ -62,7 +62,7 @@ def test_config_show_masks_and_marks(run: Run) -> None:
 
 
 def test_config_check_exit_codes(run: Run) -> None:
-    good = run("config", "check", "--json", KLAIS_API_BIND="0.0.0.0:1")
+    good = run("config", "check", "--json", KLAIS_API_BIND="0.0.0.0:1", KLAIS_API_TOKEN="x" * 16)
     assert good.exit_code == 0 and len(json.loads(good.output)["warnings"]) == 1
     bad = run("config", "check", KLAIS_PARTITIONS="0", KLAIS_WEB_PORT="x")
     assert bad.exit_code == 2
@@ -117,7 +117,7 @@ def test_worker_refuses_before_it_starts(run: Run, monkeypatch: pytest.MonkeyPat
 
 
 def test_worker_dry_run_shows_no_values_of_settings(run: Run) -> None:
-    output = run("worker", "--dry-run", KLAIS_API_TOKEN="hunter2-hunter2").output
+    output = run("worker", "--dry-run", KLAIS_API_TOKEN="hunter2-hunter2-hunter2").output
     assert "KLAIS_API_TOKEN=..." in output and "hunter2" not in output and " -m faust " in output
 
 
