@@ -15,7 +15,7 @@ from bench.harness.packets.rows import NO_LIMITS, WIDE, Row, all_rows, frame, se
 from bench.harness.report import Result
 from klais.xdp import bpf
 from klais.xdp.limits import Limits
-from klais.xdp.trial import Trial, trial
+from klais.xdp.test_run import LoadedFilter, loaded_filter
 
 REPEAT = 200_000
 ROUNDS = 15
@@ -77,7 +77,7 @@ def _kinds(bench: Bench, result: Result) -> None:
     empty = bpf.prog_load(RETURN_PASS, "empty")
     _least_of(result, "empty_ns", _rounds(lambda: timed(empty, bytes(64))))
     os.close(empty)
-    with trial(WIDE) as filter_:
+    with loaded_filter(WIDE) as filter_:
         for name, (packet, limits) in KINDS.items():
             if name == "pass_with_rules_of_others":
                 filter_.maps.set_devices([f"other-{i}" for i in range(10_000)], 5, 10)
@@ -89,7 +89,7 @@ def _kinds(bench: Bench, result: Result) -> None:
 def _fixtures(bench: Bench, result: Result) -> None:
     """Every fixture whose verdict follows from its bytes, the dearest for people to see."""
     bench.say("xdp: ns a packet of every fixture")
-    with trial(WIDE) as filter_:
+    with loaded_filter(WIDE) as filter_:
         costs = [(_least(filter_, row), row) for row in all_rows() if row.by_parsing and not row.rules]
     costs.sort(key=lambda cost: -cost[0])
     result.figures["fixtures"] = len(costs)
@@ -97,7 +97,7 @@ def _fixtures(bench: Bench, result: Result) -> None:
     result.rows += [{"fixture": row.name, "verdict": row.verdict.label, "ns": round(ns, 1)} for ns, row in costs[:5]]
 
 
-def _least(filter_: Trial, row: Row) -> float:
+def _least(filter_: LoadedFilter, row: Row) -> float:
     return min(timed(filter_.prog_fd, row.packet, 20_000) for _ in range(3))
 
 
@@ -119,7 +119,7 @@ def _growth(bench: Bench, result: Result) -> None:
 
 def _of_many(devices: int, table_devices: int) -> list[float]:
     limits, packet = Limits(1e8, 1e9, 1e9, 4e6), sent(frame("growing-0000000"))
-    with trial(limits, devices=table_devices, defines=[f"-DKLAIS_STIR_DEVICES={devices}"]) as filter_:
+    with loaded_filter(limits, devices=table_devices, defines=[f"-DKLAIS_STIR_DEVICES={devices}"]) as filter_:
         timed(filter_.prog_fd, packet, 8 * devices)  # nearly all of them are in the table
         return _rounds(lambda: timed(filter_.prog_fd, packet))
 
@@ -130,7 +130,7 @@ def _concurrency(bench: Bench, result: Result) -> None:
     bench.say(f"xdp: {len(cpus)} CPUs at once")
     packets = {"one_device": [sent(frame(DEVICE))] * len(cpus), "own_devices": [sent(frame(f"cpu-{n}")) for n in cpus]}
     limits = {"one_device": Limits(1e8, 1e9, 1e9, 4e6), "own_devices": Limits(1e8, 1e9, 1e9, 4e6)}
-    with trial(WIDE) as filter_:
+    with loaded_filter(WIDE) as filter_:
         for name in packets:
             filter_.refill(limits[name])
             _least_of(result, f"pass_ns_all_cpus_{name}", [_at_once(filter_, cpus, packets[name]) for _ in range(5)])
@@ -139,7 +139,7 @@ def _concurrency(bench: Bench, result: Result) -> None:
         _least_of(result, "pass_ns_all_cpus_own_devices_no_global", values)
 
 
-def _at_once(filter_: Trial, cpus: list[int], packets: list[bytes]) -> float:
+def _at_once(filter_: LoadedFilter, cpus: list[int], packets: list[bytes]) -> float:
     """Mean ns a packet of a thread a CPU."""
     costs = [0.0] * len(cpus)
     ready = threading.Barrier(len(cpus))

@@ -21,12 +21,12 @@ import numpy as np
 
 import klais
 from klais.errors import XdpForeign, XdpUnavailable
-from klais.xdp import bpf, bpffs, compile, netlink
+from klais.xdp import bpf, bpffs, build, netlink
 from klais.xdp.layout import BUCKET, CONFIG, PLACES, SPREAD, VERSION, MapSpec, map_specs, sets_of
 from klais.xdp.limits import Limits, pack
 from klais.xdp.maps import XdpMaps, unavailable
 
-PROGRAM_NAME = compile.FUNCTION
+PROGRAM_NAME = build.FUNCTION
 TABLE = ("sets", "owners", "spread")  # kept together or not at all
 Mode = Literal["native", "generic", "auto"]
 
@@ -82,7 +82,7 @@ def load(request: Request) -> Loaded:
     SetupMissing
         The filter cannot be compiled on this machine.
     """
-    code = compile.instructions()
+    code = build.instructions()
     at = netlink.link(request.iface)
     notices = bpffs.ensure(request.pin_dir)
     try:
@@ -99,7 +99,7 @@ def load(request: Request) -> Loaded:
 
 def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], stack: ExitStack) -> Loaded:
     fds, kept = open_maps(request, stack)
-    prog_fd = bpf.prog_load(compile.relocate(code, fds), PROGRAM_NAME)
+    prog_fd = bpf.prog_load(build.relocate(code, fds), PROGRAM_NAME)
     stack.callback(os.close, prog_fd)
     info = bpf.prog_info(prog_fd)
     done = Loaded(at.name, "", info.id, info.tag, kept_maps=kept, notices=notices)

@@ -12,7 +12,7 @@ from klais.core.wire.frame import check_headers
 from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
-from klais.xdp.trial import Trial, trial
+from klais.xdp.test_run import LoadedFilter, loaded_filter
 from tests.support.needs import need_missing
 from tests.support.xdp_native import Native
 
@@ -21,9 +21,9 @@ PARSED = [row for row in ROWS if row.by_parsing and not row.rules]
 
 
 @pytest.fixture(scope="module")
-def filter_() -> Iterator[Trial]:
+def filter_() -> Iterator[LoadedFilter]:
     try:
-        with trial(WIDE) as found:
+        with loaded_filter(WIDE) as found:
             yield found
     except (XdpUnavailable, SetupMissing) as error:
         need_missing("kernel", str(error))
@@ -36,7 +36,7 @@ def test_there_are_enough_rows_and_each_has_a_name() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_the_filter_says(row: Row, filter_: Trial) -> None:
+def test_the_filter_says(row: Row, filter_: LoadedFilter) -> None:
     filter_.refill(row.limits)
     if row.prepare:
         row.prepare(filter_.maps)
@@ -77,12 +77,12 @@ def test_every_cut_of_every_packet_is_judged_without_a_read_behind_its_end(nativ
             assert found.verdict in (Verdict.NOT_OURS, Verdict.FRAGMENT, row.verdict) or found.verdict.drops, row.name
 
 
-def test_the_verifier_is_far_from_its_limit(filter_: Trial) -> None:
+def test_the_verifier_is_far_from_its_limit(filter_: LoadedFilter) -> None:
     # It gives up after a million instructions, and other kernels' verifiers walk more of the same program.
     assert 0 < bpf.prog_info(filter_.prog_fd).verified_insns < 100_000
 
 
-def test_a_frame_reaches_the_ring_as_it_was_sent(filter_: Trial) -> None:
+def test_a_frame_reaches_the_ring_as_it_was_sent(filter_: LoadedFilter) -> None:
     filter_.refill(WIDE)
     filter_.maps.set_accept("ring")
     try:
@@ -99,7 +99,7 @@ def test_a_frame_reaches_the_ring_as_it_was_sent(filter_: Trial) -> None:
         filter_.maps.set_accept("pass")
 
 
-def test_without_a_socket_in_its_queue_a_frame_goes_to_the_stack(filter_: Trial) -> None:
+def test_without_a_socket_in_its_queue_a_frame_goes_to_the_stack(filter_: LoadedFilter) -> None:
     filter_.refill(WIDE)
     filter_.maps.set_accept("xsk")
     try:

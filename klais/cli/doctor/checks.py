@@ -238,7 +238,7 @@ def _topics(settings: Settings) -> Iterator[Finding]:
 def check_xdp(settings: Settings) -> Iterator[Finding]:
     """Whether the XDP filter could be loaded here, and what the loaded one does. It is optional: nothing here fails."""
     from klais.errors import XdpUnavailable
-    from klais.xdp import bpffs, compile
+    from klais.xdp import bpffs, build
     from klais.xdp.maps import XdpMaps
 
     numbers = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
@@ -256,7 +256,7 @@ def check_xdp(settings: Settings) -> Iterator[Finding]:
             found = maps.status()
     except XdpUnavailable as error:
         yield Finding(
-            "xdp", "ok", str(error).partition(": `")[0], "" if compile.ready() else "`bin/setup` as root installs bcc"
+            "xdp", "ok", str(error).partition(": `")[0], "" if build.ready() else "`bin/setup` as root installs bcc"
         )
         return
     if found.heartbeat_age_s is not None and not found.fresh:

@@ -38,7 +38,7 @@ def _why_not_io_uring(settings: Settings) -> str:
 
 def _why_not_filter(settings: Settings) -> str:
     from klais.errors import KlaisError
-    from klais.xdp import compile, netlink
+    from klais.xdp import build, netlink
 
     if os.geteuid() != 0:
         return "the XDP filter needs root"
@@ -48,7 +48,7 @@ def _why_not_filter(settings: Settings) -> str:
         netlink.link(settings.iface)
     except KlaisError as error:
         return str(error)
-    return "" if compile.ready() else "bcc is missing (`bin/setup` as root installs it)"
+    return "" if build.ready() else "bcc is missing (`bin/setup` as root installs it)"
 
 
 def _why_not_af_xdp(settings: Settings) -> str:

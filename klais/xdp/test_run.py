@@ -1,4 +1,4 @@
-"""The filter without an interface: packets handed in by BPF_PROG_TEST_RUN, for tests and benchmarks."""
+"""The filter without an interface: BPF_PROG_TEST_RUN hands it packets, for tests and benchmarks."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from klais.xdp import bpf, bpffs, compile, loader
+from klais.xdp import bpf, bpffs, build, loader
 from klais.xdp.layout import VERDICTS, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class LoadedFilter:
     """A loaded program with maps of its own."""
 
     prog_fd: int
@@ -44,9 +44,9 @@ class Trial:
 
 
 @contextmanager
-def trial(
+def loaded_filter(
     limits: Limits, ports: Sequence[int] = (5000,), devices: int = 4096, ring_bytes: int = 65_536, defines: Sequence[str] = ()
-) -> Iterator[Trial]:
+) -> Iterator[LoadedFilter]:
     """Load the filter with maps pinned in a folder of its own; all is gone in the end.
 
     Raises
@@ -54,20 +54,20 @@ def trial(
     XdpUnavailable, SetupMissing
         No right to, or it cannot be compiled here.
     """
-    code = compile.instructions(defines)
-    pin_dir = Path(f"/sys/fs/bpf/klais-trial-{os.getpid()}-{next(_numbers)}")
+    code = build.instructions(defines)
+    pin_dir = Path(f"/sys/fs/bpf/klais-test-run-{os.getpid()}-{next(_numbers)}")
     request = loader.Request("", pin_dir, ports, limits, 10.0, devices, ring_bytes)
     bpffs.ensure(pin_dir)
     with ExitStack() as stack:
         stack.callback(bpffs.remove, pin_dir)
         fds, _ = loader.open_maps(request, stack)
-        prog_fd = bpf.prog_load(compile.relocate(code, fds), loader.PROGRAM_NAME)
+        prog_fd = bpf.prog_load(build.relocate(code, fds), loader.PROGRAM_NAME)
         stack.callback(os.close, prog_fd)
         bpffs.pin_new(pin_dir, fds)
         bpffs.promote(pin_dir)
         maps = stack.enter_context(XdpMaps.open(pin_dir))
         maps.set_ports(ports)
-        yield Trial(prog_fd, maps, fds)
+        yield LoadedFilter(prog_fd, maps, fds)
 
 
 _numbers = iter(range(1, 1 << 30))

@@ -1,4 +1,4 @@
-"""Whether this machine can run the XDP filter, tried and not guessed: ``python -m klais.xdp.able [--rights]``.
+"""Whether this machine can run the XDP filter, tried and not guessed: ``python -m klais.xdp.preflight [--rights]``.
 
 Exit code 0 when it can; else 1, with the reason on standard output. ``--rights`` asks only for kernel and rights, as set-up
 does before it installs what else is needed.
@@ -48,10 +48,10 @@ def _without_namespaces() -> str | None:
 
 def _without_filter() -> str | None:
     from klais.xdp.limits import Limits
-    from klais.xdp.trial import trial
+    from klais.xdp.test_run import loaded_filter
 
     try:
-        with trial(Limits(1000, 1000, 1000, 1000)) as filter_:
+        with loaded_filter(Limits(1000, 1000, 1000, 1000)) as filter_:
             filter_.judge(bytes(64))
     except (KlaisError, OSError) as error:
         return str(error).splitlines()[0]

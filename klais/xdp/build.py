@@ -1,6 +1,6 @@
 """The filter's C to BPF instructions, by bcc: in a child process, because bcc and its clang take 140 MB.
 
-``python -m klais.xdp.compile [-Dname=value ...]`` writes the instructions to standard output. They name maps by placeholders,
+``python -m klais.xdp.build [-Dname=value ...]`` writes the instructions to standard output. They name maps by placeholders,
 which :func:`relocate` replaces by descriptors, so they can be kept: a machine that compiled once needs neither bcc nor
 kernel headers to load the filter again.
 """
