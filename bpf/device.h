@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The frame's 22 header bytes: magic, device_id, its hash. The verdicts are those of check_headers in klais/core/wire/frame.py.
+ * The frame's 22 header bytes: magic and device_id. The verdicts are those of check_headers in klais/core/wire/frame.py.
  */
 #ifndef KLAIS_DEVICE_H
 #define KLAIS_DEVICE_H
@@ -8,47 +8,17 @@
 #include "bytes.h"
 #include "klais.h"
 
-#define KLAIS_FNV_OFFSET 0xcbf29ce484222325ULL
-#define KLAIS_FNV_PRIME 0x100000001b3ULL
-#define KLAIS_FNV_PRIME_4 0x9ffaac085635bc91ULL /* prime^4 modulo 2^64 */
-#define KLAIS_FNV_PRIME_8 0x1efac7090aef4a21ULL /* prime^8 modulo 2^64 */
-
 #define KLAIS_HIGH_BITS 0x8080808080808080ULL
 
-/* The 16 bytes of a device_id as two words, first byte lowest. */
-struct klais_id {
-	__u64 low, high;
-};
-
-KLAIS_INLINE __u64 klais_fnv_steps(__u64 hash, __u64 word, int bytes)
+KLAIS_INLINE int klais_is_same_id(const struct klais_id *one, struct klais_id other)
 {
-	int i;
-
-#pragma unroll
-	for (i = 0; i < bytes; i++) {
-		hash = (hash ^ (word & 0xFF)) * KLAIS_FNV_PRIME;
-		word >>= 8;
-	}
-	return hash;
-}
-
-/* FNV-1a 64 of all 16 bytes. A step over a NUL only multiplies, so the padding is done in one multiplication. */
-KLAIS_INLINE __u64 klais_fnv1a(struct klais_id id)
-{
-	__u64 hash = klais_fnv_steps(KLAIS_FNV_OFFSET, id.low, 8);
-
-	if (id.high == 0)
-		return hash * KLAIS_FNV_PRIME_8;
-	hash = klais_fnv_steps(hash, id.high, 4);
-	if (id.high >> 32 == 0)
-		return hash * KLAIS_FNV_PRIME_4;
-	return klais_fnv_steps(hash, id.high >> 32, 4);
+	return !((klais_once(one->low) ^ other.low) | (klais_once(one->high) ^ other.high));
 }
 
 /* Whether the rules may hold one for the device with this key; 0 = surely not. */
 KLAIS_INLINE int klais_is_marked(const struct klais_marks *marks, __u64 key)
 {
-	return (klais_once(marks->bits[(key >> 12) & (KLAIS_MARK_WORDS - 1)]) >> ((key >> 6) & 63)) & 1;
+	return (klais_once(marks->bits[key >> 52]) >> ((key >> 46) & 63)) & 1;
 }
 
 /* 0x80 in each byte of `word` that is NUL (Hacker's Delight 6-1: exact in every byte). */
@@ -149,16 +119,13 @@ KLAIS_INLINE struct klais_id klais_read_id(const __u8 *frame)
 	return id;
 }
 
-/*
- * Length and magic of a frame of `length` bytes, of which those before data_end are here. KLAIS_FRAGMENT when the header itself is cut
- * in two.
- */
+/* Length and magic of a frame of `length` bytes, whose header is in the packet: klais_parse has checked that. */
 KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_end, __u64 length)
 {
 	if (length < KLAIS_HEADER_BYTES)
 		return KLAIS_TOO_SHORT;
 	if (frame + KLAIS_HEADER_BYTES > (const __u8 *)data_end)
-		return KLAIS_FRAGMENT;
+		return KLAIS_UNPARSABLE; /* never: the verifier does not know it */
 	return klais_read16(frame) == klais_be16(KLAIS_MAGIC) ? KLAIS_PASS : KLAIS_BAD_MAGIC;
 }
 

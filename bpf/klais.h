@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the XDP filter and user space share: verdicts, rules, layouts of map values, sizes, map names. This file is their
- * one source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table compiled from here.
- *
- * Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns). A device's key in all maps is FNV-1a 64 over the 16 bytes of its
- * device_id, NUL padding included.
+ * What the XDP filter and user space share: verdicts, rules, layouts of map values, sizes, map names. This file is
+ * their one source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table compiled from
+ * here. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns).
  */
 #ifndef KLAIS_H
 #define KLAIS_H
@@ -15,29 +13,38 @@
 #error "device ids are read as little-endian words"
 #endif
 
-#define KLAIS_VERSION 2 /* of all layouts below: raise it when a value changes its meaning without changing its size */
+/* Version of all layouts below. Raise it when a value changes its meaning without changing its size. */
+#define KLAIS_VERSION 3
 
-/* What became of a packet. A twin with KLAIS_WOULD passed only because its rule is in monitor mode. */
+/* What became of a packet. A verdict with KLAIS_WOULD passed only because its rule is in monitor mode. */
 enum klais_verdict {
-	KLAIS_PASS = 0,	   /* accepted: to the stack, into the XSK or into the ring */
-	KLAIS_NOT_OURS = 1, /* another protocol or port, or headers that the stack refuses itself: untouched */
-	KLAIS_FRAGMENT = 2, /* no header of ours to judge by: untouched, the edge checks what the stack puts together */
+	KLAIS_PASS = 0,	     /* accepted: to the stack, into the XSK or into the ring */
+	KLAIS_NOT_OURS = 1,  /* another protocol or port, or headers that the stack refuses itself: untouched */
+	KLAIS_FRAGMENT = 2,  /* not the first fragment, so it has no frame header: untouched */
 	KLAIS_TOO_SHORT = 3,
 	KLAIS_BAD_MAGIC = 4,
 	KLAIS_BAD_DEVICE_ID = 5,
 	KLAIS_BLOCKED = 6,
 	KLAIS_DEVICE_RATE = 7,
 	KLAIS_GLOBAL_RATE = 8,
-	KLAIS_RING_FULL = 9, /* accepted, and no free slot in the ring: lost */
-	KLAIS_TOO_LONG = 10, /* accepted, and longer than a slot of the ring: to the stack */
-	KLAIS_WOULD = 16,
+	KLAIS_RING_FULL = 9,   /* accepted, and no free slot in the ring: lost */
+	KLAIS_TOO_LONG = 10,   /* accepted, and longer than a slot of the ring: to the stack */
+	KLAIS_UNPARSABLE = 11, /* headers that the stack may follow to a UDP datagram of ours and the filter cannot */
+	KLAIS_SOURCE_DENIED = 12,
+	KLAIS_SOURCE_RATE = 13,
+	KLAIS_FRAGMENT_DROPPED = 14, /* any fragment, while klais_config.drop_fragments is set */
+	KLAIS_AGGREGATED = 15,	     /* many datagrams in one packet: untouched, the stack splits it */
+	KLAIS_WOULD = 32,
 	KLAIS_WOULD_TOO_SHORT = KLAIS_WOULD | KLAIS_TOO_SHORT,
 	KLAIS_WOULD_BAD_MAGIC = KLAIS_WOULD | KLAIS_BAD_MAGIC,
 	KLAIS_WOULD_BAD_DEVICE_ID = KLAIS_WOULD | KLAIS_BAD_DEVICE_ID,
 	KLAIS_WOULD_BLOCKED = KLAIS_WOULD | KLAIS_BLOCKED,
 	KLAIS_WOULD_DEVICE_RATE = KLAIS_WOULD | KLAIS_DEVICE_RATE,
 	KLAIS_WOULD_GLOBAL_RATE = KLAIS_WOULD | KLAIS_GLOBAL_RATE,
-	KLAIS_VERDICTS = 32, /* size of an array counted by verdict; a power of two */
+	KLAIS_WOULD_UNPARSABLE = KLAIS_WOULD | KLAIS_UNPARSABLE,
+	KLAIS_WOULD_SOURCE_DENIED = KLAIS_WOULD | KLAIS_SOURCE_DENIED,
+	KLAIS_WOULD_SOURCE_RATE = KLAIS_WOULD | KLAIS_SOURCE_RATE,
+	KLAIS_VERDICTS = 64, /* size of an array counted by verdict; a power of two */
 };
 
 /* Bits of klais_config.monitor: a rule whose bit is set only counts what it would drop. */
@@ -46,6 +53,15 @@ enum klais_monitor {
 	KLAIS_MONITOR_BLOCK = 2,
 	KLAIS_MONITOR_DEVICE_RATE = 4,
 	KLAIS_MONITOR_GLOBAL_RATE = 8,
+	KLAIS_MONITOR_HEADERS = 16, /* unparsable */
+	KLAIS_MONITOR_SOURCE_LIST = 32,
+	KLAIS_MONITOR_SOURCE_RATE = 64,
+};
+
+/* Bits of klais_config.source_rules: which checks of the source address are on. */
+enum klais_source_rule {
+	KLAIS_SOURCE_RULE_LIST = 1, /* src_allow has entries: other sources are denied */
+	KLAIS_SOURCE_RULE_RATE = 2,
 };
 
 /* klais_config.accept: where accepted frames go. */
@@ -55,7 +71,7 @@ enum klais_accept {
 	KLAIS_ACCEPT_RING = 2, /* the frame into the ring */
 };
 
-/* The wire frame, as klais/core/wire/constants.py has it. */
+/* The wire frame, as in klais/core/wire/constants.py. */
 enum klais_frame {
 	KLAIS_MAGIC = 0xAA55,
 	KLAIS_ID_OFFSET = 2,
@@ -70,6 +86,11 @@ enum klais_size {
 	KLAIS_PLACES = 2,	   /* sets that a device may lie in */
 	KLAIS_RULES = 65536,	   /* devices with a rule of their own */
 	KLAIS_MARK_WORDS = 4096,   /* 262,144 marks, a bit each */
+	KLAIS_SOURCES = 65536,	   /* source prefixes with a bucket; the least recently used gives way */
+	KLAIS_ALLOWED_SOURCES = 4096,
+	KLAIS_GENERIC = 8,	   /* interfaces that run the filter in generic mode */
+	KLAIS_MAX_TAGS = 2,	   /* VLAN tags that the parser walks */
+	KLAIS_MAX_EXTENSIONS = 6,  /* IPv6 extension headers that the parser walks. Linux has no limit of its own */
 	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
 	KLAIS_SOURCE_BYTES = 18,   /* IPv6 or v4-mapped address, port big-endian */
 	KLAIS_SLOT_FRAME_BYTES = 2072,
@@ -80,6 +101,7 @@ enum klais_size {
 /* What one frame costs, in units of credit: fine enough that rates are whole units a ns. */
 #define KLAIS_GLOBAL_COST 1000000000ULL	   /* rate in frames/s = units/ns */
 #define KLAIS_DEVICE_COST 1000000000000ULL /* rate in thousandths of frames/s = units/ns */
+#define KLAIS_SOURCE_COST KLAIS_DEVICE_COST
 #define KLAIS_MAX_CAP (1ULL << 62)
 #define KLAIS_FOREVER (~0ULL)
 #define KLAIS_CLAIMED (~0ULL)
@@ -97,6 +119,26 @@ struct klais_limits {
 	struct klais_limit device; /* of every device without a limit of its own */
 };
 
+/* The 16 bytes of a device_id as two words, first byte lowest. */
+struct klais_id {
+	__u64 low, high;
+};
+
+/* An IPv6 or v4-mapped address as two words, first byte lowest. */
+struct klais_address {
+	union {
+		__u64 words[2];
+		__u16 halves[8];
+	};
+};
+
+/* A key of src_allow, a longest-prefix-match trie: prefix_bits counts the bits of family and address. */
+struct klais_prefix {
+	__u32 prefix_bits;
+	__u32 family; /* 4 or 6, so that ::/0 does not hold all of IPv4 too */
+	struct klais_address address;
+};
+
 struct klais_config {
 	__u32 version; /* KLAIS_VERSION */
 	__u32 accept;
@@ -106,6 +148,13 @@ struct klais_config {
 	__u32 set_slot;	      /* the controller's set-points, in force while they are fresh */
 	__u64 set_at_ns;      /* the heartbeat: when the controller last confirmed its set-points; 0 = never */
 	__u64 heartbeat_ns;   /* set-points older than this give way to the limits given at load */
+	__u32 source_rules;   /* enum klais_source_rule */
+	__u32 source_slot;
+	__u32 drop_fragments; /* 1: drop fragments; 0: judge the first by what it shows, and pass the others */
+	__u32 skb_tail;	      /* bytes from the end of a packet's buffer to its skb_shared_info; 0 = not known */
+	struct klais_address ipv4_mask, ipv6_mask; /* sources that share a bucket, of v4-mapped and of IPv6 addresses */
+	__u32 generic[KLAIS_GENERIC];		   /* interfaces (ifindex) in generic mode; 0 = the end */
+	struct klais_limit source_slots[KLAIS_SLOTS];
 	struct klais_limits slots[KLAIS_SLOTS];
 };
 
@@ -114,7 +163,7 @@ struct klais_bucket {
 	__u64 last_ns;	    /* credit is earned up to here */
 };
 
-/* The bucket of one device, and its key. */
+/* The bucket of one device, and the key that its id has in this table. */
 struct klais_way {
 	__u64 key; /* 0 = empty, KLAIS_CLAIMED = just changing hands */
 	struct klais_bucket bucket;
@@ -127,14 +176,17 @@ struct klais_set {
 	__u64 called;		  /* written to have the line come; nobody reads it */
 };
 
-/* Who has a way. Written when it changes hands and when it drops, so it lies outside of the set. */
+/* Who has a way. Keys of two ids may be equal, so this is what decides. */
 struct klais_owner {
-	__u8 id[KLAIS_ID_BYTES];
+	struct klais_id id;
 	__u64 dropped;
 };
 
+/* One cache line, beside that of the set: it is read for each packet and written when a way changes hands or drops. */
 struct klais_owners {
 	struct klais_owner ways[KLAIS_WAYS];
+	__u64 called; /* as in klais_set */
+	__u64 spare;
 };
 
 /* How devices are spread over the table: drawn at random when it is made, and secret. */
@@ -143,12 +195,11 @@ struct klais_spread {
 	__u64 shift;					     /* 64 - log2(sets) */
 };
 
-/* What an operator or the controller said of one device. Each part is in force by itself; 0 = it says nothing. */
+/* A rule for one device; its key in the map is the whole device_id. Each part is in force by itself; 0 = none. */
 struct klais_rule {
 	__u64 block_until_ns;
 	__u64 allow_until_ns;
 	struct klais_limit limit;
-	__u8 id[KLAIS_ID_BYTES];
 };
 
 struct klais_count {
@@ -161,8 +212,9 @@ struct klais_ports {
 };
 
 /*
- * Whether there may be a rule: bit (key >> 6) % 64 of word (key >> 12) % KLAIS_MARK_WORDS. Set before the rule is, so a packet whose bit
- * is 0 needs no look into the rules, which costs as much as all of its parsing.
+ * Whether there may be a rule for a device: bit (key >> 46) % 64 of word key >> 52 of its key in the table of devices.
+ * User space sets the bit before it writes the rule, so a packet whose bit is 0 needs no look-up in the rules, which
+ * costs as much as all of its parsing.
  */
 struct klais_marks {
 	__u64 bits[KLAIS_MARK_WORDS];
@@ -183,12 +235,14 @@ struct klais_slot {
 
 _Static_assert(sizeof(struct klais_limit) == 24, "klais_limit");
 _Static_assert(sizeof(struct klais_limits) == 48, "klais_limits");
-_Static_assert(sizeof(struct klais_config) == 40 + 48 * KLAIS_SLOTS, "klais_config");
+_Static_assert(sizeof(struct klais_config) == 120 + 72 * KLAIS_SLOTS, "klais_config");
+_Static_assert(sizeof(struct klais_prefix) == 24, "klais_prefix");
+_Static_assert(sizeof(struct klais_id) == KLAIS_ID_BYTES, "klais_id");
 _Static_assert(sizeof(struct klais_bucket) == 16, "klais_bucket");
 _Static_assert(sizeof(struct klais_set) == 64, "a set is one cache line");
-_Static_assert(sizeof(struct klais_owners) == 48, "klais_owners");
+_Static_assert(sizeof(struct klais_owners) == 64, "owners are one cache line");
 _Static_assert(sizeof(struct klais_spread) == 72, "klais_spread");
-_Static_assert(sizeof(struct klais_rule) == 56, "klais_rule");
+_Static_assert(sizeof(struct klais_rule) == 40, "klais_rule");
 _Static_assert(sizeof(struct klais_count) == 16, "klais_count");
 _Static_assert(sizeof(struct klais_ports) == 8192, "klais_ports");
 _Static_assert(sizeof(struct klais_marks) == 32768, "klais_marks");
@@ -196,8 +250,11 @@ _Static_assert(sizeof(struct klais_slot) + KLAIS_RINGBUF_HEADER_BYTES == 33 * 64
 _Static_assert(__builtin_offsetof(struct klais_slot, source) == 14, "klais_slot.source");
 _Static_assert(__builtin_offsetof(struct klais_slot, frame) == 32, "klais_slot.frame");
 _Static_assert((KLAIS_VERDICTS & (KLAIS_VERDICTS - 1)) == 0, "verdicts are masked");
+_Static_assert(KLAIS_MARK_WORDS == 1 << 12, "the upper 12 bits of a key choose the word");
 
 /* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
-#define KLAIS_MAPS(X) X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(xsks) X(ring) X(about)
+#define KLAIS_MAPS(X)                                                                                                        \
+	X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(sources) X(src_allow)   \
+	X(xsks) X(ring) X(about)
 
 #endif

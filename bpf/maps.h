@@ -13,6 +13,7 @@
 #define KLAIS_VALUE(name) bpf_pseudo_fd(BPF_PSEUDO_MAP_VALUE, KLAIS_FD_##name)
 
 #define klais_lookup(name, key) bpf_map_lookup_elem_(KLAIS_MAP(name), key)
+#define klais_insert(name, key, value) bpf_map_update_elem_(KLAIS_MAP(name), key, value, BPF_NOEXIST)
 
 /* A row of an array; 0 behind its end. */
 #define klais_row(name, index)                                                                                               \

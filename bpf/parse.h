@@ -9,9 +9,6 @@
 #include "bytes.h"
 #include "klais.h"
 
-#define KLAIS_MAX_TAGS 2
-#define KLAIS_MAX_EXTENSIONS 6 /* IPv6 extension headers; RFC 8200 recommends at most one of each kind, the stack takes 8 */
-
 #define KLAIS_ETH_BYTES 14
 #define KLAIS_TAG_BYTES 4
 #define KLAIS_IPV4_BYTES 20
@@ -35,8 +32,8 @@
 #define KLAIS_IPV6_MORE 0x0001
 
 /*
- * A datagram of ours; places are offsets from the first byte of the packet. All of its headers are here; its payload as far as the packet goes: a
- * first fragment has less than `length`.
+ * A datagram of ours; places are offsets from the first byte of the packet. All of its headers are in the packet, and of
+ * a payload of at least that size the frame's 22 header bytes. A first fragment holds less than `length`.
  */
 struct klais_packet {
 	__u64 ip;     /* IP header; with KLAIS_IS_FRAGMENT added in the first fragment of several (one register less) */
@@ -57,11 +54,12 @@ KLAIS_INLINE int klais_is_fragment(const struct klais_packet *packet)
 	return (packet->ip & KLAIS_IS_FRAGMENT) != 0;
 }
 
-/* The packet that is looked at: its bytes are data <= p < end. */
+/* A packet: its bytes are data <= p < end. */
 struct klais_view {
 	const __u8 *data, *end;
 	const struct klais_ports *ports;
-	klais_found not_ours; /* KLAIS_NOT_OURS, in a register: else each way out loads it anew, a tenth of the parsing */
+	/* KLAIS_NOT_OURS in a register: loading it at each return costs a tenth of the parsing. */
+	klais_found not_ours;
 };
 
 KLAIS_INLINE struct klais_view klais_view(const void *data, const void *end, const struct klais_ports *ports)
@@ -77,20 +75,36 @@ KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u64 port)
 	return (klais_once(ports->bits[(port >> 6) & (KLAIS_PORT_WORDS - 1)]) >> (port & 63)) & 1;
 }
 
-/* UDP header at `udp`, of a datagram that the IP header says ends `rest` bytes behind it. */
+/*
+ * The IP packet ends within its headers. The stack refuses that, but in a first fragment: what is missing comes in the
+ * next one, and a host may drop it (RFC 7112).
+ */
+KLAIS_INLINE klais_found klais_is_cut(const struct klais_view *view, const struct klais_packet *out)
+{
+	return klais_is_fragment(out) ? KLAIS_UNPARSABLE : view->not_ours;
+}
+
+/*
+ * UDP header at `udp`, of a datagram of which the IP packet holds `rest` bytes. What lies behind them is Ethernet
+ * padding: in a first fragment the sender could put another frame header there than the one that the stack will see.
+ */
 KLAIS_INLINE klais_found klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest, struct klais_packet *out)
 {
 	__u64 udp_length, port;
 
-	if (udp + KLAIS_UDP_BYTES > view->end)
-		return view->not_ours;
+	if (udp + KLAIS_UDP_BYTES > view->end || rest < KLAIS_UDP_BYTES)
+		return klais_is_cut(view, out);
 	port = klais_be16(klais_read16(udp + 2));
 	if (!klais_is_our_port(view->ports, port))
 		return view->not_ours;
 	udp_length = klais_be16(klais_read16(udp + 4));
+	if (udp_length == 0)
+		return KLAIS_UNPARSABLE; /* over IPv6 Linux takes it as "to the end of the packet" (RFC 2675) */
 	/* The stack refuses such datagrams; the length of a fragmented one counts bytes that are still to come. */
 	if (udp_length < KLAIS_UDP_BYTES || (udp_length > rest && !klais_is_fragment(out)))
 		return view->not_ours;
+	if (rest < KLAIS_UDP_BYTES + KLAIS_HEADER_BYTES && udp_length >= KLAIS_UDP_BYTES + KLAIS_HEADER_BYTES)
+		return KLAIS_UNPARSABLE; /* a first fragment that cuts the frame header in two */
 	out->udp = udp - view->data;
 	out->length = udp_length - KLAIS_UDP_BYTES;
 	return KLAIS_PASS;
@@ -119,6 +133,13 @@ KLAIS_INLINE klais_found klais_parse_ipv4(const struct klais_view *view, const _
 	return klais_parse_udp(view, ip + header_bytes, total_bytes - header_bytes, out);
 }
 
+/* The extension headers that Linux follows to a UDP header by itself; with IPsec and tunnels it has to be set up to. */
+KLAIS_INLINE int klais_is_extension(__u64 next)
+{
+	return next == KLAIS_NEXT_HOP_BY_HOP || next == KLAIS_NEXT_ROUTING || next == KLAIS_NEXT_FRAGMENT ||
+	       next == KLAIS_NEXT_DESTINATION;
+}
+
 KLAIS_INLINE klais_found klais_parse_ipv6(const struct klais_view *view, const __u8 *ip, struct klais_packet *out)
 {
 	const __u8 *at = ip + KLAIS_IPV6_BYTES;
@@ -136,29 +157,31 @@ KLAIS_INLINE klais_found klais_parse_ipv6(const struct klais_view *view, const _
 	for (i = 0; i <= KLAIS_MAX_EXTENSIONS; i++) {
 		if (next == KLAIS_NEXT_UDP)
 			return klais_parse_udp(view, at, rest, out);
-		if (i == KLAIS_MAX_EXTENSIONS || at + 8 > view->end)
+		if (!klais_is_extension(next))
 			return view->not_ours;
+		if (i == KLAIS_MAX_EXTENSIONS)
+			return KLAIS_UNPARSABLE;
+		if (at + 8 > view->end || rest < 8)
+			return klais_is_cut(view, out);
 		header_bytes = 8;
 		if (next == KLAIS_NEXT_FRAGMENT) {
 			fragment = klais_be16(klais_read16(at + 2));
 			if (fragment & KLAIS_IPV6_OFFSET_MASK)
 				return KLAIS_FRAGMENT;
 			out->ip |= (fragment & KLAIS_IPV6_MORE) * KLAIS_IS_FRAGMENT;
-		} else if (next == KLAIS_NEXT_HOP_BY_HOP || next == KLAIS_NEXT_ROUTING || next == KLAIS_NEXT_DESTINATION) {
-			header_bytes = (at[1] + 1) * 8;
 		} else {
-			return view->not_ours;
+			header_bytes = (at[1] + 1) * 8;
 		}
 		if (header_bytes > rest)
-			return view->not_ours;
+			return klais_is_cut(view, out);
 		next = at[0];
 		rest -= header_bytes;
 		at += header_bytes;
 	}
-	return view->not_ours;
+	return KLAIS_UNPARSABLE;
 }
 
-/* KLAIS_PASS with `out` filled, KLAIS_NOT_OURS or KLAIS_FRAGMENT. Never reads at or behind the end. */
+/* KLAIS_PASS with `out` filled, else why not. Never reads at or behind the end. */
 KLAIS_INLINE klais_found klais_parse(const struct klais_view *view, struct klais_packet *out)
 {
 	const __u8 *at = view->data;
@@ -170,9 +193,11 @@ KLAIS_INLINE klais_found klais_parse(const struct klais_view *view, struct klais
 	type_be = klais_read16(at + 12);
 	at += KLAIS_ETH_BYTES;
 #pragma unroll
-	for (i = 0; i < KLAIS_MAX_TAGS; i++) {
+	for (i = 0; i <= KLAIS_MAX_TAGS; i++) {
 		if (type_be != klais_be16(KLAIS_ETH_8021Q) && type_be != klais_be16(KLAIS_ETH_8021AD))
 			break;
+		if (i == KLAIS_MAX_TAGS)
+			return KLAIS_UNPARSABLE;
 		if (at + KLAIS_TAG_BYTES > view->end)
 			return view->not_ours;
 		type_be = klais_read16(at + 2);

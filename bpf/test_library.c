@@ -11,6 +11,7 @@
 
 #include "klais.h"
 #include "parse.h"
+#include "source.h"
 
 static struct klais_set *the_sets;
 static struct klais_owners *the_owners;
@@ -31,22 +32,33 @@ struct number {
 
 const struct number klais_numbers[] = {
 	N(KLAIS_VERSION), N(KLAIS_PASS), N(KLAIS_NOT_OURS), N(KLAIS_FRAGMENT), N(KLAIS_TOO_SHORT), N(KLAIS_BAD_MAGIC),
-	N(KLAIS_BAD_DEVICE_ID), N(KLAIS_BLOCKED), N(KLAIS_DEVICE_RATE), N(KLAIS_GLOBAL_RATE), N(KLAIS_RING_FULL), N(KLAIS_TOO_LONG),
-	N(KLAIS_WOULD), N(KLAIS_WOULD_TOO_SHORT), N(KLAIS_WOULD_BAD_MAGIC), N(KLAIS_WOULD_BAD_DEVICE_ID), N(KLAIS_WOULD_BLOCKED),
-	N(KLAIS_WOULD_DEVICE_RATE), N(KLAIS_WOULD_GLOBAL_RATE), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC), N(KLAIS_MONITOR_BLOCK),
-	N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_ACCEPT_PASS), N(KLAIS_ACCEPT_XSK), N(KLAIS_ACCEPT_RING),
-	N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET), N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_WAYS), N(KLAIS_PLACES), N(KLAIS_PORT_WORDS), N(KLAIS_RULES),
-	N(KLAIS_MARK_WORDS), N(KLAIS_QUEUES), N(KLAIS_SOURCE_BYTES), N(KLAIS_SLOT_FRAME_BYTES), N(KLAIS_ABOUT_BYTES),
-	N(KLAIS_RINGBUF_HEADER_BYTES), N(KLAIS_GLOBAL_COST), N(KLAIS_DEVICE_COST), N(KLAIS_MAX_CAP), N(KLAIS_FOREVER), N(KLAIS_CLAIMED),
+	N(KLAIS_BAD_DEVICE_ID), N(KLAIS_BLOCKED), N(KLAIS_DEVICE_RATE), N(KLAIS_GLOBAL_RATE), N(KLAIS_RING_FULL),
+	N(KLAIS_TOO_LONG), N(KLAIS_UNPARSABLE), N(KLAIS_SOURCE_DENIED), N(KLAIS_SOURCE_RATE), N(KLAIS_FRAGMENT_DROPPED),
+	N(KLAIS_AGGREGATED), N(KLAIS_WOULD), N(KLAIS_WOULD_TOO_SHORT), N(KLAIS_WOULD_BAD_MAGIC), N(KLAIS_WOULD_BAD_DEVICE_ID),
+	N(KLAIS_WOULD_BLOCKED), N(KLAIS_WOULD_DEVICE_RATE), N(KLAIS_WOULD_GLOBAL_RATE), N(KLAIS_WOULD_UNPARSABLE),
+	N(KLAIS_WOULD_SOURCE_DENIED), N(KLAIS_WOULD_SOURCE_RATE), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC),
+	N(KLAIS_MONITOR_BLOCK), N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_MONITOR_HEADERS),
+	N(KLAIS_MONITOR_SOURCE_LIST), N(KLAIS_MONITOR_SOURCE_RATE), N(KLAIS_SOURCE_RULE_LIST), N(KLAIS_SOURCE_RULE_RATE),
+	N(KLAIS_ACCEPT_PASS), N(KLAIS_ACCEPT_XSK), N(KLAIS_ACCEPT_RING), N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET),
+	N(KLAIS_ID_BYTES), N(KLAIS_HEADER_BYTES), N(KLAIS_SLOTS), N(KLAIS_WAYS), N(KLAIS_PLACES), N(KLAIS_PORT_WORDS),
+	N(KLAIS_RULES), N(KLAIS_MARK_WORDS), N(KLAIS_SOURCES), N(KLAIS_ALLOWED_SOURCES), N(KLAIS_GENERIC),
+	N(KLAIS_MAX_TAGS), N(KLAIS_MAX_EXTENSIONS), N(KLAIS_QUEUES), N(KLAIS_SOURCE_BYTES), N(KLAIS_SLOT_FRAME_BYTES),
+	N(KLAIS_ABOUT_BYTES), N(KLAIS_RINGBUF_HEADER_BYTES), N(KLAIS_GLOBAL_COST), N(KLAIS_DEVICE_COST), N(KLAIS_SOURCE_COST),
+	N(KLAIS_MAX_CAP), N(KLAIS_FOREVER), N(KLAIS_CLAIMED),
 	SIZE(limit), FIELD(limit, rate_units), FIELD(limit, cap_units), FIELD(limit, fill_ns),
 	SIZE(limits), FIELD(limits, global), FIELD(limits, device),
+	SIZE(address), FIELD(address, words),
+	SIZE(prefix), FIELD(prefix, prefix_bits), FIELD(prefix, family), FIELD(prefix, address),
 	SIZE(config), FIELD(config, version), FIELD(config, accept), FIELD(config, accept_ifindex), FIELD(config, monitor),
-	FIELD(config, load_slot), FIELD(config, set_slot), FIELD(config, set_at_ns), FIELD(config, heartbeat_ns), FIELD(config, slots),
+	FIELD(config, load_slot), FIELD(config, set_slot), FIELD(config, set_at_ns), FIELD(config, heartbeat_ns),
+	FIELD(config, source_rules), FIELD(config, source_slot), FIELD(config, drop_fragments), FIELD(config, skb_tail),
+	FIELD(config, ipv4_mask), FIELD(config, ipv6_mask), FIELD(config, generic), FIELD(config, source_slots),
+	FIELD(config, slots),
 	SIZE(bucket), FIELD(bucket, credit_units), FIELD(bucket, last_ns),
 	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, called),
-	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways),
-	SIZE(spread), FIELD(spread, multipliers), FIELD(spread, shift),
-	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit), FIELD(rule, id),
+	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways), FIELD(owners, called),
+	FIELD(owners, spare), SIZE(spread), FIELD(spread, multipliers), FIELD(spread, shift),
+	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit),
 	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks), FIELD(marks, bits),
 	SIZE(about), FIELD(about, json),
 	SIZE(slot), FIELD(slot, time_ns), FIELD(slot, length), FIELD(slot, queue), FIELD(slot, source), FIELD(slot, frame),
@@ -70,11 +82,11 @@ static const __u8 *before_the_end(const __u8 *bytes, size_t size)
 }
 
 /* Verdict of parsing and header alone (-1: no memory), and what was found. */
-int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *ports, struct klais_packet *packet, __u64 *key)
+int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *ports, struct klais_packet *packet,
+		     struct klais_id *id)
 {
 	const __u8 *data = before_the_end(bytes, size);
 	struct klais_view view = klais_view(data, data + size, ports);
-	struct klais_id id = {0, 0};
 	int verdict;
 
 	if (!data)
@@ -84,17 +96,31 @@ int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *p
 		return verdict;
 	verdict = klais_check_magic(data + packet->udp + KLAIS_UDP_BYTES, data + size, packet->length);
 	if (verdict == KLAIS_PASS)
-		verdict = klais_check_id(data + packet->udp + KLAIS_UDP_BYTES, &id);
-	*key = klais_fnv1a(id);
+		verdict = klais_check_id(data + packet->udp + KLAIS_UDP_BYTES, id);
 	return verdict;
 }
 
-__u64 klais_test_key(const __u8 *id)
+/* The source of a packet that has been parsed: its address, and its prefix. 0 when it is cut. */
+int klais_test_source(const __u8 *ip, size_t size, const struct klais_config *config, struct klais_prefix *key,
+		      struct klais_address *prefix)
+{
+	const __u8 *data = before_the_end(ip, size);
+	struct klais_address from;
+
+	if (!data || !klais_read_source(data, data + size, &from))
+		return 0;
+	*key = klais_source_key(&from);
+	*prefix = klais_source_prefix(config, &from);
+	return 1;
+}
+
+/* The key of 16 bytes of device_id. */
+__u64 klais_test_key(const struct klais_spread *spread, const __u8 *id)
 {
 	__u8 frame[KLAIS_ID_OFFSET + KLAIS_ID_BYTES] = {0};
 
 	memcpy(frame + KLAIS_ID_OFFSET, id, KLAIS_ID_BYTES);
-	return klais_fnv1a(klais_read_id(frame));
+	return klais_key(spread, klais_read_id(frame));
 }
 
 int klais_test_is_good_id(const __u8 *id)
@@ -167,9 +193,10 @@ void klais_test_table(struct klais_set *sets, struct klais_owners *owners, __u32
 static klais_found take_device(const struct klais_spread *spread, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
 {
 	struct klais_place place = klais_place(spread, id, 0);
+	struct klais_device device = {id, klais_key(spread, id)};
 
 	klais_call_set(&place);
-	return klais_take_device(spread, place, klais_fnv1a(id), id, limit, now_ns);
+	return klais_take_device(spread, place, &device, limit, now_ns);
 }
 
 /* The verdict for a frame of a device. */

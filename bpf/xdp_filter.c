@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The XDP filter, in the order of the path: parse, header, rule, device bucket, global bucket, accept, count.
- * Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it; docs/xdp.md explains it.
+ * The XDP filter, in the order of the path: parse, magic, source, device id, rule, device bucket, global bucket, accept,
+ * count. Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it; docs/xdp.md explains it.
  */
 #include <uapi/linux/bpf.h>
 
@@ -11,6 +11,7 @@
 #include "klais.h"
 #include "maps.h"
 #include "parse.h"
+#include "source.h"
 
 #define klais_set_at(index) klais_row(sets, index)
 #define klais_owners_at(index) klais_row(owners, index)
@@ -79,14 +80,52 @@ KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_
 	return klais_take(bucket, limit, KLAIS_GLOBAL_COST, now_ns) ? KLAIS_PASS : KLAIS_GLOBAL_RATE;
 }
 
+/* Takes a frame out of the bucket of its source's prefix; a new one begins with a full bucket. */
+KLAIS_INLINE klais_found take_source(const struct klais_config *config, const struct klais_address *from, __u64 now_ns)
+{
+	const struct klais_limit *limit = &config->source_slots[klais_once(config->source_slot) & (KLAIS_SLOTS - 1)];
+	struct klais_address prefix = klais_source_prefix(config, from);
+	struct klais_bucket *bucket = klais_lookup(sources, &prefix), first = {.last_ns = now_ns};
+
+	if (!bucket) {
+		first.credit_units = klais_once(limit->cap_units) - KLAIS_SOURCE_COST;
+		if (!klais_insert(sources, &prefix, &first))
+			return KLAIS_PASS;
+		bucket = klais_lookup(sources, &prefix); /* another CPU inserted it */
+	}
+	if (!bucket)
+		return KLAIS_PASS; /* no free row: a limit on sources never costs a source that is within it */
+	return klais_take(bucket, limit, KLAIS_SOURCE_COST, now_ns) ? KLAIS_PASS : KLAIS_SOURCE_RATE;
+}
+
+/* Allow list and bucket of the source address: 1 when the packet is to be dropped. */
+KLAIS_INLINE int drops_by_source(struct judgement *judgement, const struct klais_config *config, __u32 rules, const __u8 *ip,
+				const void *data_end, __u64 now_ns)
+{
+	klais_found denied = KLAIS_PASS, over = KLAIS_PASS;
+	struct klais_address from;
+	struct klais_prefix key;
+
+	if (!klais_read_source(ip, data_end, &from))
+		return 0;
+	key = klais_source_key(&from);
+	if ((rules & KLAIS_SOURCE_RULE_LIST) && !klais_lookup(src_allow, &key))
+		denied = KLAIS_SOURCE_DENIED;
+	if (drops(judgement, denied, KLAIS_MONITOR_SOURCE_LIST))
+		return 1;
+	if (rules & KLAIS_SOURCE_RULE_RATE)
+		over = take_source(config, &from, now_ns);
+	return drops(judgement, over, KLAIS_MONITOR_SOURCE_RATE);
+}
+
 /* Block list, allow list, device bucket, global bucket: 1 when the packet is to be dropped. */
 KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id,
 				struct klais_place place, __u64 now_ns)
 {
 	const struct klais_limits *limits = limits_in_force(config, now_ns);
 	const struct klais_limit *limit = &limits->device;
-	__u64 key = klais_fnv1a(id);
-	const struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), key) ? klais_lookup(rules, &key) : 0;
+	struct klais_device device = {id, klais_key(KLAIS_VALUE(spread), id)};
+	const struct klais_rule *rule = klais_is_marked(KLAIS_VALUE(marks), device.key) ? klais_lookup(rules, &id) : 0;
 	klais_found found = KLAIS_PASS;
 
 	if (rule) {
@@ -98,7 +137,7 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 			limit = &rule->limit;
 	}
 	if (limit->cap_units)
-		found = klais_take_device(KLAIS_VALUE(spread), place, key, id, limit, now_ns);
+		found = klais_take_device(KLAIS_VALUE(spread), place, &device, limit, now_ns);
 	return drops(judgement, found, KLAIS_MONITOR_DEVICE_RATE) ||
 	       drops(judgement, take_global(&limits->global, now_ns), KLAIS_MONITOR_GLOBAL_RATE);
 }
@@ -106,24 +145,16 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 /* The source as in KFB1: IPv6 or v4-mapped address, port. 0 when it is not in the packet (never, after parsing). */
 KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end, const struct klais_packet *packet)
 {
-	__u16 *halves = (__u16 *)slot->source; /* it lies at an even offset, not at a fourfold one */
-	const __u8 *ip = data + klais_ip_at(packet), *udp = data + packet->udp;
+	__u16 *halves = (__u16 *)slot->source; /* at an even offset, not at a fourfold one */
+	const __u8 *udp = data + packet->udp;
+	struct klais_address from;
 	int i;
 
-	if (ip + KLAIS_IPV6_BYTES > (const __u8 *)data_end || udp + KLAIS_UDP_BYTES > (const __u8 *)data_end)
-		return 0; /* a whole frame of ours has 22 bytes behind its headers: there are 40 from the IP header on */
-	if ((ip[0] >> 4) == 6) {
+	if (udp + KLAIS_UDP_BYTES > (const __u8 *)data_end || !klais_read_source(data + klais_ip_at(packet), data_end, &from))
+		return 0;
 #pragma unroll
-		for (i = 0; i < 8; i++)
-			halves[i] = klais_read16(ip + 8 + 2 * i);
-	} else {
-#pragma unroll
-		for (i = 0; i < 5; i++)
-			halves[i] = 0;
-		halves[5] = 0xFFFF;
-		halves[6] = klais_read16(ip + 12);
-		halves[7] = klais_read16(ip + 14);
-	}
+	for (i = 0; i < 8; i++)
+		halves[i] = from.halves[i];
 	halves[8] = klais_read16(udp);
 	return 1;
 }
@@ -171,6 +202,52 @@ KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config, c
 	return to_ring(ctx, packet, now_ns, judgement);
 }
 
+/* The start of struct xdp_buff, the same in each kernel since 5.8; the loader compares it with the kernel's own types. */
+struct buff_head {
+	__u64 data, data_end, data_meta, data_hard_start, rxq, txq;
+	__u32 frame_sz;
+};
+
+/* The start of struct skb_shared_info, checked in the same way. */
+struct shared_head {
+	__u8 flags, meta_len, nr_frags, tx_flags;
+	__u16 gso_size, gso_segs;
+};
+
+KLAIS_INLINE int is_generic(const struct klais_config *config, __u32 ifindex)
+{
+	int i;
+
+#pragma unroll
+	for (i = 0; i < KLAIS_GENERIC; i++) {
+		if (klais_once(config->generic[i]) == ifindex)
+			return 1;
+		if (!klais_once(config->generic[i]))
+			return 0;
+	}
+	return 0;
+}
+
+/*
+ * Whether the packet is several datagrams in one (UDP_SEGMENT of a sender on this host, GRO), which the stack splits later.
+ * A driver hands over single packets; in generic mode the filter gets socket buffers, and their gso_size says it. It
+ * lies behind the packet's buffer, where a program can read it as memory of the kernel only.
+ */
+KLAIS_INLINE int is_aggregate(struct xdp_md *ctx, const struct klais_config *config)
+{
+	struct shared_head shared = {};
+	struct buff_head buff = {};
+	__u32 skb_tail = klais_once(config->skb_tail);
+
+	if (!skb_tail || !is_generic(config, ctx->ingress_ifindex))
+		return 0;
+	if (bpf_probe_read_kernel(&buff, sizeof(buff), ctx))
+		return 0;
+	if (bpf_probe_read_kernel(&shared, sizeof(shared), (void *)(buff.data_hard_start + buff.frame_sz - skb_tail)))
+		return 0;
+	return shared.gso_size != 0;
+}
+
 /* Parsing, length and magic: most packets that are not wanted end here. */
 KLAIS_INLINE klais_found find_frame(const void *data, const void *data_end, struct klais_packet *packet)
 {
@@ -182,52 +259,81 @@ KLAIS_INLINE klais_found find_frame(const void *data, const void *data_end, stru
 	return klais_check_magic((const __u8 *)data + packet->udp + KLAIS_UDP_BYTES, data_end, packet->length);
 }
 
-/* device_id, rules and buckets, and where the frame goes. */
+/* Source, device_id, rules and buckets, and where the frame goes. */
 KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct judgement *judgement)
 {
 	const __u8 *data = (const __u8 *)(long)ctx->data, *data_end = (const __u8 *)(long)ctx->data_end, *frame;
 	const struct klais_config *config = KLAIS_VALUE(config);
-	__u64 any = data_end - data, now_ns;
-	struct klais_place place;
-	klais_found found;
-	struct klais_id id;
+	__u32 source_rules = klais_once(config->source_rules);
+	__u64 any = data_end - data, has_device = judgement->verdict == KLAIS_PASS, now_ns;
+	klais_found found = KLAIS_PASS;
+	struct klais_place place = {};
+	struct klais_id id = {};
 
 	FORGET(packet->udp, 0x3FFF, any);
 	FORGET(packet->ip, 0x203F, any);
-	if (judgement->verdict != KLAIS_PASS) /* the magic is only monitored, and there is no device to judge */
-		return accept(ctx, config, packet, bpf_ktime_get_ns(), judgement);
-	frame = data + packet->udp + KLAIS_UDP_BYTES;
-	if (frame + KLAIS_HEADER_BYTES > data_end)
-		return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
-	id = klais_read_id(frame);
-	place = klais_place(KLAIS_VALUE(spread), id, 0);
-	if (has_device_limit(config))
-		klais_call_set(&place);
+	if (has_device) {
+		frame = data + packet->udp + KLAIS_UDP_BYTES;
+		if (frame + KLAIS_HEADER_BYTES > data_end)
+			return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
+		id = klais_read_id(frame);
+		place = klais_place(KLAIS_VALUE(spread), id, 0);
+		if (has_device_limit(config))
+			klais_call_set(&place);
+	}
 	now_ns = bpf_ktime_get_ns();
-	found = klais_is_good_id(id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
-	if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
-	    (found == KLAIS_PASS && drops_by_device(judgement, config, id, place, now_ns)))
+	if (source_rules && drops_by_source(judgement, config, source_rules, data + klais_ip_at(packet), data_end, now_ns))
 		return XDP_DROP;
+	FORGET(judgement->verdict, 0x3F, any);
+	if (has_device) { /* else the magic is only monitored */
+		found = klais_is_good_id(id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
+		if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
+		    (found == KLAIS_PASS && drops_by_device(judgement, config, id, place, now_ns)))
+			return XDP_DROP;
+	}
 	return accept(ctx, config, packet, now_ns, judgement);
+}
+
+/* Packets that end here by their headers alone, before any rule: XDP_PASS or XDP_DROP; -1 for all others. */
+KLAIS_INLINE int judge_headers(struct judgement *judgement, const struct klais_config *config, const struct klais_packet *packet)
+{
+	klais_found found = judgement->verdict;
+
+	if (found == KLAIS_NOT_OURS)
+		return XDP_PASS;
+	if (found == KLAIS_UNPARSABLE) {
+		judgement->verdict = KLAIS_PASS;
+		return drops(judgement, found, KLAIS_MONITOR_HEADERS) ? XDP_DROP : XDP_PASS;
+	}
+	if ((found == KLAIS_FRAGMENT || klais_is_fragment(packet)) && klais_once(config->drop_fragments)) {
+		judgement->verdict = KLAIS_FRAGMENT_DROPPED;
+		return XDP_DROP;
+	}
+	return found == KLAIS_FRAGMENT ? XDP_PASS : -1;
 }
 
 int klais_xdp(struct xdp_md *ctx)
 {
 	const void *data = (const void *)(long)ctx->data, *data_end = (const void *)(long)ctx->data_end;
 	const struct klais_config *config = KLAIS_VALUE(config);
-	struct judgement judgement = {};
-	struct klais_packet packet;
+	struct judgement judgement = {.monitor = klais_once(config->monitor)};
+	struct klais_packet packet = {};
 	struct klais_count *count;
 	klais_found found;
-	int action = XDP_PASS;
 	__u32 key;
+	int action;
 
 	stir(ctx);
 	judgement.verdict = found = find_frame(data, data_end, &packet);
-	if (found == KLAIS_NOT_OURS || found == KLAIS_FRAGMENT)
+	action = judge_headers(&judgement, config, &packet);
+	if (action >= 0)
 		goto out;
+	if (klais_once(config->generic[0]) && is_aggregate(ctx, config)) {
+		judgement.verdict = KLAIS_AGGREGATED;
+		action = XDP_PASS;
+		goto out;
+	}
 	judgement.verdict = KLAIS_PASS;
-	judgement.monitor = klais_once(config->monitor);
 	action = XDP_DROP;
 	if (drops(&judgement, found, KLAIS_MONITOR_MAGIC))
 		goto out;

@@ -20,6 +20,8 @@ MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN
 PROG_TEST_RUN, PROG_NEXT_ID, MAP_NEXT_ID = 10, 11, 12
 PROG_FD_BY_ID, MAP_FD_BY_ID, OBJ_INFO, MAP_LOOKUP_BATCH, MAP_UPDATE_BATCH = 13, 14, 15, 24, 26
 
+_CURSOR_BYTES = 64  # where a batch goes on: an index, or a whole key of the map
+
 ANY, NOEXIST, EXIST = 0, 1, 2
 PROG_TYPE_XDP = 6
 ATTACH_XDP = 37
@@ -156,7 +158,7 @@ def update_many(fd: int, keys: Array, values: Array) -> None:
 
 def lookup_array(fd: int, keys: Array, values: Array) -> int:
     """Read a whole array map, per-CPU too, in one call: keys [n] and values [n, ...] out; how many there were."""
-    done, number = _batch(MAP_LOOKUP_BATCH, fd, keys, values, len(keys), None, np.zeros(16, np.uint8))
+    done, number = _batch(MAP_LOOKUP_BATCH, fd, keys, values, len(keys), None, np.zeros(_CURSOR_BYTES, np.uint8))
     if number not in (0, errno.ENOENT):
         raise OSError(number, os.strerror(number))
     return done
@@ -165,7 +167,7 @@ def lookup_array(fd: int, keys: Array, values: Array) -> int:
 def batches(fd: int, key_dtype: Any, value_dtype: Any, size: int = 65_536) -> Iterator[tuple[Array, Array]]:
     """All elements of a hash, in batches of keys [n] and values [n] (n up to ``size``); one batch's arrays are reused."""
     keys, values = np.zeros(size, key_dtype), np.zeros(size, value_dtype)
-    at, then = None, np.zeros(16, np.uint8)
+    at, then = None, np.zeros(_CURSOR_BYTES, np.uint8)
     while True:
         done, number = _batch(MAP_LOOKUP_BATCH, fd, keys, values, size, at, then)
         if number == errno.ENOSPC:  # one hash bucket holds more than `size`
@@ -178,7 +180,7 @@ def batches(fd: int, key_dtype: Any, value_dtype: Any, size: int = 65_536) -> It
             yield keys[:done], values[:done]
         if number:  # ENOENT: that was the end
             return
-        at, then = then, np.zeros(16, np.uint8)
+        at, then = then, np.zeros(_CURSOR_BYTES, np.uint8)
 
 
 def pin(fd: int, path: Path) -> None:

@@ -1,13 +1,12 @@
-"""Device ids as people write them, and their key in the filter's maps: FNV-1a 64 over the 16 NUL-padded bytes."""
+"""Device ids as people write them, and their keys in the filter's table of devices."""
 
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.constants import ID_SIZE
+from klais.xdp.layout import CLAIMED
 
-FNV_OFFSET = 0xCBF29CE484222325
-FNV_PRIME = 0x100000001B3
-_MASK = (1 << 64) - 1
+_RESERVED_KEYS = np.array([0, CLAIMED], np.uint64)  # they mean something else in a way of the table
 
 
 def padded(device_id: bytes | str) -> bytes:
@@ -30,33 +29,28 @@ def padded(device_id: bytes | str) -> bytes:
     return key.ljust(ID_SIZE, b"\0")
 
 
-def device_key(device_id: bytes | str) -> int:
-    """FNV-1a 64 of the padded id.
+def device_keys(padded_ids: npt.NDArray[np.uint8], multipliers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Keys of devices in one filter's table (``klais_key`` in ``bpf/table.h``): multilinear hashing, modulo 2^64.
+
+    Parameters
+    ----------
+    padded_ids : uint8 [n, 16]
+    multipliers : uint64 [4]
+        Of the second set: the last row of the map ``spread``.
+
+    Returns
+    -------
+    uint64 [n]
 
     Examples
     --------
-    >>> hex(device_key("dev-1"))
-    '0xf4092fac3f6eac72'
+    >>> ids = np.frombuffer(padded("a") + padded("b"), np.uint8).reshape(2, 16)
+    >>> device_keys(ids, np.array([3, 5, 7, 9], np.uint64)).tolist()
+    [291, 294]
     """
-    key = FNV_OFFSET
-    for byte in padded(device_id):
-        key = (key ^ byte) * FNV_PRIME & _MASK
-    return key
-
-
-def device_keys(padded_ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint64]:
-    """The same for many: uint8 [n, 16] to uint64 [n].
-
-    Examples
-    --------
-    >>> ids = np.frombuffer(padded("dev-1") + padded("dev-2"), np.uint8).reshape(2, 16)
-    >>> [int(key) == device_key(name) for key, name in zip(device_keys(ids), ("dev-1", "dev-2"))]
-    [True, True]
-    """
-    keys = np.full(len(padded_ids), FNV_OFFSET, np.uint64)
-    for column in padded_ids.T:
-        keys = (keys ^ column) * np.uint64(FNV_PRIME)  # modulo 2^64
-    return keys
+    words = np.ascontiguousarray(padded_ids).view("<u4").astype(np.uint64)
+    keys: npt.NDArray[np.uint64] = (words * multipliers).sum(axis=1, dtype=np.uint64)
+    return np.where(np.isin(keys, _RESERVED_KEYS), keys + np.uint64(2), keys)
 
 
 def readable(raw: bytes) -> str:

@@ -5,12 +5,19 @@ from enum import IntEnum, IntFlag
 
 import numpy as np
 
-VERSION = 2
+from klais.core.wire.constants import ID_SIZE
+
+VERSION = 3
 SLOTS = 4
 WAYS = 2
 PLACES = 2
 RULES = 65_536
 MARK_WORDS = 4096
+SOURCES = 65_536
+ALLOWED_SOURCES = 4096
+GENERIC = 8
+MAX_TAGS = 2
+MAX_EXTENSIONS = 6
 QUEUES = 256
 SOURCE_BYTES = 18
 SLOT_FRAME_BYTES = 2072
@@ -18,13 +25,14 @@ RINGBUF_HEADER_BYTES = 8
 ABOUT_BYTES = 1024
 GLOBAL_COST = 1_000_000_000  # credit units a frame costs: rates in frames/s are units/ns
 DEVICE_COST = 1_000_000_000_000  # the same for devices, whose rates may be thousandths of a frame a second
+SOURCE_COST = DEVICE_COST
 MAX_CAP = 1 << 62
 FOREVER = (1 << 64) - 1
 CLAIMED = (1 << 64) - 1
 
 
 class Verdict(IntEnum):
-    """What became of a packet in the filter (``enum klais_verdict``); twins ``WOULD_`` passed in monitor mode only."""
+    """What became of a packet in the filter (``enum klais_verdict``); ``WOULD_``: it passed only by monitor mode."""
 
     PASS = 0
     NOT_OURS = 1
@@ -37,12 +45,20 @@ class Verdict(IntEnum):
     GLOBAL_RATE = 8
     RING_FULL = 9
     TOO_LONG = 10
-    WOULD_TOO_SHORT = 19
-    WOULD_BAD_MAGIC = 20
-    WOULD_BAD_DEVICE_ID = 21
-    WOULD_BLOCKED = 22
-    WOULD_DEVICE_RATE = 23
-    WOULD_GLOBAL_RATE = 24
+    UNPARSABLE = 11
+    SOURCE_DENIED = 12
+    SOURCE_RATE = 13
+    FRAGMENT_DROPPED = 14
+    AGGREGATED = 15
+    WOULD_TOO_SHORT = 35
+    WOULD_BAD_MAGIC = 36
+    WOULD_BAD_DEVICE_ID = 37
+    WOULD_BLOCKED = 38
+    WOULD_DEVICE_RATE = 39
+    WOULD_GLOBAL_RATE = 40
+    WOULD_UNPARSABLE = 43
+    WOULD_SOURCE_DENIED = 44
+    WOULD_SOURCE_RATE = 45
 
     @property
     def label(self) -> str:
@@ -52,11 +68,12 @@ class Verdict(IntEnum):
     @property
     def drops(self) -> bool:
         """Whether packets with this verdict end in the filter."""
-        return Verdict.TOO_SHORT <= self <= Verdict.RING_FULL
+        passes = (Verdict.TOO_LONG, Verdict.AGGREGATED)
+        return Verdict.TOO_SHORT <= self < WOULD and self not in passes
 
 
-WOULD = 16
-VERDICTS = 32
+WOULD = 32
+VERDICTS = 64
 
 
 class Monitor(IntFlag):
@@ -66,6 +83,16 @@ class Monitor(IntFlag):
     BLOCK = 2
     DEVICE_RATE = 4
     GLOBAL_RATE = 8
+    HEADERS = 16
+    SOURCE_LIST = 32
+    SOURCE_RATE = 64
+
+
+class SourceRule(IntFlag):
+    """Checks of the source address that are on (``enum klais_source_rule``)."""
+
+    LIST = 1
+    RATE = 2
 
 
 class Accept(IntEnum):
@@ -78,6 +105,8 @@ class Accept(IntEnum):
 
 LIMIT = np.dtype([("rate_units", "<u8"), ("cap_units", "<u8"), ("fill_ns", "<u8")])
 LIMITS = np.dtype([("global", LIMIT), ("device", LIMIT)])
+ADDRESS = np.dtype([("words", "<u8", (2,))])
+PREFIX = np.dtype([("prefix_bits", "<u4"), ("family", "<u4"), ("address", ADDRESS)])
 CONFIG = np.dtype(
     [
         ("version", "<u4"),
@@ -88,6 +117,14 @@ CONFIG = np.dtype(
         ("set_slot", "<u4"),
         ("set_at_ns", "<u8"),
         ("heartbeat_ns", "<u8"),
+        ("source_rules", "<u4"),
+        ("source_slot", "<u4"),
+        ("drop_fragments", "<u4"),
+        ("skb_tail", "<u4"),
+        ("ipv4_mask", ADDRESS),
+        ("ipv6_mask", ADDRESS),
+        ("generic", "<u4", (GENERIC,)),
+        ("source_slots", LIMIT, (SLOTS,)),
         ("slots", LIMITS, (SLOTS,)),
     ]
 )
@@ -95,9 +132,9 @@ BUCKET = np.dtype([("credit_units", "<i8"), ("last_ns", "<u8")])
 WAY = np.dtype([("key", "<u8"), ("bucket", BUCKET)])
 SET = np.dtype([("ways", WAY, (WAYS,)), ("passed", "<u4", (WAYS,)), ("called", "<u8")])
 OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
-OWNERS = np.dtype([("ways", OWNER, (WAYS,))])
+OWNERS = np.dtype([("ways", OWNER, (WAYS,)), ("called", "<u8"), ("spare", "<u8")])
 SPREAD = np.dtype([("multipliers", "<u8", (PLACES, 4)), ("shift", "<u8")])
-RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT), ("id", "u1", (16,))])
+RULE = np.dtype([("block_until_ns", "<u8"), ("allow_until_ns", "<u8"), ("limit", LIMIT)])
 COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])
 MARKS = np.dtype([("bits", "<u8", (MARK_WORDS,))])
@@ -113,7 +150,7 @@ SLOT = np.dtype(
 )
 
 # bpf_map_type and flags of linux/bpf.h, as far as the filter's maps need them.
-HASH, ARRAY, PERCPU_ARRAY, XSKMAP, RINGBUF = 1, 2, 6, 17, 27
+HASH, ARRAY, PERCPU_ARRAY, LRU_HASH, LPM_TRIE, XSKMAP, RINGBUF = 1, 2, 6, 9, 11, 17, 27
 NO_PREALLOC, MMAPABLE = 1, 1 << 10
 
 
@@ -156,9 +193,11 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
         MapSpec("sets", ARRAY, 4, SET.itemsize, sets_of(devices), MMAPABLE),
         MapSpec("owners", ARRAY, 4, OWNERS.itemsize, sets_of(devices), MMAPABLE),
         MapSpec("spread", ARRAY, 4, SPREAD.itemsize, 1),
-        MapSpec("rules", HASH, 8, RULE.itemsize, RULES, NO_PREALLOC),
+        MapSpec("rules", HASH, ID_SIZE, RULE.itemsize, RULES, NO_PREALLOC),
         MapSpec("marks", ARRAY, 4, MARKS.itemsize, 1, MMAPABLE),
         MapSpec("bucket", ARRAY, 4, BUCKET.itemsize, 1),
+        MapSpec("sources", LRU_HASH, ADDRESS.itemsize, BUCKET.itemsize, SOURCES),
+        MapSpec("src_allow", LPM_TRIE, PREFIX.itemsize, 8, ALLOWED_SOURCES, NO_PREALLOC),
         MapSpec("xsks", XSKMAP, 4, 4, QUEUES),
         MapSpec("ring", RINGBUF, 0, 0, ring_bytes),
         MapSpec("about", ARRAY, 4, ABOUT.itemsize, 1),

@@ -18,24 +18,33 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 import klais
 from klais.errors import XdpForeign, XdpUnavailable
 from klais.xdp import bpf, bpffs, build, netlink
-from klais.xdp.layout import BUCKET, CONFIG, PLACES, SPREAD, VERSION, MapSpec, map_specs, sets_of
+from klais.xdp.kernel_types import skb_tail
+from klais.xdp.layout import BUCKET, CONFIG, GENERIC, PLACES, SPREAD, VERSION, MapSpec, map_specs, sets_of
 from klais.xdp.limits import Limits, pack
-from klais.xdp.maps import XdpMaps, unavailable
+from klais.xdp.maps import XdpMaps, read_spread, unavailable
+from klais.xdp.sources import NO_SOURCE_LIMIT, SourceLimit
 
+NO_TYPES = (
+    "this kernel does not describe its types (CONFIG_DEBUG_INFO_BTF): in generic mode a packet of several datagrams "
+    "(UDP_SEGMENT, GRO) is judged by the first of them"
+)
 PROGRAM_NAME = build.FUNCTION
 TABLE = ("sets", "owners", "spread")  # kept together or not at all
 Mode = Literal["native", "generic", "auto"]
+Fragments = Literal["pass", "drop"]
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What to load, where and how.
 
-    ``limits`` hold while no controller does; ``mode`` auto = generic where native is refused.
+    ``limits`` hold while no controller sets any. ``mode`` auto = generic where the driver has no native mode.
+    ``fragments``: ``pass`` or ``drop``.
     """
 
     iface: str
@@ -46,6 +55,8 @@ class Request:
     devices: int
     ring_bytes: int
     mode: Mode = "native"
+    fragments: Fragments = "pass"
+    source_limit: SourceLimit = NO_SOURCE_LIMIT
 
 
 @dataclass(slots=True)
@@ -129,6 +140,7 @@ def open_maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[
     if _pinned_version(request.pin_dir) == VERSION:
         fds = {spec.name: fd for spec in specs if (fd := _pinned(request.pin_dir / spec.name, spec)) is not None}
     stack.callback(_close_all, fds)
+    multipliers = read_spread(fds["spread"])["multipliers"] if "spread" in fds else _drawn_multipliers()
     for name in TABLE if not fds.keys() >= set(TABLE) else ():
         if name in fds:
             os.close(fds.pop(name))
@@ -139,7 +151,7 @@ def open_maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[
     if "config" not in kept:
         _write_config(fds["config"], request)
     if "spread" not in kept:
-        _write_spread(fds["spread"], sets_of(request.devices))
+        _write_spread(fds["spread"], sets_of(request.devices), multipliers)
     if "bucket" not in kept:
         fill_bucket(fds["bucket"], request.limits)
     return fds, kept
@@ -184,10 +196,15 @@ def _write_config(fd: int, request: Request) -> None:
     bpf.update(fd, np.zeros(1, np.uint32), config)
 
 
-def _write_spread(fd: int, sets: int) -> None:
-    """How devices are spread over a new table: random, so that nobody outside can aim at a set."""
+def _drawn_multipliers() -> npt.NDArray[np.uint64]:
+    """How devices are spread over a table: random, so that nobody outside can aim at a set (uint64 [PLACES, 4])."""
+    return np.frombuffer(os.urandom(SPREAD["multipliers"].itemsize), np.uint64).reshape(PLACES, -1)
+
+
+def _write_spread(fd: int, sets: int, multipliers: npt.NDArray[np.uint64]) -> None:
+    """A table of another size keeps its multipliers: the marks of the rules follow from them."""
     spread = np.zeros((), SPREAD)
-    spread["multipliers"] = np.frombuffer(os.urandom(spread["multipliers"].nbytes), np.uint64).reshape(PLACES, -1)
+    spread["multipliers"] = multipliers
     spread["shift"] = 65 - sets.bit_length()
     bpf.update(fd, np.zeros(1, np.uint32), spread)
 
@@ -200,9 +217,13 @@ def fill_bucket(fd: int, limits: Limits) -> None:
 
 
 def _settle(request: Request, done: Loaded) -> None:
-    """What a reload gives anew: ports, limits at load, who loaded it. Set-points, rules and modes stay as they are."""
+    """Write what each load sets: ports, limits, fragments, who loaded it. Set-points, rules and modes stay."""
     with XdpMaps.open(request.pin_dir) as maps:
-        maps.sweep()  # makes the marks anew, should their map be new and the rules old
+        maps.sweep()  # sets all marks again: their map may be new and the rules old
+        maps.sources.refresh()
+        maps.sources.set_limit(request.source_limit)
+        maps.set_fragments(request.fragments)
+        _note_generic(request.pin_dir, maps, done.notices)
         maps.set_ports(request.ports)
         maps.set_limits_at_load(request.limits, request.heartbeat_s)
         maps.set_about(
@@ -215,6 +236,19 @@ def _settle(request: Request, done: Loaded) -> None:
                 "iface": done.iface,
             }
         )
+
+
+def _note_generic(pin_dir: Path, maps: XdpMaps, notices: list[str]) -> None:
+    """Tell the filter which interfaces hand it socket buffers, and where those say that they hold several datagrams."""
+    generic = [found.link.ifindex for found in attached(pin_dir) if found.link.mode == "generic"]
+    if len(generic) > GENERIC:
+        notices.append(
+            f"more than {GENERIC} interfaces are in generic mode: aggregated packets of the others are judged as one"
+        )
+    tail = skb_tail() if generic else 0
+    if tail is None:
+        notices.append(NO_TYPES)
+    maps.set_generic(generic[:GENERIC], tail or 0)
 
 
 def _attach(at: netlink.Link, prog_fd: int, mode: Mode, notices: list[str]) -> str:

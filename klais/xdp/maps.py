@@ -25,9 +25,11 @@ from klais.xdp.layout import (
     ABOUT,
     CONFIG,
     COUNT,
+    GENERIC,
     MARKS,
     PORTS,
     SLOTS,
+    SPREAD,
     VERDICTS,
     VERSION,
     Accept,
@@ -37,7 +39,9 @@ from klais.xdp.layout import (
 )
 from klais.xdp.limits import Limits, pack, unpack
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
+from klais.xdp.sources import SourceLimit, Sources
 
+FRAGMENTS = ("pass", "drop")
 _NAMES = tuple(spec.name for spec in map_specs(1, 4096))
 _NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this with sudo"
 
@@ -60,6 +64,9 @@ class XdpStatus:
     in_force: Limits
     at_load: Limits
     set_points: Limits | None
+    source_limit: SourceLimit
+    allowed_sources: tuple[str, ...]
+    fragments: str
     monitor: tuple[str, ...]
     accept: str
     accept_ifindex: int
@@ -76,7 +83,9 @@ class XdpMaps:
         self._config_memory, self._config = _shared(fds["config"], CONFIG)
         self._ports_memory, self._ports = _shared(fds["ports"], PORTS)
         self._marks_memory, self._marks = _shared(fds["marks"], MARKS)
-        self._rules = Rules(fds["rules"], self._marks["bits"], self._lock)
+        self._multipliers = read_spread(fds["spread"])["multipliers"][-1]
+        self._rules = Rules(fds["rules"], self._marks["bits"], self._multipliers, self._lock)
+        self.sources = Sources(fds["src_allow"], self._config, self._lock)
         self._cpus = possible_cpus()
 
     @classmethod
@@ -109,7 +118,7 @@ class XdpMaps:
 
     def close(self) -> None:
         """Give descriptors and memory back; the filter goes on."""
-        del self._config, self._ports, self._marks, self._rules
+        del self._config, self._ports, self._marks, self._rules, self.sources
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()
         _close_all(self._fds)
@@ -149,7 +158,7 @@ class XdpMaps:
         return slot
 
     def set_monitor(self, rule: str, on: bool) -> None:
-        """Let a rule (``magic``, ``block``, ``device_rate``, ``global_rate``) only count what it would drop."""
+        """Let a rule (a name of ``Monitor`` in lower case) only count what it would drop."""
         bit = int(Monitor[rule.upper()])
         with self._lock():
             flags = int(self._config["monitor"])
@@ -160,6 +169,25 @@ class XdpMaps:
         with self._lock():
             self._config["accept_ifindex"] = ifindex
             self._config["accept"] = int(Accept[where.upper()])
+
+    def set_fragments(self, what: str) -> None:
+        """``drop`` every fragment, or ``pass``: judge the first by what it shows and pass the others."""
+        if what not in FRAGMENTS:
+            raise ValueError(f"fragments {' or '.join(FRAGMENTS)}, not {what!r}")
+        with self._lock():
+            self._config["drop_fragments"] = FRAGMENTS.index(what)
+
+    def set_generic(self, ifindexes: Sequence[int], skb_tail: int) -> None:
+        """Interfaces that run the filter in generic mode (at most ``GENERIC``), and where their socket buffers say
+        that they hold several datagrams; 0 = this is not known (the loader only)."""
+        with self._lock():
+            self._config["skb_tail"] = skb_tail
+            self._config["generic"] = [*ifindexes, *[0] * (GENERIC - len(ifindexes))]
+
+    @property
+    def sees_aggregates(self) -> bool:
+        """Whether the filter recognises packets of several datagrams in generic mode."""
+        return bool(self._config["skb_tail"])
 
     def set_ports(self, ports: Sequence[int]) -> None:
         """UDP destination ports whose packets the filter judges."""
@@ -223,9 +251,10 @@ class XdpMaps:
 
     def device_rows(self) -> Iterator[npt.NDArray[np.void]]:
         """Devices in the filter's table, ``table.DEVICE [n]`` a batch."""
-        yield from table.rows(self._fds["sets"], self._fds["owners"], bpf.map_info(self._fds["sets"]).entries)
+        sets = bpf.map_info(self._fds["sets"]).entries
+        yield from table.rows(self._fds["sets"], self._fds["owners"], sets, self._multipliers)
 
-    # --- looks ---------------------------------------------------------------------------------------------------------
+    # --- reading ---------------------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Verdict -> (packets, bytes) since load, summed over CPUs."""
@@ -254,6 +283,9 @@ class XdpMaps:
             in_force=set_points if fresh else at_load,
             at_load=at_load,
             set_points=set_points if set_at else None,
+            source_limit=self.sources.limit(),
+            allowed_sources=tuple(self.sources.allowed()),
+            fragments=FRAGMENTS[int(config["drop_fragments"])],
             monitor=tuple(str(rule.name).lower() for rule in Monitor if int(config["monitor"]) & rule),
             accept=Accept(int(config["accept"])).name.lower(),
             accept_ifindex=int(config["accept_ifindex"]),
@@ -294,6 +326,13 @@ def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
     if error.errno == errno.ENOENT:
         return XdpUnavailable(f"no filter is loaded: nothing is pinned in {pin_dir}: `klais xdp load --iface IF` loads it")
     return XdpUnavailable(f"the filter's maps in {pin_dir} cannot be opened: {error.strerror or error}")
+
+
+def read_spread(fd: int) -> npt.NDArray[np.void]:
+    """The row of the map ``spread``: ``SPREAD``."""
+    spread = np.zeros((), SPREAD)
+    bpf.lookup(fd, np.zeros(1, np.uint32), spread)
+    return spread
 
 
 def possible_cpus() -> int:

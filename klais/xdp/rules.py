@@ -14,11 +14,12 @@ import numpy.typing as npt
 from klais.core.wire.constants import ID_SIZE
 from klais.errors import KlaisError
 from klais.xdp import bpf
-from klais.xdp.device_id import device_key, device_keys, padded, readable
+from klais.xdp.device_id import device_keys, padded, readable
 from klais.xdp.layout import DEVICE_COST, FOREVER, LIMIT, MARK_WORDS, RULE, RULES
 from klais.xdp.limits import from_units, to_units
 
 NO_LIMIT = np.zeros((), LIMIT)
+_ID = np.dtype(("u1", (ID_SIZE,)))  # the key of the map
 
 
 class RulesFull(KlaisError):
@@ -39,12 +40,27 @@ class Rule:
 class Rules:
     """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule meanwhile.
 
-    ``marks`` (uint64 [MARK_WORDS], shared with the kernel) tells the filter which keys may have a rule: set before the
-    rule is, taken back only by :meth:`sweep`. One too many costs a packet some ns, one too few would hide the rule.
+    Parameters
+    ----------
+    fd : int
+        The map ``rules``.
+    marks : uint64 [MARK_WORDS], shared with the kernel
+        Tells the filter which devices may have a rule. A mark is set before its rule is and cleared only by
+        :meth:`sweep`: one too many costs a packet some ns, one too few would hide the rule.
+    multipliers : uint64 [4]
+        As in :func:`klais.xdp.device_id.device_keys`.
+    lock : callable
+        Keeps other writers out.
     """
 
-    def __init__(self, fd: int, marks: npt.NDArray[np.uint64], lock: Callable[[], AbstractContextManager[None]]) -> None:
-        self._fd, self._marks, self._lock = fd, marks, lock
+    def __init__(
+        self,
+        fd: int,
+        marks: npt.NDArray[np.uint64],
+        multipliers: npt.NDArray[np.uint64],
+        lock: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._fd, self._marks, self._multipliers, self._lock = fd, marks, multipliers, lock
 
     def change(self, device_id: bytes | str, **parts: Any) -> bool:
         """Set parts of a device's rule (fields of ``RULE``), keep the others; a rule that says nothing is removed.
@@ -54,17 +70,16 @@ class Rules:
         bool
             Whether the device had a rule in force before.
         """
-        key, now_ns = np.array([device_key(device_id)], np.uint64), time.monotonic_ns()
+        ids, now_ns = _columns([device_id]), time.monotonic_ns()
         with self._lock():
             rule = np.zeros((), RULE)
-            there = bpf.lookup(self._fd, key, rule) and bool(in_force(rule, now_ns))
-            rule["id"] = np.frombuffer(padded(device_id), np.uint8)
+            there = bpf.lookup(self._fd, ids, rule) and bool(in_force(rule, now_ns))
             for name, value in parts.items():
                 rule[name] = value
             if in_force(rule, now_ns):
-                self._write(key, rule.reshape(1))
+                self._write(ids, rule.reshape(1))
             else:
-                bpf.delete(self._fd, key)
+                bpf.delete(self._fd, ids)
         return there
 
     def set_limits(self, device_ids: Sequence[bytes | str], rate_per_s: float, burst: float) -> None:
@@ -72,15 +87,15 @@ class Rules:
         limit, now_ns = to_units(rate_per_s, burst, DEVICE_COST), time.monotonic_ns()
         if math.isinf(rate_per_s):  # in a rule "no limit" would say nothing: so high that it never bites
             limit = to_units(1e9, math.inf, DEVICE_COST)
-        ids = np.frombuffer(b"".join(padded(device_id) for device_id in device_ids), np.uint8).reshape(-1, ID_SIZE)
-        keys, values = device_keys(ids), np.zeros(len(ids), RULE)
+        ids = _columns(device_ids)
+        values = np.zeros(len(ids), RULE)
         with self._lock():
-            for i in np.flatnonzero(self._marked(keys)):  # the others have no rule yet
-                bpf.lookup(self._fd, keys[i : i + 1], values[i : i + 1])
+            for i in np.flatnonzero(self._marked(ids)):  # the others have no rule yet
+                bpf.lookup(self._fd, ids[i], values[i : i + 1])
             for part in ("block_until_ns", "allow_until_ns"):
                 values[part][values[part] <= now_ns] = 0
-            values["id"], values["limit"] = ids, limit
-            self._write(keys, values)
+            values["limit"] = limit
+            self._write(ids, values)
 
     def sweep(self) -> int:
         """Remove rules that have expired altogether; how many. The filter ignores them, they only take room."""
@@ -91,17 +106,19 @@ class Rules:
     def all(self) -> list[Rule]:
         """Every rule that is in force now, by device id."""
         now_ns = time.monotonic_ns()
-        return sorted((_public(rule, now_ns) for rule in self._rows(now_ns)), key=lambda rule: rule.device_id)
+        rows = (_public(raw_id, rule, now_ns) for raw_id, rule in self._rows(now_ns))
+        return sorted(rows, key=lambda rule: rule.device_id)
 
-    def _rows(self, now_ns: int) -> Iterator[npt.NDArray[np.void]]:
-        for _, values in bpf.batches(self._fd, np.uint64, RULE, 4096):
-            yield from values[in_force(values, now_ns)]
+    def _rows(self, now_ns: int) -> Iterator[tuple[npt.NDArray[np.uint8], npt.NDArray[np.void]]]:
+        for ids, values in bpf.batches(self._fd, _ID, RULE, 4096):
+            good = in_force(values, now_ns)
+            yield from zip(ids[good], values[good], strict=True)
 
-    def _write(self, keys: npt.NDArray[np.uint64], values: npt.NDArray[np.void]) -> None:
+    def _write(self, ids: npt.NDArray[np.uint8], values: npt.NDArray[np.void]) -> None:
         for last_try in (False, True):
-            self._mark(self._marks, keys)
+            self._mark(self._marks, ids)
             try:
-                bpf.update_many(self._fd, keys, values)
+                bpf.update_many(self._fd, ids, values)
                 return
             except OSError as error:
                 if error.errno != errno.E2BIG:
@@ -112,28 +129,32 @@ class Rules:
 
     def _sweep(self, now_ns: int) -> int:
         marks, old = np.zeros_like(self._marks), []
-        for keys, values in bpf.batches(self._fd, np.uint64, RULE, 4096):
+        for ids, values in bpf.batches(self._fd, _ID, RULE, 4096):
             good = in_force(values, now_ns)
-            self._mark(marks, keys[good])
-            old += keys[~good].tolist()
-        gone = sum(bpf.delete(self._fd, np.array([key], np.uint64)) for key in old)
+            self._mark(marks, ids[good])
+            old += list(ids[~good])
+        gone = sum(bpf.delete(self._fd, raw_id) for raw_id in old)
         self._marks[:] = marks
         return gone
 
-    def _marked(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-        words, bits = marks_of(keys)
+    def _marked(self, ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+        words, bits = marks_of(device_keys(ids, self._multipliers))
         return np.asarray(self._marks[words] & bits, bool)
 
-    @staticmethod
-    def _mark(marks: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> None:
-        words, bits = marks_of(keys)
+    def _mark(self, marks: npt.NDArray[np.uint64], ids: npt.NDArray[np.uint8]) -> None:
+        words, bits = marks_of(device_keys(ids, self._multipliers))
         np.bitwise_or.at(marks, words, bits)
+
+
+def _columns(device_ids: Sequence[bytes | str]) -> npt.NDArray[np.uint8]:
+    """The padded ids: uint8 [n, 16]."""
+    return np.frombuffer(b"".join(padded(device_id) for device_id in device_ids), np.uint8).reshape(-1, ID_SIZE)
 
 
 def marks_of(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint64]]:
     """Word and bit of each key's mark (``klais_is_marked`` in ``bpf/device.h``)."""
-    words = (keys >> np.uint64(12)) % np.uint64(MARK_WORDS)
-    return words.astype(np.intp), np.uint64(1) << ((keys >> np.uint64(6)) & np.uint64(63))
+    words = (keys >> np.uint64(52)) % np.uint64(MARK_WORDS)
+    return words.astype(np.intp), np.uint64(1) << ((keys >> np.uint64(46)) & np.uint64(63))
 
 
 def until_ns(ttl_s: float | None) -> int:
@@ -151,7 +172,7 @@ def in_force(rules: npt.NDArray[np.void], now_ns: int) -> npt.NDArray[np.bool_]:
     return limited | (rules["block_until_ns"] > now_ns) | (rules["allow_until_ns"] > now_ns)
 
 
-def _public(rule: npt.NDArray[np.void], now_ns: int) -> Rule:
+def _public(raw_id: npt.NDArray[np.uint8], rule: npt.NDArray[np.void], now_ns: int) -> Rule:
     def left_s(at_ns: int) -> float | None:
         if at_ns <= now_ns:
             return None
@@ -160,7 +181,7 @@ def _public(rule: npt.NDArray[np.void], now_ns: int) -> Rule:
     limited = bool(rule["limit"]["cap_units"])
     rate, burst = from_units(rule["limit"], DEVICE_COST)
     return Rule(
-        device_id=readable(bytes(rule["id"])),
+        device_id=readable(raw_id.tobytes()),
         blocked_for_s=left_s(int(rule["block_until_ns"])),
         allowed_for_s=left_s(int(rule["allow_until_ns"])),
         rate_per_s=rate if limited else None,

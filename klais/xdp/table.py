@@ -10,10 +10,10 @@ from klais.xdp.device_id import device_keys
 from klais.xdp.layout import CLAIMED, OWNERS, SET, WAYS
 
 DEVICE = np.dtype([("id", "u1", (16,)), ("credit_units", "<i8"), ("passed", "<u4"), ("dropped", "<u8")])
-_SETS_A_LOOK = 65_536
+_SETS_A_BATCH = 65_536
 
 
-def rows(sets_fd: int, owners_fd: int, sets: int) -> Iterator[npt.NDArray[np.void]]:
+def rows(sets_fd: int, owners_fd: int, sets: int, multipliers: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.void]]:
     """The devices in the table, ``DEVICE [n]`` a batch.
 
     A way that changes hands at this moment is left out: its key is not yet, or no longer, that of its id.
@@ -24,22 +24,23 @@ def rows(sets_fd: int, owners_fd: int, sets: int) -> Iterator[npt.NDArray[np.voi
         The maps.
     sets : int
         How many sets there are: a power of two.
+    multipliers : uint64 [4]
+        As in :func:`klais.xdp.device_id.device_keys`.
     """
     with _mapped(sets_fd, sets * SET.itemsize) as set_memory, _mapped(owners_fd, sets * OWNERS.itemsize) as owner_memory:
-        for start in range(0, sets, _SETS_A_LOOK):
-            count = min(_SETS_A_LOOK, sets - start)
-            yield _occupied(
+        for start in range(0, sets, _SETS_A_BATCH):
+            count = min(_SETS_A_BATCH, sets - start)
+            yield occupied(
                 np.frombuffer(set_memory, SET, count, start * SET.itemsize).copy(),
                 np.frombuffer(owner_memory, OWNERS, count, start * OWNERS.itemsize).copy(),
+                multipliers,
             )
 
 
-def way_keys(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Keys as they stand in the table, where 0 and ``CLAIMED`` mean something else (``klais_way_key``)."""
-    return np.where((keys == 0) | (keys == CLAIMED), keys + np.uint64(2), keys)
-
-
-def _occupied(sets: npt.NDArray[np.void], owners: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+def occupied(
+    sets: npt.NDArray[np.void], owners: npt.NDArray[np.void], multipliers: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.void]:
+    """The devices in ``sets`` (``SET [n]``) with their ``owners`` (``OWNERS [n]``): ``DEVICE [m]``."""
     keys = sets["ways"]["key"].reshape(-1)
     at = np.flatnonzero((keys != 0) & (keys != CLAIMED))
     out: npt.NDArray[np.void] = np.zeros(len(at), DEVICE)
@@ -48,7 +49,7 @@ def _occupied(sets: npt.NDArray[np.void], owners: npt.NDArray[np.void]) -> npt.N
     out["id"], out["dropped"] = owner["id"], owner["dropped"]
     out["credit_units"] = sets["ways"]["bucket"]["credit_units"].reshape(-1)[at]
     out["passed"] = sets["passed"][which, way]
-    settled: npt.NDArray[np.bool_] = way_keys(device_keys(out["id"])) == keys[at]
+    settled: npt.NDArray[np.bool_] = device_keys(out["id"], multipliers) == keys[at]
     return out[settled]
 
 

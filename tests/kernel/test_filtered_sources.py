@@ -137,6 +137,7 @@ def test_an_accept_mode_that_was_put_back_is_set_again(behind: Behind, monkeypat
 
 KILLED = """
 import sys, time
+from tests.support.xdp_filter import OPENERS
 from klais.config.load import Settings
 from pathlib import Path
 name, iface, pin_dir, port = sys.argv[1:]

@@ -1,20 +1,24 @@
 """Bucket arithmetic, hash, ids and parsing of the filter against exact models, compiled by ``cc`` from the same headers."""
 
+import struct
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.harness.packets.packet import payload_of
+from bench.harness.packets.packet import payload_of, udp_packet
 from bench.harness.packets.rows import all_rows
 from klais.xdp import layout
-from klais.xdp.device_id import device_key, padded
+from klais.xdp.device_id import device_keys, padded
 from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, Verdict
 from klais.xdp.limits import to_units
 from klais.xdp.rules import marks_of
+from klais.xdp.sources import SourceLimit, Sources
 from tests.support.xdp_native import Native, bucket
 
 MANY = settings(max_examples=200, deadline=None)
@@ -100,12 +104,8 @@ def test_threads_never_get_more_than_the_bucket_holds(
 
 @MANY
 @given(raw=st.binary(min_size=0, max_size=16))
-def test_hash_and_check_of_device_ids(native: Native, raw: bytes) -> None:
+def test_check_of_device_ids(native: Native, raw: bytes) -> None:
     whole = raw.ljust(16, b"\0")
-    key = 0xCBF29CE484222325
-    for byte in whole:  # FNV-1a 64, from its definition
-        key = (key ^ byte) * 0x100000001B3 % 2**64
-    assert native.key(whole) == key
     name = raw.rstrip(b"\0")
     try:
         good = bool(name) and b"\0" not in name and bool(name.decode("utf-8"))
@@ -113,7 +113,44 @@ def test_hash_and_check_of_device_ids(native: Native, raw: bytes) -> None:
         good = False
     assert native.is_good_id(whole) == good
     if good:
-        assert device_key(raw) == key and padded(raw) == whole
+        assert padded(raw) == whole
+
+
+@MANY
+@given(raw=st.binary(min_size=16, max_size=16), row=st.lists(st.integers(0, 2**64 - 1), min_size=4, max_size=4))
+def test_keys_are_their_definition_and_never_what_means_something_else(native: Native, raw: bytes, row: list[int]) -> None:
+    key = sum(a * word for a, word in zip(row, struct.unpack("<4I", raw), strict=True)) % 2**64
+    due = key + 2 if key in (0, layout.CLAIMED) else key
+    spread = np.zeros((), layout.SPREAD)
+    spread["multipliers"] = [0, 0, 0, 0], row
+    assert native.key(spread, raw) == due % 2**64
+    assert device_keys(np.frombuffer(raw, np.uint8).reshape(1, 16), np.array(row, np.uint64)).tolist() == [due % 2**64]
+
+
+@MANY
+@given(
+    address=st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)),
+    ipv4_prefix=st.integers(1, 32),
+    ipv6_prefix=st.integers(1, 128),
+    cut=st.integers(0, 60),
+)
+def test_source_and_prefix_are_their_definition(
+    native: Native, address: IPv4Address | IPv6Address, ipv4_prefix: int, ipv6_prefix: int, cut: int
+) -> None:
+    config = np.zeros((), layout.CONFIG)
+    Sources(-1, config, nullcontext).set_limit(SourceLimit(1, 1, ipv4_prefix, ipv6_prefix))
+    packet = udp_packet(b"", str(address), to="10.0.0.1" if address.version == 4 else "fd77::1")[14:][:cut]
+    found = native.source(packet, config)
+    if len(packet) < (20 if address.version == 4 else 40):
+        assert found is None
+        return
+    assert found is not None
+    mapped = address.version == 4 or address.ipv4_mapped is not None
+    whole = address if address.version == 6 else IPv6Address(f"::ffff:{address}")
+    bits = 96 + ipv4_prefix if mapped else ipv6_prefix
+    assert found[1] == ip_network((whole, bits), strict=False).network_address.packed
+    assert int(found[0]["prefix_bits"]) == 160 and int(found[0]["family"]) == (4 if mapped else 6)
+    assert found[0]["address"].tobytes() == whole.packed
 
 
 @pytest.mark.parametrize("tail", [b"", b"\x80", b"\x80\x80", b"a"])
@@ -154,11 +191,11 @@ def test_marks_are_found_where_they_were_set(native: Native, keys: list[int], ot
     for word, bit in zip(*marks_of(np.array(keys, np.uint64)), strict=True):
         marks["bits"][word] |= bit
     assert all(native.is_marked(marks, key) for key in keys)
-    same = [key for key in keys if (key ^ other) >> 6 & (1 << 18) - 1 == 0]  # 18 bits from the seventh on
+    same = [key for key in keys if (key ^ other) >> 46 == 0]  # the upper 18 bits
     assert native.is_marked(marks, other) == bool(same)
 
 
-PACKETS = [row.packet for row in all_rows() if row.name != "seven extension headers"]  # the definition follows eight
+PACKETS = [row.packet for row in all_rows()]
 
 
 @settings(max_examples=1000, deadline=None)
@@ -169,7 +206,7 @@ def test_parsing_finds_what_its_definition_finds(native: Native, data: st.DataOb
         packet[data.draw(st.integers(0, min(len(packet) - 1, 70)))] = data.draw(st.integers(0, 255))
     raw = bytes(packet[: data.draw(st.integers(0, len(packet)))]) if data.draw(st.booleans()) else bytes(packet)
     found, due = native.judge(raw, any_port=True), payload_of(raw)
-    if found.verdict in (Verdict.NOT_OURS, Verdict.FRAGMENT):
+    if found.verdict in (Verdict.NOT_OURS, Verdict.FRAGMENT, Verdict.UNPARSABLE):
         assert due is None
     elif not int(found.packet["ip"]) & 0x2000:
         at = int(found.packet["udp"]) + 8
@@ -179,7 +216,12 @@ def test_parsing_finds_what_its_definition_finds(native: Native, data: st.DataOb
 
 def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
     numbers = native.numbers()
-    for enum, prefix in ((layout.Verdict, ""), (layout.Monitor, "MONITOR_"), (layout.Accept, "ACCEPT_")):
+    for enum, prefix in (
+        (layout.Verdict, ""),
+        (layout.Monitor, "MONITOR_"),
+        (layout.Accept, "ACCEPT_"),
+        (layout.SourceRule, "SOURCE_RULE_"),
+    ):
         for member in enum:
             assert numbers.pop(f"KLAIS_{prefix}{member.name}") == member
     for name in (
@@ -190,6 +232,12 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         "CLAIMED",
         "RULES",
         "MARK_WORDS",
+        "SOURCES",
+        "ALLOWED_SOURCES",
+        "GENERIC",
+        "MAX_TAGS",
+        "MAX_EXTENSIONS",
+        "SOURCE_COST",
         "QUEUES",
         "SOURCE_BYTES",
         "SLOT_FRAME_BYTES",
@@ -203,7 +251,21 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         "VERDICTS",
     ):
         assert numbers.pop(f"KLAIS_{name}") == getattr(layout, name)
-    layouts = ("limit", "limits", "config", "bucket", "way", "set", "owner", "owners", "spread", "rule", "count")
+    layouts = (
+        "limit",
+        "limits",
+        "address",
+        "prefix",
+        "config",
+        "bucket",
+        "way",
+        "set",
+        "owner",
+        "owners",
+        "spread",
+        "rule",
+        "count",
+    )
     for name in (*layouts, "ports", "marks", "about", "slot"):
         dtype = getattr(layout, name.upper())
         assert numbers.pop(f"sizeof {name}") == dtype.itemsize

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klais.xdp.device_id import device_key, padded
+from klais.xdp.device_id import device_keys, padded
 from klais.xdp.layout import CLAIMED, DEVICE_COST, WAYS, Verdict
 from klais.xdp.limits import to_units
-from klais.xdp.table import _occupied
+from klais.xdp.table import occupied
 from tests.support.xdp_native import Native, Table
 
 START_NS = 10**12
@@ -108,12 +108,34 @@ def hold_to(table: Table, twin: Twin) -> None:
     for number, ways in enumerate(twin.sets):
         for at, way in enumerate(ways):
             found, owner = table.sets["ways"][number, at], table.owners["ways"][number, at]
-            assert int(found["key"]) == (device_key(way.name) if way.name else 0)
+            assert int(found["key"]) == (key_of(table, way.name) if way.name else 0)
             assert Fraction(int(found["bucket"]["credit_units"]), DEVICE_COST) == way.tokens
             assert int(found["bucket"]["last_ns"]) == way.last_ns
             assert int(table.sets["passed"][number, at]) == way.passed
             if way.name:
                 assert bytes(owner["id"]) == padded(way.name) and int(owner["dropped"]) == way.dropped
+
+
+def key_of(table: Table, name: bytes) -> int:
+    ids = np.frombuffer(padded(name), np.uint8).reshape(1, 16)
+    return int(device_keys(ids, table.spread["multipliers"][-1])[0])
+
+
+@settings(max_examples=100, deadline=None)
+@given(asks=st.lists(steps, min_size=1, max_size=120), burst=st.integers(1, 4))
+def test_devices_whose_keys_are_all_equal_keep_buckets_of_their_own(
+    native: Native, asks: list[tuple[int, int]], burst: int
+) -> None:
+    same = ((0, 0, 0, 0), (0, 0, 0, 0))
+    table, limit = Table(native, 2, same), to_units(7, burst, DEVICE_COST)
+    twin = Twin(same, [[Way() for _ in range(WAYS)] for _ in range(2)])
+    now_ns = START_NS
+    for device, gap_ns in asks:
+        now_ns += gap_ns
+        name = f"dev-{device}".encode()
+        due = Verdict.PASS if twin.take(name, Fraction(7), burst, now_ns) else Verdict.DEVICE_RATE
+        assert table.take(padded(name), limit, now_ns) == due
+    hold_to(table, twin)
 
 
 @settings(max_examples=100, deadline=None)
@@ -167,7 +189,7 @@ def whole(table: Table) -> None:
     """No way is left claimed, each key is that of its owner, no bucket holds more than it may."""
     keys = table.sets["ways"]["key"]
     assert not (keys == CLAIMED).any()
-    assert len(_occupied(table.sets, table.owners)) == np.count_nonzero(keys)
+    assert len(occupied(table.sets, table.owners, table.spread["multipliers"][-1])) == np.count_nonzero(keys)
 
 
 def test_two_ids_meet_as_often_as_chance_has_it() -> None:
@@ -182,10 +204,3 @@ def test_two_ids_meet_as_often_as_chance_has_it() -> None:
         met += sum(n * (n - 1) // 2 for n in np.bincount(homes).tolist())
     due = tries * 256 * 255 / 2 / 4096
     assert met < 2 * due
-
-
-def test_keys_that_mean_something_else_in_a_way_are_moved(native: Native) -> None:
-    from klais.xdp.table import way_keys
-
-    keys = np.array([0, 1, 2, CLAIMED - 1, CLAIMED], np.uint64)
-    assert way_keys(keys).tolist() == [2, 1, 2, CLAIMED - 1, 1]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.xdp.layout import BUCKET, OWNERS, PORTS, SET, SPREAD, Verdict
+from klais.xdp.layout import ADDRESS, BUCKET, OWNERS, PORTS, PREFIX, SET, SPREAD, Verdict
 
 BPF = Path(__file__).parents[2] / "bpf"
 PACKET = np.dtype([("ip", "<u8"), ("udp", "<u8"), ("length", "<u8")])
@@ -23,11 +23,11 @@ class _Number(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Judged:
-    """Verdict of parsing and header, where the headers lie, the device's key."""
+    """Verdict of parsing and header, where the headers lie, the device's id."""
 
     verdict: Verdict
     packet: npt.NDArray[np.void]
-    key: int
+    id: bytes
 
 
 class Native:
@@ -57,16 +57,25 @@ class Native:
     def judge(self, packet: bytes, any_port: bool = False) -> Judged:
         """``klais_test_judge``: the bytes end where memory ends. The port is 5000, or any."""
         ports = np.full(1, -1, np.int64).repeat(1024) if any_port else self._ports
-        out, key = np.zeros((), PACKET), ctypes.c_uint64()
+        out, raw_id = np.zeros((), PACKET), np.zeros(16, np.uint8)
         verdict = self._library.klais_test_judge(
-            packet, ctypes.c_size_t(len(packet)), _pointer(ports), _pointer(out), ctypes.byref(key)
+            packet, ctypes.c_size_t(len(packet)), _pointer(ports), _pointer(out), _pointer(raw_id)
         )
-        return Judged(Verdict(verdict), out, key.value)
+        return Judged(Verdict(verdict), out, raw_id.tobytes())
 
-    def key(self, raw_id: bytes) -> int:
-        """Hash of 16 bytes."""
+    def key(self, spread: npt.NDArray[np.void], raw_id: bytes) -> int:
+        """Key of 16 bytes of device_id."""
         assert len(raw_id) == 16
-        return int(self._library.klais_test_key(raw_id))
+        return int(self._library.klais_test_key(_pointer(spread), raw_id))
+
+    def source(self, ip: bytes, config: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], bytes] | None:
+        """Key in ``src_allow`` and prefix of the source in an IP header; None when it is cut."""
+        key, prefix = np.zeros((), PREFIX), np.zeros((), ADDRESS)
+        if not self._library.klais_test_source(
+            ip, ctypes.c_size_t(len(ip)), _pointer(config), _pointer(key), _pointer(prefix)
+        ):
+            return None
+        return key, prefix.tobytes()
 
     def is_good_id(self, raw_id: bytes) -> bool:
         """Whether 16 bytes are a device id."""

@@ -5,6 +5,8 @@
 import ipaddress
 import struct
 
+from klais.xdp.layout import MAX_EXTENSIONS, MAX_TAGS
+
 
 def udp_packet(
     payload: bytes,
@@ -17,9 +19,10 @@ def udp_packet(
     extensions: tuple[tuple[int, bytes], ...] = (),
     fragment: int = 0,
     padding: bytes = b"",
+    udp_length: int | None = None,
 ) -> bytes:
     """An Ethernet packet with one UDP datagram; ``extensions`` are IPv6 headers: kind, 8 k bytes less two."""
-    udp = struct.pack(">HHHH", port, to_port, 8 + len(payload), 0) + payload
+    udp = struct.pack(">HHHH", port, to_port, udp_length or 8 + len(payload), 0) + payload
     where = ipaddress.ip_address(source), ipaddress.ip_address(to)
     ethernet = bytes(range(12)) + b"".join(struct.pack(">HH", tag, 7) for tag in tags)
     if where[0].version == 4:
@@ -40,7 +43,7 @@ def payload_of(packet: bytes) -> tuple[bytes, bytes] | None:
     if len(packet) < 14:
         return None
     kind, rest = int.from_bytes(packet[12:14], "big"), packet[14:]
-    for _ in range(2):
+    for _ in range(MAX_TAGS):
         if kind not in (0x8100, 0x88A8):
             break
         if len(rest) < 4:
@@ -78,7 +81,7 @@ def _ipv6(rest: bytes) -> tuple[bytes, bytes] | None:
     if 40 + total > len(rest):
         return None
     body = rest[40 : 40 + total]
-    for _ in range(8):
+    for _ in range(MAX_EXTENSIONS):
         if kind not in (0, 43, 44, 60):
             break
         if len(body) < 8 or (kind == 44 and int.from_bytes(body[2:4], "big") & 0xFFF9):

@@ -12,9 +12,10 @@ from typing import Any
 from bench.harness.packets import ids as xdp_ids
 from bench.harness.packets.packet import udp_packet
 from klais.core.wire.constants import MAGIC_BYTES, encode_frame
-from klais.xdp.layout import Verdict
+from klais.xdp.layout import MAX_EXTENSIONS, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
+from klais.xdp.sources import SourceLimit
 
 WIDE = Limits(1e8, 1e9, 1e6, 1e6)
 NO_LIMITS = Limits(math.inf, math.inf, math.inf, math.inf)
@@ -68,7 +69,8 @@ def changed(packet: bytes, at: int, value: bytes) -> bytes:
 
 def all_rows() -> list[Row]:
     """All rows."""
-    return [*_ways_in(), *_not_ours(), *_fragments(), *_headers(), *_ids(), *_lengths(), *_rates(), *_lists(), *_monitored()]
+    by_bytes = (*_ways_in(), *_not_ours(), *_unparsable(), *_fragments(), *_headers(), *_ids(), *_lengths())
+    return [*by_bytes, *_rates(), *_lists(), *_sources(), *_monitored()]
 
 
 def _row(name: str, payload: bytes, verdict: Verdict = _PLAIN, source: str = V4, **more: Any) -> Row:
@@ -120,7 +122,7 @@ def _ways_in() -> Iterator[Row]:
 def _not_ours() -> Iterator[Row]:
     """Everything that must go on untouched."""
     good, good6 = sent(frame("not-ours")), sent(frame("not-ours6"), V6)
-    seven = (*[_DEST] * 7,)
+    six = (*[_HOP] * 6,)
     rows: tuple[tuple[str, bytes], ...] = (
         ("14 bytes of Ethernet only", good[:12] + b"\x08\x00"),
         ("ARP", good[:12] + b"\x08\x06" + bytes(28)),
@@ -129,7 +131,7 @@ def _not_ours() -> Iterator[Row]:
         ("tag without what it tags", good[:12] + b"\x81\x00\x00\x07"),
         ("tag cut in two", good[:12] + b"\x81\x00\x00"),
         ("second tag cut", good[:12] + b"\x88\xa8\x00\x07\x81\x00\x00\x07"),
-        ("three tags", sent(frame("three"), tags=(AD, Q, Q))),
+        ("third tag cut", good[:12] + b"\x88\xa8\x00\x07\x81\x00\x00\x07\x08"),
         ("ARP in a VLAN", good[:12] + b"\x81\x00\x00\x07\x08\x06" + bytes(28)),
         ("IPv4 header cut", good[:33]),
         ("IPv4 that says version 6", changed(good, 14, b"\x65")),
@@ -148,7 +150,7 @@ def _not_ours() -> Iterator[Row]:
         ("our port with its bytes swapped", sent(frame("port"), to_port=0x8813)),
         ("UDP header cut", changed(good[:40], 16, b"\x00\x1a")),
         ("UDP length below its header", changed(good, 38, b"\x00\x07")),
-        ("UDP length 0", changed(good, 38, b"\x00\x00")),
+        ("UDP length 0, another port", changed(sent(frame("port"), to_port=5001), 38, b"\x00\x00")),
         ("UDP length beyond IP's", changed(good, 38, struct.pack(">H", len(good) - 33))),
         ("IPv6 header cut", good6[:53]),
         ("IPv6 that says version 4", changed(good6, 14, b"\x45")),
@@ -158,7 +160,7 @@ def _not_ours() -> Iterator[Row]:
         ("no next header", changed(good6, 20, b"\x3b")),
         ("IPv6 authentication header", sent(frame("ah"), V6, extensions=((51, bytes(6)),))),
         ("IPv6 encapsulated in IPv6", changed(good6, 20, b"\x29")),
-        ("seven extension headers", sent(frame("seven"), V6, extensions=seven)),
+        ("TCP behind six extension headers", changed(sent(frame("tcp"), V6, extensions=six), 94, b"\x06")),
         ("extension header beyond the packet", changed(sent(frame("e"), V6, extensions=(_HOP,)), 55, b"\xff")),
         ("extension header behind the payload's end", changed(sent(frame("e"), V6, extensions=(_HOP,)), 18, b"\x00\x07")),
         ("another port over IPv6", sent(frame("port"), V6, to_port=5001)),
@@ -168,13 +170,45 @@ def _not_ours() -> Iterator[Row]:
         yield Row(name, packet, Verdict.NOT_OURS)
 
 
+def _unparsable() -> Iterator[Row]:
+    """What the stack may deliver to our socket, and the filter cannot follow to the frame's header."""
+    good6, whole = sent(frame("zero6"), V6), frame("cut-in-two", b"x" * 400)
+    first, many = _first_of(whole, 16), MAX_EXTENSIONS + 1
+    first6 = (44, struct.pack(">HI", 1, 9))
+    options = (60, bytes(14))
+    rows: tuple[tuple[str, bytes], ...] = (
+        ("three tags", sent(frame("three"), tags=(AD, Q, Q))),
+        ("four tags", sent(frame("four"), tags=(AD, Q, Q, Q))),
+        ("seven extension headers", sent(frame("seven"), V6, extensions=(_DEST,) * many)),
+        ("seven extension headers before another port", sent(frame("seven"), V6, extensions=(_DEST,) * many, to_port=53)),
+        ("thirty extension headers", sent(frame("thirty"), V6, extensions=(_HOP,) * 30)),
+        ("IPv6, UDP length 0: to the end of the packet", changed(good6, 58, b"\x00\x00")),
+        ("IPv4, UDP length 0", changed(sent(frame("zero")), 38, b"\x00\x00")),
+        ("IPv4, first fragment that cuts the header in two", first),
+        ("IPv4, first fragment that Ethernet's padding completes", first + whole[16:40]),
+        ("IPv4, first fragment of 8 bytes, padded with another id", _first_of(whole, 8) + frame("innocent")[8:] + bytes(9)),
+        ("IPv4, first fragment without a UDP header", changed(sent(b"", fragment=MORE), 16, b"\x00\x14")),
+        ("IPv6, first fragment that cuts the header in two", sent(whole[:16], V6, extensions=(first6,), udp_length=430)),
+        ("IPv6, first fragment without a UDP header", _cut6(sent(whole, V6, extensions=(first6,)), 8)),
+        ("IPv6, first fragment with half a UDP header, padded", _cut6(sent(whole, V6, extensions=(first6,)), 12, 40)),
+        ("IPv6, first fragment that ends in its options", _cut6(sent(whole, V6, extensions=(first6, options)), 16)),
+        ("IPv6, first fragment that ends before its options", _cut6(sent(whole, V6, extensions=(first6, options)), 8)),
+    )
+    for name, packet in rows:
+        yield Row(name, packet, Verdict.UNPARSABLE)
+
+
+def _cut6(packet: bytes, rest: int, padding: int = 0) -> bytes:
+    """An IPv6 packet of which ``rest`` bytes follow the IPv6 header, and padding taken from what followed."""
+    return changed(packet[: 54 + rest + padding], 18, struct.pack(">H", rest))
+
+
 def _fragments() -> Iterator[Row]:
     """First fragments are judged by what they show, others go on to the stack."""
     whole = frame("first-fragment", b"x" * 400)
     first = _first_of(whole, 200)
     yield Row("IPv4, first fragment, good", first, _PLAIN)
     yield Row("IPv4, first fragment, wrong magic", _first_of(b"z" * 400, 200), Verdict.BAD_MAGIC)
-    yield Row("IPv4, first fragment that cuts the header in two", _first_of(whole, 16), Verdict.FRAGMENT)
     yield Row("IPv4, first fragment with the header just whole", _first_of(whole, 22), _PLAIN)
     yield Row("IPv4, first fragment of a datagram that is too short", _first_of(b"x" * 21, 16), Verdict.TOO_SHORT)
     yield Row("IPv4, second fragment", sent(b"q" * 64, fragment=25 | MORE), Verdict.FRAGMENT)
@@ -190,8 +224,21 @@ def _fragments() -> Iterator[Row]:
     ):
         packet = sent(frame("fragment6"), V6, extensions=((44, struct.pack(">HI", offset, 9)),))
         yield Row(f"IPv6, {name} fragment", packet, verdict)
+        yield Row(f"IPv6, {name} fragment, fragments dropped", packet, Verdict.FRAGMENT_DROPPED, prepare=_drop_fragments)
     chain = (_HOP, (44, struct.pack(">HI", 8 << 3 | 1, 9)))
     yield Row("IPv6, hop-by-hop, then a second fragment", sent(b"q" * 64, V6, extensions=chain), Verdict.FRAGMENT)
+
+    yield Row("IPv4, first fragment, fragments dropped", first, Verdict.FRAGMENT_DROPPED, prepare=_drop_fragments)
+    later = sent(b"q" * 64, fragment=25)
+    yield Row("IPv4, last fragment, fragments dropped", later, Verdict.FRAGMENT_DROPPED, prepare=_drop_fragments)
+    alone = sent(frame("alone"))
+    yield Row("no fragment, fragments dropped", alone, _PLAIN, None, prepare=_drop_fragments)
+    tcp = changed(later, 23, b"\x06")
+    yield Row("IPv4, fragment of TCP, fragments dropped", tcp, Verdict.NOT_OURS, prepare=_drop_fragments)
+
+
+def _drop_fragments(maps: XdpMaps) -> None:
+    maps.set_fragments("drop")
 
 
 def _first_of(payload: bytes, kept: int) -> bytes:
@@ -315,6 +362,81 @@ def _lists() -> Iterator[Row]:
     yield Row("allowed, but the magic is wrong", fake, Verdict.BAD_MAGIC, None, prepare=lambda m: m.allow("vip3"))
 
 
+def _sources() -> Iterator[Row]:
+    """The list of allowed sources, and a bucket for each source prefix."""
+
+    def only(*prefixes: str) -> Callable[[XdpMaps], Any]:
+        return lambda maps: [maps.sources.allow(prefix) for prefix in prefixes]
+
+    def each(burst: int, ipv4_prefix: int = 32, ipv6_prefix: int = 56) -> Callable[[XdpMaps], Any]:
+        return lambda maps: maps.sources.set_limit(SourceLimit(0.001, burst, ipv4_prefix, ipv6_prefix))
+
+    good, denied = sent(frame("from")), Verdict.SOURCE_DENIED
+    good6 = sent(frame("from6"), V6)
+    for name, packet, prefixes, verdict in (
+        ("the address itself", good, ("10.9.8.7",), _PLAIN),
+        ("its network", good, ("10.9.0.0/16",), _PLAIN),
+        ("all of IPv4", good, ("0.0.0.0/0",), _PLAIN),
+        ("another address", good, ("10.9.8.6",), denied),
+        ("another network, and one of IPv6", good, ("10.8.0.0/16", "fd00::/8"), denied),
+        ("all of IPv6, which IPv4 is no part of", good, ("::/0",), denied),
+        ("IPv6 by its network", good6, ("fd77::/64",), _PLAIN),
+        ("IPv6, another network", good6, ("fd78::/64",), denied),
+        ("IPv6, all of IPv4", good6, ("0.0.0.0/0",), denied),
+        ("wrong magic comes first", sent(b"n" * 40), ("10.8.0.0/16",), Verdict.BAD_MAGIC),
+    ):
+        yield Row(f"allowed sources: {name}", packet, verdict, None, prepare=only(*prefixes))
+    yield Row(
+        "allowed sources: in QinQ with options",
+        sent(frame("from"), tags=(AD, Q), options=bytes([1]) * 8),
+        denied,
+        None,
+        prepare=only("10.8.0.0/16"),
+    )
+    yield Row(
+        "allowed sources: a device on the allow list is denied too",
+        sent(frame("from-vip")),
+        denied,
+        None,
+        prepare=lambda maps: (maps.allow("from-vip", 60), maps.sources.allow("10.8.0.0/16")),
+    )
+    yield Row("allowed sources: a fragment's source", _first_of(frame("first", b"x" * 400), 200), denied, None,
+              prepare=only("10.8.0.0/16"))  # fmt: skip
+
+    def emptied(maps: XdpMaps) -> None:
+        maps.sources.allow("10.8.0.0/16")
+        maps.sources.disallow("10.8.0.0/16")
+
+    yield Row("allowed sources: none any more", good, _PLAIN, None, prepare=emptied)
+
+    over = Verdict.SOURCE_RATE
+    for name, number, packets, prepare, verdict in (
+        ("last of a burst of 3", 1, _from("10.1.0.1", 3), each(3), _PLAIN),
+        ("first above a burst of 3, ids of all kinds", 2, _from("10.1.0.2", 4), each(3), over),
+        ("another address of the same network", 3, [*_from("10.1.0.3", 3), *_from("10.1.0.4", 1)], each(3), _PLAIN),
+        ("IPv4 by /24", 4, [*_from("10.1.1.3", 3), *_from("10.1.1.4", 1)], each(3, 24), over),
+        ("IPv4 by /24, the next network", 5, [*_from("10.1.2.3", 3), *_from("10.1.3.3", 1)], each(3, 24), _PLAIN),
+        ("IPv6 by /56", 6, [*_from("fd01::1", 3), *_from("fd01:0:0:ff::2", 1)], each(3), over),
+        ("IPv6 by /56, the next one", 7, [*_from("fd02::1", 3), *_from("fd02:0:0:100::2", 1)], each(3), _PLAIN),
+        ("IPv6 by /128", 8, [*_from("fd03::1", 3), *_from("fd03::2", 1)], each(3, 32, 128), _PLAIN),
+    ):
+        *before, last = packets
+        yield Row(f"source rate: {name} ({number})", last, verdict, None, WIDE, tuple(before), prepare)
+    (junk,) = [udp_packet(b"j" * 40, "10.1.0.9", to="10.0.0.1")]
+    *_, last = _from("10.1.0.9", 1)
+    yield Row("source rate: wrong magic takes no token", last, _PLAIN, None, WIDE, (junk,) * 5, each(1))
+
+
+def _far_away(maps: XdpMaps) -> None:
+    maps.sources.allow("192.0.2.0/24")
+
+
+def _from(source: str, count: int) -> list[bytes]:
+    """Frames of as many devices from one address."""
+    to = TO[V6] if ":" in source else TO[V4]
+    return [udp_packet(frame(f"s{number}-{source}"[:16]), source, to=to) for number in range(count)]
+
+
 def _monitored() -> Iterator[Row]:
     slow = Limits(1e8, 1e9, 0.001, 1)
     for name, payload, verdict in (
@@ -323,6 +445,26 @@ def _monitored() -> Iterator[Row]:
         ("bad device id", with_id(b"\xff"), Verdict.WOULD_BAD_DEVICE_ID),
     ):
         yield Row(f"monitor: {name}", sent(payload), verdict, None, rules=("magic",))
+    seven = sent(frame("seven"), V6, extensions=(_DEST,) * 7)
+    yield Row("monitor: unparsable", seven, Verdict.WOULD_UNPARSABLE, None, rules=("headers",))
+    away = sent(frame("monitor-away"))
+    yield Row("monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=_far_away, rules=("source_list",))
+    yield Row(
+        "monitor: source denied, and then blocked for real",
+        away,
+        Verdict.BLOCKED,
+        None,
+        prepare=lambda maps: (_far_away(maps), maps.block("monitor-away", 60)),
+        rules=("source_list",),
+    )
+    yield Row("monitor: source denied after its magic", sent(b"w" * 30), Verdict.WOULD_BAD_MAGIC, None,
+              prepare=_far_away, rules=("magic", "source_list"))  # fmt: skip
+    yield Row("monitor: magic, and then its source is denied for real", sent(b"w" * 30), Verdict.SOURCE_DENIED, None,
+              prepare=_far_away, rules=("magic",))  # fmt: skip
+    one_frame = SourceLimit(0.001, 1)
+    first, second = _from("10.2.0.1", 2)
+    yield Row("monitor: source rate", second, Verdict.WOULD_SOURCE_RATE, None, WIDE, (first,),
+              lambda maps: maps.sources.set_limit(one_frame), ("source_rate",))  # fmt: skip
     one, two, three = (sent(frame(f"monitor-{i}")) for i in range(3))
     yield Row(
         "monitor: blocked", one, Verdict.WOULD_BLOCKED, None, prepare=lambda m: m.block("monitor-0", 60), rules=("block",)

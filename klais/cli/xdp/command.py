@@ -1,4 +1,4 @@
-"""``klais xdp``: load the filter onto an interface, steer it and watch it from any process while traffic flows."""
+"""``klais xdp``: load the filter onto an interface, control it and watch it while traffic flows."""
 
 import functools
 import math
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klais.cli.xdp.params import BURST, RATE, as_json, default_burst, device_id, pinned, source_prefix
 from klais.config.load import Settings, load
 from klais.system.address import split_address
 from klais.system.durations import DURATION
@@ -16,48 +17,7 @@ from klais.system.durations import DURATION
 if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps
 
-RULES = ("magic", "block", "device_rate", "global_rate")
-
-
-class Rate(click.ParamType):
-    """Frames a second, or ``none`` for no limit."""
-
-    name = "rate"
-
-    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """A number above 0, ``inf`` for none."""
-        if value == "none":
-            return math.inf
-        try:
-            number = float(value)
-        except ValueError:
-            number = 0.0
-        if not number > 0:
-            self.fail(f"{value!r} is neither a number above 0 nor `none`; to stop a device, block it", param, ctx)
-        return number
-
-
-RATE = Rate()
-BURST = click.FloatRange(min=1)
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
-
-
-def pinned(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--pin-dir`` for a command: which filter it means."""
-    text = "bpffs folder of the filter (KLAIS_XDP_PIN_DIR)."
-    return click.option("--pin-dir", type=click.Path(path_type=Path), help=text)(command)
-
-
-def device_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A device id as people write it; refused with the reason when no frame could carry it."""
-    from klais.xdp.device_id import padded
-
-    if value is not None:
-        try:
-            padded(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
-    return value
+RULES = ("headers", "source_list", "magic", "source_rate", "block", "device_rate", "global_rate")
 
 
 def with_maps(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,12 +41,12 @@ def open_maps(settings: Settings, pin_dir: Path | None) -> "XdpMaps":
 
 @click.group()
 def xdp() -> None:
-    """Load, steer and watch the XDP filter in the kernel.
+    """Load, control and watch the XDP filter in the kernel.
 
-    The filter looks at each packet before the network stack does. Frames for our UDP ports without the magic, of
-    blocked devices or above their rate are dropped there, at some tens of nanoseconds each, and counted by verdict; all
-    other packets go on untouched. Its state lies in maps pinned under /sys/fs/bpf/klais, so every command here acts on
-    the running filter, and the filter goes on when the process that loaded it ends.
+    The filter sees each packet before the network stack does. It drops frames for our UDP ports that have no magic, come
+    from blocked devices or exceed a rate, at some tens of nanoseconds each, and counts all packets by verdict. Other
+    packets pass untouched. Its state is in maps pinned under /sys/fs/bpf/klais, so every command here acts on the
+    running filter, and the filter keeps running when the process that loaded it ends.
 
     \b
     Examples:
@@ -116,15 +76,40 @@ def xdp() -> None:
 @click.option("--burst", type=BURST, help="Burst of all devices; default KLAIS_DAM_BURST_SIZE, at least a tenth of --rate.")
 @click.option("--device-rate", type=RATE, help="Frames/s of each device; default KLAIS_DAM_DEVICE_RATE.")
 @click.option("--device-burst", type=BURST, help="Burst of each device; default KLAIS_DAM_DEVICE_BURST.")
+@click.option("--source-rate", type=RATE, default="none", show_default=True, help="Frames/s of each source prefix.")
+@click.option("--source-burst", type=BURST, help="Burst of each source prefix; default a tenth of the rate, at least 10.")
+@click.option(
+    "--source-prefix-v4",
+    type=click.IntRange(1, 32),
+    default=32,
+    show_default=True,
+    help="Bits of an IPv4 address that make a source.",
+)
+@click.option(
+    "--source-prefix-v6",
+    type=click.IntRange(1, 128),
+    default=56,
+    show_default=True,
+    help="Bits of an IPv6 address that make a source.",
+)
+@click.option(
+    "--fragments",
+    type=click.Choice(["pass", "drop"]),
+    default="pass",
+    show_default=True,
+    help="drop: no fragment of UDP passes; pass: the first is judged, the others go to the stack.",
+)
 @pinned
 @as_json
 def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | None, burst: float | None,
-          device_rate: float | None, device_burst: float | None, pin_dir: Path | None, as_json: bool) -> None:  # fmt: skip
+          device_rate: float | None, device_burst: float | None, source_rate: float, source_burst: float | None,
+          source_prefix_v4: int, source_prefix_v6: int, fragments: Any, pin_dir: Path | None,
+          as_json: bool) -> None:  # fmt: skip
     """Load the filter onto an interface; where it is there already, put this version in its place.
 
     A reload happens in one step: no packet passes unjudged and none is lost. Rules, buckets, counts, monitor flags and the
-    controller's set-points stay (unless their layout changed; then this says so); ports and limits are those given now.
-    An XDP program that is not ours is never replaced.
+    controller's set-points stay (unless their layout changed; then this says so). Ports, limits and fragments are those
+    given now. An XDP program that is not ours is never replaced.
 
     The limits given here hold until a controller writes set-points, and again when its set-points are older than
     KLAIS_XDP_HEARTBEAT_S. `--rate none` means no limit.
@@ -133,10 +118,12 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     Examples:
       sudo klais xdp load --iface eth0
       sudo klais xdp load --iface eth0 --port 5000 --port 5001 --rate 200000 --device-rate 50 --device-burst 200
+      sudo klais xdp load --iface eth0 --source-rate 500 --fragments drop
     """
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
     from klais.xdp import loader
     from klais.xdp.limits import Limits
+    from klais.xdp.sources import SourceLimit
 
     settings = load()
     if not (name := iface or settings.iface):
@@ -151,10 +138,13 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     request = loader.Request(
         iface=name, pin_dir=pin_dir or settings.xdp_pin_dir, ports=ports or [split_address(settings.udp_bind)[1]],
         limits=limits, heartbeat_s=settings.xdp_heartbeat_s, devices=settings.xdp_devices,
-        ring_bytes=settings.xdp_ring_bytes, mode=mode,
+        ring_bytes=settings.xdp_ring_bytes, mode=mode, fragments=fragments,
+        source_limit=SourceLimit(
+            source_rate, source_burst or default_burst(source_rate), source_prefix_v4, source_prefix_v6
+        ),
     )  # fmt: skip
     done = loader.load(request)
-    xdp_show.echo(xdp_show.loaded(done), asdict(done), as_json)
+    show.echo(show.loaded(done), asdict(done), as_json)
 
 
 @xdp.command()
@@ -164,13 +154,13 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
 @as_json
 def unload(iface: str | None, keep_maps: bool, pin_dir: Path | None, as_json: bool) -> None:
     """Take the filter off; all packets then reach the stack. Programs that are not ours stay."""
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
     from klais.xdp import loader
 
     folder = pin_dir or load().xdp_pin_dir
     gone = loader.unload(folder, iface, keep_maps)
     text = f"unloaded from {', '.join(gone)}" if gone else f"no interface carries the filter of {folder}"
-    xdp_show.echo([text], {"unloaded": gone}, as_json)
+    show.echo([text], {"unloaded": gone}, as_json)
 
 
 @xdp.command()
@@ -182,17 +172,17 @@ def status(pin_dir: Path | None, as_json: bool) -> None:
     Interfaces with driver, mode, program id and tag; who loaded the filter; the age of the controller's heartbeat and
     whether its set-points or the limits given at load are in force; monitor flags; maps.
     """
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
 
     folder = pin_dir or load().xdp_pin_dir
     with open_maps(load(), folder) as maps:
-        found = xdp_show.gather(maps)
-    xdp_show.echo(xdp_show.status(found), found, as_json)
+        found = show.gather(maps)
+    show.echo(show.status(found), found, as_json)
 
 
 @xdp.command()
 @click.option("--watch", is_flag=True, help="Again every second with rates, until Ctrl-C.")
-@click.option("--interval", type=DURATION, default="1s", show_default=True, help="Between two looks.")
+@click.option("--interval", type=DURATION, default="1s", show_default=True, help="Time between two updates.")
 @as_json
 @with_maps
 def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
@@ -201,14 +191,14 @@ def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
     Verdicts that start with would_ passed because their rule is in monitor mode. All verdicts together are all packets that
     came in on the interfaces.
     """
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
 
-    xdp_show.watch(lambda last, past_s: xdp_show.stats(maps, last, past_s, as_json), watch, interval, as_json)
+    show.watch(lambda last, past_s: show.stats(maps, last, past_s, as_json), watch, interval, as_json)
 
 
 @xdp.command()
 @click.option("--watch", is_flag=True, help="Again every second with rates, until Ctrl-C.")
-@click.option("--interval", type=DURATION, default="1s", show_default=True, help="Between two looks.")
+@click.option("--interval", type=DURATION, default="1s", show_default=True, help="Time between two updates.")
 @click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many devices.")
 @click.option("--by", type=click.Choice(["dropped", "passed"]), default="dropped", show_default=True, help="Order.")
 @as_json
@@ -219,9 +209,9 @@ def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_j
     Counts are those since the filter first saw the device (or saw it again after it was forgotten); with --watch, of the last
     interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
     """
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
 
-    xdp_show.watch(lambda last, past_s: xdp_show.top(maps, count, by, last, past_s, as_json), watch, interval, as_json)
+    show.watch(lambda last, past_s: show.top(maps, count, by, last, past_s, as_json), watch, interval, as_json)
 
 
 @xdp.command()
@@ -249,11 +239,11 @@ def block(maps: "XdpMaps", device: str | None, ttl: float | None, as_json: bool)
 @with_maps
 def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
     """Take a block back."""
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
 
     was = any(rule.device_id == device for rule in maps.blocked())
     maps.unblock(device)
-    xdp_show.echo([f"{device}: {'unblocked' if was else 'was not blocked'}"], {"device_id": device, "was": was}, as_json)
+    show.echo([f"{device}: {'unblocked' if was else 'was not blocked'}"], {"device_id": device, "was": was}, as_json)
 
 
 @xdp.command()
@@ -275,12 +265,13 @@ def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, a
 @click.argument("device_and_rate", nargs=-1)
 @click.option("--global", "everything", is_flag=True, help="The rate of all devices together, while no controller sets one.")
 @click.option("--each", is_flag=True, help="The rate of every device without one of its own, while no controller sets one.")
+@click.option("--source", is_flag=True, help="The rate of every source prefix.")
 @click.option("--burst", type=BURST, help="Frames at once; default a tenth of the rate, at least 10.")
 @click.option("--clear", is_flag=True, help="Take the device's own rate back.")
 @as_json
 @with_maps
-def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, each: bool, burst: float | None, clear: bool,
-         as_json: bool) -> None:  # fmt: skip
+def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, each: bool, source: bool,
+         burst: float | None, clear: bool, as_json: bool) -> None:  # fmt: skip
     """Set rates in frames a second; without arguments, list devices with one of their own.
 
     RATE is a number above 0, or `none` for no limit.
@@ -290,11 +281,13 @@ def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, ea
       sudo klais xdp rate sensor-42 5 --burst 20     # one device
       sudo klais xdp rate sensor-42 --clear
       sudo klais xdp rate --each 100                 # every device
+      sudo klais xdp rate --source 500               # every source address
       sudo klais xdp rate --global 50000             # all together
     """
-    from klais.cli.xdp import rates as xdp_rates
+    from klais.cli.xdp import rates
 
-    xdp_rates.run(maps, device_and_rate, everything, each, burst, clear, as_json)
+    scopes = [name for name, on in (("global", everything), ("each", each), ("source", source)) if on]
+    rates.run(maps, device_and_rate, scopes, burst, clear, as_json)
 
 
 @xdp.command()
@@ -303,14 +296,15 @@ def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, ea
 @as_json
 @with_maps
 def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool) -> None:
-    """Let a rule only count what it would drop; without arguments, show which do.
+    """Let a rule only count what it would drop; without arguments, show the mode of each rule.
 
     \b
-    Rules: magic (also too short frames and bad device ids), block, device_rate, global_rate.
+    Rules: headers (unparsable packets), source_list (klais xdp allow-source), magic (also too short frames and bad
+    device ids), source_rate, block, device_rate, global_rate.
     Example:
       sudo klais xdp monitor global_rate on
     """
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
 
     if rule and not state:
         raise click.UsageError("on or off?")
@@ -318,18 +312,49 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
         maps.set_monitor(rule, state == "on")
     now = {name: name in maps.status().monitor for name in RULES}
     lines = [f"{name:12} {'monitor: counts, drops nothing' if on else 'in force'}" for name, on in now.items()]
-    xdp_show.echo(lines, now, as_json)
+    show.echo(lines, now, as_json)
+
+
+@xdp.command("allow-source")
+@click.argument("prefix", metavar="[CIDR]", callback=source_prefix, required=False)
+@click.option("--clear", is_flag=True, help="Take the prefix off the list.")
+@as_json
+@with_maps
+def allow_source(maps: "XdpMaps", prefix: str | None, clear: bool, as_json: bool) -> None:
+    """Let only listed source addresses send to our ports; without CIDR, show the list.
+
+    The first prefix denies all other sources, for every device; when you take the last one off, all may send again. The
+    list survives a reload. An address can be forged by whoever can send from its network.
+
+    \b
+    Examples:
+      sudo klais xdp monitor source_list on      # only count what the list would drop
+      sudo klais xdp allow-source 10.20.0.0/16
+      sudo klais xdp allow-source 2001:db8:7::/48
+      sudo klais xdp allow-source 10.20.0.0/16 --clear
+    """
+    from klais.cli.xdp import show
+
+    if prefix is not None:
+        if clear:
+            maps.sources.disallow(prefix)
+        else:
+            maps.sources.allow(prefix)
+    elif clear:
+        raise click.UsageError("which prefix? CIDR --clear")
+    allowed = maps.sources.allowed()
+    show.echo(allowed or ["no list: every source may send"], {"allowed_sources": allowed}, as_json)
 
 
 def _listed(what: str, maps: "XdpMaps", device: str | None, as_json: bool, change: Callable[[], Any]) -> None:
     """Change one entry of the block or allow list, or show the list."""
-    from klais.cli.xdp import show as xdp_show
+    from klais.cli.xdp import show
 
     if device is not None:
         change()
     rules = maps.blocked() if what == "blocked" else maps.allowed()
     if device is not None:
         rules = [rule for rule in rules if rule.device_id == device]
-    rows = [xdp_show.public(rule) for rule in rules]
+    rows = [show.public(rule) for rule in rules]
     nothing = f"{device}: not {what}" if device else f"no device is {what}"
-    xdp_show.echo([xdp_show.rule_line(rule) for rule in rules] or [nothing], {what: rows}, as_json)
+    show.echo([show.rule_line(rule) for rule in rules] or [nothing], {what: rows}, as_json)

@@ -43,15 +43,15 @@ def jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def watch(look: Callable[[Any, float], Any], again: bool, interval_s: float, as_json: bool) -> None:
-    """Call ``look(what it gave last, seconds since)`` once, or until Ctrl-C."""
+def watch(draw: Callable[[Any, float], Any], again: bool, interval_s: float, as_json: bool) -> None:
+    """Call ``draw(what it returned last, seconds since)`` once, or until Ctrl-C."""
     last, at_s = None, time.monotonic()
     try:
         while True:
             if again and not as_json and last is not None and click.get_text_stream("stdout").isatty():
                 click.echo(_CLEAR, nl=False)
             now_s = time.monotonic()
-            last, at_s = look(last, now_s - at_s), now_s
+            last, at_s = draw(last, now_s - at_s), now_s
             if not again:
                 return
             time.sleep(interval_s)
@@ -66,8 +66,8 @@ def loaded(done: "Loaded") -> list[str]:
     if done.replaced:
         lines.append(f"replaced the filter on {', '.join(done.replaced)} without a gap")
     if done.kept_maps and done.new_maps:
-        lines.append(f"began anew, because their layout or size changed: {', '.join(done.new_maps)}")
-        lines.append("restart edge and controller: they hold the maps of before")
+        lines.append(f"new and empty, because their layout or size changed: {', '.join(done.new_maps)}")
+        lines.append("restart edge and controller: they still use the old maps")
     elif done.kept_maps:
         lines.append("kept all maps: rules, buckets, counts")
     return lines
@@ -115,6 +115,9 @@ def status(found: dict[str, Any]) -> list[str]:
     lines.append(f"ports      {', '.join(map(str, found['ports'])) or 'none'}")
     lines.append(f"accepted   go to {found['accept']}" + (f" (ifindex {i})" if (i := found["accept_ifindex"]) else ""))
     lines += [f"           {line}" if n else f"limits     {line}" for n, line in enumerate(_limits_of(found))]
+    lines.append(f"sources    {_allowed(found['allowed_sources'])}")
+    how = "the first is judged, the others pass" if found["fragments"] == "pass" else "all are dropped"
+    lines.append(f"fragments  {how}")
     lines.append(f"monitor    {', '.join(found['monitor']) or 'no rule: all are in force'}")
     lines.append(f"rules      {found['rules']:,} devices have one of their own")
     sizes = ", ".join(f"{name} {info['entries']:,} (id {info['id']})" for name, info in found["maps"].items())
@@ -135,11 +138,18 @@ def _limits_of(found: dict[str, Any]) -> list[str]:
         why = f"the controller's; heartbeat {format_duration(age)} old"
     else:
         why = f"given at load: the controller's heartbeat is {format_duration(age)} old, more than {allowed}"
-    limits = found["in_force"]
+    limits, source = found["in_force"], found["source_limit"]
+    prefixes = f"IPv4 /{source['ipv4_prefix']}, IPv6 /{source['ipv6_prefix']}"
     return [
         f"all together {_rate(limits['rate_per_s'], limits['burst'])} ({why})",
         f"each device  {_rate(limits['device_rate'], limits['device_burst'])}",
+        f"each source  {_rate(source['rate_per_s'], source['burst'])} ({prefixes})",
     ]
+
+
+def _allowed(prefixes: list[str]) -> str:
+    more = f" and {len(prefixes) - 8:,} more (`klais xdp allow-source` lists them)" if len(prefixes) > 8 else ""
+    return f"only {', '.join(prefixes[:8])}{more}" if prefixes else "all may send"
 
 
 def _rate(rate: float | None, burst: float | None) -> str:
@@ -193,7 +203,7 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
 
 
 def _since(before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
-    """(passed, dropped) since ``before``; ``passed`` is kept modulo 2^32. A device that was forgotten meanwhile began anew."""
+    """(passed, dropped) since ``before``; ``passed`` is modulo 2^32. A device that was forgotten meanwhile starts at 0."""
     passed = (now[0] - before[0]) % (1 << 32)
     if now[1] < before[1] or passed >= 1 << 31:
         return now

@@ -1,8 +1,8 @@
 """Kernels that find UDP payload and sender in raw packets, as AF_XDP hands them over: Ethernet, IP, UDP headers first.
 
-The rules are those of the filter in ``bpf/`` (one or two VLAN tags, IPv4 with options, IPv6 with up to eight extension
-headers), so what the filter accepted is found here. What is no whole UDP datagram all the same (another program feeds the
-socket) is not lost: it becomes a frame too short to be one, and so is counted and dead-lettered like any other.
+The rules are those of the filter in ``bpf/parse.h`` (VLAN tags, IPv4 with options, IPv6 with extension headers, as many
+of each as there), so what the filter accepted is found here. A packet that holds no whole UDP datagram (another program
+feeds the socket) is not lost: it becomes a frame too short to be one, and so a dead letter like any other.
 """
 
 from typing import Any
@@ -14,10 +14,9 @@ import numpy.typing as npt
 from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.intrinsics import prefetch
 from klais.jit.kernel import BYTES, I64, kernel, void
+from klais.xdp.layout import MAX_EXTENSIONS, MAX_TAGS
 
 _ETHERNET = np.int64(14)
-_MAX_TAGS = 2
-_MAX_EXTENSIONS = 8
 _UDP = np.int64(17)
 # Packets come from another CPU's cache: so many are on their way at once. Two lines hold headers and a small frame.
 _AHEAD = 8
@@ -55,7 +54,7 @@ def _after_ipv6(memory: npt.NDArray[np.uint8], ip: Any, end: int) -> tuple[Any, 
         return np.int64(-1), np.int64(0)
     kind = np.int64(memory[ip + 6])
     at = ip + 40
-    for _ in range(_MAX_EXTENSIONS):
+    for _ in range(MAX_EXTENSIONS):
         if kind != 0 and kind != 43 and kind != 44 and kind != 60:
             break
         if at + 8 > stop or (kind == 44 and _be16(memory, at + 2) & 0xFFF9 != 0):
@@ -73,7 +72,7 @@ def _network_header(memory: npt.NDArray[np.uint8], at: Any, end: int) -> tuple[A
         return np.int64(0), np.int64(0)
     kind = _be16(memory, at + 12)
     at += _ETHERNET
-    for _ in range(_MAX_TAGS):
+    for _ in range(MAX_TAGS):
         if kind != 0x8100 and kind != 0x88A8:
             break
         if at + 4 > end:

@@ -1,0 +1,66 @@
+"""Parameters that several commands of ``klais xdp`` share."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Rate(click.ParamType):
+    """Frames a second, or ``none`` for no limit."""
+
+    name = "rate"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number above 0, ``inf`` for none."""
+        if value == "none":
+            return math.inf
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not number > 0:
+            self.fail(f"{value!r} is neither a number above 0 nor `none`; to stop a device, block it", param, ctx)
+        return number
+
+
+RATE = Rate()
+BURST = click.FloatRange(min=1)
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+
+
+def pinned(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--pin-dir`` for a command: which filter it means."""
+    text = "bpffs folder of the filter (KLAIS_XDP_PIN_DIR)."
+    return click.option("--pin-dir", type=click.Path(path_type=Path), help=text)(command)
+
+
+def device_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A device id as people write it; refused with the reason when no frame could carry it."""
+    from klais.xdp.device_id import padded
+
+    if value is not None:
+        try:
+            padded(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def source_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A CIDR prefix; refused with the reason when it is none."""
+    from klais.xdp.sources import network_of
+
+    if value is not None:
+        try:
+            network_of(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    return value
+
+
+def default_burst(rate: float) -> float:
+    """Frames at once where only a rate is given: a tenth of a second's, at least 10."""
+    return max(10.0, rate / 10)

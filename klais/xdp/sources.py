@@ -1,0 +1,179 @@
+"""Rules about source addresses: a rate for each source prefix, and the list of the only prefixes that may send."""
+
+import errno
+import ipaddress
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.errors import KlaisError
+from klais.xdp import bpf
+from klais.xdp.layout import ADDRESS, ALLOWED_SOURCES, PREFIX, SLOTS, SOURCE_COST, SourceRule
+from klais.xdp.limits import from_units, to_units
+
+IPV4_PREFIX, IPV6_PREFIX = 32, 56  # one bucket: a host, or what a provider gives to one customer
+_MAPPED_BITS = 96  # of an IPv4 address in its v4-mapped form
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class AllowedSourcesFull(KlaisError):
+    """The list of allowed sources holds as many prefixes as it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLimit:
+    """Rate in frames/s and burst in frames of each source prefix; ``inf`` = no limit.
+
+    ``ipv4_prefix`` (1 to 32) and ``ipv6_prefix`` (1 to 128) are the bits of an address that make a source: addresses that
+    share them share a bucket.
+    """
+
+    rate_per_s: float = math.inf
+    burst: float = math.inf
+    ipv4_prefix: int = IPV4_PREFIX
+    ipv6_prefix: int = IPV6_PREFIX
+
+
+NO_SOURCE_LIMIT = SourceLimit()
+
+
+class Sources:
+    """Changes the rules about sources; ``lock()`` keeps other processes out meanwhile.
+
+    Parameters
+    ----------
+    fd : int
+        The map ``src_allow``.
+    config : CONFIG, shared with the kernel
+    lock : callable
+    """
+
+    def __init__(self, fd: int, config: npt.NDArray[np.void], lock: Callable[[], AbstractContextManager[None]]) -> None:
+        self._fd, self._config, self._lock = fd, config, lock
+
+    def limit(self) -> SourceLimit:
+        """What is in force."""
+        config = self._config.copy()
+        masks = (_bits(config["ipv4_mask"]) - _MAPPED_BITS, _bits(config["ipv6_mask"]))
+        if not int(config["source_rules"]) & SourceRule.RATE:
+            return SourceLimit(math.inf, math.inf, *masks)
+        slot = config["source_slots"][int(config["source_slot"]) % SLOTS]
+        return SourceLimit(*from_units(slot, SOURCE_COST), *masks)
+
+    def set_limit(self, limit: SourceLimit) -> None:
+        """Put a limit into force, or none when its rate is infinite.
+
+        Raises
+        ------
+        ValueError
+            A rate of 0 or less, a burst below 1, a prefix length that addresses do not have.
+        """
+        for name, bits, most in (("IPv4", limit.ipv4_prefix, 32), ("IPv6", limit.ipv6_prefix, 128)):
+            if not 1 <= bits <= most:
+                raise ValueError(f"an {name} prefix has 1 to {most} bits, not {bits}")
+        units = to_units(limit.rate_per_s, limit.burst, SOURCE_COST)
+        with self._lock():
+            slot = (int(self._config["source_slot"]) + 1) % SLOTS  # a packet may still be reading the present one
+            self._config["source_slots"][slot] = units
+            self._config["ipv4_mask"] = _mask(_MAPPED_BITS + limit.ipv4_prefix)
+            self._config["ipv6_mask"] = _mask(limit.ipv6_prefix)
+            self._config["source_slot"] = slot
+            self._set_rule(SourceRule.RATE, bool(units["cap_units"]))
+
+    def allow(self, prefix: str) -> None:
+        """Add a prefix (CIDR) to the list. The first entry denies all other sources.
+
+        Raises
+        ------
+        ValueError
+            It is no prefix.
+        AllowedSourcesFull
+            There is no room for another one.
+        """
+        key = _key(network_of(prefix))
+        with self._lock():
+            try:
+                bpf.update(self._fd, key, np.ones(1, np.uint64))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                text = f"the list of allowed sources holds {ALLOWED_SOURCES:,} prefixes, as many as there is room for"
+                raise AllowedSourcesFull(f"{text}: remove some (`klais xdp allow-source CIDR --clear`)") from None
+            self._set_rule(SourceRule.LIST, True)
+
+    def disallow(self, prefix: str) -> bool:
+        """Remove a prefix; whether it was on the list. When the last one goes, all sources may send again."""
+        key = _key(network_of(prefix))
+        with self._lock():
+            others = [one for one in self._allowed() if one != network_of(prefix)]
+            self._set_rule(SourceRule.LIST, bool(others))  # first: an empty list would deny everybody
+            return bpf.delete(self._fd, key)
+
+    def allowed(self) -> list[str]:
+        """The prefixes on the list, IPv4 first; empty = all sources may send."""
+        return [str(network) for network in sorted(self._allowed(), key=lambda one: (one.version, one))]
+
+    def refresh(self) -> None:
+        """Have the configuration say whether the list has entries (the loader, when one of the two maps is new)."""
+        with self._lock():
+            self._set_rule(SourceRule.LIST, bool(self._allowed()))
+
+    def _allowed(self) -> list[Network]:
+        return [_network(key) for keys, _ in bpf.batches(self._fd, PREFIX, np.uint64, ALLOWED_SOURCES) for key in keys]
+
+    def _set_rule(self, rule: SourceRule, on: bool) -> None:
+        rules = int(self._config["source_rules"])
+        self._config["source_rules"] = rules | rule if on else rules & ~rule
+
+
+def network_of(prefix: str) -> Network:
+    """A prefix as people write it: ``10.0.0.0/8``, ``2001:db8::/32``, or one address.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong with it.
+
+    Examples
+    --------
+    >>> str(network_of("10.1.2.3")), str(network_of("::ffff:10.0.0.0/104"))
+    ('10.1.2.3/32', '10.0.0.0/8')
+    """
+    network = ipaddress.ip_network(prefix)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS)) if mapped else network
+    return network
+
+
+def _key(network: Network) -> npt.NDArray[np.void]:
+    """A ``struct klais_prefix``: bits of the family, then of the address."""
+    key = np.zeros((), PREFIX)
+    raw, bits = network.network_address.packed, network.prefixlen
+    if network.version == 4:
+        raw, bits = bytes(10) + b"\xff\xff" + raw, bits + _MAPPED_BITS
+    key["prefix_bits"], key["family"] = 32 + bits, network.version
+    key["address"] = np.frombuffer(raw, ADDRESS)[0]
+    return key
+
+
+def _network(key: npt.NDArray[np.void]) -> Network:
+    raw, bits = key["address"].tobytes(), int(key["prefix_bits"]) - 32
+    if int(key["family"]) == 4:
+        return ipaddress.IPv4Network((raw[12:], bits - _MAPPED_BITS))
+    return ipaddress.IPv6Network((raw, bits))
+
+
+def _mask(bits: int) -> npt.NDArray[np.void]:
+    """A ``struct klais_address`` of which the first ``bits`` are set."""
+    raw = ((1 << 128) - (1 << (128 - bits))).to_bytes(16, "big")
+    mask: npt.NDArray[np.void] = np.frombuffer(raw, ADDRESS)[0]
+    return mask
+
+
+def _bits(mask: npt.NDArray[np.void]) -> int:
+    return int.from_bytes(mask.tobytes(), "big").bit_count()
