@@ -1,37 +1,45 @@
-"""The filter's C to BPF instructions, by bcc: in a child process, because bcc and its clang take 140 MB.
+"""The filter's C to BPF instructions, by bcc in a child process without privileges (:mod:`klais.xdp.bcc_child`).
 
-``python -m klais.xdp.build [-Dname=value ...]`` writes the instructions to standard output. They name maps by placeholders,
-which :func:`relocate` replaces by descriptors, so they can be kept: a machine that compiled once needs neither bcc nor
-kernel headers to load the filter again.
+The instructions name maps by placeholders, which :func:`relocate` replaces by descriptors, so they can be kept: a machine
+that compiled once needs neither bcc nor kernel headers to load the filter again.
 """
 
+import errno
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from klais.errors import SetupMissing
 from klais.system.paths import cache_root
+from klais.xdp import bytecode_cache
+from klais.xdp.bcc_child import BCC
 from klais.xdp.layout import map_specs
 
 BPF_DIR = Path(str(files("klais"))) / "_bpf"  # in the repository a link to bpf/; in a wheel its files
 MAIN = "xdp_filter.c"
 FUNCTION = "klais_xdp"
-_BCC = "/usr/lib/python3/dist-packages"  # Debian's python3-bpfcc; PyPI's package called bcc is something else
+MODULES = Path("/lib/modules")
+_CHILD = Path(__file__).with_name("bcc_child.py")
+_DEBIAN_PYTHON = "/usr/bin/python3"  # bcc's own dependency
+_NOBODY = 65_534
 _FIRST_FD = 0x4B4C0000  # placeholders: no process has as many files open
 _TIMEOUT_S = 120
 _MAP_FD, _MAP_VALUE, _LOAD_64 = 1, 2, 0x18
+_OTHERS_MAY_WRITE = 0o022
 _INSTRUCTION = np.dtype([("op", "u1"), ("registers", "u1"), ("offset", "<i2"), ("imm", "<i4")])
 
 PLACEHOLDERS = {spec.name: _FIRST_FD + i for i, spec in enumerate(map_specs(1, 4096))}
-_MEND = "`bin/setup` installs what is missing on Debian when it runs as root (python3-bpfcc, linux-headers-amd64)"
+_FIX = "`bin/setup` installs what is missing on Debian when it runs as root (python3-bpfcc, linux-headers-amd64)"
 
 
 def instructions(defines: Sequence[str] = ()) -> bytes:
@@ -47,28 +55,72 @@ def instructions(defines: Sequence[str] = ()) -> bytes:
     SetupMissing
         bcc or the kernel's headers are missing, or the source cannot be compiled; with the compiler's words.
     """
-    kept = cache_root() / "xdp" / f"{_fingerprint(defines)}.bpf"
-    if kept.is_file():
-        return kept.read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-m", __name__, *defines],
-        capture_output=True,
-        timeout=_TIMEOUT_S,
-        cwd=BPF_DIR.parents[1],
-        check=False,
-    )
-    if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip() or f"the compiler ended with {done.returncode}"
-        raise SetupMissing(f"the XDP filter cannot be compiled: {said}\n  {_MEND}")
-    _keep(kept, done.stdout)
-    return done.stdout
+    fingerprint = _fingerprint(defines)
+    code = bytecode_cache.read(_folder(), fingerprint)
+    if code is None:
+        code = _compile(defines)
+        bytecode_cache.write(_folder(), fingerprint, code)
+    return code
 
 
 def ready() -> bool:
     """Whether this machine can compile the filter, or has; looks at files only."""
-    headers = Path("/lib/modules") / platform.release() / "build"
-    kept = cache_root() / "xdp" / f"{_fingerprint(())}.bpf"
-    return kept.is_file() or ((Path(_BCC) / "bcc" / "__init__.py").is_file() and headers.is_dir())
+    if bytecode_cache.read(_folder(), _fingerprint(())) is not None:
+        return True
+    return (Path(BCC) / "bcc" / "__init__.py").is_file() and headers_problem() is None
+
+
+def headers_problem(modules: Path = MODULES) -> str | None:
+    """Why the compiler must not start here; None when it may.
+
+    Without headers below ``/lib/modules`` bcc takes some from ``/tmp``, which anybody can have put there (CVE-2024-2314).
+    """
+    kernel = modules / platform.release()
+    if not (kernel / "build" / ".").is_dir():
+        return f"there are no kernel headers at {kernel / 'build'}"
+    for name in ("build", "source"):  # bcc reads both
+        real = (kernel / name).resolve()
+        for folder in (real, *real.parents) if real.exists() else ():
+            status = folder.stat()
+            if status.st_uid != 0 or status.st_mode & _OTHERS_MAY_WRITE:
+                return f"{kernel / name} leads to {real}, and {folder} is not root's alone: its headers are not used"
+    return None
+
+
+def _folder() -> Path:
+    return cache_root() / "xdp"
+
+
+def _compile(defines: Sequence[str]) -> bytes:
+    if problem := headers_problem():
+        raise SetupMissing(f"the XDP filter cannot be compiled: {problem}\n  {_FIX}")
+    fds = [f"-DKLAIS_FD_{name}={fd}" for name, fd in PLACEHOLDERS.items()]
+    with tempfile.TemporaryDirectory(prefix="klais-build-") as name:
+        folder = Path(name)
+        for path in (*BPF_DIR.glob("*.[ch]"), _CHILD):  # a checkout may be readable by its owner only
+            (folder / path.name).write_bytes(path.read_bytes())
+            (folder / path.name).chmod(0o644)
+        folder.chmod(0o755)
+        python = _DEBIAN_PYTHON if shutil.which(_DEBIAN_PYTHON) else sys.executable
+        command = [python, "-I", _CHILD.name, name, MAIN, FUNCTION, "-DKLAIS_KERNEL", *fds, *defines]
+        done = _run_unprivileged(command, folder)
+    if done.returncode != 0 or not done.stdout:
+        said = done.stderr.decode(errors="replace").strip() or f"the compiler ended with {done.returncode}"
+        raise SetupMissing(f"the XDP filter cannot be compiled: {said}\n  {_FIX}")
+    return done.stdout
+
+
+def _run_unprivileged(command: list[str], folder: Path) -> "subprocess.CompletedProcess[bytes]":
+    """Run the compiler as nobody, with an empty environment; as this user where that is not root."""
+    options: dict[str, Any] = {"capture_output": True, "timeout": _TIMEOUT_S, "cwd": folder, "env": {}, "check": False}
+    if os.geteuid() != 0:
+        return subprocess.run(command, **options)
+    try:
+        return subprocess.run(command, user=_NOBODY, group=_NOBODY, extra_groups=[], **options)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return subprocess.run(command, **options)  # a user namespace without nobody: its root is none outside of it
 
 
 def relocate(code: bytes, fds: Mapping[str, int]) -> bytes:
@@ -89,43 +141,3 @@ def _fingerprint(defines: Sequence[str]) -> str:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update("\0".join([platform.machine(), *PLACEHOLDERS, *defines]).encode())
     return digest.hexdigest()[:16]
-
-
-def _keep(path: Path, code: bytes) -> None:
-    """Into the cache, whole or not at all; a cache that cannot be written is no error."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(code)
-        os.replace(file.name, path)
-    except OSError:
-        return
-
-
-def main(defines: Sequence[str]) -> int:
-    """The child: compile, write to standard output. Needs no privilege."""
-    out = os.dup(1)
-    os.dup2(2, 1)  # bcc and clang write where they like
-    if os.path.isdir(_BCC) and _BCC not in sys.path:
-        sys.path.append(_BCC)
-    try:
-        from bcc import BPF
-    except ImportError as error:
-        print(f"Debian's python3-bpfcc is not installed ({error})", file=sys.stderr)
-        return 1
-    if not hasattr(BPF, "XDP"):
-        print("the Python package bcc found here is not the BPF Compiler Collection: uninstall it", file=sys.stderr)
-        return 1
-    flags = [f"-I{BPF_DIR}", "-DKLAIS_KERNEL", *(f"-DKLAIS_FD_{name}={fd}" for name, fd in PLACEHOLDERS.items()), *defines]
-    try:
-        code = BPF(src_file=str(BPF_DIR / MAIN).encode(), cflags=flags).dump_func(FUNCTION.encode())
-    except Exception as error:  # bcc raises bare Exception
-        print(str(error), file=sys.stderr)
-        return 1
-    with os.fdopen(out, "wb") as file:
-        file.write(code)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

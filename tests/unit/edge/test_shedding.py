@@ -83,7 +83,7 @@ def edge(host: str, received: float) -> dict[str, Any]:
     return {"host": host, "rates": {"received": received}}
 
 
-def test_a_hosts_intake_is_shared_by_what_its_edges_receive_and_not_obeyed_when_stale_or_done_by_the_kernel() -> None:
+def test_a_hosts_intake_is_shared_by_what_its_edges_receive_wider_behind_a_filter_and_not_obeyed_when_stale() -> None:
     said, intake = Said(), Intake()
     host: Any = HostIntake(intake, "edge-1", HOST, said, said, said)  # type: ignore[arg-type]
     host.look(1.0)
@@ -95,7 +95,9 @@ def test_a_hosts_intake_is_shared_by_what_its_edges_receive_and_not_obeyed_when_
     assert intake.rate_per_s == pytest.approx(700.0)
     said.available = True
     host.look(1.4)
-    assert intake.rate_per_s == np.inf
+    assert intake.rate_per_s == pytest.approx(1.2 * 700.0)
+    intake.grant(1000, 10**9)
+    assert intake.grant(1000, 2 * 10**9) == 84  # frames that come past the filter are limited too
     said.available, said.kinds["controller"] = False, {}
     host.look(1.6)
     assert intake.rate_per_s == np.inf

@@ -1,0 +1,74 @@
+"""Compiled filters on disk. The kernel runs what lies there, so a file counts only where nobody else could write it."""
+
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def read(folder: Path, fingerprint: str) -> bytes | None:
+    """The instructions kept under ``fingerprint``; None when there are none that may be trusted.
+
+    Folder and file must belong to root or to this process's user and be writable by nobody else, and the SHA-256 over
+    fingerprint and instructions must be the one stored with them: a kept file of another variant is none of this one.
+    """
+    try:
+        with _trusted(folder) as folder_fd:
+            fd = os.open(_name(fingerprint), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+            with open(fd, "rb") as file:
+                if not _is_trusted(os.fstat(file.fileno())):
+                    return None
+                digest, code = file.read(_DIGEST_BYTES), file.read()
+    except OSError:
+        return None
+    return code if code and digest == _digest(fingerprint, code) else None
+
+
+def write(folder: Path, fingerprint: str, code: bytes) -> None:
+    """Keep instructions, whole or not at all. A folder that cannot be written or trusted keeps nothing: no error."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _trusted(folder) as folder_fd:
+            new = f".{fingerprint}.{secrets.token_hex(8)}"
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder_fd)
+            with open(fd, "wb") as file:
+                file.write(_digest(fingerprint, code) + code)
+            os.replace(new, _name(fingerprint), src_dir_fd=folder_fd, dst_dir_fd=folder_fd)
+    except OSError:
+        return
+
+
+@contextmanager
+def _trusted(folder: Path) -> Iterator[int]:
+    """A descriptor of the folder, by which its files are opened: a link put in its place later changes nothing.
+
+    Raises
+    ------
+    OSError
+        It is not there, is a link, or others may write it.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not _is_trusted(os.fstat(fd)):
+            raise PermissionError(f"{folder} belongs to another user, or others may write it")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_trusted(status: os.stat_result) -> bool:
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & _OTHERS_MAY_WRITE
+
+
+def _name(fingerprint: str) -> str:
+    return f"{fingerprint}.bpf"
+
+
+def _digest(fingerprint: str, code: bytes) -> bytes:
+    return hashlib.sha256(fingerprint.encode() + b"\0" + code).digest()
