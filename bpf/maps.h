@@ -15,6 +15,9 @@
 #define klais_lookup(name, key) bpf_map_lookup_elem_(KLAIS_MAP(name), key)
 #define klais_insert(name, key, value) bpf_map_update_elem_(KLAIS_MAP(name), key, value, BPF_NOEXIST)
 
+/* By its number, not by bcc's name: without the right to read kernel symbols bcc takes bpf_probe_read for that. */
+static long (*klais_read_kernel)(void *to, __u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
+
 /* A row of an array; 0 behind its end. */
 #define klais_row(name, index)                                                                                               \
 	({                                                                                                                   \

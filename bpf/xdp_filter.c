@@ -184,7 +184,7 @@ KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, 
 		bpf_ringbuf_discard(slot, 0);
 		return XDP_PASS;
 	}
-	bpf_probe_read_kernel(slot->frame, length, data + packet->udp + KLAIS_UDP_BYTES);
+	klais_read_kernel(slot->frame, length, data + packet->udp + KLAIS_UDP_BYTES);
 	bpf_ringbuf_submit(slot, 0);
 	return XDP_DROP;
 }
@@ -241,9 +241,9 @@ KLAIS_INLINE int is_aggregate(struct xdp_md *ctx, const struct klais_config *con
 
 	if (!skb_tail || !is_generic(config, ctx->ingress_ifindex))
 		return 0;
-	if (bpf_probe_read_kernel(&buff, sizeof(buff), ctx))
+	if (klais_read_kernel(&buff, sizeof(buff), ctx))
 		return 0;
-	if (bpf_probe_read_kernel(&shared, sizeof(shared), (void *)(buff.data_hard_start + buff.frame_sz - skb_tail)))
+	if (klais_read_kernel(&shared, sizeof(shared), (void *)(buff.data_hard_start + buff.frame_sz - skb_tail)))
 		return 0;
 	return shared.gso_size != 0;
 }

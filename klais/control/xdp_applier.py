@@ -8,7 +8,7 @@ the controller's as long as it speaks; otherwise the filter falls back to the li
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ log = logs.get("klais.control.xdp_applier")
 
 POLL_S = 0.1
 OPEN_S = 5.0  # between two looks for pinned maps
+COUNTS_S = 1.0  # between two readings of the filter's counters
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
 BEATS = 4  # heartbeats within the time after which the filter calls them stale
@@ -50,6 +51,9 @@ class Maps(Protocol):
 
     def unblock(self, device_id: bytes | str) -> bool:
         """Let its frames pass."""
+
+    def counts(self) -> Mapping[str, tuple[int, int]]:
+        """Packets and bytes by verdict."""
 
     def close(self) -> None:
         """Let go of the maps."""
@@ -98,6 +102,8 @@ class Applier:
         Whether there are maps to write.
     applied : int
         Times that something was changed in them.
+    packets : mapping
+        The filter's packets by verdict, as counted up to a second ago.
     """
 
     def __init__(
@@ -112,9 +118,10 @@ class Applier:
         self._host = host_of(settings)
         self._maps: Maps | None = None
         self._done = _Applied()
-        self._next_open_s = self._next_beat_s = 0.0
+        self._next_open_s = self._next_beat_s = self._next_counts_s = 0.0
         self._reported = False
         self.available, self.applied = False, 0
+        self.packets: Mapping[str, int] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
 
@@ -164,6 +171,9 @@ class Applier:
         if renew:
             self._done.renewed_s = now_s
         self.applied += changes
+        if now_s >= self._next_counts_s:
+            self._next_counts_s = now_s + COUNTS_S
+            self.packets = {verdict: packets for verdict, (packets, _) in maps.counts().items()}
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)

@@ -100,7 +100,7 @@ class EdgeSnapshot(Snapshot):
 
     ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
     ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether set-points
-    go into a kernel filter's maps here, ``xdp_writes`` how often they did.
+    go into a kernel filter's maps here, ``xdp_writes`` how often they did, ``xdp_packets`` that filter's packets by verdict.
     """
 
     batches: int = 0
@@ -114,6 +114,7 @@ class EdgeSnapshot(Snapshot):
     spool_replayed: int = 0
     xdp_maps: bool = False
     xdp_writes: int = 0
+    xdp_packets: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -276,6 +277,11 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _counter("edge_spool_replayed", "Frames published from the disk spool.", s.spool_replayed)
     yield _gauge("edge_xdp_maps", "1 while set-points go into a kernel filter's maps of this host.", s.xdp_maps)
     yield _counter("edge_xdp_writes", "Times that set-points, blocks or a heartbeat were written there.", s.xdp_writes)
+    text = "Packets by what this host's kernel filter did with them; every edge of the host tells the same."
+    packets = CounterMetricFamily("klais_edge_xdp_packets", text, labels=["verdict"])
+    for verdict, number in s.xdp_packets.items():
+        packets.add_metric([verdict], number)
+    yield packets
 
 
 def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:

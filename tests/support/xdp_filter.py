@@ -32,13 +32,15 @@ class Behind:
     pin_dir: Path
     queues: int = 1
     mtu: int = 1500
+    mode: loader.Mode = "native"
 
     def load(self, ring_bytes: int = RING_BYTES) -> loader.Loaded:
         """Load the filter, without limits; frames without magic are only counted, so that tests may send what they
         like.
         """
         with inside(self.pair.edge):
-            done = loader.load(loader.Request(self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes))
+            request = loader.Request(self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes, self.mode)
+            done = loader.load(request)
         with XdpMaps.open(self.pin_dir) as maps:
             maps.set_monitor("magic", True)
         return done
@@ -71,7 +73,7 @@ class Behind:
 
 
 @contextmanager
-def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500) -> Iterator[Behind]:
+def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500, mode: loader.Mode = "native") -> Iterator[Behind]:
     """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
     if os.geteuid() != 0:
         need_missing("kernel", "namespaces and XDP need root")
@@ -80,7 +82,7 @@ def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500) -> 
             pair = stack.enter_context(veth_pair(queues, mtu))
         except OSError as error:
             need_missing("kernel", str(error))
-        behind = Behind(name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues, mtu)
+        behind = Behind(name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues, mtu, mode)
         stack.callback(behind.unload)
         try:
             if load:

@@ -37,9 +37,11 @@ class Raw:
         """The packet with the pair's MAC addresses and, in IPv4, the header's checksum (else the stack refuses it)."""
         packet = self.to_mac + self.from_mac + packet[12:]
         at = packet.find(b"\x08\x00", 12) + 2
-        if at not in (14, 18, 22) or packet[at] >> 4 != 4:
+        if at not in (14, 18, 22) or len(packet) < at + 20 or packet[at] >> 4 != 4:
             return packet
         header = packet[at : at + packet[at] % 16 * 4]
+        if len(header) < packet[at] % 16 * 4:
+            return packet
         return packet[: at + 10] + struct.pack(">H", checksum(header)) + packet[at + 12 :]
 
     def udp(self, payload: bytes, **more: Any) -> bytes:

@@ -84,6 +84,7 @@ _TAGS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("two 802.1Q", (Q, Q)),
 )
 _HOP, _ROUTE, _DEST = (0, bytes(6)), (43, bytes(6)), (60, bytes(14))
+_PADDED = (60, b"\x01\x04" + bytes(4))  # one option of padding: the stack takes any number of these
 _LONG = (60, bytes(8 * 32 - 2))
 _WHOLE = (44, bytes(6))  # a fragment header on a packet that is not fragmented (RFC 6946)
 
@@ -179,9 +180,9 @@ def _unparsable() -> Iterator[Row]:
     rows: tuple[tuple[str, bytes], ...] = (
         ("three tags", sent(frame("three"), tags=(AD, Q, Q))),
         ("four tags", sent(frame("four"), tags=(AD, Q, Q, Q))),
-        ("seven extension headers", sent(frame("seven"), V6, extensions=(_DEST,) * many)),
-        ("seven extension headers before another port", sent(frame("seven"), V6, extensions=(_DEST,) * many, to_port=53)),
-        ("thirty extension headers", sent(frame("thirty"), V6, extensions=(_HOP,) * 30)),
+        ("seven extension headers", sent(frame("seven"), V6, extensions=(_PADDED,) * many)),
+        ("seven extension headers before another port", sent(frame("seven"), V6, extensions=(_PADDED,) * many, to_port=53)),
+        ("thirty extension headers", sent(frame("thirty"), V6, extensions=(_PADDED,) * 30)),
         ("IPv6, UDP length 0: to the end of the packet", changed(good6, 58, b"\x00\x00")),
         ("IPv4, UDP length 0", changed(sent(frame("zero")), 38, b"\x00\x00")),
         ("IPv4, first fragment that cuts the header in two", first),
@@ -445,7 +446,7 @@ def _monitored() -> Iterator[Row]:
         ("bad device id", with_id(b"\xff"), Verdict.WOULD_BAD_DEVICE_ID),
     ):
         yield Row(f"monitor: {name}", sent(payload), verdict, None, rules=("magic",))
-    seven = sent(frame("seven"), V6, extensions=(_DEST,) * 7)
+    seven = sent(frame("seven"), V6, extensions=(_PADDED,) * 7)
     yield Row("monitor: unparsable", seven, Verdict.WOULD_UNPARSABLE, None, rules=("headers",))
     away = sent(frame("monitor-away"))
     yield Row("monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=_far_away, rules=("source_list",))

@@ -247,4 +247,5 @@ class EdgeState:
             spool_replayed=counters["spool_replayed"],
             xdp_maps=self.applier is not None and self.applier.available,
             xdp_writes=self.applier.applied if self.applier else 0,
+            xdp_packets=self.applier.packets if self.applier else {},
         )

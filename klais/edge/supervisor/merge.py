@@ -7,11 +7,11 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 Numbers = Mapping[str, Any]
-# Figures of the whole system, which every process follows: one of them is enough. All others are sums.
+# Figures of the whole system or host, which every process tells: one of them is enough. All others are sums.
 SHARED_METRICS = frozenset(
     {
         *("klais_rate_limit", "klais_tokens_available", "klais_burst_probability", "klais_anomaly_devices"),
-        *("klais_build_info", "process_start_time_seconds"),
+        *("klais_build_info", "process_start_time_seconds", "klais_edge_xdp_packets"),
     }
 )
 SHARED_GAUGES = frozenset({"linger_ms"})

@@ -24,6 +24,9 @@ class Noted:
     def __getattr__(self, name: str):
         return lambda *args: self.calls.append((name, *args))
 
+    def counts(self) -> dict[str, tuple[int, int]]:
+        return {"pass": (len(self.calls), 0)}
+
     def take(self) -> list[tuple]:
         calls, self.calls = self.calls, []
         return calls
@@ -111,3 +114,14 @@ def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest
     host.refuses = None
     assert host.look(10.0 + OPEN_S) == [("block", b"a", BLOCK_TTL_S)]
     assert host.applier.available
+
+
+def test_the_filters_counters_are_read_once_a_second(host: Host) -> None:
+    host.maps.counts = lambda: {"blocked": (7, 700), "pass": (9, 900)}  # type: ignore[method-assign]
+    host.look(100.0)
+    assert host.applier.packets == {"blocked": 7, "pass": 9}
+    host.maps.counts = lambda: {"blocked": (8, 800), "pass": (9, 900)}  # type: ignore[method-assign]
+    host.look(100.5)
+    assert host.applier.packets == {"blocked": 7, "pass": 9}
+    host.look(101.0)
+    assert host.applier.packets == {"blocked": 8, "pass": 9}

@@ -114,6 +114,9 @@ def open_filter(settings: Settings, port: int) -> Filter:
         if settings.source == "auto" and mode != "native":
             raise SourceUnavailable(f"the filter on {iface} is in {mode} mode, where this way is no faster than udp")
         xdp = Filter(settings.xdp_pin_dir, iface, port)
+        if mode != "native" and not xdp.maps.sees_aggregates:
+            xdp.close()
+            raise SourceUnavailable(f"the filter on {iface} is in {mode} mode: {loader.NO_TYPES}; use the source udp")
     except (XdpUnavailable, XdpForeign, SetupMissing) as error:
         raise SourceUnavailable(str(error)) from error
     except PermissionError as error:
