@@ -1,17 +1,20 @@
 """Every packet fixture through the real program, the same parsing compiled for user space, and the edge's own Python path."""
 
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import numpy as np
 import pytest
 
-from bench.harness.packets.packet import payload_of
+from bench.harness.packets.packet import payload_of, udp_packet
 from bench.harness.packets.rows import V6, WIDE, Row, all_rows, frame, sent
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import check_headers
 from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
+from klais.xdp.limits import Limits
+from klais.xdp.maps import XdpMaps, read_spread
 from klais.xdp.sources import SourceLimit
 from klais.xdp.test_run import LoadedFilter, loaded_filter
 from tests.support.needs import need_missing
@@ -115,3 +118,34 @@ def test_without_a_socket_in_its_queue_a_frame_goes_to_the_stack(filter_: Loaded
         assert filter_.judge(sent(frame("nobody"))) == (bpf.XDP_PASS, Verdict.PASS)
     finally:
         filter_.maps.set_accept("pass")
+
+
+def test_devices_whose_keys_are_equal_have_rules_and_buckets_of_their_own() -> None:
+    with loaded_filter(Limits(1e8, 1e9, 0.001, 2)) as found:
+        spread = read_spread(found.fds["spread"])
+        spread["multipliers"] = 0  # now every device has the same key and the same sets
+        bpf.update(found.fds["spread"], np.zeros(1, np.uint32), spread)
+        with XdpMaps.open(found.maps.pin_dir) as maps:
+            maps.block("blocked", 60)
+            maps.allow("allowed", 60)
+            maps.set_device("more", 0.001, 3)
+            assert [rule.device_id for rule in maps.rules()] == ["allowed", "blocked", "more"]
+            seen = {name: [found.judge(sent(frame(name)))[1] for _ in range(4)] for name in ("blocked", "allowed", "more")}
+            passed, over = Verdict.PASS, Verdict.DEVICE_RATE
+            assert seen["blocked"] == [Verdict.BLOCKED] * 4 and seen["allowed"] == [passed] * 4
+            assert seen["more"] == [passed] * 3 + [over]
+            assert [found.judge(sent(frame(name)))[1] for name in ("one", "two") * 3] == [passed] * 4 + [over] * 2
+            maps.unblock("blocked")
+            assert [rule.device_id for rule in maps.rules()] == ["allowed", "more"]
+
+
+def test_the_least_recently_used_source_makes_room_and_none_within_its_limit_is_dropped(filter_: LoadedFilter) -> None:
+    filter_.refill(WIDE)
+    filter_.maps.sources.set_limit(SourceLimit(0.001, 1))
+    try:
+        for number in range(0, 1 << 18, 3):  # more than the map has room for
+            address = str(ip_address((11 << 24) + number))
+            assert bpf.test_run(filter_.prog_fd, udp_packet(frame("many"), address))[0] == bpf.XDP_PASS
+        assert filter_.judge(udp_packet(frame("many"), address))[1] == Verdict.SOURCE_RATE
+    finally:
+        filter_.maps.sources.set_limit(SourceLimit())

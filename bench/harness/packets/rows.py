@@ -337,6 +337,8 @@ def _lists() -> Iterator[Row]:
     )
     yield Row("blocked for ever", sent(frame("for-ever")), Verdict.BLOCKED, None, prepare=lambda m: m.block("for-ever"))
     yield Row("another device is blocked", sent(frame("innocent")), _PLAIN, None, prepare=blocked("guilty"))
+    twin = sent(frame("a.fhO!'2#Q3&84>*"))  # FNV-1a 64 cannot tell it from sensor-42
+    yield Row("an id made to hash like a blocked one", twin, _PLAIN, None, prepare=blocked("sensor-42"))
     yield Row("blocked id of 16 bytes", sent(frame("b" * 16)), Verdict.BLOCKED, None, prepare=blocked("b" * 16))
     yield Row("blocked, but the magic is wrong first", sent(b"m" * 40), Verdict.BAD_MAGIC, None, prepare=blocked("mmm"))
 

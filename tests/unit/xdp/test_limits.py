@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from klais.cli.xdp.command import RULES
 from klais.xdp.device_id import padded, readable
-from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, LIMIT, MAX_CAP, Verdict, map_specs
+from klais.xdp.layout import (
+    DEVICE_COST,
+    GLOBAL_COST,
+    LIMIT,
+    MAX_CAP,
+    MAX_EXTENSIONS,
+    MAX_TAGS,
+    Monitor,
+    Verdict,
+    map_specs,
+)
 from klais.xdp.limits import Limits, from_units, pack, to_units, unpack
 
 BPF = Path(__file__).parents[3] / "bpf"
@@ -51,6 +62,22 @@ def test_every_map_of_the_header_has_a_specification() -> None:
     (_, names) = (BPF / "klais.h").read_text().split("#define KLAIS_MAPS(X)")
     assert re.findall(r"X\((\w+)\)", names) == [spec.name for spec in map_specs(1024, 4096)]
     assert all(len(spec.kernel_name) < 16 for spec in map_specs(1024, 4096))
+
+
+def test_the_page_says_how_many_headers_the_parser_walks() -> None:
+    page = " ".join((BPF.parent / "docs" / "xdp.md").read_text().split())
+    assert f"up to {MAX_TAGS} VLAN tags" in page and f"up to {MAX_EXTENSIONS} extension headers" in page
+    assert f"more than {MAX_EXTENSIONS} extension headers" in page
+    found = re.findall(r"(\w+) (?:IPv6 )?extension headers", page)
+    assert set(found) <= {str(MAX_EXTENSIONS), "of"}
+
+
+def test_every_verdict_and_every_rule_to_monitor_is_on_the_page() -> None:
+    page = (BPF.parent / "docs" / "xdp.md").read_text()
+    verdicts = [verdict.label for verdict in Verdict if not verdict.label.startswith("would_")]
+    assert [label for label in verdicts if f"`{label}`" not in page] == []
+    assert [name for name in RULES if f"`{name}`" not in page] == []
+    assert [rule.name.lower() for rule in Monitor if rule.name.lower() not in RULES] == []
 
 
 def test_verdicts_that_pass() -> None:
