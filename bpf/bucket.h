@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * Token buckets in integers: a bucket earns rate_units of credit a ns up to cap_units, a frame costs a fixed number of units. Nothing is
- * divided and nothing rounded, so it neither drifts nor depends on how often it is asked. Time is handed in.
+ * Token buckets in integers: a bucket earns rate_units of credit a ns up to cap_units, a frame costs a fixed number
+ * of units. There is no division and no rounding, so the result does not drift and does not depend on how often a
+ * bucket is used. Time is an argument.
  *
- * CPUs share a bucket by two compare-and-swaps (docs/adr/0010-buckets-by-compare-and-swap.md): the one that moves last_ns on owns what
- * that stretch of time earned, and puts it in together with what it takes out.
+ * CPUs share a bucket by two compare-and-swaps (docs/adr/0010-buckets-by-compare-and-swap.md): the CPU that advances
+ * last_ns owns the credit of that time span, and adds it together with what it takes out.
  */
 #ifndef KLAIS_BUCKET_H
 #define KLAIS_BUCKET_H
@@ -28,8 +29,8 @@ KLAIS_INLINE __s64 klais_earned(const struct klais_limit *limit, __u64 elapsed_n
 }
 
 /*
- * Moves the bucket's time on to now_ns; returns what was earned, 0 when another CPU took that stretch. A clock that went back earns
- * nothing, and the bucket waits for it; one that was set back by more than 10 s is followed.
+ * Advances the bucket's time to now_ns; returns the credit earned, 0 when another CPU took that time span. A clock
+ * that went back earns nothing until it catches up; one that was set back by more than 10 s is followed.
  */
 KLAIS_INLINE __s64 klais_claim(struct klais_bucket *bucket, const struct klais_limit *limit, __u64 now_ns)
 {
@@ -42,7 +43,7 @@ KLAIS_INLINE __s64 klais_claim(struct klais_bucket *bucket, const struct klais_l
 	return 0;
 }
 
-/* Takes `cost` out of the bucket at now_ns: 1, or 0 when it does not hold as much. */
+/* Takes `cost` out of the bucket at now_ns: 1, or 0 when it holds less. */
 KLAIS_INLINE int klais_take(struct klais_bucket *bucket, const struct klais_limit *limit, __s64 cost, __u64 now_ns)
 {
 	__s64 cap = klais_once(limit->cap_units), earned = klais_claim(bucket, limit, now_ns), held, credit;
@@ -61,7 +62,7 @@ KLAIS_INLINE int klais_take(struct klais_bucket *bucket, const struct klais_limi
 			return 1;
 		}
 	}
-	/* Many CPUs at this very bucket. Additions cannot fail; the next one that gets through cuts it back to the cap. */
+	/* Many CPUs at this bucket. Additions cannot fail; the next successful swap cuts the credit back to the cap. */
 	credit = __sync_fetch_and_add(&bucket->credit_units, earned - cost) + earned;
 	if (credit > cap)
 		__sync_fetch_and_add(&bucket->credit_units, cap - credit);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reads of packet bytes. In the kernel a 16-bit read lies at an even and a 32-bit read at a fourfold offset from the start of the
- * packet: Ethernet header, tags, IP and UDP headers have such sizes. User space reads copies at any address.
+ * Reads of packet bytes. In the kernel a 16-bit read is at an offset divisible by 2 and a 32-bit read at one
+ * divisible by 4: the sizes of Ethernet, tag, IP and UDP headers ensure that. User space reads copies, at any
+ * address.
  */
 #ifndef KLAIS_BYTES_H
 #define KLAIS_BYTES_H
@@ -31,7 +32,7 @@ KLAIS_INLINE __u32 klais_read32(const void *p)
 }
 #endif
 
-/* What a big-endian 16-bit number of the wire reads as, and the other way round. */
+/* Converts a 16-bit number between network byte order and that of this CPU, which is little-endian. */
 #define klais_be16(value) ((__u16)__builtin_bswap16((__u16)(value)))
 
 /* An enum klais_verdict that fills a register: of a 32-bit one the compiler clears the upper half again and again. */
@@ -40,7 +41,7 @@ typedef __u64 klais_found;
 /* Hides from the compiler what a variable holds. */
 #define KLAIS_OPAQUE(x) asm volatile("" : "+r"(x))
 
-/* One word that another CPU may write meanwhile: read once, not again behind our back. */
+/* Reads a word that another CPU may write exactly once: the compiler must not read it again. */
 #define klais_once(x) (*(const volatile __typeof__(x) *)&(x))
 
 #endif

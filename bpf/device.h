@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The frame's 22 header bytes: magic and device_id. The verdicts are those of check_headers in klais/core/wire/frame.py.
+ * The frame's 22 header bytes: magic and device_id. The verdicts are those of check_headers in
+ * klais/core/wire/frame.py.
  */
 #ifndef KLAIS_DEVICE_H
 #define KLAIS_DEVICE_H
@@ -27,7 +28,7 @@ KLAIS_INLINE __u64 klais_nul_bytes(__u64 word)
 	return ~(((word & ~KLAIS_HIGH_BITS) + ~KLAIS_HIGH_BITS) | word | ~KLAIS_HIGH_BITS);
 }
 
-/* Whether `word` has nothing behind its first NUL. */
+/* Whether all bytes of `word` after its first NUL are NUL. */
 KLAIS_INLINE int klais_is_padded(__u64 word)
 {
 	__u64 nul = klais_nul_bytes(word);
@@ -84,8 +85,8 @@ KLAIS_INLINE __u64 klais_utf8_wrong(const struct klais_utf8 *before, const struc
 }
 
 /*
- * Whether 16 bytes are well-formed UTF-8: all at once and without a branch. A loop over the bytes took the verifier twenty times as long as all
- * the rest of the program, because it follows each way through it.
+ * Whether 16 bytes are well-formed UTF-8: all at once and without a branch. The verifier follows each path through a
+ * loop, and took twenty times as long for one over the bytes as for the rest of the program.
  */
 KLAIS_INLINE int klais_is_utf8(struct klais_id id)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What the XDP filter and user space share: verdicts, rules, layouts of map values, sizes, map names. This file is
- * their one source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table compiled from
- * here. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns).
+ * their one source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table compiled
+ * from here. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns).
  */
 #ifndef KLAIS_H
 #define KLAIS_H
@@ -173,7 +173,7 @@ struct klais_way {
 struct klais_set {
 	struct klais_way ways[KLAIS_WAYS];
 	__u32 passed[KLAIS_WAYS]; /* by the way's bucket, modulo 2^32; may miss a few when CPUs collide */
-	__u64 called;		  /* written to have the line come; nobody reads it */
+	__u64 prefetch;		  /* a store here loads the line; nobody reads it */
 };
 
 /* Who has a way. Keys of two ids may be equal, so this is what decides. */
@@ -185,7 +185,7 @@ struct klais_owner {
 /* One cache line, beside that of the set: it is read for each packet and written when a way changes hands or drops. */
 struct klais_owners {
 	struct klais_owner ways[KLAIS_WAYS];
-	__u64 called; /* as in klais_set */
+	__u64 prefetch; /* as in klais_set */
 	__u64 spare;
 };
 
@@ -212,9 +212,9 @@ struct klais_ports {
 };
 
 /*
- * Whether there may be a rule for a device: bit (key >> 46) % 64 of word key >> 52 of its key in the table of devices.
- * User space sets the bit before it writes the rule, so a packet whose bit is 0 needs no look-up in the rules, which
- * costs as much as all of its parsing.
+ * Whether there may be a rule for a device: bit (key >> 46) % 64 of word key >> 52 of its key in the table of
+ * devices. User space sets the bit before it writes the rule, so a packet whose bit is 0 needs no look-up in the
+ * rules, which costs as much as all of its parsing.
  */
 struct klais_marks {
 	__u64 bits[KLAIS_MARK_WORDS];

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * Maps as the program sees them. The loader makes them, with sizes from the settings, and compiles with -DKLAIS_FD_<name>=<fd>. The
- * values of maps with one row lie at a fixed address in the program, without a lookup.
+ * Maps as the program sees them. The loader makes them, with sizes from the settings, and compiles with
+ * -DKLAIS_FD_<name>=<fd>. The values of maps with one row lie at a fixed address in the program, without a lookup.
  */
 #ifndef KLAIS_MAPS_H
 #define KLAIS_MAPS_H
 
 #include "klais.h"
 
-/* bpf_pseudo_fd, bpf_map_lookup_elem_ and the like are bcc's (helpers.h): a map by its descriptor, and calls that take it so. */
+/*
+ * bpf_pseudo_fd, bpf_map_lookup_elem_ and the like are bcc's (helpers.h): a map by its descriptor, and calls that
+ * take it so.
+ */
 #define KLAIS_MAP(name) bpf_pseudo_fd(BPF_PSEUDO_MAP_FD, KLAIS_FD_##name)
 #define KLAIS_VALUE(name) bpf_pseudo_fd(BPF_PSEUDO_MAP_VALUE, KLAIS_FD_##name)
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * From an Ethernet packet to the payload of a UDP datagram for one of our ports. No BPF helper, no clock: the same lines
- * compile with cc for the tests.
+ * From an Ethernet packet to the payload of a UDP datagram for one of our ports. No BPF helper, no clock: the same
+ * lines compile with cc for the tests.
  */
 #ifndef KLAIS_PARSE_H
 #define KLAIS_PARSE_H
@@ -32,8 +32,8 @@
 #define KLAIS_IPV6_MORE 0x0001
 
 /*
- * A datagram of ours; places are offsets from the first byte of the packet. All of its headers are in the packet, and of
- * a payload of at least that size the frame's 22 header bytes. A first fragment holds less than `length`.
+ * A datagram of ours; places are offsets from the first byte of the packet. All of its headers are in the packet,
+ * and of a payload of at least that size the frame's 22 header bytes. A first fragment holds less than `length`.
  */
 struct klais_packet {
 	__u64 ip;     /* IP header; with KLAIS_IS_FRAGMENT added in the first fragment of several (one register less) */
@@ -76,8 +76,8 @@ KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u64 port)
 }
 
 /*
- * The IP packet ends within its headers. The stack refuses that, but in a first fragment: what is missing comes in the
- * next one, and a host may drop it (RFC 7112).
+ * The IP packet ends within its headers. The stack refuses that, but in a first fragment: what is missing comes in
+ * the next one, and a host may drop it (RFC 7112).
  */
 KLAIS_INLINE klais_found klais_is_cut(const struct klais_view *view, const struct klais_packet *out)
 {

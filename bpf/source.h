@@ -10,8 +10,8 @@
 #include "parse.h"
 
 /*
- * The address in the IP header at `ip`, which parsing has found; 0 when it is not in the packet (never, after parsing). An
- * IP header lies at an even offset, not at a fourfold one, hence the halves.
+ * The address in the IP header at `ip`, which parsing has found; 0 when it is not in the packet (never, after
+ * parsing). An IP header lies at an even offset, not at a fourfold one, hence the halves.
  */
 KLAIS_INLINE int klais_read_source(const __u8 *ip, const void *data_end, struct klais_address *from)
 {

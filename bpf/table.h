@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The table of devices: sets of two ways. A set is one cache line with keys, buckets and counts; beside it lies one with
- * the ids. A device lies in either of two sets, which secret multipliers choose (docs/adr/0012-a-table-of-sets.md).
- * Before including this, define klais_set_at(index) and klais_owners_at(index): pointers into the table, 0 behind its end.
+ * The table of devices: sets of two ways. A set is one cache line with keys, buckets and counts; beside it lies one
+ * with the ids. A device lies in either of two sets, which secret multipliers choose
+ * (docs/adr/0012-a-table-of-sets.md). Before including this, define klais_set_at(index) and klais_owners_at(index):
+ * pointers into the table, 0 past its end.
  */
 #ifndef KLAIS_TABLE_H
 #define KLAIS_TABLE_H
@@ -14,7 +15,7 @@
 
 /* One of the two sets that a device may lie in, with the ids in it. */
 struct klais_place {
-	struct klais_set *set; /* 0: behind the end of the table, which never is */
+	struct klais_set *set; /* 0: past the end of the table, which never happens */
 	struct klais_owners *owners;
 };
 
@@ -25,9 +26,9 @@ struct klais_device {
 };
 
 /*
- * Multilinear hashing of the id (Carter, Wegman 1979; Lemire, Kaser 2014): any two ids get the same upper bits with the
- * chance that random numbers have, whoever chose them without knowing the multipliers. Four multiplications that do not
- * wait for each other.
+ * Multilinear hashing of the id (Carter, Wegman 1979; Lemire, Kaser 2014): any two ids get the same upper bits with
+ * the chance that random numbers have, whoever chose them without knowing the multipliers. Four multiplications that
+ * do not wait for each other.
  */
 KLAIS_INLINE __u64 klais_hash(const struct klais_spread *spread, struct klais_id id, int which)
 {
@@ -53,14 +54,14 @@ KLAIS_INLINE struct klais_place klais_place(const struct klais_spread *spread, s
 }
 
 /*
- * Starts loading a set and its owners into this CPU's cache, while the program goes on. BPF has no prefetch. A store is
- * one: nothing waits for it, as everything waits for a load, the clock first of all.
+ * Starts loading a set and its owners into this CPU's cache, while the program goes on. BPF has no prefetch. A store
+ * is one: nothing waits for it, as everything waits for a load, the clock first of all.
  */
-KLAIS_INLINE void klais_call_set(const struct klais_place *place)
+KLAIS_INLINE void klais_prefetch_set(const struct klais_place *place)
 {
 	if (place->set && place->owners) {
-		*(volatile __u64 *)&place->set->called = 0;
-		*(volatile __u64 *)&place->owners->called = 0;
+		*(volatile __u64 *)&place->set->prefetch = 0;
+		*(volatile __u64 *)&place->owners->prefetch = 0;
 	}
 }
 
@@ -85,8 +86,9 @@ KLAIS_INLINE __u32 klais_oldest_way(const struct klais_set *set)
 }
 
 /*
- * Whether a new device takes the oldest way of its second set, last asked for at second_ns, rather than that of its first: when only the
- * second is empty; or when the first would be forgotten before its bucket is full again, which gives tokens away, and the second is older.
+ * Whether a new device takes the oldest way of its second set, last asked for at second_ns, rather than that of its
+ * first: when only the second is empty; or when the first would be forgotten before its bucket is full again, which
+ * gives tokens away, and the second is older.
  */
 KLAIS_INLINE int klais_prefers_second(__u64 first_ns, __u64 second_ns, __u64 fill_ns, __u64 now_ns)
 {
@@ -109,8 +111,8 @@ KLAIS_INLINE klais_found klais_take_way(const struct klais_place *place, __u32 a
 }
 
 /*
- * Whether another CPU is giving way `at` to somebody, perhaps to this device, or has just given it to this device. The
- * compare-and-swap changes nothing: it keeps the read of the id behind that of the key on every architecture.
+ * Whether another CPU is giving way `at` to somebody, perhaps to this device, or has just given it to this device.
+ * The compare-and-swap changes nothing: it keeps the read of the id behind that of the key on every architecture.
  */
 KLAIS_INLINE int klais_is_taken(const struct klais_place *place, __u32 at, const struct klais_device *device)
 {
@@ -130,8 +132,11 @@ KLAIS_INLINE int klais_is_contested(const struct klais_place *place, const struc
 	       (ours != &place->set->ways[1] && klais_is_taken(place, 1, device));
 }
 
-/* A new device gets the oldest way of place: 1, and its first frame has passed; or 0 when another CPU is at work here. */
-KLAIS_INLINE int klais_settle(const struct klais_place *place, const struct klais_place *elsewhere,
+/*
+ * Gives a new device the oldest way of a place: 1, and its first frame has passed; 0 when another CPU works on the
+ * set.
+ */
+KLAIS_INLINE int klais_give_way(const struct klais_place *place, const struct klais_place *elsewhere,
 			      const struct klais_device *device, __u64 cap_units, __u64 now_ns)
 {
 	__u32 at = klais_oldest_way(place->set) & 1;
@@ -141,7 +146,7 @@ KLAIS_INLINE int klais_settle(const struct klais_place *place, const struct klai
 
 	if (klais_is_taken(place, at, device) || klais_swap(&way->key, before, KLAIS_CLAIMED) != before)
 		return 0;
-	/* Claim first, look then: of CPUs that see the same new device, one at most goes on, and no device gets two buckets. */
+	/* Claim, then check: of the CPUs that see the same new device at most one goes on, so no device gets two buckets. */
 	if (klais_once(way->bucket.last_ns) != last_ns || klais_is_contested(place, way, device) ||
 	    klais_is_contested(elsewhere, way, device)) {
 		klais_swap(&way->key, KLAIS_CLAIMED, before);
@@ -166,13 +171,13 @@ KLAIS_INLINE klais_found klais_take_new(const struct klais_place *first, const s
 	int settled;
 
 	if (klais_prefers_second(first_ns, second_ns, klais_once(limit->fill_ns), now_ns))
-		settled = klais_settle(second, first, device, cap_units, now_ns);
+		settled = klais_give_way(second, first, device, cap_units, now_ns);
 	else
-		settled = klais_settle(first, second, device, cap_units, now_ns);
+		settled = klais_give_way(first, second, device, cap_units, now_ns);
 	return settled ? KLAIS_PASS : KLAIS_DEVICE_RATE;
 }
 
-/* Takes a frame of a device, whose first place is given, out of its bucket; a device that is not in the table begins with a full one. */
+/* Takes a frame of a device, whose first place is given, out of its bucket. A new device starts with a full bucket. */
 KLAIS_INLINE klais_found klais_take_device(const struct klais_spread *spread, struct klais_place place,
 					   const struct klais_device *device, const struct klais_limit *limit, __u64 now_ns)
 {

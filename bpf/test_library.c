@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The filter's parsing and arithmetic for user space, so that tests can hold them to exact models: cc -shared -fPIC -pthread.
- * Also the table of all numbers that Python mirrors.
+ * The filter's parsing and arithmetic for user space, so that tests can hold them to exact models: cc -shared -fPIC
+ * -pthread. Also the table of all numbers that Python mirrors.
  */
 #include <pthread.h>
 #include <stddef.h>
@@ -55,8 +55,8 @@ const struct number klais_numbers[] = {
 	FIELD(config, ipv4_mask), FIELD(config, ipv6_mask), FIELD(config, generic), FIELD(config, source_slots),
 	FIELD(config, slots),
 	SIZE(bucket), FIELD(bucket, credit_units), FIELD(bucket, last_ns),
-	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, called),
-	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways), FIELD(owners, called),
+	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, prefetch),
+	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways), FIELD(owners, prefetch),
 	FIELD(owners, spare), SIZE(spread), FIELD(spread, multipliers), FIELD(spread, shift),
 	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit),
 	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks), FIELD(marks, bits),
@@ -65,7 +65,7 @@ const struct number klais_numbers[] = {
 	{0, 0},
 };
 
-/* Bytes that end where memory ends: a read behind them ends the process. */
+/* A copy of the bytes that ends at a page that cannot be read: a read past the end stops the process. */
 static const __u8 *before_the_end(const __u8 *bytes, size_t size)
 {
 	static __u8 *memory;
@@ -141,7 +141,7 @@ int klais_test_take(struct klais_bucket *bucket, const struct klais_limit *limit
 	return klais_take(bucket, limit, cost, now_ns);
 }
 
-/* Several threads at one bucket: each asks `asks` times, on a clock that all of them push on. */
+/* Several threads at one bucket: each takes `asks` times, on a clock that all of them advance. */
 struct crowd {
 	struct klais_bucket *bucket;
 	const struct klais_limit *limit;
@@ -195,7 +195,7 @@ static klais_found take_device(const struct klais_spread *spread, struct klais_i
 	struct klais_place place = klais_place(spread, id, 0);
 	struct klais_device device = {id, klais_key(spread, id)};
 
-	klais_call_set(&place);
+	klais_prefetch_set(&place);
 	return klais_take_device(spread, place, &device, limit, now_ns);
 }
 
@@ -208,7 +208,7 @@ int klais_test_take_device(const struct klais_spread *spread, const __u8 *id, co
 	return take_device(spread, words, limit, now_ns);
 }
 
-/* A CPU: it asks for each of `devices` in turn, `rounds` times, on a clock that all push on. */
+/* A CPU: it takes a frame of each of `devices` in turn, `rounds` times, on a clock that all advance. */
 struct rush {
 	const struct klais_spread *spread;
 	const struct klais_id *ids;

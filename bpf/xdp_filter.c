@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The XDP filter, in the order of the path: parse, magic, source, device id, rule, device bucket, global bucket, accept,
- * count. Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it; docs/xdp.md explains it.
+ * The XDP filter, in the order of the path: parse, magic, source, device id, rule, device bucket, global bucket,
+ * accept, count. Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it;
+ * docs/xdp.md explains it.
  */
 #include <uapi/linux/bpf.h>
 
@@ -24,8 +25,9 @@
 #endif
 
 /*
- * Lets the verifier forget what it knows of a number, but that no bit is set outside of `mask` (`any` is a number it knows nothing of). Else it would
- * walk all that follows once for each way through the headers, and give up.
+ * Makes the verifier forget what it knows of a number, but that no bit outside of `mask` is set (`any` is a number
+ * it knows nothing about). Otherwise it would walk the rest of the program once for each path through the headers,
+ * and give up.
  */
 #define FORGET(x, mask, any)                                                                                                 \
 	do {                                                                                                                 \
@@ -40,7 +42,7 @@ struct judgement {
 	__u64 monitor; /* klais_config.monitor */
 };
 
-/* Takes in what a rule found: 1 when the packet is to be dropped. Of the monitored findings the first is kept. */
+/* Applies what a rule found: 1 when the packet is to be dropped. Of monitored findings the first one is kept. */
 KLAIS_INLINE int drops(struct judgement *judgement, klais_found found, __u64 monitor_bit)
 {
 	if (found == KLAIS_PASS)
@@ -65,7 +67,7 @@ KLAIS_INLINE const struct klais_limits *limits_in_force(const struct klais_confi
 	return &config->slots[slot & (KLAIS_SLOTS - 1)];
 }
 
-/* Whether devices had a limit at load: whether the table will be needed, as far as that can be said without the clock. */
+/* Whether devices had a limit at load: without the clock, the best guess whether the table will be needed. */
 KLAIS_INLINE int has_device_limit(const struct klais_config *config)
 {
 	return config->slots[klais_once(config->load_slot) & (KLAIS_SLOTS - 1)].device.cap_units != 0;
@@ -80,7 +82,7 @@ KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_
 	return klais_take(bucket, limit, KLAIS_GLOBAL_COST, now_ns) ? KLAIS_PASS : KLAIS_GLOBAL_RATE;
 }
 
-/* Takes a frame out of the bucket of its source's prefix; a new one begins with a full bucket. */
+/* Takes a frame out of the bucket of its source's prefix. A new one starts with a full bucket. */
 KLAIS_INLINE klais_found take_source(const struct klais_config *config, const struct klais_address *from, __u64 now_ns)
 {
 	const struct klais_limit *limit = &config->source_slots[klais_once(config->source_slot) & (KLAIS_SLOTS - 1)];
@@ -202,7 +204,10 @@ KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config, c
 	return to_ring(ctx, packet, now_ns, judgement);
 }
 
-/* The start of struct xdp_buff, the same in each kernel since 5.8; the loader compares it with the kernel's own types. */
+/*
+ * The start of struct xdp_buff, the same in each kernel since 5.8; the loader compares it with the kernel's own
+ * types.
+ */
 struct buff_head {
 	__u64 data, data_end, data_meta, data_hard_start, rxq, txq;
 	__u32 frame_sz;
@@ -229,9 +234,9 @@ KLAIS_INLINE int is_generic(const struct klais_config *config, __u32 ifindex)
 }
 
 /*
- * Whether the packet is several datagrams in one (UDP_SEGMENT of a sender on this host, GRO), which the stack splits later.
- * A driver hands over single packets; in generic mode the filter gets socket buffers, and their gso_size says it. It
- * lies behind the packet's buffer, where a program can read it as memory of the kernel only.
+ * Whether the packet is several datagrams in one (UDP_SEGMENT of a sender on this host, GRO), which the stack splits
+ * later. A driver hands over single packets; in generic mode the filter gets socket buffers, and their gso_size says
+ * it. It lies behind the packet's buffer, where a program can read it as memory of the kernel only.
  */
 KLAIS_INLINE int is_aggregate(struct xdp_md *ctx, const struct klais_config *config)
 {
@@ -279,7 +284,7 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 		id = klais_read_id(frame);
 		place = klais_place(KLAIS_VALUE(spread), id, 0);
 		if (has_device_limit(config))
-			klais_call_set(&place);
+			klais_prefetch_set(&place);
 	}
 	now_ns = bpf_ktime_get_ns();
 	if (source_rules && drops_by_source(judgement, config, source_rules, data + klais_ip_at(packet), data_end, now_ns))

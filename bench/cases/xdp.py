@@ -15,6 +15,7 @@ from bench.harness.packets.rows import NO_LIMITS, WIDE, Row, all_rows, frame, se
 from bench.harness.report import Result
 from klais.xdp import bpf
 from klais.xdp.limits import Limits
+from klais.xdp.sources import SourceLimit
 from klais.xdp.test_run import LoadedFilter, loaded_filter
 
 REPEAT = 200_000
@@ -33,6 +34,8 @@ KINDS: dict[str, tuple[bytes, Limits]] = {
     "pass_16_byte_id": (sent(frame("sensor-000000042")), Limits(1e8, 1e9, 1e9, 4e6)),
     "pass_ipv6": (sent(frame(DEVICE), "fd77::2"), Limits(1e8, 1e9, 1e9, 4e6)),
     "pass_qinq": (sent(frame(DEVICE), tags=(0x88A8, 0x8100)), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_source_rate": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
+    "pass_source_list": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
     "pass_with_rules_of_others": (sent(frame(DEVICE)), Limits(1e8, 1e9, 1e9, 4e6)),
 }
 
@@ -81,9 +84,23 @@ def _kinds(bench: Bench, result: Result) -> None:
         for name, (packet, limits) in KINDS.items():
             if name == "pass_with_rules_of_others":
                 filter_.maps.set_devices([f"other-{i}" for i in range(10_000)], 5, 10)
+            _set_sources(filter_, name)
             filter_.refill(limits)
             values = _rounds(lambda packet=packet: timed(filter_.prog_fd, packet))  # type: ignore[misc]
             _least_of(result, f"{name}_ns", values)
+
+
+def _set_sources(filter_: LoadedFilter, kind: str) -> None:
+    """The rules about sources that a kind has; 1,000 networks are on the list."""
+    sources = filter_.maps.sources
+    sources.set_limit(SourceLimit(1e9, 4e6) if kind == "pass_source_rate" else SourceLimit())
+    if kind == "pass_source_list":
+        for number in range(1000):
+            sources.allow(f"10.{number >> 8}.{number & 255}.0/24")
+        sources.allow("10.9.0.0/16")
+    else:
+        for prefix in sources.allowed():
+            sources.disallow(prefix)
 
 
 def _fixtures(bench: Bench, result: Result) -> None:

@@ -1,4 +1,4 @@
-"""The BPF file system: find it, mount it where it is missing, pin so that a name always leads to something whole."""
+"""The BPF file system: find it, mount it where it is missing, pin maps so that each name always leads to a complete one."""
 
 import ctypes
 import os
@@ -10,11 +10,11 @@ from klais.xdp import bpf
 
 STANDARD = Path("/sys/fs/bpf")
 PROGRAM = "program"
-NEW = "new_"  # before the name of what is not in force yet; bpffs reserves names with a dot
+NEW = "new_"  # prefix of temporary names; bpffs reserves names with a dot
 
 
 def mounted_at(path: Path) -> Path | None:
-    """The bpffs that ``path`` lies in; None when it lies in none."""
+    """The mount point of the bpffs that holds ``path``; None when it is in no bpffs."""
     best: tuple[int, str, Path] | None = None
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind = line.split()[:3]
@@ -53,14 +53,14 @@ def _mount() -> None:
 
 
 def pin_new(pin_dir: Path, fds: dict[str, int]) -> None:
-    """Pin under names that are not in force yet."""
+    """Pin under temporary names, which no reader opens."""
     for name, fd in fds.items():
         (pin_dir / (NEW + name)).unlink(missing_ok=True)
         bpf.pin(fd, pin_dir / (NEW + name))
 
 
 def promote(pin_dir: Path) -> None:
-    """Give all that was pinned anew its name; each of these renames happens as a whole."""
+    """Rename everything that :func:`pin_new` pinned to its real name; each rename is atomic."""
     for path in pending(pin_dir):
         path.rename(pin_dir / path.name.removeprefix(NEW))
 
@@ -73,7 +73,7 @@ def keep_only(pin_dir: Path, names: Collection[str]) -> None:
 
 
 def pending(pin_dir: Path) -> Iterator[Path]:
-    """What is pinned and not in force (a loader that was killed leaves it)."""
+    """What is pinned under a temporary name (a loader that was killed leaves it)."""
     return iter(sorted(pin_dir.glob(NEW + "*")))
 
 

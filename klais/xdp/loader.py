@@ -1,8 +1,8 @@
-"""Load, replace and remove the filter. What is on an interface and not ours is neither replaced nor removed.
+"""Load, replace and remove the filter. A program that is not ours is neither replaced nor removed.
 
-Everything that can fail comes before the one step that changes what packets meet: the interface gets the new program in
-place of the old one at once. A loader that is killed between two steps leaves the old filter or the new one at work, and the
-next load tidies up.
+Everything that can fail happens before the one step that changes what packets meet: the kernel swaps the old program for
+the new one atomically. A loader that is killed between two steps leaves the old filter or the new one running, and the next
+load cleans up.
 """
 
 import errno
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(slots=True)
 class Loaded:
-    """What a load did. ``replaced``: interfaces whose older filter gave way; ``new_maps``: maps that began empty."""
+    """What a load did. ``replaced``: interfaces whose older filter was replaced; ``new_maps``: maps that start empty."""
 
     iface: str
     mode: str
@@ -129,7 +129,7 @@ def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], s
         raise
     bpffs.promote(request.pin_dir)
     bpffs.keep_only(request.pin_dir, {*fds, bpffs.PROGRAM})
-    _settle(request, done)
+    _configure(request, done)
     return done
 
 
@@ -216,7 +216,7 @@ def fill_bucket(fd: int, limits: Limits) -> None:
     bpf.update(fd, np.zeros(1, np.uint32), bucket)
 
 
-def _settle(request: Request, done: Loaded) -> None:
+def _configure(request: Request, done: Loaded) -> None:
     """Write what each load sets: ports, limits, fragments, who loaded it. Set-points, rules and modes stay."""
     with XdpMaps.open(request.pin_dir) as maps:
         maps.sweep()  # sets all marks again: their map may be new and the rules old
@@ -252,15 +252,15 @@ def _note_generic(pin_dir: Path, maps: XdpMaps, notices: list[str]) -> None:
 
 
 def _attach(at: netlink.Link, prog_fd: int, mode: Mode, notices: list[str]) -> str:
-    """Onto an interface that carries nothing; the mode it got."""
+    """Attach to an interface without a program; returns the mode it got."""
     if mode != "generic":
         try:
             netlink.attach(at, prog_fd, "native")
             return "native"
         except OSError as error:
             if mode == "native":
-                mend = "`--mode generic` works on any interface, at a tenth of the speed"
-                raise XdpUnavailable(f"{at.name} does not take the filter in native mode ({error.strerror}): {mend}") from None
+                fix = "`--mode generic` works on any interface, at a tenth of the speed"
+                raise XdpUnavailable(f"{at.name} does not take the filter in native mode ({error.strerror}): {fix}") from None
             notices.append(f"{at.name} has no native mode ({error.strerror}): attached in generic mode, ten times as slow")
     netlink.attach(at, prog_fd, "generic")
     return "generic"
@@ -275,7 +275,7 @@ def _replace(at: netlink.Link, prog_fd: int, old_id: int) -> None:
 
 
 def unload(pin_dir: Path, iface: str | None = None, keep_maps: bool = False) -> list[str]:
-    """Take the filter off one interface, or off all; when it is on none any more, its pins go too.
+    """Take the filter off one interface, or off all. When it is on none any more, its pins are removed too.
 
     Returns
     -------
@@ -320,7 +320,7 @@ def program(prog_id: int) -> bpf.ProgInfo:
 
 
 def _is_ours(prog_id: int, pin_dir: Path) -> bool:
-    """Whether a program works on the maps of ``pin_dir`` (its name alone would prove nothing)."""
+    """Whether a program uses the maps of ``pin_dir`` (its name alone proves nothing)."""
     map_ids = program(prog_id).map_ids
     for name in ("config", bpffs.NEW + "config"):
         try:
@@ -337,22 +337,22 @@ def _is_ours(prog_id: int, pin_dir: Path) -> bool:
 def _foreign(at: netlink.Link) -> XdpForeign:
     info = program(at.prog_id)
     who = f"the XDP program {info.name or '(without a name)'!r} (id {info.id}, tag {info.tag}, {at.mode} mode)"
-    mend = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it, if you mean to"
-    return XdpForeign(f"{at.name} carries {who}: {mend}")
+    fix = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it, if you mean to"
+    return XdpForeign(f"{at.name} carries {who}: {fix}")
 
 
 def _tidy(pin_dir: Path) -> None:
-    """After a loader that was killed: finish what it had put to work, forget what it had not."""
+    """After a loader that was killed: finish what it had attached, remove what it had not."""
     left = list(bpffs.pending(pin_dir))
     if not left:
         return
     program_path = pin_dir / (bpffs.NEW + bpffs.PROGRAM)
-    at_work = {found.prog.id for found in attached(pin_dir)}
+    running = {found.prog.id for found in attached(pin_dir)}
     if program_path in left:
         fd = bpf.get(program_path)
         number = bpf.prog_info(fd).id
         os.close(fd)
-        if number in at_work:
+        if number in running:
             bpffs.promote(pin_dir)
             return
     for path in left:
@@ -368,7 +368,7 @@ def _user() -> str:
 
 @contextmanager
 def _one_loader(pin_dir: Path) -> Iterator[None]:
-    """One loader at a time (the folder above is locked: writers of the maps lock the folder itself)."""
+    """One loader at a time. It locks the parent folder: writers of the maps lock the folder itself."""
     fd = os.open(pin_dir.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

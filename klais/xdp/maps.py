@@ -1,7 +1,8 @@
-"""The filter's pinned maps from any process with the right to: limits, rules, counts, state (no bcc, no numba).
+"""The filter's pinned maps, for any process with the rights: limits, rules, counts, state (no bcc, no numba).
 
-The configuration lies in memory that the kernel shares with us, so a set-point costs no system call. Limits of several words
-are written into a slot that is not in use, then the slot is named: a packet sees old limits or new ones, never half of each.
+The configuration is in memory that the kernel shares with us, so a set-point costs no system call. Limits of several words
+are written into a slot that is not in use, then the configuration names that slot: a packet sees the old limits or the new
+ones, never half of each.
 """
 
 import errno
@@ -117,7 +118,7 @@ class XdpMaps:
         self.close()
 
     def close(self) -> None:
-        """Give descriptors and memory back; the filter goes on."""
+        """Close descriptors and memory; the filter keeps running."""
         del self._config, self._ports, self._marks, self._rules, self.sources
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()
@@ -310,7 +311,7 @@ class XdpMaps:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Keep other writers out: a change is a read and a write."""
+        """Keep other writers out: a change is a read followed by a write."""
         fd = os.open(self.pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -351,8 +352,8 @@ def _check_layout(fds: dict[str, int], pin_dir: Path) -> None:
             bpf.lookup(fds["config"], np.zeros(1, np.uint32), config)
             wrong = int(config["version"]) != VERSION
         if wrong:
-            mend = "`klais xdp load` with this version puts new ones in their place"
-            raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {mend}")
+            fix = "`klais xdp load` with this version puts new ones in their place"
+            raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {fix}")
 
 
 def _shared(fd: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap, npt.NDArray[np.void]]:

@@ -1,6 +1,6 @@
-"""XDP programs of interfaces by rtnetlink: look, attach, replace, detach; none of these touches another's program.
+"""XDP programs of interfaces by rtnetlink: read, attach, replace, detach. None of these touches a program that is not ours.
 
-A program attached so stays when its loader ends, in whatever way (a BPF link would go with its owner).
+A program that is attached this way stays when its loader ends, however that happens (a BPF link goes with its owner).
 """
 
 import errno

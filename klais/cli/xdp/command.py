@@ -253,9 +253,10 @@ def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
 @as_json
 @with_maps
 def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, as_json: bool) -> None:
-    """Let a device pass whatever blocks and rates say; without DEVICE, list who may.
+    """Let a device pass whatever blocks and rates say; without DEVICE, show the list.
 
-    Its frames must still have magic and a good device id. They take no tokens from the global rate.
+    Its frames must still have the magic, a good device id and a source that may send. They take no tokens from the global
+    rate.
     """
     change = (lambda: maps.disallow(device or "")) if clear else (lambda: maps.allow(device or "", ttl))
     _listed("allowed", maps, device, as_json, change)

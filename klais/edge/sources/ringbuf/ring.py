@@ -101,7 +101,7 @@ class SlotRing:
         """Frames that found the ring full since it was opened."""
         if self._lock is not None:
             now = self._lost()
-            self._drops += max(0, now - self._lost_seen)  # less than before = maps that were made anew
+            self._drops += max(0, now - self._lost_seen)  # less than before = new maps
             self._lost_seen = now
         return self._drops
 

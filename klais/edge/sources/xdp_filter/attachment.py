@@ -1,4 +1,4 @@
-"""The XDP filter as a source behind it sees it: load it where it is missing, set and keep the accept mode, put it back."""
+"""The XDP filter, for a source behind it: load it where it is missing, set and keep the accept mode, reset it at the end."""
 
 import os
 import socket
@@ -68,19 +68,19 @@ class Filter:
         if self.maps.status().accept == where:
             self.maps.set_accept("pass")
 
-    def look(self) -> bool:
-        """Whether the source must register again: maps were made anew, or another edge put the accept mode back."""
+    def refresh(self) -> bool:
+        """Whether the source must register again: there are new maps, or another edge reset the accept mode."""
         if not self._accept:
             return False
         now = self._pinned()
-        anew = now not in (0, self._seen)
-        if anew:
+        replaced = now not in (0, self._seen)
+        if replaced:
             with self.lock:
                 self.maps, old = XdpMaps.open(self._pin_dir), self.maps
                 old.close()
             self._seen = now
-        self._need_port()  # a reload names the ports anew
-        return anew or self.maps.status().accept == "pass"
+        self._need_port()  # a reload sets the ports
+        return replaced or self.maps.status().accept == "pass"
 
     def details(self) -> dict[str, Any]:
         """For people."""

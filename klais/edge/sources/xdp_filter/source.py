@@ -1,7 +1,7 @@
 """What the sources behind the XDP filter share: rings for what it hands over, and the UDP socket for what it passes up.
 
 The UDP socket stays open beside the rings, because the filter passes frames up to the stack whenever it cannot hand them
-over: while nobody is bound yet or any more, while it is loaded anew, fragments (a frame above the MTU comes in several),
+over: while no rings are registered, during a reload, fragments (a frame above the MTU comes in several),
 frames longer than a slot of the ring, and all that arrives by another interface. Every ``fill`` serves one of the two, in
 turn while both have frames.
 
@@ -25,7 +25,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.source")
 
-SOCKET_EVERY_NS = 1_000_000  # how often the socket is looked at while the rings have frames
+SOCKET_EVERY_NS = 1_000_000  # how often the socket is polled while the rings have frames
 KEEP_EVERY_NS = 1_000_000_000
 UNDER_WAY_S = 0.002  # a packet that the filter has judged by the old accept mode is where it belongs by then
 
@@ -55,7 +55,7 @@ class Rings(Protocol):
         """Receive times of the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns, or None."""
 
     def register(self) -> None:
-        """Take the place in the filter's maps (again, after they were made anew)."""
+        """Register in the filter's maps (again, when there are new ones)."""
 
     def drops(self) -> int:
         """Frames that were lost on the way into the rings since they were opened."""
@@ -92,13 +92,13 @@ class FilteredSource:
         now_ns = time.monotonic_ns()
         if now_ns - self._keep_at_ns > KEEP_EVERY_NS:
             self._keep_at_ns = now_ns
-            self._keep()
-        n = self._look(now_ns)
+            self._refresh()
+        n = self._poll(now_ns)
         if n == 0 and wait_ns > 0 and self._waiting.until_readable(wait_ns):
-            n = self._look(now_ns)
+            n = self._poll(now_ns)
         return n
 
-    def _look(self, now_ns: int) -> int:
+    def _poll(self, now_ns: int) -> int:
         socket_first = not self._from_socket and now_ns - self._socket_at_ns > SOCKET_EVERY_NS
         if socket_first and (n := self._take_socket(now_ns)):
             return n
@@ -119,10 +119,10 @@ class FilteredSource:
                 self._show(self._udp)
         return n
 
-    def _keep(self) -> None:
-        """Once a second: the filter may have been loaded anew, or unloaded; frames come by the socket meanwhile."""
+    def _refresh(self) -> None:
+        """Once a second: the filter may have been reloaded or unloaded; frames come by the socket meanwhile."""
         try:
-            if self._filter.look():
+            if self._filter.refresh():
                 self._rings.register()
                 self._filter.accept(self._rings.accept)
                 self._waiting = Waiting([*self._rings.fds, self.socket.fileno()])
