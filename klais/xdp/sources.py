@@ -3,7 +3,7 @@
 import errno
 import ipaddress
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -109,8 +109,8 @@ class Sources:
         """Remove a prefix; whether it was on the list. When the last one goes, all sources may send again."""
         key = _key(network_of(prefix))
         with self._lock():
-            others = [one for one in self._allowed() if one != network_of(prefix)]
-            self._set_rule(SourceRule.LIST, bool(others))  # first: an empty list would deny everybody
+            others = any((keys != key).any() for keys in self._keys())
+            self._set_rule(SourceRule.LIST, others)  # first: an empty list would deny everybody
             return bpf.delete(self._fd, key)
 
     def allowed(self) -> list[str]:
@@ -120,10 +120,14 @@ class Sources:
     def refresh(self) -> None:
         """Have the configuration say whether the list has entries (the loader, when one of the two maps is new)."""
         with self._lock():
-            self._set_rule(SourceRule.LIST, bool(self._allowed()))
+            self._set_rule(SourceRule.LIST, any(len(keys) for keys in self._keys()))
 
     def _allowed(self) -> list[Network]:
-        return [_network(key) for keys, _ in bpf.batches(self._fd, PREFIX, np.uint64, ALLOWED_SOURCES) for key in keys]
+        return [_network(key) for keys in self._keys() for key in keys]
+
+    def _keys(self) -> Iterator[npt.NDArray[np.void]]:
+        """What is on the list: ``PREFIX [n]`` a batch."""
+        return (keys for keys, _ in bpf.batches(self._fd, PREFIX, np.uint64, ALLOWED_SOURCES))
 
     def _set_rule(self, rule: SourceRule, on: bool) -> None:
         rules = int(self._config["source_rules"])
