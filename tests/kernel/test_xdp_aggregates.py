@@ -5,12 +5,12 @@ import time
 
 import pytest
 
+from bench.harness.packets.netns import inside
 from klais.core.wire.constants import encode_frame
 from klais.edge.sources.xdp_filter.source import FilteredSource
 from klais.errors import SourceUnavailable
 from klais.xdp import kernel_types, loader
 from klais.xdp.limits import Limits
-from tests.support.netns import inside
 from tests.support.xdp import PORT, Counter, Rig, rig, wait_for
 from tests.support.xdp_filter import filtered
 

@@ -7,7 +7,7 @@ import pytest
 
 from klais.errors import SetupMissing
 from klais.xdp import build, bytecode_cache
-from tests.conftest import need_missing
+from tests.support.needs import need_missing
 
 NOBODY = 65_534
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from bench.harness.packets.netns import inside, run
+from bench.harness.packets.packet import udp_packet
+from bench.harness.packets.rows import MORE, TO, V4, V6, all_rows, changed, frame, sent
 from klais.core.wire.constants import encode_frame
 from klais.xdp.layout import Verdict
-from tests.support.netns import inside, run
-from tests.support.packet import udp_packet
 from tests.support.xdp import PORT, Raw, Rig, rig
 from tests.support.xdp_native import Native
-from tests.support.xdp_rows import MORE, TO, V4, V6, all_rows, changed, frame, sent
 
 _UDP_NO_CHECK6_RX = 102  # the fixtures have no UDP checksum, which IPv6 refuses otherwise
 UNJUDGED = (Verdict.NOT_OURS, Verdict.FRAGMENT)
