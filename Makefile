@@ -13,7 +13,7 @@ PARALLEL := -n $(JOBS) --dist worksteal
 .PHONY: help setup run test test-fast test-bounds release-test soak bench bench-outage lint clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install and compile all that is needed (skips what is there)
 	@bin/setup
@@ -44,7 +44,7 @@ lint: .venv/klais-setup.stamp ## ruff and mypy
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
-bench: setup ## all benchmarks; figures to bench/results/latest.json
+bench: setup ## all benchmarks, to bench/results/latest.json (bench/README.md: compare, keep)
 	@$(PY) -m bench $(ARGS)
 
 bench-outage: setup ## the broker away for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
