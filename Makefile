@@ -1,5 +1,7 @@
 # The commands of a developer and of CI. `make` alone lists them.
 SHELL := /bin/bash
+# Files are UTF-8, whatever the locale.
+export PYTHONUTF8 := 1
 PY := .venv/bin/python
 # More words for the command that runs, as in: make run ARGS="--for 30s"   make test-fast ARGS="-k murmur"
 ARGS :=
