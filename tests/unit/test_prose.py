@@ -115,4 +115,5 @@ def test_the_readmes_device_sends_a_good_frame(monkeypatch: pytest.MonkeyPatch) 
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
-        assert set(re.findall(r"(?:`|^\s*|&& )make ([a-z-]+)", page.read_text(), re.MULTILINE)) - targets == set(), page
+        code = "\n".join([*code_of(page), *re.findall(r"```.*?```", page.read_text(), flags=re.DOTALL)])
+        assert set(re.findall(r"(?:^\s*|&& )make ([a-z-]+)", code, re.MULTILINE)) - targets == set(), page
