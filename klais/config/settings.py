@@ -14,7 +14,9 @@ _MIB = 1 << 20
 def _number(default: float, unit: str, low: float, high: float, description: str) -> Any:
     """A numeric field with its unit and range (both ends allowed)."""
     extra: dict[str, Any] = {"unit": unit}
-    return Field(default=default, ge=low, le=high, allow_inf_nan=False, description=description, json_schema_extra=extra)
+    return Field(
+        default=default, ge=low, le=high, allow_inf_nan=False, description=description, json_schema_extra=extra
+    )
 
 
 def _text(default: str | None, description: str, pattern: str | None = None) -> Any:
@@ -47,124 +49,173 @@ class SettingsFields(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="KLAIS_", frozen=True, extra="forbid", hide_input_in_errors=True)
 
     # edge
-    udp_bind: Address = _text("0.0.0.0:5000", "address the edge receives frames on ([::]:5000 for IPv6)")
-    udp_rcvbuf_bytes: int = _number(64 * _MIB, "bytes", 65_536, 1 << 30, "receive buffer asked of the kernel")
-    udp_share_port: bool = Field(default=False, description="let several edge processes of one user share the UDP port")
-    api_bind: Address = _text("127.0.0.1:8080", "address of the edge's REST API")
-    api_token: Token | None = _text(None, "bearer token (16 characters or more) that changes over HTTP need; it may read too")
+    udp_bind: Address = _text("0.0.0.0:5000", "address and port on which the edge receives frames; [::]:5000 for IPv6")
+    udp_rcvbuf_bytes: int = _number(
+        64 * _MIB, "bytes", 65_536, 1 << 30, "socket buffer that the edge asks the kernel for"
+    )
+    udp_share_port: bool = Field(
+        default=False, description="whether several edge processes of one user share the UDP port"
+    )
+    api_bind: Address = _text("127.0.0.1:8080", "address and port of the edge's REST API")
+    api_token: Token | None = _text(None, "bearer token for changes over HTTP, 16 characters or more; it may read too")
     api_token_file: Folder | None = _text(None, "file that holds KLAIS_API_TOKEN (0600)")
-    api_read_token: Token | None = _text(None, "bearer token (16 characters or more) that reading over HTTP needs")
+    api_read_token: Token | None = _text(None, "bearer token for reading over HTTP, 16 characters or more")
     api_read_token_file: Folder | None = _text(None, "file that holds KLAIS_API_READ_TOKEN (0600)")
-    api_open_reads: bool = Field(default=False, description="let anyone read where a server does not listen on loopback")
-    api_hosts: Hosts = _text("", "more names that the HTTP servers answer to, with commas; .example.org: all below it")
-    api_proxies: Networks = _text("", "addresses or networks, with commas, whose X-Forwarded-For is believed")
-    api_connections: int = _number(64, "connections", 4, 10_000, "HTTP connections of one server at once; a client: a quarter")
+    api_open_reads: bool = Field(
+        default=False, description="whether anyone may read on a server that does not listen on loopback"
+    )
+    api_hosts: Hosts = _text("", "further host names of the HTTP servers, a,b; .example.org = all names below it")
+    api_proxies: Networks = _text("", "proxies whose X-Forwarded-For counts: addresses or networks, a,b")
+    api_connections: int = _number(
+        64, "connections", 4, 10_000, "HTTP connections of one server; one client may have a quarter"
+    )
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
-    frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame that the edge takes; longer: too_long")
-    batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "a frame batch closes at this size")
-    batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; busy workers: up to 4 times")
-    batch_sources: bool = Field(default=False, description="put each frame's source address into the frame batch")
+    frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame; the edge drops longer ones as too_long")
+    batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "size at which a frame batch closes")
+    batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; 0.6 to 10 times this, by load")
+    batch_sources: bool = Field(
+        default=False, description="whether a frame batch holds the source address of each frame"
+    )
     publish_max_inflight_bytes: int = _number(
-        64 * _MIB, "bytes", _MIB, 4 << 30, "handed to Kafka and not acknowledged yet; above: backpressure"
+        64 * _MIB,
+        "bytes",
+        _MIB,
+        4 << 30,
+        "memory for batches that Kafka has not acknowledged; above: spool, or drops as backpressure",
     )
     # Kafka
-    kafka_bootstrap: Servers | None = _text(None, "host:port,... of a cluster; unset = the embedded broker")
-    kafka_port: int = _number(9092, "port", 1, 65_535, "the embedded broker's port")
+    kafka_bootstrap: Servers | None = _text(
+        None, "bootstrap servers of your cluster, host:port,...; unset = the embedded broker"
+    )
+    kafka_port: int = _number(9092, "port", 1, 65_535, "port of the embedded broker")
     kafka_heap_mb: int = _number(512, "MiB", 128, 65_536, "heap of the embedded broker")
     kafka_jit: Literal["quick", "full"] = Field(
-        default="quick", description="compiler of the embedded broker: full needs less CPU, but minutes to get there"
+        default="quick", description="JIT of the embedded broker's JVM: full needs less CPU after some minutes"
     )
-    kafka_topic: str = _text("iot_telemetry", "topic of the clean records", r"^[a-zA-Z0-9._-]{1,180}$")
-    topic_prefix: str = _text("", "put before every topic and group name", r"^[a-zA-Z0-9._-]{0,60}$")
-    partitions: int = _number(4, "", 1, 1024, "partitions of every topic that is split by device")
-    replication: int = _number(1, "", 1, 10, "replicas that every topic must have at least")
+    kafka_topic: str = _text("iot_telemetry", "topic for clean records", r"^[a-zA-Z0-9._-]{1,180}$")
+    topic_prefix: str = _text("", "prefix of every topic, group and transactional id", r"^[a-zA-Z0-9._-]{0,60}$")
+    partitions: int = _number(
+        4, "", 1, 1024, "partitions of every topic that is keyed by device; you cannot change it later"
+    )
+    replication: int = _number(1, "", 1, 10, "least number of replicas of every topic")
     kafka_flush: Literal["os", "each"] = Field(
         default="os",
-        description="when brokers flush klais_raw and klais_journal to disk: `os` leaves it to the kernel, `each` before "
-        "they acknowledge; with one broker only `each` survives a power cut",
+        description="when brokers flush klais_raw and klais_journal: `os` = when the kernel does, `each` = before they "
+        "acknowledge; with one broker only `each` survives a power cut",
     )
-    kafka_security_protocol: Protocol = Field(default="PLAINTEXT", description="how clients talk to the cluster")
-    kafka_sasl_mechanism: Mechanism | None = _text(None, "how to log in with SASL; unset = PLAIN")
-    kafka_sasl_username: str | None = _text(None, "name to log in with")
-    kafka_sasl_password: SecretStr | None = _text(None, "password to log in with")
+    kafka_security_protocol: Protocol = Field(default="PLAINTEXT", description="security protocol of all Kafka clients")
+    kafka_sasl_mechanism: Mechanism | None = _text(None, "SASL mechanism; unset = PLAIN")
+    kafka_sasl_username: str | None = _text(None, "SASL user name")
+    kafka_sasl_password: SecretStr | None = _text(None, "SASL password")
     kafka_sasl_password_file: Folder | None = _text(None, "file that holds KLAIS_KAFKA_SASL_PASSWORD (0600)")
-    kafka_ssl_cafile: Folder | None = _text(None, "PEM file of the CA that signed the brokers' certificates")
-    kafka_ssl_certfile: Folder | None = _text(None, "PEM file of the client's certificate")
-    kafka_ssl_keyfile: Folder | None = _text(None, "PEM file of the client's key")
+    kafka_ssl_cafile: Folder | None = _text(None, "PEM file with the CA of the brokers' certificates")
+    kafka_ssl_certfile: Folder | None = _text(None, "PEM file with the client's certificate")
+    kafka_ssl_keyfile: Folder | None = _text(None, "PEM file with the client's private key")
     kafka_ssl_keyfile_password: SecretStr | None = _text(None, "password of the client's key")
-    kafka_ssl_keyfile_password_file: Folder | None = _text(None, "file that holds KLAIS_KAFKA_SSL_KEYFILE_PASSWORD (0600)")
+    kafka_ssl_keyfile_password_file: Folder | None = _text(
+        None, "file that holds KLAIS_KAFKA_SSL_KEYFILE_PASSWORD (0600)"
+    )
     # kernel side (XDP) and the edge's source
     source: Literal["auto", "udp", "io_uring", "af_xdp", "ringbuf"] = Field(
-        default="udp", description="what the edge receives through; auto = the fastest that works here"
+        default="udp", description="how the edge receives frames; auto = the fastest source that works here"
     )
-    iface: str | None = _text(None, "interface of the XDP filter and of the sources behind it", r"^[^\s/]{1,15}$")
-    xdp_queues: str | None = _text(
-        None, "queues that this edge takes of the interface with af_xdp, as 0-3,8; unset = all", _NUMBERS
+    iface: str | None = _text(
+        None, "network interface of the XDP filter and of the sources af_xdp and ringbuf", r"^[^\s/]{1,15}$"
     )
-    xdp_pin_dir: Folder = Field(default=Path("/sys/fs/bpf/klais"), description="bpffs folder of the pinned program and maps")
-    xdp_heartbeat_s: float = _number(10.0, "s", 0.1, 3600, "set-points older than this give way to the limits given at load")
+    xdp_queues: str | None = _text(None, "receive queues of the interface for af_xdp, as 0-3,8; unset = all", _NUMBERS)
+    xdp_pin_dir: Folder = Field(
+        default=Path("/sys/fs/bpf/klais"), description="bpffs folder for the pinned program and maps"
+    )
+    xdp_heartbeat_s: float = _number(
+        10.0, "s", 0.1, 3600, "age at which the filter drops the controller's set-points for the limits given at load"
+    )
     xdp_devices: int = _number(
-        1_048_576, "devices", 1024, 16_777_216, "devices the kernel filter's table is for; rounded up to a power of two"
+        1_048_576, "devices", 1024, 16_777_216, "places in the filter's device table, rounded up to a power of two"
     )
-    xdp_ring_bytes: int = _number(16 * _MIB, "bytes", 65_536, 1 << 30, "the filter's ring; rounded up to a power of two")
+    xdp_ring_bytes: int = _number(
+        16 * _MIB, "bytes", 65_536, 1 << 30, "size of the filter's ring, rounded up to a power of two"
+    )
     # breaker and spool of the edge
-    breaker_timeout_s: float = _number(5.0, "s", 0.1, 600, "without acknowledgement until the breaker opens")
-    breaker_wait_min_s: float = _number(0.5, "s", 0.01, 600, "first wait of an open breaker before it probes")
+    breaker_timeout_s: float = _number(5.0, "s", 0.1, 600, "time without acknowledgement after which the breaker opens")
+    breaker_wait_min_s: float = _number(0.5, "s", 0.01, 600, "first wait of an open breaker before it sends a probe")
     breaker_wait_max_s: float = _number(10.0, "s", 0.01, 3600, "longest wait between two probes")
-    spool_dir: Folder | None = _text(None, "folder for the edge's disk spool, spool-<edge id>; unset = the state folder")
-    spool_max_bytes: int = _number(4 << 30, "bytes", 0, 1 << 44, "size of the spool at most; 0 = no spool")
-    spool_sync: Literal["batch", "interval", "none"] = Field(default="interval", description="when the spool is synced")
-    spool_sync_interval_ms: float = _number(100.0, "ms", 1, 60_000, "between syncs with KLAIS_SPOOL_SYNC=interval")
-    edge_workers: int = _number(1, "processes", 1, 256, "edge processes that share one port")
-    cpus: str | None = _text(None, "CPUs of the edge: auto, or a list as 0-3,8; unset = not pinned", r"^(auto|[0-9,-]+)$")
+    spool_dir: Folder | None = _text(
+        None, "folder in which the edge makes its spool-<edge id>; unset = the state folder"
+    )
+    spool_max_bytes: int = _number(4 << 30, "bytes", 0, 1 << 44, "largest size of the spool; 0 = no spool")
+    spool_sync: Literal["batch", "interval", "none"] = Field(
+        default="interval", description="when the edge syncs the spool: before each poll, at an interval, or never"
+    )
+    spool_sync_interval_ms: float = _number(100.0, "ms", 1, 60_000, "interval of syncs with KLAIS_SPOOL_SYNC=interval")
+    edge_workers: int = _number(1, "processes", 1, 256, "edge processes that `klais edge` starts on one port")
+    cpus: str | None = _text(
+        None, "CPUs to which edge processes are pinned: auto, or a list as 0-3,8; unset = none", r"^(auto|[0-9,-]+)$"
+    )
     # controller
     # Gains and the set-point of the lag go together: at up to 0.4 s of delay a loop around a worker of 300,000 frames/s
     # settles with them, with a lag of 20,000 frames or with kp 0.5 it swings (see docs/control.md).
     pid_kp: float = _number(0.2, "", 0, 1000, "proportional gain")
     pid_ki: float = _number(0.1, "1/s", 0, 1000, "integral gain")
     pid_kd: float = _number(0.05, "s", 0, 1000, "derivative gain, on the filtered measurement")
-    pid_filter_s: float = _number(0.5, "s", 0, 60, "time constant of the derivative's filter")
-    pid_period_s: float = _number(0.1, "s", 0.02, 10, "between two decisions")
-    pid_lag_setpoint: float = _number(100_000, "frames", 1, 1e9, "lag of all workers that the controller aims at")
-    pid_cpu_setpoint: float = _number(0.8, "", 0.01, 1, "share of its CPU at which the busiest process is aimed")
-    pid_rate_min: float = _number(1000, "frames/s", 1, 100_000_000, "global rate that the controller never goes below")
-    pid_rate_max: float = _number(1_000_000, "frames/s", 1, 100_000_000, "global rate that the controller never goes above")
+    pid_filter_s: float = _number(0.5, "s", 0, 60, "time constant of the filter before the derivative")
+    pid_period_s: float = _number(0.1, "s", 0.02, 10, "interval of decisions")
+    pid_lag_setpoint: float = _number(100_000, "frames", 1, 1e9, "set-point of the lag, all workers together")
+    pid_cpu_setpoint: float = _number(0.8, "", 0.01, 1, "set-point of the CPU share of the busiest process")
+    pid_rate_min: float = _number(1000, "frames/s", 1, 100_000_000, "lowest global rate that the controller sets")
+    pid_rate_max: float = _number(1_000_000, "frames/s", 1, 100_000_000, "highest global rate that the controller sets")
     control_auto: bool | None = Field(
-        default=None, description="let the controller set the global rate; unset = unless KLAIS_DAM_MAX_RATE fixes it"
+        default=None,
+        description="whether the controller sets the global rate; unset = yes, unless KLAIS_DAM_MAX_RATE is set",
     )
-    control_auto_block: Literal["off", "monitor", "on"] = Field(default="off", description="blocks of repeat offenders")
+    control_auto_block: Literal["off", "monitor", "on"] = Field(
+        default="off", description="whether the controller blocks repeat offenders: no, log only, yes"
+    )
     # dam
     dam_max_rate: float = _number(10_000, "frames/s", 1, 100_000_000, "global rate, all lanes together")
     dam_burst_size: float = _number(50_000, "frames", 1, 1e9, "global burst, all lanes together")
-    dam_device_rate: float = _number(1000, "frames/s", 0.001, 1e9, "rate of one device; above: dropped")
+    dam_device_rate: float = _number(1000, "frames/s", 0.001, 1e9, "rate of one device; the lane drops frames above it")
     dam_device_burst: float = _number(5000, "frames", 1, 1e9, "burst of one device")
-    dam_queue_limit: int = _number(1_000_000, "frames", 0, 100_000_000, "queued above the global rate, all lanes together")
+    dam_queue_limit: int = _number(
+        1_000_000, "frames", 0, 100_000_000, "queued above the global rate, all lanes together"
+    )
     dead_letter_rate: float = _number(1000, "records/s", 0, 1e6, "dead letters of one process; above: only counted")
     json_strict: bool = Field(
-        default=False, description="refuse payloads with duplicate keys, lone surrogates, numbers of over 40 bytes"
+        default=False, description="whether lanes refuse duplicate keys, lone surrogates and numbers above 40 bytes"
     )
     # devices and anomalies
     devices_max: int = _number(2_000_000, "devices", 1, 100_000_000, "known at once, all lanes together")
-    anomaly_z: float = _number(6.0, "", 1, 1000, "a feature is flagged when |z| is above this")
-    anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "of a feature before it is scored")
-    anomaly_window: int = _number(500, "samples", 2, 60_000, "that the running mean and variance remember")
-    anomaly_rate: float = _number(1000, "records/s", 0, 1e6, "anomalies of one process; above: only counted")
+    anomaly_z: float = _number(6.0, "", 1, 1000, "threshold of |z| above which a feature is flagged")
+    anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "samples of a feature before its first score")
+    anomaly_window: int = _number(500, "samples", 2, 60_000, "samples that the running mean and variance remember")
+    anomaly_rate: float = _number(1000, "records/s", 0, 1e6, "anomaly records of one process; above: only counted")
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
-    web_port: int = _number(6066, "port", 1, 65_535, "the worker's web views")
-    web_bind: Host = _text("127.0.0.1", "host address of the worker's web views, without port")
-    checkpoint_interval_s: float = _number(5.0, "s", 0.05, 3600, "between checkpoints of a lane")
-    lane_max_pending_bytes: int = _number(8 * _MIB, "bytes", _MIB, 1 << 30, "decided and not acknowledged yet, a lane")
-    lane_refence_s: float = _number(72_000.0, "s", 1, 80_000, "between renewals of a lane's epoch (idle ones expire in a day)")
-    session_timeout_s: float = _number(10.0, "s", 1, 300, "without heartbeat until a worker is replaced")
+    web_port: int = _number(6066, "port", 1, 65_535, "port of the worker's web views")
+    web_bind: Host = _text("127.0.0.1", "address of the worker's web views, without port")
+    checkpoint_interval_s: float = _number(5.0, "s", 0.05, 3600, "interval of a lane's checkpoints")
+    lane_max_pending_bytes: int = _number(
+        8 * _MIB, "bytes", _MIB, 1 << 30, "bytes that a lane has decided and Kafka has not acknowledged"
+    )
+    lane_refence_s: float = _number(
+        72_000.0, "s", 1, 80_000, "interval at which a lane renews its epoch; brokers forget idle ones after a day"
+    )
+    session_timeout_s: float = _number(
+        10.0, "s", 1, 300, "time without heartbeat after which the group replaces a worker"
+    )
     # all
-    state_dir: Folder = Field(default=Path(".klais"), description="folder of the embedded broker's data, sockets and logs")
-    cache_dir: Folder | None = _text(None, "folder for what can be made again: jars, kernels; unset = ~/.cache/klais")
-    env_file: Folder | None = _text(None, "file of KLAIS_NAME=value lines, read at the start and at SIGHUP; it wins")
-    log_level: Level = Field(default="info", description="least severity that is written")
-    log_format: Literal["text", "json"] = Field(default="text", description="form of a log line")
+    state_dir: Folder = Field(
+        default=Path(".klais"), description="folder for the embedded broker's data, spools, sockets and logs"
+    )
+    cache_dir: Folder | None = _text(None, "folder for jars and compiled kernels; unset = ~/.cache/klais")
+    env_file: Folder | None = _text(
+        None, "file of KLAIS_NAME=value lines, read at start and at SIGHUP; overrides the environment"
+    )
+    log_level: Level = Field(default="info", description="lowest severity that is logged")
+    log_format: Literal["text", "json"] = Field(default="text", description="format of log lines")
     fault_point: str | None = _text(
-        None, "tests only: NAME[:N], the process kills itself at the N-th pass", r"^[A-Za-z0-9_.-]+(:[1-9][0-9]*)?$"
+        None,
+        "for tests: NAME[:N], the process kills itself at its N-th pass of that point",
+        r"^[A-Za-z0-9_.-]+(:[1-9][0-9]*)?$",
     )
 
     @property

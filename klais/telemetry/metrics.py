@@ -42,7 +42,25 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
 }
 
 # From one batch on an idle machine (0.1 ms) to a stalled broker; factor about 2.5.
-LATENCY_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+LATENCY_BUCKETS_S = (
+    0.0001,
+    0.00025,
+    0.0005,
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+)
 
 
 def reason_counts() -> npt.NDArray[np.int64]:
@@ -72,7 +90,7 @@ class Snapshot:
     burst_probability : float
         0 to 1.
     anomaly_devices : int
-        Devices flagged at their newest frame.
+        Devices whose newest frame is flagged.
     kafka_messages, kafka_errors : mapping of str to int
         Records acknowledged, sends failed for good; by topic (see :data:`TOPICS`).
     dead_letters, dead_letters_suppressed : int
@@ -170,9 +188,11 @@ class _Metrics:
         _disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
-        self.processing = self._histogram("processing", "From a batch's arrival to its verdicts (s, one a batch).")
-        self.inference = self._histogram("inference", "Scoring one batch (s).")
-        self.kafka = self._histogram("kafka", "From handing a batch to Kafka to its acknowledgement (s).")
+        self.processing = self._histogram(
+            "processing", "Edge: from a batch's first frame until it is closed; worker: time to decide a batch (s)."
+        )
+        self.inference = self._histogram("inference", "Time to score one batch (s).")
+        self.kafka = self._histogram("kafka", "From the send of a batch until Kafka acknowledges it (s).")
         self.registry.register(_Collector(stage, families))
 
     def _histogram(self, what: str, help_text: str) -> Histogram:
@@ -209,7 +229,7 @@ class WorkerMetrics(_Metrics):
 class _Collector(Collector):
     def __init__(self, stage: Stage, families: Callable[[], Iterable[Metric]]) -> None:
         self._families = families
-        self._info = InfoMetricFamily("klais_build", "Which klais this is.", {"version": __version__, "stage": stage})
+        self._info = InfoMetricFamily("klais_build", "Version of KLAIS.", {"version": __version__, "stage": stage})
 
     def collect(self) -> Iterator[Metric]:
         yield self._info
@@ -235,7 +255,7 @@ def _by_topic(name: str, help_text: str, values: Mapping[str, int]) -> Metric:
 
 
 def _dropped(stage: Stage, counts: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Metric:
-    help_text = "Frames that did not pass, by reason; malformed ones are here and, up to a rate, in the dead letter."
+    help_text = "Frames that did not pass, by reason; a sample of malformed ones is in klais_dead_letter."
     family = CounterMetricFamily("klais_packets_dropped", help_text, labels=["stage", "reason"])
     for reason in Reason:
         count = int(counts[reason]) if reason < len(counts) else 0
@@ -245,39 +265,47 @@ def _dropped(stage: Stage, counts: Sequence[int] | npt.NDArray[np.integer[Any]])
 
 
 def _common_families(stage: Stage, s: Snapshot) -> Iterator[Metric]:
-    yield _counter("packets_received", "Frames taken in.", s.received)
-    yield _counter("bytes_received", "Bytes of the frames taken in.", s.received_bytes)
-    yield _counter("packets_passed", "Frames acknowledged by the next topic.", s.passed)
+    yield _counter(
+        "packets_received", "Frames received; at the edge including those that the kernel dropped.", s.received
+    )
+    yield _counter(
+        "bytes_received", "Bytes received: of frames (edge), of records on klais_raw (worker).", s.received_bytes
+    )
+    yield _counter(
+        "packets_passed",
+        "Frames that Kafka acknowledged on klais_raw (edge), or that passed the dam (worker).",
+        s.passed,
+    )
     yield _dropped(stage, s.dropped)
     yield _by_topic("kafka_messages", "Records that Kafka acknowledged.", s.kafka_messages)
-    yield _by_topic("kafka_errors", "Sends to Kafka that failed for good.", s.kafka_errors)
-    yield _counter("dead_letters", "Records written to the dead letter.", s.dead_letters)
-    text = "Malformed frames above the dead-letter rate: only counted."
+    yield _by_topic("kafka_errors", "Records that Kafka did not take after all retries.", s.kafka_errors)
+    yield _counter("dead_letters", "Malformed frames written to klais_dead_letter.", s.dead_letters)
+    text = "Malformed frames above KLAIS_DEAD_LETTER_RATE: counted, not written."
     yield _counter("dead_letters_suppressed", text, s.dead_letters_suppressed)
-    yield _gauge("queue_depth", "Frames taken in and neither passed nor dropped yet.", s.queue_depth)
+    yield _gauge("queue_depth", "Frames on their way to Kafka (edge), or in the dam's queue (worker).", s.queue_depth)
     yield _gauge("rate_limit", "Global rate in force (frames/s).", s.rate_limit)
-    yield _gauge("tokens_available", "Frames left in the global bucket.", s.tokens)
-    yield _gauge("burst_probability", "Probability of a burst (0 to 1).", s.burst_probability)
-    yield _gauge("anomaly_devices", "Devices flagged at their newest frame.", s.anomaly_devices)
+    yield _gauge("tokens_available", "Tokens in the global bucket (frames).", s.tokens)
+    yield _gauge("burst_probability", "Probability of a burst within 5 s (0 to 1).", s.burst_probability)
+    yield _gauge("anomaly_devices", "Devices whose newest frame is flagged.", s.anomaly_devices)
 
 
 def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield from _common_families("edge", s)
     yield _counter("edge_batches", "Frame batches closed.", s.batches)
-    yield _gauge("edge_inflight_bytes", "Bytes handed to Kafka and not acknowledged yet.", s.inflight_bytes)
-    yield _gauge("edge_receive_buffer_bytes", "Receive buffer that the kernel granted (bytes).", s.rcvbuf_bytes)
-    yield _gauge("edge_breaker_open", "1 while batches go to the spool instead of to Kafka.", s.breaker_open)
-    moves = CounterMetricFamily("klais_edge_breaker_moves", "How often the breaker entered a state.", labels=["state"])
+    yield _gauge("edge_inflight_bytes", "Bytes of batches that Kafka has not acknowledged.", s.inflight_bytes)
+    yield _gauge("edge_receive_buffer_bytes", "Socket buffer that the kernel granted (bytes).", s.rcvbuf_bytes)
+    yield _gauge("edge_breaker_open", "1 while batches go to the spool instead of Kafka.", s.breaker_open)
+    moves = CounterMetricFamily("klais_edge_breaker_moves", "Times that the breaker entered a state.", labels=["state"])
     for state in ("closed", "open", "half_open"):
         moves.add_metric([state], s.breaker_moves.get(state, 0))
     yield moves
-    yield _gauge("edge_spool_frames", "Frames in the disk spool, not acknowledged by Kafka.", s.spool_frames)
-    yield _gauge("edge_spool_bytes", "Size of the disk spool's files (bytes).", s.spool_bytes)
-    yield _counter("edge_spool_recovered", "Frames that lay in the disk spool at the start.", s.spool_recovered)
-    yield _counter("edge_spool_replayed", "Frames published from the disk spool.", s.spool_replayed)
-    yield _gauge("edge_xdp_maps", "1 while set-points go into a kernel filter's maps of this host.", s.xdp_maps)
-    yield _counter("edge_xdp_writes", "Times that set-points, blocks or a heartbeat were written there.", s.xdp_writes)
-    text = "Packets by what this host's kernel filter did with them; every edge of the host tells the same."
+    yield _gauge("edge_spool_frames", "Frames in the spool that Kafka has not acknowledged.", s.spool_frames)
+    yield _gauge("edge_spool_bytes", "Size of the spool's files (bytes).", s.spool_bytes)
+    yield _counter("edge_spool_recovered", "Frames found in the spool at the start.", s.spool_recovered)
+    yield _counter("edge_spool_replayed", "Frames published from the spool.", s.spool_replayed)
+    yield _gauge("edge_xdp_maps", "1 while the edge writes set-points to the kernel filter of its host.", s.xdp_maps)
+    yield _counter("edge_xdp_writes", "Writes of set-points, blocks or a heartbeat to the kernel filter.", s.xdp_writes)
+    text = "Packets by verdict of this host's kernel filter; every edge of the host reports the same."
     packets = CounterMetricFamily("klais_edge_xdp_packets", text, labels=["verdict"])
     for verdict, number in s.xdp_packets.items():
         packets.add_metric([verdict], number)
@@ -286,42 +314,56 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
 
 def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     yield from _common_families("lane", s)
-    verdicts = CounterMetricFamily("klais_lane_frames", "Frames by the verdict of their step.", labels=["verdict"])
+    verdicts = CounterMetricFamily("klais_lane_frames", "Frames by verdict.", labels=["verdict"])
     for reason in Reason:
         if reason < 16:
             verdicts.add_metric([reason.label], int(s.verdicts[reason]) if reason < len(s.verdicts) else 0)
     yield verdicts
-    yield _counter("lane_batches", "Frame batches taken from the staging topic.", s.batches)
-    yield _counter("lane_steps", "Steps journalled.", s.steps)
+    yield _counter("lane_batches", "Frame batches read from klais_raw.", s.batches)
+    yield _counter("lane_steps", "Steps written to the journal.", s.steps)
     yield _counter("lane_checkpoints", "Checkpoints finished.", s.checkpoints)
     yield _counter("lane_checkpoint_seconds", "Time spent in checkpoints (s).", s.checkpoint_s)
-    yield _gauge("lane_checkpoint_age_seconds", "Age of the oldest lane's newest checkpoint (s).", s.checkpoint_age_s)
-    lag = GaugeMetricFamily("klais_lag_records", "Records of the staging topic not yet taken.", labels=["partition"])
+    yield _gauge(
+        "lane_checkpoint_age_seconds",
+        "Age of the newest checkpoint, of the lane where it is oldest (s).",
+        s.checkpoint_age_s,
+    )
+    lag = GaugeMetricFamily(
+        "klais_lag_records", "Records of klais_raw that the lane has not read.", labels=["partition"]
+    )
     for partition, records in sorted(s.lag_records.items()):
         lag.add_metric([str(partition)], records)
     yield lag
-    yield _gauge("lanes", "Lanes (partitions) that this worker owns.", s.lanes)
-    yield _gauge("devices", "Devices known to this worker.", s.devices)
-    yield _counter("sequence_late", "Frames late but new.", s.late)
-    yield _counter("sequence_gaps", "Sequence numbers missing so far.", s.gaps)
-    yield _counter("sequence_resets", "Devices that began their sequence anew.", s.resets)
+    yield _gauge("lanes", "Live lanes (partitions) of this worker.", s.lanes)
+    yield _gauge("devices", "Devices in the lanes of this worker.", s.devices)
+    yield _counter("sequence_late", "Frames that arrived behind a newer one of their device.", s.late)
+    yield _counter("sequence_gaps", "Missing sequence numbers.", s.gaps)
+    yield _counter("sequence_resets", "Times that a device started its sequence again.", s.resets)
     yield _counter("anomaly_flags", "Anomaly records written.", s.flags)
-    yield _counter("anomaly_flags_suppressed", "Anomalies above the anomaly rate: only counted.", s.flags_suppressed)
-    yield _counter("lost_records", "Records that retention removed before they were read.", s.lost_records)
-    yield _counter("missing_batches", "Batch numbers that an edge skipped.", s.missing_batches)
+    yield _counter(
+        "anomaly_flags_suppressed", "Anomalies above KLAIS_ANOMALY_RATE: counted, not written.", s.flags_suppressed
+    )
+    yield _counter(
+        "lost_records",
+        "Records of klais_raw that retention removed before a lane read them: lost data.",
+        s.lost_records,
+    )
+    yield _counter(
+        "missing_batches", "Batch numbers that never arrived: an edge was killed or gave up.", s.missing_batches
+    )
     yield from _control_families(s.control)
 
 
 def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     yield _gauge("control_reigns", "1 where this worker is the controller.", c.reigns)
-    yield _counter("control_decisions", "Decisions written to klais_control by this process.", c.decisions)
+    yield _counter("control_decisions", "Decisions that this worker wrote to klais_control.", c.decisions)
     yield _counter("control_takeovers", "Times that this process became the controller.", c.takeovers)
     terms = GaugeMetricFamily("klais_pid_term", "Terms of the newest decision; output is 0 to 1.", labels=["term"])
     for name in ("p", "i", "d", "output"):
         terms.add_metric([name], c.terms.get(name, 0.0))
     yield terms
-    yield _gauge("control_error", "Weighted relative error; above 0 = there is room.", c.error)
-    yield _gauge("control_lag_frames", "Lag of all workers as the controller sees it (frames).", c.lag)
-    yield _gauge("control_cpu_share", "CPU share of the busiest process as the controller sees it.", c.cpu)
-    yield _gauge("control_cut_share", "Share of the rate that is cut ahead of a burst; above 0.49 it is an alert.", c.cut)
+    yield _gauge("control_error", "Weighted relative error of lag and CPU; above 0 = there is room.", c.error)
+    yield _gauge("control_lag_frames", "Lag of all workers in the newest decision (frames).", c.lag)
+    yield _gauge("control_cpu_share", "CPU share of the busiest process in the newest decision.", c.cpu)
+    yield _gauge("control_cut_share", "Share of the rate cut ahead of a burst; 0.5 is an alert.", c.cut)
     yield _gauge("control_overrides", "Overrides of operators in force.", c.overrides)
