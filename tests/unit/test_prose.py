@@ -10,11 +10,18 @@ import pytest
 
 from klais.cli.main import COMMANDS
 from klais.config.load import ENV_EXTRA, Settings
+from klais.control import cuts, decide, forecast, offenders
+from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
+from klais.kafka.topics import Topics
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
 
 REPO = Path(__file__).parents[2]
-PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
+ROOT_PAGES = [REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*ROOT_PAGES, *sorted((REPO / "docs").rglob("*.md")), *sorted((REPO / "bench").rglob("*.md"))]
+# Words and phrases that no page uses: archaic, or passive without anybody who acts.
+BANNED = ("anew", "for ever", "shall", "is told", "are told", "is waited for", "is looked for", "told of", "otherwise told")
+WIDTH = 120
 ARCHITECTURE = REPO / "docs" / "architecture.md"
 NAMES = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
 
@@ -79,21 +86,86 @@ def test_every_command_is_one(page: Path) -> None:
 @NAMES
 def test_every_metric_is_one(page: Path) -> None:
     text = (EdgeMetrics(EdgeSnapshot).render()[0] + WorkerMetrics(WorkerSnapshot).render()[0]).decode()
-    known = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-    named = {code.split("{")[0] for code in code_of(page) if re.match(r"klais_\w+_(total|seconds|bytes)\b", code)}
+    known = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")} | {"klais_lag_records"}
+    known |= {spec.name for spec in Topics.of(Settings()).specs()}
+    named = {code.split("{")[0] for code in code_of(page) if re.match(r"klais_[a-z_]+(\{|$)", code)}
     assert named - known == set()
-
-
-def test_the_metrics_table_has_every_metric() -> None:
-    text = (EdgeMetrics(EdgeSnapshot).render()[0] + WorkerMetrics(WorkerSnapshot).render()[0]).decode()
-    known = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE klais_")}
-    page = (REPO / "docs" / "operations.md").read_text()
-    assert sorted(name for name in known if f"`{name}" not in page) == []
 
 
 def test_the_operations_page_explains_every_reason() -> None:
     page = (REPO / "docs" / "operations.md").read_text()
     assert [reason.label for reason in Reason if f"`{reason.label}`" not in page] == []
+
+
+def prose_of(page: Path) -> str:
+    """The page without code blocks."""
+    return re.sub(r"```.*?```", lambda block: "\n" * block[0].count("\n"), page.read_text(), flags=re.DOTALL)
+
+
+@NAMES
+def test_lines_fit_the_width(page: Path) -> None:
+    """Tables are exempt: Markdown cannot split a cell."""
+    if page.name in ("architecture.md", "xdp.md"):
+        return
+    lines = enumerate(prose_of(page).splitlines(), 1)
+    assert [number for number, line in lines if len(line) > WIDTH and not line.lstrip().startswith("|")] == []
+
+
+@NAMES
+def test_no_page_uses_a_banned_phrase(page: Path) -> None:
+    text = " ".join(prose_of(page).lower().split())
+    assert [phrase for phrase in BANNED if re.search(rf"\b{phrase}\b", text)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPO / "README.md").read_text().splitlines()) <= 120
+
+
+def test_each_release_has_a_short_entry_in_the_changelog() -> None:
+    entries = (REPO / "CHANGELOG.md").read_text().split("\n## ")[1:]
+    assert [entry.splitlines()[0] for entry in entries if len(entry.splitlines()) > 30] == []
+    assert entries
+
+
+def test_every_decision_is_in_the_index_under_its_title() -> None:
+    folder = REPO / "docs" / "adr"
+    decisions = sorted(folder.glob("[0-9]*.md"))
+    index = " ".join((folder / "README.md").read_text().split())
+    titles = {page.name: page.read_text().splitlines()[0].removeprefix("# ") for page in decisions}
+    assert [name for name, title in titles.items() if f"[{title}]({name})" not in index] == []
+    assert [page.name for page in decisions if "\nStatus: " not in page.read_text()] == []
+    assert [int(name[:4]) for name in titles] == [int(title.split(".")[0]) for title in titles.values()]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("control.md", f"{decide.LAG_WEIGHT} x lag error + {decide.CPU_WEIGHT} x CPU error"),
+        ("control.md", f"below {decide.HEADROOM} times the present throughput"),
+        ("control.md", f"empties the queue within {decide.ADMIT_HORIZON_S:.0f} s"),
+        ("control.md", f"moved by more than {percent(decide.RATE_DEADBAND)} ({percent(decide.SPARE_RATE_DEADBAND)} while"),
+        ("control.md", f"a host's rate that moved by more than {percent(decide.HOST_RATE_DEADBAND)}"),
+        ("control.md", f"leads the backlog to two thirds of the limit within {decide.BACKLOG_RETURN_S} s"),
+        ("control.md", f"The burst is at least {decide.MIN_BURST_S} s of the rate"),
+        ("control.md", f"From {cuts.CUT_AT} on the controller cuts the rate by {percent(cuts.CUT)}"),
+        ("control.md", f"above {cuts.ALERT_AT} by {percent(cuts.ALERT_CUT)}"),
+        ("control.md", f"after {cuts.HOLD_S:.0f} s at least {cuts.BACK_OFF} below its threshold"),
+        ("control.md", f"the mean rate of the next {forecast.HORIZON_S} s exceeds twice"),
+        ("control.md", f"the median of the last {forecast.WINDOW_S} s"),
+        ("control.md", f"lose {offenders.MANY_PER_S:.0f} frames/s or more"),
+        ("control.md", f"in {offenders.OFTEN} of {offenders.WINDOW} seconds"),
+        ("control.md", f"blocks them for {offenders.FIRST_S:.0f} s"),
+        ("extending.md", f"float64 `[n <= {forecast.WINDOW_S}, {len(forecast.FEATURES)}]`"),
+        ("extending.md", f"Below {forecast.LEAST_ROWS} rows"),
+        ("glossary.md", f"counters, profiles; {ROW.itemsize} bytes"),
+    ],
+)
+def test_a_number_that_a_page_copies_is_that_of_the_code(page: str, sentence: str) -> None:
+    assert sentence in " ".join((REPO / "docs" / page).read_text().split())
 
 
 def test_the_readmes_device_sends_a_good_frame(monkeypatch: pytest.MonkeyPatch) -> None:
