@@ -2,8 +2,8 @@
  *
  * The table of devices: sets of two ways. A set is one cache line with keys, buckets and counts; beside it lies one
  * with the ids. A device lies in either of two sets, which secret multipliers choose
- * (docs/adr/0012-a-table-of-sets.md). Before including this, define klais_set_at(index) and klais_owners_at(index):
- * pointers into the table, 0 past its end.
+ * (docs/adr/0012-keep-devices-in-cache-line-sets.md). Before including this, define klais_set_at(index) and
+ * klais_owners_at(index): pointers into the table, 0 past its end.
  */
 #ifndef KLAIS_TABLE_H
 #define KLAIS_TABLE_H
