@@ -1,7 +1,7 @@
 """Prometheus metrics of edge and worker: declared once, here.
 
-The data path counts in numpy arrays. A collector turns a snapshot of them into Prometheus counters when someone asks, so
-that no frame ever costs a metric call. Only the three histograms are live objects, observed once a batch.
+The data path counts in numpy arrays. A collector turns a snapshot of them into Prometheus counters when someone asks,
+so that no frame ever costs a metric call. Only the three histograms are live objects, observed once a batch.
 
 Labels come from closed sets (``Reason``, :data:`TOPICS`, stages, partitions): a device is never a label.
 """
@@ -72,8 +72,8 @@ def reason_counts() -> npt.NDArray[np.int64]:
 class Snapshot:
     """What both processes count, all since the start of this process unless said otherwise.
 
-    ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the left;
-    whoever fills a snapshot takes its numbers at one moment.
+    ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the
+    left; whoever fills a snapshot takes its numbers at one moment.
 
     Attributes
     ----------
@@ -117,8 +117,9 @@ class EdgeSnapshot(Snapshot):
     """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
 
     ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
-    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether set-points
-    go into a kernel filter's maps here, ``xdp_writes`` how often they did, ``xdp_packets`` that filter's packets by verdict.
+    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether
+    set-points go into a kernel filter's maps here, ``xdp_writes`` how often they did, ``xdp_packets`` that filter's
+    packets by verdict.
     """
 
     batches: int = 0
@@ -137,10 +138,11 @@ class EdgeSnapshot(Snapshot):
 
 @dataclass(slots=True)
 class ControlSnapshot:
-    """The controller of a worker: whether it reigns, what it wrote, and its newest decision (zeros where it does not reign).
+    """The controller of a worker: whether it reigns, what it wrote, and its newest decision (zeros where it does not
+    reign).
 
-    ``terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut`` shares, ``error`` relative, ``overrides`` in
-    force.
+    ``terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut`` shares, ``error`` relative, ``overrides``
+    in force.
     """
 
     reigns: bool = False
@@ -158,8 +160,8 @@ class ControlSnapshot:
 class WorkerSnapshot(Snapshot):
     """What a worker counts besides, summed over its lanes.
 
-    ``verdicts`` int64 [>= 16] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records of
-    the staging topic by partition; ``checkpoint_age_s`` that of the lane whose checkpoint is oldest.
+    ``verdicts`` int64 [>= 16] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records
+    of the staging topic by partition; ``checkpoint_age_s`` that of the lane whose checkpoint is oldest.
     """
 
     verdicts: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
