@@ -80,15 +80,15 @@ numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another mod
 def _compile_lock() -> Iterator[None]:
     with open(CACHE_DIR / ".lock", "a") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        # At its first kernel numba imports SciPy, for linear algebra that no kernel uses: 20 MB and 0.2 s of every start.
-        absent = "scipy" not in sys.modules
-        if absent:
-            sys.modules["scipy"] = None  # type: ignore[assignment]  # what the import system takes for "not installed"
+        # At its first kernel numba imports SciPy's linear algebra, which no kernel uses: 20 MB and 0.2 s of every start.
+        # None is what the import system takes for "not installed". numba has imported the package itself by now.
+        known = {"scipy": sys.modules["scipy"]} if "scipy" in sys.modules else {}
+        sys.modules["scipy"] = None  # type: ignore[assignment]
         try:
             yield
         finally:
-            if absent:
-                del sys.modules["scipy"]
+            del sys.modules["scipy"]
+            sys.modules.update(known)
 
 
 def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
