@@ -1,1 +1,2 @@
-"""The Faust application: topics, table, agents, timers and web views around the cores of :mod:`klais`."""
+"""The Faust application, thin: what imports Faust. The work itself is in :mod:`klais.worker`, :mod:`klais.core` and
+others."""

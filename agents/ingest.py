@@ -1,12 +1,48 @@
-"""The spine of the worker: every frame batch of the staging topic goes to the lane of its partition, in order."""
+"""The ingest agent: the way of a frame batch through the worker, in order. One Faust event is one frame batch.
+
+::
+
+    klais_raw
+       |     LoopConsumer          agents/faust_ext/transport.py   one consumer for all partitions, in the worker's loop
+       |     CoalescingFetcher     agents/faust_ext/fetch.py       a fetch waits for all partitions of a burst
+       v
+    ingest                         agents/ingest.py                this agent
+       |     Lanes.feed            klais/worker/lanes.py           the lane of the record's partition
+       v
+    Lane.take                      klais/worker/lane.py
+       |     take_raw              klais/core/lane/step.py         decode, a verdict for each frame, dam, anomaly scores
+       v
+    Journal.put                    klais/worker/outputs.py         the step is written down -> klais_journal
+       |
+       v     once the journal record is acknowledged
+    Telemetry.write                klais/worker/outputs.py         admitted frames -> iot_telemetry
+    Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad ones -> klais_dead_letter
+       |
+       v     every few seconds, at a step whose outputs are acknowledged
+    Checkpointer.run_once          klais/worker/checkpoint.py      rows and marker -> changelog of the devices table,
+                                                                   then the input is acknowledged, in order
+    CommitRepair                   agents/faust_ext/commits.py     before that: commits that Faust gave up
+
+What the lane decides depends on the record, the lane's state, the time and the limits only (``klais/core``), so that
+its successor can replay the journal. ``klais/worker/recovery.py`` does that when a partition comes to this worker.
+"""
 
 from typing import Any
 
-from agents.app import app, lanes, raw_topic
+import faust
+from faust.types import AgentT, TopicT
+
+from klais.worker.lanes import Lanes
 
 
-@app.agent(raw_topic, concurrency=1)
-async def ingest(stream: Any) -> None:
-    """One Faust event is one frame batch. Acknowledged by the lane's checkpoint, never here."""
-    async for event in stream.noack().events():
-        await lanes.feed(stream, event)
+def declare(app: faust.App, raw: TopicT, lanes: Lanes) -> AgentT[Any]:
+    """Declare the agent over the staging topic ``raw``."""
+
+    # One at a time: records of a partition must reach its lane in the order of their offsets.
+    @app.agent(raw, name="ingest", concurrency=1)
+    async def ingest(stream: Any) -> None:
+        """Hand each frame batch to the lane of its partition; the lane's checkpoint acknowledges it."""
+        async for event in stream.noack().events():
+            await lanes.feed(stream, event)
+
+    return ingest

@@ -1,13 +1,14 @@
-"""Faust's commits, mended: after a commit that failed it would never commit that partition again.
+"""Repair of Faust's commits: after a commit that failed, Faust would never commit that partition again.
 
-Faust 0.15.3 takes acknowledged offsets off its list before it commits them (``Consumer._new_offset``). When the commit fails
-(an outage, a rebalance), they are gone, and the hole at the head of the list stops every later commit. And where the commit
-failed because of a rebalance it notes the offsets as committed all the same (``Consumer._commit_offsets``), so that nothing is
-committed until the next record comes. Nothing is lost by either (a lane ignores what it has), but the group's lag would lie
-and a restart would read all of it again.
+Faust 0.15.3 takes acknowledged offsets off its list before it commits them (``Consumer._new_offset``). When the
+commit fails (an outage, a rebalance), they are lost, and the gap at the head of the list stops every later commit.
+And where a rebalance made the commit fail, Faust records the offsets as committed all the same
+(``Consumer._commit_offsets``), so that it commits nothing until the next record comes. No data is lost by either,
+because a lane ignores records that it has taken. But the lag of the group would be wrong, and a restart would read
+all of it again.
 
-Filling the hole with ``Consumer._add_gap`` would not do: offsets that are in the gap and on the list are then there twice, and
-of such a list Faust commits one offset a commit, which is one a second.
+Filling the gap with ``Consumer._add_gap`` does not help: offsets that are both in the gap and on the list are then
+on the list twice, and Faust commits such a list one offset at a time, that is one a second.
 """
 
 import time
@@ -16,12 +17,18 @@ from typing import Any
 
 from faust.types import TP
 
-STUCK_S = 10.0  # commits are a second apart
+STUCK_S = 10.0  # Faust commits once a second
 
 
-class CommitMender:
-    """Commits in Faust's place what it gave up: what a rebalance refused, and whatever is done while its committed offset
-    stands still below that.
+class CommitRepair:
+    """Commits what Faust gave up: offsets whose commit was refused, and those above a committed offset that stands still.
+
+    Parameters
+    ----------
+    app : faust.App
+        Its consumer is watched from the first call on.
+    topic : str
+        Whose partitions are repaired.
     """
 
     def __init__(self, app: Any, topic: str) -> None:
@@ -32,25 +39,29 @@ class CommitMender:
         self._watched: Any = None
 
     async def __call__(self, partition: int, acknowledged: int) -> None:
-        """Look at one partition, all of whose records below ``acknowledged`` were acknowledged a checkpoint ago.
+        """Check one partition, all of whose records below ``acknowledged`` were acknowledged a checkpoint ago.
 
-        Called before each acknowledgement, so no commit happens before the first look.
+        Call it before each acknowledgement, so that no commit happens before the first check.
         """
         consumer, tp = self._app.consumer, TP(self._topic, partition)
         self._watch(consumer)
         if acknowledged >= self._refused.get(tp, acknowledged + 1):
-            await self._commit_over(consumer, tp, acknowledged)  # noted again, should it be refused again
+            await self._fix(consumer, tp, acknowledged)  # if the broker refuses this too, it is recorded again
         committed = consumer._committed_offset[tp]
         before, since_s = self._seen.get(partition, (None, 0.0))
         if committed is None or committed >= acknowledged or committed != before:
             self._seen[partition] = (committed, time.monotonic())
         elif time.monotonic() - since_s > STUCK_S:
-            await self._commit_over(consumer, tp, acknowledged)
+            await self._fix(consumer, tp, acknowledged)
             self._seen[partition] = (consumer._committed_offset[tp], time.monotonic())
 
     @staticmethod
-    async def _commit_over(consumer: Any, tp: TP, acknowledged: int) -> None:
-        """Commit up to ``acknowledged``, whatever Faust's list says of the offsets below, and take those off it."""
+    async def _fix(consumer: Any, tp: TP, acknowledged: int) -> None:
+        """Commit up to ``acknowledged``, then take all offsets below it off Faust's books.
+
+        All three books must agree afterwards. An offset left on the list below the committed one looks like a gap to
+        ``_new_offset``; one left in the index but not on the list is never acknowledged again.
+        """
         if tp not in consumer.assignment() or not await consumer._commit({tp: acknowledged}):
             return
         acked = consumer._acked[tp]
@@ -60,7 +71,7 @@ class CommitMender:
         consumer._committed_offset[tp] = acknowledged
 
     def _watch(self, consumer: Any) -> None:
-        """See which commits of this consumer are refused."""
+        """Record which commits of this consumer the broker refuses."""
         if consumer is self._watched:
             return
         self._watched, commit = consumer, consumer._commit

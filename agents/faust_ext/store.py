@@ -1,15 +1,16 @@
 """The store of the devices table: Faust's view of the rows that the lanes hold, without a copy of them.
 
-A lane's rows are numpy columns that its kernels share; the table's keys and values are made from them when somebody asks.
-Nothing is set through Faust: checkpoints write the changelog, and each lane reads its partition of it back itself,
-after its fence (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record, over a minute for a million
-devices (measured).
+A lane's rows are numpy columns that its kernels share. The store makes keys and values from them when somebody asks.
+Nothing is set through Faust: checkpoints write the changelog, and after its fence each lane reads back its own
+partition of it (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record, over a minute for a
+million devices (measured).
+
+Declare the table with ``options={"lanes": lanes}``: Faust hands the options of a table to its store.
 """
 
 from collections.abc import Iterator
 from typing import Any
 
-from faust import stores
 from faust.stores.base import SerializedStore
 
 from klais.core.devices.layout import row_key
@@ -18,26 +19,28 @@ from klais.worker.lanes import Lanes
 NOTHING_TO_READ = 1 << 62  # an offset beyond any log: Faust's own recovery finds nothing to do
 
 
-class Store(SerializedStore):
+class Store(SerializedStore[bytes, bytes]):
     """Read-only; a value is the row's bytes as its lane sees it now, keys are unpadded device ids."""
 
-    lanes = Lanes()  # those of the worker; agents.app sets it before the table is used
+    def __init__(self, *args: Any, options: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, options=options, **kwargs)
+        self._lanes: Lanes = options["lanes"]
 
     def persisted_offset(self, tp: Any) -> int:
         """The offset up to which Faust need not read."""
         return NOTHING_TO_READ
 
     def reset_state(self) -> None:
-        """Nothing of ours lies on the disk."""
+        """Nothing is on disk."""
 
     async def backup_partition(self, tp: Any, flush: bool = True, purge: bool = False, keep: int = 1) -> None:
-        """Nothing to keep apart: the changelog has all of it."""
+        """Nothing to back up: the changelog has all of it."""
 
     def restore_backup(self, tp: Any, latest: bool = True, backup_id: int = 0) -> None:
-        """Nothing was kept apart."""
+        """Nothing to restore."""
 
     def _get(self, key: bytes) -> bytes | None:
-        for lane in self.lanes.by_partition.values():
+        for lane in self._lanes.by_partition.values():
             if lane.it is not None:
                 row = lane.it.state.find(key)
                 if row >= 0:
@@ -45,7 +48,7 @@ class Store(SerializedStore):
         return None
 
     def _iteritems(self) -> Iterator[tuple[bytes, bytes]]:
-        for lane in list(self.lanes.by_partition.values()):
+        for lane in list(self._lanes.by_partition.values()):
             if lane.it is not None:
                 state = lane.it.state
                 for row in state.rows[: state.used]:
@@ -58,19 +61,16 @@ class Store(SerializedStore):
         return (value for _, value in self._iteritems())
 
     def _size(self) -> int:
-        return sum(lane.it.state.used for lane in self.lanes.by_partition.values() if lane.it is not None)
+        return sum(lane.it.state.used for lane in self._lanes.by_partition.values() if lane.it is not None)
 
     def _contains(self, key: bytes) -> bool:
         return self._get(key) is not None
 
     def _set(self, key: bytes, value: bytes | None) -> None:
-        raise TypeError("the devices table is written by the lanes' checkpoints, not through Faust")
+        raise TypeError("the lanes' checkpoints write the devices table; nothing is set through Faust")
 
     def _del(self, key: bytes) -> None:
-        raise TypeError("the devices table is written by the lanes' checkpoints, not through Faust")
+        raise TypeError("the lanes' checkpoints write the devices table; nothing is deleted through Faust")
 
     def _clear(self) -> None:
-        raise TypeError("the devices table is written by the lanes' checkpoints, not through Faust")
-
-
-stores.STORES.aliases["lane"] = "agents.faust_ext.store:Store"
+        raise TypeError("the lanes' checkpoints write the devices table; nothing is cleared through Faust")

@@ -1,12 +1,16 @@
 """Faust's Kafka consumer in the worker's own event loop instead of a thread of its own.
 
-Faust keeps its consumer in a second thread with a second loop, so that heartbeats go on while an agent computes. Here every
-record crosses between the two several times, and each crossing waits for the lock of the interpreter; agents never hold
-the loop for long (a checkpoint of 100,000 devices: some ten milliseconds). At 5,000 frames/s in 285 records a second,
-alternating runs: 0.57 instead of 0.70 of a core, a quarter of the switches between threads.
+Faust runs its consumer in a second thread with a second loop, so that heartbeats go on while an agent computes.
+Every record then crosses between the two threads several times, and each crossing waits for the lock of the
+interpreter. Here no agent holds the loop for long (a checkpoint of 100,000 devices: some ten milliseconds), so one
+loop does. At 5,000 frames/s in 285 records a second, alternating runs: 0.57 instead of 0.70 of a core, a quarter of
+the switches between threads.
 
-The thread's service stays as it is: its life is a task, and what others ask of it is called, not queued. Tied to Faust 0.15
-(``faust.transport.drivers.aiokafka``) and mode (``mode.threads``); ``tests/fault/`` runs whole workers on it.
+What it takes: the consumer's service still believes that it has a thread. :class:`ServiceTask` starts its life as a
+task of the loop, and :class:`LoopConsumer` calls a method directly where Faust would put it into the thread's queue
+and wait.
+
+Tied to Faust 0.15 (``faust.transport.drivers.aiokafka``) and mode 0.7 (``mode.threads``).
 """
 
 import asyncio
@@ -16,52 +20,50 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
-import faust
 from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 from mode.threads import ServiceThread, WorkerThread
 from mode.utils.futures import maybe_async
 
-from agents.faust_ext.fetch import GatheringFetches
-from agents.faust_ext.web import BoundedWeb
-from klais.http.connections import ConnectionLimits
+from agents.faust_ext.fetch import CoalescingFetcher
 
 
 class ServiceTask(WorkerThread):
-    """What starts and ends a service that thinks that it has a thread: a task of the loop that is there already."""
+    """Starts a service that expects a thread as a task of the loop that runs already; the thread is never started."""
 
-    def __init__(self, service: ServiceThread, **_kwargs: Any) -> None:
-        super().__init__(service)
-        self.task: asyncio.Task[None] | None = None
+    def __init__(self, service: ServiceThread, **kwargs: Any) -> None:
+        super().__init__(service, name="faust-consumer", **kwargs)
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Start the service; what it raises reaches the starter, as from a thread."""
-        self.task = asyncio.get_running_loop().create_task(self.service._serve(), name="faust-consumer")
-        self.task.add_done_callback(_look_at)
+        """Start the service; its errors reach the starter, as from a thread."""
+        self._task = asyncio.get_running_loop().create_task(self.service._serve(), name="faust-consumer")
+        self._task.add_done_callback(_retrieve_error)
 
     def stop(self) -> None:
-        """Nothing to join: the service says itself when it is down."""
+        """There is nothing to join: the service sets its own shutdown event."""
 
 
-def _look_at(task: "asyncio.Task[None]") -> None:
-    """The service has told its starter and the worker of an error; asyncio need not tell once more."""
+def _retrieve_error(task: "asyncio.Task[None]") -> None:
+    """The service has passed its error to the starter and the worker; without this asyncio would log it once more."""
     if not task.cancelled():
         task.exception()
 
 
 class EagerService:
-    """Before a mode service: what needs no waiting is not made into tasks."""
+    """Mix-in before a mode service: makes no tasks for a wait that ends at once."""
 
-    async def wait_first(self, *waited: Any, **options: Any) -> WaitResults:
-        """As mode's; but a first coroutine that ends without waiting needs no four tasks.
+    async def wait_first(self, *coros: Any, timeout: Any = None) -> WaitResults:  # noqa: ASYNC109 (as mode's)
+        """As mode's, but a first coroutine that ends without waiting costs no four tasks.
 
-        So it is with each message that Faust hands over: it is put into the agent's queue, which has room.
+        This is the case for each message that Faust hands over: it puts it into the agent's queue, which has room.
         """
-        first, *others = waited
+        first, *others = coros
         service: Any = self
-        if not inspect.iscoroutine(first) or options or service.should_stop:
-            return await super().wait_first(*waited, **options)  # type: ignore[misc,no-any-return]
+        if not inspect.iscoroutine(first) or timeout is not None or service.should_stop:
+            return await super().wait_first(*coros, timeout=timeout)  # type: ignore[misc,no-any-return]
         try:
+            # Run the coroutine by hand up to its first wait. What it yields there is the future that it waits for.
             pending = first.send(None)
         except BaseException as ended:
             for other in filter(inspect.iscoroutine, others):
@@ -73,12 +75,13 @@ class EagerService:
 
 
 async def _rest_of(begun: "Coroutine[Any, Any, Any]", pending: Any) -> Any:
-    """What is left of a coroutine that has run up to its first wait, for ``pending`` (mode takes no bare generator)."""
+    """The rest of a coroutine that has run up to its first wait, for ``pending`` (mode takes no bare generator)."""
     return await _steps(begun, pending)
 
 
 @types.coroutine
 def _steps(begun: "Coroutine[Any, Any, Any]", pending: Any) -> Generator[Any, Any, Any]:
+    """``yield from`` for a coroutine that was begun by hand (PEP 380 spells out the same loop)."""
     while True:
         try:
             sent = yield pending
@@ -104,16 +107,16 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         super().__init__(consumer, loop=loop, thread_loop=loop, **kwargs)
 
     async def on_start(self) -> None:
-        """Start the consumer, with fetches that gather."""
+        """Start the consumer, then let its fetches coalesce."""
         await super().on_start()
-        GatheringFetches(self._ensure_consumer()._fetcher)
+        CoalescingFetcher(self._ensure_consumer()._fetcher)
 
     async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-        """Call it here."""
+        """Call it here, in the same loop."""
         return await maybe_async(fun(*args, **kwargs))
 
     async def _gather_remaining_tasks(self) -> None:
-        """Cancel nothing: the loop's other tasks are not ours."""
+        """Cancel nothing: mode would cancel all tasks of the thread's loop, and here the loop is everybody's."""
 
 
 class Consumer(EagerService, driver.Consumer):
@@ -122,8 +125,8 @@ class Consumer(EagerService, driver.Consumer):
     def on_buffer_full(self, tp: Any) -> None:
         """Go on: a full buffer makes the one who fills it wait.
 
-        Faust takes the partition out of the next fetch instead, and sleeps for a second when none is left, though the agent
-        empties its buffer within milliseconds. A fetch that brings 26 records (a backlog, a burst) does that to all.
+        Faust takes the partition out of the next fetch instead, and sleeps for a second when none is left, though the
+        agent empties its buffer within milliseconds. A fetch that brings 26 records (a backlog, a burst) does that to all.
         """
 
     def _new_consumer_thread(self) -> LoopConsumer:
@@ -134,25 +137,3 @@ class Transport(driver.Transport):
     """Faust's Kafka transport with that consumer."""
 
     Consumer = Consumer
-
-
-class App(faust.App):
-    """A Faust app that consumes in its own event loop, and whose web server has bounded connections.
-
-    Parameters
-    ----------
-    *args, **kwargs
-        As ``faust.App``.
-    web_limits : ConnectionLimits
-        Bounds of the web server.
-    """
-
-    def __init__(self, *args: Any, web_limits: ConnectionLimits, **kwargs: Any) -> None:
-        self._web_limits = web_limits
-        super().__init__(*args, **kwargs)
-
-    def _new_web(self) -> BoundedWeb:
-        return BoundedWeb(self, self._web_limits)
-
-    def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)

@@ -6,6 +6,7 @@ stopped by ``start_server`` and ``stop_server``.
 
 from typing import Any
 
+import faust
 from faust.web.drivers import aiohttp as driver
 
 from klais.http.connections import ConnectionLimits, Listener
@@ -25,3 +26,22 @@ class BoundedWeb(driver.Web):
     async def stop_server(self) -> None:
         """Close the port and all connections; answers that are under way have a second."""
         await self.listener.stop()
+
+
+class App(faust.App):
+    """A Faust app whose web server has bounded connections.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As ``faust.App``.
+    web_limits : ConnectionLimits
+        Bounds of the web server.
+    """
+
+    def __init__(self, *args: Any, web_limits: ConnectionLimits, **kwargs: Any) -> None:
+        self._web_limits = web_limits
+        super().__init__(*args, **kwargs)
+
+    def _new_web(self) -> BoundedWeb:
+        return BoundedWeb(self, self._web_limits)

@@ -1,21 +1,21 @@
-"""The worker process around the app: what it checks before it joins the group, and signals that must not harm it.
+"""The worker process around the app: checks before it joins the group, and signals that must not harm it.
 
-Faust's own answer to SIGUSR2 is a debugger that stops the process: it is told and ignored. SIGHUP would end it: here it reads
-the settings again, of which a worker takes over the level of its log (limits come from ``klais_control``).
-SIGTERM and SIGINT stop the worker cleanly (see :mod:`agents.service`), SIGUSR1 prints the stacks of all tasks.
+SIGTERM and SIGINT stop the worker cleanly (see :mod:`agents.service`), SIGUSR1 prints the stacks of all tasks. Two
+signals get another handler than Faust's. SIGUSR2 opens a debugger in Faust, which stops the process until somebody
+types into it: here the worker logs the signal and goes on. SIGHUP would end the process: here it reads the settings
+again and takes over the log level (limits come from ``klais_control``).
 """
 
 import asyncio
 import signal
-from typing import Any
 
 from faust.worker import Worker
 
 from klais.config.load import Settings, load
-from klais.errors import KlaisError, TopicMismatch
-from klais.kafka.admin import check_topics, ensure_topics, wait_for_broker
+from klais.errors import KlaisError
 from klais.system.ports import check_port
 from klais.telemetry.log import get, set_level
+from klais.worker.startup import check_cluster
 
 log = get("agents.worker")
 
@@ -23,10 +23,10 @@ EXIT_REFUSED = 1
 
 
 def worker_class(settings: Settings) -> type[Worker]:
-    """The class of the worker for ``faust.App(Worker=...)``."""
+    """The class for ``faust.App(Worker=...)``; Faust makes the object itself, so the class carries the settings."""
 
-    class KlaisWorker(Worker):  # type: ignore[misc, valid-type, unused-ignore]
-        """A Faust worker that looks before it leaps."""
+    class KlaisWorker(Worker):
+        """A Faust worker that checks port, broker and topics before the app starts."""
 
         async def on_first_start(self) -> None:
             """Faust's own start, then the checks; the app starts after this returns."""
@@ -59,27 +59,8 @@ def worker_class(settings: Settings) -> type[Worker]:
     return KlaisWorker
 
 
-def check_cluster(settings: Settings, stop: Any) -> None:
-    """Wait for a broker, then hold the topics against what is needed; blocks.
-
-    With the embedded broker missing topics are created; on a cluster of others they are its owner's business.
-
-    Raises
-    ------
-    KafkaUnavailable
-        ``stop()`` became true before a broker answered.
-    TopicMismatch
-        A topic is missing or has other settings; says how to mend each.
-    """
-    admin = wait_for_broker(settings, on_wait=lambda text: log.warning("kafka_awaited", says=text), stop=stop)
-    if settings.embedded_kafka:
-        ensure_topics(settings, admin)
-    elif wrong := check_topics(settings, admin):
-        raise TopicMismatch("\n".join(str(mismatch) for mismatch in wrong))
-
-
 def refuse(error: KlaisError) -> None:
-    """Say why the worker does not start, a line for each problem, and end the process: nothing was joined or opened yet."""
+    """Log why the worker does not start, a line for each problem, and end the process; nothing is open yet."""
     for line in str(error).splitlines():
         log.error("worker_refused", why=line)
     raise SystemExit(EXIT_REFUSED)

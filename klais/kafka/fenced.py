@@ -238,13 +238,13 @@ async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: floa
         producer: _Producer = kind(**options)
         left_s = None if timeout_s is None else max(0.0, started + timeout_s - time.monotonic())
         try:
-            await asyncio.wait_for(producer.start(), left_s)
+            await asyncio.wait_for(producer.start(), left_s)  # type: ignore[no-untyped-call]
             return producer
         except asyncio.CancelledError:
-            await producer.stop()
+            await producer.stop()  # type: ignore[no-untyped-call]
             raise
         except (kafka_errors.KafkaError, TimeoutError) as error:
-            await producer.stop()
+            await producer.stop()  # type: ignore[no-untyped-call]
             waited_s = time.monotonic() - started
             if isinstance(error, _FENCED) or not _may_pass(error):
                 raise

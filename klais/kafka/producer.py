@@ -47,7 +47,7 @@ class BatchProducer(AIOKafkaProducer):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # type: ignore[no-untyped-call]
         self._waiting: dict[int, list[Waiting]] = {}
         self._exchanges: dict[int, asyncio.Task[None]] = {}  # broker -> who talks to it now
         self._stopped = False
@@ -84,7 +84,7 @@ class BatchProducer(AIOKafkaProducer):
         for waiting in self._waiting.values():
             self._fail(waiting, kafka_errors.ProducerClosed())
         self._waiting.clear()
-        await super().stop()
+        await super().stop()  # type: ignore[no-untyped-call]
 
     async def _find_leader(self, to: TopicPartition) -> int:
         partitions = await self.client._wait_on_metadata(to.topic)

@@ -164,8 +164,7 @@ class PartitionReader:
         request = FetchRequest(1000, 1, FETCH_BYTES, _READ_UNCOMMITTED, [(where.topic, [part])])
         records = MemoryRecords((await self._ask(where, request))[-1] or b"")
         batches = []
-        while records.has_next():
-            batch = records.next_batch()
+        while (batch := records.next_batch()) is not None:
             if not batch.validate_crc():
                 raise kafka_errors.CorruptRecordException(f"wrong CRC in {where} behind offset {position}")
             if batch.next_offset > position:

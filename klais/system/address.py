@@ -57,6 +57,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def http_host(bind: str) -> str:
+    """The host in the URL of a server that listens on ``bind``: this host's name where it listens everywhere.
+
+    Examples
+    --------
+    >>> http_host("::1")
+    '[::1]'
+    """
+    if bind in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{bind}]" if ":" in bind else bind
+
+
 @dataclass(frozen=True, slots=True)
 class Bind:
     """An address to listen on."""

@@ -136,19 +136,18 @@ class EdgeSnapshot(Snapshot):
     xdp_packets: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ControlSnapshot:
-    """The controller of a worker: whether it reigns, what it wrote, and its newest decision (zeros where it does not
-    reign).
+    """The controller of a worker: whether it is the leader, what it wrote, and its newest decision (else zeros).
 
-    ``terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut`` shares, ``error`` relative, ``overrides``
-    in force.
+    ``terms`` it began as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
+    shares, ``error`` relative, ``overrides`` in force.
     """
 
-    reigns: bool = False
+    is_leader: bool = False
     decisions: int = 0
-    takeovers: int = 0
-    terms: Mapping[str, float] = field(default_factory=dict)
+    terms: int = 0
+    pid_terms: Mapping[str, float] = field(default_factory=dict)
     error: float = 0.0
     lag: float = 0.0
     cpu: float = 0.0
@@ -357,12 +356,12 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
 
 
 def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
-    yield _gauge("control_reigns", "1 where this worker is the controller.", c.reigns)
+    yield _gauge("control_is_leader", "1 while this worker is the leader of the controllers.", c.is_leader)
     yield _counter("control_decisions", "Decisions that this worker wrote to klais_control.", c.decisions)
-    yield _counter("control_takeovers", "Times that this process became the controller.", c.takeovers)
+    yield _counter("control_terms", "Terms as the leader that this process began.", c.terms)
     terms = GaugeMetricFamily("klais_pid_term", "Terms of the newest decision; output is 0 to 1.", labels=["term"])
     for name in ("p", "i", "d", "output"):
-        terms.add_metric([name], c.terms.get(name, 0.0))
+        terms.add_metric([name], c.pid_terms.get(name, 0.0))
     yield terms
     yield _gauge("control_error", "Weighted relative error of lag and CPU; above 0 = there is room.", c.error)
     yield _gauge("control_lag_frames", "Lag of all workers in the newest decision (frames).", c.lag)

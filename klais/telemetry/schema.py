@@ -1,7 +1,8 @@
 """The schema of ``klais_stats``, version 1: what edge, worker and controller say of themselves once a second.
 
-``python -m klais.telemetry.schema`` prints it as JSON Schema; ``docs/klais_stats.schema.json`` is that text, and a test holds
-real records against it. Readers pass over fields that they do not know; a new field needs no new version, a new meaning does.
+``python -m klais.telemetry.schema`` prints it as JSON Schema; ``docs/klais_stats.schema.json`` is that text, and a
+test holds real records against it. Readers pass over fields that they do not know; a new field needs no new version,
+a new meaning does.
 """
 
 import json
@@ -37,21 +38,28 @@ class Gauges(BaseModel):
     tokens: float | None = _of("frames left in the global bucket of this worker's lanes")
     lag: float | None = _of("records of klais_raw not yet taken by this worker's lanes")
     lag_records: ByPartition | None = _of("the same by partition")
-    lag_frames: ByPartition | None = _of("frames of klais_raw not yet taken, by partition: records x mean frames a record")
-    pending_frames: float | None = _of("frames that this worker's lanes let through and have not put out yet")
-    demand: ByPartition | None = _of("frames/s that each lane could put to use: what arrives, and what waits, within a second")
+    lag_frames: ByPartition | None = _of("the same in frames: records x mean frames a record")
+    pending_frames: float | None = _of("frames that this worker's lanes let through and have not written yet")
+    demand: ByPartition | None = _of("frames/s that a lane could put to use: what arrives, and what waits, within a second")
     offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
-    host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota where that is busier; 1 = all of it")
+    host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
+    devices: int | None = _of("devices known to this worker")
+    anomaly_devices: int | None = _of("devices flagged at their newest frame")
+    anomaly_score: float | None = _of("highest anomaly score of a device now")
+    pending_bytes: int | None = _of("bytes of the frames that this worker's lanes let through and have not written yet")
+    lanes: int | None = _of("lanes (partitions) that this worker owns")
+    lanes_live: int | None = _of("lanes that take records now")
+    lane_restarts: int | None = _of("restarts of the lanes that this worker owns now")
     checkpoint_age_s: float | None = _of("age of the oldest lane's newest checkpoint, s")
     processing_ms: LatencyMs | None = _of("from a batch's arrival to its verdicts (worker), to Kafka (edge)")
     kafka_ms: LatencyMs | None = _of("from handing a batch to Kafka to its acknowledgement")
     burst_probability: Share | None = _of("controller: 0 to 1")
     pid_output: Share | None = _of("controller: 0 to 1, on the logarithmic scale of rates")
     epoch: float | None = _of("controller: of its fence; the highest one controls")
-    claims: bool | None = _of("controller: it is about to take the fence")
-    left: bool | None = _of("controller: it ended and says so, for another to take over at once")
+    candidate: bool | None = _of("controller: it is about to take the fence")
+    resigned: bool | None = _of("controller: it ended its term, so another may take over at once")
     mode: Literal["auto", "manual", "fixed"] | None = _of("controller: who sets the rate")
 
 
@@ -65,7 +73,7 @@ class StatsRecord(BaseModel):
     host: str | None = _of("machine and folder of its pinned maps, as name:/sys/fs/bpf/klais")
     at_ms: int = Field(ge=0, description="clock of the sender, ms since the epoch")
     uptime_s: float = Field(ge=0)
-    extra: bool = Field(default=False, description="between two seconds, because limits changed; rates are the last ones")
+    extra: bool = Field(default=False, description="between two seconds, as limits changed; rates are the last ones")
     counters: dict[str, float | dict[str, float]] = Field(
         description="since the start of the process (worker: since step 0 of its lanes); dropped is by reason"
     )

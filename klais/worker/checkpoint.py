@@ -82,8 +82,8 @@ class Checkpointer:
     async def _acknowledge(self, lane: "Lane") -> None:
         """Acknowledge the input up to the marker, strictly in offset order (a hole would be committed over)."""
         unacked = lane.unacked
-        if lane.shared.mend_commit is not None:
-            await lane.shared.mend_commit(lane.partition, self._acknowledged)
+        if lane.shared.repair_commit is not None:
+            await lane.shared.repair_commit(lane.partition, self._acknowledged)
         self._acknowledged = self.next_raw
         count = 0
         while unacked and unacked[0][2] < self.next_raw:

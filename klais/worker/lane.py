@@ -51,7 +51,7 @@ class Shared:
     output_producer: BatchProducer
     changelog_producer: BatchProducer
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    mend_commit: Any = None  # called with (partition, offset) that Faust should long have committed
+    repair_commit: Any = None  # called with (partition, offset) that Faust should long have committed
     on_step: Any = None  # called with each step's seconds, for the latency histogram
     on_sent: Any = None  # called with the seconds from handing a batch to Kafka to its acknowledgement
 

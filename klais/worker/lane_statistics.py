@@ -27,13 +27,13 @@ def frames_taken(state: LaneState) -> int:
 
 
 class LaneFigures:
-    """Arrival rate and mean frames of a record of each lane, from its tallies; looked at a few times a second."""
+    """Arrival rate and mean frames of a record of each lane, from its tallies; sampled a few times a second."""
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}
 
-    def look(self, lanes: Iterable[tuple[int, LaneState]], now_s: float) -> None:
-        """Take in what the lanes counted."""
+    def sample(self, lanes: Iterable[tuple[int, LaneState]], now_s: float) -> None:
+        """Note what the lanes counted."""
         here = {}
         for partition, state in lanes:
             frames, records = frames_taken(state), int(state.tally[Tally.RAW_RECORDS])

@@ -1,22 +1,22 @@
-"""Which devices of this worker lose most frames above their own rate: growth of a column of the rows between two looks."""
+"""Which devices of this worker lose most frames above their own rate: growth of a column of the rows between two samples."""
 
 import numpy as np
 import numpy.typing as npt
 
 from klais.worker.rows import Part
 
-MOST = 10  # devices told in one record
+MOST = 10  # devices named in one record
 
 
 class TopOffenders:
-    """Looked at once a second, in a thread; keeps one number a device (4 bytes)."""
+    """Sampled once a second, in a thread; keeps one number a device (4 bytes)."""
 
     def __init__(self) -> None:
         self._before: dict[int, tuple[int, npt.NDArray[np.uint32]]] = {}
         self._at_s = 0.0
 
-    def look(self, parts: list[Part], now_s: float) -> dict[str, float]:
-        """Device -> frames/s dropped above its rate since the last look, the ten highest."""
+    def sample(self, parts: list[Part], now_s: float) -> dict[str, float]:
+        """Device -> frames/s dropped above its rate since the last sample, the ten highest."""
         elapsed_s, self._at_s = now_s - self._at_s, now_s
         before, self._before = self._before, {}
         found: list[tuple[float, str]] = []

@@ -1,6 +1,4 @@
-"""What the mender does about commits that Faust gives up: Faust's own bookkeeping, and a broker that refuses, as one does
-while it is rebalancing.
-"""
+"""Commit repair: Faust's own bookkeeping, and a broker that refuses commits, as one does during a rebalance."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +11,14 @@ from faust.transport.consumer import Consumer
 from faust.types import TP
 
 from agents.faust_ext import commits
-from agents.faust_ext.commits import CommitMender
+from agents.faust_ext.commits import CommitRepair
 
 TP0, TP1, ELSEWHERE = TP("raw", 0), TP("raw", 1), TP("raw", 2)
 
 
 @dataclass(eq=False)
 class Record:
-    """What Faust looks at in a message that is acknowledged."""
+    """What Faust reads of a message that is acknowledged."""
 
     tp: TP
     offset: int
@@ -56,7 +54,9 @@ async def consumer(monkeypatch):
     app: Any = faust.App("commits", broker="kafka://localhost:1", store="memory://")
     app.topics.acks_enabled_for = lambda topic: True
     monkeypatch.setattr(type(app), "producer", SimpleNamespace(flush=_nothing))
-    consumer = Refusing(app.transport, callback=_nothing, on_partitions_revoked=_nothing, on_partitions_assigned=_nothing)
+    consumer = Refusing(
+        app.transport, callback=_nothing, on_partitions_revoked=_nothing, on_partitions_assigned=_nothing
+    )
     consumer.broker = {}
     return consumer
 
@@ -66,36 +66,36 @@ async def _nothing(*_: Any) -> None:
 
 
 async def test_what_a_rebalance_refused_is_committed_again(consumer):
-    mender = CommitMender(SimpleNamespace(consumer=consumer), "raw")
-    await mender(0, 0)
+    repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
+    await repair(0, 0)
     consumer.refuses = True
     consumer.acknowledge(TP0, 0, 7)
     await consumer.commit()
-    await mender(0, 7)
+    await repair(0, 7)
     assert consumer.broker == {}
     consumer.refuses = False
-    await mender(0, 6)
+    await repair(0, 6)
     assert consumer.broker == {}, "never below what was asked for"
-    await mender(1, 5)
-    assert consumer.broker == {}, "the other partition has nothing to mend"
-    await mender(0, 7)
+    await repair(1, 5)
+    assert consumer.broker == {}, "the other partition needs no repair"
+    await repair(0, 7)
     assert consumer.broker == {TP0: 7}
     consumer.broker.clear()
-    await mender(0, 7)
+    await repair(0, 7)
     assert consumer.broker == {}, "once is enough"
 
 
 async def test_a_partition_that_went_elsewhere_is_left_alone(consumer, monkeypatch):
     monkeypatch.setattr(commits, "STUCK_S", 0.0)
-    mender = CommitMender(SimpleNamespace(consumer=consumer), "raw")
+    repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
     consumer._committed_offset[ELSEWHERE] = 3
     for _ in range(3):
-        await mender(2, 7)
+        await repair(2, 7)
     assert consumer.broker == {}
     consumer.refuses = True
     await consumer._commit({ELSEWHERE: 7})
     consumer.refuses = False
-    await mender(2, 7)
+    await repair(2, 7)
     assert consumer.broker == {}
 
 
@@ -103,29 +103,29 @@ async def test_a_partition_that_went_elsewhere_is_left_alone(consumer, monkeypat
 async def test_a_hole_at_the_head_is_committed_over_once_the_offset_stands_still(consumer, monkeypatch, left):
     """Whatever is on Faust's list: nothing, some below the offset that is done, some above."""
     monkeypatch.setattr(commits, "STUCK_S", 0.0)
-    mender = CommitMender(SimpleNamespace(consumer=consumer), "raw")
+    repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
     consumer._committed_offset[TP0] = 3
     for begin, end in left:
         consumer.acknowledge(TP0, begin, end)
     await consumer.commit()
     assert consumer.broker == {}, "Faust waits for the hole"
-    await mender(0, 9)
-    await mender(0, 9)
+    await repair(0, 9)
+    await repair(0, 9)
     assert consumer.broker == {TP0: 9}
     consumer.acknowledge(TP0, 9, 30)
     await consumer.commit()
     assert consumer.broker == {TP0: 30}, "and Faust goes on by itself, all in one commit"
-    await mender(0, 30)
+    await repair(0, 30)
     assert not consumer._acked[TP0] and not consumer._acked_index[TP0]
 
 
-async def test_a_refused_mend_is_tried_again(consumer, monkeypatch):
+async def test_a_refused_repair_is_tried_again(consumer, monkeypatch):
     monkeypatch.setattr(commits, "STUCK_S", 0.0)
-    mender = CommitMender(SimpleNamespace(consumer=consumer), "raw")
+    repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
     consumer._committed_offset[TP0] = 3
     consumer.refuses = True
-    await mender(0, 9)
-    await mender(0, 9)
+    await repair(0, 9)
+    await repair(0, 9)
     consumer.refuses = False
-    await mender(0, 9)
+    await repair(0, 9)
     assert consumer.broker == {TP0: 9}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import faust
 import pytest
 
+from agents.faust_ext import STORE_URL, register
 from agents.faust_ext.store import NOTHING_TO_READ, Store
 from klais.core.devices.layout import ROW, read_row
 from tests.support.lane import frames
@@ -13,12 +14,18 @@ from tests.support.views import PARTITIONS, fake_lane, feed
 
 
 @pytest.fixture
-def table(monkeypatch):
+def table():
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
-    monkeypatch.setattr(Store, "lanes", SimpleNamespace(by_partition=lanes))
-    app = faust.App("store-test", broker="kafka://nowhere", store="lane://", autodiscover=False)
-    table = app.Table("devices", key_type=bytes, value_type=bytes, partitions=PARTITIONS)
-    table.fed = lambda *some: feed(lanes, frames(*some), time.time_ns(), sum(lane.it.state.step for lane in lanes.values()))
+    register()
+    app = faust.App("store-test", broker="kafka://nowhere", store=STORE_URL, autodiscover=False)
+    options = {"lanes": SimpleNamespace(by_partition=lanes)}
+    table = app.Table("devices", key_type=bytes, value_type=bytes, partitions=PARTITIONS, options=options)
+    assert isinstance(table.data, Store)
+
+    def fed(*some):
+        feed(lanes, frames(*some), time.time_ns(), sum(lane.it.state.step for lane in lanes.values()))
+
+    table.fed = fed
     return table
 
 

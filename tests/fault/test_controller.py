@@ -53,10 +53,10 @@ def two_workers(settings: Settings, folder: Path) -> Iterator[tuple[Worker, Work
         yield first, second
 
 
-def by_reign(workers: tuple[Worker, Worker]) -> tuple[Worker, Worker]:
+def by_leader(workers: tuple[Worker, Worker]) -> tuple[Worker, Worker]:
     """The worker that controls, and the other."""
     first, second = workers
-    return (first, second) if page(first.port, "/control/")["here"]["reigns"] else (second, first)
+    return (first, second) if page(first.port, "/control/")["here"]["is_leader"] else (second, first)
 
 
 def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path:
             said = next(iter(stats.newest("worker").values()))["gauges"]
             assert {"lag_frames", "demand", "cpu_share", "kafka_ms"} <= set(said)
             name = next(iter(stats.newest("controller")))
-            reigning, other = by_reign(workers)
-            assert not page(other.port, "/control/")["here"]["reigns"]
+            leader, other = by_leader(workers)
+            assert not page(other.port, "/control/")["here"]["is_leader"]
             before = opened["term"], opened["terms"]["output"]
-            takeovers = page(other.port, "/control/")["here"]["takeovers"]
-            reigning.kill()
+            terms = page(other.port, "/control/")["here"]["terms"]
+            leader.kill()
             taken = wait_for(
                 lambda: (control.record("global") or {}).get("term", 0) > before[0] and control.record("global"),
                 20,
@@ -84,7 +84,7 @@ def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path:
             )
             assert taken["by"] != name
             assert taken["terms"]["output"] == pytest.approx(before[1], abs=0.1)  # it goes on where the other was
-            assert page(other.port, "/control/")["here"]["takeovers"] == takeovers + 1
+            assert page(other.port, "/control/")["here"]["terms"] == terms + 1
             wait_for(lambda: page(other.port, "/control/")["decisions"][0]["term"] == taken["term"], 2, "decisions shown")
         settle(settings)
         assert other.stop() == 0
@@ -108,26 +108,26 @@ def test_a_paused_controller_is_replaced_and_gets_nothing_through_when_it_comes_
         with Feeder(settings):
             wait_for(lambda: control.rate(0.0) > 500_000, 30, "the rate is opened")
             before, name = term(control), control.record("global")["by"]
-            reigning, other = by_reign(workers)
-            reigning.process.send_signal(signal.SIGSTOP)
+            leader, other = by_leader(workers)
+            leader.process.send_signal(signal.SIGSTOP)
             wait_for(lambda: term(control) > before, 20, lambda: f"another controller; its log ends:\n{other.tail()}")
             after, successor = term(control), control.record("global")["by"]
             wait_for(lambda: lanes_of(stats, successor) == settings.partitions, 20, "the group, too, takes it for dead")
             decisions = len(control.decisions)
-            reigning.process.send_signal(signal.SIGCONT)
-            wait_for(lambda: not page(reigning.port, "/control/")["here"]["reigns"], 10, "it steps down")
+            leader.process.send_signal(signal.SIGCONT)
+            wait_for(lambda: not page(leader.port, "/control/")["here"]["is_leader"], 10, "it steps down")
             write(settings, "override", {"mode": "manual", "rate": 4321.0}, "ops", "a test")  # something to decide for both
             wait_for(lambda: (control.record("global") or {}).get("rate") == 4321.0, 10, "the successor decides")
             time.sleep(SESSION_S)  # twice the silence after which another takes over: long enough for a change of hands
         spoke = list(control.decisions)[decisions:]
         assert spoke and {(d["by"], d["term"]) for d in spoke} == {(successor, after)} and successor != name
-        assert page(other.port, "/control/")["here"]["reigns"] and not page(reigning.port, "/control/")["here"]["reigns"]
+        assert page(other.port, "/control/")["here"]["is_leader"] and not page(leader.port, "/control/")["here"]["is_leader"]
         assert {name: r["gauges"].get("epoch") for name, r in stats.newest("controller").items()} == {successor: after}
-        reigning.wait_ready()
+        leader.wait_ready()
         settle(settings)
         assert other.stop() == 0  # it says that it leaves: nobody waits for a silence
-        wait_for(lambda: page(reigning.port, "/control/")["here"]["reigns"], 10, "control comes back")
-        assert reigning.stop() == 0
+        wait_for(lambda: page(leader.port, "/control/")["here"]["is_leader"], 10, "control comes back")
+        assert leader.stop() == 0
     judge(settings)
 
 
@@ -190,7 +190,7 @@ def test_where_the_rate_is_fixed_nothing_is_written_but_blocks_of_offenders(sett
     try:
         with worker(settings, tmp_path / "a.log", **given) as it:
             it.wait_ready()
-            wait_for(lambda: page(it.port, "/control/")["here"]["reigns"], 20, "a controller")
+            wait_for(lambda: page(it.port, "/control/")["here"]["is_leader"], 20, "a controller")
             time.sleep(1.0)  # ten ticks
             shown = page(it.port, "/control/")
             assert (shown["mode"], shown["rate"], shown["decisions"]) == ("fixed", 777.0, [])

@@ -15,6 +15,7 @@ from klais.http.answers import Answers
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
 from klais.kafka.topics import Topics
+from klais.worker.controller import ControllerStatistics
 from klais.worker.limits import LaneLimits
 from klais.worker.report import Report
 from klais.worker.web.pages import PAGES, Views
@@ -111,19 +112,19 @@ def make_views(lanes: dict, control=None, **overrides) -> Views:
     holder = SimpleNamespace(by_partition=lanes, shared=object())
     lane_limits = LaneLimits(settings, control)
     offsets = FakeOffsets()
-    report = Report(settings, "w1", holder, lane_limits, offsets)
     return Views(
-        settings,
-        Topics.of(settings),
-        "w1",
-        holder,
-        lane_limits,
-        control,
-        report,
-        offsets,
-        FakePeers(),
-        list,
-        time.monotonic(),
+        settings=settings,
+        topics=Topics.of(settings),
+        worker_id="w1",
+        lanes=holder,
+        limits=lane_limits,
+        control=control,
+        report=Report(settings, "w1", holder, lane_limits, offsets, ControllerStatistics, lambda partition: 0),
+        offsets=offsets,
+        peers=FakePeers(),
+        waiting_for=list,
+        started_s=time.monotonic(),
+        controller=ControllerStatistics,
         answers=Answers(fresh_s=0.0),
     )
 

@@ -5,13 +5,13 @@ from typing import Any
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.worker.controller import Controller
+from klais.worker.controller import ControllerStatistics
 from klais.worker.limits import LaneLimits
 from klais.worker.web.times import iso
 
 
 def control_body(
-    settings: Settings, limits: LaneLimits, follower: ControlFollower, controller: Controller | None, most: int
+    settings: Settings, limits: LaneLimits, follower: ControlFollower, controller: ControllerStatistics, most: int
 ) -> dict[str, Any]:
     """Every worker answers the same, but for ``here``: all follow the one topic.
 
@@ -19,8 +19,8 @@ def control_body(
     ----------
     settings, limits, follower
         Of this worker.
-    controller : Controller or None
-        Of this worker, reigning or not.
+    controller : ControllerStatistics
+        Of this worker, leader or not.
     most : int
         Decisions shown, the newest first.
     """
@@ -33,7 +33,7 @@ def control_body(
         "rate": limits.rate,
         "burst": limits.burst,
         "controller": {"by": newest.get("by"), "term": newest.get("term"), "decided_at": _iso_ms(newest.get("at"))},
-        "here": None if controller is None else here(controller),
+        "here": here(controller),
         "shares": {str(p): round(limits.share(p), 6) for p in range(partitions)},
         "setpoints": {
             "lag": settings.pid_lag_setpoint,
@@ -46,15 +46,14 @@ def control_body(
     }
 
 
-def here(controller: Controller) -> dict[str, Any]:
-    """What this worker has to do with it."""
-    decision = controller.newest
+def here(controller: ControllerStatistics) -> dict[str, Any]:
+    """The controller of this worker."""
     return {
-        "reigns": decision is not None,
+        "is_leader": controller.is_leader,
         "epoch": controller.epoch,
         "decisions": controller.decisions,
-        "takeovers": controller.takeovers,
-        "now": None if decision is None else decision.record(),
+        "terms": controller.terms,
+        "now": None if controller.newest is None else controller.newest.record(),
     }
 
 

@@ -13,7 +13,9 @@ from klais import __version__
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.core.devices.layout import Rows, id_words
+from klais.core.lane.counters import tokens_now
 from klais.core.lane.queue import FrameQueue
+from klais.core.lane.state import Tally
 from klais.core.wire.constants import ID_SIZE
 from klais.core.wire.partition import partition_of
 from klais.http.answers import Answers, Gate
@@ -23,14 +25,14 @@ from klais.http.openapi import document, errors, schemas
 from klais.http.query import Query, parameters, read_query
 from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.topics import Topics
-from klais.worker.controller import Controller
+from klais.worker.controller import ControllerStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.report import Report
 from klais.worker.rows import DeviceLimits, Part
 from klais.worker.web import devices as listing
 from klais.worker.web.control import control_body
-from klais.worker.web.dam import dam, tokens_now
+from klais.worker.web.dam import dam
 from klais.worker.web.device import detail
 from klais.worker.web.peers import FORWARDED, Peers
 from klais.worker.web.queries import ControlQuery, DevicesQuery, ListQuery
@@ -40,9 +42,9 @@ from klais.worker.web.why import LaneNow, why
 QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth telling
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """What the pages show: the parts of one worker."""
+    """What the pages show: the parts of one worker; ``waiting_for`` says what the worker waits for, empty = ready."""
 
     settings: Settings
     topics: Topics
@@ -53,9 +55,9 @@ class Views:
     report: Report
     offsets: EndOffsets
     peers: Peers
-    ready: Callable[[], list[str]]  # what the worker still waits for; empty = ready
+    waiting_for: Callable[[], list[str]]
     started_s: float
-    controller: Controller | None = None
+    controller: Callable[[], ControllerStatistics]
     gate: Gate = field(default_factory=Gate)
     answers: Answers = field(default_factory=Answers)
 
@@ -83,8 +85,9 @@ async def devices(views: Views, request: web.Request) -> web.StreamResponse:
 async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
     """``/anomalies/``: devices that were ever flagged, the newest flag first."""
     asked = listing.read_anomalies_query(request.query, FORWARDED in request.headers)
-    totals = views.report.totals()
-    return await _listed(views, request, asked, flags={"written": totals["flags"], "suppressed": totals["flags_suppressed"]})
+    history = views.report.statistics().history
+    flags = {"written": int(history[Tally.FLAGS_WRITTEN]), "suppressed": int(history[Tally.FLAGS_SUPPRESSED])}
+    return await _listed(views, request, asked, flags=flags)
 
 
 async def _listed(views: Views, request: web.Request, asked: listing.Request, **sums: dict[str, int]) -> web.StreamResponse:
@@ -183,7 +186,7 @@ async def control_page(views: Views, request: web.Request) -> web.StreamResponse
     most = read_query(request.query, ControlQuery).limit
     if views.control is None:
         raise HttpError(503, "no_control", "this worker does not follow klais_control yet")
-    body = control_body(views.settings, views.limits, views.control, views.controller, most)
+    body = control_body(views.settings, views.limits, views.control, views.controller(), most)
     return reply({"worker": views.worker_id} | body)
 
 
@@ -239,12 +242,11 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def ready(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/ready/``: 200 when the table is recovered, no rebalance is under way and all lanes are live."""
-    awaited = views.ready()
-    awaited += [f"lane {p} to be live" for p, lane in _lanes_body(views).items() if not lane["live"]]
+    """``/ready/``: 200 when the worker has lanes and all of them are live; else 503 and what the worker waits for."""
+    waits = views.waiting_for()
     partitions = sorted(views.lanes.by_partition)
-    body = {"ready": not awaited, "awaited": awaited, "worker": views.worker_id, "partitions": partitions}
-    return reply(body, 503 if awaited else 200, {"Retry-After": "1"} if awaited else None)
+    body = {"ready": not waits, "waiting_for": waits, "worker": views.worker_id, "partitions": partitions}
+    return reply(body, 503 if waits else 200, {"Retry-After": "1"} if waits else None)
 
 
 async def metrics(views: Views, request: web.Request) -> web.StreamResponse:

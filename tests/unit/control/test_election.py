@@ -1,31 +1,32 @@
-"""Who takes over control, and when: a world of listeners with a clock of its own."""
+"""Who becomes the leader, and when: a world of listeners with a clock of its own."""
 
 from typing import Any
 
 import pytest
 
-from klais.control.election import Succession, newest_reign, presence_s, turn_of
+from klais.control.election import Election, heartbeat_s, leader_of, turn_of
+from klais.telemetry.schema import Gauges
 
 SESSION_S = 10.0
 STEP_S = 0.1
 
 
-def said(**gauges: Any) -> dict[str, Any]:
-    return {"gauges": gauges}
+def said(**gauges: Any) -> Gauges:
+    return Gauges(**gauges)
 
 
-def workers(*names: str, owner: str | None = None) -> dict[str, tuple[float, dict[str, Any]]]:
+def workers(*names: str, owner: str | None = None) -> dict[str, tuple[float, Gauges]]:
     return {name: (0.5, said(lag_records={"0": 0} if name == owner else {"3": 0})) for name in names}
 
 
 class World:
-    """Workers that hear each other; one that takes over is heard from then on, until it is paused or leaves."""
+    """Workers that hear each other; a leader is heard until it is paused or ends."""
 
     def __init__(self, *names: str, owner: str | None = None) -> None:
         self.names, self.owner = list(names), owner
         self.now_s, self.epoch = 100.0, 0
-        self.listeners = {name: Succession(name, SESSION_S) for name in names}
-        self.heard: dict[str, tuple[float, dict[str, Any]]] = {}  # controller -> (when, what)
+        self.listeners = {name: Election(name, SESSION_S) for name in names}
+        self.heard: dict[str, tuple[float, Gauges]] = {}  # controller -> (when, what)
         self.speaking: set[str] = set()
         self.kafka = True
         self.took: list[tuple[float, str]] = []
@@ -41,7 +42,7 @@ class World:
                 controllers = {who: (self.now_s - at_s, record) for who, (at_s, record) in self.heard.items()}
                 if name in self.speaking:
                     continue
-                if self.listeners[name].may_take_over(self.now_s, there, controllers):
+                if self.listeners[name].may_lead(self.now_s, there, controllers):
                     self.epoch += 1
                     self.took.append((self.now_s, name))
                     self.speaking = {name}  # the others are fenced, and listen from now on
@@ -75,24 +76,24 @@ def test_when_the_next_one_cannot_the_one_behind_it_does_within_the_session() ->
     died_s = world.now_s
     world.end("d")
     listener = world.listeners.pop("a")  # it is there, and never succeeds
-    world.listeners["a"] = type("Mute", (), {"may_take_over": lambda *_: False, "begin": lambda *_: None})()
+    world.listeners["a"] = type("Mute", (), {"may_lead": lambda *_: False, "begin": lambda *_: None})()
     world.run(SESSION_S)
     assert listener and [name for _, name in world.took] == ["d", "b"] and world.took[1][0] - died_s < SESSION_S
 
 
-def test_one_that_left_is_replaced_at_once() -> None:
+def test_a_leader_that_resigned_is_replaced_at_once() -> None:
     world = World("a", "b", owner="a")
     world.run(20)
     world.end("a")
-    world.heard["controller-a"] = (world.now_s, said(epoch=1, left=True))
+    world.heard["controller-a"] = (world.now_s, said(epoch=1, resigned=True))
     world.run(1.0)
     assert [name for _, name in world.took] == ["a", "b"]
 
 
-def test_who_hears_a_claim_waits_for_what_becomes_of_it() -> None:
+def test_a_worker_that_hears_a_candidate_waits_for_it() -> None:
     world = World("a", "b")
     world.run(2.0)
-    world.heard["controller-x"] = (world.now_s, said(claims=True))
+    world.heard["controller-x"] = (world.now_s, said(candidate=True))
     world.run(4.9)
     assert not world.took
     world.run(1.0)
@@ -109,9 +110,9 @@ def test_without_kafka_no_silence_counts() -> None:
     assert [name for _, name in world.took] == ["a"]
 
 
-def test_a_paused_predecessor_that_speaks_again_is_not_taken_for_the_controller() -> None:
-    reigns = {"controller-a": (0.1, said(epoch=4)), "controller-b": (0.2, said(epoch=5)), "controller-c": (0.0, said())}
-    assert newest_reign(reigns) == "controller-b" and newest_reign({}) is None
+def test_a_paused_predecessor_that_speaks_again_is_not_taken_for_the_leader() -> None:
+    heard = {"controller-a": (0.1, said(epoch=4)), "controller-b": (0.2, said(epoch=5)), "controller-c": (0.0, said())}
+    assert leader_of(heard) == "controller-b" and leader_of({}) is None
     world = World("b", "c", owner="b")
     world.run(20)
     world.heard["controller-a"] = (world.now_s, said(epoch=0))
@@ -128,5 +129,5 @@ def test_turns() -> None:
 
 
 @pytest.mark.parametrize(("session_s", "expected_s"), [(2.0, 0.25), (10.0, 1.0), (300.0, 1.0)])
-def test_presence_is_heard_several_times_within_the_patience(session_s: float, expected_s: float) -> None:
-    assert presence_s(session_s) == expected_s and 0.5 * session_s / expected_s >= 4
+def test_several_heartbeats_come_within_the_silence(session_s: float, expected_s: float) -> None:
+    assert heartbeat_s(session_s) == expected_s and 0.5 * session_s / expected_s >= 4

@@ -16,7 +16,9 @@ from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.constants import Reason
 from klais.kafka.stats import FRESH_S, StatsFollower
-from klais.telemetry.schema import StatsRecord, schema_text
+from klais.system.cpu import CpuShare
+from klais.telemetry.quantiles import Quantiles
+from klais.telemetry.schema import Gauges, StatsRecord, schema_text
 from klais.telemetry.stats import Due
 from klais.worker.lane_statistics import LaneFigures
 from tests.support.views import make_views
@@ -38,10 +40,12 @@ def test_the_schema_in_the_docs_is_that_of_the_code() -> None:
 
 def test_what_a_worker_says_fits_the_schema() -> None:
     views = make_views({})
-    gauges = views.report.gauges(1.0)
-    said = record("worker", "w1", gauges | {"kafka_ms": views.report.kafka.take()}, views.report.totals())
+    now = views.report.statistics(1.0)
+    gauges = now.gauges().model_dump(exclude_none=True)
+    said = record("worker", "w1", gauges | CpuShare().sample() | {"kafka_ms": Quantiles().take()}, now.counters())
     StatsRecord.model_validate(json.loads(orjson.dumps(said)))
-    assert {"lag_frames", "pending_frames", "demand", "cpu_share", "host_cpu_share", "queue_depth", "tokens"} <= set(gauges)
+    assert {"lag_frames", "pending_frames", "demand", "queue_depth", "tokens", "lag_records"} <= set(gauges)
+    assert set(gauges) <= set(Gauges.model_fields), "each gauge of a worker is in the schema"
 
 
 def test_the_schema_refuses_what_is_wrong_and_reads_what_is_unknown() -> None:
@@ -76,17 +80,17 @@ def test_a_record_of_another_make_is_no_reason_to_stop(gauges: dict) -> None:
 
 
 def test_lag_is_told_in_frames_and_demand_counts_what_waits() -> None:
-    figures, state = LaneFigures(), LaneState()
-    figures.look([(0, state)], 0.0)
+    rates, state = LaneFigures(), LaneState()
+    rates.sample([(0, state)], 0.0)
     for tick in range(1, 51):
         state.tally[Tally.RAW_RECORDS] += 2
         state.tally[Reason.PASSED] += 200
-        figures.look([(0, state)], tick * 0.1)
-    assert figures.lag_frames({0: 7, 3: 9}) == {"0": 700.0, "3": 0.0}
-    assert figures.demand([(0, state)])["0"] == pytest.approx(2000.0, rel=0.01)
+        rates.sample([(0, state)], tick * 0.1)
+    assert rates.lag_frames({0: 7, 3: 9}) == {"0": 700.0, "3": 0.0}
+    assert rates.demand([(0, state)])["0"] == pytest.approx(2000.0, rel=0.01)
     state.tally[Reason.PASSED] -= 5  # it recovered: some steps were lost and come again
-    figures.look([(0, state)], 6.0)
-    assert figures.demand([(0, state)])["0"] == 0.0
+    rates.sample([(0, state)], 6.0)
+    assert rates.demand([(0, state)])["0"] == 0.0
 
 
 def test_stale_senders_are_ignored_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:

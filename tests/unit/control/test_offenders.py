@@ -30,7 +30,7 @@ def test_each_block_is_twice_as_long_up_to_an_hour() -> None:
     assert all(later[0] >= sooner[0] + sooner[1] for sooner, later in pairwise(blocks))
 
 
-def test_the_workers_name_those_that_lose_most_since_the_last_look() -> None:
+def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
     state, top = LaneState(), TopOffenders()
     tight = limits(device_rate=1.0, device_burst=2.0)
 
@@ -39,14 +39,14 @@ def test_the_workers_name_those_that_lose_most_since_the_last_look() -> None:
         take_raw(state, number, batch(frames(*some), number, T0_NS + number * 1000), tight, bounds(), T0_NS + number * 1000)
 
     step(0, {"loud": 50, "quiet": 2})
-    assert top.look([Part.of(0, state)], 10.0) == {}  # what came before is not of this second
+    assert top.sample([Part.of(0, state)], 10.0) == {}  # what came before is not of this second
     step(1, {"loud": 30, "quiet": 1, "new": 12})
-    assert top.look([Part.of(0, state)], 12.0) == {"loud": 15.0, "new": 5.0, "quiet": 0.5}
+    assert top.sample([Part.of(0, state)], 12.0) == {"loud": 15.0, "new": 5.0, "quiet": 0.5}
     step(2, {f"d{n}": 3 + n for n in range(20)})
-    assert len(top.look([Part.of(0, state)], 13.0)) == MOST
+    assert len(top.sample([Part.of(0, state)], 13.0)) == MOST
     again = LaneState()  # the lane recovered: its rows lie elsewhere
     again.rows, again.used = state.rows, state.used
-    assert top.look([Part.of(0, again)], 14.0) == {}
+    assert top.sample([Part.of(0, again)], 14.0) == {}
     assert np.uint32(state.rows["device_rate"][: state.used].sum()) > 0
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 
 from klais.core.wire.constants import Reason
-from klais.worker.report import FORGET_S, Grown
+from klais.telemetry.counters import ResetSafeCounter
+from klais.worker.report import FORGET_S
 from tests.support.lane import frames
 from tests.support.views import fake_lane, feed, make_views
 
@@ -24,45 +25,46 @@ def test_totals_are_the_lanes_history_and_add_up():
     lanes, report = worker()
     feed(lanes, some(1), NOW, 0)
     feed(lanes, [*some(1), b"rubbish"], NOW, 1)
-    totals, gauges = report.totals(), report.gauges(0.0)
+    now = report.statistics(0.0)
+    totals = now.counters()
     assert totals["received"] == 61
     assert totals["dropped"] == {"duplicate": 30, "too_short": 1}
-    assert totals["received"] == totals["passed"] + sum(totals["dropped"].values()) + gauges["queue_depth"]
-    assert gauges["devices"] == 30 and gauges["lanes_live"] == 2
+    assert totals["received"] == totals["passed"] + sum(totals["dropped"].values()) + now.queue_depth
+    assert now.devices == 30 and now.lanes_live == 2
 
 
 def test_a_restart_of_a_lane_takes_nothing_back():
     lanes, report = worker()
     feed(lanes, some(1), NOW, 0)
-    report.look(0.0)
-    before = report.totals()
+    report.sample(0.0)
+    before = report.statistics().counters()
     lanes[0].live.clear()
     lanes[0].it = None
-    assert report.totals()["received"] == before["received"]
-    report.look(1.0)
+    assert report.statistics().counters()["received"] == before["received"]
+    report.sample(1.0)
     assert report.snapshot().received == 30
 
 
 def test_a_lane_that_moves_in_with_a_history_makes_no_jump_in_rates_and_metrics():
     lanes, report = worker((0,))
-    report.look(0.0)
+    report.sample(0.0)
     report.rates(0.0)
     moved = {1: fake_lane()}
     feed(moved, some(1), NOW, 0)
     moved[1].began_tally = moved[1].it.state.tally.copy()
     lanes.update(moved)
-    report.look(1.0)
+    report.sample(1.0)
     assert report.rates(1.0)["received"] == 0.0
     assert report.snapshot().received == 0
     taken = int(moved[1].it.state.tally[Reason.PASSED])
-    assert report.totals()["received"] == taken > 0
+    assert report.statistics().counters()["received"] == taken > 0
     feed(lanes, some(2), NOW, 1)
-    report.look(2.0)
+    report.sample(2.0)
     assert report.rates(2.0)["received"] == 30.0
     assert report.snapshot().received == 30
 
 
-def test_what_a_lane_did_before_the_first_look_is_counted():
+def test_what_a_lane_did_before_the_first_sample_is_counted():
     lanes, report = worker()
     feed(lanes, some(1), NOW, 0)
     snapshot = report.snapshot()
@@ -71,13 +73,13 @@ def test_what_a_lane_did_before_the_first_look_is_counted():
     assert int(np.sum(snapshot.dropped)) == 0
 
 
-def test_grown_forgets_lanes_that_left_for_good():
-    grown = Grown(1)
-    grown.see(0, np.array([5]), np.array([0]), 0.0)
-    grown.forget(FORGET_S + 1)
-    assert grown.highest(0) is None
-    grown.see(0, np.array([900]), np.array([890]), 100.0)
-    assert grown.sum.tolist() == [15]
+def test_lanes_that_left_for_good_are_forgotten():
+    counter = ResetSafeCounter(1)
+    counter.sample(0, np.array([5]), np.array([0]), 0.0)
+    counter.forget(FORGET_S + 1)
+    assert counter.highest(0) is None
+    counter.sample(0, np.array([900]), np.array([890]), 100.0)
+    assert counter.sum.tolist() == [15]
 
 
 async def test_sums_over_rows_count_what_came_since():

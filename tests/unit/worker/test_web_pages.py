@@ -1,6 +1,7 @@
 """The pages: what they answer over real lane states, and errors of one shape."""
 
 import time
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -204,12 +205,11 @@ async def test_health_tells_failed_lanes(views):
     assert "lane 1: LaneFenced: newer owner" in body["problems"]
 
 
-async def test_ready_says_what_is_awaited(views):
-    assert (await body_of(views, "/ready/"))["ready"] is True
-    views.lanes.by_partition[0].live.clear()
-    views.ready = lambda: ["the rebalance to end"]
-    body = await body_of(views, "/ready/", status=503)
-    assert body["awaited"] == ["the rebalance to end", "lane 0 to be live"]
+async def test_ready_says_what_the_worker_waits_for(views):
+    assert await body_of(views, "/ready/") == {"ready": True, "waiting_for": [], "worker": "w1", "partitions": [0, 1]}
+    busy = replace(views, waiting_for=lambda: ["the rebalance to end"])
+    body = await body_of(busy, "/ready/", status=503)
+    assert body["ready"] is False and body["waiting_for"] == ["the rebalance to end"]
 
 
 async def test_metrics_are_prometheus_text(views):

@@ -1,0 +1,91 @@
+"""What the tallies of lanes add up to: received, passed, dropped by reason, and the conservation check over them.
+
+A tally is int64 or uint64 [TALLIES]: frames by verdict (``Reason``), then the counters that ``Tally`` names
+(:mod:`klais.core.lane.state`). Tallies of several lanes add up element by element, so every function here takes one
+lane's tally or a sum of many.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.dam.bucket import refill
+from klais.core.lane.journal import Limits
+from klais.core.lane.state import TALLIES, LaneState, Tally
+from klais.core.wire.constants import VERDICTS, Reason
+
+Counts = npt.NDArray[Any]
+
+# Drops that are no verdict of a frame. A record that is no frame batch counts as one frame.
+_OTHER_DROPS = {
+    Reason.CORRUPT_BATCH: Tally.CORRUPT_RECORDS,
+    Reason.REPEATED_BATCH: Tally.REPEATED_FRAMES,
+    Reason.QUEUE_EXPIRED: Tally.QUEUE_LOST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Conservation:
+    """The check ``received = passed + queued_waiting + dropped`` (frames); ``queued_waiting`` is the real queue depth."""
+
+    received: int
+    passed: int
+    queued_waiting: int
+    dropped: int
+
+    @property
+    def missing(self) -> int:
+        """Frames that were received and are nowhere; below 0: frames that came from nowhere."""
+        return self.received - self.passed - self.queued_waiting - self.dropped
+
+    @property
+    def holds(self) -> bool:
+        """Whether every frame is accounted for."""
+        return self.missing == 0
+
+
+def tallies(states: Iterable[LaneState]) -> npt.NDArray[np.int64]:
+    """Sum of the lanes' tallies, int64 [TALLIES]."""
+    return sum((state.tally.astype(np.int64) for state in states), np.zeros(TALLIES, np.int64))
+
+
+def verdicts(tally: Counts) -> dict[str, int]:
+    """Frames by the label of their verdict, those above 0."""
+    return {reason.label: int(tally[reason]) for reason in Reason if reason < VERDICTS and tally[reason]}
+
+
+def dropped(tally: Counts) -> dict[Reason, int]:
+    """Frames dropped, by reason, those above 0."""
+    out = {reason: int(tally[reason]) for reason in Reason if Reason.DUPLICATE <= reason < VERDICTS and tally[reason]}
+    return out | {reason: int(tally[place]) for reason, place in _OTHER_DROPS.items() if tally[place]}
+
+
+def dropped_by_reason(tally: Counts) -> dict[str, int]:
+    """The same by the reason's label, for JSON."""
+    return {reason.label: frames for reason, frames in dropped(tally).items()}
+
+
+def received(tally: Counts) -> int:
+    """Frames taken in: those with a verdict, those of repeated batches, and one for each corrupt record."""
+    frames = int(tally[:VERDICTS].sum())
+    return frames + int(tally[Tally.REPEATED_FRAMES]) + int(tally[Tally.CORRUPT_RECORDS])
+
+
+def passed(tally: Counts) -> int:
+    """Frames admitted to the clean topic, at once or out of the queue."""
+    return int(tally[Reason.PASSED]) + int(tally[Tally.RELEASED])
+
+
+def conservation(tally: Counts, queue_depth: int) -> Conservation:
+    """The check over a tally and the frames that wait in the queue."""
+    return Conservation(received(tally), passed(tally), queue_depth, sum(dropped(tally).values()))
+
+
+def tokens_now(state: LaneState, limits: Limits, now_ns: int) -> float:
+    """Tokens of the lane's global bucket at ``now_ns`` (frames); changes nothing."""
+    if state.tokens < 0:
+        return limits.burst
+    return float(refill(state.tokens, state.bucket_ns, now_ns, limits.rate, limits.burst))

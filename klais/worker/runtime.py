@@ -1,0 +1,151 @@
+"""The parts of one worker, and how they are opened and closed; nothing is opened before the worker runs."""
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.kafka.end_offsets import EndOffsets
+from klais.kafka.fenced import make_producer
+from klais.kafka.stats import ControlProducer
+from klais.kafka.topics import Topics
+from klais.telemetry.log import get
+from klais.worker.controller import Controller
+from klais.worker.lane import Shared
+from klais.worker.lanes import Lanes
+from klais.worker.limits import LaneLimits
+from klais.worker.report import Report
+
+log = get("klais.worker.runtime")
+
+CONTROL_WAIT_S = 5.0  # for klais_control at the start
+DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
+STOP_S = 2.0  # and at most this long for each client that it closes
+EXIT_S = 12.0  # then the process ends whatever still hangs: without a broker Faust waits a minute for its consumer
+NO_BROKER_DRAIN_S, NO_BROKER_EXIT_S = 0.5, 5.0  # the same while no broker answers: decided steps can go nowhere
+
+
+class WorkerRuntime:
+    """One worker.
+
+    Parameters
+    ----------
+    settings, lanes
+        Of the worker.
+    repair_commit : callable
+        Called with (partition, offset): repairs the group's commits (``agents.faust_ext.commits.CommitRepair``).
+    highwater : callable
+        Partition of the staging topic -> its end offset as the consumer knows it, 0 where unknown.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        lanes: Lanes,
+        repair_commit: Callable[[int, int], Awaitable[None]],
+        highwater: Callable[[int], int],
+    ) -> None:
+        self.settings, self.lanes, self.topics = settings, lanes, Topics.of(settings)
+        self.worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        self.control = ControlFollower(settings)
+        self.limits = LaneLimits(settings, self.control)
+        self.offsets = EndOffsets(settings)
+        self.controller = Controller(settings, self.worker_id)
+        self.report = Report(
+            settings, self.worker_id, lanes, self.limits, self.offsets, self.controller.statistics, highwater
+        )
+        self._repair_commit = repair_commit
+        self._shared: Shared | None = None
+        self._producer: ControlProducer | None = None
+
+    def producer(self) -> ControlProducer:
+        """The one that writes to ``klais_stats``; made at the first call."""
+        if self._producer is None:
+            self._producer = ControlProducer(self.settings, f"klais-worker-{self.worker_id}")
+        return self._producer
+
+    async def publish(self) -> None:
+        """Report once a second, until cancelled."""
+        self.offsets.start()
+        await self.report.run(self.producer())
+
+    async def start_lanes(self, partitions: Iterable[int]) -> None:
+        """Start a lane for each partition, in the place of those there are."""
+        await self.lanes.start(await self._shared_parts(), partitions)
+        if not self.lanes.by_partition:
+            do = "nothing if other workers have all partitions; else create the topic with `klais topics create`"
+            log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
+
+    async def _shared_parts(self) -> Shared:
+        """What all lanes share, made at the first call (it needs the event loop and a broker)."""
+        if self._shared is None:
+            # Blocks must be known before the first verdict. A cluster without that topic must not stop the worker.
+            self.control.start()
+            await asyncio.to_thread(self.control.wait_caught_up, CONTROL_WAIT_S)
+            # For the journal, the outputs and the changelog: a small journal record never waits behind a large output.
+            journal, outputs, changelog = [await make_producer(self.settings) for _ in range(3)]
+            self._shared = Shared(
+                self.settings,
+                self.topics,
+                self.worker_id,
+                self.limits,
+                journal,
+                outputs,
+                changelog,
+                repair_commit=self._repair_commit,
+                on_step=self.report.on_step,
+                on_sent=self.report.on_sent,
+            )
+        return self._shared
+
+    async def close(self) -> None:
+        """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then all is closed."""
+        began_s = time.monotonic()
+        drain_s = DRAIN_S if self._broker_answers else NO_BROKER_DRAIN_S
+        drained = False
+        try:
+            drained = await asyncio.wait_for(self.lanes.drain(drain_s), drain_s + 1)
+        except Exception as error:  # the journal has what is not checkpointed
+            log.warning("lanes_not_drained", error=repr(error))
+        await _within("controller", self.controller.resign())
+        await _within("lanes", self.lanes.stop())
+        closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop)]
+        if self._producer is not None:
+            closing.append(asyncio.to_thread(self._producer.close))
+        if (shared := self._shared) is not None:
+            producers = (shared.journal_producer, shared.output_producer, shared.changelog_producer)
+            closing += [producer.stop() for producer in producers]
+        self.offsets.stop()
+        await asyncio.gather(*(_within("clients", part) for part in closing))
+        log.info("worker_stopped", drained=drained, seconds=round(time.monotonic() - began_s, 3))
+
+    def exit_in_time(self, code: Callable[[], int]) -> None:
+        """End the process with ``code()`` if it still runs after ``EXIT_S``.
+
+        All decided steps are journalled by then, so nothing that still hangs could lose one.
+        """
+        timeout_s = EXIT_S if self._broker_answers else NO_BROKER_EXIT_S
+
+        def watch() -> None:
+            time.sleep(timeout_s)
+            log.warning("exit_forced", after_s=timeout_s, why="a client did not close in time")
+            os._exit(code())
+
+        threading.Thread(target=watch, name="exit-watchdog", daemon=True).start()
+
+    @property
+    def _broker_answers(self) -> bool:
+        return not self.offsets.failing_s()
+
+
+async def _within(what: str, closing: Awaitable[Any]) -> None:
+    """Wait for something to close, for at most ``STOP_S``: without a broker a client may never be done."""
+    try:
+        await asyncio.wait_for(closing, STOP_S)
+    except Exception as error:
+        log.warning("not_closed", what=what, error=repr(error))

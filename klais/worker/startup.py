@@ -1,0 +1,29 @@
+"""What a worker checks before it joins the group."""
+
+from collections.abc import Callable
+
+from klais.config.load import Settings
+from klais.errors import TopicMismatch
+from klais.kafka.admin import check_topics, ensure_topics, wait_for_broker
+from klais.telemetry.log import get
+
+log = get("klais.worker.startup")
+
+
+def check_cluster(settings: Settings, stop: Callable[[], bool]) -> None:
+    """Wait for a broker, then compare its topics with what a worker needs; blocks.
+
+    With the embedded broker it creates missing topics. On another cluster its owner does that.
+
+    Raises
+    ------
+    KafkaUnavailable
+        ``stop()`` became true before a broker answered.
+    TopicMismatch
+        A topic is missing or has other settings; the message says how to fix each.
+    """
+    admin = wait_for_broker(settings, on_wait=lambda text: log.warning("kafka_awaited", reason=text), stop=stop)
+    if settings.embedded_kafka:
+        ensure_topics(settings, admin)
+    elif wrong := check_topics(settings, admin):
+        raise TopicMismatch("\n".join(str(mismatch) for mismatch in wrong))

@@ -1,0 +1,190 @@
+"""The statistics of a worker at one moment, as ``klais_stats``, the web views and Prometheus show them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.lane.counters import dropped, dropped_by_reason, passed, received
+from klais.core.lane.state import TALLIES, Tally
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, VERDICTS, Reason
+from klais.telemetry.metrics import WorkerSnapshot, reason_counts
+from klais.telemetry.schema import Gauges
+from klais.worker.controller import ControllerStatistics
+
+OUTPUTS = ("telemetry", "anomalies", "dead_letter")
+WORK = (*OUTPUTS, "steps", "checkpoints", "checkpoint_us")
+"""Counters of one life of a lane: records written by topic, steps, checkpoints and the time they took."""
+
+Counts = npt.NDArray[np.int64]
+
+
+def no_tally() -> Counts:
+    """A tally of nothing, int64 [TALLIES]."""
+    return np.zeros(TALLIES, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatistics:
+    """What a worker knows of itself.
+
+    Attributes
+    ----------
+    history : int64 [TALLIES]
+        Sum of the lanes' tallies since their step 0, whichever worker owned them.
+    steps, checkpoints : int
+        Of the lanes that are live, since their step 0 and since they came here.
+    queue_depth : int
+        Frames in the lanes' queues.
+    tokens, rate_limit : float
+        Frames left in the buckets of these lanes; global rate in force (frames/s).
+    lag_records, lag_frames, demand : dict
+        By partition: records not taken, the same in frames, and frames/s that the lane could put to use.
+    offenders : dict of str to float
+        Devices with the most frames/s dropped above their own rate.
+    devices, anomaly_devices : int
+        Devices known; those flagged at their newest frame.
+    anomaly_score : float
+        Highest score of a device now.
+    checkpoint_age_s : float
+        Age of the oldest lane's newest checkpoint.
+    pending_bytes, pending_frames : int
+        Let through and not acknowledged by the next topic.
+    lanes, lanes_live, lane_restarts : int
+        Owned, those that take records now, and restarts of those owned.
+    """
+
+    history: Counts = field(default_factory=no_tally)
+    steps: int = 0
+    checkpoints: int = 0
+    queue_depth: int = 0
+    tokens: float = 0.0
+    rate_limit: float = 0.0
+    lag_records: dict[int, int] = field(default_factory=dict)
+    lag_frames: dict[str, float] = field(default_factory=dict)
+    demand: dict[str, float] = field(default_factory=dict)
+    offenders: dict[str, float] = field(default_factory=dict)
+    devices: int = 0
+    anomaly_devices: int = 0
+    anomaly_score: float = 0.0
+    checkpoint_age_s: float = 0.0
+    pending_bytes: int = 0
+    pending_frames: int = 0
+    lanes: int = 0
+    lanes_live: int = 0
+    lane_restarts: int = 0
+
+    def counters(self) -> dict[str, Any]:
+        """Counters of the record on ``klais_stats``."""
+        tally = self.history
+        return {
+            "received": received(tally),
+            "passed": passed(tally),
+            "queued": int(tally[Reason.QUEUED]),
+            "released": int(tally[Tally.RELEASED]),
+            "dropped": dropped_by_reason(tally),
+            "duplicates": int(tally[Reason.DUPLICATE]),
+            "malformed": int(tally[FIRST_MALFORMED : LAST_MALFORMED + 1].sum()),
+            "repeated": int(tally[Tally.REPEATED_FRAMES]),
+            "repeated_batches": int(tally[Tally.REPEATED_BATCHES]),
+            "missing_batches": int(tally[Tally.MISSING_BATCHES]),
+            "corrupt_records": int(tally[Tally.CORRUPT_RECORDS]),
+            "lost_records": int(tally[Tally.LOST_RECORDS]),
+            "raw_records": int(tally[Tally.RAW_RECORDS]),
+            "raw_bytes": int(tally[Tally.RAW_BYTES]),
+            "dead_letters": int(tally[Tally.DEAD_WRITTEN]),
+            "dead_letters_suppressed": int(tally[Tally.DEAD_SUPPRESSED]),
+            "flags": int(tally[Tally.FLAGS_WRITTEN]),
+            "flags_suppressed": int(tally[Tally.FLAGS_SUPPRESSED]),
+            "steps": self.steps,
+            "checkpoints": self.checkpoints,
+        }
+
+    def gauges(self) -> Gauges:
+        """Gauges of the record on ``klais_stats``."""
+        return Gauges(
+            queue_depth=self.queue_depth,
+            tokens=round(self.tokens, 3),
+            rate_limit=self.rate_limit,
+            lag_records={str(partition): float(records) for partition, records in self.lag_records.items()},
+            lag=sum(self.lag_records.values()),
+            lag_frames=self.lag_frames,
+            demand=self.demand,
+            offenders=self.offenders or None,
+            devices=self.devices,
+            anomaly_devices=self.anomaly_devices,
+            anomaly_score=round(self.anomaly_score, 3),
+            checkpoint_age_s=round(self.checkpoint_age_s, 3),
+            pending_bytes=self.pending_bytes,
+            pending_frames=self.pending_frames,
+            lanes=self.lanes,
+            lanes_live=self.lanes_live,
+            lane_restarts=self.lane_restarts,
+        )
+
+
+def drops(tally: Counts) -> npt.NDArray[np.int64]:
+    """Frames dropped, int64 [REASONS], as the metrics count them."""
+    out = reason_counts()
+    for reason, frames in dropped(tally).items():
+        out[reason] = frames
+    return out
+
+
+def snapshot(
+    now: WorkerStatistics,
+    tally: Counts,
+    work: dict[str, int],
+    sequence: Counts,
+    controller: ControllerStatistics,
+    overrides: int,
+) -> WorkerSnapshot:
+    """What this process did since it started, for Prometheus.
+
+    Parameters
+    ----------
+    now : WorkerStatistics
+        For the gauges.
+    tally : int64 [TALLIES]
+        What the lanes' tallies grew by while they were here.
+    work : dict of str to int
+        The same of the counters of :data:`WORK`.
+    sequence : int64 [3]
+        The same of late frames, gaps and resets.
+    controller : ControllerStatistics
+        Of this worker.
+    overrides : int
+        Of operators, in force.
+    """
+    return WorkerSnapshot(
+        received=received(tally),
+        received_bytes=int(tally[Tally.RAW_BYTES]),
+        passed=passed(tally),
+        dropped=drops(tally),
+        queue_depth=now.queue_depth,
+        rate_limit=now.rate_limit,
+        tokens=now.tokens,
+        anomaly_devices=now.anomaly_devices,
+        kafka_messages={name: work[name] for name in OUTPUTS} | {"journal": work["steps"]},
+        dead_letters=int(tally[Tally.DEAD_WRITTEN]),
+        dead_letters_suppressed=int(tally[Tally.DEAD_SUPPRESSED]),
+        verdicts=tally[:VERDICTS],
+        batches=int(tally[Tally.RAW_RECORDS]),
+        steps=work["steps"],
+        checkpoints=work["checkpoints"],
+        checkpoint_s=work["checkpoint_us"] / 1e6,
+        checkpoint_age_s=now.checkpoint_age_s,
+        lag_records=now.lag_records,
+        lanes=now.lanes_live,
+        devices=now.devices,
+        late=int(sequence[0]),
+        gaps=int(sequence[1]),
+        resets=int(sequence[2]),
+        flags=int(tally[Tally.FLAGS_WRITTEN]),
+        flags_suppressed=int(tally[Tally.FLAGS_SUPPRESSED]),
+        lost_records=int(tally[Tally.LOST_RECORDS]),
+        missing_batches=int(tally[Tally.MISSING_BATCHES]),
+        burst_probability=controller.burst_probability,
+        control=controller.snapshot(overrides),
+    )

@@ -1,0 +1,261 @@
+"""One term of the leader: fence, read back what the leader before it wrote, decide until another worker leads.
+
+    klais_stats --measure()--> decide() --> klais_control (set-points) --> lanes, edges, and the XDP maps of their hosts
+                                 |
+                      Offenders.update() -> klais_control (blocks)
+
+The fence is the same as a lane's: the broker's epoch of ``klais-controller`` over ``klais_control``. The leader
+writes with that epoch only, and the broker refuses what an older leader still sends, for example after a pause. Its
+state is the ``global`` record that was written last.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaProducer
+from pydantic import ValidationError
+
+from klais.config.host import host_of
+from klais.config.load import Settings
+from klais.control.decide import Decision, LoopState, decide, worth_writing
+from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
+from klais.control.forecast import Features, Predictor
+from klais.control.measure import measure, offenders_of, traffic_totals
+from klais.control.offenders import OFTEN, WINDOW, Offenders
+from klais.control.operator_requests import gains_of, recovered, targets_of, wish_of
+from klais.control.overrides import device_scope, merged
+from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
+from klais.control.xdp_applier import Applier
+from klais.errors import KafkaUnavailable
+from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
+from klais.kafka.record_batch import RecordBatchWriter
+from klais.kafka.stats import FORGET_S, FRESH_S, ControlProducer, StatsFollower
+from klais.kafka.topics import Topics
+from klais.system.clock import now_ms
+from klais.telemetry.log import get
+from klais.telemetry.schema import Gauges
+from klais.telemetry.stats import PERIOD_S, StatsPublisher
+
+log = get("klais.worker.term")
+
+CATCH_UP_S = 10.0
+REFENCE_S = 43_200.0  # brokers forget an epoch that is idle for a day
+MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
+
+
+def heard(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> Heard:
+    """Senders of that kind with their gauges; records that do not fit the schema are left out."""
+    out = {}
+    for name, (age_s, record) in stats.heard(kind, within_s).items():
+        try:
+            out[name] = (age_s, Gauges.model_validate(record["gauges"]))
+        except ValidationError as error:
+            log.debug("statistics_skipped", sender=name, error=str(error))
+    return out
+
+
+class Term:
+    """One uninterrupted time as the leader.
+
+    Parameters
+    ----------
+    settings, name
+        Of the controller; ``name`` is its id on ``klais_stats``.
+    predictor : Predictor
+        The burst forecast.
+    producer : ControlProducer
+        Writes the heartbeats to ``klais_stats``.
+    stats : StatsFollower
+        What all processes report; started.
+    counters : callable
+        The counters of the heartbeats.
+
+    Attributes
+    ----------
+    epoch : int or None
+        Number of the term, from the broker; None until the fence is taken.
+    newest : Decision or None
+        The newest one.
+    decisions : int
+        Records written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        predictor: Predictor,
+        producer: ControlProducer,
+        stats: StatsFollower,
+        counters: Callable[[], dict[str, int]],
+    ) -> None:
+        self._settings, self._name, self._predictor = settings, name, predictor
+        self._follower, self._stats = ControlFollower(settings), stats
+        self._counters, self._stats_producer = counters, producer
+        self._publisher = StatsPublisher(producer, "controller", name, self._reported, host=host_of(settings))
+        self._applier = Applier(settings, self._follower)
+        self._features, self._offenders = Features(), Offenders()
+        self._forecast = predictor.predict(self._features.window())
+        self._state = LoopState()
+        self._written: Decision | None = None
+        self._found: dict[str, Any] | None = None  # what the leader before this one wrote last
+        self._resigned = False
+        self.epoch: int | None = None
+        self.newest: Decision | None = None
+        self.decisions = 0
+
+    async def run(self) -> bool:
+        """Take the fence, then tick until another worker leads (False), or a new epoch is due (True).
+
+        Raises
+        ------
+        LaneFenced
+            Another worker took the fence.
+        klais.errors.KlaisError
+            Kafka does not answer, or refuses.
+        """
+        settings, topics = self._settings, Topics.of(self._settings)
+        began_s = time.monotonic()
+        self._send_heartbeat(began_s, candidate=True)
+        identity = await fence(settings, f"{topics.app_id}-controller", [(topics.control, 0)])
+        producer = await make_producer(settings)
+        try:
+            sender = FencedSender(producer, identity, topics.control, 0)
+            # Read after the fence: nobody but this worker can write to the topic any more, so this is the newest state.
+            self._follower.start()
+            if not await asyncio.to_thread(self._follower.wait_caught_up, CATCH_UP_S):
+                raise KafkaUnavailable(f"{topics.control} could not be read within {CATCH_UP_S:g} s")
+            self._found = self._follower.record(GLOBAL)
+            self._state = recovered(self._found, settings.partitions)
+            self.epoch = identity.epoch
+            self._applier.start()
+            took_s = time.monotonic() - began_s
+            resumed = self._state.output is not None
+            log.info("leader_elected", epoch=identity.epoch, resumed=resumed, seconds=round(took_s, 3))
+            renews = await self._ticks(identity.epoch, sender)
+            log.info("term_ended", epoch=identity.epoch, decisions=self.decisions, renews=renews)
+            return renews
+        except asyncio.CancelledError:
+            self._resigned = True  # the worker ends: the others need not wait for the silence
+            raise
+        finally:
+            await self._close(producer)
+
+    async def _ticks(self, epoch: int, sender: FencedSender) -> bool:
+        period_s, until_s = self._settings.pid_period_s, time.monotonic() + REFENCE_S
+        last_s, due_s, offenders_s, heartbeat_at_s = time.monotonic() - period_s, time.monotonic(), 0.0, 0.0
+        interval_s, paused_s = heartbeat_s(self._settings.session_timeout_s), SILENCE * self._settings.session_timeout_s
+        while not self._superseded(epoch):
+            now_s = time.monotonic()
+            if now_s >= until_s:
+                return True
+            decision = self._decide(now_s, min(now_s - last_s, MAX_LATE_TICKS * period_s))
+            # After a pause another worker may lead. Write a record before the next heartbeat: if the broker refuses it,
+            # this term ends before others could believe the heartbeat.
+            doubtful, last_s = now_s - last_s > paused_s, now_s
+            if (doubtful or worth_writing(self._written, decision)) and self._is_followed(decision):
+                await self._write(epoch, sender, decision)
+            if now_s - offenders_s >= PERIOD_S:
+                offenders_s = now_s
+                await self._block_offenders(epoch, sender, now_s)
+            if now_s - heartbeat_at_s >= interval_s - period_s / 2:
+                heartbeat_at_s = now_s
+                self._send_heartbeat(now_s)
+            due_s = max(due_s + period_s, time.monotonic())
+            await asyncio.sleep(max(0.001, due_s - time.monotonic()))
+        return False
+
+    def _superseded(self, epoch: int) -> bool:
+        """Whether another worker leads, as its records say: after our fence only a newer leader can write any."""
+        newest = self._follower.record(GLOBAL)
+        if newest is not None and newest.get("by", self._name) != self._name and newest != self._found:
+            return True
+        controllers = heard(self._stats, "controller", FRESH_S)
+        leader = leader_of(controllers)
+        if leader is None or leader == self._name:
+            return False
+        theirs = controllers[leader][1].epoch
+        return theirs is not None and theirs > epoch
+
+    def _send_heartbeat(self, now_s: float, candidate: bool = False) -> None:
+        record = self._publisher.record(now_s)
+        if candidate:
+            record["gauges"] = {"candidate": True}
+        self._stats_producer.stats(self._name, record)
+
+    def _is_followed(self, decision: Decision) -> bool:
+        """Where the rate is fixed nobody follows the controller: only the change to ``fixed`` is written."""
+        return decision.mode != "fixed" or (self._follower.record(GLOBAL) or {}).get("mode", "fixed") != "fixed"
+
+    def _decide(self, now_s: float, dt_s: float) -> Decision:
+        settings, follower = self._settings, self._follower
+        workers, edges = self._stats.newest("worker"), self._stats.newest("edge")
+        if edges and self._features.see(now_s, traffic_totals(workers, edges)):
+            self._forecast = self._predictor.predict(self._features.window())
+        inputs = measure(workers, edges, self._forecast)
+        targets, gains = targets_of(settings, follower), gains_of(settings, follower)
+        wish = wish_of(settings, follower)
+        self._state, decision = decide(self._state, inputs, targets, gains, wish, settings.partitions, now_s, dt_s)
+        if decision.cut.alert and not (self.newest and self.newest.cut.alert):
+            log.warning("burst_predicted", probability=round(inputs.forecast.probability, 3), why=inputs.forecast.why)
+        self.newest = decision
+        return decision
+
+    async def _write(self, epoch: int, sender: FencedSender, decision: Decision) -> None:
+        await self._send(epoch, sender, GLOBAL, decision.record())
+        self._written = decision
+        self.decisions += 1
+
+    async def _send(self, epoch: int, sender: FencedSender, scope: str, record: dict[str, Any]) -> None:
+        stamp = {"scope": scope, "by": self._name, "term": epoch, "at": now_ms()}
+        writer = RecordBatchWriter(1 << 16, "none")
+        writer.append_one(scope.encode(), orjson.dumps(record | stamp))
+        await sender.send(writer)
+
+    async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
+        """Block repeat offenders, or with ``monitor`` only log them; one that an operator unblocked stays unblocked."""
+        how = self._settings.control_auto_block
+        if how == "off":
+            return
+        blocks = self._offenders.update(now_s, offenders_of(self._stats.newest("worker")))
+        for device_id, for_s in blocks.items():
+            scope = device_scope(device_id)
+            before = self._follower.record(scope) or {}
+            if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
+                continue
+            log.warning("offender_found", device=device_id, blocked=how == "on", for_s=for_s, mode=how)
+            if how == "on":
+                changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
+                why = f"far above its own rate for {OFTEN} of {WINDOW} seconds"
+                record = merged(before, changes) | {"author": "controller", "reason": why}
+                await self._send(epoch, sender, scope, record)
+
+    def _reported(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Counters and gauges of a heartbeat."""
+        decision = self.newest
+        epoch = -1 if self.epoch is None else self.epoch
+        if decision is None or self._resigned:
+            return self._counters(), {"epoch": epoch, "resigned": self._resigned}
+        return self._counters(), {
+            "mode": decision.mode,
+            "rate_limit": round(decision.rate, 3),
+            "pid_output": round(decision.terms.output, 5),
+            "burst_probability": round(decision.inputs.forecast.probability, 4),
+            "cut": decision.cut.cut,
+            "alert": decision.cut.alert,
+            "error": round(decision.errors.both, 4),
+            "lag": round(decision.inputs.lag, 1),
+            "cpu": round(decision.inputs.cpu, 4),
+            "queue_depth": decision.inputs.queue_depth,
+            "epoch": epoch,
+        }
+
+    async def _close(self, producer: AIOKafkaProducer) -> None:
+        if self._resigned:
+            self._send_heartbeat(time.monotonic())
+        await asyncio.to_thread(self._applier.stop)
+        await asyncio.to_thread(self._follower.stop)
+        await abandon(producer)
