@@ -16,7 +16,7 @@
        |
        v     once the journal record is acknowledged
     Telemetry.write                klais/worker/outputs.py         admitted frames -> iot_telemetry
-    Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad ones -> klais_dead_letter
+    Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad -> klais_dead_letter
        |
        v     every few seconds, at a step whose outputs are acknowledged
     Checkpointer.run_once          klais/worker/checkpoint.py      rows and marker -> changelog of the devices table,

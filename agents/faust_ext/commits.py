@@ -21,7 +21,7 @@ STUCK_S = 10.0  # Faust commits once a second
 
 
 class CommitRepair:
-    """Commits what Faust gave up: offsets whose commit was refused, and those above a committed offset that stands still.
+    """Commits what Faust gave up: offsets whose commit was refused, and those above a committed offset that is stuck.
 
     Parameters
     ----------

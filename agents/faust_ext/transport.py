@@ -126,7 +126,7 @@ class Consumer(EagerService, driver.Consumer):
         """Go on: a full buffer makes the one who fills it wait.
 
         Faust takes the partition out of the next fetch instead, and sleeps for a second when none is left, though the
-        agent empties its buffer within milliseconds. A fetch that brings 26 records (a backlog, a burst) does that to all.
+        agent empties its buffer within milliseconds. A fetch of 26 records (a backlog, a burst) does that to all.
         """
 
     def _new_consumer_thread(self) -> LoopConsumer:

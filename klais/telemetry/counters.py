@@ -10,7 +10,7 @@ Counts = npt.NDArray[np.int64]
 
 
 class ResetSafeCounter:
-    """Sum of what a vector of counters grew by, over owners that come, go and start again, as PromQL's ``rate()`` needs it.
+    """Sum of what a vector of counters grew by, over owners that come, go and start again.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ def test_a_worker_whose_topics_are_gone_is_not_ready_and_finds_new_ones(settings
         wait_for(without_lanes, 60, "the worker to see that its topics are gone")
         wait_for(lambda: not set(names) & set(admin.list_topics(timeout=10).topics), 60, "the topics to be gone")
         ensure_topics(settings)
-        wait_for(lambda: readiness(it.port)[0] == 200, 120, f"ready with the new topics; its log ends:\n{it.tail()}")
+        wait_for(lambda: readiness(it.port)[0] == 200, 120, lambda: f"new topics; its log ends:\n{it.tail()}")
         with Feeder(settings, frames_per_s=1000):
             time.sleep(1)
         settle(settings)

@@ -89,4 +89,5 @@ def test_each_step_of_the_picture_is_in_the_file_named_with_it(module: Any) -> N
         begin = re.search(rf"^(?:    )*(?:class|def|async def) {owner}\b", text, re.M)
         assert begin, f"{path} has no {owner}"
         body = re.split(r"^class ", text[begin.end() :], maxsplit=1, flags=re.M)[0]
-        assert not method or re.search(rf"^    (?:async )?def {method}\b", body, re.M), f"{owner} in {path} has no {method}"
+        found = not method or re.search(rf"^    (?:async )?def {method}\b", body, re.M)
+        assert found, f"{path}: {owner} has no {method}"

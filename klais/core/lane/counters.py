@@ -29,7 +29,7 @@ _OTHER_DROPS = {
 
 @dataclass(frozen=True, slots=True)
 class Conservation:
-    """The check ``received = passed + queued_waiting + dropped`` (frames); ``queued_waiting`` is the real queue depth."""
+    """The check ``received = passed + queued_waiting + dropped`` (frames), with the real queue depth."""
 
     received: int
     passed: int
