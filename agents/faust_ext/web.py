@@ -1,7 +1,7 @@
 """Faust's web server with bounded connections: the application stays Faust's, only who listens is ours.
 
-Tied to Faust 0.15 (``faust.web.drivers.aiohttp``): the app makes its server in ``_new_web``, and the server is started and
-stopped by ``start_server`` and ``stop_server``.
+Tied to Faust 0.15 (``faust.web.drivers.aiohttp``): the app makes its server in ``_new_web``, and Faust starts and stops
+it by ``start_server`` and ``stop_server``.
 """
 
 from typing import Any

@@ -7,8 +7,7 @@ import aiohttp
 from aiohttp import web
 from faust.web.drivers import aiohttp as driver
 
-from agents.faust_ext.transport import App
-from agents.faust_ext.web import BoundedWeb
+from agents.faust_ext.web import App, BoundedWeb
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts

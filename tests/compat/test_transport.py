@@ -15,8 +15,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from agents.faust_ext.fetch import BufferedRecords, CoalescingFetcher
+from agents.faust_ext.fetch import CoalescingFetcher
 from agents.faust_ext.transport import Consumer, EagerService
+from klais.kafka.buffered_records import BufferedRecords
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from tests.support.process import PATIENCE
 
