@@ -11,8 +11,8 @@ from agents.faust_ext.web import App, BoundedWeb
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
-from klais.system.ports import free_port
 from klais.worker.web.pages import install
+from tests.support.ports import free_port
 from tests.support.views import PARTITIONS, fake_lane, make_views
 
 
@@ -26,7 +26,8 @@ async def test_the_apps_server_is_guarded_and_bounded() -> None:
     port = free_port()
     limits = ConnectionLimits(total=2, per_client=2)
     app: Any = App(
-        "web-test", web_limits=limits, broker="kafka://127.0.0.1:1", store="memory://", web_bind="127.0.0.1", web_port=port,
+        "web-test", web_limits=limits, broker="kafka://127.0.0.1:1", store="memory://",
+        web_bind="127.0.0.1", web_port=port,
         web_tables_enabled=False, web_router_enabled=False,
     )  # fmt: skip
     assert isinstance(app.web, BoundedWeb)
