@@ -23,7 +23,7 @@ from bench.harness import Bench, BenchFailed, Child, edge_counters, wait_for
 from bench.harness.packets.netns import Pair, inside, veth_pair
 from bench.harness.packets.netns import run as run_command
 from bench.harness.packets.raw_socket import Raw, statistic
-from bench.harness.packets.rows import WIDE
+from bench.harness.packets.row import WIDE
 from bench.harness.report import Result
 from klais.config.load import Settings, load
 from klais.system.ports import free_port

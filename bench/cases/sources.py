@@ -71,7 +71,7 @@ def _filter(pair: Pair, pin_dir: Path, name: str, port: int) -> Iterator[None]:
     if name not in BEHIND_FILTER:
         yield
         return
-    from bench.harness.packets.rows import NO_LIMITS
+    from bench.harness.packets.row import NO_LIMITS
 
     loader.load(loader.Request(pair.iface, pin_dir, [port], NO_LIMITS, 10.0, 1 << 20, 64 << 20))
     try:

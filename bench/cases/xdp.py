@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 
 from bench.harness import Bench, BenchFailed
-from bench.harness.packets.rows import NO_LIMITS, WIDE, Row, all_rows, frame, sent
+from bench.harness.packets.row import NO_LIMITS, WIDE, Row, frame, sent
+from bench.harness.packets.rows import all_rows
 from bench.harness.report import Result
 from klais.xdp import bpf
 from klais.xdp.limits import Limits

@@ -11,7 +11,8 @@ from klais.edge.sources.xdp_filter.source import FilteredSource
 from klais.errors import SourceUnavailable
 from klais.xdp import kernel_types, loader
 from klais.xdp.limits import Limits
-from tests.support.xdp import PORT, Counter, Rig, rig, wait_for
+from tests.support.process import wait_for
+from tests.support.xdp import PORT, Counter, Rig, rig
 from tests.support.xdp_filter import filtered
 
 _UDP_SEGMENT = 103
@@ -33,7 +34,7 @@ def received(found: Rig, frames: list[bytes]) -> list[int]:
     with found.receiver() as source:
         counter = Counter(source)
         send_as_one(found.pair.devices, found.pair.hosts[0], PORT, frames)
-        wait_for(lambda: sum(found.counts()[v] for v in ("pass", "blocked", "aggregated", "bad_magic")), "packets")
+        wait_for(lambda: sum(found.counts()[v] for v in ("pass", "blocked", "aggregated", "bad_magic")), 10, "packets")
         time.sleep(0.1)
         counter.finish()
     assert counter.others == 0
@@ -62,7 +63,7 @@ def test_in_generic_mode_single_datagrams_are_judged_however_long() -> None:
         for size in (2, 500, 1400):
             for device in ("good", "evil"):
                 raw.send(raw.udp(encode_frame(device, 1, b"x" * size)), 10)
-        wait_for(lambda: found.counts()["pass"] == found.counts()["blocked"] == 30, "all of them judged")
+        wait_for(lambda: found.counts()["pass"] == found.counts()["blocked"] == 30, 10, "all of them judged")
         assert found.counts()["aggregated"] == 0
 
 

@@ -214,6 +214,34 @@ def test_parsing_finds_what_its_definition_finds(native: Native, data: st.DataOb
         assert due[1][16:] == raw[at - 8 : at - 6]
 
 
+NUMBERS = [
+    "VERSION",
+    "SLOTS",
+    "WAYS",
+    "PLACES",
+    "CLAIMED",
+    "RULES",
+    "MARK_WORDS",
+    "SOURCES",
+    "ALLOWED_SOURCES",
+    "GENERIC",
+    "MAX_TAGS",
+    "MAX_EXTENSIONS",
+    "SOURCE_COST",
+    "QUEUES",
+    "SOURCE_BYTES",
+    "SLOT_FRAME_BYTES",
+    "ABOUT_BYTES",
+    "WOULD",
+    "RINGBUF_HEADER_BYTES",
+    "GLOBAL_COST",
+    "DEVICE_COST",
+    "MAX_CAP",
+    "FOREVER",
+    "VERDICTS",
+]
+
+
 def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
     numbers = native.numbers()
     for enum, prefix in (
@@ -224,32 +252,7 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
     ):
         for member in enum:
             assert numbers.pop(f"KLAIS_{prefix}{member.name}") == member
-    for name in (
-        "VERSION",
-        "SLOTS",
-        "WAYS",
-        "PLACES",
-        "CLAIMED",
-        "RULES",
-        "MARK_WORDS",
-        "SOURCES",
-        "ALLOWED_SOURCES",
-        "GENERIC",
-        "MAX_TAGS",
-        "MAX_EXTENSIONS",
-        "SOURCE_COST",
-        "QUEUES",
-        "SOURCE_BYTES",
-        "SLOT_FRAME_BYTES",
-        "ABOUT_BYTES",
-        "WOULD",
-        "RINGBUF_HEADER_BYTES",
-        "GLOBAL_COST",
-        "DEVICE_COST",
-        "MAX_CAP",
-        "FOREVER",
-        "VERDICTS",
-    ):
+    for name in NUMBERS:
         assert numbers.pop(f"KLAIS_{name}") == getattr(layout, name)
     layouts = (
         "limit",

@@ -9,7 +9,8 @@ import pytest
 
 from bench.harness.packets.netns import inside, run
 from bench.harness.packets.packet import udp_packet
-from bench.harness.packets.rows import MORE, TO, V4, V6, all_rows, changed, frame, sent
+from bench.harness.packets.row import MORE, TO, V4, V6, changed, frame, sent
+from bench.harness.packets.rows import all_rows
 from klais.core.wire.constants import encode_frame
 from klais.xdp.layout import Verdict
 from tests.support.xdp import PORT, Raw, Rig, rig

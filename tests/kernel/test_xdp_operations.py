@@ -18,7 +18,8 @@ from klais.errors import XdpForeign, XdpUnavailable
 from klais.xdp import bpf, bpffs, netlink
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.support.xdp import BAD, WIDE, Counter, Flow, Rig, rig, wait_for
+from tests.support.process import wait_for
+from tests.support.xdp import BAD, WIDE, Counter, Flow, Rig, rig
 
 # mov r0, 2; exit: an XDP program that passes everything, as somebody else's might
 PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])
@@ -29,7 +30,7 @@ def flowing(found: Rig) -> Iterator[Flow]:
     """Traffic meanwhile; afterwards every good frame must have arrived and no bad one, and each was counted once."""
     with found.receiver() as source:
         before, counter, flow = found.counts(), Counter(source), Flow(found)
-        wait_for(lambda: flow.sent > 50, "traffic")
+        wait_for(lambda: flow.sent > 50, 10, "traffic")
         try:
             yield flow
         finally:
@@ -53,7 +54,7 @@ def test_a_reload_leaves_no_gap_and_keeps_rules_buckets_counts_and_set_points() 
                 done = found.load(limits=Limits(1e7, 1e6, 1e6, 1e6))
                 assert done.new_maps == [] and done.replaced == ["in0"]
                 at = flow.sent
-                wait_for(lambda at=at: flow.sent > at + 50, "traffic after the reload")
+                wait_for(lambda at=at: flow.sent > at + 50, 10, "traffic after the reload")
         (now,) = found.attached()
         assert now.prog.id != first.id and now.prog.tag == first.tag and now.link.mode == "native"
         assert [rule.device_id for rule in maps.blocked()] == ["stays-blocked"]
@@ -105,7 +106,7 @@ def test_a_block_ends_by_itself_in_the_kernel() -> None:
                 assert after["blocked"] == before["blocked"] + 1 and after["pass"] == before["pass"]
                 break
         assert after["pass"] == 0
-        wait_for(passes, "the end of the block")
+        wait_for(passes, 10, "the end of the block")
         assert time.monotonic() - began >= lasts_s
         with found.maps() as maps:
             assert maps.blocked() == []
@@ -177,9 +178,9 @@ def test_kill_9_of_a_writer_of_the_maps_leaves_a_working_filter() -> None:
         with found.maps() as maps:
             assert maps.status().in_force == WIDE
             maps.unblock("victim")  # nobody holds the lock any more
-        wait_for(lambda: not status_of(found).fresh, "stale")
+        wait_for(lambda: not status_of(found).fresh, 10, "stale")
         at = flow.sent
-        wait_for(lambda: flow.sent > at + 100, "traffic on the limits given at load")
+        wait_for(lambda: flow.sent > at + 100, 10, "traffic on the limits given at load")
 
 
 def status_of(found: Rig) -> object:
@@ -267,7 +268,7 @@ def test_down_and_up_again_keeps_the_filter() -> None:
             run("ip", "-n", found.pair.edge, "link", "set", "in0", "down")
             run("ip", "-n", found.pair.edge, "link", "set", "in0", "up")
         assert [(at.link.name, at.link.mode) for at in found.attached()] == [("in0", "native")]
-        wait_for(lambda: _carrier(found), "the link up")
+        wait_for(lambda: _carrier(found), 10, "the link up")
         with flowing(found):
             pass
 
@@ -312,7 +313,7 @@ def test_unload_lets_everything_through_and_removes_the_pins() -> None:
             raw.send(raw.udp(BAD))
             assert found.unload() == ["in0"] and not found.pin_dir.exists()
             raw.send(raw.udp(BAD))
-            wait_for(lambda: counter.others == 1, "the frame that nobody drops any more")
+            wait_for(lambda: counter.others == 1, 10, "the frame that nobody drops any more")
             counter.finish()
         assert found.unload() == []
         with pytest.raises(XdpUnavailable, match=r"no filter is loaded.*klais xdp load"):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from bench.harness.packets.packet import payload_of, udp_packet
-from bench.harness.packets.rows import V6, WIDE, Row, all_rows, frame, sent
+from bench.harness.packets.row import V6, WIDE, Row, frame, sent
+from bench.harness.packets.rows import all_rows
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import check_headers
 from klais.errors import SetupMissing, XdpUnavailable

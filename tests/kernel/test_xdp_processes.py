@@ -14,8 +14,8 @@ from klais.kafka.topics import Topics
 from tests.support.edge import EdgeProcess
 from tests.support.fault_harness import Worker
 from tests.support.needs import need_missing
-from tests.support.process import PATIENCE
-from tests.support.xdp import PORT, WIDE, Flow, Rig, rig, wait_for
+from tests.support.process import PATIENCE, wait_for
+from tests.support.xdp import PORT, WIDE, Flow, Rig, rig
 
 HEARTBEAT_S = 1.0
 GIVEN = {"control_auto": True, "dam_device_rate": 1e6, "dam_device_burst": 1e6, "xdp_heartbeat_s": HEARTBEAT_S}
@@ -104,14 +104,18 @@ def test_kill_9_of_the_edge_and_of_the_controller(
 
         def goes_on(what: str) -> None:
             at, passed = flow.sent, found.counts()["pass"]
-            wait_for(lambda: flow.sent > at + 200 and found.counts()["pass"] > passed + 150, f"frames that pass {what}")
+
+            def more() -> bool:
+                return flow.sent > at + 200 and found.counts()["pass"] > passed + 150
+
+            wait_for(more, 10, lambda: f"frames that pass {what}")
 
         def set_points_in_force() -> bool:
             status = maps.status()
             return status.fresh and status.in_force != WIDE
 
-        wait_for(set_points_in_force, f"the controller's set-points: {worker.tail(3)} {edge.tail()[-500:]}", 30)
-        wait_for(lambda: maps.status().accept == "xsk", "the edge behind the filter", 20)
+        wait_for(set_points_in_force, 30, lambda: f"the controller's set-points: {worker.tail(3)} {edge.tail()[-500:]}")
+        wait_for(lambda: maps.status().accept == "xsk", 20, "the edge behind the filter")
         goes_on("into the edge")
 
         edge.process.kill()
@@ -120,19 +124,19 @@ def test_kill_9_of_the_edge_and_of_the_controller(
         assert maps.status().heartbeat_age_s < HEARTBEAT_S, "the worker keeps the heartbeat"
 
         worker.kill()
-        wait_for(lambda: not maps.status().fresh, "the heartbeat lapses", 4 * HEARTBEAT_S)
+        wait_for(lambda: not maps.status().fresh, 4 * HEARTBEAT_S, "the heartbeat lapses")
         assert maps.status().in_force == WIDE, "the limits given at load"
         goes_on("when nobody is there")
 
         stored = ends(settings, raw_topic)
         edge, worker = processes.edge("second-edge"), processes.worker("second-worker")
         goes_on("while the successors start")
-        wait_for(set_points_in_force, f"the successor's set-points: {worker.tail(3)}", 30)
+        wait_for(set_points_in_force, 30, lambda: f"the successor's set-points: {worker.tail(3)}")
         goes_on("under the successor's set-points")
-        wait_for(lambda: ends(settings, raw_topic) > stored, f"frames in Kafka: {edge.tail()[-500:]}")
+        wait_for(lambda: ends(settings, raw_topic) > stored, 10, lambda: f"frames in Kafka: {edge.tail()[-500:]}")
 
         sent = flow.finish()
-        wait_for(lambda: found.counts()["bad_magic"] - before["bad_magic"] == sent, "each bad frame dropped")
+        wait_for(lambda: found.counts()["bad_magic"] - before["bad_magic"] == sent, 10, "each bad frame dropped")
         assert found.counts()["pass"] - before["pass"] == sent, "a good frame was held back, or not judged"
 
 

@@ -11,8 +11,8 @@ from bench.harness.packets.netns import inside
 from bench.harness.packets.raw_socket import checksum
 from klais.core.wire.constants import encode_frame
 from klais.xdp.limits import Limits
-from tests.support.process import PATIENCE
-from tests.support.xdp import PORT, Counter, Rig, rig, wait_for
+from tests.support.process import PATIENCE, wait_for
+from tests.support.xdp import PORT, Counter, Rig, rig
 
 PACKETS = int(os.environ.get("KLAIS_TEST_XDP_PACKETS", "300000"))
 SLOW = Limits(1e8, 1e9, 1e6, 1e6)
@@ -22,13 +22,13 @@ def test_mixed_traffic_adds_up_and_other_traffic_is_untouched() -> None:
     with rig(SLOW) as found, found.maps() as maps, found.receiver() as source:
         maps.block("blocked", 3600)
         maps.set_device("greedy", 0.001, 100)
-        before, sent_before = wait_for(lambda: standing_still(found), "nothing on the wire")
+        before, sent_before = wait_for(lambda: standing_still(found), 10, "nothing on the wire")
         echo, pinger, counter = Echo(found), Pinger(found), Counter(source)
         due = send_mixed(found, PACKETS)
         echo.finish()
         pinger.finish()
         counter.finish()
-        after, sent_after = wait_for(lambda: standing_still(found), "nothing on the wire")
+        after, sent_after = wait_for(lambda: standing_still(found), 10, "nothing on the wire")
 
     sent = sent_after - sent_before
     grown = {name: after[name] - before[name] for name in after}

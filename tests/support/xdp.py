@@ -4,7 +4,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,18 +18,13 @@ from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import loader
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from tests.support import process
 from tests.support.needs import need_missing
+from tests.support.process import PATIENCE
 
 PORT = 5000
 WIDE = Limits(1e8, 1e9, 1e6, 1e6)
 SECOND_NS = 1_000_000_000
 BAD = b"\x55\xaa" + bytes(40)
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
-    """The first truthy value; fails after the deadline (see :func:`tests.support.process.wait_for`)."""
-    return process.wait_for(condition, timeout_s, what, 0.01)
 
 
 @dataclass
@@ -115,7 +110,7 @@ class Counter(threading.Thread):
     def finish(self) -> None:
         """Stop when the socket is empty."""
         self._stop_now = True
-        self.join(30 * process.PATIENCE)
+        self.join(30 * PATIENCE)
         assert not self.is_alive()
 
 
@@ -139,7 +134,7 @@ class Flow(threading.Thread):
     def finish(self) -> int:
         """Stop; how many good ones were sent."""
         self._ended.set()
-        self.join(30 * process.PATIENCE)
+        self.join(30 * PATIENCE)
         self._raw.close()
         return self.sent
 

@@ -43,7 +43,7 @@ def second_copies(tree: ast.AST, name: str) -> list[str]:
     found = []
     for node in ast.walk(tree):
         waits = isinstance(node, ast.FunctionDef) and node.name in ("wait_for", "eventually", "_eventually")
-        if waits and name not in ("support/process.py", "support/xdp.py"):
+        if waits and name != "support/process.py":
             found.append(f"line {node.lineno}: use wait_for of tests/support/process.py")
         ports = isinstance(node, ast.ImportFrom) and node.module == "klais.system.ports"
         if ports and "free_port" in {alias.name for alias in node.names} and name != "unit/system/test_ports.py":

@@ -6,74 +6,39 @@ Each row uses a device of its own, so rows do not spend each other's tokens.
 import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from bench.harness.packets import ids as xdp_ids
-from bench.harness.packets.packet import udp_packet
-from klais.core.wire.constants import MAGIC_BYTES, encode_frame
+from bench.harness.packets.row import (
+    AD,
+    MORE,
+    NO_LIMITS,
+    PLAIN,
+    V4,
+    V6,
+    WIDE,
+    Q,
+    Row,
+    changed,
+    first_of,
+    frame,
+    sent,
+    with_id,
+)
+from bench.harness.packets.source_rows import far_away, frames_from, source_list, source_rate
 from klais.xdp.layout import MAX_EXTENSIONS, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
 from klais.xdp.sources import SourceLimit
 
-WIDE = Limits(1e8, 1e9, 1e6, 1e6)
-NO_LIMITS = Limits(math.inf, math.inf, math.inf, math.inf)
-V4, V6 = "10.9.8.7", "fd77::2"
-TO = {V4: "10.0.0.1", V6: "fd77::1"}
-Q, AD = 0x8100, 0x88A8
-MORE = 0x2000
-PAYLOAD = b'{"t":21.53,"h":48.2,"b":3.71,"s":1}'
-_PLAIN = Verdict.PASS
-
-
-@dataclass(frozen=True)
-class Row:
-    """``before`` are packets the filter sees first; ``prepare`` sets the maps; ``frame`` None = none of ours in it."""
-
-    name: str
-    packet: bytes
-    verdict: Verdict
-    frame: bytes | None = None
-    limits: Limits = WIDE
-    before: tuple[bytes, ...] = ()
-    prepare: Callable[[XdpMaps], Any] | None = None
-    rules: tuple[str, ...] = field(default=())
-
-    @property
-    def by_parsing(self) -> bool:
-        """Whether the verdict follows from the bytes alone."""
-        return not self.before and self.prepare is None and self.limits == WIDE
-
-
-def frame(device: str | bytes, payload: bytes = PAYLOAD) -> bytes:
-    """A good frame."""
-    return encode_frame(device, 7, payload)
-
-
-def with_id(raw: bytes) -> bytes:
-    """A frame whose 16 bytes of device_id are ``raw``, padded."""
-    return MAGIC_BYTES + raw.ljust(16, b"\0") + bytes(4) + PAYLOAD
-
-
-def sent(payload: bytes, source: str = V4, **more: Any) -> bytes:
-    """A packet to our port."""
-    return udp_packet(payload, source, to=TO[source], **more)
-
-
-def changed(packet: bytes, at: int, value: bytes) -> bytes:
-    """``packet`` with other bytes at an offset (negative: from the end)."""
-    at %= len(packet)
-    return packet[:at] + value + packet[at + len(value) :]
-
 
 def all_rows() -> list[Row]:
     """All rows."""
     by_bytes = (*_ways_in(), *_not_ours(), *_unparsable(), *_fragments(), *_headers(), *_ids(), *_lengths())
-    return [*by_bytes, *_rates(), *_lists(), *_sources(), *_monitored()]
+    return [*by_bytes, *_rates(), *_lists(), *source_list(), *source_rate(), *_monitored()]
 
 
-def _row(name: str, payload: bytes, verdict: Verdict = _PLAIN, source: str = V4, **more: Any) -> Row:
+def _row(name: str, payload: bytes, verdict: Verdict = PLAIN, source: str = V4, **more: Any) -> Row:
     return Row(name, sent(payload, source, **more), verdict, payload)
 
 
@@ -117,7 +82,7 @@ def _ways_in() -> Iterator[Row]:
     yield _row("IPv6, padded by Ethernet", frame("padded6", b"{}"), source=V6, padding=bytes(3))
     yield _row("IPv4 with a type of service", frame("tos"))
     good = sent(frame("checksum"))
-    yield Row("IPv4 with a UDP checksum", changed(good, 40, b"\x12\x34"), _PLAIN, frame("checksum"))
+    yield Row("IPv4 with a UDP checksum", changed(good, 40, b"\x12\x34"), PLAIN, frame("checksum"))
 
 
 def _not_ours() -> Iterator[Row]:
@@ -174,7 +139,7 @@ def _not_ours() -> Iterator[Row]:
 def _unparsable() -> Iterator[Row]:
     """What the stack may deliver to our socket, and the filter cannot follow to the frame's header."""
     good6, whole = sent(frame("zero6"), V6), frame("cut-in-two", b"x" * 400)
-    first, many = _first_of(whole, 16), MAX_EXTENSIONS + 1
+    first, many = first_of(whole, 16), MAX_EXTENSIONS + 1
     first6 = (44, struct.pack(">HI", 1, 9))
     options = (60, bytes(14))
     rows: tuple[tuple[str, bytes], ...] = (
@@ -187,7 +152,7 @@ def _unparsable() -> Iterator[Row]:
         ("IPv4, UDP length 0", changed(sent(frame("zero")), 38, b"\x00\x00")),
         ("IPv4, first fragment that cuts the header in two", first),
         ("IPv4, first fragment that Ethernet's padding completes", first + whole[16:40]),
-        ("IPv4, first fragment of 8 bytes, padded with another id", _first_of(whole, 8) + frame("innocent")[8:] + bytes(9)),
+        ("IPv4, first fragment of 8 bytes, padded with another id", first_of(whole, 8) + frame("innocent")[8:] + bytes(9)),
         ("IPv4, first fragment without a UDP header", changed(sent(b"", fragment=MORE), 16, b"\x00\x14")),
         ("IPv6, first fragment that cuts the header in two", sent(whole[:16], V6, extensions=(first6,), udp_length=430)),
         ("IPv6, first fragment without a UDP header", _cut6(sent(whole, V6, extensions=(first6,)), 8)),
@@ -207,19 +172,19 @@ def _cut6(packet: bytes, rest: int, padding: int = 0) -> bytes:
 def _fragments() -> Iterator[Row]:
     """First fragments are judged by what they show, others go on to the stack."""
     whole = frame("first-fragment", b"x" * 400)
-    first = _first_of(whole, 200)
-    yield Row("IPv4, first fragment, good", first, _PLAIN)
-    yield Row("IPv4, first fragment, wrong magic", _first_of(b"z" * 400, 200), Verdict.BAD_MAGIC)
-    yield Row("IPv4, first fragment with the header just whole", _first_of(whole, 22), _PLAIN)
-    yield Row("IPv4, first fragment of a datagram that is too short", _first_of(b"x" * 21, 16), Verdict.TOO_SHORT)
+    first = first_of(whole, 200)
+    yield Row("IPv4, first fragment, good", first, PLAIN)
+    yield Row("IPv4, first fragment, wrong magic", first_of(b"z" * 400, 200), Verdict.BAD_MAGIC)
+    yield Row("IPv4, first fragment with the header just whole", first_of(whole, 22), PLAIN)
+    yield Row("IPv4, first fragment of a datagram that is too short", first_of(b"x" * 21, 16), Verdict.TOO_SHORT)
     yield Row("IPv4, second fragment", sent(b"q" * 64, fragment=25 | MORE), Verdict.FRAGMENT)
     yield Row("IPv4, last fragment", sent(b"q" * 64, fragment=50), Verdict.FRAGMENT)
     yield Row("IPv4, second fragment of another port", sent(b"q" * 64, fragment=25, to_port=1), Verdict.FRAGMENT)
-    yield Row("IPv4, do not fragment", sent(frame("df"), fragment=0x4000), _PLAIN, frame("df"))
+    yield Row("IPv4, do not fragment", sent(frame("df"), fragment=0x4000), PLAIN, frame("df"))
     for tag, tags in _TAGS[1:]:
         yield Row(f"IPv4, second fragment, {tag}", sent(b"q" * 64, fragment=25, tags=tags), Verdict.FRAGMENT)
     for name, offset, verdict in (
-        ("first", 1, _PLAIN),
+        ("first", 1, PLAIN),
         ("second", 25 << 3 | 1, Verdict.FRAGMENT),
         ("last", 25 << 3, Verdict.FRAGMENT),
     ):
@@ -233,19 +198,13 @@ def _fragments() -> Iterator[Row]:
     later = sent(b"q" * 64, fragment=25)
     yield Row("IPv4, last fragment, fragments dropped", later, Verdict.FRAGMENT_DROPPED, prepare=_drop_fragments)
     alone = sent(frame("alone"))
-    yield Row("no fragment, fragments dropped", alone, _PLAIN, None, prepare=_drop_fragments)
+    yield Row("no fragment, fragments dropped", alone, PLAIN, None, prepare=_drop_fragments)
     tcp = changed(later, 23, b"\x06")
     yield Row("IPv4, fragment of TCP, fragments dropped", tcp, Verdict.NOT_OURS, prepare=_drop_fragments)
 
 
 def _drop_fragments(maps: XdpMaps) -> None:
     maps.set_fragments("drop")
-
-
-def _first_of(payload: bytes, kept: int) -> bytes:
-    """The first fragment of a datagram, with ``kept`` bytes of its payload."""
-    packet = sent(payload[:kept], fragment=MORE)
-    return changed(packet, 38, struct.pack(">H", 8 + len(payload)))
 
 
 def _headers() -> Iterator[Row]:
@@ -284,22 +243,22 @@ def _rates() -> Iterator[Row]:
     for burst in (1, 2, 5):
         device = f"burst-{burst}"
         packet, limits = sent(frame(device)), Limits(1e8, 1e9, slow, burst)
-        yield Row(f"device, frame {burst} of a burst of {burst}", packet, _PLAIN, None, limits, (packet,) * (burst - 1))
+        yield Row(f"device, frame {burst} of a burst of {burst}", packet, PLAIN, None, limits, (packet,) * (burst - 1))
         other = sent(frame(device + "b"))
         yield Row(
             f"device, frame {burst + 1} of a burst of {burst}", other, Verdict.DEVICE_RATE, None, limits, (other,) * burst
         )
     noisy, quiet = sent(frame("noisy")), sent(frame("quiet"))
-    yield Row("one device over its rate, another is not", quiet, _PLAIN, None, Limits(1e8, 1e9, slow, 1), (noisy,) * 3)
+    yield Row("one device over its rate, another is not", quiet, PLAIN, None, Limits(1e8, 1e9, slow, 1), (noisy,) * 3)
     first, second = sent(frame("global-1")), sent(frame("global-2"))
-    yield Row("global, first of a burst of 1", first, _PLAIN, None, Limits(1, 1, 1e6, 1e6))
+    yield Row("global, first of a burst of 1", first, PLAIN, None, Limits(1, 1, 1e6, 1e6))
     yield Row("global, second of a burst of 1", second, Verdict.GLOBAL_RATE, None, Limits(1, 1, 1e6, 1e6), (first,))
-    yield Row("wrong magic takes no global token", first, _PLAIN, None, Limits(1, 1, 1e6, 1e6), (sent(b"n" * 30),) * 3)
+    yield Row("wrong magic takes no global token", first, PLAIN, None, Limits(1, 1, 1e6, 1e6), (sent(b"n" * 30),) * 3)
     own = sent(frame("own-rate"))
     yield Row(
         "a rate of its own: more",
         own,
-        _PLAIN,
+        PLAIN,
         None,
         Limits(1e8, 1e9, slow, 1),
         (own,) * 3,
@@ -313,14 +272,14 @@ def _rates() -> Iterator[Row]:
     yield Row(
         "no limit of its own",
         free,
-        _PLAIN,
+        PLAIN,
         None,
         Limits(1e8, 1e9, slow, 1),
         (free,) * 9,
         lambda m: m.set_device("own-none", math.inf, 1),
     )
     anyone = sent(frame("no-limits"))
-    yield Row("no limits at all", anyone, _PLAIN, None, NO_LIMITS, (anyone,) * 9)
+    yield Row("no limits at all", anyone, PLAIN, None, NO_LIMITS, (anyone,) * 9)
 
 
 def _lists() -> Iterator[Row]:
@@ -336,9 +295,9 @@ def _lists() -> Iterator[Row]:
         prepare=blocked("blocked6"),
     )
     yield Row("blocked for ever", sent(frame("for-ever")), Verdict.BLOCKED, None, prepare=lambda m: m.block("for-ever"))
-    yield Row("another device is blocked", sent(frame("innocent")), _PLAIN, None, prepare=blocked("guilty"))
+    yield Row("another device is blocked", sent(frame("innocent")), PLAIN, None, prepare=blocked("guilty"))
     twin = sent(frame("a.fhO!'2#Q3&84>*"))  # FNV-1a 64 cannot tell it from sensor-42
-    yield Row("an id made to hash like a blocked one", twin, _PLAIN, None, prepare=blocked("sensor-42"))
+    yield Row("an id made to hash like a blocked one", twin, PLAIN, None, prepare=blocked("sensor-42"))
     yield Row("blocked id of 16 bytes", sent(frame("b" * 16)), Verdict.BLOCKED, None, prepare=blocked("b" * 16))
     yield Row("blocked, but the magic is wrong first", sent(b"m" * 40), Verdict.BAD_MAGIC, None, prepare=blocked("mmm"))
 
@@ -346,98 +305,23 @@ def _lists() -> Iterator[Row]:
         maps.block("freed", 60)
         maps.unblock("freed")
 
-    yield Row("blocked and unblocked", sent(frame("freed")), _PLAIN, None, prepare=freed)
+    yield Row("blocked and unblocked", sent(frame("freed")), PLAIN, None, prepare=freed)
 
     def both(maps: XdpMaps) -> None:
         maps.block("both", 60)
         maps.allow("both", 60)
 
-    yield Row("blocked and allowed", sent(frame("both")), _PLAIN, None, prepare=both)
+    yield Row("blocked and allowed", sent(frame("both")), PLAIN, None, prepare=both)
     vip = sent(frame("vip"))
     yield Row(
-        "allowed, above its rate", vip, _PLAIN, None, Limits(1e8, 1e9, 0.001, 1), (vip,) * 5, lambda m: m.allow("vip", 60)
+        "allowed, above its rate", vip, PLAIN, None, Limits(1e8, 1e9, 0.001, 1), (vip,) * 5, lambda m: m.allow("vip", 60)
     )
     vip2 = sent(frame("vip2"))
     yield Row(
-        "allowed, above the global rate", vip2, _PLAIN, None, Limits(1, 1, 1e6, 1e6), (vip2,) * 5, lambda m: m.allow("vip2")
+        "allowed, above the global rate", vip2, PLAIN, None, Limits(1, 1, 1e6, 1e6), (vip2,) * 5, lambda m: m.allow("vip2")
     )
     fake = sent(b"\xaa\x56" + frame("vip3")[2:])
     yield Row("allowed, but the magic is wrong", fake, Verdict.BAD_MAGIC, None, prepare=lambda m: m.allow("vip3"))
-
-
-def _sources() -> Iterator[Row]:
-    """The list of allowed sources, and a bucket for each source prefix."""
-
-    def only(*prefixes: str) -> Callable[[XdpMaps], Any]:
-        return lambda maps: [maps.sources.allow(prefix) for prefix in prefixes]
-
-    def each(burst: int, ipv4_prefix: int = 32, ipv6_prefix: int = 56) -> Callable[[XdpMaps], Any]:
-        return lambda maps: maps.sources.set_limit(SourceLimit(0.001, burst, ipv4_prefix, ipv6_prefix))
-
-    good, denied = sent(frame("from")), Verdict.SOURCE_DENIED
-    good6 = sent(frame("from6"), V6)
-    for name, packet, prefixes, verdict in (
-        ("the address itself", good, ("10.9.8.7",), _PLAIN),
-        ("its network", good, ("10.9.0.0/16",), _PLAIN),
-        ("all of IPv4", good, ("0.0.0.0/0",), _PLAIN),
-        ("another address", good, ("10.9.8.6",), denied),
-        ("another network, and one of IPv6", good, ("10.8.0.0/16", "fd00::/8"), denied),
-        ("all of IPv6, which IPv4 is no part of", good, ("::/0",), denied),
-        ("IPv6 by its network", good6, ("fd77::/64",), _PLAIN),
-        ("IPv6, another network", good6, ("fd78::/64",), denied),
-        ("IPv6, all of IPv4", good6, ("0.0.0.0/0",), denied),
-        ("wrong magic comes first", sent(b"n" * 40), ("10.8.0.0/16",), Verdict.BAD_MAGIC),
-    ):
-        yield Row(f"allowed sources: {name}", packet, verdict, None, prepare=only(*prefixes))
-    yield Row(
-        "allowed sources: in QinQ with options",
-        sent(frame("from"), tags=(AD, Q), options=bytes([1]) * 8),
-        denied,
-        None,
-        prepare=only("10.8.0.0/16"),
-    )
-    yield Row(
-        "allowed sources: a device on the allow list is denied too",
-        sent(frame("from-vip")),
-        denied,
-        None,
-        prepare=lambda maps: (maps.allow("from-vip", 60), maps.sources.allow("10.8.0.0/16")),
-    )
-    yield Row("allowed sources: a fragment's source", _first_of(frame("first", b"x" * 400), 200), denied, None,
-              prepare=only("10.8.0.0/16"))  # fmt: skip
-
-    def emptied(maps: XdpMaps) -> None:
-        maps.sources.allow("10.8.0.0/16")
-        maps.sources.disallow("10.8.0.0/16")
-
-    yield Row("allowed sources: none any more", good, _PLAIN, None, prepare=emptied)
-
-    over = Verdict.SOURCE_RATE
-    for name, number, packets, prepare, verdict in (
-        ("last of a burst of 3", 1, _from("10.1.0.1", 3), each(3), _PLAIN),
-        ("first above a burst of 3, ids of all kinds", 2, _from("10.1.0.2", 4), each(3), over),
-        ("another address of the same network", 3, [*_from("10.1.0.3", 3), *_from("10.1.0.4", 1)], each(3), _PLAIN),
-        ("IPv4 by /24", 4, [*_from("10.1.1.3", 3), *_from("10.1.1.4", 1)], each(3, 24), over),
-        ("IPv4 by /24, the next network", 5, [*_from("10.1.2.3", 3), *_from("10.1.3.3", 1)], each(3, 24), _PLAIN),
-        ("IPv6 by /56", 6, [*_from("fd01::1", 3), *_from("fd01:0:0:ff::2", 1)], each(3), over),
-        ("IPv6 by /56, the next one", 7, [*_from("fd02::1", 3), *_from("fd02:0:0:100::2", 1)], each(3), _PLAIN),
-        ("IPv6 by /128", 8, [*_from("fd03::1", 3), *_from("fd03::2", 1)], each(3, 32, 128), _PLAIN),
-    ):
-        *before, last = packets
-        yield Row(f"source rate: {name} ({number})", last, verdict, None, WIDE, tuple(before), prepare)
-    (junk,) = [udp_packet(b"j" * 40, "10.1.0.9", to="10.0.0.1")]
-    *_, last = _from("10.1.0.9", 1)
-    yield Row("source rate: wrong magic takes no token", last, _PLAIN, None, WIDE, (junk,) * 5, each(1))
-
-
-def _far_away(maps: XdpMaps) -> None:
-    maps.sources.allow("192.0.2.0/24")
-
-
-def _from(source: str, count: int) -> list[bytes]:
-    """Frames of as many devices from one address."""
-    to = TO[V6] if ":" in source else TO[V4]
-    return [udp_packet(frame(f"s{number}-{source}"[:16]), source, to=to) for number in range(count)]
 
 
 def _monitored() -> Iterator[Row]:
@@ -451,21 +335,21 @@ def _monitored() -> Iterator[Row]:
     seven = sent(frame("seven"), V6, extensions=(_PADDED,) * 7)
     yield Row("monitor: unparsable", seven, Verdict.WOULD_UNPARSABLE, None, rules=("headers",))
     away = sent(frame("monitor-away"))
-    yield Row("monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=_far_away, rules=("source_list",))
+    yield Row("monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=far_away, rules=("source_list",))
     yield Row(
         "monitor: source denied, and then blocked for real",
         away,
         Verdict.BLOCKED,
         None,
-        prepare=lambda maps: (_far_away(maps), maps.block("monitor-away", 60)),
+        prepare=lambda maps: (far_away(maps), maps.block("monitor-away", 60)),
         rules=("source_list",),
     )
     yield Row("monitor: source denied after its magic", sent(b"w" * 30), Verdict.WOULD_BAD_MAGIC, None,
-              prepare=_far_away, rules=("magic", "source_list"))  # fmt: skip
+              prepare=far_away, rules=("magic", "source_list"))  # fmt: skip
     yield Row("monitor: magic, and then its source is denied for real", sent(b"w" * 30), Verdict.SOURCE_DENIED, None,
-              prepare=_far_away, rules=("magic",))  # fmt: skip
+              prepare=far_away, rules=("magic",))  # fmt: skip
     one_frame = SourceLimit(0.001, 1)
-    first, second = _from("10.2.0.1", 2)
+    first, second = frames_from("10.2.0.1", 2)
     yield Row("monitor: source rate", second, Verdict.WOULD_SOURCE_RATE, None, WIDE, (first,),
               lambda maps: maps.sources.set_limit(one_frame), ("source_rate",))  # fmt: skip
     one, two, three = (sent(frame(f"monitor-{i}")) for i in range(3))

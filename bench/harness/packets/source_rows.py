@@ -1,0 +1,89 @@
+"""Fixtures of the rules about a packet's source: the list of allowed ones, and a rate for each prefix."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from bench.harness.packets.packet import udp_packet
+from bench.harness.packets.row import AD, PLAIN, TO, V4, V6, WIDE, Q, Row, first_of, frame, sent
+from klais.xdp.layout import Verdict
+from klais.xdp.maps import XdpMaps
+from klais.xdp.sources import SourceLimit
+
+
+def source_list() -> Iterator[Row]:
+    """The list of allowed sources."""
+
+    def only(*prefixes: str) -> Callable[[XdpMaps], Any]:
+        return lambda maps: [maps.sources.allow(prefix) for prefix in prefixes]
+
+    good, denied = sent(frame("from")), Verdict.SOURCE_DENIED
+    good6 = sent(frame("from6"), V6)
+    for name, packet, prefixes, verdict in (
+        ("the address itself", good, ("10.9.8.7",), PLAIN),
+        ("its network", good, ("10.9.0.0/16",), PLAIN),
+        ("all of IPv4", good, ("0.0.0.0/0",), PLAIN),
+        ("another address", good, ("10.9.8.6",), denied),
+        ("another network, and one of IPv6", good, ("10.8.0.0/16", "fd00::/8"), denied),
+        ("all of IPv6, which IPv4 is no part of", good, ("::/0",), denied),
+        ("IPv6 by its network", good6, ("fd77::/64",), PLAIN),
+        ("IPv6, another network", good6, ("fd78::/64",), denied),
+        ("IPv6, all of IPv4", good6, ("0.0.0.0/0",), denied),
+        ("wrong magic comes first", sent(b"n" * 40), ("10.8.0.0/16",), Verdict.BAD_MAGIC),
+    ):
+        yield Row(f"allowed sources: {name}", packet, verdict, None, prepare=only(*prefixes))
+    yield Row(
+        "allowed sources: in QinQ with options",
+        sent(frame("from"), tags=(AD, Q), options=bytes([1]) * 8),
+        denied,
+        None,
+        prepare=only("10.8.0.0/16"),
+    )
+    yield Row(
+        "allowed sources: a device on the allow list is denied too",
+        sent(frame("from-vip")),
+        denied,
+        None,
+        prepare=lambda maps: (maps.allow("from-vip", 60), maps.sources.allow("10.8.0.0/16")),
+    )
+    yield Row("allowed sources: a fragment's source", first_of(frame("first", b"x" * 400), 200), denied, None,
+              prepare=only("10.8.0.0/16"))  # fmt: skip
+
+    def emptied(maps: XdpMaps) -> None:
+        maps.sources.allow("10.8.0.0/16")
+        maps.sources.disallow("10.8.0.0/16")
+
+    yield Row("allowed sources: none any more", good, PLAIN, None, prepare=emptied)
+
+
+def source_rate() -> Iterator[Row]:
+    """A bucket for each source prefix."""
+
+    def each(burst: int, ipv4_prefix: int = 32, ipv6_prefix: int = 56) -> Callable[[XdpMaps], Any]:
+        return lambda maps: maps.sources.set_limit(SourceLimit(0.001, burst, ipv4_prefix, ipv6_prefix))
+
+    over = Verdict.SOURCE_RATE
+    for name, number, packets, prepare, verdict in (
+        ("last of a burst of 3", 1, frames_from("10.1.0.1", 3), each(3), PLAIN),
+        ("first above a burst of 3, ids of all kinds", 2, frames_from("10.1.0.2", 4), each(3), over),
+        ("another address of the same network", 3, [*frames_from("10.1.0.3", 3), *frames_from("10.1.0.4", 1)], each(3), PLAIN),
+        ("IPv4 by /24", 4, [*frames_from("10.1.1.3", 3), *frames_from("10.1.1.4", 1)], each(3, 24), over),
+        ("IPv4 by /24, the next network", 5, [*frames_from("10.1.2.3", 3), *frames_from("10.1.3.3", 1)], each(3, 24), PLAIN),
+        ("IPv6 by /56", 6, [*frames_from("fd01::1", 3), *frames_from("fd01:0:0:ff::2", 1)], each(3), over),
+        ("IPv6 by /56, the next one", 7, [*frames_from("fd02::1", 3), *frames_from("fd02:0:0:100::2", 1)], each(3), PLAIN),
+        ("IPv6 by /128", 8, [*frames_from("fd03::1", 3), *frames_from("fd03::2", 1)], each(3, 32, 128), PLAIN),
+    ):
+        *before, last = packets
+        yield Row(f"source rate: {name} ({number})", last, verdict, None, WIDE, tuple(before), prepare)
+    (junk,) = [udp_packet(b"j" * 40, "10.1.0.9", to="10.0.0.1")]
+    *_, last = frames_from("10.1.0.9", 1)
+    yield Row("source rate: wrong magic takes no token", last, PLAIN, None, WIDE, (junk,) * 5, each(1))
+
+
+def far_away(maps: XdpMaps) -> None:
+    maps.sources.allow("192.0.2.0/24")
+
+
+def frames_from(source: str, count: int) -> list[bytes]:
+    """Frames of as many devices from one address."""
+    to = TO[V6] if ":" in source else TO[V4]
+    return [udp_packet(frame(f"s{number}-{source}"[:16]), source, to=to) for number in range(count)]
