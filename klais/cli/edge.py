@@ -32,9 +32,9 @@ def edge(
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
 
     The edge checks magic and device id of each frame, finds its partition, and hands batches to Kafka. Malformed frames
-    go to klais_dead_letter. It waits for Kafka and for the topics (`klais topics create`) before it receives. SIGTERM or
-    Ctrl-C stop it: it takes what the kernel holds, waits up to 4 s for Kafka, spools the rest, and exits with 0; a second one
-    spools at once. While Kafka is away, frames go to a disk spool. SIGHUP reads KLAIS_ENV_FILE again.
+    go to klais_dead_letter. It receives at once: while Kafka does not answer, or the topics are missing (`klais topics
+    create`), frames go to a disk spool. SIGTERM or Ctrl-C stop it: it takes what the kernel holds, waits up to 4 s for
+    Kafka, spools the rest, and exits with 0; a second one spools at once. SIGHUP reads KLAIS_ENV_FILE again.
 
     While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
 
@@ -52,8 +52,12 @@ def edge(
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
     if settings.edge_workers > 1:
-        from klais.edge.supervisor.fleet import main
-    else:
-        from klais.edge.main import main  # loads the kernels: only once the settings are right
+        from klais.edge.supervisor.fleet import main as run_fleet
 
-    raise SystemExit(main(settings, now))
+        raise SystemExit(run_fleet(settings, now))
+    from klais.edge.listener import listen
+
+    udp = listen(settings)  # first: what arrives from here on waits in the kernel while the compiled kernels are loaded
+    from klais.edge.main import main
+
+    raise SystemExit(main(settings, udp, now))

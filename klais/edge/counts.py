@@ -1,6 +1,5 @@
-"""What the edge counts. Every frame is in one place: waiting, in flight, held, spooled, published, dropped with a reason."""
+"""What the edge counts. Every frame is in one place: waiting, in flight, held, spooled, published, or dropped for a reason."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,25 +9,18 @@ import numpy.typing as npt
 from klais.core.wire.constants import Reason
 
 
-def _nothing(_seconds: float) -> None:
-    """Observes nothing."""
-
-
 @dataclass(slots=True)
 class Counts:
-    """Counters since the start of the process; written by the thread of the spine only, under its lock.
+    """Counters since the start of the process; only the spine's thread writes them, under its lock.
 
-    ``taken + recovered = waiting + inflight + held + spooled + published + by_reason.sum()`` between any two rounds of the
-    spine, malformed frames being in ``by_reason`` whether a dead letter was written or not. ``recovered`` frames lay in the
+    ``received + recovered = waiting + inflight + held + spooled + published + by_reason.sum()`` between any two rounds of the
+    spine; malformed frames are in ``by_reason`` whether a dead letter was written or not. ``recovered`` frames lay in the
     disk spool at the start; ``spooled`` lie there now, on their way to Kafka or not, ``held`` in memory behind the breaker.
-    ``kernel_drops`` stands beside it: frames that the kernel could not keep for us.
-
-    ``observe_kafka_s`` and ``observe_batch_s`` take a latency (seconds) once a batch: from handing over to the
-    acknowledgement, and from the first frame to the handing over.
+    ``kernel_drops`` stands beside it: frames that the kernel could not keep for this process.
     """
 
-    taken: int = 0
-    taken_bytes: int = 0
+    received: int = 0
+    received_bytes: int = 0
     by_reason: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(32, np.uint64))
     kernel_drops: int = 0
     waiting: int = 0
@@ -43,11 +35,9 @@ class Counts:
     published_bytes: int = 0
     batches: int = 0
     batches_failed: int = 0
-    letters: int = 0
-    letters_failed: int = 0
-    letters_suppressed: int = 0
-    observe_kafka_s: Callable[[float], None] = _nothing
-    observe_batch_s: Callable[[float], None] = _nothing
+    dead_letters: int = 0
+    dead_letters_failed: int = 0
+    dead_letters_suppressed: int = 0
 
     def drop(self, reason: Reason, frames: int) -> None:
         """Count dropped frames."""
@@ -63,20 +53,20 @@ class Counts:
         """Frames in hand: neither published nor dropped."""
         return self.waiting + self.inflight + self.held + self.spooled
 
-    def snapshot(self) -> dict[str, Any]:
+    def totals(self) -> dict[str, Any]:
         """Counters for people and ``klais_stats``: ``received + spool_recovered = passed + sum(dropped) + depth``."""
         dropped = self.dropped()
         return {
-            "received": self.taken + self.kernel_drops,
+            "received": self.received + self.kernel_drops,
             "spool_recovered": self.recovered,
             "spool_replayed": self.replayed,
-            "received_bytes": self.taken_bytes,
+            "received_bytes": self.received_bytes,
             "passed": self.published,
             "passed_bytes": self.published_bytes,
             "dropped": {reason.label: int(dropped[reason]) for reason in Reason if dropped[reason]},
             "batches": self.batches,
             "batches_failed": self.batches_failed,
-            "dead_letters": self.letters,
-            "dead_letters_failed": self.letters_failed,
-            "dead_letters_suppressed": self.letters_suppressed,
+            "dead_letters": self.dead_letters,
+            "dead_letters_failed": self.dead_letters_failed,
+            "dead_letters_suppressed": self.dead_letters_suppressed,
         }

@@ -1,32 +1,32 @@
-"""When to look for frames again, and when to close a batch: a rule from the present rate.
+"""The linger controller: how long a batch collects frames, and how long to wait between two polls of the source.
 
 Every record on the staging topic costs broker and worker some milliseconds of CPU together, whatever it holds; waiting for
-more frames buys fewer records and costs latency. At a trickle waiting buys nothing (there is nobody to share the record
-with), from some frames a partition and linger on it buys most. So the linger grows in proportion to the rate:
-``max_linger_ns`` from 2,000 frames/s on, never less than 5 ms. With more than four partitions all of that grows in
-proportion to their number, so that an edge never makes more than about 400 records a second with the default of 10 ms.
-With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their slow hours and p99 was 77 and 485 ms, with
-10 ms 35 and 71 ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10 ms.
+more frames buys fewer records and costs latency. At a trickle waiting buys nothing (there is no other frame to share the
+record with); from some frames per partition and linger on it buys most. So the linger grows in proportion to the rate:
+``max_linger_ns`` from 2,000 frames/s on, never less than 5 ms. With more than four partitions all of that grows in proportion
+to their number, so that an edge never makes more than about 400 records a second with the default of 10 ms. With 5 ms at
+5,000 frames/s (800 records a second) two cores were full in their slow hours and p99 was 77 and 485 ms, with 10 ms 35 and
+71 ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10 ms.
 
-What a record costs depends on the machine, so the workers' own figures have the last word: while the busiest one needs
-more than 0.72 of a core, or the host more than 0.85 of all its cores, the linger is stretched step by step, up to ten
-times, and shrinks again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second,
-whatever they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine
-with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both
-cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
+The cost of a record depends on the machine, so the workers' own CPU shares scale the linger: while the busiest one needs
+more than 0.72 of a core, or the host more than 0.85 of all its cores, the scale factor grows step by step, up to ten, and
+decays again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second, whatever they
+hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine with everything
+on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy
+(37 to 170 ms), and with 5 ms the worker fell seconds behind.
 
-Where records cost little, waiting buys nothing: below 0.42 of a core, and 0.49 of the host, the linger shrinks to 0.6 of its
-length, and above 0.5 and 0.59 it grows back to all of it. On a machine between the two (two cores, a record costs the
-worker 0.95 ms) 50,000 frames/s took 1.5, 1.4, 1.2, 1.1 and 0.9 cores with lingers of 6, 8, 10, 14 and 20 ms, and were
-17.6, 17.5, 16.5, 18.9 and 23.5 ms late at the median, 44, 41, 38, 38 and 40 at p99 (all five in turns, four times).
+Where records cost little, waiting buys nothing: below 0.42 of a core, and 0.49 of the host, the scale factor decays to 0.6,
+and above 0.5 and 0.59 it grows back to 1. On a machine between the two (two cores, a record costs the worker 0.95 ms) 50,000
+frames/s took 1.5, 1.4, 1.2, 1.1 and 0.9 cores with lingers of 6, 8, 10, 14 and 20 ms, and were 17.6, 17.5, 16.5, 18.9 and
+23.5 ms late at the median, 44, 41, 38, 38 and 40 at p99 (all five in turns, four times).
 
-The same holds for looking into the socket: one round costs some hundred microseconds, whatever it brings. A loop that ran
-dry rests for the linger before it looks again, as a network card moderates its interrupts, and what it finds then counts as
-that old: so a batch closes after one look or two (with five looks a linger the edge needed 0.16 instead of 0.12 of a core at
-50,000 frames/s). It never rests longer than it takes to receive three quarters of what one look brings, nor than a quarter
-of the time in which the receive buffer would fill; where the linger is longer than that, it is split into equal rests, since
-one that ends just before a batch comes due holds it for another. An idle edge does not rest: it sleeps in the kernel until a
-frame comes.
+Polling follows the same rule: one round costs some hundred microseconds, whatever it brings. A loop that emptied the socket
+sleeps for the linger before it polls again, as a network card moderates its interrupts, and what it finds then counts as that
+old: so a batch closes after one poll or two (with five polls a linger the edge needed 0.16 instead of 0.12 of a core at 50,000
+frames/s). It never sleeps longer than it takes to receive three quarters of what one poll brings, nor than a quarter of the
+time in which the receive buffer would fill. Where the linger is longer than that, it is split into equal intervals, because
+an interval that ends just before a batch comes due holds it for another. An idle edge does not sleep: it waits in the kernel
+until a frame arrives.
 """
 
 import math
@@ -35,18 +35,19 @@ FULL_RATE_PER_S = 2_000  # five frames a partition and linger
 FLOOR_NS = 5_000_000
 BUSY, IDLE = 0.72, 0.62  # CPU share of the busiest worker above which the linger grows, below which it shrinks
 FILLING, SPARE = 0.5, 0.42  # the same where it is shorter than its length
-GROW, SHRINK, CREEP = 1.25, 0.9, 0.97  # each second; the last between the two: a linger is not kept longer than needed
-STRETCH_LEAST, STRETCH_MOST = 0.6, 10.0  # times the linger
+# Each second. Between BUSY and IDLE the factor decays slowly: a start with busy workers must not keep the linger long.
+GROW, DECAY, DECAY_SLOW = 1.25, 0.9, 0.97
+SCALE_MIN, SCALE_MAX = 0.6, 10.0  # times the linger
 LOAD_PERIOD_NS = 1_000_000_000
-LOOK_FILLED = 0.75  # a rest ends when so much of it is there
-PARTITIONS = 4  # up to so many the times hold as they stand
+POLL_FILLED = 0.75  # the poll interval ends when so much of one poll is there
+PARTITIONS = 4  # up to this number the times hold as they stand
 WINDOW_NS = 20_000_000
 # What the kernel books for one small datagram: 768 bytes on loopback, up to 2,304 behind a network card's driver.
 BOOKED_BYTES = 2304
 
 
-class Pace:
-    """Linger and rest, from the frames seen; time is handed in.
+class LingerController:
+    """Linger and poll interval, from the frames received; the caller passes the time.
 
     Parameters
     ----------
@@ -54,8 +55,8 @@ class Pace:
         A batch waits no longer than this with up to four partitions, while the workers are not busy.
     buffer_bytes : int
         What the kernel may book for datagrams that wait to be read.
-    look_frames : int
-        What the source brings in one look at most.
+    poll_frames : int
+        What the source brings in one poll at most.
     partitions : int
         Partitions that the frames are spread over.
 
@@ -63,36 +64,36 @@ class Pace:
     ----------
     rate_per_s : float
         Frames per second over the last window of at least 20 ms.
-    linger_ns, rest_ns : int
-        How old a batch may become, and how long to stay away from the socket after it ran dry.
+    linger_ns, poll_interval_ns : int
+        How old a batch may become, and how long not to poll the source after it was empty.
     """
 
-    def __init__(self, max_linger_ns: int, buffer_bytes: int, look_frames: int, partitions: int = PARTITIONS) -> None:
-        self._look_frames = look_frames
+    def __init__(self, max_linger_ns: int, buffer_bytes: int, poll_frames: int, partitions: int = PARTITIONS) -> None:
+        self._poll_frames = poll_frames
         spread = max(PARTITIONS, partitions) / PARTITIONS
         self.max_linger_ns = int(max_linger_ns * spread)
         self._floor_ns = int(FLOOR_NS * spread)
-        self._rest_frames = max(1.0, min(LOOK_FILLED * look_frames, buffer_bytes / BOOKED_BYTES / 4))
+        self._interval_frames = max(1.0, min(POLL_FILLED * poll_frames, buffer_bytes / BOOKED_BYTES / 4))
         self.rate_per_s = 0.0
         self._window_from_ns = 0
         self._window_frames = 0
-        self._stretch = 1.0
+        self._scale = 1.0
         self._load_at_ns = 0
-        self._settle()
+        self._adjust()
 
     def load(self, busiest: float, now_ns: int) -> None:
-        """Say what share of a core the busiest worker needs (0 = unknown); looked at once a second."""
+        """Scale the linger by the share of a core that the busiest worker needs (0 = unknown); at most once a second."""
         if now_ns - self._load_at_ns < LOAD_PERIOD_NS:
             return
         self._load_at_ns = now_ns
         if busiest > BUSY:
-            self._stretch = min(STRETCH_MOST, self._stretch * GROW)
-        elif self._stretch > 1.0:
-            self._stretch = max(1.0, self._stretch * (SHRINK if busiest < IDLE else CREEP))
+            self._scale = min(SCALE_MAX, self._scale * GROW)
+        elif self._scale > 1.0:
+            self._scale = max(1.0, self._scale * (DECAY if busiest < IDLE else DECAY_SLOW))
         elif busiest > FILLING:
-            self._stretch = min(1.0, self._stretch * GROW)
+            self._scale = min(1.0, self._scale * GROW)
         elif 0.0 < busiest < SPARE:
-            self._stretch = max(STRETCH_LEAST, self._stretch * SHRINK)
+            self._scale = max(SCALE_MIN, self._scale * DECAY)
 
     def observe(self, frames: int, now_ns: int) -> None:
         """Count ``frames`` that were received at ``now_ns``."""
@@ -101,15 +102,16 @@ class Pace:
         if elapsed_ns >= WINDOW_NS:
             self.rate_per_s = self._window_frames * 1e9 / elapsed_ns
             self._window_from_ns, self._window_frames = now_ns, 0
-            self._settle()
+            self._adjust()
 
-    def _settle(self) -> None:
+    def _adjust(self) -> None:
         share = min(1.0, self.rate_per_s / FULL_RATE_PER_S)
         least_ns = min(self.max_linger_ns, max(self._floor_ns, int(share * self.max_linger_ns)))
-        self.linger_ns = max(int(self._stretch * least_ns), min(self._floor_ns, least_ns))
-        longest_ns = self._rest_frames * 1e9 / max(1.0, self.rate_per_s)
-        self.rest_ns = math.ceil(self.linger_ns / max(1, math.ceil(self.linger_ns / longest_ns)))
+        # A scale below 1 must not push the linger under the floor, nor above a shorter setting.
+        self.linger_ns = max(int(self._scale * least_ns), min(self._floor_ns, least_ns))
+        longest_ns = self._interval_frames * 1e9 / max(1.0, self.rate_per_s)
+        self.poll_interval_ns = math.ceil(self.linger_ns / max(1, math.ceil(self.linger_ns / longest_ns)))
 
-    def rest_s(self, received: int) -> float:
-        """Seconds to rest after a look that brought so many frames; 0 after a full or an empty one."""
-        return self.rest_ns / 1e9 if 0 < received < self._look_frames else 0.0
+    def poll_wait_s(self, received: int) -> float:
+        """Seconds to sleep after a poll that brought so many frames; 0 after a full or an empty one."""
+        return self.poll_interval_ns / 1e9 if 0 < received < self._poll_frames else 0.0

@@ -1,14 +1,14 @@
-"""``klais edge``: puts the parts together, waits for Kafka, runs the spine, drains on SIGTERM.
+"""``klais edge``: put the parts together, run the spine, drain on SIGTERM.
 
-The kernels are loaded (compiled, the first time) by the imports below: before a port is bound. Frames are received only
-once Kafka was reached and its topics are right: until then senders get "port unreachable" instead of silence. An edge that
-knows its topics from the last time receives at once, into the spool.
+The socket is bound, or inherited, before this module is imported (:mod:`klais.edge.listener`): the imports below load the
+compiled kernels, which takes a second or two, and the kernel keeps what arrives meanwhile. The edge then receives at once.
+While Kafka does not answer, or its topics are not checked yet, every batch goes to the spool.
 """
 
 import secrets
 import sys
 import threading
-import time
+from functools import partial
 
 from klais import fault
 from klais.config.host import host_of
@@ -16,27 +16,33 @@ from klais.config.load import Settings, load
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.edge.api.server import api_of
-from klais.edge.api.view import EdgeState
+from klais.edge.api.view import EdgeView
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
-from klais.edge.linger import Pace
-from klais.edge.memory import settle
-from klais.edge.shedding import HostIntake
+from klais.edge.host_checks import ClockCheck, SameIdCheck
+from klais.edge.linger import LingerController
+from klais.edge.shedding import HostLimit, LoadShedder
 from klais.edge.signals import Signals, changed
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.backlog import Backlog
+from klais.edge.sinks.spool.folder import warn_of_spools_left_behind
 from klais.edge.sinks.store_and_forward import Forwarder
 from klais.edge.sources.choose import Chosen, open_source
+from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.spine import Spine
-from klais.edge.topics_check import AGAIN_S, TopicsCheck
+from klais.edge.topics_check import FIRST_S, TopicsCheck
+from klais.edge.worker_load import WorkerLoad
 from klais.errors import ConfigError
 from klais.http.access import Access
 from klais.kafka.stats import ControlProducer, StatsFollower
-from klais.system.address import Bind, open_udp_socket
+from klais.system.address import Bind
+from klais.system.memory import release_startup_memory
 from klais.system.numa import pin, plan, read_topology
 from klais.system.sd_notify import Notifier
 from klais.telemetry import log as logs
+from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
+from klais.telemetry.quantiles import Quantiles, both
 from klais.telemetry.stats import StatsPublisher
 
 log = logs.get("klais.edge")
@@ -44,8 +50,9 @@ log = logs.get("klais.edge")
 RECEIVE_BUDGET_S = 1.0
 DELIVER_BUDGET_S = 4.0
 REPLAY_OF_RATE = 0.9  # of the global rate in force
-REPLAY_OF_LIVE = 1.25  # of the frames that come in: else the spool would never empty
+REPLAY_OF_LIVE = 1.25  # of the frames that come in: otherwise the spool would never empty
 SWITCH_INTERVAL_S = 0.0005  # how long the API may keep the interpreter from the spine
+DROPS_PERIOD_S = 0.1
 
 
 class Edge:
@@ -54,65 +61,89 @@ class Edge:
     Parameters
     ----------
     settings : Settings
-        All of it; nothing else is read.
+        All of it; the edge reads nothing else.
+    udp : UdpSocket
+        Where frames arrive; closed when :meth:`run` returns. The thread that makes the edge also runs it.
     now : bool
         Do not wait for Kafka at the end.
     """
 
-    def __init__(self, settings: Settings, now: bool = False) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, udp: UdpSocket, now: bool = False) -> None:
+        self.settings = self._read = settings  # _read: without the options of the command line
+        self.signals = Signals(self.stop, self.abort, now)
+        self._notifier = Notifier()
+        self._stopping = threading.Event()
+        self._drops_next_s = 0.0
+        s, name, boot = settings, f"edge-{settings.edge_id}", secrets.randbits(32)
+
+        # What the whole system says: set-points, and every process's own record.
+        self.control, self.system = ControlFollower(s), StatsFollower(s)
+        self.producer = ControlProducer(s, f"klais-{name}-control")
+        self.applier = Applier(s, self.control, lambda: bool(self.system.newest("controller")))
+        self.topics, self.clock = TopicsCheck(s), ClockCheck(self.system, name)
+        self.same_id = SameIdCheck(self.system, name, f"{boot:08x}")
+
+        # The data path, from its end to its beginning.
+        self.metrics, kafka_ms, batch_ms = EdgeMetrics(self._snapshot), Quantiles(), Quantiles()
         self.counts = Counts()
-        self.notifier = Notifier()
-        self.signals = Signals(self.stop, self.hurry, now)
-        self._read = settings  # as the environment and its file say; options of the command line are in ``settings`` only
-        self._stop = threading.Event()
-        self._topics = TopicsCheck(settings)
-        self.letters: DeadLetters | None = None
-        self.intake: HostIntake | None = None
-        self.control = ControlFollower(settings)
-        self.system = StatsFollower(settings)
-        self.producer = ControlProducer(settings, f"klais-edge-{settings.edge_id}-control")
-        self.state = EdgeState(settings, self.counts, self.control, self.system, self.producer)
-        self.stats = StatsPublisher(
-            self.producer,
-            "edge",
-            f"edge-{settings.edge_id}",
-            self.state.said,
-            version=lambda: self.control.version,
-            host=host_of(settings),
+        observe_kafka_s = both(self.metrics.kafka.observe, kafka_ms.observe)
+        publisher = partial(KafkaPublisher, s, self.counts, self.clock, observe_kafka_s=observe_kafka_s)
+        self.forwarder = Forwarder(s, self.counts, publisher, Backlog(s, self.counts), self._replay_per_s)
+        self.dead_letters = DeadLetters(
+            self.forwarder, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
         )
-        self.applier = self.state.applier = Applier(settings, self.control, lambda: bool(self.system.newest("controller")))
-        access = Access.of(settings, Bind.parse(settings.api_bind).host)
+        batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
+        chosen = open_source(s, udp)
+        source = chosen.source
+        linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
+        shedder = LoadShedder(s.partitions)
+        self.spine = Spine(
+            source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder,
+            s.frame_max_bytes, self.on_tick, both(self.metrics.processing.observe, batch_ms.observe),
+        )  # fmt: skip
+        self._host_limit = HostLimit(shedder, name, host_of(s), self.control, self.system, self.applier)
+        self._worker_load = WorkerLoad(linger, self.system)
+        self._report_source(chosen, udp)
+
+        # Who looks at it.
+        self.view = EdgeView(
+            s, self.spine, self.forwarder, self.control, self.system, self.applier, self.producer,
+            batch_ms, kafka_ms, self.metrics, self._problems, chosen.skipped,
+        )  # fmt: skip
+        self.stats = StatsPublisher(
+            self.producer, "edge", name, self.view.record,
+            version=lambda: self.control.version, host=host_of(s), instance=f"{boot:08x}",
+        )  # fmt: skip
+        access = Access.of(s, Bind.parse(s.api_bind).host)
         if access.generated:
             log.warning("api_token_made", file=str(access.generated), why="KLAIS_API_BIND is not loopback and no token is set")
-        self.api = api_of(settings, self.state, access)
+        self.api = api_of(s, self.view, access)
 
     def stop(self) -> None:
         """End :meth:`run`; may be called from a signal handler."""
-        self._stop.set()
-        if self.state.spine:
-            self.state.spine.stop()
+        self._stopping.set()
+        self.spine.stop()
 
-    def hurry(self) -> None:
-        """Do not wait for Kafka any more: what is in hand goes to the spool. May be called from a signal handler."""
-        if self.state.spine:
-            self.state.spine.hurry()
-        if self.state.forwarder:
-            self.state.forwarder.hurry = True
+    def abort(self) -> None:
+        """Stop waiting for Kafka: what is in hand goes to the spool. May be called from a signal handler."""
+        self.spine.abort()
+        self.forwarder.abort()
 
-    def beat(self) -> None:
-        """In each round of whatever runs: the watchdog, the intake in force, and a reload that was asked for."""
-        now_s = time.monotonic()
-        self.notifier.beat(now_s)
-        if self.intake:
-            self.intake.look(now_s)
-        if self.signals.reload:
-            self.signals.reload = False
+    def on_tick(self, now_s: float) -> None:
+        """Called in each round of the spine (``now_s`` monotonic): watchdog, limits, checks, and a reload."""
+        self._notifier.beat(now_s)
+        self._host_limit.on_tick(now_s)
+        self._worker_load.on_tick(now_s)
+        if now_s >= self._drops_next_s:
+            self._drops_next_s = now_s + DROPS_PERIOD_S
+            self.spine.sample_kernel_drops()
+            self.same_id.on_tick(now_s)
+        if self.signals.consume_reload():
             self.reload()
 
     def reload(self) -> None:
-        """Read the settings again; take over what can change while it runs, name what needs a restart."""
-        self.notifier.reloading()
+        """Read the settings again; apply what can change while it runs, log what needs a restart."""
+        self._notifier.reloading()
         try:
             read = load()
         except ConfigError as error:
@@ -121,12 +152,10 @@ class Edge:
             now, later = changed(self._read, read)
             self._read, self.settings = read, self.settings.model_copy(update=now)
             logs.setup(self.settings, "edge")
-            if self.state.forwarder:
-                self.state.forwarder.configure(self.settings)
-            if self.letters:
-                self.letters.set_rate(self.settings.dead_letter_rate)
-            log.info("reloaded", changed=now, needs_restart=later)
-        self.notifier.ready("receives" if self.state.spine else self.state.waiting_for)
+            self.forwarder.configure(self.settings)
+            self.dead_letters.set_rate(self.settings.dead_letter_rate)
+            log.info("settings_reloaded", changed=now, needs_restart=later)
+        self._notifier.ready("receives")
 
     def run(self) -> int:
         """Serve until :meth:`stop`, then drain.
@@ -139,117 +168,83 @@ class Edge:
         Raises
         ------
         PortInUse
-            UDP or API port taken.
+            The API's port is taken.
         TopicMismatch
             A topic has a partition count that this edge must not write to.
         """
+        followers = (self.control, self.system, self.applier)
         try:
-            open_udp_socket(Bind.parse(self.settings.udp_bind), self.settings.udp_share_port).close()
             self.api.start()
-            log.info("api_listens", bind=self.settings.api_bind, port=self.api.port)
-            if self._wait_for_kafka():
-                self.control.start()
-                self.system.start()
-                self.applier.start()
-                self._receive()
+            log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
+            for part in followers:
+                part.start()
+            warn_of_spools_left_behind(self.settings, [self.settings.edge_id])
+            self._check_topics()
+            self._serve()
         finally:
+            self.spine.source.close()
             self.api.stop()
-            for part in (self.applier, self.control, self.system):
+            for part in reversed(followers):
                 part.stop()
             self.producer.close()
         return 0
 
-    def _wait_for_kafka(self) -> bool:
-        """Wait until brokers answer and the topics are there, or were the last time; False when stopped meanwhile."""
-        since_s = time.monotonic()
-        while not self._stop.is_set():
-            missing = self._topics.missing()
-            if not missing or (self._topics.away and self._topics.remembered):
-                return True
-            self.state.waiting_for = missing
-            self.notifier.status(missing, still_starting_s=30)
-            self.beat()
-            if logs.every(5, "edge.waiting"):
-                log.warning("edge_waits", why=missing, waited_s=round(time.monotonic() - since_s, 1))
-            self._stop.wait(AGAIN_S)
-        return False
+    def _check_topics(self) -> None:
+        """Spool until the topics are known to be right; where Kafka answers at once, they are before the first frame."""
+        if missing := self.topics.check(FIRST_S):
+            log.warning("edge_spools", why=missing)
+            self.forwarder.start_spooling(missing)
+            self.topics.follow(self._stopping, self.forwarder.stop_spooling, self.stop)
 
-    def _begin(self, sink: Forwarder) -> None:
-        """Note that the topics are right; or, while nobody answers, store until they were looked at."""
-        if not self._topics.away:
-            self._topics.remember()
-            return
-        sink.store_only("no Kafka broker answered when the edge started")
-        self._topics.follow(self._stop, sink.store_no_more, self.stop)
-
-    def _receive(self) -> None:
-        s = self.settings
-        boot = secrets.randbits(32)
-        sink = self._forwarder()
-        self.letters = letters = DeadLetters(
-            sink, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
-        )
-        batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
-        chosen = open_source(s)
-        source = chosen.source
-        pace = Pace(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
-        spine = Spine(source, batcher, sink, letters, self.counts, pace, s.frame_max_bytes)
-        self.state.forwarder, self.state.spine, self.state.waiting_for = sink, spine, ""
-        self.state.passed_over = chosen.passed_over
-        self.intake = HostIntake(spine.intake, self.stats.name, host_of(s), self.control, self.system, self.applier)
-        sink.replay_per_s = lambda: self._replay_per_s(pace)
-        spine.beat = self.beat
-        if self._stop.is_set():
-            spine.stop()
-        self._begin(sink)
+    def _serve(self) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        settle()
-        self._report_source(chosen)
+        release_startup_memory()
         self.stats.start()
-        self.notifier.ready("receives")
-        spine.run()
-        self.state.waiting_for = "stopping"
-        self.notifier.stopping("drains")
-        left = spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
+        self._notifier.ready("receives")
+        log.info("edge_started", bind=self.settings.udp_bind, port=self.spine.source.port)
+        self.spine.run()
+        self._notifier.stopping("drains")
+        lost = self.spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
         self.stats.stop()
-        counters, _ = self.state.own()
-        log.info("edge_stopped", undelivered=left, spooled=self.counts.spooled, **counters)
-        if left:
-            log.error("frames_lost", frames=left, why="neither Kafka nor the spool took them in time")
-        if self._topics.mismatch:
-            raise self._topics.mismatch
+        log.info("edge_stopped", undelivered=lost, spooled=self.counts.spooled, **self.view.statistics().counters)
+        if lost:
+            log.error("frames_lost", frames=lost, why="neither Kafka nor the spool took them in time")
+        if self.topics.mismatch:
+            raise self.topics.mismatch
 
-    def _forwarder(self) -> Forwarder:
-        counts = self.counts
-        return Forwarder(self.settings, counts, KafkaPublisher(self.settings, counts), Backlog(self.settings, counts))
+    def _problems(self) -> list[str]:
+        found = ["stopping" if self._stopping.is_set() else "", self.topics.missing]
+        return [text for text in (*found, self.clock.problem(), self.same_id.problem()) if text]
 
-    def _replay_per_s(self, pace: Pace) -> float:
-        """Frames a second that the spool may give back: this edge's part of the global rate, and more than comes in.
+    def _replay_per_s(self) -> float:
+        """Frames a second that the spool may give back: this edge's part of the global rate, and more than arrives.
 
         The dam's queue is bounded: a spool poured into it at full speed would only move the loss.
         """
         edges = max(1, len(self.system.newest("edge")))
-        return max(REPLAY_OF_RATE * self.state.rate() / edges, REPLAY_OF_LIVE * pace.rate_per_s)
+        return max(REPLAY_OF_RATE * self.view.rate() / edges, REPLAY_OF_LIVE * self.spine.linger.rate_per_s)
 
-    def _report_source(self, chosen: Chosen) -> None:
+    def _snapshot(self) -> EdgeSnapshot:
+        return self.view.metrics_snapshot()
+
+    def _report_source(self, chosen: Chosen, udp: UdpSocket) -> None:
+        for name, why in chosen.skipped.items():
+            log.info("source_skipped", source=name, why=why)
+        asked, granted = self.settings.udp_rcvbuf_bytes, udp.granted_bytes
         source = chosen.source
-        for name, why in chosen.passed_over.items():
-            log.info("source_passed_over", source=name, why=why)
-        log.info("source_opened", source=source.name, **source.details())
-        asked, granted = self.settings.udp_rcvbuf_bytes, source.granted_bytes
-        log.info("edge_receives", bind=self.settings.udp_bind, port=source.port, receive_buffer_bytes=granted, asked=asked)
+        log.info("source_opened", source=source.name, receive_buffer_bytes=granted, asked=asked, **source.details())
         if granted < asked:
             log.warning(
                 "receive_buffer_small", granted=granted, asked=asked, do=f"sysctl -w net.core.rmem_max={asked}, or run as root"
             )
 
 
-def main(settings: Settings, now: bool = False) -> int:
+def main(settings: Settings, udp: UdpSocket, now: bool = False) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. ``now``: end without waiting for Kafka."""
     fault.arm(settings.fault_point)
     if settings.cpus:  # first of all: threads started from here on stay there too
         placement = plan(settings.cpus, 1, read_topology(settings.iface))
         log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)
-    edge = Edge(settings, now)
+    edge = Edge(settings, udp, now)
     edge.signals.install()
     return edge.run()

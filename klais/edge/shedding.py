@@ -1,10 +1,10 @@
-"""What this edge may let in: a token bucket over the rounds of the spine.
+"""Load shedding at the edge: a token bucket over the rounds of the spine.
 
-The controller gives each host an intake: what the dam lets through, and what may still wait for it. A kernel filter sheds
-the rest where that costs least; without one it is shed here, before a frame costs Kafka and a worker anything, and counted
-as ``global_rate``, as the filter calls it. Behind a filter the limit here is a little wider: it never sheds what the filter
-let through, and holds for frames that did not come through it (another interface, packets that it passes unjudged). The
-limit expires with the controller's heartbeat.
+The controller gives each host a limit: the rate that the dam lets through, and a burst that may still wait for it. A
+kernel filter sheds the rest where that costs least. Without one the edge sheds it, before a frame costs Kafka and a worker
+anything, and counts it as ``global_rate``, as the filter does. Behind a filter the edge's limit is a little wider: it never
+sheds what the filter let through, and holds for frames that did not come through it (another interface, packets that the
+filter passes unjudged). The limit expires with the controller's heartbeat.
 """
 
 import math
@@ -21,20 +21,20 @@ from klais.edge.linger import PARTITIONS
 from klais.jit.kernel import I32, int64, kernel
 from klais.kafka.stats import StatsFollower
 
-BEHIND_FILTER = 1.2  # times the intake, while a kernel filter keeps to it
-LOOK_S = 0.1  # between two looks at what is in force
-# While frames are shed, those let in wait for workers anyway, so their batches may as well collect for longer: 40 records a
-# second. Without it, and two more changes made with it, a worker with 0.2 of a CPU was seen busy with 59 records of 3 frames.
-# What this one does alone was not measured.
+BEHIND_FILTER = 1.2  # times the limit, while a kernel filter keeps to it
+POLL_S = 0.1  # between two reads of the limit in force
+# While the edge sheds, the frames it lets in wait for workers anyway, so their batches may collect for longer: 40 records a
+# second. Without this, and two more changes made with it, a worker with 0.2 of a CPU was busy with 59 records of 3 frames.
+# The effect of this change alone was not measured.
 SHED_LINGER_NS = 25_000_000  # times partitions
-SHED_NS = 5_000_000_000  # so long after the last frame was shed: what waited then has landed
+SHED_NS = 5_000_000_000  # the longer linger ends so long after the last shed frame: what waited then has landed
 
 
 @kernel(int64(I32, int64))
 def shed(partition: npt.NDArray[np.int32], most: int) -> int:
     """Let the first ``most`` frames pass and give each later one partition -1 (int32 [n]); returns how many that were.
 
-    Frames that have -1 already count for nothing.
+    Frames that have -1 already do not count.
     """
     left = most
     refused = 0
@@ -49,7 +49,7 @@ def shed(partition: npt.NDArray[np.int32], most: int) -> int:
     return refused
 
 
-class Intake:
+class LoadShedder:
     """Token bucket; unlimited until :meth:`limit`. Belongs to the thread of the spine.
 
     Parameters
@@ -64,9 +64,9 @@ class Intake:
 
     Examples
     --------
-    >>> intake = Intake()
-    >>> intake.limit(10.0, 5.0)
-    >>> intake.grant(100, 0), intake.grant(100, 300_000_000)
+    >>> shedder = LoadShedder()
+    >>> shedder.limit(10.0, 5.0)
+    >>> shedder.acquire(100, 0), shedder.acquire(100, 300_000_000)
     (5, 3)
     """
 
@@ -80,7 +80,7 @@ class Intake:
         return self._linger_ns if self._shed_ns and now_ns - self._shed_ns < SHED_NS else 0
 
     def limit(self, rate_per_s: float, burst: float) -> None:
-        """Let in so much from now on; tokens in hand stay, as far as the burst goes."""
+        """Set the limit (frames/s, frames). Tokens stay, up to the new burst: a new limit is no new burst."""
         self.rate_per_s, self._burst = rate_per_s, burst
         self._tokens = min(self._tokens, burst)
 
@@ -88,50 +88,51 @@ class Intake:
         """No limit."""
         self.rate_per_s = self._burst = self._tokens = math.inf
 
-    def grant(self, frames: int, now_ns: int) -> int:
-        """How many of so many frames may pass now."""
+    def acquire(self, frames: int, now_ns: int) -> int:
+        """Take tokens for so many frames; returns how many of them may pass now."""
         if self.rate_per_s == math.inf:
             return frames
         if self._at_ns:
             self._tokens += max(0, now_ns - self._at_ns) * 1e-9 * self.rate_per_s
         self._at_ns = now_ns
         self._tokens = min(self._tokens, self._burst)
-        granted = min(frames, int(self._tokens))
-        self._tokens -= granted
-        if granted < frames:
+        acquired = min(frames, int(self._tokens))  # whole frames: the fraction stays in the bucket
+        self._tokens -= acquired
+        if acquired < frames:
             self._shed_ns = now_ns
-        return granted
+        return acquired
 
 
-class HostIntake:
-    """Finds this edge's part of its host's intake; asked in each round of the spine, looks ten times a second.
+class HostLimit:
+    """Sets this edge's part of its host's limit; the spine calls :meth:`on_tick` in each round.
 
     Parameters
     ----------
-    intake : Intake
+    shedder : LoadShedder
         What to set.
     name, host : str
         This edge on ``klais_stats``, and its machine.
     """
 
     def __init__(
-        self, intake: Intake, name: str, host: str, control: ControlFollower, system: StatsFollower, applier: Applier
+        self, shedder: LoadShedder, name: str, host: str, control: ControlFollower, system: StatsFollower, applier: Applier
     ) -> None:
-        self.intake, self._name, self._host = intake, name, host
+        self.shedder, self._name, self._host = shedder, name, host
         self._control, self._system, self._applier = control, system, applier
         self._next_s = 0.0
 
-    def look(self, now_s: float) -> None:
-        """Take over what is in force (``now_s`` monotonic)."""
+    def on_tick(self, now_s: float) -> None:
+        """Apply the limit in force, ten times a second (``now_s`` monotonic)."""
         if now_s < self._next_s:
             return
-        self._next_s = now_s + LOOK_S
+        self._next_s = now_s + POLL_S
         found = self._control.intake(self._host)
+        # Only a live controller may keep a limit in force.
         if found is None or not self._system.newest("controller"):
-            self.intake.lift()
+            self.shedder.lift()
             return
         share = self.share(self._system.newest("edge")) * (BEHIND_FILTER if self._applier.available else 1.0)
-        self.intake.limit(found[0] * share, max(1.0, found[1] * share))
+        self.shedder.limit(found[0] * share, max(1.0, found[1] * share))
 
     def share(self, edges: Mapping[str, Mapping[str, Any]]) -> float:
         """This edge's part among the edges of its host, by what each receives."""

@@ -1,4 +1,4 @@
-"""Signals of the edge: SIGTERM and SIGINT stop it, a second one makes it hurry, SIGHUP makes it read its settings again."""
+"""Signals of the edge: SIGTERM and SIGINT stop it, a second one aborts the wait for Kafka, SIGHUP reloads the settings."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any
 
 from klais.config.load import Settings
 
-# An owner's death sends one signal for each of its threads: those that come so soon are one wish, not two.
+# When the parent dies, each of its threads sends a signal. Signals within 0.5 s count as one.
 AGAIN_S = 0.5
 EXIT_KILLED = 130
 RELOADABLE = frozenset(
@@ -22,34 +22,30 @@ RELOADABLE = frozenset(
 
 
 class Signals:
-    """What the signals ask for. Handlers may interrupt each other and anything else: they set flags and take no lock twice.
+    """Handles the signals. Handlers may interrupt each other and anything else: they set flags and take no lock twice.
 
     Parameters
     ----------
-    stop, hurry : callable
+    stop, abort : callable
         The first SIGTERM or SIGINT; a later one.
     now : bool
-        Hurry at the first.
+        Abort at the first.
     clock, leave : callable
         For tests.
 
-    Attributes
-    ----------
-    reload : bool
-        SIGHUP came; whoever reads the settings again resets it.
     """
 
     def __init__(
         self,
         stop: Callable[[], None],
-        hurry: Callable[[], None],
+        abort: Callable[[], None],
         now: bool = False,
         clock: Callable[[], float] = time.monotonic,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
-        self._stop, self._hurry, self._now, self._clock, self._leave = stop, hurry, now, clock, leave
-        self._asked, self._last_s = 0, float("-inf")
-        self.reload = False
+        self._stop, self._abort, self._now, self._clock, self._leave = stop, abort, now, clock, leave
+        self._stops, self._last_s = 0, float("-inf")
+        self._reload = False
 
     def install(self) -> None:
         """Take over the signals of this process (main thread only)."""
@@ -58,26 +54,31 @@ class Signals:
         signal.signal(signal.SIGHUP, self.on_reload)
 
     def on_stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Stop; then hurry; then leave at once."""
+        """Stop; then abort; then exit at once."""
         now_s = self._clock()
         if now_s - self._last_s < AGAIN_S:
             return
         self._last_s = now_s
-        self._asked += 1
-        if self._asked > 2:
+        self._stops += 1
+        if self._stops > 2:
             self._leave(EXIT_KILLED)
-        if self._asked == 2 or self._now:
-            self._hurry()
-        if self._asked == 1:
+        if self._stops == 2 or self._now:
+            self._abort()
+        if self._stops == 1:
             self._stop()
 
     def on_reload(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Note the wish: reading files is not for a handler."""
-        self.reload = True
+        """Note it: a handler must not read files."""
+        self._reload = True
+
+    def consume_reload(self) -> bool:
+        """Whether SIGHUP came since the last call."""
+        reload, self._reload = self._reload, False
+        return reload
 
 
 def changed(before: Settings, after: Settings) -> tuple[dict[str, Any], list[str]]:
-    """What differs: values that can be taken over while it runs, and names of settings that need a restart.
+    """What differs: values that can change while the edge runs, and names of settings that need a restart.
 
     Examples
     --------

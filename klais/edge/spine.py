@@ -1,8 +1,8 @@
-"""The data path of the edge, in order: source -> check -> partition -> batch -> publish.
+"""The data path of the edge, in order: source -> check -> partition -> batch -> publish. Read this file first.
 
     UDP socket ──fill──> columns ──check_headers──> good ──partition, scatter──> one open batch a partition ──> klais_raw
                                        ├─ malformed ──> klais_dead_letter (a sample) and counters
-                                       └─ above the intake ──> counted
+                                       └─ above the host's limit ──> counted
 
 One thread runs it, without a Python statement for each frame: a round costs the same for one frame as for a thousand.
 """
@@ -19,26 +19,40 @@ from klais.core.wire.partition import partition_column
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.kernels import sort_out
-from klais.edge.linger import Pace
-from klais.edge.shedding import Intake, shed
+from klais.edge.linger import LingerController
+from klais.edge.shedding import LoadShedder, shed
+from klais.edge.sinks.base import Sink
 from klais.edge.sinks.dead_letters import DeadLetters
-from klais.edge.sinks.kafka import Sink
 from klais.edge.sources.base import Source
 
-IDLE_NS = 100_000_000  # how soon a stop is noticed when nothing comes
-ACK_NS = 2_000_000  # how soon acknowledgements are looked at when nothing else happens
+IDLE_NS = 100_000_000  # a stop is noticed within this time when no frame arrives
+ACK_NS = 2_000_000  # acknowledgements are served this often when nothing else happens
+
+OnTick = Callable[[float], None]
 
 
-def _nothing() -> None:
+def _ignore(_value: float) -> None:
     """Does nothing."""
 
 
 class Spine:
-    """The loop; ``stop()`` may be called from a signal handler or another thread.
+    """The loop; :meth:`stop` and :meth:`abort` may be called from a signal handler or another thread.
 
-    ``beat`` is called in each round, at least ten times a second: for a watchdog, and for what another thread wants done here.
-    Frames longer than ``frame_max_bytes`` are malformed (TOO_LONG).
-    ``lock`` is held while a round changes the counters: whoever reads them holds it too, and sees every frame once.
+    Parameters
+    ----------
+    source, batcher, sink, dead_letters, counts, linger, shedder
+        The parts, in the order of the data path.
+    frame_max_bytes : int
+        Longer frames are malformed (TOO_LONG).
+    on_tick : callable
+        Called in each round, at least ten times a second, with the monotonic time (s): watchdog, limits, reload.
+    observe_batch_s : callable
+        Gets the age of each batch (s) when it is handed to the sink.
+
+    Attributes
+    ----------
+    lock : threading.Lock
+        Held while a round changes the counters. A reader that holds it sees every frame once.
     """
 
     def __init__(
@@ -46,94 +60,99 @@ class Spine:
         source: Source,
         batcher: Batcher,
         sink: Sink,
-        letters: DeadLetters,
+        dead_letters: DeadLetters,
         counts: Counts,
-        pace: Pace,
+        linger: LingerController,
+        shedder: LoadShedder,
         frame_max_bytes: int = MAX_FRAME_SIZE,
+        on_tick: OnTick = _ignore,
+        observe_batch_s: Callable[[float], None] = _ignore,
     ) -> None:
         self._frame_max_bytes = frame_max_bytes
-        self.source, self.batcher, self.sink, self.letters = source, batcher, sink, letters
-        self.counts, self.pace, self.intake = counts, pace, Intake(batcher.partitions)
+        self.source, self.batcher, self.sink, self.dead_letters = source, batcher, sink, dead_letters
+        self.counts, self.linger, self.shedder = counts, linger, shedder
         self.lock = threading.Lock()
-        self._stopping = self._hurried = False
-        self.beat: Callable[[], None] = _nothing
+        self._on_tick, self._observe_batch_s = on_tick, observe_batch_s
+        self._stopping = self._aborted = False
         n = source.capacity
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._ids, self._sequence = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32)
         self._partition, self._bad = np.zeros(n, np.int32), np.zeros(n, np.int64)
 
     def stop(self) -> None:
-        """End :meth:`run` after the round under way."""
+        """End :meth:`run` after the current round."""
         self._stopping = True
 
-    def hurry(self) -> None:
+    def abort(self) -> None:
         """Let :meth:`drain` wait for nothing."""
-        self._hurried = True
+        self._aborted = True
 
     def run(self) -> None:
         """Receive and publish until :meth:`stop`."""
-        rested_ns = 0
+        slept_ns = 0
         while not self._stopping:
-            self.beat()
-            received = self.source.fill(0) if rested_ns else 0
+            self._on_tick(time.monotonic())
+            # After a sleep frames are likely there: take them without a poll(2). Otherwise wait in the kernel for the first.
+            received = self.source.fill(0) if slept_ns else 0
             if not received:
-                rested_ns, received = 0, self.source.fill(self._wait_ns())
-            self.round(received, self._linger_ns(time.monotonic_ns()), rested_ns)
-            rested_ns = self._rest(received)
+                slept_ns, received = 0, self.source.fill(self._wait_ns())
+            self.round(received, self._linger_ns(time.monotonic_ns()), slept_ns)
+            slept_ns = self._sleep(received)
 
-    def _rest(self, received: int) -> int:
-        """Stay away from the source for as long as the pace says; for how long it was (ns)."""
-        rest_s = self.pace.rest_s(received)
-        if not rest_s:
+    def _sleep(self, received: int) -> int:
+        """Stay away from the source for the poll interval, so that the next poll brings more; returns how long (ns)."""
+        wait_s = self.linger.poll_wait_s(received)
+        if not wait_s:
             return 0
         began_ns = time.monotonic_ns()
-        time.sleep(rest_s)
+        time.sleep(wait_s)
         return time.monotonic_ns() - began_ns
 
-    def round(self, received: int, linger_ns: int, rested_ns: int = 0) -> None:
-        """Everything that follows a ``fill``: the frames into batches, due batches to the sink, reports served.
+    def round(self, received: int, linger_ns: int, slept_ns: int = 0) -> None:
+        """Everything that follows a ``fill``: frames into batches, due batches to the sink, delivery reports.
 
-        ``rested_ns``: how long nobody looked before it; the frames count as that old where the source has no times.
+        ``slept_ns``: how long nobody polled before it. Frames count as that old where the source has no times, so that
+        a batch never waits longer than its linger because of the sleep.
         """
         now_ns = time.monotonic_ns()
-        self.pace.observe(received, now_ns)
+        self.linger.observe(received, now_ns)
         with self.lock:
             if received:
-                self._take(received, now_ns, now_ns - rested_ns)
+                self._batch(received, now_ns, now_ns - slept_ns)
             for partition in self.batcher.due(now_ns, linger_ns):
                 self._publish(partition, now_ns)
             self.sink.poll()
             self.counts.waiting = self.batcher.waiting()
 
-    def _take(self, n: int, now_ns: int, since_ns: int) -> None:
+    def _batch(self, n: int, now_ns: int, since_ns: int) -> None:
         source, partition = self.source, self._partition[:n]
         starts, lengths = source.starts[:n], source.lengths[:n]
         reason, id_size, bad = self._reason[:n], self._id_size[:n], self._bad[:n]
-        self.counts.taken += n
-        self.counts.taken_bytes += int(lengths.sum())
+        self.counts.received += n
+        self.counts.received_bytes += int(lengths.sum())
         check_headers(source.head, starts, lengths, reason, self._ids[:n], self._sequence[:n], id_size)
         partition_column(source.head, starts, id_size, self.batcher.partitions, partition)
         n_bad = sort_out(lengths, self._frame_max_bytes, reason, partition, self.counts.by_reason, bad)
         if n_bad:
-            self.letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
-        if (granted := self.intake.grant(n - n_bad, now_ns)) < n - n_bad:
-            self.counts.drop(Reason.GLOBAL_RATE, shed(partition, granted))
+            self.dead_letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
+        if (acquired := self.shedder.acquire(n - n_bad, now_ns)) < n - n_bad:
+            self.counts.drop(Reason.GLOBAL_RATE, shed(partition, acquired))
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
         at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns)
-        while at < n:
+        while at < n:  # the batch of frame ``at`` is full: close it and go on with that frame
             self._publish(int(partition[at]), now_ns)
             at = self.batcher.add(source, partition, at, since_ns, sources, times_ns)
 
     def _publish(self, partition: int, now_ns: int) -> None:
         built = self.batcher.close(partition, now_ns, time.time_ns())
-        self.counts.observe_batch_s(built.age_ns * 1e-9)
+        self._observe_batch_s(built.age_ns * 1e-9)
         if refused := self.sink.offer(built):
             self.counts.drop(refused, built.count)
             self.batcher.take_back(built)
 
     def _linger_ns(self, now_ns: int) -> int:
-        return max(self.pace.linger_ns, self.sink.linger_ns, self.intake.linger_ns(now_ns))
+        return max(self.linger.linger_ns, self.sink.linger_ns, self.shedder.linger_ns(now_ns))
 
     def _wait_ns(self) -> int:
         """Until the next thing to do: a batch comes due, or acknowledgements are expected."""
@@ -141,15 +160,22 @@ class Spine:
         due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self._linger_ns(now_ns) - now_ns
         return max(0, min(due_ns, ACK_NS if self.counts.inflight_bytes else IDLE_NS))
 
+    def sample_kernel_drops(self) -> None:
+        """Read the kernel's count of drops into the counters; in this thread, because the source notes it there too."""
+        drops = self.source.kernel_drops()
+        with self.lock:
+            self.counts.kernel_drops = drops
+
     def drain(self, receive_s: float, deliver_s: float) -> int:
-        """Take what the kernel holds already, stop receiving, deliver or store; returns the frames that found no place."""
+        """Take what the kernel holds, stop receiving, deliver or store; returns the frames that were neither."""
         until_s = time.monotonic() + receive_s
-        self.source.wind_down()
+        self.source.begin_drain()
         received = self.source.fill(0)
-        while received and not self._hurried and time.monotonic() < until_s:
+        while received and not self._aborted and time.monotonic() < until_s:
             self.round(received, self._linger_ns(time.monotonic_ns()))
             received = self.source.fill(0)
         self.round(received, 0)
+        self.sample_kernel_drops()
         with self.lock:
             self.source.close()
             return self.sink.drain(deliver_s)

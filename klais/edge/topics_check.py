@@ -1,49 +1,45 @@
-"""Whether the topics are as this edge needs them; known from the last time where Kafka does not answer.
+"""Whether the topics are as this edge needs them, found out while it receives already.
 
-A frame's partition follows from the partition count, so an edge must not guess it. What it once saw is remembered beside the
-spool: an edge that starts while Kafka is away then receives at once, and stores. Nothing of that goes out before the topics
-were looked at: a changed count ends the edge, and the spool keeps what came in.
+A frame's partition follows from the partition count. The edge takes ``KLAIS_PARTITIONS`` for it and receives at once; until
+Kafka has confirmed the count, every batch goes to the spool and none to Kafka. A topic with another count ends the edge with
+an error, and the spool keeps what arrived.
 """
 
-import os
 import threading
 from collections.abc import Callable
 
-import orjson
 from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
-from klais.edge.sinks.spool.backlog import spool_folder
 from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
 from klais.kafka.admin import admin_client, check_topics
-from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge")
 
-AGAIN_S = 0.3
-NAME = "topics.json"
+RETRY_S = 0.3
+FIRST_S = 0.5  # the first answer of a near Kafka takes some 10 ms; meanwhile the kernel holds the frames
+ANSWER_S = 1.0
 
 
 class TopicsCheck:
-    """Looks at the topics of one edge.
+    """Checks the topics of one edge, in a thread of its own where the first try finds them missing.
 
     Attributes
     ----------
-    away : bool
-        No broker answered at the newest look.
+    missing : str
+        What is missing before batches may go to Kafka, in words; empty when nothing is.
     mismatch : TopicMismatch or None
-        What a look of :meth:`follow` found.
+        A topic has a partition count that this edge must not write to.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings, self._admin = settings, admin_client(settings)
-        self._file = spool_folder(settings) / NAME
-        self.away = False
+        self.missing = "the topics are not checked yet"
         self.mismatch: TopicMismatch | None = None
 
-    def missing(self) -> str:
-        """What is missing before frames can be sent, in words; empty when nothing is.
+    def check(self, timeout_s: float = ANSWER_S) -> str:
+        """Ask Kafka, for at most about ``timeout_s``; returns (and keeps) what is missing.
 
         Raises
         ------
@@ -51,57 +47,33 @@ class TopicsCheck:
             A topic has a partition count that this edge must not write to.
         """
         try:
-            self._admin.list_topics(topic="__klais_probe__", timeout=1.0)  # short: a signal is seen only after it
+            self._admin.list_topics(topic="__klais_probe__", timeout=timeout_s)
             wrong = check_topics(self._settings, self._admin)
         except (KafkaException, KafkaUnavailable):
-            self.away = True
-            return f"no Kafka broker answers at {self._settings.bootstrap}"
+            self.missing = f"no Kafka broker answers at {self._settings.bootstrap}"
+            return self.missing
         except KafkaForbidden as error:
-            self.away = False
-            return str(error)
-        self.away = False
+            self.missing = str(error)
+            return self.missing
         if unfit := [str(mismatch) for mismatch in wrong if mismatch.setting != "missing"]:
             raise TopicMismatch("\n".join(unfit))
-        return str(wrong[0]) if wrong else ""
-
-    def _seen(self) -> dict[str, object]:
-        s = self._settings
-        return {"bootstrap": s.bootstrap, "topic": Topics.of(s).raw, "partitions": s.partitions}
-
-    @property
-    def remembered(self) -> bool:
-        """Whether this edge, with a spool, saw these topics with so many partitions before."""
-        try:
-            return self._settings.spool_max_bytes > 0 and bool(orjson.loads(self._file.read_bytes()) == self._seen())
-        except (OSError, ValueError):
-            return False
-
-    def remember(self) -> None:
-        """The topics are right; noted where there is a spool. A disk that does not take it is no matter now."""
-        if not self._file.parent.is_dir() or self.remembered:
-            return
-        try:
-            new = self._file.with_suffix(".new")
-            new.write_bytes(orjson.dumps(self._seen()))
-            os.replace(new, self._file)
-        except OSError as error:
-            log.warning("topics_not_remembered", file=str(self._file), error=str(error))
+        self.missing = str(wrong[0]) if wrong else ""
+        return self.missing
 
     def follow(self, stopping: threading.Event, done: Callable[[], None], failed: Callable[[], None]) -> None:
-        """Look in a thread until the topics are right (``done``) or can never be (``failed``, :attr:`mismatch` says why)."""
+        """Check in a thread until the topics are right (``done``) or can never be (``failed``, :attr:`mismatch` says why)."""
 
-        def look() -> None:
-            while not stopping.wait(AGAIN_S):
+        def run() -> None:
+            while not stopping.wait(RETRY_S):
                 try:
-                    if self.missing():
+                    if self.check():
                         continue
                 except TopicMismatch as error:
                     self.mismatch = error
                     failed()
                     return
-                self.remember()
                 log.info("topics_checked", partitions=self._settings.partitions)
                 done()
                 return
 
-        threading.Thread(target=look, name="topics", daemon=True).start()
+        threading.Thread(target=run, name="topics", daemon=True).start()

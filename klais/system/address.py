@@ -4,6 +4,7 @@ import errno
 import ipaddress
 import re
 import socket
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,13 +93,18 @@ class Bind:
             raise ConfigError(f"{text!r} is not host:port: {error}") from error
 
 
-def open_udp_socket(bind: Bind, share_port: bool) -> socket.socket:
-    """A bound, non-blocking UDP socket; IPv6 sockets take IPv4 too.
+def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> socket.socket:
+    """A bound, non-blocking UDP socket; IPv6 sockets take IPv4 too, and a multicast group is joined.
+
+    ``iface`` names the interface to join a group on; None = the one that the kernel's routes name. An IPv6 group may name
+    it itself (``[ff15::17%eth0]:5000``).
 
     Raises
     ------
     PortInUse
         Naming the port and, where readable, the process that holds it.
+    ConfigError
+        The group cannot be joined; says why and what to do.
     """
     family, _, _, _, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_DGRAM)[0]
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -108,12 +114,48 @@ def open_udp_socket(bind: Bind, share_port: bool) -> socket.socket:
         if share_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(address)
+        join_group(sock, iface)
     except OSError as error:
         sock.close()
         if error.errno != errno.EADDRINUSE:
             raise
         raise taken(bind, "udp", "KLAIS_UDP_BIND") from error
+    except BaseException:
+        sock.close()
+        raise
     return sock
+
+
+def join_group(sock: socket.socket, iface: str | None) -> bool:
+    """Join the multicast group that a socket is bound to; False when it is bound to no group.
+
+    Raises
+    ------
+    ConfigError
+        There is no such interface, or the kernel has no route that names one.
+    """
+    host, _, *scope = sock.getsockname()
+    group = ipaddress.ip_address(host.partition("%")[0])
+    if not group.is_multicast:
+        return False
+    try:
+        index = socket.if_nametoindex(iface) if iface else 0
+    except OSError:
+        known = ", ".join(name for _, name in socket.if_nameindex())
+        raise ConfigError(f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE); there are {known}") from None
+    if len(scope) > 1 and scope[1]:
+        index = scope[1]
+    try:
+        if group.version == 4:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, struct.pack("=4s4xi", group.packed, index))
+        else:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16sI", group.packed, index))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:  # an inherited socket is a member already
+            raise ConfigError(
+                f"cannot join {group}: {error.strerror}. Name the interface its frames come in by with KLAIS_IFACE"
+            ) from error
+    return True
 
 
 def taken(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortInUse:

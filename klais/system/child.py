@@ -1,22 +1,32 @@
-"""A child process that cannot outlive its owner: Linux tells it when the owner is gone (``PR_SET_PDEATHSIG``)."""
+"""A child process that cannot outlive its owner: Linux signals it when the owner is gone (``PR_SET_PDEATHSIG``)."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 # Runs in the child, then becomes the program. The parent may have died before prctl: hence the second look.
+# Inherited descriptors move to 3, 4, ... (sd_listen_fds(3)), by way of high numbers so that none overwrites another.
 _SHIM = """
-import ctypes, os, sys
+import ctypes, fcntl, os, sys
 ctypes.CDLL(None, use_errno=True).prctl(1, int(sys.argv[2]), 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
-os.execv(sys.argv[3], sys.argv[3:])
+high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD_CLOEXEC, 256) for fd in sys.argv[3].split(",") if fd]
+for place, fd in enumerate(high, 3):
+    os.dup2(fd, place)
+if high:
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(high)))
+os.execv(sys.argv[4], sys.argv[4:])
 """
+
+
+def _nothing() -> None:
+    """Does nothing."""
 
 
 class OwnedChild:
@@ -33,12 +43,24 @@ class OwnedChild:
         Gets standard output and error, appended; None = they go where ours go.
     env : dict, optional
         Environment; None = the owner's.
+    inherit : sequence of int
+        Descriptors that the program gets, as :mod:`klais.system.activation` describes.
+    on_end : callable
+        Called in the keeper's thread when the program has ended.
     """
 
-    def __init__(self, command: Sequence[str], log: Path | None, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path | None,
+        env: dict[str, str] | None = None,
+        inherit: Sequence[int] = (),
+        on_end: Callable[[], None] = _nothing,
+    ) -> None:
         self._command = list(command)
         self._log = log
         self._env = env
+        self._inherit, self._on_end = tuple(inherit), on_end
         self._process: subprocess.Popen[bytes] | None = None
         self._error: BaseException | None = None
         self._started = threading.Event()
@@ -51,7 +73,8 @@ class OwnedChild:
     def _keep(self) -> None:
         try:
             with open(self._log, "ab") if self._log else nullcontext() as log:
-                shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), str(int(signal.SIGTERM))]
+                fds = ",".join(map(str, self._inherit))
+                shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), str(int(signal.SIGTERM)), fds]
                 self._process = subprocess.Popen(
                     [*shim, *self._command],
                     stdin=subprocess.DEVNULL,
@@ -59,6 +82,7 @@ class OwnedChild:
                     stderr=log,
                     start_new_session=True,
                     env=self._env,
+                    pass_fds=self._inherit,
                 )
         except OSError as error:
             self._error = error
@@ -66,7 +90,10 @@ class OwnedChild:
             return
         self._started.set()
         self._process.wait()
-        self._ended.set()
+        try:
+            self._on_end()
+        finally:
+            self._ended.set()
 
     @property
     def pid(self) -> int:

@@ -1,5 +1,6 @@
 """systemd's notification protocol, sd_notify(3): ready, reloading, stopping, watchdog; silent without ``NOTIFY_SOCKET``."""
 
+import array
 import contextlib
 import os
 import socket
@@ -39,6 +40,16 @@ class Notifier:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
             sock.setblocking(False)
             sock.sendto(text.encode(), self._address)
+
+    def store(self, sock: socket.socket, name: str) -> None:
+        """Let the manager keep a socket open and give it to the next process of this unit (``FileDescriptorStoreMax=``)."""
+        if not self._address:
+            return
+        text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"  # an ICMP error must not make the manager close it
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, contextlib.suppress(OSError):
+            manager.setblocking(False)
+            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))
+            manager.sendmsg([text.encode()], [rights], 0, self._address)
 
     def ready(self, status: str) -> None:
         """The start, or a reload, is complete."""

@@ -50,7 +50,9 @@ class Service:
     log : Path or None
         Gets its output; that of the run before is kept beside it as ``<name>.log.1``. None = its output is ours.
     spawn, clock : callable
-        For tests.
+        How the child is started (:meth:`klais.system.activation.HeldSocket.spawn` hands it a socket); for tests, the time.
+    restart_at_once : bool
+        Restart without a pause after the first failure: for a child whose work waits in a buffer meanwhile.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Service:
         log: Path | None,
         spawn: Spawn = OwnedChild,
         clock: Callable[[], float] = time.monotonic,
+        restart_at_once: bool = False,
     ) -> None:
         self.name, self.log = name, log
+        self._pauses_skipped = 1 if restart_at_once else 0
         self._command, self._env, self._spawn, self._clock = list(command), env, spawn, clock
         self._child: Child | None = None
         self._started_s = 0.0
@@ -120,7 +124,8 @@ class Service:
         if self._failures >= GIVE_UP:
             ends = f"; {self.log} ends with:\n{self.last_lines()}" if self.log else ""
             raise ServiceFailed(f"{ended}, {self._failures} times in a row{ends}")
-        pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** (self._failures - 1))
+        paused = self._failures - self._pauses_skipped
+        pause_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2 ** (paused - 1)) if paused else 0.0
         self._again_s = now_s + pause_s
         return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
 

@@ -1,12 +1,13 @@
 """Counters that only grow, made from counters that start again."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Counts = npt.NDArray[np.int64]
+Numbers = Mapping[str, Any]
 
 
 class ResetSafeCounter:
@@ -45,3 +46,65 @@ class ResetSafeCounter:
     def forget(self, before_s: float) -> None:
         """Forget keys that were sampled last before that time; one that comes back counts from its ``start`` again."""
         self._highest = {key: entry for key, entry in self._highest.items() if entry[1] >= before_s}
+
+
+def add(a: Any, b: Any) -> Any:
+    """Sum of two numbers, or of two mappings by name; of anything else the second.
+
+    Examples
+    --------
+    >>> add({"received": 1, "dropped": {"a": 1}}, {"received": 2, "dropped": {"b": 3}})
+    {'received': 3, 'dropped': {'a': 1, 'b': 3}}
+    """
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return {name: add(a[name], b[name]) if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}
+    number = int | float
+    return a + b if isinstance(a, number) and isinstance(b, number) and not isinstance(b, bool) else b
+
+
+class ResetSafeTotals:
+    """Counters of one place over all processes that held it, by name; nested mappings count by their names too.
+
+    What a process counted after it was observed last and before it died is not in them.
+
+    Parameters
+    ----------
+    leading : str, optional
+        A counter that shows a restart by going down, for processes that have no identity.
+
+    Attributes
+    ----------
+    restarts : int
+        How often another process began at 0.
+
+    Examples
+    --------
+    >>> counter = ResetSafeTotals()
+    >>> counter.observe({"received": 10}, life=1), counter.observe({"received": 3}, life=2)
+    ({'received': 10}, {'received': 13})
+    """
+
+    def __init__(self, leading: str | None = None) -> None:
+        self._leading = leading
+        self._before: Numbers = {}
+        self._newest: Numbers = {}
+        self._life: Hashable = None
+        self.restarts = 0
+
+    def observe(self, counters: Numbers, life: Hashable = None) -> dict[str, Any]:
+        """Note what the process counts now, and return the totals; ``life`` names the process (a pid, a random number)."""
+        if self._restarted(counters, life):
+            self._before = self.totals()
+            self.restarts += 1
+        self._life, self._newest = life, counters
+        return self.totals()
+
+    def _restarted(self, counters: Numbers, life: Hashable) -> bool:
+        if self._leading is not None and counters.get(self._leading, 0) < self._newest.get(self._leading, 0):
+            return True
+        return self._life is not None and life != self._life
+
+    def totals(self) -> dict[str, Any]:
+        """Counted by all processes so far."""
+        out: dict[str, Any] = add(self._before, self._newest)
+        return out

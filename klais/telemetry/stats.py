@@ -48,7 +48,7 @@ class StatsPublisher:
         Returns ``(counters, gauges)``, taken at one moment; called in this thread. A failure is logged, not raised.
     version : callable, optional
         A number that goes up when limits change: then there is an extra record.
-    host : str, optional
+    host, instance : str, optional
         See the schema.
     """
 
@@ -60,9 +60,10 @@ class StatsPublisher:
         snapshot: Callable[[], tuple[Numbers, Numbers]],
         version: Callable[[], int] = lambda: 0,
         host: str | None = None,
+        instance: str | None = None,
     ) -> None:
         self._producer, self._kind, self.name, self._snapshot = producer, kind, name, snapshot
-        self._version, self._host = version, host
+        self._version, self._host, self._instance = version, host, instance
         self._rates: dict[str, float] = {}
         self._started_s = time.monotonic()
         self._before: tuple[float, Numbers] | None = None
@@ -94,6 +95,7 @@ class StatsPublisher:
             "kind": self._kind,
             "id": self.name,
             **({"host": self._host} if self._host else {}),
+            **({"instance": self._instance} if self._instance else {}),
             **({"extra": True} if extra else {}),
             "at_ms": now_ms(),
             "uptime_s": round(now_s - self._started_s, 3),

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from klais.telemetry.counters import ResetSafeTotals
+
 Record = Mapping[str, Any]
 
 
@@ -55,23 +57,6 @@ class Totals:
         return out
 
 
-@dataclass(slots=True)
-class _Lives:
-    """Counters of a process that may start again at 0: what earlier lives counted is carried on."""
-
-    carried: dict[str, int] = field(default_factory=dict)
-    newest: dict[str, int] = field(default_factory=dict)
-    began: int = 0
-
-    def see(self, counters: Mapping[str, int], leading: str) -> dict[str, int]:
-        if counters.get(leading, 0) < self.newest.get(leading, 0):
-            for name, value in self.newest.items():
-                self.carried[name] = self.carried.get(name, 0) + value
-            self.began += 1
-        self.newest = dict(counters)
-        return {name: self.carried.get(name, 0) + counters.get(name, 0) for name in {**self.carried, **counters}}
-
-
 class FrameAccount:
     """Adds up the counters that the processes report, from one moment on.
 
@@ -84,13 +69,13 @@ class FrameAccount:
 
     def __init__(self, partitions: int) -> None:
         self._partitions = partitions
-        self._sent, self._edge = _Lives(), _Lives()
+        self._sent, self._edge = ResetSafeTotals("sent"), ResetSafeTotals("received")
         self._base = self._now = Totals()
 
     @property
     def restarted(self) -> bool:
         """Whether simulator or edge began anew: what they counted last before their end is not known then."""
-        return bool(self._sent.began or self._edge.began)
+        return bool(self._sent.restarts or self._edge.restarts)
 
     def start(self) -> None:
         """Count from here."""
@@ -102,7 +87,7 @@ class FrameAccount:
 
     def observe_sent(self, progress: Record) -> None:
         """A line of ``klais simulate --json-lines``, or its summary."""
-        sent = self._sent.see({"sent": int(progress.get("frames", progress.get("sent", 0)))}, "sent")
+        sent = self._sent.observe({"sent": int(progress.get("frames", progress.get("sent", 0)))})
         self._now = replace(self._now, sent=sent["sent"])
 
     def observe_edge(self, record: Record) -> None:
@@ -110,7 +95,7 @@ class FrameAccount:
         counters = record["counters"]
         dropped = {f"dropped.{reason}": int(frames) for reason, frames in counters.get("dropped", {}).items()}
         whole = {name: int(counters.get(name, 0)) for name in ("received", "passed", "dead_letters")}
-        sums = self._edge.see(whole | dropped, "received")
+        sums = self._edge.observe(whole | dropped, record.get("instance"))
         self._now = replace(
             self._now,
             edge_received=sums["received"],
@@ -118,7 +103,7 @@ class FrameAccount:
             edge_dropped={name.removeprefix("dropped."): n for name, n in sums.items() if name.startswith("dropped.")},
             held=int(record["gauges"].get("queue_depth", 0)),
             # What a later life finds there was held by the one before: it moves, it does not come anew.
-            recovered=self._now.recovered if self._edge.began else int(counters.get("spool_recovered", 0)),
+            recovered=self._now.recovered if self._edge.restarts else int(counters.get("spool_recovered", 0)),
         )
 
     def observe_workers(self, records: list[Record]) -> bool:

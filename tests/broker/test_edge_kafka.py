@@ -20,7 +20,7 @@ from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.edge.api.openapi import DOCUMENT
-from klais.edge.main import Edge
+from klais.edge.listener import listen
 from klais.errors import PortInUse
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
@@ -111,12 +111,12 @@ def test_ipv6(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
     assert dict(read_all(settings.bootstrap, topics.dead_letter, 1)[0].headers())["source"].startswith(b"[::1]:")
 
 
-def test_a_taken_port_ends_the_edge_with_the_reason(settings_for: Make) -> None:
+def test_a_taken_port_is_refused_with_the_reason(settings_for: Make) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
         held.bind(("127.0.0.1", 0))
         port = held.getsockname()[1]
         with pytest.raises(PortInUse, match=f"udp port {port} .*KLAIS_UDP_BIND"):
-            Edge(settings_for(udp_bind=f"127.0.0.1:{port}", api_bind="127.0.0.1:0")).run()
+            listen(settings_for(udp_bind=f"127.0.0.1:{port}"))
 
 
 TOKEN = "let-me-in-let-me-in"
@@ -224,13 +224,13 @@ def test_without_a_filter_the_edge_keeps_its_hosts_intake(settings_for: Make, to
         edge.send(frames[:200])  # nobody answers for the set-point: no limit
         edge.wait_settled(200)
         controller.start()
-        assert wait_for(lambda: edge.counters()["intake_per_s"] == 0.1, 10, "the intake in force")
+        assert wait_for(lambda: edge.counters()["limit_per_s"] == 0.1, 10, "the limit in force")
         began_s = time.monotonic()
         edge.send(frames[200:])
         counters = edge.wait_settled(1000)
         refilled = 0.1 * (time.monotonic() - began_s)  # frames that the rate adds to the burst meanwhile
         controller.stop()
-        assert wait_for(lambda: edge.counters()["intake_per_s"] is None, 10, "a silent controller's set-point to lapse")
+        assert wait_for(lambda: edge.counters()["limit_per_s"] is None, 10, "a silent controller's set-point to lapse")
         assert edge.stop()[0] == 0
     producer.close()
     passed = counters["passed"]

@@ -38,7 +38,7 @@ def test_a_service_manager_hears_of_start_life_reload_and_end(
             edge.send([encode_frame("dev", 1, b"{}")])
             heard.clear()
             wait_for(lambda: hear("WATCHDOG=1"), 5, "the watchdog to be fed by an idle edge")
-            assert "edge_receives" not in edge.log.read_text()  # the level of the file
+            assert "edge_started" not in edge.log.read_text()  # the level of the file
 
             file.write_text("KLAIS_LOG_LEVEL=info\nKLAIS_BREAKER_TIMEOUT_S=2\nKLAIS_PARTITIONS=9\n")
             edge.process.send_signal(signal.SIGHUP)

@@ -8,6 +8,7 @@ import pytest
 
 from klais.edge.sources.base import Source
 from klais.edge.sources.io_uring.source import IoUringSource
+from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.sources.udp.source import UdpSource
 from tests.support.needs import need_missing
 from tests.support.source import ANY, SECOND_NS, Rig, drain, receive
@@ -16,12 +17,12 @@ from tests.support.xdp_filter import filtered
 
 
 def udp_rig() -> Iterator[Rig]:
-    yield Rig("udp", lambda rcvbuf, bind: UdpSource(bind, rcvbuf))
+    yield Rig("udp", lambda rcvbuf, bind: UdpSource(UdpSocket.bind(bind, rcvbuf)))
 
 
 def io_uring_rig() -> Iterator[Rig]:
     def open_one(rcvbuf: int, bind: str) -> Source:
-        return IoUringSource(bind, rcvbuf)
+        return IoUringSource(UdpSocket.bind(bind, rcvbuf))
 
     try:
         open_one(65_536, "127.0.0.1:0").close()
@@ -164,7 +165,7 @@ def test_columns_stay_readable_and_nothing_comes_after_the_end(rig: Rig) -> None
 def test_winding_down_leaves_nothing_behind(rig: Rig) -> None:
     with rig.opened() as source:
         rig.send(source, [b"before" * 5] * 10)
-        source.wind_down()
+        source.begin_drain()
         rig.send(source, [b"after!" * 5] * 10)
         got = [frame for frame, _, _ in receive(source, 20)]
         assert sorted(got) == [b"after!" * 5] * 10 + [b"before" * 5] * 10

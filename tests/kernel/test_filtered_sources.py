@@ -15,9 +15,8 @@ from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
-from klais.edge.linger import Pace
+from klais.edge.linger import LingerController
 from klais.edge.sinks.dead_letters import DeadLetters
-from klais.edge.sources.choose import open_source
 from klais.edge.sources.xdp_filter import open as behind_filter
 from klais.edge.sources.xdp_filter import source as filtered
 from klais.edge.sources.xdp_filter.attachment import Filter
@@ -32,7 +31,7 @@ from tests.support import xdp_filter as filter_tools
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE, wait_for
 from tests.support.source import receive
-from tests.support.xdp_filter import Behind
+from tests.support.xdp_filter import Behind, choose_source
 from tests.unit.edge.test_spine import MemorySink
 
 BOTH = pytest.mark.parametrize("behind", ["af_xdp", "ringbuf"], indirect=True)
@@ -98,7 +97,7 @@ def test_nothing_is_lost_or_doubled_when_it_starts_and_ends_under_traffic(behind
     assert behind.accept() == {"af_xdp": "xsk", "ringbuf": "ring"}[behind.name]
     got = numbers(source, lambda came: came > source.details()["frames_by_socket"] + 500, dry=False)
     by_rings = len(got) - source.details()["frames_by_socket"]
-    source.wind_down()
+    source.begin_drain()
     got += numbers(source, lambda came: came > 1000 and senders[0].stop() >= 0)
     assert behind.accept() == "pass"
     assert sorted(got) == list(range(senders[0].sent))
@@ -172,13 +171,13 @@ def test_after_kill_9_frames_go_up_to_the_next_edge(behind: Behind) -> None:
 def test_the_ring_keeps_frames_for_the_next_reader_and_has_one_at_a_time(behind: Behind) -> None:
     with behind.rig.opened() as source:
         with pytest.raises(SourceUnavailable, match="another edge reads the filter's ring"), inside(behind.pair.edge):
-            open_source(behind.settings())
+            choose_source(behind.settings())
         behind.rig.send(source, [b"left" * 10] * 7)
         source._rings.close()  # type: ignore[attr-defined]  # as a kill: nothing read, accept mode not put back
         port = source.port
         source.socket.close()
         with inside(behind.pair.edge):
-            following = open_source(behind.settings(bind=f"[::]:{port}")).source
+            following = choose_source(behind.settings(bind=f"[::]:{port}")).source
         assert [frame for frame, _, _ in receive(following, 7)] == [b"left" * 10] * 7
         following.close()
 
@@ -187,7 +186,7 @@ def test_the_ring_keeps_frames_for_the_next_reader_and_has_one_at_a_time(behind:
 def test_a_second_edge_of_the_same_port_is_told_and_harms_nothing(behind: Behind) -> None:
     with behind.rig.opened() as source:
         with pytest.raises(PortInUse), inside(behind.pair.edge):
-            open_source(behind.settings(bind=f"[::]:{source.port}"))
+            choose_source(behind.settings(bind=f"[::]:{source.port}"))
         behind.rig.send(source, [b"go on" * 10])
         assert receive(source, 1)[0][0] == b"go on" * 10
 
@@ -200,7 +199,7 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
     sink = MemorySink(counts)
     with behind.rig.opened() as source:
         letters = DeadLetters(sink, counts, 1000.0, 1, 4)  # type: ignore[arg-type]
-        pace = Pace(5_000_000, 1 << 24, source.capacity)
+        pace = LingerController(5_000_000, 1 << 24, source.capacity)
         spine = Spine(source, Batcher(4, 131_072, 1, 1, True), sink, letters, counts, pace)
         frames = [encode_frame(f"d{i % 50}", i, b"{}" * (long if i % 40 == 0 else 8)) for i in range(400)]
         before_ns = time.time_ns()
@@ -258,7 +257,7 @@ def test_two_edges_share_the_queues_of_an_interface() -> None:
         more = {"bind": f"0.0.0.0:{port}", "udp_share_port": True}
         both = [behind.open(xdp_queues=queues, **more) for queues in ("0,1", "2-3")]  # type: ignore[arg-type]
         with pytest.raises(OSError, match="queue 3: another AF_XDP socket is bound to it"), inside(behind.pair.edge):
-            filter_tools.OPENERS["af_xdp"](behind.settings(xdp_queues="3", **more))  # type: ignore[arg-type]
+            behind.open(xdp_queues="3", **more)  # type: ignore[arg-type]
         for _ in range(64):
             behind.rig.send(both[0], [b"x" * 40] * 5)
         got = [len(numbers(source, lambda _: True)) for source in both]
@@ -272,19 +271,19 @@ def test_two_edges_share_the_queues_of_an_interface() -> None:
 def test_the_edge_loads_the_filter_where_it_is_missing(source: str, name: str) -> None:
     with filter_tools.filtered(name, load=False) as behind:
         with inside(behind.pair.edge):
-            chosen = open_source(behind.settings(source=source))
+            chosen = choose_source(behind.settings(source=source))
             (at,) = loader.attached(behind.pin_dir)
-        assert (chosen.source.name, chosen.passed_over) == (name, {})
+        assert (chosen.source.name, chosen.skipped) == (name, {})
         assert (at.link.name, at.link.mode) == (behind.pair.iface, "native")
         chosen.source.close()
 
 
 def test_auto_says_why_it_did_not_take_the_faster_ones() -> None:
     with filter_tools.filtered("af_xdp", load=False) as behind, inside(behind.pair.edge):
-        chosen = open_source(behind.settings(source="auto", iface="lo"))  # no native mode there
+        chosen = choose_source(behind.settings(source="auto", iface="lo"))  # no native mode there
         assert chosen.source.name == "udp"
-        assert set(chosen.passed_over) == {"af_xdp", "ringbuf"}
-        assert all("native" in why for why in chosen.passed_over.values()), chosen.passed_over
+        assert set(chosen.skipped) == {"af_xdp", "ringbuf"}
+        assert all("native" in why for why in chosen.skipped.values()), chosen.skipped
         chosen.source.close()
         with pytest.raises(SourceUnavailable, match="there is no interface 'eth77'"):
-            open_source(behind.settings(iface="eth77"))
+            choose_source(behind.settings(iface="eth77"))

@@ -19,7 +19,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.failures = 0
         self.acked = False
         self.reopened = 0
-        self.breaker.look(self.now_s, False)
+        self.breaker.transition(self.now_s, False)
 
     @rule()
     def delivered(self) -> None:
@@ -37,7 +37,7 @@ class BreakerMachine(RuleBasedStateMachine):
         before, probe_s = self.breaker.state, self.breaker.probe_s
         self.now_s += step_s
         self.silence_s = self.silence_s + step_s if under_way else 0.0
-        moved = self.breaker.look(self.now_s, under_way)
+        moved = self.breaker.transition(self.now_s, under_way)
         if before is State.OPEN:
             assert moved is (State.HALF_OPEN if self.now_s >= probe_s else None)
         elif before is State.HALF_OPEN and self.acked:

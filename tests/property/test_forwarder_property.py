@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import KafkaError
@@ -22,7 +23,7 @@ from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.backlog import Backlog
 from klais.edge.sinks.store_and_forward import Forwarder
-from tests.support.forwarder import Message, Producer, name_of
+from tests.support.forwarder import Message, NoClock, Producer, name_of
 
 PARTITIONS = 2
 FRAME, FRAMES = bytes(60_000), 4  # a MiB in flight is 4 batches
@@ -55,10 +56,9 @@ class ForwarderMachine(RuleBasedStateMachine):
         self.boot += 1
         self.numbers = [0] * PARTITIONS
         self.counts = Counts()
-        publisher = KafkaPublisher(self.settings, self.counts, Producer)
-        self.sink = Forwarder(
-            self.settings, self.counts, publisher, Backlog(self.settings, self.counts), lambda: self.now_s, lambda: 0.5
-        )
+        publisher = partial(KafkaPublisher, self.settings, self.counts, NoClock(), make_producer=Producer)
+        backlog, unlimited = Backlog(self.settings, self.counts), lambda: float("inf")
+        self.sink = Forwarder(self.settings, self.counts, publisher, backlog, unlimited, lambda: self.now_s, lambda: 0.5)
         self.patch()
 
     def patch(self) -> None:
@@ -81,7 +81,7 @@ class ForwarderMachine(RuleBasedStateMachine):
         for _ in range(many):
             number = self.numbers[partition]
             built = Built(encode_batch([FRAME] * FRAMES, 0, 1, self.boot, number), partition, FRAMES)
-            self.counts.taken += FRAMES
+            self.counts.received += FRAMES
             refused = self.sink.offer(built)
             if refused:
                 self.counts.drop(refused, FRAMES)
@@ -154,7 +154,7 @@ class ForwarderMachine(RuleBasedStateMachine):
     def stop(self) -> None:
         """SIGTERM with the broker gone, and a new start."""
         before = self.dropped()
-        self.sink.hurry = True
+        self.sink.abort()
         left = self.sink.drain(0.0)
         self.check_balance()
         if left or self.dropped() > before:
@@ -192,7 +192,7 @@ class ForwarderMachine(RuleBasedStateMachine):
         if not hasattr(self, "counts"):
             return
         counts = self.counts
-        assert counts.taken + counts.recovered == counts.depth() + counts.published + self.dropped()
+        assert counts.received + counts.recovered == counts.depth() + counts.published + self.dropped()
         held = self.sink.backlog._memory
         assert counts.inflight_bytes + held.bytes <= (MIB if not counts.spooled else MIB * 3 // 2 + FRAMES * len(FRAME) + 100)
         assert self.sink.backlog.bytes <= self.settings.spool_max_bytes

@@ -16,6 +16,19 @@ def name_of(partition: int, value: bytes) -> tuple[int, int, int]:
     return partition, boot, number
 
 
+class NoClock:
+    """No clock is known but this host's."""
+
+    def record_ms(self) -> int:
+        return 0
+
+    def on_acknowledged(self) -> None:
+        pass
+
+    def on_refused(self) -> None:
+        raise AssertionError("no time was refused")
+
+
 class Message:
     """What a delivery report shows."""
 
@@ -24,7 +37,6 @@ class Message:
 
     def latency(self) -> float:
         return 0.001
-
     def value(self) -> bytes:
         return self._value
 
@@ -41,7 +53,7 @@ class Producer:
         self.arrived: dict[int, int] = defaultdict(int)  # of those queued, how many arrived
         Producer.made.append(self)
 
-    def produce(self, topic, value, key, partition, on_delivery, headers):
+    def produce(self, topic, value, key, partition, on_delivery, timestamp, headers):
         self.queued[partition].append((value, on_delivery))
         self.on_the_way[partition].append(value)
 

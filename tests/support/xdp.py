@@ -13,6 +13,7 @@ from typing import Any
 from bench.harness.packets.netns import Pair, inside, veth_pair
 from bench.harness.packets.raw_socket import Raw, statistic
 from klais.core.wire.constants import encode_frame
+from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.sources.udp.source import UdpSource
 from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import loader
@@ -74,7 +75,7 @@ class Rig:
     def receiver(self, rcvbuf_bytes: int = 64 << 20) -> Iterator[UdpSource]:
         """The edge's own socket."""
         with inside(self.pair.edge):
-            source = UdpSource(f"0.0.0.0:{PORT}", rcvbuf_bytes)
+            source = UdpSource(UdpSocket.bind(f"0.0.0.0:{PORT}", rcvbuf_bytes))
         try:
             yield source
         finally:

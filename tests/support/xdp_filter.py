@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bench.harness.packets.netns import Pair, inside, veth_pair
 from klais.config.load import Settings
+from klais.edge.listener import listen
+from klais.edge.sources.choose import Chosen, open_source
 from klais.edge.sources.xdp_filter.open import open_af_xdp, open_ringbuf
 from klais.edge.sources.xdp_filter.source import FilteredSource
 from klais.errors import SetupMissing, XdpUnavailable
@@ -59,7 +61,13 @@ class Behind:
     def open(self, rcvbuf_bytes: int = RCVBUF, bind: str = "[::]:0", **more: object) -> FilteredSource:
         """The source, open."""
         with inside(self.pair.edge):
-            return OPENERS[self.name](self.settings(rcvbuf_bytes, bind, **more))
+            settings = self.settings(rcvbuf_bytes, bind, **more)
+            udp = listen(settings)
+            try:
+                return OPENERS[self.name](settings, udp)
+            except BaseException:
+                udp.close()
+                raise
 
     @property
     def rig(self) -> Rig:
@@ -70,6 +78,16 @@ class Behind:
         """Where the filter hands accepted frames."""
         with XdpMaps.open(self.pin_dir) as maps:
             return maps.status().accept
+
+
+def choose_source(settings: Settings) -> Chosen:
+    """The source of the settings, on a socket of its own."""
+    udp = listen(settings)
+    try:
+        return open_source(settings, udp)
+    except BaseException:
+        udp.close()
+        raise
 
 
 @contextmanager

@@ -148,7 +148,7 @@ class Watched:
         workers, edges = (list(self.stats.newest(kind).values()) for kind in ("worker", "edge"))
         gauges = [record["gauges"] for record in workers]
         control = [record["gauges"] for record in self.stats.newest("controller").values()]
-        intake = [record["gauges"].get("intake_per_s") or np.inf for record in edges]
+        intake = [record["gauges"].get("limit_per_s") or np.inf for record in edges]
         return Look(
             at_s=(asked_s + answered_s) / 2,
             landed=landed,

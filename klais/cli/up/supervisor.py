@@ -16,7 +16,8 @@ from klais.config.load import Settings, environ_of
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.http import client
 from klais.kafka import admin
-from klais.system.address import split_address
+from klais.system.activation import HeldSocket
+from klais.system.address import Bind, open_udp_socket, split_address
 from klais.system.child import OwnedChild
 from klais.system.supervised import Service, ending
 
@@ -48,6 +49,7 @@ class Supervisor:
         self.broker: EmbeddedKafka | None = None
         self.workers: list[Service] = []
         self.edge: Service | None = None
+        self.udp: HeldSocket | None = None
         self.simulator: Service | None = None
         self.rest = url_of(*split_address(settings.api_bind))
         self.views = [url_of(settings.web_bind, port) for port in options.web_ports]
@@ -123,8 +125,11 @@ class Supervisor:
         self._wait_ready(f"{many} at {', '.join(self.views)}", lambda: all(worker_ready(view) for view in self.views))
 
     def start_edge(self) -> None:
-        """Start the edge and wait until it receives."""
-        self.edge = Service("edge", _klais("edge", "--workers", "1"), self._environ(self.settings), self.logs / "edge.log")
+        """Start the edge, with a socket that this process holds: while the edge restarts it keeps what arrives."""
+        s = self.settings
+        self.udp = HeldSocket(open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface))
+        command, log = _klais("edge", "--workers", "1"), self.logs / "edge.log"
+        self.edge = Service("edge", command, self._environ(s), log, self.udp.spawn, restart_at_once=True)
         self.edge.start()
         self._report("edge: starting")
         self._wait_ready(f"edge at {self.settings.udp_bind}", lambda: edge_ready(self.rest))
@@ -164,6 +169,8 @@ class Supervisor:
         """Stop the edge: it drains what the kernel holds and delivers it."""
         if self.edge is not None and not self.edge.stop(EDGE_GRACE_S):
             self._report(f"edge: did not stop within {EDGE_GRACE_S:.0f} s and was killed")
+        if self.udp is not None:
+            self.udp.close()
 
     def stop(self) -> None:
         """Stop everything that still runs, Kafka last. May be called twice."""

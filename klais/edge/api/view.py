@@ -1,10 +1,13 @@
-"""What the edge tells about itself and the system: for the REST API, the metrics and ``klais_stats``."""
+"""What the edge reports about itself and the system: for the REST API, the metrics and ``klais_stats``. Changes nothing."""
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from klais import __version__
@@ -12,119 +15,144 @@ from klais.config.load import Settings
 from klais.control.setpoints import OVERRIDE, ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
-from klais.edge.counts import Counts
-from klais.edge.sinks.store_and_forward import Forwarder
+from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
 from klais.edge.spine import Spine
 from klais.kafka.stats import ControlProducer, StatsFollower, clock_warning
 from klais.system.clock import now_ms
 from klais.system.cpu import CpuShare
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
-from klais.telemetry.quantiles import Quantiles, both
+from klais.telemetry.quantiles import Quantiles
 from klais.telemetry.stats import total
 
 RECENT_S = 5.0
-FULL_HOST = 0.85  # what a worker's host counts as when all its cores are busy: enough to stretch the linger
 REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
 
+Problems = Callable[[], list[str]]
 
-class EdgeState:
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatistics:
+    """Counters and gauges of this edge, all of one moment between two rounds of the spine.
+
+    ``dropped`` (int64 [32]) is by ``Reason``; ``refused`` frames found room neither in Kafka nor in the spool;
+    ``limit_per_s`` is None while nothing is shed.
+    """
+
+    counters: dict[str, Any]
+    dropped: npt.NDArray[np.int64]
+    queue_depth: int
+    waiting: int
+    inflight: int
+    inflight_bytes: int
+    forwarder: ForwarderStatistics
+    frames_per_s: float
+    limit_per_s: float | None
+    linger_ms: float
+    receive_buffer_bytes: int
+    refused: int
+
+    def gauges(self) -> dict[str, Any]:
+        """As ``/stats`` and ``klais_stats`` show them."""
+        left_out = ("counters", "dropped", "forwarder", "transitions", "refused")
+        all_of_it = {name: getattr(self, name) for name in self.__slots__} | asdict(self.forwarder)
+        return {name: value for name, value in all_of_it.items() if name not in left_out}
+
+
+class EdgeView:
     """One place that knows; its methods may be called from any thread.
 
-    Attributes
+    Parameters
     ----------
-    spine, forwarder : Spine, Forwarder or None
-        Set once the edge receives.
-    waiting_for : str
-        Why it does not receive yet; empty once it does.
-    passed_over : dict[str, str]
-        Sources that ``auto`` did not take, with the reason.
+    settings : Settings
+        Defaults of what the controller sets.
+    spine, forwarder
+        The data path; read under the spine's lock.
+    control, system, applier
+        Set-points, all processes' records, and the kernel filter's part.
+    producer : ControlProducer
+        Writes ``POST /config``.
+    batch_ms, kafka_ms : Quantiles
+        Latency of batches, and of Kafka's acknowledgements.
+    metrics : EdgeMetrics
+        Renders :meth:`metrics_snapshot`.
+    problems : callable
+        What else is wrong, in words: topics, clock, id.
+    skipped : dict[str, str]
+        Sources that ``auto`` did not choose, with the reason.
     """
 
     def __init__(
         self,
         settings: Settings,
-        counts: Counts,
+        spine: Spine,
+        forwarder: Forwarder,
         control: ControlFollower,
         system: StatsFollower,
+        applier: Applier,
         producer: ControlProducer,
+        batch_ms: Quantiles,
+        kafka_ms: Quantiles,
+        metrics: EdgeMetrics,
+        problems: Problems,
+        skipped: dict[str, str],
     ) -> None:
-        self._settings, self._counts = settings, counts
-        self._control, self._system, self._producer = control, system, producer
+        self._settings, self._spine, self._forwarder = settings, spine, forwarder
+        self._control, self._system, self._applier, self._producer = control, system, applier, producer
+        self._batch, self._kafka, self._metrics = batch_ms, kafka_ms, metrics
+        self._problems, self._skipped = problems, skipped
+        self._cpu = CpuShare()
         self._started_s = time.monotonic()
-        self._refused = (0, float("-inf"))  # frames dropped so far, when that last grew
-        self.spine: Spine | None = None
-        self.forwarder: Forwarder | None = None
-        self.waiting_for = "starting"
-        self.passed_over: dict[str, str] = {}
-        self._metrics = EdgeMetrics(self.metrics_snapshot)
-        self._cpu, self._kafka, self._batch = CpuShare(), Quantiles(), Quantiles()
-        self.applier: Applier | None = None
-        counts.observe_kafka_s = both(self._metrics.kafka.observe, self._kafka.observe)
-        counts.observe_batch_s = both(self._metrics.processing.observe, self._batch.observe)
+        self._refused = (0, float("-inf"))  # frames refused so far, when that last grew
 
-    def said(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The same as :meth:`own` for ``klais_stats``, with CPU and latency since the record before.
+    def statistics(self) -> EdgeStatistics:
+        """Counters and gauges, read between two rounds of the spine."""
+        spine, forwarder = self._spine, self._forwarder
+        with spine.lock:
+            counts = spine.counts
+            return EdgeStatistics(
+                dropped=counts.dropped(),
+                counters=counts.totals() | {"cpu_s": round(time.process_time(), 3)},
+                queue_depth=counts.depth(),
+                waiting=counts.waiting,
+                inflight=counts.inflight,
+                inflight_bytes=counts.inflight_bytes,
+                forwarder=forwarder.statistics(),
+                frames_per_s=round(spine.linger.rate_per_s, 1),
+                limit_per_s=None if math.isinf(spine.shedder.rate_per_s) else round(spine.shedder.rate_per_s, 1),
+                linger_ms=round(spine.linger.linger_ns / 1e6, 2),
+                receive_buffer_bytes=spine.source.buffer_bytes // 2,
+                refused=sum(int(counts.by_reason[reason]) for reason in REFUSED),
+            )
 
-        Called once a second, so this is also where the spine hears how busy the workers are.
-        """
-        counters, gauges = self.own()
-        if self.spine:
-            self.spine.pace.load(self._busiest_worker(), time.monotonic_ns())
+    def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Counters and gauges for ``klais_stats``, with CPU and latency since the record before; called once a second."""
+        now = self.statistics()
         latency = {"processing_ms": self._batch.take(), "kafka_ms": self._kafka.take()}
-        state = {"breaker": self.forwarder.breaker.state.value} if self.forwarder else {}
-        return counters, gauges | {"rate_limit": self.rate()} | state | self._cpu.sample() | latency
+        return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency
 
-    def own(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Counters and gauges of this edge, taken between two rounds of the spine."""
-        spine, counts = self.spine, self._counts
-        with spine.lock if spine else nullcontext():
-            if spine:
-                counts.kernel_drops = spine.source.kernel_drops()
-            counters = counts.snapshot()
-            gauges: dict[str, Any] = {
-                "queue_depth": counts.depth(),
-                "waiting": counts.waiting,
-                "inflight": counts.inflight,
-                "inflight_bytes": counts.inflight_bytes,
-            }
-            refused = sum(int(counts.by_reason[reason]) for reason in REFUSED)
-            if self.forwarder:
-                gauges |= self.forwarder.gauges()
-        if spine:
-            gauges |= {
-                "frames_per_s": round(spine.pace.rate_per_s, 1),
-                "intake_per_s": None if math.isinf(spine.intake.rate_per_s) else round(spine.intake.rate_per_s, 1),
-                "linger_ms": round(spine.pace.linger_ns / 1e6, 2),
-                "receive_buffer_bytes": spine.source.buffer_bytes // 2,
-            }
+    def problems(self) -> list[str]:
+        """Why frames may not get through, in words; empty when all is well."""
+        refused = self.statistics().refused
         if refused > self._refused[0]:
             self._refused = (refused, time.monotonic())
-        counters["cpu_s"] = round(time.process_time(), 3)
-        return counters, gauges
-
-    def _busiest_worker(self) -> float:
-        """Share of a core that the busiest worker needs, as the workers say; a host with all cores busy as ``FULL_HOST``."""
-        gauges = [record["gauges"] for record in self._system.newest("worker").values()]
-        shares = (max(float(g.get("cpu_share") or 0), FULL_HOST * float(g.get("host_cpu_share") or 0)) for g in gauges)
-        return max(shares, default=0.0)
+        out = self._problems() + self._forwarder.problems()
+        out += [text for follower in (self._control, self._system) if (text := follower.problem())]
+        if time.monotonic() - self._refused[1] < RECENT_S:
+            out.append("frames were dropped in the last 5 s: neither Kafka nor the spool takes more")
+        depth = self._dam()["queue_depth"]
+        if depth >= self._settings.dam_queue_limit > 0:
+            out.append(f"the dam's queue is full ({depth} frames)")
+        return out
 
     def health(self) -> dict[str, Any]:
         """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""
-        self.own()
-        dam = self._dam()
-        problems = [self.waiting_for] if self.waiting_for else []
-        problems += self.forwarder.problems() if self.forwarder else []
-        problems += [text for follower in (self._control, self._system) if (text := follower.problem())]
-        if time.monotonic() - self._refused[1] < RECENT_S:
-            problems.append("frames were dropped in the last 5 s: neither Kafka nor the spool takes more")
-        if dam["queue_depth"] >= self._settings.dam_queue_limit > 0:
-            problems.append(f"the dam's queue is full ({dam['queue_depth']} frames)")
+        problems = self.problems()
         warning = clock_warning(self._system.clock_offset_s(f"edge-{self._settings.edge_id}"))
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
             "warnings": [warning] if warning else [],
-            "queue_depth": dam["queue_depth"],
+            "queue_depth": self._dam()["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,
             "uptime_secs": round(time.monotonic() - self._started_s, 3),
@@ -134,23 +162,20 @@ class EdgeState:
 
     def stats(self) -> dict[str, Any]:
         """Body of ``/stats``: the system's dam and control, this edge, every worker's own record."""
-        counters, gauges = self.own()
-        workers = self._system.newest("worker")
+        now = self.statistics()
+        edge = {"id": self._settings.edge_id, "counters": now.counters, "gauges": now.gauges(), "source": self._source()}
         return {
             "dam": self._dam(),
             "control": self._control_figures(),
-            "edge": {"id": self._settings.edge_id, "counters": counters, "gauges": gauges, "source": self._source()},
-            "workers": workers,
+            "edge": edge,
+            "workers": self._system.newest("worker"),
             "senders": self._system.senders(),
         }
 
-    def _source(self) -> dict[str, Any] | None:
-        spine = self.spine
-        if spine is None:
-            return None
-        with spine.lock:
-            details = spine.source.details()
-        return {"name": spine.source.name, "passed_over": self.passed_over} | details
+    def _source(self) -> dict[str, Any]:
+        with self._spine.lock:
+            details = self._spine.source.details()
+        return {"name": self._spine.source.name, "skipped": self._skipped} | details
 
     def _dam(self) -> dict[str, Any]:
         records = list(self._system.newest("worker").values())
@@ -170,7 +195,7 @@ class EdgeState:
     def _control_figures(self) -> dict[str, Any]:
         workers = list(self._system.newest("worker").values())
         controllers = self._system.newest("controller")
-        # While one takes over from another both may be fresh: the newer reign has the higher epoch.
+        # While one takes over from another both may be fresh: the newer term has the higher epoch.
         name = max(controllers, key=lambda at: controllers[at]["gauges"].get("epoch", -1), default=None)
         gauges = controllers[name]["gauges"] if name is not None else {}
         return {
@@ -219,15 +244,15 @@ class EdgeState:
 
     def metrics_snapshot(self) -> EdgeSnapshot:
         """The same figures for the collector."""
-        counters, gauges = self.own()
+        now = self.statistics()
+        counters, forwarder = now.counters, now.forwarder
         dam, control = self._dam(), self._control_figures()
-        forwarder = self.forwarder
         return EdgeSnapshot(
             received=counters["received"],
             received_bytes=counters["received_bytes"],
             passed=counters["passed"],
-            dropped=self._counts.dropped(),
-            queue_depth=gauges["queue_depth"],
+            dropped=now.dropped,
+            queue_depth=now.queue_depth,
             rate_limit=self.rate(),
             tokens=dam["tokens"],
             burst_probability=control["burst_probability"],
@@ -237,15 +262,15 @@ class EdgeState:
             dead_letters=counters["dead_letters"],
             dead_letters_suppressed=counters["dead_letters_suppressed"],
             batches=counters["batches"],
-            inflight_bytes=gauges["inflight_bytes"],
-            rcvbuf_bytes=gauges.get("receive_buffer_bytes", 0),
-            breaker_open=forwarder is not None and not forwarder.breaker.closed,
-            breaker_moves={state.value: n for state, n in forwarder.breaker.moves.items()} if forwarder else {},
-            spool_frames=gauges.get("spooled", 0),
-            spool_bytes=gauges.get("spool_bytes", 0),
+            inflight_bytes=now.inflight_bytes,
+            rcvbuf_bytes=now.receive_buffer_bytes,
+            breaker_open=forwarder.breaker != "closed",
+            breaker_moves=forwarder.transitions,
+            spool_frames=forwarder.spooled,
+            spool_bytes=forwarder.spool_bytes,
             spool_recovered=counters["spool_recovered"],
             spool_replayed=counters["spool_replayed"],
-            xdp_maps=self.applier is not None and self.applier.available,
-            xdp_writes=self.applier.applied if self.applier else 0,
-            xdp_packets=self.applier.packets if self.applier else {},
+            xdp_maps=self._applier.available,
+            xdp_writes=self._applier.applied,
+            xdp_packets=self._applier.packets,
         )

@@ -1,4 +1,4 @@
-"""The circuit breaker: whether batches go to Kafka, decided from deliveries and silence. Pure: time is handed in.
+"""The circuit breaker: whether batches go to Kafka, decided from deliveries and silence. Pure: the caller passes the time.
 
     closed ──silence, failures in a row, or no room left──> open ──a wait that doubles, with jitter──> half-open
       ^                                                      ^                                            │
@@ -12,8 +12,9 @@ once (M. Brooker, "Exponential Backoff And Jitter": half of the wait is fixed, h
 from collections.abc import Callable
 from enum import Enum
 
-FAILURES = 3  # one failed delivery may be a producer that was fenced: it is rebuilt. Three in a row are Kafka's.
-LOOK_S = 1.0
+# One failed delivery may come from a fenced producer, which is then rebuilt. Three in a row are Kafka's fault.
+FAILURES = 3
+STEP_S = 1.0  # silence that one call can add
 
 
 class State(Enum):
@@ -27,13 +28,13 @@ class State(Enum):
 class Breaker:
     """Counts silence and failures, and says when to open, to probe and to close.
 
-    Silence is counted from look to look and at most ``LOOK_S`` for each: a process that was stopped, or a machine that
-    slept, does not take its own pause for Kafka's.
+    Silence adds up from call to call, at most ``STEP_S`` for each: a process that was stopped, or a machine that slept,
+    must not mistake its own pause for Kafka's.
 
     Parameters
     ----------
     timeout_s : float
-        Something is under way and nothing was acknowledged for so long: open. A probe has as long.
+        Open when something is under way and nothing was acknowledged for this long. A probe has the same time.
     wait_min_s, wait_max_s : float
         First and longest wait before a probe.
     random : callable
@@ -43,12 +44,12 @@ class Breaker:
     ----------
     state : State
     why : str
-        Why it opened last; empty while it never did.
+        Why it opened last; empty before it first opens.
     since_s : float
         When ``state`` began.
     probe_s : float
         When an open breaker probes next.
-    moves : dict of State to int
+    transitions : dict of State to int
         How often each state was entered.
     """
 
@@ -58,8 +59,8 @@ class Breaker:
         self.state = State.CLOSED
         self.why = ""
         self.since_s = self.probe_s = 0.0
-        self.moves = dict.fromkeys(State, 0)
-        self._silence_s = self._looked_s = 0.0
+        self.transitions = dict.fromkeys(State, 0)
+        self._silence_s = self._called_s = 0.0
         self._failures = self._reopened = 0
 
     @property
@@ -67,19 +68,23 @@ class Breaker:
         """Whether batches go to Kafka as they come."""
         return self.state is State.CLOSED
 
+    def configure(self, timeout_s: float, wait_min_s: float, wait_max_s: float) -> None:
+        """Change the times; a wait that has begun stays as it is."""
+        self.timeout_s, self.wait_min_s, self.wait_max_s = timeout_s, wait_min_s, wait_max_s
+
     def delivered(self) -> None:
-        """Kafka acknowledged something since the last look."""
+        """Kafka acknowledged something since the last :meth:`transition`."""
         self._silence_s = 0.0
         self._failures = 0
         if self.state is State.HALF_OPEN:
-            self._failures = -1  # the next look closes it
+            self._failures = -1  # the next transition closes it
 
     def failed(self) -> None:
-        """Kafka refused a delivery for good, for a reason that is not the batch's own."""
+        """Kafka refused a delivery for good, for a reason other than the batch itself."""
         self._failures = max(0, self._failures) + 1
 
-    def look(self, now_s: float, under_way: bool) -> State | None:
-        """Take the time that has passed into account.
+    def transition(self, now_s: float, under_way: bool) -> State | None:
+        """Account for the time that has passed since the last call.
 
         Parameters
         ----------
@@ -91,10 +96,10 @@ class Breaker:
         Returns
         -------
         State or None
-            The state entered by this look, if any.
+            The state that this call entered, if any.
         """
-        passed_s = min(max(0.0, now_s - self._looked_s), LOOK_S)
-        self._looked_s = now_s
+        passed_s = min(max(0.0, now_s - self._called_s), STEP_S)
+        self._called_s = now_s
         if self.state is State.OPEN:
             return self._enter(State.HALF_OPEN, now_s) if now_s >= self.probe_s else None
         if self.state is State.HALF_OPEN and self._failures < 0:
@@ -108,13 +113,18 @@ class Breaker:
         return None
 
     def open(self, now_s: float, why: str) -> State:
-        """Open now, whatever was counted; the next wait begins."""
+        """Open now, whatever was counted, and begin the next wait."""
         again = self.state is State.HALF_OPEN
         self._reopened = self._reopened + 1 if again else 0
         if not again:
             self.why = why
         self.probe_s = now_s + self._wait_s()
         return self._enter(State.OPEN, now_s)
+
+    def close(self, now_s: float) -> State:
+        """Close now: Kafka has answered in another way than by an acknowledgement."""
+        self._reopened = 0
+        return self._enter(State.CLOSED, now_s)
 
     def _wait_s(self) -> float:
         longest = max(self.wait_min_s, self.wait_max_s)
@@ -123,6 +133,6 @@ class Breaker:
 
     def _enter(self, state: State, now_s: float) -> State:
         self.state, self.since_s = state, now_s
-        self.moves[state] += 1
+        self.transitions[state] += 1
         self._silence_s, self._failures = 0.0, 0
         return state

@@ -1,6 +1,4 @@
-"""Malformed frames to the dead-letter topic: a sample, bounded per second; the counters hold them all."""
-
-from typing import Protocol
+"""Malformed frames to the dead-letter topic: a sample, bounded per second. The counters hold them all."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,16 +6,9 @@ import numpy.typing as npt
 from klais.core.wire.constants import ID_OFFSET, MAX_FRAME_SIZE, Reason
 from klais.core.wire.partition import partition_of
 from klais.edge.counts import Counts
-from klais.edge.sinks.kafka import Headers
+from klais.edge.sinks.base import DeadLetterSink
 from klais.edge.sources.base import Source
 from klais.system.address import source_text
-
-
-class Letterbox(Protocol):
-    """Who takes single records for the dead-letter topic."""
-
-    def letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
-        """Send one; False when it is not taken."""
 
 
 class DeadLetters:
@@ -29,7 +20,7 @@ class DeadLetters:
 
     def __init__(
         self,
-        publisher: Letterbox,
+        sink: DeadLetterSink,
         counts: Counts,
         rate_per_s: float,
         edge_id: int,
@@ -37,7 +28,7 @@ class DeadLetters:
         frame_max_bytes: int = MAX_FRAME_SIZE,
     ) -> None:
         self._frame_max_bytes = frame_max_bytes
-        self._publisher, self._counts = publisher, counts
+        self._sink, self._counts = sink, counts
         self.set_rate(rate_per_s)
         self._tokens = self._burst
         self._at_ns = 0
@@ -50,8 +41,8 @@ class DeadLetters:
         self._rate_per_s = rate_per_s
         self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
 
-    def take(self, wanted: int, now_ns: int) -> int:
-        """How many of ``wanted`` letters may be sent at ``now_ns``; uses up their tokens."""
+    def acquire(self, wanted: int, now_ns: int) -> int:
+        """Take tokens for ``wanted`` dead letters at ``now_ns``; returns how many of them may be sent."""
         gained = (now_ns - self._at_ns) * 1e-9 * self._rate_per_s if self._at_ns else 0.0
         self._tokens = min(self._burst, self._tokens + gained)
         self._at_ns = now_ns
@@ -73,7 +64,7 @@ class DeadLetters:
         ``reason`` and ``id_size`` (uint8 [n]) are the columns of ``check_headers``; a device_id is readable where
         ``id_size`` is not 0.
         """
-        allowed = self.take(len(bad), now_ns)
+        allowed = self.acquire(len(bad), now_ns)
         sent = 0
         if allowed:
             rows = source.sources(int(bad[allowed - 1]) + 1)
@@ -91,8 +82,8 @@ class DeadLetters:
                     headers.append(("bytes", str(len(frame)).encode()))
                     frame = frame[: self._frame_max_bytes]
                 key = frame[ID_OFFSET : ID_OFFSET + int(id_size[i])] or None
-                sent += self._publisher.letter(frame, key, headers, self._partition(key))
-        self._counts.letters_suppressed += len(bad) - sent
+                sent += self._sink.dead_letter(frame, key, headers, self._partition(key))
+        self._counts.dead_letters_suppressed += len(bad) - sent
 
     def _partition(self, key: bytes | None) -> int:
         if key:

@@ -1,4 +1,4 @@
-"""Batches to Kafka: idempotent, acks=all, lz4, with a bound on the bytes that wait for their acknowledgement."""
+"""Batches to Kafka: idempotent, acks=all, lz4, with a bound on the bytes that wait for an acknowledgement."""
 
 import logging
 import time
@@ -12,6 +12,7 @@ from klais.config.load import Settings
 from klais.core.wire.constants import Reason
 from klais.edge.batcher import Built
 from klais.edge.counts import Counts
+from klais.edge.sinks.base import Headers
 from klais.edge.sinks.spool.disk import Entry
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
@@ -19,44 +20,47 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.kafka")
 
+
+def _ignore(_value: float) -> None:
+    """Does nothing."""
+
+
 _SILENT = logging.getLogger("klais.librdkafka")
 _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 PURGE_S = 5.0  # a purge takes some milliseconds
-Headers = list[tuple[str, bytes]]
-# The batch itself is refused: no other producer, and no later time, changes that.
+# Kafka refuses the batch itself: no other producer, and no later time, changes that.
 HOPELESS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
-class Sink(Protocol):
-    """Where closed batches go: :class:`klais.edge.sinks.store_and_forward.Forwarder`, or a list in memory in tests."""
+class Clock(Protocol):
+    """What record times need: :class:`klais.edge.host_checks.ClockCheck`."""
 
-    @property
-    def linger_ns(self) -> int:
-        """Batches should collect frames for at least so long."""
+    def record_ms(self) -> int:
+        """The time for a record; 0 = let the client stamp it."""
 
-    def offer(self, built: Built) -> Reason:
-        """Take a batch over (``Reason.PASSED``), or say at once why not: then its frames are the caller's to count."""
+    def on_acknowledged(self) -> None:
+        """Kafka accepted a record."""
 
-    def poll(self) -> None:
-        """Serve delivery reports; cheap, called in every round of the spine."""
+    def on_refused(self) -> None:
+        """Kafka refused a record because of its time."""
 
-    def drain(self, budget_s: float) -> int:
-        """Deliver or store what is left within the budget; returns the frames that could not be, all counted."""
+
+Deliver = Callable[[Entry | None], None]
 
 
 def producer_config(settings: Settings) -> dict[str, Any]:
     """librdkafka's settings for the edge.
 
-    A batch never times out by itself (``message.timeout.ms`` 0): no time-out breaks the idempotent sequence. Who wants it
-    back, because the breaker opened or the process ends, takes back all of them (:meth:`KafkaPublisher.take_back`).
+    A batch never times out by itself (``message.timeout.ms`` 0), so no time-out breaks the idempotent sequence. When the
+    breaker opens or the process ends, :meth:`KafkaPublisher.take_back` takes all of them back.
     """
     room_kb = 2 * (settings.publish_max_inflight_bytes >> 10) + 4096
     return confluent_config(settings) | {
         "client.id": f"klais-edge-{settings.edge_id}",
         "enable.idempotence": True,
-        # A batch that failed for good must not be overtaken by the next: lanes would take its second try for a repeat.
+        # No later batch may overtake one that failed for good: lanes would take its second try for a repeat.
         "enable.gapless.guarantee": True,
         "acks": "all",
         "compression.type": "lz4",
@@ -72,7 +76,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
 
 
 class KafkaPublisher:
-    """Hands batches to librdkafka and hears what became of them; belongs to one thread.
+    """Hands batches to librdkafka and handles their delivery reports; belongs to one thread.
 
     Batches of one partition are delivered in the order in which they were offered, or come back in that order.
 
@@ -82,6 +86,13 @@ class KafkaPublisher:
         Connection, ``publish_max_inflight_bytes``.
     counts : Counts
         Counters to keep.
+    clock : Clock
+        Time of the records.
+    on_delivered, on_refused : callable
+        Called with the spool entry (None for what did not come from there) of each batch or dead letter that Kafka
+        acknowledged, or refused because of the batch itself (its frames are counted).
+    observe_kafka_s : callable
+        Gets the time from handing over to the acknowledgement (s), once a batch.
     make_producer : callable, optional
         For tests: builds the producer from its configuration.
 
@@ -89,24 +100,29 @@ class KafkaPublisher:
     ----------
     troubled : bool
         A delivery failed, or the client cannot go on: :meth:`take_back` what is under way before anything else is offered.
-    on_delivered, on_refused : callable
-        Called with the spool entry (None for what did not come from there) of each batch or dead letter that Kafka
-        acknowledged, or refused because of the batch itself (its frames are counted).
     """
 
-    def __init__(self, settings: Settings, counts: Counts, make_producer: Callable[[dict[str, Any]], Any] = Producer) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        counts: Counts,
+        clock: Clock,
+        on_delivered: Deliver,
+        on_refused: Deliver,
+        observe_kafka_s: Callable[[float], None] = _ignore,
+        make_producer: Callable[[dict[str, Any]], Any] = Producer,
+    ) -> None:
         topics = Topics.of(settings)
         self._raw, self._dead_letter = topics.raw, topics.dead_letter
         self._max_inflight_bytes = settings.publish_max_inflight_bytes
-        self._counts = counts
+        self._counts, self._clock = counts, clock
+        self._on_delivered, self._on_refused, self._observe_kafka_s = on_delivered, on_refused, observe_kafka_s
         self._config = producer_config(settings) | {"error_cb": self._on_error}
         self._make_producer = make_producer
         self._order = 0
         self._acked: dict[int, int] = {}  # partition -> order of the last batch acknowledged
         self._returned: list[tuple[int, int, int, Entry | None, bytes]] = []
         self.troubled = False
-        self.on_delivered: Callable[[Entry | None], None] = _ignore
-        self.on_refused: Callable[[Entry | None], None] = _ignore
         self._producer = make_producer(self._config)
 
     def room(self, share: float = 1.0) -> int:
@@ -128,9 +144,9 @@ class KafkaPublisher:
         self._counts.inflight_bytes += size
         return True
 
-    def letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
+    def dead_letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
         """Send one malformed frame to the dead-letter topic; False when too many bytes are in flight."""
-        report = partial(self._letter_delivered, len(value))
+        report = partial(self._dead_letter_delivered, len(value))
         if not self._produce(self._dead_letter, partition, report, value, self.room(), key, headers):
             return False
         self._counts.inflight_bytes += len(value)
@@ -150,7 +166,9 @@ class KafkaPublisher:
             return False
         for _ in range(2):
             try:
-                self._producer.produce(topic, value, key, partition, on_delivery=report, headers=headers or [])
+                self._producer.produce(
+                    topic, value, key, partition, on_delivery=report, timestamp=self._clock.record_ms(), headers=headers or []
+                )
                 return True
             except BufferError:
                 self.poll()
@@ -178,13 +196,15 @@ class KafkaPublisher:
             counts.published += frames
             counts.published_bytes += size
             counts.batches += 1
-            counts.observe_kafka_s(message.latency() or 0.0)
+            self._observe_kafka_s(message.latency() or 0.0)
+            self._clock.on_acknowledged()
             self._acked[partition] = order
-            self.on_delivered(entry)
+            self._on_delivered(entry)
         elif error.code() in HOPELESS:
             self._give_up(frames, entry)
             self._failed(error, frames)
         else:
+            # Not lost: take_back() returns it. What a purge returns is no failure.
             self._returned.append((order, partition, frames, entry, message.value() or b""))
             if error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
                 self.troubled = True
@@ -193,18 +213,20 @@ class KafkaPublisher:
     def _give_up(self, frames: int, entry: Entry | None) -> None:
         self._counts.drop(Reason.DELIVERY_FAILED, frames)
         self._counts.batches_failed += 1
-        self.on_refused(entry)
+        self._on_refused(entry)
 
-    def _letter_delivered(self, size: int, error: KafkaError | None, _message: Message) -> None:
+    def _dead_letter_delivered(self, size: int, error: KafkaError | None, _message: Message) -> None:
         self._counts.inflight_bytes -= size
         if error is not None:
-            self._counts.letters_failed += 1
+            self._counts.dead_letters_failed += 1
             self._failed(error, 0)
         else:
-            self._counts.letters += 1
-            self.on_delivered(None)
+            self._counts.dead_letters += 1
+            self._on_delivered(None)
 
     def _failed(self, error: KafkaError, frames: int) -> None:
+        if error.code() == KafkaError.INVALID_TIMESTAMP:
+            self._clock.on_refused()
         if calls := logs.every(5, "edge.delivery_failed"):
             log.error("delivery_failed", error=error.str(), frames=frames, calls=calls)
 
@@ -235,8 +257,9 @@ class KafkaPublisher:
     def take_back(self) -> list[Built]:
         """Take back all that was not acknowledged, and go on with a new producer.
 
-        A first try may still arrive: lanes know a batch that comes twice by (edge, boot, number). A batch behind which a
-        later one of its partition was acknowledged would be taken for such a repeat; it is counted as ``delivery_failed``.
+        A first try may still arrive: lanes recognise a batch that comes twice by (edge, boot, number). A lane would take a
+        batch for such a repeat when a later one of its partition was acknowledged already: it counts as
+        ``delivery_failed``.
 
         Returns
         -------
@@ -259,7 +282,3 @@ class KafkaPublisher:
                 out.append(Built(value, partition, frames))
         self._acked.clear()
         return out
-
-
-def _ignore(_entry: Entry | None) -> None:
-    """Nobody listens."""

@@ -64,7 +64,7 @@ class Source(Protocol):
     def details(self) -> dict[str, Any]:
         """What people may want to know of it, for logs and ``/stats``."""
 
-    def wind_down(self) -> None:
+    def begin_drain(self) -> None:
         """The last calls of ``fill`` follow: what can be left with the next process is not taken any more."""
 
     def close(self) -> None:

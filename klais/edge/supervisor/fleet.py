@@ -1,16 +1,18 @@
-"""``klais edge --workers N``: edge processes on one port, each pinned, watched, started again; one REST API over all.
+"""``klais edge --workers N``: edge processes on one port, each pinned, supervised, restarted; one REST API over all.
 
 Each is an ordinary ``klais edge`` with an edge id, a spool and a REST port (on loopback) of its own; the kernel spreads
-senders over their sockets (``SO_REUSEPORT``: by addresses and ports, so one sender stays with one process as long as the
-number of sockets stays). Ids go from ``KLAIS_EDGE_ID`` on.
+senders over their sockets (``SO_REUSEPORT``: by addresses and ports, so one sender stays with one process). Ids go from
+``KLAIS_EDGE_ID`` on. The sockets belong to this process, or to systemd: while a member restarts, its
+socket keeps what arrives.
 """
 
 import os
 import signal
+import socket
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -18,21 +20,25 @@ import orjson
 from klais import __version__
 from klais.config.load import Settings, environ_of
 from klais.edge.api.server import api_of
+from klais.edge.listener import udp_sockets
 from klais.edge.signals import Signals
-from klais.edge.supervisor.merge import Lives, add, sum_gauges, sum_metrics
-from klais.errors import EdgeUnavailable
+from klais.edge.sinks.spool.folder import warn_of_spools_left_behind
+from klais.edge.supervisor.merge import sum_gauges, sum_metrics
+from klais.errors import ConfigError, EdgeUnavailable
 from klais.http import client
 from klais.http.access import Access, token_to_read, with_token
-from klais.system.address import Bind, open_udp_socket
+from klais.system.activation import HeldSocket, inherited_sockets
+from klais.system.address import Bind, join_group, open_udp_socket
 from klais.system.numa import format_cpus, plan, read_topology
 from klais.system.ports import free_port
 from klais.system.sd_notify import Notifier
 from klais.system.supervised import Service, ServiceFailed
 from klais.telemetry import log as logs
+from klais.telemetry.counters import ResetSafeTotals, add
 
 log = logs.get("klais.edge.supervisor.fleet")
 
-LOOK_S = 0.5
+SAMPLE_S = 0.5
 ASK_S = 2.0
 STOP_S = 12.0
 TICK_S = 0.1
@@ -40,9 +46,9 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Member:
-    """One place in the fleet: its process, and what that last said."""
+    """One place in the fleet: its socket, its process, and what that last reported."""
 
-    def __init__(self, settings: Settings, number: int, cpus: tuple[int, ...], now: bool) -> None:
+    def __init__(self, settings: Settings, number: int, cpus: tuple[int, ...], held: HeldSocket, now: bool = False) -> None:
         self.edge_id = settings.edge_id + number
         self.api = f"127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "klais", "edge", "--workers", "1", "--share-port"]
@@ -51,8 +57,10 @@ class Member:
         command += ["--cpus", format_cpus(cpus)] if cpus else []
         command += ["--now"] if now else []
         self._token = token_to_read(settings)
-        self.service = Service(f"edge {self.edge_id}", command, environment(settings), None)
-        self.lives = Lives()
+        self.held = held
+        env = environment(settings)
+        self.service = Service(f"edge {self.edge_id}", command, env, None, held.spawn, restart_at_once=True)
+        self.counters = ResetSafeTotals()
         self.health: dict[str, Any] | None = None
         self.stats: dict[str, Any] | None = None
         self.metrics: str | None = None
@@ -62,8 +70,8 @@ class Member:
         headers = {"X-Forwarded-For": asker} if asker else {}
         return client.request(f"http://{self.api}{path}", ASK_S, body, token or self._token, headers)[1]
 
-    def look(self) -> None:
-        """Ask the process how it is."""
+    def sample(self) -> None:
+        """Ask the process for its health, statistics and metrics."""
         pid = self.service.pid
         try:
             health, stats = orjson.loads(self.ask("/health")), orjson.loads(self.ask("/stats"))
@@ -72,7 +80,7 @@ class Member:
             self.health = None
             return
         if pid is not None and pid == self.service.pid:
-            self.lives.see(pid, stats["edge"]["counters"])
+            self.counters.observe(stats["edge"]["counters"], pid)
         self.health, self.stats, self.metrics = health, stats, metrics
 
     @property
@@ -87,12 +95,36 @@ class Member:
         return [f"edge {self.edge_id}: {text}" for text in self.health["problems"]]
 
 
+def hold_sockets(settings: Settings) -> list[HeldSocket]:
+    """One bound socket for each member: those that systemd passes, and new ones for the rest.
+
+    Raises
+    ------
+    klais.errors.PortInUse, ConfigError
+        The port is taken, or an inherited socket does not share it.
+    """
+    wanted = settings.edge_workers
+    inherited = [one.socket for one in udp_sockets(settings, inherited_sockets())]
+    if wanted > 1 and any(not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in inherited):
+        raise ConfigError("several edge processes share the port: set ReusePort=yes in klais-edge.socket")
+    for sock in inherited:
+        join_group(sock, settings.iface)
+    bind = Bind.parse(settings.udp_bind)
+    while len(inherited) < wanted:
+        inherited.append(open_udp_socket(bind, True, settings.iface))
+        bind = Bind(bind.host, inherited[0].getsockname()[1])  # port 0: the first chose one for all
+    for spare in inherited[wanted:]:
+        spare.close()
+    return [HeldSocket(sock) for sock in inherited[:wanted]]
+
+
 def environment(settings: Settings) -> dict[str, str]:
-    """Environment of a member: the settings, and ours without what is the supervisor's business.
+    """Environment of a member: the settings, and ours without what the service manager says to the supervisor.
 
     A member believes this machine when it says on whose behalf it asks: so its log and records name who changed something.
     """
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("KLAIS_", "NOTIFY_", "WATCHDOG_"))}
+    manager = ("KLAIS_", "NOTIFY_", "WATCHDOG_", "LISTEN_")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(manager)}
     file = {"KLAIS_ENV_FILE": str(settings.env_file)} if settings.env_file else {}
     return ours | environ_of(settings) | {"KLAIS_API_PROXIES": "127.0.0.1"} | file
 
@@ -104,26 +136,29 @@ class Fleet:
     ----------
     settings : Settings
         ``edge_workers``, ``cpus``, ``iface``, and all that the members are given.
+    sockets : sequence of HeldSocket
+        One for each member (:func:`hold_sockets`); closed when :meth:`run` returns.
     now : bool
         Members do not wait for Kafka at the end.
     """
 
-    def __init__(self, settings: Settings, now: bool = False) -> None:
+    def __init__(self, settings: Settings, sockets: Sequence[HeldSocket], now: bool = False) -> None:
         self._access = Access.of(settings, Bind.parse(settings.api_bind).host)
         if self._access.generated:
             log.warning("api_token_made", file=str(self._access.generated), why="KLAIS_API_BIND is not loopback, no token set")
         self.settings = settings = with_token(settings, self._access)
         self.placement = plan(settings.cpus, settings.edge_workers, read_topology(settings.iface))
-        self.members = [Member(settings, k, cpus, now) for k, cpus in enumerate(self.placement.cpus)]
+        places = enumerate(zip(self.placement.cpus, sockets, strict=True))
+        self.members = [Member(settings, k, cpus, held, now) for k, (cpus, held) in places]
         self._token = settings.api_token.get_secret_value() if settings.api_token else None
         self._started_s = time.monotonic()
-        self._asked = 0
+        self._stops = 0
         self._notifier = Notifier()
         self.signals = Signals(self._on_stop, self._on_stop)
         self._ask = ThreadPoolExecutor(len(self.members), thread_name_prefix="ask")
 
     def _on_stop(self) -> None:
-        self._asked += 1
+        self._stops += 1
 
     def run(self) -> int:
         """Start all, keep them running until a signal, end them.
@@ -131,14 +166,12 @@ class Fleet:
         Raises
         ------
         klais.errors.PortInUse
-            UDP or API port taken.
+            The API's port is taken.
         """
-        s = self.settings
-        open_udp_socket(Bind.parse(s.udp_bind), True).close()
-        api = api_of(s, self, self._access)
+        api = api_of(self.settings, self, self._access)
         api.start()
-        log.info("fleet_starts", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port)
-        self._name_orphans()
+        log.info("fleet_started", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port)
+        warn_of_spools_left_behind(self.settings, [member.edge_id for member in self.members])
         try:
             for member in self.members:
                 member.service.start()
@@ -149,30 +182,30 @@ class Fleet:
             api.stop()
             for member in self.members:
                 member.service.stop(0.0)
+                member.held.close()
         return 1 if failed else 0
 
     def _watch(self) -> bool:
         """Until a signal, or a member that fails again and again (True)."""
-        told, looked_s = False, 0.0
-        while not self._asked:
+        reported_ready, sampled_s = False, 0.0
+        while not self._stops:
             now_s = time.monotonic()
             try:
                 for member in self.members:
                     if happened := member.service.poll():
-                        log.warning("edge_restarts", what=happened)
+                        log.warning("edge_restarted", what=happened)
             except ServiceFailed as error:
-                log.error("fleet_fails", why=str(error))
+                log.error("fleet_failed", why=str(error))
                 return True
-            if now_s - looked_s >= LOOK_S:
-                looked_s = now_s
-                list(self._ask.map(Member.look, self.members))
-                if not told and all(member.receives for member in self.members):
-                    told = True
+            if now_s - sampled_s >= SAMPLE_S:
+                sampled_s = now_s
+                list(self._ask.map(Member.sample, self.members))
+                if not reported_ready and all(member.receives for member in self.members):
+                    reported_ready = True
                     self._notifier.ready(f"{len(self.members)} edges receive")
-                elif not told:
+                elif not reported_ready:
                     self._notifier.status("; ".join(text for m in self.members for text in m.problems()), still_starting_s=30)
-            if self.signals.reload:
-                self.signals.reload = False
+            if self.signals.consume_reload():
                 self._pass_on(signal.SIGHUP)
             self._notifier.beat(now_s)
             time.sleep(TICK_S)
@@ -188,21 +221,12 @@ class Fleet:
         self._pass_on(signal.SIGTERM)
         passed_on, until_s = 1, time.monotonic() + STOP_S
         while any(member.service.pid for member in self.members) and time.monotonic() < until_s:
-            if self._asked > passed_on:
-                passed_on = self._asked
+            if self._stops > passed_on:
+                passed_on = self._stops
                 self._pass_on(signal.SIGTERM)
             time.sleep(0.02)
         codes = {member.edge_id: member.service.returncode for member in self.members}
         log.info("fleet_stopped", exit_codes=codes)
-
-    def _name_orphans(self) -> None:
-        """Spools of edges that are not in the fleet any more: nobody would deliver them."""
-        folder = self.settings.spool_dir or self.settings.state_dir
-        mine = {f"spool-{member.edge_id}" for member in self.members}
-        spools = [path for path in sorted(Path(folder).glob("spool-*")) if path.name not in mine]
-        left = [path.name for path in spools if any(path.glob("*.spool"))]
-        if left:
-            log.warning("spools_left_behind", folder=str(folder), spools=left, do="start an edge with each of these ids once")
 
     # -- what the API shows
 
@@ -231,7 +255,7 @@ class Fleet:
             raise EdgeUnavailable("no edge process has answered yet")
         total: dict[str, Any] = {}
         for member in self.members:
-            total = add(total, member.lives.counters())
+            total = add(total, member.counters.totals())
         edge = {
             "id": self.settings.edge_id,
             "counters": total,
@@ -264,6 +288,6 @@ class Fleet:
 
 def main(settings: Settings, now: bool = False) -> int:
     """Run the fleet in this process until SIGTERM or SIGINT; returns the exit code."""
-    fleet = Fleet(settings, now)
+    fleet = Fleet(settings, hold_sockets(settings), now)
     fleet.signals.install()
     return fleet.run()

@@ -1,13 +1,14 @@
-"""Several edge processes seen as one: sums of what each says of itself, carried on when one starts again. Pure."""
+"""Several edge processes seen as one: sums of what each reports. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-Numbers = Mapping[str, Any]
-# Figures of the whole system or host, which every process tells: one of them is enough. All others are sums.
+from klais.telemetry.counters import Numbers, add
+
+# Figures of the whole system or host, which every process reports: one of them is enough. All others are sums.
 SHARED_METRICS = frozenset(
     {
         *("klais_rate_limit", "klais_tokens_available", "klais_burst_probability", "klais_anomaly_devices"),
@@ -15,40 +16,6 @@ SHARED_METRICS = frozenset(
     }
 )
 SHARED_GAUGES = frozenset({"linger_ms"})
-
-
-def add(a: Any, b: Any) -> Any:
-    """Sum of two numbers, or of two mappings by name; of anything else the second.
-
-    Examples
-    --------
-    >>> add({"received": 1, "dropped": {"a": 1}}, {"received": 2, "dropped": {"b": 3}})
-    {'received': 3, 'dropped': {'a': 1, 'b': 3}}
-    """
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return {name: add(a[name], b[name]) if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}
-    number = int | float
-    return a + b if isinstance(a, number) and isinstance(b, number) and not isinstance(b, bool) else b
-
-
-class Lives:
-    """Counters of one place in the fleet over all processes that held it."""
-
-    def __init__(self) -> None:
-        self._before: Numbers = {}
-        self._newest: Numbers = {}
-        self._pid: int | None = None
-
-    def see(self, pid: int, counters: Numbers) -> None:
-        """What process ``pid`` counts now."""
-        if self._pid is not None and pid != self._pid:
-            self._before = self.counters()
-        self._pid, self._newest = pid, counters
-
-    def counters(self) -> dict[str, Any]:
-        """Since the start of the fleet. What a process counted after it was seen last and before it died is not in here."""
-        out: dict[str, Any] = add(self._before, self._newest)
-        return out
 
 
 def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:

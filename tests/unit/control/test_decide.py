@@ -19,7 +19,7 @@ from klais.control.decide import (
 )
 from klais.control.forecast import BurstForecast
 from klais.control.pid import Gains
-from klais.edge.shedding import Intake
+from klais.edge.shedding import LoadShedder
 
 DEFAULTS = Settings()
 TARGETS = Targets(
@@ -69,14 +69,14 @@ def simulate(
     With ``sheds`` the edge lets no more in than its host's intake, and workers say what passed, a mean over a second.
     """
     worker, state, trace = Worker(), LoopState(), []
-    worker.lag, intake, landed = lag, Intake(), [0.0] * 11
+    worker.lag, intake, landed = lag, LoadShedder(), [0.0] * 11
     seen: list[Inputs] = []
     rate, now_s = TARGETS.rate_start, 0.0
     for per_s in arriving_per_s:
         for _ in range(round(1 / DT)):
             before = worker.landed
             now_s += DT
-            worker.run(intake.grant(round(per_s * DT), round(now_s * 1e9)) / DT, rate, DT)
+            worker.run(intake.acquire(round(per_s * DT), round(now_s * 1e9)) / DT, rate, DT)
             landed = [*landed[1:], worker.landed]
             passed = landed[-1] - landed[0] if sheds else None
             hosts = {"h": per_s} if sheds else {}

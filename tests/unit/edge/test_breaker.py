@@ -14,7 +14,7 @@ def run(breaker: Breaker, begin_s: float, end_s: float, under_way: bool = True) 
     out = []
     for k in range(round((end_s - begin_s) * 4) + 1):
         now_s = begin_s + k / 4
-        if moved := breaker.look(now_s, under_way):
+        if moved := breaker.transition(now_s, under_way):
             out.append((now_s, moved))
     return out
 
@@ -36,20 +36,20 @@ def test_acknowledgements_keep_it_closed() -> None:
 def test_a_process_that_was_stopped_does_not_take_its_own_pause_for_kafkas() -> None:
     breaker = make()
     assert run(breaker, 0, 1) == []
-    assert breaker.look(3600, True) is None
+    assert breaker.transition(3600, True) is None
 
 
 def test_failures_in_a_row_open_it() -> None:
     breaker = make()
     for _ in range(FAILURES - 1):
         breaker.failed()
-        assert breaker.look(1, True) is None
+        assert breaker.transition(1, True) is None
     breaker.delivered()
     breaker.failed()
-    assert breaker.look(2, True) is None
+    assert breaker.transition(2, True) is None
     for _ in range(FAILURES - 1):
         breaker.failed()
-    assert breaker.look(3, True) is State.OPEN
+    assert breaker.transition(3, True) is State.OPEN
 
 
 def test_the_waits_double_up_to_the_longest_and_begin_anew_after_a_success() -> None:
@@ -60,16 +60,16 @@ def test_the_waits_double_up_to_the_longest_and_begin_anew_after_a_success() -> 
     for _ in range(6):
         waits.append(breaker.probe_s - now_s)
         now_s = breaker.probe_s
-        assert breaker.look(now_s, False) is State.HALF_OPEN
+        assert breaker.transition(now_s, False) is State.HALF_OPEN
         breaker.failed()
-        assert breaker.look(now_s, True) is State.OPEN
+        assert breaker.transition(now_s, True) is State.OPEN
     assert waits == pytest.approx([1, 2, 4, 8, 8, 8])
-    assert breaker.look(breaker.probe_s, False) is State.HALF_OPEN
+    assert breaker.transition(breaker.probe_s, False) is State.HALF_OPEN
     breaker.delivered()
-    assert breaker.look(breaker.probe_s, False) is State.CLOSED
+    assert breaker.transition(breaker.probe_s, False) is State.CLOSED
     breaker.open(1000.0, "again")
     assert breaker.probe_s == pytest.approx(1001)
-    assert breaker.moves == {State.CLOSED: 1, State.OPEN: 8, State.HALF_OPEN: 7}
+    assert breaker.transitions == {State.CLOSED: 1, State.OPEN: 8, State.HALF_OPEN: 7}
 
 
 def test_jitter_takes_off_up_to_half() -> None:

@@ -1,5 +1,6 @@
 """Sums over the edge processes of a fleet, what they are started with, and what is refused."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -7,19 +8,26 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from klais.config.load import Settings, load
 from klais.edge.supervisor.fleet import Fleet, Member, environment
-from klais.edge.supervisor.merge import Lives, sum_gauges, sum_metrics
+from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.errors import ConfigError, EdgeUnavailable
+from klais.system.activation import HeldSocket
+from klais.system.address import Bind, open_udp_socket
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
 
+MakeSockets = Callable[[int], list[HeldSocket]]
 
-def test_counters_are_carried_over_the_processes_of_a_place() -> None:
-    lives = Lives()
-    lives.see(10, {"received": 5, "dropped": {"bad_magic": 1}})
-    lives.see(10, {"received": 9, "dropped": {"bad_magic": 2}})
-    assert lives.counters() == {"received": 9, "dropped": {"bad_magic": 2}}
-    lives.see(11, {"received": 1, "dropped": {"kernel_drop": 4}})
-    lives.see(12, {"received": 3, "dropped": {}})
-    assert lives.counters() == {"received": 13, "dropped": {"bad_magic": 2, "kernel_drop": 4}}
+
+@pytest.fixture
+def sockets() -> Iterator[MakeSockets]:
+    made: list[HeldSocket] = []
+
+    def make(count: int) -> list[HeldSocket]:
+        made.extend(HeldSocket(open_udp_socket(Bind("127.0.0.1", 0), True)) for _ in range(count))
+        return made[-count:]
+
+    yield make
+    for held in made:
+        held.close()
 
 
 def test_gauges_are_added_where_that_means_something() -> None:
@@ -54,21 +62,22 @@ def test_metrics_of_several_processes_become_one_text() -> None:
     assert sum_metrics([]) == "\n"
 
 
-def test_members_have_ids_and_cpus_of_their_own_and_the_settings_of_the_fleet(tmp_path: Path) -> None:
+def test_members_have_ids_and_cpus_of_their_own_and_the_settings_of_the_fleet(tmp_path: Path, sockets: MakeSockets) -> None:
     settings = Settings(edge_id=7, edge_workers=3, partitions=8, cpus=None, udp_bind="127.0.0.1:5001", state_dir=tmp_path)
-    fleet = Fleet(settings)
+    held = sockets(4)
+    fleet = Fleet(settings, held[:3])
     commands = [member.service._command for member in fleet.members]
     assert [command[command.index("--edge-id") + 1] for command in commands] == ["7", "8", "9"]
     assert len({command[command.index("--api-bind") + 1] for command in commands}) == 3
     assert all(command[command.index("--workers") + 1] == "1" and "--share-port" in command for command in commands)
-    pinned = Member(settings, 1, (3,), now=True).service._command
+    pinned = Member(settings, 1, (3,), held[3], now=True).service._command
     assert pinned[pinned.index("--cpus") + 1] == "3" and pinned[-1] == "--now"
     env = environment(settings)
     assert env["KLAIS_PARTITIONS"] == "8" and "NOTIFY_SOCKET" not in env
 
 
-def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp_path: Path) -> None:
-    fleet = Fleet(Settings(edge_workers=2, state_dir=tmp_path))
+def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp_path: Path, sockets: MakeSockets) -> None:
+    fleet = Fleet(Settings(edge_workers=2, state_dir=tmp_path), sockets(2))
     health = fleet.health()
     assert health["status"] == "degraded" and health["problems"] == ["edge 1: does not answer", "edge 2: does not answer"]
     with pytest.raises(EdgeUnavailable):

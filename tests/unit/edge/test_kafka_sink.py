@@ -11,6 +11,7 @@ from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.disk import Entry
+from tests.support.forwarder import NoClock
 
 MIB = 1 << 20
 
@@ -23,7 +24,6 @@ class Delivered:
 
     def latency(self) -> float:
         return 0.004
-
     def value(self) -> bytes:
         return self._value
 
@@ -42,7 +42,7 @@ class FakeProducer:
         self.polls = 0
         FakeProducer.made.append(self)
 
-    def produce(self, topic, value, key, partition, on_delivery, headers):  # as confluent-kafka's, by position
+    def produce(self, topic, value, key, partition, on_delivery, timestamp, headers):
         if self.full:
             self.full -= 1
             raise BufferError("queue full")
@@ -73,10 +73,15 @@ class FakeProducer:
         self.report(KafkaError(KafkaError._PURGE_QUEUE))
 
 
-def make(**settings: Any) -> tuple[KafkaPublisher, Counts, FakeProducer]:
+def make(
+    delivered: list[Any] | None = None, refused: list[Any] | None = None, **settings: Any
+) -> tuple[KafkaPublisher, Counts, FakeProducer]:
     FakeProducer.made = []
     counts = Counts()
-    publisher = KafkaPublisher(Settings(**settings), counts, FakeProducer)
+    told = [[] if found is None else found for found in (delivered, refused)]
+    publisher = KafkaPublisher(
+        Settings(**settings), counts, NoClock(), told[0].append, told[1].append, make_producer=FakeProducer
+    )
     return publisher, counts, FakeProducer.made[0]
 
 
@@ -93,7 +98,7 @@ def test_the_bound_on_bytes_refuses_what_exceeds_it() -> None:
     publisher, counts, producer = make(publish_max_inflight_bytes=MIB)
     taken = [publisher.offer(Built(b"x" * 300_000, 0, 1)) for _ in range(4)]
     assert taken == [True, True, True, False]
-    assert publisher.letter(b"y" * 200_000, None, [], 0) is False
+    assert publisher.dead_letter(b"y" * 200_000, None, [], 0) is False
     producer.report()
     assert publisher.offer(Built(b"x" * 300_000, 0, 1))
     assert counts.inflight_bytes == 300_000
@@ -110,9 +115,8 @@ def test_a_full_client_queue_is_tried_again_then_refused() -> None:
 
 
 def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_disturbed() -> None:
-    publisher, counts, producer = make()
     refused: list[Any] = []
-    publisher.on_refused = refused.append
+    publisher, counts, producer = make(refused=refused)
     publisher.offer(Built(b"x", 0, 5))
     producer.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 5
@@ -157,9 +161,8 @@ def test_a_batch_overtaken_by_an_acknowledged_one_is_not_sent_again() -> None:
 
 
 def test_batches_from_the_spool_count_as_spooled_until_acknowledged() -> None:
-    publisher, counts, producer = make()
     done: list[Any] = []
-    publisher.on_delivered = done.append
+    publisher, counts, producer = make(delivered=done)
     entry = Entry(b"x", 0, 7, 100)
     publisher.offer(Built(b"x", 0, 7), entry)
     assert (counts.inflight, counts.inflight_bytes) == (0, 1)

@@ -1,22 +1,22 @@
-"""Linger and rest follow the rate: time is handed in."""
+"""Linger and poll interval follow the rate; the test passes the time."""
 
 import math
 
 import pytest
 
-from klais.edge.linger import FLOOR_NS, STRETCH_LEAST, STRETCH_MOST, WINDOW_NS, Pace
+from klais.edge.linger import FLOOR_NS, SCALE_MAX, SCALE_MIN, WINDOW_NS, LingerController
 
 MAX_NS = 10_000_000
 BUFFER = 128 << 20
 LOOK = 1024
 
 
-def at_rate(rate_per_s: float, max_ns: int = MAX_NS, buffer_bytes: int = BUFFER) -> Pace:
-    pace = Pace(max_ns, buffer_bytes, LOOK)
-    pace.observe(0, 10**12)
+def at_rate(rate_per_s: float, max_ns: int = MAX_NS, buffer_bytes: int = BUFFER) -> LingerController:
+    linger = LingerController(max_ns, buffer_bytes, LOOK)
+    linger.observe(0, 10**12)
     for step in range(1, 6):
-        pace.observe(round(rate_per_s * WINDOW_NS / 1e9), 10**12 + step * WINDOW_NS)
-    return pace
+        linger.observe(round(rate_per_s * WINDOW_NS / 1e9), 10**12 + step * WINDOW_NS)
+    return linger
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ def at_rate(rate_per_s: float, max_ns: int = MAX_NS, buffer_bytes: int = BUFFER)
     [(0, FLOOR_NS), (500, FLOOR_NS), (1400, 7_000_000), (2000, MAX_NS), (50_000, MAX_NS), (900_000, MAX_NS)],
 )
 def test_linger_grows_with_the_rate(rate: float, linger_ns: int) -> None:
-    pace = at_rate(rate)
-    assert pace.rate_per_s == pytest.approx(rate)
-    assert pace.linger_ns == pytest.approx(linger_ns, rel=0.001)
+    linger = at_rate(rate)
+    assert linger.rate_per_s == pytest.approx(rate)
+    assert linger.linger_ns == pytest.approx(linger_ns, rel=0.001)
 
 
 @pytest.mark.parametrize("rate", [0, 50_000, 500_000])
@@ -37,81 +37,82 @@ def test_never_above_the_setting(rate: float, max_ns: int) -> None:
 
 @pytest.mark.parametrize(("partitions", "times"), [(1, 1), (4, 1), (16, 4), (64, 16)])
 def test_many_partitions_make_no_more_records(partitions: int, times: int) -> None:
-    pace = Pace(MAX_NS, BUFFER, LOOK, partitions)
-    assert pace.linger_ns == times * FLOOR_NS and pace.max_linger_ns == times * MAX_NS
+    linger = LingerController(MAX_NS, BUFFER, LOOK, partitions)
+    assert linger.linger_ns == times * FLOOR_NS and linger.max_linger_ns == times * MAX_NS
 
 
-def loaded(pace: Pace, busiest: float, seconds: int, from_s: int, rate_per_s: float = 100) -> int:
+def loaded(linger: LingerController, busiest: float, seconds: int, from_s: int, rate_per_s: float = 100) -> int:
     for second in range(from_s, from_s + seconds):
-        pace.load(busiest, second * 10**9)
+        linger.load(busiest, second * 10**9)
         for at_ns in range(second * 10**9, (second + 1) * 10**9, WINDOW_NS):
-            pace.observe(round(rate_per_s * WINDOW_NS / 1e9), at_ns)
-    return pace.linger_ns
+            linger.observe(round(rate_per_s * WINDOW_NS / 1e9), at_ns)
+    return linger.linger_ns
 
 
 def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> None:
-    pace = Pace(MAX_NS, BUFFER, LOOK)
-    assert loaded(pace, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
-    assert loaded(pace, 0.9, 60, 101) == STRETCH_MOST * FLOOR_NS
-    held = loaded(pace, 0.65, 10, 200)
-    assert 0.7 * STRETCH_MOST * FLOOR_NS < held < 0.8 * STRETCH_MOST * FLOOR_NS, "between the two it shrinks slowly"
-    assert loaded(pace, 0.1, 60, 300) == FLOOR_NS
-    assert loaded(pace, 0.9, 3, 400) > FLOOR_NS
-    assert loaded(pace, 0.65, 60, 500) == FLOOR_NS, "a busy start is forgotten"
+    linger = LingerController(MAX_NS, BUFFER, LOOK)
+    assert loaded(linger, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
+    assert loaded(linger, 0.9, 60, 101) == SCALE_MAX * FLOOR_NS
+    held = loaded(linger, 0.65, 10, 200)
+    assert 0.7 * SCALE_MAX * FLOOR_NS < held < 0.8 * SCALE_MAX * FLOOR_NS, "between the two it shrinks slowly"
+    assert loaded(linger, 0.1, 60, 300) == FLOOR_NS
+    assert loaded(linger, 0.9, 3, 400) > FLOOR_NS
+    assert loaded(linger, 0.65, 60, 500) == FLOOR_NS, "a busy start is forgotten"
 
 
 def test_where_records_cost_little_batches_wait_less_than_the_setting() -> None:
-    pace = Pace(MAX_NS, BUFFER, LOOK)
-    assert loaded(pace, 0.5, 10, 1900, 50_000) == MAX_NS, "no room to spare"
-    assert loaded(pace, 0.4, 10, 2000, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS)
-    assert loaded(pace, 0.45, 10, 2100, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "busy enough to stay"
-    assert loaded(pace, 0.0, 10, 2200, 50_000) == pytest.approx(STRETCH_LEAST * MAX_NS), "unknown: stays"
-    assert loaded(pace, 0.55, 10, 2300, 50_000) == MAX_NS, "all of it, and no more, while a worker fills"
-    assert loaded(Pace(MAX_NS, BUFFER, LOOK), 0.0, 20, 2400, 50_000) == MAX_NS, "unknown is not idle"
-    assert loaded(Pace(FLOOR_NS // 2, BUFFER, LOOK), 0.4, 20, 2500, 50_000) == FLOOR_NS // 2, "a shorter setting stands"
+    linger = LingerController(MAX_NS, BUFFER, LOOK)
+    assert loaded(linger, 0.5, 10, 1900, 50_000) == MAX_NS, "no room to spare"
+    assert loaded(linger, 0.4, 10, 2000, 50_000) == pytest.approx(SCALE_MIN * MAX_NS)
+    assert loaded(linger, 0.45, 10, 2100, 50_000) == pytest.approx(SCALE_MIN * MAX_NS), "busy enough to stay"
+    assert loaded(linger, 0.0, 10, 2200, 50_000) == pytest.approx(SCALE_MIN * MAX_NS), "unknown: stays"
+    assert loaded(linger, 0.55, 10, 2300, 50_000) == MAX_NS, "all of it, and no more, while a worker fills"
+    assert loaded(LingerController(MAX_NS, BUFFER, LOOK), 0.0, 20, 2400, 50_000) == MAX_NS, "unknown is not idle"
+    short = LingerController(FLOOR_NS // 2, BUFFER, LOOK)
+    assert loaded(short, 0.4, 20, 2500, 50_000) == FLOOR_NS // 2, "a shorter setting stands"
 
 
 def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:
-    pace = Pace(MAX_NS, BUFFER, LOOK)
+    linger = LingerController(MAX_NS, BUFFER, LOOK)
     for _ in range(50):
-        pace.load(0.9, 10**12)
-    pace.observe(1, 10**12)
-    assert pace.linger_ns == pytest.approx(1.25 * FLOOR_NS)
+        linger.load(0.9, 10**12)
+    linger.observe(1, 10**12)
+    assert linger.linger_ns == pytest.approx(1.25 * FLOOR_NS)
 
 
 def test_rest_only_after_a_call_that_ran_dry() -> None:
-    pace = at_rate(10_000)
-    assert pace.rest_s(100) == pytest.approx(MAX_NS / 1e9), "as long as a batch may wait"
-    assert pace.rest_s(0) == 0
-    assert pace.rest_s(1024) == 0
+    linger = at_rate(10_000)
+    assert linger.poll_wait_s(100) == pytest.approx(MAX_NS / 1e9), "as long as a batch may wait"
+    assert linger.poll_wait_s(0) == 0
+    assert linger.poll_wait_s(1024) == 0
 
 
 def test_rest_ends_with_what_one_look_takes() -> None:
-    assert at_rate(200_000).rest_s(100) * 200_000 <= 768
-    assert at_rate(200_000, 10**9).rest_s(100) * 200_000 == pytest.approx(768, rel=0.01)
+    assert at_rate(200_000).poll_wait_s(100) * 200_000 <= 768
+    assert at_rate(200_000, 10**9).poll_wait_s(100) * 200_000 == pytest.approx(768, rel=0.01)
 
 
 @pytest.mark.parametrize("rate", [50_000, 76_000, 77_000, 120_000, 200_000, 400_000])
 @pytest.mark.parametrize("busy_s", [0, 1, 2, 3, 10])
 def test_rests_end_when_a_batch_comes_due(rate: float, busy_s: int) -> None:
     """What is as old as the linger after n rests is closed then, not one rest later."""
-    pace = at_rate(rate)
-    loaded(pace, 0.9, busy_s, 2000, rate)
-    rests = math.ceil(pace.linger_ns / pace.rest_ns)
-    assert pace.linger_ns <= rests * pace.rest_ns <= 1.001 * pace.linger_ns
+    linger = at_rate(rate)
+    loaded(linger, 0.9, busy_s, 2000, rate)
+    rests = math.ceil(linger.linger_ns / linger.poll_interval_ns)
+    assert linger.linger_ns <= rests * linger.poll_interval_ns <= 1.001 * linger.linger_ns
 
 
 def test_rest_leaves_a_small_buffer_three_quarters_empty() -> None:
     buffer_bytes = 425_984  # what net.core.rmem_max grants by default
-    pace = at_rate(400_000, buffer_bytes=buffer_bytes)
-    frames = pace.rest_s(1) * 400_000
+    linger = at_rate(400_000, buffer_bytes=buffer_bytes)
+    frames = linger.poll_wait_s(1) * 400_000
     assert 0 < frames * 2304 <= buffer_bytes / 4 * 1.01
 
 
 def test_a_burst_after_silence_is_seen_within_one_window() -> None:
-    pace = at_rate(0)
+    linger = at_rate(0)
     now_ns = 10**12 + 3600 * 10**9
-    pace.observe(1, now_ns)
+    linger.observe(1, now_ns)
     for k in range(1, 21):
-        pace.observe(200, now_ns + k * 1_000_000)
-    assert pace.rate_per_s == pytest.approx(200_000)
+        linger.observe(200, now_ns + k * 1_000_000)
+    assert linger.rate_per_s == pytest.approx(200_000)

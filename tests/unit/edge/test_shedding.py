@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.partition import partition_of
-from klais.edge.shedding import SHED_NS, HostIntake, Intake, shed
+from klais.edge.shedding import SHED_NS, HostLimit, LoadShedder, shed
 from tests.unit.edge.test_spine import balance, build
 
 HOST = "box:/pins"
@@ -32,36 +32,36 @@ def test_shed_is_its_definition(partitions: list[int], most: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 10**9)), min_size=1, max_size=50), st.floats(1, 1e4))
 def test_what_is_let_in_never_exceeds_burst_and_rate_over_any_time(rounds: list[tuple[int, int]], rate: float) -> None:
-    intake, now_ns, burst = Intake(), 10**9, 100.0
-    intake.limit(rate, burst)
-    granted: list[tuple[int, int]] = []
+    shedder, now_ns, burst = LoadShedder(), 10**9, 100.0
+    shedder.limit(rate, burst)
+    acquired: list[tuple[int, int]] = []
     for frames, later_ns in rounds:
         now_ns += later_ns
-        granted.append((now_ns, intake.grant(frames, now_ns)))
-        assert 0 <= granted[-1][1] <= frames
-    for i, (begin_ns, _) in enumerate(granted):
-        for k in range(i, len(granted)):
-            elapsed_s = (granted[k][0] - begin_ns) * 1e-9
-            assert sum(n for _, n in granted[i : k + 1]) <= burst + rate * elapsed_s + 1e-6
+        acquired.append((now_ns, shedder.acquire(frames, now_ns)))
+        assert 0 <= acquired[-1][1] <= frames
+    for i, (begin_ns, _) in enumerate(acquired):
+        for k in range(i, len(acquired)):
+            elapsed_s = (acquired[k][0] - begin_ns) * 1e-9
+            assert sum(n for _, n in acquired[i : k + 1]) <= burst + rate * elapsed_s + 1e-6
 
 
 def test_no_limit_until_one_is_set_and_after_it_is_lifted() -> None:
-    intake = Intake()
-    assert intake.grant(10**6, 1) == 10**6
-    intake.limit(1.0, 1.0)
-    assert intake.grant(10, 10**9) == 1
-    intake.lift()
-    assert intake.grant(10**6, 2 * 10**9) == 10**6
+    shedder = LoadShedder()
+    assert shedder.acquire(10**6, 1) == 10**6
+    shedder.limit(1.0, 1.0)
+    assert shedder.acquire(10, 10**9) == 1
+    shedder.lift()
+    assert shedder.acquire(10**6, 2 * 10**9) == 10**6
 
 
 def test_batches_collect_for_longer_while_frames_are_shed_so_that_records_stay_few() -> None:
     for partitions, linger_ns in ((1, 100_000_000), (4, 100_000_000), (16, 400_000_000)):
-        intake = Intake(partitions)
-        intake.limit(1e-3, 5.0)
-        assert intake.grant(5, 10**9) == 5 and intake.linger_ns(10**9) == 0
-        assert intake.grant(1, 2 * 10**9) == 0
-        assert intake.linger_ns(2 * 10**9 + SHED_NS - 1) == linger_ns
-        assert intake.linger_ns(2 * 10**9 + SHED_NS) == 0
+        shedder = LoadShedder(partitions)
+        shedder.limit(1e-3, 5.0)
+        assert shedder.acquire(5, 10**9) == 5 and shedder.linger_ns(10**9) == 0
+        assert shedder.acquire(1, 2 * 10**9) == 0
+        assert shedder.linger_ns(2 * 10**9 + SHED_NS - 1) == linger_ns
+        assert shedder.linger_ns(2 * 10**9 + SHED_NS) == 0
 
 
 class Said:
@@ -83,27 +83,27 @@ def edge(host: str, received: float) -> dict[str, Any]:
     return {"host": host, "rates": {"received": received}}
 
 
-def test_a_hosts_intake_is_shared_by_what_its_edges_receive_wider_behind_a_filter_and_not_obeyed_when_stale() -> None:
-    said, intake = Said(), Intake()
-    host: Any = HostIntake(intake, "edge-1", HOST, said, said, said)  # type: ignore[arg-type]
-    host.look(1.0)
-    assert intake.rate_per_s == 1000.0
+def test_a_hosts_limit_is_shared_by_what_its_edges_receive_wider_behind_a_filter_and_not_obeyed_when_stale() -> None:
+    said, shedder = Said(), LoadShedder()
+    host: Any = HostLimit(shedder, "edge-1", HOST, said, said, said)  # type: ignore[arg-type]
+    host.on_tick(1.0)
+    assert shedder.rate_per_s == 1000.0
     said.kinds["edge"] = {"edge-1": edge(HOST, 300.0), "edge-2": edge(HOST, 100.0), "edge-3": edge("other", 900.0)}
-    host.look(1.05)
-    assert intake.rate_per_s == 1000.0  # not looked yet
-    host.look(1.2)
-    assert intake.rate_per_s == pytest.approx(700.0)
+    host.on_tick(1.05)
+    assert shedder.rate_per_s == 1000.0  # not looked yet
+    host.on_tick(1.2)
+    assert shedder.rate_per_s == pytest.approx(700.0)
     said.available = True
-    host.look(1.4)
-    assert intake.rate_per_s == pytest.approx(1.2 * 700.0)
-    intake.grant(1000, 10**9)
-    assert intake.grant(1000, 2 * 10**9) == 84  # frames that come past the filter are limited too
+    host.on_tick(1.4)
+    assert shedder.rate_per_s == pytest.approx(1.2 * 700.0)
+    shedder.acquire(1000, 10**9)
+    assert shedder.acquire(1000, 2 * 10**9) == 84  # frames that come past the filter are limited too
     said.available, said.kinds["controller"] = False, {}
-    host.look(1.6)
-    assert intake.rate_per_s == np.inf
+    host.on_tick(1.6)
+    assert shedder.rate_per_s == np.inf
     said.kinds["controller"], said.hosts = {"controller-w": {}}, {}
-    host.look(1.8)
-    assert intake.rate_per_s == np.inf
+    host.on_tick(1.8)
+    assert shedder.rate_per_s == np.inf
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -114,16 +114,16 @@ def test_what_is_shed_is_counted_and_the_rest_keeps_its_order(seed: int) -> None
         for n in rng.choices(range(1, 60), k=20)
     ]
     spine, sink = build(calls)
-    spine.intake.limit(1e-3, 150.0)
+    spine.shedder.limit(1e-3, 150.0)
     for _ in calls:
         spine.round(spine.source.fill(0), 0)
-        assert spine.counts.taken == balance(spine.counts)
+        assert spine.counts.received == balance(spine.counts)
     spine.drain(0.1, 0.1)
     good = sum(frame != b"junk" for call in calls for frame in call)
     dropped = int(spine.counts.by_reason[Reason.GLOBAL_RATE])
     batches = [decode_batch(built.value) for built in sink.taken]
     assert good > 150 and dropped == good - 150 == good - sum(batch.count for batch in batches)
-    assert spine.counts.snapshot()["dropped"]["global_rate"] == dropped
+    assert spine.counts.totals()["dropped"]["global_rate"] == dropped
     first = [frame for call in calls for frame in call if frame != b"junk"][:150]
     for partition in range(4):
         own = [batch for built, batch in zip(sink.taken, batches, strict=True) if built.partition == partition]

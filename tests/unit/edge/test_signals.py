@@ -1,4 +1,4 @@
-"""Signals of the edge: the first stops, a later one hurries, one more ends it; several at once are one."""
+"""Signals of the edge: the first stops, a later one abort, one more ends it; several at once are one."""
 
 import signal
 
@@ -7,24 +7,25 @@ import pytest
 from klais.config.load import Settings
 from klais.edge import main as process
 from klais.edge.signals import AGAIN_S, EXIT_KILLED, Signals
+from klais.edge.sources.udp.socket import UdpSocket
 
 
 def record(now: bool = False) -> tuple[Signals, list[str], list[float]]:
     events: list[str] = []
     clock = [100.0]
     signals = Signals(
-        lambda: events.append("stop"), lambda: events.append("hurry"), now, lambda: clock[0],
+        lambda: events.append("stop"), lambda: events.append("abort"), now, lambda: clock[0],
         lambda code: events.append(f"leave {code}"),
     )  # fmt: skip
     return signals, events, clock
 
 
-def test_the_first_stops_the_second_hurries_the_third_leaves() -> None:
+def test_the_first_stops_the_second_abort_the_third_leaves() -> None:
     signals, events, clock = record()
     for _ in range(3):
         signals.on_stop()
         clock[0] += AGAIN_S
-    assert events == ["stop", "hurry", f"leave {EXIT_KILLED}"]
+    assert events == ["stop", "abort", f"leave {EXIT_KILLED}"]
 
 
 def test_an_owners_death_sends_several_at_once_and_means_one() -> None:
@@ -35,22 +36,22 @@ def test_an_owners_death_sends_several_at_once_and_means_one() -> None:
     assert events == ["stop"]
 
 
-def test_now_hurries_at_the_first() -> None:
+def test_now_abort_at_the_first() -> None:
     signals, events, _ = record(now=True)
     signals.on_stop()
-    assert events == ["hurry", "stop"]
+    assert events == ["abort", "stop"]
 
 
 def test_a_reload_is_only_noted() -> None:
     signals, events, _ = record()
     signals.on_reload()
-    assert signals.reload and not events
+    assert signals.consume_reload() and not events
 
 
 class Recorder:
     """Stands in for the edge: its ``stop`` is interrupted by the next signal, as a lock inside it would see it."""
 
-    def __init__(self, settings: Settings, now: bool) -> None:
+    def __init__(self, settings: Settings, udp: UdpSocket, now: bool) -> None:
         self.depth = self.deepest = self.calls = 0
         self.signals = Signals(self.stop, lambda: None)
 
@@ -66,7 +67,7 @@ class Recorder:
         signal.raise_signal(signal.SIGTERM)
         assert (self.calls, self.deepest) == (1, 1)
         signal.raise_signal(signal.SIGHUP)
-        assert self.signals.reload
+        assert self.signals.consume_reload()
         return 0
 
 
@@ -74,8 +75,10 @@ def test_a_second_signal_does_not_stop_again_inside_the_first(monkeypatch: pytes
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.setattr(process, "Edge", Recorder)
+    udp = UdpSocket.bind("127.0.0.1:0", 65_536)
     try:
-        assert process.main(Settings()) == 0
+        assert process.main(Settings(), udp) == 0
     finally:
+        udp.close()
         for number, handler in before.items():
             signal.signal(number, handler)

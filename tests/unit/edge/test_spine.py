@@ -12,7 +12,8 @@ from klais.core.wire.constants import MAX_FRAME_SIZE, Reason, encode_frame
 from klais.core.wire.partition import partition_of
 from klais.edge.batcher import Batcher, Built
 from klais.edge.counts import Counts
-from klais.edge.linger import Pace
+from klais.edge.linger import LingerController
+from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.spine import Spine
 
@@ -48,7 +49,7 @@ class MemorySource:
     def kernel_drops(self) -> int:
         return 0
 
-    def wind_down(self) -> None:
+    def begin_drain(self) -> None:
         pass
 
     def close(self) -> None:
@@ -70,7 +71,7 @@ class MemorySink:
         self.counts.inflight += built.count
         return Reason.PASSED
 
-    def letter(self, value: bytes, key: bytes | None, headers: Any, partition: int) -> bool:
+    def dead_letter(self, value: bytes, key: bytes | None, headers: Any, partition: int) -> bool:
         self.letters.append((value, key, dict(headers), partition))
         return True
 
@@ -88,10 +89,11 @@ def build(
 ) -> tuple[Spine, MemorySink]:
     counts = Counts()
     sink = MemorySink(counts, room)
-    letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4, frame_max_bytes=frame_max)  # type: ignore[arg-type]
+    dead_letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4, frame_max_bytes=frame_max)  # type: ignore[arg-type]
     batcher = Batcher(4, 2000, 3, 99)
-    pace = Pace(5_000_000, 1 << 24, MemorySource.capacity)
-    return Spine(MemorySource(calls), batcher, sink, letters, counts, pace, frame_max), sink
+    linger = LingerController(5_000_000, 1 << 24, MemorySource.capacity)
+    source: Any = MemorySource(calls)
+    return Spine(source, batcher, sink, dead_letters, counts, linger, LoadShedder(4), frame_max), sink
 
 
 def balance(counts: Counts) -> int:
@@ -113,7 +115,7 @@ def test_every_frame_is_published_dead_lettered_or_counted(seed: int, room: int)
     spine, sink = build(calls, room)
     for _ in calls:
         spine.round(spine.source.fill(0), 5_000_000)
-        assert spine.counts.taken == balance(spine.counts)
+        assert spine.counts.received == balance(spine.counts)
     assert spine.drain(1.0, 1.0) == 0
 
     sent = [frame for call in calls for frame in call]
@@ -126,7 +128,7 @@ def test_every_frame_is_published_dead_lettered_or_counted(seed: int, room: int)
     want = {p: [f for f in good if partition_of(f[2:18].rstrip(b"\0"), 4) == p] for p in range(4)}
     counts = spine.counts
     dropped = int(counts.by_reason[Reason.BACKPRESSURE])
-    assert counts.taken == len(sent) == balance(counts)
+    assert counts.received == len(sent) == balance(counts)
     assert len(sink.letters) == len(sent) - len(good)
     if room > 5:
         assert dropped == 0
@@ -177,17 +179,17 @@ def test_a_flood_of_rubbish_becomes_a_sample() -> None:
     for _ in range(5):
         spine.round(spine.source.fill(0), 0)
     assert 100 <= len(sink.letters) <= 120  # one second's worth, and what the test itself took
-    assert spine.counts.letters_suppressed == 300 - len(sink.letters)
+    assert spine.counts.dead_letters_suppressed == 300 - len(sink.letters)
     assert int(spine.counts.by_reason[Reason.TOO_SHORT]) == 300
 
 
 def test_dead_letter_tokens_come_back_with_time() -> None:
-    letters = DeadLetters(None, Counts(), 10.0, 1, 1)  # type: ignore[arg-type]
+    dead_letters = DeadLetters(None, Counts(), 10.0, 1, 1)  # type: ignore[arg-type]
     start = 10**12
-    assert letters.take(25, start) == 10
-    assert letters.take(25, start + 450_000_000) == 4
-    assert letters.take(25, start + 10**11) == 10
-    assert DeadLetters(None, Counts(), 0.0, 1, 1).take(5, start) == 0  # type: ignore[arg-type]
+    assert dead_letters.acquire(25, start) == 10
+    assert dead_letters.acquire(25, start + 450_000_000) == 4
+    assert dead_letters.acquire(25, start + 10**11) == 10
+    assert DeadLetters(None, Counts(), 0.0, 1, 1).acquire(5, start) == 0  # type: ignore[arg-type]
 
 
 def test_run_ends_after_stop_and_drain_takes_what_the_kernel_holds() -> None:
@@ -195,34 +197,34 @@ def test_run_ends_after_stop_and_drain_takes_what_the_kernel_holds() -> None:
     spine, sink = build([[frame] * 10, [frame] * 10])
     spine.stop()
     spine.run()
-    assert spine.counts.taken == 0
+    assert spine.counts.received == 0
     assert spine.drain(1.0, 1.0) == 0
-    assert spine.counts.taken == spine.counts.published == sum(b.count for b in sink.taken) == 20
+    assert spine.counts.received == spine.counts.published == sum(b.count for b in sink.taken) == 20
     assert spine.source.closed  # type: ignore[attr-defined]
 
 
-def test_what_is_found_after_a_rest_is_as_old_as_the_rest() -> None:
-    """So a batch that is due is closed in the look that ends the rest, not a linger later."""
+def test_what_is_found_after_a_rest_is_as_old_as_the_sleep() -> None:
+    """So a batch that is due is closed in the round that ends the sleep, not a linger later."""
     frame = encode_frame("dev-1", 1, b"{}")
     spine, sink = build([[frame], [frame]])
     spine.round(spine.source.fill(0), 400_000_000)
     assert not sink.taken and spine.batcher.waiting() == 1
     spine.batcher.close(next(p for p in range(4) if spine.batcher.count[p]), time.monotonic_ns(), time.time_ns())
-    spine.round(spine.source.fill(0), 400_000_000, rested_ns=500_000_000)
+    spine.round(spine.source.fill(0), 400_000_000, slept_ns=500_000_000)
     assert [built.count for built in sink.taken] == [1] and sink.taken[0].age_ns >= 500_000_000
 
 
-@pytest.mark.parametrize(("calls", "rested"), [([1, 1], True), ([1, 0, 1], False)])
-def test_only_what_came_during_a_rest_is_as_old_as_the_rest(
-    calls: list[int], rested: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("calls", "slept"), [([1, 1], True), ([1, 0, 1], False)])
+def test_only_what_came_during_a_rest_is_as_old_as_the_sleep(
+    calls: list[int], slept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes while the edge waits behind it has just come."""
     frame = encode_frame("dev-1", 1, b"{}")
     spine, _ = build([[frame] * count for count in calls])
     rounds: list[tuple[int, int]] = []
 
-    def note(received: int, _linger_ns: int, rested_ns: int) -> None:
-        rounds.append((received, rested_ns))
+    def note(received: int, _linger_ns: int, slept_ns: int) -> None:
+        rounds.append((received, slept_ns))
         if len(rounds) == 2:
             spine.stop()
 
@@ -230,4 +232,4 @@ def test_only_what_came_during_a_rest_is_as_old_as_the_rest(
     spine.run()
     (first, none), (second, later) = rounds
     assert (first, none, second) == (1, 0, 1)
-    assert (later > 0) == rested
+    assert (later > 0) == slept

@@ -3,6 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from klais.edge.sinks.breaker import State
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.backlog import Backlog
 from klais.edge.sinks.store_and_forward import Forwarder
-from tests.support.forwarder import Producer, name_of
+from tests.support.forwarder import NoClock, Producer, name_of
 
 MIB = 1 << 20
 FATAL = KafkaError(KafkaError._FATAL, "fenced", fatal=True)
@@ -33,9 +34,12 @@ class Rig:
         Producer.made = []
         self.now_s, self.number, self.log = 1000.0, [0, 0], defaultdict(list)
         self.counts = Counts()
-        publisher = KafkaPublisher(self.settings, self.counts, Producer)
+        self.replay_per_s = float("inf")
+        publisher = partial(KafkaPublisher, self.settings, self.counts, NoClock(), make_producer=Producer)
         backlog = Backlog(self.settings, self.counts)
-        self.sink = Forwarder(self.settings, self.counts, publisher, backlog, lambda: self.now_s, lambda: 1.0)
+        self.sink = Forwarder(
+            self.settings, self.counts, publisher, backlog, lambda: self.replay_per_s, lambda: self.now_s, lambda: 1.0
+        )
         self.disk_fails = False
         write = backlog._write
 
@@ -48,7 +52,7 @@ class Rig:
 
     def offer(self, partition: int = 0, frames: int = 1, size: int = 100) -> Reason:
         value = encode_batch([bytes(size)] * frames, 0, 1, 1, self.number[partition])
-        self.counts.taken += frames
+        self.counts.received += frames
         refused = self.sink.offer(Built(value, partition, frames))
         if refused:
             self.counts.drop(refused, frames)
@@ -82,7 +86,7 @@ class Rig:
                 self.answer(partition)
         assert self.sink.breaker.closed and not self.counts.depth()
         counts = self.counts
-        assert counts.taken + counts.recovered == counts.published + int(counts.by_reason.sum())
+        assert counts.received + counts.recovered == counts.published + int(counts.by_reason.sum())
         taken, last = [], {}
         for partition in (0, 1):
             for value in self.log[partition]:
@@ -113,7 +117,7 @@ def test_in_good_times_batches_go_straight_to_kafka(rig: Callable[..., Rig]) -> 
     assert r.counts.inflight == 3 and r.counts.spooled == 0
     r.answer(0)
     assert r.recover() == [(0, 1, 0), (0, 1, 1), (0, 1, 2)]
-    assert r.sink.breaker.moves[State.OPEN] == 0
+    assert r.sink.breaker.transitions[State.OPEN] == 0
 
 
 def test_an_outage_is_spooled_and_replayed_in_order(rig: Callable[..., Rig]) -> None:
@@ -132,7 +136,7 @@ def test_one_probe_at_a_time_and_dead_letters_wait(rig: Callable[..., Rig]) -> N
     r = rig()
     r.offer(), r.offer()
     r.until(State.OPEN)
-    assert not r.sink.letter(b"x", None, [], 0)
+    assert not r.sink.dead_letter(b"x", None, [], 0)
     r.until(State.HALF_OPEN)
     r.pass_s(1)
     assert len(Producer.made[-1].queued[0]) == 1
@@ -145,7 +149,7 @@ def test_while_it_replays_a_newer_batch_waits_behind_its_partition_only(rig: Cal
     r = rig()
     r.offer(0)
     r.until(State.OPEN)
-    r.sink.replay_per_s = lambda: 0.0
+    r.replay_per_s = 0.0
     r.until(State.HALF_OPEN)
     r.pass_s(0.1)
     r.offer(0)
@@ -154,7 +158,7 @@ def test_while_it_replays_a_newer_batch_waits_behind_its_partition_only(rig: Cal
     assert r.counts.spooled == 1
     r.offer(0), r.offer(1)
     assert (r.counts.spooled, r.counts.inflight) == (2, 1)
-    r.sink.replay_per_s = lambda: 1e9
+    r.replay_per_s = 1e9
     assert r.recover() == [(0, 1, 0), (0, 1, 1), (0, 1, 2), (1, 1, 0)]
 
 
@@ -214,7 +218,7 @@ def test_a_fenced_producer_is_rebuilt_and_its_batches_are_sent_by_the_next(rig: 
     Producer.made[-1].config["error_cb"](FATAL)
     assert r.offer(0) is Reason.PASSED
     assert r.recover() == [(0, 1, n) for n in range(4)] + [(1, 1, n) for n in range(3)]
-    assert r.sink.breaker.moves[State.OPEN] == 0
+    assert r.sink.breaker.transitions[State.OPEN] == 0
 
 
 def test_no_room_opens_the_breaker_where_there_is_a_spool(rig: Callable[..., Rig]) -> None:
@@ -256,15 +260,16 @@ def test_a_disk_that_fails_is_replaced_by_memory_and_then_by_the_reason(rig: Cal
     assert r.recover() == [(0, 1, n) for n in range(9)]
 
 
-@pytest.mark.parametrize("hurry", [False, True])
-def test_drain_spools_what_kafka_does_not_take(rig: Callable[..., Rig], hurry: bool) -> None:
+@pytest.mark.parametrize("aborted", [False, True])
+def test_drain_spools_what_kafka_does_not_take(rig: Callable[..., Rig], aborted: bool) -> None:
     r = rig()
     r.offer(0, 3), r.offer(1, 4)
-    r.sink.hurry = hurry
+    if aborted:
+        r.sink.abort()
     steps = iter(range(10**6))
     r.sink._clock = lambda: 1000.0 + next(steps) / 10  # waiting takes time
     assert r.sink.drain(2.0) == 0
-    assert next(steps) > 20 or hurry
+    assert next(steps) > 20 or aborted
     assert (r.counts.spooled, r.counts.inflight) == (7, 0)
 
 
@@ -273,7 +278,7 @@ def test_drain_without_a_spool_counts_what_is_lost(rig: Callable[..., Rig]) -> N
     r.offer(0, 3)
     r.until(State.OPEN)
     r.offer(1, 4)
-    r.sink.hurry = True
+    r.sink.abort()
     assert r.sink.drain(2.0) == 7
     assert int(r.counts.by_reason[Reason.DELIVERY_FAILED]) == 7 and r.counts.depth() == 0
 
@@ -289,12 +294,20 @@ def test_a_folder_that_cannot_be_made_costs_the_spool_only(rig: Callable[..., Ri
 
 def test_while_the_topics_are_not_known_everything_is_stored_and_nothing_probed(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
-    rig.sink.store_only("nobody answered")
+    rig.sink.start_spooling("nobody answered")
     assert [rig.offer(k % 2) for k in range(10)] == [Reason.PASSED] * 10
     rig.pass_s(60.0)
     assert rig.sink.breaker.state is State.OPEN and rig.counts.spooled == 10
     assert not any(producer.queued for producer in Producer.made)
     assert "nobody answered" in rig.sink.problems()[0]
-    rig.sink.store_no_more()
-    rig.pass_s(0.2)
-    assert rig.sink.breaker.state is State.HALF_OPEN and sum(map(len, Producer.made[-1].queued.values())) == 1
+    rig.sink.stop_spooling()
+    assert rig.recover() == [(p, 1, n) for p in (0, 1) for n in range(5)]
+
+
+def test_once_the_topics_are_known_an_edge_that_received_nothing_is_well(rig: Callable[..., Rig]) -> None:
+    r = rig()
+    r.sink.start_spooling("nobody answered")
+    r.pass_s(1)
+    r.sink.stop_spooling()
+    r.pass_s(0.2)
+    assert r.sink.breaker.closed and r.sink.problems() == []

@@ -1,4 +1,4 @@
-"""What an edge remembers of its topics, and what it does about what it finds."""
+"""What an edge finds out about its topics, and what it does about it."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,6 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.edge import topics_check
-from klais.edge.sinks.spool.backlog import spool_folder
 from klais.edge.topics_check import TopicsCheck
 from klais.kafka.admin import Mismatch
 from tests.support.process import PATIENCE
@@ -22,35 +21,21 @@ class Kafka:
         self.answers, self.wrong = True, list[Mismatch]()
         monkeypatch.setattr(topics_check, "admin_client", lambda _settings: self)
         monkeypatch.setattr(topics_check, "check_topics", lambda _settings, _admin: self.wrong)
-        monkeypatch.setattr(topics_check, "AGAIN_S", 0.001)
+        monkeypatch.setattr(topics_check, "RETRY_S", 0.001)
 
     def list_topics(self, **_: Any) -> None:
         if not self.answers:
             raise KafkaException("nobody")
 
 
-def test_only_the_same_topics_on_the_same_cluster_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Kafka(monkeypatch)
-    settings = Settings(state_dir=tmp_path, kafka_bootstrap="k:1", partitions=4)
-    check = TopicsCheck(settings)
-    check.remember()
-    assert not check.remembered  # no spool, nothing to note it in
-    spool_folder(settings).mkdir()
-    check.remember()
-    assert check.remembered and TopicsCheck(settings).remembered
-    others: list[dict[str, Any]] = [{"kafka_bootstrap": "other:1"}, {"partitions": 8}, {"topic_prefix": "x-"}]
-    for other in [*others, {"edge_id": 2}, {"spool_max_bytes": 0}]:
-        assert not TopicsCheck(settings.model_copy(update=other)).remembered, other
-    (spool_folder(settings) / topics_check.NAME).write_bytes(b"{torn")
-    assert not check.remembered
-
-
 def test_it_tells_an_absent_kafka_from_absent_topics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kafka = Kafka(monkeypatch)
     check = TopicsCheck(Settings(state_dir=tmp_path, kafka_bootstrap="k:1"))
-    assert check.missing() == "" and not check.away
+    assert check.missing and check.check() == check.missing == ""
     kafka.answers = False
-    assert "no Kafka broker answers at k:1" in check.missing() and check.away
+    assert "no Kafka broker answers at k:1" in check.check() and check.missing
+    kafka.answers, kafka.wrong = True, [Mismatch("klais_raw", "missing", "", "", "klais topics create")]
+    assert "klais topics create" in check.check()
 
 
 @pytest.mark.parametrize("fits", [True, False])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from klais.edge.sinks.dead_letters import frame_bytes
+from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.sources.udp.source import SLOTS, SMALL_BYTES, UdpSource
 from klais.errors import ConfigError, PortInUse
 from klais.system.address import Bind, source_text
@@ -25,7 +26,7 @@ def opened() -> Iterator[Callable[..., UdpSource]]:
     def open_one(bind: str = "127.0.0.1:0", rcvbuf: int = 8 << 20, share: bool = False) -> UdpSource:
         if bind.startswith("["):
             need_ipv6()
-        made.append(UdpSource(bind, rcvbuf, share))
+        made.append(UdpSource(UdpSocket.bind(bind, rcvbuf, share)))
         return made[-1]
 
     yield open_one

@@ -2,9 +2,11 @@
 
     oldest |── disk ──|── memory ──| newest
 
-Memory comes into play where there is no spool, or the disk is full, read-only or broken: it takes as many bytes as may be
-in flight (together with those that are), and what it holds goes to disk as soon as that works again. When the spool's own
-bound is reached, or memory is used up, the newest batch is refused, with the reason.
+Memory is used where there is no spool, or the disk is full, read-only or broken: it takes as many bytes as may be in flight
+(together with those that are), and what it holds goes to disk as soon as that works again. When the spool's own bound is
+reached, or memory is used up, the newest batch is refused, with the reason.
+
+A disk that fails is tried again once a second, whether batches arrive or not: batches of an earlier run may wait on it.
 """
 
 import time
@@ -25,7 +27,7 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
 
-AGAIN_S = 1.0  # after the disk refused, until it is asked again
+RETRY_S = 1.0  # after the disk failed
 LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need so long to drain
 
 
@@ -66,7 +68,7 @@ class Memory:
         """The oldest, left where it is."""
         return self._queue[0]
 
-    def take(self) -> Built:
+    def pop(self) -> Built:
         """The oldest."""
         return self._book(self._queue.popleft(), -1)
 
@@ -84,7 +86,7 @@ class Backlog:
     Attributes
     ----------
     trouble : str
-        Why the disk does not take batches; empty while it does, or there is no spool.
+        Why the disk does not take batches; empty while it does, or where no spool is wanted.
 
     Raises
     ------
@@ -98,11 +100,13 @@ class Backlog:
         self._memory = Memory()
         self._full = Reason.SPOOL_FAILED
         self._spool: Spool | None = None
-        self._again_s = 0.0
+        self._retry_s = 0.0
         self._lost = 0
         self.trouble = ""
         self.wanted = settings.spool_max_bytes > 0
-        if self.wanted or spool_folder(settings).exists():  # what lies there goes to Kafka even if nothing more is stored
+        # What lies there goes to Kafka even if nothing more is stored.
+        self._needed = self.wanted or spool_folder(settings).exists()
+        if self._needed:
             self._open(time.monotonic(), LOCK_WAIT_S)
 
     @property
@@ -121,11 +125,11 @@ class Backlog:
         return not self._memory and (self._spool is None or self._spool.cursor == self._spool.end)
 
     def configure(self, settings: Settings) -> None:
-        """Take over ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what is on disk stays."""
+        """Apply ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what is on disk stays."""
         self._settings, self.wanted = settings, settings.spool_max_bytes > 0
         if self._spool:
-            self._spool.max_bytes, self._spool.interval_s = settings.spool_max_bytes, settings.spool_sync_interval_ms / 1e3
-            self._spool.sync_policy = settings.spool_sync
+            s = settings
+            self._spool.configure(s.spool_max_bytes, s.spool_sync, s.spool_sync_interval_ms / 1e3)
 
     def _open(self, now_s: float, wait_s: float = 0.0) -> None:
         s, topics = self._settings, Topics.of(self._settings)
@@ -142,7 +146,13 @@ class Backlog:
             self._failed(OSError(str(error)), now_s)
             return
         spool = self._spool
+        self._works()
         self._counts.recovered += spool.recovered
+        if self.wanted:
+            try:
+                spool.probe()  # not in the constructor: a full disk must not keep what lies there from Kafka
+            except OSError as error:
+                self._failed(error, now_s)
         if spool.recovered or spool.damage.torn_bytes:
             log.info(
                 "spool_recovered",
@@ -157,10 +167,10 @@ class Backlog:
         self._count()
 
     def append(self, built: Built, now_s: float) -> Reason:
-        """Take a batch as the newest; ``Reason.PASSED``, or why it was not taken.
+        """Accept a batch as the newest; ``Reason.PASSED``, or why not.
 
         While batches of this partition are in flight that did not come from disk, call it only for one whose partition
-        is held (:meth:`holds`): else those would land behind it when they come back.
+        is held (:meth:`holds`): otherwise those would land behind it when they come back.
         """
         reason = self._put(built, now_s, self.hold)
         self._count()
@@ -178,7 +188,7 @@ class Backlog:
         return Reason.PASSED
 
     def _put(self, built: Built, now_s: float, otherwise: Callable[[Built], Reason]) -> Reason:
-        if self.wanted and not self._memory and now_s >= self._again_s:
+        if self.wanted and not self._memory and now_s >= self._retry_s:
             try:
                 self._write(built, now_s)
                 return Reason.PASSED
@@ -196,24 +206,35 @@ class Backlog:
             raise OSError(self.trouble)
         self._spool.append(built.value, built.partition, built.count)
         fault.at("spool_written")
+        self._works()
+
+    def _works(self) -> None:
         if self.trouble:
-            log.info("spool_works_again", folder=str(self._spool.folder))
+            log.info("spool_recovered_from_error", folder=str(spool_folder(self._settings)), was=self.trouble)
             self.trouble = ""
 
+    def _retry(self, now_s: float) -> None:
+        """Open the spool that could not be opened, or probe the disk that failed; whichever raises no error clears it."""
+        if self._spool is None and self._needed:
+            self._open(now_s)
+        elif self._spool and self.trouble:
+            self._spool.probe()
+            self._works()
+
     def _failed(self, error: OSError, now_s: float) -> None:
-        self._again_s, self._full = now_s + AGAIN_S, Reason.SPOOL_FAILED
+        self._retry_s, self._full = now_s + RETRY_S, Reason.SPOOL_FAILED
         self.trouble = f"the spool {spool_folder(self._settings)} cannot be written: {error.strerror or error}"
         if calls := logs.every(5, "edge.spool_failed"):
             log.error("spool_failed", why=self.trouble, calls=calls, now="batches are held in memory as far as it goes")
 
     def put_back(self, returned: list[Built], now_s: float) -> None:
-        """Take what Kafka did not acknowledge, behind the disk and before the memory; count what finds no room."""
+        """Put what Kafka did not acknowledge behind the disk and before the memory; count what finds no room."""
         if self._spool:
             self._spool.rewind()
         newer = list(self._memory)
         self._memory = Memory()
         for built in [*returned, *newer]:
-            if reason := self._put(built, now_s, self._keep):  # it was in memory before: there is room
+            if reason := self._put(built, now_s, self._keep):  # memory held it before, so it has room now
                 self._counts.drop(reason, built.count)
         self._count()
 
@@ -236,7 +257,7 @@ class Backlog:
                 return Built(entry.value, entry.partition, entry.frames), entry
         if not self._memory:
             return None
-        built = self._memory.take()
+        built = self._memory.pop()
         self._count()
         return built, None
 
@@ -254,16 +275,21 @@ class Backlog:
             self._spool.done(entry)
         self._count()
 
-    def look(self, now_s: float) -> None:
-        """Force to disk what is due; move there what is in memory when that works again, and nothing older is in flight."""
+    def maintain(self, now_s: float) -> None:
+        """Force to disk what is due; move what is in memory there when the disk works again.
+
+        What is in flight is older than what is in memory, and may come back: until then memory stays behind it.
+        """
         try:
+            if now_s >= self._retry_s and (self.trouble or (self._spool is None and self._needed)):
+                self._retry(now_s)
             if self._spool:
                 self._spool.sync(now_s)
-            while self._memory and self.wanted and now_s >= self._again_s and not self._counts.inflight:
+            while self._memory and self.wanted and now_s >= self._retry_s and not self._counts.inflight:
                 self._write(self._memory.first(), now_s)
-                self._memory.take()
+                self._memory.pop()
         except SpoolFull:
-            self._again_s, self._full = now_s + AGAIN_S, Reason.SPOOL_FULL
+            self._retry_s, self._full = now_s + RETRY_S, Reason.SPOOL_FULL
         except OSError as error:
             self._failed(error, now_s)
         self._count()

@@ -3,9 +3,12 @@
     |-- acknowledged --|-- handed out, not acknowledged --|-- not read yet --|
                     position                            cursor              end
 
-Offsets are logical: they go on from segment to segment. ``position`` is kept in a file of its own, so that a start goes on
-where the last one stopped; it may lag behind (then batches are sent again, and lanes know them by their numbers) but never
-runs ahead of what was acknowledged. All methods that touch the disk may raise ``OSError``; the spool is consistent then.
+Offsets are logical: they continue from segment to segment. ``position`` is kept in a file of its own, so that a start goes on
+where the last one stopped. It may lag behind (then batches are sent again, and lanes recognise them by their numbers) but
+never runs ahead of what was acknowledged. All methods that touch the disk may raise ``OSError``; the spool is consistent then.
+
+Bytes that the disk cannot read (EIO) are damage like any other: the batches in them are skipped and counted, and their file
+is set aside instead of removed, because a disk that comes back may still give them.
 """
 
 import contextlib
@@ -19,7 +22,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Literal
 
-from klais.edge.sinks.spool.folder import lock_folder, sync_folder
+from klais.edge.sinks.spool.folder import lock_folder, read_tolerant, sync_folder
 from klais.edge.sinks.spool.segment import (
     HEADER_SIZE,
     Head,
@@ -36,7 +39,9 @@ from klais.errors import SpoolFull
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
+UNREADABLE = ".unreadable"  # what a segment set aside is called instead of .spool
 _POSITION = Struct("<QI")
+_PROBE = bytes(64 << 10)  # more than a nearly full disk has left by chance
 
 
 @dataclass(slots=True)
@@ -48,6 +53,7 @@ class Segment:
     size: int = 0
     batches: int = 0
     frames: int = 0
+    unreadable: bool = False
 
     @property
     def end(self) -> int:
@@ -147,6 +153,26 @@ class Spool:
 
     # -- writing
 
+    def probe(self) -> None:
+        """Find out whether the disk takes data, with a file that is removed again.
+
+        Raises
+        ------
+        OSError
+            It does not.
+        """
+        path = self.folder / "probe"
+        try:
+            if path.write_bytes(_PROBE) != len(_PROBE):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def configure(self, max_bytes: int, sync: Sync, interval_s: float) -> None:
+        """Change the bound and the sync policy while it runs; what is on disk stays."""
+        self.max_bytes, self.sync_policy, self.interval_s = max_bytes, sync, interval_s
+
     def append(self, value: bytes, partition: int, frames: int) -> None:
         """Write one batch at the end; it is in the hands of the operating system when this returns.
 
@@ -183,7 +209,7 @@ class Spool:
         self.frames += frames
 
     def _leave(self, segment: Segment) -> None:
-        """Writing failed: begin a new file next time; what may lie behind the last record is cut, or passed over later."""
+        """Writing failed: begin a new file next time; what may lie behind the last record is cut, or skipped later."""
         self._writing = False
         with contextlib.suppress(OSError):
             os.ftruncate(segment.fd, segment.size)
@@ -193,8 +219,12 @@ class Spool:
 
     def _remove(self, segment: Segment) -> None:
         os.close(segment.fd)
+        path = self.folder / str(segment.name)
         with contextlib.suppress(OSError):
-            (self.folder / str(segment.name)).unlink()
+            if segment.unreadable:
+                path.rename(path.with_suffix(UNREADABLE))
+            else:
+                path.unlink()
 
     def _roll(self) -> None:
         """Begin a new segment."""
@@ -241,7 +271,7 @@ class Spool:
         return self._segments[-1].end if self._segments else self.position
 
     def next(self) -> Entry | None:
-        """Hand out the next batch; None when all are out. Damaged ones are passed over, and counted when their file goes."""
+        """Hand out the next batch; None when all are out. Damaged ones are skipped, and counted when their file goes."""
         at = self.cursor
         while (segment := next((s for s in self._segments if at < s.end), None)) is not None:
             head, value = self._read(segment, max(0, at - segment.name.base))
@@ -265,17 +295,22 @@ class Spool:
     def _read(self, segment: Segment, at: int) -> tuple[Head | None, bytes]:
         """The next sound record of a segment from byte ``at`` on."""
         while at < segment.size:
-            head = decode_head(os.pread(segment.fd, HEADER_SIZE, at), at, segment.name.salt)
+            head = decode_head(self._bytes(segment, at, HEADER_SIZE), at, segment.name.salt)
             if head is None or head.end > segment.size:
-                data = os.pread(segment.fd, segment.size, 0)
-                head = find_record(data, at + 1, segment.name.salt)
+                # Without a header nothing says where the next record begins: search for one.
+                head = find_record(self._bytes(segment, 0, segment.size), at + 1, segment.name.salt)
                 if head is None:
                     return None, b""
-            value = os.pread(segment.fd, head.size, head.at + HEADER_SIZE)
+            value = self._bytes(segment, head.at + HEADER_SIZE, head.size)
             if crc32c(value) == head.crc:
                 return head, value
             at = head.end
         return None, b""
+
+    def _bytes(self, segment: Segment, at: int, size: int) -> bytes:
+        data, whole = read_tolerant(segment.fd, at, size)
+        segment.unreadable = segment.unreadable or not whole
+        return data
 
     def unread(self, entry: Entry) -> None:
         """Take back the batch that was handed out last: it is the next one again."""
@@ -310,14 +345,14 @@ class Spool:
     # -- keeping house
 
     def _advance(self, position: int) -> None:
-        """All before ``position`` is acknowledged: note it, drop whole segments."""
+        """Note that all before ``position`` is acknowledged, and remove segments that lie before it."""
         self.position = position
         body = position.to_bytes(8, "little")
         with contextlib.suppress(OSError):  # a lagging position costs batches sent twice, nothing else
             os.pwrite(self._position_fd, body + crc32c(body).to_bytes(4, "little"), 0)
         while self._segments and self._segments[0].end <= position:
             segment = self._segments.pop(0)
-            if segment.frames:  # passed over without being handed out: damaged
+            if segment.frames:  # skipped without being handed out: damaged
                 self.damage.batches += segment.batches
                 self.damage.frames += segment.frames
                 self._book(segment, -segment.batches, -segment.frames)
@@ -334,21 +369,23 @@ class Spool:
         return int(position) if crc == crc32c(data[:8]) else 0
 
     def _recover(self) -> None:
-        """Take over the segments that are there."""
+        """Load the segments that are there."""
         names = sorted(self._names(), key=lambda name: name.base)
         for i, name in enumerate(names):
             path = self.folder / str(name)
-            data = path.read_bytes()
-            size = sound_end(data, name.salt) if i == len(names) - 1 else len(data)
+            fd = os.open(path, os.O_RDWR)
+            data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
+            # Only the last file can have a torn tail, and a tail that cannot be read is no torn one.
+            size = sound_end(data, name.salt) if i == len(names) - 1 and whole else len(data)
             if name.base + size <= self.position or not size:
                 self.damage.torn_bytes += len(data) - size
+                os.close(fd)
                 path.unlink()
                 continue
-            fd = os.open(path, os.O_RDWR)
             if size < len(data):
                 self.damage.torn_bytes += len(data) - size
                 os.ftruncate(fd, size)
-            self._adopt(Segment(name, fd, size), data[:size])
+            self._adopt(Segment(name, fd, size, unreadable=not whole), data[:size])
         if self._segments:
             self.position = max(self.position, self._segments[0].name.base)
         self.recovered = self.frames

@@ -1,11 +1,19 @@
-"""The spool's folder itself: one owner at a time, and its entries forced to the disk."""
+"""The spool's folder itself: one owner at a time, entries forced to the disk, files on a disk that cannot read all of them."""
 
+import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
+from klais.config.load import Settings
 from klais.errors import SpoolInUse
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.sinks.spool")
+
+SECTOR_BYTES = 4096
 
 
 def lock_folder(folder: Path, wait_s: float) -> int:
@@ -29,6 +37,58 @@ def lock_folder(folder: Path, wait_s: float) -> int:
                     f"another edge uses the spool {folder}: give each its own KLAIS_EDGE_ID (or KLAIS_SPOOL_DIR)"
                 ) from None
             time.sleep(0.05)
+
+
+def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
+    """Bytes ``at`` to ``at + size`` of a file; zeros where the disk cannot read them, and then False.
+
+    Raises
+    ------
+    OSError
+        For any reason other than EIO.
+    """
+    try:
+        return os.pread(fd, size, at), True
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    pieces = []
+    for begin in range(at, at + size, SECTOR_BYTES):
+        length = min(SECTOR_BYTES, at + size - begin)
+        try:
+            pieces.append(os.pread(fd, length, begin))
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            pieces.append(bytes(length))
+    return b"".join(pieces), False
+
+
+def spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> list[Path]:
+    """Spools with batches in them that belong to none of these edges: nobody delivers them.
+
+    Looks in the spool folder, and in the state folder, where spools are before ``KLAIS_SPOOL_DIR`` is set.
+    """
+    folder = settings.spool_dir or settings.state_dir
+    mine = {(folder / f"spool-{edge_id}").resolve() for edge_id in edge_ids}
+    found = [path for root in {folder, settings.state_dir} for path in sorted(root.glob("spool-*"))]
+    return [path for path in found if path.resolve() not in mine and any(path.glob("*.spool")) and not _in_use(path)]
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether an edge that runs owns the spool."""
+    try:
+        os.close(lock_folder(folder, 0.0))
+    except (OSError, SpoolInUse):
+        return True
+    return False
+
+
+def warn_of_spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> None:
+    """Log the spools that nobody delivers, and what to do."""
+    if left := spools_left_behind(settings, edge_ids):
+        names = [str(path) for path in left]
+        log.warning("spools_left_behind", spools=names, do="start an edge with that KLAIS_EDGE_ID and KLAIS_SPOOL_DIR once")
 
 
 def sync_folder(folder: Path) -> None:

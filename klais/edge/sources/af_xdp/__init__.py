@@ -1,1 +1,19 @@
 """The ``af_xdp`` source: AF_XDP sockets behind the XDP filter."""
+
+import socket
+
+from klais.config.load import Settings
+from klais.edge.sources import xdp_filter
+
+_AF_XDP = 44
+
+
+def unavailable(settings: Settings) -> str | None:
+    """Why this source does not work here; None where it works."""
+    try:
+        socket.socket(_AF_XDP, socket.SOCK_RAW).close()
+    except PermissionError:
+        return "AF_XDP needs root (CAP_NET_RAW)"
+    except OSError:
+        return "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)"
+    return xdp_filter.unavailable(settings)

@@ -1,4 +1,4 @@
-"""UDP through io_uring: one multishot request receives for as long as there are buffers, many completions a look.
+"""UDP through io_uring: one multishot request receives for as long as there are buffers, many completions a poll.
 
 Each datagram lands in a buffer of its own, behind a small header and the sender's address, and a completion names the
 buffer. Buffers have room for the largest datagram; of nearly all only the first page is ever used. Linux 6.1 or newer.
@@ -17,7 +17,7 @@ from klais.edge.sources.io_uring.ring import Uring
 from klais.edge.sources.udp.socket import NAME_BYTES, OnSocket, UdpSocket
 
 CAPACITY = 1024
-# More than one look takes: what the kernel received beyond it waits in the completion ring.
+# More than one poll returns: what the kernel received beyond it waits in the completion ring.
 BUFFERS = 2048
 _RECVMSG_OUT_BYTES = 16  # struct io_uring_recvmsg_out
 PAYLOAD_OFFSET = _RECVMSG_OUT_BYTES + NAME_BYTES
@@ -36,33 +36,31 @@ class IoUringSource(OnSocket):
 
     Parameters
     ----------
-    bind, rcvbuf_bytes, share_port
-        As for :class:`klais.edge.sources.udp.source.UdpSource`. To be used by the thread that opens it.
+    udp : UdpSocket
+        Where frames arrive; closed with the source. The thread that opens the source uses it.
 
     Raises
     ------
     OSError
         io_uring, or what is needed of it, is not here; says why.
-    klais.errors.PortInUse
-        The port is taken.
     """
 
     name = "io_uring"
     head_size = STRIDE_BYTES
 
-    def __init__(self, bind: str, rcvbuf_bytes: int, share_port: bool = False) -> None:
+    def __init__(self, udp: UdpSocket) -> None:
+        self._udp = udp
         self._uring = Uring(2 * BUFFERS)
         try:
-            self._udp = UdpSocket(bind, rcvbuf_bytes, share_port)
             self.socket, self.port = self._udp.socket, self._udp.port
             self.granted_bytes, self.buffer_bytes = self._udp.granted_bytes, self._udp.buffer_bytes
             self.capacity = CAPACITY
             self._allocate()
             self._arm()
             self._enter(0)
-            self._waiting = self._take(0)  # also says whether the request was refused
+            self._waiting = self._poll(0)  # also says whether the request was refused
         except BaseException:
-            self.close()
+            self._uring.close()
             raise
 
     def _allocate(self) -> None:
@@ -95,16 +93,16 @@ class IoUringSource(OnSocket):
             self._give(self._taken[: self._in_use])
             if self._last_long_ns and self._in_use < CAPACITY:
                 self._release()
-            n = self._take(0)
+            n = self._poll(0)
         while n < CAPACITY:
             self._enter(0)
-            found = self._take(n)
+            found = self._poll(n)
             n += found
             if not found:
                 break
         if n == 0 and wait_ns > 0:
             self._enter(wait_ns)
-            n = self._take(0)
+            n = self._poll(0)
         self._in_use = n
         if n and int(self.lengths[:n].max()) > LONG_BYTES:
             self._last_long_ns = time.monotonic_ns()
@@ -115,7 +113,7 @@ class IoUringSource(OnSocket):
         if code not in (0, errno.EINTR, errno.ETIME, errno.EAGAIN, errno.EBUSY):
             raise OSError(code, f"io_uring on UDP port {self.port}: {os.strerror(code)}")
 
-    def _take(self, first: int) -> int:
+    def _poll(self, first: int) -> int:
         ring, notes = self._uring, self._notes
         n: int = take_completions(
             ring.tail, ring.head, ring.ring, self._buffers, STRIDE_BYTES, PAYLOAD_OFFSET,
@@ -143,5 +141,4 @@ class IoUringSource(OnSocket):
     def close(self) -> None:
         """Stop receiving; the columns stay readable."""
         self._uring.close()
-        if hasattr(self, "_udp"):
-            self._udp.close()
+        self._udp.close()

@@ -1,1 +1,9 @@
 """The ``ringbuf`` source: a BPF ring buffer behind the XDP filter."""
+
+from klais.config.load import Settings
+from klais.edge.sources import xdp_filter
+
+
+def unavailable(settings: Settings) -> str | None:
+    """Why this source does not work here; None where it works."""
+    return xdp_filter.unavailable(settings)

@@ -1,4 +1,4 @@
-"""The bound UDP socket that every source has: opened once, with the kernel's count of what it dropped."""
+"""The bound UDP socket that every source has, with the kernel's count of what it dropped. Imports no kernel of ours."""
 
 import socket
 import sys
@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from klais.system.activation import drop_count
 from klais.system.address import Bind, open_udp_socket
 
 NAME_BYTES = 28  # struct sockaddr_in6, the longer of the two
 
 _SO_RXQ_OVFL = 40
-_SO_MEMINFO = 55
-_MEMINFO_DROPS = 8  # index of SK_MEMINFO_DROPS (linux/sock_diag.h)
-_MEMINFO_SIZE = 9 * 4
 
 
 class UdpSocket:
@@ -22,38 +20,54 @@ class UdpSocket:
 
     Parameters
     ----------
-    bind : str
-        ``host:port``; ``[::]:5000`` takes IPv6 and IPv4. Port 0 takes a free one (see ``port``).
+    sock : socket.socket
+        Bound; belongs to this object from now on.
     rcvbuf_bytes : int
         Receive buffer asked of the kernel; ``granted_bytes`` says what it gave.
-    share_port : bool
-        Let other edge processes of this user bind the same port.
-
-    Raises
-    ------
-    klais.errors.PortInUse
-        The port is taken; the message names it and, where readable, the process.
+    drops : int, optional
+        The kernel's count of drops at this socket that others have reported already; None = all that it has counted by now.
     """
 
-    def __init__(self, bind: str, rcvbuf_bytes: int, share_port: bool = False) -> None:
+    def __init__(self, sock: socket.socket, rcvbuf_bytes: int, drops: int | None = None) -> None:
         if sys.maxsize < 1 << 32 or sys.platform != "linux":
             raise OSError("the sources need 64-bit Linux (layouts of the kernel's structures)")
-        self.socket = open_udp_socket(Bind.parse(bind), share_port)
-        self.port: int = self.socket.getsockname()[1]
-        self.granted_bytes = _ask_rcvbuf(self.socket, rcvbuf_bytes)
-        self.is_v6 = self.socket.family == socket.AF_INET6
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
-        self._drops_word = 0
+        self.socket = sock
+        self.port: int = sock.getsockname()[1]
+        self.granted_bytes = _ask_rcvbuf(sock, rcvbuf_bytes)
+        self.is_v6 = sock.family == socket.AF_INET6
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        self._drops_word = drop_count(sock) if drops is None else drops
         self._drops = 0
+
+    @classmethod
+    def bind(cls, address: str, rcvbuf_bytes: int, share_port: bool = False, iface: str | None = None) -> "UdpSocket":
+        """Open one.
+
+        Parameters
+        ----------
+        address : str
+            ``host:port``; ``[::]:5000`` takes IPv6 and IPv4; a multicast group is joined. Port 0 takes a free one.
+        share_port : bool
+            Let other edge processes of this user bind the same port; the kernel spreads the senders over them.
+        iface : str, optional
+            Interface to join a multicast group on.
+
+        Raises
+        ------
+        klais.errors.PortInUse
+            The port is taken; the message names it and, where readable, the process.
+        klais.errors.ConfigError
+            The multicast group cannot be joined.
+        """
+        return cls(open_udp_socket(Bind.parse(address), share_port, iface), rcvbuf_bytes)
 
     @property
     def buffer_bytes(self) -> int:
         """What the kernel may hold, by its own accounting: it books each datagram with its overhead."""
         return 2 * self.granted_bytes
 
-    def note_drops(self, word: bytes) -> None:
-        """Take the kernel's 32-bit count of drops, as it stands now or stood at a datagram's arrival."""
-        now = int.from_bytes(word, sys.byteorder)
+    def note_drops(self, now: int) -> None:
+        """Note the kernel's 32-bit count of drops, as it stands now or stood at a datagram's arrival."""
         step = (now - self._drops_word) & 0xFFFFFFFF
         if step < 1 << 31:  # a datagram's stamp may be older than the socket's own count
             self._drops += step
@@ -62,8 +76,7 @@ class UdpSocket:
     def drops(self) -> int:
         """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
         if self.socket.fileno() >= 0:
-            info = self.socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_SIZE)
-            self.note_drops(info[4 * _MEMINFO_DROPS :])
+            self.note_drops(drop_count(self.socket))
         return self._drops
 
     def sources(self, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -78,7 +91,7 @@ class UdpSocket:
         return out
 
     def close(self) -> None:
-        """Close it; the count of drops stays readable."""
+        """Close it; the count of drops stays readable. A supervisor that holds the socket too keeps it open."""
         if self.socket.fileno() >= 0:
             self.drops()
             self.socket.close()
@@ -97,10 +110,10 @@ class OnSocket:
         return self._udp.drops()
 
     def details(self) -> dict[str, Any]:
-        """Nothing beyond what every source tells."""
+        """Nothing beyond what every source reports."""
         return {}
 
-    def wind_down(self) -> None:
+    def begin_drain(self) -> None:
         """Nothing to leave to others."""
 
 

@@ -48,23 +48,14 @@ class UdpSource(OnSocket):
 
     Parameters
     ----------
-    bind : str
-        ``host:port``; ``[::]:5000`` takes IPv6 and IPv4. Port 0 takes a free one (see ``port``).
-    rcvbuf_bytes : int
-        Receive buffer asked of the kernel; ``granted_bytes`` says what it gave.
-    share_port : bool
-        Let other edge processes of this user bind the same port; the kernel spreads the senders over them.
-
-    Raises
-    ------
-    klais.errors.PortInUse
-        The port is taken; the message names it and, where readable, the process.
+    udp : UdpSocket
+        Where frames arrive; closed with the source.
     """
 
     name = "udp"
 
-    def __init__(self, bind: str, rcvbuf_bytes: int, share_port: bool = False) -> None:
-        self._udp = UdpSocket(bind, rcvbuf_bytes, share_port)
+    def __init__(self, udp: UdpSocket) -> None:
+        self._udp = udp
         self.socket, self.port = self._udp.socket, self._udp.port
         self.granted_bytes, self.buffer_bytes = self._udp.granted_bytes, self._udp.buffer_bytes
         self.capacity = SLOTS
@@ -119,7 +110,7 @@ class UdpSource(OnSocket):
         n: int = _libc.recvmmsg(self._fd, self._messages_at, SLOTS, socket.MSG_DONTWAIT, None)
         if n > 0:
             if self._messages["controllen"][0] >= 20:
-                self._udp.note_drops(self._control[16:20].tobytes())
+                self._udp.note_drops(int(self._control[16:20].view(np.uint32)[0]))
             return n
         code = ctypes.get_errno()
         if n < 0 and code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM, errno.ENOBUFS):

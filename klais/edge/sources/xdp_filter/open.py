@@ -9,6 +9,7 @@ from collections.abc import Callable
 from klais.config.load import Settings
 from klais.edge.sources.af_xdp.ring import XskRings
 from klais.edge.sources.ringbuf.ring import SlotRing
+from klais.edge.sources.udp.socket import UdpSocket
 from klais.edge.sources.udp.source import UdpSource
 from klais.edge.sources.xdp_filter.attachment import Filter, open_filter
 from klais.edge.sources.xdp_filter.source import FilteredSource, Rings
@@ -20,38 +21,33 @@ _CHANNELS_WORDS = 9  # struct ethtool_channels: command, four maxima, then rx, t
 _RX, _COMBINED = 5, 8
 
 
-def open_af_xdp(settings: Settings) -> FilteredSource:
+def open_af_xdp(settings: Settings, udp: UdpSocket) -> FilteredSource:
     """The ``af_xdp`` source: one AF_XDP socket for each queue of the interface, or for those that the settings name."""
 
     def rings(xdp: Filter) -> Rings:
         queues = numbers_of(settings.xdp_queues) if settings.xdp_queues else list(range(queues_of(xdp.iface)))
         return XskRings(xdp, queues, mtu_of(xdp.iface), settings.udp_rcvbuf_bytes)
 
-    return _open(settings, rings)
+    return _open(settings, udp, rings)
 
 
-def open_ringbuf(settings: Settings) -> FilteredSource:
+def open_ringbuf(settings: Settings, udp: UdpSocket) -> FilteredSource:
     """The ``ringbuf`` source: the filter copies frames into its BPF ring buffer."""
-    return _open(settings, SlotRing)
+    return _open(settings, udp, SlotRing)
 
 
-def _open(settings: Settings, rings: Callable[[Filter], Rings]) -> FilteredSource:
-    """Socket first, so that what the filter passes up is received from the start."""
-    udp = UdpSource(settings.udp_bind, settings.udp_rcvbuf_bytes, settings.udp_share_port)
+def _open(settings: Settings, udp: UdpSocket, rings: Callable[[Filter], Rings]) -> FilteredSource:
+    """The socket is bound already, so that what the filter passes up is received from the start."""
+    xdp = open_filter(settings, udp.port)
     try:
-        xdp = open_filter(settings, udp.port)
+        opened = rings(xdp)
         try:
-            opened = rings(xdp)
-            try:
-                return FilteredSource(opened, udp, xdp)
-            except BaseException:
-                opened.close()
-                raise
+            return FilteredSource(opened, UdpSource(udp), xdp)
         except BaseException:
-            xdp.close()
+            opened.close()
             raise
     except BaseException:
-        udp.close()
+        xdp.close()
         raise
 
 

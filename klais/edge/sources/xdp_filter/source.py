@@ -149,7 +149,7 @@ class FilteredSource:
         """What the rings say, and how many frames came by the socket all the same."""
         return self._rings.details() | self._filter.details() | {"frames_by_socket": self._socket_frames}
 
-    def wind_down(self) -> None:
+    def begin_drain(self) -> None:
         """Let the filter pass frames up from now on: what is in the rings is read, the rest comes by the socket."""
         if not self._closed:
             self._filter.release(self._rings.accept)

@@ -1,4 +1,4 @@
-"""Give back memory that only the start needed."""
+"""Give back memory that only the start of a process needed."""
 
 import ctypes
 import gc
@@ -6,11 +6,11 @@ import mmap
 from pathlib import Path
 
 
-def settle() -> None:
-    """To be called once everything is set up: before the first frame, after the last kernel was loaded.
+def release_startup_memory() -> None:
+    """Call it once everything is set up: before the first frame, after the last kernel was loaded.
 
-    What lives now lives to the end, so the garbage collector need not look at it again. The machine code of the compiler
-    (libllvmlite, 50 MB) is not run again: its pages are dropped; they are unmodified and would come back from the file.
+    What lives now lives until the process ends, so the garbage collector need not scan it again. The compiler's machine code
+    (libllvmlite, 50 MB) does not run again: this drops its pages; they are unmodified and would come back from the file.
     """
     gc.collect()
     gc.freeze()

@@ -1,0 +1,92 @@
+"""What may be wrong with the place an edge runs in: its clock, and its id. Both are found by comparing with others."""
+
+import time
+from collections.abc import Callable
+
+from klais.kafka.stats import StatsFollower
+
+TOLERATED_S = 60.0  # records with a time that is wrong by less hurt nobody
+SAME_ID_S = 10.0  # an edge that is being replaced and its successor may both be heard for this long
+HEARD_S = 5.0
+
+
+def _wall_s() -> float:
+    return time.time()
+
+
+class ClockCheck:
+    """The time to write into records, and whether Kafka refuses it. A wrong clock never stops an edge.
+
+    Topics of KLAIS carry the broker's time. One that somebody else created may take the producer's, and refuses
+    (INVALID_TIMESTAMP) what is more than an hour ahead. So the edge corrects the time by what ``klais_stats`` shows of Kafka's clock.
+
+    Parameters
+    ----------
+    system : StatsFollower
+        Compares the clocks.
+    name : str
+        This edge on ``klais_stats``.
+    wall_s : callable
+        This host's clock, s since the epoch.
+    """
+
+    def __init__(self, system: StatsFollower, name: str, wall_s: Callable[[], float] = _wall_s) -> None:
+        self._system, self._name, self._wall_s = system, name, wall_s
+        self._refused = False
+
+    def on_acknowledged(self) -> None:
+        """Kafka accepted a record."""
+        self._refused = False
+
+    def on_refused(self) -> None:
+        """Kafka answered INVALID_TIMESTAMP."""
+        self._refused = True
+
+    def record_ms(self) -> int:
+        """The time for a record (epoch ms), corrected where this clock is known to be wrong; 0 = let the client stamp it."""
+        ahead_s = self._system.clock_offset_s(self._name)
+        if ahead_s is None or abs(ahead_s) < TOLERATED_S:
+            return 0
+        return max(1, round((self._wall_s() - ahead_s) * 1e3))
+
+    def problem(self) -> str:
+        """What is wrong, in words; empty where Kafka accepts the records."""
+        if not self._refused:
+            return ""
+        ahead_s = self._system.clock_offset_s(self._name)
+        far = "far" if ahead_s is None else f"{ahead_s:,.0f} s"
+        return f"Kafka refuses records because of their time: the clock of this host is {far} ahead of Kafka's, set it"
+
+
+class SameIdCheck:
+    """Whether another edge process reports under the same id: then each would take the other's share and statistics.
+
+    Parameters
+    ----------
+    system : StatsFollower
+        Hears all edges.
+    name, instance : str
+        This edge on ``klais_stats``, and the random number that tells it from others of that name.
+    """
+
+    def __init__(self, system: StatsFollower, name: str, instance: str) -> None:
+        self._system, self._name, self._instance = system, name, instance
+        self._first_s: float | None = None
+        self._last_s = float("-inf")
+        self._where = ""
+
+    def on_tick(self, now_s: float) -> None:
+        """Look who reports under this edge's name (``now_s`` monotonic)."""
+        record = self._system.newest("edge").get(self._name)
+        if record is None or "instance" not in record or record["instance"] == self._instance:
+            if now_s - self._last_s > HEARD_S:
+                self._first_s = None
+            return
+        self._first_s = now_s if self._first_s is None else self._first_s
+        self._last_s, self._where = now_s, str(record.get("host", "another host"))
+
+    def problem(self) -> str:
+        """What is wrong, in words; empty where nothing is."""
+        if self._first_s is None or self._last_s - self._first_s < SAME_ID_S:
+            return ""
+        return f"another edge on {self._where} also reports as {self._name}: give each edge its own KLAIS_EDGE_ID"

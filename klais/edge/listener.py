@@ -1,0 +1,62 @@
+"""The edge's first act: bind the UDP port, or take over the socket that systemd or a supervisor holds.
+
+This module imports no kernel. From the moment :func:`listen` returns, the operating system keeps what devices send, while the
+process loads its compiled code for a second or two.
+"""
+
+import socket
+from collections.abc import Sequence
+
+from klais.config.load import Settings
+from klais.edge.sources.udp.socket import UdpSocket
+from klais.errors import ConfigError
+from klais.system.activation import UDP_NAME, InheritedSocket, inherited_sockets
+from klais.system.address import Bind, join_group
+from klais.system.sd_notify import Notifier
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.listener")
+
+
+def udp_sockets(settings: Settings, inherited: Sequence[InheritedSocket]) -> list[InheritedSocket]:
+    """Those of the inherited sockets that devices send to.
+
+    Raises
+    ------
+    ConfigError
+        There is a UDP socket, but none on the port of ``KLAIS_UDP_BIND``: its frames would be read by nobody.
+    """
+    port = Bind.parse(settings.udp_bind).port
+    udp = [one for one in inherited if one.socket.type == socket.SOCK_DGRAM and one.socket.family != socket.AF_UNIX]
+    fit = [one for one in udp if port in (0, one.socket.getsockname()[1])]
+    if udp and not fit:
+        ports = ", ".join(str(one.socket.getsockname()[1]) for one in udp)
+        raise ConfigError(
+            f"the service manager passes a UDP socket on port {ports}, but KLAIS_UDP_BIND is {settings.udp_bind}: "
+            "make the port the same in both"
+        )
+    return fit
+
+
+def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
+    """The socket to receive on: inherited, or bound now and given to systemd's descriptor store.
+
+    Raises
+    ------
+    klais.errors.PortInUse, ConfigError
+        The port is taken; the multicast group cannot be joined; an inherited socket has another port.
+    """
+    found = udp_sockets(settings, inherited_sockets())
+    if not found:
+        udp = UdpSocket.bind(settings.udp_bind, settings.udp_rcvbuf_bytes, settings.udp_share_port, settings.iface)
+        (notifier or Notifier()).store(udp.socket, UDP_NAME)
+        return udp
+    first, *others = found
+    for other in others:
+        other.socket.close()
+    join_group(first.socket, settings.iface)
+    udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops)
+    log.info("socket_inherited", name=first.name, port=udp.port, receive_buffer_bytes=udp.granted_bytes)
+    if others:
+        log.warning("sockets_closed", count=len(others), why="one edge process reads one socket", do="KLAIS_EDGE_WORKERS")
+    return udp

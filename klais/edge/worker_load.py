@@ -1,0 +1,37 @@
+"""How busy the workers are, for the linger controller: their own figures on ``klais_stats``, read once a second."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from klais.edge.linger import LingerController
+from klais.kafka.stats import StatsFollower
+
+PERIOD_S = 1.0
+FULL_HOST = 0.85  # a worker's host whose cores are all busy counts as this share of a core: enough to make the linger grow
+
+
+def busiest_worker(records: Iterable[Mapping[str, Any]]) -> float:
+    """Share of a core that the busiest worker needs, as the workers report it; 0 where none does.
+
+    Examples
+    --------
+    >>> busiest_worker([{"gauges": {"cpu_share": 0.3, "host_cpu_share": 1.0}}, {"gauges": {"cpu_share": 0.5}}])
+    0.85
+    """
+    gauges = [record["gauges"] for record in records]
+    shares = (max(float(g.get("cpu_share") or 0), FULL_HOST * float(g.get("host_cpu_share") or 0)) for g in gauges)
+    return max(shares, default=0.0)
+
+
+class WorkerLoad:
+    """Hands the load of the busiest worker to the linger controller, in the thread of the spine."""
+
+    def __init__(self, linger: LingerController, system: StatsFollower) -> None:
+        self._linger, self._system = linger, system
+        self._next_s = 0.0
+
+    def on_tick(self, now_s: float) -> None:
+        """Update once a second (``now_s`` monotonic)."""
+        if now_s >= self._next_s:
+            self._next_s = now_s + PERIOD_S
+            self._linger.load(busiest_worker(self._system.newest("worker").values()), round(now_s * 1e9))
