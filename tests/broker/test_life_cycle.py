@@ -43,7 +43,7 @@ def test_a_service_manager_hears_of_start_life_reload_and_end(
             file.write_text("KLAIS_LOG_LEVEL=info\nKLAIS_BREAKER_TIMEOUT_S=2\nKLAIS_PARTITIONS=9\n")
             edge.process.send_signal(signal.SIGHUP)
             wait_for(lambda: hear("RELOADING=1") and hear("READY=1"), 5, "word of the reload")
-            row = wait_for(lambda: [r for r in edge.rows() if r.get("event") == "reloaded"], 5, "the reload in the log")[0]
+            row = wait_for(lambda: [r for r in edge.rows() if r.get("event") == "settings_reloaded"], 5, "the reload in the log")[0]
             assert row["changed"] == {"breaker_timeout_s": 2.0, "log_level": "info"}
             assert row["needs_restart"] == ["KLAIS_PARTITIONS"]
 
