@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from klais.config.load import Settings
+from klais.core.wire.constants import ID_SIZE
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
@@ -82,6 +83,9 @@ class ControlFollower(TopicFollower):
         """
         record = None if value is None else orjson.loads(value)
         if record is not None:
+            if key.startswith(DEVICE) and len(key.removeprefix(DEVICE).encode()) > ID_SIZE:
+                # Cut to 16 bytes, as columns hold it, it would be another device.
+                raise ValueError(f"{key!r} names a device by more than {ID_SIZE} bytes: no frame has such an id")
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
             _check(record)
@@ -195,8 +199,7 @@ def _sets_something(record: dict[str, Any]) -> bool:
 def _check(record: dict[str, Any]) -> None:
     for name in ("rate", "burst"):
         value = record.get(name)
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-        if value is not None and not good:
+        if value is not None and not _is_limit(value):
             raise ValueError(f"{name} is {value!r}, not a number above 0")
     for name in ("until_ms", "limits_until_ms"):
         until_ms = record.get(name)
@@ -207,6 +210,13 @@ def _check(record: dict[str, Any]) -> None:
         kinds = (int, float) if values is float else dict
         if found is not None and not (isinstance(found, dict) and all(isinstance(v, kinds) for v in found.values())):
             raise ValueError(f"{name} is {found!r}, not an object as it should be")
+    for host, limit in (record.get("hosts") or {}).items():
+        if not all(_is_limit(limit.get(name)) for name in ("rate", "burst")):
+            raise ValueError(f"hosts[{host!r}] is {limit!r}, not an object with rate and burst")
+
+
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
 
 
 def _until_ns(until_ms: int | None) -> int | None:

@@ -18,7 +18,8 @@ class ClockCheck:
     """The time to write into records, and whether Kafka refuses it. A wrong clock never stops an edge.
 
     Topics of KLAIS carry the broker's time. One that somebody else created may take the producer's, and refuses
-    (INVALID_TIMESTAMP) what is more than an hour ahead. So the edge corrects the time by what ``klais_stats`` shows of Kafka's clock.
+    (INVALID_TIMESTAMP) what is more than an hour ahead. So the edge corrects the time by what ``klais_stats`` shows of
+    Kafka's clock.
 
     Parameters
     ----------

@@ -33,6 +33,7 @@ def test_a_service_manager_hears_of_start_life_reload_and_end(
         env = {"KLAIS_ENV_FILE": str(file), "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"}
         edge = EdgeProcess(settings, tmp_path / "edge.log", **env)
         try:
+            wait_for(lambda: hear("FDSTORE=1"), 60, "the socket, for the manager to keep")
             wait_for(lambda: hear("READY=1"), 60, "word of readiness")
             edge.wait_status(200)
             edge.send([encode_frame("dev", 1, b"{}")])
@@ -43,7 +44,8 @@ def test_a_service_manager_hears_of_start_life_reload_and_end(
             file.write_text("KLAIS_LOG_LEVEL=info\nKLAIS_BREAKER_TIMEOUT_S=2\nKLAIS_PARTITIONS=9\n")
             edge.process.send_signal(signal.SIGHUP)
             wait_for(lambda: hear("RELOADING=1") and hear("READY=1"), 5, "word of the reload")
-            row = wait_for(lambda: [r for r in edge.rows() if r.get("event") == "settings_reloaded"], 5, "the reload in the log")[0]
+            events = ("settings_reloaded",)
+            row = wait_for(lambda: [r for r in edge.rows() if r.get("event") in events], 5, "the reload in the log")[0]
             assert row["changed"] == {"breaker_timeout_s": 2.0, "log_level": "info"}
             assert row["needs_restart"] == ["KLAIS_PARTITIONS"]
 

@@ -37,6 +37,7 @@ class Message:
 
     def latency(self) -> float:
         return 0.001
+
     def value(self) -> bytes:
         return self._value
 

@@ -58,6 +58,14 @@ def test_blocks_come_and_go() -> None:
     assert follower.device(b"dev/2") is None
 
 
+def test_a_device_that_no_frame_can_name_is_refused() -> None:
+    """Cut to the 16 bytes of a frame it would be another device, which would then be blocked."""
+    follower = make()
+    with pytest.raises(ValueError, match="more than 16 bytes"):
+        put(follower, "device/a-name-longer-than-16-bytes", block=True)
+    assert follower.blocked() == {}
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -73,6 +81,9 @@ def test_blocks_come_and_go() -> None:
         b'{"burst": 0}',
         b'{"until_ms": 1.5}',
         b'{"until_ms": -1}',
+        b'{"mode": "auto", "rate": 1000, "hosts": {"h": {}}}',
+        b'{"mode": "auto", "rate": 1000, "hosts": {"h": {"rate": null, "burst": 1}}}',
+        b'{"mode": "auto", "rate": 1000, "hosts": {"h": {"rate": 5, "burst": "1"}}}',
         b"\xff\xfe",
     ],
 )

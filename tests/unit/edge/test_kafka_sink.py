@@ -24,6 +24,7 @@ class Delivered:
 
     def latency(self) -> float:
         return 0.004
+
     def value(self) -> bytes:
         return self._value
 

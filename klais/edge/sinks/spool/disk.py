@@ -286,6 +286,8 @@ class Spool:
                 self._settle()
                 continue
             self._unread[head.partition] = self._unread.get(head.partition, 0) - 1
+            if entry.end == self.end:
+                self._unread.clear()  # what is left in it was damaged: nothing waits any more
             return entry
         self._unread.clear()
         if not self._out and self.position < self.end:

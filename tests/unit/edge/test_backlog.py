@@ -1,0 +1,162 @@
+"""The backlog on a disk that fails: unreadable sectors, a folder that cannot be made, a disk that is full at the start."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klais.config.load import Settings
+from klais.core.wire.batch import encode_batch
+from klais.core.wire.constants import Reason
+from klais.edge.batcher import Built
+from klais.edge.counts import Counts
+from klais.edge.sinks.spool import disk, folder
+from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
+from klais.edge.sinks.spool.disk import UNREADABLE, Entry
+from klais.edge.sinks.spool.folder import SECTOR_BYTES, spools_left_behind
+
+FRAMES = 5
+
+
+def built(number: int, size: int = 40) -> Built:
+    return Built(encode_batch([b"f" * size] * FRAMES, 0, 1, 9, number), 0, FRAMES)
+
+
+def hand_out(backlog: Backlog) -> list[tuple[Built, Entry]]:
+    out = []
+    while (found := backlog.next()) is not None:
+        assert found[1] is not None
+        out.append((found[0], found[1]))
+    return out
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Makes bytes from ``first`` up to ``last`` of every file unreadable: the disk answers EIO."""
+    real = os.pread
+
+    def fail(first: int, last: int) -> None:
+        def pread(fd: int, size: int, at: int) -> bytes:
+            if at < last and at + size > first:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return real(fd, size, at)
+
+        monkeypatch.setattr(folder.os, "pread", pread)
+
+    return fail
+
+
+def test_a_sector_that_cannot_be_read_costs_its_batches_only(tmp_path: Path, unreadable: Callable[[int, int], None]) -> None:
+    counts = Counts()
+    backlog = Backlog(Settings(state_dir=tmp_path), counts)
+    batches = [built(n, 600) for n in range(10)]
+    size = len(batches[0].value) + disk.HEADER_SIZE
+    assert 2 * size > SECTOR_BYTES
+    for each in batches:
+        assert backlog.append(each, 0.0) is Reason.PASSED
+    unreadable(2 * SECTOR_BYTES, 3 * SECTOR_BYTES)
+    lost = set(range(2 * SECTOR_BYTES // size, (3 * SECTOR_BYTES - 1) // size + 1))
+    found = hand_out(backlog)
+    assert [batches.index(one) for one, _ in found] == [n for n in range(10) if n not in lost]
+    assert not backlog.holds(0), "new batches of the partition go straight to Kafka again"
+    for _, entry in found:
+        backlog.done(entry)
+    assert int(counts.by_reason[Reason.SPOOL_DAMAGED]) == len(lost) * FRAMES and counts.spooled == 0
+    assert [path.suffix for path in spool_folder(Settings(state_dir=tmp_path)).glob("*-*-*.*")] == [UNREADABLE]
+    backlog.close()
+
+
+def test_a_disk_that_reads_nothing_is_counted_and_its_files_are_kept(
+    tmp_path: Path, unreadable: Callable[[int, int], None]
+) -> None:
+    counts = Counts()
+    backlog = Backlog(Settings(state_dir=tmp_path), counts)
+    for n in range(4):
+        backlog.append(built(n), 0.0)
+    unreadable(0, 1 << 60)
+    assert hand_out(backlog) == [] and backlog.drained
+    assert int(counts.by_reason[Reason.SPOOL_DAMAGED]) == 4 * FRAMES
+    assert len(list(tmp_path.rglob(f"*{UNREADABLE}"))) == 1
+    backlog.close()
+
+
+def test_a_spool_that_could_not_be_opened_is_opened_later_without_any_batch(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    before = Backlog(settings, Counts())
+    for n in range(3):
+        before.append(built(n), 0.0)
+    before.close()
+    there, aside = spool_folder(settings), tmp_path / "aside"
+    there.rename(aside)
+    there.write_text("a file where the folder was")
+    counts = Counts()
+    backlog = Backlog(settings, counts)
+    assert "cannot be written" in backlog.trouble and counts.spooled == 0
+    backlog.maintain(backlog._retry_s)
+    assert backlog.trouble
+    there.unlink()
+    aside.rename(there)
+    backlog.maintain(backlog._retry_s)
+    assert backlog.trouble == "" and (counts.spooled, counts.recovered) == (3 * FRAMES, 3 * FRAMES)
+    assert [one.value for one, _ in hand_out(backlog)] == [built(n).value for n in range(3)]
+    backlog.close()
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    full = [True]
+    real: Any = os.pwritev
+
+    def pwritev(fd: int, parts: list[bytes], at: int) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return int(real(fd, parts, at))
+
+    def write_bytes(path: Path, data: bytes) -> int:
+        if full[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with open(path, "wb") as file:
+            return file.write(data)
+
+    monkeypatch.setattr(disk.os, "pwritev", pwritev)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    return full
+
+
+def test_a_disk_that_is_full_at_the_start_is_named_before_it_is_needed_and_cleared_after(
+    tmp_path: Path, full_disk: list[bool]
+) -> None:
+    full_disk[0] = False
+    before = Backlog(Settings(state_dir=tmp_path), Counts())
+    before.append(built(0), 0.0)
+    before.close()
+    full_disk[0] = True
+    counts = Counts()
+    backlog = Backlog(Settings(state_dir=tmp_path), counts)
+    assert "No space left" in backlog.trouble and not backlog.durable
+    assert [one.value for one, _ in hand_out(backlog)] == [built(0).value], "what lies there goes to Kafka all the same"
+    backlog.maintain(backlog._retry_s)
+    assert backlog.trouble
+    full_disk[0] = False
+    backlog.maintain(backlog._retry_s + RETRY_S)
+    assert backlog.trouble == "" and backlog.durable
+    backlog.close()
+
+
+def test_spools_that_nobody_delivers_are_found(tmp_path: Path) -> None:
+    state, other = tmp_path / "state", tmp_path / "other"
+    for folder_, edge_id in ((state, 1), (state, 2), (other, 1), (other, 3)):
+        settings = Settings(state_dir=state, spool_dir=folder_, edge_id=edge_id)
+        backlog = Backlog(settings, Counts())
+        if (folder_, edge_id) != (other, 3):
+            backlog.append(built(0), 0.0)
+        backlog.close()
+    running = Backlog(Settings(state_dir=state, edge_id=2), Counts())
+    found = spools_left_behind(Settings(state_dir=state, spool_dir=other, edge_id=1), [1])
+    assert found == [state / "spool-1"], "not our own, not an empty one, not one that a running edge owns"
+    running.close()
+    assert set(spools_left_behind(Settings(state_dir=state, spool_dir=other), [1])) == {state / "spool-1", state / "spool-2"}
+    assert spools_left_behind(Settings(state_dir=state), [1, 2]) == []
