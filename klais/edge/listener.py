@@ -55,7 +55,7 @@ def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
     for other in others:
         other.socket.close()
     join_group(first.socket, settings.iface)
-    udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops)
+    udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops, inherited=True)
     log.info("socket_inherited", name=first.name, port=udp.port, receive_buffer_bytes=udp.granted_bytes)
     if others:
         log.warning("sockets_closed", count=len(others), why="one edge process reads one socket", do="KLAIS_EDGE_WORKERS")

@@ -17,6 +17,7 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from klais.system.address import ask_receive_buffer
 from klais.system.child import OwnedChild
 
 FIRST_FD = 3
@@ -81,10 +82,13 @@ class HeldSocket:
     ----------
     sock : socket.socket
         Bound. Nobody reads from it in this process.
+    rcvbuf_bytes : int
+        Receive buffer asked of the kernel: it has to hold what arrives while the child starts.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, rcvbuf_bytes: int) -> None:
         self.socket = sock
+        ask_receive_buffer(sock, rcvbuf_bytes, shrink=False)
         self._drops = drop_count(sock)
 
     def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str]) -> OwnedChild:

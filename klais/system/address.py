@@ -6,6 +6,7 @@ import re
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from klais.errors import ConfigError, PortInUse
@@ -156,6 +157,27 @@ def join_group(sock: socket.socket, iface: str | None) -> bool:
                 f"cannot join {group}: {error.strerror}. Name the interface its frames come in by with KLAIS_IFACE"
             ) from error
     return True
+
+
+def ask_receive_buffer(sock: socket.socket, asked: int, shrink: bool = True) -> int:
+    """Ask for a receive buffer, past ``net.core.rmem_max`` where this user may; returns the bytes granted.
+
+    ``shrink`` False: an inherited socket keeps the larger buffer that its owner could give it.
+    """
+    before = 0 if shrink else _receive_buffer(sock)
+    if before >= asked:
+        return before
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), asked)
+    except PermissionError:
+        # The kernel cuts what an ordinary user asks for, and would not give back what the owner had.
+        if min(asked, int(Path("/proc/sys/net/core/rmem_max").read_text())) > before:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
+    return _receive_buffer(sock)
+
+
+def _receive_buffer(sock: socket.socket) -> int:
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
 
 
 def taken(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortInUse:

@@ -21,6 +21,13 @@ from tests.support.process import HTTP_S, PATIENCE, clean_environ, exit_code, ki
 from tests.support.udp import send_all
 
 
+def edge_command(settings: Settings, log: Path) -> tuple[list[str], Path, dict[str, str]]:
+    """Command, log and environment of an edge on the addresses that the settings name."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_") or k == "KLAIS_CACHE_DIR"}
+    env |= environ_of(settings) | {"KLAIS_LOG_FORMAT": "json"}
+    return [sys.executable, "-m", "klais", "edge"], log, env
+
+
 class EdgeProcess:
     """One ``klais edge`` with ports of its own; its log goes to ``log``."""
 

@@ -127,7 +127,7 @@ class Supervisor:
     def start_edge(self) -> None:
         """Start the edge, with a socket that this process holds: while the edge restarts it keeps what arrives."""
         s = self.settings
-        self.udp = HeldSocket(open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface))
+        self.udp = HeldSocket(open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface), s.udp_rcvbuf_bytes)
         command, log = _klais("edge", "--workers", "1"), self.logs / "edge.log"
         self.edge = Service("edge", command, self._environ(s), log, self.udp.spawn, restart_at_once=True)
         self.edge.start()

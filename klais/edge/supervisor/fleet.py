@@ -115,7 +115,7 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
         bind = Bind(bind.host, inherited[0].getsockname()[1])  # port 0: the first chose one for all
     for spare in inherited[wanted:]:
         spare.close()
-    return [HeldSocket(sock) for sock in inherited[:wanted]]
+    return [HeldSocket(sock, settings.udp_rcvbuf_bytes) for sock in inherited[:wanted]]
 
 
 def environment(settings: Settings) -> dict[str, str]:

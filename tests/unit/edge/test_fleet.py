@@ -22,7 +22,7 @@ def sockets() -> Iterator[MakeSockets]:
     made: list[HeldSocket] = []
 
     def make(count: int) -> list[HeldSocket]:
-        made.extend(HeldSocket(open_udp_socket(Bind("127.0.0.1", 0), True)) for _ in range(count))
+        made.extend(HeldSocket(open_udp_socket(Bind("127.0.0.1", 0), True), 65_536) for _ in range(count))
         return made[-count:]
 
     yield make

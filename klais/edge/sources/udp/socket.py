@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.system.activation import drop_count
-from klais.system.address import Bind, open_udp_socket
+from klais.system.address import Bind, ask_receive_buffer, open_udp_socket
 
 NAME_BYTES = 28  # struct sockaddr_in6, the longer of the two
 
@@ -26,14 +26,16 @@ class UdpSocket:
         Receive buffer asked of the kernel; ``granted_bytes`` says what it gave.
     drops : int, optional
         The kernel's count of drops at this socket that others have reported already; None = all that it has counted by now.
+    inherited : bool
+        Somebody else made the socket, and may have given it a larger buffer.
     """
 
-    def __init__(self, sock: socket.socket, rcvbuf_bytes: int, drops: int | None = None) -> None:
+    def __init__(self, sock: socket.socket, rcvbuf_bytes: int, drops: int | None = None, inherited: bool = False) -> None:
         if sys.maxsize < 1 << 32 or sys.platform != "linux":
             raise OSError("the sources need 64-bit Linux (layouts of the kernel's structures)")
         self.socket = sock
         self.port: int = sock.getsockname()[1]
-        self.granted_bytes = _ask_rcvbuf(sock, rcvbuf_bytes)
+        self.granted_bytes = ask_receive_buffer(sock, rcvbuf_bytes, shrink=not inherited)
         self.is_v6 = sock.family == socket.AF_INET6
         sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         self._drops_word = drop_count(sock) if drops is None else drops
@@ -115,12 +117,3 @@ class OnSocket:
 
     def begin_drain(self) -> None:
         """Nothing to leave to others."""
-
-
-def _ask_rcvbuf(sock: socket.socket, asked: int) -> int:
-    """Ask for a receive buffer, past ``net.core.rmem_max`` where we may; returns the bytes granted."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), asked)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
-    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
