@@ -97,8 +97,8 @@ class Bind:
 def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> socket.socket:
     """A bound, non-blocking UDP socket; IPv6 sockets take IPv4 too, and a multicast group is joined.
 
-    ``iface`` names the interface to join a group on; None = the one that the kernel's routes name. An IPv6 group may name
-    it itself (``[ff15::17%eth0]:5000``).
+    ``iface`` names the interface to join a group on; None = the one that the kernel's routes name. A link-local IPv6
+    group may name it itself (``[ff02::17%eth0]:5000``).
 
     Raises
     ------
@@ -114,6 +114,8 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if share_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if iface and bind.host.lower().startswith("ff02:") and not address[3]:
+            address = (*address[:3], _index_of(iface, bind.host))  # a link-local group is one for each interface
         sock.bind(address)
         join_group(sock, iface)
     except OSError as error:
@@ -139,11 +141,7 @@ def join_group(sock: socket.socket, iface: str | None) -> bool:
     group = ipaddress.ip_address(host.partition("%")[0])
     if not group.is_multicast:
         return False
-    try:
-        index = socket.if_nametoindex(iface) if iface else 0
-    except OSError:
-        known = ", ".join(name for _, name in socket.if_nameindex())
-        raise ConfigError(f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE); there are {known}") from None
+    index = _index_of(iface, str(group)) if iface else 0
     if len(scope) > 1 and scope[1]:
         index = scope[1]
     try:
@@ -157,6 +155,14 @@ def join_group(sock: socket.socket, iface: str | None) -> bool:
                 f"cannot join {group}: {error.strerror}. Name the interface its frames come in by with KLAIS_IFACE"
             ) from error
     return True
+
+
+def _index_of(iface: str, group: str) -> int:
+    try:
+        return socket.if_nametoindex(iface)
+    except OSError:
+        known = ", ".join(name for _, name in socket.if_nameindex())
+        raise ConfigError(f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE); there are {known}") from None
 
 
 def ask_receive_buffer(sock: socket.socket, asked: int, shrink: bool = True) -> int:

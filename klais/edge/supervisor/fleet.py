@@ -106,6 +106,8 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
     wanted = settings.edge_workers
     inherited = [one.socket for one in udp_sockets(settings, inherited_sockets())]
     if wanted > 1 and any(not sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in inherited):
+        for sock in inherited:
+            sock.close()
         raise ConfigError("several edge processes share the port: set ReusePort=yes in klais-edge.socket")
     for sock in inherited:
         join_group(sock, settings.iface)

@@ -1,0 +1,158 @@
+"""Sockets that outlive a process: what a child inherits, and what a supervisor and systemd are given."""
+
+import array
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from klais.config.load import Settings
+from klais.edge.listener import listen, udp_sockets
+from klais.edge.supervisor.fleet import hold_sockets
+from klais.errors import ConfigError
+from klais.system import activation
+from klais.system.activation import HeldSocket, InheritedSocket, drop_count, inherited_sockets
+from klais.system.address import Bind, open_udp_socket
+from klais.system.sd_notify import Notifier
+
+LOOPBACK = Bind("127.0.0.1", 0)
+
+
+@pytest.fixture
+def udp() -> Iterator[socket.socket]:
+    with open_udp_socket(LOOPBACK, share_port=False) as sock:
+        yield sock
+
+
+def overflow(sock: socket.socket) -> int:
+    """Send until the kernel drops; how many datagrams were sent."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.connect(sock.getsockname())
+        for _ in range(50):
+            sender.send(b"x" * 500)
+    return 50
+
+
+def drain(sock: socket.socket) -> int:
+    found = 0
+    while True:
+        try:
+            sock.recv(1000)
+        except BlockingIOError:
+            return found
+        found += 1
+
+
+def test_nothing_is_inherited_without_the_variables_or_with_another_process_s() -> None:
+    env = {"LISTEN_PID": str(os.getpid() + 1), "LISTEN_FDS": "2", "OTHER": "kept"}
+    assert inherited_sockets(env) == [] and env == {"OTHER": "kept"}
+    assert inherited_sockets({}) == []
+
+
+def test_an_inherited_socket_is_named_once(udp: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = os.dup(udp.fileno())
+    monkeypatch.setattr(activation, "FIRST_FD", fd)
+    env = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "klais-udp", "LISTEN_DROPS": "7"}
+    (found,) = inherited_sockets(env)
+    assert (found.name, found.drops, found.socket.getsockname()) == ("klais-udp", 7, udp.getsockname())
+    assert not found.socket.get_inheritable() and found.socket.gettimeout() == 0
+    assert inherited_sockets(env) == [] and env == {}
+    found.socket.close()
+
+
+CHILD = """
+import sys
+from klais.system.activation import inherited_sockets
+(one,) = inherited_sockets()
+data = one.socket.recv(100)
+print(one.name, one.socket.fileno(), data.decode(), one.drops, flush=True)
+sys.exit(3)
+"""
+
+
+def test_a_child_reads_what_arrived_before_it_started(udp: socket.socket, tmp_path: Path) -> None:
+    held = HeldSocket(udp, 65_536)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for text in (b"first", b"second"):
+            sender.sendto(text, udp.getsockname())
+            log = tmp_path / text.decode()
+            child = held.spawn([sys.executable, "-c", CHILD], log, dict(os.environ))
+            assert child.wait(30) and child.returncode == 3, log.read_text()
+            assert log.read_text().split() == ["klais-udp", "3", text.decode(), "0"]
+
+
+def test_what_the_kernel_drops_while_nobody_reads_is_counted_by_the_next_reader(udp: socket.socket) -> None:
+    held = HeldSocket(udp, 65_536)
+    first = held.spawn([sys.executable, "-c", "pass"], None, dict(os.environ))
+    assert first.wait(30)
+    sent = overflow(udp)
+    assert drop_count(udp) > 0
+    settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", udp_rcvbuf_bytes=65_536)
+    (fit,) = udp_sockets(settings, [InheritedSocket(udp.dup(), "klais-udp", held._drops)])
+    from klais.edge.sources.udp.socket import UdpSocket
+
+    reader = UdpSocket(fit.socket, 65_536, fit.drops, inherited=True)
+    assert drain(reader.socket) + reader.drops() == sent
+    stranger = UdpSocket(udp.dup(), 65_536, None, inherited=True)
+    assert stranger.drops() == 0, "what others may have reported already is not counted again"
+    reader.close()
+    stranger.close()
+
+
+def test_an_inherited_socket_keeps_the_larger_buffer_its_owner_gave_it(udp: socket.socket) -> None:
+    from klais.edge.sources.udp.socket import UdpSocket
+
+    held = HeldSocket(udp, 1 << 20)
+    granted = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+    reader = UdpSocket(held.socket.dup(), 65_536, 0, inherited=True)
+    assert reader.granted_bytes == granted > 65_536
+    reader.close()
+
+
+def test_a_socket_on_another_port_than_the_setting_s_is_refused(udp: socket.socket) -> None:
+    with pytest.raises(ConfigError, match=r"passes a UDP socket on port .* KLAIS_UDP_BIND is 0.0.0.0:5000"):
+        udp_sockets(Settings(), [InheritedSocket(udp, "klais-udp", None)])
+
+
+def test_an_edge_gives_the_socket_it_bound_to_the_manager(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        udp = listen(Settings(udp_bind="127.0.0.1:0", udp_rcvbuf_bytes=65_536), notifier)
+        data, controls, _, _ = manager.recvmsg(4096, socket.CMSG_SPACE(4))
+        (fd,) = array.array("i", controls[0][2])
+        with socket.socket(fileno=fd) as kept:
+            assert data.decode().split("\n") == ["FDSTORE=1", "FDNAME=klais-udp", "FDPOLL=0"]
+            assert kept.getsockname()[1] == udp.port
+        udp.close()
+
+
+def test_a_fleet_takes_what_it_inherits_and_makes_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_udp_socket(LOOPBACK, share_port=True)
+    port = first.getsockname()[1]
+    fd = os.dup(first.fileno())
+    monkeypatch.setattr(activation, "FIRST_FD", fd)
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    settings = Settings(udp_bind=f"127.0.0.1:{port}", udp_rcvbuf_bytes=65_536, edge_workers=3)
+    held = hold_sockets(settings)
+    assert [one.socket.getsockname()[1] for one in held] == [port] * 3
+    assert held[0].socket.fileno() == fd and "LISTEN_FDS" not in os.environ
+    for one in held:
+        one.close()
+    first.close()
+
+
+def test_a_fleet_refuses_an_inherited_socket_that_does_not_share_its_port(
+    udp: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activation, "FIRST_FD", os.dup(udp.fileno()))
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "1")
+    settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", edge_workers=2)
+    with pytest.raises(ConfigError, match="ReusePort=yes"):
+        hold_sockets(settings)
