@@ -114,8 +114,8 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         if share_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if iface and bind.host.lower().startswith("ff02:") and not address[3]:
-            address = (*address[:3], _index_of(iface, bind.host))  # a link-local group is one for each interface
+        if iface and bind.host.lower().startswith("ff02:") and "%" not in bind.host:
+            address = (*address[:2], 0, _index_of(iface, bind.host))  # a link-local group is one for each interface
         sock.bind(address)
         join_group(sock, iface)
     except OSError as error:
