@@ -28,7 +28,7 @@ NAMES = (
     "baseline",
     "kernels",
 )
-NAMES += ("herd", "overload", "xdp", "flood")
+NAMES += ("herd", "overload", "xdp", "flood", "restart")
 WITHOUT_BROKER = {"kernels", "xdp", "flood"}  # flood has one of its own
 LATEST = RESULTS / "latest.json"
 

@@ -68,6 +68,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("edge_rss_without_numba_mb", "MB", "<=", None, 60),
     ),
     "recovery": (Target("seconds", "s", "<=", 30, 15),),
+    "restart": (Target("lost_upgrade", "frames", "<=", 0), Target("deaf_ms", "ms", "<=", 0)),
     "overload": tuple(
         Target(f"{figure}_{factor}", unit, sense, must)
         for factor in ("1.4x", "2x")
