@@ -16,6 +16,8 @@ from klais.core.wire.constants import encode_frame
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.linger import LingerController
+from klais.edge.listener import listen
+from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.xdp_filter import open as behind_filter
 from klais.edge.sources.xdp_filter import source as filtered
@@ -93,7 +95,8 @@ def test_nothing_is_lost_or_doubled_when_it_starts_and_ends_under_traffic(behind
         return make(xdp, [0], 1500, 8 << 20) if behind.name == "af_xdp" else make(xdp)  # type: ignore[call-arg]
 
     with inside(behind.pair.edge):
-        source = behind_filter._open(behind.settings(bind=f"0.0.0.0:{port}"), rings)
+        settings = behind.settings(bind=f"0.0.0.0:{port}")
+        source = behind_filter._open(settings, listen(settings), rings)
     assert behind.accept() == {"af_xdp": "xsk", "ringbuf": "ring"}[behind.name]
     got = numbers(source, lambda came: came > source.details()["frames_by_socket"] + 500, dry=False)
     by_rings = len(got) - source.details()["frames_by_socket"]
@@ -136,11 +139,11 @@ def test_an_accept_mode_that_was_put_back_is_set_again(behind: Behind, monkeypat
 
 KILLED = """
 import sys, time
-from tests.support.xdp_filter import OPENERS
+from tests.support.xdp_filter import choose_source
 from klais.config.load import Settings
 from pathlib import Path
 name, iface, pin_dir, port = sys.argv[1:]
-source = OPENERS[name](Settings(udp_bind=f"0.0.0.0:{port}", iface=iface, xdp_pin_dir=Path(pin_dir), source=name,
+chosen = choose_source(Settings(udp_bind=f"0.0.0.0:{port}", iface=iface, xdp_pin_dir=Path(pin_dir), source=name,
                                 udp_share_port=True, udp_rcvbuf_bytes=1 << 20))
 print("open", flush=True)
 time.sleep(3600)
@@ -198,19 +201,20 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
     counts = Counts()
     sink = MemorySink(counts)
     with behind.rig.opened() as source:
-        letters = DeadLetters(sink, counts, 1000.0, 1, 4)  # type: ignore[arg-type]
-        pace = LingerController(5_000_000, 1 << 24, source.capacity)
-        spine = Spine(source, Batcher(4, 131_072, 1, 1, True), sink, letters, counts, pace)
+        dead_letters = DeadLetters(sink, counts, 1000.0, 1, 4)
+        linger = LingerController(5_000_000, 1 << 24, source.capacity)
+        batcher = Batcher(4, 131_072, 1, 1, True)
+        spine = Spine(source, batcher, sink, dead_letters, counts, linger, LoadShedder(4))
         frames = [encode_frame(f"d{i % 50}", i, b"{}" * (long if i % 40 == 0 else 8)) for i in range(400)]
         before_ns = time.time_ns()
         sender = behind.rig.send(source, [*frames, b"no frame of ours, but long enough", b"short"])
         time.sleep(2 * ROUND_NS / SECOND_NS)  # they wait in the rings meanwhile
         read_ns = time.time_ns()
-        while counts.taken < 402:
+        while counts.received < 402:
             spine.round(source.fill(1_000_000_000), 10**12)
         spine.round(0, 0)
         assert spine.drain(1.0, 1.0) == 0
-    assert counts.taken == 402 == counts.published + int(counts.by_reason.sum())
+    assert counts.received == 402 == counts.published + int(counts.by_reason.sum())
     assert sorted(value for value, *_ in sink.letters) == [b"no frame of ours, but long enough", b"short"]
     batches = [decode_batch(built.value) for built in sink.taken]
     got = [(b.frame(i), b.sources[i], b.received_at + int(b.offsets[i])) for b in batches for i in range(b.count)]
