@@ -95,7 +95,7 @@ def _replace(edge: Service, settings: Settings, number: signal.Signals) -> tuple
     while time.monotonic() < until_s:
         if not gone_ns and edge.returncode is not None:
             gone_ns = time.time_ns()
-        edge.look()
+        edge.poll()
         if gone_ns and edge.pid not in (None, before) and _receives(settings):
             return asked_ns, gone_ns, time.time_ns()
         time.sleep(TICK_S / 10)

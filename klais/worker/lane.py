@@ -1,8 +1,8 @@
 """The Kafka shell of one lane: recover, decide, journal, put out, checkpoint.
 
-klais_raw[p] -> take() -> Journal -> Telemetry / anomalies / dead letters
-                  |                          |
-                state  <- tick (release) -> checkpoint -> devices changelog -> acknowledge klais_raw
+    klais_raw[p] -> take() -> Journal -> Telemetry / anomalies / dead letters
+                      |                          |
+                    state  <- tick (release) -> checkpoint -> devices changelog -> acknowledge klais_raw
 """
 
 import asyncio

@@ -66,5 +66,6 @@ class LaneFigures:
     def demand(self, lanes: Iterable[tuple[int, LaneState]]) -> dict[str, float]:
         """Frames/s that each lane could put to use (see :func:`klais.control.shares.demand`)."""
         return {
-            str(p): round(demand(self._seen[p].per_s if p in self._seen else 0.0, state.queue.depth), 1) for p, state in lanes
+            str(p): round(demand(self._seen[p].per_s if p in self._seen else 0.0, state.queue.depth), 1)
+            for p, state in lanes
         }

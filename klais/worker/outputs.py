@@ -172,7 +172,9 @@ class Telemetry(Output):
 class Records(Output):
     """Outputs that are few by allowance (anomalies, dead letters): rendered one by one."""
 
-    def __init__(self, sender: FencedSender, position: Position | None, done: Callable[[], None], render: Render) -> None:
+    def __init__(
+        self, sender: FencedSender, position: Position | None, done: Callable[[], None], render: Render
+    ) -> None:
         super().__init__(sender, position, done)
         self._render = render
 

@@ -184,7 +184,9 @@ async def _refill_queue(state: LaneState, marker: Marker | None, reader: Partiti
         raise JournalFormatError(f"{len(waiting)} raw records with queued frames are gone from {topic}/{partition}")
 
 
-async def _read_journal(reader: PartitionReader, topic: str, partition: int, marker: Marker | None) -> list[StepRecord]:
+async def _read_journal(
+    reader: PartitionReader, topic: str, partition: int, marker: Marker | None
+) -> list[StepRecord]:
     """Journalled steps after the marker; OffsetGone when retention has removed some of them."""
     after = marker.step if marker else 0
     log_start, log_end = await reader.offsets(topic, partition)
