@@ -167,7 +167,7 @@ def test_longer_frames_than_the_setting_allows_are_dropped_as_too_long() -> None
     batches = [decode_batch(built.value) for built in sink.taken]
     assert [batch.frame(i) for batch in batches for i in range(batch.count)] == [padded(size) for size in sizes[:3]]
     assert spine.counts.totals()["dropped"] == {"too_long": 4}
-    assert spine.counts.taken == 7 == balance(spine.counts)
+    assert spine.counts.received == 7 == balance(spine.counts)
     cut = [(value, headers["reason"], headers["bytes"], key) for value, key, headers, _ in sink.letters]
     assert cut == [(padded(size)[:2072], b"too_long", b"%d" % size, b"dev-1") for size in sizes[3:]] + [
         (junk[:2072], b"too_long", b"3000", None)
