@@ -17,6 +17,7 @@ from klais.telemetry import log
 @click.option("--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT).")
 @click.option("--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1).")
 @click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
+@click.option("--successor", is_flag=True, hidden=True, help="The supervisor replaces a process that still runs.")
 @click.option("--now", is_flag=True, help="On SIGTERM do not wait for Kafka: what it has not acknowledged goes to the spool.")
 def edge(
     udp_bind: str | None,
@@ -27,6 +28,7 @@ def edge(
     share_port: bool | None,
     workers: int | None,
     cpus: str | None,
+    successor: bool,
     now: bool,
 ) -> None:
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
@@ -38,8 +40,9 @@ def edge(
 
     While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
 
-    More cores: --workers N starts N edge processes on the one port, with the edge ids from KLAIS_EDGE_ID on, restarts one
-    that dies, and answers the REST API for all. --cpus auto keeps each on a CPU of its own near the interface.
+    More cores: --workers N starts N edge processes on the one port, with the edge ids from KLAIS_EDGE_ID on, restarts
+    one that dies, and answers the REST API for all. SIGUSR2 replaces them one by one without a gap. --cpus auto keeps each
+    on a CPU of its own near the interface.
 
     \b
     Examples:
@@ -60,4 +63,4 @@ def edge(
     udp = listen(settings)  # first: what arrives from here on waits in the kernel while the compiled kernels are loaded
     from klais.edge.main import main
 
-    raise SystemExit(main(settings, udp, now))
+    raise SystemExit(main(settings, udp, now, successor))

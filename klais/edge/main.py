@@ -25,7 +25,7 @@ from klais.edge.shedding import HostLimit, LoadShedder
 from klais.edge.signals import Signals, changed
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sinks.kafka import KafkaPublisher
-from klais.edge.sinks.spool.backlog import Backlog
+from klais.edge.sinks.spool.backlog import LOCK_WAIT_S, Backlog
 from klais.edge.sinks.spool.folder import warn_of_spools_left_behind
 from klais.edge.sinks.store_and_forward import Forwarder
 from klais.edge.sources.choose import Chosen, open_source
@@ -66,9 +66,11 @@ class Edge:
         Where frames arrive; closed when :meth:`run` returns. The thread that makes the edge also runs it.
     now : bool
         Do not wait for Kafka at the end.
+    successor : bool
+        The process that this one replaces still runs: do not wait for its spool.
     """
 
-    def __init__(self, settings: Settings, udp: UdpSocket, now: bool = False) -> None:
+    def __init__(self, settings: Settings, udp: UdpSocket, now: bool = False, successor: bool = False) -> None:
         self.settings = self._read = settings  # _read: without the options of the command line
         self.signals = Signals(self.stop, self.abort, now)
         self._notifier = Notifier()
@@ -87,8 +89,9 @@ class Edge:
         self.metrics, kafka_ms, batch_ms = EdgeMetrics(self._snapshot), Quantiles(), Quantiles()
         self.counts = Counts()
         observe_kafka_s = both(self.metrics.kafka.observe, kafka_ms.observe)
+        backlog = Backlog(s, self.counts, 0.0 if successor else LOCK_WAIT_S)
         publisher = partial(KafkaPublisher, s, self.counts, self.clock, observe_kafka_s=observe_kafka_s)
-        self.forwarder = Forwarder(s, self.counts, publisher, Backlog(s, self.counts), self._replay_per_s)
+        self.forwarder = Forwarder(s, self.counts, publisher, backlog, self._replay_per_s)
         self.dead_letters = DeadLetters(
             self.forwarder, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
         )
@@ -140,6 +143,8 @@ class Edge:
             self.same_id.on_tick(now_s)
         if self.signals.consume_reload():
             self.reload()
+        if self.signals.consume_upgrade():
+            log.warning("upgrade_refused", why="a single edge process has no supervisor", do="restart it, or use --workers")
 
     def reload(self) -> None:
         """Read the settings again; apply what can change while it runs, log what needs a restart."""
@@ -174,8 +179,6 @@ class Edge:
         """
         followers = (self.control, self.system, self.applier)
         try:
-            self.api.start()
-            log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
             for part in followers:
                 part.start()
             warn_of_spools_left_behind(self.settings, [self.settings.edge_id])
@@ -202,6 +205,8 @@ class Edge:
         self.stats.start()
         self._notifier.ready("receives")
         log.info("edge_started", bind=self.settings.udp_bind, port=self.spine.source.port)
+        self.api.start()  # last: who gets an answer knows that the edge receives
+        log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
         self.spine.run()
         self._notifier.stopping("drains")
         lost = self.spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
@@ -239,12 +244,12 @@ class Edge:
             )
 
 
-def main(settings: Settings, udp: UdpSocket, now: bool = False) -> int:
-    """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. ``now``: end without waiting for Kafka."""
+def main(settings: Settings, udp: UdpSocket, now: bool = False, successor: bool = False) -> int:
+    """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. See :class:`Edge`."""
     fault.arm(settings.fault_point)
     if settings.cpus:  # first of all: threads started from here on stay there too
         placement = plan(settings.cpus, 1, read_topology(settings.iface))
         log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)
-    edge = Edge(settings, udp, now)
+    edge = Edge(settings, udp, now, successor)
     edge.signals.install()
     return edge.run()

@@ -1,4 +1,5 @@
-"""Signals of the edge: SIGTERM and SIGINT stop it, a second one aborts the wait for Kafka, SIGHUP reloads the settings."""
+"""Signals of the edge: SIGTERM and SIGINT stop it, a second one aborts the wait for Kafka, SIGHUP reloads the settings,
+SIGUSR2 asks a supervisor for a rolling upgrade."""
 
 import os
 import signal
@@ -45,13 +46,14 @@ class Signals:
     ) -> None:
         self._stop, self._abort, self._now, self._clock, self._leave = stop, abort, now, clock, leave
         self._stops, self._last_s = 0, float("-inf")
-        self._reload = False
+        self._reload = self._upgrade = False
 
     def install(self) -> None:
         """Take over the signals of this process (main thread only)."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.on_stop)
         signal.signal(signal.SIGHUP, self.on_reload)
+        signal.signal(signal.SIGUSR2, self.on_upgrade)
 
     def on_stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """Stop; then abort; then exit at once."""
@@ -70,6 +72,15 @@ class Signals:
     def on_reload(self, _number: int = 0, _frame: FrameType | None = None) -> None:
         """Note it: a handler must not read files."""
         self._reload = True
+
+    def on_upgrade(self, _number: int = 0, _frame: FrameType | None = None) -> None:
+        """Note it."""
+        self._upgrade = True
+
+    def consume_upgrade(self) -> bool:
+        """Whether SIGUSR2 came since the last call."""
+        upgrade, self._upgrade = self._upgrade, False
+        return upgrade
 
     def consume_reload(self) -> bool:
         """Whether SIGHUP came since the last call."""

@@ -91,9 +91,13 @@ class HeldSocket:
         ask_receive_buffer(sock, rcvbuf_bytes, shrink=False)
         self._drops = drop_count(sock)
 
-    def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str]) -> OwnedChild:
-        """Start the command as a child that inherits the socket (a ``Spawn`` of :class:`klais.system.supervised.Service`)."""
-        more = {"LISTEN_FDNAMES": UDP_NAME, "LISTEN_DROPS": str(self._drops)}
+    def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str], beside: bool = False) -> OwnedChild:
+        """Start the command as a child that inherits the socket (a ``Spawn`` of :class:`klais.system.supervised.Service`).
+
+        ``beside``: another child still reads, and counts what the kernel has dropped by now.
+        """
+        drops = drop_count(self.socket) if beside else self._drops
+        more = {"LISTEN_FDNAMES": UDP_NAME, "LISTEN_DROPS": str(drops)}
         return OwnedChild(command, log, env | more, inherit=(self.socket.fileno(),), on_end=self._note_drops)
 
     def _note_drops(self) -> None:

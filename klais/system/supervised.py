@@ -69,6 +69,7 @@ class Service:
         self._pauses_skipped = 1 if restart_at_once else 0
         self._command, self._env, self._spawn, self._clock = list(command), env, spawn, clock
         self._child: Child | None = None
+        self._leaving: list[Child] = []  # replaced, and on their way to their end
         self._started_s = 0.0
         self._again_s: float | None = None
         self._failures = 0
@@ -109,6 +110,7 @@ class Service:
         if self._stopped:
             return None
         now_s = self._clock()
+        self._leaving = [child for child in self._leaving if child.returncode is None]
         if self._again_s is not None:
             if now_s < self._again_s:
                 return None
@@ -129,6 +131,17 @@ class Service:
         self._again_s = now_s + pause_s
         return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
 
+    def replace(self, child: Child, command: Sequence[str]) -> None:
+        """Go on with a child that the caller has started; the present one gets SIGTERM and takes its time to end.
+
+        ``command`` starts the next one after it.
+        """
+        self.signal(signal.SIGTERM)
+        if self._child is not None:
+            self._leaving.append(self._child)
+        self._child, self._command = child, list(command)
+        self._started_s, self._again_s, self._failures = self._clock(), None, 0
+
     def signal(self, number: signal.Signals) -> None:
         """Pass a signal on, if it runs."""
         if (pid := self.pid) is not None:
@@ -138,6 +151,8 @@ class Service:
     def stop(self, grace_s: float) -> bool:
         """SIGTERM, SIGKILL after ``grace_s``; whether the first was enough. It is not started again."""
         self._stopped = True
+        for child in self._leaving:
+            child.stop(grace_s)
         return self._child is None or self._child.stop(grace_s)
 
     def last_lines(self) -> str:

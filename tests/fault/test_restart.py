@@ -133,6 +133,31 @@ def test_members_of_a_fleet_that_are_restarted_one_by_one_lose_nothing(settings_
     assert sorted(published(settings)) == list(range(len(sender.sent_s)))
 
 
+@pytest.mark.timeout(300)
+def test_a_rolling_upgrade_leaves_no_time_in_which_nobody_reads(settings_for, topics_of, tmp_path) -> None:
+    settings = settings_for(partitions=2)
+    topics_of(settings)
+    with fleet(settings, tmp_path / "edge.log") as edge:
+        edge.wait_status(200)
+        before = member_pids(edge)
+        with Sender(edge.udp_port) as sender:
+            sender.wait_sent(200)
+            edge.process.send_signal(signal.SIGUSR2)
+            wait_for(lambda: "upgrade_completed" in edge.log.read_text(), 120, "the upgrade")
+            for pid in before:
+                ends(pid)
+            sender.wait_sent(200)
+        edge.wait_status(200)
+        assert not set(before) & set(member_pids(edge))
+        wait_for(lambda: edge.get("/stats")[1]["edge"]["gauges"]["queue_depth"] == 0, 30, "nothing in hand")
+        code = edge.stop()[0]
+    assert code == 0, edge.tail()
+    events = [row["event"] for row in edge.rows() if row["event"] in ("edge_started", "edge_stopped", "edge_replaced")]
+    assert events[:4] == ["edge_started"] * 3 + ["edge_replaced"], "a new one receives before an old one stops"
+    assert "edge_restarted" not in edge.log.read_text(), "no end was unexpected"
+    assert sorted(published(settings)) == list(range(len(sender.sent_s)))
+
+
 @pytest.mark.timeout(240)
 def test_a_killed_member_loses_only_what_it_had_in_memory(settings_for, topics_of, tmp_path) -> None:
     settings = settings_for(partitions=2)

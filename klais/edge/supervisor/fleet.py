@@ -24,11 +24,13 @@ from klais.edge.listener import udp_sockets
 from klais.edge.signals import Signals
 from klais.edge.sinks.spool.folder import warn_of_spools_left_behind
 from klais.edge.supervisor.merge import sum_gauges, sum_metrics
+from klais.edge.supervisor.upgrade import RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
 from klais.http import client
 from klais.http.access import Access, token_to_read, with_token
 from klais.system.activation import HeldSocket, inherited_sockets
 from klais.system.address import Bind, join_group, open_udp_socket
+from klais.system.child import OwnedChild
 from klais.system.numa import format_cpus, plan, read_topology
 from klais.system.ports import free_port
 from klais.system.sd_notify import Notifier
@@ -49,21 +51,61 @@ class Member:
     """One place in the fleet: its socket, its process, and what that last reported."""
 
     def __init__(self, settings: Settings, number: int, cpus: tuple[int, ...], held: HeldSocket, now: bool = False) -> None:
-        self.edge_id = settings.edge_id + number
+        self.edge_id, self.held = settings.edge_id + number, held
         self.api = f"127.0.0.1:{free_port()}"
-        command = [sys.executable, "-m", "klais", "edge", "--workers", "1", "--share-port"]
-        command += ["--edge-id", str(self.edge_id), "--api-bind", self.api, "--udp-bind", settings.udp_bind]
-        command += ["--source", settings.source, *(["--iface", settings.iface] if settings.iface else [])]
-        command += ["--cpus", format_cpus(cpus)] if cpus else []
-        command += ["--now"] if now else []
         self._token = token_to_read(settings)
-        self.held = held
-        env = environment(settings)
-        self.service = Service(f"edge {self.edge_id}", command, env, None, held.spawn, restart_at_once=True)
+        self._settings, self._cpus, self._now, self._env = settings, cpus, now, environment(settings)
+        command = self._command(self.api)
+        self.service = Service(f"edge {self.edge_id}", command, self._env, None, held.spawn, restart_at_once=True)
+        self._successor: OwnedChild | None = None
+        self._successor_api = ""
         self.counters = ResetSafeTotals()
         self.health: dict[str, Any] | None = None
         self.stats: dict[str, Any] | None = None
         self.metrics: str | None = None
+
+    def _command(self, api: str) -> list[str]:
+        s = self._settings
+        command = [sys.executable, "-m", "klais", "edge", "--workers", "1", "--share-port"]
+        command += ["--edge-id", str(self.edge_id), "--api-bind", api, "--udp-bind", s.udp_bind]
+        command += ["--source", s.source, *(["--iface", s.iface] if s.iface else [])]
+        command += ["--cpus", format_cpus(self._cpus)] if self._cpus else []
+        return command + (["--now"] if self._now else [])
+
+    # -- replaced by a new process (klais.edge.supervisor.upgrade)
+
+    def start_successor(self) -> None:
+        """Start the next process beside the present one: both read the socket."""
+        self._successor_api = f"127.0.0.1:{free_port()}"
+        command = [*self._command(self._successor_api), "--successor"]
+        self._successor = self.held.spawn(command, None, self._env, beside=True)
+
+    def successor_ended(self) -> bool:
+        """Whether it has ended by itself."""
+        return self._successor is None or self._successor.returncode is not None
+
+    def successor_receives(self) -> bool:
+        """Whether it answers, and so receives."""
+        try:
+            client.request(f"http://{self._successor_api}/stats", ASK_S, None, self._token)
+        except OSError:
+            return False
+        return True
+
+    def promote_successor(self) -> None:
+        """Go on with it; the present process drains and ends."""
+        assert self._successor is not None
+        self.api = self._successor_api
+        self.service.replace(self._successor, self._command(self.api))
+        self._successor = None
+
+    def drop_successor(self) -> None:
+        """End it; the present process goes on."""
+        if self._successor is not None:
+            self._successor.stop(0.0)
+            self._successor = None
+
+    # -- asked over its REST API
 
     def ask(self, path: str, body: bytes | None = None, token: str | None = None, asker: str | None = None) -> bytes:
         """Body of the process's answer, whatever its status; OSError when it does not answer. ``asker``: on whose behalf."""
@@ -157,6 +199,7 @@ class Fleet:
         self._stops = 0
         self._notifier = Notifier()
         self.signals = Signals(self._on_stop, self._on_stop)
+        self._upgrade = RollingUpgrade(self.members)
         self._ask = ThreadPoolExecutor(len(self.members), thread_name_prefix="ask")
 
     def _on_stop(self) -> None:
@@ -183,6 +226,7 @@ class Fleet:
             self._ask.shutdown(wait=False, cancel_futures=True)
             api.stop()
             for member in self.members:
+                member.drop_successor()
                 member.service.stop(0.0)
                 member.held.close()
         return 1 if failed else 0
@@ -207,6 +251,9 @@ class Fleet:
                     self._notifier.ready(f"{len(self.members)} edges receive")
                 elif not reported_ready:
                     self._notifier.status("; ".join(text for m in self.members for text in m.problems()), still_starting_s=30)
+            if self.signals.consume_upgrade():
+                self._upgrade.begin()
+            self._upgrade.step(now_s)
             if self.signals.consume_reload():
                 self._pass_on(signal.SIGHUP)
             self._notifier.beat(now_s)

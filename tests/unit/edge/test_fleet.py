@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from klais.config.load import Settings, load
 from klais.edge.supervisor.fleet import Fleet, Member, environment
 from klais.edge.supervisor.merge import sum_gauges, sum_metrics
+from klais.edge.supervisor.upgrade import READY_S, RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
 from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket
@@ -97,3 +98,54 @@ def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp
 def test_what_cannot_be_shared_is_refused(more: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load({"KLAIS_EDGE_WORKERS": "2"} | more)
+
+
+class FakeMember:
+    """A place whose new process comes up, or does not."""
+
+    def __init__(self, edge_id: int, log: list[str]) -> None:
+        self.edge_id, self.log, self.receives, self.ended = edge_id, log, False, False
+
+    def start_successor(self) -> None:
+        self.log.append(f"start {self.edge_id}")
+
+    def successor_ended(self) -> bool:
+        return self.ended
+
+    def successor_receives(self) -> bool:
+        return self.receives
+
+    def promote_successor(self) -> None:
+        self.log.append(f"promote {self.edge_id}")
+
+    def drop_successor(self) -> None:
+        self.log.append(f"drop {self.edge_id}")
+
+
+def test_an_upgrade_replaces_one_after_the_other_once_the_new_one_receives() -> None:
+    log: list[str] = []
+    members = [FakeMember(n, log) for n in (1, 2)]
+    upgrade = RollingUpgrade(members)
+    upgrade.step(0.0)
+    assert not log and not upgrade.running
+    upgrade.begin()
+    upgrade.begin()
+    for now_s in range(5):
+        upgrade.step(float(now_s))
+    assert log == ["start 1"] and upgrade.running
+    members[0].receives = members[1].receives = True
+    for now_s in range(5, 10):
+        upgrade.step(float(now_s))
+    assert log == ["start 1", "promote 1", "start 2", "promote 2"] and not upgrade.running
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_upgrade_that_fails_leaves_the_old_processes(ended: bool) -> None:
+    log: list[str] = []
+    members = [FakeMember(n, log) for n in (1, 2)]
+    upgrade = RollingUpgrade(members)
+    upgrade.begin()
+    upgrade.step(0.0)
+    members[0].ended = ended
+    upgrade.step(1.0 if ended else READY_S + 1)
+    assert log == ["start 1", "drop 1"] and not upgrade.running

@@ -51,7 +51,7 @@ def test_a_reload_is_only_noted() -> None:
 class Recorder:
     """Stands in for the edge: its ``stop`` is interrupted by the next signal, as a lock inside it would see it."""
 
-    def __init__(self, settings: Settings, udp: UdpSocket, now: bool) -> None:
+    def __init__(self, settings: Settings, udp: UdpSocket, now: bool, successor: bool) -> None:
         self.depth = self.deepest = self.calls = 0
         self.signals = Signals(self.stop, lambda: None)
 
@@ -72,7 +72,7 @@ class Recorder:
 
 
 def test_a_second_signal_does_not_stop_again_inside_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
     before = {number: signal.getsignal(number) for number in numbers}
     monkeypatch.setattr(process, "Edge", Recorder)
     udp = UdpSocket.bind("127.0.0.1:0", 65_536)

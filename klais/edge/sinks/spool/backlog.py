@@ -82,6 +82,8 @@ class Backlog:
         ``spool_*``, ``publish_max_inflight_bytes``, what names the topic.
     counts : Counts
         Counters to keep.
+    lock_wait_s : float
+        How long to wait for another process that has the spool; 0 = go on without it, and try again every second.
 
     Attributes
     ----------
@@ -91,10 +93,10 @@ class Backlog:
     Raises
     ------
     klais.errors.SpoolInUse
-        Another process has the spool.
+        Another process has the spool, and kept it for ``lock_wait_s``.
     """
 
-    def __init__(self, settings: Settings, counts: Counts) -> None:
+    def __init__(self, settings: Settings, counts: Counts, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._settings, self._counts = settings, counts
         self._max_held_bytes = settings.publish_max_inflight_bytes
         self._memory = Memory()
@@ -107,7 +109,7 @@ class Backlog:
         # What lies there goes to Kafka even if nothing more is stored.
         self._needed = self.wanted or spool_folder(settings).exists()
         if self._needed:
-            self._open(time.monotonic(), LOCK_WAIT_S)
+            self._open(time.monotonic(), lock_wait_s)
 
     @property
     def durable(self) -> bool:

@@ -1,0 +1,82 @@
+"""A rolling upgrade: each edge process is replaced by a new one that receives before the old one stops.
+
+    new process starts, loads its kernels ──> it answers: both read the one socket ──> SIGTERM to the old one, which drains
+
+So an upgrade leaves no time in which nobody reads, however small the receive buffer is. The new process has the edge id of
+the old one, and a boot of its own, so lanes tell their batches apart. It gets the spool when the old one has given it back.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.supervisor.upgrade")
+
+READY_S = 120.0  # a new process that has not answered by then is given up
+
+
+class Replaceable(Protocol):
+    """What a member of the fleet offers."""
+
+    edge_id: int
+
+    def start_successor(self) -> None:
+        """Start the next process beside the present one."""
+
+    def successor_ended(self) -> bool:
+        """Whether it has ended by itself."""
+
+    def successor_receives(self) -> bool:
+        """Whether it answers, and so receives."""
+
+    def promote_successor(self) -> None:
+        """Go on with it; the present process drains and ends."""
+
+    def drop_successor(self) -> None:
+        """End it; the present process goes on."""
+
+
+class RollingUpgrade:
+    """Replaces the members one after the other; :meth:`step` belongs to the supervisor's loop and does not wait."""
+
+    def __init__(self, members: Sequence[Replaceable]) -> None:
+        self._members = members
+        self._waiting: deque[Replaceable] = deque()
+        self._current: Replaceable | None = None
+        self._until_s = 0.0
+
+    @property
+    def running(self) -> bool:
+        """Whether members are being replaced."""
+        return self._current is not None or bool(self._waiting)
+
+    def begin(self) -> None:
+        """Replace all; while an upgrade is running this does nothing."""
+        if not self.running:
+            self._waiting.extend(self._members)
+            log.info("upgrade_started", edges=[member.edge_id for member in self._members])
+
+    def step(self, now_s: float) -> None:
+        """Go on with the upgrade (``now_s`` monotonic). One that fails ends: the processes that run go on."""
+        member = self._current
+        if member is None:
+            if self._waiting:
+                self._current = self._waiting.popleft()
+                self._current.start_successor()
+                self._until_s = now_s + READY_S
+            return
+        if member.successor_receives():
+            member.promote_successor()
+            log.info("edge_replaced", edge=member.edge_id)
+            self._current = None
+            if not self._waiting:
+                log.info("upgrade_completed")
+        elif member.successor_ended() or now_s > self._until_s:
+            member.drop_successor()
+            self._current = None
+            self._waiting.clear()
+            log.error(
+                "upgrade_failed", edge=member.edge_id, why="the new process ended, or did not answer", now="the old go on"
+            )
