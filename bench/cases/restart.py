@@ -1,9 +1,9 @@
-"""An edge restarts under load: what is lost by a kill -9 and by a planned restart, and for how long nobody hears the devices.
+"""An edge restarts under load: frames lost by a kill -9 and by a planned restart, and for how long nobody reads.
 
 The benchmark is the edge's supervisor: it holds the socket, as ``klais up``, ``klais edge --workers`` and systemd do. A
-simulator sends 20,000 frames/s; in the middle the edge is killed, or ends by SIGTERM, and the next process takes the socket
-over. What was sent and is not in ``klais_raw`` is lost. ``deaf_ms`` is the time from the end of the old process to the last
-frame that was sent after it and lost: 0 when the socket kept all.
+simulator sends 20,000 frames/s; in the middle the edge is killed, or ends by SIGTERM, and the next process takes the
+socket over. What was sent and is not in ``klais_raw`` is lost. ``deaf_ms`` is the time from the end of the old process
+to the last frame that was sent after it and lost: 0 when the socket kept all.
 """
 
 import signal
@@ -32,7 +32,7 @@ TICK_S = 0.1  # as often as our supervisors look
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """One restart: frames sent and lost, and times in ms: until the old process was gone, until the new one received."""
+    """One restart: frames, and times in ms: until the old process was gone, until the new one received."""
 
     sent: int
     lost: int
@@ -50,7 +50,9 @@ def run(bench: Bench) -> Result:
     for _ in range(REPEATS):
         for name, number in kinds.items():
             found[name].append(restart(bench, number))
-            result.rows.append({"restart": name} | {key: rounded(value) for key, value in asdict(found[name][-1]).items()})
+            result.rows.append(
+                {"restart": name} | {key: rounded(value) for key, value in asdict(found[name][-1]).items()}
+            )
     for name, restarts in found.items():
         result.figures[f"lost_{name}"] = max(one.lost for one in restarts)
         result.figures[f"away_ms_{name}"] = rounded(max(one.away_ms for one in restarts))
@@ -74,7 +76,8 @@ def restart(bench: Bench, number: signal.Signals) -> Restart:
             edge.start()
             wait_for(lambda: _receives(settings), 60, "the edge receives")
             total_s = BEFORE_S + AFTER_S
-            options = ("--devices", str(DEVICES), "--rate", str(RATE), "--for", f"{total_s:g}s", "--manifest", str(manifest))
+            load = ("--devices", str(DEVICES), "--rate", str(RATE), "--for", f"{total_s:g}s")
+            options = (*load, "--manifest", str(manifest))
             with bench.simulate(settings, *options) as sender:
                 time.sleep(BEFORE_S)
                 times = _replace(edge, settings, number)
@@ -88,7 +91,7 @@ def restart(bench: Bench, number: signal.Signals) -> Restart:
 
 
 def _replace(edge: Service, settings: Settings, number: signal.Signals) -> tuple[int, int, int]:
-    """End the process; when the signal went out, the process was gone, and the next one received (ns since the epoch)."""
+    """End the process; when the signal went out, when it was gone, when the next one received (ns since the epoch)."""
     before, asked_ns, gone_ns = edge.pid, time.time_ns(), 0
     edge.signal(number)
     until_s = time.monotonic() + 60

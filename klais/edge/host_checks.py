@@ -44,7 +44,7 @@ class ClockCheck:
         self._refused = True
 
     def record_ms(self) -> int:
-        """The time for a record (epoch ms), corrected where this clock is known to be wrong; 0 = let the client stamp it."""
+        """The time for a record (epoch ms), corrected by what is known of this clock; 0 = let the client stamp it."""
         ahead_s = self._system.clock_offset_s(self._name)
         if ahead_s is None or abs(ahead_s) < TOLERATED_S:
             return 0

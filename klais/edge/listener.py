@@ -1,7 +1,7 @@
 """The edge's first act: bind the UDP port, or take over the socket that systemd or a supervisor holds.
 
-This module imports no kernel. From the moment :func:`listen` returns, the operating system keeps what devices send, while the
-process loads its compiled code for a second or two.
+This module imports no kernel. From the moment :func:`listen` returns, the operating system keeps what devices send,
+while the process loads its compiled code for a second or two.
 """
 
 import socket
@@ -58,5 +58,7 @@ def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
     udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops, inherited=True)
     log.info("socket_inherited", name=first.name, port=udp.port, receive_buffer_bytes=udp.granted_bytes)
     if others:
-        log.warning("sockets_closed", count=len(others), why="one edge process reads one socket", do="KLAIS_EDGE_WORKERS")
+        log.warning(
+            "sockets_closed", count=len(others), why="one edge process reads one socket", do="KLAIS_EDGE_WORKERS"
+        )
     return udp

@@ -7,7 +7,7 @@ from klais.edge.linger import LingerController
 from klais.kafka.stats import StatsFollower
 
 PERIOD_S = 1.0
-FULL_HOST = 0.85  # a worker's host whose cores are all busy counts as this share of a core: enough to make the linger grow
+FULL_HOST = 0.85  # a worker's host whose cores are all busy counts as this share of a core: the linger grows
 
 
 def busiest_worker(records: Iterable[Mapping[str, Any]]) -> float:

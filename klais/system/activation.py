@@ -1,11 +1,11 @@
 """Sockets that outlive a process: inherited from systemd or a supervisor, and handed to the next child.
 
-A datagram that arrives while nobody reads waits in the socket's receive buffer, as long as some process keeps the socket
-open. So the socket belongs to whoever outlives the reader: systemd (``klais-edge.socket``, or its descriptor store) or the
-supervisor of ``klais edge --workers`` and ``klais up``. The reader gets it by the protocol of ``sd_listen_fds(3)``:
-descriptors from 3 on, ``LISTEN_PID`` names the process they are for, ``LISTEN_FDS`` how many, ``LISTEN_FDNAMES`` what each is.
-Our own supervisors add ``LISTEN_DROPS``: what the kernel had dropped of each socket when its last reader ended, so that the
-next reader counts what was dropped in between.
+A datagram that arrives while nobody reads waits in the socket's receive buffer, as long as some process keeps the
+socket open. So the socket belongs to whoever outlives the reader: systemd (``klais-edge.socket``, or its descriptor
+store) or the supervisor of ``klais edge --workers`` and ``klais up``. The reader gets it by the protocol of
+``sd_listen_fds(3)``: descriptors from 3 on, ``LISTEN_PID`` names the process they are for, ``LISTEN_FDS`` how many,
+``LISTEN_FDNAMES`` what each is. Our own supervisors add ``LISTEN_DROPS``: what the kernel had dropped of each socket
+when its last reader ended, so that the next reader counts what was dropped in between.
 
 Imports nothing heavy: a process takes its sockets over before it loads anything else.
 """
@@ -70,7 +70,7 @@ def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[I
 
 
 def drop_count(sock: socket.socket) -> int:
-    """Datagrams that the kernel dropped at this socket since it was made (32 bits, wraps): buffer full, or bad checksum."""
+    """Datagrams that the kernel dropped at this socket since it was made, for any reason (32 bits, wraps)."""
     info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_SIZE)
     return int.from_bytes(info[4 * _MEMINFO_DROPS :], sys.byteorder)
 
@@ -92,7 +92,7 @@ class HeldSocket:
         self._drops = drop_count(sock)
 
     def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str], beside: bool = False) -> OwnedChild:
-        """Start the command as a child that inherits the socket (a ``Spawn`` of :class:`klais.system.supervised.Service`).
+        """Start the command as a child that inherits the socket (``spawn`` of :class:`klais.system.supervised.Service`).
 
         ``beside``: another child still reads, and counts what the kernel has dropped by now.
         """

@@ -9,8 +9,9 @@ from pathlib import Path
 def release_startup_memory() -> None:
     """Call it once everything is set up: before the first frame, after the last kernel was loaded.
 
-    What lives now lives until the process ends, so the garbage collector need not scan it again. The compiler's machine code
-    (libllvmlite, 50 MB) does not run again: this drops its pages; they are unmodified and would come back from the file.
+    What lives now lives until the process ends, so the garbage collector need not scan it again. The compiler's machine
+    code (libllvmlite, 50 MB) does not run again: this drops its pages; they are unmodified and would come back from the
+    file.
     """
     gc.collect()
     gc.freeze()

@@ -57,7 +57,9 @@ def add(a: Any, b: Any) -> Any:
     {'received': 3, 'dropped': {'a': 1, 'b': 3}}
     """
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return {name: add(a[name], b[name]) if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}}
+        return {
+            name: add(a[name], b[name]) if name in a and name in b else a.get(name, b.get(name)) for name in {**a, **b}
+        }
     number = int | float
     return a + b if isinstance(a, number) and isinstance(b, number) and not isinstance(b, bool) else b
 
@@ -92,7 +94,7 @@ class ResetSafeTotals:
         self.restarts = 0
 
     def observe(self, counters: Numbers, life: Hashable = None) -> dict[str, Any]:
-        """Note what the process counts now, and return the totals; ``life`` names the process (a pid, a random number)."""
+        """Note what the process counts now, and return the totals; ``life`` names the process, as its pid does."""
         if self._restarted(counters, life):
             self._before = self.totals()
             self.restarts += 1

@@ -5,14 +5,15 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from bench.harness.packets.netns import Pair, inside, veth_pair
 from klais.config.load import Settings
 from klais.edge.listener import listen
 from klais.edge.sources.udp.source import UdpSource
-from tests.conftest import need_missing
-from tests.support.netns import Pair, inside, veth_pair
+from tests.support.needs import need_missing
 from tests.support.source import receive
 
 FRAMES = [b"frame %d" % number for number in range(20)]
@@ -32,11 +33,12 @@ def pair() -> Iterator[Pair]:
 def send(pair: Pair, group: str, port: int) -> None:
     with inside(pair.devices):
         index = socket.if_nametoindex("out0")
+        to: tuple[Any, ...]
         if ipaddress.ip_address(group).version == 4:
             sock, to = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), (group, port)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), index))
         else:
-            sock, to = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), (group, port, 0, index)  # type: ignore[assignment]
+            sock, to = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM), (group, port, 0, index)
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
     with sock:
         for each in FRAMES:

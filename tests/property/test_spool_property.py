@@ -8,7 +8,8 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from klais.edge.sinks.spool.disk import Entry, Spool
+from klais.edge.sinks.spool.disk import Spool
+from klais.edge.sinks.spool.records import Entry
 from klais.edge.sinks.spool.segment import HEADER_SIZE
 from klais.errors import SpoolFull
 

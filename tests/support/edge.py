@@ -23,8 +23,7 @@ from tests.support.udp import send_all
 
 def edge_command(settings: Settings, log: Path) -> tuple[list[str], Path, dict[str, str]]:
     """Command, log and environment of an edge on the addresses that the settings name."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("KLAIS_") or k == "KLAIS_CACHE_DIR"}
-    env |= environ_of(settings) | {"KLAIS_LOG_FORMAT": "json"}
+    env = clean_environ() | environ_of(settings) | {"KLAIS_LOG_FORMAT": "json"}
     return [sys.executable, "-m", "klais", "edge"], log, env
 
 
@@ -58,7 +57,9 @@ class EdgeProcess:
         """Status and body of a POST."""
         data = json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} | headers
-        return self.request(urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", data, headers, method="POST"))
+        return self.request(
+            urllib.request.Request(f"http://127.0.0.1:{self.api_port}{path}", data, headers, method="POST")
+        )
 
     def request(self, request: urllib.request.Request) -> tuple[int, Any]:
         try:

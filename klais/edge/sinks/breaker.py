@@ -1,4 +1,4 @@
-"""The circuit breaker: whether batches go to Kafka, decided from deliveries and silence. Pure: the caller passes the time.
+"""The circuit breaker: whether batches go to Kafka, decided from deliveries and silence. Pure: time is an argument.
 
     closed ──silence, failures in a row, or no room left──> open ──a wait that doubles, with jitter──> half-open
       ^                                                      ^                                            │

@@ -13,7 +13,7 @@ from klais.core.wire.constants import Reason
 from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.base import Headers
-from klais.edge.sinks.spool.disk import Entry
+from klais.edge.sinks.spool.records import Entry
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs

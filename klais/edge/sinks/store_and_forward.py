@@ -22,7 +22,7 @@ from klais.edge.sinks.base import Headers
 from klais.edge.sinks.breaker import Breaker, State
 from klais.edge.sinks.kafka import Deliver, KafkaPublisher
 from klais.edge.sinks.spool.backlog import Backlog
-from klais.edge.sinks.spool.disk import Entry
+from klais.edge.sinks.spool.records import Entry
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.store_and_forward")

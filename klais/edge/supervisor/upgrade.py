@@ -1,9 +1,10 @@
 """A rolling upgrade: each edge process is replaced by a new one that receives before the old one stops.
 
-    new process starts, loads its kernels ──> it answers: both read the one socket ──> SIGTERM to the old one, which drains
+    new process starts, loads its kernels ──> it answers: both read the socket ──> SIGTERM: the old one drains
 
-So an upgrade leaves no time in which nobody reads, however small the receive buffer is. The new process has the edge id of
-the old one, and a boot of its own, so lanes tell their batches apart. It gets the spool when the old one has given it back.
+So an upgrade leaves no time in which nobody reads, however small the receive buffer is. The new process has the edge id
+of the old one, and a boot of its own, so lanes tell their batches apart. It gets the spool when the old one has given
+it back.
 """
 
 from collections import deque
@@ -78,5 +79,8 @@ class RollingUpgrade:
             self._current = None
             self._waiting.clear()
             log.error(
-                "upgrade_failed", edge=member.edge_id, why="the new process ended, or did not answer", now="the old go on"
+                "upgrade_failed",
+                edge=member.edge_id,
+                why="the new process ended, or did not answer",
+                now="the old go on",
             )

@@ -1,4 +1,4 @@
-"""The backlog on a disk that fails: unreadable sectors, a folder that cannot be made, a disk that is full at the start."""
+"""The backlog on a disk that fails: unreadable sectors, a folder that cannot be made, a full disk at the start."""
 
 import errno
 import os
@@ -15,8 +15,9 @@ from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool import disk, folder
 from klais.edge.sinks.spool.backlog import RETRY_S, Backlog, spool_folder
-from klais.edge.sinks.spool.disk import UNREADABLE, Entry
+from klais.edge.sinks.spool.disk import UNREADABLE
 from klais.edge.sinks.spool.folder import SECTOR_BYTES, spools_left_behind
+from klais.edge.sinks.spool.records import Entry
 
 FRAMES = 5
 
@@ -49,7 +50,9 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     return fail
 
 
-def test_a_sector_that_cannot_be_read_costs_its_batches_only(tmp_path: Path, unreadable: Callable[[int, int], None]) -> None:
+def test_a_sector_that_cannot_be_read_costs_its_batches_only(
+    tmp_path: Path, unreadable: Callable[[int, int], None]
+) -> None:
     counts = Counts()
     backlog = Backlog(Settings(state_dir=tmp_path), counts)
     batches = [built(n, 600) for n in range(10)]
@@ -158,5 +161,8 @@ def test_spools_that_nobody_delivers_are_found(tmp_path: Path) -> None:
     found = spools_left_behind(Settings(state_dir=state, spool_dir=other, edge_id=1), [1])
     assert found == [state / "spool-1"], "not our own, not an empty one, not one that a running edge owns"
     running.close()
-    assert set(spools_left_behind(Settings(state_dir=state, spool_dir=other), [1])) == {state / "spool-1", state / "spool-2"}
+    assert set(spools_left_behind(Settings(state_dir=state, spool_dir=other), [1])) == {
+        state / "spool-1",
+        state / "spool-2",
+    }
     assert spools_left_behind(Settings(state_dir=state), [1, 2]) == []

@@ -10,7 +10,7 @@ from klais.core.wire.constants import Reason
 from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
-from klais.edge.sinks.spool.disk import Entry
+from klais.edge.sinks.spool.records import Entry
 from tests.support.forwarder import NoClock
 
 MIB = 1 << 20

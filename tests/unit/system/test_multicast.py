@@ -1,4 +1,4 @@
-"""A socket that is bound to a multicast group joins it. Real interfaces and IPv6: ``tests/kernel/test_multicast.py``."""
+"""A socket that is bound to a multicast group joins it; see also ``tests/kernel/test_multicast.py``."""
 
 import socket
 import struct

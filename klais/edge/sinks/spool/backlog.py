@@ -19,7 +19,8 @@ from klais.config.load import Settings
 from klais.core.wire.constants import Reason
 from klais.edge.batcher import Built
 from klais.edge.counts import Counts
-from klais.edge.sinks.spool.disk import Entry, Spool
+from klais.edge.sinks.spool.disk import Spool
+from klais.edge.sinks.spool.records import Entry
 from klais.edge.sinks.spool.segment import identity_of
 from klais.errors import SpoolFull, SpoolInUse
 from klais.kafka.topics import Topics

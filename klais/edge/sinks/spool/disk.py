@@ -17,20 +17,17 @@ import os
 import secrets
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
 from typing import Literal
 
-from klais.edge.sinks.spool.folder import lock_folder, read_tolerant, sync_folder
+from klais.edge.sinks.spool.folder import lock_folder, probe_folder, read_tolerant, sync_folder
+from klais.edge.sinks.spool.records import Damage, Entry, Segment
 from klais.edge.sinks.spool.segment import (
     HEADER_SIZE,
-    Head,
     Name,
     crc32c,
-    decode_head,
     encode_head,
-    find_record,
     parse_name,
     sound_end,
     walk,
@@ -41,47 +38,6 @@ Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
 UNREADABLE = ".unreadable"  # what a segment set aside is called instead of .spool
 _POSITION = Struct("<QI")
-_PROBE = bytes(64 << 10)  # more than a nearly full disk has left by chance
-
-
-@dataclass(slots=True)
-class Segment:
-    """One file: ``size`` bytes of records, and the ``batches`` and ``frames`` in them that were not acknowledged yet."""
-
-    name: Name
-    fd: int
-    size: int = 0
-    batches: int = 0
-    frames: int = 0
-    unreadable: bool = False
-
-    @property
-    def end(self) -> int:
-        """Logical offset behind its last record."""
-        return self.name.base + self.size
-
-
-@dataclass(slots=True)
-class Entry:
-    """A batch handed out: its value and partition, the frames in it, and the logical offset behind it."""
-
-    value: bytes
-    partition: int
-    frames: int
-    end: int
-    segment: Segment | None = None
-    done: bool = False
-
-
-@dataclass(slots=True)
-class Damage:
-    """What could not be read back: ``batches`` and ``frames`` lost, ``torn_bytes`` cut off at the start, segments ``foreign``
-    to this edge's topic (left alone, not lost)."""
-
-    batches: int = 0
-    frames: int = 0
-    torn_bytes: int = 0
-    foreign: list[str] = field(default_factory=list)
 
 
 class Spool:
@@ -154,20 +110,8 @@ class Spool:
     # -- writing
 
     def probe(self) -> None:
-        """Find out whether the disk takes data, with a file that is removed again.
-
-        Raises
-        ------
-        OSError
-            It does not.
-        """
-        path = self.folder / "probe"
-        try:
-            if path.write_bytes(_PROBE) != len(_PROBE):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        finally:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        """Find out whether the disk takes data; OSError when it does not."""
+        probe_folder(self.folder)
 
     def configure(self, max_bytes: int, sync: Sync, interval_s: float) -> None:
         """Change the bound and the sync policy while it runs; what is on disk stays."""
@@ -185,7 +129,9 @@ class Spool:
         """
         size = HEADER_SIZE + len(value)
         if self.bytes + size > self.max_bytes:
-            raise SpoolFull(f"the spool {self.folder} has {self.bytes} of {self.max_bytes} bytes (KLAIS_SPOOL_MAX_BYTES)")
+            raise SpoolFull(
+                f"the spool {self.folder} has {self.bytes} of {self.max_bytes} bytes (KLAIS_SPOOL_MAX_BYTES)"
+            )
         if not self._writing or (self._segments[-1].size and self._segments[-1].size + size > self._segment_bytes):
             self._roll()
         segment = self._segments[-1]
@@ -239,7 +185,9 @@ class Spool:
 
     def sync(self, now_s: float) -> None:
         """Force to the disk what the policy wants there by ``now_s`` (monotonic)."""
-        due = self.sync_policy == "batch" or (self.sync_policy == "interval" and now_s - self._synced_s >= self.interval_s)
+        due = self.sync_policy == "batch" or (
+            self.sync_policy == "interval" and now_s - self._synced_s >= self.interval_s
+        )
         if self._dirty and due:
             self._synced_s = now_s
             self._force()
@@ -274,7 +222,7 @@ class Spool:
         """Hand out the next batch; None when all are out. Damaged ones are skipped, and counted when their file goes."""
         at = self.cursor
         while (segment := next((s for s in self._segments if at < s.end), None)) is not None:
-            head, value = self._read(segment, max(0, at - segment.name.base))
+            head, value = segment.read(max(0, at - segment.name.base))
             if head is None:
                 at = segment.end
                 continue
@@ -293,26 +241,6 @@ class Spool:
         if not self._out and self.position < self.end:
             self._advance(self.end)  # what is left is damaged
         return None
-
-    def _read(self, segment: Segment, at: int) -> tuple[Head | None, bytes]:
-        """The next sound record of a segment from byte ``at`` on."""
-        while at < segment.size:
-            head = decode_head(self._bytes(segment, at, HEADER_SIZE), at, segment.name.salt)
-            if head is None or head.end > segment.size:
-                # Without a header nothing says where the next record begins: search for one.
-                head = find_record(self._bytes(segment, 0, segment.size), at + 1, segment.name.salt)
-                if head is None:
-                    return None, b""
-            value = self._bytes(segment, head.at + HEADER_SIZE, head.size)
-            if crc32c(value) == head.crc:
-                return head, value
-            at = head.end
-        return None, b""
-
-    def _bytes(self, segment: Segment, at: int, size: int) -> bytes:
-        data, whole = read_tolerant(segment.fd, at, size)
-        segment.unreadable = segment.unreadable or not whole
-        return data
 
     def unread(self, entry: Entry) -> None:
         """Take back the batch that was handed out last: it is the next one again."""

@@ -1,5 +1,6 @@
-"""The spool's folder itself: one owner at a time, entries forced to the disk, files on a disk that cannot read all of them."""
+"""The spool's folder itself: one owner at a time, entries forced to the disk, reading what a bad disk still gives."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -14,6 +15,7 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge.sinks.spool")
 
 SECTOR_BYTES = 4096
+_PROBE = bytes(64 << 10)  # more than a nearly full disk has left by chance
 
 
 def lock_folder(folder: Path, wait_s: float) -> int:
@@ -64,6 +66,23 @@ def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
     return b"".join(pieces), False
 
 
+def probe_folder(folder: Path) -> None:
+    """Find out whether the disk takes data, with a file that is removed again.
+
+    Raises
+    ------
+    OSError
+        It does not.
+    """
+    path = folder / "probe"
+    try:
+        if path.write_bytes(_PROBE) != len(_PROBE):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 def spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> list[Path]:
     """Spools with batches in them that belong to none of these edges: nobody delivers them.
 
@@ -88,7 +107,9 @@ def warn_of_spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> N
     """Log the spools that nobody delivers, and what to do."""
     if left := spools_left_behind(settings, edge_ids):
         names = [str(path) for path in left]
-        log.warning("spools_left_behind", spools=names, do="start an edge with that KLAIS_EDGE_ID and KLAIS_SPOOL_DIR once")
+        log.warning(
+            "spools_left_behind", spools=names, do="start an edge with that KLAIS_EDGE_ID and KLAIS_SPOOL_DIR once"
+        )
 
 
 def sync_folder(folder: Path) -> None:

@@ -25,12 +25,15 @@ class UdpSocket:
     rcvbuf_bytes : int
         Receive buffer asked of the kernel; ``granted_bytes`` says what it gave.
     drops : int, optional
-        The kernel's count of drops at this socket that others have reported already; None = all that it has counted by now.
+        The kernel's count of drops at this socket that others have reported already; None = all that it has counted by
+        now.
     inherited : bool
         Somebody else made the socket, and may have given it a larger buffer.
     """
 
-    def __init__(self, sock: socket.socket, rcvbuf_bytes: int, drops: int | None = None, inherited: bool = False) -> None:
+    def __init__(
+        self, sock: socket.socket, rcvbuf_bytes: int, drops: int | None = None, inherited: bool = False
+    ) -> None:
         if sys.maxsize < 1 << 32 or sys.platform != "linux":
             raise OSError("the sources need 64-bit Linux (layouts of the kernel's structures)")
         self.socket = sock
