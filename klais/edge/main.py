@@ -15,6 +15,7 @@ from klais.config.host import host_of
 from klais.config.load import Settings, load
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
+from klais.edge.api.rate import RateSetter
 from klais.edge.api.server import api_of
 from klais.edge.api.view import EdgeView
 from klais.edge.batcher import Batcher
@@ -81,6 +82,7 @@ class Edge:
         # What the whole system says: set-points, and every process's own record.
         self.control, self.system = ControlFollower(s), StatsFollower(s)
         self.producer = ControlProducer(s, f"klais-{name}-control")
+        self._rate = RateSetter(s, self.control, self.producer)
         self.applier = Applier(s, self.control, lambda: bool(self.system.newest("controller")))
         self.topics, self.clock = TopicsCheck(s), ClockCheck(self.system, name)
         self.same_id = SameIdCheck(self.system, name, f"{boot:08x}")
@@ -110,7 +112,7 @@ class Edge:
 
         # Who looks at it.
         self.view = EdgeView(
-            s, self.spine, self.forwarder, self.control, self.system, self.applier, self.producer,
+            s, self.spine, self.forwarder, self.control, self.system, self.applier, self._rate,
             batch_ms, kafka_ms, self.metrics, self._problems, chosen.skipped,
         )  # fmt: skip
         self.stats = StatsPublisher(
@@ -227,7 +229,7 @@ class Edge:
         The dam's queue is bounded: a spool poured into it at full speed would only move the loss.
         """
         edges = max(1, len(self.system.newest("edge")))
-        return max(REPLAY_OF_RATE * self.view.rate() / edges, REPLAY_OF_LIVE * self.spine.linger.rate_per_s)
+        return max(REPLAY_OF_RATE * self._rate.rate() / edges, REPLAY_OF_LIVE * self.spine.linger.rate_per_s)
 
     def _snapshot(self) -> EdgeSnapshot:
         return self.view.metrics_snapshot()

@@ -92,7 +92,7 @@ class HeldSocket:
         self._drops = drop_count(sock)
 
     def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str], beside: bool = False) -> OwnedChild:
-        """Start the command as a child that inherits the socket (``spawn`` of :class:`klais.system.supervised.Service`).
+        """Start the command as a child that inherits the socket (``Service`` calls it).
 
         ``beside``: another child still reads, and counts what the kernel has dropped by now.
         """

@@ -1,4 +1,4 @@
-"""An edge restarts while devices send: its socket outlives it, so only a kill loses frames, and only those in memory."""
+"""An edge restarts while devices send: the socket outlives it; a kill loses what was in memory."""
 
 import os
 import signal

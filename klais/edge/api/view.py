@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from klais import __version__
 from klais.config.load import Settings
-from klais.control.setpoints import OVERRIDE, ControlFollower
+from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
+from klais.edge.api.rate import RateSetter
 from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
 from klais.edge.spine import Spine
-from klais.kafka.stats import ControlProducer, StatsFollower, clock_warning
-from klais.system.clock import now_ms
+from klais.kafka.stats import StatsFollower, clock_warning
 from klais.system.cpu import CpuShare
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
 from klais.telemetry.quantiles import Quantiles
@@ -69,7 +68,7 @@ class EdgeView:
         The data path; read under the spine's lock.
     control, system, applier
         Set-points, all processes' records, and the kernel filter's part.
-    producer : ControlProducer
+    rate : RateSetter
         Writes ``POST /config``.
     batch_ms, kafka_ms : Quantiles
         Latency of batches, and of Kafka's acknowledgements.
@@ -89,7 +88,7 @@ class EdgeView:
         control: ControlFollower,
         system: StatsFollower,
         applier: Applier,
-        producer: ControlProducer,
+        rate: RateSetter,
         batch_ms: Quantiles,
         kafka_ms: Quantiles,
         metrics: EdgeMetrics,
@@ -97,7 +96,7 @@ class EdgeView:
         skipped: dict[str, str],
     ) -> None:
         self._settings, self._spine, self._forwarder = settings, spine, forwarder
-        self._control, self._system, self._applier, self._producer = control, system, applier, producer
+        self._control, self._system, self._applier, self._rate = control, system, applier, rate
         self._batch, self._kafka, self._metrics = batch_ms, kafka_ms, metrics
         self._problems, self._skipped = problems, skipped
         self._cpu = CpuShare()
@@ -213,30 +212,11 @@ class EdgeView:
 
     def rate(self) -> float:
         """Global rate in force (frames/s)."""
-        return self._control.rate(self._settings.dam_max_rate)
+        return self._rate.rate()
 
     def set_rate(self, new_rate: int, client: str) -> float:
-        """Write the global rate as an override for ``client`` (its address). Returns the rate before.
-
-        What else was set with the override stays, its end too: the new rate ends when the old one would have.
-
-        Raises
-        ------
-        confluent_kafka.KafkaException
-            Kafka did not acknowledge it.
-        """
-        previous = self.rate()
-        record = (self._control.override() or {}) | {
-            "scope": OVERRIDE,
-            "mode": "manual",
-            "rate": new_rate,
-            "author": f"rest {client}",
-            "reason": "POST /config",
-            "at": now_ms(),
-        }
-        self._producer.control(OVERRIDE, record)
-        self._control.take(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
-        return previous
+        """See :meth:`RateSetter.set_rate`."""
+        return self._rate.set_rate(new_rate, client)
 
     def metrics(self) -> tuple[bytes, str]:
         """Body and content type of ``/metrics``."""

@@ -7,9 +7,7 @@ import orjson
 
 from klais.config.load import Settings
 from klais.control.setpoints import OVERRIDE, ControlFollower
-from klais.edge.api.view import EdgeState
-from klais.edge.counts import Counts
-from klais.kafka.stats import StatsFollower
+from klais.edge.api.rate import RateSetter
 
 
 class Producer:
@@ -22,12 +20,12 @@ class Producer:
         self.written.append((scope, record))
 
 
-def state_with(override: dict[str, Any] | None) -> tuple[EdgeState, Producer, ControlFollower]:
+def state_with(override: dict[str, Any] | None) -> tuple[RateSetter, Producer, ControlFollower]:
     settings, producer = Settings(), Producer()
     control = ControlFollower(settings)
     if override is not None:
         control.take(OVERRIDE, orjson.dumps(override))
-    return EdgeState(settings, Counts(), control, StatsFollower(settings), producer), producer, control  # type: ignore[arg-type]
+    return RateSetter(settings, control, producer), producer, control  # type: ignore[arg-type]
 
 
 def test_an_override_keeps_its_end_and_what_else_was_set() -> None:

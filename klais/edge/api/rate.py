@@ -1,0 +1,42 @@
+"""``POST /config``: the global rate, read and written as an operator's override."""
+
+import orjson
+
+from klais.config.load import Settings
+from klais.control.setpoints import OVERRIDE, ControlFollower
+from klais.kafka.stats import ControlProducer
+from klais.system.clock import now_ms
+
+
+class RateSetter:
+    """Reads and writes the global rate; its methods may be called from any thread."""
+
+    def __init__(self, settings: Settings, control: ControlFollower, producer: ControlProducer) -> None:
+        self._settings, self._control, self._producer = settings, control, producer
+
+    def rate(self) -> float:
+        """Global rate in force (frames/s)."""
+        return self._control.rate(self._settings.dam_max_rate)
+
+    def set_rate(self, new_rate: int, client: str) -> float:
+        """Write the global rate as an override for ``client`` (its address). Returns the rate before.
+
+        What else was set with the override stays, its end too: the new rate ends when the old one would have.
+
+        Raises
+        ------
+        confluent_kafka.KafkaException
+            Kafka did not acknowledge it.
+        """
+        previous = self.rate()
+        record = (self._control.override() or {}) | {
+            "scope": OVERRIDE,
+            "mode": "manual",
+            "rate": new_rate,
+            "author": f"rest {client}",
+            "reason": "POST /config",
+            "at": now_ms(),
+        }
+        self._producer.control(OVERRIDE, record)
+        self._control.take(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
+        return previous
