@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from klais.edge.sources.udp.source import UdpSource
+from klais.edge.sources.udp.socket import UdpSocket
 from tests.support.process import wait_for
 
 # Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds as many, even in tiny frames.
@@ -13,7 +13,7 @@ _SMALLEST = 64  # what a frame counts at least
 
 
 def frames_that_fit(granted_bytes: int, frame_bytes: int = 60) -> int:
-    """How many frames surely wait in a receive buffer that the kernel granted so (``UdpSource.granted_bytes``).
+    """How many frames surely wait in a receive buffer that the kernel granted so (``UdpSocket.granted_bytes``).
 
     Linux doubles what it grants, and counts each frame with its bookkeeping: less than 1 KiB above the frame's own
     pages.
@@ -23,9 +23,9 @@ def frames_that_fit(granted_bytes: int, frame_bytes: int = 60) -> int:
 
 def granted_bytes(asked: int = 8 << 20) -> int:
     """The receive buffer that a UDP source gets here: a user without rights gets ``net.core.rmem_max`` at most."""
-    source = UdpSource("127.0.0.1:0", asked)
-    source.close()
-    return source.granted_bytes
+    udp = UdpSocket.bind("127.0.0.1:0", asked)
+    udp.close()
+    return udp.granted_bytes
 
 
 def waiting_bytes(port: int) -> int:

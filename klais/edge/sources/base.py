@@ -1,9 +1,9 @@
-"""Where frames come from: every source shares one tiny interface, "fill the next batch".
+"""Where frames come from: every source shares one small interface, "fill the next batch".
 
-A source owns preallocated memory and columns that say where each frame lies in it. :meth:`Source.fill` overwrites
-them, so whoever needs a frame longer copies it before the next call. A frame lies in one piece at ``head[starts[i]:]``,
-except that one longer than ``head_size`` goes on at ``tail[tail_starts[i]:]``: its 22 header bytes are always in
-``head``. A source that receives in two ways may have other memory and columns after each ``fill``: read them anew.
+A source owns preallocated memory and columns that say where each frame lies in it. :meth:`Source.fill` overwrites both:
+copy a frame that you need longer. A frame lies in one piece at ``head[starts[i]:]``, except that one longer than
+``head_size`` continues at ``tail[tail_starts[i]:]``; its header is always in ``head``. A source that receives in two ways
+may have other memory and columns after each ``fill``: read the attributes again.
 
 What each source is, needs and costs is in ``docs/sources.md``; :mod:`klais.edge.sources.choose` opens one.
 """
@@ -65,7 +65,7 @@ class Source(Protocol):
         """What people may want to know of it, for logs and ``/stats``."""
 
     def begin_drain(self) -> None:
-        """The last calls of ``fill`` follow: what can be left with the next process is not taken any more."""
+        """Prepare the last calls of ``fill``: leave to the next process what it can receive."""
 
     def close(self) -> None:
         """Stop receiving and give the memory back."""
