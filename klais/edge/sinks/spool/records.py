@@ -62,8 +62,8 @@ class Entry:
 class Damage:
     """What could not be read back.
 
-    ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, segments ``foreign`` to this edge's topic
-    were left alone.
+    ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, segments ``foreign`` to this edge's
+    topic were left alone.
     """
 
     batches: int = 0
