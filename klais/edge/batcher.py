@@ -63,7 +63,7 @@ class Batcher:
         sources: npt.NDArray[np.uint8] | None,
         times_ns: npt.NDArray[np.int64] | None = None,
     ) -> int:
-        """Take the source's frames from ``first`` on; -1 in ``partition`` (int32 [n]) is passed over.
+        """Add the source's frames from ``first`` on; a frame with -1 in ``partition`` (int32 [n]) is skipped.
 
         ``times_ns`` (int64 [n]) says when the kernel received each, on the clock of ``now_ns``; None = all of them now.
 

@@ -89,7 +89,7 @@ def scatter(
     head, starts, head_size, tail, tail_starts, lengths
         The frames, as :class:`klais.edge.sources.base.Source` gives them.
     partition : int32 [n]
-        Partition of each frame; -1 = passed over.
+        Partition of each frame; -1 = skipped.
     sources : uint8 [n or 0, 18]
         Where each frame came from; no rows = no source column.
     times_ns : int64 [n or 0]

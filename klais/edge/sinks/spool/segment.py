@@ -109,7 +109,7 @@ def find_record(data: bytes, begin: int, salt: int) -> Head | None:
 
 
 def walk(data: bytes, salt: int, begin: int = 0) -> Iterator[Head]:
-    """Headers of all records from ``begin`` on that lie whole in ``data``; what is damaged is passed over.
+    """Headers of all records from ``begin`` on that lie whole in ``data``; what is damaged is skipped.
 
     Values are not checked: that is done when a record is read, or by :func:`sound_end`.
     """
