@@ -73,8 +73,8 @@ class Inputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What operators ask for: a ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) if not None, who and why."""
+class OperatorRequest:
+    """What operators ask for: the ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) or None, who and why."""
 
     mode: Mode
     rate: float | None = None
@@ -107,7 +107,7 @@ class Decision:
     cut: CutState
     inputs: Inputs
     gains: Gains
-    wish: Wish
+    request: OperatorRequest
 
     def record(self) -> dict[str, Any]:
         """The ``global`` record of ``klais_control`` (author, time and term are added by who writes it)."""
@@ -117,7 +117,7 @@ class Decision:
             "mode": self.mode,
             "rate": round(self.rate, 3),
             "burst": round(self.burst, 3),
-            "author": self.wish.author,
+            "author": self.request.author,
             "reason": self.why(),
             "cut": self.cut.cut,
             "alert": self.cut.alert,
@@ -139,7 +139,7 @@ class Decision:
     def why(self) -> str:
         """The reason in words."""
         if self.mode != "auto":
-            return self.wish.reason
+            return self.request.reason
         if not self.inputs.fresh:
             return "no worker reports: the last rate holds"
         i = self.inputs
@@ -203,7 +203,14 @@ def output_of(rate: float, targets: Targets) -> float:
 
 
 def decide(
-    state: LoopState, inputs: Inputs, targets: Targets, gains: Gains, wish: Wish, partitions: int, now_s: float, dt_s: float
+    state: LoopState,
+    inputs: Inputs,
+    targets: Targets,
+    gains: Gains,
+    request: OperatorRequest,
+    partitions: int,
+    now_s: float,
+    dt_s: float,
 ) -> tuple[LoopState, Decision]:
     """One tick.
 
@@ -211,8 +218,8 @@ def decide(
     ----------
     state : LoopState
         From the tick before, or recovered.
-    inputs, targets, gains, wish
-        Measured; aimed at; how hard; what operators ask for.
+    inputs, targets, gains, request
+        Measurements, set-points and bounds, PID gains, what operators ask for.
     partitions : int
         Number of lanes.
     now_s, dt_s : float
@@ -226,20 +233,20 @@ def decide(
     last = state.output if state.output is not None else output_of(targets.rate_start, targets)
     cut = next_cut(state.cut, inputs.forecast.probability, now_s)
     pid_state, flow = state.pid, flow_of(state.flow, inputs.passed, dt_s)
-    if wish.mode == "auto" and inputs.fresh and state.output is not None:
+    if request.mode == "auto" and inputs.fresh and state.output is not None:
         least = _least(flow, inputs.queue_depth, targets)
         pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(least, targets), 1.0)
         rate = max(rate_of(terms.output, targets) * (1.0 - cut.cut), least)
-    elif wish.mode == "auto":  # the first tick, or nothing is known: go on from where the rate is
+    elif request.mode == "auto":  # the first tick, or nothing is known: go on from where the rate is
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
     else:
-        rate = wish.rate if wish.rate is not None else targets.rate_start
+        rate = request.rate if request.rate is not None else targets.rate_start
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, output_of(rate, targets))
-    burst = wish.burst if wish.burst is not None else targets.burst
+    burst = request.burst if request.burst is not None else targets.burst
     kept = _shares(state.shares, inputs.wants, rate, partitions)
     hosts = _intake(inputs, flow, rate, burst, targets)
-    decision = Decision(wish.mode, rate, burst, kept, hosts, errors, terms, cut, inputs, gains, wish)
+    decision = Decision(request.mode, rate, burst, kept, hosts, errors, terms, cut, inputs, gains, request)
     return LoopState(pid_state, terms.output, cut, kept, flow), decision
 
 
@@ -249,7 +256,7 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
         return True
     if (before.mode, before.burst, before.cut.cut, before.gains) != (now.mode, now.burst, now.cut.cut, now.gains):
         return True
-    if (before.wish, before.shares) != (now.wish, now.shares):
+    if (before.request, before.shares) != (now.request, now.shares):
         return True
     if before.hosts.keys() != now.hosts.keys():
         return True
@@ -287,9 +294,7 @@ def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
     return min(max(least, targets.rate_min), targets.rate_max)
 
 
-def _intake(
-    inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets
-) -> dict[str, tuple[float, float]]:
+def _intake(inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets) -> dict[str, tuple[float, float]]:
     """Rate and burst of each host's edges: they shed only what the dam could not hold.
 
     The total is what the dam passes, plus what its queue has room for within the horizon; it is shared by what each host

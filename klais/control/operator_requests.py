@@ -4,7 +4,7 @@ from typing import Any
 
 from klais.config.load import Settings
 from klais.control.cuts import CutState
-from klais.control.decide import LoopState, Mode, Targets, Wish
+from klais.control.decide import LoopState, Mode, OperatorRequest, Targets
 from klais.control.pid import Gains, PidState
 from klais.control.setpoints import ControlFollower
 
@@ -18,7 +18,7 @@ def _positive(values: dict[str, Any], name: str, default: float, least: float = 
     return float(value) if good and value is not None else default
 
 
-def wish_of(settings: Settings, follower: ControlFollower) -> Wish:
+def operator_request(settings: Settings, follower: ControlFollower) -> OperatorRequest:
     """The mode in force, in manual the rate with its author."""
     override = follower.override() or {}
     found = follower.mode()
@@ -26,11 +26,11 @@ def wish_of(settings: Settings, follower: ControlFollower) -> Wish:
     burst = override.get("burst")
     if mode == "fixed":
         reason = "KLAIS_DAM_MAX_RATE fixes the rate" if settings.control_auto is None else "KLAIS_CONTROL_AUTO is false"
-        return Wish(mode, follower.rate(settings.dam_max_rate), burst, "settings", reason)
+        return OperatorRequest(mode, follower.rate(settings.dam_max_rate), burst, "settings", reason)
     if mode == "auto":
-        return Wish(mode, None, burst)
+        return OperatorRequest(mode, None, burst)
     author, reason = str(override.get("author", "?")), str(override.get("reason", ""))
-    return Wish(mode, follower.rate(settings.dam_max_rate), burst, author, reason)
+    return OperatorRequest(mode, follower.rate(settings.dam_max_rate), burst, author, reason)
 
 
 def gains_of(settings: Settings, follower: ControlFollower) -> Gains:

@@ -1,4 +1,4 @@
-"""Writing overrides: what is there is read first, so that a new wish leaves the others as they are. Blocks; for commands."""
+"""Writing overrides: what is there is read first, so that a new request leaves the others as they are. Blocks; for commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

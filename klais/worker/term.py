@@ -25,7 +25,7 @@ from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import measure, offenders_of, traffic_totals
 from klais.control.offenders import OFTEN, WINDOW, Offenders
-from klais.control.operator_requests import gains_of, recovered, targets_of, wish_of
+from klais.control.operator_requests import gains_of, recovered, targets_of, operator_request
 from klais.control.overrides import device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
 from klais.control.xdp_applier import Applier
@@ -197,8 +197,8 @@ class Term:
             self._forecast = self._predictor.predict(self._features.window())
         inputs = measure(workers, edges, self._forecast)
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)
-        wish = wish_of(settings, follower)
-        self._state, decision = decide(self._state, inputs, targets, gains, wish, settings.partitions, now_s, dt_s)
+        request = operator_request(settings, follower)
+        self._state, decision = decide(self._state, inputs, targets, gains, request, settings.partitions, now_s, dt_s)
         if decision.cut.alert and not (self.newest and self.newest.cut.alert):
             log.warning("burst_predicted", probability=round(inputs.forecast.probability, 3), why=inputs.forecast.why)
         self.newest = decision

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klais.control.cuts import HOLD_S, CutState, next_cut
-from klais.control.decide import Inputs, LoopState, Targets, Wish, decide
+from klais.control.decide import Inputs, LoopState, OperatorRequest, Targets, decide
 from klais.control.forecast import BurstForecast
 from klais.control.pid import Gains, PidState, step, track
 from klais.control.shares import FLOOR, share_out
@@ -77,18 +77,22 @@ MEASURED = st.builds(
     forecast=st.builds(BurstForecast, st.floats(0, 1), st.just(0.0), st.just(0.0), st.just("")),
     fresh=st.booleans(),
 )
-WISH = st.one_of(st.just(Wish("auto")), st.builds(Wish, st.just("manual"), st.floats(1, 1e8)), st.just(Wish("fixed")))
+REQUESTS = st.one_of(
+    st.just(OperatorRequest("auto")),
+    st.builds(OperatorRequest, st.just("manual"), st.floats(1, 1e8)),
+    st.just(OperatorRequest("fixed")),
+)
 
 
-@given(st.lists(st.tuples(MEASURED, WISH), min_size=1, max_size=40))
+@given(st.lists(st.tuples(MEASURED, REQUESTS), min_size=1, max_size=40))
 def test_a_decision_is_within_its_bounds_and_its_parts_add_up(ticks: list) -> None:
     targets, state = Targets(1e5, 0.8, 1e3, 1e6, 1e4, 5e4, 1e6), LoopState()
-    for tick, (inputs, wish) in enumerate(ticks):
-        state, decision = decide(state, inputs, targets, Gains(0.2, 0.1, 0.05, 0.5), wish, 4, tick * 0.1, 0.1)
-        if wish.mode == "auto":
+    for tick, (inputs, request) in enumerate(ticks):
+        state, decision = decide(state, inputs, targets, Gains(0.2, 0.1, 0.05, 0.5), request, 4, tick * 0.1, 0.1)
+        if request.mode == "auto":
             assert targets.rate_min <= decision.rate <= targets.rate_max
-        elif wish.rate is not None:
-            assert decision.rate == wish.rate
+        elif request.rate is not None:
+            assert decision.rate == request.rate
         assert abs(sum(decision.shares.values()) - 1.0) < 1e-4
         assert set(decision.hosts) == set(inputs.hosts)
         if inputs.hosts:

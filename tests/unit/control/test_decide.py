@@ -9,8 +9,8 @@ from klais.control.cuts import HOLD_S, CutState, next_cut
 from klais.control.decide import (
     Inputs,
     LoopState,
+    OperatorRequest,
     Targets,
-    Wish,
     decide,
     errors_of,
     output_of,
@@ -32,7 +32,7 @@ TARGETS = Targets(
     DEFAULTS.dam_queue_limit,
 )
 GAINS = Gains(DEFAULTS.pid_kp, DEFAULTS.pid_ki, DEFAULTS.pid_kd, DEFAULTS.pid_filter_s)
-AUTO = Wish("auto")
+AUTO = OperatorRequest("auto")
 DT = DEFAULTS.pid_period_s
 
 
@@ -157,7 +157,7 @@ def test_manual_holds_exactly_and_automatic_goes_on_from_there() -> None:
     state, calm = LoopState(), Inputs(fresh=True)
     for tick in range(50):
         state, decision = decide(state, calm, TARGETS, GAINS, AUTO, 4, tick * DT, DT)
-    manual = Wish("manual", 5000.0, 700.0, "ops", "maintenance")
+    manual = OperatorRequest("manual", 5000.0, 700.0, "ops", "maintenance")
     for tick in range(50, 60):
         state, decision = decide(state, calm, TARGETS, GAINS, manual, 4, tick * DT, DT)
         assert (decision.rate, decision.burst) == (5000.0, 700.0)
@@ -215,18 +215,18 @@ def test_only_what_changes_something_is_written() -> None:
             written, last = written + 1, decision
     assert last.rate == pytest.approx(TARGETS.rate_max, rel=0.01)
     assert written < 100  # until it is open; then nothing more
-    state, decision = decide(state, Inputs(fresh=True), TARGETS, GAINS, Wish("manual", 3.0), 4, 60.0, DT)
+    state, decision = decide(state, Inputs(fresh=True), TARGETS, GAINS, OperatorRequest("manual", 3.0), 4, 60.0, DT)
     assert worth_writing(last, decision)
 
 
 def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
-    wish = Wish("manual", 1000.0, 100.0)
+    request = OperatorRequest("manual", 1000.0, 100.0)
     empty = Inputs(fresh=True, hosts={"edge-1": 10.0, "edge-2": 30.0})
-    _, decision = decide(LoopState(), empty, TARGETS, GAINS, wish, 1, 0.0, DT)
+    _, decision = decide(LoopState(), empty, TARGETS, GAINS, request, 1, 0.0, DT)
     assert sum(rate for rate, _ in decision.hosts.values()) == pytest.approx(1000.0 + TARGETS.queue_limit / 5)
     assert decision.hosts["edge-2"][0] > decision.hosts["edge-1"][0]
     halves = Inputs(fresh=True, lag=0.3 * TARGETS.queue_limit, queue_depth=0.3 * TARGETS.queue_limit, hosts={"e": 1.0})
-    wide = Wish("manual", 1e6, 100.0, "ops", "test")
+    wide = OperatorRequest("manual", 1e6, 100.0, "ops", "test")
     for passed, drains in ((None, 1e6), (70_000.0, 70_000.0), (0.0, TARGETS.rate_min)):
         _, decision = decide(LoopState(), replace(halves, passed=passed), TARGETS, GAINS, wide, 1, 0.0, DT)
         room = 0.4 * TARGETS.queue_limit / 5 if passed is None else (2 / 3 - 0.6) * TARGETS.queue_limit / 2.5
@@ -239,12 +239,12 @@ def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
     _, decision = decide(LoopState(), replace(over, lag=1e9), TARGETS, GAINS, wide, 1, 0.0, DT)
     assert decision.hosts["e"][0] == pytest.approx(0.5 * 1e6)
     full = Inputs(fresh=True, queue_depth=2 * TARGETS.queue_limit, hosts={"edge-1": 10.0})
-    _, decision = decide(LoopState(), full, TARGETS, GAINS, wish, 1, 0.0, DT)
+    _, decision = decide(LoopState(), full, TARGETS, GAINS, request, 1, 0.0, DT)
     assert decision.hosts == {"edge-1": (1000.0, 100.0)}
 
 
 def test_without_a_queue_the_edges_let_in_what_the_dam_lets_through() -> None:
     idle = Inputs(fresh=True, hosts={"one": 10.0, "two": 10.0})
     none = replace(TARGETS, queue_limit=0)
-    _, decision = decide(LoopState(), idle, none, GAINS, Wish("manual", 40.0, 20.0), 1, 0.0, DT)
+    _, decision = decide(LoopState(), idle, none, GAINS, OperatorRequest("manual", 40.0, 20.0), 1, 0.0, DT)
     assert decision.hosts == {"one": (20.0, 10.0), "two": (20.0, 10.0)}

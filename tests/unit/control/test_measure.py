@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from klais.config.load import Settings
 from klais.control.forecast import NOTHING
 from klais.control.measure import measure, traffic_totals
-from klais.control.operator_requests import gains_of, recovered, targets_of, wish_of
+from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import merged
 from klais.control.setpoints import ControlFollower
 from klais.core.lane.state import LaneState, Tally
@@ -131,7 +131,7 @@ def test_a_rate_that_is_set_holds_and_a_default_is_a_start() -> None:
         (Settings(dam_max_rate=5, control_auto=True), "auto"),
         (Settings(control_auto=False), "fixed"),
     ):
-        assert wish_of(settings, follower_of(settings)).mode == mode
+        assert operator_request(settings, follower_of(settings)).mode == mode
     stale = {"mode": "auto", "rate": 5.0, "shares": {"0": 1.0}, "hosts": {"h": {"rate": 1, "burst": 1}}}
     fixed = follower_of(Settings(control_auto=False), **{"global": stale})
     assert (fixed.rate(7.0), fixed.share(0, 1), fixed.intake("h")) == (7.0, 1.0, None)
@@ -140,14 +140,14 @@ def test_a_rate_that_is_set_holds_and_a_default_is_a_start() -> None:
 def test_overrides_end_and_tune() -> None:
     settings = Settings()
     gone = follower_of(settings, override={"mode": "manual", "rate": 5.0, "until_ms": 1})
-    assert wish_of(settings, gone).mode == "auto"
+    assert operator_request(settings, gone).mode == "auto"
     assert gone.overrides() == []
     tuned = follower_of(settings, override={"mode": "auto", "gains": {"kp": 3.0, "ki": -1.0}, "setpoints": {"lag": 7.0}})
     assert (gains_of(settings, tuned).kp, gains_of(settings, tuned).ki) == (3.0, settings.pid_ki)
     assert targets_of(settings, tuned).lag == 7.0
     manual = follower_of(settings, override={"mode": "manual", "rate": 5.0, "author": "me", "reason": "why"})
-    wish = wish_of(settings, manual)
-    assert (wish.mode, wish.rate, wish.author, wish.reason) == ("manual", 5.0, "me", "why")
+    request = operator_request(settings, manual)
+    assert (request.mode, request.rate, request.author, request.reason) == ("manual", 5.0, "me", "why")
 
 
 @pytest.mark.parametrize("found", [None, {}, {"mode": "fixed"}, {"mode": "auto"}, {"mode": "auto", "terms": {"i": "x"}}])
