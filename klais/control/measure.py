@@ -1,95 +1,81 @@
-"""From what all processes report to what the controller works with (pure)."""
+"""From what all processes report to the inputs of the controller (pure)."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from klais.control.decide import Inputs
 from klais.control.forecast import BurstForecast
-from klais.telemetry.stats import total
+from klais.telemetry.view import ProcessView, SystemView
 
-Record = Mapping[str, Any]
-
-YOUNG_S = 5.0  # a lag that is taken within this time was written about as long ago
+RECENT_S = 5.0  # records that the lanes read within this time were written about as long ago
 
 
-def _number(values: Mapping[str, Any], name: str) -> float:
-    value = values.get(name, 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _numbers(values: Mapping[str, Any], name: str) -> dict[str, float]:
-    found = values.get(name)
-    items = found.items() if isinstance(found, Mapping) else ()
-    return {str(key): float(value) for key, value in items if isinstance(value, int | float)}
-
-
-def busiest(records: Iterable[Record]) -> float:
+def busiest(processes: Iterable[ProcessView]) -> float:
     """CPU share of the busiest process, 0 to 1: of a core that it fills, or of a machine that has no more to give."""
-    shares = [max(_number(r["gauges"], "cpu_share"), _number(r["gauges"], "host_cpu_share")) for r in records]
+    shares = [max(p.gauges.cpu_share or 0.0, p.gauges.host_cpu_share or 0.0) for p in processes]
     return min(1.0, max(shares, default=0.0))
 
 
-def passed_per_s(records: Iterable[Record]) -> float | None:
-    """Frames/s that all workers let through in the last second; None while one of them has not measured it yet."""
-    found = [r["rates"].get("passed") for r in records]
-    return None if not found or None in found else float(sum(found))
+def passed_per_s(workers: Iterable[ProcessView]) -> float | None:
+    """Frames/s that all workers passed in the last second; None until each worker has measured it."""
+    found = [worker.rates.get("passed") for worker in workers]
+    known = [rate for rate in found if rate is not None]
+    return sum(known) if known and len(known) == len(found) else None
 
 
-def _lag(workers: Iterable[Record], edges: Iterable[Record]) -> float:
-    """Frames that no lane has taken. Workers know records, and how many frames those had that they took last.
+def _lag(system: SystemView) -> float:
+    """Frames that no lane has read. Workers know records, and how many frames the records held that they read last.
 
-    Records that were written within seconds have as many frames as the edges now put into one. When that changes, as when
-    edges begin to shed, a worker's guess is wrong by that factor for as long as the lag is long.
+    Records that were written within seconds hold as many frames as the edges now put into one. When that number changes, as
+    when edges begin to shed, the worker's estimate is wrong by the same factor for as long as the lag is long.
     """
-    workers, edges = list(workers), list(edges)
-    said = sum(sum(_numbers(r["gauges"], "lag_frames").values()) for r in workers)
-    records = sum(_number(r["gauges"], "lag") for r in workers)
-    taken_per_s = sum(_number(r["rates"], "raw_records") for r in workers)
-    frames_per_s, records_per_s = (sum(_number(r["rates"], name) for r in edges) for name in ("passed", "batches"))
-    if records_per_s < 1.0 or records > YOUNG_S * max(taken_per_s, records_per_s):
-        return said
+    workers, edges = system.workers.values(), system.edges.values()
+    estimated = sum(sum((worker.gauges.lag_frames or {}).values()) for worker in workers)
+    records = system.gauge("lag")
+    read_per_s = system.rate("raw_records") or 0.0
+    frames_per_s, records_per_s = (sum(edge.rates.get(name, 0.0) for edge in edges) for name in ("passed", "batches"))
+    if records_per_s < 1.0 or records > RECENT_S * max(read_per_s, records_per_s):
+        return float(estimated)
     return records * frames_per_s / records_per_s
 
 
-def measure(workers: Mapping[str, Record], edges: Mapping[str, Record], forecast: BurstForecast) -> Inputs:
-    """Inputs of a decision from the fresh records of all workers and edges (by id)."""
-    records = list(workers.values())
+def measure(system: SystemView, forecast: BurstForecast) -> Inputs:
+    """Inputs of a decision from the fresh records of all workers and edges."""
+    workers, edges = system.workers.values(), system.edges.values()
     wants: dict[int, float] = {}
-    for record in records:
-        for partition, frames_per_s in _numbers(record["gauges"], "demand").items():
+    for worker in workers:
+        for partition, frames_per_s in (worker.gauges.demand or {}).items():
             if partition.isdigit():
                 wants[int(partition)] = wants.get(int(partition), 0.0) + frames_per_s
     hosts: dict[str, float] = {}
-    for name, record in edges.items():
-        host = str(record.get("host", name))
-        hosts[host] = hosts.get(host, 0.0) + _number(record["rates"], "received")
+    for edge in edges:
+        hosts[edge.host] = hosts.get(edge.host, 0.0) + edge.rates.get("received", 0.0)
     return Inputs(
-        lag=_lag(records, edges.values()),
-        cpu=busiest([*records, *edges.values()]),
-        queue_depth=sum(_number(r["gauges"], "queue_depth") for r in records),
-        passed=passed_per_s(records),
+        lag=_lag(system),
+        cpu=busiest([*workers, *edges]),
+        queue_depth=system.gauge("queue_depth"),
+        passed=passed_per_s(workers),
         wants=wants,
         hosts=hosts,
         forecast=forecast,
-        fresh=bool(records),
+        fresh=bool(workers),
     )
 
 
-def traffic_totals(workers: Mapping[str, Record], edges: Mapping[str, Record]) -> dict[str, float]:
-    """Running totals for the traffic features: what the edges received, and what is known of its devices."""
-    counters = [record["counters"] for record in edges.values()]
-    dropped = [*counters, *(record["counters"] for record in workers.values())]
+def traffic_totals(system: SystemView) -> dict[str, float]:
+    """Running totals for the traffic features: what the edges received, all drops, and the number of known devices."""
+    edges = system.edges.values()
+    everyone = [*edges, *system.workers.values()]
     return {
-        "received": sum(_number(c, "received") for c in counters),
-        "bytes": sum(_number(c, "received_bytes") for c in counters),
-        "dropped": float(sum(total(c.get("dropped", 0)) for c in dropped)),
-        "devices": sum(_number(r["gauges"], "devices") for r in workers.values()),
+        "received": sum(edge.counters.get("received", 0.0) for edge in edges),
+        "bytes": sum(edge.counters.get("received_bytes", 0.0) for edge in edges),
+        "dropped": float(sum(process.counters.get("dropped", 0.0) for process in everyone)),
+        "devices": system.gauge("devices"),
     }
 
 
-def offenders_of(workers: Mapping[str, Record]) -> dict[str, float]:
-    """Device -> frames/s dropped above its own rate, as all workers tell it."""
+def offenders_of(system: SystemView) -> dict[str, float]:
+    """Device -> frames/s dropped above its own rate, as the workers report it."""
     out: dict[str, float] = {}
-    for record in workers.values():
-        out |= _numbers(record["gauges"], "offenders")
+    for worker in system.workers.values():
+        out |= worker.gauges.offenders or {}
     return out

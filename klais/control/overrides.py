@@ -1,4 +1,4 @@
-"""Writing overrides: what is there is read first, so that a new request leaves the others as they are. Blocks; for commands."""
+"""Writing overrides: the stored record is read first, so that a new request keeps what it does not name. Blocks; for commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

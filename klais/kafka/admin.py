@@ -36,7 +36,6 @@ _FORBIDDEN = frozenset(
 )
 
 
-
 @dataclass(frozen=True, slots=True)
 class Mismatch:
     """One thing about a topic that is not as KLAIS needs it; ``setting`` is ``partitions``, ``missing`` or a config name."""

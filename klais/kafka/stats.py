@@ -15,6 +15,7 @@ from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 from klais.telemetry.schema import VERSION
 from klais.telemetry.stats import Numbers
+from klais.telemetry.view import SystemView
 
 log = logs.get("klais.kafka.stats")
 
@@ -124,6 +125,10 @@ class StatsFollower(TopicFollower):
     def newest(self, kind: str) -> dict[str, dict[str, Any]]:
         """Records of that kind by id, none older than 3 seconds."""
         return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
+
+    def view(self) -> SystemView:
+        """Everything that processes reported in the last 3 seconds, read into types."""
+        return SystemView.of(self.newest)
 
     def clock_offset_s(self, name: str) -> float | None:
         """By how much a process's wall clock is ahead of the broker's (behind: negative), as of its newest record.

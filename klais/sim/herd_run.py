@@ -25,6 +25,7 @@ from klais.sim.herd import Arrivals, Herd, arrivals, in_order, recovery
 from klais.sim.ids import model_ids
 from klais.sim.sender import SLICE_FRAMES, Sender
 from klais.sim.stream import _model
+from klais.telemetry.view import dropped_by_reason
 
 SLEEP_S = 0.001
 SETTLE_S = 3.0  # without anything landing: the run is over
@@ -103,25 +104,24 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Look ten times a second."""
+        """Sample ten times a second."""
         while not self._ended.wait(0.1):
-            gauges = [r["gauges"] for r in self._stats.newest("worker").values()]
-            if gauges:
-                self.queue_depth = max(self.queue_depth, int(sum(g.get("queue_depth", 0) for g in gauges)))
-                rate = max(g.get("rate_limit", 0.0) for g in gauges)
+            system = self._stats.view()
+            if system.workers:
+                self.queue_depth = max(self.queue_depth, int(system.gauge("queue_depth")))
+                rate = system.highest("rate_limit")
                 self.rates = (min(self.rates[0], rate), max(self.rates[1], rate))
 
     def counters(self) -> dict[str, float]:
         """Sums of now, drops as ``dropped/<reason>``."""
-        out: dict[str, float] = {}
-        for kind in ("edge", "worker"):
-            for record in self._stats.newest(kind).values():
-                counters = record["counters"]
-                for name in ("received", "queued") if kind == "worker" else ("received",):
-                    out[f"{kind}/{name}"] = out.get(f"{kind}/{name}", 0) + counters.get(name, 0)
-                for reason, frames in counters.get("dropped", {}).items():
-                    out[f"dropped/{reason}"] = out.get(f"dropped/{reason}", 0) + frames
-        return out
+        system = self._stats.view()
+        out: dict[str, float] = {
+            "edge/received": sum(edge.counters.get("received", 0.0) for edge in system.edges.values()),
+            "worker/received": system.counter("received"),
+            "worker/queued": system.counter("queued"),
+        }
+        everyone = [*system.edges.values(), *system.workers.values()]
+        return out | {f"dropped/{reason}": frames for reason, frames in dropped_by_reason(everyone).items()}
 
     def stop(self) -> dict[str, int]:
         """What was counted since the begin."""

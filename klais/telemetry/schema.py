@@ -41,6 +41,8 @@ class Gauges(BaseModel):
     lag_frames: ByPartition | None = _of("the same in frames: records x mean frames a record")
     pending_frames: float | None = _of("frames that this worker's lanes let through and have not written yet")
     demand: ByPartition | None = _of("frames/s that a lane could put to use: what arrives, and what waits, within a second")
+    inflight_bytes: float | None = _of("edge: bytes sent to Kafka and not yet acknowledged")
+    intake_per_s: float | None = _of("edge: frames/s that it admits; absent where it admits all")
     offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
@@ -60,6 +62,8 @@ class Gauges(BaseModel):
     epoch: float | None = _of("controller: of its fence; the highest one controls")
     candidate: bool | None = _of("controller: it is about to take the fence")
     resigned: bool | None = _of("controller: it ended its term, so another may take over at once")
+    cut: Share | None = _of("controller: share of the rate that a forecast burst takes away")
+    alert: bool | None = _of("controller: the cut is so deep that operators should check")
     mode: Literal["auto", "manual", "fixed"] | None = _of("controller: who sets the rate")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from klais.telemetry.counters import ResetSafeTotals
+from klais.telemetry.view import ProcessView, SystemView
 
 Record = Mapping[str, Any]
 
@@ -90,49 +91,40 @@ class FrameAccount:
         sent = self._sent.observe({"sent": int(progress.get("frames", progress.get("sent", 0)))})
         self._now = replace(self._now, sent=sent["sent"])
 
-    def observe_edge(self, record: Record) -> None:
+    def observe_edge(self, edge: ProcessView) -> None:
         """The edge's record on ``klais_stats``."""
-        counters = record["counters"]
-        dropped = {f"dropped.{reason}": int(frames) for reason, frames in counters.get("dropped", {}).items()}
+        counters = edge.counters
+        dropped = {f"dropped.{reason}": int(frames) for reason, frames in edge.dropped.items()}
         whole = {name: int(counters.get(name, 0)) for name in ("received", "passed", "dead_letters")}
-        sums = self._edge.observe(whole | dropped, record.get("instance"))
+        sums = self._edge.observe(whole | dropped, edge.instance)
         self._now = replace(
             self._now,
             edge_received=sums["received"],
             published=sums["passed"],
             edge_dropped={name.removeprefix("dropped."): n for name, n in sums.items() if name.startswith("dropped.")},
-            held=int(record["gauges"].get("queue_depth", 0)),
+            held=int(edge.gauges.queue_depth or 0),
             # What a later life finds there was held by the one before: it moves, it does not come anew.
             recovered=self._now.recovered if self._edge.restarts else int(counters.get("spool_recovered", 0)),
         )
 
-    def observe_workers(self, records: list[Record]) -> bool:
-        """All workers' records on ``klais_stats``; whether they hold all lanes, and so count."""
-        if sum(record["gauges"].get("lanes_live", 0) for record in records) != self._partitions:
+    def observe_workers(self, system: SystemView) -> bool:
+        """All workers' records on ``klais_stats``; returns whether they cover all lanes, and so count."""
+        if system.gauge("lanes_live") != self._partitions:
             return False
-        counters = [record["counters"] for record in records]
-        dropped: dict[str, int] = {}
-        for each in counters:
-            for reason, frames in each.get("dropped", {}).items():
-                dropped[reason] = dropped.get(reason, 0) + int(frames)
         self._now = replace(
             self._now,
-            worker_received=_sum(counters, "received"),
-            passed=_sum(counters, "passed"),
-            worker_dropped=dropped,
-            queued=_sum([record["gauges"] for record in records], "queue_depth"),
-            dead_letters=_sum(counters, "dead_letters"),
-            flags=_sum(counters, "flags"),
+            worker_received=system.counter("received"),
+            passed=system.counter("passed"),
+            worker_dropped=system.dropped(),
+            queued=int(system.gauge("queue_depth")),
+            dead_letters=system.counter("dead_letters"),
+            flags=system.counter("flags"),
         )
         return True
 
     def observe_landed(self, records: int) -> None:
         """Records of the clean topic: the sum of its end offsets, or a count of them."""
         self._now = replace(self._now, landed=records)
-
-
-def _sum(rows: list[Record], name: str) -> int:
-    return int(sum(row.get(name, 0) for row in rows))
 
 
 def reconcile(totals: Totals, simulated: bool, alone: bool) -> list[str]:

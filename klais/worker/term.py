@@ -192,10 +192,10 @@ class Term:
 
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
-        workers, edges = self._stats.newest("worker"), self._stats.newest("edge")
-        if edges and self._features.see(now_s, traffic_totals(workers, edges)):
+        system = self._stats.view()
+        if system.edges and self._features.see(now_s, traffic_totals(system)):
             self._forecast = self._predictor.predict(self._features.window())
-        inputs = measure(workers, edges, self._forecast)
+        inputs = measure(system, self._forecast)
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)
         request = operator_request(settings, follower)
         self._state, decision = decide(self._state, inputs, targets, gains, request, settings.partitions, now_s, dt_s)
@@ -220,7 +220,7 @@ class Term:
         how = self._settings.control_auto_block
         if how == "off":
             return
-        blocks = self._offenders.update(now_s, offenders_of(self._stats.newest("worker")))
+        blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
         for device_id, for_s in blocks.items():
             scope = device_scope(device_id)
             before = self._follower.record(scope) or {}

@@ -17,7 +17,7 @@ import psutil
 from klais.cli.up.launch_options import LaunchOptions, udp_target
 from klais.cli.up.reporter import Addresses, Reporter, Summary
 from klais.cli.up.sampler import Sampler
-from klais.cli.up.snapshot import Simulated, SystemView
+from klais.cli.up.snapshot import Monitor, Simulated
 from klais.cli.up.supervisor import Supervisor
 from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
@@ -45,7 +45,7 @@ class Up:
         self.supervisor = Supervisor(options, reporter.progress)
         self.follower = StatsFollower(settings)
         self.sampler = Sampler(settings)
-        self.view = SystemView(f"edge-{settings.edge_id}", settings.partitions, self.follower, self.sampler)
+        self.view = Monitor(f"edge-{settings.edge_id}", settings.partitions, self.follower, self.sampler)
         self._asked = 0
         self._starting = True
 
@@ -106,12 +106,13 @@ class Up:
         began_s, seen = time.monotonic(), set[Any]()
 
         def idle() -> bool:
-            records = list(self.follower.newest("worker").values())
-            live = sum(record["gauges"].get("lanes_live", 0) for record in records) == self.options.settings.partitions
-            if not live or self.sampler.ends() is None or any(record["gauges"].get("lag", 1) for record in records):
+            system = self.follower.view()
+            live = system.gauge("lanes_live") == self.options.settings.partitions
+            unread = any(worker.gauges.lag != 0 for worker in system.workers.values())
+            if not live or unread or self.sampler.ends() is None:
                 seen.clear()
                 return False
-            seen.add(tuple(record["at_ms"] for record in records))
+            seen.add(tuple(worker.at_ms for worker in system.workers.values()))
             return len(seen) >= 2
 
         reported_s = began_s

@@ -10,6 +10,7 @@ from typing import Any
 from klais.cli.up.sampler import Latency, Newest, Sampler
 from klais.kafka.stats import StatsFollower
 from klais.system.durations import format_duration
+from klais.telemetry.view import SystemView
 from klais.verify.conservation import FrameAccount, Totals
 
 RATE_OVER_S = 2.0
@@ -97,6 +98,13 @@ def latency_text(latency: Latency | None) -> str:
     return "p50 -  p99 -" if latency is None else f"p50 {latency.p50_ms:.0f} ms  p99 {latency.p99_ms:.0f} ms"
 
 
+def rate_by(system: SystemView) -> str:
+    """Who sets the rate, in words; empty where it is fixed or unknown."""
+    words = {"auto": "set by the controller", "manual": "set by an operator"}
+    modes = (controller.gauges.mode for controller in system.controllers.values())
+    return next((words[mode] for mode in modes if mode in words), "")
+
+
 class Simulated:
     """What the simulator writes to its log: one JSON object a second, a summary at its end."""
 
@@ -123,8 +131,8 @@ class Simulated:
         return out
 
 
-class SystemView:
-    """The whole system as the processes' own records show it.
+class Monitor:
+    """Follows the whole system through the records of its processes.
 
     Parameters
     ----------
@@ -169,11 +177,11 @@ class SystemView:
         for line in self.simulated.read() if self.simulated else ():
             self.account.observe_sent(line)
             self._sent, self._sent_at_s = line, now_s
-        edges = self._follower.newest("edge")
-        self.others = self.others or bool(set(edges) - {self._edge})
-        if self._edge in edges:
-            self.account.observe_edge(edges[self._edge])
-        self.account.observe_workers(list(self._follower.newest("worker").values()))
+        system = self._follower.view()
+        self.others = self.others or bool(system.edges.keys() - {self._edge})
+        if self._edge in system.edges:
+            self.account.observe_edge(system.edges[self._edge])
+        self.account.observe_workers(system)
         ends = self._sampler.ends()
         if ends is not None:
             landed = sum(ends.values())
@@ -182,12 +190,9 @@ class SystemView:
 
     def snapshot(self) -> Snapshot:
         """The state as of the last :meth:`refresh`."""
-        workers = list(self._follower.newest("worker").values())
-        edge = self._follower.newest("edge").get(self._edge)
-        gauges = [record["gauges"] for record in workers]
-        live = {int(p) for each in gauges for p in each.get("lag_records", {})}
-        edge_rates = edge["rates"] if edge else {}
-        worker_rates = [record["rates"] for record in workers]
+        system = self._follower.view()
+        edge, live = system.edges.get(self._edge), system.live_lanes()
+        edge_rates = edge.rates if edge else {}
         return Snapshot(
             elapsed_s=time.monotonic() - self._began_s,
             totals=self.account.totals(),
@@ -195,28 +200,22 @@ class SystemView:
                 "sent": self._sent_rate(),
                 "edge_received": edge_rates.get("received"),
                 "published": edge_rates.get("passed"),
-                "worker_received": sum(r.get("received", 0.0) for r in worker_rates) if workers else None,
-                "passed": sum(r.get("passed", 0.0) for r in worker_rates) if workers else None,
+                "worker_received": system.rate("received"),
+                "passed": system.rate("passed"),
                 "landed": self._landed_rate(),
             },
-            lag=int(sum(each.get("lag", 0) for each in gauges)),
-            rate_limit=float(max((each.get("rate_limit", 0.0) for each in gauges), default=0.0)),
-            rate_by=self._rate_by(),
+            lag=int(system.gauge("lag")),
+            rate_limit=system.highest("rate_limit"),
+            rate_by=rate_by(system),
             lanes={p: "live" if p in live else "starting" for p in range(self._partitions)},
-            workers=len(workers),
-            devices=int(sum(each.get("devices", 0) for each in gauges)),
-            anomaly_devices=int(sum(each.get("anomaly_devices", 0) for each in gauges)),
-            checkpoint_age_s=float(max((each.get("checkpoint_age_s", 0.0) for each in gauges), default=0.0)),
-            inflight_bytes=int(edge["gauges"].get("inflight_bytes", 0)) if edge else 0,
+            workers=len(system.workers),
+            devices=int(system.gauge("devices")),
+            anomaly_devices=int(system.gauge("anomaly_devices")),
+            checkpoint_age_s=system.highest("checkpoint_age_s"),
+            inflight_bytes=int(edge.gauges.inflight_bytes or 0) if edge else 0,
             latency=self._sampler.latency(),
             newest=self._sampler.newest(),
         )
-
-    def _rate_by(self) -> str:
-        """Who sets the rate, in words; empty where it is fixed or unknown."""
-        modes = [record["gauges"].get("mode") for record in self._follower.newest("controller").values()]
-        words = {"auto": "set by the controller", "manual": "set by an operator"}
-        return next((words[mode] for mode in modes if mode in words), "")
 
     def _sent_rate(self) -> float | None:
         fresh = self._sent and time.monotonic() - self._sent_at_s < 2 * RATE_OVER_S

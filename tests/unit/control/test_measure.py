@@ -20,6 +20,7 @@ from klais.system.cpu import CpuShare
 from klais.telemetry.quantiles import Quantiles
 from klais.telemetry.schema import Gauges, StatsRecord, schema_text
 from klais.telemetry.stats import Due
+from klais.telemetry.view import SystemView
 from klais.worker.lane_statistics import LaneFigures
 from tests.support.views import make_views
 
@@ -31,6 +32,10 @@ def record(kind: str, name: str, gauges: dict, counters: dict | None = None, rat
         "v": 1, "kind": kind, "id": name, "at_ms": 1, "uptime_s": 1.0, "counters": counters or {}, "gauges": gauges,
         "rates": rates or {}, **more,
     }  # fmt: skip
+
+
+def system(workers: dict, edges: dict) -> SystemView:
+    return SystemView.of({"worker": workers, "edge": edges, "controller": {}}.__getitem__)
 
 
 def test_the_schema_in_the_docs_is_that_of_the_code() -> None:
@@ -65,18 +70,18 @@ def test_inputs_are_sums_over_the_workers_and_the_busiest_process() -> None:
         "edge-2": record("edge", "edge-2", {}, rates={"received": 50.0}, host="a"),
         "edge-3": record("edge", "edge-3", {}, rates={}),
     }
-    inputs = measure(workers, edges, NOTHING)
+    inputs = measure(system(workers, edges), NOTHING)
     assert (inputs.lag, inputs.queue_depth, inputs.cpu, inputs.fresh) == (16.0, 3.0, 1.0, True)
     assert inputs.wants == {0: 7.0, 2: 9.0}
     assert inputs.hosts == {"a": 150.0, "edge-3": 0.0}
-    assert not measure({}, edges, NOTHING).fresh
+    assert not measure(system({}, edges), NOTHING).fresh
 
 
 @pytest.mark.parametrize("gauges", [{}, {"lag_frames": 5, "demand": [1], "cpu_share": "x"}, {"lag_frames": {"0": None}}])
 def test_a_record_of_another_make_is_no_reason_to_stop(gauges: dict) -> None:
-    inputs = measure({"w": record("worker", "w", gauges)}, {}, NOTHING)
+    inputs = measure(system({"w": record("worker", "w", gauges)}, {}), NOTHING)
     assert (inputs.lag, inputs.cpu, inputs.wants) == (0.0, 0.0, {})
-    assert traffic_totals({"w": record("worker", "w", gauges)}, {})["received"] == 0.0
+    assert traffic_totals(system({"w": record("worker", "w", gauges)}, {}))["received"] == 0.0
 
 
 def test_lag_is_told_in_frames_and_demand_counts_what_waits() -> None:
@@ -165,7 +170,7 @@ def test_lag_counts_records_by_what_edges_put_into_one_now_unless_it_is_old() ->
         gauges = {"lag": records, "lag_frames": {"0": 900.0 * records}}
         workers = {"w": record("worker", "w", gauges, rates={"raw_records": taken_per_s, "passed": 1.0})}
         edges = {"e": record("edge", "e", {}, rates={"passed": 3.0 * batches_per_s, "batches": batches_per_s})}
-        return measure(workers, edges, NOTHING).lag
+        return measure(system(workers, edges), NOTHING).lag
 
     assert lag(100, 50.0, 40.0) == 300.0  # edges began to shed: the records are small now
     assert lag(1000, 50.0, 40.0) == 900_000.0  # written long ago
@@ -175,6 +180,6 @@ def test_lag_counts_records_by_what_edges_put_into_one_now_unless_it_is_old() ->
 
 def test_what_passes_is_known_when_every_worker_has_measured_it() -> None:
     workers = {name: record("worker", name, {}, rates={"passed": 10.0}) for name in ("a", "b")}
-    assert measure(workers, {}, NOTHING).passed == 20.0
+    assert measure(system(workers, {}), NOTHING).passed == 20.0
     workers["c"] = record("worker", "c", {})
-    assert measure(workers, {}, NOTHING).passed is None and measure({}, {}, NOTHING).passed is None
+    assert measure(system(workers, {}), NOTHING).passed is None and measure(system({}, {}), NOTHING).passed is None

@@ -8,6 +8,7 @@ from klais.control.measure import offenders_of
 from klais.control.offenders import FIRST_S, MANY_PER_S, MOST_S, OFTEN, WINDOW, Offenders
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
+from klais.telemetry.view import SystemView
 from klais.worker.offenders import MOST, TopOffenders
 from klais.worker.rows import Part
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
@@ -51,5 +52,7 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
 
 
 def test_a_devices_figures_come_from_all_workers() -> None:
-    workers = {"a": {"gauges": {"offenders": {"x": 5.0}}}, "b": {"gauges": {"offenders": {"y": 7.0, "z": "?"}}}}
-    assert offenders_of(workers) == {"x": 5.0, "y": 7.0}
+    of = {"a": {"x": 5.0}, "b": {"y": 7.0, "z": "?"}}
+    workers = {name: {"counters": {}, "rates": {}, "gauges": {"offenders": each}} for name, each in of.items()}
+    system = SystemView.of(lambda kind: workers if kind == "worker" else {})
+    assert offenders_of(system) == {"x": 5.0, "y": 7.0}

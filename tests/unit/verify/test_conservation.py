@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from klais.telemetry.view import ProcessView, SystemView
 from klais.verify.conservation import FrameAccount, Totals, reconcile
 
 GOOD = Totals(
@@ -20,13 +21,19 @@ GOOD = Totals(
 )
 
 
-def edge(received: int, passed: int = 0, held: int = 0, **dropped: int) -> dict[str, Any]:
-    return {"counters": {"received": received, "passed": passed, "dropped": dropped}, "gauges": {"queue_depth": held}}
+def edge(received: int, passed: int = 0, held: int = 0, spooled: int = 0, **dropped: int) -> ProcessView:
+    counters = {"received": received, "passed": passed, "dropped": dropped, "spool_recovered": spooled}
+    return ProcessView.of("edge-1", {"counters": counters, "gauges": {"queue_depth": held}, "rates": {}})
 
 
-def worker(received: int, passed: int, lanes: int = 4, queued: int = 0, **dropped: int) -> dict[str, Any]:
+def worker(received: int, passed: int, lanes: int = 4, queued: int = 0, **dropped: int) -> ProcessView:
     counters = {"received": received, "passed": passed, "dropped": dropped, "dead_letters": 1, "flags": 2}
-    return {"counters": counters, "gauges": {"queue_depth": queued, "lanes_live": lanes}}
+    gauges = {"queue_depth": queued, "lanes_live": lanes}
+    return ProcessView.of("worker-1", {"counters": counters, "gauges": gauges, "rates": {}})
+
+
+def workers(*views: ProcessView) -> SystemView:
+    return SystemView({}, {f"worker-{n}": view for n, view in enumerate(views)}, {})
 
 
 def test_frames_that_are_all_accounted_for_make_no_difference() -> None:
@@ -68,11 +75,11 @@ def test_frames_in_the_edges_hands_may_have_arrived_or_not() -> None:
 
 def test_counts_begin_at_the_start() -> None:
     account = FrameAccount(4)
-    account.observe_workers([worker(1000, 900, queued=20, duplicate=80)])
+    account.observe_workers(workers(worker(1000, 900, queued=20, duplicate=80)))
     account.observe_landed(905)
     account.start()
     account.observe_edge(edge(50, 50))
-    account.observe_workers([worker(1050, 960, queued=5, duplicate=85)])
+    account.observe_workers(workers(worker(1050, 960, queued=5, duplicate=85)))
     account.observe_landed(965)
     totals = account.totals()
     assert (totals.worker_received, totals.passed, totals.queued, totals.landed) == (50, 60, -15, 60)
@@ -82,10 +89,10 @@ def test_counts_begin_at_the_start() -> None:
 
 def test_workers_count_only_together_with_all_lanes() -> None:
     account = FrameAccount(4)
-    assert account.observe_workers([worker(10, 10, lanes=3), worker(5, 5, lanes=1)])
-    assert not account.observe_workers([worker(10, 10, lanes=3)])
+    assert account.observe_workers(workers(worker(10, 10, lanes=3), worker(5, 5, lanes=1)))
+    assert not account.observe_workers(workers(worker(10, 10, lanes=3)))
     assert account.totals().worker_received == 15
-    assert not account.observe_workers([])
+    assert not account.observe_workers(workers())
 
 
 def test_an_edge_that_starts_again_is_carried_on() -> None:
@@ -118,15 +125,11 @@ def test_drops_of_edge_and_lanes_are_told_together() -> None:
 
 def test_what_lay_in_the_spool_at_the_first_start_comes_from_there_and_later_finds_were_held_before() -> None:
     account = FrameAccount(4)
-    first = edge(100, passed=120, held=30)
-    first["counters"]["spool_recovered"] = 50
-    account.observe_edge(first)
+    account.observe_edge(edge(100, passed=120, held=30, spooled=50))
     totals = account.totals()
     assert (totals.edge_received, totals.recovered, totals.published, totals.held) == (100, 50, 120, 30)
     assert not [text for text in reconcile(totals, simulated=False, alone=False) if "the edge" in text]
-    again = edge(10, passed=40)
-    again["counters"]["spool_recovered"] = 30
-    account.observe_edge(again)
+    account.observe_edge(edge(10, passed=40, spooled=30))
     totals = account.totals()
     assert (totals.edge_received, totals.recovered, totals.published, totals.held) == (110, 50, 160, 0)
     assert not [text for text in reconcile(totals, simulated=False, alone=False) if "the edge" in text]

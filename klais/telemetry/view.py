@@ -1,0 +1,146 @@
+"""The system as its processes report it on ``klais_stats``: records read into types, and sums over the processes (pure).
+
+Every reader of ``klais_stats`` uses this module, so that a field has one name and one type: those of
+:mod:`klais.telemetry.schema`. A record of another version of KLAIS may hold a field of another type. Such a field counts as
+absent; the rest of the record counts.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic import ValidationError
+
+from klais.telemetry.schema import Gauges
+from klais.telemetry.stats import total
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessView:
+    """The newest record of one process.
+
+    Attributes
+    ----------
+    host : str
+        Machine and folder of its pinned maps; its id where the record names none.
+    instance : str or None
+        A random number of the process, where it sends one: another number is another process.
+    at_ms : int
+        Clock of the sender (ms since the epoch).
+    counters : mapping of str to float
+        Since the start of the process (worker: since step 0 of its lanes). A counter by reason is here as its sum.
+    dropped : mapping of str to float
+        Frames dropped, by reason.
+    rates : mapping of str to float
+        Growth of the counters per second.
+    gauges : Gauges
+        Values of now; a field that the process did not send is None.
+    """
+
+    host: str
+    instance: str | None
+    at_ms: int
+    counters: Mapping[str, float]
+    dropped: Mapping[str, float]
+    rates: Mapping[str, float]
+    gauges: Gauges
+
+    @classmethod
+    def of(cls, name: str, record: Record) -> Self:
+        """Read the record of the process with the id ``name``."""
+        counters, dropped = record["counters"], record["counters"].get("dropped")
+        at_ms = record.get("at_ms")
+        return cls(
+            host=str(record.get("host", name)),
+            instance=None if record.get("instance") is None else str(record["instance"]),
+            at_ms=at_ms if isinstance(at_ms, int) else 0,
+            counters=_numbers({key: total(_numbers(v)) if isinstance(v, Mapping) else v for key, v in counters.items()}),
+            dropped=_numbers(dropped) if isinstance(dropped, Mapping) else {},
+            rates=_numbers(record["rates"]),
+            gauges=_gauges(record["gauges"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SystemView:
+    """All processes that reported lately, by id."""
+
+    edges: Mapping[str, ProcessView]
+    workers: Mapping[str, ProcessView]
+    controllers: Mapping[str, ProcessView]
+
+    @classmethod
+    def of(cls, newest: Callable[[str], Mapping[str, Record]]) -> Self:
+        """Read the records that ``newest(kind)`` gives by id, as ``StatsFollower.newest`` does."""
+        kinds = ("edge", "worker", "controller")
+        return cls(*({name: ProcessView.of(name, record) for name, record in newest(kind).items()} for kind in kinds))
+
+    def counter(self, name: str) -> int:
+        """A counter, summed over the workers."""
+        return int(sum(worker.counters.get(name, 0.0) for worker in self.workers.values()))
+
+    def rate(self, name: str) -> float | None:
+        """A rate, summed over the workers; None where no worker reports."""
+        return sum(worker.rates.get(name, 0.0) for worker in self.workers.values()) if self.workers else None
+
+    def gauge(self, name: str) -> float:
+        """A gauge, summed over the workers; one that a worker does not send counts as 0."""
+        return sum(self._values(name))
+
+    def highest(self, name: str) -> float:
+        """A gauge of the worker where it is highest; 0 where no worker sends it."""
+        return max(self._values(name), default=0.0)
+
+    def dropped(self) -> dict[str, int]:
+        """Frames that the workers dropped, by reason."""
+        return dropped_by_reason(self.workers.values())
+
+    def live_lanes(self) -> frozenset[int]:
+        """Partitions whose lanes are live."""
+        return frozenset(int(p) for worker in self.workers.values() for p in worker.gauges.lag_records or {} if p.isdigit())
+
+    def leader(self) -> str | None:
+        """The id of the controller in charge, the one with the highest epoch; None where no controller reports.
+
+        While one takes over from another both may report.
+        """
+        epochs = {name: controller.gauges.epoch for name, controller in self.controllers.items()}
+        return max(epochs, key=lambda name: -1.0 if (epoch := epochs[name]) is None else epoch, default=None)
+
+    def _values(self, name: str) -> Iterable[float]:
+        return (getattr(worker.gauges, name) or 0.0 for worker in self.workers.values())
+
+
+def dropped_by_reason(processes: Iterable[ProcessView]) -> dict[str, int]:
+    """Frames dropped, by reason, summed over processes."""
+    out: dict[str, int] = {}
+    for process in processes:
+        for reason, frames in process.dropped.items():
+            out[reason] = out.get(reason, 0) + int(frames)
+    return out
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _gauges(raw: Mapping[str, Any]) -> Gauges:
+    """The gauges of a record without what is not of the schema: single entries of an object, else whole fields."""
+    try:
+        return Gauges.model_validate(raw, strict=True)
+    except ValidationError as error:
+        wrong = [detail["loc"] for detail in error.errors(include_url=False, include_input=False)]
+    kept = {name: dict(value) if isinstance(value, Mapping) else value for name, value in raw.items()}
+    for name, *inside in wrong:
+        entries = kept.get(str(name))
+        if inside and isinstance(entries, dict):
+            entries.pop(inside[0], None)
+        else:
+            kept.pop(str(name), None)
+    try:
+        return Gauges.model_validate(kept, strict=True)
+    except ValidationError as error:  # an object that needs the entry which was wrong
+        fields = {str(detail["loc"][0]) for detail in error.errors(include_url=False, include_input=False)}
+        return Gauges.model_validate({name: value for name, value in kept.items() if name not in fields}, strict=True)
