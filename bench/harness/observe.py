@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from confluent_kafka import TopicPartition
-from confluent_kafka.admin import OffsetSpec
 
 from bench.harness.child import Child
 from bench.harness.report import Sample
 from bench.harness.waiting import BenchFailed, wait_for
 from klais.config.load import Settings
 from klais.kafka.admin import admin_client
+from klais.kafka.offsets import list_offsets
 from klais.kafka.reader import PartitionReader
 
 SAMPLE_S = 0.05
@@ -59,14 +59,11 @@ class Ends:
 
     def __init__(self, settings: Settings, topic: str, partitions: int | None = None) -> None:
         self._admin = admin_client(settings)
-        self._wanted: dict[Any, Any] = {
-            TopicPartition(topic, p): OffsetSpec.latest() for p in range(partitions or settings.partitions)
-        }
+        self._places = [(topic, partition) for partition in range(partitions or settings.partitions)]
 
     def total(self) -> int:
         """Sum over the partitions, transaction markers included."""
-        found = self._admin.list_offsets(self._wanted, request_timeout=10)
-        return sum(future.result().offset for future in found.values())
+        return sum(list_offsets(self._admin, self._places, timeout_s=10).values())
 
 
 def watch(child: Child, done: Callable[[], int], total: int, timeout_s: float) -> list[Sample]:

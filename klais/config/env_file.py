@@ -1,55 +1,67 @@
-"""A file of settings, ``KLAIS_NAME=value`` a line: read at the start, and again when a process is told to reload.
+"""A file of settings, ``KLAIS_NAME=value`` a line: read at the start and at each reload.
 
-The same file may be systemd's ``EnvironmentFile=``. Its values win over the environment: that one is as it was when the
-process started.
+systemd can read the same file with ``EnvironmentFile=``. Its values win over the environment of the process, which cannot
+change after the start. python-dotenv parses it; a line that systemd would read differently is refused.
 """
 
+import io
 import os
+import re
 from collections.abc import Collection
 from pathlib import Path
+
+from dotenv.parser import Binding, parse_stream
 
 from klais.config.secret_file import not_ours, not_private
 from klais.errors import ConfigError
 
+_SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # begins a comment in systemd's files, not in dotenv's
+
 
 def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
-    """Variables of a file; blank lines and those that begin with ``#`` or ``;`` are comments, quotes around a value go.
+    """Variables of a file; lines that begin with ``#`` or ``;`` are comments, a value may stand in quotes.
 
     Parameters
     ----------
     path : Path
-        The file. Nobody but its owner, us or root, may write to it.
+        The file. Only its owner (root or the user of this process) may have write access.
     secrets : collection of str
-        Names of variables that hold secrets: a file with one of them nobody else may read either.
+        Names of variables that hold secrets: nobody else may read a file that sets one of them.
 
     Raises
     ------
     klais.errors.ConfigError
-        It cannot be read, others could write (or read) it, or it has lines that set nothing; every problem at once.
+        The file cannot be read, others could write (or read) it, or lines set nothing; every problem at once.
     """
     try:
         with open(path, encoding="utf-8") as file:
             info = os.fstat(file.fileno())
-            lines = file.read().splitlines()
+            text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"KLAIS_ENV_FILE={path}: cannot be read: {error}") from None
     if problem := not_ours(info):
         raise ConfigError(f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it")
     out, problems = {}, []
-    for number, line in enumerate(lines, 1):
-        text = line.strip()
-        if not text or text[0] in "#;":
-            continue
-        name, sign, value = (part.strip() for part in text.partition("="))
-        if not sign or not name.isidentifier():
-            problems.append(f"{path}:{number}: not NAME=value")
-            continue
-        if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        out[name] = value
+    for binding in parse_stream(io.StringIO(_SEMICOLON.sub(r"\1#", text))):
+        if problem := _problem(binding):
+            problems.append(f"{path}:{binding.original.line}: {problem}")
+        elif binding.key is not None:
+            out[binding.key] = binding.value or ""
     held = sorted(name for name in out if name in secrets)
     if held and (problem := not_private(info)):
         problems.append(f"KLAIS_ENV_FILE={path}: it holds {held[0]}, and {problem}: chmod 600 it, or use {held[0]}_FILE")
     if problems:
         raise ConfigError("\n".join(problems))
     return out
+
+
+def _problem(binding: Binding) -> str:
+    """Why a line sets nothing, or something else than systemd would read; empty when it is good."""
+    if binding.key is None and not binding.error:  # blank lines and comments
+        return ""
+    name, sign, raw = (part.strip() for part in binding.original.string.partition("="))
+    if binding.error or not sign or not name.isidentifier():
+        return "not NAME=value"
+    if raw[:1] not in ("'", '"') and raw != binding.value:
+        return "a comment needs a line of its own, and a value with # in it needs quotes"
+    return ""

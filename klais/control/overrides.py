@@ -1,4 +1,4 @@
-"""Writing overrides: the stored record is read first, so that a new request keeps what it does not name. Blocks; for commands."""
+"""Writing overrides. A new request keeps what it does not name: the stored record is read first. Blocks; for commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
-"""End offsets of our topics and what groups have committed, asked of the broker in a thread beside the lanes.
+"""End offsets of the topics and the offsets that consumer groups committed, sampled in a thread beside the lanes.
 
-Sampled once a second (less often where that would cost more than 2 % of a core), so that rates need no counting and lag is
-that of the broker even while the worker reads nothing.
+The thread asks the broker once a second, or less often where that would cost more than 2 % of a core. So rates need no
+counting, and the lag is that of the broker even while the worker reads nothing.
 """
 
 import contextlib
@@ -11,11 +11,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
 from klais.kafka.admin import admin_client
+from klais.kafka.offsets import Offsets, list_offsets
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 
@@ -26,8 +27,6 @@ LEAST_REST = 49.0  # rest at least this many times as long as the last sample ke
 RATE_OVER_S = 10.0
 TIMEOUT_S = 5.0
 MOST_GROUPS = 50
-
-Offsets = dict[tuple[str, int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Group:
     before: "Group | None" = field(default=None, repr=False)
 
     def rate(self, topic: str) -> float | None:
-        """Records/s committed since the look before; None at the first look."""
+        """Records/s committed since the sample before; None at the first one."""
         earlier = self.before
         if earlier is None or self.at_s <= earlier.at_s:
             return None
@@ -83,7 +82,7 @@ class EndOffsets:
 
     @property
     def topics(self) -> list[str]:
-        """Names of the topics that are watched."""
+        """Names of the sampled topics."""
         return list(self._where)
 
     def start(self) -> None:
@@ -119,7 +118,7 @@ class EndOffsets:
         return (newest.total(topic) - oldest.total(topic)) / (newest.at_s - oldest.at_s)
 
     def groups(self) -> list[Group]:
-        """The groups that have committed offsets on our topics; asked anew at most once a second. Blocks.
+        """The groups that have committed offsets on our topics; asked at most once a second. Blocks.
 
         Raises
         ------
@@ -175,28 +174,17 @@ class EndOffsets:
                 self._failing_since_s = None
             except KafkaException as error:
                 self._failing_since_s = self._failing_since_s or began_s
-                self._admin = None  # after an outage a client may keep an old leader epoch for ever (seen)
+                self._admin = (
+                    None  # after an outage a client may keep an old leader epoch and fail until it is replaced (seen)
+                )
                 if logs.every(60, "klais.kafka.end_offsets"):
-                    log.warning("end_offsets_unknown", error=str(error))
+                    log.warning("end_offsets_not_sampled", error=str(error))
             took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s
             self._stop.wait(max(PERIOD_S - took_s, min(30.0, LEAST_REST * busy_s)))
 
     def _ask_ends(self) -> Offsets:
-        wanted: dict[Any, Any] = {
-            TopicPartition(topic, p): OffsetSpec.latest() for topic, partitions in self._where.items() for p in partitions
-        }
-        ends: Offsets = {}
-        failed: KafkaException | None = None
-        for where, future in self._client().list_offsets(wanted, request_timeout=TIMEOUT_S).items():
-            try:
-                offset = future.result().offset
-                if offset >= 0:
-                    ends[(where.topic, where.partition)] = offset
-            except KafkaException as error:
-                failed = error
-        if not ends:
-            raise failed or KafkaException(KafkaError(KafkaError._NO_OFFSET, "no partition told its end offset"))
-        return ends
+        places = [(topic, partition) for topic, partitions in self._where.items() for partition in partitions]
+        return list_offsets(self._client(), places, timeout_s=TIMEOUT_S, partial=True)
 
 
 def topics_body(offsets: EndOffsets, topics: Topics, positions: dict[int, int]) -> dict[str, Any]:
@@ -205,7 +193,7 @@ def topics_body(offsets: EndOffsets, topics: Topics, positions: dict[int, int]) 
     Parameters
     ----------
     offsets : EndOffsets
-        Where the figures come from.
+        The samples.
     topics : Topics
         Names in force.
     positions : dict of int to int

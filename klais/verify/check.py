@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.config.load import Settings
+from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.kafka.topics import Topics
 from klais.sim.columns import FrameColumns, joined
 from klais.sim.kinds import DUPLICATE, MALFORMED
 from klais.sim.manifest import Manifest
 from klais.verify.judge import EXAMPLES, Verdict, group_hashes, judge, out_of_order
-from klais.verify.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
+from klais.verify.readback import read_topic_columns
 
 __all__ = ["ManifestVerdict", "Verdict", "check_manifest", "judge", "judge_manifest", "sent_columns"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from klais.config.load import Settings
 from klais.core.wire.batch import decode_batch
@@ -33,7 +33,7 @@ def read_topic_columns(settings: Settings, topic: str, from_offsets: Offsets, to
         ``klais_raw`` (every frame of every batch; a batch that an edge sent twice counts once), the clean records' topic
         (the frame is rebuilt: its payload is the record's ``data``, byte for byte), or the dead letters.
     from_offsets, to_offsets : dict
-        Partition to first offset, and to the one after the last (:func:`end_offsets`).
+        Partition to first offset, and to the one after the last (``klais.kafka.offsets``).
 
     Notes
     -----
@@ -47,33 +47,9 @@ def read_topic_columns(settings: Settings, topic: str, from_offsets: Offsets, to
     """
     topics = Topics.of(settings)
     reader = _Reader()
-    take = {topics.raw: reader.take_batch, topics.dead_letter: reader.take_dead}.get(topic, reader.take_clean)
-    _consume(settings, topic, from_offsets, to_offsets, take)
+    add = {topics.raw: reader.add_batch, topics.dead_letter: reader.add_dead_letter}.get(topic, reader.add_clean)
+    _consume(settings, topic, from_offsets, to_offsets, add)
     return reader.columns()
-
-
-def begin_offsets(settings: Settings, topic: str) -> Offsets:
-    """First offset of each partition."""
-    return {partition: low for partition, (low, _) in _watermarks(settings, topic).items()}
-
-
-def end_offsets(settings: Settings, topic: str) -> Offsets:
-    """The offset after the last one of each partition."""
-    return {partition: high for partition, (_, high) in _watermarks(settings, topic).items()}
-
-
-def offsets_at(settings: Settings, topic: str, ts_ms: int) -> Offsets:
-    """The first offset of each partition whose record's timestamp is not before ``ts_ms`` (else the end)."""
-    consumer = _consumer(settings)
-    try:
-        wanted = [TopicPartition(topic, p, ts_ms) for p in _partitions(consumer, topic)]
-        found = consumer.offsets_for_times(wanted, timeout=TIMEOUT_S)
-        ends = {p.partition: consumer.get_watermark_offsets(p, timeout=TIMEOUT_S)[1] for p in wanted}
-        return {p.partition: ends[p.partition] if p.offset in (-1, OFFSET_END) else p.offset for p in found}
-    except KafkaException as error:
-        raise KafkaUnavailable(f"cannot read offsets of {topic} at {settings.bootstrap}: {error}") from error
-    finally:
-        consumer.close()
 
 
 class _Reader:
@@ -102,7 +78,7 @@ class _Reader:
         if len(self._lengths) >= PIECE_FRAMES:
             self._flush()
 
-    def take_clean(self, message: Any) -> None:
+    def add_clean(self, message: Any) -> None:
         value = message.value() or b""
         at = value.find(_DATA)  # a quote inside the device_id is escaped, so the first match is the member
         try:
@@ -115,13 +91,13 @@ class _Reader:
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError):
             self._add(message.partition(), b"not a clean record: " + value, 0)
 
-    def take_dead(self, message: Any) -> None:
+    def add_dead_letter(self, message: Any) -> None:
         headers = dict(message.headers() or ())
         reason = _REASONS.get(headers.get("reason", b""), 0)
         ts_ms = int(headers.get("ts", b"0"))
         self._add(message.partition(), message.value() or b"", ts_ms, reason, headers.get("stage") == b"lane")
 
-    def take_batch(self, message: Any) -> None:
+    def add_batch(self, message: Any) -> None:
         try:
             batch = decode_batch(message.value() or b"")
         except BatchFormatError:
@@ -155,7 +131,7 @@ class _Reader:
         return columns.take(np.argsort(columns.partition, kind="stable"))
 
 
-def _consume(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets, take: Callable[[Any], None]) -> None:
+def _consume(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets, add: Callable[[Any], None]) -> None:
     left = {p: to for p, to in to_offsets.items() if from_offsets.get(p, 0) < to}
     if not left:
         return
@@ -177,7 +153,7 @@ def _consume(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: 
                     if message.offset() >= left.get(partition, 0):
                         left.pop(partition, None)
                 elif partition in left and message.offset() < left[partition]:
-                    take(message)
+                    add(message)
                     if message.offset() + 1 == left[partition]:
                         del left[partition]
                 else:
@@ -199,21 +175,3 @@ def _consumer(settings: Settings) -> Consumer:
             "queued.min.messages": 100_000,
         }
     )
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[int]:
-    known = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-    if known.error is not None or not known.partitions:
-        raise KafkaUnavailable(f"there is no topic {topic}: {known.error}")
-    return sorted(known.partitions)
-
-
-def _watermarks(settings: Settings, topic: str) -> dict[int, tuple[int, int]]:
-    consumer = _consumer(settings)
-    try:
-        partitions = _partitions(consumer, topic)
-        return {p: consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=TIMEOUT_S) for p in partitions}
-    except KafkaException as error:
-        raise KafkaUnavailable(f"cannot read offsets of {topic} at {settings.bootstrap}: {error}") from error
-    finally:
-        consumer.close()

@@ -25,7 +25,7 @@ from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import measure, offenders_of, traffic_totals
 from klais.control.offenders import OFTEN, WINDOW, Offenders
-from klais.control.operator_requests import gains_of, recovered, targets_of, operator_request
+from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
 from klais.control.xdp_applier import Applier

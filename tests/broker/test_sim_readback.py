@@ -17,11 +17,12 @@ from klais.core.wire.constants import HEADER_SIZE, Reason, encode_frame
 from klais.core.wire.partition import partition_of
 from klais.errors import KafkaUnavailable
 from klais.kafka.clients import confluent_config
+from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.sim.columns import columns_of_frames
 from klais.sim.kinds import DUPLICATE
 from klais.sim.manifest import read_manifest
 from klais.verify.judge import judge
-from klais.verify.readback import begin_offsets, end_offsets, offsets_at, read_topic_columns
+from klais.verify.readback import read_topic_columns
 from tests.support.process import PATIENCE, wait_for
 
 IDS = [b"dev-1", b'quo"te', b'x","data":{}', "zwölf".encode(), b"sixteen-bytes-id", b"back\\slash"]

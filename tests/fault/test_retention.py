@@ -5,19 +5,14 @@ import time
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from klais.kafka.offsets import end_offsets
 from tests.support.fault_harness import Feeder, committed, settle, worker
 from tests.support.process import PATIENCE, wait_for
 
 
 def remove(settings, topic: str, leave: int) -> None:
     """What retention does: all but the last ``leave`` records of each partition go."""
-    from confluent_kafka import Consumer
-
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": "x"})
-    parts = [TopicPartition(topic, p) for p in range(settings.partitions)]
-    ends = [consumer.get_watermark_offsets(tp, timeout=10 * PATIENCE)[1] for tp in parts]
-    consumer.close()
-    targets = [TopicPartition(topic, p, max(0, end - leave)) for p, end in enumerate(ends)]
+    targets = [TopicPartition(topic, p, max(0, end - leave)) for p, end in end_offsets(settings, topic).items()]
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for done in admin.delete_records(targets).values():
         done.result(30 * PATIENCE)

@@ -19,6 +19,8 @@ from klais.config.load import Settings
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
+from klais.kafka.admin import admin_client
+from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics
 from klais.verify.audit import LaneAudit, audit_lane
 from tests.support.ports import free_port
@@ -168,13 +170,13 @@ def settle(settings: Settings, timeout_s: float = 60) -> None:
     topics = Topics.of(settings)
     parts = [TopicPartition(topics.raw, p) for p in range(settings.partitions)]
     own = {"group.id": topics.app_id, "enable.auto.commit": False}
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap, **own})
+    consumer, client = Consumer({"bootstrap.servers": settings.bootstrap, **own}), admin_client(settings)
 
     def position() -> tuple[list[int], list[int], list[int]]:
-        ends = [consumer.get_watermark_offsets(tp, timeout=HTTP_S, cached=False)[1] for tp in parts]
+        places = [(topic, p) for topic in (topics.raw, topics.telemetry) for p in range(settings.partitions)]
+        ends = list_offsets(client, places, timeout_s=HTTP_S)
         done = [tp.offset for tp in consumer.committed(parts, timeout=HTTP_S)]
-        clean = [TopicPartition(topics.telemetry, p) for p in range(settings.partitions)]
-        return ends, done, [consumer.get_watermark_offsets(tp, timeout=HTTP_S, cached=False)[1] for tp in clean]
+        return [ends[place] for place in places[: len(parts)]], done, [ends[place] for place in places[len(parts) :]]
 
     try:
         before: list[int] = []

@@ -16,13 +16,14 @@ from klais.broker.embedded import EmbeddedKafka
 from klais.config.load import Settings
 from klais.errors import SetupMissing
 from klais.kafka.admin import ensure_topics
+from klais.kafka.offsets import begin_offsets, end_offsets
 from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 from klais.sim.run import Plan, run
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
 from klais.verify.check import ManifestVerdict, judge_manifest, sent_columns
-from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
+from klais.verify.readback import read_topic_columns
 from tests.support.edge import EdgeProcess
 from tests.support.fault_harness import Worker
 from tests.support.needs import need_missing

@@ -7,7 +7,7 @@ its share of the CPU, or other programs on the machine.
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -145,23 +145,22 @@ class Watched:
         landed = self._ends.total()
         answered_s = time.monotonic()
         edge = edge_counters(self._settings)  # not from klais_stats: once a second is too seldom
-        workers, edges = (list(self.stats.newest(kind).values()) for kind in ("worker", "edge"))
-        gauges = [record["gauges"] for record in workers]
-        control = [record["gauges"] for record in self.stats.newest("controller").values()]
-        intake = [record["gauges"].get("limit_per_s") or np.inf for record in edges]
+        system = self.stats.view()
+        control = [controller.gauges for controller in system.controllers.values()]
+        intake = [edge_view.gauges.limit_per_s or np.inf for edge_view in system.edges.values()]
         return Look(
             at_s=(asked_s + answered_s) / 2,
             landed=landed,
             received=edge["received"],
             shed=total(edge["dropped"]),
-            dropped=sum(total(record["counters"].get("dropped", 0)) for record in workers),
-            checkpoints=_sum(workers, "checkpoints"),
-            queue=sum(g.get("queue_depth", 0) for g in gauges),
-            lag=sum(sum(g.get("lag_frames", {}).values()) for g in gauges),
-            rate=max((g.get("rate_limit", 0.0) for g in gauges), default=0.0),
+            dropped=system.counter("dropped"),
+            checkpoints=system.counter("checkpoints"),
+            queue=system.gauge("queue_depth"),
+            lag=sum(sum((worker.gauges.lag_frames or {}).values()) for worker in system.workers.values()),
+            rate=system.highest("rate_limit"),
             intake=min(intake, default=np.inf),
-            cut=max((float(g.get("cut") or 0.0) for g in control), default=0.0),
-            burst_probability=max((float(g.get("burst_probability") or 0.0) for g in control), default=0.0),
+            cut=max((gauges.cut or 0.0 for gauges in control), default=0.0),
+            burst_probability=max((gauges.burst_probability or 0.0 for gauges in control), default=0.0),
             answer_s=answered_s - asked_s,
         )
 
@@ -172,11 +171,6 @@ class Watched:
     def series(self, step_s: float) -> list[dict[str, Any]]:
         """One row a second, ``at_s`` counted from the step: rates of what adds up, the rest as at the second's end."""
         return series(self.table(), np.array([astuple(cpu) for cpu in self.cpu], np.float64), step_s)
-
-
-def _sum(records: list[dict[str, Any]], name: str) -> float:
-    counters: list[Mapping[str, Any]] = [record["counters"] for record in records]
-    return float(sum(c.get(name, 0) for c in counters))
 
 
 def column(rows: Floats, name: str) -> Floats:

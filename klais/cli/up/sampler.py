@@ -1,7 +1,7 @@
-"""A look at the end of the clean topic, in threads of its own: how much landed, how late, and the newest records.
+"""Samples the end of the clean topic in threads of its own: end offsets, latency, and the newest records.
 
-It reads what arrives as long as that is little. Above ``MOST_PER_S`` it reads so much of each second and skips the rest, so
-that looking costs the same at any rate. In no group, commits nothing.
+It reads up to ``MOST_PER_S`` records of each second and skips the rest, so that sampling costs the same at any rate. It joins
+no group and commits nothing.
 """
 
 import contextlib
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
-from confluent_kafka.admin import OffsetSpec
 
 from klais.config.load import Settings
 from klais.kafka.admin import admin_client
 from klais.kafka.clients import confluent_config
+from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs
 
@@ -25,7 +25,7 @@ log = logs.get("klais.cli.up.sampler")
 
 MOST_PER_S = 1000
 PERIOD_S = 1.0
-KEEP_S = 5.0  # latencies are told over so long
+KEEP_S = 5.0  # percentiles cover the latencies of this time
 NEWEST = 6
 CALL_S = 5.0
 # The time of receipt, found without parsing the payload: a quote inside the device id is escaped, so this cannot be in it.
@@ -62,16 +62,16 @@ class Sampler:
         self._latencies: deque[tuple[float, float]] = deque(maxlen=10 * MOST_PER_S)
         self._newest: deque[Newest] = deque(maxlen=NEWEST)
         self._ends: dict[int, int] | None = None
-        names = (("tail", self._tail), ("ends", self._watch_ends))
+        names = (("tail", self._tail), ("ends", self._sample_ends))
         self._threads = [threading.Thread(target=run, name=f"sample-{name}", daemon=True) for name, run in names]
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to sample."""
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Stop looking."""
+        """Stop sampling."""
         self._stop.set()
         for thread in self._threads:
             if thread.is_alive():
@@ -90,14 +90,14 @@ class Sampler:
         return Latency(found[len(found) // 2], found[min(len(found) - 1, int(len(found) * 0.99))], len(found))
 
     def ends(self) -> dict[int, int] | None:
-        """End offset of each partition, at most a second old; None before they were read once."""
+        """End offset of each partition, at most a second old; None before the first sample."""
         return self._ends
 
     # -- threads
 
     def _consumer(self) -> Consumer:
         own = {
-            "group.id": "klais-up-sampler",  # the client wants one; without subscribe and commits no broker hears of it
+            "group.id": "klais-up-sampler",  # the client requires one; without subscribe and commits the broker never sees it
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 500,
             "fetch.message.max.bytes": 65_536,
@@ -112,49 +112,45 @@ class Sampler:
             consumer = self._consumer()
             try:
                 while not self._stop.is_set():
-                    self._at_the_end(consumer)
+                    self._read_the_end(consumer)
             except KafkaException as error:
-                log.debug("sampler_waits", error=str(error))
+                log.debug("sampling_interrupted", error=str(error))
                 self._stop.wait(PERIOD_S)
             finally:
                 consumer.close()
 
-    def _at_the_end(self, consumer: Consumer) -> None:
-        """Read from the end on until a second holds too much; then rest until it is over."""
+    def _read_the_end(self, consumer: Consumer) -> None:
+        """Read from the end on until a second holds too many records; then wait for the next second."""
         consumer.assign([TopicPartition(self._topic, p, OFFSET_END) for p in self._partitions])
-        begun_s, taken = time.monotonic(), 0
+        begun_s, count = time.monotonic(), 0
         while not self._stop.is_set():
             first = consumer.poll(0.1)
             if first is not None:
                 messages = [first, *consumer.consume(MOST_PER_S // 4, timeout=0)]
-                self._take(messages, time.monotonic(), time.time() * 1000)
-                taken += len(messages)
+                self._note(messages, time.monotonic(), time.time() * 1000)
+                count += len(messages)
             now_s = time.monotonic()
-            if taken >= MOST_PER_S:
+            if count >= MOST_PER_S:
                 consumer.unassign()
                 self._stop.wait(max(0.0, begun_s + PERIOD_S - now_s))
                 return
             if now_s - begun_s >= PERIOD_S:
-                begun_s, taken = now_s, 0
+                begun_s, count = now_s, 0
 
-    def _take(self, messages: list[Message], now_s: float, now_ms: float) -> None:
+    def _note(self, messages: list[Message], now_s: float, now_ms: float) -> None:
         good = [message for message in messages if message.error() is None]
         records = [(_bytes(message.key()), _bytes(message.value())) for message in good]
         received = [(int(found[1]), key, value) for key, value in records if (found := _TS.search(value))]
         self._latencies.extend((now_s, max(0.0, now_ms - ts_ms)) for ts_ms, _, _ in received)
         self._newest.extend(Newest(now_s, *record) for record in received[-NEWEST:])
 
-    def _watch_ends(self) -> None:
-        admin = admin_client(self._settings)
+    def _sample_ends(self) -> None:
+        admin, places = admin_client(self._settings), [(self._topic, partition) for partition in self._partitions]
         while not self._stop.is_set():
             with contextlib.suppress(KafkaException):
-                self._ends = self._ask_ends(admin)
+                found = list_offsets(admin, places, timeout_s=CALL_S)
+                self._ends = {partition: offset for (_, partition), offset in found.items()}
             self._stop.wait(PERIOD_S / 2)
-
-    def _ask_ends(self, admin: Any) -> dict[int, int]:
-        where = [TopicPartition(self._topic, p) for p in self._partitions]
-        asked = admin.list_offsets(dict.fromkeys(where, OffsetSpec.latest()), request_timeout=CALL_S)
-        return {place.partition: future.result().offset for place, future in asked.items()}
 
     def count(self, starts: dict[int, int], ends: dict[int, int], timeout_s: float) -> int | None:
         """Records between offsets, read one by one: offsets also count the markers that a new owner of a lane leaves.
@@ -172,7 +168,7 @@ class Sampler:
             found = 0
             while left and time.monotonic() < until_s:
                 for message in consumer.consume(10_000, timeout=0.2):
-                    if message.error() is not None:  # the end of a partition, or trouble: then the time runs out
+                    if message.error() is not None:  # the end of a partition, or an error: then the time runs out
                         left.discard(message.partition())
                     elif message.offset() < ends[message.partition()]:
                         found += 1

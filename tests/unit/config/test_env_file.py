@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from klais.config.env_file import read_env_file
 from klais.config.load import Settings, describe, environ_of, load
 from klais.edge.signals import changed
 from klais.errors import ConfigError
@@ -38,6 +39,31 @@ def test_every_wrong_line_is_named_and_so_is_a_file_that_is_not_there(tmp_path: 
     assert [line.split(":")[1] for line in str(found.value).splitlines()] == ["1", "3"]
     with pytest.raises(ConfigError, match=r"KLAIS_ENV_FILE=.*cannot be read"):
         load({"KLAIS_ENV_FILE": str(tmp_path / "none")})
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("KLAIS_TOPIC_PREFIX=", None),
+        ('KLAIS_TOPIC_PREFIX="a#b"', "a#b"),
+        ("KLAIS_TOPIC_PREFIX='a # b'", "a # b"),
+        ("KLAIS_TOPIC_PREFIX=a#b", "a#b"),
+        (r"KLAIS_TOPIC_PREFIX=a\nb", r"a\nb"),
+        ("  KLAIS_TOPIC_PREFIX = $HOME ", "$HOME"),
+    ],
+)
+def test_values_are_read_as_systemd_reads_them(tmp_path: Path, line: str, value: str | None) -> None:
+    path = tmp_path / "edge.env"
+    path.write_text(f"{line}\n")
+    assert read_env_file(path) == {"KLAIS_TOPIC_PREFIX": value or ""}
+
+
+@pytest.mark.parametrize("line", ["A=b # comment", 'A="b', "A", "1A=b", "=b", "export A=b", "A B=c"])
+def test_a_line_that_systemd_reads_differently_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "edge.env"
+    path.write_text(f"# first\n{line}\n")
+    with pytest.raises(ConfigError, match=r"edge\.env:2: "):
+        read_env_file(path)
 
 
 def test_a_wrong_value_in_it_is_reported_like_one_in_the_environment(tmp_path: Path) -> None:

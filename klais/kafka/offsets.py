@@ -1,0 +1,93 @@
+"""First, end and timed offsets of topics, asked of the broker. End offsets also count transaction markers."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from klais.config.load import Settings
+from klais.errors import KafkaUnavailable
+from klais.kafka.admin import admin_client
+
+Offsets = dict[tuple[str, int], int]
+"""Offsets by (topic, partition)."""
+
+TIMEOUT_S = 30.0
+
+
+def list_offsets(
+    client: AdminClient,
+    places: Iterable[tuple[str, int]],
+    spec: OffsetSpec | None = None,
+    timeout_s: float = TIMEOUT_S,
+    partial: bool = False,
+) -> Offsets:
+    """Offsets of partitions. Blocks until the broker answers.
+
+    Parameters
+    ----------
+    client : AdminClient
+        The connection.
+    places : iterable of (str, int)
+        Topics and partitions.
+    spec : OffsetSpec, optional
+        Which offset; the end offset unless given.
+    timeout_s : float
+        How long the broker may take.
+    partial : bool
+        Leave out partitions that failed, as while their leader moves, as long as one succeeded.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        The broker does not answer, or a partition failed.
+    """
+    spec = OffsetSpec.latest() if spec is None else spec
+    wanted: dict[Any, Any] = {TopicPartition(topic, partition): spec for topic, partition in places}
+    found: Offsets = {}
+    failed: KafkaException | None = None
+    asked = client.list_offsets(wanted, request_timeout=timeout_s) if wanted else {}
+    for place, future in asked.items():
+        try:
+            found[(place.topic, place.partition)] = future.result().offset
+        except KafkaException as error:
+            failed = error
+    if failed is not None and not (partial and found):
+        raise failed
+    return found
+
+
+def begin_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """First offset of each partition of a topic; raises as :func:`end_offsets`."""
+    return _of_topic(settings, topic, OffsetSpec.earliest())
+
+
+def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
+    """The offset after the last one of each partition of a topic.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable
+        No broker answers, or the topic does not exist.
+    """
+    return _of_topic(settings, topic, OffsetSpec.latest())
+
+
+def offsets_at(settings: Settings, topic: str, ts_ms: int) -> dict[int, int]:
+    """First offset of each partition with a record of ``ts_ms`` or later, else the end; raises as :func:`end_offsets`."""
+    ends = end_offsets(settings, topic)
+    found = _of_topic(settings, topic, OffsetSpec.for_timestamp(ts_ms))
+    return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+
+
+def _of_topic(settings: Settings, topic: str, spec: OffsetSpec) -> dict[int, int]:
+    client = admin_client(settings)
+    try:
+        known = client.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+        if known.error is not None or not known.partitions:
+            raise KafkaUnavailable(f"there is no topic {topic}: {known.error or KafkaError(KafkaError._UNKNOWN_TOPIC)}")
+        places = [(topic, partition) for partition in sorted(known.partitions)]
+        return {partition: offset for (_, partition), offset in list_offsets(client, places, spec).items()}
+    except KafkaException as error:
+        raise KafkaUnavailable(f"cannot read offsets of {topic} at {settings.bootstrap}: {error}") from error

@@ -1,0 +1,48 @@
+"""Offsets of partitions: all of them, those that succeeded, and errors that do not pass for an offset."""
+
+from concurrent.futures import Future
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from klais.kafka.offsets import list_offsets
+
+PLACES = [("raw", 0), ("raw", 1)]
+
+
+class Answer:
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+
+def broker(*offsets: int | None) -> AdminClient:
+    """A client whose broker answers with these offsets; None stands for an error of that partition."""
+
+    class Client:
+        def list_offsets(self, wanted: dict[TopicPartition, OffsetSpec], request_timeout: float) -> dict[Any, Any]:
+            assert all(isinstance(spec, OffsetSpec) for spec in wanted.values())
+            out: dict[Any, Any] = {}
+            for place, offset in zip(wanted, offsets, strict=True):
+                out[place] = Future[Answer]()
+                if offset is None:
+                    out[place].set_exception(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
+                else:
+                    out[place].set_result(Answer(offset))
+            return out
+
+    return cast(AdminClient, Client())
+
+
+def test_offsets_come_by_topic_and_partition() -> None:
+    assert list_offsets(broker(7, 9), PLACES) == {("raw", 0): 7, ("raw", 1): 9}
+    assert list_offsets(broker(), []) == {}
+
+
+def test_a_partition_that_fails_fails_the_call_unless_the_others_will_do() -> None:
+    with pytest.raises(KafkaException):
+        list_offsets(broker(7, None), PLACES)
+    assert list_offsets(broker(7, None), PLACES, partial=True) == {("raw", 0): 7}
+    with pytest.raises(KafkaException):
+        list_offsets(broker(None, None), PLACES, partial=True)
