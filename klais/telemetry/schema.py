@@ -42,7 +42,7 @@ class Gauges(BaseModel):
     pending_frames: float | None = _of("frames that this worker's lanes let through and have not written yet")
     demand: ByPartition | None = _of("frames/s that a lane could put to use: what arrives, and what waits, within a second")
     inflight_bytes: float | None = _of("edge: bytes sent to Kafka and not yet acknowledged")
-    intake_per_s: float | None = _of("edge: frames/s that it admits; absent where it admits all")
+    limit_per_s: float | None = _of("edge: frames/s that it admits; absent where it admits all")
     offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
