@@ -9,7 +9,9 @@
     ingest                         agents/ingest.py                this agent
        |     Lanes.feed            klais/worker/lanes.py           the lane of the record's partition
        v
-    Lane.take                      klais/worker/lane.py
+    Intake.put                     klais/worker/intake.py          bounded: never waits for a lane that is not live
+       v
+    Lane.run                       klais/worker/lane.py            the spine of a lane
        |     take_raw              klais/core/lane/step.py         decode, a verdict for each frame, dam, anomaly scores
        v
     Journal.put                    klais/worker/outputs.py         the step is written down -> klais_journal
@@ -22,6 +24,7 @@
     Checkpointer.run_once          klais/worker/checkpoint.py      rows and marker -> changelog of the devices table,
                                                                    then the input is acknowledged, in order
     CommitRepair                   agents/faust_ext/commits.py     before that: commits that Faust gave up
+    PartitionFlow                  agents/faust_ext/flow.py        lanes pause, resume and seek their partitions
 
 What the lane decides depends on the record, the lane's state, the time and the limits only (``klais/core``), so that
 its successor can replay the journal. ``klais/worker/recovery.py`` does that when a partition comes to this worker.

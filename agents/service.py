@@ -7,7 +7,7 @@ from typing import Any
 import faust
 from faust.types import TP
 
-from agents.faust_ext.commits import CommitRepair
+from agents.faust_ext.flow import PartitionFlow
 from klais.config.load import Settings
 from klais.http.access import Access, token_to_read
 from klais.http.guard import Guard
@@ -39,7 +39,7 @@ class Service:
     def __init__(self, app: faust.App, settings: Settings, lanes: Lanes) -> None:
         self._app, self._lanes, self._notifier = app, lanes, Notifier()
         self._raw = Topics.of(settings).raw
-        self.runtime = worker = WorkerRuntime(settings, lanes, CommitRepair(app, self._raw), self._highwater)
+        self.runtime = worker = WorkerRuntime(settings, lanes, PartitionFlow(app, self._raw), self._highwater)
         access = Access.of(settings, settings.web_bind, changes=False)
         if access.generated:
             why = "KLAIS_WEB_BIND is not loopback, no token is set"

@@ -41,16 +41,16 @@ class Store(SerializedStore[bytes, bytes]):
 
     def _get(self, key: bytes) -> bytes | None:
         for lane in self._lanes.by_partition.values():
-            if lane.it is not None:
-                row = lane.it.state.find(key)
+            if lane.session is not None:
+                row = lane.session.state.find(key)
                 if row >= 0:
-                    return bytes(lane.it.state.rows[row].tobytes())
+                    return bytes(lane.session.state.rows[row].tobytes())
         return None
 
     def _iteritems(self) -> Iterator[tuple[bytes, bytes]]:
         for lane in list(self._lanes.by_partition.values()):
-            if lane.it is not None:
-                state = lane.it.state
+            if lane.session is not None:
+                state = lane.session.state
                 for row in state.rows[: state.used]:
                     yield row_key(row), row.tobytes()
 
@@ -61,7 +61,7 @@ class Store(SerializedStore[bytes, bytes]):
         return (value for _, value in self._iteritems())
 
     def _size(self) -> int:
-        return sum(lane.it.state.used for lane in self._lanes.by_partition.values() if lane.it is not None)
+        return sum(lane.session.state.used for lane in self._lanes.by_partition.values() if lane.session is not None)
 
     def _contains(self, key: bytes) -> bool:
         return self._get(key) is not None

@@ -21,7 +21,7 @@ from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import quiet_aiokafka
-from klais.kafka.record_batch import read_mark
+from klais.kafka.record_batch import Mark, read_mark
 from klais.telemetry.log import get
 
 log = get("klais.kafka.reader")
@@ -73,13 +73,14 @@ class PartitionReader:
         await self.stop()
 
     async def start(self) -> None:
-        """Connect; waits up to ``timeout_s`` for a broker.
+        """Connect, with a new client where there was one; waits up to ``timeout_s`` for a broker.
 
         Raises
         ------
         KafkaUnavailable
             No broker answered.
         """
+        await self.stop()
         quiet_aiokafka()
         patience = _Patience(self._timeout_s, f"no answer from {self._options['bootstrap_servers']}")
         while True:
@@ -158,10 +159,35 @@ class PartitionReader:
             else:
                 await patience.wait(None)
 
-    async def _fetch(self, where: TopicPartition, position: int) -> list[Any]:
+    async def record_at(self, topic: str, partition: int, offset: int) -> RawRecord | None:
+        """The record at one offset, from a fetch of one batch; None where there is none (any more).
+
+        Raises
+        ------
+        TopicMismatch, KafkaUnavailable
+            As for :meth:`read`.
+        """
+        where = TopicPartition(topic, partition)
+        try:
+            batches = await self._fetch(where, offset, 1)
+        except kafka_errors.OffsetOutOfRangeError:
+            return None
+        for batch in batches:
+            if not batch.is_control_batch:
+                for record in batch:
+                    if record.offset == offset:
+                        return RawRecord(record.offset, record.key, record.value, tuple(record.headers))
+        return None
+
+    async def end(self, topic: str, partition: int) -> int:
+        """End offset of a partition; errors as for :meth:`offsets`."""
+        request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])
+        return int((await self._ask(TopicPartition(topic, partition), request))[3])
+
+    async def _fetch(self, where: TopicPartition, position: int, most_bytes: int = FETCH_BYTES) -> list[Any]:
         """The whole batches of one answer that reach beyond ``position``, in order, with their CRC checked."""
-        part = (where.partition, position, FETCH_BYTES)
-        request = FetchRequest(1000, 1, FETCH_BYTES, _READ_UNCOMMITTED, [(where.topic, [part])])
+        part = (where.partition, position, most_bytes)
+        request = FetchRequest(1000, 1, most_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
         records = MemoryRecords((await self._ask(where, request))[-1] or b"")
         batches = []
         while (batch := records.next_batch()) is not None:
@@ -239,10 +265,10 @@ class _Patience:
         await asyncio.sleep(RETRY_S)
 
 
-async def last_own_position(
-    reader: PartitionReader, topic: str, partition: int, floor_offset: int = 0
-) -> tuple[int, int] | None:
-    """(step, frames done) of the last record that carries a mark of ours at or after ``floor_offset``; None without one.
+async def last_own_mark(
+    reader: PartitionReader, topic: str, partition: int, floor_offset: int = 0, lineage: int = 0
+) -> Mark | None:
+    """The last mark of this ``lineage`` at or after ``floor_offset``; None without one.
 
     Looks backwards from the end in growing strides; control records and records of others are passed over. No offset is
     read twice.
@@ -254,7 +280,8 @@ async def last_own_position(
         low = max(floor, high - stride)
         found = None
         async for record in reader.read(topic, partition, low, high):
-            found = read_mark(record.headers) or found
+            seen = read_mark(record.headers)
+            found = seen if seen is not None and seen.lineage == lineage else found
         if found is not None:
             return found
         high, stride = low, stride * TAIL_STRIDE

@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import google_crc32c
 import lz4.frame
@@ -26,29 +26,41 @@ _CODECS = {"none": 0, "lz4": 3}
 COMPRESS_FROM_BYTES = 200  # below, a compressed frame saves nothing
 MAX_RECORDS_BYTES = (4 << 20) - 4096  # the broker's message.max.bytes, less the header and room for the mark
 MARK_KEY = "klais"
-_MARK = struct.Struct("<QI")
+_MARK = struct.Struct("<QIQI")
 _MARK_FIELD = bytes([2 * len(MARK_KEY)]) + MARK_KEY.encode() + bytes([2 * _MARK.size])
 MARK_BYTES = len(_MARK_FIELD) + _MARK.size + 1  # a longer length varint included
 SEQUENCE_MASK = 0x7FFF_FFFF
 
 
-def mark(step: int, done: int) -> bytes:
-    """Value of the record header ``klais``: little-endian u64 step, u32 frames of its output that are out so far.
+class Mark(NamedTuple):
+    """How far a lane's output had got when it wrote a record: ``done`` records of ``step`` are out, this one included.
+
+    ``next_raw`` is the lane's next raw offset after that step. ``lineage`` tells the marks of one lane from those of another
+    system that wrote to the topic before: a lane draws it once, and keeps it in journal and checkpoint.
+    """
+
+    step: int
+    done: int
+    next_raw: int = 0
+    lineage: int = 0
+
+
+def mark(step: int, done: int, next_raw: int = 0, lineage: int = 0) -> bytes:
+    """Value of the record header ``klais``, little-endian: u64 step, u32 done, u64 next raw offset, u32 lineage.
 
     Examples
     --------
-    >>> read_mark([("klais", mark(7, 3))])
-    (7, 3)
+    >>> read_mark([("klais", mark(7, 3, 20, 5))])
+    Mark(step=7, done=3, next_raw=20, lineage=5)
     """
-    return _MARK.pack(step, done)
+    return _MARK.pack(step, done, next_raw, lineage)
 
 
-def read_mark(headers: Sequence[tuple[str, bytes | None]]) -> tuple[int, int] | None:
-    """(step, frames done) of a record's headers; None when it carries no mark of ours."""
+def read_mark(headers: Sequence[tuple[str, bytes | None]]) -> Mark | None:
+    """The mark of a record's headers; None when it carries none of ours."""
     for key, value in headers:
         if key == MARK_KEY and value is not None and len(value) == _MARK.size:
-            step, done = _MARK.unpack(value)
-            return step, done
+            return Mark(*_MARK.unpack(value))
     return None
 
 
@@ -92,14 +104,17 @@ class RecordBatchWriter:
         empty batch, up to ``MAX_RECORDS_BYTES``.
     compression : {"lz4", "none"}
         Codec of the records; small batches are not compressed.
+    lineage : int
+        Of the lane that writes, for the marks.
     """
 
-    def __init__(self, limit_bytes: int = 1_000_000, compression: str = "lz4") -> None:
+    def __init__(self, limit_bytes: int = 1_000_000, compression: str = "lz4", lineage: int = 0) -> None:
         if compression not in _CODECS:
             raise ValueError(f"compression {compression!r} is none of {', '.join(_CODECS)}")
         if not 1 <= limit_bytes <= MAX_RECORDS_BYTES:
             raise ValueError(f"limit_bytes {limit_bytes} is not within 1 to {MAX_RECORDS_BYTES}")
         self._limit = limit_bytes
+        self._lineage = lineage
         self._codec = _CODECS[compression]
         self._out = np.zeros(max(limit_bytes, 1 << 17) + MARK_BYTES + k.SLACK, np.uint8)
         self._state = np.zeros(5, np.int64)
@@ -135,6 +150,7 @@ class RecordBatchWriter:
         begin: int,
         step: int,
         done: int,
+        next_raw: int = 0,
     ) -> int:
         """Write one clean record for each frame of ``index[begin:]``, as many as fit; the last one carries the mark.
 
@@ -152,8 +168,9 @@ class RecordBatchWriter:
             The frames to write, in this order.
         begin : int
             Where in ``index`` to go on.
-        step, done : int
-            The step these are the output of, and how many frames of that output are out before this call.
+        step, done, next_raw : int
+            The step these are the output of, how many frames of that output are out before this call, and the lane's next
+            raw offset after that step.
 
         Returns
         -------
@@ -176,7 +193,7 @@ class RecordBatchWriter:
         if taken < 0:
             raise ValueError("a frame does not lie in its buffer, or its id size or time is out of range")
         if taken:
-            self._mark_last(step, done + taken)
+            self._mark_last(mark(step, done + taken, next_raw, self._lineage))
         return taken
 
     def append_rows(
@@ -229,6 +246,7 @@ class RecordBatchWriter:
         timestamp_ms: int | None = None,
         step: int | None = None,
         done: int | None = None,
+        next_raw: int = 0,
     ) -> bool:
         """Write one record; with ``step`` and ``done`` it carries the mark. False when it does not fit any more.
 
@@ -238,7 +256,7 @@ class RecordBatchWriter:
             The record is larger than a batch may be.
         """
         ts = _timestamp(timestamp_ms)
-        marks = () if step is None else ((MARK_KEY, mark(step, done or 0)),)
+        marks = () if step is None else ((MARK_KEY, mark(step, done or 0, next_raw, self._lineage)),)
         state = self._state
         first = ts if self.empty else int(state[k.FIRST_TS])
         record = encode_record(ts - first, self.count, key, value, (*headers, *marks))
@@ -288,12 +306,12 @@ class RecordBatchWriter:
             grown[: self.size] = self._out[: self.size]
             self._out = grown
 
-    def _mark_last(self, step: int, done: int) -> None:
+    def _mark_last(self, value: bytes) -> None:
         """Give the last record, which has no headers, the mark; its length may need one byte more."""
         at, last = self.size, int(self._state[k.LAST_AT])
         body_at, length = _read_varint(self._out, last)
         body = self._out[body_at : at - 1].tobytes()  # the last byte is the header count 0
-        field = b"\x02" + _MARK_FIELD + mark(step, done)
+        field = b"\x02" + _MARK_FIELD + value
         record = _varint(length - 1 + len(field)) + body + field
         self._out[last : last + len(record)] = np.frombuffer(record, np.uint8)
         self._state[k.AT] = last + len(record)

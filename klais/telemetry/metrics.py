@@ -38,7 +38,7 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
         }
     ),
     "lane": frozenset({r for r in Reason if Reason.DUPLICATE <= r < FIRST_MALFORMED} | _MALFORMED)
-    | {Reason.CORRUPT_BATCH, Reason.REPEATED_BATCH, Reason.QUEUE_EXPIRED},
+    | {Reason.CORRUPT_BATCH, Reason.REPEATED_BATCH, Reason.QUEUE_EXPIRED, Reason.POISON, Reason.OUTPUT_LOST},
 }
 
 # From one batch on an idle machine (0.1 ms) to a stalled broker; factor about 2.5.

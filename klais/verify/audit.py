@@ -1,4 +1,5 @@
-"""Audit of a lane: its journal replayed from step 0 must give exactly what lies in the output topics and in the table."""
+"""Audit of a lane: its journal replayed from step 0 must give exactly what lies in the output topics and in the table, and
+its steps must cover every record of ``klais_raw`` once."""
 
 import re
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from klais.config.load import Settings
 from klais.core.devices.layout import ROW, Rows
 from klais.core.lane.checkpoint import Marker, decode_marker
-from klais.core.lane.journal import MARKER_KEY, Kind, StepRecord, decode_step, is_owner
+from klais.core.lane.journal import MAGIC, MARKER_KEY, NEEDS_RAW, Kind, StepRecord, decode_step
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import Step, replay
@@ -142,24 +143,42 @@ async def _replay_all(
     settings: Settings, topics: Topics, partition: int, state: LaneState, audit: LaneAudit
 ) -> AsyncIterator[Step]:
     async with PartitionReader(settings) as journal, PartitionReader(settings) as raw_reader:
-        raw_start = (await raw_reader.offsets(topics.raw, partition))[0]
-        raw = raw_reader.read(topics.raw, partition, raw_start)
+        raw = RawCoverage(audit, raw_reader, topics.raw)
+        await raw.begin((await raw_reader.offsets(topics.raw, partition))[0])
         start = (await journal.offsets(topics.journal, partition))[0]
         async for record in journal.read(topics.journal, partition, start):
-            if record.value is None or is_owner(record.value):
+            if record.value is None or record.value[:4] != MAGIC:  # an owner, or another program's
                 continue
             step = decode_step(record.value)
-            yield replay(state, step, await _raw_value(raw, step))
+            yield replay(state, step, await raw.value_of(step))
             audit.steps = state.step
 
 
-async def _raw_value(raw: AsyncIterator[Any], step: StepRecord) -> bytes | None:
-    if step.kind not in (Kind.RAW, Kind.CORRUPT):
+class RawCoverage:
+    """The records of ``klais_raw`` beside the steps that took them: each record must have a step.
+
+    A step could also step over records: its next offset may jump. No replay of steps would show that.
+    """
+
+    def __init__(self, audit: LaneAudit, reader: PartitionReader, topic: str) -> None:
+        self._audit, self._reader, self._topic = audit, reader, topic
+        self._records: AsyncIterator[Any] | None = None
+
+    async def begin(self, offset: int) -> None:
+        """Go on with the record at ``offset``."""
+        start, end = await self._reader.offsets(self._topic, self._audit.partition)
+        self._records = self._reader.read(self._topic, self._audit.partition, min(max(start, offset), end))
+
+    async def value_of(self, step: StepRecord) -> bytes | None:
+        """The raw record that a step took, None where it took none or the record is gone."""
+        if step.kind in (Kind.RESUMED, Kind.LOST):  # the lane has counted what lies between; RESUMED may also go back
+            await self.begin(step.raw_offset + 1)
+        elif step.kind != Kind.RELEASE and self._records is not None:
+            async for record in self._records:
+                if record.offset >= step.raw_offset:
+                    return (record.value or b"") if record.offset == step.raw_offset and step.kind in NEEDS_RAW else None
+                self._audit.problem(f"{self._topic}: the record at offset {record.offset} was stepped over, no step took it")
         return None
-    async for record in raw:
-        if record.offset == step.raw_offset:
-            return record.value or b""
-    return None
 
 
 async def _clean_records(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:

@@ -6,8 +6,10 @@ import numpy as np
 
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows
 from klais.core.lane.journal import MARKER_KEY
-from klais.errors import JournalFormatError
 from klais.kafka.reader import PartitionReader
+from klais.telemetry.log import get
+
+log = get("klais.worker.changelog")
 
 LOAD_ROWS = 5000  # rows put in place in one go
 
@@ -35,18 +37,17 @@ class _Newest:
 async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
     """Rows (ROW [n], one a device) and the marker's value, None when there is none (a million rows take seconds).
 
-    Call it only when no older owner can write to the changelog any more.
+    Call it only when no older owner can write to the changelog any more. What is no row is skipped: somebody else wrote it,
+    and until the next compaction nobody can remove it.
 
     Raises
     ------
     klais.errors.KlaisError
         Of the reader.
-    JournalFormatError
-        A value is not a row of this version's size.
     """
     start, end = await reader.offsets(topic, partition)
     newest, latest = _Newest(), dict[bytes, bytes]()
-    marker, wanted = None, marker_key(partition)
+    marker, wanted, foreign = None, marker_key(partition), 0
     async for record in reader.read(topic, partition, start, end):
         key, value = record.key, record.value
         if key is None or value is None:
@@ -54,14 +55,15 @@ async def load_partition(reader: PartitionReader, topic: str, partition: int) ->
         if key[:1] == b"\0":
             marker = value if key == wanted else marker
             continue
-        if len(value) != ROW.itemsize:
-            raise JournalFormatError(
-                f"row of {len(value)} bytes in {topic}/{partition}@{record.offset}, this version's rows have {ROW.itemsize}"
-            )
+        if len(value) != ROW.itemsize or value[:16] != key.ljust(16, b"\0"):
+            foreign += 1  # rows of another version are refused by the marker, which names their version
+            continue
         latest[key] = value
         if len(latest) >= LOAD_ROWS:
             newest.put(latest)
             latest = {}
             await asyncio.sleep(0)
     newest.put(latest)
+    if foreign:
+        log.warning("foreign_records_skipped", topic=topic, partition=partition, records=foreign)
     return newest.rows[: len(newest.place)], marker

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +10,8 @@ from klais.core.devices.layout import ROW
 from klais.core.lane.checkpoint import Snapshot, begin_snapshot, copy_rows, encode_marker
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.worker.changelog import marker_key
-
-if TYPE_CHECKING:
-    from klais.worker.lane import Lane
-    from klais.worker.recovery import Recovered
+from klais.worker.intake import Intake
+from klais.worker.session import LaneSession
 
 COPY_ROWS = 4000  # rows copied in one go: 1 ms, and some more where the memory was never touched before
 SLICE_ROWS = 1000  # rows written in one go, so that the event loop is never held for long
@@ -22,42 +19,59 @@ POLL_S = 0.005
 
 
 class Checkpointer:
-    """Writes the checkpoints of one lane's life; ``age_s`` and ``seconds`` of the newest are for the metrics."""
+    """Writes the checkpoints of one session; ``done_at``, ``count`` and ``total_s`` are for the statistics.
 
-    def __init__(self, it: "Recovered") -> None:
-        self._it = it
+    A crash at any point is safe. Rows may be newer than the marker (a crash between the two): their stamps tell the replay
+    to step over what they already contain. The input is acknowledged last: nobody reads it from the group's offset while
+    a journal or marker says more, so an acknowledgement that is missing costs nothing.
+    """
+
+    def __init__(self, session: LaneSession, intake: Intake) -> None:
+        self._session, self._intake = session, intake
         self._busy = asyncio.Lock()
-        self.step = it.marker.step if it.marker else 0
-        self.next_raw = it.marker.next_raw if it.marker else 0
-        self.journal_offset = it.marker.journal_offset if it.marker else 0
-        self.outputs: dict[str, int] = dict(it.floors)
+        marker = session.marker
+        self.step = marker.step if marker else 0
+        self._next_raw = marker.next_raw if marker else 0
+        self._journal_offset = marker.journal_offset if marker else 0
+        self._outputs: dict[str, int] = dict(session.floors)
         self._acknowledged = 0  # input up to here was acknowledged one checkpoint ago
         self.done_at = time.monotonic()
-        self.seconds = self.total_s = 0.0
+        self.total_s = 0.0
         self.count = 0
 
-    async def run_once(self, lane: "Lane") -> None:
+    async def run(self) -> None:
+        """Checkpoint at the interval of the settings, without end."""
+        interval_s = self._session.context.settings.checkpoint_interval_s
+        first = np.random.default_rng(self._session.partition).uniform(0.2, 1.0)  # lanes take turns
+        await asyncio.sleep(interval_s * first)
+        while True:
+            await self.run_once()
+            await asyncio.sleep(interval_s)
+
+    async def run_once(self) -> None:
         """One checkpoint at the step the lane is at now, when anything has happened since the last."""
+        session, state = self._session, self._session.state
         async with self._busy:
-            if self._it.state.step > self.step:
+            if state.step > self.step:
                 began = time.monotonic()
-                shot = begin_snapshot(self._it.state)
-                while not copy_rows(self._it.state, shot, COPY_ROWS):  # noqa: ASYNC110  (lets the lane go on in between)
+                shot = begin_snapshot(state)
+                while not copy_rows(state, shot, COPY_ROWS):  # noqa: ASYNC110  (lets the lane go on in between)
                     await asyncio.sleep(0)
-                newest = self._it.state.step  # that a copied row may contain
+                newest = state.step  # a row that was copied late may contain as much
                 fault.at("checkpoint_taken")
-                while lane.acked_step < newest:  # noqa: ASYNC110  (three outputs move it; a look costs nothing)
+                while session.acked_step < newest:  # noqa: ASYNC110  (three outputs move it; asking costs nothing)
                     await asyncio.sleep(POLL_S)
-                await self._write(lane, shot)
-                self.seconds = time.monotonic() - began
-                self.total_s += self.seconds
+                await self._write(shot)
+                self.total_s += time.monotonic() - began
                 self.count += 1
             self.done_at = time.monotonic()
-            await self._acknowledge(lane)
+            await session.context.consumer.repair_commit(session.partition, self._acknowledged)
+            self._acknowledged = self._next_raw
+            await self._intake.acknowledge(self._next_raw)
 
-    async def _write(self, lane: "Lane", shot: Snapshot) -> None:
-        it, partition = self._it, lane.partition
-        sender, writer = it.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
+    async def _write(self, shot: Snapshot) -> None:
+        session = self._session
+        sender, writer = session.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
         for begin in range(0, len(shot.rows), SLICE_ROWS):
             rows = shot.rows[begin : begin + SLICE_ROWS]
             keys, sizes = np.ascontiguousarray(rows["id"]).view(np.uint8), rows["id_size"].copy()
@@ -69,26 +83,13 @@ class Checkpointer:
             fault.at("checkpoint_rows")
             await asyncio.sleep(0)
         fault.at("checkpoint_marker")
-        journal_offset = lane.journal.offset_after(shot.step, self.journal_offset)
-        for name, out in (("telemetry", lane.telemetry), ("anomalies", lane.anomalies), ("dead_letter", lane.dead_letter)):
-            self.outputs[name] = max(self.outputs.get(name, 0), out.offset)
-        marker = encode_marker(shot, journal_offset, self.outputs, lane.shared.topics.partitions)
+        journal_offset = session.journal.offset_after(shot.step, self._journal_offset)
+        for name, out in session.outputs.items():
+            self._outputs[name] = max(self._outputs.get(name, 0), out.offset)
+        partitions = session.context.topics.partitions
+        marker = encode_marker(shot, journal_offset, self._outputs, partitions, session.lineage)
         writer.reset()
-        writer.append_one(marker_key(partition), marker, (), time.time_ns() // 1_000_000)
+        writer.append_one(marker_key(session.partition), marker, (), time.time_ns() // 1_000_000)
         await sender.send(writer)
         fault.at("checkpoint_done")
-        self.step, self.next_raw, self.journal_offset = shot.step, shot.facts["next_raw"], journal_offset
-
-    async def _acknowledge(self, lane: "Lane") -> None:
-        """Acknowledge the input up to the marker, strictly in offset order (a hole would be committed over)."""
-        unacked = lane.unacked
-        if lane.shared.repair_commit is not None:
-            await lane.shared.repair_commit(lane.partition, self._acknowledged)
-        self._acknowledged = self.next_raw
-        count = 0
-        while unacked and unacked[0][2] < self.next_raw:
-            stream, event, _ = unacked.popleft()
-            await stream.ack(event)
-            count += 1
-            if count % 100 == 0:
-                await asyncio.sleep(0)
+        self.step, self._next_raw, self._journal_offset = shot.step, shot.facts["next_raw"], journal_offset

@@ -1,59 +1,42 @@
-"""The Kafka shell of one lane: recover, decide, journal, put out, checkpoint.
+"""A lane: the spine of one partition. Read :meth:`Lane.run` first.
 
-    klais_raw[p] -> take() -> Journal -> Telemetry / anomalies / dead letters
-                      |                          |
-                    state  <- tick (release) -> checkpoint -> devices changelog -> acknowledge klais_raw
+    klais_raw[p] -> intake -> decide -> journal -> outputs: iot_telemetry, klais_anomalies, klais_dead_letter
+                                |                     |
+                              state  ------------> checkpoint -> devices changelog -> acknowledge klais_raw
+
+A lane lives from the assignment of its partition until the partition is revoked. It lives in sessions: each begins with a
+fence and a recovery and ends with the first error, which the next session puts right from the journal.
 """
 
 import asyncio
 import gc
 import time
 import traceback
-from collections import deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from klais import fault
-from klais.config.load import Settings
-from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import TALLIES
-from klais.core.lane.step import Step, note_lost, release, take_raw
-from klais.errors import EpochRenewal, LaneFenced, OffsetGone
-from klais.kafka.producer import BatchProducer
+from klais.errors import EpochRenewal, LaneFenced
 from klais.kafka.reader import PartitionReader
-from klais.kafka.topics import Topics
 from klais.telemetry.log import get
 from klais.worker.checkpoint import Checkpointer
-from klais.worker.limits import LaneLimits
-from klais.worker.outputs import Journal, Output, Records, Telemetry
-from klais.worker.recovery import Recovered, recover
+from klais.worker.context import LaneContext
+from klais.worker.intake import Intake
+from klais.worker.lane_statistics import LaneStatistics
+from klais.worker.quarantine import Quarantine
+from klais.worker.recovery import recover
+from klais.worker.session import LaneSession
+from klais.worker.watch import Watch
 
 log = get("klais.worker.lane")
 
 TICK_S = 0.005  # how often a lane looks at its queue; a release waits at most this long for its tokens
-RELEASE_MOST = 8192  # frames in one release, so that a step stays short
 RESTART_S = 1.0  # before a failed lane recovers; doubled with each failure in a row
 RESTART_MOST_S = 30.0
+FAILURES_TO_ALARM = 3  # in a row: then a human must look
 CANCEL_AGAIN_S = 0.5  # a Kafka client that is connecting may swallow a cancellation
-
-
-@dataclass(slots=True)
-class Shared:
-    """What all lanes of a worker share. Producers apart, so that a journal record never waits behind a large output."""
-
-    settings: Settings
-    topics: Topics
-    worker_id: str
-    limits: LaneLimits
-    journal_producer: BatchProducer
-    output_producer: BatchProducer
-    changelog_producer: BatchProducer
-    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
-    repair_commit: Any = None  # called with (partition, offset) that Faust should long have committed
-    on_step: Any = None  # called with each step's seconds, for the latency histogram
-    on_sent: Any = None  # called with the seconds from handing a batch to Kafka to its acknowledgement
 
 
 def first_cause(error: BaseException) -> BaseException:
@@ -65,52 +48,118 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def spare_the_collector() -> None:
-    """Keep Python's cycle collector away from all that lives long: a full pass over a large table holds the loop up.
+    """Keep Python's cycle collector away from all that lives long: a full pass over many objects holds the loop up.
 
-    What is here now moves to the permanent generation; young objects are still looked at, in larger lots.
+    What is here now moves to the permanent generation; young objects are still looked at, in larger lots. What died
+    there since the last time is collected first: a rebalance drops lanes, and each may hold 100 MB.
     """
+    gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
 
 
 class Lane:
-    """One partition's lane. ``run`` lives until ``stop``; ``take`` is what the ingest agent calls."""
+    """One partition's lane: ``start``, then ``put`` for each record of the ingest agent, then ``stop``."""
 
-    def __init__(self, shared: Shared, partition: int) -> None:
-        self.shared = shared
+    def __init__(self, context: LaneContext, partition: int) -> None:
         self.partition = partition
+        self.session: LaneSession | None = None  # the newest; also while the next one recovers
+        self.checkpointer: Checkpointer | None = None
+        self.watch: Watch | None = None
         self.live = asyncio.Event()
-        self.closed = False
-        self.fenced = False
+        self.closed = self.fenced = False
         self.failure: str | None = None
         self.restarts = 0
-        self.it: Recovered | None = None  # this life's state; another object in each life
-        self.checkpointer: Checkpointer | None = None
-        self.unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in offset order
-        self._room = asyncio.Event()
-        self._queued = asyncio.Event()  # frames may wait in the queue
-        self._trouble: asyncio.Queue[Exception] = asyncio.Queue()
-        self._pending: deque[tuple[int, int, int]] = deque()  # (step, bytes, frames) not yet put out
-        self.pending_bytes = self.pending_frames = 0
-        self.began_step, self.began_tally = 0, np.zeros(TALLIES, np.uint64)  # where the newest life went live
-        self._reader = PartitionReader(shared.settings)
+        self._quarantine = Quarantine(partition)
+        self.intake = Intake(context.topics.raw, partition, context.consumer)
+        self._context = context
+        self._reader = PartitionReader(context.settings)
         self._task: asyncio.Task[None] | None = None
 
+    async def run(self) -> None:
+        """One session: take over, finish what was decided, then decide, write down, put out and checkpoint."""
+        context, partition, reader = self._context, self.partition, self._reader
+        await reader.start()
+        session = LaneSession(context, partition, await recover(context, partition, reader), self._quarantine)
+        checkpointer, watch = Checkpointer(session, self.intake), Watch(session, self.intake, reader)
+        self.session, self.checkpointer, self.watch = session, checkpointer, watch
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                # The journal hands each step that is written down to `session.put_out`, which feeds the outputs.
+                for part in (session.journal, *session.outputs.values()):
+                    tasks.create_task(part.run())
+                async for step in session.replay.steps(reader, context.topics.raw, partition):
+                    session.pending.add(step)
+                    session.put_out(step)  # an output skips what the owner before has sent
+                    await session.pending.room()
+                await session.pending.drained()
+                fault.at("lane_replayed")
+                raw_start, _ = await reader.offsets(context.topics.raw, partition)
+                if (resumed := session.resume(raw_start)) is not None:
+                    session.journal.put(resumed)
+                    await checkpointer.run_once()  # a second recovery must not count, or lose, the same again
+                await self._go_live(session)
+                tasks.create_task(checkpointer.run())
+                tasks.create_task(self._release_queue(session))
+                tasks.create_task(self._renew(checkpointer))
+                tasks.create_task(watch.run())
+                async for raw in self.intake.records(session.state, reader):
+                    step = session.decide(raw)
+                    session.journal.put(step)
+                    await session.pending.room()
+        finally:
+            self.live.clear()
+            self.intake.close()
+            session.close()
+
+    async def _go_live(self, session: LaneSession) -> None:
+        session.went_live()
+        self.failure, self.fenced = None, False
+        spare_the_collector()
+        await self.intake.open(session.state.next_raw)
+        self.live.set()
+        at = session.state
+        log.info("lane_started", partition=self.partition, step=at.step, next_raw=at.next_raw, epoch=session.epoch)
+
+    async def _release_queue(self, session: LaneSession) -> None:
+        """Let queued frames out as tokens come: steps like any other."""
+        while True:
+            if not session.state.queue.depth:  # nothing to wake up for until a step fills it
+                session.queued.clear()
+                await session.queued.wait()
+            await asyncio.sleep(TICK_S)
+            await session.pending.room()
+            step = session.release()
+            if step is not None:
+                session.journal.put(step)
+
+    async def _renew(self, checkpointer: Checkpointer) -> None:
+        """Fence again before brokers forget an idle epoch; the checkpoint makes the next recovery quick."""
+        await asyncio.sleep(self._context.settings.lane_refence_s)
+        await checkpointer.run_once()
+        raise EpochRenewal(f"lane {self.partition}")
+
+    # -- life
+
     def start(self) -> None:
-        """Start to live, in the background."""
-        self._task = asyncio.create_task(self._run(), name=f"lane-{self.partition}")
+        """Start in the background."""
+        self._task = asyncio.create_task(self._live(), name=f"lane-{self.partition}")
+
+    async def put(self, stream: Any, event: Any) -> None:
+        """Hand one raw record over. Never waits for a lane that is not live."""
+        await self.intake.put(stream, event)
 
     async def stop(self) -> None:
         """Drop everything at once, without flushing: a successor goes on from the journal."""
         self.closed = True
-        self._wake_all()
         if self._task is not None:
             while not self._task.done():
                 self._task.cancel()
                 await asyncio.wait([self._task], timeout=CANCEL_AGAIN_S)
             await asyncio.gather(self._task, return_exceptions=True)
         await self._reader.stop()
+        self.session = self.checkpointer = self.watch = None
 
     async def drain(self, timeout_s: float) -> bool:
         """Put out what is decided and checkpoint, for a clean end; whether it was done in time."""
@@ -118,220 +167,62 @@ class Lane:
             return False
         try:
             async with asyncio.timeout(timeout_s):
-                await self.checkpointer.run_once(self)
+                await self.checkpointer.run_once()
         except (TimeoutError, LaneFenced):
             return False
         return True
 
-    async def _watch(self) -> None:
-        """End this life when the agent's side of it failed."""
-        raise await self._trouble.get()
+    def statistics(self) -> LaneStatistics:
+        """What the lane knows about itself now."""
+        session, checkpointer = self.session, self.checkpointer
+        return LaneStatistics(
+            partition=self.partition,
+            live=self.live.is_set() and not self.closed,
+            fenced=self.fenced,
+            failure=self.failure,
+            restarts=self.restarts,
+            pending_bytes=session.pending.bytes if session else 0,
+            pending_frames=session.pending.frames if session else 0,
+            steps=session.state.step - session.live_step if session else 0,
+            records={name: out.records for name, out in session.outputs.items()} if session else {},
+            checkpoints=checkpointer.count if checkpointer else 0,
+            checkpoint_s=checkpointer.total_s if checkpointer else 0.0,
+            checkpoint_age_s=time.monotonic() - checkpointer.done_at if checkpointer else None,
+            live_tally=session.live_tally if session else np.zeros(TALLIES, np.uint64),
+            unsent=session.unsent if session else 0,
+            missing=self.watch.landed.missing if self.watch else 0,
+            alarms=session.alarms if session else (),
+        )
 
-    def _forget_pending(self) -> None:
-        self._pending.clear()
-        self.pending_bytes = self.pending_frames = 0
-        self._room.set()
-
-    def _wake_all(self) -> None:
-        self._room.set()
-        self.live.set()
-
-    async def _run(self) -> None:
-        """Recover and live, again after each failure; a fenced lane waits for the group's next rebalance."""
+    async def _live(self) -> None:
+        """One session after the other, until the partition is revoked."""
         in_a_row = 0
         while not self.closed:
             began = time.monotonic()
             try:
-                await self._life()
-            except asyncio.CancelledError:
-                raise
+                await self.run()
             except Exception as error:
                 cause = first_cause(error)
-            self.live.clear()
-            self._forget_pending()
-            if isinstance(cause, EpochRenewal):
-                log.info("lane_renews_epoch", partition=self.partition)
-                continue
-            self.failure = f"{type(cause).__name__}: {cause}"
-            self.fenced = isinstance(cause, LaneFenced)
-            log.error("lane_ended", partition=self.partition, why=self.failure, fenced=self.fenced)
-            log.debug("lane_ended_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))
-            self.restarts += 1
-            in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MOST_S else 0
-            # A fenced owner has a successor: it comes back only if no rebalance takes the partition away meanwhile.
-            pause_s = min(RESTART_MOST_S, RESTART_S * 2**in_a_row)
-            await asyncio.sleep(3 * self.shared.settings.session_timeout_s if self.fenced else pause_s)
+                in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MOST_S else 1
+                pause_s = self._ended(cause, in_a_row)
+                # Both hold the traceback, and with it every object of the session.
+                del cause, error
+            await asyncio.sleep(pause_s)
 
-    async def _life(self) -> None:
-        shared = self.shared
-        again = self.it is not None
-        self._trouble = asyncio.Queue()
-        await self._reader.start()
-        it = self.it = await recover(shared, self.partition, self._reader)
-        outputs: tuple[Output, ...] = (
-            Telemetry(it.senders.telemetry, it.positions.get("telemetry"), self._progress),
-            Records(it.senders.anomalies, it.positions.get("anomalies"), self._progress, anomaly_records),
-            Records(it.senders.dead_letter, it.positions.get("dead_letter"), self._progress, dead_letter_records),
-        )
-        self.telemetry, self.anomalies, self.dead_letter = outputs
-        self.journal = Journal(it.senders.journal, self._journalled)
-        self.journalled = it.state.step
-        self.checkpointer = Checkpointer(it)
-        async with asyncio.TaskGroup() as group:
-            parts: tuple[Journal | Output, ...] = (self.journal, *outputs)
-            for part in parts:
-                part.on_sent = shared.on_sent
-                group.create_task(part.run())
-            group.create_task(self._watch())
-            async for step in it.replay():
-                self._wait_until_out(step)
-                self._journalled(step)
-                await self._wait_for_room()
-            fault.at("lane_replayed")
-            if again:  # Faust does not deliver again what the last life was handed and had not decided
-                await self._catch_up(it, (await self._reader.offsets(shared.topics.raw, self.partition))[1])
-            log.info("lane_live", partition=self.partition, step=it.state.step, next_raw=it.state.next_raw, epoch=it.epoch)
-            self.failure, self.fenced = None, False
-            self.began_step, self.began_tally = it.state.step, it.state.tally.copy()
-            spare_the_collector()
-            self.live.set()
-            group.create_task(self._tick())
-            group.create_task(self._checkpoints())
-            group.create_task(self._renew())
-
-    # -- input
-
-    async def take(self, stream: Any, event: Any) -> None:
-        """Take one raw record from the agent; returns when there is room for the next."""
-        await self.live.wait()
-        if self.closed or self.it is None:
-            return
-        it, offset = self.it, event.message.offset
-        value: bytes = event.value
-        event.value = event.message.value = None  # the event is kept until its checkpoint, its bytes need not be
-        self.unacked.append((stream, event, offset))
-        try:
-            if offset > it.state.next_raw:
-                await self._catch_up(it, offset)
-            if offset == it.state.next_raw and self._lives(it):
-                self._decide(it, offset, value)
-                await self._wait_for_room()
-        except Exception as error:
-            if self._lives(it):
-                self.live.clear()
-                self._trouble.put_nowait(error)
-
-    def _lives(self, it: Recovered) -> bool:
-        """Whether this is still the lane's life; what an ended one has not decided, the next one reads again."""
-        return self.it is it and not self.closed
-
-    def _decide(self, it: Recovered, offset: int, value: bytes) -> None:
-        began = time.perf_counter()
-        limits, bounds = self.shared.limits.of_lane(self.partition)
-        step = take_raw(it.state, offset, value, limits, bounds, time.time_ns())
-        if it.state.queue.depth:
-            self._queued.set()
-        self._decided(step)
-        if self.shared.on_step is not None:
-            self.shared.on_step(time.perf_counter() - began)
-
-    def _decided(self, step: Step) -> None:
-        fault.at("lane_decided")
-        self.shared.limits.spent(step)
-        self._wait_until_out(step)
-        self.journal.put(step)
-
-    def _wait_until_out(self, step: Step) -> None:
-        frames = step.passed_count
-        self._pending.append((step.record.step, step.bytes, frames))
-        self.pending_bytes += step.bytes
-        self.pending_frames += frames
-
-    async def _catch_up(self, it: Recovered, offset: int) -> None:
-        """Read what lies between the lane's next raw offset and ``offset`` with the lane's own reader."""
-        state, topic = it.state, self.shared.topics.raw
-        if state.next_raw >= offset:
-            return
-        log.info("lane_catches_up", partition=self.partition, start=state.next_raw, end=offset)
-        try:
-            async for record in self._reader.read(topic, self.partition, state.next_raw, offset):
-                if not self._lives(it):
-                    return
-                state.next_raw = record.offset
-                self._decide(it, record.offset, record.value or b"")
-                await self._wait_for_room()
-        except OffsetGone as gone:
-            lost = min(gone.log_start, offset)
-            if lost > state.next_raw:
-                log.error("raw_records_lost", partition=self.partition, start=state.next_raw, end=lost, why="retention")
-                limits, _ = self.shared.limits.of_lane(self.partition)
-                self._decided(note_lost(state, lost, limits, time.time_ns()))
-                await self._catch_up(it, offset)
-            return
-        state.next_raw = offset  # control records of other programs leave holes
-
-    async def _wait_for_room(self) -> None:
-        while self.pending_bytes > self.shared.settings.lane_max_pending_bytes and not self.closed:
-            self._room.clear()
-            await self._room.wait()
-
-    # -- output
-
-    def _journalled(self, step: Step) -> None:
-        """A step is written down: now it may act."""
-        self.journalled = step.record.step
-        if step.passed:
-            self.telemetry.put(step)
-        if step.flags is not None and len(step.flags.found):
-            self.anomalies.put(step)
-        if step.corrupt is not None or (step.dead is not None and len(step.dead)):
-            self.dead_letter.put(step)
-        if not step.passed:
-            self._progress()
-
-    def _progress(self) -> None:
-        done = self.acked_step
-        while self._pending and self._pending[0][0] <= done:
-            _, size, frames = self._pending.popleft()
-            self.pending_bytes -= size
-            self.pending_frames -= frames
-        self._room.set()
-
-    @property
-    def acked_step(self) -> int:
-        """All outputs of all steps up to this one are acknowledged."""
-        return min(out.acked_step(self.journalled) for out in (self.telemetry, self.anomalies, self.dead_letter))
-
-    # -- time
-
-    async def _tick(self) -> None:
-        """Let queued frames out as tokens come."""
-        assert self.it is not None
-        state = self.it.state
-        while True:
-            if not state.queue.depth:  # nothing to wake up for until a step fills it
-                self._queued.clear()
-                await self._queued.wait()
-            await asyncio.sleep(TICK_S)
-            await self._wait_for_room()
-            limits, _ = self.shared.limits.of_lane(self.partition)
-            step = release(state, limits, time.time_ns(), RELEASE_MOST)
-            if step is not None:
-                fault.at("release_decided")
-                step.bytes = step.passed_count * 64
-                self._decided(step)
-
-    async def _renew(self) -> None:
-        """Fence again before brokers forget an idle epoch; the checkpoint makes the new life quick."""
-        assert self.checkpointer is not None
-        await asyncio.sleep(self.shared.settings.lane_refence_s)
-        await self.checkpointer.run_once(self)
-        raise EpochRenewal(f"lane {self.partition}")
-
-    async def _checkpoints(self) -> None:
-        assert self.checkpointer is not None
-        interval_s = self.shared.settings.checkpoint_interval_s
-        await asyncio.sleep(interval_s * np.random.default_rng(self.partition).uniform(0.2, 1.0))  # lanes take turns
-        while True:
-            await self.checkpointer.run_once(self)
-            await asyncio.sleep(interval_s)
+    def _ended(self, cause: BaseException, in_a_row: int) -> float:
+        """Log why a session ended; the seconds until the next one may begin."""
+        if isinstance(cause, EpochRenewal):
+            log.info("epoch_renewed", partition=self.partition)
+            return 0.0
+        self.restarts += 1
+        self.failure = f"{type(cause).__name__}: {cause}"
+        self.fenced = isinstance(cause, LaneFenced)
+        if self.fenced:
+            # The new owner has a session of its own. This lane comes back only if no rebalance takes its partition away.
+            log.warning("lane_fenced", partition=self.partition, why=self.failure)
+            return 3 * self._context.settings.session_timeout_s
+        pause_s = min(RESTART_MOST_S, RESTART_S * 2.0 ** (in_a_row - 1))
+        say = log.error if in_a_row >= FAILURES_TO_ALARM or not getattr(cause, "retriable", True) else log.warning
+        say("lane_failed", partition=self.partition, why=self.failure, in_a_row=in_a_row, retry_s=pause_s)
+        log.debug("lane_failed_at", partition=self.partition, trace="".join(traceback.format_exception(cause)))
+        return pause_s

@@ -1,7 +1,10 @@
-"""What the controller needs to know of each lane: lag in frames, and how much it could put to use."""
+"""What a lane knows about itself, and what the controller needs of it: lag in frames, and how much it could put to use."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from klais.control.shares import demand
 from klais.core.lane.state import LaneState, Tally
@@ -10,6 +13,34 @@ from klais.core.wire.constants import VERDICTS
 LEAST_S = 0.08  # rates over less than this would be noise
 MEMORY_S = 0.5  # time constant of the arrival rate
 FRAMES_MEMORY = 64  # records that the mean frames of a record remember
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """One lane at one moment.
+
+    ``steps``, ``records`` (by output), ``checkpoints`` and ``checkpoint_s`` count since this session went live;
+    ``live_tally`` is the tally then (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first session. ``unsent``:
+    frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records that the clean topic does
+    not hold. Both are 0 unless something is wrong. ``alarms``: what recovery found not to hold.
+    """
+
+    partition: int
+    live: bool
+    fenced: bool
+    failure: str | None
+    restarts: int
+    pending_bytes: int
+    pending_frames: int
+    steps: int
+    records: dict[str, int]
+    checkpoints: int
+    checkpoint_s: float
+    checkpoint_age_s: float | None
+    live_tally: npt.NDArray[np.uint64]
+    unsent: int = 0
+    missing: int = 0
+    alarms: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

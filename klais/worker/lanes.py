@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from klais.telemetry.log import get
-from klais.worker.lane import Lane, Shared
+from klais.worker.context import LaneContext
+from klais.worker.lane import Lane
 
 log = get("klais.worker.lanes")
 
@@ -14,23 +15,18 @@ class Lanes:
     """Partition -> lane. ``feed`` is all that the ingest agent needs."""
 
     def __init__(self) -> None:
-        self.shared: Shared | None = None
         self.by_partition: dict[int, Lane] = {}
-        self._waiting = asyncio.Event()
 
-    async def start(self, shared: Shared, partitions: Iterable[int]) -> None:
-        """Start a lane for each partition anew (what the table holds is recovered by now)."""
+    async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
+        """Drop the lanes there are and start one for each partition."""
         await self.stop()
-        self.shared = shared
         for partition in sorted(partitions):
-            lane = self.by_partition[partition] = Lane(shared, partition)
+            lane = self.by_partition[partition] = Lane(context, partition)
             lane.start()
-        self._waiting.set()
         log.info("lanes_started", partitions=",".join(map(str, sorted(self.by_partition))) or "none")
 
     async def stop(self) -> None:
         """Drop all lanes at once, without flushing."""
-        self._waiting.clear()
         lanes, self.by_partition = list(self.by_partition.values()), {}
         await asyncio.gather(*(lane.stop() for lane in lanes))
 
@@ -39,13 +35,13 @@ class Lanes:
         return all(await asyncio.gather(*(lane.drain(timeout_s) for lane in self.by_partition.values())))
 
     async def feed(self, stream: Any, event: Any) -> None:
-        """Hand one raw record to the lane of its partition; nothing escapes from here (it would acknowledge the record)."""
+        """Hand one raw record to the lane of its partition. Nothing escapes from here: it would acknowledge the record.
+
+        A record without a lane is dropped: the lane that is about to start reads it from where its journal ends.
+        """
         lane = self.by_partition.get(event.message.partition)
-        if lane is None:
-            await self._waiting.wait()
-            lane = self.by_partition.get(event.message.partition)
         if lane is not None:
-            await lane.take(stream, event)
+            await lane.put(stream, event)
 
     @property
     def live(self) -> bool:

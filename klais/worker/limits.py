@@ -27,7 +27,7 @@ class Allowance:
         self._at_ns = now_ns
         return max(0, int(self._tokens))
 
-    def take(self, records: int) -> None:
+    def spend(self, records: int) -> None:
         """Count records written."""
         self._tokens -= records
 
@@ -117,9 +117,9 @@ class LaneLimits:
         )
         return limits, Bounds(self._queue_limit, self._device_limit, self.blocked(), self.special(), s.json_strict)
 
-    def spent(self, step: Step) -> None:
-        """Take what a step writes from the allowances."""
+    def spend(self, step: Step) -> None:
+        """Count what a step writes against the allowances."""
         if step.dead is not None or step.corrupt is not None:
-            self._dead_letters.take((len(step.dead) if step.dead is not None else 0) + (step.corrupt is not None))
+            self._dead_letters.spend((len(step.dead) if step.dead is not None else 0) + (step.corrupt is not None))
         if step.flags is not None:
-            self._flags.take(len(step.flags.found))
+            self._flags.spend(len(step.flags.found))

@@ -25,7 +25,7 @@ class TopOffenders:
             self._before[part.partition] = (id(part.state), now)
             owner, old = before.get(part.partition, (0, now))
             if owner != id(part.state) or elapsed_s <= 0.0:
-                continue  # the lane is new here: what its rows count is not of this second
+                continue  # the lane came from elsewhere: what its rows count is not of this second
             grown = now.copy()
             grown[: len(old)] -= old[: len(grown)]
             top = np.argpartition(grown, -min(MOST, len(grown)))[-MOST:] if len(grown) else np.zeros(0, np.int64)

@@ -14,9 +14,10 @@ from klais.core.lane.journal import encode_step
 from klais.core.lane.render import Rendered
 from klais.core.lane.step import Step
 from klais.kafka.fenced import FencedSender
-from klais.kafka.record_batch import RecordBatchWriter
+from klais.kafka.record_batch import Mark, RecordBatchWriter
+from klais.telemetry.log import get
 
-Position = tuple[int, int]  # (step, records of it that are out)
+log = get("klais.worker.outputs")
 Render = Callable[[Step], Iterator[Rendered]]
 OUTPUT_LIMIT_BYTES = 900_000
 
@@ -24,15 +25,15 @@ OUTPUT_LIMIT_BYTES = 900_000
 class Sending(ABC):
     """Steps that wait, and the loop that sends them batch by batch, one in flight."""
 
-    def __init__(self, sender: FencedSender) -> None:
+    def __init__(self, sender: FencedSender, on_sent: Callable[[float], None], lineage: int = 0) -> None:
         self._sender = sender
+        self._on_sent = on_sent  # called with the seconds until each batch's acknowledgement
         self._steps: deque[Step] = deque()
         self._wake = asyncio.Event()
-        self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES)
-        self.on_sent: Callable[[float], None] | None = None  # told the seconds until each batch's acknowledgement
+        self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES, lineage=lineage)
 
     async def run(self) -> None:
-        """Send for ever; raises what the sender raises."""
+        """Send without end; raises what the sender raises."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -43,21 +44,24 @@ class Sending(ABC):
     async def _send_some(self) -> None:
         """Send one batch of what waits."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Drop what waits and the reference to whoever is called back."""
+
     async def _send(self) -> int:
         """Send what the writer holds; its base offset, -1 where unknown."""
         began = time.perf_counter()
         base = await self._sender.send(self._writer)
-        if self.on_sent is not None:
-            self.on_sent(time.perf_counter() - began)
+        self._on_sent(time.perf_counter() - began)
         return base
 
 
 class Journal(Sending):
     """Sends the journal records of decided steps and hands each acknowledged step to ``then``."""
 
-    def __init__(self, sender: FencedSender, then: Callable[[Step], None]) -> None:
-        super().__init__(sender)
-        self._then = then
+    def __init__(self, sender: FencedSender, then: Callable[[Step], None], on_sent: Callable[[float], None]) -> None:
+        super().__init__(sender, on_sent)
+        self._then: Callable[[Step], None] | None = then
         self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
 
     def put(self, step: Step) -> None:
@@ -87,16 +91,33 @@ class Journal(Sending):
         if base >= 0:
             self._offsets.append((self._steps[count - 1].record.step, base + count))
         for _ in range(count):
-            self._then(self._steps.popleft())
+            step = self._steps.popleft()
+            if self._then is not None:
+                self._then(step)
+
+    def close(self) -> None:
+        """Hand no more steps on."""
+        self._then = None
+        self._steps.clear()
 
 
 class Output(Sending):
-    """Sends one topic's outputs of journalled steps; ``position`` is how far an earlier owner got."""
+    """Sends one topic's outputs of journalled steps; ``position`` is the newest mark of an earlier owner.
 
-    def __init__(self, sender: FencedSender, position: Position | None, done: Callable[[], None]) -> None:
-        super().__init__(sender)
-        self._from = position or (0, 0)
-        self._done = done
+    Only a replay meets steps at or below that mark: recovery makes sure that new steps get numbers above it.
+    """
+
+    def __init__(
+        self,
+        sender: FencedSender,
+        position: Mark | None,
+        done: Callable[[], None],
+        on_sent: Callable[[float], None],
+        lineage: int,
+    ) -> None:
+        super().__init__(sender, on_sent, lineage)
+        self._from = (position.step, position.done) if position else (0, 0)
+        self._done: Callable[[], None] | None = done
         self._begin = 0  # records of the first step that are written
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
         self.records = 0
@@ -106,6 +127,8 @@ class Output(Sending):
         if step.record.step >= self._from[0]:
             self._steps.append(step)
             self._wake.set()
+        elif self._done is not None:
+            self._done()
 
     def acked_step(self, journalled: int) -> int:
         """All of this topic's outputs up to this step are acknowledged."""
@@ -132,7 +155,13 @@ class Output(Sending):
         self._begin = begin
         for _ in range(finished):
             self._steps.popleft()
-        self._done()
+        if self._done is not None:
+            self._done()
+
+    def close(self) -> None:
+        """Call nobody back any more."""
+        self._done = None
+        self._steps.clear()
 
     @abstractmethod
     def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
@@ -161,6 +190,7 @@ class Telemetry(Output):
                 begin,
                 step.record.step,
                 done,
+                step.next_raw,
             )
             done += taken
             if begin + taken < len(index):
@@ -173,14 +203,29 @@ class Records(Output):
     """Outputs that are few by allowance (anomalies, dead letters): rendered one by one."""
 
     def __init__(
-        self, sender: FencedSender, position: Position | None, done: Callable[[], None], render: Render
+        self,
+        sender: FencedSender,
+        position: Mark | None,
+        done: Callable[[], None],
+        on_sent: Callable[[float], None],
+        lineage: int,
+        render: Render,
     ) -> None:
-        super().__init__(sender, position, done)
+        super().__init__(sender, position, done, on_sent, lineage)
         self._render = render
 
     def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
         """See :meth:`Output.write`."""
-        for done, (key, value, headers, ts_ms) in enumerate(self._render(step)):
-            if done >= begin and not writer.append_one(key, value, headers, ts_ms, step.record.step, done + 1):
+        for done, (key, value, headers, ts_ms) in enumerate(self._rendered(step)):
+            if done < begin:
+                continue
+            if not writer.append_one(key, value, headers, ts_ms, step.record.step, done + 1, step.next_raw):
                 return False, done
         return True, begin
+
+    def _rendered(self, step: Step) -> Iterator[Rendered]:
+        """The records of a step. A defect in rendering costs the rest of them, not the lane: a replay would meet it again."""
+        try:
+            yield from self._render(step)
+        except Exception as error:
+            log.error("output_not_rendered", topic=self._sender.topic, step=step.record.step, error=repr(error))

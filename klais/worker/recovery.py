@@ -1,88 +1,61 @@
-"""Recovery of a lane: fence, rows and marker from the changelog, then the journal replayed as it was written down."""
+"""Recovery of a lane: fence, then read rows, marker, journal and how far each output had got, and judge what was found.
 
+Nothing here decides anything about frames. :mod:`klais.worker.replay` brings the state up to the journal afterwards.
+"""
+
+import asyncio
 import ctypes
+import secrets
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from klais import fault
 from klais.core.lane.checkpoint import Marker, decode_marker, restore
-from klais.core.lane.columns import read_headers
-from klais.core.lane.journal import OWNER_KEY, Kind, StepRecord, decode_step, encode_owner, is_owner
-from klais.core.lane.queue import FrameQueue
-from klais.core.lane.state import LaneState, Tally
-from klais.core.lane.step import Step, replay
-from klais.core.wire.batch import decode_batch
-from klais.errors import JournalFormatError, OffsetGone, TopicMismatch
+from klais.core.lane.journal import (
+    MAGIC,
+    OWNER_KEY,
+    Kind,
+    StepRecord,
+    decode_step,
+    encode_owner,
+    fingerprint,
+    is_owner,
+    owner_lineage,
+)
+from klais.core.lane.state import LaneState
+from klais.core.wire.constants import Reason
+from klais.errors import TopicMismatch
 from klais.kafka.fenced import FencedSender, fence
-from klais.kafka.reader import PartitionReader, last_own_position
-from klais.kafka.record_batch import RecordBatchWriter
+from klais.kafka.reader import PartitionReader, last_own_mark
+from klais.kafka.record_batch import RecordBatchWriter, read_mark
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
 from klais.worker.changelog import load_partition
-
-if TYPE_CHECKING:
-    from klais.worker.lane import Shared
+from klais.worker.context import LaneContext
+from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
+from klais.worker.session import Recovered, Senders
 
 log = get("klais.worker.recovery")
 
-
-@dataclass(slots=True)
-class Senders:
-    """One fenced sender for each topic that the lane is the one writer of."""
-
-    journal: FencedSender
-    telemetry: FencedSender
-    anomalies: FencedSender
-    dead_letter: FencedSender
-    changelog: FencedSender
+# A broker that has just become the leader may name a lower end offset for a moment, until its followers have asked it.
+NEW_LEADER_S = 5.0
+CONTROL_RECORDS = 2  # that a fence leaves in an output
+# Violations that lose nothing and need nobody.
+HARMLESS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
 
 
-@dataclass(slots=True)
-class Recovered:
-    """A lane's state at its marker, its senders, and how far each output had got; ``replay`` brings it up to the journal."""
+@dataclass(frozen=True, slots=True)
+class JournalSeen:
+    """Steps after the marker, in the order of the log; ``lineage`` as the newest owner record names it, 0 = none."""
 
-    shared: "Shared"
-    partition: int
-    reader: PartitionReader
-    state: LaneState
-    marker: Marker | None
-    senders: Senders
-    positions: dict[str, tuple[int, int]]
-    floors: dict[str, int]
-    journal: list[StepRecord]
-
-    @property
-    def epoch(self) -> int:
-        """The producer epoch this owner writes with."""
-        return self.senders.journal.identity.epoch
-
-    async def replay(self) -> AsyncIterator[Step]:
-        """Apply the journalled steps after the marker, in order; yields each with its outputs."""
-        needed = [record.raw_offset for record in self.journal if record.kind in (Kind.RAW, Kind.CORRUPT)]
-        if not needed:
-            for journalled in self.journal:
-                yield replay(self.state, journalled, None)
-            return
-        steps = iter(self.journal)
-        record: StepRecord | None = next(steps, None)
-        topic = self.shared.topics.raw
-        async for raw in self.reader.read(topic, self.partition, needed[0], needed[-1] + 1):
-            while record is not None and record.kind not in (Kind.RAW, Kind.CORRUPT):
-                yield replay(self.state, record, None)
-                record = next(steps, None)
-            if record is not None and record.raw_offset == raw.offset:
-                yield replay(self.state, record, raw.value or b"")
-                record = next(steps, None)
-        while record is not None:
-            yield replay(self.state, record, None)
-            record = next(steps, None)
+    steps: list[StepRecord]
+    end: int
+    lineage: int
 
 
-async def recover(shared: "Shared", partition: int, reader: PartitionReader) -> Recovered:
+async def recover(context: LaneContext, partition: int, reader: PartitionReader) -> Recovered:
     """Take the lane over and read what is needed to go on.
 
     Raises
@@ -91,22 +64,15 @@ async def recover(shared: "Shared", partition: int, reader: PartitionReader) -> 
         Of the fence, of the reader, of the formats; TopicMismatch when the partition count has changed.
     """
     began = time.monotonic()
-    topics = shared.topics
+    topics = context.topics
     outputs = {"telemetry": topics.telemetry, "anomalies": topics.anomalies, "dead_letter": topics.dead_letter}
-    transactional_id = f"{topics.app_id}-lane-{partition}"
-    identity = await fence(shared.settings, transactional_id, [(topic, partition) for topic in outputs.values()])
-    fault.at("lane_fenced")
-    senders = Senders(
-        FencedSender(shared.journal_producer, identity, topics.journal, partition),
-        FencedSender(shared.output_producer, identity, topics.telemetry, partition),
-        FencedSender(shared.output_producer, identity, topics.anomalies, partition),
-        FencedSender(shared.output_producer, identity, topics.dead_letter, partition),
-        FencedSender(shared.changelog_producer, identity, topics.devices_changelog, partition),
-    )
-    await _write_owner(senders, shared.worker_id, partition)
-    async with shared.loading:  # one lane at a time, so that the copies made on the way do not add up
+    # Before the fence, whose control records would hide that an output lost its tail.
+    bounds = {name: await reader.offsets(topic, partition) for name, topic in outputs.items()}
+    senders = await _take_over(context, partition, list(outputs.values()))
+    async with context.loading:
         rows, value = await load_partition(reader, topics.devices_changelog, partition)
         marker = decode_marker(value) if value else None
+        newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows)
         del rows
         give_memory_back()
@@ -115,30 +81,45 @@ async def recover(shared: "Shared", partition: int, reader: PartitionReader) -> 
             f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is {topics.partitions}: "
             "devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
-    try:
-        await _refill_queue(state, marker, reader, topics.raw, partition)
-        journal = await _read_journal(reader, topics.journal, partition, marker)
-        await _check_kept(reader, topics.raw, partition, journal)
-        expired = False
-    except OffsetGone as gone:
-        journal, expired = [], True
-        await _give_up_expired(state, marker, reader, topics, partition, gone)
-    await _check_raw(reader, topics.raw, partition, max([state.next_raw, *(r.raw_offset + 1 for r in journal)]))
-    positions, floors = {}, {}
+    journal = await _read_journal(reader, topics.journal, partition, marker)
+    lineage = await _lineage(senders, context.worker_id, marker, journal)
+    seen_outputs = {}
     for name, topic in outputs.items():
-        floors[name] = marker.outputs.get(name, 0) if marker else 0
-        # the last record of each of our batches carries the mark: one before the floor shows how far that batch got
-        position = await last_own_position(reader, topic, partition, max(0, floors[name] - 1))
-        if position is not None:
-            positions[name] = position
-        else:  # nothing of ours there: no need to look below here again
-            floors[name] = (await reader.offsets(topic, partition))[1]
-    if expired:  # new steps come after all that was ever put out
-        state.step = max([state.step, *(step for step, _ in positions.values())])
-        positions = {}
+        floor = marker.outputs.get(name, 0) if marker else 0
+        start, end = bounds[name]
+        if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
+            end = floor  # it was the new leader's answer
+        # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
+        mark = await last_own_mark(reader, topic, partition, max(0, min(floor, end) - 1), lineage)
+        seen_outputs[name] = OutputSeen(floor, start, end, mark)
+    plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, marker))
+    doubled = await _doubled(reader, topics, partition, lineage, seen_outputs["telemetry"], plan, journal, marker)
+    _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
-    log.info("lane_recovered", partition=partition, devices=state.used, steps=len(journal), seconds=seconds)
-    return Recovered(shared, partition, reader, state, marker, senders, positions, floors, journal)
+    log.info("lane_recovered", partition=partition, devices=state.used, steps=len(journal.steps), seconds=seconds)
+    positions = {name: seen.mark for name, seen in seen_outputs.items() if seen.mark is not None}
+    # Where nothing of ours is found, there is no need to look below the present end again.
+    floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}
+    return Recovered(state, marker, senders, positions, floors, journal.steps, lineage, plan, doubled)
+
+
+async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -> Senders:
+    """A new producer epoch in all topics of the lane: from now on brokers refuse what an older owner still sends."""
+    topics = context.topics
+    transactional_id = f"{topics.app_id}-lane-{partition}"
+    identity = await fence(context.settings, transactional_id, [(topic, partition) for topic in outputs])
+    fault.at("lane_fenced")
+    senders = Senders(
+        FencedSender(context.journal_producer, identity, topics.journal, partition),
+        FencedSender(context.output_producer, identity, topics.telemetry, partition),
+        FencedSender(context.output_producer, identity, topics.anomalies, partition),
+        FencedSender(context.output_producer, identity, topics.dead_letter, partition),
+        FencedSender(context.changelog_producer, identity, topics.devices_changelog, partition),
+    )
+    # Journal and changelog are fenced by a record, not by a transaction's marker: readers of both know owner records.
+    await _write_owner(senders.journal, None, context.worker_id)
+    await _write_owner(senders.changelog, OWNER_KEY + b"-%d" % partition, context.worker_id)
+    return senders
 
 
 def give_memory_back() -> None:
@@ -148,86 +129,117 @@ def give_memory_back() -> None:
         trim(0)
 
 
-async def _check_raw(reader: PartitionReader, topic: str, partition: int, next_raw: int) -> None:
-    """The staging topic must still be the one that was read: a new one would look as if all of it had been taken."""
-    _, end = await reader.offsets(topic, partition)
-    if end < next_raw:
-        raise JournalFormatError(
-            f"{topic}/{partition} ends at {end}, this lane has already taken up to {next_raw}: the topic was recreated; "
-            "recreate the journal and the devices changelog too, or start with a new KLAIS_TOPIC_PREFIX"
-        )
-
-
-async def _write_owner(senders: Senders, worker_id: str, partition: int) -> None:
-    """Write the owner record into journal and changelog: from now on the broker refuses older epochs there too."""
+async def _write_owner(sender: FencedSender, key: bytes | None, worker_id: str, lineage: int = 0) -> None:
     now_ms = time.time_ns() // 1_000_000
-    for sender, key in ((senders.journal, None), (senders.changelog, OWNER_KEY + b"-%d" % partition)):
-        writer = RecordBatchWriter(limit_bytes=65_536)
-        writer.append_one(key, encode_owner(worker_id, sender.identity.epoch, now_ms), (), now_ms)
-        await sender.send(writer)
+    writer = RecordBatchWriter(limit_bytes=65_536)
+    writer.append_one(key, encode_owner(worker_id, sender.identity.epoch, now_ms, lineage), (), now_ms)
+    await sender.send(writer)
 
 
-async def _refill_queue(state: LaneState, marker: Marker | None, reader: PartitionReader, topic: str, partition: int) -> None:
-    """Read the frames that waited at the marker from the staging topic, where they still are."""
-    if marker is None or not marker.ranges:
-        return
-    waiting = {raw_offset: (count, index) for raw_offset, count, index in marker.ranges}
-    async for raw in reader.read(topic, partition, min(waiting), max(waiting) + 1):
-        if raw.offset not in waiting:
-            continue
-        count, index = waiting.pop(raw.offset)
-        columns = read_headers(decode_batch(raw.value or b""))
-        if columns.count != count:
-            raise JournalFormatError(f"checkpoint names {count} frames at raw offset {raw.offset}, it has {columns.count}")
-        state.queue.push(raw.offset, columns, index)
-    if waiting:
-        raise JournalFormatError(f"{len(waiting)} raw records with queued frames are gone from {topic}/{partition}")
+async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, journal: JournalSeen) -> int:
+    """The lane's lineage; a lane that begins draws one and writes it down before it puts anything out."""
+    known = (marker.facts["lineage"] if marker else 0) or journal.lineage
+    if known:
+        return int(known)
+    drawn = secrets.randbelow(2**32 - 1) + 1
+    await _write_owner(senders.journal, None, worker_id, drawn)
+    return drawn
 
 
-async def _read_journal(
-    reader: PartitionReader, topic: str, partition: int, marker: Marker | None
-) -> list[StepRecord]:
-    """Journalled steps after the marker; OffsetGone when retention has removed some of them."""
-    after = marker.step if marker else 0
+async def _read_journal(reader: PartitionReader, topic: str, partition: int, marker: Marker | None) -> JournalSeen:
+    """Journalled steps after the marker. What is no journal record is skipped: somebody else wrote it."""
+    after, start = (marker.step, marker.journal_offset) if marker else (0, 0)
     log_start, log_end = await reader.offsets(topic, partition)
-    start = marker.journal_offset if marker else 0
-    if start > log_end:
-        raise JournalFormatError(f"{topic}/{partition} ends at {log_end}, before the checkpoint's {start}: was it recreated?")
-    records: list[StepRecord] = []
-    async for raw in reader.read(topic, partition, max(start, log_start)):
-        if raw.value is None or is_owner(raw.value):
-            continue
-        record = decode_step(raw.value)
-        if record.step > after:
-            records.append(record)
-    if records and records[0].step != after + 1:
-        raise OffsetGone(f"{topic}/{partition}: step {after + 1} is gone, the oldest is {records[0].step}", log_start, log_end)
-    return records
+    steps: list[StepRecord] = []
+    lineage = foreign = 0
+    begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: whatever is there
+    async for raw in reader.read(topic, partition, begin):
+        value = raw.value or b""
+        if is_owner(value):
+            lineage = owner_lineage(value) or lineage
+        elif value[:4] != MAGIC:
+            foreign += 1
+        elif (record := decode_step(value)).step > (steps[-1].step if steps else after):
+            steps.append(record)
+    if foreign:
+        log.warning("foreign_records_skipped", topic=topic, partition=partition, records=foreign)
+    return JournalSeen(steps, log_end, lineage)
 
 
-async def _check_kept(reader: PartitionReader, topic: str, partition: int, journal: list[StepRecord]) -> None:
-    """OffsetGone when a raw record that the journal names has been removed."""
-    needed = [record.raw_offset for record in journal if record.kind in (Kind.RAW, Kind.CORRUPT)]
-    log_start, log_end = await reader.offsets(topic, partition)
-    if needed and needed[0] < log_start:
-        raise OffsetGone(f"{topic}/{partition} starts at {log_start}, the journal needs {needed[0]}", log_start, log_end)
+async def _seen(
+    reader: PartitionReader,
+    topics: Topics,
+    partition: int,
+    state: LaneState,
+    newest_stamp: int,
+    journal: JournalSeen,
+    outputs: dict[str, OutputSeen],
+    marker: Marker | None,
+) -> Seen:
+    next_raw = max([state.next_raw, *(record.raw_offset + 1 for record in journal.steps)])
+    raw_start, _ = await reader.offsets(topics.raw, partition)
+    raw_end = await _end(reader, topics.raw, partition, next_raw)
+    landmarks = []
+    for offset, wanted in state.landmarks:
+        if offset >= raw_start:
+            found = await reader.record_at(topics.raw, partition, offset) if offset < raw_end else None
+            landmarks.append((offset, found is not None and fingerprint(found.value or b"") == wanted))
+    return Seen(
+        last_step=journal.steps[-1].step if journal.steps else state.step,
+        next_raw=next_raw,
+        newest_stamp=newest_stamp,
+        journal_passed=sum(passed_by(record) for record in journal.steps),
+        marker_journal=marker.journal_offset if marker else 0,
+        journal_end=journal.end,
+        raw_start=raw_start,
+        raw_end=raw_end,
+        landmarks=tuple(landmarks),
+        outputs=outputs,
+    )
 
 
-async def _give_up_expired(
-    state: LaneState, marker: Marker | None, reader: PartitionReader, topics: Topics, partition: int, gone: OffsetGone
-) -> None:
-    """Retention (24 h) removed what the lane needs to finish its last steps: go on without, counted and alarmed.
+async def _end(reader: PartitionReader, topic: str, partition: int, expected: int) -> int:
+    """End offset of a partition, asked for again for a while where it is below ``expected``."""
+    until_s = time.monotonic() + NEW_LEADER_S
+    while (end := await reader.end(topic, partition)) < expected and time.monotonic() < until_s:  # noqa: ASYNC110
+        await asyncio.sleep(0.2)
+    return end
 
-    The lane goes on at the first raw record that is left; live input shows what lies between as lost.
-    """
-    waiting = sum(len(index) for _, _, index in marker.ranges) if marker else 0
-    state.queue = FrameQueue()
-    state.tally[Tally.QUEUE_LOST] += np.uint64(waiting)
-    start, end = await reader.offsets(topics.journal, partition)
-    async for raw in reader.read(topics.journal, partition, start, end):
-        if raw.value and not is_owner(raw.value):
-            record = decode_step(raw.value)
-            state.step = max(state.step, record.step)
-            if record.kind != Kind.RELEASE:
-                state.next_raw = max(state.next_raw, record.raw_offset + 1)
-    log.error("records_expired", partition=partition, queued_frames_lost=waiting, next_raw=state.next_raw, why=str(gone))
+
+def passed_by(record: StepRecord) -> int:
+    """Frames that a journalled step put on the clean topic."""
+    if record.kind == Kind.RELEASE:
+        return record.count
+    return int(np.count_nonzero(record.verdict == Reason.PASSED)) if record.kind == Kind.RAW else 0
+
+
+async def _doubled(
+    reader: PartitionReader,
+    topics: Topics,
+    partition: int,
+    lineage: int,
+    telemetry: OutputSeen,
+    plan: Plan,
+    journal: JournalSeen,
+    marker: Marker | None,
+) -> int:
+    """Records of the clean topic whose steps are missing: their raw records are decided, and put out, once more."""
+    if not plan.steps_missing or telemetry.mark is None:
+        return 0
+    last = journal.steps[-1].step if journal.steps else marker.step if marker else 0
+    start, _ = await reader.offsets(topics.telemetry, partition)
+    doubled = since_mark = 0
+    async for record in reader.read(topics.telemetry, partition, max(start, min(telemetry.floor, telemetry.end))):
+        since_mark += 1
+        mark = read_mark(record.headers)
+        if mark is not None:
+            doubled += since_mark if mark.lineage == lineage and mark.step > last else 0
+            since_mark = 0
+    return doubled
+
+
+def _report(partition: int, plan: Plan) -> None:
+    for finding in plan.findings:
+        say = log.warning if finding.violation in HARMLESS else log.error
+        what = {"violation": finding.violation.value, "lost": finding.lost, "doubled": finding.doubled}
+        say("lane_inconsistent", partition=partition, **what, why=finding.text)

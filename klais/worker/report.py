@@ -36,12 +36,12 @@ from klais.telemetry.quantiles import Quantiles, both
 from klais.telemetry.stats import EXTRA_S, Due, StatsPublisher
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane import Lane
-from klais.worker.lane_statistics import LaneFigures
+from klais.worker.lane_statistics import LaneFigures, LaneStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.offenders import TopOffenders
 from klais.worker.rows import Part, Sums, sum_rows
-from klais.worker.statistics import WORK, Counts, WorkerStatistics, snapshot
+from klais.worker.statistics import OUTPUTS, WORK, Counts, WorkerStatistics, snapshot
 
 log = logs.get("klais.worker.report")
 
@@ -93,16 +93,17 @@ class Report:
 
     def _live(self) -> Iterator[tuple[int, Lane, LaneState]]:
         for partition, lane in sorted(self._lanes.by_partition.items()):
-            if lane.it is not None and lane.live.is_set() and not lane.closed:
-                yield partition, lane, lane.it.state
+            if lane.session is not None and lane.live.is_set() and not lane.closed:
+                yield partition, lane, lane.session.state
 
     def sample(self, now_s: float) -> None:
         """Add what the lanes counted since the last sample (``now_s`` monotonic)."""
         for partition, lane, state in self._live():
-            self._tallies.sample(partition, state.tally, lane.began_tally, now_s)
+            of_lane = lane.statistics()
+            self._tallies.sample(partition, state.tally, of_lane.live_tally, now_s)
             # A Lane object lives from one rebalance to the next, its counters of work for one of its lives.
-            life = (partition, id(lane), lane.restarts)
-            self._work.sample(life, _work_of(lane, state), np.zeros(len(WORK), np.int64), now_s)
+            life = (partition, id(lane), of_lane.restarts)
+            self._work.sample(life, _work_of(of_lane), np.zeros(len(WORK), np.int64), now_s)
         for counter in (self._tallies, self._work, self._sequence):
             counter.forget(now_s - FORGET_S)
         self._figures.sample(((partition, state) for partition, _, state in self._live()), now_s)
@@ -153,12 +154,12 @@ class Report:
         now_ns = time.time_ns()
         live = list(self._live())
         states = [(partition, state) for partition, _, state in live]
-        checkpointers = [lane.checkpointer for _, lane, _ in live if lane.checkpointer is not None]
+        each = [lane.statistics() for _, lane, _ in live]
         lag = self.lag()
         return WorkerStatistics(
             history=self._history(),
             steps=sum(state.step for _, state in states),
-            checkpoints=sum(checkpointer.count for checkpointer in checkpointers),
+            checkpoints=sum(of_lane.checkpoints for of_lane in each),
             queue_depth=sum(state.queue.depth for _, state in states),
             tokens=sum(tokens_now(state, self._limits.of_lane(p)[0], now_ns) for p, state in states),
             rate_limit=self._limits.rate,
@@ -169,12 +170,12 @@ class Report:
             devices=sum(state.used for _, state in states),
             anomaly_devices=self._sums.flagged_now,
             anomaly_score=self._sums.top_score,
-            checkpoint_age_s=max((now_s - checkpointer.done_at for checkpointer in checkpointers), default=0.0),
-            pending_bytes=sum(lane.pending_bytes for _, lane, _ in live),
-            pending_frames=sum(lane.pending_frames for _, lane, _ in live),
+            checkpoint_age_s=max((of_lane.checkpoint_age_s or 0.0 for of_lane in each), default=0.0),
+            pending_bytes=sum(of_lane.pending_bytes for of_lane in each),
+            pending_frames=sum(of_lane.pending_frames for of_lane in each),
             lanes=len(self._lanes.by_partition),
             lanes_live=len(live),
-            lane_restarts=sum(lane.restarts for lane in self._lanes.by_partition.values()),
+            lane_restarts=sum(lane.statistics().restarts for lane in self._lanes.by_partition.values()),
         )
 
     def rates(self, now_s: float) -> dict[str, float]:
@@ -242,12 +243,10 @@ class Report:
                         log.exception("statistics_failed")
 
 
-def _work_of(lane: Lane, state: LaneState) -> Counts:
-    """The counters of :data:`~klais.worker.statistics.WORK` of a lane's present life."""
-    checkpointer = lane.checkpointer
-    written = [out.records for out in (lane.telemetry, lane.anomalies, lane.dead_letter)]
-    count, seconds = (checkpointer.count, checkpointer.total_s) if checkpointer is not None else (0, 0.0)
-    return np.array([*written, state.step - lane.began_step, count, int(seconds * 1e6)], np.int64)
+def _work_of(lane: LaneStatistics) -> Counts:
+    """The counters of :data:`~klais.worker.statistics.WORK` of a lane's present session."""
+    written = [lane.records[name] for name in OUTPUTS]
+    return np.array([*written, lane.steps, lane.checkpoints, int(lane.checkpoint_s * 1e6)], np.int64)
 
 
 def _sum_all(parts: list[Part]) -> tuple[list[Sums], float]:

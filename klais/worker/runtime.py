@@ -15,8 +15,8 @@ from klais.kafka.fenced import make_producer
 from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
+from klais.worker.context import LaneContext, RawConsumer
 from klais.worker.controller import Controller
-from klais.worker.lane import Shared
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.report import Report
@@ -37,8 +37,8 @@ class WorkerRuntime:
     ----------
     settings, lanes
         Of the worker.
-    repair_commit : callable
-        Called with (partition, offset): repairs the group's commits (``agents.faust_ext.commits.CommitRepair``).
+    consumer : RawConsumer
+        The group's consumer of the staging topic, as lanes steer it (``agents.faust_ext.flow.PartitionFlow``).
     highwater : callable
         Partition of the staging topic -> its end offset as the consumer knows it, 0 where unknown.
     """
@@ -47,7 +47,7 @@ class WorkerRuntime:
         self,
         settings: Settings,
         lanes: Lanes,
-        repair_commit: Callable[[int, int], Awaitable[None]],
+        consumer: RawConsumer,
         highwater: Callable[[int], int],
     ) -> None:
         self.settings, self.lanes, self.topics = settings, lanes, Topics.of(settings)
@@ -59,8 +59,8 @@ class WorkerRuntime:
         self.report = Report(
             settings, self.worker_id, lanes, self.limits, self.offsets, self.controller.statistics, highwater
         )
-        self._repair_commit = repair_commit
-        self._shared: Shared | None = None
+        self._consumer = consumer
+        self._context: LaneContext | None = None
         self._producer: ControlProducer | None = None
 
     def producer(self) -> ControlProducer:
@@ -76,32 +76,32 @@ class WorkerRuntime:
 
     async def start_lanes(self, partitions: Iterable[int]) -> None:
         """Start a lane for each partition, in the place of those there are."""
-        await self.lanes.start(await self._shared_parts(), partitions)
+        await self.lanes.start(await self._lane_context(), partitions)
         if not self.lanes.by_partition:
             do = "nothing if other workers have all partitions; else create the topic with `klais topics create`"
             log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
 
-    async def _shared_parts(self) -> Shared:
+    async def _lane_context(self) -> LaneContext:
         """What all lanes share, made at the first call (it needs the event loop and a broker)."""
-        if self._shared is None:
+        if self._context is None:
             # Blocks must be known before the first verdict. A cluster without that topic must not stop the worker.
             self.control.start()
             await asyncio.to_thread(self.control.wait_caught_up, CONTROL_WAIT_S)
             # For the journal, the outputs and the changelog: a small journal record never waits behind a large output.
             journal, outputs, changelog = [await make_producer(self.settings) for _ in range(3)]
-            self._shared = Shared(
+            self._context = LaneContext(
                 self.settings,
                 self.topics,
                 self.worker_id,
                 self.limits,
+                self._consumer,
                 journal,
                 outputs,
                 changelog,
-                repair_commit=self._repair_commit,
                 on_step=self.report.on_step,
                 on_sent=self.report.on_sent,
             )
-        return self._shared
+        return self._context
 
     async def close(self) -> None:
         """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then all is closed."""
@@ -117,8 +117,8 @@ class WorkerRuntime:
         closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop)]
         if self._producer is not None:
             closing.append(asyncio.to_thread(self._producer.close))
-        if (shared := self._shared) is not None:
-            producers = (shared.journal_producer, shared.output_producer, shared.changelog_producer)
+        if (context := self._context) is not None:
+            producers = (context.journal_producer, context.output_producer, context.changelog_producer)
             closing += [producer.stop() for producer in producers]
         self.offsets.stop()
         await asyncio.gather(*(_within("clients", part) for part in closing))

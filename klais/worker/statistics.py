@@ -91,6 +91,7 @@ class WorkerStatistics:
             "missing_batches": int(tally[Tally.MISSING_BATCHES]),
             "corrupt_records": int(tally[Tally.CORRUPT_RECORDS]),
             "lost_records": int(tally[Tally.LOST_RECORDS]),
+            "doubled_records": int(tally[Tally.DOUBLED]),
             "raw_records": int(tally[Tally.RAW_RECORDS]),
             "raw_bytes": int(tally[Tally.RAW_BYTES]),
             "dead_letters": int(tally[Tally.DEAD_WRITTEN]),

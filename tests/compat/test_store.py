@@ -23,7 +23,7 @@ def table():
     assert isinstance(table.data, Store)
 
     def fed(*some):
-        feed(lanes, frames(*some), time.time_ns(), sum(lane.it.state.step for lane in lanes.values()))
+        feed(lanes, frames(*some), time.time_ns(), sum(lane.session.state.step for lane in lanes.values()))
 
     table.fed = fed
     return table

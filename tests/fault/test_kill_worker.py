@@ -86,7 +86,7 @@ def test_epoch_renewed_under_load(settings_for, topics_of, tmp_path):
     log = tmp_path / "a.log"
     with Feeder(settings), worker(settings, log, lane_refence_s=1) as it:
         it.wait_ready()
-        wait_for(lambda: log.read_text().count("lane_renews_epoch") >= 6, 30, lambda: f"renewals:\n{it.tail()}")
+        wait_for(lambda: log.read_text().count("epoch_renewed") >= 6, 30, lambda: f"renewals:\n{it.tail()}")
         it.kill()
     finish(settings, log)
 
@@ -101,7 +101,7 @@ def test_fenced_from_outside_a_lane_comes_back_and_needs_no_new_input(settings_f
         with Feeder(settings) as feeder:
             time.sleep(1)
             asyncio.run(fence(settings, f"{topics.app_id}-lane-0", outputs))
-            wait_for(lambda: "fenced=true" in log.read_text(), 10, lambda: f"the lane notices:\n{it.tail()}")
+            wait_for(lambda: "lane_fenced" in log.read_text(), 10, lambda: f"the lane notices:\n{it.tail()}")
         settle(settings)
         it.kill()
     audits = finish(settings, log)

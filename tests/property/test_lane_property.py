@@ -10,6 +10,7 @@ from klais.core.devices.layout import ROW
 from klais.core.lane.checkpoint import begin_snapshot, copy_rows, decode_marker, encode_marker, restore, snapshot
 from klais.core.lane.columns import read_headers
 from klais.core.lane.journal import decode_step, encode_step
+from klais.core.lane.render import anomaly_records
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import release, replay, take_raw
 from klais.core.wire.batch import decode_batch
@@ -27,6 +28,8 @@ LIMITS = st.builds(
     device_burst=st.sampled_from([1.0, 4.0, 5000.0]),
     dead_letters=st.integers(0, 3),
     flags=st.integers(0, 2),
+    z=st.sampled_from([0.5, 6.0]),
+    samples=st.sampled_from([1, 30]),  # flags come early, too
 )
 MOVES = st.lists(
     st.one_of(
@@ -48,6 +51,10 @@ WILD = st.lists(
     min_size=1,
     max_size=12,
 )
+
+
+def flagged(step) -> list[bytes]:
+    return [value for _, value, _, _ in anomaly_records(step)]
 
 
 def out(step) -> list[bytes]:
@@ -80,8 +87,8 @@ def rows_of(state: LaneState) -> bytes:
 
 
 def run(moves, choose_limits, queue_limit):
-    """Live run: the state, its raw records, journal and outputs by step, and a snapshot taken somewhere."""
-    state, now, raw, journal, outputs = LaneState(), T0_NS, [], [], []
+    """Live run: the state, its raw records, journal, outputs and flags by step."""
+    state, now, raw, journal, outputs, flags = LaneState(), T0_NS, [], [], [], []
     for turn, (kind, what, wait) in enumerate(moves):
         now += wait
         lim = choose_limits[turn % len(choose_limits)]
@@ -100,23 +107,27 @@ def run(moves, choose_limits, queue_limit):
             raw.append(value)
         journal.append(encode_step(step.record))
         outputs.append(out(step))
-    return state, raw, journal, outputs
+        flags.append(flagged(step))
+    return state, raw, journal, outputs, flags
 
 
-def replay_on(state: LaneState, raw, journal) -> list[list[bytes]]:
+def replay_on(state: LaneState, raw, journal, flags: list[list[bytes]] | None = None) -> list[list[bytes]]:
+    """Outputs of the steps after the state's; each may raise no flag that ``flags`` (of the live run, by step) has not."""
     outputs = []
-    for record in map(decode_step, journal):
+    for n, record in enumerate(map(decode_step, journal)):
         if record.step > state.step:
-            outputs.append(out(replay(state, record, raw[record.raw_offset] if record.raw_offset >= 0 else None)))
+            step = replay(state, record, raw[record.raw_offset] if record.raw_offset >= 0 else None)
+            outputs.append(out(step))
+            assert flags is None or set(flagged(step)) <= set(flags[n])
     return outputs
 
 
 @settings(max_examples=150, deadline=None)
 @given(WILD, st.lists(LIMITS, min_size=1, max_size=3), st.integers(0, 6))
 def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limits, queue_limit):
-    state, raw, journal, outputs = run(moves, choose_limits, queue_limit)
+    state, raw, journal, outputs, flags = run(moves, choose_limits, queue_limit)
     again = LaneState()
-    assert replay_on(again, raw, journal) == outputs
+    assert replay_on(again, raw, journal, flags) == outputs
     assert rows_of(again) == rows_of(state)
     assert again.tally.tolist() == state.tally.tolist()
     assert (again.next_raw, again.tokens, again.queue.depth) == (state.next_raw, state.tokens, state.queue.depth)
@@ -127,7 +138,7 @@ def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limit
 def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third, lim, queue_limit, data):
     """Checkpoint after ``first``; another after ``second`` of which only some rows were written; crash after ``third``."""
     moves = [*first, *second, *third]
-    whole, raw, journal, outputs = run(moves, [lim], queue_limit)
+    whole, raw, journal, outputs, flags = run(moves, [lim], queue_limit)
     # live again up to each checkpoint, by replay (shown equal above)
     state = LaneState()
     cuts = [min(len(journal), len(first)), min(len(journal), len(first) + len(second))]
@@ -145,7 +156,7 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
         columns = read_headers(decode_batch(raw[raw_offset]))
         assert columns.count == count
         recovered.queue.push(raw_offset, columns, index)
-    assert replay_on(recovered, raw, journal) == outputs[cuts[0] :]
+    assert replay_on(recovered, raw, journal, flags) == outputs[cuts[0] :]
     assert rows_of(recovered) == rows_of(whole)
     assert recovered.tally.tolist() == whole.tally.tolist()
     # and everything that the second checkpoint or the journal changed would be written by the next one
@@ -158,7 +169,7 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
 @settings(max_examples=100, deadline=None)
 @given(WILD, WILD, LIMITS, st.integers(0, 6), st.data())
 def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_on(first, second, lim, queue_limit, data):
-    whole, raw, journal, outputs = run([*first, *second], [lim], queue_limit)
+    whole, raw, journal, outputs, flags = run([*first, *second], [lim], queue_limit)
     cut = min(len(journal), len(first))
     state = LaneState()
     replay_on(state, raw, journal[:cut])
@@ -174,7 +185,7 @@ def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_o
         columns = read_headers(decode_batch(raw[raw_offset]))
         assert columns.count == count
         recovered.queue.push(raw_offset, columns, index)
-    assert replay_on(recovered, raw, journal) == outputs[cut:]
+    assert replay_on(recovered, raw, journal, flags) == outputs[cut:]
     assert rows_of(recovered) == rows_of(whole)
     assert recovered.tally.tolist() == whole.tally.tolist()
 
@@ -200,7 +211,7 @@ def test_any_split_into_batches_gives_the_same_verdicts_and_rows(parts, lim, cut
 @settings(max_examples=100, deadline=None)
 @given(WILD, LIMITS, st.integers(0, 6))
 def test_every_frame_is_accounted_for(moves, lim, queue_limit):
-    state, raw, _, outputs = run(moves, [lim], queue_limit)
+    state, raw, _, outputs, _ = run(moves, [lim], queue_limit)
     verdicts = state.tally[:16]
     dropped = int(verdicts.sum() - verdicts[Reason.PASSED] - verdicts[Reason.QUEUED])
     put_out = sum(map(len, outputs))

@@ -60,7 +60,7 @@ def naive_records(frames, marks):
     """Records section of a batch: frame i carries a mark where ``marks`` names it."""
     out = b""
     for i, (device_id, sequence, ts, payload) in enumerate(frames):
-        headers = [("klais", struct.pack("<QI", *marks[i]))] if i in marks else []
+        headers = [("klais", struct.pack("<QIQI", *marks[i], 0, 0))] if i in marks else []
         out += naive_record(ts - frames[0][2], i, device_id, naive_value(device_id, sequence, ts, payload), headers)
     return out
 

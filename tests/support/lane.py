@@ -12,9 +12,11 @@ from klais.core.wire.constants import Reason, encode_frame
 T0_NS = 1_700_000_000_000_000_000
 
 
-def limits(rate=1e9, burst=1e9, device_rate=1000.0, device_burst=5000.0, dead_letters=1000, flags=1000) -> Limits:
+def limits(
+    rate=1e9, burst=1e9, device_rate=1000.0, device_burst=5000.0, dead_letters=1000, flags=1000, z=6.0, samples=30
+) -> Limits:
     """Limits of one step, wide open unless said."""
-    return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, 6.0, 30, 500)
+    return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, z, samples, 500)
 
 
 def bounds(queue_limit=1_000_000, device_limit=1_000_000, blocked=()) -> Bounds:

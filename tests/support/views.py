@@ -16,6 +16,7 @@ from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
 from klais.kafka.topics import Topics
 from klais.worker.controller import ControllerStatistics
+from klais.worker.lane_statistics import LaneStatistics
 from klais.worker.limits import LaneLimits
 from klais.worker.report import Report
 from klais.worker.web.pages import PAGES, Views
@@ -24,28 +25,39 @@ from tests.support.lane import batch, bounds, limits
 PARTITIONS = 2
 
 
-def fake_lane(state: LaneState | None = None, live: bool = True) -> SimpleNamespace:
-    """What the views and the report look at in a lane."""
-    state = state if state is not None else LaneState()
-    lane = SimpleNamespace(
-        it=SimpleNamespace(state=state, marker=None),
-        live=asyncio.Event(),
-        closed=False,
-        fenced=False,
-        failure=None,
-        restarts=0,
-        pending_bytes=0,
-        pending_frames=0,
-        began_step=0,
-        began_tally=np.zeros(len(state.tally), np.uint64),
-        checkpointer=SimpleNamespace(done_at=time.monotonic(), count=0, total_s=0.0),
-        telemetry=SimpleNamespace(records=0),
-        anomalies=SimpleNamespace(records=0),
-        dead_letter=SimpleNamespace(records=0),
-    )
-    if live:
-        lane.live.set()
-    return lane
+class FakeLane:
+    """What the views and the report look at in a lane, around a real state."""
+
+    def __init__(self, state: LaneState | None = None, live: bool = True) -> None:
+        state = state if state is not None else LaneState()
+        self.session: SimpleNamespace | None = SimpleNamespace(state=state, marker=None)
+        self.live = asyncio.Event()
+        self.closed = self.fenced = False
+        self.failure: str | None = None
+        self.live_tally = np.zeros(len(state.tally), np.uint64)
+        if live:
+            self.live.set()
+
+    def statistics(self) -> LaneStatistics:
+        """As of a lane that has no output yet and a fresh checkpoint."""
+        return LaneStatistics(
+            partition=0,
+            live=self.live.is_set() and not self.closed,
+            fenced=self.fenced,
+            failure=self.failure,
+            restarts=0,
+            pending_bytes=0,
+            pending_frames=0,
+            steps=self.session.state.step if self.session else 0,
+            records={"telemetry": 0, "anomalies": 0, "dead_letter": 0},
+            checkpoints=0,
+            checkpoint_s=0.0,
+            checkpoint_age_s=0.0,
+            live_tally=self.live_tally,
+        )
+
+
+fake_lane = FakeLane
 
 
 def feed(lanes: dict, some: list[bytes], at_ns: int, number: int, lim=None, bound=None) -> None:
@@ -55,7 +67,7 @@ def feed(lanes: dict, some: list[bytes], at_ns: int, number: int, lim=None, boun
         by.setdefault(partition_of(frame[2:18].rstrip(b"\0"), PARTITIONS), []).append(frame)
     for partition, part in by.items():
         if partition in lanes:
-            state = lanes[partition].it.state
+            state = lanes[partition].session.state
             take_raw(state, state.next_raw, batch(part, number, at_ns), lim or limits(), bound or bounds(), at_ns)
 
 
@@ -109,7 +121,7 @@ class FakeOffsets:
 def make_views(lanes: dict, control=None, **overrides) -> Views:
     """All that pages need, without Kafka."""
     settings = Settings(partitions=PARTITIONS, **overrides)
-    holder = SimpleNamespace(by_partition=lanes, shared=object())
+    holder = SimpleNamespace(by_partition=lanes, context=object())
     lane_limits = LaneLimits(settings, control)
     offsets = FakeOffsets()
     return Views(

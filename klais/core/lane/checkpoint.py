@@ -20,7 +20,7 @@ from klais.core.lane.state import TALLIES, LaneState
 from klais.errors import JournalFormatError
 
 MARKER_MAGIC = b"KLM1"
-MARKER_VERSION = 1
+MARKER_VERSION = 2
 _LENGTH = Struct("<4sI")
 _RANGE = Struct("<qII")  # raw offset, frames of the batch, frames that wait
 
@@ -73,6 +73,8 @@ def copy_rows(state: LaneState, shot: Snapshot, most: int) -> bool:
 
 def begin_snapshot(state: LaneState) -> Snapshot:
     """Everything but the rows, which :func:`copy_rows` fills in; starts a new dirty list."""
+    if state.newest_taken is not None:
+        state.note_taken(*state.newest_taken)
     index = state.dirty[: state.dirty_count].copy()
     state.clean_step = state.step
     state.dirty_count = 0
@@ -85,12 +87,15 @@ def begin_snapshot(state: LaneState) -> Snapshot:
         "boots": [[edge, boot, number] for (edge, boot), number in state.boots.items()],
         "names": {str(key): text for key, text in state.path_names.items()},
         "used": state.used,
+        "landmarks": state.landmarks.copy(),
     }
     return Snapshot(state.step, index, np.empty(len(index), ROW), 0, facts, state.queue.ranges())
 
 
-def encode_marker(shot: Snapshot, journal_offset: int, outputs: dict[str, int], partitions: int) -> bytes:
-    """The marker row's value."""
+def encode_marker(
+    shot: Snapshot, journal_offset: int, outputs: dict[str, int], partitions: int, lineage: int = 0
+) -> bytes:
+    """The marker row's value; ``lineage`` is that of the lane's marks in its outputs."""
     head = orjson.dumps(
         {
             "version": MARKER_VERSION,
@@ -98,6 +103,7 @@ def encode_marker(shot: Snapshot, journal_offset: int, outputs: dict[str, int], 
             "journal_offset": journal_offset,
             "outputs": outputs,
             "partitions": partitions,
+            "lineage": lineage,
             **shot.facts,
         }
     )
@@ -126,7 +132,8 @@ def decode_marker(value: bytes) -> Marker:
     if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
         raise JournalFormatError(
             f"checkpoint of version {facts['version']}.{facts['row_version']}, this code reads "
-            f"{MARKER_VERSION}.{ROW_VERSION}: start a worker of that version, or recreate the changelog topic"
+            f"{MARKER_VERSION}.{ROW_VERSION}: start a worker of that version, or stop all workers and recreate the changelog "
+            "and journal topics (devices then start without history, and what klais_raw still holds is decided again)"
         )
     return Marker(
         facts["step"],
@@ -169,6 +176,7 @@ def restore(marker: Marker | None, rows: Rows) -> LaneState:
     state.tally[:] = facts["tally"]
     for edge, boot, number in facts["boots"]:
         state.boots[(edge, boot)] = number
+    state.landmarks = [(offset, fingerprint) for offset, fingerprint in facts["landmarks"]]
     state.path_names = NameTable({int(key): text for key, text in facts["names"].items()})
     return state
 

@@ -1,8 +1,8 @@
 """What the tallies of lanes add up to: received, passed, dropped by reason, and the conservation check over them.
 
 A tally is int64 or uint64 [TALLIES]: frames by verdict (``Reason``), then the counters that ``Tally`` names
-(:mod:`klais.core.lane.state`). Tallies of several lanes add up element by element, so every function here takes one
-lane's tally or a sum of many.
+(:mod:`klais.core.lane.state`). Tallies of several lanes add up element by element, so every function here takes one lane's
+tally or a sum of many.
 """
 
 from collections.abc import Iterable
@@ -24,17 +24,26 @@ _OTHER_DROPS = {
     Reason.CORRUPT_BATCH: Tally.CORRUPT_RECORDS,
     Reason.REPEATED_BATCH: Tally.REPEATED_FRAMES,
     Reason.QUEUE_EXPIRED: Tally.QUEUE_LOST,
+    Reason.POISON: Tally.POISON_FRAMES,
+    Reason.OUTPUT_LOST: Tally.OUTPUT_LOST,
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Conservation:
-    """The check ``received = passed + queued_waiting + dropped`` (frames), with the real queue depth."""
+    """The check ``received = passed + queued_waiting + dropped`` (frames), with the real queue depth.
+
+    The lanes' own counters cannot prove that a frame landed. So two figures come from elsewhere: ``unsent``, frames that
+    passed and are neither pending nor acknowledged by Kafka, and ``lost``, acknowledged records that the end offset of the
+    clean topic does not cover.
+    """
 
     received: int
     passed: int
     queued_waiting: int
     dropped: int
+    unsent: int = 0
+    lost: int = 0
 
     @property
     def missing(self) -> int:
@@ -43,8 +52,8 @@ class Conservation:
 
     @property
     def holds(self) -> bool:
-        """Whether every frame is accounted for."""
-        return self.missing == 0
+        """Whether every frame is accounted for, and is where the counters say that it is."""
+        return self.missing == 0 and self.unsent == 0 and self.lost == 0
 
 
 def tallies(states: Iterable[LaneState]) -> npt.NDArray[np.int64]:
@@ -69,19 +78,20 @@ def dropped_by_reason(tally: Counts) -> dict[str, int]:
 
 
 def received(tally: Counts) -> int:
-    """Frames taken in: those with a verdict, those of repeated batches, and one for each corrupt record."""
+    """Frames taken in: those with a verdict, those of repeated batches and poison records, one for each corrupt record."""
     frames = int(tally[:VERDICTS].sum())
-    return frames + int(tally[Tally.REPEATED_FRAMES]) + int(tally[Tally.CORRUPT_RECORDS])
+    others = (Tally.REPEATED_FRAMES, Tally.CORRUPT_RECORDS, Tally.POISON_FRAMES)
+    return frames + sum(int(tally[place]) for place in others)
 
 
 def passed(tally: Counts) -> int:
-    """Frames admitted to the clean topic, at once or out of the queue."""
-    return int(tally[Reason.PASSED]) + int(tally[Tally.RELEASED])
+    """Frames admitted to the clean topic, at once or out of the queue, less those that are known to be lost."""
+    return int(tally[Reason.PASSED]) + int(tally[Tally.RELEASED]) - int(tally[Tally.OUTPUT_LOST])
 
 
-def conservation(tally: Counts, queue_depth: int) -> Conservation:
-    """The check over a tally and the frames that wait in the queue."""
-    return Conservation(received(tally), passed(tally), queue_depth, sum(dropped(tally).values()))
+def conservation(tally: Counts, queue_depth: int, unsent: int = 0, lost: int = 0) -> Conservation:
+    """The check over a tally, the frames that wait in the queue, and what the topics say."""
+    return Conservation(received(tally), passed(tally), queue_depth, sum(dropped(tally).values()), unsent, lost)
 
 
 def tokens_now(state: LaneState, limits: Limits, now_ns: int) -> float:

@@ -2,10 +2,11 @@
 
 Little-endian header, then for RAW steps the limits of devices that had some of their own (SPECIAL rows), then the verdict of
 each frame in half a byte, low half first. ``VERSION`` covers all that a replay recomputes rather than reads (row layout, frame
-hash, scorer arithmetic): change those, bump it. Version 1 had no limits of single devices and is read as having none.
+hash, scorer arithmetic): change those, bump it. Version 3 added the fingerprint of the raw record and RESUMED steps.
 """
 
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from struct import Struct
 from typing import Any
@@ -21,9 +22,9 @@ MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
-VERSION = 2
-READABLE = (1, 2)
-HEADER = Struct("<4sBBHQqqdddddIIdHHII")
+VERSION = 3
+HEADER = Struct("<4sBBHQqqdddddIIdHHIII")
+FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
 
 
 class Kind(IntEnum):
@@ -34,6 +35,8 @@ class Kind(IntEnum):
     REPEATED = 3  # a frame batch that the edge had to send twice: ignored
     CORRUPT = 4  # a record that is no frame batch: dead letter
     LOST = 5  # raw records that retention removed before the lane read them: counted, alarmed
+    POISON = 6  # a record on which the lane failed again and again: dead letter
+    RESUMED = 7  # the lane goes on although something is missing: what is lost is counted, step and offset may jump
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,36 @@ class Limits:
     anomaly_window: int
 
 
+NEEDS_RAW = (Kind.RAW, Kind.CORRUPT, Kind.POISON)  # a replay reads the raw record of these
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a recovery could not restore, as frames unless it says otherwise.
+
+    ``output_lost``: decided to pass and never put out, or put out and lost by Kafka. ``queue_lost``: they waited in the
+    queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time.
+    """
+
+    output_lost: int = 0
+    queue_lost: int = 0
+    doubled: int = 0
+    why: str = ""
+
+    @property
+    def lost(self) -> int:
+        """Frames lost in all."""
+        return self.output_lost + self.queue_lost
+
+
 @dataclass(slots=True)
 class StepRecord:
     """One journalled step.
 
-    ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT), the last one lost (LOST), -1 (RELEASE). ``tokens``:
-    the global bucket after the step. ``count``: frames (RAW, REPEATED, RELEASE), records (CORRUPT, LOST). ``flagged``:
-    anomaly flags raised, written or not. ``special``: SPECIAL rows of devices of this batch with limits of their own.
+    ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT, POISON), the last one lost (LOST), the one before the next
+    to take (RESUMED), -1 (RELEASE). ``tokens``: the global bucket after the step. ``count``: frames (RAW, REPEATED, RELEASE,
+    POISON), records (CORRUPT, LOST). ``flagged``: anomaly flags raised, written or not. ``special``: SPECIAL rows of devices
+    of this batch with limits of their own. ``raw_crc``: fingerprint of the raw record.
     """
 
     step: int
@@ -73,9 +99,22 @@ class StepRecord:
     verdict: npt.NDArray[np.uint8]
     flagged: int = 0
     special: Special = field(default_factory=lambda: NONE)
+    raw_crc: int = 0
+    resumed: Resumed | None = None
 
 
 NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+
+
+def fingerprint(value: bytes) -> int:
+    """uint32 that tells one raw record from another at the same offset: of its beginning and its size.
+
+    Examples
+    --------
+    >>> fingerprint(b"abc") != fingerprint(b"abcd")
+    True
+    """
+    return zlib.crc32(value[:FINGERPRINT_BYTES], len(value))
 
 
 def encode_step(record: StepRecord) -> bytes:
@@ -101,7 +140,10 @@ def encode_step(record: StepRecord) -> bytes:
         at.anomaly_window,
         record.count,
         record.flagged,
+        record.raw_crc,
     )
+    if record.resumed is not None:
+        return head + orjson.dumps(asdict(record.resumed))
     if not len(record.verdict):
         return head
     padded = np.zeros(len(record.verdict) + 1 & ~1, np.uint8)
@@ -126,17 +168,19 @@ def decode_step(value: bytes) -> StepRecord:
     """
     if len(value) < HEADER.size or value[:4] != MAGIC:
         raise JournalFormatError(f"not a journal record: {value[:16]!r} ({len(value)} bytes)")
-    if value[4] not in READABLE:
+    if value[4] != VERSION:
         raise JournalFormatError(
-            f"journal record of version {value[4]}, this code reads versions {', '.join(map(str, READABLE))}: "
-            "let a worker of that version drain the topic (stop it cleanly), then start this one"
+            f"journal record of version {value[4]}, this code reads version {VERSION}: start a worker of that version and "
+            "stop it cleanly (its last checkpoint covers the journal), then recreate the journal topic and start this one"
         )
     head = HEADER.unpack_from(value)
     _, _, kind, rows, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[:17]
-    count, flagged = head[17:]
+    count, flagged, raw_crc = head[17:]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
-    verdict, special = NO_VERDICTS, NONE
+    verdict, special, resumed = NO_VERDICTS, NONE, None
+    if kind == Kind.RESUMED:
+        resumed = Resumed(**orjson.loads(value[HEADER.size :]))
     if kind == Kind.RAW:
         after = HEADER.size + rows * SPECIAL.itemsize
         if len(value) < after:
@@ -150,12 +194,19 @@ def decode_step(value: bytes) -> StepRecord:
         verdict[1::2] = packed >> 4
         verdict = verdict[:count]
     limits = Limits(rate, burst, d_rate, d_burst, dead, flags, z, least, window)
-    return StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, verdict, flagged, special)
+    step_record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, verdict, flagged, special)
+    step_record.raw_crc, step_record.resumed = raw_crc, resumed
+    return step_record
 
 
-def encode_owner(worker: str, epoch: int, at_ms: int) -> bytes:
+def encode_owner(worker: str, epoch: int, at_ms: int, lineage: int = 0) -> bytes:
     """The record that a new owner of a lane writes first into journal and changelog (in place of a commit marker)."""
-    return OWNER_MAGIC + orjson.dumps({"worker": worker, "epoch": epoch, "at_ms": at_ms})
+    return OWNER_MAGIC + orjson.dumps({"worker": worker, "epoch": epoch, "at_ms": at_ms, "lineage": lineage})
+
+
+def owner_lineage(value: bytes) -> int:
+    """The lineage that an owner record names; 0 = none."""
+    return int(orjson.loads(value[len(OWNER_MAGIC) :]).get("lineage", 0))
 
 
 def is_owner(value: bytes) -> bool:
@@ -187,6 +238,7 @@ def decode_record(value: bytes) -> dict[str, Any]:
         "tokens": record.tokens,
         "rate": record.limits.rate,
         "burst": record.limits.burst,
+        **({"resumed": asdict(record.resumed)} if record.resumed else {}),
         "special": [[row["id"].decode(), float(row["rate"]), float(row["burst"])] for row in record.special],
         "verdicts": {Reason(int(k)).label: int(c) for k, c in zip(labels, counts, strict=True)},
     }

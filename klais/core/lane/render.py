@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import orjson
 
 from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE
+from klais.core.lane.journal import Kind
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
 from klais.core.wire.constants import Reason
@@ -16,6 +17,9 @@ MAX_ANOMALY_BYTES = 1024  # twice a name of 120 bytes, an id of 16, numbers; so 
 
 _OF_THE_FRAME = {FEATURE_INTERVAL: "interval_s", FEATURE_SIZE: "payload_bytes"}
 
+# A dead letter holds so much of a record that fits nowhere else: klais_raw takes larger ones when they are compressed.
+CLIP_BYTES = (4 << 20) - 65_536
+MAX_DETAIL_BYTES = 1000
 Rendered = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...], int]  # key, value, headers, timestamp ms
 
 
@@ -54,8 +58,11 @@ def dead_letter_records(step: Step) -> Iterator[Rendered]:
     """The records of ``klais_dead_letter`` for a step's malformed frames, or for a record that is no frame batch."""
     now_ms = step.record.now_ns // 1_000_000
     if step.corrupt is not None:
-        headers = (*_headers(Reason.CORRUPT_BATCH, None, now_ms), ("detail", step.corrupt_why.encode()))
-        yield None, step.corrupt, headers, now_ms
+        reason = Reason.POISON if step.record.kind == Kind.POISON else Reason.CORRUPT_BATCH
+        headers = (*_headers(reason, None, now_ms), ("detail", step.corrupt_why.encode()[:MAX_DETAIL_BYTES]))
+        if len(step.corrupt) > CLIP_BYTES:
+            headers += (("clipped_from_bytes", str(len(step.corrupt)).encode()),)
+        yield None, step.corrupt[:CLIP_BYTES], headers, now_ms
     if step.columns is None or step.dead is None:
         return
     columns = step.columns

@@ -54,10 +54,14 @@ class Tally(IntEnum):
     MISSING_BATCHES = VERDICTS + 9  # numbers that an edge skipped
     RAW_RECORDS = VERDICTS + 10
     RAW_BYTES = VERDICTS + 11
-    QUEUE_LOST = VERDICTS + 12  # frames that waited in the queue when retention removed their raw records
+    QUEUE_LOST = VERDICTS + 12  # frames that waited in the queue when their raw records were removed
+    OUTPUT_LOST = VERDICTS + 13  # frames that passed and are not on the clean topic: Kafka lost them or what they need
+    DOUBLED = VERDICTS + 14  # records of the clean topic that were decided a second time
+    POISON_FRAMES = VERDICTS + 15  # frames of raw records on which the lane failed again and again
 
 
-TALLIES = VERDICTS + 13
+TALLIES = VERDICTS + 16
+MAX_LANDMARKS = 8
 
 
 class LaneState:
@@ -81,6 +85,8 @@ class LaneState:
         self.bucket_ns = 0
         self.tally: npt.NDArray[np.uint64] = np.zeros(TALLIES, np.uint64)
         self.boots: OrderedDict[tuple[int, int], int] = OrderedDict()  # (edge, boot) -> last batch number
+        self.newest_taken: tuple[int, int] | None = None  # (raw offset, fingerprint) of the newest record taken
+        self.landmarks: list[tuple[int, int]] = []  # (raw offset, fingerprint) of records taken, the newest last
         self.path_names = NameTable()
         self._seed = np.uint64(secrets.randbits(64))
         self._index(capacity)
@@ -122,6 +128,24 @@ class LaneState:
         self.dirty_count = len(newer)
         self.clean_step = clean_step
         self._index(max(1024, 2 * len(rows)))
+
+    def note_taken(self, raw_offset: int, fingerprint: int) -> None:
+        """The newest raw record taken; landmarks show later whether ``klais_raw`` is still the log that was read.
+
+        Those kept lie the further apart the older they are, so that a search for the last one that still holds is short.
+        """
+        marks = self.landmarks
+        if marks and marks[-1][0] >= raw_offset:
+            del marks[next(i for i, (offset, _) in enumerate(marks) if offset >= raw_offset) :]
+        marks.append((raw_offset, fingerprint))
+        if len(marks) > MAX_LANDMARKS:
+            newest = marks[-1][0] + 1
+            spread = [(marks[i + 1][0] - marks[i - 1][0]) / (newest - marks[i][0]) for i in range(1, len(marks) - 1)]
+            del marks[1 + spread.index(min(spread))]
+
+    def skip_to(self, raw_offset: int) -> None:
+        """Step over raw offsets that hold no records (control records of other programs leave such holes)."""
+        self.next_raw = max(self.next_raw, raw_offset)
 
     def find(self, device_id: bytes) -> int:
         """Row of a device, -1 when unknown."""

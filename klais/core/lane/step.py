@@ -16,8 +16,8 @@ from klais.core.dam.bucket import refill
 from klais.core.dam.special import NONE, Special, limits_of, positions, used
 from klais.core.devices.index import find_rows
 from klais.core.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads
-from klais.core.lane.journal import NO_VERDICTS, Kind, Limits, StepRecord
-from klais.core.lane.queue import Part
+from klais.core.lane.journal import NO_VERDICTS, Kind, Limits, Resumed, StepRecord, fingerprint
+from klais.core.lane.queue import FrameQueue, Part
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.batch import FrameBatch, decode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
@@ -66,6 +66,7 @@ class Step:
     corrupt: bytes | None = None
     corrupt_why: str = ""
     bytes: int = 0
+    next_raw: int = 0  # the lane's next raw offset after this step
 
     @property
     def passed_count(self) -> int:
@@ -85,6 +86,7 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
         raise ValueError(f"the lane waits for raw offset {state.next_raw}, not {raw_offset}")
     refill_bucket(state, limits, now_ns)
     record = StepRecord(state.step + 1, Kind.RAW, raw_offset, now_ns, limits, 0.0, 0, NO_VERDICTS)
+    record.raw_crc = fingerprint(value)
     try:
         batch = decode_batch(value)
     except BatchFormatError as error:
@@ -98,6 +100,42 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
     record.verdict = columns.verdict
     fields = read_payloads(columns, columns.verdict, bounds.strict)
     return _run_frames(state, record, columns, fields, bounds, len(value))
+
+
+def take_poison(state: LaneState, raw_offset: int, value: bytes, why: str, limits: Limits, now_ns: int) -> Step:
+    """Set a raw record aside on which the lane failed again and again: a dead letter, and the lane goes on.
+
+    Its frames are counted where the record can be read as a frame batch, else it counts as one frame.
+    """
+    try:
+        frames = max(1, decode_batch(value).count)
+    except BatchFormatError:
+        frames = 1
+    record = StepRecord(state.step + 1, Kind.POISON, raw_offset, now_ns, limits, state.tokens, frames, NO_VERDICTS)
+    record.raw_crc = fingerprint(value)
+    return _corrupt(state, record, value, why)
+
+
+def resume(state: LaneState, resumed: Resumed, last_step: int, next_raw: int, limits: Limits, now_ns: int) -> Step:
+    """Go on after step ``last_step`` at raw offset ``next_raw``, with what is lost or doubled counted.
+
+    Both may jump: step numbers forward, over numbers that outputs already carry; the offset to either side.
+    """
+    record = StepRecord(last_step + 1, Kind.RESUMED, next_raw - 1, now_ns, limits, state.tokens, 0, NO_VERDICTS)
+    record.resumed = resumed
+    return _resume(state, record)
+
+
+def _resume(state: LaneState, record: StepRecord) -> Step:
+    found = record.resumed or Resumed()
+    state.queue = FrameQueue() if found.queue_lost else state.queue
+    for place, frames in (
+        (Tally.OUTPUT_LOST, found.output_lost),
+        (Tally.QUEUE_LOST, found.queue_lost),
+        (Tally.DOUBLED, found.doubled),
+    ):
+        state.tally[place] += np.uint64(frames)
+    return _finish(state, Step(record))
 
 
 def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:
@@ -130,7 +168,7 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
     JournalFormatError
         The step does not follow the state's, or the raw record is not the one that was decided on.
     """
-    if record.step != state.step + 1:
+    if record.step != state.step + 1 and not (record.kind == Kind.RESUMED and record.step > state.step):
         raise JournalFormatError(f"journal goes from step {state.step} to {record.step}: a record is missing")
     tokens = record.tokens
     state.tokens, state.bucket_ns = tokens, record.now_ns
@@ -141,14 +179,50 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
         step = _finish(state, Step(record))
     elif record.kind == Kind.REPEATED:
         step = _finish(state, Step(record))
-    elif value is None:
-        raise JournalFormatError(f"step {record.step} needs raw record {record.raw_offset}, which is gone")
-    elif record.kind == Kind.CORRUPT:
-        step = _corrupt(state, record, value, "not a frame batch")
+    elif record.kind == Kind.RESUMED:
+        step = _resume(state, record)
+    elif value is None or fingerprint(value) != record.raw_crc:
+        raise JournalFormatError(f"step {record.step} needs raw record {record.raw_offset}, which is gone or another one")
+    elif record.kind in (Kind.CORRUPT, Kind.POISON):
+        step = _corrupt(state, record, value, "see the log of the worker that decided it")
     else:
         step = _replay_frames(state, record, value)
     record.tokens = state.tokens = tokens
     return step
+
+
+def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
+    """Apply what a journalled step says by itself, when its raw record, or that of a step before, is gone.
+
+    Counters, step and offsets are right afterwards; rows, windows and the queue's content are not: the frames are gone.
+
+    Returns
+    -------
+    tuple of int
+        Frames that the step let pass, and frames that it added to the queue (below 0: took out of it).
+    """
+    state.step = record.step - 1
+    state.tokens, state.bucket_ns = record.tokens, record.now_ns
+    if record.kind == Kind.RELEASE:
+        state.tally[Tally.RELEASED] += np.uint64(record.count)
+        _finish(state, Step(record))
+        return record.count, -record.count
+    if record.kind == Kind.RESUMED:
+        _resume(state, record)
+        return 0, 0
+    counts = np.bincount(record.verdict, minlength=VERDICTS)
+    state.tally[:VERDICTS] += counts.astype(np.uint64)
+    written = min(record.flagged, record.limits.flags)
+    state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
+    state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
+    malformed = int(counts[FIRST_MALFORMED:].sum())
+    _count_dead(state, min(malformed, record.limits.dead_letters), malformed)
+    if record.kind == Kind.LOST:
+        state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
+    elif record.kind in (Kind.CORRUPT, Kind.POISON):
+        _count_corrupt(state, record)
+    _finish(state, Step(record))
+    return int(counts[Reason.PASSED]), int(counts[Reason.QUEUED])
 
 
 def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
@@ -262,7 +336,7 @@ def _score(
     state.path_names.learn(state.rows, columns, fields, record.step, record.now_ns)
     if not found:
         return None
-    kept = flags[:written].copy()
+    kept = flags[: min(written, found)].copy()
     path = np.where(kept["field"] >= 0, fields.path[np.maximum(kept["field"], 0)], 0).astype(np.uint64)
     return Flags(kept, path, kept["field"] - np.searchsorted(fields.frame[: fields.count], kept["frame"]))
 
@@ -289,12 +363,19 @@ def _release(state: LaneState, record: StepRecord) -> Step:
 
 
 def _corrupt(state: LaneState, record: StepRecord, value: bytes, why: str) -> Step:
-    state.tally[Tally.CORRUPT_RECORDS] += np.uint64(1)
+    _count_corrupt(state, record)
     step = Step(record, bytes=len(value))
     if record.limits.dead_letters:
         step.corrupt, step.corrupt_why = value, why
-    _count_dead(state, int(record.limits.dead_letters > 0), 1)
     return _finish(state, step)
+
+
+def _count_corrupt(state: LaneState, record: StepRecord) -> None:
+    if record.kind == Kind.POISON:
+        state.tally[Tally.POISON_FRAMES] += np.uint64(record.count)
+    else:
+        state.tally[Tally.CORRUPT_RECORDS] += np.uint64(1)
+    _count_dead(state, int(record.limits.dead_letters > 0), 1)
 
 
 def _count_dead(state: LaneState, written: int, malformed: int) -> None:
@@ -308,13 +389,26 @@ def _finish(state: LaneState, step: Step) -> Step:
     state.step = record.step
     if record.kind != Kind.RELEASE:
         state.next_raw = record.raw_offset + 1
+    step.next_raw = state.next_raw
     if record.kind == Kind.REPEATED:
         state.tally[Tally.REPEATED_BATCHES] += np.uint64(1)
         state.tally[Tally.REPEATED_FRAMES] += np.uint64(record.count)
-    if record.kind in (Kind.RAW, Kind.REPEATED, Kind.CORRUPT):
+    if record.kind in (Kind.RAW, Kind.REPEATED, Kind.CORRUPT, Kind.POISON):
+        state.newest_taken = (record.raw_offset, record.raw_crc)
         state.tally[Tally.RAW_RECORDS] += np.uint64(1)
         state.tally[Tally.RAW_BYTES] += np.uint64(step.bytes)
     return step
 
 
-__all__ = ["Bounds", "FrameBatch", "Step", "note_lost", "release", "replay", "take_raw"]
+__all__ = [
+    "Bounds",
+    "FrameBatch",
+    "Step",
+    "note_lost",
+    "release",
+    "replay",
+    "replay_unread",
+    "resume",
+    "take_poison",
+    "take_raw",
+]

@@ -18,6 +18,7 @@ HEADER = Struct("<4sIQHHIQ")
 MAGIC = b"KFB1"
 FLAG_OFFSETS = 1
 FLAG_SOURCES = 2
+LAST_TIME_NS = (1 << 63) - (1 << 32)  # with the largest offset still an int64
 KNOWN_FLAGS = FLAG_OFFSETS | FLAG_SOURCES
 SOURCE_SIZE = 18
 assert HEADER.size == 32
@@ -67,7 +68,7 @@ def decode_batch(value: bytes) -> FrameBatch:
         raise BatchFormatError(f"record starts with {magic!r}, not {MAGIC!r}: not a frame batch")
     if flags & ~KNOWN_FLAGS:
         raise BatchFormatError(f"flags {flags:#x} has bits that this reader does not know ({flags & ~KNOWN_FLAGS:#x})")
-    if received_at >= 1 << 63:
+    if received_at >= LAST_TIME_NS:
         raise BatchFormatError(f"received_at {received_at} is not a time")
     column_bytes = count * (2 + 4 * bool(flags & FLAG_OFFSETS) + SOURCE_SIZE * bool(flags & FLAG_SOURCES))
     if HEADER.size + column_bytes > len(value):

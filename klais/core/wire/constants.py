@@ -43,6 +43,8 @@ class Reason(IntEnum):
     SPOOL_FAILED = 24
     SPOOL_DAMAGED = 25
     GLOBAL_RATE = 26
+    POISON = 27
+    OUTPUT_LOST = 28
 
     @property
     def label(self) -> str:

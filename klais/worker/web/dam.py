@@ -15,6 +15,12 @@ def conservation_body(check: Conservation) -> dict[str, Any]:
     return asdict(check) | {"missing": check.missing, "holds": check.holds}
 
 
+def _astray(lanes: dict[int, Any]) -> tuple[int, int]:
+    """Frames unsent and records lost, as the lanes' own sessions see them."""
+    each = [lane.statistics() for lane in lanes.values() if lane.session is not None and lane.live.is_set()]
+    return sum(of_lane.unsent for of_lane in each), sum(of_lane.missing for of_lane in each)
+
+
 def oldest_waiting_s(state: LaneState, now_ns: int) -> float | None:
     """How long the first frame of the queue has waited since it was received; None when nothing waits."""
     first = next(iter(state.queue.parts()), None)
@@ -26,8 +32,9 @@ def oldest_waiting_s(state: LaneState, now_ns: int) -> float | None:
 
 def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns: int) -> dict[str, Any]:
     """One lane's part of ``/dam/``."""
-    state = lane.it.state if lane.it is not None else None
-    out: dict[str, Any] = {"partition": partition, "live": lane.live.is_set(), "failure": lane.failure}
+    state = lane.session.state if lane.session is not None else None
+    of_lane = lane.statistics()
+    out: dict[str, Any] = {"partition": partition, "live": lane.live.is_set(), "failure": of_lane.failure}
     if state is None or not lane.live.is_set():
         return out
     tally = tallies([state])
@@ -40,13 +47,14 @@ def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns
         "queue_depth": state.queue.depth,
         "queue_limit": queue_limit,
         "oldest_waiting_s": oldest_waiting_s(state, now_ns),
-        "pending_bytes": lane.pending_bytes,
-        "pending_frames": lane.pending_frames,
+        "pending_bytes": of_lane.pending_bytes,
+        "pending_frames": of_lane.pending_frames,
         "devices": state.used,
         "verdicts": verdicts(tally),
         "dropped": dropped_by_reason(tally),
         "tallies": {t.name.lower(): int(tally[t]) for t in Tally},
-        "conservation": conservation_body(conservation(tally, state.queue.depth)),
+        "conservation": conservation_body(conservation(tally, state.queue.depth, of_lane.unsent, of_lane.missing)),
+        "alarms": list(of_lane.alarms),
     }
 
 
@@ -69,7 +77,7 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
         lane_dam(partition, lane, in_force[partition][0], bounds.queue_limit, now_ns)
         for partition, lane in sorted(lanes.items())
     ]
-    live_at = {p: lane.it.state for p, lane in lanes.items() if lane.it is not None and lane.live.is_set()}
+    live_at = {p: lane.session.state for p, lane in lanes.items() if lane.session is not None and lane.live.is_set()}
     tally = tallies(live_at.values())
     depth = sum(state.queue.depth for state in live_at.values())
     return {
@@ -91,7 +99,7 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
             "queue_depth": depth,
             "verdicts": verdicts(tally),
             "dropped": dropped_by_reason(tally),
-            "conservation": conservation_body(conservation(tally, depth)),
+            "conservation": conservation_body(conservation(tally, depth, *_astray(lanes))),
         },
         "lanes": each,
     }

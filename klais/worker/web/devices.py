@@ -96,9 +96,9 @@ def _part_of_id(query: ListQuery) -> bytes:
 def live_states(lanes: Any) -> list[tuple[int, LaneState]]:
     """(partition, state) of the lanes that are live."""
     return [
-        (partition, lane.it.state)
+        (partition, lane.session.state)
         for partition, lane in sorted(lanes.by_partition.items())
-        if lane.it is not None and lane.live.is_set() and not lane.closed
+        if lane.session is not None and lane.live.is_set() and not lane.closed
     ]
 
 

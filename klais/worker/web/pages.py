@@ -117,10 +117,10 @@ def _asked_device(request: web.Request) -> bytes:
 def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Rows, int]:
     """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 where the lane does not know it."""
     lane = views.lanes.by_partition[partition]
-    if lane.it is None or not lane.live.is_set():
+    if lane.session is None or not lane.live.is_set():
         text = f"the lane of partition {partition} recovers: ask again in a moment"
         raise HttpError(503, "lane_recovering", text, partition=partition)
-    state = lane.it.state
+    state = lane.session.state
     at = state.find(device_id)
     if at < 0:
         name = device_id.decode()
@@ -205,13 +205,15 @@ async def topics(views: Views, request: web.Request) -> web.StreamResponse:
 def _lanes_body(views: Views) -> dict[str, Any]:
     out = {}
     for partition, lane in sorted(views.lanes.by_partition.items()):
-        age_s = time.monotonic() - lane.checkpointer.done_at if lane.checkpointer is not None else None
+        of_lane = lane.statistics()
+        age_s = of_lane.checkpoint_age_s
         out[str(partition)] = {
-            "live": lane.live.is_set() and not lane.closed,
-            "fenced": lane.fenced,
-            "failure": lane.failure,
-            "restarts": lane.restarts,
+            "live": of_lane.live,
+            "fenced": of_lane.fenced,
+            "failure": of_lane.failure,
+            "restarts": of_lane.restarts,
             "checkpoint_age_s": None if age_s is None else round(age_s, 3),
+            "alarms": list(of_lane.alarms),
         }
     return out
 
@@ -224,6 +226,7 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     lanes = _lanes_body(views)
     failed = {p: lane["failure"] for p, lane in lanes.items() if not lane["live"] and lane["failure"]}
     problems = [f"lane {p}: {why_}" for p, why_ in failed.items()]
+    problems += [f"lane {p}: {text}" for p, lane in lanes.items() for text in lane["alarms"]]
     failing_s = views.offsets.failing_s()
     if failing_s > QUIET_S:
         problems.append(f"Kafka has not answered for {failing_s:.0f} s")

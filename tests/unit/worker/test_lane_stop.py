@@ -5,14 +5,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from klais.config.load import Settings
+from klais.kafka.topics import Topics
 from klais.worker import lane as lanes
 from klais.worker.lane import Lane
 
 
 async def test_a_swallowed_cancellation_is_asked_for_again(monkeypatch) -> None:
     monkeypatch.setattr(lanes, "CANCEL_AGAIN_S", 0.01)
-    shared: Any = SimpleNamespace(settings=Settings())
-    lane, swallowed = Lane(shared, 0), 0
+    settings = Settings()
+    context: Any = SimpleNamespace(settings=settings, topics=Topics.of(settings), consumer=None)
+    lane, swallowed = Lane(context, 0), 0
 
     async def stubborn() -> None:
         nonlocal swallowed

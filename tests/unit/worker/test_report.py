@@ -39,7 +39,7 @@ def test_a_restart_of_a_lane_takes_nothing_back():
     report.sample(0.0)
     before = report.statistics().counters()
     lanes[0].live.clear()
-    lanes[0].it = None
+    lanes[0].session = None
     assert report.statistics().counters()["received"] == before["received"]
     report.sample(1.0)
     assert report.snapshot().received == 30
@@ -51,12 +51,12 @@ def test_a_lane_that_moves_in_with_a_history_makes_no_jump_in_rates_and_metrics(
     report.rates(0.0)
     moved = {1: fake_lane()}
     feed(moved, some(1), NOW, 0)
-    moved[1].began_tally = moved[1].it.state.tally.copy()
+    moved[1].live_tally = moved[1].session.state.tally.copy()
     lanes.update(moved)
     report.sample(1.0)
     assert report.rates(1.0)["received"] == 0.0
     assert report.snapshot().received == 0
-    taken = int(moved[1].it.state.tally[Reason.PASSED])
+    taken = int(moved[1].session.state.tally[Reason.PASSED])
     assert report.statistics().counters()["received"] == taken > 0
     feed(lanes, some(2), NOW, 1)
     report.sample(2.0)
@@ -69,7 +69,7 @@ def test_what_a_lane_did_before_the_first_sample_is_counted():
     feed(lanes, some(1), NOW, 0)
     snapshot = report.snapshot()
     assert snapshot.received == snapshot.passed == 30
-    assert snapshot.steps == sum(lane.it.state.step for lane in lanes.values())
+    assert snapshot.steps == sum(lane.session.state.step for lane in lanes.values())
     assert int(np.sum(snapshot.dropped)) == 0
 
 

@@ -173,7 +173,7 @@ async def test_dam_adds_up_with_queue_drops_duplicates_and_rubbish():
 
 
 async def test_dam_sees_frames_that_went_missing(views):
-    state = views.lanes.by_partition[0].it.state
+    state = views.lanes.by_partition[0].session.state
     state.queue.depth += 1
     total = (await body_of(views, "/dam/"))["total"]["conservation"]
     assert not total["holds"] and total["missing"] == -1
@@ -221,7 +221,7 @@ async def test_metrics_are_prometheus_text(views):
 
 
 async def test_a_defect_is_an_answer_too(views):
-    views.lanes.by_partition[0].it = object()
+    views.lanes.by_partition[0].session = object()
     body = await body_of(views, "/dam/", status=500)
     assert body["code"] == "internal_error"
 
@@ -240,7 +240,7 @@ async def test_why_of_a_blocked_and_of_a_queued_device():
     rule = body["rules"][0]
     assert (rule["by"], rule["reason"], rule["dropped"]) == ("ann", "noise", 1)
     assert rule["since"] == "1970-01-01T00:00:00.001Z" and rule["until"] is not None
-    state = lanes[0].it.state
+    state = lanes[0].session.state
     waits = [columns.device_id(int(i)) for columns, index in state.queue.parts() for i in index]
     body = await body_of(views, path, f"/devices/{waits[-1].decode()}/why/")
     assert body["verdict"] == "queued"

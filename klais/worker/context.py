@@ -1,0 +1,57 @@
+"""What all lanes of one worker share: settings, limits, producers, and the group consumer that feeds them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from klais.config.load import Settings
+from klais.kafka.producer import BatchProducer
+from klais.kafka.topics import Topics
+from klais.worker.limits import LaneLimits
+
+
+class RawConsumer(Protocol):
+    """The group's consumer of ``klais_raw``, as lanes steer it. It may deliver anything in any place: lanes check offsets."""
+
+    def pause(self, partition: int) -> None:
+        """Deliver nothing of this partition for now."""
+
+    def resume(self, partition: int) -> None:
+        """Deliver again."""
+
+    async def seek(self, partition: int, offset: int) -> None:
+        """Go on at ``offset``, whatever the group has committed."""
+
+    async def repair_commit(self, partition: int, acknowledged: int) -> None:
+        """Commit what the client forgot to: all below ``acknowledged`` was acknowledged one checkpoint ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneContext:
+    """What the lanes of a worker share.
+
+    There are three producers, because a producer has one request in flight for each broker: a small journal record never
+    waits behind a large output.
+
+    Parameters
+    ----------
+    on_step : callable
+        Called with the seconds that each decision took.
+    on_sent : callable
+        Called with the seconds from handing a batch to Kafka to its acknowledgement.
+    loading : asyncio.Lock
+        Held while a lane reads its rows, so that the copies of several lanes do not add up.
+    """
+
+    settings: Settings
+    topics: Topics
+    worker_id: str
+    limits: LaneLimits
+    consumer: RawConsumer
+    journal_producer: BatchProducer
+    output_producer: BatchProducer
+    changelog_producer: BatchProducer
+    on_step: Callable[[float], None]
+    on_sent: Callable[[float], None]
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -1,0 +1,153 @@
+"""The hand-over between the ingest agent and a lane: bounded, and never a reason for other lanes to wait.
+
+The agent serves all partitions of a worker in one loop. So it hands a record over and goes on. A record that finds no room
+is dropped here and paused at the consumer; the lane fetches it again from ``klais_raw`` with its own reader. The event
+itself is kept until the checkpoint that covers it acknowledges it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+from klais.core.lane.state import LaneState
+from klais.errors import OffsetGone
+from klais.kafka.reader import PartitionReader
+from klais.telemetry.log import get
+from klais.worker.context import RawConsumer
+
+log = get("klais.worker.intake")
+
+ROOM_BYTES = 8 << 20  # of values that wait for the lane
+ROOM_RECORDS = 64
+PATIENCE_S = 0.2  # how long the agent waits for room in a live lane before it pauses that partition
+
+
+class Raw(NamedTuple):
+    """A raw record to decide. ``value`` None: all records up to ``offset`` were removed before the lane read them."""
+
+    offset: int
+    value: bytes | None
+
+
+class Intake:
+    """Raw records of one partition on their way into the lane; lives as long as the lane, over all its sessions."""
+
+    def __init__(self, topic: str, partition: int, consumer: RawConsumer) -> None:
+        self._topic, self._partition, self._consumer = topic, partition, consumer
+        self._ready: deque[tuple[int, bytes]] = deque()
+        self._bytes = 0
+        self._dropped = -1  # the highest offset that found no room: the reader fetches up to it
+        self._open = self._paused = False
+        self._wake, self._room = asyncio.Event(), asyncio.Event()
+        self._unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in the order of delivery
+
+    # -- the agent's side
+
+    async def put(self, stream: Any, event: Any) -> None:
+        """Take one event over. Waits at most ``PATIENCE_S``, and only for a live lane that is busy."""
+        offset, value = event.message.offset, event.value or b""  # a null value is a corrupt record like any other
+        event.value = event.message.value = None  # the event is kept until its checkpoint, its bytes need not be
+        self._unacked.append((stream, event, offset))
+        if self._full and self._open and not self._paused:
+            self._room.clear()
+            try:
+                await asyncio.wait_for(self._room.wait(), PATIENCE_S)
+            except TimeoutError:
+                self._pause()
+        if self._open and not self._full:
+            self._ready.append((offset, value))
+            self._bytes += len(value)
+        else:
+            self._dropped = max(self._dropped, offset)
+            self._pause()
+        self._wake.set()
+
+    @property
+    def _full(self) -> bool:
+        return self._bytes >= ROOM_BYTES or len(self._ready) >= ROOM_RECORDS
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._consumer.pause(self._partition)
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._consumer.resume(self._partition)
+
+    # -- the lane's side
+
+    async def open(self, next_raw: int) -> None:
+        """The lane is live and goes on at ``next_raw``: deliver from there."""
+        self._dropped = -1
+        self._open = True
+        await self._consumer.seek(self._partition, next_raw)
+        self._paused = True  # whatever an earlier owner of the partition left behind
+        self._resume()
+
+    def close(self) -> None:
+        """No session takes records now: drop what waits; the next session reads it again."""
+        self._open = False
+        self._ready.clear()
+        self._bytes = 0
+        self._pause()
+        self._room.set()
+
+    def fetch_up_to(self, offset: int) -> None:
+        """Read what lies before ``offset`` with the lane's own reader, because the consumer does not deliver it."""
+        self._dropped = max(self._dropped, offset - 1)
+        self._wake.set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be decided."""
+        return not self._ready
+
+    async def records(self, state: LaneState, reader: PartitionReader) -> AsyncIterator[Raw]:
+        """Raw records in offset order from the lane's next offset on, without end; the caller decides each at once."""
+        while True:
+            while self._ready:
+                offset, value = self._ready.popleft()
+                self._bytes -= len(value)
+                if not self._full:
+                    self._room.set()
+                async for raw in self._missing(state, reader, offset):
+                    yield raw
+                if offset == state.next_raw:  # else the lane has it already
+                    yield Raw(offset, value)
+            async for raw in self._missing(state, reader, self._dropped + 1):
+                yield raw
+            if not self._ready and self._dropped < state.next_raw:
+                self._resume()
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _missing(self, state: LaneState, reader: PartitionReader, end: int) -> AsyncIterator[Raw]:
+        """Records between the lane's next offset and ``end`` that the consumer did not deliver."""
+        while state.next_raw < end:
+            log.info("gap_read", partition=self._partition, start=state.next_raw, end=end)
+            try:
+                async for record in reader.read(self._topic, self._partition, state.next_raw, end):
+                    state.skip_to(record.offset)
+                    yield Raw(record.offset, record.value or b"")
+                state.skip_to(end)  # the last offsets were control records
+            except OffsetGone as gone:
+                if gone.log_start <= state.next_raw:
+                    raise  # the log ends before what the lane has taken
+                first = min(gone.log_start, end)
+                log.error("raw_records_lost", partition=self._partition, start=state.next_raw, end=first, why="retention")
+                yield Raw(first - 1, None)
+
+    # -- acknowledgement
+
+    async def acknowledge(self, next_raw: int) -> None:
+        """Acknowledge all below ``next_raw``, strictly in offset order (Faust commits over a hole)."""
+        count = 0
+        while self._unacked and self._unacked[0][2] < next_raw:
+            stream, event, _ = self._unacked.popleft()
+            await stream.ack(event)
+            count += 1
+            if count % 100 == 0:
+                await asyncio.sleep(0)

@@ -1,0 +1,169 @@
+"""What must hold between a lane's marker, journal, rows, ``klais_raw`` and outputs, and what follows where it does not.
+
+Everything a lane puts out was journalled before, and everything it journalled was read from ``klais_raw``. So, in a system
+whose topics keep what they acknowledged:
+
+1. No output position and no row stamp lies beyond the last step of marker and journal.
+2. The journal holds all steps after the marker, without a hole.
+3. ``klais_raw`` still holds, at their offsets, the records that the lane has taken, or retention has removed them. It never
+   ends before the lane's next raw offset.
+4. Each output ends at or behind the offset that the marker names, and holds the lane's own marks from there on.
+
+Kafka breaks these when it loses its tail (a power loss, unclean leader election), when somebody recreates a topic or
+changes its name, and when retention was faster than the worker. Each violation has one outcome here. All of them let the lane
+go on; what is lost or doubled is counted in a RESUMED step and logged. This module is pure: recovery gathers
+:class:`Seen`, :func:`judge` says what to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from klais.kafka.record_batch import Mark
+
+
+class Violation(Enum):
+    """What does not hold; the value names it in logs and views."""
+
+    RAW_REPLACED = "raw_replaced"  # 3: take again what klais_raw holds now; batches that come twice are recognized
+    STEPS_MISSING = "steps_missing"  # 1: new steps get numbers above all that were ever put out
+    JOURNAL_CUT = "journal_cut"  # 2: it ends before what the marker covers
+    OUTPUT_CUT = "output_cut"  # 4: acknowledged records are gone: counted as lost
+    OUTPUT_RECREATED = "output_recreated"  # 4: empty, somebody deleted it: steps after the marker are put out again
+    OUTPUT_UNKNOWN = "output_unknown"  # 4: retention has removed the marks: steps after the marker are put out again
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSeen:
+    """One output topic: ``floor`` as the marker names it, first and end offset before our fence, the newest own mark."""
+
+    floor: int
+    start: int
+    end: int
+    mark: Mark | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What recovery read before it changed anything.
+
+    ``next_raw`` and ``last_step``: after marker and journal. ``journal_passed``: frames that the journal's steps let pass.
+    ``landmarks``: (raw offset, whether the record there is the one that was taken), in offset order, those that lie within
+    the log or beyond its end. ``journal_end`` and ``marker_journal``: the journal's end, and where the marker says that it
+    goes on.
+    """
+
+    last_step: int
+    next_raw: int
+    newest_stamp: int
+    journal_passed: int
+    marker_journal: int
+    journal_end: int
+    raw_start: int
+    raw_end: int
+    landmarks: tuple[tuple[int, bool], ...]
+    outputs: Mapping[str, OutputSeen]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One violation, for logs and views. ``lost`` and ``doubled`` count records of the clean topic."""
+
+    violation: Violation
+    text: str
+    lost: int = 0
+    doubled: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the lane goes on: new steps follow ``last_step``; ``rewind`` is a raw offset to go back to, None = go on."""
+
+    last_step: int
+    rewind: int | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def steps_missing(self) -> bool:
+        """Whether steps were put out that neither marker nor journal knows."""
+        return any(finding.violation is Violation.STEPS_MISSING for finding in self.findings)
+
+
+def rewound(landmarks: tuple[tuple[int, bool], ...], raw_start: int, raw_end: int, next_raw: int) -> int | None:
+    """The raw offset to go back to where the log was cut or replaced; None where it is still the one that was read.
+
+    Examples
+    --------
+    >>> rewound(((10, True), (20, False)), 0, 30, 25)
+    11
+    >>> rewound(((10, True), (20, True)), 0, 24, 25)  # cut behind the last landmark
+    21
+    >>> rewound(((10, True), (20, True)), 0, 25, 25) is None
+    True
+    """
+    kept = raw_start
+    for offset, same in landmarks:
+        if not same:
+            return kept
+        kept = max(kept, offset + 1)
+    return kept if raw_end < next_raw else None
+
+
+def judge(seen: Seen) -> Plan:
+    """Check all invariants; the plan that follows."""
+    findings = []
+    rewind = rewound(seen.landmarks, seen.raw_start, seen.raw_end, seen.next_raw)
+    if rewind is not None:
+        text = (
+            f"klais_raw holds offsets {seen.raw_start} to {seen.raw_end} and not the records that this lane has taken up to "
+            f"{seen.next_raw}: it was cut or recreated; what it holds from {rewind} on is taken again"
+        )
+        findings.append(Finding(Violation.RAW_REPLACED, text))
+    if seen.journal_end < seen.marker_journal:
+        text = f"klais_journal ends at {seen.journal_end}, the checkpoint names {seen.marker_journal}: it was cut or recreated"
+        findings.append(Finding(Violation.JOURNAL_CUT, text))
+    for name, output in seen.outputs.items():
+        findings += _judge_output(name, output, seen.journal_passed if name == "telemetry" else 0)
+    newest = max([seen.newest_stamp, *(output.mark.step for output in seen.outputs.values() if output.mark)])
+    if newest > seen.last_step:
+        text = (
+            f"outputs or rows know steps up to {newest}, checkpoint and journal end at {seen.last_step}: the journal lost "
+            f"records; steps go on after {newest}"
+        )
+        findings.append(Finding(Violation.STEPS_MISSING, text))
+    return Plan(max(newest, seen.last_step), rewind, tuple(findings))
+
+
+def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Finding]:
+    if output.end < output.floor and not output.end:
+        text = f"the topic of {name} is empty, its records up to {output.floor} were deleted with it"
+        return [Finding(Violation.OUTPUT_RECREATED, text)]
+    if output.end < output.floor:
+        lost = output.floor - output.end
+        text = f"the topic of {name} ends at {output.end}, up to {output.floor} was acknowledged: {lost} records are lost"
+        return [Finding(Violation.OUTPUT_CUT, text, lost=lost if name == "telemetry" else 0)]
+    if output.mark is None and output.start > output.floor and journal_passed:
+        doubled = min(journal_passed, output.end - output.floor)
+        text = (
+            f"the topic of {name} starts at {output.start}, retention removed what this lane put out after {output.floor}: "
+            f"{journal_passed} records are put out again, up to {doubled} of them for the second time"
+        )
+        return [Finding(Violation.OUTPUT_UNKNOWN, text, doubled=doubled)]
+    return []
+
+
+def cut_while_live(next_raw: int, raw_end: int, acknowledged: int, output_end: int) -> str | None:
+    """Why the session must end and recovery look again; None while all holds.
+
+    Examples
+    --------
+    >>> cut_while_live(next_raw=10, raw_end=10, acknowledged=5, output_end=5) is None
+    True
+    >>> cut_while_live(next_raw=10, raw_end=9, acknowledged=5, output_end=5)
+    'klais_raw ends at 9, this lane has taken up to 10'
+    """
+    if raw_end < next_raw:
+        return f"klais_raw ends at {raw_end}, this lane has taken up to {next_raw}"
+    if output_end < acknowledged:
+        return f"an output ends at {output_end}, up to {acknowledged} was acknowledged"
+    return None

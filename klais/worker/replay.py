@@ -1,0 +1,163 @@
+"""Replay: the state brought up to the journal, as it was written down; what cannot be restored is counted, not guessed.
+
+The verdicts, limits and times of a journalled step stand in the journal. Its frames stand in ``klais_raw``. Where a raw
+record is gone, or another one lies at its offset, that step and all after it are applied without frames: counters and
+offsets are right, rows miss those frames, and whatever was not put out yet is lost, by number (:class:`Losses`).
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from klais.core.lane.checkpoint import Marker
+from klais.core.lane.columns import read_headers
+from klais.core.lane.journal import NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
+from klais.core.lane.queue import FrameQueue
+from klais.core.lane.state import LaneState
+from klais.core.lane.step import Step, replay_unread
+from klais.core.lane.step import replay as apply
+from klais.core.wire.batch import decode_batch
+from klais.errors import BatchFormatError, OffsetGone
+from klais.kafka.reader import PartitionReader, RawRecord
+from klais.kafka.record_batch import Mark
+from klais.telemetry.log import get
+from klais.worker.invariant import Plan, Violation
+
+log = get("klais.worker.replay")
+
+
+@dataclass(slots=True)
+class Losses:
+    """What a replay could not restore, in frames. ``raw_offset``: the first raw record that is another one now."""
+
+    output: int = 0
+    queue: int = 0
+    raw_offset: int | None = None
+    why: str = ""
+
+
+class Replay:
+    """One replay of the journal over a restored state; iterate :meth:`steps`, then ask :meth:`resumption`.
+
+    Parameters
+    ----------
+    state : LaneState
+        As of the marker.
+    marker : Marker or None
+        For the frames that waited then.
+    journal : list of StepRecord
+        Steps after the marker.
+    plan : Plan
+        What recovery found out.
+    telemetry : Mark or None
+        How far the clean topic had got.
+    doubled : int
+        Records of the clean topic that will be put out again.
+    """
+
+    def __init__(
+        self,
+        state: LaneState,
+        marker: Marker | None,
+        journal: list[StepRecord],
+        plan: Plan,
+        telemetry: Mark | None,
+        doubled: int,
+    ) -> None:
+        self._state, self._marker, self._journal, self._plan = state, marker, journal, plan
+        self._telemetry, self._doubled = telemetry, doubled
+        self._unread = False  # from some step on the frames are gone
+        self._losses = Losses()
+
+    async def steps(self, reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Step]:
+        """Apply the journalled steps in order; yields each with its outputs."""
+        state = self._state
+        start, end = await reader.offsets(topic, partition)
+        await self._refill_queue(reader, topic, partition, start, end)
+        needed = [record.raw_offset for record in self._journal if record.kind in NEEDS_RAW]
+        raw: AsyncIterator[RawRecord] | None = None
+        if needed and start <= needed[0] < end:
+            raw = reader.read(topic, partition, needed[0], min(end, max(needed) + 1))
+        newest: RawRecord | None = None
+        for record in self._journal:
+            value: bytes | None = None
+            if record.kind in NEEDS_RAW and not self._unread:
+                while raw is not None and (newest is None or newest.offset < record.raw_offset):
+                    newest = await anext(raw, None)
+                    raw = raw if newest is not None else None
+                if newest is not None and newest.offset == record.raw_offset:
+                    value = newest.value or b""
+                if value is None or fingerprint(value) != record.raw_crc:
+                    self._lose(record, replaced=record.raw_offset >= start)
+            if record.step != state.step + 1 and record.kind != Kind.RESUMED:
+                self._lose(record, replaced=False)
+            yield self._unread_step(record) if self._unread else apply(state, record, value)
+
+    async def _refill_queue(self, reader: PartitionReader, topic: str, partition: int, start: int, end: int) -> None:
+        """Read the frames that waited at the marker from the staging topic, where they still are."""
+        if self._marker is None or not self._marker.ranges:
+            return
+        waiting = {offset: (count, index) for offset, count, index in self._marker.ranges}
+        try:
+            async for raw in reader.read(topic, partition, min(waiting), min(end, max(waiting) + 1)):
+                if raw.offset not in waiting:
+                    continue
+                count, index = waiting.pop(raw.offset)
+                columns = read_headers(decode_batch(raw.value or b""))
+                if columns.count != count:
+                    raise BatchFormatError(f"{count} frames waited of raw offset {raw.offset}, it has {columns.count}")
+                self._state.queue.push(raw.offset, columns, index)
+        except (OffsetGone, BatchFormatError) as error:
+            log.warning("queue_not_restored", partition=partition, why=str(error))
+            waiting.setdefault(-1, (0, np.empty(0, np.int32)))
+        if waiting or (self._plan.rewind is not None and min(o for o, _, _ in self._marker.ranges) >= self._plan.rewind):
+            # First in, first out: with a part of it gone, nobody can say which frames the journal's releases took.
+            self._state.queue = FrameQueue()
+            self._unread = True
+            self._losses.queue = sum(len(index) for _, _, index in self._marker.ranges)
+            self._losses.why = "raw records of frames that waited in the queue are gone"
+
+    def _lose(self, record: StepRecord, replaced: bool) -> None:
+        if self._unread:
+            return
+        self._unread = True
+        self._losses.why = f"what step {record.step} needs is gone"
+        self._losses.queue = self._state.queue.depth
+        self._state.queue = FrameQueue()
+        if replaced:
+            self._losses.raw_offset = record.raw_offset
+
+    def _unread_step(self, record: StepRecord) -> Step:
+        losses = self._losses
+        passed, queued = replay_unread(self._state, record)
+        if record.kind == Kind.RESUMED:  # it has counted what the steps before it lost
+            losses.output = losses.queue = 0
+        losses.output += passed - min(passed, self._put_out(record.step, passed))
+        losses.queue += queued
+        return Step(record, next_raw=self._state.next_raw)
+
+    def _put_out(self, step: int, passed: int) -> int:
+        """How many of a step's ``passed`` records are on the clean topic."""
+        at = self._telemetry
+        if at is None or step > at.step:
+            return 0
+        return passed if step < at.step else at.done
+
+    def resumption(self, raw_start: int) -> tuple[Resumed, int, int] | None:
+        """What to journal before the lane goes on: losses, last step and next raw offset; None when all was restored."""
+        state, plan, losses = self._state, self._plan, self._losses
+        serious = [finding for finding in plan.findings if finding.violation is not Violation.JOURNAL_CUT]
+        if not (serious or self._unread):
+            return None
+        next_raw = state.next_raw
+        for back in (plan.rewind, losses.raw_offset):
+            next_raw = next_raw if back is None else min(next_raw, back)
+        doubled = self._doubled
+        if plan.steps_missing and self._telemetry is not None and raw_start > next_raw:
+            # Retention has removed raw records of the missing steps: go on behind what is on the clean topic.
+            next_raw, doubled = max(next_raw, min(raw_start, self._telemetry.next_raw)), 0
+        lost = losses.output + sum(finding.lost for finding in plan.findings)
+        doubled += sum(finding.doubled for finding in plan.findings)
+        why = "; ".join([*(finding.violation.value for finding in plan.findings), *([losses.why] if losses.why else [])])
+        return Resumed(lost, losses.queue, doubled, why), max(state.step, plan.last_step), next_raw

@@ -1,0 +1,235 @@
+"""One session of a lane: from a fence to whatever ends it. All that a successor must not see belongs to it."""
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from klais import fault
+from klais.core.lane.checkpoint import Marker
+from klais.core.lane.counters import passed
+from klais.core.lane.journal import Resumed, StepRecord
+from klais.core.lane.render import anomaly_records, dead_letter_records
+from klais.core.lane.state import TALLIES, LaneState
+from klais.core.lane.step import Step, note_lost, release, resume, take_poison, take_raw
+from klais.kafka.fenced import FencedSender
+from klais.kafka.record_batch import Mark
+from klais.telemetry.log import get
+from klais.worker.context import LaneContext
+from klais.worker.intake import Raw
+from klais.worker.invariant import Plan
+from klais.worker.outputs import Journal, Output, Records, Telemetry
+from klais.worker.quarantine import Quarantine
+from klais.worker.replay import Replay
+
+log = get("klais.worker.session")
+
+RELEASE_MOST = 8192  # frames in one release, so that a step stays short
+RELEASED_BYTES = 64  # a released frame counts as so many bytes of what is pending: its batch is in memory anyway
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """One fenced sender for each topic that the lane is the one writer of."""
+
+    journal: FencedSender
+    telemetry: FencedSender
+    anomalies: FencedSender
+    dead_letter: FencedSender
+    changelog: FencedSender
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What recovery found: the state at the marker, the journal after it, and how far each output had got.
+
+    ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``: records
+    of the clean topic that the lane will put out again.
+    """
+
+    state: LaneState
+    marker: Marker | None
+    senders: Senders
+    positions: dict[str, Mark]
+    floors: dict[str, int]
+    journal: list[StepRecord]
+    lineage: int
+    plan: Plan
+    doubled: int
+
+
+class Pending:
+    """Steps that are decided and not wholly put out: their bytes bound the memory of a lane whose outputs are slow."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._steps: deque[tuple[int, int, int]] = deque()  # (step, bytes, frames)
+        self._room = asyncio.Event()
+        self.bytes = self.frames = 0
+
+    def add(self, step: Step) -> None:
+        """Count a decided step."""
+        frames = step.passed_count
+        self._steps.append((step.record.step, step.bytes, frames))
+        self.bytes += step.bytes
+        self.frames += frames
+
+    def settle(self, acked_step: int) -> None:
+        """All outputs up to ``acked_step`` are acknowledged."""
+        while self._steps and self._steps[0][0] <= acked_step:
+            _, size, frames = self._steps.popleft()
+            self.bytes -= size
+            self.frames -= frames
+        self._room.set()
+
+    async def drained(self) -> None:
+        """Wait until nothing is pending."""
+        while self._steps:
+            self._room.clear()
+            await self._room.wait()
+
+    async def room(self) -> None:
+        """Wait until no more than the limit is pending."""
+        while self.bytes > self._limit:
+            self._room.clear()
+            await self._room.wait()
+
+
+class LaneSession:
+    """State, journal and outputs of one session. The steps of a session go through four hands, always in this order:
+
+    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it down, ``put_out`` hands it to the outputs
+    once it is written down, and the checkpointer covers it once they are acknowledged.
+    """
+
+    def __init__(self, context: LaneContext, partition: int, found: Recovered, quarantine: Quarantine) -> None:
+        self.context, self.partition, self._quarantine = context, partition, quarantine
+        self.state, self.marker, self.senders, self.floors = found.state, found.marker, found.senders, found.floors
+        self.lineage, self.plan = found.lineage, found.plan
+        self.replay = Replay(
+            found.state, found.marker, found.journal, found.plan, found.positions.get("telemetry"), found.doubled
+        )
+        self.pending = Pending(context.settings.lane_max_pending_bytes)
+        self.journalled = found.state.step  # the last step that is written down
+        self.journal = Journal(found.senders.journal, self.put_out, context.on_sent)
+        at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
+        self.telemetry = Telemetry(found.senders.telemetry, at.get("telemetry"), *rest)
+        self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, anomaly_records)
+        self.dead_letter = Records(found.senders.dead_letter, at.get("dead_letter"), *rest, dead_letter_records)
+        self.queued = asyncio.Event()  # frames may wait in the queue
+        self.resumed: Resumed | None = None  # what the replay could not restore
+        self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
+        self.live_records = 0  # of the clean topic, acknowledged before the session went live
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """By the name that the marker gives them."""
+        return {"telemetry": self.telemetry, "anomalies": self.anomalies, "dead_letter": self.dead_letter}
+
+    @property
+    def epoch(self) -> int:
+        """The producer epoch that this session writes with."""
+        return self.senders.journal.identity.epoch
+
+    @property
+    def acked_step(self) -> int:
+        """All outputs of all steps up to this one are acknowledged."""
+        at = self.journalled
+        return min(self.telemetry.acked_step(at), self.anomalies.acked_step(at), self.dead_letter.acked_step(at))
+
+    def went_live(self) -> None:
+        """The journal is replayed: what counts from here on is new."""
+        self.live_step, self.live_tally = self.state.step, self.state.tally.copy()
+        self.live_records = self.telemetry.records
+
+    @property
+    def unsent(self) -> int:
+        """Frames that passed since the session went live and are neither pending nor acknowledged: 0, or a defect."""
+        grown = passed(self.state.tally) - passed(self.live_tally)
+        return grown - self.pending.frames - (self.telemetry.records - self.live_records)
+
+    # -- a step's way
+
+    def decide(self, raw: Raw) -> Step:
+        """Decide one raw record, or count those that retention removed."""
+        began = time.perf_counter()
+        limits, bounds = self.context.limits.of_lane(self.partition)
+        if raw.value is None:
+            return self._decided(note_lost(self.state, raw.offset + 1, limits, time.time_ns()))
+        why = self._quarantine.reason(raw.offset)
+        if why is not None:
+            return self._decided(take_poison(self.state, raw.offset, raw.value, why, limits, time.time_ns()))
+        try:
+            step = self._decided(take_raw(self.state, raw.offset, raw.value, limits, bounds, time.time_ns()))
+        except Exception as error:
+            self._quarantine.failed(raw.offset, error)
+            raise
+        self.context.on_step(time.perf_counter() - began)
+        return step
+
+    def resume(self, raw_start: int) -> Step | None:
+        """Count what the replay could not restore; None when it restored everything."""
+        found = self.replay.resumption(raw_start)
+        if found is None:
+            return None
+        self.resumed, last_step, next_raw = found
+        limits, _ = self.context.limits.of_lane(self.partition)
+        say = log.error if self.resumed.lost or self.resumed.doubled else log.warning
+        say("lane_resumed", partition=self.partition, step=last_step, next_raw=next_raw, **asdict(self.resumed))
+        return self._decided(resume(self.state, *found, limits, time.time_ns()))
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What recovery found not to hold, and what is lost or doubled by it."""
+        texts = [finding.text for finding in self.plan.findings]
+        if self.resumed is not None and (self.resumed.lost or self.resumed.doubled):
+            at = self.resumed
+            texts.append(
+                f"since then {at.output_lost} frames that passed and {at.queue_lost} that waited are lost, "
+                f"{at.doubled} records come twice ({at.why})"
+            )
+        return tuple(texts)
+
+    def release(self) -> Step | None:
+        """Let frames out of the queue as tokens allow; None when none may go."""
+        limits, _ = self.context.limits.of_lane(self.partition)
+        step = release(self.state, limits, time.time_ns(), RELEASE_MOST)
+        if step is None:
+            return None
+        fault.at("release_decided")
+        step.bytes = step.passed_count * RELEASED_BYTES
+        return self._decided(step)
+
+    def _decided(self, step: Step) -> Step:
+        fault.at("lane_decided")
+        if self.state.queue.depth:
+            self.queued.set()
+        self.context.limits.spend(step)
+        self.pending.add(step)
+        return step
+
+    def put_out(self, step: Step) -> None:
+        """A step is written down: now it may act."""
+        self.journalled = step.record.step
+        if step.passed:
+            self.telemetry.put(step)
+        if step.flags is not None and len(step.flags.found):
+            self.anomalies.put(step)
+        if step.corrupt is not None or (step.dead is not None and len(step.dead)):
+            self.dead_letter.put(step)
+        if not step.passed:
+            self._progressed()
+
+    def _progressed(self) -> None:
+        self.pending.settle(self.acked_step)
+
+    def close(self) -> None:
+        """Let go of all that refers back to the session.
+
+        Live objects are kept from the cycle collector (see ``spare_the_collector``), so a cycle would keep the rows of
+        every session that ever was.
+        """
+        for part in (self.journal, *self.outputs.values()):
+            part.close()

@@ -1,0 +1,94 @@
+"""The live side of the invariant: a lane looks once a second whether Kafka still holds what it relies on.
+
+A consumer notices none of this. A topic that was cut and has grown again, or was recreated, looks like one that goes on;
+offsets that the group has committed may lie far ahead of the log. Each check asks the broker itself.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from klais.core.lane.journal import fingerprint
+from klais.errors import LaneFailed
+from klais.kafka.reader import PartitionReader
+from klais.telemetry.log import get
+from klais.worker.intake import Intake
+from klais.worker.invariant import cut_while_live
+from klais.worker.session import LaneSession
+
+log = get("klais.worker.watch")
+
+WATCH_S = 1.0
+NEW_LEADER_CHECKS = 3  # a broker that has just become the leader may name lower end offsets for a moment
+
+
+@dataclass(slots=True)
+class Landed:
+    """Records of the clean topic since the session went live: what was acknowledged, and by how much the topic grew."""
+
+    acknowledged: int = 0
+    grown: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Acknowledged records that the topic does not hold."""
+        return max(0, self.acknowledged - self.grown)
+
+
+class Watch:
+    """Checks one session; ``landed`` is for the conservation check."""
+
+    def __init__(self, session: LaneSession, intake: Intake, reader: PartitionReader) -> None:
+        self._session, self._intake, self._reader = session, intake, reader
+        self._known: tuple[int, int] | None = None  # (raw offset, fingerprint) of a record taken before the last check
+        self._next_raw = -1
+        self._short = 0  # checks in a row in which a topic ended too early
+        self._base: tuple[int, int] | None = None  # end of the clean topic, records acknowledged
+        self.landed = Landed()
+
+    async def run(self) -> None:
+        """Check without end; raises what ends the session.
+
+        Raises
+        ------
+        LaneFailed
+            Something that was taken or acknowledged is gone; recovery finds out what, and counts it.
+        klais.errors.TopicMismatch
+            A topic is gone.
+        """
+        while True:
+            await self.check()
+            await asyncio.sleep(WATCH_S)
+
+    async def check(self) -> None:
+        """All checks once."""
+        session, partition, topics = self._session, self._session.partition, self._session.context.topics
+        # Read before the end offset is asked for: what is known to be there cannot be ahead of it.
+        next_raw, telemetry, acknowledged = session.state.next_raw, session.telemetry.offset, session.telemetry.records
+        newest, waits = session.state.newest_taken, not self._intake.idle
+        raw_end = await self._reader.end(topics.raw, partition)
+        output_end = await self._reader.end(topics.telemetry, partition)
+        why = cut_while_live(next_raw, raw_end, telemetry, output_end)
+        self._short = self._short + 1 if why is not None else 0
+        if 0 < self._short < NEW_LEADER_CHECKS:
+            return
+        if why is None and self._known is not None and not await self._holds(*self._known):
+            why = f"klais_raw has another record at offset {self._known[0]} than the one that was taken"
+        if why is not None:
+            raise LaneFailed(f"Kafka lost what lane {partition} relies on: {why}")
+        self._known = newest
+        base_end, base_acknowledged = self._base = self._base or (output_end, acknowledged)
+        self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)
+        if next_raw == self._next_raw < raw_end and not waits and session.state.next_raw == next_raw:
+            # A second without a record although there are some: the group's offset is elsewhere.
+            log.info("consumer_moved", partition=partition, next_raw=next_raw, end=raw_end)
+            self._intake.fetch_up_to(raw_end)
+            await session.context.consumer.seek(partition, raw_end)
+        self._next_raw = next_raw
+
+    async def _holds(self, offset: int, wanted: int) -> bool:
+        topic, partition = self._session.context.topics.raw, self._session.partition
+        record = await self._reader.record_at(topic, partition, offset)
+        if record is None:
+            start, _ = await self._reader.offsets(topic, partition)
+            return offset < start  # retention may remove what was taken
+        return fingerprint(record.value or b"") == wanted

@@ -1,0 +1,253 @@
+"""A Kafka that lost or expired something: what landed, is lost, is doubled and is reported are the same figures.
+
+Each test breaks one relation between marker, journal, klais_raw and outputs, then compares topics and report.
+"""
+
+import asyncio
+
+from klais.verify.audit import audit_lane
+from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
+
+FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
+RARE = {"partitions": 1, "checkpoint_interval_s": 60}  # no checkpoint but the one that a test asks for
+
+
+async def began(settings, edge, rounds: int = 10) -> None:
+    """A lane that has a checkpoint over ``rounds`` batches, and is dropped after as many more without one."""
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(rounds, "old")
+        lane = found[0]
+        await until(lambda: lane.session.state.next_raw >= rounds, "first batches taken")
+        await lane.drain(30)
+        edge.send(rounds, "old")
+        await until(lambda: lane.session.acked_step >= 2 * rounds, "all put out")
+
+
+async def after(settings, edge, rounds: int = 10):
+    """A new owner; its report once ``rounds`` new batches are through."""
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(rounds, "new")
+        await caught_up_with_drain(settings, found[0])
+        report = figures(found[0])
+        assert report.conservation.holds, report
+        return report
+
+
+async def caught_up_with_drain(settings, lane) -> None:
+    async def drain() -> None:
+        while True:
+            await lane.drain(30)
+            await asyncio.sleep(0.2)
+
+    draining = asyncio.create_task(drain())
+    try:
+        await caught_up(settings, lane)
+    finally:
+        draining.cancel()
+
+
+def once(settings, edge) -> None:
+    """Every frame that was sent is on the clean topic once."""
+    there = landed(settings)
+    assert (len(there), sum(there.values())) == (edge.sent, edge.sent)
+
+
+async def test_nothing_is_wrong_after_a_plain_crash(settings_for, topics_of):
+    settings = settings_for(**RARE)
+    topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert (report.passed, report.doubled, report.output_lost, report.lost_records, report.alarms) == (edge.sent, 0, 0, 0, ())
+
+
+async def test_the_whole_journal_and_all_raw_records_expired(settings_for, topics_of):
+    """Steps after the checkpoint are known to the outputs only: new steps must not get their numbers."""
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    remove(settings, topics.journal)
+    remove(settings, topics.raw)
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert (report.lost_records, report.output_lost, report.doubled) == (0, 0, 0)
+    assert any("the journal lost records" in text for text in report.alarms)
+
+
+async def test_the_journal_lost_more_than_the_clean_topic(settings_for, topics_of):
+    """klais_raw still has what the lost steps decided: it is decided again, and the records that come twice are counted."""
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    recreate(settings, topics.journal)
+    report = await after(settings, edge)
+    there = landed(settings)
+    assert len(there) == edge.sent
+    assert sum(there.values()) - len(there) == report.doubled == 10 * 5
+    assert report.lost_records == report.output_lost == 0
+
+
+async def test_the_clean_topic_lost_what_a_checkpoint_covers(settings_for, topics_of):
+    """The reverse: records that were acknowledged and are gone are reported as lost, those of the journal come again."""
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    recreate(settings, topics.telemetry)
+    report = await after(settings, edge)
+    there = landed(settings)
+    assert set(there.values()) == {1}
+    assert len(there) == edge.sent - 10 * 5  # what the checkpoint covered went with the topic that was deleted
+    assert any("deleted" in text for text in report.alarms)
+
+
+async def test_raw_recreated_and_grown_beyond_what_was_taken(settings_for, topics_of):
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    recreate(settings, topics.raw)
+    edge.send(30, "after")
+    assert ends(settings, topics.raw)[0] == (0, 30)  # 20 records were taken of the topic before
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert (report.lost_records, report.doubled, report.output_lost) == (0, 0, 0)
+    assert any("cut or recreated" in text for text in report.alarms)
+
+
+async def test_raw_recreated_while_the_lane_is_live(settings_for, topics_of):
+    settings = settings_for(**FAST)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(20, "old")
+        await caught_up(settings, found[0])
+        recreate(settings, topics.raw)
+        edge.send(30, "new")
+        await until(lambda: found[0].restarts > 0, "the loss is noticed")
+        await caught_up(settings, found[0])
+        report = figures(found[0])
+    once(settings, edge)
+    assert report.conservation.holds and (report.lost_records, report.doubled) == (0, 0)
+
+
+async def test_raw_records_removed_before_they_were_taken(settings_for, topics_of):
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    edge.send(10, "gone")
+    remove(settings, topics.raw, 25)
+    report = await after(settings, edge)
+    there = landed(settings)
+    assert set(there.values()) == {1} and len(there) == edge.sent - 5 * report.lost_records
+    assert report.lost_records == 5
+
+
+async def test_an_output_that_another_system_wrote_before(settings_for, topics_of):
+    """Everything is recreated but the results, as one does to start over: they hold steps with higher numbers."""
+    settings = settings_for(**FAST)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge, 30)
+    recreate(settings, topics.raw, topics.journal, topics.devices_changelog)
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert report.passed == 10 * 5 and report.doubled == report.lost_records == 0
+
+
+async def test_retention_removed_the_results_of_journalled_steps(settings_for, topics_of):
+    """Nobody can tell any more whether they were put out: they are, for the second time, and it is said."""
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    remove(settings, topics.telemetry)
+    report = await after(settings, edge)
+    there = landed(settings)
+    assert len(there) == 10 * 5 + 10 * 5  # the ten batches after the checkpoint, again, and the new ones
+    assert report.doubled == 10 * 5 and any("put out again" in text for text in report.alarms)
+
+
+async def test_poison_of_all_kinds_stops_no_lane(settings_for, topics_of):
+    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
+    topics = topics_of(settings)
+    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
+    async with lanes(settings, (0, 1)) as found:
+        for p in (0, 1):
+            await live(found[p])
+            edges[p].send(5)
+        edges[0].put(None)
+        edges[0].put(b"another program's record")
+        edges[0].send(0)
+        edges[0].send(1, at_ns=(1 << 63) - 1)
+        for p in (0, 1):
+            edges[p].send(5)
+            await caught_up(settings, found[p])
+        reports = [figures(found[p]) for p in (0, 1)]
+        assert [found[p].restarts for p in (0, 1)] == [0, 0]
+    assert [len(landed(settings, p)) for p in (0, 1)] == [50, 50]
+    reasons = [r.headers["reason"] for r in records(settings, topics.dead_letter)]
+    assert reasons == [b"corrupt_batch"] * 3
+    assert all(report.conservation.holds for report in reports)
+
+
+async def test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside(settings_for, topics_of, monkeypatch):
+    """As a defect of ours would show: one record raises, each time. Other lanes go on, and this one does after three."""
+    from klais.worker import session
+
+    decide = session.take_raw
+
+    def defect(state, offset, value, *rest):
+        if b"tripwire" in value:
+            raise IndexError("a defect")
+        return decide(state, offset, value, *rest)
+
+    monkeypatch.setattr(session, "take_raw", defect)
+    settings = settings_for(partitions=2, checkpoint_interval_s=0.3)
+    topics = topics_of(settings)
+    edges = [Edge(settings, partition=p, boot=p + 1) for p in (0, 1)]
+    async with lanes(settings, (0, 1)) as found:
+        for p in (0, 1):
+            await live(found[p])
+            edges[p].send(3)
+        edges[0].send(1, "tripwire")
+        await until(lambda: found[0].restarts > 0, "the lane fails")
+        edges[1].send(3)
+        await caught_up(settings, found[1])  # while the other one fails and recovers
+        edges[0].send(3)
+        await caught_up(settings, found[0])
+        assert (found[0].restarts, found[1].restarts) == (3, 0)
+        report = figures(found[0])
+    (letter,) = [r for r in records(settings, topics.dead_letter) if r.headers["reason"] == b"poison"]
+    assert b"tripwire" in letter.value and letter.headers["detail"] == b"IndexError: a defect"
+    assert report.poison == 5 and report.conservation.holds
+    assert len(landed(settings, 0)) == edges[0].sent - 5
+    async with lanes(settings, (0,)) as found:  # the journal says so, too
+        await live(found[0])
+        assert figures(found[0]).poison == 5
+
+
+async def test_the_audit_names_raw_records_that_no_step_took(settings_for, topics_of):
+    """A journal alone cannot show it: the steps follow each other, only their raw offsets have a hole."""
+    settings = settings_for(**FAST)
+    topics_of(settings)
+    edge = Edge(settings)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(5)
+        await caught_up(settings, found[0])
+        good = await audit_lane(settings, 0)
+        await until(lambda: found[0].session.pending.bytes == 0, "idle")
+        found[0].session.state.skip_to(8)  # a defect: three records that will never be decided
+        edge.send(5)
+        await caught_up(settings, found[0])
+    assert good.problems == []
+    audit = await audit_lane(settings, 0)
+    assert [text for text in audit.problems if "stepped over" in text][:1] != [] and len(audit.problems) == 3

@@ -1,0 +1,206 @@
+"""Whole lanes on a real Kafka, in this process and without Faust: what a test does to topics, a lane meets within a second.
+
+``stop`` of a lane drops everything at once, without flushing: to Kafka it is what kill -9 is.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from klais.config.load import Settings
+from klais.core.lane.counters import conservation, passed
+from klais.core.lane.state import Tally
+from klais.core.wire.batch import encode_batch
+from klais.core.wire.constants import encode_frame
+from klais.kafka.admin import ensure_topics
+from klais.kafka.fenced import abandon, make_producer
+from klais.kafka.topics import Topics
+from klais.worker.context import LaneContext
+from klais.worker.lane import Lane
+from klais.worker.limits import LaneLimits
+
+WAIT_S = 90.0
+
+
+class Consumers:
+    """In the place of the group's consumer: it delivers nothing, so lanes read for themselves; what they ask is noted."""
+
+    def __init__(self) -> None:
+        self.sought: list[tuple[int, int]] = []
+
+    def pause(self, partition: int) -> None: ...
+
+    def resume(self, partition: int) -> None: ...
+
+    async def seek(self, partition: int, offset: int) -> None:
+        self.sought.append((partition, offset))
+
+    async def repair_commit(self, partition: int, acknowledged: int) -> None: ...
+
+
+class Edge:
+    """A small edge: one frame of each of its devices a round, batches numbered, nothing sent twice by itself."""
+
+    def __init__(self, settings: Settings, devices: int = 5, partition: int = 0, boot: int = 1) -> None:
+        self._topic, self._partition, self._boot = Topics.of(settings).raw, partition, boot
+        self._producer = Producer({"bootstrap.servers": settings.bootstrap, "enable.idempotence": True, "log_level": 0})
+        self._ids = [b"p%d-dev-%d" % (partition, d) for d in range(devices)]
+        self._round = self._number = 0
+        self.sent = 0
+
+    def send(self, rounds: int = 1, tag: str = "x", at_ns: int | None = None) -> None:
+        """``rounds`` batches, acknowledged when it returns."""
+        for _ in range(rounds):
+            self._round += 1
+            body = json.dumps({"t": self._round, "tag": tag}).encode()
+            some = [encode_frame(device, self._round, body) for device in self._ids]
+            self.put(encode_batch(some, at_ns or time.time_ns(), 1, self._boot, self._number))
+            self._number += 1
+            self.sent += len(some)
+        assert self._producer.flush(30) == 0
+
+    def put(self, value: bytes | None) -> None:
+        """Any record."""
+        self._producer.produce(self._topic, value, partition=self._partition)
+        self._producer.poll(0)
+
+    def flush(self) -> None:
+        assert self._producer.flush(30) == 0
+
+
+async def until(condition, what: str, timeout_s: float = WAIT_S):
+    """The first truthy value of ``condition()``."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
+        await asyncio.sleep(0.02)
+    return value
+
+
+@asynccontextmanager
+async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> AsyncIterator[dict[int, Lane]]:
+    """Lanes that are started, and dropped without flushing at the end."""
+    topics = Topics.of(settings)
+    producers = [await make_producer(settings) for _ in range(3)]
+    context = LaneContext(
+        settings, topics, "test", LaneLimits(settings, None), Consumers(), *producers,
+        on_step=lambda seconds: None, on_sent=lambda seconds: None,
+    )  # fmt: skip
+    found = {p: Lane(context, p) for p in partitions}
+    try:
+        for lane in found.values():
+            lane.start()
+        yield found
+    finally:
+        await asyncio.gather(*(lane.stop() for lane in found.values()))
+        for producer in producers:
+            await abandon(producer)
+
+
+async def live(lane: Lane) -> None:
+    """Until a lane is live."""
+    await until(lambda: lane.live.is_set(), f"lane {lane.partition} live: {lane.failure}")
+
+
+async def caught_up(settings: Settings, lane: Lane) -> None:
+    """Until a lane has taken, put out and checkpointed all that lies on its partition of klais_raw."""
+    end = (await asyncio.to_thread(ends, settings, Topics.of(settings).raw))[lane.partition][1]
+
+    def done() -> bool:
+        session, checkpointer = lane.session, lane.checkpointer
+        return bool(
+            lane.live.is_set() and session and checkpointer and session.state.next_raw >= end
+            and not session.pending.frames and not session.state.queue.depth and checkpointer.step == session.state.step
+        )  # fmt: skip
+
+    await until(done, f"lane {lane.partition} caught up: {lane.failure}")
+
+
+def ends(settings: Settings, topic: str) -> list[tuple[int, int]]:
+    """(first, end) offset of each partition."""
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": "test-ends"})
+    try:
+        parts = [TopicPartition(topic, p) for p in range(settings.partitions)]
+        return [consumer.get_watermark_offsets(tp, timeout=20, cached=False) for tp in parts]
+    finally:
+        consumer.close()
+
+
+def records(settings: Settings, topic: str, partition: int = 0) -> list[SimpleNamespace]:
+    """All records of a partition."""
+    start, end = ends(settings, topic)[partition]
+    consumer = Consumer(
+        {"bootstrap.servers": settings.bootstrap, "group.id": "test-read", "enable.partition.eof": True, "log_level": 0}
+    )
+    out = []
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        while end > start:
+            message = consumer.poll(30)
+            assert message is not None, f"{topic} cannot be read"
+            if message.error():
+                break
+            out.append(SimpleNamespace(value=message.value(), headers=dict(message.headers() or ()), offset=message.offset()))
+    finally:
+        consumer.close()
+    return out
+
+
+def landed(settings: Settings, partition: int = 0) -> Counter[tuple[bytes, int]]:
+    """(device, sequence number) of the records on the clean topic, and how often each is there."""
+    clean = records(settings, Topics.of(settings).telemetry, partition)
+    found = (re.match(rb'\{"device_id":"(.*?)","seq":(\d+),', record.value) for record in clean)
+    return Counter((match[1], int(match[2])) for match in found if match)
+
+
+def remove(settings: Settings, topic: str, before: int | None = None, partition: int = 0) -> None:
+    """What retention does: all records before an offset go, None = all."""
+    target = TopicPartition(topic, partition, ends(settings, topic)[partition][1] if before is None else before)
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    for done in admin.delete_records([target]).values():
+        done.result(60)
+
+
+def recreate(settings: Settings, *names: str) -> None:
+    """Delete topics and create them again, empty."""
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap})
+    for done in admin.delete_topics(list(names)).values():
+        done.result(30)
+    deadline = time.monotonic() + WAIT_S
+    while set(names) & set(admin.list_topics(timeout=20).topics):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    while True:  # Kafka deletes asynchronously: for a moment it refuses to create the topic again
+        try:
+            ensure_topics(settings)
+            return
+        except Exception:
+            assert time.monotonic() < deadline
+            time.sleep(0.3)
+
+
+def figures(lane: Lane) -> SimpleNamespace:
+    """What the lane reports of itself, as the views and metrics show it."""
+    assert lane.session is not None
+    state, seen = lane.session.state, lane.statistics()
+    tally = state.tally
+    return SimpleNamespace(
+        passed=passed(tally),
+        lost_records=int(tally[Tally.LOST_RECORDS]),
+        output_lost=int(tally[Tally.OUTPUT_LOST]),
+        queue_lost=int(tally[Tally.QUEUE_LOST]),
+        doubled=int(tally[Tally.DOUBLED]),
+        poison=int(tally[Tally.POISON_FRAMES]),
+        conservation=conservation(tally, state.queue.depth, seen.unsent, seen.missing),
+        alarms=seen.alarms,
+    )
+
+

@@ -1,0 +1,130 @@
+"""Steps of a lane that goes on although something is missing, and of a record on which it cannot go on."""
+
+import numpy as np
+import pytest
+
+from klais.core.lane.checkpoint import decode_marker, encode_marker, restore, snapshot
+from klais.core.lane.counters import conservation, passed, received
+from klais.core.lane.journal import Kind, Resumed, decode_step, encode_step, fingerprint
+from klais.core.lane.render import CLIP_BYTES, dead_letter_records
+from klais.core.lane.state import MAX_LANDMARKS, LaneState, Tally
+from klais.core.lane.step import release, replay, replay_unread, resume, take_poison, take_raw
+from klais.core.wire.batch import decode_batch, encode_batch
+from klais.errors import BatchFormatError, JournalFormatError
+from klais.kafka.record_batch import RecordBatchWriter
+from tests.support.lane import T0_NS, batch, bounds, frames, limits
+
+
+def take(state, value, number=None, lim=None, queue=100):
+    return take_raw(state, state.next_raw, value, lim or limits(), bounds(queue), T0_NS)
+
+
+def test_a_poison_record_is_a_dead_letter_and_its_replay_counts_the_same():
+    state, value = LaneState(), batch(frames(("a", 1), ("b", 1)))
+    step = take_poison(state, 0, value, "IndexError: x", limits(), T0_NS)
+    ((_, letter, headers, _),) = dead_letter_records(step)
+    assert letter == value and dict(headers)["reason"] == b"poison" and dict(headers)["detail"] == b"IndexError: x"
+    assert received(state.tally) == 2 and conservation(state.tally, 0).holds and state.next_raw == 1
+    again = LaneState()
+    replay(again, decode_step(encode_step(step.record)), value)
+    assert again.tally.tolist() == state.tally.tolist()
+
+
+def test_a_dead_letter_of_any_size_fits():
+    state = LaneState()
+    step = take(state, b"x" * (CLIP_BYTES + 1000))
+    ((key, letter, headers, ts_ms),) = dead_letter_records(step)
+    assert dict(headers)["clipped_from_bytes"] == str(CLIP_BYTES + 1000).encode()
+    assert RecordBatchWriter(limit_bytes=900_000).append_one(key, letter, headers, ts_ms, 1, 1)
+
+
+def test_times_that_no_int64_holds_are_no_frame_batch():
+    for at_ns in ((1 << 63) - 1, 1 << 63, (1 << 64) - 1):
+        value = encode_batch(frames(("a", 1)), at_ns, 1, 1, 0, np.array([4_000_000_000], np.uint32))
+        with pytest.raises(BatchFormatError):
+            decode_batch(value)
+
+
+def test_resume_jumps_and_its_replay_does_the_same():
+    state = LaneState()
+    first, value = None, batch(frames(("a", 1), ("b", 1)))
+    first = take(state, value)
+    step = resume(state, Resumed(1, 0, 3, "why"), 40, 17, limits(), T0_NS)
+    assert (state.step, state.next_raw) == (41, 17)
+    assert (state.tally[Tally.OUTPUT_LOST], state.tally[Tally.DOUBLED]) == (1, 3)
+    assert conservation(state.tally, 0).holds and passed(state.tally) == 1
+    again = LaneState()
+    replay(again, decode_step(encode_step(first.record)), value)
+    replay(again, decode_step(encode_step(step.record)), None)
+    assert (again.step, again.next_raw, again.tally.tolist()) == (41, 17, state.tally.tolist())
+
+
+def test_a_replay_refuses_another_record_at_the_same_offset():
+    state, value = LaneState(), batch(frames(("a", 1)))
+    record = take(state, value).record
+    with pytest.raises(JournalFormatError, match="gone or another one"):
+        replay(LaneState(), record, batch(frames(("a", 2)), number=1))
+
+
+def test_steps_without_their_frames_count_as_those_with_them():
+    """Received, passed and dropped are right; what waited is counted by the caller."""
+    state, journal = LaneState(), []
+    lim = limits(rate=2.0, burst=2.0)
+    for number in range(4):
+        value = batch([*frames(("a", number), ("b", number)), b"rubbish"], number)
+        journal.append(take_raw(state, number, value, lim, bounds(3), T0_NS).record)
+    journal.append(release(state, lim, T0_NS + 10**9, 10).record)
+    again, waiting, went = LaneState(), 0, 0
+    for record in journal:
+        out, queued = replay_unread(again, decode_step(encode_step(record)))
+        waiting, went = waiting + queued, went + out
+    assert again.tally[: Tally.REPEATED_BATCHES].tolist() == state.tally[: Tally.REPEATED_BATCHES].tolist()
+    assert (waiting, went) == (state.queue.depth, passed(state.tally))
+    assert (again.step, again.next_raw, again.tokens) == (state.step, state.next_raw, state.tokens)
+
+
+def test_landmarks_are_few_and_reach_far_back():
+    state = LaneState()
+    for offset in range(0, 100_000, 10):
+        state.note_taken(offset, offset)
+    offsets = [offset for offset, _ in state.landmarks]
+    assert len(offsets) <= MAX_LANDMARKS and offsets == sorted(offsets)
+    assert offsets[-1] == 99_990 and offsets[0] < 50_000 and offsets[-2] > 99_000
+    state.note_taken(70_000, 1)  # after a rewind, what lay beyond is not the log any more
+    assert state.landmarks[-1] == (70_000, 1)
+
+
+def test_the_marker_keeps_landmarks_and_lineage():
+    state, value = LaneState(), batch(frames(("a", 1)))
+    take(state, value)
+    shot = snapshot(state)
+    marker = decode_marker(encode_marker(shot, 5, {}, 4, 99))
+    assert marker.facts["lineage"] == 99
+    assert restore(marker, shot.rows).landmarks == [(0, fingerprint(value))]
+
+
+def test_a_half_written_checkpoint_of_a_step_with_many_flags():
+    """Rows of all devices but one contain the step: its replay must flag that one, not what lay in memory."""
+    devices, state, raw, journal = [f"d{i}" for i in range(40)], LaneState(), [], []
+
+    def round_(number: int, payload: bytes):
+        at_ns = T0_NS + number * 10**9
+        value = batch(frames(*((d, number, payload) for d in devices)), number, at_ns)
+        raw.append(value)
+        step = take_raw(state, len(raw) - 1, value, limits(), bounds(), at_ns)
+        journal.append(step.record)
+        return step
+
+    for number in range(40):
+        round_(number, b'{"t":20}')
+    shot = snapshot(state)
+    rows = {row["id"].tobytes(): row.copy() for row in shot.rows}
+    flagged = round_(40, b'{"t":900}')
+    assert len(flagged.flags.found) == 40
+    for row in snapshot(state).rows[:-1]:
+        rows[row["id"].tobytes()] = row.copy()
+    recovered = restore(decode_marker(encode_marker(shot, 0, {}, 4)), np.array(list(rows.values()), shot.rows.dtype))
+    np.full(4096, -1, np.int64)  # freed memory that is not zero, as a process that has run for a while has
+    step = replay(recovered, journal[-1], raw[-1])
+    assert [int(frame) for frame in step.flags.found["frame"]] == [39]
+    assert journal[-1].kind is Kind.RAW

@@ -1,0 +1,135 @@
+"""The hand-over to a lane: nothing is lost by it, and nobody waits for a lane that is not live."""
+
+import asyncio
+from types import SimpleNamespace
+
+from klais.core.lane.state import LaneState
+from klais.errors import OffsetGone
+from klais.kafka.reader import RawRecord
+from klais.worker import intake as module
+from klais.worker.intake import Intake, Raw
+
+
+class Consumer:
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def pause(self, partition):
+        self.calls.append(("pause", partition))
+
+    def resume(self, partition):
+        self.calls.append(("resume", partition))
+
+    async def seek(self, partition, offset):
+        self.calls.append(("seek", partition, offset))
+
+
+class Log:
+    """klais_raw, as a PartitionReader reads it: offsets from ``start`` to ``end`` whose values are their offsets."""
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start, self.end, self.read_from = start, end, []
+
+    async def read(self, topic, partition, start, end):
+        if not self.start <= start <= self.end:
+            raise OffsetGone("gone", self.start, self.end)
+        self.read_from.append((start, end))
+        for offset in range(start, min(end, self.end)):
+            await asyncio.sleep(0)
+            yield RawRecord(offset, None, b"%d" % offset, ())
+
+
+class Stream:
+    def __init__(self) -> None:
+        self.acked: list[int] = []
+
+    async def ack(self, event):
+        self.acked.append(event.message.offset)
+
+
+def event(offset: int, value: bytes | None = b"?"):
+    return SimpleNamespace(message=SimpleNamespace(offset=offset, value=value), value=value)
+
+
+def deciding(intake: Intake, log: Log):
+    """A lane that takes each record at once; what it took."""
+    state, taken = LaneState(), []
+
+    async def run():
+        async for raw in intake.records(state, log):
+            taken.append(raw)
+            state.next_raw = raw.offset + 1
+
+    return state, taken, asyncio.create_task(run())
+
+
+async def turn(times: int = 200) -> None:
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def test_the_agent_never_waits_for_a_lane_that_is_not_live():
+    consumer, stream = Consumer(), Stream()
+    intake = Intake("raw", 3, consumer)
+    for offset in range(1000):
+        await asyncio.wait_for(intake.put(stream, event(offset, b"x" * 100_000)), 1)
+    assert consumer.calls == [("pause", 3)] and intake.idle
+
+
+async def test_what_was_dropped_meanwhile_is_read_again_in_order():
+    consumer, stream, log = Consumer(), Stream(), Log(0, 8)
+    intake = Intake("raw", 0, consumer)
+    for offset in range(3):
+        await intake.put(stream, event(offset))
+    _, taken, task = deciding(intake, log)
+    await intake.open(0)
+    assert consumer.calls[-2:] == [("seek", 0, 0), ("resume", 0)]
+    for offset in (1, 2, 5, 6, 7):  # what the consumer delivers after a seek may overlap, and leave holes
+        await intake.put(stream, event(offset))
+    await turn()
+    assert [raw.offset for raw in taken] == list(range(8))
+    await intake.acknowledge(6)
+    assert stream.acked == [0, 1, 2, 1, 2, 5]
+    task.cancel()
+
+
+async def test_a_busy_lane_holds_the_agent_up_for_a_bounded_time_only(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    consumer, stream, log = Consumer(), Stream(), Log(0, 300)
+    intake = Intake("raw", 0, consumer)
+    await intake.open(0)
+    for offset in range(300):  # nobody decides
+        await intake.put(stream, event(offset))
+    assert consumer.calls.count(("pause", 0)) == 1
+    _, taken, task = deciding(intake, log)
+    await turn(2000)
+    assert [raw.offset for raw in taken] == list(range(300)) and consumer.calls[-1] == ("resume", 0)
+    task.cancel()
+
+
+async def test_a_session_that_ended_leaves_nothing_to_the_next_one():
+    consumer, stream, log = Consumer(), Stream(), Log(0, 50)
+    intake = Intake("raw", 0, consumer)
+    await intake.open(0)
+    for offset in range(10):
+        await intake.put(stream, event(offset))
+    intake.close()
+    await intake.put(stream, event(10))
+    _, taken, task = deciding(intake, log)
+    await intake.open(0)
+    intake.fetch_up_to(11)
+    await turn()
+    assert [raw.value for raw in taken] == [b"%d" % offset for offset in range(11)]  # all from the log
+    task.cancel()
+
+
+async def test_a_null_value_is_an_empty_one_and_expired_records_are_said_to_be_lost():
+    consumer, stream, log = Consumer(), Stream(), Log(5, 9)
+    intake = Intake("raw", 0, consumer)
+    _, taken, task = deciding(intake, log)
+    await intake.open(0)
+    await intake.put(stream, event(8, None))
+    await turn()
+    assert taken[0] == Raw(4, None)
+    assert [raw.offset for raw in taken] == [4, 5, 6, 7, 8] and taken[-1].value == b""
+    task.cancel()

@@ -1,0 +1,69 @@
+"""A session belongs to one life of a lane: what it holds goes with it, though the collector is kept away from it."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+from klais.config.load import Settings
+from klais.core.lane.state import LaneState
+from klais.kafka.fenced import FencedSender, ProducerIdentity
+from klais.kafka.topics import Topics
+from klais.worker.checkpoint import Checkpointer
+from klais.worker.intake import Raw
+from klais.worker.invariant import Plan
+from klais.worker.lane import Lane, spare_the_collector
+from klais.worker.limits import LaneLimits
+from klais.worker.quarantine import Quarantine
+from klais.worker.session import LaneSession, Recovered, Senders
+from klais.worker.watch import Watch
+from tests.support.lane import batch, frames
+
+SETTINGS = Settings(lane_max_pending_bytes=1 << 20)
+TOPICS = Topics.of(SETTINGS)
+
+
+def make_session() -> LaneSession:
+    context = SimpleNamespace(
+        settings=SETTINGS, topics=TOPICS, limits=LaneLimits(SETTINGS, None), on_step=lambda s: None, on_sent=lambda s: None
+    )
+    topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter, TOPICS.devices_changelog)
+    senders = Senders(*(FencedSender(None, ProducerIdentity(1, 0), topic, 0) for topic in topics))
+    found = Recovered(LaneState(), None, senders, {}, {}, [], 7, Plan(0, None, ()), 0)
+    return LaneSession(context, 0, found, Quarantine(0))
+
+
+def test_a_closed_session_is_freed_though_it_was_frozen():
+    try:
+        states = []
+        for _ in range(3):
+            session = make_session()
+            parts = [Checkpointer(session, None), Watch(session, None, None)]
+            step = session.decide(Raw(session.state.next_raw, batch(frames(("a", 1)))))
+            session.put_out(step)
+            spare_the_collector()  # as when the lane goes live
+            states.append(weakref.ref(session.state))
+            session.close()
+            del session, parts, step
+        assert [state() is None for state in states] == [True, True, True]  # at once, without a pass of the collector
+    finally:
+        gc.unfreeze()
+
+
+async def test_a_lane_that_is_dropped_lets_go_of_its_session():
+    context = SimpleNamespace(settings=SETTINGS, topics=TOPICS, consumer=None)
+    lane, session = Lane(context, 0), make_session()
+    lane.session, lane.checkpointer = session, Checkpointer(session, None)
+    state = weakref.ref(session.state)
+    session.close()
+    del session
+    await lane.stop()
+    assert state() is None
+
+
+def test_a_defect_that_suppresses_outputs_breaks_the_conservation_check():
+    session = make_session()
+    session.went_live()
+    step = session.decide(Raw(0, batch(frames(("a", 1), ("b", 1)))))
+    assert session.unsent == 0  # pending
+    session.pending.settle(step.record.step)  # "acknowledged", though nothing was sent
+    assert session.unsent == 2
