@@ -1,8 +1,8 @@
 """Flow control of single partitions: how a lane stops and steers its part of Faust's consumer.
 
 Faust 0.15.3 (``faust.transport.consumer.Consumer``): ``pause_partitions``, ``resume_partitions`` and ``seek`` accept
-partitions that are not assigned, too, and would fetch or seek them later; so each call here checks the assignment first.
-Records that were fetched before a pause or a seek still arrive: lanes check offsets.
+partitions that are not assigned, too, and would fetch or seek them later; so each call here checks the assignment
+first. Records that were fetched before a pause or a seek still arrive: lanes check offsets.
 """
 
 import contextlib

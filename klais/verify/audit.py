@@ -1,4 +1,5 @@
-"""Audit of a lane: its journal replayed from step 0 must give exactly what lies in the output topics and in the table, and
+"""Audit of a lane: its journal replayed from step 0 must give exactly what lies in the output topics and in the table,
+and
 its steps must cover every record of ``klais_raw`` once."""
 
 import re
@@ -176,8 +177,12 @@ class RawCoverage:
         elif step.kind != Kind.RELEASE and self._records is not None:
             async for record in self._records:
                 if record.offset >= step.raw_offset:
-                    return (record.value or b"") if record.offset == step.raw_offset and step.kind in NEEDS_RAW else None
-                self._audit.problem(f"{self._topic}: the record at offset {record.offset} was stepped over, no step took it")
+                    return (
+                        (record.value or b"") if record.offset == step.raw_offset and step.kind in NEEDS_RAW else None
+                    )
+                self._audit.problem(
+                    f"{self._topic}: the record at offset {record.offset} was stepped over, no step took it"
+                )
         return None
 
 
@@ -223,7 +228,9 @@ def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marke
         wrong = [name for name in ROW.names or () if kept[name].tobytes() != wanted[name].tobytes()]
         audit.problem(f"table differs from the journal at step {marker.step} in {', '.join(wrong)}")
     if marker.facts["tally"] != state.tally.tolist():
-        audit.problem(f"counters {marker.facts['tally']} at step {marker.step}, the journal gives {state.tally.tolist()}")
+        audit.problem(
+            f"counters {marker.facts['tally']} at step {marker.step}, the journal gives {state.tally.tolist()}"
+        )
     for name, found in (("next_raw", state.next_raw), ("tokens", state.tokens), ("used", state.used)):
         if marker.facts[name] != found:
             audit.problem(f"marker says {name} {marker.facts[name]}, the journal gives {found}")

@@ -37,8 +37,8 @@ class _Newest:
 async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
     """Rows (ROW [n], one a device) and the marker's value, None when there is none (a million rows take seconds).
 
-    Call it only when no older owner can write to the changelog any more. What is no row is skipped: somebody else wrote it,
-    and until the next compaction nobody can remove it.
+    Call it only when no older owner can write to the changelog any more. What is no row is skipped: somebody else wrote
+    it, and until the next compaction nobody can remove it.
 
     Raises
     ------

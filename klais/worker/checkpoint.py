@@ -21,9 +21,9 @@ POLL_S = 0.005
 class Checkpointer:
     """Writes the checkpoints of one session; ``done_at``, ``count`` and ``total_s`` are for the statistics.
 
-    A crash at any point is safe. Rows may be newer than the marker (a crash between the two): their stamps tell the replay
-    to step over what they already contain. The input is acknowledged last: nobody reads it from the group's offset while
-    a journal or marker says more, so an acknowledgement that is missing costs nothing.
+    A crash at any point is safe. Rows may be newer than the marker (a crash between the two): their stamps tell the
+    replay to step over what they already contain. The input is acknowledged last: nobody reads it from the group's
+    offset while a journal or marker says more, so an acknowledgement that is missing costs nothing.
     """
 
     def __init__(self, session: LaneSession, intake: Intake) -> None:

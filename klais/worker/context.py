@@ -12,7 +12,10 @@ from klais.worker.limits import LaneLimits
 
 
 class RawConsumer(Protocol):
-    """The group's consumer of ``klais_raw``, as lanes steer it. It may deliver anything in any place: lanes check offsets."""
+    """The group's consumer of ``klais_raw``, as lanes steer it. It may deliver anything in any place.
+
+    Lanes check offsets.
+    """
 
     def pause(self, partition: int) -> None:
         """Deliver nothing of this partition for now."""
@@ -31,8 +34,8 @@ class RawConsumer(Protocol):
 class LaneContext:
     """What the lanes of a worker share.
 
-    There are three producers, because a producer has one request in flight for each broker: a small journal record never
-    waits behind a large output.
+    There are three producers, because a producer has one request in flight for each broker: a small journal record
+    never waits behind a large output.
 
     Parameters
     ----------

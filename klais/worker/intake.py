@@ -1,8 +1,8 @@
 """The hand-over between the ingest agent and a lane: bounded, and never a reason for other lanes to wait.
 
-The agent serves all partitions of a worker in one loop. So it hands a record over and goes on. A record that finds no room
-is dropped here and paused at the consumer; the lane fetches it again from ``klais_raw`` with its own reader. The event
-itself is kept until the checkpoint that covers it acknowledges it.
+The agent serves all partitions of a worker in one loop. So it hands a record over and goes on. A record that finds no
+room is dropped here and paused at the consumer; the lane fetches it again from ``klais_raw`` with its own reader. The
+event itself is kept until the checkpoint that covers it acknowledges it.
 """
 
 import asyncio
@@ -137,7 +137,9 @@ class Intake:
                 if gone.log_start <= state.next_raw:
                     raise  # the log ends before what the lane has taken
                 first = min(gone.log_start, end)
-                log.error("raw_records_lost", partition=self._partition, start=state.next_raw, end=first, why="retention")
+                log.error(
+                    "raw_records_lost", partition=self._partition, start=state.next_raw, end=first, why="retention"
+                )
                 yield Raw(first - 1, None)
 
     # -- acknowledgement

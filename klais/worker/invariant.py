@@ -1,17 +1,18 @@
 """What must hold between a lane's marker, journal, rows, ``klais_raw`` and outputs, and what follows where it does not.
 
-Everything a lane puts out was journalled before, and everything it journalled was read from ``klais_raw``. So, in a system
-whose topics keep what they acknowledged:
+Everything a lane puts out was journalled before, and everything it journalled was read from ``klais_raw``. So, in a
+system whose topics keep what they acknowledged:
 
 1. No output position and no row stamp lies beyond the last step of marker and journal.
 2. The journal holds all steps after the marker, without a hole.
-3. ``klais_raw`` still holds, at their offsets, the records that the lane has taken, or retention has removed them. It never
+3. ``klais_raw`` still holds, at their offsets, the records that the lane has taken, or retention has removed them. It
+never
    ends before the lane's next raw offset.
 4. Each output ends at or behind the offset that the marker names, and holds the lane's own marks from there on.
 
 Kafka breaks these when it loses its tail (a power loss, unclean leader election), when somebody recreates a topic or
-changes its name, and when retention was faster than the worker. Each violation has one outcome here. All of them let the lane
-go on; what is lost or doubled is counted in a RESUMED step and logged. This module is pure: recovery gathers
+changes its name, and when retention was faster than the worker. Each violation has one outcome here. All of them let
+the lane go on; what is lost or doubled is counted in a RESUMED step and logged. This module is pure: recovery gathers
 :class:`Seen`, :func:`judge` says what to do.
 """
 
@@ -35,7 +36,10 @@ class Violation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutputSeen:
-    """One output topic: ``floor`` as the marker names it, first and end offset before our fence, the newest own mark."""
+    """One output topic: ``floor`` as the marker names it, first and end offset before our fence.
+
+    The newest own mark.
+    """
 
     floor: int
     start: int
@@ -47,10 +51,10 @@ class OutputSeen:
 class Seen:
     """What recovery read before it changed anything.
 
-    ``next_raw`` and ``last_step``: after marker and journal. ``journal_passed``: frames that the journal's steps let pass.
-    ``landmarks``: (raw offset, whether the record there is the one that was taken), in offset order, those that lie within
-    the log or beyond its end. ``journal_end`` and ``marker_journal``: the journal's end, and where the marker says that it
-    goes on.
+    ``next_raw`` and ``last_step``: after marker and journal. ``journal_passed``: frames that the journal's steps let
+    pass. ``landmarks``: (raw offset, whether the record there is the one that was taken), in offset order, those that
+    lie within the log or beyond its end. ``journal_end`` and ``marker_journal``: the journal's end, and where the
+    marker says that it goes on.
     """
 
     last_step: int
@@ -115,20 +119,23 @@ def judge(seen: Seen) -> Plan:
     rewind = rewound(seen.landmarks, seen.raw_start, seen.raw_end, seen.next_raw)
     if rewind is not None:
         text = (
-            f"klais_raw holds offsets {seen.raw_start} to {seen.raw_end} and not the records that this lane has taken up to "
-            f"{seen.next_raw}: it was cut or recreated; what it holds from {rewind} on is taken again"
+            f"klais_raw holds offsets {seen.raw_start} to {seen.raw_end} and not the records that this lane has taken up "
+            f"to {seen.next_raw}: it was cut or recreated; what it holds from {rewind} on is taken again"
         )
         findings.append(Finding(Violation.RAW_REPLACED, text))
     if seen.journal_end < seen.marker_journal:
-        text = f"klais_journal ends at {seen.journal_end}, the checkpoint names {seen.marker_journal}: it was cut or recreated"
+        text = (
+            f"klais_journal ends at {seen.journal_end}, the checkpoint names {seen.marker_journal}: "
+            "it was cut or recreated"
+        )
         findings.append(Finding(Violation.JOURNAL_CUT, text))
     for name, output in seen.outputs.items():
         findings += _judge_output(name, output, seen.journal_passed if name == "telemetry" else 0)
     newest = max([seen.newest_stamp, *(output.mark.step for output in seen.outputs.values() if output.mark)])
     if newest > seen.last_step:
         text = (
-            f"outputs or rows know steps up to {newest}, checkpoint and journal end at {seen.last_step}: the journal lost "
-            f"records; steps go on after {newest}"
+            f"outputs or rows know steps up to {newest}, checkpoint and journal end at {seen.last_step}: "
+            f"the journal lost records; steps go on after {newest}"
         )
         findings.append(Finding(Violation.STEPS_MISSING, text))
     return Plan(max(newest, seen.last_step), rewind, tuple(findings))
@@ -140,13 +147,15 @@ def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Fi
         return [Finding(Violation.OUTPUT_RECREATED, text)]
     if output.end < output.floor:
         lost = output.floor - output.end
-        text = f"the topic of {name} ends at {output.end}, up to {output.floor} was acknowledged: {lost} records are lost"
+        text = (
+            f"the topic of {name} ends at {output.end}, up to {output.floor} was acknowledged: {lost} records are lost"
+        )
         return [Finding(Violation.OUTPUT_CUT, text, lost=lost if name == "telemetry" else 0)]
     if output.mark is None and output.start > output.floor and journal_passed:
         doubled = min(journal_passed, output.end - output.floor)
         text = (
-            f"the topic of {name} starts at {output.start}, retention removed what this lane put out after {output.floor}: "
-            f"{journal_passed} records are put out again, up to {doubled} of them for the second time"
+            f"the topic of {name} starts at {output.start}, retention removed what this lane put out after "
+            f"{output.floor}: {journal_passed} records are put out again, up to {doubled} of them for the second time"
         )
         return [Finding(Violation.OUTPUT_UNKNOWN, text, doubled=doubled)]
     return []

@@ -4,8 +4,8 @@
                                 |                     |
                               state  ------------> checkpoint -> devices changelog -> acknowledge klais_raw
 
-A lane lives from the assignment of its partition until the partition is revoked. It lives in sessions: each begins with a
-fence and a recovery and ends with the first error, which the next session puts right from the journal.
+A lane lives from the assignment of its partition until the partition is revoked. It lives in sessions: each begins with
+a fence and a recovery and ends with the first error, which the next session puts right from the journal.
 """
 
 import asyncio
@@ -218,7 +218,8 @@ class Lane:
         self.failure = f"{type(cause).__name__}: {cause}"
         self.fenced = isinstance(cause, LaneFenced)
         if self.fenced:
-            # The new owner has a session of its own. This lane comes back only if no rebalance takes its partition away.
+            # The new owner has a session of its own. This lane comes back only if no rebalance takes its partition
+            # away.
             log.warning("lane_fenced", partition=self.partition, why=self.failure)
             return 3 * self._context.settings.session_timeout_s
         pause_s = min(RESTART_MOST_S, RESTART_S * 2.0 ** (in_a_row - 1))

@@ -1,4 +1,7 @@
-"""What a lane knows about itself, and what the controller needs of it: lag in frames, and how much it could put to use."""
+"""What a lane knows about itself, and what the controller needs of it: lag in frames.
+
+And how much it could put to use.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,9 +23,9 @@ class LaneStatistics:
     """One lane at one moment.
 
     ``steps``, ``records`` (by output), ``checkpoints`` and ``checkpoint_s`` count since this session went live;
-    ``live_tally`` is the tally then (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first session. ``unsent``:
-    frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records that the clean topic does
-    not hold. Both are 0 unless something is wrong. ``alarms``: what recovery found not to hold.
+    ``live_tally`` is the tally then (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first session.
+    ``unsent``: frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records that the
+    clean topic does not hold. Both are 0 unless something is wrong. ``alarms``: what recovery found not to hold.
     """
 
     partition: int

@@ -33,7 +33,10 @@ class Allowance:
 
 
 class LaneLimits:
-    """Limits of each lane now. The global rate is shared out by demand where a controller says so; burst and queue evenly."""
+    """Limits of each lane now. The global rate is shared out by demand where a controller says so.
+
+    Burst and queue evenly.
+    """
 
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
         self._settings = settings
@@ -63,7 +66,9 @@ class LaneLimits:
             return ()
         now_ns = time.time_ns()
         return tuple(
-            device_id for device_id, until_ns in self._control.blocked().items() if until_ns is None or until_ns > now_ns
+            device_id
+            for device_id, until_ns in self._control.blocked().items()
+            if until_ns is None or until_ns > now_ns
         )
 
     def overrides(self) -> int:

@@ -1,4 +1,7 @@
-"""Which devices of this worker lose most frames above their own rate: growth of a column of the rows between two samples."""
+"""Which devices of this worker lose most frames above their own rate.
+
+Growth of a column of the rows between two samples.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -224,7 +224,10 @@ class Records(Output):
         return True, begin
 
     def _rendered(self, step: Step) -> Iterator[Rendered]:
-        """The records of a step. A defect in rendering costs the rest of them, not the lane: a replay would meet it again."""
+        """The records of a step. A defect in rendering costs the rest of them, not the lane.
+
+        A replay would meet it again.
+        """
         try:
             yield from self._render(step)
         except Exception as error:

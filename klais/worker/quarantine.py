@@ -23,5 +23,7 @@ class Quarantine:
         """Why this record is to be set aside; None while it is to be decided."""
         if offset != self._offset or self._failures < FAILURES:
             return None
-        log.error("record_quarantined", partition=self._partition, offset=offset, failures=self._failures, why=self._why)
+        log.error(
+            "record_quarantined", partition=self._partition, offset=offset, failures=self._failures, why=self._why
+        )
         return self._why

@@ -78,8 +78,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         give_memory_back()
     if marker is not None and marker.partitions != topics.partitions:
         raise TopicMismatch(
-            f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is {topics.partitions}: "
-            "devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
+            f"lane {partition} was written with {marker.partitions} partitions, KLAIS_PARTITIONS is "
+            f"{topics.partitions}: devices would change lanes; set it back, or start with a new KLAIS_TOPIC_PREFIX"
         )
     journal = await _read_journal(reader, topics.journal, partition, marker)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
@@ -123,7 +123,10 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
 
 
 def give_memory_back() -> None:
-    """Return freed heap pages to the system (glibc keeps what lies between live objects): 300 MB at a million devices."""
+    """Return freed heap pages to the system (glibc keeps what lies between live objects).
+
+    300 MB at a million devices.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -111,7 +111,9 @@ class Replay:
         except (OffsetGone, BatchFormatError) as error:
             log.warning("queue_not_restored", partition=partition, why=str(error))
             waiting.setdefault(-1, (0, np.empty(0, np.int32)))
-        if waiting or (self._plan.rewind is not None and min(o for o, _, _ in self._marker.ranges) >= self._plan.rewind):
+        if waiting or (
+            self._plan.rewind is not None and min(o for o, _, _ in self._marker.ranges) >= self._plan.rewind
+        ):
             # First in, first out: with a part of it gone, nobody can say which frames the journal's releases took.
             self._state.queue = FrameQueue()
             self._unread = True
@@ -145,7 +147,10 @@ class Replay:
         return passed if step < at.step else at.done
 
     def resumption(self, raw_start: int) -> tuple[Resumed, int, int] | None:
-        """What to journal before the lane goes on: losses, last step and next raw offset; None when all was restored."""
+        """What to journal before the lane goes on: losses, last step and next raw offset.
+
+        None when all was restored.
+        """
         state, plan, losses = self._state, self._plan, self._losses
         serious = [finding for finding in plan.findings if finding.violation is not Violation.JOURNAL_CUT]
         if not (serious or self._unread):
@@ -159,5 +164,7 @@ class Replay:
             next_raw, doubled = max(next_raw, min(raw_start, self._telemetry.next_raw)), 0
         lost = losses.output + sum(finding.lost for finding in plan.findings)
         doubled += sum(finding.doubled for finding in plan.findings)
-        why = "; ".join([*(finding.violation.value for finding in plan.findings), *([losses.why] if losses.why else [])])
+        why = "; ".join(
+            [*(finding.violation.value for finding in plan.findings), *([losses.why] if losses.why else [])]
+        )
         return Resumed(lost, losses.queue, doubled, why), max(state.step, plan.last_step), next_raw

@@ -45,8 +45,8 @@ class Senders:
 class Recovered:
     """What recovery found: the state at the marker, the journal after it, and how far each output had got.
 
-    ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``: records
-    of the clean topic that the lane will put out again.
+    ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``:
+    records of the clean topic that the lane will put out again.
     """
 
     state: LaneState
@@ -100,8 +100,8 @@ class Pending:
 class LaneSession:
     """State, journal and outputs of one session. The steps of a session go through four hands, always in this order:
 
-    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it down, ``put_out`` hands it to the outputs
-    once it is written down, and the checkpointer covers it once they are acknowledged.
+    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it down, ``put_out`` hands it to the
+    outputs once it is written down, and the checkpointer covers it once they are acknowledged.
     """
 
     def __init__(self, context: LaneContext, partition: int, found: Recovered, quarantine: Quarantine) -> None:

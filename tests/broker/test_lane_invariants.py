@@ -61,7 +61,13 @@ async def test_nothing_is_wrong_after_a_plain_crash(settings_for, topics_of):
     await began(settings, edge)
     report = await after(settings, edge)
     once(settings, edge)
-    assert (report.passed, report.doubled, report.output_lost, report.lost_records, report.alarms) == (edge.sent, 0, 0, 0, ())
+    assert (report.passed, report.doubled, report.output_lost, report.lost_records, report.alarms) == (
+        edge.sent,
+        0,
+        0,
+        0,
+        (),
+    )
 
 
 async def test_the_whole_journal_and_all_raw_records_expired(settings_for, topics_of):
@@ -79,7 +85,10 @@ async def test_the_whole_journal_and_all_raw_records_expired(settings_for, topic
 
 
 async def test_the_journal_lost_more_than_the_clean_topic(settings_for, topics_of):
-    """klais_raw still has what the lost steps decided: it is decided again, and the records that come twice are counted."""
+    """klais_raw still has what the lost steps decided: it is decided again.
+
+    And the records that come twice are counted.
+    """
     settings = settings_for(**RARE)
     topics = topics_of(settings)
     edge = Edge(settings)
@@ -93,7 +102,10 @@ async def test_the_journal_lost_more_than_the_clean_topic(settings_for, topics_o
 
 
 async def test_the_clean_topic_lost_what_a_checkpoint_covers(settings_for, topics_of):
-    """The reverse: records that were acknowledged and are gone are reported as lost, those of the journal come again."""
+    """The reverse: records that were acknowledged and are gone are reported as lost.
+
+    Those of the journal come again.
+    """
     settings = settings_for(**RARE)
     topics = topics_of(settings)
     edge = Edge(settings)
@@ -199,7 +211,10 @@ async def test_poison_of_all_kinds_stops_no_lane(settings_for, topics_of):
 
 
 async def test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside(settings_for, topics_of, monkeypatch):
-    """As a defect of ours would show: one record raises, each time. Other lanes go on, and this one does after three."""
+    """As a defect of ours would show: one record raises, each time. Other lanes go on.
+
+    And this one does after three.
+    """
     from klais.worker import session
 
     decide = session.take_raw

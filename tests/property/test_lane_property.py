@@ -42,7 +42,9 @@ MOVES = st.lists(
 WILD = st.lists(
     st.one_of(
         st.tuples(
-            st.just("take"), st.lists(st.one_of(FRAME.map(lambda f: frames(f)[0]), RUBBISH), max_size=8), st.integers(0, 10**9)
+            st.just("take"),
+            st.lists(st.one_of(FRAME.map(lambda f: frames(f)[0]), RUBBISH), max_size=8),
+            st.integers(0, 10**9),
         ),
         st.tuples(st.just("release"), st.integers(1, 5), st.integers(0, 10**9)),
         st.tuples(st.just("record"), st.binary(max_size=80), st.integers(0, 10**9)),
@@ -78,7 +80,12 @@ def test_verdicts_are_those_of_the_definition(moves, lim, queue_limit):
             assert (out(step) if step else []) == twin.release(now, lim, what)
     for device, window in twin.windows.items():
         row = state.rows[state.find(device.rstrip(b"\0"))]
-        assert (row["top"], row["gaps"], row["late"], row["resets"]) == (window.top, window.gaps, window.late, window.resets)
+        assert (row["top"], row["gaps"], row["late"], row["resets"]) == (
+            window.top,
+            window.gaps,
+            window.late,
+            window.resets,
+        )
 
 
 def rows_of(state: LaneState) -> bytes:
@@ -112,7 +119,10 @@ def run(moves, choose_limits, queue_limit):
 
 
 def replay_on(state: LaneState, raw, journal, flags: list[list[bytes]] | None = None) -> list[list[bytes]]:
-    """Outputs of the steps after the state's; each may raise no flag that ``flags`` (of the live run, by step) has not."""
+    """Outputs of the steps after the state's.
+
+    Each may raise no flag that ``flags`` (of the live run, by step) has not.
+    """
     outputs = []
     for n, record in enumerate(map(decode_step, journal)):
         if record.step > state.step:
@@ -136,7 +146,10 @@ def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limit
 @settings(max_examples=150, deadline=None)
 @given(WILD, WILD, WILD, LIMITS, st.integers(0, 6), st.data())
 def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third, lim, queue_limit, data):
-    """Checkpoint after ``first``; another after ``second`` of which only some rows were written; crash after ``third``."""
+    """Checkpoint after ``first``; another after ``second`` of which only some rows were written.
+
+    Crash after ``third``.
+    """
     moves = [*first, *second, *third]
     whole, raw, journal, outputs, flags = run(moves, [lim], queue_limit)
     # live again up to each checkpoint, by replay (shown equal above)
@@ -168,7 +181,9 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
 
 @settings(max_examples=100, deadline=None)
 @given(WILD, WILD, LIMITS, st.integers(0, 6), st.data())
-def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_on(first, second, lim, queue_limit, data):
+def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_on(
+    first, second, lim, queue_limit, data
+):
     whole, raw, journal, outputs, flags = run([*first, *second], [lim], queue_limit)
     cut = min(len(journal), len(first))
     state = LaneState()

@@ -1,4 +1,5 @@
-"""Whole lanes on a real Kafka, in this process and without Faust: what a test does to topics, a lane meets within a second.
+"""Whole lanes on a real Kafka, in this process and without Faust: what a test does to topics, a lane meets within a
+second.
 
 ``stop`` of a lane drops everything at once, without flushing: to Kafka it is what kill -9 is.
 """
@@ -31,7 +32,10 @@ WAIT_S = 90.0
 
 
 class Consumers:
-    """In the place of the group's consumer: it delivers nothing, so lanes read for themselves; what they ask is noted."""
+    """In the place of the group's consumer: it delivers nothing, so lanes read for themselves.
+
+    What they ask is noted.
+    """
 
     def __init__(self) -> None:
         self.sought: list[tuple[int, int]] = []
@@ -148,7 +152,9 @@ def records(settings: Settings, topic: str, partition: int = 0) -> list[SimpleNa
             assert message is not None, f"{topic} cannot be read"
             if message.error():
                 break
-            out.append(SimpleNamespace(value=message.value(), headers=dict(message.headers() or ()), offset=message.offset()))
+            out.append(
+                SimpleNamespace(value=message.value(), headers=dict(message.headers() or ()), offset=message.offset())
+            )
     finally:
         consumer.close()
     return out
@@ -202,5 +208,3 @@ def figures(lane: Lane) -> SimpleNamespace:
         conservation=conservation(tally, state.queue.depth, seen.unsent, seen.missing),
         alarms=seen.alarms,
     )
-
-

@@ -1,9 +1,9 @@
 """Checkpoint: a copy of what changed up to a step, and the marker row that says which step that is.
 
-A snapshot names the step the lane is at and the rows that changed up to it; the rows are copied in pieces while the lane goes
-on, so that it is never held up for long. All is written later, when all outputs up to the step of the last piece are
-acknowledged: rows first, then the marker. So rows may be newer than the marker, as they are after a crash between the two;
-their stamps make the replay step over what they already contain.
+A snapshot names the step the lane is at and the rows that changed up to it; the rows are copied in pieces while the
+lane goes on, so that it is never held up for long. All is written later, when all outputs up to the step of the last
+piece are acknowledged: rows first, then the marker. So rows may be newer than the marker, as they are after a crash
+between the two; their stamps make the replay step over what they already contain.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,8 @@ Ranges = list[tuple[int, int, npt.NDArray[np.int32]]]
 
 @dataclass(slots=True)
 class Snapshot:
-    """State at ``step``: changed ``rows`` (a copy; valid as far as ``copied``) and all that the marker needs besides offsets.
+    """State at ``step``: changed ``rows`` (a copy; valid as far as ``copied``) and all that the marker needs besides
+    offsets.
 
     ``index`` int32 [n] says which rows of the lane they are.
     """
@@ -44,7 +45,8 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Marker:
-    """A decoded marker. ``journal_offset``: where the journal goes on after ``step``; ``outputs``: topic -> offset after
+    """A decoded marker. ``journal_offset``: where the journal goes on after ``step``; ``outputs``: topic -> offset
+    after
     which this lane has put out nothing up to ``step``; ``ranges``: what waits in the queue."""
 
     step: int
@@ -132,8 +134,9 @@ def decode_marker(value: bytes) -> Marker:
     if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
         raise JournalFormatError(
             f"checkpoint of version {facts['version']}.{facts['row_version']}, this code reads "
-            f"{MARKER_VERSION}.{ROW_VERSION}: start a worker of that version, or stop all workers and recreate the changelog "
-            "and journal topics (devices then start without history, and what klais_raw still holds is decided again)"
+            f"{MARKER_VERSION}.{ROW_VERSION}: start a worker of that version, or stop all workers and recreate the "
+            "changelog and journal topics (devices then start without history, and what klais_raw still holds is "
+            "decided again)"
         )
     return Marker(
         facts["step"],

@@ -48,7 +48,10 @@ class Columns:
 
 @dataclass(slots=True)
 class Fields:
-    """Numeric payload fields of a batch, in frame order: ``count`` of (frame int32, path hash uint64, value float64)."""
+    """Numeric payload fields of a batch, in frame order.
+
+    ``count`` of (frame int32, path hash uint64, value float64).
+    """
 
     frame: npt.NDArray[np.int32]
     path: npt.NDArray[np.uint64]
@@ -72,7 +75,9 @@ def read_headers(batch: FrameBatch) -> Columns:
     if batch.offsets is not None:
         columns.time_ns += batch.offsets
     np.floor_divide(columns.time_ns, 1_000_000, out=columns.ts_ms)
-    check_headers(batch.buf, batch.starts, batch.lengths, columns.verdict, columns.ids, columns.sequence, columns.id_size)
+    check_headers(
+        batch.buf, batch.starts, batch.lengths, columns.verdict, columns.ids, columns.sequence, columns.id_size
+    )
     return columns
 
 
@@ -84,7 +89,9 @@ def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8], strict: bool 
     cap = columns.count * MAX_FIELDS_PER_FRAME
     fields = Fields(np.empty(cap, np.int32), np.empty(cap, np.uint64), np.empty(cap, np.float64), 0)
     batch = columns.batch
-    fields.count = scan_payloads(batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value)
+    fields.count = scan_payloads(
+        batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value
+    )
     if strict and check_strict(batch.buf, batch.starts, batch.lengths, reason):
         kept = np.flatnonzero(reason[fields.frame[: fields.count]] == 0)  # a frame that is refused has no fields
         fields = Fields(fields.frame[kept], fields.path[kept], fields.value[kept], len(kept))

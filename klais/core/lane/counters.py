@@ -1,8 +1,8 @@
 """What the tallies of lanes add up to: received, passed, dropped by reason, and the conservation check over them.
 
 A tally is int64 or uint64 [TALLIES]: frames by verdict (``Reason``), then the counters that ``Tally`` names
-(:mod:`klais.core.lane.state`). Tallies of several lanes add up element by element, so every function here takes one lane's
-tally or a sum of many.
+(:mod:`klais.core.lane.state`). Tallies of several lanes add up element by element, so every function here takes one
+lane's tally or a sum of many.
 """
 
 from collections.abc import Iterable
@@ -33,9 +33,9 @@ _OTHER_DROPS = {
 class Conservation:
     """The check ``received = passed + queued_waiting + dropped`` (frames), with the real queue depth.
 
-    The lanes' own counters cannot prove that a frame landed. So two figures come from elsewhere: ``unsent``, frames that
-    passed and are neither pending nor acknowledged by Kafka, and ``lost``, acknowledged records that the end offset of the
-    clean topic does not cover.
+    The lanes' own counters cannot prove that a frame landed. So two figures come from elsewhere: ``unsent``, frames
+    that passed and are neither pending nor acknowledged by Kafka, and ``lost``, acknowledged records that the end
+    offset of the clean topic does not cover.
     """
 
     received: int
@@ -78,7 +78,10 @@ def dropped_by_reason(tally: Counts) -> dict[str, int]:
 
 
 def received(tally: Counts) -> int:
-    """Frames taken in: those with a verdict, those of repeated batches and poison records, one for each corrupt record."""
+    """Frames taken in: those with a verdict, those of repeated batches and poison records.
+
+    One for each corrupt record.
+    """
     frames = int(tally[:VERDICTS].sum())
     others = (Tally.REPEATED_FRAMES, Tally.CORRUPT_RECORDS, Tally.POISON_FRAMES)
     return frames + sum(int(tally[place]) for place in others)

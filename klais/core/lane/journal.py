@@ -1,8 +1,9 @@
 """The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
 
-Little-endian header, then for RAW steps the limits of devices that had some of their own (SPECIAL rows), then the verdict of
-each frame in half a byte, low half first. ``VERSION`` covers all that a replay recomputes rather than reads (row layout, frame
-hash, scorer arithmetic): change those, bump it. Version 3 added the fingerprint of the raw record and RESUMED steps.
+Little-endian header, then for RAW steps the limits of devices that had some of their own (SPECIAL rows), then the
+verdict of each frame in half a byte, low half first. ``VERSION`` covers all that a replay recomputes rather than reads
+(row layout, frame hash, scorer arithmetic): change those, bump it. Version 3 added the fingerprint of the raw record
+and RESUMED steps.
 """
 
 import zlib
@@ -83,10 +84,10 @@ class Resumed:
 class StepRecord:
     """One journalled step.
 
-    ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT, POISON), the last one lost (LOST), the one before the next
-    to take (RESUMED), -1 (RELEASE). ``tokens``: the global bucket after the step. ``count``: frames (RAW, REPEATED, RELEASE,
-    POISON), records (CORRUPT, LOST). ``flagged``: anomaly flags raised, written or not. ``special``: SPECIAL rows of devices
-    of this batch with limits of their own. ``raw_crc``: fingerprint of the raw record.
+    ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT, POISON), the last one lost (LOST), the one before the
+    next to take (RESUMED), -1 (RELEASE). ``tokens``: the global bucket after the step. ``count``: frames (RAW,
+    REPEATED, RELEASE, POISON), records (CORRUPT, LOST). ``flagged``: anomaly flags raised, written or not. ``special``:
+    SPECIAL rows of devices of this batch with limits of their own. ``raw_crc``: fingerprint of the raw record.
     """
 
     step: int
@@ -170,11 +171,14 @@ def decode_step(value: bytes) -> StepRecord:
         raise JournalFormatError(f"not a journal record: {value[:16]!r} ({len(value)} bytes)")
     if value[4] != VERSION:
         raise JournalFormatError(
-            f"journal record of version {value[4]}, this code reads version {VERSION}: start a worker of that version and "
-            "stop it cleanly (its last checkpoint covers the journal), then recreate the journal topic and start this one"
+            f"journal record of version {value[4]}, this code reads version {VERSION}: start a worker of that version "
+            "and stop it cleanly (its last checkpoint covers the journal), then recreate the journal topic and start "
+            "this one"
         )
     head = HEADER.unpack_from(value)
-    _, _, kind, rows, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[:17]
+    _, _, kind, rows, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[
+        :17
+    ]
     count, flagged, raw_crc = head[17:]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")

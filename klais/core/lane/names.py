@@ -53,8 +53,8 @@ def find_new_paths(
     Parameters
     ----------
     rows, row : ROW [devices], int32 [n]
-        The devices, and the row of each frame (-1 = none). Only paths that the profile of the frame's device holds count:
-        no other name is ever shown.
+        The devices, and the row of each frame (-1 = none). Only paths that the profile of the frame's device holds
+        count: no other name is ever shown.
     field_frame, field_path, count : int32 [m], uint64 [m]
         The numeric fields of the batch; the first ``count`` are valid.
     first : int
@@ -98,8 +98,9 @@ def find_new_paths(
 class NameTable(Mapping[int, str]):
     """Names by the lower 32 bits of the path's hash, as device rows hold it.
 
-    When ``MAX_NAMES`` are known, a new name takes the place of the one that was not seen for longest, if that is at least
-    ``KEEP_NS``; otherwise the new one has to wait. So invented names push out no name in use, and leave when they stop.
+    When ``MAX_NAMES`` are known, a new name takes the place of the one that was not seen for longest, if that is at
+    least ``KEEP_NS``; otherwise the new one has to wait. So invented names push out no name in use, and leave when they
+    stop.
     """
 
     def __init__(self, names: Mapping[int, str] | None = None) -> None:

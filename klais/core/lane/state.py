@@ -25,7 +25,8 @@ RESERVED_ROWS = 1 << 20  # address space a lane's rows are given from the start,
 
 
 def reserve_rows(capacity: int) -> Rows:
-    """Zeroed rows (ROW [>= capacity]); at least ``RESERVED_ROWS`` where the system lets us have pages that cost nothing yet.
+    """Zeroed rows (ROW [>= capacity]); at least ``RESERVED_ROWS`` where the system lets us have pages that cost nothing
+    yet.
 
     Huge pages are asked for beyond the first 10,000 rows: the TLB does not hold the small pages of many more.
     """
@@ -67,9 +68,9 @@ MAX_LANDMARKS = 8
 class LaneState:
     """The state of one lane. Mutated only by :mod:`klais.core.lane.step`; copied by :mod:`klais.core.lane.checkpoint`.
 
-    ``rows`` ROW [capacity] of which ``used`` are devices; ``dirty`` int32 [capacity] lists the ``dirty_count`` rows that
-    changed after step ``clean_step``; ``tally`` uint64 [TALLIES]; ``step`` is the last step taken, ``next_raw`` the next raw
-    offset to take. ``path_names`` has the names of payload fields.
+    ``rows`` ROW [capacity] of which ``used`` are devices; ``dirty`` int32 [capacity] lists the ``dirty_count`` rows
+    that changed after step ``clean_step``; ``tally`` uint64 [TALLIES]; ``step`` is the last step taken, ``next_raw``
+    the next raw offset to take. ``path_names`` has the names of payload fields.
     """
 
     def __init__(self, capacity: int = 1024) -> None:
@@ -103,7 +104,8 @@ class LaneState:
         return self._seed
 
     def make_room(self, devices: int) -> None:
-        """Let at least ``devices`` more rows fit: a new index each time their number doubles, the rows stay where they are.
+        """Let at least ``devices`` more rows fit: a new index each time their number doubles, the rows stay where they
+        are.
 
         Only beyond what :func:`reserve_rows` holds are rows copied (untouched pages of the new array cost no memory).
         """
@@ -118,7 +120,10 @@ class LaneState:
             self._index(2 * need)
 
     def restore_rows(self, rows: Rows, clean_step: int) -> None:
-        """Start from rows of a checkpoint; those stamped after ``clean_step`` (half-written checkpoint) count as dirty."""
+        """Start from rows of a checkpoint.
+
+        Those stamped after ``clean_step`` (half-written checkpoint) count as dirty.
+        """
         self.rows = reserve_rows(max(1024, len(rows) + len(rows) // 4))
         self.rows.view(OPAQUE_ROW)[: len(rows)] = rows.view(OPAQUE_ROW)
         self.used = len(rows)
@@ -132,7 +137,8 @@ class LaneState:
     def note_taken(self, raw_offset: int, fingerprint: int) -> None:
         """The newest raw record taken; landmarks show later whether ``klais_raw`` is still the log that was read.
 
-        Those kept lie the further apart the older they are, so that a search for the last one that still holds is short.
+        Those kept lie the further apart the older they are, so that a search for the last one that still holds is
+        short.
         """
         marks = self.landmarks
         if marks and marks[-1][0] >= raw_offset:

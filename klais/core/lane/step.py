@@ -1,7 +1,8 @@
-"""One step of a lane: a raw record or a release from the queue goes in; verdicts, a journal record and outputs come out.
+"""One step of a lane: a raw record or a release from the queue goes in; verdicts, a journal record and outputs come
+out.
 
-``take_raw`` and ``release`` decide (live); ``replay`` applies a journalled step to the same state with the verdicts as they
-were written down, through the same code, so that both end in the same state, bit for bit.
+``take_raw`` and ``release`` decide (live); ``replay`` applies a journalled step to the same state with the verdicts as
+they were written down, through the same code, so that both end in the same state, bit for bit.
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +28,8 @@ NO_DEVICE_LIMIT = 1 << 31
 
 
 class Bounds(NamedTuple):
-    """What only deciding needs: ``queue_limit`` and ``device_limit`` of this lane, blocked ids, devices with ``special``
-    limits, and whether payloads must be ``strict`` (see :mod:`klais.core.wire.json_strict`).
+    """What only deciding needs: ``queue_limit`` and ``device_limit`` of this lane, blocked ids, devices with
+    ``special`` limits, and whether payloads must be ``strict`` (see :mod:`klais.core.wire.json_strict`).
 
     Of ``special`` (SPECIAL [k], sorted) the journal gets the rows that a step used, of the rest nothing.
     """
@@ -42,7 +43,8 @@ class Bounds(NamedTuple):
 
 @dataclass(slots=True)
 class Flags:
-    """Anomaly flags of a step: ``found`` FLAG [k]; of each field its path hash (0 for interval and size), and which of its
+    """Anomaly flags of a step: ``found`` FLAG [k]; of each field its path hash (0 for interval and size), and which of
+    its
     frame's fields it is."""
 
     found: npt.NDArray[np.void]
@@ -54,8 +56,8 @@ class Flags:
 class Step:
     """A step taken: its journal ``record`` and what it puts out once that is acknowledged.
 
-    ``passed``: parts of batches for the clean topic, in order. ``columns``, ``dead`` (int32 index) and ``flags`` belong to the
-    batch taken; ``corrupt`` is the value of a record that is no frame batch.
+    ``passed``: parts of batches for the clean topic, in order. ``columns``, ``dead`` (int32 index) and ``flags`` belong
+    to the batch taken; ``corrupt`` is the value of a record that is no frame batch.
     """
 
     record: StepRecord
@@ -182,7 +184,9 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
     elif record.kind == Kind.RESUMED:
         step = _resume(state, record)
     elif value is None or fingerprint(value) != record.raw_crc:
-        raise JournalFormatError(f"step {record.step} needs raw record {record.raw_offset}, which is gone or another one")
+        raise JournalFormatError(
+            f"step {record.step} needs raw record {record.raw_offset}, which is gone or another one"
+        )
     elif record.kind in (Kind.CORRUPT, Kind.POISON):
         step = _corrupt(state, record, value, "see the log of the worker that decided it")
     else:
@@ -271,7 +275,9 @@ def _run_frames(
         dam_admit.already_done(state.rows, columns.row, record.step, skip)
     dam = state.new_dam()
     record.special, own = _own_limits(record, columns, bounds)
-    limits = np.array([record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64)
+    limits = np.array(
+        [record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64
+    )
     state.dirty_count = dam_admit.admit(
         bounds is not None,
         record.step,
@@ -313,7 +319,9 @@ def _score(
     """Flags of a step, and the names of fields that are new. In a replay ``record.flagged`` stands: rows that already
     contain the step raise none again."""
     at = record.limits
-    flags = np.empty(columns.count + 1, zscore.FLAG)  # one more: the kernel notes the next candidate behind the last flag
+    flags = np.empty(
+        columns.count + 1, zscore.FLAG
+    )  # one more: the kernel notes the next candidate behind the last flag
     found = zscore.score(
         state.rows,
         columns.row,

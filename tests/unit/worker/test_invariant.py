@@ -79,7 +79,9 @@ def test_a_new_step_has_a_number_above_all_that_was_ever_put_out(last, stamp, ne
     assert plan.steps_missing == (max([stamp, *marks, 0]) > last)
 
 
-@given(st.lists(st.integers(0, 60), unique=True, max_size=6), st.integers(0, 50), st.integers(0, 60), st.integers(0, 60))
+@given(
+    st.lists(st.integers(0, 60), unique=True, max_size=6), st.integers(0, 50), st.integers(0, 60), st.integers(0, 60)
+)
 def test_a_rewind_never_passes_a_record_that_was_not_taken(offsets, cut, start, next_raw):
     """``klais_raw`` is cut at ``cut`` and grows again: landmarks below it hold, those above do not."""
     start, next_raw = min(start, cut), max(next_raw, max(offsets, default=-1) + 1)

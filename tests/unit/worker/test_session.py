@@ -24,7 +24,11 @@ TOPICS = Topics.of(SETTINGS)
 
 def make_session() -> LaneSession:
     context = SimpleNamespace(
-        settings=SETTINGS, topics=TOPICS, limits=LaneLimits(SETTINGS, None), on_step=lambda s: None, on_sent=lambda s: None
+        settings=SETTINGS,
+        topics=TOPICS,
+        limits=LaneLimits(SETTINGS, None),
+        on_step=lambda s: None,
+        on_sent=lambda s: None,
     )
     topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter, TOPICS.devices_changelog)
     senders = Senders(*(FencedSender(None, ProducerIdentity(1, 0), topic, 0) for topic in topics))
