@@ -15,8 +15,9 @@ from klais.core.devices.layout import ROW, Rows
 from klais.core.lane.checkpoint import Marker, decode_marker
 from klais.core.lane.journal import MAGIC, MARKER_KEY, NEEDS_RAW, Kind, StepRecord, decode_step
 from klais.core.lane.render import anomaly_records, dead_letter_records
+from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState, Tally
-from klais.core.lane.step import Step, replay
+from klais.core.lane.step import Step
 from klais.core.wire.constants import VERDICTS, Reason
 from klais.errors import JournalFormatError, OffsetGone
 from klais.kafka.reader import PartitionReader

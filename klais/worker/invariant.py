@@ -119,8 +119,8 @@ def judge(seen: Seen) -> Plan:
     rewind = rewound(seen.landmarks, seen.raw_start, seen.raw_end, seen.next_raw)
     if rewind is not None:
         text = (
-            f"klais_raw holds offsets {seen.raw_start} to {seen.raw_end} and not the records that this lane has taken up "
-            f"to {seen.next_raw}: it was cut or recreated; what it holds from {rewind} on is taken again"
+            f"klais_raw holds offsets {seen.raw_start} to {seen.raw_end} and not the records that this lane has taken "
+            f"up to {seen.next_raw}: it was cut or recreated; what it holds from {rewind} on is taken again"
         )
         findings.append(Finding(Violation.RAW_REPLACED, text))
     if seen.journal_end < seen.marker_journal:

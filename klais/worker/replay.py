@@ -14,9 +14,10 @@ from klais.core.lane.checkpoint import Marker
 from klais.core.lane.columns import read_headers
 from klais.core.lane.journal import NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
 from klais.core.lane.queue import FrameQueue
+from klais.core.lane.replay import replay as apply
+from klais.core.lane.replay import replay_unread
 from klais.core.lane.state import LaneState
-from klais.core.lane.step import Step, replay_unread
-from klais.core.lane.step import replay as apply
+from klais.core.lane.step import Step
 from klais.core.wire.batch import decode_batch
 from klais.errors import BatchFormatError, OffsetGone
 from klais.kafka.reader import PartitionReader, RawRecord

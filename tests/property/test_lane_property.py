@@ -11,8 +11,9 @@ from klais.core.lane.checkpoint import begin_snapshot, copy_rows, decode_marker,
 from klais.core.lane.columns import read_headers
 from klais.core.lane.journal import decode_step, encode_step
 from klais.core.lane.render import anomaly_records
+from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState, Tally
-from klais.core.lane.step import release, replay, take_raw
+from klais.core.lane.step import release, take_raw
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import Reason
 from tests.support.lane import T0_NS, NaiveLane, batch, bounds, frames, limits

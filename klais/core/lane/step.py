@@ -1,8 +1,7 @@
-"""One step of a lane: a raw record or a release from the queue goes in; verdicts, a journal record and outputs come
-out.
+"""One step of a lane: a raw record, or a release from the queue, goes in; verdicts, a journal record and outputs come out.
 
-``take_raw`` and ``release`` decide (live); ``replay`` applies a journalled step to the same state with the verdicts as
-they were written down, through the same code, so that both end in the same state, bit for bit.
+``take_raw`` and ``release`` decide (live). ``replay`` (:mod:`klais.core.lane.replay`) applies a journalled step to the
+same state with the verdicts as they were written down, through the same code: both end in the same state, bit for bit.
 """
 
 from dataclasses import dataclass, field
@@ -93,15 +92,15 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
         batch = decode_batch(value)
     except BatchFormatError as error:
         record.kind, record.count = Kind.CORRUPT, 1
-        return _corrupt(state, record, value, str(error))
+        return corrupt_step(state, record, value, str(error))
     record.count = batch.count
     if state.seen_batch(batch.edge, batch.boot, batch.number):
         record.kind = Kind.REPEATED
-        return _finish(state, Step(record))
+        return finish(state, Step(record))
     columns = read_headers(batch)
     record.verdict = columns.verdict
     fields = read_payloads(columns, columns.verdict, bounds.strict)
-    return _run_frames(state, record, columns, fields, bounds, len(value))
+    return run_frames(state, record, columns, fields, bounds, len(value))
 
 
 def take_poison(state: LaneState, raw_offset: int, value: bytes, why: str, limits: Limits, now_ns: int) -> Step:
@@ -115,7 +114,7 @@ def take_poison(state: LaneState, raw_offset: int, value: bytes, why: str, limit
         frames = 1
     record = StepRecord(state.step + 1, Kind.POISON, raw_offset, now_ns, limits, state.tokens, frames, NO_VERDICTS)
     record.raw_crc = fingerprint(value)
-    return _corrupt(state, record, value, why)
+    return corrupt_step(state, record, value, why)
 
 
 def resume(state: LaneState, resumed: Resumed, last_step: int, next_raw: int, limits: Limits, now_ns: int) -> Step:
@@ -125,10 +124,10 @@ def resume(state: LaneState, resumed: Resumed, last_step: int, next_raw: int, li
     """
     record = StepRecord(last_step + 1, Kind.RESUMED, next_raw - 1, now_ns, limits, state.tokens, 0, NO_VERDICTS)
     record.resumed = resumed
-    return _resume(state, record)
+    return resume_step(state, record)
 
 
-def _resume(state: LaneState, record: StepRecord) -> Step:
+def resume_step(state: LaneState, record: StepRecord) -> Step:
     found = record.resumed or Resumed()
     state.queue = FrameQueue() if found.queue_lost else state.queue
     for place, frames in (
@@ -137,7 +136,7 @@ def _resume(state: LaneState, record: StepRecord) -> Step:
         (Tally.DOUBLED, found.doubled),
     ):
         state.tally[place] += np.uint64(frames)
-    return _finish(state, Step(record))
+    return finish(state, Step(record))
 
 
 def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:
@@ -151,7 +150,7 @@ def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | 
         state.tokens, state.bucket_ns = before  # nothing happens outside of steps
         return None
     record = StepRecord(state.step + 1, Kind.RELEASE, -1, now_ns, limits, 0.0, frames, NO_VERDICTS)
-    return _release(state, record)
+    return release_step(state, record)
 
 
 def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: int) -> Step:
@@ -159,86 +158,7 @@ def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: in
     lost = first_available - state.next_raw
     record = StepRecord(state.step + 1, Kind.LOST, first_available - 1, now_ns, limits, state.tokens, lost, NO_VERDICTS)
     state.tally[Tally.LOST_RECORDS] += np.uint64(lost)
-    return _finish(state, Step(record))
-
-
-def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
-    """Apply a journalled step; ``value`` is the raw record it names (RAW and CORRUPT).
-
-    Raises
-    ------
-    JournalFormatError
-        The step does not follow the state's, or the raw record is not the one that was decided on.
-    """
-    if record.step != state.step + 1 and not (record.kind == Kind.RESUMED and record.step > state.step):
-        raise JournalFormatError(f"journal goes from step {state.step} to {record.step}: a record is missing")
-    tokens = record.tokens
-    state.tokens, state.bucket_ns = tokens, record.now_ns
-    if record.kind == Kind.RELEASE:
-        step = _release(state, record)
-    elif record.kind == Kind.LOST:
-        state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
-        step = _finish(state, Step(record))
-    elif record.kind == Kind.REPEATED:
-        step = _finish(state, Step(record))
-    elif record.kind == Kind.RESUMED:
-        step = _resume(state, record)
-    elif value is None or fingerprint(value) != record.raw_crc:
-        raise JournalFormatError(
-            f"step {record.step} needs raw record {record.raw_offset}, which is gone or another one"
-        )
-    elif record.kind in (Kind.CORRUPT, Kind.POISON):
-        step = _corrupt(state, record, value, "see the log of the worker that decided it")
-    else:
-        step = _replay_frames(state, record, value)
-    record.tokens = state.tokens = tokens
-    return step
-
-
-def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
-    """Apply what a journalled step says by itself, when its raw record, or that of a step before, is gone.
-
-    Counters, step and offsets are right afterwards; rows, windows and the queue's content are not: the frames are gone.
-
-    Returns
-    -------
-    tuple of int
-        Frames that the step let pass, and frames that it added to the queue (below 0: took out of it).
-    """
-    state.step = record.step - 1
-    state.tokens, state.bucket_ns = record.tokens, record.now_ns
-    if record.kind == Kind.RELEASE:
-        state.tally[Tally.RELEASED] += np.uint64(record.count)
-        _finish(state, Step(record))
-        return record.count, -record.count
-    if record.kind == Kind.RESUMED:
-        _resume(state, record)
-        return 0, 0
-    counts = np.bincount(record.verdict, minlength=VERDICTS)
-    state.tally[:VERDICTS] += counts.astype(np.uint64)
-    written = min(record.flagged, record.limits.flags)
-    state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
-    state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
-    malformed = int(counts[FIRST_MALFORMED:].sum())
-    _count_dead(state, min(malformed, record.limits.dead_letters), malformed)
-    if record.kind == Kind.LOST:
-        state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
-    elif record.kind in (Kind.CORRUPT, Kind.POISON):
-        _count_corrupt(state, record)
-    _finish(state, Step(record))
-    return int(counts[Reason.PASSED]), int(counts[Reason.QUEUED])
-
-
-def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
-    batch = decode_batch(value)
-    if batch.count != record.count:
-        raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
-    state.seen_batch(batch.edge, batch.boot, batch.number)
-    columns = read_headers(batch)
-    columns.verdict[:] = record.verdict
-    malformed = np.where(record.verdict >= FIRST_MALFORMED, record.verdict, 0).astype(np.uint8)
-    fields = read_payloads(columns, malformed)
-    return _run_frames(state, record, columns, fields, None, len(value))
+    return finish(state, Step(record))
 
 
 def refill_bucket(state: LaneState, limits: Limits, now_ns: int) -> None:
@@ -250,7 +170,7 @@ def refill_bucket(state: LaneState, limits: Limits, now_ns: int) -> None:
     state.bucket_ns = now_ns
 
 
-def _run_frames(
+def run_frames(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields, bounds: Bounds | None, size: int
 ) -> Step:
     """Rows, admission, scores and outputs of one batch; ``bounds`` None = replay."""
@@ -275,9 +195,8 @@ def _run_frames(
         dam_admit.already_done(state.rows, columns.row, record.step, skip)
     dam = state.new_dam()
     record.special, own = _own_limits(record, columns, bounds)
-    limits = np.array(
-        [record.limits.device_rate, record.limits.device_burst, bounds.queue_limit if bounds else 0], np.float64
-    )
+    at, queue_limit = record.limits, bounds.queue_limit if bounds else 0
+    limits = np.array([at.device_rate, at.device_burst, queue_limit], np.float64)
     state.dirty_count = dam_admit.admit(
         bounds is not None,
         record.step,
@@ -309,8 +228,8 @@ def _run_frames(
     malformed = int(counts[FIRST_MALFORMED:].sum())
     if malformed:
         step.dead = np.flatnonzero(verdict >= FIRST_MALFORMED).astype(np.int32)[: record.limits.dead_letters]
-        _count_dead(state, len(step.dead), malformed)
-    return _finish(state, step)
+        count_dead(state, len(step.dead), malformed)
+    return finish(state, step)
 
 
 def _score(
@@ -319,9 +238,8 @@ def _score(
     """Flags of a step, and the names of fields that are new. In a replay ``record.flagged`` stands: rows that already
     contain the step raise none again."""
     at = record.limits
-    flags = np.empty(
-        columns.count + 1, zscore.FLAG
-    )  # one more: the kernel notes the next candidate behind the last flag
+    # One more than there are frames: the kernel notes the next candidate behind the last flag.
+    flags = np.empty(columns.count + 1, zscore.FLAG)
     found = zscore.score(
         state.rows,
         columns.row,
@@ -361,37 +279,37 @@ def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> 
     return used(special, positions(columns.ids, special["id"]))
 
 
-def _release(state: LaneState, record: StepRecord) -> Step:
+def release_step(state: LaneState, record: StepRecord) -> Step:
     if record.count > state.queue.depth:
         raise JournalFormatError(f"step {record.step} releases {record.count} frames, {state.queue.depth} wait")
     step = Step(record, passed=state.queue.pop(record.count))
     state.tokens -= record.count
     state.tally[Tally.RELEASED] += np.uint64(record.count)
-    return _finish(state, step)
+    return finish(state, step)
 
 
-def _corrupt(state: LaneState, record: StepRecord, value: bytes, why: str) -> Step:
-    _count_corrupt(state, record)
+def corrupt_step(state: LaneState, record: StepRecord, value: bytes, why: str) -> Step:
+    count_corrupt(state, record)
     step = Step(record, bytes=len(value))
     if record.limits.dead_letters:
         step.corrupt, step.corrupt_why = value, why
-    return _finish(state, step)
+    return finish(state, step)
 
 
-def _count_corrupt(state: LaneState, record: StepRecord) -> None:
+def count_corrupt(state: LaneState, record: StepRecord) -> None:
     if record.kind == Kind.POISON:
         state.tally[Tally.POISON_FRAMES] += np.uint64(record.count)
     else:
         state.tally[Tally.CORRUPT_RECORDS] += np.uint64(1)
-    _count_dead(state, int(record.limits.dead_letters > 0), 1)
+    count_dead(state, int(record.limits.dead_letters > 0), 1)
 
 
-def _count_dead(state: LaneState, written: int, malformed: int) -> None:
+def count_dead(state: LaneState, written: int, malformed: int) -> None:
     state.tally[Tally.DEAD_WRITTEN] += np.uint64(written)
     state.tally[Tally.DEAD_SUPPRESSED] += np.uint64(malformed - written)
 
 
-def _finish(state: LaneState, step: Step) -> Step:
+def finish(state: LaneState, step: Step) -> Step:
     record = step.record
     record.tokens = state.tokens
     state.step = record.step
@@ -414,8 +332,6 @@ __all__ = [
     "Step",
     "note_lost",
     "release",
-    "replay",
-    "replay_unread",
     "resume",
     "take_poison",
     "take_raw",

@@ -5,8 +5,9 @@ import pytest
 
 from klais.core.dam.special import NONE, positions, table, used
 from klais.core.lane.journal import HEADER, decode_step, encode_step
+from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState
-from klais.core.lane.step import Bounds, replay, take_raw
+from klais.core.lane.step import Bounds, take_raw
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason, encode_frame
 from tests.support.lane import limits

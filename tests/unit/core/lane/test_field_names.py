@@ -7,8 +7,9 @@ import pytest
 from klais.core.lane.checkpoint import decode_marker, encode_marker, restore, snapshot
 from klais.core.lane.names import KEEP_NS, MAX_NAMES, NEW_NAMES, NameTable
 from klais.core.lane.render import MAX_ANOMALY_BYTES, anomaly_records
+from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState
-from klais.core.lane.step import Step, replay, take_raw
+from klais.core.lane.step import Step, take_raw
 from klais.core.wire.json_locate import field_name
 from klais.core.wire.json_path import MAX_DEPTH, MAX_NAME_BYTES, hash_path, path_name
 from klais.worker.web.device import profile

@@ -7,8 +7,9 @@ from klais.core.lane.checkpoint import decode_marker, encode_marker, restore, sn
 from klais.core.lane.counters import conservation, passed, received
 from klais.core.lane.journal import Kind, Resumed, decode_step, encode_step, fingerprint
 from klais.core.lane.render import CLIP_BYTES, dead_letter_records
+from klais.core.lane.replay import replay, replay_unread
 from klais.core.lane.state import MAX_LANDMARKS, LaneState, Tally
-from klais.core.lane.step import release, replay, replay_unread, resume, take_poison, take_raw
+from klais.core.lane.step import release, resume, take_poison, take_raw
 from klais.core.wire.batch import decode_batch, encode_batch
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.record_batch import RecordBatchWriter

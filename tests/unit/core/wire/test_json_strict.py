@@ -5,8 +5,9 @@ import pytest
 
 from klais.core.lane.journal import decode_step, encode_step
 from klais.core.lane.render import dead_letter_records
+from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState
-from klais.core.lane.step import Bounds, replay, take_raw
+from klais.core.lane.step import Bounds, take_raw
 from klais.core.wire.constants import Reason
 from klais.core.wire.json_strict import Problem, _insert, problem_of
 from tests.support.lane import T0_NS, batch, frames, limits

@@ -1,0 +1,99 @@
+"""Replay: journalled steps applied to a state again, with the verdicts as they were written down."""
+
+import numpy as np
+
+from klais.core.lane.columns import read_headers, read_payloads
+from klais.core.lane.journal import Kind, StepRecord, fingerprint
+from klais.core.lane.state import LaneState, Tally
+from klais.core.lane.step import (
+    Step,
+    corrupt_step,
+    count_corrupt,
+    count_dead,
+    finish,
+    release_step,
+    resume_step,
+    run_frames,
+)
+from klais.core.wire.batch import decode_batch
+from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
+from klais.errors import JournalFormatError
+
+
+def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
+    """Apply a journalled step; ``value`` is the raw record it names (RAW and CORRUPT).
+
+    Raises
+    ------
+    JournalFormatError
+        The step does not follow the state's, or the raw record is not the one that was decided on.
+    """
+    if record.step != state.step + 1 and not (record.kind == Kind.RESUMED and record.step > state.step):
+        raise JournalFormatError(f"journal goes from step {state.step} to {record.step}: a record is missing")
+    tokens = record.tokens
+    state.tokens, state.bucket_ns = tokens, record.now_ns
+    if record.kind == Kind.RELEASE:
+        step = release_step(state, record)
+    elif record.kind == Kind.LOST:
+        state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
+        step = finish(state, Step(record))
+    elif record.kind == Kind.REPEATED:
+        step = finish(state, Step(record))
+    elif record.kind == Kind.RESUMED:
+        step = resume_step(state, record)
+    elif value is None or fingerprint(value) != record.raw_crc:
+        raise JournalFormatError(
+            f"step {record.step} needs raw record {record.raw_offset}, which is gone or another one"
+        )
+    elif record.kind in (Kind.CORRUPT, Kind.POISON):
+        step = corrupt_step(state, record, value, "see the log of the worker that decided it")
+    else:
+        step = _replay_frames(state, record, value)
+    record.tokens = state.tokens = tokens
+    return step
+
+
+def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
+    """Apply what a journalled step says by itself, when its raw record, or that of a step before, is gone.
+
+    Counters, step and offsets are right afterwards; rows, windows and the queue's content are not: the frames are gone.
+
+    Returns
+    -------
+    tuple of int
+        Frames that the step let pass, and frames that it added to the queue (below 0: took out of it).
+    """
+    state.step = record.step - 1
+    state.tokens, state.bucket_ns = record.tokens, record.now_ns
+    if record.kind == Kind.RELEASE:
+        state.tally[Tally.RELEASED] += np.uint64(record.count)
+        finish(state, Step(record))
+        return record.count, -record.count
+    if record.kind == Kind.RESUMED:
+        resume_step(state, record)
+        return 0, 0
+    counts = np.bincount(record.verdict, minlength=VERDICTS)
+    state.tally[:VERDICTS] += counts.astype(np.uint64)
+    written = min(record.flagged, record.limits.flags)
+    state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
+    state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
+    malformed = int(counts[FIRST_MALFORMED:].sum())
+    count_dead(state, min(malformed, record.limits.dead_letters), malformed)
+    if record.kind == Kind.LOST:
+        state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
+    elif record.kind in (Kind.CORRUPT, Kind.POISON):
+        count_corrupt(state, record)
+    finish(state, Step(record))
+    return int(counts[Reason.PASSED]), int(counts[Reason.QUEUED])
+
+
+def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
+    batch = decode_batch(value)
+    if batch.count != record.count:
+        raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
+    state.seen_batch(batch.edge, batch.boot, batch.number)
+    columns = read_headers(batch)
+    columns.verdict[:] = record.verdict
+    malformed = np.where(record.verdict >= FIRST_MALFORMED, record.verdict, 0).astype(np.uint8)
+    fields = read_payloads(columns, malformed)
+    return run_frames(state, record, columns, fields, None, len(value))
