@@ -24,7 +24,6 @@
     Checkpointer.run_once          klais/worker/checkpoint.py      rows and marker -> changelog of the devices table,
                                                                    then the input is acknowledged, in order
     CommitRepair                   agents/faust_ext/commits.py     before that: commits that Faust gave up
-    PartitionFlow                  agents/faust_ext/flow.py        lanes pause, resume and seek their partitions
 
 What the lane decides depends on the record, the lane's state, the time and the limits only (``klais/core``), so that
 its successor can replay the journal. ``klais/worker/recovery.py`` does that when a partition comes to this worker.

@@ -2,18 +2,20 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import faust
 from faust.types import TP
 
-from agents.faust_ext.flow import PartitionFlow
+from agents.faust_ext.commits import CommitRepair
 from klais.config.load import Settings
 from klais.http.access import Access, token_to_read
 from klais.http.guard import Guard
 from klais.kafka.topics import Topics
 from klais.system.sd_notify import Notifier
 from klais.telemetry.log import get
+from klais.worker.flow import PartitionFlow
 from klais.worker.lanes import Lanes
 from klais.worker.readiness import GroupState, waiting_for
 from klais.worker.runtime import WorkerRuntime
@@ -39,7 +41,9 @@ class Service:
     def __init__(self, app: faust.App, settings: Settings, lanes: Lanes) -> None:
         self._app, self._lanes, self._notifier = app, lanes, Notifier()
         self._raw = Topics.of(settings).raw
-        self.runtime = worker = WorkerRuntime(settings, lanes, PartitionFlow(app, self._raw), self._highwater)
+        partition, repair = partial(TP, self._raw), CommitRepair(app, self._raw)
+        flow = PartitionFlow(lambda: None if app.should_stop else app.consumer, partition, repair)
+        self.runtime = worker = WorkerRuntime(settings, lanes, flow, self._highwater)
         access = Access.of(settings, settings.web_bind, changes=False)
         if access.generated:
             why = "KLAIS_WEB_BIND is not loopback, no token is set"

@@ -38,7 +38,7 @@ class WorkerRuntime:
     settings, lanes
         Of the worker.
     consumer : RawConsumer
-        The group's consumer of the staging topic, as lanes steer it (``agents.faust_ext.flow.PartitionFlow``).
+        The group's consumer of the staging topic, as lanes steer it (:class:`~klais.worker.flow.PartitionFlow`).
     highwater : callable
         Partition of the staging topic -> its end offset as the consumer knows it, 0 where unknown.
     """
