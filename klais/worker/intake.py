@@ -83,6 +83,8 @@ class Intake:
         """The lane is live and goes on at ``next_raw``: deliver from there."""
         self._dropped = -1
         self._open = True
+        # These come again, or are no records of this log any more; at the head of the list they would hold up the rest.
+        self._unacked = deque(entry for entry in self._unacked if entry[2] < next_raw)
         await self._consumer.seek(self._partition, next_raw)
         self._paused = True  # whatever an earlier owner of the partition left behind
         self._resume()

@@ -95,7 +95,7 @@ class Lane:
                     await session.pending.room()
                 await session.pending.drained()
                 fault.at("lane_replayed")
-                raw_start, _ = await reader.offsets(context.topics.raw, partition)
+                raw_start, _ = await watch.begin()
                 if (resumed := session.resume(raw_start)) is not None:
                     session.journal.put(resumed)
                     await checkpointer.run_once()  # a second recovery must not count, or lose, the same again
@@ -111,6 +111,7 @@ class Lane:
         finally:
             self.live.clear()
             self.intake.close()
+            self.session = self.checkpointer = self.watch = None  # the next session needs the memory
             session.close()
 
     async def _go_live(self, session: LaneSession) -> None:

@@ -40,10 +40,16 @@ class Watch:
     def __init__(self, session: LaneSession, intake: Intake, reader: PartitionReader) -> None:
         self._session, self._intake, self._reader = session, intake, reader
         self._known: tuple[int, int] | None = None  # (raw offset, fingerprint) of a record taken before the last check
-        self._next_raw = -1
+        self._next_raw, self._raw_end = -1, 0
         self._short = 0  # checks in a row in which a topic ended too early
-        self._base: tuple[int, int] | None = None  # end of the clean topic, records acknowledged
+        self._base = (0, 0)  # end of the clean topic, records acknowledged
         self.landed = Landed()
+
+    async def begin(self) -> tuple[int, int]:
+        """Note where the session begins, while nothing is on its way; first and end offset of ``klais_raw``."""
+        topics, partition = self._session.context.topics, self._session.partition
+        self._base = (await self._reader.end(topics.telemetry, partition), self._session.telemetry.records)
+        return await self._reader.offsets(topics.raw, partition)
 
     async def run(self) -> None:
         """Check without end; raises what ends the session.
@@ -76,14 +82,14 @@ class Watch:
         if why is not None:
             raise LaneFailed(f"Kafka lost what lane {partition} relies on: {why}")
         self._known = newest
-        base_end, base_acknowledged = self._base = self._base or (output_end, acknowledged)
+        base_end, base_acknowledged = self._base
         self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)
-        if next_raw == self._next_raw < raw_end and not waits and session.state.next_raw == next_raw:
-            # A second without a record although there are some: the group's offset is elsewhere.
+        if next_raw == self._next_raw < self._raw_end and not waits and session.state.next_raw == next_raw:
+            # Records that were there at the last check have not been delivered: the group's offset is elsewhere.
             log.info("consumer_moved", partition=partition, next_raw=next_raw, end=raw_end)
             self._intake.fetch_up_to(raw_end)
             await session.context.consumer.seek(partition, raw_end)
-        self._next_raw = next_raw
+        self._next_raw, self._raw_end = next_raw, raw_end
 
     async def _holds(self, offset: int, wanted: int) -> bool:
         topic, partition = self._session.context.topics.raw, self._session.partition
