@@ -35,8 +35,8 @@ SEQUENCE_MASK = 0x7FFF_FFFF
 class Mark(NamedTuple):
     """How far a lane's output had got when it wrote a record: ``done`` records of ``step`` are out, this one included.
 
-    ``next_raw`` is the lane's next raw offset after that step. ``lineage`` tells the marks of one lane from those of another
-    system that wrote to the topic before: a lane draws it once, and keeps it in journal and checkpoint.
+    ``next_raw`` is the lane's next raw offset after that step. ``lineage`` tells the marks of one lane from those of
+    another system that wrote to the topic before: a lane draws it once, and keeps it in journal and checkpoint.
     """
 
     step: int
@@ -169,8 +169,8 @@ class RecordBatchWriter:
         begin : int
             Where in ``index`` to go on.
         step, done, next_raw : int
-            The step these are the output of, how many frames of that output are out before this call, and the lane's next
-            raw offset after that step.
+            The step these are the output of, how many frames of that output are out before this call, and the lane's
+            next raw offset after that step.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""One step of a lane: a raw record, or a release from the queue, goes in; verdicts, a journal record and outputs come out.
+"""One step of a lane: a raw record or a release goes in; verdicts, a journal record and outputs come out.
 
 ``take_raw`` and ``release`` decide (live). ``replay`` (:mod:`klais.core.lane.replay`) applies a journalled step to the
 same state with the verdicts as they were written down, through the same code: both end in the same state, bit for bit.

@@ -65,7 +65,8 @@ def test_a_replay_ends_in_the_same_state_whatever_holds_by_then() -> None:
 def test_a_record_of_another_version_is_refused_with_what_to_do() -> None:
     from klais.errors import JournalFormatError
 
-    value = bytearray(encode_step(take_raw(LaneState(), 0, batch([b"a", b"b"]), LIMITS, Bounds(1000, 1000), NOW).record))
+    record = take_raw(LaneState(), 0, batch([b"a", b"b"]), LIMITS, Bounds(1000, 1000), NOW).record
+    value = bytearray(encode_step(record))
     value[4] = 1
     with pytest.raises(JournalFormatError, match=r"version 1, this code reads version 3.*recreate the journal topic"):
         decode_step(bytes(value))
