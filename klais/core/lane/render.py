@@ -61,7 +61,7 @@ def dead_letter_records(step: Step) -> Iterator[Rendered]:
         reason = Reason.POISON if step.record.kind == Kind.POISON else Reason.CORRUPT_BATCH
         headers = (*_headers(reason, None, now_ms), ("detail", step.corrupt_why.encode()[:MAX_DETAIL_BYTES]))
         if len(step.corrupt) > CLIP_BYTES:
-            headers += (("clipped_from_bytes", str(len(step.corrupt)).encode()),)
+            headers += (("bytes", str(len(step.corrupt)).encode()),)
         yield None, step.corrupt[:CLIP_BYTES], headers, now_ms
     if step.columns is None or step.dead is None:
         return

@@ -35,7 +35,7 @@ def test_a_dead_letter_of_any_size_fits():
     state = LaneState()
     step = take(state, b"x" * (CLIP_BYTES + 1000))
     ((key, letter, headers, ts_ms),) = dead_letter_records(step)
-    assert dict(headers)["clipped_from_bytes"] == str(CLIP_BYTES + 1000).encode()
+    assert dict(headers)["bytes"] == str(CLIP_BYTES + 1000).encode()
     assert RecordBatchWriter(limit_bytes=900_000).append_one(key, letter, headers, ts_ms, 1, 1)
 
 
