@@ -32,7 +32,7 @@ class Checkpointer:
         marker = session.marker
         self.step = marker.step if marker else 0
         self._next_raw = marker.next_raw if marker else 0
-        self._journal_offset = marker.journal_offset if marker else 0
+        self._journal_offset = session.journal_floor
         self._outputs: dict[str, int] = dict(session.floors)
         self._acknowledged = 0  # input up to here was acknowledged one checkpoint ago
         self.done_at = time.monotonic()

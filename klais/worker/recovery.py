@@ -100,7 +100,9 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     positions = {name: seen.mark for name, seen in seen_outputs.items() if seen.mark is not None}
     # Where nothing of ours is found, there is no need to look below the present end again.
     floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}
-    return Recovered(state, marker, senders, positions, floors, journal.steps, lineage, plan, doubled)
+    # A place in a journal that was cut or recreated means nothing: look from its start until the next checkpoint.
+    journal_floor = marker.journal_offset if marker and marker.journal_offset <= journal.end else 0
+    return Recovered(state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled)
 
 
 async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -> Senders:

@@ -23,7 +23,7 @@ from klais.errors import BatchFormatError, OffsetGone
 from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import Mark
 from klais.telemetry.log import get
-from klais.worker.invariant import Plan, Violation
+from klais.worker.invariant import Plan
 
 log = get("klais.worker.replay")
 
@@ -153,8 +153,7 @@ class Replay:
         None when all was restored.
         """
         state, plan, losses = self._state, self._plan, self._losses
-        serious = [finding for finding in plan.findings if finding.violation is not Violation.JOURNAL_CUT]
-        if not (serious or self._unread):
+        if not (plan.findings or self._unread):
             return None
         next_raw = state.next_raw
         for back in (plan.rewind, losses.raw_offset):

@@ -46,7 +46,8 @@ class Recovered:
     """What recovery found: the state at the marker, the journal after it, and how far each output had got.
 
     ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``:
-    records of the clean topic that the lane will put out again.
+    records of the clean topic that the lane will put out again. ``journal_floor``: where the journal goes on after the
+    marker.
     """
 
     state: LaneState
@@ -55,6 +56,7 @@ class Recovered:
     positions: dict[str, Mark]
     floors: dict[str, int]
     journal: list[StepRecord]
+    journal_floor: int
     lineage: int
     plan: Plan
     doubled: int
@@ -107,7 +109,7 @@ class LaneSession:
     def __init__(self, context: LaneContext, partition: int, found: Recovered, quarantine: Quarantine) -> None:
         self.context, self.partition, self._quarantine = context, partition, quarantine
         self.state, self.marker, self.senders, self.floors = found.state, found.marker, found.senders, found.floors
-        self.lineage, self.plan = found.lineage, found.plan
+        self.lineage, self.plan, self.journal_floor = found.lineage, found.plan, found.journal_floor
         self.replay = Replay(
             found.state, found.marker, found.journal, found.plan, found.positions.get("telemetry"), found.doubled
         )

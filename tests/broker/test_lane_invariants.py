@@ -101,6 +101,25 @@ async def test_the_journal_lost_more_than_the_clean_topic(settings_for, topics_o
     assert report.lost_records == report.output_lost == 0
 
 
+async def test_the_journal_recreated_after_a_checkpoint_and_grown_beyond_its_place(settings_for, topics_of):
+    settings = settings_for(**RARE)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(10, "old")
+        await caught_up_with_drain(settings, found[0])
+    recreate(settings, topics.journal)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(30, "new")
+        lane = found[0]
+        await until(lambda: lane.session and lane.session.acked_step >= 40, "all put out, no checkpoint since")
+    report = await after(settings, edge)
+    once(settings, edge)
+    assert (report.passed, report.doubled, report.output_lost, report.lost_records) == (edge.sent, 0, 0, 0)
+
+
 async def test_the_clean_topic_lost_what_a_checkpoint_covers(settings_for, topics_of):
     """The reverse: records that were acknowledged and are gone are reported as lost.
 
