@@ -8,7 +8,7 @@ from klais.config.load import Settings
 from klais.control.decide import LoopState, decide
 from klais.control.forecast import NOTHING
 from klais.control.measure import measure
-from klais.control.operator_requests import gains_of, targets_of, wish_of
+from klais.control.operator_requests import gains_of, operator_request, targets_of
 from klais.control.setpoints import ControlFollower
 from klais.kafka.stats import StatsFollower
 from klais.worker.controller import Controller, ControllerStatistics
@@ -18,7 +18,7 @@ def decision():
     settings = Settings()
     follower = ControlFollower(settings)
     inputs = measure({}, {}, NOTHING)
-    targets, gains, wish = targets_of(settings, follower), gains_of(settings, follower), wish_of(settings, follower)
+    targets, gains, wish = targets_of(settings, follower), gains_of(settings, follower), operator_request(settings, follower)
     return decide(LoopState(), inputs, targets, gains, wish, settings.partitions, 1.0, 0.1)[1]
 
 
