@@ -13,6 +13,7 @@ from klais.config.load import ENV_EXTRA, Settings
 from klais.control import cuts, decide, forecast, offenders
 from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
+from klais.edge import linger
 from klais.kafka.topics import Topics
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
 
@@ -64,6 +65,18 @@ def test_a_function_that_is_named_with_its_file_is_there(function: str, file: st
     assert function in definitions(file)
 
 
+def test_a_batch_crosses_few_files_of_the_worker() -> None:
+    """The table of the walk: every file in the order of the calls, from the agent to the send of the clean records."""
+    table = re.search(r"\| file \| function \|.*?\n\n", ARCHITECTURE.read_text(), re.DOTALL)
+    assert table is not None
+    rows = [line.split("|")[1:3] for line in table[0].splitlines()[2:] if line]
+    walk = {file.strip(" `"): re.findall(r"`(\w+)`", functions) for file, functions in rows}
+    assert next(iter(walk)) == "agents/ingest.py"
+    assert [*walk][-1] == "klais/worker/outputs.py"
+    assert len(walk) == len(rows) <= 6
+    assert [name for file, names in walk.items() for name in names if name not in definitions(file)] == []
+
+
 @NAMES
 def test_every_link_leads_somewhere(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#]+)", page.read_text()) if not link.startswith("http")]
@@ -106,8 +119,6 @@ def prose_of(page: Path) -> str:
 @NAMES
 def test_lines_fit_the_width(page: Path) -> None:
     """Tables are exempt: Markdown cannot split a cell."""
-    if page.name in ("architecture.md",):
-        return
     lines = enumerate(prose_of(page).splitlines(), 1)
     assert [number for number, line in lines if len(line) > WIDTH and not line.lstrip().startswith("|")] == []
 
@@ -136,6 +147,7 @@ def test_every_decision_is_in_the_index_under_its_title() -> None:
     assert [name for name, title in titles.items() if f"[{title}]({name})" not in index] == []
     assert [page.name for page in decisions if "\nStatus: " not in page.read_text()] == []
     assert [int(name[:4]) for name in titles] == [int(title.split(".")[0]) for title in titles.values()]
+    assert [int(name[:4]) for name in titles] == [*range(1, len(titles) + 1)]
 
 
 def percent(share: float) -> str:
@@ -163,6 +175,12 @@ def percent(share: float) -> str:
         ("extending.md", f"float64 `[n <= {forecast.WINDOW_S}, {len(forecast.FEATURES)}]`"),
         ("extending.md", f"Below {forecast.LEAST_ROWS} rows"),
         ("glossary.md", f"counters, profiles; {ROW.itemsize} bytes"),
+        ("adr/0005-store-device-rows-as-raw-structs.md", f"numpy structured record of {ROW.itemsize} bytes"),
+        ("operations.md", f"more than {linger.BUSY} of a core"),
+        ("operations.md", f"stretches the linger up to {linger.SCALE_MAX:.0f} times"),
+        ("operations.md", f"Below {linger.SPARE} and 0.49 it goes down to {linger.SCALE_MIN} times"),
+        ("operations.md", f"Below {linger.FULL_RATE_PER_S:,} frames/s"),
+        ("settings.md", f"{linger.SCALE_MIN} to {linger.SCALE_MAX:.0f} times this, by load"),
     ],
 )
 def test_a_number_that_a_page_copies_is_that_of_the_code(page: str, sentence: str) -> None:
