@@ -11,13 +11,14 @@ from klais.control.measure import measure
 from klais.control.operator_requests import gains_of, operator_request, targets_of
 from klais.control.setpoints import ControlFollower
 from klais.kafka.stats import StatsFollower
+from klais.telemetry.view import SystemView
 from klais.worker.controller import Controller, ControllerStatistics
 
 
 def decision():
     settings = Settings()
     follower = ControlFollower(settings)
-    inputs = measure({}, {}, NOTHING)
+    inputs = measure(SystemView({}, {}, {}), NOTHING)
     targets, gains, wish = targets_of(settings, follower), gains_of(settings, follower), operator_request(settings, follower)
     return decide(LoopState(), inputs, targets, gains, wish, settings.partitions, 1.0, 0.1)[1]
 
