@@ -26,6 +26,7 @@ from klais.http.connections import ConnectionLimits
 from klais.kafka.clients import faust_broker
 from klais.kafka.topics import MAX_RECORD_BYTES, Topics
 from klais.system.address import http_host
+from klais.system.private_files import be_private, named_folder, own_folder
 from klais.telemetry.log import dict_config, setup
 from klais.worker.lanes import Lanes
 
@@ -42,7 +43,8 @@ def create_app(settings: Settings) -> faust.App:
     fault.arm(settings.fault_point)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     register()
-    (settings.state_dir / "faust").mkdir(parents=True, exist_ok=True)
+    be_private()
+    own_folder(named_folder(settings.state_dir, "KLAIS_STATE_DIR") / "faust")
     topics, lanes = Topics.of(settings), Lanes()
     app = App(topics.app_id, web_limits=ConnectionLimits.of(settings), **faust_settings(settings))
     raw = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")

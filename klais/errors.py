@@ -65,6 +65,16 @@ class SetupMissing(KlaisError):
     """Something KLAIS needs on this machine is not installed; the message says how to get it."""
 
 
+class NotPrivate(KlaisError):
+    """Another user owns or may change a file or folder that KLAIS would use; names it and says what to do."""
+
+
+class LockHeld(KlaisError):
+    """Another process holds a lock; names what it protects and, where readable, the process."""
+
+    retriable = True
+
+
 class PortInUse(KlaisError):
     """A port KLAIS was told to listen on is taken; names the port and, where readable, the process."""
 

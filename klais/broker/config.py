@@ -1,9 +1,11 @@
-"""Configuration of the embedded broker: its properties, its JVM flags, its files. Pure: settings in, text out."""
+"""Configuration of the embedded broker: its properties, its JVM flags, its files. Settings in, text out."""
 
 from pathlib import Path
 
 from klais.config.load import Settings
+from klais.errors import SetupMissing
 from klais.kafka.topics import MAX_RECORD_BYTES
+from klais.system.private_files import named_folder, own_folder
 
 HOST = "127.0.0.1"
 
@@ -12,7 +14,8 @@ class BrokerFiles:
     """Files of one embedded broker, all below ``<state_dir>/kafka``."""
 
     def __init__(self, settings: Settings) -> None:
-        self.root = settings.state_dir.expanduser().absolute() / "kafka"
+        self.state = settings.state_dir.expanduser().absolute()
+        self.root = self.state / "kafka"
         self.data = self.root / "data"
         self.properties = self.root / "server.properties"
         self.server_log = self.root / "server.log"
@@ -20,6 +23,22 @@ class BrokerFiles:
         self.lock = self.root / "owner.lock"
         self.owner = self.root / "owner.json"
         self.supervisor_log = self.root / "supervisor.log"
+
+    def make(self) -> None:
+        """Make the folder, or check the one that is there.
+
+        Raises
+        ------
+        klais.errors.NotPrivate
+            Somebody else owns it or the state folder, or may write there.
+        klais.errors.SetupMissing
+            It cannot be made.
+        """
+        try:
+            named_folder(self.state, "KLAIS_STATE_DIR")
+            own_folder(self.root)
+        except OSError as error:
+            raise SetupMissing(f"cannot make {self.root}: {error.strerror}. Set KLAIS_STATE_DIR") from None
 
 
 def server_properties(settings: Settings, files: BrokerFiles, controller_port: int) -> str:

@@ -16,9 +16,10 @@ from typing import Any
 import psutil
 
 from klais.broker.config import BrokerFiles
-from klais.broker.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedKafka, Progress, running_owner
+from klais.broker.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedKafka, Owner, Progress, is_owner, running_owner
 from klais.config.load import Settings, environ_of
 from klais.errors import BrokerOwned, KafkaUnavailable
+from klais.system.private_files import open_own
 
 RUN_COMMAND = "klais kafka run"
 
@@ -96,9 +97,9 @@ def start(settings: Settings, say: Progress) -> Status:
     if owner is not None and owner.command != RUN_COMMAND:
         raise BrokerOwned(f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one")
     files = BrokerFiles(settings)
-    files.root.mkdir(parents=True, exist_ok=True)
+    files.make()
     process = None
-    with open(files.supervisor_log, "w") as log:
+    with open(open_own(files.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as log:
         if owner is None:
             process = subprocess.Popen(
                 [sys.executable, "-m", "klais", "kafka", "run"],
@@ -158,11 +159,31 @@ def stop(settings: Settings) -> bool:
         return False
     if owner.command != RUN_COMMAND:
         raise BrokerOwned(f"the broker belongs to `{owner.command}` (pid {owner.pid}): stop that instead")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(owner.pid, signal.SIGTERM)
+    _end(settings, owner)
     if not _wait(lambda: running_owner(settings) is None, STOP_GRACE_S + 10):
         raise KafkaUnavailable(f"pid {owner.pid} did not stop within {STOP_GRACE_S + 10:.0f} s")
     return True
+
+
+def _end(settings: Settings, owner: Owner) -> None:
+    """SIGTERM to the supervisor, by a descriptor of the process: between look and signal its pid cannot become another's."""
+    try:
+        fd = os.pidfd_open(owner.pid)
+    except ProcessLookupError:
+        return
+    try:
+        words = set(psutil.Process(owner.pid).cmdline())
+        if not (is_owner(settings, owner) and set(RUN_COMMAND.split()[1:]) <= words):
+            raise KafkaUnavailable(
+                f"pid {owner.pid} is not the `{RUN_COMMAND}` that {BrokerFiles(settings).owner} names, so it gets no signal: "
+                f"look with `klais kafka status` and `ps {owner.pid}`, and end the supervisor by hand"
+            )
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGTERM)
+    except psutil.NoSuchProcess:
+        return
+    finally:
+        os.close(fd)
 
 
 def status(settings: Settings) -> Status:

@@ -5,7 +5,6 @@ says so. When the owner dies, however it dies, the broker gets SIGTERM from the 
 """
 
 import base64
-import fcntl
 import json
 import os
 import socket
@@ -14,28 +13,38 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from klais.broker import jars
 from klais.broker.config import HOST, BrokerFiles, jvm_flags, server_properties
 from klais.config.load import Settings
-from klais.errors import BrokerOwned, KafkaUnavailable
+from klais.errors import BrokerOwned, KafkaUnavailable, LockHeld
 from klais.system.child import OwnedChild
+from klais.system.file_lock import holder_pid, lock_file, try_lock
 from klais.system.ports import check_port, free_port
+from klais.system.private_files import open_own, write_own
+from klais.system.processes import started_ticks
 
 Progress = Callable[[str], None]
 STOP_GRACE_S = 20.0
 START_TIMEOUT_S = 120.0
+LOCK_WAIT_S = 1.0  # whoever only asks for the owner has the lock for a moment
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who runs the broker of a state folder, as written to ``owner.json``."""
+    """Who runs the broker of a state folder, as written to ``owner.json``.
+
+    ``pid_ticks`` and ``broker_ticks`` are when these processes started: a pid alone may be another's by now.
+    """
 
     pid: int
+    pid_ticks: int
     broker_pid: int
+    broker_ticks: int
     bootstrap: str
     version: str
     command: str
@@ -66,7 +75,7 @@ class EmbeddedKafka:
         self._say: Progress = progress or (lambda text: None)
         self._command = command
         self._child: OwnedChild | None = None
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
         self.bootstrap = f"{HOST}:{settings.kafka_port}"
 
     def __enter__(self) -> "EmbeddedKafka":
@@ -101,6 +110,8 @@ class EmbeddedKafka:
             ``kafka_port`` is taken.
         klais.errors.BrokerOwned
             Another process runs a broker on this state folder.
+        klais.errors.NotPrivate
+            Another user owns the state folder or a file of it, or may write there.
         klais.errors.KafkaUnavailable
             It ended, or did not answer in time; with the last lines of its log.
         """
@@ -108,12 +119,12 @@ class EmbeddedKafka:
             return
         java = jars.find_java()
         folder = jars.fetch(self._settings.cache_dir, self._say)
-        self._files.root.mkdir(parents=True, exist_ok=True)
+        self._files.make()
         self._take_lock()
         try:
             self._end_left_over()
             check_port(HOST, self._settings.kafka_port, "tcp", "KLAIS_KAFKA_PORT")
-            self._files.properties.write_text(server_properties(self._settings, self._files, free_port(HOST)))
+            write_own(self._files.properties, server_properties(self._settings, self._files, free_port(HOST)).encode())
             base = [java, *jvm_flags(self._settings, self._files), "-cp", f"{folder}/*"]
             self._format(base)
             self._say(f"Apache Kafka {jars.kafka_version()}: starting on {self.bootstrap}")
@@ -133,29 +144,26 @@ class EmbeddedKafka:
             self._child = None
         if self._lock is not None:
             self._files.owner.unlink(missing_ok=True)
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
 
     def _take_lock(self) -> None:
-        lock = open(self._files.lock, "a")  # noqa: SIM115  (held until stop)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
+            self._lock = lock_file(self._files.lock, str(self._files.lock), LOCK_WAIT_S)
+        except LockHeld as error:
             owner = read_owner(self._settings)
-            who = f"`{owner.command}` (pid {owner.pid}), on {owner.bootstrap}" if owner else "another process"
+            who = f"`{owner.command}` (pid {owner.pid}), on {owner.bootstrap}" if owner else f"another process: {error}"
             raise BrokerOwned(
                 f"the broker of {self._files.root} already runs, owned by {who}: use that one, stop it "
                 "(`klais kafka stop`), or choose another folder with KLAIS_STATE_DIR"
             ) from None
-        self._lock = lock
 
     def _end_left_over(self) -> None:
         """A broker whose owner was killed may still be on its way out: wait for it, so that data and port are free."""
         owner = read_owner(self._settings)
         if owner is None:
             return
-        process = _broker_process(owner.broker_pid, self._files)
+        process = _broker_process(owner, self._files)
         if process is not None:
             self._say(f"Apache Kafka of an owner that is gone (pid {process.pid}) still runs: waiting for its end")
             process.terminate()
@@ -179,10 +187,10 @@ class EmbeddedKafka:
 
     def _write_owner(self, ready: bool) -> None:
         assert self._child is not None
-        owner = Owner(os.getpid(), self._child.pid, self.bootstrap, jars.kafka_version(), self._command, ready)
-        scratch = self._files.owner.with_suffix(".new")
-        scratch.write_text(json.dumps(asdict(owner)))
-        scratch.rename(self._files.owner)
+        us, broker = os.getpid(), self._child.pid
+        ticks = started_ticks(us) or 0, started_ticks(broker) or 0
+        owner = Owner(us, ticks[0], broker, ticks[1], self.bootstrap, jars.kafka_version(), self._command, ready)
+        write_own(self._files.owner, json.dumps(asdict(owner)).encode())
 
     def _wait_ready(self) -> None:
         assert self._child is not None
@@ -208,9 +216,15 @@ class EmbeddedKafka:
 
 
 def read_owner(settings: Settings) -> Owner | None:
-    """What ``owner.json`` says, true or stale; None when there is none."""
+    """What ``owner.json`` says, true or stale; None when there is none.
+
+    Raises
+    ------
+    klais.errors.NotPrivate
+        Somebody else could have written it.
+    """
     try:
-        return Owner(**json.loads(BrokerFiles(settings).owner.read_text()))
+        return Owner(**json.loads(_text(BrokerFiles(settings).owner)))
     except (OSError, ValueError, TypeError):
         return None
 
@@ -218,13 +232,27 @@ def read_owner(settings: Settings) -> Owner | None:
 def running_owner(settings: Settings) -> Owner | None:
     """Who runs the broker of this state folder now, None when nobody does."""
     try:
-        with open(BrokerFiles(settings).lock) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return read_owner(settings)
+        fd = open_own(BrokerFiles(settings).lock, os.O_RDONLY)
     except OSError:
-        pass
-    return None
+        return None
+    try:
+        return None if try_lock(fd, shared=True) else read_owner(settings)
+    finally:
+        os.close(fd)
+
+
+def is_owner(settings: Settings, owner: Owner) -> bool:
+    """Whether the process with the owner's pid is the owner: as old as it says, and, where seen, the lock's holder."""
+    if started_ticks(owner.pid) != owner.pid_ticks:
+        return False
+    try:
+        fd = open_own(BrokerFiles(settings).lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return holder_pid(fd) in (None, owner.pid)
+    finally:
+        os.close(fd)
 
 
 def answers(port: int, host: str = HOST, timeout_s: float = 2.0) -> bool:
@@ -245,13 +273,19 @@ def answers(port: int, host: str = HOST, timeout_s: float = 2.0) -> bool:
         return False
 
 
-def _broker_process(pid: int, files: BrokerFiles) -> psutil.Process | None:
+def _broker_process(owner: Owner, files: BrokerFiles) -> psutil.Process | None:
     """The broker of these files under that pid, not another program that got the number since."""
     try:
-        process = psutil.Process(pid)
-        return process if str(files.properties) in process.cmdline() else None
+        process = psutil.Process(owner.broker_pid)
+        same = started_ticks(process.pid) == owner.broker_ticks and process.uids().effective == os.geteuid()
+        return process if same and str(files.properties) in process.cmdline() else None
     except psutil.Error:
         return None
+
+
+def _text(path: Path) -> str:
+    with open(open_own(path, os.O_RDONLY), encoding="utf-8") as file:
+        return file.read()
 
 
 def _run(command: list[str]) -> str:

@@ -8,6 +8,7 @@ import click
 
 from klais import __version__
 from klais.cli.errors import plain_errors
+from klais.system.private_files import be_private
 
 # name -> (module, attribute, short help shown without importing the module)
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -28,6 +29,10 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
     "version": ("klais.cli.version", "version", "Print the version of KLAIS and of what it runs on."),
 }
+
+
+# What these write to disk is telemetry, state or code that runs later: for this user alone.
+PRIVATE = ("up", "edge", "worker", "kafka", "topics", "replay", "xdp", "warm")
 
 
 def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
@@ -89,3 +94,5 @@ def main() -> None:
 
     Settings come from KLAIS_* environment variables: `klais config show` lists them all with unit and range.
     """
+    if click.get_current_context().invoked_subcommand in PRIVATE:
+        be_private()

@@ -10,6 +10,7 @@ import click
 from klais.cli.printing import say, say_json
 from klais.config.load import Settings, environ_of, load
 from klais.errors import SetupMissing
+from klais.system.private_files import named_folder, own_folder
 
 _FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
 
@@ -76,7 +77,8 @@ def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dr
             say(shlex.join([*names, *command]))
         return
     try:
-        data_dir(settings).mkdir(parents=True, exist_ok=True)
+        named_folder(settings.state_dir, "KLAIS_STATE_DIR")
+        own_folder(data_dir(settings))
     except OSError as error:
         raise SetupMissing(f"cannot make {data_dir(settings)}: {error.strerror}. Set KLAIS_STATE_DIR") from None
     sys.stdout.flush()

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from dotenv.parser import Binding, parse_stream
 
-from klais.config.secret_file import not_ours, not_private
+from klais.config.secret_file import not_private
 from klais.errors import ConfigError
+from klais.system.private_files import not_ours
 
 _SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # begins a comment in systemd's files, not in dotenv's
 

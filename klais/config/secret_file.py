@@ -6,7 +6,8 @@ import secrets
 import stat
 from pathlib import Path
 
-from klais.errors import ConfigError
+from klais.errors import ConfigError, NotPrivate
+from klais.system.private_files import named_folder, not_ours
 
 MOST_BYTES = 65_536
 
@@ -63,14 +64,6 @@ def not_private(info: os.stat_result) -> str:
     return f"others can read it (mode {mode:04o})" if open_to else ""
 
 
-def not_ours(info: os.stat_result) -> str:
-    """Why the content of a file like that could be somebody else's; empty when it is ours or root's."""
-    if info.st_uid not in (0, os.geteuid()):
-        return f"it belongs to uid {info.st_uid}"
-    mode = stat.S_IMODE(info.st_mode)
-    return f"others can write to it (mode {mode:04o})" if mode & 0o022 else ""
-
-
 def find_or_make_token(path: Path) -> str:
     """The token in a file that only this user can read; made where there is none yet.
 
@@ -82,7 +75,7 @@ def find_or_make_token(path: Path) -> str:
         It cannot be made, or others could read it.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        named_folder(path.parent, "KLAIS_STATE_DIR")
         if not os.path.lexists(path):
             own = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
             fd = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -94,6 +87,8 @@ def find_or_make_token(path: Path) -> str:
                 _link_once(own, path)
             finally:
                 own.unlink(missing_ok=True)
+    except NotPrivate as error:
+        raise ConfigError(f"{path}: cannot be made: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be made: {error.strerror}. Set KLAIS_STATE_DIR, or set a token yourself") from None
     return read_secret(path, "token file")

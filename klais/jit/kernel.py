@@ -2,10 +2,10 @@
 
 Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU, because
 numba does not notice a change in a function of another file, and two processes that compile at once may damage
-each other's files: every compilation here runs under one file lock.
+each other's files: every compilation here runs under one file lock. A cached kernel is code, and numba's index files
+are pickles, so a folder that somebody else could have written is refused.
 """
 
-import fcntl
 import hashlib
 import os
 import platform
@@ -16,7 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from klais.errors import SetupMissing
+from klais.system.file_lock import lock_file
 from klais.system.paths import cache_root
+from klais.system.private_files import check_tree, named_folder, own_folder
+
+COMPILE_WAIT_S = 900.0  # for one holder to compile one kernel
 
 
 def _fingerprint() -> str:
@@ -57,19 +62,33 @@ def _cpuinfo() -> list[str]:
 
 
 def _cache_dir() -> Path:
-    folder = cache_root() / "numba" / _fingerprint()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        import tempfile
+    """The folder of this code's kernels, which nobody else can have written.
 
-        folder = Path(tempfile.gettempdir()) / f"klais-numba-{os.getuid()}" / folder.name
-        folder.mkdir(parents=True, exist_ok=True)
+    Raises
+    ------
+    NotPrivate
+        Somebody else owns it, or a part of it, or may write there.
+    SetupMissing
+        It cannot be made.
+    """
+    root = cache_root()
+    try:
+        named_folder(root, "KLAIS_CACHE_DIR")
+        folder = own_folder(own_folder(root / "numba") / _fingerprint())
+        check_tree(folder, root)
+        named = Path(os.environ.get("NUMBA_CACHE_DIR") or folder)
+        if named != folder:
+            check_tree(named_folder(named, "NUMBA_CACHE_DIR"), named)
+        os.environ["NUMBA_CACHE_DIR"] = str(named)
+    except OSError as error:
+        raise SetupMissing(
+            f"compiled kernels cannot be kept in {root}: {error.strerror}. Name a folder that this user may write with "
+            "KLAIS_CACHE_DIR"
+        ) from error
     return folder
 
 
 CACHE_DIR = _cache_dir()
-os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE_DIR))
 
 import numba  # noqa: E402  (the cache folder must be named first)
 
@@ -78,8 +97,8 @@ numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another mod
 
 @contextmanager
 def _compile_lock() -> Iterator[None]:
-    with open(CACHE_DIR / ".lock", "a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    fd = lock_file(CACHE_DIR / ".lock", f"the kernel cache {CACHE_DIR}", COMPILE_WAIT_S, _tell)
+    try:
         # At its first kernel numba imports SciPy's linear algebra, which no kernel uses: 20 MB and 0.2 s of every start.
         # None is what the import system takes for "not installed". numba has imported the package itself by now.
         known = {"scipy": sys.modules["scipy"]} if "scipy" in sys.modules else {}
@@ -89,6 +108,13 @@ def _compile_lock() -> Iterator[None]:
         finally:
             del sys.modules["scipy"]
             sys.modules.update(known)
+    finally:
+        os.close(fd)
+
+
+def _tell(text: str) -> None:
+    sys.stderr.write(f"klais: {text}\n")
+    sys.stderr.flush()
 
 
 def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

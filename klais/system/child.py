@@ -8,6 +8,10 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
+
+from klais.errors import NotPrivate
+from klais.system.private_files import open_own
 
 # Runs in the child, then becomes the program. The parent may have died before prctl: hence the second look.
 # Inherited descriptors move to 3, 4, ... (sd_listen_fds(3)), by way of high numbers so that none overwrites another.
@@ -72,7 +76,7 @@ class OwnedChild:
 
     def _keep(self) -> None:
         try:
-            with open(self._log, "ab") if self._log else nullcontext() as log:
+            with _appended(self._log) if self._log else nullcontext() as log:
                 fds = ",".join(map(str, self._inherit))
                 shim = [sys.executable, "-I", "-S", "-c", _SHIM, str(os.getpid()), str(int(signal.SIGTERM)), fds]
                 self._process = subprocess.Popen(
@@ -84,7 +88,7 @@ class OwnedChild:
                     env=self._env,
                     pass_fds=self._inherit,
                 )
-        except OSError as error:
+        except (OSError, NotPrivate) as error:
             self._error = error
             self._started.set()
             return
@@ -124,3 +128,7 @@ class OwnedChild:
     def _signal(self, number: signal.Signals) -> None:
         if not self._ended.is_set() and self._process is not None:
             self._process.send_signal(number)
+
+
+def _appended(path: Path) -> IO[bytes]:
+    return open(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")

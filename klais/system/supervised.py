@@ -11,6 +11,7 @@ from typing import Protocol
 
 from klais.errors import KlaisError
 from klais.system.child import OwnedChild
+from klais.system.private_files import own_folder
 
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 30.0
@@ -80,7 +81,7 @@ class Service:
     def _rotate(self) -> None:
         if self.log is None:
             return
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        own_folder(self.log.parent)
         if self.log.exists():
             self.log.replace(self.log.with_name(self.log.name + ".1"))
 

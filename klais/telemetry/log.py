@@ -10,12 +10,14 @@ put into a value cannot start a line of its own: control characters are escaped.
 import json
 import logging
 import logging.config
+import os
 import threading
 import time
 from datetime import UTC, datetime
 from typing import Any
 
 from klais.config.load import Settings
+from klais.system.private_files import open_own
 from klais.text import escape, plain, quote
 
 # Chatty at info about every fetch session, metadata refresh and started service; their warnings matter.
@@ -111,6 +113,14 @@ class JsonFormatter(_Formatter):
         }
         row = head | {f"{key}_" if key in head else key: value for key, value in fields.items()}
         return json.dumps(row, default=plain)
+
+
+class OwnFileHandler(logging.FileHandler):
+    """Appends to a file of this user's own, never through a link, for :func:`logging.config.dictConfig`."""
+
+    def _open(self) -> Any:
+        fd = open_own(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return open(fd, self.mode, encoding=self.encoding, errors=self.errors)
 
 
 def dict_config(settings: Settings, process: str) -> dict[str, Any]:

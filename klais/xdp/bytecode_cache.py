@@ -3,13 +3,13 @@
 import hashlib
 import os
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from klais.system.private_files import not_ours
+
 _DIGEST_BYTES = hashlib.sha256().digest_size
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def read(folder: Path, fingerprint: str) -> bytes | None:
@@ -63,7 +63,7 @@ def _trusted(folder: Path) -> Iterator[int]:
 
 
 def _is_trusted(status: os.stat_result) -> bool:
-    return status.st_uid in (0, os.geteuid()) and not status.st_mode & _OTHERS_MAY_WRITE
+    return not not_ours(status)
 
 
 def _name(fingerprint: str) -> str:

@@ -6,7 +6,6 @@ load cleans up.
 """
 
 import errno
-import fcntl
 import getpass
 import os
 import socket
@@ -26,7 +25,7 @@ from klais.xdp import bpf, bpffs, build, netlink
 from klais.xdp.kernel_types import skb_tail
 from klais.xdp.layout import BUCKET, CONFIG, GENERIC, PLACES, SPREAD, VERSION, MapSpec, map_specs, sets_of
 from klais.xdp.limits import Limits, pack
-from klais.xdp.maps import XdpMaps, read_spread, unavailable
+from klais.xdp.maps import XdpMaps, locked, read_spread, unavailable
 from klais.xdp.sources import NO_SOURCE_LIMIT, SourceLimit
 
 NO_TYPES = (
@@ -369,9 +368,5 @@ def _user() -> str:
 @contextmanager
 def _one_loader(pin_dir: Path) -> Iterator[None]:
     """One loader at a time. It locks the parent folder: writers of the maps lock the folder itself."""
-    fd = os.open(pin_dir.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+    with locked(pin_dir.parent):
         yield
-    finally:
-        os.close(fd)

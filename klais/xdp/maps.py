@@ -6,7 +6,6 @@ ones, never half of each.
 """
 
 import errno
-import fcntl
 import mmap
 import os
 import time
@@ -20,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais.errors import XdpUnavailable
+from klais.errors import LockHeld, XdpUnavailable
+from klais.system.file_lock import lock
 from klais.xdp import bpf, table
 from klais.xdp.layout import (
     ABOUT,
@@ -42,6 +42,7 @@ from klais.xdp.limits import Limits, pack, unpack
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
 from klais.xdp.sources import SourceLimit, Sources
 
+LOCK_WAIT_S = 30.0
 FRAGMENTS = ("pass", "drop")
 _NAMES = tuple(spec.name for spec in map_specs(1, 4096))
 _NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this with sudo"
@@ -312,12 +313,27 @@ class XdpMaps:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Keep other writers out: a change is a read followed by a write."""
-        fd = os.open(self.pin_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with locked(self.pin_dir):
             yield
-        finally:
-            os.close(fd)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep everybody else out who locks this folder of pins.
+
+    Raises
+    ------
+    XdpUnavailable
+        Another process keeps it locked; names it.
+    """
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        lock(fd, str(folder), LOCK_WAIT_S)
+        yield
+    except LockHeld as error:
+        raise XdpUnavailable(str(error)) from None
+    finally:
+        os.close(fd)
 
 
 def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:

@@ -18,6 +18,7 @@ from klais.config.load import Settings
 from klais.errors import KlaisError, PortInUse, SetupMissing
 from klais.system.address import split_address
 from klais.system.paths import cache_root
+from klais.system.private_files import not_ours
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -107,6 +108,10 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             who = f"`chown {os.getuid()} {there}`"
             yield Finding(name, "fail", f"{folder}: {there} may not be written", f"{who}, or name another with {variable}")
+            continue
+        if problem := not_ours(folder.stat()) if folder.is_dir() else "":
+            mend = f"`chown` it to the user that runs klais and `chmod go-w` it, or name another with {variable}"
+            yield Finding(name, "fail", f"{folder}: {problem}: klais refuses it", mend)
             continue
         free = shutil.disk_usage(there).free
         text = f"{folder}: {free / (1 << 30):.1f} GiB free"

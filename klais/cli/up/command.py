@@ -74,7 +74,7 @@ def _log_to_file(settings: Settings) -> None:
     path = settings.state_dir / "logs" / "up.log"
     config = dict_config(settings, "up")
     config["handlers"]["stderr"] = {
-        "class": "logging.FileHandler",
+        "class": "klais.telemetry.log.OwnFileHandler",
         "formatter": "klais",
         "filename": str(path),
         "delay": True,  # its folder is made, or found unfit, later

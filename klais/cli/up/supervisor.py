@@ -19,6 +19,7 @@ from klais.kafka import admin
 from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket, split_address
 from klais.system.child import OwnedChild
+from klais.system.private_files import named_folder, own_folder
 from klais.system.supervised import Service, ending
 
 READY_S = 180.0
@@ -70,8 +71,9 @@ class Supervisor:
         own_broker = self.settings.embedded_kafka and not broker_runs(self.settings)
         check_ports(ports_of(self.options, own_broker))
         try:
-            self.logs.mkdir(parents=True, exist_ok=True)
-            data_dir(self.settings).mkdir(parents=True, exist_ok=True)
+            named_folder(self.settings.state_dir, "KLAIS_STATE_DIR")
+            own_folder(self.logs)
+            own_folder(data_dir(self.settings))
         except OSError as error:
             raise KlaisError(f"cannot make {self.logs.resolve()}: {error.strerror}. Set KLAIS_STATE_DIR") from None
         if own_broker:

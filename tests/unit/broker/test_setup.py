@@ -1,6 +1,9 @@
 """Jars, Java and the broker's properties, without starting anything."""
 
+import hashlib
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ from klais.broker import jars
 from klais.broker.config import BrokerFiles, jvm_flags, server_properties
 from klais.broker.embedded import EmbeddedKafka, read_owner, running_owner
 from klais.config.load import Settings
-from klais.errors import SetupMissing
+from klais.errors import NotPrivate, SetupMissing
 
 
 def _program(folder: Path, name: str, text: str) -> None:
@@ -68,17 +71,77 @@ def test_maven_that_fails_is_quoted_and_leaves_no_half_folder(only_path: Path, t
     assert not jars.jars_dir(tmp_path / "cache").exists()
 
 
-def test_jars_are_fetched_once(only_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def maven(only_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Maven that gives one small jar, which is the one that is wanted, and notes its arguments; its folder."""
     monkeypatch.setenv("PATH", f"{only_path}:{os.defpath}")
     find = 'for a in "$@"; do case $a in -DoutputDirectory=*) d=${a#*=};; esac; done'
-    _program(only_path, "mvn", find + '\nmkdir -p "$d"; : >"$d/kafka_2.13-0.jar"')
+    make = f'echo "$@" >{tmp_path}/args; mkdir -p "$d"; printf jar >"$d/kafka_2.13-0.jar"'
+    _program(only_path, "mvn", f"{find}\n{make}")
+    monkeypatch.setattr(jars, "SUMS", tmp_path / "sums")
+    (tmp_path / "sums").write_text(f"{hashlib.sha512(b'jar').hexdigest()}  kafka_2.13-0.jar\n")
+    return only_path
+
+
+def test_jars_are_fetched_once(maven: Path, tmp_path: Path) -> None:
     said: list[str] = []
     folder = jars.fetch(tmp_path / "cache", said.append)
     assert folder == tmp_path / "cache" / "kafka" / jars.kafka_version() / "jars"
     assert [path.name for path in folder.iterdir()] == ["kafka_2.13-0.jar"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert "fetching" in said[0]
-    _program(only_path, "mvn", "exit 1")
+    assert "-C" in (tmp_path / "args").read_text().split(), "Maven only warns of a wrong checksum without it"
+    _program(maven, "mvn", "exit 1")
     assert jars.fetch(tmp_path / "cache", said.append) == folder
+
+
+def another_jar(folder: Path) -> None:
+    (folder / "kafka_2.13-0.jar").write_bytes(b"jaR")
+
+
+def one_more_jar(folder: Path) -> None:
+    (folder / "more.jar").write_bytes(b"")
+
+
+def no_jar(folder: Path) -> None:
+    (folder / "kafka_2.13-0.jar").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [(another_jar, "0.jar: its SHA-512 is another"), (one_more_jar, "more.jar: not one of"), (no_jar, "missing")],
+)
+def test_other_jars_are_refused_at_each_start(
+    maven: Path, tmp_path: Path, change: Callable[[Path], None], text: str
+) -> None:
+    folder = jars.fetch(tmp_path / "cache", lambda said: None)
+    change(folder)
+    with pytest.raises(SetupMissing, match=text) as caught:
+        jars.fetch(tmp_path / "cache", lambda said: None)
+    assert f"remove {folder} and run `klais kafka fetch`" in str(caught.value)
+
+
+def test_what_maven_gives_is_compared_before_it_is_kept(maven: Path, tmp_path: Path) -> None:
+    (tmp_path / "sums").write_text(f"{'0' * 128}  kafka_2.13-0.jar\n")
+    with pytest.raises(SetupMissing, match="SHA-512 is another"):
+        jars.fetch(tmp_path / "cache", lambda said: None)
+    assert not jars.jars_dir(tmp_path / "cache").exists()
+
+
+def test_jars_that_others_may_write_are_refused(maven: Path, tmp_path: Path) -> None:
+    folder = jars.fetch(tmp_path / "cache", lambda said: None)
+    for path in (folder / "kafka_2.13-0.jar", folder, folder.parent, tmp_path / "cache"):
+        before = stat.S_IMODE(path.stat().st_mode)
+        path.chmod(0o777)
+        with pytest.raises(NotPrivate, match="others can write"):
+            jars.fetch(tmp_path / "cache", lambda said: None)
+        path.chmod(before)
+
+
+def test_the_list_of_jars_is_of_the_version_that_the_pom_names() -> None:
+    names = jars.sums()
+    assert f"kafka_2.13-{jars.kafka_version()}.jar" in names and f"kafka-clients-{jars.kafka_version()}.jar" in names
+    assert all(len(digest) == 128 and int(digest, 16) for digest in names.values()) and len(names) > 40
 
 
 def test_properties_name_port_data_and_limits(tmp_path: Path) -> None:

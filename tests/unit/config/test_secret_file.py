@@ -8,8 +8,9 @@ import pytest
 
 from klais.config.env_file import read_env_file
 from klais.config.load import describe, environ_of, load
-from klais.config.secret_file import find_or_make_token, not_ours, not_private, read_secret
+from klais.config.secret_file import find_or_make_token, not_private, read_secret
 from klais.errors import ConfigError
+from klais.system.private_files import not_ours
 
 SECRET = "hunter2-hunter2-hunter2"
 

@@ -22,8 +22,9 @@ from klais.edge.counts import Counts
 from klais.edge.sinks.spool.disk import Spool
 from klais.edge.sinks.spool.records import Entry
 from klais.edge.sinks.spool.segment import identity_of
-from klais.errors import SpoolFull, SpoolInUse
+from klais.errors import NotPrivate, SpoolFull, SpoolInUse
 from klais.kafka.topics import Topics
+from klais.system.private_files import named_folder
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
@@ -35,6 +36,12 @@ LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need so l
 def spool_folder(settings: Settings) -> Path:
     """The folder of this edge's spool."""
     return (settings.spool_dir or settings.state_dir) / f"spool-{settings.edge_id}"
+
+
+def _checked_folder(settings: Settings) -> Path:
+    folder = spool_folder(settings)
+    named_folder(folder.parent, "KLAIS_SPOOL_DIR" if settings.spool_dir else "KLAIS_STATE_DIR")
+    return folder
 
 
 class Memory:
@@ -139,11 +146,12 @@ class Backlog:
         identity = identity_of(topics.raw, s.partitions)
         interval_s = s.spool_sync_interval_ms / 1e3
         try:
-            self._spool = Spool(spool_folder(s), identity, s.spool_max_bytes, s.spool_sync, interval_s, lock_wait_s=wait_s)
+            folder = _checked_folder(s)
+            self._spool = Spool(folder, identity, s.spool_max_bytes, s.spool_sync, interval_s, lock_wait_s=wait_s)
         except OSError as error:
             self._failed(error, now_s)
             return
-        except SpoolInUse as error:
+        except (SpoolInUse, NotPrivate) as error:
             if wait_s:
                 raise
             self._failed(OSError(str(error)), now_s)

@@ -33,6 +33,7 @@ from klais.edge.sinks.spool.segment import (
     walk,
 )
 from klais.errors import SpoolFull
+from klais.system.private_files import open_own, own_folder
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
@@ -71,6 +72,8 @@ class Spool:
     ------
     SpoolInUse
         Another process owns the folder.
+    NotPrivate
+        Another user owns the folder or a file of it, or may write there.
     OSError
         It cannot be made, read or written.
     """
@@ -97,10 +100,10 @@ class Spool:
         self._unread: dict[int, int] = {}
         self._dirty = False
         self._synced_s = 0.0
-        folder.mkdir(parents=True, exist_ok=True)
+        own_folder(folder)
         self._lock_fd = lock_folder(folder, lock_wait_s)
         try:
-            self._position_fd = os.open(folder / f"position-{identity:08x}", os.O_RDWR | os.O_CREAT, 0o644)
+            self._position_fd = open_own(folder / f"position-{identity:08x}", os.O_RDWR | os.O_CREAT)
             self.position = self._read_position()
             self._recover()
         except BaseException:
@@ -177,7 +180,7 @@ class Spool:
         self._force()
         base = self._segments[-1].end if self._segments else self.position
         name = Name(base, self._identity, secrets.randbits(32))
-        fd = os.open(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        fd = open_own(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._segments.append(Segment(name, fd))
         self._writing = True
         if self.sync_policy != "none":
@@ -303,7 +306,7 @@ class Spool:
         names = sorted(self._names(), key=lambda name: name.base)
         for i, name in enumerate(names):
             path = self.folder / str(name)
-            fd = os.open(path, os.O_RDWR)
+            fd = open_own(path, os.O_RDWR)
             data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
             # Only the last file can have a torn tail, and a tail that cannot be read is no torn one.
             size = sound_end(data, name.salt) if i == len(names) - 1 and whole else len(data)

@@ -2,14 +2,14 @@
 
 import contextlib
 import errno
-import fcntl
 import os
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from klais.config.load import Settings
-from klais.errors import SpoolInUse
+from klais.errors import LockHeld, NotPrivate, SpoolInUse
+from klais.system.file_lock import lock_file
+from klais.system.private_files import open_own
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
@@ -25,20 +25,15 @@ def lock_folder(folder: Path, wait_s: float) -> int:
     ------
     SpoolInUse
         Another process owns it, and did not go within ``wait_s``.
+    NotPrivate
+        Another user owns its lock file, or may write to it.
     """
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    until_s = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if time.monotonic() > until_s:
-                os.close(fd)
-                raise SpoolInUse(
-                    f"another edge uses the spool {folder}: give each its own KLAIS_EDGE_ID (or KLAIS_SPOOL_DIR)"
-                ) from None
-            time.sleep(0.05)
+    try:
+        return lock_file(folder / "lock", f"the spool {folder}", wait_s)
+    except LockHeld as error:
+        raise SpoolInUse(
+            f"another edge uses the spool {folder}: give each its own KLAIS_EDGE_ID (or KLAIS_SPOOL_DIR). {error}"
+        ) from None
 
 
 def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
@@ -76,8 +71,9 @@ def probe_folder(folder: Path) -> None:
     """
     path = folder / "probe"
     try:
-        if path.write_bytes(_PROBE) != len(_PROBE):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with open(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb", buffering=0) as file:
+            if file.write(_PROBE) != len(_PROBE):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -98,7 +94,7 @@ def _in_use(folder: Path) -> bool:
     """Whether an edge that runs owns the spool."""
     try:
         os.close(lock_folder(folder, 0.0))
-    except (OSError, SpoolInUse):
+    except (OSError, SpoolInUse, NotPrivate):
         return True
     return False
 

@@ -1,0 +1,119 @@
+"""Locks between processes (``flock``) that nobody else can hold, and a wait that ends and says for whom it waited.
+
+``flock`` asks for no right to write: whoever can open a file to read it can keep its lock. So a lock file is 0600, in a
+folder that is 0700 (:mod:`klais.system.private_files`).
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from klais.errors import LockHeld
+from klais.system.private_files import open_own
+from klais.text import escape
+
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.001, 0.05
+SPEAK_AFTER_S = 10.0
+_COMMAND_CHARACTERS = 100
+Tell = Callable[[str], None]
+
+
+def lock_file(path: Path, what: str, wait_s: float, tell: Tell | None = None) -> int:
+    """Open a lock file of our own and lock it: its descriptor. Closing that, or the end of the process, gives it back.
+
+    Parameters
+    ----------
+    path : Path
+        In a folder of our own; made where it is missing.
+    what : str
+        What it protects, for messages.
+    wait_s : float
+        How long one holder is waited for. It begins again whenever another one takes its turn.
+    tell : callable, optional
+        Is told once, in words, when the wait is long.
+
+    Raises
+    ------
+    LockHeld
+        Another process has it for so long; names the process where it may be read.
+    NotPrivate
+        Somebody else owns the file or may write to it.
+    """
+    fd = open_own(path, os.O_RDWR | os.O_CREAT)
+    try:
+        lock(fd, what, wait_s, tell)
+        with contextlib.suppress(OSError):  # a turn has begun: whoever waits counts from now on
+            os.utime(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def lock(fd: int, what: str, wait_s: float, tell: Tell | None = None) -> None:
+    """Lock an open file or folder. See :func:`lock_file`."""
+    began_s = turn_s = time.monotonic()
+    turn, pause_s, told = _turn(fd), FIRST_PAUSE_S, False
+    while not try_lock(fd):
+        now_s = time.monotonic()
+        if (seen := _turn(fd)) != turn:
+            turn, turn_s = seen, now_s
+        if now_s - turn_s >= wait_s:
+            raise LockHeld(f"{what} is held by {holder(fd)}, and did not get free within {wait_s:g} s")
+        if tell is not None and not told and now_s - began_s > SPEAK_AFTER_S:
+            told = True
+            tell(f"waiting for {what}, which {holder(fd)} holds")
+        time.sleep(pause_s)
+        pause_s = min(MOST_PAUSE_S, 2 * pause_s)
+
+
+def try_lock(fd: int, shared: bool = False) -> bool:
+    """Take the lock if nobody has it; whether it was taken."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def holder(fd: int) -> str:
+    """Who holds the lock of an open file: ``pid 123 (its command)``, as far as it may be read."""
+    pid = holder_pid(fd)
+    if pid is None:
+        return "a process that cannot be seen from here (of another container, or gone by now)"
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="backslashreplace").split("\0")
+    except OSError:
+        words = []
+    command = escape(" ".join(words).strip())[:_COMMAND_CHARACTERS]
+    return f"pid {pid} ({command})" if command else f"pid {pid}"
+
+
+def holder_pid(fd: int) -> int | None:
+    """The process that holds the lock of an open file; None where there is none, or it cannot be seen."""
+    info = os.fstat(fd)
+    exact = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    by_number = None  # layered file systems show another device
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        words = line.split()  # 1: FLOCK ADVISORY WRITE 123 fd:00:456 0 EOF; one that waits has an arrow before its kind
+        if len(words) < 6 or words[1] != "FLOCK" or int(words[4]) <= 0:
+            continue
+        if words[5] == exact:
+            return int(words[4])
+        if words[5].rpartition(":")[2] == str(info.st_ino):
+            by_number = int(words[4])
+    return by_number
+
+
+def _turn(fd: int) -> int:
+    return os.fstat(fd).st_mtime_ns

@@ -1,0 +1,21 @@
+"""Files that belong to another user, as far as a test may make them so."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+NOBODY = 65_534
+
+
+def giver(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """A function that gives a path to another user. Who is not root cannot: then this process seems to be another."""
+
+    def give(path: Path) -> None:
+        if os.geteuid() == 0:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+
+    return give
