@@ -15,6 +15,7 @@ NEEDS = {
     "kernel": "root, network namespaces, XDP, io_uring",
     "ipv6": "an IPv6 loopback address",
     "openssl": "the openssl command",
+    "systemd": "the systemd-analyze command",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }
 if unknown := REQUIRED - set(NEEDS):
