@@ -16,6 +16,7 @@ from bench.harness import Bench, BenchFailed
 from bench.harness.packets.netns import Pair, inside, veth_pair
 from bench.harness.report import Result
 from klais.config.load import load
+from klais.system.address import split_address
 from klais.system.ports import free_port
 from klais.xdp import loader
 
@@ -55,7 +56,7 @@ def one(bench: Bench, pair: Pair, name: str) -> dict[str, Any]:
     bind = f"0.0.0.0:{free_port('0.0.0.0', 'udp')}"
     source = name.removesuffix("_filter")
     given = {"source": source, "iface": pair.iface, "xdp_pin_dir": pin_dir, "udp_bind": bind}
-    port = int(bind.rpartition(":")[2])
+    port = split_address(bind)[1]
     with bench.topics(**given) as settings, _filter(pair, pin_dir, name, port), bench.edge(settings) as child:
         before_s, _ = bench.busy_s()
         out = measure(bench, child, settings, str(STEADY_RATE), WINDOWS, "--to", f"{pair.hosts[0]}:{port}")

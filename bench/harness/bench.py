@@ -19,7 +19,8 @@ from bench.harness.observe import healthy, wait_ready
 from bench.harness.waiting import BenchFailed, wait_for
 from klais.broker.embedded import EmbeddedKafka
 from klais.config.load import Settings, load
-from klais.kafka.admin import admin_client, ensure_topics
+from klais.kafka.admin import ensure_topics
+from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
 from klais.system.ports import free_port
 

@@ -13,7 +13,7 @@ from bench.harness.child import Child
 from bench.harness.report import Sample
 from bench.harness.waiting import BenchFailed, wait_for
 from klais.config.load import Settings
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.offsets import list_offsets
 from klais.kafka.reader import PartitionReader
 

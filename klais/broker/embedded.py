@@ -120,7 +120,7 @@ class EmbeddedKafka:
         java = jars.find_java()
         folder = jars.fetch(self._settings.cache_dir, self._say)
         self._files.make()
-        self._take_lock()
+        self._acquire_lock()
         try:
             self._end_left_over()
             check_port(HOST, self._settings.kafka_port, "tcp", "KLAIS_KAFKA_PORT")
@@ -147,7 +147,7 @@ class EmbeddedKafka:
             os.close(self._lock)
             self._lock = None
 
-    def _take_lock(self) -> None:
+    def _acquire_lock(self) -> None:
         try:
             self._lock = lock_file(self._files.lock, str(self._files.lock), LOCK_WAIT_S)
         except LockHeld as error:

@@ -35,7 +35,7 @@ def herd(
     """
     from klais.sim.herd import Herd, verdict_lines
     from klais.sim.herd_run import run
-    from klais.sim.sender import destination
+    from klais.system.address import destination
 
     settings = load()
     try:

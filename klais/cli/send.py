@@ -11,6 +11,7 @@ from klais.cli.printing import say, say_json
 from klais.config.load import load
 from klais.core.wire.constants import encode_frame
 from klais.errors import KlaisError
+from klais.system.address import destination
 
 ANSWER_S = 0.05  # on one machine "port unreachable" comes back within microseconds
 
@@ -49,7 +50,10 @@ def send(payload: str, device: str, seq: int | None, target: str | None, no_chec
             f"this frame has {len(frame)} bytes and KLAIS_FRAME_MAX_BYTES is {settings.frame_max_bytes}: "
             "an edge drops it as too_long. --no-check sends it all the same"
         )
-    host, port = _address(target or settings.udp_bind)
+    try:
+        host, port = destination(target or settings.udp_bind)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     _send(frame, host, port)
     if as_json:
         say_json({"device_id": device, "seq": number, "bytes": len(frame), "to": f"{host}:{port}"})
@@ -67,15 +71,6 @@ def _check(text: str) -> None:
         raise click.UsageError(f"PAYLOAD is not JSON: {error}. --no-check sends it all the same") from None
     if not good:
         raise click.UsageError('PAYLOAD must be a JSON object, like {"t": 21.5}. --no-check sends it all the same')
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not (port.isascii() and port.isdecimal()) or not 1 <= int(port) <= 65_535:
-        raise click.UsageError(f"{text!r} is not host:port with a port from 1 to 65535 (IPv6 in brackets: [::1]:5000)")
-    host = host.removeprefix("[").removesuffix("]")
-    anywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
-    return anywhere.get(host, host), int(port)
 
 
 def _send(frame: bytes, host: str, port: int) -> None:

@@ -85,8 +85,8 @@ def simulate(ctx: click.Context, /, **options: Any) -> None:
 def _simulate(options: dict[str, Any]) -> None:
     from klais.sim.report import reporter, summary_text
     from klais.sim.run import Plan, run
-    from klais.sim.sender import destination
     from klais.sim.stream import FrameStream
+    from klais.system.address import destination
 
     try:
         host, port = destination(options["to"] or load().udp_bind)

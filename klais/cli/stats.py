@@ -11,7 +11,7 @@ from klais.config.load import Settings, load
 from klais.errors import KlaisError
 from klais.http import client
 from klais.http.access import token_to_read
-from klais.system.address import split_address
+from klais.system.address import split_address, url_of
 from klais.text import quote
 
 _LOOK_BACK = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
@@ -75,7 +75,7 @@ def from_topic(settings: Settings) -> dict[str, Any]:
 def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
     """The edge that was named, or ours: only to that one goes a token that it made for itself."""
     own = split_address(settings.api_bind)[0]
-    return from_rest(url or _edge_url(settings), token_to_read(settings, None if url else own))
+    return from_rest(url or url_of(*split_address(settings.api_bind)), token_to_read(settings, None if url else own))
 
 
 def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
@@ -102,12 +102,6 @@ class EdgeUnavailable(KlaisError):
     """No edge answers at its REST address (yet)."""
 
     retriable = True
-
-
-def _edge_url(settings: Settings) -> str:
-    host, port = split_address(settings.api_bind)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -73,7 +73,7 @@ class ControlFollower(TopicFollower):
             self.version += 1
         self.changed.set()
 
-    def take(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
+    def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Apply one record.
 
         Raises

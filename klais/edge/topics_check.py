@@ -12,7 +12,8 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
-from klais.kafka.admin import admin_client, check_topics
+from klais.kafka.admin import check_topics
+from klais.kafka.admin_client import admin_client
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge")

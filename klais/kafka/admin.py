@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -18,8 +18,10 @@ from confluent_kafka.admin import (
 
 from klais.config.load import Settings
 from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
-from klais.kafka.clients import confluent_config
+from klais.kafka.admin_client import admin_client
+from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics, TopicSpec
+from klais.telemetry.log import Throttle
 
 TIMEOUT_S = 15.0
 _NOT_ALTERED = frozenset({"partitions", "replication"})
@@ -63,12 +65,6 @@ class TopicState:
     records: int | None
 
 
-def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] = lambda error: None) -> AdminClient:
-    """An AdminClient of the cluster in force. It does not log brokers that are away: callers report that better."""
-    quiet: dict[str, Any] = {"log_level": 0, "error_cb": on_error}
-    return AdminClient({**confluent_config(settings), **quiet, "client.id": "klais-admin"})
-
-
 def wait_for_broker(
     settings: Settings,
     timeout_s: float | None = None,
@@ -98,7 +94,7 @@ def wait_for_broker(
     errors: list[KafkaError] = []  # a refused login is reported here; the call itself only times out
     admin = admin_client(settings, errors.append)
     started = time.monotonic()
-    told_s = -5.0
+    throttle = Throttle(5.0)
     while True:
         try:
             left = 1.0 if timeout_s is None else timeout_s - (time.monotonic() - started)
@@ -113,8 +109,7 @@ def wait_for_broker(
         waited = time.monotonic() - started
         if (timeout_s is not None and waited >= timeout_s) or (stop is not None and stop()):
             raise KafkaUnavailable(f"Kafka at {settings.bootstrap} does not answer ({why}) after {waited:.0f} s")
-        if on_wait is not None and waited - told_s >= 5:
-            told_s = waited
+        if on_wait is not None and throttle.calls():
             on_wait(f"Kafka at {settings.bootstrap} does not answer ({why}): waiting for it, {waited:.0f} s so far")
         admin.poll(0.2)
 
@@ -304,9 +299,7 @@ def _record_count(admin: AdminClient, name: str, meta: Any) -> int | None:
 
 
 def _offsets(admin: AdminClient, topics: dict[str, Any], spec: OffsetSpec) -> dict[tuple[str, int], int]:
-    where = [TopicPartition(name, p) for name, meta in topics.items() for p in meta.partitions]
-    asked = admin.list_offsets(dict.fromkeys(where, spec), request_timeout=TIMEOUT_S)
-    return {(where.topic, where.partition): future.result().offset for where, future in asked.items()}
+    return list_offsets(admin, [(name, p) for name, meta in topics.items() for p in meta.partitions], spec, TIMEOUT_S)
 
 
 def _create(settings: Settings, admin: AdminClient, specs: list[TopicSpec]) -> list[str]:

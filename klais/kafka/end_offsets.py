@@ -15,7 +15,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.offsets import Offsets, list_offsets
 from klais.kafka.topics import Topics
 from klais.telemetry import log as logs

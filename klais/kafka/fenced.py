@@ -17,15 +17,15 @@ from aiokafka.structs import TopicPartition
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
 from klais.kafka.clients import aiokafka_config
-from klais.kafka.log_filter import quiet_aiokafka
+from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.producer import BatchProducer
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from klais.kafka.topics import MAX_RECORD_BYTES
-from klais.telemetry.log import get
+from klais.telemetry.log import Throttle, get
 
 log = get("klais.kafka.fenced")
 
-LOG_EVERY_S = 5.0  # a trouble that lasts is told this often
+LOG_EVERY_S = 5.0  # between two lines about the same failure
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
 _Producer = TypeVar("_Producer", bound=AIOKafkaProducer)
@@ -106,7 +106,7 @@ class FencedSender:
         self._producer = producer
         self._failure: Exception | None = None
         self._in_flight: ReadyBatch | None = None
-        self._told_at = 0.0
+        self._throttle = Throttle(LOG_EVERY_S)
 
     def build(self, writer: RecordBatchWriter) -> BuiltBatch:
         """Close the writer's batch as the next one of this sender; the writer is empty and ready afterwards."""
@@ -171,7 +171,7 @@ class FencedSender:
             except (kafka_errors.KafkaError, TimeoutError) as error:
                 if not _may_pass(error):
                     raise LaneFailed(f"send to {self.topic}/{self.partition} failed for good: {error!r}") from error
-                self._tell(error, time.monotonic() - started)
+                self._log_retry(error, time.monotonic() - started)
             except (AssertionError, TypeError) as error:  # how aiokafka says that it knows no such partition
                 raise LaneFailed(f"there is no {self.topic}/{self.partition}") from error
             else:
@@ -183,10 +183,8 @@ class FencedSender:
             if self._failure is not None:
                 raise self._failure
 
-    def _tell(self, error: Exception, since_s: float) -> None:
-        now = time.monotonic()
-        if now - self._told_at >= LOG_EVERY_S:
-            self._told_at = now
+    def _log_retry(self, error: Exception, since_s: float) -> None:
+        if self._throttle.calls():
             where = {"topic": self.topic, "partition": self.partition}
             log.warning("send_retried", **where, since_s=round(since_s), error=repr(error))
 
@@ -232,8 +230,8 @@ async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
 
 async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: float | None) -> _Producer:
     """Start a producer as soon as a broker answers."""
-    quiet_aiokafka()
-    started, told_at = time.monotonic(), 0.0
+    filter_aiokafka()
+    started, throttle = time.monotonic(), Throttle(LOG_EVERY_S)
     while True:
         producer: _Producer = kind(**options)
         left_s = None if timeout_s is None else max(0.0, started + timeout_s - time.monotonic())
@@ -251,8 +249,7 @@ async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: floa
             if timeout_s is not None and waited_s >= timeout_s:
                 servers = options["bootstrap_servers"]
                 raise KafkaUnavailable(f"no answer from {servers} within {timeout_s:g} s: {error!r}") from error
-            if time.monotonic() - told_at >= LOG_EVERY_S:
-                told_at = time.monotonic()
+            if throttle.calls():
                 servers = options["bootstrap_servers"]
                 log.warning("kafka_awaited", bootstrap=servers, since_s=round(waited_s), error=repr(error))
         await asyncio.sleep(0.5 if left_s is None else min(0.5, left_s))

@@ -23,7 +23,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.telemetry import log as logs
 
@@ -37,7 +37,7 @@ _AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaErr
 
 
 class TopicFollower:
-    """Reads partition 0 of a topic and hands every record to :meth:`take`; in no group, commits nothing.
+    """Reads partition 0 of a topic and hands every record to :meth:`consume`; in no group, commits nothing.
 
     When the topic was created again, :meth:`reset` drops what the old one said and reading begins at its start.
 
@@ -94,7 +94,7 @@ class TopicFollower:
         """Whether everything that was in the topic at the start has been read, within the time-out."""
         return self._caught_up.wait(timeout_s)
 
-    def take(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
+    def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Handle one record; ``value`` None deletes the key. May raise ValueError: logged, and the record is skipped.
 
         ``appended_ms`` is the broker's time at which it was appended, None where the topic has the producers' times.
@@ -126,7 +126,7 @@ class TopicFollower:
                     # consume() would wait for all 500, or for its whole time: a set-point has to act at once
                     for message in (first, *consumer.consume(num_messages=500, timeout=0)):
                         self._handle(message)
-                    self._look_for_the_end(consumer, message.offset())
+                    self._note_the_end(consumer, message.offset())
             except KafkaException as error:
                 self._on_error(error.args[0])
                 self._stop.wait(RETRY_S)
@@ -156,7 +156,7 @@ class TopicFollower:
         self.reset()
         return True
 
-    def _look_for_the_end(self, consumer: Consumer, offset: int | None) -> None:
+    def _note_the_end(self, consumer: Consumer, offset: int | None) -> None:
         """The end is told only by a fetch that finds nothing; where records come all the time there may be none."""
         if not self._caught_up.is_set() and offset is not None:
             low_high = consumer.get_watermark_offsets(TopicPartition(self.topic, 0), cached=True)  # as of the newest fetch
@@ -175,7 +175,7 @@ class TopicFollower:
         kind, at_ms = message.timestamp()
         appended_ms = at_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
         try:
-            self.take(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
+            self.consume(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
         except ValueError as problem:  # JSON and UTF-8 errors are ValueErrors
             if calls := logs.every(5, f"follower.{self.topic}"):
                 offset = message.offset()

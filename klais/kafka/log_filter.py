@@ -1,7 +1,8 @@
-"""aiokafka writes several lines a second, for each client, while a broker is away: let each kind through seldom."""
+"""Limits aiokafka's log: while a broker is away each client writes several lines a second."""
 
 import logging
-import time
+
+from klais.telemetry.log import Throttle
 
 LOGGERS = (
     "aiokafka",
@@ -14,28 +15,24 @@ LOGGERS = (
 EVERY_S = 5.0
 
 
-class Seldom(logging.Filter):
-    """Lets a message of one kind (logger, level and text before its values) pass once in ``every_s`` seconds."""
+class RepeatFilter(logging.Filter):
+    """Passes a message of one kind (logger, level and format string) once in ``every_s`` seconds."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         super().__init__()
         self._every_s = every_s
-        self._passed_at: dict[tuple[str, int, str], float] = {}
+        self._throttles: dict[tuple[str, int, str], Throttle] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether this record is written."""
         kind = (record.name, record.levelno, str(record.msg))
-        now = time.monotonic()
-        if now - self._passed_at.get(kind, float("-inf")) < self._every_s:
-            return False
-        self._passed_at[kind] = now
-        return True
+        return self._throttles.setdefault(kind, Throttle(self._every_s)).calls() > 0
 
 
-_SELDOM = Seldom()
+_FILTER = RepeatFilter()
 
 
-def quiet_aiokafka() -> None:
-    """Put the filter on aiokafka's loggers; again does no harm."""
+def filter_aiokafka() -> None:
+    """Put the filter on aiokafka's loggers. You may call it more than once."""
     for name in LOGGERS:
-        logging.getLogger(name).addFilter(_SELDOM)
+        logging.getLogger(name).addFilter(_FILTER)

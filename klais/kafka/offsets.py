@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 
 Offsets = dict[tuple[str, int], int]
 """Offsets by (topic, partition)."""

@@ -20,9 +20,9 @@ from aiokafka.structs import TopicPartition
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.clients import aiokafka_config
-from klais.kafka.log_filter import quiet_aiokafka
+from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.record_batch import Mark, read_mark
-from klais.telemetry.log import get
+from klais.telemetry.log import Throttle, get
 
 log = get("klais.kafka.reader")
 
@@ -81,15 +81,15 @@ class PartitionReader:
             No broker answered.
         """
         await self.stop()
-        quiet_aiokafka()
-        patience = _Patience(self._timeout_s, f"no answer from {self._options['bootstrap_servers']}")
+        filter_aiokafka()
+        deadline = _Deadline(self._timeout_s, f"no answer from {self._options['bootstrap_servers']}")
         while True:
             client = AIOKafkaClient(**self._options)
             try:
                 await asyncio.wait_for(client.bootstrap(), self._timeout_s)
             except (kafka_errors.KafkaError, TimeoutError) as error:
                 await client.close()
-                await patience.wait(error)
+                await deadline.wait(error)
             except asyncio.CancelledError:
                 await client.close()
                 raise
@@ -139,14 +139,14 @@ class PartitionReader:
         if not log_start <= start <= log_end:
             raise _gone(where, start, log_start, log_end)
         position = start
-        patience = _Patience(self._timeout_s, f"{topic}/{partition} cannot be read")
+        deadline = _Deadline(self._timeout_s, f"{topic}/{partition} cannot be read")
         while position < stop:
             try:
                 batches = await self._fetch(where, position)
             except kafka_errors.OffsetOutOfRangeError as error:
                 raise _gone(where, position, *await self.offsets(topic, partition)) from error
             except kafka_errors.CorruptRecordException as error:
-                await patience.wait(error)
+                await deadline.wait(error)
                 continue
             for batch in batches:
                 if not batch.is_control_batch:
@@ -155,9 +155,9 @@ class PartitionReader:
                             yield RawRecord(record.offset, record.key, record.value, tuple(record.headers))
                 position = batch.next_offset
             if batches:
-                patience.renew()
+                deadline.renew()
             else:
-                await patience.wait(None)
+                await deadline.wait(None)
 
     async def record_at(self, topic: str, partition: int, offset: int) -> RawRecord | None:
         """The record at one offset, from a fetch of one batch; None where there is none (any more).
@@ -200,7 +200,7 @@ class PartitionReader:
     async def _ask(self, where: TopicPartition, request: Any) -> Any:
         """Send to the partition's leader; its answer for the partition, as a tuple (partition, error code, ...)."""
         client = self._started()
-        patience = _Patience(self._timeout_s, f"{where.topic}/{where.partition} cannot be read")
+        deadline = _Deadline(self._timeout_s, f"{where.topic}/{where.partition} cannot be read")
         while True:
             leader = await self._leader(where)
             try:
@@ -216,7 +216,7 @@ class PartitionReader:
                     raise
                 if not error.retriable:
                     raise KafkaUnavailable(f"{where.topic}/{where.partition} cannot be read: {error!r}") from error
-                await patience.wait(error)
+                await deadline.wait(error)
                 await asyncio.wait([client.force_metadata_update()], timeout=self._timeout_s)
 
     async def _leader(self, where: TopicPartition) -> int | None:
@@ -241,26 +241,25 @@ class PartitionReader:
         return self._client
 
 
-class _Patience:
-    """Waits between tries, says seldom that it waits, and gives up after ``timeout_s`` without :meth:`renew`."""
+class _Deadline:
+    """Waits between retries, logs that it waits, and gives up after ``timeout_s`` without :meth:`renew`."""
 
     def __init__(self, timeout_s: float, trouble: str) -> None:
         self._timeout_s = timeout_s
         self._trouble = trouble
-        self._told_at = 0.0
+        self._throttle = Throttle(LOG_EVERY_S)
         self.renew()
 
     def renew(self) -> None:
-        """There was progress."""
+        """Start the time again after progress."""
         self._since = time.monotonic()
 
     async def wait(self, error: BaseException | None) -> None:
-        """Sleep a moment, or raise KafkaUnavailable when it has been too long."""
+        """Sleep before the next retry, or raise KafkaUnavailable once ``timeout_s`` is over."""
         now = time.monotonic()
         if now - self._since >= self._timeout_s:
             raise KafkaUnavailable(f"{self._trouble} for {self._timeout_s:g} s: {error!r}") from error
-        if now - self._told_at >= LOG_EVERY_S:
-            self._told_at = now
+        if self._throttle.calls():
             log.warning("kafka_awaited", trouble=self._trouble, since_s=round(now - self._since), error=repr(error))
         await asyncio.sleep(RETRY_S)
 

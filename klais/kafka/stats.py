@@ -95,7 +95,7 @@ class StatsFollower(TopicFollower):
         """See :class:`TopicFollower`."""
         self._newest, self._clocks = {}, {}
 
-    def take(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
+    def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Keep one record."""
         record = orjson.loads(value) if value is not None else None
         if not isinstance(record, dict) or record.get("v") != VERSION:

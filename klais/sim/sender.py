@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.errors import KlaisError
-from klais.system.address import split_address
 
 SLICE_FRAMES = 1024  # the kernel's limit of one sendmmsg (UIO_MAXIOV)
 SEND_BUFFER_BYTES = 4 << 20
@@ -29,28 +28,6 @@ IOVEC = np.dtype([("base", "<u8"), ("length", "<u8")])
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
 _libc.sendmmsg.restype = ctypes.c_int
-
-
-def destination(text: str) -> tuple[str, int]:
-    """Host and port to send to, of ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
-
-    Raises
-    ------
-    ValueError
-        Not of that form.
-
-    Examples
-    --------
-    >>> destination("0.0.0.0:5000"), destination("[::]:5000")
-    (('127.0.0.1', 5000), ('::1', 5000))
-    """
-    try:
-        host, port = split_address(text)
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not host:port: {error}") from error
-    if not port:
-        raise ValueError(f"{text!r} is not host:port: there is no port 0 to send to")
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
 
 
 class SendError(KlaisError):

@@ -1,4 +1,4 @@
-"""``host:port`` of the edge's sockets: parsing, binding, and saying who holds a port that is taken."""
+"""Addresses ``host:port``: parsing and formatting them, binding a UDP socket, naming who holds a port."""
 
 import errno
 import ipaddress
@@ -41,6 +41,55 @@ def split_address(text: str) -> tuple[str, int]:
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
         raise ValueError(f"port {port!r} is not a number from 0 to 65535")
     return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """``host:port``, an IPv6 host in brackets; the inverse of :func:`split_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def local_host(host: str) -> str:
+    """The host at which this machine reaches a server that listens on ``host``: loopback for an unspecified address.
+
+    Examples
+    --------
+    >>> local_host("0.0.0.0"), local_host("::"), local_host("10.0.0.5")
+    ('127.0.0.1', '::1', '10.0.0.5')
+    """
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def destination(text: str) -> tuple[str, int]:
+    """Host and port to send to, of ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
+
+    Raises
+    ------
+    ValueError
+        Not of that form.
+
+    Examples
+    --------
+    >>> destination("0.0.0.0:5000"), destination("[::]:5000")
+    (('127.0.0.1', 5000), ('::1', 5000))
+    """
+    try:
+        host, port = split_address(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not host:port: {error}") from error
+    if not port:
+        raise ValueError(f"{text!r} is not host:port: port 0 is not a port to send to")
+    return local_host(host), port
+
+
+def url_of(host: str, port: int) -> str:
+    """URL at which this machine reaches an HTTP server that listens on ``host`` and ``port``.
+
+    Examples
+    --------
+    >>> url_of("0.0.0.0", 8080), url_of("::", 80)
+    ('http://127.0.0.1:8080', 'http://[::1]:80')
+    """
+    return f"http://{join_address(local_host(host), port)}"
 
 
 def is_ip(text: str, version: int) -> bool:
@@ -122,7 +171,7 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
         sock.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        raise taken(bind, "udp", "KLAIS_UDP_BIND") from error
+        raise port_in_use(bind, "udp", "KLAIS_UDP_BIND") from error
     except BaseException:
         sock.close()
         raise
@@ -186,8 +235,8 @@ def _receive_buffer(sock: socket.socket) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
 
 
-def taken(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortInUse:
-    """The error of a port that is taken, naming who holds it."""
+def port_in_use(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortInUse:
+    """The error of a port in use, naming the process that holds it."""
     from klais.system.ports import holder  # psutil is only needed for this message
 
     who = holder(bind.port, kind) or "a process of another user"

@@ -40,7 +40,7 @@ class LoopWatch:
             self._longest_s = max(self._longest_s, self._at_s - waits_s - timeout)
         return events
 
-    def take(self) -> dict[str, float]:
+    def sample(self) -> dict[str, float]:
         """Gauges for the statistics record, ms since the last call: the longest turn, and the most CPU time of ours in one."""
         found = {
             "event_loop_longest_block_ms": round(self._longest_s * 1e3, 3),

@@ -1,10 +1,10 @@
-"""Logs: one line an event, ``key=value`` or JSON, on stderr; never one for a frame.
+"""Logs: one line for each event, ``key=value`` or JSON, on stderr; never one for a frame.
 
 >>> log = get("klais.edge")
 >>> log.info("batch_sent", partition=3, frames=10)
 
-prints ``2026-11-23T22:03:31.123Z INFO edge klais.edge batch_sent partition=3 frames=10``. Whatever a device or a broker
-put into a value cannot start a line of its own: control characters are escaped.
+prints ``2026-11-23T22:03:31.123Z INFO edge klais.edge batch_sent partition=3 frames=10``. Control
+characters are escaped, so a value that a device or a broker chose cannot start a line of its own.
 """
 
 import json
@@ -20,8 +20,8 @@ from klais.config.load import Settings
 from klais.system.private_files import open_own
 from klais.text import escape, plain, quote
 
-# Chatty at info about every fetch session, metadata refresh and started service; their warnings matter.
-_CHATTY = ("aiokafka", "kafka", "asyncio", "aiohttp.access", "numba", "faust", "mode")
+# At INFO these log every fetch session, metadata refresh and started service; their warnings matter.
+_VERBOSE = ("aiokafka", "kafka", "asyncio", "aiohttp.access", "numba", "faust", "mode")
 
 
 class Log:
@@ -39,27 +39,27 @@ class Log:
         self.logger = logging.getLogger(name)
 
     def debug(self, event: str, **fields: Any) -> None:
-        """What helps a developer."""
+        """Log what helps a developer."""
         self._log(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """What an operator wants to know once."""
+        """Log what an operator wants to know once."""
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """What an operator should look at; nothing is lost yet."""
+        """Log what an operator should check; no data is lost."""
         self._log(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Data was lost or a part stopped working."""
+        """Log that data was lost, or that a human must act."""
         self._log(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:
-        """An error with the traceback of the exception being handled, folded into one field."""
+        """Log an error with the traceback of the current exception in one field."""
         self._log(logging.ERROR, event, fields, exc_info=True)
 
     def enabled(self, level: int) -> bool:
-        """Whether a line of that ``logging`` level would be written (before fields are costly to make)."""
+        """Whether a line of that ``logging`` level would be written; ask before you compute costly fields."""
         return self.logger.isEnabledFor(level)
 
     def _log(self, level: int, event: str, fields: dict[str, Any], exc_info: bool = False) -> None:
@@ -68,7 +68,7 @@ class Log:
 
 
 def get(name: str) -> Log:
-    """The log of a part, named by its module."""
+    """The log of a module, by its name."""
     return Log(name)
 
 
@@ -78,7 +78,7 @@ class _Formatter(logging.Formatter):
         self.process = process
 
     def parts(self, record: logging.LogRecord) -> tuple[str, str, dict[str, Any]]:
-        """Timestamp, event and fields (traceback included) of a record of ours or of a library."""
+        """Timestamp, event and fields (traceback included) of a record of KLAIS or of a library."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fields = dict(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[0] is not None:
@@ -127,50 +127,77 @@ def dict_config(settings: Settings, process: str) -> dict[str, Any]:
     """For ``logging.config.dictConfig`` (and Faust's ``logging_config``, which installs its own logging otherwise)."""
     formatter = JsonFormatter if settings.log_format == "json" else TextFormatter
     level = settings.log_level.upper()
-    chatty = level if level == "DEBUG" else "WARNING"
+    verbose = level if level == "DEBUG" else "WARNING"
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"klais": {"()": formatter, "process": process}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "klais", "stream": "ext://sys.stderr"}},
         "root": {"level": level, "handlers": ["stderr"]},
-        "loggers": {name: {"level": chatty} for name in _CHATTY} | {"numba": {"level": "WARNING"}},
+        "loggers": {name: {"level": verbose} for name in _VERBOSE} | {"numba": {"level": "WARNING"}},
     }
 
 
 def setup(settings: Settings, process: str) -> None:
-    """Send all logs of this process to stderr in the form and from the level that ``settings`` ask for.
+    """Send all logs of this process to stderr, in the form and from the level of ``settings``.
 
     Parameters
     ----------
     settings : Settings
         ``log_level`` and ``log_format``.
     process : str
-        What this process is: ``edge``, ``worker``, ``up`` ...; stands in every line.
+        Name of this process in every line: ``edge``, ``worker``, ``up`` ...
     """
     logging.config.dictConfig(dict_config(settings, process))
     logging.captureWarnings(True)
 
 
 def set_level(settings: Settings) -> None:
-    """Take over ``log_level`` while the process runs; handlers stay as they are."""
+    """Apply a new ``log_level`` while the process runs; handlers stay as they are."""
     config = dict_config(settings, "")
     logging.getLogger().setLevel(config["root"]["level"])
     for name, given in config["loggers"].items():
         logging.getLogger(name).setLevel(given["level"])
 
 
+class Throttle:
+    """Limits a line that would repeat to one in ``seconds`` seconds.
+
+    Examples
+    --------
+    >>> throttle = Throttle(10)
+    >>> throttle.calls(now_s=0.0), throttle.calls(now_s=1.0), throttle.calls(now_s=12.0)
+    (1, 0, 2)
+    """
+
+    __slots__ = ("_at_s", "_lock", "_seconds", "_suppressed")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._at_s, self._suppressed = seconds, float("-inf"), 0
+        self._lock = threading.Lock()
+
+    def calls(self, now_s: float | None = None) -> int:
+        """How many calls the line of now stands for; 0 while nothing should be written. ``now_s`` is monotonic time."""
+        now_s = time.monotonic() if now_s is None else now_s
+        with self._lock:
+            if now_s - self._at_s < self._seconds:
+                self._suppressed += 1
+                return 0
+            calls, self._suppressed, self._at_s = self._suppressed + 1, 0, now_s
+            return calls
+
+
 _lock = threading.Lock()
-_said: dict[str, tuple[float, int]] = {}  # key -> (monotonic s of the last line, calls kept quiet since)
+_by_key: dict[str, Throttle] = {}
 
 
 def every(seconds: float, key: str, now_s: float | None = None) -> int:
-    """For warnings that would repeat: how many calls the line stands for, 0 while it should stay quiet.
+    """A :class:`Throttle` for the whole process, found by its key.
 
     Parameters
     ----------
     seconds : float
-        At most one line in so many seconds.
+        Least time between two lines; the same in each call with this key.
     key : str
         What the line is about, from a small closed set (never a device id).
     now_s : float, optional
@@ -181,11 +208,6 @@ def every(seconds: float, key: str, now_s: float | None = None) -> int:
     >>> every(10, "doc", now_s=0.0), every(10, "doc", now_s=1.0), every(10, "doc", now_s=12.0)
     (1, 0, 2)
     """
-    now = time.monotonic() if now_s is None else now_s
     with _lock:
-        last, quiet = _said.get(key, (float("-inf"), 0))
-        if now - last < seconds:
-            _said[key] = (last, quiet + 1)
-            return 0
-        _said[key] = (now, 0)
-        return quiet + 1
+        throttle = _by_key.setdefault(key, Throttle(seconds))
+    return throttle.calls(now_s)

@@ -22,7 +22,7 @@ def both(first: Observe, second: Observe) -> Observe:
 
 
 class Quantiles:
-    """Keeps the newest 1,024 observations (s); ``take`` gives their quantiles in ms and begins anew.
+    """Keeps the newest 1,024 observations (s); ``sample`` gives their quantiles in ms and begins anew.
 
     Observed once a batch, from one thread; a look from another may miss one observation, which is no matter.
 
@@ -31,7 +31,7 @@ class Quantiles:
     >>> q = Quantiles()
     >>> for ms in range(1, 101):
     ...     q.observe(ms / 1000)
-    >>> q.take()
+    >>> q.sample()
     {'p50': 50.5, 'p99': 99.01, 'count': 100}
     """
 
@@ -44,7 +44,7 @@ class Quantiles:
         self._seen[self._count % KEPT] = seconds
         self._count += 1
 
-    def take(self) -> dict[str, Any]:
+    def sample(self) -> dict[str, Any]:
         """``p50`` and ``p99`` (ms) and how many they are of; all 0 where nothing was observed."""
         count, self._count = self._count, 0
         if not count:

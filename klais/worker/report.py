@@ -217,8 +217,8 @@ class Report:
 
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
                 statistics = self.statistics()
-                latency = {"processing_ms": self._processing.take(), "kafka_ms": self._kafka.take()}
-                gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | watch.take() | latency
+                latency = {"processing_ms": self._processing.sample(), "kafka_ms": self._kafka.sample()}
+                gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | watch.sample() | latency
                 return statistics.counters(), gauges
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))

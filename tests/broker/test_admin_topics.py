@@ -8,7 +8,8 @@ from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
-from klais.kafka.admin import admin_client, check_topics, ensure_topics, list_topics, wait_for_broker
+from klais.kafka.admin import check_topics, ensure_topics, list_topics, wait_for_broker
+from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE, wait_for

@@ -7,7 +7,8 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.kafka.admin import admin_client, ensure_topics
+from klais.kafka.admin import ensure_topics
+from klais.kafka.admin_client import admin_client
 from klais.kafka.stats import ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import StatsPublisher

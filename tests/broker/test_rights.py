@@ -17,7 +17,8 @@ from confluent_kafka.admin import (
 from klais.config.load import Settings, environ_of
 from klais.core.wire.constants import encode_frame
 from klais.errors import KafkaForbidden, SetupMissing
-from klais.kafka.admin import admin_client, check_topics, ensure_topics, wait_for_broker
+from klais.kafka.admin import check_topics, ensure_topics, wait_for_broker
+from klais.kafka.admin_client import admin_client
 from klais.kafka.rights import ROLES, Right, rights
 from klais.kafka.topics import Topics
 from tests.support.broker_with_users import broker_with_listener

@@ -18,7 +18,7 @@ from klais.config.load import Settings, environ_of
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.errors import TopicMismatch
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.topics import Topics
 from tests.support.process import PATIENCE

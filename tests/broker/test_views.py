@@ -11,7 +11,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.stats import StatsFollower
 from tests.support.fault_harness import Worker
 from tests.support.lane import batch

@@ -15,7 +15,7 @@ from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.edge.sinks.spool.backlog import spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, parse_name, walk
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
 from tests.broker.test_edge_fleet import send_from_many
 from tests.support.edge import balanced, read_all

@@ -19,7 +19,7 @@ from klais.config.load import Settings
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics
 from klais.verify.audit import LaneAudit, audit_lane

@@ -12,7 +12,7 @@ from bench.cases import edge, worker
 from bench.harness import DEVICES, Bench, Child, Ends, wait_for, watch
 from bench.harness.report import Result, Sample, rates, rounded, steady
 from klais.config.load import Settings
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.sim.stream import FrameStream, StreamOptions
 

@@ -205,7 +205,7 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
     """Whether a broker answers, and whether our topics there are as they must be."""
     from confluent_kafka import KafkaException
 
-    from klais.kafka.admin import admin_client
+    from klais.kafka.admin_client import admin_client
     from klais.kafka.clients import listens
 
     try:

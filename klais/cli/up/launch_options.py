@@ -7,10 +7,8 @@ from klais.broker.daemon import RUN_COMMAND
 from klais.broker.embedded import running_owner
 from klais.config.load import Settings
 from klais.errors import KlaisError, PortInUse
-from klais.system.address import split_address
+from klais.system.address import join_address, local_host, split_address
 from klais.system.ports import Kind, check_port
-
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +106,7 @@ def check_ports(ports: list[Port]) -> None:
         raise PortInUse("\n  ".join(problems if len(problems) == 1 else [f"{len(problems)} ports:", *problems]))
 
 
-def url_of(host: str, port: int) -> str:
-    """Where a server of this machine that listens on ``host:port`` is reached from here.
-
-    Examples
-    --------
-    >>> url_of("0.0.0.0", 8080), url_of("::", 80)
-    ('http://127.0.0.1:8080', 'http://[::1]:80')
-    """
-    host = ANYWHERE.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def udp_target(settings: Settings) -> str:
     """``host:port`` to send frames to from this machine."""
     host, port = split_address(settings.udp_bind)
-    host = ANYWHERE.get(host, host)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return join_address(local_host(host), port)

@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from klais.config.load import Settings
-from klais.kafka.admin import admin_client
+from klais.kafka.admin_client import admin_client
 from klais.kafka.clients import confluent_config
 from klais.kafka.offsets import list_offsets
 from klais.kafka.topics import Topics

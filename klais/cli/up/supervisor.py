@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from klais.broker.embedded import EmbeddedKafka
-from klais.cli.up.launch_options import LaunchOptions, broker_runs, check_ports, ports_of, udp_target, url_of
+from klais.cli.up.launch_options import LaunchOptions, broker_runs, check_ports, ports_of, udp_target
 from klais.cli.worker import data_dir, worker_command
 from klais.config import load as config
 from klais.config.load import Settings, environ_of
@@ -17,7 +17,7 @@ from klais.errors import KafkaUnavailable, KlaisError
 from klais.http import client
 from klais.kafka import admin
 from klais.system.activation import HeldSocket
-from klais.system.address import Bind, open_udp_socket, split_address
+from klais.system.address import Bind, open_udp_socket, split_address, url_of
 from klais.system.child import OwnedChild
 from klais.system.private_files import named_folder, own_folder
 from klais.system.supervised import Service, ending

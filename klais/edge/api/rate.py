@@ -38,5 +38,5 @@ class RateSetter:
             "at": now_ms(),
         }
         self._producer.control(OVERRIDE, record)
-        self._control.take(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
+        self._control.consume(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
         return previous

@@ -20,7 +20,7 @@ from klais.http.body import read_body
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.errors import HttpError, reply
 from klais.http.guard import Guard
-from klais.system.address import Bind, taken
+from klais.system.address import Bind, port_in_use
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.api.server")
@@ -130,7 +130,7 @@ class ApiServer:
         self._started.wait()
         if self._error is not None:
             if self._error.errno == errno.EADDRINUSE:
-                raise taken(self._bind, "tcp", "KLAIS_API_BIND") from self._error
+                raise port_in_use(self._bind, "tcp", "KLAIS_API_BIND") from self._error
             raise self._error
 
     def stop(self) -> None:

@@ -126,7 +126,7 @@ class EdgeView:
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Counters and gauges for ``klais_stats``, with CPU and latency since the record before; called once a second."""
         now = self.statistics()
-        latency = {"processing_ms": self._batch.take(), "kafka_ms": self._kafka.take()}
+        latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
         return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency
 
     def problems(self) -> list[str]:

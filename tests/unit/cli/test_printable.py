@@ -80,7 +80,7 @@ def follower() -> ControlFollower:
     who = {"author": text, "reason": text, "at": 1_700_000_000_000}
 
     def take(scope: str, record: dict[str, Any]) -> None:
-        found.take(scope, json.dumps(record).encode())
+        found.consume(scope, json.dumps(record).encode())
 
     take("global", who | {"mode": "auto", "rate": 5.0, "by": text, "cut": 0.5})
     take("override", who | {"mode": "manual", "rate": 7.0, "gains": {text: 1}, "until_ms": 4_000_000_000_000})

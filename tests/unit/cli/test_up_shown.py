@@ -12,13 +12,14 @@ from rich.console import Console
 
 from klais.cli.up import launch_options as launch_options
 from klais.cli.up.command import up
-from klais.cli.up.launch_options import LaunchOptions, check_ports, ports_of, udp_target, url_of
+from klais.cli.up.launch_options import LaunchOptions, check_ports, ports_of, udp_target
 from klais.cli.up.reporter import Addresses, JsonReporter, PlainReporter, Summary
 from klais.cli.up.sampler import Latency, Newest
 from klais.cli.up.screen import ScreenReporter
 from klais.cli.up.snapshot import Simulated, Snapshot
 from klais.config.load import Settings
 from klais.errors import PortInUse
+from klais.system.address import url_of
 from klais.verify.conservation import Totals
 
 TOTALS = Totals(sent=1000, edge_received=1000, edge_dropped={"bad_magic": 3}, published=997, worker_received=997, passed=997)

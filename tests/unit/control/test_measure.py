@@ -47,7 +47,7 @@ def test_what_a_worker_says_fits_the_schema() -> None:
     views = make_views({})
     now = views.report.statistics(1.0)
     gauges = now.gauges().model_dump(exclude_none=True)
-    said = record("worker", "w1", gauges | CpuShare().sample() | {"kafka_ms": Quantiles().take()}, now.counters())
+    said = record("worker", "w1", gauges | CpuShare().sample() | {"kafka_ms": Quantiles().sample()}, now.counters())
     StatsRecord.model_validate(json.loads(orjson.dumps(said)))
     assert {"lag_frames", "pending_frames", "demand", "queue_depth", "tokens", "lag_records"} <= set(gauges)
     assert set(gauges) <= set(Gauges.model_fields), "each gauge of a worker is in the schema"
@@ -102,9 +102,9 @@ def test_stale_senders_are_ignored_and_shown(monkeypatch: pytest.MonkeyPatch) ->
     now = [100.0]
     monkeypatch.setattr("klais.telemetry.stats.time.monotonic", lambda: now[0])
     follower = StatsFollower(Settings())
-    follower.take("w1", orjson.dumps(record("worker", "w1", {})))
+    follower.consume("w1", orjson.dumps(record("worker", "w1", {})))
     now[0] += FRESH_S + 0.5
-    follower.take("w2", orjson.dumps(record("worker", "w2", {})))
+    follower.consume("w2", orjson.dumps(record("worker", "w2", {})))
     assert set(follower.newest("worker")) == {"w2"}
     senders = follower.senders()
     assert {name: sender["stale"] for name, sender in senders.items()} == {"w1": True, "w2": False}
@@ -125,7 +125,7 @@ def test_a_record_is_due_each_second_and_at_each_change(monkeypatch: pytest.Monk
 def follower_of(settings: Settings, **records: dict) -> ControlFollower:
     follower = ControlFollower(settings)
     for scope, fields in records.items():
-        follower.take(scope, orjson.dumps(fields))
+        follower.consume(scope, orjson.dumps(fields))
     return follower
 
 

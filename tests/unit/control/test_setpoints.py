@@ -14,7 +14,7 @@ def make() -> ControlFollower:
 
 
 def put(follower: ControlFollower, scope: str, **fields: object) -> None:
-    follower.take(scope, orjson.dumps({"scope": scope, **fields}))
+    follower.consume(scope, orjson.dumps({"scope": scope, **fields}))
 
 
 def test_defaults_hold_until_something_is_set() -> None:
@@ -31,7 +31,7 @@ def test_the_newest_record_of_a_scope_holds_and_no_value_clears() -> None:
     put(follower, "global", rate=600)
     assert (follower.rate(1.0), follower.burst(2.0)) == (600.0, 2.0)
     assert follower.record("edge/1") == {"scope": "edge/1", "rate": 7}
-    follower.take("global", None)
+    follower.consume("global", None)
     assert follower.rate(1.0) == 1.0
     assert follower.version == 4
 
@@ -40,7 +40,7 @@ def test_version_changes_only_with_a_change() -> None:
     follower = make()
     put(follower, "global", rate=500)
     put(follower, "global", rate=500)
-    follower.take("device/never-there", None)
+    follower.consume("device/never-there", None)
     assert follower.version == 1
 
 
@@ -53,7 +53,7 @@ def test_blocks_come_and_go() -> None:
     assert follower.blocked() == {b"dev-1": None, b"dev/2": 1_700_000_000_123_000_000, "äö".encode(): None}
     assert follower.device(b"dev-1") == follower.device("dev-1")
     put(follower, "device/dev-1", unblock=True)
-    follower.take("device/dev/2", None)
+    follower.consume("device/dev/2", None)
     assert follower.blocked() == {"äö".encode(): None}
     assert follower.device(b"dev/2") is None
 
@@ -91,7 +91,7 @@ def test_a_record_that_cannot_be_is_refused_and_changes_nothing(value: bytes) ->
     follower = make()
     put(follower, "global", rate=500)
     with pytest.raises(ValueError):
-        follower.take("global", value)
+        follower.consume("global", value)
     assert (follower.rate(1.0), follower.version) == (500.0, 1)
 
 
@@ -129,11 +129,11 @@ def test_only_the_newest_of_each_sender_counts_and_only_while_fresh(monkeypatch:
     now = [1000.0]
     monkeypatch.setattr("klais.telemetry.stats.time.monotonic", lambda: now[0])
     follower = StatsFollower(Settings())
-    follower.take("w1", record_of("worker", received=1))
-    follower.take("w1", record_of("worker", received=2))
-    follower.take("e1", record_of("edge", received=9))
+    follower.consume("w1", record_of("worker", received=1))
+    follower.consume("w1", record_of("worker", received=2))
+    follower.consume("e1", record_of("edge", received=9))
     now[0] = 1002.0
-    follower.take("w2", record_of("worker", received=5))
+    follower.consume("w2", record_of("worker", received=5))
     assert {k: r["counters"]["received"] for k, r in follower.newest("worker").items()} == {"w1": 2, "w2": 5}
     now[0] = 1004.0
     assert set(follower.newest("worker")) == {"w2"}
@@ -143,16 +143,16 @@ def test_only_the_newest_of_each_sender_counts_and_only_while_fresh(monkeypatch:
 @pytest.mark.parametrize("value", [None, b"{}", b"[]", b'{"v":2,"counters":{},"gauges":{},"rates":{}}', b'{"v":1}'])
 def test_records_of_others_are_passed_over(value: bytes | None) -> None:
     with pytest.raises(ValueError):
-        StatsFollower(Settings()).take("x", value)
+        StatsFollower(Settings()).consume("x", value)
 
 
 def test_clocks_of_senders_are_compared_with_the_brokers() -> None:
     follower = StatsFollower(Settings())
     body = orjson.loads(record_of("edge", received=1))
     at_ms = body["at_ms"] = 1_700_000_000_000
-    follower.take("edge-1", orjson.dumps(body), at_ms + 20)
-    follower.take("edge-2", orjson.dumps(body), at_ms - 7_200_000)
-    follower.take("edge-3", orjson.dumps(body))
+    follower.consume("edge-1", orjson.dumps(body), at_ms + 20)
+    follower.consume("edge-2", orjson.dumps(body), at_ms - 7_200_000)
+    follower.consume("edge-3", orjson.dumps(body))
     offsets = {name: row["clock_offset_s"] for name, row in follower.senders().items()}
     assert offsets == {"edge-1": -0.0, "edge-2": 7200.0, "edge-3": None}
     assert clock_warning(follower.clock_offset_s("edge-1")) is None

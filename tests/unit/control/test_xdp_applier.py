@@ -46,7 +46,7 @@ class Host:
         return self.maps
 
     def put(self, scope: str, **fields: object) -> None:
-        self.follower.take(scope, orjson.dumps(fields))
+        self.follower.consume(scope, orjson.dumps(fields))
 
     def look(self, now_s: float) -> list[tuple]:
         self.applier.poll(now_s)
@@ -86,7 +86,7 @@ def test_devices_come_and_go(host: Host) -> None:
     host.put("device/b", rate=4.0)
     calls = host.look(1.0)
     assert sorted(calls) == [("set_device", b"a", 2.0, 3.0), ("set_device", b"b", 4.0, SETTINGS.dam_device_burst)]
-    host.follower.take("device/a", None)
+    host.follower.consume("device/a", None)
     assert host.look(2.0) == [("clear_device", b"a")]
     host.put("device/b", rate=4.0, limits_until_ms=1)
     assert host.look(3.0) == [("clear_device", b"b")]

@@ -24,7 +24,7 @@ def state_with(override: dict[str, Any] | None) -> tuple[RateSetter, Producer, C
     settings, producer = Settings(), Producer()
     control = ControlFollower(settings)
     if override is not None:
-        control.take(OVERRIDE, orjson.dumps(override))
+        control.consume(OVERRIDE, orjson.dumps(override))
     return RateSetter(settings, control, producer), producer, control  # type: ignore[arg-type]
 
 

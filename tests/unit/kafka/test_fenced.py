@@ -13,7 +13,7 @@ from aiokafka.structs import RecordMetadata, TopicPartition
 from klais.errors import LaneFailed, LaneFenced
 from klais.kafka import fenced
 from klais.kafka.fenced import FencedSender, ProducerIdentity
-from klais.kafka.log_filter import Seldom
+from klais.kafka.log_filter import RepeatFilter
 from klais.kafka.record_batch import RecordBatchWriter
 
 ME = ProducerIdentity(1001, 7)
@@ -202,7 +202,7 @@ async def test_a_batch_with_another_stamp_is_refused_and_changes_nothing():
     assert await sender.send(sender.build(writer_with())) == 0
 
 
-async def test_a_lasting_trouble_is_told_seldom(caplog):
+async def test_a_lasting_failure_is_logged_once_in_a_while(caplog):
     broker = Broker(*[kafka_errors.KafkaConnectionError() for _ in range(200)])
     await FencedSender(broker, ME, *WHERE).send(writer_with())
     assert len([r for r in caplog.records if "send_retried" in r.getMessage()]) == 1
@@ -214,14 +214,14 @@ def test_aiokafka_still_has_the_parts_that_are_leaned_on():
     assert list(inspect.signature(AIOKafkaProducer.send_batch).parameters) == ["self", "batch", "topic", "partition"]
 
 
-def test_aiokafka_tells_each_kind_of_trouble_seldom():
-    seldom = Seldom(every_s=3600)
+def test_a_repeated_message_of_aiokafka_is_filtered():
+    repeats = RepeatFilter(every_s=3600)
 
     def passes(text, *values, level=logging.ERROR):
-        return seldom.filter(logging.LogRecord("aiokafka", level, "", 0, text, values, None))
+        return repeats.filter(logging.LogRecord("aiokafka", level, "", 0, text, values, None))
 
     assert passes("Unable connect to node with id %s", 1)
     assert not passes("Unable connect to node with id %s", 2)
     assert passes("Unable connect to node with id %s", 2, level=logging.WARNING)
     assert passes("Topic %s not found", "x")
-    assert Seldom(every_s=0).filter(logging.LogRecord("aiokafka", 40, "", 0, "a", (), None))
+    assert RepeatFilter(every_s=0).filter(logging.LogRecord("aiokafka", 40, "", 0, "a", (), None))

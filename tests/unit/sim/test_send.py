@@ -16,9 +16,9 @@ from klais.sim.columns import columns_of_frames
 from klais.sim.manifest import read_manifest
 from klais.sim.report import reporter, summary_text
 from klais.sim.run import Plan, Progress, run
-from klais.sim.sender import destination
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
+from klais.system.address import destination
 from tests.support.needs import need_ipv6
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE

@@ -24,14 +24,14 @@ def test_the_longest_turn_is_told_once_and_what_of_it_was_our_own() -> None:
             await asyncio.sleep(0)
             time.sleep(0.05)  # noqa: ASYNC251  (holds the loop up without using the CPU)
             await asyncio.sleep(0)
-            slept = watch.take()
+            slept = watch.sample()
             until_s = time.thread_time() + 0.03
             while time.thread_time() < until_s:
                 pass
             await asyncio.sleep(0)
-            worked = watch.take()
+            worked = watch.sample()
             await asyncio.sleep(0)
-            return slept, worked, watch.take()
+            return slept, worked, watch.sample()
 
     slept, worked, idle = asyncio.run(run())
     assert slept["event_loop_longest_block_ms"] >= 50
@@ -48,7 +48,7 @@ def test_many_short_callbacks_in_one_turn_count_together() -> None:
                 asyncio.get_running_loop().call_soon(time.sleep, 0.005)
             await asyncio.sleep(0)  # those are called behind this
             await asyncio.sleep(0)
-            return watch.take()["event_loop_longest_block_ms"]
+            return watch.sample()["event_loop_longest_block_ms"]
 
     assert asyncio.run(run()) >= 50
 

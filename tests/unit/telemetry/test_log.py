@@ -85,7 +85,7 @@ def test_secrets_of_settings_stay_masked(written: Written) -> None:
     assert "hunter2" not in written()
 
 
-def test_every_counts_what_it_kept_quiet() -> None:
+def test_every_counts_the_suppressed_calls() -> None:
     times = [0.0, 1.0, 9.9, 10.0, 10.5, 25.0]
     assert [log.every(10, "test_every", now_s=now) for now in times] == [1, 0, 0, 3, 0, 2]
     assert log.every(10, "test_every_other", now_s=10.5) == 1

@@ -141,9 +141,9 @@ async def test_control_shows_decisions_with_their_reasons_and_overrides():
     control = ControlFollower(Settings(control_auto=True))
     for number in range(3):
         record = {"mode": "auto", "rate": 1000.0 + number, "by": "controller-x", "term": 4, "reason": "why"}
-        control.take("global", orjson.dumps(record | {"at": 1_700_000_000_000}))
+        control.consume("global", orjson.dumps(record | {"at": 1_700_000_000_000}))
     block = {"block": True, "until_ms": 4_500_000_000_000, "author": "ops", "reason": "loud"}
-    control.take("device/d", orjson.dumps(block))
+    control.consume("device/d", orjson.dumps(block))
     views = make_views({}, control, control_auto=True)
     body = orjson.loads((await get(views, "/control/", "/control/?limit=2")).body)
     assert (body["mode"], body["rate"], body["controller"]["term"]) == ("auto", 1002.0, 4)
@@ -229,7 +229,7 @@ async def test_a_defect_is_an_answer_too(views):
 async def test_why_of_a_blocked_and_of_a_queued_device():
     control = ControlFollower(Settings())
     until_ms = NOW // 1_000_000 + 3_600_000
-    control.take("device/dev-1", b'{"block":true,"author":"ann","reason":"noise","until_ms":%d,"at":1}' % until_ms)
+    control.consume("device/dev-1", b'{"block":true,"author":"ann","reason":"noise","until_ms":%d,"at":1}' % until_ms)
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views = make_views(lanes, control, dam_max_rate=2, dam_burst_size=2)
     lim = limits(rate=1.0, burst=1.0)
