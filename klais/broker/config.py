@@ -90,14 +90,13 @@ def jvm_flags(settings: Settings, files: BrokerFiles) -> list[str]:
 
     Chosen by measurement (2 cores shared with the load, Kafka 4.4, Java 17). The serial collector: 220 MB resident
     instead of 325 MB with G1, and p99 of a small request 0.8 ms instead of 3.6 ms. Half of the heap is for young
-    objects: a collection holds everything up for 13 to 30 ms, once in six seconds at 50,000 frames/s, where the default
-    sizes made it once a second. The compiler (``KLAIS_KAFKA_JIT``): `quick` starts in 1.7 s instead of 2.2 s and is at
-    its best at once. `full` optimizes what runs often: after a minute of 50,000 frames/s in 270 frame batches a second
-    through the whole system the broker's threads took 28 % of a core instead of 44 %, and ``bench path`` reached
-    239,000 and 244,000 frames/s instead of 215,000 and 233,000; but for the first minutes it takes a core for tenths of
-    a second now and then (p99 of the whole path 120 to 290 ms, 29 to 49 ms with `quick`). `full` is for machines with
-    cores to spare.
-    """
+    objects: a collection pauses the broker for 13 to 30 ms, once in six seconds at 50,000 frames/s; with the default
+    sizes it was once a second. The compiler (``KLAIS_KAFKA_JIT``): `quick` starts in 1.7 s instead of 2.2 s and has its
+    full speed at once. `full` optimizes what runs often: after a minute of 50,000 frames/s in 270 frame batches a
+    second through the whole system the broker's threads took 28 % of a core instead of 44 %, and ``bench path`` reached
+    239,000 and 244,000 frames/s instead of 215,000 and 233,000; but in the first minutes it sometimes occupies a core
+    for tenths of a second (p99 of the whole path 120 to 290 ms, 29 to 49 ms with `quick`). `full` is for machines with
+    cores to spare."""
     return [
         "-XX:+UseSerialGC",
         *JIT_FLAGS[settings.kafka_jit],

@@ -1,13 +1,10 @@
-"""The broker without `klais up`: a supervisor process that owns it, started in the background, asked and stopped by others."""
+"""The broker without `klais up`: a supervisor process in the background owns it; other commands query and stop it."""
 
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,6 +16,7 @@ from klais.broker.config import BrokerFiles
 from klais.broker.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedKafka, Owner, Progress, is_owner, running_owner
 from klais.config.load import Settings, environ_of
 from klais.errors import BrokerOwned, KafkaUnavailable
+from klais.system.child import start_detached, wait_for
 from klais.system.private_files import open_own
 
 RUN_COMMAND = "klais kafka run"
@@ -46,7 +44,7 @@ class Status:
 
 
 class _Stopped(BaseException):
-    """A signal asked us to end (not an Exception: nothing on the way may catch it)."""
+    """A signal ends the process. No Exception, so that no handler on the way catches it."""
 
 
 def run(settings: Settings, say: Progress) -> None:
@@ -62,7 +60,7 @@ def run(settings: Settings, say: Progress) -> None:
     asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        for name in asked:  # the second Ctrl-C of an impatient person must not cut the clean stop short
+        for name in asked:  # a second Ctrl-C must not interrupt the clean stop
             signal.signal(name, signal.SIG_IGN)
         raise _Stopped
 
@@ -84,39 +82,33 @@ def run(settings: Settings, say: Progress) -> None:
 def start(settings: Settings, say: Progress) -> Status:
     """Start a supervisor in the background and return when the broker answers.
 
-    Returns at once when it runs already under a supervisor of ours.
+    Returns at once when a supervisor already runs it.
 
     Raises
     ------
     klais.errors.BrokerOwned
         ``klais up`` or a test owns the broker of this state folder.
     klais.errors.KafkaUnavailable
-        The supervisor ended; with what it said (for instance which port is taken).
+        The supervisor ended; the message is the end of its log (for instance, which port is in use).
     """
     owner = running_owner(settings)
     if owner is not None and owner.command != RUN_COMMAND:
-        raise BrokerOwned(f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one")
+        raise BrokerOwned(
+            f"`{owner.command}` (pid {owner.pid}) already runs the broker, on {owner.bootstrap}: use that one"
+        )
     files = BrokerFiles(settings)
     files.make()
     process = None
     with open(open_own(files.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as log:
         if owner is None:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "klais", "kafka", "run"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, **environ_of(settings), "KLAIS_STATE_DIR": str(files.root.parent)},
-            )
-            # Somebody has to take its exit code while we live; when we are gone, init does.
-            threading.Thread(target=process.wait, daemon=True).start()
-    teller = _Teller(files.supervisor_log, say)
+            env = {**os.environ, **environ_of(settings), "KLAIS_STATE_DIR": str(files.root.parent)}
+            process = start_detached([sys.executable, "-m", "klais", "kafka", "run"], log, env)
+    follower = _LogFollower(files.supervisor_log, say)
     deadline = time.monotonic() + START_TIMEOUT_S + 600  # a first start may have to fetch the jars
     while time.monotonic() < deadline:
-        teller.tell()
+        follower.pass_on()
         if process is not None and process.poll() is not None:
-            raise KafkaUnavailable(f"the broker was not started: {teller.last.removeprefix('klais: ')}")
+            raise KafkaUnavailable(f"the broker was not started: {follower.last.removeprefix('klais: ')}")
         owner = running_owner(settings)
         if owner is not None and owner.ready:
             return status(settings)
@@ -124,19 +116,19 @@ def start(settings: Settings, say: Progress) -> Status:
     raise KafkaUnavailable(f"the broker does not get ready: see {files.supervisor_log}")
 
 
-class _Teller:
-    """Passes on what the supervisor writes to its log."""
+class _LogFollower:
+    """Passes on the lines that the supervisor writes to its log."""
 
     def __init__(self, path: Path, say: Progress) -> None:
         self._path = path
         self._say = say
         self._seen = 0
-        self.last = "(it said nothing)"
+        self.last = "(its log is empty)"
 
-    def tell(self) -> None:
+    def pass_on(self) -> None:
         lines = self._path.read_text(errors="replace").splitlines()
         for line in lines[self._seen :]:
-            if not line.startswith("klais: "):  # errors are said once, by the caller
+            if not line.startswith("klais: "):  # the caller raises errors
                 self._say(line)
         if len(lines) > self._seen:
             first = next((i for i, line in enumerate(lines) if line.startswith("klais: ")), len(lines) - 1)
@@ -160,7 +152,7 @@ def stop(settings: Settings) -> bool:
     if owner.command != RUN_COMMAND:
         raise BrokerOwned(f"the broker belongs to `{owner.command}` (pid {owner.pid}): stop that instead")
     _end(settings, owner)
-    if not _wait(lambda: running_owner(settings) is None, STOP_GRACE_S + 10):
+    if not wait_for(lambda: running_owner(settings) is None, STOP_GRACE_S + 10):
         raise KafkaUnavailable(f"pid {owner.pid} did not stop within {STOP_GRACE_S + 10:.0f} s")
     return True
 
@@ -187,7 +179,7 @@ def _end(settings: Settings, owner: Owner) -> None:
 
 
 def status(settings: Settings) -> Status:
-    """What is known about the broker of this state folder, without asking the broker itself."""
+    """State of the broker of this state folder, from its files and processes; the broker itself is not queried."""
     files = BrokerFiles(settings)
     owner = running_owner(settings)
     return Status(
@@ -205,15 +197,6 @@ def status(settings: Settings) -> Status:
     )
 
 
-def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def _rss_bytes(pid: int) -> int | None:
     try:
         return int(psutil.Process(pid).memory_info().rss)
@@ -227,6 +210,6 @@ def _size_bytes(folder: Path) -> int:
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_blocks * 512
-        except OSError:  # Kafka deletes segments while we look
+        except OSError:  # Kafka may delete a segment meanwhile
             continue
     return total

@@ -1,8 +1,7 @@
 """The embedded broker: a real Apache Kafka (one KRaft node on loopback) as a child that its owner starts and stops.
 
-Its data lives under ``<state_dir>/kafka`` and survives restarts. One owner at a time: an advisory lock on that folder
-says so. When the owner dies, however it dies, the broker gets SIGTERM from the kernel (see :mod:`klais.system.child`).
-"""
+Its data lies in ``<state_dir>/kafka`` and survives restarts. An advisory lock on that folder admits one owner at a
+time. When the owner dies, even by SIGKILL, the kernel sends the broker SIGTERM (see :mod:`klais.system.child`)."""
 
 import base64
 import json
@@ -59,9 +58,9 @@ class EmbeddedKafka:
     settings : Settings
         ``state_dir``, ``kafka_port``, ``kafka_heap_mb`` and ``cache_dir`` are used.
     progress : callable, optional
-        Is told, in words, what goes on and that it waits.
+        Gets a line of text for each thing that happens, and while it waits.
     command : str
-        What to call the owner when somebody asks who holds the broker.
+        Name of the owner in messages of other processes.
 
     Examples
     --------
@@ -96,7 +95,7 @@ class EmbeddedKafka:
         return self._child is not None and self._child.returncode is None
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the broker's process ends by itself; whether it did within ``timeout_s``."""
+        """Wait until the broker's process ends by itself; return whether it did within ``timeout_s``."""
         return self._child is None or self._child.wait(timeout_s)
 
     def start(self) -> None:
@@ -107,7 +106,7 @@ class EmbeddedKafka:
         klais.errors.SetupMissing
             Java, or Maven while the jars are not there.
         klais.errors.PortInUse
-            ``kafka_port`` is taken.
+            ``kafka_port`` is in use.
         klais.errors.BrokerOwned
             Another process runs a broker on this state folder.
         klais.errors.NotPrivate
@@ -137,7 +136,7 @@ class EmbeddedKafka:
             raise
 
     def stop(self) -> None:
-        """Stop the broker cleanly (SIGTERM; SIGKILL after 20 s) and let the state folder go. May be called twice."""
+        """Stop the broker cleanly (SIGTERM; SIGKILL after 20 s) and unlock the state folder. You may call it twice."""
         if self._child is not None:
             if not self._child.stop(STOP_GRACE_S):
                 self._say(f"Apache Kafka did not stop within {STOP_GRACE_S:.0f} s and was killed")
@@ -159,13 +158,13 @@ class EmbeddedKafka:
             ) from None
 
     def _end_left_over(self) -> None:
-        """A broker whose owner was killed may still be on its way out: wait for it, so that data and port are free."""
+        """Wait for a broker whose owner was killed and that is still stopping, so that data and port are free."""
         owner = read_owner(self._settings)
         if owner is None:
             return
         process = _broker_process(owner, self._files)
         if process is not None:
-            self._say(f"Apache Kafka of an owner that is gone (pid {process.pid}) still runs: waiting for its end")
+            self._say(f"Apache Kafka of a dead owner (pid {process.pid}) still runs: waiting for its end")
             process.terminate()
             try:
                 process.wait(STOP_GRACE_S)
@@ -181,7 +180,7 @@ class EmbeddedKafka:
         self._say("Apache Kafka: formatting its new data folder")
         tool = [*base, "kafka.tools.StorageTool"]
         config = ["-c", str(self._files.properties)]
-        # Kafka's own form of a UUID: base64url, never starting with a dash (its tool would take that for an option).
+        # Kafka's own form of a UUID: base64url, never with a dash at its start (its tool would read an option).
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
         _run([*tool, "format", "--cluster-id", cluster, "--ignore-formatted", *config])
 
@@ -195,15 +194,15 @@ class EmbeddedKafka:
     def _wait_ready(self) -> None:
         assert self._child is not None
         started = time.monotonic()
-        told = 0
+        reported = 0
         while not answers(self._settings.kafka_port):
             waited = time.monotonic() - started
             if self._child.wait(0.05):
                 raise KafkaUnavailable(f"Apache Kafka ended with code {self._child.returncode}:\n{self.last_lines()}")
             if waited > START_TIMEOUT_S:
                 raise KafkaUnavailable(f"Apache Kafka did not answer within {waited:.0f} s:\n{self.last_lines()}")
-            if waited > 5 * (told + 1):
-                told += 1
+            if waited > 5 * (reported + 1):
+                reported += 1
                 self._say(f"Apache Kafka: still starting, {waited:.0f} s")
 
     def last_lines(self, count: int = 15) -> str:
@@ -230,7 +229,7 @@ def read_owner(settings: Settings) -> Owner | None:
 
 
 def running_owner(settings: Settings) -> Owner | None:
-    """Who runs the broker of this state folder now, None when nobody does."""
+    """The process that runs the broker of this state folder now, None when none does."""
     try:
         fd = open_own(BrokerFiles(settings).lock, os.O_RDONLY)
     except OSError:
@@ -264,9 +263,9 @@ def answers(port: int, host: str = HOST, timeout_s: float = 2.0) -> bool:
         socket.create_connection((host, port), timeout_s).close()
     except OSError:
         return False
-    # Its own log lines would only say that it is not there yet.
-    quiet: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None, "socket.timeout.ms": 2000}
-    admin = AdminClient({"bootstrap.servers": f"{host}:{port}", **quiet})
+    # The client would log each failed connection while the broker starts.
+    unlogged: dict[str, Any] = {"log_level": 0, "error_cb": lambda error: None, "socket.timeout.ms": 2000}
+    admin = AdminClient({"bootstrap.servers": f"{host}:{port}", **unlogged})
     try:
         return bool(admin.list_topics(timeout=timeout_s).brokers)
     except KafkaException:

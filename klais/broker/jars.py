@@ -46,7 +46,7 @@ def fetch(cache_dir: Path | None = None, progress: Progress = print) -> Path:
     cache_dir : Path, optional
         The setting of that name.
     progress : callable
-        Is told, in words, what goes on.
+        Gets a line of text for each thing that happens.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def _own_folders(folder: Path, root: Path) -> Path:
 
 
 def _run_maven(maven: str, out: Path, progress: Progress) -> None:
-    # A copy, because Maven wants to write beside its pom and the package may be read-only.
+    # A copy: Maven writes beside its pom, and the package may be read-only.
     pom = out.parent / "pom.xml"
     shutil.copyfile(POM, pom)
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={out}", "-DincludeScope=runtime"]
@@ -168,7 +168,9 @@ def find_java() -> str:
     home = os.environ.get("JAVA_HOME")
     named = Path(home) / "bin" / "java" if home else None
     java = str(named) if named and named.exists() else shutil.which("java")
-    advice = "`apt-get install openjdk-17-jre-headless` (or run `make setup`), or name a cluster with KLAIS_KAFKA_BOOTSTRAP"
+    advice = (
+        "`apt-get install openjdk-17-jre-headless` (or run `make setup`), or name a cluster with KLAIS_KAFKA_BOOTSTRAP"
+    )
     if java is None:
         raise SetupMissing(f"no Java found, and the embedded Kafka needs Java {MIN_JAVA} or newer: {advice}")
     version = java_version(java)
@@ -178,7 +180,7 @@ def find_java() -> str:
 
 
 def java_version(java: str) -> int:
-    """Major version of that Java, 0 when it does not say."""
+    """Major version of that Java, 0 when it prints none."""
     shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=60, check=False).stderr
     found = re.search(r'version "(?:1\.)?(\d+)', shown)
     return int(found.group(1)) if found else 0

@@ -18,7 +18,9 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of name, value, default, range, description, source.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON array of name, value, default, range, description, source."
+)
 @click.option("--set", "only_set", is_flag=True, help="Only the settings that the environment names.")
 def show(as_json: bool, only_set: bool) -> None:
     """List every setting: value in force, unit and range, meaning. Secrets are masked.

@@ -25,7 +25,9 @@ class _Finite(click.FloatRange):
 
 RATE = _Finite(min=0, min_open=True)
 GAIN = _Finite(0, 1000)
-ENDS = click.option("--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]")
+ENDS = click.option(
+    "--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]"
+)
 WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 
@@ -34,8 +36,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="The record written 
 def control() -> None:
     """See why limits are what they are, and override them.
 
-    Overrides reach every worker, edge and kernel filter within a second, survive restarts, and are shown with author, reason
-    and end at /control/ and by `klais control status`.
+    Overrides reach every worker, edge and kernel filter within a second, survive restarts, and are shown with author,
+    reason and end at /control/ and by `klais control status`.
 
     \b
     Examples:
@@ -94,7 +96,9 @@ def set_(
     changes |= {"setpoints": setpoints} if setpoints else {}
     if len(changes) == 1:
         raise click.UsageError("nothing to set: give --rate, --burst, a gain or a set-point")
-    _written(OVERRIDE, changes, reason, as_json, "set " + ", ".join(f"{k} {v}" for k, v in changes.items() if v is not None))
+    _written(
+        OVERRIDE, changes, reason, as_json, "set " + ", ".join(f"{k} {v}" for k, v in changes.items() if v is not None)
+    )
 
 
 @control.command()
@@ -142,7 +146,13 @@ def unblock(device_id: str, reason: str, as_json: bool) -> None:
 @WHY
 @JSON
 def device(
-    device_id: str, rate: float | None, burst: float | None, clear: bool, for_s: float | None, reason: str, as_json: bool
+    device_id: str,
+    rate: float | None,
+    burst: float | None,
+    clear: bool,
+    for_s: float | None,
+    reason: str,
+    as_json: bool,
 ) -> None:
     """Give a device a rate and a burst of its own."""
     from klais.control.overrides import until
@@ -225,9 +235,17 @@ def line(record: dict[str, Any]) -> str:
     """A decision for people."""
     at = time.strftime("%H:%M:%S", time.localtime(record.get("at", 0) / 1000))
     terms, inputs = record.get("terms", {}), record.get("inputs", {})
-    parts = [f"{at}.{record.get('at', 0) % 1000 // 100}", record.get("mode", "manual"), f"{record.get('rate', 0):,.0f}/s"]
+    parts = [
+        f"{at}.{record.get('at', 0) % 1000 // 100}",
+        record.get("mode", "manual"),
+        f"{record.get('rate', 0):,.0f}/s",
+    ]
     if inputs:
-        parts += [f"lag {inputs['lag']:,.0f}", f"cpu {100 * inputs['cpu']:.0f} %", f"queue {inputs['queue_depth']:,.0f}"]
+        parts += [
+            f"lag {inputs['lag']:,.0f}",
+            f"cpu {100 * inputs['cpu']:.0f} %",
+            f"queue {inputs['queue_depth']:,.0f}",
+        ]
     if terms:
         parts.append(f"P {terms['p']:+.3f} I {terms['i']:+.3f} D {terms['d']:+.3f} = {terms['output']:.3f}")
     if record.get("cut"):

@@ -95,7 +95,8 @@ def lines(kind: str, row: dict[str, Any], frames: int) -> Iterator[str]:
         yield from _batch_lines(place, row, frames)
     elif kind == "dead_letter":
         headers = " ".join(f"{name}={escape(str(value))}" for name, value in row["headers"].items())
-        yield f"{place}{key} {headers} {row['bytes']} bytes {_clip(row['hex'][: 2 * HEADER_SIZE])} {escape(row['text'])}"
+        head = _clip(row["hex"][: 2 * HEADER_SIZE])
+        yield f"{place}{key} {headers} {row['bytes']} bytes {head} {escape(row['text'])}"
     elif set(rest) == {"value"}:
         yield f"{place}{key} {_compact(row['value'])}"
     else:

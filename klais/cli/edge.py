@@ -9,16 +9,26 @@ from klais.telemetry import log
 
 
 @click.command()
-@click.option("--udp-bind", help="host:port to receive frames on (KLAIS_UDP_BIND, 0.0.0.0:5000; [::]:5000 takes IPv6 too).")
+@click.option(
+    "--udp-bind", help="host:port to receive frames on (KLAIS_UDP_BIND, 0.0.0.0:5000; [::]:5000 takes IPv6 too)."
+)
 @click.option("--api-bind", help="host:port of the REST API (KLAIS_API_BIND, 127.0.0.1:8080).")
 @click.option("--edge-id", type=int, help="Number of this edge, unique in the deployment (KLAIS_EDGE_ID, 1).")
-@click.option("--source", help="udp, io_uring, af_xdp, ringbuf, or auto: the fastest that works here (KLAIS_SOURCE, udp).")
+@click.option(
+    "--source", help="udp, io_uring, af_xdp, ringbuf, or auto: the fastest that works here (KLAIS_SOURCE, udp)."
+)
 @click.option("--iface", help="Interface of the XDP filter, for af_xdp and ringbuf (KLAIS_IFACE).")
-@click.option("--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT).")
-@click.option("--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1).")
+@click.option(
+    "--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT)."
+)
+@click.option(
+    "--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1)."
+)
 @click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
 @click.option("--successor", is_flag=True, hidden=True, help="The supervisor replaces a process that still runs.")
-@click.option("--now", is_flag=True, help="On SIGTERM do not wait for Kafka: what it has not acknowledged goes to the spool.")
+@click.option(
+    "--now", is_flag=True, help="On SIGTERM do not wait for Kafka: what it has not acknowledged goes to the spool."
+)
 def edge(
     udp_bind: str | None,
     api_bind: str | None,
@@ -41,8 +51,8 @@ def edge(
     While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
 
     More cores: --workers N starts N edge processes on the one port, with the edge ids from KLAIS_EDGE_ID on, restarts
-    one that dies, and answers the REST API for all. SIGUSR2 replaces them one by one without a gap. --cpus auto keeps each
-    on a CPU of its own near the interface.
+    one that dies, and answers the REST API for all. SIGUSR2 replaces them one by one without a gap. --cpus auto keeps
+    each on a CPU of its own near the interface.
 
     \b
     Examples:
@@ -51,7 +61,12 @@ def edge(
       klais edge --workers 4 --cpus auto --iface eth0
       curl -X POST http://127.0.0.1:8080/config -H 'Content-Type: application/json' -d '{"new_rate": 20000}'
     """
-    given: dict[str, Any] = {"udp_bind": udp_bind, "api_bind": api_bind, "edge_id": edge_id, "udp_share_port": share_port}
+    given: dict[str, Any] = {
+        "udp_bind": udp_bind,
+        "api_bind": api_bind,
+        "edge_id": edge_id,
+        "udp_share_port": share_port,
+    }
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
     if settings.edge_workers > 1:

@@ -10,11 +10,19 @@ from klais.config.load import load
 
 
 @click.command()
-@click.option("--devices", type=click.IntRange(1, 5_000_000), default=10_000, show_default=True, help="How many come back.")
-@click.option("--model", type=click.Choice(["beta", "uniform"]), default="beta", help="Over 10 s or 60 s.  [default: beta]")
-@click.option("--burst", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Frames that each has buffered.")
+@click.option(
+    "--devices", type=click.IntRange(1, 5_000_000), default=10_000, show_default=True, help="How many come back."
+)
+@click.option(
+    "--model", type=click.Choice(["beta", "uniform"]), default="beta", help="Over 10 s or 60 s.  [default: beta]"
+)
+@click.option(
+    "--burst", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Frames that each has buffered."
+)
 @click.option("--back-off/--no-back-off", default=False, help="Clients wait with full jitter.  [default: they do not]")
-@click.option("--steady-rate", type=float, default=2000.0, show_default=True, help="Frames/s of devices that never left.")
+@click.option(
+    "--steady-rate", type=float, default=2000.0, show_default=True, help="Frames/s of devices that never left."
+)
 @click.option("--after", type=float, default=15.0, show_default=True, help="Seconds to watch after the last arrival.")
 @click.option("--to", metavar="HOST:PORT", help="Where to.  [default: the edge's KLAIS_UDP_BIND on this machine]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals.")
@@ -51,7 +59,13 @@ def herd(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     which = Herd(
-        devices, "beta" if model == "beta" else "uniform", burst, back_off, seed, steady_per_s=steady_rate, after_s=after
+        devices,
+        "beta" if model == "beta" else "uniform",
+        burst,
+        back_off,
+        seed,
+        steady_per_s=steady_rate,
+        after_s=after,
     )
     verdict = run(settings, which, host, port, lambda: stopped)
     if as_json:

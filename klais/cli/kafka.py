@@ -16,7 +16,9 @@ def _say(text: str) -> None:
 def _settings() -> Settings:
     settings = load()
     if not settings.embedded_kafka:
-        _say(f"note: KLAIS_KAFKA_BOOTSTRAP={settings.bootstrap} is set: other commands use that cluster, not this broker")
+        _say(
+            f"note: KLAIS_KAFKA_BOOTSTRAP={settings.bootstrap} is set: other commands use that cluster, not this broker"
+        )
     return settings
 
 

@@ -61,7 +61,8 @@ def _add_log_options(command: click.Command) -> None:
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands are imported when first used (pitfall 32: the CLI must not import numba for nothing)."""
+    """A click group whose commands are imported when first used (pitfall 32: the CLI must not import numba for
+    nothing)."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the table."""

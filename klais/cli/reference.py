@@ -1,4 +1,5 @@
-"""The reference pages ``docs/settings.md`` and ``docs/metrics.md``, made from the code: ``python -m klais.cli.reference``.
+"""The reference pages ``docs/settings.md`` and ``docs/metrics.md``, made from the code: ``python -m
+klais.cli.reference``.
 
 A test holds the committed pages against the text that is made here.
 """

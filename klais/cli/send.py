@@ -82,6 +82,8 @@ def _send(frame: bytes, host: str, port: int) -> None:
             if select.select([sock], [], [], ANSWER_S)[0]:
                 sock.recv(1)  # a connected socket learns of "port unreachable" here
     except ConnectionRefusedError:
-        raise KlaisError(f"nothing receives on {host}:{port}: is the edge up? (`klais edge`; --to names another)") from None
+        raise KlaisError(
+            f"nothing receives on {host}:{port}: is the edge up? (`klais edge`; --to names another)"
+        ) from None
     except OSError as error:
         raise KlaisError(f"cannot send to {host}:{port}: {error.strerror or error}") from None

@@ -40,7 +40,9 @@ class _Rate(click.ParamType):
 
 
 @click.group(invoke_without_command=True)
-@click.option("--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Number of devices.")
+@click.option(
+    "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Number of devices."
+)
 @click.option("--rate", type=_Rate(), help="Frames a second, all devices together, or max.  [default: 1000]")
 @click.option("--for", "duration", type=DURATION, help="How long: 30s, 2m, 1h30m.  [default: until Ctrl-C]")
 @click.option("--count", type=click.IntRange(min=0), help="Stop after so many frames.")
@@ -50,10 +52,14 @@ class _Rate(click.ParamType):
 @click.option("--trace-scale", type=float, help="Multiply the counts.  [default: 1; nasa: 400]")
 @click.option("--trace-start", metavar="ROW|TIME", help="Begin there: a row, 09:40 or a timestamp.  [nasa: 09:40]")
 @click.option("--speed", type=float, default=1.0, show_default=True, help="Replay the trace so many times as fast.")
-@click.option("--series", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recorded values.")
+@click.option(
+    "--series", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recorded values."
+)
 @click.option("--malformed", type=SHARE, default=0.0, help="Share of frames that are malformed, in seven ways.")
 @click.option("--duplicates", type=SHARE, default=0.0, help="Share of good frames that are sent twice.")
-@click.option("--reorder", type=click.FloatRange(0, 0.5), default=0.0, help="Share of frames overtaken by the next one.")
+@click.option(
+    "--reorder", type=click.FloatRange(0, 0.5), default=0.0, help="Share of frames overtaken by the next one."
+)
 @click.option("--reboot", type=SHARE, default=0.0, help="Share of frames before which the device starts again at 0.")
 @click.option("--spikes", type=SHARE, default=0.0, help="Share of frames with a temperature that is far off.")
 @click.option("--seed", type=int, help="Same seed, same frames.  [default: a new one each run]")
@@ -68,8 +74,9 @@ class _Rate(click.ParamType):
 def simulate(ctx: click.Context, /, **options: Any) -> None:
     """Send frames of simulated devices over UDP.
 
-    Sensor values are modelled (a daily sine and correlated noise for each device) or, with --series, recorded ones: each
-    CSV file of timestamp,value is one device. With the same seed and options the same frames leave in the same order.
+    Sensor values are modelled (a daily sine and correlated noise for each device) or, with --series, recorded ones:
+    each CSV file of timestamp,value is one device. With the same seed and options the same frames leave in the same
+    order.
 
     \b
     Examples:
@@ -154,7 +161,9 @@ def _schedule(options: dict[str, Any]) -> "Schedule":
 @click.option("--manifest", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
 @click.option("--wait", type=DURATION, default=10.0, help="Wait so long for frames still on their way.  [default: 10s]")
-@click.option("--allow-missing", type=click.IntRange(min=0), default=0, help="Good frames that may be missing (UDP loses).")
+@click.option(
+    "--allow-missing", type=click.IntRange(min=0), default=0, help="Good frames that may be missing (UDP loses)."
+)
 @click.option("--strict", is_flag=True, help="Every malformed frame must be in the dead letters too.")
 @click.pass_context
 def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_missing: int, strict: bool) -> None:

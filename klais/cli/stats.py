@@ -91,7 +91,9 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
         body = json.loads(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise EdgeUnavailable(f"no edge answers at {url} ({reason}): start one with `klais edge` or `klais up`") from None
+        raise EdgeUnavailable(
+            f"no edge answers at {url} ({reason}): start one with `klais edge` or `klais up`"
+        ) from None
     if status != 200:
         said = body.get("error") if isinstance(body, dict) else None
         raise EdgeUnavailable(f"the edge at {url} answers {status}: {said or 'no error that it names'}")

@@ -29,7 +29,9 @@ _TIMEOUT_S = 10.0
     help="The newest N records (the first N with --from-beginning).",
 )
 @click.option("-f", "--follow", is_flag=True, help="Go on with records as they arrive, until Ctrl-C.")
-@click.option("--from-beginning", is_flag=True, help="From the oldest record that is kept; all of them unless -n is given.")
+@click.option(
+    "--from-beginning", is_flag=True, help="From the oldest record that is kept; all of them unless -n is given."
+)
 @click.option("--partition", type=int, help="Only this partition.")
 @click.option("--device", help="Only what is about this device_id.")
 @click.option(
@@ -50,9 +52,9 @@ def tail(
 ) -> None:
     """Print records of TOPIC, decoded: the newest ones, then exit.
 
-    TOPIC is a name with or without the prefix in force, or short: telemetry, raw, anomalies, dead_letter, journal, stats,
-    control, devices. A line begins with the record's time, partition@offset and key. Nothing is committed: looking
-    changes nothing for anyone else.
+    TOPIC is a name with or without the prefix in force, or short: telemetry, raw, anomalies, dead_letter, journal,
+    stats, control, devices. A line begins with the record's time, partition@offset and key. Nothing is committed:
+    looking changes nothing for anyone else.
 
     \b
     Examples:
@@ -152,8 +154,11 @@ class TopicReader:
         if follow:
             yield from self._wanted(kind, device, self.read(ends, None))
 
-    def _newest(self, kind: str, device: str | None, limit: int, bounds: dict[int, tuple[int, int]]) -> list[dict[str, Any]]:
-        """Looks back further, eight times at a turn, until there are enough: offsets may be control records or not wanted."""
+    def _newest(
+        self, kind: str, device: str | None, limit: int, bounds: dict[int, tuple[int, int]]
+    ) -> list[dict[str, Any]]:
+        """Looks back further, eight times at a turn, until there are enough: offsets may be control records or not
+        wanted."""
         window = max(limit, 16)
         ends = {partition: high for partition, (_, high) in bounds.items()}
         while True:

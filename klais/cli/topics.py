@@ -48,7 +48,10 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
         return
     for name in created:
         say(f"created {name}")
-    say(f"{len(created)} created, {len(kept)} were there and fit" + (" (settings set where they differed)" if fix else ""))
+    say(
+        f"{len(created)} created, {len(kept)} were there and fit"
+        + (" (settings set where they differed)" if fix else "")
+    )
 
 
 @topics.command()

@@ -48,7 +48,7 @@ def check_hosts(text: str) -> str:
     """A list of host names; one may begin with a dot, which stands for all names below it."""
     for name in split_list(text):
         if not is_ip(name, 6) and not HOST_NAME.match(name.removeprefix(".")):
-            raise ValueError(f"{name!r} is no host name (without port, as in gateway.example or .example)")
+            raise ValueError(f"{name!r} is not a host name (without port, as in gateway.example or .example)")
     return ",".join(split_list(text))
 
 
@@ -63,7 +63,7 @@ def check_networks(text: str) -> str:
 
 
 def check_token(token: SecretStr) -> SecretStr:
-    """A bearer token that nobody guesses and that fits into a header."""
+    """A bearer token long enough not to be guessed, in the characters of a header."""
     text = token.get_secret_value()
     if len(text) < TOKEN_LENGTH:
         raise ValueError(f"has fewer than {TOKEN_LENGTH} characters: make one with `openssl rand -hex 16`")

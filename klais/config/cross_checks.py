@@ -12,7 +12,7 @@ _SASL_FIELDS = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_passw
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong with several settings together; ``fields`` are the ones it speaks of."""
+    """One thing that is wrong with several settings together; ``fields`` are those it concerns."""
 
     fields: tuple[str, ...]
     text: str
@@ -49,7 +49,7 @@ def _ssl_problems(s: SettingsFields) -> list[Problem]:
         out.append(
             Problem(
                 ("kafka_ssl_keyfile_password", "kafka_ssl_keyfile"),
-                "KLAIS_KAFKA_SSL_KEYFILE_PASSWORD is set, KLAIS_KAFKA_SSL_KEYFILE is not: the password of which key?",
+                "KLAIS_KAFKA_SSL_KEYFILE_PASSWORD is set, KLAIS_KAFKA_SSL_KEYFILE is not: set the key too",
             )
         )
     return out
@@ -57,13 +57,13 @@ def _ssl_problems(s: SettingsFields) -> list[Problem]:
 
 def _source_problems(s: SettingsFields) -> list[Problem]:
     if s.source in ("af_xdp", "ringbuf") and s.iface is None:
-        text = f"KLAIS_SOURCE={s.source} needs KLAIS_IFACE, which is not set: the interface that frames come in by"
+        text = f"KLAIS_SOURCE={s.source} needs KLAIS_IFACE, which is not set: the interface that receives the frames"
         return [Problem(("source", "iface"), text)]
     return []
 
 
 def _unused(s: SettingsFields, fields: tuple[str, ...], protocols: str) -> list[Problem]:
-    """Someone who sets a CA file or a password believes that it is used: say that it is not."""
+    """Settings that have no effect: a user who sets a CA file or a password expects that it is used."""
     return [
         Problem(
             (field, "kafka_security_protocol"),
@@ -117,13 +117,13 @@ def _worker_problems(s: SettingsFields) -> list[Problem]:
         text = f"KLAIS_EDGE_WORKERS={n} from KLAIS_EDGE_ID={s.edge_id} on: ids end at 65535"
         out.append(Problem(("edge_workers", "edge_id"), text))
     if s.source in ("af_xdp", "ringbuf"):
-        text = f"KLAIS_SOURCE={s.source} is read by one process, KLAIS_EDGE_WORKERS={n} want to share it: use udp or io_uring"
+        text = f"KLAIS_SOURCE={s.source} serves one process, not KLAIS_EDGE_WORKERS={n}: use udp or io_uring"
         out.append(Problem(("edge_workers", "source"), text))
     return out
 
 
 def warnings(s: SettingsFields) -> list[str]:
-    """What works but is seldom meant; for ``klais config check`` and the doctor."""
+    """Combinations that work but are rarely intended; for ``klais config check`` and the doctor."""
     out = []
     if s.dam_device_burst > s.dam_burst_size:
         out.append(
@@ -153,16 +153,20 @@ def warnings(s: SettingsFields) -> list[str]:
 
 def _http_warnings(s: SettingsFields, api_host: str) -> list[str]:
     out = []
-    away = [name for name, host in (("KLAIS_API_BIND", api_host), ("KLAIS_WEB_BIND", s.web_bind)) if not is_loopback(host)]
+    away = [
+        name for name, host in (("KLAIS_API_BIND", api_host), ("KLAIS_WEB_BIND", s.web_bind)) if not is_loopback(host)
+    ]
     for name in away:
         if s.api_open_reads and s.api_read_token is None:
-            out.append(f"{name} is not loopback and KLAIS_API_OPEN_READS is set: whoever reaches it may read")
+            out.append(f"{name} is not loopback and KLAIS_API_OPEN_READS is set: anyone who reaches it may read")
         else:
             out.append(f"{name} is not loopback: tokens and answers pass unencrypted, put a proxy with TLS before it")
     if "KLAIS_API_BIND" in away and s.api_token is None:
         out.append("KLAIS_API_BIND is not loopback and KLAIS_API_TOKEN is not set: one is made in the state folder")
     if "KLAIS_WEB_BIND" in away and s.api_read_token is None and not s.api_open_reads:
-        out.append("KLAIS_WEB_BIND is not loopback, KLAIS_API_READ_TOKEN is not set: workers with other state folders get 401")
+        out.append(
+            "KLAIS_WEB_BIND is not loopback, KLAIS_API_READ_TOKEN is not set: workers with other state folders get 401"
+        )
     return out
 
 

@@ -1,8 +1,7 @@
 """A file of settings, ``KLAIS_NAME=value`` a line: read at the start and at each reload.
 
-systemd can read the same file with ``EnvironmentFile=``. Its values win over the environment of the process, which cannot
-change after the start. python-dotenv parses it; a line that systemd would read differently is refused.
-"""
+systemd can read the same file with ``EnvironmentFile=``. Its values win over the environment of the process, which
+cannot change after the start. python-dotenv parses it; a line that systemd would read differently is refused."""
 
 import io
 import os
@@ -41,7 +40,9 @@ def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"KLAIS_ENV_FILE={path}: cannot be read: {error}") from None
     if problem := not_ours(info):
-        raise ConfigError(f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it")
+        raise ConfigError(
+            f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it"
+        )
     out, problems = {}, []
     for binding in parse_stream(io.StringIO(_SEMICOLON.sub(r"\1#", text))):
         if problem := _problem(binding):
@@ -50,7 +51,9 @@ def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
             out[binding.key] = binding.value or ""
     held = sorted(name for name in out if name in secrets)
     if held and (problem := not_private(info)):
-        problems.append(f"KLAIS_ENV_FILE={path}: it holds {held[0]}, and {problem}: chmod 600 it, or use {held[0]}_FILE")
+        problems.append(
+            f"KLAIS_ENV_FILE={path}: it holds {held[0]}, and {problem}: chmod 600 it, or use {held[0]}_FILE"
+        )
     if problems:
         raise ConfigError("\n".join(problems))
     return out

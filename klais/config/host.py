@@ -6,5 +6,6 @@ from klais.config.settings import SettingsFields
 
 
 def host_of(settings: SettingsFields) -> str:
-    """Name of the machine and the folder of its pinned maps: whose filter it is that a process and its neighbours share."""
+    """Name of the machine and the folder of its pinned maps: whose filter it is that a process and its neighbours
+    share."""
     return f"{socket.gethostname()}:{settings.xdp_pin_dir}"

@@ -26,7 +26,7 @@ from klais.errors import ConfigError
 from klais.text import escape
 
 PREFIX = "KLAIS_"
-# Read by tests and tools; not settings, and not mistakes either.
+# Read by tests and tools: not settings, but allowed names.
 ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS")
 ENV_EXTRA_PREFIX = "KLAIS_TEST_"
 _MASK = "***"
@@ -105,7 +105,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
             found = error.errors(include_url=False)
         lines += [line for detail in found for line in _lines(detail, given, bad)]
         worse = {str(detail["loc"][0]) for detail in found if detail["loc"]}
-        if not worse:  # only fields that do not fit together: all is said
+        if not worse:  # only fields that do not fit together, all reported
             break
         bad |= worse
         values = {name: value for name, value in values.items() if name not in worse}
@@ -137,7 +137,7 @@ def environ_of(settings: Settings) -> dict[str, str]:
     out = {}
     for name, field in Settings.model_fields.items():
         value = getattr(settings, name)
-        if name == "env_file":  # the child is given the values themselves; a file would win over them
+        if name == "env_file":  # the child gets the values; a file would override them
             continue
         if is_secret(name) and getattr(settings, f"{name}_file") is not None:  # the child reads the file itself
             continue
@@ -219,7 +219,7 @@ def _lines(detail: ErrorDetails, given: Mapping[str, Any], bad: set[str]) -> lis
 
 
 def _unreadable(given: Mapping[str, Any]) -> list[str]:
-    """Files that are named and cannot be read: better said now than at the first connection."""
+    """Named files that cannot be read: report them now, not at the first connection."""
     out = []
     for name in _FILES:
         path = Path(given[name]).expanduser() if name in given else None
@@ -229,7 +229,7 @@ def _unreadable(given: Mapping[str, Any]) -> list[str]:
 
 
 def _read_secrets(given: dict[str, Any]) -> list[str]:
-    """Put the content of the files that hold secrets into ``given``; what is wrong with them, a line each."""
+    """Put the content of secret files into ``given``; return their problems, a line each."""
     out = []
     for name in filter(is_secret, Settings.model_fields):
         file, setting = given.get(f"{name}_file"), PREFIX + name.upper()

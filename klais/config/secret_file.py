@@ -1,4 +1,4 @@
-"""Files that hold secrets: read only when nobody else can have read or written them."""
+"""Files that hold secrets, read only when no other user could have read or written them."""
 
 import contextlib
 import os
@@ -20,12 +20,12 @@ def read_secret(path: Path, setting: str) -> str:
     path : Path
         The file itself, no symbolic link.
     setting : str
-        What names it, for messages.
+        Name of the setting, for messages.
 
     Raises
     ------
     ConfigError
-        It cannot be read, is empty or not text, or others could read or change it. No message has anything of its content.
+        It cannot be read, is empty or not text, or others could read or change it. No message quotes its content.
     """
     named = f"{setting}={path}"
     try:
@@ -51,7 +51,7 @@ def read_secret(path: Path, setting: str) -> str:
 
 
 def not_private(info: os.stat_result) -> str:
-    """Why a secret must not be in a file like that; empty when it may.
+    """Why a file with this mode may not hold a secret; empty when it may.
 
     The group root may read what root owns: systemd gives a service its credentials that way.
     """
@@ -65,9 +65,9 @@ def not_private(info: os.stat_result) -> str:
 
 
 def find_or_make_token(path: Path) -> str:
-    """The token in a file that only this user can read; made where there is none yet.
+    """The token in a file that only this user can read; made when the file does not exist.
 
-    Two processes that start together agree on one: the first to link its file there wins.
+    Two processes that start together agree on one token: the first to link its file wins.
 
     Raises
     ------
@@ -90,7 +90,9 @@ def find_or_make_token(path: Path) -> str:
     except NotPrivate as error:
         raise ConfigError(f"{path}: cannot be made: {error}") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be made: {error.strerror}. Set KLAIS_STATE_DIR, or set a token yourself") from None
+        raise ConfigError(
+            f"{path}: cannot be made: {error.strerror}. Set KLAIS_STATE_DIR, or set a token yourself"
+        ) from None
     return read_secret(path, "token file")
 
 

@@ -1,23 +1,24 @@
-"""The cut that a forecast burst makes to the rate: two steps, taken at once, given back slowly (pure)."""
+"""The cut of the rate ahead of a forecast burst: two steps, applied at once and reverted slowly (pure)."""
 
 from dataclasses import dataclass
 
 CUT_AT, CUT = 0.5, 0.25
 ALERT_AT, ALERT_CUT = 0.8, 0.5
-BACK_OFF = 0.1  # a step is given back only below its threshold by this much ...
-HOLD_S = 5.0  # ... for so long in a row
+BACK_OFF = 0.1  # a step is reverted when the probability is this much below its threshold ...
+HOLD_S = 5.0  # ... for this time without a break
 
 
 @dataclass(frozen=True, slots=True)
 class CutState:
-    """``cut`` in force (share of the rate taken away), and since when the probability allows less (None = it does not)."""
+    """``cut`` in force (share of the rate), and since when the probability allows a smaller one (None = it does
+    not)."""
 
     cut: float = 0.0
     calm_since_s: float | None = None
 
     @property
     def alert(self) -> bool:
-        """Whether operators should look."""
+        """Whether operators should check the system."""
         return self.cut >= ALERT_CUT
 
 
@@ -35,7 +36,8 @@ def wanted(probability: float, slack: float = 0.0) -> float:
 
 
 def next_cut(state: CutState, probability: float, now_s: float) -> CutState:
-    """The cut after one more forecast: more at once, less only after 5 s well below the threshold, one step at a time."""
+    """The cut after one more forecast: more at once, less only after 5 s well below the threshold, one step at a
+    time."""
     if wanted(probability) > state.cut:
         return CutState(wanted(probability))
     if wanted(probability, BACK_OFF) >= state.cut:

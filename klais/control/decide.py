@@ -1,12 +1,12 @@
-"""The controller's decision: what all processes report goes in, set-points with their reasons come out (pure).
+"""The controller's decision: from the reports of all processes to set-points with their reasons (pure).
 
     lag, CPU ──► error ──► PID ──► rate ──► cut (forecast) ──► rate in force ──► shares of lanes, intake of hosts
                             ▲                                       ▲
                         set-points, gains                      override (manual)
 
-The PID's output 0 to 1 stands for a rate between ``rate_min`` and ``rate_max`` on a logarithmic scale: what a worker can
-take is known within a factor, not within so many frames, so equal steps of the output are equal factors of the rate.
-"""
+The PID's output 0 to 1 stands for a rate between ``rate_min`` and ``rate_max`` on a logarithmic scale: the capacity of
+a worker is known within a factor, not within a number of frames, so equal steps of the output are equal factors of the
+rate."""
 
 import math
 from collections.abc import Mapping
@@ -19,24 +19,26 @@ from klais.control.forecast import NOTHING, BurstForecast
 from klais.control.pid import Gains, PidState, Terms, step, track
 
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
-# A measurement counts up to twice its set-point: an hour of lag must not weigh more than a few seconds of it.
+# A measurement counts up to twice its set-point: an hour of lag weighs no more than a few seconds.
 MAX_ERROR_RATIO = 2.0
 
-# Deadbands: a set-point is written again when it moved by this share. Every record costs all followers.
+# Deadbands: a set-point is written again when it moved by this share, as every record costs all followers.
 RATE_DEADBAND = 0.05
 HOST_RATE_DEADBAND = 0.1
-SPARE_RATE_DEADBAND = 0.25  # while the limit is above twice the traffic: it binds nobody
+SPARE_RATE_DEADBAND = 0.25  # while the limit is above twice the traffic and limits nothing
 
-# Admission at the hosts. While the backlog is small, edges may also send what the queue has room for within the horizon.
-# From BACKLOG_HIGH_RATIO of the allowed backlog on, admission follows the measured throughput of the lanes instead, and a
-# proportional controller leads the backlog to BACKLOG_TARGET_RATIO within BACKLOG_RETURN_S.
+# Admission at the hosts. While the backlog is small, edges may also send what the queue has room for within the
+# horizon. From BACKLOG_HIGH_RATIO of the allowed backlog on, admission follows the measured throughput of the lanes
+# instead, and a proportional controller leads the backlog to BACKLOG_TARGET_RATIO within BACKLOG_RETURN_S.
 ADMIT_HORIZON_S = 5.0
 BACKLOG_HIGH_RATIO = 0.5
 BACKLOG_TARGET_RATIO, BACKLOG_RETURN_S = 2 / 3, 2.5
-MIN_ADMIT_RATIO = 0.5  # of the throughput, however large the backlog: after an outage traffic must not stop altogether
-MIN_BURST_S = 0.1  # of the rate: an edge admits hundreds of frames at once, a smaller bucket could not pass its own rate
+MIN_ADMIT_RATIO = 0.5  # of the throughput, however large the backlog: after an outage traffic must not stop
+MIN_BURST_S = (
+    0.1  # of the rate: an edge admits hundreds of frames at once, a smaller bucket could not pass its own rate
+)
 
-FLOW_TIME_CONSTANT_S = 5.0  # how slowly a drop of the throughput is believed: a checkpoint is not a smaller worker
+FLOW_TIME_CONSTANT_S = 5.0  # of a falling throughput: a checkpoint lowers it for a moment only
 HEADROOM = 1.1  # the rate stays above the throughput times this, plus what empties the queue within ADMIT_HORIZON_S
 RESHARE_THRESHOLD = 0.5  # lanes get new shares when one needs more than this part of its share
 
@@ -45,7 +47,8 @@ Mode = Literal["auto", "manual", "fixed"]
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Set-points and bounds: ``lag`` (frames), ``cpu`` (share), rates in frames/s, ``burst`` and ``queue_limit`` in frames."""
+    """Set-points and bounds: ``lag`` (frames), ``cpu`` (share), rates in frames/s, ``burst`` and ``queue_limit`` in
+    frames."""
 
     lag: float
     cpu: float
@@ -58,9 +61,9 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What was measured: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
-    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``passed`` frames/s that all lanes let through
-    (None = unknown), ``forecast``. ``fresh`` False = no worker reports: nothing is known."""
+    """Measurements: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
+    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``passed`` frames/s that all lanes let
+    through (None = unknown), ``forecast``. ``fresh`` False = no worker reports, and the other values mean nothing."""
 
     lag: float = 0.0
     cpu: float = 0.0
@@ -74,7 +77,8 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class OperatorRequest:
-    """What operators ask for: the ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) or None, who and why."""
+    """What operators ask for: the ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) or None, who and
+    why."""
 
     mode: Mode
     rate: float | None = None
@@ -85,7 +89,7 @@ class OperatorRequest:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Relative errors of lag and CPU, their weighted sum, and the measurement that the derivative sees."""
+    """Relative errors of lag and CPU, their weighted sum, and the measurement for the derivative."""
 
     lag: float
     cpu: float
@@ -95,7 +99,7 @@ class Errors:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Set-points of one tick and all that led to them."""
+    """Set-points of one tick and everything they follow from."""
 
     mode: Mode
     rate: float
@@ -110,7 +114,7 @@ class Decision:
     request: OperatorRequest
 
     def record(self) -> dict[str, Any]:
-        """The ``global`` record of ``klais_control`` (author, time and term are added by who writes it)."""
+        """The ``global`` record of ``klais_control`` (the writer adds its id, the time and the epoch)."""
         e, t, i = self.errors, self.terms, self.inputs
         return {
             "v": 1,
@@ -151,7 +155,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class LoopState:
-    """What one decision hands to the next. Survives a change of the controller inside the record it wrote last."""
+    """State from one decision to the next. The controller's last record holds it, so a new controller continues from
+    it."""
 
     pid: PidState = field(default_factory=PidState)
     output: float | None = None  # of the PID; None = not begun
@@ -161,7 +166,7 @@ class LoopState:
 
 
 def flow_of(before: float | None, passed: float | None, dt_s: float) -> float | None:
-    """What the lanes let through when nothing holds them up (frames/s), from what passed in the last second.
+    """Throughput of the lanes (frames/s) without the pauses of checkpoints, from the rate of the last second.
 
     Examples
     --------
@@ -174,7 +179,8 @@ def flow_of(before: float | None, passed: float | None, dt_s: float) -> float | 
 
 
 def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
-    """``0.7 x lag error + 0.3 x CPU error``, each (set-point - measured) / set-point, the measured up to twice the set-point.
+    """``0.7 x lag error + 0.3 x CPU error``, each (set-point - measured) / set-point, the measured up to twice the
+    set-point.
 
     Examples
     --------
@@ -237,7 +243,7 @@ def decide(
         least = _least(flow, inputs.queue_depth, targets)
         pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(least, targets), 1.0)
         rate = max(rate_of(terms.output, targets) * (1.0 - cut.cut), least)
-    elif request.mode == "auto":  # the first tick, or nothing is known: go on from where the rate is
+    elif request.mode == "auto":  # the first tick, or no measurement: continue from the present rate
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
     else:
@@ -251,7 +257,7 @@ def decide(
 
 
 def worth_writing(before: Decision | None, now: Decision) -> bool:
-    """Whether a decision changes something for those who follow."""
+    """Whether a decision changes something for its followers."""
     if before is None:
         return True
     if (before.mode, before.burst, before.cut.cut, before.gains) != (now.mode, now.burst, now.cut.cut, now.gains):
@@ -260,7 +266,7 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
         return True
     if before.hosts.keys() != now.hosts.keys():
         return True
-    if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # arrived at a bound: it will not move any further
+    if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # reached a bound and will not move further
         return True
     i = now.inputs
     if _moved(before.rate, now.rate, RATE_DEADBAND, max(i.passed or 0.0, sum(i.wants.values()))):
@@ -274,8 +280,11 @@ def _moved(before: float, now: float, worth: float, comes_per_s: float) -> bool:
     return abs(now - before) > (SPARE_RATE_DEADBAND if spare else worth) * before
 
 
-def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int) -> Mapping[int, float]:
-    """Shares in force; new ones only where a lane lacks and they would differ: noise at low traffic moves nothing."""
+def _shares(
+    last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int
+) -> Mapping[int, float]:
+    """Shares in force; new ones only where a lane needs more and they would differ: noise at low traffic changes
+    nothing."""
     held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions)
     if not any(want > RESHARE_THRESHOLD * rate * held.get(p, 0.0) for p, want in wants.items()):
         return held
@@ -284,9 +293,9 @@ def _shares(last: Mapping[int, float] | None, wants: Mapping[int, float], rate: 
 
 
 def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
-    """The rate below which neither the PID nor a cut goes (frames/s): they take headroom away, not what gets through.
+    """The rate below which neither the PID nor a cut goes (frames/s): they reduce the headroom, not the throughput.
 
-    Less would only move frames from klais_raw, where they are safe, into the bounded queue, and drop them in the end.
+    A lower rate would move frames from klais_raw, where they are safe, into the bounded queue, which then drops them.
     """
     if flow is None:
         return targets.rate_min
@@ -294,13 +303,14 @@ def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
     return min(max(least, targets.rate_min), targets.rate_max)
 
 
-def _intake(inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets) -> dict[str, tuple[float, float]]:
-    """Rate and burst of each host's edges: they shed only what the dam could not hold.
+def _intake(
+    inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets
+) -> dict[str, tuple[float, float]]:
+    """Rate and burst of each host's edges, so that they shed only what the dam could not hold.
 
-    The total is what the dam passes, plus what its queue has room for within the horizon; it is shared by what each host
-    receives. The backlog is what waits in the queue and what no lane has read yet. While it is small the dam passes its
-    rate. Once it is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its rate.
-    """
+    The total is what the dam passes, plus what its queue has room for within the horizon; the hosts share it by what
+    each receives. The backlog is the queue and the unread records. While it is small the dam passes its rate. Once it
+    is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its rate."""
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
     room = max(0.0, targets.queue_limit - waits)
     total_rate, total_burst = rate + room / ADMIT_HORIZON_S, burst + room / ADMIT_HORIZON_S

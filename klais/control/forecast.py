@@ -1,9 +1,8 @@
-"""What the traffic will do next: one interface for all predictors, and a plain estimator that says how sure it is.
+"""Forecasts of the traffic: one interface for all predictors, and a plain estimator with its own confidence.
 
-``predict(window)`` takes up to 60 rows of per-second features and gives a :class:`BurstForecast`. A burst is defined, so
-that a forecast can be held against what came: the mean rate of the next 5 seconds exceeds twice the median of the window.
-Pure: numpy only.
-"""
+``predict(window)`` gives a :class:`BurstForecast` from up to 60 rows of per-second features. A burst has a definition,
+so that a test can compare forecasts with the traffic: the mean rate of the next 5 seconds exceeds twice the window's
+median. Pure: numpy only."""
 
 import math
 from collections import deque
@@ -18,14 +17,14 @@ FEATURES = ("rate", "devices", "new_devices", "payload_bytes", "dropped")
 WINDOW_S = 60
 HORIZON_S = 5
 FACTOR = 2.0  # times the median: what counts as a burst
-LEAST_ROWS = 10  # below that nothing is claimed
-SMALL_RATE = 200.0  # frames/s: twice nothing is no burst
-LEAST_MEMORY_S, MOST_MEMORY_S = 3, 10  # seconds that make the present level: few of steady traffic, more of noisy one
+LEAST_ROWS = 10  # below that there is no forecast
+SMALL_RATE = 200.0  # frames/s: twice a smaller median is no burst
+LEAST_MEMORY_S, MOST_MEMORY_S = 3, 10  # seconds that the present level averages: few for steady traffic, more for noise
 MEMORY_S, MEMORY_PER_SPREAD_S = 2.0, 25.0
 LEAST_SLOPE_S = 5
-DAMPING = 0.3  # share of a slope that is expected to go on over the horizon
-LEAST_SPREAD = 0.05  # of the log rate: no traffic is steadier than this to a forecast
-WANDER = 0.1  # of the log rate: what the level itself may do within the horizon
+DAMPING = 0.3  # share of a slope that is expected to continue over the horizon
+LEAST_SPREAD = 0.05  # of the log rate: least spread that a forecast assumes
+WANDER = 0.1  # of the log rate: how far the level itself may move within the horizon
 
 Window = npt.NDArray[np.float64]
 
@@ -49,7 +48,7 @@ NOTHING = BurstForecast(0.0, 0.0, 0.0, "too little history")
 
 
 class Predictor(Protocol):
-    """What the controller asks; a learned model is another one of these."""
+    """The interface that the controller uses; a learned model implements it too."""
 
     def predict(self, window: Window) -> BurstForecast:
         """Forecast from ``window`` float64 [n <= 60, len(FEATURES)], the newest row last."""
@@ -57,14 +56,13 @@ class Predictor(Protocol):
 
 
 class TrendPredictor:
-    """Extrapolates the log rate: the level of the last seconds plus a part of their slope, and says how sure that is.
+    """Extrapolates the log rate: the level of the last seconds plus a part of their slope, with a confidence.
 
-    The probability is that of a normal distribution beyond log(2 x median). Its deviation comes from the window itself: the
-    robust spread of one second around its neighbours (1.4826 x median absolute deviation). Noisy traffic is averaged over
-    longer, and of a slope counts only what stands out of its own standard error.
-    ``tests/unit/control/test_forecast.py`` holds it against the recorded traffic that is shipped, where its Brier score
-    beats the climatology (always saying the overall share of bursts).
-    """
+    The probability is that of a normal distribution beyond log(2 x median). Its deviation comes from the window itself:
+    the robust spread of one second around its neighbours (1.4826 x median absolute deviation). Noisy traffic is
+    averaged over a longer time, and a slope counts only as far as it exceeds its own standard error.
+    ``tests/unit/control/test_forecast.py`` compares it with the shipped recording of traffic, where its Brier score
+    beats the climatology (a constant forecast of the overall share of bursts)."""
 
     def predict(self, window: Window) -> BurstForecast:
         """See :class:`Predictor`."""
@@ -72,7 +70,7 @@ class TrendPredictor:
             return NOTHING
         rate = np.maximum(window[:, 0], 0.0)
         median = float(np.median(rate))
-        log_rate = np.log(rate + 1.0 + 0.05 * rate.mean())  # an empty second is no fall without end
+        log_rate = np.log(rate + 1.0 + 0.05 * rate.mean())  # keeps the log of an empty second finite
         around = log_rate[1:-1] - (log_rate[:-2] + log_rate[2:]) / 2
         spread = max(LEAST_SPREAD, 1.4826 * float(np.median(np.abs(around))) / math.sqrt(1.5))
         memory = int(min(max(MEMORY_S + MEMORY_PER_SPREAD_S * spread, LEAST_MEMORY_S), MOST_MEMORY_S))
@@ -104,10 +102,10 @@ class Features:
         self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW_S)
         self._before: tuple[float, dict[str, float]] | None = None
 
-    def see(self, now_s: float, totals: dict[str, float]) -> bool:
-        """Take in totals (``received``, ``bytes``, ``dropped`` frames since ever; ``devices`` now); whether a second was full.
+    def add(self, now_s: float, totals: dict[str, float]) -> bool:
+        """Add totals (``received``, ``bytes``, ``dropped``; ``devices`` of now); return whether a second is complete.
 
-        Totals that fall (a process came or went) begin anew and give no row.
+        Totals that fall, as when a process starts or stops, give no row: counting starts from them.
         """
         if self._before is None:
             self._before = (now_s, totals)

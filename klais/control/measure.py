@@ -25,9 +25,9 @@ def passed_per_s(workers: Iterable[ProcessView]) -> float | None:
 def _lag(system: SystemView) -> float:
     """Frames that no lane has read. Workers know records, and how many frames the records held that they read last.
 
-    Records that were written within seconds hold as many frames as the edges now put into one. When that number changes, as
-    when edges begin to shed, the worker's estimate is wrong by the same factor for as long as the lag is long.
-    """
+    Records that were written within seconds hold as many frames as the edges now put into one. When that number
+    changes, as when edges begin to shed, the worker's estimate is wrong by the same factor for as long as the lag is
+    long."""
     workers, edges = system.workers.values(), system.edges.values()
     estimated = sum(sum((worker.gauges.lag_frames or {}).values()) for worker in workers)
     records = system.gauge("lag")

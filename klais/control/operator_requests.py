@@ -1,4 +1,4 @@
-"""What operators ask for, from ``klais_control`` and the settings, as the controller's decision takes it."""
+"""Requests of operators, from ``klais_control`` and the settings, as inputs of the controller's decision."""
 
 from typing import Any
 
@@ -57,12 +57,15 @@ def targets_of(settings: Settings, follower: ControlFollower) -> Targets:
 
 
 def recovered(record: dict[str, Any] | None, partitions: int) -> LoopState:
-    """The loop's state from the ``global`` record that a controller wrote last; a fresh one where there is none of use."""
+    """The loop's state from the ``global`` record that a controller wrote last; a fresh one where that record is
+    missing or unusable."""
     if not record or record.get("mode") not in ("auto", "manual"):
         return LoopState()
     try:
         terms, error, gains = record["terms"], record["error"], record["gains"]
-        pid = PidState(float(terms["i"]), None, float(error["both"]), 0.0, Gains(*(float(gains[name]) for name in GAINS)))
+        pid = PidState(
+            float(terms["i"]), None, float(error["both"]), 0.0, Gains(*(float(gains[name]) for name in GAINS))
+        )
         shares = {int(p): float(share) for p, share in record["shares"].items()}
         kept = shares if len(shares) == partitions else None
         return LoopState(pid, float(terms["output"]), CutState(float(record["cut"])), kept)

@@ -1,4 +1,5 @@
-"""Writing overrides. A new request keeps what it does not name: the stored record is read first. Blocks; for commands."""
+"""Writing overrides. A new request keeps what it does not name: the stored record is read first. Blocks; for
+commands."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,12 +20,12 @@ LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
 
 @contextmanager
 def following(settings: Settings) -> Iterator[ControlFollower]:
-    """A follower that has read all there is.
+    """A follower that has read the whole topic.
 
     Raises
     ------
     KafkaUnavailable
-        Not within 10 s.
+        The topic was not read within 10 s.
     """
     follower = ControlFollower(settings)
     follower.start()
@@ -37,17 +38,17 @@ def following(settings: Settings) -> Iterator[ControlFollower]:
 
 
 def until(for_s: float | None) -> int | None:
-    """End of something that holds for so long from now (epoch ms)."""
+    """The time ``for_s`` seconds from now (epoch ms); None stays None."""
     return None if for_s is None else now_ms() + int(for_s * 1000)
 
 
 def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
-    """Change the record of a scope: ``changes`` replace its fields, None takes one out. Gives the record written.
+    """Change the record of a scope: ``changes`` replace its fields, None removes one. Returns the record written.
 
     Raises
     ------
     KafkaUnavailable
-        It could not be read, or the new one was not acknowledged.
+        The record could not be read, or Kafka did not acknowledge the new one.
     """
     with following(settings) as follower:
         before = (follower.override() if scope == OVERRIDE else follower.record(scope)) or {}
@@ -63,7 +64,7 @@ def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, 
 
 
 def merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The record after the changes; objects (``gains``, ``setpoints``) are changed field by field.
+    """The record after the changes; objects (``gains``, ``setpoints``) change field by field.
 
     Examples
     --------

@@ -1,9 +1,9 @@
 """A PID controller as a pure step: state and one measurement in, state and terms out. No clock, no I/O.
 
-The form is that of Åström and Hägglund, *Advanced PID Control* (2006), chapters 3 and 13: parallel gains, the derivative on
-the filtered measurement (a step of the set-point gives no kick), conditional integration against windup (section 3.5), and an
-integral kept in units of the output, so that a change of gains or of manual/automatic makes no bump.
-"""
+The form is that of Åström and Hägglund, *Advanced PID Control* (2006), chapters 3 and 13: parallel gains, the
+derivative on the filtered measurement (a step of the set-point gives no kick), conditional integration against windup
+(section 3.5), and an integral in units of the output, so that a change of gains or between manual and automatic is
+bumpless."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Gains:
-    """``kp`` (output a unit of error), ``ki`` (1/s), ``kd`` (s), ``filter_s`` time constant of the derivative's filter (s)."""
+    """``kp`` (output a unit of error), ``ki`` (1/s), ``kd`` (s), ``filter_s`` time constant of the derivative's filter
+    (s)."""
 
     kp: float
     ki: float
@@ -20,7 +21,7 @@ class Gains:
 
 
 class Terms(NamedTuple):
-    """What made up an output: ``p + i + d`` before clamping is ``raw``, after it ``output``."""
+    """The terms of an output: ``p + i + d`` before clamping is ``raw``, after it ``output``."""
 
     p: float
     i: float
@@ -31,8 +32,8 @@ class Terms(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PidState:
-    """``integral`` in units of the output, ``filtered`` measurement (None before the first), ``error`` and ``slope`` of the
-    newest step, the ``gains`` it was taken with."""
+    """``integral`` in units of the output, ``filtered`` measurement (None before the first), ``error`` and ``slope`` of
+    the newest step, and its ``gains``."""
 
     integral: float = 0.0
     filtered: float | None = None
@@ -51,15 +52,15 @@ def step(
     state : PidState
         From the step before.
     gains : Gains
-        In force; others than before take effect without a bump.
+        In force; a change is bumpless.
     error : float
-        Set-point - measurement, in units that the caller chose.
+        Set-point - measurement, in units of the caller's choice.
     measurement : float
         For the derivative only.
     dt_s : float
         Time since the step before, above 0.
     low, high : float
-        The output never leaves these.
+        Limits of the output.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def step(
     filtered, slope = _derivative(state, measurement, dt_s, gains.filter_s)
     p, d = gains.kp * error, -gains.kd * slope
     growth = gains.ki * error * dt_s
-    # Integrate only as far as the limit: what would push further beyond it is left out, what leads back is taken whole.
+    # Integrate only up to the limit: growth beyond it is left out, growth back from it counts in full.
     most, least = max(state.integral, high - p - d), min(state.integral, low - p - d)
     integral = min(max(state.integral + growth, least), most)
     raw = p + integral + d
@@ -86,7 +87,7 @@ def step(
 def track(
     state: PidState, gains: Gains, error: float, measurement: float, dt_s: float, output: float
 ) -> tuple[PidState, Terms]:
-    """A step in manual: somebody else chose ``output``; the state follows, so that automatic goes on from there."""
+    """A step in manual: an operator chose ``output``; the state follows, so that automatic continues from there."""
     filtered, slope = _derivative(state, measurement, dt_s, gains.filter_s)
     p, d = gains.kp * error, -gains.kd * slope
     integral = output - p - d

@@ -1,17 +1,17 @@
 """Set-points and overrides in force, followed from ``klais_control`` (compacted): the same class in edge and worker.
 
-A record's key is its scope, its value a JSON object that says what it sets and ``author``, ``reason``, ``at`` (epoch ms):
+A record's key is its scope, its value a JSON object with what it sets and ``author``, ``reason``, ``at`` (epoch ms):
 
-- ``global``: what the controller decided last, with ``rate``, ``burst``, ``mode``, ``shares``, ``hosts`` and all that led to
-  it;
-- ``override``: what operators ask for: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
+- ``global``: the newest decision of the controller, with ``rate``, ``burst``, ``mode``, ``shares``, ``hosts`` and its
+  inputs;
+- ``override``: the request of an operator: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
   ``until_ms``;
-- ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to ``limits_until_ms``;
+- ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
+``limits_until_ms``;
 - ``edge/<id>``: kept, not interpreted.
 
-An end that is absent means for good. The newest record of a scope holds; no value = nothing set. Fields that this reader does
-not know are left alone; a record that is no such object is logged and passed over.
-"""
+Without an end a record holds until it is replaced. The newest record of a scope counts; a record without a value
+deletes it. This reader ignores unknown fields; it logs and skips a record that is no such object."""
 
 import math
 import threading
@@ -30,12 +30,12 @@ from klais.system.clock import now_ms
 GLOBAL = "global"
 OVERRIDE = "override"
 DEVICE = "device/"
-DECISIONS = 600  # the newest that are kept to be shown
+DECISIONS = 600  # the newest ones, kept for display
 
 
 class DeviceLimit(NamedTuple):
-    """A device's own rate (frames/s) and burst (frames), each None = as for all; in force up to ``until_ns``, None = for
-    good."""
+    """A device's own rate (frames/s) and burst (frames), each None = the default; in force up to ``until_ns``,
+    None = without end."""
 
     rate: float | None
     burst: float | None
@@ -43,14 +43,14 @@ class DeviceLimit(NamedTuple):
 
 
 class ControlFollower(TopicFollower):
-    """What ``klais_control`` says now.
+    """The records of ``klais_control`` as they stand.
 
     Attributes
     ----------
     version : int
-        Goes up with every record that changed something.
+        Rises with every record that changed something.
     changed : threading.Event
-        Set with it; who waits for it clears it.
+        Set when the version rises; the waiting thread clears it.
     decisions : deque
         The newest ``global`` records, oldest first.
     """
@@ -67,7 +67,7 @@ class ControlFollower(TopicFollower):
         self._device_limits: dict[bytes, DeviceLimit] = {}
 
     def reset(self) -> None:
-        """See :class:`TopicFollower`: nothing is set any more."""
+        """Drop all records (see :class:`TopicFollower`)."""
         with self._change:
             self._records, self._blocked, self._device_limits = {}, {}, {}
             self.version += 1
@@ -79,7 +79,7 @@ class ControlFollower(TopicFollower):
         Raises
         ------
         ValueError
-            It is not a JSON object, or a field has a value that cannot be.
+            It is not a JSON object, or a field has an invalid value.
         """
         record = None if value is None else orjson.loads(value)
         if record is not None:
@@ -95,7 +95,7 @@ class ControlFollower(TopicFollower):
             records = {scope: kept for scope, kept in self._records.items() if scope != key}
             if record is not None:
                 records[key] = record
-            # Readers in other threads see the old mappings or the new ones, never half of a change.
+            # Other threads read the old mappings or the new ones, never a mixture: so replace them, do not change them.
             if key.startswith(DEVICE):
                 self._blocked = _blocked(records)
                 self._device_limits = _device_limits(records)
@@ -114,7 +114,8 @@ class ControlFollower(TopicFollower):
         return self._records
 
     def override(self) -> dict[str, Any] | None:
-        """What operators ask for, while it has not ended. A rate written as ``global`` without a mode is one too."""
+        """The operator's request while it is in force. A rate written as ``global`` without a mode counts as one
+        too."""
         records = self._records
         record = records.get(OVERRIDE)
         if record is not None:
@@ -151,14 +152,14 @@ class ControlFollower(TopicFollower):
         return record if "mode" in record else {}
 
     def share(self, partition: int, partitions: int) -> float:
-        """A lane's share of the global rate: as last shared out, an even one where it never was for so many lanes."""
+        """A lane's share of the global rate: as in the newest decision, else an even one."""
         shares = self._decision().get("shares", {})
         if self.mode() == "fixed" or len(shares) != partitions:
             return 1.0 / partitions
         return float(shares.get(str(partition), 1.0 / partitions))
 
     def intake(self, host: str) -> tuple[float, float] | None:
-        """Rate (frames/s) and burst (frames) that a host's kernel filter may let in, or None where the controller sets
+        """Rate (frames/s) and burst (frames) that a host's edges may admit, or None where the controller sets
         none."""
         found = self._decision().get("hosts", {}).get(host)
         return None if found is None or self.mode() == "fixed" else (float(found["rate"]), float(found["burst"]))
@@ -169,7 +170,8 @@ class ControlFollower(TopicFollower):
         return self._records.get(DEVICE + name)
 
     def blocked(self) -> dict[bytes, int | None]:
-        """Blocked devices: device_id -> end of the block (ns since the epoch), None = for good. Ends may have passed."""
+        """Blocked devices: device_id -> end of the block (ns since the epoch), None = without end. Ends may have
+        passed."""
         return self._blocked
 
     def device_limits(self) -> dict[bytes, DeviceLimit]:
@@ -177,7 +179,7 @@ class ControlFollower(TopicFollower):
         return self._device_limits
 
     def overrides(self) -> list[dict[str, Any]]:
-        """What operators set and what is still in force: scope, author, reason, end and all else of each record."""
+        """Overrides in force: scope, author, reason, end and the other fields of each record."""
         now = now_ms()
         out = []
         override = self.override()
@@ -209,7 +211,7 @@ def _check(record: dict[str, Any]) -> None:
         found = record.get(name)
         kinds = (int, float) if values is float else dict
         if found is not None and not (isinstance(found, dict) and all(isinstance(v, kinds) for v in found.values())):
-            raise ValueError(f"{name} is {found!r}, not an object as it should be")
+            raise ValueError(f"{name} is {found!r}, not an object of such values")
     for host, limit in (record.get("hosts") or {}).items():
         if not all(_is_limit(limit.get(name)) for name in ("rate", "burst")):
             raise ValueError(f"hosts[{host!r}] is {limit!r}, not an object with rate and burst")

@@ -1,16 +1,16 @@
-"""Sharing the global rate out over the lanes by what each needs (pure)."""
+"""Shares of the global rate for the lanes, by the demand of each (pure)."""
 
 from collections.abc import Mapping
 
-FLOOR = 0.2  # of an even share is every lane's own: one that wakes up gets on until the next record
-DRAIN_S = 1.0  # a queue asks to be gone within this time
-RATE_DEADBAND = 0.1  # shares are written anew when one moved by this much of an even share
+FLOOR = 0.2  # of an even share: the least of every lane, so that an idle one can start before the next record
+DRAIN_S = 1.0  # the demand of a queue is to empty within this time
+RATE_DEADBAND = 0.1  # new shares are written when one moved by this part of an even share
 
 Demand = Mapping[int, float]
 
 
 def demand(arriving_per_s: float, queued: float) -> float:
-    """Frames/s that a lane could put to use: what arrives, and what waits over a second."""
+    """Demand of a lane (frames/s): arrivals, and the queue spread over a second."""
     return max(0.0, arriving_per_s) + max(0.0, queued) / DRAIN_S
 
 
@@ -20,11 +20,11 @@ def share_out(wants: Demand, partitions: int, last: Mapping[int, float] | None =
     Parameters
     ----------
     wants : mapping of int to float
-        Partition -> demand (frames/s); lanes of whom nothing is known are left out.
+        Partition -> demand (frames/s); leave out lanes without a measurement.
     partitions : int
         How many there are.
     last : mapping of int to float, optional
-        Shares in force: a lane of whom nothing is known keeps its own.
+        Shares in force: a lane without a measurement keeps its share.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def share_out(wants: Demand, partitions: int, last: Mapping[int, float] | None =
 
 
 def moved(before: Mapping[int, float] | None, after: Mapping[int, float]) -> bool:
-    """Whether shares differ by enough to be worth a record."""
+    """Whether shares differ by more than the deadband."""
     if before is None:
         return True
     worth = RATE_DEADBAND / max(1, len(after))

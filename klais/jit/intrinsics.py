@@ -1,4 +1,5 @@
-"""What a kernel can ask of the CPU that Python has no word for: copy a run of bytes at once, fetch a cache line ahead."""
+"""What a kernel can ask of the CPU that Python has no word for: copy a run of bytes at once, fetch a cache line
+ahead."""
 
 from typing import Any
 
@@ -57,7 +58,8 @@ def _copy_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def prefetch(typing_context: Any, memory: Any, at: Any) -> Any:
-    """Have the cache line of ``memory[at]`` (uint8) fetched, to be read soon; any ``at`` is allowed, nothing is read."""
+    """Have the cache line of ``memory[at]`` (uint8) fetched, to be read soon; any ``at`` is allowed, nothing is
+    read."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])

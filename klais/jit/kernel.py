@@ -139,7 +139,8 @@ def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[.
     return decorate
 
 
-# Array types for signatures. BYTES takes read-only arrays too (a Kafka value is one); the others are C-contiguous columns.
+# Array types for signatures. BYTES takes read-only arrays too (a Kafka value is one); the others are C-contiguous
+# columns.
 BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
 U8 = numba.uint8[::1]
 U16 = numba.uint16[::1]

@@ -1,7 +1,7 @@
 """Memory ordering of ring indices, handled here and nowhere else.
 
-Every ring the sources read (AF_XDP, BPF ring buffer, io_uring) is memory that the kernel writes on one CPU while we read
-it on another: entries, and an index that says how many there are. Two rules keep the sides apart:
+Every ring the sources read (AF_XDP, BPF ring buffer, io_uring) is memory that the kernel writes on one CPU while we
+read it on another: entries, and an index that says how many there are. Two rules keep the sides apart:
 
 * **Acquire.** The kernel writes an entry first and moves the index then. Whoever reads the index must not have read the
   entry before: :func:`load_acquire` reads an index, and no later read or write of this thread moves in front of it.
@@ -10,8 +10,9 @@ it on another: entries, and an index that says how many there are. Two rules kee
 
 The kernel's side does the same (``smp_load_acquire``, ``smp_store_release`` in ``net/xdp/xsk_queue.h``,
 ``kernel/bpf/ringbuf.c``, ``io_uring/io_uring.c``). On x86-64 both are plain moves, but the *compiler* may still reorder
-around a plain access; on arm64 the CPU may, too. So indices are read and written only inside compiled kernels through the two
-functions below, which become LLVM's atomic ``load acquire`` and ``store release``: ``ldar`` and ``stlr`` on arm64.
+around a plain access; on arm64 the CPU may, too. So indices are read and written only inside compiled kernels through
+the two functions below, which become LLVM's atomic ``load acquire`` and ``store release``: ``ldar`` and ``stlr`` on
+arm64.
 
 What neither gives is a full barrier between *our* store and *our* next load (Dekker's pattern: we say "all read", find
 nothing new, and sleep, while the kernel adds an entry and does not yet see that we wait). No ring here needs it: a

@@ -1,4 +1,4 @@
-"""Topics on the cluster: create what is missing, refuse what does not fit, and say how to mend it."""
+"""Topics on the cluster: create missing ones, refuse wrong ones, and say how to fix them."""
 
 import time
 from collections.abc import Callable
@@ -40,7 +40,8 @@ _FORBIDDEN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One thing about a topic that is not as KLAIS needs it; ``setting`` is ``partitions``, ``missing`` or a config name."""
+    """One property of a topic that differs from what KLAIS needs; ``setting`` is ``partitions``, ``missing`` or a
+    config name."""
 
     topic: str
     setting: str
@@ -56,7 +57,7 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic as the cluster has it: ``records`` counts offsets from the first kept to the end, None = not known."""
+    """A topic on the cluster: ``records`` counts offsets from the first kept to the end, None = not known."""
 
     name: str
     partitions: int
@@ -78,16 +79,16 @@ def wait_for_broker(
     settings : Settings
         Names the cluster.
     timeout_s : float, optional
-        Seconds to wait at most; None = for ever, 0 = ask once.
+        Longest wait in seconds; None = without limit, 0 = one attempt.
     on_wait : callable, optional
-        Is told, every 5 s, that it waits, for whom, and how long already.
+        Gets a line of text at the start of the wait and every 5 s.
     stop : callable, optional
-        Asked every second; true ends the wait as if the time were over.
+        Polled every second; true ends the wait like the time-out.
 
     Raises
     ------
     klais.errors.KafkaUnavailable
-        No broker answered in time; with what the client said last.
+        No broker answered in time; the message has the last error.
     klais.errors.KafkaForbidden
         A broker refused the login.
     """
@@ -124,8 +125,8 @@ def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: boo
     admin : AdminClient, optional
         To use instead of a new one.
     fix : bool
-        Set the required settings of topics that have other ones. Partition counts are never changed: that would move
-        devices between partitions.
+        Set the required settings of topics that have other ones, but never the partition count: that would move devices
+        between partitions.
 
     Returns
     -------
@@ -135,7 +136,7 @@ def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: boo
     Raises
     ------
     klais.errors.TopicMismatch
-        With every mismatch, one line each. Nothing is created then: half a set of topics helps nobody.
+        With every mismatch, one line each. It creates nothing then, so that no partial set of topics remains.
     klais.errors.KafkaUnavailable, klais.errors.KafkaForbidden
         No broker answers, or it refuses.
     """
@@ -166,7 +167,7 @@ def _planned(specs: list[TopicSpec]) -> dict[str, TopicState]:
 
 
 def check_topics(settings: Settings, admin: AdminClient | None = None) -> list[Mismatch]:
-    """What is not as KLAIS needs it, missing topics included; empty = all is well."""
+    """All mismatches, missing topics included; empty = the topics are right."""
     specs = Topics.of(settings).specs()
     return _mismatches(settings, specs, _states(settings, admin or admin_client(settings), [s.name for s in specs]))
 
@@ -187,7 +188,7 @@ def list_topics(settings: Settings, everything: bool = False, admin: AdminClient
 
 
 def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Mismatch]:
-    """What differs between the topics as needed and as found. Pure."""
+    """Differences between the required and the existing topics. Pure."""
     out = []
     for spec in specs:
         state = states.get(spec.name)
@@ -216,7 +217,7 @@ def compare_replication(wanted: int, states: dict[str, TopicState]) -> list[Mism
 
 
 def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mismatch]:
-    """A journal that expires before the raw records it decided about: a recovering lane would decide them again. Pure."""
+    """A journal that expires before its raw records, which a recovering lane would then decide again. Pure."""
     raw, journal = states.get(topics.raw), states.get(topics.journal)
     if raw is None or journal is None:
         return []
@@ -290,7 +291,7 @@ def _states(settings: Settings, admin: AdminClient, names: list[str], count: boo
 
 
 def _record_count(admin: AdminClient, name: str, meta: Any) -> int | None:
-    """Records kept; None while a partition has no leader: a list of topics must still show then."""
+    """Records kept; None while a partition has no leader: a list of topics must still work then."""
     try:
         first, end = (_offsets(admin, {name: meta}, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
     except KafkaException:
@@ -320,7 +321,7 @@ def _create(settings: Settings, admin: AdminClient, specs: list[TopicSpec]) -> l
             future.result()
             created.append(name)
         except KafkaException as error:
-            # Two processes that start together both want to create it: the other one did.
+            # Another process that started at the same time created it.
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise _unavailable(error, settings, f"topic {name} could not be created") from error
     _wait_for_leaders(settings, admin, {spec.name for spec in specs})
@@ -328,7 +329,7 @@ def _create(settings: Settings, admin: AdminClient, specs: list[TopicSpec]) -> l
 
 
 def _wait_for_leaders(settings: Settings, admin: AdminClient, names: set[str]) -> None:
-    """Creation is answered, and leaders are named, a moment before they serve: ask each partition for its end offset."""
+    """Brokers answer the creation, and name leaders, before these serve: so ask each partition for its end offset."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         topics = {name: meta for name, meta in _metadata(settings, admin).items() if name in names}

@@ -1,6 +1,6 @@
 """Connection settings for the three Kafka clients, from one place: confluent-kafka, aiokafka and Faust.
 
-They hold secrets: the mappings returned here print them masked, and nobody logs them value by value.
+They hold secrets: the mappings returned here mask them when printed. Do not log their values.
 """
 
 import socket
@@ -16,7 +16,8 @@ _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_passw
 
 
 class ClientConfig(dict[str, Any]):
-    """A dict whose ``repr`` masks passwords, so that a stray log line or traceback shows none; so do dicts made from it."""
+    """A dict whose ``repr`` masks passwords, so that no log line or traceback shows one; copies and unions mask them
+    too."""
 
     def __repr__(self) -> str:
         return repr({key: "***" if key in _SECRET_KEYS else value for key, value in self.items()})
@@ -28,18 +29,18 @@ class ClientConfig(dict[str, Any]):
         return ClientConfig({**self, **other})
 
     def __ror__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
-        """The same from the right-hand side: our keys win."""
+        """A union from the right-hand side: the keys of this one win."""
         return ClientConfig({**other, **self})
 
     def copy(self) -> "ClientConfig":
-        """Another one of the same keys."""
+        """A copy that masks too."""
         return ClientConfig(self)
 
 
 def confluent_config(settings: Settings) -> dict[str, Any]:
-    """Where the brokers are and how to get in, as librdkafka's configuration names.
+    """Addresses and credentials of the cluster, in librdkafka's configuration names.
 
-    Only set what was asked for: without a CA file librdkafka looks for the system's certificates itself.
+    It sets only what the settings name: without a CA file librdkafka finds the system's certificates itself.
     """
     config = ClientConfig({"bootstrap.servers": settings.bootstrap})
     protocol = settings.kafka_security_protocol
@@ -108,7 +109,9 @@ def faust_broker(settings: Settings, sasl_credentials: Callable[..., Any] | None
     if not protocol.startswith("SASL"):
         return urls, context
     if sasl_credentials is None:
-        raise ConfigError(f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs faust.SASLCredentials handed to faust_broker()")
+        raise ConfigError(
+            f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs faust.SASLCredentials handed to faust_broker()"
+        )
     username, password = _login(settings)
     made = sasl_credentials(username=username, password=password, ssl_context=context, mechanism=_mechanism(settings))
     return urls, made
@@ -139,7 +142,7 @@ def ssl_context(settings: Settings) -> ssl.SSLContext:
 
 
 def listens(settings: Settings, timeout_s: float = 3.0) -> bool:
-    """Whether any of the bootstrap servers takes a connection: known at once, where a client would go on trying."""
+    """Whether a bootstrap server accepts a connection; answers at once, while a client would retry."""
     for server in settings.bootstrap.split(","):
         try:
             socket.create_connection(split_address(server), timeout_s).close()

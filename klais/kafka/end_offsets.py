@@ -70,7 +70,9 @@ class EndOffsets:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._where = {spec.name: list(range(spec.partitions or settings.partitions)) for spec in Topics.of(settings).specs()}
+        self._where = {
+            spec.name: list(range(spec.partitions or settings.partitions)) for spec in Topics.of(settings).specs()
+        }
         self._samples: deque[Sample] = deque(maxlen=64)
         self._failing_since_s: float | None = None
         self._groups: dict[str, Group] = {}
@@ -151,7 +153,9 @@ class EndOffsets:
             return {}
         described = admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S)
         asked = {
-            name: admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=TIMEOUT_S)[name]
+            name: admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=TIMEOUT_S)[
+                name
+            ]
             for name in names
         }
         out = {}

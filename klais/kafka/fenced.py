@@ -1,8 +1,8 @@
-"""Writing as the one owner of a partition: the broker's producer epochs fence whoever wrote before.
+"""Writing as the one owner of a partition: the broker's producer epochs fence earlier owners.
 
-A lane takes an epoch with :func:`fence`, then writes ordinary batches stamped with it, each partition through a
-:class:`FencedSender` with sequence numbers of its own. The broker drops repeats, refuses gaps, and refuses every older epoch.
-Tied to the internals of aiokafka 0.14 named here; ``tests/broker/test_fenced.py`` holds them to it.
+A lane acquires an epoch with :func:`fence`, then writes ordinary batches stamped with it, each partition through a
+:class:`FencedSender` with sequence numbers of its own. The broker drops repeats, and refuses gaps and older epochs.
+This module uses internals of aiokafka 0.14; ``tests/broker/test_fenced.py`` checks them.
 """
 
 import asyncio
@@ -41,10 +41,10 @@ class ProducerIdentity:
 
 
 class ReadyBatch:
-    """What :class:`~klais.kafka.producer.BatchProducer` takes: bytes that are built already.
+    """A built batch for :class:`~klais.kafka.producer.BatchProducer`.
 
-    May be sent again, always with the same bytes. :meth:`drop` takes it back: a batch that counts no records is never sent.
-    It still has all that aiokafka's own ``AIOKafkaProducer.send_batch`` asks of a ``BatchBuilder``.
+    A retry sends the same bytes. :meth:`drop` withdraws it: the producer never sends a batch without records.
+    It also has every method that ``AIOKafkaProducer.send_batch`` needs of a ``BatchBuilder``.
     """
 
     def __init__(self, built: BuiltBatch) -> None:
@@ -71,7 +71,7 @@ class ReadyBatch:
         """Nothing to close."""
 
     def append(self, **record: Any) -> None:
-        """Full, as aiokafka understands None."""
+        """Return None, which means "full" to aiokafka."""
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         """The batch has its own producer id, epoch and sequence; its CRC covers them."""
@@ -86,12 +86,12 @@ class FencedSender:
     Parameters
     ----------
     producer : AIOKafkaProducer
-        From :func:`make_producer`; may be shared by the senders of a lane. A producer has one request in flight for each
-        broker, with one batch of each partition in it: lanes that share one wait for each other's batches.
+        From :func:`make_producer`; may be shared by the senders of a lane. A producer has one request in flight for
+        each broker, with one batch of each partition in it: lanes that share one wait for each other's batches.
     identity : ProducerIdentity
         From :func:`fence`, over this partition among others.
     topic, partition : str, int
-        Where to.
+        The partition to write to.
     base_sequence : int
         Sequence number of the first record; a new epoch must begin with 0.
     """
@@ -117,15 +117,15 @@ class FencedSender:
     async def send(self, batch: RecordBatchWriter | BuiltBatch) -> int:
         """Send one batch and wait until the broker has it; returns its base offset, -1 where only its arrival is known.
 
-        A writer is closed and reset before the first wait, so the next batch can grow in it meanwhile. Anything that time
-        may heal (no broker, no leader, too few replicas, time-outs) is tried again without end, with the same bytes.
+        A writer is closed and reset before the first wait, so the next batch can grow in it meanwhile. It retries
+        passing errors (no broker, no leader, too few replicas, time-outs) without limit, with the same bytes.
 
         Raises
         ------
         LaneFenced
             The broker knows a newer epoch: this owner is a zombie and must stop.
         LaneFailed
-            The batch cannot be sent, or an earlier one could not, or was cancelled: nothing more goes out of this sender.
+            The batch cannot be sent, or an earlier one could not, or was cancelled: this sender is closed.
         """
         if self._failure is not None:
             raise self._failure
@@ -140,7 +140,11 @@ class FencedSender:
         try:
             offset = await self._deliver(ready)
         except asyncio.CancelledError:
-            self._fail(LaneFailed(f"send to {self.topic}/{self.partition} was cancelled: what the broker has is unknown"))
+            self._fail(
+                LaneFailed(
+                    f"send to {self.topic}/{self.partition} was cancelled: whether the broker has the batch is unknown"
+                )
+            )
             raise
         except (LaneFenced, LaneFailed) as error:
             self._fail(error)
@@ -151,7 +155,7 @@ class FencedSender:
         return offset
 
     def close(self) -> None:
-        """Send nothing more: what waits is dropped, not flushed. What is on its way may still arrive."""
+        """Send nothing more: a waiting batch is dropped, not flushed. A request in flight may still arrive."""
         if self._failure is None:
             self._fail(LaneFailed(f"sender of {self.topic}/{self.partition} is closed"))
 
@@ -172,7 +176,7 @@ class FencedSender:
                 if not _may_pass(error):
                     raise LaneFailed(f"send to {self.topic}/{self.partition} failed for good: {error!r}") from error
                 self._log_retry(error, time.monotonic() - started)
-            except (AssertionError, TypeError) as error:  # how aiokafka says that it knows no such partition
+            except (AssertionError, TypeError) as error:  # aiokafka's errors for an unknown partition
                 raise LaneFailed(f"there is no {self.topic}/{self.partition}") from error
             else:
                 if self._failure is not None:
@@ -190,9 +194,10 @@ class FencedSender:
 
 
 async def make_producer(settings: Settings, timeout_s: float | None = None, **overrides: Any) -> BatchProducer:
-    """A started producer for :class:`FencedSender`: not idempotent (the batches are), acks=all, nothing compressed twice.
+    """A started producer for :class:`FencedSender`: acks=all; not idempotent and without compression, as the batches
+    have both.
 
-    Waits for a broker without end, or for ``timeout_s``.
+    Waits for a broker without limit, or for ``timeout_s``.
 
     Raises
     ------
@@ -215,16 +220,16 @@ async def make_producer(settings: Settings, timeout_s: float | None = None, **ov
 
 
 async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
-    """Stop a producer whose senders are closed, without flushing: its connections are cut first.
+    """Stop a producer whose senders are closed, without flushing: it closes the connections first.
 
-    A request on its way may still reach the broker, which then decides by its epoch.
+    A request in flight may still reach the broker, which then decides by its epoch.
     """
     for connection in list(producer.client._conns.values()):
         connection.close()
     try:
         await asyncio.wait_for(producer.stop(), timeout_s)
     except TimeoutError:
-        log.warning("producer_left", timeout_s=timeout_s)
+        log.warning("producer_abandoned", timeout_s=timeout_s)
         await producer.client.close()
 
 
@@ -256,7 +261,7 @@ async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: floa
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether time may heal it; aiokafka marks most such errors, but not its own time-outs."""
+    """Whether a retry may succeed; aiokafka marks most such errors, but not its own time-outs."""
     return bool(getattr(error, "retriable", False)) or isinstance(error, kafka_errors.KafkaTimeoutError | TimeoutError)
 
 
@@ -265,10 +270,11 @@ async def fence(
 ) -> ProducerIdentity:
     """Take over ``partitions``: afterwards the broker refuses every older epoch of this transactional id on them.
 
-    InitProducerId gives the new epoch. An empty transaction carries it into each partition, as commit markers, before the
-    new owner has written anything. The markers are there when the coordinator lets a second transaction begin: until
-    then it answers CONCURRENT_TRANSACTIONS (end offsets that moved would prove nothing, a zombie's write moves them too).
-    The marker of that second one, in the first partition, may follow a little later, among the owner's first batches.
+    InitProducerId gives the new epoch. An empty transaction carries it into each partition, as commit markers, before
+    the new owner has written anything. The markers are there when the coordinator lets a second transaction begin:
+    until then it answers CONCURRENT_TRANSACTIONS (end offsets that moved would prove nothing, a zombie's write moves
+    them too). The marker of that second one, in the first partition, may follow a little later, among the owner's first
+    batches.
 
     The transactional id must not expire (``transactional.id.expiration.ms``, 7 days): the next fence would get another
     producer id, and epochs of different ids do not fence each other. Nor may an idle partition forget the epoch
@@ -281,14 +287,14 @@ async def fence(
     transactional_id : str
         Name of the ownership, as ``klais-lane-3``.
     partitions : list of (topic, partition)
-        What is taken over.
+        The partitions to acquire.
     timeout_s : float
-        How long to try in all.
+        Time limit of all attempts together.
 
     Raises
     ------
     LaneFenced
-        Yet another owner came in between.
+        Another owner acquired the epoch meanwhile.
     KafkaUnavailable
         Not done within ``timeout_s``; nothing is owned.
     LaneFailed
@@ -296,7 +302,8 @@ async def fence(
     """
     options = {
         "transactional_id": transactional_id,
-        "transaction_timeout_ms": 15_000,  # an owner that dies between the two requests blocks the next one at most so long
+        # an owner that dies between the two requests blocks the next one at most so long
+        "transaction_timeout_ms": 15_000,
         "request_timeout_ms": 15_000,
         **aiokafka_config(settings),
     }
@@ -305,15 +312,15 @@ async def fence(
         try:
             return await _take_over(options, partitions, deadline)
         except _FENCED as error:
-            raise LaneFenced(f"another owner took {transactional_id} in between") from error
+            raise LaneFenced(f"another owner acquired {transactional_id} meanwhile") from error
         except TimeoutError as error:
             wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
             raise KafkaUnavailable(
-                f"{transactional_id} could not take over {wanted} within {timeout_s:g} s: do the topics exist, and has the "
-                "transaction coordinator its replicas?"
+                f"{transactional_id} could not acquire {wanted} within {timeout_s:g} s: do the topics exist, and has "
+                "the transaction coordinator its replicas?"
             ) from error
         except kafka_errors.KafkaError as error:
-            if not _coordinator_stumbled(error) or time.monotonic() > deadline:
+            if not _is_coordinator_error(error) or time.monotonic() > deadline:
                 raise LaneFailed(f"{transactional_id} was refused by the broker: {error!r}") from error
             log.info("fence_retried", transactional_id=transactional_id, error=repr(error.__cause__ or error))
         await asyncio.sleep(RETRY_MIN_S)
@@ -332,13 +339,14 @@ async def _take_over(options: dict[str, Any], partitions: list[tuple[str, int]],
         await producer.stop()
 
 
-def _coordinator_stumbled(error: BaseException) -> bool:
-    """Whether the broker answered UNKNOWN_SERVER_ERROR: its coordinator does when two owners end a transaction at once.
+def _is_coordinator_error(error: BaseException) -> bool:
+    """Whether the broker answered UNKNOWN_SERVER_ERROR, as its coordinator does when two owners end a transaction at
+    once.
 
-    aiokafka wraps it in a bare KafkaError. A new attempt takes a new epoch, so it is as safe as the first one.
+    aiokafka wraps it in a bare KafkaError. A new attempt acquires a new epoch, so it is as safe as the first one.
     """
     return isinstance(error, kafka_errors.UnknownError) or (
-        error.__cause__ is not None and _coordinator_stumbled(error.__cause__)
+        error.__cause__ is not None and _is_coordinator_error(error.__cause__)
     )
 
 

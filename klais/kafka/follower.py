@@ -1,7 +1,7 @@
-"""Follow a small topic of one partition in a thread: what control set-points and statistics have in common.
+"""Follows a small topic of one partition in a thread; the base of the followers of set-points and of statistics.
 
-A client of Kafka holds on to a topic's name. When somebody deletes the topic and creates it again, librdkafka neither
-reads on nor reports an error, so the follower compares the topic's id every few seconds and starts over when it changed.
+Kafka clients identify a topic by its name. When the topic is deleted and created again, librdkafka neither reads on nor
+reports an error. So the follower compares the topic's id every few seconds and starts over when it changed.
 """
 
 import threading
@@ -33,29 +33,31 @@ POLL_S = 0.1
 RETRY_S = 1.0
 CHECK_S = 3.0
 STALE_S = 15.0
-_AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT})
+_AWAY = frozenset(
+    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
+)
 
 
 class TopicFollower:
     """Reads partition 0 of a topic and hands every record to :meth:`consume`; in no group, commits nothing.
 
-    When the topic was created again, :meth:`reset` drops what the old one said and reading begins at its start.
+    When the topic was created again, the follower calls :meth:`reset` and reads the new one from its start.
 
     Parameters
     ----------
     settings : Settings
         Where Kafka is.
     topic : str
-        Topic to follow; it may come into being later.
+        Topic to follow; it may be created later.
     from_start : bool
-        Read what is there already, or only what is written from now on.
+        Read the existing records too, or only those written from now on.
     """
 
     def __init__(self, settings: Settings, topic: str, from_start: bool) -> None:
         self.topic = topic
         self._offset = OFFSET_BEGINNING if from_start else OFFSET_END
         self._config = confluent_config(settings) | {
-            # librdkafka wants a group; nothing is committed to it
+            # librdkafka requires a group; the follower commits nothing
             "group.id": f"{settings.topic_prefix}klais-follower-{uuid.uuid4().hex[:8]}",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -70,17 +72,17 @@ class TopicFollower:
             "error_cb": self._on_error,
         }
         self._settings = settings
-        self._admin: AdminClient | None = None  # made by the thread: a follower that never starts connects to nothing
+        self._admin: AdminClient | None = None  # made by the thread: a follower that never starts opens no connection
         self._topic_id: str | None = None
         self._checked_s = self._asked_s = 0.0  # monotonic: the topic was last found, and last asked for
-        self._refused = ""  # what a broker that answers says against the topic
+        self._refused = ""  # the error of a broker that answers
         self._started_s = time.monotonic()
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to follow; returns at once."""
+        """Start to follow; return at once."""
         self._thread = threading.Thread(target=self._run, name=f"follow-{self.topic}", daemon=True)
         self._thread.start()
 
@@ -91,23 +93,23 @@ class TopicFollower:
             self._thread.join(5.0)
 
     def wait_caught_up(self, timeout_s: float) -> bool:
-        """Whether everything that was in the topic at the start has been read, within the time-out."""
+        """Wait until the records that existed at the start are read; return whether they were within the time-out."""
         return self._caught_up.wait(timeout_s)
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
-        """Handle one record; ``value`` None deletes the key. May raise ValueError: logged, and the record is skipped.
+        """Handle one record; ``value`` None deletes the key. On a ValueError the follower logs and skips the record.
 
-        ``appended_ms`` is the broker's time at which it was appended, None where the topic has the producers' times.
+        ``appended_ms`` is the broker's append time, None where the topic carries the producers' times.
         """
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forget what the topic said: it was created again."""
+        """Drop the state from the old topic: it was created again."""
 
     def problem(self) -> str | None:
-        """Why what the topic says is out of date although a broker answers, in words; None while all is well.
+        """Why the state is out of date although a broker answers, in words; None while it is current.
 
-        A broker that does not answer is a problem of its own, and others report it.
+        A broker that does not answer is another problem, reported elsewhere.
         """
         silent_s = time.monotonic() - max(self._checked_s, self._started_s)
         if not self._refused or silent_s < STALE_S:
@@ -123,7 +125,7 @@ class TopicFollower:
                     first = consumer.poll(POLL_S)
                     if first is None:
                         continue
-                    # consume() would wait for all 500, or for its whole time: a set-point has to act at once
+                    # consume() would wait for all 500 or for its whole time-out, and a set-point must act at once
                     for message in (first, *consumer.consume(num_messages=500, timeout=0)):
                         self._handle(message)
                     self._note_the_end(consumer, message.offset())
@@ -134,7 +136,7 @@ class TopicFollower:
                 consumer.close()
 
     def _replaced(self) -> bool:
-        """Whether the topic is another one than before; asks the broker every few seconds."""
+        """Whether the topic was created again; asks the broker every few seconds."""
         now_s = time.monotonic()
         if now_s - self._asked_s < CHECK_S:
             return False
@@ -157,9 +159,11 @@ class TopicFollower:
         return True
 
     def _note_the_end(self, consumer: Consumer, offset: int | None) -> None:
-        """The end is told only by a fetch that finds nothing; where records come all the time there may be none."""
+        """Note that the end is reached. An EOF event needs an empty fetch, which a busy topic may never give."""
         if not self._caught_up.is_set() and offset is not None:
-            low_high = consumer.get_watermark_offsets(TopicPartition(self.topic, 0), cached=True)  # as of the newest fetch
+            low_high = consumer.get_watermark_offsets(
+                TopicPartition(self.topic, 0), cached=True
+            )  # as of the newest fetch
             if low_high is not None and 0 < low_high[1] <= offset + 1:
                 self._caught_up.set()
 

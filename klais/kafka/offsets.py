@@ -75,7 +75,8 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
 
 
 def offsets_at(settings: Settings, topic: str, ts_ms: int) -> dict[int, int]:
-    """First offset of each partition with a record of ``ts_ms`` or later, else the end; raises as :func:`end_offsets`."""
+    """First offset of each partition with a record of ``ts_ms`` or later, else the end; raises as
+    :func:`end_offsets`."""
     ends = end_offsets(settings, topic)
     found = _of_topic(settings, topic, OffsetSpec.for_timestamp(ts_ms))
     return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}

@@ -1,11 +1,10 @@
 """A Kafka producer for record batches that are built already: straight to aiokafka's client, without its accumulator.
 
-aiokafka's own path collects records into batches, numbers them, and wakes a routine that looks at all of that twice for each
-request; for a batch that is built and numbered it is in the way. Here a batch waits for the request to its broker that is in
-flight, and until no other batch comes (the lanes decide one after the other what one fetch brought); then all that wait for
-that broker go in one request. Connections, metadata and protocol stay aiokafka's
-(0.14: ``AIOKafkaClient.send``, ``cluster``, ``ProduceRequest``). Nothing is tried again here: the sender does that.
-"""
+aiokafka's own path collects records into batches, numbers them, and scans all of them twice for each request, which is
+wasted work for a batch that is built and numbered. Here a batch waits for the request in flight to its broker, and
+until no other batch follows (the lanes process the records of one fetch one after the other); then all batches for that
+broker go in one request. Connections, metadata and protocol stay aiokafka's (0.14: ``AIOKafkaClient.send``,
+``cluster``, ``ProduceRequest``). The sender retries; this producer does not."""
 
 import asyncio
 from collections.abc import Awaitable, Iterator
@@ -18,14 +17,14 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 NO_TIMESTAMP = -1
-CALM_TURNS = 8  # of the event loop without another batch before a request goes: each takes some microseconds
+IDLE_TURNS = 8  # turns of the event loop without another batch before a request goes; a turn lasts some microseconds
 
 
 class Batch(Protocol):
-    """A built batch that its owner may take back until it is sent."""
+    """A built batch that its owner may withdraw until it is sent."""
 
     def record_count(self) -> int:
-        """Records in it; 0 = taken back."""
+        """Records in it; 0 = withdrawn."""
 
     def _build(self) -> bytes:
         """Its bytes."""
@@ -33,7 +32,7 @@ class Batch(Protocol):
 
 @dataclass(slots=True)
 class Waiting:
-    """A batch, where it goes, and who waits for it."""
+    """A batch, its partition, and the future of its sender."""
 
     to: TopicPartition
     batch: Batch
@@ -41,7 +40,7 @@ class Waiting:
 
 
 class BatchProducer(AIOKafkaProducer):
-    """Sends whole batches, one request in flight for each broker; take care to have one batch of each partition at a time.
+    """Sends whole batches, one request in flight for each broker. Send one batch of each partition at a time.
 
     Parameters as for ``AIOKafkaProducer``; ``acks``, ``request_timeout_ms`` and what concerns connections matter.
     """
@@ -49,11 +48,11 @@ class BatchProducer(AIOKafkaProducer):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self._waiting: dict[int, list[Waiting]] = {}
-        self._exchanges: dict[int, asyncio.Task[None]] = {}  # broker -> who talks to it now
+        self._exchanges: dict[int, asyncio.Task[None]] = {}  # broker -> task that sends to it
         self._stopped = False
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> Awaitable[RecordMetadata]:
-        """Queue a batch; the future is its place in the log, or why it was not written.
+        """Queue a batch; the future gives its offset, or the error.
 
         Raises
         ------
@@ -75,7 +74,7 @@ class BatchProducer(AIOKafkaProducer):
         return done
 
     async def stop(self) -> None:
-        """Stop at once, without flushing; who waits is told."""
+        """Stop at once, without flushing; waiting senders get an error."""
         self._stopped = True
         exchanges = list(self._exchanges.values())
         for task in exchanges:
@@ -100,7 +99,7 @@ class BatchProducer(AIOKafkaProducer):
         """Requests to one broker, one after the other, until nothing waits for it."""
         try:
             while leader in self._waiting:
-                await self._until_calm(self._waiting[leader])
+                await self._until_idle(self._waiting[leader])
                 queued = self._waiting.pop(leader)
                 waiting = [w for w in queued if w.batch.record_count()]
                 self._fail([w for w in queued if not w.batch.record_count()], kafka_errors.ProducerClosed())
@@ -118,10 +117,11 @@ class BatchProducer(AIOKafkaProducer):
         finally:
             del self._exchanges[leader]
 
-    async def _until_calm(self, waiting: list[Waiting]) -> None:
-        """Let the event loop turn until nobody has queued another batch for some turns; ends, with one batch a partition."""
+    async def _until_idle(self, waiting: list[Waiting]) -> None:
+        """Yield to the event loop until no batch was queued for some turns; ends, as each partition queues one
+        batch."""
         turns, before = 0, len(waiting)
-        while turns < CALM_TURNS:
+        while turns < IDLE_TURNS:
             await asyncio.sleep(0)
             turns = turns + 1 if len(waiting) == before else 0
             before = len(waiting)
@@ -138,24 +138,26 @@ class BatchProducer(AIOKafkaProducer):
         )
 
     def _answer(self, waiting: list[Waiting], response: Any) -> None:
-        """Tell each what the broker said of it; a repeat counts as written, its offset unknown."""
-        said = {to: (code, offset) for to, code, offset in _partitions(response)}
+        """Complete each future with the broker's result; a duplicate counts as written, with an unknown offset."""
+        results = {to: (code, offset) for to, code, offset in _partitions(response)}
         for w in waiting:
-            code, offset = said.get(w.to, (kafka_errors.UnknownError.errno, -1))
+            code, offset = results.get(w.to, (kafka_errors.UnknownError.errno, -1))
             error = kafka_errors.for_code(code)
             if error not in (kafka_errors.NoError, kafka_errors.DuplicateSequenceNumber):
-                self._fail([w], kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error())
+                self._fail(
+                    [w], kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error()
+                )
             elif not w.done.done():
                 w.done.set_result(RecordMetadata(*w.to, w.to, offset, NO_TIMESTAMP, NO_TIMESTAMP, None))
 
     def _fail(self, waiting: list[Waiting], error: Exception) -> None:
-        """Tell each; ask who leads now where the error says that it may be another."""
+        """Fail each future; refresh the metadata where the error means that the leader may have moved."""
         if getattr(error, "invalid_metadata", False):
             self.client.force_metadata_update()
         for w in waiting:
             if not w.done.done():
                 w.done.set_exception(error)
-                w.done.exception()  # who waits raises it; nobody left to wait is no trouble
+                w.done.exception()  # marks it as retrieved: the sender may be gone
 
 
 def _partitions(response: Any) -> Iterator[tuple[TopicPartition, int, int]]:

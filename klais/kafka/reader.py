@@ -1,8 +1,7 @@
-"""Reading one partition back: the journal and the staging topic in recovery, and how far an output topic got.
+"""Reads one partition: the journal and the staging topic in recovery, and the last own records of an output topic.
 
-Asks the broker itself, through aiokafka's client and its protocol classes: a consumer would wait in long polls at the end
-of the log, fetch beyond the last offset wanted, and hide how far control records reach.
-"""
+It sends requests through aiokafka's client and protocol classes. A consumer would wait in long polls at the end of the
+log, fetch beyond the last offset needed, and hide control records."""
 
 import asyncio
 import time
@@ -52,7 +51,7 @@ class PartitionReader:
     settings : Settings
         Where Kafka is.
     timeout_s : float
-        How long there may be no answer before KafkaUnavailable is raised.
+        Time without an answer before it raises KafkaUnavailable.
     """
 
     def __init__(self, settings: Settings, timeout_s: float = 60.0) -> None:
@@ -69,7 +68,9 @@ class PartitionReader:
         await self.start()
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         await self.stop()
 
     async def start(self) -> None:
@@ -122,7 +123,7 @@ class PartitionReader:
     async def read(self, topic: str, partition: int, start: int, end: int | None = None) -> AsyncIterator[RawRecord]:
         """Records from offset ``start`` up to, not including, ``end`` (default and at most: the end offset now).
 
-        Control records (transaction markers) are passed over; the read ends even where nothing else follows.
+        It skips control records (transaction markers), and ends even where only those follow.
 
         Raises
         ------
@@ -269,9 +270,8 @@ async def last_own_mark(
 ) -> Mark | None:
     """The last mark of this ``lineage`` at or after ``floor_offset``; None without one.
 
-    Looks backwards from the end in growing strides; control records and records of others are passed over. No offset is
-    read twice.
-    """
+    Reads backwards from the end in growing strides, skips control records and records without a mark, and reads no
+    offset twice."""
     log_start, high = await reader.offsets(topic, partition)
     floor = max(floor_offset, log_start)
     stride = 1

@@ -1,6 +1,7 @@
-"""The access rights that each role needs on a cluster with an authorizer. Declared once: command, document and test use it.
+"""The access rights that each role needs on a cluster with an authorizer. Declared once: command, document and test use
+it.
 
-``klais topics rights`` prints them as ``kafka-acls`` commands. Source for what Kafka asks of whom: the table "Operations
+``klais topics rights`` prints them as ``kafka-acls`` commands. Source: the table "Operations
 and Resources on Protocols" of Apache Kafka's security documentation.
 """
 
@@ -48,7 +49,8 @@ def rights(settings: Settings, role: Role) -> list[Right]:
         # All topics are checked at the start. A Write or Read implies Describe.
         operations = [op for op, names in (("Read", reads), ("Write", writes)) if name in names] or ["Describe"]
         out.append(Right("topic", name, False, (*operations, "DescribeConfigs")))
-    # The consumer group of the workers, and one of its own for each reader of a small topic (nothing is committed there).
+    # The consumer group of the workers, and one of its own for each reader of a small topic (nothing is committed
+    # there).
     out.append(Right("group", ours, True, ("Read",)))
     if role == "worker":
         # Lanes and the controller fence their predecessors with a transactional id.

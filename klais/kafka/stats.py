@@ -1,4 +1,5 @@
-"""``klais_stats`` and ``klais_control`` in Kafka: the producer that processes share, and the newest record of each process."""
+"""``klais_stats`` and ``klais_control`` in Kafka: the producer that processes share, and the newest record of each
+process."""
 
 import contextlib
 import threading
@@ -21,7 +22,7 @@ log = logs.get("klais.kafka.stats")
 
 FRESH_S = 3.0
 CLOCK_TOLERANCE_S = 10.0
-FORGET_S = 600.0  # a sender that is silent for so long is no longer shown
+FORGET_S = 600.0  # a sender without a record for this time is no longer shown
 
 
 class ControlProducer:
@@ -38,12 +39,12 @@ class ControlProducer:
                 "queue.buffering.max.kbytes": 4096,
                 "reconnect.backoff.max.ms": 2000,
                 "log_level": 2,
-                "error_cb": _quiet,
+                "error_cb": _log_error,
             }
         )
 
     def stats(self, key: str, record: Numbers) -> None:
-        """Send one statistics record; a lost one is no matter, the next comes in a second."""
+        """Send one statistics record. A lost one is acceptable: the next follows in a second."""
         value = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)
         with contextlib.suppress(BufferError):
             self._producer.produce(self._topics.stats, value, key.encode(), partition=0)
@@ -55,7 +56,7 @@ class ControlProducer:
         Raises
         ------
         KafkaException
-            It was not acknowledged in time.
+            Kafka did not acknowledge it in time.
         """
         failed: list[Any] = []
         done = threading.Event()
@@ -73,18 +74,17 @@ class ControlProducer:
             raise KafkaException(failed[0] if failed else "no acknowledgement in time")
 
     def close(self) -> None:
-        """Send what is left, for at most a second."""
+        """Flush for at most a second and close."""
         if self._producer.flush(1.0):
             self._producer.purge()
 
 
-def _quiet(error: Any) -> None:
+def _log_error(error: Any) -> None:
     log.debug("kafka_error", error=error.str())
 
 
 class StatsFollower(TopicFollower):
-    """The newest record of every process that spoke in the last 3 seconds; who is silent for longer is stale: shown, not
-    used."""
+    """The newest record of every process. Records older than 3 seconds are stale: they are shown, but not used."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).stats, from_start=False)
@@ -103,7 +103,7 @@ class StatsFollower(TopicFollower):
         for name in ("counters", "gauges", "rates"):
             if not isinstance(record.get(name), dict):
                 raise ValueError(f"statistics of {key!r} have no object {name!r}")
-        # By arrival, not by at_ms: the clocks of two hosts need not agree.
+        # By arrival, not by at_ms, as the clocks of two hosts may differ.
         now_s = time.monotonic()
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
@@ -113,7 +113,7 @@ class StatsFollower(TopicFollower):
             self._clocks = clocks | {key: (at_ms - appended_ms) / 1000}
 
     def heard(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Seconds since each of that kind was heard last, and its newest record, by id; who is silent for longer left out."""
+        """Age (s) and newest record of each process of that kind, by id; without those older than ``within_s``."""
         now_s = time.monotonic()
         rows = self._newest.items()
         return {
@@ -133,16 +133,15 @@ class StatsFollower(TopicFollower):
     def clock_offset_s(self, name: str) -> float | None:
         """By how much a process's wall clock is ahead of the broker's (behind: negative), as of its newest record.
 
-        The time that the record took is in it: some 10 ms. None where nothing was heard, or the topic has no broker times.
-        """
+        It includes the time of the record's way, some 10 ms. None without a record, or where the topic has no broker
+        times."""
         return self._clocks.get(name)
 
     def senders(self) -> dict[str, dict[str, Any]]:
         """Every process that sent a record in the last ten minutes.
 
-        Each with its kind, the seconds since its newest record, whether that is stale, and by how many seconds its clock
-        is ahead of the broker's.
-        """
+        Each with its kind, the seconds since its newest record, whether that is stale, and by how many seconds its
+        clock is ahead of the broker's."""
         now_s = time.monotonic()
         return {
             name: {
@@ -160,13 +159,13 @@ def _rounded(value: float | None) -> float | None:
 
 
 def clock_warning(offset_s: float | None) -> str | None:
-    """What to say about a clock that differs from the broker's by more than the records between them take.
+    """A warning about a clock that differs from the broker's by more than the tolerance; None while it does not.
 
     Examples
     --------
     >>> clock_warning(-0.02), clock_warning(7200.4)
-    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time service")
-    """
+    (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time
+    service")"""
     if offset_s is None or abs(offset_s) <= CLOCK_TOLERANCE_S:
         return None
     way = "ahead of" if offset_s > 0 else "behind"

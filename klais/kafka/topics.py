@@ -26,10 +26,10 @@ class Topics(TopicNames):
     def specs(self) -> list[TopicSpec]:
         """All topics with partition count, the settings that correctness needs, and those that only serve speed.
 
-        Every topic carries the broker's time (``LogAppendTime``). The clock of an edge or a worker is untrusted: with the
-        producer's time a record too far ahead is refused, one too far behind is deleted early, and brokers forget a
-        lane's producer epoch, which fences its zombies, by record time too. The time of receipt is in the records' values.
-        """
+        Every topic carries the broker's time (``LogAppendTime``). The clock of an edge or a worker is untrusted: with
+        the producer's time a record too far ahead is refused, one too far behind is deleted early, and brokers forget a
+        lane's producer epoch, which fences its zombies, by record time too. The time of receipt is in the records'
+        values."""
         common = {"max.message.bytes": str(MAX_RECORD_BYTES), "message.timestamp.type": "LogAppendTime"}
         if self.replication > 2:
             # A write is acknowledged by two replicas at least, or a single failure could lose what was accepted.
@@ -38,17 +38,17 @@ class Topics(TopicNames):
         if self.flush_each:
             day["flush.messages"] = "1"
         kept = {"cleanup.policy": "delete", **common}
-        week = {"retention.ms": str(7 * DAY_MS)}  # how long to keep results is the operator's choice
-        bounded = {**week, "retention.bytes": str(1 << 30)}  # by partition: hostile senders decide how many there are
+        week = {"retention.ms": str(7 * DAY_MS)}  # the operator chooses how long to keep results
+        bounded = {**week, "retention.bytes": str(1 << 30)}  # by partition: as hostile senders control their number
         compact = {"cleanup.policy": "compact", **common}
-        # Only closed segments are compacted, and a recovering lane reads what is not.
+        # Kafka compacts closed segments only, and a recovering lane reads the others in full.
         often_compacted = {
             "segment.ms": "600000",
             "segment.bytes": str(128 << 20),
             "min.cleanable.dirty.ratio": "0.1",
             "delete.retention.ms": "600000",
         }
-        # Everybody reads klais_control from its start: little may be left uncompacted, the newest decisions at least.
+        # Every process reads klais_control from its start, so keep little uncompacted, but the newest decisions.
         # 50 MiB is the smallest segment that managed clusters accept; segment.ms closes it long before.
         decisions = {
             "segment.ms": "600000",

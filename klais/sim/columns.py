@@ -1,4 +1,4 @@
-"""Frames as the judge sees them: who, which number, and a hash of the whole frame."""
+"""Frames as columns for the judge: device, sequence, and a hash of the whole frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,10 +14,10 @@ from klais.sim.kernels import fnv1a64_column
 class FrameColumns:
     """n frames; frames of one device stand in their order.
 
-    ``ids`` uint64 [n, 2] (16 bytes of device_id as two little-endian words; 0 where unreadable), ``sequence`` uint32 [n],
-    ``hashes`` uint64 [n] (64-bit FNV-1a of the whole frame), ``ts_ms`` int64 [n] (0 = unknown), ``reason`` uint8 [n]
-    (of a dead letter, else 0), ``lane`` bool [n] (a dead letter of a lane, not of an edge), ``partition`` int32 [n].
-    """
+    ``ids`` uint64 [n, 2] (16 bytes of device_id as two little-endian words; 0 where unreadable), ``sequence`` uint32
+    [n], ``hashes`` uint64 [n] (64-bit FNV-1a of the whole frame), ``ts_ms`` int64 [n] (0 = unknown), ``reason`` uint8
+    [n] (of a dead letter, else 0), ``lane`` bool [n] (a dead letter of a lane, not of an edge), ``partition`` int32
+    [n]."""
 
     ids: npt.NDArray[np.uint64]
     sequence: npt.NDArray[np.uint32]
@@ -55,7 +55,8 @@ def columns_of(
     ts_ms: npt.NDArray[np.int64] | None = None,
     partition: npt.NDArray[np.int32] | None = None,
 ) -> FrameColumns:
-    """Columns of n raw frames ``buf[starts[i] : starts[i] + lengths[i]]``; ``reason`` is what is wrong with the header."""
+    """Columns of n raw frames ``buf[starts[i] : starts[i] + lengths[i]]``; ``reason`` is what is wrong with the
+    header."""
     n = len(starts)
     reason, id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
     ids, sequence, hashes = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32), np.zeros(n, np.uint64)
@@ -82,4 +83,6 @@ def joined(parts: Sequence[FrameColumns]) -> FrameColumns:
     """Parts one after the other."""
     if not parts:
         return columns_of_frames([])
-    return FrameColumns(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(FrameColumns)))
+    return FrameColumns(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(FrameColumns))
+    )

@@ -1,8 +1,8 @@
-"""A thundering herd: when each device comes back, and what it sends then (pure; numpy only).
+"""A thundering herd: when each device reconnects, and which frames it sends then (pure; numpy only).
 
 Arrivals are those of 3GPP TR 37.868, section 6.1.1: traffic model 1 spreads N devices evenly over 60 s, model 2 after
-Beta(3, 4) over 10 s, as when a power cut ends. Each device comes with the frames that it buffered meanwhile. A client that
-backs off waits first, and between its frames, with full jitter (a time even from 0 to a bound that doubles).
+Beta(3, 4) over 10 s, as when a power cut ends. Each device brings the frames that it buffered meanwhile. A client that
+backs off waits before its first frame and between frames, with full jitter (uniform from 0 to a bound that doubles).
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,10 @@ BACK_OFF_FIRST_S, BACK_OFF_MOST_S = 0.1, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Herd:
-    """``devices`` come back after ``model``, each with ``buffered`` frames, with ``back_off`` or not.
+    """``devices`` reconnect after ``model``, each with ``buffered`` frames, with ``back_off`` or without.
 
-    Beside them ``steady`` devices send ``steady_per_s`` frames/s in all, from ``before_s`` before the storm to ``after_s``
-    after the last arrival: what their latency is like is how one sees that the system has recovered.
-    """
+    Beside them ``steady`` devices send ``steady_per_s`` frames/s in all, from ``before_s`` before the storm to
+    ``after_s`` after the last arrival: their latency shows when the system has recovered."""
 
     devices: int
     model: Model = "beta"
@@ -39,7 +38,7 @@ class Herd:
     after_s: float = 15.0
 
     def problems(self) -> list[str]:
-        """What is wrong with it; empty when it can be used."""
+        """Values out of range, in words; empty when the herd is valid."""
         found = []
         for name, most in (("devices", 5_000_000), ("buffered", 10_000), ("steady", 1_000_000)):
             if not 1 <= getattr(self, name) <= most:
@@ -73,7 +72,7 @@ def arrivals(herd: Herd) -> Arrivals:
     Raises
     ------
     klais.errors.ConfigError
-        The herd cannot be: all problems at once.
+        The herd is not valid; names all problems.
 
     Examples
     --------
@@ -101,7 +100,8 @@ def arrivals(herd: Herd) -> Arrivals:
 
 
 def _offsets(herd: Herd, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """When each buffered frame leaves after its device came back (s), float64 [devices, buffered], rising along a row."""
+    """When each buffered frame leaves after its device came back (s), float64 [devices, buffered], rising along a
+    row."""
     if not herd.back_off:
         return np.broadcast_to(np.arange(herd.buffered) * BACK_TO_BACK_S, (herd.devices, herd.buffered))
     bound = np.minimum(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2.0 ** np.arange(herd.buffered))
@@ -111,9 +111,13 @@ def _offsets(herd: Herd, rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 
 def recovery(
-    landed_s: npt.NDArray[np.float64], took_s: npt.NDArray[np.float64], storm_s: float, end_s: float, settle_s: float = 2.0
+    landed_s: npt.NDArray[np.float64],
+    took_s: npt.NDArray[np.float64],
+    storm_s: float,
+    end_s: float,
+    settle_s: float = 2.0,
 ) -> dict[str, float | None]:
-    """How long after the last arrival the 99th percentile of the latency was back within twice of what it was before.
+    """How long after the last arrival the 99th percentile of the latency was back below twice its value before.
 
     Parameters
     ----------
@@ -122,17 +126,17 @@ def recovery(
     storm_s, end_s : float
         First and last arrival of the herd.
     settle_s : float
-        What is left out at the start.
+        Time left out at the start.
 
     Returns
     -------
     dict
-        ``recovery_s`` (None = not while it was watched), ``p99_before_ms``, ``p99_storm_ms``, ``max_ms``.
+        ``recovery_s`` (None = not within the run), ``p99_before_ms``, ``p99_storm_ms``, ``max_ms``.
 
     Notes
     -----
-    Windows of one second of what landed, moved by 0.1 s; recovered at the start of the first one that is good.
-    """
+    Windows of one second of what landed, moved by 0.1 s; the system has recovered at the start of the first good
+    window."""
     before = took_s[(landed_s >= settle_s) & (landed_s < storm_s)]
     storm = took_s[(landed_s >= storm_s) & (landed_s < end_s)]
     out: dict[str, float | None] = {"recovery_s": None, "p99_before_ms": None, "p99_storm_ms": None, "max_ms": None}
@@ -173,7 +177,7 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(count)}" for name, count in value.items()) or "none"
     if value is None:
-        return "not while it was watched"
+        return "not within the run"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.2f}"

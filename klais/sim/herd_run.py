@@ -1,5 +1,5 @@
-"""Runs a herd against a system that is up: sends when due, reads ``iot_telemetry`` meanwhile, asks ``klais_stats`` what was
-dropped."""
+"""Runs a herd against a running system: sends frames when due, reads ``iot_telemetry`` meanwhile, and counts drops from
+``klais_stats``."""
 
 import math
 import threading
@@ -28,21 +28,22 @@ from klais.sim.stream import _model
 from klais.telemetry.view import dropped_by_reason
 
 SLEEP_S = 0.001
-SETTLE_S = 3.0  # without anything landing: the run is over
-MOST_LOOK = 2000  # records of one look: they get one time
+SETTLE_S = 3.0  # the run is over when no record landed for this time
+POLL_RECORDS = 2000  # records of one poll; they share one time
 
 
 @dataclass(slots=True)
 class Landed:
-    """What the reader saw: (ns since the epoch, values) of each look."""
+    """What the reader read: (ns since the epoch, values) of each poll."""
 
-    looks: list[tuple[int, list[bytes]]] = field(default_factory=list)
+    polls: list[tuple[int, list[bytes]]] = field(default_factory=list)
     count: int = 0
     at_s: float = 0.0
 
 
 class Reader(threading.Thread):
-    """Notes when each record landed; parsed only afterwards, so that reading costs little while it matters."""
+    """Notes when each record landed; parses the records only afterwards, so that reading costs little during the
+    run."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="herd-reader", daemon=True)
@@ -63,15 +64,15 @@ class Reader(threading.Thread):
             first = self._consumer.poll(0.05)
             if first is None:
                 continue
-            messages = [first, *self._consumer.consume(MOST_LOOK, timeout=0)]
+            messages = [first, *self._consumer.consume(POLL_RECORDS, timeout=0)]
             values = [m.value() for m in messages if m.error() is None]
-            landed.looks.append((time.time_ns(), values))
+            landed.polls.append((time.time_ns(), values))
             landed.count += len(values)
             landed.at_s = time.monotonic()
         self._consumer.close()
 
     def stop(self) -> Landed:
-        """End, and give what was read."""
+        """Stop; return what was read."""
         self._ended.set()
         self.join(10)
         return self.landed
@@ -87,18 +88,20 @@ class Watch(threading.Thread):
         self.begin: dict[str, float] = {}
 
     def open(self, timeout_s: float = 10.0) -> None:
-        """Wait until an edge and a worker are heard.
+        """Wait until an edge and a worker report.
 
         Raises
         ------
         KafkaUnavailable
-            None is.
+            None reports within ``timeout_s``.
         """
         self._stats.start()
         until_s = time.monotonic() + timeout_s
         while not (self._stats.newest("edge") and self._stats.newest("worker")):
             if time.monotonic() > until_s:
-                raise KafkaUnavailable("no edge and worker speak on klais_stats: start them, as with `klais up --no-simulate`")
+                raise KafkaUnavailable(
+                    "no edge and no worker report on klais_stats: start them, as with `klais up --no-simulate`"
+                )
             time.sleep(0.1)
         self.begin = self.counters()
         self.start()
@@ -124,7 +127,7 @@ class Watch(threading.Thread):
         return out | {f"dropped/{reason}": frames for reason, frames in dropped_by_reason(everyone).items()}
 
     def stop(self) -> dict[str, int]:
-        """What was counted since the begin."""
+        """Stop; return the growth since :meth:`open`."""
         end = self.counters()
         self._ended.set()
         self.join(2)
@@ -132,8 +135,10 @@ class Watch(threading.Thread):
         return {name: int(value - self.begin.get(name, 0)) for name, value in end.items()}
 
 
-def send(plan: Arrivals, host: str, port: int, prefix: str, seed: int, stop: Callable[[], bool]) -> npt.NDArray[np.int64]:
-    """Send all frames when they are due; when each left (ns since the epoch), int64 [n]."""
+def send(
+    plan: Arrivals, host: str, port: int, prefix: str, seed: int, stop: Callable[[], bool]
+) -> npt.NDArray[np.int64]:
+    """Send all frames when they are due; return when each left (ns since the epoch), int64 [n]."""
     devices = int(plan.device.max()) + 1
     ids, model, rng = model_ids(prefix, devices), _model(devices, seed), np.array([seed], np.uint64)
     out = np.zeros(SLICE_FRAMES * kernels.MAX_BUILT_BYTES, np.uint8)
@@ -150,8 +155,8 @@ def send(plan: Arrivals, host: str, port: int, prefix: str, seed: int, stop: Cal
                 continue
             piece = slice(at, at + n)
             kernels.build(
-                out, ids, plan.device[piece], plan.sequence[piece], kind[:n], model, 0.0, 0.0, no_text, none, none, none, rng,
-                starts[:n], lengths[:n],
+                out, ids, plan.device[piece], plan.sequence[piece], kind[:n], model, 0.0, 0.0, no_text, none, none,
+                none, rng, starts[:n], lengths[:n],
             )  # fmt: skip
             sent_ns[piece] = time.time_ns()
             sender.send(out, starts[:n], lengths[:n])
@@ -159,13 +164,15 @@ def send(plan: Arrivals, host: str, port: int, prefix: str, seed: int, stop: Cal
     return sent_ns[:at]
 
 
-def run(settings: Settings, herd: Herd, host: str, port: int, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-    """Send a herd and judge what became of it; the verdict table as one dict.
+def run(
+    settings: Settings, herd: Herd, host: str, port: int, stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Send a herd and judge where its frames ended; return the verdict table as one dict.
 
     Raises
     ------
     klais.errors.KlaisError
-        The herd cannot be, or no system is up.
+        The herd is not valid, or no system is running.
     """
     plan = arrivals(herd)
     prefix = f"h{uuid.uuid4().hex[:5]}-"
@@ -173,15 +180,15 @@ def run(settings: Settings, herd: Herd, host: str, port: int, stop: Callable[[],
     watch.open()
     reader = Reader(settings)
     reader.start()
-    time.sleep(1.0)  # the consumer has its offsets
+    time.sleep(1.0)  # until the consumer has its offsets
     sent_ns = send(plan, host, port, prefix, herd.seed, stop)
     until_s = time.monotonic() + 120.0
-    quiet_s = time.monotonic() + SETTLE_S
+    settle_s = time.monotonic() + SETTLE_S
     while reader.landed.count < len(sent_ns) and time.monotonic() < until_s:
-        if time.monotonic() > max(quiet_s, reader.landed.at_s + SETTLE_S):
+        if time.monotonic() > max(settle_s, reader.landed.at_s + SETTLE_S):
             break
         time.sleep(0.1)
-    time.sleep(1.5)  # a record more of everybody
+    time.sleep(1.5)  # until each process has sent one more record
     landed, counted = reader.stop(), watch.stop()
     return _verdict(herd, plan, sent_ns, landed, counted, watch, len(prefix))
 
@@ -227,9 +234,10 @@ def _verdict(
 
 
 def parse(landed: Landed, skip: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Device number, sequence and landing time (ns) of each record, int64 [n] each; records of others have device -1."""
+    """Device number, sequence and landing time (ns) of each record, int64 [n] each; records of others have device
+    -1."""
     devices, sequences, at = [], [], []
-    for now_ns, values in landed.looks:
+    for now_ns, values in landed.polls:
         for value in values:
             record = orjson.loads(value)
             number = record["device_id"][skip:]

@@ -1,8 +1,7 @@
 """The kernels of the simulator: which device sends what, the frames' bytes, the order they leave in, and their hash.
 
-All randomness comes from one SplitMix64 state (Steele, Lea, Flood 2014: "Fast splittable pseudorandom number generators"),
-so that the same seed gives the same frames on any machine.
-"""
+All randomness comes from one SplitMix64 state (Steele, Lea, Flood 2014: "Fast splittable pseudorandom number
+generators"), so that the same seed gives the same frames on any machine."""
 
 import math
 
@@ -117,10 +116,9 @@ def draw(
 ) -> None:
     """Choose device, sequence and kind of the next n frames.
 
-    Devices take turns: each sends once a round, in an order scattered by ``stride`` (coprime to ``devices``) and turned by
-    up to a tenth of a round, so that intervals vary a little. ``cycle`` int64 [2]: position in the round, turn of the round.
-    ``next_sequence`` uint32 [devices] moves on; ``device``, ``sequence``, ``kind`` [n] are written.
-    """
+    Devices take turns: each sends once a round, in an order scattered by ``stride`` (coprime to ``devices``) and turned
+    by up to a tenth of a round, so that intervals vary a little. ``cycle`` int64 [2]: position in the round, turn of
+    the round. ``next_sequence`` uint32 [devices] moves on; ``device``, ``sequence``, ``kind`` [n] are written."""
     n = device.shape[0]
     for i in range(n):
         bits = next_random(rng)
@@ -159,11 +157,11 @@ def plan_order(
     order: npt.NDArray[np.int32],
     sent_kind: npt.NDArray[np.uint8],
 ) -> int:
-    """The order in which n built frames leave: late ones swapped with their successor, repeats within the next 8 places.
+    """The order in which n built frames leave: late ones swapped with their successor, repeats within the next 8
+    places.
 
-    ``kind`` uint8 [n]; ``again`` int32 [n + AGAIN_SLACK] is scratch; ``order`` int32 and ``sent_kind`` uint8, room for 2n,
-    are written: frame and kind at each place. Gives the number of places used.
-    """
+    ``kind`` uint8 [n]; ``again`` int32 [n + AGAIN_SLACK] is scratch; ``order`` int32 and ``sent_kind`` uint8, room for
+    2n, are written: frame and kind at each place. Gives the number of places used."""
     n = kind.shape[0]
     last = again.shape[0] - 1
     again[:] = -1
@@ -205,8 +203,8 @@ def put_modelled(
 ) -> int:
     """Write device d's next payload, ``{"t":21.53,"h":48.2,"b":3.71,"s":1}``; gives the place after it.
 
-    t = base + 4 sin(day) + 0.3 AR(1) degrees, h = base - 8 sin(day) + 1.5 AR(1) percent, b = base + up to 0.03 V, s = 1.
-    """
+    t = base + 4 sin(day) + 0.3 AR(1) degrees, h = base - 8 sin(day) + 1.5 AR(1) percent, b = base + up to 0.03 V, s =
+    1."""
     bits = next_random(rng)
     model[d, NOISE_T] = AR_KEEP * model[d, NOISE_T] + AR_NEW * white(bits)
     model[d, NOISE_H] = AR_KEEP * model[d, NOISE_H] + AR_NEW * white(next_random(rng))
@@ -242,7 +240,7 @@ def spoil(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.
     row = np.int64(kind) - np.int64(_MALFORMED)
     texts = _BAD_FIRST[row + 1] - _BAD_FIRST[row]
     text = _BAD_FIRST[row] + np.int64(bits % np.uint64(texts))
-    return put_bytes(out, start + 22, _BAD_TEXTS, _BAD_STARTS[text], _BAD_STARTS[text + 1])  # type: ignore[no-any-return]
+    return int(put_bytes(out, start + 22, _BAD_TEXTS, _BAD_STARTS[text], _BAD_STARTS[text + 1]))
 
 
 @kernel(void(U8, U8_2D, I32, U32, U8, F64_2D, float64, float64, BYTES, I64, I64, I64, U64, I64, I64))
@@ -263,11 +261,11 @@ def build(
     starts: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],
 ) -> None:
-    """Write n frames back to back into ``out`` (at least MAX_BUILT_BYTES each); ``starts``, ``lengths`` int64 [n] say where.
+    """Write n frames back to back into ``out`` (at least MAX_BUILT_BYTES each); ``starts``, ``lengths`` int64 [n] say
+    where.
 
-    ``ids`` uint8 [devices, 16]; ``model`` float64 [devices, MODEL_COLUMNS]. With ``cursor`` int64 [devices] not empty the
-    payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors move on.
-    """
+    ``ids`` uint8 [devices, 16]; ``model`` float64 [devices, MODEL_COLUMNS]. With ``cursor`` int64 [devices] not empty
+    the payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors move on."""
     at = 0
     for i in range(device.shape[0]):
         d = int(device[i])
@@ -298,7 +296,8 @@ def fnv1a64_column(
     lengths: npt.NDArray[np.int64],
     out: npt.NDArray[np.uint64],
 ) -> None:
-    """64-bit FNV-1a of each ``buf[starts[i] : starts[i] + lengths[i]]`` (draft-eastlake-fnv) into ``out`` uint64 [n]."""
+    """64-bit FNV-1a of each ``buf[starts[i] : starts[i] + lengths[i]]`` (draft-eastlake-fnv) into ``out`` uint64
+    [n]."""
     for i in range(starts.shape[0]):
         h = _FNV_BASIS
         for k in range(starts[i], starts[i] + lengths[i]):

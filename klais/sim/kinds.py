@@ -1,4 +1,5 @@
-"""What a simulated frame is. Below 7: well-formed; 7 and above: malformed, the number is the ``Reason`` to be found."""
+"""Kinds of simulated frames. Below 7: well-formed; 7 and above: malformed, and the number is the expected
+``Reason``."""
 
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
 

@@ -1,11 +1,12 @@
-"""The malformed payloads that the simulator sends, by the reason a gateway must find. Plain Python, no kernel."""
+"""The malformed payloads that the simulator sends, by the reason that a gateway must report. Plain Python, no
+kernel."""
 
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
 
-LAST = int(Reason.TOO_DEEP)  # the next, NOT_STRICT, is malformed only where a setting says so
+LAST = int(Reason.TOO_DEEP)  # the next, NOT_STRICT, is malformed only with KLAIS_JSON_STRICT
 KINDS = LAST - FIRST_MALFORMED + 1
 
 # A frame that is short, has another magic or a bad device id is spoiled in its header, so it has no texts here.

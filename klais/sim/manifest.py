@@ -1,14 +1,13 @@
-"""The manifest: what a simulator sent, frame by frame in send order, so that anyone can check the other end.
+"""The manifest: what a simulator sent, frame by frame in send order, so that a check can compare it with the topics.
 
 A file of one JSON line (options, device ids), then blocks, then one JSON line with totals. A block, little-endian::
 
     u32 count (> 0)  u64 base_ns (ns since the epoch)
     count x u32 device   count x u32 sequence   count x u64 hash   count x u8 kind   count x u32 sent_us
 
-``device`` counts from 0 (its id: ``id_prefix`` and a number, or ``ids`` of the header); ``hash`` is 64-bit FNV-1a of the whole
-frame; ``kind`` is named in the header's ``kinds``; a frame left at base_ns + 1000 x sent_us. After the last block: u32 0 and
-the totals line. A file without it (the sender was killed) is read up to its last whole block.
-"""
+``device`` counts from 0 (its id: ``id_prefix`` and a number, or ``ids`` of the header); ``hash`` is 64-bit FNV-1a of
+the whole frame; ``kind`` is named in the header's ``kinds``; a frame left at base_ns + 1000 x sent_us. After the last
+block: u32 0 and the totals line. A file without it (the sender was killed) is read up to its last whole block."""
 
 import json
 from dataclasses import dataclass
@@ -68,7 +67,8 @@ class ManifestWriter:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest read back. ``device``, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8, ``sent_at_ns`` int64 [n].
+    """A manifest read back. ``device``, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8, ``sent_at_ns`` int64
+    [n].
 
     ``totals`` is None when the sender did not end in order.
     """

@@ -1,4 +1,4 @@
-"""How a running simulation is told: a progress bar on a terminal, else one line a second, or one JSON object a line."""
+"""Reports a running simulation: a progress bar on a terminal, else one line a second, or one JSON object a line."""
 
 import json
 import sys
@@ -63,9 +63,10 @@ def _bar(duration_s: float | None, count: int | None) -> Iterator[Report]:
 
 
 def summary_text(summary: dict[str, Any], manifest: str | None) -> str:
-    """The end of a run, for people."""
+    """The summary of a run, for people."""
     lines = [
-        f"{summary['frames']:,} frames in {format_duration(summary['seconds'])}: {summary['rate_per_s']:,.0f} frames/s, "
+        f"{summary['frames']:,} frames in {format_duration(summary['seconds'])}: "
+        f"{summary['rate_per_s']:,.0f} frames/s, "
         f"{summary['bytes'] / 1e6:,.1f} MB, {summary['cpu_us_per_frame']:.2f} us of CPU a frame, "
         f"{summary['devices']:,} devices, seed {summary['seed']}"
     ]
@@ -73,7 +74,7 @@ def summary_text(summary: dict[str, Any], manifest: str | None) -> str:
     if odd:
         lines.append("  " + ", ".join(f"{n:,} {name}" for name, n in odd.items()))
     if summary["slipped_s"] >= 0.1:
-        lines.append(f"  slower than asked: {format_duration(summary['slipped_s'])} of the schedule let go")
+        lines.append(f"  slower than asked: {format_duration(summary['slipped_s'])} of the schedule skipped")
     if summary["refused"]:
         lines.append(f"  nobody listened at times: {summary['refused']:,} refusals")
     if manifest:

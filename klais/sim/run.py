@@ -1,4 +1,5 @@
-"""The spine of the simulator: build a chunk, send what is due, write down what was sent, until time or count is up."""
+"""The spine of the simulator: build a chunk, send the frames that are due, record them, until time or count is
+reached."""
 
 import resource
 import time
@@ -16,14 +17,14 @@ from klais.sim.sender import SLICE_FRAMES, Sender
 from klais.sim.stream import Chunk, FrameStream
 from klais.sim.traffic import UNPACED
 
-CATCH_UP_S = 0.1  # how far behind its schedule the sender may be and still make up for it; the rest is let go
+CATCH_UP_S = 0.1  # the sender catches up with a delay up to this; it skips the rest
 SHORTEST_SLEEP_S = 0.001  # one slice a millisecond: 300 frames at 300,000/s
 LONGEST_SLEEP_S = 0.05  # so that a signal or the end of the run is noticed soon
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is: seconds since its start, frames sent, frames/s since the last report, seconds let go."""
+    """How far a run is: seconds since its start, frames sent, frames/s since the last report, seconds skipped."""
 
     elapsed_s: float = 0.0
     sent: int = 0
@@ -49,11 +50,10 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where, how long and with what record a stream is sent.
+    """Where and how long a stream is sent, and what is recorded.
 
-    ``duration_s`` and ``count`` (frames) end the run, whichever comes first; None = not. ``report_s`` is the distance of
-    two calls of ``report``. ``stop`` is asked between slices.
-    """
+    ``duration_s`` and ``count`` (frames) end the run, whichever comes first; None = not. ``report_s`` is the interval
+    of ``report``. The run calls ``stop`` between slices."""
 
     host: str
     port: int
@@ -67,13 +67,14 @@ class Plan:
 
 
 def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
-    """Send ``stream`` as ``plan`` says; gives the summary.
+    """Send ``stream`` after ``plan``; return the summary.
 
     Returns
     -------
     dict
-        ``frames``, ``bytes``, ``seconds``, ``rate_per_s`` achieved, ``kinds`` (frames of each), ``refused``, ``slipped_s``
-        (time by which the schedule was let go because the sender could not keep up), ``cpu_us_per_frame``, ``seed``.
+        ``frames``, ``bytes``, ``seconds``, ``rate_per_s`` achieved, ``kinds`` (frames of each), ``refused``,
+        ``slipped_s`` (time of the schedule that was skipped because the sender could not keep up),
+        ``cpu_us_per_frame``, ``seed``.
     """
     with closing(Sender(plan.host, plan.port, plan.source_ports)) as sender:
         record = _Record(stream, plan.manifest)
@@ -119,7 +120,7 @@ class _Clock:
         return time.perf_counter() - self._start
 
     def due(self, sent: int) -> int:
-        """Frames that should have left by now; lets time go by which the sender is too late."""
+        """Frames that should have left by now; skips the time by which the sender is too late."""
         elapsed_s = self.elapsed_s()
         if self._duration_s is not None and elapsed_s > self._duration_s:
             if self._unpaced or elapsed_s > self._duration_s + CATCH_UP_S:
@@ -132,7 +133,7 @@ class _Clock:
         return due if self._count is None else min(due, self._count)
 
     def over(self, sent: int) -> bool:
-        """Whether nothing more will come due, given that all that is due was sent."""
+        """Whether no more frames will be due, given that all that were due are sent."""
         late = self._duration_s is not None and self.elapsed_s() >= self._duration_s
         return late or (self._count is not None and sent >= self._count)
 

@@ -37,8 +37,8 @@ class SendError(KlaisError):
 class Sender:
     """Connected UDP sockets to one address, each with its own source port.
 
-    ``sent`` frames and ``sent_bytes`` handed to the kernel; ``refused`` counts "nobody listens there" answers (the frame
-    that was on its way then is lost, as UDP has it); ``full`` counts waits for a full queue of the network device.
+    ``sent`` frames and ``sent_bytes`` handed to the kernel; ``refused`` counts "port unreachable" answers (the frame in
+    flight is lost then, as always with UDP); ``full`` counts waits for a full queue of the network device.
 
     Raises
     ------
@@ -107,9 +107,9 @@ class Sender:
         done = 0
         while done < n:
             headers = self._headers.ctypes.data + MMSGHDR.itemsize * done
-            taken = _libc.sendmmsg(sock.fileno(), headers, n - done, 0)
-            if taken >= 0:
-                done += taken
+            sent = _libc.sendmmsg(sock.fileno(), headers, n - done, 0)
+            if sent >= 0:
+                done += sent
                 continue
             error = ctypes.get_errno()
             if error == errno.ECONNREFUSED:

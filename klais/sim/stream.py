@@ -21,12 +21,12 @@ CHUNK_FRAMES = 4096  # about 1 ms of building, well below a pacing slice's toler
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What is sent, without when and where.
+    """What is sent, but not when and where.
 
-    ``devices`` count (1 to 10,000,000); ``id_prefix`` text before each device's number; ``first_sequence`` of each device
-    (0 to 2^32-1); ``day_s`` length of the modelled day in seconds. Shares (0 to 1): ``malformed``, ``reboot``, ``spikes`` of
-    the frames, ``reorder`` = frames overtaken by their successor (at most 0.5), ``duplicates`` = good frames sent again.
-    """
+    ``devices`` count (1 to 10,000,000); ``id_prefix`` text before each device's number; ``first_sequence`` of each
+    device (0 to 2^32-1); ``day_s`` length of the modelled day in seconds. Shares (0 to 1): ``malformed``, ``reboot``,
+    ``spikes`` of the frames, ``reorder`` = frames overtaken by their successor (at most 0.5), ``duplicates`` = good
+    frames sent again."""
 
     devices: int = 1000
     seed: int = 0
@@ -41,7 +41,7 @@ class StreamOptions:
     series: Series | None = field(default=None, repr=False, compare=False)
 
     def problems(self) -> list[str]:
-        """What is wrong with the options, all of it; empty when they can be used."""
+        """All values out of range, in words; empty when the options are valid."""
         found = []
         for name in ("malformed", "duplicates", "reorder", "reboot", "spikes"):
             top = 0.5 if name == "reorder" else 1.0
@@ -64,7 +64,7 @@ class StreamOptions:
         return found
 
     def public(self) -> dict[str, Any]:
-        """The options as a manifest and a summary name them (the series is told by its device ids)."""
+        """The options as a manifest and a summary name them (of a series, only whether there is one)."""
         plain = {name: value for name, value in asdict(self).items() if name != "series"}
         return plain | {"series": self.series is not None}
 
@@ -73,9 +73,8 @@ class StreamOptions:
 class Chunk:
     """Frames in send order: frame i is ``buf[starts[i] : starts[i] + lengths[i]]``; a repeat points at the same bytes.
 
-    ``starts``, ``lengths`` int64 [n]; ``device`` int32, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8 [n] each.
-    ``buf`` uint8 is used again by the next chunk.
-    """
+    ``starts``, ``lengths`` int64 [n]; ``device`` int32, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8 [n]
+    each. ``buf`` uint8 is used again by the next chunk."""
 
     buf: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
@@ -151,7 +150,15 @@ class FrameStream:
         device, sequence, kind = np.zeros(n, np.int32), np.zeros(n, np.uint32), np.zeros(n, np.uint8)
         starts, lengths, hashes = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.uint64)
         kernels.draw(
-            self._rng, self._cycle, self.devices, self._stride, self._shares, self._next_sequence, device, sequence, kind
+            self._rng,
+            self._cycle,
+            self.devices,
+            self._stride,
+            self._shares,
+            self._next_sequence,
+            device,
+            sequence,
+            kind,
         )
         begin, end = self.schedule.time_of(self._built), self.schedule.time_of(self._built + n)
         turn = 2 * math.pi / self.options.day_s
@@ -171,7 +178,8 @@ class FrameStream:
 
 
 def _coprime(devices: int) -> int:
-    """A step near the golden section of ``devices`` and coprime to it: multiples scatter evenly and meet each device once."""
+    """A step near the golden section of ``devices`` and coprime to it: multiples scatter evenly and meet each device
+    once."""
     step = max(1, round(devices * 0.6180339887))
     while math.gcd(step, devices) != 1:
         step += 1

@@ -1,4 +1,4 @@
-"""When frames are due: a steady rate, or recorded counts replayed. Time is an argument; nothing here waits."""
+"""When frames are due: a steady rate, or recorded counts replayed. Time is an argument; no function here waits."""
 
 import csv
 import math
@@ -202,11 +202,11 @@ def _series_values(path: Path) -> list[float]:
     return values
 
 
-def _unique_id(stem: str, taken: list[bytes]) -> bytes:
+def _unique_id(stem: str, used: list[bytes]) -> bytes:
     whole = stem.encode().replace(b"\0", b"_") or b"series"
     name = whole[:16].decode("utf-8", "ignore").encode()
     number = 1
-    while name in taken:
+    while name in used:
         number += 1
         tail = b"~%d" % number
         name = whole[: 16 - len(tail)].decode("utf-8", "ignore").encode() + tail

@@ -240,7 +240,9 @@ def port_in_use(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortIn
     from klais.system.ports import holder  # psutil is only needed for this message
 
     who = holder(bind.port, kind) or "a process of another user"
-    return PortInUse(f"{kind} port {bind.port} on {bind.host} is taken by {who}: stop it, or choose another with {setting}")
+    return PortInUse(
+        f"{kind} port {bind.port} on {bind.host} is taken by {who}: stop it, or choose another with {setting}"
+    )
 
 
 def source_text(row: bytes) -> str:

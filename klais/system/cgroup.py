@@ -1,9 +1,8 @@
-"""How much CPU time our control group grants and uses (cgroups(7)): in a container the machine's own figures mislead.
+"""CPU quota and usage of this process's control group (cgroups(7)); in a container the machine's own figures mislead.
 
-Version 2: ``cpu.max`` and ``cpu.stat`` of the group and of all above it. Version 1: ``cpu.cfs_quota_us`` and its period,
-and ``cpuacct.usage``, whose hierarchies may be mounted apart. Inside a container the path that ``/proc/self/cgroup`` names
-may be the host's: then the folder at the mount point is ours.
-"""
+Version 2: ``cpu.max`` and ``cpu.stat`` of the group and of all above it. Version 1: ``cpu.cfs_quota_us`` and its
+period, and ``cpuacct.usage``, whose hierarchies may be mounted apart. Inside a container the path that
+``/proc/self/cgroup`` names may be the host's: then the folder at the mount point is the group."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ MOUNT = "sys/fs/cgroup"
 
 @dataclass(frozen=True, slots=True)
 class CpuGroup:
-    """The group that limits us most: ``quota`` in CPUs' worth of time, ``used_s`` CPU time of all in it so far, None where
+    """The group with the least quota: ``quota`` in CPUs, ``used_s`` CPU time of all its processes so far, None =
     unknown."""
 
     quota: float
@@ -22,7 +21,7 @@ class CpuGroup:
 
 
 def limiting_group(root: Path = Path("/")) -> CpuGroup | None:
-    """The least quota of our group and those above; None where there is none.
+    """The least quota of this process's group and those above it; None where there is none.
 
     ``root`` is where ``/proc`` and ``/sys`` lie (tests make their own).
     """
@@ -54,7 +53,8 @@ def _mounted(root: Path, controller: str) -> Path:
 
 
 def path_of(root: Path, controller: str) -> str:
-    """Our group below the mount point, from the line ``number:controllers:path``; version 2 names no controllers ('')."""
+    """Path of the group below the mount point, from the line ``number:controllers:path``; version 2 names no
+    controllers ('')."""
     for line in text_of(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         names, _, path = rest.partition(":")
@@ -74,7 +74,7 @@ def _upwards(base: Path, path: str) -> Iterator[Path]:
 
 
 def text_of(path: Path) -> str:
-    """What a file of the kernel says, without white space around it; empty where it is not there."""
+    """Content of a file of the kernel without white space around it; empty where it does not exist."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -1,19 +1,21 @@
-"""A child process that cannot outlive its owner: Linux signals it when the owner is gone (``PR_SET_PDEATHSIG``)."""
+"""Child processes: one that cannot outlive its owner (``PR_SET_PDEATHSIG``), one that must, and waiting for a
+condition."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from klais.errors import NotPrivate
 from klais.system.private_files import open_own
 
-# Runs in the child, then becomes the program. The parent may have died before prctl: hence the second look.
+# Runs in the child, then becomes the program. The parent may have died before prctl: hence the check of getppid.
 # Inherited descriptors move to 3, 4, ... (sd_listen_fds(3)), by way of high numbers so that none overwrites another.
 _SHIM = """
 import ctypes, fcntl, os, sys
@@ -34,17 +36,18 @@ def _nothing() -> None:
 
 
 class OwnedChild:
-    """A running program, in a session of its own (Ctrl-C reaches its owner only), that gets SIGTERM when the owner dies.
+    """A running program that gets SIGTERM when its owner dies; in a session of its own, so Ctrl-C reaches the owner
+    only.
 
-    The signal comes when the *thread* that started the child ends. So a thread of ours starts it and waits for it: that
-    thread lives as long as the child or the process, whoever calls the constructor.
+    Linux sends the signal when the *thread* that started the child ends. So a thread of its own starts the child and
+    waits for it: that thread lives as long as the child or the process.
 
     Parameters
     ----------
     command : sequence of str
         Absolute path of the program, and its arguments.
     log : Path or None
-        Gets standard output and error, appended; None = they go where ours go.
+        Gets standard output and error, appended; None = the child inherits them.
     env : dict, optional
         Environment; None = the owner's.
     inherit : sequence of int
@@ -111,11 +114,11 @@ class OwnedChild:
         return self._process.returncode if self._process is not None and self._ended.is_set() else None
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; whether it came within ``timeout_s``."""
+        """Wait for the end; return whether it came within ``timeout_s``."""
         return self._ended.wait(timeout_s)
 
     def stop(self, grace_s: float) -> bool:
-        """SIGTERM, then SIGKILL after ``grace_s``; whether the first was enough."""
+        """Send SIGTERM, and SIGKILL after ``grace_s``; return whether SIGTERM was enough."""
         if self._ended.is_set():
             return True
         self._signal(signal.SIGTERM)
@@ -132,3 +135,23 @@ class OwnedChild:
 
 def _appended(path: Path) -> IO[bytes]:
     return open(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab")
+
+
+def start_detached(command: Sequence[str], log: IO[Any], env: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a program that outlives this process, in a session of its own; ``log`` gets its output."""
+    process = subprocess.Popen(
+        list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env
+    )
+    # This process collects the exit code while it lives, so that no zombie stays; init does so afterwards.
+    threading.Thread(target=process.wait, daemon=True).start()
+    return process
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float, every_s: float = 0.05) -> bool:
+    """Poll ``condition`` until it is true; return whether that was within ``timeout_s``."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(every_s)
+    return True

@@ -1,4 +1,4 @@
-"""How busy this process and this machine were since the last look, measured by what they may use."""
+"""CPU shares of this process and this machine since the last sample, relative to what they may use."""
 
 import time
 from pathlib import Path
@@ -7,12 +7,11 @@ from klais.system.cgroup import CpuGroup, limiting_group
 
 
 class CpuShare:
-    """Shares over the time since the last look: of one core by this process, of all cores by everything here.
+    """CPU shares since the last sample: of one core by this process, of all cores by all processes.
 
-    In a control group with a quota (a container's CPU limit) 1 is what that grants: a process that gets a fifth of a core and
-    uses it up is as busy as it can be. Looks closer together than 0.2 s give the last answer again: the kernel counts CPU
-    in steps of 10 ms. ``root`` is where ``/proc`` and ``/sys`` lie.
-    """
+    In a control group with a quota (a container's CPU limit) 1 means the whole quota: a process that uses up a fifth of
+    a core which it was granted is as busy as it can be. A sample within 0.2 s of the last one repeats it, as the kernel
+    counts CPU time in steps of 10 ms. ``root`` is where ``/proc`` and ``/sys`` lie."""
 
     LEAST_S = 0.2
 

@@ -1,4 +1,4 @@
-"""How long the event loop was held up: the time from the end of one wait for events to the begin of the next."""
+"""How long the event loop was blocked: the time from the end of one wait for events to the start of the next."""
 
 import asyncio
 import time
@@ -6,13 +6,12 @@ from typing import Any
 
 
 class LoopWatch:
-    """Longest turn of the event loop since the last look: what a send or a heartbeat had to wait for at worst.
+    """Longest turn of the event loop since the last sample: the worst delay of a send or a heartbeat.
 
-    A turn is everything that is done between two waits: a long callback, many short ones in a row, the garbage collector, the
-    scheduler of a busy machine; what of it was CPU time of the loop's own thread is told apart. A wait for a timer that ends
-    too late counts as well. It costs half a microsecond a turn (a timer every 5 ms, as it was before, cost 0.7 % of a core).
-    Watches as a context, in the loop that runs; ``asyncio``'s own loops wait in ``_selector.select``.
-    """
+    A turn is all work between two waits: a long callback, many short ones in a row, the garbage collector, or the
+    scheduler of a busy machine. The CPU time of the loop's own thread is a separate figure. A wait for a timer that
+    ends too late counts as well. It costs half a microsecond a turn; a timer every 5 ms would cost 0.7 % of a core. Use
+    it as a context manager in the running loop; ``asyncio``'s own loops wait in ``_selector.select``."""
 
     def __init__(self) -> None:
         self._longest_s = self._own_s = 0.0
@@ -41,7 +40,8 @@ class LoopWatch:
         return events
 
     def sample(self) -> dict[str, float]:
-        """Gauges for the statistics record, ms since the last call: the longest turn, and the most CPU time of ours in one."""
+        """Gauges for the statistics record, ms since the last call: the longest turn, and the most CPU time of the
+        loop's thread in one."""
         found = {
             "event_loop_longest_block_ms": round(self._longest_s * 1e3, 3),
             "event_loop_longest_own_block_ms": round(self._own_s * 1e3, 3),

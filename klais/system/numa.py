@@ -1,10 +1,10 @@
-"""Where edge processes should run: CPUs near the network card, within what the system grants. Reads sysfs; pins with affinity.
+"""Chooses CPUs for edge processes: near the network card, within what the system grants. Reads sysfs, pins with
+affinity.
 
-A plan says for each process which CPU it gets, and in words why. ``auto`` takes CPUs of the interface's NUMA node first
-(``/sys/class/net/<iface>/device/numa_node``), one hardware thread of each core before the second ones, and only CPUs that
-are online and in the cgroup's cpuset; with more processes than CPUs they are shared in turn. See
-``Documentation/ABI/stable/sysfs-devices-node`` and ``admin-guide/cgroup-v2`` of the kernel.
-"""
+A plan names the CPUs of each process and the reason in words. ``auto`` prefers CPUs of the interface's NUMA node
+(``/sys/class/net/<iface>/device/numa_node``), one hardware thread of each core before the second ones, and only CPUs
+that are online and in the cgroup's cpuset; with more processes than CPUs they are shared in turn. See
+``Documentation/ABI/stable/sysfs-devices-node`` and ``admin-guide/cgroup-v2`` of the kernel."""
 
 import os
 from collections.abc import Iterable
@@ -41,7 +41,7 @@ def parse_cpus(text: str) -> list[int]:
 
 
 def format_cpus(cpus: Iterable[int]) -> str:
-    """The same, written.
+    """The list as the kernel writes it; the inverse of :func:`parse_cpus`.
 
     Examples
     --------
@@ -59,12 +59,11 @@ def format_cpus(cpus: Iterable[int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What a machine has.
+    """CPUs and NUMA nodes of a machine.
 
-    ``nodes``: CPUs of each NUMA node; ``core`` of a CPU: the lowest CPU of its physical core; ``allowed``: online and granted
-    to us; ``iface_node``: NUMA node of the interface, None when it has none or there is no interface; ``limits``: what took
-    CPUs away, in words; ``quota``: CPUs' worth of time the cgroup grants, None = all.
-    """
+    ``nodes``: CPUs of each NUMA node; ``core`` of a CPU: the lowest CPU of its physical core; ``allowed``: online and
+    granted to this process; ``iface_node``: NUMA node of the interface, None when it has none or there is no interface;
+    ``limits``: what took CPUs away, in words; ``quota``: CPUs' worth of time the cgroup grants, None = all."""
 
     nodes: dict[int, tuple[int, ...]]
     core: dict[int, int]
@@ -87,7 +86,7 @@ class Plan:
 
 
 def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: Iterable[int] | None = None) -> Topology:
-    """Read a machine; what is not there (containers hide much) is left out.
+    """Read a machine; files that are missing (as in containers) are left out.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: It
     granted, quota = _cgroup(root)
     if granted and (taken := [cpu for cpu in allowed if cpu not in granted]):
         allowed = [cpu for cpu in allowed if cpu in granted]
-        limits.append(f"the cgroup's cpuset keeps CPUs {format_cpus(taken)} from us")
+        limits.append(f"the cgroup's cpuset excludes CPUs {format_cpus(taken)}")
     if quota is not None:
         limits.append(f"the cgroup grants {quota:g} CPUs' worth of time")
     nodes = {}
@@ -116,11 +115,14 @@ def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: It
             nodes[int(path.name.removeprefix("node"))] = tuple(cpus)
     core = {cpu: (_cpus(cpu_dir / f"cpu{cpu}/topology/thread_siblings_list") or [cpu])[0] for cpu in allowed}
     node = _number(root / f"sys/class/net/{iface}/device/numa_node") if iface else None
-    return Topology(nodes or {0: tuple(online)}, core, tuple(allowed), node if node in nodes else None, tuple(limits), quota)
+    return Topology(
+        nodes or {0: tuple(online)}, core, tuple(allowed), node if node in nodes else None, tuple(limits), quota
+    )
 
 
 def _cgroup(root: Path) -> tuple[list[int], float | None]:
-    """CPUs that our cgroup may use (empty = no limit known) and its quota in CPUs: the least of our group and those above."""
+    """CPUs that our cgroup may use (empty = no limit known) and its quota in CPUs: the least of our group and those
+    above."""
     limit = limiting_group(root)
     return _cpus(root / MOUNT / path_of(root, "") / "cpuset.cpus.effective"), limit.quota if limit else None
 
@@ -138,14 +140,14 @@ def plan(wanted: str | None, workers: int, topology: Topology) -> Plan:
     Raises
     ------
     klais.errors.ConfigError
-        The list names CPUs that this process may not use; says which, and why as far as known.
+        The list names CPUs that this process may not use; the message names them, and why as far as known.
     """
     if wanted is None:
         return Plan(((),) * workers, "not pinned (KLAIS_CPUS is not set)")
     limits = f" ({'; '.join(topology.limits)})" if topology.limits else ""
     if wanted != AUTO:
         cpus = _listed(wanted, topology, limits)
-        why = f"CPUs {format_cpus(cpus)} as KLAIS_CPUS says"
+        why = f"CPUs {format_cpus(cpus)} from KLAIS_CPUS"
     else:
         cpus = _near(topology)
         why = f"CPUs {format_cpus(cpus[:workers])} of {format_cpus(topology.allowed)}"
@@ -165,7 +167,7 @@ def _listed(wanted: str, topology: Topology, limits: str) -> list[int]:
         raise ConfigError(f"KLAIS_CPUS={wanted}: {error}") from None
     if missing := [cpu for cpu in cpus if cpu not in topology.allowed]:
         raise ConfigError(
-            f"KLAIS_CPUS={wanted}: CPUs {format_cpus(missing)} are not there for us; there are "
+            f"KLAIS_CPUS={wanted}: CPUs {format_cpus(missing)} are not available; available are "
             f"{format_cpus(topology.allowed)}{limits}"
         )
     if not cpus:
@@ -174,7 +176,8 @@ def _listed(wanted: str, topology: Topology, limits: str) -> list[int]:
 
 
 def _near(topology: Topology) -> list[int]:
-    """All CPUs that may be used, best first: the interface's node before others; first threads of cores before second ones."""
+    """All CPUs that may be used, best first: the interface's node before others; first threads of cores before second
+    ones."""
     seen: set[int] = set()
     second = {}
     for cpu in topology.allowed:
@@ -190,7 +193,7 @@ def _near(topology: Topology) -> list[int]:
 
 
 def pin(cpus: Iterable[int]) -> str:
-    """Keep this process, and threads it starts from now on, on ``cpus``; says what was done, in words."""
+    """Keep this process, and threads it starts from now on, on ``cpus``; return what was done, in words."""
     wanted = set(cpus)
     if not wanted:
         return "not pinned"

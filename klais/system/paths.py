@@ -1,4 +1,4 @@
-"""Where KLAIS keeps what can be made again. Imports nothing heavy, so that every process may ask."""
+"""The cache folder, whose content can be rebuilt. Imports nothing heavy, so that every process can use it."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Ports: is one free, who holds it, and a free one. The answer to "address already in use" that a person can act on."""
+"""Ports: whether one is free, which process holds it, and finding a free one."""
 
 import contextlib
 import errno
@@ -32,13 +32,13 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> N
     Raises
     ------
     klais.errors.PortInUse
-        Somebody listens there; names the port, the process where this user may read it, and the setting.
+        Another process listens there; names the port, the process where this user may read it, and the setting.
     OSError
-        The address is none of this machine's, or may not be used.
+        The address does not belong to this machine, or this user may not use it.
     """
     family, _, _, _, address = socket.getaddrinfo(host, port, type=_TYPES[kind], flags=socket.AI_PASSIVE)[0]
     with socket.socket(family, _TYPES[kind]) as probe:
-        if kind == "tcp":  # as every server does: connections that are closing do not count as taken
+        if kind == "tcp":  # as every server does: closing connections do not block the port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
@@ -75,10 +75,9 @@ _SERVER_PORTS = range(10_000, 32_000)
 
 
 def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
-    """A port that is free now. Another process may take it before you do: be ready to ask again.
+    """A port that is free now. Another process may bind it before you do: be ready to retry.
 
-    It lies below the ports that the system gives to outgoing connections: while a server that is to come back on it is
-    away, no client's own port can take it.
+    It lies below the ports that the system gives to outgoing connections, so no client gets it while a server restarts.
     """
     family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
     for port in random.SystemRandom().sample(_SERVER_PORTS, 100):
@@ -89,7 +88,7 @@ def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
 
 
 def _title(process: psutil.Process) -> str:
-    """The program's name; for interpreters also what they run, because ``python3`` alone helps nobody."""
+    """The program's name; for interpreters also what they run, because ``python3`` alone names no program."""
     name = str(process.name())
     words = [word for word in process.cmdline()[1:] if not word.startswith("-")]
     if name.startswith("python") and words:

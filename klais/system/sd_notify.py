@@ -1,4 +1,5 @@
-"""systemd's notification protocol, sd_notify(3): ready, reloading, stopping, watchdog; silent without ``NOTIFY_SOCKET``."""
+"""systemd's notification protocol, sd_notify(3): ready, reloading, stopping, watchdog; silent without
+``NOTIFY_SOCKET``."""
 
 import array
 import contextlib
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """Sends datagrams to the service manager; one that is gone is no matter.
+    """Sends datagrams to the service manager; errors are ignored.
 
     Parameters
     ----------
@@ -19,7 +20,7 @@ class Notifier:
     Attributes
     ----------
     watchdog_s : float
-        The manager ends us when it hears nothing for so long; 0 = it does not watch.
+        The manager kills the process after this time without :meth:`beat`; 0 = no watchdog.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -52,27 +53,29 @@ class Notifier:
             manager.sendmsg([text.encode()], [rights], 0, self._address)
 
     def ready(self, status: str) -> None:
-        """The start, or a reload, is complete."""
+        """Report that the start, or a reload, is complete."""
         self._status = status
         self.send(ready=1, status=status)
 
     def status(self, text: str, still_starting_s: float = 0.0) -> None:
-        """What ``systemctl status`` shows; ``still_starting_s`` asks for more time before the start counts as failed."""
+        """Set the text of ``systemctl status``; ``still_starting_s`` extends the time before the start counts as
+        failed."""
         if text != self._status or still_starting_s:
             self._status = text
             more = {"extend_timeout_usec": int(still_starting_s * 1e6)} if still_starting_s else {}
             self.send(status=text, **more)
 
     def reloading(self) -> None:
-        """A reload begins (``Type=notify-reload`` wants the time of it); :meth:`ready` ends it."""
+        """Report that a reload begins (``Type=notify-reload`` requires its time); :meth:`ready` ends it."""
         self.send(reloading=1, monotonic_usec=time.monotonic_ns() // 1000)
 
     def stopping(self, status: str) -> None:
-        """The end begins."""
+        """Report that the process begins to stop."""
         self.send(stopping=1, status=status)
 
     def beat(self, now_s: float) -> None:
-        """We live; called often, sent at a third of the watchdog's time (``now_s`` monotonic)."""
+        """Report that the process lives. Call it often; it sends at a third of the watchdog's time (``now_s``
+        monotonic)."""
         if self.watchdog_s and now_s - self._beat_s >= self.watchdog_s / 3:
             self._beat_s = now_s
             self.send(watchdog=1)

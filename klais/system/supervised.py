@@ -1,4 +1,4 @@
-"""A child that is to run all the time: started, watched, started again after a pause, given up after too many failures."""
+"""Supervises a child: starts it, restarts it with growing pauses, and gives up after too many failures in a row."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from klais.system.private_files import own_folder
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 30.0
 GIVE_UP = 5  # failures in a row
-STEADY_S = 60.0  # so long alive, and the failures before are forgotten
+STEADY_S = 60.0  # a child that lived this long starts with a count of 0 failures
 LAST_LINES = 15
 
 
@@ -45,11 +45,11 @@ class Service:
     Parameters
     ----------
     name : str
-        What people call it; its log is named after it.
+        Its name in messages.
     command, env
         What to run.
     log : Path or None
-        Gets its output; that of the run before is kept beside it as ``<name>.log.1``. None = its output is ours.
+        Gets its output; the log of the run before stays as ``<name>.log.1``. None = the child inherits the output.
     spawn, clock : callable
         How the child is started (:meth:`klais.system.activation.HeldSocket.spawn` hands it a socket); for tests, the time.
     restart_at_once : bool
@@ -101,7 +101,8 @@ class Service:
         self._child = self._spawn(self._command, self.log, self._env)
 
     def poll(self) -> str | None:
-        """Check the child and start it again when its pause is over; what happened since the last call, in words.
+        """Check the child and start it again when its pause is over; return what happened since the last call, in
+        words.
 
         Raises
         ------
@@ -150,7 +151,7 @@ class Service:
                 os.kill(pid, number)
 
     def stop(self, grace_s: float) -> bool:
-        """SIGTERM, SIGKILL after ``grace_s``; whether the first was enough. It is not started again."""
+        """Stop it for good: SIGTERM, and SIGKILL after ``grace_s``; return whether SIGTERM was enough."""
         self._stopped = True
         for child in self._leaving:
             child.stop(grace_s)

@@ -1,1 +1,1 @@
-"""What KLAIS says about itself: logs, metrics, and the records on ``klais_stats``."""
+"""Telemetry of KLAIS itself: logs, metrics, and the records on ``klais_stats``."""

@@ -70,15 +70,15 @@ def reason_counts() -> npt.NDArray[np.int64]:
 
 @dataclass(slots=True)
 class Snapshot:
-    """What both processes count, all since the start of this process unless said otherwise.
+    """What both processes count, all since the start of this process unless stated otherwise.
 
     ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the
-    left; whoever fills a snapshot takes its numbers at one moment.
+    left; all numbers of a snapshot are of one moment.
 
     Attributes
     ----------
     received, received_bytes : int
-        Frames taken in (kernel drops included, which are in ``dropped`` too) and their bytes.
+        Frames received (kernel drops included, which are in ``dropped`` too) and their bytes.
     passed : int
         Frames that left for good: acknowledged by the next topic.
     dropped : int64 [REASONS]

@@ -1,4 +1,4 @@
-"""Latency quantiles since the last look, from a ring of the newest observations."""
+"""Latency quantiles since the last sample, from a ring of the newest observations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ Observe = Callable[[float], None]
 
 
 def both(first: Observe, second: Observe) -> Observe:
-    """One observer that tells two."""
+    """One observer that calls two."""
 
     def observe(seconds: float) -> None:
         first(seconds)
@@ -22,9 +22,9 @@ def both(first: Observe, second: Observe) -> Observe:
 
 
 class Quantiles:
-    """Keeps the newest 1,024 observations (s); ``sample`` gives their quantiles in ms and begins anew.
+    """Keeps the newest 1,024 observations (s); ``sample`` gives their quantiles in ms and resets them.
 
-    Observed once a batch, from one thread; a look from another may miss one observation, which is no matter.
+    One thread observes, once a batch. A sample from another thread may miss one observation, which is acceptable.
 
     Examples
     --------
@@ -40,7 +40,7 @@ class Quantiles:
         self._count = 0
 
     def observe(self, seconds: float) -> None:
-        """Take one in."""
+        """Add one observation."""
         self._seen[self._count % KEPT] = seconds
         self._count += 1
 

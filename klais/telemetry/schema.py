@@ -1,4 +1,4 @@
-"""The schema of ``klais_stats``, version 1: what edge, worker and controller say of themselves once a second.
+"""The schema of ``klais_stats``, version 1: the record that edge, worker and controller write once a second.
 
 ``python -m klais.telemetry.schema`` prints it as JSON Schema; ``docs/klais_stats.schema.json`` is that text, and a
 test holds real records against it. Readers pass over fields that they do not know; a new field needs no new version,
@@ -30,17 +30,19 @@ class LatencyMs(BaseModel):
 
 
 class Gauges(BaseModel):
-    """What is so now. A process gives those that it has."""
+    """Values of now. A process sends those that it has."""
 
     model_config = ConfigDict(extra="allow")
     queue_depth: float | None = _of("frames held: in the dam's queue (worker), not yet acknowledged (edge)")
     rate_limit: float | None = _of("global rate in force, frames/s")
     tokens: float | None = _of("frames left in the global bucket of this worker's lanes")
-    lag: float | None = _of("records of klais_raw not yet taken by this worker's lanes")
+    lag: float | None = _of("records of klais_raw not yet read by this worker's lanes")
     lag_records: ByPartition | None = _of("the same by partition")
     lag_frames: ByPartition | None = _of("the same in frames: records x mean frames a record")
     pending_frames: float | None = _of("frames that this worker's lanes let through and have not written yet")
-    demand: ByPartition | None = _of("frames/s that a lane could put to use: what arrives, and what waits, within a second")
+    demand: ByPartition | None = _of(
+        "frames/s that a lane could put to use: what arrives, and what waits, within a second"
+    )
     inflight_bytes: float | None = _of("edge: bytes sent to Kafka and not yet acknowledged")
     limit_per_s: float | None = _of("edge: frames/s that it admits; absent where it admits all")
     offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
@@ -62,7 +64,7 @@ class Gauges(BaseModel):
     epoch: float | None = _of("controller: of its fence; the highest one controls")
     candidate: bool | None = _of("controller: it is about to take the fence")
     resigned: bool | None = _of("controller: it ended its term, so another may take over at once")
-    cut: Share | None = _of("controller: share of the rate that a forecast burst takes away")
+    cut: Share | None = _of("controller: share by which a forecast burst reduces the rate")
     alert: bool | None = _of("controller: the cut is so deep that operators should check")
     mode: Literal["auto", "manual", "fixed"] | None = _of("controller: who sets the rate")
 

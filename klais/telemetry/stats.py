@@ -1,11 +1,10 @@
-"""Records to ``klais_stats``, and what all processes last said there.
+"""Records to ``klais_stats``: when a process writes one, and what it holds.
 
 A record, its key being its id, is ``{"v":1, "kind":"edge"|"worker"|"controller", "id", "at_ms", "uptime_s",
-"counters":{...}, "gauges":{...}, "rates":{...}}``; :mod:`klais.telemetry.schema` is the schema. ``counters`` count since the
-start of the process; one may be an object by reason (``"dropped":{"blocked":3}``). ``rates`` are their growth per second since
-the record before (an object counts as its sum). When the limits in force changed, a process says at once what it is like now:
-an extra record, at most ten a second, with the rates of the last second.
-"""
+"counters":{...}, "gauges":{...}, "rates":{...}}``; :mod:`klais.telemetry.schema` is the schema. ``counters`` count
+since the start of the process; one may be an object by reason (``"dropped":{"blocked":3}``). ``rates`` are their growth
+per second since the record before (an object counts as its sum). When the limits in force changed, a process writes an
+extra record at once, at most ten a second, with the rates of the last second."""
 
 import threading
 import time
@@ -36,18 +35,18 @@ class StatsSink(Protocol):
 
 
 class StatsPublisher:
-    """A thread that publishes what ``snapshot`` says, once a second.
+    """A thread that publishes a snapshot once a second.
 
     Parameters
     ----------
     producer : StatsSink
-        Who writes.
+        Where records go.
     kind, name : str
         ``edge`` or ``worker``, and its id (the record's key).
     snapshot : callable
-        Returns ``(counters, gauges)``, taken at one moment; called in this thread. A failure is logged, not raised.
+        Returns ``(counters, gauges)``, of one moment; called in this thread. A failure is logged, not raised.
     version : callable, optional
-        A number that goes up when limits change: then there is an extra record.
+        A number that rises when limits change, which makes an extra record due.
     host, instance : str, optional
         See the schema.
     """
@@ -75,20 +74,23 @@ class StatsPublisher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Publish once more and end."""
+        """Publish once more and stop."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(2.0)
         self._publish()
 
     def record(self, now_s: float, extra: bool = False) -> dict[str, Any]:
-        """The record of this moment (``now_s`` monotonic); unless it is an extra one, the next one's rates count from here."""
+        """The record of this moment (``now_s`` monotonic); unless it is an extra one, the next one's rates count from
+        here."""
         counters, gauges = self._snapshot()
         if not extra:
             self._rates = {}
             if self._before is not None and now_s > self._before[0]:
                 elapsed_s, before = now_s - self._before[0], self._before[1]
-                self._rates = {k: round((total(v) - total(before.get(k, 0))) / elapsed_s, 3) for k, v in counters.items()}
+                self._rates = {
+                    k: round((total(v) - total(before.get(k, 0))) / elapsed_s, 3) for k, v in counters.items()
+                }
             self._before = (now_s, counters)
         return {
             "v": VERSION,
@@ -115,7 +117,7 @@ class StatsPublisher:
             self._producer.stats(self.name, self.record(time.monotonic(), extra))
         except Exception:
             if logs.every(60, "stats.publish"):
-                log.exception("stats_failed")
+                log.exception("stats_not_published")
 
 
 class Due:

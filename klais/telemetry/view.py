@@ -1,9 +1,9 @@
-"""The system as its processes report it on ``klais_stats``: records read into types, and sums over the processes (pure).
+"""The system as its processes report it on ``klais_stats``: records read into types, and sums over the processes
+(pure).
 
 Every reader of ``klais_stats`` uses this module, so that a field has one name and one type: those of
-:mod:`klais.telemetry.schema`. A record of another version of KLAIS may hold a field of another type. Such a field counts as
-absent; the rest of the record counts.
-"""
+:mod:`klais.telemetry.schema`. A record of another version of KLAIS may hold a field of another type. Such a field
+counts as absent; the rest of the record counts."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -56,7 +56,9 @@ class ProcessView:
             host=str(record.get("host", name)),
             instance=None if record.get("instance") is None else str(record["instance"]),
             at_ms=at_ms if isinstance(at_ms, int) else 0,
-            counters=_numbers({key: total(_numbers(v)) if isinstance(v, Mapping) else v for key, v in counters.items()}),
+            counters=_numbers(
+                {key: total(_numbers(v)) if isinstance(v, Mapping) else v for key, v in counters.items()}
+            ),
             dropped=_numbers(dropped) if isinstance(dropped, Mapping) else {},
             rates=_numbers(record["rates"]),
             gauges=_gauges(record["gauges"]),
@@ -99,7 +101,9 @@ class SystemView:
 
     def live_lanes(self) -> frozenset[int]:
         """Partitions whose lanes are live."""
-        return frozenset(int(p) for worker in self.workers.values() for p in worker.gauges.lag_records or {} if p.isdigit())
+        return frozenset(
+            int(p) for worker in self.workers.values() for p in worker.gauges.lag_records or {} if p.isdigit()
+        )
 
     def leader(self) -> str | None:
         """The id of the controller in charge, the one with the highest epoch; None where no controller reports.

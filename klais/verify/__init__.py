@@ -1,1 +1,1 @@
-"""Checks against what is really in the topics: the judge, manifests, read-back, audit, conservation."""
+"""Checks against the content of the topics: the judge, manifests, read-back, audit, conservation."""

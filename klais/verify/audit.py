@@ -1,6 +1,7 @@
-"""Audit of a lane: its journal replayed from step 0 must give exactly what lies in the output topics and in the table,
-and
-its steps must cover every record of ``klais_raw`` once."""
+"""Audit of a lane: replays its journal from step 0 and compares the result with the output topics and the table.
+
+The steps must cover every record of ``klais_raw`` once.
+"""
 
 import re
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ MOST_PROBLEMS = 20
 
 @dataclass(slots=True)
 class LaneAudit:
-    """What was found: ``problems`` is empty when all agrees."""
+    """Result of an audit; ``problems`` is empty when everything agrees."""
 
     partition: int
     steps: int = 0
@@ -45,18 +46,18 @@ class LaneAudit:
     problems: list[str] = field(default_factory=list)
 
     def problem(self, text: str) -> None:
-        """Note one disagreement."""
+        """Add one difference."""
         if len(self.problems) < MOST_PROBLEMS:
             self.problems.append(text)
 
     @property
     def settled(self) -> bool:
-        """Whether the lane has taken all that lies on the staging topic and nothing waits."""
+        """Whether the lane has read the whole staging topic and its queue is empty."""
         return self.next_raw == self.raw_end and not self.queued
 
 
 class Comparison:
-    """Compares what a topic should hold with what it holds, both in order, while the replay goes on."""
+    """Compares the expected records of a topic with the actual ones, both in order, during the replay."""
 
     def __init__(self, audit: LaneAudit, name: str, actual: AsyncIterator[Any]) -> None:
         self._audit = audit
@@ -66,7 +67,7 @@ class Comparison:
         self._broken = False
 
     async def expect(self, wanted: Any) -> None:
-        """The next record of the topic must be ``wanted``."""
+        """Check that the next record of the topic is ``wanted``."""
         if self._broken:
             return
         found = await anext(self._actual, None)
@@ -76,14 +77,14 @@ class Comparison:
             self._audit.problem(f"{self._name} record {self.count}: should be {wanted!r:.300}, is {found!r:.300}")
 
     async def end(self) -> None:
-        """Nothing may follow."""
+        """Check that no record follows."""
         extra = 0
         async for found in self._actual:
             if not extra and not self._broken:
-                self._audit.problem(f"{self._name}: not decided by the journal: {found!r:.300}")
+                self._audit.problem(f"{self._name}: not in the journal: {found!r:.300}")
             extra += 1
         if extra and not self._broken:
-            self._audit.problem(f"{self._name}: {extra} records more than the journal decided")
+            self._audit.problem(f"{self._name}: {extra} more records than in the journal")
 
 
 async def audit_lane(settings: Settings, partition: int) -> LaneAudit:
@@ -234,7 +235,7 @@ def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marke
         )
     for name, found in (("next_raw", state.next_raw), ("tokens", state.tokens), ("used", state.used)):
         if marker.facts[name] != found:
-            audit.problem(f"marker says {name} {marker.facts[name]}, the journal gives {found}")
+            audit.problem(f"marker has {name} {marker.facts[name]}, the journal gives {found}")
     if sum(len(index) for _, _, index in marker.ranges) != state.queue.depth:
         audit.problem(f"marker has another queue than the journal, which leaves {state.queue.depth} frames waiting")
 

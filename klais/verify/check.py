@@ -1,4 +1,4 @@
-"""A manifest held against the other end: which of the frames sent have landed, once and in order."""
+"""Compares a manifest with the topics: which of the frames sent have landed, once and in order."""
 
 import time
 from dataclasses import dataclass, field
@@ -24,14 +24,13 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ManifestVerdict:
-    """What became of the frames of a manifest.
+    """Where the frames of a manifest ended.
 
     ``good`` distinct well-formed frames sent, ``landed`` of them found among the clean records, ``missing`` the rest;
     ``doubled`` clean records beyond one a frame; ``invented`` clean records of these devices that were never sent;
     ``out_of_order`` against the order of sending, a device at a time; ``malformed`` sent and ``malformed_dead`` of them
-    found among the dead letters, ``malformed_landed`` among the clean records; ``wrong_reason`` dead letters with another
-    reason than was sent; ``good_dead`` good frames among the dead letters.
-    """
+    found among the dead letters, ``malformed_landed`` among the clean records; ``wrong_reason`` dead letters with
+    another reason than was sent; ``good_dead`` good frames among the dead letters."""
 
     sent: int
     good: int
@@ -50,9 +49,10 @@ class ManifestVerdict:
     NEVER = ("doubled", "invented", "out_of_order", "malformed_landed", "wrong_reason", "good_dead")
 
     def ok(self, allow_missing: int = 0, strict: bool = False) -> bool:
-        """Whether all is well: at most ``allow_missing`` missing; ``strict``: every malformed frame is a dead letter.
+        """Whether the run was good: at most ``allow_missing`` missing; ``strict``: every malformed frame is a dead
+        letter.
 
-        Without ``strict`` malformed frames may lack, as a flood of them is only counted (KLAIS_DEAD_LETTER_RATE).
+        Without ``strict`` malformed frames may be missing: above KLAIS_DEAD_LETTER_RATE they are only counted.
         """
         bad = any(getattr(self, name) for name in self.NEVER)
         return not bad and self.missing <= allow_missing and not (strict and self.malformed_dead < self.malformed)
@@ -64,7 +64,11 @@ class ManifestVerdict:
     def table(self, ok: bool) -> str:
         """For people."""
         rows = [("frames sent", self.sent, "repeats and malformed ones included")]
-        rows += [("good frames", self.good, ""), ("landed", self.landed, ""), ("missing", self.missing, "lost or dropped")]
+        rows += [
+            ("good frames", self.good, ""),
+            ("landed", self.landed, ""),
+            ("missing", self.missing, "lost or dropped"),
+        ]
         rows += [(name.replace("_", " "), getattr(self, name), "must be 0") for name in self.NEVER]
         rows += [("malformed", self.malformed, ""), ("malformed in the dead letters", self.malformed_dead, "")]
         lines = [f"{name:<30} {count:>14,}  {note}".rstrip() for name, count, note in rows]
@@ -88,11 +92,10 @@ def sent_columns(manifest: Manifest) -> FrameColumns:
 
 
 def judge_manifest(sent: FrameColumns, landed: FrameColumns, dead: FrameColumns) -> ManifestVerdict:
-    """Judge what landed of what was sent (:func:`sent_columns`). Records of devices that sent nothing are left out.
+    """Judge what landed of the frames sent (:func:`sent_columns`). Records of other devices are left out.
 
-    A frame sent again counts once: its repeats are to be dropped. Dead letters that were never sent are left out too: a
-    short frame does not tell whose it is.
-    """
+    A repeated frame counts once: the system drops its repeats. Dead letters that were never sent are left out too,
+    because a short frame names no device."""
     landed = landed.take(np.isin(landed.device_keys(), sent.device_keys()))
     groups = group_hashes(sent, landed, dead)
     of_sent, of_landed, of_dead = groups.parts
@@ -139,9 +142,9 @@ def _names(columns: FrameColumns, rows: npt.NDArray[np.int64]) -> list[str]:
 
 
 def check_manifest(settings: Settings, manifest: Manifest, wait_s: float = 10.0) -> ManifestVerdict:
-    """Read clean records and dead letters since the manifest's start, and judge; waits for frames still on their way.
+    """Read clean records and dead letters since the manifest's start, and judge; waits for frames in flight.
 
-    Stops reading as soon as every frame is there, else after ``wait_s`` seconds.
+    Stops reading as soon as every frame has landed, else after ``wait_s`` seconds.
 
     Raises
     ------

@@ -1,11 +1,11 @@
 """The conservation check: totals of every stage since one moment, and whether they add up. Pure, no I/O.
 
-    sent -> received by the edge -> published to klais_raw -> received by the worker -> passed -> landed in iot_telemetry
+    sent -> received by the edge -> published to klais_raw -> received by the worker -> passed -> landed in
+    iot_telemetry
               \\_ dropped (edge)                                 \\_ dropped (lanes)  \\_ waiting in the queue
 
-The worker's counters are the whole history of its lanes, the edge's those of its process: so both are taken against where
-they stood at the start, and the edge's are carried on when it starts again.
-"""
+The worker's counters cover the whole history of its lanes, the edge's only its process. So both count from their values
+at the start, and the edge's values continue after a restart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ Record = Mapping[str, Any]
 class Totals:
     """Frames at each stage; all since the same moment.
 
-    ``held`` is in the edge's hands: not published and not dropped. ``recovered`` lay in its disk spool when it started first.
+    ``held`` by the edge: not published and not dropped. ``recovered`` lay in its disk spool at its first start.
     """
 
     sent: int = 0
@@ -39,7 +39,7 @@ class Totals:
     flags: int = 0
 
     def minus(self, base: "Totals") -> "Totals":
-        """What came since ``base``; what is held or queued counts as what it grew by."""
+        """The growth since ``base``, also of frames held or queued."""
         out: dict[str, Any] = {}
         for name in self.__slots__:
             mine, before = getattr(self, name), getattr(base, name)
@@ -59,13 +59,13 @@ class Totals:
 
 
 class FrameAccount:
-    """Adds up the counters that the processes report, from one moment on.
+    """Adds up the counters of all processes, from one moment on.
 
     Parameters
     ----------
     partitions : int
-        The workers' records are taken together only while all lanes live: else a lane on its way between two workers
-        would be missing.
+        The workers' records count only while all lanes are live: else a lane that moves between two workers would be
+        missing.
     """
 
     def __init__(self, partitions: int) -> None:
@@ -75,7 +75,7 @@ class FrameAccount:
 
     @property
     def restarted(self) -> bool:
-        """Whether simulator or edge began anew: what they counted last before their end is not known then."""
+        """Whether simulator or edge restarted: their last counts before that are unknown."""
         return bool(self._sent.restarts or self._edge.restarts)
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class FrameAccount:
             published=sums["passed"],
             edge_dropped={name.removeprefix("dropped."): n for name, n in sums.items() if name.startswith("dropped.")},
             held=int(edge.gauges.queue_depth or 0),
-            # What a later life finds there was held by the one before: it moves, it does not come anew.
+            # A later run finds frames that the one before held: they count already.
             recovered=self._now.recovered if self._edge.restarts else int(counters.get("spool_recovered", 0)),
         )
 
@@ -128,7 +128,7 @@ class FrameAccount:
 
 
 def reconcile(totals: Totals, simulated: bool, alone: bool) -> list[str]:
-    """Compare the totals of all stages; return what does not add up, in words. Empty when every frame is accounted for.
+    """Compare the totals of all stages; return the differences in words. Empty when every frame is accounted for.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The judge: whether what landed is what was accepted, each frame once, each device's frames in order. Pure."""
+"""The judge: whether the landed frames are the accepted ones, each once, each device's in order. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,13 +25,12 @@ def mark_out_of_order(
     used: npt.NDArray[np.int64],
     bad: npt.NDArray[np.uint8],
 ) -> None:
-    """Match n landed frames with the accepted ones, each device's in order; ``bad`` [n] = 1 where that cannot be.
+    """Match n landed frames with the accepted ones, each device's in order; ``bad`` [n] = 1 where there is no match.
 
     ``group`` [n]: which set of equal frames; ``places[first[g] : first[g + 1]]``: where those stand among the accepted,
-    rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match; ``used`` [groups], 0 at first:
-    landed so far. Taking the earliest place that is still ahead leaves most room for the frames to come, so a frame is
-    marked only when it must be. Frames beyond those accepted are doubled or invented, not out of order.
-    """
+    rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match; ``used`` [groups], 0 at
+    first: landed so far. The earliest place ahead leaves most room for the next frames, so no frame is marked without
+    need. Frames beyond those accepted are doubled or invented, not out of order."""
     for i in range(group.shape[0]):
         g, d = group[i], device[i]
         bad[i] = 0
@@ -51,12 +50,11 @@ def mark_out_of_order(
 class Verdict:
     """What the judge found, in frames; ``ok`` when every fault is 0.
 
-    ``missing``: accepted, and neither landed, nor dead, nor counted dropped. ``doubled``: landed or dead more often than
-    accepted. ``repeated``: accepted several times (the same bytes) and landed several times, where once is right.
+    ``missing``: accepted, and neither landed, nor dead, nor counted dropped. ``doubled``: landed or dead more often
+    than accepted. ``repeated``: accepted several times (the same bytes) and landed several times, where once is right.
     ``invented``: landed or dead, never accepted. ``out_of_order``: landed behind a later frame of its device.
-    ``wrong_duplicates``: dropped as duplicates beyond the repeats there were. ``overcounted``: counted dropped beyond
-    what is gone. ``examples`` names some frames for each fault.
-    """
+    ``wrong_duplicates``: dropped as duplicates beyond the number of repeats. ``overcounted``: counted dropped beyond
+    the missing frames. ``examples`` names some frames for each fault."""
 
     accepted: int
     landed: int
@@ -75,7 +73,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """No fault at all."""
+        """Whether there is no fault."""
         return not any(getattr(self, name) for name in self.FAULTS)
 
     def public(self) -> dict[str, Any]:
@@ -89,8 +87,10 @@ class Verdict:
         )
 
 
-def judge(accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, dropped_by_reason: Mapping[str, int]) -> Verdict:
-    """Judge what became of accepted frames.
+def judge(
+    accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, dropped_by_reason: Mapping[str, int]
+) -> Verdict:
+    """Judge where accepted frames ended.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def judge(accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, drop
     dead : FrameColumns
         Dead letters of the lanes. Those of the edge never reached the staging topic: leave them out.
     dropped_by_reason : mapping
-        Reason label to the number of accepted frames that a lane dropped and that are *not* in the dead letters. Malformed
-        frames above the dead letters' rate count here.
+        Reason label to the number of accepted frames that a lane dropped and that are *not* in the dead letters.
+        Malformed frames above the dead letters' rate count here.
     """
     groups = group_hashes(accepted, landed, dead)
     was, got, gone = (np.bincount(part, minlength=groups.count) for part in groups.parts)

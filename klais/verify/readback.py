@@ -30,20 +30,20 @@ def read_topic_columns(settings: Settings, topic: str, from_offsets: Offsets, to
     Parameters
     ----------
     topic : str
-        ``klais_raw`` (every frame of every batch; a batch that an edge sent twice counts once), the clean records' topic
-        (the frame is rebuilt: its payload is the record's ``data``, byte for byte), or the dead letters.
+        ``klais_raw`` (every frame of every batch; a batch that an edge sent twice counts once), the clean records'
+        topic (the frame is rebuilt: its payload is the record's ``data``, byte for byte), or the dead letters.
     from_offsets, to_offsets : dict
         Partition to first offset, and to the one after the last (``klais.kafka.offsets``).
 
     Notes
     -----
-    A clean record that is not of the documented form, or whose key is not its device_id, gives a frame that nobody sent, so
-    that a judge calls it invented.
+    A clean record of another form, or whose key is not its device_id, gives a frame that was never sent, so that the
+    judge reports it as invented.
 
     Raises
     ------
     klais.errors.KafkaUnavailable
-        Nothing came for 30 s.
+        No record arrived for 30 s.
     """
     topics = Topics.of(settings)
     reader = _Reader()
@@ -111,7 +111,9 @@ class _Reader:
         at_ns = np.full(n, batch.received_at, np.int64)
         if batch.offsets is not None:
             at_ns += batch.offsets
-        columns = columns_of(batch.buf, batch.starts, batch.lengths, at_ns // 1_000_000, np.full(n, partition, np.int32))
+        columns = columns_of(
+            batch.buf, batch.starts, batch.lengths, at_ns // 1_000_000, np.full(n, partition, np.int32)
+        )
         self._pieces.append(columns)
 
     def _flush(self) -> None:
@@ -131,7 +133,9 @@ class _Reader:
         return columns.take(np.argsort(columns.partition, kind="stable"))
 
 
-def _consume(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets, add: Callable[[Any], None]) -> None:
+def _consume(
+    settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets, add: Callable[[Any], None]
+) -> None:
     left = {p: to for p, to in to_offsets.items() if from_offsets.get(p, 0) < to}
     if not left:
         return
@@ -143,11 +147,13 @@ def _consume(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: 
             messages = consumer.consume(10_000, timeout=0.5)
             heard_at = time.monotonic() if messages else heard_at
             if time.monotonic() - heard_at > TIMEOUT_S:
-                raise KafkaUnavailable(f"{topic} gave nothing for {TIMEOUT_S:g} s; partitions not read through: {left}")
+                raise KafkaUnavailable(
+                    f"{topic} gave no record for {TIMEOUT_S:g} s; partitions not read to the end: {left}"
+                )
             for message in messages:
                 partition, error = message.partition(), message.error()
                 if error is not None:
-                    # The end of a partition also tells that only control records were left before it.
+                    # At the end of a partition only control records were left.
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaUnavailable(f"reading {topic}: {error}")
                     if message.offset() >= left.get(partition, 0):

@@ -193,7 +193,7 @@ class Term:
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
         system = self._stats.view()
-        if system.edges and self._features.see(now_s, traffic_totals(system)):
+        if system.edges and self._features.add(now_s, traffic_totals(system)):
             self._forecast = self._predictor.predict(self._features.window())
         inputs = measure(system, self._forecast)
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)

@@ -67,7 +67,9 @@ def check_system(settings: Settings) -> Iterator[Finding]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
         mend = f"ulimit -n {MIN_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, 65_536)}"
-        yield Finding("open files", "warn", f"limit {soft} (hard {hard})", f"`{mend}`, or LimitNOFILE= in a systemd unit")
+        yield Finding(
+            "open files", "warn", f"limit {soft} (hard {hard})", f"`{mend}`, or LimitNOFILE= in a systemd unit"
+        )
     else:
         yield Finding("open files", "ok", f"limit {soft}")
 
@@ -107,7 +109,9 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
         there = _nearest(folder.absolute())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             who = f"`chown {os.getuid()} {there}`"
-            yield Finding(name, "fail", f"{folder}: {there} may not be written", f"{who}, or name another with {variable}")
+            yield Finding(
+                name, "fail", f"{folder}: {there} may not be written", f"{who}, or name another with {variable}"
+            )
             continue
         if problem := not_ours(folder.stat()) if folder.is_dir() else "":
             mend = f"`chown` it to the user that runs klais and `chmod go-w` it, or name another with {variable}"
@@ -130,7 +134,9 @@ def check_kernels(settings: Settings) -> Iterator[Finding]:
     if any(folder.rglob("*.nbc")):
         yield Finding("kernels", "ok", f"compiled ones are cached in {folder}")
     else:
-        yield Finding("kernels", "warn", "none compiled yet: the first start takes some ten seconds longer", "`klais warm`")
+        yield Finding(
+            "kernels", "warn", "none compiled yet: the first start takes some ten seconds longer", "`klais warm`"
+        )
 
 
 def check_clock(settings: Settings) -> Iterator[Finding]:
@@ -176,7 +182,9 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
             if any(mark in str(error).partition("taken")[2].partition(": stop")[0] for mark in _OURS):
                 yield Finding(name, "ok", str(error).partition(": stop")[0] + ": KLAIS is running")
             else:
-                yield Finding(name, "fail", str(error).partition(": stop")[0], f"stop it, or choose another with {variable}")
+                yield Finding(
+                    name, "fail", str(error).partition(": stop")[0], f"stop it, or choose another with {variable}"
+                )
         except OSError as error:
             yield Finding(name, "fail", f"cannot listen on {host}: {error.strerror or error}", f"correct {variable}")
 
@@ -198,7 +206,9 @@ def check_java(settings: Settings) -> Iterator[Finding]:
     if folder.is_dir():
         yield Finding("kafka jars", "ok", f"{folder}")
     else:
-        yield Finding("kafka jars", "fail", f"none in {folder}", "`make setup`, or `klais kafka start`, which fetches them")
+        yield Finding(
+            "kafka jars", "fail", f"none in {folder}", "`make setup`, or `klais kafka start`, which fetches them"
+        )
 
 
 def check_kafka(settings: Settings) -> Iterator[Finding]:
@@ -218,7 +228,7 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
             text = f"the embedded broker is not running (nothing answers at {settings.bootstrap})"
             yield Finding("kafka", "ok", text, "`klais up` or `klais kafka start` starts it")
         else:
-            mend = "check KLAIS_KAFKA_BOOTSTRAP, that the cluster is up and the way there open, and its TLS and SASL settings"
+            mend = "check KLAIS_KAFKA_BOOTSTRAP, that you can reach the cluster, and its TLS and SASL settings"
             yield Finding("kafka", "fail", f"no broker answers at {settings.bootstrap}: {reason}", mend)
         return
     yield Finding("kafka", "ok", f"{len(brokers)} broker(s) at {settings.bootstrap}")
@@ -248,13 +258,17 @@ def check_xdp(settings: Settings) -> Iterator[Finding]:
 
     numbers = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
     if numbers < MIN_XDP_KERNEL:
-        yield Finding("xdp", "ok", f"Linux {platform.release()} is too old for the filter", "it needs Linux 5.15 or newer")
+        yield Finding(
+            "xdp", "ok", f"Linux {platform.release()} is too old for the filter", "it needs Linux 5.15 or newer"
+        )
         return
     if os.geteuid() != 0:
         yield Finding("xdp", "ok", "not looked at", "the filter is optional; `sudo klais doctor` looks at it")
         return
     if bpffs.mounted_at(settings.xdp_pin_dir) is None:
-        yield Finding("xdp", "ok", "no filter is loaded", "`klais xdp load --iface IF` loads it, and mounts bpffs for that")
+        yield Finding(
+            "xdp", "ok", "no filter is loaded", "`klais xdp load --iface IF` loads it, and mounts bpffs for that"
+        )
         return
     try:
         with XdpMaps.open(settings.xdp_pin_dir) as maps:
@@ -265,9 +279,8 @@ def check_xdp(settings: Settings) -> Iterator[Finding]:
         )
         return
     if found.heartbeat_age_s is not None and not found.fresh:
-        text = (
-            f"loaded; the controller's heartbeat is {found.heartbeat_age_s:.0f} s old: the limits given at load are in force"
-        )
+        age = f"the controller's heartbeat is {found.heartbeat_age_s:.0f} s old"
+        text = f"loaded; {age}: the limits given at load are in force"
         yield Finding("xdp", "warn", text, "is the controller running? `klais xdp status`")
     else:
         yield Finding(

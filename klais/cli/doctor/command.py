@@ -41,7 +41,8 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 
 def examine() -> list[Finding]:
-    """All findings. With a configuration that cannot be used, its problems come first and the rest looks at the defaults."""
+    """All findings. With a configuration that cannot be used, its problems come first and the rest looks at the
+    defaults."""
     findings = []
     try:
         settings = load()

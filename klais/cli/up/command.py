@@ -11,10 +11,16 @@ from klais.telemetry.log import dict_config
 
 
 @click.command()
-@click.option("--for", "duration", type=DURATION, help="Stop after so long (30s, 2m) and add up.  [default: until Ctrl-C]")
+@click.option(
+    "--for", "duration", type=DURATION, help="Stop after so long (30s, 2m) and add up.  [default: until Ctrl-C]"
+)
 @click.option("--no-simulate", is_flag=True, help="Start no simulated devices: wait for frames of others.")
-@click.option("--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Simulated devices.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Their frames a second, instead of recorded traffic.")
+@click.option(
+    "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Simulated devices."
+)
+@click.option(
+    "--rate", type=click.FloatRange(0, min_open=True), help="Their frames a second, instead of recorded traffic."
+)
 @click.option("--partitions", type=int, help="Partitions of every topic that is split by device (KLAIS_PARTITIONS, 4).")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Faust workers.")
 @click.option("--plain", is_flag=True, help="One line a second, as without a terminal.")

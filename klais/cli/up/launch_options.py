@@ -93,7 +93,9 @@ def check_ports(ports: list[Port]) -> None:
         same = [other for other in ports[:number] if (other.port, other.kind) == (entry.port, entry.kind)]
         if same and entry.port:
             names = " and ".join(dict.fromkeys([same[0].setting, entry.setting]))
-            problems.append(f"{entry.kind} port {entry.port} is wanted twice, by {names}: choose another for one of them")
+            problems.append(
+                f"{entry.kind} port {entry.port} is wanted twice, by {names}: choose another for one of them"
+            )
             continue
         try:
             check_port(entry.host, entry.port, entry.kind, entry.setting)

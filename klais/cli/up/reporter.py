@@ -1,4 +1,5 @@
-"""Reporters of ``klais up``: plain lines, or one JSON object a line. The live screen is in :mod:`klais.cli.up.screen`."""
+"""Reporters of ``klais up``: plain lines, or one JSON object a line. The live screen is in
+:mod:`klais.cli.up.screen`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,9 @@ class Summary:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
             out.append(f"  {name:<24}{frames:>14,}{f'   dropped: {reasons}' if reasons else ''}")
         if t.queued:
-            out.append(f"  {'waiting in the queue':<24}{t.queued:>14,}   (kept in klais_raw, they land at the next start)")
+            out.append(
+                f"  {'waiting in the queue':<24}{t.queued:>14,}   (kept in klais_raw, they land at the next start)"
+            )
         if self.differences:
             out.append("they do not add up" + (f" ({self.waiting})" if self.waiting else "") + ":")
             out += [f"  {text}" for text in self.differences]

@@ -123,7 +123,9 @@ class Up:
                 return
             if now_s - reported_s >= OTHERS_S:
                 reported_s = now_s
-                self.reporter.progress(f"worker: reading what klais_raw still holds, lag {self.view.snapshot().lag:,} batches")
+                self.reporter.progress(
+                    f"worker: reading what klais_raw still holds, lag {self.view.snapshot().lag:,} batches"
+                )
             time.sleep(TICK_S)
 
     def _addresses(self) -> Addresses:

@@ -1,8 +1,7 @@
 """Samples the end of the clean topic in threads of its own: end offsets, latency, and the newest records.
 
-It reads up to ``MOST_PER_S`` records of each second and skips the rest, so that sampling costs the same at any rate. It joins
-no group and commits nothing.
-"""
+It reads up to ``MOST_PER_S`` records of each second and skips the rest, so that sampling costs the same at any rate. It
+joins no group and commits nothing."""
 
 import contextlib
 import re
@@ -28,7 +27,8 @@ PERIOD_S = 1.0
 KEEP_S = 5.0  # percentiles cover the latencies of this time
 NEWEST = 6
 CALL_S = 5.0
-# The time of receipt, found without parsing the payload: a quote inside the device id is escaped, so this cannot be in it.
+# The time of receipt, found without parsing the payload: a quote inside the device id is escaped, so this cannot be in
+# it.
 _TS = re.compile(rb'"ts":(\d{1,19}),"data":')
 
 
@@ -97,7 +97,8 @@ class Sampler:
 
     def _consumer(self) -> Consumer:
         own = {
-            "group.id": "klais-up-sampler",  # the client requires one; without subscribe and commits the broker never sees it
+            # the client requires one; without subscribe and commits the broker never sees it
+            "group.id": "klais-up-sampler",
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 500,
             "fetch.message.max.bytes": 65_536,

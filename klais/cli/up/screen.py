@@ -70,7 +70,9 @@ def picture(snapshot: Snapshot, addresses: Addresses) -> Group:
         (f"landed in {addresses.telemetry}", "landed", t.landed, latency_text(snapshot.latency)),
     ]
     for name, stage, total, note in rows:
-        stages.add_row(Text(escape(name)), rate_text(rates.get(stage)), f"{total:,}", Text(escape(note or ""), style="dim"))
+        stages.add_row(
+            Text(escape(name)), rate_text(rates.get(stage)), f"{total:,}", Text(escape(note or ""), style="dim")
+        )
     below = [*_state(snapshot), Text(), *_newest(snapshot.newest), Text(), *_where(addresses)]
     return Group(head, Text(), stages, Text(), *below)
 
@@ -87,7 +89,9 @@ def _state(snapshot: Snapshot) -> list[Text]:
         _row("lag, queue", f"{snapshot.lag:,} batches behind, {t.queued:,} frames wait"),
         _row("limit", f"{snapshot.rate_limit:,.0f}/s" + (f", {escape(snapshot.rate_by)}" if snapshot.rate_by else "")),
         _row("lanes", f"{lanes}, checkpoint {snapshot.checkpoint_age_s:.1f} s ago", "yellow" if missing else ""),
-        _row("devices", f"{snapshot.devices:,}, {snapshot.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"),
+        _row(
+            "devices", f"{snapshot.devices:,}, {snapshot.anomaly_devices:,} flagged now, {t.flags:,} anomalies written"
+        ),
         _row("dead letters", f"{t.dead_letters:,}"),
     ]
 

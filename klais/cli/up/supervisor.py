@@ -1,4 +1,5 @@
-"""The children of ``klais up`` and the order in which they come and go: Kafka, topics, kernels, workers, edge, simulator."""
+"""The children of ``klais up`` and the order in which they come and go: Kafka, topics, kernels, workers, edge,
+simulator."""
 
 import json
 import os
@@ -99,7 +100,9 @@ class Supervisor:
         client = admin.wait_for_broker(s, None, self._report)
         created = admin.ensure_topics(s, client)
         known = f"{len(created)} created" if created else "all there"
-        self._report(f"topics: {known}, {s.partitions} partitions{f', prefix {s.topic_prefix}' if s.topic_prefix else ''}")
+        self._report(
+            f"topics: {known}, {s.partitions} partitions{f', prefix {s.topic_prefix}' if s.topic_prefix else ''}"
+        )
 
     def _wait_for_kernels(self, warm: OwnedChild) -> None:
         log, began_s, reported_s = self.logs / "warm.log", time.monotonic(), -1e9
@@ -110,7 +113,9 @@ class Supervisor:
                 reported_s = now_s
         if warm.returncode:
             text = log.read_text(errors="replace")[-2000:]
-            raise KlaisError(f"the kernels could not be compiled, `klais warm` ended with {ending(warm.returncode)}:\n{text}")
+            raise KlaisError(
+                f"the kernels could not be compiled, `klais warm` ended with {ending(warm.returncode)}:\n{text}"
+            )
         waited_s = time.monotonic() - began_s
         self._report(f"kernels: ready{f' after {waited_s:.0f} s' if waited_s >= 1 else ''}")
 
@@ -206,7 +211,9 @@ class Supervisor:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(config.PREFIX) or name in config.ENV_EXTRA or name.startswith(config.ENV_EXTRA_PREFIX)
+            if not name.startswith(config.PREFIX)
+            or name in config.ENV_EXTRA
+            or name.startswith(config.ENV_EXTRA_PREFIX)
         }
         return kept | environ_of(settings)
 

@@ -179,7 +179,7 @@ def test_warnings_name_what_is_seldom_meant() -> None:
     parts = ["KLAIS_DAM_DEVICE_BURST=5000 is above", "both use port 6066"]
     parts += ["one is made in the state folder", "KLAIS_WEB_BIND is not loopback", "get 401"]
     assert [part for part in parts if part not in said] == []
-    assert "whoever reaches it may read" in "\n".join(warnings(Settings(web_bind="::", api_open_reads=True)))
+    assert "anyone who reaches it may read" in "\n".join(warnings(Settings(web_bind="::", api_open_reads=True)))
     login = {"kafka_bootstrap": "a:1", "kafka_sasl_username": "u", "kafka_sasl_password": SECRET}
     plain = Settings(kafka_security_protocol="SASL_PLAINTEXT", **login)
     assert ["unencrypted" in text for text in warnings(plain)] == [True]

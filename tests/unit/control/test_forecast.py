@@ -66,11 +66,11 @@ def test_it_beats_the_climatology_on_recorded_traffic() -> None:
 def test_features_are_growth_per_second() -> None:
     features = Features()
     totals = {"received": 0.0, "bytes": 0.0, "dropped": 0.0, "devices": 10.0}
-    assert not features.see(0.0, totals)
-    assert not features.see(0.5, totals)
-    assert features.see(2.0, {"received": 200.0, "bytes": 10_000.0, "dropped": 4.0, "devices": 14.0})
+    assert not features.add(0.0, totals)
+    assert not features.add(0.5, totals)
+    assert features.add(2.0, {"received": 200.0, "bytes": 10_000.0, "dropped": 4.0, "devices": 14.0})
     assert features.window().tolist() == [[100.0, 14.0, 2.0, 50.0, 2.0]]
-    assert not features.see(4.0, totals)  # a process is gone: its counters with it
+    assert not features.add(4.0, totals)  # a process is gone: its counters with it
     for second in range(100):
-        features.see(5.0 + second, {"received": 10.0 * second, "bytes": 0.0, "dropped": 0.0, "devices": 1.0})
+        features.add(5.0 + second, {"received": 10.0 * second, "bytes": 0.0, "dropped": 0.0, "devices": 1.0})
     assert features.window().shape == (60, len(FEATURES))

@@ -50,7 +50,7 @@ def test_recovery_is_the_first_good_second_after_the_last_arrival() -> None:
     assert found["p99_before_ms"] == pytest.approx(20.0)
     took[at >= 12] = 3.0
     assert recovery(at, took, 10.0, 20.0)["recovery_s"] is None
-    assert "not while it was watched" in "\n".join(verdict_lines(recovery(at, took, 10.0, 20.0)))
+    assert "not within the run" in "\n".join(verdict_lines(recovery(at, took, 10.0, 20.0)))
 
 
 def test_order_is_judged_per_device() -> None:

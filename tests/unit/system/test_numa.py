@@ -84,7 +84,7 @@ def test_offline_cpus_are_left_out(machine: Callable[..., Path]) -> None:
     topology = read_topology(root=machine({0: "0-3"}, "0,2-3"), affinity=range(4))
     assert topology.allowed == (0, 2, 3) and topology.limits == ("CPUs 1 are offline",)
     assert plan("auto", 2, topology).cpus == ((0,), (2,))
-    with pytest.raises(ConfigError, match=r"CPUs 1 are not there for us; there are 0,2-3 \(CPUs 1 are offline"):
+    with pytest.raises(ConfigError, match=r"CPUs 1 are not available; available are 0,2-3 \(CPUs 1 are offline"):
         plan("1-2", 2, topology)
 
 
@@ -94,7 +94,7 @@ def test_the_limits_of_a_container(machine: Callable[..., Path]) -> None:
     assert topology.allowed == (3, 4, 5) and topology.quota == 1.5
     found = plan("auto", 3, topology)
     assert found.cpus == ((3,), (4,), (5,))
-    assert "the cgroup's cpuset keeps CPUs 0-2,6-7 from us" in found.why and "1.5 CPUs' worth" in found.why
+    assert "the cgroup's cpuset excludes CPUs 0-2,6-7" in found.why and "1.5 CPUs' worth" in found.why
 
 
 def test_the_affinity_of_the_process_is_kept(machine: Callable[..., Path]) -> None:
