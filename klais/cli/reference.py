@@ -22,8 +22,9 @@ def settings_page() -> str:
     ]
     return _page(
         "Settings",
-        "All settings are environment variables, read once at the start of a process. `klais config show` prints the values\n"
-        "in force, `klais config check` reports every problem at once, and a `KLAIS_` name that does not exist is refused.\n"
+        "All settings are environment variables, read once at the start of a process. `klais config show` prints the "
+        "values\nin force, `klais config check` reports every problem at once, and a `KLAIS_` name that does not exist "
+        "is refused.\n"
         "[operations.md](operations.md#settings) says which ones to think about.",
         ["| setting | default | range | meaning |", "|---|---|---|---|", *rows],
     )
@@ -40,8 +41,9 @@ def metrics_page() -> str:
     ]
     return _page(
         "Metrics",
-        "Edge (`GET :8080/metrics`) and worker (`GET :6066/metrics`) speak the Prometheus text format. Labels come from\n"
-        "closed sets; a device id is never a label. [operations.md](operations.md#metrics) says which ones to alert on.",
+        "Edge (`GET :8080/metrics`) and worker (`GET :6066/metrics`) speak the Prometheus text format. Labels come "
+        "from\nclosed sets; a device id is never a label. [operations.md](operations.md#metrics) says which ones to "
+        "alert on.",
         ["| metric | type | labels | process | meaning |", "|---|---|---|---|---|", *rows],
     )
 
