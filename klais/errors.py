@@ -108,6 +108,6 @@ class SpoolInUse(KlaisError):
 
 
 class EdgeUnavailable(KlaisError):
-    """None of the edge processes behind a common REST API answers (yet)."""
+    """No edge answers at its REST address (yet), or none of the processes behind a common one."""
 
     retriable = True

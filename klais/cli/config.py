@@ -1,4 +1,4 @@
-"""``klais config``: what is set, what could be set, and whether it fits together."""
+"""``klais config``: shows and checks the settings."""
 
 from dataclasses import asdict
 
@@ -42,7 +42,7 @@ def show(as_json: bool, only_set: bool) -> None:
 def check(as_json: bool) -> None:
     """Check the configuration: exit code 0 when it can be used, 2 with every problem listed when not.
 
-    Warnings name what works but is seldom meant; they do not change the exit code.
+    Warnings name settings that work but are rarely intended; they do not change the exit code.
     """
     settings = load()
     notes = warnings(settings)

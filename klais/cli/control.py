@@ -14,7 +14,7 @@ from klais.system.durations import DURATION
 
 
 class _Finite(click.FloatRange):
-    """A range that knows that NaN is in none (its comparisons are all false)."""
+    """A range that refuses NaN, whose comparisons are all false."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = super().convert(value, param, ctx)
@@ -53,14 +53,14 @@ def _author() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def _written(scope: str, changes: dict[str, Any], reason: str, as_json: bool, says: str) -> None:
+def _written(scope: str, changes: dict[str, Any], reason: str, as_json: bool, text: str) -> None:
     from klais.control.overrides import write
 
     record = write(load(), scope, changes, _author(), reason)
     if as_json:
         say_json({"scope": scope, **record})
     else:
-        say(f"{says}; by {record['author']}")
+        say(f"{text}; by {record['author']}")
 
 
 def _ends(for_s: float | None) -> str:
@@ -106,7 +106,7 @@ def set_(
 @WHY
 @JSON
 def auto(forget: bool, reason: str, as_json: bool) -> None:
-    """Let the controller set the rate; it goes on from the present one."""
+    """Let the controller set the rate, starting from the present one."""
     from klais.control.setpoints import OVERRIDE
 
     changes: dict[str, Any] = {"mode": "auto", "rate": None, "until_ms": None}
@@ -141,7 +141,7 @@ def unblock(device_id: str, reason: str, as_json: bool) -> None:
 @click.argument("device_id")
 @click.option("--rate", type=RATE, help="Its own rate, frames/s.")
 @click.option("--burst", type=RATE, help="Its own burst, frames.")
-@click.option("--clear", is_flag=True, help="As all others again.")
+@click.option("--clear", is_flag=True, help="Return to the default limits.")
 @ENDS
 @WHY
 @JSON
@@ -177,7 +177,7 @@ def _device(device_id: str) -> str:
 @control.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(as_json: bool) -> None:
-    """What is in force now, who set it, and why."""
+    """Show what is in force, who set it, and why."""
     from klais.control.overrides import following
 
     settings = load()
@@ -202,10 +202,10 @@ def status(as_json: bool) -> None:
 
 @control.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a decision.")
-@click.option("--last", type=click.IntRange(0, 600), default=10, show_default=True, help="Decisions of before.")
+@click.option("--last", type=click.IntRange(0, 600), default=10, show_default=True, help="Earlier decisions shown.")
 @click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
 def watch(as_json: bool, last: int, for_s: float | None) -> None:
-    """Each decision as it is made: the rate, and all that led to it."""
+    """Print each new decision: the rate and its inputs."""
     from klais.control.overrides import following
 
     with following(load()) as follower:

@@ -1,6 +1,6 @@
 """Records of every topic of ours as plain dicts (for ``--json``) and as lines (for people). No numba, no Kafka client.
 
-A record that cannot be read is shown as hex with what was wrong: a tool for looking at trouble must not stop at it.
+A record that cannot be decoded appears as hex with the error: a tool for finding problems must not stop at one.
 """
 
 import json
@@ -31,7 +31,7 @@ _MARKER = b"KLM1"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record as the client gives it; ``ts_ms`` is None where the broker has no time for it."""
+    """One record from the client; ``ts_ms`` is None where the broker has no time for it."""
 
     partition: int
     offset: int
@@ -42,7 +42,7 @@ class Record:
 
 
 def resolve(name: str, settings: Settings) -> tuple[str, str]:
-    """Kind and full name of a topic that a person named shortly (``raw``), without prefix, or in full.
+    """Kind and full name of a topic that the user named shortly (``raw``), without prefix, or in full.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def resolve(name: str, settings: Settings) -> tuple[str, str]:
 
 
 def decode(kind: str, record: Record) -> dict[str, Any]:
-    """What a record says; ``error`` and ``hex`` instead when it cannot be read."""
+    """The content of a record; ``error`` and ``hex`` when it cannot be decoded."""
     head: dict[str, Any] = {"partition": record.partition, "offset": record.offset, "ts": record.ts_ms}
     head["key"] = text_or_hex(record.key)
     if record.value is None:
@@ -131,7 +131,8 @@ def json_or_text(data: bytes) -> Any:
 
 
 def text_or_hex(data: bytes | None) -> str | None:
-    """``data`` as text where it is UTF-8 (not escaped: who prints it does that), else its hex digits after ``0x``."""
+    """``data`` as text where it is UTF-8 (not escaped: the printing function does that), else its hex digits after
+    ``0x``."""
     if data is None:
         return None
     try:

@@ -10,7 +10,7 @@ from klais.telemetry import log
 
 @click.command()
 @click.option(
-    "--udp-bind", help="host:port to receive frames on (KLAIS_UDP_BIND, 0.0.0.0:5000; [::]:5000 takes IPv6 too)."
+    "--udp-bind", help="host:port to receive frames on (KLAIS_UDP_BIND, 0.0.0.0:5000; [::]:5000 accepts IPv6 too)."
 )
 @click.option("--api-bind", help="host:port of the REST API (KLAIS_API_BIND, 127.0.0.1:8080).")
 @click.option("--edge-id", type=int, help="Number of this edge, unique in the deployment (KLAIS_EDGE_ID, 1).")
@@ -26,9 +26,7 @@ from klais.telemetry import log
 )
 @click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
 @click.option("--successor", is_flag=True, hidden=True, help="The supervisor replaces a process that still runs.")
-@click.option(
-    "--now", is_flag=True, help="On SIGTERM do not wait for Kafka: what it has not acknowledged goes to the spool."
-)
+@click.option("--now", is_flag=True, help="On SIGTERM do not wait for Kafka: spool what it has not acknowledged.")
 def edge(
     udp_bind: str | None,
     api_bind: str | None,
@@ -45,7 +43,7 @@ def edge(
 
     The edge checks magic and device id of each frame, finds its partition, and hands batches to Kafka. Malformed frames
     go to klais_dead_letter. It receives at once: while Kafka does not answer, or the topics are missing (`klais topics
-    create`), frames go to a disk spool. SIGTERM or Ctrl-C stop it: it takes what the kernel holds, waits up to 4 s for
+    create`), frames go to a disk spool. SIGTERM or Ctrl-C stop it: it drains the kernel's buffer, waits up to 4 s for
     Kafka, spools the rest, and exits with 0; a second one spools at once. SIGHUP reads KLAIS_ENV_FILE again.
 
     While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.

@@ -1,4 +1,4 @@
-"""What a command does with an error it expects: one line for people on stderr, and an exit code a script can test."""
+"""Expected errors of a command: one line for people on stderr, and an exit code for scripts."""
 
 import functools
 import os

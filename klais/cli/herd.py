@@ -1,4 +1,4 @@
-"""``klais simulate herd``: many devices come back at once, and what the system makes of it."""
+"""``klais simulate herd``: many devices reconnect at once, and a verdict about the system."""
 
 import signal
 from types import FrameType
@@ -11,7 +11,7 @@ from klais.config.load import load
 
 @click.command()
 @click.option(
-    "--devices", type=click.IntRange(1, 5_000_000), default=10_000, show_default=True, help="How many come back."
+    "--devices", type=click.IntRange(1, 5_000_000), default=10_000, show_default=True, help="Devices that reconnect."
 )
 @click.option(
     "--model", type=click.Choice(["beta", "uniform"]), default="beta", help="Over 10 s or 60 s.  [default: beta]"
@@ -24,7 +24,7 @@ from klais.config.load import load
     "--steady-rate", type=float, default=2000.0, show_default=True, help="Frames/s of devices that never left."
 )
 @click.option("--after", type=float, default=15.0, show_default=True, help="Seconds to watch after the last arrival.")
-@click.option("--to", metavar="HOST:PORT", help="Where to.  [default: the edge's KLAIS_UDP_BIND on this machine]")
+@click.option("--to", metavar="HOST:PORT", help="Destination.  [default: the edge's KLAIS_UDP_BIND on this machine]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
 def herd(
@@ -34,7 +34,7 @@ def herd(
     """Send a thundering herd to a running system and print a verdict.
 
     Arrivals follow 3GPP TR 37.868: Beta(3,4) over 10 s, or evenly over 60 s. Recovery is the time from the last arrival
-    until the 99th percentile of the latency is back within twice of what it was before.
+    until the 99th percentile of the latency is back below twice its value before.
 
     \b
     Examples:

@@ -6,7 +6,7 @@ from klais.broker import daemon, jars
 from klais.cli.printing import say, say_json, say_text
 from klais.config.load import Settings, load
 
-NOT_RUNNING = 3  # as systemd and init scripts answer for a service that is not running
+NOT_RUNNING = 3  # the exit code of systemd and init scripts for a service that is not running
 
 
 def _say(text: str) -> None:
@@ -24,17 +24,17 @@ def _settings() -> Settings:
 
 @click.group()
 def kafka() -> None:
-    """Start, stop or look at the embedded Apache Kafka.
+    """Start, stop or inspect the embedded Apache Kafka.
 
     A real Apache Kafka (one KRaft node, on loopback only). `klais up` starts one by itself; these commands are for a
-    broker that stays while edge and worker come and go. Its data survives restarts.
+    broker that keeps running while edge and worker stop and start. Its data survives restarts.
 
     \b
     KLAIS_KAFKA_PORT      its port (9092)
     KLAIS_KAFKA_HEAP_MB   heap of its Java (512)
     KLAIS_STATE_DIR       its data and logs lie in <this>/kafka (.klais)
 
-    One process owns the broker and it ends with that process, however that one ends.
+    One process owns the broker. When that process ends, even by SIGKILL, the broker ends too.
     """
 
 
@@ -43,7 +43,7 @@ def kafka() -> None:
 def start(as_json: bool) -> None:
     """Start the broker in the background and return when it answers.
 
-    Does nothing when it runs already. What it says on its way goes to stderr.
+    Does nothing when it already runs. Progress goes to stderr.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def stop() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: running, ready, bootstrap, pid, owner, sizes.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Show whether the broker runs, where, whose it is, and what it uses. Exit code 0 when it runs, 3 when not."""
+    """Show whether the broker runs, its address, owner and memory. Exit code 0 when it runs, 3 when not."""
     state = daemon.status(_settings())
     if as_json:
         say_json(state.as_dict())
@@ -86,7 +86,7 @@ def run() -> None:
 
 @kafka.command()
 def fetch() -> None:
-    """Put Apache Kafka's jars into the cache (43 MB, through Maven), so that a later start needs no network."""
+    """Fetch Apache Kafka's jars into the cache (43 MB, with Maven), so that a later start needs no network."""
     jars.find_java()
     folder = jars.fetch(load().cache_dir, _say)
     say(f"Apache Kafka {jars.kafka_version()}: {folder}")

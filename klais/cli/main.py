@@ -15,7 +15,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "up": ("klais.cli.up.command", "up", "Start everything: Kafka, topics, edge, worker, simulated devices."),
     "edge": ("klais.cli.edge", "edge", "Receive frames over UDP and publish frame batches to the staging topic."),
     "worker": ("klais.cli.worker", "worker", "Run the Faust worker: admit, score and land clean records."),
-    "kafka": ("klais.cli.kafka", "kafka", "Start, stop or look at the embedded Apache Kafka."),
+    "kafka": ("klais.cli.kafka", "kafka", "Start, stop or inspect the embedded Apache Kafka."),
     "topics": ("klais.cli.topics", "topics", "Create, check or list the topics."),
     "simulate": ("klais.cli.simulate", "simulate", "Send frames of simulated devices."),
     "send": ("klais.cli.send", "send", "Send one frame."),
@@ -25,9 +25,9 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
-    "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to mend what is wrong."),
+    "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
-    "version": ("klais.cli.version", "version", "Print the version of KLAIS and of what it runs on."),
+    "version": ("klais.cli.version", "version", "Print the versions of KLAIS and its libraries."),
 }
 
 
@@ -36,7 +36,7 @@ PRIVATE = ("up", "edge", "worker", "kafka", "topics", "replay", "xdp", "warm")
 
 
 def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Options of every command that stand for a variable: set it, so that child processes follow too."""
+    """Set the variable of an option that every command has, so that child processes use it too."""
     if value is not None and param.name is not None:
         os.environ["KLAIS_" + param.name.upper()] = value
 
@@ -51,7 +51,7 @@ def _log_options() -> list[click.Option]:
 
 
 def _add_log_options(command: click.Command) -> None:
-    """Every command takes ``--log-level`` and ``--log-format``; in a group its commands do, at any depth."""
+    """Add ``--log-level`` and ``--log-format`` to a command, or to all commands of a group at any depth."""
     if isinstance(command, click.Group):
         for child in command.commands.values():
             _add_log_options(child)
@@ -61,8 +61,7 @@ def _add_log_options(command: click.Command) -> None:
 
 
 class LazyGroup(click.Group):
-    """A click group whose commands are imported when first used (pitfall 32: the CLI must not import numba for
-    nothing)."""
+    """A click group that imports a command when it is first used, so that no command imports numba without need."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the table."""

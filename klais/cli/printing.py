@@ -1,4 +1,4 @@
-"""What commands print: one line each, every character of it printable, whatever a device or an operator put into it."""
+"""Output of the commands: printable characters only, whatever a device or an operator put into the data."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from klais.text import escape
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines for people. A line break inside of one is escaped too: nothing can begin a line of its own."""
+    """Print lines for people. Line breaks within one are escaped, so that data cannot start a line of its own."""
     for line in lines:
         click.echo(escape(line), err=err)
 
@@ -30,5 +30,5 @@ def say_marked(mark: str, colour: str, line: str) -> None:
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
-    """Print one JSON value in ASCII: whatever is in its text reaches a terminal as an escape of JSON."""
+    """Print one JSON value in ASCII: a terminal gets control characters as JSON escapes."""
     click.echo(json.dumps(value, indent=indent))

@@ -12,12 +12,10 @@ from klais.config.load import load
 @click.command()
 @click.option("--check", is_flag=True, help="Exit with 1 when anything disagrees.")
 @click.option("--partition", "-p", type=int, multiple=True, help="Only this lane (may be given again). Default: all.")
-@click.option(
-    "--settled", is_flag=True, help="Also demand that every raw record is taken and nothing waits in a queue."
-)
+@click.option("--settled", is_flag=True, help="Also require that every raw record is read and every queue is empty.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a lane.")
 def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool) -> None:
-    """Replay each lane's journal from step 0 and compare it with what lies in Kafka.
+    """Replay each lane's journal from step 0 and compare it with the topics in Kafka.
 
     Every record of iot_telemetry, klais_anomalies and klais_dead_letter must be one that the journal decided, once and
     in its order; every row and counter of the devices table must be what the replay gives at the checkpoint's step.
@@ -36,7 +34,7 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
         audit = asyncio.run(audit_lane(settings, number))
         if settled and not audit.settled:
             audit.problem(
-                f"not settled: raw taken up to {audit.next_raw} of {audit.raw_end}, {audit.queued} frames wait"
+                f"not settled: raw read up to {audit.next_raw} of {audit.raw_end}, {audit.queued} frames wait"
             )
         wrong |= bool(audit.problems)
         if as_json:

@@ -69,7 +69,7 @@ class _Rate(click.ParamType):
 @click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Write down every frame sent.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on standard output.")
 @click.option("--json-lines", is_flag=True, help="One JSON object a second on standard output, the summary last.")
-@click.option("--quiet", is_flag=True, help="Nothing while it runs, no summary.")
+@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
 @click.pass_context
 def simulate(ctx: click.Context, /, **options: Any) -> None:
     """Send frames of simulated devices over UDP.
@@ -160,14 +160,14 @@ def _schedule(options: dict[str, Any]) -> "Schedule":
 @simulate.command()
 @click.option("--manifest", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
-@click.option("--wait", type=DURATION, default=10.0, help="Wait so long for frames still on their way.  [default: 10s]")
+@click.option("--wait", type=DURATION, default=10.0, help="Wait this long for frames in flight.  [default: 10s]")
 @click.option(
     "--allow-missing", type=click.IntRange(min=0), default=0, help="Good frames that may be missing (UDP loses)."
 )
 @click.option("--strict", is_flag=True, help="Every malformed frame must be in the dead letters too.")
 @click.pass_context
 def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_missing: int, strict: bool) -> None:
-    """Read the other end and judge: is every frame of the manifest there, once, in order?
+    """Read the topics and judge: has every frame of the manifest landed, once and in order?
 
     Exit code 0 when it is, 1 when not. UDP may lose frames, and the dam drops what is above its limits; both show as
     missing here: compare with `klais stats`.
@@ -187,7 +187,7 @@ def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_miss
 @simulate.command()
 @click.option("--manifest", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def show(path: Path) -> None:
-    """Print what a manifest says: options, totals, frames by kind; as JSON."""
+    """Print options, totals and frames by kind of a manifest as JSON."""
     from klais.sim.manifest import read_manifest
 
     manifest = read_manifest(path)

@@ -1,4 +1,4 @@
-"""``klais stats``: what edge and workers say of themselves, from the stats topic or from an edge's REST API."""
+"""``klais stats``: the statistics of edge and workers, from the stats topic or from an edge's REST API."""
 
 import json
 import time
@@ -8,13 +8,13 @@ import click
 
 from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
-from klais.errors import KlaisError
+from klais.errors import EdgeUnavailable
 from klais.http import client
 from klais.http.access import token_to_read
 from klais.system.address import split_address, url_of
 from klais.text import quote
 
-_LOOK_BACK = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
+_BACKLOG = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
 _REST_TIMEOUT_S = 5.0
 
 
@@ -27,7 +27,7 @@ def stats(use_rest: bool, url: str | None, watch: bool, as_json: bool) -> None:
     """Show what edge and workers count: rates, drops, queue, lag.
 
     Every process writes one record a second to klais_stats; this shows the newest of each sender with its age. An age
-    of many seconds means that the process is gone, or that Kafka does not take its records.
+    of many seconds means that the process ended, or that Kafka does not accept its records.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def from_topic(settings: Settings) -> dict[str, Any]:
     reader = TopicReader(settings, Topics.of(settings).stats)
     try:
         bounds = reader.bounds()
-        starts = {p: max(low, high - _LOOK_BACK) for p, (low, high) in bounds.items()}
+        starts = {p: max(low, high - _BACKLOG) for p, (low, high) in bounds.items()}
         newest = {}
         for record in reader.read(starts, {p: high for p, (_, high) in bounds.items()}):
             row = decode("stats", record)
@@ -73,7 +73,7 @@ def from_topic(settings: Settings) -> dict[str, Any]:
 
 
 def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
-    """The edge that was named, or ours: only to that one goes a token that it made for itself."""
+    """The named edge or the local one; only the local one gets the token of the state folder."""
     own = split_address(settings.api_bind)[0]
     return from_rest(url or url_of(*split_address(settings.api_bind)), token_to_read(settings, None if url else own))
 
@@ -84,7 +84,7 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
     Raises
     ------
     EdgeUnavailable
-        Nothing answers there, or something else than an edge, or it wants another token.
+        No answer, an answer that is not an edge's, or the edge requires another token.
     """
     try:
         status, data = client.request(url.rstrip("/") + "/stats", _REST_TIMEOUT_S, token=token)
@@ -95,15 +95,9 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
             f"no edge answers at {url} ({reason}): start one with `klais edge` or `klais up`"
         ) from None
     if status != 200:
-        said = body.get("error") if isinstance(body, dict) else None
-        raise EdgeUnavailable(f"the edge at {url} answers {status}: {said or 'no error that it names'}")
+        reason = body.get("error") if isinstance(body, dict) else None
+        raise EdgeUnavailable(f"the edge at {url} answers {status}: {reason or 'without a reason'}")
     return {"edge": {"age_s": 0.0, "stats": body}}
-
-
-class EdgeUnavailable(KlaisError):
-    """No edge answers at its REST address (yet)."""
-
-    retriable = True
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
 from klais.errors import KafkaUnavailable, TopicMismatch
 
-_MAX_LOOK_BACK = 1 << 22  # records a partition that --device looks through before it gives up
+_MAX_BACKLOG = 1 << 22  # records of a partition that --device searches at most
 _TIMEOUT_S = 10.0
 
 
@@ -101,8 +101,8 @@ class TopicReader:
 
         self.topic = topic
         if not listens(settings):
-            raise _away(settings, "nothing listens there")
-        # group.id must be there for the client; without subscribe() and commits the broker never hears of it.
+            raise _away(settings, "connection refused")
+        # The client requires a group.id; without subscribe() and commits the broker never sees it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
         own |= {"isolation.level": "read_uncommitted", "log_level": 0}
         self._consumer = Consumer(confluent_config(settings) | own)
@@ -124,7 +124,7 @@ class TopicReader:
             self.partitions = [partition]
 
     def close(self) -> None:
-        """Leave."""
+        """Close the consumer."""
         self._consumer.close()
 
     def bounds(self) -> dict[int, tuple[int, int]]:
@@ -167,7 +167,7 @@ class TopicReader:
             for row in self._wanted(kind, device, self.read(starts, ends)):
                 found[row["partition"]].append(row)
             everything = all(starts[partition] == low for partition, (low, _) in bounds.items())
-            if everything or sum(map(len, found.values())) >= limit or window >= _MAX_LOOK_BACK:
+            if everything or sum(map(len, found.values())) >= limit or window >= _MAX_BACKLOG:
                 rows = [row for partition in found.values() for row in partition]
                 return sorted(rows, key=lambda row: (row["ts"] or 0, row["partition"], row["offset"]))[-limit:]
             window *= 8
@@ -179,12 +179,12 @@ class TopicReader:
                 yield row
 
     def read(self, starts: dict[int, int], ends: dict[int, int] | None) -> Iterator[Record]:
-        """Records from ``starts`` up to ``ends`` (not included), or for ever when ``ends`` is None.
+        """Records from ``starts`` up to ``ends`` (not included), or without end when ``ends`` is None.
 
         Raises
         ------
         KafkaUnavailable
-            Nothing came for 30 s although there is something to read.
+            No record arrived for 30 s although there are records to read.
         """
         from confluent_kafka import KafkaError, TopicPartition
 
@@ -192,13 +192,13 @@ class TopicReader:
         if not left:
             return
         self._consumer.assign([TopicPartition(self.topic, p, starts[p]) for p in sorted(left)])
-        heard = time.monotonic()
+        received_s = time.monotonic()
         while left:
             messages = self._consumer.consume(50, timeout=0.2)
             if messages:
-                heard = time.monotonic()
-            elif ends is not None and time.monotonic() - heard > 3 * _TIMEOUT_S:
-                raise KafkaUnavailable(f"{self.topic}: nothing came for {3 * _TIMEOUT_S:g} s: is the broker there?")
+                received_s = time.monotonic()
+            elif ends is not None and time.monotonic() - received_s > 3 * _TIMEOUT_S:
+                raise KafkaUnavailable(f"{self.topic}: no record for {3 * _TIMEOUT_S:g} s: is the broker running?")
             for message in messages:
                 error = message.error()
                 if error is not None:
@@ -213,8 +213,8 @@ class TopicReader:
 
 
 def _away(settings: Settings, why: str) -> KafkaUnavailable:
-    mend = "start one with `klais up` or `klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
-    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({why}): {mend}")
+    fix = "start one with `klais up` or `klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
+    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({why}): {fix}")
 
 
 def _record(message: Any) -> Record:

@@ -20,7 +20,7 @@ def topics() -> None:
 
     The cluster is KLAIS_KAFKA_BOOTSTRAP, or the embedded broker. KLAIS_PARTITIONS (4) is the number of partitions of
     every topic that is split by device; all of them must have the same, because one worker lane owns the same partition
-    of each. KLAIS_TOPIC_PREFIX keeps several systems apart on one cluster.
+    of each. KLAIS_TOPIC_PREFIX separates several systems on one cluster.
     """
 
 
@@ -49,7 +49,7 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
     for name in created:
         say(f"created {name}")
     say(
-        f"{len(created)} created, {len(kept)} were there and fit"
+        f"{len(created)} created, {len(kept)} existed and are right"
         + (" (settings set where they differed)" if fix else "")
     )
 
@@ -58,15 +58,15 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": ..., "mismatches": [...]}.')
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Check the topics without changing anything. Exit code 0 when all fit, 1 when not, with how to mend each."""
+    """Check the topics without changing anything. Exit code 0 when all are right, 1 when not, with a fix for each."""
     settings = load()
     wrong = admin.check_topics(settings, admin.wait_for_broker(settings, 0))
     if as_json:
         say_json({"ok": not wrong, "mismatches": [asdict(mismatch) for mismatch in wrong]})
         ctx.exit(1 if wrong else 0)
     if wrong:
-        raise TopicMismatch("\n  ".join([f"{len(wrong)} things do not fit:", *map(str, wrong)]))
-    say(f"ok: {len(Topics.of(settings).specs())} topics on {settings.bootstrap} fit")
+        raise TopicMismatch("\n  ".join([f"{len(wrong)} mismatches:", *map(str, wrong)]))
+    say(f"ok: {len(Topics.of(settings).specs())} topics on {settings.bootstrap} are right")
 
 
 @topics.command("rights")
@@ -75,7 +75,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
 def rights_(role: tuple[Role, ...], principal: str) -> None:
     """Print the access rights that each role needs, as kafka-acls commands.
 
-    Kafka is not asked. `edge` and `worker` are the processes; `admin` is whoever runs `klais topics create`.
+    It does not connect to Kafka. `edge` and `worker` are the processes; `admin` is who runs `klais topics create`.
 
     \b
     Example:
@@ -97,7 +97,7 @@ def list_(everything: bool, as_json: bool) -> None:
         say_json([asdict(state) for state in states])
         return
     if not states:
-        say(f"no topics of klais on {settings.bootstrap}: `klais topics create` makes them")
+        say(f"no topics of klais on {settings.bootstrap}: `klais topics create` creates them")
         return
     width = max(len(state.name) for state in states)
     say(f"{'TOPIC':<{width}}  PARTITIONS  REPLICAS  {'RECORDS':>12}  SETTINGS")

@@ -1,4 +1,4 @@
-"""``klais version``: what is installed, for bug reports and benchmarks (imports none of it)."""
+"""``klais version``: installed versions, for bug reports and benchmarks. It imports none of the packages."""
 
 import platform
 from importlib import metadata
@@ -25,7 +25,7 @@ PACKAGES = {
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; null where something is not installed.")
 def version(as_json: bool) -> None:
-    """Print the version of klais and of what it runs on. Paste it into a bug report."""
+    """Print the versions of klais and its libraries. Paste them into a bug report."""
     found = versions()
     if as_json:
         say_json(found)
@@ -36,7 +36,7 @@ def version(as_json: bool) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    """Name and version of klais, Python, the libraries, the kernel and Kafka's jars; None = not there."""
+    """Name and version of klais, Python, the libraries, the kernel and Kafka's jars; None = not installed."""
     found: dict[str, str | None] = {"klais": __version__, "python": platform.python_version()}
     found |= {name: _package(distribution) for name, distribution in PACKAGES.items()}
     found["librdkafka"] = _librdkafka()

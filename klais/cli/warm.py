@@ -1,4 +1,4 @@
-"""``klais warm``: compile every kernel into the cache, so that nothing is compiled inside a consumer group."""
+"""``klais warm``: compile every kernel into the cache, so that no process compiles inside a consumer group."""
 
 import importlib
 import time
@@ -28,9 +28,8 @@ def kernel_modules() -> list[str]:
 def warm(as_json: bool, quiet: bool) -> None:
     """Compile the kernels into the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 
-    Takes some ten seconds the first time and after an upgrade, about a second when all is there. Edge and worker do it
-    by themselves at their start; do it before, where their start should be quick (in an image, after an upgrade).
-    """
+    Takes some ten seconds the first time and after an upgrade, about a second when the cache is complete. Edge and
+    worker compile at their start; run it before, where they must start quickly (in an image, after an upgrade)."""
     names = kernel_modules()
     began = time.perf_counter()
     seconds = {}

@@ -1,4 +1,4 @@
-"""``klais worker``: become ``faust -A agents.app worker`` with our settings (this library never imports Faust)."""
+"""``klais worker``: executes ``faust -A agents.app worker`` with the settings. This library never imports Faust."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ _FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "E
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The command line of one worker; the folder that Faust wants lies in the state folder."""
+    """The command line of one worker; Faust's data folder lies in the state folder."""
     return [
         sys.executable,
         "-m",
@@ -36,12 +36,12 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 def worker_environ(settings: Settings) -> dict[str, str]:
-    """The environment of a worker: ours, with every setting that differs from its default."""
+    """The environment of a worker: that of this process, with every setting that differs from its default."""
     return os.environ | environ_of(settings)
 
 
 def data_dir(settings: Settings) -> Path:
-    """Folder that Faust wants; nothing is kept there (tables live in Kafka), so workers of one machine may share it."""
+    """Faust's data folder. It stays empty, as tables live in Kafka, so workers of one machine may share it."""
     return settings.state_dir.resolve() / "faust"
 
 
@@ -52,11 +52,11 @@ def data_dir(settings: Settings) -> Path:
 @click.option("--dry-run", is_flag=True, help="Print the command and the settings it gets, and do not start it.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object.")
 def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dry_run: bool, as_json: bool) -> None:
-    """Run one worker: it admits, scores and lands what the edge published.
+    """Run one worker: it admits and scores the published frames and writes clean records.
 
-    A worker takes its share of the partitions of klais_raw; start more of them, here or on other machines, and Kafka
-    shares the partitions out. Each device is handled by one worker at a time. Stop one with Ctrl-C or SIGTERM: it
-    finishes what it has decided and hands its partitions over. Killing one loses nothing: another replays its journal.
+    A worker owns a share of the partitions of klais_raw. Start more workers, here or on other machines, and Kafka
+    rebalances the partitions. Each device is handled by one worker at a time. Stop one with Ctrl-C or SIGTERM: it
+    finishes its decided steps and releases its partitions. Killing one loses nothing: another replays its journal.
 
     This replaces itself by `faust -A agents.app worker`, which works as well by itself.
 

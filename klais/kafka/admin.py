@@ -47,12 +47,12 @@ class Mismatch:
     setting: str
     found: str
     wanted: str
-    mend: str
+    fix: str
 
     def __str__(self) -> str:
         if self.setting == "missing":
-            return f"topic {self.topic} does not exist: {self.mend}"
-        return f"topic {self.topic}: {self.setting} is {self.found}, must be {self.wanted}: {self.mend}"
+            return f"topic {self.topic} does not exist: {self.fix}"
+        return f"topic {self.topic}: {self.setting} is {self.found}, must be {self.wanted}: {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,16 +201,16 @@ def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Misma
             found = state.config.get(name, "")
             if not _fits(name, found, wanted):
                 by_hand = f"kafka-configs --alter --topic {spec.name} {_add(name, wanted)}"
-                mend = f"`klais topics create --fix` sets it, or {by_hand}"
-                out.append(Mismatch(spec.name, name, found, wanted, mend))
+                fix = f"`klais topics create --fix` sets it, or {by_hand}"
+                out.append(Mismatch(spec.name, name, found, wanted, fix))
     return out
 
 
 def compare_replication(wanted: int, states: dict[str, TopicState]) -> list[Mismatch]:
     """Topics with fewer replicas than KLAIS_REPLICATION asks for. Pure."""
-    mend = "add replicas with kafka-reassign-partitions, or set KLAIS_REPLICATION to what you accept to lose"
+    fix = "add replicas with kafka-reassign-partitions, or set KLAIS_REPLICATION to what you accept to lose"
     return [
-        Mismatch(name, "replication", str(state.replication), f"at least {wanted}", mend)
+        Mismatch(name, "replication", str(state.replication), f"at least {wanted}", fix)
         for name, state in states.items()
         if state.replication < wanted
     ]
@@ -225,20 +225,20 @@ def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mis
     if not _is_number(wanted) or _fits("retention.ms", found, wanted):
         return []
     by_hand = f"kafka-configs --alter --topic {topics.journal} {_add('retention.ms', wanted)}"
-    mend = f"it must be kept as long as {topics.raw}: `klais topics create --fix` sets it, or {by_hand}"
-    return [Mismatch(topics.journal, "retention.ms", found, wanted, mend)]
+    fix = f"it must be kept as long as {topics.raw}: `klais topics create --fix` sets it, or {by_hand}"
+    return [Mismatch(topics.journal, "retention.ms", found, wanted, fix)]
 
 
 def _partition_mismatch(spec: TopicSpec, state: TopicState) -> Mismatch:
     """Raw, journal, changelog and outputs must agree: lane p owns partition p of each of them."""
     if spec.partitions == 1:
-        mend = "delete it (kafka-topics --delete) and run `klais topics create`"
+        fix = "delete it (kafka-topics --delete) and run `klais topics create`"
     else:
-        mend = (
+        fix = (
             f"set KLAIS_PARTITIONS={state.partitions} if all topics of klais have that many, else use new topics "
             "(KLAIS_TOPIC_PREFIX); adding partitions to one that is in use would move devices between lanes"
         )
-    return Mismatch(spec.name, "partitions", str(state.partitions), str(spec.partitions), mend)
+    return Mismatch(spec.name, "partitions", str(state.partitions), str(spec.partitions), fix)
 
 
 def _add(name: str, wanted: str) -> str:

@@ -122,7 +122,7 @@ def test_a_journal_that_expires_before_its_raw_records_is_refused_and_mended(set
         future.result()
     (mismatch,) = check_topics(settings)
     assert (mismatch.topic, mismatch.setting, mismatch.wanted) == (names.journal, "retention.ms", "604800000")
-    assert names.raw in mismatch.mend and "--fix" in mismatch.mend
+    assert names.raw in mismatch.fix and "--fix" in mismatch.fix
     ensure_topics(settings, fix=True)
     assert check_topics(settings) == []
 
@@ -161,7 +161,7 @@ def test_a_mismatch_names_the_lists_as_kafka_configs_wants_them(settings_for: Ma
     spec = next(s for s in Topics.of(settings_for()).specs() if "," in s.config["cleanup.policy"])
     state = TopicState(spec.name, 1, 1, {**spec.config, "cleanup.policy": "delete"}, None)
     (found,) = compare([replace(spec)], {spec.name: state})
-    assert "--add-config cleanup.policy=[compact,delete]" in found.mend
+    assert "--add-config cleanup.policy=[compact,delete]" in found.fix
 
 
 def test_fewer_replicas_than_asked_for_are_refused(settings_for: Make) -> None:

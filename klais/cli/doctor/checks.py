@@ -1,4 +1,4 @@
-"""What ``klais doctor`` looks at. Each check takes the settings, changes nothing, and gives one finding or more."""
+"""The checks of ``klais doctor``. Each gets the settings, changes nothing, and yields one finding or more."""
 
 import ctypes
 import os
@@ -34,12 +34,12 @@ _OURS = ("klais", "agents.app", "kafka.Kafka", "faust")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found; ``mend`` says what to do, empty when there is nothing to do."""
+    """Result of one check; ``fix`` says what to do, empty when there is nothing to do."""
 
     name: str
     status: Status
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 Check = Callable[[Settings], Iterator[Finding]]
@@ -66,9 +66,9 @@ def check_system(settings: Settings) -> Iterator[Finding]:
         yield Finding("kernel", "ok", f"Linux {release}")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < MIN_OPEN_FILES:
-        mend = f"ulimit -n {MIN_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, 65_536)}"
+        fix = f"ulimit -n {MIN_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, 65_536)}"
         yield Finding(
-            "open files", "warn", f"limit {soft} (hard {hard})", f"`{mend}`, or LimitNOFILE= in a systemd unit"
+            "open files", "warn", f"limit {soft} (hard {hard})", f"`{fix}`, or LimitNOFILE= in a systemd unit"
         )
     else:
         yield Finding("open files", "ok", f"limit {soft}")
@@ -87,21 +87,21 @@ def check_receive_buffer(settings: Settings) -> Iterator[Finding]:
     if granted >= asked:
         yield Finding("receive buffer", "ok", text)
     else:
-        mend = f"`sysctl -w net.core.rmem_max={asked}` (keep it in /etc/sysctl.d), or give the edge CAP_NET_ADMIN"
-        yield Finding("receive buffer", "warn", f"{text}: bursts above it are lost in the kernel", mend)
+        fix = f"`sysctl -w net.core.rmem_max={asked}` (keep it in /etc/sysctl.d), or give the edge CAP_NET_ADMIN"
+        yield Finding("receive buffer", "warn", f"{text}: bursts above it are lost in the kernel", fix)
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
-    """Settings that work but are seldom meant (what cannot work was refused before)."""
+    """Settings that work but are rarely intended; those that cannot work were refused before."""
     notes = warnings(settings)
     for note in notes:
         yield Finding("configuration", "warn", note, "see `klais config show`")
     if not notes:
-        yield Finding("configuration", "ok", "nothing against it")
+        yield Finding("configuration", "ok", "no warnings")
 
 
 def check_folders(settings: Settings) -> Iterator[Finding]:
-    """Write access and free space of the state and cache folders (or of where they will be made)."""
+    """Write access and free space of the state and cache folders, or of their parents before they exist."""
     for name, variable, folder in (
         ("state folder", "KLAIS_STATE_DIR", settings.state_dir),
         ("cache folder", "KLAIS_CACHE_DIR", cache_root(settings.cache_dir)),
@@ -122,14 +122,14 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
         if free < MIN_FREE_BYTES:
             yield Finding(name, "fail", text, f"free some space, or name a folder on another disk with {variable}")
         elif name == "state folder" and settings.embedded_kafka and free < GOOD_FREE_BYTES:
-            mend = "the embedded broker keeps a day of frames: watch the disk at more than 1,000 frames/s"
-            yield Finding(name, "warn", text, mend)
+            fix = "the embedded broker keeps a day of frames: watch the disk at more than 1,000 frames/s"
+            yield Finding(name, "warn", text, fix)
         else:
             yield Finding(name, "ok", text)
 
 
 def check_kernels(settings: Settings) -> Iterator[Finding]:
-    """Whether compiled kernels are cached (which ones fit this code only an import can tell)."""
+    """Whether compiled kernels are cached; whether they fit this code shows only at import."""
     folder = cache_root(settings.cache_dir) / "numba"
     if any(folder.rglob("*.nbc")):
         yield Finding("kernels", "ok", f"compiled ones are cached in {folder}")
@@ -148,15 +148,15 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
     if year < 2024:
         yield Finding("clock", "fail", f"the year is {year}", "set the clock; Kafka would delete records by their time")
     elif apart_s > CLOCK_DRIFT_S:
-        text = f"wall clock and monotonic clock went apart by {apart_s * 1e3:.1f} ms within 50 ms"
-        yield Finding("clock", "warn", text, "something is setting the clock: look at the time service")
+        text = f"wall clock and monotonic clock diverged by {apart_s * 1e3:.1f} ms within 50 ms"
+        yield Finding("clock", "warn", text, "another program sets the clock: check the time service")
     else:
         state = _adjtimex()
         if state is None:
-            yield Finding("clock", "ok", "runs evenly; whether it is synchronised cannot be read here")
+            yield Finding("clock", "ok", "runs evenly; its synchronisation cannot be read here")
         elif state == _TIME_ERROR:
-            mend = "run a time service (chrony, systemd-timesyncd); with several hosts their times must agree"
-            yield Finding("clock", "warn", "runs evenly, but is not synchronised", mend)
+            fix = "run a time service (chrony, systemd-timesyncd); with several hosts their times must agree"
+            yield Finding("clock", "warn", "runs evenly, but is not synchronised", fix)
         else:
             yield Finding("clock", "ok", "synchronised, runs evenly")
 
@@ -200,8 +200,8 @@ def check_java(settings: Settings) -> Iterator[Finding]:
         java = jars.find_java()
         yield Finding("java", "ok", f"{java}, version {jars.java_version(java)}")
     except SetupMissing as error:
-        found, _, mend = str(error).partition(": ")
-        yield Finding("java", "fail", found, mend)
+        found, _, fix = str(error).partition(": ")
+        yield Finding("java", "fail", found, fix)
     folder = jars.jars_dir(settings.cache_dir)
     if folder.is_dir():
         yield Finding("kafka jars", "ok", f"{folder}")
@@ -212,7 +212,7 @@ def check_java(settings: Settings) -> Iterator[Finding]:
 
 
 def check_kafka(settings: Settings) -> Iterator[Finding]:
-    """Whether a broker answers, and whether our topics there are as they must be."""
+    """Whether a broker answers, and whether the topics of KLAIS have the right settings."""
     from confluent_kafka import KafkaException
 
     from klais.kafka.admin_client import admin_client
@@ -228,8 +228,8 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
             text = f"the embedded broker is not running (nothing answers at {settings.bootstrap})"
             yield Finding("kafka", "ok", text, "`klais up` or `klais kafka start` starts it")
         else:
-            mend = "check KLAIS_KAFKA_BOOTSTRAP, that you can reach the cluster, and its TLS and SASL settings"
-            yield Finding("kafka", "fail", f"no broker answers at {settings.bootstrap}: {reason}", mend)
+            fix = "check KLAIS_KAFKA_BOOTSTRAP, that you can reach the cluster, and its TLS and SASL settings"
+            yield Finding("kafka", "fail", f"no broker answers at {settings.bootstrap}: {reason}", fix)
         return
     yield Finding("kafka", "ok", f"{len(brokers)} broker(s) at {settings.bootstrap}")
     yield from _topics(settings)
@@ -243,15 +243,16 @@ def _topics(settings: Settings) -> Iterator[Finding]:
     for problem in wrong:
         if problem.setting != "missing":
             text = f"{problem.topic}: {problem.setting} is {problem.found}, must be {problem.wanted}"
-            yield Finding("topics", "fail", text, problem.mend)
+            yield Finding("topics", "fail", text, problem.fix)
     if missing:
-        yield Finding("topics", "warn", f"not there yet: {', '.join(missing)}", "`klais topics create` makes them")
+        yield Finding("topics", "warn", f"missing: {', '.join(missing)}", "`klais topics create` creates them")
     if not wrong:
-        yield Finding("topics", "ok", "all there, with the settings they need")
+        yield Finding("topics", "ok", "all exist, with the right settings")
 
 
 def check_xdp(settings: Settings) -> Iterator[Finding]:
-    """Whether the XDP filter could be loaded here, and what the loaded one does. It is optional: nothing here fails."""
+    """Whether the XDP filter could be loaded here, and what the loaded one does. It is optional, so no finding is a
+    failure."""
     from klais.errors import XdpUnavailable
     from klais.xdp import bpffs, build
     from klais.xdp.maps import XdpMaps
@@ -263,7 +264,7 @@ def check_xdp(settings: Settings) -> Iterator[Finding]:
         )
         return
     if os.geteuid() != 0:
-        yield Finding("xdp", "ok", "not looked at", "the filter is optional; `sudo klais doctor` looks at it")
+        yield Finding("xdp", "ok", "not checked", "the filter is optional; `sudo klais doctor` checks it")
         return
     if bpffs.mounted_at(settings.xdp_pin_dir) is None:
         yield Finding(

@@ -1,4 +1,4 @@
-"""``klais doctor``: look at this machine and say how to mend what is wrong."""
+"""``klais doctor``: check this machine and say how to fix problems."""
 
 from dataclasses import asdict
 
@@ -17,13 +17,13 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON array of name, status, found, mend.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of name, status, found, fix.")
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check this machine: kernel, limits, folders, clock, ports, Java, Kafka, topics, XDP, sources.
 
-    Changes nothing. Each line says ok, warn or fail, what was found, and how to mend it. Exit code 1 when something
-    failed: KLAIS would not start, or would lose data. A warning is what costs speed or safety.
+    Changes nothing. Each line has ok, warn or fail, the finding, and how to fix it. Exit code 1 when something
+    failed: KLAIS would not start, or would lose data. A warning costs speed or safety.
     """
     findings = examine()
     failed = sum(finding.status == "fail" for finding in findings)
@@ -33,23 +33,22 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     else:
         for finding in findings:
             say_marked(f"{finding.status:4}", _COLOURS[finding.status], f"  {finding.name}: {finding.found}")
-            if finding.mend:
-                say(f"      -> {finding.mend}")
+            if finding.fix:
+                say(f"      -> {finding.fix}")
         say(f"{len(findings)} checks: {failed} failed, {warned} warnings")
     if failed:
         ctx.exit(EXIT_ERROR)
 
 
 def examine() -> list[Finding]:
-    """All findings. With a configuration that cannot be used, its problems come first and the rest looks at the
-    defaults."""
+    """All findings. Problems of an invalid configuration come first; the other checks use the defaults then."""
     findings = []
     try:
         settings = load()
     except ConfigError as error:
         settings = Settings()
         findings = [
-            Finding("configuration", "fail", line, "the checks below look at the defaults instead")
+            Finding("configuration", "fail", line, "the checks below use the defaults instead")
             for line in str(error).splitlines()
         ]
     for check in CHECKS:

@@ -1,4 +1,7 @@
-"""Which sources of the edge work on this machine, for ``klais doctor``: each source answers, nothing is loaded or bound."""
+"""Which sources of the edge work on this machine, for ``klais doctor``: each source answers.
+
+Nothing is loaded or bound.
+"""
 
 from collections.abc import Iterator
 
@@ -10,7 +13,7 @@ SOURCES = {"udp": udp, "io_uring": io_uring, "af_xdp": af_xdp, "ringbuf": ringbu
 
 
 def check_sources(settings: Settings) -> Iterator[Finding]:
-    """One finding for all; what the settings ask for and cannot have is a failure."""
+    """One finding for all sources; a failure when the configured one does not work."""
     reasons = {name: source.unavailable(settings) for name, source in SOURCES.items()}
     works = [name for name, reason in reasons.items() if reason is None]
     text = ", ".join(works) + "".join(f"; not {name}: {reason}" for name, reason in reasons.items() if reason)

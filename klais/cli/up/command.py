@@ -38,8 +38,8 @@ def up(
     """Start everything on this machine: Kafka, topics, edge, worker and simulated devices.
 
     Kafka is an Apache Kafka of its own, with its data in the state folder, or the cluster that KLAIS_KAFKA_BOOTSTRAP
-    names. The simulated devices send as many frames a second as a recorded day has. Ctrl-C stops all of it cleanly; a
-    second Ctrl-C kills it. What was accepted before is in Kafka either way, and the next start goes on from there.
+    names. The simulated devices replay the traffic of a recorded day. Ctrl-C stops all of it cleanly; a
+    second Ctrl-C kills it. Accepted frames are in Kafka either way, and the next start continues from there.
 
     With --for it stops after that time, waits until every frame has landed, and adds up: frames sent, received,
     published, dropped by reason, landed. Exit code 0 when they add up, 1 when not.
@@ -76,13 +76,13 @@ def up(
 
 
 def _log_to_file(settings: Settings) -> None:
-    """What our own clients log goes to a file: the terminal shows the picture."""
+    """Send the log of this process to a file, as the terminal shows the picture."""
     path = settings.state_dir / "logs" / "up.log"
     config = dict_config(settings, "up")
     config["handlers"]["stderr"] = {
         "class": "klais.telemetry.log.OwnFileHandler",
         "formatter": "klais",
         "filename": str(path),
-        "delay": True,  # its folder is made, or found unfit, later
+        "delay": True,  # its folder is created, or refused, later
     }
     logging.config.dictConfig(config)

@@ -1,4 +1,4 @@
-"""What ``klais up`` is to start, on which ports, and whether they are free: known before anything is started."""
+"""What ``klais up`` starts, on which ports, and whether these are free; checked before it starts anything."""
 
 from dataclasses import dataclass
 
@@ -93,9 +93,7 @@ def check_ports(ports: list[Port]) -> None:
         same = [other for other in ports[:number] if (other.port, other.kind) == (entry.port, entry.kind)]
         if same and entry.port:
             names = " and ".join(dict.fromkeys([same[0].setting, entry.setting]))
-            problems.append(
-                f"{entry.kind} port {entry.port} is wanted twice, by {names}: choose another for one of them"
-            )
+            problems.append(f"{entry.kind} port {entry.port} is used twice, by {names}: choose another for one of them")
             continue
         try:
             check_port(entry.host, entry.port, entry.kind, entry.setting)

@@ -13,7 +13,7 @@ from klais.verify.conservation import Totals
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where people find things, once all is ready."""
+    """Addresses for the user, once everything runs."""
 
     kafka: str
     udp: str
@@ -36,7 +36,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. ``differences`` lists what does not add up; ``waiting`` says why that may be in order."""
+    """How a run ended. ``differences`` lists what does not add up; ``waiting`` names an acceptable reason."""
 
     seconds: float
     totals: Totals

@@ -17,7 +17,7 @@ import psutil
 from klais.cli.up.launch_options import LaunchOptions, udp_target
 from klais.cli.up.reporter import Addresses, Reporter, Summary
 from klais.cli.up.sampler import Sampler
-from klais.cli.up.snapshot import Monitor, Simulated
+from klais.cli.up.snapshot import Monitor
 from klais.cli.up.supervisor import Supervisor
 from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
@@ -58,7 +58,7 @@ class Up:
             It could not start, or a child failed for good; all that ran is stopped.
         """
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(name) is not signal.SIG_IGN:  # nohup means it
+            if signal.getsignal(name) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
                 signal.signal(name, self._on_signal)
         summary = None
         try:
@@ -96,7 +96,7 @@ class Up:
         self.view.start()
         supervisor.start_edge()
         if self.options.simulate:
-            self.view.simulated = Simulated(supervisor.start_simulator())
+            self.view.follow_simulator(supervisor.start_simulator())
         self._starting = False
         self.view.start_clock()
         self.reporter.ready(self._addresses())
@@ -158,7 +158,9 @@ class Up:
     def _settle(self) -> Summary:
         """Stop sender and edge, wait until all accepted frames have landed, and reconcile the counters."""
         seconds = self.view.snapshot().elapsed_s
-        self.reporter.progress("stopping: simulator and edge first, then what they published lands")
+        self.reporter.progress(
+            "stopping: simulator and edge first, then waiting until all published frames have landed"
+        )
         self.supervisor.stop_simulator()
         self.supervisor.stop_edge()
         until_s = time.monotonic() + (SETTLE_SIGNAL_S if self._asked else SETTLE_S)
@@ -172,7 +174,7 @@ class Up:
             found = self._count_landed()
         waiting = None
         if found and self.view.account.restarted:
-            waiting = "edge or simulator was restarted: its last counts before that are not known"
+            waiting = "edge or simulator was restarted: its last counts before that are unknown"
         elif found and self._asked:
             waiting = "stopped before all had landed: the rest is in klais_raw and lands at the next start"
         return Summary(seconds, self.view.account.totals(), self.options.simulate, found, waiting)

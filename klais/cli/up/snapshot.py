@@ -1,4 +1,4 @@
-"""What ``klais up`` shows once a second, from the records on ``klais_stats``; as a plain line or as JSON."""
+"""The picture that ``klais up`` shows once a second, from the records on ``klais_stats``."""
 
 import json
 import time
@@ -106,7 +106,7 @@ def rate_by(system: SystemView) -> str:
 
 
 class Simulated:
-    """What the simulator writes to its log: one JSON object a second, a summary at its end."""
+    """The log of the simulator: one JSON object a second, a summary at its end."""
 
     def __init__(self, log: Path) -> None:
         self._log, self._at, self._rest = log, 0, b""
@@ -137,44 +137,44 @@ class Monitor:
     Parameters
     ----------
     edge : str
-        Key of our edge on ``klais_stats``.
+        Id of this edge on ``klais_stats``.
     partitions : int
         Of the topics.
     follower, sampler
         Sources of the figures.
 
-    Attributes
-    ----------
-    simulated : Simulated or None
-        Set once a simulator runs.
     """
 
     def __init__(self, edge: str, partitions: int, follower: StatsFollower, sampler: Sampler) -> None:
         self._edge, self._partitions = edge, partitions
         self._follower, self._sampler = follower, sampler
-        self.simulated: Simulated | None = None
+        self._simulated: Simulated | None = None
         self.account = FrameAccount(partitions)
         self._began_s = time.monotonic()
         self._sent: dict[str, Any] = {}
         self._sent_at_s = 0.0
         self._landed: list[tuple[float, int]] = []
-        self.others = False  # whether edges of others feed this system
+        self.others = False  # whether other edges feed this system
         self.start_ends: dict[int, int] = {}
 
+    def follow_simulator(self, log: Path) -> None:
+        """Read the counts of a simulator from its log."""
+        self._simulated = Simulated(log)
+
     def start(self) -> None:
-        """Frames count from here."""
+        """Count frames from here."""
         self.refresh()
         self.start_ends = dict(self._sampler.ends() or {})
         self.account.start()
 
     def start_clock(self) -> None:
-        """Time counts from here: everything is ready."""
+        """Count the time from here."""
         self._began_s = time.monotonic()
 
     def refresh(self) -> None:
-        """Read what is new."""
+        """Read new records."""
         now_s = time.monotonic()
-        for line in self.simulated.read() if self.simulated else ():
+        for line in self._simulated.read() if self._simulated else ():
             self.account.observe_sent(line)
             self._sent, self._sent_at_s = line, now_s
         system = self._follower.view()

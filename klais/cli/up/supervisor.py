@@ -180,7 +180,7 @@ class Supervisor:
             self.udp.close()
 
     def stop(self) -> None:
-        """Stop everything that still runs, Kafka last. May be called twice."""
+        """Stop everything that still runs, Kafka last. You may call it twice."""
         self.stop_simulator()
         self.stop_edge()
         for service in self.workers:

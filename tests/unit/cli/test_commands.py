@@ -184,9 +184,9 @@ def test_doctor_checks_of_this_machine(tmp_path: Path) -> None:
     assert found["state folder"].status == "ok" and not settings.state_dir.exists(), "it looks and changes nothing"
     assert found["receive buffer"].status == "ok"
     assert found[f"port {settings.web_port}/tcp"].status == "ok"
-    assert found["kafka"].status == "fail" and found["kafka"].mend
+    assert found["kafka"].status == "fail" and found["kafka"].fix
     assert found["java"].found.startswith("not needed")
-    assert all(f.mend for f in found.values() if f.status == "fail")
+    assert all(f.fix for f in found.values() if f.status == "fail")
 
 
 def test_doctor_names_a_folder_it_may_not_write(tmp_path: Path) -> None:

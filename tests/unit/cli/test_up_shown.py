@@ -136,7 +136,7 @@ def test_a_port_wanted_twice_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch_options, "check_port", lambda *_: None)
     settings = Settings(web_port=8079, udp_bind="0.0.0.0:9092")
     check_ports(ports_of(LaunchOptions(settings), own_broker=True))  # udp and tcp of one number do not clash
-    with pytest.raises(PortInUse, match="tcp port 8080 is wanted twice, by KLAIS_API_BIND and KLAIS_WEB_PORT"):
+    with pytest.raises(PortInUse, match="tcp port 8080 is used twice, by KLAIS_API_BIND and KLAIS_WEB_PORT"):
         check_ports(ports_of(LaunchOptions(settings, workers=2), own_broker=True))
 
 
