@@ -96,7 +96,8 @@ def jvm_flags(settings: Settings, files: BrokerFiles) -> list[str]:
     second through the whole system the broker's threads took 28 % of a core instead of 44 %, and ``bench path`` reached
     239,000 and 244,000 frames/s instead of 215,000 and 233,000; but in the first minutes it sometimes occupies a core
     for tenths of a second (p99 of the whole path 120 to 290 ms, 29 to 49 ms with `quick`). `full` is for machines with
-    cores to spare."""
+    cores to spare.
+    """
     return [
         "-XX:+UseSerialGC",
         *JIT_FLAGS[settings.kafka_jit],

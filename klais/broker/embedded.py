@@ -1,7 +1,8 @@
 """The embedded broker: a real Apache Kafka (one KRaft node on loopback) as a child that its owner starts and stops.
 
 Its data lies in ``<state_dir>/kafka`` and survives restarts. An advisory lock on that folder admits one owner at a
-time. When the owner dies, even by SIGKILL, the kernel sends the broker SIGTERM (see :mod:`klais.system.child`)."""
+time. When the owner dies, even by SIGKILL, the kernel sends the broker SIGTERM (see :mod:`klais.system.child`).
+"""
 
 import base64
 import json

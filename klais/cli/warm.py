@@ -29,7 +29,8 @@ def warm(as_json: bool, quiet: bool) -> None:
     """Compile the kernels into the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 
     Takes some ten seconds the first time and after an upgrade, about a second when the cache is complete. Edge and
-    worker compile at their start; run it before, where they must start quickly (in an image, after an upgrade)."""
+    worker compile at their start; run it before, where they must start quickly (in an image, after an upgrade).
+    """
     names = kernel_modules()
     began = time.perf_counter()
     seconds = {}

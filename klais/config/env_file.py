@@ -1,7 +1,8 @@
 """A file of settings, ``KLAIS_NAME=value`` a line: read at the start and at each reload.
 
 systemd can read the same file with ``EnvironmentFile=``. Its values win over the environment of the process, which
-cannot change after the start. python-dotenv parses it; a line that systemd would read differently is refused."""
+cannot change after the start. python-dotenv parses it; a line that systemd would read differently is refused.
+"""
 
 import io
 import os

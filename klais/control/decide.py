@@ -6,7 +6,8 @@
 
 The PID's output 0 to 1 stands for a rate between ``rate_min`` and ``rate_max`` on a logarithmic scale: the capacity of
 a worker is known within a factor, not within a number of frames, so equal steps of the output are equal factors of the
-rate."""
+rate.
+"""
 
 import math
 from collections.abc import Mapping
@@ -34,9 +35,8 @@ ADMIT_HORIZON_S = 5.0
 BACKLOG_HIGH_RATIO = 0.5
 BACKLOG_TARGET_RATIO, BACKLOG_RETURN_S = 2 / 3, 2.5
 MIN_ADMIT_RATIO = 0.5  # of the throughput, however large the backlog: after an outage traffic must not stop
-MIN_BURST_S = (
-    0.1  # of the rate: an edge admits hundreds of frames at once, a smaller bucket could not pass its own rate
-)
+# of the rate: an edge admits hundreds of frames at once, a smaller bucket could not pass its own rate
+MIN_BURST_S = 0.1
 
 FLOW_TIME_CONSTANT_S = 5.0  # of a falling throughput: a checkpoint lowers it for a moment only
 HEADROOM = 1.1  # the rate stays above the throughput times this, plus what empties the queue within ADMIT_HORIZON_S
@@ -310,7 +310,8 @@ def _intake(
 
     The total is what the dam passes, plus what its queue has room for within the horizon; the hosts share it by what
     each receives. The backlog is the queue and the unread records. While it is small the dam passes its rate. Once it
-    is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its rate."""
+    is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its rate.
+    """
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
     room = max(0.0, targets.queue_limit - waits)
     total_rate, total_burst = rate + room / ADMIT_HORIZON_S, burst + room / ADMIT_HORIZON_S

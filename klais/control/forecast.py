@@ -2,7 +2,8 @@
 
 ``predict(window)`` gives a :class:`BurstForecast` from up to 60 rows of per-second features. A burst has a definition,
 so that a test can compare forecasts with the traffic: the mean rate of the next 5 seconds exceeds twice the window's
-median. Pure: numpy only."""
+median. Pure: numpy only.
+"""
 
 import math
 from collections import deque
@@ -62,7 +63,8 @@ class TrendPredictor:
     the robust spread of one second around its neighbours (1.4826 x median absolute deviation). Noisy traffic is
     averaged over a longer time, and a slope counts only as far as it exceeds its own standard error.
     ``tests/unit/control/test_forecast.py`` compares it with the shipped recording of traffic, where its Brier score
-    beats the climatology (a constant forecast of the overall share of bursts)."""
+    beats the climatology (a constant forecast of the overall share of bursts).
+    """
 
     def predict(self, window: Window) -> BurstForecast:
         """See :class:`Predictor`."""

@@ -27,7 +27,8 @@ def _lag(system: SystemView) -> float:
 
     Records that were written within seconds hold as many frames as the edges now put into one. When that number
     changes, as when edges begin to shed, the worker's estimate is wrong by the same factor for as long as the lag is
-    long."""
+    long.
+    """
     workers, edges = system.workers.values(), system.edges.values()
     estimated = sum(sum((worker.gauges.lag_frames or {}).values()) for worker in workers)
     records = system.gauge("lag")

@@ -3,7 +3,8 @@
 The form is that of Åström and Hägglund, *Advanced PID Control* (2006), chapters 3 and 13: parallel gains, the
 derivative on the filtered measurement (a step of the set-point gives no kick), conditional integration against windup
 (section 3.5), and an integral in units of the output, so that a change of gains or between manual and automatic is
-bumpless."""
+bumpless.
+"""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -7,11 +7,12 @@ A record's key is its scope, its value a JSON object with what it sets and ``aut
 - ``override``: the request of an operator: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
   ``until_ms``;
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
-``limits_until_ms``;
+  ``limits_until_ms``;
 - ``edge/<id>``: kept, not interpreted.
 
 Without an end a record holds until it is replaced. The newest record of a scope counts; a record without a value
-deletes it. This reader ignores unknown fields; it logs and skips a record that is no such object."""
+deletes it. This reader ignores unknown fields; it logs and skips a record that is no such object.
+"""
 
 import math
 import threading

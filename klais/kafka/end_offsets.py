@@ -153,10 +153,8 @@ class EndOffsets:
             return {}
         described = admin.describe_consumer_groups(names, request_timeout=TIMEOUT_S)
         asked = {
-            name: admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(name)], request_timeout=TIMEOUT_S)[
-                name
-            ]
-            for name in names
+            name: admin.list_consumer_group_offsets([one], request_timeout=TIMEOUT_S)[name]
+            for name, one in ((name, ConsumerGroupTopicPartitions(name)) for name in names)
         }
         out = {}
         for name in names:
@@ -178,9 +176,8 @@ class EndOffsets:
                 self._failing_since_s = None
             except KafkaException as error:
                 self._failing_since_s = self._failing_since_s or began_s
-                self._admin = (
-                    None  # after an outage a client may keep an old leader epoch and fail until it is replaced (seen)
-                )
+                # after an outage a client may keep an old leader epoch and fail until it is replaced (seen)
+                self._admin = None
                 if logs.every(60, "klais.kafka.end_offsets"):
                     log.warning("end_offsets_not_sampled", error=str(error))
             took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s

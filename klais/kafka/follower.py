@@ -161,9 +161,8 @@ class TopicFollower:
     def _note_the_end(self, consumer: Consumer, offset: int | None) -> None:
         """Note that the end is reached. An EOF event needs an empty fetch, which a busy topic may never give."""
         if not self._caught_up.is_set() and offset is not None:
-            low_high = consumer.get_watermark_offsets(
-                TopicPartition(self.topic, 0), cached=True
-            )  # as of the newest fetch
+            place = TopicPartition(self.topic, 0)
+            low_high = consumer.get_watermark_offsets(place, cached=True)  # as of the newest fetch
             if low_high is not None and 0 < low_high[1] <= offset + 1:
                 self._caught_up.set()
 

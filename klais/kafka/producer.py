@@ -4,7 +4,8 @@ aiokafka's own path collects records into batches, numbers them, and scans all o
 wasted work for a batch that is built and numbered. Here a batch waits for the request in flight to its broker, and
 until no other batch follows (the lanes process the records of one fetch one after the other); then all batches for that
 broker go in one request. Connections, metadata and protocol stay aiokafka's (0.14: ``AIOKafkaClient.send``,
-``cluster``, ``ProduceRequest``). The sender retries; this producer does not."""
+``cluster``, ``ProduceRequest``). The sender retries; this producer does not.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Iterator

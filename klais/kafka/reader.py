@@ -1,7 +1,8 @@
 """Reads one partition: the journal and the staging topic in recovery, and the last own records of an output topic.
 
 It sends requests through aiokafka's client and protocol classes. A consumer would wait in long polls at the end of the
-log, fetch beyond the last offset needed, and hide control records."""
+log, fetch beyond the last offset needed, and hide control records.
+"""
 
 import asyncio
 import time
@@ -271,7 +272,8 @@ async def last_own_mark(
     """The last mark of this ``lineage`` at or after ``floor_offset``; None without one.
 
     Reads backwards from the end in growing strides, skips control records and records without a mark, and reads no
-    offset twice."""
+    offset twice.
+    """
     log_start, high = await reader.offsets(topic, partition)
     floor = max(floor_offset, log_start)
     stride = 1

@@ -134,14 +134,16 @@ class StatsFollower(TopicFollower):
         """By how much a process's wall clock is ahead of the broker's (behind: negative), as of its newest record.
 
         It includes the time of the record's way, some 10 ms. None without a record, or where the topic has no broker
-        times."""
+        times.
+        """
         return self._clocks.get(name)
 
     def senders(self) -> dict[str, dict[str, Any]]:
         """Every process that sent a record in the last ten minutes.
 
         Each with its kind, the seconds since its newest record, whether that is stale, and by how many seconds its
-        clock is ahead of the broker's."""
+        clock is ahead of the broker's.
+        """
         now_s = time.monotonic()
         return {
             name: {
@@ -165,7 +167,8 @@ def clock_warning(offset_s: float | None) -> str | None:
     --------
     >>> clock_warning(-0.02), clock_warning(7200.4)
     (None, "the clock of this host is 7200 s ahead of Kafka's: ts of its frames is wrong by as much; check its time
-    service")"""
+    service")
+    """
     if offset_s is None or abs(offset_s) <= CLOCK_TOLERANCE_S:
         return None
     way = "ahead of" if offset_s > 0 else "behind"

@@ -29,7 +29,8 @@ class Topics(TopicNames):
         Every topic carries the broker's time (``LogAppendTime``). The clock of an edge or a worker is untrusted: with
         the producer's time a record too far ahead is refused, one too far behind is deleted early, and brokers forget a
         lane's producer epoch, which fences its zombies, by record time too. The time of receipt is in the records'
-        values."""
+        values.
+        """
         common = {"max.message.bytes": str(MAX_RECORD_BYTES), "message.timestamp.type": "LogAppendTime"}
         if self.replication > 2:
             # A write is acknowledged by two replicas at least, or a single failure could lose what was accepted.

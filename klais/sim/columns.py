@@ -17,7 +17,8 @@ class FrameColumns:
     ``ids`` uint64 [n, 2] (16 bytes of device_id as two little-endian words; 0 where unreadable), ``sequence`` uint32
     [n], ``hashes`` uint64 [n] (64-bit FNV-1a of the whole frame), ``ts_ms`` int64 [n] (0 = unknown), ``reason`` uint8
     [n] (of a dead letter, else 0), ``lane`` bool [n] (a dead letter of a lane, not of an edge), ``partition`` int32
-    [n]."""
+    [n].
+    """
 
     ids: npt.NDArray[np.uint64]
     sequence: npt.NDArray[np.uint32]

@@ -25,7 +25,8 @@ class Herd:
     """``devices`` reconnect after ``model``, each with ``buffered`` frames, with ``back_off`` or without.
 
     Beside them ``steady`` devices send ``steady_per_s`` frames/s in all, from ``before_s`` before the storm to
-    ``after_s`` after the last arrival: their latency shows when the system has recovered."""
+    ``after_s`` after the last arrival: their latency shows when the system has recovered.
+    """
 
     devices: int
     model: Model = "beta"
@@ -136,7 +137,8 @@ def recovery(
     Notes
     -----
     Windows of one second of what landed, moved by 0.1 s; the system has recovered at the start of the first good
-    window."""
+    window.
+    """
     before = took_s[(landed_s >= settle_s) & (landed_s < storm_s)]
     storm = took_s[(landed_s >= storm_s) & (landed_s < end_s)]
     out: dict[str, float | None] = {"recovery_s": None, "p99_before_ms": None, "p99_storm_ms": None, "max_ms": None}

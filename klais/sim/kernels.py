@@ -1,7 +1,8 @@
 """The kernels of the simulator: which device sends what, the frames' bytes, the order they leave in, and their hash.
 
 All randomness comes from one SplitMix64 state (Steele, Lea, Flood 2014: "Fast splittable pseudorandom number
-generators"), so that the same seed gives the same frames on any machine."""
+generators"), so that the same seed gives the same frames on any machine.
+"""
 
 import math
 
@@ -118,7 +119,8 @@ def draw(
 
     Devices take turns: each sends once a round, in an order scattered by ``stride`` (coprime to ``devices``) and turned
     by up to a tenth of a round, so that intervals vary a little. ``cycle`` int64 [2]: position in the round, turn of
-    the round. ``next_sequence`` uint32 [devices] moves on; ``device``, ``sequence``, ``kind`` [n] are written."""
+    the round. ``next_sequence`` uint32 [devices] moves on; ``device``, ``sequence``, ``kind`` [n] are written.
+    """
     n = device.shape[0]
     for i in range(n):
         bits = next_random(rng)
@@ -161,7 +163,8 @@ def plan_order(
     places.
 
     ``kind`` uint8 [n]; ``again`` int32 [n + AGAIN_SLACK] is scratch; ``order`` int32 and ``sent_kind`` uint8, room for
-    2n, are written: frame and kind at each place. Gives the number of places used."""
+    2n, are written: frame and kind at each place. Gives the number of places used.
+    """
     n = kind.shape[0]
     last = again.shape[0] - 1
     again[:] = -1
@@ -204,7 +207,8 @@ def put_modelled(
     """Write device d's next payload, ``{"t":21.53,"h":48.2,"b":3.71,"s":1}``; gives the place after it.
 
     t = base + 4 sin(day) + 0.3 AR(1) degrees, h = base - 8 sin(day) + 1.5 AR(1) percent, b = base + up to 0.03 V, s =
-    1."""
+    1.
+    """
     bits = next_random(rng)
     model[d, NOISE_T] = AR_KEEP * model[d, NOISE_T] + AR_NEW * white(bits)
     model[d, NOISE_H] = AR_KEEP * model[d, NOISE_H] + AR_NEW * white(next_random(rng))
@@ -265,7 +269,8 @@ def build(
     where.
 
     ``ids`` uint8 [devices, 16]; ``model`` float64 [devices, MODEL_COLUMNS]. With ``cursor`` int64 [devices] not empty
-    the payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors move on."""
+    the payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors move on.
+    """
     at = 0
     for i in range(device.shape[0]):
         d = int(device[i])

@@ -7,7 +7,8 @@ A file of one JSON line (options, device ids), then blocks, then one JSON line w
 
 ``device`` counts from 0 (its id: ``id_prefix`` and a number, or ``ids`` of the header); ``hash`` is 64-bit FNV-1a of
 the whole frame; ``kind`` is named in the header's ``kinds``; a frame left at base_ns + 1000 x sent_us. After the last
-block: u32 0 and the totals line. A file without it (the sender was killed) is read up to its last whole block."""
+block: u32 0 and the totals line. A file without it (the sender was killed) is read up to its last whole block.
+"""
 
 import json
 from dataclasses import dataclass

@@ -53,7 +53,8 @@ class Plan:
     """Where and how long a stream is sent, and what is recorded.
 
     ``duration_s`` and ``count`` (frames) end the run, whichever comes first; None = not. ``report_s`` is the interval
-    of ``report``. The run calls ``stop`` between slices."""
+    of ``report``. The run calls ``stop`` between slices.
+    """
 
     host: str
     port: int

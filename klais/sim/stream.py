@@ -26,7 +26,8 @@ class StreamOptions:
     ``devices`` count (1 to 10,000,000); ``id_prefix`` text before each device's number; ``first_sequence`` of each
     device (0 to 2^32-1); ``day_s`` length of the modelled day in seconds. Shares (0 to 1): ``malformed``, ``reboot``,
     ``spikes`` of the frames, ``reorder`` = frames overtaken by their successor (at most 0.5), ``duplicates`` = good
-    frames sent again."""
+    frames sent again.
+    """
 
     devices: int = 1000
     seed: int = 0
@@ -74,7 +75,8 @@ class Chunk:
     """Frames in send order: frame i is ``buf[starts[i] : starts[i] + lengths[i]]``; a repeat points at the same bytes.
 
     ``starts``, ``lengths`` int64 [n]; ``device`` int32, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8 [n]
-    each. ``buf`` uint8 is used again by the next chunk."""
+    each. ``buf`` uint8 is used again by the next chunk.
+    """
 
     buf: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]

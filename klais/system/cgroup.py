@@ -2,7 +2,8 @@
 
 Version 2: ``cpu.max`` and ``cpu.stat`` of the group and of all above it. Version 1: ``cpu.cfs_quota_us`` and its
 period, and ``cpuacct.usage``, whose hierarchies may be mounted apart. Inside a container the path that
-``/proc/self/cgroup`` names may be the host's: then the folder at the mount point is the group."""
+``/proc/self/cgroup`` names may be the host's: then the folder at the mount point is the group.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

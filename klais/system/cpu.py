@@ -11,7 +11,8 @@ class CpuShare:
 
     In a control group with a quota (a container's CPU limit) 1 means the whole quota: a process that uses up a fifth of
     a core which it was granted is as busy as it can be. A sample within 0.2 s of the last one repeats it, as the kernel
-    counts CPU time in steps of 10 ms. ``root`` is where ``/proc`` and ``/sys`` lie."""
+    counts CPU time in steps of 10 ms. ``root`` is where ``/proc`` and ``/sys`` lie.
+    """
 
     LEAST_S = 0.2
 

@@ -11,7 +11,8 @@ class LoopWatch:
     A turn is all work between two waits: a long callback, many short ones in a row, the garbage collector, or the
     scheduler of a busy machine. The CPU time of the loop's own thread is a separate figure. A wait for a timer that
     ends too late counts as well. It costs half a microsecond a turn; a timer every 5 ms would cost 0.7 % of a core. Use
-    it as a context manager in the running loop; ``asyncio``'s own loops wait in ``_selector.select``."""
+    it as a context manager in the running loop; ``asyncio``'s own loops wait in ``_selector.select``.
+    """
 
     def __init__(self) -> None:
         self._longest_s = self._own_s = 0.0

@@ -4,7 +4,8 @@ affinity.
 A plan names the CPUs of each process and the reason in words. ``auto`` prefers CPUs of the interface's NUMA node
 (``/sys/class/net/<iface>/device/numa_node``), one hardware thread of each core before the second ones, and only CPUs
 that are online and in the cgroup's cpuset; with more processes than CPUs they are shared in turn. See
-``Documentation/ABI/stable/sysfs-devices-node`` and ``admin-guide/cgroup-v2`` of the kernel."""
+``Documentation/ABI/stable/sysfs-devices-node`` and ``admin-guide/cgroup-v2`` of the kernel.
+"""
 
 import os
 from collections.abc import Iterable
@@ -63,7 +64,8 @@ class Topology:
 
     ``nodes``: CPUs of each NUMA node; ``core`` of a CPU: the lowest CPU of its physical core; ``allowed``: online and
     granted to this process; ``iface_node``: NUMA node of the interface, None when it has none or there is no interface;
-    ``limits``: what took CPUs away, in words; ``quota``: CPUs' worth of time the cgroup grants, None = all."""
+    ``limits``: what took CPUs away, in words; ``quota``: CPUs' worth of time the cgroup grants, None = all.
+    """
 
     nodes: dict[int, tuple[int, ...]]
     core: dict[int, int]

@@ -4,7 +4,8 @@ A record, its key being its id, is ``{"v":1, "kind":"edge"|"worker"|"controller"
 "counters":{...}, "gauges":{...}, "rates":{...}}``; :mod:`klais.telemetry.schema` is the schema. ``counters`` count
 since the start of the process; one may be an object by reason (``"dropped":{"blocked":3}``). ``rates`` are their growth
 per second since the record before (an object counts as its sum). When the limits in force changed, a process writes an
-extra record at once, at most ten a second, with the rates of the last second."""
+extra record at once, at most ten a second, with the rates of the last second.
+"""
 
 import threading
 import time

@@ -3,7 +3,8 @@
 
 Every reader of ``klais_stats`` uses this module, so that a field has one name and one type: those of
 :mod:`klais.telemetry.schema`. A record of another version of KLAIS may hold a field of another type. Such a field
-counts as absent; the rest of the record counts."""
+counts as absent; the rest of the record counts.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass

@@ -30,7 +30,8 @@ class ManifestVerdict:
     ``doubled`` clean records beyond one a frame; ``invented`` clean records of these devices that were never sent;
     ``out_of_order`` against the order of sending, a device at a time; ``malformed`` sent and ``malformed_dead`` of them
     found among the dead letters, ``malformed_landed`` among the clean records; ``wrong_reason`` dead letters with
-    another reason than was sent; ``good_dead`` good frames among the dead letters."""
+    another reason than was sent; ``good_dead`` good frames among the dead letters.
+    """
 
     sent: int
     good: int
@@ -95,7 +96,8 @@ def judge_manifest(sent: FrameColumns, landed: FrameColumns, dead: FrameColumns)
     """Judge what landed of the frames sent (:func:`sent_columns`). Records of other devices are left out.
 
     A repeated frame counts once: the system drops its repeats. Dead letters that were never sent are left out too,
-    because a short frame names no device."""
+    because a short frame names no device.
+    """
     landed = landed.take(np.isin(landed.device_keys(), sent.device_keys()))
     groups = group_hashes(sent, landed, dead)
     of_sent, of_landed, of_dead = groups.parts

@@ -5,7 +5,8 @@
               \\_ dropped (edge)                                 \\_ dropped (lanes)  \\_ waiting in the queue
 
 The worker's counters cover the whole history of its lanes, the edge's only its process. So both count from their values
-at the start, and the edge's values continue after a restart."""
+at the start, and the edge's values continue after a restart.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -30,7 +30,8 @@ def mark_out_of_order(
     ``group`` [n]: which set of equal frames; ``places[first[g] : first[g + 1]]``: where those stand among the accepted,
     rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match; ``used`` [groups], 0 at
     first: landed so far. The earliest place ahead leaves most room for the next frames, so no frame is marked without
-    need. Frames beyond those accepted are doubled or invented, not out of order."""
+    need. Frames beyond those accepted are doubled or invented, not out of order.
+    """
     for i in range(group.shape[0]):
         g, d = group[i], device[i]
         bad[i] = 0
@@ -54,7 +55,8 @@ class Verdict:
     than accepted. ``repeated``: accepted several times (the same bytes) and landed several times, where once is right.
     ``invented``: landed or dead, never accepted. ``out_of_order``: landed behind a later frame of its device.
     ``wrong_duplicates``: dropped as duplicates beyond the number of repeats. ``overcounted``: counted dropped beyond
-    the missing frames. ``examples`` names some frames for each fault."""
+    the missing frames. ``examples`` names some frames for each fault.
+    """
 
     accepted: int
     landed: int

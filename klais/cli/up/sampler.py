@@ -1,7 +1,8 @@
 """Samples the end of the clean topic in threads of its own: end offsets, latency, and the newest records.
 
 It reads up to ``MOST_PER_S`` records of each second and skips the rest, so that sampling costs the same at any rate. It
-joins no group and commits nothing."""
+joins no group and commits nothing.
+"""
 
 import contextlib
 import re
