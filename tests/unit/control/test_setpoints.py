@@ -1,4 +1,4 @@
-"""What control records mean, without Kafka: records go in through ``take``."""
+"""What control records mean, without Kafka: records go in through ``consume``."""
 
 import orjson
 import pytest

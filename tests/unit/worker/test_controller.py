@@ -19,8 +19,9 @@ def decision():
     settings = Settings()
     follower = ControlFollower(settings)
     inputs = measure(SystemView({}, {}, {}), NOTHING)
-    targets, gains, wish = targets_of(settings, follower), gains_of(settings, follower), operator_request(settings, follower)
-    return decide(LoopState(), inputs, targets, gains, wish, settings.partitions, 1.0, 0.1)[1]
+    targets, gains = targets_of(settings, follower), gains_of(settings, follower)
+    request = operator_request(settings, follower)
+    return decide(LoopState(), inputs, targets, gains, request, settings.partitions, 1.0, 0.1)[1]
 
 
 def test_the_leader_shows_its_newest_decision_and_others_show_zeros():
