@@ -1,4 +1,4 @@
-"""Records of every topic of ours as plain dicts (for ``--json``) and as lines (for people). No numba, no Kafka client.
+"""Records of every topic of KLAIS as plain dicts (for ``--json``) and as lines (for people). No numba, no Kafka client.
 
 A record that cannot be decoded appears as hex with the error: a tool for finding problems must not stop at one.
 """

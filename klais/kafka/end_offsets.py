@@ -120,7 +120,7 @@ class EndOffsets:
         return (newest.total(topic) - oldest.total(topic)) / (newest.at_s - oldest.at_s)
 
     def groups(self) -> list[Group]:
-        """The groups that have committed offsets on our topics; asked at most once a second. Blocks.
+        """The groups that have committed offsets on the topics of KLAIS; asked at most once a second. Blocks.
 
         Raises
         ------

@@ -21,7 +21,7 @@ def line_of(progress: Progress) -> str:
     text = f"{format_duration(progress.elapsed_s)}  {progress.rate:,.0f} frames/s  {progress.sent:,} sent"
     text += f"  {progress.sent_bytes / 1e6:.1f} MB"
     if progress.refused:
-        text += f"  nobody listens ({progress.refused:,} answers)"
+        text += f"  port unreachable ({progress.refused:,} answers)"
     if progress.slipped_s >= 0.1:
         text += f"  {format_duration(progress.slipped_s)} behind"
     return text
@@ -76,7 +76,7 @@ def summary_text(summary: dict[str, Any], manifest: str | None) -> str:
     if summary["slipped_s"] >= 0.1:
         lines.append(f"  slower than asked: {format_duration(summary['slipped_s'])} of the schedule skipped")
     if summary["refused"]:
-        lines.append(f"  nobody listened at times: {summary['refused']:,} refusals")
+        lines.append(f"  port unreachable at times: {summary['refused']:,} answers")
     if manifest:
         lines.append(f"  manifest: {manifest}  (check with: klais simulate check --manifest {manifest})")
     return "\n".join(lines)

@@ -26,7 +26,7 @@ from klais.verify.conservation import reconcile
 REFRESH_S = 1.0
 TICK_S = 0.1
 SETTLE_S = 30.0  # after --for, wait at most this long until all frames have landed
-SETTLE_SIGNAL_S = 3.0  # after Ctrl-C nobody wants to wait longer
+SETTLE_SIGNAL_S = 3.0  # the same after Ctrl-C
 OTHERS_S = 5.0  # a system that other edges feed too is never idle: go on after this time
 COUNT_S = 60.0
 EXIT_KILLED = 130

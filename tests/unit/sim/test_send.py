@@ -173,13 +173,13 @@ def test_progress_is_told(mode, duration_s, count, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert report_s > 0
     assert ('"sent": 50' in out) == (mode == "json")
-    assert ("50 sent" in err and "nobody listens (3 answers)" in err) == (mode in ("plain", "bar"))
+    assert ("50 sent" in err and "port unreachable (3 answers)" in err) == (mode in ("plain", "bar"))
 
 
 def test_the_end_is_told():
     summary = run(FrameStream(FAULTS, UNPACED), Plan("127.0.0.1", 9, count=1000)) | {"refused": 2, "slipped_s": 1.5}
     text = summary_text(summary, "sent.klm")
-    for words in ("1,000 frames in", "duplicate", "malformed:bad_json", "seed 3", "2 refusals", "check --manifest sent.klm"):
+    for words in ("1,000 frames in", "duplicate", "malformed:bad_json", "seed 3", "2 answers", "check --manifest sent.klm"):
         assert words in text
 
 
