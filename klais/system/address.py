@@ -211,7 +211,9 @@ def _index_of(iface: str, group: str) -> int:
         return socket.if_nametoindex(iface)
     except OSError:
         known = ", ".join(name for _, name in socket.if_nameindex())
-        raise ConfigError(f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE); there are {known}") from None
+        raise ConfigError(
+            f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE); there are {known}"
+        ) from None
 
 
 def ask_receive_buffer(sock: socket.socket, asked: int, shrink: bool = True) -> int:

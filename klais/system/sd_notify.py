@@ -43,7 +43,8 @@ class Notifier:
             sock.sendto(text.encode(), self._address)
 
     def store(self, sock: socket.socket, name: str) -> None:
-        """Let the manager keep a socket open and give it to the next process of this unit (``FileDescriptorStoreMax=``)."""
+        """Let the manager keep a socket open and give it to the next process of this unit
+        (``FileDescriptorStoreMax=``)."""
         if not self._address:
             return
         text = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"  # an ICMP error must not make the manager close it

@@ -51,7 +51,8 @@ class Service:
     log : Path or None
         Gets its output; the log of the run before stays as ``<name>.log.1``. None = the child inherits the output.
     spawn, clock : callable
-        How the child is started (:meth:`klais.system.activation.HeldSocket.spawn` hands it a socket); for tests, the time.
+        How the child is started (:meth:`klais.system.activation.HeldSocket.spawn` hands it a socket); for tests, the
+        time.
     restart_at_once : bool
         Restart without a pause after the first failure: for a child whose work waits in a buffer meanwhile.
     """
