@@ -21,7 +21,8 @@ from klais.kafka.stats import StatsFollower, clock_warning
 from klais.system.cpu import CpuShare
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
 from klais.telemetry.quantiles import Quantiles
-from klais.telemetry.stats import total
+from klais.telemetry.schema import Gauges
+from klais.telemetry.view import SystemView
 
 RECENT_S = 5.0
 REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
@@ -177,35 +178,24 @@ class EdgeView:
         return {"name": self._spine.source.name, "skipped": self._skipped} | details
 
     def _dam(self) -> dict[str, Any]:
-        records = list(self._system.newest("worker").values())
-        out: dict[str, Any] = {
-            name: int(sum(total(r["counters"].get(name, 0)) for r in records))
-            for name in ("received", "passed", "queued", "dropped")
-        }
-        by_reason: dict[str, int] = {}
-        for record in records:
-            dropped = record["counters"].get("dropped", {})
-            for reason, frames in dropped.items() if isinstance(dropped, dict) else ():
-                by_reason[reason] = by_reason.get(reason, 0) + int(frames)
-        out["queue_depth"] = int(sum(r["gauges"].get("queue_depth", 0) for r in records))
-        out["tokens"] = float(sum(r["gauges"].get("tokens", 0.0) for r in records))
-        return out | {"dropped_by_reason": by_reason}
+        system = SystemView.of(self._system.newest)
+        out: dict[str, Any] = {name: system.counter(name) for name in ("received", "passed", "queued", "dropped")}
+        out |= {"queue_depth": int(system.gauge("queue_depth")), "tokens": float(system.gauge("tokens"))}
+        return out | {"dropped_by_reason": system.dropped()}
 
     def _control_figures(self) -> dict[str, Any]:
-        workers = list(self._system.newest("worker").values())
-        controllers = self._system.newest("controller")
-        # While one takes over from another both may be fresh: the newer term has the higher epoch.
-        name = max(controllers, key=lambda at: controllers[at]["gauges"].get("epoch", -1), default=None)
-        gauges = controllers[name]["gauges"] if name is not None else {}
+        system = SystemView.of(self._system.newest)
+        name = system.leader()
+        gauges = system.controllers[name].gauges if name is not None else Gauges()
         return {
             "current_rate": self.rate(),
             "mode": self._control.mode(),
-            "burst_probability": float(gauges.get("burst_probability", 0.0)),
-            "anomaly_score": float(max((r["gauges"].get("anomaly_score", 0.0) for r in workers), default=0.0)),
-            "pid_output": float(gauges.get("pid_output", 0.0)),
-            "anomaly_devices": int(sum(r["gauges"].get("anomaly_devices", 0) for r in workers)),
-            "cut": float(gauges.get("cut", 0.0)),
-            "alert": bool(gauges.get("alert", False)),
+            "burst_probability": gauges.burst_probability or 0.0,
+            "anomaly_score": system.highest("anomaly_score"),
+            "pid_output": gauges.pid_output or 0.0,
+            "anomaly_devices": int(system.gauge("anomaly_devices")),
+            "cut": gauges.cut or 0.0,
+            "alert": bool(gauges.alert),
             "controller": name,
             "overrides": self._control.overrides(),
         }
