@@ -40,6 +40,30 @@ def test_compose_calls_commands_and_settings_that_exist(compose: dict[str, Any])
     assert ours["edge"]["environment"]["KLAIS_KAFKA_BOOTSTRAP"] == "kafka:9092"
 
 
+def test_composed_processes_have_few_rights_and_bounds(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"] and service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] > 0 and service["mem_limit"], name
+        if name != "kafka":
+            assert service["read_only"] is True and service["tmpfs"] == ["/tmp"], name
+
+
+def test_what_composed_processes_write_is_in_volumes_of_their_own(compose: dict[str, Any]) -> None:
+    used = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
+    names = [volume.partition(":")[0] for volume in used]
+    assert len(names) == len(set(names)) and set(names) == set(compose["volumes"])
+    for name in ("edge", "worker"):
+        folders = {volume.split(":")[1] for volume in compose["services"][name]["volumes"]}
+        assert folders == {"/var/lib/klais", "/var/cache/klais"}, name
+
+
+def test_both_stages_of_the_image_come_from_one_base_that_may_be_named_by_digest() -> None:
+    lines = (ROOT / "docker" / "Dockerfile").read_text().splitlines()
+    stages = [line for line in lines if line.startswith("FROM")]
+    assert stages == ["FROM ${PYTHON_IMAGE} AS build", "FROM ${PYTHON_IMAGE}"]
+    assert any(line.startswith("ARG PYTHON_IMAGE=python:") for line in lines[: lines.index(stages[0])])
+
+
 def test_setup_takes_the_pythons_that_the_package_takes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     text = (ROOT / "bin" / "setup").read_text()
