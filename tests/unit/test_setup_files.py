@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from klais.broker.jars import kafka_version
 from klais.cli.main import COMMANDS
@@ -62,6 +63,17 @@ def test_both_stages_of_the_image_come_from_one_base_that_may_be_named_by_digest
     stages = [line for line in lines if line.startswith("FROM")]
     assert stages == ["FROM ${PYTHON_IMAGE} AS build", "FROM ${PYTHON_IMAGE}"]
     assert any(line.startswith("ARG PYTHON_IMAGE=python:") for line in lines[: lines.index(stages[0])])
+
+
+def test_the_lock_has_every_package_of_the_project_with_its_hash_and_names_no_index() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    entries = [entry for entry in text.replace("\\\n", " ").splitlines() if not entry.startswith("#")]
+    pinned = dict(entry.split()[0].split("==") for entry in entries)
+    assert all(re.fullmatch(r"\S+==\S+ +--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for requirement in map(Requirement, [*wanted, "setuptools>=69"]):  # the image builds klais without isolation
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
+    assert "://" not in text
 
 
 def test_setup_takes_the_pythons_that_the_package_takes() -> None:

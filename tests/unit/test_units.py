@@ -12,7 +12,7 @@ from tests.support.needs import need_command
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNITS = sorted(path.name for path in DEPLOY.glob("*.service"))
 DROP_INS = sorted(DEPLOY.glob("*.service.d/*.conf"))
-# Exposure as `systemd-analyze security` counts it, from 0 to 10: the kernel's filter needs rights that nothing else does.
+# Exposure from 0 to 10, as `systemd-analyze security` counts. The kernel's filter needs rights that nothing else does.
 MOST, MOST_WITH_XDP = 2.5, 4.5
 
 
@@ -25,8 +25,8 @@ def copies(folder: Path, drop_ins: bool) -> Path:
     """The units as an administrator installs them, with programs that are on this machine."""
     for path in DEPLOY.iterdir():
         if path.is_file():
-            text = path.read_text().replace("/opt/klais/.venv/bin/klais", "/bin/true").replace("User=klais", "User=root")
-            (folder / path.name).write_text(text)
+            text = path.read_text().replace("/opt/klais/.venv/bin/klais", "/bin/true")
+            (folder / path.name).write_text(text.replace("User=klais", "User=root"))
     for path in DROP_INS if drop_ins else ():
         (folder / path.parent.name).mkdir(exist_ok=True)
         shutil.copy(path, folder / path.parent.name)
