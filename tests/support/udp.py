@@ -1,10 +1,13 @@
 """Senders that never overrun a receiver: the kernel says how much waits in a socket."""
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from klais.edge.sources.udp.socket import UdpSocket
+from klais.system.activation import HeldSocket
+from klais.system.address import Bind, open_udp_socket
 from tests.support.process import wait_for
 
 # Bytes between two looks. A receive buffer of Linux's default size (208 KiB) holds as many, even in tiny frames.
@@ -56,3 +59,14 @@ def send_all(sock: socket.socket, frames: Iterable[bytes], port: int, timeout_s:
 def wait_taken(port: int, timeout_s: float = 30) -> None:
     """Wait until nothing waits in the sockets of a port (or they are gone)."""
     wait_for(lambda: waiting_bytes(port) == 0, timeout_s, f"the receiver of port {port} to take what waits", 0.001)
+
+
+@contextmanager
+def held_sockets(count: int) -> Iterator[list[HeldSocket]]:
+    """Sockets on free ports of loopback, as a supervisor holds them for its edges."""
+    held = [HeldSocket(open_udp_socket(Bind("127.0.0.1", 0), True), 65_536) for _ in range(count)]
+    try:
+        yield held
+    finally:
+        for one in held:
+            one.close()

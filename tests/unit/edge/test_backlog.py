@@ -118,14 +118,14 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return int(real(fd, parts, at))
 
-    def write_bytes(path: Path, data: bytes) -> int:
+    def pwrite(fd: int, data: bytes, at: int) -> int:
         if full[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with open(path, "wb") as file:
-            return file.write(data)
+        return int(real_pwrite(fd, data, at))
 
+    real_pwrite: Any = os.pwrite
     monkeypatch.setattr(disk.os, "pwritev", pwritev)
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(disk.os, "pwrite", pwrite)
     return full
 
 

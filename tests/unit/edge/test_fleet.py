@@ -1,6 +1,7 @@
 """Sums over the edge processes of a fleet, what they are started with, and what is refused."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,23 +13,16 @@ from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import READY_S, RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
 from klais.system.activation import HeldSocket
-from klais.system.address import Bind, open_udp_socket
 from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
+from tests.support.udp import held_sockets
 
 MakeSockets = Callable[[int], list[HeldSocket]]
 
 
 @pytest.fixture
 def sockets() -> Iterator[MakeSockets]:
-    made: list[HeldSocket] = []
-
-    def make(count: int) -> list[HeldSocket]:
-        made.extend(HeldSocket(open_udp_socket(Bind("127.0.0.1", 0), True), 65_536) for _ in range(count))
-        return made[-count:]
-
-    yield make
-    for held in made:
-        held.close()
+    with ExitStack() as stack:
+        yield lambda count: stack.enter_context(held_sockets(count))
 
 
 def test_gauges_are_added_where_that_means_something() -> None:
@@ -92,7 +86,7 @@ def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp
     [
         ({"KLAIS_UDP_BIND": "127.0.0.1:0"}, "with a port to share"),
         ({"KLAIS_EDGE_ID": "65535"}, "ids end at 65535"),
-        ({"KLAIS_SOURCE": "af_xdp", "KLAIS_IFACE": "eth0"}, "is read by one process"),
+        ({"KLAIS_SOURCE": "af_xdp", "KLAIS_IFACE": "eth0"}, "serves one process"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(more: dict[str, str], said: str) -> None:

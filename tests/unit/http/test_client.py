@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -19,6 +20,7 @@ from klais.http import client
 from klais.http.access import Access, digest, token_to_read, with_token
 from klais.worker.web.peers import MOST_BYTES, fetch
 from tests.support.http import FakeState, make_guard, served
+from tests.support.udp import held_sockets
 
 TOKEN = "s3cret-token-s3cret-token"
 
@@ -53,8 +55,11 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
 
 def test_no_client_of_ours_asks_a_proxy(proxy: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     access = Access((digest(TOKEN),), (digest(TOKEN),), changes_need=True, reads_need=True)
-    with served(make_app(FakeState(), make_guard(access=access), 1000)) as (url, _):
-        member = Member(Settings(state_dir=tmp_path, edge_workers=2, api_token=TOKEN), 0, (), now=False)
+    app = make_app(FakeState(), make_guard(access=access), 1000)
+    with ExitStack() as stack, served(app) as (url, _):
+        settings = Settings(state_dir=tmp_path, edge_workers=2, api_token=TOKEN)
+        (held,) = stack.enter_context(held_sockets(1))
+        member = Member(settings, 0, (), held)
         member.api = url.removeprefix("http://")
         assert b'"success":true' in member.ask("/config", b'{"new_rate": 5000}', TOKEN)
         assert member.ask("/metrics") == b"klais_up 1\n"
@@ -160,7 +165,8 @@ def test_the_command_line_finds_the_token_of_its_state_folder(tmp_path: Path) ->
 
 def test_members_of_a_fleet_know_its_token(tmp_path: Path) -> None:
     settings = Settings(state_dir=tmp_path, edge_workers=2, api_bind="0.0.0.0:0", udp_bind="127.0.0.1:5001")
-    fleet = Fleet(settings)
+    with held_sockets(2) as held:
+        fleet = Fleet(settings, held)
     made = (tmp_path / "api.token").read_text().strip()
     env = environment(fleet.settings)
     assert env["KLAIS_API_TOKEN"] == made and env["KLAIS_API_PROXIES"] == "127.0.0.1"

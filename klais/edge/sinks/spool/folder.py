@@ -71,9 +71,12 @@ def probe_folder(folder: Path) -> None:
     """
     path = folder / "probe"
     try:
-        with open(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb", buffering=0) as file:
-            if file.write(_PROBE) != len(_PROBE):
+        fd = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            if os.pwrite(fd, _PROBE, 0) != len(_PROBE):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
