@@ -124,6 +124,7 @@ class Service:
             return 0
         return consumer.highwater(TP(self._raw, partition)) or 0
 
+
 def declare(app: faust.App, devices: Any, service: Service) -> None:
     """Connect the service to the life of the app: recovery, rebalance, tasks, shutdown."""
     devices.on_recover(service.start_lanes)

@@ -41,7 +41,8 @@ struct klais_utf8 {
 	__u64 follows;		       /* a continuation byte */
 	__u64 one, two, three;	       /* a lead byte with at least so many behind it */
 	__u64 bad;		       /* in no text: C0, C1, F5 to FF */
-	__u64 after_e0, after_ed;      /* lead bytes that allow only A0 to BF, 80 to 9F next: no overlong forms, no surrogates */
+	/* lead bytes that allow only A0 to BF, 80 to 9F next: no overlong forms, no surrogates */
+	__u64 after_e0, after_ed;
 	__u64 after_f0, after_f4;      /* 90 to BF, 80 to 8F: no overlong forms, nothing above U+10FFFF */
 	__u64 from_a0, from_90;	       /* a continuation byte of at least that */
 };

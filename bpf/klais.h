@@ -253,7 +253,7 @@ _Static_assert((KLAIS_VERDICTS & (KLAIS_VERDICTS - 1)) == 0, "verdicts are maske
 _Static_assert(KLAIS_MARK_WORDS == 1 << 12, "the upper 12 bits of a key choose the word");
 
 /* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
-#define KLAIS_MAPS(X)                                                                                                        \
+#define KLAIS_MAPS(X) \
 	X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(sources) X(src_allow)   \
 	X(xsks) X(ring) X(about)
 

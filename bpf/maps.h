@@ -22,7 +22,7 @@
 static long (*klais_read_kernel)(void *to, __u32 bytes, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
 
 /* A row of an array; 0 behind its end. */
-#define klais_row(name, index)                                                                                               \
+#define klais_row(name, index) \
 	({                                                                                                                   \
 		__u32 row_ = (index);                                                                                        \
 		klais_lookup(name, &row_);                                                                                   \

@@ -88,7 +88,8 @@ KLAIS_INLINE klais_found klais_is_cut(const struct klais_view *view, const struc
  * UDP header at `udp`, of a datagram of which the IP packet holds `rest` bytes. What lies behind them is Ethernet
  * padding: in a first fragment the sender could put another frame header there than the one that the stack will see.
  */
-KLAIS_INLINE klais_found klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest, struct klais_packet *out)
+KLAIS_INLINE klais_found klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest,
+		struct klais_packet *out)
 {
 	__u64 udp_length, port;
 

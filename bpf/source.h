@@ -42,7 +42,8 @@ KLAIS_INLINE int klais_is_v4(const struct klais_address *address)
 }
 
 /* The prefix whose sources share a bucket. */
-KLAIS_INLINE struct klais_address klais_source_prefix(const struct klais_config *config, const struct klais_address *from)
+KLAIS_INLINE struct klais_address klais_source_prefix(const struct klais_config *config,
+		const struct klais_address *from)
 {
 	const struct klais_address *mask = klais_is_v4(from) ? &config->ipv4_mask : &config->ipv6_mask;
 	struct klais_address prefix;

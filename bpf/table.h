@@ -68,7 +68,8 @@ KLAIS_INLINE void klais_prefetch_set(const struct klais_place *place)
 /* Whether a way is the device's: the key is a quick answer, the id decides. */
 KLAIS_INLINE int klais_is_way_of(const struct klais_place *place, __u32 at, const struct klais_device *device)
 {
-	return klais_once(place->set->ways[at].key) == device->key && klais_is_same_id(&place->owners->ways[at].id, device->id);
+	return klais_once(place->set->ways[at].key) == device->key &&
+		       klais_is_same_id(&place->owners->ways[at].id, device->id);
 }
 
 /* The way of a device in its set, or KLAIS_WAYS. */
@@ -98,7 +99,8 @@ KLAIS_INLINE int klais_prefers_second(__u64 first_ns, __u64 second_ns, __u64 fil
 }
 
 /* Takes a frame out of the bucket of a device that is in the table. */
-KLAIS_INLINE klais_found klais_take_way(const struct klais_place *place, __u32 at, const struct klais_limit *limit, __u64 now_ns)
+KLAIS_INLINE klais_found klais_take_way(const struct klais_place *place, __u32 at,
+		const struct klais_limit *limit, __u64 now_ns)
 {
 	struct klais_way *way = &place->set->ways[at & 1];
 

@@ -59,7 +59,8 @@ const struct number klais_numbers[] = {
 	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways), FIELD(owners, prefetch),
 	FIELD(owners, spare), SIZE(spread), FIELD(spread, multipliers), FIELD(spread, shift),
 	SIZE(rule), FIELD(rule, block_until_ns), FIELD(rule, allow_until_ns), FIELD(rule, limit),
-	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks), FIELD(marks, bits),
+	SIZE(count), FIELD(count, packets), FIELD(count, bytes), SIZE(ports), FIELD(ports, bits), SIZE(marks),
+			FIELD(marks, bits),
 	SIZE(about), FIELD(about, json),
 	SIZE(slot), FIELD(slot, time_ns), FIELD(slot, length), FIELD(slot, queue), FIELD(slot, source), FIELD(slot, frame),
 	{0, 0},
@@ -157,12 +158,14 @@ static void *one_of_the_crowd(void *argument)
 	long i;
 
 	for (i = 0; i < mine->asks; i++)
-		mine->admitted += klais_take(mine->bucket, mine->limit, mine->cost, __sync_add_and_fetch(mine->clock_ns, mine->step_ns));
+		mine->admitted += klais_take(mine->bucket, mine->limit, mine->cost, __sync_add_and_fetch(mine->clock_ns,
+				mine->step_ns));
 	return 0;
 }
 
 /* Frames admitted by all threads together; *clock_ns ends at its start + threads * asks * step_ns. */
-long klais_test_crowd(struct klais_bucket *bucket, const struct klais_limit *limit, __s64 cost, __u64 *clock_ns, __u64 step_ns,
+long klais_test_crowd(struct klais_bucket *bucket, const struct klais_limit *limit, __s64 cost,
+		__u64 *clock_ns, __u64 step_ns,
 		      int threads, long asks)
 {
 	struct crowd crowd[64];
@@ -190,7 +193,8 @@ void klais_test_table(struct klais_set *sets, struct klais_owners *owners, __u32
 	sets_there = count;
 }
 
-static klais_found take_device(const struct klais_spread *spread, struct klais_id id, const struct klais_limit *limit, __u64 now_ns)
+static klais_found take_device(const struct klais_spread *spread, struct klais_id id,
+		const struct klais_limit *limit, __u64 now_ns)
 {
 	struct klais_place place = klais_place(spread, id, 0);
 	struct klais_device device = {id, klais_key(spread, id)};
@@ -200,7 +204,8 @@ static klais_found take_device(const struct klais_spread *spread, struct klais_i
 }
 
 /* The verdict for a frame of a device. */
-int klais_test_take_device(const struct klais_spread *spread, const __u8 *id, const struct klais_limit *limit, __u64 now_ns)
+int klais_test_take_device(const struct klais_spread *spread, const __u8 *id, const struct klais_limit *limit,
+		__u64 now_ns)
 {
 	struct klais_id words;
 
@@ -235,7 +240,8 @@ static void *one_of_the_rush(void *argument)
 }
 
 /* Several CPUs ask for the same new devices in the same order; `admitted` counts frames of each. */
-int klais_test_rush(const struct klais_spread *spread, const struct klais_id *ids, const struct klais_limit *limit, __u64 *clock_ns,
+int klais_test_rush(const struct klais_spread *spread, const struct klais_id *ids,
+		const struct klais_limit *limit, __u64 *clock_ns,
 		    long devices, long rounds, int threads, long *admitted)
 {
 	struct rush rush = {spread, ids, limit, clock_ns, devices, rounds, admitted};

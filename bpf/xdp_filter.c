@@ -29,7 +29,7 @@
  * it knows nothing about). Otherwise it would walk the rest of the program once for each path through the headers,
  * and give up.
  */
-#define FORGET(x, mask, any)                                                                                                 \
+#define FORGET(x, mask, any) \
 	do {                                                                                                                 \
 		asm volatile("%0 ^= %1" : "+r"(x) : "r"(any));                                                               \
 		asm volatile("%0 ^= %1" : "+r"(x) : "r"(any));                                                               \
@@ -101,7 +101,8 @@ KLAIS_INLINE klais_found take_source(const struct klais_config *config, const st
 }
 
 /* Allow list and bucket of the source address: 1 when the packet is to be dropped. */
-KLAIS_INLINE int drops_by_source(struct judgement *judgement, const struct klais_config *config, __u32 rules, const __u8 *ip,
+KLAIS_INLINE int drops_by_source(struct judgement *judgement, const struct klais_config *config, __u32 rules,
+		const __u8 *ip,
 				const void *data_end, __u64 now_ns)
 {
 	klais_found denied = KLAIS_PASS, over = KLAIS_PASS;
@@ -145,7 +146,8 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 }
 
 /* The source as in KFB1: IPv6 or v4-mapped address, port. 0 when it is not in the packet (never, after parsing). */
-KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end, const struct klais_packet *packet)
+KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end,
+		const struct klais_packet *packet)
 {
 	__u16 *halves = (__u16 *)slot->source; /* at an even offset, not at a fourfold one */
 	const __u8 *udp = data + packet->udp;
@@ -162,7 +164,8 @@ KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const vo
 }
 
 /* Copies the frame into a slot of the ring: the packet ends here. */
-KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, __u64 now_ns, struct judgement *judgement)
+KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, __u64 now_ns,
+		struct judgement *judgement)
 {
 	const __u8 *data = (const __u8 *)(long)ctx->data;
 	const void *data_end = (const void *)(long)ctx->data_end;
@@ -192,7 +195,8 @@ KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, 
 }
 
 /* Where an accepted frame goes. The first of several fragments must reach the stack, which puts them together. */
-KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config, const struct klais_packet *packet, __u64 now_ns,
+KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config,
+		const struct klais_packet *packet, __u64 now_ns,
 			struct judgement *judgement)
 {
 	__u32 accept = klais_once(config->accept), ifindex = klais_once(config->accept_ifindex);
@@ -300,7 +304,8 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 }
 
 /* Packets that end here by their headers alone, before any rule: XDP_PASS or XDP_DROP; -1 for all others. */
-KLAIS_INLINE int judge_headers(struct judgement *judgement, const struct klais_config *config, const struct klais_packet *packet)
+KLAIS_INLINE int judge_headers(struct judgement *judgement, const struct klais_config *config,
+		const struct klais_packet *packet)
 {
 	klais_found found = judgement->verdict;
 

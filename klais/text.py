@@ -45,7 +45,9 @@ def quote(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Bytes as text, numpy scalars as Python numbers, anything else as ``str`` gives it: for ``json.dumps(default=)``."""
+    """Bytes as text, numpy scalars as Python numbers, anything else as ``str`` gives it: for
+    ``json.dumps(default=)``.
+    """
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if hasattr(value, "item") and not hasattr(value, "__len__"):  # a numpy scalar

@@ -1,4 +1,5 @@
-"""Resident memory: of a worker that knows a million devices, of an idle edge, and of an idle edge if it had no numba.
+"""Resident memory: of a worker that knows a million devices, of an idle edge, and of an idle edge
+if it had no numba.
 """
 
 import time

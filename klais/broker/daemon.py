@@ -158,7 +158,9 @@ def stop(settings: Settings) -> bool:
 
 
 def _end(settings: Settings, owner: Owner) -> None:
-    """SIGTERM to the supervisor, by a descriptor of the process: between look and signal its pid cannot become another's."""
+    """SIGTERM to the supervisor, by a descriptor of the process: between look and signal its pid cannot become
+    another's.
+    """
     try:
         fd = os.pidfd_open(owner.pid)
     except ProcessLookupError:
@@ -167,8 +169,8 @@ def _end(settings: Settings, owner: Owner) -> None:
         words = set(psutil.Process(owner.pid).cmdline())
         if not (is_owner(settings, owner) and set(RUN_COMMAND.split()[1:]) <= words):
             raise KafkaUnavailable(
-                f"pid {owner.pid} is not the `{RUN_COMMAND}` that {BrokerFiles(settings).owner} names, so it gets no signal: "
-                f"look with `klais kafka status` and `ps {owner.pid}`, and end the supervisor by hand"
+                f"pid {owner.pid} is not the `{RUN_COMMAND}` that {BrokerFiles(settings).owner} names, so it gets no "
+                f"signal: look with `klais kafka status` and `ps {owner.pid}`, and end the supervisor by hand"
             )
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(fd, signal.SIGTERM)

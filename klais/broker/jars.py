@@ -1,7 +1,7 @@
 """Apache Kafka's jars: which version, where they are cached, and how they get there (Maven, by a pom of ours).
 
-Maven's checksums come from the server that the jars come from, so ``jars.sha512`` names every jar and its SHA-512. KLAIS
-compares them after the fetch and at each start of the broker (43 MB, 0.2 s).
+Maven's checksums come from the server that the jars come from, so ``jars.sha512`` names every jar and its SHA-512.
+KLAIS compares them after the fetch and at each start of the broker (43 MB, 0.2 s).
 """
 
 import hashlib
@@ -107,8 +107,8 @@ def verify(folder: Path) -> None:
         raise SetupMissing(
             f"the jars in {folder} are not those of Apache Kafka {kafka_version()} that {SUMS} lists:\n  "
             + "\n  ".join(wrong[:5]) + more
-            + f"\nremove {folder} and run `klais kafka fetch`. If it says the same again, a Maven mirror (settings.xml) "
-            "or a proxy gives out other files: do not use them"
+            + f"\nremove {folder} and run `klais kafka fetch`. If it says the same again, a Maven mirror "
+            "(settings.xml) or a proxy gives out other files: do not use them"
         )  # fmt: skip
 
 

@@ -1,9 +1,11 @@
-"""Beside each edge and the controller: what ``klais_control`` says goes into the pinned maps of this host's kernel filter.
+"""Beside each edge and the controller: what ``klais_control`` says goes into the pinned maps of this host's kernel
+filter.
 
-A thread that looks ten times a second. Without pinned maps it says so once, looks again every few seconds, and all else goes
-on. Blocks are written with a short time to live and renewed, so that one that was lifted while nobody was here ends by
-itself. The heartbeat is renewed while somebody answers for the set-points: an operator's hold as long as this process lives,
-the controller's as long as it speaks; otherwise the filter falls back to the limits it was loaded with.
+A thread that looks ten times a second. Without pinned maps it says so once, looks again every few seconds, and all
+else goes on. Blocks are written with a short time to live and renewed, so that one that was lifted while nobody was
+here ends by itself. The heartbeat is renewed while somebody answers for the set-points: an operator's hold as long as
+this process lives, the controller's as long as it speaks; otherwise the filter falls back to the limits it was loaded
+with.
 """
 
 import threading

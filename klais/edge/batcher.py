@@ -1,4 +1,6 @@
-"""One batch builder a partition, side by side in shared columns; frames go in by a kernel, whole KFB1 records come out."""
+"""One batch builder a partition, side by side in shared columns; frames go in by a kernel, whole KFB1 records come
+out.
+"""
 
 from dataclasses import dataclass
 
@@ -95,14 +97,18 @@ class Batcher:
     def close(self, partition: int, now_ns: int, wall_ns: int) -> Built:
         """The batch of a partition as one record; the builder is empty afterwards.
 
-        ``now_ns`` and ``wall_ns`` are the same instant on the clock of :meth:`add` and since the epoch. The number goes up by
-        one with each call: take batches in the order in which they are closed.
+        ``now_ns`` and ``wall_ns`` are the same instant on the clock of :meth:`add` and since the epoch. The number
+        goes up by one with each call: take batches in the order in which they are closed.
         """
         n, used = int(self.count[partition]), int(self._used[partition])
         age_ns = now_ns - int(self._opened_ns[partition])
         flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources
         header = encode_batch_header(n, wall_ns - age_ns, self.edge_id, flags, self.boot, self._number[partition])
-        columns: list[bytes | memoryview] = [header, self._lengths[partition, :n].data, self._offsets[partition, :n].data]
+        columns: list[bytes | memoryview] = [
+            header,
+            self._lengths[partition, :n].data,
+            self._offsets[partition, :n].data,
+        ]
         if self.with_sources:
             columns.append(self._sources[partition, :n].data)
         value = b"".join([*columns, self._frames[partition, :used].data])

@@ -1,4 +1,6 @@
-"""What the edge counts. Every frame is in one place: waiting, in flight, held, spooled, published, or dropped for a reason."""
+"""What the edge counts. Every frame is in one place: waiting, in flight, held, spooled, published, or dropped for a
+reason.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +15,11 @@ from klais.core.wire.constants import Reason
 class Counts:
     """Counters since the start of the process; only the spine's thread writes them, under its lock.
 
-    ``received + recovered = waiting + inflight + held + spooled + published + by_reason.sum()`` between any two rounds of the
-    spine; malformed frames are in ``by_reason`` whether a dead letter was written or not. ``recovered`` frames lay in the
-    disk spool at the start; ``spooled`` lie there now, on their way to Kafka or not, ``held`` in memory behind the breaker.
-    ``kernel_drops`` stands beside it: frames that the kernel could not keep for this process.
+    ``received + recovered = waiting + inflight + held + spooled + published + by_reason.sum()`` between any two
+    rounds of the spine; malformed frames are in ``by_reason`` whether a dead letter was written or not. ``recovered``
+    frames lay in the disk spool at the start; ``spooled`` lie there now, on their way to Kafka or not, ``held`` in
+    memory behind the breaker. ``kernel_drops`` stands beside it: frames that the kernel could not keep for this
+    process.
     """
 
     received: int = 0

@@ -1,32 +1,33 @@
 """The linger controller: how long a batch collects frames, and how long to wait between two polls of the source.
 
-Every record on the staging topic costs broker and worker some milliseconds of CPU together, whatever it holds; waiting for
-more frames buys fewer records and costs latency. At a trickle waiting buys nothing (there is no other frame to share the
-record with); from some frames per partition and linger on it buys most. So the linger grows in proportion to the rate:
-``max_linger_ns`` from 2,000 frames/s on, never less than 5 ms. With more than four partitions all of that grows in proportion
-to their number, so that an edge never makes more than about 400 records a second with the default of 10 ms. With 5 ms at
-5,000 frames/s (800 records a second) two cores were full in their slow hours and p99 was 77 and 485 ms, with 10 ms 35 and
-71 ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10 ms.
+Every record on the staging topic costs broker and worker some milliseconds of CPU together, whatever it holds;
+waiting for more frames buys fewer records and costs latency. At a trickle waiting buys nothing (there is no other
+frame to share the record with); from some frames per partition and linger on it buys most. So the linger grows in
+proportion to the rate: ``max_linger_ns`` from 2,000 frames/s on, never less than 5 ms. With more than four partitions
+all of that grows in proportion to their number, so that an edge never makes more than about 400 records a second with
+the default of 10 ms. With 5 ms at 5,000 frames/s (800 records a second) two cores were full in their slow hours and
+p99 was 77 and 485 ms, with 10 ms 35 and 71 ms in alternating runs; in good hours p50 was 9.5 ms with 5 ms, 13 with 10
+ms.
 
-The cost of a record depends on the machine, so the workers' own CPU shares scale the linger: while the busiest one needs
-more than 0.72 of a core, or the host more than 0.85 of all its cores, the scale factor grows step by step, up to ten, and
-decays again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a second, whatever they
-hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On a slow machine with everything
-on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12 ms; with 7 ms both cores were busy
-(37 to 170 ms), and with 5 ms the worker fell seconds behind.
+The cost of a record depends on the machine, so the workers' own CPU shares scale the linger: while the busiest one
+needs more than 0.72 of a core, or the host more than 0.85 of all its cores, the scale factor grows step by step, up
+to ten, and decays again, faster below 0.62 and 0.73. A worker with a fifth of a CPU is full with 100 records a
+second, whatever they hold: it is better off with 40, and a tenth of a second is less than what would wait for it. On
+a slow machine with everything on its two cores 50,000 frames/s were 13 ms late at the median with a linger of 9 to 12
+ms; with 7 ms both cores were busy (37 to 170 ms), and with 5 ms the worker fell seconds behind.
 
-Where records cost little, waiting buys nothing: below 0.42 of a core, and 0.49 of the host, the scale factor decays to 0.6,
-and above 0.5 and 0.59 it grows back to 1. On a machine between the two (two cores, a record costs the worker 0.95 ms) 50,000
-frames/s took 1.5, 1.4, 1.2, 1.1 and 0.9 cores with lingers of 6, 8, 10, 14 and 20 ms, and were 17.6, 17.5, 16.5, 18.9 and
-23.5 ms late at the median, 44, 41, 38, 38 and 40 at p99 (all five in turns, four times).
+Where records cost little, waiting buys nothing: below 0.42 of a core, and 0.49 of the host, the scale factor decays
+to 0.6, and above 0.5 and 0.59 it grows back to 1. On a machine between the two (two cores, a record costs the worker
+0.95 ms) 50,000 frames/s took 1.5, 1.4, 1.2, 1.1 and 0.9 cores with lingers of 6, 8, 10, 14 and 20 ms, and were 17.6,
+17.5, 16.5, 18.9 and 23.5 ms late at the median, 44, 41, 38, 38 and 40 at p99 (all five in turns, four times).
 
-Polling follows the same rule: one round costs some hundred microseconds, whatever it brings. A loop that emptied the socket
-sleeps for the linger before it polls again, as a network card moderates its interrupts, and what it finds then counts as that
-old: so a batch closes after one poll or two (with five polls a linger the edge needed 0.16 instead of 0.12 of a core at 50,000
-frames/s). It never sleeps longer than it takes to receive three quarters of what one poll brings, nor than a quarter of the
-time in which the receive buffer would fill. Where the linger is longer than that, it is split into equal intervals, because
-an interval that ends just before a batch comes due holds it for another. An idle edge does not sleep: it waits in the kernel
-until a frame arrives.
+Polling follows the same rule: one round costs some hundred microseconds, whatever it brings. A loop that emptied the
+socket sleeps for the linger before it polls again, as a network card moderates its interrupts, and what it finds then
+counts as that old: so a batch closes after one poll or two (with five polls a linger the edge needed 0.16 instead of
+0.12 of a core at 50,000 frames/s). It never sleeps longer than it takes to receive three quarters of what one poll
+brings, nor than a quarter of the time in which the receive buffer would fill. Where the linger is longer than that,
+it is split into equal intervals, because an interval that ends just before a batch comes due holds it for another. An
+idle edge does not sleep: it waits in the kernel until a frame arrives.
 """
 
 import math
@@ -82,7 +83,9 @@ class LingerController:
         self._adjust()
 
     def load(self, busiest: float, now_ns: int) -> None:
-        """Scale the linger by the share of a core that the busiest worker needs (0 = unknown); at most once a second."""
+        """Scale the linger by the share of a core that the busiest worker needs (0 = unknown); at
+        most once a second.
+        """
         if now_ns - self._load_at_ns < LOAD_PERIOD_NS:
             return
         self._load_at_ns = now_ns

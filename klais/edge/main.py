@@ -1,8 +1,8 @@
 """``klais edge``: put the parts together, run the spine, drain on SIGTERM.
 
-The socket is bound, or inherited, before this module is imported (:mod:`klais.edge.listener`): the imports below load the
-compiled kernels, which takes a second or two, and the kernel keeps what arrives meanwhile. The edge then receives at once.
-While Kafka does not answer, or its topics are not checked yet, every batch goes to the spool.
+The socket is bound, or inherited, before this module is imported (:mod:`klais.edge.listener`): the imports below load
+the compiled kernels, which takes a second or two, and the kernel keeps what arrives meanwhile. The edge then receives
+at once. While Kafka does not answer, or its topics are not checked yet, every batch goes to the spool.
 """
 
 import secrets
@@ -121,7 +121,9 @@ class Edge:
         )  # fmt: skip
         access = Access.of(s, Bind.parse(s.api_bind).host)
         if access.generated:
-            log.warning("api_token_made", file=str(access.generated), why="KLAIS_API_BIND is not loopback and no token is set")
+            log.warning(
+                "api_token_made", file=str(access.generated), why="KLAIS_API_BIND is not loopback and no token is set"
+            )
         self.api = api_of(s, self.view, access)
 
     def stop(self) -> None:
@@ -146,7 +148,9 @@ class Edge:
         if self.signals.consume_reload():
             self.reload()
         if self.signals.consume_upgrade():
-            log.warning("upgrade_refused", why="a single edge process has no supervisor", do="restart it, or use --workers")
+            log.warning(
+                "upgrade_refused", why="a single edge process has no supervisor", do="restart it, or use --workers"
+            )
 
     def reload(self) -> None:
         """Read the settings again; apply what can change while it runs, log what needs a restart."""
@@ -195,7 +199,9 @@ class Edge:
         return 0
 
     def _check_topics(self) -> None:
-        """Spool until the topics are known to be right; where Kafka answers at once, they are before the first frame."""
+        """Spool until the topics are known to be right; where Kafka answers at once, they are
+        before the first frame.
+        """
         if missing := self.topics.check(FIRST_S):
             log.warning("edge_spools", why=missing)
             self.forwarder.start_spooling(missing)
@@ -242,7 +248,10 @@ class Edge:
         log.info("source_opened", source=source.name, receive_buffer_bytes=granted, asked=asked, **source.details())
         if granted < asked:
             log.warning(
-                "receive_buffer_small", granted=granted, asked=asked, do=f"sysctl -w net.core.rmem_max={asked}, or run as root"
+                "receive_buffer_small",
+                granted=granted,
+                asked=asked,
+                do=f"sysctl -w net.core.rmem_max={asked}, or run as root",
             )
 
 

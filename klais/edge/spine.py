@@ -1,6 +1,7 @@
 """The data path of the edge, in order: source -> check -> partition -> batch -> publish. Read this file first.
 
-    UDP socket ──fill──> columns ──check_headers──> good ──partition, scatter──> one open batch a partition ──> klais_raw
+    UDP socket ──fill──> columns ──check_headers──> good ──partition, scatter──> one open batch a partition ──>
+    klais_raw
                                        ├─ malformed ──> klais_dead_letter (a sample) and counters
                                        └─ above the host's limit ──> counted
 
@@ -92,7 +93,8 @@ class Spine:
         slept_ns = 0
         while not self._stopping:
             self._on_tick(time.monotonic())
-            # After a sleep frames are likely there: take them without a poll(2). Otherwise wait in the kernel for the first.
+            # After a sleep frames are likely there: take them without a poll(2). Otherwise wait in the kernel for the
+            # first.
             received = self.source.fill(0) if slept_ns else 0
             if not received:
                 slept_ns, received = 0, self.source.fill(self._wait_ns())

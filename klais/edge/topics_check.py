@@ -1,8 +1,8 @@
 """Whether the topics are as this edge needs them, found out while it receives already.
 
-A frame's partition follows from the partition count. The edge takes ``KLAIS_PARTITIONS`` for it and receives at once; until
-Kafka has confirmed the count, every batch goes to the spool and none to Kafka. A topic with another count ends the edge with
-an error, and the spool keeps what arrived.
+A frame's partition follows from the partition count. The edge takes ``KLAIS_PARTITIONS`` for it and receives at once;
+until Kafka has confirmed the count, every batch goes to the spool and none to Kafka. A topic with another count ends
+the edge with an error, and the spool keeps what arrived.
 """
 
 import threading
@@ -62,7 +62,9 @@ class TopicsCheck:
         return self.missing
 
     def follow(self, stopping: threading.Event, done: Callable[[], None], failed: Callable[[], None]) -> None:
-        """Check in a thread until the topics are right (``done``) or can never be (``failed``, :attr:`mismatch` says why)."""
+        """Check in a thread until the topics are right (``done``) or can never be (``failed``, :attr:`mismatch` says
+        why).
+        """
 
         def run() -> None:
             while not stopping.wait(RETRY_S):

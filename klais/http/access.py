@@ -69,7 +69,8 @@ class Access:
 def token_to_read(settings: Settings, host: str | None = None) -> str | None:
     """The token that a client of these settings sends to read, None where there is none.
 
-    With ``host``, the bind address of a server of the same state folder, also the token that this server made for itself.
+    With ``host``, the bind address of a server of the same state folder, also the token that this server made for
+    itself.
 
     Raises
     ------

@@ -23,7 +23,11 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
 
 
 def request(
-    url: str, timeout_s: float, body: bytes | None = None, token: str | None = None, headers: dict[str, str] | None = None
+    url: str,
+    timeout_s: float,
+    body: bytes | None = None,
+    token: str | None = None,
+    headers: dict[str, str] | None = None,
 ) -> tuple[int, bytes]:
     """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST.
 

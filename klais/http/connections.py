@@ -1,7 +1,7 @@
 """Connections of an HTTP server, bounded: how many, how many of one client, how long a silent or slow one may stay.
 
-The server shares its process, and so the table of file descriptors, with the data path: connections end where that table is
-nearly full, so that a spool segment or a connection to Kafka can always be opened.
+The server shares its process, and so the table of file descriptors, with the data path: connections end where that
+table is nearly full, so that a spool segment or a connection to Kafka can always be opened.
 """
 
 import asyncio
@@ -173,7 +173,9 @@ class Connection(web.RequestHandler):
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP request (400), in the shape of all others; the parser's words are not repeated."""
+        """The answer to what is no HTTP request (400), in the shape of all others; the parser's words are not
+        repeated.
+        """
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
         if status >= 500:
@@ -226,7 +228,9 @@ class Listener:
 
 
 def _refusal() -> bytes:
-    error = HttpError(503, "too_many_connections", "this server has as many connections as it takes: come again in a moment")
+    error = HttpError(
+        503, "too_many_connections", "this server has as many connections as it takes: come again in a moment"
+    )
     response = error.response()
     secure(response)
     response.headers["Connection"] = "close"

@@ -71,8 +71,12 @@ class Guard:
         """
         ip = self.client(request)
         health = request.path in HEALTH
-        if not (health and ip is not None and ip.is_loopback) and not self.limiter.allow(bucket_of(ip), time.monotonic()):
-            raise HttpError(429, "too_many_requests", f"at most {self.limiter.per_s:g} requests a second from one address")
+        if not (health and ip is not None and ip.is_loopback) and not self.limiter.allow(
+            bucket_of(ip), time.monotonic()
+        ):
+            raise HttpError(
+                429, "too_many_requests", f"at most {self.limiter.per_s:g} requests a second from one address"
+            )
         self._check_host(request)
         _check_browser(request)
         self._check_token(request, health)
@@ -86,7 +90,7 @@ class Guard:
         if len(given) != 1:
             raise HttpError(400, "bad_host", "a request has one Host header")
         if not self.hosts.allows(given[0]):
-            text = f"{shown(given[0])!r} is none of this server's names: KLAIS_API_HOSTS lists more than it knows of itself"
+            text = f"{shown(given[0])!r} is not a name of this server: add it to KLAIS_API_HOSTS if it is one"
             raise HttpError(421, "unknown_host", text)
 
     def _check_token(self, request: web.Request, health: bool) -> None:
@@ -136,7 +140,9 @@ def _check_browser(request: web.Request) -> None:
     site = request.headers.get("Sec-Fetch-Site", "none").lower()
     origin = request.headers.get("Origin")
     if request.method in SAFE:
-        followed = request.headers.get("Sec-Fetch-Mode") == "navigate" and request.headers.get("Sec-Fetch-Dest") == "document"
+        followed = (
+            request.headers.get("Sec-Fetch-Mode") == "navigate" and request.headers.get("Sec-Fetch-Dest") == "document"
+        )
         if site in OWN_SITES or followed:
             return
     else:

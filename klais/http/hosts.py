@@ -1,4 +1,6 @@
-"""Names under which a server answers: a web page that points a name of its own at us (DNS rebinding) uses another one."""
+"""Names under which a server answers: a web page that points a name of its own at us (DNS rebinding) uses another
+one.
+"""
 
 import ipaddress
 import socket

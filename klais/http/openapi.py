@@ -49,7 +49,9 @@ def schemas(requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseMode
     return found
 
 
-def document(title: str, version: str, description: str, paths: dict[str, Any], schemas: dict[str, Any]) -> dict[str, Any]:
+def document(
+    title: str, version: str, description: str, paths: dict[str, Any], schemas: dict[str, Any]
+) -> dict[str, Any]:
     """The whole document."""
     licence = {"name": "MIT", "identifier": "MIT"}
     return {

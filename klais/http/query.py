@@ -18,7 +18,9 @@ class Query(BaseModel):
 
 
 def _digits(value: Any) -> Any:
-    """Digits as a number; whatever else Python would take for one (``+5``, ``1_000``, other scripts' digits) is refused."""
+    """Digits as a number; whatever else Python would take for one (``+5``, ``1_000``, other scripts' digits) is
+    refused.
+    """
     if not isinstance(value, str):
         return value
     if not (value.isascii() and value.isdigit() and len(value) <= MOST_DIGITS):

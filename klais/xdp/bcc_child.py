@@ -1,7 +1,7 @@
 """The compiler's process: turns the filter's C into BPF instructions by bcc, and writes them to standard output.
 
-``python3 -I bcc_child.py FOLDER MAIN FUNCTION [-Dname=value ...]``, started by :mod:`klais.xdp.build` without privileges, with
-an empty environment, by Debian's own Python: it imports nothing but the standard library and bcc.
+``python3 -I bcc_child.py FOLDER MAIN FUNCTION [-Dname=value ...]``, started by :mod:`klais.xdp.build` without
+privileges, with an empty environment, by Debian's own Python: it imports nothing but the standard library and bcc.
 """
 
 import ctypes

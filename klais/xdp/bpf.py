@@ -108,7 +108,10 @@ def prog_load(code: bytes, name: str, licence: bytes = b"GPL", log_bytes: int = 
 def lookup(fd: int, key: Array | None, value: Array) -> bool:
     """Read one value into ``value``; False where the key is not there."""
     try:
-        call(MAP_LOOKUP, _attr(fd=("<u8", fd), key=("<u8", _address(key)), value=("<u8", _address(value)), flags=("<u8", 0)))
+        call(
+            MAP_LOOKUP,
+            _attr(fd=("<u8", fd), key=("<u8", _address(key)), value=("<u8", _address(value)), flags=("<u8", 0)),
+        )
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
@@ -118,7 +121,10 @@ def lookup(fd: int, key: Array | None, value: Array) -> bool:
 
 def update(fd: int, key: Array | None, value: Array, flags: int = ANY) -> None:
     """Write one value."""
-    call(MAP_UPDATE, _attr(fd=("<u8", fd), key=("<u8", _address(key)), value=("<u8", _address(value)), flags=("<u8", flags)))
+    call(
+        MAP_UPDATE,
+        _attr(fd=("<u8", fd), key=("<u8", _address(key)), value=("<u8", _address(value)), flags=("<u8", flags)),
+    )
 
 
 def delete(fd: int, key: Array) -> bool:
@@ -165,7 +171,9 @@ def lookup_array(fd: int, keys: Array, values: Array) -> int:
 
 
 def batches(fd: int, key_dtype: Any, value_dtype: Any, size: int = 65_536) -> Iterator[tuple[Array, Array]]:
-    """All elements of a hash, in batches of keys [n] and values [n] (n up to ``size``); one batch's arrays are reused."""
+    """All elements of a hash, in batches of keys [n] and values [n] (n up to ``size``); one batch's arrays are
+    reused.
+    """
     keys, values = np.zeros(size, key_dtype), np.zeros(size, value_dtype)
     at, then = None, np.zeros(_CURSOR_BYTES, np.uint8)
     while True:
@@ -213,7 +221,15 @@ def next_id(command: int, number: int) -> int | None:
 
 
 _MAP_INFO = np.dtype(
-    [("kind", "<u4"), ("id", "<u4"), ("key", "<u4"), ("value", "<u4"), ("entries", "<u4"), ("flags", "<u4"), ("name", "S16")]
+    [
+        ("kind", "<u4"),
+        ("id", "<u4"),
+        ("key", "<u4"),
+        ("value", "<u4"),
+        ("entries", "<u4"),
+        ("flags", "<u4"),
+        ("name", "S16"),
+    ]
 )
 _PROG_INFO = np.dtype(
     [
@@ -239,7 +255,9 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """What the kernel says of a program; ``loaded_ns`` is CLOCK_BOOTTIME, ``verified_insns`` what its verifier walked."""
+    """What the kernel says of a program; ``loaded_ns`` is CLOCK_BOOTTIME, ``verified_insns`` what its verifier
+    walked.
+    """
 
     id: int
     tag: str
@@ -256,7 +274,9 @@ def map_info(fd: int) -> MapInfo:
     info = np.zeros((), _MAP_INFO)
     call(OBJ_INFO, _attr(fd=("<u4", fd), size=("<u4", info.itemsize), info=("<u8", _address(info))))
     name = bytes(info["name"]).rstrip(b"\0").decode(errors="replace")
-    number, kind, key, value, entries, flags = (int(info[f]) for f in ("id", "kind", "key", "value", "entries", "flags"))
+    number, kind, key, value, entries, flags = (
+        int(info[f]) for f in ("id", "kind", "key", "value", "entries", "flags")
+    )
     return MapInfo(number, kind, key, value, entries, flags, name)
 
 
@@ -285,7 +305,8 @@ def test_run(fd: int, packet: bytes, repeat: int = 1) -> tuple[int, float]:
 
 
 def test_run_live(fd: int, packet: bytes, repeat: int, batch: int = 64) -> None:
-    """Run a program on ``repeat`` copies of ``packet`` and do with each what it says: redirect sends it (kernel >= 5.18).
+    """Run a program on ``repeat`` copies of ``packet`` and do with each what it says: redirect sends it (kernel >=
+    5.18).
 
     The packets enter by the loopback interface of this network namespace.
     """

@@ -1,4 +1,6 @@
-"""The BPF file system: find it, mount it where it is missing, pin maps so that each name always leads to a complete one."""
+"""The BPF file system: find it, mount it where it is missing, pin maps so that each name always leads to a complete
+one.
+"""
 
 import ctypes
 import os
@@ -49,7 +51,9 @@ def _mount() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(b"bpf", os.fsencode(STANDARD), b"bpf", 0, b"mode=0700"):
         reason = os.strerror(ctypes.get_errno())
-        raise XdpUnavailable(f"bpffs cannot be mounted at {STANDARD} ({reason}): run `mount -t bpf bpf {STANDARD}` as root")
+        raise XdpUnavailable(
+            f"bpffs cannot be mounted at {STANDARD} ({reason}): run `mount -t bpf bpf {STANDARD}` as root"
+        )
 
 
 def pin_new(pin_dir: Path, fds: dict[str, int]) -> None:

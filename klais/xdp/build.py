@@ -1,7 +1,7 @@
 """The filter's C to BPF instructions, by bcc in a child process without privileges (:mod:`klais.xdp.bcc_child`).
 
-The instructions name maps by placeholders, which :func:`relocate` replaces by descriptors, so they can be kept: a machine
-that compiled once needs neither bcc nor kernel headers to load the filter again.
+The instructions name maps by placeholders, which :func:`relocate` replaces by descriptors, so they can be kept: a
+machine that compiled once needs neither bcc nor kernel headers to load the filter again.
 """
 
 import errno
@@ -73,7 +73,8 @@ def ready() -> bool:
 def headers_problem(modules: Path = MODULES) -> str | None:
     """Why the compiler must not start here; None when it may.
 
-    Without headers below ``/lib/modules`` bcc takes some from ``/tmp``, which anybody can have put there (CVE-2024-2314).
+    Without headers below ``/lib/modules`` bcc takes some from ``/tmp``, which anybody can have put there
+    (CVE-2024-2314).
     """
     kernel = modules / platform.release()
     if not (kernel / "build" / ".").is_dir():
@@ -136,7 +137,9 @@ def relocate(code: bytes, fds: Mapping[str, int]) -> bytes:
 def _fingerprint(defines: Sequence[str]) -> str:
     digest = hashlib.sha256()
     if not (BPF_DIR / MAIN).is_file():
-        raise SetupMissing(f"the filter's source is not there: {BPF_DIR / MAIN} (install klais again: a part is missing)")
+        raise SetupMissing(
+            f"the filter's source is not there: {BPF_DIR / MAIN} (install klais again: a part is missing)"
+        )
     for path in sorted(BPF_DIR.glob("*.[ch]")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update("\0".join([platform.machine(), *PLACEHOLDERS, *defines]).encode())

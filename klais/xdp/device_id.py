@@ -25,7 +25,9 @@ def padded(device_id: bytes | str) -> bytes:
     raw = device_id.encode() if isinstance(device_id, str) else bytes(device_id)
     key = raw.rstrip(b"\0")
     if not 1 <= len(key) <= ID_SIZE or b"\0" in key:
-        raise ValueError(f"a device id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL, not {device_id!r} ({len(key)} bytes)")
+        raise ValueError(
+            f"a device id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL, not {device_id!r} ({len(key)} bytes)"
+        )
     return key.ljust(ID_SIZE, b"\0")
 
 

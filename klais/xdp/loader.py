@@ -1,8 +1,8 @@
 """Load, replace and remove the filter. A program that is not ours is neither replaced nor removed.
 
-Everything that can fail happens before the one step that changes what packets meet: the kernel swaps the old program for
-the new one atomically. A loader that is killed between two steps leaves the old filter or the new one running, and the next
-load cleans up.
+Everything that can fail happens before the one step that changes what packets meet: the kernel swaps the old program
+for the new one atomically. A loader that is killed between two steps leaves the old filter or the new one running,
+and the next load cleans up.
 """
 
 import errno
@@ -60,7 +60,9 @@ class Request:
 
 @dataclass(slots=True)
 class Loaded:
-    """What a load did. ``replaced``: interfaces whose older filter was replaced; ``new_maps``: maps that start empty."""
+    """What a load did. ``replaced``: interfaces whose older filter was replaced; ``new_maps``: maps
+    that start empty.
+    """
 
     iface: str
     mode: str
@@ -259,8 +261,12 @@ def _attach(at: netlink.Link, prog_fd: int, mode: Mode, notices: list[str]) -> s
         except OSError as error:
             if mode == "native":
                 fix = "`--mode generic` works on any interface, at a tenth of the speed"
-                raise XdpUnavailable(f"{at.name} does not take the filter in native mode ({error.strerror}): {fix}") from None
-            notices.append(f"{at.name} has no native mode ({error.strerror}): attached in generic mode, ten times as slow")
+                raise XdpUnavailable(
+                    f"{at.name} does not take the filter in native mode ({error.strerror}): {fix}"
+                ) from None
+            notices.append(
+                f"{at.name} has no native mode ({error.strerror}): attached in generic mode, ten times as slow"
+            )
     netlink.attach(at, prog_fd, "generic")
     return "generic"
 

@@ -1,8 +1,8 @@
 """The filter's pinned maps, for any process with the rights: limits, rules, counts, state (no bcc, no numba).
 
-The configuration is in memory that the kernel shares with us, so a set-point costs no system call. Limits of several words
-are written into a slot that is not in use, then the configuration names that slot: a packet sees the old limits or the new
-ones, never half of each.
+The configuration is in memory that the kernel shares with us, so a set-point costs no system call. Limits of several
+words are written into a slot that is not in use, then the configuration names that slot: a packet sees the old limits
+or the new ones, never half of each.
 """
 
 import errno
@@ -129,7 +129,8 @@ class XdpMaps:
         """Descriptor of a map (``xsks``, ``ring``, ...); valid until :meth:`close`."""
         return self._fds[name]
 
-    # --- limits and modes ----------------------------------------------------------------------------------------------
+    # --- limits and modes
+    # ----------------------------------------------------------------------------------------------
 
     def set_limits(self, rate_per_s: float, burst: float, device_rate: float, device_burst: float) -> None:
         """The controller's set-points, in force until they are older than the heartbeat allows; ``inf`` = no limit."""
@@ -167,7 +168,9 @@ class XdpMaps:
             self._config["monitor"] = flags | bit if on else flags & ~bit
 
     def set_accept(self, where: str, ifindex: int = 0) -> None:
-        """Where accepted frames go: ``pass`` (the stack), ``xsk`` or ``ring``; the latter two of one interface, 0 = of any."""
+        """Where accepted frames go: ``pass`` (the stack), ``xsk`` or ``ring``; the latter two of one interface, 0 =
+        of any.
+        """
         with self._lock():
             self._config["accept_ifindex"] = ifindex
             self._config["accept"] = int(Accept[where.upper()])
@@ -199,7 +202,8 @@ class XdpMaps:
         with self._lock():
             self._ports["bits"][:] = bits
 
-    # --- devices -------------------------------------------------------------------------------------------------------
+    # --- devices
+    # -------------------------------------------------------------------------------------------------------
 
     def set_device(self, device_id: bytes | str, rate_per_s: float, burst: float) -> None:
         """A limit of its own for one device."""
@@ -211,7 +215,11 @@ class XdpMaps:
 
     def clear_device(self, device_id: bytes | str) -> bool:
         """Back to the limit of all devices; False where it had none of its own."""
-        had = any(rule.device_id == device_id for rule in self.devices_overridden()) if isinstance(device_id, str) else True
+        had = (
+            any(rule.device_id == device_id for rule in self.devices_overridden())
+            if isinstance(device_id, str)
+            else True
+        )
         self._rules.change(device_id, limit=NO_LIMIT)
         return had
 
@@ -256,7 +264,8 @@ class XdpMaps:
         sets = bpf.map_info(self._fds["sets"]).entries
         yield from table.rows(self._fds["sets"], self._fds["owners"], sets, self._multipliers)
 
-    # --- reading ---------------------------------------------------------------------------------------------------------
+    # --- reading
+    # ---------------------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Verdict -> (packets, bytes) since load, summed over CPUs."""
@@ -291,7 +300,9 @@ class XdpMaps:
             monitor=tuple(str(rule.name).lower() for rule in Monitor if int(config["monitor"]) & rule),
             accept=Accept(int(config["accept"])).name.lower(),
             accept_ifindex=int(config["accept_ifindex"]),
-            ports=tuple(int(p) for p in np.flatnonzero(np.unpackbits(self._ports["bits"].view(np.uint8), bitorder="little"))),
+            ports=tuple(
+                int(p) for p in np.flatnonzero(np.unpackbits(self._ports["bits"].view(np.uint8), bitorder="little"))
+            ),
             about=self.about(),
         )
 
@@ -341,7 +352,9 @@ def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
     if error.errno in (errno.EPERM, errno.EACCES):
         return XdpUnavailable(_NEED)
     if error.errno == errno.ENOENT:
-        return XdpUnavailable(f"no filter is loaded: nothing is pinned in {pin_dir}: `klais xdp load --iface IF` loads it")
+        return XdpUnavailable(
+            f"no filter is loaded: nothing is pinned in {pin_dir}: `klais xdp load --iface IF` loads it"
+        )
     return XdpUnavailable(f"the filter's maps in {pin_dir} cannot be opened: {error.strerror or error}")
 
 

@@ -1,4 +1,5 @@
-"""XDP programs of interfaces by rtnetlink: read, attach, replace, detach. None of these touches a program that is not ours.
+"""XDP programs of interfaces by rtnetlink: read, attach, replace, detach. None of these touches a program that is not
+ours.
 
 A program that is attached this way stays when its loader ends, however that happens (a BPF link goes with its owner).
 """
@@ -91,7 +92,9 @@ def replace(at: Link, prog_fd: int, old_fd: int) -> None:
         _set(at.ifindex, prog_fd, REPLACE | FLAG_OF_MODE.get(at.mode or "", 0), old_fd)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.EBUSY):
-            raise XdpForeign(f"the program on {at.name} was changed by somebody else meanwhile ({error.strerror})") from None
+            raise XdpForeign(
+                f"the program on {at.name} was changed by somebody else meanwhile ({error.strerror})"
+            ) from None
         raise
 
 

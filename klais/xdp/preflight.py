@@ -1,7 +1,7 @@
 """Checks by trying whether this machine can run the XDP filter: ``python -m klais.xdp.preflight [--rights]``.
 
-Exit code 0 when it can, else 1 with the reason on standard output. ``--rights`` checks kernel and rights only, as the set-up
-does before it installs the rest.
+Exit code 0 when it can, else 1 with the reason on standard output. ``--rights`` checks kernel and rights only, as the
+set-up does before it installs the rest.
 """
 
 import ctypes

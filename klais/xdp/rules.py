@@ -125,7 +125,9 @@ class Rules:
                     raise
                 if last_try or not self._sweep(time.monotonic_ns()):
                     text = f"{RULES:,} devices have a rule of their own, as many as there is room for"
-                    raise RulesFull(f"{text}: take some back (`klais xdp unblock`, `klais xdp rate DEVICE --clear`)") from None
+                    raise RulesFull(
+                        f"{text}: take some back (`klais xdp unblock`, `klais xdp rate DEVICE --clear`)"
+                    ) from None
 
     def _sweep(self, now_ns: int) -> int:
         marks, old = np.zeros_like(self._marks), []

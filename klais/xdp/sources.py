@@ -28,8 +28,8 @@ class AllowedSourcesFull(KlaisError):
 class SourceLimit:
     """Rate in frames/s and burst in frames of each source prefix; ``inf`` = no limit.
 
-    ``ipv4_prefix`` (1 to 32) and ``ipv6_prefix`` (1 to 128) are the bits of an address that make a source: addresses that
-    share them share a bucket.
+    ``ipv4_prefix`` (1 to 32) and ``ipv6_prefix`` (1 to 128) are the bits of an address that make a source: addresses
+    that share them share a bucket.
     """
 
     rate_per_s: float = math.inf

@@ -1,4 +1,6 @@
-"""The filter's table of devices (``bpf/table.h``) from user space: its rows, read from memory shared with the kernel."""
+"""The filter's table of devices (``bpf/table.h``) from user space: its rows, read from memory
+shared with the kernel.
+"""
 
 import mmap
 from collections.abc import Iterator
@@ -13,7 +15,9 @@ DEVICE = np.dtype([("id", "u1", (16,)), ("credit_units", "<i8"), ("passed", "<u4
 _SETS_A_BATCH = 65_536
 
 
-def rows(sets_fd: int, owners_fd: int, sets: int, multipliers: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.void]]:
+def rows(
+    sets_fd: int, owners_fd: int, sets: int, multipliers: npt.NDArray[np.uint64]
+) -> Iterator[npt.NDArray[np.void]]:
     """The devices in the table, ``DEVICE [n]`` a batch.
 
     A way that changes hands at this moment is left out: its key is not yet, or no longer, that of its id.
@@ -27,7 +31,10 @@ def rows(sets_fd: int, owners_fd: int, sets: int, multipliers: npt.NDArray[np.ui
     multipliers : uint64 [4]
         As in :func:`klais.xdp.device_id.device_keys`.
     """
-    with _mapped(sets_fd, sets * SET.itemsize) as set_memory, _mapped(owners_fd, sets * OWNERS.itemsize) as owner_memory:
+    with (
+        _mapped(sets_fd, sets * SET.itemsize) as set_memory,
+        _mapped(owners_fd, sets * OWNERS.itemsize) as owner_memory,
+    ):
         for start in range(0, sets, _SETS_A_BATCH):
             count = min(_SETS_A_BATCH, sets - start)
             yield occupied(

@@ -29,7 +29,11 @@ class LoadedFilter:
         after = self.maps.count_rows()
         packets = after["packets"] - before["packets"]
         found = np.flatnonzero(packets)
-        if len(found) != 1 or packets[found[0]] != 1 or int((after["bytes"] - before["bytes"])[found[0]]) != len(packet):
+        if (
+            len(found) != 1
+            or packets[found[0]] != 1
+            or int((after["bytes"] - before["bytes"])[found[0]]) != len(packet)
+        ):
             raise AssertionError(f"counted {dict(zip(range(VERDICTS), packets.tolist(), strict=True))} for one packet")
         return action, Verdict(int(found[0]))
 
@@ -45,7 +49,11 @@ class LoadedFilter:
 
 @contextmanager
 def loaded_filter(
-    limits: Limits, ports: Sequence[int] = (5000,), devices: int = 4096, ring_bytes: int = 65_536, defines: Sequence[str] = ()
+    limits: Limits,
+    ports: Sequence[int] = (5000,),
+    devices: int = 4096,
+    ring_bytes: int = 65_536,
+    defines: Sequence[str] = (),
 ) -> Iterator[LoadedFilter]:
     """Load the filter with maps pinned in a folder of its own; all is gone in the end.
 

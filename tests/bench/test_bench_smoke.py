@@ -1,4 +1,6 @@
-"""The shortest benchmark on a real Kafka: it gives its figures, and every frame has landed. No figure is judged here."""
+"""The shortest benchmark on a real Kafka: it gives its figures, and every frame has landed. No
+figure is judged here.
+"""
 
 from bench.cases import worker
 from bench.harness import Bench

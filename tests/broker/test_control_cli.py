@@ -67,6 +67,8 @@ def test_overrides_are_written_shown_and_taken_back(run: tuple[Settings, Run]) -
         ("device", "dev-1", "--rate", "5", "--clear"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(run: tuple[Settings, Run], words: tuple[str, ...]) -> None:
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    run: tuple[Settings, Run], words: tuple[str, ...]
+) -> None:
     _, call = run
     assert "Error" in call(*words, ok=False).output

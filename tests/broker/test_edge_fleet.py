@@ -1,4 +1,6 @@
-"""Two edge processes on one port: every frame once, one API over both, one that dies is started again, SIGTERM ends all."""
+"""Two edge processes on one port: every frame once, one API over both, one that dies is started again, SIGTERM ends
+all.
+"""
 
 import os
 import signal

@@ -32,7 +32,12 @@ from tests.support.process import PATIENCE, exit_code, wait_for
 Make = Callable[..., Settings]
 Create = Callable[[Settings], Topics]
 
-JUNK = {b"": b"too_short", b"\xaa\x55": b"too_short", b"xx" * 30: b"bad_magic", b"\xaa\x55" + bytes(40): b"bad_device_id"}
+JUNK = {
+    b"": b"too_short",
+    b"\xaa\x55": b"too_short",
+    b"xx" * 30: b"bad_magic",
+    b"\xaa\x55" + bytes(40): b"bad_device_id",
+}
 
 
 def mixture(count: int, seed: int) -> tuple[list[bytes], list[bytes]]:
@@ -131,7 +136,9 @@ def test_topics_with_another_partition_count_are_refused(settings_for: Make, top
     assert "Traceback" not in edge.tail()
 
 
-def test_config_reaches_the_control_topic_and_every_follower(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
+def test_config_reaches_the_control_topic_and_every_follower(
+    settings_for: Make, topics_of: Create, tmp_path: Path
+) -> None:
     settings = settings_for(partitions=1, api_token=TOKEN)
     topics = topics_of(settings)
     elsewhere = ControlFollower(settings)
@@ -211,11 +218,18 @@ def test_the_system_shows_through_the_edge(settings_for: Make, topics_of: Create
         assert record["v"] == 1 and record["kind"] == "edge" and balanced(record["counters"])
 
 
-def test_without_a_filter_the_edge_keeps_its_hosts_intake(settings_for: Make, topics_of: Create, tmp_path: Path) -> None:
+def test_without_a_filter_the_edge_keeps_its_hosts_intake(
+    settings_for: Make, topics_of: Create, tmp_path: Path
+) -> None:
     settings = settings_for(partitions=2, control_auto=True)
     topics = topics_of(settings)
     producer = ControlProducer(settings, "test")
-    decision = {"mode": "auto", "rate": 1000.0, "burst": 100.0, "hosts": {host_of(settings): {"rate": 0.1, "burst": 300.0}}}
+    decision = {
+        "mode": "auto",
+        "rate": 1000.0,
+        "burst": 100.0,
+        "hosts": {host_of(settings): {"rate": 0.1, "burst": 300.0}},
+    }
     producer.control("global", decision)
     controller = StatsPublisher(producer, "controller", "controller-w", lambda: ({}, {"epoch": 1}))
     frames = [encode_frame(f"dev-{k % 9}", k, b"{}") for k in range(1000)]

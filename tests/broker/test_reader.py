@@ -1,4 +1,6 @@
-"""Reading a partition back from a real Apache Kafka: ends among control records, what retention took, how far a lane got."""
+"""Reading a partition back from a real Apache Kafka: ends among control records, what retention took, how far a lane
+got.
+"""
 
 import asyncio
 import itertools

@@ -33,7 +33,9 @@ def create(settings: Settings, name: str, partitions: int) -> None:
 
 
 def produce(settings: Settings, topic: str, records: list[dict[str, Any]]) -> None:
-    """One after the other, so that their times rise with their places in the list (old ones, retention would remove)."""
+    """One after the other, so that their times rise with their places in the list (old ones,
+    retention would remove).
+    """
     now_ms = time.time_ns() // 1_000_000
     producer = Producer(dict(confluent_config(settings)) | {"linger.ms": 0})
     for number, record in enumerate(records):
@@ -67,7 +69,10 @@ def filled(settings_for: Make) -> Settings:
     produce(
         settings,
         name,
-        [{"key": f"dev-{i % 5}".encode(), "value": json.dumps({"seq": i}).encode(), "partition": i % 3} for i in range(100)],
+        [
+            {"key": f"dev-{i % 5}".encode(), "value": json.dumps({"seq": i}).encode(), "partition": i % 3}
+            for i in range(100)
+        ],
     )
     return settings
 
@@ -146,7 +151,10 @@ def test_stats_show_the_newest_of_each_sender(settings_for: Make) -> None:
     produce(
         settings,
         name,
-        [{"key": key, "value": json.dumps({"received": n}).encode()} for n, key in enumerate([b"edge/1", b"w", b"edge/1"])],
+        [
+            {"key": key, "value": json.dumps({"received": n}).encode()}
+            for n, key in enumerate([b"edge/1", b"w", b"edge/1"])
+        ],
     )
     found = json.loads(klais(settings, "stats", "--json").stdout)
     assert {key: entry["stats"] for key, entry in found.items()} == {"edge/1": {"received": 2}, "w": {"received": 1}}

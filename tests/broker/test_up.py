@@ -1,4 +1,6 @@
-"""`klais up` as a whole: its own Kafka, edge, worker and simulator; what it leaves behind when it ends, or is killed."""
+"""`klais up` as a whole: its own Kafka, edge, worker and simulator; what it leaves behind when it
+ends, or is killed.
+"""
 
 import contextlib
 import json
@@ -43,7 +45,9 @@ class Place:
 
     def klais(self, *words: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "klais", *words]
-        return subprocess.run(command, cwd=REPO, env=self.env, capture_output=True, text=True, timeout=timeout_s * PATIENCE)
+        return subprocess.run(
+            command, cwd=REPO, env=self.env, capture_output=True, text=True, timeout=timeout_s * PATIENCE
+        )
 
     def up(self, *words: str) -> subprocess.Popen[bytes]:
         with self.out.open("wb") as out:

@@ -63,7 +63,9 @@ def pair(kafka, tmp_path_factory):
             worker.wait_ready()
         wait_for(lambda: [len(ask(w, "/ready/")[1]["partitions"]) for w in workers] == [1, 1], 30, "one lane each")
         publish(settings, topics)
-        wait_for(lambda: sum(ask(w, "/dam/")[1]["total"]["conservation"]["received"] for w in workers) == 202, 30, "frames")
+        wait_for(
+            lambda: sum(ask(w, "/dam/")[1]["total"]["conservation"]["received"] for w in workers) == 202, 30, "frames"
+        )
         yield settings, topics, workers
         for worker in workers:
             assert worker.stop() == 0

@@ -1,4 +1,6 @@
-"""One contract for every source: the same traffic gives the same frames, whole, with their senders; drops are counted."""
+"""One contract for every source: the same traffic gives the same frames, whole, with their senders; drops are
+counted.
+"""
 
 import time
 from collections.abc import Iterator

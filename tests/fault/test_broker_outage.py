@@ -1,4 +1,6 @@
-"""The broker goes away under load: frozen, then killed and started again with its data; nothing crashes, nothing is lost."""
+"""The broker goes away under load: frozen, then killed and started again with its data; nothing crashes, nothing is
+lost.
+"""
 
 import shutil
 import signal

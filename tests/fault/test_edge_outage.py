@@ -1,4 +1,6 @@
-"""Kafka comes late, freezes and goes away, for an edge without a spool: it says so, drops with a count, delivers the rest."""
+"""Kafka comes late, freezes and goes away, for an edge without a spool: it says so, drops with a count, delivers the
+rest.
+"""
 
 import shutil
 import signal
@@ -55,7 +57,9 @@ def test_kafka_late_then_frozen_then_gone(tmp_path: Path) -> None:
             edge.send(frames[:300])  # kept in memory: there is no spool
             wait_for(lambda: edge.counters()["held"] == 300, 20, "frames held before Kafka has ever answered")
             broker = start_broker(settings)
-            assert wait_for(lambda: "klais topics create" in str(edge.wait_status(503)), 20, "word of the missing topics")
+            assert wait_for(
+                lambda: "klais topics create" in str(edge.wait_status(503)), 20, "word of the missing topics"
+            )
             ensure_topics(settings)
             edge.wait_status(200)
             edge.send(frames[300:1000])

@@ -28,7 +28,9 @@ def test_edge_worker_or_both_killed_all_that_was_accepted_lands_once(settings_fo
         with Sending(edge.udp_port, tmp_path / "sent.manifest"):
             for turn in range(max(3, ROUNDS // 3)):
                 time.sleep(rng.uniform(0.3, 1.5))
-                wait_for(lambda edge=edge: edge.counters()["passed"] > 0, 30, "frames that this life of the edge published")
+                wait_for(
+                    lambda edge=edge: edge.counters()["passed"] > 0, 30, "frames that this life of the edge published"
+                )
                 if turn % 3 != 1:
                     kill_hard(edge.process)
                     lives += 1
@@ -50,7 +52,9 @@ def test_edge_worker_or_both_killed_all_that_was_accepted_lands_once(settings_fo
             kill_hard(it.process)
     audits = judge(settings)
     verdict = held_against(settings, tmp_path / "sent.manifest")
-    assert (verdict.doubled, verdict.invented, verdict.out_of_order, verdict.wrong_reason) == (0, 0, 0, 0), verdict.examples
+    assert (verdict.doubled, verdict.invented, verdict.out_of_order, verdict.wrong_reason) == (0, 0, 0, 0), (
+        verdict.examples
+    )
     # what is missing was never accepted: it arrived while the edge was dead, or in its last milliseconds
     accepted = sum(audit.telemetry for audit in audits)
     assert accepted == verdict.landed

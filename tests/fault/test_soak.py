@@ -1,4 +1,5 @@
-"""Minutes of random faults under load; then all that was accepted has landed once and in order, and so does a fresh run.
+"""Minutes of random faults under load; then all that was accepted has landed once and in order, and so does a fresh
+run.
 
 ``make soak MINUTES=60`` runs it for longer. ``KLAIS_TEST_SOAK_SEED`` repeats a run's choice of faults.
 """

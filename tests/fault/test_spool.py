@@ -92,7 +92,8 @@ def test_an_outage_under_load_loses_nothing(tmp_path: Path) -> None:
         assert edge.stop()[0] == 0
         settle(on.settings)
         assert worker.stop() == 0
-        # On a busy machine the kernel may drop frames before the edge receives them: it counts them, and no others lack.
+        # On a busy machine the kernel may drop frames before the edge receives them: it counts them, and no others
+        # lack.
         overrun = counters["dropped"].get("kernel_drop", 0)
         assert balanced(counters)
         assert not set(counters["dropped"]) - {"too_short", "bad_magic", "bad_device_id", "kernel_drop"}

@@ -94,7 +94,9 @@ def test_two_hosts_follow_one_controller_and_an_operator(hosts, tmp_path: Path) 
         # the decision changes the verdicts, on both
         write(settings, "override", {"mode": "manual", "rate": 40.0, "burst": 20.0}, "ops", "a test")
         for host in (one, two):
-            wait_for(lambda host=host: host.maps.status().in_force.rate_per_s < 40, 5, "the operator's rate in the maps")
+            wait_for(
+                lambda host=host: host.maps.status().in_force.rate_per_s < 40, 5, "the operator's rate in the maps"
+            )
         in_force = [host.maps.status().in_force.rate_per_s for host in (one, two)]
         assert sum(in_force) == pytest.approx(40.0, rel=0.02)  # shared out by what each receives
         for host in (one, two):

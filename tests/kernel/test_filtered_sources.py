@@ -73,7 +73,9 @@ class Sender(threading.Thread):
 
 
 def numbers(source: FilteredSource, until: Callable[[int], bool], dry: bool = True) -> list[int]:
-    """Numbers of the frames that come until the condition on their count holds and, with ``dry``, nothing more is there."""
+    """Numbers of the frames that come until the condition on their count holds and, with ``dry``, nothing more is
+    there.
+    """
     out: list[int] = []
     while True:
         done = until(len(out))
@@ -196,7 +198,9 @@ def test_a_second_edge_of_the_same_port_is_told_and_harms_nothing(behind: Behind
 
 @BOTH
 def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
-    """The whole way through the spine: short frames by the rings, long ones by the socket, malformed ones sorted out."""
+    """The whole way through the spine: short frames by the rings, long ones by the socket,
+    malformed ones sorted out.
+    """
     long = 5000 if behind.name == "af_xdp" else 8  # the socket's frames have no time of their own: they would blur it
     counts = Counts()
     sink = MemorySink(counts)

@@ -1,4 +1,6 @@
-"""Several datagrams in one packet (UDP_SEGMENT): in generic mode the filter sees them as one, and must not judge them so."""
+"""Several datagrams in one packet (UDP_SEGMENT): in generic mode the filter sees them as one, and must not judge them
+so.
+"""
 
 import socket
 import time

@@ -1,4 +1,6 @@
-"""Bucket arithmetic, hash, ids and parsing of the filter against exact models, compiled by ``cc`` from the same headers."""
+"""Bucket arithmetic, hash, ids and parsing of the filter against exact models, compiled by ``cc`` from the same
+headers.
+"""
 
 import struct
 from contextlib import nullcontext
@@ -51,7 +53,11 @@ thousandths = st.one_of(st.integers(1, 10_000), rates.map(lambda rate: rate * 10
 bursts = st.one_of(st.integers(1, 5), st.integers(1, 4_000_000))
 # Gaps from the same ns to a month; going back now and then, by a little and by more than ten seconds.
 gaps = st.one_of(
-    st.integers(0, 20), st.integers(0, 10**7), st.integers(0, 3 * 10**15), st.integers(-(10**6), 0), st.integers(-(10**11), 0)
+    st.integers(0, 20),
+    st.integers(0, 10**7),
+    st.integers(0, 3 * 10**15),
+    st.integers(-(10**6), 0),
+    st.integers(-(10**11), 0),
 )
 
 
@@ -90,7 +96,9 @@ def test_no_interval_admits_more_than_burst_and_rate(native: Native, rate: int, 
 
 
 @pytest.mark.parametrize("threads", [2, 4, 16])
-@pytest.mark.parametrize(("rate", "burst", "step_ns"), [(10**8, 10, 5), (10**6, 1, 50), (1, 100_000, 1), (10**8, 10**6, 0)])
+@pytest.mark.parametrize(
+    ("rate", "burst", "step_ns"), [(10**8, 10, 5), (10**6, 1, 50), (1, 100_000, 1), (10**8, 10**6, 0)]
+)
 def test_threads_never_get_more_than_the_bucket_holds(
     native: Native, threads: int, rate: int, burst: int, step_ns: int
 ) -> None:
@@ -118,7 +126,9 @@ def test_check_of_device_ids(native: Native, raw: bytes) -> None:
 
 @MANY
 @given(raw=st.binary(min_size=16, max_size=16), row=st.lists(st.integers(0, 2**64 - 1), min_size=4, max_size=4))
-def test_keys_are_their_definition_and_never_what_means_something_else(native: Native, raw: bytes, row: list[int]) -> None:
+def test_keys_are_their_definition_and_never_what_means_something_else(
+    native: Native, raw: bytes, row: list[int]
+) -> None:
     key = sum(a * word for a, word in zip(row, struct.unpack("<4I", raw), strict=True)) % 2**64
     due = key + 2 if key in (0, layout.CLAIMED) else key
     spread = np.zeros((), layout.SPREAD)
@@ -278,6 +288,9 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
     from klais.core.wire import constants
 
     assert numbers.pop("KLAIS_MAGIC") == constants.MAGIC and numbers.pop("KLAIS_ID_OFFSET") == constants.ID_OFFSET
-    assert numbers.pop("KLAIS_ID_BYTES") == constants.ID_SIZE and numbers.pop("KLAIS_HEADER_BYTES") == constants.HEADER_SIZE
+    assert (
+        numbers.pop("KLAIS_ID_BYTES") == constants.ID_SIZE
+        and numbers.pop("KLAIS_HEADER_BYTES") == constants.HEADER_SIZE
+    )
     assert numbers.pop("KLAIS_PORT_WORDS") == layout.PORTS["bits"].shape[0]
     assert numbers == {}, "the header has numbers that Python does not mirror"

@@ -41,7 +41,9 @@ def as_json(result: Result) -> Any:
 def test_before_a_load_it_says_what_to_do(run: Run) -> None:
     for words in (["status"], ["stats"], ["block", "dev-1"], ["top"]):
         result = run(*words)
-        assert result.exit_code == 1 and "klais xdp load --iface IF" in result.stderr and "Traceback" not in result.output
+        assert (
+            result.exit_code == 1 and "klais xdp load --iface IF" in result.stderr and "Traceback" not in result.output
+        )
     assert run("load").exit_code == 2
     assert "there is no interface 'nope'" in run("load", "--iface", "nope").stderr
     assert "no interface carries the filter" in run("unload").output

@@ -63,8 +63,12 @@ def test_the_stack_delivers_nothing_that_the_filter_calls_not_ours() -> None:
     with stack() as (it, _):
         delivered = {row.name for row in rows if it.delivers(row.packet)}
     assert [row.name for row in rows if row.verdict == Verdict.NOT_OURS and row.name in delivered] == []
-    plain = [row.name for row in rows if row.verdict == Verdict.PASS and row.frame and not any(t in row.name for t in TAGGED)]
-    assert len(plain) > 30 and len([name for name in plain if name in delivered]) > 0.8 * len(plain), "else this shows nothing"
+    plain = [
+        row.name for row in rows if row.verdict == Verdict.PASS and row.frame and not any(t in row.name for t in TAGGED)
+    ]
+    assert len(plain) > 30 and len([name for name in plain if name in delivered]) > 0.8 * len(plain), (
+        "else this shows nothing"
+    )
     # These three are why such packets are judged at all.
     assert delivered >= {
         "seven extension headers",

@@ -41,7 +41,9 @@ def test_two_processes_may_change_the_same_rule_at_once() -> None:
         "        maps.set_device('both', 5 + i, 10) if sys.argv[2] == 'rate' else maps.block('both', 3600 + i)\n"
     )
     with rig() as found:
-        children = [subprocess.Popen([sys.executable, "-c", code, str(found.pin_dir), what]) for what in ("rate", "block")]
+        children = [
+            subprocess.Popen([sys.executable, "-c", code, str(found.pin_dir), what]) for what in ("rate", "block")
+        ]
         assert [child.wait(60 * PATIENCE) for child in children] == [0, 0]
         with found.maps() as maps:
             (rule,) = maps.rules()

@@ -59,7 +59,11 @@ def test_a_reload_leaves_no_gap_and_keeps_rules_buckets_counts_and_set_points() 
         assert now.prog.id != first.id and now.prog.tag == first.tag and now.link.mode == "native"
         assert [rule.device_id for rule in maps.blocked()] == ["stays-blocked"]
         status = maps.status()
-        assert status.monitor == ("global_rate",) and status.in_force.rate_per_s == 5e6 and status.at_load.rate_per_s == 1e7
+        assert (
+            status.monitor == ("global_rate",)
+            and status.in_force.rate_per_s == 5e6
+            and status.at_load.rate_per_s == 1e7
+        )
 
 
 def test_a_map_of_another_size_begins_anew_and_the_others_stay() -> None:

@@ -1,4 +1,6 @@
-"""Every packet fixture through the real program, the same parsing compiled for user space, and the edge's own Python path."""
+"""Every packet fixture through the real program, the same parsing compiled for user space, and the edge's own Python
+path.
+"""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -131,7 +133,9 @@ def test_devices_whose_keys_are_equal_have_rules_and_buckets_of_their_own() -> N
             maps.allow("allowed", 60)
             maps.set_device("more", 0.001, 3)
             assert [rule.device_id for rule in maps.rules()] == ["allowed", "blocked", "more"]
-            seen = {name: [found.judge(sent(frame(name)))[1] for _ in range(4)] for name in ("blocked", "allowed", "more")}
+            seen = {
+                name: [found.judge(sent(frame(name)))[1] for _ in range(4)] for name in ("blocked", "allowed", "more")
+            }
             passed, over = Verdict.PASS, Verdict.DEVICE_RATE
             assert seen["blocked"] == [Verdict.BLOCKED] * 4 and seen["allowed"] == [passed] * 4
             assert seen["more"] == [passed] * 3 + [over]

@@ -26,7 +26,9 @@ def bridged(pair: Pair, bootstrap: str) -> Iterator[None]:
     """The broker, which listens on our loopback, on that of the edge's namespace too."""
     host, _, port = bootstrap.rpartition(":")
     if host not in ("127.0.0.1", "localhost"):
-        need_missing("kernel", f"the broker {bootstrap} is not on this machine's loopback, where a namespace can be led to it")
+        need_missing(
+            "kernel", f"the broker {bootstrap} is not on this machine's loopback, where a namespace can be led to it"
+        )
     with inside(pair.edge):
         listener = socket.create_server(("127.0.0.1", int(port)))
     threads: list[threading.Thread] = []
@@ -77,7 +79,9 @@ class Processes:
         """``klais edge --source af_xdp`` behind the filter."""
         log = self._folder / f"{name}.log"
         with inside(self._found.pair.edge):
-            it = EdgeProcess(self._settings, log, "0.0.0.0", PORT, "--source", "af_xdp", "--iface", self._found.pair.iface)
+            it = EdgeProcess(
+                self._settings, log, "0.0.0.0", PORT, "--source", "af_xdp", "--iface", self._found.pair.iface
+            )
         self._stack.callback(it.process.wait)
         self._stack.callback(it.process.kill)
         return it

@@ -1,4 +1,6 @@
-"""The filter's table of devices (``bpf/table.h``) against its definition in plain Python, and with many CPUs at once."""
+"""The filter's table of devices (``bpf/table.h``) against its definition in plain Python, and with
+many CPUs at once.
+"""
 
 import struct
 from collections.abc import Sequence
@@ -140,7 +142,9 @@ def test_devices_whose_keys_are_all_equal_keep_buckets_of_their_own(
 
 @settings(max_examples=100, deadline=None)
 @given(names=st.lists(st.integers(0, 40), min_size=1, max_size=200), multipliers=rows)
-def test_a_new_device_passes_however_full_the_table_is(native: Native, names: list[int], multipliers: Multipliers) -> None:
+def test_a_new_device_passes_however_full_the_table_is(
+    native: Native, names: list[int], multipliers: Multipliers
+) -> None:
     table, limit, seen = Table(native, 2, multipliers), to_units(0.001, 1, DEVICE_COST), set()
     for now_ns, name in enumerate(names, START_NS):
         raw = padded(f"dev-{name}")

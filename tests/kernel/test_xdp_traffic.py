@@ -1,4 +1,6 @@
-"""The filter in front of a real interface: everything that was sent is counted, everything that is not ours is untouched."""
+"""The filter in front of a real interface: everything that was sent is counted, everything that is not ours is
+untouched.
+"""
 
 import os
 import random
@@ -61,7 +63,9 @@ def send_mixed(found: Rig, packets: int) -> dict[str, int]:
             "too_short": raw.udp(b"\xaa\x55 short"),
         }
         others = [
-            raw.addressed(bytes(12) + b"\x08\x06" + struct.pack(">HHBBH", 1, 0x0800, 6, 4, 2) + bytes(20)),  # ARP answer
+            raw.addressed(
+                bytes(12) + b"\x08\x06" + struct.pack(">HHBBH", 1, 0x0800, 6, 4, 2) + bytes(20)
+            ),  # ARP answer
             raw.udp(b"to another port", to_port=PORT + 1),
             raw.udp(b"TCP that nobody knows")[:23] + b"\x06" + raw.udp(b"TCP that nobody knows")[24:],
         ]

@@ -1,7 +1,8 @@
-"""135,000 generated and mutated payloads: our verdict and fields against ``json.loads`` made strict, and against orjson.
+"""135,000 generated and mutated payloads: our verdict and fields against ``json.loads`` made strict, and against
+orjson.
 
-The classes in which the judges differ by choice are named here and excluded exactly: orjson refuses an escaped lone surrogate
-and a number beyond the range of doubles, both of which the grammar allows.
+The classes in which the judges differ by choice are named here and excluded exactly: orjson refuses an escaped lone
+surrogate and a number beyond the range of doubles, both of which the grammar allows.
 """
 
 import json
@@ -40,7 +41,9 @@ def number(rng: random.Random) -> str:
         return rng.choice(NUMBERS)
     if kind < 0.6:
         return f"{rng.uniform(-100, 100):.2f}"
-    return repr(rng.uniform(-1, 1) * 10.0 ** rng.randrange(-300, 300)) if kind < 0.8 else str(rng.randrange(-1000, 1000))
+    return (
+        repr(rng.uniform(-1, 1) * 10.0 ** rng.randrange(-300, 300)) if kind < 0.8 else str(rng.randrange(-1000, 1000))
+    )
 
 
 def document(rng: random.Random, depth: int = 0) -> str:

@@ -13,7 +13,15 @@ from klais.core.wire.json_path import hash_path
 from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, check_payloads, scan_payloads
 from tests.support.json_twin import numeric_paths, path_text
 
-TOKENS = [bytes([byte]) for byte in b'{}[],:"\\ 1-\xc3\xa9'] + [b'"a"', b'"\\u00e9"', b".5", b"e9", b"true", b"{", b'"a":']
+TOKENS = [bytes([byte]) for byte in b'{}[],:"\\ 1-\xc3\xa9'] + [
+    b'"a"',
+    b'"\\u00e9"',
+    b".5",
+    b"e9",
+    b"true",
+    b"{",
+    b'"a":',
+]
 KEYS = st.text("abé\u2028 .{}[]:,", max_size=4)
 NUMBERS = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 VALUES = st.recursive(

@@ -56,8 +56,12 @@ TEXTS = ["", "a", "\\u0061", "b", "é", "\\u00e9", "\\u00E9", "😀", "\\ud83d\\
 TEXTS += ["\\\\", "\\/", "/"]
 KEYS = st.sampled_from(TEXTS)
 ODD = st.sampled_from(["\\ud800", "\\udc00\\ud800", "\\ud800\\ud800\\udc00", "\\ud83dx", "\\uDBFF\\uDFFF"])
-NUMBERS = st.sampled_from(["1", "-1.5e+10", "1e999", "9" * 40, "9" * 41, "-" + "9" * 40, "0." + "1" * 38, "1e-" + "1" * 38])
-SCALARS = st.one_of(NUMBERS, KEYS.map('"{}"'.format), ODD.map('"x{}"'.format), st.sampled_from(["true", "null", '"9{}[],:"']))
+NUMBERS = st.sampled_from(
+    ["1", "-1.5e+10", "1e999", "9" * 40, "9" * 41, "-" + "9" * 40, "0." + "1" * 38, "1e-" + "1" * 38]
+)
+SCALARS = st.one_of(
+    NUMBERS, KEYS.map('"{}"'.format), ODD.map('"x{}"'.format), st.sampled_from(["true", "null", '"9{}[],:"'])
+)
 
 
 def objects(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -67,7 +71,9 @@ def objects(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 VALUES = st.recursive(
     SCALARS,
-    lambda inner: st.one_of(objects(inner), st.lists(inner, max_size=3).map(lambda parts: "[" + ", ".join(parts) + "]")),
+    lambda inner: st.one_of(
+        objects(inner), st.lists(inner, max_size=3).map(lambda parts: "[" + ", ".join(parts) + "]")
+    ),
     max_leaves=20,
 )
 PAYLOADS = objects(VALUES).map(str.encode)

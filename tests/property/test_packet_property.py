@@ -1,4 +1,6 @@
-"""The kernel that finds UDP payloads in packets equals the plain definition, on good packets, damaged ones and noise."""
+"""The kernel that finds UDP payloads in packets equals the plain definition, on good packets,
+damaged ones and noise.
+"""
 
 import numpy as np
 from hypothesis import given
@@ -38,7 +40,9 @@ packets = st.lists(st.one_of(v4, v6, damaged(), st.binary(max_size=100)), min_si
 
 
 def read(batch: list[bytes]) -> tuple[list[bytes], np.ndarray, np.ndarray]:
-    """Payloads, IP positions and sources as the kernels find them; packets lie back to back, so reading beyond one shows."""
+    """Payloads, IP positions and sources as the kernels find them; packets lie back to back, so reading beyond one
+    shows.
+    """
     memory = np.frombuffer(b"".join(batch) or b"\0", np.uint8)
     size = np.array([len(packet) for packet in batch], np.int64)
     at = np.cumsum(size) - size

@@ -1,4 +1,6 @@
-"""The record kernels against a naive twin, written from Kafka's definition of a record batch, and the split property."""
+"""The record kernels against a naive twin, written from Kafka's definition of a record batch, and
+the split property.
+"""
 
 import json
 import struct

@@ -114,7 +114,9 @@ BUSY, DISCARD = 1 << 31, 1 << 30
 
 
 class RingModel:
-    """A BPF ring buffer with its kernel side in plain Python, begun at any position; the second mapping is kept in step."""
+    """A BPF ring buffer with its kernel side in plain Python, begun at any position; the second mapping is kept in
+    step.
+    """
 
     def __init__(self, begin: int) -> None:
         self.memory = np.zeros(2 * RING, np.uint8)
@@ -153,7 +155,9 @@ class RingModel:
 records = st.lists(st.tuples(st.binary(max_size=300), st.booleans(), st.booleans()), max_size=6)
 
 
-@given(st.sampled_from([0, 8, RING - 8, 2**32 - 16, 2**40]), st.lists(st.tuples(records, st.integers(1, 5)), max_size=15))
+@given(
+    st.sampled_from([0, 8, RING - 8, 2**32 - 16, 2**40]), st.lists(st.tuples(records, st.integers(1, 5)), max_size=15)
+)
 def test_records_come_in_order_and_whole(begin: int, rounds: list[tuple[list, int]]) -> None:
     model, number = RingModel(begin), 0
     waiting: deque[tuple[bytes, int]] = deque()

@@ -1,4 +1,6 @@
-"""The spool against a list: appends, reads, acknowledgements in any order, rewinds, restarts, torn tails, flipped bits."""
+"""The spool against a list: appends, reads, acknowledgements in any order, rewinds, restarts, torn tails, flipped
+bits.
+"""
 
 import shutil
 import tempfile
@@ -51,7 +53,10 @@ class SpoolMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
     @rule(
-        size=st.integers(0, 1200), partition=st.integers(0, 3), frames=st.integers(1, 9), fill=st.sampled_from([b"KSR1", b"x"])
+        size=st.integers(0, 1200),
+        partition=st.integers(0, 3),
+        frames=st.integers(1, 9),
+        fill=st.sampled_from([b"KSR1", b"x"]),
     )
     def append(self, size: int, partition: int, frames: int, fill: bytes) -> None:
         value = (fill * size)[:size]

@@ -1,7 +1,8 @@
 """No payload makes a step slow: work is counted, not timed, so these tests do not depend on the machine.
 
-Kernels run without being compiled, over bytes that count their reads: at most ``READS`` for each byte of the payload. Python
-around them runs a bounded number of lines for a step, the same for a payload of 60 bytes and for one of 65,507.
+Kernels run without being compiled, over bytes that count their reads: at most ``READS`` for each byte of the payload.
+Python around them runs a bounded number of lines for a step, the same for a payload of 60 bytes and for one of
+65,507.
 """
 
 import re

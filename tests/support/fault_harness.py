@@ -1,4 +1,5 @@
-"""The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and the settled state.
+"""The fault judge's tools: worker processes that can be killed, a feeder of the staging topic, and
+the settled state.
 """
 
 import asyncio

@@ -88,7 +88,9 @@ def served(app: web.Application, limits: ConnectionLimits | None = None) -> Iter
         loop.close()
 
 
-def ask(url: str, method: str = "GET", body: bytes | str | None = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
+def ask(
+    url: str, method: str = "GET", body: bytes | str | None = None, **headers: str
+) -> tuple[int, Any, dict[str, str]]:
     """Status, body (JSON where it is), headers; underscores in names of headers are hyphens."""
 
     async def go() -> tuple[int, Any, dict[str, str]]:

@@ -33,7 +33,9 @@ def numeric_paths(payload: bytes) -> Iterator[tuple[list[bytes], bytes]]:
 
 
 def path_text(payload: bytes, path_hash: int) -> str:
-    """Name of the path with this hash in one valid payload, such as ``pos.x``; "?" where the payload has no such path."""
+    """Name of the path with this hash in one valid payload, such as ``pos.x``; "?" where the payload has no such
+    path.
+    """
     for keys, _ in numeric_paths(payload):
         if hash_path(keys) == path_hash:
             return ".".join(_key_text(key) for key in keys)

@@ -1,4 +1,6 @@
-"""Counting work instead of time: bytes that a kernel reads, lines that Python runs, and payloads that make both hard."""
+"""Counting work instead of time: bytes that a kernel reads, lines that Python runs, and payloads
+that make both hard.
+"""
 
 import gc
 import importlib.util
@@ -63,7 +65,9 @@ class Lines:
 
 @contextmanager
 def lines_run(most: int) -> Iterator[Lines]:
-    """Count the lines of Python that the block runs, in any file; AssertionError at once when there are more than ``most``."""
+    """Count the lines of Python that the block runs, in any file; AssertionError at once when there are more than
+    ``most``.
+    """
     lines = Lines()
 
     def trace(_frame: FrameType, event: str, _argument: Any) -> Any:

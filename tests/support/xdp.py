@@ -1,4 +1,5 @@
-"""A real interface with the filter on it, for kernel tests: packets go in at one end, a UDP socket takes what passes.
+"""A real interface with the filter on it, for kernel tests: packets go in at one end, a UDP socket
+takes what passes.
 """
 
 import os

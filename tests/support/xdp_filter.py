@@ -41,7 +41,9 @@ class Behind:
         like.
         """
         with inside(self.pair.edge):
-            request = loader.Request(self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes, self.mode)
+            request = loader.Request(
+                self.pair.iface, self.pin_dir, [5000], NO_LIMITS, 10.0, 65_536, ring_bytes, self.mode
+            )
             done = loader.load(request)
         with XdpMaps.open(self.pin_dir) as maps:
             maps.set_monitor("magic", True)
@@ -91,7 +93,9 @@ def choose_source(settings: Settings) -> Chosen:
 
 
 @contextmanager
-def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500, mode: loader.Mode = "native") -> Iterator[Behind]:
+def filtered(
+    name: str, queues: int = 1, load: bool = True, mtu: int = 1500, mode: loader.Mode = "native"
+) -> Iterator[Behind]:
     """A veth pair with the filter on it; skips (or fails, see ``need_missing``) where that cannot be."""
     if os.geteuid() != 0:
         need_missing("kernel", "namespaces and XDP need root")
@@ -100,7 +104,9 @@ def filtered(name: str, queues: int = 1, load: bool = True, mtu: int = 1500, mod
             pair = stack.enter_context(veth_pair(queues, mtu))
         except OSError as error:
             need_missing("kernel", str(error))
-        behind = Behind(name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues, mtu, mode)
+        behind = Behind(
+            name, pair, Path(f"/sys/fs/bpf/klais-test-{pair.edge.removeprefix('klais-edge-')}"), queues, mtu, mode
+        )
         stack.callback(behind.unload)
         try:
             if load:

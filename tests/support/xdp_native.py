@@ -14,7 +14,16 @@ from klais.xdp.layout import ADDRESS, BUCKET, OWNERS, PORTS, PREFIX, SET, SPREAD
 
 BPF = Path(__file__).parents[2] / "bpf"
 PACKET = np.dtype([("ip", "<u8"), ("udp", "<u8"), ("length", "<u8")])
-_FLAGS = ["-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fsanitize=undefined", "-fno-sanitize-recover"]
+_FLAGS = [
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-fsanitize=undefined",
+    "-fno-sanitize-recover",
+]
 
 
 class _Number(ctypes.Structure):
@@ -35,7 +44,17 @@ class Native:
 
     def __init__(self, folder: Path) -> None:
         path = folder / "klais.so"
-        command = ["cc", *_FLAGS, "-shared", "-fPIC", "-pthread", f"-I{BPF}", "-o", str(path), str(BPF / "test_library.c")]
+        command = [
+            "cc",
+            *_FLAGS,
+            "-shared",
+            "-fPIC",
+            "-pthread",
+            f"-I{BPF}",
+            "-o",
+            str(path),
+            str(BPF / "test_library.c"),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         self._library = ctypes.CDLL(str(path))
@@ -104,8 +123,8 @@ class Native:
         """Many threads at one bucket: (admitted, time at the end)."""
         clock = ctypes.c_uint64(start_ns)
         admitted = self._library.klais_test_crowd(
-            _pointer(bucket), _pointer(limit), ctypes.c_int64(cost), ctypes.byref(clock), ctypes.c_uint64(step_ns), threads,
-            ctypes.c_long(asks),
+            _pointer(bucket), _pointer(limit), ctypes.c_int64(cost), ctypes.byref(clock),
+            ctypes.c_uint64(step_ns), threads, ctypes.c_long(asks),
         )  # fmt: skip
         return int(admitted), int(clock.value)
 
@@ -122,7 +141,9 @@ class Table:
         """One frame of a device."""
         self._use()
         return Verdict(
-            self._library.klais_test_take_device(_pointer(self.spread), raw_id, _pointer(limit), ctypes.c_uint64(now_ns))
+            self._library.klais_test_take_device(
+                _pointer(self.spread), raw_id, _pointer(limit), ctypes.c_uint64(now_ns)
+            )
         )
 
     def rush(

@@ -52,7 +52,9 @@ def test_every_function_of_the_architecture_page_is_in_the_file_named_with_it() 
     everything = frozenset().union(*(definitions(name) for name in files))
     named = [name for name in code if re.fullmatch(r"_?[a-z][a-z0-9_]*|[A-Z][a-z]+[A-Za-z]*", name)]
     words = {reason.label for reason in Reason} | {"agents", "devices", "recvmmsg", "iot_telemetry", "klais_raw"}
-    words |= {f"klais_{topic}" for topic in ("journal", "anomalies", "dead_letter", "control", "stats")} | {"read_committed"}
+    words |= {f"klais_{topic}" for topic in ("journal", "anomalies", "dead_letter", "control", "stats")} | {
+        "read_committed"
+    }
     assert len(named) > 40
     assert [name for name in named if name not in everything and name not in words] == []
 
@@ -160,7 +162,10 @@ def percent(share: float) -> str:
         ("control.md", f"{decide.LAG_WEIGHT} x lag error + {decide.CPU_WEIGHT} x CPU error"),
         ("control.md", f"below {decide.HEADROOM} times the present throughput"),
         ("control.md", f"empties the queue within {decide.ADMIT_HORIZON_S:.0f} s"),
-        ("control.md", f"moved by more than {percent(decide.RATE_DEADBAND)} ({percent(decide.SPARE_RATE_DEADBAND)} while"),
+        (
+            "control.md",
+            f"moved by more than {percent(decide.RATE_DEADBAND)} ({percent(decide.SPARE_RATE_DEADBAND)} while",
+        ),
         ("control.md", f"a host's rate that moved by more than {percent(decide.HOST_RATE_DEADBAND)}"),
         ("control.md", f"leads the backlog to two thirds of the limit within {decide.BACKLOG_RETURN_S} s"),
         ("control.md", f"The burst is at least {decide.MIN_BURST_S} s of the rate"),

@@ -1,4 +1,5 @@
-"""KLAIS against the plain way, in one run: one frame an event in Faust; asyncio UDP with aiokafka's ``send`` a frame.
+"""KLAIS against the plain way, in one run: one frame an event in Faust; asyncio UDP with aiokafka's
+``send`` a frame.
 """
 
 import sys

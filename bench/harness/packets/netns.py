@@ -38,7 +38,8 @@ def _enter(fd: int) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """Namespaces ``edge`` and ``devices``; ``iface`` is the edge's end, with ``hosts`` as its addresses (IPv4, IPv6).
+    """Namespaces ``edge`` and ``devices``; ``iface`` is the edge's end, with ``hosts`` as its
+    addresses (IPv4, IPv6).
     """
 
     edge: str

@@ -128,7 +128,10 @@ def _not_ours() -> Iterator[Row]:
         ("IPv6 encapsulated in IPv6", changed(good6, 20, b"\x29")),
         ("TCP behind six extension headers", changed(sent(frame("tcp"), V6, extensions=six), 94, b"\x06")),
         ("extension header beyond the packet", changed(sent(frame("e"), V6, extensions=(_HOP,)), 55, b"\xff")),
-        ("extension header behind the payload's end", changed(sent(frame("e"), V6, extensions=(_HOP,)), 18, b"\x00\x07")),
+        (
+            "extension header behind the payload's end",
+            changed(sent(frame("e"), V6, extensions=(_HOP,)), 18, b"\x00\x07"),
+        ),
         ("another port over IPv6", sent(frame("port"), V6, to_port=5001)),
         ("another port in QinQ", sent(frame("port"), tags=(AD, Q), to_port=5001)),
     )
@@ -146,15 +149,24 @@ def _unparsable() -> Iterator[Row]:
         ("three tags", sent(frame("three"), tags=(AD, Q, Q))),
         ("four tags", sent(frame("four"), tags=(AD, Q, Q, Q))),
         ("seven extension headers", sent(frame("seven"), V6, extensions=(_PADDED,) * many)),
-        ("seven extension headers before another port", sent(frame("seven"), V6, extensions=(_PADDED,) * many, to_port=53)),
+        (
+            "seven extension headers before another port",
+            sent(frame("seven"), V6, extensions=(_PADDED,) * many, to_port=53),
+        ),
         ("thirty extension headers", sent(frame("thirty"), V6, extensions=(_PADDED,) * 30)),
         ("IPv6, UDP length 0: to the end of the packet", changed(good6, 58, b"\x00\x00")),
         ("IPv4, UDP length 0", changed(sent(frame("zero")), 38, b"\x00\x00")),
         ("IPv4, first fragment that cuts the header in two", first),
         ("IPv4, first fragment that Ethernet's padding completes", first + whole[16:40]),
-        ("IPv4, first fragment of 8 bytes, padded with another id", first_of(whole, 8) + frame("innocent")[8:] + bytes(9)),
+        (
+            "IPv4, first fragment of 8 bytes, padded with another id",
+            first_of(whole, 8) + frame("innocent")[8:] + bytes(9),
+        ),
         ("IPv4, first fragment without a UDP header", changed(sent(b"", fragment=MORE), 16, b"\x00\x14")),
-        ("IPv6, first fragment that cuts the header in two", sent(whole[:16], V6, extensions=(first6,), udp_length=430)),
+        (
+            "IPv6, first fragment that cuts the header in two",
+            sent(whole[:16], V6, extensions=(first6,), udp_length=430),
+        ),
         ("IPv6, first fragment without a UDP header", _cut6(sent(whole, V6, extensions=(first6,)), 8)),
         ("IPv6, first fragment with half a UDP header, padded", _cut6(sent(whole, V6, extensions=(first6,)), 12, 40)),
         ("IPv6, first fragment that ends in its options", _cut6(sent(whole, V6, extensions=(first6, options)), 16)),
@@ -190,7 +202,9 @@ def _fragments() -> Iterator[Row]:
     ):
         packet = sent(frame("fragment6"), V6, extensions=((44, struct.pack(">HI", offset, 9)),))
         yield Row(f"IPv6, {name} fragment", packet, verdict)
-        yield Row(f"IPv6, {name} fragment, fragments dropped", packet, Verdict.FRAGMENT_DROPPED, prepare=_drop_fragments)
+        yield Row(
+            f"IPv6, {name} fragment, fragments dropped", packet, Verdict.FRAGMENT_DROPPED, prepare=_drop_fragments
+        )
     chain = (_HOP, (44, struct.pack(">HI", 8 << 3 | 1, 9)))
     yield Row("IPv6, hop-by-hop, then a second fragment", sent(b"q" * 64, V6, extensions=chain), Verdict.FRAGMENT)
 
@@ -213,7 +227,9 @@ def _headers() -> Iterator[Row]:
         yield _row(f"{size} bytes of a good frame over IPv6", frame("short")[:size], Verdict.TOO_SHORT, V6)
     yield _row("21 bytes of rubbish", b"r" * 21, Verdict.TOO_SHORT)
     yield _row("22 bytes: a frame without payload", frame("bare", b""))
-    yield _row("short frame with padding that would complete it", frame("pad")[:21], Verdict.TOO_SHORT, padding=bytes(9))
+    yield _row(
+        "short frame with padding that would complete it", frame("pad")[:21], Verdict.TOO_SHORT, padding=bytes(9)
+    )
     for name, magic in (
         ("swapped", b"\x55\xaa"),
         ("first byte", b"\xab\x55"),
@@ -246,7 +262,12 @@ def _rates() -> Iterator[Row]:
         yield Row(f"device, frame {burst} of a burst of {burst}", packet, PLAIN, None, limits, (packet,) * (burst - 1))
         other = sent(frame(device + "b"))
         yield Row(
-            f"device, frame {burst + 1} of a burst of {burst}", other, Verdict.DEVICE_RATE, None, limits, (other,) * burst
+            f"device, frame {burst + 1} of a burst of {burst}",
+            other,
+            Verdict.DEVICE_RATE,
+            None,
+            limits,
+            (other,) * burst,
         )
     noisy, quiet = sent(frame("noisy")), sent(frame("quiet"))
     yield Row("one device over its rate, another is not", quiet, PLAIN, None, Limits(1e8, 1e9, slow, 1), (noisy,) * 3)
@@ -266,7 +287,13 @@ def _rates() -> Iterator[Row]:
     )
     less = sent(frame("own-less"))
     yield Row(
-        "a rate of its own: less", less, Verdict.DEVICE_RATE, None, WIDE, (less,), lambda m: m.set_device("own-less", slow, 1)
+        "a rate of its own: less",
+        less,
+        Verdict.DEVICE_RATE,
+        None,
+        WIDE,
+        (less,),
+        lambda m: m.set_device("own-less", slow, 1),
     )
     free = sent(frame("own-none"))
     yield Row(
@@ -314,11 +341,23 @@ def _lists() -> Iterator[Row]:
     yield Row("blocked and allowed", sent(frame("both")), PLAIN, None, prepare=both)
     vip = sent(frame("vip"))
     yield Row(
-        "allowed, above its rate", vip, PLAIN, None, Limits(1e8, 1e9, 0.001, 1), (vip,) * 5, lambda m: m.allow("vip", 60)
+        "allowed, above its rate",
+        vip,
+        PLAIN,
+        None,
+        Limits(1e8, 1e9, 0.001, 1),
+        (vip,) * 5,
+        lambda m: m.allow("vip", 60),
     )
     vip2 = sent(frame("vip2"))
     yield Row(
-        "allowed, above the global rate", vip2, PLAIN, None, Limits(1, 1, 1e6, 1e6), (vip2,) * 5, lambda m: m.allow("vip2")
+        "allowed, above the global rate",
+        vip2,
+        PLAIN,
+        None,
+        Limits(1, 1, 1e6, 1e6),
+        (vip2,) * 5,
+        lambda m: m.allow("vip2"),
     )
     fake = sent(b"\xaa\x56" + frame("vip3")[2:])
     yield Row("allowed, but the magic is wrong", fake, Verdict.BAD_MAGIC, None, prepare=lambda m: m.allow("vip3"))
@@ -335,7 +374,9 @@ def _monitored() -> Iterator[Row]:
     seven = sent(frame("seven"), V6, extensions=(_PADDED,) * 7)
     yield Row("monitor: unparsable", seven, Verdict.WOULD_UNPARSABLE, None, rules=("headers",))
     away = sent(frame("monitor-away"))
-    yield Row("monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=far_away, rules=("source_list",))
+    yield Row(
+        "monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=far_away, rules=("source_list",)
+    )
     yield Row(
         "monitor: source denied, and then blocked for real",
         away,
@@ -354,7 +395,12 @@ def _monitored() -> Iterator[Row]:
               lambda maps: maps.sources.set_limit(one_frame), ("source_rate",))  # fmt: skip
     one, two, three = (sent(frame(f"monitor-{i}")) for i in range(3))
     yield Row(
-        "monitor: blocked", one, Verdict.WOULD_BLOCKED, None, prepare=lambda m: m.block("monitor-0", 60), rules=("block",)
+        "monitor: blocked",
+        one,
+        Verdict.WOULD_BLOCKED,
+        None,
+        prepare=lambda m: m.block("monitor-0", 60),
+        rules=("block",),
     )
     yield Row("monitor: device rate", two, Verdict.WOULD_DEVICE_RATE, None, slow, (two,), rules=("device_rate",))
     tight = Limits(1, 1, 1e6, 1e6)
@@ -371,7 +417,13 @@ def _monitored() -> Iterator[Row]:
         ("block",),
     )
     yield Row(
-        "monitor of another rule changes nothing", five, Verdict.DEVICE_RATE, None, slow, (five,), rules=("global_rate",)
+        "monitor of another rule changes nothing",
+        five,
+        Verdict.DEVICE_RATE,
+        None,
+        slow,
+        (five,),
+        rules=("global_rate",),
     )
     everything = ("magic", "block", "device_rate", "global_rate")
     yield Row(

@@ -65,11 +65,29 @@ def source_rate() -> Iterator[Row]:
     for name, number, packets, prepare, verdict in (
         ("last of a burst of 3", 1, frames_from("10.1.0.1", 3), each(3), PLAIN),
         ("first above a burst of 3, ids of all kinds", 2, frames_from("10.1.0.2", 4), each(3), over),
-        ("another address of the same network", 3, [*frames_from("10.1.0.3", 3), *frames_from("10.1.0.4", 1)], each(3), PLAIN),
+        (
+            "another address of the same network",
+            3,
+            [*frames_from("10.1.0.3", 3), *frames_from("10.1.0.4", 1)],
+            each(3),
+            PLAIN,
+        ),
         ("IPv4 by /24", 4, [*frames_from("10.1.1.3", 3), *frames_from("10.1.1.4", 1)], each(3, 24), over),
-        ("IPv4 by /24, the next network", 5, [*frames_from("10.1.2.3", 3), *frames_from("10.1.3.3", 1)], each(3, 24), PLAIN),
+        (
+            "IPv4 by /24, the next network",
+            5,
+            [*frames_from("10.1.2.3", 3), *frames_from("10.1.3.3", 1)],
+            each(3, 24),
+            PLAIN,
+        ),
         ("IPv6 by /56", 6, [*frames_from("fd01::1", 3), *frames_from("fd01:0:0:ff::2", 1)], each(3), over),
-        ("IPv6 by /56, the next one", 7, [*frames_from("fd02::1", 3), *frames_from("fd02:0:0:100::2", 1)], each(3), PLAIN),
+        (
+            "IPv6 by /56, the next one",
+            7,
+            [*frames_from("fd02::1", 3), *frames_from("fd02:0:0:100::2", 1)],
+            each(3),
+            PLAIN,
+        ),
         ("IPv6 by /128", 8, [*frames_from("fd03::1", 3), *frames_from("fd03::2", 1)], each(3, 32, 128), PLAIN),
     ):
         *before, last = packets

@@ -43,10 +43,10 @@ def open_maps(settings: Settings, pin_dir: Path | None) -> "XdpMaps":
 def xdp() -> None:
     """Load, control and watch the XDP filter in the kernel.
 
-    The filter sees each packet before the network stack does. It drops frames for our UDP ports that have no magic, come
-    from blocked devices or exceed a rate, at some tens of nanoseconds each, and counts all packets by verdict. Other
-    packets pass untouched. Its state is in maps pinned under /sys/fs/bpf/klais, so every command here acts on the
-    running filter, and the filter keeps running when the process that loaded it ends.
+    The filter sees each packet before the network stack does. It drops frames for our UDP ports that have no magic,
+    come from blocked devices or exceed a rate, at some tens of nanoseconds each, and counts all packets by verdict.
+    Other packets pass untouched. Its state is in maps pinned under /sys/fs/bpf/klais, so every command here acts on
+    the running filter, and the filter keeps running when the process that loaded it ends.
 
     \b
     Examples:
@@ -73,11 +73,15 @@ def xdp() -> None:
 @click.option(
     "--rate", type=RATE, help="Frames/s of all devices while no controller says otherwise; default KLAIS_PID_RATE_MAX."
 )
-@click.option("--burst", type=BURST, help="Burst of all devices; default KLAIS_DAM_BURST_SIZE, at least a tenth of --rate.")
+@click.option(
+    "--burst", type=BURST, help="Burst of all devices; default KLAIS_DAM_BURST_SIZE, at least a tenth of --rate."
+)
 @click.option("--device-rate", type=RATE, help="Frames/s of each device; default KLAIS_DAM_DEVICE_RATE.")
 @click.option("--device-burst", type=BURST, help="Burst of each device; default KLAIS_DAM_DEVICE_BURST.")
 @click.option("--source-rate", type=RATE, default="none", show_default=True, help="Frames/s of each source prefix.")
-@click.option("--source-burst", type=BURST, help="Burst of each source prefix; default a tenth of the rate, at least 10.")
+@click.option(
+    "--source-burst", type=BURST, help="Burst of each source prefix; default a tenth of the rate, at least 10."
+)
 @click.option(
     "--source-prefix-v4",
     type=click.IntRange(1, 32),
@@ -107,9 +111,9 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
           as_json: bool) -> None:  # fmt: skip
     """Load the filter onto an interface; where it is there already, put this version in its place.
 
-    A reload happens in one step: no packet passes unjudged and none is lost. Rules, buckets, counts, monitor flags and the
-    controller's set-points stay (unless their layout changed; then this says so). Ports, limits and fragments are those
-    given now. An XDP program that is not ours is never replaced.
+    A reload happens in one step: no packet passes unjudged and none is lost. Rules, buckets, counts, monitor flags
+    and the controller's set-points stay (unless their layout changed; then this says so). Ports, limits and fragments
+    are those given now. An XDP program that is not ours is never replaced.
 
     The limits given here hold until a controller writes set-points, and again when its set-points are older than
     KLAIS_XDP_HEARTBEAT_S. `--rate none` means no limit.
@@ -188,8 +192,8 @@ def status(pin_dir: Path | None, as_json: bool) -> None:
 def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
     """Packets and bytes by verdict, summed over CPUs.
 
-    Verdicts that start with would_ passed because their rule is in monitor mode. All verdicts together are all packets that
-    came in on the interfaces.
+    Verdicts that start with would_ passed because their rule is in monitor mode. All verdicts together are all
+    packets that came in on the interfaces.
     """
     from klais.cli.xdp import show
 
@@ -206,8 +210,8 @@ def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
 def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_json: bool) -> None:
     """Devices by what their rate limit dropped or passed, with the tokens they have left.
 
-    Counts are those since the filter first saw the device (or saw it again after it was forgotten); with --watch, of the last
-    interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
+    Counts are those since the filter first saw the device (or saw it again after it was forgotten); with --watch, of
+    the last interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
     """
     from klais.cli.xdp import show
 
@@ -255,8 +259,8 @@ def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
 def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, as_json: bool) -> None:
     """Let a device pass whatever blocks and rates say; without DEVICE, show the list.
 
-    Its frames must still have the magic, a good device id and a source that may send. They take no tokens from the global
-    rate.
+    Its frames must still have the magic, a good device id and a source that may send. They take no tokens from the
+    global rate.
     """
     change = (lambda: maps.disallow(device or "")) if clear else (lambda: maps.allow(device or "", ttl))
     _listed("allowed", maps, device, as_json, change)
@@ -264,8 +268,12 @@ def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, a
 
 @xdp.command()
 @click.argument("device_and_rate", nargs=-1)
-@click.option("--global", "everything", is_flag=True, help="The rate of all devices together, while no controller sets one.")
-@click.option("--each", is_flag=True, help="The rate of every device without one of its own, while no controller sets one.")
+@click.option(
+    "--global", "everything", is_flag=True, help="The rate of all devices together, while no controller sets one."
+)
+@click.option(
+    "--each", is_flag=True, help="The rate of every device without one of its own, while no controller sets one."
+)
 @click.option("--source", is_flag=True, help="The rate of every source prefix.")
 @click.option("--burst", type=BURST, help="Frames at once; default a tenth of the rate, at least 10.")
 @click.option("--clear", is_flag=True, help="Take the device's own rate back.")

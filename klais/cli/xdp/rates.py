@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps
 
 
-def run(maps: "XdpMaps", words: tuple[str, ...], scopes: list[str], burst: float | None, clear: bool, as_json: bool) -> None:
+def run(
+    maps: "XdpMaps", words: tuple[str, ...], scopes: list[str], burst: float | None, clear: bool, as_json: bool
+) -> None:
     """See ``klais xdp rate --help``; ``scopes`` are the given ones of ``global``, ``each``, ``source``."""
     if len(scopes) > 1:
         raise click.UsageError(f"one of --{' and --'.join(scopes)}, not both")
@@ -29,7 +31,9 @@ def run(maps: "XdpMaps", words: tuple[str, ...], scopes: list[str], burst: float
         _of_device(maps, words, burst, clear)
     rules = [rule for rule in maps.devices_overridden() if not words or rule.device_id == words[0]]
     nothing = f"{words[0]}: no rate of its own" if words else "no device has a rate of its own"
-    show.echo([show.rule_line(rule) for rule in rules] or [nothing], {"rates": [show.public(r) for r in rules]}, as_json)
+    show.echo(
+        [show.rule_line(rule) for rule in rules] or [nothing], {"rates": [show.public(r) for r in rules]}, as_json
+    )
 
 
 def _set_common(maps: "XdpMaps", scope: str, rate: float, burst: float) -> None:

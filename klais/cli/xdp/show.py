@@ -107,7 +107,9 @@ def status(found: dict[str, Any]) -> list[str]:
         where = f"{at['iface']} (driver {at['driver']}), {at['mode']} mode"
         lines.append(f"attached   {where}, program {at['prog_id']} {at['name']}, tag {at['tag']}")
     if not lines:
-        lines.append("attached   nowhere in this network namespace (maps are pinned; `klais xdp load` attaches the filter)")
+        lines.append(
+            "attached   nowhere in this network namespace (maps are pinned; `klais xdp load` attaches the filter)"
+        )
     about = found["about"]
     if about:
         who = f"{about.get('user')} (pid {about.get('pid')}) on {about.get('host')} at {about.get('at')}"
@@ -188,7 +190,8 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
     best = sorted((key for key in since if since[key][place] > 0), key=lambda key: -since[key][place])[:count]
     if as_json:
         found = [
-            {"device_id": readable(k), "passed": since[k][0], "dropped": since[k][1], "tokens": float(tokens[k])} for k in best
+            {"device_id": readable(k), "passed": since[k][0], "dropped": since[k][1], "tokens": float(tokens[k])}
+            for k in best
         ]
         say_json({"devices": len(now), "top": found})
         return now
@@ -203,7 +206,9 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
 
 
 def _since(before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
-    """(passed, dropped) since ``before``; ``passed`` is modulo 2^32. A device that was forgotten meanwhile starts at 0."""
+    """(passed, dropped) since ``before``; ``passed`` is modulo 2^32. A device that was forgotten meanwhile starts at
+    0.
+    """
     passed = (now[0] - before[0]) % (1 << 32)
     if now[1] < before[1] or passed >= 1 << 31:
         return now

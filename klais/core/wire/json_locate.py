@@ -1,4 +1,6 @@
-"""Where the keys of one numeric field stand in its payload, and its name: for the few fields that are new or flagged."""
+"""Where the keys of one numeric field stand in its payload, and its name: for the few fields that
+are new or flagged.
+"""
 
 import numba
 import numpy as np

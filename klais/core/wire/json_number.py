@@ -1,10 +1,10 @@
 """Reading one JSON number (RFC 8259, section 6) as a double, in a kernel.
 
-Up to 53 bits of digits and a power of ten up to 22 need one exact operation (Clinger, "How to read floating point numbers
-accurately", 1990). Everything else goes through :func:`scale_decimal`, the method of Eisel and Lemire ("Number parsing at a
-gigabyte per second", 2021; without a fallback: Mushtak and Lemire, 2022), which rounds correctly for up to 19 significant
-digits. From the 20th on digits are cut off: the result may then be the neighbouring double (error below one unit in
-the last place).
+Up to 53 bits of digits and a power of ten up to 22 need one exact operation (Clinger, "How to read floating point
+numbers accurately", 1990). Everything else goes through :func:`scale_decimal`, the method of Eisel and Lemire
+("Number parsing at a gigabyte per second", 2021; without a fallback: Mushtak and Lemire, 2022), which rounds
+correctly for up to 19 significant digits. From the 20th on digits are cut off: the result may then be the
+neighbouring double (error below one unit in the last place).
 """
 
 import math

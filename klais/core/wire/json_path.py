@@ -1,8 +1,9 @@
 """Paths of numeric payload fields: their hash, and the text for people (plain Python, no numba).
 
-The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they stand between the quotes, each preceded by the byte
-0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of
-:mod:`klais.core.wire.json_scan` compute the same numbers. :func:`hash_path` defines them: nothing on the data path calls it.
+The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they stand between the quotes, each preceded by
+the byte 0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of
+:mod:`klais.core.wire.json_scan` compute the same numbers. :func:`hash_path` defines them: nothing on the data path
+calls it.
 """
 
 import json
@@ -47,8 +48,9 @@ def hash_path(keys: list[bytes]) -> int:
 def path_name(raw: bytes) -> str:
     """The name that people read, such as ``pos.x``, of at most 120 bytes in UTF-8; an ellipsis ends a longer one.
 
-    ``raw`` has the keys as they stand between their quotes, dots between them; it may be cut anywhere. Characters that are
-    not printable (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
+    ``raw`` has the keys as they stand between their quotes, dots between them; it may be cut anywhere. Characters
+    that are not printable (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON
+    record.
 
     Examples
     --------

@@ -1,16 +1,17 @@
 """The payload as columns: a strict JSON check of every frame that also emits its numeric fields.
 
-The grammar is RFC 8259, and the payload must be exactly one object with white space around it at most. Where the RFC leaves a
-choice: the text is UTF-8 without a byte order mark; at most 32 levels of objects and arrays; duplicate keys are allowed, and
-each is emitted; an escape ``\\ud800`` without its partner is allowed (the grammar allows it and so does Python's ``json``;
-orjson does not); a number beyond the range of doubles is valid but not emitted.
+The grammar is RFC 8259, and the payload must be exactly one object with white space around it at most. Where the RFC
+leaves a choice: the text is UTF-8 without a byte order mark; at most 32 levels of objects and arrays; duplicate keys
+are allowed, and each is emitted; an escape ``\\ud800`` without its partner is allowed (the grammar allows it and so
+does Python's ``json``; orjson does not); a number beyond the range of doubles is valid but not emitted.
 
 Verdicts: BAD_UTF8 where the payload is not UTF-8 as a whole, else TOO_DEEP or BAD_JSON, whichever comes first from the
 left, else NOT_OBJECT where the text is valid JSON of another kind. An empty payload is BAD_JSON.
 
-A number is a field if it is not inside an array (elements have no name that lasts): its path is the chain of its keys, see
-:mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none. Names are rarely
-needed, so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one field.
+A number is a field if it is not inside an array (elements have no name that lasts): its path is the chain of its
+keys, see :mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none.
+Names are rarely needed, so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one
+field.
 """
 
 import numpy as np
@@ -135,7 +136,8 @@ def _scan_text(
     """Check one JSON text ``buf[p:end]``: (0, BAD_JSON or TOO_DEEP, number of fields so far).
 
     ``objects`` holds one bit for each open container, the innermost lowest: 1 for an object, 0 for an array.
-    ``prefix[depth]`` is the hash that keys at that depth go on from; ``path`` that of the value being read, muted in arrays.
+    ``prefix[depth]`` is the hash that keys at that depth go on from; ``path`` that of the value being read, muted in
+    arrays.
     """
     limit = at + MAX_FIELDS_PER_FRAME
     depth = 0

@@ -1,14 +1,15 @@
 """What RFC 8259 allows and readers of the clean topic may stumble over: duplicate keys, lone surrogates, long numbers.
 
 The check is a second walk over payloads that :mod:`klais.core.wire.json_scan` has passed, and only done on request
-(``KLAIS_JSON_STRICT``). Parsers differ in which of two equal keys they take, refuse a ``\\ud800`` without its partner, and
-take long for a number of thousands of digits.
+(``KLAIS_JSON_STRICT``). Parsers differ in which of two equal keys they take, refuse a ``\\ud800`` without its
+partner, and take long for a number of thousands of digits.
 
-Equal keys are found with a hash table of (object, key), the key as text: ``"a"`` and ``"\\u0061"`` are equal. Its hash is a
-polynomial modulo 2^61 - 1 at a random, secret point (Carter and Wegman, "Universal classes of hash functions", 1979), so
-that nobody can choose keys that collide: two different keys of n characters have the same hash with a chance of n / 2^61,
-and then count as equal. The table has room for twice the members that a payload can have, and a walk that probes it more
-often than the payload has bytes ends as if it had found a duplicate, so the work is linear in any case.
+Equal keys are found with a hash table of (object, key), the key as text: ``"a"`` and ``"\\u0061"`` are equal. Its
+hash is a polynomial modulo 2^61 - 1 at a random, secret point (Carter and Wegman, "Universal classes of hash
+functions", 1979), so that nobody can choose keys that collide: two different keys of n characters have the same hash
+with a chance of n / 2^61, and then count as equal. The table has room for twice the members that a payload can have,
+and a walk that probes it more often than the payload has bytes ends as if it had found a duplicate, so the work is
+linear in any case.
 """
 
 import secrets
@@ -102,7 +103,9 @@ def _escaped(buf: npt.NDArray[np.uint8], p: int) -> tuple[int, int]:
 def _read_text(
     buf: npt.NDArray[np.uint8], p: int, end: int, value: np.uint64, point: np.uint64
 ) -> tuple[int, np.uint64]:
-    """The valid string whose first byte is at ``p``: (position after its quote; -1: lone surrogate, ``value`` extended)."""
+    """The valid string whose first byte is at ``p``: (position after its quote; -1: lone surrogate, ``value``
+    extended).
+    """
     while p < end and buf[p] != _QUOTE:
         c = np.int64(buf[p])
         p += 1
@@ -182,7 +185,9 @@ def _first_problem(
             key_due = objects & 1 == 1
         elif c == _MINUS or _ZERO <= c <= _NINE:
             first = p - 1
-            while p < end and (_ZERO <= buf[p] <= _NINE or buf[p] | 0x20 == _SMALL_E or buf[p] in (_PLUS, _MINUS, _POINT)):
+            while p < end and (
+                _ZERO <= buf[p] <= _NINE or buf[p] | 0x20 == _SMALL_E or buf[p] in (_PLUS, _MINUS, _POINT)
+            ):
                 p += 1
             if p - first > MAX_NUMBER_BYTES:
                 return _LONG_NUMBER

@@ -1,4 +1,6 @@
-"""Bodies of the edge's REST API as pydantic models: they check what comes in, and the OpenAPI document is made of them."""
+"""Bodies of the edge's REST API as pydantic models: they check what comes in, and the OpenAPI document is made of
+them.
+"""
 
 from typing import Annotated, Any, Literal
 
@@ -20,7 +22,9 @@ class ConfigRequest(Body):
     """What ``POST /config`` asks for."""
 
     new_rate: Annotated[int, BeforeValidator(_whole)] = Field(
-        ge=MIN_RATE, le=MAX_RATE, description="Global rate (frames/s), not below KLAIS_PID_RATE_MIN unless force is true."
+        ge=MIN_RATE,
+        le=MAX_RATE,
+        description="Global rate (frames/s), not below KLAIS_PID_RATE_MIN unless force is true.",
     )
     force: bool = Field(default=False, description="Set a rate below KLAIS_PID_RATE_MIN all the same.")
 

@@ -18,7 +18,8 @@ _CONFIG = {
     "summary": "Set the global rate (frames/s) of the whole system, through the topic klais_control.",
     "description": "It takes the place of the controller. An end (until_ms) that an override has already is kept.",
     "requestBody": {"required": True, "content": json_body("ConfigRequest")},
-    "responses": {"200": answer("Written and acknowledged.", "ConfigResponse")} | errors(*_READ, "413", "415", "422", "503"),
+    "responses": {"200": answer("Written and acknowledged.", "ConfigResponse")}
+    | errors(*_READ, "413", "415", "422", "503"),
 }
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 _ANY = {"application/json": {"schema": {"type": "object"}}}

@@ -1,4 +1,6 @@
-"""What the edge reports about itself and the system: for the REST API, the metrics and ``klais_stats``. Changes nothing."""
+"""What the edge reports about itself and the system: for the REST API, the metrics and ``klais_stats``. Changes
+nothing.
+"""
 
 import math
 import time
@@ -125,7 +127,9 @@ class EdgeView:
             )
 
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Counters and gauges for ``klais_stats``, with CPU and latency since the record before; called once a second."""
+        """Counters and gauges for ``klais_stats``, with CPU and latency since the record before; called once a
+        second.
+        """
         now = self.statistics()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
         return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency
@@ -163,7 +167,12 @@ class EdgeView:
     def stats(self) -> dict[str, Any]:
         """Body of ``/stats``: the system's dam and control, this edge, every worker's own record."""
         now = self.statistics()
-        edge = {"id": self._settings.edge_id, "counters": now.counters, "gauges": now.gauges(), "source": self._source()}
+        edge = {
+            "id": self._settings.edge_id,
+            "counters": now.counters,
+            "gauges": now.gauges(),
+            "source": self._source(),
+        }
         return {
             "dam": self._dam(),
             "control": self._control_figures(),

@@ -53,8 +53,8 @@ Deliver = Callable[[Entry | None], None]
 def producer_config(settings: Settings) -> dict[str, Any]:
     """librdkafka's settings for the edge.
 
-    A batch never times out by itself (``message.timeout.ms`` 0), so no time-out breaks the idempotent sequence. When the
-    breaker opens or the process ends, :meth:`KafkaPublisher.take_back` takes all of them back.
+    A batch never times out by itself (``message.timeout.ms`` 0), so no time-out breaks the idempotent sequence. When
+    the breaker opens or the process ends, :meth:`KafkaPublisher.take_back` takes all of them back.
     """
     room_kb = 2 * (settings.publish_max_inflight_bytes >> 10) + 4096
     return confluent_config(settings) | {
@@ -99,7 +99,8 @@ class KafkaPublisher:
     Attributes
     ----------
     troubled : bool
-        A delivery failed, or the client cannot go on: :meth:`take_back` what is under way before anything else is offered.
+        A delivery failed, or the client cannot go on: :meth:`take_back` what is under way before anything else is
+        offered.
     """
 
     def __init__(
@@ -132,7 +133,8 @@ class KafkaPublisher:
     def offer(self, built: Built, entry: Entry | None = None) -> bool:
         """Hand a batch to librdkafka; False when too many bytes are in flight, or :attr:`troubled`.
 
-        ``entry``: where it lies in the spool. Such a batch counts as spooled until it is acknowledged, not as in flight.
+        ``entry``: where it lies in the spool. Such a batch counts as spooled until it is acknowledged, not as in
+        flight.
         """
         size, self._order = len(built.value), self._order + 1
         report = partial(self._delivered, self._order, built.partition, built.count, size, entry)
@@ -167,7 +169,13 @@ class KafkaPublisher:
         for _ in range(2):
             try:
                 self._producer.produce(
-                    topic, value, key, partition, on_delivery=report, timestamp=self._clock.record_ms(), headers=headers or []
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    on_delivery=report,
+                    timestamp=self._clock.record_ms(),
+                    headers=headers or [],
                 )
                 return True
             except BufferError:
@@ -247,7 +255,8 @@ class KafkaPublisher:
     def flush(self, budget_s: float) -> bool:
         """Wait for acknowledgements within the budget; whether all came.
 
-        The client's own ``flush`` would go on calling back after a fatal error, with that exception set: reports get lost.
+        The client's own ``flush`` would go on calling back after a fatal error, with that exception set: reports get
+        lost.
         """
         until_s = time.monotonic() + budget_s
         while len(self._producer) and (left_s := until_s - time.monotonic()) > 0:
@@ -257,8 +266,8 @@ class KafkaPublisher:
     def take_back(self) -> list[Built]:
         """Take back all that was not acknowledged, and go on with a new producer.
 
-        A first try may still arrive: lanes recognise a batch that comes twice by (edge, boot, number). A lane would take a
-        batch for such a repeat when a later one of its partition was acknowledged already: it counts as
+        A first try may still arrive: lanes recognise a batch that comes twice by (edge, boot, number). A lane would
+        take a batch for such a repeat when a later one of its partition was acknowledged already: it counts as
         ``delivery_failed``.
 
         Returns

@@ -3,9 +3,9 @@
     offer ──closed, nothing of this partition waits──> publisher ──> klais_raw
         └──otherwise──> backlog (disk, then memory) ──closed: replay, oldest first──┘
 
-Each partition stays in order, so that a lane can recognise a batch sent twice by its number: a batch goes to Kafka directly
-only while none of its partition waits in the backlog. When the breaker opens, all that was not acknowledged is taken back
-from the producer and goes into the backlog before anything newer.
+Each partition stays in order, so that a lane can recognise a batch sent twice by its number: a batch goes to Kafka
+directly only while none of its partition waits in the backlog. When the breaker opens, all that was not acknowledged
+is taken back from the producer and goes into the backlog before anything newer.
 """
 
 import random
@@ -31,8 +31,9 @@ REPLAY_SHARE = 0.5  # of the bytes in flight; the rest is for batches that come 
 REPLAY_ROUND_S = 0.002  # in one round of the spine, so that it polls the socket again soon
 REPLAY_BURST_S = 0.1
 SLICE_S = 0.1
-# What goes to the spool is late anyway, and workers, for whom a record costs more than a frame, catch up faster the more
-# frames it holds (37 at 20,000 frames/s over 4 partitions without this). A kill of the edge loses this much more.
+# What goes to the spool is late anyway, and workers, for whom a record costs more than a frame, catch up faster the
+# more frames it holds (37 at 20,000 frames/s over 4 partitions without this). A kill of the edge loses this much
+# more.
 STORE_LINGER_NS = 50_000_000
 
 
@@ -150,7 +151,9 @@ class Forwarder:
         self._on_transition(self.breaker.open(now_s, why), now_s)
 
     def stop_spooling(self) -> None:
-        """Kafka answers and the topics are right: close the breaker, in the next round. May be called from any thread."""
+        """Kafka answers and the topics are right: close the breaker, in the next round. May be called from any
+        thread.
+        """
         self._resume = True
 
     def _on_transition(self, state: State, now_s: float) -> None:

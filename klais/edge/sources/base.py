@@ -1,9 +1,9 @@
 """Where frames come from: every source shares one small interface, "fill the next batch".
 
-A source owns preallocated memory and columns that say where each frame lies in it. :meth:`Source.fill` overwrites both:
-copy a frame that you need longer. A frame lies in one piece at ``head[starts[i]:]``, except that one longer than
-``head_size`` continues at ``tail[tail_starts[i]:]``; its header is always in ``head``. A source that receives in two ways
-may have other memory and columns after each ``fill``: read the attributes again.
+A source owns preallocated memory and columns that say where each frame lies in it. :meth:`Source.fill` overwrites
+both: copy a frame that you need longer. A frame lies in one piece at ``head[starts[i]:]``, except that one longer
+than ``head_size`` continues at ``tail[tail_starts[i]:]``; its header is always in ``head``. A source that receives in
+two ways may have other memory and columns after each ``fill``: read the attributes again.
 
 What each source is, needs and costs is in ``docs/sources.md``; :mod:`klais.edge.sources.choose` opens one.
 """
@@ -53,10 +53,14 @@ class Source(Protocol):
         """Put the next frames into the columns, waiting at most ``wait_ns`` for the first; returns how many."""
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
-        """Where the first ``n`` frames came from, as in KFB1: uint8 [n, 18], IPv6 or v4-mapped address, port big-endian."""
+        """Where the first ``n`` frames came from, as in KFB1: uint8 [n, 18], IPv6 or v4-mapped address, port big-
+        endian.
+        """
 
     def times(self, n: int) -> npt.NDArray[np.int64] | None:
-        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None where it does not say."""
+        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None
+        where it does not say.
+        """
 
     def kernel_drops(self) -> int:
         """Frames that the kernel dropped since the source was opened, because nobody took them in time."""

@@ -50,7 +50,9 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Member:
     """One place in the fleet: its socket, its process, and what that last reported."""
 
-    def __init__(self, settings: Settings, number: int, cpus: tuple[int, ...], held: HeldSocket, now: bool = False) -> None:
+    def __init__(
+        self, settings: Settings, number: int, cpus: tuple[int, ...], held: HeldSocket, now: bool = False
+    ) -> None:
         self.edge_id, self.held = settings.edge_id + number, held
         self.api = f"127.0.0.1:{free_port()}"
         self._token = token_to_read(settings)
@@ -108,7 +110,9 @@ class Member:
     # -- asked over its REST API
 
     def ask(self, path: str, body: bytes | None = None, token: str | None = None, asker: str | None = None) -> bytes:
-        """Body of the process's answer, whatever its status; OSError when it does not answer. ``asker``: on whose behalf."""
+        """Body of the process's answer, whatever its status; OSError when it does not answer. ``asker``: on whose
+        behalf.
+        """
         headers = {"X-Forwarded-For": asker} if asker else {}
         return client.request(f"http://{self.api}{path}", ASK_S, body, token or self._token, headers)[1]
 
@@ -165,7 +169,8 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
 def environment(settings: Settings) -> dict[str, str]:
     """Environment of a member: the settings, and ours without what the service manager says to the supervisor.
 
-    A member believes this machine when it says on whose behalf it asks: so its log and records name who changed something.
+    A member believes this machine when it says on whose behalf it asks: so its log and records name who changed
+    something.
     """
     manager = ("KLAIS_", "NOTIFY_", "WATCHDOG_", "LISTEN_")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(manager)}
@@ -189,7 +194,9 @@ class Fleet:
     def __init__(self, settings: Settings, sockets: Sequence[HeldSocket], now: bool = False) -> None:
         self._access = Access.of(settings, Bind.parse(settings.api_bind).host)
         if self._access.generated:
-            log.warning("api_token_made", file=str(self._access.generated), why="KLAIS_API_BIND is not loopback, no token set")
+            log.warning(
+                "api_token_made", file=str(self._access.generated), why="KLAIS_API_BIND is not loopback, no token set"
+            )
         self.settings = settings = with_token(settings, self._access)
         self.placement = plan(settings.cpus, settings.edge_workers, read_topology(settings.iface))
         places = enumerate(zip(self.placement.cpus, sockets, strict=True))
@@ -215,7 +222,9 @@ class Fleet:
         """
         api = api_of(self.settings, self, self._access)
         api.start()
-        log.info("fleet_started", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port)
+        log.info(
+            "fleet_started", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port
+        )
         warn_of_spools_left_behind(self.settings, [member.edge_id for member in self.members])
         try:
             for member in self.members:
@@ -250,7 +259,9 @@ class Fleet:
                     reported_ready = True
                     self._notifier.ready(f"{len(self.members)} edges receive")
                 elif not reported_ready:
-                    self._notifier.status("; ".join(text for m in self.members for text in m.problems()), still_starting_s=30)
+                    self._notifier.status(
+                        "; ".join(text for m in self.members for text in m.problems()), still_starting_s=30
+                    )
             if self.signals.consume_upgrade():
                 self._upgrade.begin()
             self._upgrade.step(now_s)
@@ -287,7 +298,9 @@ class Fleet:
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
-            "warnings": [f"edge {m.edge_id}: {text}" for m in self.members if m.health for text in m.health["warnings"]],
+            "warnings": [
+                f"edge {m.edge_id}: {text}" for m in self.members if m.health for text in m.health["warnings"]
+            ],
             "queue_depth": int(first.get("queue_depth", 0)),
             "rate_limit": float(first.get("rate_limit", self.settings.dam_max_rate)),
             "version": __version__,
@@ -310,7 +323,11 @@ class Fleet:
             "counters": total,
             "gauges": sum_gauges(m.stats["edge"]["gauges"] for m in known if m.stats),
             "processes": {
-                str(m.edge_id): {"pid": m.service.pid, "restarts": m.service.restarts, **(m.stats["edge"] if m.stats else {})}
+                str(m.edge_id): {
+                    "pid": m.service.pid,
+                    "restarts": m.service.restarts,
+                    **(m.stats["edge"] if m.stats else {}),
+                }
                 for m in self.members
             },
         }
@@ -322,7 +339,10 @@ class Fleet:
 
     def set_rate(self, new_rate: int, client: str) -> float:
         """Let one member write the rate."""
-        body, problem = orjson.dumps({"new_rate": new_rate, "force": True}), "no edge process answers"  # it is checked already
+        body, problem = (
+            orjson.dumps({"new_rate": new_rate, "force": True}),
+            "no edge process answers",
+        )  # it is checked already
         for member in self.members:
             try:
                 answer = orjson.loads(member.ask("/config", body, self._token, client))

@@ -19,7 +19,9 @@ SHARED_GAUGES = frozenset({"linger_ms"})
 
 
 def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
-    """Gauges of all: sums, the largest of what is not additive, and the state of the first breaker that is not closed."""
+    """Gauges of all: sums, the largest of what is not additive, and the state of the first breaker that is not
+    closed.
+    """
     out: dict[str, Any] = {}
     for one in gauges:
         for name, value in one.items():
@@ -35,7 +37,9 @@ def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
 
 
 def sum_metrics(texts: Iterable[str]) -> str:
-    """Prometheus texts of all processes as one: samples of the same name and labels added up, shared figures taken once."""
+    """Prometheus texts of all processes as one: samples of the same name and labels added up, shared figures taken
+    once.
+    """
     families: dict[str, Metric] = {}
     values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
     for text in texts:

@@ -55,7 +55,9 @@ def _is_everywhere(query: ListQuery, forwarded: bool) -> bool:
     """Whether the devices of all workers are asked for: a question that was passed on is not passed on again."""
     everywhere = query.scope == "all" and not forwarded
     if everywhere and query.page * query.size > MOST_MERGED:
-        text = f"page: with scope=all page x size may be at most {MOST_MERGED}; narrow it with q or state, or ask each worker"
+        text = (
+            f"page: with scope=all page x size is at most {MOST_MERGED}; narrow it with q or state, or ask each worker"
+        )
         raise HttpError(400, "bad_parameter", text, parameter="page", maximum=MOST_MERGED // query.size)
     return everywhere
 
@@ -115,8 +117,8 @@ async def answer(
 ) -> dict[str, Any]:
     """The body of a page; ``sums`` go into it and are added up over the workers.
 
-    The columns are searched in a thread, so that the lanes go on, and behind a gate, so that such requests never take all
-    of them; the rows are read here, between two steps.
+    The columns are searched in a thread, so that the lanes go on, and behind a gate, so that such requests never take
+    all of them; the rows are read here, between two steps.
 
     Raises
     ------

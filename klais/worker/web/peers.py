@@ -93,7 +93,8 @@ class Peers:
 
 
 async def fetch(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Status and body of what another worker answers: never through a proxy, never redirected, bounded in size and time.
+    """Status and body of what another worker answers: never through a proxy, never redirected, bounded in size and
+    time.
 
     Raises
     ------

@@ -14,8 +14,9 @@ MOST_PAGES = 200  # up to row 100,000: a page far behind would sort all devices
 
 State = Literal["normal", "silent", "flagged", "limited", "blocked"]
 Sort = Literal[
-    "device_id", "partition", "state", "first_seen", "last_seen", "flagged_at", "tokens", "received", "admitted", "gaps",
-    "duplicate", "blocked", "device_rate", "queue_full", "malformed", "late", "resets", "flags", "score", "flag_z",
+    "device_id", "partition", "state", "first_seen", "last_seen", "flagged_at", "tokens", "received", "admitted",
+    "gaps", "duplicate", "blocked", "device_rate", "queue_full", "malformed", "late", "resets", "flags", "score",
+    "flag_z",
 ]  # fmt: skip
 
 

@@ -1,4 +1,6 @@
-"""What the benchmark of overload makes of looks and probes: series, when it settled, when all is normal, which try counts."""
+"""What the benchmark of overload makes of looks and probes: series, when it settled, when all is normal, which try
+counts.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -94,7 +96,9 @@ def test_the_try_that_counts_is_the_first_that_held_still_else_the_stillest(prob
 
 
 def worker_of(capacities: list[float]) -> tuple[Callable[[float, float], tuple[float, float]], list[float]]:
-    """A worker that carries so much in each probe in turn, then what it did last; and what it was offered (long: negative)."""
+    """A worker that carries so much in each probe in turn, then what it did last; and what it was offered (long:
+    negative).
+    """
     offered: list[float] = []
 
     def probe(rate: float, lasts_s: float) -> tuple[float, float]:

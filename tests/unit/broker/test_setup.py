@@ -48,7 +48,9 @@ def test_version_of_java(only_path: Path, line: str, major: int) -> None:
     assert jars.java_version(str(only_path / "java")) == major
 
 
-def test_old_java_is_refused_and_java_home_wins(only_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_java_is_refused_and_java_home_wins(
+    only_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _program(only_path, "java", "echo 'openjdk version \"11.0.2\"' >&2")
     with pytest.raises(SetupMissing, match=r"Java 11.*needs 17"):
         jars.find_java()

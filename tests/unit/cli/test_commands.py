@@ -162,7 +162,9 @@ def test_doctor_reports_and_exits(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         ("bad", "fail"),
     ]
     broken = run("doctor", KLAIS_PARTITIONS="0")
-    assert broken.exit_code == 1 and "KLAIS_PARTITIONS=0: is too small" in broken.output and "-> do this" in broken.output
+    assert (
+        broken.exit_code == 1 and "KLAIS_PARTITIONS=0: is too small" in broken.output and "-> do this" in broken.output
+    )
 
 
 def test_doctor_checks_of_this_machine(tmp_path: Path) -> None:

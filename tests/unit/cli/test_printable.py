@@ -1,4 +1,6 @@
-"""Whatever devices, operators, brokers and other hosts put into their texts: no command prints an unprintable character."""
+"""Whatever devices, operators, brokers and other hosts put into their texts: no command prints an unprintable
+character.
+"""
 
 import ast
 import io
@@ -39,7 +41,8 @@ from klais.xdp.rules import Rule
 from tests.support.http import FakeState, make_guard, served
 from tests.unit.cli.test_up_shown import ADDRESSES, SNAPSHOT, TOTALS
 
-# A terminal title, invisible text, a line of its own, a change of direction, Unicode's line separator, half a character.
+# A terminal title, invisible text, a line of its own, a change of direction, Unicode's line separator, half a
+# character.
 HOSTILE = "\x1b]0;pwned\x07\x1b[8m\r\n\u202eevil\u2028\u2066\x9b\x00\x7f\ud800"
 ID = "\x1b]0;x\x07\n\u202e\x9b"  # what fits into a device_id
 
@@ -95,7 +98,9 @@ def control(monkeypatch: pytest.MonkeyPatch) -> None:
         yield follower()
 
     monkeypatch.setattr(overrides, "following", following)
-    monkeypatch.setattr(overrides, "ControlProducer", lambda *_: SimpleNamespace(control=lambda *_: None, close=lambda: None))
+    monkeypatch.setattr(
+        overrides, "ControlProducer", lambda *_: SimpleNamespace(control=lambda *_: None, close=lambda: None)
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,7 +123,9 @@ def test_control(run: Run, control: None, args: tuple[str, ...]) -> None:
 def test_stats(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE], "n": 1}}
     monkeypatch.setattr(
-        stats, "from_topic", lambda _settings: {HOSTILE: {"age_s": 1.0, "stats": body}, "x": {"age_s": 1, "stats": HOSTILE}}
+        stats,
+        "from_topic",
+        lambda _settings: {HOSTILE: {"age_s": 1.0, "stats": body}, "x": {"age_s": 1, "stats": HOSTILE}},
     )
     run("stats")
 
@@ -200,7 +207,9 @@ def test_simulate_and_send(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     path.touch()
     header = {"seed": 1, HOSTILE: HOSTILE}
     monkeypatch.setattr(
-        manifest, "read_manifest", lambda _: SimpleNamespace(header=header, count=1, by_kind=lambda: {HOSTILE: 1}, totals=None)
+        manifest,
+        "read_manifest",
+        lambda _: SimpleNamespace(header=header, count=1, by_kind=lambda: {HOSTILE: 1}, totals=None),
     )
     run("simulate", "show", "--manifest", str(path))
     counts = {field.name: 1 for field in fields(check.ManifestVerdict) if field.type in (int, "int")}
@@ -238,7 +247,9 @@ def test_config_doctor_version_worker(run: Run, monkeypatch: pytest.MonkeyPatch)
     run("version")
 
 
-@pytest.mark.parametrize("error", [ConfigError(f"{HOSTILE}\n{HOSTILE}"), ConfigError(HOSTILE), KafkaUnavailable(HOSTILE)])
+@pytest.mark.parametrize(
+    "error", [ConfigError(f"{HOSTILE}\n{HOSTILE}"), ConfigError(HOSTILE), KafkaUnavailable(HOSTILE)]
+)
 def test_errors(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     @click.command()
     def broken() -> None:
@@ -276,7 +287,9 @@ def test_up(capsys: pytest.CaptureFixture[str]) -> None:
 def test_xdp(capsys: pytest.CaptureFixture[str]) -> None:
     rule = Rule(ID, float("inf"), 5.0, 5.0, 10.0)
     for as_json in (False, True):
-        xdp_show.echo([xdp_show.rule_line(rule), f"{ID}: unblocked", HOSTILE], {"device_id": HOSTILE, HOSTILE: 1}, as_json)
+        xdp_show.echo(
+            [xdp_show.rule_line(rule), f"{ID}: unblocked", HOSTILE], {"device_id": HOSTILE, HOSTILE: 1}, as_json
+        )
     assert_printable(capsys.readouterr().out)
 
 

@@ -34,7 +34,9 @@ def test_sends_the_frame(edge: socket.socket) -> None:
     assert "dev-1" in result.output and target in result.output
 
 
-def test_goes_to_the_configured_port_and_reads_standard_input(edge: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goes_to_the_configured_port_and_reads_standard_input(
+    edge: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KLAIS_UDP_BIND", f"0.0.0.0:{edge.getsockname()[1]}")
     result = run("--device", "ä", "--json", "-", stdin='{"x":1}\n')
     assert result.exit_code == 0, result.output

@@ -22,7 +22,9 @@ from klais.errors import PortInUse
 from klais.system.address import url_of
 from klais.verify.conservation import Totals
 
-TOTALS = Totals(sent=1000, edge_received=1000, edge_dropped={"bad_magic": 3}, published=997, worker_received=997, passed=997)
+TOTALS = Totals(
+    sent=1000, edge_received=1000, edge_dropped={"bad_magic": 3}, published=997, worker_received=997, passed=997
+)
 SNAPSHOT = Snapshot(
     elapsed_s=65.0,
     totals=TOTALS,
@@ -52,7 +54,16 @@ ADDRESSES = Addresses(
 
 def test_the_plain_line_has_every_stage_drops_by_reason_and_latency() -> None:
     line = SNAPSHOT.line()
-    for part in ("1m5s", "sent 10/s", "edge 10/s", "published 9/s", "worker 9/s", "landed -", "dropped 3", "bad_magic 3"):
+    for part in (
+        "1m5s",
+        "sent 10/s",
+        "edge 10/s",
+        "published 9/s",
+        "worker 9/s",
+        "landed -",
+        "dropped 3",
+        "bad_magic 3",
+    ):
         assert part in line
     for part in ("lag 2", "queue 0", "p50 9 ms", "p99 21 ms", "lanes not live: 1"):
         assert part in line
@@ -77,13 +88,22 @@ def test_the_summary_says_whether_it_adds_up(capsys: pytest.CaptureFixture[str])
     assert "every frame is accounted for" in good and "3 bad_magic" in good and "sent" in good
     PlainReporter().summary(Summary(5.0, TOTALS, False, ["997 frames passed and 0 records landed"], "because"))
     bad = capsys.readouterr().out
-    assert "they do not add up (because)" in bad and "  997 frames passed and 0 records landed" in bad and "sent" not in bad
+    assert (
+        "they do not add up (because)" in bad
+        and "  997 frames passed and 0 records landed" in bad
+        and "sent" not in bad
+    )
 
 
 def test_ready_names_addresses_and_what_to_try(capsys: pytest.CaptureFixture[str]) -> None:
     PlainReporter().ready(ADDRESSES)
     out = capsys.readouterr().out
-    for part in ("http://127.0.0.1:8080/health", "http://127.0.0.1:6066/devices/", "klais tail iot_telemetry", "klais send"):
+    for part in (
+        "http://127.0.0.1:8080/health",
+        "http://127.0.0.1:6066/devices/",
+        "klais tail iot_telemetry",
+        "klais send",
+    ):
         assert part in out
 
 

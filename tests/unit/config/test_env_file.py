@@ -69,7 +69,9 @@ def test_a_line_that_systemd_reads_differently_is_refused(tmp_path: Path, line: 
 def test_a_wrong_value_in_it_is_reported_like_one_in_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "edge.env"
     path.write_text("KLAIS_PARTITIONS=none\nKLAIS_PARTITION=3\n")
-    with pytest.raises(ConfigError, match=r"(?s)KLAIS_PARTITION: is not a.*KLAIS_PARTITIONS=none: is not a whole number"):
+    with pytest.raises(
+        ConfigError, match=r"(?s)KLAIS_PARTITION: is not a.*KLAIS_PARTITIONS=none: is not a whole number"
+    ):
         load({"KLAIS_ENV_FILE": str(path)})
 
 
@@ -77,4 +79,7 @@ def test_what_a_reload_takes_over_and_what_needs_a_restart() -> None:
     before = Settings()
     after = Settings(log_level="debug", spool_max_bytes=1 << 20, edge_id=3, api_bind="127.0.0.1:1")
     assert changed(before, before) == ({}, [])
-    assert changed(before, after) == ({"log_level": "debug", "spool_max_bytes": 1 << 20}, ["KLAIS_API_BIND", "KLAIS_EDGE_ID"])
+    assert changed(before, after) == (
+        {"log_level": "debug", "spool_max_bytes": 1 << 20},
+        ["KLAIS_API_BIND", "KLAIS_EDGE_ID"],
+    )

@@ -73,7 +73,11 @@ def test_what_is_no_secret_is_refused(tmp_path: Path, content: bytes) -> None:
         ("api_read_token", {}),
         (
             "kafka_sasl_password",
-            {"KLAIS_KAFKA_BOOTSTRAP": "a:1", "KLAIS_KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KLAIS_KAFKA_SASL_USERNAME": "u"},
+            {
+                "KLAIS_KAFKA_BOOTSTRAP": "a:1",
+                "KLAIS_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "KLAIS_KAFKA_SASL_USERNAME": "u",
+            },
         ),
     ],
 )
@@ -108,7 +112,9 @@ def test_all_problems_are_told_together(tmp_path: Path) -> None:
     assert len(lines) == 3 and all(line.isprintable() for line in lines) and SECRET not in str(caught.value)
 
 
-@pytest.mark.parametrize("token", ["x" * 15, "hunter2", "with blanks in it it is", "ü" * 20, "tab\tin the token ......"])
+@pytest.mark.parametrize(
+    "token", ["x" * 15, "hunter2", "with blanks in it it is", "ü" * 20, "tab\tin the token ......"]
+)
 def test_weak_and_odd_tokens_are_refused(token: str) -> None:
     for name in ("KLAIS_API_TOKEN", "KLAIS_API_READ_TOKEN"):
         with pytest.raises(ConfigError, match=rf"^{name}=\*\*\*: .*openssl rand -hex 16") as caught:
@@ -118,8 +124,8 @@ def test_weak_and_odd_tokens_are_refused(token: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("KLAIS_API_HOSTS", "a b"), ("KLAIS_API_HOSTS", "a:80"), ("KLAIS_API_HOSTS", "*"), ("KLAIS_API_PROXIES", "proxy.example"),
-     ("KLAIS_API_PROXIES", "10.0.0.0/33"), ("KLAIS_API_CONNECTIONS", "0")],
+    [("KLAIS_API_HOSTS", "a b"), ("KLAIS_API_HOSTS", "a:80"), ("KLAIS_API_HOSTS", "*"),
+     ("KLAIS_API_PROXIES", "proxy.example"), ("KLAIS_API_PROXIES", "10.0.0.0/33"), ("KLAIS_API_CONNECTIONS", "0")],
 )  # fmt: skip
 def test_odd_names_and_networks_are_refused(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name}="):

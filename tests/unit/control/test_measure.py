@@ -77,7 +77,9 @@ def test_inputs_are_sums_over_the_workers_and_the_busiest_process() -> None:
     assert not measure(system({}, edges), NOTHING).fresh
 
 
-@pytest.mark.parametrize("gauges", [{}, {"lag_frames": 5, "demand": [1], "cpu_share": "x"}, {"lag_frames": {"0": None}}])
+@pytest.mark.parametrize(
+    "gauges", [{}, {"lag_frames": 5, "demand": [1], "cpu_share": "x"}, {"lag_frames": {"0": None}}]
+)
 def test_a_record_of_another_make_is_no_reason_to_stop(gauges: dict) -> None:
     inputs = measure(system({"w": record("worker", "w", gauges)}, {}), NOTHING)
     assert (inputs.lag, inputs.cpu, inputs.wants) == (0.0, 0.0, {})
@@ -147,7 +149,9 @@ def test_overrides_end_and_tune() -> None:
     gone = follower_of(settings, override={"mode": "manual", "rate": 5.0, "until_ms": 1})
     assert operator_request(settings, gone).mode == "auto"
     assert gone.overrides() == []
-    tuned = follower_of(settings, override={"mode": "auto", "gains": {"kp": 3.0, "ki": -1.0}, "setpoints": {"lag": 7.0}})
+    tuned = follower_of(
+        settings, override={"mode": "auto", "gains": {"kp": 3.0, "ki": -1.0}, "setpoints": {"lag": 7.0}}
+    )
     assert (gains_of(settings, tuned).kp, gains_of(settings, tuned).ki) == (3.0, settings.pid_ki)
     assert targets_of(settings, tuned).lag == 7.0
     manual = follower_of(settings, override={"mode": "manual", "rate": 5.0, "author": "me", "reason": "why"})
@@ -155,7 +159,9 @@ def test_overrides_end_and_tune() -> None:
     assert (request.mode, request.rate, request.author, request.reason) == ("manual", 5.0, "me", "why")
 
 
-@pytest.mark.parametrize("found", [None, {}, {"mode": "fixed"}, {"mode": "auto"}, {"mode": "auto", "terms": {"i": "x"}}])
+@pytest.mark.parametrize(
+    "found", [None, {}, {"mode": "fixed"}, {"mode": "auto"}, {"mode": "auto", "terms": {"i": "x"}}]
+)
 def test_a_record_without_state_begins_anew(found: dict | None) -> None:
     assert recovered(found, 4).output is None
 

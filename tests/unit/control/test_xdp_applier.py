@@ -59,7 +59,9 @@ def host() -> Host:
 
 
 def test_the_hosts_own_set_points_are_written_once_and_kept_alive(host: Host) -> None:
-    host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}, "other": {"rate": 1, "burst": 1}})
+    host.put(
+        "global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}, "other": {"rate": 1, "burst": 1}}
+    )
     assert host.look(100.0) == [("set_limits", 5.0, 6.0, SETTINGS.dam_device_rate, SETTINGS.dam_device_burst)]
     assert host.look(100.1) == []
     beats = sum(len(host.look(100.0 + tick / 10)) for tick in range(2, 100))

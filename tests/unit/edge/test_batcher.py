@@ -105,7 +105,9 @@ def test_largest_frame_goes_alone_whatever_the_limit() -> None:
     frames = [b"x" * 57, big[:MAX_FRAME_SIZE], b"y" * 57]
     built = feed(batcher, frames, [0, 0, 0], 1)
     built.append(batcher.close(0, 1, 1))
-    assert [[b.frame(i) for i in range(b.count)] for b in (decode_batch(x.value) for x in built)] == [[f] for f in frames]
+    assert [[b.frame(i) for i in range(b.count)] for b in (decode_batch(x.value) for x in built)] == [
+        [f] for f in frames
+    ]
 
 
 def test_due_and_oldest_follow_the_first_frame() -> None:

@@ -57,8 +57,12 @@ def test_metrics_of_several_processes_become_one_text() -> None:
     assert sum_metrics([]) == "\n"
 
 
-def test_members_have_ids_and_cpus_of_their_own_and_the_settings_of_the_fleet(tmp_path: Path, sockets: MakeSockets) -> None:
-    settings = Settings(edge_id=7, edge_workers=3, partitions=8, cpus=None, udp_bind="127.0.0.1:5001", state_dir=tmp_path)
+def test_members_have_ids_and_cpus_of_their_own_and_the_settings_of_the_fleet(
+    tmp_path: Path, sockets: MakeSockets
+) -> None:
+    settings = Settings(
+        edge_id=7, edge_workers=3, partitions=8, cpus=None, udp_bind="127.0.0.1:5001", state_dir=tmp_path
+    )
     held = sockets(4)
     fleet = Fleet(settings, held[:3])
     commands = [member.service._command for member in fleet.members]
@@ -71,10 +75,15 @@ def test_members_have_ids_and_cpus_of_their_own_and_the_settings_of_the_fleet(tm
     assert env["KLAIS_PARTITIONS"] == "8" and "NOTIFY_SOCKET" not in env
 
 
-def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(tmp_path: Path, sockets: MakeSockets) -> None:
+def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(
+    tmp_path: Path, sockets: MakeSockets
+) -> None:
     fleet = Fleet(Settings(edge_workers=2, state_dir=tmp_path), sockets(2))
     health = fleet.health()
-    assert health["status"] == "degraded" and health["problems"] == ["edge 1: does not answer", "edge 2: does not answer"]
+    assert health["status"] == "degraded" and health["problems"] == [
+        "edge 1: does not answer",
+        "edge 2: does not answer",
+    ]
     with pytest.raises(EdgeUnavailable):
         fleet.stats()
     with pytest.raises(EdgeUnavailable):

@@ -1,4 +1,6 @@
-"""The server does what its OpenAPI document says: schemathesis generates good and bad requests and checks the answers."""
+"""The server does what its OpenAPI document says: schemathesis generates good and bad requests and checks the
+answers.
+"""
 
 from collections.abc import Iterator
 

@@ -107,7 +107,9 @@ def test_every_frame_is_published_dead_lettered_or_counted(seed: int, room: int)
     junk = [b"", b"\xaa", b"\xaa\x55" + bytes(20), b"xx" + bytes(40), b"\xaa\x55\xff\xfe" + bytes(30), b"z" * 65_520]
     calls = [
         [
-            rng.choice(junk) if rng.random() < 0.2 else encode_frame(f"d{rng.randrange(30)}", k, b"{}" * rng.randrange(99))
+            rng.choice(junk)
+            if rng.random() < 0.2
+            else encode_frame(f"d{rng.randrange(30)}", k, b"{}" * rng.randrange(99))
             for k in range(rng.randrange(1, 60))
         ]
         for _ in range(12)

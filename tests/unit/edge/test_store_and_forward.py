@@ -1,4 +1,6 @@
-"""Store and forward by example: the cases in which another order of things would lose a batch, or put it out of order."""
+"""Store and forward by example: the cases in which another order of things would lose a batch, or put it out of
+order.
+"""
 
 import os
 from collections import defaultdict

@@ -39,7 +39,9 @@ def test_it_tells_an_absent_kafka_from_absent_topics(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_it_looks_until_kafka_answers_and_says_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool) -> None:
+def test_it_looks_until_kafka_answers_and_says_what_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: bool
+) -> None:
     kafka = Kafka(monkeypatch)
     kafka.answers = False
     check = TopicsCheck(Settings(state_dir=tmp_path, kafka_bootstrap="k:1"))

@@ -84,7 +84,8 @@ def test_own_names(name: str) -> None:
     "name",
     ["", ":80", "evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example",
      "internal.evil.example", "xinternal", "[evil]", "[::1", "::1", "localhost:80:80", "localhost:x", "a@localhost",
-     "127.1", "0x7f000001", "2130706433", "localhost,evil.example", "localhost evil", "[127.0.0.1]", "localhost:999999"],
+     "127.1", "0x7f000001", "2130706433", "localhost,evil.example", "localhost evil", "[127.0.0.1]",
+     "localhost:999999"],
 )  # fmt: skip
 def test_foreign_names(name: str) -> None:
     assert not AllowedHosts("bound.example", ["gateway.example", ".internal"]).allows(name)

@@ -103,7 +103,9 @@ async def test_few_answers_are_kept_and_who_leaves_takes_nothing_away() -> None:
 WORDS = st.integers(0, 3) | st.integers(0, 2**64 - 1)
 
 
-@given(st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=80), st.integers(0, 20), st.integers(0, 20), st.booleans())
+@given(
+    st.lists(st.tuples(WORDS, WORDS), min_size=1, max_size=80), st.integers(0, 20), st.integers(0, 20), st.booleans()
+)
 def test_a_page_of_ids_is_the_slice_of_them_all_sorted(
     ids: list[tuple[int, int]], begin: int, size: int, descending: bool
 ) -> None:

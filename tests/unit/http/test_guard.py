@@ -1,4 +1,6 @@
-"""What both servers refuse, sent to both of them over a socket: foreign names, foreign pages, missing tokens, no HTTP."""
+"""What both servers refuse, sent to both of them over a socket: foreign names, foreign pages, missing tokens, no
+HTTP.
+"""
 
 import json
 import time
@@ -100,7 +102,8 @@ HOSTILE = {
     "many headers": b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: 1\r\n" * 5000 + b"\r\n",
     "control characters": b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\x1b]0;pwned\x07\r\n\x00: 1\r\n\r\n",
     "two lengths": b"POST /config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
-    "length and chunks": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "length and chunks": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "negative length": b"POST /config HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
 }
 
@@ -119,7 +122,14 @@ def test_what_is_no_http_gets_400_in_the_one_shape(server: tuple[str, str, str],
 
 
 def test_paths_that_are_no_text_are_answered(server: tuple[str, str, str]) -> None:
-    for path in (b"/\xff\xfe", b"/%ff%fe", b"/%ed%a0%80", b"/\xe2\x80\xae", b"/%1b%5d0;pwned%07", b"//evil.example/..%2f"):
+    for path in (
+        b"/\xff\xfe",
+        b"/%ff%fe",
+        b"/%ed%a0%80",
+        b"/\xe2\x80\xae",
+        b"/%1b%5d0;pwned%07",
+        b"//evil.example/..%2f",
+    ):
         answer = raw(server[0], b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split()[1] in (b"400", b"404"), answer
@@ -152,7 +162,14 @@ BODY = '{"new_rate": 20000}'
     ("headers", "status"),
     [
         # what a page of another site can make a browser send without asking first
-        ({"Content_Type": "text/plain;charset=UTF-8", "Origin": "http://evil.example", "Sec_Fetch_Site": "cross-site"}, 403),
+        (
+            {
+                "Content_Type": "text/plain;charset=UTF-8",
+                "Origin": "http://evil.example",
+                "Sec_Fetch_Site": "cross-site",
+            },
+            403,
+        ),
         ({"Content_Type": "text/plain", "Origin": "null"}, 403),
         ({"Content_Type": "application/json", "Origin": "http://evil.example"}, 403),
         ({"Content_Type": "application/json", "Origin": "http://localhost:3000", "Sec_Fetch_Site": "same-site"}, 403),
@@ -167,7 +184,9 @@ BODY = '{"new_rate": 20000}'
         ({"Content_Type": "application/json", "Content_Encoding": "gzip"}, 415),
     ],
 )
-def test_a_change_that_no_operator_sent_is_refused(edge: tuple[str, FakeState], headers: dict[str, str], status: int) -> None:
+def test_a_change_that_no_operator_sent_is_refused(
+    edge: tuple[str, FakeState], headers: dict[str, str], status: int
+) -> None:
     url, state = edge
     state.rate = 10_000
     got, body, _ = ask(f"{url}/config", "POST", BODY, **headers)
@@ -212,12 +231,23 @@ def test_reading_needs_a_token_where_one_is_set(name: str) -> None:
         assert ask(url + path, Authorization=f"Bearer {READ}x")[0] == 401
         if name == "edge":
             status, body, _ = post(f"{url}/config", "no JSON", Authorization=f"Bearer {READ}")
-            assert (status, body["code"]) == (401, "unauthorized"), "the body of whoever may not change is not looked at"
+            assert (status, body["code"]) == (401, "unauthorized"), (
+                "the body of whoever may not change is not looked at"
+            )
             assert post(f"{url}/config", BODY, Authorization=f"Bearer {CHANGE}")[0] == 200
 
 
 def test_odd_authorization_headers_are_wrong_tokens() -> None:
-    for given in ("Bearer", "Bearer ", "bearer\t", "Bearer \udcff\udcfe", "Basic " + CHANGE, "Bearer " * 100, CHANGE, "é"):
+    for given in (
+        "Bearer",
+        "Bearer ",
+        "bearer\t",
+        "Bearer \udcff\udcfe",
+        "Basic " + CHANGE,
+        "Bearer " * 100,
+        CHANGE,
+        "é",
+    ):
         assert not BOTH.may_change(given) and not BOTH.may_read(given)
     assert not BOTH.may_change(None)
 
@@ -258,7 +288,10 @@ def test_reads_can_be_opened_on_purpose(tmp_path: Path) -> None:
 
 def test_only_health_from_this_machine_is_never_too_much() -> None:
     proxies = parse_networks("127.0.0.1")
-    with served(make_edge(Guard(AllowedHosts("127.0.0.1"), proxies=proxies, limiter=RateLimit(per_s=0.01)))) as (url, _):
+    with served(make_edge(Guard(AllowedHosts("127.0.0.1"), proxies=proxies, limiter=RateLimit(per_s=0.01)))) as (
+        url,
+        _,
+    ):
         assert [ask(f"{url}/health")[0] for _ in range(3)] == [200] * 3
         assert [ask(f"{url}/stats")[0] for _ in range(2)] == [429] * 2
         elsewhere = {"X_Forwarded_For": "192.0.2.7"}
@@ -289,8 +322,9 @@ def test_pages_answer_as_their_document_says(case: schemathesis.Case, worker: st
 @pytest.mark.parametrize(
     "query",
     ["size=%ff", "size=%D9%A3", "size=+5", "size=1_0", "size=1e2", "size=" + "9" * 4000, "size=1&size=2", "page=201",
-     "sort=%00", "q=%00" + "a" * 16, "q=%f0%9f%92%a9" * 5, "%ed%a0%80=1", "a" * 4000 + "=1", "order=ASC", "scope=all,worker",
-     "state=", "sort[]=state", "page=1;size=2", "%1b[31m=%1b]0;x%07", "page=100&size=100&scope=all"],
+     "sort=%00", "q=%00" + "a" * 16, "q=%f0%9f%92%a9" * 5, "%ed%a0%80=1", "a" * 4000 + "=1", "order=ASC",
+     "scope=all,worker", "state=", "sort[]=state", "page=1;size=2", "%1b[31m=%1b]0;x%07",
+     "page=100&size=100&scope=all"],
 )  # fmt: skip
 def test_hostile_parameters_get_400_and_a_clear_text(worker: str, query: str) -> None:
     answer = raw(worker, f"GET /devices/?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())

@@ -26,7 +26,17 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A self-signed certificate and its key, encrypted with SECRET."""
     folder = tmp_path_factory.mktemp("pem")
     cert, key = folder / "cert.pem", folder / "key.pem"
-    command = [need_command("openssl", "openssl"), "req", "-x509", "-newkey", "rsa:2048", "-days", "1", "-subj", "/CN=test"]
+    command = [
+        need_command("openssl", "openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=test",
+    ]
     command += ["-passout", f"pass:{SECRET}", "-keyout", str(key), "-out", str(cert)]
     subprocess.run(command, capture_output=True, check=True)
     return cert, key

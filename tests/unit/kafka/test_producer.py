@@ -27,7 +27,9 @@ class Batch:
 
 
 class Client:
-    """Answers each request with the next of ``codes``, an error code for each batch or an exception, once ``gate`` is open."""
+    """Answers each request with the next of ``codes``, an error code for each batch or an exception, once ``gate`` is
+    open.
+    """
 
     def __init__(self) -> None:
         self.requests: list[tuple[int, dict[tuple[str, int], bytes]]] = []
@@ -92,7 +94,10 @@ async def test_one_request_in_flight_and_the_rest_goes_behind_it_together(produc
     client.gate.clear()
     first = asyncio.create_task(send(producer, b"first"))
     await turns()
-    rest = [asyncio.create_task(send(producer, b"rest", "out", 1)), asyncio.create_task(send(producer, b"rest", "journal"))]
+    rest = [
+        asyncio.create_task(send(producer, b"rest", "out", 1)),
+        asyncio.create_task(send(producer, b"rest", "journal")),
+    ]
     await turns()
     assert len(client.requests) == 1
     client.gate.set()

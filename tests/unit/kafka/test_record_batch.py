@@ -303,7 +303,9 @@ def test_marks_of_others_are_not_ours():
 def test_a_ready_batch_has_all_that_aiokafka_calls_on_a_builder():
     """The duck must have every method of the installed BatchBuilder; a new one means: read aiokafka again."""
     assert aiokafka.__version__.startswith("0.14.")
-    theirs = {name for name in vars(BatchBuilder) if callable(getattr(BatchBuilder, name)) and not name.startswith("__")}
+    theirs = {
+        name for name in vars(BatchBuilder) if callable(getattr(BatchBuilder, name)) and not name.startswith("__")
+    }
     assert theirs - {"_serialize"} <= set(dir(ReadyBatch))
     writer = RecordBatchWriter()
     writer.append_one(b"k", b"v", timestamp_ms=TS)

@@ -40,7 +40,10 @@ def test_a_manifest_reads_back(tmp_path):
 
 def test_ids_come_from_the_header(tmp_path):
     _written(tmp_path / "m", 1)
-    assert [bytes(row).rstrip(b"\0") for row in read_manifest(tmp_path / "m").ids()[:2]] == [b"sim-000000", b"sim-000001"]
+    assert [bytes(row).rstrip(b"\0") for row in read_manifest(tmp_path / "m").ids()[:2]] == [
+        b"sim-000000",
+        b"sim-000001",
+    ]
     ManifestWriter(tmp_path / "n", {"ids": ["one", "zwölf"]}).close({})
     assert [bytes(row).rstrip(b"\0") for row in read_manifest(tmp_path / "n").ids()] == [b"one", "zwölf".encode()]
 

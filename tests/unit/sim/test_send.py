@@ -179,12 +179,22 @@ def test_progress_is_told(mode, duration_s, count, capsys, monkeypatch):
 def test_the_end_is_told():
     summary = run(FrameStream(FAULTS, UNPACED), Plan("127.0.0.1", 9, count=1000)) | {"refused": 2, "slipped_s": 1.5}
     text = summary_text(summary, "sent.klm")
-    for words in ("1,000 frames in", "duplicate", "malformed:bad_json", "seed 3", "2 answers", "check --manifest sent.klm"):
+    for words in (
+        "1,000 frames in",
+        "duplicate",
+        "malformed:bad_json",
+        "seed 3",
+        "2 answers",
+        "check --manifest sent.klm",
+    ):
         assert words in text
 
 
 def test_what_cannot_work_is_told_without_a_traceback(tmp_path):
-    for options in (["--to", "255.255.255.255:5000"], ["--to", "127.0.0.1:9", "--manifest", str(tmp_path / "no" / "m")]):
+    for options in (
+        ["--to", "255.255.255.255:5000"],
+        ["--to", "127.0.0.1:9", "--manifest", str(tmp_path / "no" / "m")],
+    ):
         result = CliRunner().invoke(main, ["simulate", "--count", "1", *options])
         assert (result.exit_code, type(result.exception)) == (1, SystemExit)
         assert result.output.startswith("klais: cannot ")

@@ -102,7 +102,8 @@ def test_shares_are_honoured():
 
 
 @pytest.mark.parametrize(
-    "name, kind", [("malformed", None), ("duplicates", kinds.DUPLICATE), ("reboot", kinds.REBOOT), ("reorder", kinds.LATE)]
+    "name, kind",
+    [("malformed", None), ("duplicates", kinds.DUPLICATE), ("reboot", kinds.REBOOT), ("reorder", kinds.LATE)],
 )
 def test_shares_reach_their_end(name, kind):
     top = 0.5 if name == "reorder" else 1.0
@@ -126,7 +127,9 @@ def test_every_malformed_payload_has_the_reason_of_its_table():
     for reason, payloads in PAYLOADS.items():
         for payload, (found, _) in zip(payloads, check_payloads(list(payloads)), strict=True):
             assert found == reason, payload
-            with pytest.raises(orjson.JSONDecodeError) if reason in (Reason.BAD_JSON, Reason.BAD_UTF8) else nullcontext():
+            with (
+                pytest.raises(orjson.JSONDecodeError) if reason in (Reason.BAD_JSON, Reason.BAD_UTF8) else nullcontext()
+            ):
                 orjson.loads(payload)
 
 
@@ -172,7 +175,9 @@ def test_a_series_sends_its_payloads_in_turn_and_starts_again():
     assert {f[2:18].rstrip(b"\0") for *_, f in frames} == {b"one", b"two"}
 
 
-@pytest.mark.parametrize("prefix, last", [("sim-", b"sim-000999"), ("a-prefix-long", b"a-prefix-long999"), ("", b"000999")])
+@pytest.mark.parametrize(
+    "prefix, last", [("sim-", b"sim-000999"), ("a-prefix-long", b"a-prefix-long999"), ("", b"000999")]
+)
 def test_device_ids_fit(prefix, last):
     stream = FrameStream(StreamOptions(devices=1000, seed=1, id_prefix=prefix))
     assert stream.device_id(999) == last
@@ -182,7 +187,9 @@ def test_device_ids_fit(prefix, last):
 def test_all_problems_are_told_together():
     with pytest.raises(ConfigError) as caught:
         FrameStream(StreamOptions(devices=0, malformed=2.0, day_s=0, first_sequence=-1))
-    assert all(word in str(caught.value) for word in ("devices is 0", "malformed is 2.0", "day length", "first sequence"))
+    assert all(
+        word in str(caught.value) for word in ("devices is 0", "malformed is 2.0", "day length", "first sequence")
+    )
     with pytest.raises(ConfigError, match="is above 1"):
         FrameStream(StreamOptions(malformed=0.5, reorder=0.3))
     with pytest.raises(ConfigError, match="do not fit 16 bytes"):

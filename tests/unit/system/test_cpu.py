@@ -69,7 +69,9 @@ def busy_share(root: Path, monkeypatch: pytest.MonkeyPatch, used: float, after_s
     return cpu.sample()
 
 
-def test_a_process_that_uses_up_its_quota_is_as_busy_as_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_uses_up_its_quota_is_as_busy_as_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert busy_share(write(tmp_path, V1), monkeypatch, 0.2) == {"cpu_share": 0.8, "host_cpu_share": 1.0}
 
 

@@ -33,7 +33,9 @@ def test_text_line(written: Written) -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-@pytest.mark.parametrize("nasty", ["a\nb", "\x1b[2J", "x\u2028y", "\x7f", "r\rn", 'q"\\', b"\xff\n", {"k": "\n"}, "\ud800"])
+@pytest.mark.parametrize(
+    "nasty", ["a\nb", "\x1b[2J", "x\u2028y", "\x7f", "r\rn", 'q"\\', b"\xff\n", {"k": "\n"}, "\ud800"]
+)
 def test_nothing_breaks_the_line(written: Written, form: str, nasty: object) -> None:
     log.setup(Settings(log_format=form), "edge")  # type: ignore[arg-type]
     log.get("klais.x").warning("event\nforged", value=nasty)

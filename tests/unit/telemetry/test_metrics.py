@@ -85,7 +85,9 @@ def test_reasons_show_from_the_start_and_only_those_of_the_stage() -> None:
     assert known == set(Reason) - {Reason.PASSED, Reason.QUEUED}, "a new Reason belongs to a stage"
     odd = reason_counts()
     odd[Reason.BLOCKED] = 1
-    assert "blocked" in shown(EdgeMetrics(lambda: EdgeSnapshot(dropped=odd))), "counted, so shown, even where unexpected"
+    assert "blocked" in shown(EdgeMetrics(lambda: EdgeSnapshot(dropped=odd))), (
+        "counted, so shown, even where unexpected"
+    )
 
 
 def test_topics_are_a_closed_set() -> None:

@@ -7,7 +7,9 @@ import pytest
 from klais.telemetry.view import ProcessView, SystemView, dropped_by_reason
 
 
-def record(gauges: dict[str, Any] | None = None, rates: dict[str, Any] | None = None, **counters: Any) -> dict[str, Any]:
+def record(
+    gauges: dict[str, Any] | None = None, rates: dict[str, Any] | None = None, **counters: Any
+) -> dict[str, Any]:
     return {"counters": counters, "gauges": gauges or {}, "rates": rates or {}, "at_ms": 7}
 
 
@@ -65,6 +67,8 @@ def test_a_wrong_entry_of_an_object_takes_only_itself_away() -> None:
 
 
 def test_counters_and_rates_that_are_no_numbers_are_absent() -> None:
-    process = ProcessView.of("w", record(None, {"passed": None}, received="x", passed=3, dropped={"blocked": 2, "x": None}))
+    process = ProcessView.of(
+        "w", record(None, {"passed": None}, received="x", passed=3, dropped={"blocked": 2, "x": None})
+    )
     assert process.counters == {"passed": 3, "dropped": 2}
     assert (process.dropped, process.rates, process.host, process.at_ms) == ({"blocked": 2}, {}, "w", 7)

@@ -89,7 +89,10 @@ def test_invented():
 def test_a_changed_payload_is_missing_and_invented():
     frames = _frames()
     changed = [encode_frame("dev-0", 0, b'{"t":0.0}'), *frames[1:]]
-    assert _faults(judge(columns_of_frames(frames), columns_of_frames(changed), NONE, {})) == {"missing": 1, "invented": 1}
+    assert _faults(judge(columns_of_frames(frames), columns_of_frames(changed), NONE, {})) == {
+        "missing": 1,
+        "invented": 1,
+    }
 
 
 def test_swapped_frames_of_one_device():

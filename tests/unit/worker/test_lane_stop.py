@@ -1,4 +1,6 @@
-"""A lane is dropped even where something below it swallows the cancellation, as a Kafka client does that is connecting."""
+"""A lane is dropped even where something below it swallows the cancellation, as a Kafka client does that is
+connecting.
+"""
 
 import asyncio
 from types import SimpleNamespace

@@ -64,7 +64,9 @@ WAYS: tuple[Callable[[Path], None], ...] = (
 
 
 @pytest.mark.parametrize("tamper", WAYS, ids=range(len(WAYS)))
-def test_a_file_that_others_could_have_written_counts_for_nothing(tmp_path: Path, tamper: Callable[[Path], None]) -> None:
+def test_a_file_that_others_could_have_written_counts_for_nothing(
+    tmp_path: Path, tamper: Callable[[Path], None]
+) -> None:
     folder = kept(tmp_path)
     tamper(folder)
     assert bytecode_cache.read(folder, "this") is None

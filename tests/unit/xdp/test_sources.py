@@ -37,7 +37,8 @@ def test_what_is_no_prefix_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "limit", [SourceLimit(5, 10), SourceLimit(0.5, 1, 24, 48), SourceLimit(1e6, 1e6, 1, 128), SourceLimit(ipv4_prefix=8)]
+    "limit",
+    [SourceLimit(5, 10), SourceLimit(0.5, 1, 24, 48), SourceLimit(1e6, 1e6, 1, 128), SourceLimit(ipv4_prefix=8)],
 )
 def test_a_limit_comes_back_as_it_was_set_and_never_in_the_slot_in_use(limit: SourceLimit) -> None:
     config = np.zeros((), CONFIG)

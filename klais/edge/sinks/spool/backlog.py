@@ -2,9 +2,9 @@
 
     oldest |── disk ──|── memory ──| newest
 
-Memory is used where there is no spool, or the disk is full, read-only or broken: it takes as many bytes as may be in flight
-(together with those that are), and what it holds goes to disk as soon as that works again. When the spool's own bound is
-reached, or memory is used up, the newest batch is refused, with the reason.
+Memory is used where there is no spool, or the disk is full, read-only or broken: it takes as many bytes as may be in
+flight (together with those that are), and what it holds goes to disk as soon as that works again. When the spool's
+own bound is reached, or memory is used up, the newest batch is refused, with the reason.
 
 A disk that fails is tried again once a second, whether batches arrive or not: batches of an earlier run may wait on it.
 """
@@ -135,7 +135,9 @@ class Backlog:
         return not self._memory and (self._spool is None or self._spool.cursor == self._spool.end)
 
     def configure(self, settings: Settings) -> None:
-        """Apply ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what is on disk stays."""
+        """Apply ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what
+        is on disk stays.
+        """
         self._settings, self.wanted = settings, settings.spool_max_bytes > 0
         if self._spool:
             s = settings
@@ -167,7 +169,8 @@ class Backlog:
         if spool.recovered or spool.damage.torn_bytes:
             log.info(
                 "spool_recovered",
-                folder=str(spool.folder), batches=spool.batches, frames=spool.frames, torn_bytes=spool.damage.torn_bytes,
+                folder=str(spool.folder), batches=spool.batches, frames=spool.frames,
+                torn_bytes=spool.damage.torn_bytes,
             )  # fmt: skip
         if spool.damage.foreign:
             log.warning(
@@ -225,7 +228,9 @@ class Backlog:
             self.trouble = ""
 
     def _retry(self, now_s: float) -> None:
-        """Open the spool that could not be opened, or probe the disk that failed; whichever raises no error clears it."""
+        """Open the spool that could not be opened, or probe the disk that failed; whichever raises no error clears
+        it.
+        """
         if self._spool is None and self._needed:
             self._open(now_s)
         elif self._spool and self.trouble:
@@ -256,7 +261,9 @@ class Backlog:
         return self._memory.of[partition] > 0
 
     def next(self) -> tuple[Built, Entry | None] | None:
-        """Hand out the oldest batch. One from disk stays there until :meth:`done` of its entry; one from memory is gone."""
+        """Hand out the oldest batch. One from disk stays there until :meth:`done` of its entry; one from memory is
+        gone.
+        """
         if self._spool and self._spool.cursor < self._spool.end:
             try:
                 entry = self._spool.next()

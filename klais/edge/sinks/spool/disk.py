@@ -3,12 +3,13 @@
     |-- acknowledged --|-- handed out, not acknowledged --|-- not read yet --|
                     position                            cursor              end
 
-Offsets are logical: they continue from segment to segment. ``position`` is kept in a file of its own, so that a start goes on
-where the last one stopped. It may lag behind (then batches are sent again, and lanes recognise them by their numbers) but
-never runs ahead of what was acknowledged. All methods that touch the disk may raise ``OSError``; the spool is consistent then.
+Offsets are logical: they continue from segment to segment. ``position`` is kept in a file of its own, so that a start
+goes on where the last one stopped. It may lag behind (then batches are sent again, and lanes recognise them by their
+numbers) but never runs ahead of what was acknowledged. All methods that touch the disk may raise ``OSError``; the
+spool is consistent then.
 
-Bytes that the disk cannot read (EIO) are damage like any other: the batches in them are skipped and counted, and their file
-is set aside instead of removed, because a disk that comes back may still give them.
+Bytes that the disk cannot read (EIO) are damage like any other: the batches in them are skipped and counted, and
+their file is set aside instead of removed, because a disk that comes back may still give them.
 """
 
 import contextlib
@@ -222,7 +223,9 @@ class Spool:
         return self._segments[-1].end if self._segments else self.position
 
     def next(self) -> Entry | None:
-        """Hand out the next batch; None when all are out. Damaged ones are skipped, and counted when their file goes."""
+        """Hand out the next batch; None when all are out. Damaged ones are skipped, and counted
+        when their file goes.
+        """
         at = self.cursor
         while (segment := next((s for s in self._segments if at < s.end), None)) is not None:
             head, value = segment.read(max(0, at - segment.name.base))

@@ -1,12 +1,13 @@
 """The format of a spool segment, and its reading: every byte is checked before it is believed.
 
-A segment is a file ``<base>-<identity>-<salt>.spool``: the logical offset of its first byte (20 digits), what its batches
-were made for, and a random number (8 hexadecimal digits each). It holds records and nothing else. A record, little-endian:
-``b"KSR1"``, u32 size of the value, u32 partition, u32 frames, u32 CRC32C of the value, u32 CRC32C of the 20 bytes before
-xor salt; then the value, a KFB1 frame batch.
+A segment is a file ``<base>-<identity>-<salt>.spool``: the logical offset of its first byte (20 digits), what its
+batches were made for, and a random number (8 hexadecimal digits each). It holds records and nothing else. A record,
+little-endian: ``b"KSR1"``, u32 size of the value, u32 partition, u32 frames, u32 CRC32C of the value, u32 CRC32C of
+the 20 bytes before xor salt; then the value, a KFB1 frame batch.
 
-The header's own CRC makes its size trustworthy, so that one damaged value costs one batch. Behind a damaged header the next
-record is found by its first four bytes and both of its CRCs; the salt keeps a device from planting a record in a payload.
+The header's own CRC makes its size trustworthy, so that one damaged value costs one batch. Behind a damaged header
+the next record is found by its first four bytes and both of its CRCs; the salt keeps a device from planting a record
+in a payload.
 """
 
 import re
@@ -94,7 +95,9 @@ def decode_head(data: bytes, at: int, salt: int, offset: int = 0) -> Head | None
 
 
 def value_is_right(data: bytes, head: Head) -> bool:
-    """Whether the value of a record lies whole in ``data``, its file from the beginning, and has the CRC it must have."""
+    """Whether the value of a record lies whole in ``data``, its file from the beginning, and has the CRC it must
+    have.
+    """
     return head.end <= len(data) and crc32c(data[head.at + HEADER_SIZE : head.end]) == head.crc
 
 

@@ -46,7 +46,9 @@ def _after_ipv4(memory: npt.NDArray[np.uint8], ip: int, end: int) -> tuple[Any, 
 
 @kernel()
 def _after_ipv6(memory: npt.NDArray[np.uint8], ip: Any, end: int) -> tuple[Any, Any]:
-    """The same for IPv6; hop-by-hop (0), routing (43), destination options (60) and a fragment that is whole are passed."""
+    """The same for IPv6; hop-by-hop (0), routing (43), destination options (60) and a fragment that is whole are
+    passed.
+    """
     if ip + 40 > end or memory[ip] >> 4 != 6:
         return np.int64(-1), np.int64(0)
     stop = ip + 40 + _be16(memory, ip + 4)
@@ -101,7 +103,8 @@ def find_payloads(
         Packet i is ``memory[packet_at[i] : packet_at[i] + packet_size[i]]``, from the Ethernet header on; one that does
         not lie inside ``memory`` counts as empty.
     starts, lengths : int64 [n], out
-        The payload; Ethernet's padding is not part of it. For a packet that is no whole UDP datagram: its first 21 bytes.
+        The payload; Ethernet's padding is not part of it. For a packet that is no whole UDP datagram: its first 21
+        bytes.
     ip_at : int64 [n], out
         Where its IP header begins; -1 = no UDP datagram.
     """

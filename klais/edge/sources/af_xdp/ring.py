@@ -1,4 +1,6 @@
-"""The rings of the ``af_xdp`` source: one AF_XDP socket for each queue of the interface, all UMEMs in one piece of memory."""
+"""The rings of the ``af_xdp`` source: one AF_XDP socket for each queue of the interface, all UMEMs in one piece of
+memory.
+"""
 
 import errno
 import mmap

@@ -34,7 +34,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class _Ring:
     """A mapped ring: its indices and flags as uint32 [1], and its entries."""
 
-    def __init__(self, sock: socket.socket, offsets: tuple[int, ...], entries: int, entry_bytes: int, page: int) -> None:
+    def __init__(
+        self, sock: socket.socket, offsets: tuple[int, ...], entries: int, entry_bytes: int, page: int
+    ) -> None:
         producer, consumer, descriptors, flags = offsets
         size = descriptors + entries * entry_bytes
         self.map = mmap.mmap(sock.fileno(), size, mmap.MAP_SHARED | mmap.MAP_POPULATE, offset=page)
@@ -45,7 +47,8 @@ class _Ring:
 
 
 class Xsk:
-    """A socket bound to one queue of one interface; it receives once it stands in the XSKMAP of the interface's program.
+    """A socket bound to one queue of one interface; it receives once it stands in the XSKMAP of the interface's
+    program.
 
     Parameters
     ----------
@@ -88,7 +91,9 @@ class Xsk:
 
     def _set_up(self, memory: npt.NDArray[np.uint8], chunks: int) -> None:
         sock = self.socket
-        umem = struct.pack("=QQIIII", memory.ctypes.data + self._base, chunks * self._chunk_bytes, self._chunk_bytes, 0, 0, 0)
+        umem = struct.pack(
+            "=QQIIII", memory.ctypes.data + self._base, chunks * self._chunk_bytes, self._chunk_bytes, 0, 0, 0
+        )
         try:
             sock.setsockopt(SOL_XDP, _UMEM_REG, umem)
         except OSError as error:
@@ -119,7 +124,9 @@ class Xsk:
 
     def take(self, packet_at: npt.NDArray[np.int64], packet_size: npt.NDArray[np.int64]) -> int:
         """Put place and length of the next packets into the columns (as offsets into ``memory``); returns how many."""
-        n: int = take_descriptors(self._rx.producer, self._rx.consumer, self._descriptors, self._base, packet_at, packet_size)
+        n: int = take_descriptors(
+            self._rx.producer, self._rx.consumer, self._descriptors, self._base, packet_at, packet_size
+        )
         return n
 
     def give_back(self, packet_at: npt.NDArray[np.int64]) -> None:

@@ -1,7 +1,8 @@
-"""An io_uring instance by plain system calls: rings mapped as numpy arrays, one request to submit, completions to wait for.
+"""An io_uring instance by plain system calls: rings mapped as numpy arrays, one request to submit, completions to
+wait for.
 
-The package ``liburing`` of PyPI was tried and is not used: it makes one Python object of each completion and one call of
-each buffer given back, which is what a batch of columns is there to avoid.
+The package ``liburing`` of PyPI was tried and is not used: it makes one Python object of each completion and one call
+of each buffer given back, which is what a batch of columns is there to avoid.
 """
 
 import ctypes
@@ -29,14 +30,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(number: int, *arguments: object) -> int:
-    """A system call; its result, or -errno. Numbers go as long: the upper half of an int on the stack would be anything."""
+    """A system call; its result, or -errno. Numbers go as long: the upper half of an int on the stack would be
+    anything.
+    """
     words = (ctypes.c_long(word) if isinstance(word, int) else word for word in arguments)
     result: int = _libc.syscall(ctypes.c_long(number), *words)
     return result if result >= 0 else -ctypes.get_errno()
 
 
 class Uring:
-    """One instance, used by the thread that made it: the kernel then works for it only while that thread asks for completions.
+    """One instance, used by the thread that made it: the kernel then works for it only while that thread asks for
+    completions.
 
     Parameters
     ----------
@@ -88,7 +92,9 @@ class Uring:
         request = struct.pack("=QIHH3Q", memory.ctypes.data, entries, 0, 0, 0, 0, 0)
         result = _call(_SYS_REGISTER, self.fd, _REGISTER_PBUF_RING, request, 1)
         if result < 0:
-            raise OSError(-result, f"a ring of provided buffers was refused ({os.strerror(-result)}): it needs Linux 5.19")
+            raise OSError(
+                -result, f"a ring of provided buffers was refused ({os.strerror(-result)}): it needs Linux 5.19"
+            )
         return memory
 
     def receive_messages(self, socket_fd: int, message_at: int) -> None:

@@ -21,7 +21,8 @@ CAPACITY = 1024
 BUFFERS = 2048
 _RECVMSG_OUT_BYTES = 16  # struct io_uring_recvmsg_out
 PAYLOAD_OFFSET = _RECVMSG_OUT_BYTES + NAME_BYTES
-# Room for any datagram; an odd number of cache lines, or all buffers would begin in the same few sets of the CPU's cache.
+# Room for any datagram; an odd number of cache lines, or all buffers would begin in the same few sets of the CPU's
+# cache.
 STRIDE_BYTES = 64 * 1027
 RELEASE_AFTER_NS = 1_000_000_000
 LONG_BYTES = 4096
@@ -128,7 +129,9 @@ class IoUringSource(OnSocket):
         return n
 
     def _release(self) -> None:
-        """Give the memory of long frames back; nothing lies in any buffer now, and the kernel fills none before ``enter``."""
+        """Give the memory of long frames back; nothing lies in any buffer now, and the kernel fills none before
+        ``enter``.
+        """
         if time.monotonic_ns() - self._last_long_ns > RELEASE_AFTER_NS:
             self._area.madvise(mmap.MADV_DONTNEED)
             self._last_long_ns = 0

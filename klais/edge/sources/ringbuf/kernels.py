@@ -1,8 +1,8 @@
 """Kernel that reads a mapped BPF ring buffer (``Documentation/bpf/ringbuf.rst``) of the filter's slots.
 
-A record is 8 bytes of the kernel's own (length with a busy and a discard bit, page offset), then the slot that the filter
-filled (``struct klais_slot`` in ``bpf/klais.h``): time, length of the frame, queue, source, the frame. Positions count bytes
-and run freely; the ring is mapped twice in a row, so that no record is cut in two.
+A record is 8 bytes of the kernel's own (length with a busy and a discard bit, page offset), then the slot that the
+filter filled (``struct klais_slot`` in ``bpf/klais.h``): time, length of the frame, queue, source, the frame.
+Positions count bytes and run freely; the ring is mapped twice in a row, so that no record is cut in two.
 """
 
 import numba
@@ -67,7 +67,8 @@ def take_records(
     n = 0
     while at < end and n < starts.shape[0]:
         place = at & mask
-        # The filter sets the bit free when the record is complete, in any order: this is the index that each record has.
+        # The filter sets the bit free when the record is complete, in any order: this is the index that each record
+        # has.
         head = load_acquire(words, place >> 2)
         if head & _BUSY != 0:
             break

@@ -57,14 +57,18 @@ class SlotRing:
         self.room, self.fds = info.entries // (SLOT.itemsize + RECORD_HEADER_BYTES), [fd]
 
     def _take_lock(self, map_id: int) -> None:
-        """One reader only: a name that the kernel gives to one process of a network namespace, and takes back at its end."""
+        """One reader only: a name that the kernel gives to one process of a network namespace, and takes back at its
+        end.
+        """
         lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             lock.bind(f"\0klais-ring-{map_id}")
         except OSError as error:
             lock.close()
             if error.errno == errno.EADDRINUSE:
-                raise OSError(errno.EBUSY, "another edge reads the filter's ring: one reader is all it can have") from error
+                raise OSError(
+                    errno.EBUSY, "another edge reads the filter's ring: one reader is all it can have"
+                ) from error
             raise
         if self._lock is not None:
             self._lock.close()
@@ -83,8 +87,12 @@ class SlotRing:
         return n
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
-        """Senders of the first ``n`` frames: uint8 [n, 18]; the filter wrote them in that form, right before the frame."""
-        places = self.starts[:n, None] + np.arange(SOURCE_OFFSET - FRAME_OFFSET, SOURCE_OFFSET - FRAME_OFFSET + SOURCE_SIZE)
+        """Senders of the first ``n`` frames: uint8 [n, 18]; the filter wrote them in that form, right before the
+        frame.
+        """
+        places = self.starts[:n, None] + np.arange(
+            SOURCE_OFFSET - FRAME_OFFSET, SOURCE_OFFSET - FRAME_OFFSET + SOURCE_SIZE
+        )
         out: npt.NDArray[np.uint8] = self.head[places]
         return out
 

@@ -1,4 +1,6 @@
-"""The XDP filter, for a source behind it: load it where it is missing, set and keep the accept mode, reset it at the end."""
+"""The XDP filter, for a source behind it: load it where it is missing, set and keep the accept mode, reset it at the
+end.
+"""
 
 import os
 import socket
@@ -131,7 +133,9 @@ def _mode(settings: Settings) -> str | None:
 
 
 def _load(settings: Settings) -> None:
-    """``klais xdp load`` in a child, with its defaults: limits, rings and all, and the compiler's memory goes with it."""
+    """``klais xdp load`` in a child, with its defaults: limits, rings and all, and the compiler's memory goes with
+    it.
+    """
     assert settings.iface is not None
     mode = "native" if settings.source == "auto" else "auto"
     log.info("filter_loads", iface=settings.iface, mode=mode)
@@ -143,4 +147,6 @@ def _load(settings: Settings) -> None:
         raise XdpUnavailable(f"`klais xdp load` did not end within {LOAD_TIMEOUT_S:g} s") from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise XdpUnavailable(f"the filter is not loaded: {said[-1] if said else f'the loader ended with {done.returncode}'}")
+        raise XdpUnavailable(
+            f"the filter is not loaded: {said[-1] if said else f'the loader ended with {done.returncode}'}"
+        )

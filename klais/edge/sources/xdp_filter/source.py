@@ -1,8 +1,8 @@
 """What the sources behind the XDP filter share: rings for what it hands over, and the UDP socket for what it passes up.
 
-The UDP socket stays open beside the rings, because the filter passes frames up to the stack whenever it cannot hand them
-over: while no rings are registered, during a reload, fragments (a frame above the MTU comes in several),
-frames longer than a slot of the ring, and all that arrives by another interface. Every ``fill`` serves one of the two, in
+The UDP socket stays open beside the rings, because the filter passes frames up to the stack whenever it cannot hand
+them over: while no rings are registered, during a reload, fragments (a frame above the MTU comes in several), frames
+longer than a slot of the ring, and all that arrives by another interface. Every ``fill`` serves one of the two, in
 turn while both have frames.
 
     start   socket bound -> rings registered -> accept mode set       frames go up to the socket until the last step
@@ -68,7 +68,9 @@ class Rings(Protocol):
 
 
 class FilteredSource:
-    """A source of the edge: ``rings`` first, ``udp`` beside (see :class:`klais.edge.sources.base.Source` for the columns)."""
+    """A source of the edge: ``rings`` first, ``udp`` beside (see :class:`klais.edge.sources.base.Source` for the
+    columns).
+    """
 
     def __init__(self, rings: Rings, udp: UdpSource, xdp: Filter) -> None:
         self.name, self._rings, self._udp, self._filter = rings.name, rings, udp, xdp
@@ -138,7 +140,9 @@ class FilteredSource:
         return self._udp.sources(n) if self._from_socket else self._rings.sources(n)
 
     def times(self, n: int) -> npt.NDArray[np.int64] | None:
-        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None where it does not say."""
+        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None
+        where it does not say.
+        """
         return None if self._from_socket else self._rings.times(n)
 
     def kernel_drops(self) -> int:

@@ -1,6 +1,7 @@
 """Texts that are valid JSON, and texts on which parsers may differ: our verdict on each, pinned.
 
-The cases are those of the JSONTestSuite (Nicolas Seriot, "Parsing JSON is a minefield"), y_ and i_, written out by name.
+The cases are those of the JSONTestSuite (Nicolas Seriot, "Parsing JSON is a minefield"), y_ and i_, written out by
+name.
 """
 
 import json
