@@ -285,10 +285,10 @@ def _shares(
 ) -> Mapping[int, float]:
     """Shares in force; new ones only where a lane needs more and they would differ: noise at low traffic changes
     nothing."""
-    held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions)
+    held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions, rate)
     if not any(want > RESHARE_THRESHOLD * rate * held.get(p, 0.0) for p, want in wants.items()):
         return held
-    new = shares.share_out(wants, partitions, held)
+    new = shares.share_out(wants, partitions, rate, held)
     return new if shares.moved(held, new) else held
 
 
@@ -308,9 +308,10 @@ def _intake(
 ) -> dict[str, tuple[float, float]]:
     """Rate and burst of each host's edges, so that they shed only what the dam could not hold.
 
-    The total is what the dam passes, plus what its queue has room for within the horizon; the hosts share it by what
-    each receives. The backlog is the queue and the unread records. While it is small the dam passes its rate. Once it
-    is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its rate.
+    The total is what the dam passes, plus what its queue has room for within the horizon; the hosts share it max-min
+    fair by what each receives. The backlog is the queue and the unread records. While it is small the dam passes its
+    rate. Once it is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its
+    rate.
     """
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag
     room = max(0.0, targets.queue_limit - waits)
@@ -323,5 +324,5 @@ def _intake(
     names = sorted(inputs.hosts)
     if not names:
         return {}
-    parts = shares.share_out(dict(enumerate(inputs.hosts[name] for name in names)), len(names))
+    parts = shares.share_out(dict(enumerate(inputs.hosts[name] for name in names)), len(names), total_rate)
     return {name: (total_rate * parts[at], max(1.0, total_burst * parts[at])) for at, name in enumerate(names)}

@@ -14,36 +14,47 @@ def demand(arriving_per_s: float, queued: float) -> float:
     return max(0.0, arriving_per_s) + max(0.0, queued) / DRAIN_S
 
 
-def share_out(wants: Demand, partitions: int, last: Mapping[int, float] | None = None) -> dict[int, float]:
-    """Share of each partition, together 1; none below a fifth of an even share.
+def share_out(wants: Demand, partitions: int, rate: float, last: Mapping[int, float] | None = None) -> dict[int, float]:
+    """Max-min fair share of each partition, together 1: nobody gets less than it wants or than an even share, whichever
+    is less.
+
+    The least demands are met first, and those that ask for more than is left share it evenly (water filling, Bertsekas
+    and Gallager 1992, section 6.5.2). So a flood in one lane takes from the others only what they do not need. What
+    nobody asks for is headroom, in proportion to what each asks for.
 
     Parameters
     ----------
     wants : mapping of int to float
-        Partition -> demand (frames/s); leave out lanes without a measurement.
+        Partition -> demand (frames/s), counted as at least a fifth of an even share; leave out lanes without a
+        measurement.
     partitions : int
         How many there are.
+    rate : float
+        What is shared (frames/s).
     last : mapping of int to float, optional
-        Shares in force: a lane without a measurement keeps its share.
+        Shares in force: what a lane without a measurement asks for.
 
     Examples
     --------
-    >>> share_out({0: 300.0, 1: 100.0}, 2)
-    {0: 0.7, 1: 0.3}
-    >>> share_out({}, 2)
+    >>> share_out({0: 900.0, 1: 20.0}, 2, 100.0)
+    {0: 0.8, 1: 0.2}
+    >>> share_out({0: 30.0, 1: 10.0}, 2, 100.0)
+    {0: 0.75, 1: 0.25}
+    >>> share_out({}, 2, 100.0)
     {0: 0.5, 1: 0.5}
     """
     even = 1.0 / partitions
     before = dict.fromkeys(range(partitions), even) | dict(last or {})
-    kept = {p: before[p] for p in range(partitions) if p not in wants}
     known = [p for p in range(partitions) if p in wants]
-    room = 1.0 - sum(kept.values())
-    floor = min(FLOOR * even, room / len(known)) if known else 0.0
-    total = sum(wants[p] for p in known)
-    free = room - floor * len(known)
-    out = dict(kept)
-    for p in known:
-        out[p] = floor + free * (wants[p] / total if total > 0.0 else 1.0 / len(known))
+    asks = {p: max(FLOOR * even, wants[p] / rate) if p in wants else before[p] for p in range(partitions)}
+    out, left = {}, 1.0
+    for rank, p in enumerate(sorted(asks, key=asks.__getitem__)):
+        out[p] = min(asks[p], left / (partitions - rank))
+        left -= out[p]
+    others = known or list(out)
+    spare = max(0.0, left) / sum(asks[p] for p in others)
+    for p in others:
+        out[p] += spare * asks[p]
     return {p: round(out[p], 6) for p in range(partitions)}
 
 

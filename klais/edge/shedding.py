@@ -131,12 +131,12 @@ class HostLimit:
         if found is None or not self._system.newest("controller"):
             self.shedder.lift()
             return
-        share = self.share(self._system.newest("edge")) * (BEHIND_FILTER if self._applier.available else 1.0)
+        share = self.share(self._system.newest("edge"), found[0]) * (BEHIND_FILTER if self._applier.available else 1.0)
         self.shedder.limit(found[0] * share, max(1.0, found[1] * share))
 
-    def share(self, edges: Mapping[str, Mapping[str, Any]]) -> float:
-        """This edge's part among the edges of its host, by what each receives."""
+    def share(self, edges: Mapping[str, Mapping[str, Any]], rate: float) -> float:
+        """This edge's part of its host's ``rate`` (frames/s), max-min fair by what each edge receives."""
         here = {name: at["rates"].get("received", 0.0) for name, at in edges.items() if at.get("host") == self._host}
         names = sorted(here.keys() | {self._name})
         wants = {at: float(here[name]) for at, name in enumerate(names) if name in here}
-        return share_out(wants, len(names))[names.index(self._name)]
+        return share_out(wants, len(names), rate)[names.index(self._name)]

@@ -221,7 +221,7 @@ def test_only_what_changes_something_is_written() -> None:
 
 def test_the_edges_intake_is_what_drains_and_what_the_queue_can_hold() -> None:
     request = OperatorRequest("manual", 1000.0, 100.0)
-    empty = Inputs(fresh=True, hosts={"edge-1": 10.0, "edge-2": 30.0})
+    empty = Inputs(fresh=True, hosts={"edge-1": 50_000.0, "edge-2": 150_000.0})
     _, decision = decide(LoopState(), empty, TARGETS, GAINS, request, 1, 0.0, DT)
     assert sum(rate for rate, _ in decision.hosts.values()) == pytest.approx(1000.0 + TARGETS.queue_limit / 5)
     assert decision.hosts["edge-2"][0] > decision.hosts["edge-1"][0]

@@ -92,12 +92,12 @@ def test_a_hosts_limit_is_shared_by_what_its_edges_receive_wider_behind_a_filter
     host.on_tick(1.05)
     assert shedder.rate_per_s == 1000.0  # not looked yet
     host.on_tick(1.2)
-    assert shedder.rate_per_s == pytest.approx(700.0)
+    assert shedder.rate_per_s == pytest.approx(750.0)
     said.available = True
     host.on_tick(1.4)
-    assert shedder.rate_per_s == pytest.approx(1.2 * 700.0)
+    assert shedder.rate_per_s == pytest.approx(1.2 * 750.0)
     shedder.acquire(1000, 10**9)
-    assert shedder.acquire(1000, 2 * 10**9) == 84  # frames that come past the filter are limited too
+    assert shedder.acquire(1000, 2 * 10**9) == 89  # frames that come past the filter are limited too
     said.available, said.kinds["controller"] = False, {}
     host.on_tick(1.6)
     assert shedder.rate_per_s == np.inf
