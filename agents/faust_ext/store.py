@@ -52,7 +52,8 @@ class Store(SerializedStore[bytes, bytes]):
             if lane.session is not None:
                 state = lane.session.state
                 for row in state.rows[: state.used]:
-                    yield row_key(row), row.tobytes()
+                    if row["id_size"]:
+                        yield row_key(row), row.tobytes()
 
     def _iterkeys(self) -> Iterator[bytes]:
         return (key for key, _ in self._iteritems())
@@ -61,7 +62,7 @@ class Store(SerializedStore[bytes, bytes]):
         return (value for _, value in self._iteritems())
 
     def _size(self) -> int:
-        return sum(lane.session.state.used for lane in self._lanes.by_partition.values() if lane.session is not None)
+        return sum(lane.session.state.devices for lane in self._lanes.by_partition.values() if lane.session is not None)
 
     def _contains(self, key: bytes) -> bool:
         return self._get(key) is not None

@@ -53,7 +53,8 @@ def _author() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-def _written(scope: str, changes: dict[str, Any], reason: str, as_json: bool, text: str) -> None:
+def write_override(scope: str, changes: dict[str, Any], reason: str, as_json: bool, text: str) -> None:
+    """Change the record of a scope, and say so."""
     from klais.control.overrides import write
 
     record = write(load(), scope, changes, _author(), reason)
@@ -96,9 +97,8 @@ def set_(
     changes |= {"setpoints": setpoints} if setpoints else {}
     if len(changes) == 1:
         raise click.UsageError("nothing to set: give --rate, --burst, a gain or a set-point")
-    _written(
-        OVERRIDE, changes, reason, as_json, "set " + ", ".join(f"{k} {v}" for k, v in changes.items() if v is not None)
-    )
+    text = ", ".join(f"{name} {value}" for name, value in changes.items() if value is not None)
+    write_override(OVERRIDE, changes, reason, as_json, f"set {text}")
 
 
 @control.command()
@@ -111,7 +111,7 @@ def auto(forget: bool, reason: str, as_json: bool) -> None:
 
     changes: dict[str, Any] = {"mode": "auto", "rate": None, "until_ms": None}
     changes |= {"gains": None, "setpoints": None, "burst": None} if forget else {}
-    _written(OVERRIDE, changes, reason, as_json, "the controller sets the rate")
+    write_override(OVERRIDE, changes, reason, as_json, "the controller sets the rate")
 
 
 @control.command()
@@ -124,7 +124,7 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
     from klais.control.overrides import until
 
     changes = {"block": True, "unblock": None, "until_ms": until(for_s)}
-    _written(_device(device_id), changes, reason, as_json, f"blocked {device_id}{_ends(for_s)}")
+    write_override(scope_of_device(device_id), changes, reason, as_json, f"blocked {device_id}{_ends(for_s)}")
 
 
 @control.command()
@@ -134,7 +134,7 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
 def unblock(device_id: str, reason: str, as_json: bool) -> None:
     """Let a device's frames pass again."""
     changes = {"block": None, "unblock": True, "until_ms": None}
-    _written(_device(device_id), changes, reason, as_json, f"unblocked {device_id}")
+    write_override(scope_of_device(device_id), changes, reason, as_json, f"unblocked {device_id}")
 
 
 @control.command()
@@ -162,10 +162,12 @@ def device(
     changes: dict[str, Any] = {"limits_until_ms": until(for_s)}
     changes |= {"rate": rate} if rate is not None or clear else {}
     changes |= {"burst": burst} if burst is not None or clear else {}
-    _written(_device(device_id), changes, reason, as_json, f"{'cleared' if clear else 'set'} limits of {device_id}")
+    says = f"{'cleared' if clear else 'set'} limits of {device_id}"
+    write_override(scope_of_device(device_id), changes, reason, as_json, says)
 
 
-def _device(device_id: str) -> str:
+def scope_of_device(device_id: str) -> str:
+    """The scope of a device on ``klais_control``; an id that cannot be is a usage error."""
     from klais.control.overrides import device_scope
     from klais.core.wire.constants import ID_SIZE
 

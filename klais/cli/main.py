@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
     "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
+    "devices": ("klais.cli.devices", "devices", "Manage what the workers remember of devices."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),

@@ -72,6 +72,20 @@ def check_token(token: SecretStr) -> SecretStr:
     return token
 
 
+MOST_PREFIXES = 64
+
+
+def check_prefixes(text: str) -> str:
+    """A list of first bytes of device ids ``a-,b-``; blanks around the commas are taken out."""
+    prefixes = [prefix.strip() for prefix in text.split(",") if prefix.strip()]
+    if len(prefixes) > MOST_PREFIXES:
+        raise ValueError(f"names {len(prefixes)} prefixes, at most {MOST_PREFIXES} can be named")
+    for prefix in prefixes:
+        if len(prefix.encode()) > 16 or "\0" in prefix:
+            raise ValueError(f"{prefix!r} is not the beginning of a device_id of at most 16 bytes")
+    return ",".join(prefixes)
+
+
 def lower(value: Any) -> Any:
     """Lower case, where it is text."""
     return value.lower() if isinstance(value, str) else value

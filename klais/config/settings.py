@@ -1,5 +1,6 @@
 """All settings of all processes: name, type, default, unit, range, meaning. :mod:`klais.config.load` reads them."""
 
+from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +33,7 @@ Networks = Annotated[str, AfterValidator(checks.check_networks)]
 Token = Annotated[SecretStr, AfterValidator(checks.check_token)]
 Servers = Annotated[str, AfterValidator(checks.check_servers)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
+Prefixes = Annotated[str, AfterValidator(checks.check_prefixes)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)]
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -178,12 +180,22 @@ class SettingsFields(BaseSettings):
     dam_queue_limit: int = _number(
         1_000_000, "frames", 0, 100_000_000, "queued above the global rate, all lanes together"
     )
+    dam_queue_bytes: int = _number(512 * _MIB, "bytes", 0, 1 << 40, "memory of the queues, all lanes together")
     dead_letter_rate: float = _number(1000, "records/s", 0, 1e6, "dead letters of one process; above: only counted")
     json_strict: bool = Field(
         default=False, description="whether lanes refuse duplicate keys, lone surrogates and numbers above 40 bytes"
     )
     # devices and anomalies
     devices_max: int = _number(2_000_000, "devices", 1, 100_000_000, "known at once, all lanes together")
+    devices_forget_s: float = _number(2_592_000.0, "s", 60, 1e9, "silence after which a lane forgets a device")
+    devices_new_rate: float = _number(10_000.0, "devices/s", 0.001, 1e9, "new devices of one lane; above: dropped")
+    sequence: Literal["on", "off"] = Field(default="on", description="drop duplicates by number and bytes; off = never")
+    sequence_off: Prefixes = _text("", "first bytes of the ids of devices without a counter, a,b")
+    sequence_window_s: float = _number(60.0, "s", 1, 600, "time after which a lane forgets a frame for duplicates")
+    sequence_key: SecretStr | None = Field(
+        default=None, min_length=16, description="secret of the frame hash, the same for all workers; unset = none"
+    )
+    sequence_key_file: Folder | None = _text(None, "file that holds KLAIS_SEQUENCE_KEY (0600)")
     anomaly_z: float = _number(6.0, "", 1, 1000, "threshold of |z| above which a feature is flagged")
     anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "samples of a feature before its first score")
     anomaly_window: int = _number(500, "samples", 2, 60_000, "samples that the running mean and variance remember")
@@ -233,6 +245,19 @@ class SettingsFields(BaseSettings):
     def embedded_kafka(self) -> bool:
         """Whether klais runs the broker itself."""
         return self.kafka_bootstrap is None
+
+    @property
+    def frame_hash_key(self) -> bytes:
+        """Key of the frame hash (16 bytes): BLAKE2b of ``KLAIS_SEQUENCE_KEY``, or of the topic prefix."""
+        secret = self.sequence_key.get_secret_value() if self.sequence_key is not None else self.topic_prefix
+        return blake2b(secret.encode(), digest_size=16, person=b"klais-sequence").digest()
+
+    @property
+    def uncounted_prefixes(self) -> tuple[bytes, ...]:
+        """First bytes of the ids whose sequence numbers are not looked at; the empty one = all ids."""
+        if self.sequence == "off":
+            return (b"",)
+        return tuple(sorted({prefix.encode() for prefix in self.sequence_off.split(",") if prefix}))
 
     @classmethod
     def settings_customise_sources(

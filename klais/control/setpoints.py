@@ -7,7 +7,7 @@ A record's key is its scope, its value a JSON object with what it sets and ``aut
 - ``override``: the request of an operator: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
   ``until_ms``;
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
-  ``limits_until_ms``;
+  ``limits_until_ms``; ``forget_ms``: its lane forgets what it knew of the device at that time;
 - ``edge/<id>``: kept, not interpreted.
 
 Without an end a record holds until it is replaced. The newest record of a scope counts; a record without a value
@@ -66,6 +66,7 @@ class ControlFollower(TopicFollower):
         self._records: dict[str, dict[str, Any]] = {}
         self._blocked: dict[bytes, int | None] = {}
         self._device_limits: dict[bytes, DeviceLimit] = {}
+        self._to_forget: dict[bytes, int] = {}
 
     def reset(self) -> None:
         """Drop all records (see :class:`TopicFollower`)."""
@@ -100,6 +101,7 @@ class ControlFollower(TopicFollower):
             if key.startswith(DEVICE):
                 self._blocked = _blocked(records)
                 self._device_limits = _device_limits(records)
+                self._to_forget = _to_forget(records)
             elif key == GLOBAL and record is not None:
                 self.decisions.append(record)
             self._records = records
@@ -179,6 +181,10 @@ class ControlFollower(TopicFollower):
         """Devices with limits of their own; ends may have passed."""
         return self._device_limits
 
+    def to_forget(self) -> dict[bytes, int]:
+        """Devices to forget: device_id -> when that was asked for (s since the epoch)."""
+        return self._to_forget
+
     def overrides(self) -> list[dict[str, Any]]:
         """Overrides in force: scope, author, reason, end and the other fields of each record."""
         now = now_ms()
@@ -204,7 +210,7 @@ def _check(record: dict[str, Any]) -> None:
         value = record.get(name)
         if value is not None and not _is_limit(value):
             raise ValueError(f"{name} is {value!r}, not a number above 0")
-    for name in ("until_ms", "limits_until_ms"):
+    for name in ("until_ms", "limits_until_ms", "forget_ms"):
         until_ms = record.get(name)
         if until_ms is not None and (not isinstance(until_ms, int) or not 0 <= until_ms < 1 << 43):
             raise ValueError(f"{name} is {until_ms!r}, not a time in epoch ms")
@@ -241,6 +247,14 @@ def _device_limits(records: dict[str, dict[str, Any]]) -> dict[bytes, DeviceLimi
         )
         for scope, record in records.items()
         if scope.startswith(DEVICE) and (record.get("rate") is not None or record.get("burst") is not None)
+    }
+
+
+def _to_forget(records: dict[str, dict[str, Any]]) -> dict[bytes, int]:
+    return {
+        scope.removeprefix(DEVICE).encode(): record["forget_ms"] // 1000
+        for scope, record in records.items()
+        if scope.startswith(DEVICE) and record.get("forget_ms") is not None
     }
 
 

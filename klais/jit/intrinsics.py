@@ -1,6 +1,7 @@
 """What a kernel can ask of the CPU that Python has no word for: copy a run of bytes at once, fetch a cache line
 ahead."""
 
+import sys
 from typing import Any
 
 import numba
@@ -10,7 +11,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-__all__ = ["copy_bytes", "prefetch"]
+__all__ = ["copy_bytes", "load_u64", "prefetch"]
 
 
 @intrinsic  # type: ignore[misc]
@@ -73,3 +74,37 @@ def prefetch(typing_context: Any, memory: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(memory, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def _load_u64(typing_context: Any, memory: Any, at: Any) -> Any:
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        array = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return types.uint64(memory, types.int64), generate
+
+
+def load_u64(memory: npt.NDArray[np.uint8], at: int) -> int:
+    """The eight bytes ``memory[at : at + 8]`` as a word of this machine's byte order, inside (the caller knows)."""
+    if at < 0 or at + 8 > memory.shape[0]:
+        raise IndexError("load outside of an array")
+    return int.from_bytes(memory[at : at + 8].tobytes(), sys.byteorder)
+
+
+@overload(load_u64)
+def _load_u64_overload(memory: Any, at: Any) -> Any:
+    if numba.config.BOUNDSCHECK:
+
+        def checked(memory: Any, at: Any) -> Any:
+            if at < 0 or at + 8 > memory.shape[0]:
+                raise IndexError("load outside of an array")
+            return _load_u64(memory, at)
+
+        return checked
+
+    def unchecked(memory: Any, at: Any) -> Any:
+        return _load_u64(memory, at)
+
+    return unchecked

@@ -117,7 +117,9 @@ def _tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel(
+    signature: Any = None, borrows: bool = False, inlined: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile ``function`` for ``signature`` now (or load it from the cache), without the GIL, without fast-math.
 
     Parameters
@@ -127,13 +129,15 @@ def kernel(signature: Any = None, borrows: bool = False) -> Callable[[Callable[.
     borrows : bool
         The kernel only borrows its arrays: it makes none and returns none (numba refuses it otherwise), so it keeps no
         reference counts. Without this every call from another kernel costs two atomic operations for each array.
+    inlined : bool
+        Other kernels take it in whole, however long it is: a call passes each array as seven words.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         with _compile_lock():
             if signature is None:
                 return numba.njit(cache=True, nogil=True, inline="never")(function)  # type: ignore[no-any-return]
-            options = {"_nrt": False} if borrows else {}
+            options = ({"_nrt": False} if borrows else {}) | ({"forceinline": True} if inlined else {})
             return numba.njit(signature, cache=True, nogil=True, **options)(function)  # type: ignore[no-any-return]
 
     return decorate

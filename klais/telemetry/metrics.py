@@ -172,6 +172,8 @@ class WorkerSnapshot(Snapshot):
     lag_records: Mapping[int, int] = field(default_factory=dict)
     lanes: int = 0
     devices: int = 0
+    devices_limit: int = 0
+    forgotten: int = 0
     late: int = 0
     gaps: int = 0
     resets: int = 0
@@ -337,6 +339,8 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     yield lag
     yield _gauge("lanes", "Live lanes (partitions) of this worker.", s.lanes)
     yield _gauge("devices", "Devices in the lanes of this worker.", s.devices)
+    yield _gauge("devices_limit", "Devices that the lanes of this worker may hold.", s.devices_limit)
+    yield _counter("devices_forgotten", "Devices forgotten: silent, in the way, or named by operators.", s.forgotten)
     yield _counter("sequence_late", "Frames that arrived behind a newer one of their device.", s.late)
     yield _counter("sequence_gaps", "Missing sequence numbers.", s.gaps)
     yield _counter("sequence_resets", "Times that a device started its sequence again.", s.resets)

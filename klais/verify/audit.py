@@ -106,7 +106,7 @@ async def audit_lane(settings: Settings, partition: int) -> LaneAudit:
         clean = Comparison(audit, topics.telemetry, _clean_records(readers[1], topics.telemetry, partition))
         dead = Comparison(audit, topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition))
         flags = Comparison(audit, topics.anomalies, _flags(readers[3], topics.anomalies, partition))
-        state = LaneState()
+        state = LaneState(hash_key=settings.frame_hash_key)
         async for step in _replay_all(settings, topics, partition, state, audit):
             for columns, index in step.passed:
                 for i in index.tolist():
@@ -137,6 +137,8 @@ async def read_table(reader: PartitionReader, topic: str, partition: int) -> tup
     async for record in reader.read(topic, partition, start):
         if record.key is not None and record.value is not None:
             newest[record.key] = record.value
+        elif record.key is not None:
+            newest.pop(record.key, None)
     marker = next((value for key, value in newest.items() if key.startswith(MARKER_KEY)), None)
     rows = [value for key, value in newest.items() if key[:1] != b"\0"]
     return np.frombuffer(b"".join(rows), ROW), decode_marker(marker) if marker else None
@@ -176,7 +178,7 @@ class RawCoverage:
         """The raw record that a step took, None where it took none or the record is gone."""
         if step.kind in (Kind.RESUMED, Kind.LOST):  # the lane has counted what lies between; RESUMED may also go back
             await self.begin(step.raw_offset + 1)
-        elif step.kind != Kind.RELEASE and self._records is not None:
+        elif step.kind not in (Kind.RELEASE, Kind.FORGET) and self._records is not None:
             async for record in self._records:
                 if record.offset >= step.raw_offset:
                     return (
@@ -223,6 +225,7 @@ def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marke
     kept = _sorted(rows[rows["stamp"] <= np.uint64(marker.step)])
     newer = {row["id"].tobytes() for row in rows[rows["stamp"] > np.uint64(marker.step)]}
     live = state.rows[: state.used]
+    live = live[live["id_size"] > 0]
     wanted = _sorted(live[[row["id"].tobytes() not in newer for row in live]] if newer else live.copy())
     if len(kept) != len(wanted):
         audit.problem(f"table has {len(kept)} devices at step {marker.step}, the journal {len(wanted)}")
@@ -233,7 +236,7 @@ def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marke
         audit.problem(
             f"counters {marker.facts['tally']} at step {marker.step}, the journal gives {state.tally.tolist()}"
         )
-    for name, found in (("next_raw", state.next_raw), ("tokens", state.tokens), ("used", state.used)):
+    for name, found in (("next_raw", state.next_raw), ("tokens", state.tokens), ("devices", state.devices)):
         if marker.facts[name] != found:
             audit.problem(f"marker has {name} {marker.facts[name]}, the journal gives {found}")
     if sum(len(index) for _, _, index in marker.ranges) != state.queue.depth:
@@ -241,7 +244,7 @@ def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marke
 
 
 def _conclude(audit: LaneAudit, state: LaneState, marker: Marker | None) -> None:
-    audit.next_raw, audit.devices, audit.queued = state.next_raw, state.used, state.queue.depth
+    audit.next_raw, audit.devices, audit.queued = state.next_raw, state.devices, state.queue.depth
     audit.marker_step = marker.step if marker else 0
     audit.verdicts = {Reason(k).label: int(n) for k, n in enumerate(state.tally[:VERDICTS]) if n and k <= max(Reason)}
     if marker is not None and marker.step > state.step:

@@ -25,13 +25,26 @@ class _Newest:
     def __init__(self) -> None:
         self.place: dict[bytes, int] = {}
         self.rows: Rows = np.zeros(LOAD_ROWS, ROW)
+        self.used = 0
 
-    def put(self, latest: dict[bytes, bytes]) -> None:
+    def put(self, latest: dict[bytes, bytes | None]) -> None:
+        """Take over the newest value of some devices; None = it was removed."""
         place = self.place
-        index = np.fromiter((place.setdefault(key, len(place)) for key in latest), np.int64, len(latest))
-        if len(place) > len(self.rows):
-            self.rows.resize(len(place) + len(place) // 2, refcheck=False)
-        self.rows.view(OPAQUE_ROW)[index] = np.frombuffer(b"".join(latest.values()), OPAQUE_ROW)
+        removed = [place.pop(key) for key, value in latest.items() if value is None and key in place]
+        self.rows["id_size"][removed] = 0
+        kept = {key: value for key, value in latest.items() if value is not None}
+        new = [key for key in kept if key not in place]
+        place.update(zip(new, range(self.used, self.used + len(new)), strict=True))
+        self.used += len(new)
+        if self.used > len(self.rows):
+            self.rows.resize(self.used + self.used // 2, refcheck=False)
+        index = np.fromiter((place[key] for key in kept), np.int64, len(kept))
+        self.rows.view(OPAQUE_ROW)[index] = np.frombuffer(b"".join(kept.values()), OPAQUE_ROW)
+
+    def live(self) -> Rows:
+        """The rows of the devices that are there."""
+        rows = self.rows[: self.used]
+        return rows if len(self.place) == self.used else rows.view(OPAQUE_ROW)[rows["id_size"] > 0].view(ROW)
 
 
 async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
@@ -46,16 +59,16 @@ async def load_partition(reader: PartitionReader, topic: str, partition: int) ->
         Of the reader.
     """
     start, end = await reader.offsets(topic, partition)
-    newest, latest = _Newest(), dict[bytes, bytes]()
+    newest, latest = _Newest(), dict[bytes, bytes | None]()
     marker, wanted, foreign = None, marker_key(partition), 0
     async for record in reader.read(topic, partition, start, end):
         key, value = record.key, record.value
-        if key is None or value is None:
+        if key is None:
             continue
         if key[:1] == b"\0":
             marker = value if key == wanted else marker
             continue
-        if len(value) != ROW.itemsize or value[:16] != key.ljust(16, b"\0"):
+        if value is not None and (len(value) != ROW.itemsize or value[:16] != key.ljust(16, b"\0")):
             foreign += 1  # rows of another version are refused by the marker, which names their version
             continue
         latest[key] = value
@@ -66,4 +79,4 @@ async def load_partition(reader: PartitionReader, topic: str, partition: int) ->
     newest.put(latest)
     if foreign:
         log.warning("foreign_records_skipped", topic=topic, partition=partition, records=foreign)
-    return newest.rows[: len(newest.place)], marker
+    return newest.live(), marker

@@ -8,6 +8,7 @@ import numpy as np
 from klais import fault
 from klais.core.devices.layout import ROW
 from klais.core.lane.checkpoint import Snapshot, begin_snapshot, copy_rows, encode_marker
+from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.worker.changelog import marker_key
 from klais.worker.intake import Intake
@@ -72,8 +73,9 @@ class Checkpointer:
     async def _write(self, shot: Snapshot) -> None:
         session = self._session
         sender, writer = session.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
+        await self._remove(sender, writer, shot.forgotten)
         for begin in range(0, len(shot.rows), SLICE_ROWS):
-            rows = shot.rows[begin : begin + SLICE_ROWS]
+            rows = shot.live_rows(begin, begin + SLICE_ROWS)
             keys, sizes = np.ascontiguousarray(rows["id"]).view(np.uint8), rows["id_size"].copy()
             values = rows.view(np.uint8).reshape(len(rows), ROW.itemsize)
             done = 0
@@ -93,3 +95,15 @@ class Checkpointer:
         await sender.send(writer)
         fault.at("checkpoint_done")
         self.step, self._next_raw, self._journal_offset = shot.step, shot.facts["next_raw"], journal_offset
+
+    async def _remove(self, sender: FencedSender, writer: RecordBatchWriter, keys: list[bytes]) -> None:
+        """Remove forgotten devices from the changelog: before the rows are written, among which one may have come
+        back."""
+        for count, key in enumerate(keys, 1):
+            if not writer.append_one(key, None):
+                await sender.send(writer)
+                writer.append_one(key, None)
+            if count % SLICE_ROWS == 0:
+                await asyncio.sleep(0)
+        if not writer.empty:
+            await sender.send(writer)

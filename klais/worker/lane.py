@@ -23,6 +23,7 @@ from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 from klais.worker.checkpoint import Checkpointer
 from klais.worker.context import LaneContext
+from klais.worker.forget import FORGET_TICK_S
 from klais.worker.intake import Intake
 from klais.worker.lane_statistics import LaneStatistics
 from klais.worker.quarantine import Quarantine
@@ -102,6 +103,7 @@ class Lane:
                 await self._go_live(session)
                 tasks.create_task(checkpointer.run())
                 tasks.create_task(self._release_queue(session))
+                tasks.create_task(self._forget_devices(session))
                 tasks.create_task(self._renew(checkpointer))
                 tasks.create_task(watch.run())
                 async for raw in self.intake.records(session.state, reader):
@@ -132,6 +134,15 @@ class Lane:
             await asyncio.sleep(TICK_S)
             await session.pending.room()
             step = session.release()
+            if step is not None:
+                session.journal.put(step)
+
+    async def _forget_devices(self, session: LaneSession) -> None:
+        """Give up devices that are silent for long, in the way, or named by operators: steps like any other."""
+        while True:
+            await asyncio.sleep(FORGET_TICK_S)
+            await session.pending.room()
+            step = session.forget()
             if step is not None:
                 session.journal.put(step)
 

@@ -2,51 +2,44 @@
 
 import time
 
+import numpy as np
+
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower, in_force
-from klais.core.dam.bucket import refill
-from klais.core.dam.special import NONE, Special, table
+from klais.core.dam.bucket import TokenBucket
+from klais.core.dam.overrides import NO_OVERRIDES, PREFIX, Overrides, override_table
 from klais.core.lane.journal import Limits
 from klais.core.lane.step import Bounds, Step
 
 MIN_LANE_RATE = 1e-3  # frames/s: a lane is slow, never shut
 
 
-class Allowance:
-    """Token bucket of a whole process for records that must not become a flood (one second's worth of burst)."""
-
-    def __init__(self, rate_per_s: float) -> None:
-        self._rate = rate_per_s
-        self._tokens = rate_per_s
-        self._at_ns = time.monotonic_ns()
-
-    def available(self) -> int:
-        """Records that may be written now."""
-        now_ns = time.monotonic_ns()
-        self._tokens = float(refill(self._tokens, self._at_ns, now_ns, self._rate, max(1.0, self._rate)))
-        self._at_ns = now_ns
-        return max(0, int(self._tokens))
-
-    def spend(self, records: int) -> None:
-        """Count records written."""
-        self._tokens -= records
+def _per_second(rate_per_s: float) -> TokenBucket:
+    """Allowance of a whole process for records that must not become a flood: one second's worth of burst."""
+    return TokenBucket(rate_per_s, max(1.0, rate_per_s))
 
 
 class LaneLimits:
-    """Limits of each lane now. The global rate is shared out by demand where a controller says so.
+    """Limits of each lane now. The global rate is shared out by demand where a controller says so; burst and queue
+    evenly.
 
-    Burst and queue evenly.
+    Attributes
+    ----------
+    device_limit : int
+        Devices that one lane may know.
     """
 
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
         self._settings = settings
         self._control = control
-        self._dead_letters = Allowance(settings.dead_letter_rate)
-        self._flags = Allowance(settings.anomaly_rate)
-        self._special, self._special_version, self._special_until_ns = NONE, -1, 0
+        self._dead_letters = _per_second(settings.dead_letter_rate)
+        self._flags = _per_second(settings.anomaly_rate)
+        self._overrides, self._overrides_version, self._overrides_until_ns = NO_OVERRIDES, -1, 0
         n = settings.partitions
         self._queue_limit = settings.dam_queue_limit // n
-        self._device_limit = max(1, settings.devices_max // n)
+        self._queue_bytes = settings.dam_queue_bytes // n
+        self.device_limit = max(1, settings.devices_max // n)
+        self._uncounted = np.array(settings.uncounted_prefixes, PREFIX)
 
     @property
     def rate(self) -> float:
@@ -84,43 +77,58 @@ class LaneLimits:
         n = self._settings.partitions
         return self._control.share(partition, n) if self._control else 1.0 / n
 
-    def special(self) -> Special:
-        """Devices with limits of their own now (SPECIAL [k], made again when something changed or ended)."""
+    def device_overrides(self) -> Overrides:
+        """Devices with limits of their own now (OVERRIDE [k], made again when something changed or ended)."""
         if self._control is None or not self._control.device_limits():
-            return NONE
+            return NO_OVERRIDES
         now_ns = time.time_ns()
         version = self._control.version
-        if version != self._special_version or now_ns >= self._special_until_ns:
+        if version != self._overrides_version or now_ns >= self._overrides_until_ns:
             s, found = self._settings, self._control.device_limits()
             live = {name: at for name, at in found.items() if in_force(at.until_ns, now_ns)}
             ends = [at.until_ns for at in live.values() if at.until_ns is not None]
             own = {name: (at.rate or s.dam_device_rate, at.burst or s.dam_device_burst) for name, at in live.items()}
-            self._special = table(own)
-            self._special_version, self._special_until_ns = version, min(ends, default=1 << 62)
-        return self._special
+            self._overrides = override_table(own)
+            self._overrides_version, self._overrides_until_ns = version, min(ends, default=1 << 62)
+        return self._overrides
 
     def device(self, device_id: bytes) -> tuple[float, float]:
         """Rate and burst of one device now."""
-        for row in self.special():
+        for row in self.device_overrides():
             if row["id"] == device_id:
                 return float(row["rate"]), float(row["burst"])
         return self._settings.dam_device_rate, self._settings.dam_device_burst
 
+    def to_forget(self) -> dict[bytes, int]:
+        """Devices that operators want forgotten: device_id -> when they asked (s since the epoch)."""
+        return self._control.to_forget() if self._control is not None else {}
+
     def of_lane(self, partition: int) -> tuple[Limits, Bounds]:
         """Limits and bounds of a lane's next step."""
-        s, n = self._settings, self._settings.partitions
+        s, n, now_ns = self._settings, self._settings.partitions, time.monotonic_ns()
         limits = Limits(
             max(MIN_LANE_RATE, self.rate * self.share(partition)),
             max(1.0, self.burst / n),
             s.dam_device_rate,
             s.dam_device_burst,
-            self._dead_letters.available(),
-            self._flags.available(),
+            self._dead_letters.available(now_ns),
+            self._flags.available(now_ns),
             s.anomaly_z,
             s.anomaly_min_samples,
             s.anomaly_window,
+            s.devices_new_rate,
+            s.sequence_window_s,
         )
-        return limits, Bounds(self._queue_limit, self._device_limit, self.blocked(), self.special(), s.json_strict)
+        bounds = Bounds(
+            self._queue_limit,
+            self.device_limit,
+            self.blocked(),
+            self.device_overrides(),
+            self._queue_bytes,
+            self._uncounted,
+            s.json_strict,
+        )
+        return limits, bounds
 
     def spend(self, step: Step) -> None:
         """Count what a step writes against the allowances."""

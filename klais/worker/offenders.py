@@ -30,7 +30,8 @@ class TopOffenders:
             if owner != id(part.state) or elapsed_s <= 0.0:
                 continue  # the lane came from elsewhere: what its rows count is not of this second
             grown = now.copy()
-            grown[: len(old)] -= old[: len(grown)]
+            both = min(len(old), len(grown))
+            grown[:both] -= np.minimum(old[:both], grown[:both])  # less than before: another device has the row now
             top = np.argpartition(grown, -min(MOST, len(grown)))[-MOST:] if len(grown) else np.zeros(0, np.int64)
             for row in top[grown[top] > 0].tolist():
                 name = part.rows["id"][row].tobytes()[: int(part.rows["id_size"][row])].decode(errors="replace")

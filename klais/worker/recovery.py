@@ -73,7 +73,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         rows, value = await load_partition(reader, topics.devices_changelog, partition)
         marker = decode_marker(value) if value else None
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
-        state = restore(marker, rows)
+        state = restore(marker, rows, context.settings.frame_hash_key)
         del rows
         give_memory_back()
     if marker is not None and marker.partitions != topics.partitions:
@@ -96,7 +96,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     doubled = await _doubled(reader, topics, partition, lineage, seen_outputs["telemetry"], plan, journal, marker)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
-    log.info("lane_recovered", partition=partition, devices=state.used, steps=len(journal.steps), seconds=seconds)
+    log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
     positions = {name: seen.mark for name, seen in seen_outputs.items() if seen.mark is not None}
     # Where nothing of ours is found, there is no need to look below the present end again.
     floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.dam.bucket import refill_column
 from klais.core.devices.layout import FEATURE_INTERVAL, Rows
 from klais.core.lane.state import LaneState
 
@@ -25,7 +26,7 @@ Column = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of one lane at one moment: ROW [>= used] of which ``used`` are devices."""
+    """The rows of one lane at one moment: ROW [>= used]; those of the first ``used`` that have an id are devices."""
 
     partition: int
     state: LaneState
@@ -75,8 +76,8 @@ class Found:
 
 
 def last_seen_ns(part: Part) -> Column:
-    """Receive time of the newest well-formed frame, admitted or not (int64 [n])."""
-    return np.maximum(part.column("refilled_ns"), part.column("last_ns"))
+    """Receive time of the newest well-formed frame, admitted or not, and not after the lane took it (int64 [n])."""
+    return np.minimum(part.column("refilled_ns"), (part.column("heard_s").astype(np.int64) + 1) * 1_000_000_000)
 
 
 def flagged_now(part: Part) -> npt.NDArray[np.bool_]:
@@ -86,8 +87,7 @@ def flagged_now(part: Part) -> npt.NDArray[np.bool_]:
 
 def tokens_now(part: Part, limits: DeviceLimits) -> Column:
     """Frames that each device might send at once now (float64 [n])."""
-    passed_s = np.maximum(limits.now_ns - part.column("refilled_ns"), 0) * 1e-9
-    return np.minimum(part.column("tokens") + passed_s * limits.rate, limits.burst)  # type: ignore[no-any-return]
+    return refill_column(part.column("tokens"), part.column("refilled_ns"), limits.now_ns, limits.rate, limits.burst)
 
 
 def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
@@ -123,11 +123,11 @@ SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
     "device_id": lambda part, _limits: _id_words(part),
     "partition": lambda part, _limits: np.full(part.used, part.partition, np.int64),
     "state": states_of,
-    "first_seen": _named("first_ns"),
+    "first_seen": _named("made_s"),
     "last_seen": lambda part, _limits: last_seen_ns(part),
     "flagged_at": _named("flag_ns"),
     "tokens": tokens_now,
-    **{name: _named(name) for name in ("received", "admitted", "gaps", "duplicate", "blocked", "device_rate")},
+    **{name: _named(name) for name in ("received", "admitted", "gaps", "jumps", "duplicate", "blocked", "device_rate")},
     **{name: _named(name) for name in ("queue_full", "malformed", "late", "resets", "flags", "score", "flag_z")},
 }
 ASCENDING = ("device_id", "partition", "first_seen")
@@ -139,8 +139,10 @@ def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
     keys, numbers, states, by_state = [], [], [], np.zeros(len(STATES), np.int64)
     for part in parts:
         state = states_of(part, limits)
-        by_state += np.bincount(state, minlength=len(STATES))
-        wanted = np.ones(part.used, np.bool_) if ask.state is None else state == ask.state
+        wanted = part.column("id_size") > 0
+        by_state += np.bincount(state[wanted], minlength=len(STATES))
+        if ask.state is not None:
+            wanted &= state == ask.state
         if ask.flagged_ever:
             wanted &= part.column("flags") > 0
         if ask.part_of_id:

@@ -18,6 +18,7 @@ from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext
+from klais.worker.forget import Forgetter
 from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
 from klais.worker.outputs import Journal, Output, Records, Telemetry
@@ -120,6 +121,7 @@ class LaneSession:
         self.telemetry = Telemetry(found.senders.telemetry, at.get("telemetry"), *rest)
         self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, anomaly_records)
         self.dead_letter = Records(found.senders.dead_letter, at.get("dead_letter"), *rest, dead_letter_records)
+        self._forgetter = Forgetter(context.settings, context.limits, partition)
         self.queued = asyncio.Event()  # frames may wait in the queue
         self.resumed: Resumed | None = None  # what the replay could not restore
         self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
@@ -203,6 +205,11 @@ class LaneSession:
         fault.at("release_decided")
         step.bytes = step.passed_count * RELEASED_BYTES
         return self._decided(step)
+
+    def forget(self) -> Step | None:
+        """Forget devices; None when nobody is to be forgotten."""
+        step = self._forgetter.step(self.state, time.time_ns(), time.monotonic())
+        return None if step is None else self._decided(step)
 
     def _decided(self, step: Step) -> Step:
         fault.at("lane_decided")

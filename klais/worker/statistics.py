@@ -43,7 +43,7 @@ class WorkerStatistics:
         By partition: records not taken, the same in frames, and frames/s that the lane could put to use.
     offenders : dict of str to float
         Devices with the most frames/s dropped above their own rate.
-    devices, anomaly_devices : int
+    devices, devices_limit, anomaly_devices : int
         Devices known; those flagged at their newest frame.
     anomaly_score : float
         Highest score of a device now.
@@ -66,6 +66,7 @@ class WorkerStatistics:
     demand: dict[str, float] = field(default_factory=dict)
     offenders: dict[str, float] = field(default_factory=dict)
     devices: int = 0
+    devices_limit: int = 0
     anomaly_devices: int = 0
     anomaly_score: float = 0.0
     checkpoint_age_s: float = 0.0
@@ -89,6 +90,7 @@ class WorkerStatistics:
             "repeated": int(tally[Tally.REPEATED_FRAMES]),
             "repeated_batches": int(tally[Tally.REPEATED_BATCHES]),
             "missing_batches": int(tally[Tally.MISSING_BATCHES]),
+            "devices_forgotten": int(tally[Tally.FORGOTTEN]),
             "corrupt_records": int(tally[Tally.CORRUPT_RECORDS]),
             "lost_records": int(tally[Tally.LOST_RECORDS]),
             "doubled_records": int(tally[Tally.DOUBLED]),
@@ -179,6 +181,8 @@ def snapshot(
         lag_records=now.lag_records,
         lanes=now.lanes_live,
         devices=now.devices,
+        devices_limit=now.devices_limit,
+        forgotten=int(tally[Tally.FORGOTTEN]),
         late=int(sequence[0]),
         gaps=int(sequence[1]),
         resets=int(sequence[2]),

@@ -142,7 +142,7 @@ def test_overrides_reach_the_dam_and_survive_restarts(system, tmp_path: Path) ->
 
         def shown() -> bool:
             limits = page(it.port, "/dam/")["limits"]
-            return bool((limits["special_devices"], limits["blocked_devices"]) == (1, 1))
+            return bool((limits["overridden_devices"], limits["blocked_devices"]) == (1, 1))
 
         write(settings, "device/dev-1", {"rate": 2.0, "burst": 3.0}, "ops", "noisy")
         write(settings, "device/dev-2", {"block": True}, "ops", "hostile")
@@ -155,7 +155,7 @@ def test_overrides_reach_the_dam_and_survive_restarts(system, tmp_path: Path) ->
     with worker(settings, tmp_path / "b.log", **AUTO) as it:
         it.wait_ready()
         limits = page(it.port, "/dam/")["limits"]
-        assert (limits["rate"], limits["special_devices"], limits["blocked_devices"]) == (by_hand, 1, 1)
+        assert (limits["rate"], limits["overridden_devices"], limits["blocked_devices"]) == (by_hand, 1, 1)
         shown = page(it.port, "/control/")
         assert {(o["scope"], o["author"], o["reason"]) for o in shown["overrides"]} == {
             ("override", "ops", "a test"),
@@ -166,8 +166,8 @@ def test_overrides_reach_the_dam_and_survive_restarts(system, tmp_path: Path) ->
         wait_for(lambda: (control.record("global") or {}).get("mode") == "auto", 5, "automatic again")
         decisions = list(control.decisions)
         released = decisions[max(n for n, it in enumerate(decisions) if it["mode"] == "manual") + 1]
-        # Automatic goes on from the rate it is given. Only the proportional term may move it: the CPU error of a machine
-        # that is busy with other tests swings by 2, which is a factor of 2.3.
+        # Automatic goes on from the rate it is given. Only the proportional term may move it: the CPU error of a
+        # machine that is busy with other tests swings by 2, which is a factor of 2.3.
         assert by_hand / 2.5 < released["rate"] < by_hand * 2.5
         assert it.stop() == 0
 

@@ -230,7 +230,7 @@ class ForwarderMachine(RuleBasedStateMachine):
             lane, taken = LaneState(), []
             for value in self.log[partition]:
                 _, _, _, edge, _, boot, number = HEADER.unpack_from(value)
-                if not lane.seen_batch(edge, boot, number):
+                if not lane.seen_batch(edge, boot, number, 0):
                     taken.append((partition, boot, number))
             kept = [name for name in taken if name not in self.lost]
             assert kept == sorted(kept), "out of order"

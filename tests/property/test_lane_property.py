@@ -13,11 +13,12 @@ from klais.core.lane.journal import decode_step, encode_step
 from klais.core.lane.render import anomaly_records
 from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState, Tally
-from klais.core.lane.step import release, take_raw
+from klais.core.lane.step import forget, release, take_poison, take_raw
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import Reason
 from tests.support.lane import T0_NS, NaiveLane, batch, bounds, frames, limits
 
+HASH_KEY = bytes(range(16))
 SEQUENCES = st.one_of(st.integers(0, 40), st.integers(2**32 - 5, 2**32 - 1), st.integers(0, 2**32 - 1))
 FRAME = st.tuples(st.sampled_from("abc"), SEQUENCES, st.sampled_from([b"{}", b'{"t":1}', b'{"t":2.5,"u":{"v":-3}}']))
 RUBBISH = st.one_of(st.binary(max_size=60), FRAME.map(lambda f: frames(f)[0][:-1]))
@@ -32,10 +33,12 @@ LIMITS = st.builds(
     z=st.sampled_from([0.5, 6.0]),
     samples=st.sampled_from([1, 30]),  # flags come early, too
 )
+WAIT = st.one_of(st.integers(0, 10**9), st.integers(0, 10**11))
+AGES = st.sampled_from([0, 0, 500_000_000, 5 * 10**9, 7200 * 10**9])
 MOVES = st.lists(
     st.one_of(
-        st.tuples(st.just("take"), st.lists(FRAME, max_size=8), st.integers(0, 10**9)),
-        st.tuples(st.just("release"), st.integers(1, 5), st.integers(0, 10**9)),
+        st.tuples(st.just("take"), st.lists(FRAME, max_size=8), WAIT),
+        st.tuples(st.just("release"), st.integers(1, 5), WAIT),
     ),
     min_size=1,
     max_size=15,
@@ -49,7 +52,9 @@ WILD = st.lists(
         ),
         st.tuples(st.just("release"), st.integers(1, 5), st.integers(0, 10**9)),
         st.tuples(st.just("record"), st.binary(max_size=80), st.integers(0, 10**9)),
+        st.tuples(st.just("poison"), st.binary(max_size=80), st.integers(0, 10**9)),
         st.tuples(st.just("repeat"), st.just(0), st.integers(0, 10**9)),
+        st.tuples(st.just("forget"), st.lists(st.sampled_from("abc"), unique=True), st.integers(0, 10**9)),
     ),
     min_size=1,
     max_size=12,
@@ -65,38 +70,61 @@ def out(step) -> list[bytes]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(MOVES, LIMITS, st.integers(0, 6))
-def test_verdicts_are_those_of_the_definition(moves, lim, queue_limit):
+@given(MOVES, LIMITS, st.integers(0, 6), st.lists(AGES, min_size=15))
+def test_verdicts_are_those_of_the_definition(moves, lim, queue_limit, ages):
+    """``ages``: how long before the lane takes a batch the edge received it (a spool, a clock that is behind)."""
     state, twin, now = LaneState(), NaiveLane(), T0_NS
     number = 0
-    for kind, what, wait in moves:
+    for (kind, what, wait), age in zip(moves, ages, strict=False):
         now += wait
         if kind == "take":
             some = frames(*what)
-            step = take_raw(state, number, batch(some, number, now), lim, bounds(queue_limit), now)
+            step = take_raw(state, number, batch(some, number, now - age), lim, bounds(queue_limit), now)
             number += 1
-            assert [Reason(int(v)) for v in step.record.verdict] == twin.take(some, now, now, lim, queue_limit)
+            assert [Reason(int(v)) for v in step.record.verdict] == twin.take(some, now - age, now, lim, queue_limit)
         else:
             step = release(state, lim, now, what)
             assert (out(step) if step else []) == twin.release(now, lim, what)
-    for device, window in twin.windows.items():
-        row = state.rows[state.find(device.rstrip(b"\0"))]
-        assert (row["top"], row["gaps"], row["late"], row["resets"]) == (
-            window.top,
-            window.gaps,
-            window.late,
-            window.resets,
-        )
+    assert state.devices == len(twin.devices)
+    for device, known in twin.devices.items():
+        row, window = state.rows[state.find(device.rstrip(b"\0"))], known.window
+        found = [int(row[name]) for name in ("gaps", "late", "resets", "jumps")]
+        expected = [window.top, window.gaps, window.late, window.resets, window.jumps]
+        assert [int(row["top"][row["main"]]), *found] == expected
+
+
+def devices_of(state: LaneState):
+    rows = state.rows[: state.used]
+    return rows[rows["id_size"] > 0]
 
 
 def rows_of(state: LaneState) -> bytes:
-    rows = state.rows[: state.used]
+    rows = devices_of(state)
     return rows[np.lexsort((rows["id"][:, 0], rows["id"][:, 1]))].tobytes()
+
+
+def padded(devices):
+    return np.frombuffer(b"".join(device.encode().ljust(16, b"\0") for device in devices), np.uint8).reshape(-1, 16)
+
+
+def write(table, shot, draw=lambda: True):
+    """A checkpoint into the changelog, ended where ``draw`` says so: ids of forgotten devices, then rows."""
+    for key in shot.forgotten:
+        if not draw():
+            return
+        table.pop(key.ljust(16, b"\0"), None)
+    for row in shot.live_rows():
+        if draw():
+            table[row["id"].tobytes()] = row
+
+
+def rows_in(table):
+    return np.array(list(table.values()), ROW) if table else np.zeros(0, ROW)
 
 
 def run(moves, choose_limits, queue_limit):
     """Live run: the state, its raw records, journal, outputs and flags by step."""
-    state, now, raw, journal, outputs, flags = LaneState(), T0_NS, [], [], [], []
+    state, now, raw, journal, outputs, flags = LaneState(hash_key=HASH_KEY), T0_NS, [], [], [], []
     for turn, (kind, what, wait) in enumerate(moves):
         now += wait
         lim = choose_limits[turn % len(choose_limits)]
@@ -104,6 +132,11 @@ def run(moves, choose_limits, queue_limit):
             step = release(state, lim, now, what)
             if step is None:
                 continue
+        elif kind == "forget":
+            step = forget(state, padded(what), lim, now)
+        elif kind == "poison":
+            step = take_poison(state, len(raw), what, "IndexError", lim, now)
+            raw.append(what)
         else:
             if kind == "take":
                 value = batch(what, number=len(raw), at_ns=now)
@@ -111,7 +144,7 @@ def run(moves, choose_limits, queue_limit):
                 value = raw[-1] if raw else b""
             else:
                 value = what
-            step = take_raw(state, len(raw), value, lim, bounds(queue_limit, 3), now)
+            step = take_raw(state, len(raw), value, lim, bounds(queue_limit, 3, uncounted=[[], [b"a"]][turn % 2]), now)
             raw.append(value)
         journal.append(encode_step(step.record))
         outputs.append(out(step))
@@ -137,11 +170,13 @@ def replay_on(state: LaneState, raw, journal, flags: list[list[bytes]] | None = 
 @given(WILD, st.lists(LIMITS, min_size=1, max_size=3), st.integers(0, 6))
 def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limits, queue_limit):
     state, raw, journal, outputs, flags = run(moves, choose_limits, queue_limit)
-    again = LaneState()
+    again = LaneState(hash_key=HASH_KEY)
     assert replay_on(again, raw, journal, flags) == outputs
     assert rows_of(again) == rows_of(state)
     assert again.tally.tolist() == state.tally.tolist()
-    assert (again.next_raw, again.tokens, again.queue.depth) == (state.next_raw, state.tokens, state.queue.depth)
+    for name in ("next_raw", "tokens", "new_devices", "bucket_ns", "devices"):
+        assert getattr(again, name) == getattr(state, name), name
+    assert (again.queue.depth, again.queue.bytes) == (state.queue.depth, state.queue.bytes)
 
 
 @settings(max_examples=150, deadline=None)
@@ -154,18 +189,15 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
     moves = [*first, *second, *third]
     whole, raw, journal, outputs, flags = run(moves, [lim], queue_limit)
     # live again up to each checkpoint, by replay (shown equal above)
-    state = LaneState()
+    state, table = LaneState(hash_key=HASH_KEY), {}
     cuts = [min(len(journal), len(first)), min(len(journal), len(first) + len(second))]
     replay_on(state, raw, journal[: cuts[0]])
     shot = snapshot(state)
-    table = {row["id"].tobytes(): row for row in shot.rows}
+    write(table, shot)
     marker = decode_marker(encode_marker(shot, 0, {}, 4))
     replay_on(state, raw, journal[: cuts[1]])
-    for row in snapshot(state).rows:
-        if data.draw(st.booleans()):
-            table[row["id"].tobytes()] = row
-    rows = np.array(list(table.values()), ROW) if table else np.zeros(0, ROW)
-    recovered = restore(marker, rows)
+    write(table, snapshot(state), lambda: data.draw(st.booleans()))
+    recovered = restore(marker, rows_in(table), HASH_KEY)
     for raw_offset, count, index in marker.ranges:
         columns = read_headers(decode_batch(raw[raw_offset]))
         assert columns.count == count
@@ -174,10 +206,9 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
     assert rows_of(recovered) == rows_of(whole)
     assert recovered.tally.tolist() == whole.tally.tolist()
     # and everything that the second checkpoint or the journal changed would be written by the next one
-    changed = {row["id"].tobytes() for row in snapshot(recovered).rows}
-    final = {row["id"].tobytes(): row.tobytes() for row in whole.rows[: whole.used]}
-    stale = {key for key, row in final.items() if key not in table or table[key].tobytes() != row}
-    assert stale <= changed
+    write(table, snapshot(recovered))
+    final = {row["id"].tobytes(): row.tobytes() for row in devices_of(whole)}
+    assert {key: row.tobytes() for key, row in table.items()} == final
 
 
 @settings(max_examples=100, deadline=None)
@@ -187,7 +218,7 @@ def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_o
 ):
     whole, raw, journal, outputs, flags = run([*first, *second], [lim], queue_limit)
     cut = min(len(journal), len(first))
-    state = LaneState()
+    state, table = LaneState(hash_key=HASH_KEY), {}
     replay_on(state, raw, journal[:cut])
     shot = begin_snapshot(state)
     at = cut
@@ -196,7 +227,8 @@ def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_o
         replay_on(state, raw, journal[at:upto])
         at = upto
     marker = decode_marker(encode_marker(shot, 0, {}, 4))
-    recovered = restore(marker, shot.rows)
+    write(table, shot)
+    recovered = restore(marker, rows_in(table), HASH_KEY)
     for raw_offset, count, index in marker.ranges:
         columns = read_headers(decode_batch(raw[raw_offset]))
         assert columns.count == count

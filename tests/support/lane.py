@@ -4,6 +4,7 @@ from collections import deque
 
 import numpy as np
 
+from klais.core.dam.overrides import PREFIX
 from klais.core.lane.journal import Limits
 from klais.core.lane.step import Bounds
 from klais.core.wire.batch import encode_batch
@@ -13,15 +14,25 @@ T0_NS = 1_700_000_000_000_000_000
 
 
 def limits(
-    rate=1e9, burst=1e9, device_rate=1000.0, device_burst=5000.0, dead_letters=1000, flags=1000, z=6.0, samples=30
+    rate=1e9,
+    burst=1e9,
+    device_rate=1000.0,
+    device_burst=5000.0,
+    dead_letters=1000,
+    flags=1000,
+    z=6.0,
+    samples=30,
+    new_rate=1e6,
+    window_s=60.0,
 ) -> Limits:
     """Limits of one step, wide open unless said."""
-    return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, z, samples, 500)
+    return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, z, samples, 500, new_rate, window_s)
 
 
-def bounds(queue_limit=1_000_000, device_limit=1_000_000, blocked=()) -> Bounds:
+def bounds(queue_limit=1_000_000, device_limit=1_000_000, blocked=(), queue_bytes=1 << 40, uncounted=()) -> Bounds:
     """Bounds of a lane."""
-    return Bounds(queue_limit, device_limit, tuple(blocked))
+    prefixes = np.array(uncounted, PREFIX)
+    return Bounds(queue_limit, device_limit, tuple(blocked), queue_bytes=queue_bytes, uncounted=prefixes)
 
 
 def frames(*parts: tuple[str, int] | tuple[str, int, bytes]) -> list[bytes]:
@@ -34,40 +45,139 @@ def batch(some: list[bytes], number: int = 0, at_ns: int = T0_NS, boot: int = 1,
     return encode_batch(some, at_ns, edge, boot, number, offsets=np.zeros(len(some), np.uint32))
 
 
+class Stream:
+    """A run of sequence numbers of one device: the last 32, each with the era it came in."""
+
+    def __init__(self, sequence: int, era: int) -> None:
+        self.top, self.era = sequence, era
+        self.seen: dict[int, int | None] = {sequence: era}  # None: came, but too long ago to be recognised
+
+    def age(self, era: int) -> None:
+        if era in (self.era, self.era - 1):
+            return
+        keep = era == self.era + 1
+        self.seen = {s: at if keep and at == self.era else None for s, at in self.seen.items()}
+        self.era = era
+
+    def talks(self, era: int) -> bool:
+        return any(at is not None and era - at <= 1 for at in self.seen.values())
+
+    def near(self, sequence: int) -> bool:
+        return (sequence - self.top) % 2**32 <= 32 or (self.top - sequence) % 2**32 < 32
+
+    def advance(self, sequence: int) -> int:
+        """The numbers left out."""
+        gap = (sequence - self.top) % 2**32 - 1
+        self.top = sequence
+        self.seen = {s: at for s, at in self.seen.items() if (sequence - s) % 2**32 < 32} | {sequence: self.era}
+        return gap
+
+
 class Window:
-    """Sequence window of one device: the last 32 numbers with their frames, from the words of the definition."""
+    """Sequence window of one device, from the words of the definition (:mod:`klais.core.devices.sequence`)."""
 
     def __init__(self) -> None:
-        self.top: int | None = None
-        self.seen: dict[int, bytes] = {}
-        self.gaps = self.late = self.resets = 0
+        self.main: Stream | None = None
+        self.other: Stream | None = None
+        self.restarted = False
+        self.frames: dict[int, bytes] = {}  # by sequence modulo 32, of both streams
+        self.gaps = self.late = self.resets = self.jumps = 0
 
-    def observe(self, sequence: int, frame: bytes) -> str:
-        if self.top is None:
-            self._restart(sequence, frame)
+    @property
+    def top(self) -> int:
+        assert self.main is not None
+        return self.main.top
+
+    def observe(self, sequence: int, frame: bytes, era: int, elapsed_s: float, interval_s: float | None) -> str:
+        outcome = self._observe(sequence, frame, era, elapsed_s, interval_s)
+        if outcome != "duplicate":
+            self.frames[sequence % 32] = frame
+        return outcome
+
+    def _observe(self, sequence: int, frame: bytes, era: int, elapsed_s: float, interval_s: float | None) -> str:
+        if self.main is None:
+            self.main = Stream(sequence, era)
             return "in_order"
-        ahead = (sequence - self.top) % 2**32
-        behind = (self.top - sequence) % 2**32
-        if 0 < ahead <= 2**20:
-            self.gaps += ahead - 1
-            self.top = sequence
-            self.seen[sequence] = frame
-            self.seen = {s: f for s, f in self.seen.items() if (sequence - s) % 2**32 < 32}
+        if self.main.near(sequence):
+            self.main.age(era)
+            return self._take(self.main, sequence, frame, era)
+        if self.other is not None and self.other.near(sequence):
+            return self._take_other(self.other, sequence, frame, era)
+        ahead = (sequence - self.main.top) % 2**32
+        known = interval_s is not None and elapsed_s > 0
+        if ahead < 2**31 and known and ahead <= 2 * elapsed_s / max(interval_s, 1e-3) + 1:
+            self.gaps += self.main.advance(sequence)
             return "in_order"
-        if behind < 32 and sequence not in self.seen:
-            self.seen[sequence] = frame
-            self.gaps = max(0, self.gaps - 1)
-            self.late += 1
+        if elapsed_s < -1.0:
+            self.other = Stream(sequence, era)
+            self._late()
             return "late"
-        if behind < 32 and self.seen[sequence] == frame:
+        self.main, self.other = Stream(sequence, era), self.main
+        self.restarted = ahead >= 2**31
+        self.resets += self.restarted
+        self.jumps += not self.restarted
+        return "restart" if self.restarted else "jump"
+
+    def _take_other(self, other: Stream, sequence: int, frame: bytes, era: int) -> str:
+        assert self.main is not None
+        other.age(era)
+        lower = (self.main.top - sequence) % 2**32 < 2**31
+        if lower and self.main.talks(era):
+            outcome = self._take(other, sequence, frame, era)
+            if outcome == "in_order":
+                self._late()
+                outcome = "late"
+            return outcome
+        self.main, self.other = other, self.main
+        self.resets -= self.restarted
+        self.restarted = False
+        return self._take(other, sequence, frame, era)
+
+    def _take(self, stream: Stream, sequence: int, frame: bytes, era: int) -> str:
+        if 0 < (sequence - stream.top) % 2**32 <= 32:
+            self.gaps += stream.advance(sequence)
+            return "in_order"
+        if sequence not in stream.seen:
+            stream.seen[sequence] = stream.era
+            self._late()
+            return "late"
+        if stream.seen[sequence] is not None and self.frames[sequence % 32] == frame:
             return "duplicate"
-        self._restart(sequence, frame)
+        stream.__init__(sequence, era)  # type: ignore[misc]
         self.resets += 1
+        self.restarted = False
         return "restart"
 
-    def _restart(self, sequence: int, frame: bytes) -> None:
-        self.top = sequence
-        self.seen = {sequence: frame}
+    def _late(self) -> None:
+        self.late += 1
+        self.gaps = max(0, self.gaps - 1)
+
+
+class Feature:
+    """Running profile of one feature, from the words of the definition (:mod:`klais.core.anomaly.zscore`)."""
+
+    def __init__(self, smallest_deviation, z: float = 6.0, min_samples: int = 30, window: int = 500) -> None:
+        self.least, self.z, self.min_samples, self.window = smallest_deviation, z, min_samples, window
+        self.mean = self.var = 0.0
+        self.samples = self.run = 0
+
+    def learn(self, value: float) -> float:
+        """The score of a value, which is learned then."""
+        difference, z = value - self.mean, 0.0
+        if self.samples >= self.min_samples:
+            deviation = max(self.var**0.5, self.least(self.mean))
+            z = difference / deviation
+            self.run = self.run + 1 if abs(z) > self.z else 0
+            difference = min(max(difference, -8 * deviation), 8 * deviation)
+            if self.run == 16:
+                self.mean = self.var = 0.0
+                self.samples = self.run = 0
+                difference = value
+        weight = 1 / min(self.samples + 1, self.window)
+        self.mean += weight * difference
+        self.var = (1 - weight) * (self.var + weight * difference**2)
+        self.samples += 1
+        return z
 
 
 class NaiveBucket:
@@ -78,16 +188,35 @@ class NaiveBucket:
 
     def refill(self, now_ns: int, rate: float, burst: float) -> None:
         self.tokens = min(burst, self.tokens + max(0, now_ns - self.at_ns) * 1e-9 * rate)
-        if now_ns > self.at_ns or self.at_ns - now_ns > 10_000_000_000:
-            self.at_ns = now_ns
+        self.at_ns = now_ns
+
+
+class NaiveDevice:
+    """What a lane keeps of one device."""
+
+    def __init__(self, lim: Limits, at_ns: int) -> None:
+        self.window, self.bucket = Window(), NaiveBucket(lim.device_burst, at_ns)
+        scoring = lim.anomaly_z, lim.anomaly_min_samples, lim.anomaly_window
+        self.interval = Feature(lambda mean: 0.005 + 0.05 * abs(mean), *scoring)
+        self.admitted_ns: int | None = None
+
+    def observe(self, sequence: int, frame: bytes, at_ns: int, window_s: float) -> str:
+        era = int(at_ns * (2e-9 / window_s))
+        interval_s = self.interval.mean if self.interval.samples else None
+        return self.window.observe(sequence, frame, era, (at_ns - self.bucket.at_ns) * 1e-9, interval_s)
+
+    def admit(self, at_ns: int) -> None:
+        self.bucket.tokens -= 1
+        if self.admitted_ns is not None and at_ns >= self.admitted_ns:
+            self.interval.learn((at_ns - self.admitted_ns) * 1e-9)
+        self.admitted_ns = at_ns
 
 
 class NaiveLane:
-    """Verdicts of well-formed frames, one by one (no malformed frames, no blocks)."""
+    """Verdicts of well-formed frames, one by one (no malformed frames, no blocks, one edge)."""
 
     def __init__(self) -> None:
-        self.windows: dict[bytes, Window] = {}
-        self.buckets: dict[bytes, NaiveBucket] = {}
+        self.devices: dict[bytes, NaiveDevice] = {}
         self.bucket: NaiveBucket | None = None
         self.queue: deque[bytes] = deque()
 
@@ -98,27 +227,29 @@ class NaiveLane:
     def _refill(self, now_ns: int, lim: Limits) -> None:
         if self.bucket is None:
             self.bucket = NaiveBucket(lim.burst, now_ns)
-        self.bucket.tokens = min(lim.burst, self.bucket.tokens + max(0, now_ns - self.bucket.at_ns) * 1e-9 * lim.rate)
-        self.bucket.at_ns = now_ns
+        self.bucket.refill(now_ns, lim.rate, lim.burst)
 
     def _one(self, frame: bytes, at_ns: int, lim: Limits, queue_limit: int) -> Reason:
-        device, sequence = frame[2:18], int.from_bytes(frame[18:22], "big")
-        window = self.windows.setdefault(device, Window())
-        bucket = self.buckets.setdefault(device, NaiveBucket(lim.device_burst, at_ns))
-        outcome = window.observe(sequence, frame)
-        bucket.refill(at_ns, lim.device_rate, lim.device_burst)
+        key, sequence = frame[2:18], int.from_bytes(frame[18:22], "big")
+        device = self.devices.get(key) or NaiveDevice(lim, at_ns)
+        outcome = device.observe(sequence, frame, at_ns, lim.sequence_window_s)
+        device.bucket.refill(at_ns, lim.device_rate, lim.device_burst)
         if outcome == "duplicate":
             return Reason.DUPLICATE
-        if bucket.tokens < 1:
+        if device.bucket.tokens < 1:
             return Reason.DEVICE_RATE
-        bucket.tokens -= 1
         if not self.queue and self.bucket.tokens >= 1:
             self.bucket.tokens -= 1
-            return Reason.PASSED
-        if len(self.queue) < queue_limit:
+            verdict = Reason.PASSED
+        elif len(self.queue) < queue_limit:
             self.queue.append(frame)
-            return Reason.QUEUED
-        return Reason.QUEUE_FULL
+            verdict = Reason.QUEUED
+        else:
+            device.bucket.tokens -= 1
+            return Reason.QUEUE_FULL  # of a device that is new it stays the only trace
+        device.admit(at_ns)
+        self.devices[key] = device
+        return verdict
 
     def release(self, now_ns: int, lim: Limits, most: int) -> list[bytes]:
         self._refill(now_ns, lim)

@@ -2,24 +2,31 @@
 
 A device above its own rate is policed (DEVICE_RATE); a crowd above the global rate is shaped (QUEUED, first in first
 out). While the queue holds anything, newcomers go behind it, so that each device's order is kept.
+
+A device gets a row with its first frame that is passed or queued. Frames that are refused make none, so what a flood
+costs is bounded by the rate; a lane that knows as many devices as it may, or got too many new ones in a moment, refuses
+new ones (DEVICE_LIMIT).
 """
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.dam.bucket import refill, refilled_at
-from klais.core.devices.index import ROWS
+from klais.core.dam.bucket import refill
+from klais.core.devices.index import FREE, ROWS, USED, find, insert
 from klais.core.devices.layout import Rows
 from klais.core.devices.sequence import DUPLICATE as SEEN_BEFORE
-from klais.core.devices.sequence import observe
+from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UNKNOWN, observe
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
-from klais.jit.kernel import F64, I32, I64, U8, U16, U32, boolean, int64, kernel, void
+from klais.jit.kernel import F64, I32, I64, IDS, U8, U32, U64, boolean, int64, kernel, uint32, void
 
-# Positions in the ``limits`` column (float64 [3]) and in the ``dam`` state column (float64 [2]).
-DEVICE_RATE, DEVICE_BURST, QUEUE_LIMIT = 0, 1, 2
-LIMITS = 3
-TOKENS, DEPTH = 0, 1
-DAM_STATE = 2
+# Positions in the ``limits`` column (float64 [6]): the devices' rate and burst, frames that may wait, devices that may
+# be known, eras (halves of the sequence window) in a ns, and the worker's clock (s since the epoch).
+DEVICE_RATE, DEVICE_BURST, QUEUE_LIMIT, DEVICE_LIMIT, ERAS_PER_NS, NOW_S = 0, 1, 2, 3, 4, 5
+LIMITS = 6
+# Positions in the ``dam`` state column (float64 [3]): the global bucket, frames that wait, the bucket of new devices.
+TOKENS, DEPTH, NEW_DEVICES = 0, 1, 2
+DAM_STATE = 3
 
 _PASSED = np.uint8(Reason.PASSED)
 _QUEUED = np.uint8(Reason.QUEUED)
@@ -27,11 +34,12 @@ _DUPLICATE = np.uint8(Reason.DUPLICATE)
 _BLOCKED = np.uint8(Reason.BLOCKED)
 _DEVICE_RATE = np.uint8(Reason.DEVICE_RATE)
 _QUEUE_FULL = np.uint8(Reason.QUEUE_FULL)
+_DEVICE_LIMIT = np.uint8(Reason.DEVICE_LIMIT)
 _FIRST_MALFORMED = np.uint8(FIRST_MALFORMED)
 _ONE = np.uint32(1)
 
 
-@kernel(int64(ROWS, int64, int64, int64, I32, int64), borrows=True)
+@kernel(int64(ROWS, int64, int64, int64, I32, int64), borrows=True, inlined=True)
 def touch(rows: Rows, r: int, step: int, clean_step: int, dirty: npt.NDArray[np.int32], dirty_count: int) -> int:
     """Stamp row ``r`` with ``step``; list it in ``dirty`` if unchanged since ``clean_step``. The new dirty count."""
     stamp = rows["stamp"]
@@ -50,16 +58,16 @@ def already_done(rows: Rows, row: npt.NDArray[np.int32], step: int, skip: npt.ND
         skip[i] = row[i] >= 0 and stamp[row[i]] >= np.uint64(step)
 
 
-@kernel(int64(int64, boolean, ROWS, int64, F64, F64), borrows=True)
+@kernel(int64(boolean, boolean, numba.float64, F64, F64), borrows=True, inlined=True)
 def judge(
-    outcome: int, blocked: bool, rows: Rows, r: int, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
+    duplicate: bool, blocked: bool, tokens: float, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
 ) -> int:
-    """Verdict of one well-formed frame of row ``r``, whose bucket is refilled; only looks, the caller takes tokens."""
-    if outcome == SEEN_BEFORE:
+    """Verdict of one well-formed frame; ``tokens`` of its device's bucket. Only looks, the caller takes tokens."""
+    if duplicate:
         return int(_DUPLICATE)
     if blocked:
         return int(_BLOCKED)
-    if rows["tokens"][r] < 1.0:
+    if tokens < 1.0:
         return int(_DEVICE_RATE)
     if dam[DEPTH] == 0.0 and dam[TOKENS] >= 1.0:
         return int(_PASSED)
@@ -68,7 +76,18 @@ def judge(
     return int(_QUEUE_FULL)
 
 
-@kernel(void(ROWS, int64, int64), borrows=True)
+@kernel(int64(boolean, numba.float64, int64, F64, F64), borrows=True)
+def judge_new(
+    blocked: bool, burst: float, devices: int, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
+) -> int:
+    """Verdict of the first frame of a device that has no row, while the lane knows so many ``devices``."""
+    verdict = judge(False, blocked, burst, limits, dam)
+    if verdict <= _QUEUED and (np.float64(devices) >= limits[DEVICE_LIMIT] or dam[NEW_DEVICES] < 1.0):
+        return int(_DEVICE_LIMIT)
+    return int(verdict)
+
+
+@kernel(void(ROWS, int64, int64), borrows=True, inlined=True)
 def count_in_row(rows: Rows, r: int, verdict: int) -> None:
     """Count the verdict in the device's row; a frame that got by the device's bucket takes a token of it."""
     if verdict == _DUPLICATE:
@@ -85,21 +104,89 @@ def count_in_row(rows: Rows, r: int, verdict: int) -> None:
             rows["admitted"][r] += np.uint64(1)
 
 
-@kernel(int64(boolean, int64, int64, ROWS, I32, U32, U16, I64, U8, U8, U8, I32, F64, F64, F64, I32, int64), borrows=True)
+@kernel(void(ROWS, int64, uint32), borrows=True, inlined=True)
+def note_source(rows: Rows, r: int, source: int) -> None:
+    """Note where a frame came from (0 = unknown), and whether that went back to the source before."""
+    if source == np.uint32(0) or rows["source"][r] == source:
+        return
+    if rows["other_source"][r] == source:
+        rows["source_turns"][r] += _ONE
+    rows["other_source"][r] = rows["source"][r]
+    rows["source"][r] = source
+
+
+@kernel(
+    int64(ROWS, int64, int64, boolean, uint32, uint32, int64, numba.float64, numba.float64, boolean, F64, F64),
+    borrows=True,
+    inlined=True,
+)
+def take_frame(
+    rows: Rows,
+    r: int,
+    verdict: int,
+    decide: bool,
+    sequence: int,
+    frame_hash: int,
+    now_ns: int,
+    rate: float,
+    burst: float,
+    blocked: bool,
+    limits: npt.NDArray[np.float64],
+    dam: npt.NDArray[np.float64],
+) -> int:
+    """One well-formed frame into its device's window and bucket; its verdict, decided here or as given.
+
+    A ``frame_hash`` of 0 = the device's numbers are not looked at.
+    """
+    elapsed_s = np.float64(now_ns - rows["refilled_ns"][r]) * 1e-9
+    outcome = IN_ORDER
+    if frame_hash != np.uint32(0):
+        known = UNKNOWN
+        if not decide:
+            known = IS_DUPLICATE if verdict == _DUPLICATE else NO_DUPLICATE
+        era = np.int64(np.float64(now_ns) * limits[ERAS_PER_NS])
+        outcome = observe(rows, r, sequence, frame_hash, era, elapsed_s, known)
+    if rows["received"][r] == np.uint64(0):
+        rows["tokens"][r] = burst
+    else:
+        rows["tokens"][r] = refill(rows["tokens"][r], rows["refilled_ns"][r], now_ns, rate, burst)
+    rows["refilled_ns"][r] = now_ns
+    rows["heard_s"][r] = np.uint32(limits[NOW_S])
+    if decide:
+        verdict = judge(outcome == SEEN_BEFORE, blocked, rows["tokens"][r], limits, dam)
+    rows["received"][r] += np.uint64(1)
+    count_in_row(rows, r, verdict)
+    return int(verdict)
+
+
+@kernel(
+    int64(
+        *(boolean, int64, int64, U64, U64, ROWS, I32, I64, IDS, U8, I32, U32, U32, I64, U32),
+        *(U8, U8, U8, I32, F64, F64, F64, I32, int64),
+    ),
+    borrows=True,
+)
 def admit(
     decide: bool,
     step: int,
     clean_step: int,
+    slots: npt.NDArray[np.uint64],
+    key: npt.NDArray[np.uint64],
     rows: Rows,
+    free: npt.NDArray[np.int32],
+    room: npt.NDArray[np.int64],
+    ids: npt.NDArray[np.uint64],
+    id_size: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
     sequence: npt.NDArray[np.uint32],
-    frame_hash: npt.NDArray[np.uint16],
+    frame_hash: npt.NDArray[np.uint32],
     time_ns: npt.NDArray[np.int64],
+    source: npt.NDArray[np.uint32],
     verdict: npt.NDArray[np.uint8],
     skip: npt.NDArray[np.uint8],
     blocked: npt.NDArray[np.uint8],
     own: npt.NDArray[np.int32],
-    special: npt.NDArray[np.float64],
+    overrides: npt.NDArray[np.float64],
     limits: npt.NDArray[np.float64],
     dam: npt.NDArray[np.float64],
     dirty: npt.NDArray[np.int32],
@@ -111,44 +198,51 @@ def admit(
     ----------
     decide : bool
         True: verdicts of well-formed frames are decided here. False (replay): ``verdict`` holds them as journalled.
-    row, sequence, frame_hash, time_ns : [n]
-        Columns of the frames; ``row`` -1 = no row (malformed or DEVICE_LIMIT), nothing to do.
+    slots, key, rows, free, room
+        The device index, see :mod:`klais.core.devices.index`; devices that are new get a row.
+    ids, id_size, row, sequence, frame_hash, time_ns, source : [n]
+        Columns of the frames; ``row`` -1 = none yet, in and out. See :func:`take_frame` and :func:`note_source`.
     verdict : uint8 [n], in and out
     skip, blocked : uint8 [n]
         ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
-    own, special : int32 [n], float64 [2 k]
-        Place in ``special`` (rate, burst, rate, burst, ...) for frames of devices with limits of their own, -1 = as
+    own, overrides : int32 [n], float64 [2 k]
+        Place in ``overrides`` (rate, burst, rate, burst, ...) for frames of devices with limits of their own, -1 = as
         ``limits`` says.
-    limits, dam : float64 [3], [2]
-        See the positions at the head of this module; ``dam`` (tokens, depth) is updated.
+    limits, dam : float64 [6], [3]
+        See the positions at the head of this module; ``dam`` is updated.
     """
-    tokens = rows["tokens"]
-    refilled = rows["refilled_ns"]
-    received = rows["received"]
     for i in range(row.shape[0]):
         r = np.int64(row[i])
-        v = verdict[i]
+        v = np.int64(verdict[i])
+        if v >= _FIRST_MALFORMED:
+            if r >= 0 and skip[i] == 0:
+                dirty_count = touch(rows, r, step, clean_step, dirty, dirty_count)
+                rows["malformed"][r] += _ONE
+            continue
+        rate, burst = limits[DEVICE_RATE], limits[DEVICE_BURST]
+        if own[i] >= 0:
+            rate, burst = overrides[2 * own[i]], overrides[2 * own[i] + 1]
+        undecided = decide
+        if r < 0:
+            r = max(
+                np.int64(find(slots, key, rows, ids[i, 0], ids[i, 1])), np.int64(-1)
+            )  # a frame before may have made the row
+            if r < 0:
+                if decide:
+                    v = judge_new(blocked[i] != 0, burst, room[USED] - room[FREE], limits, dam)
+                    undecided = False
+                if v <= _QUEUED:
+                    r = insert(slots, key, rows, free, room, ids[i, 0], ids[i, 1], id_size[i])
+                    rows["made_s"][r] = np.uint32(limits[NOW_S])
+                    dam[NEW_DEVICES] -= 1.0
+            row[i] = r
         if r >= 0 and skip[i] == 0:
             dirty_count = touch(rows, r, step, clean_step, dirty, dirty_count)
-            if v >= _FIRST_MALFORMED:
-                rows["malformed"][r] += _ONE
-                continue
-            now_ns = time_ns[i]
-            rate, burst = limits[DEVICE_RATE], limits[DEVICE_BURST]
-            if own[i] >= 0:
-                rate, burst = special[2 * own[i]], special[2 * own[i] + 1]
-            if received[r] == 0:
-                tokens[r] = burst
-                refilled[r] = now_ns
-                rows["first_ns"][r] = now_ns
-            outcome = observe(rows, r, sequence[i], np.uint32(frame_hash[i]))
-            tokens[r] = refill(tokens[r], refilled[r], now_ns, rate, burst)
-            refilled[r] = refilled_at(refilled[r], now_ns)
-            if decide:
-                v = np.uint8(judge(outcome, blocked[i] != 0, rows, r, limits, dam))
-                verdict[i] = v
-            received[r] += np.uint64(1)
-            count_in_row(rows, r, np.int64(v))
+            v = take_frame(
+                rows, r, v, undecided, sequence[i], frame_hash[i], time_ns[i], rate, burst, blocked[i] != 0, limits, dam
+            )
+            note_source(rows, r, source[i])
+        verdict[i] = np.uint8(v)
         if v == _PASSED:
             dam[TOKENS] -= 1.0
         elif v == _QUEUED:

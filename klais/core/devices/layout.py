@@ -9,54 +9,74 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROW_VERSION = 1
-WINDOW = 32  # sequences remembered for each device
+ROW_VERSION = 2
+WINDOW = 32  # sequence numbers remembered in each stream of a device
+STREAMS = 2  # runs of sequence numbers followed side by side: the live one, and an older one that is being sent late
 MAX_FIELDS = 8  # numeric payload fields profiled for each device
 FEATURES = 2 + MAX_FIELDS  # 0 = interval_s, 1 = payload_bytes, 2.. = numeric fields in the order first seen
 FEATURE_INTERVAL = 0
 FEATURE_SIZE = 1
 
+# What every frame touches comes first, and the record has eight cache lines: a frame's look at its row costs six of
+# them.
 ROW = np.dtype(
     [
         ("id", "<u8", (2,)),  # the 16 bytes of device_id
         ("stamp", "<u8"),  # last step that changed this row
-        ("top", "<u4"),  # highest sequence of the window
-        ("seen", "<u4"),  # bit i: sequence top - i was received
-        ("hashes", "<u2", (WINDOW,)),  # by sequence modulo 32: 16-bit hash of the frame
+        ("top", "<u4", (STREAMS,)),  # highest sequence of each stream
+        ("seen", "<u4", (STREAMS,)),  # bit i: sequence top - i was received
+        ("fresh", "<u4", (STREAMS,)),  # bit i: it was received in this era (a duplicate is recognised)
+        ("stale", "<u4", (STREAMS,)),  # bit i: it was received in the era before (a duplicate is recognised)
+        ("era", "<u2", (STREAMS,)),  # receive time in halves of the sequence window, modulo 2^16
+        ("main", "u1"),  # the stream with the highest numbers, 0 or 1
+        ("restarted", "u1"),  # 1: the main stream began with a number that looked like a restart
+        ("id_size", "u1"),  # 0: the row is free
+        ("version", "u1"),
         ("tokens", "<f8"),  # frames left in the device's bucket
-        ("refilled_ns", "<i8"),  # receive time the bucket was last refilled for
-        ("first_ns", "<i8"),
-        ("last_ns", "<i8"),
+        ("refilled_ns", "<i8"),  # receive time of the newest well-formed frame, which the bucket was refilled for
+        ("last_ns", "<i8"),  # receive time of the newest admitted frame
         ("received", "<u8"),
         ("admitted", "<u8"),  # passed at once or queued
-        ("gaps", "<u8"),  # sequences missing so far
+        ("heard_s", "<u4"),  # worker's clock at the step that took the newest frame, s since the epoch
+        ("made_s", "<u4"),  # worker's clock at the step that made this row
         ("duplicate", "<u4"),
+        ("source", "<u4"),  # hash of the newest frame's source address, 0 = unknown
+        ("edge", "<u2"),  # edge that received the newest admitted frame
+        ("field_count", "u1"),
+        ("field_used", "u1"),  # bit k: field slot k was used since the last sweep of the slots
+        ("field_misses", "u1"),  # fields without a slot since the last sweep
+        ("flag_feature", "u1"),
+        ("run", "u1", (FEATURES,)),  # flags in a row of each feature
+        ("hashes", "<u4", (WINDOW,)),  # by sequence modulo 32: keyed hash of the frame
+        ("samples", "<u2", (FEATURES,)),
+        ("score", "<f4"),  # largest |z| of the newest frame
+        ("path", "<u4", (MAX_FIELDS,)),  # low half of the path hash of each numeric field
+        ("mean", "<f8", (FEATURES,)),
+        ("var", "<f4", (FEATURES,)),
+        ("flag_ns", "<i8"),  # receive time of the newest flag
+        ("flag_value", "<f8"),
+        ("flag_expected", "<f8"),
+        ("flag_z", "<f4"),
+        ("gaps", "<u4"),  # sequence numbers missing so far
         ("blocked", "<u4"),
         ("device_rate", "<u4"),
         ("queue_full", "<u4"),
         ("malformed", "<u4"),
         ("late", "<u4"),
         ("resets", "<u4"),
+        ("jumps", "<u4"),  # numbers left out that the device's rate cannot explain: its counter counts something else
         ("flags", "<u4"),
-        ("score", "<f4"),  # largest |z| of the newest frame
-        ("flag_z", "<f4"),
-        ("flag_ns", "<i8"),  # receive time of the newest flag
-        ("flag_value", "<f8"),
-        ("flag_expected", "<f8"),
-        ("flag_feature", "u1"),
-        ("field_count", "u1"),
-        ("id_size", "u1"),
-        ("version", "u1"),
-        ("path", "<u4", (MAX_FIELDS,)),  # low half of the path hash of each numeric field
-        ("samples", "<u2", (FEATURES,)),
-        ("mean", "<f8", (FEATURES,)),
-        ("var", "<f4", (FEATURES,)),
+        ("other_source", "<u4"),  # hash of the source before ``source``
+        ("source_turns", "<u4"),  # how often frames went back from one source to the one before
     ],
     align=True,  # kernels take its columns as aligned arrays
 )
 # No padding: rows are compared and stored as bytes, and a copy by index leaves padding undefined.
-assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 392
-OPAQUE_ROW = np.dtype((np.void, ROW.itemsize))  # to copy rows as bytes: field by field numpy takes four to eight times as long
+assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 512
+OTHER_VERSION = "start with a new KLAIS_TOPIC_PREFIX, or run the version of KLAIS that wrote it"
+OPAQUE_ROW = np.dtype(
+    (np.void, ROW.itemsize)
+)  # to copy rows as bytes: field by field numpy takes four to eight times as long
 Rows = npt.NDArray[np.void]
 
 
@@ -89,5 +109,5 @@ def read_row(value: bytes) -> Any:
         raise ValueError(f"row of {len(value)} bytes, this version's rows have {ROW.itemsize}")
     row = np.frombuffer(value, ROW)[0]
     if row["version"] != ROW_VERSION:
-        raise ValueError(f"row of version {row['version']}, this code reads version {ROW_VERSION}")
+        raise ValueError(f"row of version {row['version']}, this code reads version {ROW_VERSION}: {OTHER_VERSION}")
     return row

@@ -3,7 +3,12 @@
 A snapshot names the step the lane is at and the rows that changed up to it; the rows are copied in pieces while the
 lane goes on, so that it is never held up for long. All is written later, when all outputs up to the step of the last
 piece are acknowledged: rows first, then the marker. So rows may be newer than the marker, as they are after a crash
-between the two; their stamps make the replay step over what they already contain.
+between the two; their stamps make the replay step over what they already contain. Ids of forgotten devices are removed
+before the rows are written, so that a device that came back meanwhile keeps its newer row.
+
+The marker's value: magic ``KLM1``, u32 bytes of JSON, u32 bytes of boots, u32 ranges, then these three: the JSON, BOOT
+records (:mod:`klais.core.lane.boots`), and the queue: one _RANGE record for each raw record that waits; then, where not
+all of its frames do, a bit for each frame. All of it fits one Kafka record: each part is bounded.
 """
 
 from dataclasses import dataclass
@@ -14,15 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais.core.devices.layout import OPAQUE_ROW, ROW, ROW_VERSION, Rows
+from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
 from klais.core.lane.names import NameTable
-from klais.core.lane.state import TALLIES, LaneState
+from klais.core.lane.state import NO_KEY, TALLIES, LaneState
 from klais.errors import JournalFormatError
 
 MARKER_MAGIC = b"KLM1"
 MARKER_VERSION = 2
-_LENGTH = Struct("<4sI")
-_RANGE = Struct("<qII")  # raw offset, frames of the batch, frames that wait
+_HEAD = Struct("<4sIII")  # magic, bytes of JSON, bytes of boots, ranges
+# Raw offset, frames of the batch, how many of them wait.
+_RANGE = np.dtype([("offset", "<i8"), ("frames", "<u4"), ("waiting", "<u4")])
 
 Ranges = list[tuple[int, int, npt.NDArray[np.int32]]]
 
@@ -32,7 +38,7 @@ class Snapshot:
     """State at ``step``: changed ``rows`` (a copy; valid as far as ``copied``) and all that the marker needs besides
     offsets.
 
-    ``index`` int32 [n] says which rows of the lane they are.
+    ``index`` int32 [n] says which rows of the lane they are; ``forgotten`` are ids to remove from the changelog.
     """
 
     step: int
@@ -40,14 +46,21 @@ class Snapshot:
     rows: Rows
     copied: int
     facts: dict[str, Any]
+    boots: bytes
     ranges: Ranges
+    forgotten: list[bytes]
+
+    def live_rows(self, begin: int = 0, end: int | None = None) -> Rows:
+        """Those of the copied rows that are devices: one that was freed meanwhile is none."""
+        rows = self.rows[begin:end]
+        live = rows["id_size"] > 0
+        return rows if live.all() else rows.view(OPAQUE_ROW)[live].view(ROW)
 
 
 @dataclass(slots=True)
 class Marker:
     """A decoded marker. ``journal_offset``: where the journal goes on after ``step``; ``outputs``: topic -> offset
-    after
-    which this lane has put out nothing up to ``step``; ``ranges``: what waits in the queue."""
+    after which this lane has put out nothing up to ``step``; ``ranges``: what waits in the queue."""
 
     step: int
     next_raw: int
@@ -55,6 +68,7 @@ class Marker:
     outputs: dict[str, int]
     partitions: int
     facts: dict[str, Any]
+    boots: bytes
     ranges: Ranges
 
 
@@ -80,18 +94,20 @@ def begin_snapshot(state: LaneState) -> Snapshot:
     index = state.dirty[: state.dirty_count].copy()
     state.clean_step = state.step
     state.dirty_count = 0
+    forgotten, state.forgotten = [key for key in state.forgotten if state.find(key) < 0], set()
     facts = {
         "step": state.step,
         "next_raw": state.next_raw,
         "tokens": state.tokens,
         "bucket_ns": state.bucket_ns,
         "tally": state.tally.tolist(),
-        "boots": [[edge, boot, number] for (edge, boot), number in state.boots.items()],
         "names": {str(key): text for key, text in state.path_names.items()},
-        "used": state.used,
         "landmarks": state.landmarks.copy(),
+        "new_devices": state.new_devices,
+        "devices": state.devices,
     }
-    return Snapshot(state.step, index, np.empty(len(index), ROW), 0, facts, state.queue.ranges())
+    rows = np.zeros(len(index), ROW)
+    return Snapshot(state.step, index, rows, 0, facts, state.boots.dump(), state.queue.ranges(), forgotten)
 
 
 def encode_marker(
@@ -109,13 +125,13 @@ def encode_marker(
             **shot.facts,
         }
     )
-    parts = [_LENGTH.pack(MARKER_MAGIC, len(head)), head]
-    for raw_offset, count, index in shot.ranges:
-        parts.append(_RANGE.pack(raw_offset, count, len(index)))
-        bits = np.zeros(count, np.uint8)
-        bits[index] = 1
-        packed = np.packbits(bits)
-        parts.append(packed.tobytes() if len(packed) <= 4 * len(index) else index.astype("<i4").tobytes())
+    ranges = np.array([(offset, count, len(index)) for offset, count, index in shot.ranges], _RANGE)
+    parts = [_HEAD.pack(MARKER_MAGIC, len(head), len(shot.boots), len(ranges)), head, shot.boots, ranges.tobytes()]
+    for _, count, index in shot.ranges:
+        if len(index) < count:
+            bits = np.zeros(count, np.uint8)
+            bits[index] = 1
+            parts.append(np.packbits(bits).tobytes())
     return b"".join(parts)
 
 
@@ -127,17 +143,19 @@ def decode_marker(value: bytes) -> Marker:
     JournalFormatError
         Not a marker, or of another version.
     """
-    if len(value) < _LENGTH.size or value[:4] != MARKER_MAGIC:
+    if len(value) < _HEAD.size or value[:4] != MARKER_MAGIC:
         raise JournalFormatError(f"not a checkpoint marker: {value[:16]!r}")
-    _, size = _LENGTH.unpack_from(value)
-    facts = orjson.loads(value[_LENGTH.size : _LENGTH.size + size])
+    _, size, boots, ranges = _HEAD.unpack_from(value)
+    try:
+        facts = orjson.loads(value[_HEAD.size : _HEAD.size + size])
+    except orjson.JSONDecodeError:  # of version 1, which had a shorter head
+        facts = {"version": 1, "row_version": 1}
     if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
         raise JournalFormatError(
             f"checkpoint of version {facts['version']}.{facts['row_version']}, this code reads "
-            f"{MARKER_VERSION}.{ROW_VERSION}: start a worker of that version, or stop all workers and recreate the "
-            "changelog and journal topics (devices then start without history, and what klais_raw still holds is "
-            "decided again)"
+            f"{MARKER_VERSION}.{ROW_VERSION}: {OTHER_VERSION}"
         )
+    at = _HEAD.size + size
     return Marker(
         facts["step"],
         facts["next_raw"],
@@ -145,30 +163,32 @@ def decode_marker(value: bytes) -> Marker:
         facts["outputs"],
         facts["partitions"],
         facts,
-        list(_read_ranges(value, _LENGTH.size + size)),
+        value[at : at + boots],
+        list(_read_ranges(value, at + boots, ranges)),
     )
 
 
-def _read_ranges(value: bytes, at: int) -> Ranges:
+def _read_ranges(value: bytes, at: int, count: int) -> Ranges:
+    found = np.frombuffer(value, _RANGE, count, at)
+    at += found.nbytes
     ranges: Ranges = []
-    while at < len(value):
-        raw_offset, count, waiting = _RANGE.unpack_from(value, at)
-        at += _RANGE.size
-        packed = (count + 7) // 8
-        if packed <= 4 * waiting:
-            bits = np.unpackbits(np.frombuffer(value, np.uint8, packed, at), count=count)
+    for raw_offset, frames, waiting in found.tolist():
+        index = np.arange(frames, dtype=np.int32)
+        if waiting < frames:
+            packed = (frames + 7) // 8
+            bits = np.unpackbits(np.frombuffer(value, np.uint8, packed, at), count=frames)
             index = np.flatnonzero(bits).astype(np.int32)
             at += packed
-        else:
-            index = np.frombuffer(value, "<i4", waiting, at).astype(np.int32)
-            at += 4 * waiting
-        ranges.append((raw_offset, count, index))
+        ranges.append((raw_offset, frames, index))
     return ranges
 
 
-def restore(marker: Marker | None, rows: Rows) -> LaneState:
-    """State at the marker from the rows of the table; the caller then fills the queue and replays."""
-    state = LaneState()
+def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY) -> LaneState:
+    """State at the marker from the rows of the table; the caller then fills the queue and replays.
+
+    ``hash_key``: see :class:`klais.core.lane.state.LaneState`.
+    """
+    state = LaneState(hash_key=hash_key)
     if marker is None:
         state.restore_rows(rows, 0)
         return state
@@ -177,9 +197,9 @@ def restore(marker: Marker | None, rows: Rows) -> LaneState:
     state.step, state.next_raw = marker.step, marker.next_raw
     state.tokens, state.bucket_ns = facts["tokens"], facts["bucket_ns"]
     state.tally[:] = facts["tally"]
-    for edge, boot, number in facts["boots"]:
-        state.boots[(edge, boot)] = number
     state.landmarks = [(offset, fingerprint) for offset, fingerprint in facts["landmarks"]]
+    state.new_devices = facts["new_devices"]
+    state.boots.load(marker.boots)
     state.path_names = NameTable({int(key): text for key, text in facts["names"].items()})
     return state
 

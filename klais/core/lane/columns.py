@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.devices.sequence import hash_frames
-from klais.core.wire.batch import FrameBatch
+from klais.core.dam.overrides import Prefixes, begin_with
+from klais.core.devices.siphash import hash_spans
+from klais.core.wire.batch import SOURCE_SIZE, FrameBatch
 from klais.core.wire.constants import HEADER_SIZE
 from klais.core.wire.frame import check_headers
 from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, scan_payloads
@@ -98,8 +99,22 @@ def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8], strict: bool 
     return fields
 
 
-def frame_hashes(batch: FrameBatch) -> npt.NDArray[np.uint16]:
-    """16-bit hash of each frame, for the sequence window."""
-    out = np.empty(batch.count, np.uint16)
-    hash_frames(batch.buf, batch.starts, batch.lengths, out)
+def frame_hashes(columns: Columns, key: npt.NDArray[np.uint64], uncounted: Prefixes) -> npt.NDArray[np.uint32]:
+    """Keyed hash of each frame for the sequence window, uint32 [n]; 0 where the id begins with one of ``uncounted``."""
+    batch = columns.batch
+    out = np.empty(columns.count, np.uint32)
+    hash_spans(batch.buf, batch.starts, batch.lengths, key, out)
+    if len(uncounted):
+        out[begin_with(columns.ids, uncounted) != 0] = 0
+    return out
+
+
+def source_hashes(columns: Columns, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
+    """32-bit hash of each frame's source address and port, 0 where the batch has none: uint32 [n]."""
+    sources = columns.batch.sources
+    out = np.zeros(columns.count, np.uint32)
+    if sources is not None:
+        starts = np.arange(columns.count, dtype=np.int64) * SOURCE_SIZE
+        flat = np.ascontiguousarray(sources).reshape(-1)
+        hash_spans(flat, starts, np.full(columns.count, SOURCE_SIZE, np.int64), key, out)
     return out

@@ -1,9 +1,9 @@
 """The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
 
-Little-endian header, then for RAW steps the limits of devices that had some of their own (SPECIAL rows), then the
-verdict of each frame in half a byte, low half first. ``VERSION`` covers all that a replay recomputes rather than reads
-(row layout, frame hash, scorer arithmetic): change those, bump it. Version 3 added the fingerprint of the raw record
-and RESUMED steps.
+Little-endian header, then for RAW steps the device overrides that the step used (OVERRIDE rows), the prefixes of ids
+whose numbers it did not look at (PREFIX rows), then the verdict of each frame in half a byte, low half first; for
+FORGET steps the ids forgotten, 16 bytes each; for RESUMED steps JSON. ``VERSION`` covers all that a replay recomputes
+rather than reads (row layout, sequence window, scorer arithmetic): change those, bump it.
 """
 
 import zlib
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais.core.dam.special import NONE, SPECIAL, Special
+from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
 from klais.errors import JournalFormatError
 
 MAGIC = b"KLJ1"
@@ -24,7 +24,8 @@ OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
 VERSION = 3
-HEADER = Struct("<4sBBHQqqdddddIIdHHIII")
+# Each field lies on a multiple of its size. The padding at the end lets what follows start on a multiple of 8.
+HEADER = Struct("<4sBBHQqqddddddddIIdHHIIIH6x")
 FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
 
 
@@ -38,6 +39,7 @@ class Kind(IntEnum):
     LOST = 5  # raw records that retention removed before the lane read them: counted, alarmed
     POISON = 6  # a record on which the lane failed again and again: dead letter
     RESUMED = 7  # the lane goes on although something is missing: what is lost is counted, step and offset may jump
+    FORGET = 8  # devices whose rows are given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Limits:
     """The limits in force for one step, journalled with it (rates in frames/s, allowances in records).
 
     ``dead_letters`` and ``flags`` are how many records of each this step may write; beyond it they are only counted.
+    ``new_rate``: devices/s that may get a row, a lane. ``sequence_window_s``: see :mod:`klais.core.devices.sequence`.
     """
 
     rate: float
@@ -56,6 +59,8 @@ class Limits:
     anomaly_z: float
     anomaly_min_samples: int
     anomaly_window: int
+    new_rate: float
+    sequence_window_s: float
 
 
 NEEDS_RAW = (Kind.RAW, Kind.CORRUPT, Kind.POISON)  # a replay reads the raw record of these
@@ -85,9 +90,11 @@ class StepRecord:
     """One journalled step.
 
     ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT, POISON), the last one lost (LOST), the one before the
-    next to take (RESUMED), -1 (RELEASE). ``tokens``: the global bucket after the step. ``count``: frames (RAW,
-    REPEATED, RELEASE, POISON), records (CORRUPT, LOST). ``flagged``: anomaly flags raised, written or not. ``special``:
-    SPECIAL rows of devices of this batch with limits of their own. ``raw_crc``: fingerprint of the raw record.
+    next to take (RESUMED), -1 (RELEASE, FORGET). ``tokens``, ``new_devices``: the global bucket and that of new devices
+    after the step. ``count``: frames (RAW, REPEATED, RELEASE, POISON), records (CORRUPT, LOST), devices (FORGET).
+    ``flagged``: anomaly flags raised, written or not. ``overrides``: OVERRIDE rows of devices of this batch.
+    ``uncounted``: PREFIX rows of ids whose sequence numbers are not looked at. ``forgotten``: uint8 [k, 16] ids.
+    ``raw_crc``: fingerprint of the raw record.
     """
 
     step: int
@@ -99,12 +106,16 @@ class StepRecord:
     count: int
     verdict: npt.NDArray[np.uint8]
     flagged: int = 0
-    special: Special = field(default_factory=lambda: NONE)
+    overrides: Overrides = field(default_factory=lambda: NO_OVERRIDES)
+    uncounted: Prefixes = field(default_factory=lambda: NO_PREFIXES)
+    forgotten: npt.NDArray[np.uint8] = field(default_factory=lambda: NO_IDS)
+    new_devices: float = 0.0
     raw_crc: int = 0
     resumed: Resumed | None = None
 
 
 NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
+NO_IDS: npt.NDArray[np.uint8] = np.empty((0, 16), np.uint8)
 
 
 def fingerprint(value: bytes) -> int:
@@ -125,7 +136,7 @@ def encode_step(record: StepRecord) -> bytes:
         MAGIC,
         VERSION,
         record.kind,
-        len(record.special),
+        len(record.overrides),
         record.step,
         record.raw_offset,
         record.now_ns,
@@ -134,6 +145,9 @@ def encode_step(record: StepRecord) -> bytes:
         at.device_rate,
         at.device_burst,
         record.tokens,
+        at.new_rate,
+        record.new_devices,
+        at.sequence_window_s,
         at.dead_letters,
         at.flags,
         at.anomaly_z,
@@ -142,14 +156,18 @@ def encode_step(record: StepRecord) -> bytes:
         record.count,
         record.flagged,
         record.raw_crc,
+        len(record.uncounted),
     )
     if record.resumed is not None:
         return head + orjson.dumps(asdict(record.resumed))
-    if not len(record.verdict):
+    if record.kind == Kind.FORGET:
+        return head + record.forgotten.tobytes()
+    if record.kind != Kind.RAW:
         return head
     padded = np.zeros(len(record.verdict) + 1 & ~1, np.uint8)
     padded[: len(record.verdict)] = record.verdict
-    return head + record.special.tobytes() + (padded[::2] | (padded[1::2] << 4)).tobytes()
+    packed = padded[::2] | (padded[1::2] << 4)
+    return head + record.overrides.tobytes() + record.uncounted.tobytes() + packed.tobytes()
 
 
 def decode_step(value: bytes) -> StepRecord:
@@ -162,7 +180,7 @@ def decode_step(value: bytes) -> StepRecord:
 
     Examples
     --------
-    >>> limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9)
+    >>> limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9, 10.0, 60.0)
     >>> record = StepRecord(1, Kind.RAW, 0, 10, limits, 1.5, 3, np.array([0, 2, 9], np.uint8))
     >>> decode_step(encode_step(record)).verdict.tolist()
     [0, 2, 9]
@@ -171,36 +189,51 @@ def decode_step(value: bytes) -> StepRecord:
         raise JournalFormatError(f"not a journal record: {value[:16]!r} ({len(value)} bytes)")
     if value[4] != VERSION:
         raise JournalFormatError(
-            f"journal record of version {value[4]}, this code reads version {VERSION}: start a worker of that version "
-            "and stop it cleanly (its last checkpoint covers the journal), then recreate the journal topic and start "
-            "this one"
+            f"journal record of version {value[4]}, this code reads version {VERSION}: stop the worker of that version "
+            "cleanly, then start this one with a new KLAIS_TOPIC_PREFIX"
         )
+    record, overrides, uncounted = _read_header(value)
+    if record.kind == Kind.RESUMED:
+        record.resumed = Resumed(**orjson.loads(value[HEADER.size :]))
+    elif record.kind == Kind.FORGET:
+        if len(value) != HEADER.size + 16 * record.count:
+            found = len(value) - HEADER.size
+            raise JournalFormatError(f"step {record.step}: {found} bytes of ids of {record.count} devices")
+        record.forgotten = np.frombuffer(value, np.uint8, offset=HEADER.size).reshape(record.count, 16)
+    elif record.kind == Kind.RAW:
+        _read_frames(record, value, overrides, uncounted)
+    return record
+
+
+def _read_header(value: bytes) -> tuple[StepRecord, int, int]:
+    """The record without what follows its header, and how many OVERRIDE and PREFIX rows do."""
     head = HEADER.unpack_from(value)
-    _, _, kind, rows, step, offset, now_ns, rate, burst, d_rate, d_burst, tokens, dead, flags, z, least, window = head[
-        :17
-    ]
-    count, flagged, raw_crc = head[17:]
+    _, _, kind, overrides, step, offset, now_ns, rate, burst, device_rate, device_burst, tokens = head[:12]
+    new_rate, new_devices, window_s, dead, flags, z, least, window, count, flagged, raw_crc, uncounted = head[12:]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
-    verdict, special, resumed = NO_VERDICTS, NONE, None
-    if kind == Kind.RESUMED:
-        resumed = Resumed(**orjson.loads(value[HEADER.size :]))
-    if kind == Kind.RAW:
-        after = HEADER.size + rows * SPECIAL.itemsize
-        if len(value) < after:
-            raise JournalFormatError(f"step {step}: {len(value)} bytes, its limits of {rows} devices end at {after}")
-        special = np.frombuffer(value, SPECIAL, rows, HEADER.size)
-        packed = np.frombuffer(value, np.uint8, offset=after)
-        if len(packed) != (count + 1) // 2:
-            raise JournalFormatError(f"step {step}: {len(packed)} bytes of verdicts for {count} frames")
-        verdict = np.empty(2 * len(packed), np.uint8)
-        verdict[::2] = packed & 15
-        verdict[1::2] = packed >> 4
-        verdict = verdict[:count]
-    limits = Limits(rate, burst, d_rate, d_burst, dead, flags, z, least, window)
-    step_record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, verdict, flagged, special)
-    step_record.raw_crc, step_record.resumed = raw_crc, resumed
-    return step_record
+    limits = Limits(rate, burst, device_rate, device_burst, dead, flags, z, least, window, new_rate, window_s)
+    record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, NO_VERDICTS, flagged)
+    record.new_devices, record.raw_crc = new_devices, raw_crc
+    return record, overrides, uncounted
+
+
+def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: int) -> None:
+    """What a RAW record has after its header."""
+    prefixes_at = HEADER.size + overrides * OVERRIDE.itemsize
+    after = prefixes_at + uncounted * PREFIX.itemsize
+    if len(value) < after:
+        text = f"its overrides of {overrides} devices and {uncounted} prefixes end at {after}"
+        raise JournalFormatError(f"step {record.step}: {len(value)} bytes, {text}")
+    record.overrides = np.frombuffer(value, OVERRIDE, overrides, HEADER.size)
+    record.uncounted = np.frombuffer(value, PREFIX, uncounted, prefixes_at)
+    packed = np.frombuffer(value, np.uint8, offset=after)
+    if len(packed) != (record.count + 1) // 2:
+        raise JournalFormatError(f"step {record.step}: {len(packed)} bytes of verdicts for {record.count} frames")
+    verdict = np.empty(2 * len(packed), np.uint8)
+    verdict[::2] = packed & 15
+    verdict[1::2] = packed >> 4
+    record.verdict = verdict[: record.count]
 
 
 def encode_owner(worker: str, epoch: int, at_ms: int, lineage: int = 0) -> bytes:
@@ -243,6 +276,8 @@ def decode_record(value: bytes) -> dict[str, Any]:
         "rate": record.limits.rate,
         "burst": record.limits.burst,
         **({"resumed": asdict(record.resumed)} if record.resumed else {}),
-        "special": [[row["id"].decode(), float(row["rate"]), float(row["burst"])] for row in record.special],
+        "overrides": [[row["id"].decode(), float(row["rate"]), float(row["burst"])] for row in record.overrides],
+        "uncounted": [prefix.decode(errors="replace") for prefix in record.uncounted.tolist()],
+        "forgotten": [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in record.forgotten],
         "verdicts": {Reason(int(k)).label: int(c) for k, c in zip(labels, counts, strict=True)},
     }

@@ -6,11 +6,13 @@ from klais.core.lane.columns import read_headers, read_payloads
 from klais.core.lane.journal import Kind, StepRecord, fingerprint
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import (
+    CLOCKLESS,
     Step,
     corrupt_step,
     count_corrupt,
     count_dead,
     finish,
+    forget_step,
     release_step,
     resume_step,
     run_frames,
@@ -21,7 +23,7 @@ from klais.errors import JournalFormatError
 
 
 def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
-    """Apply a journalled step; ``value`` is the raw record it names (RAW and CORRUPT).
+    """Apply a journalled step; ``value`` is the raw record it names (RAW, CORRUPT and POISON).
 
     Raises
     ------
@@ -30,10 +32,12 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
     """
     if record.step != state.step + 1 and not (record.kind == Kind.RESUMED and record.step > state.step):
         raise JournalFormatError(f"journal goes from step {state.step} to {record.step}: a record is missing")
-    tokens = record.tokens
-    state.tokens, state.bucket_ns = tokens, record.now_ns
+    tokens, new_devices = record.tokens, record.new_devices
+    _set_buckets(state, record)
     if record.kind == Kind.RELEASE:
         step = release_step(state, record)
+    elif record.kind == Kind.FORGET:
+        step = forget_step(state, record)
     elif record.kind == Kind.LOST:
         state.tally[Tally.LOST_RECORDS] += np.uint64(record.count)
         step = finish(state, Step(record))
@@ -50,7 +54,15 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
     else:
         step = _replay_frames(state, record, value)
     record.tokens = state.tokens = tokens
+    record.new_devices = state.new_devices = new_devices
     return step
+
+
+def _set_buckets(state: LaneState, record: StepRecord) -> None:
+    """Both buckets as the step left them. A step that refills none leaves their time alone."""
+    state.tokens, state.new_devices = record.tokens, record.new_devices
+    if record.kind not in CLOCKLESS:
+        state.bucket_ns = record.now_ns
 
 
 def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
@@ -64,13 +76,13 @@ def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
         Frames that the step let pass, and frames that it added to the queue (below 0: took out of it).
     """
     state.step = record.step - 1
-    state.tokens, state.bucket_ns = record.tokens, record.now_ns
+    _set_buckets(state, record)
     if record.kind == Kind.RELEASE:
         state.tally[Tally.RELEASED] += np.uint64(record.count)
         finish(state, Step(record))
         return record.count, -record.count
-    if record.kind == Kind.RESUMED:
-        resume_step(state, record)
+    if record.kind in (Kind.RESUMED, Kind.FORGET):
+        (resume_step if record.kind == Kind.RESUMED else forget_step)(state, record)
         return 0, 0
     counts = np.bincount(record.verdict, minlength=VERDICTS)
     state.tally[:VERDICTS] += counts.astype(np.uint64)
@@ -91,7 +103,7 @@ def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
     batch = decode_batch(value)
     if batch.count != record.count:
         raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
-    state.seen_batch(batch.edge, batch.boot, batch.number)
+    state.seen_batch(batch.edge, batch.boot, batch.number, record.now_ns)
     columns = read_headers(batch)
     columns.verdict[:] = record.verdict
     malformed = np.where(record.verdict >= FIRST_MALFORMED, record.verdict, 0).astype(np.uint8)

@@ -3,21 +3,22 @@
 import contextlib
 import mmap
 import secrets
-from collections import OrderedDict
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.dam.admit import DAM_STATE
-from klais.core.devices.index import build_index, find
+from klais.core.dam.admit import DAM_STATE, DEPTH, NEW_DEVICES, TOKENS
+from klais.core.devices.forget import forget_rows
+from klais.core.devices.index import FREE, USED, build_index, find
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows, id_words
+from klais.core.devices.siphash import key_words
+from klais.core.lane.boots import Boots
 from klais.core.lane.names import NameTable
 from klais.core.lane.queue import FrameQueue
 from klais.core.wire.constants import VERDICTS
 from klais.errors import JournalFormatError
 
-MAX_BOOTS = 256  # (edge, boot) pairs remembered
 _SMALL_BYTES = 4 << 20
 _MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
 
@@ -59,49 +60,72 @@ class Tally(IntEnum):
     OUTPUT_LOST = VERDICTS + 13  # frames that passed and are not on the clean topic: Kafka lost them or what they need
     DOUBLED = VERDICTS + 14  # records of the clean topic that were decided a second time
     POISON_FRAMES = VERDICTS + 15  # frames of raw records on which the lane failed again and again
+    FORGOTTEN = VERDICTS + 16  # devices forgotten
 
 
-TALLIES = VERDICTS + 16
+TALLIES = VERDICTS + 17
 MAX_LANDMARKS = 8
+NO_KEY = bytes(16)
 
 
 class LaneState:
     """The state of one lane. Mutated only by :mod:`klais.core.lane.step`; copied by :mod:`klais.core.lane.checkpoint`.
 
-    ``rows`` ROW [capacity] of which ``used`` are devices; ``dirty`` int32 [capacity] lists the ``dirty_count`` rows
-    that changed after step ``clean_step``; ``tally`` uint64 [TALLIES]; ``step`` is the last step taken, ``next_raw``
-    the next raw offset to take. ``path_names`` has the names of payload fields.
+    ``rows`` ROW [capacity] of which the first ``used`` were ever in use, those with an ``id_size`` are devices;
+    ``dirty`` int32 [capacity] lists the ``dirty_count`` rows that changed after step ``clean_step``; ``tally`` uint64
+    [TALLIES]; ``step`` is the last step taken, ``next_raw`` the next raw offset to take; ``forgotten`` are ids that the
+    changelog may still have; ``path_names`` has the names of payload fields.
+
+    Parameters
+    ----------
+    capacity : int
+        Devices there is room for at once.
+    hash_key : bytes
+        Key of the frame hash (16 bytes), the same for all workers.
     """
 
-    def __init__(self, capacity: int = 1024) -> None:
-        self.rows: Rows = reserve_rows(capacity)
-        self.used = 0
-        self.dirty: npt.NDArray[np.int32] = np.zeros(len(self.rows), np.int32)
+    def __init__(self, capacity: int = 1024, hash_key: bytes = NO_KEY) -> None:
+        self.hash_key = key_words(hash_key)
+        self.room: npt.NDArray[np.int64] = np.zeros(2, np.int64)
+        self._hold(reserve_rows(capacity))
         self.dirty_count = 0
         self.clean_step = 0
         self.step = 0
         self.next_raw = 0
         self.queue = FrameQueue()
         self.tokens = -1.0  # -1: full at the first step
+        self.new_devices = -1.0  # tokens of the bucket of new devices, likewise
         self.bucket_ns = 0
         self.tally: npt.NDArray[np.uint64] = np.zeros(TALLIES, np.uint64)
-        self.boots: OrderedDict[tuple[int, int], int] = OrderedDict()  # (edge, boot) -> last batch number
+        self.boots = Boots()
         self.newest_taken: tuple[int, int] | None = None  # (raw offset, fingerprint) of the newest record taken
         self.landmarks: list[tuple[int, int]] = []  # (raw offset, fingerprint) of records taken, the newest last
         self.path_names = NameTable()
-        self._seed = np.uint64(secrets.randbits(64))
+        self.forgotten: set[bytes] = set()
+        self.index_key: npt.NDArray[np.uint64] = key_words(secrets.token_bytes(16))  # never stored
         self._index(capacity)
+
+    def _hold(self, rows: Rows) -> None:
+        """Take these rows for the lane's, with lists of dirty and of free ones as long."""
+        self.rows = rows
+        self.dirty: npt.NDArray[np.int32] = np.zeros(len(rows), np.int32)
+        self.free: npt.NDArray[np.int32] = np.zeros(len(rows), np.int32)
+
+    @property
+    def used(self) -> int:
+        """Rows that were ever in use; those that were freed have no id."""
+        return int(self.room[USED])
+
+    @property
+    def devices(self) -> int:
+        """Devices that have a row."""
+        return int(self.room[USED] - self.room[FREE])
 
     def _index(self, devices: int) -> None:
         """A new index with room for ``devices``, at most half full then."""
         self.slots: npt.NDArray[np.uint64] = np.zeros(1 << (2 * devices - 1).bit_length(), np.uint64)
-        if not build_index(self.slots, self._seed, self.rows, self.used):
+        if not build_index(self.slots, self.index_key, self.rows, self.used):
             raise JournalFormatError("a device has two rows in the table: the changelog is damaged")
-
-    @property
-    def seed(self) -> np.uint64:
-        """Seed of the device index (random, never stored)."""
-        return self._seed
 
     def make_room(self, devices: int) -> None:
         """Let at least ``devices`` more rows fit: a new index each time their number doubles, the rows stay where they
@@ -111,11 +135,11 @@ class LaneState:
         """
         need = self.used + devices
         if need > len(self.rows):
-            rows = reserve_rows(max(need, 2 * len(self.rows)))
-            rows.view(OPAQUE_ROW)[: self.used] = self.rows.view(OPAQUE_ROW)[: self.used]
-            dirty = np.zeros(len(rows), np.int32)
-            dirty[: self.dirty_count] = self.dirty[: self.dirty_count]
-            self.rows, self.dirty = rows, dirty
+            old, dirty, free = self.rows, self.dirty, self.free
+            self._hold(reserve_rows(max(need, 2 * len(old))))
+            self.rows.view(OPAQUE_ROW)[: self.used] = old.view(OPAQUE_ROW)[: self.used]
+            self.dirty[: self.dirty_count] = dirty[: self.dirty_count]
+            self.free[: self.room[FREE]] = free[: self.room[FREE]]
         if 2 * need > len(self.slots):
             self._index(2 * need)
 
@@ -124,10 +148,9 @@ class LaneState:
 
         Those stamped after ``clean_step`` (half-written checkpoint) count as dirty.
         """
-        self.rows = reserve_rows(max(1024, len(rows) + len(rows) // 4))
+        self._hold(reserve_rows(max(1024, len(rows) + len(rows) // 4)))
         self.rows.view(OPAQUE_ROW)[: len(rows)] = rows.view(OPAQUE_ROW)
-        self.used = len(rows)
-        self.dirty = np.zeros(len(self.rows), np.int32)
+        self.room[USED], self.room[FREE] = len(rows), 0
         newer = np.flatnonzero(rows["stamp"] > np.uint64(clean_step))
         self.dirty[: len(newer)] = newer
         self.dirty_count = len(newer)
@@ -153,28 +176,35 @@ class LaneState:
         """Step over raw offsets that hold no records (control records of other programs leave such holes)."""
         self.next_raw = max(self.next_raw, raw_offset)
 
+    def forget(self, ids: npt.NDArray[np.uint8], step: int) -> int:
+        """Take the devices ``ids`` (uint8 [k, 16]) out, as of ``step``; how many had a row.
+
+        The next checkpoint removes them from the changelog.
+        """
+        words = np.array(ids).view(np.uint64).reshape(-1, 2)
+        done = np.zeros(len(words), np.uint8)
+        row_bytes = self.rows.view(np.uint8).reshape(-1, ROW.itemsize)
+        forget_rows(
+            self.slots, self.index_key, self.rows, row_bytes, self.free, self.room, words, step, self.clean_step, done
+        )
+        self.forgotten.update(np.ascontiguousarray(ids).view("S16").reshape(-1)[done != 0].tolist())
+        return int(done.sum())
+
     def find(self, device_id: bytes) -> int:
         """Row of a device, -1 when unknown."""
         low, high = id_words(device_id)
-        return max(-1, int(find(self.slots, self._seed, self.rows, np.uint64(low), np.uint64(high))))
+        return max(-1, int(find(self.slots, self.index_key, self.rows, np.uint64(low), np.uint64(high))))
 
-    def seen_batch(self, edge: int, boot: int, number: int) -> bool:
+    def seen_batch(self, edge: int, boot: int, number: int, now_ns: int) -> bool:
         """Whether this batch of the edge was taken before; otherwise remember it and count numbers skipped."""
-        key = (edge, boot)
-        last = self.boots.get(key)
-        if last is not None and number <= last:
+        missing = self.boots.take(edge, boot, number, now_ns // 1_000_000_000)
+        if missing < 0:
             return True
-        if last is not None:
-            self.tally[Tally.MISSING_BATCHES] += np.uint64(number - last - 1)
-        self.boots[key] = number
-        self.boots.move_to_end(key)
-        while len(self.boots) > MAX_BOOTS:
-            self.boots.popitem(last=False)
+        self.tally[Tally.MISSING_BATCHES] += np.uint64(missing)
         return False
 
     def new_dam(self) -> npt.NDArray[np.float64]:
-        """The dam's state column for the kernels: tokens, queue depth."""
+        """The dam's state column for the kernels: tokens, queue depth, tokens for new devices."""
         dam = np.zeros(DAM_STATE, np.float64)
-        dam[0] = self.tokens
-        dam[1] = self.queue.depth
+        dam[TOKENS], dam[DEPTH], dam[NEW_DEVICES] = self.tokens, self.queue.depth, self.new_devices
         return dam

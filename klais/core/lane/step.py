@@ -13,9 +13,17 @@ import numpy.typing as npt
 from klais.core.anomaly import zscore
 from klais.core.dam import admit as dam_admit
 from klais.core.dam.bucket import refill
-from klais.core.dam.special import NONE, Special, limits_of, positions, used
+from klais.core.dam.overrides import (
+    NO_OVERRIDES,
+    NO_PREFIXES,
+    Overrides,
+    Prefixes,
+    only_referenced,
+    rates_and_bursts,
+    rows_of_frames,
+)
 from klais.core.devices.index import find_rows
-from klais.core.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads
+from klais.core.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads, source_hashes
 from klais.core.lane.journal import NO_VERDICTS, Kind, Limits, Resumed, StepRecord, fingerprint
 from klais.core.lane.queue import FrameQueue, Part
 from klais.core.lane.state import LaneState, Tally
@@ -23,20 +31,25 @@ from klais.core.wire.batch import FrameBatch, decode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
 from klais.errors import BatchFormatError, JournalFormatError
 
-NO_DEVICE_LIMIT = 1 << 31
+NEW_BURST_S = 10.0  # the bucket of new devices holds so many seconds of its rate
+NO_LIMIT = 1 << 62
+CLOCKLESS = (Kind.LOST, Kind.POISON, Kind.RESUMED, Kind.FORGET)  # steps that refill no bucket
 
 
 class Bounds(NamedTuple):
-    """What only deciding needs: ``queue_limit`` and ``device_limit`` of this lane, blocked ids, devices with
-    ``special`` limits, and whether payloads must be ``strict`` (see :mod:`klais.core.wire.json_strict`).
+    """What only deciding needs, for one lane.
 
-    Of ``special`` (SPECIAL [k], sorted) the journal gets the rows that a step used, of the rest nothing.
+    ``queue_limit`` frames and ``queue_bytes`` of memory may wait, ``device_limit`` devices may be known; ``blocked``
+    ids; ``overrides`` (OVERRIDE [k], sorted), of which the journal gets the rows that a step used; ``uncounted``:
+    PREFIX [k] of ids whose sequence numbers are not looked at; ``strict``: see :mod:`klais.core.wire.json_strict`.
     """
 
     queue_limit: int
     device_limit: int
     blocked: tuple[bytes, ...] = ()
-    special: Special = NONE
+    overrides: Overrides = NO_OVERRIDES
+    queue_bytes: int = NO_LIMIT
+    uncounted: Prefixes = NO_PREFIXES
     strict: bool = False
 
 
@@ -85,7 +98,7 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
     """
     if raw_offset != state.next_raw:
         raise ValueError(f"the lane waits for raw offset {state.next_raw}, not {raw_offset}")
-    refill_bucket(state, limits, now_ns)
+    refill_buckets(state, limits, now_ns)
     record = StepRecord(state.step + 1, Kind.RAW, raw_offset, now_ns, limits, 0.0, 0, NO_VERDICTS)
     record.raw_crc = fingerprint(value)
     try:
@@ -94,7 +107,7 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
         record.kind, record.count = Kind.CORRUPT, 1
         return corrupt_step(state, record, value, str(error))
     record.count = batch.count
-    if state.seen_batch(batch.edge, batch.boot, batch.number):
+    if state.seen_batch(batch.edge, batch.boot, batch.number, now_ns):
         record.kind = Kind.REPEATED
         return finish(state, Step(record))
     columns = read_headers(batch)
@@ -143,14 +156,21 @@ def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | 
     """Let frames out of the queue as the global bucket allows, at most ``most``; None when none may go."""
     if not state.queue.depth:
         return None
-    before = state.tokens, state.bucket_ns
-    refill_bucket(state, limits, now_ns)
+    before = state.tokens, state.new_devices, state.bucket_ns
+    refill_buckets(state, limits, now_ns)
     frames = min(state.queue.depth, int(state.tokens), most)
     if frames <= 0:
-        state.tokens, state.bucket_ns = before  # nothing happens outside of steps
+        state.tokens, state.new_devices, state.bucket_ns = before  # nothing happens outside of steps
         return None
     record = StepRecord(state.step + 1, Kind.RELEASE, -1, now_ns, limits, 0.0, frames, NO_VERDICTS)
     return release_step(state, record)
+
+
+def forget(state: LaneState, ids: npt.NDArray[np.uint8], limits: Limits, now_ns: int) -> Step:
+    """Forget the devices ``ids`` (uint8 [k, 16], padded): their rows are given up, their frames that wait stay."""
+    tokens, count = state.tokens, len(ids)
+    record = StepRecord(state.step + 1, Kind.FORGET, -1, now_ns, limits, tokens, count, NO_VERDICTS, forgotten=ids)
+    return forget_step(state, record)
 
 
 def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: int) -> Step:
@@ -161,62 +181,39 @@ def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: in
     return finish(state, Step(record))
 
 
-def refill_bucket(state: LaneState, limits: Limits, now_ns: int) -> None:
-    """Bring the global bucket up to ``now_ns``; it starts full."""
+def refill_buckets(state: LaneState, limits: Limits, now_ns: int) -> None:
+    """Bring the global bucket and that of new devices up to ``now_ns``; they start full."""
+    new_burst = max(1.0, NEW_BURST_S * limits.new_rate)
     if state.tokens < 0:
-        state.tokens = limits.burst
+        state.tokens, state.new_devices = limits.burst, new_burst
     else:
         state.tokens = float(refill(state.tokens, state.bucket_ns, now_ns, limits.rate, limits.burst))
+        state.new_devices = float(refill(state.new_devices, state.bucket_ns, now_ns, limits.new_rate, new_burst))
     state.bucket_ns = now_ns
+
+
+def _limits_column(
+    state: LaneState, record: StepRecord, columns: Columns, bounds: Bounds | None
+) -> npt.NDArray[np.float64]:
+    """Limits of a step for the kernel; in a replay only those that its journal record has count."""
+    queue_limit, device_limit = 0, NO_LIMIT
+    if bounds is not None:
+        room = state.queue.has_room(columns, bounds.queue_bytes)
+        queue_limit, device_limit = bounds.queue_limit if room else 0, bounds.device_limit
+    out = np.empty(dam_admit.LIMITS, np.float64)
+    out[dam_admit.DEVICE_RATE], out[dam_admit.DEVICE_BURST] = record.limits.device_rate, record.limits.device_burst
+    out[dam_admit.QUEUE_LIMIT], out[dam_admit.DEVICE_LIMIT] = queue_limit, device_limit
+    out[dam_admit.ERAS_PER_NS] = 2e-9 / max(1e-9, record.limits.sequence_window_s)
+    out[dam_admit.NOW_S] = record.now_ns // 1_000_000_000
+    return out
 
 
 def run_frames(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields, bounds: Bounds | None, size: int
 ) -> Step:
     """Rows, admission, scores and outputs of one batch; ``bounds`` None = replay."""
-    n = columns.count
-    state.make_room(n)
+    skip = _admit(state, record, columns, bounds)
     verdict = columns.verdict
-    device_limit = NO_DEVICE_LIMIT if bounds is None else bounds.device_limit
-    state.used = find_rows(
-        state.slots,
-        state.seed,
-        state.rows,
-        state.used,
-        device_limit,
-        columns.ids,
-        columns.id_size,
-        verdict,
-        columns.row,
-        np.empty(1),
-    )
-    skip = np.zeros(n, np.uint8)
-    if bounds is None:
-        dam_admit.already_done(state.rows, columns.row, record.step, skip)
-    dam = state.new_dam()
-    record.special, own = _own_limits(record, columns, bounds)
-    at, queue_limit = record.limits, bounds.queue_limit if bounds else 0
-    limits = np.array([at.device_rate, at.device_burst, queue_limit], np.float64)
-    state.dirty_count = dam_admit.admit(
-        bounds is not None,
-        record.step,
-        state.clean_step,
-        state.rows,
-        columns.row,
-        columns.sequence,
-        frame_hashes(columns.batch),
-        columns.time_ns,
-        verdict,
-        skip,
-        _blocked_column(columns, bounds),
-        own,
-        limits_of(record.special),
-        limits,
-        dam,
-        state.dirty,
-        state.dirty_count,
-    )
-    state.tokens = float(dam[dam_admit.TOKENS])
     step = Step(record, columns=columns, bytes=size)
     step.flags = _score(state, record, columns, fields, skip, bounds is not None)
     counts = np.bincount(verdict, minlength=VERDICTS)
@@ -230,6 +227,49 @@ def run_frames(
         step.dead = np.flatnonzero(verdict >= FIRST_MALFORMED).astype(np.int32)[: record.limits.dead_letters]
         count_dead(state, len(step.dead), malformed)
     return finish(state, step)
+
+
+def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
+    """Verdicts of a batch's frames, and all that they change; uint8 [n]: 1 where the row already contained the step."""
+    n = columns.count
+    state.make_room(n)
+    if bounds is not None:
+        record.uncounted = bounds.uncounted
+    record.overrides, own = _own_limits(record, columns, bounds)
+    room = np.empty(n, np.uint64), np.empty(1)
+    find_rows(state.slots, state.index_key, state.rows, columns.ids, columns.id_size, columns.row, *room)
+    skip = np.zeros(n, np.uint8)
+    if bounds is None:
+        dam_admit.already_done(state.rows, columns.row, record.step, skip)
+    dam = state.new_dam()
+    state.dirty_count = dam_admit.admit(
+        bounds is not None,
+        record.step,
+        state.clean_step,
+        state.slots,
+        state.index_key,
+        state.rows,
+        state.free,
+        state.room,
+        columns.ids,
+        columns.id_size,
+        columns.row,
+        columns.sequence,
+        frame_hashes(columns, state.hash_key, record.uncounted),
+        columns.time_ns,
+        source_hashes(columns, state.hash_key),
+        columns.verdict,
+        skip,
+        _blocked_column(columns, bounds),
+        own,
+        rates_and_bursts(record.overrides),
+        _limits_column(state, record, columns, bounds),
+        dam,
+        state.dirty,
+        state.dirty_count,
+    )
+    state.tokens, state.new_devices = float(dam[dam_admit.TOKENS]), float(dam[dam_admit.NEW_DEVICES])
+    return skip
 
 
 def _score(
@@ -247,6 +287,7 @@ def _score(
         columns.batch.lengths,
         columns.verdict,
         skip,
+        columns.batch.edge,
         fields.frame,
         fields.path,
         fields.value,
@@ -270,13 +311,19 @@ def _score(
 def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
     if bounds is None or not bounds.blocked:
         return np.zeros(columns.count, np.uint8)
-    return (positions(columns.ids, np.sort(np.array(bounds.blocked, "S16"))) >= 0).astype(np.uint8)
+    return (rows_of_frames(columns.ids, np.sort(np.array(bounds.blocked, "S16"))) >= 0).astype(np.uint8)
 
 
-def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> tuple[Special, npt.NDArray[np.int32]]:
-    """Special limits that this step uses (in a replay those that it used), and each frame's place among them."""
-    special = record.special if bounds is None else bounds.special
-    return used(special, positions(columns.ids, special["id"]))
+def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> tuple[Overrides, npt.NDArray[np.int32]]:
+    """Overrides that this step uses (in a replay those that it used), and each frame's row among them."""
+    overrides = record.overrides if bounds is None else bounds.overrides
+    return only_referenced(overrides, rows_of_frames(columns.ids, overrides["id"]))
+
+
+def forget_step(state: LaneState, record: StepRecord) -> Step:
+    state.forget(record.forgotten, record.step)
+    state.tally[Tally.FORGOTTEN] += np.uint64(record.count)
+    return finish(state, Step(record))
 
 
 def release_step(state: LaneState, record: StepRecord) -> Step:
@@ -311,9 +358,9 @@ def count_dead(state: LaneState, written: int, malformed: int) -> None:
 
 def finish(state: LaneState, step: Step) -> Step:
     record = step.record
-    record.tokens = state.tokens
+    record.tokens, record.new_devices = state.tokens, state.new_devices
     state.step = record.step
-    if record.kind != Kind.RELEASE:
+    if record.kind not in (Kind.RELEASE, Kind.FORGET):
         state.next_raw = record.raw_offset + 1
     step.next_raw = state.next_raw
     if record.kind == Kind.REPEATED:
@@ -330,6 +377,7 @@ __all__ = [
     "Bounds",
     "FrameBatch",
     "Step",
+    "forget",
     "note_lost",
     "release",
     "resume",

@@ -49,7 +49,8 @@ def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns
         "oldest_waiting_s": oldest_waiting_s(state, now_ns),
         "pending_bytes": of_lane.pending_bytes,
         "pending_frames": of_lane.pending_frames,
-        "devices": state.used,
+        "queue_bytes": state.queue.bytes,
+        "devices": state.devices,
         "verdicts": verdicts(tally),
         "dropped": dropped_by_reason(tally),
         "tallies": {t.name.lower(): int(tally[t]) for t in Tally},
@@ -59,7 +60,8 @@ def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns
 
 
 def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
-    """Body of ``/dam/``. Counters are each lane's since its step 0: they live in its checkpoints, whichever worker owned it.
+    """Body of ``/dam/``. Counters are each lane's since its step 0: they live in its checkpoints, whichever worker
+    owned it.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
             "device_rate": share.device_rate,
             "device_burst": share.device_burst,
             "blocked_devices": len(bounds.blocked),
-            "special_devices": len(bounds.special),
+            "overridden_devices": len(bounds.overrides),
         },
         "total": {
             "tokens": round(sum(tokens_now(state, in_force[p][0], now_ns) for p, state in live_at.items()), 3),

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+from klais.core.dam.bucket import refill, refill_column
 from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURES, WINDOW, Rows, row_key
 from klais.worker.rows import STATES, DeviceLimits
 from klais.worker.web.times import iso
 
+SECOND_NS = 1_000_000_000
 COUNTERS = (
     *("received", "admitted", "duplicate", "blocked", "device_rate", "queue_full", "malformed"),
-    *("gaps", "late", "resets", "flags"),
+    *("gaps", "jumps", "late", "resets", "source_turns", "flags"),
 )
 
 
@@ -21,27 +23,33 @@ def device_id_text(row: Any) -> str:
 
 
 def last_seen(row: Any) -> int:
-    """Receive time (ns) of the newest well-formed frame."""
-    return max(int(row["refilled_ns"]), int(row["last_ns"]))
+    """Receive time (ns) of the newest well-formed frame, by the edge's clock, and not after the lane took it."""
+    heard_s = int(row["heard_s"])
+    return min(int(row["refilled_ns"]), (heard_s + 1) * SECOND_NS) if heard_s else 0
+
+
+def first_seen(row: Any) -> int:
+    """When the lane took the device's first admitted frame (ns)."""
+    return int(row["made_s"]) * SECOND_NS
 
 
 def tokens_of(row: Any, limits: DeviceLimits) -> float:
     """Frames the device might send at once now."""
-    passed_s = max(0, limits.now_ns - int(row["refilled_ns"])) * 1e-9
-    return min(limits.burst, float(row["tokens"]) + passed_s * limits.rate)
+    return float(refill(float(row["tokens"]), int(row["refilled_ns"]), limits.now_ns, limits.rate, limits.burst))
 
 
 def summaries(rows: Rows, partitions: list[int], states: list[int], limits: DeviceLimits) -> list[dict[str, Any]]:
-    """The lines of ``/devices/`` for ROW [k]; their keys are what the page can be sorted by. Column by column: a field of
+    """The lines of ``/devices/`` for ROW [k]; their keys are what the page can be sorted by. Column by column: a field
+    of
     one numpy record costs a microsecond, and a thousand rows would hold up the lanes."""
-    passed_s = np.maximum(limits.now_ns - rows["refilled_ns"], 0) * 1e-9
-    tokens = np.minimum(rows["tokens"] + passed_s * limits.rate, limits.burst)
+    tokens = refill_column(rows["tokens"], rows["refilled_ns"], limits.now_ns, limits.rate, limits.burst)
+    seen_ns = np.minimum(rows["refilled_ns"], (rows["heard_s"].astype(np.int64) + 1) * SECOND_NS)
     columns: dict[str, list[Any]] = {
         "device_id": [name.decode(errors="replace") for name in np.ascontiguousarray(rows["id"]).view("S16").ravel().tolist()],
         "partition": partitions,
         "state": [STATES[state] for state in states],
-        "first_seen": list(map(iso, rows["first_ns"].tolist())),
-        "last_seen": list(map(iso, np.maximum(rows["refilled_ns"], rows["last_ns"]).tolist())),
+        "first_seen": list(map(iso, (rows["made_s"].astype(np.int64) * SECOND_NS).tolist())),
+        "last_seen": list(map(iso, seen_ns.tolist())),
         "tokens": np.round(tokens, 3).tolist(),
         "score": np.round(rows["score"].astype(np.float64), 3).tolist(),
         "flag_z": np.round(rows["flag_z"].astype(np.float64), 3).tolist(),
@@ -77,7 +85,8 @@ def newest_flag(row: Any, names: Mapping[int, str]) -> dict[str, Any] | None:
 
 def window(row: Any) -> dict[str, Any]:
     """The sequence window: its highest number, and which of the last 32 were received."""
-    top, seen = int(row["top"]), int(row["seen"])
+    main = int(row["main"])
+    top, seen = int(row["top"][main]), int(row["seen"][main])
     last = [(top - back) % (1 << 32) for back in range(WINDOW) if seen >> back & 1]
     return {"highest": top, "size": WINDOW, "received": len(last), "numbers": last[::-1]}
 
@@ -103,7 +112,7 @@ def detail(row: Any, partition: int, state: int, limits: DeviceLimits, names: Ma
         "device_id": device_id_text(row),
         "partition": partition,
         "state": STATES[state],
-        "first_seen": iso(int(row["first_ns"])),
+        "first_seen": iso(first_seen(row)),
         "last_seen": iso(last_seen(row)),
         "last_admitted": iso(int(row["last_ns"])),
         "counters": {name: int(row[name]) for name in COUNTERS},

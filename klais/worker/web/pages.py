@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
 from aiohttp import web
 
 from klais import __version__
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
-from klais.core.devices.layout import Rows, id_words
+from klais.core.devices.layout import ROW, Rows, id_words
 from klais.core.lane.counters import tokens_now
 from klais.core.lane.queue import FrameQueue
 from klais.core.lane.state import Tally
@@ -129,6 +130,17 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
     return Part(partition, state, row, 1), row, at
 
 
+def _unheard(views: Views, device_id: bytes, partition: int, limits: DeviceLimits) -> tuple[Part, Rows]:
+    """A row (ROW [1]) as a device has it of which no frame was admitted, in its lane."""
+    lane = views.lanes.by_partition[partition]
+    assert lane.session is not None
+    state = lane.session.state
+    row = np.zeros(1, ROW)
+    row["id"], row["id_size"] = id_words(device_id), len(device_id)
+    row["tokens"], row["refilled_ns"] = limits.burst, limits.now_ns
+    return Part(partition, state, row, 1), row
+
+
 async def device(views: Views, request: web.Request) -> web.StreamResponse:
     """``/devices/{device_id}/``: its row; from the worker that owns it."""
     device_id = _asked_device(request)
@@ -149,8 +161,13 @@ async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
     partition = partition_of(device_id, views.settings.partitions)
     if partition not in views.lanes.by_partition:
         return await views.peers.forward(request, partition)
-    part, row, _ = _row_here(views, device_id, partition)
     limits = views.device_limits(device_id)
+    try:
+        part, row, _ = _row_here(views, device_id, partition)
+    except HttpError as error:
+        if error.status != 404 or device_id not in limits.blocked:
+            raise
+        part, row = _unheard(views, device_id, partition, limits)  # a blocked device may never have got a row
     share, bounds = views.limits.of_lane(partition)
     state = part.state
     mine, ahead = waiting_of(state.queue, device_id)

@@ -1,6 +1,7 @@
 """Why a device's frames do or do not get through now: each rule of the lane, in the order in which it is asked.
 
-The order is that of :func:`klais.core.dam.admit.judge`: duplicate, blocked, device rate, then the global bucket and its queue.
+The order is that of :func:`klais.core.dam.admit.judge`: duplicate, blocked, device rate, then the global bucket and its
+queue.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,9 @@ from typing import Any
 from klais.worker.rows import DeviceLimits
 from klais.worker.web.device import device_id_text, last_seen, newest_flag, tokens_of
 from klais.worker.web.times import iso
+
+MOST = 0.5  # of a device's frames
+MANY = 3  # of a thing that may happen once or twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,11 @@ def why(
         _dam(row, limits, lane),
         _duplicates(row),
         _sequence(row),
+        _sources(row),
         _malformed(row),
         _anomaly(row, names),
     ]
-    acting = [rule for rule in rules[:3] if rule["active"]]
+    acting = [rule for rule in rules[:4] if rule["active"]]
     verdict = acting[0]["verdict"] if acting else "passed"
     says = acting[0]["says"] if acting else "Nothing holds this device back: a new frame would pass at once."
     return {
@@ -126,21 +131,44 @@ def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
 def _duplicates(row: Any) -> dict[str, Any]:
     received, duplicate = int(row["received"]), int(row["duplicate"])
     share = duplicate / received if received else 0.0
-    says = (
-        f"{duplicate} of {received} frames ({share:.1%}) came twice and were dropped the second time."
-        if duplicate
-        else "No frame came twice."
-    )
-    return _rule("duplicate", False, says, dropped=duplicate, share=round(share, 6))
+    most = share >= MOST and duplicate >= MANY
+    if most:
+        says = (
+            f"Most of its frames ({duplicate} of {received}, {share:.0%}) are dropped as duplicates: their sequence number "
+            "and bytes came a moment before. Either they really come twice, or its firmware has no counter or starts it "
+            "again at each wake-up, or two devices share this id. For firmware without a counter set KLAIS_SEQUENCE_OFF."
+        )
+    elif duplicate:
+        says = f"{duplicate} of {received} frames ({share:.1%}) came twice and were dropped the second time."
+    else:
+        says = "No frame came twice."
+    return _rule("duplicate", most, says, verdict="duplicate", dropped=duplicate, share=round(share, 6))
 
 
 def _sequence(row: Any) -> dict[str, Any]:
-    resets, gaps, late = int(row["resets"]), int(row["gaps"]), int(row["late"])
+    resets, gaps, late, jumps = (int(row[name]) for name in ("resets", "gaps", "late", "jumps"))
+    received = int(row["received"])
     says = (
-        f"It began its sequence anew {resets} times (restarts; nothing is dropped for that); {gaps} numbers are missing, "
+        f"Its sequence began again {resets} times (restarts; nothing is dropped for that); {gaps} numbers are missing, "
         f"{late} frames came late."
     )
-    return _rule("sequence", False, says, resets=resets, gaps=gaps, late=late)
+    if jumps > MOST * received or gaps > received:
+        says += f" It jumped ahead {jumps} times: its counter may count time or something else than frames."
+    return _rule("sequence", False, says, resets=resets, gaps=gaps, late=late, jumps=jumps)
+
+
+def _sources(row: Any) -> dict[str, Any]:
+    turns = int(row["source_turns"])
+    if turns >= MANY:
+        says = (
+            f"Its frames come from two addresses by turns ({turns} times back to the one before): two devices may share this "
+            "id (ids longer than 16 bytes that a sender cut?), or it has two networks. `klais tail raw` shows the addresses."
+        )
+    elif row["source"]:
+        says = "Its frames come from one address at a time."
+    else:
+        says = "Sources are not recorded (KLAIS_BATCH_SOURCES)."
+    return _rule("sources", turns >= MANY, says, turns=turns)
 
 
 def _malformed(row: Any) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
     step(2, {f"d{n}": 3 + n for n in range(20)})
     assert len(top.sample([Part.of(0, state)], 13.0)) == MOST
     again = LaneState()  # the lane recovered: its rows lie elsewhere
-    again.rows, again.used = state.rows, state.used
+    again.restore_rows(state.rows[: state.used], 0)
     assert top.sample([Part.of(0, again)], 14.0) == {}
     assert np.uint32(state.rows["device_rate"][: state.used].sum()) > 0
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klais.core.devices.layout import ROW, id_words, row_key
+from klais.core.devices.layout import ROW, ROW_VERSION, id_words, row_key
 from klais.kafka.reader import RawRecord
 from klais.worker import changelog
 from klais.worker.changelog import load_partition, marker_key
@@ -25,7 +25,7 @@ class Log:
 
 def row(device: bytes, stamp: int) -> tuple[bytes, bytes]:
     one = np.zeros(1, ROW)
-    one["id"], one["id_size"], one["stamp"], one["version"] = id_words(device), len(device), stamp, 1
+    one["id"], one["id_size"], one["stamp"], one["version"] = id_words(device), len(device), stamp, ROW_VERSION
     return device, one.tobytes()
 
 
@@ -36,6 +36,15 @@ async def test_the_newest_row_of_each_device(monkeypatch, at_a_time):
     rows, marker = await load_partition(log, "t", 0)
     assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 6, b"b": 2, b"c": 5}
     assert marker is None
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3, 1000])
+async def test_a_removed_device_is_gone_until_it_comes_back(monkeypatch, at_a_time):
+    monkeypatch.setattr(changelog, "LOAD_ROWS", at_a_time)
+    gone = [(b"a", None), (b"d", None), (b"b", None)]
+    log = Log(row(b"a", 1), row(b"b", 2), gone[0], row(b"c", 3), *gone[1:], row(b"b", 4), row(b"e", 5))
+    rows, _ = await load_partition(log, "t", 0)
+    assert {row_key(one): int(one["stamp"]) for one in rows} == {b"b": 4, b"c": 3, b"e": 5}
 
 
 async def test_the_newest_marker_of_this_partition_only():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from klais.core.devices.layout import ROW, row_key
+from klais.core.devices.layout import ROW, ROW_VERSION, row_key
 from klais.core.lane.state import LaneState
 from klais.worker.rows import SORTS, STATES, Ask, DeviceLimits, Part, find_page, select, states_of, sum_rows
 
@@ -20,11 +20,12 @@ def lane_state(count: int, seed: int) -> LaneState:
         name = b"d-%d" % i if seed == 1 else b"e-%d" % i
         rows["id"][i] = np.frombuffer(name.ljust(16, b"\0"), "<u8")
         rows["id_size"][i] = len(name)
-    rows["version"] = 1
+    rows["version"] = ROW_VERSION
     rows["received"] = rng.integers(1, 5, count)
     rows["flags"] = rng.integers(0, 3, count)
     rows["tokens"] = rng.uniform(-1, 3, count)
     rows["refilled_ns"] = NOW - rng.integers(0, 30, count) * S
+    rows["heard_s"] = (rows["refilled_ns"] - rng.integers(0, 2, count) * 5 * S) // S
     rows["last_ns"] = rows["refilled_ns"] - rng.integers(0, 2, count) * S
     rows["flag_ns"] = rows["last_ns"] - rng.integers(0, 2, count)
     rows["mean"][:, 0] = rng.uniform(0, 4, count)
@@ -36,8 +37,14 @@ def lane_state(count: int, seed: int) -> LaneState:
     return state
 
 
+def forget_some(state: LaneState) -> None:
+    """Leave holes among the rows."""
+    some = state.rows["id"][: state.used : 7].view(np.uint8)
+    assert state.forget(some, 1) == len(some)
+
+
 def naive_state(row, limits: DeviceLimits) -> str:
-    seen = max(int(row["refilled_ns"]), int(row["last_ns"]))
+    seen = min(int(row["refilled_ns"]), (int(row["heard_s"]) + 1) * S)  # an edge's clock may be ahead
     tokens = min(limits.burst, float(row["tokens"]) + (limits.now_ns - int(row["refilled_ns"])) * 1e-9 * limits.rate)
     if row_key(row) in limits.blocked:
         return "blocked"
@@ -112,6 +119,16 @@ def test_filters_by_part_of_id_and_state_and_counts_all_states():
         assert [row_key(part.rows[row]) for part, row, _ in found.page] == expected
         assert found.matching == len(expected)
         assert sum(found.by_state.values()) == 800
+
+
+def test_devices_that_were_forgotten_are_on_no_page_and_in_no_count():
+    state = lane_state(500, 1)
+    forget_some(state)
+    part = Part.of(0, state)
+    found = find_page([part], Ask("device_id", False, 0, 1000), LIMITS)
+    names = [row_key(part.rows[row]) for _, row, _ in found.page]
+    assert names == sorted(b"d-%d" % i for i in range(500) if i % 7)
+    assert found.matching == state.devices == sum(found.by_state.values())
 
 
 def test_no_lanes_give_an_empty_page():

@@ -232,8 +232,11 @@ async def test_why_of_a_blocked_and_of_a_queued_device():
     control.consume("device/dev-1", b'{"block":true,"author":"ann","reason":"noise","until_ms":%d,"at":1}' % until_ms)
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views = make_views(lanes, control, dam_max_rate=2, dam_burst_size=2)
+    unheard = await body_of(views, "/devices/{device_id}/why/", "/devices/dev-1/why/")
+    assert (unheard["verdict"], unheard["last_seen"]) == ("blocked", None)
+    feed(lanes, frames(("dev-1", 0)), NOW, 0, limits())
     lim = limits(rate=1.0, burst=1.0)
-    feed(lanes, frames(*((f"dev-{i}", 1) for i in range(12))), NOW, 0, lim, bounds(blocked=[b"dev-1"]))
+    feed(lanes, frames(*((f"dev-{i}", 1) for i in range(12))), NOW, 1, lim, bounds(blocked=[b"dev-1"]))
     path = "/devices/{device_id}/why/"
     body = await body_of(views, path, "/devices/dev-1/why/")
     assert body["verdict"] == "blocked"

@@ -9,7 +9,7 @@ from klais.core.lane.journal import Kind, Resumed, decode_step, encode_step, fin
 from klais.core.lane.render import CLIP_BYTES, dead_letter_records
 from klais.core.lane.replay import replay, replay_unread
 from klais.core.lane.state import MAX_LANDMARKS, LaneState, Tally
-from klais.core.lane.step import release, resume, take_poison, take_raw
+from klais.core.lane.step import forget, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import decode_batch, encode_batch
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.record_batch import RecordBatchWriter
@@ -58,6 +58,40 @@ def test_resume_jumps_and_its_replay_does_the_same():
     replay(again, decode_step(encode_step(first.record)), value)
     replay(again, decode_step(encode_step(step.record)), None)
     assert (again.step, again.next_raw, again.tally.tolist()) == (41, 17, state.tally.tolist())
+
+
+def test_steps_that_refill_no_bucket_leave_its_time_alone_in_a_replay_too():
+    state, again, lim = LaneState(), LaneState(), limits(rate=1.0, burst=10.0)
+    values = [batch(frames(("a", n), ("b", n)), n) for n in range(2)]
+    ids = np.frombuffer(b"a".ljust(16, b"\0"), np.uint8).reshape(1, 16)
+    later = T0_NS + 3 * 10**9
+    steps = [
+        (take_raw(state, 0, values[0], lim, bounds(), T0_NS), values[0]),
+        (take_poison(state, 1, b"?", "why", lim, later), b"?"),
+        (forget(state, ids, lim, later), None),
+        (note_lost(state, 4, lim, later), None),
+        (resume(state, Resumed(), state.step, 4, lim, later), None),
+        (take_raw(state, 4, values[1], lim, bounds(), later + 10**9), values[1]),
+    ]
+    for step, value in steps:
+        replay(again, decode_step(encode_step(step.record)), value)
+        if step is not steps[-1][0]:
+            assert again.bucket_ns == T0_NS
+    for name in ("step", "next_raw", "tokens", "new_devices", "bucket_ns", "devices"):
+        assert getattr(again, name) == getattr(state, name), name
+    assert again.tally.tolist() == state.tally.tolist() and state.devices == 2
+
+
+def test_devices_are_forgotten_although_the_frames_of_earlier_steps_are_gone():
+    state, value, lim = LaneState(), batch(frames(("a", 1), ("b", 1))), limits()
+    record = take_raw(state, 0, value, lim, bounds(), T0_NS).record
+    ids = np.frombuffer(b"a".ljust(16, b"\0"), np.uint8).reshape(1, 16)
+    forgotten = forget(state, ids, lim, T0_NS).record
+    again = LaneState()
+    replay(again, record, value)
+    assert replay_unread(again, decode_step(encode_step(forgotten))) == (0, 0)
+    assert (again.find(b"a"), again.devices, again.next_raw, again.forgotten) == (-1, 1, 1, {b"a"})
+    assert again.tally.tolist() == state.tally.tolist()
 
 
 def test_a_replay_refuses_another_record_at_the_same_offset():

@@ -86,7 +86,7 @@ def test_sequence_wraps():
     sent = frames(("a", 2**32 - 1), ("a", 0), ("a", 1))
     assert labels(take_raw(state, 0, batch(sent), limits(), bounds(), T0_NS)) == ["passed"] * 3
     row = state.rows[state.find(b"a")]
-    assert (row["gaps"], row["resets"], row["top"]) == (0, 0, 1)
+    assert (row["gaps"], row["resets"], row["top"][0]) == (0, 0, 1)
 
 
 def test_batch_sent_twice_is_ignored_and_counted():
@@ -154,8 +154,9 @@ def test_blocked_device_and_device_limit():
     state = LaneState()
     step = take_raw(state, 0, batch(frames(("a", 1), ("b", 1))), limits(), bounds(blocked=[b"b", b"none"]), T0_NS)
     assert labels(step) == ["passed", "blocked"]
-    full = take_raw(state, 1, batch(frames(("c", 1), ("a", 2)), 1), limits(), bounds(device_limit=2), T0_NS)
+    full = take_raw(state, 1, batch(frames(("c", 1), ("a", 2)), 1), limits(), bounds(device_limit=1), T0_NS)
     assert labels(full) == ["device_limit", "passed"]
+    assert state.devices == 1  # frames that were refused made no row
 
 
 def test_dead_letters_above_the_allowance_are_only_counted():

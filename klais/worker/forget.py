@@ -1,0 +1,68 @@
+"""Which devices a lane forgets, and when: those silent for long, those in the way, and those that operators name."""
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.config.load import Settings
+from klais.core.devices.forget import ALARM_ABOVE, EVICT_ABOVE, choose
+from klais.core.lane.state import LaneState
+from klais.core.lane.step import Step, forget
+from klais.telemetry import log as logs
+from klais.worker.limits import LaneLimits
+
+log = logs.get("klais.worker.forget")
+
+FORGET_TICK_S = 1.0
+SWEEP_S = 60.0  # between two searches for devices that are silent for too long, while there is room
+ALARM_S = 60.0
+
+
+class Forgetter:
+    """Decides the FORGET steps of one session of a lane."""
+
+    def __init__(self, settings: Settings, limits: LaneLimits, partition: int) -> None:
+        self._forget_s = settings.devices_forget_s
+        self._limits, self._partition = limits, partition
+        self._swept_s = -SWEEP_S
+        self._asked: dict[bytes, int] = {}  # requests that were looked at in this session
+
+    def step(self, state: LaneState, now_ns: int, now_s: float) -> Step | None:
+        """The next FORGET step, None when nobody is to be forgotten (``now_s`` monotonic)."""
+        self._alarm(state)
+        ids = self._requested(state)
+        if not len(ids):
+            ids = self._silent(state, now_ns // 1_000_000_000, now_s)
+        if not len(ids):
+            return None
+        limits, _ = self._limits.of_lane(self._partition)
+        return forget(state, ids, limits, now_ns)
+
+    def _requested(self, state: LaneState) -> npt.NDArray[np.uint8]:
+        """Devices that an operator wants forgotten, and whose row is older than the request."""
+        found = []
+        for device_id, asked_s in self._limits.to_forget().items():
+            if self._asked.get(device_id) == asked_s:
+                continue
+            self._asked[device_id] = asked_s
+            row = state.find(device_id)
+            if row >= 0 and int(state.rows["made_s"][row]) <= asked_s:
+                found.append(device_id.ljust(16, b"\0"))
+                log.info("device_forgotten", partition=self._partition, device=device_id.decode(errors="replace"))
+        return np.frombuffer(b"".join(found), np.uint8).reshape(-1, 16)
+
+    def _silent(self, state: LaneState, wall_s: int, now_s: float) -> npt.NDArray[np.uint8]:
+        limit = self._limits.device_limit
+        crowded = state.devices > EVICT_ABOVE * limit
+        if not crowded and now_s - self._swept_s < SWEEP_S:
+            return np.empty((0, 16), np.uint8)
+        self._swept_s = now_s
+        ids = choose(state.rows, state.used, state.devices, limit, wall_s, self._forget_s)
+        if len(ids):
+            log.info("devices_forgotten", partition=self._partition, count=len(ids), devices=state.devices, limit=limit)
+        return ids
+
+    def _alarm(self, state: LaneState) -> None:
+        limit = self._limits.device_limit
+        if state.devices > ALARM_ABOVE * limit and logs.every(ALARM_S, f"klais.worker.forget.{self._partition}"):
+            text = "raise KLAIS_DEVICES_MAX, or find who invents ids: above 90 % the longest silent are forgotten"
+            log.warning("devices_near_limit", partition=self._partition, devices=state.devices, limit=limit, do=text)

@@ -1,0 +1,54 @@
+"""The journal's format: the layout of its header, and that every field of every kind of step comes back."""
+
+from struct import Struct
+
+import numpy as np
+import pytest
+
+from klais.core.dam.overrides import PREFIX, override_table
+from klais.core.lane.journal import HEADER, Kind, Limits, Resumed, StepRecord, decode_step, encode_step
+from klais.errors import JournalFormatError
+
+LIMITS = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9, 10.0, 11.0)
+NONE = np.empty(0, np.uint8)
+
+
+def record(kind: Kind, verdict=NONE, count=0, **more) -> StepRecord:
+    return StepRecord(12, kind, 13, 14, LIMITS, 15.5, count, verdict, 16, new_devices=17.5, raw_crc=0xFFFFFFFF, **more)
+
+
+def test_the_header_has_no_hidden_padding_and_keeps_what_follows_aligned() -> None:
+    assert HEADER.size == 136 and HEADER.size % 8 == 0
+    assert Struct(HEADER.format.replace("<", "@")).size == HEADER.size  # native alignment would add nothing
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.RAW, Kind.RESUMED, Kind.FORGET)])
+def test_a_step_without_frames_is_its_header(kind: Kind) -> None:
+    value = encode_step(record(kind, count=3))
+    assert len(value) == HEADER.size
+    assert_same(decode_step(value), record(kind, count=3))
+
+
+def test_a_raw_step_keeps_overrides_prefixes_and_verdicts() -> None:
+    verdict, overrides = np.array([0, 1, 9, 15, 2], np.uint8), override_table({b"a": (1.0, 2.0), b"b": (3.0, 4.0)})
+    whole = record(Kind.RAW, verdict, 5, overrides=overrides, uncounted=np.array([b"x-", b"y-"], PREFIX))
+    assert_same(decode_step(encode_step(whole)), whole)
+
+
+def test_a_forget_step_keeps_its_ids() -> None:
+    ids = np.arange(48, dtype=np.uint8).reshape(3, 16)
+    value = encode_step(record(Kind.FORGET, count=3, forgotten=ids))
+    assert_same(decode_step(value), record(Kind.FORGET, count=3, forgotten=ids))
+    with pytest.raises(JournalFormatError, match="ids of 3 devices"):
+        decode_step(value[:-1])
+
+
+def test_a_resumed_step_keeps_what_is_lost() -> None:
+    whole = record(Kind.RESUMED, resumed=Resumed(1, 2, 3, "why"))
+    assert_same(decode_step(encode_step(whole)), whole)
+
+
+def assert_same(found: StepRecord, wanted: StepRecord) -> None:
+    for name in StepRecord.__slots__:
+        mine, other = getattr(found, name), getattr(wanted, name)
+        assert np.array_equal(mine, other) if isinstance(other, np.ndarray) else mine == other, name
