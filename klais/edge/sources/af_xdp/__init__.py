@@ -1,6 +1,8 @@
 """The ``af_xdp`` source: AF_XDP sockets behind the XDP filter."""
 
-import socket
+# Not as `socket`: the submodule of that name replaces it here once somebody imports it.
+from socket import SOCK_RAW
+from socket import socket as new_socket
 
 from klais.config.load import Settings
 from klais.edge.sources import xdp_filter
@@ -11,7 +13,7 @@ _AF_XDP = 44
 def unavailable(settings: Settings) -> str | None:
     """Why this source does not work here; None where it works."""
     try:
-        socket.socket(_AF_XDP, socket.SOCK_RAW).close()
+        new_socket(_AF_XDP, SOCK_RAW).close()
     except PermissionError:
         return "AF_XDP needs root (CAP_NET_RAW)"
     except OSError:
