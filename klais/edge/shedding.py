@@ -1,10 +1,10 @@
 """Load shedding at the edge: a token bucket over the rounds of the spine.
 
 The controller gives each host a limit: the rate that the dam lets through, and a burst that may still wait for it. A
-kernel filter sheds the rest where that costs least. Without one the edge sheds it, before a frame costs Kafka and a worker
-anything, and counts it as ``global_rate``, as the filter does. Behind a filter the edge's limit is a little wider: it never
-sheds what the filter let through, and holds for frames that did not come through it (another interface, packets that the
-filter passes unjudged). The limit expires with the controller's heartbeat.
+kernel filter sheds the rest where that costs least. Without one the edge sheds it, before a frame costs Kafka and a
+worker anything, and counts it as ``global_rate``, as the filter does. Behind a filter the edge's limit is a little
+wider: it never sheds what the filter let through, and holds for frames that did not come through it (another
+interface, packets that the filter passes unjudged). The limit expires with the controller's heartbeat.
 """
 
 import math
@@ -23,9 +23,9 @@ from klais.kafka.stats import StatsFollower
 
 BEHIND_FILTER = 1.2  # times the limit, while a kernel filter keeps to it
 POLL_S = 0.1  # between two reads of the limit in force
-# While the edge sheds, the frames it lets in wait for workers anyway, so their batches may collect for longer: 40 records a
-# second. Without this, and two more changes made with it, a worker with 0.2 of a CPU was busy with 59 records of 3 frames.
-# The effect of this change alone was not measured.
+# While the edge sheds, the frames it lets in wait for workers anyway, so their batches may collect for longer: 40
+# records a second. Without this, and two more changes made with it, a worker with 0.2 of a CPU was busy with 59
+# records of 3 frames. The effect of this change alone was not measured.
 SHED_LINGER_NS = 25_000_000  # times partitions
 SHED_NS = 5_000_000_000  # the longer linger ends so long after the last shed frame: what waited then has landed
 
@@ -76,7 +76,9 @@ class LoadShedder:
         self._linger_ns = SHED_LINGER_NS * max(PARTITIONS, partitions)
 
     def linger_ns(self, now_ns: int) -> int:
-        """How long batches should at least collect frames: 0.1 s with up to four partitions while frames are shed, else 0."""
+        """How long batches should at least collect frames: 0.1 s with up to four partitions while frames are shed,
+        else 0.
+        """
         return self._linger_ns if self._shed_ns and now_ns - self._shed_ns < SHED_NS else 0
 
     def limit(self, rate_per_s: float, burst: float) -> None:
@@ -115,7 +117,13 @@ class HostLimit:
     """
 
     def __init__(
-        self, shedder: LoadShedder, name: str, host: str, control: ControlFollower, system: StatsFollower, applier: Applier
+        self,
+        shedder: LoadShedder,
+        name: str,
+        host: str,
+        control: ControlFollower,
+        system: StatsFollower,
+        applier: Applier,
     ) -> None:
         self.shedder, self._name, self._host = shedder, name, host
         self._control, self._system, self._applier = control, system, applier

@@ -1,9 +1,9 @@
 """The one way to compile a kernel: a typed loop over columns, written in Python, compiled by numba.
 
-Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU, because
-numba does not notice a change in a function of another file, and two processes that compile at once may damage
-each other's files: every compilation here runs under one file lock. A cached kernel is code, and numba's index files
-are pickles, so a folder that somebody else could have written is refused.
+Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU,
+because numba does not notice a change in a function of another file, and two processes that compile at once may
+damage each other's files: every compilation here runs under one file lock. A cached kernel is code, and numba's index
+files are pickles, so a folder that somebody else could have written is refused.
 """
 
 import hashlib
@@ -99,8 +99,9 @@ numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another mod
 def _compile_lock() -> Iterator[None]:
     fd = lock_file(CACHE_DIR / ".lock", f"the kernel cache {CACHE_DIR}", COMPILE_WAIT_S, _tell)
     try:
-        # At its first kernel numba imports SciPy's linear algebra, which no kernel uses: 20 MB and 0.2 s of every start.
-        # None is what the import system takes for "not installed". numba has imported the package itself by now.
+        # At its first kernel numba imports SciPy's linear algebra, which no kernel uses: 20 MB and 0.2 s of every
+        # start. None is what the import system takes for "not installed". numba has imported the package itself by
+        # now.
         known = {"scipy": sys.modules["scipy"]} if "scipy" in sys.modules else {}
         sys.modules["scipy"] = None  # type: ignore[assignment]
         try:

@@ -2,7 +2,8 @@
 
 There are two ways to count, on purpose:
 
-- ``counters`` of the record and ``/dam/`` are sums of the lanes' tallies. A tally is the whole history of its lane since
+- ``counters`` of the record and ``/dam/`` are sums of the lanes' tallies. A tally is the whole history of its lane
+since
   its step 0: the checkpoints keep it, whichever worker owned the lane. So the records of all workers add up to what the
   system did, over any restart. A worker's own sum changes when a lane comes or goes; ``rates`` leave that out.
 - Prometheus counters are what this process added since it started, because ``rate()`` wants counters that only grow and
@@ -219,7 +220,9 @@ class Report:
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
                 statistics = self.statistics()
                 latency = {"processing_ms": self._processing.sample(), "kafka_ms": self._kafka.sample()}
-                gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | watch.sample() | latency
+                gauges = (
+                    statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | watch.sample() | latency
+                )
                 return statistics.counters(), gauges
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))

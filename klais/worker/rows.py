@@ -55,7 +55,9 @@ class DeviceLimits:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One page of devices: sorted by ``sort``, of those whose id contains ``part_of_id`` and whose state is ``state``."""
+    """One page of devices: sorted by ``sort``, of those whose id contains ``part_of_id`` and whose state is
+    ``state``.
+    """
 
     sort: str
     descending: bool
@@ -192,7 +194,8 @@ def select(keys: Column, begin: int, end: int, descending: bool) -> npt.NDArray[
 
 
 def _head_of_words(keys: Column, end: int) -> npt.NDArray[np.int64]:
-    """Positions, in their order, of rows among which the first ``end`` of uint64 [n, 2] are: two partitions, no sort of all.
+    """Positions, in their order, of rows among which the first ``end`` of uint64 [n, 2] are: two partitions, no sort
+    of all.
 
     Ids often begin alike, so the first words alone may leave too many.
     """

@@ -1,4 +1,6 @@
-"""The controller in real workers: it opens the rate, is taken over when killed or paused, and overrides reach every dam."""
+"""The controller in real workers: it opens the rate, is taken over when killed or paused, and overrides reach every
+dam.
+"""
 
 import json
 import signal
@@ -63,9 +65,13 @@ def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path:
     settings, control, stats = system
     with two_workers(settings, tmp_path) as workers:
         with Feeder(settings):
-            opened = wait_for(lambda: control.rate(0.0) > 500_000 and control.record("global"), 30, "the rate is opened")
+            opened = wait_for(
+                lambda: control.rate(0.0) > 500_000 and control.record("global"), 30, "the rate is opened"
+            )
             assert (opened["mode"], opened["author"]) == ("auto", "controller")
-            assert abs(opened["terms"]["p"] + opened["terms"]["i"] + opened["terms"]["d"] - opened["terms"]["raw"]) < 1e-3
+            assert (
+                abs(opened["terms"]["p"] + opened["terms"]["i"] + opened["terms"]["d"] - opened["terms"]["raw"]) < 1e-3
+            )
             for record in [*stats.newest("worker").values(), *stats.newest("controller").values()]:
                 StatsRecord.model_validate(record)
             assert len(stats.newest("controller")) == 1
@@ -85,7 +91,9 @@ def test_it_opens_an_idle_system_and_another_worker_takes_over(system, tmp_path:
             assert taken["by"] != name
             assert taken["terms"]["output"] == pytest.approx(before[1], abs=0.1)  # it goes on where the other was
             assert page(other.port, "/control/")["here"]["terms"] == terms + 1
-            wait_for(lambda: page(other.port, "/control/")["decisions"][0]["term"] == taken["term"], 2, "decisions shown")
+            wait_for(
+                lambda: page(other.port, "/control/")["decisions"][0]["term"] == taken["term"], 2, "decisions shown"
+            )
         settle(settings)
         assert other.stop() == 0
     judge(settings)
@@ -116,12 +124,17 @@ def test_a_paused_controller_is_replaced_and_gets_nothing_through_when_it_comes_
             decisions = len(control.decisions)
             leader.process.send_signal(signal.SIGCONT)
             wait_for(lambda: not page(leader.port, "/control/")["here"]["is_leader"], 10, "it steps down")
-            write(settings, "override", {"mode": "manual", "rate": 4321.0}, "ops", "a test")  # something to decide for both
+            write(
+                settings, "override", {"mode": "manual", "rate": 4321.0}, "ops", "a test"
+            )  # something to decide for both
             wait_for(lambda: (control.record("global") or {}).get("rate") == 4321.0, 10, "the successor decides")
             time.sleep(SESSION_S)  # twice the silence after which another takes over: long enough for a change of hands
         spoke = list(control.decisions)[decisions:]
         assert spoke and {(d["by"], d["term"]) for d in spoke} == {(successor, after)} and successor != name
-        assert page(other.port, "/control/")["here"]["is_leader"] and not page(leader.port, "/control/")["here"]["is_leader"]
+        assert (
+            page(other.port, "/control/")["here"]["is_leader"]
+            and not page(leader.port, "/control/")["here"]["is_leader"]
+        )
         assert {name: r["gauges"].get("epoch") for name, r in stats.newest("controller").items()} == {successor: after}
         leader.wait_ready()
         settle(settings)
@@ -181,7 +194,9 @@ def flood(settings: Settings, device: bytes, number: int) -> None:
     assert producer.flush(10 * PATIENCE) == 0
 
 
-def test_where_the_rate_is_fixed_nothing_is_written_but_blocks_of_offenders(settings_for, topics_of, tmp_path: Path) -> None:
+def test_where_the_rate_is_fixed_nothing_is_written_but_blocks_of_offenders(
+    settings_for, topics_of, tmp_path: Path
+) -> None:
     settings = settings_for(partitions=2)
     topics_of(settings)
     control = ControlFollower(settings)

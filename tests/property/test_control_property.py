@@ -29,7 +29,9 @@ def test_the_output_never_leaves_its_limits(ticks: list) -> None:
 
 
 @given(st.integers(1, 2000), st.floats(0.05, 1.0), st.floats(0.05, 1.0))
-def test_however_long_it_sat_at_a_limit_it_leaves_it_at_the_first_error_back(ticks: int, up: float, down: float) -> None:
+def test_however_long_it_sat_at_a_limit_it_leaves_it_at_the_first_error_back(
+    ticks: int, up: float, down: float
+) -> None:
     gains, state = Gains(0.2, 0.1, 0.0, 0.5), PidState()
     for _ in range(ticks):
         state, before = step(state, gains, up, 0.0, 0.1, 0.0, 1.0)

@@ -1,5 +1,6 @@
-"""Store and forward against a Kafka that loses acknowledgements, delivers late, fences, and goes away; with a disk that fails
-and an edge that is killed. The judge is the lane's own memory of batches: what it would take, once and in order.
+"""Store and forward against a Kafka that loses acknowledgements, delivers late, fences, and goes away; with a disk
+that fails and an edge that is killed. The judge is the lane's own memory of batches: what it would take, once and in
+order.
 """
 
 import os
@@ -58,7 +59,9 @@ class ForwarderMachine(RuleBasedStateMachine):
         self.counts = Counts()
         publisher = partial(KafkaPublisher, self.settings, self.counts, NoClock(), make_producer=Producer)
         backlog, unlimited = Backlog(self.settings, self.counts), lambda: float("inf")
-        self.sink = Forwarder(self.settings, self.counts, publisher, backlog, unlimited, lambda: self.now_s, lambda: 0.5)
+        self.sink = Forwarder(
+            self.settings, self.counts, publisher, backlog, unlimited, lambda: self.now_s, lambda: 0.5
+        )
         self.patch()
 
     def patch(self) -> None:
@@ -194,7 +197,9 @@ class ForwarderMachine(RuleBasedStateMachine):
         counts = self.counts
         assert counts.received + counts.recovered == counts.depth() + counts.published + self.dropped()
         held = self.sink.backlog._memory
-        assert counts.inflight_bytes + held.bytes <= (MIB if not counts.spooled else MIB * 3 // 2 + FRAMES * len(FRAME) + 100)
+        assert counts.inflight_bytes + held.bytes <= (
+            MIB if not counts.spooled else MIB * 3 // 2 + FRAMES * len(FRAME) + 100
+        )
         assert self.sink.backlog.bytes <= self.settings.spool_max_bytes
 
     def teardown(self) -> None:

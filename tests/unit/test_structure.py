@@ -10,7 +10,7 @@ import pytest
 
 REPO = Path(__file__).parents[2]
 FILE_LINES, FUNCTION_LINES, LINE_WIDTH = 400, 60, 120
-AGENTS_LINES = 900  # to become 900: agents/ holds only what imports Faust
+AGENTS_LINES = 900  # agents/ holds only what imports Faust
 TIERS = {"unit", "property", "contract", "compat", "broker", "kernel", "fault", "bench"}
 CODE = {".py", ".c", ".h", ".sh"}  # pages: test_prose.py
 # One to shorten: each is a kernel whose body is one loop.

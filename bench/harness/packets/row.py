@@ -20,6 +20,7 @@ Q, AD = 0x8100, 0x88A8
 MORE = 0x2000
 PAYLOAD = b'{"t":21.53,"h":48.2,"b":3.71,"s":1}'
 PLAIN = Verdict.PASS
+PADDED = (60, b"\x01\x04" + bytes(4))  # one option of padding: the stack takes any number of these
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.harness.packets import ids as xdp_ids
+from bench.harness.packets.monitor_rows import monitored_limits, monitored_packets
 from bench.harness.packets.row import (
     AD,
     MORE,
     NO_LIMITS,
+    PADDED,
     PLAIN,
     V4,
     V6,
@@ -25,17 +27,16 @@ from bench.harness.packets.row import (
     sent,
     with_id,
 )
-from bench.harness.packets.source_rows import far_away, frames_from, source_list, source_rate
+from bench.harness.packets.source_rows import source_list, source_rate
 from klais.xdp.layout import MAX_EXTENSIONS, Verdict
 from klais.xdp.limits import Limits
 from klais.xdp.maps import XdpMaps
-from klais.xdp.sources import SourceLimit
 
 
 def all_rows() -> list[Row]:
     """All rows."""
     by_bytes = (*_ways_in(), *_not_ours(), *_unparsable(), *_fragments(), *_headers(), *_ids(), *_lengths())
-    return [*by_bytes, *_rates(), *_lists(), *source_list(), *source_rate(), *_monitored()]
+    return [*by_bytes, *_rates(), *_lists(), *source_list(), *source_rate(), *monitored_packets(), *monitored_limits()]
 
 
 def _row(name: str, payload: bytes, verdict: Verdict = PLAIN, source: str = V4, **more: Any) -> Row:
@@ -49,7 +50,6 @@ _TAGS: tuple[tuple[str, tuple[int, ...]], ...] = (
     ("two 802.1Q", (Q, Q)),
 )
 _HOP, _ROUTE, _DEST = (0, bytes(6)), (43, bytes(6)), (60, bytes(14))
-_PADDED = (60, b"\x01\x04" + bytes(4))  # one option of padding: the stack takes any number of these
 _LONG = (60, bytes(8 * 32 - 2))
 _WHOLE = (44, bytes(6))  # a fragment header on a packet that is not fragmented (RFC 6946)
 
@@ -148,12 +148,12 @@ def _unparsable() -> Iterator[Row]:
     rows: tuple[tuple[str, bytes], ...] = (
         ("three tags", sent(frame("three"), tags=(AD, Q, Q))),
         ("four tags", sent(frame("four"), tags=(AD, Q, Q, Q))),
-        ("seven extension headers", sent(frame("seven"), V6, extensions=(_PADDED,) * many)),
+        ("seven extension headers", sent(frame("seven"), V6, extensions=(PADDED,) * many)),
         (
             "seven extension headers before another port",
-            sent(frame("seven"), V6, extensions=(_PADDED,) * many, to_port=53),
+            sent(frame("seven"), V6, extensions=(PADDED,) * many, to_port=53),
         ),
-        ("thirty extension headers", sent(frame("thirty"), V6, extensions=(_PADDED,) * 30)),
+        ("thirty extension headers", sent(frame("thirty"), V6, extensions=(PADDED,) * 30)),
         ("IPv6, UDP length 0: to the end of the packet", changed(good6, 58, b"\x00\x00")),
         ("IPv4, UDP length 0", changed(sent(frame("zero")), 38, b"\x00\x00")),
         ("IPv4, first fragment that cuts the header in two", first),
@@ -361,78 +361,3 @@ def _lists() -> Iterator[Row]:
     )
     fake = sent(b"\xaa\x56" + frame("vip3")[2:])
     yield Row("allowed, but the magic is wrong", fake, Verdict.BAD_MAGIC, None, prepare=lambda m: m.allow("vip3"))
-
-
-def _monitored() -> Iterator[Row]:
-    slow = Limits(1e8, 1e9, 0.001, 1)
-    for name, payload, verdict in (
-        ("too short", frame("m")[:21], Verdict.WOULD_TOO_SHORT),
-        ("wrong magic", b"w" * 30, Verdict.WOULD_BAD_MAGIC),
-        ("bad device id", with_id(b"\xff"), Verdict.WOULD_BAD_DEVICE_ID),
-    ):
-        yield Row(f"monitor: {name}", sent(payload), verdict, None, rules=("magic",))
-    seven = sent(frame("seven"), V6, extensions=(_PADDED,) * 7)
-    yield Row("monitor: unparsable", seven, Verdict.WOULD_UNPARSABLE, None, rules=("headers",))
-    away = sent(frame("monitor-away"))
-    yield Row(
-        "monitor: source denied", away, Verdict.WOULD_SOURCE_DENIED, None, prepare=far_away, rules=("source_list",)
-    )
-    yield Row(
-        "monitor: source denied, and then blocked for real",
-        away,
-        Verdict.BLOCKED,
-        None,
-        prepare=lambda maps: (far_away(maps), maps.block("monitor-away", 60)),
-        rules=("source_list",),
-    )
-    yield Row("monitor: source denied after its magic", sent(b"w" * 30), Verdict.WOULD_BAD_MAGIC, None,
-              prepare=far_away, rules=("magic", "source_list"))  # fmt: skip
-    yield Row("monitor: magic, and then its source is denied for real", sent(b"w" * 30), Verdict.SOURCE_DENIED, None,
-              prepare=far_away, rules=("magic",))  # fmt: skip
-    one_frame = SourceLimit(0.001, 1)
-    first, second = frames_from("10.2.0.1", 2)
-    yield Row("monitor: source rate", second, Verdict.WOULD_SOURCE_RATE, None, WIDE, (first,),
-              lambda maps: maps.sources.set_limit(one_frame), ("source_rate",))  # fmt: skip
-    one, two, three = (sent(frame(f"monitor-{i}")) for i in range(3))
-    yield Row(
-        "monitor: blocked",
-        one,
-        Verdict.WOULD_BLOCKED,
-        None,
-        prepare=lambda m: m.block("monitor-0", 60),
-        rules=("block",),
-    )
-    yield Row("monitor: device rate", two, Verdict.WOULD_DEVICE_RATE, None, slow, (two,), rules=("device_rate",))
-    tight = Limits(1, 1, 1e6, 1e6)
-    yield Row("monitor: global rate", three, Verdict.WOULD_GLOBAL_RATE, None, tight, (three,), rules=("global_rate",))
-    four, five, six = (sent(frame(f"monitor-{i}")) for i in range(3, 6))
-    yield Row(
-        "monitor: blocked, and then over its rate for real",
-        four,
-        Verdict.DEVICE_RATE,
-        None,
-        slow,
-        (four,),
-        lambda m: m.block("monitor-3", 60),
-        ("block",),
-    )
-    yield Row(
-        "monitor of another rule changes nothing",
-        five,
-        Verdict.DEVICE_RATE,
-        None,
-        slow,
-        (five,),
-        rules=("global_rate",),
-    )
-    everything = ("magic", "block", "device_rate", "global_rate")
-    yield Row(
-        "monitor: everything, the first rule is named",
-        six,
-        Verdict.WOULD_BLOCKED,
-        None,
-        Limits(1, 1, 0.001, 1),
-        (six,) * 3,
-        lambda m: m.block("monitor-5", 60),
-        everything,
-    )

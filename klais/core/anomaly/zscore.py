@@ -26,7 +26,9 @@ from klais.core.wire.constants import HEADER_SIZE, Reason
 from klais.jit.kernel import F64, I32, I64, U8, U64, float64, int64, kernel, void
 
 # One flag: the frame, the feature that stood out most, what was seen and what was expected.
-FLAG = np.dtype([("frame", "<i4"), ("feature", "<i4"), ("field", "<i4"), ("value", "<f8"), ("expected", "<f8"), ("z", "<f8")])
+FLAG = np.dtype(
+    [("frame", "<i4"), ("feature", "<i4"), ("field", "<i4"), ("value", "<f8"), ("expected", "<f8"), ("z", "<f8")]
+)
 FLAGS = numba.from_dtype(FLAG)[::1]
 # The profile columns of the rows, strided [devices, features].
 MEAN, VAR, SAMPLES = numba.float64[:, :], numba.float32[:, :], numba.uint16[:, :]
@@ -70,7 +72,9 @@ def forget_feature(rows: Rows, r: int, feature: int) -> None:
 
 
 @kernel(float64(ROWS, int64, int64, float64, float64, float64, float64), borrows=True)
-def learnable(rows: Rows, r: int, feature: int, difference: float, z_square: float, scale: float, threshold: float) -> float:
+def learnable(
+    rows: Rows, r: int, feature: int, difference: float, z_square: float, scale: float, threshold: float
+) -> float:
     """What may be learned of a sample that stands out, or comes after one that did: its difference, clipped.
 
     Counts the flags in a row; when they are so many, the profile is forgotten, and all of the difference counts.
@@ -191,7 +195,9 @@ def remember_flag(rows: Rows, r: int, now_ns: int, flags: npt.NDArray[np.void], 
 
 @kernel(float64(ROWS, int64, int64, int64), borrows=True, inlined=True)
 def interval_s(rows: Rows, r: int, now_ns: int, edge: int) -> float:
-    """Seconds since the last admitted frame; below 0 where unknown: another edge received it, or a clock was set back."""
+    """Seconds since the last admitted frame; below 0 where unknown: another edge received it, or a clock was set
+    back.
+    """
     if rows["samples"][r, 1] == np.uint16(0) or np.int64(rows["edge"][r]) != edge or now_ns < rows["last_ns"][r]:
         return -1.0
     return np.float64(now_ns - rows["last_ns"][r]) * 1e-9
@@ -256,7 +262,9 @@ def score(
                 best = found
                 if abs(found) > threshold:
                     field = j if j >= first else -1
-                    put_flag(flags, flag_count, i, 2 + slot, field, x, expected, np.copysign(np.sqrt(abs(found)), found))
+                    put_flag(
+                        flags, flag_count, i, 2 + slot, field, x, expected, np.copysign(np.sqrt(abs(found)), found)
+                    )
         rows["last_ns"][r] = time_ns[i]
         rows["edge"][r] = np.uint16(edge)
         rows["score"][r] = np.float32(np.sqrt(abs(best)))

@@ -131,7 +131,9 @@ def remove(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Row
 
 @kernel(boolean(U64, U64, ROWS, int64), borrows=True)
 def build_index(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Rows, used: int) -> bool:
-    """Fill empty ``slots`` from the first ``used`` rows (free ones left out); False when a device stands there twice."""
+    """Fill empty ``slots`` from the first ``used`` rows (free ones left out); False when a device
+    stands there twice.
+    """
     ids = rows["id"]
     for r in range(used):
         if rows["id_size"][r] == 0:

@@ -45,7 +45,9 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
     tokens = refill_column(rows["tokens"], rows["refilled_ns"], limits.now_ns, limits.rate, limits.burst)
     seen_ns = np.minimum(rows["refilled_ns"], (rows["heard_s"].astype(np.int64) + 1) * SECOND_NS)
     columns: dict[str, list[Any]] = {
-        "device_id": [name.decode(errors="replace") for name in np.ascontiguousarray(rows["id"]).view("S16").ravel().tolist()],
+        "device_id": [
+            name.decode(errors="replace") for name in np.ascontiguousarray(rows["id"]).view("S16").ravel().tolist()
+        ],
         "partition": partitions,
         "state": [STATES[state] for state in states],
         "first_seen": list(map(iso, (rows["made_s"].astype(np.int64) * SECOND_NS).tolist())),

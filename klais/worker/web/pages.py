@@ -1,4 +1,6 @@
-"""The pages: each takes what it needs from the worker and answers in JSON. ``install`` puts them on the web application."""
+"""The pages: each takes what it needs from the worker and answers in JSON. ``install`` puts them on the web
+application.
+"""
 
 import asyncio
 import time
@@ -63,7 +65,9 @@ class Views:
     answers: Answers = field(default_factory=Answers)
 
     def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
-        """What decides the state of a device now; of one that is not named, as of all that have no limits of their own."""
+        """What decides the state of a device now; of one that is not named, as of all that have no limits of their
+        own.
+        """
         rate, burst = self.limits.device(device_id)
         return DeviceLimits(rate, burst, frozenset(self.limits.blocked()), time.time_ns())
 
@@ -74,7 +78,9 @@ Page = Callable[[Views, web.Request], Awaitable[web.StreamResponse]]
 async def index(views: Views, request: web.Request) -> web.StreamResponse:
     """``/``: the pages there are."""
     read_query(request.query, Query)
-    return reply({"worker": views.worker_id, "version": __version__, "pages": list(PAGES), "workers": views.peers.others()})
+    return reply(
+        {"worker": views.worker_id, "version": __version__, "pages": list(PAGES), "workers": views.peers.others()}
+    )
 
 
 async def devices(views: Views, request: web.Request) -> web.StreamResponse:
@@ -91,12 +97,16 @@ async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
     return await _listed(views, request, asked, flags=flags)
 
 
-async def _listed(views: Views, request: web.Request, asked: listing.Request, **sums: dict[str, int]) -> web.StreamResponse:
+async def _listed(
+    views: Views, request: web.Request, asked: listing.Request, **sums: dict[str, int]
+) -> web.StreamResponse:
     """A page of many devices; whoever asks for the same within a second gets the same."""
 
     async def make() -> bytes:
         limits = views.device_limits()
-        return to_json(await listing.answer(views.lanes, views.peers, views.gate, limits, asked, views.worker_id, **sums))
+        return to_json(
+            await listing.answer(views.lanes, views.peers, views.gate, limits, asked, views.worker_id, **sums)
+        )
 
     return json_response(await views.answers.get(f"{asked.everywhere} {request.path_qs}", make))
 
@@ -108,7 +118,9 @@ def _asked_device(request: web.Request) -> bytes:
     try:
         device_id.decode()
     except UnicodeDecodeError:
-        raise HttpError(400, "bad_device_id", "the device_id is not UTF-8 (percent-encoded)", value=shown(segment)) from None
+        raise HttpError(
+            400, "bad_device_id", "the device_id is not UTF-8 (percent-encoded)", value=shown(segment)
+        ) from None
     if not 1 <= len(device_id) <= ID_SIZE or b"\0" in device_id:
         text = f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL"
         raise HttpError(400, "bad_device_id", text, value=shown(segment), minimum=1, maximum=ID_SIZE)
@@ -125,7 +137,9 @@ def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Row
     at = state.find(device_id)
     if at < 0:
         name = device_id.decode()
-        raise HttpError(404, "unknown_device", f"no frame of device {name!r} was taken", device_id=name, partition=partition)
+        raise HttpError(
+            404, "unknown_device", f"no frame of device {name!r} was taken", device_id=name, partition=partition
+        )
     row = state.rows[at : at + 1].copy()
     return Part(partition, state, row, 1), row, at
 
@@ -309,7 +323,10 @@ def document_of_pages() -> dict[str, Any]:
     paths: dict[str, Any] = {}
     for path, page in PAGES.items():
         text = "text/plain" if page is metrics else "application/json"
-        good = {"description": "Now.", "content": {text: {"schema": {"type": "string" if page is metrics else "object"}}}}
+        good = {
+            "description": "Now.",
+            "content": {text: {"schema": {"type": "string" if page is metrics else "object"}}},
+        }
         own = [_DEVICE_ID] if "{device_id}" in path else []
         paths[path] = {
             "get": {
@@ -332,7 +349,9 @@ def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:
 
 
 def install(app: web.Application, views: Views, guard: Guard) -> None:
-    """Put all pages on an application (Faust's, before its own ``/``), behind the guard; missing end slashes are added."""
+    """Put all pages on an application (Faust's, before its own ``/``), behind the guard; missing end slashes are
+    added.
+    """
     guard.install(app)
     app.middlewares.append(web.normalize_path_middleware(append_slash=True))
     for path, page in PAGES.items():

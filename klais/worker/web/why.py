@@ -32,7 +32,12 @@ class LaneNow:
 
 
 def why(
-    row: Any, partition: int, limits: DeviceLimits, lane: LaneNow, control: dict[str, Any] | None, names: Mapping[int, str]
+    row: Any,
+    partition: int,
+    limits: DeviceLimits,
+    lane: LaneNow,
+    control: dict[str, Any] | None,
+    names: Mapping[int, str],
 ) -> dict[str, Any]:
     """Body of ``/devices/{device_id}/why/``; ``control`` is the device's record on ``klais_control``, if it has one."""
     rules = [
@@ -124,7 +129,12 @@ def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
     if lane.mine:
         says += f" {lane.mine} frames of this device wait, {lane.ahead} before the first."
     verdict = "queue_full" if full or lane.queue_limit == 0 else "queued"
-    facts = {"queue_depth": lane.queue_depth, "queue_limit": lane.queue_limit, "waiting": lane.mine, "ahead": lane.ahead}
+    facts = {
+        "queue_depth": lane.queue_depth,
+        "queue_limit": lane.queue_limit,
+        "waiting": lane.mine,
+        "ahead": lane.ahead,
+    }
     return _rule("dam", active, says, verdict=verdict, dropped=int(row["queue_full"]), until=until) | facts
 
 
@@ -134,9 +144,10 @@ def _duplicates(row: Any) -> dict[str, Any]:
     most = share >= MOST and duplicate >= MANY
     if most:
         says = (
-            f"Most of its frames ({duplicate} of {received}, {share:.0%}) are dropped as duplicates: their sequence number "
-            "and bytes came a moment before. Either they really come twice, or its firmware has no counter or starts it "
-            "again at each wake-up, or two devices share this id. For firmware without a counter set KLAIS_SEQUENCE_OFF."
+            f"Most of its frames ({duplicate} of {received}, {share:.0%}) are dropped as duplicates: their sequence "
+            "number and bytes came a moment before. Either they really come twice, or its firmware has no counter or "
+            "starts it again at each wake-up, or two devices share this id. For firmware without a counter set "
+            "KLAIS_SEQUENCE_OFF."
         )
     elif duplicate:
         says = f"{duplicate} of {received} frames ({share:.1%}) came twice and were dropped the second time."
@@ -161,8 +172,9 @@ def _sources(row: Any) -> dict[str, Any]:
     turns = int(row["source_turns"])
     if turns >= MANY:
         says = (
-            f"Its frames come from two addresses by turns ({turns} times back to the one before): two devices may share this "
-            "id (ids longer than 16 bytes that a sender cut?), or it has two networks. `klais tail raw` shows the addresses."
+            f"Its frames come from two addresses by turns ({turns} times back to the one before): two devices may "
+            "share this id (ids longer than 16 bytes that a sender cut?), or it has two networks. "
+            "`klais tail raw` shows the addresses."
         )
     elif row["source"]:
         says = "Its frames come from one address at a time."

@@ -14,7 +14,16 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 
 KINDS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "devices_changelog", "other")
-NASTY = [b"", b"\0", b"KFB1", b"KFB1" + bytes(28), b"KLJ1" + b"\1" * 200, b"KLM1\xff\xff\xff\xff{", b"KLO1{", b"\xff" * 600]
+NASTY = [
+    b"",
+    b"\0",
+    b"KFB1",
+    b"KFB1" + bytes(28),
+    b"KLJ1" + b"\1" * 200,
+    b"KLM1\xff\xff\xff\xff{",
+    b"KLO1{",
+    b"\xff" * 600,
+]
 
 
 def record(value: bytes | None, key: bytes | None = None, headers: tuple[tuple[str, bytes | None], ...] = ()) -> Record:
@@ -90,7 +99,9 @@ def test_changelog_rows_and_marker() -> None:
     assert row["device"] == "dev-1" and row["received"] == 12
     assert json.loads(json.dumps(row))["received"] == 12
     facts = b'{"step":3}'
-    marker = decode("devices_changelog", record(b"KLM1" + len(facts).to_bytes(4, "little") + facts + b"\0\0", b"\0marker"))
+    marker = decode(
+        "devices_changelog", record(b"KLM1" + len(facts).to_bytes(4, "little") + facts + b"\0\0", b"\0marker")
+    )
     assert marker["marker"] == {"step": 3} and marker["key"] == "\0marker"
     assert decode("devices_changelog", record(None, b"dev-1")) | {"ts": 0} == {
         "partition": 2,

@@ -113,7 +113,9 @@ def test_overload_keeps_landing_nearly_all_it_can_and_ends_soon(overload: float)
 @pytest.mark.parametrize("overload", [1.4, 2.0, 5.0])
 def test_what_the_edges_shed_leaves_the_worker_its_whole_capacity(overload: float, late: int) -> None:
     small = replace(TARGETS, queue_limit=CAPACITY)
-    worker, trace = simulate([0.3 * CAPACITY] * 15 + [overload * CAPACITY] * 60 + [0.3 * CAPACITY] * 10, late, small, True)
+    worker, trace = simulate(
+        [0.3 * CAPACITY] * 15 + [overload * CAPACITY] * 60 + [0.3 * CAPACITY] * 10, late, small, True
+    )
     during = [row[0] for row in trace[150:750]]
     assert sum(during) / len(during) >= 0.95 * CAPACITY
     for begin in range(200, 730):  # settled within 5 s, for good

@@ -37,7 +37,9 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
 
     def step(number: int, counts: dict[str, int]) -> None:
         some = [(name, 1000 * number + n) for name, count in counts.items() for n in range(count)]
-        take_raw(state, number, batch(frames(*some), number, T0_NS + number * 1000), tight, bounds(), T0_NS + number * 1000)
+        take_raw(
+            state, number, batch(frames(*some), number, T0_NS + number * 1000), tight, bounds(), T0_NS + number * 1000
+        )
 
     step(0, {"loud": 50, "quiet": 2})
     assert top.sample([Part.of(0, state)], 10.0) == {}  # what came before is not of this second

@@ -1,5 +1,7 @@
 """What control records mean, without Kafka: records go in through ``consume``."""
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -107,7 +109,8 @@ class Recorder:
 
 def test_rates_are_the_growth_of_the_counters() -> None:
     counters = {"received": 100, "dropped": {"blocked": 5, "device_rate": 1}}
-    publisher = StatsPublisher(Recorder(), "edge", "edge-1", lambda: (counters, {"queue_depth": 3}))  # type: ignore[arg-type]
+    sink: Any = Recorder()
+    publisher = StatsPublisher(sink, "edge", "edge-1", lambda: (counters, {"queue_depth": 3}))
     first = publisher.record(1000.0)
     assert (first["v"], first["kind"], first["id"], first["rates"]) == (1, "edge", "edge-1", {})
     counters = {"received": 400, "dropped": {"blocked": 5, "device_rate": 7, "duplicate": 3}}

@@ -89,7 +89,8 @@ def build(
 ) -> tuple[Spine, MemorySink]:
     counts = Counts()
     sink = MemorySink(counts, room)
-    dead_letters = DeadLetters(sink, counts, rate, edge_id=3, partitions=4, frame_max_bytes=frame_max)  # type: ignore[arg-type]
+    to: Any = sink
+    dead_letters = DeadLetters(to, counts, rate, edge_id=3, partitions=4, frame_max_bytes=frame_max)
     batcher = Batcher(4, 2000, 3, 99)
     linger = LingerController(5_000_000, 1 << 24, MemorySource.capacity)
     source: Any = MemorySource(calls)

@@ -66,7 +66,8 @@ def test_promised_names_and_types(make: Any) -> None:
 @pytest.mark.parametrize(("stage", "kind"), [("edge", EdgeSnapshot), ("lane", WorkerSnapshot)])
 def test_frames_add_up_in_the_text(stage: str, kind: type[Snapshot], seed: int) -> None:
     snapshot = fill(kind(), seed)
-    found = samples(EdgeMetrics(lambda: snapshot) if stage == "edge" else WorkerMetrics(lambda: snapshot))  # type: ignore[arg-type,return-value]
+    given: Any = snapshot
+    found = samples(EdgeMetrics(lambda: given) if stage == "edge" else WorkerMetrics(lambda: given))
     dropped = {labels: value for (name, labels), value in found.items() if name == "klais_packets_dropped_total"}
     assert {dict(labels)["stage"] for labels in dropped} == {stage}
     none: frozenset[tuple[str, str]] = frozenset()

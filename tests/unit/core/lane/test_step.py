@@ -102,7 +102,8 @@ def test_batch_sent_twice_is_ignored_and_counted():
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"hello", b"KFB1", batch(frames(("a", 1)))[:-1], batch(frames(("a", 1))) + b"x", b"KFB1" + b"\xff" * 60]
+    "value",
+    [b"", b"hello", b"KFB1", batch(frames(("a", 1)))[:-1], batch(frames(("a", 1))) + b"x", b"KFB1" + b"\xff" * 60],
 )
 def test_record_that_is_no_frame_batch_is_a_dead_letter(value):
     state = LaneState()
@@ -145,7 +146,12 @@ def test_crowd_above_the_global_rate_waits_in_order_and_nothing_overtakes():
 
 def test_full_queue_drops_with_its_reason():
     step = take_raw(
-        LaneState(), 0, batch(frames(*[("a", i) for i in range(4)])), limits(rate=1, burst=1), bounds(queue_limit=2), T0_NS
+        LaneState(),
+        0,
+        batch(frames(*[("a", i) for i in range(4)])),
+        limits(rate=1, burst=1),
+        bounds(queue_limit=2),
+        T0_NS,
     )
     assert labels(step) == ["passed", "queued", "queued", "queue_full"]
 
