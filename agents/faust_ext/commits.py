@@ -38,13 +38,18 @@ class CommitRepair:
         self._refused: dict[TP, int] = {}  # newest offset whose commit was refused
         self._watched: Any = None
 
-    async def __call__(self, partition: int, acknowledged: int) -> None:
+    async def __call__(self, partition: int, acknowledged: int, newest: int) -> None:
         """Check one partition, all of whose records below ``acknowledged`` were acknowledged a checkpoint ago.
+
+        ``newest`` is what will be acknowledged next. A group whose offset is beyond it (somebody set it) goes back
+        there: Faust itself never commits a lower offset, and drops the acknowledgements of records below.
 
         Call it before each acknowledgement, so that no commit happens before the first check.
         """
         consumer, tp = self._app.consumer, TP(self._topic, partition)
         self._watch(consumer)
+        if (consumer._committed_offset[tp] or 0) > newest:
+            await self._fix(consumer, tp, newest)
         if acknowledged >= self._refused.get(tp, acknowledged + 1):
             await self._fix(consumer, tp, acknowledged)  # if the broker refuses this too, it is recorded again
         committed = consumer._committed_offset[tp]

@@ -66,7 +66,7 @@ class Checkpointer:
                 self.total_s += time.monotonic() - began
                 self.count += 1
             self.done_at = time.monotonic()
-            await session.context.consumer.repair_commit(session.partition, self._acknowledged)
+            await session.context.consumer.repair_commit(session.partition, self._acknowledged, self._next_raw)
             self._acknowledged = self._next_raw
             await self._intake.acknowledge(self._next_raw)
 

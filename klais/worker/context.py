@@ -26,8 +26,8 @@ class RawConsumer(Protocol):
     async def seek(self, partition: int, offset: int) -> None:
         """Go on at ``offset``, whatever the group has committed."""
 
-    async def repair_commit(self, partition: int, acknowledged: int) -> None:
-        """Commit what the client forgot to: all below ``acknowledged`` was acknowledged one checkpoint ago."""
+    async def repair_commit(self, partition: int, acknowledged: int, newest: int) -> None:
+        """Commit what the client forgot to, up to ``acknowledged``; never leave the group beyond ``newest``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,14 @@ class PartitionFlow:
     partition : callable
         Partition number -> Faust's topic partition.
     repair : callable
-        Called with (partition, offset): repairs the group's commits.
+        Called with (partition, acknowledged, newest): repairs the group's commits.
     """
 
     def __init__(
         self,
         consumer: Callable[[], Any],
         partition: Callable[[int], Any],
-        repair: Callable[[int, int], Awaitable[None]],
+        repair: Callable[[int, int, int], Awaitable[None]],
     ) -> None:
         self._consumer, self._partition, self._repair = consumer, partition, repair
 
@@ -52,6 +52,6 @@ class PartitionFlow:
         if (found := self._assigned(partition)) is not None:
             await found[0].seek(found[1], offset)
 
-    async def repair_commit(self, partition: int, acknowledged: int) -> None:
-        """Commit what the client forgot to: all below ``acknowledged`` was acknowledged one checkpoint ago."""
-        await self._repair(partition, acknowledged)
+    async def repair_commit(self, partition: int, acknowledged: int, newest: int) -> None:
+        """Commit what the client forgot to, up to ``acknowledged``; never leave the group beyond ``newest``."""
+        await self._repair(partition, acknowledged, newest)

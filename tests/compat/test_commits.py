@@ -14,6 +14,7 @@ from agents.faust_ext import commits
 from agents.faust_ext.commits import CommitRepair
 
 TP0, TP1, ELSEWHERE = TP("raw", 0), TP("raw", 1), TP("raw", 2)
+NEWEST = 1000  # what a lane would acknowledge next; far ahead where it does not matter
 
 
 @dataclass(eq=False)
@@ -67,21 +68,21 @@ async def _nothing(*_: Any) -> None:
 
 async def test_what_a_rebalance_refused_is_committed_again(consumer):
     repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
-    await repair(0, 0)
+    await repair(0, 0, NEWEST)
     consumer.refuses = True
     consumer.acknowledge(TP0, 0, 7)
     await consumer.commit()
-    await repair(0, 7)
+    await repair(0, 7, NEWEST)
     assert consumer.broker == {}
     consumer.refuses = False
-    await repair(0, 6)
+    await repair(0, 6, NEWEST)
     assert consumer.broker == {}, "never below what was asked for"
-    await repair(1, 5)
+    await repair(1, 5, NEWEST)
     assert consumer.broker == {}, "the other partition needs no repair"
-    await repair(0, 7)
+    await repair(0, 7, NEWEST)
     assert consumer.broker == {TP0: 7}
     consumer.broker.clear()
-    await repair(0, 7)
+    await repair(0, 7, NEWEST)
     assert consumer.broker == {}, "once is enough"
 
 
@@ -90,12 +91,12 @@ async def test_a_partition_that_went_elsewhere_is_left_alone(consumer, monkeypat
     repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
     consumer._committed_offset[ELSEWHERE] = 3
     for _ in range(3):
-        await repair(2, 7)
+        await repair(2, 7, NEWEST)
     assert consumer.broker == {}
     consumer.refuses = True
     await consumer._commit({ELSEWHERE: 7})
     consumer.refuses = False
-    await repair(2, 7)
+    await repair(2, 7, NEWEST)
     assert consumer.broker == {}
 
 
@@ -109,13 +110,13 @@ async def test_a_hole_at_the_head_is_committed_over_once_the_offset_stands_still
         consumer.acknowledge(TP0, begin, end)
     await consumer.commit()
     assert consumer.broker == {}, "Faust waits for the hole"
-    await repair(0, 9)
-    await repair(0, 9)
+    await repair(0, 9, NEWEST)
+    await repair(0, 9, NEWEST)
     assert consumer.broker == {TP0: 9}
     consumer.acknowledge(TP0, 9, 30)
     await consumer.commit()
     assert consumer.broker == {TP0: 30}, "and Faust goes on by itself, all in one commit"
-    await repair(0, 30)
+    await repair(0, 30, NEWEST)
     assert not consumer._acked[TP0] and not consumer._acked_index[TP0]
 
 
@@ -124,8 +125,21 @@ async def test_a_refused_repair_is_tried_again(consumer, monkeypatch):
     repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
     consumer._committed_offset[TP0] = 3
     consumer.refuses = True
-    await repair(0, 9)
-    await repair(0, 9)
+    await repair(0, 9, NEWEST)
+    await repair(0, 9, NEWEST)
     consumer.refuses = False
-    await repair(0, 9)
+    await repair(0, 9, NEWEST)
     assert consumer.broker == {TP0: 9}
+
+
+async def test_a_group_whose_offset_is_beyond_what_a_lane_took_goes_back_there(consumer):
+    repair = CommitRepair(SimpleNamespace(consumer=consumer), "raw")
+    consumer._committed_offset[TP0] = 500  # as an operator set it
+    consumer.acknowledge(TP0, 0, 10)
+    await consumer.commit()
+    assert consumer.broker == {}, "Faust drops acknowledgements below the offset that it takes for committed"
+    await repair(0, 0, 10)
+    assert consumer.broker == {TP0: 10}
+    consumer.acknowledge(TP0, 10, 12)
+    await consumer.commit()
+    assert consumer.broker == {TP0: 12}, "and Faust goes on by itself"

@@ -47,7 +47,7 @@ class Consumers:
     async def seek(self, partition: int, offset: int) -> None:
         self.sought.append((partition, offset))
 
-    async def repair_commit(self, partition: int, acknowledged: int) -> None: ...
+    async def repair_commit(self, partition: int, acknowledged: int, newest: int) -> None: ...
 
 
 class Edge:
