@@ -23,7 +23,7 @@ setup: ## install and compile all that is needed (skips what is there)
 run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl-C stops all
 	@exec .venv/bin/klais up $(ARGS)
 
-test: setup lint test-bounds ## set up, then everything that CI checks (ten minutes on 2 cores)
+test: setup lint test-bounds ## set up, then everything that CI checks (25 minutes on 2 cores)
 	@echo "== all tests =="
 	@$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 
