@@ -241,7 +241,7 @@ def port_in_use(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortIn
     """The error of a port in use, naming the process that holds it."""
     from klais.system.ports import holder  # psutil is only needed for this message
 
-    who = holder(bind.port, kind) or "a process of another user"
+    who = holder(bind.port, kind, bind.host) or "a process of another user"
     return PortInUse(
         f"{kind} port {bind.port} on {bind.host} is taken by {who}: stop it, or choose another with {setting}"
     )

@@ -49,21 +49,25 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> N
                 raise
         else:
             return
-    held = holder(port, kind)
+    held = holder(port, kind, str(address[0]))
     who = f"by {held}" if held else "(by a process of another user, or by a connection that is still closing)"
     hint = f": stop it, or choose another port with {setting}" if setting else ""
     raise PortInUse(f"{kind} port {port} on {host} is taken {who}{hint}")
 
 
-def holder(port: int, kind: Kind = "tcp") -> str | None:
-    """``name (pid 123)`` of the process that listens on ``port``; None where there is none or it may not be read."""
+def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:
+    """``name (pid 123)`` of the process that keeps ``port`` from being bound on ``host``.
+
+    None where no process does, or where this user may not read which one. The same number on another address of this
+    machine, or of the other protocol, is another port.
+    """
     try:
         connections = psutil.net_connections(kind)
     except psutil.Error:
         return None
     for entry in connections:
         listens = kind == "udp" or entry.status == psutil.CONN_LISTEN
-        if entry.laddr and entry.laddr.port == port and listens and entry.pid:
+        if entry.laddr and entry.laddr.port == port and listens and entry.pid and _overlap(entry.laddr.ip, host):
             try:
                 return f"{_title(psutil.Process(entry.pid))} (pid {entry.pid})"
             except psutil.Error:
@@ -71,20 +75,20 @@ def holder(port: int, kind: Kind = "tcp") -> str | None:
     return None
 
 
-_SERVER_PORTS = range(10_000, 32_000)
+SERVER_PORTS = range(10_000, 22_000)
 
 
-def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
+def free_port(host: str = "127.0.0.1", kind: Kind = "tcp", among: range = SERVER_PORTS) -> int:
     """A port that is free now. Another process may bind it before you do: be ready to retry.
 
     It lies below the ports that the system gives to outgoing connections, so no client gets it while a server restarts.
     """
     family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
-    for port in random.SystemRandom().sample(_SERVER_PORTS, 100):
+    for port in random.SystemRandom().sample(among, 100):
         with socket.socket(family, _TYPES[kind]) as probe, contextlib.suppress(OSError):
             probe.bind((host, port))
             return port
-    raise PortInUse(f"none of 100 ports from {_SERVER_PORTS.start} to {_SERVER_PORTS.stop - 1} on {host} is free")
+    raise PortInUse(f"none of 100 ports from {among.start} to {among.stop - 1} on {host} is free")
 
 
 def _title(process: psutil.Process) -> str:
@@ -99,7 +103,24 @@ def _title(process: psutil.Process) -> str:
 
 
 def _is_ipv6(host: str) -> bool:
+    return ":" in host
+
+
+def _overlap(held: str, asked: str) -> bool:
+    """Whether a socket on one address keeps a port from being bound on the other; names overlap with all."""
+    first, second = _address(held), _address(asked)
+    if first is None or second is None:
+        return True
+    same_family = first.version == second.version
+    for one in (first, second):  # 0.0.0.0 means all of IPv4, :: all of both
+        if one.is_unspecified and (same_family or one.version == 6):
+            return True
+    return first == second
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).version == 6
+        found = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
+    return found.ipv4_mapped or found if isinstance(found, ipaddress.IPv6Address) else found

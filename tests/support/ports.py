@@ -6,9 +6,11 @@ import tempfile
 from pathlib import Path
 
 from klais.system import ports
-from klais.system.ports import Kind
+from klais.system.ports import SERVER_PORTS, Kind
 
 _FOLDER = Path(tempfile.gettempdir()) / f"klais-test-ports-{os.getuid()}"
+# Not those from which the processes under test choose theirs (they ask no lock), nor those of outgoing connections.
+TEST_PORTS = range(SERVER_PORTS.stop, 32_000)
 _held: list[int] = []  # open lock files; the kernel releases them when this process ends, however it ends
 
 
@@ -20,7 +22,7 @@ def free_port(host: str = "127.0.0.1", kind: Kind = "tcp") -> int:
     """
     _FOLDER.mkdir(mode=0o700, exist_ok=True)
     for _ in range(1000):
-        port = ports.free_port(host, kind)
+        port = ports.free_port(host, kind, TEST_PORTS)
         lock = os.open(_FOLDER / f"{kind}-{port}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
