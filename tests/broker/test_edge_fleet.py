@@ -16,7 +16,7 @@ from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
 from tests.support.edge import EdgeProcess, balanced, read_all
-from tests.support.process import exit_code, kill_hard, wait_for
+from tests.support.process import exit_code, has_ended, kill_hard, wait_for
 from tests.support.udp import wait_taken
 
 
@@ -39,7 +39,12 @@ def test_two_processes_behind_one_port(
     settings = settings_for(partitions=2, edge_id=5, edge_workers=2, cpus="auto")
     topics = topics_of(settings)
     fleet = EdgeProcess(settings, tmp_path / "fleet.log")
-    members: list[int] = []
+    members: list[psutil.Process] = []
+
+    def processes() -> list[psutil.Process]:
+        each = fleet.get("/stats")[1]["edge"]["processes"].values()
+        return [psutil.Process(one["pid"]) for one in each]
+
     try:
         assert fleet.wait_status(200)["edges"] == 2
         sent = send_from_many(fleet.udp_port, 0, 2000)
@@ -53,25 +58,24 @@ def test_two_processes_behind_one_port(
         assert balanced(edge["counters"]) and edge["counters"]["passed"] == 2000
         each = edge["processes"]
         assert set(each) == {"5", "6"} and all(one["counters"]["received"] > 0 for one in each.values())
-        members = [one["pid"] for one in each.values()]
-        cpus = [psutil.Process(pid).cpu_affinity() for pid in members]
+        members = processes()
+        cpus = [member.cpu_affinity() for member in members]
         assert all(len(one) == 1 for one in cpus)
         assert len({one[0] for one in cpus}) == min(2, len(os.sched_getaffinity(0)))
         assert "klais_packets_received_total 2000.0" in fleet.get("/metrics")[1]
         assert fleet.post("/config", {"new_rate": 7000})[1]["new_rate"] == 7000
 
-        os.kill(members[0], signal.SIGKILL)
-        fleet.wait_status(503)
+        members[0].kill()
+        wait_for(lambda: fleet.get("/stats")[1]["edge"]["processes"]["5"]["restarts"] == 1, 60, "its restart")
         fleet.wait_status(200)
-        each = fleet.get("/stats")[1]["edge"]["processes"]
-        assert each["5"]["restarts"] == 1 and each["5"]["pid"] != members[0]
-        members = [one["pid"] for one in each.values()]
+        assert processes()[0] != members[0] and processes()[1] == members[1]
+        members = processes()
         sent += send_from_many(fleet.udp_port, 2000, 1000)
         edge = wait_for(lambda: settled(3000), 20, "3000 frames over both lives")
         assert edge["counters"]["passed"] == 3000
         fleet.process.send_signal(signal.SIGTERM)
         assert exit_code(fleet.process, 15, fleet.tail) == 0, fleet.tail()
-        assert not [pid for pid in members if psutil.pid_exists(pid)]
+        assert all(has_ended(member) for member in members)
     finally:
         kill_hard(fleet.process)  # its members end with it
     batches = [decode_batch(message.value()) for message in read_all(settings.bootstrap, topics.raw, 2)]

@@ -20,7 +20,7 @@ from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket
 from tests.support.edge import EdgeProcess, edge_command, read_all
 from tests.support.ports import free_port
-from tests.support.process import has_ended, wait_for
+from tests.support.process import PATIENCE, has_ended, wait_for
 
 PORTS = 16  # source ports of the sender: enough for every socket that shares the port to get some
 PAUSE_S = 0.0005  # between two frames: what waits for a restarting edge fits into a small receive buffer
@@ -83,7 +83,7 @@ def fleet(settings: Settings, log: Path) -> Iterator[EdgeProcess]:
     finally:
         if edge.process.poll() is None:
             edge.process.send_signal(signal.SIGTERM)
-            edge.process.wait(30)
+            edge.process.wait(30 * PATIENCE)
 
 
 def member_pids(edge: EdgeProcess) -> list[int]:
@@ -204,10 +204,10 @@ def test_an_edge_whose_socket_somebody_holds_is_replaced_without_a_loss(settings
                 if round_ == 2:
                     break
                 os.kill(child.pid, signal.SIGTERM)
-                assert child.wait(30) and child.returncode == 0, log.read_text()[-3000:]
+                assert child.wait(30 * PATIENCE) and child.returncode == 0, log.read_text()[-3000:]
                 sender.wait_sent(200)  # while nobody reads
         os.kill(children[-1].pid, signal.SIGTERM)
-        assert children[-1].wait(30)
+        assert children[-1].wait(30 * PATIENCE)
     finally:
         for child in children:
             child.stop(0.0)

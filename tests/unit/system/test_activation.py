@@ -17,6 +17,7 @@ from klais.system import activation
 from klais.system.activation import HeldSocket, InheritedSocket, drop_count, inherited_sockets
 from klais.system.address import Bind, open_udp_socket
 from klais.system.sd_notify import Notifier
+from tests.support.process import PATIENCE
 
 LOOPBACK = Bind("127.0.0.1", 0)
 
@@ -81,14 +82,14 @@ def test_a_child_reads_what_arrived_before_it_started(udp: socket.socket, tmp_pa
             sender.sendto(text, udp.getsockname())
             log = tmp_path / text.decode()
             child = held.spawn([sys.executable, "-c", CHILD], log, dict(os.environ))
-            assert child.wait(30) and child.returncode == 3, log.read_text()
+            assert child.wait(30 * PATIENCE) and child.returncode == 3, log.read_text()
             assert log.read_text().split() == ["klais-udp", "3", text.decode(), "0"]
 
 
 def test_what_the_kernel_drops_while_nobody_reads_is_counted_by_the_next_reader(udp: socket.socket) -> None:
     held = HeldSocket(udp, 65_536)
     first = held.spawn([sys.executable, "-c", "pass"], None, dict(os.environ))
-    assert first.wait(30)
+    assert first.wait(30 * PATIENCE)
     sent = overflow(udp)
     assert drop_count(udp) > 0
     settings = Settings(udp_bind=f"127.0.0.1:{udp.getsockname()[1]}", udp_rcvbuf_bytes=65_536)
