@@ -17,6 +17,7 @@ import numpy.typing as npt
 from klais.control.setpoints import ControlFollower
 from klais.control.shares import share_out
 from klais.control.xdp_applier import Applier
+from klais.core.dam.bucket import TokenBucket
 from klais.edge.linger import PARTITIONS
 from klais.jit.kernel import I32, int64, kernel
 from klais.kafka.stats import StatsFollower
@@ -57,11 +58,6 @@ class LoadShedder:
     partitions : int
         How many batches collect frames side by side.
 
-    Attributes
-    ----------
-    rate_per_s : float
-        In force; infinite = no limit.
-
     Examples
     --------
     >>> shedder = LoadShedder()
@@ -71,8 +67,8 @@ class LoadShedder:
     """
 
     def __init__(self, partitions: int = PARTITIONS) -> None:
-        self.rate_per_s = self._burst = self._tokens = math.inf
-        self._at_ns = self._shed_ns = 0
+        self._bucket: TokenBucket | None = None
+        self._shed_ns = 0
         self._linger_ns = SHED_LINGER_NS * max(PARTITIONS, partitions)
 
     def linger_ns(self, now_ns: int) -> int:
@@ -81,25 +77,28 @@ class LoadShedder:
         """
         return self._linger_ns if self._shed_ns and now_ns - self._shed_ns < SHED_NS else 0
 
+    @property
+    def rate_per_s(self) -> float:
+        """Frames a second in force; infinite = no limit."""
+        bucket = self._bucket  # read once: the API's thread asks too
+        return bucket.rate_per_s if bucket is not None else math.inf
+
     def limit(self, rate_per_s: float, burst: float) -> None:
-        """Set the limit (frames/s, frames). Tokens stay, up to the new burst: a new limit is no new burst."""
-        self.rate_per_s, self._burst = rate_per_s, burst
-        self._tokens = min(self._tokens, burst)
+        """Set the limit (frames/s, frames). The first one starts with its burst, a later one with the tokens left."""
+        if self._bucket is None:
+            self._bucket = TokenBucket(rate_per_s, burst)
+        else:
+            self._bucket.limit(rate_per_s, burst)
 
     def lift(self) -> None:
         """No limit."""
-        self.rate_per_s = self._burst = self._tokens = math.inf
+        self._bucket = None
 
     def acquire(self, frames: int, now_ns: int) -> int:
         """Take tokens for so many frames; returns how many of them may pass now."""
-        if self.rate_per_s == math.inf:
+        if self._bucket is None:
             return frames
-        if self._at_ns:
-            self._tokens += max(0, now_ns - self._at_ns) * 1e-9 * self.rate_per_s
-        self._at_ns = now_ns
-        self._tokens = min(self._tokens, self._burst)
-        acquired = min(frames, int(self._tokens))  # whole frames: the fraction stays in the bucket
-        self._tokens -= acquired
+        acquired = self._bucket.acquire(frames, now_ns)  # whole frames: the fraction stays in the bucket
         if acquired < frames:
             self._shed_ns = now_ns
         return acquired

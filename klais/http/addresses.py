@@ -4,6 +4,8 @@ import ipaddress
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from klais.core.dam.bucket import TokenBucket
+
 REQUESTS_PER_S = 100.0
 ADDRESSES_KEPT = 10_000
 MOST_HOPS = 16
@@ -80,17 +82,17 @@ class RateLimit:
     def __init__(self, per_s: float = REQUESTS_PER_S, kept: int = ADDRESSES_KEPT) -> None:
         self.per_s = per_s
         self._kept = kept
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def allow(self, client: str, now_s: float) -> bool:
-        """Whether a request of ``client`` is within the limit at ``now_s``; counts it if so."""
-        tokens, at_s = self._buckets.pop(client, (self.per_s, now_s))
-        tokens = min(self.per_s, tokens + (now_s - at_s) * self.per_s)
-        allowed = tokens >= 1.0
-        self._buckets[client] = (tokens - allowed, now_s)
+    def allow(self, client: str, now_ns: int) -> bool:
+        """Whether a request of ``client`` is within the limit at ``now_ns``; counts it if so."""
+        bucket = self._buckets.get(client)
+        if bucket is None:
+            bucket = self._buckets[client] = TokenBucket(self.per_s, self.per_s)
+        self._buckets.move_to_end(client)
         if len(self._buckets) > self._kept:
             self._buckets.popitem(last=False)
-        return allowed
+        return bucket.acquire(1, now_ns) == 1

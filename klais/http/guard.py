@@ -71,9 +71,8 @@ class Guard:
         """
         ip = self.client(request)
         health = request.path in HEALTH
-        if not (health and ip is not None and ip.is_loopback) and not self.limiter.allow(
-            bucket_of(ip), time.monotonic()
-        ):
+        probe = health and ip is not None and ip.is_loopback
+        if not probe and not self.limiter.allow(bucket_of(ip), time.monotonic_ns()):
             raise HttpError(
                 429, "too_many_requests", f"at most {self.limiter.per_s:g} requests a second from one address"
             )

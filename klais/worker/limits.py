@@ -14,11 +14,6 @@ from klais.core.lane.step import Bounds, Step
 MIN_LANE_RATE = 1e-3  # frames/s: a lane is slow, never shut
 
 
-def _per_second(rate_per_s: float) -> TokenBucket:
-    """Allowance of a whole process for records that must not become a flood: one second's worth of burst."""
-    return TokenBucket(rate_per_s, max(1.0, rate_per_s))
-
-
 class LaneLimits:
     """Limits of each lane now. The global rate is shared out by demand where a controller says so; burst and queue
     evenly.
@@ -32,8 +27,9 @@ class LaneLimits:
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
         self._settings = settings
         self._control = control
-        self._dead_letters = _per_second(settings.dead_letter_rate)
-        self._flags = _per_second(settings.anomaly_rate)
+        # Allowances of the whole process for records that must not become a flood.
+        self._dead_letters = TokenBucket.of_one_second(settings.dead_letter_rate)
+        self._flags = TokenBucket.of_one_second(settings.anomaly_rate)
         self._overrides, self._overrides_version, self._overrides_until_ns = NO_OVERRIDES, -1, 0
         n = settings.partitions
         self._queue_limit = settings.dam_queue_limit // n

@@ -35,7 +35,7 @@ def test_kernels_load_and_run_without_the_linear_algebra_of_scipy() -> None:
         "import sys\n"
         "import numba\n"
         "import klais.core.lane.step\n"
-        "from klais.core.dam.bucket import refill\n"
+        "from klais.core.dam.admit import refill\n"
         "assert refill(1.0, 0, 1_000_000_000, 2.0, 10.0) == 3.0\n"
         "import scipy\n"
         "print([name for name in sys.modules if name.startswith('scipy.linalg')])\n"

@@ -12,13 +12,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.dam.bucket import refill
+from klais.core.dam.bucket import refill as refill_definition
 from klais.core.devices.index import FREE, ROWS, USED, find, insert
 from klais.core.devices.layout import Rows
 from klais.core.devices.sequence import DUPLICATE as SEEN_BEFORE
 from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UNKNOWN, observe
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
-from klais.jit.kernel import F64, I32, I64, IDS, U8, U32, U64, boolean, int64, kernel, uint32, void
+from klais.jit.kernel import F64, I32, I64, IDS, U8, U32, U64, boolean, float64, int64, kernel, uint32, void
 
 # Positions in the ``limits`` column (float64 [6]): the devices' rate and burst, frames that may wait, devices that may
 # be known, eras (halves of the sequence window) in a ns, and the worker's clock (s since the epoch).
@@ -37,6 +37,8 @@ _QUEUE_FULL = np.uint8(Reason.QUEUE_FULL)
 _DEVICE_LIMIT = np.uint8(Reason.DEVICE_LIMIT)
 _FIRST_MALFORMED = np.uint8(FIRST_MALFORMED)
 _ONE = np.uint32(1)
+
+refill = kernel(float64(float64, int64, int64, float64, float64), borrows=True, inlined=True)(refill_definition)
 
 
 @kernel(int64(ROWS, int64, int64, int64, I32, int64), borrows=True, inlined=True)

@@ -3,15 +3,15 @@ in.
 
 :func:`refill` is the one definition. A bucket keeps its tokens and the time they were counted at. It follows its clock
 at once, also backwards: time that went backwards earns nothing, and costs nothing either.
+
+Nothing is compiled here, so that processes without kernels can count requests too; :mod:`klais.core.dam.admit` compiles
+:func:`refill` for the data path.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.jit.kernel import float64, int64, kernel
 
-
-@kernel(float64(float64, int64, int64, float64, float64), borrows=True, inlined=True)
 def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: float) -> float:
     """Tokens at ``now_ns``, at most ``burst``; a clock that went backwards adds nothing.
 
@@ -21,7 +21,7 @@ def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: f
     5.0
     """
     if now_ns > last_ns:
-        tokens += np.float64(now_ns - last_ns) * 1e-9 * rate_per_s
+        tokens += (now_ns - last_ns) * 1e-9 * rate_per_s
     return min(tokens, burst)
 
 
@@ -36,6 +36,17 @@ def refill_column(
     [5.0, 10.0]
     """
     return np.minimum(tokens + np.maximum(now_ns - last_ns, 0) * 1e-9 * rate_per_s, burst)
+
+
+def burst_of_one_second(rate_per_s: float) -> float:
+    """Burst of a bucket that holds what one second earns, and at least one token where it earns any.
+
+    Examples
+    --------
+    >>> burst_of_one_second(50.0), burst_of_one_second(0.1), burst_of_one_second(0.0)
+    (50.0, 1.0, 0.0)
+    """
+    return max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
 
 
 class TokenBucket:
@@ -55,15 +66,27 @@ class TokenBucket:
     (5, 3)
     """
 
+    __slots__ = ("_at_ns", "burst", "rate_per_s", "tokens")
+
     def __init__(self, rate_per_s: float, burst: float) -> None:
         self.rate_per_s, self.burst = rate_per_s, burst
         self.tokens = burst
         self._at_ns: int | None = None
 
+    @classmethod
+    def of_one_second(cls, rate_per_s: float) -> "TokenBucket":
+        """A bucket that holds what one second earns, at least one token; one that is always empty for the rate 0."""
+        return cls(rate_per_s, burst_of_one_second(rate_per_s))
+
+    def limit(self, rate_per_s: float, burst: float) -> None:
+        """Change rate and burst. Tokens stay, up to the new burst: a new limit is no new burst."""
+        self.rate_per_s, self.burst = rate_per_s, burst
+        self.tokens = min(self.tokens, burst)
+
     def available(self, now_ns: int) -> int:
         """Whole tokens at ``now_ns``; below 0 never."""
         last_ns = now_ns if self._at_ns is None else self._at_ns
-        self.tokens = float(refill(self.tokens, last_ns, now_ns, self.rate_per_s, self.burst))
+        self.tokens = refill(self.tokens, last_ns, now_ns, self.rate_per_s, self.burst)
         self._at_ns = now_ns
         return max(0, int(self.tokens))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.dam.bucket import TokenBucket, burst_of_one_second
 from klais.core.wire.constants import ID_OFFSET, MAX_FRAME_SIZE, Reason
 from klais.core.wire.partition import partition_of
 from klais.edge.counts import Counts
@@ -12,7 +13,7 @@ from klais.system.address import source_text
 
 
 class DeadLetters:
-    """Sends malformed frames, at most ``rate_per_s`` of them (a token bucket that holds one second's worth).
+    """Sends malformed frames, at most ``rate_per_s`` of them (a token bucket that holds what one second earns).
 
     Of a frame that is too long the letter has the first ``frame_max_bytes`` and a header ``bytes`` with its length.
     The Python loop in here runs over the allowed sample only: a flood of rubbish costs what the sample costs.
@@ -29,26 +30,14 @@ class DeadLetters:
     ) -> None:
         self._frame_max_bytes = frame_max_bytes
         self._sink, self._counts = sink, counts
-        self.set_rate(rate_per_s)
-        self._tokens = self._burst
-        self._at_ns = 0
+        self._bucket = TokenBucket.of_one_second(rate_per_s)
         self._edge = str(edge_id).encode()
         self._partitions = partitions
         self._next = 0
 
     def set_rate(self, rate_per_s: float) -> None:
         """Change the rate while it runs."""
-        self._rate_per_s = rate_per_s
-        self._burst = max(1.0, rate_per_s) if rate_per_s > 0 else 0.0
-
-    def acquire(self, wanted: int, now_ns: int) -> int:
-        """Take tokens for ``wanted`` dead letters at ``now_ns``; returns how many of them may be sent."""
-        gained = (now_ns - self._at_ns) * 1e-9 * self._rate_per_s if self._at_ns else 0.0
-        self._tokens = min(self._burst, self._tokens + gained)
-        self._at_ns = now_ns
-        allowed = min(wanted, int(self._tokens))
-        self._tokens -= allowed
-        return allowed
+        self._bucket.limit(rate_per_s, burst_of_one_second(rate_per_s))
 
     def send(
         self,
@@ -64,7 +53,7 @@ class DeadLetters:
         ``reason`` and ``id_size`` (uint8 [n]) are the columns of ``check_headers``; a device_id is readable where
         ``id_size`` is not 0.
         """
-        allowed = self.acquire(len(bad), now_ns)
+        allowed = self._bucket.acquire(len(bad), now_ns)
         sent = 0
         if allowed:
             rows = source.sources(int(bad[allowed - 1]) + 1)
