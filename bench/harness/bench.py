@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from confluent_kafka.admin import AdminClient
 
-from bench.harness.child import Child, children_cpu_s, environment, has_ended
+from bench.harness.child import Child, children_cpu_s, environment
 from bench.harness.observe import healthy, wait_ready
 from bench.harness.waiting import BenchFailed, wait_for
 from klais.broker.embedded import EmbeddedKafka
@@ -23,6 +23,7 @@ from klais.kafka.admin import ensure_topics
 from klais.kafka.admin_client import admin_client
 from klais.kafka.topics import Topics
 from klais.system.ports import free_port
+from klais.system.processes import has_ended
 
 DEVICES = 10_000
 # Nothing may be dropped where throughput is measured.

@@ -114,11 +114,3 @@ def children_cpu_s() -> float:
     """CPU time of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Whether a process that is no child of ours has ended: it is gone, or a zombie."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it ended between the two calls
-        return True

@@ -1,8 +1,9 @@
 """Waiting with a deadline, and the error of a benchmark that cannot give its figures."""
 
-import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from klais.system.waiting import poll_until
 
 T = TypeVar("T")
 
@@ -19,11 +20,6 @@ def wait_for(condition: Callable[[], T], timeout_s: float, what: str, every_s: f
     BenchFailed
         Not within ``timeout_s``; names ``what``.
     """
-    until_s = time.monotonic() + timeout_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > until_s:
-            raise BenchFailed(f"not within {timeout_s:g} s: {what}")
-        time.sleep(every_s)
+    if value := poll_until(condition, timeout_s, every_s):
+        return value
+    raise BenchFailed(f"not within {timeout_s:g} s: {what}")

@@ -16,8 +16,9 @@ from klais.broker.config import BrokerFiles
 from klais.broker.embedded import START_TIMEOUT_S, STOP_GRACE_S, EmbeddedKafka, Owner, Progress, is_owner, running_owner
 from klais.config.load import Settings, environ_of
 from klais.errors import BrokerOwned, KafkaUnavailable
-from klais.system.child import start_detached, wait_for
+from klais.system.child import start_detached
 from klais.system.private_files import open_own
+from klais.system.waiting import poll_until
 
 RUN_COMMAND = "klais kafka run"
 
@@ -152,7 +153,7 @@ def stop(settings: Settings) -> bool:
     if owner.command != RUN_COMMAND:
         raise BrokerOwned(f"the broker belongs to `{owner.command}` (pid {owner.pid}): stop that instead")
     _end(settings, owner)
-    if not wait_for(lambda: running_owner(settings) is None, STOP_GRACE_S + 10):
+    if not poll_until(lambda: running_owner(settings) is None, STOP_GRACE_S + 10):
         raise KafkaUnavailable(f"pid {owner.pid} did not stop within {STOP_GRACE_S + 10:.0f} s")
     return True
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from klais.errors import SetupMissing
+from klais.system.child import OwnedChild
 from klais.system.file_lock import lock_file
 from klais.system.paths import cache_root
 from klais.system.private_files import named_folder, open_own, own_folder
@@ -22,6 +23,7 @@ from klais.system.private_files import named_folder, open_own, own_folder
 POM = Path(__file__).with_name("pom.xml")
 SUMS = Path(__file__).with_name("jars.sha512")  # made by `sha512sum *.jar` in the folder of the jars
 FETCH_WAIT_S = 1800.0
+MAVEN_GRACE_S = 10.0  # between SIGTERM and SIGKILL
 MIN_JAVA = 17
 Progress = Callable[[str], None]
 
@@ -137,23 +139,17 @@ def _run_maven(maven: str, out: Path, progress: Progress) -> None:
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={out}", "-DincludeScope=runtime"]
     progress(f"Apache Kafka {kafka_version()}: fetching its jars with Maven (43 MB)")
     started = time.monotonic()
-    with open(out.parent / "maven.log", "w+") as log:
-        command = [maven, "-B", "-ntp", "-C", "-f", str(pom), *goal]  # -C: a wrong checksum of Maven's is an error too
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            while process.poll() is None:
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    progress(f"Apache Kafka {kafka_version()}: still fetching, {time.monotonic() - started:.0f} s")
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-        if process.returncode != 0 or not any(out.glob("kafka_*.jar")):
-            log.seek(0)
-            last = [line for line in log.read().splitlines() if "ERROR" in line][:5]
-            raise SetupMissing("Maven could not fetch Apache Kafka:\n  " + "\n  ".join(last or ["(no message)"]))
+    log = out.parent / "maven.log"
+    # -C: a wrong checksum of Maven's is an error too.
+    process = OwnedChild([maven, "-B", "-ntp", "-C", "-f", str(pom), *goal], log)
+    try:
+        while not process.wait(10):
+            progress(f"Apache Kafka {kafka_version()}: still fetching, {time.monotonic() - started:.0f} s")
+    finally:
+        process.stop(MAVEN_GRACE_S)
+    if process.returncode != 0 or not any(out.glob("kafka_*.jar")):
+        last = [line for line in log.read_text(errors="replace").splitlines() if "ERROR" in line][:5]
+        raise SetupMissing("Maven could not fetch Apache Kafka:\n  " + "\n  ".join(last or ["(no message)"]))
     progress(f"Apache Kafka {kafka_version()}: fetched in {time.monotonic() - started:.0f} s")
 
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from klais.core.dam.bucket import TokenBucket
+from klais.system.address import split_port
 
 REQUESTS_PER_S = 100.0
 ADDRESSES_KEPT = 10_000
@@ -22,12 +23,8 @@ def parse_ip(text: str | None) -> Ip | None:
     >>> parse_ip("::ffff:10.0.0.1"), parse_ip("[fe80::1%eth0]:80"), parse_ip("10.0.0.1:80"), parse_ip("unknown")
     (IPv4Address('10.0.0.1'), IPv6Address('fe80::1'), IPv4Address('10.0.0.1'), None)
     """
-    host = (text or "").strip()
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    elif host.count(":") == 1:
-        host = host.partition(":")[0]
     try:
+        host, _ = split_port((text or "").strip())
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None

@@ -2,9 +2,11 @@
 one.
 """
 
-import ipaddress
+import re
 import socket
 from collections.abc import Iterable
+
+from klais.system.address import is_ip, split_port
 
 
 class AllowedHosts:
@@ -35,31 +37,20 @@ class AllowedHosts:
         host = host_of(authority)
         if host is None:
             return False
-        return is_ip(host) or host in self._names or host.endswith(self._below)
+        return is_ip(host, 4) or is_ip(host, 6) or host in self._names or host.endswith(self._below)
 
 
 def host_of(authority: str) -> str | None:
     """The host of ``host[:port]`` in lower case, without brackets; None when it is no such text."""
-    if authority.startswith("["):
-        host, bracket, port = authority[1:].partition("]")
-        if not bracket or not _is_port(port) or ":" not in host or not is_ip(host):
-            return None
-        return host.lower()
-    host, colon, port = authority.partition(":")
-    return _plain(host) if host and _is_port(colon + port) else None
-
-
-def is_ip(text: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address, written out."""
     try:
-        ipaddress.ip_address(text)
+        host, port = split_port(authority)
     except ValueError:
-        return False
-    return True
-
-
-def _is_port(text: str) -> bool:
-    return text == "" or (text[0] == ":" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 6)
+        return None
+    if port is not None and not re.fullmatch("[0-9]{1,5}", port):
+        return None
+    if authority.startswith("[") or ":" in host:  # only an IPv6 address stands in brackets, and never without them
+        return host.lower() if authority.startswith("[") and is_ip(host, 6) else None
+    return _plain(host) if host else None
 
 
 def _plain(name: str) -> str:

@@ -7,6 +7,7 @@ reports an error. So the follower compares the topic's id every few seconds and 
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from typing import Any
 
 from confluent_kafka import (
@@ -38,7 +39,7 @@ _AWAY = frozenset(
 )
 
 
-class TopicFollower:
+class TopicFollower(ABC):
     """Reads partition 0 of a topic and hands every record to :meth:`consume`; in no group, commits nothing.
 
     When the topic was created again, the follower calls :meth:`reset` and reads the new one from its start.
@@ -96,13 +97,14 @@ class TopicFollower:
         """Wait until the records that existed at the start are read; return whether they were within the time-out."""
         return self._caught_up.wait(timeout_s)
 
+    @abstractmethod
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Handle one record; ``value`` None deletes the key. On a ValueError the follower logs and skips the record.
 
         ``appended_ms`` is the broker's append time, None where the topic carries the producers' times.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def reset(self) -> None:
         """Drop the state from the old topic: it was created again."""
 

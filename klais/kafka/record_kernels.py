@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types
 
+from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import BYTES, I32, I64, U8, U32, int64, kernel
 
@@ -23,7 +24,6 @@ MAX_TS = 3  # ms
 LAST_AT = 4  # where the last record starts
 
 SLACK = 128  # bytes behind the limit that block copies may scribble on
-FRAME_HEADER = 22
 MAX_TIMESTAMP_MS = 1 << 53  # zigzag arithmetic stays far inside int64
 BAD_FRAME = -1  # the caller named a frame that does not lie in its buffer
 
@@ -157,7 +157,7 @@ def put_payload(out: npt.NDArray[np.uint8], at: int, buf: npt.NDArray[np.uint8],
 @kernel()
 def frame_is_sound(start: int, size: int, payload: int, ts: int, bytes_in_buf: int) -> bool:
     """Whether a frame lies in its buffer and its id, payload and time have sizes that the arithmetic here can take."""
-    inside = (start >= 0) & (payload >= 0) & (payload <= bytes_in_buf - FRAME_HEADER - start)
+    inside = (start >= 0) & (payload >= 0) & (payload <= bytes_in_buf - HEADER_SIZE - start)
     return bool(inside & (size >= 1) & (size <= 16) & (ts >= 0) & (ts <= MAX_TIMESTAMP_MS))
 
 
@@ -227,7 +227,7 @@ def append_frames(
         i = int(index[j])
         if i < 0 or i >= starts.shape[0]:
             return BAD_FRAME
-        start, size, payload, ts = starts[i], int(id_size[i]), lengths[i] - FRAME_HEADER, ts_ms[i]
+        start, size, payload, ts = starts[i], int(id_size[i]), lengths[i] - HEADER_SIZE, ts_ms[i]
         if not frame_is_sound(start, size, payload, ts, buf.shape[0]):
             return BAD_FRAME
         if count == 0:
@@ -250,7 +250,7 @@ def append_frames(
         else:
             put_stamp(out, at, ts, ts_size)
         stamp_at, stamp_ts = at, ts
-        at = put_payload(out, at + STAMP_FIXED + ts_size, buf, start + FRAME_HEADER, payload)
+        at = put_payload(out, at + STAMP_FIXED + ts_size, buf, start + HEADER_SIZE, payload)
         out[at] = 0x7D  # the closing brace; behind it: no record headers
         out[at + 1] = 0
         at += 2

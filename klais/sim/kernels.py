@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import FIRST_MALFORMED, Reason
+from klais.core.wire.constants import FIRST_MALFORMED, HEADER_SIZE, ID_OFFSET, ID_SIZE, SEQUENCE_OFFSET, Reason
 from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, boolean, float64, int64, kernel, uint64, void
 from klais.sim.kinds import DUPLICATE, GOOD, LATE, REBOOT, SPIKE
 from klais.sim.malformed import KINDS, payload_table
@@ -47,7 +47,7 @@ _BAD_MAGIC = np.uint8(Reason.BAD_MAGIC)
 _BAD_ID = np.uint8(Reason.BAD_DEVICE_ID)
 _MALFORMED = np.uint8(FIRST_MALFORMED)
 _KINDS = np.uint64(KINDS)
-MAX_BUILT_BYTES = 320  # of one frame: 22 + the longest malformed payload; recorded payloads are far shorter
+MAX_BUILT_BYTES = 320  # of one frame: the header and the longest malformed payload; recorded payloads are far shorter
 AGAIN_SLACK = 64  # places after the last frame of a chunk for repeats that fell due beyond it
 
 
@@ -244,7 +244,7 @@ def spoil(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.
     row = np.int64(kind) - np.int64(_MALFORMED)
     texts = _BAD_FIRST[row + 1] - _BAD_FIRST[row]
     text = _BAD_FIRST[row] + np.int64(bits % np.uint64(texts))
-    return int(put_bytes(out, start + 22, _BAD_TEXTS, _BAD_STARTS[text], _BAD_STARTS[text + 1]))
+    return int(put_bytes(out, start + HEADER_SIZE, _BAD_TEXTS, _BAD_STARTS[text], _BAD_STARTS[text + 1]))
 
 
 @kernel(void(U8, U8_2D, I32, U32, U8, F64_2D, float64, float64, BYTES, I64, I64, I64, U64, I64, I64))
@@ -277,11 +277,11 @@ def build(
         start = at
         out[at] = 0xAA
         out[at + 1] = 0x55
-        for k in range(16):
-            out[at + 2 + k] = ids[d, k]
+        for k in range(ID_SIZE):
+            out[at + ID_OFFSET + k] = ids[d, k]
         for k in range(4):
-            out[at + 18 + k] = np.uint8((sequence[i] >> np.uint32(24 - 8 * k)) & np.uint32(0xFF))
-        at += 22
+            out[at + SEQUENCE_OFFSET + k] = np.uint8((sequence[i] >> np.uint32(24 - 8 * k)) & np.uint32(0xFF))
+        at += HEADER_SIZE
         if cursor.shape[0] > 0:
             text = text_first[d] + cursor[d]
             cursor[d] = (cursor[d] + 1) % (text_first[d + 1] - text_first[d])

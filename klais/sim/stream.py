@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import ID_SIZE
+from klais.core.wire.constants import HEADER_SIZE, ID_SIZE
 from klais.errors import ConfigError
 from klais.sim import kernels
 from klais.sim.ids import listed_ids, model_ids
@@ -138,7 +138,7 @@ class FrameStream:
         self._text_starts = series.starts if series else empty
         self._text_first = series.first if series else empty
         self._cursor = np.zeros(self.devices, np.int64) if series else empty
-        longest = 0 if series is None else int(np.diff(series.starts).max()) + 22
+        longest = 0 if series is None else int(np.diff(series.starts).max()) + HEADER_SIZE
         self._buf = np.zeros(CHUNK_FRAMES * max(kernels.MAX_BUILT_BYTES, longest), np.uint8)
         self._built = 0
 

@@ -14,6 +14,31 @@ from klais.errors import ConfigError, PortInUse
 HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$")
 
 
+def split_port(text: str) -> tuple[str, str | None]:
+    """Host and port of ``host``, ``host:port``, ``[IPv6]``, ``[IPv6]:port`` or a bare IPv6 address, neither of them
+    checked: the host is without brackets, the port None where there is none.
+
+    Raises
+    ------
+    ValueError
+        A bracket is missing, or something else than a port follows it.
+
+    Examples
+    --------
+    >>> split_port("[::1]:80"), split_port("10.0.0.1:http"), split_port("::1")
+    (('::1', '80'), ('10.0.0.1', 'http'), ('::1', None))
+    """
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or rest[:1] not in ("", ":"):
+            raise ValueError("an IPv6 address needs brackets, as in [::]:5000")
+        return host, rest[1:] if rest else None
+    host, colon, port = text.partition(":")
+    if ":" in port:
+        return text, None
+    return host, port if colon else None
+
+
 def split_address(text: str) -> tuple[str, int]:
     """Host and port of ``host:port`` or ``[IPv6]:port``.
 
@@ -27,16 +52,15 @@ def split_address(text: str) -> tuple[str, int]:
     >>> split_address("[::1]:5000"), split_address("localhost:80")
     (('::1', 5000), ('localhost', 80))
     """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host:
-        raise ValueError("must be host:port, as in 127.0.0.1:5000 or [::]:5000")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
+    host, port = split_port(text)
+    if text.startswith("["):
         if not is_ip(host, 6):
             raise ValueError(f"{host!r} in brackets is not an IPv6 address")
     elif ":" in host:
         raise ValueError("an IPv6 address needs brackets, as in [::]:5000")
-    elif not is_ip(host, 4) and not HOST_NAME.match(host):
+    if not host or port is None:
+        raise ValueError("must be host:port, as in 127.0.0.1:5000 or [::]:5000")
+    if ":" not in host and not is_ip(host, 4) and not HOST_NAME.match(host):
         raise ValueError(f"{host!r} is neither an IP address nor a host name")
     if not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65_535:
         raise ValueError(f"port {port!r} is not a number from 0 to 65535")

@@ -1,12 +1,10 @@
-"""Child processes: one that cannot outlive its owner (``PR_SET_PDEATHSIG``), one that must, and waiting for a
-condition."""
+"""Child processes: one that cannot outlive its owner (``PR_SET_PDEATHSIG``), and one that must."""
 
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -145,13 +143,3 @@ def start_detached(command: Sequence[str], log: IO[Any], env: dict[str, str]) ->
     # This process collects the exit code while it lives, so that no zombie stays; init does so afterwards.
     threading.Thread(target=process.wait, daemon=True).start()
     return process
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float, every_s: float = 0.05) -> bool:
-    """Poll ``condition`` until it is true; return whether that was within ``timeout_s``."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(every_s)
-    return True

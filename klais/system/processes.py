@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import psutil
+
 
 def started_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since the boot; None when there is none. No change of the clock moves it.
@@ -13,3 +15,11 @@ def started_ticks(pid: int) -> int | None:
     except OSError:
         return None
     return int(stat.rpartition(")")[2].split()[19])  # the name in field 2 may hold blanks and brackets
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process that is no child of this one has ended: it is gone, or a zombie that nobody has collected."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two calls; ZombieProcess is a NoSuchProcess
+        return True

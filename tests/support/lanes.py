@@ -5,6 +5,7 @@ second.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import time
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from klais.config.load import Settings
@@ -21,12 +22,14 @@ from klais.core.lane.counters import conservation, passed
 from klais.core.lane.state import Tally
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
+from klais.errors import KlaisError
 from klais.kafka.admin import ensure_topics
 from klais.kafka.fenced import abandon, make_producer
 from klais.kafka.topics import Topics
 from klais.worker.context import LaneContext
 from klais.worker.lane import Lane
 from klais.worker.limits import LaneLimits
+from tests.support.process import wait_for
 
 WAIT_S = 90.0
 
@@ -180,17 +183,15 @@ def recreate(settings: Settings, *names: str) -> None:
     admin = AdminClient({"bootstrap.servers": settings.bootstrap})
     for done in admin.delete_topics(list(names)).values():
         done.result(30)
-    deadline = time.monotonic() + WAIT_S
-    while set(names) & set(admin.list_topics(timeout=20).topics):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    while True:  # Kafka deletes asynchronously: for a moment it refuses to create the topic again
-        try:
+    wait_for(lambda: not set(names) & set(admin.list_topics(timeout=20).topics), 30, f"{names} to be gone", 0.1)
+
+    def created() -> bool:  # Kafka deletes asynchronously: for a moment it refuses to create the topic again
+        with contextlib.suppress(KlaisError, KafkaException):
             ensure_topics(settings)
-            return
-        except Exception:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
+            return True
+        return False
+
+    wait_for(created, 30, f"{names} to be created again", 0.3)
 
 
 def figures(lane: Lane) -> SimpleNamespace:

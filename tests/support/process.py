@@ -2,11 +2,13 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import psutil
+
+from klais.system import processes
+from klais.system.waiting import poll_until
 
 T = TypeVar("T")
 
@@ -36,24 +38,16 @@ def wait_for(condition: Callable[[], T], timeout_s: float, what: str | Callable[
     AssertionError
         The deadline passed; the text names ``what``.
     """
-    deadline = time.monotonic() + timeout_s * PATIENCE
-    while True:
-        late = time.monotonic() > deadline  # before the call: who was stopped in between looks once more
-        if value := condition():
-            return value
-        if late:
-            raise AssertionError(f"not within {timeout_s * PATIENCE:g} s: {what() if callable(what) else what}")
-        time.sleep(every_s)
+    if value := poll_until(condition, timeout_s * PATIENCE, every_s):
+        return value
+    raise AssertionError(f"not within {timeout_s * PATIENCE:g} s: {what() if callable(what) else what}")
 
 
 def has_ended(process: psutil.Process | subprocess.Popen[Any]) -> bool:
     """Whether a process has ended: it is gone, or a zombie that nobody has collected."""
     if isinstance(process, subprocess.Popen):
         return process.poll() is not None
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # it ended between the two calls; ZombieProcess is a NoSuchProcess
-        return True
+    return processes.has_ended(process)
 
 
 def wait_ended(process: psutil.Process, timeout_s: float, what: str | Callable[[], str]) -> None:

@@ -87,7 +87,7 @@ def check_headers(
     sequence: npt.NDArray[np.uint32],
     id_size: npt.NDArray[np.uint8],
 ) -> None:
-    """Read and check the 22 header bytes of n frames.
+    """Read and check the HEADER_SIZE header bytes of n frames.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def check_headers(
         ids[i, 1] = 0
         sequence[i] = 0
         id_size[i] = 0
-        if lengths[i] < 22:
+        if lengths[i] < HEADER_SIZE:
             reason[i] = _TOO_SHORT
             continue
         s = starts[i]

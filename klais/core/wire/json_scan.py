@@ -17,7 +17,7 @@ field.
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import Reason
+from klais.core.wire.constants import HEADER_SIZE, Reason
 from klais.core.wire.frame import is_utf8
 from klais.core.wire.json_number import read_number
 from klais.core.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, PRIME, ROOT_HASH, SEPARATOR
@@ -34,7 +34,6 @@ _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = (ord(c) for c in "{}[]"
 _T, _F, _N, _U = (ord(c) for c in "tfnu")
 _SPACE = 0x20
 _SIMPLE_ESCAPES = tuple(b'"\\/bfnrt')
-_HEADER = 22
 
 
 @kernel((BYTES, int64, int64), borrows=True)
@@ -208,7 +207,8 @@ def scan_payloads(
     buf : uint8 [b]
         The bytes the frames lie in.
     starts, lengths : int64 [n]
-        Where frame i lies: its payload is ``buf[starts[i] + 22 : starts[i] + lengths[i]]`` (must be inside ``buf``).
+        Where frame i lies (inside ``buf``): its payload is
+        ``buf[starts[i] + HEADER_SIZE : starts[i] + lengths[i]]``.
     reason : uint8 [n], in and out
         Frames whose reason is not 0 are skipped; the others get 0, BAD_UTF8, BAD_JSON, NOT_OBJECT or TOO_DEEP.
     field_frame, field_path, field_value : int32, uint64, float64 [cap], out
@@ -224,7 +224,7 @@ def scan_payloads(
     for i in range(starts.shape[0]):
         if reason[i] != 0:
             continue
-        start = starts[i] + _HEADER
+        start = starts[i] + HEADER_SIZE
         end = starts[i] + lengths[i]
         verdict, at = _scan_text(buf, start, end, prefix, count, field_path, field_value)
         if verdict != 0 and not is_utf8(buf, start, end):
@@ -248,8 +248,8 @@ def check_payloads(payloads: list[bytes]) -> list[tuple[Reason, list[tuple[int, 
     (<Reason.NOT_OBJECT: 12>, [])
     """
     count = len(payloads)
-    buf = np.frombuffer(b"".join(bytes(_HEADER) + payload for payload in payloads), np.uint8)
-    lengths = np.array([_HEADER + len(payload) for payload in payloads], np.int64)
+    buf = np.frombuffer(b"".join(bytes(HEADER_SIZE) + payload for payload in payloads), np.uint8)
+    lengths = np.array([HEADER_SIZE + len(payload) for payload in payloads], np.int64)
     cap = count * MAX_FIELDS_PER_FRAME
     frame, path, value = np.zeros(cap, np.int32), np.zeros(cap, np.uint64), np.zeros(cap)
     reason = np.zeros(count, np.uint8)
