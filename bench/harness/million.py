@@ -63,7 +63,7 @@ def _recover(settings: Settings, child: Child) -> dict[str, float]:
 
 def _answers(child: Child, settings: Settings) -> bool:
     child.check()
-    return get_json(f"http://127.0.0.1:{settings.web_port}/health/") is not None
+    return get_json(f"http://127.0.0.1:{settings.web_port}/health") is not None
 
 
 def _known(settings: Settings) -> int:

@@ -34,7 +34,7 @@ def wait_ready(child: Child, settings: Settings, timeout_s: float = 90.0) -> Non
 
     def ready() -> bool:
         child.check()
-        return get_json(f"http://127.0.0.1:{settings.web_port}/ready/") is not None
+        return get_json(f"http://127.0.0.1:{settings.web_port}/readyz") is not None
 
     wait_for(ready, timeout_s, f"the worker is ready; its log ends:\n{child.tail()}")
 

@@ -113,7 +113,7 @@ class Edge:
         # Who looks at it.
         self.view = EdgeView(
             s, self.spine, self.forwarder, self.control, self.system, self.applier, self._rate,
-            batch_ms, kafka_ms, self.metrics, self._problems, chosen.skipped,
+            batch_ms, kafka_ms, self.metrics, self._problems, self._stopping.is_set, chosen.skipped,
         )  # fmt: skip
         self.stats = StatsPublisher(
             self.producer, "edge", name, self.view.record,

@@ -54,6 +54,8 @@ class Spine:
     ----------
     lock : threading.Lock
         Held while a round changes the counters. A reader that holds it sees every frame once.
+    turned_s : float
+        Monotonic time when the loop last began a round: a loop that hangs lets it grow old.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Spine:
         self.lock = threading.Lock()
         self._on_tick, self._observe_batch_s = on_tick, observe_batch_s
         self._stopping = self._aborted = False
+        self.turned_s = time.monotonic()
         n = source.capacity
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._ids, self._sequence = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32)
@@ -92,7 +95,8 @@ class Spine:
         """Receive and publish until :meth:`stop`."""
         slept_ns = 0
         while not self._stopping:
-            self._on_tick(time.monotonic())
+            self.turned_s = time.monotonic()
+            self._on_tick(self.turned_s)
             # After a sleep frames are likely there: take them without a poll(2). Otherwise wait in the kernel for the
             # first.
             received = self.source.fill(0) if slept_ns else 0
@@ -174,6 +178,7 @@ class Spine:
         self.source.begin_drain()
         received = self.source.fill(0)
         while received and not self._aborted and time.monotonic() < until_s:
+            self.turned_s = time.monotonic()
             self.round(received, self._linger_ns(time.monotonic_ns()))
             received = self.source.fill(0)
         self.round(received, 0)

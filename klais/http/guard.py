@@ -21,7 +21,7 @@ log = logs.get("klais.http.guard")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-HEALTH = frozenset({"/health", "/health/", "/ready", "/ready/", "/livez", "/readyz"})
+HEALTH = frozenset({"/health", "/livez", "/readyz"})
 """Paths that probes ask for: they need no token, and from this machine they are never refused for their number."""
 OWN_SITES = frozenset({"none", "same-origin"})
 

@@ -61,7 +61,7 @@ def pair(kafka, tmp_path_factory):
     try:
         for worker in workers:
             worker.wait_ready()
-        wait_for(lambda: [len(ask(w, "/ready/")[1]["partitions"]) for w in workers] == [1, 1], 30, "one lane each")
+        wait_for(lambda: [len(ask(w, "/readyz")[1]["partitions"]) for w in workers] == [1, 1], 30, "one lane each")
         publish(settings, topics)
         wait_for(
             lambda: sum(ask(w, "/dam/")[1]["total"]["conservation"]["received"] for w in workers) == 202, 30, "frames"
@@ -158,7 +158,7 @@ def test_health_and_signals_that_must_not_harm(pair):
     for number in (signal.SIGHUP, signal.SIGUSR2):
         worker.process.send_signal(number)
     wait_for(lambda: "signal_ignored" in worker.tail() and "reloaded" in worker.tail(), 10, "both signals told")
-    assert ask(worker, "/health/")[0] == 200
+    assert ask(worker, "/health")[0] == 200
 
 
 def test_errors_of_the_server_itself_have_the_one_shape(pair):

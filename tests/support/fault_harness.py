@@ -61,7 +61,7 @@ class Worker:
         if self.process.poll() is not None:
             raise AssertionError(f"worker ended with {self.process.returncode}:\n{self.tail()}")
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ready/", timeout=HTTP_S) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/readyz", timeout=HTTP_S) as answer:
                 return answer.status == 200
         except OSError:
             return False

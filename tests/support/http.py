@@ -28,6 +28,13 @@ class FakeState:
         self.broken: Exception | None = None
         self.clients: list[str] = []
 
+    def live(self) -> dict[str, Any]:
+        return {"live": self.broken is None, "loop_age_s": 0.1}
+
+    def ready(self) -> dict[str, Any]:
+        waits = [] if self.status == "ok" else ["room for frames"]
+        return {"ready": not waits, "waiting_for": waits, "edge_id": 1}
+
     def health(self) -> dict[str, Any]:
         return {
             "status": self.status,

@@ -236,13 +236,13 @@ def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:
 
 def edge_ready(rest: str) -> bool:
     """Whether an edge receives."""
-    answer = ask(f"{rest}/health")
+    answer = ask(f"{rest}/readyz")
     return answer is not None and answer[0] == 200
 
 
 def worker_ready(views: str) -> bool:
     """Whether all lanes of a worker are live."""
-    answer = ask(f"{views}/ready/")
+    answer = ask(f"{views}/readyz")
     return answer is not None and answer[0] == 200
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from klais.http.body import Body
 
 MIN_RATE, MAX_RATE = 1, 1_000_000
+HANGS_S = 30.0  # a loop that has not turned for so long hangs; WatchdogSec of the systemd unit is the same
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -37,6 +38,21 @@ class ConfigResponse(BaseModel):
     success: Literal[True] = True
     previous_rate: float
     new_rate: int
+
+
+class Live(BaseModel):
+    """Whether the loop that reads the socket turns; a process that says no hangs, and needs a restart."""
+
+    live: bool
+    loop_age_s: float = Field(ge=0, description="Seconds since the loop began its last round.")
+
+
+class Ready(BaseModel):
+    """Whether frames that arrive now find room: in Kafka, in the spool, or in memory."""
+
+    ready: bool
+    waiting_for: list[str] = Field(description="What is missing; empty when ready.")
+    edge_id: Count
 
 
 class Health(BaseModel):

@@ -3,7 +3,7 @@
 from typing import Any
 
 from klais import __version__
-from klais.edge.api.models import ConfigRequest, ConfigResponse, Health, Stats
+from klais.edge.api.models import ConfigRequest, ConfigResponse, Health, Live, Ready, Stats
 from klais.http.openapi import answer, document, errors, json_body, schemas
 
 _READ = ("400", "401", "403", "421", "429")
@@ -29,6 +29,16 @@ DOCUMENT: dict[str, Any] = document(
     version=__version__,
     description="Health, figures and set-point of a KLAIS system; dam and control figures are those of all workers.",
     paths={
+        "/livez": _get(
+            "livez",
+            "Whether the process works. Needs no token, and does not ask Kafka: restart the process on 503.",
+            {"200": answer("The loop turns.", "Live"), "503": answer("It hangs.", "Live")},
+        ),
+        "/readyz": _get(
+            "readyz",
+            "Whether frames that arrive now are kept, by Kafka or by the spool. Needs no token.",
+            {"200": answer("They are.", "Ready"), "503": answer("They are dropped.", "Ready")},
+        ),
         "/health": _get(
             "health",
             "Whether frames get through. Needs no token.",
@@ -43,5 +53,5 @@ DOCUMENT: dict[str, Any] = document(
         "/openapi.json": _get("openapi", "This document.", {"200": {"description": "OpenAPI 3.1.", "content": _ANY}}),
         "/config": {"post": _CONFIG},
     },
-    schemas=schemas(requests=(ConfigRequest,), answers=(ConfigResponse, Health, Stats)),
+    schemas=schemas(requests=(ConfigRequest,), answers=(ConfigResponse, Live, Ready, Health, Stats)),
 )

@@ -31,6 +31,12 @@ BODY_LIMIT_BYTES = 4096
 class State(Protocol):
     """What the API shows and sets. Called in the API's thread; ``set_rate`` in a worker thread, it may block."""
 
+    def live(self) -> dict[str, Any]:
+        """Body of ``/livez``."""
+
+    def ready(self) -> dict[str, Any]:
+        """Body of ``/readyz``."""
+
     def health(self) -> dict[str, Any]:
         """Body of ``/health``."""
 
@@ -49,6 +55,14 @@ class State(Protocol):
 
 def make_app(state: State, guard: Guard, min_rate: float) -> web.Application:
     """The application; ``min_rate``: rates below it need ``force``."""
+
+    async def livez(_request: web.Request) -> web.Response:
+        body = state.live()
+        return reply(body, 200 if body["live"] else 503)
+
+    async def readyz(_request: web.Request) -> web.Response:
+        body = state.ready()
+        return reply(body, 200) if body["ready"] else reply(body, 503, {"Retry-After": "1"})
 
     async def health(_request: web.Request) -> web.Response:
         body = state.health()
@@ -84,7 +98,14 @@ def make_app(state: State, guard: Guard, min_rate: float) -> web.Application:
 
     app = web.Application(client_max_size=BODY_LIMIT_BYTES)
     guard.install(app)
-    for path, handler in (("/health", health), ("/stats", stats), ("/metrics", metrics), ("/openapi.json", openapi)):
+    for path, handler in {
+        "/livez": livez,
+        "/readyz": readyz,
+        "/health": health,
+        "/stats": stats,
+        "/metrics": metrics,
+        "/openapi.json": openapi,
+    }.items():
         app.router.add_get(path, handler)
     app.router.add_post("/config", config)
     return app

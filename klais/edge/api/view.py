@@ -16,6 +16,7 @@ from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.control.xdp_applier import Applier
 from klais.core.wire.constants import Reason
+from klais.edge.api.models import HANGS_S
 from klais.edge.api.rate import RateSetter
 from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
 from klais.edge.spine import Spine
@@ -79,6 +80,8 @@ class EdgeView:
         Renders :meth:`metrics_snapshot`.
     problems : callable
         What else is wrong, in words: topics, clock, id.
+    stopping : callable
+        Whether the edge drains.
     skipped : dict[str, str]
         Sources that ``auto`` did not choose, with the reason.
     """
@@ -96,12 +99,13 @@ class EdgeView:
         kafka_ms: Quantiles,
         metrics: EdgeMetrics,
         problems: Problems,
+        stopping: Callable[[], bool],
         skipped: dict[str, str],
     ) -> None:
         self._settings, self._spine, self._forwarder = settings, spine, forwarder
         self._control, self._system, self._applier, self._rate = control, system, applier, rate
         self._batch, self._kafka, self._metrics = batch_ms, kafka_ms, metrics
-        self._problems, self._skipped = problems, skipped
+        self._problems, self._stopping, self._skipped = problems, stopping, skipped
         self._cpu = CpuShare()
         self._started_s = time.monotonic()
         self._refused = (0, float("-inf"))  # frames refused so far, when that last grew
@@ -136,17 +140,35 @@ class EdgeView:
 
     def problems(self) -> list[str]:
         """Why frames may not get through, in words; empty when all is well."""
-        refused = self.statistics().refused
-        if refused > self._refused[0]:
-            self._refused = (refused, time.monotonic())
         out = self._problems() + self._forwarder.problems()
         out += [text for follower in (self._control, self._system) if (text := follower.problem())]
-        if time.monotonic() - self._refused[1] < RECENT_S:
+        if self._refuses():
             out.append("frames were dropped in the last 5 s: neither Kafka nor the spool takes more")
         depth = self._dam()["queue_depth"]
         if depth >= self._settings.dam_queue_limit > 0:
             out.append(f"the dam's queue is full ({depth} frames)")
         return out
+
+    def _refuses(self) -> bool:
+        """Whether frames found no room in the last seconds."""
+        refused = self.statistics().refused
+        if refused > self._refused[0]:
+            self._refused = (refused, time.monotonic())
+        return time.monotonic() - self._refused[1] < RECENT_S
+
+    def live(self) -> dict[str, Any]:
+        """Body of ``/livez``: whether the loop that reads the socket turns. Kafka does not matter here."""
+        age_s = time.monotonic() - self._spine.turned_s
+        return {"live": self._stopping() or age_s < HANGS_S, "loop_age_s": round(age_s, 3)}
+
+    def ready(self) -> dict[str, Any]:
+        """Body of ``/readyz``: whether frames that arrive now find room, in Kafka, the spool or memory."""
+        waits = ["nothing: the edge is stopping"] if self._stopping() else []
+        if not waits and (why := self._forwarder.no_room):
+            waits.append(f"room for frames: {why}")
+        if not waits and self._refuses():
+            waits.append("room for frames: some were dropped in the last 5 s")
+        return {"ready": not waits, "waiting_for": waits, "edge_id": self._settings.edge_id}
 
     def health(self) -> dict[str, Any]:
         """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""

@@ -222,6 +222,13 @@ class Forwarder:
             out.append(self.backlog.trouble)
         return out
 
+    @property
+    def no_room(self) -> str:
+        """Why a batch would be refused now; empty while Kafka, the spool or memory takes it. From any thread."""
+        if self.breaker.closed and self.publisher.room() > 0:
+            return ""
+        return self.backlog.no_room
+
     def statistics(self) -> ForwarderStatistics:
         """What waits, and how the breaker stands."""
         return ForwarderStatistics(

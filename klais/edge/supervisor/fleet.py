@@ -19,6 +19,7 @@ import orjson
 
 from klais import __version__
 from klais.config.load import Settings, environ_of
+from klais.edge.api.models import HANGS_S
 from klais.edge.api.server import api_of
 from klais.edge.listener import udp_sockets
 from klais.edge.signals import Signals
@@ -63,6 +64,8 @@ class Member:
         self._successor_api = ""
         self.counters = ResetSafeTotals()
         self.health: dict[str, Any] | None = None
+        self.live: dict[str, Any] | None = None
+        self.ready: dict[str, Any] | None = None
         self.stats: dict[str, Any] | None = None
         self.metrics: str | None = None
 
@@ -120,19 +123,27 @@ class Member:
         """Ask the process for its health, statistics and metrics."""
         pid = self.service.pid
         try:
-            health, stats = orjson.loads(self.ask("/health")), orjson.loads(self.ask("/stats"))
+            live, ready, health, stats = (
+                orjson.loads(self.ask(path)) for path in ("/livez", "/readyz", "/health", "/stats")
+            )
             metrics = self.ask("/metrics").decode()
         except (OSError, ValueError):
-            self.health = None
+            self.health = self.live = self.ready = None
             return
         if pid is not None and pid == self.service.pid:
             self.counters.observe(stats["edge"]["counters"], pid)
-        self.health, self.stats, self.metrics = health, stats, metrics
+        self.live, self.ready, self.health, self.stats, self.metrics = live, ready, health, stats, metrics
 
     @property
     def receives(self) -> bool:
-        """Whether it takes frames."""
-        return self.health is not None and bool(self.health["status"] == "ok")
+        """Whether it keeps the frames that arrive."""
+        return self.ready is not None and bool(self.ready["ready"])
+
+    def waits(self) -> list[str]:
+        """What it waits for, in words; empty = it keeps the frames that arrive."""
+        if self.service.pid is None or self.ready is None:
+            return [f"edge {self.edge_id} to answer"]
+        return [f"edge {self.edge_id}: {text}" for text in self.ready["waiting_for"]]
 
     def problems(self) -> list[str]:
         """What is wrong with it, in words."""
@@ -204,6 +215,7 @@ class Fleet:
         self._token = settings.api_token.get_secret_value() if settings.api_token else None
         self._started_s = time.monotonic()
         self._stops = 0
+        self._turned_s = time.monotonic()
         self._notifier = Notifier()
         self.signals = Signals(self._on_stop, self._on_stop)
         self._upgrade = RollingUpgrade(self.members)
@@ -244,7 +256,7 @@ class Fleet:
         """Until a signal, or a member that fails again and again (True)."""
         reported_ready, sampled_s = False, 0.0
         while not self._stops:
-            now_s = time.monotonic()
+            now_s = self._turned_s = time.monotonic()
             try:
                 for member in self.members:
                     if happened := member.service.poll():
@@ -260,7 +272,7 @@ class Fleet:
                     self._notifier.ready(f"{len(self.members)} edges receive")
                 elif not reported_ready:
                     self._notifier.status(
-                        "; ".join(text for m in self.members for text in m.problems()), still_starting_s=30
+                        "waits for " + "; ".join(text for m in self.members for text in m.waits()), still_starting_s=30
                     )
             if self.signals.consume_upgrade():
                 self._upgrade.begin()
@@ -289,6 +301,21 @@ class Fleet:
         log.info("fleet_stopped", exit_codes=codes)
 
     # -- what the API shows
+
+    def live(self) -> dict[str, Any]:
+        """Body of ``/livez``: the supervisor's loop turns, and the loop of every process that answers. One that does
+        not answer is restarted here.
+        """
+        age_s = time.monotonic() - self._turned_s
+        hang = [member.edge_id for member in self.members if member.live and not member.live["live"]]
+        return {"live": self._stops > 0 or (age_s < HANGS_S and not hang), "loop_age_s": round(age_s, 3)}
+
+    def ready(self) -> dict[str, Any]:
+        """Body of ``/readyz``: every process keeps frames, because each sender belongs to one of them."""
+        waits = [text for member in self.members for text in member.waits()]
+        if self._stops:
+            waits = ["nothing: the edges are stopping"]
+        return {"ready": not waits, "waiting_for": waits, "edge_id": self.settings.edge_id}
 
     def health(self) -> dict[str, Any]:
         """Body of ``/health``: degraded when any member is."""

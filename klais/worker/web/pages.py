@@ -250,7 +250,7 @@ def _lanes_body(views: Views) -> dict[str, Any]:
 
 
 async def health(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/health/``: 200 while the process works, 503 when a lane has failed or was fenced.
+    """``/health``: 200 while the process works, 503 when a lane has failed or was fenced.
 
     A broker that does not answer is a problem, but none that restarting this process would mend: 200, and said.
     """
@@ -275,8 +275,15 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     return reply(body, 503 if failed else 200)
 
 
-async def ready(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/ready/``: 200 when the worker has lanes and all of them are live; else 503 and what the worker waits for."""
+async def livez(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/livez``: 200 while the event loop turns. The lanes share it, so an answer is the proof; Kafka and lanes that
+    recover do not matter here.
+    """
+    return reply({"live": True, "worker": views.worker_id, "uptime_s": round(time.monotonic() - views.started_s, 3)})
+
+
+async def readyz(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/readyz``: 200 when the worker has lanes and all of them are live; else 503 and what the worker waits for."""
     waits = views.waiting_for()
     partitions = sorted(views.lanes.by_partition)
     body = {"ready": not waits, "waiting_for": waits, "worker": views.worker_id, "partitions": partitions}
@@ -303,8 +310,9 @@ PAGES: dict[str, Page] = {
     "/control/": control_page,
     "/anomalies/": anomalies,
     "/topics/": topics,
-    "/health/": health,
-    "/ready/": ready,
+    "/livez": livez,
+    "/readyz": readyz,
+    "/health": health,
     "/metrics": metrics,
     "/openapi.json": openapi,
 }
@@ -342,10 +350,10 @@ def document_of_pages() -> dict[str, Any]:
 
 def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:
     """What else a page may answer."""
-    if page in (health, ready):  # their 503 says what is wrong, in their own shape
+    if page in (health, readyz):  # their 503 says what is wrong, in their own shape
         return {"503": good | {"description": "Something is not as it should be; the body says what."}}
     more = errors("404") if "{device_id}" in path else {}
-    return more | (errors("503") if page not in (index, metrics, openapi) else {})
+    return more | (errors("503") if page not in (index, livez, metrics, openapi) else {})
 
 
 def install(app: web.Application, views: Views, guard: Guard) -> None:

@@ -139,6 +139,18 @@ def test_degraded_is_503(serve: Serve) -> None:
     assert (status, body["status"], body["problems"]) == (503, "degraded", ["queue full"])
 
 
+def test_probes_say_what_their_names_say(serve: Serve) -> None:
+    url, state = serve(access=Access(read=(digest(TOKEN),), reads_need=True))
+    assert [ask(f"{url}{path}")[0] for path in ("/livez", "/readyz", "/health", "/stats")] == [200, 200, 200, 401]
+    state.status = "degraded"
+    status, body, headers = ask(f"{url}/readyz")
+    assert (status, body["ready"], body["waiting_for"]) == (503, False, ["room for frames"])
+    assert headers["Retry-After"] == "1"
+    assert ask(f"{url}/livez")[0] == 200
+    state.broken = OSError("hangs")
+    assert (ask(f"{url}/livez")[0], ask(f"{url}/livez")[1]["live"]) == (503, False)
+
+
 def test_a_rate_below_the_controllers_minimum_must_be_meant(serve: Serve) -> None:
     url, state = serve()
     status, body, _ = post(f"{url}/config", '{"new_rate": 1}')

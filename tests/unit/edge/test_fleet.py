@@ -84,6 +84,8 @@ def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(
         "edge 1: does not answer",
         "edge 2: does not answer",
     ]
+    assert fleet.live()["live"] is True
+    assert fleet.ready()["waiting_for"] == ["edge 1 to answer", "edge 2 to answer"]
     with pytest.raises(EdgeUnavailable):
         fleet.stats()
     with pytest.raises(EdgeUnavailable):

@@ -64,7 +64,7 @@ def test_no_client_of_ours_asks_a_proxy(proxy: list[bytes], tmp_path: Path, monk
         assert b'"success":true' in member.ask("/config", b'{"new_rate": 5000}', TOKEN)
         assert member.ask("/metrics") == b"klais_up 1\n"
         assert client.request(f"{url}/stats", 5, token=TOKEN)[0] == 200
-        assert edge_ready(url) and not worker_ready(url)
+        assert edge_ready(url) and worker_ready(url)
         for name in ("KLAIS_API_TOKEN", "KLAIS_STATE_DIR"):
             monkeypatch.delenv(name, raising=False)
         env = {"KLAIS_API_READ_TOKEN": TOKEN, "KLAIS_STATE_DIR": str(tmp_path)}

@@ -42,7 +42,7 @@ def make_edge(guard: Guard) -> web.Application:
     return make_app(FakeState(), guard, min_rate=1000)
 
 
-SERVERS = {"edge": (make_edge, "/stats", "/health"), "worker": (make_worker, "/dam/", "/health/")}
+SERVERS = {"edge": (make_edge, "/stats", "/health"), "worker": (make_worker, "/dam/", "/health")}
 
 
 @pytest.fixture(scope="module", params=list(SERVERS))

@@ -194,21 +194,30 @@ async def test_anomalies_show_the_newest_flag_first(views):
 
 
 async def test_health_tells_failed_lanes(views):
-    assert (await body_of(views, "/health/"))["status"] == "ok"
+    assert (await body_of(views, "/health"))["status"] == "ok"
     views.offsets.failing = 60.0
-    body = await body_of(views, "/health/")
+    body = await body_of(views, "/health")
     assert body["problems"] == ["Kafka has not answered for 60 s"]
     lane = views.lanes.by_partition[1]
     lane.live.clear()
     lane.failure = "LaneFenced: newer owner"
-    body = await body_of(views, "/health/", status=503)
+    body = await body_of(views, "/health", status=503)
     assert "lane 1: LaneFenced: newer owner" in body["problems"]
 
 
+async def test_a_worker_lives_whatever_kafka_and_its_lanes_do(views):
+    views.offsets.failing = 60.0
+    lane = views.lanes.by_partition[1]
+    lane.live.clear()
+    lane.failure = "LaneFenced: newer owner"
+    busy = replace(views, waiting_for=lambda: ["lane 1 to become live"])
+    assert (await body_of(busy, "/livez"))["live"] is True
+
+
 async def test_ready_says_what_the_worker_waits_for(views):
-    assert await body_of(views, "/ready/") == {"ready": True, "waiting_for": [], "worker": "w1", "partitions": [0, 1]}
+    assert await body_of(views, "/readyz") == {"ready": True, "waiting_for": [], "worker": "w1", "partitions": [0, 1]}
     busy = replace(views, waiting_for=lambda: ["the rebalance to end"])
-    body = await body_of(busy, "/ready/", status=503)
+    body = await body_of(busy, "/readyz", status=503)
     assert body["ready"] is False and body["waiting_for"] == ["the rebalance to end"]
 
 

@@ -125,6 +125,17 @@ class Backlog:
         return self.wanted and not self.trouble
 
     @property
+    def no_room(self) -> str:
+        """Why it would refuse a large batch now; empty while it has room. May be called from any thread."""
+        s = self._settings
+        if self.durable:
+            full = self.bytes + s.batch_max_bytes > s.spool_max_bytes
+            return f"the spool is full ({self.bytes:,} of {s.spool_max_bytes:,} bytes)" if full else ""
+        if self._counts.inflight_bytes + self._memory.bytes + s.batch_max_bytes <= self._max_held_bytes:
+            return ""
+        return f"memory is full ({self._memory.bytes:,} bytes wait)" + (f"; {self.trouble}" if self.trouble else "")
+
+    @property
     def bytes(self) -> int:
         """Size of the spool's files."""
         return self._spool.bytes if self._spool else 0
