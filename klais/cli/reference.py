@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from klais.config.load import Settings, describe
-from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
+from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
+from klais.telemetry.snapshots import EdgeSnapshot, WorkerSnapshot
 
 _GENERATED = "<!-- Made by `python -m klais.cli.reference docs`; do not edit. -->"
 
@@ -34,9 +35,10 @@ def metrics_page() -> str:
     """``docs/metrics.md``: every metric of edge and worker with type, labels and meaning."""
     edge, worker = (_families(make) for make in (_edge, _worker))
     rows = [
-        f"| `{name}` | {kind} | {labels} | {where} | {_cell(text)} |"
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in sorted(labels))} | {where} | {_cell(text)} |"
         for name in sorted(edge | worker)
-        for kind, labels, text in [(edge | worker)[name]]
+        for kind, _, text in [(edge | worker)[name]]
+        for labels in [{label for has in (edge, worker) if name in has for label in has[name][1]}]
         for where in [" and ".join(who for who, has in (("edge", edge), ("worker", worker)) if name in has)]
     ]
     return _page(
@@ -51,24 +53,37 @@ def metrics_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {"settings.md": settings_page, "metrics.md": metrics_page}
 
 
+# Families that have one sample for each partition, verdict or kind need one to show their labels.
 def _edge() -> EdgeMetrics:
-    return EdgeMetrics(EdgeSnapshot)
+    one = {"pass": 0}
+    return EdgeMetrics(
+        lambda: EdgeSnapshot(
+            xdp_packets=one, xdp_bytes=one, set_points_age_s=0.0, limits_by="load", stats_age_s={"edge": 0.0}
+        )
+    )
 
 
 def _worker() -> WorkerMetrics:
-    # A lane makes the families complete that have one sample a partition.
-    return WorkerMetrics(lambda: WorkerSnapshot(lag_records={0: 0}))
+    return WorkerMetrics(lambda: WorkerSnapshot(lag_records={0: 0}, lag_s={0: 0.0}, lane_live={0: True}))
 
 
-def _families(make: Callable[[], EdgeMetrics | WorkerMetrics]) -> dict[str, tuple[str, str, str]]:
+def _families(make: Callable[[], EdgeMetrics | WorkerMetrics]) -> dict[str, tuple[str, set[str], str]]:
     out = {}
     for family in make().registry.collect():
         if family.name.startswith("process_"):
             continue
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = {label for sample in family.samples for label in sample.labels if label != "le"}
-        shown = ", ".join(f"`{label}`" for label in sorted(labels))
-        out[family.name + suffix] = (family.type, shown, family.documentation)
+        out[family.name + suffix] = (family.type, labels, family.documentation)
+    return out
+
+
+def metric_labels() -> dict[str, frozenset[str]]:
+    """Labels of every metric that docs/metrics.md lists, of both processes together."""
+    out: dict[str, frozenset[str]] = {}
+    for make in (_edge, _worker):
+        for name, (_, labels, _) in _families(make).items():
+            out[name] = out.get(name, frozenset()) | labels
     return out
 
 

@@ -57,6 +57,9 @@ class Maps(Protocol):
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """Packets and bytes by verdict."""
 
+    def set_points_age(self) -> tuple[float | None, bool]:
+        """Seconds since somebody confirmed the set-points (None = nobody did), and whether they are in force."""
+
     def close(self) -> None:
         """Let go of the maps."""
 
@@ -72,6 +75,26 @@ def open_pinned(pin_dir: Path) -> Maps:
     from klais.xdp.maps import XdpMaps
 
     return XdpMaps.open(pin_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class FilterFigures:
+    """What the kernel filter of this host said up to a second ago; empty where there is none.
+
+    Attributes
+    ----------
+    packets, bytes : mapping of str to int
+        By verdict, since the filter was loaded.
+    set_points_age_s : float or None
+        Since somebody confirmed the set-points; None = nobody ever did.
+    limits_by : str
+        Whose limits are in force: ``controller``, ``operator``, or ``load`` (those given at load).
+    """
+
+    packets: Mapping[str, int] = field(default_factory=dict)
+    bytes: Mapping[str, int] = field(default_factory=dict)
+    set_points_age_s: float | None = None
+    limits_by: str = ""
 
 
 @dataclass(slots=True)
@@ -104,8 +127,8 @@ class Applier:
         Whether there are maps to write.
     applied : int
         Times that something was changed in them.
-    packets : mapping
-        The filter's packets by verdict, as counted up to a second ago.
+    figures : FilterFigures
+        What the filter counted, and whose limits are in force.
     """
 
     def __init__(
@@ -123,7 +146,7 @@ class Applier:
         self._next_open_s = self._next_beat_s = self._next_counts_s = 0.0
         self._reported = False
         self.available, self.applied = False, 0
-        self.packets: Mapping[str, int] = {}
+        self.figures = FilterFigures()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
 
@@ -161,6 +184,7 @@ class Applier:
 
     def _let_go(self) -> None:
         maps, self._maps, self.available = self._maps, None, False
+        self.figures = FilterFigures()
         if maps is not None:
             try:
                 maps.close()
@@ -175,7 +199,13 @@ class Applier:
         self.applied += changes
         if now_s >= self._next_counts_s:
             self._next_counts_s = now_s + COUNTS_S
-            self.packets = {verdict: packets for verdict, (packets, _) in maps.counts().items()}
+            self.figures = self._read(maps)
+
+    def _read(self, maps: Maps) -> FilterFigures:
+        counts = maps.counts().items()
+        age_s, in_force = maps.set_points_age()
+        by = ("operator" if self._follower.mode() == "manual" else "controller") if in_force else "load"
+        return FilterFigures({name: at[0] for name, at in counts}, {name: at[1] for name, at in counts}, age_s, by)
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)

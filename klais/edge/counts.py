@@ -56,6 +56,11 @@ class Counts:
         """Frames in hand: neither published nor dropped."""
         return self.waiting + self.inflight + self.held + self.spooled
 
+    def unaccounted(self) -> int:
+        """Frames of the sum above that are in no place (below 0: that came from nowhere): 0, or a defect."""
+        dropped = int(self.by_reason.sum())
+        return self.received + self.recovered - self.depth() - self.published - dropped
+
     def totals(self) -> dict[str, Any]:
         """Counters for people and ``klais_stats``: ``received + spool_recovered = passed + sum(dropped) + depth``."""
         dropped = self.dropped()

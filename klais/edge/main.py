@@ -42,8 +42,9 @@ from klais.system.memory import release_startup_memory
 from klais.system.numa import pin, plan, read_topology
 from klais.system.sd_notify import Notifier
 from klais.telemetry import log as logs
-from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
+from klais.telemetry.metrics import EdgeMetrics
 from klais.telemetry.quantiles import Quantiles, both
+from klais.telemetry.snapshots import EdgeSnapshot
 from klais.telemetry.stats import StatsPublisher
 
 log = logs.get("klais.edge")
@@ -88,7 +89,7 @@ class Edge:
         self.same_id = SameIdCheck(self.system, name, f"{boot:08x}")
 
         # The data path, from its end to its beginning.
-        self.metrics, kafka_ms, batch_ms = EdgeMetrics(self._snapshot), Quantiles(), Quantiles()
+        self.metrics, kafka_ms, batch_ms = EdgeMetrics(self._snapshot, s.edge_id), Quantiles(), Quantiles()
         self.counts = Counts()
         observe_kafka_s = both(self.metrics.kafka.observe, kafka_ms.observe)
         backlog = Backlog(s, self.counts, 0.0 if successor else LOCK_WAIT_S)

@@ -1,14 +1,14 @@
 """Prometheus metrics of edge and worker: declared once, here.
 
 The data path counts in numpy arrays. A collector turns a snapshot of them into Prometheus counters when someone asks,
-so that no frame ever costs a metric call. Only the three histograms are live objects, observed once a batch.
+so that no frame ever costs a metric call. Only the histograms are live objects, observed once a batch.
 
-Labels come from closed sets (``Reason``, :data:`TOPICS`, stages, partitions): a device is never a label.
+Labels come from closed sets (``Reason``, :data:`~klais.telemetry.snapshots.TOPICS`, stages, partitions): a device is
+never a label. What both processes have carries the label ``stage``, so that no sum counts a frame twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,28 +18,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from klais import __version__
-from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
-
-REASONS = max(Reason) + 1
-"""Size of an array that counts by ``Reason``."""
-
-TOPICS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "devices_changelog")
-"""Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
-
-Stage = Literal["edge", "lane"]
-_MALFORMED = frozenset(Reason(r) for r in range(FIRST_MALFORMED, LAST_MALFORMED + 1))
-# What each stage may count; shown from the start as 0, so that a rate over the first drop is right.
-DROP_REASONS: dict[str, frozenset[Reason]] = {
-    "edge": frozenset(
-        {
-            *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
-            *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
-            *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
-        }
-    ),
-    "lane": frozenset({r for r in Reason if Reason.DUPLICATE <= r < FIRST_MALFORMED} | _MALFORMED)
-    | {Reason.CORRUPT_BATCH, Reason.REPEATED_BATCH, Reason.QUEUE_EXPIRED, Reason.POISON, Reason.OUTPUT_LOST},
-}
+from klais.core.wire.constants import VERDICTS, Reason
+from klais.telemetry.snapshots import (
+    DROP_REASONS,
+    KINDS,
+    LIMITS_BY,
+    STATES,
+    TOPICS,
+    ControlSnapshot,
+    EdgeSnapshot,
+    Snapshot,
+    Stage,
+    WorkerSnapshot,
+)
 
 # From one batch on an idle machine (0.1 ms) to a stalled broker; factor about 2.5.
 LATENCY_BUCKETS_S = (
@@ -61,146 +52,29 @@ LATENCY_BUCKETS_S = (
     10,
     30,
 )
-
-
-def reason_counts() -> npt.NDArray[np.int64]:
-    """Zeroed counters, int64 [REASONS], one place for each ``Reason``."""
-    return np.zeros(REASONS, np.int64)
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """What both processes count, all since the start of this process unless stated otherwise.
-
-    ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the
-    left; all numbers of a snapshot are of one moment.
-
-    Attributes
-    ----------
-    received, received_bytes : int
-        Frames received (kernel drops included, which are in ``dropped`` too) and their bytes.
-    passed : int
-        Frames that left for good: acknowledged by the next topic.
-    dropped : int64 [REASONS]
-        Frames that did not, by ``Reason``; malformed ones too, whether a dead letter was written or not.
-    queue_depth : int
-        Frames held now: in the dam's queue (worker), not yet acknowledged (edge).
-    rate_limit, tokens : float
-        Frames/s in force, frames left in the global bucket.
-    burst_probability : float
-        0 to 1.
-    anomaly_devices : int
-        Devices whose newest frame is flagged.
-    kafka_messages, kafka_errors : mapping of str to int
-        Records acknowledged, sends failed for good; by topic (see :data:`TOPICS`).
-    dead_letters, dead_letters_suppressed : int
-        Written; only counted because of the rate limit.
-    """
-
-    received: int = 0
-    received_bytes: int = 0
-    passed: int = 0
-    dropped: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
-    queue_depth: int = 0
-    rate_limit: float = 0.0
-    tokens: float = 0.0
-    burst_probability: float = 0.0
-    anomaly_devices: int = 0
-    kafka_messages: Mapping[str, int] = field(default_factory=dict)
-    kafka_errors: Mapping[str, int] = field(default_factory=dict)
-    dead_letters: int = 0
-    dead_letters_suppressed: int = 0
-
-
-@dataclass(slots=True)
-class EdgeSnapshot(Snapshot):
-    """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
-
-    ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
-    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether
-    set-points go into a kernel filter's maps here, ``xdp_writes`` how often they did, ``xdp_packets`` that filter's
-    packets by verdict.
-    """
-
-    batches: int = 0
-    inflight_bytes: int = 0
-    rcvbuf_bytes: int = 0
-    breaker_open: bool = False
-    breaker_moves: Mapping[str, int] = field(default_factory=dict)
-    spool_frames: int = 0
-    spool_bytes: int = 0
-    spool_recovered: int = 0
-    spool_replayed: int = 0
-    xdp_maps: bool = False
-    xdp_writes: int = 0
-    xdp_packets: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class ControlSnapshot:
-    """The controller of a worker: whether it is the leader, what it wrote, and its newest decision (else zeros).
-
-    ``terms`` it began as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
-    shares, ``error`` relative, ``overrides`` in force.
-    """
-
-    is_leader: bool = False
-    decisions: int = 0
-    terms: int = 0
-    pid_terms: Mapping[str, float] = field(default_factory=dict)
-    error: float = 0.0
-    lag: float = 0.0
-    cpu: float = 0.0
-    cut: float = 0.0
-    overrides: int = 0
-
-
-@dataclass(slots=True)
-class WorkerSnapshot(Snapshot):
-    """What a worker counts besides, summed over its lanes.
-
-    ``verdicts`` int64 [>= 16] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records
-    of the staging topic by partition; ``checkpoint_age_s`` that of the lane whose checkpoint is oldest.
-    """
-
-    verdicts: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
-    batches: int = 0
-    steps: int = 0
-    checkpoints: int = 0
-    checkpoint_s: float = 0.0
-    checkpoint_age_s: float = 0.0
-    lag_records: Mapping[int, int] = field(default_factory=dict)
-    lanes: int = 0
-    devices: int = 0
-    devices_limit: int = 0
-    forgotten: int = 0
-    late: int = 0
-    gaps: int = 0
-    resets: int = 0
-    flags: int = 0
-    flags_suppressed: int = 0
-    lost_records: int = 0
-    missing_batches: int = 0
-    control: ControlSnapshot = field(default_factory=ControlSnapshot)
+# From the edge's socket to the clean topic, also for what waited in a queue or a spool.
+LANDED_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
 
 class _Metrics:
     """A registry of its own with the histograms, the process's CPU and memory, and the counters of a snapshot."""
 
-    def __init__(self, stage: Stage, families: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, stage: Stage, identity: Mapping[str, str], families: Callable[[], Iterable[Metric]]) -> None:
         _disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self.registry)
         self.processing = self._histogram(
-            "processing", "Edge: from a batch's first frame until it is closed; worker: time to decide a batch (s)."
+            stage,
+            "processing",
+            "Edge: from a batch's first frame until it is closed; worker: time to decide a batch (s).",
         )
-        self.inference = self._histogram("inference", "Time to score one batch (s).")
-        self.kafka = self._histogram("kafka", "From the send of a batch until Kafka acknowledges it (s).")
-        self.registry.register(_Collector(stage, families))
+        self.inference = self._histogram(stage, "inference", "Time to score one batch (s).")
+        self.kafka = self._histogram(stage, "kafka", "From the send of a batch until Kafka acknowledges it (s).")
+        self.registry.register(_Collector({"version": __version__, "stage": stage, **identity}, families))
 
-    def _histogram(self, what: str, help_text: str) -> Histogram:
+    def _histogram(self, stage: Stage, what: str, help_text: str) -> Histogram:
         name = f"klais_{what}_latency_seconds"
-        return Histogram(name, help_text, buckets=LATENCY_BUCKETS_S, registry=self.registry)
+        return Histogram(name, help_text, ["stage"], buckets=LATENCY_BUCKETS_S, registry=self.registry).labels(stage)
 
     def render(self) -> tuple[bytes, str]:
         """The metrics as Prometheus text, and its content type."""
@@ -208,94 +82,124 @@ class _Metrics:
 
 
 class EdgeMetrics(_Metrics):
-    """Metrics of the edge; ``snapshot`` is called once for each scrape.
+    """Metrics of the edge ``edge_id``; ``snapshot`` is called once for each scrape.
 
     Examples
     --------
     >>> metrics = EdgeMetrics(lambda: EdgeSnapshot(received=3, passed=3))
     >>> metrics.kafka.observe(0.004)
-    >>> b"klais_packets_received_total 3.0" in metrics.render()[0]
+    >>> b'klais_packets_received_total{stage="edge"} 3.0' in metrics.render()[0]
     True
     """
 
-    def __init__(self, snapshot: Callable[[], EdgeSnapshot]) -> None:
-        super().__init__("edge", lambda: _edge_families(snapshot()))
+    def __init__(self, snapshot: Callable[[], EdgeSnapshot], edge_id: int | str = "") -> None:
+        super().__init__("edge", {"edge_id": str(edge_id)}, lambda: _edge_families(snapshot()))
 
 
 class WorkerMetrics(_Metrics):
-    """Metrics of a worker; ``snapshot`` is called once for each scrape."""
+    """Metrics of the worker ``worker_id``; ``snapshot`` is called once for each scrape."""
 
-    def __init__(self, snapshot: Callable[[], WorkerSnapshot]) -> None:
-        super().__init__("lane", lambda: _worker_families(snapshot()))
+    def __init__(self, snapshot: Callable[[], WorkerSnapshot], worker_id: str = "") -> None:
+        super().__init__("lane", {"worker_id": worker_id}, lambda: _worker_families(snapshot()))
+        text = "From a batch's arrival at the edge until Kafka has its frames on iot_telemetry (s)."
+        self.landed = Histogram("klais_landed_latency_seconds", text, buckets=LANDED_BUCKETS_S, registry=self.registry)
 
 
 class _Collector(Collector):
-    def __init__(self, stage: Stage, families: Callable[[], Iterable[Metric]]) -> None:
+    def __init__(self, about: Mapping[str, str], families: Callable[[], Iterable[Metric]]) -> None:
         self._families = families
-        self._info = InfoMetricFamily("klais_build", "Version of KLAIS.", {"version": __version__, "stage": stage})
+        self._info = InfoMetricFamily("klais_build", "Version of KLAIS, and which process this is.", dict(about))
 
     def collect(self) -> Iterator[Metric]:
         yield self._info
         yield from self._families()
 
 
-def _counter(name: str, help_text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"klais_{name}", help_text, value=value)
+def _counter(name: str, help_text: str, value: float, **labels: str) -> Metric:
+    family = CounterMetricFamily(f"klais_{name}", help_text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
 
 
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"klais_{name}", help_text, value=value)
+def _gauge(name: str, help_text: str, value: float, **labels: str) -> Metric:
+    family = GaugeMetricFamily(f"klais_{name}", help_text, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
+    return family
 
 
-def _by_topic(name: str, help_text: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(f"klais_{name}", help_text, labels=["topic"])
+def _counters_by(name: str, help_text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"klais_{name}", help_text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _gauges_by(name: str, help_text: str, label: str, values: Mapping[Any, float]) -> Metric:
+    family = GaugeMetricFamily(f"klais_{name}", help_text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([str(key)], value)
+    return family
+
+
+def _by_topic(stage: Stage, name: str, help_text: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"klais_{name}", help_text, labels=["stage", "topic"])
     for topic in TOPICS:
-        family.add_metric([topic], values.get(topic, 0))
+        family.add_metric([stage, topic], values.get(topic, 0))
     other = sum(value for topic, value in values.items() if topic not in TOPICS)
     if other:
-        family.add_metric(["other"], other)
+        family.add_metric([stage, "other"], other)
     return family
 
 
 def _dropped(stage: Stage, counts: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Metric:
-    help_text = "Frames that did not pass, by reason; a sample of malformed ones is in klais_dead_letter."
-    family = CounterMetricFamily("klais_packets_dropped", help_text, labels=["stage", "reason"])
+    help_text = "Frames that did not pass, by reason; intentional: a rule of yours or of the protocol asks for it."
+    family = CounterMetricFamily("klais_packets_dropped", help_text, labels=["stage", "reason", "intentional"])
     for reason in Reason:
         count = int(counts[reason]) if reason < len(counts) else 0
         if count or reason in DROP_REASONS[stage]:
-            family.add_metric([stage, reason.label], count)
+            family.add_metric([stage, reason.label, str(reason.intentional).lower()], count)
     return family
 
 
 def _common_families(stage: Stage, s: Snapshot) -> Iterator[Metric]:
-    yield _counter(
+    def counter(name: str, help_text: str, value: float) -> Metric:
+        return _counter(name, help_text, value, stage=stage)
+
+    def gauge(name: str, help_text: str, value: float) -> Metric:
+        return _gauge(name, help_text, value, stage=stage)
+
+    yield counter(
         "packets_received", "Frames received; at the edge including those that the kernel dropped.", s.received
     )
-    yield _counter(
+    yield counter(
         "bytes_received", "Bytes received: of frames (edge), of records on klais_raw (worker).", s.received_bytes
     )
-    yield _counter(
+    yield counter(
         "packets_passed",
         "Frames that Kafka acknowledged on klais_raw (edge), or that passed the dam (worker).",
         s.passed,
     )
     yield _dropped(stage, s.dropped)
-    yield _by_topic("kafka_messages", "Records that Kafka acknowledged.", s.kafka_messages)
-    yield _by_topic("kafka_errors", "Records that Kafka did not take after all retries.", s.kafka_errors)
-    yield _counter("dead_letters", "Malformed frames written to klais_dead_letter.", s.dead_letters)
+    yield _by_topic(stage, "kafka_messages", "Records that Kafka acknowledged.", s.kafka_messages)
+    yield _by_topic(stage, "kafka_errors", "Records that Kafka did not take after all retries.", s.kafka_errors)
+    yield counter("dead_letters", "Malformed frames written to klais_dead_letter.", s.dead_letters)
     text = "Malformed frames above KLAIS_DEAD_LETTER_RATE: counted, not written."
-    yield _counter("dead_letters_suppressed", text, s.dead_letters_suppressed)
-    yield _gauge("queue_depth", "Frames on their way to Kafka (edge), or in the dam's queue (worker).", s.queue_depth)
-    yield _gauge("rate_limit", "Global rate in force (frames/s).", s.rate_limit)
-    yield _gauge("tokens_available", "Tokens in the global bucket (frames).", s.tokens)
-    yield _gauge("burst_probability", "Probability of a burst within 5 s (0 to 1).", s.burst_probability)
-    yield _gauge("anomaly_devices", "Devices whose newest frame is flagged.", s.anomaly_devices)
+    yield counter("dead_letters_suppressed", text, s.dead_letters_suppressed)
+    yield gauge("queue_depth", "Frames on their way to Kafka (edge), or in the dam's queue (worker).", s.queue_depth)
+    yield gauge("rate_limit", "Global rate in force (frames/s).", s.rate_limit)
+    yield gauge("tokens_available", "Tokens in the global bucket (frames).", s.tokens)
+    yield gauge("burst_probability", "Probability of a burst within 5 s (0 to 1).", s.burst_probability)
+    yield gauge("anomaly_devices", "Devices whose newest frame is flagged.", s.anomaly_devices)
+    yield gauge("partitions", "Partitions of klais_raw that the process is configured for.", s.partitions)
+    text = "Frames received that are neither passed, held nor dropped, and records that are lost: 0, or a defect."
+    yield gauge("conservation_missing_frames", text, s.unaccounted)
 
 
 def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield from _common_families("edge", s)
     yield _counter("edge_batches", "Frame batches closed.", s.batches)
     yield _gauge("edge_inflight_bytes", "Bytes of batches that Kafka has not acknowledged.", s.inflight_bytes)
+    yield _gauge("edge_inflight_max_bytes", "KLAIS_PUBLISH_MAX_INFLIGHT_BYTES (bytes).", s.inflight_max_bytes)
     yield _gauge("edge_receive_buffer_bytes", "Socket buffer that the kernel granted (bytes).", s.rcvbuf_bytes)
     yield _gauge("edge_breaker_open", "1 while batches go to the spool instead of Kafka.", s.breaker_open)
     moves = CounterMetricFamily("klais_edge_breaker_moves", "Times that the breaker entered a state.", labels=["state"])
@@ -304,22 +208,36 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield moves
     yield _gauge("edge_spool_frames", "Frames in the spool that Kafka has not acknowledged.", s.spool_frames)
     yield _gauge("edge_spool_bytes", "Size of the spool's files (bytes).", s.spool_bytes)
+    yield _gauge("edge_spool_max_bytes", "KLAIS_SPOOL_MAX_BYTES; 0 = no spool (bytes).", s.spool_max_bytes)
     yield _counter("edge_spool_recovered", "Frames found in the spool at the start.", s.spool_recovered)
     yield _counter("edge_spool_replayed", "Frames published from the spool.", s.spool_replayed)
-    yield _gauge("edge_xdp_maps", "1 while the edge writes set-points to the kernel filter of its host.", s.xdp_maps)
-    yield _counter("edge_xdp_writes", "Writes of set-points, blocks or a heartbeat to the kernel filter.", s.xdp_writes)
+    text = "Age of the newest record on klais_stats, of the process of that kind that has been silent for longest (s)."
+    ages = {kind: s.stats_age_s[kind] for kind in KINDS if kind in s.stats_age_s}
+    yield _gauges_by("stats_age_seconds", text, "kind", ages)
+    yield from _xdp_families(s)
+
+
+def _xdp_families(s: EdgeSnapshot) -> Iterator[Metric]:
+    """Of this host's kernel filter: every edge of the host reports the same."""
+    yield _gauge("xdp_maps", "1 while the edge writes set-points to the kernel filter of its host.", s.xdp_maps)
+    yield _counter("xdp_writes", "Writes of set-points, blocks or a heartbeat to the kernel filter.", s.xdp_writes)
     text = "Packets by verdict of this host's kernel filter; every edge of the host reports the same."
-    packets = CounterMetricFamily("klais_edge_xdp_packets", text, labels=["verdict"])
-    for verdict, number in s.xdp_packets.items():
-        packets.add_metric([verdict], number)
-    yield packets
+    yield _counters_by("xdp_packets", text, "verdict", s.xdp_packets)
+    yield _counters_by("xdp_bytes", "Bytes of those packets (bytes).", "verdict", s.xdp_bytes)
+    text = "Since somebody confirmed the set-points of the kernel filter; absent where nobody ever did (s)."
+    age = GaugeMetricFamily("klais_xdp_setpoint_age_seconds", text, labels=[])
+    if s.set_points_age_s is not None:
+        age.add_metric([], s.set_points_age_s)
+    yield age
+    by = {name: float(name == s.limits_by) for name in LIMITS_BY} if s.limits_by else {}
+    yield _gauges_by("xdp_limits_in_force", "1 for whose limits the kernel filter applies.", "by", by)
 
 
 def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     yield from _common_families("lane", s)
     verdicts = CounterMetricFamily("klais_lane_frames", "Frames by verdict.", labels=["verdict"])
     for reason in Reason:
-        if reason < 16:
+        if reason < VERDICTS:
             verdicts.add_metric([reason.label], int(s.verdicts[reason]) if reason < len(s.verdicts) else 0)
     yield verdicts
     yield _counter("lane_batches", "Frame batches read from klais_raw.", s.batches)
@@ -331,15 +249,23 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
         "Age of the newest checkpoint, of the lane where it is oldest (s).",
         s.checkpoint_age_s,
     )
-    lag = GaugeMetricFamily(
-        "klais_lag_records", "Records of klais_raw that the lane has not read.", labels=["partition"]
-    )
-    for partition, records in sorted(s.lag_records.items()):
-        lag.add_metric([str(partition)], records)
-    yield lag
+    text = "Records of klais_raw that the lane has not read."
+    yield _gauges_by("lag_records", text, "partition", dict(sorted(s.lag_records.items())))
+    text = "Age of the oldest batch that the lane has not taken, since the edge received it; 0 = it has all (s)."
+    yield _gauges_by("lag_seconds", text, "partition", dict(sorted(s.lag_s.items())))
+    yield _gauge("queue_limit_frames", "Frames that may wait in the dam's queue of this worker.", s.queue_limit)
+    yield _gauge("queue_bytes", "Memory of what waits in the dam's queue (bytes).", s.queue_bytes)
+    yield _gauge("queue_limit_bytes", "Memory that may wait there, of this worker (bytes).", s.queue_limit_bytes)
     yield _gauge("lanes", "Live lanes (partitions) of this worker.", s.lanes)
+    text = "1 while the lane of a partition of this worker takes records, 0 while it recovers or fails."
+    yield _gauges_by("lane_live", text, "partition", dict(sorted(s.lane_live.items())))
+    yield _counter("lane_restarts", "Times that a lane of this worker failed and recovered again.", s.lane_restarts)
+    text = "Longest turn of the event loop in the last minute (s)."
+    yield _gauge("event_loop_longest_block_seconds", text, s.longest_block_s)
     yield _gauge("devices", "Devices in the lanes of this worker.", s.devices)
     yield _gauge("devices_limit", "Devices that the lanes of this worker may hold.", s.devices_limit)
+    by_state = {state: s.devices_by_state.get(state, 0) for state in STATES}
+    yield _gauges_by("devices_by_state", "Devices of this worker by state.", "state", by_state)
     yield _counter("devices_forgotten", "Devices forgotten: silent, in the way, or named by operators.", s.forgotten)
     yield _counter("sequence_late", "Frames that arrived behind a newer one of their device.", s.late)
     yield _counter("sequence_gaps", "Missing sequence numbers.", s.gaps)
@@ -360,6 +286,7 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
 
 
 def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
+    yield _gauge("control_enabled", "1 while a controller or an operator sets the rate, 0 = it is fixed.", c.enabled)
     yield _gauge("control_is_leader", "1 while this worker is the leader of the controllers.", c.is_leader)
     yield _counter("control_decisions", "Decisions that this worker wrote to klais_control.", c.decisions)
     yield _counter("control_terms", "Terms as the leader that this process began.", c.terms)

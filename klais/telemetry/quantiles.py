@@ -1,5 +1,6 @@
 """Latency quantiles since the last sample, from a ring of the newest observations."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,35 @@ def both(first: Observe, second: Observe) -> Observe:
         second(seconds)
 
     return observe
+
+
+class RecentHighest:
+    """The highest of the observations of the last ``window_s`` seconds.
+
+    Examples
+    --------
+    >>> recent = RecentHighest(60.0)
+    >>> recent.observe(0.5, now_s=0.0), recent.observe(0.2, now_s=50.0)
+    (None, None)
+    >>> recent.highest(now_s=55.0), recent.highest(now_s=70.0), recent.highest(now_s=200.0)
+    (0.5, 0.2, 0.0)
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._seen: deque[tuple[float, float]] = deque()  # (when, value), values going down
+
+    def observe(self, value: float, now_s: float) -> None:
+        """Add one observation (``now_s`` monotonic)."""
+        while self._seen and self._seen[-1][1] <= value:
+            self._seen.pop()
+        self._seen.append((now_s, value))
+
+    def highest(self, now_s: float) -> float:
+        """The highest one; 0 where there is none."""
+        while self._seen and self._seen[0][0] < now_s - self._window_s:
+            self._seen.popleft()
+        return self._seen[0][1] if self._seen else 0.0
 
 
 class Quantiles:

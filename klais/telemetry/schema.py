@@ -39,6 +39,7 @@ class Gauges(BaseModel):
     lag: float | None = _of("records of klais_raw not yet read by this worker's lanes")
     lag_records: ByPartition | None = _of("the same by partition")
     lag_frames: ByPartition | None = _of("the same in frames: records x mean frames a record")
+    lag_s: ByPartition | None = _of("age of the oldest record of klais_raw not yet read, by partition, s")
     pending_frames: float | None = _of("frames that this worker's lanes let through and have not written yet")
     demand: ByPartition | None = _of(
         "frames/s that a lane could put to use: what arrives, and what waits, within a second"

@@ -30,6 +30,10 @@ class RawConsumer(Protocol):
         """Commit what the client forgot to, up to ``acknowledged``; never leave the group beyond ``newest``."""
 
 
+def _ignore(_seconds: float) -> None:
+    """Does nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaneContext:
     """What the lanes of a worker share.
@@ -43,6 +47,8 @@ class LaneContext:
         Called with the seconds that each decision took.
     on_sent : callable
         Called with the seconds from handing a batch to Kafka to its acknowledgement.
+    on_landed : callable
+        Called once a batch with the seconds from its arrival at the edge until its frames are on the clean topic.
     loading : asyncio.Lock
         Held while a lane reads its rows, so that the copies of several lanes do not add up.
     """
@@ -57,4 +63,5 @@ class LaneContext:
     changelog_producer: BatchProducer
     on_step: Callable[[float], None]
     on_sent: Callable[[float], None]
+    on_landed: Callable[[float], None] = _ignore
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -17,7 +17,7 @@ from klais.errors import LaneFenced
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
-from klais.telemetry.metrics import ControlSnapshot
+from klais.telemetry.snapshots import ControlSnapshot
 from klais.worker.term import Term, heard
 
 log = get("klais.worker.controller")
@@ -55,11 +55,12 @@ class ControllerStatistics:
         """Of the newest decision, 0 to 1; 0 while this worker is not the leader."""
         return self.newest.inputs.forecast.probability if self.newest else 0.0
 
-    def snapshot(self, overrides: int) -> ControlSnapshot:
-        """For the metrics; ``overrides`` of operators are in force."""
+    def snapshot(self, overrides: int, enabled: bool) -> ControlSnapshot:
+        """For the metrics; ``overrides`` of operators are in force, ``enabled``: the rate is not fixed."""
         if (d := self.newest) is None:
-            return ControlSnapshot(decisions=self.decisions, terms=self.terms, overrides=overrides)
+            return ControlSnapshot(enabled, decisions=self.decisions, terms=self.terms, overrides=overrides)
         return ControlSnapshot(
+            enabled,
             is_leader=True,
             decisions=self.decisions,
             terms=self.terms,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 from klais.core.lane.state import LaneState
+from klais.core.wire.batch import received_at_of
 from klais.errors import OffsetGone
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
@@ -101,6 +102,11 @@ class Intake:
         """Read what lies before ``offset`` with the lane's own reader, because the consumer does not deliver it."""
         self._dropped = max(self._dropped, offset - 1)
         self._wake.set()
+
+    @property
+    def oldest_ns(self) -> int:
+        """When the edge received the oldest batch that waits here (ns since the epoch); 0 = none waits."""
+        return received_at_of(self._ready[0][1]) if self._ready else 0
 
     @property
     def idle(self) -> bool:

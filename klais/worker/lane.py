@@ -204,6 +204,8 @@ class Lane:
             unsent=session.unsent if session else 0,
             missing=self.watch.landed.missing if self.watch else 0,
             alarms=session.alarms if session else (),
+            waits_ns=self.intake.oldest_ns,
+            taken_ns=session.taken_ns if session else 0,
         )
 
     async def _live(self) -> None:

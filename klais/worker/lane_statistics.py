@@ -26,6 +26,8 @@ class LaneStatistics:
     ``live_tally`` is the tally then (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first session.
     ``unsent``: frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records that the
     clean topic does not hold. Both are 0 unless something is wrong. ``alarms``: what recovery found not to hold.
+    ``waits_ns`` and ``taken_ns``: when the edge received the oldest batch that waits for the lane, and the newest that
+    the lane has taken (ns since the epoch), 0 = none.
     """
 
     partition: int
@@ -44,6 +46,8 @@ class LaneStatistics:
     unsent: int = 0
     missing: int = 0
     alarms: tuple[str, ...] = ()
+    waits_ns: int = 0
+    taken_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -53,6 +57,28 @@ class _Seen:
     records: int
     per_s: float = 0.0
     frames_per_record: float = 0.0
+
+
+class LagAge:
+    """Age of the oldest batch that a lane has not taken, by partition.
+
+    Batches that have arrived in this process say when the edge received them. Of those that Kafka still has, only
+    bounds are known: they came after the newest one that was taken, and after the lane was last seen without lag.
+    """
+
+    def __init__(self) -> None:
+        self._caught_up_ns: dict[int, int] = {}
+
+    def sample(self, lanes: dict[int, LaneStatistics], lag_records: dict[int, int], now_ns: int) -> dict[int, float]:
+        """Seconds by partition at ``now_ns`` (ns since the epoch); 0 for a lane without lag."""
+        out, caught_up = {}, {}
+        for p, lane in lanes.items():
+            lag = lag_records.get(p, 0) > 0 or lane.waits_ns > 0
+            caught_up[p] = self._caught_up_ns.get(p, 0) if lag else now_ns
+            since_ns = lane.waits_ns or max(lane.taken_ns, caught_up[p]) or now_ns
+            out[p] = max(0, now_ns - since_ns) / 1e9 if lag else 0.0
+        self._caught_up_ns = caught_up
+        return out
 
 
 def frames_taken(state: LaneState) -> int:

@@ -22,6 +22,8 @@ class LaneLimits:
     ----------
     device_limit : int
         Devices that one lane may know.
+    queue_limit, queue_bytes : int
+        Frames that may wait in the queue of one lane, and the memory that they may hold.
     """
 
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
@@ -32,8 +34,8 @@ class LaneLimits:
         self._flags = TokenBucket.of_one_second(settings.anomaly_rate)
         self._overrides, self._overrides_version, self._overrides_until_ns = NO_OVERRIDES, -1, 0
         n = settings.partitions
-        self._queue_limit = settings.dam_queue_limit // n
-        self._queue_bytes = settings.dam_queue_bytes // n
+        self.queue_limit = settings.dam_queue_limit // n
+        self.queue_bytes = settings.dam_queue_bytes // n
         self.device_limit = max(1, settings.devices_max // n)
         self._uncounted = np.array(settings.uncounted_prefixes, PREFIX)
 
@@ -63,6 +65,10 @@ class LaneLimits:
     def overrides(self) -> int:
         """Overrides of operators in force."""
         return len(self._control.overrides()) if self._control else 0
+
+    def controlled(self) -> bool:
+        """Whether a controller or an operator sets the rate; else it is fixed."""
+        return self._control is not None and self._control.mode() != "fixed"
 
     def version(self) -> int:
         """Goes up when limits change."""
@@ -116,11 +122,11 @@ class LaneLimits:
             s.sequence_window_s,
         )
         bounds = Bounds(
-            self._queue_limit,
+            self.queue_limit,
             self.device_limit,
             self.blocked(),
             self.device_overrides(),
-            self._queue_bytes,
+            self.queue_bytes,
             self._uncounted,
             s.json_strict,
         )

@@ -114,8 +114,10 @@ class Output(Sending):
         done: Callable[[], None],
         on_sent: Callable[[float], None],
         lineage: int,
+        on_landed: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__(sender, on_sent, lineage)
+        self._on_landed = on_landed  # called with the seconds since the edge received each batch of a step
         self._from = (position.step, position.done) if position else (0, 0)
         self._done: Callable[[], None] | None = done
         self._begin = 0  # records of the first step that are written
@@ -154,9 +156,16 @@ class Output(Sending):
             self.offset = base + count if base >= 0 else self.offset
         self._begin = begin
         for _ in range(finished):
-            self._steps.popleft()
+            self._landed(self._steps.popleft())
         if self._done is not None:
             self._done()
+
+    def _landed(self, step: Step) -> None:
+        """Kafka has the step's records: report how long its batches were on their way."""
+        if self._on_landed is not None:
+            now_ns = time.time_ns()
+            for columns, _ in step.passed:
+                self._on_landed(max(0, now_ns - columns.batch.received_at) / 1e9)
 
     def close(self) -> None:
         """Call nobody back any more."""

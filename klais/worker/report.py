@@ -22,7 +22,7 @@ import numpy as np
 
 from klais.config.host import host_of
 from klais.config.load import Settings
-from klais.core.lane.counters import dropped, passed, received, tallies, tokens_now
+from klais.core.lane.counters import conservation, dropped, passed, received, tallies, tokens_now
 from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.wire.constants import Reason
 from klais.kafka.end_offsets import EndOffsets
@@ -32,21 +32,23 @@ from klais.system.cpu import CpuShare
 from klais.system.loop_watch import LoopWatch
 from klais.telemetry import log as logs
 from klais.telemetry.counters import ResetSafeCounter
-from klais.telemetry.metrics import WorkerMetrics, WorkerSnapshot
-from klais.telemetry.quantiles import Quantiles, both
+from klais.telemetry.metrics import WorkerMetrics
+from klais.telemetry.quantiles import Quantiles, RecentHighest, both
+from klais.telemetry.snapshots import STATES, WorkerSnapshot
 from klais.telemetry.stats import EXTRA_S, Due, StatsPublisher
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane import Lane
-from klais.worker.lane_statistics import LaneFigures, LaneStatistics
+from klais.worker.lane_statistics import LagAge, LaneFigures, LaneStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.offenders import TopOffenders
-from klais.worker.rows import Part, Sums, sum_rows
+from klais.worker.rows import DeviceLimits, Part, Sums, sum_rows
 from klais.worker.statistics import OUTPUTS, WORK, Counts, WorkerStatistics, snapshot
 
 log = logs.get("klais.worker.report")
 
 SUMS_PAUSE = 49.0  # pause this many times as long as summing the rows kept the CPU busy: 2 % of the time
+BLOCK_WINDOW_S = 60.0
 FORGET_S = 30.0  # a lane that is back within this time goes on where it was (a rebalance); later it was elsewhere
 
 
@@ -80,13 +82,15 @@ class Report:
         self._tallies = ResetSafeCounter(TALLIES)
         self._work = ResetSafeCounter(len(WORK))
         self._sequence = ResetSafeCounter(3)  # late, gaps, resets
+        self._restarts = ResetSafeCounter(1)
+        self._lag_age, self._blocks = LagAge(), RecentHighest(BLOCK_WINDOW_S)
         self._sums, self._sums_next_s = Sums(), 0.0
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
         self._figures, self._cpu = LaneFigures(), CpuShare()
         self._top_offenders, self._offenders = TopOffenders(), dict[str, float]()
         self._processing, self._kafka = Quantiles(), Quantiles()
-        self.metrics = WorkerMetrics(self.snapshot)
+        self.metrics = WorkerMetrics(self.snapshot, worker_id)
         self.on_step = both(self.metrics.processing.observe, self._processing.observe)
         self.on_sent = both(self.metrics.kafka.observe, self._kafka.observe)
 
@@ -105,7 +109,10 @@ class Report:
             # A Lane object lives from one rebalance to the next, its counters of work for one of its lives.
             life = (partition, id(lane), of_lane.restarts)
             self._work.sample(life, _work_of(of_lane), np.zeros(len(WORK), np.int64), now_s)
-        for counter in (self._tallies, self._work, self._sequence):
+        for partition, lane in self._lanes.by_partition.items():
+            restarts = np.array([lane.statistics().restarts], np.int64)
+            self._restarts.sample((partition, id(lane)), restarts, np.zeros(1, np.int64), now_s)
+        for counter in (self._tallies, self._work, self._sequence, self._restarts):
             counter.forget(now_s - FORGET_S)
         self._figures.sample(((partition, state) for partition, _, state in self._live()), now_s)
 
@@ -124,12 +131,17 @@ class Report:
         if now_s < self._sums_next_s:
             return
         parts = [Part.of(partition, state) for partition, _, state in self._live()]
-        each, busy_s = await asyncio.to_thread(_sum_all, parts)
+        limits = DeviceLimits(*self._limits.device(b""), frozenset(self._limits.blocked()), time.time_ns())
+        each, busy_s = await asyncio.to_thread(_sum_all, parts, limits)
         for part, of_lane in zip(parts, each, strict=True):
             values = np.array([of_lane.late, of_lane.gaps, of_lane.resets], np.int64)
             self._sequence.sample(part.partition, values, values, now_s)
         flagged = sum(of_lane.flagged_now for of_lane in each)
-        self._sums = Sums(flagged_now=flagged, top_score=max((of_lane.top_score for of_lane in each), default=0.0))
+        self._sums = Sums(
+            flagged_now=flagged,
+            top_score=max((of_lane.top_score for of_lane in each), default=0.0),
+            by_state=tuple(sum(of_lane.by_state[k] for of_lane in each) for k in range(len(STATES))),
+        )
         self._sums_next_s = now_s + SUMS_PAUSE * busy_s
 
     async def _refresh_offenders(self, now_s: float) -> None:
@@ -156,20 +168,28 @@ class Report:
         live = list(self._live())
         states = [(partition, state) for partition, _, state in live]
         each = [lane.statistics() for _, lane, _ in live]
-        lag = self.lag()
+        lag, limits, depth = self.lag(), self._limits, sum(state.queue.depth for _, state in states)
+        check = conservation(
+            tallies(state for _, state in states), depth, sum(at.unsent for at in each), sum(at.missing for at in each)
+        )
         return WorkerStatistics(
             history=self._history(),
             steps=sum(state.step for _, state in states),
             checkpoints=sum(of_lane.checkpoints for of_lane in each),
-            queue_depth=sum(state.queue.depth for _, state in states),
-            tokens=sum(tokens_now(state, self._limits.of_lane(p)[0], now_ns) for p, state in states),
-            rate_limit=self._limits.rate,
+            queue_depth=depth,
+            queue_limit=len(live) * limits.queue_limit,
+            queue_bytes=sum(state.queue.bytes for _, state in states),
+            queue_limit_bytes=len(live) * limits.queue_bytes,
+            tokens=sum(tokens_now(state, limits.of_lane(p)[0], now_ns) for p, state in states),
+            rate_limit=limits.rate,
             lag_records=lag,
             lag_frames=self._figures.lag_frames(lag),
+            lag_s=self._lag_age.sample(dict(zip(lag, each, strict=True)), lag, now_ns),
             demand=self._figures.demand(states),
             offenders=self._offenders,
             devices=sum(state.devices for _, state in states),
-            devices_limit=len(live) * self._limits.device_limit,
+            devices_limit=len(live) * limits.device_limit,
+            devices_by_state=dict(zip(STATES, self._sums.by_state, strict=True)),
             anomaly_devices=self._sums.flagged_now,
             anomaly_score=self._sums.top_score,
             checkpoint_age_s=max((of_lane.checkpoint_age_s or 0.0 for of_lane in each), default=0.0),
@@ -178,6 +198,8 @@ class Report:
             lanes=len(self._lanes.by_partition),
             lanes_live=len(live),
             lane_restarts=sum(lane.statistics().restarts for lane in self._lanes.by_partition.values()),
+            lane_live={p: lane.live.is_set() and not lane.closed for p, lane in self._lanes.by_partition.items()},
+            unaccounted=abs(check.missing) + abs(check.unsent) + abs(check.lost),
         )
 
     def rates(self, now_s: float) -> dict[str, float]:
@@ -205,10 +227,17 @@ class Report:
         """What this process did since it started, for the metrics."""
         now_s = time.monotonic()
         self.sample(now_s)
-        work = dict(zip(WORK, self._work.sum.tolist(), strict=True))
-        overrides = self._limits.overrides()
+        work = dict(zip(WORK, self._work.sum.tolist(), strict=True)) | {"restarts": int(self._restarts.sum[0])}
+        controller = self._controller()
         return snapshot(
-            self.statistics(now_s), self._tallies.sum, work, self._sequence.sum, self._controller(), overrides
+            self.statistics(now_s),
+            self._tallies.sum,
+            work,
+            self._sequence.sum,
+            partitions=self._settings.partitions,
+            longest_block_s=self._blocks.highest(now_s),
+            burst_probability=controller.burst_probability,
+            control=controller.snapshot(self._limits.overrides(), self._limits.controlled()),
         )
 
     # -- publishing
@@ -220,9 +249,9 @@ class Report:
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
                 statistics = self.statistics()
                 latency = {"processing_ms": self._processing.sample(), "kafka_ms": self._kafka.sample()}
-                gauges = (
-                    statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | watch.sample() | latency
-                )
+                blocks = watch.sample()
+                self._blocks.observe(blocks["event_loop_longest_block_ms"] / 1e3, time.monotonic())
+                gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | blocks | latency
                 return statistics.counters(), gauges
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))
@@ -253,7 +282,7 @@ def _work_of(lane: LaneStatistics) -> Counts:
     return np.array([*written, lane.steps, lane.checkpoints, int(lane.checkpoint_s * 1e6)], np.int64)
 
 
-def _sum_all(parts: list[Part]) -> tuple[list[Sums], float]:
+def _sum_all(parts: list[Part], limits: DeviceLimits) -> tuple[list[Sums], float]:
     """Sums of each lane's rows, and the seconds of CPU they took."""
     began_s = time.thread_time()
-    return [sum_rows(part, time.time_ns()) for part in parts], time.thread_time() - began_s
+    return [sum_rows(part, limits) for part in parts], time.thread_time() - began_s

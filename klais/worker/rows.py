@@ -14,9 +14,8 @@ import numpy.typing as npt
 from klais.core.dam.bucket import refill_column
 from klais.core.devices.layout import FEATURE_INTERVAL, Rows
 from klais.core.lane.state import LaneState
+from klais.telemetry.snapshots import STATES
 
-# From the least to the most urgent; a device is in the last one that applies.
-STATES = ("normal", "silent", "flagged", "limited", "blocked")
 NORMAL, SILENT, FLAGGED, LIMITED, BLOCKED = range(5)
 SILENT_INTERVALS = 10.0  # a device is silent after this many of its own mean intervals, and
 SILENT_LEAST_S = 10.0  # at least this long: a pause of a busy device is no silence
@@ -94,15 +93,21 @@ def tokens_now(part: Part, limits: DeviceLimits) -> Column:
 
 def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
     """Position in ``STATES`` of each device (uint8 [n])."""
+    out = _unblocked(part, limits)
+    for device_id in limits.blocked:
+        row = part.state.find(device_id)
+        if 0 <= row < part.used:
+            out[row] = BLOCKED
+    return out
+
+
+def _unblocked(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
+    """The same without the block list."""
     out = np.zeros(part.used, np.uint8)
     silent_s = np.maximum(SILENT_INTERVALS * part.column("mean")[:, FEATURE_INTERVAL], SILENT_LEAST_S)
     out[(limits.now_ns - last_seen_ns(part)) * 1e-9 > silent_s] = SILENT
     out[flagged_now(part)] = FLAGGED
     out[tokens_now(part, limits) < 1.0] = LIMITED
-    for device_id in limits.blocked:
-        row = part.state.find(device_id)
-        if 0 <= row < part.used:
-            out[row] = BLOCKED
     return out
 
 
@@ -214,7 +219,7 @@ class Sums:
     """Sums over the rows of a lane, for statistics and metrics.
 
     ``flagged_now`` counts devices whose newest frame was flagged; ``top_score`` is the largest |z| of a device's newest
-    frame, of devices heard of in the last minute.
+    frame, of devices heard of in the last minute; ``by_state`` counts devices by :data:`STATES`.
     """
 
     late: int = 0
@@ -222,14 +227,16 @@ class Sums:
     resets: int = 0
     flagged_now: int = 0
     top_score: float = 0.0
+    by_state: tuple[int, ...] = (0,) * len(STATES)
 
 
 _RECENT_NS = 60_000_000_000
 _BLOCK = 4096  # rows (1.6 MB) that stay in the cache while all columns are looked at
 
 
-def sum_rows(whole: Part, now_ns: int) -> Sums:
+def sum_rows(whole: Part, limits: DeviceLimits) -> Sums:
     """Sums over all rows of a lane, in one pass over the memory."""
+    by_state = np.zeros(len(STATES), np.int64)
     late = gaps = resets = flagged = 0
     top = 0.0
     for begin in range(0, whole.used, _BLOCK):
@@ -239,6 +246,13 @@ def sum_rows(whole: Part, now_ns: int) -> Sums:
         gaps += int(rows["gaps"].sum(dtype=np.int64))
         resets += int(rows["resets"].sum(dtype=np.int64))
         flagged += int(np.count_nonzero(flagged_now(part)))
-        recent = rows["last_ns"] > now_ns - _RECENT_NS
+        recent = rows["last_ns"] > limits.now_ns - _RECENT_NS
         top = max(top, float(np.max(rows["score"], where=recent, initial=0.0)))
-    return Sums(late, gaps, resets, flagged, top)
+        by_state += np.bincount(_unblocked(part, limits)[rows["id_size"] > 0], minlength=len(STATES))
+    for device_id in limits.blocked:
+        row = whole.state.find(device_id)
+        if 0 <= row < whole.used:
+            one = Part(whole.partition, whole.state, whole.rows[row : row + 1], 1)
+            by_state[_unblocked(one, limits)[0]] -= 1
+            by_state[BLOCKED] += 1
+    return Sums(late, gaps, resets, flagged, top, tuple(by_state.tolist()))

@@ -100,6 +100,7 @@ class WorkerRuntime:
                 changelog,
                 on_step=self.report.on_step,
                 on_sent=self.report.on_sent,
+                on_landed=self.report.metrics.landed.observe,
             )
         return self._context
 

@@ -14,6 +14,7 @@ from klais.core.lane.journal import Resumed, StepRecord
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import TALLIES, LaneState
 from klais.core.lane.step import Step, note_lost, release, resume, take_poison, take_raw
+from klais.core.wire.batch import received_at_of
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark
 from klais.telemetry.log import get
@@ -118,13 +119,14 @@ class LaneSession:
         self.journalled = found.state.step  # the last step that is written down
         self.journal = Journal(found.senders.journal, self.put_out, context.on_sent)
         at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
-        self.telemetry = Telemetry(found.senders.telemetry, at.get("telemetry"), *rest)
+        self.telemetry = Telemetry(found.senders.telemetry, at.get("telemetry"), *rest, on_landed=context.on_landed)
         self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, anomaly_records)
         self.dead_letter = Records(found.senders.dead_letter, at.get("dead_letter"), *rest, dead_letter_records)
         self._forgetter = Forgetter(context.settings, context.limits, partition)
         self.queued = asyncio.Event()  # frames may wait in the queue
         self.resumed: Resumed | None = None  # what the replay could not restore
         self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
+        self.taken_ns = found.state.bucket_ns  # when the edge received the newest batch that was taken, or about so
         self.live_records = 0  # of the clean topic, acknowledged before the session went live
 
     @property
@@ -171,6 +173,7 @@ class LaneSession:
             self._quarantine.failed(raw.offset, error)
             raise
         self.context.on_step(time.perf_counter() - began)
+        self.taken_ns = received_at_of(raw.value) or self.taken_ns
         return step
 
     def resume(self, raw_start: int) -> Step | None:

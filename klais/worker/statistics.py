@@ -9,9 +9,8 @@ import numpy.typing as npt
 from klais.core.lane.counters import dropped, dropped_by_reason, passed, received
 from klais.core.lane.state import TALLIES, Tally
 from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, VERDICTS, Reason
-from klais.telemetry.metrics import WorkerSnapshot, reason_counts
 from klais.telemetry.schema import Gauges
-from klais.worker.controller import ControllerStatistics
+from klais.telemetry.snapshots import WorkerSnapshot, reason_counts
 
 OUTPUTS = ("telemetry", "anomalies", "dead_letter")
 WORK = (*OUTPUTS, "steps", "checkpoints", "checkpoint_us")
@@ -39,12 +38,17 @@ class WorkerStatistics:
         Frames in the lanes' queues.
     tokens, rate_limit : float
         Frames left in the buckets of these lanes; global rate in force (frames/s).
-    lag_records, lag_frames, demand : dict
-        By partition: records not taken, the same in frames, and frames/s that the lane could put to use.
+    lag_records, lag_frames, lag_s, demand : dict
+        By partition: records not taken, the same in frames, the age of the oldest of them, and frames/s that the lane
+        could put to use.
     offenders : dict of str to float
         Devices with the most frames/s dropped above their own rate.
+    queue_limit, queue_bytes, queue_limit_bytes : int
+        Frames and bytes that may wait in the queues of the live lanes, and bytes that do.
     devices, devices_limit, anomaly_devices : int
         Devices known; those flagged at their newest frame.
+    devices_by_state : dict of str to int
+        As of the newest pass over the rows.
     anomaly_score : float
         Highest score of a device now.
     checkpoint_age_s : float
@@ -53,6 +57,10 @@ class WorkerStatistics:
         Let through and not acknowledged by the next topic.
     lanes, lanes_live, lane_restarts : int
         Owned, those that take records now, and restarts of those owned.
+    lane_live : dict of int to bool
+        Whether it takes records now, by partition, of those owned.
+    unaccounted : int
+        Frames that the conservation check of the live lanes does not find.
     """
 
     history: Counts = field(default_factory=no_tally)
@@ -63,10 +71,15 @@ class WorkerStatistics:
     rate_limit: float = 0.0
     lag_records: dict[int, int] = field(default_factory=dict)
     lag_frames: dict[str, float] = field(default_factory=dict)
+    lag_s: dict[int, float] = field(default_factory=dict)
     demand: dict[str, float] = field(default_factory=dict)
     offenders: dict[str, float] = field(default_factory=dict)
+    queue_limit: int = 0
+    queue_bytes: int = 0
+    queue_limit_bytes: int = 0
     devices: int = 0
     devices_limit: int = 0
+    devices_by_state: dict[str, int] = field(default_factory=dict)
     anomaly_devices: int = 0
     anomaly_score: float = 0.0
     checkpoint_age_s: float = 0.0
@@ -75,6 +88,8 @@ class WorkerStatistics:
     lanes: int = 0
     lanes_live: int = 0
     lane_restarts: int = 0
+    lane_live: dict[int, bool] = field(default_factory=dict)
+    unaccounted: int = 0
 
     def counters(self) -> dict[str, Any]:
         """Counters of the record on ``klais_stats``."""
@@ -113,6 +128,7 @@ class WorkerStatistics:
             lag_records={str(partition): float(records) for partition, records in self.lag_records.items()},
             lag=sum(self.lag_records.values()),
             lag_frames=self.lag_frames,
+            lag_s={str(partition): round(seconds, 3) for partition, seconds in self.lag_s.items()},
             demand=self.demand,
             offenders=self.offenders or None,
             devices=self.devices,
@@ -126,6 +142,15 @@ class WorkerStatistics:
             lane_restarts=self.lane_restarts,
         )
 
+    def snapshot_gauges(self) -> dict[str, Any]:
+        """Gauges of :class:`WorkerSnapshot`."""
+        same = (
+            *("queue_depth", "queue_limit", "queue_bytes", "queue_limit_bytes", "rate_limit", "tokens"),
+            *("lag_records", "lag_s", "lane_live", "checkpoint_age_s", "unaccounted"),
+            *("devices", "devices_limit", "devices_by_state", "anomaly_devices"),
+        )
+        return {name: getattr(self, name) for name in same} | {"lanes": self.lanes_live}
+
 
 def drops(tally: Counts) -> npt.NDArray[np.int64]:
     """Frames dropped, int64 [REASONS], as the metrics count them."""
@@ -136,12 +161,7 @@ def drops(tally: Counts) -> npt.NDArray[np.int64]:
 
 
 def snapshot(
-    now: WorkerStatistics,
-    tally: Counts,
-    work: dict[str, int],
-    sequence: Counts,
-    controller: ControllerStatistics,
-    overrides: int,
+    now: WorkerStatistics, tally: Counts, work: dict[str, int], sequence: Counts, **more: Any
 ) -> WorkerSnapshot:
     """What this process did since it started, for Prometheus.
 
@@ -152,23 +172,17 @@ def snapshot(
     tally : int64 [TALLIES]
         What the lanes' tallies grew by while they were here.
     work : dict of str to int
-        The same of the counters of :data:`WORK`.
+        The same of the counters of :data:`WORK`, and ``restarts`` of lanes.
     sequence : int64 [3]
         The same of late frames, gaps and resets.
-    controller : ControllerStatistics
-        Of this worker.
-    overrides : int
-        Of operators, in force.
+    more
+        Fields of the snapshot that are not the lanes'.
     """
     return WorkerSnapshot(
         received=received(tally),
         received_bytes=int(tally[Tally.RAW_BYTES]),
         passed=passed(tally),
         dropped=drops(tally),
-        queue_depth=now.queue_depth,
-        rate_limit=now.rate_limit,
-        tokens=now.tokens,
-        anomaly_devices=now.anomaly_devices,
         kafka_messages={name: work[name] for name in OUTPUTS} | {"journal": work["steps"]},
         dead_letters=int(tally[Tally.DEAD_WRITTEN]),
         dead_letters_suppressed=int(tally[Tally.DEAD_SUPPRESSED]),
@@ -177,11 +191,7 @@ def snapshot(
         steps=work["steps"],
         checkpoints=work["checkpoints"],
         checkpoint_s=work["checkpoint_us"] / 1e6,
-        checkpoint_age_s=now.checkpoint_age_s,
-        lag_records=now.lag_records,
-        lanes=now.lanes_live,
-        devices=now.devices,
-        devices_limit=now.devices_limit,
+        lane_restarts=work["restarts"],
         forgotten=int(tally[Tally.FORGOTTEN]),
         late=int(sequence[0]),
         gaps=int(sequence[1]),
@@ -190,6 +200,6 @@ def snapshot(
         flags_suppressed=int(tally[Tally.FLAGS_SUPPRESSED]),
         lost_records=int(tally[Tally.LOST_RECORDS]),
         missing_batches=int(tally[Tally.MISSING_BATCHES]),
-        burst_probability=controller.burst_probability,
-        control=controller.snapshot(overrides),
+        **now.snapshot_gauges(),
+        **more,
     )

@@ -265,7 +265,6 @@ class XdpMaps:
         yield from table.rows(self._fds["sets"], self._fds["owners"], sets, self._multipliers)
 
     # --- reading
-    # ---------------------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Verdict -> (packets, bytes) since load, summed over CPUs."""
@@ -281,19 +280,22 @@ class XdpMaps:
             totals[name][keys[:done]] = values[:done][name].sum(axis=1)
         return totals
 
+    def set_points_age(self) -> tuple[float | None, bool]:
+        """Seconds since somebody confirmed the set-points (None = nobody did), and whether they are in force."""
+        set_at, age_ns = int(self._config["set_at_ns"]), time.monotonic_ns() - int(self._config["set_at_ns"])
+        return (age_ns / 1e9, age_ns < int(self._config["heartbeat_ns"])) if set_at else (None, False)
+
     def status(self) -> XdpStatus:
         """Limits in force and why, modes, ports."""
-        config, now_ns = self._config.copy(), time.monotonic_ns()
-        set_at, heartbeat = int(config["set_at_ns"]), int(config["heartbeat_ns"])
-        fresh = bool(set_at and now_ns < set_at + heartbeat)
+        config, (age_s, fresh) = self._config.copy(), self.set_points_age()
         at_load, set_points = (unpack(config["slots"][int(config[name]) % SLOTS]) for name in ("load_slot", "set_slot"))
         return XdpStatus(
-            heartbeat_age_s=(now_ns - set_at) / 1e9 if set_at else None,
-            heartbeat_s=heartbeat / 1e9,
+            heartbeat_age_s=age_s,
+            heartbeat_s=int(config["heartbeat_ns"]) / 1e9,
             fresh=fresh,
             in_force=set_points if fresh else at_load,
             at_load=at_load,
-            set_points=set_points if set_at else None,
+            set_points=set_points if age_s is not None else None,
             source_limit=self.sources.limit(),
             allowed_sources=tuple(self.sources.allowed()),
             fragments=FRAGMENTS[int(config["drop_fragments"])],

@@ -62,7 +62,7 @@ def test_two_processes_behind_one_port(
         cpus = [member.cpu_affinity() for member in members]
         assert all(len(one) == 1 for one in cpus)
         assert len({one[0] for one in cpus}) == min(2, len(os.sched_getaffinity(0)))
-        assert "klais_packets_received_total 2000.0" in fleet.get("/metrics")[1]
+        assert 'klais_packets_received_total{stage="edge"} 2000.0' in fleet.get("/metrics")[1]
         assert fleet.post("/config", {"new_rate": 7000})[1]["new_rate"] == 7000
 
         members[0].kill()

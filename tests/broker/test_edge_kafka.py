@@ -66,9 +66,9 @@ def test_what_goes_in_comes_out(settings_for: Make, topics_of: Create, tmp_path:
     assert code == 0, edge.tail()
     assert (counters["passed"], counters["received"]) == (len(good), len(good) + len(bad))
     assert balanced(counters) and balanced(last) and last["undelivered"] == 0
-    assert f"klais_packets_received_total {float(len(good) + len(bad))}" in metrics
-    assert f"klais_packets_passed_total {float(len(good))}" in metrics
-    assert 'klais_packets_dropped_total{reason="bad_magic",stage="edge"}' in metrics
+    assert f'klais_packets_received_total{{stage="edge"}} {float(len(good) + len(bad))}' in metrics
+    assert f'klais_packets_passed_total{{stage="edge"}} {float(len(good))}' in metrics
+    assert 'klais_packets_dropped_total{intentional="true",reason="bad_magic",stage="edge"}' in metrics
 
     landed: dict[int, list[bytes]] = {p: [] for p in range(3)}
     for record in read_all(settings.bootstrap, topics.raw, 3):

@@ -113,8 +113,10 @@ def test_dam_holds_and_metrics_agree(pair):
         assert total["conservation"]["holds"] and total["dropped"] == {"too_short": 1}
         with urllib.request.urlopen(f"http://127.0.0.1:{worker.port}/metrics", timeout=HTTP_S) as answer:
             text = answer.read().decode()
-        assert f"klais_packets_received_total {total['conservation']['received']}.0" in text
-        assert f'klais_kafka_messages_total{{topic="telemetry"}} {total["conservation"]["passed"]}.0' in text
+        assert f'klais_packets_received_total{{stage="lane"}} {total["conservation"]["received"]}.0' in text
+        assert (
+            f'klais_kafka_messages_total{{stage="lane",topic="telemetry"}} {total["conservation"]["passed"]}.0' in text
+        )
 
 
 def test_topics_show_ends_and_lag_of_the_group(pair):

@@ -34,6 +34,7 @@ class FakeLane:
         self.live = asyncio.Event()
         self.closed = self.fenced = False
         self.failure: str | None = None
+        self.restarts = 0
         self.live_tally = np.zeros(len(state.tally), np.uint64)
         if live:
             self.live.set()
@@ -45,7 +46,7 @@ class FakeLane:
             live=self.live.is_set() and not self.closed,
             fenced=self.fenced,
             failure=self.failure,
-            restarts=0,
+            restarts=self.restarts,
             pending_bytes=0,
             pending_frames=0,
             steps=self.session.state.step if self.session else 0,

@@ -15,7 +15,8 @@ from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
 from klais.edge import linger
 from klais.kafka.topics import Topics
-from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot, WorkerMetrics, WorkerSnapshot
+from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
+from klais.telemetry.snapshots import EdgeSnapshot, WorkerSnapshot
 
 REPO = Path(__file__).parents[2]
 ROOT_PAGES = [REPO / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]

@@ -90,6 +90,11 @@ def decode_batch(value: bytes) -> FrameBatch:
     return FrameBatch(buf, ends - lengths, lengths, received_at, edge, boot, number, offsets, sources)
 
 
+def received_at_of(value: bytes) -> int:
+    """When the edge received a batch (ns since the epoch), from its header alone; 0 where it is no frame batch."""
+    return HEADER.unpack_from(value)[2] if len(value) >= HEADER.size and value.startswith(MAGIC) else 0
+
+
 def encode_batch_header(count: int, received_at: int, edge: int, flags: int, boot: int, number: int) -> bytes:
     """The 32 header bytes of a frame batch."""
     return HEADER.pack(MAGIC, count, received_at, edge, flags, boot, number)

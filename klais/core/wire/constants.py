@@ -51,7 +51,19 @@ class Reason(IntEnum):
         """Lower-case name for metrics, headers and logs."""
         return self.name.lower()
 
+    @property
+    def intentional(self) -> bool:
+        """Whether a rule of yours or of the protocol asks for the drop; every other drop is a loss."""
+        return self not in _LOSSES
 
+
+_LOSSES = frozenset(
+    {
+        *(Reason.QUEUE_FULL, Reason.DEVICE_LIMIT, Reason.GLOBAL_RATE, Reason.BACKPRESSURE, Reason.KERNEL_DROP),
+        *(Reason.DELIVERY_FAILED, Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
+        *(Reason.CORRUPT_BATCH, Reason.QUEUE_EXPIRED, Reason.POISON, Reason.OUTPUT_LOST),
+    }
+)
 FIRST_MALFORMED = int(Reason.TOO_SHORT)
 LAST_MALFORMED = int(Reason.NOT_STRICT)
 VERDICTS = 16  # size of an array counted by verdict

@@ -22,9 +22,10 @@ from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
 from klais.edge.spine import Spine
 from klais.kafka.stats import StatsFollower, clock_warning
 from klais.system.cpu import CpuShare
-from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
+from klais.telemetry.metrics import EdgeMetrics
 from klais.telemetry.quantiles import Quantiles
 from klais.telemetry.schema import Gauges
+from klais.telemetry.snapshots import KINDS, EdgeSnapshot
 from klais.telemetry.view import SystemView
 
 RECENT_S = 5.0
@@ -53,10 +54,11 @@ class EdgeStatistics:
     linger_ms: float
     receive_buffer_bytes: int
     refused: int
+    unaccounted: int
 
     def gauges(self) -> dict[str, Any]:
         """As ``/stats`` and ``klais_stats`` show them."""
-        left_out = ("counters", "dropped", "forwarder", "transitions", "refused")
+        left_out = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted")
         all_of_it = {name: getattr(self, name) for name in self.__slots__} | asdict(self.forwarder)
         return {name: value for name, value in all_of_it.items() if name not in left_out}
 
@@ -128,6 +130,7 @@ class EdgeView:
                 linger_ms=round(spine.linger.linger_ns / 1e6, 2),
                 receive_buffer_bytes=spine.source.buffer_bytes // 2,
                 refused=sum(int(counts.by_reason[reason]) for reason in REFUSED),
+                unaccounted=counts.unaccounted(),
             )
 
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -247,7 +250,8 @@ class EdgeView:
         """The same figures for the collector."""
         now = self.statistics()
         counters, forwarder = now.counters, now.forwarder
-        dam, control = self._dam(), self._control_figures()
+        dam, control, settings, filtered = self._dam(), self._control_figures(), self._settings, self._applier.figures
+        ages = {kind: [age_s for age_s, _ in self._system.heard(kind).values()] for kind in KINDS}
         return EdgeSnapshot(
             received=counters["received"],
             received_bytes=counters["received_bytes"],
@@ -262,16 +266,24 @@ class EdgeView:
             kafka_errors={"raw": counters["batches_failed"], "dead_letter": counters["dead_letters_failed"]},
             dead_letters=counters["dead_letters"],
             dead_letters_suppressed=counters["dead_letters_suppressed"],
+            partitions=settings.partitions,
+            unaccounted=now.unaccounted,
             batches=counters["batches"],
             inflight_bytes=now.inflight_bytes,
+            inflight_max_bytes=settings.publish_max_inflight_bytes,
             rcvbuf_bytes=now.receive_buffer_bytes,
             breaker_open=forwarder.breaker != "closed",
             breaker_moves=forwarder.transitions,
             spool_frames=forwarder.spooled,
             spool_bytes=forwarder.spool_bytes,
+            spool_max_bytes=forwarder.spool_max_bytes,
             spool_recovered=counters["spool_recovered"],
             spool_replayed=counters["spool_replayed"],
             xdp_maps=self._applier.available,
             xdp_writes=self._applier.applied,
-            xdp_packets=self._applier.packets,
+            xdp_packets=filtered.packets,
+            xdp_bytes=filtered.bytes,
+            set_points_age_s=filtered.set_points_age_s,
+            limits_by=filtered.limits_by,
+            stats_age_s={kind: max(found) for kind, found in ages.items() if found},
         )

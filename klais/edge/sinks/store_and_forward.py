@@ -52,6 +52,7 @@ class ForwarderStatistics:
     spooled: int
     held: int
     spool_bytes: int
+    spool_max_bytes: int
     spool_trouble: str
     transitions: Mapping[str, int]
 
@@ -236,6 +237,7 @@ class Forwarder:
             spooled=self._counts.spooled,
             held=self._counts.held,
             spool_bytes=self.backlog.bytes,
+            spool_max_bytes=self.backlog.max_bytes,
             spool_trouble=self.backlog.trouble,
             transitions={state.value: n for state, n in self.breaker.transitions.items()},
         )

@@ -12,7 +12,9 @@ from klais.telemetry.counters import Numbers, add
 SHARED_METRICS = frozenset(
     {
         *("klais_rate_limit", "klais_tokens_available", "klais_burst_probability", "klais_anomaly_devices"),
-        *("klais_build_info", "process_start_time_seconds", "klais_edge_xdp_packets"),
+        *("klais_build_info", "klais_partitions", "klais_stats_age_seconds", "process_start_time_seconds"),
+        *("klais_xdp_maps", "klais_xdp_packets", "klais_xdp_bytes", "klais_xdp_limits_in_force"),
+        "klais_xdp_setpoint_age_seconds",
     }
 )
 SHARED_GAUGES = frozenset({"linger_ms"})

@@ -7,7 +7,8 @@ import numpy as np
 
 from klais.core.dam.bucket import refill, refill_column
 from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURES, WINDOW, Rows, row_key
-from klais.worker.rows import STATES, DeviceLimits
+from klais.telemetry.snapshots import STATES
+from klais.worker.rows import DeviceLimits
 from klais.worker.web.times import iso
 
 SECOND_NS = 1_000_000_000

@@ -12,7 +12,8 @@ from klais.core.lane.state import LaneState
 from klais.http.answers import Gate
 from klais.http.errors import HttpError
 from klais.http.query import read_query
-from klais.worker.rows import ASCENDING, BLOCKED, STATES, Ask, DeviceLimits, Found, Part, find_page, states_of
+from klais.telemetry.snapshots import STATES
+from klais.worker.rows import ASCENDING, BLOCKED, Ask, DeviceLimits, Found, Part, find_page, states_of
 from klais.worker.web.device import newest_flag, summaries
 from klais.worker.web.peers import Peers
 from klais.worker.web.queries import (

@@ -27,6 +27,9 @@ class Noted:
     def counts(self) -> dict[str, tuple[int, int]]:
         return {"pass": (len(self.calls), 0)}
 
+    def set_points_age(self) -> tuple[float | None, bool]:
+        return (0.5, True) if any(call[0] == "set_limits" for call in self.calls) else (None, False)
+
     def take(self) -> list[tuple]:
         calls, self.calls = self.calls, []
         return calls
@@ -121,9 +124,24 @@ def test_without_maps_it_says_so_once_and_looks_again(host: Host, caplog: pytest
 def test_the_filters_counters_are_read_once_a_second(host: Host) -> None:
     host.maps.counts = lambda: {"blocked": (7, 700), "pass": (9, 900)}  # type: ignore[method-assign]
     host.look(100.0)
-    assert host.applier.packets == {"blocked": 7, "pass": 9}
+    assert host.applier.figures.packets == {"blocked": 7, "pass": 9}
     host.maps.counts = lambda: {"blocked": (8, 800), "pass": (9, 900)}  # type: ignore[method-assign]
     host.look(100.5)
-    assert host.applier.packets == {"blocked": 7, "pass": 9}
+    assert host.applier.figures.packets == {"blocked": 7, "pass": 9}
     host.look(101.0)
-    assert host.applier.packets == {"blocked": 8, "pass": 9}
+    assert host.applier.figures.packets == {"blocked": 8, "pass": 9}
+
+
+def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(host: Host) -> None:
+    host.look(100.0)
+    assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("load", None)
+    host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}})
+    host.look(101.0)
+    assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("controller", 0.5)
+    host.put("override", mode="manual", rate=9.0)
+    host.put("global", mode="manual", rate=9.0, hosts={HOST: {"rate": 7.0, "burst": 6.0}})
+    host.look(102.0)
+    assert host.applier.figures.limits_by == "operator"
+    host.maps.counts = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    host.look(103.0)
+    assert host.applier.figures.limits_by == "" and host.applier.figures.packets == {}

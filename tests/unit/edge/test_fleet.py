@@ -13,7 +13,8 @@ from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import READY_S, RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
 from klais.system.activation import HeldSocket
-from klais.telemetry.metrics import EdgeMetrics, EdgeSnapshot
+from klais.telemetry.metrics import EdgeMetrics
+from klais.telemetry.snapshots import EdgeSnapshot
 from tests.support.udp import held_sockets
 
 MakeSockets = Callable[[int], list[HeldSocket]]
@@ -47,11 +48,11 @@ def test_metrics_of_several_processes_become_one_text() -> None:
         (found,) = [s.value for s in families[family].samples if s.name == name and s.labels == labels]
         return found
 
-    assert value("klais_packets_received_total") == 12
+    assert value("klais_packets_received_total", stage="edge") == 12
     assert value("klais_edge_batches_total") == 3
     assert value("klais_edge_breaker_moves_total", state="open") == 2
-    assert value("klais_rate_limit") == 10_000
-    assert value("klais_kafka_latency_seconds_count") == 2
+    assert value("klais_rate_limit", stage="edge") == 10_000
+    assert value("klais_kafka_latency_seconds_count", stage="edge") == 2
     alone = {family.name for family in text_string_to_metric_families(text(1, 1))}
     assert set(families) == alone
     assert sum_metrics([]) == "\n"

@@ -1,5 +1,7 @@
 """Metrics: the names that dashboards rely on, labels from closed sets, frames that add up."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,16 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from klais.core.wire.constants import Reason
-from klais.telemetry.metrics import (
-    DROP_REASONS,
-    TOPICS,
-    EdgeMetrics,
-    EdgeSnapshot,
-    Snapshot,
-    WorkerMetrics,
-    WorkerSnapshot,
-    reason_counts,
-)
+from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
+from klais.telemetry.snapshots import DROP_REASONS, TOPICS, EdgeSnapshot, Snapshot, WorkerSnapshot, reason_counts
 
 COUNTERS = ("packets_received", "packets_passed", "packets_dropped", "bytes_received", "kafka_messages", "kafka_errors")
 GAUGES = ("queue_depth", "rate_limit", "tokens_available", "burst_probability", "anomaly_devices")
@@ -70,9 +64,9 @@ def test_frames_add_up_in_the_text(stage: str, kind: type[Snapshot], seed: int) 
     found = samples(EdgeMetrics(lambda: given) if stage == "edge" else WorkerMetrics(lambda: given))
     dropped = {labels: value for (name, labels), value in found.items() if name == "klais_packets_dropped_total"}
     assert {dict(labels)["stage"] for labels in dropped} == {stage}
-    none: frozenset[tuple[str, str]] = frozenset()
-    received = found["klais_packets_received_total", none]
-    passed, queued = found["klais_packets_passed_total", none], found["klais_queue_depth", none]
+    of = frozenset({("stage", stage)})
+    received = found["klais_packets_received_total", of]
+    passed, queued = found["klais_packets_passed_total", of], found["klais_queue_depth", of]
     assert received == snapshot.received == passed + sum(dropped.values()) + queued
 
 
@@ -91,6 +85,30 @@ def test_reasons_show_from_the_start_and_only_those_of_the_stage() -> None:
     )
 
 
+def test_what_both_processes_have_says_of_which_stage_it_is() -> None:
+    """Else a sum over both counts every frame twice."""
+    both = set(families(EdgeMetrics(EdgeSnapshot))) & set(families(WorkerMetrics(WorkerSnapshot)))
+    for metrics in (EdgeMetrics(EdgeSnapshot), WorkerMetrics(WorkerSnapshot)):
+        for family in metrics.registry.collect():
+            if family.name in both and not family.name.startswith("process_"):
+                assert all("stage" in sample.labels for sample in family.samples), family.name
+
+
+def test_drops_say_whether_a_rule_asked_for_them() -> None:
+    for metrics in (EdgeMetrics(EdgeSnapshot), WorkerMetrics(WorkerSnapshot)):
+        for name, labels in samples(metrics):
+            if name == "klais_packets_dropped_total":
+                found = dict(labels)
+                assert found["intentional"] == str(Reason[found["reason"].upper()].intentional).lower()
+
+
+def test_the_operations_page_says_of_every_drop_whether_it_is_intended() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| (`[a-z0-9_`, ]+`) \| (?:edge|lane) \|[^|]*\| (yes|no) \|", page, re.MULTILINE)
+    said = {name: answer == "yes" for names, answer in rows for name in re.findall(r"`([a-z_0-9]+)`", names)}
+    assert said == {r.label: r.intentional for r in Reason if r is not Reason.PASSED}
+
+
 def test_topics_are_a_closed_set() -> None:
     counts = {"raw": 5, "my-secret-prefix.raw": 2, "device-7": 1}
     found = samples(EdgeMetrics(lambda: EdgeSnapshot(kafka_messages=counts)))
@@ -101,9 +119,9 @@ def test_topics_are_a_closed_set() -> None:
 def test_histograms_are_live_and_apart() -> None:
     first, second = EdgeMetrics(EdgeSnapshot), EdgeMetrics(EdgeSnapshot)
     first.kafka.observe(0.004)
-    none: frozenset[tuple[str, str]] = frozenset()
-    assert samples(first)["klais_kafka_latency_seconds_count", none] == 1
-    assert samples(second)["klais_kafka_latency_seconds_count", none] == 0
+    edge = frozenset({("stage", "edge")})
+    assert samples(first)["klais_kafka_latency_seconds_count", edge] == 1
+    assert samples(second)["klais_kafka_latency_seconds_count", edge] == 0
 
 
 def test_a_scrape_sees_the_counters_of_now() -> None:

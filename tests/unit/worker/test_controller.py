@@ -27,10 +27,11 @@ def decision():
 def test_the_leader_shows_its_newest_decision_and_others_show_zeros():
     before = ControllerStatistics(epoch=4, decisions=7, terms=2)
     assert not before.is_leader and before.burst_probability == 0.0
-    assert before.snapshot(3).terms == 2 and not before.snapshot(3).is_leader and before.snapshot(3).pid_terms == {}
+    shown = before.snapshot(3, True)
+    assert shown.terms == 2 and not shown.is_leader and shown.pid_terms == {} and shown.enabled
     newest = decision()
     leading = ControllerStatistics(epoch=5, decisions=8, terms=3, newest=newest)
-    shown = leading.snapshot(3)
+    shown = leading.snapshot(3, False)
     assert leading.is_leader and shown.is_leader and shown.overrides == 3
     assert shown.pid_terms["output"] == newest.terms.output and shown.error == newest.errors.both
 

@@ -1,9 +1,16 @@
 """Statistics and metrics of a worker: lanes that come, go and start again make no jumps and lose nothing."""
 
+import time
+from dataclasses import replace
+
 import numpy as np
 
+from klais.config.load import Settings
+from klais.core.lane.state import Tally
 from klais.core.wire.constants import Reason
 from klais.telemetry.counters import ResetSafeCounter
+from klais.telemetry.snapshots import STATES
+from klais.worker.lane_statistics import LagAge, LaneStatistics
 from klais.worker.report import FORGET_S
 from tests.support.lane import frames
 from tests.support.views import fake_lane, feed, make_views
@@ -96,3 +103,56 @@ def test_conservation_of_the_metrics_snapshot():
     feed(lanes, [*some(1), *some(1), b"x"], NOW, 0)
     snapshot = report.snapshot()
     assert snapshot.received == snapshot.passed + int(np.sum(snapshot.dropped)) + snapshot.queue_depth
+
+
+def of_lane(waits_ns: int = 0, taken_ns: int = 0) -> LaneStatistics:
+    return replace(fake_lane().statistics(), waits_ns=waits_ns, taken_ns=taken_ns)
+
+
+def test_lag_in_seconds_is_the_age_of_the_oldest_batch_that_was_not_taken():
+    age, s = LagAge(), 1_000_000_000
+    assert age.sample({0: of_lane(taken_ns=NOW - 900 * s)}, {0: 0}, NOW) == {0: 0.0}
+    # A batch that has arrived says itself when the edge received it, however old it is: a spool was replayed.
+    assert age.sample({0: of_lane(NOW - 300 * s, NOW - 900 * s)}, {0: 3}, NOW + s) == {0: 301.0}
+    # One that Kafka still has came after the moment when nothing waited, not when the lane took its last one.
+    assert age.sample({0: of_lane(0, NOW - 900 * s)}, {0: 3}, NOW + 2 * s) == {0: 2.0}
+    # Then the lane falls behind: the newest that it took bounds what waits.
+    assert age.sample({0: of_lane(0, NOW + 2 * s)}, {0: 9}, NOW + 70 * s) == {0: 68.0}
+    assert age.sample({0: of_lane(0, NOW + 2 * s)}, {0: 0}, NOW + 71 * s) == {0: 0.0}
+    # A clock that is ahead makes no lag below zero; a partition that was never here has only its own bounds.
+    assert age.sample({1: of_lane(NOW + 900 * s)}, {1: 1}, NOW) == {1: 0.0}
+    assert age.sample({2: of_lane()}, {2: 1}, NOW) == {2: 0.0}
+
+
+def test_metrics_name_lanes_limits_and_what_is_not_accounted_for():
+    lanes, report = worker()
+    feed(lanes, some(1), NOW, 0)
+    lanes[1].live.clear()
+    now = report.snapshot()
+    assert dict(now.lane_live) == {0: True, 1: False} and now.partitions == 2
+    assert (
+        now.queue_limit == Settings().dam_queue_limit // 2 and now.queue_limit_bytes == Settings().dam_queue_bytes // 2
+    )
+    lanes[1].live.set()
+    assert report.snapshot().unaccounted == 0
+    lanes[0].session.state.tally[Tally.OUTPUT_LOST] += 2  # passed less 2, dropped 2 more: still adds up
+    assert report.snapshot().unaccounted == 0
+    lanes[0].session.state.tally[Tally.RELEASED] += 3  # passed, and received nowhere
+    assert report.snapshot().unaccounted == 3
+
+
+async def test_devices_are_counted_by_state():
+    lanes, report = worker()
+    feed(lanes, some(1, 12), time.time_ns(), 0)
+    await report.refresh_sums(0.0)
+    assert dict(report.snapshot().devices_by_state) == dict.fromkeys(STATES, 0) | {"normal": 12}
+
+
+def test_restarts_of_lanes_that_are_gone_stay_counted():
+    lanes, report = worker((0,))
+    lanes[0].restarts = 2
+    report.sample(0.0)
+    lanes[0] = fake_lane()
+    report.sample(1.0)
+    lanes[0].restarts = 1
+    assert report.snapshot().lane_restarts == 3

@@ -1,5 +1,7 @@
 """Pages of many devices as columns: against plain Python over the same rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -140,8 +142,13 @@ def test_sums_over_many_blocks_are_those_of_the_columns():
     state = lane_state(9000, 3)
     part = Part.of(0, state)
     rows = state.rows[: state.used]
-    sums = sum_rows(part, NOW)
+    sums = sum_rows(part, LIMITS)
     assert (sums.late, sums.gaps, sums.resets) == tuple(int(rows[name].sum()) for name in ("late", "gaps", "resets"))
     assert sums.flagged_now == sum(1 for row in rows if row["flags"] > 0 and row["flag_ns"] >= row["last_ns"])
     assert sums.top_score == float(rows["score"].max())
-    assert sum_rows(part, NOW + 3600 * S).top_score == 0.0
+    blocked = frozenset({b"e-3", b"e-5000", b"nobody"})
+    for limits in (LIMITS, replace(LIMITS, blocked=blocked)):
+        by_state = find_page([part], Ask("received", True, 0, 1), limits).by_state
+        assert dict(zip(STATES, sum_rows(part, limits).by_state, strict=True)) == by_state
+    assert by_state["blocked"] == 2
+    assert sum_rows(part, replace(LIMITS, now_ns=NOW + 3600 * S)).top_score == 0.0

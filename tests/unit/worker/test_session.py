@@ -1,6 +1,7 @@
 """A session belongs to one life of a lane: what it holds goes with it, though the collector is kept away from it."""
 
 import gc
+import time
 import weakref
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
 from klais.worker.lane import Lane, spare_the_collector
 from klais.worker.limits import LaneLimits
+from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
 from klais.worker.session import LaneSession, Recovered, Senders
 from klais.worker.watch import Watch
@@ -29,6 +31,7 @@ def make_session() -> LaneSession:
         limits=LaneLimits(SETTINGS, None),
         on_step=lambda s: None,
         on_sent=lambda s: None,
+        on_landed=lambda s: None,
     )
     topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter, TOPICS.devices_changelog)
     senders = Senders(*(FencedSender(None, ProducerIdentity(1, 0), topic, 0) for topic in topics))
@@ -71,3 +74,27 @@ def test_a_defect_that_suppresses_outputs_breaks_the_conservation_check():
     assert session.unsent == 0  # pending
     session.pending.settle(step.record.step)  # "acknowledged", though nothing was sent
     assert session.unsent == 2
+
+
+class Acknowledging:
+    """A sender whose batches are acknowledged at once."""
+
+    topic = "iot_telemetry"
+
+    async def send(self, _writer) -> int:
+        return 0
+
+
+async def test_each_batch_of_a_step_tells_once_how_long_it_was_on_its_way():
+    landed: list[float] = []
+    session = make_session()
+    output = Telemetry(
+        Acknowledging(), None, lambda: None, lambda s: None, 7, on_landed=landed.append
+    )  # fmt: skip
+    now_ns = time.time_ns()
+    for number, age_s in enumerate((5, 3600, -60)):  # the last one's edge has a clock that is ahead
+        value = batch(frames(*((f"d-{k}", number) for k in range(50))), number, now_ns - age_s * 10**9)
+        output.put(session.decide(Raw(session.state.next_raw, value)))
+    await output._send_some()
+    assert output.records == 150 and len(landed) == 3
+    assert 5 <= landed[0] < 3600 <= landed[1] and landed[2] == 0.0

@@ -224,7 +224,7 @@ async def test_ready_says_what_the_worker_waits_for(views):
 async def test_metrics_are_prometheus_text(views):
     views.offsets.sample = Sample(0.0, {("klais_raw", 0): 12, ("klais_raw", 1): 2})
     answer = await get(views, "/metrics")
-    assert b"klais_packets_received_total 30.0" in answer.body
+    assert b'klais_packets_received_total{stage="lane"} 30.0' in answer.body
     assert b'klais_lag_records{partition="0"} 10.0' in answer.body
     assert answer.headers["Content-Type"].startswith("text/plain")
 

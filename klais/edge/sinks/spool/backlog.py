@@ -141,6 +141,11 @@ class Backlog:
         return self._spool.bytes if self._spool else 0
 
     @property
+    def max_bytes(self) -> int:
+        """What the spool's files may have; 0 = no spool is wanted."""
+        return self._settings.spool_max_bytes
+
+    @property
     def drained(self) -> bool:
         """Whether all was handed out."""
         return not self._memory and (self._spool is None or self._spool.cursor == self._spool.end)

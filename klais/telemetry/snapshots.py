@@ -1,0 +1,187 @@
+"""What edge and worker count, as plain numbers of one moment; :mod:`klais.telemetry.metrics` renders them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+
+REASONS = max(Reason) + 1
+"""Size of an array that counts by ``Reason``."""
+
+TOPICS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "devices_changelog")
+"""Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
+
+Stage = Literal["edge", "lane"]
+_MALFORMED = frozenset(Reason(r) for r in range(FIRST_MALFORMED, LAST_MALFORMED + 1))
+STATES = ("normal", "silent", "flagged", "limited", "blocked")
+"""Values of the label ``state`` of devices, from the least to the most urgent; a device is in the last that applies."""
+
+LIMITS_BY = ("load", "controller", "operator")
+"""Values of the label ``by``: whose limits the kernel filter applies; ``load``: those it was loaded with."""
+
+KINDS = ("edge", "worker", "controller")
+"""Values of the label ``kind``: processes that report on ``klais_stats``."""
+
+# What each stage may count; shown from the start as 0, so that a rate over the first drop is right.
+DROP_REASONS: dict[str, frozenset[Reason]] = {
+    "edge": frozenset(
+        {
+            *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
+            *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
+            *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
+        }
+    ),
+    "lane": frozenset({r for r in Reason if Reason.DUPLICATE <= r < FIRST_MALFORMED} | _MALFORMED)
+    | {Reason.CORRUPT_BATCH, Reason.REPEATED_BATCH, Reason.QUEUE_EXPIRED, Reason.POISON, Reason.OUTPUT_LOST},
+}
+
+
+def reason_counts() -> npt.NDArray[np.int64]:
+    """Zeroed counters, int64 [REASONS], one place for each ``Reason``."""
+    return np.zeros(REASONS, np.int64)
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What both processes count, all since the start of this process unless stated otherwise.
+
+    ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the
+    left; all numbers of a snapshot are of one moment.
+
+    Attributes
+    ----------
+    received, received_bytes : int
+        Frames received (kernel drops included, which are in ``dropped`` too) and their bytes.
+    passed : int
+        Frames that left for good: acknowledged by the next topic.
+    dropped : int64 [REASONS]
+        Frames that did not, by ``Reason``; malformed ones too, whether a dead letter was written or not.
+    queue_depth : int
+        Frames held now: in the dam's queue (worker), not yet acknowledged (edge).
+    rate_limit, tokens : float
+        Frames/s in force, frames left in the global bucket.
+    burst_probability : float
+        0 to 1.
+    anomaly_devices : int
+        Devices whose newest frame is flagged.
+    kafka_messages, kafka_errors : mapping of str to int
+        Records acknowledged, sends failed for good; by topic (see :data:`TOPICS`).
+    dead_letters, dead_letters_suppressed : int
+        Written; only counted because of the rate limit.
+    partitions : int
+        That the process is configured for.
+    unaccounted : int
+        Frames that the process's own conservation check does not find: 0, or a defect.
+    """
+
+    received: int = 0
+    received_bytes: int = 0
+    passed: int = 0
+    dropped: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
+    queue_depth: int = 0
+    rate_limit: float = 0.0
+    tokens: float = 0.0
+    burst_probability: float = 0.0
+    anomaly_devices: int = 0
+    kafka_messages: Mapping[str, int] = field(default_factory=dict)
+    kafka_errors: Mapping[str, int] = field(default_factory=dict)
+    dead_letters: int = 0
+    dead_letters_suppressed: int = 0
+    partitions: int = 0
+    unaccounted: int = 0
+
+
+@dataclass(slots=True)
+class EdgeSnapshot(Snapshot):
+    """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
+
+    ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
+    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether
+    set-points go into a kernel filter's maps here, ``xdp_writes`` how often they did, ``xdp_packets`` and ``xdp_bytes``
+    what that filter counted by verdict. ``set_points_age_s``: since somebody confirmed the filter's set-points, None
+    where nobody did; ``limits_by``: whose limits it applies (:data:`LIMITS_BY`), empty without a filter.
+    ``stats_age_s`` by kind: age of the newest record of the process that has been silent for longest.
+    """
+
+    batches: int = 0
+    inflight_bytes: int = 0
+    inflight_max_bytes: int = 0
+    rcvbuf_bytes: int = 0
+    breaker_open: bool = False
+    breaker_moves: Mapping[str, int] = field(default_factory=dict)
+    spool_frames: int = 0
+    spool_bytes: int = 0
+    spool_max_bytes: int = 0
+    spool_recovered: int = 0
+    spool_replayed: int = 0
+    xdp_maps: bool = False
+    xdp_writes: int = 0
+    xdp_packets: Mapping[str, int] = field(default_factory=dict)
+    xdp_bytes: Mapping[str, int] = field(default_factory=dict)
+    set_points_age_s: float | None = None
+    limits_by: str = ""
+    stats_age_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSnapshot:
+    """The controller of a worker: whether it is the leader, what it wrote, and its newest decision (else zeros).
+
+    ``terms`` it began as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
+    shares, ``error`` relative, ``overrides`` in force; ``enabled``: the rate is not fixed.
+    """
+
+    enabled: bool = False
+
+    is_leader: bool = False
+    decisions: int = 0
+    terms: int = 0
+    pid_terms: Mapping[str, float] = field(default_factory=dict)
+    error: float = 0.0
+    lag: float = 0.0
+    cpu: float = 0.0
+    cut: float = 0.0
+    overrides: int = 0
+
+
+@dataclass(slots=True)
+class WorkerSnapshot(Snapshot):
+    """What a worker counts besides, summed over its lanes.
+
+    ``verdicts`` int64 [>= 16] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records
+    of the staging topic by partition, ``lag_s`` the age of the oldest of them; ``checkpoint_age_s`` that of the lane
+    whose checkpoint is oldest. ``lane_live`` by partition; ``queue_*``: of the dam's queue, all lanes together;
+    ``longest_block_s`` of the event loop in the last minute; ``devices_by_state`` by :data:`STATES`.
+    """
+
+    verdicts: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
+    batches: int = 0
+    steps: int = 0
+    checkpoints: int = 0
+    checkpoint_s: float = 0.0
+    checkpoint_age_s: float = 0.0
+    lag_records: Mapping[int, int] = field(default_factory=dict)
+    lag_s: Mapping[int, float] = field(default_factory=dict)
+    lanes: int = 0
+    lane_live: Mapping[int, bool] = field(default_factory=dict)
+    lane_restarts: int = 0
+    queue_limit: int = 0
+    queue_bytes: int = 0
+    queue_limit_bytes: int = 0
+    longest_block_s: float = 0.0
+    devices: int = 0
+    devices_limit: int = 0
+    devices_by_state: Mapping[str, int] = field(default_factory=dict)
+    forgotten: int = 0
+    late: int = 0
+    gaps: int = 0
+    resets: int = 0
+    flags: int = 0
+    flags_suppressed: int = 0
+    lost_records: int = 0
+    missing_batches: int = 0
+    control: ControlSnapshot = field(default_factory=ControlSnapshot)
