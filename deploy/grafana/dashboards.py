@@ -1,0 +1,391 @@
+"""The dashboards: ``python -m deploy.grafana.dashboards`` writes them as JSON beside this file.
+
+A test holds the committed files against what is made here, and asks a real Prometheus for every expression.
+"""
+
+import json
+from pathlib import Path
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from deploy.grafana.panels import Board, Panel, of, quantile, rate
+
+FOLDER = Path(__file__).parent / "dashboards"
+RECEIVED, PASSED, DROPPED = "klais_packets_received_total", "klais_packets_passed_total", "klais_packets_dropped_total"
+LANDED, KAFKA = "klais_landed_latency_seconds", "klais_kafka_latency_seconds"
+
+# Metrics that are on no panel, each with the reason.
+NOT_SHOWN: dict[str, str] = {}
+
+PIPELINE = Board(
+    "klais-pipeline",
+    "KLAIS / Pipeline",
+    "The path of the frames: received, accepted by Kafka, decided, on the clean topic; and what left it.",
+    [
+        [
+            Panel("Received", "pps", [(rate(RECEIVED, stage="edge"), "")], "Frames/s at all edges.", kind="number"),
+            Panel("Landed", "pps", [(rate(PASSED, stage="lane"), "")], "Frames/s that pass the dam.", kind="number"),
+            Panel(
+                "Lost", "pps", [(rate(DROPPED, intentional="false"), "")],
+                "Frames/s dropped though no rule asks for it.", kind="number",
+            ),
+            Panel("Lag", "s", [(f"max({of('klais_lag_seconds')})", "")], "Of the oldest partition.", kind="number"),
+            Panel("Latency p99", "s", [(quantile(0.99, LANDED), "")], "Edge to clean topic.", kind="number"),
+            Panel(
+                "Lanes live", "percentunit",
+                [(f"sum({of('klais_lanes')}) / max({of('klais_partitions')})", "")],
+                "Of all partitions.", kind="number",
+            ),
+        ],
+        [
+            Panel(
+                "The path", "pps",
+                [
+                    (rate(RECEIVED, stage="edge"), "edge received"),
+                    (rate(PASSED, stage="edge"), "Kafka acknowledged"),
+                    (rate(RECEIVED, stage="lane"), "lanes received"),
+                    (rate(PASSED, stage="lane"), "passed the dam"),
+                ],
+                "The lines lie on each other while nothing waits and nothing is dropped.",
+            ),
+            Panel(
+                "Lost, by reason", "pps",
+                [(rate(DROPPED, "stage, reason", intentional="false"), "{{stage}} {{reason}}")],
+                "No rule asks for these.",
+            ),
+            Panel(
+                "Dropped on purpose, by reason", "pps",
+                [(rate(DROPPED, "stage, reason", intentional="true"), "{{stage}} {{reason}}")],
+                "A rule of yours or of the protocol asks for these.",
+            ),
+        ],
+        [
+            Panel(
+                "Lag by partition", "s", [(f"max by (partition) ({of('klais_lag_seconds')})", "{{partition}}")],
+                "Age of the oldest batch that a lane has not taken.",
+            ),
+            Panel(
+                "From the edge to the clean topic", "s",
+                [(quantile(0.5, LANDED), "p50"), (quantile(0.99, LANDED), "p99")],
+                "With the time in the queue and in the spool.",
+            ),
+            Panel(
+                "Kafka acknowledges, p99", "s", [(quantile(0.99, KAFKA, "stage"), "{{stage}}")],
+                "From the send of a batch to its acknowledgement.",
+            ),
+        ],
+        [
+            Panel(
+                "Records/s to Kafka", "short",
+                [(rate("klais_kafka_messages_total", "stage, topic"), "{{stage}} {{topic}}")],
+            ),
+            Panel(
+                "Records that Kafka refused", "short",
+                [(rate("klais_kafka_errors_total", "stage, topic"), "{{stage}} {{topic}}")],
+            ),
+            Panel("Bytes/s", "Bps", [(rate("klais_bytes_received_total", "stage"), "{{stage}} received")]),
+        ],
+        [
+            Panel(
+                "Dead letters/s", "short",
+                [
+                    (rate("klais_dead_letters_total", "stage"), "{{stage}} written"),
+                    (rate("klais_dead_letters_suppressed_total", "stage"), "{{stage}} only counted"),
+                ],
+            ),
+            Panel(
+                "Unaccounted for", "short",
+                [
+                    (f"sum by (stage) ({of('klais_conservation_missing_frames')})", "{{stage}} frames"),
+                    (rate("klais_lost_records_total"), "records lost/s"),
+                    (rate("klais_missing_batches_total"), "batches missing/s"),
+                ],
+                "All 0, or something is wrong.",
+            ),
+            Panel(
+                "Held", "short",
+                [(f"sum by (stage) ({of('klais_queue_depth')})", "{{stage}}")],
+                "Frames on their way to Kafka (edge) and in the dam's queue (lane).",
+            ),
+        ],
+    ],
+)  # fmt: skip
+
+EDGE = Board(
+    "klais-edge",
+    "KLAIS / Edge & XDP",
+    "Edges: what they receive, hold and spool; and the kernel filter before them.",
+    [
+        [
+            Panel("Received", "pps", [(rate(RECEIVED, "instance", stage="edge"), "{{instance}}")]),
+            Panel("Kernel drops", "pps", [(rate(DROPPED, "instance", reason="kernel_drop"), "{{instance}}")]),
+            Panel("Batches/s", "short", [(rate("klais_edge_batches_total", "instance"), "{{instance}}")]),
+        ],
+        [
+            Panel(
+                "Spool", "bytes",
+                [
+                    (of("klais_edge_spool_bytes"), "{{instance}}"),
+                    (of("klais_edge_spool_max_bytes"), "{{instance}} limit"),
+                ],
+            ),
+            Panel("Frames in the spool", "short", [(of("klais_edge_spool_frames"), "{{instance}}")]),
+            Panel(
+                "Spool, found and replayed", "pps",
+                [
+                    (rate("klais_edge_spool_replayed_total", "instance"), "{{instance}} replayed"),
+                    (rate("klais_edge_spool_recovered_total", "instance"), "{{instance}} found at the start"),
+                ],
+            ),
+        ],
+        [
+            Panel("Breaker open", "short", [(of("klais_edge_breaker_open"), "{{instance}}")], "1: Kafka is not asked."),
+            Panel(
+                "Breaker moves", "short",
+                [(rate("klais_edge_breaker_moves_total", "instance, state"), "{{instance}} {{state}}")],
+            ),
+            Panel(
+                "In flight to Kafka", "bytes",
+                [
+                    (of("klais_edge_inflight_bytes"), "{{instance}}"),
+                    (of("klais_edge_inflight_max_bytes"), "{{instance}} limit"),
+                ],
+            ),
+        ],
+        [
+            Panel(
+                "From a batch's first frame until it is closed", "s",
+                [
+                    (quantile(0.5, "klais_processing_latency_seconds", stage="edge"), "p50"),
+                    (quantile(0.99, "klais_processing_latency_seconds", stage="edge"), "p99"),
+                ],
+            ),
+            Panel("Receive buffer", "bytes", [(of("klais_edge_receive_buffer_bytes"), "{{instance}}")]),
+            Panel(
+                "Silence on klais_stats", "s",
+                [(f"max by (kind) ({of('klais_stats_age_seconds')})", "{{kind}}")],
+                "Age of the newest record of the process that has been silent for longest.",
+            ),
+        ],
+        [
+            Panel(
+                "Kernel filter, packets by verdict", "pps",
+                [(rate("klais_xdp_packets_total", "instance, verdict"), "{{instance}} {{verdict}}")],
+                "Every edge of a host reports the same.", always=False,
+            ),
+            Panel(
+                "Kernel filter, bytes by verdict", "Bps",
+                [(rate("klais_xdp_bytes_total", "instance, verdict"), "{{instance}} {{verdict}}")], always=False,
+            ),
+        ],
+        [
+            Panel(
+                "Whose limits the filter applies", "short",
+                [(of("klais_xdp_limits_in_force") + " == 1", "{{instance}} {{by}}")], always=False,
+            ),
+            Panel(
+                "Age of the filter's set-points", "s",
+                [(of("klais_xdp_setpoint_age_seconds"), "{{instance}}")], always=False,
+            ),
+            Panel(
+                "Writes to the filter", "short",
+                [
+                    (rate("klais_xdp_writes_total", "instance"), "{{instance}} writes/s"),
+                    (of("klais_xdp_maps"), "{{instance}} may write"),
+                ],
+            ),
+        ],
+    ],
+)  # fmt: skip
+
+WORKER = Board(
+    "klais-worker",
+    "KLAIS / Worker & lanes",
+    "Workers: their lanes, queues, checkpoints and what they need.",
+    [
+        [
+            Panel(
+                "Lanes", "short",
+                [
+                    (f"sum({of('klais_lanes')})", "live"),
+                    (f"max({of('klais_partitions')})", "partitions"),
+                ],
+                "Fewer live lanes than partitions: frames wait.",
+            ),
+            Panel("Lane is live", "short", [(of("klais_lane_live"), "{{instance}} {{partition}}")]),
+            Panel("Lane restarts", "short", [(f"increase({of('klais_lane_restarts_total')}[15m])", "{{instance}}")]),
+        ],
+        [
+            Panel("Frames by verdict", "pps", [(rate("klais_lane_frames_total", "verdict"), "{{verdict}}")]),
+            Panel(
+                "Batches and steps", "short",
+                [
+                    (rate("klais_lane_batches_total", "instance"), "{{instance}} batches/s"),
+                    (rate("klais_lane_steps_total", "instance"), "{{instance}} steps/s"),
+                ],
+            ),
+            Panel("Lag in records", "short", [(of("klais_lag_records"), "partition {{partition}}")]),
+        ],
+        [
+            Panel(
+                "Queue", "short",
+                [
+                    (of("klais_queue_depth", stage="lane"), "{{instance}}"),
+                    (of("klais_queue_limit_frames"), "{{instance}} limit"),
+                ],
+                "Frames that wait for the global rate.",
+            ),
+            Panel(
+                "Memory of the queue", "bytes",
+                [(of("klais_queue_bytes"), "{{instance}}"), (of("klais_queue_limit_bytes"), "{{instance}} limit")],
+            ),
+            Panel(
+                "Longest turn of the event loop", "s", [(of("klais_event_loop_longest_block_seconds"), "{{instance}}")]
+            ),
+        ],
+        [
+            Panel("Age of the oldest checkpoint", "s", [(of("klais_lane_checkpoint_age_seconds"), "{{instance}}")]),
+            Panel(
+                "Checkpoints", "short",
+                [
+                    (rate("klais_lane_checkpoints_total", "instance"), "{{instance}} checkpoints/s"),
+                    (rate("klais_lane_checkpoint_seconds_total", "instance"), "{{instance}} share of time"),
+                ],
+            ),
+            Panel(
+                "Time to decide and to score a batch, p99", "s",
+                [
+                    (quantile(0.99, "klais_processing_latency_seconds", stage="lane"), "decide"),
+                    (quantile(0.99, "klais_inference_latency_seconds", stage="lane"), "score"),
+                ],
+            ),
+        ],
+        [
+            Panel("CPU", "percentunit", [(rate("process_cpu_seconds_total", "instance"), "{{instance}}")], "1: a core"),
+            Panel("Memory", "bytes", [(of("process_resident_memory_bytes"), "{{instance}}")]),
+            Panel(
+                "Versions", "short", [(f"sum by (stage, version) ({of('klais_build_info')})", "{{stage}} {{version}}")]
+            ),
+        ],
+    ],
+)  # fmt: skip
+
+CONTROL = Board(
+    "klais-control",
+    "KLAIS / Control loop",
+    "What the controller measures, decides and cuts, and what operators override.",
+    [
+        [
+            Panel(
+                "Rate in force and what arrives", "pps",
+                [
+                    (f"max({of('klais_rate_limit', stage='lane')})", "rate in force"),
+                    (rate(RECEIVED, stage="edge"), "arrives"),
+                    (rate(PASSED, stage="lane"), "passes"),
+                ],
+            ),
+            Panel(
+                "Tokens in the global bucket", "short",
+                [(f"sum({of('klais_tokens_available', stage='lane')})", "tokens")],
+            ),
+        ],
+        [
+            Panel("Lag", "short", [(f"max({of('klais_control_lag_frames')})", "frames")], "As the controller sees it."),
+            Panel("CPU of the busiest process", "percentunit", [(f"max({of('klais_control_cpu_share')})", "share")]),
+            Panel(
+                "PID", "short",
+                [
+                    (f"sum by (term) ({of('klais_pid_term')})", "{{term}}"),
+                    (f"sum({of('klais_control_error')})", "error"),
+                ],
+                "Terms of the newest decision; above 0 there is room.",
+            ),
+        ],
+        [
+            Panel(
+                "Burst forecast", "percentunit",
+                [
+                    (f"max({of('klais_burst_probability', stage='lane')})", "probability"),
+                    (f"max({of('klais_control_cut_share')})", "cut of the rate"),
+                ],
+            ),
+            Panel(
+                "Leader", "short",
+                [
+                    (f"sum({of('klais_control_is_leader')})", "leaders"),
+                    (f"max({of('klais_control_enabled')})", "the rate is not fixed"),
+                ],
+                "One leader.",
+            ),
+            Panel(
+                "Decisions", "short",
+                [
+                    (rate("klais_control_decisions_total"), "decisions/s"),
+                    (rate("klais_control_terms_total"), "new terms/s"),
+                ],
+            ),
+        ],
+        [
+            Panel("Overrides in force", "short", [(f"max({of('klais_control_overrides')})", "overrides")]),
+            Panel("Shed by edges", "pps", [(rate(DROPPED, "instance", reason="global_rate"), "{{instance}}")]),
+        ],
+    ],
+)  # fmt: skip
+
+DEVICES = Board(
+    "klais-devices",
+    "KLAIS / Devices & anomalies",
+    "How many devices there are, in which state, and what is odd about them.",
+    [
+        [
+            Panel(
+                "Devices", "short",
+                [(f"sum({of('klais_devices')})", "known"), (f"sum({of('klais_devices_limit')})", "limit")],
+            ),
+            Panel("By state", "short", [(f"sum by (state) ({of('klais_devices_by_state')})", "{{state}}")]),
+            Panel("Forgotten/s", "short", [(rate("klais_devices_forgotten_total"), "devices")]),
+        ],
+        [
+            Panel("Flagged now", "short", [(f"sum({of('klais_anomaly_devices', stage='lane')})", "devices")]),
+            Panel(
+                "Anomaly records/s", "short",
+                [
+                    (rate("klais_anomaly_flags_total"), "written"),
+                    (rate("klais_anomaly_flags_suppressed_total"), "only counted"),
+                ],
+            ),
+            Panel(
+                "Sequence numbers", "short",
+                [
+                    (rate("klais_sequence_gaps_total"), "missing/s"),
+                    (rate("klais_sequence_late_total"), "late/s"),
+                    (rate("klais_sequence_resets_total"), "restarts/s"),
+                ],
+                "Missing numbers show what the network lost.",
+            ),
+        ],
+        [
+            Panel(
+                "Refused to devices", "pps",
+                [(rate(DROPPED, "reason", reason="~duplicate|blocked|device_rate|device_limit"), "{{reason}}")],
+            ),
+            Panel(
+                "Malformed", "pps",
+                [(rate(DROPPED, "reason", reason="~too_.*|bad_.*|not_.*"), "{{reason}}")],
+            ),
+        ],
+    ],
+)  # fmt: skip
+
+BOARDS = (PIPELINE, EDGE, WORKER, CONTROL, DEVICES)
+
+
+def text(board: Board) -> str:
+    """The file of a dashboard."""
+    return json.dumps(board.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(exist_ok=True)
+    for made in BOARDS:
+        (FOLDER / f"{made.uid}.json").write_text(text(made))
