@@ -44,12 +44,14 @@ class Batcher:
     def __init__(self, partitions: int, max_bytes: int, edge_id: int, boot: int, with_sources: bool = False) -> None:
         self.partitions, self.max_bytes, self.edge_id, self.boot = partitions, max_bytes, edge_id, boot
         self.with_sources = with_sources
+        # Of the batch that each partition builds: frames, their bytes, receive time of the first one.
         self.count = np.zeros(partitions, np.int64)
         self._used = np.zeros(partitions, np.int64)
         self._opened_ns = np.zeros(partitions, np.int64)
         self._number = [0] * partitions
         self._due = np.zeros(partitions, np.int64)
-        # Address space only: np.empty's pages cost memory once a batch grows that far.
+        # Its columns (offsets in ns since it was opened) and its frames back to back. Address space only: np.empty's
+        # pages cost memory once a batch grows that far.
         room = max(1, (max_bytes - HEADER.size) // (HEADER_SIZE + 6) + 1)
         self._lengths = np.empty((partitions, room), np.uint16)
         self._offsets = np.empty((partitions, room), np.uint32)

@@ -4,12 +4,15 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.wire.batch import HEADER, SOURCE_SIZE
 from klais.core.wire.constants import Reason
 from klais.jit.intrinsics import copy_bytes
-from klais.jit.kernel import BYTES, I32, I64, U8, U64, int64, kernel
+from klais.jit.kernel import BYTES, I32, I64, U8, U64, int64, kernel, void
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
 _LAST_OFFSET = np.int64(0xFFFFFFFF)
+_BATCH_HEADER = HEADER.size
+_COLUMN_BYTES = 2 + 4  # of one frame in a batch: length and time offset
 
 _U8_2D = numba.uint8[:, ::1]
 _U16_2D = numba.uint16[:, ::1]
@@ -55,6 +58,23 @@ def sort_out(
     return found
 
 
+@kernel(void(U8, int64, int64, BYTES, int64, int64, BYTES, int64), borrows=True, inlined=True)
+def copy_frame(
+    out: npt.NDArray[np.uint8],
+    at: int,
+    size: int,
+    head: npt.NDArray[np.uint8],
+    start: int,
+    in_head: int,
+    tail: npt.NDArray[np.uint8],
+    tail_start: int,
+) -> None:
+    """Copy a frame of ``size`` bytes to ``out[at:]``: the first ``in_head`` from ``head``, the others from ``tail``."""
+    copy_bytes(out, at, head, start, in_head)
+    if size > in_head:
+        copy_bytes(out, at + in_head, tail, tail_start, size - in_head)
+
+
 @kernel(
     int64(
         BYTES, I64, int64, BYTES, I64, I64, I32, _U8_2D, I64,
@@ -84,54 +104,40 @@ def scatter(
 ) -> int:
     """Append frames ``first`` to n, in order, each to the batch of its partition, until one does not fit.
 
+    Returns n, or the first frame that did not fit: close the batch of its partition and go on from it.
+
     Parameters
     ----------
     head, starts, head_size, tail, tail_starts, lengths
         The frames, as :class:`klais.edge.sources.base.Source` gives them.
     partition : int32 [n]
         Partition of each frame; -1 = skipped.
-    sources : uint8 [n or 0, 18]
-        Where each frame came from; no rows = no source column.
-    times_ns : int64 [n or 0]
-        When the kernel received each frame, on the clock of ``now_ns``; no rows = all of them now.
-    first : int
-        Frame to begin with.
-    now_ns : int
-        The time now; no frame counts as received later.
-    max_bytes : int
-        Largest encoded size of a batch of two or more frames.
-    count, used, opened_ns : int64 [p], in and out
-        Per partition: frames, frame bytes, and receive time of the first frame of the batch that is being built.
-    batch_lengths, batch_offsets, batch_sources, batch_frames : [p, ...], out
-        Its columns (uint16, uint32 ns since ``opened_ns``, 18 bytes) and its frames back to back.
-
-    Returns
-    -------
-    int
-        n, or the first frame that did not fit: close the batch of its partition and go on from it.
+    sources, times_ns : uint8 [n or 0, 18], int64 [n or 0]
+        Where each frame came from, and when the kernel received it (clock of ``now_ns``); no rows = no such column.
+    first, now_ns, max_bytes : int
+        Frame to begin with, the time now (no frame counts as received later), largest encoded size of a batch of two
+        or more frames.
+    count, used, opened_ns, batch_lengths, batch_offsets, batch_sources, batch_frames : [p, ...], in and out
+        The open batch of each partition, as :class:`klais.edge.batcher.Batcher` keeps it.
     """
-    column_bytes = 24 if sources.shape[0] else 6
+    with_sources = sources.shape[0] > 0
+    column_bytes = _COLUMN_BYTES + SOURCE_SIZE if with_sources else _COLUMN_BYTES
     for i in range(first, lengths.shape[0]):
         p = partition[i]
         if p < 0:
             continue
-        n = count[p]
-        at = used[p]
-        size = lengths[i]
+        n, at, size = count[p], used[p], lengths[i]
         when = min(times_ns[i], now_ns) if times_ns.shape[0] else now_ns
         if n == 0:
             opened_ns[p] = when
-        elif 32 + (n + 1) * column_bytes + at + size > max_bytes or when - opened_ns[p] > _LAST_OFFSET:
+        elif _BATCH_HEADER + (n + 1) * column_bytes + at + size > max_bytes or when - opened_ns[p] > _LAST_OFFSET:
             return i
         batch_lengths[p, n] = size
         batch_offsets[p, n] = max(when - opened_ns[p], 0)  # queues of a card may be a little apart
-        if column_bytes == 24:
-            for k in range(18):
+        if with_sources:
+            for k in range(SOURCE_SIZE):
                 batch_sources[p, n, k] = sources[i, k]
-        in_head = min(size, head_size)
-        copy_bytes(batch_frames[p], at, head, starts[i], in_head)
-        if size > in_head:
-            copy_bytes(batch_frames[p], at + in_head, tail, tail_starts[i], size - in_head)
+        copy_frame(batch_frames[p], at, size, head, starts[i], min(size, head_size), tail, tail_starts[i])
         count[p] = n + 1
         used[p] = at + size
     return lengths.shape[0]  # type: ignore[no-any-return]

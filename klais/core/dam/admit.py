@@ -8,6 +8,8 @@ costs is bounded by the rate; a lane that knows as many devices as it may, or go
 new ones (DEVICE_LIMIT).
 """
 
+from typing import NamedTuple
+
 import numba
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,47 @@ _QUEUE_FULL = np.uint8(Reason.QUEUE_FULL)
 _DEVICE_LIMIT = np.uint8(Reason.DEVICE_LIMIT)
 _FIRST_MALFORMED = np.uint8(FIRST_MALFORMED)
 _ONE = np.uint32(1)
+
+
+class Devices(NamedTuple):
+    """The device index and its rows, see :mod:`klais.core.devices.index`."""
+
+    slots: npt.NDArray[np.uint64]
+    key: npt.NDArray[np.uint64]
+    rows: Rows
+    free: npt.NDArray[np.int32]
+    room: npt.NDArray[np.int64]
+
+
+class Frames(NamedTuple):
+    """Columns of n frames, in order.
+
+    Attributes
+    ----------
+    ids, id_size, row, sequence, frame_hash, time_ns, source : [n]
+        ``row`` -1 = none yet, in and out. See :func:`take_frame` and :func:`note_source` for the others.
+    verdict : uint8 [n], in and out
+    skip, blocked : uint8 [n]
+        ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
+    own : int32 [n]
+        Place in ``overrides`` for frames of devices with limits of their own, -1 = as ``limits`` says.
+    """
+
+    ids: npt.NDArray[np.uint64]
+    id_size: npt.NDArray[np.uint8]
+    row: npt.NDArray[np.int32]
+    sequence: npt.NDArray[np.uint32]
+    frame_hash: npt.NDArray[np.uint32]
+    time_ns: npt.NDArray[np.int64]
+    source: npt.NDArray[np.uint32]
+    verdict: npt.NDArray[np.uint8]
+    skip: npt.NDArray[np.uint8]
+    blocked: npt.NDArray[np.uint8]
+    own: npt.NDArray[np.int32]
+
+
+_DEVICES = numba.types.NamedTuple((U64, U64, ROWS, I32, I64), Devices)
+_FRAMES = numba.types.NamedTuple((IDS, U8, I32, U32, U32, I64, U32, U8, U8, U8, I32), Frames)
 
 refill = kernel(float64(float64, int64, int64, float64, float64), borrows=True, inlined=True)(refill_definition)
 
@@ -161,33 +204,36 @@ def take_frame(
     return int(verdict)
 
 
-@kernel(
-    int64(
-        *(boolean, int64, int64, U64, U64, ROWS, I32, I64, IDS, U8, I32, U32, U32, I64, U32),
-        *(U8, U8, U8, I32, F64, F64, F64, I32, int64),
-    ),
-    borrows=True,
-)
+@kernel((boolean, int64, _DEVICES, _FRAMES, numba.float64, F64, F64), borrows=True)
+def admit_new(
+    decide: bool,
+    i: int,
+    devices: Devices,
+    frames: Frames,
+    burst: float,
+    limits: npt.NDArray[np.float64],
+    dam: npt.NDArray[np.float64],
+) -> tuple[int, int]:
+    """Frame ``i`` of a device that has no row: the row it gets, -1 = none, and its verdict (see :func:`admit`)."""
+    v, room = np.int64(frames.verdict[i]), devices.room
+    if decide:
+        v = np.int64(judge_new(frames.blocked[i] != 0, burst, room[USED] - room[FREE], limits, dam))
+    if v > _QUEUED:
+        return -1, int(v)
+    low, high = frames.ids[i, 0], frames.ids[i, 1]
+    r = np.int64(insert(devices.slots, devices.key, devices.rows, devices.free, room, low, high, frames.id_size[i]))
+    devices.rows["made_s"][r] = np.uint32(limits[NOW_S])
+    dam[NEW_DEVICES] -= 1.0
+    return int(r), int(v)
+
+
+@kernel(int64(boolean, int64, int64, _DEVICES, _FRAMES, F64, F64, F64, I32, int64), borrows=True)
 def admit(
     decide: bool,
     step: int,
     clean_step: int,
-    slots: npt.NDArray[np.uint64],
-    key: npt.NDArray[np.uint64],
-    rows: Rows,
-    free: npt.NDArray[np.int32],
-    room: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.uint64],
-    id_size: npt.NDArray[np.uint8],
-    row: npt.NDArray[np.int32],
-    sequence: npt.NDArray[np.uint32],
-    frame_hash: npt.NDArray[np.uint32],
-    time_ns: npt.NDArray[np.int64],
-    source: npt.NDArray[np.uint32],
-    verdict: npt.NDArray[np.uint8],
-    skip: npt.NDArray[np.uint8],
-    blocked: npt.NDArray[np.uint8],
-    own: npt.NDArray[np.int32],
+    devices: Devices,
+    frames: Frames,
     overrides: npt.NDArray[np.float64],
     limits: npt.NDArray[np.float64],
     dam: npt.NDArray[np.float64],
@@ -200,50 +246,36 @@ def admit(
     ----------
     decide : bool
         True: verdicts of well-formed frames are decided here. False (replay): ``verdict`` holds them as journalled.
-    slots, key, rows, free, room
-        The device index, see :mod:`klais.core.devices.index`; devices that are new get a row.
-    ids, id_size, row, sequence, frame_hash, time_ns, source : [n]
-        Columns of the frames; ``row`` -1 = none yet, in and out. See :func:`take_frame` and :func:`note_source`.
-    verdict : uint8 [n], in and out
-    skip, blocked : uint8 [n]
-        ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
-    own, overrides : int32 [n], float64 [2 k]
-        Place in ``overrides`` (rate, burst, rate, burst, ...) for frames of devices with limits of their own, -1 = as
-        ``limits`` says.
+    devices, frames
+        Devices that are new get a row.
+    overrides : float64 [2 k]
+        Rates and bursts of devices with limits of their own: rate, burst, rate, burst, ...
     limits, dam : float64 [6], [3]
         See the positions at the head of this module; ``dam`` is updated.
     """
+    rows, row, verdict, skip = devices.rows, frames.row, frames.verdict, frames.skip
     for i in range(row.shape[0]):
-        r = np.int64(row[i])
-        v = np.int64(verdict[i])
+        r, v = np.int64(row[i]), np.int64(verdict[i])
         if v >= _FIRST_MALFORMED:
             if r >= 0 and skip[i] == 0:
                 dirty_count = touch(rows, r, step, clean_step, dirty, dirty_count)
                 rows["malformed"][r] += _ONE
             continue
-        rate, burst = limits[DEVICE_RATE], limits[DEVICE_BURST]
-        if own[i] >= 0:
-            rate, burst = overrides[2 * own[i]], overrides[2 * own[i] + 1]
-        undecided = decide
-        if r < 0:
-            r = max(
-                np.int64(find(slots, key, rows, ids[i, 0], ids[i, 1])), np.int64(-1)
-            )  # a frame before may have made the row
+        rate, burst, own = limits[DEVICE_RATE], limits[DEVICE_BURST], frames.own[i]
+        if own >= 0:
+            rate, burst = overrides[2 * own], overrides[2 * own + 1]
+        undecided, blocked = decide, frames.blocked[i] != 0
+        if r < 0:  # a frame before may have made the row
+            r = max(np.int64(find(devices.slots, devices.key, rows, frames.ids[i, 0], frames.ids[i, 1])), np.int64(-1))
             if r < 0:
-                if decide:
-                    v = judge_new(blocked[i] != 0, burst, room[USED] - room[FREE], limits, dam)
-                    undecided = False
-                if v <= _QUEUED:
-                    r = insert(slots, key, rows, free, room, ids[i, 0], ids[i, 1], id_size[i])
-                    rows["made_s"][r] = np.uint32(limits[NOW_S])
-                    dam[NEW_DEVICES] -= 1.0
+                r, v = admit_new(decide, i, devices, frames, burst, limits, dam)
+                undecided = False
             row[i] = r
         if r >= 0 and skip[i] == 0:
             dirty_count = touch(rows, r, step, clean_step, dirty, dirty_count)
-            v = take_frame(
-                rows, r, v, undecided, sequence[i], frame_hash[i], time_ns[i], rate, burst, blocked[i] != 0, limits, dam
-            )
-            note_source(rows, r, source[i])
+            sequence, hashed, time_ns = frames.sequence[i], frames.frame_hash[i], frames.time_ns[i]
+            v = take_frame(rows, r, v, undecided, sequence, hashed, time_ns, rate, burst, blocked, limits, dam)
+            note_source(rows, r, frames.source[i])
         verdict[i] = np.uint8(v)
         if v == _PASSED:
             dam[TOKENS] -= 1.0

@@ -241,16 +241,7 @@ def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bound
     skip = np.zeros(n, np.uint8)
     if bounds is None:
         dam_admit.already_done(state.rows, columns.row, record.step, skip)
-    dam = state.new_dam()
-    state.dirty_count = dam_admit.admit(
-        bounds is not None,
-        record.step,
-        state.clean_step,
-        state.slots,
-        state.index_key,
-        state.rows,
-        state.free,
-        state.room,
+    frames = dam_admit.Frames(
         columns.ids,
         columns.id_size,
         columns.row,
@@ -262,6 +253,14 @@ def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bound
         skip,
         _blocked_column(columns, bounds),
         own,
+    )
+    dam = state.new_dam()
+    state.dirty_count = dam_admit.admit(
+        bounds is not None,
+        record.step,
+        state.clean_step,
+        dam_admit.Devices(state.slots, state.index_key, state.rows, state.free, state.room),
+        frames,
         rates_and_bursts(record.overrides),
         _limits_column(state, record, columns, bounds),
         dam,

@@ -77,6 +77,21 @@ def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
     return True
 
 
+@kernel(int64(BYTES, int64), borrows=True, inlined=True)
+def checked_id_size(buf: npt.NDArray[np.uint8], at: int) -> int:
+    """Bytes of the device_id at ``at`` before its padding; 0 when it is empty, not UTF-8 or badly padded."""
+    size = 0
+    while size < ID_SIZE and buf[at + size] != 0:
+        size += 1
+    high_bit = np.uint8(0)
+    for k in range(size):
+        high_bit |= buf[at + k]
+    for k in range(size, ID_SIZE):
+        if buf[at + k] != 0:
+            return 0
+    return 0 if high_bit >= 0x80 and not is_utf8(buf, at, at + size) else size
+
+
 @kernel(void(BYTES, I64, I64, U8, IDS, U32, U8))
 def check_headers(
     buf: npt.NDArray[np.uint8],
@@ -117,32 +132,17 @@ def check_headers(
         if buf[s] != 0xAA or buf[s + 1] != 0x55:
             reason[i] = _BAD_MAGIC
             continue
-        size = 0
-        while size < 16 and buf[s + 2 + size] != 0:
-            size += 1
-        high_bit = np.uint8(0)
-        for k in range(size):
-            high_bit |= buf[s + 2 + k]
-        good = size > 0
-        for k in range(size, 16):
-            if buf[s + 2 + k] != 0:
-                good = False
-        if good and high_bit >= 0x80:
-            good = is_utf8(buf, s + 2, s + 2 + size)
-        if not good:
+        size = checked_id_size(buf, s + ID_OFFSET)
+        if size == 0:
             reason[i] = _BAD_ID
             continue
         low = np.uint64(0)
         high = np.uint64(0)
         for k in range(8):
-            low |= np.uint64(buf[s + 2 + k]) << np.uint64(8 * k)
-            high |= np.uint64(buf[s + 10 + k]) << np.uint64(8 * k)
+            low |= np.uint64(buf[s + ID_OFFSET + k]) << np.uint64(8 * k)
+            high |= np.uint64(buf[s + ID_OFFSET + 8 + k]) << np.uint64(8 * k)
         ids[i, 0] = low
         ids[i, 1] = high
         id_size[i] = size
-        sequence[i] = (
-            (np.uint32(buf[s + 18]) << np.uint32(24))
-            | (np.uint32(buf[s + 19]) << np.uint32(16))
-            | (np.uint32(buf[s + 20]) << np.uint32(8))
-            | np.uint32(buf[s + 21])
-        )
+        for k in range(4):
+            sequence[i] = sequence[i] << np.uint32(8) | np.uint32(buf[s + SEQUENCE_OFFSET + k])

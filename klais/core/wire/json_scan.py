@@ -122,6 +122,28 @@ def _literal_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
     return -1
 
 
+@kernel((BYTES, int64, int64, int64, int64), borrows=True, inlined=True)
+def _close(buf: npt.NDArray[np.uint8], p: int, end: int, depth: int, objects: int) -> tuple[int, int, int]:
+    """After a value: close containers until one has a next member. Position after its comma, depth and ``objects``.
+
+    The position is -1 for a mark that does not belong there. At depth 0 it is that of the first byte after the text.
+    """
+    while True:
+        p = _skip_space(buf, p, end)
+        if depth == 0:
+            return p, depth, objects
+        if p >= end:
+            return -1, depth, objects
+        c = buf[p]
+        p += 1
+        if c == _COMMA:
+            return p, depth, objects
+        if c != (_CLOSE_OBJECT if objects & 1 else _CLOSE_ARRAY):
+            return -1, depth, objects
+        depth -= 1
+        objects >>= 1
+
+
 @kernel((BYTES, int64, int64, U64, int64, U64, F64), borrows=True)
 def _scan_text(
     buf: npt.NDArray[np.uint8],
@@ -174,20 +196,11 @@ def _scan_text(
             p = _literal_end(buf, p, end)
         if p < 0:
             return _BAD_JSON, at
-        while True:  # after a value: close containers until one has a next member
-            p = _skip_space(buf, p, end)
-            if depth == 0:
-                return (np.uint8(0) if p == end else _BAD_JSON), at
-            if p >= end:
-                return _BAD_JSON, at
-            c = buf[p]
-            p += 1
-            if c == _COMMA:
-                break
-            if c != (_CLOSE_OBJECT if objects & 1 else _CLOSE_ARRAY):
-                return _BAD_JSON, at
-            depth -= 1
-            objects >>= 1
+        p, depth, objects = _close(buf, p, end, depth, objects)
+        if p < 0:
+            return _BAD_JSON, at
+        if depth == 0:
+            return (np.uint8(0) if p == end else _BAD_JSON), at
 
 
 @kernel(int64(BYTES, I64, I64, U8, I32, U64, F64))

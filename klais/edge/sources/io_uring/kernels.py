@@ -19,6 +19,18 @@ _PAYLOAD_WORD = np.int64(2)  # struct io_uring_recvmsg_out: namelen, controllen,
 ENDED, ERROR = 0, 1  # of ``notes``
 
 
+@kernel(int64(_U32_2D, int64, I64), borrows=True, inlined=True)
+def note_completion(ring: npt.NDArray[np.uint32], slot: int, notes: npt.NDArray[np.int64]) -> int:
+    """Put what one completion says of the request into ``notes``; its buffer, -1 = it has none."""
+    flags = ring[slot, 3]
+    if flags & _MORE == 0:
+        notes[ENDED] = 1
+    result = np.int64(np.int32(ring[slot, 2]))
+    if result < 0:
+        notes[ERROR] = -result
+    return int(flags >> _BUFFER_SHIFT) if flags & _HAS_BUFFER else -1
+
+
 @kernel(int64(U32, U32, _U32_2D, _U32_2D, int64, int64, I64, I64, I64, I64), borrows=True)
 def take_completions(
     tail: npt.NDArray[np.uint32],
@@ -59,25 +71,15 @@ def take_completions(
     first = np.int64(head[0])
     ready = np.int64(np.uint32(load_acquire(tail, 0) - head[0]))
     mask = np.int64(ring.shape[0] - 1)
-    room = starts.shape[0]
     payload_room = np.int64(stride_bytes - payload_offset)
-    n = 0
-    done = 0
-    while done < ready and n < room:
-        slot = (first + done) & mask
+    n, done = 0, 0
+    while done < ready and n < starts.shape[0]:
+        buffer = note_completion(ring, (first + done) & mask, notes)
         done += 1
-        flags = ring[slot, 3]
-        if flags & _MORE == 0:
-            notes[ENDED] = 1
-        result = np.int64(np.int32(ring[slot, 2]))
-        if result < 0:
-            notes[ERROR] = -result
-        buffer = np.int64(flags >> _BUFFER_SHIFT)
-        if flags & _HAS_BUFFER == 0 or buffer >= buffers.shape[0]:
+        if buffer < 0 or buffer >= buffers.shape[0]:
             continue
-        size = np.int64(buffers[buffer, _PAYLOAD_WORD])
         starts[n] = buffer * stride_bytes + payload_offset
-        lengths[n] = min(size, payload_room)
+        lengths[n] = min(np.int64(buffers[buffer, _PAYLOAD_WORD]), payload_room)
         taken[n] = buffer
         n += 1
     store_release(head, 0, np.uint32(first + done))
