@@ -6,17 +6,17 @@
        |     LoopConsumer          agents/faust_ext/transport.py   one consumer for all partitions, in the worker's loop
        |     CoalescingFetcher     agents/faust_ext/fetch.py       a fetch waits for all partitions of a burst
        v
-    ingest                         agents/ingest.py                this agent
-       |     Lanes.feed            klais/worker/lanes.py           the lane of the record's partition
+    ingest                         agents/ingest.py                this agent finds the lane of the partition
        v
     Intake.put                     klais/worker/intake.py          bounded: never waits for a lane that is not live
        v
     Lane.run                       klais/worker/lane.py            the spine of a lane
+       |     LaneSession.decide    klais/worker/session.py         with the limits in force
        |     take_raw              klais/core/lane/step.py         decode, a verdict for each frame, dam, anomaly scores
        v
     Journal.put                    klais/worker/outputs.py         the step is written down -> klais_journal
        |
-       v     once the journal record is acknowledged
+       v     LaneSession.put_out   klais/worker/session.py         once the journal record is acknowledged
     Telemetry.write                klais/worker/outputs.py         admitted frames -> iot_telemetry
     Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad -> klais_dead_letter
        |
@@ -45,6 +45,10 @@ def declare(app: faust.App, raw: TopicT, lanes: Lanes) -> AgentT[Any]:
     async def ingest(stream: Any) -> None:
         """Hand each frame batch to the lane of its partition; the lane's checkpoint acknowledges it."""
         async for event in stream.noack().events():
-            await lanes.feed(stream, event)
+            lane = lanes.by_partition.get(event.message.partition)
+            # Without a lane the record is dropped: the lane that is about to start reads it from where its journal
+            # ends. An exception in here would acknowledge the record: `put` raises none.
+            if lane is not None:
+                await lane.intake.put(stream, event)
 
     return ingest

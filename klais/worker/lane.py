@@ -12,7 +12,6 @@ import asyncio
 import gc
 import time
 import traceback
-from typing import Any
 
 import numpy as np
 
@@ -61,7 +60,7 @@ def spare_the_collector() -> None:
 
 
 class Lane:
-    """One partition's lane: ``start``, then ``put`` for each record of the ingest agent, then ``stop``."""
+    """One partition's lane: ``start``, then ``intake.put`` for each record of the ingest agent, then ``stop``."""
 
     def __init__(self, context: LaneContext, partition: int) -> None:
         self.partition = partition
@@ -157,10 +156,6 @@ class Lane:
     def start(self) -> None:
         """Start in the background."""
         self._task = asyncio.create_task(self._live(), name=f"lane-{self.partition}")
-
-    async def put(self, stream: Any, event: Any) -> None:
-        """Hand one raw record over. Never waits for a lane that is not live."""
-        await self.intake.put(stream, event)
 
     async def stop(self) -> None:
         """Drop everything at once, without flushing: a successor goes on from the journal."""

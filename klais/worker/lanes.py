@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext
@@ -12,7 +11,7 @@ log = get("klais.worker.lanes")
 
 
 class Lanes:
-    """Partition -> lane. ``feed`` is all that the ingest agent needs."""
+    """Partition -> lane; the ingest agent looks up ``by_partition``."""
 
     def __init__(self) -> None:
         self.by_partition: dict[int, Lane] = {}
@@ -33,15 +32,6 @@ class Lanes:
     async def drain(self, timeout_s: float) -> bool:
         """Checkpoint all lanes, for a clean end."""
         return all(await asyncio.gather(*(lane.drain(timeout_s) for lane in self.by_partition.values())))
-
-    async def feed(self, stream: Any, event: Any) -> None:
-        """Hand one raw record to the lane of its partition. Nothing escapes from here: it would acknowledge the record.
-
-        A record without a lane is dropped: the lane that is about to start reads it from where its journal ends.
-        """
-        lane = self.by_partition.get(event.message.partition)
-        if lane is not None:
-            await lane.put(stream, event)
 
     @property
     def live(self) -> bool:
