@@ -15,7 +15,6 @@
        |     take_raw              klais/core/lane/step.py         decode, a verdict for each frame, dam, anomaly scores
        v
     Journal.put                    klais/worker/outputs.py         the step is written down -> klais_journal
-       |
        v     LaneSession.put_out   klais/worker/session.py         once the journal record is acknowledged
     Telemetry.write                klais/worker/outputs.py         admitted frames -> iot_telemetry
     Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad -> klais_dead_letter
@@ -45,10 +44,8 @@ def declare(app: faust.App, raw: TopicT, lanes: Lanes) -> AgentT[Any]:
     async def ingest(stream: Any) -> None:
         """Hand each frame batch to the lane of its partition; the lane's checkpoint acknowledges it."""
         async for event in stream.noack().events():
-            lane = lanes.by_partition.get(event.message.partition)
-            # Without a lane the record is dropped: the lane that is about to start reads it from where its journal
-            # ends. An exception in here would acknowledge the record: `put` raises none.
-            if lane is not None:
-                await lane.intake.put(stream, event)
+            # Without a lane the record is dropped: the one that starts reads it from where its journal ends.
+            if lane := lanes.by_partition.get(event.message.partition):
+                await lane.intake.put(stream, event)  # raises nothing: an exception would acknowledge the record
 
     return ingest
