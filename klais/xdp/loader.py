@@ -25,7 +25,8 @@ from klais.xdp import bpf, bpffs, build, netlink
 from klais.xdp.kernel_types import skb_tail
 from klais.xdp.layout import BUCKET, CONFIG, GENERIC, PLACES, SPREAD, VERSION, MapSpec, map_specs, sets_of
 from klais.xdp.limits import Limits, pack
-from klais.xdp.maps import XdpMaps, locked, read_spread, unavailable
+from klais.xdp.maps import XdpMaps
+from klais.xdp.pins import locked, read_spread, unavailable
 from klais.xdp.sources import NO_SOURCE_LIMIT, SourceLimit
 
 NO_TYPES = (

@@ -5,9 +5,6 @@ words are written into a slot that is not in use, then the configuration names t
 or the new ones, never half of each.
 """
 
-import errno
-import mmap
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais.errors import LockHeld, XdpUnavailable
-from klais.system.file_lock import lock
+from klais.errors import XdpUnavailable
 from klais.xdp import bpf, table
 from klais.xdp.layout import (
     ABOUT,
@@ -30,22 +26,19 @@ from klais.xdp.layout import (
     MARKS,
     PORTS,
     SLOTS,
-    SPREAD,
     VERDICTS,
-    VERSION,
     Accept,
     Monitor,
     Verdict,
     map_specs,
 )
 from klais.xdp.limits import Limits, pack, unpack
+from klais.xdp.pins import check_layout, close_all, locked, possible_cpus, read_spread, shared, unavailable
 from klais.xdp.rules import NO_LIMIT, Rule, Rules, until_ns
 from klais.xdp.sources import SourceLimit, Sources
 
-LOCK_WAIT_S = 30.0
 FRAGMENTS = ("pass", "drop")
 _NAMES = tuple(spec.name for spec in map_specs(1, 4096))
-_NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this with sudo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +75,9 @@ class XdpMaps:
     def __init__(self, pin_dir: Path, fds: dict[str, int]) -> None:
         self.pin_dir = pin_dir
         self._fds = fds
-        self._config_memory, self._config = _shared(fds["config"], CONFIG)
-        self._ports_memory, self._ports = _shared(fds["ports"], PORTS)
-        self._marks_memory, self._marks = _shared(fds["marks"], MARKS)
+        self._config_memory, self._config = shared(fds["config"], CONFIG)
+        self._ports_memory, self._ports = shared(fds["ports"], PORTS)
+        self._marks_memory, self._marks = shared(fds["marks"], MARKS)
         self._multipliers = read_spread(fds["spread"])["multipliers"][-1]
         self._rules = Rules(fds["rules"], self._marks["bits"], self._multipliers, self._lock)
         self.sources = Sources(fds["src_allow"], self._config, self._lock)
@@ -103,13 +96,13 @@ class XdpMaps:
         try:
             for name in _NAMES:
                 fds[name] = bpf.get(pin_dir / name)
-            _check_layout(fds, pin_dir)
+            check_layout(fds, pin_dir)
             return cls(pin_dir, fds)
         except OSError as error:
-            _close_all(fds)
+            close_all(fds)
             raise unavailable(error, pin_dir) from None
         except XdpUnavailable:
-            _close_all(fds)
+            close_all(fds)
             raise
 
     def __enter__(self) -> "XdpMaps":
@@ -123,7 +116,7 @@ class XdpMaps:
         del self._config, self._ports, self._marks, self._rules, self.sources
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()
-        _close_all(self._fds)
+        close_all(self._fds)
 
     def fd(self, name: str) -> int:
         """Descriptor of a map (``xsks``, ``ring``, ...); valid until :meth:`close`."""
@@ -328,73 +321,3 @@ class XdpMaps:
         """Keep other writers out: a change is a read followed by a write."""
         with locked(self.pin_dir):
             yield
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep everybody else out who locks this folder of pins.
-
-    Raises
-    ------
-    XdpUnavailable
-        Another process keeps it locked; names it.
-    """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        lock(fd, str(folder), LOCK_WAIT_S)
-        yield
-    except LockHeld as error:
-        raise XdpUnavailable(str(error)) from None
-    finally:
-        os.close(fd)
-
-
-def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
-    """Why the maps of ``pin_dir`` cannot be opened, and what to do."""
-    if error.errno in (errno.EPERM, errno.EACCES):
-        return XdpUnavailable(_NEED)
-    if error.errno == errno.ENOENT:
-        return XdpUnavailable(
-            f"no filter is loaded: nothing is pinned in {pin_dir}: `klais xdp load --iface IF` loads it"
-        )
-    return XdpUnavailable(f"the filter's maps in {pin_dir} cannot be opened: {error.strerror or error}")
-
-
-def read_spread(fd: int) -> npt.NDArray[np.void]:
-    """The row of the map ``spread``: ``SPREAD``."""
-    spread = np.zeros((), SPREAD)
-    bpf.lookup(fd, np.zeros(1, np.uint32), spread)
-    return spread
-
-
-def possible_cpus() -> int:
-    """How many values an element of a per-CPU map has."""
-    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
-    return int(ranges[-1].split("-")[-1]) + 1
-
-
-def _check_layout(fds: dict[str, int], pin_dir: Path) -> None:
-    """Refuse maps of another version: their values would be read as something else."""
-    for spec in map_specs(1, 4096):
-        info = bpf.map_info(fds[spec.name])
-        wrong = (info.kind, info.key_bytes, info.value_bytes) != (spec.kind, spec.key_bytes, spec.value_bytes)
-        config = np.zeros((), CONFIG)
-        if spec.name == "config" and not wrong:
-            bpf.lookup(fds["config"], np.zeros(1, np.uint32), config)
-            wrong = int(config["version"]) != VERSION
-        if wrong:
-            fix = "`klais xdp load` with this version puts new ones in their place"
-            raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {fix}")
-
-
-def _shared(fd: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap, npt.NDArray[np.void]]:
-    """The one value of a mappable array map, as memory shared with the kernel."""
-    size = -(-dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-    return memory, np.frombuffer(memory, dtype, 1).reshape(())
-
-
-def _close_all(fds: dict[str, int]) -> None:
-    for fd in fds.values():
-        os.close(fd)
-    fds.clear()

@@ -17,7 +17,8 @@ from klais.errors import SetupMissing, XdpUnavailable
 from klais.xdp import bpf
 from klais.xdp.layout import SLOT_FRAME_BYTES, Verdict
 from klais.xdp.limits import Limits
-from klais.xdp.maps import XdpMaps, read_spread
+from klais.xdp.maps import XdpMaps
+from klais.xdp.pins import read_spread
 from klais.xdp.sources import SourceLimit
 from klais.xdp.test_run import LoadedFilter, loaded_filter
 from tests.support.needs import need_missing
