@@ -13,7 +13,7 @@ from klais.kafka.fenced import fence
 from tests.support.fault_harness import SESSION_S, Feeder, judge, settle, worker
 from tests.support.process import exit_code, wait_for
 
-ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "20"))
+ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "12"))  # each rate three times
 
 
 def finish(settings, log):

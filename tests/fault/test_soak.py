@@ -15,7 +15,7 @@ from tests.support.fault_harness import judge, settle
 from tests.support.soak import Soak
 from tests.support.stage import Sending, held_against, stage
 
-MINUTES = float(os.environ.get("KLAIS_TEST_SOAK_MINUTES", "3"))
+MINUTES = float(os.environ.get("KLAIS_TEST_SOAK_MINUTES", "2"))
 SEED = int(os.environ.get("KLAIS_TEST_SOAK_SEED", "1"))
 LEAST_ROUNDS = 3
 FRAMES_PER_S = 500
