@@ -5,11 +5,24 @@ Each test breaks one relation between marker, journal, klais_raw and outputs, th
 
 import asyncio
 
+import pytest
+
 from klais.verify.audit import audit_lane
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
 
 FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
 RARE = {"partitions": 1, "checkpoint_interval_s": 60}  # no checkpoint but the one that a test asks for
+
+
+@pytest.fixture
+def system(settings_for, topics_of):
+    """Makes settings with their topics, and an edge that writes to them; the lanes of a test are the owners in turn."""
+
+    def make(**given):
+        settings = settings_for(**given)
+        return settings, topics_of(settings), Edge(settings)
+
+    return make
 
 
 async def began(settings, edge, rounds: int = 10) -> None:
@@ -54,10 +67,8 @@ def once(settings, edge) -> None:
     assert (len(there), sum(there.values())) == (edge.sent, edge.sent)
 
 
-async def test_nothing_is_wrong_after_a_plain_crash(settings_for, topics_of):
-    settings = settings_for(**RARE)
-    topics_of(settings)
-    edge = Edge(settings)
+async def test_nothing_is_wrong_after_a_plain_crash(system):
+    settings, _, edge = system(**RARE)
     await began(settings, edge)
     report = await after(settings, edge)
     once(settings, edge)
@@ -70,11 +81,9 @@ async def test_nothing_is_wrong_after_a_plain_crash(settings_for, topics_of):
     )
 
 
-async def test_the_whole_journal_and_all_raw_records_expired(settings_for, topics_of):
+async def test_the_whole_journal_and_all_raw_records_expired(system):
     """Steps after the checkpoint are known to the outputs only: new steps must not get their numbers."""
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+    settings, topics, edge = system(**RARE)
     await began(settings, edge)
     remove(settings, topics.journal)
     remove(settings, topics.raw)
@@ -84,14 +93,12 @@ async def test_the_whole_journal_and_all_raw_records_expired(settings_for, topic
     assert any("the journal lost records" in text for text in report.alarms)
 
 
-async def test_the_journal_lost_more_than_the_clean_topic(settings_for, topics_of):
+async def test_the_journal_lost_more_than_the_clean_topic(system):
     """klais_raw still has what the lost steps decided: it is decided again.
 
     And the records that come twice are counted.
     """
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+    settings, topics, edge = system(**RARE)
     await began(settings, edge)
     recreate(settings, topics.journal)
     report = await after(settings, edge)
@@ -101,10 +108,8 @@ async def test_the_journal_lost_more_than_the_clean_topic(settings_for, topics_o
     assert report.lost_records == report.output_lost == 0
 
 
-async def test_the_journal_recreated_after_a_checkpoint_and_grown_beyond_its_place(settings_for, topics_of):
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+async def test_the_journal_recreated_after_a_checkpoint_and_grown_beyond_its_place(system):
+    settings, topics, edge = system(**RARE)
     async with lanes(settings) as found:
         await live(found[0])
         edge.send(10, "old")
@@ -120,14 +125,12 @@ async def test_the_journal_recreated_after_a_checkpoint_and_grown_beyond_its_pla
     assert (report.passed, report.doubled, report.output_lost, report.lost_records) == (edge.sent, 0, 0, 0)
 
 
-async def test_the_clean_topic_lost_what_a_checkpoint_covers(settings_for, topics_of):
+async def test_the_clean_topic_lost_what_a_checkpoint_covers(system):
     """The reverse: records that were acknowledged and are gone are reported as lost.
 
     Those of the journal come again.
     """
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+    settings, topics, edge = system(**RARE)
     await began(settings, edge)
     recreate(settings, topics.telemetry)
     report = await after(settings, edge)
@@ -137,10 +140,8 @@ async def test_the_clean_topic_lost_what_a_checkpoint_covers(settings_for, topic
     assert any("deleted" in text for text in report.alarms)
 
 
-async def test_raw_recreated_and_grown_beyond_what_was_taken(settings_for, topics_of):
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+async def test_raw_recreated_and_grown_beyond_what_was_taken(system):
+    settings, topics, edge = system(**RARE)
     await began(settings, edge)
     recreate(settings, topics.raw)
     edge.send(30, "after")
@@ -151,10 +152,8 @@ async def test_raw_recreated_and_grown_beyond_what_was_taken(settings_for, topic
     assert any("cut or recreated" in text for text in report.alarms)
 
 
-async def test_raw_recreated_while_the_lane_is_live(settings_for, topics_of):
-    settings = settings_for(**FAST)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+async def test_raw_recreated_while_the_lane_is_live(system):
+    settings, topics, edge = system(**FAST)
     async with lanes(settings) as found:
         await live(found[0])
         edge.send(20, "old")
@@ -168,10 +167,8 @@ async def test_raw_recreated_while_the_lane_is_live(settings_for, topics_of):
     assert report.conservation.holds and (report.lost_records, report.doubled) == (0, 0)
 
 
-async def test_raw_records_removed_before_they_were_taken(settings_for, topics_of):
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+async def test_raw_records_removed_before_they_were_taken(system):
+    settings, topics, edge = system(**RARE)
     await began(settings, edge)
     edge.send(10, "gone")
     remove(settings, topics.raw, 25)
@@ -181,11 +178,9 @@ async def test_raw_records_removed_before_they_were_taken(settings_for, topics_o
     assert report.lost_records == 5
 
 
-async def test_an_output_that_another_system_wrote_before(settings_for, topics_of):
+async def test_an_output_that_another_system_wrote_before(system):
     """Everything is recreated but the results, as one does to start over: they hold steps with higher numbers."""
-    settings = settings_for(**FAST)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+    settings, topics, edge = system(**FAST)
     await began(settings, edge, 30)
     recreate(settings, topics.raw, topics.journal, topics.devices_changelog)
     report = await after(settings, edge)
@@ -193,11 +188,9 @@ async def test_an_output_that_another_system_wrote_before(settings_for, topics_o
     assert report.passed == 10 * 5 and report.doubled == report.lost_records == 0
 
 
-async def test_retention_removed_the_results_of_journalled_steps(settings_for, topics_of):
+async def test_retention_removed_the_results_of_journalled_steps(system):
     """Nobody can tell any more whether they were put out: they are, for the second time, and it is said."""
-    settings = settings_for(**RARE)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+    settings, topics, edge = system(**RARE)
     await began(settings, edge)
     remove(settings, topics.telemetry)
     report = await after(settings, edge)
@@ -268,11 +261,9 @@ async def test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside(set
         assert figures(found[0]).poison == 5
 
 
-async def test_the_audit_names_raw_records_that_no_step_took(settings_for, topics_of):
+async def test_the_audit_names_raw_records_that_no_step_took(system):
     """A journal alone cannot show it: the steps follow each other, only their raw offsets have a hole."""
-    settings = settings_for(**FAST)
-    topics_of(settings)
-    edge = Edge(settings)
+    settings, _, edge = system(**FAST)
     async with lanes(settings) as found:
         await live(found[0])
         edge.send(5)
