@@ -16,6 +16,7 @@ NEEDS = {
     "ipv6": "an IPv6 loopback address",
     "openssl": "the openssl command",
     "systemd": "the systemd-analyze command",
+    "image": "root, buildah, mmdebstrap and some minutes (make release-test)",
     "prometheus": "the commands prometheus and promtool, 2.42 or newer",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }

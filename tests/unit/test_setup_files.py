@@ -1,11 +1,13 @@
 """Files that name the same thing in several places agree; the compose file is YAML that says what it should."""
 
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -32,8 +34,8 @@ def test_compose_runs_the_kafka_that_is_tested(compose: dict[str, Any]) -> None:
 
 
 def test_compose_calls_commands_and_settings_that_exist(compose: dict[str, Any]) -> None:
-    ours = {name: service for name, service in compose["services"].items() if name != "kafka"}
-    assert set(ours) == {"topics", "edge", "worker"}
+    ours = {name: compose["services"][name] for name in ("topics", "edge", "worker")}
+    assert set(compose["services"]) == set(ours) | {"kafka", "prometheus", "grafana"}
     for service in ours.values():
         assert service["command"][0] in COMMANDS
         unknown = {name for name in service["environment"] if name[6:].lower() not in Settings.model_fields}
@@ -51,11 +53,50 @@ def test_composed_processes_have_few_rights_and_bounds(compose: dict[str, Any]) 
 
 def test_what_composed_processes_write_is_in_volumes_of_their_own(compose: dict[str, Any]) -> None:
     used = [volume for service in compose["services"].values() for volume in service.get("volumes", [])]
-    names = [volume.partition(":")[0] for volume in used]
+    names = [volume.partition(":")[0] for volume in used if not volume.startswith("./")]
     assert len(names) == len(set(names)) and set(names) == set(compose["volumes"])
     for name in ("edge", "worker"):
         folders = {volume.split(":")[1] for volume in compose["services"][name]["volumes"]}
         assert folders == {"/var/lib/klais", "/var/cache/klais"}, name
+
+
+def test_the_compose_file_is_one_by_the_compose_specifications_schema(compose: dict[str, Any]) -> None:
+    """The schema is that of the Compose Specification (Apache-2.0), as published on 2026-06-23."""
+    schema = json.loads((ROOT / "tests" / "support" / "compose-spec.json").read_text())
+    jsonschema_rs.validate(schema, compose)
+    wrong = compose | {"services": compose["services"] | {"edge": {"mem_limits": "2g"}}}
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(schema, wrong)
+
+
+def test_composed_processes_are_probed_without_asking_kafka(compose: dict[str, Any]) -> None:
+    for name, port in (("edge", 8080), ("worker", 6066)):
+        assert f"127.0.0.1:{port}/livez" in compose["services"][name]["healthcheck"]["test"][-1]
+
+
+def test_what_is_provisioned_exists_is_read_only_and_fits_together(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    bound = {}
+    for name in ("prometheus", "grafana"):
+        for volume in services[name]["volumes"]:
+            source, target, *mode = volume.split(":")
+            if source.startswith("./"):
+                assert mode == ["ro"] and (ROOT / source).exists(), volume
+                bound[target] = ROOT / source
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"]), name
+    scraped = yaml.safe_load((bound["/etc/prometheus"] / "prometheus.yml").read_text())
+    targets = {job["job_name"]: job["dns_sd_configs"][0] for job in scraped["scrape_configs"]}
+    assert {job: (at["names"], at["port"]) for job, at in targets.items()} == {
+        "klais-edge": (["edge"], 8080),
+        "klais-worker": (["worker"], int(services["worker"]["environment"]["KLAIS_WEB_PORT"])),
+    }
+    assert all((bound["/etc/prometheus"] / name).is_file() for name in scraped["rule_files"])
+    source = yaml.safe_load(bound["/etc/grafana/provisioning/datasources/klais.yml"].read_text())["datasources"][0]
+    assert source["url"] == "http://prometheus:9090" and source["type"] == "prometheus"
+    provider = yaml.safe_load(bound["/etc/grafana/provisioning/dashboards/klais.yml"].read_text())["providers"][0]
+    assert (bound[provider["options"]["path"]] / "klais-pipeline.json").is_file()
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home.startswith(f"{provider['options']['path']}/")
 
 
 def test_both_stages_of_the_image_come_from_one_base_that_may_be_named_by_digest() -> None:
