@@ -38,7 +38,8 @@ async def test_the_apps_server_is_guarded_and_bounded() -> None:
     url = f"http://127.0.0.1:{port}"
     try:
         async with aiohttp.ClientSession() as session:
-            for path, page in (("/", "pages"), ("/health", "lanes"), ("/dam", "total"), ("/dam/", "total")):
+            paths = {"/": "pages", "/health": "lanes", "/health/": "lanes", "/dam": "total", "/dam/": "total"}
+            for path, page in paths.items():
                 async with session.get(url + path) as answer:
                     assert answer.status == 200 and page in await answer.json(), path
                     assert answer.headers["Server"] == "klais"

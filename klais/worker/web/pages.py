@@ -357,11 +357,12 @@ def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:
 
 
 def install(app: web.Application, views: Views, guard: Guard) -> None:
-    """Put all pages on an application (Faust's, before its own ``/``), behind the guard; missing end slashes are
-    added.
+    """Put all pages on an application (Faust's, before its own ``/``), behind the guard; end slashes that are missing
+    or too many are mended by a redirect.
     """
     guard.install(app)
     app.middlewares.append(web.normalize_path_middleware(append_slash=True))
+    app.middlewares.append(web.normalize_path_middleware(append_slash=False, remove_slash=True))
     for path, page in PAGES.items():
         app.router.add_get(path, _handler(page, views), name=f"klais:{page.__name__}")
 
