@@ -1,6 +1,7 @@
 """Metrics: the names that dashboards rely on, labels from closed sets, frames that add up."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from klais.cli.reference import _edge, _worker
 from klais.core.wire.constants import Reason
 from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
 from klais.telemetry.snapshots import DROP_REASONS, TOPICS, EdgeSnapshot, Snapshot, WorkerSnapshot, reason_counts
+from tests.support.needs import need_command
 
 COUNTERS = ("packets_received", "packets_passed", "packets_dropped", "bytes_received", "kafka_messages", "kafka_errors")
 GAUGES = ("queue_depth", "rate_limit", "tokens_available", "burst_probability", "anomaly_devices")
@@ -107,6 +110,14 @@ def test_the_operations_page_says_of_every_drop_whether_it_is_intended() -> None
     rows = re.findall(r"^\| (`[a-z0-9_`, ]+`) \| (?:edge|lane) \|[^|]*\| (yes|no) \|", page, re.MULTILINE)
     said = {name: answer == "yes" for names, answer in rows for name in re.findall(r"`([a-z_0-9]+)`", names)}
     assert said == {r.label: r.intentional for r in Reason if r is not Reason.PASSED}
+
+
+@pytest.mark.parametrize("make", [_edge, _worker])
+def test_promtool_finds_nothing_wrong_with_the_text(make: Any) -> None:
+    """Names, units and types as Prometheus wants them."""
+    command = [need_command("prometheus", "promtool"), "check", "metrics"]
+    ran = subprocess.run(command, input=make().render()[0], capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
 
 
 def test_topics_are_a_closed_set() -> None:
