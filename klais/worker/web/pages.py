@@ -228,6 +228,8 @@ async def topics(views: Views, request: web.Request) -> web.StreamResponse:
     async def make() -> bytes:
         positions = {p: state.next_raw for p, state in listing.live_states(views.lanes)}
         body = await asyncio.to_thread(topics_body, views.offsets, views.topics, positions)
+        lag_s = views.report.statistics().lag_s
+        body["lanes"]["lag_s"] = {str(p): round(seconds, 3) for p, seconds in lag_s.items()}
         return to_json({"worker": views.worker_id} | body)
 
     return json_response(await views.answers.get("/topics/", make))
