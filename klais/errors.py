@@ -61,6 +61,17 @@ class LaneFailed(KlaisError):
     retriable = True
 
 
+class OutputRefused(LaneFailed):
+    """Kafka refuses a batch of ``count`` records because of what is in it: the same bytes will not pass later.
+
+    The broker has appended nothing of it, so the sender may go on with another batch in its place.
+    """
+
+    def __init__(self, message: str, count: int) -> None:
+        super().__init__(message)
+        self.count = count
+
+
 class SetupMissing(KlaisError):
     """Something KLAIS needs on this machine is not installed; the message says how to get it."""
 

@@ -15,10 +15,10 @@ from aiokafka import errors as kafka_errors
 from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
-from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced
+from klais.errors import KafkaUnavailable, LaneFailed, LaneFenced, OutputRefused
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import filter_aiokafka
-from klais.kafka.producer import BatchProducer
+from klais.kafka.producer import BatchProducer, BatchRefused
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from klais.kafka.topics import MAX_RECORD_BYTES
 from klais.telemetry.log import Throttle, get
@@ -29,6 +29,11 @@ LOG_EVERY_S = 5.0  # between two lines about the same failure
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
 _Producer = TypeVar("_Producer", bound=AIOKafkaProducer)
+_REFUSALS = {
+    10: f"as too large (its max.message.bytes must be at least {MAX_RECORD_BYTES})",
+    32: "because of a record's time (its message.timestamp.type must be LogAppendTime)",
+    87: "because of an invalid record (its cleanup.policy must be the one that KLAIS gives it)",
+}
 _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch)
 
 
@@ -124,6 +129,8 @@ class FencedSender:
         ------
         LaneFenced
             The broker knows a newer epoch: this owner is a zombie and must stop.
+        OutputRefused
+            The broker refuses the batch because of its content, and has appended nothing: send something else.
         LaneFailed
             The batch cannot be sent, or an earlier one could not, or was cancelled: this sender is closed.
         """
@@ -145,6 +152,8 @@ class FencedSender:
                     f"send to {self.topic}/{self.partition} was cancelled: whether the broker has the batch is unknown"
                 )
             )
+            raise
+        except OutputRefused:
             raise
         except (LaneFenced, LaneFailed) as error:
             self._fail(error)
@@ -172,6 +181,8 @@ class FencedSender:
                 metadata = await delivery
             except _FENCED as error:
                 raise LaneFenced(f"{self.topic}/{self.partition} has a newer owner than {self.identity}") from error
+            except BatchRefused as error:
+                raise OutputRefused(self._refusal(error.code, ready), ready.record_count()) from error
             except (kafka_errors.KafkaError, TimeoutError) as error:
                 if not _may_pass(error):
                     raise LaneFailed(f"send to {self.topic}/{self.partition} failed for good: {error!r}") from error
@@ -186,6 +197,12 @@ class FencedSender:
             pause = min(2 * pause, RETRY_MAX_S)
             if self._failure is not None:
                 raise self._failure
+
+    def _refusal(self, code: int, ready: ReadyBatch) -> str:
+        """Why, and what to do: the settings that Kafka holds a batch against are those that KLAIS gives its topics."""
+        what = f"{self.topic}/{self.partition} refuses a batch of {ready.record_count()} records, {ready.size()} bytes"
+        why = _REFUSALS.get(code)
+        return f"{what}, {why}: `klais topics create --fix` sets it" if why else f"{what}, with error code {code}"
 
     def _log_retry(self, error: Exception, since_s: float) -> None:
         if self._throttle.calls():

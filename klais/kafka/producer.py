@@ -18,7 +18,20 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 NO_TIMESTAMP = -1
+REQUEST_BYTES = 32 << 20  # of batches in one request: a broker closes the connection above socket.request.max.bytes
+# Answers to the batch itself (protocol guide, "Error Codes"): CORRUPT_MESSAGE, MESSAGE_TOO_LARGE,
+# RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP, UNSUPPORTED_FOR_MESSAGE_FORMAT, UNSUPPORTED_COMPRESSION_TYPE,
+# INVALID_RECORD.
+CONTENT_CODES = frozenset({2, 10, 18, 32, 43, 76, 87})
 IDLE_TURNS = 8  # turns of the event loop without another batch before a request goes; a turn lasts some microseconds
+
+
+class BatchRefused(kafka_errors.KafkaError):  # type: ignore[misc]
+    """The broker refuses a batch because of its content; ``code`` is Kafka's error code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the broker refuses the content (error code {code})")
+        self.code = code
 
 
 class Batch(Protocol):
@@ -26,6 +39,9 @@ class Batch(Protocol):
 
     def record_count(self) -> int:
         """Records in it; 0 = withdrawn."""
+
+    def size(self) -> int:
+        """Bytes on the wire."""
 
     def _build(self) -> bytes:
         """Its bytes."""
@@ -101,7 +117,7 @@ class BatchProducer(AIOKafkaProducer):
         try:
             while leader in self._waiting:
                 await self._until_idle(self._waiting[leader])
-                queued = self._waiting.pop(leader)
+                queued = self._next_request(leader)
                 waiting = [w for w in queued if w.batch.record_count()]
                 self._fail([w for w in queued if not w.batch.record_count()], kafka_errors.ProducerClosed())
                 if not waiting:
@@ -117,6 +133,17 @@ class BatchProducer(AIOKafkaProducer):
                     self._answer(waiting, response)
         finally:
             del self._exchanges[leader]
+
+    def _next_request(self, leader: int) -> list[Waiting]:
+        """Take what waits for a broker, as much as fits one request; the rest goes with the next one."""
+        queued = self._waiting.pop(leader)
+        size = 0
+        for at, w in enumerate(queued):
+            size += w.batch.size()
+            if at and size > REQUEST_BYTES:
+                self._waiting[leader] = queued[at:]
+                return queued[:at]
+        return queued
 
     async def _until_idle(self, waiting: list[Waiting]) -> None:
         """Yield to the event loop until no batch was queued for some turns; ends, as each partition queues one
@@ -145,9 +172,7 @@ class BatchProducer(AIOKafkaProducer):
             code, offset = results.get(w.to, (kafka_errors.UnknownError.errno, -1))
             error = kafka_errors.for_code(code)
             if error not in (kafka_errors.NoError, kafka_errors.DuplicateSequenceNumber):
-                self._fail(
-                    [w], kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error()
-                )
+                self._fail([w], _exception(code, error))
             elif not w.done.done():
                 w.done.set_result(RecordMetadata(*w.to, w.to, offset, NO_TIMESTAMP, NO_TIMESTAMP, None))
 
@@ -159,6 +184,12 @@ class BatchProducer(AIOKafkaProducer):
             if not w.done.done():
                 w.done.set_exception(error)
                 w.done.exception()  # marks it as retrieved: the sender may be gone
+
+
+def _exception(code: int, error: type[Exception]) -> Exception:
+    if code in CONTENT_CODES:
+        return BatchRefused(code)
+    return kafka_errors.ProducerFenced() if error is kafka_errors.InvalidProducerEpoch else error()
 
 
 def _partitions(response: Any) -> Iterator[tuple[TopicPartition, int, int]]:

@@ -113,7 +113,8 @@ class RecordBatchWriter:
             raise ValueError(f"compression {compression!r} is none of {', '.join(_CODECS)}")
         if not 1 <= limit_bytes <= MAX_RECORDS_BYTES:
             raise ValueError(f"limit_bytes {limit_bytes} is not within 1 to {MAX_RECORDS_BYTES}")
-        self._limit = limit_bytes
+        self._limit = self._most = limit_bytes
+        self._closed = 0  # bytes of records of the last batch
         self._lineage = lineage
         self._codec = _CODECS[compression]
         self._out = np.zeros(max(limit_bytes, 1 << 17) + MARK_BYTES + k.SLACK, np.uint8)
@@ -137,6 +138,14 @@ class RecordBatchWriter:
     def reset(self) -> None:
         """Start the next batch in the same buffer."""
         self._state[:] = 0
+
+    def refused(self) -> None:
+        """The last batch was too much for the broker: make the next ones half as large, down to a single record."""
+        self._limit = max(1, min(self._limit, self._closed) // 2)
+
+    def accepted(self) -> None:
+        """The broker took the last batch: let the next ones grow again, to the size asked for at most."""
+        self._limit = min(self._most, self._limit + max(64, self._limit // 8))
 
     def append_telemetry(
         self,
@@ -281,6 +290,7 @@ class RecordBatchWriter:
         """
         if self.empty:
             raise ValueError("a batch without records cannot be sent")
+        self._closed = self.size
         records: Any = self._out[: self.size]
         codec = 0
         if self._codec and self.size >= COMPRESS_FROM_BYTES:

@@ -1,6 +1,7 @@
 """Checkpoints: changed rows, then the marker, then the acknowledgement of the input, in this order."""
 
 import asyncio
+import itertools
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.worker.changelog import marker_key
 from klais.worker.intake import Intake
+from klais.worker.outputs import send_or_halve
 from klais.worker.session import LaneSession
 
 COPY_ROWS = 4000  # rows copied in one go: 1 ms, and some more where the memory was never touched before
@@ -80,8 +82,8 @@ class Checkpointer:
             values = rows.view(np.uint8).reshape(len(rows), ROW.itemsize)
             done = 0
             while done < len(rows):
-                done += writer.append_rows(keys, sizes, values, done)
-                await sender.send(writer)
+                taken = writer.append_rows(keys, sizes, values, done)
+                done += taken if await send_or_halve(sender, writer) is not None else 0
             fault.at("checkpoint_rows")
             await asyncio.sleep(0)
         fault.at("checkpoint_marker")
@@ -99,11 +101,9 @@ class Checkpointer:
     async def _remove(self, sender: FencedSender, writer: RecordBatchWriter, keys: list[bytes]) -> None:
         """Remove forgotten devices from the changelog: before the rows are written, among which one may have come
         back."""
-        for count, key in enumerate(keys, 1):
-            if not writer.append_one(key, None):
-                await sender.send(writer)
-                writer.append_one(key, None)
-            if count % SLICE_ROWS == 0:
-                await asyncio.sleep(0)
-        if not writer.empty:
-            await sender.send(writer)
+        done = 0
+        while done < len(keys):
+            some = keys[done : done + SLICE_ROWS]
+            taken = sum(1 for _ in itertools.takewhile(lambda key: writer.append_one(key, None), some))
+            done += taken if await send_or_halve(sender, writer) is not None else 0
+            await asyncio.sleep(0)

@@ -93,6 +93,7 @@ class Lane:
                     session.pending.add(step)
                     session.put_out(step)  # an output skips what the owner before has sent
                     await session.pending.room()
+                session.replay_done()
                 await session.pending.drained()
                 fault.at("lane_replayed")
                 raw_start, _ = await watch.begin()

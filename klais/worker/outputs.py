@@ -10,16 +10,43 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from klais import fault
-from klais.core.lane.journal import encode_step
+from klais.core.lane.journal import NEEDS_RAW, Kind, encode_step
 from klais.core.lane.render import Rendered
 from klais.core.lane.step import Step
+from klais.errors import OutputRefused
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark, RecordBatchWriter
-from klais.telemetry.log import get
+from klais.telemetry.log import every, get
+from klais.worker.left_out import LeftOut
+from klais.worker.quarantine import Quarantine
 
 log = get("klais.worker.outputs")
 Render = Callable[[Step], Iterator[Rendered]]
 OUTPUT_LIMIT_BYTES = 900_000
+LOG_EVERY_S = 5.0
+
+
+async def send_or_halve(sender: FencedSender, writer: RecordBatchWriter) -> int | None:
+    """Send a batch; None where Kafka refuses it for its content: the writer makes the next one half as large.
+
+    So what may not pass is found among records that may, in a few tries.
+
+    Raises
+    ------
+    OutputRefused
+        The batch has one record only.
+    """
+    try:
+        base = await sender.send(writer)
+    except OutputRefused as error:
+        if error.count == 1:
+            raise
+        writer.refused()
+        if calls := every(LOG_EVERY_S, f"batch_halved-{sender.topic}"):
+            log.warning("batch_halved", topic=sender.topic, partition=sender.partition, calls=calls, why=str(error))
+        return None
+    writer.accepted()
+    return base
 
 
 class Sending(ABC):
@@ -48,19 +75,33 @@ class Sending(ABC):
     def close(self) -> None:
         """Drop what waits and the reference to whoever is called back."""
 
-    async def _send(self) -> int:
-        """Send what the writer holds; its base offset, -1 where unknown."""
+    async def _send(self) -> int | None:
+        """Send what the writer holds; its base offset, -1 where unknown, None where Kafka refuses so many records.
+
+        Raises
+        ------
+        OutputRefused
+            Kafka refuses a single record: halving the batch does not help any more.
+        """
         began = time.perf_counter()
-        base = await self._sender.send(self._writer)
-        self._on_sent(time.perf_counter() - began)
+        base = await send_or_halve(self._sender, self._writer)
+        if base is not None:
+            self._on_sent(time.perf_counter() - began)
         return base
 
 
 class Journal(Sending):
     """Sends the journal records of decided steps and hands each acknowledged step to ``then``."""
 
-    def __init__(self, sender: FencedSender, then: Callable[[Step], None], on_sent: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        sender: FencedSender,
+        then: Callable[[Step], None],
+        on_sent: Callable[[float], None],
+        quarantine: Quarantine,
+    ) -> None:
         super().__init__(sender, on_sent)
+        self._quarantine = quarantine
         self._then: Callable[[Step], None] | None = then
         self._offsets: deque[tuple[int, int]] = deque()  # (last step of a batch, offset after it)
 
@@ -86,7 +127,15 @@ class Journal(Sending):
                 break
             count += 1
         fault.at("journal_sent")
-        base = await self._send()
+        try:
+            base = await self._send()
+        except OutputRefused as error:
+            record = self._steps[0].record
+            if record.kind in NEEDS_RAW and record.kind != Kind.POISON:
+                self._quarantine.failed(record.raw_offset, error)
+            raise
+        if base is None:
+            return
         fault.at("journal_acked")
         if base >= 0:
             self._offsets.append((self._steps[count - 1].record.step, base + count))
@@ -114,13 +163,17 @@ class Output(Sending):
         done: Callable[[], None],
         on_sent: Callable[[float], None],
         lineage: int,
+        name: str,
+        left_out: LeftOut,
         on_landed: Callable[[float], None] | None = None,
     ) -> None:
         super().__init__(sender, on_sent, lineage)
+        self._name, self._left_out = name, left_out
         self._on_landed = on_landed  # called with the seconds since the edge received each batch of a step
         self._from = (position.step, position.done) if position else (0, 0)
         self._done: Callable[[], None] | None = done
         self._begin = 0  # records of the first step that are written
+        self._first: tuple[Step, int]  # step of the first record in the batch, and which of its records it is
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
         self.records = 0
 
@@ -139,18 +192,27 @@ class Output(Sending):
     async def _send_some(self) -> None:
         writer = self._writer
         writer.reset()
+        self._first = (self._steps[0], 0)
         finished = 0
         begin = self._begin
         for step in self._steps:
             start = begin if begin else (self._from[1] if step.record.step == self._from[0] else 0)
-            complete, begin = self.write(writer, step, start)
+            complete, begin = self._write_rest(writer, step, start)
             if not complete:
                 break
             finished, begin = finished + 1, 0
         if not writer.empty:
             count = writer.count
             fault.at("output_sent")
-            base = await self._send()
+            try:
+                base = await self._send()
+            except OutputRefused as error:
+                refused, nth = self._first
+                content = self.content(refused, nth)
+                await self._left_out.refused(self._name, refused.record, nth, content, error)
+                return  # and write again, without it
+            if base is None:
+                return
             fault.at("output_acked")
             self.records += count
             self.offset = base + count if base >= 0 else self.offset
@@ -172,21 +234,51 @@ class Output(Sending):
         self._done = None
         self._steps.clear()
 
+    def _write_rest(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
+        """Write the step's records from the ``begin``-th on, but for those that are left out."""
+        for nth in self._left_out.of(self._name, step.record.step):
+            if nth < begin:
+                continue
+            complete, begin = self._write(writer, step, begin, nth)
+            if not complete:
+                return False, begin
+            begin = nth + 1
+        return self._write(writer, step, begin)
+
+    def _write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:
+        if writer.empty:
+            self._first = (step, begin)
+        return self.write(writer, step, begin, end)
+
     @abstractmethod
-    def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
-        """Write the step's records from the ``begin``-th on; (whether all fit, how many are written in all)."""
+    def content(self, step: Step, nth: int) -> tuple[bytes | None, bytes]:
+        """Key and value of the dead letter for the ``nth`` of a step's records."""
+
+    @abstractmethod
+    def write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:
+        """Write the step's records from the ``begin``-th to (not including) the ``end``-th, None = all.
+
+        Returns
+        -------
+        tuple of bool and int
+            Whether all of them fit; up to which one they are written now.
+        """
 
 
 class Telemetry(Output):
     """Clean records, one for each frame, written as columns."""
 
-    def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
+    def write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:
         """See :meth:`Output.write`."""
         done = begin
         for columns, index in step.passed:
+            if end is not None and done >= end:
+                break
             if begin >= len(index):
                 begin -= len(index)
                 continue
+            if end is not None:
+                index = index[: begin + end - done]
             batch = columns.batch
             taken = writer.append_telemetry(
                 batch.buf,
@@ -207,6 +299,14 @@ class Telemetry(Output):
             begin = 0
         return True, done
 
+    def content(self, step: Step, nth: int) -> tuple[bytes | None, bytes]:
+        """See :meth:`Output.content`: the frame, as of any dead letter of a frame."""
+        for columns, index in step.passed:
+            if nth < len(index):
+                return columns.device_id(int(index[nth])), columns.batch.frame(int(index[nth]))
+            nth -= len(index)
+        raise IndexError(nth)
+
 
 class Records(Output):
     """Outputs that are few by allowance (anomalies, dead letters): rendered one by one."""
@@ -218,19 +318,30 @@ class Records(Output):
         done: Callable[[], None],
         on_sent: Callable[[float], None],
         lineage: int,
+        name: str,
+        left_out: LeftOut,
         render: Render,
     ) -> None:
-        super().__init__(sender, position, done, on_sent, lineage)
+        super().__init__(sender, position, done, on_sent, lineage, name, left_out)
         self._render = render
 
-    def write(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
+    def write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:
         """See :meth:`Output.write`."""
-        for done, (key, value, headers, ts_ms) in enumerate(self._rendered(step)):
-            if done < begin:
+        done = begin
+        for nth, (key, value, headers, ts_ms) in enumerate(self._rendered(step)):
+            if nth < begin:
                 continue
-            if not writer.append_one(key, value, headers, ts_ms, step.record.step, done + 1, step.next_raw):
-                return False, done
-        return True, begin
+            if end is not None and nth >= end:
+                break
+            if not writer.append_one(key, value, headers, ts_ms, step.record.step, nth + 1, step.next_raw):
+                return False, nth
+            done = nth + 1
+        return True, done
+
+    def content(self, step: Step, nth: int) -> tuple[bytes | None, bytes]:
+        """See :meth:`Output.content`: the record itself."""
+        key, value, *_ = list(self._rendered(step))[nth]
+        return key, value
 
     def _rendered(self, step: Step) -> Iterator[Rendered]:
         """The records of a step. A defect in rendering costs the rest of them, not the lane.

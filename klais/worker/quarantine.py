@@ -1,10 +1,17 @@
-"""Poison: a raw record on which a lane fails again and again is set aside, so that the lane goes on."""
+"""Poison: a record on which a lane fails again and again is set aside, so that the lane goes on.
+
+Either a raw record that cannot be decided (or whose journal record Kafka refuses), or a single record of an output that
+Kafka refuses for its content.
+"""
 
 from klais.telemetry.log import get
 
 log = get("klais.worker.quarantine")
 
-FAILURES = 3  # of the same raw record
+FAILURES = 3  # of the same record
+MOST_PLACES = 64  # of refused records whose failures are counted
+
+Place = tuple[str, int, int]  # output, step, which of its records
 
 
 class Quarantine:
@@ -13,6 +20,7 @@ class Quarantine:
     def __init__(self, partition: int) -> None:
         self._partition = partition
         self._offset, self._failures, self._why = -1, 0, ""
+        self._refused: dict[Place, int] = {}
 
     def failed(self, offset: int, error: Exception) -> None:
         """Deciding this record raised ``error``."""
@@ -27,3 +35,17 @@ class Quarantine:
             "record_quarantined", partition=self._partition, offset=offset, failures=self._failures, why=self._why
         )
         return self._why
+
+    def refused(self, place: Place, error: Exception) -> bool:
+        """Kafka refused this single record; whether it did so often enough to set it aside."""
+        while place not in self._refused and len(self._refused) >= MOST_PLACES:
+            del self._refused[next(iter(self._refused))]
+        failures = self._refused[place] = self._refused.get(place, 0) + 1
+        if failures < FAILURES:
+            return False
+        output, step, nth = place
+        log.error(
+            "output_set_aside",
+            partition=self._partition, output=output, step=step, nth=nth, failures=failures, why=str(error),
+        )  # fmt: skip
+        return True

@@ -134,7 +134,9 @@ class Replay:
     def _unread_step(self, record: StepRecord) -> Step:
         losses = self._losses
         passed, queued = replay_unread(self._state, record)
-        if record.kind == Kind.RESUMED:  # it has counted what the steps before it lost
+        if record.resumed is not None and record.resumed.aside:
+            losses.output = max(0, losses.output - record.resumed.output_lost)  # counted there
+        elif record.kind == Kind.RESUMED:  # it has counted what the steps before it lost
             losses.output = losses.queue = 0
         losses.output += passed - min(passed, self._put_out(record.step, passed))
         losses.queue += queued

@@ -10,10 +10,10 @@ import numpy as np
 from klais import fault
 from klais.core.lane.checkpoint import Marker
 from klais.core.lane.counters import passed
-from klais.core.lane.journal import Resumed, StepRecord
+from klais.core.lane.journal import Aside, Resumed, StepRecord
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import TALLIES, LaneState
-from klais.core.lane.step import Step, note_lost, release, resume, take_poison, take_raw
+from klais.core.lane.step import NO_LIMIT, Step, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import received_at_of
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark
@@ -22,6 +22,7 @@ from klais.worker.context import LaneContext
 from klais.worker.forget import Forgetter
 from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
+from klais.worker.left_out import LeftOut
 from klais.worker.outputs import Journal, Output, Records, Telemetry
 from klais.worker.quarantine import Quarantine
 from klais.worker.replay import Replay
@@ -88,6 +89,18 @@ class Pending:
             self.frames -= frames
         self._room.set()
 
+    def leave_out(self, step: int) -> None:
+        """One of this step's frames will not be put out."""
+        for at, (number, size, frames) in enumerate(self._steps):
+            if number == step:
+                self._steps[at] = (number, size, frames - 1)
+                self.frames -= 1
+
+    def lift(self) -> None:
+        """Bound nothing from now on: an output waits for what the end of the replay brings."""
+        self._limit = NO_LIMIT
+        self._room.set()
+
     async def drained(self) -> None:
         """Wait until nothing is pending."""
         while self._steps:
@@ -117,11 +130,18 @@ class LaneSession:
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)
         self.journalled = found.state.step  # the last step that is written down
-        self.journal = Journal(found.senders.journal, self.put_out, context.on_sent)
+        self.journal = Journal(found.senders.journal, self.put_out, context.on_sent, quarantine)
         at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
-        self.telemetry = Telemetry(found.senders.telemetry, at.get("telemetry"), *rest, on_landed=context.on_landed)
-        self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, anomaly_records)
-        self.dead_letter = Records(found.senders.dead_letter, at.get("dead_letter"), *rest, dead_letter_records)
+        self._left_out = out = LeftOut(found.journal, quarantine, self._set_aside)
+        self._asides: list[Aside] = []  # of a replay, which must be journalled behind it
+        self._replayed, self.set_aside = False, 0
+        self.telemetry = Telemetry(
+            found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out, on_landed=context.on_landed
+        )
+        self.anomalies = Records(found.senders.anomalies, at.get("anomalies"), *rest, "anomalies", out, anomaly_records)
+        self.dead_letter = Records(
+            found.senders.dead_letter, at.get("dead_letter"), *rest, "dead_letter", out, dead_letter_records
+        )
         self._forgetter = Forgetter(context.settings, context.limits, partition)
         self.queued = asyncio.Event()  # frames may wait in the queue
         self.resumed: Resumed | None = None  # what the replay could not restore
@@ -197,6 +217,8 @@ class LaneSession:
                 f"since then {at.output_lost} frames that passed and {at.queue_lost} that waited are lost, "
                 f"{at.doubled} records come twice ({at.why})"
             )
+        if self.set_aside:
+            texts.append(f"Kafka refuses {self.set_aside} records for their content: see klais_dead_letter (poison)")
         return tuple(texts)
 
     def release(self) -> Step | None:
@@ -208,6 +230,31 @@ class LaneSession:
         fault.at("release_decided")
         step.bytes = step.passed_count * RELEASED_BYTES
         return self._decided(step)
+
+    def _set_aside(self, aside: Aside) -> None:
+        """Leave a record out that Kafka refuses; what waits for a replay must not wait for room behind it."""
+        self._asides.append(aside)
+        if aside.output == "telemetry":
+            self.pending.leave_out(aside.step)
+        if self._replayed:
+            self._journal_asides()
+        else:
+            self.pending.lift()
+
+    def replay_done(self) -> None:
+        """All steps of the journal are applied: new ones may follow."""
+        self._replayed = True
+        if self._asides:
+            self._journal_asides()
+
+    def _journal_asides(self) -> None:
+        asides, self._asides = tuple(self._asides), []
+        self.set_aside += len(asides)
+        lost = sum(aside.output == "telemetry" for aside in asides)
+        limits, _ = self.context.limits.of_lane(self.partition)
+        after = max(self.state.step, self.plan.last_step)
+        found = Resumed(output_lost=lost, why="Kafka refuses records for their content", aside=asides)
+        self.journal.put(self._decided(resume(self.state, found, after, self.state.next_raw, limits, time.time_ns())))
 
     def forget(self) -> Step | None:
         """Forget devices; None when nobody is to be forgotten."""
@@ -229,7 +276,9 @@ class LaneSession:
             self.telemetry.put(step)
         if step.flags is not None and len(step.flags.found):
             self.anomalies.put(step)
-        if step.corrupt is not None or (step.dead is not None and len(step.dead)):
+        asides = step.record.resumed.aside if step.record.resumed else ()
+        self._left_out.written(asides)
+        if step.corrupt is not None or asides or (step.dead is not None and len(step.dead)):
             self.dead_letter.put(step)
         if not step.passed:
             self._progressed()
@@ -243,5 +292,6 @@ class LaneSession:
         Live objects are kept from the cycle collector (see ``spare_the_collector``), so a cycle would keep the rows of
         every session that ever was.
         """
+        self._left_out.close()
         for part in (self.journal, *self.outputs.values()):
             part.close()

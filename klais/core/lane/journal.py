@@ -23,7 +23,7 @@ MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
-VERSION = 3
+VERSION = 4
 # Each field lies on a multiple of its size. The padding at the end lets what follows start on a multiple of 8.
 HEADER = Struct("<4sBBHQqqddddddddIIdHHIIIH6x")
 FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
@@ -67,17 +67,35 @@ NEEDS_RAW = (Kind.RAW, Kind.CORRUPT, Kind.POISON)  # a replay reads the raw reco
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """A record that Kafka refuses again and again: the ``nth`` of a step's records for ``output``, left out of it.
+
+    ``key`` and ``value``: what its dead letter holds, as base64 (``value`` may be cut, ``size`` is all of it).
+    """
+
+    output: str
+    step: int
+    nth: int
+    key: str
+    value: str
+    size: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a recovery could not restore, as frames unless it says otherwise.
+    """What a recovery could not restore or a session could not put out, as frames unless it says otherwise.
 
     ``output_lost``: decided to pass and never put out, or put out and lost by Kafka. ``queue_lost``: they waited in the
-    queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time.
+    queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time. ``aside``: records
+    that Kafka refuses, each of which becomes a dead letter of this step.
     """
 
     output_lost: int = 0
     queue_lost: int = 0
     doubled: int = 0
     why: str = ""
+    aside: tuple[Aside, ...] = ()
 
     @property
     def lost(self) -> int:
@@ -194,7 +212,8 @@ def decode_step(value: bytes) -> StepRecord:
         )
     record, overrides, uncounted = _read_header(value)
     if record.kind == Kind.RESUMED:
-        record.resumed = Resumed(**orjson.loads(value[HEADER.size :]))
+        found = orjson.loads(value[HEADER.size :])
+        record.resumed = Resumed(**(found | {"aside": tuple(Aside(**one) for one in found.get("aside", ()))}))
     elif record.kind == Kind.FORGET:
         if len(value) != HEADER.size + 16 * record.count:
             found = len(value) - HEADER.size

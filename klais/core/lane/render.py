@@ -1,5 +1,6 @@
 """Records that are few by allowance, rendered one by one: anomalies and dead letters of a step."""
 
+import base64
 import math
 from collections.abc import Iterator
 
@@ -63,6 +64,12 @@ def dead_letter_records(step: Step) -> Iterator[Rendered]:
         if len(step.corrupt) > CLIP_BYTES:
             headers += (("bytes", str(len(step.corrupt)).encode()),)
         yield None, step.corrupt[:CLIP_BYTES], headers, now_ms
+    for aside in step.record.resumed.aside if step.record.resumed else ():
+        headers = (*_headers(Reason.POISON, None, now_ms), ("detail", aside.why.encode()[:MAX_DETAIL_BYTES]))
+        value = base64.b64decode(aside.value)
+        if len(value) < aside.size:
+            headers += (("bytes", str(aside.size).encode()),)
+        yield base64.b64decode(aside.key) or None, value, headers, now_ms
     if step.columns is None or step.dead is None:
         return
     columns = step.columns

@@ -149,6 +149,7 @@ def resume_step(state: LaneState, record: StepRecord) -> Step:
         (Tally.DOUBLED, found.doubled),
     ):
         state.tally[place] += np.uint64(frames)
+    count_dead(state, len(found.aside), len(found.aside))
     return finish(state, Step(record))
 
 

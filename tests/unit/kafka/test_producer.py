@@ -9,7 +9,8 @@ import pytest
 from aiokafka import errors as kafka_errors
 from aiokafka.structs import TopicPartition
 
-from klais.kafka.producer import BatchProducer
+from klais.kafka import producer as producer_module
+from klais.kafka.producer import BatchProducer, BatchRefused
 from tests.support.turns import turns
 
 LEADERS = {("out", 0): 1, ("out", 1): 1, ("out", 2): 2, ("journal", 0): 1}
@@ -21,6 +22,9 @@ class Batch:
 
     def record_count(self) -> int:
         return self.count
+
+    def size(self) -> int:
+        return len(self.data)
 
     def _build(self) -> bytes:
         return self.data
@@ -125,7 +129,8 @@ async def test_a_batch_taken_back_while_it_waits_is_not_sent_and_its_owner_is_to
     [
         (47, kafka_errors.ProducerFenced, 0),
         (6, kafka_errors.NotLeaderForPartitionError, 1),
-        (10, kafka_errors.MessageSizeTooLargeError, 0),
+        (10, BatchRefused, 0),
+        (87, BatchRefused, 0),
         (kafka_errors.KafkaConnectionError("cut"), kafka_errors.KafkaConnectionError, 1),
         (kafka_errors.RequestTimedOutError(), kafka_errors.RequestTimedOutError, 0),
         (RuntimeError("what nobody foresaw"), RuntimeError, 0),
@@ -139,6 +144,15 @@ async def test_each_error_reaches_who_waits_and_the_next_batch_passes(
         await send(producer, b"fails")
     assert producer.client.refreshed == refreshed
     assert (await send(producer, b"passes")).offset == 100
+
+
+async def test_a_request_is_bounded_and_what_is_left_goes_in_the_next_ones(
+    producer: BatchProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(producer_module, "REQUEST_BYTES", 10)
+    where = [("out", 0), ("out", 1), ("journal", 0)]
+    await asyncio.gather(*[send(producer, size * b"x", *to) for size, to in zip((4, 4, 40), where, strict=True)])
+    assert [sorted(map(len, sent.values())) for _, sent in producer.client.requests] == [[4, 4], [40]]
 
 
 async def test_a_repeat_counts_as_written(producer: BatchProducer) -> None:

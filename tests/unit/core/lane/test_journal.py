@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from klais.core.dam.overrides import PREFIX, override_table
-from klais.core.lane.journal import HEADER, Kind, Limits, Resumed, StepRecord, decode_step, encode_step
+from klais.core.lane.journal import HEADER, Aside, Kind, Limits, Resumed, StepRecord, decode_step, encode_step
 from klais.errors import JournalFormatError
 
 LIMITS = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9, 10.0, 11.0)
@@ -44,8 +44,10 @@ def test_a_forget_step_keeps_its_ids() -> None:
 
 
 def test_a_resumed_step_keeps_what_is_lost() -> None:
-    whole = record(Kind.RESUMED, resumed=Resumed(1, 2, 3, "why"))
-    assert_same(decode_step(encode_step(whole)), whole)
+    asides = (Aside("telemetry", 7, 0, "YQ==", "e30=", 2, "why"), Aside("anomalies", 7, 1, "", "", 0, ""))
+    for resumed in (Resumed(1, 2, 3, "why"), Resumed(aside=asides)):
+        whole = record(Kind.RESUMED, resumed=resumed)
+        assert_same(decode_step(encode_step(whole)), whole)
 
 
 def assert_same(found: StepRecord, wanted: StepRecord) -> None:
