@@ -1,9 +1,10 @@
-"""An edge restarts under load: frames lost by a kill -9 and by a planned restart, and for how long nobody reads.
+"""An edge restarts under load: frames lost by a kill -9, a restart and an upgrade, and for how long nobody reads.
 
 The benchmark is the edge's supervisor: it holds the socket, as ``klais up``, ``klais edge --workers`` and systemd do. A
-simulator sends 20,000 frames/s; in the middle the edge is killed, or ends by SIGTERM, and the next process takes the
-socket over. What was sent and is not in ``klais_raw`` is lost. ``deaf_ms`` is the time from the end of the old process
-to the last frame that was sent after it and lost: 0 when the socket kept all.
+simulator sends 20,000 frames/s. In the middle the edge is killed (``kill9``), or ends by SIGTERM (``restart``), and the
+next process takes the socket over; or the next process starts beside it, and the old one ends when that receives
+(``upgrade``, as SIGUSR2 does). What was sent and is not in ``klais_raw`` is lost. ``deaf_ms`` is the time from the end
+of the old process to the last frame that was sent after it and lost: 0 when socket and edge kept all.
 """
 
 import signal
@@ -17,12 +18,14 @@ import numpy as np
 from bench.harness import DEVICES, Bench, BenchFailed, environment, get_json, wait_for
 from bench.harness.report import Result, rounded
 from klais.config.load import Settings
+from klais.kafka.offsets import begin_offsets, end_offsets
 from klais.kafka.topics import Topics
 from klais.sim.manifest import read_manifest
 from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket
+from klais.system.ports import free_port
 from klais.system.supervised import Service
-from klais.verify.readback import begin_offsets, end_offsets, read_topic_columns
+from klais.verify.readback import read_topic_columns
 
 RATE = 20_000
 BEFORE_S, AFTER_S = 5.0, 8.0
@@ -32,7 +35,7 @@ TICK_S = 0.1  # as often as our supervisors look
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """One restart: frames, and times in ms: until the old process was gone, until the new one received."""
+    """One restart: frames, and times in ms: until the old process was gone, from then until the new one received."""
 
     sent: int
     lost: int
@@ -43,9 +46,9 @@ class Restart:
 
 
 def run(bench: Bench) -> Result:
-    """Both kinds of restart, several times in turn; the worst of each is the figure."""
+    """All kinds of restart, several times in turn; the worst of each is the figure."""
     result = Result("restart")
-    kinds = {"kill9": signal.SIGKILL, "upgrade": signal.SIGTERM}
+    kinds = {"kill9": signal.SIGKILL, "restart": signal.SIGTERM, "upgrade": None}
     found: dict[str, list[Restart]] = {name: [] for name in kinds}
     for _ in range(REPEATS):
         for name, number in kinds.items():
@@ -63,8 +66,8 @@ def run(bench: Bench) -> Result:
     return result
 
 
-def restart(bench: Bench, number: signal.Signals) -> Restart:
-    """One restart under load."""
+def restart(bench: Bench, number: signal.Signals | None) -> Restart:
+    """One restart under load; ``number`` None = an upgrade."""
     manifest = bench.folder / f"restart-{time.monotonic_ns()}.manifest"
     with bench.topics(partitions=4) as settings:
         udp = open_udp_socket(Bind.parse(settings.udp_bind), share_port=False)
@@ -80,7 +83,10 @@ def restart(bench: Bench, number: signal.Signals) -> Restart:
             options = (*load, "--manifest", str(manifest))
             with bench.simulate(settings, *options) as sender:
                 time.sleep(BEFORE_S)
-                times = _replace(edge, settings, number)
+                if number is None:
+                    settings, times = _upgrade(edge, settings, held, env, log)
+                else:
+                    times = _replace(edge, settings, number)
                 sent = int(sender.summary(total_s + 30)["frames"])
             wait_for(lambda: not _in_hand(settings), 60, "nothing is left in the edge", 0.2)
             drops = int(_edge(settings)["counters"]["dropped"].get("kernel_drop", 0))
@@ -103,6 +109,21 @@ def _replace(edge: Service, settings: Settings, number: signal.Signals) -> tuple
             return asked_ns, gone_ns, time.time_ns()
         time.sleep(TICK_S / 10)
     raise BenchFailed(f"the edge did not come back:\n{edge.last_lines()}")
+
+
+def _upgrade(
+    edge: Service, settings: Settings, held: HeldSocket, env: dict[str, str], log: Path
+) -> tuple[Settings, tuple[int, int, int]]:
+    """Start the next process beside the present one, which ends when it receives; the settings with the new API."""
+    before, asked_ns, port = edge.pid, time.time_ns(), free_port()
+    settings = settings.model_copy(update={"api_bind": f"127.0.0.1:{port}"})
+    command = [sys.executable, "-m", "klais", "edge", "--api-bind", settings.api_bind, "--successor"]
+    successor = held.spawn(command, log, env, beside=True)
+    wait_for(lambda: _receives(settings), 120, "the next process receives")
+    back_ns = time.time_ns()
+    edge.replace(successor, command)
+    wait_for(lambda: before is None or not Path(f"/proc/{before}").exists(), 60, "the old process ends", 0.01)
+    return settings, (asked_ns, time.time_ns(), back_ns)
 
 
 def _judge(settings: Settings, path: Path, sent: int, drops: int, times: tuple[int, int, int]) -> Restart:

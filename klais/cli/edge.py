@@ -73,7 +73,14 @@ def edge(
         raise SystemExit(run_fleet(settings, now))
     from klais.edge.listener import listen
 
-    udp = listen(settings)  # first: what arrives from here on waits in the kernel while the compiled kernels are loaded
-    from klais.edge.main import main
+    udp = listen(settings)  # first: what arrives from here on waits in the kernel
+    if successor:  # the process that it replaces still reads, and this one may yet fail
+        from klais.edge.main import main
 
-    raise SystemExit(main(settings, udp, now, successor))
+        raise SystemExit(main(settings, udp, now, successor))
+    from klais.edge.early import receive_early
+
+    with receive_early(udp) as early:
+        from klais.edge.main import main
+
+        raise SystemExit(main(settings, udp, now, successor, early))

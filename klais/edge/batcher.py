@@ -10,7 +10,7 @@ import numpy.typing as npt
 from klais.core.wire.batch import FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
 from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
 from klais.edge.kernels import find_due, oldest, scatter
-from klais.edge.sources.base import Source
+from klais.edge.sources.base import Frames
 
 _NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
 _NO_TIMES = np.zeros(0, np.int64)
@@ -60,7 +60,7 @@ class Batcher:
 
     def add(
         self,
-        source: Source,
+        source: Frames,
         partition: npt.NDArray[np.int32],
         first: int,
         now_ns: int,

@@ -1,8 +1,9 @@
 """``klais edge``: put the parts together, run the spine, drain on SIGTERM.
 
 The socket is bound, or inherited, before this module is imported (:mod:`klais.edge.listener`): the imports below load
-the compiled kernels, which takes a second or two, and the kernel keeps what arrives meanwhile. The edge then receives
-at once. While Kafka does not answer, or its topics are not checked yet, every batch goes to the spool.
+the compiled kernels, which takes a second or two, or far longer on a busy machine. Meanwhile a thread receives into
+memory (:mod:`klais.edge.early`). While Kafka does not answer, or its topics are not checked yet, every batch goes to
+the spool.
 """
 
 import secrets
@@ -20,6 +21,7 @@ from klais.edge.api.server import api_of
 from klais.edge.api.view import EdgeView
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
+from klais.edge.early import EarlyFrames
 from klais.edge.host_checks import ClockCheck, SameIdCheck
 from klais.edge.linger import LingerController
 from klais.edge.shedding import HostLimit, LoadShedder
@@ -70,13 +72,22 @@ class Edge:
         Do not wait for Kafka at the end.
     successor : bool
         The process that this one replaces still runs: do not wait for its spool.
+    early : EarlyFrames, optional
+        What arrived since the socket was bound; still receiving.
     """
 
-    def __init__(self, settings: Settings, udp: UdpSocket, now: bool = False, successor: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        udp: UdpSocket,
+        now: bool = False,
+        successor: bool = False,
+        early: EarlyFrames | None = None,
+    ) -> None:
         self.settings = self._read = settings  # _read: without the options of the command line
         self.signals = Signals(self.stop, self.abort, now)
         self._notifier = Notifier()
-        self._stopping = threading.Event()
+        self._stopping, self._early = threading.Event(), early
         self._drops_next_s = 0.0
         s, name, boot = settings, f"edge-{settings.edge_id}", secrets.randbits(32)
 
@@ -99,6 +110,8 @@ class Edge:
             self.forwarder, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
         )
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
+        if early is not None and s.source == "io_uring":
+            early.stop()  # that source receives from the moment it is opened: what it takes must be newer
         chosen = open_source(s, udp)
         source = chosen.source
         linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
@@ -191,6 +204,12 @@ class Edge:
             warn_of_spools_left_behind(self.settings, [self.settings.edge_id])
             self._check_topics()
             self._serve()
+        except BaseException as error:
+            if self._early is not None:  # it cannot start: what it received goes to the spool
+                self.forwarder.start_spooling(f"the edge cannot start: {error}")
+                self._take_early()
+                self.spine.drain(0.0, 0.0)
+            raise
         finally:
             self.spine.source.close()
             self.api.stop()
@@ -216,6 +235,7 @@ class Edge:
         log.info("edge_started", bind=self.settings.udp_bind, port=self.spine.source.port)
         self.api.start()  # last: who gets an answer knows that the edge receives
         log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
+        self._take_early()
         self.spine.run()
         self._notifier.stopping("drains")
         lost = self.spine.drain(RECEIVE_BUDGET_S, DELIVER_BUDGET_S)
@@ -225,6 +245,16 @@ class Edge:
             log.error("frames_lost", frames=lost, why="neither Kafka nor the spool took them in time")
         if self.topics.mismatch:
             raise self.topics.mismatch
+
+    def _take_early(self) -> None:
+        """Take what arrived while the process started: it is older than all that the source will give."""
+        early, self._early = self._early, None
+        if early is None:
+            return
+        early.stop()
+        if frames := early.frames:
+            log.info("early_frames_taken", frames=frames, bytes=early.bytes)
+        self.spine.take(early)
 
     def _problems(self) -> list[str]:
         found = ["stopping" if self._stopping.is_set() else "", self.topics.missing]
@@ -256,12 +286,20 @@ class Edge:
             )
 
 
-def main(settings: Settings, udp: UdpSocket, now: bool = False, successor: bool = False) -> int:
+def main(
+    settings: Settings,
+    udp: UdpSocket,
+    now: bool = False,
+    successor: bool = False,
+    early: EarlyFrames | None = None,
+) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. See :class:`Edge`."""
     fault.arm(settings.fault_point)
     if settings.cpus:  # first of all: threads started from here on stay there too
         placement = plan(settings.cpus, 1, read_topology(settings.iface))
         log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)
-    edge = Edge(settings, udp, now, successor)
+    edge = Edge(settings, udp, now, successor, early)
     edge.signals.install()
+    if early is not None and early.stops:
+        edge.signals.on_stop()
     return edge.run()

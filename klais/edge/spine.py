@@ -10,7 +10,7 @@ One thread runs it, without a Python statement for each frame: a round costs the
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from klais.core.wire.frame import check_headers
 from klais.core.wire.partition import partition_column
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
+from klais.edge.early import BLOCK_FRAMES, Block
 from klais.edge.kernels import sort_out
 from klais.edge.linger import LingerController
 from klais.edge.shedding import LoadShedder, shed
 from klais.edge.sinks.base import Sink
 from klais.edge.sinks.dead_letters import DeadLetters
-from klais.edge.sources.base import Source
+from klais.edge.sources.base import Frames, Source
 
 IDLE_NS = 100_000_000  # a stop is noticed within this time when no frame arrives
 ACK_NS = 2_000_000  # acknowledgements are served this often when nothing else happens
@@ -78,7 +79,7 @@ class Spine:
         self._on_tick, self._observe_batch_s = on_tick, observe_batch_s
         self._stopping = self._aborted = False
         self.turned_s = time.monotonic()
-        n = source.capacity
+        n = max(source.capacity, BLOCK_FRAMES)
         self._reason, self._id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._ids, self._sequence = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32)
         self._partition, self._bad = np.zeros(n, np.int32), np.zeros(n, np.int64)
@@ -90,6 +91,18 @@ class Spine:
     def abort(self) -> None:
         """Let :meth:`drain` wait for nothing."""
         self._aborted = True
+
+    def take(self, blocks: Iterable[Block]) -> None:
+        """Frames that were received before the spine ran, ahead of all that its source gives.
+
+        They say nothing about the rate, so the linger controller does not see them.
+        """
+        for block in blocks:
+            self._on_tick(time.monotonic())
+            now_ns = time.monotonic_ns()
+            with self.lock:
+                self._batch(block, block.count, now_ns, now_ns)
+                self._publish_due(now_ns, self.linger.linger_ns)
 
     def run(self) -> None:
         """Receive and publish until :meth:`stop`."""
@@ -124,14 +137,17 @@ class Spine:
         self.linger.observe(received, now_ns)
         with self.lock:
             if received:
-                self._batch(received, now_ns, now_ns - slept_ns)
-            for partition in self.batcher.due(now_ns, linger_ns):
-                self._publish(partition, now_ns)
-            self.sink.poll()
-            self.counts.waiting = self.batcher.waiting()
+                self._batch(self.source, received, now_ns, now_ns - slept_ns)
+            self._publish_due(now_ns, linger_ns)
 
-    def _batch(self, n: int, now_ns: int, since_ns: int) -> None:
-        source, partition = self.source, self._partition[:n]
+    def _publish_due(self, now_ns: int, linger_ns: int) -> None:
+        for partition in self.batcher.due(now_ns, linger_ns):
+            self._publish(partition, now_ns)
+        self.sink.poll()
+        self.counts.waiting = self.batcher.waiting()
+
+    def _batch(self, source: Frames, n: int, now_ns: int, since_ns: int) -> None:
+        partition = self._partition[:n]
         starts, lengths = source.starts[:n], source.lengths[:n]
         reason, id_size, bad = self._reason[:n], self._id_size[:n], self._bad[:n]
         self.counts.received += n

@@ -8,7 +8,7 @@ from klais.core.wire.constants import ID_OFFSET, MAX_FRAME_SIZE, Reason
 from klais.core.wire.partition import partition_of
 from klais.edge.counts import Counts
 from klais.edge.sinks.base import DeadLetterSink
-from klais.edge.sources.base import Source
+from klais.edge.sources.base import Frames
 from klais.system.address import source_text
 
 
@@ -41,7 +41,7 @@ class DeadLetters:
 
     def send(
         self,
-        source: Source,
+        source: Frames,
         bad: npt.NDArray[np.int64],
         reason: npt.NDArray[np.uint8],
         id_size: npt.NDArray[np.uint8],
@@ -81,7 +81,7 @@ class DeadLetters:
         return self._next
 
 
-def frame_bytes(source: Source, i: int) -> bytes:
+def frame_bytes(source: Frames, i: int) -> bytes:
     """Frame ``i`` of the last ``fill``, in one piece."""
     size = int(source.lengths[i])
     in_head = min(size, source.head_size)

@@ -14,43 +14,25 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Source(Protocol):
-    """What the spine needs of a source.
+class Frames(Protocol):
+    """Frames that were received together.
 
     Attributes
     ----------
-    name : str
-        For logs and ``/stats``.
-    capacity : int
-        Frames that one ``fill`` can give at most.
-    port : int
-        UDP port it receives on.
-    granted_bytes : int
-        Receive buffer of its UDP socket.
-    buffer_bytes : int
-        What the kernel may hold for us between two calls, by its own accounting.
     head, tail : uint8 [bytes]
         Memory the frames lie in.
-    starts, lengths, tail_starts : int64 [capacity]
-        Where frame i lies, and how long it is; the first n are valid after ``fill`` returned n.
+    starts, lengths, tail_starts : int64 [at least n]
+        Where frame i lies, and how long it is.
     head_size : int
         Bytes of a frame that lie in ``head``; the rest lies in ``tail``.
     """
 
-    name: str
-    port: int
-    granted_bytes: int
-    capacity: int
-    buffer_bytes: int
     head: npt.NDArray[np.uint8]
     tail: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
     tail_starts: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     head_size: int
-
-    def fill(self, wait_ns: int) -> int:
-        """Put the next frames into the columns, waiting at most ``wait_ns`` for the first; returns how many."""
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Where the first ``n`` frames came from, as in KFB1: uint8 [n, 18], IPv6 or v4-mapped address, port big-
@@ -61,6 +43,33 @@ class Source(Protocol):
         """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None
         where it does not say.
         """
+
+
+class Source(Frames, Protocol):
+    """What the spine needs of a source: the frames of its last ``fill``, and these.
+
+    Attributes
+    ----------
+    name : str
+        For logs and ``/stats``.
+    capacity : int
+        Frames that one ``fill`` can give at most: the columns' length.
+    port : int
+        UDP port it receives on.
+    granted_bytes : int
+        Receive buffer of its UDP socket.
+    buffer_bytes : int
+        What the kernel may hold for us between two calls, by its own accounting.
+    """
+
+    name: str
+    port: int
+    granted_bytes: int
+    capacity: int
+    buffer_bytes: int
+
+    def fill(self, wait_ns: int) -> int:
+        """Put the next frames into the columns, waiting at most ``wait_ns`` for the first; returns how many."""
 
     def kernel_drops(self) -> int:
         """Frames that the kernel dropped since the source was opened, because nobody took them in time."""

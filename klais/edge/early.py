@@ -1,0 +1,137 @@
+"""Receive before the edge is ready: a thread takes frames off the socket while the process loads its compiled code.
+
+    listen ──> EarlyFrames.start ──> imports, kernels, Kafka's answer (seconds on a busy machine) ──> stop ──> spine
+
+The kernel's buffer holds some seconds of traffic. A start takes longer than that on a machine that has little CPU to
+spare, and what does not fit is lost. So from :meth:`EarlyFrames.start` on frames are kept in memory, up to
+``MOST_BYTES``, in the order in which they came, and the spine takes them before anything else. Beyond that bound the
+kernel's buffer holds what it can, as before.
+
+Imports no kernel of ours.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.edge.sources.udp.socket import UdpSocket
+from klais.edge.sources.udp.source import SLOTS, UdpSource
+from klais.telemetry import log as logs
+
+EXIT_KILLED = 130
+
+log = logs.get("klais.edge.early")
+
+MOST_BYTES = 128 << 20
+BLOCK_FRAMES = SLOTS  # in one block at most
+WAIT_NS = 50_000_000  # a stop is noticed within this time
+PAUSE_S = 0.002  # between two calls, so that each brings more and the imports have the interpreter
+
+
+class Block:
+    """Frames of one call, copied (see :class:`klais.edge.sources.base.Frames`); ``count`` of them."""
+
+    def __init__(self, source: UdpSource, count: int) -> None:
+        self.count = count
+        self.lengths = source.lengths[:count].copy()
+        self.head_size = source.head_size
+        in_head = np.minimum(self.lengths, self.head_size)
+        self.head, self.starts = _packed(source.head, source.starts[:count], in_head)
+        self.tail, self.tail_starts = _packed(source.tail, source.tail_starts[:count], self.lengths - in_head)
+        self._sources, self._at_ns = source.sources(count), time.monotonic_ns()
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes, about."""
+        return len(self.head) + len(self.tail) + 64 * self.count
+
+    def sources(self, n: int) -> npt.NDArray[np.uint8]:
+        """Senders of the first ``n`` frames."""
+        return self._sources[:n]
+
+    def times(self, n: int) -> npt.NDArray[np.int64]:
+        """When the first ``n`` frames were taken."""
+        return np.full(n, self._at_ns, np.int64)
+
+
+def _packed(
+    memory: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Pieces of memory copied back to back (one byte more, so that it is never empty), and where each begins."""
+    ends = np.cumsum(sizes)
+    begins = ends - sizes
+    out = np.zeros(int(ends[-1]) + 1, np.uint8)
+    np.take(memory, np.arange(int(ends[-1])) + np.repeat(starts - begins, sizes), out=out[:-1])
+    return out, begins
+
+
+class EarlyFrames:
+    """Takes frames off ``udp`` in a thread from :meth:`start` to :meth:`stop`; then iterate over the blocks, once.
+
+    ``bytes``: memory that all of them took. ``stops``: signals to stop that came before the edge handled them.
+    """
+
+    def __init__(self, udp: UdpSocket, most_bytes: int = MOST_BYTES) -> None:
+        self._source, self._most_bytes = UdpSource(udp), most_bytes
+        self._blocks: deque[Block] = deque()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="early", daemon=True)
+        self.bytes = self.stops = 0
+
+    def start(self) -> None:
+        """Begin. What is in memory must not die with a SIGTERM that comes too early: it is noted, the third one ends.
+
+        Call it in the main thread.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        self._thread.start()
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self.stops += 1
+        if self.stops > 2:
+            os._exit(EXIT_KILLED)
+
+    def stop(self) -> None:
+        """End; whoever reads the socket afterwards gets newer frames. A second call does nothing."""
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def frames(self) -> int:
+        """Frames that nobody has taken yet."""
+        return sum(block.count for block in self._blocks)
+
+    def __iter__(self) -> Iterator[Block]:
+        """Blocks in the order in which they came; each is let go of as it is taken."""
+        while self._blocks:
+            yield self._blocks.popleft()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set() and self.bytes < self._most_bytes:
+            if count := self._source.fill(WAIT_NS):
+                block = Block(self._source, count)
+                self.bytes += block.bytes
+                self._blocks.append(block)
+            self._stopping.wait(PAUSE_S)
+
+
+@contextmanager
+def receive_early(udp: UdpSocket) -> Iterator[EarlyFrames]:
+    """Receive from here on; says in the end what nobody took, because the edge could not start."""
+    early = EarlyFrames(udp)
+    early.start()
+    try:
+        yield early
+    finally:
+        early.stop()
+        if frames := early.frames:
+            log.error("frames_lost", frames=frames, why="they arrived while the edge started, and it could not start")
