@@ -119,7 +119,8 @@ def _upgrade(
     settings = settings.model_copy(update={"api_bind": f"127.0.0.1:{port}"})
     command = [sys.executable, "-m", "klais", "edge", "--api-bind", settings.api_bind, "--successor"]
     successor = held.spawn(command, log, env, beside=True)
-    wait_for(lambda: _receives(settings), 120, "the next process receives")
+    # Its health is not good yet: it gets the spool when the old process ends.
+    wait_for(lambda: get_json(f"http://{settings.api_bind}/stats") is not None, 120, "the next process receives")
     back_ns = time.time_ns()
     edge.replace(successor, command)
     wait_for(lambda: before is None or not Path(f"/proc/{before}").exists(), 60, "the old process ends", 0.01)

@@ -13,6 +13,7 @@ from confluent_kafka.admin import NewPartitions
 from klais.config.load import Settings
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
+from klais.core.wire.partition import partition_of
 from klais.edge.sinks.spool.backlog import spool_folder
 from klais.edge.sinks.spool.segment import HEADER_SIZE, parse_name, walk
 from klais.kafka.admin_client import admin_client
@@ -21,7 +22,7 @@ from tests.broker.test_edge_fleet import send_from_many
 from tests.support.edge import balanced, read_all
 from tests.support.fault_harness import judge, settle
 from tests.support.process import PATIENCE, exit_code, kill_hard, wait_for
-from tests.support.stage import Sending, held_against, stage
+from tests.support.stage import Sending, Stage, held_against, stage
 
 OUTAGE_S = float(os.environ.get("KLAIS_TEST_OUTAGE_S", "3"))
 
@@ -207,9 +208,40 @@ def test_an_edge_that_starts_without_kafka_receives_at_once_and_sends_only_what_
         edge.send(some(600, 50))
         wait_for(lambda: edge.counters()["spooled"] == 50, 10, "50 frames on disk")
         on.thaw()
-        assert exit_code(edge.process, 20, edge.tail) != 0 and "partitions" in edge.tail()
+        assert exit_code(edge.process, 20, edge.tail) != 0 and "set KLAIS_PARTITIONS=3" in edge.tail()
         assert sorted(on_disk(on.settings)) == sorted(some(600, 50))
         assert len(taken(on.settings)) == 600
+        redistributed(on, tmp_path / "edge.log")
+
+
+def redistributed(on: Stage, log: Path) -> None:
+    """Somebody does what the text says, with new topics: what was spooled for 2 partitions lands in those of its
+    devices.
+    """
+    three = on.settings.model_copy(update={"partitions": 3})
+    raw, admin = Topics.of(three).raw, admin_client(three)
+    rest = [spec.name for spec in Topics.of(three).specs() if spec.partitions == 3 and spec.name != raw]
+    for done in admin.create_partitions([NewPartitions(name, 3) for name in rest]).values():
+        done.result(10 * PATIENCE)
+    on.freeze()
+    edge = on.edge(log, partitions=3)
+    problems = edge.wait_status(503)["problems"]
+    assert any("batches for 2 partitions, KLAIS_PARTITIONS is 3" in text for text in problems), problems
+    on.thaw()
+    edge.wait_status(200)
+    edge.send(some(650, 20))
+    counters = edge.wait_settled(20)
+    assert counters["spool_recovered"] == 50 and counters["passed"] == 70 and balanced(counters)
+    assert edge.stop()[0] == 0 and not list(spool_folder(three).glob("*.spool"))
+    landed = [
+        (message.partition(), batch.frame(i))
+        for message in read_all(three.bootstrap, raw, 3)
+        for batch in [decode_batch(message.value())]
+        for i in range(batch.count)
+    ][-70:]
+    found = [(p, frame) for p, frame in landed if int.from_bytes(frame[18:22], "big") >= 600]
+    assert len(taken(three)) == 670 and in_order([frame for _, frame in found])
+    assert all(p == partition_of(frame[2:18].rstrip(b"\0"), 3) for p, frame in found)
 
 
 def test_a_fleet_keeps_everything_over_an_outage(tmp_path: Path) -> None:

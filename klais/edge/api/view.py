@@ -176,11 +176,11 @@ class EdgeView:
     def health(self) -> dict[str, Any]:
         """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""
         problems = self.problems()
-        warning = clock_warning(self._system.clock_offset_s(f"edge-{self._settings.edge_id}"))
+        clock = clock_warning(self._system.clock_offset_s(f"edge-{self._settings.edge_id}"))
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
-            "warnings": [warning] if warning else [],
+            "warnings": [text for text in (clock, self._forwarder.backlog.warning) if text],
             "queue_depth": self._dam()["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,

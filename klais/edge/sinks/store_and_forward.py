@@ -141,6 +141,8 @@ class Forwarder:
         if self.breaker.closed:
             if not (self._draining and self.backlog.durable):  # what lies on disk is safe there
                 self._replay(now_s)
+            if not self._draining:
+                self.backlog.redistribute(now_s)
         elif self.breaker.state is State.HALF_OPEN and not self._counts.inflight_bytes:
             self._hand_out()
         self.backlog.maintain(now_s)
@@ -219,9 +221,7 @@ class Forwarder:
             where = f"{counts.spooled:,} frames wait on disk ({self.backlog.bytes:,} bytes)"
             where += f", {counts.held:,} in memory" if counts.held else ""
             out.append(f"the breaker is {breaker.state.value.replace('_', '-')}: {breaker.why}; {where}")
-        if self.backlog.trouble:
-            out.append(self.backlog.trouble)
-        return out
+        return out + self.backlog.problems()
 
     @property
     def no_room(self) -> str:

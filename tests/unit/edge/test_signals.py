@@ -51,7 +51,7 @@ def test_a_reload_is_only_noted() -> None:
 class Recorder:
     """Stands in for the edge: its ``stop`` is interrupted by the next signal, as a lock inside it would see it."""
 
-    def __init__(self, settings: Settings, udp: UdpSocket, now: bool, successor: bool) -> None:
+    def __init__(self, settings: Settings, udp: UdpSocket, now: bool, successor: bool, early: None) -> None:
         self.depth = self.deepest = self.calls = 0
         self.signals = Signals(self.stop, lambda: None)
 

@@ -21,6 +21,7 @@ from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.spool.disk import Spool
 from klais.edge.sinks.spool.records import Entry
+from klais.edge.sinks.spool.redistribute import OtherCounts
 from klais.edge.sinks.spool.segment import identity_of
 from klais.errors import NotPrivate, SpoolFull, SpoolInUse
 from klais.kafka.topics import Topics
@@ -97,6 +98,8 @@ class Backlog:
     ----------
     trouble : str
         Why the disk does not take batches; empty while it does, or where no spool is wanted.
+    warning : str
+        What else lies there that nobody delivers; empty where nothing does.
 
     Raises
     ------
@@ -112,7 +115,8 @@ class Backlog:
         self._spool: Spool | None = None
         self._retry_s = 0.0
         self._lost = 0
-        self.trouble = ""
+        self.trouble = self.warning = ""
+        self._others: OtherCounts | None = None
         self.wanted = settings.spool_max_bytes > 0
         # What lies there goes to Kafka even if nothing more is stored.
         self._needed = self.wanted or spool_folder(settings).exists()
@@ -188,13 +192,32 @@ class Backlog:
                 folder=str(spool.folder), batches=spool.batches, frames=spool.frames,
                 torn_bytes=spool.damage.torn_bytes,
             )  # fmt: skip
-        if spool.damage.foreign:
-            log.warning(
-                "spool_of_another_topic",
-                folder=str(spool.folder), segments=len(spool.damage.foreign), topic=topics.raw, partitions=s.partitions,
-                do="start the edge as it was when they were written, or remove them",
-            )  # fmt: skip
+        self._look_at_others(spool, topics.raw)
         self._count()
+
+    def _look_at_others(self, spool: Spool, topic: str) -> None:
+        """Segments that were not written for this topic and partition count."""
+        self._others = OtherCounts(spool, topic, self._settings, self._counts)
+        if self._others.problem:
+            log.warning("spool_of_another_partition_count", folder=str(spool.folder), what=self._others.problem)
+        if foreign := set(spool.damage.foreign) - self._others.names:
+            do = "start the edge once with the KLAIS_TOPIC_PREFIX of that time, or remove them"
+            self.warning = f"{len(foreign)} segments in the spool {spool.folder} are not for {topic}: {do}"
+            log.warning("spool_of_another_topic", folder=str(spool.folder), segments=len(foreign), topic=topic, do=do)
+
+    def redistribute(self, now_s: float) -> None:
+        """Go on with batches of another partition count; Kafka must have confirmed this one."""
+        if self._others is None or now_s < self._retry_s:
+            return
+        try:
+            self._others.step()
+        except OSError as error:
+            self._failed(error, now_s)
+        self._count()
+
+    def problems(self) -> list[str]:
+        """What keeps batches from the disk, or on it, in words; may be called from any thread."""
+        return [text for text in (self.trouble, self._others.problem if self._others else "") if text]
 
     def append(self, built: Built, now_s: float) -> Reason:
         """Accept a batch as the newest; ``Reason.PASSED``, or why not.

@@ -19,17 +19,19 @@ import secrets
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from struct import Struct
 from typing import Literal
 
 from klais.edge.sinks.spool.folder import lock_folder, probe_folder, read_tolerant, sync_folder
 from klais.edge.sinks.spool.records import Damage, Entry, Segment
 from klais.edge.sinks.spool.segment import (
     HEADER_SIZE,
+    POSITION_SIZE,
     Name,
-    crc32c,
+    decode_position,
     encode_head,
+    encode_position,
     parse_name,
+    position_name,
     sound_end,
     walk,
 )
@@ -39,7 +41,6 @@ from klais.system.private_files import open_own, own_folder
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
 UNREADABLE = ".unreadable"  # what a segment set aside is called instead of .spool
-_POSITION = Struct("<QI")
 
 
 class Spool:
@@ -104,7 +105,7 @@ class Spool:
         own_folder(folder)
         self._lock_fd = lock_folder(folder, lock_wait_s)
         try:
-            self._position_fd = open_own(folder / f"position-{identity:08x}", os.O_RDWR | os.O_CREAT)
+            self._position_fd = open_own(folder / position_name(identity), os.O_RDWR | os.O_CREAT)
             self.position = self._read_position()
             self._recover()
         except BaseException:
@@ -178,7 +179,7 @@ class Spool:
 
     def _roll(self) -> None:
         """Begin a new segment."""
-        self._force()
+        self.force()
         base = self._segments[-1].end if self._segments else self.position
         name = Name(base, self._identity, secrets.randbits(32))
         fd = open_own(self.folder / str(name), os.O_RDWR | os.O_CREAT | os.O_EXCL)
@@ -194,9 +195,10 @@ class Spool:
         )
         if self._dirty and due:
             self._synced_s = now_s
-            self._force()
+            self.force()
 
-    def _force(self) -> None:
+    def force(self) -> None:
+        """Force what is written to the disk now, unless the policy is ``none``."""
         if self._dirty and self._segments and self.sync_policy != "none":
             try:
                 os.fdatasync(self._segments[-1].fd)
@@ -283,9 +285,8 @@ class Spool:
     def _advance(self, position: int) -> None:
         """Note that all before ``position`` is acknowledged, and remove segments that lie before it."""
         self.position = position
-        body = position.to_bytes(8, "little")
         with contextlib.suppress(OSError):  # a lagging position costs batches sent twice, nothing else
-            os.pwrite(self._position_fd, body + crc32c(body).to_bytes(4, "little"), 0)
+            os.pwrite(self._position_fd, encode_position(position), 0)
         while self._segments and self._segments[0].end <= position:
             segment = self._segments.pop(0)
             if segment.frames:  # skipped without being handed out: damaged
@@ -298,11 +299,7 @@ class Spool:
         self._dirty = self._dirty and bool(self._segments)
 
     def _read_position(self) -> int:
-        data = os.pread(self._position_fd, _POSITION.size, 0)
-        if len(data) != _POSITION.size:
-            return 0
-        position, crc = _POSITION.unpack(data)
-        return int(position) if crc == crc32c(data[:8]) else 0
+        return decode_position(os.pread(self._position_fd, POSITION_SIZE, 0))
 
     def _recover(self) -> None:
         """Load the segments that are there."""
@@ -348,7 +345,7 @@ class Spool:
     def close(self) -> None:
         """Force all to the disk and give the folder back."""
         try:
-            self._force()
+            self.force()
         finally:
             for segment in self._segments:
                 os.close(segment.fd)

@@ -13,6 +13,7 @@ in a payload.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from struct import Struct
 
 import google_crc32c
@@ -21,6 +22,7 @@ MAGIC = b"KSR1"
 _HEAD = Struct("<4sIIII")
 _CRC = Struct("<I")
 HEADER_SIZE = _HEAD.size + _CRC.size
+POSITION_SIZE = 12
 MAX_VALUE = 4 << 20  # as large as a record on any topic may be
 _NAME = re.compile(r"^(\d{20})-([0-9a-f]{8})-([0-9a-f]{8})\.spool$")
 
@@ -74,6 +76,37 @@ class Head:
     def end(self) -> int:
         """Where the next record begins."""
         return self.at + HEADER_SIZE + self.size
+
+
+def position_name(identity: int) -> str:
+    """The file beside the segments that says up to which logical offset Kafka has acknowledged them."""
+    return f"position-{identity:08x}"
+
+
+def encode_position(position: int) -> bytes:
+    """What that file holds."""
+    body = position.to_bytes(8, "little")
+    return body + _CRC.pack(crc32c(body))
+
+
+def decode_position(data: bytes) -> int:
+    """The position; 0 where the file does not hold one: then batches are sent again, and lanes recognize them.
+
+    Examples
+    --------
+    >>> decode_position(encode_position(4096)), decode_position(b"")
+    (4096, 0)
+    """
+    sound = len(data) == POSITION_SIZE and _CRC.unpack(data[8:])[0] == crc32c(data[:8])
+    return int.from_bytes(data[:8], "little") if sound else 0
+
+
+def read_position(folder: Path, identity: int) -> int:
+    """The position of the segments of that identity."""
+    try:
+        return decode_position((folder / position_name(identity)).read_bytes())
+    except FileNotFoundError:
+        return 0
 
 
 def encode_head(value: bytes, partition: int, frames: int, salt: int) -> bytes:

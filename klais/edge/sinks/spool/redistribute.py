@@ -1,0 +1,250 @@
+"""Spooled batches of another partition count: their frames are batched again, each for the partition it now belongs to.
+
+An edge that ran with a wrong ``KLAIS_PARTITIONS`` before Kafka answered, or before the topics were made with another
+count, leaves segments whose partitions mean nothing now. They are read in order and written as new batches behind what
+the spool holds, a segment at a time: the old file goes when all of it is on the disk in its new form.
+
+A crash in between does it again. So the new batches are named by what they are made of: their boot is the CRC of the
+old segment's name, and their numbers begin with 0. Lanes recognize those that arrive twice.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.config.load import Settings
+from klais.core.wire.batch import FrameBatch, decode_batch
+from klais.core.wire.constants import Reason
+from klais.core.wire.frame import check_headers
+from klais.core.wire.partition import partition_column
+from klais.edge.batcher import Batcher, Built
+from klais.edge.counts import Counts
+from klais.edge.sinks.spool.disk import Spool
+from klais.edge.sinks.spool.folder import read_tolerant
+from klais.edge.sinks.spool.segment import (
+    HEADER_SIZE,
+    Name,
+    crc32c,
+    identity_of,
+    parse_name,
+    position_name,
+    read_position,
+    value_is_right,
+    walk,
+)
+from klais.errors import BatchFormatError, SpoolFull
+from klais.system.private_files import open_own
+from klais.telemetry import log as logs
+
+log = logs.get("klais.edge.sinks.spool")
+
+MOST_PARTITIONS = 1024  # as KLAIS_PARTITIONS allows
+STEP_S = 0.002  # in one round of the spine, so that it polls the socket again soon
+NO_TIME = np.iinfo(np.int64).max  # later than any frame
+
+Append = Callable[[Built], None]
+
+
+@dataclass(frozen=True, slots=True)
+class OldSegment:
+    """A segment of this topic that was written for another partition count."""
+
+    path: Path
+    name: Name
+    partitions: int
+    size: int
+
+
+def segments_of_other_counts(folder: Path, topic: str, partitions: int) -> list[OldSegment]:
+    """Those that lie in the folder, oldest first."""
+    counts = {identity_of(topic, count): count for count in range(1, MOST_PARTITIONS + 1) if count != partitions}
+    named = [(path, parse_name(path.name)) for path in folder.iterdir()]
+    ours = [(path, name) for path, name in named if name is not None and name.identity in counts]
+    found = [OldSegment(path, name, counts[name.identity], path.stat().st_size) for path, name in ours]
+    return sorted(found, key=lambda old: (old.partitions, old.name.base))
+
+
+class _Columns:
+    """A decoded batch as a batcher takes frames (see :class:`klais.edge.sources.base.Frames`)."""
+
+    def __init__(self, batch: FrameBatch) -> None:
+        self._batch, n = batch, batch.count
+        self.head, self.starts, self.lengths, self.head_size = batch.buf, batch.starts, batch.lengths, len(batch.buf)
+        self.tail, self.tail_starts = np.zeros(1, np.uint8), np.zeros(n, np.int64)
+
+    def sources(self, n: int) -> npt.NDArray[np.uint8]:
+        """Where the first ``n`` frames came from; no rows where the batch does not say."""
+        return self._batch.sources[:n].copy() if self._batch.sources is not None else np.zeros((0, 18), np.uint8)
+
+    def times(self, n: int) -> npt.NDArray[np.int64]:
+        """When the first ``n`` frames were received, ns since the epoch."""
+        offsets = self._batch.offsets
+        return self._batch.received_at + (np.zeros(n, np.int64) if offsets is None else offsets[:n].astype(np.int64))
+
+
+class Redistribution:
+    """Writes one old segment's frames as batches for ``partitions`` partitions; iterate over it to do it bit by bit.
+
+    Parameters
+    ----------
+    old : OldSegment
+        What to read.
+    partitions, max_bytes : int
+        Of the batches to make.
+    append : callable
+        Takes each batch; what it raises ends the iteration, and a new one begins from the start.
+
+    Attributes
+    ----------
+    frames, lost : int
+        Frames written, and frames of damaged batches.
+    """
+
+    def __init__(self, old: OldSegment, partitions: int, max_bytes: int, append: Append) -> None:
+        self._old, self._partitions, self._max_bytes, self._append = old, partitions, max_bytes, append
+        self._batchers: dict[bool, Batcher] = {}
+        self.frames = self.lost = 0
+
+    def __iter__(self) -> Iterator[None]:
+        """After each old batch; the file is not removed."""
+        name = self._old.name
+        fd = open_own(self._old.path, os.O_RDONLY)
+        try:
+            data, _ = read_tolerant(fd, 0, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
+        for head in walk(data, name.salt, max(0, read_position(self._old.path.parent, name.identity) - name.base)):
+            if value_is_right(data, head):
+                self._add(data[head.at + HEADER_SIZE : head.end], head.frames)
+            else:
+                self.lost += head.frames
+            yield
+        for batcher in self._batchers.values():
+            for partition in np.flatnonzero(batcher.count).tolist():
+                self._close(batcher, partition)
+
+    def _add(self, value: bytes, frames: int) -> None:
+        try:
+            batch = decode_batch(value)
+        except BatchFormatError:
+            self.lost += frames
+            return
+        n, columns = batch.count, _Columns(batch)
+        reason, id_size, partition = np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.zeros(n, np.int32)
+        ids, sequence = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32)
+        check_headers(columns.head, columns.starts, columns.lengths, reason, ids, sequence, id_size)
+        partition_column(columns.head, columns.starts, id_size, self._partitions, partition)
+        self.lost += int(np.count_nonzero(partition < 0))
+        batcher = self._batcher(batch)
+        sources, times = columns.sources(n), columns.times(n)
+        at = batcher.add(columns, partition, 0, NO_TIME, sources, times)
+        while at < n:
+            self._close(batcher, int(partition[at]))
+            at = batcher.add(columns, partition, at, NO_TIME, sources, times)
+
+    def _batcher(self, batch: FrameBatch) -> Batcher:
+        """One for batches with sources and one for those without, each with a boot of its own."""
+        with_sources = batch.sources is not None
+        if with_sources not in self._batchers:
+            boot = crc32c(f"{self._old.name}/{with_sources}".encode())
+            self._batchers[with_sources] = Batcher(self._partitions, self._max_bytes, batch.edge, boot, with_sources)
+        return self._batchers[with_sources]
+
+    def _close(self, batcher: Batcher, partition: int) -> None:
+        built = batcher.close(partition, 0, 0)
+        self._append(built)
+        self.frames += built.count
+
+
+class OtherCounts:
+    """All old segments of a spool, and the work on them, in small steps.
+
+    Parameters
+    ----------
+    spool : Spool
+        Where they lie, and where the new batches go.
+    topic, settings, counts
+        Of the edge; frames count as ``recovered`` when they are written.
+    """
+
+    def __init__(self, spool: Spool, topic: str, settings: Settings, counts: Counts) -> None:
+        self._spool, self._settings, self._counts = spool, settings, counts
+        self._left = deque(segments_of_other_counts(spool.folder, topic, settings.partitions))
+        self._at: tuple[Redistribution, Iterator[None]] | None = None
+        self._blocked = False
+
+    @property
+    def names(self) -> set[str]:
+        """Files that wait."""
+        return {old.path.name for old in self._left}
+
+    @property
+    def problem(self) -> str:
+        """What waits, in words; empty where nothing does. May be called from any thread."""
+        left = list(self._left)
+        if not left:
+            return ""
+        here, size = self._settings.partitions, sum(old.size for old in left)
+        when = "once it has room, raise KLAIS_SPOOL_MAX_BYTES" if self._blocked else "once Kafka answers"
+        return (
+            f"{size:,} bytes of the spool are batches for {left[0].partitions} partitions, KLAIS_PARTITIONS is "
+            f"{here}: the edge distributes their frames again {when}"
+        )
+
+    def step(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Go on for about ``STEP_S``; Kafka must have confirmed the partition count.
+
+        Raises
+        ------
+        OSError
+            The disk fails: the segment begins again with the next call.
+        """
+        if not self._left:
+            return
+        old, spool, until_s = self._left[0], self._spool, clock() + STEP_S
+        if self._at is None:
+            needed = 2 * old.size  # a small batch may become one for each partition
+            self._blocked = bool(spool.batches) and spool.max_bytes - spool.bytes < needed
+            if self._blocked:
+                return
+            work = Redistribution(old, self._settings.partitions, self._settings.batch_max_bytes, self._append)
+            self._at = work, iter(work)
+        work, steps = self._at
+        try:
+            for _ in steps:
+                if clock() >= until_s:
+                    return
+            spool.force()
+        except SpoolFull:
+            self._at, self._blocked = None, True
+            return
+        except OSError:
+            self._at = None
+            raise
+        self._finish(old, work)
+
+    def _append(self, built: Built) -> None:
+        self._spool.append(built.value, built.partition, built.count)
+        self._counts.recovered += built.count
+
+    def _finish(self, old: OldSegment, work: Redistribution) -> None:
+        old.path.unlink()
+        self._left.popleft()
+        self._at = None
+        if all(other.name.identity != old.name.identity for other in self._left):
+            (old.path.parent / position_name(old.name.identity)).unlink(missing_ok=True)
+        if work.lost:
+            self._counts.recovered += work.lost
+            self._counts.drop(Reason.SPOOL_DAMAGED, work.lost)
+            log.error("spool_damaged", folder=str(old.path.parent), frames=work.lost)
+        log.info(
+            "spool_redistributed",
+            folder=str(old.path.parent), frames=work.frames, was=old.partitions, partitions=self._settings.partitions,
+            segments_left=len(self._left),
+        )  # fmt: skip
