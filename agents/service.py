@@ -17,7 +17,7 @@ from klais.system.sd_notify import Notifier
 from klais.telemetry.log import get
 from klais.worker.flow import PartitionFlow
 from klais.worker.lanes import Lanes
-from klais.worker.readiness import GroupState, waiting_for
+from klais.worker.readiness import Readiness
 from klais.worker.runtime import WorkerRuntime
 from klais.worker.web.pages import Views, install
 from klais.worker.web.peers import Peers
@@ -59,7 +59,7 @@ class Service:
             report=worker.report,
             offsets=worker.offsets,
             peers=Peers(app, "devices", worker.topics.devices_changelog, token),
-            waiting_for=self.waiting_for,
+            readiness=self.readiness,
             started_s=time.monotonic(),
             controller=worker.controller.statistics,
         )
@@ -77,29 +77,22 @@ class Service:
             log.error("lanes_not_started", error=repr(error))
             await self._app.crash(error)
 
-    def waiting_for(self) -> list[str]:
-        """What this worker waits for before traffic may rely on it; empty = ready."""
-        app, assigned, newest = self._app, self._assigned(), self.runtime.offsets.newest()
-        group = GroupState(
-            stopping=app.should_stop,
-            recovered=self._recovered(),
-            rebalancing=app.rebalancing,
-            assigned=assigned,
-            gone=frozenset(p for p in assigned if newest is not None and (self._raw, p) not in newest.ends),
-        )
-        lanes = {p: lane.live.is_set() and not lane.closed for p, lane in self._lanes.by_partition.items()}
-        return waiting_for(group, self._raw, lanes)
+    def readiness(self) -> Readiness:
+        """What this worker waits for before traffic may rely on it."""
+        app = self._app
+        return self.runtime.readiness(app.should_stop, self._recovered(), app.rebalancing, self._assigned())
 
     async def notify(self) -> None:
         """Tell the service manager when the worker is ready, then feed its watchdog from the lanes' loop."""
         ready = False
         while not self._app.should_stop:
-            waits = [] if ready else self.waiting_for()
-            if waits:
-                self._notifier.status("waits for " + ", ".join(waits), still_starting_s=START_EXTENSION_S)
+            found = Readiness() if ready else self.readiness()
+            if found.waiting_for:
+                text = "waits for " + ", ".join(found.waiting_for)
+                self._notifier.status(text, still_starting_s=START_EXTENSION_S)
             elif not ready:
                 ready = True
-                self._notifier.ready("lanes are live")
+                self._notifier.ready(found.standby or "lanes are live")
             self._notifier.beat(time.monotonic())
             await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 4 or 1.0))
 

@@ -169,8 +169,10 @@ class SettingsFields(BaseSettings):
         default=None,
         description="whether the controller sets the global rate; unset = yes, unless KLAIS_DAM_MAX_RATE is set",
     )
-    control_auto_block: Literal["off", "monitor", "on"] = Field(
-        default="off", description="whether the controller blocks repeat offenders: no, log only, yes"
+    control_auto_block: Literal["off", "monitor", "on", "all"] = Field(
+        default="off",
+        description="whether the controller blocks repeat offenders: no, log only, those that the lanes have known for "
+        "less than a day, all",
     )
     # dam
     dam_max_rate: float = _number(10_000, "frames/s", 1, 100_000_000, "global rate, all lanes together")

@@ -3,11 +3,14 @@
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 MANY_PER_S = 100.0  # frames/s dropped above its rate: a flood, not a misconfigured device
 WINDOW, OFTEN = 10, 5  # above it in OFTEN of the last WINDOW updates (one a second)
 FIRST_S, MOST_S = 60.0, 3600.0  # a block's length: doubled each time, up to an hour
 FORGET_S = 7200.0
+MOST_KNOWN = 10_000  # an attacker chooses ids: of more, those that offended last are remembered
+MOST_BLOCKS = 1000  # blocks of the controller that klais_control holds at once
 
 
 @dataclass(slots=True)
@@ -54,5 +57,34 @@ class Offenders:
                 record.blocks, record.blocked_until_s = record.blocks + 1, now_s + for_s
                 record.history.clear()
                 out[name] = for_s
-        self._known = {n: r for n, r in self._known.items() if now_s - max(r.seen_s, r.blocked_until_s) < FORGET_S}
+        self._forget(now_s)
         return out
+
+    def _forget(self, now_s: float) -> None:
+        known = {n: r for n, r in self._known.items() if now_s - max(r.seen_s, r.blocked_until_s) < FORGET_S}
+        if len(known) > MOST_KNOWN:
+            newest = sorted(known, key=lambda name: max(known[name].seen_s, known[name].blocked_until_s))[-MOST_KNOWN:]
+            known = {name: known[name] for name in newest}
+        self._known = known
+
+
+def own_blocks(records: Mapping[str, Mapping[str, Any]], now_ms: int) -> tuple[int, list[str]]:
+    """The controller's blocks on ``klais_control``: how many are in force, and the scopes of those that are over.
+
+    A record that holds anything else than such a block is an operator's, too, and stays.
+
+    Examples
+    --------
+    >>> block = {"block": True, "until_ms": 10, "author": "controller"}
+    >>> own_blocks({"device/a": block, "device/b": block | {"until_ms": 99}, "device/c": block | {"rate": 5}}, 50)
+    (1, ['device/a'])
+    """
+    in_force, over = 0, []
+    for scope, record in records.items():
+        if record.get("author") != "controller" or record.get("block") is not True or "until_ms" not in record:
+            continue
+        if record["until_ms"] > now_ms:
+            in_force += 1
+        elif not any(record.get(name) is not None for name in ("rate", "burst", "unblock", "forget_ms")):
+            over.append(scope)
+    return in_force, over

@@ -110,9 +110,7 @@ class Edge:
             self.forwarder, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
         )
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
-        if early is not None and s.source == "io_uring":
-            early.stop()  # that source receives from the moment it is opened: what it takes must be newer
-        chosen = open_source(s, udp)
+        chosen = self._open_source(udp)
         source = chosen.source
         linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         shedder = LoadShedder(s.partitions)
@@ -139,6 +137,11 @@ class Edge:
                 "api_token_made", file=str(access.generated), why="KLAIS_API_BIND is not loopback and no token is set"
             )
         self.api = api_of(s, self.view, access)
+
+    def _open_source(self, udp: UdpSocket) -> Chosen:
+        if self._early is not None and self.settings.source == "io_uring":
+            self._early.stop()  # that source receives from the moment it is opened: what it takes must be newer
+        return open_source(self.settings, udp)
 
     def stop(self) -> None:
         """End :meth:`run`; may be called from a signal handler."""

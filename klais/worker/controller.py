@@ -18,6 +18,7 @@ from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.snapshots import ControlSnapshot
+from klais.telemetry.view import SystemView
 from klais.worker.term import Term, heard
 
 log = get("klais.worker.controller")
@@ -103,6 +104,10 @@ class Controller:
         if term is None or term.epoch is None:
             return before
         return ControllerStatistics(term.epoch, before.decisions + term.decisions, before.terms + 1, term.newest)
+
+    def system(self) -> SystemView:
+        """The system as its processes report it on ``klais_stats``; empty before the first candidacy."""
+        return self._stats.view()
 
     @property
     def standing(self) -> bool:

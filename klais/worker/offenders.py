@@ -3,18 +3,32 @@
 Growth of a column of the rows between two samples.
 """
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from klais.worker.rows import Part
 
 MOST = 10  # devices named in one record
+# A device that sends for so long is somebody's: a flood in its name is more likely forged. Its own rate limits it.
+KNOWN_S = 86_400
 
 
 class TopOffenders:
-    """Sampled once a second, in a thread; keeps one number a device (4 bytes)."""
+    """Sampled once a second, in a thread; keeps one number a device (4 bytes).
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    spare_known : bool
+        Leave out devices that their lane has known for ``KNOWN_S``.
+    wall_s : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(self, spare_known: bool = True, wall_s: Callable[[], float] = time.time) -> None:
+        self._spare_known, self._wall_s = spare_known, wall_s
         self._before: dict[int, tuple[int, npt.NDArray[np.uint32]]] = {}
         self._at_s = 0.0
 
@@ -32,6 +46,9 @@ class TopOffenders:
             grown = now.copy()
             both = min(len(old), len(grown))
             grown[:both] -= np.minimum(old[:both], grown[:both])  # less than before: another device has the row now
+            if self._spare_known:
+                made_s = part.column("made_s")[: len(grown)]
+                grown[: len(made_s)][made_s.astype(np.int64) < self._wall_s() - KNOWN_S] = 0
             top = np.argpartition(grown, -min(MOST, len(grown)))[-MOST:] if len(grown) else np.zeros(0, np.int64)
             for row in top[grown[top] > 0].tolist():
                 name = part.rows["id"][row].tobytes()[: int(part.rows["id_size"][row])].decode(errors="replace")

@@ -16,6 +16,12 @@ class GroupState:
         Partitions of the staging topic that the group gave to this worker.
     gone : frozenset of int
         Assigned partitions that the broker did not know when it was asked last.
+    partitions : int
+        Of the staging topic.
+    workers : int
+        That report on ``klais_stats``, this one included.
+    live_elsewhere : frozenset of int
+        Lanes that other workers report as live.
     """
 
     stopping: bool = False
@@ -23,10 +29,40 @@ class GroupState:
     rebalancing: bool = False
     assigned: frozenset[int] = field(default_factory=frozenset)
     gone: frozenset[int] = field(default_factory=frozenset)
+    partitions: int = 0
+    workers: int = 0
+    live_elsewhere: frozenset[int] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """``waiting_for``: what the worker waits for, empty = ready. ``standby``: why it is ready without lanes, or ""."""
+
+    waiting_for: tuple[str, ...] = ()
+    standby: str = ""
+
+
+def readiness(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> Readiness:
+    """Whether traffic may rely on the worker; arguments as of :func:`waiting_for`.
+
+    A worker without lanes is ready only where others say that all lanes are live with them: it is a standby, and takes
+    over when one of them ends.
+
+    Examples
+    --------
+    >>> group = GroupState(recovered=True, partitions=2, workers=3, live_elsewhere=frozenset({0, 1}))
+    >>> readiness(group, "klais_raw", {}).standby
+    'standby: no lanes assigned, 3 workers for 2 partitions'
+    """
+    idle = group.recovered and not (group.stopping or group.rebalancing or group.assigned or lanes)
+    if idle and group.partitions and group.live_elsewhere >= frozenset(range(group.partitions)):
+        text = f"standby: no lanes assigned, {group.workers} workers for {group.partitions} partitions"
+        return Readiness(standby=text)
+    return Readiness(tuple(waiting_for(group, topic, lanes)))
 
 
 def waiting_for(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> list[str]:
-    """What the worker waits for; empty = ready. A worker without lanes is never ready: no frame would pass through it.
+    """What the worker waits for; empty = ready. A worker without lanes waits for one: no frame would pass through it.
 
     Parameters
     ----------
@@ -53,7 +89,7 @@ def waiting_for(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> lis
     if group.rebalancing:
         out.append("the rebalance to end")
     if not out and not group.assigned:
-        out.append(f"a partition of {topic}: the topic does not exist, or other workers have all its partitions")
+        out.append(f"a partition of {topic}: the topic does not exist, or its lanes move to other workers")
     out += [f"partition {p} of {topic}: the broker does not know it" for p in sorted(group.gone)]
     out += [f"lane {p} to start" for p in sorted(group.assigned - set(lanes))]
     return out + [f"lane {p} to become live" for p, live in sorted(lanes.items()) if not live]

@@ -88,11 +88,14 @@ class Report:
         self._before: tuple[float, dict[str, float]] | None = None
         self._rates: dict[str, float] = {}
         self._figures, self._cpu = LaneFigures(), CpuShare()
-        self._top_offenders, self._offenders = TopOffenders(), dict[str, float]()
+        self._top_offenders, self._offenders = self._top(), dict[str, float]()
         self._processing, self._kafka = Quantiles(), Quantiles()
         self.metrics = WorkerMetrics(self.snapshot, worker_id)
         self.on_step = both(self.metrics.processing.observe, self._processing.observe)
         self.on_sent = both(self.metrics.kafka.observe, self._kafka.observe)
+
+    def _top(self) -> TopOffenders:
+        return TopOffenders(spare_known=self._settings.control_auto_block != "all")
 
     # -- sampling the lanes
 

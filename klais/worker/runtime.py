@@ -19,6 +19,7 @@ from klais.worker.context import LaneContext, RawConsumer
 from klais.worker.controller import Controller
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
+from klais.worker.readiness import GroupState, Readiness, readiness
 from klais.worker.report import Report
 
 log = get("klais.worker.runtime")
@@ -74,11 +75,28 @@ class WorkerRuntime:
         self.offsets.start()
         await self.report.run(self.producer())
 
+    def readiness(self, stopping: bool, recovered: bool, rebalancing: bool, assigned: frozenset[int]) -> Readiness:
+        """What this worker waits for; the arguments as of :class:`GroupState`, as Faust knows them."""
+        raw, newest, others = self.topics.raw, self.offsets.newest(), self.controller.system()
+        known = {p for topic, p in newest.ends if topic == raw} if newest is not None else set()
+        group = GroupState(
+            stopping=stopping,
+            recovered=recovered,
+            rebalancing=rebalancing,
+            assigned=assigned,
+            gone=assigned - known if newest is not None else frozenset(),
+            partitions=len(known),
+            workers=len(others.workers),
+            live_elsewhere=others.live_lanes(),
+        )
+        lanes = {p: lane.live.is_set() and not lane.closed for p, lane in self.lanes.by_partition.items()}
+        return readiness(group, raw, lanes)
+
     async def start_lanes(self, partitions: Iterable[int]) -> None:
         """Start a lane for each partition, in the place of those there are."""
         await self.lanes.start(await self._lane_context(), partitions)
         if not self.lanes.by_partition:
-            do = "nothing if other workers have all partitions; else create the topic with `klais topics create`"
+            do = "nothing on a standby (see /ready/); else create the topic with `klais topics create`"
             log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
 
     async def _lane_context(self) -> LaneContext:

@@ -24,7 +24,7 @@ from klais.control.decide import Decision, LoopState, decide, worth_writing
 from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
 from klais.control.measure import measure, offenders_of, traffic_totals
-from klais.control.offenders import OFTEN, WINDOW, Offenders
+from klais.control.offenders import MOST_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import device_scope, merged
 from klais.control.setpoints import GLOBAL, ControlFollower, in_force_ms
@@ -215,19 +215,29 @@ class Term:
         writer.append_one(scope.encode(), orjson.dumps(record | stamp))
         await sender.send(writer)
 
+    async def _remove(self, sender: FencedSender, scope: str) -> None:
+        writer = RecordBatchWriter(1 << 16, "none")
+        writer.append_one(scope.encode(), None)
+        await sender.send(writer)
+
     async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
         """Block repeat offenders, or with ``monitor`` only log them; one that an operator unblocked stays unblocked."""
         how = self._settings.control_auto_block
         if how == "off":
             return
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
+        in_force, over = own_blocks(self._follower.records(), now_ms())
+        for scope in over:
+            await self._remove(sender, scope)  # else every id that ever flooded would stay on the topic
         for device_id, for_s in blocks.items():
             scope = device_scope(device_id)
             before = self._follower.record(scope) or {}
             if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
                 continue
-            log.warning("offender_found", device=device_id, blocked=how == "on", for_s=for_s, mode=how)
-            if how == "on":
+            blocked = how != "monitor" and in_force < MOST_BLOCKS
+            log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
+            if blocked:
+                in_force += 1
                 changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
                 why = f"far above its own rate for {OFTEN} of {WINDOW} seconds"
                 record = merged(before, changes) | {"author": "controller", "reason": why}

@@ -18,6 +18,7 @@ from klais.kafka.topics import Topics
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane_statistics import LaneStatistics
 from klais.worker.limits import LaneLimits
+from klais.worker.readiness import Readiness
 from klais.worker.report import Report
 from klais.worker.web.pages import PAGES, Views
 from tests.support.lane import batch, bounds, limits
@@ -135,7 +136,7 @@ def make_views(lanes: dict, control=None, **overrides) -> Views:
         report=Report(settings, "w1", holder, lane_limits, offsets, ControllerStatistics, lambda partition: 0),
         offsets=offsets,
         peers=FakePeers(),
-        waiting_for=list,
+        readiness=Readiness,
         started_s=time.monotonic(),
         controller=ControllerStatistics,
         answers=Answers(fresh_s=0.0),

@@ -31,6 +31,7 @@ from klais.kafka.topics import Topics
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
+from klais.worker.readiness import Readiness
 from klais.worker.report import Report
 from klais.worker.rows import DeviceLimits, Part
 from klais.worker.web import devices as listing
@@ -47,7 +48,7 @@ QUIET_S = 3.0  # a broker that does not answer for so long is a problem worth te
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """What the pages show: the parts of one worker; ``waiting_for`` says what the worker waits for, empty = ready."""
+    """What the pages show: the parts of one worker; ``readiness`` says what the worker waits for."""
 
     settings: Settings
     topics: Topics
@@ -58,7 +59,7 @@ class Views:
     report: Report
     offsets: EndOffsets
     peers: Peers
-    waiting_for: Callable[[], list[str]]
+    readiness: Callable[[], Readiness]
     started_s: float
     controller: Callable[[], ControllerStatistics]
     gate: Gate = field(default_factory=Gate)
@@ -285,10 +286,15 @@ async def livez(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def readyz(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/readyz``: 200 when the worker has lanes and all of them are live; else 503 and what the worker waits for."""
-    waits = views.waiting_for()
+    """``/readyz``: 200 when all lanes of the worker are live, or it has none because others have all (``standby``).
+
+    Else 503 and what the worker waits for.
+    """
+    found = views.readiness()
+    waits = list(found.waiting_for)
     partitions = sorted(views.lanes.by_partition)
     body = {"ready": not waits, "waiting_for": waits, "worker": views.worker_id, "partitions": partitions}
+    body |= {"standby": found.standby} if found.standby else {}
     return reply(body, 503 if waits else 200, {"Retry-After": "1"} if waits else None)
 
 

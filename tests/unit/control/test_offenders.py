@@ -9,7 +9,7 @@ from klais.control.offenders import FIRST_S, MANY_PER_S, MOST_S, OFTEN, WINDOW, 
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.telemetry.view import SystemView
-from klais.worker.offenders import MOST, TopOffenders
+from klais.worker.offenders import KNOWN_S, MOST, TopOffenders
 from klais.worker.rows import Part
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
@@ -32,7 +32,7 @@ def test_each_block_is_twice_as_long_up_to_an_hour() -> None:
 
 
 def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
-    state, top = LaneState(), TopOffenders()
+    state, top = LaneState(), TopOffenders(wall_s=lambda: T0_NS / 1e9)
     tight = limits(device_rate=1.0, device_burst=2.0)
 
     def step(number: int, counts: dict[str, int]) -> None:
@@ -51,6 +51,33 @@ def test_the_workers_name_those_that_lose_most_since_the_last_sample() -> None:
     again.restore_rows(state.rows[: state.used], 0)
     assert top.sample([Part.of(0, again)], 14.0) == {}
     assert np.uint32(state.rows["device_rate"][: state.used].sum()) > 0
+
+
+def test_a_device_that_its_lane_has_known_for_a_day_is_spared_unless_configured() -> None:
+    state, now_s = LaneState(), T0_NS / 1e9 + KNOWN_S
+    tight = limits(device_rate=1.0, device_burst=2.0)
+
+    def step(number: int, name: str, at_s: float) -> None:
+        some = frames(*((name, 1000 * number + n) for n in range(20)))
+        take_raw(state, number, batch(some, number, T0_NS), tight, bounds(), int(at_s * 1e9))
+
+    step(0, "old", now_s - KNOWN_S - 1)
+    step(1, "new", now_s - 10)
+    tops = [TopOffenders(spare, lambda: now_s) for spare in (True, False)]
+    found = []
+    for second in (1.0, 2.0):
+        step(2 * int(second), "old", now_s)
+        step(2 * int(second) + 1, "new", now_s)
+        found = [set(top.sample([Part.of(0, state)], second)) for top in tops]
+    assert found == [{"new"}, {"new", "old"}]
+
+
+def test_what_it_remembers_is_bounded_however_many_ids_an_attacker_takes(monkeypatch) -> None:
+    monkeypatch.setattr("klais.control.offenders.MOST_KNOWN", 50)
+    offenders = Offenders()
+    for second in range(20):
+        offenders.update(float(second), {f"id-{second}-{n}": 1000.0 for n in range(10)} | {"steady": 1000.0})
+    assert len(offenders._known) == 50 and "steady" in offenders._known and "id-0-0" not in offenders._known
 
 
 def test_a_devices_figures_come_from_all_workers() -> None:

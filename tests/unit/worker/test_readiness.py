@@ -1,6 +1,8 @@
 """When a worker is ready: with lanes that are live, and not before."""
 
-from klais.worker.readiness import GroupState, waiting_for
+from dataclasses import replace
+
+from klais.worker.readiness import GroupState, Readiness, readiness, waiting_for
 
 RAW = "klais_raw"
 
@@ -14,6 +16,17 @@ def test_a_worker_without_lanes_is_not_ready_and_names_the_topic():
     """As when all topics were deleted: the group is stable, the table recovered, and no frame would pass through."""
     (wait,) = waiting_for(GroupState(recovered=True), RAW, {})
     assert wait.startswith("a partition of klais_raw")
+
+
+def test_a_worker_beyond_the_number_of_partitions_is_a_standby_once_all_lanes_are_live_elsewhere():
+    alone = GroupState(recovered=True, partitions=2, workers=3)
+    assert readiness(alone, RAW, {}).waiting_for, "nobody says that the lanes live elsewhere"
+    assert readiness(replace(alone, live_elsewhere=frozenset({0})), RAW, {}).waiting_for
+    spare = replace(alone, live_elsewhere=frozenset({0, 1}))
+    assert readiness(spare, RAW, {}) == Readiness((), "standby: no lanes assigned, 3 workers for 2 partitions")
+    for not_idle in ({"stopping": True}, {"rebalancing": True}, {"recovered": False}, {"assigned": frozenset({1})}):
+        assert readiness(replace(spare, **not_idle), RAW, {}).waiting_for
+    assert readiness(replace(spare, partitions=0), RAW, {}).waiting_for, "the topic is gone"
 
 
 def test_during_the_start_it_waits_for_the_table_and_the_rebalance_not_for_partitions():

@@ -11,6 +11,7 @@ from klais.control.setpoints import ControlFollower
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.end_offsets import Sample
+from klais.worker.readiness import Readiness
 from tests.support.lane import bounds, frames, limits
 from tests.support.views import PARTITIONS, fake_lane, feed, get, make_views
 
@@ -210,13 +211,13 @@ async def test_a_worker_lives_whatever_kafka_and_its_lanes_do(views):
     lane = views.lanes.by_partition[1]
     lane.live.clear()
     lane.failure = "LaneFenced: newer owner"
-    busy = replace(views, waiting_for=lambda: ["lane 1 to become live"])
+    busy = replace(views, readiness=lambda: Readiness(("lane 1 to become live",)))
     assert (await body_of(busy, "/livez"))["live"] is True
 
 
 async def test_ready_says_what_the_worker_waits_for(views):
     assert await body_of(views, "/readyz") == {"ready": True, "waiting_for": [], "worker": "w1", "partitions": [0, 1]}
-    busy = replace(views, waiting_for=lambda: ["the rebalance to end"])
+    busy = replace(views, readiness=lambda: Readiness(("the rebalance to end",)))
     body = await body_of(busy, "/readyz", status=503)
     assert body["ready"] is False and body["waiting_for"] == ["the rebalance to end"]
 
