@@ -110,8 +110,7 @@ class Edge:
             self.forwarder, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
         )
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
-        chosen = self._open_source(udp)
-        source = chosen.source
+        source = (chosen := self._open_source(udp)).source
         linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         shedder = LoadShedder(s.partitions)
         self.spine = Spine(
