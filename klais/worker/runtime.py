@@ -96,7 +96,7 @@ class WorkerRuntime:
         """Start a lane for each partition, in the place of those there are."""
         await self.lanes.start(await self._lane_context(), partitions)
         if not self.lanes.by_partition:
-            do = "nothing on a standby (see /ready/); else create the topic with `klais topics create`"
+            do = "nothing on a standby (see /readyz); else create the topic with `klais topics create`"
             log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
 
     async def _lane_context(self) -> LaneContext:

@@ -8,7 +8,7 @@ from tests.support.process import HTTP_S, wait_for
 
 
 def readiness(port: int) -> dict:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/ready/", timeout=HTTP_S) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=HTTP_S) as answer:
         return json.load(answer)
 
 
