@@ -13,6 +13,7 @@ from klais.worker.checkpoint import Checkpointer
 from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
 from klais.worker.lane import Lane, spare_the_collector
+from klais.worker.left_out import LeftOut
 from klais.worker.limits import LaneLimits
 from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
@@ -88,9 +89,9 @@ class Acknowledging:
 async def test_each_batch_of_a_step_tells_once_how_long_it_was_on_its_way():
     landed: list[float] = []
     session = make_session()
-    output = Telemetry(
-        Acknowledging(), None, lambda: None, lambda s: None, 7, on_landed=landed.append
-    )  # fmt: skip
+    left_out = LeftOut((), Quarantine(0), lambda aside: None)
+    rest = (Acknowledging(), None, lambda: None, lambda s: None, 7, "telemetry", left_out)
+    output = Telemetry(*rest, on_landed=landed.append)
     now_ns = time.time_ns()
     for number, age_s in enumerate((5, 3600, -60)):  # the last one's edge has a clock that is ahead
         value = batch(frames(*((f"d-{k}", number) for k in range(50))), number, now_ns - age_s * 10**9)
