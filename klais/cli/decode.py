@@ -191,8 +191,8 @@ def _journal(record: Record) -> dict[str, Any]:
 def _devices(record: Record) -> dict[str, Any]:
     value = _value(record)
     if value[:4] == _MARKER:
-        size = int.from_bytes(value[4:8], "little")
-        return {"marker": json.loads(value[8 : 8 + size])}
+        size = int.from_bytes(value[4:8], "little")  # then those of two other parts: see klais.core.lane.checkpoint
+        return {"marker": json.loads(value[16 : 16 + size])}
     if value[:4] == b"KLO1":
         return {"owner": json.loads(value[4:])}
     from klais.core.devices.layout import read_row

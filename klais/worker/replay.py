@@ -8,10 +8,8 @@ offsets are right, rows miss those frames, and whatever was not put out yet is l
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import numpy as np
-
-from klais.core.lane.checkpoint import Marker
-from klais.core.lane.columns import read_headers
+from klais.core.lane.checkpoint import Marker, refill_queue
+from klais.core.lane.columns import Columns, read_headers
 from klais.core.lane.journal import NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
 from klais.core.lane.queue import FrameQueue
 from klais.core.lane.replay import replay as apply
@@ -99,23 +97,20 @@ class Replay:
         """Read the frames that waited at the marker from the staging topic, where they still are."""
         if self._marker is None or not self._marker.ranges:
             return
-        waiting = {offset: (count, index) for offset, count, index in self._marker.ranges}
+        wanted = {offset for offset, _, _ in self._marker.ranges}
+        found: dict[int, Columns] = {}
+        restored = False
         try:
-            async for raw in reader.read(topic, partition, min(waiting), min(end, max(waiting) + 1)):
-                if raw.offset not in waiting:
-                    continue
-                count, index = waiting.pop(raw.offset)
-                columns = read_headers(decode_batch(raw.value or b""))
-                if columns.count != count:
-                    raise BatchFormatError(f"{count} frames waited of raw offset {raw.offset}, it has {columns.count}")
-                self._state.queue.push(raw.offset, columns, index)
+            async for raw in reader.read(topic, partition, min(wanted), min(end, max(wanted) + 1)):
+                if raw.offset in wanted:
+                    found[raw.offset] = read_headers(decode_batch(raw.value or b""))
+            if len(found) == len(wanted):
+                refill_queue(self._state, self._marker, found)
+                restored = True
         except (OffsetGone, BatchFormatError) as error:
             log.warning("queue_not_restored", partition=partition, why=str(error))
-            waiting.setdefault(-1, (0, np.empty(0, np.int32)))
-        if waiting or (
-            self._plan.rewind is not None and min(o for o, _, _ in self._marker.ranges) >= self._plan.rewind
-        ):
-            # First in, first out: with a part of it gone, nobody can say which frames the journal's releases took.
+        if not restored or (self._plan.rewind is not None and min(wanted) >= self._plan.rewind):
+            # With a part of it gone, nobody can say which frames the journal's releases took.
             self._state.queue = FrameQueue()
             self._unread = True
             self._losses.queue = sum(len(index) for _, _, index in self._marker.ranges)

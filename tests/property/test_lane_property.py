@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klais.core.devices.layout import ROW
-from klais.core.lane.checkpoint import begin_snapshot, copy_rows, decode_marker, encode_marker, restore, snapshot
+from klais.core.lane.checkpoint import (
+    begin_snapshot,
+    copy_rows,
+    decode_marker,
+    encode_marker,
+    refill_queue,
+    restore,
+    snapshot,
+)
 from klais.core.lane.columns import read_headers
 from klais.core.lane.journal import decode_step, encode_step
 from klais.core.lane.render import anomaly_records
@@ -198,10 +206,7 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
     replay_on(state, raw, journal[: cuts[1]])
     write(table, snapshot(state), lambda: data.draw(st.booleans()))
     recovered = restore(marker, rows_in(table), HASH_KEY)
-    for raw_offset, count, index in marker.ranges:
-        columns = read_headers(decode_batch(raw[raw_offset]))
-        assert columns.count == count
-        recovered.queue.push(raw_offset, columns, index)
+    refill_queue(recovered, marker, {at: read_headers(decode_batch(raw[at])) for at, _, _ in marker.ranges})
     assert replay_on(recovered, raw, journal, flags) == outputs[cuts[0] :]
     assert rows_of(recovered) == rows_of(whole)
     assert recovered.tally.tolist() == whole.tally.tolist()
@@ -229,10 +234,7 @@ def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_o
     marker = decode_marker(encode_marker(shot, 0, {}, 4))
     write(table, shot)
     recovered = restore(marker, rows_in(table), HASH_KEY)
-    for raw_offset, count, index in marker.ranges:
-        columns = read_headers(decode_batch(raw[raw_offset]))
-        assert columns.count == count
-        recovered.queue.push(raw_offset, columns, index)
+    refill_queue(recovered, marker, {at: read_headers(decode_batch(raw[at])) for at, _, _ in marker.ranges})
     assert replay_on(recovered, raw, journal, flags) == outputs[cut:]
     assert rows_of(recovered) == rows_of(whole)
     assert recovered.tally.tolist() == whole.tally.tolist()

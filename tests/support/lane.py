@@ -1,7 +1,5 @@
 """Frames and batches for lane tests, and a lane's twin in plain Python written from the definition."""
 
-from collections import deque
-
 import numpy as np
 
 from klais.core.dam.overrides import PREFIX
@@ -212,13 +210,36 @@ class NaiveDevice:
         self.admitted_ns = at_ns
 
 
+class NaiveFairQueue:
+    """Turns of devices, from the words of the definition (:mod:`klais.core.dam.fair`)."""
+
+    def __init__(self) -> None:
+        self.round = 0  # the one being served
+        self.waiting: list[tuple[int, int, bytes, bytes]] = []  # (round, number of arrival, device, frame)
+        self.arrived = 0
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def append(self, device: bytes, frame: bytes) -> None:
+        newest = max((turn for turn, _, own, _ in self.waiting if own == device), default=self.round)
+        self.waiting.append((max(newest, self.round) + 1, self.arrived, device, frame))
+        self.arrived += 1
+
+    def pop(self, count: int) -> list[bytes]:
+        """The next frames."""
+        gone, self.waiting = (ordered := sorted(self.waiting))[:count], ordered[count:]
+        self.round = gone[-1][0] if gone and self.waiting else 0 if not self.waiting else self.round
+        return [frame for _, _, _, frame in gone]
+
+
 class NaiveLane:
     """Verdicts of well-formed frames, one by one (no malformed frames, no blocks, one edge)."""
 
     def __init__(self) -> None:
         self.devices: dict[bytes, NaiveDevice] = {}
         self.bucket: NaiveBucket | None = None
-        self.queue: deque[bytes] = deque()
+        self.queue = NaiveFairQueue()
 
     def take(self, some: list[bytes], at_ns: int, now_ns: int, lim: Limits, queue_limit: int) -> list[Reason]:
         self._refill(now_ns, lim)
@@ -242,7 +263,7 @@ class NaiveLane:
             self.bucket.tokens -= 1
             verdict = Reason.PASSED
         elif len(self.queue) < queue_limit:
-            self.queue.append(frame)
+            self.queue.append(key, frame)
             verdict = Reason.QUEUED
         else:
             device.bucket.tokens -= 1
@@ -255,4 +276,4 @@ class NaiveLane:
         self._refill(now_ns, lim)
         count = max(0, min(len(self.queue), int(self.bucket.tokens), most))
         self.bucket.tokens -= count
-        return [self.queue.popleft() for _ in range(count)]
+        return self.queue.pop(count)

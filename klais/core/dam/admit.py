@@ -1,7 +1,8 @@
 """Admission: the verdict of each frame, in order, from the sequence window, the block list and the token buckets.
 
-A device above its own rate is policed (DEVICE_RATE); a crowd above the global rate is shaped (QUEUED, first in first
-out). While the queue holds anything, newcomers go behind it, so that each device's order is kept.
+A device above its own rate is policed (DEVICE_RATE); a crowd above the global rate is shaped (QUEUED): devices take
+turns in the queue (:mod:`klais.core.dam.fair`). While it holds anything, newcomers join it, so that each device's order
+is kept.
 
 A device gets a row with its first frame that is passed or queued. Frames that are refused make none, so what a flood
 costs is bounded by the rate; a lane that knows as many devices as it may, or got too many new ones in a moment, refuses

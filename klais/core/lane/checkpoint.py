@@ -8,9 +8,11 @@ before the rows are written, so that a device that came back meanwhile keeps its
 
 The marker's value: magic ``KLM1``, u32 bytes of JSON, u32 bytes of boots, u32 ranges, then these three: the JSON, BOOT
 records (:mod:`klais.core.lane.boots`), and the queue: one _RANGE record for each raw record that waits; then, where not
-all of its frames do, a bit for each frame. All of it fits one Kafka record: each part is bounded.
+all of its frames do, a bit for each frame; last a bit for each frame that waits, whether it belongs to the round that
+is being served (:mod:`klais.core.dam.fair`). All of it fits one Kafka record: each part is bounded.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any
@@ -20,12 +22,13 @@ import numpy.typing as npt
 import orjson
 
 from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
+from klais.core.lane.columns import Columns
 from klais.core.lane.names import NameTable
 from klais.core.lane.state import NO_KEY, TALLIES, LaneState
-from klais.errors import JournalFormatError
+from klais.errors import BatchFormatError, JournalFormatError
 
 MARKER_MAGIC = b"KLM1"
-MARKER_VERSION = 2
+MARKER_VERSION = 3
 _HEAD = Struct("<4sIII")  # magic, bytes of JSON, bytes of boots, ranges
 # Raw offset, frames of the batch, how many of them wait.
 _RANGE = np.dtype([("offset", "<i8"), ("frames", "<u4"), ("waiting", "<u4")])
@@ -48,6 +51,7 @@ class Snapshot:
     facts: dict[str, Any]
     boots: bytes
     ranges: Ranges
+    served_now: npt.NDArray[np.uint8]
     forgotten: list[bytes]
 
     def live_rows(self, begin: int = 0, end: int | None = None) -> Rows:
@@ -60,7 +64,8 @@ class Snapshot:
 @dataclass(slots=True)
 class Marker:
     """A decoded marker. ``journal_offset``: where the journal goes on after ``step``; ``outputs``: topic -> offset
-    after which this lane has put out nothing up to ``step``; ``ranges``: what waits in the queue."""
+    after which this lane has put out nothing up to ``step``; ``ranges``: what waits in the queue, and ``served_now``
+    uint8 [frames]: which of these belong to the round that is being served."""
 
     step: int
     next_raw: int
@@ -70,6 +75,7 @@ class Marker:
     facts: dict[str, Any]
     boots: bytes
     ranges: Ranges
+    served_now: npt.NDArray[np.uint8]
 
 
 def snapshot(state: LaneState) -> Snapshot:
@@ -107,7 +113,7 @@ def begin_snapshot(state: LaneState) -> Snapshot:
         "devices": state.devices,
     }
     rows = np.zeros(len(index), ROW)
-    return Snapshot(state.step, index, rows, 0, facts, state.boots.dump(), state.queue.ranges(), forgotten)
+    return Snapshot(state.step, index, rows, 0, facts, state.boots.dump(), *state.queue.ranges(), forgotten)
 
 
 def encode_marker(
@@ -132,6 +138,7 @@ def encode_marker(
             bits = np.zeros(count, np.uint8)
             bits[index] = 1
             parts.append(np.packbits(bits).tobytes())
+    parts.append(np.packbits(shot.served_now).tobytes())
     return b"".join(parts)
 
 
@@ -156,6 +163,9 @@ def decode_marker(value: bytes) -> Marker:
             f"{MARKER_VERSION}.{ROW_VERSION}: {OTHER_VERSION}"
         )
     at = _HEAD.size + size
+    found, end = _read_ranges(value, at + boots, ranges)
+    waiting = sum(len(index) for _, _, index in found)
+    served_now = np.unpackbits(np.frombuffer(value, np.uint8, (waiting + 7) // 8, end), count=waiting)
     return Marker(
         facts["step"],
         facts["next_raw"],
@@ -164,11 +174,13 @@ def decode_marker(value: bytes) -> Marker:
         facts["partitions"],
         facts,
         value[at : at + boots],
-        list(_read_ranges(value, at + boots, ranges)),
+        found,
+        served_now,
     )
 
 
-def _read_ranges(value: bytes, at: int, count: int) -> Ranges:
+def _read_ranges(value: bytes, at: int, count: int) -> tuple[Ranges, int]:
+    """The ranges, and where what follows them begins."""
     found = np.frombuffer(value, _RANGE, count, at)
     at += found.nbytes
     ranges: Ranges = []
@@ -180,7 +192,7 @@ def _read_ranges(value: bytes, at: int, count: int) -> Ranges:
             index = np.flatnonzero(bits).astype(np.int32)
             at += packed
         ranges.append((raw_offset, frames, index))
-    return ranges
+    return ranges, at
 
 
 def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY) -> LaneState:
@@ -204,4 +216,31 @@ def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY) -> Lane
     return state
 
 
-__all__ = ["Marker", "Snapshot", "begin_snapshot", "copy_rows", "decode_marker", "encode_marker", "restore", "snapshot"]
+def refill_queue(state: LaneState, marker: Marker, waiting: Mapping[int, Columns]) -> None:
+    """Let the frames wait that waited at the marker, in the same order; ``waiting`` has their raw records by offset.
+
+    Raises
+    ------
+    BatchFormatError
+        A record has another number of frames than the one of which frames waited.
+    """
+    begin = 0
+    for raw_offset, count, index in marker.ranges:
+        columns = waiting[raw_offset]
+        if columns.count != count:
+            raise BatchFormatError(f"{count} frames waited of raw offset {raw_offset}, it has {columns.count}")
+        state.queue.push(raw_offset, columns, index, marker.served_now[begin : begin + len(index)])
+        begin += len(index)
+
+
+__all__ = [
+    "Marker",
+    "Snapshot",
+    "begin_snapshot",
+    "copy_rows",
+    "decode_marker",
+    "encode_marker",
+    "refill_queue",
+    "restore",
+    "snapshot",
+]

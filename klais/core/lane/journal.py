@@ -3,7 +3,7 @@
 Little-endian header, then for RAW steps the device overrides that the step used (OVERRIDE rows), the prefixes of ids
 whose numbers it did not look at (PREFIX rows), then the verdict of each frame in half a byte, low half first; for
 FORGET steps the ids forgotten, 16 bytes each; for RESUMED steps JSON. ``VERSION`` covers all that a replay recomputes
-rather than reads (row layout, sequence window, scorer arithmetic): change those, bump it.
+rather than reads (row layout, sequence window, scorer arithmetic, order of the queue): change those, bump it.
 """
 
 import zlib
@@ -33,7 +33,7 @@ class Kind(IntEnum):
     """What a step took in."""
 
     RAW = 1  # one frame batch
-    RELEASE = 2  # frames from the head of the queue
+    RELEASE = 2  # the next frames of the queue
     REPEATED = 3  # a frame batch that the edge had to send twice: ignored
     CORRUPT = 4  # a record that is no frame batch: dead letter
     LOST = 5  # raw records that retention removed before the lane read them: counted, alarmed

@@ -1,83 +1,330 @@
-"""The dam's queue: frames that wait, first in first out; durable because they are still on the staging topic."""
+"""The dam's queue: frames that wait, fair by device (:mod:`klais.core.dam.fair`); durable because they are still on the
+staging topic.
 
-from collections import deque
+Frames that leave together came in many raw records, so the queue copies frames: their bytes into blocks of one size,
+what else is known of them into columns, a place for each. It holds no raw record, and what a frame costs ends when it
+leaves.
+"""
+
+import secrets
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.dam.fair import FairOrder
+from klais.core.devices.siphash import key_words
 from klais.core.lane.columns import Columns
+from klais.core.wire.batch import FrameBatch
+from klais.core.wire.constants import Reason
+from klais.jit.intrinsics import copy_bytes
+from klais.jit.kernel import BYTES, I32, I64, U8, int64, kernel
 
 Part = tuple[Columns, npt.NDArray[np.int32]]
-PART_BYTES = 2048  # of objects for each raw record that waits
-FRAME_BYTES = 64  # of columns for each frame of such a record
+BLOCK_BYTES = 64  # of a frame's bytes; the last block of a frame is not full
+FRAME_BYTES = 160  # of columns, for each frame
+RECORD_BYTES = 24  # for each raw record of which frames wait
 # What names the waiting frames in a checkpoint (see klais.core.lane.checkpoint) stays below this, so that one record
 # holds it.
 MAX_RANGE_BYTES = 1_250_000
-RANGE_BYTES = 16  # for each raw record that waits, besides the bits of its frames
+RANGE_BYTES = 16  # for each raw record that waits, besides two bits for each of its frames
+PLACE_BITS = 26  # of a ticket for the place of a frame in its record, the upper ones number the records
+MAX_FRAMES = 1 << PLACE_BITS
+_PLACE = MAX_FRAMES - 1
+_FEW = 1024
+
+_WAITING = np.dtype(
+    [
+        ("ticket", "i8"),
+        ("low", "u8"),
+        ("high", "u8"),
+        ("time_ns", "i8"),
+        ("sequence", "u4"),
+        ("length", "i4"),
+        ("block", "i4"),
+        ("id_size", "u4"),
+    ]
+)
+_OPAQUE = np.dtype((np.void, _WAITING.itemsize))  # copied without a look at its fields
+"""What is known of a frame that waits. ``ticket`` grows with the order of arrival, ``block`` is its first one."""
 
 
-def held_bytes(record_bytes: int, frames: int) -> int:
-    """Memory that a raw record costs while one of its frames waits: all of it, whichever frames wait."""
-    return record_bytes + PART_BYTES + FRAME_BYTES * frames
+@kernel(int64(BYTES, I64, I64, I32, U8, I32, int64, I32), borrows=True)
+def store(
+    buf: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    index: npt.NDArray[np.int32],
+    blocks: npt.NDArray[np.uint8],
+    after: npt.NDArray[np.int32],
+    free: int,
+    first: npt.NDArray[np.int32],
+) -> int:
+    """Copy the spans ``index`` (int32 [k]) of ``buf`` into blocks; the next free block.
+
+    ``after`` int32 [b] chains free blocks, from ``free`` on, and those of one frame; ``first`` int32 [k] gets where a
+    frame begins. There are enough free ones (the caller knows).
+    """
+    for j in range(index.shape[0]):
+        start, left = starts[index[j]], lengths[index[j]]
+        block = np.int64(free)
+        first[j] = block
+        while True:
+            size = min(left, BLOCK_BYTES)
+            copy_bytes(blocks, block * BLOCK_BYTES, buf, start, size)  # type: ignore[arg-type]
+            start += size
+            left -= size
+            free = np.int64(after[block])  # type: ignore[assignment]
+            if left == 0:
+                break
+            block = np.int64(free)
+    return free
+
+
+@kernel(int64(U8, I32, int64, I32, I64, U8, I64), borrows=True)
+def fetch(
+    blocks: npt.NDArray[np.uint8],
+    after: npt.NDArray[np.int32],
+    free: int,
+    first: npt.NDArray[np.int32],
+    lengths: npt.NDArray[np.int64],
+    out: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+) -> int:
+    """Copy k frames (``first`` int32, ``lengths`` int64 [k]) to ``out``, back to back, and free their blocks; the next
+    free block. ``starts`` int64 [k] gets where each begins."""
+    at = np.int64(0)
+    for j in range(first.shape[0]):
+        starts[j] = at
+        left = lengths[j]
+        block = np.int64(first[j])
+        while True:
+            size = min(left, BLOCK_BYTES)
+            copy_bytes(out, at, blocks, block * BLOCK_BYTES, size)  # type: ignore[arg-type]
+            at += size
+            left -= size
+            if left == 0:
+                break
+            block = np.int64(after[block])
+        after[block] = free
+        free = np.int64(first[j])  # type: ignore[assignment]
+    return free
+
+
+class _Blocks:
+    """Bytes of frames."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(_FEW * BLOCK_BYTES, np.uint8)
+        self._after = np.arange(1, _FEW + 1, dtype=np.int32)
+        self._free = 0
+        self.used = 0
+
+    def store(self, columns: Columns, index: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Copy these frames; the first block of each."""
+        batch, need = columns.batch, blocks_of(columns.batch.lengths[index])
+        if self.used + need > (have := len(self._after)):
+            room = max(self.used + need, 2 * have)
+            grown = np.empty(room * BLOCK_BYTES, np.uint8)
+            grown[: len(self._bytes)] = self._bytes
+            self._bytes = grown
+            fresh = np.arange(have + 1, room + 1, dtype=np.int32)
+            fresh[-1] = self._free if self.used < have else room
+            self._after, self._free = np.concatenate([self._after, fresh]), have
+        first = np.empty(len(index), np.int32)
+        lies = (batch.buf, batch.starts, batch.lengths, index)
+        self._free = store(*lies, self._bytes, self._after, self._free, first)
+        self.used += need
+        return first
+
+    def fetch(
+        self, first: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """Take these frames out: their bytes back to back, and where each begins."""
+        out, starts = np.empty(int(lengths.sum()), np.uint8), np.empty(len(first), np.int64)
+        self._free = fetch(self._bytes, self._after, self._free, first, lengths, out, starts)
+        self.used -= blocks_of(lengths)
+        return out, starts
+
+
+class _Records:
+    """Raw records by number, in order of arrival: offset, frames, frames that wait, bytes that name them."""
+
+    def __init__(self) -> None:
+        self._of = np.zeros((64, 4), np.int64)
+        self._numbers = 0
+        self.live = self.range_bytes = 0
+
+    def add(self, raw_offset: int, count: int, waiting: int) -> int:
+        """The number of a record."""
+        if self._numbers == len(self._of):
+            self._of = np.concatenate([self._of, np.zeros((64 + len(self._of), 4), np.int64)])
+        name = RANGE_BYTES + 2 * ((count + 7) // 8)
+        self._of[self._numbers] = raw_offset, count, waiting, name
+        self._numbers += 1
+        self.live += 1
+        self.range_bytes += name
+        return self._numbers - 1
+
+    def leave(self, numbers: npt.NDArray[np.int64]) -> None:
+        """One frame less waits of each of these (int64 [k])."""
+        records, frames = np.unique(numbers, return_counts=True)
+        self._of[records, 2] -= frames
+        gone = records[self._of[records, 2] == 0]
+        self.live -= len(gone)
+        self.range_bytes -= int(self._of[gone, 3].sum())
+
+    def renumbered(self) -> npt.NDArray[np.int64] | None:
+        """Drop the records of which no frame waits, once they are many: the new number of each old one."""
+        if self._numbers <= max(_FEW, 2 * self.live):
+            return None
+        live = self._of[: self._numbers, 2] > 0
+        self._of, self._numbers = self._of[: self._numbers][live], self.live
+        return np.cumsum(live) - 1
+
+    def offset_and_count(self, number: int) -> tuple[int, int]:
+        """Of a record: offset and frames."""
+        return int(self._of[number, 0]), int(self._of[number, 1])
+
+
+def blocks_of(lengths: npt.NDArray[np.int64]) -> int:
+    """Blocks that frames of these lengths take."""
+    return int(((lengths + (BLOCK_BYTES - 1)) // BLOCK_BYTES).sum())
 
 
 class FrameQueue:
-    """Parts of frame batches in arrival order.
+    """Frames leave in the order of :mod:`klais.core.dam.fair`.
 
     Attributes
     ----------
     depth : int
         Frames that wait.
-    bytes : int
-        Memory held for them (:func:`held_bytes`), each raw record counted once.
-    range_bytes : int
-        At most so many bytes of a checkpoint name them.
     """
 
     def __init__(self) -> None:
-        self._parts: deque[tuple[int, Columns, npt.NDArray[np.int32]]] = deque()
-        self.depth = self.bytes = self.range_bytes = 0
+        self._key = key_words(secrets.token_bytes(16))
+        self.depth = 0
+        self._clear()
+
+    def _clear(self) -> None:
+        self._order, self._records, self._blocks = FairOrder(self._key), _Records(), _Blocks()
+        self._known = np.zeros(self._order.room, _WAITING)  # of each node
+
+    @property
+    def bytes(self) -> int:
+        """Memory held for the frames."""
+        return BLOCK_BYTES * self._blocks.used + FRAME_BYTES * self.depth + RECORD_BYTES * self._records.live
+
+    @property
+    def range_bytes(self) -> int:
+        """At most so many bytes of a checkpoint name them."""
+        return self._records.range_bytes
 
     def has_room(self, columns: Columns, limit_bytes: int) -> bool:
-        """Whether frames of one more raw record may wait."""
-        return self.bytes + _held(columns) <= limit_bytes and self.range_bytes + _range(columns) <= MAX_RANGE_BYTES
+        """Whether all frames of one more raw record may wait."""
+        n = columns.count
+        held = BLOCK_BYTES * blocks_of(columns.batch.lengths) + FRAME_BYTES * n + RECORD_BYTES
+        name = RANGE_BYTES + 2 * ((n + 7) // 8)
+        return self.bytes + held <= limit_bytes and self.range_bytes + name <= MAX_RANGE_BYTES and n <= MAX_FRAMES
 
-    def push(self, raw_offset: int, columns: Columns, index: npt.NDArray[np.int32]) -> None:
-        """Append frames ``index`` (int32 [k], ascending) of the batch at ``raw_offset``."""
-        if len(index):
-            self._parts.append((raw_offset, columns, index))
-            self.depth += len(index)
-            self.bytes += _held(columns)
-            self.range_bytes += _range(columns)
+    def push(
+        self,
+        raw_offset: int,
+        columns: Columns,
+        index: npt.NDArray[np.int32],
+        now: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Append frames ``index`` (int32 [k], ascending) of the batch at ``raw_offset``.
+
+        ``now`` uint8 [k], from a checkpoint: 1 for those of the round that was being served (:meth:`ranges`).
+        """
+        if not len(index):
+            return
+        if (new_number := self._records.renumbered()) is not None:
+            nodes = self._order.nodes()
+            old = self._known["ticket"][nodes]
+            self._known["ticket"][nodes] = new_number[old >> PLACE_BITS] << PLACE_BITS | old & _PLACE
+        number = self._records.add(raw_offset, columns.count, len(index))
+        nodes = self._order.push(columns.ids, index, now)
+        if self._order.room > len(self._known):
+            self._known = np.resize(self._known, self._order.room)
+        entry = np.empty(len(index), _WAITING)
+        entry["ticket"] = number << PLACE_BITS | index.astype(np.int64)
+        entry["low"], entry["high"] = columns.ids[index, 0], columns.ids[index, 1]
+        entry["length"], entry["block"] = columns.batch.lengths[index], self._blocks.store(columns, index)
+        for name in ("time_ns", "sequence", "id_size"):
+            entry[name] = getattr(columns, name)[index]
+        self._known.view(_OPAQUE)[nodes] = entry.view(_OPAQUE)
+        self.depth += len(index)
 
     def pop(self, frames: int) -> list[Part]:
-        """Take ``frames`` frames (at most ``depth``) from the head."""
-        taken: list[Part] = []
-        while frames:
-            raw_offset, columns, index = self._parts.popleft()
-            if len(index) > frames:
-                self._parts.appendleft((raw_offset, columns, index[frames:]))
-                index = index[:frames]
-            else:
-                self.bytes -= _held(columns)
-                self.range_bytes -= _range(columns)
-            taken.append((columns, index))
-            frames -= len(index)
-            self.depth -= len(index)
-        return taken
+        """Take ``frames`` frames (at most ``depth``), in the order in which they leave."""
+        if not frames:
+            return []
+        entry = self._known.view(_OPAQUE)[self._order.pop(frames)].view(_WAITING)
+        lengths = entry["length"].astype(np.int64)
+        buf, starts = self._blocks.fetch(np.ascontiguousarray(entry["block"]), lengths)
+        self._records.leave(entry["ticket"] >> PLACE_BITS)
+        self.depth -= frames
+        if not self._order.depth:
+            self._clear()
+        return [(_columns(entry, FrameBatch(buf, starts, lengths, 0, 0, 0, 0, None, None)), _all(frames))]
 
-    def ranges(self) -> list[tuple[int, int, npt.NDArray[np.int32]]]:
-        """What waits, for a checkpoint: (raw offset, frames of that batch, index of those that wait)."""
-        return [(raw_offset, columns.count, index) for raw_offset, columns, index in self._parts]
+    def ranges(self) -> tuple[list[tuple[int, int, npt.NDArray[np.int32]]], npt.NDArray[np.uint8]]:
+        """What waits, in order of arrival, for a checkpoint.
 
-    def parts(self) -> list[Part]:
-        """What waits, in order, for views: columns of a batch and the index of its frames that wait."""
-        return [(columns, index) for _, columns, index in self._parts]
+        Returns
+        -------
+        list of tuple
+            Raw offset, frames of that batch, index of those that wait.
+        uint8 [depth]
+            1 for the frames that belong to the round that is being served.
+        """
+        tickets = np.sort(self._known["ticket"][self._order.nodes()])
+        served = np.zeros(self.depth, np.uint8)
+        served[np.searchsorted(tickets, self._known["ticket"][self._order.nodes(1)])] = 1
+        numbers, places = tickets >> PLACE_BITS, (tickets & _PLACE).astype(np.int32)
+        cuts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(tickets)]
+        parts = [(int(numbers[a]), places[a:b]) for a, b in pairwise(cuts) if b > a]
+        return [(*self._records.offset_and_count(number), index) for number, index in parts], served
+
+    def oldest_ns(self) -> int | None:
+        """Time of receipt of the frame that came first of those that wait."""
+        waiting = self._known[self._order.nodes()]
+        return int(waiting["time_ns"][waiting["ticket"].argmin()]) if len(waiting) else None
+
+    def waiting_of(self, low: int, high: int) -> tuple[int, int | None, int]:
+        """Of the device with these words of its id: frames that wait, frames that leave before the first of them, and
+        at most how many would leave before a new one."""
+        waiting = self._known[self._order.nodes()]
+        own = np.flatnonzero((waiting["low"] == low) & (waiting["high"] == high))
+        return len(own), int(own[0]) if len(own) else None, len(self._order.nodes(2 + len(own)))
+
+    def waiting(self) -> Columns:
+        """The frames that wait, in the order in which they leave, without their bytes."""
+        return _columns(self._known[self._order.nodes()], _NO_BATCH)
 
 
-def _held(columns: Columns) -> int:
-    return held_bytes(len(columns.batch.buf), columns.count)
+def _all(n: int) -> npt.NDArray[np.int32]:
+    return np.arange(n, dtype=np.int32)
 
 
-def _range(columns: Columns) -> int:
-    return RANGE_BYTES + (columns.count + 7) // 8
+def _columns(entry: npt.NDArray[np.void], batch: FrameBatch) -> Columns:
+    """Columns of frames that waited."""
+    ids = np.empty((len(entry), 2), np.uint64)
+    ids[:, 0], ids[:, 1] = entry["low"], entry["high"]
+    time_ns = np.ascontiguousarray(entry["time_ns"])
+    return Columns(
+        batch,
+        verdict=np.full(len(entry), Reason.QUEUED, np.uint8),
+        ids=ids,
+        sequence=np.ascontiguousarray(entry["sequence"]),
+        id_size=entry["id_size"].astype(np.uint8),
+        time_ns=time_ns,
+        ts_ms=time_ns // 1_000_000,
+        row=np.full(len(entry), -1, np.int32),
+    )
+
+
+_EMPTY = np.empty(0, np.int64)
+_NO_BATCH = FrameBatch(np.empty(0, np.uint8), _EMPTY, _EMPTY, 0, 0, 0, 0, None, None)

@@ -22,12 +22,9 @@ def _astray(lanes: dict[int, Any]) -> tuple[int, int]:
 
 
 def oldest_waiting_s(state: LaneState, now_ns: int) -> float | None:
-    """How long the first frame of the queue has waited since it was received; None when nothing waits."""
-    first = next(iter(state.queue.parts()), None)
-    if first is None:
-        return None
-    columns, index = first
-    return round(max(0, now_ns - int(columns.time_ns[index[0]])) * 1e-9, 3)
+    """How long the oldest frame of the queue has waited since it was received; None when nothing waits."""
+    oldest_ns = state.queue.oldest_ns()
+    return None if oldest_ns is None else round(max(0, now_ns - oldest_ns) * 1e-9, 3)
 
 
 def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns: int) -> dict[str, Any]:

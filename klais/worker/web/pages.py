@@ -17,7 +17,6 @@ from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.core.devices.layout import ROW, Rows, id_words
 from klais.core.lane.counters import tokens_now
-from klais.core.lane.queue import FrameQueue
 from klais.core.lane.state import Tally
 from klais.core.wire.constants import ID_SIZE
 from klais.core.wire.partition import partition_of
@@ -185,26 +184,12 @@ async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
         part, row = _unheard(views, device_id, partition, limits)  # a blocked device may never have got a row
     share, bounds = views.limits.of_lane(partition)
     state = part.state
-    mine, ahead = waiting_of(state.queue, device_id)
+    low, high = id_words(device_id)
+    mine, ahead, before_new = state.queue.waiting_of(low, high)
     tokens = tokens_now(state, share, limits.now_ns)
-    lane = LaneNow(share.rate, tokens, state.queue.depth, bounds.queue_limit, mine, ahead)
+    lane = LaneNow(share.rate, tokens, state.queue.depth, bounds.queue_limit, mine, ahead, before_new)
     control = views.control.device(device_id) if views.control else None
     return reply({"worker": views.worker_id} | why(row[0], partition, limits, lane, control, state.path_names))
-
-
-def waiting_of(queue: FrameQueue, device_id: bytes) -> tuple[int, int | None]:
-    """Frames of a device that wait in the queue, and how many frames wait before the first of them."""
-    low, high = id_words(device_id)
-    mine, passed, ahead = 0, 0, None
-    for columns, index in queue.parts():
-        ids = columns.ids[index]
-        own = (ids[:, 0] == low) & (ids[:, 1] == high)
-        count = int(own.sum())
-        if count and ahead is None:
-            ahead = passed + int(own.argmax())
-        mine += count
-        passed += len(index)
-    return mine, ahead
 
 
 async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:

@@ -20,7 +20,8 @@ MANY = 3  # of a thing that may happen once or twice
 class LaneNow:
     """What of the lane bears on one device: queue, global bucket of the lane (frames/s, frames), waiting frames.
 
-    ``mine`` frames of the device wait, ``ahead`` frames wait before the first of them (None: none of its frames waits).
+    ``mine`` frames of the device wait, ``ahead`` frames leave before the first of them (None: none of its frames
+    waits), ``before_new`` frames would leave before a new one.
     """
 
     rate: float
@@ -29,6 +30,7 @@ class LaneNow:
     queue_limit: int
     mine: int
     ahead: int | None
+    before_new: int
 
 
 def why(
@@ -115,14 +117,14 @@ def _device_rate(row: Any, limits: DeviceLimits) -> dict[str, Any]:
 def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
     full = lane.queue_depth > 0 and lane.queue_depth >= lane.queue_limit
     active = lane.queue_depth > 0 or lane.tokens < 1.0
-    wait_s = max(0.0, lane.queue_depth - lane.tokens) / lane.rate
+    wait_s = max(0.0, lane.before_new - lane.tokens) / lane.rate
     until = iso(limits.now_ns + int(wait_s * 1e9)) if active and wait_s < 1e9 else None
     if full or (active and lane.queue_limit == 0):
         says = f"The lane's queue is full ({lane.queue_depth} of {lane.queue_limit} frames): new frames are dropped."
     elif active:
         says = (
-            f"{lane.queue_depth} frames of the lane wait ahead of a new one, which goes behind them: about "
-            f"{wait_s:.1f} s at {lane.rate:g} frames/s."
+            f"{lane.queue_depth} frames of the lane wait. Devices take turns: {lane.before_new} of them leave before a "
+            f"new one of this device, which takes about {wait_s:.1f} s at {lane.rate:g} frames/s."
         )
     else:
         says = "No queue in its lane: frames pass as they come."
@@ -134,6 +136,7 @@ def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
         "queue_limit": lane.queue_limit,
         "waiting": lane.mine,
         "ahead": lane.ahead,
+        "before_new": lane.before_new,
     }
     return _rule("dam", active, says, verdict=verdict, dropped=int(row["queue_full"]), until=until) | facts
 

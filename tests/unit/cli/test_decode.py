@@ -9,7 +9,9 @@ import pytest
 from klais.cli.decode import Record, about_device, decode, lines, resolve
 from klais.config.load import Settings
 from klais.core.devices.layout import ROW, ROW_VERSION
+from klais.core.lane.checkpoint import encode_marker, snapshot
 from klais.core.lane.journal import Kind, Limits, StepRecord, encode_owner, encode_step
+from klais.core.lane.state import LaneState
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 
@@ -98,11 +100,8 @@ def test_changelog_rows_and_marker() -> None:
     row = decode("devices_changelog", record(rows.tobytes(), b"dev-1"))
     assert row["device"] == "dev-1" and row["received"] == 12
     assert json.loads(json.dumps(row))["received"] == 12
-    facts = b'{"step":3}'
-    marker = decode(
-        "devices_changelog", record(b"KLM1" + len(facts).to_bytes(4, "little") + facts + b"\0\0", b"\0marker")
-    )
-    assert marker["marker"] == {"step": 3} and marker["key"] == "\0marker"
+    marker = decode("devices_changelog", record(encode_marker(snapshot(LaneState()), 7, {}, 4), b"\0marker"))
+    assert marker["marker"]["journal_offset"] == 7 and marker["key"] == "\0marker"
     assert decode("devices_changelog", record(None, b"dev-1")) | {"ts": 0} == {
         "partition": 2,
         "offset": 17,

@@ -254,7 +254,8 @@ async def test_why_of_a_blocked_and_of_a_queued_device():
     assert (rule["by"], rule["reason"], rule["dropped"]) == ("ann", "noise", 1)
     assert rule["since"] == "1970-01-01T00:00:00.001Z" and rule["until"] is not None
     state = lanes[0].session.state
-    waits = [columns.device_id(int(i)) for columns, index in state.queue.parts() for i in index]
+    waiting = state.queue.waiting()
+    waits = [waiting.device_id(i) for i in range(waiting.count)]
     body = await body_of(views, path, f"/devices/{waits[-1].decode()}/why/")
     assert body["verdict"] == "queued"
     dam = body["rules"][2]
