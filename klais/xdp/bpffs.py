@@ -12,6 +12,7 @@ from klais.xdp import bpf
 
 STANDARD = Path("/sys/fs/bpf")
 PROGRAM = "program"
+READER = "reader"  # folder that the reader of the ring locks: only root and the group of the pins may open it
 NEW = "new_"  # prefix of temporary names; bpffs reserves names with a dot
 
 
@@ -72,8 +73,15 @@ def promote(pin_dir: Path) -> None:
 def keep_only(pin_dir: Path, names: Collection[str]) -> None:
     """Remove the pins of another version's maps."""
     for path in pin_dir.iterdir():
-        if path.name not in names:
+        if path.name not in names and path.name != READER:
             path.unlink()
+
+
+def reader_folder(pin_dir: Path) -> Path:
+    """The folder that the reader of the ring locks; made where it is missing."""
+    folder = pin_dir / READER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def pending(pin_dir: Path) -> Iterator[Path]:
@@ -84,5 +92,8 @@ def pending(pin_dir: Path) -> Iterator[Path]:
 def remove(pin_dir: Path) -> None:
     """Remove all pins and the folder; what is still attached keeps its maps."""
     for path in pin_dir.iterdir():
-        path.unlink()
+        if path.name == READER:
+            path.rmdir()
+        else:
+            path.unlink()
     pin_dir.rmdir()

@@ -131,6 +131,7 @@ def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], s
         raise
     bpffs.promote(request.pin_dir)
     bpffs.keep_only(request.pin_dir, {*fds, bpffs.PROGRAM})
+    bpffs.reader_folder(request.pin_dir)
     _configure(request, done)
     return done
 

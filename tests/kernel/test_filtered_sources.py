@@ -30,6 +30,7 @@ from klais.xdp import loader
 from klais.xdp.layout import SLOT_FRAME_BYTES
 from klais.xdp.maps import XdpMaps
 from tests.support import xdp_filter as filter_tools
+from tests.support.others import NOBODY
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE, wait_for
 from tests.support.source import receive
@@ -185,6 +186,18 @@ def test_the_ring_keeps_frames_for_the_next_reader_and_has_one_at_a_time(behind:
             following = choose_source(behind.settings(bind=f"[::]:{port}")).source
         assert [frame for frame, _, _ in receive(following, 7)] == [b"left" * 10] * 7
         following.close()
+
+
+@pytest.mark.parametrize("behind", ["ringbuf"], indirect=True)
+def test_another_user_cannot_keep_the_ring_from_its_reader(behind: Behind) -> None:
+    """flock asks for no right to write: whoever can open the folder could hold it."""
+    with inside(behind.pair.edge):
+        folder = behind.settings().xdp_pin_dir / "reader"
+    assert folder.is_dir()
+    for path in (folder, folder.parent):
+        assert path.stat().st_uid == 0 and path.stat().st_mode & 0o077 == 0
+    done = subprocess.run(["cat", str(folder)], user=NOBODY, group=NOBODY, capture_output=True, check=False)
+    assert b"Permission denied" in done.stderr
 
 
 @BOTH

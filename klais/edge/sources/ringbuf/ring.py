@@ -2,7 +2,7 @@
 
 import errno
 import mmap
-import socket
+import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy.typing as npt
 from klais.core.wire.batch import SOURCE_SIZE
 from klais.edge.sources.ringbuf.kernels import FRAME_OFFSET, RECORD_HEADER_BYTES, SOURCE_OFFSET, publish, take_records
 from klais.edge.sources.xdp_filter.attachment import Filter
+from klais.system.file_lock import holder, try_lock
 from klais.xdp import bpf
+from klais.xdp.bpffs import reader_folder
 from klais.xdp.layout import SLOT, Verdict
 
 CAPACITY = 2048
@@ -34,7 +36,7 @@ class SlotRing:
         self.capacity, self.tail = CAPACITY, np.zeros(1, np.uint8)
         self.head_size = SLOT.itemsize
         self.starts, self.lengths, self.tail_starts, self._times = (np.zeros(CAPACITY, np.int64) for _ in range(4))
-        self._lock: socket.socket | None = None
+        self._lock_fd = -1
         self._lost_seen, self._drops, self._map_id = 0, 0, -1
         self.register()
 
@@ -44,7 +46,7 @@ class SlotRing:
         info = bpf.map_info(fd)
         if info.id == self._map_id:
             return
-        self._take_lock(info.id)
+        self._take_lock()
         self._map_id, self._ring_bytes, self._lost_seen = info.id, info.entries, self._lost()
         self._consumer_map = mmap.mmap(fd, _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._data_map = mmap.mmap(fd, _PAGE + 2 * info.entries, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE)
@@ -56,23 +58,27 @@ class SlotRing:
         self._published = int(self._position[0])
         self.room, self.fds = info.entries // (SLOT.itemsize + RECORD_HEADER_BYTES), [fd]
 
-    def _take_lock(self, map_id: int) -> None:
-        """One reader only: a name that the kernel gives to one process of a network namespace, and takes back at its
-        end.
+    def _take_lock(self) -> None:
+        """One reader only: it locks a folder beside the pins, which nobody can open who may not read the ring either.
+
+        The kernel takes the lock back when the process ends. A filter that was unloaded and loaded again has another
+        folder.
         """
-        lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        try:
-            lock.bind(f"\0klais-ring-{map_id}")
-        except OSError as error:
-            lock.close()
-            if error.errno == errno.EADDRINUSE:
-                raise OSError(
-                    errno.EBUSY, "another edge reads the filter's ring: one reader is all it can have"
-                ) from error
-            raise
-        if self._lock is not None:
-            self._lock.close()
-        self._lock = lock
+        fd = os.open(reader_folder(self._filter.pin_dir), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._lock_fd >= 0 and os.path.sameopenfile(fd, self._lock_fd):
+            os.close(fd)
+            return
+        if not try_lock(fd):
+            who = holder(fd)
+            os.close(fd)
+            raise OSError(errno.EBUSY, f"another edge reads the filter's ring ({who}): one reader is all it can have")
+        self._unlock()
+        self._lock_fd = fd
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def take(self) -> int:
         """Publish how far we were, then find the next records."""
@@ -107,7 +113,7 @@ class SlotRing:
 
     def drops(self) -> int:
         """Frames that found the ring full since it was opened."""
-        if self._lock is not None:
+        if self._lock_fd >= 0:
             now = self._lost()
             self._drops += max(0, now - self._lost_seen)  # less than before = new maps
             self._lost_seen = now
@@ -119,8 +125,7 @@ class SlotRing:
 
     def close(self) -> None:
         """Give the last frames and the ring back; the columns stay readable."""
-        if self._lock is not None:
+        if self._lock_fd >= 0:
             self.drops()
             publish(self._consumer, int(self._position[0]))
-            self._lock.close()
-            self._lock = None
+            self._unlock()

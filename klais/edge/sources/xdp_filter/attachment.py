@@ -41,7 +41,7 @@ class Filter:
 
     def __init__(self, pin_dir: Path, iface: str, port: int) -> None:
         self.iface, self.ifindex = iface, socket.if_nametoindex(iface)
-        self._pin_dir, self._port, self._accept = pin_dir, port, ""
+        self.pin_dir, self._port, self._accept = pin_dir, port, ""
         self.maps = XdpMaps.open(pin_dir)
         self.lock = threading.Lock()  # held while the maps change, and by other threads than the spine's that use them
         self._seen = self._pinned()
@@ -50,7 +50,7 @@ class Filter:
     def _pinned(self) -> int:
         """A number that changes when another map is pinned; 0 = none is."""
         try:
-            return (self._pin_dir / "config").stat().st_ino
+            return (self.pin_dir / "config").stat().st_ino
         except OSError:
             return 0
 
@@ -78,7 +78,7 @@ class Filter:
         replaced = now not in (0, self._seen)
         if replaced:
             with self.lock:
-                self.maps, old = XdpMaps.open(self._pin_dir), self.maps
+                self.maps, old = XdpMaps.open(self.pin_dir), self.maps
                 old.close()
             self._seen = now
         self._need_port()  # a reload sets the ports
