@@ -184,6 +184,7 @@ class SettingsFields(BaseSettings):
     )
     dam_queue_bytes: int = _number(512 * _MIB, "bytes", 0, 1 << 40, "memory of the queues, all lanes together")
     dead_letter_rate: float = _number(1000, "records/s", 0, 1e6, "dead letters of one process; above: only counted")
+    dead_letter_bytes: float = _number(1 << 20, "bytes/s", 0, 1e10, "frame bytes in dead letters of one edge process")
     json_strict: bool = Field(
         default=False, description="whether lanes refuse duplicate keys, lone surrogates and numbers above 40 bytes"
     )

@@ -107,7 +107,13 @@ class Edge:
         publisher = partial(KafkaPublisher, s, self.counts, self.clock, observe_kafka_s=observe_kafka_s)
         self.forwarder = Forwarder(s, self.counts, publisher, backlog, self._replay_per_s)
         self.dead_letters = DeadLetters(
-            self.forwarder, self.counts, s.dead_letter_rate, s.edge_id, s.partitions, s.frame_max_bytes
+            self.forwarder,
+            self.counts,
+            s.dead_letter_rate,
+            s.dead_letter_bytes,
+            s.edge_id,
+            s.partitions,
+            s.frame_max_bytes,
         )
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         source = (chosen := self._open_source(udp)).source
@@ -180,7 +186,7 @@ class Edge:
             self._read, self.settings = read, self.settings.model_copy(update=now)
             logs.setup(self.settings, "edge")
             self.forwarder.configure(self.settings)
-            self.dead_letters.set_rate(self.settings.dead_letter_rate)
+            self.dead_letters.set_rates(self.settings.dead_letter_rate, self.settings.dead_letter_bytes)
             log.info("settings_reloaded", changed=now, needs_restart=later)
         self._notifier.ready("receives")
 

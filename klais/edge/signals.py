@@ -15,7 +15,7 @@ AGAIN_S = 0.5
 EXIT_KILLED = 130
 RELOADABLE = frozenset(
     {
-        *("log_level", "log_format", "dead_letter_rate"),
+        *("log_level", "log_format", "dead_letter_rate", "dead_letter_bytes"),
         *("breaker_timeout_s", "breaker_wait_min_s", "breaker_wait_max_s"),
         *("spool_max_bytes", "spool_sync", "spool_sync_interval_ms"),
     }

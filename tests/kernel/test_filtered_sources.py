@@ -218,7 +218,7 @@ def test_frames_reach_the_batches_with_sender_and_time(behind: Behind) -> None:
     counts = Counts()
     sink = MemorySink(counts)
     with behind.rig.opened() as source:
-        dead_letters = DeadLetters(sink, counts, 1000.0, 1, 4)
+        dead_letters = DeadLetters(sink, counts, 1000.0, 1e9, 1, 4)
         linger = LingerController(5_000_000, 1 << 24, source.capacity)
         batcher = Batcher(4, 131_072, 1, 1, True)
         spine = Spine(source, batcher, sink, dead_letters, counts, linger, LoadShedder(4))

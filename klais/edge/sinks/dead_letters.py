@@ -1,19 +1,21 @@
-"""Malformed frames to the dead-letter topic: a sample, bounded per second. The counters hold them all."""
+"""Malformed frames to the dead-letter topic: a sample, bounded per second in records and bytes. The counters hold them
+all."""
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.dam.bucket import TokenBucket, burst_of_one_second
 from klais.core.wire.constants import ID_OFFSET, MAX_FRAME_SIZE, Reason
 from klais.core.wire.partition import partition_of
 from klais.edge.counts import Counts
+from klais.edge.sinks.allowance import FairAllowance
 from klais.edge.sinks.base import DeadLetterSink
 from klais.edge.sources.base import Frames
 from klais.system.address import source_text
 
 
 class DeadLetters:
-    """Sends malformed frames, at most ``rate_per_s`` of them (a token bucket that holds what one second earns).
+    """Sends malformed frames, as many as ``rate_per_s`` and ``bytes_per_s`` allow, fair by reason and source
+    (:mod:`klais.edge.sinks.allowance`).
 
     Of a frame that is too long the letter has the first ``frame_max_bytes`` and a header ``bytes`` with its length.
     The Python loop in here runs over the allowed sample only: a flood of rubbish costs what the sample costs.
@@ -24,20 +26,21 @@ class DeadLetters:
         sink: DeadLetterSink,
         counts: Counts,
         rate_per_s: float,
+        bytes_per_s: float,
         edge_id: int,
         partitions: int,
         frame_max_bytes: int = MAX_FRAME_SIZE,
     ) -> None:
         self._frame_max_bytes = frame_max_bytes
         self._sink, self._counts = sink, counts
-        self._bucket = TokenBucket.of_one_second(rate_per_s)
+        self._allowance = FairAllowance(rate_per_s, bytes_per_s, frame_max_bytes)
         self._edge = str(edge_id).encode()
         self._partitions = partitions
         self._next = 0
 
-    def set_rate(self, rate_per_s: float) -> None:
-        """Change the rate while it runs."""
-        self._bucket.limit(rate_per_s, burst_of_one_second(rate_per_s))
+    def set_rates(self, rate_per_s: float, bytes_per_s: float) -> None:
+        """Change the rates while it runs."""
+        self._allowance.set_rates(rate_per_s, bytes_per_s)
 
     def send(
         self,
@@ -53,12 +56,11 @@ class DeadLetters:
         ``reason`` and ``id_size`` (uint8 [n]) are the columns of ``check_headers``; a device_id is readable where
         ``id_size`` is not 0.
         """
-        allowed = self._bucket.acquire(len(bad), now_ns)
         sent = 0
-        if allowed:
-            rows = source.sources(int(bad[allowed - 1]) + 1)
+        if self._allowance.open(now_ns):
+            rows = source.sources(n := int(bad[-1]) + 1)
             ts = str(wall_ns // 1_000_000).encode()
-            for i in bad[:allowed].tolist():
+            for i in self._allowance.choose(bad, reason, source.lengths[:n], rows, now_ns).tolist():
                 headers = [
                     ("reason", Reason(int(reason[i])).label.encode()),
                     ("edge", self._edge),
