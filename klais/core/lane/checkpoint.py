@@ -24,6 +24,7 @@ import orjson
 from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
 from klais.core.lane.columns import Columns
 from klais.core.lane.names import NameTable
+from klais.core.lane.queue import MAX_RANGE_BYTES
 from klais.core.lane.state import NO_KEY, TALLIES, LaneState
 from klais.errors import BatchFormatError, JournalFormatError
 
@@ -32,6 +33,8 @@ MARKER_VERSION = 3
 _HEAD = Struct("<4sIII")  # magic, bytes of JSON, bytes of boots, ranges
 # Raw offset, frames of the batch, how many of them wait.
 _RANGE = np.dtype([("offset", "<i8"), ("frames", "<u4"), ("waiting", "<u4")])
+
+_DAMAGE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)  # of what is no marker of ours
 
 Ranges = list[tuple[int, int, npt.NDArray[np.int32]]]
 
@@ -157,32 +160,37 @@ def decode_marker(value: bytes) -> Marker:
         facts = orjson.loads(value[_HEAD.size : _HEAD.size + size])
     except orjson.JSONDecodeError:  # of version 1, which had a shorter head
         facts = {"version": 1, "row_version": 1}
-    if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
-        raise JournalFormatError(
-            f"checkpoint of version {facts['version']}.{facts['row_version']}, this code reads "
-            f"{MARKER_VERSION}.{ROW_VERSION}: {OTHER_VERSION}"
+    try:
+        if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
+            raise JournalFormatError(
+                f"checkpoint of version {facts['version']}.{facts['row_version']}, this code reads "
+                f"{MARKER_VERSION}.{ROW_VERSION}: {OTHER_VERSION}"
+            )
+        at = _HEAD.size + size
+        found, end = _read_ranges(value, at + boots, ranges)
+        waiting = sum(len(index) for _, _, index in found)
+        served_now = np.unpackbits(np.frombuffer(value, np.uint8, (waiting + 7) // 8, end), count=waiting)
+        return Marker(
+            int(facts["step"]),
+            int(facts["next_raw"]),
+            int(facts["journal_offset"]),
+            facts["outputs"],
+            facts["partitions"],
+            facts,
+            value[at : at + boots],
+            found,
+            served_now,
         )
-    at = _HEAD.size + size
-    found, end = _read_ranges(value, at + boots, ranges)
-    waiting = sum(len(index) for _, _, index in found)
-    served_now = np.unpackbits(np.frombuffer(value, np.uint8, (waiting + 7) // 8, end), count=waiting)
-    return Marker(
-        facts["step"],
-        facts["next_raw"],
-        facts["journal_offset"],
-        facts["outputs"],
-        facts["partitions"],
-        facts,
-        value[at : at + boots],
-        found,
-        served_now,
-    )
+    except _DAMAGE as error:
+        raise JournalFormatError(f"damaged checkpoint marker ({error!r}): {OTHER_VERSION}") from error
 
 
 def _read_ranges(value: bytes, at: int, count: int) -> tuple[Ranges, int]:
     """The ranges, and where what follows them begins."""
     found = np.frombuffer(value, _RANGE, count, at)
     at += found.nbytes
+    if 2 * int(((found["frames"].astype(np.int64) + 7) // 8).sum()) > MAX_RANGE_BYTES:
+        raise ValueError(f"{found['frames'].sum()} frames are more than may wait")
     ranges: Ranges = []
     for raw_offset, frames, waiting in found.tolist():
         index = np.arange(frames, dtype=np.int32)
@@ -207,12 +215,15 @@ def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY) -> Lane
     state.restore_rows(rows, marker.step)
     facts = marker.facts
     state.step, state.next_raw = marker.step, marker.next_raw
-    state.tokens, state.bucket_ns = facts["tokens"], facts["bucket_ns"]
-    state.tally[:] = facts["tally"]
-    state.landmarks = [(offset, fingerprint) for offset, fingerprint in facts["landmarks"]]
-    state.new_devices = facts["new_devices"]
-    state.boots.load(marker.boots)
-    state.path_names = NameTable({int(key): text for key, text in facts["names"].items()})
+    try:
+        state.tokens, state.bucket_ns = float(facts["tokens"]), int(facts["bucket_ns"])
+        state.tally[:] = facts["tally"]
+        state.landmarks = [(int(offset), int(fingerprint)) for offset, fingerprint in facts["landmarks"]]
+        state.new_devices = float(facts["new_devices"])
+        state.boots.load(marker.boots)
+        state.path_names = NameTable({int(key): text for key, text in facts["names"].items()})
+    except _DAMAGE as error:
+        raise JournalFormatError(f"damaged checkpoint marker ({error!r}): {OTHER_VERSION}") from error
     return state
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import orjson
 
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
+from klais.core.wire.constants import LAST_MALFORMED
 from klais.errors import JournalFormatError
 
 MAGIC = b"KLJ1"
@@ -212,8 +213,7 @@ def decode_step(value: bytes) -> StepRecord:
         )
     record, overrides, uncounted = _read_header(value)
     if record.kind == Kind.RESUMED:
-        found = orjson.loads(value[HEADER.size :])
-        record.resumed = Resumed(**(found | {"aside": tuple(Aside(**one) for one in found.get("aside", ()))}))
+        record.resumed = _read_resumed(record.step, value[HEADER.size :])
     elif record.kind == Kind.FORGET:
         if len(value) != HEADER.size + 16 * record.count:
             found = len(value) - HEADER.size
@@ -237,6 +237,24 @@ def _read_header(value: bytes) -> tuple[StepRecord, int, int]:
     return record, overrides, uncounted
 
 
+def _read_resumed(step: int, text: bytes) -> Resumed:
+    """What a RESUMED record has after its header."""
+    try:
+        fields = orjson.loads(text)
+        aside = tuple(Aside(**one) for one in fields.get("aside", ()))
+        found = Resumed(**(fields | {"aside": aside}))
+        frames = (found.output_lost, found.queue_lost, found.doubled)
+        texts = [found.why, *(part for one in aside for part in (one.output, one.key, one.value, one.why))]
+        counts = [*frames, *(part for one in aside for part in (one.step, one.nth, one.size))]
+        if not (
+            all(isinstance(t, str) for t in texts) and all(isinstance(n, int) and 0 <= n < 1 << 63 for n in counts)
+        ):
+            raise ValueError("fields of another kind")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise JournalFormatError(f"step {step}: what it says of losses cannot be read ({error})") from error
+    return found
+
+
 def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: int) -> None:
     """What a RAW record has after its header."""
     prefixes_at = HEADER.size + overrides * OVERRIDE.itemsize
@@ -253,6 +271,8 @@ def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: in
     verdict[::2] = packed & 15
     verdict[1::2] = packed >> 4
     record.verdict = verdict[: record.count]
+    if (record.verdict > LAST_MALFORMED).any():
+        raise JournalFormatError(f"step {record.step}: a verdict of {record.verdict.max()}, which there is not")
 
 
 def encode_owner(worker: str, epoch: int, at_ms: int, lineage: int = 0) -> bytes:
