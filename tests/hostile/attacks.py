@@ -1,0 +1,196 @@
+"""What is known to have been tried against KLAIS, or could be, and the tests that say it does not work.
+
+One entry an attack: what an attacker does, and the tests (``file::function``). ``test_attacks.py`` checks that each of
+them exists. docs/security.md says the same from the side of the defence.
+"""
+
+LANE, WIRE, HTTP, SYSTEM = "tests/unit/core/lane", "tests/unit/core/wire", "tests/unit/http", "tests/unit/system"
+WORK, DEVICES, NAMES = (
+    "tests/property/test_work_budget.py",
+    f"{LANE}/test_devices_of_a_lane.py",
+    f"{LANE}/test_field_names.py",
+)
+GUARD, CONNECTIONS, ADDRESSES = (f"{HTTP}/test_{name}.py" for name in ("guard", "connections", "addresses"))
+FILES, LOCKS = f"{SYSTEM}/test_private_files.py", f"{SYSTEM}/test_file_lock.py"
+PACKETS, HEADERS = "tests/kernel/test_xdp_packets.py", "tests/kernel/test_xdp_headers.py"
+FUZZ = "tests/hostile"
+
+BY_DATAGRAM: dict[str, list[str]] = {
+    "lengths, offsets and JSON that break a parser": [
+        f"{FUZZ}/test_fuzz_datagrams.py::"
+        "test_mutated_datagrams_are_published_unchanged_or_dropped_with_the_right_reason",
+        f"{FUZZ}/test_fuzz_records.py::test_a_frame_batch_is_read_or_becomes_a_dead_letter",
+    ],
+    "one datagram whose field names take minutes to find": [
+        f"{WORK}::test_the_scan_reads_each_byte_a_few_times",
+        f"{WORK}::test_python_runs_as_little_for_any_payload",
+        f"{NAMES}::test_a_step_reads_a_few_names_and_later_steps_the_others",
+        f"{LANE}/test_resume.py::test_a_poison_record_is_a_dead_letter_and_its_replay_counts_the_same",
+        "tests/broker/test_lane_invariants.py::test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside",
+    ],
+    "outliers whose anomaly records are long or slow to make": [
+        f"{WORK}::test_rendering_a_flag_is_as_little_for_any_payload",
+        f"{NAMES}::test_views_and_anomaly_records_give_one_name_and_records_stay_small",
+    ],
+    "invented ids that leave no room for new devices": [
+        f"{DEVICES}::test_refused_frames_make_no_row",
+        f"{DEVICES}::test_new_devices_come_at_their_rate_and_known_ones_as_they_like",
+        f"{DEVICES}::test_a_full_lane_gets_room_when_silent_devices_are_forgotten",
+    ],
+    "invented field names that push out those in use": [
+        f"{NAMES}::test_invented_names_push_out_no_name_in_use_and_leave_when_they_stop"
+    ],
+    "a forged frame that makes a device's own a duplicate": [
+        f"{DEVICES}::test_sixteen_bits_are_not_enough_for_the_hash",
+        f"{DEVICES}::test_a_key_that_was_changed_changes_hashes_and_no_verdict",
+    ],
+    "large frames that fill the queue's memory": [f"{DEVICES}::test_the_queue_is_bounded_in_bytes"],
+    "many queued frames that delay those of others": [
+        f"{FUZZ}/test_queue.py::test_a_flood_of_one_device_delays_no_other",
+        f"{FUZZ}/test_queue.py::test_a_flood_of_one_prefix_delays_others_by_two_frames_of_each_device",
+        "tests/property/test_fair_queue_property.py::"
+        "test_frames_leave_in_the_order_of_the_definition_also_after_a_checkpoint",
+    ],
+    "ids of one partition that take the rate of other lanes": [
+        "tests/property/test_control_property.py::test_shares_are_max_min_fair"
+    ],
+    "headers and fragments that the kernel filter does not see through": [
+        f"{HEADERS}::test_a_blocked_device_comes_through_in_no_disguise",
+        f"{HEADERS}::test_fragments_pass_or_are_dropped_as_the_loader_is_told",
+        f"{HEADERS}::test_the_stack_delivers_nothing_that_the_filter_calls_not_ours",
+    ],
+    "ids that collide in the device index": [
+        "tests/property/test_devices_property.py::test_ids_made_to_collide_do_not"
+    ],
+    "ids that collide in the kernel filter": [
+        f"{PACKETS}::test_devices_whose_keys_are_equal_have_rules_and_buckets_of_their_own",
+        "tests/kernel/test_xdp_table.py::test_devices_whose_keys_are_all_equal_keep_buckets_of_their_own",
+    ],
+    "a new id for each frame, so that no device has a rate": [
+        f"{PACKETS}::test_the_least_recently_used_source_makes_room_and_none_within_its_limit_is_dropped",
+        "tests/kernel/test_xdp_table.py::test_a_new_device_passes_however_full_the_table_is",
+    ],
+    "one value that blinds a profile, junk fields that fill it": [
+        f"{DEVICES}::test_one_impossible_reading_does_not_blind_the_profile",
+        f"{DEVICES}::test_fields_sent_once_give_their_slots_to_fields_that_are_sent",
+    ],
+    "malformed frames that fill the disk, or hide those of others": [
+        "tests/unit/edge/test_allowance.py::test_bytes_are_bounded_too",
+        "tests/unit/edge/test_allowance.py::test_a_flood_of_one_reason_or_source_does_not_hide_another",
+        f"{LANE}/test_step.py::test_dead_letters_above_the_allowance_are_only_counted",
+    ],
+    "JSON that two parsers read differently": [
+        f"{WIRE}/test_json_strict.py::test_first_problem_of_a_payload",
+        f"{WIRE}/test_json_strict.py::test_a_strict_lane_refuses_with_the_detail_and_replays_the_same",
+    ],
+    "a device id or payload that writes to a terminal": [
+        "tests/unit/cli/test_printable.py::test_control",
+        "tests/unit/cli/test_printable.py::test_commands_print_through_one_module",
+        f"{FUZZ}/test_fuzz_records.py::test_whatever_a_topic_holds_is_shown_in_printable_lines",
+    ],
+}
+
+BY_HTTP: dict[str, list[str]] = {
+    "requests that are no HTTP, or that no client would send": [
+        f"{FUZZ}/test_fuzz_http.py::test_whatever_is_sent_the_answer_is_one_of_the_document",
+        f"{GUARD}::test_what_is_no_http_gets_400_in_the_one_shape",
+        f"{GUARD}::test_pages_answer_as_their_document_says",
+        "tests/unit/edge/test_openapi.py::test_answers_match_the_document",
+    ],
+    "a web page that sets the rate": [
+        f"{GUARD}::test_a_change_that_no_operator_sent_is_refused",
+        "tests/unit/edge/test_api.py::test_a_rate_below_the_controllers_minimum_must_be_meant",
+        "tests/unit/edge/test_api.py::test_who_changed_what_is_logged",
+    ],
+    "a web page that reads by DNS rebinding": [f"{GUARD}::test_foreign_names_are_refused_on_every_path"],
+    "reading and changing from another machine": [
+        f"{GUARD}::test_elsewhere_than_on_loopback_a_token_is_made",
+        f"{GUARD}::test_reading_needs_a_token_where_one_is_set",
+        f"{HTTP}/test_client.py::test_workers_ask_each_other_directly_with_the_token",
+    ],
+    "connections that stay open, or use up descriptors": [
+        f"{CONNECTIONS}::test_a_connection_that_does_not_go_on_is_closed",
+        f"{CONNECTIONS}::test_drops_of_header_do_not_keep_a_connection",
+        f"{CONNECTIONS}::test_one_client_has_its_share_and_is_told",
+        f"{CONNECTIONS}::test_descriptors_are_left_for_the_data",
+    ],
+    "pages that are expensive to make": [
+        f"{HTTP}/test_answers.py::test_computations_run_one_at_a_time_and_few_may_wait",
+        f"{HTTP}/test_answers.py::test_whoever_asks_the_same_gets_the_same",
+    ],
+    "as many addresses as an IPv6 network has, or one for all behind a proxy": [
+        f"{ADDRESSES}::test_one_ipv6_network_is_one_client",
+        f"{ADDRESSES}::test_forwarded_for_counts_from_our_proxies_only",
+        f"{GUARD}::test_only_health_from_this_machine_is_never_too_much",
+    ],
+    "a proxy of the environment that sees a token": [f"{HTTP}/test_client.py::test_no_client_of_ours_asks_a_proxy"],
+    "answers that a browser runs, tokens that can be guessed": [
+        f"{GUARD}::test_every_answer_has_the_headers_that_browsers_heed",
+        "tests/unit/config/test_secret_file.py::test_weak_and_odd_tokens_are_refused",
+    ],
+}
+
+ON_THE_HOST: dict[str, list[str]] = {
+    "holding a lock": [
+        f"{LOCKS}::test_only_this_user_can_open_a_lock_file_and_so_hold_it",
+        f"{LOCKS}::test_who_has_the_lock_is_named",
+        "tests/kernel/test_filtered_sources.py::test_another_user_cannot_keep_the_ring_from_its_reader",
+    ],
+    "reading telemetry from the disk": [
+        f"{FILES}::test_folders_are_made_for_this_user_alone_with_their_parents",
+        f"{FILES}::test_a_file_is_made_and_kept_for_this_user_alone",
+    ],
+    "planting code in a cache": [
+        f"{SYSTEM}/test_kernel_cache.py::test_a_cache_that_others_may_write_to_is_refused",
+        f"{SYSTEM}/test_kernel_cache.py::test_a_cache_that_cannot_be_made_is_not_put_elsewhere",
+        f"{FILES}::test_a_tree_of_which_a_part_is_anothers_is_refused",
+        "tests/unit/xdp/test_bytecode_cache.py::test_a_file_that_others_could_have_written_counts_for_nothing",
+    ],
+    "links, and the pid of another process": [
+        f"{FILES}::test_write_takes_the_place_of_a_link_and_does_not_follow_it",
+        "tests/unit/broker/test_stop.py::test_a_process_that_only_has_the_pid_gets_no_signal",
+    ],
+    "damaging spool, journal and checkpoint": [
+        f"{FUZZ}/test_fuzz_records.py::test_a_spool_segment_gives_only_what_was_put_in",
+        f"{FUZZ}/test_fuzz_records.py::test_a_journal_record_is_read_or_refused",
+        f"{FUZZ}/test_fuzz_records.py::test_a_marker_is_read_or_refused_and_what_it_names_waits",
+        f"{FUZZ}/test_fuzz_records.py::test_a_device_row_is_read_or_refused",
+    ],
+    "writing to topics": [
+        "tests/broker/test_rights.py::test_edge_and_worker_run_with_the_documented_rights",
+        f"{FUZZ}/test_fuzz_records.py::test_a_control_record_is_applied_or_refused_and_never_half",
+        f"{FUZZ}/test_fuzz_records.py::test_a_statistics_record_is_read_or_refused",
+    ],
+    "what is left to an attacker who took over a process": [
+        "tests/unit/test_units.py::test_a_unit_leaves_little_open",
+        "tests/unit/test_units.py::test_an_edge_with_the_filter_leaves_little_open",
+        "tests/unit/test_setup_files.py::test_composed_processes_have_few_rights_and_bounds",
+    ],
+    "reading secrets": [
+        "tests/unit/config/test_secret_file.py::test_every_secret_may_be_in_a_file",
+        "tests/unit/config/test_secret_file.py::test_what_others_can_read_or_write_is_refused",
+        "tests/unit/kafka/test_clients.py::test_what_is_made_of_them_holds_no_secret_in_its_text_either",
+    ],
+}
+
+BY_PACKAGE: dict[str, list[str]] = {
+    "another jar of Kafka": [
+        "tests/unit/broker/test_setup.py::test_other_jars_are_refused_at_each_start",
+        "tests/unit/broker/test_setup.py::test_what_maven_gives_is_compared_before_it_is_kept",
+    ],
+    "another Python package": [
+        "tests/unit/test_setup_files.py::test_the_lock_has_every_package_of_the_project_with_its_hash_and_names_no_index",
+        "tests/unit/test_setup_files.py::test_setup_and_image_take_no_package_without_its_hash",
+    ],
+    "kernel headers for the compiler that runs as root": [
+        "tests/kernel/test_xdp_build.py::test_the_compiler_runs_as_nobody_without_groups_and_environment",
+        "tests/kernel/test_xdp_build.py::test_the_compiler_does_not_start_without_headers_of_root",
+    ],
+}
+
+FAMILIES = {
+    "datagram": BY_DATAGRAM,
+    "http": BY_HTTP,
+    "host": ON_THE_HOST,
+    "package": BY_PACKAGE,
+}
