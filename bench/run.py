@@ -28,8 +28,8 @@ NAMES = (
     "baseline",
     "kernels",
 )
-NAMES += ("herd", "overload", "xdp", "flood", "restart")
-WITHOUT_BROKER = {"kernels", "xdp", "flood"}  # flood has one of its own
+NAMES += ("herd", "overload", "xdp", "flood", "hostile", "restart")
+WITHOUT_BROKER = {"kernels", "xdp", "flood", "hostile"}  # the last two have one of their own
 LATEST = RESULTS / "latest.json"
 
 

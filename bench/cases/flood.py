@@ -28,6 +28,8 @@ from bench.harness.report import Result
 from klais.config.load import Settings, load
 from klais.system.ports import free_port
 from klais.xdp import bpf, loader, netlink
+from klais.xdp.limits import Limits
+from klais.xdp.maps import XdpMaps
 
 GOOD_RATE = 20_000
 SECONDS = 8
@@ -49,7 +51,7 @@ def run(outer: Bench) -> Result:
     found: dict[str, list[dict[str, float]]] = {"with": [], "without": []}
     with veth_pair(CPUS) as pair, inside(pair.edge), Bench(outer.say) as bench:
         bench.sender_prefix = ("ip", "netns", "exec", pair.devices)
-        _own_queues(pair)
+        own_queues(pair)
         for number in range(ROUNDS):
             for name in found:
                 bench.say(f"flood: {name} the filter, round {number + 1} of {ROUNDS}")
@@ -67,7 +69,7 @@ def run(outer: Bench) -> Result:
     return result
 
 
-def _own_queues(pair: Pair) -> None:
+def own_queues(pair: Pair) -> None:
     """What a CPU sends goes into the queue of its number, which the same CPU then serves: none waits in another's."""
     lines = [f"echo {1 << cpu:x} > /sys/class/net/out0/queues/tx-{cpu}/xps_cpus" for cpu in range(CPUS)]
     run_command("ip", "netns", "exec", pair.devices, "sh", "-c", " && ".join(lines))
@@ -76,19 +78,25 @@ def _own_queues(pair: Pair) -> None:
 def _one(bench: Bench, pair: Pair, with_filter: bool) -> dict[str, float]:
     port = free_port("0.0.0.0", "udp")
     with (
-        (_filter if with_filter else _no_filter)(pair.iface, port),
+        (loaded_filter if with_filter else _no_filter)(pair.iface, port),
         bench.topics(udp_bind=f"0.0.0.0:{port}") as settings,
         bench.edge(settings) as edge,
     ):
         time.sleep(1)
-        return _flooded(bench, settings, edge, pair, port)
+        with Raw(pair) as raw:
+            rubbish = raw.udp(bytes([0x42] * RUBBISH_BYTES), to_port=port)
+        return flooded(bench, settings, edge, pair, port, rubbish, SECONDS)
 
 
 @contextmanager
-def _filter(iface: str, port: int) -> Iterator[None]:
+def loaded_filter(iface: str, port: int, limits: Limits = WIDE, blocked: tuple[str, ...] = ()) -> Iterator[None]:
+    """The filter on an interface, with these limits and blocks."""
     pin_dir = Path(f"/sys/fs/bpf/klais-bench-{os.getpid()}")
-    loader.load(loader.Request(iface, pin_dir, [port], WIDE, 10.0, 1 << 20, 1 << 20))
+    loader.load(loader.Request(iface, pin_dir, [port], limits, 10.0, 1 << 20, 1 << 20))
     try:
+        with XdpMaps.open(pin_dir) as maps:
+            for device_id in blocked:
+                maps.block(device_id)
         yield
     finally:
         loader.unload(pin_dir)
@@ -105,9 +113,10 @@ def _no_filter(iface: str, port: int) -> Iterator[None]:
         os.close(prog_fd)
 
 
-def _flooded(bench: Bench, settings: Settings, edge: Child, pair: Pair, port: int) -> dict[str, float]:
-    with Raw(pair) as raw:
-        rubbish = raw.udp(bytes([0x42] * RUBBISH_BYTES), to_port=port)
+def flooded(
+    bench: Bench, settings: Settings, edge: Child, pair: Pair, port: int, rubbish: bytes, seconds: float
+) -> dict[str, float]:
+    """Good frames for ``seconds`` under a flood of one packet, and what became of them."""
     command = [*bench.sender_prefix, sys.executable, "-m", "bench.cases.flood", "out0", rubbish.hex()]
     flood = bench.child("flood", command, settings)
     try:
@@ -121,11 +130,11 @@ def _flooded(bench: Bench, settings: Settings, edge: Child, pair: Pair, port: in
             "--rate",
             str(GOOD_RATE),
             "--for",
-            f"{SECONDS}s",
+            f"{seconds:g}s",
             "--to",
             f"{pair.hosts[0]}:{port}",
         ) as good:
-            summary = good.summary(SECONDS + 30)
+            summary = good.summary(seconds + 30)
         past_s = time.monotonic() - began_s
         arrived, cores = statistic(pair.iface, "rx_packets") - arrived, (edge.cpu_s() - cpu_s) / past_s
     finally:

@@ -58,6 +58,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("growth_to_a_million", "x", "<=", 2.0),
     ),
     "flood": (Target("lost_with_filter", "frames", "<=", 0),),
+    "hostile": (Target("worst_step_ratio", "x", "<=", 3.0), Target("lost_under_floods", "frames", "<=", 0)),
     "path": (Target("frames_per_s", "frames/s", ">=", 180_000, 300_000), Target("lost", "frames", "<=", 0)),
     "latency": (Target("p50_ms", "ms", "<=", 15, 10), Target("p99_ms", "ms", "<=", 40, 20)),
     "checkpoint": (Target("longest_block_ms", "ms", "<=", 50, 20),),

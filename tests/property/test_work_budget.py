@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.harness.payloads import ADVERSARIAL, fields, nested
 from klais.core.lane.names import NEW_NAMES
 from klais.core.lane.render import MAX_ANOMALY_BYTES, anomaly_records, dead_letter_records
 from klais.core.lane.state import LaneState
@@ -20,13 +21,12 @@ from klais.core.lane.step import Step, take_raw
 from klais.core.wire.constants import Reason
 from klais.core.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, MAX_NAME_BYTES, ROOT_HASH
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
-from tests.support.work import CountedBytes, interpreted, lines_run, nested
+from tests.support.work import CountedBytes, interpreted, lines_run
 
 S = 1_000_000_000
 HEADER = 22
 READS = 16  # of each byte of a payload, in a scan
 LINES = 1_500  # of Python in a step of one frame, and for the record of a flag
-LARGEST = 65_507 - HEADER
 
 MODULES = interpreted()
 
@@ -35,10 +35,6 @@ MEMBERS = [b'"":1e999', b'"":-1e-999', b'"":1', b'"k":{}', b'"k":[]', b'"":[[[1]
 MEMBERS += [b'"\\u0061\\"":1e999', b'"a":"\\\\\\u00e9"', b'"' + b"k" * 300 + b'":1']
 MEMBERS += [b'"a":' + b"9" * 300, b'"b":0.' + b"0" * 300 + b"1", b'"c":1e' + b"9" * 300]
 MEMBERS += [b'"\xc3\xa9\xf0\x9f\x98\x80":1', b'"" : \t 1e999 ', b'"a":true', b'"a":null']
-
-
-def fields(count: int, key: bytes = b"f") -> list[bytes]:
-    return [b'"%s%d":1' % (key, i) for i in range(count)]
 
 
 PAYLOADS = st.builds(
@@ -90,25 +86,6 @@ def test_the_counter_sees_work_that_grows_with_the_square() -> None:
         for at in range(len(payload) // 2):
             path = (path ^ int(buf[at])) * 3 & 0xFFFFFFFF
     assert buf.reads > READS * len(payload)
-
-
-ADVERSARIAL = {
-    "benign": b'{"t":1}',
-    "one_packet_16_names": nested(1_400, 30, b'"":1e999', fields(16)),
-    "20_kb_one_name": nested(20_000, 30, b'"":1e999', fields(1)),
-    "largest_one_name": nested(LARGEST, 30, b'"":1e999', fields(1)),
-    "largest_16_names": nested(LARGEST, 30, b'"":1e999', fields(16)),
-    "deepest": nested(LARGEST, MAX_DEPTH - 1, b'"":1e999', fields(16, b"")),
-    "too_deep": nested(LARGEST, MAX_DEPTH, b'"":1e999', fields(16)),
-    "empty_keys": nested(LARGEST, MAX_DEPTH - 1, b'"":1', []),
-    "no_keys_but_empty_ones": b'{"":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH,
-    "many_fields": b"{" + b",".join(fields(5_000)) + b"}",
-    "long_key": b'{"' + b"k" * 60_000 + b'":1}',
-    "escapes_in_keys": b"{" + b",".join(fields(16, rb"\u00e9" * 600)) + b"}",
-    "quotes_in_keys": b"{" + b",".join(fields(16, rb"\"" * 1_900)) + b"}",
-    "not_utf8_at_the_end": nested(LARGEST - 9, 30, b'"":1e999', fields(16))[:-40] + b"\xff",
-    "digits": b'{"a":' + b"9" * 60_000 + b"}",
-}
 
 
 def steps_of(state: LaneState, payload: bytes, count: int) -> list[Step]:

@@ -1,6 +1,4 @@
-"""Counting work instead of time: bytes that a kernel reads, lines that Python runs, and payloads
-that make both hard.
-"""
+"""Counting work instead of time: bytes that a kernel reads, lines that Python runs."""
 
 import gc
 import importlib.util
@@ -84,12 +82,3 @@ def lines_run(most: int) -> Iterator[Lines]:
     finally:
         sys.settrace(before)
         gc.enable()
-
-
-def nested(total: int, depth: int, member: bytes, fields: Sequence[bytes]) -> bytes:
-    """A payload of about ``total`` bytes: keys of half of it in all, one in the other, then ``member`` again and again,
-    then ``fields``."""
-    key = b"a" * max(0, total // 2 // max(depth, 1) - 5)
-    head, tail = (b'{"' + key + b'":') * depth + b"{", b"}" * (depth + 1)
-    room = total - len(head) - len(tail) - sum(map(len, fields)) - len(fields)
-    return head + b",".join([member] * max(0, room // (len(member) + 1)) + list(fields)) + tail
