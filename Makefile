@@ -32,12 +32,13 @@ test-fast: .venv/klais-setup.stamp ## unit and property tests, for every save (u
 
 test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds checks (compiled apart)
 	@echo "== kernels with bounds checks =="
-	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property $(PARALLEL)
+	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property tests/hostile $(PARALLEL)
 
 release-test: setup lint test-bounds ## before a release: all tests, more kills, new random examples, a longer soak
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=1000 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
-		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 $(PYTEST) -q tests $(PARALLEL) $(ARGS)
+		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_HOSTILE_CASES=10000000 \
+		$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 
 soak: setup ## random faults under load, then the judge (make soak MINUTES=60)
 	@KLAIS_TEST_SOAK_MINUTES=$(MINUTES) $(PYTEST) -q -s tests/fault/test_soak.py $(ARGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-CASES = int(os.environ.get("KLAIS_TEST_HOSTILE_CASES", "200000"))
+CASES = int(os.environ.get("KLAIS_TEST_HOSTILE_CASES", "100000"))
 SEED = int(
     os.environ.get("KLAIS_TEST_HOSTILE_SEED")
     or (secrets.randbits(32) if os.environ.get("KLAIS_TEST_SEARCH") == "1" else 1)

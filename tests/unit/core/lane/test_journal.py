@@ -30,7 +30,7 @@ def test_a_step_without_frames_is_its_header(kind: Kind) -> None:
 
 
 def test_a_raw_step_keeps_overrides_prefixes_and_verdicts() -> None:
-    verdict, overrides = np.array([0, 1, 9, 15, 2], np.uint8), override_table({b"a": (1.0, 2.0), b"b": (3.0, 4.0)})
+    verdict, overrides = np.array([0, 1, 9, 14, 2], np.uint8), override_table({b"a": (1.0, 2.0), b"b": (3.0, 4.0)})
     whole = record(Kind.RAW, verdict, 5, overrides=overrides, uncounted=np.array([b"x-", b"y-"], PREFIX))
     assert_same(decode_step(encode_step(whole)), whole)
 
