@@ -134,7 +134,7 @@ def flooded(
             "--to",
             f"{pair.hosts[0]}:{port}",
         ) as good:
-            summary = good.summary(seconds + 30)
+            summary = good.summary(seconds + 120)
         past_s = time.monotonic() - began_s
         arrived, cores = statistic(pair.iface, "rx_packets") - arrived, (edge.cpu_s() - cpu_s) / past_s
     finally:
