@@ -107,14 +107,9 @@ class Edge:
         publisher = partial(KafkaPublisher, s, self.counts, self.clock, observe_kafka_s=observe_kafka_s)
         self.forwarder = Forwarder(s, self.counts, publisher, backlog, self._replay_per_s)
         self.dead_letters = DeadLetters(
-            self.forwarder,
-            self.counts,
-            s.dead_letter_rate,
-            s.dead_letter_bytes,
-            s.edge_id,
-            s.partitions,
+            self.forwarder, self.counts, s.dead_letter_rate, s.dead_letter_bytes, s.edge_id, s.partitions,
             s.frame_max_bytes,
-        )
+        )  # fmt: skip
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
         source = (chosen := self._open_source(udp)).source
         linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
@@ -138,9 +133,8 @@ class Edge:
         )  # fmt: skip
         access = Access.of(s, Bind.parse(s.api_bind).host)
         if access.generated:
-            log.warning(
-                "api_token_made", file=str(access.generated), why="KLAIS_API_BIND is not loopback and no token is set"
-            )
+            why = "KLAIS_API_BIND is not loopback and no token is set"
+            log.warning("api_token_made", file=str(access.generated), why=why)
         self.api = api_of(s, self.view, access)
 
     def _open_source(self, udp: UdpSocket) -> Chosen:

@@ -179,7 +179,8 @@ BY_PACKAGE: dict[str, list[str]] = {
         "tests/unit/broker/test_setup.py::test_what_maven_gives_is_compared_before_it_is_kept",
     ],
     "another Python package": [
-        "tests/unit/test_setup_files.py::test_the_lock_has_every_package_of_the_project_with_its_hash_and_names_no_index",
+        "tests/unit/test_setup_files.py::"
+        "test_the_lock_has_every_package_of_the_project_with_its_hash_and_names_no_index",
         "tests/unit/test_setup_files.py::test_setup_and_image_take_no_package_without_its_hash",
     ],
     "kernel headers for the compiler that runs as root": [

@@ -35,7 +35,7 @@ def make(source: MemorySource) -> tuple[Spine, EdgeView, threading.Event]:
     counts, stopping = Counts(), threading.Event()
     sink: Any = MemorySink(counts)
     spine = Spine(
-        source, Batcher(1, 1 << 16, 1, 7), sink, DeadLetters(sink, counts, 1.0, 1, 1), counts,
+        source, Batcher(1, 1 << 16, 1, 7), sink, DeadLetters(sink, counts, 1.0, 1e9, 1, 1), counts,
         LingerController(1_000_000, source.buffer_bytes, source.capacity, 1), LoadShedder(1),
     )  # fmt: skip
     none: Any = None
