@@ -126,9 +126,9 @@ class StatsFollower(TopicFollower):
         """Records of that kind by id, none older than 3 seconds."""
         return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
 
-    def view(self) -> SystemView:
-        """Everything that processes reported in the last 3 seconds, read into types."""
-        return SystemView.of(self.newest)
+    def view(self, fresh_s: float = FRESH_S) -> SystemView:
+        """Everything that processes reported in the last ``fresh_s`` seconds, read into types."""
+        return SystemView.of(lambda kind: {name: record for name, (_, record) in self.heard(kind, fresh_s).items()})
 
     def clock_offset_s(self, name: str) -> float | None:
         """By how much a process's wall clock is ahead of the broker's (behind: negative), as of its newest record.

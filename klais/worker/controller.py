@@ -105,9 +105,9 @@ class Controller:
             return before
         return ControllerStatistics(term.epoch, before.decisions + term.decisions, before.terms + 1, term.newest)
 
-    def system(self) -> SystemView:
-        """The system as its processes report it on ``klais_stats``; empty before the first candidacy."""
-        return self._stats.view()
+    def system(self, fresh_s: float) -> SystemView:
+        """What processes reported in the last ``fresh_s`` seconds; empty before the first candidacy."""
+        return self._stats.view(fresh_s)
 
     @property
     def standing(self) -> bool:

@@ -12,7 +12,7 @@ from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.fenced import make_producer
-from klais.kafka.stats import ControlProducer
+from klais.kafka.stats import FRESH_S, ControlProducer
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext, RawConsumer
@@ -77,7 +77,9 @@ class WorkerRuntime:
 
     def readiness(self, stopping: bool, recovered: bool, rebalancing: bool, assigned: frozenset[int]) -> Readiness:
         """What this worker waits for; the arguments as of :class:`GroupState`, as Faust knows them."""
-        raw, newest, others = self.topics.raw, self.offsets.newest(), self.controller.system()
+        raw, newest = self.topics.raw, self.offsets.newest()
+        # As long as the group keeps a silent worker: a report that is late must not make a standby unready.
+        others = self.controller.system(max(FRESH_S, self.settings.session_timeout_s))
         known = {p for topic, p in newest.ends if topic == raw} if newest is not None else set()
         group = GroupState(
             stopping=stopping,
@@ -86,7 +88,7 @@ class WorkerRuntime:
             assigned=assigned,
             gone=assigned - known if newest is not None else frozenset(),
             partitions=len(known),
-            workers=len(others.workers),
+            workers=len({*others.workers, self.worker_id}),
             live_elsewhere=others.live_lanes(),
         )
         lanes = {p: lane.live.is_set() and not lane.closed for p, lane in self.lanes.by_partition.items()}
