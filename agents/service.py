@@ -15,6 +15,10 @@ from klais.http.guard import Guard
 from klais.kafka.topics import Topics
 from klais.system.sd_notify import Notifier
 from klais.telemetry.log import get
+from klais.ui.changes import Changes
+from klais.ui.feed import Feed
+from klais.ui.routes import Page
+from klais.ui.routes import install as install_page
 from klais.worker.flow import PartitionFlow
 from klais.worker.lanes import Lanes
 from klais.worker.readiness import Readiness
@@ -44,7 +48,7 @@ class Service:
         partition, repair = partial(TP, self._raw), CommitRepair(app, self._raw)
         flow = PartitionFlow(lambda: None if app.should_stop else app.consumer, partition, repair)
         self.runtime = worker = WorkerRuntime(settings, lanes, flow, self._highwater)
-        access = Access.of(settings, settings.web_bind, changes=False)
+        access = Access.of(settings, settings.web_bind)
         if access.generated:
             why = "KLAIS_WEB_BIND is not loopback, no token is set"
             log.warning("api_token_made", file=str(access.generated), why=why)
@@ -63,8 +67,17 @@ class Service:
             started_s=time.monotonic(),
             controller=worker.controller.statistics,
         )
+        guard = Guard.of(settings, settings.web_bind, access)
+        page = Page(
+            settings=settings,
+            guard=guard,
+            feed=Feed(settings, worker.controller.stats, worker.control),
+            changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
+            about=lambda: {"worker": worker.worker_id, "workers": views.peers.others()},
+        )
         server: Any = app.web  # typed as the interface, which lacks `web_app`
-        install(server.web_app, views, Guard.of(settings, settings.web_bind, access))
+        install(server.web_app, views, guard)
+        install_page(server.web_app, page)
 
     async def start_lanes(self) -> None:
         """Start the lanes of the partitions that the group gave to this worker.

@@ -17,6 +17,7 @@ class TopicNames:
     dead_letter: str
     stats: str
     control: str
+    audit: str
     devices_changelog: str
     app_id: str
     partitions: int
@@ -35,6 +36,7 @@ class TopicNames:
             dead_letter=p + "klais_dead_letter",
             stats=p + "klais_stats",
             control=p + "klais_control",
+            audit=p + "klais_audit",
             devices_changelog=p + "klais-devices-changelog",
             app_id=p + "klais",
             partitions=settings.partitions,

@@ -55,7 +55,7 @@ def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, 
     record = merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
     producer = ControlProducer(settings, "klais-control")
     try:
-        producer.control(scope, record)
+        producer.change(scope, record, before)
     except KafkaException as error:
         raise KafkaUnavailable(f"the record of {scope} was not acknowledged: {error}") from error
     finally:

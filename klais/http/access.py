@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from klais.config.load import Settings
 from klais.config.secret_file import find_or_make_token, read_secret
+from klais.http.session import Session, sign, verify
 from klais.system.address import is_loopback
 
 TOKEN_FILE = "api.token"
@@ -57,13 +58,23 @@ class Access:
         for_read = tuple(digest(token) for token in (read, change) if token)
         return cls(for_change, for_read, away or change is not None, reads_need, generated)
 
-    def may_read(self, authorization: str | None) -> bool:
-        """Whether a request with that ``Authorization`` header may read."""
-        return not self.reads_need or _is_one(authorization, self.read)
+    def may_read(self, authorization: str | None, cookie: str | None = None) -> bool:
+        """Whether a request with that ``Authorization`` header or session cookie may read."""
+        return not self.reads_need or _is_one(authorization, self.read) or verify(cookie, self.read) is not None
 
-    def may_change(self, authorization: str | None) -> bool:
+    def may_change(self, authorization: str | None, cookie: str | None = None) -> bool:
         """Whether it may change something."""
-        return not self.changes_need or _is_one(authorization, self.change)
+        return not self.changes_need or _is_one(authorization, self.change) or self.session(cookie) is not None
+
+    def session(self, cookie: str | None) -> Session | None:
+        """The session of somebody who logged in with a token for changes."""
+        return verify(cookie, self.change)
+
+    def log_in(self, token: str, name: str) -> str | None:
+        """The value of a session cookie for ``name``, None where ``token`` is none of ours."""
+        given = digest(token)
+        known = [each for each in {*self.change, *self.read} if hmac.compare_digest(given, each)]
+        return sign(known[0], name) if known else None
 
 
 def token_to_read(settings: Settings, host: str | None = None) -> str | None:

@@ -165,6 +165,10 @@ class Connection(web.RequestHandler):
         self._between = False
         self._wait(self._bounds.limits.request_s)
 
+    def stay(self, seconds: float) -> None:
+        """A stream is being written: the connection may stay so much longer."""
+        self._wait(seconds)
+
     def end(self) -> None:
         """The handler is done; its answer is about to be written."""
         self._between = True

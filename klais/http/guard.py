@@ -14,6 +14,7 @@ from klais.http.addresses import Ip, Network, RateLimit, bucket_of, client_of, p
 from klais.http.connections import Connection
 from klais.http.errors import HttpError, of_http_exception, secure, shown
 from klais.http.hosts import AllowedHosts
+from klais.http.session import COOKIE
 from klais.telemetry import log as logs
 
 log = logs.get("klais.http.guard")
@@ -23,6 +24,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH = frozenset({"/health", "/livez", "/readyz"})
 """Paths that probes ask for: they need no token, and from this machine they are never refused for their number."""
+PUBLIC = "/ui/"
+"""Below it lie the files of the page, and its login: they say nothing of the system and need no token."""
 OWN_SITES = frozenset({"none", "same-origin"})
 
 
@@ -93,11 +96,13 @@ class Guard:
             raise HttpError(421, "unknown_host", text)
 
     def _check_token(self, request: web.Request, health: bool) -> None:
-        given = request.headers.get("Authorization")
+        if health or request.path.startswith(PUBLIC) or (request.path == "/" and wants_html(request)):
+            return
+        given, cookie = request.headers.get("Authorization"), request.cookies.get(COOKIE)
         if request.method not in SAFE:
-            if not self.access.may_change(given):
+            if not self.access.may_change(given, cookie):
                 raise HttpError(401, "unauthorized", "a change needs the header Authorization: Bearer TOKEN")
-        elif not health and not self.access.may_read(given):
+        elif not self.access.may_read(given, cookie):
             raise HttpError(401, "unauthorized", "reading needs the header Authorization: Bearer TOKEN")
 
     def _middleware(self) -> Middleware:
@@ -149,6 +154,12 @@ def _check_browser(request: web.Request) -> None:
         if site in OWN_SITES and (origin is None or origin.lower() in (f"http:{own}", f"https:{own}")):
             return
     raise HttpError(403, "cross_origin", "a web page of another origin may not do this")
+
+
+def wants_html(request: web.BaseRequest) -> bool:
+    """Whether a browser asks: it accepts HTML before anything else, where programs accept anything or JSON."""
+    first = request.headers.get("Accept", "").partition(",")[0].partition(";")[0].strip().lower()
+    return first == "text/html"
 
 
 def _check_content(request: web.Request) -> None:

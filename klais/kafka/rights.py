@@ -40,7 +40,7 @@ def rights(settings: Settings, role: Role) -> list[Right]:
         manage = ("Create", "Describe", "DescribeConfigs", "AlterConfigs")
         return [Right("topic", name, False, manage) for name in every]
     writes = {
-        "edge": {topics.raw, topics.dead_letter, topics.stats, topics.control},
+        "edge": {topics.raw, topics.dead_letter, topics.stats, topics.control, topics.audit},
         "worker": set(every) - {topics.raw},
     }[role]
     reads = {"edge": {topics.stats, topics.control}, "worker": set(every)}[role]

@@ -22,6 +22,7 @@ log = logs.get("klais.kafka.stats")
 
 FRESH_S = 3.0
 CLOCK_TOLERANCE_S = 10.0
+AUDIT_S = 6.0
 FORGET_S = 600.0  # a sender without a record for this time is no longer shown
 
 
@@ -58,6 +59,32 @@ class ControlProducer:
         KafkaException
             Kafka did not acknowledge it in time.
         """
+        self._write(self._topics.control, scope, {"scope": scope, **record}, timeout_s)
+
+    def change(self, scope: str, record: Numbers, before: Numbers | None, address: str = "") -> None:
+        """Write a change that a person asked for: first to ``klais_audit``, then to ``klais_control``.
+
+        Parameters
+        ----------
+        scope, record
+            As :meth:`control`; ``author``, ``reason`` and ``at`` of the record are in the audit too.
+        before : mapping or None
+            The scope's record until now.
+        address : str
+            Where the request came from, empty for the command line.
+
+        Raises
+        ------
+        KafkaException
+            Kafka did not acknowledge it in time. Then the change is not in force.
+        """
+        kept = ("author", "reason", "at")
+        audit = {name: record.get(name) for name in kept} | {"scope": scope, "address": address}
+        audit |= {"before": _without(before, kept), "after": _without(record, kept)}
+        self._write(self._topics.audit, scope, audit, AUDIT_S)
+        self.control(scope, record)
+
+    def _write(self, topic: str, key: str, record: Numbers, timeout_s: float) -> None:
         failed: list[Any] = []
         done = threading.Event()
 
@@ -65,8 +92,7 @@ class ControlProducer:
             failed.append(error)
             done.set()
 
-        value = orjson.dumps({"scope": scope, **record})
-        self._producer.produce(self._topics.control, value, scope.encode(), partition=0, on_delivery=report)
+        self._producer.produce(topic, orjson.dumps(record), key.encode(), partition=0, on_delivery=report)
         until_s = time.monotonic() + timeout_s
         while not done.is_set() and time.monotonic() < until_s:
             self._producer.poll(0.05)
@@ -77,6 +103,10 @@ class ControlProducer:
         """Flush for at most a second and close."""
         if self._producer.flush(1.0):
             self._producer.purge()
+
+
+def _without(record: Numbers | None, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name, value in (record or {}).items() if name not in (*names, "scope")}
 
 
 def _log_error(error: Any) -> None:

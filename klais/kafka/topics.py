@@ -66,5 +66,6 @@ class Topics(TopicNames):
             TopicSpec(self.dead_letter, n, kept, bounded),
             TopicSpec(self.stats, 1, {**common, "cleanup.policy": "compact,delete"}, {"retention.ms": str(DAY_MS)}),
             TopicSpec(self.control, 1, compact, decisions),
+            TopicSpec(self.audit, 1, kept, {"retention.ms": str(30 * DAY_MS), "retention.bytes": str(1 << 30)}),
             TopicSpec(self.devices_changelog, n, compact, often_compacted),
         ]

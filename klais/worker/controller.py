@@ -85,12 +85,17 @@ class Controller:
         Its id on ``klais_stats``.
     predictor : Predictor, optional
         The burst forecast; default: the trend of the traffic.
+
+    Attributes
+    ----------
+    stats : StatsFollower
+        What all processes report; it follows the topic from the first candidacy on.
     """
 
     def __init__(self, settings: Settings, worker_id: str, predictor: Predictor | None = None) -> None:
         self._settings, self._name = settings, f"{PREFIX}{worker_id}"
         self._predictor = predictor or TrendPredictor()
-        self._stats = StatsFollower(settings)
+        self.stats = StatsFollower(settings)
         self._listening = False
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
@@ -135,15 +140,15 @@ class Controller:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         if self._listening:
-            await asyncio.to_thread(self._stats.stop)
+            await asyncio.to_thread(self.stats.stop)
 
     async def _stand(self, producer: ControlProducer) -> None:
         if not self._listening:
-            self._stats.start()
+            self.stats.start()
             self._listening = True
         self._election.begin(time.monotonic())
         while not self._election.may_lead(  # noqa: ASYNC110 (silence is no event)
-            time.monotonic(), heard(self._stats, "worker", FRESH_S), heard(self._stats, "controller")
+            time.monotonic(), heard(self.stats, "worker", FRESH_S), heard(self.stats, "controller")
         ):
             await asyncio.sleep(POLL_INTERVAL_S)
         while await self._lead(producer):
@@ -151,7 +156,7 @@ class Controller:
 
     async def _lead(self, producer: ControlProducer) -> bool:
         """One term; whether the next one begins at once, under a new epoch."""
-        term = self._term = Term(self._settings, self._name, self._predictor, producer, self._stats, self._counted)
+        term = self._term = Term(self._settings, self._name, self._predictor, producer, self.stats, self._counted)
         try:
             return await term.run()
         except LaneFenced as error:

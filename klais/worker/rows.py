@@ -6,7 +6,7 @@ thread beside the lanes: a row may change meanwhile, so a page shows each row as
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +52,17 @@ class DeviceLimits:
     now_ns: int
 
 
+class Cursor(NamedTuple):
+    """Where a page ended: the sort key and the id (two words) of its last device."""
+
+    key: float
+    words: tuple[int, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One page of devices: sorted by ``sort``, of those whose id contains ``part_of_id`` and whose state is
-    ``state``.
+    """One page of devices: sorted by ``sort`` and then by id, of those whose id contains ``part_of_id`` and whose state
+    is ``state``; with ``after`` of those behind that place, however far back it is.
     """
 
     sort: str
@@ -65,13 +72,19 @@ class Ask:
     part_of_id: bytes = b""
     state: int | None = None
     flagged_ever: bool = False
+    after: Cursor | None = None
+    dropped: bool = False
+    silent_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The page as (part, row number, state) in order, how many match in all, and how many devices are in each state."""
+    """The page as (part, row number, state) in order, the place of each, how many match in all, and how many devices
+    are in each state.
+    """
 
     page: list[tuple[Part, int, int]]
+    places: list[Cursor]
     matching: int
     by_state: dict[str, int]
 
@@ -79,6 +92,15 @@ class Found:
 def last_seen_ns(part: Part) -> Column:
     """Receive time of the newest well-formed frame, admitted or not, and not after the lane took it (int64 [n])."""
     return np.minimum(part.column("refilled_ns"), (part.column("heard_s").astype(np.int64) + 1) * 1_000_000_000)
+
+
+DROPS = ("duplicate", "blocked", "device_rate", "queue_full", "malformed")
+"""Counters of a row that count frames which did not pass."""
+
+
+def dropped_of(rows: Rows) -> Column:
+    """Frames of each device that did not pass, whatever the reason (int64 [n])."""
+    return sum((rows[name].astype(np.int64) for name in DROPS), np.zeros(len(rows), np.int64))
 
 
 def flagged_now(part: Part) -> npt.NDArray[np.bool_]:
@@ -134,6 +156,7 @@ SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
     "last_seen": lambda part, _limits: last_seen_ns(part),
     "flagged_at": _named("flag_ns"),
     "tokens": tokens_now,
+    "dropped": lambda part, _limits: dropped_of(part.rows[: part.used]),
     **{name: _named(name) for name in ("received", "admitted", "gaps", "jumps", "duplicate", "blocked", "device_rate")},
     **{name: _named(name) for name in ("queue_full", "malformed", "late", "resets", "flags", "score", "flag_z")},
 }
@@ -143,40 +166,77 @@ ASCENDING = ("device_id", "partition", "first_seen")
 
 def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
     """The page that was asked for. Costs a few passes over the columns, whatever the page."""
-    keys, numbers, states, by_state = [], [], [], np.zeros(len(STATES), np.int64)
+    keys, words, numbers, states = [], [], [], []
+    by_state, matching = np.zeros(len(STATES), np.int64), 0
     for part in parts:
         state = states_of(part, limits)
-        wanted = part.column("id_size") > 0
-        by_state += np.bincount(state[wanted], minlength=len(STATES))
-        if ask.state is not None:
-            wanted &= state == ask.state
-        if ask.flagged_ever:
-            wanted &= part.column("flags") > 0
-        if ask.part_of_id:
-            wanted &= np.char.find(_ids(part), ask.part_of_id) >= 0
-        index = np.flatnonzero(wanted)
-        keys.append(SORTS[ask.sort](part, limits)[index])
+        by_state += np.bincount(state[part.column("id_size") > 0], minlength=len(STATES))
+        index = np.flatnonzero(_wanted(part, state, ask, limits))
+        matching += len(index)
+        key, word = SORTS[ask.sort](part, limits)[index], _id_words(part)[index]
+        if ask.after is not None:
+            beyond = _is_beyond(key, word, ask.after, ask.descending)
+            index, key, word = index[beyond], key[beyond], word[beyond]
+        keys.append(key)
+        words.append(word)
         numbers.append(index)
         states.append(state[index])
     totals = dict(zip(STATES, by_state.tolist(), strict=True))
     if not parts:
-        return Found([], 0, totals)
+        return Found([], [], 0, totals)
     firsts = np.cumsum([0, *map(len, numbers)])
-    page = []
-    for at in select(np.concatenate(keys), ask.begin, ask.end, ask.descending).tolist():
+    page, places = [], []
+    all_keys, all_words = np.concatenate(keys), np.concatenate(words)
+    for at in select(all_keys, all_words, ask.begin, ask.end, ask.descending).tolist():
         k = int(np.searchsorted(firsts, at, side="right")) - 1
         i = at - int(firsts[k])
         page.append((parts[k], int(numbers[k][i]), int(states[k][i])))
-    return Found(page, int(firsts[-1]), totals)
+        place: float = 0.0 if all_keys.ndim == 2 else all_keys[at].item()
+        places.append(Cursor(place, (int(all_words[at, 0]), int(all_words[at, 1]))))
+    return Found(page, places, matching, totals)
 
 
-def select(keys: Column, begin: int, end: int, descending: bool) -> npt.NDArray[np.int64]:
-    """Positions ``begin`` to ``end`` of the sorted ``keys`` [n] (or uint64 [n, 2]); equal keys stay in their order.
+def _wanted(part: Part, state: npt.NDArray[np.uint8], ask: Ask, limits: DeviceLimits) -> npt.NDArray[np.bool_]:
+    """Which devices match the filters of ``ask`` (bool [n])."""
+    wanted: npt.NDArray[np.bool_] = part.column("id_size") > 0
+    if ask.state is not None:
+        wanted &= state == ask.state
+    if ask.flagged_ever:
+        wanted &= part.column("flags") > 0
+    if ask.dropped:
+        wanted &= dropped_of(part.rows[: part.used]) > 0
+    if ask.silent_ns is not None:
+        wanted &= limits.now_ns - last_seen_ns(part) > ask.silent_ns
+    if ask.part_of_id:
+        wanted &= np.char.find(_ids(part), ask.part_of_id) >= 0
+    return wanted
+
+
+def _is_beyond(keys: Column, words: Column, after: Cursor, descending: bool) -> npt.NDArray[np.bool_]:
+    """Which rows come behind a place: keys [n] or ids (uint64 [n, 2]) in their order, equal keys by id upwards."""
+    first, second = np.uint64(after.words[0]), np.uint64(after.words[1])
+    behind: npt.NDArray[np.bool_]
+    if keys.ndim == 2 and descending:
+        behind = (words[:, 0] < first) | ((words[:, 0] == first) & (words[:, 1] < second))
+        return behind
+    behind = (words[:, 0] > first) | ((words[:, 0] == first) & (words[:, 1] > second))
+    if keys.ndim == 2:
+        return behind
+    further = keys < after.key if descending else keys > after.key
+    behind &= keys == after.key
+    behind |= further
+    return behind
+
+
+def select(keys: Column, words: Column, begin: int, end: int, descending: bool) -> npt.NDArray[np.int64]:
+    """Positions ``begin`` to ``end`` of the sorted ``keys`` [n], equal ones by their ids ``words`` (uint64 [n, 2])
+    upwards; the ids may be the keys.
 
     Examples
     --------
-    >>> select(np.array([5, 9, 9, 1]), 0, 3, True).tolist()
-    [1, 2, 0]
+    >>> ids = np.array([[0, 3], [0, 2], [0, 1], [0, 0]], np.uint64)
+    >>> select(np.array([5, 9, 9, 1]), ids, 0, 3, True).tolist()
+    [2, 1, 0]
     """
     n = len(keys)
     end = min(end, n)
@@ -185,17 +245,25 @@ def select(keys: Column, begin: int, end: int, descending: bool) -> npt.NDArray[
     if keys.ndim == 2:
         keys = ~keys if descending else keys
         head = np.arange(n) if end >= n // 4 else _head_of_words(keys, end)
-        # twice a stable sort: unlike lexsort it lets the lanes go on
-        by_second = head[np.argsort(keys[head, 1], kind="stable")]
-        return by_second[np.argsort(keys[by_second, 0], kind="stable")[begin:end]].astype(np.int64)
+        return _by_words(head, keys)[begin:end].astype(np.int64)
     keys = keys.astype(np.float64 if keys.dtype.kind == "f" else np.int64)
     if descending:
         keys = -keys
-    if end < n // 4:  # only the head need be sorted; with all that equal its last, so that pages never overlap
+    head = np.arange(n)
+    if end < n // 4:  # only the head need be sorted: what is before its last key, and of that key the first ids
         last = np.partition(keys, end - 1)[end - 1]
-        head = np.flatnonzero(keys <= last)
-        return head[np.argsort(keys[head], kind="stable")[begin:end]].astype(np.int64)
-    return np.argsort(keys, kind="stable")[begin:end].astype(np.int64)
+        below, same = np.flatnonzero(keys < last), np.flatnonzero(keys == last)
+        if end - len(below) < len(same):
+            same = same[_head_of_words(words[same], end - len(below))]
+        head = np.concatenate((below, same))
+    head = _by_words(head, words)
+    return head[np.argsort(keys[head], kind="stable")[begin:end]].astype(np.int64)
+
+
+def _by_words(head: npt.NDArray[np.int64], words: Column) -> npt.NDArray[np.int64]:
+    """Positions ``head`` in the order of their ids. Twice a stable sort: unlike lexsort it lets the lanes go on."""
+    by_second = head[np.argsort(words[head, 1], kind="stable")]
+    return by_second[np.argsort(words[by_second, 0], kind="stable")]
 
 
 def _head_of_words(keys: Column, end: int) -> npt.NDArray[np.int64]:

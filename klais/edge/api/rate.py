@@ -37,6 +37,6 @@ class RateSetter:
             "reason": "POST /config",
             "at": now_ms(),
         }
-        self._producer.control(OVERRIDE, record)
+        self._producer.change(OVERRIDE, record, self._control.override(), client)
         self._control.consume(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
         return previous

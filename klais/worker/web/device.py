@@ -8,7 +8,7 @@ import numpy as np
 from klais.core.dam.bucket import refill, refill_column
 from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURES, WINDOW, Rows, row_key
 from klais.telemetry.snapshots import STATES
-from klais.worker.rows import DeviceLimits
+from klais.worker.rows import DeviceLimits, dropped_of
 from klais.worker.web.times import iso
 
 SECOND_NS = 1_000_000_000
@@ -57,6 +57,7 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
         "score": np.round(rows["score"].astype(np.float64), 3).tolist(),
         "flag_z": np.round(rows["flag_z"].astype(np.float64), 3).tolist(),
         "flagged_at": list(map(iso, rows["flag_ns"].tolist())),
+        "dropped": dropped_of(rows).tolist(),
         **{name: rows[name].tolist() for name in COUNTERS},
     }
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,7 +1,7 @@
 """``/devices/`` and ``/anomalies/``: a page of many devices, of this worker or of all of them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,7 +13,7 @@ from klais.http.answers import Gate
 from klais.http.errors import HttpError
 from klais.http.query import read_query
 from klais.telemetry.snapshots import STATES
-from klais.worker.rows import ASCENDING, BLOCKED, Ask, DeviceLimits, Found, Part, find_page, states_of
+from klais.worker.rows import ASCENDING, BLOCKED, Ask, Cursor, DeviceLimits, Found, Part, find_page, states_of
 from klais.worker.web.device import newest_flag, summaries
 from klais.worker.web.peers import Peers
 from klais.worker.web.queries import (
@@ -22,6 +22,8 @@ from klais.worker.web.queries import (
     ForwardedDevicesQuery,
     ForwardedListQuery,
     ListQuery,
+    read_cursor,
+    write_cursor,
 )
 
 Describe = Callable[[Rows, Found, DeviceLimits], list[dict[str, Any]]]
@@ -55,10 +57,8 @@ def _anomalies(rows: Rows, found: Found, limits: DeviceLimits) -> list[dict[str,
 def _is_everywhere(query: ListQuery, forwarded: bool) -> bool:
     """Whether the devices of all workers are asked for: a question that was passed on is not passed on again."""
     everywhere = query.scope == "all" and not forwarded
-    if everywhere and query.page * query.size > MOST_MERGED:
-        text = (
-            f"page: with scope=all page x size is at most {MOST_MERGED}; narrow it with q or state, or ask each worker"
-        )
+    if everywhere and query.after is None and query.page * query.size > MOST_MERGED:
+        text = f"page: with scope=all page x size is at most {MOST_MERGED}; go on with after= instead"
         raise HttpError(400, "bad_parameter", text, parameter="page", maximum=MOST_MERGED // query.size)
     return everywhere
 
@@ -75,10 +75,18 @@ def read_devices_query(given: Mapping[str, str], forwarded: bool) -> Request:
     everywhere = _is_everywhere(query, forwarded)
     order = query.order or ("asc" if query.sort in ASCENDING else "desc")
     position = STATES.index(query.state) if query.state is not None else None
-    begin = (query.page - 1) * query.size
-    ask = Ask(query.sort, order == "desc", begin, begin + query.size, _part_of_id(query), position)
+    ask = Ask(
+        query.sort,
+        order == "desc",
+        *_places(query),
+        _part_of_id(query),
+        position,
+        after=_after(query),
+        dropped=query.dropped is not None,
+        silent_ns=None if query.silent_s is None else query.silent_s * 1_000_000_000,
+    )
     params: dict[str, str] = {"sort": query.sort, "order": order}
-    params |= {name: given[name] for name in ("q", "state") if name in given}
+    params |= {name: given[name] for name in ("q", "state", "after", "dropped", "silent_s") if name in given}
     return Request("/devices/", params, query.page, query.size, everywhere, ask, _devices)
 
 
@@ -86,10 +94,19 @@ def read_anomalies_query(given: Mapping[str, str], forwarded: bool) -> Request:
     """The parameters of ``/anomalies/``, see :class:`klais.worker.web.queries.ListQuery`; errors as above."""
     query = read_query(given, ForwardedListQuery if forwarded else ListQuery)
     everywhere = _is_everywhere(query, forwarded)
-    begin = (query.page - 1) * query.size
-    ask = Ask("flagged_at", True, begin, begin + query.size, _part_of_id(query), flagged_ever=True)
-    params = {"q": query.q} if query.q is not None else {}
+    ask = Ask("flagged_at", True, *_places(query), _part_of_id(query), flagged_ever=True, after=_after(query))
+    params = {name: given[name] for name in ("q", "after") if name in given}
     return Request("/anomalies/", params, query.page, query.size, everywhere, ask, _anomalies)
+
+
+def _places(query: ListQuery) -> tuple[int, int]:
+    """Begin and end of a page, counted from the first device or from the cursor."""
+    begin = (query.page - 1) * query.size if query.after is None else 0
+    return begin, begin + query.size
+
+
+def _after(query: ListQuery) -> Cursor | None:
+    return None if query.after is None else read_cursor(query.after)
 
 
 def _part_of_id(query: ListQuery) -> bytes:
@@ -128,13 +145,13 @@ async def answer(
     """
     ask = asked.ask
     if asked.everywhere:  # each worker gives its head, up to the end of the page: the page is in the merged heads
-        ask = Ask(ask.sort, ask.descending, 0, ask.end, ask.part_of_id, ask.state, ask.flagged_ever)
+        ask = replace(ask, begin=0)
     parts = [Part.of(partition, state) for partition, state in live_states(lanes)]
     found = await gate.run(lambda: find_page(parts, ask, limits))
     rows = np.empty(len(found.page), ROW)
     for i, (part, row, _) in enumerate(found.page):
         rows[i] = part.state.rows[row]
-    body = {
+    body: dict[str, Any] = {
         "worker": worker_id,
         "scope": "all" if asked.everywhere else "worker",
         "partitions": [part.partition for part in parts],
@@ -146,12 +163,19 @@ async def answer(
         "devices_by_state": found.by_state,
         **sums,
         "workers": peers.others(),
-        "items": asked.describe(rows, found, limits),
+        "items": [
+            item | {"place": write_cursor(place)}
+            for item, place in zip(asked.describe(rows, found, limits), found.places, strict=True)
+        ],
     }
-    return await _merge(body, peers, asked, ("devices_by_state", *sums)) if asked.everywhere else body
+    if asked.everywhere:
+        await _merge(body, peers, asked, ("devices_by_state", *sums))
+    items = body["items"]
+    body["next"] = items[-1]["place"] if len(items) == asked.size else None
+    return body
 
 
-async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple[str, ...]) -> dict[str, Any]:
+async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple[str, ...]) -> None:
     params = asked.params | {"page": "1", "size": str(asked.ask.end)}
     answers = await peers.gather(f"{asked.path}?{urlencode(params)}")
     items, missing = list(body["items"]), []
@@ -164,17 +188,14 @@ async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple
         body["partitions"] += other["partitions"]
         for name in sums:
             body[name] = {key: count + other[name].get(key, 0) for key, count in body[name].items()}
-    items.sort(key=lambda item: _sortable(item[asked.ask.sort], asked.ask.sort), reverse=asked.ask.descending)
+    items.sort(key=lambda item: _in_order(read_cursor(item["place"]), asked.ask))
     body["items"] = items[asked.ask.begin : asked.ask.end]
     body["partitions"].sort()
     body["workers_missing"] = missing
-    return body
 
 
-def _sortable(value: Any, sort: str) -> Any:
-    """As the columns are ordered: states by urgency, ids by their bytes, no time before all times."""
-    if sort == "state":
-        return STATES.index(value)
-    if sort == "device_id":
-        return value.encode()
-    return value if value is not None else ""
+def _in_order(place: Cursor, ask: Ask) -> tuple[float | int, ...]:
+    """A key by which the items of all workers sort as each worker sorts its own."""
+    if ask.sort == "device_id":
+        return tuple(-word if ask.descending else word for word in place.words)
+    return (-place.key if ask.descending else place.key, *place.words)

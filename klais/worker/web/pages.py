@@ -22,7 +22,7 @@ from klais.core.wire.constants import ID_SIZE
 from klais.core.wire.partition import partition_of
 from klais.http.answers import Answers, Gate
 from klais.http.errors import HttpError, json_response, reply, shown, to_json
-from klais.http.guard import Guard
+from klais.http.guard import Guard, wants_html
 from klais.http.openapi import document, errors, schemas
 from klais.http.query import Query, parameters, read_query
 from klais.kafka.end_offsets import EndOffsets, topics_body
@@ -76,7 +76,9 @@ Page = Callable[[Views, web.Request], Awaitable[web.StreamResponse]]
 
 
 async def index(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/``: the pages there are."""
+    """``/``: the pages there are; a browser is led to the live page."""
+    if wants_html(request):
+        raise web.HTTPFound("/ui/")
     read_query(request.query, Query)
     return reply(
         {"worker": views.worker_id, "version": __version__, "pages": list(PAGES), "workers": views.peers.others()}

@@ -115,4 +115,4 @@ def test_a_page_of_ids_is_the_slice_of_them_all_sorted(
         if not descending
         else sorted(range(len(ids)), key=lambda i: (-ids[i][0], -ids[i][1]))
     )
-    assert select(keys, begin, begin + size, descending).tolist() == whole[begin : begin + size]
+    assert select(keys, keys, begin, begin + size, descending).tolist() == whole[begin : begin + size]

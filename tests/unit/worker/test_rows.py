@@ -7,7 +7,19 @@ import pytest
 
 from klais.core.devices.layout import ROW, ROW_VERSION, row_key
 from klais.core.lane.state import LaneState
-from klais.worker.rows import SORTS, STATES, Ask, DeviceLimits, Part, find_page, select, states_of, sum_rows
+from klais.worker.rows import (
+    SORTS,
+    STATES,
+    Ask,
+    DeviceLimits,
+    Part,
+    find_page,
+    last_seen_ns,
+    select,
+    states_of,
+    sum_rows,
+)
+from klais.worker.web.queries import read_cursor, write_cursor
 
 NOW = 1_700_000_000_000_000_000
 S = 1_000_000_000
@@ -79,12 +91,46 @@ def test_an_unknown_blocked_device_blocks_nobody():
 
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("kind", ["ties", "floats", "one"])
-def test_select_is_a_stable_sort_and_a_slice(descending, kind):
+def test_select_is_a_sort_by_key_and_id_and_a_slice(descending, kind):
     rng = np.random.default_rng(5)
     keys = {"ties": rng.integers(0, 4, 1000), "floats": rng.normal(size=1000), "one": np.array([3])}[kind]
-    order = sorted(range(len(keys)), key=lambda i: -keys[i] if descending else keys[i])
+    words = rng.permutation(2 * len(keys)).astype(np.uint64).reshape(-1, 2)
+    order = sorted(range(len(keys)), key=lambda i: (-keys[i] if descending else keys[i], *words[i].tolist()))
     for begin, end in ((0, 10), (5, 5), (90, 120), (400, 900), (990, 1100), (2000, 2100)):
-        assert select(keys, begin, end, descending).tolist() == order[begin:end]
+        assert select(keys, words, begin, end, descending).tolist() == order[begin:end]
+
+
+@pytest.mark.parametrize("sort", sorted(SORTS))
+@pytest.mark.parametrize("descending", [False, True])
+def test_pages_by_cursor_are_the_whole_in_the_same_order(sort, descending):
+    some = parts()
+    whole = find_page(some, Ask(sort, descending, 0, 1000), LIMITS)
+    got, after = [], None
+    while True:
+        found = find_page(some, Ask(sort, descending, 0, 70, after=after), LIMITS)
+        assert found.matching == 800
+        if not found.page:
+            break
+        got += [(part.partition, row) for part, row, _ in found.page]
+        after = read_cursor(write_cursor(found.places[-1]))
+    assert got == [(part.partition, row) for part, row, _ in whole.page]
+
+
+def test_filters_by_drops_and_by_silence():
+    some = parts()
+    for part in some:
+        part.rows["device_rate"][: part.used : 3] = 1
+    found = find_page(some, Ask("dropped", True, 0, 1000, dropped=True), LIMITS)
+    assert found.matching == 167 + 100 and all(part.rows["device_rate"][row] for part, row, _ in found.page)
+    found = find_page(some, Ask("last_seen", True, 0, 1000, silent_ns=20 * S), LIMITS)
+    assert 0 < found.matching < 800
+    assert all(LIMITS.now_ns - last_seen_ns(part)[row] > 20 * S for part, row, _ in found.page)
+
+
+@pytest.mark.parametrize("text", ["", "x", "e30", "WzEsMl0", "WzEsMiwtMV0", "WzEsMiwiMyJd", "-" * 50])
+def test_what_is_no_cursor_is_refused(text):
+    with pytest.raises(ValueError, match="next"):
+        read_cursor(text)
 
 
 @pytest.mark.parametrize("sort", sorted(SORTS))

@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 
+import numpy as np
 import orjson
 import pytest
 
@@ -12,6 +13,8 @@ from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.end_offsets import Sample
 from klais.worker.readiness import Readiness
+from klais.worker.rows import Cursor
+from klais.worker.web.queries import write_cursor
 from tests.support.lane import bounds, frames, limits
 from tests.support.views import PARTITIONS, fake_lane, feed, get, make_views
 
@@ -117,8 +120,10 @@ async def test_a_recovering_lane_says_come_again(views):
 
 async def test_all_workers_are_merged_in_order(views):
     mine = await body_of(views, "/devices/", "/devices/?sort=device_id&size=3")
+    words = {name: np.frombuffer(name.encode().ljust(16, b"\0"), ">u8").tolist() for name in ("dev-0a", "zz")}
+    places = {name: write_cursor(Cursor(0.0, (first, second))) for name, (first, second) in words.items()}
     other = {
-        "items": [mine["items"][0] | {"device_id": "dev-0a"}, mine["items"][0] | {"device_id": "zz"}],
+        "items": [mine["items"][0] | {"device_id": name, "place": place} for name, place in places.items()],
         "total": 2,
         "partitions": [7],
         "devices_by_state": {"normal": 2},
@@ -126,6 +131,7 @@ async def test_all_workers_are_merged_in_order(views):
     views.peers.bodies = {"http://b": other, "http://c": None}
     body = await body_of(views, "/devices/", "/devices/?sort=device_id&size=3&scope=all")
     assert [item["device_id"] for item in body["items"]] == ["dev-0", "dev-0a", "dev-1"]
+    assert body["next"] == body["items"][-1]["place"]
     assert body["total"] == 22 and body["partitions"] == [0, 1, 7]
     assert body["workers_missing"] == ["http://c"]
     assert views.peers.asked == ["/devices/?sort=device_id&order=asc&page=1&size=3"]

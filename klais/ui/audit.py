@@ -1,0 +1,41 @@
+"""The newest records of ``klais_audit``: who changed what, when and why."""
+
+from typing import Any
+
+import orjson
+
+from klais.config.load import Settings
+from klais.kafka.reader import PartitionReader
+from klais.kafka.topics import Topics
+
+MOST = 500
+TIMEOUT_S = 5.0
+
+
+async def newest_changes(settings: Settings, most: int = MOST) -> list[dict[str, Any]]:
+    """Up to ``most`` records, the newest first; what is no JSON object (somebody else writes there) is left out.
+
+    Raises
+    ------
+    KafkaUnavailable
+        No broker answers.
+    TopicMismatch
+        The topic does not exist.
+    """
+    topic = Topics.of(settings).audit
+    out: list[dict[str, Any]] = []
+    async with PartitionReader(settings, TIMEOUT_S) as reader:
+        start, end = await reader.offsets(topic, 0)
+        async for record in reader.read(topic, 0, max(start, end - most), end):
+            found = _object(record.value)
+            if found is not None:
+                out.append(found | {"offset": record.offset})
+    return out[::-1]
+
+
+def _object(value: bytes | None) -> dict[str, Any] | None:
+    try:
+        found = orjson.loads(value or b"")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,183 @@
+"""``/api/v1``: what an operator can change. The page and programs use it alike; every change is in ``klais_audit``.
+
+A change is one record on ``klais_control`` that every worker, edge and kernel filter follows. It names its author, its
+reason and, where it ends by itself, its end.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Protocol
+
+import orjson
+from confluent_kafka import KafkaException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from klais.control.overrides import device_scope, merged, until
+from klais.control.setpoints import OVERRIDE, ControlFollower
+from klais.core.wire.constants import ID_SIZE
+from klais.http.body import Body
+from klais.http.errors import HttpError
+from klais.system.clock import now_ms
+from klais.telemetry.log import get
+
+log = get("klais.ui.changes")
+
+MOST_BLOCKED = 1000
+YEAR_S = 366 * 86_400.0
+
+
+def _fits_an_id(text: str) -> str:
+    if not 1 <= len(text.encode(errors="replace")) <= ID_SIZE or "\0" in text:
+        raise ValueError(f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL")
+    return text
+
+
+DeviceId = Annotated[str, AfterValidator(_fits_an_id)]
+Seconds = Annotated[
+    float | None, Field(default=None, gt=0, le=YEAR_S, description="Ends by itself after so long (s); null = never.")
+]
+Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+
+class Reason(Body):
+    """Why, and who where nobody is logged in."""
+
+    reason: str = Field(min_length=1, max_length=200, description="Shown wherever the change is.")
+    author: str = Field(default="", max_length=64, description="Who asks; a session's name takes its place.")
+
+
+class Block(Reason):
+    """Drop every frame of a device."""
+
+    for_s: Seconds = None
+
+
+class Blocks(Block):
+    """Drop every frame of several devices."""
+
+    device_ids: list[DeviceId] = Field(min_length=1, max_length=MOST_BLOCKED)
+
+
+class DeviceLimits(Reason):
+    """A device's own rate and burst."""
+
+    rate: Rate | None = Field(default=None, description="frames/s; null = the default of all devices")
+    burst: Rate | None = Field(default=None, description="frames; null = the default of all devices")
+    for_s: Seconds = None
+
+
+class Override(Reason):
+    """The rate of the whole system."""
+
+    mode: Literal["manual", "auto"] = Field(description="manual: rate is in force; auto: the controller sets it.")
+    rate: Rate | None = Field(default=None, description="frames/s, with mode manual")
+    burst: Rate | None = Field(default=None, description="frames")
+    for_s: Seconds = None
+
+
+class Changed(BaseModel):
+    """What is in force now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    scope: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+class Writer(Protocol):
+    """Writes changes (:class:`klais.kafka.stats.ControlProducer`)."""
+
+    def change(
+        self, scope: str, record: Mapping[str, Any], before: Mapping[str, Any] | None, address: str = ""
+    ) -> None: ...
+
+
+class Who(BaseModel):
+    """Who asked: the session's name, empty without one, and the address."""
+
+    name: str = ""
+    address: str = ""
+
+
+class Changes:
+    """Makes changes for this worker's API.
+
+    Parameters
+    ----------
+    control : ControlFollower
+        The records in force.
+    writer : callable
+        Returns what writes; blocking, called in a thread.
+    rate_min : float
+        A lower global rate is refused: it would stop the system.
+    """
+
+    def __init__(self, control: ControlFollower, writer: Any, rate_min: float) -> None:
+        self._control, self._writer, self._rate_min = control, writer, rate_min
+        self._one = asyncio.Lock()  # two requests for one scope must not both start from the same record
+
+    async def block(self, device_id: str, asked: Block, who: Who) -> Changed:
+        """Drop the frames of a device."""
+        return await self._write(
+            device_scope(device_id), {"block": True, "unblock": None, "until_ms": until(asked.for_s)}, asked, who
+        )
+
+    async def unblock(self, device_id: str, asked: Reason, who: Who) -> Changed:
+        """Let them pass again."""
+        return await self._write(
+            device_scope(device_id), {"block": None, "unblock": True, "until_ms": None}, asked, who
+        )
+
+    async def block_all(self, asked: Blocks, who: Who) -> list[Changed]:
+        """Block several devices, in the order given; each is a record of its own."""
+        return [await self.block(device_id, asked, who) for device_id in dict.fromkeys(asked.device_ids)]
+
+    async def limit(self, device_id: str, asked: DeviceLimits, who: Who) -> Changed:
+        """Give a device its own rate and burst."""
+        if asked.rate is None and asked.burst is None:
+            raise HttpError(422, "nothing_to_set", "give rate, burst or both; DELETE returns to the default")
+        changes = {"rate": asked.rate, "burst": asked.burst, "limits_until_ms": until(asked.for_s)}
+        return await self._write(device_scope(device_id), changes, asked, who)
+
+    async def unlimit(self, device_id: str, asked: Reason, who: Who) -> Changed:
+        """Return to the default limits."""
+        changes = {"rate": None, "burst": None, "limits_until_ms": None}
+        return await self._write(device_scope(device_id), changes, asked, who)
+
+    async def override(self, asked: Override, who: Who) -> Changed:
+        """Set the global rate, or let the controller set it."""
+        if asked.mode == "manual":
+            if asked.rate is None:
+                raise HttpError(422, "missing_field", "rate is missing: mode manual needs one")
+            if asked.rate < self._rate_min:
+                text = f"rate is below {self._rate_min:g} frames/s (KLAIS_PID_RATE_MIN)"
+                raise HttpError(422, "below_minimum", text, minimum=self._rate_min)
+        elif asked.rate is not None:
+            raise HttpError(422, "unknown_field", "rate: with mode auto the controller sets the rate")
+        changes = {"mode": asked.mode, "rate": asked.rate, "until_ms": until(asked.for_s)}
+        changes |= {"burst": asked.burst} if asked.burst is not None else {}
+        return await self._write(OVERRIDE, changes, asked, who)
+
+    async def end_override(self, asked: Reason, who: Who) -> Changed:
+        """End what operators set: the settings hold again."""
+        gone = {name: None for name in ("mode", "rate", "burst", "gains", "setpoints")}
+        return await self._write(OVERRIDE, gone | {"until_ms": now_ms()}, asked, who)
+
+    async def _write(self, scope: str, changes: dict[str, Any], asked: Reason, who: Who) -> Changed:
+        async with self._one:
+            before = (self._control.override() if scope == OVERRIDE else self._control.record(scope)) or {}
+            about = {"author": who.name or asked.author or f"page {who.address}", "reason": asked.reason}
+            record = merged(before, changes) | about | {"at": now_ms()}
+            try:
+                await asyncio.to_thread(self._writer().change, scope, record, before, who.address)
+            except KafkaException as error:
+                text = f"Kafka did not acknowledge the change, so it is not in force: {error}"
+                raise HttpError(503, "kafka_unavailable", text) from None
+            await asyncio.to_thread(self._seen, scope, record)
+        log.info("changed", scope=scope, by=record["author"], address=who.address, reason=asked.reason)
+        return Changed(scope=scope, before=before, after=record)
+
+    def _seen(self, scope: str, record: dict[str, Any]) -> None:
+        """The next request starts from this record, before the topic comes round."""
+        self._control.consume(scope, orjson.dumps({"scope": scope, **record}))

@@ -1,0 +1,159 @@
+"""The figures behind the page of one worker: a sample each second, their history, and the event of the stream."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from klais.config.load import Settings
+from klais.control.setpoints import ControlFollower
+from klais.errors import KlaisError
+from klais.kafka.offsets import offsets_at
+from klais.kafka.reader import PartitionReader
+from klais.kafka.topics import Topics
+from klais.system.clock import now_ms
+from klais.telemetry import log as logs
+from klais.telemetry.log import get
+from klais.telemetry.schema import VERSION
+from klais.ui.history import SECONDS, History
+from klais.ui.sample import Record, Sampler
+from klais.ui.status import body
+
+log = get("klais.ui.feed")
+
+KINDS = ("edge", "worker", "controller")
+PERIOD_S = 1.0
+START_S = 10.0  # before that, a process that has not reported is no problem
+FRESH_MS = 3000
+MOST_RECORDS = 200_000  # of klais_stats that are read back at the start
+MOST_DECISIONS = 60  # of an event
+
+
+class Stats(Protocol):
+    """The newest record of each process (:class:`klais.kafka.stats.StatsFollower`)."""
+
+    def newest(self, kind: str) -> Mapping[str, Record]: ...
+
+    def senders(self) -> Mapping[str, Mapping[str, Any]]: ...
+
+
+class Feed:
+    """Samples all processes once a second.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the worker.
+    stats : Stats
+        What the processes report.
+    control : ControlFollower
+        Limits, overrides and decisions in force.
+    """
+
+    def __init__(self, settings: Settings, stats: Stats, control: ControlFollower) -> None:
+        self._settings, self._stats, self._control = settings, stats, control
+        self._sampler = Sampler()
+        self.history = History()
+        self._newest: dict[str, float] = {}
+        self._at_ms = 0
+        self._began_s = time.monotonic()
+
+    async def run(self) -> None:
+        """Read the last minutes back, then sample until cancelled; errors are logged, never raised."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await self._recover()
+        while True:
+            try:
+                self.sample()
+            except Exception:
+                if logs.every(60, "klais.ui.feed"):
+                    log.exception("sample_failed")
+            await asyncio.sleep(PERIOD_S)
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        self._newest, self._at_ms = self._sampler.sample(self._stats.newest, time.monotonic()), now_ms()
+        self.history.add(self._at_ms, self._newest)
+
+    def event(self) -> tuple[int, bytes]:
+        """Time (epoch ms) and JSON of the newest sample with what each process reports."""
+        if not self._newest:
+            self.sample()
+        records = {kind: self._stats.newest(kind) for kind in KINDS}
+        starting = time.monotonic() - self._began_s < START_S
+        found = body(
+            self._at_ms,
+            self._newest,
+            records,
+            self._stats.senders(),
+            self._settings.partitions,
+            self.control(),
+            starting,
+        )
+        return self._at_ms, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    def control(self) -> dict[str, Any]:
+        """Limits in force, overrides, and the newest decisions."""
+        control, settings = self._control, self._settings
+        decisions = list(control.decisions)[-MOST_DECISIONS:]
+        return {
+            "mode": control.mode(),
+            "rate": control.rate(settings.dam_max_rate),
+            "burst": control.burst(settings.dam_burst_size),
+            "overrides": control.overrides()[:500],
+            "decisions": decisions[::-1],
+            "setpoints": {"lag": settings.pid_lag_setpoint, "cpu": settings.pid_cpu_setpoint},
+            "rate_min": settings.pid_rate_min,
+            "rate_max": settings.pid_rate_max,
+        }
+
+    async def _recover(self) -> None:
+        """Fill the history from the records of the last 15 minutes on ``klais_stats``."""
+        topic, after_ms = Topics.of(self._settings).stats, now_ms() - SECONDS * 1000
+        try:
+            starts = await asyncio.to_thread(offsets_at, self._settings, topic, after_ms)
+            async with PartitionReader(self._settings, 10.0) as reader:
+                _, end = await reader.offsets(topic, 0)
+                start = max(starts.get(0, end), end - MOST_RECORDS)
+                recovery = Recovery(self.history)
+                async for record in reader.read(topic, 0, start, end):
+                    recovery.add(record.value)
+        except KlaisError as error:
+            log.info("history_not_recovered", why=str(error))
+
+
+class Recovery:
+    """Makes samples of records that lie on ``klais_stats``, one for each second of their senders' clocks."""
+
+    def __init__(self, history: History) -> None:
+        self._history, self._sampler = history, Sampler()
+        self._newest: dict[str, Record] = {}
+        self._second = 0
+
+    def add(self, value: bytes | None) -> None:
+        """One record; what is none of ours is passed over, and so is one of a clock that is far ahead."""
+        try:
+            record = orjson.loads(value or b"")
+            usable = record["v"] == VERSION and all(
+                isinstance(record[k], dict) for k in ("counters", "gauges", "rates")
+            )
+            second, name = int(record["at_ms"]) // 1000, str(record["id"])
+        except (ValueError, KeyError, TypeError):
+            return
+        if not usable or second * 1000 > now_ms():
+            return
+        if second > self._second and self._newest:
+            at_ms = self._second * 1000
+            self._history.add(at_ms, self._sampler.sample(lambda kind: self._of(kind, at_ms), float(self._second)))
+        self._second = max(self._second, second)
+        self._newest[name] = record
+
+    def _of(self, kind: str, at_ms: int) -> dict[str, Record]:
+        return {
+            name: record
+            for name, record in self._newest.items()
+            if record.get("kind") == kind and at_ms - int(record["at_ms"]) <= FRESH_MS
+        }

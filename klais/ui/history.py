@@ -1,0 +1,47 @@
+"""The last minutes of every series, so that a chart is full as soon as the page opens."""
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.ui.sample import SERIES
+
+SECONDS = 900
+
+
+class History:
+    """A ring of samples, one a second.
+
+    Memory: ``seconds`` x (series x 4 + 8) bytes, 158 KB for 15 minutes.
+
+    Parameters
+    ----------
+    seconds : int
+        Samples kept.
+    """
+
+    def __init__(self, seconds: int = SECONDS) -> None:
+        self._at_ms: npt.NDArray[np.int64] = np.zeros(seconds, np.int64)
+        self._values: npt.NDArray[np.float32] = np.zeros((seconds, len(SERIES)), np.float32)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return min(self._count, len(self._at_ms))
+
+    def add(self, at_ms: int, sample: dict[str, float]) -> None:
+        """Keep a sample; one that is not newer than the newest is passed over (a clock that was set back)."""
+        if self._count and at_ms <= self._at_ms[(self._count - 1) % len(self._at_ms)]:
+            return
+        where = self._count % len(self._at_ms)
+        self._at_ms[where] = at_ms
+        self._values[where] = [sample[name] for name in SERIES]
+        self._count += 1
+
+    def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[int] | list[float]]:
+        """The newest ``seconds`` samples after a moment (epoch ms), as columns: ``at_ms`` and one for each series."""
+        size, held = len(self._at_ms), len(self)
+        index = np.arange(self._count - held, self._count) % size
+        index = index[self._at_ms[index] > after_ms][-seconds:] if seconds > 0 else index[:0]
+        columns = self._values[index].T
+        return {"at_ms": self._at_ms[index].tolist()} | {
+            name: [round(value, 4) for value in column.tolist()] for name, column in zip(SERIES, columns, strict=True)
+        }

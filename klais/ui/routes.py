@@ -1,0 +1,229 @@
+"""The page on a web application: ``/ui/`` and ``/api/v1``."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from aiohttp import web
+from pydantic import Field, TypeAdapter, ValidationError
+
+from klais import __version__
+from klais.config.load import Settings
+from klais.errors import KafkaUnavailable, TopicMismatch
+from klais.http.answers import Answers
+from klais.http.body import Body, read_body
+from klais.http.errors import HttpError, json_response, reply, shown, to_json
+from klais.http.guard import Guard
+from klais.http.query import Query, Whole, read_query
+from klais.http.session import COOKIE, Session, cookie_header
+from klais.telemetry.log import get
+from klais.ui.assets import load_assets, serve
+from klais.ui.audit import MOST, newest_changes
+from klais.ui.changes import Block, Blocks, Changed, Changes, DeviceId, DeviceLimits, Override, Reason, Who
+from klais.ui.feed import Feed
+from klais.ui.history import SECONDS
+from klais.ui.logins import FailedLogins
+from klais.ui.stream import Hub
+
+log = get("klais.ui.routes")
+
+B = TypeVar("B", bound=Reason)
+
+
+class HistoryQuery(Query):
+    """Of ``/api/v1/history``."""
+
+    seconds: Whole = Field(default=SECONDS, ge=1, le=SECONDS, description="The newest so many seconds.")
+    after_ms: Whole = Field(default=0, ge=0, description="Only samples after this moment (ms since the epoch).")
+
+
+class AuditQuery(Query):
+    """Of ``/api/v1/audit``."""
+
+    limit: Whole = Field(default=100, ge=1, le=MOST, description="Changes shown, the newest first.")
+
+
+class Login(Body):
+    """What ``POST /ui/login`` takes."""
+
+    token: str = Field(min_length=1, max_length=4096, description="KLAIS_API_TOKEN, or the one to read.")
+    name: str = Field(min_length=1, max_length=64, description="Shown as the author of changes.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What the routes need.
+
+    Attributes
+    ----------
+    settings : Settings
+        Of the worker.
+    guard : Guard
+        Knows the tokens and the address of a client.
+    feed : Feed
+        The figures.
+    changes : Changes
+        Makes changes; None where nothing can be changed (recorded figures).
+    about : callable
+        Further facts for ``/api/v1/about``.
+    """
+
+    settings: Settings
+    guard: Guard
+    feed: Feed
+    changes: Changes | None
+    about: Callable[[], dict[str, Any]] = dict
+    answers: Answers = field(default_factory=Answers)
+    logins: FailedLogins = field(default_factory=FailedLogins)
+
+    def session(self, request: web.Request) -> Session | None:
+        """Who is logged in."""
+        return self.guard.access.session(request.cookies.get(COOKIE))
+
+    def who(self, request: web.Request) -> Who:
+        """Who asks for a change."""
+        session = self.session(request)
+        return Who(name=session.name if session else "", address=str(self.guard.client(request) or ""))
+
+    def changer(self) -> Changes:
+        """What makes changes; 405 where nothing can be changed."""
+        if self.changes is None:
+            raise HttpError(405, "read_only", "these figures are recorded: nothing can be changed")
+        return self.changes
+
+
+Handler = Callable[[Page, web.Request], Awaitable[web.StreamResponse]]
+
+
+async def about(page: Page, request: web.Request) -> web.StreamResponse:
+    """``/api/v1/about``: what the page needs to know of this server."""
+    read_query(request.query, Query)
+    access, session = page.guard.access, page.session(request)
+    body = {
+        "version": __version__,
+        "session": None if session is None else {"name": session.name, "until_s": session.until_s},
+        "login_needed": access.changes_need,
+        "may_change": page.changes is not None and (not access.changes_need or session is not None),
+        "read_only": page.changes is None,
+    }
+    return reply(body | page.about())
+
+
+async def history(page: Page, request: web.Request) -> web.StreamResponse:
+    """``/api/v1/history``: the last minutes of every series, as columns."""
+    asked = read_query(request.query, HistoryQuery)
+    return reply(page.feed.history.since(asked.after_ms, asked.seconds))
+
+
+async def audit(page: Page, request: web.Request) -> web.StreamResponse:
+    """``/api/v1/audit``: the newest changes, from ``klais_audit``."""
+    most = read_query(request.query, AuditQuery).limit
+
+    async def make() -> bytes:
+        try:
+            return to_json({"changes": await newest_changes(page.settings, most)})
+        except (KafkaUnavailable, TopicMismatch) as error:
+            raise HttpError(503, "kafka_unavailable", str(error)) from None
+
+    return json_response(await page.answers.get(f"audit {most}", make))
+
+
+async def log_in(page: Page, request: web.Request) -> web.StreamResponse:
+    """``POST /ui/login``: a session for who knows a token."""
+    asked = await read_body(request, Login)
+    client = str(page.guard.client(request) or request.remote)
+    page.logins.check(client, time.monotonic())
+    cookie = page.guard.access.log_in(asked.token, asked.name)
+    if cookie is None:
+        page.logins.failed(client, time.monotonic())
+        log.warning("login_refused", client=client, name=asked.name)
+        raise HttpError(401, "unauthorized", "this is not the token of this system")
+    log.info("logged_in", client=client, name=asked.name)
+    return reply({"name": asked.name}, headers={"Set-Cookie": cookie_header(cookie, request.secure)})
+
+
+async def log_out(page: Page, request: web.Request) -> web.StreamResponse:
+    """``POST /ui/logout``: end the session."""
+    return reply({}, headers={"Set-Cookie": cookie_header("", request.secure)})
+
+
+_ID: TypeAdapter[str] = TypeAdapter(DeviceId)
+
+
+def _device(request: web.Request) -> str:
+    """The device_id in the path, percent-encoded UTF-8."""
+    segment = request.rel_url.raw_path.split("/")[4]
+    try:
+        return _ID.validate_python(unquote(segment, errors="strict"))
+    except (ValidationError, UnicodeDecodeError):
+        text = "a device_id has 1 to 16 bytes in UTF-8 and no NUL"
+        raise HttpError(400, "bad_device_id", text, value=shown(segment)) from None
+
+
+def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
+    async def handle(page: Page, request: web.Request) -> web.StreamResponse:
+        device_id, asked = _device(request), await read_body(request, model)
+        return reply((await make(page.changer(), device_id, asked, page.who(request))).model_dump())
+
+    return handle
+
+
+def _of_system(make: Callable[[Changes, B, Who], Awaitable[Any]], model: type[B]) -> Handler:
+    async def handle(page: Page, request: web.Request) -> web.StreamResponse:
+        made = await make(page.changer(), await read_body(request, model), page.who(request))
+        return reply([each.model_dump() for each in made] if isinstance(made, list) else made.model_dump())
+
+    return handle
+
+
+GETS: dict[str, Handler] = {"/api/v1/about": about, "/api/v1/history": history, "/api/v1/audit": audit}
+CHANGES: tuple[tuple[str, str, Handler, type[Reason]], ...] = (
+    ("PUT", "/api/v1/devices/{device_id}/block", _of_device(Changes.block, Block), Block),
+    ("DELETE", "/api/v1/devices/{device_id}/block", _of_device(Changes.unblock, Reason), Reason),
+    ("PUT", "/api/v1/devices/{device_id}/limits", _of_device(Changes.limit, DeviceLimits), DeviceLimits),
+    ("DELETE", "/api/v1/devices/{device_id}/limits", _of_device(Changes.unlimit, Reason), Reason),
+    ("POST", "/api/v1/devices:block", _of_system(Changes.block_all, Blocks), Blocks),
+    ("PUT", "/api/v1/override", _of_system(Changes.override, Override), Override),
+    ("DELETE", "/api/v1/override", _of_system(Changes.end_override, Reason), Reason),
+)
+
+
+def install(app: web.Application, page: Page) -> None:
+    """Put the page on an application that has not started; its figures begin and end with the application."""
+    assets, hub = load_assets(), Hub(page.feed.event)
+
+    async def files(request: web.Request) -> web.StreamResponse:
+        return serve(assets, request)
+
+    async def to_page(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPPermanentRedirect("/ui/")
+
+    async def feed(_app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.create_task(page.feed.run(), name="ui-feed")
+        yield
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    app.router.add_get("/ui", to_page)
+    app.router.add_get("/ui/{name:[^?]*}", files)
+    app.router.add_get("/api/v1/stream", hub.serve)
+    for path, handler in GETS.items():
+        app.router.add_get(path, _bound(handler, page))
+    app.router.add_post("/ui/login", _bound(log_in, page))
+    app.router.add_post("/ui/logout", _bound(log_out, page))
+    for method, path, handler, _ in CHANGES:
+        app.router.add_route(method, path, _bound(handler, page))
+    app.on_shutdown.append(hub.close)
+    app.cleanup_ctx.append(feed)
+
+
+def _bound(handler: Handler, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await handler(page, request)
+
+    return handle

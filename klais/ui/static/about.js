@@ -1,0 +1,47 @@
+// About this worker, and the login.
+import { html, useState } from "./lib.js";
+import { Failure, Figure } from "./parts.js";
+import { post } from "./api.js";
+import { printable } from "./format.js";
+
+const LINKS = [["/devices/", "devices"], ["/anomalies/", "anomalies"], ["/dam/", "dam"], ["/control/", "control"],
+  ["/topics/", "topics"], ["/health/", "health"], ["/metrics", "metrics for Prometheus"], ["/openapi.json", "OpenAPI document"]];
+
+export function About({ about }) {
+  return html`<dl class="figures"><${Figure} label="version" value=${about?.version ?? "–"} />
+      <${Figure} label="this worker" value=${printable(about?.worker ?? "–")} />
+      <${Figure} label="logged in" value=${about?.session ? printable(about.session.name) : "no"} /></dl>
+    <h2>The same figures for programs</h2>
+    <ul>${LINKS.map(([path, label]) => html`<li><a href=${path}><code>${path}</code></a> ${label}</li>`)}</ul>
+    <h2>Other workers</h2>
+    <ul>${(about?.workers ?? []).map((url) => html`<li>${printable(url)}</li>`)}</ul>`;
+}
+
+export function Login({ about, onChange }) {
+  const [error, setError] = useState(null);
+  async function submit(event) {
+    event.preventDefault();
+    const form = new FormData(event.target);
+    try {
+      await post("/ui/login", { token: form.get("token"), name: form.get("name") });
+      setError(null);
+      onChange();
+      location.hash = "/overview";
+    } catch (failure) {
+      setError(failure);
+    }
+  }
+  async function leave() {
+    await post("/ui/logout", {});
+    onChange();
+  }
+  if (about?.session) {
+    return html`<p>You are logged in as ${printable(about.session.name)}.</p><button onClick=${leave}>Log out</button>`;
+  }
+  return html`<form class="login" onSubmit=${submit}>
+    <p>Changes need the token of this system: the value of KLAIS_API_TOKEN, or the file api.token in the state folder of
+      the worker. Your name is shown with every change that you make.</p>
+    <label>Your name <input name="name" required maxlength="64" autocomplete="username" /></label>
+    <label>Token <input name="token" type="password" required autocomplete="current-password" /></label>
+    <${Failure} error=${error} /><button type="submit" class="primary">Log in</button></form>`;
+}

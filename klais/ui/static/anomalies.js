@@ -1,0 +1,25 @@
+// Devices that were flagged, the newest flag first.
+import { html } from "./lib.js";
+import { usePoll } from "./hooks.js";
+import { DeviceLink, Failure, State, Table } from "./parts.js";
+import { ago, count, printable, short } from "./format.js";
+
+export function Anomalies({ paused }) {
+  const { data, error } = usePoll("/anomalies/?scope=all&size=100", 5000, paused);
+  const now = Date.now();
+  const columns = [
+    { label: "device", cell: (row) => html`<${DeviceLink} id=${row.device_id} />` },
+    { label: "state", cell: (row) => html`<${State} value=${row.state} />` },
+    { label: "flagged", cell: (row) => ago(row.flagged_at, now) },
+    { label: "feature", cell: (row) => html`<code>${printable(row.flag?.feature ?? "")}</code>` },
+    { label: "value", number: true, cell: (row) => short(row.flag?.value) },
+    { label: "expected", number: true, cell: (row) => short(row.flag?.expected) },
+    { label: "how unusual", number: true, cell: (row) => short(row.flag?.z) },
+    { label: "flags", number: true, cell: (row) => count(row.flags) },
+  ];
+  return html`<p>A flag says that a value is unusual for its device. It drops nothing.
+      ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} held back.`}</p>
+    <${Failure} error=${error} />
+    <${Table} caption=${`${count(data?.total)} devices were flagged`} columns=${columns}
+      rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))} empty="No device was ever flagged." />`;
+}

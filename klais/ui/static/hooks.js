@@ -1,0 +1,62 @@
+// Hooks of this page.
+import { useEffect, useState } from "./lib.js";
+import { store } from "./store.js";
+import { get } from "./api.js";
+
+// The live figures; draws anew with each event.
+export function useStore() {
+  const [, draw] = useState(0);
+  useEffect(() => store.subscribe(() => draw((n) => n + 1)), []);
+  return store;
+}
+
+// A page of the JSON views, asked again every `periodMs` while it is visible; `held` stops that.
+export function usePoll(path, periodMs, held = false) {
+  const [state, setState] = useState({ data: null, error: null });
+  useEffect(() => {
+    if (!path) return undefined;
+    const abort = new AbortController();
+    let timer = null;
+    let first = true;
+    const round = async () => {
+      if (first || (!document.hidden && !store.paused && !held)) {
+        first = false;
+        try {
+          setState({ data: await get(path, abort.signal), error: null });
+        } catch (error) {
+          if (error.name === "AbortError") return;
+          setState((before) => ({ data: before.data, error }));
+        }
+      }
+      if (!abort.signal.aborted) timer = setTimeout(round, periodMs);
+    };
+    round();
+    return () => { abort.abort(); clearTimeout(timer); };
+  }, [path, periodMs, held]);
+  return state;
+}
+
+// The address behind the #: { page, id, query, go(query) }.
+export function parseRoute() {
+  const [path, search] = (location.hash.slice(1) || "/overview").split("?");
+  const [, page, ...rest] = path.split("/");
+  let id = rest.join("/");
+  try { id = decodeURIComponent(id); } catch { /* shown as it stands */ }
+  return { page: page || "overview", id, query: Object.fromEntries(new URLSearchParams(search ?? "")) };
+}
+
+export function go(page, query = {}) {
+  const kept = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const search = new URLSearchParams(kept).toString();
+  location.hash = `/${page}${search ? "?" + search : ""}`;
+}
+
+export function useRoute() {
+  const [route, setRoute] = useState(parseRoute());
+  useEffect(() => {
+    const changed = () => setRoute(parseRoute());
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  return route;
+}

@@ -1,0 +1,65 @@
+// Topics, consumer groups and their lag, and the lanes of each worker.
+import { html, useRef } from "./lib.js";
+import { usePoll } from "./hooks.js";
+import { Failure, Table } from "./parts.js";
+import { count, duration, ms, percent, printable, short } from "./format.js";
+
+function trend(kept, key, value) {
+  const before = kept.current.get(key) ?? value;
+  kept.current.set(key, before * 0.8 + value * 0.2);
+  const change = value - before;
+  return Math.abs(change) < Math.max(1, before * 0.05) ? "→ steady" : change > 0 ? "↗ grows" : "↘ falls";
+}
+
+function timeToClear(row) {
+  if (!row.lag) return "nothing waits";
+  if (row.out_per_s === null || row.in_per_s === null) return "–";
+  const faster = row.out_per_s - row.in_per_s;
+  return faster > 0 ? duration(row.lag / faster) : "not while it falls behind";
+}
+
+export function Topics({ store, paused }) {
+  const { data, error } = usePoll("/topics/", 2000, paused);
+  const kept = useRef(new Map());
+  const topics = Object.entries(data?.topics ?? {}).map(([name, topic]) => ({ key: name, ...topic }));
+  const groups = topics.flatMap((topic) => Object.entries(topic.groups).map(([group, about]) => ({
+    key: `${group} ${topic.key}`, group, topic: topic.key, in_per_s: topic.in_per_s, ends: topic.end_offsets, ...about,
+  })));
+  const of = [
+    { label: "topic", cell: (row) => html`<code>${printable(row.key)}</code>` },
+    { label: "partitions", number: true, cell: (row) => count(Object.keys(row.end_offsets).length) },
+    { label: "end offsets", number: true, cell: (row) => count(row.end) },
+    { label: "records/s", number: true, cell: (row) => short(row.in_per_s) },
+  ];
+  const ofGroups = [
+    { label: "group", cell: (row) => html`<code>${printable(row.group)}</code>` },
+    { label: "topic", cell: (row) => html`<code>${printable(row.topic)}</code>` },
+    { label: "state", cell: (row) => row.state },
+    { label: "members", number: true, cell: (row) => count(row.members) },
+    { label: "lag, records", number: true, cell: (row) => html`${count(row.lag)}
+      <details><summary>by partition</summary>${Object.keys(row.ends).map((p) => html`<div>${p}: ${p in row.committed
+        ? count(row.lag_by_partition[p]) : "no commit"}</div>`)}</details>` },
+    { label: "trend", cell: (row) => (row.lag === null ? "–" : trend(kept, row.key, row.lag ?? 0)) },
+    { label: "time to clear", number: true, cell: (row) => timeToClear(row) },
+  ];
+  const workers = [
+    { label: "worker", cell: (row) => html`<code>${printable(row.id)}</code>` },
+    { label: "lanes live", number: true, cell: (row) => `${count(row.gauges.lanes_live)} of ${count(row.gauges.lanes)}` },
+    { label: "takes, frames/s", number: true, cell: (row) => short(row.rates.received) },
+    { label: "lag, batches", number: true, cell: (row) => count(Object.values(row.gauges.lag_records ?? {}).reduce((a, b) => a + b, 0)) },
+    { label: "queue", number: true, cell: (row) => count(row.gauges.queue_depth) },
+    { label: "devices", number: true, cell: (row) => count(row.gauges.devices) },
+    { label: "p99", number: true, cell: (row) => ms(row.gauges.processing_ms?.p99) },
+    { label: "CPU", number: true, cell: (row) => percent(row.gauges.cpu_share) },
+    { label: "checkpoint", number: true, cell: (row) => duration(row.gauges.checkpoint_age_s) },
+    { label: "lane restarts", number: true, cell: (row) => count(row.gauges.lane_restarts) },
+  ];
+  const event = store.now;
+  return html`<${Failure} error=${error} />
+    ${event && html`<${Table} caption="Workers" columns=${workers} rows=${event.workers.map((row) => ({ ...row, key: row.id }))}
+      empty="No worker reports." />`}
+    <${Table} caption="Topics" columns=${of} rows=${topics} empty=${data ? "No topic." : "Asking Kafka…"} />
+    <${Table} caption="Consumer groups" columns=${ofGroups} rows=${groups} empty="No group has committed an offset." />
+    ${data && html`<p>The lag of the group <code>klais</code> is that of the newest checkpoints; what
+      the lanes have really not read yet stands at the workers.</p>`}`;
+}
