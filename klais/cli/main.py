@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "send": ("klais.cli.send", "send", "Send one frame."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
+    "ui": ("klais.cli.ui", "ui", "Show the live page from recorded figures, or record them."),
     "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "devices": ("klais.cli.devices", "devices", "Manage what the workers remember of devices."),

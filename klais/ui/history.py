@@ -1,5 +1,7 @@
 """The last minutes of every series, so that a chart is full as soon as the page opens."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +38,7 @@ class History:
         self._values[where] = [sample[name] for name in SERIES]
         self._count += 1
 
-    def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[int] | list[float]]:
+    def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]:
         """The newest ``seconds`` samples after a moment (epoch ms), as columns: ``at_ms`` and one for each series."""
         size, held = len(self._at_ms), len(self)
         index = np.arange(self._count - held, self._count) % size

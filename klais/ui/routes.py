@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -24,7 +24,6 @@ from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
 from klais.ui.audit import MOST, newest_changes
 from klais.ui.changes import Block, Blocks, Changed, Changes, DeviceId, DeviceLimits, Override, Reason, Who
-from klais.ui.feed import Feed
 from klais.ui.history import SECONDS
 from klais.ui.logins import FailedLogins
 from klais.ui.stream import Hub
@@ -54,6 +53,23 @@ class Login(Body):
     name: str = Field(min_length=1, max_length=64, description="Shown as the author of changes.")
 
 
+class HistorySource(Protocol):
+    """Where the history comes from (:class:`klais.ui.history.History`)."""
+
+    def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]: ...
+
+
+class FeedSource(Protocol):
+    """Where the figures come from: :class:`klais.ui.feed.Feed`, or a recording."""
+
+    @property
+    def history(self) -> HistorySource: ...
+
+    async def run(self) -> None: ...
+
+    def event(self) -> tuple[int, bytes]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
     """What the routes need.
@@ -64,7 +80,7 @@ class Page:
         Of the worker.
     guard : Guard
         Knows the tokens and the address of a client.
-    feed : Feed
+    feed : FeedSource
         The figures.
     changes : Changes
         Makes changes; None where nothing can be changed (recorded figures).
@@ -74,7 +90,7 @@ class Page:
 
     settings: Settings
     guard: Guard
-    feed: Feed
+    feed: FeedSource
     changes: Changes | None
     about: Callable[[], dict[str, Any]] = dict
     answers: Answers = field(default_factory=Answers)

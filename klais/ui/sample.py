@@ -6,7 +6,7 @@ A sample is made of the newest ``klais_stats`` records of all processes, so ever
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from klais.core.wire.constants import INTENDED
+from klais.core.wire.constants import Reason
 
 Record = Mapping[str, Any]
 
@@ -31,6 +31,8 @@ SERIES: tuple[str, ...] = (
 )
 """Names of the series, in the order of the columns of :class:`klais.ui.history.History`."""
 
+INTENDED = frozenset(reason.label for reason in Reason if reason.intentional)
+"""Drops that a rule of the operator or of the wire format asks for; a frame dropped for another reason is a loss."""
 _UNINTENDED_RATE_S = 10.0  # a rate over reasons needs two records of a process at most so far apart
 
 
@@ -137,8 +139,7 @@ def unintended(record: Record) -> dict[str, float]:
     dropped = record["counters"].get("dropped")
     if not isinstance(dropped, Mapping):
         return {}
-    labels = {reason.label for reason in INTENDED}
-    return {reason: number(frames) for reason, frames in dropped.items() if reason not in labels}
+    return {reason: number(frames) for reason, frames in dropped.items() if reason not in INTENDED}
 
 
 def leading(controllers: Mapping[str, Record]) -> Record | None:

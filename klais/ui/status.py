@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from klais.core.wire.constants import INTENDED
-from klais.ui.sample import Record, leading, number, total
+from klais.ui.sample import INTENDED, Record, leading, number, total
 
 MOST_PROCESSES = 256  # shown of each kind; a larger fleet is in the sums
 LAG_RECORDS = 1000.0  # batches that wait in klais_raw before the page calls it a problem
 CHECKPOINT_S = 60.0
 
-_INTENDED = frozenset(reason.label for reason in INTENDED)
 _EDGE_GAUGES = (
     *("queue_depth", "waiting", "inflight", "inflight_bytes", "spooled", "spool_bytes", "breaker", "frames_per_s"),
     *("limit_per_s", "linger_ms", "cpu_share", "host_cpu_share", "processing_ms", "kafka_ms", "source", "xdp"),
@@ -121,7 +119,7 @@ def drops(record: Record) -> list[dict[str, Any]]:
     if not isinstance(dropped, Mapping):
         return []
     rows = [
-        {"reason": reason, "frames": number(frames), "intended": reason in _INTENDED}
+        {"reason": reason, "frames": number(frames), "intended": reason in INTENDED}
         for reason, frames in dropped.items()
         if number(frames)
     ]

@@ -18,6 +18,7 @@ NEEDS = {
     "systemd": "the systemd-analyze command",
     "image": "root, buildah, mmdebstrap and some minutes (make release-test)",
     "prometheus": "the commands prometheus and promtool, 2.42 or newer",
+    "browser": "Chromium and Playwright (make setup)",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }
 if unknown := REQUIRED - set(NEEDS):

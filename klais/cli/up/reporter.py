@@ -27,7 +27,7 @@ class Addresses:
         """For people."""
         out = [f"REST API   {self.rest}/health   and /stats /metrics /openapi.json"]
         for views in self.views:
-            out.append(f"web views  {views}/devices/   and /dam/ /anomalies/ /topics/")
+            out.append(f"live page  {views}/ui/   (as JSON: /devices/ /dam/ /anomalies/ /topics/)")
         out.append(f"frames to  udp {self.udp}" + (f", {self.simulated}" if self.simulated else ""))
         out.append(f"Kafka      {self.kafka}   logs {self.logs}")
         out.append(f"""try        klais tail {self.telemetry} -f     klais send --device dev-1 '{{"t":21.5}}'""")

@@ -67,13 +67,6 @@ _LOSSES = frozenset(
 FIRST_MALFORMED = int(Reason.TOO_SHORT)
 LAST_MALFORMED = int(Reason.NOT_STRICT)
 VERDICTS = 16  # size of an array counted by verdict
-INTENDED = frozenset(
-    {
-        *(Reason.DUPLICATE, Reason.BLOCKED, Reason.DEVICE_RATE, Reason.REPEATED_BATCH, Reason.TOO_LONG),
-        *(reason for reason in Reason if FIRST_MALFORMED <= reason <= LAST_MALFORMED),
-    }
-)
-"""Drops that a rule of the operator or of the wire format asks for; a frame dropped for another reason is a loss."""
 
 
 def encode_frame(device_id: str | bytes, sequence: int, payload: bytes) -> bytes:

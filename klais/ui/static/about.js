@@ -4,8 +4,16 @@ import { Failure, Figure } from "./parts.js";
 import { post } from "./api.js";
 import { printable } from "./format.js";
 
-const LINKS = [["/devices/", "devices"], ["/anomalies/", "anomalies"], ["/dam/", "dam"], ["/control/", "control"],
-  ["/topics/", "topics"], ["/health/", "health"], ["/metrics", "metrics for Prometheus"], ["/openapi.json", "OpenAPI document"]];
+const LINKS = [
+  ["/devices/", "devices"],
+  ["/anomalies/", "anomalies"],
+  ["/dam/", "dam"],
+  ["/control/", "control"],
+  ["/topics/", "topics"],
+  ["/health/", "health"],
+  ["/metrics", "metrics for Prometheus"],
+  ["/openapi.json", "OpenAPI document"],
+];
 
 export function About({ about }) {
   return html`<dl class="figures"><${Figure} label="version" value=${about?.version ?? "–"} />
@@ -36,7 +44,8 @@ export function Login({ about, onChange }) {
     onChange();
   }
   if (about?.session) {
-    return html`<p>You are logged in as ${printable(about.session.name)}.</p><button onClick=${leave}>Log out</button>`;
+    return html`<p>You are logged in as ${printable(about.session.name)}.</p><button
+      onClick=${leave}>Log out</button>`;
   }
   return html`<form class="login" onSubmit=${submit}>
     <p>Changes need the token of this system: the value of KLAIS_API_TOKEN, or the file api.token in the state folder of

@@ -21,5 +21,6 @@ export function Anomalies({ paused }) {
       ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} held back.`}</p>
     <${Failure} error=${error} />
     <${Table} caption=${`${count(data?.total)} devices were flagged`} columns=${columns}
-      rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))} empty="No device was ever flagged." />`;
+      rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
+        empty="No device was ever flagged." />`;
 }

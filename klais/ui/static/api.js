@@ -13,7 +13,10 @@ async function ask(method, path, body, signal) {
   let answer;
   try {
     answer = await fetch(path, {
-      method, signal, credentials: "same-origin", cache: "no-store",
+      method,
+      signal,
+      credentials: "same-origin",
+      cache: "no-store",
       headers: body === undefined ? { Accept: "application/json" } : { "Content-Type": "application/json" },
       body: body === undefined ? undefined : JSON.stringify(body),
     });

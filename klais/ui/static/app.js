@@ -15,16 +15,23 @@ import { Audit } from "./audit.js";
 import { About, Login } from "./about.js";
 
 const PAGES = {
-  overview: ["Overview", Overview], devices: ["Devices", Devices], control: ["Control and dam", Control],
-  anomalies: ["Anomalies", Anomalies], topics: ["Topics and lag", Topics], edges: ["Edges and XDP", Edges],
-  audit: ["Changes", Audit], about: ["About", About],
+  overview: ["Overview", Overview],
+  devices: ["Devices", Devices],
+  control: ["Control and dam", Control],
+  anomalies: ["Anomalies", Anomalies],
+  topics: ["Topics and lag", Topics],
+  edges: ["Edges and XDP", Edges],
+  audit: ["Changes", Audit],
+  about: ["About", About],
 };
 const THEME = "klais.theme";
 
 function useAbout() {
   const [about, setAbout] = useState(null);
   const load = () => get("/api/v1/about").then(setAbout, () => setAbout({ login_needed: true, may_change: false }));
-  useEffect(() => { load(); }, []);
+  useEffect(() => {
+    load();
+  }, []);
   return [about, load];
 }
 
@@ -48,32 +55,50 @@ function App() {
   const first = useRef(true);
   const isDevice = route.page === "device";
   const isLogin = route.page === "login";
-  const [title, Body] = isDevice ? [`Device ${printable(route.id)}`, Device] : isLogin ? ["Log in", Login]
-    : PAGES[route.page] ?? PAGES.overview;
+  const [title, Body] = isDevice
+    ? [`Device ${printable(route.id)}`, Device]
+    : isLogin
+      ? ["Log in", Login]
+      : (PAGES[route.page] ?? PAGES.overview);
 
   useEffect(() => {
     document.title = `${title} · KLAIS`;
     if (!first.current) heading.current?.focus();
     first.current = false;
   }, [title]);
-  const status = live.connected ? live.now?.status ?? "waiting" : "lost";
-  const pause = () => { store.paused = !paused; setPaused(!paused); };
+  const status = live.connected ? (live.now?.status ?? "waiting") : "lost";
+  const pause = () => {
+    store.paused = !paused;
+    setPaused(!paused);
+  };
 
   return html`<header><a class="brand" href="#/overview">KLAIS</a>
-      <nav aria-label="Pages">${Object.entries(PAGES).map(([name, [label]]) => html`<a href=${`#/${name}`}
-        aria-current=${name === route.page || (isDevice && name === "devices") ? "page" : undefined}>${label}</a>`)}</nav>
+      <nav aria-label="Pages">${Object.entries(PAGES).map(
+        ([name, [label]]) => html`<a href=${`#/${name}`}
+        aria-current=${name === route.page || (isDevice && name === "devices") ? "page" : undefined}>${label}</a>`,
+      )}</nav>
       <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Go on" : "Pause"}</button>
         <label>Theme <select value=${theme} onChange=${(e) => setTheme(e.target.value)}>
-          <option value="auto">as the system</option><option value="light">light</option><option value="dark">dark</option>
+          <option value="auto">as the system</option><option value="light">light</option><option
+            value="dark">dark</option>
         </select></label>
-        ${about?.session ? html`<a href="#/login">${printable(about.session.name)}</a>`
-          : about?.login_needed && html`<a href="#/login">Log in</a>`}</div></header>
+        ${
+          about?.session
+            ? html`<a href="#/login">${printable(about.session.name)}</a>`
+            : about?.login_needed && html`<a href="#/login">Log in</a>`
+        }</div></header>
     <p class="hidden" role="status">${`Status: ${status}`}</p>
-    ${!live.connected && html`<p class="banner" role="alert">No connection to the worker: these are the figures of
-      ${live.now ? ` ${new Date(live.now.at_ms).toLocaleTimeString("en-GB")}` : " no time yet"}. The page tries again by itself.</p>`}
-    ${live.error && live.error.status === 401 && html`<p class="banner">Reading needs a token: <a href="#/login">log in</a>.</p>`}
+    ${
+      !live.connected &&
+      html`<p class="banner" role="alert">No connection to the worker: these are the figures of
+      ${live.now ? ` ${new Date(live.now.at_ms).toLocaleTimeString("en-GB")}` : " no time yet"}.
+      The page tries again by itself.</p>`
+    }
+    ${live.error && live.error.status === 401 && html`<p class="banner">Reading needs a token: <a
+      href="#/login">log in</a>.</p>`}
     <main id="main"><h1 tabindex="-1" ref=${heading}>${title}</h1>
-      <${Body} key=${isDevice ? route.id : route.page} store=${live} query=${route.query} id=${route.id} about=${about}
+      <${Body} key=${isDevice ? route.id : route.page} store=${live} query=${route.query} id=${route.id}
+        about=${about}
         paused=${paused} theme=${theme} onChange=${reload} /></main>`;
 }
 

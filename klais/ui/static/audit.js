@@ -19,5 +19,6 @@ export function Audit({ paused }) {
   const { data, error } = usePoll("/api/v1/audit?limit=200", 3000, paused);
   return html`<${Failure} error=${error} />
     <${Table} caption="Changes by people, the newest first (kept for 30 days)" columns=${columns}
-      rows=${(data?.changes ?? []).map((row) => ({ ...row, key: row.offset }))} empty="Nobody has changed anything." />`;
+      rows=${(data?.changes ?? []).map((row) => ({ ...row, key: row.offset }))}
+        empty="Nobody has changed anything." />`;
 }

@@ -18,23 +18,37 @@ function color(name) {
 function options(width, lines, show) {
   const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
-    width, height: HEIGHT, legend: { show: false }, cursor: { drag: { x: false, y: false } },
+    width,
+    height: HEIGHT,
+    legend: { show: false },
+    cursor: { drag: { x: false, y: false } },
     scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] } },
-    axes: [{ ...axis, space: 70 }, { ...axis, size: 58, values: (_, ticks) => ticks.map(show) }],
-    series: [{}, ...lines.map((line, i) => ({
-      label: line.label, stroke: color(line.color ?? `--series-${i + 1}`), width: 1.5,
-      dash: line.dash ? [5, 4] : undefined, points: { show: false },
-    }))],
+    axes: [
+      { ...axis, space: 70 },
+      { ...axis, size: 58, values: (_, ticks) => ticks.map(show) },
+    ],
+    series: [
+      {},
+      ...lines.map((line, i) => ({
+        label: line.label,
+        stroke: color(line.color ?? `--series-${i + 1}`),
+        width: 1.5,
+        dash: line.dash ? [5, 4] : undefined,
+        points: { show: false },
+      })),
+    ],
   };
 }
 
 function summary(lines, columns, show) {
-  return lines.map((line, i) => {
-    const values = columns[i].filter((value) => value !== null);
-    if (!values.length) return `${line.label}: no figures yet`;
-    const top = values.reduce((a, b) => Math.max(a, b), 0);
-    return `${line.label}: now ${show(values.at(-1))}, at most ${show(top)}`;
-  }).join("; ");
+  return lines
+    .map((line, i) => {
+      const values = columns[i].filter((value) => value !== null);
+      if (!values.length) return `${line.label}: no figures yet`;
+      const top = values.reduce((a, b) => Math.max(a, b), 0);
+      return `${line.label}: now ${show(values.at(-1))}, at most ${show(top)}`;
+    })
+    .join("; ");
 }
 
 // lines: [{ name | values, label, color, dash }]; history: columns with at_ms.
@@ -52,20 +66,39 @@ export function Chart({ title, lines, history, show = short, theme }) {
     plot.current = new uPlot(options(width(), lines, show), [[], ...lines.map(() => [])], node);
     const watch = new ResizeObserver(() => plot.current?.setSize({ width: width(), height: HEIGHT }));
     watch.observe(node);
-    return () => { watch.disconnect(); plot.current.destroy(); plot.current = null; };
+    return () => {
+      watch.disconnect();
+      plot.current.destroy();
+      plot.current = null;
+    };
   }, [labels, theme]);
 
-  useEffect(() => { plot.current?.setData([at.map((t) => t / 1000), ...columns]); });
+  useEffect(() => {
+    plot.current?.setData([at.map((t) => t / 1000), ...columns]);
+  });
 
   return html`<figure class="chart">
-    <figcaption><b>${title}</b> ${lines.map((line, i) => html`<span class="key">
-      <i class=${`swatch ${(line.color ?? `--series-${i + 1}`).slice(2)}`} aria-hidden="true"></i>${line.label}</span>`)}
+    <figcaption><b>${title}</b> ${lines.map(
+      (line, i) => html`<span class="key">
+      <i class=${`swatch ${(line.color ?? `--series-${i + 1}`).slice(2)}`}
+        aria-hidden="true"></i>${line.label}</span>`,
+    )}
       <button class="link" aria-expanded=${table} onClick=${() => setTable(!table)}>as table</button></figcaption>
     <div ref=${holder} role="img" aria-label=${`${title}. ${summary(lines, columns, show)}`}></div>
-    ${table && html`<div class="scroll" tabindex="0"><table><caption class="hidden">${title}</caption>
-      <thead><tr><th scope="col">time</th>${lines.map((line) => html`<th scope="col">${line.label}</th>`)}</tr></thead>
-      <tbody>${at.map((t, i) => i).slice(-15).reverse().map((i) => html`<tr><th scope="row">${clock(at[i])}</th>
-        ${columns.map((column) => html`<td class="n">${column[i] === null ? "–" : show(column[i])}</td>`)}</tr>`)}
-      </tbody></table></div>`}
+    ${
+      table &&
+      html`<div class="scroll" tabindex="0"><table><caption class="hidden">${title}</caption>
+      <thead><tr><th scope="col">time</th>${lines.map((line) => html`<th
+        scope="col">${line.label}</th>`)}</tr></thead>
+      <tbody>${at
+        .map((t, i) => i)
+        .slice(-15)
+        .reverse()
+        .map(
+          (i) => html`<tr><th scope="row">${clock(at[i])}</th>
+        ${columns.map((column) => html`<td class="n">${column[i] === null ? "–" : show(column[i])}</td>`)}</tr>`,
+        )}
+      </tbody></table></div>`
+    }
   </figure>`;
 }

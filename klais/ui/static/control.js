@@ -46,38 +46,67 @@ export function Control({ store, about, theme }) {
   const close = () => setDialog("");
   return html`
     <p class="sentence"><${State} value="ok" text=${`mode ${c.mode}`} /> ${" "}
-      ${c.mode === "auto" ? `The controller${event.leader ? ` (${printable(event.leader)})` : ""} sets the rate.`
-        : c.mode === "manual" ? "An operator set the rate." : "The settings fix the rate."}</p>
+      ${
+        c.mode === "auto"
+          ? `The controller${event.leader ? ` (${printable(event.leader)})` : ""} sets the rate.`
+          : c.mode === "manual"
+            ? "An operator set the rate."
+            : "The settings fix the rate."
+      }</p>
     <dl class="figures">
-      <${Figure} label="rate in force" value=${`${short(c.rate)}/s`} /><${Figure} label="burst" value=${short(c.burst)} />
-      <${Figure} label="arrives" value=${`${short(s.edge_received)}/s`} /><${Figure} label="output" value=${percent(s.pid_output)} />
+      <${Figure} label="rate in force" value=${`${short(c.rate)}/s`} /><${Figure} label="burst"
+        value=${short(c.burst)} />
+      <${Figure} label="arrives" value=${`${short(s.edge_received)}/s`} /><${Figure} label="output"
+        value=${percent(s.pid_output)} />
       <${Figure} label="burst probability" value=${percent(s.burst_probability)} />
       <${Figure} label="frames queued" value=${count(s.queue_depth)} />
     </dl>
     <div class="buttons"><button disabled=${!can} onClick=${() => setDialog("rate")}>Set the rate…</button>
       <button disabled=${!can} onClick=${() => setDialog("auto")}>Let the controller set it…</button>
       <button disabled=${!can} onClick=${() => setDialog("end")}>End the override…</button></div>
-    ${dialog === "rate" && html`<${ChangeDialog} about=${about} onClose=${close} title="Set the global rate" confirm="Set the rate"
+    ${
+      dialog === "rate" &&
+      html`<${ChangeDialog} about=${about} onClose=${close} title="Set the global rate" confirm="Set the rate"
       explain=${`Frames above it wait in the queue. At least ${short(c.rate_min)} frames/s.`}
       fields=${[{ name: "rate", label: "Rate, frames/s", min: c.rate_min, required: true, value: Math.round(c.rate) }]}
-      send=${(body) => put("/api/v1/override", { ...body, mode: "manual" })} />`}
-    ${dialog === "auto" && html`<${ChangeDialog} about=${about} onClose=${close} title="Let the controller set the rate"
-      confirm="Set mode auto" send=${(body) => put("/api/v1/override", { ...body, mode: "auto" })} />`}
-    ${dialog === "end" && html`<${ChangeDialog} about=${about} onClose=${close} ends=${false} title="End the override"
-      confirm="End it" send=${(body) => remove("/api/v1/override", body)} />`}
+      send=${(body) => put("/api/v1/override", { ...body, mode: "manual" })} />`
+    }
+    ${
+      dialog === "auto" &&
+      html`<${ChangeDialog} about=${about} onClose=${close} title="Let the controller set the rate"
+      confirm="Set mode auto" send=${(body) => put("/api/v1/override", { ...body, mode: "auto" })} />`
+    }
+    ${
+      dialog === "end" &&
+      html`<${ChangeDialog} about=${about} onClose=${close} ends=${false} title="End the override"
+      confirm="End it" send=${(body) => remove("/api/v1/override", body)} />`
+    }
     <div class="charts">
-      <${Chart} title="Rate in force against what arrives (frames/s)" theme=${theme} history=${store.history} lines=${[
-        { name: "edge_received", label: "arrives" }, { name: "rate_limit", label: "limit" }]} />
+      <${Chart} title="Rate in force against what arrives (frames/s)" theme=${theme} history=${store.history}
+        lines=${[
+        { name: "edge_received", label: "arrives" },
+        { name: "rate_limit", label: "limit" },
+      ]} />
       <${Chart} title="Lag against its set-point (frames)" theme=${theme} history=${store.history} lines=${[
-        { name: "lag_frames", label: "lag" }, { label: "set-point", ...flat(c.setpoints.lag) }]} />
-      <${Chart} title="CPU of the busiest worker against its set-point" theme=${theme} history=${store.history} show=${percent}
-        lines=${[{ name: "cpu_share", label: "CPU" }, { label: "set-point", ...flat(c.setpoints.cpu) }]} />
-      <${Chart} title="Output, cut and burst probability" theme=${theme} history=${store.history} show=${percent} lines=${[
-        { name: "pid_output", label: "output" }, { name: "cut", label: "cut" },
-        { name: "burst_probability", label: "burst probability" }]} />
+        { name: "lag_frames", label: "lag" },
+        { label: "set-point", ...flat(c.setpoints.lag) },
+      ]} />
+      <${Chart} title="CPU of the busiest worker against its set-point" theme=${theme} history=${store.history}
+        show=${percent}
+        lines=${[
+          { name: "cpu_share", label: "CPU" },
+          { label: "set-point", ...flat(c.setpoints.cpu) },
+        ]} />
+      <${Chart} title="Output, cut and burst probability" theme=${theme} history=${store.history}
+        show=${percent} lines=${[
+        { name: "pid_output", label: "output" },
+        { name: "cut", label: "cut" },
+        { name: "burst_probability", label: "burst probability" },
+      ]} />
     </div>
     <${Table} caption="Overrides in force" columns=${overrides(event.at_ms)} empty="Nobody overrides anything."
       rows=${c.overrides.map((row) => ({ ...row, key: row.scope }))} />
-    <${Table} caption="Newest decisions" columns=${decisions} empty="No decision yet: a decision is written only if it changes something."
+    <${Table} caption="Newest decisions" columns=${decisions}
+      empty="No decision yet: a decision is written only if it changes something."
       rows=${c.decisions.map((row, i) => ({ ...row, key: `${row.at}-${i}` }))} />`;
 }

@@ -28,13 +28,15 @@ function useRates(detail) {
 }
 
 const Gauge = ({ bucket }) => html`<label>Tokens <meter min="0" max=${bucket.burst} value=${bucket.tokens}
-  low=${bucket.burst * 0.1} optimum=${bucket.burst}></meter> ${short(bucket.tokens)} of ${short(bucket.burst)}, filled at
+  low=${bucket.burst * 0.1} optimum=${bucket.burst}>
+    </meter> ${short(bucket.tokens)} of ${short(bucket.burst)}, filled at
   ${" "}${short(bucket.rate_per_s)} frames/s</label>`;
 
 const Window = ({ window: w }) => html`<div class="bits" role="img"
   aria-label=${`${w.received} of the last ${w.size} sequence numbers were received; highest ${w.highest}`}>
-  ${Array.from({ length: w.size }, (_, i) => (w.highest - w.size + 1 + i + 2 ** 32) % 2 ** 32)
-    .map((n) => html`<i class=${w.numbers.includes(n) ? "seen" : "gap"} title=${String(n)}></i>`)}</div>`;
+  ${Array.from({ length: w.size }, (_, i) => (w.highest - w.size + 1 + i + 2 ** 32) % 2 ** 32).map(
+    (n) => html`<i class=${w.numbers.includes(n) ? "seen" : "gap"} title=${String(n)}></i>`,
+  )}</div>`;
 
 function Dialogs({ which, id, about, onClose }) {
   const common = { about, onClose };
@@ -49,10 +51,13 @@ function Dialogs({ which, id, about, onClose }) {
         send=${(body) => remove(ofDevice(id, "block"), body)} />`;
     case "limit":
       return html`<${ChangeDialog} ...${common} title=${`Limits of ${name}`} confirm="Set limits" fields=${[
-        { name: "rate", label: "Rate, frames/s", min: 0 }, { name: "burst", label: "Burst, frames", min: 1 }]}
+        { name: "rate", label: "Rate, frames/s", min: 0 },
+        { name: "burst", label: "Burst, frames", min: 1 },
+      ]}
         send=${(body) => put(ofDevice(id, "limits"), body)} />`;
     case "unlimit":
-      return html`<${ChangeDialog} ...${common} ends=${false} title=${`Default limits for ${name}`} confirm="Use the defaults"
+      return html`<${ChangeDialog} ...${common} ends=${false} title=${`Default limits for ${name}`}
+        confirm="Use the defaults"
         send=${(body) => remove(ofDevice(id, "limits"), body)} />`;
     default:
       return null;
@@ -76,25 +81,43 @@ export function Device({ id, about, paused, theme }) {
     { label: "samples", number: true, cell: (row) => count(row.samples) },
   ];
   const counters = [
-    { label: "counter", cell: (row) => words(row.key) }, { label: "frames", number: true, cell: (row) => count(row.value) },
+    { label: "counter", cell: (row) => words(row.key) },
+    { label: "frames", number: true, cell: (row) => count(row.value) },
   ];
   const can = about?.may_change;
   return html`
     <${Failure} error=${detail.error ?? why.error} />
     ${w && html`<p class="sentence"><${State} value=${d?.state ?? "normal"} /> ${printable(w.says)}</p>`}
     <div class="buttons">
-      ${blocked ? html`<button disabled=${!can} onClick=${() => setDialog("unblock")}>Unblock…</button>`
-        : html`<button disabled=${!can} onClick=${() => setDialog("block")}>Block…</button>`}
+      ${
+        blocked
+          ? html`<button disabled=${!can} onClick=${() => setDialog("unblock")}>Unblock…</button>`
+          : html`<button disabled=${!can} onClick=${() => setDialog("block")}>Block…</button>`
+      }
       <button disabled=${!can} onClick=${() => setDialog("limit")}>Own limits…</button>
       <button disabled=${!can} onClick=${() => setDialog("unlimit")}>Default limits…</button>
-      ${!can && about && html`<small>${about.read_only ? "Recorded figures: nothing can be changed."
-        : html`<a href="#/login">Log in</a> to change something.`}</small>`}
+      ${
+        !can &&
+        about &&
+        html`<small>${
+          about.read_only
+            ? "Recorded figures: nothing can be changed."
+            : html`<a href="#/login">Log in</a> to change something.`
+        }</small>`
+      }
     </div>
     ${dialog && html`<${Dialogs} which=${dialog} id=${id} about=${about} onClose=${() => setDialog("")} />`}
-    ${w && html`<h2>Why</h2><ol class="rules">${rules.map((rule) => html`<li class=${rule.active ? "acting" : ""}>
+    ${
+      w &&
+      html`<h2>Why</h2><ol class="rules">${rules.map(
+        (rule) => html`<li class=${rule.active ? "acting" : ""}>
       <b>${words(rule.rule)}</b> ${rule.active ? html`<span class="state limited">acts now</span>` : ""}
-      <p>${printable(rule.says)}</p></li>`)}</ol>`}
-    ${d && html`<dl class="figures">
+      <p>${printable(rule.says)}</p></li>`,
+      )}</ol>`
+    }
+    ${
+      d &&
+      html`<dl class="figures">
         <${Figure} label="first seen" value=${ago(d.first_seen, Date.now())} />
         <${Figure} label="last seen" value=${ago(d.last_seen, Date.now())} />
         <${Figure} label="partition" value=${d.partition} />
@@ -102,13 +125,21 @@ export function Device({ id, about, paused, theme }) {
       </dl>
       <p><${Gauge} bucket=${d.bucket} /></p>
       <h2>Sequence window</h2><${Window} window=${d.window} />
-      <div class="charts"><${Chart} title="Frames per second, since this page was opened" theme=${theme} history=${rates}
-        lines=${[{ name: "received", label: "received" }, { name: "admitted", label: "admitted" }]} /></div>
+      <div class="charts"><${Chart} title="Frames per second, since this page was opened" theme=${theme}
+        history=${rates}
+        lines=${[
+          { name: "received", label: "received" },
+          { name: "admitted", label: "admitted" },
+        ]} /></div>
       <${Table} caption="Profile: what the detector has learned" columns=${features}
         rows=${d.profile.map((row) => ({ ...row, key: row.feature }))} empty="Nothing yet." />
-      ${d.flag && html`<p>Last flag ${ago(d.flag.at, Date.now())}: <code>${printable(d.flag.feature)}</code> was ${short(d.flag.value)},
-        expected ${short(d.flag.expected)} (z ${short(d.flag.z)}). Flags drop nothing.</p>`}
+      ${
+        d.flag &&
+        html`<p>Last flag ${ago(d.flag.at, Date.now())}: <code>
+          ${printable(d.flag.feature)}</code> was ${short(d.flag.value)},
+        expected ${short(d.flag.expected)} (z ${short(d.flag.z)}). Flags drop nothing.</p>`
+      }
       <${Table} caption="Counters since the device was first seen" columns=${counters}
-        rows=${Object.entries(d.counters).map(([key, value]) => ({ key, value }))} />`}`;
+        rows=${Object.entries(d.counters).map(([key, value]) => ({ key, value }))} />`
+    }`;
 }
-

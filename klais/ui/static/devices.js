@@ -10,12 +10,15 @@ const SIZES = ["50", "100", "500"];
 function csv(rows) {
   const quoted = (value) => `"${String(value ?? "").replaceAll('"', '""')}"`;
   const names = Object.keys(rows[0] ?? {});
-  return [names, ...rows.map((row) => names.map((name) => row[name]))].map((line) => line.map(quoted).join(",")).join("\n");
+  return [names, ...rows.map((row) => names.map((name) => row[name]))]
+    .map((line) => line.map(quoted).join(","))
+    .join("\n");
 }
 
 function pathOf(query) {
   const asked = new URLSearchParams({ scope: "all", size: query.size ?? "50", sort: query.sort ?? "last_seen" });
-  for (const name of ["order", "state", "q", "after", "dropped", "silent_s"]) if (query[name]) asked.set(name, query[name]);
+  for (const name of ["order", "state", "q", "after", "dropped", "silent_s"])
+    if (query[name]) asked.set(name, query[name]);
   return `/devices/?${asked}`;
 }
 
@@ -24,7 +27,10 @@ export function Devices({ query, paused }) {
   const [typed, setTyped] = useState(query.q ?? "");
   const [trail, setTrail] = useState([]); // cursors of the pages before this one
   const { data, error } = usePoll(pathOf(query), 2000, over || paused);
-  const change = (more) => { setTrail([]); go("devices", { ...query, after: "", ...more }); };
+  const change = (more) => {
+    setTrail([]);
+    go("devices", { ...query, after: "", ...more });
+  };
   useEffect(() => setTyped(query.q ?? ""), [query.q]);
   const now = Date.now();
   const sort = query.sort ?? "last_seen";
@@ -35,14 +41,24 @@ export function Devices({ query, paused }) {
     { key: "device_id", label: "device", sort: true, cell: (row) => html`<${DeviceLink} id=${row.device_id} />` },
     { key: "state", label: "state", sort: true, cell: (row) => html`<${State} value=${row.state} />` },
     { key: "last_seen", label: "last seen", sort: true, cell: (row) => ago(row.last_seen, now) },
-    number("received", "received"), number("admitted", "admitted"), number("dropped", "dropped"),
-    number("device_rate", "over its rate"), number("duplicate", "duplicates"), number("blocked", "blocked"),
-    number("malformed", "malformed"), number("gaps", "gaps"), number("score", "score"),
+    number("received", "received"),
+    number("admitted", "admitted"),
+    number("dropped", "dropped"),
+    number("device_rate", "over its rate"),
+    number("duplicate", "duplicates"),
+    number("blocked", "blocked"),
+    number("malformed", "malformed"),
+    number("gaps", "gaps"),
+    number("score", "score"),
   ];
   const states = data?.devices_by_state ?? {};
   return html`
-    <form class="filters" role="search" onSubmit=${(e) => { e.preventDefault(); change({ q: typed }); }}>
-      <label>Part of the id <input type="search" value=${typed} maxlength="16" onInput=${(e) => setTyped(e.target.value)} /></label>
+    <form class="filters" role="search" onSubmit=${(e) => {
+      e.preventDefault();
+      change({ q: typed });
+    }}>
+      <label>Part of the id <input type="search" value=${typed} maxlength="16"
+        onInput=${(e) => setTyped(e.target.value)} /></label>
       <button type="submit">Search</button>
       <label>Page size <select value=${query.size ?? "50"} onChange=${(e) => change({ size: e.target.value })}>
         ${SIZES.map((size) => html`<option value=${size}>${size}</option>`)}</select></label>
@@ -52,12 +68,17 @@ export function Devices({ query, paused }) {
     </form>
     <div class="chips" role="group" aria-label="State">
       <button aria-pressed=${!query.state} onClick=${() => change({ state: "" })}>all</button>
-      ${STATES.map((state) => html`<button aria-pressed=${query.state === state} onClick=${() => change({ state })}>
-        <${State} value=${state} /> ${count(states[state])}</button>`)}
+      ${STATES.map(
+        (state) => html`<button aria-pressed=${query.state === state} onClick=${() => change({ state })}>
+        <${State} value=${state} /> ${count(states[state])}</button>`,
+      )}
     </div>
     <${Failure} error=${error} />
-    ${data?.workers_missing?.length > 0 && html`<p class="failure">These workers did not answer, their devices are
-      missing here: ${data.workers_missing.map(printable).join(", ")}</p>`}
+    ${
+      data?.workers_missing?.length > 0 &&
+      html`<p class="failure">These workers did not answer, their devices are
+      missing here: ${data.workers_missing.map(printable).join(", ")}</p>`
+    }
     <div onMouseEnter=${() => setOver(true)} onMouseLeave=${() => setOver(false)}
       onFocusIn=${() => setOver(true)} onFocusOut=${() => setOver(false)}>
       <${Table} caption=${`${count(data?.total)} devices${over ? " (the table stands still under the pointer)" : ""}`}

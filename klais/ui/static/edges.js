@@ -7,13 +7,22 @@ import { bytes, count, duration, ms, percent, printable, short, words } from "./
 const edges = [
   { label: "edge", cell: (row) => html`<code>${printable(row.id)}</code>` },
   { label: "host", cell: (row) => printable(row.host ?? "") },
-  { label: "Kafka", cell: (row) => (row.gauges.breaker === "closed" ? html`<${State} value="ok" text="reached" />`
-    : html`<${State} value="warning" text=${`breaker ${row.gauges.breaker ?? "unknown"}`} />`) },
+  {
+    label: "Kafka",
+    cell: (row) =>
+      row.gauges.breaker === "closed"
+        ? html`<${State} value="ok" text="reached" />`
+        : html`<${State} value="warning" text=${`breaker ${row.gauges.breaker ?? "unknown"}`} />`,
+  },
   { label: "received/s", number: true, cell: (row) => short(row.rates.received) },
   { label: "passed/s", number: true, cell: (row) => short(row.rates.passed) },
   { label: "dropped/s", number: true, cell: (row) => short(row.rates.dropped) },
   { label: "in flight", number: true, cell: (row) => bytes(row.gauges.inflight_bytes ?? 0) },
-  { label: "spool", number: true, cell: (row) => `${count(row.gauges.spooled ?? 0)} frames, ${bytes(row.gauges.spool_bytes ?? 0)}` },
+  {
+    label: "spool",
+    number: true,
+    cell: (row) => `${count(row.gauges.spooled ?? 0)} frames, ${bytes(row.gauges.spool_bytes ?? 0)}`,
+  },
   { label: "p99", number: true, cell: (row) => ms(row.gauges.processing_ms?.p99) },
   { label: "CPU", number: true, cell: (row) => percent(row.gauges.cpu_share) },
   { label: "up", number: true, cell: (row) => duration(row.uptime_s) },
@@ -38,21 +47,33 @@ const ofFilter = [
 export function Edges({ store }) {
   const event = store.now;
   if (!event) return html`<p class="empty">Waiting for the first figures…</p>`;
-  const drops = event.edges.flatMap((edge) => edge.dropped.map((drop) => ({ key: `${edge.id} ${drop.reason}`, edge: edge.id, ...drop })));
+  const drops = event.edges.flatMap((edge) =>
+    edge.dropped.map((drop) => ({ key: `${edge.id} ${drop.reason}`, edge: edge.id, ...drop })),
+  );
   const ofDrops = [
     { label: "edge", cell: (row) => html`<code>${printable(row.edge)}</code>` },
     { label: "reason", cell: (row) => words(row.reason) },
-    { label: "intended", cell: (row) => (row.intended ? "yes" : html`<${State} value="critical" text="no: a loss" />`) },
+    {
+      label: "intended",
+      cell: (row) => (row.intended ? "yes" : html`<${State} value="critical" text="no: a loss" />`),
+    },
     { label: "frames", number: true, cell: (row) => count(row.frames) },
   ];
   const blocks = event.control.overrides.filter((row) => row.scope.startsWith("device/"));
   return html`
-    <${Table} caption="Edges" columns=${edges} rows=${event.edges.map((row) => ({ ...row, key: row.id }))} empty="No edge reports." />
-    ${Object.keys(event.silent).length > 0 && html`<p class="failure">Silent: ${Object.entries(event.silent)
-      .map(([id, age]) => `${printable(id)} for ${duration(age)}`).join(", ")}</p>`}
-    <${Table} caption="Dropped by the edges since they started" columns=${ofDrops} rows=${drops} empty="No frame was dropped." />
+    <${Table} caption="Edges" columns=${edges} rows=${event.edges.map((row) => ({ ...row, key: row.id }))}
+      empty="No edge reports." />
+    ${
+      Object.keys(event.silent).length > 0 &&
+      html`<p class="failure">Silent: ${Object.entries(event.silent)
+        .map(([id, age]) => `${printable(id)} for ${duration(age)}`)
+        .join(", ")}</p>`
+    }
+    <${Table} caption="Dropped by the edges since they started" columns=${ofDrops} rows=${drops}
+      empty="No frame was dropped." />
     <${Table} caption="Verdicts of the kernel filter" columns=${ofFilter} rows=${verdicts(event)}
       empty="No edge reports a kernel filter: load one with klais xdp load." />
     <${Table} caption="Blocked and limited devices" columns=${overrides(event.at_ms)}
-      rows=${blocks.map((row) => ({ ...row, key: row.scope }))} empty="No device is blocked or has limits of its own." />`;
+      rows=${blocks.map((row) => ({ ...row, key: row.scope }))}
+        empty="No device is blocked or has limits of its own." />`;
 }

@@ -3,7 +3,8 @@
 // Text from a device as one printable line: controls, bidirectional marks and unusual spaces become \u escapes.
 export function printable(text) {
   return String(text).replace(/[\p{C}\p{Z}]/gu, (c) =>
-    c === " " ? c : "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
+    c === " " ? c : "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"),
+  );
 }
 
 const WHOLE = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -26,7 +27,10 @@ export function short(value) {
 export function bytes(value) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let at = 0;
-  while (Math.abs(value) >= 1024 && at < units.length - 1) { value /= 1024; at += 1; }
+  while (Math.abs(value) >= 1024 && at < units.length - 1) {
+    value /= 1024;
+    at += 1;
+  }
   return `${FINE.format(value)} ${units[at]}`;
 }
 
@@ -53,7 +57,9 @@ export function ago(iso, nowMs) {
 }
 
 export function until(untilMs, nowMs) {
-  return untilMs === null || untilMs === undefined ? "until it is removed" : `for ${duration((untilMs - nowMs) / 1000)}`;
+  return untilMs === null || untilMs === undefined
+    ? "until it is removed"
+    : `for ${duration((untilMs - nowMs) / 1000)}`;
 }
 
 export const words = (name) => String(name).replaceAll("_", " ");

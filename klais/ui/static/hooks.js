@@ -31,7 +31,10 @@ export function usePoll(path, periodMs, held = false) {
       if (!abort.signal.aborted) timer = setTimeout(round, periodMs);
     };
     round();
-    return () => { abort.abort(); clearTimeout(timer); };
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
   }, [path, periodMs, held]);
   return state;
 }
@@ -41,7 +44,11 @@ export function parseRoute() {
   const [path, search] = (location.hash.slice(1) || "/overview").split("?");
   const [, page, ...rest] = path.split("/");
   let id = rest.join("/");
-  try { id = decodeURIComponent(id); } catch { /* shown as it stands */ }
+  try {
+    id = decodeURIComponent(id);
+  } catch {
+    /* shown as it stands */
+  }
   return { page: page || "overview", id, query: Object.fromEntries(new URLSearchParams(search ?? "")) };
 }
 

@@ -2,16 +2,28 @@
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { printable } from "./format.js";
 
-const SHAPES = { ok: "●", warning: "▲", critical: "■", normal: "●", silent: "○", flagged: "▲", limited: "◆", blocked: "■" };
+const SHAPES = {
+  ok: "●",
+  warning: "▲",
+  critical: "■",
+  normal: "●",
+  silent: "○",
+  flagged: "▲",
+  limited: "◆",
+  blocked: "■",
+};
 
 // A state as a word with a shape: colour is the last hint, never the only one.
 export const State = ({ value, text }) =>
-  html`<span class=${`state ${value}`}><span aria-hidden="true">${SHAPES[value] ?? "●"}</span> ${text ?? value}</span>`;
+  html`<span class=${`state ${value}`}><span
+    aria-hidden="true">${SHAPES[value] ?? "●"}</span> ${text ?? value}</span>`;
 
-export const DeviceLink = ({ id }) => html`<a href=${`#/device/${encodeURIComponent(id)}`}><code>${printable(id)}</code></a>`;
+export const DeviceLink = ({ id }) =>
+  html`<a href=${`#/device/${encodeURIComponent(id)}`}><code>${printable(id)}</code></a>`;
 
 export function Figure({ label, value, note, state }) {
-  return html`<div class=${`figure ${state ?? ""}`}><dt>${label}</dt><dd>${value}</dd>${note && html`<p>${note}</p>`}</div>`;
+  return html`<div class=${`figure ${state ?? ""}`}><dt>${label}</dt><dd>${value}</dd>${note && html`<p>
+    ${note}</p>`}</div>`;
 }
 
 export const Failure = ({ error }) => error && html`<p class="failure" role="alert">${printable(error.message)}</p>`;
@@ -22,27 +34,44 @@ export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
     <table><caption>${caption}</caption><thead><tr>${columns.map((column) => {
       const sorted = column.sort && sort === column.key;
       const aria = sorted ? (order === "asc" ? "ascending" : "descending") : undefined;
-      return html`<th scope="col" class=${column.number ? "n" : ""} aria-sort=${aria}>${column.sort && onSort
-        ? html`<button class="sort" onClick=${() => onSort(column.key)}>${column.label}
+      return html`<th scope="col" class=${column.number ? "n" : ""} aria-sort=${aria}>${
+        column.sort && onSort
+          ? html`<button class="sort" onClick=${() => onSort(column.key)}>${column.label}
             <span aria-hidden="true">${sorted ? (order === "asc" ? " ▲" : " ▼") : ""}</span></button>`
-        : column.label}</th>`;
+          : column.label
+      }</th>`;
     })}</tr></thead>
-    <tbody>${rows.length ? rows.map((row) => html`<tr key=${row.key}>${columns.map((column, i) => i === 0
-      ? html`<th scope="row">${column.cell(row)}</th>`
-      : html`<td class=${column.number ? "n" : ""}>${column.cell(row)}</td>`)}</tr>`)
-      : html`<tr><td colspan=${columns.length} class="empty">${empty ?? "Nothing here."}</td></tr>`}</tbody>
+    <tbody>${
+      rows.length
+        ? rows.map(
+            (row) =>
+              html`<tr key=${row.key}>${columns.map((column, i) =>
+                i === 0
+                  ? html`<th scope="row">${column.cell(row)}</th>`
+                  : html`<td class=${column.number ? "n" : ""}>${column.cell(row)}</td>`,
+              )}</tr>`,
+          )
+        : html`<tr><td colspan=${columns.length} class="empty">${empty ?? "Nothing here."}</td></tr>`
+    }</tbody>
     </table></div>`;
 }
 
 const AUTHOR = "klais.author";
-const ENDS = [["600", "10 minutes"], ["3600", "1 hour"], ["86400", "1 day"], ["", "until it is removed"]];
+const ENDS = [
+  ["600", "10 minutes"],
+  ["3600", "1 hour"],
+  ["86400", "1 day"],
+  ["", "until it is removed"],
+];
 
 // A form in a dialog that asks for a reason; `fields` are more inputs, `send(values)` makes the change.
 export function ChangeDialog({ title, explain, fields = [], ends = true, confirm, about, send, onClose }) {
   const dialog = useRef(null);
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
-  useEffect(() => { dialog.current.showModal(); }, []);
+  useEffect(() => {
+    dialog.current.showModal();
+  }, []);
   const named = about?.session?.name;
 
   async function submit(event) {
@@ -50,7 +79,10 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
     const form = new FormData(event.target);
     const text = (name) => (form.get(name) ?? "").toString().trim();
     const body = { reason: text("reason") };
-    if (!named) { body.author = text("author"); localStorage.setItem(AUTHOR, body.author); }
+    if (!named) {
+      body.author = text("author");
+      localStorage.setItem(AUTHOR, body.author);
+    }
     if (ends) body.for_s = text("for_s") === "" ? null : Number(text("for_s"));
     for (const field of fields) body[field.name] = text(field.name) === "" ? null : Number(text(field.name));
     setBusy(true);
@@ -65,13 +97,22 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
 
   return html`<dialog ref=${dialog} onClose=${onClose} aria-labelledby="dialog-title">
     <form onSubmit=${submit}><h2 id="dialog-title">${title}</h2>${explain && html`<p>${explain}</p>`}
-      ${fields.map((field) => html`<label>${field.label}<input name=${field.name} type="number" step="any"
-        min=${field.min} max=${field.max} required=${field.required} value=${field.value} /></label>`)}
-      ${ends && html`<label>For<select name="for_s">${ENDS.map(([value, label]) =>
-        html`<option value=${value}>${label}</option>`)}</select></label>`}
+      ${fields.map(
+        (field) => html`<label>${field.label}<input name=${field.name} type="number" step="any"
+        min=${field.min} max=${field.max} required=${field.required} value=${field.value} /></label>`,
+      )}
+      ${
+        ends &&
+        html`<label>For<select name="for_s">${ENDS.map(
+          ([value, label]) => html`<option value=${value}>${label}</option>`,
+        )}</select></label>`
+      }
       <label>Reason<input name="reason" required maxlength="200" autocomplete="off" /></label>
-      ${!named && html`<label>Your name<input name="author" required maxlength="64"
-        value=${localStorage.getItem(AUTHOR) ?? ""} /></label>`}
+      ${
+        !named &&
+        html`<label>Your name<input name="author" required maxlength="64"
+        value=${localStorage.getItem(AUTHOR) ?? ""} /></label>`
+      }
       <${Failure} error=${error} />
       <div class="buttons"><button type="submit" class="primary" disabled=${busy}>${confirm ?? title}</button>
         <button type="button" onClick=${() => dialog.current.close()}>Cancel</button></div>

@@ -62,7 +62,9 @@ class Store {
 
   // What is missing behind the newest sample: all of it at the first time, a hole after a lost connection.
   fill() {
-    this.filling ??= this.load().finally(() => { this.filling = null; });
+    this.filling ??= this.load().finally(() => {
+      this.filling = null;
+    });
   }
 
   async load() {

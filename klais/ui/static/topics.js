@@ -22,9 +22,16 @@ export function Topics({ store, paused }) {
   const { data, error } = usePoll("/topics/", 2000, paused);
   const kept = useRef(new Map());
   const topics = Object.entries(data?.topics ?? {}).map(([name, topic]) => ({ key: name, ...topic }));
-  const groups = topics.flatMap((topic) => Object.entries(topic.groups).map(([group, about]) => ({
-    key: `${group} ${topic.key}`, group, topic: topic.key, in_per_s: topic.in_per_s, ends: topic.end_offsets, ...about,
-  })));
+  const groups = topics.flatMap((topic) =>
+    Object.entries(topic.groups).map(([group, about]) => ({
+      key: `${group} ${topic.key}`,
+      group,
+      topic: topic.key,
+      in_per_s: topic.in_per_s,
+      ends: topic.end_offsets,
+      ...about,
+    })),
+  );
   const of = [
     { label: "topic", cell: (row) => html`<code>${printable(row.key)}</code>` },
     { label: "partitions", number: true, cell: (row) => count(Object.keys(row.end_offsets).length) },
@@ -36,17 +43,30 @@ export function Topics({ store, paused }) {
     { label: "topic", cell: (row) => html`<code>${printable(row.topic)}</code>` },
     { label: "state", cell: (row) => row.state },
     { label: "members", number: true, cell: (row) => count(row.members) },
-    { label: "lag, records", number: true, cell: (row) => html`${count(row.lag)}
-      <details><summary>by partition</summary>${Object.keys(row.ends).map((p) => html`<div>${p}: ${p in row.committed
-        ? count(row.lag_by_partition[p]) : "no commit"}</div>`)}</details>` },
+    {
+      label: "lag, records",
+      number: true,
+      cell: (row) => html`${count(row.lag)}
+      <details><summary>by partition</summary>${Object.keys(row.ends).map(
+        (p) => html`<div>${p}: ${p in row.committed ? count(row.lag_by_partition[p]) : "no commit"}</div>`,
+      )}</details>`,
+    },
     { label: "trend", cell: (row) => (row.lag === null ? "–" : trend(kept, row.key, row.lag ?? 0)) },
     { label: "time to clear", number: true, cell: (row) => timeToClear(row) },
   ];
   const workers = [
     { label: "worker", cell: (row) => html`<code>${printable(row.id)}</code>` },
-    { label: "lanes live", number: true, cell: (row) => `${count(row.gauges.lanes_live)} of ${count(row.gauges.lanes)}` },
+    {
+      label: "lanes live",
+      number: true,
+      cell: (row) => `${count(row.gauges.lanes_live)} of ${count(row.gauges.lanes)}`,
+    },
     { label: "takes, frames/s", number: true, cell: (row) => short(row.rates.received) },
-    { label: "lag, batches", number: true, cell: (row) => count(Object.values(row.gauges.lag_records ?? {}).reduce((a, b) => a + b, 0)) },
+    {
+      label: "lag, batches",
+      number: true,
+      cell: (row) => count(Object.values(row.gauges.lag_records ?? {}).reduce((a, b) => a + b, 0)),
+    },
     { label: "queue", number: true, cell: (row) => count(row.gauges.queue_depth) },
     { label: "devices", number: true, cell: (row) => count(row.gauges.devices) },
     { label: "p99", number: true, cell: (row) => ms(row.gauges.processing_ms?.p99) },
@@ -56,10 +76,18 @@ export function Topics({ store, paused }) {
   ];
   const event = store.now;
   return html`<${Failure} error=${error} />
-    ${event && html`<${Table} caption="Workers" columns=${workers} rows=${event.workers.map((row) => ({ ...row, key: row.id }))}
-      empty="No worker reports." />`}
+    ${
+      event &&
+      html`<${Table} caption="Workers" columns=${workers}
+        rows=${event.workers.map((row) => ({ ...row, key: row.id }))}
+      empty="No worker reports." />`
+    }
     <${Table} caption="Topics" columns=${of} rows=${topics} empty=${data ? "No topic." : "Asking Kafka…"} />
-    <${Table} caption="Consumer groups" columns=${ofGroups} rows=${groups} empty="No group has committed an offset." />
-    ${data && html`<p>The lag of the group <code>klais</code> is that of the newest checkpoints; what
-      the lanes have really not read yet stands at the workers.</p>`}`;
+    <${Table} caption="Consumer groups" columns=${ofGroups} rows=${groups}
+      empty="No group has committed an offset." />
+    ${
+      data &&
+      html`<p>The lag of the group <code>klais</code> is that of the newest checkpoints; what
+      the lanes have really not read yet stands at the workers.</p>`
+    }`;
 }

@@ -1,0 +1,74 @@
+"""``klais ui``: the live page from recorded figures."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import click
+
+from klais.cli.printing import say
+from klais.config.load import load
+from klais.system.address import split_address, url_of
+from klais.system.durations import DURATION
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def ui() -> None:
+    """Show the live page, or record what it shows.
+
+    Every worker serves the page at its web address, by default http://127.0.0.1:6066/ui/. These commands need no Kafka.
+
+    \b
+    Examples:
+      klais ui demo
+      klais ui record incident.json.gz --for 2m
+      klais ui demo incident.json.gz --bind 127.0.0.1:8000
+    """
+
+
+@ui.command()
+@click.argument("recording", required=False, type=_FILE)
+@click.option("--bind", default="127.0.0.1:6067", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
+def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
+    """Serve the page from a RECORDING, without one from the figures that come with KLAIS."""
+    from klais.ui.demo import demo_server
+    from klais.ui.recording import load as load_recording
+    from klais.ui.recording import load_demo
+
+    host, port = split_address(bind)
+    server = demo_server(load_demo() if recording is None else load_recording(recording), host, port)
+
+    async def run() -> None:
+        chosen = await server.start()
+        say(f"page: {url_of(host, chosen)}/ui/ (recorded figures; Ctrl-C ends it)")
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.Event().wait(), for_s)
+        finally:
+            await server.stop()
+
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(run())
+
+
+@ui.command("record")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--url", default=None, metavar="URL", help="Worker to record.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
+@click.option("--for", "for_s", type=DURATION, default=60.0, show_default="1m", help="How long.")
+def record_(target: Path, url: str | None, for_s: float) -> None:
+    """Record what a worker's page shows into TARGET (.json.gz).
+
+    The recording holds device ids, figures and names of operators: look at it before you pass it on.
+    """
+    from klais.http.access import token_to_read
+    from klais.ui.recording import record
+
+    settings = load()
+    base = url.rstrip("/") if url else url_of(settings.web_bind, settings.web_port)
+    say(f"recording {base} for {for_s:g} s")
+    data = record(base, for_s, token_to_read(settings, settings.web_bind))
+    target.write_bytes(data)
+    say(f"{target}: {len(data):,} bytes; show it with `klais ui demo {target}`")

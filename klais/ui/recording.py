@@ -1,0 +1,150 @@
+"""Recorded figures: what a running worker answered, so that the page can be shown without Kafka.
+
+A recording is gzipped JSON: ``history`` (columns), ``events`` (bodies of the stream, one a second) and ``pages``
+(bodies by path). Times are moved so that the recording ends now.
+"""
+
+import asyncio
+import gzip
+import http.client
+import io
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import orjson
+
+from klais.errors import KlaisError
+from klais.http.client import request
+from klais.system.clock import now_ms
+from klais.ui.sample import SERIES
+
+VERSION = 1
+MOST_BYTES = 64 << 20
+LISTS = ("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/control/", "/topics/", "/health/")
+MOST_DEVICES = 20
+
+
+class RecordingError(KlaisError):
+    """A file is no recording, or a worker cannot be recorded."""
+
+
+def record(base: str, seconds: float, token: str | None = None) -> bytes:
+    """What the worker at ``base`` (``http://host:port``) answers during ``seconds``, as the bytes of a recording.
+
+    Raises
+    ------
+    RecordingError
+        The worker does not answer, or not with JSON.
+    """
+    history = _get(base, "/api/v1/history?seconds=900", token)
+    events = _events(base, seconds, token)
+    pages = {path.partition("?")[0]: _get(base, path, token) for path in LISTS}
+    for item in pages["/devices/"]["items"][:MOST_DEVICES]:
+        path = f"/devices/{quote(item['device_id'], safe='')}/"
+        pages[path] = _get(base, path, token)
+        pages[path + "why/"] = _get(base, path + "why/", token)
+    whole = {"version": VERSION, "history": history, "events": events, "pages": pages}
+    return gzip.compress(orjson.dumps(whole), 9, mtime=0)
+
+
+def _get(base: str, path: str, token: str | None) -> Any:
+    try:
+        status, data = request(base + path, 10.0, token=token)
+        if status != 200:
+            raise RecordingError(f"{base}{path} answers {status}: {data[:200].decode(errors='replace')}")
+        return orjson.loads(data)
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{base}{path} cannot be read: {error}") from error
+
+
+def _events(base: str, seconds: float, token: str | None) -> list[Any]:
+    url = urlsplit(base)
+    connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=10.0)
+    out: list[Any] = []
+    try:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request("GET", "/api/v1/stream", headers=headers)
+        answer, until_s = connection.getresponse(), time.monotonic() + seconds
+        while time.monotonic() < until_s:
+            line = answer.readline()
+            if not line:
+                break
+            if line.startswith(b"data: "):
+                out.append(orjson.loads(line[6:]))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise RecordingError(f"the stream of {base} cannot be read: {error}") from error
+    finally:
+        connection.close()
+    if not out:
+        raise RecordingError(f"the stream of {base} had no event within {seconds:g} s")
+    return out
+
+
+class Recording:
+    """A recording that is played back without end: the place of a :class:`klais.ui.feed.Feed`.
+
+    Parameters
+    ----------
+    data : bytes
+        As :func:`record` made it.
+
+    Raises
+    ------
+    RecordingError
+        It is none.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            found = orjson.loads(_unpacked(data))
+            if found["version"] != VERSION:
+                raise RecordingError(f"this is a recording of version {found['version']}, not {VERSION}")
+            self._events: list[dict[str, Any]] = found["events"]
+            self._history: dict[str, list[float]] = found["history"]
+            self.pages: dict[str, Any] = found["pages"]
+            self._ends_ms = int(self._events[-1]["at_ms"])
+        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError) as error:
+            raise RecordingError(f"this is no recording of `klais ui record`: {error!r}") from error
+        self._began_ms = now_ms()
+        self.history = self
+
+    async def run(self) -> None:
+        """Nothing to sample."""
+        await asyncio.Event().wait()
+
+    def event(self) -> tuple[int, bytes]:
+        """The event of this second."""
+        now = now_ms()
+        recorded = self._events[(now - self._began_ms) // 1000 % len(self._events)]
+        return now, orjson.dumps(recorded | {"at_ms": now})
+
+    def since(self, after_ms: int = 0, seconds: int = 900) -> dict[str, list[Any]]:
+        """The recorded history, moved so that it ends when the playback began."""
+        moved = [int(at_ms) - self._ends_ms + self._began_ms for at_ms in self._history["at_ms"]]
+        kept = [i for i, at_ms in enumerate(moved) if at_ms > after_ms][-seconds:]
+        out: dict[str, list[Any]] = {"at_ms": [moved[i] for i in kept]}
+        return out | {name: [self._history[name][i] for i in kept] for name in SERIES if name in self._history}
+
+
+def _unpacked(data: bytes) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+        body = packed.read(MOST_BYTES + 1)
+    if len(body) > MOST_BYTES:
+        raise RecordingError(f"the recording is larger than {MOST_BYTES >> 20} MiB")
+    return body
+
+
+def load_demo() -> Recording:
+    """The recording that comes with KLAIS."""
+    return Recording(files("klais.ui").joinpath("demo.json.gz").read_bytes())
+
+
+def load(path: Path) -> Recording:
+    """A recording from a file."""
+    try:
+        return Recording(path.read_bytes())
+    except OSError as error:
+        raise RecordingError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,72 @@
+"""The page on recorded figures in a real Chromium: one server and one browser for all tests of a process."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from klais.ui.demo import demo_server
+from klais.ui.recording import Recording, load_demo
+from tests.support.browser import Watched, browser
+
+
+class Served:
+    """A demo server in a thread."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._server = demo_server(recording, "127.0.0.1", 0)
+        started = threading.Event()
+        self.url = ""
+
+        def run() -> None:
+            asyncio.set_event_loop(self._loop)
+            self.url = f"http://127.0.0.1:{self._loop.run_until_complete(self._server.start())}"
+            started.set()
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._server.stop())
+            self._loop.close()
+
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+        started.wait()
+
+    def stop(self) -> None:
+        """End the server."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+@pytest.fixture(scope="session")
+def recording() -> Recording:
+    return load_demo()
+
+
+@pytest.fixture(scope="session")
+def demo(recording: Recording) -> Iterator[str]:
+    served = Served(recording)
+    yield served.url
+    served.stop()
+
+
+@pytest.fixture(scope="session")
+def chrome() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture
+def tab(chrome: Any) -> Iterator[Callable[..., Watched]]:
+    """``tab(**options)``: a new tab in a context of its own, as ``Browser.new_context``."""
+    contexts = []
+
+    def make(**options: Any) -> Watched:
+        context = chrome.new_context(**options)
+        contexts.append(context)
+        return Watched(context.new_page())
+
+    yield make
+    for context in contexts:
+        context.close()

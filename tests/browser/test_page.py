@@ -1,0 +1,158 @@
+"""Every page loads without an error, asks no other host, is accessible, and shows hostile text as text."""
+
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from klais.ui.recording import Recording
+from tests.browser.conftest import Served
+from tests.support.browser import Watched
+
+PAGES = {
+    "overview": "iot_telemetry",
+    "devices": "last seen",
+    "control": "Newest decisions",
+    "anomalies": "devices were flagged",
+    "topics": "Consumer groups",
+    "edges": "Verdicts of the kernel filter",
+    "about": "for programs",
+}
+Tab = Callable[..., Watched]
+HOSTILE = ('"><svg onload=x>', "<img src=x>", "a\u202eb", "\x1b[31mred", "'-alert(1)-'")
+
+
+def opened(tab: Watched, demo: str, path: str) -> Watched:
+    tab.page.goto(f"{demo}/ui/#/{path}")
+    tab.page.wait_for_selector("main h1")
+    return tab
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_loads_without_errors_and_asks_no_other_host(tab: Tab, demo: str, name: str) -> None:
+    shown = opened(tab(), demo, name)
+    shown.page.get_by_text(PAGES[name]).first.wait_for()
+    assert shown.errors == []
+    assert shown.hosts() == {demo}
+
+
+def test_the_root_leads_a_browser_to_the_page_with_a_sentence_of_health(tab: Tab, demo: str) -> None:
+    shown = tab()
+    shown.page.goto(demo + "/")
+    shown.page.wait_for_selector(".sentence")
+    assert shown.page.url.startswith(f"{demo}/ui/")
+    assert shown.page.locator(".sentence").inner_text().strip()
+    assert shown.page.locator("canvas").count() == 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 320])
+def test_no_serious_finding_of_axe(tab: Tab, demo: str, scheme: str, width: int) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    shown = tab(color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True)
+    for name in PAGES:
+        opened(shown, demo, name)
+        shown.page.get_by_text(PAGES[name]).first.wait_for()
+        found = Axe().run(shown.page).response["violations"]
+        serious = [
+            f"{rule['id']}: {[node['target'] for node in rule['nodes']]}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], name
+        whole, seen = shown.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert whole <= seen, f"{name} is wider than the window"
+
+
+def test_hostile_ids_and_texts_are_shown_and_run_nothing(tab: Tab, recording: Recording) -> None:
+    pages = orjson.loads(orjson.dumps(recording.pages))
+    items = pages["/devices/"]["items"]
+    for item, text in zip(items, HOSTILE, strict=False):
+        item["device_id"] = text
+    hostile = Recording.__new__(Recording)
+    hostile.__dict__.update(recording.__dict__ | {"pages": pages, "history": recording})
+    served = Served(hostile)
+    try:
+        shown = opened(tab(), served.url, "devices")
+        shown.page.get_by_text('"><svg onload=x>').wait_for()
+        text = shown.page.locator("tbody").inner_text()
+        assert "a\\u202eb" in text and "\\u001b[31mred" in text and "<img src=x>" in text
+        assert shown.page.locator("tbody img, tbody svg").count() == 0
+        assert shown.errors == []
+    finally:
+        served.stop()
+
+
+def test_the_policy_of_the_page_stops_what_is_not_its_own(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "about")
+    blocked = shown.page.evaluate(
+        """async () => {
+          const seen = [];
+          addEventListener("securitypolicyviolation", (event) => seen.push(event.effectiveDirective));
+          try { document.body.innerHTML = "<b>x</b>"; } catch { seen.push("trusted-types"); }
+          const script = document.createElement("script");
+          try { script.textContent = "window.hacked = 1"; document.body.append(script); } catch { seen.push("script"); }
+          await fetch("http://127.0.0.2:9/").catch(() => seen.push("fetch"));
+          return [seen.includes("fetch"), window.hacked === undefined];
+        }"""
+    )
+    assert blocked == [True, True]
+
+
+def test_the_keyboard_reaches_everything_and_the_focus_follows_the_page(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    shown.page.keyboard.press("Tab")
+    assert shown.page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    for _ in range(3):  # the brand, Overview, Devices
+        shown.page.keyboard.press("Tab")
+    shown.page.keyboard.press("Enter")
+    shown.page.wait_for_function("document.activeElement.tagName === 'H1'")
+    assert shown.page.evaluate("document.activeElement.textContent") == "Devices"
+
+
+def test_the_pause_button_stops_all_motion(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    shown.page.wait_for_selector(".rate")
+    shown.page.get_by_role("button", name="Pause").click()
+    shown.page.get_by_role("button", name="Go on").wait_for()
+    before = shown.page.locator(".path").inner_text()
+    heard = shown.page.evaluate(
+        "import('/ui/store.js').then(({store}) => new Promise((done) => {"
+        "const at = store.now.at_ms;"
+        "const look = () => store.now.at_ms > at ? done(true) : setTimeout(look, 50); look(); }))"
+    )
+    assert heard
+    assert shown.page.locator(".path").inner_text() == before
+
+
+def test_a_chart_has_a_summary_in_words_and_its_figures_as_a_table(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    chart = shown.page.get_by_role("img", name="Frames per second")
+    chart.wait_for()
+    assert "at most" in (chart.get_attribute("aria-label") or "")
+    shown.page.get_by_role("button", name="as table").first.click()
+    shown.page.locator("figure table tbody tr").first.wait_for()
+
+
+def test_the_theme_is_kept(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    shown.page.get_by_label("Theme").select_option("dark")
+    shown.page.reload()
+    shown.page.wait_for_selector("main h1")
+    assert shown.page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_recorded_figures_cannot_be_changed_and_the_page_says_so(tab: Tab, demo: str, recording: Recording) -> None:
+    path = next(path for path in recording.pages if path.endswith("/why/"))
+    shown = opened(tab(), demo, "device/" + path.split("/")[2])
+    shown.page.get_by_text("Recorded figures").wait_for()
+    assert shown.page.get_by_role("button", name="Block…").is_disabled()
+
+
+def test_a_lost_connection_is_said_and_mends_itself(tab: Tab, recording: Recording) -> None:
+    served = Served(recording)
+    shown = opened(tab(), served.url, "overview")
+    shown.page.wait_for_selector(".rate")
+    served.stop()
+    shown.page.get_by_text("No connection to the worker").wait_for()

@@ -1,0 +1,159 @@
+"""Samples, history, status and recovery: figures of processes as the page shows them."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from klais.telemetry.snapshots import DROP_REASONS
+from klais.ui.feed import Recovery
+from klais.ui.history import History
+from klais.ui.sample import INTENDED, SERIES, Sampler
+from klais.ui.status import body, drops, problems, sentence
+
+
+def edge(at_ms: int = 0, received: float = 10.0, dropped: dict | None = None, **gauges: object) -> dict:
+    return {
+        "v": 1, "kind": "edge", "id": "edge-1", "at_ms": at_ms, "uptime_s": 1.0,
+        "counters": {"received": 100, "passed": 90, "dropped": dropped or {}},
+        "gauges": {"breaker": "closed", "processing_ms": {"p50": 1.0, "p99": 4.0, "count": 9}} | gauges,
+        "rates": {"received": received, "passed": received, "dropped": 0.0},
+    }  # fmt: skip
+
+
+def worker(name: str = "w-1", at_ms: int = 0, **gauges: object) -> dict:
+    return {
+        "v": 1, "kind": "worker", "id": name, "at_ms": at_ms, "uptime_s": 1.0,
+        "counters": {"received": 90, "passed": 80, "released": 5, "dropped": {"device_rate": 3}},
+        "gauges": {"lanes": 2, "lanes_live": 2, "lag_records": {"0": 1, "1": 2}, "devices": 7} | gauges,
+        "rates": {"received": 9.0, "passed": 8.0, "released": 0.5, "dropped": 0.5},
+    }  # fmt: skip
+
+
+def newest(*records: dict):
+    def of(kind: str) -> dict:
+        return {record["id"]: record for record in records if record["kind"] == kind}
+
+    return of
+
+
+def test_a_sample_sums_and_takes_the_highest() -> None:
+    controllers = [
+        {"kind": "controller", "id": f"controller-{n}", "counters": {}, "rates": {},
+         "gauges": {"epoch": n, "pid_output": 0.1 * n}} for n in (3, 5, 4)
+    ]  # fmt: skip
+    two = [worker("w-1", cpu_share=0.2), worker("w-2", cpu_share=0.7, checkpoint_age_s=3.0)]
+    found = Sampler().sample(newest(edge(), *two, *controllers), 0.0)
+    assert set(found) == set(SERIES)
+    assert (found["edge_received"], found["worker_received"], found["worker_passed"]) == (10.0, 18.0, 17.0)
+    assert (found["lag_records"], found["devices"], found["lanes_live"]) == (6.0, 14.0, 4.0)
+    assert (found["cpu_share"], found["checkpoint_age_s"], found["edge_p99_ms"]) == (0.7, 3.0, 4.0)
+    assert found["pid_output"] == pytest.approx(0.5)
+
+
+def test_losses_are_the_drops_that_nobody_intended() -> None:
+    sampler = Sampler()
+    first = sampler.sample(newest(edge(dropped={"kernel_drop": 5, "too_short": 9})), 10.0)
+    second = sampler.sample(newest(edge(dropped={"kernel_drop": 25, "too_short": 99})), 12.0)
+    restarted = sampler.sample(newest(edge(dropped={"kernel_drop": 1})), 14.0)
+    assert first["edge_dropped_unintended"] == 0.0
+    assert second["edge_dropped_unintended"] == 10.0
+    assert restarted["edge_dropped_unintended"] == 0.0
+
+
+def test_every_reason_is_intended_or_not_as_the_operations_page_says() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `") and line.count("|") == 6]
+    said = {
+        name.strip("` "): columns[4].strip() for columns in rows for name in columns[1].split(",") if columns[4].strip()
+    }
+    for reasons in DROP_REASONS.values():
+        for reason in reasons:
+            assert said[reason.label] == ("yes" if reason.label in INTENDED else "no"), reason.label
+
+
+@pytest.mark.parametrize("rubbish", [None, "x", True, [], {"p99": "x"}])
+def test_fields_of_another_type_count_as_nothing(rubbish: object) -> None:
+    record = worker(queue_depth=rubbish, lag_records=rubbish, processing_ms=rubbish, cpu_share=rubbish)
+    record["rates"]["received"] = rubbish
+    record["counters"]["dropped"] = rubbish
+    found = Sampler().sample(newest(record), 0.0)
+    assert found["queue_depth"] == found["worker_received"] == found["worker_p99_ms"] == 0.0
+    assert drops(record) == []
+
+
+def test_the_history_is_a_ring_and_gives_what_is_newer() -> None:
+    history = History(seconds=5)
+    for second in range(1, 9):
+        history.add(second * 1000, dict.fromkeys(SERIES, float(second)))
+    history.add(8000, dict.fromkeys(SERIES, 99.0))  # the clock did not move
+    history.add(3000, dict.fromkeys(SERIES, 99.0))  # it was set back
+    assert len(history) == 5
+    assert history.since()["at_ms"] == [4000, 5000, 6000, 7000, 8000]
+    assert history.since()["devices"] == [4.0, 5.0, 6.0, 7.0, 8.0]
+    assert history.since(after_ms=6000)["at_ms"] == [7000, 8000]
+    assert history.since(seconds=1)["lag_records"] == [8.0]
+    assert History().since()["at_ms"] == []
+
+
+def found_problems(*records: dict, partitions: int = 2) -> list[dict]:
+    of = newest(*records)
+    return problems(Sampler().sample(of, 0.0), of("edge"), of("worker"), partitions)
+
+
+def test_all_is_well_in_one_sentence_with_numbers() -> None:
+    assert found_problems(edge(), worker()) == []
+    sample = Sampler().sample(newest(edge(), worker()), 0.0)
+    assert sentence([], sample) == "All is well: 10 frames/s arrive and 8 pass; 7 devices are known."
+
+
+@pytest.mark.parametrize(
+    ("records", "severity", "part"),
+    [
+        ([worker()], "critical", "no edge has reported"),
+        ([edge()], "critical", "no worker has reported"),
+        ([edge(), worker(lanes_live=1)], "critical", "1 of 2 lanes are live"),
+        ([edge(breaker="open", spooled=500), worker()], "warning", "edge-1 does not reach Kafka; 500 frames wait"),
+        ([edge(spooled=5), worker()], "warning", "replays its spool: 5 frames"),
+        ([edge(), worker(lag_records={"0": 2000})], "warning", "2,000 batches wait"),
+        ([edge(), worker(checkpoint_age_s=90.0)], "warning", "90 s old"),
+    ],
+)
+def test_a_problem_is_named_with_its_figures(records: list[dict], severity: str, part: str) -> None:
+    found = found_problems(*records)
+    assert [problem["severity"] for problem in found] == [severity]
+    assert part in found[0]["text"]
+    of = newest(*records)
+    event = body(1, Sampler().sample(of, 0.0), {k: of(k) for k in ("edge", "worker", "controller")}, {}, 2, {})
+    assert event["status"] == severity and part.lower() in event["sentence"].lower()
+
+
+def test_drops_are_listed_by_reason_with_their_meaning() -> None:
+    found = drops(edge(dropped={"spool_full": 2, "too_short": 7, "blocked": 0}))
+    assert found == [
+        {"reason": "too_short", "frames": 7.0, "intended": True},
+        {"reason": "spool_full", "frames": 2.0, "intended": False},
+    ]
+
+
+def test_the_history_is_recovered_from_records_of_any_order_and_kind() -> None:
+    history = History()
+    recovery = Recovery(history)
+    for second in (100, 101, 103):
+        recovery.add(orjson.dumps(edge(at_ms=second * 1000, received=float(second))))
+        recovery.add(orjson.dumps(worker(at_ms=second * 1000)))
+    for rubbish in (
+        None,
+        b"",
+        b"[]",
+        b"{}",
+        b"{",
+        orjson.dumps({"v": 9, "id": "x", "at_ms": 5}),
+        b'{"v":1,"at_ms":"x"}',
+    ):
+        recovery.add(rubbish)
+    recovery.add(orjson.dumps(edge(at_ms=9_999_999_999_999)))  # a clock that is centuries ahead
+    recovery.add(orjson.dumps(edge(at_ms=104_000)))
+    found = history.since()
+    assert found["at_ms"] == [100_000, 101_000, 103_000]
+    assert found["edge_received"] == [100.0, 101.0, 103.0]
