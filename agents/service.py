@@ -15,14 +15,11 @@ from klais.http.guard import Guard
 from klais.kafka.topics import Topics
 from klais.system.sd_notify import Notifier
 from klais.telemetry.log import get
-from klais.ui.changes import Changes
-from klais.ui.feed import Feed
-from klais.ui.routes import Page
-from klais.ui.routes import install as install_page
 from klais.worker.flow import PartitionFlow
 from klais.worker.lanes import Lanes
 from klais.worker.readiness import Readiness
 from klais.worker.runtime import WorkerRuntime
+from klais.worker.web.live import install as install_page
 from klais.worker.web.pages import Views, install
 from klais.worker.web.peers import Peers
 
@@ -68,16 +65,9 @@ class Service:
             controller=worker.controller.statistics,
         )
         guard = Guard.of(settings, settings.web_bind, access)
-        page = Page(
-            settings=settings,
-            guard=guard,
-            feed=Feed(settings, worker.controller.stats, worker.control),
-            changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
-            about=lambda: {"worker": worker.worker_id, "workers": views.peers.others()},
-        )
         server: Any = app.web  # typed as the interface, which lacks `web_app`
         install(server.web_app, views, guard)
-        install_page(server.web_app, page)
+        install_page(server.web_app, worker, guard, views.peers)
 
     async def start_lanes(self) -> None:
         """Start the lanes of the partitions that the group gave to this worker.

@@ -22,8 +22,10 @@ export const DeviceLink = ({ id }) =>
   html`<a href=${`#/device/${encodeURIComponent(id)}`}><code>${printable(id)}</code></a>`;
 
 export function Figure({ label, value, note, state }) {
-  return html`<div class=${`figure ${state ?? ""}`}><dt>${label}</dt><dd>${value}</dd>${note && html`<p>
-    ${note}</p>`}</div>`;
+  return html`<div class=${`figure ${state ?? ""}`}>
+    <dt>${label}</dt>
+    <dd>${value}${note && html` <small>${note}</small>`}</dd>
+  </div>`;
 }
 
 export const Failure = ({ error }) => error && html`<p class="failure" role="alert">${printable(error.message)}</p>`;

@@ -1,0 +1,24 @@
+"""The live page of a worker: :mod:`klais.ui` on what this worker follows."""
+
+from aiohttp import web
+
+from klais.http.guard import Guard
+from klais.ui.changes import Changes
+from klais.ui.feed import Feed
+from klais.ui.routes import Page
+from klais.ui.routes import install as install_routes
+from klais.worker.runtime import WorkerRuntime
+from klais.worker.web.peers import Peers
+
+
+def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Peers) -> None:
+    """Put ``/ui/`` and ``/api/v1`` on the worker's web application, before it starts."""
+    settings = worker.settings
+    page = Page(
+        settings=settings,
+        guard=guard,
+        feed=Feed(settings, worker.controller.stats, worker.control),
+        changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
+        about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
+    )
+    install_routes(app, page)
