@@ -26,7 +26,7 @@ run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl
 setup-tests: ## the same, and what only the tests need: Chromium, Prometheus
 	@bin/setup --tests
 
-test: setup-tests lint test-bounds ## set up, then everything that CI checks (25 minutes on 2 cores)
+test: setup-tests lint test-bounds ## set up, then everything that CI checks (about 20 minutes on 2 cores)
 	@echo "== all tests =="
 	@$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 
@@ -37,10 +37,7 @@ test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds c
 	@echo "== kernels with bounds checks =="
 	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property tests/hostile $(PARALLEL)
 
-release-setup-tests: ## the same, and what only the tests need: Chromium, Prometheus
-	@bin/setup --tests
-
-test: setup-tests lint test-bounds ## before a release: all tests, more kills, new random examples, a longer soak
+release-test: setup-tests lint test-bounds ## before a release: all tests, more kills, new random examples, a longer soak
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=1000 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
 		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_HOSTILE_CASES=10000000 \

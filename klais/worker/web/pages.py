@@ -27,6 +27,7 @@ from klais.http.openapi import document, errors, schemas
 from klais.http.query import Query, parameters, read_query
 from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.topics import Topics
+from klais.ui import openapi as ui
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
@@ -339,8 +340,9 @@ def document_of_pages() -> dict[str, Any]:
                 "responses": {"200": good} | errors("400", "401", "403", "421", "429") | _more_errors(path, page, good),
             }
         }
-    text = "What a KLAIS worker knows: devices, lanes, limits, topics. Nothing can be changed here."
-    return document("KLAIS worker", __version__, text, paths, schemas(requests=(), answers=()))
+    text = "What a KLAIS worker knows: devices, lanes, limits, topics; and what operators change, under /api/v1."
+    models = schemas(requests=ui.MODELS, answers=ui.ANSWERS)
+    return document("KLAIS worker", __version__, text, paths | ui.paths(), models)
 
 
 def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""``/api/v1`` in the OpenAPI document of a worker, made of the models that check the requests."""
+
+from typing import Any
+
+from klais.core.wire.constants import ID_SIZE
+from klais.http.openapi import errors, json_body
+from klais.http.query import Query, parameters
+from klais.ui.changes import Block, Blocks, Changed, DeviceLimits, Override, Reason
+from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history
+
+MODELS = (Reason, Block, Blocks, DeviceLimits, Override, Login)
+ANSWERS = (Changed,)
+_QUERIES: dict[Any, type[Query]] = {history: HistoryQuery, audit: AuditQuery}
+_READ = ("400", "401", "403", "421", "429")
+_CHANGE = (*_READ, "413", "415", "422", "503")
+_DEVICE = {
+    "name": "device_id",
+    "in": "path",
+    "required": True,
+    "description": f"1 to {ID_SIZE} bytes in UTF-8, percent-encoded.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": ID_SIZE},
+}
+_SUMMARIES = {
+    ("PUT", "block"): "Drop every frame of a device.",
+    ("DELETE", "block"): "Let the frames of a device pass again.",
+    ("PUT", "limits"): "Give a device its own rate and burst.",
+    ("DELETE", "limits"): "Return a device to the default limits.",
+    ("POST", "devices:block"): "Drop every frame of up to 1,000 devices.",
+    ("PUT", "override"): "Set the global rate, or let the controller set it.",
+    ("DELETE", "override"): "End what operators set: the settings hold again.",
+}
+
+
+def paths() -> dict[str, Any]:
+    """The paths of the API."""
+    out: dict[str, Any] = {}
+    for path, handler in GETS.items():
+        summary = (handler.__doc__ or "").partition(": ")[2].splitlines()[0]
+        out[path] = {
+            "get": {
+                "operationId": f"ui_{handler.__name__}",
+                "summary": summary,
+                "parameters": parameters(_QUERIES.get(handler, Query)),
+                "responses": {"200": _object("Now.")} | errors(*_READ, *(() if handler is about else ("503",))),
+            }
+        }
+    stream = {"description": "Events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}
+    out["/api/v1/stream"] = {
+        "get": {
+            "operationId": "ui_stream",
+            "summary": "The newest figures once a second, as server-sent events.",
+            "responses": {"200": stream} | errors(*_READ, "503"),
+        }
+    }
+    for method, path, _, model in CHANGES:
+        kind = path.rpartition("/")[2]
+        many = kind == "devices:block"
+        changed = {"$ref": "#/components/schemas/Changed"}
+        schema = {"type": "array", "items": changed} if many else changed
+        out.setdefault(path, {})[method.lower()] = {
+            "operationId": f"{method.lower()}_{kind.replace(':', '_')}",
+            "summary": _SUMMARIES[method, kind],
+            "parameters": [_DEVICE] if "{device_id}" in path else [],
+            "requestBody": {"required": True, "content": json_body(model.__name__)},
+            "responses": {
+                "200": {"description": "Acknowledged by Kafka.", "content": {"application/json": {"schema": schema}}}
+            }
+            | errors(*_CHANGE),
+        }
+    return out
+
+
+def _object(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": {"type": "object"}}}}
