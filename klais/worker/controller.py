@@ -112,7 +112,7 @@ class Controller:
 
     def system(self, fresh_s: float) -> SystemView:
         """What processes reported in the last ``fresh_s`` seconds; empty before the first candidacy."""
-        return self._stats.view(fresh_s)
+        return self.stats.view(fresh_s)
 
     @property
     def standing(self) -> bool:

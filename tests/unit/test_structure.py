@@ -11,7 +11,7 @@ import pytest
 REPO = Path(__file__).parents[2]
 FILE_LINES, FUNCTION_LINES, LINE_WIDTH = 400, 60, 120
 AGENTS_LINES = 900  # agents/ holds only what imports Faust
-TIERS = {"unit", "property", "contract", "compat", "broker", "hostile", "kernel", "fault", "bench"}
+TIERS = {"unit", "property", "contract", "compat", "broker", "browser", "hostile", "kernel", "fault", "bench"}
 CODE = {".py", ".c", ".h", ".sh"}  # pages: test_prose.py
 # One to shorten: a kernel whose body is one loop.
 LONG_FUNCTIONS = {"score"}

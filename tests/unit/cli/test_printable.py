@@ -99,7 +99,7 @@ def control(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(overrides, "following", following)
     monkeypatch.setattr(
-        overrides, "ControlProducer", lambda *_: SimpleNamespace(control=lambda *_: None, close=lambda: None)
+        overrides, "ControlProducer", lambda *_: SimpleNamespace(change=lambda *_: None, close=lambda: None)
     )
 
 

@@ -100,7 +100,7 @@ def test_ready_names_addresses_and_what_to_try(capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     for part in (
         "http://127.0.0.1:8080/health",
-        "http://127.0.0.1:6066/devices/",
+        "http://127.0.0.1:6066/ui/",
         "klais tail iot_telemetry",
         "klais send",
     ):
