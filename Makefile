@@ -61,6 +61,6 @@ clean: ## remove .venv and what tools left; data (.klais) and the cache of jars 
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/klais-setup.stamp: pyproject.toml bin/setup
+.venv/klais-setup.stamp: pyproject.toml bin/setup requirements-dev.lock
 	@bin/setup
 	@touch $@

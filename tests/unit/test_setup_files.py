@@ -117,6 +117,28 @@ def test_the_lock_has_every_package_of_the_project_with_its_hash_and_names_no_in
     assert "://" not in text
 
 
+def test_setup_and_image_take_no_package_without_its_hash() -> None:
+    """Where the lock has files for the machine, see the branches of both scripts."""
+    for name in ("bin/setup", "docker/Dockerfile"):
+        lines = (ROOT / name).read_text().replace("\\\n", " ").splitlines()
+        calls = [line for line in lines if re.search(r"pip[ _]install.* (-r|-e|\.)", line)]
+        assert any("--require-hashes" in line and "--only-binary=:all:" in line for line in calls), name
+        assert any("--no-deps --no-build-isolation" in line for line in calls), name
+
+
+def test_the_lock_of_development_has_every_package_with_hashes_and_agrees_with_the_images() -> None:
+    text = (ROOT / "requirements-dev.lock").read_text()
+    entries = [entry for entry in text.replace("\\\n", " ").splitlines() if not entry.startswith("#")]
+    pinned = dict(entry.split()[0].split("==") for entry in entries)
+    assert all(re.fullmatch(r"\S+==\S+( +--hash=sha256:[0-9a-f]{64})+", entry) for entry in entries)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["dev"]]):
+        assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
+    image = dict(re.findall(r"^(\S+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.M))
+    assert {name: pinned[name] for name in image if name in pinned} == {n: v for n, v in image.items() if n in pinned}
+    assert "://" not in text
+
+
 def test_setup_takes_the_pythons_that_the_package_takes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     text = (ROOT / "bin" / "setup").read_text()
