@@ -50,7 +50,7 @@ def answers(url: str, request: bytes) -> bytes:
 
 def test_whatever_is_sent_the_answer_is_one_of_the_document(url: str) -> None:
     random, seen = rng("http"), set()
-    for turn in range(max(3 * len(REQUESTS), CASES // 400)):
+    for turn in range(max(3 * len(REQUESTS), min(4000, CASES // 400))):
         request = REQUESTS[turn % len(REQUESTS)]
         if turn >= len(REQUESTS):
             request = mutated(random, request, REQUESTS, 4)
