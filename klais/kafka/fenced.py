@@ -28,6 +28,7 @@ log = get("klais.kafka.fenced")
 LOG_EVERY_S = 5.0  # between two lines about the same failure
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
+LAST_EPOCH = 2**15 - 2  # of a producer id; epochs are int16, and Kafka keeps the highest one for itself
 _Producer = TypeVar("_Producer", bound=AIOKafkaProducer)
 _REFUSALS = {
     10: f"as too large (its max.message.bytes must be at least {MAX_RECORD_BYTES})",
@@ -297,6 +298,9 @@ async def fence(
     producer id, and epochs of different ids do not fence each other. Nor may an idle partition forget the epoch
     (``producer.id.expiration.ms``, 1 day). So a long-lived owner fences again daily.
 
+    Behind ``LAST_EPOCH`` the coordinator gives a new producer id, too. So nobody works with that epoch: it only fences
+    the owner before, and the next one, the first of the new id, is the owner's.
+
     Parameters
     ----------
     settings : Settings
@@ -327,7 +331,11 @@ async def fence(
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return await _take_over(options, partitions, deadline)
+            identity = await _take_over(options, partitions, deadline)
+            if identity.epoch < LAST_EPOCH:
+                return identity
+            log.info("producer_id_used_up", transactional_id=transactional_id, producer_id=identity.producer_id)
+            continue
         except _FENCED as error:
             raise LaneFenced(f"another owner acquired {transactional_id} meanwhile") from error
         except TimeoutError as error:
