@@ -129,6 +129,13 @@ class Consumer(EagerService, driver.Consumer):
         agent empties its buffer within milliseconds. A fetch of 26 records (a backlog, a burst) does that to all.
         """
 
+    async def verify_all_partitions_active(self) -> None:
+        """Check nothing: each lane watches its own partition (:mod:`klais.worker.watch`).
+
+        Faust asks aiokafka for the position of every partition. While one has none, because records were removed under
+        the consumer, that ends the whole worker with an AssertionError.
+        """
+
     def _new_consumer_thread(self) -> LoopConsumer:
         return LoopConsumer(self, loop=self.loop, beacon=self.beacon)
 

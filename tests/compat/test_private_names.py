@@ -38,6 +38,7 @@ SIGNATURES = [
     ("faust.transport.drivers.aiokafka:AIOKafkaConsumerThread", "on_start", ("self",)),
     ("faust.transport.drivers.aiokafka:AIOKafkaConsumerThread", "_ensure_consumer", ("self",)),
     ("faust.transport.drivers.aiokafka:Consumer", "_new_consumer_thread", ("self",)),
+    ("faust.transport.drivers.aiokafka:Consumer", "verify_all_partitions_active", ("self",)),
     ("faust.transport.drivers.aiokafka:Consumer", "on_buffer_full", ("self", "tp")),
     ("faust.transport.drivers.aiokafka:Consumer", "highwater", ("self", "tp")),
     # agents/faust_ext/commits.py

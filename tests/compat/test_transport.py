@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.subscription_state import TopicPartitionState
 from aiokafka.errors import CorruptRecordException
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v4
 from aiokafka.record.memory_records import MemoryRecords
@@ -124,6 +125,25 @@ def test_a_full_buffer_takes_no_partition_out_of_the_next_fetch() -> None:
         Consumer.on_buffer_full(ours, tp)  # type: ignore[arg-type]
     assert faust_own._active_partitions == set()
     assert ours._active_partitions == partitions
+
+
+def test_a_partition_without_a_position_ends_no_worker() -> None:
+    """As after an offset that is out of range, until aiokafka has asked for another. Faust's own check raises."""
+
+    class Lost:
+        def assignment(self) -> set[TP]:
+            return {TP("raw", 0)}
+
+        async def sleep(self, seconds: float) -> None: ...
+
+        should_stop = False
+
+        def verify_event_path(self, now: float, tp: TP) -> None:
+            assert TopicPartitionState(SimpleNamespace()).position is not None
+
+    with pytest.raises(AssertionError):
+        asyncio.run(driver.Consumer.verify_all_partitions_active(Lost()))  # type: ignore[arg-type]
+    asyncio.run(Consumer.verify_all_partitions_active(Lost()))  # type: ignore[arg-type]
 
 
 class OneFetch:
