@@ -181,6 +181,14 @@ class PartitionReader:
                         return RawRecord(record.offset, record.key, record.value, tuple(record.headers))
         return None
 
+    async def epoch_at(self, topic: str, partition: int, offset: int) -> int:
+        """Producer epoch of the batch, or the control record, that holds an offset; -1 where there is none."""
+        try:
+            batches = await self._fetch(TopicPartition(topic, partition), offset, 1)
+        except kafka_errors.OffsetOutOfRangeError:
+            return -1
+        return int(batches[0].producer_epoch) if batches else -1
+
     async def end(self, topic: str, partition: int) -> int:
         """End offset of a partition; errors as for :meth:`offsets`."""
         request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])

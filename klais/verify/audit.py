@@ -1,13 +1,13 @@
 """Audit of a lane: replays its journal from step 0 and compares the result with the output topics and the table.
 
-The steps must cover every record of ``klais_raw`` once.
+The steps must cover every record of ``klais_raw`` once. Where Kafka lost something and the lane has counted it
+(RESUMED steps), exactly so many records must be missing, or be there twice.
 """
 
 import itertools
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,18 +15,33 @@ import numpy.typing as npt
 from klais.config.load import Settings
 from klais.core.devices.layout import ROW, Rows
 from klais.core.lane.checkpoint import Marker, decode_marker
-from klais.core.lane.journal import MAGIC, MARKER_KEY, NEEDS_RAW, Kind, StepRecord, decode_step
+from klais.core.lane.journal import (
+    GONE,
+    MAGIC,
+    MARKER_KEY,
+    NEEDS_RAW,
+    Kind,
+    Resumed,
+    StepRecord,
+    decode_step,
+    fingerprint,
+)
+from klais.core.lane.queue import FrameQueue
 from klais.core.lane.render import anomaly_records, dead_letter_records
-from klais.core.lane.replay import replay
+from klais.core.lane.replay import replay, replay_unread
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import Step
 from klais.core.wire.constants import VERDICTS, Reason
 from klais.errors import JournalFormatError, OffsetGone
-from klais.kafka.reader import PartitionReader
+from klais.kafka.reader import PartitionReader, RawRecord
+from klais.kafka.record_batch import read_mark
 from klais.kafka.topics import Topics
+from klais.verify.comparison import ANY, Comparison, Found
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MOST_PROBLEMS = 20
+# What a step says by itself. The other counters need its raw record.
+_SURE = (*range(VERDICTS), Tally.RELEASED, Tally.LOST_RECORDS, Tally.QUEUE_LOST, Tally.OUTPUT_LOST, Tally.DOUBLED)
 
 
 @dataclass(slots=True)
@@ -40,6 +55,10 @@ class LaneAudit:
     devices: int = 0
     marker_step: int = 0
     telemetry: int = 0
+    lost: int = 0
+    doubled: int = 0
+    unknown: int = 0
+    lost_records: int = 0
     dead_letters: int = 0
     anomalies: int = 0
     queued: int = 0
@@ -57,39 +76,10 @@ class LaneAudit:
         return self.next_raw == self.raw_end and not self.queued
 
 
-class Comparison:
-    """Compares the expected records of a topic with the actual ones, both in order, during the replay."""
-
-    def __init__(self, audit: LaneAudit, name: str, actual: AsyncIterator[Any]) -> None:
-        self._audit = audit
-        self._name = name
-        self._actual = actual
-        self.count = 0
-        self._broken = False
-
-    async def expect(self, wanted: Any) -> None:
-        """Check that the next record of the topic is ``wanted``."""
-        if self._broken:
-            return
-        found = await anext(self._actual, None)
-        self.count += 1
-        if found != wanted:
-            self._broken = True
-            self._audit.problem(f"{self._name} record {self.count}: should be {wanted!r:.300}, is {found!r:.300}")
-
-    async def end(self) -> None:
-        """Check that no record follows."""
-        extra = 0
-        async for found in self._actual:
-            if not extra and not self._broken:
-                self._audit.problem(f"{self._name}: not in the journal: {found!r:.300}")
-            extra += 1
-        if extra and not self._broken:
-            self._audit.problem(f"{self._name}: {extra} more records than in the journal")
-
-
-async def audit_lane(settings: Settings, partition: int) -> LaneAudit:
+async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, bytes] | None = None) -> LaneAudit:
     """Replay the journal of one lane from step 0 and compare topics, table and counters with it.
+
+    ``archive``: raw records (offset to value) that somebody kept before ``klais_raw`` lost its beginning.
 
     Raises
     ------
@@ -104,30 +94,32 @@ async def audit_lane(settings: Settings, partition: int) -> LaneAudit:
             await reader.start()
         rows, marker = await read_table(readers[0], topics.devices_changelog, partition)
         audit.raw_end = (await readers[0].offsets(topics.raw, partition))[1]
-        clean = Comparison(audit, topics.telemetry, _clean_records(readers[1], topics.telemetry, partition))
-        dead = Comparison(audit, topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition))
-        flags = Comparison(audit, topics.anomalies, _flags(readers[3], topics.anomalies, partition))
+        ahead = await foresee(readers[0], topics.journal, partition, marker.step if marker else 0)
+        clean = Comparison(topics.telemetry, _clean(readers[1], topics.telemetry, partition), audit.problem, ahead.lost)
+        dead = Comparison(topics.dead_letter, _dead_letters(readers[2], topics.dead_letter, partition), audit.problem)
+        flags = Comparison(topics.anomalies, _flags(readers[3], topics.anomalies, partition), audit.problem)
         state = LaneState(hash_key=settings.frame_hash_key)
-        left_out = await _left_out(readers[0], topics.journal, partition)
-        async for step in _replay_all(settings, topics, partition, state, audit):
+        unread = Unread(audit, clean, ahead.last_resumed)
+        async for step in _replay_all(settings, topics, state, audit, unread, archive or {}):
+            await unread.settle(step)
             number, place = step.record.step, itertools.count()
             for columns, index in step.passed:
                 for i in index.tolist():
-                    if ("telemetry", number, next(place)) in left_out:
+                    if ("telemetry", number, next(place)) in ahead.left_out:
                         continue
                     sequence, ts_ms = int(columns.sequence[i]), int(columns.ts_ms[i])
                     await clean.expect((columns.device_id(i), sequence, ts_ms, columns.payload(i)))
-            for nth, (_, value, headers, _) in enumerate(dead_letter_records(step)):
-                if ("dead_letter", number, nth) not in left_out:
-                    await dead.expect((dict(headers)["reason"], value))
-            for nth, (key, value, _, _) in enumerate(anomaly_records(step)):
-                if ("anomalies", number, nth) not in left_out:
-                    await flags.expect((key, value))
+            if not ahead.last_resumed:
+                await _expect_others(step, dead, flags, ahead.left_out)
             if marker is not None and step.record.step == marker.step:
-                _compare_table(audit, state, rows, marker)
-        for comparison in (clean, dead, flags):
+                _compare_table(audit, state, rows, marker, ahead.forgotten, unread.ever)
+        # What Kafka loses of the two others no lane counts.
+        for comparison in (clean,) if ahead.last_resumed else (clean, dead, flags):
             await comparison.end()
+        if clean.doubled != ahead.doubled:
+            audit.problem(f"{topics.telemetry}: {clean.doubled} records come twice, the journal says {ahead.doubled}")
         audit.telemetry, audit.dead_letters, audit.anomalies = clean.count, dead.count, flags.count
+        audit.lost, audit.doubled, audit.unknown = clean.lost, clean.doubled, clean.unknown
         _conclude(audit, state, marker)
     except (JournalFormatError, OffsetGone) as error:
         audit.problem(str(error))
@@ -151,28 +143,128 @@ async def read_table(reader: PartitionReader, topic: str, partition: int) -> tup
     return np.frombuffer(b"".join(rows), ROW), decode_marker(marker) if marker else None
 
 
-async def _left_out(reader: PartitionReader, topic: str, partition: int) -> set[tuple[str, int, int]]:
-    """Records that Kafka refused: the journal says later than their steps that no output has them."""
-    out: set[tuple[str, int, int]] = set()
-    async for record in reader.read(topic, partition, (await reader.offsets(topic, partition))[0]):
-        if record.value is not None and record.value[:4] == MAGIC and record.value[5] == Kind.RESUMED:
-            resumed = decode_step(record.value).resumed
-            out.update((one.output, one.step, one.nth) for one in (resumed.aside if resumed else ()))
-    return out
+@dataclass(slots=True)
+class Ahead:
+    """What the journal says later on: what lanes counted as lost or doubled, the last RESUMED step, and the ids that
+    steps after the marker forget: their rows may be in the table or not, as a checkpoint removes rows first.
+    ``left_out``: records (output, step, nth) that Kafka refused."""
+
+    lost: int = 0
+    doubled: int = 0
+    last_resumed: int = 0
+    forgotten: set[bytes] = field(default_factory=set)
+    left_out: set[tuple[str, int, int]] = field(default_factory=set)
+
+
+async def _expect_others(step: Step, dead: Comparison, flags: Comparison, left_out: set[tuple[str, int, int]]) -> None:
+    """Dead letters and flags of a step, without those that Kafka refused."""
+    number = step.record.step
+    for nth, (_, value, headers, _) in enumerate(dead_letter_records(step)):
+        if ("dead_letter", number, nth) not in left_out:
+            await dead.expect((dict(headers)["reason"], value))
+    for nth, (key, value, _, _) in enumerate(anomaly_records(step)):
+        if ("anomalies", number, nth) not in left_out:
+            await flags.expect((key, value))
+
+
+async def foresee(reader: PartitionReader, topic: str, partition: int, marker_step: int) -> Ahead:
+    """Read the whole journal once for what the replay has to know beforehand."""
+    ahead = Ahead()
+    async for record in _journal(reader, topic, partition):
+        if record.resumed is not None and record.resumed.aside:  # no output has these records, nor is one expected
+            ahead.left_out.update((one.output, one.step, one.nth) for one in record.resumed.aside)
+        elif record.resumed is not None:
+            ahead.lost += record.resumed.output_lost
+            ahead.doubled += record.resumed.doubled
+            ahead.last_resumed = record.step
+        elif record.kind == Kind.FORGET and record.step > marker_step:
+            ahead.forgotten.update(row.tobytes() for row in record.forgotten)
+    return ahead
+
+
+async def _journal(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[StepRecord]:
+    start = (await reader.offsets(topic, partition))[0]
+    async for record in reader.read(topic, partition, start):
+        if record.value is not None and record.value[:4] == MAGIC:  # else an owner, or another program's
+            yield decode_step(record.value)
+
+
+class Unread:
+    """Steps whose raw records Kafka lost: from the first of them to the RESUMED step of the lane that found it out.
+
+    They are replayed by what the journal says of them. Their frames are gone, so rows miss them, and any record will do
+    where one of theirs was put out.
+    """
+
+    def __init__(self, audit: LaneAudit, clean: Comparison, last_resumed: int) -> None:
+        self._audit, self._clean, self._last_resumed = audit, clean, last_resumed
+        self._now = False
+        self._passed = self._queued = self._step = 0
+        self.ever = False
+
+    def replay(self, state: LaneState, record: StepRecord, value: bytes | None) -> Step:
+        """Apply one step of the journal."""
+        gone = record.kind in NEEDS_RAW and (value is None or fingerprint(value) != record.raw_crc)
+        if gone and not self._now and record.step < self._last_resumed:
+            self._now = self.ever = True
+            self._queued, state.queue = state.queue.depth, FrameQueue()
+        if record.kind == Kind.LOST and record.count != record.raw_offset + 1 - state.next_raw:
+            self._audit.problem(
+                f"step {record.step} counts {record.count} raw records as lost, from {state.next_raw} to "
+                f"{record.raw_offset} there were {record.raw_offset + 1 - state.next_raw}"
+            )
+        if not self._now:
+            return replay(state, record, value)
+        passed, queued = replay_unread(state, record)
+        self._passed += passed
+        self._queued += queued
+        return Step(record, next_raw=state.next_raw)
+
+    async def settle(self, step: Step) -> None:
+        """After a RESUMED step: what was put out before it, and whether the lane has counted the rest."""
+        resumed, before, self._step = step.record.resumed, self._step, step.record.step
+        if resumed is None or resumed.aside:
+            return
+        # The lane has applied steps without their frames, though we may have them.
+        self.ever |= GONE in resumed.why
+        if self._now:
+            await self._settle(resumed)
+        if self._step > before + 1:
+            await self._clean.set_aside(before + 1, self._step - 1)
+
+    async def _settle(self, resumed: Resumed) -> None:
+        lost = min(self._passed, resumed.output_lost)
+        for _ in range(self._passed - lost):
+            await self._clean.expect(ANY)
+        self._clean.miss(lost)
+        if self._queued != resumed.queue_lost:
+            self._audit.problem(f"{self._queued} frames waited for raw records that are gone, {_said(resumed)}")
+        self._now, self._passed, self._queued = False, 0, 0
+
+
+def _said(resumed: Resumed) -> str:
+    return f"the journal says that {resumed.queue_lost} were lost"
 
 
 async def _replay_all(
-    settings: Settings, topics: Topics, partition: int, state: LaneState, audit: LaneAudit
+    settings: Settings,
+    topics: Topics,
+    state: LaneState,
+    audit: LaneAudit,
+    unread: Unread,
+    archive: Mapping[int, bytes],
 ) -> AsyncIterator[Step]:
+    partition = audit.partition
     async with PartitionReader(settings) as journal, PartitionReader(settings) as raw_reader:
-        raw = RawCoverage(audit, raw_reader, topics.raw)
-        await raw.begin((await raw_reader.offsets(topics.raw, partition))[0])
-        start = (await journal.offsets(topics.journal, partition))[0]
-        async for record in journal.read(topics.journal, partition, start):
-            if record.value is None or record.value[:4] != MAGIC:  # an owner, or another program's
-                continue
-            step = decode_step(record.value)
-            yield replay(state, step, await raw.value_of(step))
+        raw = RawCoverage(audit, raw_reader, topics.raw, archive)
+        await raw.begin(min([(await raw_reader.offsets(topics.raw, partition))[0], *archive]))
+        async for record in _journal(journal, topics.journal, partition):
+            if record.resumed is not None and "journal_cut" in record.resumed.why and record.step > state.step + 1:
+                raise JournalFormatError(
+                    f"Kafka lost the journal's steps {state.step + 1} to {record.step - 1}, which a checkpoint covers: "
+                    "what they put out cannot be audited"
+                )
+            yield unread.replay(state, record, await raw.value_of(record))
             audit.steps = state.step
 
 
@@ -182,14 +274,21 @@ class RawCoverage:
     A step could also step over records: its next offset may jump. No replay of steps would show that.
     """
 
-    def __init__(self, audit: LaneAudit, reader: PartitionReader, topic: str) -> None:
-        self._audit, self._reader, self._topic = audit, reader, topic
-        self._records: AsyncIterator[Any] | None = None
+    def __init__(self, audit: LaneAudit, reader: PartitionReader, topic: str, archive: Mapping[int, bytes]) -> None:
+        self._audit, self._reader, self._topic, self._archive = audit, reader, topic, archive
+        self._records: AsyncIterator[RawRecord] | None = None
 
     async def begin(self, offset: int) -> None:
         """Go on with the record at ``offset``."""
+        self._records = self._from(offset)
+
+    async def _from(self, offset: int) -> AsyncIterator[RawRecord]:
         start, end = await self._reader.offsets(self._topic, self._audit.partition)
-        self._records = self._reader.read(self._topic, self._audit.partition, min(max(start, offset), end))
+        for kept in sorted(self._archive):
+            if offset <= kept < start:
+                yield RawRecord(kept, None, self._archive[kept], ())
+        async for record in self._reader.read(self._topic, self._audit.partition, min(max(start, offset), end)):
+            yield record
 
     async def value_of(self, step: StepRecord) -> bytes | None:
         """The raw record that a step took, None where it took none or the record is gone."""
@@ -207,29 +306,30 @@ class RawCoverage:
         return None
 
 
-async def _clean_records(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:
+async def _clean(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:
     start, _ = await reader.offsets(topic, partition)
     async for record in reader.read(topic, partition, start):
         found = CLEAN.match(record.value or b"")
         if found is None:
-            yield ("not a clean record", record.value)
+            yield ("not a clean record", record.value), None
         else:
-            yield (record.key, int(found[2]), int(found[3]), found[4])
+            mark = read_mark(record.headers)
+            yield (record.key, int(found[2]), int(found[3]), found[4]), mark.step if mark else None
 
 
-async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:
+async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:
     """Dead letters of the lane; the edges write to the same topic."""
     start, _ = await reader.offsets(topic, partition)
     async for record in reader.read(topic, partition, start):
         headers = dict(record.headers)
         if headers.get("stage") == b"lane":
-            yield (headers["reason"], record.value)
+            yield (headers["reason"], record.value), None
 
 
-async def _flags(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[tuple[Any, ...]]:
+async def _flags(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:
     start, _ = await reader.offsets(topic, partition)
     async for record in reader.read(topic, partition, start):
-        yield (record.key, record.value)
+        yield (record.key, record.value), None
 
 
 def _sorted(rows: Rows) -> Rows:
@@ -237,31 +337,48 @@ def _sorted(rows: Rows) -> Rows:
     return rows[order]
 
 
-def _compare_table(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker) -> None:
-    """Rows and marker of the table against the replayed state at the marker's step."""
-    kept = _sorted(rows[rows["stamp"] <= np.uint64(marker.step)])
-    newer = {row["id"].tobytes() for row in rows[rows["stamp"] > np.uint64(marker.step)]}
+def _without(rows: Rows, ids: set[bytes]) -> Rows:
+    return rows[[row["id"].tobytes() not in ids for row in rows]] if ids else rows
+
+
+def _compare_table(
+    audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker, forgotten: set[bytes], unread: bool
+) -> None:
+    """Rows and marker of the table against the replayed state at the marker's step.
+
+    A checkpoint that is under way, or was cut off, has written rows that are newer than the marker, and has removed
+    those that later steps forget: what the marker's step says of these devices nobody can compare, or needs to.
+    After steps without frames (``unread``) the replayed rows are not those of the lane.
+    """
+    if not unread:
+        _compare_rows(audit, state, rows, marker, forgotten)
+    sure = _SURE if unread else range(len(state.tally))
+    found, wanted = [[tally[place] for place in sure] for tally in (marker.facts["tally"], state.tally.tolist())]
+    if found != wanted:
+        audit.problem(f"counters {found} at step {marker.step}, the journal gives {wanted}")
+    facts = [("next_raw", state.next_raw), ("tokens", state.tokens)]
+    for name, value in facts if unread else [*facts, ("devices", state.devices)]:
+        if marker.facts[name] != value:
+            audit.problem(f"marker has {name} {marker.facts[name]}, the journal gives {value}")
+    if sum(len(index) for _, _, index in marker.ranges) != state.queue.depth:
+        audit.problem(f"marker has another queue than the journal, which leaves {state.queue.depth} frames waiting")
+
+
+def _compare_rows(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker, forgotten: set[bytes]) -> None:
+    newer = {row["id"].tobytes() for row in rows[rows["stamp"] > np.uint64(marker.step)]} | forgotten
+    kept = _sorted(_without(rows[rows["stamp"] <= np.uint64(marker.step)], forgotten))
     live = state.rows[: state.used]
-    live = live[live["id_size"] > 0]
-    wanted = _sorted(live[[row["id"].tobytes() not in newer for row in live]] if newer else live.copy())
+    wanted = _sorted(_without(live[live["id_size"] > 0], newer))
     if len(kept) != len(wanted):
         audit.problem(f"table has {len(kept)} devices at step {marker.step}, the journal {len(wanted)}")
     elif kept.tobytes() != wanted.tobytes():
         wrong = [name for name in ROW.names or () if kept[name].tobytes() != wanted[name].tobytes()]
         audit.problem(f"table differs from the journal at step {marker.step} in {', '.join(wrong)}")
-    if marker.facts["tally"] != state.tally.tolist():
-        audit.problem(
-            f"counters {marker.facts['tally']} at step {marker.step}, the journal gives {state.tally.tolist()}"
-        )
-    for name, found in (("next_raw", state.next_raw), ("tokens", state.tokens), ("devices", state.devices)):
-        if marker.facts[name] != found:
-            audit.problem(f"marker has {name} {marker.facts[name]}, the journal gives {found}")
-    if sum(len(index) for _, _, index in marker.ranges) != state.queue.depth:
-        audit.problem(f"marker has another queue than the journal, which leaves {state.queue.depth} frames waiting")
 
 
 def _conclude(audit: LaneAudit, state: LaneState, marker: Marker | None) -> None:
     audit.next_raw, audit.devices, audit.queued = state.next_raw, state.devices, state.queue.depth
+    audit.lost_records = int(state.tally[Tally.LOST_RECORDS])
     audit.marker_step = marker.step if marker else 0
     audit.verdicts = {Reason(k).label: int(n) for k, n in enumerate(state.tally[:VERDICTS]) if n and k <= max(Reason)}
     if marker is not None and marker.step > state.step:

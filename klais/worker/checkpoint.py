@@ -15,6 +15,7 @@ from klais.worker.changelog import marker_key
 from klais.worker.intake import Intake
 from klais.worker.outputs import send_or_halve
 from klais.worker.session import LaneSession
+from klais.worker.watch import Watch
 
 COPY_ROWS = 4000  # rows copied in one go: 1 ms, and some more where the memory was never touched before
 SLICE_ROWS = 1000  # rows written in one go, so that the event loop is never held for long
@@ -29,14 +30,15 @@ class Checkpointer:
     offset while a journal or marker says more, so an acknowledgement that is missing costs nothing.
     """
 
-    def __init__(self, session: LaneSession, intake: Intake) -> None:
-        self._session, self._intake = session, intake
+    def __init__(self, session: LaneSession, intake: Intake, watch: Watch) -> None:
+        self._session, self._intake, self._watch = session, intake, watch
         self._busy = asyncio.Lock()
         marker = session.marker
         self.step = marker.step if marker else 0
         self._next_raw = marker.next_raw if marker else 0
         self._journal_offset = session.journal_floor
         self._outputs: dict[str, int] = dict(session.floors)
+        self._telemetry_epoch = session.telemetry_epoch
         self._acknowledged = 0  # input up to here was acknowledged one checkpoint ago
         self.done_at = time.monotonic()
         self.total_s = 0.0
@@ -57,6 +59,8 @@ class Checkpointer:
         async with self._busy:
             if state.step > self.step:
                 began = time.monotonic()
+                # What later steps put out lies behind it: recovery need not search the letters of edges before it.
+                letters_end = self._watch.letters_end
                 shot = begin_snapshot(state)
                 while not copy_rows(state, shot, COPY_ROWS):  # noqa: ASYNC110  (lets the lane go on in between)
                     await asyncio.sleep(0)
@@ -64,6 +68,7 @@ class Checkpointer:
                 fault.at("checkpoint_taken")
                 while session.acked_step < newest:  # noqa: ASYNC110  (three outputs move it; asking costs nothing)
                     await asyncio.sleep(POLL_S)
+                self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), letters_end)
                 await self._write(shot)
                 self.total_s += time.monotonic() - began
                 self.count += 1
@@ -88,10 +93,14 @@ class Checkpointer:
             await asyncio.sleep(0)
         fault.at("checkpoint_marker")
         journal_offset = session.journal.offset_after(shot.step, self._journal_offset)
+        before = self._outputs.get("telemetry", 0)
         for name, out in session.outputs.items():
-            self._outputs[name] = max(self._outputs.get(name, 0), out.offset)
+            known = self._outputs.get(name, 0)
+            self._outputs[name] = max(known, out.offset_after(shot.step, known))
+        if self._outputs["telemetry"] > before:
+            self._telemetry_epoch = session.epoch
         partitions = session.context.topics.partitions
-        marker = encode_marker(shot, journal_offset, self._outputs, partitions, session.lineage)
+        marker = encode_marker(shot, journal_offset, self._outputs, partitions, session.lineage, self._telemetry_epoch)
         writer.reset()
         writer.append_one(marker_key(session.partition), marker, (), time.time_ns() // 1_000_000)
         await sender.send(writer)

@@ -36,15 +36,16 @@ class Violation(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutputSeen:
-    """One output topic: ``floor`` as the marker names it, first and end offset before our fence.
+    """One output topic: ``floor`` as the marker names it, first and end offset before our fence, the newest own mark.
 
-    The newest own mark.
+    ``controls``: control records of earlier fences between a lower end and the floor.
     """
 
     floor: int
     start: int
     end: int
     mark: Mark | None = None
+    controls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Fi
         text = f"the topic of {name} is empty, its records up to {output.floor} were deleted with it"
         return [Finding(Violation.OUTPUT_RECREATED, text)]
     if output.end < output.floor:
-        lost = output.floor - output.end
+        lost = max(0, output.floor - output.end - output.controls)
         text = (
             f"the topic of {name} ends at {output.end}, up to {output.floor} was acknowledged: {lost} records are lost"
         )

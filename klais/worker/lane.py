@@ -82,7 +82,8 @@ class Lane:
         context, partition, reader = self._context, self.partition, self._reader
         await reader.start()
         session = LaneSession(context, partition, await recover(context, partition, reader), self._quarantine)
-        checkpointer, watch = Checkpointer(session, self.intake), Watch(session, self.intake, reader)
+        watch = Watch(session, self.intake, reader)
+        checkpointer = Checkpointer(session, self.intake, watch)
         self.session, self.checkpointer, self.watch = session, checkpointer, watch
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -97,8 +98,9 @@ class Lane:
                 await session.pending.drained()
                 fault.at("lane_replayed")
                 raw_start, _ = await watch.begin()
-                if (resumed := session.resume(raw_start)) is not None:
-                    session.journal.put(resumed)
+                if resumed := session.resume(raw_start):
+                    for resumption in resumed:  # without a wait in between: they leave in one batch, or not at all
+                        session.journal.put(resumption)
                     await checkpointer.run_once()  # a second recovery must not count, or lose, the same again
                 await self._go_live(session)
                 tasks.create_task(checkpointer.run())

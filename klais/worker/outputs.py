@@ -175,6 +175,7 @@ class Output(Sending):
         self._begin = 0  # records of the first step that are written
         self._first: tuple[Step, int]  # step of the first record in the batch, and which of its records it is
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
+        self._offsets: deque[tuple[int, int]] = deque()  # (step, offset after its last record)
         self.records = 0
 
     def put(self, step: Step) -> None:
@@ -189,11 +190,19 @@ class Output(Sending):
         """All of this topic's outputs up to this step are acknowledged."""
         return self._steps[0].record.step - 1 if self._steps else journalled
 
+    def offset_after(self, step: int, otherwise: int) -> int:
+        """The offset after the last record of all steps up to ``step``: exact, so that a loss can be counted."""
+        found = otherwise
+        while self._offsets and self._offsets[0][0] <= step:
+            found = self._offsets.popleft()[1]
+        return found
+
     async def _send_some(self) -> None:
         writer = self._writer
         writer.reset()
         self._first = (self._steps[0], 0)
         finished = 0
+        ends: list[tuple[int, int]] = []  # (step, records in the batch up to its last one)
         begin = self._begin
         for step in self._steps:
             start = begin if begin else (self._from[1] if step.record.step == self._from[0] else 0)
@@ -201,6 +210,7 @@ class Output(Sending):
             if not complete:
                 break
             finished, begin = finished + 1, 0
+            ends.append((step.record.step, writer.count))
         if not writer.empty:
             count = writer.count
             fault.at("output_sent")
@@ -215,7 +225,11 @@ class Output(Sending):
                 return
             fault.at("output_acked")
             self.records += count
-            self.offset = base + count if base >= 0 else self.offset
+            if base < 0:  # the answer was lost, and the second try was a repeat
+                base = self.offset
+            if base >= 0:
+                self.offset = base + count
+                self._offsets += [(step, base + records) for step, records in ends]
         self._begin = begin
         for _ in range(finished):
             self._landed(self._steps.popleft())

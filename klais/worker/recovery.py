@@ -29,11 +29,12 @@ from klais.core.wire.constants import Reason
 from klais.errors import TopicMismatch
 from klais.kafka.fenced import FencedSender, fence
 from klais.kafka.reader import PartitionReader, last_own_mark
-from klais.kafka.record_batch import RecordBatchWriter, read_mark
+from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
 from klais.worker.changelog import load_partition
 from klais.worker.context import LaneContext
+from klais.worker.doubled import count_doubled
 from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
 from klais.worker.session import Recovered, Senders
 
@@ -83,17 +84,18 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         )
     journal = await _read_journal(reader, topics.journal, partition, marker)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
-    seen_outputs = {}
-    for name, topic in outputs.items():
-        floor = marker.outputs.get(name, 0) if marker else 0
-        start, end = bounds[name]
-        if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
-            end = floor  # it was the new leader's answer
-        # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
-        mark = await last_own_mark(reader, topic, partition, max(0, min(floor, end) - 1), lineage)
-        seen_outputs[name] = OutputSeen(floor, start, end, mark)
+    seen_outputs = {
+        name: await _look_at(reader, topic, partition, name, bounds[name], lineage, marker)
+        for name, topic in outputs.items()
+    }
     plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, marker))
-    doubled = await _doubled(reader, topics, partition, lineage, seen_outputs["telemetry"], plan, journal, marker)
+    doubled = 0
+    telemetry = seen_outputs["telemetry"]
+    if plan.steps_missing and telemetry.mark is not None:
+        floor = min(telemetry.floor, telemetry.end)
+        last = journal.steps[-1].step if journal.steps else state.step
+        next_raw = _next_raw(state, journal) if plan.rewind is None else min(plan.rewind, _next_raw(state, journal))
+        doubled = await count_doubled(reader, topics, partition, lineage, floor, last, next_raw)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
@@ -102,7 +104,42 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}
     # A place in a journal that was cut or recreated means nothing: look from its start until the next checkpoint.
     journal_floor = marker.journal_offset if marker and marker.journal_offset <= journal.end else 0
-    return Recovered(state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled)
+    known = marker is not None and floors["telemetry"] == marker.outputs.get("telemetry", 0)
+    epoch = marker.telemetry_epoch if marker is not None and known else -1
+    return Recovered(
+        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch
+    )
+
+
+async def _look_at(
+    reader: PartitionReader,
+    topic: str,
+    partition: int,
+    name: str,
+    bounds: tuple[int, int],
+    lineage: int,
+    marker: Marker | None,
+) -> OutputSeen:
+    """How far one output has got; ``bounds`` are its first and end offset before our fence."""
+    floor = marker.outputs.get(name, 0) if marker else 0
+    start, end = bounds
+    if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
+        end = floor  # it was the new leader's answer
+    # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
+    begin, controls = max(0, min(floor, end) - 1), 0
+    if name == "telemetry" and end < floor:
+        # It was cut: the newest mark may lie anywhere, with control records behind it.
+        begin, controls = 0, await _controls(reader, topic, partition, end, marker)
+    mark = await last_own_mark(reader, topic, partition, begin, lineage)
+    return OutputSeen(floor, start, end, mark, controls)
+
+
+async def _controls(reader: PartitionReader, topic: str, partition: int, end: int, marker: Marker | None) -> int:
+    """Control records that lay between the end of a clean topic that was cut and the marker's place in it."""
+    if marker is None or marker.telemetry_epoch < 0 or end <= 0:
+        return 0
+    epoch = await reader.epoch_at(topic, partition, end - 1)
+    return CONTROL_RECORDS * (marker.telemetry_epoch - epoch) if 0 <= epoch < marker.telemetry_epoch else 0
 
 
 async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -> Senders:
@@ -181,7 +218,7 @@ async def _seen(
     outputs: dict[str, OutputSeen],
     marker: Marker | None,
 ) -> Seen:
-    next_raw = max([state.next_raw, *(record.raw_offset + 1 for record in journal.steps)])
+    next_raw = _next_raw(state, journal)
     raw_start, _ = await reader.offsets(topics.raw, partition)
     raw_end = await _end(reader, topics.raw, partition, next_raw)
     landmarks = []
@@ -203,6 +240,11 @@ async def _seen(
     )
 
 
+def _next_raw(state: LaneState, journal: JournalSeen) -> int:
+    """The next raw offset to take, after marker and journal."""
+    return max([state.next_raw, *(record.raw_offset + 1 for record in journal.steps)])
+
+
 async def _end(reader: PartitionReader, topic: str, partition: int, expected: int) -> int:
     """End offset of a partition, asked for again for a while where it is below ``expected``."""
     until_s = time.monotonic() + NEW_LEADER_S
@@ -216,31 +258,6 @@ def passed_by(record: StepRecord) -> int:
     if record.kind == Kind.RELEASE:
         return record.count
     return int(np.count_nonzero(record.verdict == Reason.PASSED)) if record.kind == Kind.RAW else 0
-
-
-async def _doubled(
-    reader: PartitionReader,
-    topics: Topics,
-    partition: int,
-    lineage: int,
-    telemetry: OutputSeen,
-    plan: Plan,
-    journal: JournalSeen,
-    marker: Marker | None,
-) -> int:
-    """Records of the clean topic whose steps are missing: their raw records are decided, and put out, once more."""
-    if not plan.steps_missing or telemetry.mark is None:
-        return 0
-    last = journal.steps[-1].step if journal.steps else marker.step if marker else 0
-    start, _ = await reader.offsets(topics.telemetry, partition)
-    doubled = since_mark = 0
-    async for record in reader.read(topics.telemetry, partition, max(start, min(telemetry.floor, telemetry.end))):
-        since_mark += 1
-        mark = read_mark(record.headers)
-        if mark is not None:
-            doubled += since_mark if mark.lineage == lineage and mark.step > last else 0
-            since_mark = 0
-    return doubled
 
 
 def _report(partition: int, plan: Plan) -> None:

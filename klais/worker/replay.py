@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from klais.core.lane.checkpoint import Marker, refill_queue
 from klais.core.lane.columns import Columns, read_headers
-from klais.core.lane.journal import NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
+from klais.core.lane.journal import GONE, NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
 from klais.core.lane.queue import FrameQueue
 from klais.core.lane.replay import replay as apply
 from klais.core.lane.replay import replay_unread
@@ -114,13 +114,13 @@ class Replay:
             self._state.queue = FrameQueue()
             self._unread = True
             self._losses.queue = sum(len(index) for _, _, index in self._marker.ranges)
-            self._losses.why = "raw records of frames that waited in the queue are gone"
+            self._losses.why = f"a raw record of frames that waited in the queue {GONE}"
 
     def _lose(self, record: StepRecord, replaced: bool) -> None:
         if self._unread:
             return
         self._unread = True
-        self._losses.why = f"what step {record.step} needs is gone"
+        self._losses.why = f"what step {record.step} needs {GONE}"
         self._losses.queue = self._state.queue.depth
         self._state.queue = FrameQueue()
         if replaced:

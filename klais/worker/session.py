@@ -13,7 +13,7 @@ from klais.core.lane.counters import passed
 from klais.core.lane.journal import Aside, Resumed, StepRecord
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import TALLIES, LaneState
-from klais.core.lane.step import NO_LIMIT, Step, note_lost, release, resume, take_poison, take_raw
+from klais.core.lane.step import NO_LIMIT, Step, forget, note_lost, release, resume, take_poison, take_raw
 from klais.core.wire.batch import received_at_of
 from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark
@@ -30,6 +30,7 @@ from klais.worker.replay import Replay
 log = get("klais.worker.session")
 
 RELEASE_MOST = 8192  # frames in one release, so that a step stays short
+FORGET_MOST = 20_000  # devices in one step: 320 kB of a journal record
 RELEASED_BYTES = 64  # a released frame counts as so many bytes of what is pending: its batch is in memory anyway
 
 
@@ -63,6 +64,7 @@ class Recovered:
     lineage: int
     plan: Plan
     doubled: int
+    telemetry_epoch: int = -1  # of the record before the clean topic's floor
 
 
 class Pending:
@@ -129,6 +131,7 @@ class LaneSession:
             found.state, found.marker, found.journal, found.plan, found.positions.get("telemetry"), found.doubled
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)
+        self.telemetry_epoch = found.telemetry_epoch
         self.journalled = found.state.step  # the last step that is written down
         self.journal = Journal(found.senders.journal, self.put_out, context.on_sent, quarantine)
         at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
@@ -196,16 +199,26 @@ class LaneSession:
         self.taken_ns = received_at_of(raw.value) or self.taken_ns
         return step
 
-    def resume(self, raw_start: int) -> Step | None:
-        """Count what the replay could not restore; None when it restored everything."""
+    def resume(self, raw_start: int) -> list[Step]:
+        """Count what the replay could not restore; empty when it restored everything.
+
+        Rows that know a step which the journal lost are forgotten. Their frames are decided again, and whether they
+        are on the clean topic nobody knows: with the rows as they are, all of them would be dropped as duplicates.
+        """
         found = self.replay.resumption(raw_start)
         if found is None:
-            return None
+            return []
+        rows = self.state.rows[: self.state.used]
+        unknown = rows["id"][(rows["stamp"] > np.uint64(self.state.step)) & (rows["id_size"] > 0)]
+        ids = np.ascontiguousarray(unknown).view(np.uint8).reshape(-1, 16)
         self.resumed, last_step, next_raw = found
         limits, _ = self.context.limits.of_lane(self.partition)
         say = log.error if self.resumed.lost or self.resumed.doubled else log.warning
         say("lane_resumed", partition=self.partition, step=last_step, next_raw=next_raw, **asdict(self.resumed))
-        return self._decided(resume(self.state, *found, limits, time.time_ns()))
+        steps = [resume(self.state, *found, limits, time.time_ns())]
+        for begin in range(0, len(ids), FORGET_MOST):
+            steps.append(forget(self.state, ids[begin : begin + FORGET_MOST], limits, time.time_ns()))
+        return [self._decided(step) for step in steps]
 
     @property
     def alarms(self) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ class Watch:
         self._short = 0  # checks in a row in which a topic ended too early
         self._base = (0, 0)  # end of the clean topic, records acknowledged
         self.landed = Landed()
+        self.letters_end = 0  # of the dead letters, to which edges write, too
 
     async def begin(self) -> tuple[int, int]:
         """Note where the session begins, while nothing is on its way; first and end offset of ``klais_raw``."""
@@ -73,6 +74,7 @@ class Watch:
         newest, waits = session.state.newest_taken, not self._intake.idle
         raw_end = await self._reader.end(topics.raw, partition)
         output_end = await self._reader.end(topics.telemetry, partition)
+        self.letters_end = await self._reader.end(topics.dead_letter, partition)
         why = cut_while_live(next_raw, raw_end, telemetry, output_end)
         self._short = self._short + 1 if why is not None else 0
         if 0 < self._short < NEW_LEADER_CHECKS:

@@ -4,10 +4,17 @@ Each test breaks one relation between marker, journal, klais_raw and outputs, th
 """
 
 import asyncio
+import time
 
+import numpy as np
 import pytest
+from confluent_kafka import Producer
 
-from klais.verify.audit import audit_lane
+from klais.core.lane.step import forget
+from klais.kafka.reader import PartitionReader
+from klais.kafka.record_batch import RecordBatchWriter
+from klais.kafka.topics import Topics
+from klais.verify.audit import audit_lane, read_table
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
 
 FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
@@ -276,3 +283,67 @@ async def test_the_audit_names_raw_records_that_no_step_took(system):
     assert good.problems == []
     audit = await audit_lane(settings, 0)
     assert [text for text in audit.problems if "stepped over" in text][:1] != [] and len(audit.problems) == 3
+
+
+async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_edges(settings_for, topics_of):
+    """Edges write many, a lane hardly any: a recovery looks for the lane's last one behind the floor only."""
+    settings = settings_for(**FAST)
+    topics = topics_of(settings)
+    edge = Edge(settings)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.put(b"no batch: the lane writes a letter")
+        edge.send(5)
+        await caught_up(settings, found[0])
+        letters(settings, 1000)
+        await until(lambda: found[0].watch.letters_end > 1000, "the letters are seen")
+        edge.send(5)
+        await caught_up(settings, found[0])
+    async with PartitionReader(settings) as reader:
+        _, marker = await read_table(reader, topics.devices_changelog, 0)
+    assert marker.outputs["dead_letter"] > 1000
+    edge.put(b"no batch: another one")
+    report = await after(settings, edge)
+    once(settings, edge)
+    reasons = [r.headers.get("reason") for r in records(settings, topics.dead_letter)]
+    assert reasons.count(b"corrupt_batch") == 2 and report.doubled == 0
+
+
+def letters(settings, count: int) -> None:
+    """Dead letters of an edge."""
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    for _ in range(count):
+        producer.produce(Topics.of(settings).dead_letter, b"rubbish", partition=0, headers={"stage": b"edge"})
+    assert producer.flush(60) == 0
+
+
+async def test_a_lane_that_was_written_with_another_partition_count_is_refused(settings_for, topics_of):
+    settings = settings_for(**RARE)
+    topics_of(settings)
+    edge = Edge(settings)
+    await began(settings, edge)
+    async with lanes(settings.model_copy(update={"partitions": 2})) as found:
+        why = await until(lambda: found[0].failure, "the lane refuses")
+        assert "was written with 1 partitions" in why and not found[0].live.is_set()
+    once(settings, edge)
+
+
+async def test_an_audit_in_the_middle_of_a_checkpoint_that_removes_devices(settings_for, topics_of):
+    """Their rows are gone, the marker is still the one before."""
+    settings = settings_for(**RARE)
+    topics_of(settings)
+    edge = Edge(settings)
+    async with lanes(settings) as found:
+        await live(found[0])
+        edge.send(10)
+        await caught_up_with_drain(settings, found[0])
+        session = found[0].session
+        gone = np.frombuffer(b"p0-dev-0".ljust(16, b"\0"), np.uint8).reshape(1, 16)
+        limits, _ = session.context.limits.of_lane(0)
+        session.journal.put(session._decided(forget(session.state, gone, limits, time.time_ns())))
+        await until(lambda: session.acked_step >= session.state.step, "the step is written down")
+        writer = RecordBatchWriter()
+        writer.append_one(b"p0-dev-0", None)
+        await session.senders.changelog.send(writer)
+    audit = await audit_lane(settings, 0)
+    assert audit.problems == [] and audit.marker_step < audit.steps

@@ -58,10 +58,16 @@ class Edge:
 
     def __init__(self, settings: Settings, devices: int = 5, partition: int = 0, boot: int = 1) -> None:
         self._topic, self._partition, self._boot = Topics.of(settings).raw, partition, boot
-        self._producer = Producer({"bootstrap.servers": settings.bootstrap, "enable.idempotence": True, "log_level": 0})
+        self._bootstrap = settings.bootstrap
+        self.connect()
         self._ids = [b"p%d-dev-%d" % (partition, d) for d in range(devices)]
         self._round = self._number = 0
         self.sent = 0
+        self.last = b""  # batch
+
+    def connect(self) -> None:
+        """A new producer: one that was there before its topic was cut is out of sequence for good."""
+        self._producer = Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True, "log_level": 0})
 
     def send(self, rounds: int = 1, tag: str = "x", at_ns: int | None = None) -> None:
         """``rounds`` batches, acknowledged when it returns."""
@@ -69,7 +75,8 @@ class Edge:
             self._round += 1
             body = json.dumps({"t": self._round, "tag": tag}).encode()
             some = [encode_frame(device, self._round, body) for device in self._ids]
-            self.put(encode_batch(some, at_ns or time.time_ns(), 1, self._boot, self._number))
+            self.last = encode_batch(some, at_ns or time.time_ns(), 1, self._boot, self._number)
+            self.put(self.last)
             self._number += 1
             self.sent += len(some)
         assert self._producer.flush(30) == 0

@@ -67,13 +67,15 @@ class Snapshot:
 @dataclass(slots=True)
 class Marker:
     """A decoded marker. ``journal_offset``: where the journal goes on after ``step``; ``outputs``: topic -> offset
-    after which this lane has put out nothing up to ``step``; ``ranges``: what waits in the queue, and ``served_now``
-    uint8 [frames]: which of these belong to the round that is being served."""
+    after which this lane has put out nothing up to ``step``; ``telemetry_epoch``: the producer epoch of the record
+    before that offset on the clean topic, -1 = unknown; ``ranges``: what waits in the queue, and ``served_now`` uint8
+    [frames]: which of these belong to the round that is being served."""
 
     step: int
     next_raw: int
     journal_offset: int
     outputs: dict[str, int]
+    telemetry_epoch: int
     partitions: int
     facts: dict[str, Any]
     boots: bytes
@@ -120,7 +122,12 @@ def begin_snapshot(state: LaneState) -> Snapshot:
 
 
 def encode_marker(
-    shot: Snapshot, journal_offset: int, outputs: dict[str, int], partitions: int, lineage: int = 0
+    shot: Snapshot,
+    journal_offset: int,
+    outputs: dict[str, int],
+    partitions: int,
+    lineage: int = 0,
+    telemetry_epoch: int = -1,
 ) -> bytes:
     """The marker row's value; ``lineage`` is that of the lane's marks in its outputs."""
     head = orjson.dumps(
@@ -129,6 +136,7 @@ def encode_marker(
             "row_version": ROW_VERSION,
             "journal_offset": journal_offset,
             "outputs": outputs,
+            "telemetry_epoch": telemetry_epoch,
             "partitions": partitions,
             "lineage": lineage,
             **shot.facts,
@@ -175,6 +183,7 @@ def decode_marker(value: bytes) -> Marker:
             int(facts["next_raw"]),
             int(facts["journal_offset"]),
             facts["outputs"],
+            int(facts.get("telemetry_epoch", -1)),
             facts["partitions"],
             facts,
             value[at : at + boots],

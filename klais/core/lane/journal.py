@@ -24,9 +24,10 @@ MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
-VERSION = 4
-# Each field lies on a multiple of its size. The padding at the end lets what follows start on a multiple of 8.
-HEADER = Struct("<4sBBHQqqddddddddIIdHHIIIH6x")
+VERSION = 5
+# Each field lies on a multiple of its size, and so does what follows.
+HEADER = Struct("<4sBBHQqqddddddddIIdHHIIIHHIQ")
+GONE = "is gone"
 FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
 
 
@@ -88,8 +89,9 @@ class Resumed:
     """What a recovery could not restore or a session could not put out, as frames unless it says otherwise.
 
     ``output_lost``: decided to pass and never put out, or put out and lost by Kafka. ``queue_lost``: they waited in the
-    queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time. ``aside``: records
-    that Kafka refuses, each of which becomes a dead letter of this step.
+    queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time. ``why`` ends with
+    ``GONE`` where it applied steps without their frames. ``aside``: records that Kafka refuses, each of which becomes a
+    dead letter of this step.
     """
 
     output_lost: int = 0
@@ -113,7 +115,8 @@ class StepRecord:
     after the step. ``count``: frames (RAW, REPEATED, RELEASE, POISON), records (CORRUPT, LOST), devices (FORGET).
     ``flagged``: anomaly flags raised, written or not. ``overrides``: OVERRIDE rows of devices of this batch.
     ``uncounted``: PREFIX rows of ids whose sequence numbers are not looked at. ``forgotten``: uint8 [k, 16] ids.
-    ``raw_crc``: fingerprint of the raw record.
+    ``raw_crc``: fingerprint of the raw record. ``batch``: edge, boot and number of the frame batch (RAW, REPEATED):
+    should Kafka lose the raw record, a repeat of it is still known for one.
     """
 
     step: int
@@ -130,6 +133,7 @@ class StepRecord:
     forgotten: npt.NDArray[np.uint8] = field(default_factory=lambda: NO_IDS)
     new_devices: float = 0.0
     raw_crc: int = 0
+    batch: tuple[int, int, int] = (0, 0, 0)
     resumed: Resumed | None = None
 
 
@@ -176,6 +180,7 @@ def encode_step(record: StepRecord) -> bytes:
         record.flagged,
         record.raw_crc,
         len(record.uncounted),
+        *record.batch,
     )
     if record.resumed is not None:
         return head + orjson.dumps(asdict(record.resumed))
@@ -228,12 +233,12 @@ def _read_header(value: bytes) -> tuple[StepRecord, int, int]:
     """The record without what follows its header, and how many OVERRIDE and PREFIX rows do."""
     head = HEADER.unpack_from(value)
     _, _, kind, overrides, step, offset, now_ns, rate, burst, device_rate, device_burst, tokens = head[:12]
-    new_rate, new_devices, window_s, dead, flags, z, least, window, count, flagged, raw_crc, uncounted = head[12:]
+    new_rate, new_devices, window_s, dead, flags, z, least, window, count, flagged, raw_crc, uncounted = head[12:24]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
     limits = Limits(rate, burst, device_rate, device_burst, dead, flags, z, least, window, new_rate, window_s)
     record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, NO_VERDICTS, flagged)
-    record.new_devices, record.raw_crc = new_devices, raw_crc
+    record.new_devices, record.raw_crc, record.batch = new_devices, raw_crc, head[24:]
     return record, overrides, uncounted
 
 

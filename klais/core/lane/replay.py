@@ -68,7 +68,8 @@ def _set_buckets(state: LaneState, record: StepRecord) -> None:
 def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
     """Apply what a journalled step says by itself, when its raw record, or that of a step before, is gone.
 
-    Counters, step and offsets are right afterwards; rows, windows and the queue's content are not: the frames are gone.
+    Counters, step, offsets and the numbers of edges' batches are right afterwards; rows, windows and the queue's
+    content are not: the frames are gone.
 
     Returns
     -------
@@ -84,6 +85,8 @@ def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
     if record.kind in (Kind.RESUMED, Kind.FORGET):
         (resume_step if record.kind == Kind.RESUMED else forget_step)(state, record)
         return 0, 0
+    if record.kind == Kind.RAW:
+        state.seen_batch(*record.batch, record.now_ns)
     counts = np.bincount(record.verdict, minlength=VERDICTS)
     state.tally[:VERDICTS] += counts.astype(np.uint64)
     written = min(record.flagged, record.limits.flags)

@@ -172,6 +172,12 @@ class LaneState:
             spread = [(marks[i + 1][0] - marks[i - 1][0]) / (newest - marks[i][0]) for i in range(1, len(marks) - 1)]
             del marks[1 + spread.index(min(spread))]
 
+    def untake(self, raw_offset: int) -> None:
+        """The lane goes back to ``raw_offset``: other records lie from there on than those that it has taken."""
+        self.landmarks = [mark for mark in self.landmarks if mark[0] < raw_offset]
+        if self.newest_taken is not None and self.newest_taken[0] >= raw_offset:
+            self.newest_taken = None
+
     def skip_to(self, raw_offset: int) -> None:
         """Step over raw offsets that hold no records (control records of other programs leave such holes)."""
         self.next_raw = max(self.next_raw, raw_offset)

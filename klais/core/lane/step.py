@@ -106,8 +106,8 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
     except BatchFormatError as error:
         record.kind, record.count = Kind.CORRUPT, 1
         return corrupt_step(state, record, value, str(error))
-    record.count = batch.count
-    if state.seen_batch(batch.edge, batch.boot, batch.number, now_ns):
+    record.count, record.batch = batch.count, (batch.edge, batch.boot, batch.number)
+    if state.seen_batch(*record.batch, now_ns):
         record.kind = Kind.REPEATED
         return finish(state, Step(record))
     columns = read_headers(batch)
@@ -150,7 +150,9 @@ def resume_step(state: LaneState, record: StepRecord) -> Step:
     ):
         state.tally[place] += np.uint64(frames)
     count_dead(state, len(found.aside), len(found.aside))
-    return finish(state, Step(record))
+    step = finish(state, Step(record))
+    state.untake(state.next_raw)
+    return step
 
 
 def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:

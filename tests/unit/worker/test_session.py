@@ -45,13 +45,14 @@ def test_a_closed_session_is_freed_though_it_was_frozen():
         states = []
         for _ in range(3):
             session = make_session()
-            parts = [Checkpointer(session, None), Watch(session, None, None)]
+            watch = Watch(session, None, None)
+            parts = [Checkpointer(session, None, watch), watch]
             step = session.decide(Raw(session.state.next_raw, batch(frames(("a", 1)))))
             session.put_out(step)
             spare_the_collector()  # as when the lane goes live
             states.append(weakref.ref(session.state))
             session.close()
-            del session, parts, step
+            del session, parts, step, watch
         assert [state() is None for state in states] == [True, True, True]  # at once, without a pass of the collector
     finally:
         gc.unfreeze()
@@ -60,7 +61,7 @@ def test_a_closed_session_is_freed_though_it_was_frozen():
 async def test_a_lane_that_is_dropped_lets_go_of_its_session():
     context = SimpleNamespace(settings=SETTINGS, topics=TOPICS, consumer=None)
     lane, session = Lane(context, 0), make_session()
-    lane.session, lane.checkpointer = session, Checkpointer(session, None)
+    lane.session, lane.checkpointer = session, Checkpointer(session, None, Watch(session, None, None))
     state = weakref.ref(session.state)
     session.close()
     del session

@@ -14,11 +14,12 @@ NONE = np.empty(0, np.uint8)
 
 
 def record(kind: Kind, verdict=NONE, count=0, **more) -> StepRecord:
-    return StepRecord(12, kind, 13, 14, LIMITS, 15.5, count, verdict, 16, new_devices=17.5, raw_crc=0xFFFFFFFF, **more)
+    more = {"new_devices": 17.5, "raw_crc": 0xFFFFFFFF, "batch": (7, 8, 2**63), **more}
+    return StepRecord(12, kind, 13, 14, LIMITS, 15.5, count, verdict, 16, **more)
 
 
 def test_the_header_has_no_hidden_padding_and_keeps_what_follows_aligned() -> None:
-    assert HEADER.size == 136 and HEADER.size % 8 == 0
+    assert HEADER.size == 144 and HEADER.size % 8 == 0
     assert Struct(HEADER.format.replace("<", "@")).size == HEADER.size  # native alignment would add nothing
 
 

@@ -118,6 +118,27 @@ def test_steps_without_their_frames_count_as_those_with_them():
     assert (again.step, again.next_raw, again.tokens) == (state.step, state.next_raw, state.tokens)
 
 
+def test_a_batch_is_known_for_a_repeat_though_its_raw_record_is_gone():
+    state, values = LaneState(), [batch(frames(("a", number)), number) for number in range(3)]
+    journal = [take_raw(state, n, value, limits(), bounds(), T0_NS).record for n, value in enumerate(values)]
+    again = LaneState()
+    for record in journal:
+        replay_unread(again, decode_step(encode_step(record)))
+    assert take_raw(again, 3, values[-1], limits(), bounds(), T0_NS).record.kind == Kind.REPEATED
+    assert take_raw(again, 4, batch(frames(("a", 9)), 3), limits(), bounds(), T0_NS).record.kind == Kind.RAW
+    assert again.tally[Tally.MISSING_BATCHES] == 0
+
+
+def test_a_lane_that_goes_back_does_not_expect_what_lay_there_before():
+    state = LaneState()
+    for number in range(4):
+        take_raw(state, number, batch(frames(("a", number)), number), limits(), bounds(), T0_NS)
+        state.note_taken(*state.newest_taken)
+    resume(state, Resumed(why="raw_replaced"), state.step, 2, limits(), T0_NS)
+    assert state.next_raw == 2 and state.newest_taken is None
+    assert [offset for offset, _ in state.landmarks] == [0, 1]
+
+
 def test_landmarks_are_few_and_reach_far_back():
     state = LaneState()
     for offset in range(0, 100_000, 10):

@@ -1,0 +1,108 @@
+"""The records that a journal decided against those of a topic: in order, each once, but for what the journal admits."""
+
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+Found = tuple[Any, int | None]  # content of a record, and the step of its mark
+
+
+class AnyRecord:
+    """Stands for a record whose content nobody knows any more."""
+
+    def __eq__(self, other: object) -> bool:
+        return other is not None
+
+    def __repr__(self) -> str:
+        return "a record whose raw record is gone"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANY = AnyRecord()
+
+
+class Comparison:
+    """Compares the expected records of a topic with the actual ones, both in order, during the replay.
+
+    Parameters
+    ----------
+    name : str
+        The topic's, for problems.
+    actual : async iterator
+        The records of the topic.
+    problem : callable
+        Gets a text for each difference.
+    may_lose : int
+        So many records may be missing: lanes have counted them in RESUMED steps.
+    """
+
+    def __init__(
+        self, name: str, actual: AsyncIterator[Found], problem: Callable[[str], None], may_lose: int = 0
+    ) -> None:
+        self._name, self._actual, self._problem, self._may_lose = name, actual, problem, may_lose
+        self._ahead: deque[Found] = deque()  # read from the topic, not compared yet
+        self._aside: Counter[Any] = Counter()
+        self._broken = False
+        self.count = self.lost = self.doubled = 0
+
+    @property
+    def unknown(self) -> int:
+        """Records of steps that the journal lost and that nobody could decide again: they are on the topic once."""
+        return self._aside.total()
+
+    async def expect(self, wanted: Any) -> None:
+        """Check that the next record of the topic is ``wanted``."""
+        if self._broken:
+            return
+        self.count += 1
+        if self._aside and wanted is not ANY and self._aside[wanted] > 0:
+            self._aside[wanted] -= 1
+            self.doubled += 1
+        found = await self._next()
+        if found is not None and wanted == found[0]:
+            return
+        if found is not None:
+            self._ahead.appendleft(found)
+        if self.lost < self._may_lose:
+            self.lost += 1
+            return
+        self._broken = True
+        is_ = None if found is None else found[0]
+        self._problem(f"{self._name} record {self.count}: should be {wanted!r:.300}, is {is_!r:.300}")
+
+    def miss(self, count: int) -> None:
+        """So many records were decided, never put out, and counted as lost."""
+        self.count += count
+        self.lost += count
+
+    async def set_aside(self, first: int, last: int) -> None:
+        """Step over the records that the steps from ``first`` to ``last`` put out, which the journal lost."""
+        held: list[Found] = []
+        theirs = 0
+        while (found := await self._next()) is not None:
+            held.append(found)
+            if found[1] is None:
+                continue
+            if found[1] > last:
+                break
+            theirs = len(held) if found[1] >= first else theirs
+        self._aside.update(content for content, _ in held[:theirs])
+        self._ahead.extendleft(reversed(held[theirs:]))
+
+    async def end(self) -> None:
+        """Check that no record follows, and that as many are missing as lanes have counted."""
+        extra, first = 0, None
+        while (found := await self._next()) is not None:
+            first = first or found[0]
+            extra += 1
+        if self._broken:
+            return
+        if extra:
+            self._problem(f"{self._name}: not in the journal: {first!r:.300}")
+            self._problem(f"{self._name}: {extra} more records than in the journal")
+        if self.lost != self._may_lose:
+            self._problem(f"{self._name}: {self.lost} records are missing, the journal says {self._may_lose}")
+
+    async def _next(self) -> Found | None:
+        return self._ahead.popleft() if self._ahead else await anext(self._actual, None)

@@ -1,0 +1,56 @@
+"""Which records of the clean topic come twice, because the journal lost the steps that put them out."""
+
+import re
+
+from klais.core.lane.columns import read_headers
+from klais.core.wire.batch import decode_batch
+from klais.errors import BatchFormatError
+from klais.kafka.reader import PartitionReader
+from klais.kafka.record_batch import read_mark
+from klais.kafka.topics import Topics
+
+_HEAD = re.compile(rb'\{"device_id":"(?:[^"\\]|\\.)*","seq":(\d+),"ts":(\d+),')
+Frame = tuple[bytes | None, int, int]  # device, sequence number, time of receipt in ms
+
+
+async def count_doubled(
+    reader: PartitionReader, topics: Topics, partition: int, lineage: int, floor: int, last_step: int, next_raw: int
+) -> int:
+    """Records that steps after ``last_step`` put out, and whose raw records the lane takes again from ``next_raw`` on.
+
+    ``floor``: offset of the clean topic from which on to look. Where ``klais_raw`` lost its tail as well, some of those
+    raw records are gone: what they put out is there once.
+    """
+    put_out, end_raw = await _put_out(reader, topics.telemetry, partition, lineage, floor, last_step)
+    if not put_out:
+        return 0
+    start, end = await reader.offsets(topics.raw, partition)
+    again: set[Frame] = set()
+    async for record in reader.read(topics.raw, partition, min(max(start, next_raw), end), min(end, end_raw)):
+        try:
+            columns = read_headers(decode_batch(record.value or b""))
+        except BatchFormatError:
+            continue
+        numbers = zip(columns.sequence.tolist(), columns.ts_ms.tolist(), strict=True)
+        again.update((columns.device_id(i), *number) for i, number in enumerate(numbers))
+    return sum(frame in again for frame in put_out)
+
+
+async def _put_out(
+    reader: PartitionReader, topic: str, partition: int, lineage: int, floor: int, last_step: int
+) -> tuple[list[Frame], int]:
+    """Frames that steps after ``last_step`` put out, and the raw offset after the newest of these steps."""
+    found: list[Frame] = []
+    batch: list[Frame] = []  # the mark is on the last record of each batch
+    end_raw = 0
+    start, _ = await reader.offsets(topic, partition)
+    async for record in reader.read(topic, partition, max(start, floor)):
+        head = _HEAD.match(record.value or b"")
+        batch.append((record.key, int(head[1]), int(head[2])) if head else (None, 0, 0))
+        mark = read_mark(record.headers)
+        if mark is not None:
+            if mark.lineage == lineage and mark.step > last_step:
+                found += batch
+                end_raw = max(end_raw, mark.next_raw)
+            batch = []
+    return found, end_raw
