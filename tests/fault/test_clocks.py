@@ -1,8 +1,6 @@
 """Wrong clocks: an edge that is ahead or behind, and a worker whose clock is stepped, lose nothing and stop nobody."""
 
 import json
-import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
+from tests.support.clock import WallClock, build_shift
 from tests.support.edge import edge_process, read_all
 from tests.support.fault_harness import settle, worker
 from tests.support.process import wait_for
@@ -22,15 +21,11 @@ DAY_S = 24 * HOUR_S
 YEAR_S = 365 * DAY_S
 OFFSETS_S = [2 * HOUR_S, YEAR_S, -30 * HOUR_S, -50 * YEAR_S]
 
-SHIFT_C = Path(__file__).parents[1] / "support" / "clock_shift.c"
-
 
 @pytest.fixture(scope="session")
 def clock_shift(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A library that, preloaded, shifts the wall clock of one process by the seconds in a file."""
-    library = tmp_path_factory.mktemp("clock") / "clock_shift.so"
-    subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", library, SHIFT_C, "-ldl"], check=True)
-    return library
+    return build_shift(tmp_path_factory.mktemp("clock"))
 
 
 def feed(settings, offset_s: float, boot: int, rounds: int = 3) -> int:
@@ -112,26 +107,3 @@ def test_a_worker_whose_clock_is_stepped_goes_on(settings_for, topics_of, tmp_pa
         wait_for(lambda: landed(settings) == sent, 30, f"all of {sent} frames landed")
         assert it.ready
     assert "lane_failed" not in log.read_text()
-
-
-class WallClock:
-    """Processes that are started inside have a wall clock that can be stepped while they run."""
-
-    def __init__(self, library: Path, file: Path) -> None:
-        self._file = file
-        self._set = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(file)}
-        self.step(0)
-
-    def step(self, offset_s: int) -> None:
-        """From now on the clock is off by so many seconds."""
-        new = self._file.with_suffix(".new")
-        new.write_text(str(offset_s))
-        new.replace(self._file)
-
-    def __enter__(self) -> "WallClock":
-        os.environ.update(self._set)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for name in self._set:
-            del os.environ[name]

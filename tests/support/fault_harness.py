@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -200,9 +200,13 @@ def settle(settings: Settings, timeout_s: float = 60) -> None:
         consumer.close()
 
 
-def judge(settings: Settings) -> list[LaneAudit]:
-    """Audit every lane: nothing missing, doubled, invented or out of order; table and counters as the journal says."""
-    audits = [asyncio.run(audit_lane(settings, p)) for p in range(settings.partitions)]
+def judge(settings: Settings, archive: Mapping[int, Mapping[int, bytes]] | None = None) -> list[LaneAudit]:
+    """Audit every lane: nothing missing, doubled, invented or out of order; table and counters as the journal says.
+
+    ``archive``: partition to the raw records (offset to value) that a test kept before it removed them.
+    """
+    kept = archive or {}
+    audits = [asyncio.run(audit_lane(settings, p, kept.get(p))) for p in range(settings.partitions)]
     problems = [f"lane {audit.partition}: {text}" for audit in audits for text in audit.problems]
     problems += [
         f"lane {audit.partition}: raw taken up to {audit.next_raw} of {audit.raw_end}, {audit.queued} frames wait"
