@@ -28,7 +28,7 @@ NAMES = (
     "baseline",
     "kernels",
 )
-NAMES += ("herd", "overload", "xdp", "flood", "hostile", "restart")
+NAMES += ("herd", "overload", "xdp", "flood", "hostile", "restart", "flush")
 WITHOUT_BROKER = {"kernels", "xdp", "flood", "hostile"}  # the last two have one of their own
 LATEST = RESULTS / "latest.json"
 
