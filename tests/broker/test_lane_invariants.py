@@ -18,7 +18,7 @@ from klais.verify.audit import audit_lane, read_table
 from tests.support.lanes import Edge, caught_up, ends, figures, landed, lanes, live, records, recreate, remove, until
 
 FAST = {"partitions": 1, "checkpoint_interval_s": 0.3}
-RARE = {"partitions": 1, "checkpoint_interval_s": 60}  # no checkpoint but the one that a test asks for
+RARE = {"partitions": 1, "checkpoint_interval_s": 3600}  # no checkpoint but the one that a test asks for
 
 
 @pytest.fixture
@@ -285,11 +285,9 @@ async def test_the_audit_names_raw_records_that_no_step_took(system):
     assert [text for text in audit.problems if "stepped over" in text][:1] != [] and len(audit.problems) == 3
 
 
-async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_edges(settings_for, topics_of):
+async def test_a_checkpoint_moves_the_floor_of_the_dead_letters_beyond_those_of_edges(system):
     """Edges write many, a lane hardly any: a recovery looks for the lane's last one behind the floor only."""
-    settings = settings_for(**FAST)
-    topics = topics_of(settings)
-    edge = Edge(settings)
+    settings, topics, edge = system(**FAST)
     async with lanes(settings) as found:
         await live(found[0])
         edge.put(b"no batch: the lane writes a letter")
@@ -317,10 +315,8 @@ def letters(settings, count: int) -> None:
     assert producer.flush(60) == 0
 
 
-async def test_a_lane_that_was_written_with_another_partition_count_is_refused(settings_for, topics_of):
-    settings = settings_for(**RARE)
-    topics_of(settings)
-    edge = Edge(settings)
+async def test_a_lane_that_was_written_with_another_partition_count_is_refused(system):
+    settings, _, edge = system(**RARE)
     await began(settings, edge)
     async with lanes(settings.model_copy(update={"partitions": 2})) as found:
         why = await until(lambda: found[0].failure, "the lane refuses")
@@ -328,11 +324,9 @@ async def test_a_lane_that_was_written_with_another_partition_count_is_refused(s
     once(settings, edge)
 
 
-async def test_an_audit_in_the_middle_of_a_checkpoint_that_removes_devices(settings_for, topics_of):
+async def test_an_audit_in_the_middle_of_a_checkpoint_that_removes_devices(system):
     """Their rows are gone, the marker is still the one before."""
-    settings = settings_for(**RARE)
-    topics_of(settings)
-    edge = Edge(settings)
+    settings, _, edge = system(**RARE)
     async with lanes(settings) as found:
         await live(found[0])
         edge.send(10)
