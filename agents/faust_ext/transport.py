@@ -123,18 +123,10 @@ class Consumer(EagerService, driver.Consumer):
     """Faust's consumer, without its thread."""
 
     def on_buffer_full(self, tp: Any) -> None:
-        """Go on: a full buffer makes the one who fills it wait.
-
-        Faust takes the partition out of the next fetch instead, and sleeps for a second when none is left, though the
-        agent empties its buffer within milliseconds. A fetch of 26 records (a backlog, a burst) does that to all.
-        """
+        """Go on: a full buffer makes the one who fills it wait. Faust would sleep for a second when all are full."""
 
     async def verify_all_partitions_active(self) -> None:
-        """Check nothing: each lane watches its own partition (:mod:`klais.worker.watch`).
-
-        Faust asks aiokafka for the position of every partition. While one has none, because records were removed under
-        the consumer, that ends the whole worker with an AssertionError.
-        """
+        """Check nothing: each lane watches its partition. Faust's check raises while a partition has no position."""
 
     def _new_consumer_thread(self) -> LoopConsumer:
         return LoopConsumer(self, loop=self.loop, beacon=self.beacon)

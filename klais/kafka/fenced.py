@@ -298,8 +298,7 @@ async def fence(
     producer id, and epochs of different ids do not fence each other. Nor may an idle partition forget the epoch
     (``producer.id.expiration.ms``, 1 day). So a long-lived owner fences again daily.
 
-    Behind ``LAST_EPOCH`` the coordinator gives a new producer id, too. So nobody works with that epoch: it only fences
-    the owner before, and the next one, the first of the new id, is the owner's.
+    Behind ``LAST_EPOCH`` there is a new producer id, too: that epoch only fences the owner before, nobody works with it.
 
     Parameters
     ----------
@@ -321,21 +320,14 @@ async def fence(
     LaneFailed
         The broker refuses (authorization, transaction limits).
     """
-    options = {
-        "transactional_id": transactional_id,
-        # an owner that dies between the two requests blocks the next one at most so long
-        "transaction_timeout_ms": 15_000,
-        "request_timeout_ms": 15_000,
-        **aiokafka_config(settings),
-    }
+    options = _fence_options(settings, transactional_id)
     deadline = time.monotonic() + timeout_s
     while True:
         try:
             identity = await _take_over(options, partitions, deadline)
             if identity.epoch < LAST_EPOCH:
                 return identity
-            log.info("producer_id_used_up", transactional_id=transactional_id, producer_id=identity.producer_id)
-            continue
+            continue  # with the first epoch of a new producer id
         except _FENCED as error:
             raise LaneFenced(f"another owner acquired {transactional_id} meanwhile") from error
         except TimeoutError as error:
@@ -349,6 +341,12 @@ async def fence(
                 raise LaneFailed(f"{transactional_id} was refused by the broker: {error!r}") from error
             log.info("fence_retried", transactional_id=transactional_id, error=repr(error.__cause__ or error))
         await asyncio.sleep(RETRY_MIN_S)
+
+
+def _fence_options(settings: Settings, transactional_id: str) -> dict[str, Any]:
+    # An owner that dies between the two requests blocks the next one at most so long.
+    timeouts = {"transaction_timeout_ms": 15_000, "request_timeout_ms": 15_000}
+    return {"transactional_id": transactional_id, **timeouts, **aiokafka_config(settings)}
 
 
 async def _take_over(options: dict[str, Any], partitions: list[tuple[str, int]], deadline: float) -> ProducerIdentity:
