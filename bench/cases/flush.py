@@ -22,7 +22,7 @@ from klais.sim.manifest import read_manifest
 MODES = ("os", "each", "flush_ms")
 FLUSH_MS = 100
 TURNS = 2
-RATES = (25_000, 50_000, 100_000, 150_000, 200_000, 250_000)
+RATES = (10_000, 25_000, 50_000, 100_000, 150_000, 200_000, 250_000)
 STEP_S = 4
 LATENCY_RATE = 5_000
 LATENCY_S = 8

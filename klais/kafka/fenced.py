@@ -298,7 +298,7 @@ async def fence(
     producer id, and epochs of different ids do not fence each other. Nor may an idle partition forget the epoch
     (``producer.id.expiration.ms``, 1 day). So a long-lived owner fences again daily.
 
-    Behind ``LAST_EPOCH`` there is a new producer id, too: that epoch only fences the owner before, nobody works with it.
+    Behind ``LAST_EPOCH`` there is a new producer id, too: that epoch only fences, nobody works with it.
 
     Parameters
     ----------
