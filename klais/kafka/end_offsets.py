@@ -27,6 +27,7 @@ LEAST_REST = 49.0  # rest at least this many times as long as the last sample ke
 RATE_OVER_S = 10.0
 TIMEOUT_S = 5.0
 MOST_GROUPS = 50
+REPLACE_S = 5.0  # between two new clients while partitions do not answer: a topic may be missing for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class EndOffsets:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="end-offsets", daemon=True)
         self._admin: AdminClient | None = None
+        self._replaced_at_s = -1e9
 
     @property
     def topics(self) -> list[str]:
@@ -172,16 +174,23 @@ class EndOffsets:
         while not self._stop.is_set():
             began_s, busy_from_s = time.monotonic(), time.thread_time()
             try:
-                self._samples.append(Sample(time.monotonic(), self._ask_ends()))
+                ends = self._ask_ends()
+                self._samples.append(Sample(time.monotonic(), ends))
                 self._failing_since_s = None
+                if len(ends) < sum(map(len, self._where.values())):
+                    self._replace_client()
             except KafkaException as error:
                 self._failing_since_s = self._failing_since_s or began_s
-                # after an outage a client may keep an old leader epoch and fail until it is replaced (seen)
-                self._admin = None
+                self._replace_client()
                 if logs.every(60, "klais.kafka.end_offsets"):
                     log.warning("end_offsets_not_sampled", error=str(error))
             took_s, busy_s = time.monotonic() - began_s, time.thread_time() - busy_from_s
             self._stop.wait(max(PERIOD_S - took_s, min(30.0, LEAST_REST * busy_s)))
+
+    def _replace_client(self) -> None:
+        """After an outage a client may keep old leaders of some partitions, and fail there until it is replaced."""
+        if time.monotonic() - self._replaced_at_s >= REPLACE_S:
+            self._admin, self._replaced_at_s = None, time.monotonic()
 
     def _ask_ends(self) -> Offsets:
         places = [(topic, partition) for topic, partitions in self._where.items() for partition in partitions]

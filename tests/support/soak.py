@@ -164,7 +164,9 @@ class Soak:
 
     def _write_rubbish(self) -> None:
         """What no edge writes: another program's record, none at all, a batch from a clock that is centuries ahead."""
-        producer = Producer({"bootstrap.servers": self._stage.settings.bootstrap, "message.timeout.ms": 60_000})
+        producer = Producer(
+            {"bootstrap.servers": self._stage.settings.bootstrap, "message.timeout.ms": 60_000, "log_level": 0}
+        )
         self._rubbish += 1
         ahead = encode_batch([encode_frame(b"nobody", 1, b"{}")], (1 << 63) - 1, 9, self._rubbish, 0)
         for partition in range(self._stage.settings.partitions):
