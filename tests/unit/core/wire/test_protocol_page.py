@@ -16,7 +16,7 @@ from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
 
 PAGE = Path(__file__).parents[4] / "docs" / "protocol.md"
-HOURS = {"24 h": 24, "7 days": 168}
+HOURS = {"24 h": 24, "7 days": 168, "30 days": 720}
 
 
 def blocks(language: str) -> list[str]:
@@ -99,7 +99,7 @@ def test_reasons_are_those_of_the_code() -> None:
 
 
 def test_topics_are_those_of_the_code() -> None:
-    pattern = r"^\| `([\w-]+)` \| (n|1) \| ([a-z,]+)(?:, (24 h|7 days))? \|"
+    pattern = r"^\| `([\w-]+)` \| (n|1) \| ([a-z,]+)(?:, (24 h|7 days|30 days))? \|"
     rows = re.findall(pattern, PAGE.read_text(), re.MULTILINE)
     written = {
         name: (7 if count == "n" else 1, policy, HOURS[keep] * 3_600_000 if keep else None)
