@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "topics": ("klais.cli.topics", "topics", "Create, check or list the topics."),
     "simulate": ("klais.cli.simulate", "simulate", "Send frames of simulated devices."),
     "send": ("klais.cli.send", "send", "Send one frame."),
+    "auth": ("klais.cli.auth", "auth", "Make keys of authenticated frames, and check frames."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
     "ui": ("klais.cli.ui", "ui", "Show the live page from recorded figures, or record them."),

@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import time
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from klais.config.load import load
 from klais.system.durations import DURATION
 
 if TYPE_CHECKING:
+    from klais.sim.sign import Signing
     from klais.sim.stream import StreamOptions
     from klais.sim.traffic import Schedule
 
@@ -62,6 +64,8 @@ class _Rate(click.ParamType):
 )
 @click.option("--reboot", type=SHARE, default=0.0, help="Share of frames before which the device starts again at 0.")
 @click.option("--spikes", type=SHARE, default=0.0, help="Share of frames with a temperature that is far off.")
+@click.option("--auth", is_flag=True, help="Sign the frames, under the keys of KLAIS_AUTH_KEY_FILE.")
+@click.option("--forged", type=SHARE, default=0.0, help="Share of signed frames whose tag is wrong.")
 @click.option("--seed", type=int, help="Same seed, same frames.  [default: a new one each run]")
 @click.option("--id-prefix", default="sim-", show_default=True, help="Text before each device's number.")
 @click.option("--first-sequence", type=click.IntRange(0, 2**32 - 1), default=0, help="Each device's first sequence.")
@@ -126,6 +130,8 @@ def _stream_options(options: dict[str, Any]) -> "StreamOptions":
     from klais.sim.stream import StreamOptions
     from klais.sim.traffic import load_series
 
+    if options["forged"] and not options["auth"]:
+        raise click.UsageError("--forged needs --auth")
     seed = options["seed"]
     shared = ("devices", "malformed", "duplicates", "reorder", "reboot", "spikes", "id_prefix", "first_sequence")
     return StreamOptions(
@@ -133,7 +139,18 @@ def _stream_options(options: dict[str, Any]) -> "StreamOptions":
         seed=int.from_bytes(os.urandom(4)) if seed is None else seed,
         day_s=options["day"],
         series=None if options["series"] is None else load_series(options["series"]),
+        signing=_signing(options["forged"]) if options["auth"] else None,
     )
+
+
+def _signing(forged: float) -> "Signing":
+    from klais.config.auth_keys import read_key_ring
+    from klais.sim.sign import Signing
+
+    ring = read_key_ring(load())
+    if not ring.masters:
+        raise click.UsageError("--auth needs a generation in KLAIS_AUTH_KEY_FILE")
+    return Signing(ring.masters[ring.newest], ring.newest, int(time.time()), forged)
 
 
 def _schedule(options: dict[str, Any]) -> "Schedule":

@@ -12,7 +12,7 @@ from klais.system.private_files import named_folder, not_ours
 MOST_BYTES = 65_536
 
 
-def read_secret(path: Path, setting: str) -> str:
+def read_secret(path: Path, setting: str, most_bytes: int = MOST_BYTES) -> str:
     """The text of a file, without the line ends at its end.
 
     Parameters
@@ -21,6 +21,8 @@ def read_secret(path: Path, setting: str) -> str:
         The file itself, no symbolic link.
     setting : str
         Name of the setting, for messages.
+    most_bytes : int
+        A larger file is refused.
 
     Raises
     ------
@@ -38,15 +40,16 @@ def read_secret(path: Path, setting: str) -> str:
             raise ConfigError(f"{named}: is not a regular file")
         if problem := not_private(info):
             raise ConfigError(f"{named}: {problem}: chmod 600 it, owned by the user that runs klais or by root")
-        data = os.read(fd, MOST_BYTES + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(most_bytes + 1)
     finally:
         os.close(fd)
     try:
         text = data.decode().rstrip("\r\n")
     except UnicodeDecodeError:
         raise ConfigError(f"{named}: is not UTF-8 text") from None
-    if not text or len(data) > MOST_BYTES:
-        raise ConfigError(f"{named}: {'is empty' if not text else f'is larger than {MOST_BYTES} bytes'}")
+    if not text or len(data) > most_bytes:
+        raise ConfigError(f"{named}: {'is empty' if not text else f'is larger than {most_bytes} bytes'}")
     return text
 
 

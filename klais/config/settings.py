@@ -199,6 +199,21 @@ class SettingsFields(BaseSettings):
         default=None, min_length=16, description="secret of the frame hash, the same for all workers; unset = none"
     )
     sequence_key_file: Folder | None = _text(None, "file that holds KLAIS_SEQUENCE_KEY (0600)")
+    sequence_strict: bool = Field(
+        default=False, description="whether lanes refuse unsigned frames with a number far behind; false = count them"
+    )
+    # authenticated frames
+    auth: Literal["off", "monitor", "sticky", "require"] = Field(
+        default="off",
+        description="authenticated frames: not known, counted, required of devices that were seen to sign, of all",
+    )
+    auth_key_file: Folder | None = _text(None, "file with the secret of each key generation (0600), see `klais auth`")
+    auth_keys_file: Folder | None = _text(None, "JSON file with devices' own keys, device_id: hex or null (0600)")
+    auth_exempt: Prefixes = _text("", "first bytes of the ids that KLAIS_AUTH=require lets come unsigned, a,b")
+    auth_max_skew_s: float = _number(
+        0.0, "s", 0, 1e9, "how far ahead of the edge's clock an epoch in Unix seconds may be; 0 = any epoch"
+    )
+    auth_xdp_bytes: int = _number(512, "bytes", 64, 1472, "longest signed frame that the XDP filter checks itself")
     anomaly_z: float = _number(6.0, "", 1, 1000, "threshold of |z| above which a feature is flagged")
     anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "samples of a feature before its first score")
     anomaly_window: int = _number(500, "samples", 2, 60_000, "samples that the running mean and variance remember")

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.batch import FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
+from klais.core.wire.batch import FLAG_EPOCHS, FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
 from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
 from klais.edge.kernels import find_due, oldest, scatter
 from klais.edge.sources.base import Frames
 
 _NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
 _NO_TIMES = np.zeros(0, np.int64)
+_NO_EPOCHS = np.zeros(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,21 @@ class Batcher:
         Written into every batch: (edge, boot, number) names it.
     with_sources : bool
         Add the source column (flag bit 1).
+    with_epochs : bool
+        Add the epoch column (flag bit 2): with authenticated frames.
     """
 
-    def __init__(self, partitions: int, max_bytes: int, edge_id: int, boot: int, with_sources: bool = False) -> None:
+    def __init__(
+        self,
+        partitions: int,
+        max_bytes: int,
+        edge_id: int,
+        boot: int,
+        with_sources: bool = False,
+        with_epochs: bool = False,
+    ) -> None:
         self.partitions, self.max_bytes, self.edge_id, self.boot = partitions, max_bytes, edge_id, boot
-        self.with_sources = with_sources
+        self.with_sources, self.with_epochs = with_sources, with_epochs
         # Of the batch that each partition builds: frames, their bytes, receive time of the first one.
         self.count = np.zeros(partitions, np.int64)
         self._used = np.zeros(partitions, np.int64)
@@ -56,6 +67,7 @@ class Batcher:
         self._lengths = np.empty((partitions, room), np.uint16)
         self._offsets = np.empty((partitions, room), np.uint32)
         self._sources = np.empty((partitions, room if with_sources else 1, SOURCE_SIZE), np.uint8)
+        self._epochs = np.empty((partitions, room if with_epochs else 1), np.uint32)
         self._frames = np.empty((partitions, max(max_bytes, MAX_FRAME_SIZE)), np.uint8)
 
     def add(
@@ -66,10 +78,12 @@ class Batcher:
         now_ns: int,
         sources: npt.NDArray[np.uint8] | None,
         times_ns: npt.NDArray[np.int64] | None = None,
+        epochs: npt.NDArray[np.uint32] | None = None,
     ) -> int:
         """Add the source's frames from ``first`` on; a frame with -1 in ``partition`` (int32 [n]) is skipped.
 
         ``times_ns`` (int64 [n]) says when the kernel received each, on the clock of ``now_ns``; None = all of them now.
+        ``epochs`` (uint32 [n]) with ``with_epochs`` only: of signed frames, 0 = unsigned.
 
         Returns
         -------
@@ -79,10 +93,11 @@ class Batcher:
         n = len(partition)
         column = sources if self.with_sources and sources is not None else _NO_SOURCES
         times = _NO_TIMES if times_ns is None else times_ns
+        of_epochs = epochs if self.with_epochs and epochs is not None else _NO_EPOCHS
         taken: int = scatter(
             source.head, source.starts[:n], source.head_size, source.tail, source.tail_starts[:n], source.lengths[:n],
-            partition, column, times, first, now_ns, self.max_bytes, self.count, self._used, self._opened_ns,
-            self._lengths, self._offsets, self._sources, self._frames,
+            partition, column, times, of_epochs, first, now_ns, self.max_bytes, self.count, self._used, self._opened_ns,
+            self._lengths, self._offsets, self._sources, self._epochs, self._frames,
         )  # fmt: skip
         return taken
 
@@ -104,7 +119,7 @@ class Batcher:
         """
         n, used = int(self.count[partition]), int(self._used[partition])
         age_ns = now_ns - int(self._opened_ns[partition])
-        flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources
+        flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources | FLAG_EPOCHS * self.with_epochs
         header = encode_batch_header(n, wall_ns - age_ns, self.edge_id, flags, self.boot, self._number[partition])
         columns: list[bytes | memoryview] = [
             header,
@@ -113,6 +128,8 @@ class Batcher:
         ]
         if self.with_sources:
             columns.append(self._sources[partition, :n].data)
+        if self.with_epochs:
+            columns.append(self._epochs[partition, :n].data)
         value = b"".join([*columns, self._frames[partition, :used].data])
         self.count[partition] = self._used[partition] = 0
         self._number[partition] += 1

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import Reason
+from klais.core.wire.constants import REASONS, Reason
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Counts:
 
     received: int = 0
     received_bytes: int = 0
-    by_reason: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(32, np.uint64))
+    by_reason: npt.NDArray[np.uint64] = field(default_factory=lambda: np.zeros(REASONS, np.uint64))
     kernel_drops: int = 0
     waiting: int = 0
     inflight: int = 0
@@ -47,7 +47,7 @@ class Counts:
         self.by_reason[reason] += np.uint64(frames)
 
     def dropped(self) -> npt.NDArray[np.int64]:
-        """Frames that did not get through, by ``Reason`` (int64 [32]), those that the kernel dropped included."""
+        """Frames that did not get through, by ``Reason`` (int64 [REASONS]), those that the kernel dropped included."""
         out = self.by_reason.astype(np.int64)
         out[Reason.KERNEL_DROP] = self.kernel_drops
         return out

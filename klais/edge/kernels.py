@@ -7,7 +7,7 @@ import numpy.typing as npt
 from klais.core.wire.batch import HEADER, SOURCE_SIZE
 from klais.core.wire.constants import Reason
 from klais.jit.intrinsics import copy_bytes
-from klais.jit.kernel import BYTES, I32, I64, U8, U64, int64, kernel, void
+from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel, void
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
 _LAST_OFFSET = np.int64(0xFFFFFFFF)
@@ -77,8 +77,8 @@ def copy_frame(
 
 @kernel(
     int64(
-        BYTES, I64, int64, BYTES, I64, I64, I32, _U8_2D, I64,
-        int64, int64, int64, I64, I64, I64, _U16_2D, _U32_2D, _U8_3D, _U8_2D,
+        BYTES, I64, int64, BYTES, I64, I64, I32, _U8_2D, I64, U32,
+        int64, int64, int64, I64, I64, I64, _U16_2D, _U32_2D, _U8_3D, _U32_2D, _U8_2D,
     )
 )  # fmt: skip
 def scatter(
@@ -91,6 +91,7 @@ def scatter(
     partition: npt.NDArray[np.int32],
     sources: npt.NDArray[np.uint8],
     times_ns: npt.NDArray[np.int64],
+    epochs: npt.NDArray[np.uint32],
     first: int,
     now_ns: int,
     max_bytes: int,
@@ -100,6 +101,7 @@ def scatter(
     batch_lengths: npt.NDArray[np.uint16],
     batch_offsets: npt.NDArray[np.uint32],
     batch_sources: npt.NDArray[np.uint8],
+    batch_epochs: npt.NDArray[np.uint32],
     batch_frames: npt.NDArray[np.uint8],
 ) -> int:
     """Append frames ``first`` to n, in order, each to the batch of its partition, until one does not fit.
@@ -114,14 +116,17 @@ def scatter(
         Partition of each frame; -1 = skipped.
     sources, times_ns : uint8 [n or 0, 18], int64 [n or 0]
         Where each frame came from, and when the kernel received it (clock of ``now_ns``); no rows = no such column.
+    epochs : uint32 [n or 0]
+        Epoch of each signed frame, 0 = unsigned; no rows = no epoch column. Frames then become plain ones: AA 55.
     first, now_ns, max_bytes : int
         Frame to begin with, the time now (no frame counts as received later), largest encoded size of a batch of two
         or more frames.
-    count, used, opened_ns, batch_lengths, batch_offsets, batch_sources, batch_frames : [p, ...], in and out
+    count, used, opened_ns, batch_lengths, batch_offsets, batch_sources, batch_epochs, batch_frames : [p, ...]
         The open batch of each partition, as :class:`klais.edge.batcher.Batcher` keeps it.
     """
     with_sources = sources.shape[0] > 0
-    column_bytes = _COLUMN_BYTES + SOURCE_SIZE if with_sources else _COLUMN_BYTES
+    with_epochs = epochs.shape[0] > 0
+    column_bytes = _COLUMN_BYTES + (SOURCE_SIZE if with_sources else 0) + (4 if with_epochs else 0)
     for i in range(first, lengths.shape[0]):
         p = partition[i]
         if p < 0:
@@ -138,6 +143,9 @@ def scatter(
             for k in range(SOURCE_SIZE):
                 batch_sources[p, n, k] = sources[i, k]
         copy_frame(batch_frames[p], at, size, head, starts[i], min(size, head_size), tail, tail_starts[i])
+        if with_epochs:
+            batch_epochs[p, n] = epochs[i]
+            batch_frames[p, at + 1] = 0x55
         count[p] = n + 1
         used[p] = at + size
     return lengths.shape[0]  # type: ignore[no-any-return]

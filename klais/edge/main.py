@@ -19,9 +19,10 @@ from klais.control.xdp_applier import Applier
 from klais.edge.api.rate import RateSetter
 from klais.edge.api.server import api_of
 from klais.edge.api.view import EdgeView
+from klais.edge.auth import Authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
-from klais.edge.early import EarlyFrames
+from klais.edge.early import BLOCK_FRAMES, EarlyFrames
 from klais.edge.host_checks import ClockCheck, SameIdCheck
 from klais.edge.linger import LingerController
 from klais.edge.shedding import HostLimit, LoadShedder
@@ -110,13 +111,14 @@ class Edge:
             self.forwarder, self.counts, s.dead_letter_rate, s.dead_letter_bytes, s.edge_id, s.partitions,
             s.frame_max_bytes,
         )  # fmt: skip
-        batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources)
+        batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources, s.auth != "off")
         source = (chosen := self._open_source(udp)).source
         linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         shedder = LoadShedder(s.partitions)
+        auth = Authenticator(s, max(source.capacity, BLOCK_FRAMES)) if s.auth != "off" else None
         self.spine = Spine(
             source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder,
-            s.frame_max_bytes, self.on_tick, both(self.metrics.processing.observe, batch_ms.observe),
+            s.frame_max_bytes, self.on_tick, both(self.metrics.processing.observe, batch_ms.observe), auth,
         )  # fmt: skip
         self._host_limit = HostLimit(shedder, name, host_of(s), self.control, self.system, self.applier)
         self._worker_load = WorkerLoad(linger, self.system)
@@ -181,8 +183,19 @@ class Edge:
             logs.setup(self.settings, "edge")
             self.forwarder.configure(self.settings)
             self.dead_letters.set_rates(self.settings.dead_letter_rate, self.settings.dead_letter_bytes)
+            self._reload_keys()
             log.info("settings_reloaded", changed=now, needs_restart=later)
         self._notifier.ready("receives")
+
+    def _reload_keys(self) -> None:
+        if (auth := self.spine.auth) is None:
+            return
+        try:
+            auth.configure(self.settings)
+        except ConfigError as error:
+            log.error("auth_keys_refused", why=str(error), do="the keys that were read before stay in force")
+        else:
+            log.info("auth_keys_read", mode=self.settings.auth, generations=auth.generations)
 
     def run(self) -> int:
         """Serve until :meth:`stop`, then drain.

@@ -18,6 +18,7 @@ RELOADABLE = frozenset(
         *("log_level", "log_format", "dead_letter_rate", "dead_letter_bytes"),
         *("breaker_timeout_s", "breaker_wait_min_s", "breaker_wait_max_s"),
         *("spool_max_bytes", "spool_sync", "spool_sync_interval_ms"),
+        *("auth", "auth_key_file", "auth_keys_file", "auth_exempt", "auth_max_skew_s"),
     }
 )
 
@@ -97,5 +98,6 @@ def changed(before: Settings, after: Settings) -> tuple[dict[str, Any], list[str
     ({'breaker_timeout_s': 2.0}, ['KLAIS_PARTITIONS'])
     """
     names = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
-    now = {name: getattr(after, name) for name in names if name in RELOADABLE}
-    return now, [f"KLAIS_{name.upper()}" for name in names if name not in RELOADABLE]
+    reloadable = RELOADABLE - ({"auth"} if "off" in (before.auth, after.auth) else set())  # batches get other columns
+    now = {name: getattr(after, name) for name in names if name in reloadable}
+    return now, [f"KLAIS_{name.upper()}" for name in names if name not in reloadable]

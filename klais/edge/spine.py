@@ -2,6 +2,7 @@
 
     UDP socket ──fill──> columns ──check_headers──> good ──partition, scatter──> one open batch a partition ──>
     klais_raw
+                                       ├─ signed ── Authenticator: tag good, or malformed (only with KLAIS_AUTH)
                                        ├─ malformed ──> klais_dead_letter (a sample) and counters
                                        └─ above the host's limit ──> counted
 
@@ -17,6 +18,7 @@ import numpy as np
 from klais.core.wire.constants import MAX_FRAME_SIZE, Reason
 from klais.core.wire.frame import check_headers
 from klais.core.wire.partition import partition_column
+from klais.edge.auth import Authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, Block
@@ -50,6 +52,8 @@ class Spine:
         Called in each round, at least ten times a second, with the monotonic time (s): watchdog, limits, reload.
     observe_batch_s : callable
         Gets the age of each batch (s) when it is handed to the sink.
+    auth : Authenticator, optional
+        Checks the tags of frames; None = authenticated frames are not known (``KLAIS_AUTH=off``).
 
     Attributes
     ----------
@@ -71,7 +75,9 @@ class Spine:
         frame_max_bytes: int = MAX_FRAME_SIZE,
         on_tick: OnTick = _ignore,
         observe_batch_s: Callable[[float], None] = _ignore,
+        auth: Authenticator | None = None,
     ) -> None:
+        self.auth = auth
         self._frame_max_bytes = frame_max_bytes
         self.source, self.batcher, self.sink, self.dead_letters = source, batcher, sink, dead_letters
         self.counts, self.linger, self.shedder = counts, linger, shedder
@@ -153,6 +159,10 @@ class Spine:
         self.counts.received += n
         self.counts.received_bytes += int(lengths.sum())
         check_headers(source.head, starts, lengths, reason, self._ids[:n], self._sequence[:n], id_size)
+        epochs = None
+        if self.auth is not None:
+            columns = self._ids[:n], self._sequence[:n], id_size
+            epochs = self.auth.check(source, n, self._frame_max_bytes, reason, *columns)
         partition_column(source.head, starts, id_size, self.batcher.partitions, partition)
         n_bad = sort_out(lengths, self._frame_max_bytes, reason, partition, self.counts.by_reason, bad)
         if n_bad:
@@ -161,10 +171,10 @@ class Spine:
             self.counts.drop(Reason.GLOBAL_RATE, shed(partition, acquired))
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
-        at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns)
+        at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns, epochs)
         while at < n:  # the batch of frame ``at`` is full: close it and go on with that frame
             self._publish(int(partition[at]), now_ns)
-            at = self.batcher.add(source, partition, at, since_ns, sources, times_ns)
+            at = self.batcher.add(source, partition, at, since_ns, sources, times_ns, epochs)
 
     def _publish(self, partition: int, now_ns: int) -> None:
         built = self.batcher.close(partition, now_ns, time.time_ns())

@@ -156,7 +156,7 @@ def send(
             piece = slice(at, at + n)
             kernels.build(
                 out, ids, plan.device[piece], plan.sequence[piece], kind[:n], model, 0.0, 0.0, no_text, none, none,
-                none, rng, starts[:n], lengths[:n],
+                none, rng, 0, starts[:n], lengths[:n],
             )  # fmt: skip
             sent_ns[piece] = time.time_ns()
             sender.send(out, starts[:n], lengths[:n])

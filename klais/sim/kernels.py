@@ -247,7 +247,7 @@ def spoil(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.
     return int(put_bytes(out, start + HEADER_SIZE, _BAD_TEXTS, _BAD_STARTS[text], _BAD_STARTS[text + 1]))
 
 
-@kernel(void(U8, U8_2D, I32, U32, U8, F64_2D, float64, float64, BYTES, I64, I64, I64, U64, I64, I64))
+@kernel(void(U8, U8_2D, I32, U32, U8, F64_2D, float64, float64, BYTES, I64, I64, I64, U64, int64, I64, I64))
 def build(
     out: npt.NDArray[np.uint8],
     ids: npt.NDArray[np.uint8],
@@ -262,11 +262,12 @@ def build(
     text_first: npt.NDArray[np.int64],
     cursor: npt.NDArray[np.int64],
     rng: npt.NDArray[np.uint64],
+    gap: int,
     starts: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],
 ) -> None:
-    """Write n frames back to back into ``out`` (at least MAX_BUILT_BYTES each); ``starts``, ``lengths`` int64 [n] say
-    where.
+    """Write n frames into ``out`` (at least MAX_BUILT_BYTES each), each with a ``gap`` behind it; ``starts``,
+    ``lengths`` int64 [n] say where.
 
     ``ids`` uint8 [devices, 16]; ``model`` float64 [devices, MODEL_COLUMNS]. With ``cursor`` int64 [devices] not empty
     the payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors move on.
@@ -292,6 +293,22 @@ def build(
             at = spoil(out, start, at, kind[i], rng)
         starts[i] = start
         lengths[i] = at - start
+        at += gap
+
+
+@kernel(void(I32, U8, U32, U32))
+def epochs_of(
+    device: npt.NDArray[np.int32],
+    kind: npt.NDArray[np.uint8],
+    epoch: npt.NDArray[np.uint32],
+    out: npt.NDArray[np.uint32],
+) -> None:
+    """Epoch of each of n frames into ``out`` uint32 [n]; that of a device, ``epoch`` uint32 [devices], goes up by one
+    each time it starts again."""
+    for i in range(device.shape[0]):
+        if kind[i] == REBOOT:
+            epoch[device[i]] += np.uint32(1)
+        out[i] = epoch[device[i]]
 
 
 @kernel(void(BYTES, I64, I64, U64))

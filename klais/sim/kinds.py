@@ -9,7 +9,8 @@ LATE = 2  # overtaken by the device's next frame, which is sent right before it
 SPIKE = 3  # its temperature is far off
 DUPLICATE = 4  # the same bytes as one of the frames shortly before
 MALFORMED = FIRST_MALFORMED
-MAX_KIND = int(Reason.TOO_DEEP)
+FORGED = int(Reason.BAD_MAC)  # signed, with a tag that is wrong
+MAX_KIND = FORGED
 
 _NAMES = {GOOD: "good", REBOOT: "reboot", LATE: "late", SPIKE: "spike", DUPLICATE: "duplicate"}
 
@@ -19,7 +20,7 @@ def kind_label(kind: int) -> str:
 
     Examples
     --------
-    >>> kind_label(4), kind_label(11)
+    >>> kind_label(4), kind_label(13)
     ('duplicate', 'malformed:bad_json')
     """
     return _NAMES[kind] if kind in _NAMES else f"malformed:{Reason(kind).label}"

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.errors import KlaisError
-from klais.sim.kinds import DUPLICATE, MALFORMED, MAX_KIND, SPIKE, kind_label
+from klais.sim.kinds import DUPLICATE, FORGED, MALFORMED, SPIKE, kind_label
+from klais.sim.malformed import LAST as LAST_BAD
 
 FORMAT = "klais-manifest-1"
 _BLOCK = Struct("<IQ")
@@ -36,7 +37,8 @@ class ManifestWriter:
     """Appends blocks to a manifest file; :meth:`close` adds the totals."""
 
     def __init__(self, path: str | Path, header: dict[str, Any]) -> None:
-        kinds = {str(kind): kind_label(kind) for kind in range(MAX_KIND + 1) if kind <= DUPLICATE or kind >= MALFORMED}
+        numbers = (*range(DUPLICATE + 1), *range(MALFORMED, LAST_BAD + 1), FORGED)
+        kinds = {str(kind): kind_label(kind) for kind in numbers}
         try:
             self._file: BinaryIO = open(path, "wb")  # noqa: SIM115 (closed by close)
         except OSError as error:

@@ -14,6 +14,7 @@ from klais.core.wire.constants import HEADER_SIZE, ID_SIZE
 from klais.errors import ConfigError
 from klais.sim import kernels
 from klais.sim.ids import listed_ids, model_ids
+from klais.sim.sign import Signer, Signing
 from klais.sim.traffic import Schedule, Series, SteadyRate
 
 CHUNK_FRAMES = 4096  # about 1 ms of building, well below a pacing slice's tolerance
@@ -26,7 +27,7 @@ class StreamOptions:
     ``devices`` count (1 to 10,000,000); ``id_prefix`` text before each device's number; ``first_sequence`` of each
     device (0 to 2^32-1); ``day_s`` length of the modelled day in seconds. Shares (0 to 1): ``malformed``, ``reboot``,
     ``spikes`` of the frames, ``reorder`` = frames overtaken by their successor (at most 0.5), ``duplicates`` = good
-    frames sent again.
+    frames sent again. ``signing``: sign the frames, see :class:`klais.sim.sign.Signing`.
     """
 
     devices: int = 1000
@@ -40,6 +41,7 @@ class StreamOptions:
     first_sequence: int = 0
     day_s: float = 86_400.0
     series: Series | None = field(default=None, repr=False, compare=False)
+    signing: Signing | None = field(default=None, repr=False, compare=False)
 
     def problems(self) -> list[str]:
         """All values out of range, in words; empty when the options are valid."""
@@ -62,12 +64,17 @@ class StreamOptions:
             found.append(f"day length is {self.day_s} s, must be above 0")
         if self.series is not None and self.spikes:
             found.append("spikes need modelled values: not together with a series")
+        if self.signing is not None and self.malformed:
+            found.append("malformed frames are not signed: not together with authenticated frames")
+        if self.signing is not None and not 0 <= self.signing.forged <= 1:
+            found.append(f"forged is {self.signing.forged}, must be a share from 0 to 1")
         return found
 
     def public(self) -> dict[str, Any]:
-        """The options as a manifest and a summary name them (of a series, only whether there is one)."""
-        plain = {name: value for name, value in asdict(self).items() if name != "series"}
-        return plain | {"series": self.series is not None}
+        """The options as a manifest and a summary name them (of a series and of keys, only whether there are any)."""
+        plain = {name: value for name, value in asdict(self).items() if name not in ("series", "signing")}
+        forged = {} if self.signing is None else {"forged": self.signing.forged}
+        return plain | forged | {"series": self.series is not None, "signed": self.signing is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,9 @@ class FrameStream:
         self._text_first = series.first if series else empty
         self._cursor = np.zeros(self.devices, np.int64) if series else empty
         longest = 0 if series is None else int(np.diff(series.starts).max()) + HEADER_SIZE
-        self._buf = np.zeros(CHUNK_FRAMES * max(kernels.MAX_BUILT_BYTES, longest), np.uint8)
+        self._signer = None if options.signing is None else Signer(options.signing, self.ids, options.seed)
+        self._gap = 0 if self._signer is None else self._signer.gap
+        self._buf = np.zeros(CHUNK_FRAMES * (max(kernels.MAX_BUILT_BYTES, longest) + self._gap), np.uint8)
         self._built = 0
 
     def device_id(self, device: int) -> bytes:
@@ -167,9 +176,11 @@ class FrameStream:
         self._built += n
         kernels.build(
             self._buf, self.ids, device, sequence, kind, self._model, begin * turn, (end - begin) / n * turn,
-            self._texts, self._text_starts, self._text_first, self._cursor, self._rng, starts, lengths,
+            self._texts, self._text_starts, self._text_first, self._cursor, self._rng, self._gap, starts, lengths,
         )  # fmt: skip
         kernels.fnv1a64_column(self._buf, starts, lengths, hashes)
+        if self._signer is not None:
+            self._signer.sign(self._buf, starts, lengths, device, kind, hashes)
         order, sent_kind = np.zeros(2 * n, np.int32), np.zeros(2 * n, np.uint8)
         again = np.zeros(n + kernels.AGAIN_SLACK, np.int32)
         places = kernels.plan_order(self._rng, self._shares, kind, again, order, sent_kind)

@@ -214,6 +214,11 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     text = "Age of the newest record on klais_stats, of the process of that kind that has been silent for longest (s)."
     ages = {kind: s.stats_age_s[kind] for kind in KINDS if kind in s.stats_age_s}
     yield _gauges_by("stats_age_seconds", text, "kind", ages)
+    text = "Frames by what KLAIS_AUTH found, and by the generation of their key (empty: unsigned)."
+    auth = CounterMetricFamily("klais_auth_frames", text, labels=["result", "generation"])
+    for labels, number in s.auth_frames.items():
+        auth.add_metric(list(labels), number)
+    yield auth
     yield from _xdp_families(s)
 
 

@@ -7,10 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
-
-REASONS = max(Reason) + 1
-"""Size of an array that counts by ``Reason``."""
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, REASONS, Reason
 
 TOPICS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "audit", "devices_changelog")
 """Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
@@ -32,6 +29,7 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
         {
             *(Reason.TOO_SHORT, Reason.BAD_MAGIC, Reason.BAD_DEVICE_ID, Reason.TOO_LONG),
             *(Reason.BACKPRESSURE, Reason.KERNEL_DROP, Reason.DELIVERY_FAILED, Reason.GLOBAL_RATE),
+            *(Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.UNSIGNED),
             *(Reason.SPOOL_FULL, Reason.SPOOL_FAILED, Reason.SPOOL_DAMAGED),
         }
     ),
@@ -120,6 +118,7 @@ class EdgeSnapshot(Snapshot):
     spool_replayed: int = 0
     xdp_maps: bool = False
     xdp_writes: int = 0
+    auth_frames: Mapping[tuple[str, str], int] = field(default_factory=dict)
     xdp_packets: Mapping[str, int] = field(default_factory=dict)
     xdp_bytes: Mapping[str, int] = field(default_factory=dict)
     set_points_age_s: float | None = None
@@ -152,7 +151,7 @@ class ControlSnapshot:
 class WorkerSnapshot(Snapshot):
     """What a worker counts besides, summed over its lanes.
 
-    ``verdicts`` int64 [>= 16] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records
+    ``verdicts`` int64 [>= VERDICTS] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread records
     of the staging topic by partition, ``lag_s`` the age of the oldest of them; ``checkpoint_age_s`` that of the lane
     whose checkpoint is oldest. ``lane_live`` by partition; ``queue_*``: of the dam's queue, all lanes together;
     ``longest_block_s`` of the event loop in the last minute; ``devices_by_state`` by :data:`STATES`.

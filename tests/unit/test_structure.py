@@ -85,7 +85,7 @@ def test_every_tier_has_its_marker() -> None:
     with (REPO / "pyproject.toml").open("rb") as file:
         markers = tomllib.load(file)["tool"]["pytest"]["ini_options"]["markers"]
     folders = {Path(name).parts[1] for name in tracked() if name.startswith("tests/") and len(Path(name).parts) > 2}
-    assert {marker.partition(":")[0] for marker in markers} == TIERS == folders - {"support"}
+    assert {marker.partition(":")[0] for marker in markers} == TIERS == folders - {"support", "vectors"}
 
 
 def test_a_test_is_marked_with_its_tier(request: pytest.FixtureRequest) -> None:

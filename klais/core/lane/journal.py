@@ -1,9 +1,9 @@
 """The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
 
 Little-endian header, then for RAW steps the device overrides that the step used (OVERRIDE rows), the prefixes of ids
-whose numbers it did not look at (PREFIX rows), then the verdict of each frame in half a byte, low half first; for
-FORGET steps the ids forgotten, 16 bytes each; for RESUMED steps JSON. ``VERSION`` covers all that a replay recomputes
-rather than reads (row layout, sequence window, scorer arithmetic, order of the queue): change those, bump it.
+whose numbers it did not look at (PREFIX rows), then the verdict of each frame in a byte; for FORGET steps the ids
+forgotten, 16 bytes each; for RESUMED steps JSON. ``VERSION`` covers all that a replay recomputes rather than reads (row
+layout, sequence window, scorer arithmetic, order of the queue): change those, bump it.
 """
 
 import zlib
@@ -17,14 +17,14 @@ import numpy.typing as npt
 import orjson
 
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
-from klais.core.wire.constants import LAST_MALFORMED
+from klais.core.wire.constants import LAST_MALFORMED, Reason
 from klais.errors import JournalFormatError
 
 MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
-VERSION = 5
+VERSION = 6
 # Each field lies on a multiple of its size, and so does what follows.
 HEADER = Struct("<4sBBHQqqddddddddIIdHHIIIHHIQ")
 GONE = "is gone"
@@ -188,10 +188,7 @@ def encode_step(record: StepRecord) -> bytes:
         return head + record.forgotten.tobytes()
     if record.kind != Kind.RAW:
         return head
-    padded = np.zeros(len(record.verdict) + 1 & ~1, np.uint8)
-    padded[: len(record.verdict)] = record.verdict
-    packed = padded[::2] | (padded[1::2] << 4)
-    return head + record.overrides.tobytes() + record.uncounted.tobytes() + packed.tobytes()
+    return head + record.overrides.tobytes() + record.uncounted.tobytes() + record.verdict.tobytes()
 
 
 def decode_step(value: bytes) -> StepRecord:
@@ -269,13 +266,10 @@ def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: in
         raise JournalFormatError(f"step {record.step}: {len(value)} bytes, {text}")
     record.overrides = np.frombuffer(value, OVERRIDE, overrides, HEADER.size)
     record.uncounted = np.frombuffer(value, PREFIX, uncounted, prefixes_at)
-    packed = np.frombuffer(value, np.uint8, offset=after)
-    if len(packed) != (record.count + 1) // 2:
-        raise JournalFormatError(f"step {record.step}: {len(packed)} bytes of verdicts for {record.count} frames")
-    verdict = np.empty(2 * len(packed), np.uint8)
-    verdict[::2] = packed & 15
-    verdict[1::2] = packed >> 4
-    record.verdict = verdict[: record.count]
+    record.verdict = np.frombuffer(value, np.uint8, offset=after)
+    if len(record.verdict) != record.count:
+        found = len(record.verdict)
+        raise JournalFormatError(f"step {record.step}: {found} bytes of verdicts for {record.count} frames")
     if (record.verdict > LAST_MALFORMED).any():
         raise JournalFormatError(f"step {record.step}: a verdict of {record.verdict.max()}, which there is not")
 
@@ -307,8 +301,6 @@ def decode_record(value: bytes) -> dict[str, Any]:
         return {"kind": "owner", **orjson.loads(value[4:])}
     record = decode_step(value)
     labels, counts = np.unique(record.verdict, return_counts=True)
-    from klais.core.wire.constants import Reason
-
     return {
         "kind": record.kind.name.lower(),
         "step": record.step,

@@ -42,7 +42,7 @@ def reserve_rows(capacity: int) -> Rows:
 
 
 class Tally(IntEnum):
-    """What a lane counts; the first 16 places are frames by verdict (see ``Reason``)."""
+    """What a lane counts; the first places are frames by verdict (see ``Reason``)."""
 
     RELEASED = VERDICTS  # frames let out of the queue
     REPEATED_BATCHES = VERDICTS + 1

@@ -2,7 +2,8 @@
 
 Little-endian: ``b"KFB1"``, u32 count, u64 received_at (ns since the epoch), u16 edge, u16 flags, u32 boot, u64 number;
 count x u16 lengths; with flag bit 0 count x u32 ns offsets from received_at; with flag bit 1 count x 18 bytes of source
-(IPv6 or v4-mapped address, u16 port big-endian); then the raw frames back to back.
+(IPv6 or v4-mapped address, u16 port big-endian); with flag bit 2 count x u32 epoch (0 = unsigned); then the raw frames
+back to back.
 """
 
 import ipaddress
@@ -18,8 +19,9 @@ HEADER = Struct("<4sIQHHIQ")
 MAGIC = b"KFB1"
 FLAG_OFFSETS = 1
 FLAG_SOURCES = 2
+FLAG_EPOCHS = 4
 LAST_TIME_NS = (1 << 63) - (1 << 32)  # with the largest offset still an int64
-KNOWN_FLAGS = FLAG_OFFSETS | FLAG_SOURCES
+KNOWN_FLAGS = FLAG_OFFSETS | FLAG_SOURCES | FLAG_EPOCHS
 SOURCE_SIZE = 18
 assert HEADER.size == 32
 
@@ -29,7 +31,8 @@ class FrameBatch:
     """A decoded frame batch; all columns are views of ``buf`` or derived once.
 
     ``buf`` uint8 [b] holds the whole record; frame i is ``buf[starts[i] : starts[i] + lengths[i]]`` (int64 [n] each).
-    ``received_at`` int64 ns; ``offsets`` uint32 [n] ns or None; ``sources`` uint8 [n, 18] or None.
+    ``received_at`` int64 ns; ``offsets`` uint32 [n] ns or None; ``sources`` uint8 [n, 18] or None;
+    ``epochs`` uint32 [n], 0 = unsigned, or None.
     """
 
     buf: npt.NDArray[np.uint8]
@@ -41,6 +44,7 @@ class FrameBatch:
     number: int
     offsets: npt.NDArray[np.uint32] | None
     sources: npt.NDArray[np.uint8] | None
+    epochs: npt.NDArray[np.uint32] | None = None
 
     @property
     def count(self) -> int:
@@ -71,23 +75,27 @@ def decode_batch(value: bytes) -> FrameBatch:
     if received_at >= LAST_TIME_NS:
         raise BatchFormatError(f"received_at {received_at} is not a time")
     column_bytes = count * (2 + 4 * bool(flags & FLAG_OFFSETS) + SOURCE_SIZE * bool(flags & FLAG_SOURCES))
+    column_bytes += count * 4 * bool(flags & FLAG_EPOCHS)
     if HEADER.size + column_bytes > len(value):
         raise BatchFormatError(f"{count} frames need {column_bytes} bytes of columns, the record has {len(value)}")
     buf = np.frombuffer(value, np.uint8)
     at = HEADER.size
     lengths = buf[at : at + 2 * count].view("<u2").astype(np.int64)
     at += 2 * count
-    offsets = sources = None
+    offsets = sources = epochs = None
     if flags & FLAG_OFFSETS:
         offsets = buf[at : at + 4 * count].copy().view("<u4")
         at += 4 * count
     if flags & FLAG_SOURCES:
         sources = buf[at : at + SOURCE_SIZE * count].reshape(count, SOURCE_SIZE)
         at += SOURCE_SIZE * count
+    if flags & FLAG_EPOCHS:
+        epochs = buf[at : at + 4 * count].copy().view("<u4")
+        at += 4 * count
     ends = at + np.cumsum(lengths)
     if (int(ends[-1]) if count else at) != len(value):
         raise BatchFormatError(f"frames end at byte {int(ends[-1]) if count else at}, the record at {len(value)}")
-    return FrameBatch(buf, ends - lengths, lengths, received_at, edge, boot, number, offsets, sources)
+    return FrameBatch(buf, ends - lengths, lengths, received_at, edge, boot, number, offsets, sources, epochs)
 
 
 def received_at_of(value: bytes) -> int:
@@ -108,6 +116,7 @@ def encode_batch(
     number: int = 0,
     offsets: npt.NDArray[np.uint32] | None = None,
     sources: npt.NDArray[np.uint8] | None = None,
+    epochs: npt.NDArray[np.uint32] | None = None,
 ) -> bytes:
     """A frame batch from a list of frames: for tools and tests (the edge lays its batches out in a kernel).
 
@@ -117,12 +126,15 @@ def encode_batch(
     b'c'
     """
     flags = FLAG_OFFSETS * (offsets is not None) | FLAG_SOURCES * (sources is not None)
+    flags |= FLAG_EPOCHS * (epochs is not None)
     parts = [encode_batch_header(len(frames), received_at, edge, flags, boot, number)]
     parts.append(np.array([len(f) for f in frames], "<u2").tobytes())
     if offsets is not None:
         parts.append(offsets.astype("<u4").tobytes())
     if sources is not None:
         parts.append(sources.tobytes())
+    if epochs is not None:
+        parts.append(epochs.astype("<u4").tobytes())
     return b"".join(parts + frames)
 
 

@@ -12,7 +12,7 @@ MAX_FRAME_SIZE = 65_507  # largest UDP payload over IPv4
 
 
 class Reason(IntEnum):
-    """What became of a frame. Below 16: a lane's verdict, half a byte in the journal. From 16: before the lane.
+    """What became of a frame. Below 24: a lane's verdict, a byte in the journal. From 24: no verdict of a lane.
 
     One enum serves counters, dead letters, the journal and logs; ``label`` is the name used in all of them.
     """
@@ -24,27 +24,31 @@ class Reason(IntEnum):
     DEVICE_RATE = 4
     QUEUE_FULL = 5
     DEVICE_LIMIT = 6
-    TOO_SHORT = 7
-    BAD_MAGIC = 8
-    BAD_DEVICE_ID = 9
-    BAD_UTF8 = 10
-    BAD_JSON = 11
-    NOT_OBJECT = 12
-    TOO_DEEP = 13
-    NOT_STRICT = 14
-    BACKPRESSURE = 16
-    KERNEL_DROP = 17
-    DELIVERY_FAILED = 18
-    TOO_LONG = 19
-    CORRUPT_BATCH = 20
-    REPEATED_BATCH = 21
-    QUEUE_EXPIRED = 22
-    SPOOL_FULL = 23
-    SPOOL_FAILED = 24
-    SPOOL_DAMAGED = 25
-    GLOBAL_RATE = 26
-    POISON = 27
-    OUTPUT_LOST = 28
+    REPLAYED = 7
+    UNSIGNED = 8
+    TOO_SHORT = 9
+    BAD_MAGIC = 10
+    BAD_DEVICE_ID = 11
+    BAD_UTF8 = 12
+    BAD_JSON = 13
+    NOT_OBJECT = 14
+    TOO_DEEP = 15
+    NOT_STRICT = 16
+    BACKPRESSURE = 24
+    KERNEL_DROP = 25
+    DELIVERY_FAILED = 26
+    TOO_LONG = 27
+    CORRUPT_BATCH = 28
+    REPEATED_BATCH = 29
+    QUEUE_EXPIRED = 30
+    SPOOL_FULL = 31
+    SPOOL_FAILED = 32
+    SPOOL_DAMAGED = 33
+    GLOBAL_RATE = 34
+    POISON = 35
+    OUTPUT_LOST = 36
+    BAD_MAC = 37
+    BAD_EPOCH = 38
 
     @property
     def label(self) -> str:
@@ -66,7 +70,8 @@ _LOSSES = frozenset(
 )
 FIRST_MALFORMED = int(Reason.TOO_SHORT)
 LAST_MALFORMED = int(Reason.NOT_STRICT)
-VERDICTS = 16  # size of an array counted by verdict
+VERDICTS = 24  # size of an array counted by verdict
+REASONS = max(Reason) + 1  # size of an array counted by ``Reason``
 
 
 def encode_frame(device_id: str | bytes, sequence: int, payload: bytes) -> bytes:

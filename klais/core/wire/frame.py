@@ -38,6 +38,7 @@ __all__ = [
     "check_headers",
     "encode_frame",
     "is_utf8",
+    "read_header",
 ]
 
 _TOO_SHORT = np.uint8(Reason.TOO_SHORT)
@@ -92,6 +93,35 @@ def checked_id_size(buf: npt.NDArray[np.uint8], at: int) -> int:
     return 0 if high_bit >= 0x80 and not is_utf8(buf, at, at + size) else size
 
 
+@kernel(boolean(BYTES, int64, int64, IDS, U32, U8), borrows=True, inlined=True)
+def read_header(
+    buf: npt.NDArray[np.uint8],
+    s: int,
+    i: int,
+    ids: npt.NDArray[np.uint64],
+    sequence: npt.NDArray[np.uint32],
+    id_size: npt.NDArray[np.uint8],
+) -> bool:
+    """Read device_id and sequence of the frame at ``buf[s]`` into row ``i``; False, and nothing read, when the id is
+    bad."""
+    size = checked_id_size(buf, s + ID_OFFSET)
+    if size == 0:
+        return False
+    low = np.uint64(0)
+    high = np.uint64(0)
+    for k in range(8):
+        low |= np.uint64(buf[s + ID_OFFSET + k]) << np.uint64(8 * k)
+        high |= np.uint64(buf[s + ID_OFFSET + 8 + k]) << np.uint64(8 * k)
+    ids[i, 0] = low
+    ids[i, 1] = high
+    id_size[i] = size
+    number = np.uint32(0)
+    for k in range(4):
+        number = number << np.uint32(8) | np.uint32(buf[s + SEQUENCE_OFFSET + k])
+    sequence[i] = number
+    return True
+
+
 @kernel(void(BYTES, I64, I64, U8, IDS, U32, U8))
 def check_headers(
     buf: npt.NDArray[np.uint8],
@@ -132,17 +162,5 @@ def check_headers(
         if buf[s] != 0xAA or buf[s + 1] != 0x55:
             reason[i] = _BAD_MAGIC
             continue
-        size = checked_id_size(buf, s + ID_OFFSET)
-        if size == 0:
+        if not read_header(buf, s, i, ids, sequence, id_size):
             reason[i] = _BAD_ID
-            continue
-        low = np.uint64(0)
-        high = np.uint64(0)
-        for k in range(8):
-            low |= np.uint64(buf[s + ID_OFFSET + k]) << np.uint64(8 * k)
-            high |= np.uint64(buf[s + ID_OFFSET + 8 + k]) << np.uint64(8 * k)
-        ids[i, 0] = low
-        ids[i, 1] = high
-        id_size[i] = size
-        for k in range(4):
-            sequence[i] = sequence[i] << np.uint32(8) | np.uint32(buf[s + SEQUENCE_OFFSET + k])

@@ -38,7 +38,7 @@ Problems = Callable[[], list[str]]
 class EdgeStatistics:
     """Counters and gauges of this edge, all of one moment between two rounds of the spine.
 
-    ``dropped`` (int64 [32]) is by ``Reason``; ``refused`` frames found room neither in Kafka nor in the spool;
+    ``dropped`` (int64 [REASONS]) is by ``Reason``; ``refused`` frames found room neither in Kafka nor in the spool;
     ``limit_per_s`` is None while nothing is shed.
     """
 
@@ -285,5 +285,6 @@ class EdgeView:
             xdp_bytes=filtered.bytes,
             set_points_age_s=filtered.set_points_age_s,
             limits_by=filtered.limits_by,
+            auth_frames={} if self._spine.auth is None else self._spine.auth.frames(),
             stats_age_s={kind: max(found) for kind, found in ages.items() if found},
         )

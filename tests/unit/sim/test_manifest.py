@@ -34,7 +34,7 @@ def test_a_manifest_reads_back(tmp_path):
     assert manifest.count == manifest.totals["frames"]
     assert manifest.sent_at_ns[0] == 10**18
     assert manifest.sent_at_ns[kept[0].count + 1] == 10**18 + 10**9 + 1000
-    assert manifest.header["seed"] == 5 and manifest.header["kinds"]["11"] == "malformed:bad_json"
+    assert manifest.header["seed"] == 5 and manifest.header["kinds"]["13"] == "malformed:bad_json"
     assert sum(manifest.by_kind().values()) == manifest.count and manifest.by_kind()["late"] > 0
 
 

@@ -10,7 +10,7 @@ from klais.core.wire.constants import FIRST_MALFORMED, Reason
 from klais.core.wire.frame import check_headers
 from klais.core.wire.json_scan import check_payloads
 from klais.errors import ConfigError
-from klais.sim import kinds
+from klais.sim import kinds, malformed
 from klais.sim.malformed import PAYLOADS
 from klais.sim.stream import CHUNK_FRAMES, FrameStream, StreamOptions
 from klais.sim.traffic import Series, SteadyRate
@@ -97,7 +97,7 @@ def test_shares_are_honoured():
     assert (kind == kinds.REBOOT).sum() / n == pytest.approx(0.02, rel=0.1)
     assert (kind == kinds.SPIKE).sum() / n == pytest.approx(0.03, rel=0.1)
     assert (~new).sum() / (n - bad.sum()) == pytest.approx(0.05, rel=0.1)
-    each = np.bincount(kind, minlength=kinds.MAX_KIND + 1)[FIRST_MALFORMED:]
+    each = np.bincount(kind, minlength=malformed.LAST + 1)[FIRST_MALFORMED:]
     assert each.min() > 0.8 * bad.sum() / len(each)
 
 

@@ -108,7 +108,7 @@ class Redistribution:
 
     def __init__(self, old: OldSegment, partitions: int, max_bytes: int, append: Append) -> None:
         self._old, self._partitions, self._max_bytes, self._append = old, partitions, max_bytes, append
-        self._batchers: dict[bool, Batcher] = {}
+        self._batchers: dict[tuple[bool, bool], Batcher] = {}
         self.frames = self.lost = 0
 
     def __iter__(self) -> Iterator[None]:
@@ -143,18 +143,18 @@ class Redistribution:
         self.lost += int(np.count_nonzero(partition < 0))
         batcher = self._batcher(batch)
         sources, times = columns.sources(n), columns.times(n)
-        at = batcher.add(columns, partition, 0, NO_TIME, sources, times)
+        at = batcher.add(columns, partition, 0, NO_TIME, sources, times, batch.epochs)
         while at < n:
             self._close(batcher, int(partition[at]))
-            at = batcher.add(columns, partition, at, NO_TIME, sources, times)
+            at = batcher.add(columns, partition, at, NO_TIME, sources, times, batch.epochs)
 
     def _batcher(self, batch: FrameBatch) -> Batcher:
-        """One for batches with sources and one for those without, each with a boot of its own."""
-        with_sources = batch.sources is not None
-        if with_sources not in self._batchers:
-            boot = crc32c(f"{self._old.name}/{with_sources}".encode())
-            self._batchers[with_sources] = Batcher(self._partitions, self._max_bytes, batch.edge, boot, with_sources)
-        return self._batchers[with_sources]
+        """One for each set of columns that batches may have (sources, epochs), each with a boot of its own."""
+        columns = batch.sources is not None, batch.epochs is not None
+        if columns not in self._batchers:
+            boot = crc32c(f"{self._old.name}/{columns}".encode())
+            self._batchers[columns] = Batcher(self._partitions, self._max_bytes, batch.edge, boot, *columns)
+        return self._batchers[columns]
 
     def _close(self, batcher: Batcher, partition: int) -> None:
         built = batcher.close(partition, 0, 0)

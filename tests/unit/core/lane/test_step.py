@@ -115,7 +115,7 @@ def test_record_that_is_no_frame_batch_is_a_dead_letter(value):
 
 def test_unknown_flag_is_refused():
     value = bytearray(batch(frames(("a", 1))))
-    value[18] |= 4
+    value[18] |= 8
     step = take_raw(LaneState(), 0, bytes(value), limits(), bounds(), T0_NS)
     assert "flags" in step.corrupt_why
 

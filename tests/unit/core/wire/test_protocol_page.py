@@ -14,6 +14,7 @@ from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason, encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.topics import Topics
+from tests.support.auth import VECTORS, vector_payload
 
 PAGE = Path(__file__).parents[4] / "docs" / "protocol.md"
 HOURS = {"24 h": 24, "7 days": 168, "30 days": 720}
@@ -52,6 +53,14 @@ def test_the_device_sends_a_good_frame(sent: list[tuple[bytes, Any]]) -> None:
     assert frame("ä", 2**32 - 1, {}) == encode_frame("ä", 2**32 - 1, b"{}")
 
 
+def test_the_device_that_signs_makes_the_vectors() -> None:
+    signed_frame = named("signed_frame")
+    for vector in VECTORS["frames"]:
+        key, said = bytes.fromhex(vector["device_key"]), (vector[name] for name in ("device_id", "sequence"))
+        frame = signed_frame(key, *said, vector_payload(vector), vector["epoch"], vector["generation"])
+        assert vector["frame"] is None or frame.hex() == vector["frame"]
+
+
 def test_the_reader_reads_every_form_of_a_batch() -> None:
     read = named("read_kfb1")
     frames = [encode_frame(f"dev-{i}", i, b'{"t":%d}' % i) for i in range(3)]
@@ -72,7 +81,9 @@ def test_the_reader_reads_every_form_of_a_batch() -> None:
                 )
                 for i in range(3)
             ]
-    for wrong in (b"KFB2" + value[4:], value[:18] + b"\x04\x00" + value[20:], value + b"x"):
+    signed = encode_batch(frames, 1000, epochs=np.array([0, 1, 2], np.uint32))
+    assert [payload for *_, payload in read(signed)] == [frame[22:] for frame in frames]
+    for wrong in (b"KFB2" + value[4:], value[:18] + b"\x08\x00" + value[20:], value + b"x"):
         with pytest.raises(ValueError):
             list(read(wrong))
 
@@ -94,7 +105,8 @@ def test_the_partitioner() -> None:
 def test_reasons_are_those_of_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (edge|lane) \|", PAGE.read_text(), re.MULTILINE)
     malformed = [Reason(r) for r in range(FIRST_MALFORMED, LAST_MALFORMED + 1)]
-    malformed.insert(malformed.index(Reason.BAD_UTF8), Reason.TOO_LONG)
+    at = malformed.index(Reason.BAD_UTF8)
+    malformed[at:at] = [Reason.TOO_LONG, Reason.BAD_MAC, Reason.BAD_EPOCH, Reason.UNSIGNED]
     assert [name for name, _ in rows] == [reason.label for reason in malformed]
 
 
