@@ -129,6 +129,8 @@ class LaneLimits:
             self.queue_bytes,
             self._uncounted,
             s.json_strict,
+            s.auth in ("sticky", "require"),
+            s.sequence_strict,
         )
         return limits, bounds
 

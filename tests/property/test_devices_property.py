@@ -10,7 +10,8 @@ from klais.core.dam.bucket import TokenBucket, refill, refill_column
 from klais.core.devices.forget import EVICT_ABOVE, TALKS_S, choose
 from klais.core.devices.index import USED, insert
 from klais.core.devices.layout import ROW, id_words
-from klais.core.devices.sequence import DUPLICATE, IN_ORDER, JUMP, LATE, RESTART, UNKNOWN, observe
+from klais.core.devices.sequence import DUPLICATE, IN_ORDER, JUMP, LATE, REPLAYED, RESTART, UNKNOWN, observe
+from klais.core.devices.signed import observe_signed
 from klais.core.devices.siphash import hash_bytes, hash_words, key_words
 from klais.core.lane.boots import Boots
 from klais.core.lane.state import LaneState
@@ -216,3 +217,47 @@ def test_batches_are_recognised_by_their_numbers(taken: list) -> None:
         again = Boots()
         again.load(boots.dump())
         assert again.dump() == boots.dump() and len(again) == len(twin)
+
+
+NEARBY = st.one_of(st.integers(0, 100), st.integers(200, 300), st.integers(2**32 - 40, 2**32 - 1))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 3), NEARBY), max_size=200))
+def test_a_signed_frame_is_taken_once_whatever_comes(sent: list[tuple[int, int]]) -> None:
+    rows = np.zeros(1, ROW)
+    taken: set[tuple[int, int]] = set()
+    highest = (0, -1)
+    for epoch, sequence in sent:
+        outcome = int(observe_signed(rows, 0, np.uint32(epoch), np.uint32(sequence)))
+        came = (epoch, sequence) in taken
+        assert not (came and outcome in (IN_ORDER, LATE))
+        if (epoch, sequence) > highest:
+            assert outcome == IN_ORDER
+            highest = epoch, sequence
+        elif epoch < highest[0]:
+            assert outcome == REPLAYED
+        elif highest[1] - sequence < 32:
+            new = min((s for e, s in taken if e == epoch), default=sequence) <= sequence  # a window begins with one
+            assert outcome == (DUPLICATE if came else LATE) or not new
+        if outcome in (IN_ORDER, LATE):
+            taken.add((epoch, sequence))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(33, 500), st.integers(1, 200), st.integers(0, 3))
+def test_a_backlog_that_fills_the_newest_hole_in_order_is_late(gap: int, more: int, swap: int) -> None:
+    rows = np.zeros(1, ROW)
+
+    def take(sequence: int) -> int:
+        return int(observe_signed(rows, 0, np.uint32(1), np.uint32(sequence)))
+
+    assert [take(s) for s in range(100)] == [IN_ORDER] * 100
+    first = 100 + gap
+    assert [take(first + k) for k in range(more)] == [IN_ORDER] * more
+    hole = list(range(100, first - 31))
+    for k in range(0, len(hole) - swap, swap + 1):
+        hole[k : k + swap + 1] = hole[k : k + swap + 1][::-1]  # neighbours overtake each other
+    assert [take(s) for s in hole] == [LATE] * len(hole)
+    assert not {take(s) for s in range(first + more - 32)} & {LATE, IN_ORDER}
+    assert int(rows["gaps"][0]) == gap - len(hole)

@@ -23,7 +23,7 @@ from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import forget, release, take_poison, take_raw
 from klais.core.wire.batch import decode_batch
-from klais.core.wire.constants import Reason
+from klais.core.wire.constants import VERDICTS, Reason
 from tests.support.lane import T0_NS, NaiveLane, batch, bounds, frames, limits
 
 HASH_KEY = bytes(range(16))
@@ -56,6 +56,11 @@ WILD = st.lists(
         st.tuples(
             st.just("take"),
             st.lists(st.one_of(FRAME.map(lambda f: frames(f)[0]), RUBBISH), max_size=8),
+            st.integers(0, 10**9),
+        ),
+        st.tuples(
+            st.just("signed"),
+            st.lists(st.tuples(st.one_of(FRAME.map(lambda f: frames(f)[0]), RUBBISH), st.integers(0, 2)), max_size=8),
             st.integers(0, 10**9),
         ),
         st.tuples(st.just("release"), st.integers(1, 5), st.integers(0, 10**9)),
@@ -148,11 +153,14 @@ def run(moves, choose_limits, queue_limit):
         else:
             if kind == "take":
                 value = batch(what, number=len(raw), at_ns=now)
+            elif kind == "signed":
+                value = batch([frame for frame, _ in what], len(raw), now, epochs=[epoch for _, epoch in what])
             elif kind == "repeat":
                 value = raw[-1] if raw else b""
             else:
                 value = what
-            step = take_raw(state, len(raw), value, lim, bounds(queue_limit, 3, uncounted=[[], [b"a"]][turn % 2]), now)
+            how = {"uncounted": [[], [b"a"]][turn % 2], "sticky": turn % 3 == 0, "no_restarts": turn % 5 < 2}
+            step = take_raw(state, len(raw), value, lim, bounds(queue_limit, 3, **how), now)
             raw.append(value)
         journal.append(encode_step(step.record))
         outputs.append(out(step))
@@ -262,7 +270,7 @@ def test_any_split_into_batches_gives_the_same_verdicts_and_rows(parts, lim, cut
 @given(WILD, LIMITS, st.integers(0, 6))
 def test_every_frame_is_accounted_for(moves, lim, queue_limit):
     state, raw, _, outputs, _ = run(moves, [lim], queue_limit)
-    verdicts = state.tally[:16]
+    verdicts = state.tally[:VERDICTS]
     dropped = int(verdicts.sum() - verdicts[Reason.PASSED] - verdicts[Reason.QUEUED])
     put_out = sum(map(len, outputs))
     assert put_out == int(verdicts[Reason.PASSED] + state.tally[Tally.RELEASED])

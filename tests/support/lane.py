@@ -27,10 +27,18 @@ def limits(
     return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, z, samples, 500, new_rate, window_s)
 
 
-def bounds(queue_limit=1_000_000, device_limit=1_000_000, blocked=(), queue_bytes=1 << 40, uncounted=()) -> Bounds:
+def bounds(
+    queue_limit=1_000_000,
+    device_limit=1_000_000,
+    blocked=(),
+    queue_bytes=1 << 40,
+    uncounted=(),
+    sticky=False,
+    no_restarts=False,
+) -> Bounds:
     """Bounds of a lane."""
-    prefixes = np.array(uncounted, PREFIX)
-    return Bounds(queue_limit, device_limit, tuple(blocked), queue_bytes=queue_bytes, uncounted=prefixes)
+    rest = {"queue_bytes": queue_bytes, "uncounted": np.array(uncounted, PREFIX)}
+    return Bounds(queue_limit, device_limit, tuple(blocked), **rest, sticky=sticky, no_restarts=no_restarts)
 
 
 def frames(*parts: tuple[str, int] | tuple[str, int, bytes]) -> list[bytes]:
@@ -38,9 +46,17 @@ def frames(*parts: tuple[str, int] | tuple[str, int, bytes]) -> list[bytes]:
     return [encode_frame(p[0], p[1], p[2] if len(p) > 2 else b'{"t":%d}' % p[1]) for p in parts]
 
 
-def batch(some: list[bytes], number: int = 0, at_ns: int = T0_NS, boot: int = 1, edge: int = 1) -> bytes:
+def batch(
+    some: list[bytes],
+    number: int = 0,
+    at_ns: int = T0_NS,
+    boot: int = 1,
+    edge: int = 1,
+    epochs: list[int] | None = None,
+) -> bytes:
     """A frame batch with offsets 0."""
-    return encode_batch(some, at_ns, edge, boot, number, offsets=np.zeros(len(some), np.uint32))
+    column = None if epochs is None else np.array(epochs, np.uint32)
+    return encode_batch(some, at_ns, edge, boot, number, offsets=np.zeros(len(some), np.uint32), epochs=column)
 
 
 class Stream:

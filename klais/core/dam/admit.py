@@ -19,14 +19,17 @@ from klais.core.dam.bucket import refill as refill_definition
 from klais.core.devices.index import FREE, ROWS, USED, find, insert
 from klais.core.devices.layout import Rows
 from klais.core.devices.sequence import DUPLICATE as SEEN_BEFORE
-from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UNKNOWN, observe
+from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UNKNOWN, goes_back, observe
+from klais.core.devices.sequence import REPLAYED as SENT_BEFORE
+from klais.core.devices.signed import observe_signed
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
 from klais.jit.kernel import F64, I32, I64, IDS, U8, U32, U64, boolean, float64, int64, kernel, uint32, void
 
-# Positions in the ``limits`` column (float64 [6]): the devices' rate and burst, frames that may wait, devices that may
-# be known, eras (halves of the sequence window) in a ns, and the worker's clock (s since the epoch).
-DEVICE_RATE, DEVICE_BURST, QUEUE_LIMIT, DEVICE_LIMIT, ERAS_PER_NS, NOW_S = 0, 1, 2, 3, 4, 5
-LIMITS = 6
+# Positions in the ``limits`` column (float64 [8]): the devices' rate and burst, frames that may wait, devices that may
+# be known, eras (halves of the sequence window) in a ns, the worker's clock (s since the epoch), and, as 0 or 1,
+# whether devices that sign must go on to do so, and whether numbers of unsigned frames may never go back.
+DEVICE_RATE, DEVICE_BURST, QUEUE_LIMIT, DEVICE_LIMIT, ERAS_PER_NS, NOW_S, STICKY, STRICT = 0, 1, 2, 3, 4, 5, 6, 7
+LIMITS = 8
 # Positions in the ``dam`` state column (float64 [3]): the global bucket, frames that wait, the bucket of new devices.
 TOKENS, DEPTH, NEW_DEVICES = 0, 1, 2
 DAM_STATE = 3
@@ -38,6 +41,8 @@ _BLOCKED = np.uint8(Reason.BLOCKED)
 _DEVICE_RATE = np.uint8(Reason.DEVICE_RATE)
 _QUEUE_FULL = np.uint8(Reason.QUEUE_FULL)
 _DEVICE_LIMIT = np.uint8(Reason.DEVICE_LIMIT)
+_REPLAYED = np.uint8(Reason.REPLAYED)
+_UNSIGNED = np.uint8(Reason.UNSIGNED)
 _FIRST_MALFORMED = np.uint8(FIRST_MALFORMED)
 _ONE = np.uint32(1)
 
@@ -57,8 +62,8 @@ class Frames(NamedTuple):
 
     Attributes
     ----------
-    ids, id_size, row, sequence, frame_hash, time_ns, source : [n]
-        ``row`` -1 = none yet, in and out. See :func:`take_frame` and :func:`note_source` for the others.
+    ids, id_size, row, sequence, epoch, frame_hash, time_ns, source : [n]
+        ``row`` -1 = none yet, in and out; ``epoch`` 0 = unsigned. See :func:`take_frame` and :func:`note_source` for the others.
     verdict : uint8 [n], in and out
     skip, blocked : uint8 [n]
         ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
@@ -70,6 +75,7 @@ class Frames(NamedTuple):
     id_size: npt.NDArray[np.uint8]
     row: npt.NDArray[np.int32]
     sequence: npt.NDArray[np.uint32]
+    epoch: npt.NDArray[np.uint32]
     frame_hash: npt.NDArray[np.uint32]
     time_ns: npt.NDArray[np.int64]
     source: npt.NDArray[np.uint32]
@@ -80,7 +86,7 @@ class Frames(NamedTuple):
 
 
 _DEVICES = numba.types.NamedTuple((U64, U64, ROWS, I32, I64), Devices)
-_FRAMES = numba.types.NamedTuple((IDS, U8, I32, U32, U32, I64, U32, U8, U8, U8, I32), Frames)
+_FRAMES = numba.types.NamedTuple((IDS, U8, I32, U32, U32, U32, I64, U32, U8, U8, U8, I32), Frames)
 
 refill = kernel(float64(float64, int64, int64, float64, float64), borrows=True, inlined=True)(refill_definition)
 
@@ -161,8 +167,36 @@ def note_source(rows: Rows, r: int, source: int) -> None:
     rows["source"][r] = source
 
 
+@kernel(int64(ROWS, int64, int64, boolean, uint32, uint32, int64, F64), borrows=True, inlined=True)
+def take_number(
+    rows: Rows,
+    r: int,
+    verdict: int,
+    decide: bool,
+    sequence: int,
+    frame_hash: int,
+    now_ns: int,
+    limits: npt.NDArray[np.float64],
+) -> int:
+    """Take the number of an unsigned frame into the window, in a replay as the ``verdict`` says; REPLAYED (only with
+    KLAIS_SEQUENCE_STRICT) leaves the window as it is."""
+    elapsed_s = np.float64(now_ns - rows["refilled_ns"][r]) * 1e-9
+    known = UNKNOWN
+    if not decide:
+        if verdict == _REPLAYED:
+            return SENT_BEFORE
+        known = IS_DUPLICATE if verdict == _DUPLICATE else NO_DUPLICATE
+    elif limits[STRICT] != 0.0:
+        back = goes_back(rows, r, sequence, frame_hash, elapsed_s)
+        if back == SENT_BEFORE:
+            return SENT_BEFORE
+        known = IS_DUPLICATE if back == SEEN_BEFORE else NO_DUPLICATE
+    era = np.int64(np.float64(now_ns) * limits[ERAS_PER_NS])
+    return int(observe(rows, r, sequence, frame_hash, era, elapsed_s, known))
+
+
 @kernel(
-    int64(ROWS, int64, int64, boolean, uint32, uint32, int64, numba.float64, numba.float64, boolean, F64, F64),
+    int64(ROWS, int64, int64, boolean, uint32, uint32, uint32, int64, numba.float64, numba.float64, boolean, F64, F64),
     borrows=True,
     inlined=True,
 )
@@ -172,6 +206,7 @@ def take_frame(
     verdict: int,
     decide: bool,
     sequence: int,
+    epoch: int,
     frame_hash: int,
     now_ns: int,
     rate: float,
@@ -182,16 +217,25 @@ def take_frame(
 ) -> int:
     """One well-formed frame into its device's window and bucket; its verdict, decided here or as given.
 
-    A ``frame_hash`` of 0 = the device's numbers are not looked at.
+    A ``frame_hash`` of 0 = the device's numbers are not looked at, nor are those of its unsigned frames (``epoch`` 0)
+    once it has signed any. Frames that are refused as REPLAYED or UNSIGNED change nothing but their counts: a stranger
+    may have sent them.
     """
-    elapsed_s = np.float64(now_ns - rows["refilled_ns"][r]) * 1e-9
     outcome = IN_ORDER
-    if frame_hash != np.uint32(0):
-        known = UNKNOWN
-        if not decide:
-            known = IS_DUPLICATE if verdict == _DUPLICATE else NO_DUPLICATE
-        era = np.int64(np.float64(now_ns) * limits[ERAS_PER_NS])
-        outcome = observe(rows, r, sequence, frame_hash, era, elapsed_s, known)
+    if epoch != np.uint32(0):
+        if frame_hash != np.uint32(0):
+            outcome = observe_signed(rows, r, epoch, sequence)
+    elif rows["epoch"][r] != np.uint32(0):
+        if (decide and limits[STICKY] != 0.0) or verdict == _UNSIGNED:
+            rows["received"][r] += np.uint64(1)
+            rows["unsigned"][r] += _ONE
+            return int(_UNSIGNED)
+    elif frame_hash != np.uint32(0):
+        outcome = take_number(rows, r, verdict, decide, sequence, frame_hash, now_ns, limits)
+    if outcome == SENT_BEFORE:
+        rows["received"][r] += np.uint64(1)
+        rows["replayed"][r] += _ONE
+        return int(_REPLAYED)
     if rows["received"][r] == np.uint64(0):
         rows["tokens"][r] = burst
     else:
@@ -251,7 +295,7 @@ def admit(
         Devices that are new get a row.
     overrides : float64 [2 k]
         Rates and bursts of devices with limits of their own: rate, burst, rate, burst, ...
-    limits, dam : float64 [6], [3]
+    limits, dam : float64 [8], [3]
         See the positions at the head of this module; ``dam`` is updated.
     """
     rows, row, verdict, skip = devices.rows, frames.row, frames.verdict, frames.skip
@@ -274,9 +318,10 @@ def admit(
             row[i] = r
         if r >= 0 and skip[i] == 0:
             dirty_count = touch(rows, r, step, clean_step, dirty, dirty_count)
-            sequence, hashed, time_ns = frames.sequence[i], frames.frame_hash[i], frames.time_ns[i]
-            v = take_frame(rows, r, v, undecided, sequence, hashed, time_ns, rate, burst, blocked, limits, dam)
-            note_source(rows, r, frames.source[i])
+            sequence, epoch, hashed, time_ns = frames.sequence[i], frames.epoch[i], frames.frame_hash[i], frames.time_ns[i]
+            v = take_frame(rows, r, v, undecided, sequence, epoch, hashed, time_ns, rate, burst, blocked, limits, dam)
+            if v != _REPLAYED and v != _UNSIGNED:
+                note_source(rows, r, frames.source[i])
         verdict[i] = np.uint8(v)
         if v == _PASSED:
             dam[TOKENS] -= 1.0

@@ -1,4 +1,8 @@
-"""Devices are forgotten: those silent for long, and the longest silent ones while a lane knows nearly its most."""
+"""Devices are forgotten: those silent for long, and the longest silent ones while a lane knows nearly its most.
+
+Devices that sign are never chosen, and their rows stay when somebody names them: a row has the highest epoch and number
+of its device, and without it a recorded frame would be a new device's. Nobody can invent such devices.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +35,7 @@ def choose(rows: Rows, used: int, devices: int, limit: int, now_s: int, forget_s
         A device silent for longer is forgotten, however many there are.
     """
     heard_s = rows["heard_s"][:used].astype(np.int64)
-    heard_s[rows["id_size"][:used] == 0] = now_s
+    heard_s[(rows["id_size"][:used] == 0) | (rows["epoch"][:used] > 0)] = now_s
     over = devices - int(EVICT_ABOVE * limit)
     silent = heard_s < now_s - forget_s
     count = int(np.count_nonzero(silent))
@@ -63,12 +67,12 @@ def forget_rows(
 
     A row that changed at ``step`` or later stays (replay over a half-written checkpoint: the device came back). A row
     on the dirty list stays on it, and keeps a stamp that says so, for the device that gets it next. ``row_bytes`` uint8
-    [m, 512] are ``rows``.
+    [m, 528] are ``rows``.
     """
     for i in range(ids.shape[0]):
         done[i] = 0
         r = find(slots, key, rows, ids[i, 0], ids[i, 1])
-        if r < 0 or rows["stamp"][r] >= np.uint64(step):
+        if r < 0 or rows["stamp"][r] >= np.uint64(step) or rows["epoch"][r] != np.uint32(0):
             continue
         remove(slots, key, rows, r)
         dirty = rows["stamp"][r] > np.uint64(clean_step)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROW_VERSION = 2
+ROW_VERSION = 3
 WINDOW = 32  # sequence numbers remembered in each stream of a device
 STREAMS = 2  # runs of sequence numbers followed side by side: the live one, and an older one that is being sent late
 MAX_FIELDS = 8  # numeric payload fields profiled for each device
@@ -39,6 +39,8 @@ ROW = np.dtype(
         ("admitted", "<u8"),  # passed at once or queued
         ("heard_s", "<u4"),  # worker's clock at the step that took the newest frame, s since the epoch
         ("made_s", "<u4"),  # worker's clock at the step that made this row
+        ("epoch", "<u4"),  # highest epoch of its signed frames; 0 = none came
+        ("hole_end", "<u4"),  # end of the hole in its numbers, see klais.core.devices.signed
         ("duplicate", "<u4"),
         ("source", "<u4"),  # hash of the newest frame's source address, 0 = unknown
         ("edge", "<u2"),  # edge that received the newest admitted frame
@@ -64,6 +66,8 @@ ROW = np.dtype(
         ("malformed", "<u4"),
         ("late", "<u4"),
         ("resets", "<u4"),
+        ("replayed", "<u4"),
+        ("unsigned", "<u4"),  # frames without a tag that were refused for it
         ("jumps", "<u4"),  # numbers left out that the device's rate cannot explain: its counter counts something else
         ("flags", "<u4"),
         ("other_source", "<u4"),  # hash of the source before ``source``
@@ -72,7 +76,9 @@ ROW = np.dtype(
     align=True,  # kernels take its columns as aligned arrays
 )
 # No padding: rows are compared and stored as bytes, and a copy by index leaves padding undefined.
-assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 512
+assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 528
+# What a device that signs keeps when it is forgotten: otherwise its recorded frames could land a second time.
+KEPT_OF_SIGNED = ("id", "id_size", "version", "epoch", "hole_end", "top", "seen", "main")
 OTHER_VERSION = "start with a new KLAIS_TOPIC_PREFIX, or run the version of KLAIS that wrote it"
 OPAQUE_ROW = np.dtype(
     (np.void, ROW.itemsize)

@@ -31,6 +31,7 @@ DUPLICATE = 1
 LATE = 2
 RESTART = 3
 JUMP = 4
+REPLAYED = 5  # an outcome of signed frames, and of others with KLAIS_SEQUENCE_STRICT
 # What is known of a frame's outcome before: nothing (it is decided now), or what the journal says.
 UNKNOWN, NO_DUPLICATE, IS_DUPLICATE = -1, 0, 1
 BACKLOG_S = 1.0  # received so long before the last frame: sent late, not by a device that started over
@@ -176,6 +177,26 @@ def take_other(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, kno
         rows["restarted"][r] = np.uint8(0)
         rows["resets"][r] -= _ONE
     return int(take_near(rows, r, other, sequence, frame_hash, era, known))
+
+
+@kernel(int64(ROWS, int64, uint32, uint32, float64), borrows=True)
+def goes_back(rows: Rows, r: int, sequence: int, frame_hash: int, elapsed_s: float) -> int:
+    """What a device that never starts over cannot have sent now: DUPLICATE (a number of a window again, with the same
+    bytes), REPLAYED (with other bytes, or a number far behind); else IN_ORDER. Only looks, whatever the time."""
+    main = np.int64(rows["main"][r])
+    if rows["seen"][r, main] == _ZERO:
+        return IN_ORDER
+    for k in range(2):
+        w = main if k == 0 else 1 - main
+        if near(rows, r, w, sequence):
+            behind = np.uint32(rows["top"][r, w] - sequence)
+            if behind >= _WINDOW or rows["seen"][r, w] & (_ONE << behind) == _ZERO:
+                return IN_ORDER
+            same = rows["hashes"][r, np.int64(sequence & np.uint32(31))] == frame_hash
+            return DUPLICATE if same else REPLAYED
+    if np.uint32(sequence - rows["top"][r, main]) < _HALF or elapsed_s < -BACKLOG_S:
+        return IN_ORDER
+    return REPLAYED
 
 
 @kernel(boolean(ROWS, int64, uint32, int64), borrows=True, inlined=True)

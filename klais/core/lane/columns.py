@@ -17,7 +17,8 @@ from klais.core.wire.json_strict import check_strict
 @dataclass(slots=True)
 class Columns:
     """Header columns of n frames: ``verdict`` uint8 (0 or why malformed), ``ids`` uint64 [n, 2], ``sequence`` uint32,
-    ``id_size`` uint8, ``time_ns`` and ``ts_ms`` int64 (receive time), ``row`` int32 (-1 until looked up)."""
+    ``id_size`` uint8, ``time_ns`` and ``ts_ms`` int64 (receive time), ``row`` int32 (-1 until looked up), ``epoch``
+    uint32 (0 = unsigned)."""
 
     batch: FrameBatch
     verdict: npt.NDArray[np.uint8]
@@ -27,6 +28,7 @@ class Columns:
     time_ns: npt.NDArray[np.int64]
     ts_ms: npt.NDArray[np.int64]
     row: npt.NDArray[np.int32]
+    epoch: npt.NDArray[np.uint32]
 
     @property
     def count(self) -> int:
@@ -72,6 +74,7 @@ def read_headers(batch: FrameBatch) -> Columns:
         time_ns=np.full(n, batch.received_at, np.int64),
         ts_ms=np.empty(n, np.int64),
         row=np.full(n, -1, np.int32),
+        epoch=np.zeros(n, np.uint32) if batch.epochs is None else batch.epochs,
     )
     if batch.offsets is not None:
         columns.time_ns += batch.offsets

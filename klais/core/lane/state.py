@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from klais.core.dam.admit import DAM_STATE, DEPTH, NEW_DEVICES, TOKENS
 from klais.core.devices.forget import forget_rows
-from klais.core.devices.index import FREE, USED, build_index, find
-from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows, id_words
+from klais.core.devices.index import FREE, USED, build_index, find, find_rows
+from klais.core.devices.layout import KEPT_OF_SIGNED, OPAQUE_ROW, ROW, Rows, id_words
 from klais.core.devices.siphash import key_words
 from klais.core.lane.boots import Boots
 from klais.core.lane.names import NameTable
@@ -182,12 +182,14 @@ class LaneState:
         """Step over raw offsets that hold no records (control records of other programs leave such holes)."""
         self.next_raw = max(self.next_raw, raw_offset)
 
-    def forget(self, ids: npt.NDArray[np.uint8], step: int) -> int:
-        """Take the devices ``ids`` (uint8 [k, 16]) out, as of ``step``; how many had a row.
+    def forget(self, ids: npt.NDArray[np.uint8], step: int, now_s: int = 0) -> int:
+        """Take the devices ``ids`` (uint8 [k, 16]) out, as of ``step``; how many rows were taken out.
 
-        The next checkpoint removes them from the changelog.
+        The next checkpoint removes them from the changelog. Rows of devices that sign stay, with epoch and numbers:
+        otherwise their recorded frames could land a second time. ``now_s``: worker's clock, when such a row begins.
         """
         words = np.array(ids).view(np.uint64).reshape(-1, 2)
+        self._clear_signed(words, step, now_s)
         done = np.zeros(len(words), np.uint8)
         row_bytes = self.rows.view(np.uint8).reshape(-1, ROW.itemsize)
         forget_rows(
@@ -195,6 +197,22 @@ class LaneState:
         )
         self.forgotten.update(np.ascontiguousarray(ids).view("S16").reshape(-1)[done != 0].tolist())
         return int(done.sum())
+
+    def _clear_signed(self, words: npt.NDArray[np.uint64], step: int, now_s: int) -> None:
+        """Forget all of these devices (uint64 [k, 2]) that sign but their epochs and numbers."""
+        row, n = np.zeros(len(words), np.int32), len(words)
+        sizes, room = np.ones(n, np.uint8), (np.empty(n, np.uint64), np.empty(1))
+        find_rows(self.slots, self.index_key, self.rows, words, sizes, row, *room)
+        row = np.unique(row[row >= 0])
+        row = row[(self.rows["epoch"][row] > 0) & (self.rows["stamp"][row] < np.uint64(step))]
+        clean = row[self.rows["stamp"][row] <= np.uint64(self.clean_step)]
+        self.dirty[self.dirty_count : self.dirty_count + len(clean)] = clean
+        self.dirty_count += len(clean)
+        kept = np.zeros(len(row), ROW)
+        for name in KEPT_OF_SIGNED:
+            kept[name] = self.rows[name][row]
+        kept["stamp"], kept["made_s"], kept["heard_s"] = step, now_s, now_s
+        self.rows.view(OPAQUE_ROW)[row] = kept.view(OPAQUE_ROW)
 
     def find(self, device_id: bytes) -> int:
         """Row of a device, -1 when unknown."""

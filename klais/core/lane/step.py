@@ -42,6 +42,8 @@ class Bounds(NamedTuple):
     ``queue_limit`` frames and ``queue_bytes`` of memory may wait, ``device_limit`` devices may be known; ``blocked``
     ids; ``overrides`` (OVERRIDE [k], sorted), of which the journal gets the rows that a step used; ``uncounted``:
     PREFIX [k] of ids whose sequence numbers are not looked at; ``strict``: see :mod:`klais.core.wire.json_strict`.
+    ``sticky``: devices that signed frames must go on to do so; ``no_restarts``: numbers of unsigned frames never go
+    back.
     """
 
     queue_limit: int
@@ -51,6 +53,8 @@ class Bounds(NamedTuple):
     queue_bytes: int = NO_LIMIT
     uncounted: Prefixes = NO_PREFIXES
     strict: bool = False
+    sticky: bool = False
+    no_restarts: bool = False
 
 
 @dataclass(slots=True)
@@ -199,14 +203,16 @@ def _limits_column(
     state: LaneState, record: StepRecord, columns: Columns, bounds: Bounds | None
 ) -> npt.NDArray[np.float64]:
     """Limits of a step for the kernel; in a replay only those that its journal record has count."""
-    queue_limit, device_limit = 0, NO_LIMIT
+    queue_limit, device_limit, sticky, strict = 0, NO_LIMIT, False, False
     if bounds is not None:
         room = state.queue.has_room(columns, bounds.queue_bytes)
         queue_limit, device_limit = bounds.queue_limit if room else 0, bounds.device_limit
+        sticky, strict = bounds.sticky, bounds.no_restarts
     out = np.empty(dam_admit.LIMITS, np.float64)
     out[dam_admit.DEVICE_RATE], out[dam_admit.DEVICE_BURST] = record.limits.device_rate, record.limits.device_burst
     out[dam_admit.QUEUE_LIMIT], out[dam_admit.DEVICE_LIMIT] = queue_limit, device_limit
     out[dam_admit.ERAS_PER_NS] = 2e-9 / max(1e-9, record.limits.sequence_window_s)
+    out[dam_admit.STICKY], out[dam_admit.STRICT] = sticky, strict
     out[dam_admit.NOW_S] = record.now_ns // 1_000_000_000
     return out
 
@@ -249,6 +255,7 @@ def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bound
         columns.id_size,
         columns.row,
         columns.sequence,
+        columns.epoch,
         frame_hashes(columns, state.hash_key, record.uncounted),
         columns.time_ns,
         source_hashes(columns, state.hash_key),
@@ -323,7 +330,7 @@ def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> 
 
 
 def forget_step(state: LaneState, record: StepRecord) -> Step:
-    state.forget(record.forgotten, record.step)
+    state.forget(record.forgotten, record.step, record.now_ns // 1_000_000_000)
     state.tally[Tally.FORGOTTEN] += np.uint64(record.count)
     return finish(state, Step(record))
 

@@ -17,7 +17,7 @@ from klais.core.wire.batch import SOURCE_SIZE
 from klais.jit.intrinsics import load_u64
 from klais.jit.kernel import BYTES, F64, I64, U8, U64, int64, kernel
 
-REASONS = 32  # a power of two above all of Reason
+REASONS = 64  # a power of two above all of Reason
 SOURCES = 256  # classes of sources; an address belongs to one by its hash
 MEMORY_S = 0.25  # time constant in which use is forgotten
 BURST_S = 1.0  # seconds of the allowance that may be used at once, a third of them by one class
