@@ -14,6 +14,7 @@ from klais.worker.web.times import iso
 SECOND_NS = 1_000_000_000
 COUNTERS = (
     *("received", "admitted", "duplicate", "blocked", "device_rate", "queue_full", "malformed"),
+    *("replayed", "unsigned"),
     *("gaps", "jumps", "late", "resets", "source_turns", "flags"),
 )
 
