@@ -14,6 +14,7 @@
 #ifdef KLAIS_KERNEL
 #define klais_read16(p) (*(const __u16 *)(p))
 #define klais_read32(p) (*(const __u32 *)(p))
+#define klais_read64(p) (*(const __u64 *)(p)) /* of a frame, at an even offset: x86 and arm64 can */
 #else
 KLAIS_INLINE __u16 klais_read16(const void *p)
 {
@@ -26,6 +27,14 @@ KLAIS_INLINE __u16 klais_read16(const void *p)
 KLAIS_INLINE __u32 klais_read32(const void *p)
 {
 	__u32 value;
+
+	__builtin_memcpy(&value, p, sizeof(value));
+	return value;
+}
+
+KLAIS_INLINE __u64 klais_read64(const void *p)
+{
+	__u64 value;
 
 	__builtin_memcpy(&value, p, sizeof(value));
 	return value;

@@ -121,14 +121,25 @@ KLAIS_INLINE struct klais_id klais_read_id(const __u8 *frame)
 	return id;
 }
 
-/* Length and magic of a frame of `length` bytes, whose header is in the packet: klais_parse has checked that. */
-KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_end, __u64 length)
+/*
+ * Length and magic of a frame, plain or (where the filter knows them) signed, of `length` bytes, whose header is in the
+ * packet: klais_parse has checked that.
+ */
+KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_end, __u64 length,
+					   const struct klais_auth *auth)
 {
+	__u16 magic;
+
 	if (length < KLAIS_HEADER_BYTES)
 		return KLAIS_TOO_SHORT;
 	if (frame + KLAIS_HEADER_BYTES > (const __u8 *)data_end)
 		return KLAIS_UNPARSABLE; /* never: the verifier does not know it */
-	return klais_read16(frame) == klais_be16(KLAIS_MAGIC) ? KLAIS_PASS : KLAIS_BAD_MAGIC;
+	magic = klais_read16(frame);
+	if (magic == klais_be16(KLAIS_MAGIC))
+		return KLAIS_PASS;
+	if (magic != klais_be16(KLAIS_SIGNED_MAGIC) || !klais_once(auth->mode))
+		return KLAIS_BAD_MAGIC;
+	return length < KLAIS_LEAST_SIGNED ? KLAIS_TOO_SHORT : KLAIS_PASS;
 }
 
 /* Reads and checks device_id of a frame whose header is here. */

@@ -14,7 +14,7 @@
 #endif
 
 /* Version of all layouts below. Raise it when a value changes its meaning without changing its size. */
-#define KLAIS_VERSION 3
+#define KLAIS_VERSION 4
 
 /* What became of a packet. A verdict with KLAIS_WOULD passed only because its rule is in monitor mode. */
 enum klais_verdict {
@@ -34,6 +34,9 @@ enum klais_verdict {
 	KLAIS_SOURCE_RATE = 13,
 	KLAIS_FRAGMENT_DROPPED = 14, /* any fragment, while klais_config.drop_fragments is set */
 	KLAIS_AGGREGATED = 15,	     /* many datagrams in one packet: untouched, the stack splits it */
+	KLAIS_BAD_MAC = 16,	     /* a signed frame with a wrong tag, or with a key that is not here */
+	KLAIS_UNSIGNED = 17,	     /* a plain frame, while klais_auth.mode has KLAIS_AUTH_REQUIRE */
+	KLAIS_UNVERIFIED = 18,	     /* a signed frame that the filter cannot check, above the rate of all such */
 	KLAIS_WOULD = 32,
 	KLAIS_WOULD_TOO_SHORT = KLAIS_WOULD | KLAIS_TOO_SHORT,
 	KLAIS_WOULD_BAD_MAGIC = KLAIS_WOULD | KLAIS_BAD_MAGIC,
@@ -44,6 +47,9 @@ enum klais_verdict {
 	KLAIS_WOULD_UNPARSABLE = KLAIS_WOULD | KLAIS_UNPARSABLE,
 	KLAIS_WOULD_SOURCE_DENIED = KLAIS_WOULD | KLAIS_SOURCE_DENIED,
 	KLAIS_WOULD_SOURCE_RATE = KLAIS_WOULD | KLAIS_SOURCE_RATE,
+	KLAIS_WOULD_BAD_MAC = KLAIS_WOULD | KLAIS_BAD_MAC,
+	KLAIS_WOULD_UNSIGNED = KLAIS_WOULD | KLAIS_UNSIGNED,
+	KLAIS_WOULD_UNVERIFIED = KLAIS_WOULD | KLAIS_UNVERIFIED,
 	KLAIS_VERDICTS = 64, /* size of an array counted by verdict; a power of two */
 };
 
@@ -56,6 +62,14 @@ enum klais_monitor {
 	KLAIS_MONITOR_HEADERS = 16, /* unparsable */
 	KLAIS_MONITOR_SOURCE_LIST = 32,
 	KLAIS_MONITOR_SOURCE_RATE = 64,
+	KLAIS_MONITOR_AUTH = 128, /* bad_mac, unsigned, unverified */
+};
+
+/* Bits of klais_auth.mode; 0: signed frames have a bad magic. */
+enum klais_auth_mode {
+	KLAIS_AUTH_KNOW = 1,	/* signed frames are frames */
+	KLAIS_AUTH_CHECK = 2,	/* their tags are checked */
+	KLAIS_AUTH_REQUIRE = 4, /* plain frames are dropped */
 };
 
 /* Bits of klais_config.source_rules: which checks of the source address are on. */
@@ -77,6 +91,9 @@ enum klais_frame {
 	KLAIS_ID_OFFSET = 2,
 	KLAIS_ID_BYTES = 16,
 	KLAIS_HEADER_BYTES = 22,
+	KLAIS_SIGNED_MAGIC = 0xAA56,
+	KLAIS_MAC_BYTES = 8,
+	KLAIS_LEAST_SIGNED = 37, /* header, {}, epoch, ctrl, tag */
 };
 
 enum klais_size {
@@ -91,6 +108,8 @@ enum klais_size {
 	KLAIS_GENERIC = 8,	   /* interfaces that run the filter in generic mode */
 	KLAIS_MAX_TAGS = 2,	   /* VLAN tags that the parser walks */
 	KLAIS_MAX_EXTENSIONS = 6,  /* IPv6 extension headers that the parser walks. Linux has no limit of its own */
+	KLAIS_GENERATIONS = 4,	   /* of keys */
+	KLAIS_MAX_CHECKED = 512,   /* bytes of a signed frame before its tag that can be checked, at most */
 	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
 	KLAIS_SOURCE_BYTES = 18,   /* IPv6 or v4-mapped address, port big-endian */
 	KLAIS_SLOT_FRAME_BYTES = 2072,
@@ -161,6 +180,21 @@ struct klais_config {
 struct klais_bucket {
 	__s64 credit_units; /* below 0 only while a CPU gives back what it could not have */
 	__u64 last_ns;	    /* credit is earned up to here */
+};
+
+/* The key of a generation, from which those of devices are derived. Written before `valid`. */
+struct klais_generation {
+	__u64 key[2];
+	__u64 valid;
+};
+
+/* Authenticated frames. Not mappable: whoever reads it can forge every device. */
+struct klais_auth {
+	__u64 mode;	 /* enum klais_auth_mode */
+	__u64 max_bytes; /* longer signed frames go up unchecked, as do fragments: at the rate below */
+	struct klais_limit unverified;
+	struct klais_bucket bucket;
+	struct klais_generation generations[KLAIS_GENERATIONS];
 };
 
 /* The bucket of one device, and the key that its id has in this table. */
@@ -236,6 +270,7 @@ struct klais_slot {
 _Static_assert(sizeof(struct klais_limit) == 24, "klais_limit");
 _Static_assert(sizeof(struct klais_limits) == 48, "klais_limits");
 _Static_assert(sizeof(struct klais_config) == 120 + 72 * KLAIS_SLOTS, "klais_config");
+_Static_assert(sizeof(struct klais_auth) == 56 + 24 * KLAIS_GENERATIONS, "klais_auth");
 _Static_assert(sizeof(struct klais_prefix) == 24, "klais_prefix");
 _Static_assert(sizeof(struct klais_id) == KLAIS_ID_BYTES, "klais_id");
 _Static_assert(sizeof(struct klais_bucket) == 16, "klais_bucket");
@@ -255,6 +290,6 @@ _Static_assert(KLAIS_MARK_WORDS == 1 << 12, "the upper 12 bits of a key choose t
 /* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
 #define KLAIS_MAPS(X) \
 	X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(sources) X(src_allow)   \
-	X(xsks) X(ring) X(about)
+	X(xsks) X(ring) X(about) X(auth)
 
 #endif

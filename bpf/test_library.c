@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "auth.h"
 #include "klais.h"
 #include "parse.h"
 #include "source.h"
@@ -36,7 +37,10 @@ const struct number klais_numbers[] = {
 	N(KLAIS_TOO_LONG), N(KLAIS_UNPARSABLE), N(KLAIS_SOURCE_DENIED), N(KLAIS_SOURCE_RATE), N(KLAIS_FRAGMENT_DROPPED),
 	N(KLAIS_AGGREGATED), N(KLAIS_WOULD), N(KLAIS_WOULD_TOO_SHORT), N(KLAIS_WOULD_BAD_MAGIC), N(KLAIS_WOULD_BAD_DEVICE_ID),
 	N(KLAIS_WOULD_BLOCKED), N(KLAIS_WOULD_DEVICE_RATE), N(KLAIS_WOULD_GLOBAL_RATE), N(KLAIS_WOULD_UNPARSABLE),
-	N(KLAIS_WOULD_SOURCE_DENIED), N(KLAIS_WOULD_SOURCE_RATE), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC),
+	N(KLAIS_WOULD_SOURCE_DENIED), N(KLAIS_WOULD_SOURCE_RATE), N(KLAIS_BAD_MAC), N(KLAIS_UNSIGNED),
+	N(KLAIS_UNVERIFIED), N(KLAIS_WOULD_BAD_MAC), N(KLAIS_WOULD_UNSIGNED), N(KLAIS_WOULD_UNVERIFIED),
+	N(KLAIS_MONITOR_AUTH), N(KLAIS_AUTH_KNOW), N(KLAIS_AUTH_CHECK), N(KLAIS_AUTH_REQUIRE), N(KLAIS_GENERATIONS),
+	N(KLAIS_MAX_CHECKED), N(KLAIS_SIGNED_MAGIC), N(KLAIS_MAC_BYTES), N(KLAIS_LEAST_SIGNED), N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC),
 	N(KLAIS_MONITOR_BLOCK), N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_MONITOR_HEADERS),
 	N(KLAIS_MONITOR_SOURCE_LIST), N(KLAIS_MONITOR_SOURCE_RATE), N(KLAIS_SOURCE_RULE_LIST), N(KLAIS_SOURCE_RULE_RATE),
 	N(KLAIS_ACCEPT_PASS), N(KLAIS_ACCEPT_XSK), N(KLAIS_ACCEPT_RING), N(KLAIS_MAGIC), N(KLAIS_ID_OFFSET),
@@ -54,6 +58,8 @@ const struct number klais_numbers[] = {
 	FIELD(config, source_rules), FIELD(config, source_slot), FIELD(config, drop_fragments), FIELD(config, skb_tail),
 	FIELD(config, ipv4_mask), FIELD(config, ipv6_mask), FIELD(config, generic), FIELD(config, source_slots),
 	FIELD(config, slots),
+	SIZE(generation), FIELD(generation, key), FIELD(generation, valid), SIZE(auth), FIELD(auth, mode),
+	FIELD(auth, max_bytes), FIELD(auth, unverified), FIELD(auth, bucket), FIELD(auth, generations),
 	SIZE(bucket), FIELD(bucket, credit_units), FIELD(bucket, last_ns),
 	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, prefetch),
 	SIZE(owner), FIELD(owner, id), FIELD(owner, dropped), SIZE(owners), FIELD(owners, ways), FIELD(owners, prefetch),
@@ -86,6 +92,7 @@ static const __u8 *before_the_end(const __u8 *bytes, size_t size)
 int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *ports, struct klais_packet *packet,
 		     struct klais_id *id)
 {
+	static const struct klais_auth no_auth;
 	const __u8 *data = before_the_end(bytes, size);
 	struct klais_view view = klais_view(data, data + size, ports);
 	int verdict;
@@ -95,10 +102,20 @@ int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *p
 	verdict = klais_parse(&view, packet);
 	if (verdict != KLAIS_PASS)
 		return verdict;
-	verdict = klais_check_magic(data + packet->udp + KLAIS_UDP_BYTES, data + size, packet->length);
+	verdict = klais_check_magic(data + packet->udp + KLAIS_UDP_BYTES, data + size, packet->length, &no_auth);
 	if (verdict == KLAIS_PASS)
 		verdict = klais_check_id(data + packet->udp + KLAIS_UDP_BYTES, id);
 	return verdict;
+}
+
+/* The verdict for the tag of a signed frame, whose bytes end where memory ends. */
+int klais_test_check_tag(const struct klais_auth *auth, const __u8 *frame, size_t size)
+{
+	const __u8 *data = before_the_end(frame, size);
+
+	if (!data || size < KLAIS_LEAST_SIGNED || size - KLAIS_MAC_BYTES > KLAIS_MAX_CHECKED)
+		return -1;
+	return klais_check_tag(auth, data, data + size, size - KLAIS_MAC_BYTES, klais_read_id(data), 0);
 }
 
 /* The source of a packet that has been parsed: its address, and its prefix. 0 when it is cut. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * The XDP filter, in the order of the path: parse, magic, source, device id, rule, device bucket, global bucket,
+ * The XDP filter, in the order of the path: parse, magic, source, device id, tag, rule, device bucket, global bucket,
  * accept, count. Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it;
  * docs/xdp.md explains it.
  */
@@ -35,6 +35,8 @@
 		asm volatile("%0 ^= %1" : "+r"(x) : "r"(any));                                                               \
 		asm volatile("%0 &= " #mask : "+r"(x));                                                                      \
 	} while (0)
+
+#include "auth.h"
 
 /* What the rules say of one packet so far. */
 struct judgement {
@@ -265,27 +267,45 @@ KLAIS_INLINE klais_found find_frame(const void *data, const void *data_end, stru
 
 	if (found != KLAIS_PASS)
 		return found;
-	return klais_check_magic((const __u8 *)data + packet->udp + KLAIS_UDP_BYTES, data_end, packet->length);
+	return klais_check_magic((const __u8 *)data + packet->udp + KLAIS_UDP_BYTES, data_end, packet->length,
+				 KLAIS_VALUE(auth));
 }
 
-/* Source, device_id, rules and buckets, and where the frame goes. */
+/* Applies what the tag says: 1 when the packet is to be dropped. */
+KLAIS_INLINE int drops_by_tag(struct judgement *judgement, klais_found tag, __u64 now_ns)
+{
+	struct klais_auth *auth = KLAIS_VALUE(auth);
+
+	if (tag == KLAIS_UNVERIFIED && klais_take(&auth->bucket, &auth->unverified, KLAIS_GLOBAL_COST, now_ns))
+		return 0;
+	return drops(judgement, tag, KLAIS_MONITOR_AUTH);
+}
+
+/* Source, device_id, tag, rules and buckets, and where the frame goes. */
 KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct judgement *judgement)
 {
-	const __u8 *data = (const __u8 *)(long)ctx->data, *data_end = (const __u8 *)(long)ctx->data_end, *frame;
+	const __u8 *data, *data_end, *frame;
 	const struct klais_config *config = KLAIS_VALUE(config);
 	__u32 source_rules = klais_once(config->source_rules);
-	__u64 any = data_end - data, has_device = judgement->verdict == KLAIS_PASS, now_ns;
-	klais_found found = KLAIS_PASS;
+	__u64 any, has_device = judgement->verdict == KLAIS_PASS, now_ns;
+	klais_found found = KLAIS_PASS, tag = KLAIS_PASS;
 	struct klais_place place = {};
 	struct klais_id id = {};
 
+	KLAIS_OPAQUE(ctx); /* pointers of its own: of the old ones the verifier knows how much each path has read */
+	data = (const __u8 *)(long)ctx->data;
+	data_end = (const __u8 *)(long)ctx->data_end;
+	any = data_end - data;
 	FORGET(packet->udp, 0x3FFF, any);
 	FORGET(packet->ip, 0x203F, any);
+	FORGET(packet->length, 0xFFFF, any);
 	if (has_device) {
 		frame = data + packet->udp + KLAIS_UDP_BYTES;
 		if (frame + KLAIS_HEADER_BYTES > data_end)
 			return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
 		id = klais_read_id(frame);
+		tag = klais_find_tag(KLAIS_VALUE(auth), packet, frame, data_end, id, any);
+		FORGET(tag, 0x1F, any);
 		place = klais_place(KLAIS_VALUE(spread), id, 0);
 		if (has_device_limit(config))
 			klais_prefetch_set(&place);
@@ -296,8 +316,12 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 	FORGET(judgement->verdict, 0x3F, any);
 	if (has_device) { /* else the magic is only monitored */
 		found = klais_is_good_id(id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
-		if (drops(judgement, found, KLAIS_MONITOR_MAGIC) ||
-		    (found == KLAIS_PASS && drops_by_device(judgement, config, id, place, now_ns)))
+		if (drops(judgement, found, KLAIS_MONITOR_MAGIC))
+			return XDP_DROP;
+		if (found == KLAIS_PASS && tag != KLAIS_PASS && drops_by_tag(judgement, tag, now_ns))
+			return XDP_DROP;
+		FORGET(judgement->verdict, 0x3F, any);
+		if (found == KLAIS_PASS && drops_by_device(judgement, config, id, place, now_ns))
 			return XDP_DROP;
 	}
 	return accept(ctx, config, packet, now_ns, judgement);
@@ -328,6 +352,7 @@ int klais_xdp(struct xdp_md *ctx)
 	const struct klais_config *config = KLAIS_VALUE(config);
 	struct judgement judgement = {.monitor = klais_once(config->monitor)};
 	struct klais_packet packet = {};
+	__u64 bytes = data_end - data;
 	struct klais_count *count;
 	klais_found found;
 	__u32 key;
@@ -353,7 +378,7 @@ out:
 	count = klais_lookup(counts, &key);
 	if (count) {
 		count->packets++;
-		count->bytes += data_end - data;
+		count->bytes += bytes;
 	}
 	return action;
 }

@@ -213,7 +213,7 @@ class SettingsFields(BaseSettings):
     auth_max_skew_s: float = _number(
         0.0, "s", 0, 1e9, "how far ahead of the edge's clock an epoch in Unix seconds may be; 0 = any epoch"
     )
-    auth_xdp_bytes: int = _number(512, "bytes", 64, 1472, "longest signed frame that the XDP filter checks itself")
+    auth_xdp_bytes: int = _number(512, "bytes", 64, 512, "longest signed frame that the XDP filter checks itself")
     anomaly_z: float = _number(6.0, "", 1, 1000, "threshold of |z| above which a feature is flagged")
     anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "samples of a feature before its first score")
     anomaly_window: int = _number(500, "samples", 2, 60_000, "samples that the running mean and variance remember")

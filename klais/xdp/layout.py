@@ -7,7 +7,7 @@ import numpy as np
 
 from klais.core.wire.constants import ID_SIZE
 
-VERSION = 3
+VERSION = 4
 SLOTS = 4
 WAYS = 2
 PLACES = 2
@@ -18,6 +18,8 @@ ALLOWED_SOURCES = 4096
 GENERIC = 8
 MAX_TAGS = 2
 MAX_EXTENSIONS = 6
+GENERATIONS = 4
+MAX_CHECKED = 512
 QUEUES = 256
 SOURCE_BYTES = 18
 SLOT_FRAME_BYTES = 2072
@@ -50,6 +52,9 @@ class Verdict(IntEnum):
     SOURCE_RATE = 13
     FRAGMENT_DROPPED = 14
     AGGREGATED = 15
+    BAD_MAC = 16
+    UNSIGNED = 17
+    UNVERIFIED = 18
     WOULD_TOO_SHORT = 35
     WOULD_BAD_MAGIC = 36
     WOULD_BAD_DEVICE_ID = 37
@@ -59,6 +64,9 @@ class Verdict(IntEnum):
     WOULD_UNPARSABLE = 43
     WOULD_SOURCE_DENIED = 44
     WOULD_SOURCE_RATE = 45
+    WOULD_BAD_MAC = 48
+    WOULD_UNSIGNED = 49
+    WOULD_UNVERIFIED = 50
 
     @property
     def label(self) -> str:
@@ -86,6 +94,15 @@ class Monitor(IntFlag):
     HEADERS = 16
     SOURCE_LIST = 32
     SOURCE_RATE = 64
+    AUTH = 128
+
+
+class AuthMode(IntFlag):
+    """What the filter does with signed frames (``enum klais_auth_mode``); 0: they have a bad magic."""
+
+    KNOW = 1
+    CHECK = 2
+    REQUIRE = 4
 
 
 class SourceRule(IntFlag):
@@ -129,6 +146,16 @@ CONFIG = np.dtype(
     ]
 )
 BUCKET = np.dtype([("credit_units", "<i8"), ("last_ns", "<u8")])
+GENERATION = np.dtype([("key", "<u8", (2,)), ("valid", "<u8")])
+AUTH = np.dtype(
+    [
+        ("mode", "<u8"),
+        ("max_bytes", "<u8"),
+        ("unverified", LIMIT),
+        ("bucket", BUCKET),
+        ("generations", GENERATION, (GENERATIONS,)),
+    ]
+)
 WAY = np.dtype([("key", "<u8"), ("bucket", BUCKET)])
 SET = np.dtype([("ways", WAY, (WAYS,)), ("passed", "<u4", (WAYS,)), ("prefetch", "<u8")])
 OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
@@ -201,4 +228,5 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
         MapSpec("xsks", XSKMAP, 4, 4, QUEUES),
         MapSpec("ring", RINGBUF, 0, 0, ring_bytes),
         MapSpec("about", ARRAY, 4, ABOUT.itemsize, 1),
+        MapSpec("auth", ARRAY, 4, AUTH.itemsize, 1),
     )

@@ -238,6 +238,8 @@ NUMBERS = [
     "MAX_TAGS",
     "MAX_EXTENSIONS",
     "SOURCE_COST",
+    "GENERATIONS",
+    "MAX_CHECKED",
     "QUEUES",
     "SOURCE_BYTES",
     "SLOT_FRAME_BYTES",
@@ -259,6 +261,7 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         (layout.Monitor, "MONITOR_"),
         (layout.Accept, "ACCEPT_"),
         (layout.SourceRule, "SOURCE_RULE_"),
+        (layout.AuthMode, "AUTH_"),
     ):
         for member in enum:
             assert numbers.pop(f"KLAIS_{prefix}{member.name}") == member
@@ -270,6 +273,8 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         "address",
         "prefix",
         "config",
+        "generation",
+        "auth",
         "bucket",
         "way",
         "set",
@@ -292,5 +297,10 @@ def test_pythons_numbers_are_those_of_the_header(native: Native) -> None:
         numbers.pop("KLAIS_ID_BYTES") == constants.ID_SIZE
         and numbers.pop("KLAIS_HEADER_BYTES") == constants.HEADER_SIZE
     )
+    from klais.core.wire import signing
+
+    assert numbers.pop("KLAIS_SIGNED_MAGIC") == signing.SIGNED_MAGIC
+    assert numbers.pop("KLAIS_MAC_BYTES") == signing.TAG_SIZE
+    assert numbers.pop("KLAIS_LEAST_SIGNED") == signing.LEAST_SIGNED
     assert numbers.pop("KLAIS_PORT_WORDS") == layout.PORTS["bits"].shape[0]
     assert numbers == {}, "the header has numbers that Python does not mirror"

@@ -25,6 +25,7 @@ from tests.support.needs import need_missing
 from tests.support.xdp_native import Native
 
 ROWS = all_rows()
+AUTH = {verdict for verdict in Verdict if int(verdict) & 31 in range(Verdict.BAD_MAC, Verdict.UNVERIFIED + 1)}
 PARSED = [row for row in ROWS if row.by_parsing and not row.rules]
 
 
@@ -44,6 +45,7 @@ def test_there_are_enough_rows_and_each_has_a_name() -> None:
         Verdict.RING_FULL,
         Verdict.TOO_LONG,
         Verdict.AGGREGATED,
+        *AUTH,
     }  # not by bytes
 
 
@@ -95,7 +97,7 @@ def test_every_cut_of_every_packet_is_judged_without_a_read_behind_its_end(nativ
 
 def test_the_verifier_is_far_from_its_limit(filter_: LoadedFilter) -> None:
     # It gives up after a million instructions, and other kernels' verifiers walk more of the same program.
-    assert 0 < bpf.prog_info(filter_.prog_fd).verified_insns < 100_000
+    assert 0 < bpf.prog_info(filter_.prog_fd).verified_insns < 250_000  # half of it for the tag: a loop
 
 
 def test_a_frame_reaches_the_ring_as_it_was_sent(filter_: LoadedFilter) -> None:

@@ -17,7 +17,7 @@ from klais.system.durations import DURATION
 if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps
 
-RULES = ("headers", "source_list", "magic", "source_rate", "block", "device_rate", "global_rate")
+RULES = ("headers", "source_list", "magic", "source_rate", "auth", "block", "device_rate", "global_rate")
 
 
 def with_maps(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,6 +115,8 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     and the controller's set-points stay (unless their layout changed; then this says so). Ports, limits and fragments
     are those given now. An XDP program that is not ours is never replaced.
 
+    With KLAIS_AUTH other than off signed frames pass; `klais xdp auth on` checks them here.
+
     The limits given here hold until a controller writes set-points, and again when its set-points are older than
     KLAIS_XDP_HEARTBEAT_S. `--rate none` means no limit.
 
@@ -126,6 +128,7 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     """
     from klais.cli.xdp import show
     from klais.xdp import loader
+    from klais.xdp.auth import know_signed
     from klais.xdp.limits import Limits
     from klais.xdp.sources import SourceLimit
 
@@ -148,6 +151,9 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
         ),
     )  # fmt: skip
     done = loader.load(request)
+    if settings.auth != "off":
+        with open_maps(settings, request.pin_dir) as maps:
+            know_signed(maps.fd("auth"))
     show.echo(show.loaded(done), asdict(done), as_json)
 
 
@@ -309,7 +315,7 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
 
     \b
     Rules: headers (unparsable packets), source_list (klais xdp allow-source), magic (also too short frames and bad
-    device ids), source_rate, block, device_rate, global_rate.
+    device ids), source_rate, auth (all about tags), block, device_rate, global_rate.
     Example:
       sudo klais xdp monitor global_rate on
     """
@@ -322,6 +328,32 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
     now = {name: name in maps.status().monitor for name in RULES}
     lines = [f"{name:12} {'monitor: counts, drops nothing' if on else 'in force'}" for name, on in now.items()]
     show.echo(lines, now, as_json)
+
+
+@xdp.command()
+@click.argument("state", type=click.Choice(["on", "pass", "off"]), required=False)
+@click.option(
+    "--unverified-rate",
+    type=RATE,
+    default=10_000.0,
+    show_default=True,
+    help="Frames/s of signed frames that the filter cannot check.",
+)
+@as_json
+@with_maps
+def auth(maps: "XdpMaps", state: str | None, unverified_rate: float, as_json: bool) -> None:
+    """What the filter does with signed frames; without STATE, show it.
+
+    on: check their tags, under the keys of KLAIS_AUTH_KEY_FILE; with KLAIS_AUTH=require and no KLAIS_AUTH_EXEMPT also
+    drop plain frames. pass: let them up. off: they have a bad magic. Repeat it after a rotation.
+    """
+    from klais.cli.xdp import show
+    from klais.xdp.auth import read_auth, set_auth
+
+    if state is not None:
+        set_auth(maps.fd("auth"), state, load(), unverified_rate)
+    found = read_auth(maps.fd("auth"))
+    show.echo([f"{name}: {value}" for name, value in asdict(found).items()], asdict(found), as_json)
 
 
 @xdp.command("allow-source")

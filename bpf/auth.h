@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Tags of signed frames: SipHash-2-4 (Aumasson and Bernstein 2012) under a key that is derived from that of the
+ * generation, so there is no table of keys. docs/protocol.md describes the frame.
+ */
+#ifndef KLAIS_AUTH_H
+#define KLAIS_AUTH_H
+
+#include "bytes.h"
+#include "klais.h"
+#include "parse.h"
+
+#ifndef FORGET /* only the kernel's verifier has something to forget, see xdp_filter.c */
+#define FORGET(x, mask, any) ((void)(any), (x) &= (mask))
+#endif
+
+#define KLAIS_ROTATE(x, bits) (((x) << (bits)) | ((x) >> (64 - (bits))))
+
+struct klais_sip {
+	__u64 a, b, c, d;
+};
+
+KLAIS_INLINE void klais_sip_round(struct klais_sip *v)
+{
+	v->a += v->b;
+	v->c += v->d;
+	v->b = KLAIS_ROTATE(v->b, 13) ^ v->a;
+	v->d = KLAIS_ROTATE(v->d, 16) ^ v->c;
+	v->a = KLAIS_ROTATE(v->a, 32);
+	v->c += v->b;
+	v->a += v->d;
+	v->b = KLAIS_ROTATE(v->b, 17) ^ v->c;
+	v->d = KLAIS_ROTATE(v->d, 21) ^ v->a;
+	v->c = KLAIS_ROTATE(v->c, 32);
+}
+
+KLAIS_INLINE struct klais_sip klais_sip_begin(__u64 k0, __u64 k1)
+{
+	struct klais_sip v = {k0 ^ 0x736f6d6570736575ULL, k1 ^ 0x646f72616e646f6dULL, k0 ^ 0x6c7967656e657261ULL,
+			      k1 ^ 0x7465646279746573ULL};
+
+	return v;
+}
+
+KLAIS_INLINE void klais_sip_absorb(struct klais_sip *v, __u64 word)
+{
+	v->d ^= word;
+	klais_sip_round(v);
+	klais_sip_round(v);
+	v->a ^= word;
+}
+
+KLAIS_INLINE __u64 klais_sip_end(struct klais_sip *v)
+{
+	klais_sip_round(v);
+	klais_sip_round(v);
+	klais_sip_round(v);
+	klais_sip_round(v);
+	return v->a ^ v->b ^ v->c ^ v->d;
+}
+
+/* SipHash-2-4-128 of the id: the first state of a hash under the device's key. */
+KLAIS_INLINE struct klais_sip klais_device_key(const struct klais_generation *generation, struct klais_id id)
+{
+	struct klais_sip v = klais_sip_begin(generation->key[0], generation->key[1]);
+	__u64 k0, k1;
+
+	v.b ^= 0xee;
+	klais_sip_absorb(&v, id.low);
+	klais_sip_absorb(&v, id.high);
+	klais_sip_absorb(&v, (__u64)KLAIS_ID_BYTES << 56);
+	v.c ^= 0xee;
+	k0 = klais_sip_end(&v);
+	v.b ^= 0xdd;
+	k1 = klais_sip_end(&v);
+	return klais_sip_begin(k0, k1);
+}
+
+/*
+ * Whether the tag of a signed frame is good: KLAIS_PASS or KLAIS_BAD_MAC. `body` bytes lie before the tag, at least
+ * KLAIS_LEAST_SIGNED - KLAIS_MAC_BYTES and at most KLAIS_MAX_CHECKED. Never reads at or behind the end.
+ */
+KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __u8 *frame, const __u8 *end, __u64 body,
+					 struct klais_id id, __u64 any)
+{
+	const struct klais_generation *generation;
+	const __u8 *at = frame + ((body - 1) & 0x7FF);
+	struct klais_sip v;
+	__u64 i, word, left = body & 7;
+
+	/* Opaque: the verifier must see the comparison with the end and the read on the same pointer. */
+	KLAIS_OPAQUE(at);
+	if (at + 1 > end || (*at & 0xCF))
+		return KLAIS_BAD_MAC;
+	generation = &auth->generations[(*at >> 4) & (KLAIS_GENERATIONS - 1)];
+	if (!klais_once(generation->valid))
+		return KLAIS_BAD_MAC;
+	v = klais_device_key(generation, id);
+#pragma clang loop unroll(disable)
+	for (i = 0; i < KLAIS_MAX_CHECKED / 8; i++) {
+		if (i * 8 + 8 > body)
+			break;
+		at = frame + i * 8;
+		KLAIS_OPAQUE(at);
+		if (at + 8 > end)
+			return KLAIS_BAD_MAC;
+		klais_sip_absorb(&v, klais_read64(at));
+	}
+	FORGET(body, 0x7FF, any); /* what each turn of the loop taught of it: the rest would be walked for each */
+	at = frame + ((body - 8) & 0x7FF); /* the end of the body, in one word */
+	KLAIS_OPAQUE(at);
+	if (at + 8 > end)
+		return KLAIS_BAD_MAC;
+	word = left ? klais_read64(at) >> (64 - 8 * left) : 0;
+	klais_sip_absorb(&v, word | (body & 255) << 56);
+	v.c ^= 0xff;
+	at = frame + body;
+	KLAIS_OPAQUE(at);
+	if (at + 8 > end)
+		return KLAIS_BAD_MAC;
+	return klais_sip_end(&v) == klais_read64(at) ? KLAIS_PASS : KLAIS_BAD_MAC;
+}
+
+/*
+ * What the tag of a frame says, whose header is here; KLAIS_UNVERIFIED: the filter cannot check it. It is found before
+ * all other things, while the verifier knows least: it walks the loop once for each state that it comes in.
+ */
+KLAIS_INLINE klais_found klais_find_tag(const struct klais_auth *auth, const struct klais_packet *packet,
+					const __u8 *frame, const __u8 *data_end, struct klais_id id, __u64 any)
+{
+	__u64 mode = klais_once(auth->mode), length = packet->length, body = length - KLAIS_MAC_BYTES;
+
+	if (!mode)
+		return KLAIS_PASS;
+	if (klais_read16(frame) != klais_be16(KLAIS_SIGNED_MAGIC))
+		return mode & KLAIS_AUTH_REQUIRE ? KLAIS_UNSIGNED : KLAIS_PASS;
+	if (!(mode & KLAIS_AUTH_CHECK))
+		return KLAIS_PASS;
+	if (length > klais_once(auth->max_bytes) || klais_is_fragment(packet))
+		return KLAIS_UNVERIFIED;
+	FORGET(body, 0x7FF, any);
+	if (body < KLAIS_LEAST_SIGNED - KLAIS_MAC_BYTES || body > KLAIS_MAX_CHECKED)
+		return KLAIS_UNVERIFIED;
+	return klais_check_tag(auth, frame, data_end, body, id, any);
+}
+
+#endif
