@@ -315,8 +315,7 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
 
     \b
     Rules: headers (unparsable packets), source_list (klais xdp allow-source), magic (also too short frames and bad
-    device ids), source_rate, auth (all about tags), block, device_rate, global_rate.
-    Example:
+    device ids), source_rate, auth (tags), block, device_rate, global_rate. Example:
       sudo klais xdp monitor global_rate on
     """
     from klais.cli.xdp import show
