@@ -58,7 +58,11 @@ def _edge() -> EdgeMetrics:
     one = {"pass": 0}
     return EdgeMetrics(
         lambda: EdgeSnapshot(
-            xdp_packets=one, xdp_bytes=one, set_points_age_s=0.0, limits_by="load", stats_age_s={"edge": 0.0},
+            xdp_packets=one,
+            xdp_bytes=one,
+            set_points_age_s=0.0,
+            limits_by="load",
+            stats_age_s={"edge": 0.0},
             auth_frames={("ok", "0"): 0},
         )
     )

@@ -63,7 +63,8 @@ class Frames(NamedTuple):
     Attributes
     ----------
     ids, id_size, row, sequence, epoch, frame_hash, time_ns, source : [n]
-        ``row`` -1 = none yet, in and out; ``epoch`` 0 = unsigned. See :func:`take_frame` and :func:`note_source` for the others.
+        ``row`` -1 = none yet, in and out; ``epoch`` 0 = unsigned. See :func:`take_frame` and :func:`note_source` for
+        the others.
     verdict : uint8 [n], in and out
     skip, blocked : uint8 [n]
         ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
@@ -318,7 +319,8 @@ def admit(
             row[i] = r
         if r >= 0 and skip[i] == 0:
             dirty_count = touch(rows, r, step, clean_step, dirty, dirty_count)
-            sequence, epoch, hashed, time_ns = frames.sequence[i], frames.epoch[i], frames.frame_hash[i], frames.time_ns[i]
+            sequence, epoch = frames.sequence[i], frames.epoch[i]
+            hashed, time_ns = frames.frame_hash[i], frames.time_ns[i]
             v = take_frame(rows, r, v, undecided, sequence, epoch, hashed, time_ns, rate, burst, blocked, limits, dam)
             if v != _REPLAYED and v != _UNSIGNED:
                 note_source(rows, r, frames.source[i])
