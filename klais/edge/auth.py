@@ -98,3 +98,8 @@ class Authenticator:
                 if (count := int(self.counts[row, result])) or unsigned or row in self.generations:
                     out[result.label, "" if unsigned else str(row)] = count
         return out
+
+
+def authenticator(settings: SettingsFields, capacity: int) -> Authenticator | None:
+    """The authenticator of an edge, None with ``KLAIS_AUTH=off``; see :class:`Authenticator`."""
+    return None if settings.auth == "off" else Authenticator(settings, capacity)

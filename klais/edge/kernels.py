@@ -106,23 +106,12 @@ def scatter(
 ) -> int:
     """Append frames ``first`` to n, in order, each to the batch of its partition, until one does not fit.
 
-    Returns n, or the first frame that did not fit: close the batch of its partition and go on from it.
-
-    Parameters
-    ----------
-    head, starts, head_size, tail, tail_starts, lengths
-        The frames, as :class:`klais.edge.sources.base.Source` gives them.
-    partition : int32 [n]
-        Partition of each frame; -1 = skipped.
-    sources, times_ns : uint8 [n or 0, 18], int64 [n or 0]
-        Where each frame came from, and when the kernel received it (clock of ``now_ns``); no rows = no such column.
-    epochs : uint32 [n or 0]
-        Epoch of each signed frame, 0 = unsigned; no rows = no epoch column. Frames then become plain ones: AA 55.
-    first, now_ns, max_bytes : int
-        Frame to begin with, the time now (no frame counts as received later), largest encoded size of a batch of two
-        or more frames.
-    count, used, opened_ns, batch_lengths, batch_offsets, batch_sources, batch_epochs, batch_frames : [p, ...]
-        The open batch of each partition, as :class:`klais.edge.batcher.Batcher` keeps it.
+    Returns n, or the first frame that did not fit: close the batch of its partition and go on from it. ``head`` to
+    ``lengths``: see :class:`klais.edge.sources.base.Source`; ``partition`` int32 [n], -1 = skipped. ``sources`` uint8
+    [n or 0, 18], ``times_ns`` int64, ``epochs`` uint32 [n or 0]: where each frame came from, when the kernel received
+    it (clock of ``now_ns``), its epoch; no rows = no such column. With epochs frames become plain ones, AA 55. No frame
+    counts as received after ``now_ns``; ``max_bytes`` is the largest encoded size of a batch of two or more frames.
+    ``count`` to ``batch_frames`` [p, ...]: open batches, as :class:`klais.edge.batcher.Batcher` keeps them.
     """
     with_sources = sources.shape[0] > 0
     with_epochs = epochs.shape[0] > 0

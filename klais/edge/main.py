@@ -19,7 +19,7 @@ from klais.control.xdp_applier import Applier
 from klais.edge.api.rate import RateSetter
 from klais.edge.api.server import api_of
 from klais.edge.api.view import EdgeView
-from klais.edge.auth import Authenticator
+from klais.edge.auth import authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, EarlyFrames
@@ -114,8 +114,7 @@ class Edge:
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources, s.auth != "off")
         source = (chosen := self._open_source(udp)).source
         linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
-        shedder = LoadShedder(s.partitions)
-        auth = Authenticator(s, max(source.capacity, BLOCK_FRAMES)) if s.auth != "off" else None
+        shedder, auth = LoadShedder(s.partitions), authenticator(s, max(source.capacity, BLOCK_FRAMES))
         self.spine = Spine(
             source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder,
             s.frame_max_bytes, self.on_tick, both(self.metrics.processing.observe, batch_ms.observe), auth,

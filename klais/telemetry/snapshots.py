@@ -152,8 +152,8 @@ class WorkerSnapshot(Snapshot):
     """What a worker counts besides, summed over its lanes.
 
     ``verdicts`` int64 [>= VERDICTS] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread
-    records of the staging topic by partition, ``lag_s`` the age of the oldest of them; ``checkpoint_age_s`` that of the lane
-    whose checkpoint is oldest. ``lane_live`` by partition; ``queue_*``: of the dam's queue, all lanes together;
+    records of the staging topic by partition, ``lag_s`` the age of the oldest of them; ``checkpoint_age_s`` that of the
+    lane whose checkpoint is oldest. ``lane_live`` by partition; ``queue_*``: of the dam's queue, all lanes together;
     ``longest_block_s`` of the event loop in the last minute; ``devices_by_state`` by :data:`STATES`.
     """
 
