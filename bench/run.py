@@ -28,8 +28,8 @@ NAMES = (
     "baseline",
     "kernels",
 )
-NAMES += ("herd", "overload", "xdp", "flood", "hostile", "restart", "flush")
-WITHOUT_BROKER = {"kernels", "xdp", "flood", "hostile"}  # the last two have one of their own
+NAMES += ("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "flush")
+WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last two have one of their own
 LATEST = RESULTS / "latest.json"
 
 

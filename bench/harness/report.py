@@ -57,6 +57,12 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("pass_ns", "ns", "<=", 120, 100),
         Target("growth_to_a_million", "x", "<=", 2.0),
     ),
+    "auth": (
+        Target("edge_signed_ratio", "x", "<=", 1.2),
+        Target("xdp_signed_ratio", "x", "<=", 2.3),
+        Target("xdp_forged_to_signed", "x", "<=", 1.0),
+        Target("flood_good_lost", "frames", "<=", 0),
+    ),
     "flood": (Target("lost_with_filter", "frames", "<=", 0),),
     "hostile": (Target("worst_step_ratio", "x", "<=", 3.0), Target("lost_under_floods", "frames", "<=", 0)),
     "path": (Target("frames_per_s", "frames/s", ">=", 180_000, 300_000), Target("lost", "frames", "<=", 0)),
