@@ -82,7 +82,7 @@ def spine_of(source: Any, auth: bool, folder: Path, keep: bool = False) -> tuple
     counts = Counts()
     sink = Taken(counts, keep)
     authenticator = Authenticator(Settings(auth="require", auth_key_file=keys), 1024) if auth else None
-    letters = DeadLetters(sink, counts, 0.0, 1, 1)
+    letters = DeadLetters(sink, counts, 0.0, 0.0, 1, 1)
     batcher = Batcher(1, 131_072, 1, 1, with_epochs=auth)
     linger = LingerController(10_000_000, 1 << 26, 1024)
     return Spine(source, batcher, sink, letters, counts, linger, LoadShedder(1), auth=authenticator), sink

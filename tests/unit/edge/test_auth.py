@@ -45,7 +45,7 @@ def build(settings: Settings, calls: list[list[bytes]], now_s: float = EPOCH) ->
     to: Any = sink
     where: Any = source
     auth = Authenticator(settings, source.capacity, lambda: now_s)
-    letters = DeadLetters(to, counts, 1000.0, edge_id=3, partitions=1, frame_max_bytes=settings.frame_max_bytes)
+    letters = DeadLetters(to, counts, 1000.0, 1e9, edge_id=3, partitions=1, frame_max_bytes=settings.frame_max_bytes)
     linger = LingerController(5_000_000, 1 << 24, source.capacity)
     batcher = Batcher(1, 20_000, 3, 99, with_sources=True, with_epochs=True)
     spine = Spine(where, batcher, to, letters, counts, linger, LoadShedder(1), settings.frame_max_bytes, auth=auth)
