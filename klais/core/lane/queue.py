@@ -323,6 +323,7 @@ def _columns(entry: npt.NDArray[np.void], batch: FrameBatch) -> Columns:
         time_ns=time_ns,
         ts_ms=time_ns // 1_000_000,
         row=np.full(len(entry), -1, np.int32),
+        epoch=np.zeros(len(entry), np.uint32),  # of no use any more
     )
 
 
