@@ -171,3 +171,21 @@ def test_segments_of_another_topic_stay_and_are_named(tmp_path: Path) -> None:
     backlog.close()
     again = Backlog(settings(tmp_path, 4, topic_prefix="other-"), Counts())
     assert len(taken(again)) == 4 * 30 and again.warning == ""
+
+
+def test_epochs_of_signed_frames_move_with_them(tmp_path: Path) -> None:
+    backlog = Backlog(settings(tmp_path, 3), Counts())
+    ids = [f"d{d}" for d in range(DEVICES) if partition_of(f"d{d}".encode(), 3) == 1]
+    some = [encode_frame(name, 1, b"{}") for name in ids]
+    epochs = np.arange(len(some), dtype=np.uint32)
+    value = encode_batch(some, T0_NS, 7, 99, 0, np.zeros(len(some), np.uint32), epochs=epochs)
+    assert backlog.append(Built(value, 1, len(some)), 0.0) is Reason.PASSED
+    backlog.close()
+    backlog = Backlog(settings(tmp_path, 4), Counts())
+    redistribute(backlog)
+    found = {}
+    for _, batch in taken(backlog):
+        assert batch.epochs is not None
+        found |= {batch.frame(i): int(batch.epochs[i]) for i in range(batch.count)}
+    backlog.close()
+    assert found == dict(zip(some, epochs.tolist(), strict=True))
