@@ -188,6 +188,12 @@ EDGE = Board(
                 [(of("klais_xdp_setpoint_age_seconds"), "{{instance}}")], always=False,
             ),
             Panel(
+                "Signed frames, by result", "pps",
+                [(rate("klais_auth_frames_total", "result, generation"), "{{result}}, generation {{generation}}")],
+                "With KLAIS_AUTH: good, forged and unsigned frames; retire a generation when nobody uses it.",
+                always=False,
+            ),
+            Panel(
                 "Writes to the filter", "short",
                 [
                     (rate("klais_xdp_writes_total", "instance"), "{{instance}} writes/s"),

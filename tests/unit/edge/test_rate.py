@@ -16,7 +16,7 @@ class Producer:
     def __init__(self) -> None:
         self.written: list[tuple[str, dict[str, Any]]] = []
 
-    def control(self, scope: str, record: dict[str, Any]) -> None:
+    def change(self, scope: str, record: dict[str, Any], before: Any, address: str) -> None:
         self.written.append((scope, record))
 
 
