@@ -1,0 +1,98 @@
+"""One series from beginning to end, for benchmarks and for files of one's own: what the lanes do value by value."""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.channel import (
+    CAUSE,
+    EXPECTED,
+    FULL,
+    FULLS,
+    LIGHT,
+    LIGHTS,
+    NOW,
+    REPORT,
+    SCALE,
+    THRESHOLD,
+    Channels,
+)
+from klais.core.anomaly.full import score_full
+from klais.core.anomaly.light import score_light
+from klais.jit.kernel import F64, float64, int64, kernel, void
+
+Tier = Literal["light", "full"]
+# What became of one row: REPORT for ranking (0: nothing new), the cause of its flag (0: none), what was expected.
+SCORED = np.dtype([("score", "<f8"), ("cause", "<i8"), ("expected", "<f8"), ("scale", "<f8")])
+_SCORED_COLUMNS = ("score", "cause", "expected", "scale")
+
+
+@kernel(void(FULLS, int64, F64, F64, int64, float64, F64, float64[:, ::1]), borrows=True)
+def _run_full(
+    state: Channels,
+    r: int,
+    t: npt.NDArray[np.float64],
+    x: npt.NDArray[np.float64],
+    by_rows: int,
+    threshold: float,
+    now: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float64],
+) -> None:
+    for i in range(t.shape[0]):
+        score_full(state, r, t[i], x[i], by_rows, threshold, now)
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = now[REPORT], now[CAUSE], now[EXPECTED], now[SCALE]
+
+
+@kernel(void(LIGHTS, int64, F64, F64, int64, float64, F64, float64[:, ::1]), borrows=True)
+def _run_light(
+    state: Channels,
+    r: int,
+    t: npt.NDArray[np.float64],
+    x: npt.NDArray[np.float64],
+    by_rows: int,
+    threshold: float,
+    now: npt.NDArray[np.float64],
+    out: npt.NDArray[np.float64],
+) -> None:
+    for i in range(t.shape[0]):
+        score_light(state, r, t[i], x[i], by_rows, threshold, now)
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = now[REPORT], now[CAUSE], now[EXPECTED], now[SCALE]
+
+
+def score_series(
+    t: npt.ArrayLike,
+    x: npt.ArrayLike,
+    tier: Tier = "full",
+    state: Channels | None = None,
+    threshold: float = THRESHOLD,
+    by_rows: bool = False,
+) -> npt.NDArray[np.void]:
+    """Scores and flags of a series: SCORED [n].
+
+    Parameters
+    ----------
+    t, x : [n]
+        Times (s since the epoch) and values.
+    state : LIGHT [1] or FULL [1], optional
+        The channel, which learns; without one a new one.
+    by_rows : bool
+        Whether lengths are in rows, whatever the time between them.
+
+    Examples
+    --------
+    >>> t = np.arange(2000) * 60.0
+    >>> x = np.where(np.arange(2000) == 1500, 99.0, 20.0 + np.arange(2000) % 7 * 0.1)
+    >>> np.flatnonzero(score_series(t, x)["cause"]).tolist()
+    [1500]
+    """
+    times, values = (np.ascontiguousarray(column, np.float64) for column in (t, x))
+    full = tier == "full"
+    channel = np.zeros(1, FULL if full else LIGHT) if state is None else state
+    found = np.zeros((len(times), len(_SCORED_COLUMNS)))
+    run = _run_full if full else _run_light
+    run(channel, 0, times, values, int(by_rows), threshold, np.zeros(NOW), found)
+    out = np.empty(len(times), SCORED)
+    for k, name in enumerate(_SCORED_COLUMNS):
+        out[name] = found[:, k]
+    return out
