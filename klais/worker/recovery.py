@@ -74,7 +74,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         rows, value = await load_partition(reader, topics.devices_changelog, partition)
         marker = decode_marker(value) if value else None
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
-        state = restore(marker, rows, context.settings.frame_hash_key)
+        state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
         give_memory_back()
     if marker is not None and marker.partitions != topics.partitions:

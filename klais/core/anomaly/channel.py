@@ -10,12 +10,11 @@ Sizes are kept as squares: ``w = sqrt(E e^4)``, so that float32 holds them and t
 whatever the distribution: a device that spikes by habit needs a bigger spike.
 """
 
-from enum import IntEnum
-
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.anomaly.record import COUNTER, Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 HOURS, HOURS_LIGHT = 24, 16  # parts of the day of each tier
@@ -114,23 +113,6 @@ MAX_RUN = 65_000
 DAY_S = 86_400.0
 
 
-class Cause(IntEnum):
-    """Why a flag was raised; with ``COUNTER`` added where the rate of a counter was scored."""
-
-    NONE = 0
-    LEVEL = 1  # far from where the value usually is
-    HOUR = 2  # far from where it usually is at this time of the day
-    JUMP = 3  # a larger step than usual
-    RARE = 4  # a level that it hardly ever had
-    STUCK = 5  # it does not change any more
-    DRIFT = 6  # it leaves, for hours, where it was at this time of the last days
-    INTERVAL = 7  # the device sends more or less often than usual, against the rest of the fleet
-    SILENCE = 8  # it sent nothing for longer than usual
-    ABSENT = 9  # a field that is always there is missing, or is no number any more
-    ZSCORE = 10  # the running z-score (KLAIS_ANOMALY_DETECTOR=zscore)
-
-
-COUNTER = 32
 _LEVEL, _HOUR, _JUMP, _STUCK = map(float, (Cause.LEVEL, Cause.HOUR, Cause.JUMP, Cause.STUCK))
 # The inputs of views: the value, the value less what is usual at this time of the day, the size of the step, the size
 # of the second.
@@ -144,7 +126,7 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
     if n == 0:
         state["t"][r], state["x"][r], state["rows"][r], state["hour"][r] = t, x, np.uint32(1), np.uint8(255)
         if state["began_s"][r] == np.uint32(0):
-            state["began_s"][r] = np.uint32(min(max(t, 1.0), 4e9))
+            state["began_s"][r] = np.uint32(max(1.0, min(4e9, t)))
         return 0
     elapsed = t - state["t"][r]
     spacing, gap = np.float64(state["spacing"][r]), 0.0
@@ -166,7 +148,7 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float64]) -> None:
     """Runs of equal values: learn the length of one that ends; STUCK where one is much longer than any before."""
-    run, elapsed = np.int64(state["run"][r]), now[ELAPSED]
+    run, elapsed = int(state["run"][r]), now[ELAPSED]
     changes = np.int64(state["up"][r]) + np.int64(state["down"][r])
     usual, longest = np.float64(state["run_size"][r]), np.float64(state["longest"][r])
     now[STUCK] = 0.0
@@ -211,7 +193,7 @@ def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
             state["up"][r] >>= np.uint16(1)
             state["down"][r] >>= np.uint16(1)
     up, down = np.int64(state["up"][r]), np.int64(state["down"][r])
-    mode = np.int64(state["mode"][r])
+    mode = int(state["mode"][r])
     wanted = mode
     if up + down >= COUNTER_STEPS:
         if down * 200 <= up:
@@ -233,7 +215,7 @@ def choose_input(state: Channels, r: int, now: npt.NDArray[np.float64]) -> int:
         now[INPUT] = min(now[STEP] / now[ELAPSED], MAX_VALUE)
         now[QUANTUM] /= max(now[SPACING], 1e-9)
         now[BEFORE] = np.float64(state["level"][r])
-    rows = np.int64(state["rows"][r])
+    rows = int(state["rows"][r])
     now[ROW] = np.float64(rows - 1)
     state["rows"][r] = np.uint32(min(rows + 1, 4_000_000_000))
     if rows == 1:

@@ -41,7 +41,6 @@ from klais.core.anomaly.channel import (
     VALUE,
     VIEWS,
     WARM_ROWS,
-    Cause,
     Channels,
     begin_row,
     choose_input,
@@ -52,6 +51,7 @@ from klais.core.anomaly.channel import (
     observe_step,
     rarity,
 )
+from klais.core.anomaly.record import Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 # One view a row: input, rows (of 300 s) that it is smoothed over, rows of the slow mean it is compared with (0: the
@@ -93,7 +93,7 @@ def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> Non
     now[HOUR], now[NEW_HOUR] = b, 1.0 if b != before else 0.0
     if b != before:
         if before != 255 and state["visits"][r] > np.uint16(0):
-            count = min(250, np.int64(state["known"][r, before]) + 1)
+            count = min(250, int(state["known"][r, before]) + 1)
             state["known"][r, before] = np.uint8(count)
             old = np.float64(state["expected"][r, before])
             weight = max(_VISIT_WEIGHT, 1.0 / count)
@@ -199,7 +199,7 @@ def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """Report a surprise only if it exceeds everything of the last rows, kept as a ring of the largest of each block."""
     rows = max(_LEAST_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
     size = max(1.0, _REPORT_ROWS * now[LENGTHS] / BLOCKS)
-    block, recent = np.float64(state["block"][r]) + 1.0, np.float64(state["recent"][r])
+    block, recent = float(state["block"][r]) + 1.0, float(state["recent"][r])
     place = np.int64(state["place"][r])
     if block >= size:
         state["ring"][r, place] = np.float32(recent)

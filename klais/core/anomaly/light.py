@@ -37,7 +37,6 @@ from klais.core.anomaly.channel import (
     VALUE,
     VIEWS_LIGHT,
     WARM_ROWS,
-    Cause,
     Channels,
     begin_row,
     choose_input,
@@ -48,6 +47,7 @@ from klais.core.anomaly.channel import (
     observe_step,
     rarity,
 )
+from klais.core.anomaly.record import Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 # One view a row: what it looks at; over how many rows (of 300 s) it is smoothed; over how many the slow mean runs that
@@ -132,10 +132,7 @@ def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
         fast = u
         if _AT_FAST[j] >= 0:
             fast = np.float64(stored[r, _AT_FAST[j]])
-            if rows > 1.0:
-                fast = u if row == 0.0 else fast + max(1.0 / rows, 1.0 / (row + 1.0)) * (u - fast)
-            else:
-                fast = u
+            fast = fast + max(1.0 / rows, 1.0 / (row + 1.0)) * (u - fast) if rows > 1.0 and row > 0.0 else u
             stored[r, _AT_FAST[j]] = np.float32(fast)
         mean = np.float64(stored[r, _AT_MEAN[j]])
         if _SLOW[j] > 0.0:

@@ -1,0 +1,23 @@
+"""The detectors of a worker's lanes, as the settings name them."""
+
+import time
+from collections.abc import Callable
+
+from klais.config.load import Settings
+from klais.core.anomaly.budget import CpuBudget
+from klais.core.anomaly.detector import Detector
+from klais.core.anomaly.two_tier import TwoTier
+from klais.core.anomaly.zscore import ZScore
+
+
+def detector_maker(settings: Settings, budget: CpuBudget | None = None) -> Callable[[], Detector]:
+    """What makes the detector of each lane; those of one worker share the time that scoring may take."""
+    shared = budget or CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
+    memory_bytes = settings.anomaly_bytes // settings.partitions
+
+    def make() -> Detector:
+        if settings.anomaly_detector == "zscore":
+            return ZScore(settings.anomaly_z, settings.anomaly_min_samples, settings.anomaly_window)
+        return TwoTier(memory_bytes, settings.anomaly_period_s, shared, settings.anomaly_threshold)
+
+    return make
