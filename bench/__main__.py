@@ -14,7 +14,14 @@ import importlib
 import sys
 from collections.abc import Callable
 
-COMMANDS = {"compare": "bench.compare", "results": "bench.results", "outage": "bench.cases.outage"}
+COMMANDS = {
+    "compare": "bench.compare",
+    "results": "bench.results",
+    "outage": "bench.cases.outage",
+    "nab": "bench.cases.anomaly.nab",
+    "flags": "bench.cases.anomaly.flags",
+    "fleet": "bench.cases.anomaly.fleet",
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -12,7 +12,10 @@ from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
 REASONS = max(Reason) + 1
 """Size of an array that counts by ``Reason``."""
 
-TOPICS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "audit", "devices_changelog")
+TOPICS = (
+    *("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "audit"),
+    *("devices_changelog", "profiles_changelog"),
+)
 """Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
 
 Stage = Literal["edge", "lane"]

@@ -8,6 +8,7 @@ from klais.core.anomaly.budget import CpuBudget
 from klais.core.anomaly.detector import Detector
 from klais.core.anomaly.two_tier import TwoTier
 from klais.core.anomaly.zscore import ZScore
+from klais.core.dam.bucket import TokenBucket
 
 
 def detector_maker(settings: Settings, budget: CpuBudget | None = None) -> Callable[[], Detector]:
@@ -21,3 +22,8 @@ def detector_maker(settings: Settings, budget: CpuBudget | None = None) -> Calla
         return TwoTier(memory_bytes, settings.anomaly_period_s, shared, settings.anomaly_threshold)
 
     return make
+
+
+def profile_allowance(settings: Settings) -> TokenBucket:
+    """Bytes of profiles that a worker may save: a second's worth at once."""
+    return TokenBucket(settings.anomaly_save_bytes, max(1.0, settings.anomaly_save_bytes))

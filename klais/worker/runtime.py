@@ -17,7 +17,7 @@ from klais.kafka.topics import Topics
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext, RawConsumer
 from klais.worker.controller import Controller
-from klais.worker.detector import detector_maker
+from klais.worker.detector import detector_maker, profile_allowance
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.readiness import GroupState, Readiness, readiness
@@ -123,6 +123,7 @@ class WorkerRuntime:
                 on_sent=self.report.on_sent,
                 on_landed=self.report.metrics.landed.observe,
                 new_detector=detector_maker(self.settings),
+                profile_bytes=profile_allowance(self.settings),
             )
         return self._context
 

@@ -74,6 +74,15 @@ class Detector(Protocol):
     def features(self, row: int) -> Iterable[Feature]:
         """What is known of the device in ``row``."""
 
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Profiles of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``.
+
+        Returns (row, value) of each, and the row to go on with.
+        """
+
+    def load(self, row: int, value: bytes) -> bool:
+        """Take over a saved profile for ``row``, if it knows more than what is there; False for any other value."""
+
 
 def reserve(capacity: int, dtype: np.dtype[Any]) -> npt.NDArray[np.void]:
     """Zeroed records whose pages cost no memory before something is written there."""

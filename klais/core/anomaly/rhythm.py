@@ -52,14 +52,15 @@ def advance_clock(fleet: npt.NDArray[np.float64], t: float, devices: int) -> flo
     return float(fleet[CLOCK_S])
 
 
-@kernel(int64(GATES, int64, float64, F64), borrows=True)
+@kernel(int64(GATES, int64, float64, F64), borrows=True, inlined=True)
 def judge_silence(gates: Gates, r: int, interval_s: float, seen: npt.NDArray[np.float64]) -> int:
-    """SILENCE if an interval is far longer than the device's long ones, and twice the longest lately; learns it."""
+    """SILENCE if an interval is far longer than the device's long ones and the longest lately; learns it."""
     fourth = interval_s * interval_s * interval_s * interval_s
     mean, longest = np.float64(gates["gap4"][r]), np.float64(gates["longest_s"][r])
     longest *= 1.0 - min(0.5, 0.6931 * interval_s / HALF_S)
     cause = 0
-    if gates["buckets"][r] >= WARM_BUCKETS and fourth > GAP4 * mean and interval_s > 2.0 * longest:
+    more = 2.0 * (1.0 + np.float64(gates["rhythm_told"][r]))  # what was told before is a habit
+    if gates["buckets"][r] >= WARM_BUCKETS and fourth > GAP4 * mean and interval_s > more * longest:
         cause = _SILENCE
         usual_s = np.sqrt(np.sqrt(mean))
         seen[INTERVAL_S], seen[USUAL_S], seen[USUAL_SIZE] = interval_s, usual_s, usual_s
@@ -112,7 +113,7 @@ def judge_bucket(
     return _INTERVAL if told else 0
 
 
-@kernel(int64(GATES, int64, int64, float64, float64, F64, int64, F64), borrows=True)
+@kernel(int64(GATES, int64, int64, float64, float64, F64, int64, F64), borrows=True, inlined=True)
 def observe_rhythm(
     gates: Gates,
     r: int,
@@ -163,3 +164,5 @@ def rhythm_of_series(
         cause[i] = observe_rhythm(gates, 0, 1 if interval_s[i] >= 0.0 else 0, clock_s, period_s, fleet, devices, seen)
         for k in range(SEEN):
             out[i, k] = seen[k]
+        if cause[i] != 0:
+            gates["rhythm_told"][0] = min(gates["rhythm_told"][0], np.uint8(254)) + np.uint8(1)

@@ -19,7 +19,9 @@ from klais.core.anomaly.channel import (
     Channels,
 )
 from klais.core.anomaly.full import score_full
+from klais.core.anomaly.gate import GATE
 from klais.core.anomaly.light import score_light
+from klais.core.anomaly.rhythm import FLEET, SEEN, rhythm_of_series
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 Tier = Literal["light", "full"]
@@ -96,3 +98,20 @@ def score_series(
     for k, name in enumerate(_SCORED_COLUMNS):
         out[name] = found[:, k]
     return out
+
+
+def rhythm_flags(t: npt.ArrayLike, period_s: float = 10.0) -> npt.NDArray[np.int64]:
+    """Causes (0 = none) of the flags of the rhythm of a device without a fleet, whose frames come at ``t``: int64 [n].
+
+    Examples
+    --------
+    >>> t = np.cumsum(np.r_[np.full(100, 60.0), np.full(20, 180.0)])
+    >>> np.flatnonzero(rhythm_flags(t)).tolist()
+    [101]
+    """
+    times = np.ascontiguousarray(t, np.float64)
+    interval_s = np.diff(times, prepend=times[:1] + 1.0) if len(times) else times
+    cause: npt.NDArray[np.int64] = np.zeros(len(times), np.int64)
+    seen = np.zeros((len(times), SEEN))
+    rhythm_of_series(np.zeros(1, GATE), np.zeros(FLEET), times, interval_s, period_s, 1, np.zeros(SEEN), cause, seen)
+    return cause

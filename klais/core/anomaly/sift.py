@@ -68,7 +68,7 @@ def sweep(store: Store, r: int, path: int) -> None:
     gates["used"][r] = gates["misses"][r] = np.uint8(0)
 
 
-@kernel(int64(STORE, COLUMNS, int64, int64, int64, F64, int64, SCRATCH, I64, FLAGS, int64), borrows=True)
+@kernel(int64(STORE, COLUMNS, int64, int64, int64, F64, int64, SCRATCH, I64, FLAGS, int64), borrows=True, inlined=True)
 def sift_values(
     store: Store,
     columns: Columns,

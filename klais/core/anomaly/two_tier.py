@@ -12,7 +12,8 @@ from klais.core.anomaly.channel import FULL, LIGHT, NOW, THRESHOLD, Channels
 from klais.core.anomaly.detector import Feature, Frames, reserve
 from klais.core.anomaly.gate import GATE
 from klais.core.anomaly.record import FLAG, OF_ABSENT, Found
-from klais.core.anomaly.rhythm import FLEET, SEEN
+from klais.core.anomaly.rhythm import CLOCK_S, FLEET, SEEN
+from klais.core.anomaly.saved import dump_profile, load_profile
 
 FULL_SHARE = 0.25  # of the memory
 
@@ -108,3 +109,22 @@ class TwoTier:
             found.append(Feature(1 + place, path, float(at["level"]), deviation, int(at["rows"])))
             handle = int(at["following"])
         yield from sorted(found)
+
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        gates = self.gates[begin : min(end, len(self.gates))]
+        changed = np.flatnonzero((gates["scored_ds"] != gates["saved_ds"]) & (gates["first"] != 0))
+        out: list[tuple[int, bytes]] = []
+        size = 0
+        for row in (changed + begin).tolist():
+            if size >= most_bytes:
+                return out, row
+            value = dump_profile(self.store, row)
+            self.gates["saved_ds"][row] = self.gates["scored_ds"][row]
+            out.append((row, value))
+            size += len(value)
+        return out, end
+
+    def load(self, row: int, value: bytes) -> bool:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        return load_profile(self.store, row, value, int(self._fleet[CLOCK_S] * 1e3))

@@ -292,3 +292,11 @@ class ZScore:
             if at["samples"][k]:
                 path = int(at["path"][k - 2]) if k > 1 else 0
                 yield Feature(k, path, float(at["mean"][k]), float(np.sqrt(at["var"][k])), int(at["samples"][k]))
+
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Nothing: this detector learns again after a restart."""
+        return [], end
+
+    def load(self, row: int, value: bytes) -> bool:
+        """Nothing is loaded."""
+        return False
