@@ -69,3 +69,14 @@ def age_s(code: int) -> float:
     3444
     """
     return float(2.0 ** (code / 8.0))
+
+
+def age_code_of(seconds: float) -> int:
+    """The byte of a time span, as kernels code it.
+
+    Examples
+    --------
+    >>> age_code_of(3600.0), age_code_of(0.1), age_code_of(1e99)
+    (94, 0, 255)
+    """
+    return int(min(255.0, np.floor(8.0 * np.log2(max(1.0, seconds)) + 0.5)))

@@ -18,10 +18,13 @@ from klais.core.anomaly.channel import (
     THRESHOLD,
     Channels,
 )
+from klais.core.anomaly.explain import FlagFacts
 from klais.core.anomaly.full import score_full
 from klais.core.anomaly.gate import GATE
 from klais.core.anomaly.light import score_light
+from klais.core.anomaly.record import COUNTER, Cause, age_code_of
 from klais.core.anomaly.rhythm import FLEET, SEEN, rhythm_of_series
+from klais.core.anomaly.samples import Samples
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 Tier = Literal["light", "full"]
@@ -109,9 +112,39 @@ def rhythm_flags(t: npt.ArrayLike, period_s: float = 10.0) -> npt.NDArray[np.int
     >>> np.flatnonzero(rhythm_flags(t)).tolist()
     [101]
     """
+    return rhythm_of(t, period_s)[0]
+
+
+def rhythm_of(t: npt.ArrayLike, period_s: float = 10.0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Causes int64 [n] as above, and float64 [n, SEEN]: interval seen and expected (s), score, usual size."""
     times = np.ascontiguousarray(t, np.float64)
     interval_s = np.diff(times, prepend=times[:1] + 1.0) if len(times) else times
     cause: npt.NDArray[np.int64] = np.zeros(len(times), np.int64)
     seen = np.zeros((len(times), SEEN))
     rhythm_of_series(np.zeros(1, GATE), np.zeros(FLEET), times, interval_s, period_s, 1, np.zeros(SEEN), cause, seen)
-    return cause
+    return cause, seen
+
+
+def facts_of_flags(samples: Samples, found: npt.NDArray[np.void]) -> list[tuple[float, FlagFacts]]:
+    """(time, facts) of each flag of a series (``found`` SCORED [n]) and of its rhythm, in the order of time."""
+    out = []
+    told = 0
+    for i in np.flatnonzero(found["cause"]).tolist():
+        row, cause = found[i], int(found["cause"][i])
+        since = age_code_of(float(samples.t[i] - samples.t[0]))
+        value, score = float(samples.x[i]), float(row["score"])
+        if cause & (COUNTER - 1) == Cause.STUCK:
+            run = i - int(np.flatnonzero(samples.x[: i + 1] != samples.x[i]).max(initial=-1)) - 1
+            held_s = float(samples.t[i] - samples.t[i - run])
+            since, score = age_code_of(held_s), held_s / max(float(row["scale"]), 1e-9)
+        elif cause & COUNTER and i:
+            value = float((samples.x[i] - samples.x[i - 1]) / max(samples.t[i] - samples.t[i - 1], 1e-9))
+        facts = FlagFacts("value", cause, value, float(row["expected"]), score, float(row["scale"]), since, told)
+        out.append((float(samples.t[i]), facts))
+        told = min(255, told + 1)
+    causes, seen = rhythm_of(samples.t)
+    for before, i in enumerate(np.flatnonzero(causes).tolist()):
+        interval_s, usual_s, score, size = seen[i].tolist()
+        facts = FlagFacts("interval_s", int(causes[i]), interval_s, usual_s, score, size, 0, min(255, before))
+        out.append((float(samples.t[i]), facts))
+    return sorted(out, key=lambda flag: flag[0])
