@@ -151,6 +151,19 @@ class ControlSnapshot:
     overrides: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ScoringSnapshot:
+    """The two-tier scorer of a worker: values scored, above the CPU share, scored at once, and without a profile;
+    seconds that scores took, and the scoring period now (s)."""
+
+    scored: int = 0
+    skipped: int = 0
+    opened: int = 0
+    homeless: int = 0
+    seconds: float = 0.0
+    period_s: float = 0.0
+
+
 @dataclass(slots=True)
 class WorkerSnapshot(Snapshot):
     """What a worker counts besides, summed over its lanes.
@@ -188,3 +201,4 @@ class WorkerSnapshot(Snapshot):
     lost_records: int = 0
     missing_batches: int = 0
     control: ControlSnapshot = field(default_factory=ControlSnapshot)
+    scoring: ScoringSnapshot = field(default_factory=ScoringSnapshot)

@@ -11,9 +11,14 @@ from klais.core.anomaly.zscore import ZScore
 from klais.core.dam.bucket import TokenBucket
 
 
+def cpu_budget(settings: Settings) -> CpuBudget:
+    """The time that the lanes of a worker may spend on scores, and what they count."""
+    return CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
+
+
 def detector_maker(settings: Settings, budget: CpuBudget | None = None) -> Callable[[], Detector]:
     """What makes the detector of each lane; those of one worker share the time that scoring may take."""
-    shared = budget or CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
+    shared = budget or cpu_budget(settings)
     memory_bytes = settings.anomaly_bytes // settings.partitions
 
     def make() -> Detector:

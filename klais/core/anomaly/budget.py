@@ -6,6 +6,7 @@ BURST_NS = 200_000_000  # time that may be saved up: one share of a second
 STRETCH, RELAX = 1.25, 0.9  # the period's factor in a second in which values were skipped, and in one with time left
 MOST_STRETCH = 360.0
 SECOND_NS = 1_000_000_000
+GATE_NS = 60.0  # a frame's way through its gate, which is no scoring
 
 
 class CpuBudget:
@@ -27,6 +28,8 @@ class CpuBudget:
         self._left_ns, self._at_ns = float(BURST_NS), clock_ns()
         self.ns_per_value = 1000.0
         self.stretch = 1.0
+        self.spent_ns = 0.0
+        self.scored = self.skipped = self.opened = self.homeless = 0  # values, of all lanes since the start
         self._second_ns, self._skipped = self._at_ns, 0
 
     def values(self) -> float:
@@ -38,11 +41,15 @@ class CpuBudget:
             self._adapt(now_ns)
         return max(0.0, self._left_ns / self.ns_per_value)
 
-    def spend(self, took_ns: int, frames: int, values: int, skipped: int, gate_ns: float = 60.0) -> None:
-        """A step took ``took_ns`` for its frames and values, and skipped some; ``gate_ns`` a frame is not scoring."""
-        scoring_ns = max(0.0, took_ns - gate_ns * frames)
+    def spend(self, took_ns: int, frames: int, values: int, skipped: int, opened: int = 0, homeless: int = 0) -> None:
+        """A step took ``took_ns`` for its frames; it scored ``values``, of which ``opened`` at once and ``homeless``
+        without a channel, and skipped some."""
+        scoring_ns = max(0.0, took_ns - GATE_NS * frames)
         self._left_ns -= scoring_ns
+        self.spent_ns += scoring_ns
         self._skipped += skipped
+        self.scored, self.skipped = self.scored + values, self.skipped + skipped
+        self.opened, self.homeless = self.opened + opened, self.homeless + homeless
         if values >= 100:
             self.ns_per_value += 0.1 * (max(50.0, scoring_ns / values) - self.ns_per_value)
 

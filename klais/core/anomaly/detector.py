@@ -80,6 +80,9 @@ class Detector(Protocol):
         Returns (row, value) of each, and the row to go on with.
         """
 
+    def dump(self, row: int) -> bytes | None:
+        """The profile of one device, None where it has none."""
+
     def load(self, row: int, value: bytes) -> bool:
         """Take over a saved profile for ``row``, if it knows more than what is there; False for any other value."""
 

@@ -84,7 +84,8 @@ class TwoTier:
         began_ns = budget.clock_ns()
         written = sift.sift(self.store, self._fleet, columns, at.count, limits, self._scratch, counts, flags)
         took_ns = budget.clock_ns() - began_ns
-        budget.spend(took_ns, len(at.row), int(counts[sift.SCORED]), int(counts[sift.SKIPPED]))
+        scored, skipped, opened, homeless, _ = counts.tolist()
+        budget.spend(took_ns, len(at.row), scored, skipped, opened, homeless)
         self.counts += counts
         if not counts[sift.RAISED]:
             return Found()
@@ -124,6 +125,11 @@ class TwoTier:
             out.append((row, value))
             size += len(value)
         return out, end
+
+    def dump(self, row: int) -> bytes | None:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        known = row < len(self.gates) and self.gates[row]["first"]
+        return dump_profile(self.store, row) if known else None
 
     def load(self, row: int, value: bytes) -> bool:
         """See :class:`klais.core.anomaly.detector.Detector`."""

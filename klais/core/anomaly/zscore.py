@@ -297,6 +297,10 @@ class ZScore:
         """Nothing: this detector learns again after a restart."""
         return [], end
 
+    def dump(self, row: int) -> bytes | None:
+        """None is kept."""
+        return None
+
     def load(self, row: int, value: bytes) -> bool:
         """Nothing is loaded."""
         return False
