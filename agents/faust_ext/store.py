@@ -14,8 +14,8 @@ from typing import Any
 from faust.stores.base import SerializedStore
 
 from klais.core.devices.layout import row_key
-from klais.worker.table_values import TableValue
 from klais.worker.lanes import Lanes
+from klais.worker.table_values import TableValue
 
 NOTHING_TO_READ = 1 << 62  # an offset beyond any log: Faust's own recovery finds nothing to do
 
