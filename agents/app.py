@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> faust.App:
     app = App(topics.app_id, web_limits=ConnectionLimits.of(settings), **faust_settings(settings))
     raw = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     # A type of bytes means raw keys and values to a table. Its store reads them from the lanes.
-    of_bytes = {"key_type": bytes, "value_type": bytes, "partitions": settings.partitions}
+    of_bytes: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "partitions": settings.partitions}
     devices, _ = (app.Table(name, options={"lanes": lanes, "value": of}, **of_bytes) for name, of in TABLES.items())
     worker = service.Service(app, settings, lanes)
     ingest.declare(app, raw, lanes)

@@ -23,8 +23,8 @@ SEEN = 4
 
 FLEET_LEAST = 8  # devices that make a fleet
 LONGEST_STEP = 20.0  # mean steps of the time that the clock goes on while nobody sends
-SHIFT_GAIN, SHIFT_MOST = 4.0, 0.7  # how fast the common change follows: turns of the fleet, and at most per value
-WARM_BUCKETS, LEARN_BUCKETS = 12, 30.0
+SHIFT_GAIN, SHIFT_MOST = 10.0, 0.7  # how fast the common change follows: in a turn of all devices 10 times
+WARM_BUCKETS, LEARN_BUCKETS = 12, 15.0
 MEMORY_BUCKETS, SPREAD_BUCKETS = 300.0, 500.0
 FLOOR = 0.15  # log: a change by 15 % is worth 1; timers of devices are no better than 6 %
 GAP4 = 6.0**4  # a silence is so many times the usual large interval, to the 4th power
@@ -91,7 +91,7 @@ def judge_bucket(
     middle = max(min(x, a), min(max(x, a), b)) if n > 1.0 else x
     gates["last"][r, 1], gates["last"][r, 0] = np.float32(a), np.float32(x)
     if devices >= FLEET_LEAST:
-        fleet[SHIFT] += min(SHIFT_MOST, max(-SHIFT_MOST, x - usual)) * SHIFT_GAIN / devices
+        fleet[SHIFT] += min(SHIFT_MOST, max(-SHIFT_MOST, x - usual)) * min(0.5, SHIFT_GAIN / devices)
     e = middle - usual
     gates["usual"][r] = np.float32(usual + max(1.0 / MEMORY_BUCKETS, 1.0 / (n + 1.0)) * (x - usual))
     w = np.float64(gates["spread"][r])
