@@ -309,12 +309,13 @@ def _note_flags(
 ) -> Flags | None:
     """Count the flags of ``record`` and note them in the rows that do not contain the step yet."""
     flags = record.flags
+    if len(flags) > record.flagged or int(flags["frame"].max(initial=0)) >= max(1, columns.count):
+        text = f"{len(flags)} flags of {record.flagged}, one of frame {flags['frame'].max()} of {columns.count}"
+        raise JournalFormatError(f"step {record.step} has {text}")
     state.tally[Tally.FLAGS_WRITTEN] += np.uint64(len(flags))
     state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - len(flags))
     if not len(flags) or fields is None:
         return None
-    if int(flags["frame"].max()) >= columns.count:
-        raise JournalFormatError(f"step {record.step} has a flag of frame {flags['frame'].max()} of {columns.count}")
     first = np.searchsorted(fields.frame[: fields.count], flags["frame"])
     of_field = np.minimum(first + flags["nth"], max(0, fields.count - 1))
     path = np.where(flags["nth"] < OF_ABSENT, fields.path[of_field], 0).astype(np.uint64)

@@ -55,8 +55,8 @@ def test_a_flag_of_a_frame_that_is_not_there_is_a_damaged_journal() -> None:
     state, value = LaneState(), batch(frames(("a", 1)))
     step = take_raw(state, 0, value, limits(), bounds(), T0_NS)
     step.record.flags = np.zeros(1, FLAG)
-    step.record.flags["frame"] = 1
-    with pytest.raises(JournalFormatError, match="flag of frame 1 of 1"):
+    step.record.flagged, step.record.flags["frame"] = 1, 1
+    with pytest.raises(JournalFormatError, match="one of frame 1 of 1"):
         replay(LaneState(), step.record, value)
 
 
