@@ -2,8 +2,7 @@
 
 A lane's rows are numpy columns that its kernels share. The store makes keys and values from them when somebody asks.
 Nothing is set through Faust: checkpoints write the changelog, and after its fence each lane reads back its own
-partition of it (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record, over a minute for a
-million devices (measured).
+partition of it (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record (measured).
 
 Declare a table with ``options={"lanes": lanes, "value": row_value}``: Faust hands the options of a table to its store.
 """

@@ -26,10 +26,11 @@ LONGEST_STEP = 20.0  # mean steps of the time that the clock goes on while nobod
 SHIFT_GAIN, SHIFT_MOST = 10.0, 0.7  # how fast the common change follows: in a turn of all devices 10 times
 WARM_BUCKETS, LEARN_BUCKETS = 12, 15.0
 MEMORY_BUCKETS, SPREAD_BUCKETS = 300.0, 500.0
-FLOOR = 0.15  # log: a change by 15 % is worth 1; timers of devices are no better than 6 %
+FLOOR, FLEET_FLOOR = 0.15, 0.1  # log: a change by 15 % is worth 1; beside a fleet the common part of it is known
 GAP4 = 6.0**4  # a silence is so many times the usual large interval, to the 4th power
 GAP_MEMORY = 0.002
-CLIP = 20.0
+CLIP = 3.0  # usual sizes: the furthest that a bucket is learned at, so that a change is told before it is learned
+SETTLED_BUCKETS = 30.0  # the spread learns as if it had seen so many buckets more
 THRESHOLD, GUARD, HALF_S = 5.0, 1.2, 3 * 86_400.0
 _INTERVAL, _SILENCE = int(Cause.INTERVAL), int(Cause.SILENCE)
 _MAX_BUCKETS = np.uint16(60_000)
@@ -96,11 +97,14 @@ def judge_bucket(
     gates["usual"][r] = np.float32(usual + max(1.0 / MEMORY_BUCKETS, 1.0 / (n + 1.0)) * (x - usual))
     w = np.float64(gates["spread"][r])
     fourth = w * w
-    size = np.sqrt(np.sqrt(max(fourth * (1.0 + LEARN_BUCKETS / (n + 1.0)), FLOOR * FLOOR * FLOOR * FLOOR)))
+    floor = FLOOR if devices < FLEET_LEAST else FLEET_FLOOR
+    size = np.sqrt(np.sqrt(max(fourth * (1.0 + LEARN_BUCKETS / (n + 1.0)), floor * floor * floor * floor)))
     score = abs(e) / size
     e = min(max(e, -CLIP * size), CLIP * size)
     power = e * e * e * e
-    gates["spread"][r] = np.float32(np.sqrt(fourth + max(1.0 / SPREAD_BUCKETS, 1.0 / (n + 1.0)) * (power - fourth)))
+    gates["spread"][r] = np.float32(
+        np.sqrt(fourth + max(1.0 / SPREAD_BUCKETS, 1.0 / (n + SETTLED_BUCKETS)) * (power - fourth))
+    )
     if gates["buckets"][r] < _MAX_BUCKETS:
         gates["buckets"][r] += np.uint16(1)
     peak = np.float64(gates["peak"][r]) * (1.0 - min(1.0, 0.6931 * waited_s / HALF_S))
