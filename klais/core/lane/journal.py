@@ -264,6 +264,14 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
     return found
 
 
+def _read_names(step: int, text: bytes) -> dict[int, str]:
+    """Names of fields that flags are about and their frames lack."""
+    try:
+        return {int(key): str(name) for key, name in orjson.loads(text or b"{}").items()}
+    except (AttributeError, ValueError) as error:
+        raise JournalFormatError(f"step {step}: the names of its flags cannot be read ({error})") from error
+
+
 def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: int, flags: int, names: int) -> None:
     """What a RAW record has after its header."""
     prefixes_at = HEADER.size + overrides * OVERRIDE.itemsize
@@ -276,8 +284,7 @@ def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: in
     record.overrides = np.frombuffer(value, OVERRIDE, overrides, HEADER.size)
     record.uncounted = np.frombuffer(value, PREFIX, uncounted, prefixes_at)
     record.flags = np.frombuffer(value, FLAG, flags, flags_at).copy()  # kernels take no read-only rows
-    if names:
-        record.flag_names = {int(key): str(name) for key, name in orjson.loads(value[names_at:after]).items()}
+    record.flag_names = _read_names(record.step, value[names_at:after])
     packed = np.frombuffer(value, np.uint8, offset=after)
     if len(packed) != (record.count + 1) // 2:
         raise JournalFormatError(f"step {record.step}: {len(packed)} bytes of verdicts for {record.count} frames")

@@ -320,7 +320,7 @@ def _note_flags(
     of_field = np.minimum(first + flags["nth"], max(0, fields.count - 1))
     path = np.where(flags["nth"] < OF_ABSENT, fields.path[of_field], 0).astype(np.uint64)
     absent = flags["nth"] == OF_ABSENT
-    path[absent] = flags["value"][absent].astype(np.uint64)
+    path[absent] = np.clip(np.nan_to_num(flags["value"][absent]), 0, 0xFFFFFFFF).astype(np.uint64)
     remember_flags(state.rows, columns.row, columns.time_ns, skip, flags, path.astype(np.uint32))
     return Flags(flags, path, record.flag_names)
 
