@@ -60,6 +60,19 @@ class Found:
     names: Mapping[int, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class StepFlags:
+    """Flags of a step beside its frames.
+
+    ``found`` FLAG [k]; ``path`` uint64 [k] the hash of each one's field (0 for interval and size; its lower half where
+    the frame lacks the field), ``names`` by that half of those that frames lack.
+    """
+
+    found: Flags
+    path: npt.NDArray[np.uint64]
+    names: Mapping[int, str]
+
+
 def age_s(code: int) -> float:
     """The time span (s) that a byte stands for, exact to 5 %: eighths of octaves; 0 = a second or less.
 

@@ -4,7 +4,6 @@
 same state with the verdicts as they were written down, through the same code: both end in the same state, bit for bit.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from klais.core.anomaly.detector import Frames
 from klais.core.anomaly.flags import remember_flags
-from klais.core.anomaly.record import OF_ABSENT
+from klais.core.anomaly.record import OF_ABSENT, StepFlags
 from klais.core.dam import admit as dam_admit
 from klais.core.dam.bucket import refill
 from klais.core.dam.overrides import (
@@ -58,16 +57,6 @@ class Bounds(NamedTuple):
 
 
 @dataclass(slots=True)
-class Flags:
-    """Anomaly flags of a step: ``found`` FLAG [k], ``path`` uint64 [k] the hash of each one's field (0 for interval and
-    size; its lower half where the frame lacks the field), ``names`` by that half of those that frames lack."""
-
-    found: npt.NDArray[np.void]
-    path: npt.NDArray[np.uint64]
-    names: Mapping[int, str]
-
-
-@dataclass(slots=True)
 class Step:
     """A step taken: its journal ``record`` and what it puts out once that is acknowledged.
 
@@ -79,7 +68,7 @@ class Step:
     passed: list[Part] = field(default_factory=list)
     columns: Columns | None = None
     dead: npt.NDArray[np.int32] | None = None
-    flags: Flags | None = None
+    flags: StepFlags | None = None
     corrupt: bytes | None = None
     corrupt_why: str = ""
     bytes: int = 0
@@ -306,7 +295,7 @@ def _score(
 
 def _note_flags(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields | None, skip: npt.NDArray[np.uint8]
-) -> Flags | None:
+) -> StepFlags | None:
     """Count the flags of ``record`` and note them in the rows that do not contain the step yet."""
     flags = record.flags
     if len(flags) > record.flagged or int(flags["frame"].max(initial=0)) >= max(1, columns.count):
@@ -319,10 +308,10 @@ def _note_flags(
     first = np.searchsorted(fields.frame[: fields.count], flags["frame"])
     of_field = np.minimum(first + flags["nth"], max(0, fields.count - 1))
     path = np.where(flags["nth"] < OF_ABSENT, fields.path[of_field], 0).astype(np.uint64)
-    absent = flags["nth"] == OF_ABSENT
-    path[absent] = np.clip(np.nan_to_num(flags["value"][absent]), 0, 0xFFFFFFFF).astype(np.uint64)
+    of_absent = np.clip(np.nan_to_num(flags["value"]), 0, 0xFFFFFFFF).astype(np.uint64)
+    path = np.where(flags["nth"] == OF_ABSENT, of_absent, path)
     remember_flags(state.rows, columns.row, columns.time_ns, skip, flags, path.astype(np.uint32))
-    return Flags(flags, path, record.flag_names)
+    return StepFlags(flags, path, record.flag_names)
 
 
 def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
