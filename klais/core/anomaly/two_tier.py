@@ -96,6 +96,8 @@ class TwoTier:
 
     def features(self, row: int) -> Iterable[Feature]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
+        if row >= len(self.gates):  # nothing was scored or loaded yet
+            return
         gate = self.gates[row]
         if gate["buckets"]:
             usual_s = float(np.exp(float(gate["usual"])))

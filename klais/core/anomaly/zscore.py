@@ -287,6 +287,8 @@ class ZScore:
 
     def features(self, row: int) -> Iterable[Feature]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
+        if row >= len(self.profiles):  # nothing was scored yet
+            return
         at = self.profiles[row]
         for k in range(2 + int(at["slots"])):
             if at["samples"][k]:

@@ -8,6 +8,7 @@ from klais.core.anomaly import sift
 from klais.core.anomaly.budget import BURST_NS, CpuBudget
 from klais.core.anomaly.channel import FULL, LIGHT
 from klais.core.anomaly.two_tier import FULL_SHARE, TwoTier
+from klais.core.anomaly.zscore import ZScore
 from klais.core.lane.render import MAX_ANOMALY_BYTES, anomaly_records
 from klais.core.lane.replay import replay
 from klais.core.lane.state import LaneState
@@ -189,3 +190,8 @@ def test_a_value_that_is_no_profile_is_passed_over(value: bytes) -> None:
     before = lane.detector.dump(0)
     assert not lane.detector.load(0, value)
     assert lane.detector.dump(0) == before
+
+
+def test_a_detector_that_has_scored_nothing_knows_nothing_of_a_row() -> None:
+    for one in (detector(), ZScore(6.0, 30, 500)):
+        assert list(one.features(7)) == [] and one.dump(7) is None and one.dump_some(0, 9, 100)[0] == []
