@@ -3,7 +3,7 @@
     klais_raw --ingest--> lanes --+--> iot_telemetry      clean records
                             |     +--> klais_anomalies    flags
         klais_journal <-----+     +--> klais_dead_letter  malformed frames
-        devices (table) <---+          klais_stats        once a second
+        devices, profiles <-+          klais_stats        once a second
         klais_control ----> limits of the lanes
               ^---- controller <------ klais_stats
 
@@ -29,6 +29,7 @@ from klais.system.address import http_host
 from klais.system.private_files import be_private, named_folder, own_folder
 from klais.telemetry.log import dict_config, setup
 from klais.worker.lanes import Lanes
+from klais.worker.table_values import TABLES
 
 # Python lets a thread that computes go on for 5 ms before another may run. Threads that follow topics and count must
 # not hold the lanes up for so long.
@@ -49,9 +50,8 @@ def create_app(settings: Settings) -> faust.App:
     app = App(topics.app_id, web_limits=ConnectionLimits.of(settings), **faust_settings(settings))
     raw = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
     # A type of bytes means raw keys and values to a table. Its store reads them from the lanes.
-    devices = app.Table(
-        "devices", key_type=bytes, value_type=bytes, partitions=settings.partitions, options={"lanes": lanes}
-    )
+    of_bytes: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "partitions": settings.partitions}
+    devices, _ = (app.Table(name, options={"lanes": lanes, "value": of}, **of_bytes) for name, of in TABLES.items())
     worker = service.Service(app, settings, lanes)
     ingest.declare(app, raw, lanes)
     controller.declare(app, worker.runtime.controller, worker.runtime.producer)

@@ -4,6 +4,7 @@
     python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
     python -m bench results                               bench/RESULTS.md from bench/results/*.json
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
+    python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the one that was named, or one entry
 for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use in place of an embedded broker. The exit code is 0 also when a
@@ -14,7 +15,14 @@ import importlib
 import sys
 from collections.abc import Callable
 
-COMMANDS = {"compare": "bench.compare", "results": "bench.results", "outage": "bench.cases.outage"}
+COMMANDS = {
+    "compare": "bench.compare",
+    "results": "bench.results",
+    "outage": "bench.cases.outage",
+    "nab": "bench.cases.anomaly.nab",
+    "flags": "bench.cases.anomaly.flags",
+    "fleet": "bench.cases.anomaly.fleet",
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ LANE_POINTS = (
     "checkpoint_done",  # the marker is written, the input not acknowledged
     "lane_fenced",  # the new epoch is in force, nothing recovered
     "lane_replayed",  # the journal is replayed, the lane not live
+    "profiles_sent",  # anomaly profiles are about to be saved
 )
 EDGE_POINTS = (
     "spool_written",  # the edge has written a batch to its spool

@@ -1,11 +1,10 @@
-"""The store of the devices table: Faust's view of the rows that the lanes hold, without a copy of them.
+"""The store of the tables devices and profiles: Faust's view of what the lanes hold, without a copy of it.
 
 A lane's rows are numpy columns that its kernels share. The store makes keys and values from them when somebody asks.
 Nothing is set through Faust: checkpoints write the changelog, and after its fence each lane reads back its own
-partition of it (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record, over a minute for a
-million devices (measured).
+partition of it (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record (measured).
 
-Declare the table with ``options={"lanes": lanes}``: Faust hands the options of a table to its store.
+Declare a table with ``options={"lanes": lanes, "value": row_value}``: Faust hands the options of a table to its store.
 """
 
 from collections.abc import Iterator
@@ -15,16 +14,18 @@ from faust.stores.base import SerializedStore
 
 from klais.core.devices.layout import row_key
 from klais.worker.lanes import Lanes
+from klais.worker.table_values import TableValue
 
 NOTHING_TO_READ = 1 << 62  # an offset beyond any log: Faust's own recovery finds nothing to do
 
 
 class Store(SerializedStore[bytes, bytes]):
-    """Read-only; a value is the row's bytes as its lane sees it now, keys are unpadded device ids."""
+    """Read-only; a value is what its lane has now, keys are unpadded device ids."""
 
     def __init__(self, *args: Any, options: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, options=options, **kwargs)
         self._lanes: Lanes = options["lanes"]
+        self._value: TableValue = options["value"]
 
     def persisted_offset(self, tp: Any) -> int:
         """The offset up to which Faust need not read."""
@@ -44,16 +45,17 @@ class Store(SerializedStore[bytes, bytes]):
             if lane.session is not None:
                 row = lane.session.state.find(key)
                 if row >= 0:
-                    return bytes(lane.session.state.rows[row].tobytes())
+                    return self._value(lane.session.state, row)
         return None
 
     def _iteritems(self) -> Iterator[tuple[bytes, bytes]]:
         for lane in list(self._lanes.by_partition.values()):
             if lane.session is not None:
                 state = lane.session.state
-                for row in state.rows[: state.used]:
-                    if row["id_size"]:
-                        yield row_key(row), row.tobytes()
+                for at, row in enumerate(state.rows[: state.used]):
+                    value = self._value(state, at) if row["id_size"] else None
+                    if value is not None:
+                        yield row_key(row), value
 
     def _iterkeys(self) -> Iterator[bytes]:
         return (key for key, _ in self._iteritems())
@@ -68,10 +70,10 @@ class Store(SerializedStore[bytes, bytes]):
         return self._get(key) is not None
 
     def _set(self, key: bytes, value: bytes | None) -> None:
-        raise TypeError("the lanes' checkpoints write the devices table; nothing is set through Faust")
+        raise TypeError("the lanes write this table's changelog; nothing is set through Faust")
 
     def _del(self, key: bytes) -> None:
-        raise TypeError("the lanes' checkpoints write the devices table; nothing is deleted through Faust")
+        raise TypeError("the lanes write this table's changelog; nothing is deleted through Faust")
 
     def _clear(self) -> None:
-        raise TypeError("the lanes' checkpoints write the devices table; nothing is cleared through Faust")
+        raise TypeError("the lanes write this table's changelog; nothing is cleared through Faust")

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "devices": ("klais.cli.devices", "devices", "Manage what the workers remember of devices."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
+    "score": ("klais.cli.score", "score", "Score a series of your own and plot it."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),

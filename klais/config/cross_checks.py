@@ -97,7 +97,7 @@ def _broker_problems(s: SettingsFields) -> list[Problem]:
 def _topic_problems(s: SettingsFields) -> list[Problem]:
     names = TopicNames.of(s)
     others = {names.raw, names.anomalies, names.journal, names.dead_letter, names.stats, names.control}
-    if names.telemetry in others | {names.devices_changelog}:
+    if names.telemetry in others | {names.devices_changelog, names.profiles_changelog}:
         text = f"KLAIS_KAFKA_TOPIC={s.kafka_topic!r} is the name of another topic of klais: choose another"
         return [Problem(("kafka_topic",), text)]
     if names.telemetry in (".", ".."):

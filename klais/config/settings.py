@@ -214,9 +214,19 @@ class SettingsFields(BaseSettings):
         0.0, "s", 0, 1e9, "how far ahead of the edge's clock an epoch in Unix seconds may be; 0 = any epoch"
     )
     auth_xdp_bytes: int = _number(512, "bytes", 64, 512, "longest signed frame that the XDP filter checks itself")
-    anomaly_z: float = _number(6.0, "", 1, 1000, "threshold of |z| above which a feature is flagged")
-    anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "samples of a feature before its first score")
-    anomaly_window: int = _number(500, "samples", 2, 60_000, "samples that the running mean and variance remember")
+    anomaly_detector: Literal["two_tier", "zscore"] = Field(
+        default="two_tier", description="what scores frames: see docs/intelligence.md; zscore = the running z-score"
+    )
+    anomaly_threshold: float = _number(5.0, "", 1, 1000, "two_tier: score from which on a report is a flag")
+    anomaly_period_s: float = _number(10.0, "s", 0.1, 3600, "two_tier: shortest interval of a device's regular scores")
+    anomaly_bytes: int = _number(256 * _MIB, "bytes", _MIB, 1 << 40, "two_tier: memory of a worker for profiles")
+    anomaly_cpu_share: float = _number(0.2, "", 0.001, 1, "two_tier: share of a core that scores may take in a worker")
+    anomaly_save_bytes: int = _number(
+        2_000_000, "bytes/s", 0, 1 << 30, "two_tier: profiles saved by one worker; 0 = none"
+    )
+    anomaly_z: float = _number(6.0, "", 1, 1000, "zscore: threshold of |z| above which a feature is flagged")
+    anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "zscore: samples of a feature before its first score")
+    anomaly_window: int = _number(500, "samples", 2, 60_000, "zscore: samples that mean and variance remember")
     anomaly_rate: float = _number(1000, "records/s", 0, 1e6, "anomaly records of one process; above: only counted")
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")

@@ -19,6 +19,7 @@ class TopicNames:
     control: str
     audit: str
     devices_changelog: str
+    profiles_changelog: str
     app_id: str
     partitions: int
     replication: int
@@ -38,6 +39,7 @@ class TopicNames:
             control=p + "klais_control",
             audit=p + "klais_audit",
             devices_changelog=p + "klais-devices-changelog",
+            profiles_changelog=p + "klais-profiles-changelog",
             app_id=p + "klais",
             partitions=settings.partitions,
             replication=settings.replication,

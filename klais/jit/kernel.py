@@ -155,8 +155,9 @@ I32 = numba.int32[::1]
 I64 = numba.int64[::1]
 F64 = numba.float64[::1]
 IDS = numba.uint64[:, ::1]
-boolean, int32, int64, uint32, uint64, float64, void = (
+boolean, uint8, int32, int64, uint32, uint64, float64, void = (
     numba.boolean,
+    numba.uint8,
     numba.int32,
     numba.int64,
     numba.uint32,

@@ -68,4 +68,5 @@ class Topics(TopicNames):
             TopicSpec(self.control, 1, compact, decisions),
             TopicSpec(self.audit, 1, kept, {"retention.ms": str(30 * DAY_MS), "retention.bytes": str(1 << 30)}),
             TopicSpec(self.devices_changelog, n, compact, often_compacted),
+            TopicSpec(self.profiles_changelog, n, compact, often_compacted),
         ]

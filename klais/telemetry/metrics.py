@@ -27,6 +27,7 @@ from klais.telemetry.snapshots import (
     TOPICS,
     ControlSnapshot,
     EdgeSnapshot,
+    ScoringSnapshot,
     Snapshot,
     Stage,
     WorkerSnapshot,
@@ -287,7 +288,19 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     yield _counter(
         "missing_batches", "Batch numbers that never arrived: an edge was killed or gave up.", s.missing_batches
     )
+    yield from _scoring_families(s.scoring)
     yield from _control_families(s.control)
+
+
+def _scoring_families(at: ScoringSnapshot) -> Iterator[Metric]:
+    yield _counter("anomaly_values", "Values that the two-tier scorer scored.", at.scored)
+    text = "Values not scored because scores took KLAIS_ANOMALY_CPU_SHARE; the period stretches then."
+    yield _counter("anomaly_values_skipped", text, at.skipped)
+    yield _counter("anomaly_values_at_once", "Values scored at once because they left their band.", at.opened)
+    text = "Values without a profile: KLAIS_ANOMALY_BYTES is full of devices that send."
+    yield _counter("anomaly_values_without_profile", text, at.homeless)
+    yield _counter("anomaly_scoring_seconds", "Time that scores took (s).", at.seconds)
+    yield _gauge("anomaly_period_seconds", "Scoring period of a device now (s); stretched under load.", at.period_s)
 
 
 def _control_families(c: ControlSnapshot) -> Iterator[Metric]:

@@ -9,7 +9,10 @@ import numpy.typing as npt
 
 from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, REASONS, Reason
 
-TOPICS = ("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "audit", "devices_changelog")
+TOPICS = (
+    *("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "audit"),
+    *("devices_changelog", "profiles_changelog"),
+)
 """Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
 
 Stage = Literal["edge", "lane"]
@@ -147,6 +150,19 @@ class ControlSnapshot:
     overrides: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ScoringSnapshot:
+    """The two-tier scorer of a worker: values scored, above the CPU share, scored at once, and without a profile;
+    seconds that scores took, and the scoring period now (s)."""
+
+    scored: int = 0
+    skipped: int = 0
+    opened: int = 0
+    homeless: int = 0
+    seconds: float = 0.0
+    period_s: float = 0.0
+
+
 @dataclass(slots=True)
 class WorkerSnapshot(Snapshot):
     """What a worker counts besides, summed over its lanes.
@@ -184,3 +200,4 @@ class WorkerSnapshot(Snapshot):
     lost_records: int = 0
     missing_batches: int = 0
     control: ControlSnapshot = field(default_factory=ControlSnapshot)
+    scoring: ScoringSnapshot = field(default_factory=ScoringSnapshot)

@@ -81,6 +81,7 @@ class Checkpointer:
         session = self._session
         sender, writer = session.senders.changelog, RecordBatchWriter(limit_bytes=900_000)
         await self._remove(sender, writer, shot.forgotten)
+        await self._remove(session.senders.profiles, writer, shot.forgotten)
         for begin in range(0, len(shot.rows), SLICE_ROWS):
             rows = shot.live_rows(begin, begin + SLICE_ROWS)
             keys, sizes = np.ascontiguousarray(rows["id"]).view(np.uint8), rows["id_size"].copy()

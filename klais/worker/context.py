@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from klais.config.load import Settings
+from klais.core.anomaly.detector import Detector
+from klais.core.dam.bucket import TokenBucket
 from klais.kafka.producer import BatchProducer
 from klais.kafka.topics import Topics
 from klais.worker.limits import LaneLimits
@@ -49,6 +51,10 @@ class LaneContext:
         Called with the seconds from handing a batch to Kafka to its acknowledgement.
     on_landed : callable
         Called once a batch with the seconds from its arrival at the edge until its frames are on the clean topic.
+    new_detector : callable
+        Makes the detector of a lane, which knows nothing yet.
+    profile_bytes : TokenBucket
+        Bytes of profiles that the lanes may save.
     loading : asyncio.Lock
         Held while a lane reads its rows, so that the copies of several lanes do not add up.
     """
@@ -63,5 +69,7 @@ class LaneContext:
     changelog_producer: BatchProducer
     on_step: Callable[[float], None]
     on_sent: Callable[[float], None]
+    new_detector: Callable[[], Detector]
+    profile_bytes: TokenBucket
     on_landed: Callable[[float], None] = _ignore
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)

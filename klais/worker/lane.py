@@ -3,6 +3,7 @@
     klais_raw[p] -> intake -> decide -> journal -> outputs: iot_telemetry, klais_anomalies, klais_dead_letter
                                 |                     |
                               state  ------------> checkpoint -> devices changelog -> acknowledge klais_raw
+                             detector ------------> profiles changelog, at a bounded rate
 
 A lane lives from the assignment of its partition until the partition is revoked. It lives in sessions: each begins with
 a fence and a recovery and ends with the first error, which the next session puts right from the journal.
@@ -25,6 +26,7 @@ from klais.worker.context import LaneContext
 from klais.worker.forget import FORGET_TICK_S
 from klais.worker.intake import Intake
 from klais.worker.lane_statistics import LaneStatistics
+from klais.worker.profiles import ProfileKeeper
 from klais.worker.quarantine import Quarantine
 from klais.worker.recovery import recover
 from klais.worker.session import LaneSession
@@ -107,6 +109,7 @@ class Lane:
                 tasks.create_task(self._release_queue(session))
                 tasks.create_task(self._forget_devices(session))
                 tasks.create_task(self._renew(checkpointer))
+                tasks.create_task(ProfileKeeper(session, reader).run())
                 tasks.create_task(watch.run())
                 async for raw in self.intake.records(session.state, reader):
                     step = session.decide(raw)

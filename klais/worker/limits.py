@@ -115,9 +115,6 @@ class LaneLimits:
             s.dam_device_burst,
             self._dead_letters.available(now_ns),
             self._flags.available(now_ns),
-            s.anomaly_z,
-            s.anomaly_min_samples,
-            s.anomaly_window,
             s.devices_new_rate,
             s.sequence_window_s,
         )

@@ -74,7 +74,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         rows, value = await load_partition(reader, topics.devices_changelog, partition)
         marker = decode_marker(value) if value else None
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
-        state = restore(marker, rows, context.settings.frame_hash_key)
+        state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
         give_memory_back()
     if marker is not None and marker.partitions != topics.partitions:
@@ -154,10 +154,12 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
         FencedSender(context.output_producer, identity, topics.anomalies, partition),
         FencedSender(context.output_producer, identity, topics.dead_letter, partition),
         FencedSender(context.changelog_producer, identity, topics.devices_changelog, partition),
+        FencedSender(context.changelog_producer, identity, topics.profiles_changelog, partition),
     )
-    # Journal and changelog are fenced by a record, not by a transaction's marker: readers of both know owner records.
+    # Journal and changelogs are fenced by a record, not by a transaction's marker: their readers know owner records.
     await _write_owner(senders.journal, None, context.worker_id)
     await _write_owner(senders.changelog, OWNER_KEY + b"-%d" % partition, context.worker_id)
+    await _write_owner(senders.profiles, OWNER_KEY + b"-%d" % partition, context.worker_id)
     return senders
 
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from klais.config.host import host_of
 from klais.config.load import Settings
+from klais.core.anomaly.budget import CpuBudget
 from klais.core.lane.counters import conservation, dropped, passed, received, tallies, tokens_now
 from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.wire.constants import Reason
@@ -34,7 +35,7 @@ from klais.telemetry import log as logs
 from klais.telemetry.counters import ResetSafeCounter
 from klais.telemetry.metrics import WorkerMetrics
 from klais.telemetry.quantiles import Quantiles, RecentHighest, both
-from klais.telemetry.snapshots import STATES, WorkerSnapshot
+from klais.telemetry.snapshots import STATES, ScoringSnapshot, WorkerSnapshot
 from klais.telemetry.stats import EXTRA_S, Due, StatsPublisher
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane import Lane
@@ -63,6 +64,8 @@ class Report:
         Statistics of this worker's controller.
     highwater : callable
         Partition of the staging topic -> its end offset as the consumer's newest fetch reported it, 0 where unknown.
+    scoring : CpuBudget
+        What the lanes' detectors count.
     """
 
     def __init__(
@@ -74,7 +77,9 @@ class Report:
         offsets: EndOffsets,
         controller: Callable[[], ControllerStatistics],
         highwater: Callable[[int], int],
+        scoring: CpuBudget | None = None,
     ) -> None:
+        self._scoring = scoring or CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
         self._settings, self._worker_id = settings, worker_id
         self._topics = Topics.of(settings)
         self._lanes, self._limits, self._offsets = lanes, limits, offsets
@@ -241,7 +246,13 @@ class Report:
             longest_block_s=self._blocks.highest(now_s),
             burst_probability=controller.burst_probability,
             control=controller.snapshot(self._limits.overrides(), self._limits.controlled()),
+            scoring=self._scoring_snapshot(),
         )
+
+    def _scoring_snapshot(self) -> ScoringSnapshot:
+        at = self._scoring
+        period_s = self._settings.anomaly_period_s * at.stretch
+        return ScoringSnapshot(at.scored, at.skipped, at.opened, at.homeless, at.spent_ns * 1e-9, period_s)
 
     # -- publishing
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.dam.bucket import refill_column
-from klais.core.devices.layout import FEATURE_INTERVAL, Rows
+from klais.core.devices.layout import Rows
 from klais.core.lane.state import LaneState
 from klais.telemetry.snapshots import STATES
 
@@ -126,7 +126,7 @@ def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
 def _unblocked(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
     """The same without the block list."""
     out = np.zeros(part.used, np.uint8)
-    silent_s = np.maximum(SILENT_INTERVALS * part.column("mean")[:, FEATURE_INTERVAL], SILENT_LEAST_S)
+    silent_s = np.maximum(SILENT_INTERVALS * part.column("interval_s"), SILENT_LEAST_S)
     out[(limits.now_ns - last_seen_ns(part)) * 1e-9 > silent_s] = SILENT
     out[flagged_now(part)] = FLAGGED
     out[tokens_now(part, limits) < 1.0] = LIMITED
@@ -157,8 +157,9 @@ SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
     "flagged_at": _named("flag_ns"),
     "tokens": tokens_now,
     "dropped": lambda part, _limits: dropped_of(part.rows[: part.used]),
+    "score": _named("flag_score"),
     **{name: _named(name) for name in ("received", "admitted", "gaps", "jumps", "duplicate", "blocked", "device_rate")},
-    **{name: _named(name) for name in ("queue_full", "malformed", "late", "resets", "flags", "score", "flag_z")},
+    **{name: _named(name) for name in ("queue_full", "malformed", "late", "resets", "flags")},
 }
 ASCENDING = ("device_id", "partition", "first_seen")
 """Sorted upwards unless asked otherwise; everything else shows the largest first."""
@@ -286,8 +287,8 @@ def _head_of_words(keys: Column, end: int) -> npt.NDArray[np.int64]:
 class Sums:
     """Sums over the rows of a lane, for statistics and metrics.
 
-    ``flagged_now`` counts devices whose newest frame was flagged; ``top_score`` is the largest |z| of a device's newest
-    frame, of devices heard of in the last minute; ``by_state`` counts devices by :data:`STATES`.
+    ``flagged_now`` counts devices whose newest frame was flagged; ``top_score`` is the largest score of a flag of the
+    last minute; ``by_state`` counts devices by :data:`STATES`.
     """
 
     late: int = 0
@@ -314,8 +315,8 @@ def sum_rows(whole: Part, limits: DeviceLimits) -> Sums:
         gaps += int(rows["gaps"].sum(dtype=np.int64))
         resets += int(rows["resets"].sum(dtype=np.int64))
         flagged += int(np.count_nonzero(flagged_now(part)))
-        recent = rows["last_ns"] > limits.now_ns - _RECENT_NS
-        top = max(top, float(np.max(rows["score"], where=recent, initial=0.0)))
+        recent = rows["flag_ns"] > limits.now_ns - _RECENT_NS
+        top = max(top, float(np.max(rows["flag_score"], where=recent, initial=0.0)))
         by_state += np.bincount(_unblocked(part, limits)[rows["id_size"] > 0], minlength=len(STATES))
     for device_id in limits.blocked:
         row = whole.state.find(device_id)

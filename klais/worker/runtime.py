@@ -17,6 +17,7 @@ from klais.kafka.topics import Topics
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext, RawConsumer
 from klais.worker.controller import Controller
+from klais.worker.detector import cpu_budget, detector_maker, profile_allowance
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.readiness import GroupState, Readiness, readiness
@@ -57,8 +58,10 @@ class WorkerRuntime:
         self.limits = LaneLimits(settings, self.control)
         self.offsets = EndOffsets(settings)
         self.controller = Controller(settings, self.worker_id)
+        self.scoring = cpu_budget(settings)
+        statistics = self.controller.statistics
         self.report = Report(
-            settings, self.worker_id, lanes, self.limits, self.offsets, self.controller.statistics, highwater
+            settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring
         )
         self._consumer = consumer
         self._context: LaneContext | None = None
@@ -121,6 +124,8 @@ class WorkerRuntime:
                 on_step=self.report.on_step,
                 on_sent=self.report.on_sent,
                 on_landed=self.report.metrics.landed.observe,
+                new_detector=detector_maker(self.settings, self.scoring),
+                profile_bytes=profile_allowance(self.settings),
             )
         return self._context
 

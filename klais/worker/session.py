@@ -43,6 +43,7 @@ class Senders:
     anomalies: FencedSender
     dead_letter: FencedSender
     changelog: FencedSender
+    profiles: FencedSender
 
 
 @dataclass(frozen=True, slots=True)

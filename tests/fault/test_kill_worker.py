@@ -13,6 +13,9 @@ from klais.kafka.fenced import fence
 from tests.support.fault_harness import SESSION_S, Feeder, judge, settle, worker
 from tests.support.process import exit_code, wait_for
 
+# Flags come early, and often: each of them must be there once.
+FLAGS = {"anomaly_detector": "zscore", "anomaly_z": 1, "anomaly_min_samples": 2}
+SOFT = {"anomaly_period_s": 0.1, "anomaly_threshold": 1.5}  # of the detector whose profiles may be old after a kill
 ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "12"))  # each rate three times
 
 
@@ -35,7 +38,8 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(settings_for, topic
     with Feeder(settings) as feeder:
         for turn in range(ROUNDS):
             rate = rates[turn % len(rates)]
-            with worker(settings, log, dam_max_rate=rate, dam_burst_size=max(rate / 10, 1)) as it:
+            how = SOFT if turn % 2 else FLAGS
+            with worker(settings, log, dam_max_rate=rate, dam_burst_size=max(rate / 10, 1), **how) as it:
                 it.wait_ready()
                 time.sleep(rng.uniform(0.05, 2.5))
                 it.kill()
@@ -43,6 +47,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_doubled(settings_for, topic
     received = sum(sum(audit.verdicts.values()) for audit in audits)
     assert received == feeder.frames
     assert sum(audit.verdicts.get("queued", 0) for audit in audits) > 0
+    assert sum(audit.anomalies for audit in audits) > 100
 
 
 def test_killed_at_every_fault_point(settings_for, topics_of, tmp_path):
@@ -52,13 +57,16 @@ def test_killed_at_every_fault_point(settings_for, topics_of, tmp_path):
     rates = [1_000_000, 1000]
     with Feeder(settings, frames_per_s=3000) as feeder:
         for turn, point in enumerate(fault.LANE_POINTS):
-            count = 1 if point.startswith("lane_f") or point.startswith("lane_r") else 4
+            count = 1 if point.startswith(("lane_f", "lane_r", "profiles")) else 4
             rate = 1000 if point == "release_decided" else rates[turn % 2]
-            with worker(settings, log, fault_point=f"{point}:{count}", dam_max_rate=rate, dam_burst_size=100) as it:
+            how = SOFT if point == "profiles_sent" else FLAGS
+            at = f"{point}:{count}"
+            with worker(settings, log, fault_point=at, dam_max_rate=rate, dam_burst_size=100, **how) as it:
                 code = exit_code(it.process, 45, lambda it=it, point=point: f"killed at {point}; log:\n{it.tail()}")
                 assert code == -signal.SIGKILL, f"{point}: {it.tail()}"
     audits = finish(settings, log)
     assert sum(sum(audit.verdicts.values()) for audit in audits) == feeder.frames
+    assert sum(audit.anomalies for audit in audits) > 100
 
 
 def test_stopped_for_longer_than_the_session_and_continued_the_zombie_does_no_harm(settings_for, topics_of, tmp_path):

@@ -124,8 +124,9 @@ OUTCOMES = {IN_ORDER: "in_order", DUPLICATE: "duplicate", LATE: "late", RESTART:
 @given(FRAMES, st.sampled_from([None, 0.01, 1.0, 60.0]))
 def test_the_sequence_window_is_that_of_the_definition(some: list, interval_s: float | None) -> None:
     rows, twin, now_s = np.zeros(1, ROW), Window(), 1e9
+    interval_s = None if interval_s is None else float(np.float32(interval_s))
     if interval_s is not None:
-        rows["mean"][0, 0], rows["samples"][0, 0] = interval_s, 5
+        rows["interval_s"][0], rows["intervals"][0] = interval_s, 5
     numbers = [0]
     for step, back, elapsed_s, frame in some:
         sequence = (numbers[-min(back + 1, len(numbers))] + step) % 2**32
@@ -151,7 +152,7 @@ VALUES = st.lists(st.one_of(st.floats(-1e3, 1e3), st.sampled_from([20.0, 20.0, 2
 @settings(deadline=None)
 @given(VALUES)
 def test_a_profile_is_that_of_the_definition(values: list) -> None:
-    rows, twin = np.zeros(1, ROW), Feature(lambda mean: 1e-9 + 1e-3 * abs(mean))
+    rows, twin = np.zeros(1, zscore.ZPROFILE), Feature(lambda mean: 1e-9 + 1e-3 * abs(mean))
     for value in values:
         found = float(zscore.score_one(rows, rows["mean"], rows["var"], rows["samples"], 0, 2, value, 30.0, 500.0, 6.0))
         expected = twin.learn(value)
@@ -163,7 +164,7 @@ def test_a_profile_is_that_of_the_definition(values: list) -> None:
         twin.mean, twin.var = (
             float(rows["mean"][0, 2]),
             float(rows["var"][0, 2]),
-        )  # the row keeps the variance as float32
+        )  # the profile keeps the variance as float32
 
 
 WAVES = st.lists(st.tuples(st.integers(0, 40), st.integers(-(10**9), 10**10)), max_size=30)

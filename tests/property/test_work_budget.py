@@ -20,7 +20,7 @@ from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, take_raw
 from klais.core.wire.constants import Reason
 from klais.core.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, MAX_NAME_BYTES, ROOT_HASH
-from tests.support.lane import T0_NS, batch, bounds, frames, limits
+from tests.support.lane import T0_NS, batch, bounds, frames, limits, scored
 from tests.support.work import CountedBytes, interpreted, lines_run
 
 S = 1_000_000_000
@@ -100,8 +100,8 @@ def steps_of(state: LaneState, payload: bytes, count: int) -> list[Step]:
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_python_runs_as_little_for_any_payload(name: str) -> None:
-    steps_of(LaneState(), b'{"t":1}', 1)  # what runs once in a process
-    state = LaneState()
+    steps_of(scored(), b'{"t":1}', 1)  # what runs once in a process
+    state = scored()
     with lines_run(LINES):
         (step,) = steps_of(state, ADVERSARIAL[name], 1)
         list(dead_letter_records(step))
@@ -117,7 +117,7 @@ FLAGGED += ["long_key", "escapes_in_keys", "quotes_in_keys"]
 
 @pytest.mark.parametrize("name", FLAGGED)
 def test_rendering_a_flag_is_as_little_for_any_payload(name: str) -> None:
-    state = LaneState()
+    state = scored()
     steps_of(state, ADVERSARIAL[name], 100)
     (step,) = steps_of(state, re.sub(rb":1(?=[,}])", b":7", ADVERSARIAL[name]), 1)
     with lines_run(LINES):

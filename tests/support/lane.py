@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from klais.core.anomaly.zscore import ZScore
 from klais.core.dam.overrides import PREFIX
 from klais.core.lane.journal import Limits
+from klais.core.lane.state import LaneState
 from klais.core.lane.step import Bounds
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason, encode_frame
@@ -18,13 +20,16 @@ def limits(
     device_burst=5000.0,
     dead_letters=1000,
     flags=1000,
-    z=6.0,
-    samples=30,
     new_rate=1e6,
     window_s=60.0,
 ) -> Limits:
     """Limits of one step, wide open unless said."""
-    return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, z, samples, 500, new_rate, window_s)
+    return Limits(rate, burst, device_rate, device_burst, dead_letters, flags, new_rate, window_s)
+
+
+def scored(z: float = 6.0, samples: int = 30) -> LaneState:
+    """A lane whose frames are scored by z-scores: the detector that needs the fewest frames."""
+    return LaneState(detector=ZScore(z, samples, 500))
 
 
 def bounds(
@@ -194,6 +199,20 @@ class Feature:
         return z
 
 
+class Interval:
+    """Mean interval of a device, from the words of the definition (:mod:`klais.core.devices.intervals`)."""
+
+    def __init__(self) -> None:
+        self.mean_s, self.count = 0.0, 0
+
+    def learn(self, interval_s: float) -> None:
+        difference = interval_s - self.mean_s
+        if self.count >= 8:
+            difference = min(difference, 4 * self.mean_s + 1)
+        self.mean_s = float(np.float32(self.mean_s + difference / min(self.count + 1, 500)))
+        self.count += 1
+
+
 class NaiveBucket:
     """Token bucket, from its definition."""
 
@@ -210,13 +229,12 @@ class NaiveDevice:
 
     def __init__(self, lim: Limits, at_ns: int) -> None:
         self.window, self.bucket = Window(), NaiveBucket(lim.device_burst, at_ns)
-        scoring = lim.anomaly_z, lim.anomaly_min_samples, lim.anomaly_window
-        self.interval = Feature(lambda mean: 0.005 + 0.05 * abs(mean), *scoring)
+        self.interval = Interval()
         self.admitted_ns: int | None = None
 
     def observe(self, sequence: int, frame: bytes, at_ns: int, window_s: float) -> str:
         era = int(at_ns * (2e-9 / window_s))
-        interval_s = self.interval.mean if self.interval.samples else None
+        interval_s = self.interval.mean_s if self.interval.count else None
         return self.window.observe(sequence, frame, era, (at_ns - self.bucket.at_ns) * 1e-9, interval_s)
 
     def admit(self, at_ns: int) -> None:

@@ -27,6 +27,7 @@ from klais.kafka.admin import ensure_topics
 from klais.kafka.fenced import abandon, make_producer
 from klais.kafka.topics import Topics
 from klais.worker.context import LaneContext
+from klais.worker.detector import detector_maker, profile_allowance
 from klais.worker.lane import Lane
 from klais.worker.limits import LaneLimits
 from tests.support.process import wait_for
@@ -106,7 +107,8 @@ async def lanes(settings: Settings, partitions: tuple[int, ...] = (0,)) -> Async
     producers = [await make_producer(settings) for _ in range(3)]
     context = LaneContext(
         settings, topics, "test", LaneLimits(settings, None), Consumers(), *producers,
-        on_step=lambda seconds: None, on_sent=lambda seconds: None,
+        on_step=lambda seconds: None, on_sent=lambda seconds: None, new_detector=detector_maker(settings),
+        profile_bytes=profile_allowance(settings),
     )  # fmt: skip
     found = {p: Lane(context, p) for p in partitions}
     try:

@@ -21,7 +21,7 @@ from klais.worker.limits import LaneLimits
 from klais.worker.readiness import Readiness
 from klais.worker.report import Report
 from klais.worker.web.pages import PAGES, Views
-from tests.support.lane import batch, bounds, limits
+from tests.support.lane import batch, bounds, limits, scored
 
 PARTITIONS = 2
 
@@ -30,7 +30,7 @@ class FakeLane:
     """What the views and the report look at in a lane, around a real state."""
 
     def __init__(self, state: LaneState | None = None, live: bool = True) -> None:
-        state = state if state is not None else LaneState()
+        state = state if state is not None else scored()
         self.session: SimpleNamespace | None = SimpleNamespace(state=state, marker=None)
         self.live = asyncio.Event()
         self.closed = self.fenced = False

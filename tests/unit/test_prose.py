@@ -180,7 +180,7 @@ def percent(share: float) -> str:
         ("control.md", f"blocks them for {offenders.FIRST_S:.0f} s"),
         ("extending.md", f"float64 `[n <= {forecast.WINDOW_S}, {len(forecast.FEATURES)}]`"),
         ("extending.md", f"Below {forecast.LEAST_ROWS} rows"),
-        ("glossary.md", f"counters, profiles; {ROW.itemsize} bytes"),
+        ("glossary.md", f"counters, newest flag; {ROW.itemsize} bytes"),
         ("adr/0005-store-device-rows-as-raw-structs.md", f"numpy structured record of {ROW.itemsize} bytes"),
         ("operations.md", f"more than {linger.BUSY} of a core"),
         ("operations.md", f"stretches the linger up to {linger.SCALE_MAX:.0f} times"),

@@ -67,7 +67,7 @@ def forget_rows(
 
     A row that changed at ``step`` or later stays (replay over a half-written checkpoint: the device came back). A row
     on the dirty list stays on it, and keeps a stamp that says so, for the device that gets it next. ``row_bytes`` uint8
-    [m, 528] are ``rows``.
+    [m, 360] are ``rows``.
     """
     for i in range(ids.shape[0]):
         done[i] = 0

@@ -61,7 +61,7 @@ def find_rows(
     ``hashes`` uint64 [n] is room for those of the ids: a loop of its own has them in half the time. ``scratch`` float64
     [1] takes a sum that means nothing (without a use the compiler would leave the loads out).
     """
-    received, window, samples, mean, var = rows["received"], rows["hashes"], rows["samples"], rows["mean"], rows["var"]
+    received, window, tokens, gaps = rows["received"], rows["hashes"], rows["tokens"], rows["gaps"]
     for i in range(ids.shape[0]):
         hashes[i] = hash_words(ids[i, 0], ids[i, 1], key)
     touched = 0.0
@@ -75,7 +75,7 @@ def find_rows(
             # One word of every cache line: these loads run side by side, later kernels would wait for one after another
             # (at 250,000 devices a lane 285 ns a frame instead of 430).
             touched += np.float64(window[r, 0]) + np.float64(window[r, 16]) + np.float64(received[r])
-            touched += np.float64(samples[r, 0]) + mean[r, 0] + np.float64(var[r, 9])
+            touched += tokens[r] + np.float64(gaps[r])
     scratch[0] = touched
 
 

@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROW_VERSION = 3
+ROW_VERSION = 4
 WINDOW = 32  # sequence numbers remembered in each stream of a device
 STREAMS = 2  # runs of sequence numbers followed side by side: the live one, and an older one that is being sent late
-MAX_FIELDS = 8  # numeric payload fields profiled for each device
-FEATURES = 2 + MAX_FIELDS  # 0 = interval_s, 1 = payload_bytes, 2.. = numeric fields in the order first seen
-FEATURE_INTERVAL = 0
-FEATURE_SIZE = 1
+FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_FIELD = 0, 1, 2  # what a flag is about
 
-# What every frame touches comes first, and the record has eight cache lines: a frame's look at its row costs six of
-# them.
+# What every frame touches comes first. The anomaly profile is not here: it is no part of what a replay restores.
 ROW = np.dtype(
     [
         ("id", "<u8", (2,)),  # the 16 bytes of device_id
@@ -44,21 +40,9 @@ ROW = np.dtype(
         ("duplicate", "<u4"),
         ("source", "<u4"),  # hash of the newest frame's source address, 0 = unknown
         ("edge", "<u2"),  # edge that received the newest admitted frame
-        ("field_count", "u1"),
-        ("field_used", "u1"),  # bit k: field slot k was used since the last sweep of the slots
-        ("field_misses", "u1"),  # fields without a slot since the last sweep
-        ("flag_feature", "u1"),
-        ("run", "u1", (FEATURES,)),  # flags in a row of each feature
+        ("intervals", "<u2"),  # intervals that the mean has learned, up to 65,535
+        ("interval_s", "<f4"),  # mean interval of admitted frames
         ("hashes", "<u4", (WINDOW,)),  # by sequence modulo 32: keyed hash of the frame
-        ("samples", "<u2", (FEATURES,)),
-        ("score", "<f4"),  # largest |z| of the newest frame
-        ("path", "<u4", (MAX_FIELDS,)),  # low half of the path hash of each numeric field
-        ("mean", "<f8", (FEATURES,)),
-        ("var", "<f4", (FEATURES,)),
-        ("flag_ns", "<i8"),  # receive time of the newest flag
-        ("flag_value", "<f8"),
-        ("flag_expected", "<f8"),
-        ("flag_z", "<f4"),
         ("gaps", "<u4"),  # sequence numbers missing so far
         ("blocked", "<u4"),
         ("device_rate", "<u4"),
@@ -72,11 +56,22 @@ ROW = np.dtype(
         ("flags", "<u4"),
         ("other_source", "<u4"),  # hash of the source before ``source``
         ("source_turns", "<u4"),  # how often frames went back from one source to the one before
+        ("flag_path", "<u4"),  # of the newest flag's field: low half of the path's hash
+        ("flag_score", "<f4"),
+        ("flag_scale", "<f4"),
+        ("flag_ns", "<i8"),  # receive time of the newest flag
+        ("flag_value", "<f8"),
+        ("flag_expected", "<f8"),
+        ("flag_feature", "u1"),
+        ("flag_cause", "u1"),
+        ("flag_since", "u1"),
+        ("flag_before", "u1"),
+        ("spare", "u1", (4,)),
     ],
     align=True,  # kernels take its columns as aligned arrays
 )
 # No padding: rows are compared and stored as bytes, and a copy by index leaves padding undefined.
-assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 528
+assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 360
 # What a device that signs keeps when it is forgotten: otherwise its recorded frames could land a second time.
 KEPT_OF_SIGNED = ("id", "id_size", "version", "epoch", "hole_end", "top", "seen", "main")
 OTHER_VERSION = "start with a new KLAIS_TOPIC_PREFIX, or run the version of KLAIS that wrote it"

@@ -109,9 +109,9 @@ def near(rows: Rows, r: int, w: int, sequence: int) -> bool:
 @kernel(boolean(ROWS, int64, uint32, float64), borrows=True)
 def explained(rows: Rows, r: int, ahead: int, elapsed_s: float) -> bool:
     """Whether a device of its mean interval may have sent so many frames, twice over, in the time that went by."""
-    if rows["samples"][r, 0] == np.uint16(0) or elapsed_s <= 0.0:
+    if rows["intervals"][r] == np.uint16(0) or elapsed_s <= 0.0:
         return False
-    return bool(np.float64(ahead) <= 2.0 * elapsed_s / max(rows["mean"][r, 0], LEAST_INTERVAL_S) + 1.0)
+    return bool(np.float64(ahead) <= 2.0 * elapsed_s / max(np.float64(rows["interval_s"][r]), LEAST_INTERVAL_S) + 1.0)
 
 
 @kernel(int64(ROWS, int64, int64, uint32, uint32, int64, int64), borrows=True)

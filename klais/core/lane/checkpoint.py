@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from klais.core.anomaly.detector import Detector
 from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
 from klais.core.lane.columns import Columns
 from klais.core.lane.names import NameTable
@@ -212,12 +213,12 @@ def _read_ranges(value: bytes, at: int, count: int) -> tuple[Ranges, int]:
     return ranges, at
 
 
-def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY) -> LaneState:
+def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY, detector: Detector | None = None) -> LaneState:
     """State at the marker from the rows of the table; the caller then fills the queue and replays.
 
-    ``hash_key``: see :class:`klais.core.lane.state.LaneState`.
+    ``hash_key``, ``detector``: see :class:`klais.core.lane.state.LaneState`.
     """
-    state = LaneState(hash_key=hash_key)
+    state = LaneState(hash_key=hash_key, detector=detector)
     if marker is None:
         state.restore_rows(rows, 0)
         return state

@@ -1,12 +1,14 @@
 """The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
 
 Little-endian header, then for RAW steps the device overrides that the step used (OVERRIDE rows), the prefixes of ids
-whose numbers it did not look at (PREFIX rows), then the verdict of each frame in a byte; for FORGET steps the ids
-forgotten, 16 bytes each; for RESUMED steps JSON. ``VERSION`` covers all that a replay recomputes rather than reads (row
-layout, sequence window, scorer arithmetic, order of the queue): change those, bump it.
+whose numbers it did not look at (PREFIX rows), the anomaly flags (FLAG rows) and JSON of the names that they need, then
+the verdict of each frame in a byte; for FORGET steps the ids forgotten, 16 bytes each; for RESUMED steps JSON.
+``VERSION`` covers all that a replay recomputes rather than reads (row layout, sequence window, order of the queue):
+change those, bump it.
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from struct import Struct
@@ -16,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from klais.core.anomaly.record import FLAG, NO_FLAGS, Flags
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
 from klais.core.wire.constants import LAST_MALFORMED, Reason
 from klais.errors import JournalFormatError
@@ -24,9 +27,9 @@ MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
-VERSION = 6
+VERSION = 7
 # Each field lies on a multiple of its size, and so does what follows.
-HEADER = Struct("<4sBBHQqqddddddddIIdHHIIIHHIQ")
+HEADER = Struct("<4sBBHQqqddddddddIIIIIHHHHIQ")
 GONE = "is gone"
 FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
 
@@ -58,9 +61,6 @@ class Limits:
     device_burst: float
     dead_letters: int
     flags: int
-    anomaly_z: float
-    anomaly_min_samples: int
-    anomaly_window: int
     new_rate: float
     sequence_window_s: float
 
@@ -113,7 +113,8 @@ class StepRecord:
     ``raw_offset``: the raw record taken (RAW, REPEATED, CORRUPT, POISON), the last one lost (LOST), the one before the
     next to take (RESUMED), -1 (RELEASE, FORGET). ``tokens``, ``new_devices``: the global bucket and that of new devices
     after the step. ``count``: frames (RAW, REPEATED, RELEASE, POISON), records (CORRUPT, LOST), devices (FORGET).
-    ``flagged``: anomaly flags raised, written or not. ``overrides``: OVERRIDE rows of devices of this batch.
+    ``flagged``: anomaly flags raised; ``flags``: FLAG rows of those written, ``flag_names``: names of fields that their
+    frames lack, by path. ``overrides``: OVERRIDE rows of devices of this batch.
     ``uncounted``: PREFIX rows of ids whose sequence numbers are not looked at. ``forgotten``: uint8 [k, 16] ids.
     ``raw_crc``: fingerprint of the raw record. ``batch``: edge, boot and number of the frame batch (RAW, REPEATED):
     should Kafka lose the raw record, a repeat of it is still known for one.
@@ -135,6 +136,8 @@ class StepRecord:
     raw_crc: int = 0
     batch: tuple[int, int, int] = (0, 0, 0)
     resumed: Resumed | None = None
+    flags: Flags = field(default_factory=lambda: NO_FLAGS)
+    flag_names: Mapping[int, str] = field(default_factory=dict)
 
 
 NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
@@ -155,6 +158,7 @@ def fingerprint(value: bytes) -> int:
 def encode_step(record: StepRecord) -> bytes:
     """The journal record of a step."""
     at = record.limits
+    names = orjson.dumps({str(key): name for key, name in record.flag_names.items()}) if record.flag_names else b""
     head = HEADER.pack(
         MAGIC,
         VERSION,
@@ -173,13 +177,12 @@ def encode_step(record: StepRecord) -> bytes:
         at.sequence_window_s,
         at.dead_letters,
         at.flags,
-        at.anomaly_z,
-        at.anomaly_min_samples,
-        at.anomaly_window,
         record.count,
         record.flagged,
         record.raw_crc,
         len(record.uncounted),
+        len(record.flags),
+        len(names),
         *record.batch,
     )
     if record.resumed is not None:
@@ -188,7 +191,8 @@ def encode_step(record: StepRecord) -> bytes:
         return head + record.forgotten.tobytes()
     if record.kind != Kind.RAW:
         return head
-    return head + record.overrides.tobytes() + record.uncounted.tobytes() + record.verdict.tobytes()
+    before = record.overrides.tobytes() + record.uncounted.tobytes() + record.flags.tobytes() + names
+    return head + before + record.verdict.tobytes()
 
 
 def decode_step(value: bytes) -> StepRecord:
@@ -201,7 +205,7 @@ def decode_step(value: bytes) -> StepRecord:
 
     Examples
     --------
-    >>> limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9, 10.0, 60.0)
+    >>> limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 10.0, 60.0)
     >>> record = StepRecord(1, Kind.RAW, 0, 10, limits, 1.5, 3, np.array([0, 2, 9], np.uint8))
     >>> decode_step(encode_step(record)).verdict.tolist()
     [0, 2, 9]
@@ -213,7 +217,7 @@ def decode_step(value: bytes) -> StepRecord:
             f"journal record of version {value[4]}, this code reads version {VERSION}: stop the worker of that version "
             "cleanly, then start this one with a new KLAIS_TOPIC_PREFIX"
         )
-    record, overrides, uncounted = _read_header(value)
+    record, counts = _read_header(value)
     if record.kind == Kind.RESUMED:
         record.resumed = _read_resumed(record.step, value[HEADER.size :])
     elif record.kind == Kind.FORGET:
@@ -222,21 +226,21 @@ def decode_step(value: bytes) -> StepRecord:
             raise JournalFormatError(f"step {record.step}: {found} bytes of ids of {record.count} devices")
         record.forgotten = np.frombuffer(value, np.uint8, offset=HEADER.size).reshape(record.count, 16)
     elif record.kind == Kind.RAW:
-        _read_frames(record, value, overrides, uncounted)
+        _read_frames(record, value, *counts)
     return record
 
 
-def _read_header(value: bytes) -> tuple[StepRecord, int, int]:
-    """The record without what follows its header, and how many OVERRIDE and PREFIX rows do."""
+def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
+    """The record without what follows its header; how many OVERRIDE, PREFIX and FLAG rows do, and bytes of names."""
     head = HEADER.unpack_from(value)
     _, _, kind, overrides, step, offset, now_ns, rate, burst, device_rate, device_burst, tokens = head[:12]
-    new_rate, new_devices, window_s, dead, flags, z, least, window, count, flagged, raw_crc, uncounted = head[12:24]
+    new_rate, new_devices, window_s, dead, flags, count, flagged, raw_crc = head[12:20]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
-    limits = Limits(rate, burst, device_rate, device_burst, dead, flags, z, least, window, new_rate, window_s)
+    limits = Limits(rate, burst, device_rate, device_burst, dead, flags, new_rate, window_s)
     record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, NO_VERDICTS, flagged)
-    record.new_devices, record.raw_crc, record.batch = new_devices, raw_crc, head[24:]
-    return record, overrides, uncounted
+    record.new_devices, record.raw_crc, record.batch = new_devices, raw_crc, head[23:]
+    return record, (overrides, *head[20:23])
 
 
 def _read_resumed(step: int, text: bytes) -> Resumed:
@@ -257,15 +261,27 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
     return found
 
 
-def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: int) -> None:
+def _read_names(step: int, text: bytes) -> dict[int, str]:
+    """Names of fields that flags are about and their frames lack."""
+    try:
+        return {int(key): str(name) for key, name in orjson.loads(text or b"{}").items()}
+    except (AttributeError, ValueError) as error:
+        raise JournalFormatError(f"step {step}: the names of its flags cannot be read ({error})") from error
+
+
+def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: int, flags: int, names: int) -> None:
     """What a RAW record has after its header."""
     prefixes_at = HEADER.size + overrides * OVERRIDE.itemsize
-    after = prefixes_at + uncounted * PREFIX.itemsize
+    flags_at = prefixes_at + uncounted * PREFIX.itemsize
+    names_at = flags_at + flags * FLAG.itemsize
+    after = names_at + names
     if len(value) < after:
-        text = f"its overrides of {overrides} devices and {uncounted} prefixes end at {after}"
+        text = f"its overrides of {overrides} devices, {uncounted} prefixes and {flags} flags end at {after}"
         raise JournalFormatError(f"step {record.step}: {len(value)} bytes, {text}")
     record.overrides = np.frombuffer(value, OVERRIDE, overrides, HEADER.size)
     record.uncounted = np.frombuffer(value, PREFIX, uncounted, prefixes_at)
+    record.flags = np.frombuffer(value, FLAG, flags, flags_at).copy()  # kernels take no read-only rows
+    record.flag_names = _read_names(record.step, value[names_at:after])
     record.verdict = np.frombuffer(value, np.uint8, offset=after)
     if len(record.verdict) != record.count:
         found = len(record.verdict)

@@ -11,11 +11,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.devices.index import ROWS
-from klais.core.devices.layout import Rows
 from klais.core.lane.columns import Columns, Fields
 from klais.core.wire.json_locate import field_name
-from klais.jit.kernel import I32, I64, U32, U64, int64, kernel
+from klais.jit.kernel import I32, I64, U32, U64, int64, kernel, uint8, uint32
 
 MAX_NAMES = 1024  # the checkpoint's marker carries them all
 NEW_NAMES = 8  # names read in one step
@@ -35,9 +33,10 @@ def _position(known: npt.NDArray[np.uint32], low: int) -> int:
     return a if a < known.shape[0] and known[a] == low else -1
 
 
-@kernel(int64(ROWS, I32, I32, U64, int64, int64, U32, I64, int64, I32), borrows=True)
+@kernel(int64(uint32[:, :], uint8[:], I32, I32, U64, int64, int64, U32, I64, int64, I32), borrows=True)
 def find_new_paths(
-    rows: Rows,
+    paths: npt.NDArray[np.uint32],
+    slots: npt.NDArray[np.uint8],
     row: npt.NDArray[np.int32],
     field_frame: npt.NDArray[np.int32],
     field_path: npt.NDArray[np.uint64],
@@ -52,8 +51,8 @@ def find_new_paths(
 
     Parameters
     ----------
-    rows, row : ROW [devices], int32 [n]
-        The devices, and the row of each frame (-1 = none). Only paths that the profile of the frame's device holds
+    paths, slots, row : uint32 [devices, k], uint8 [devices], int32 [n]
+        The fields that the devices' profiles hold and their number, and the row of each frame (-1 = none). Only those
         count: no other name is ever shown.
     field_frame, field_path, count : int32 [m], uint64 [m]
         The numeric fields of the batch; the first ``count`` are valid.
@@ -71,7 +70,6 @@ def find_new_paths(
     """
     found = 0
     previous = np.uint32(0)
-    paths, field_count = rows["path"], rows["field_count"]
     for k in range(count):
         j = first + k if first + k < count else first + k - count
         low = np.uint32(field_path[j])
@@ -85,7 +83,7 @@ def find_new_paths(
         r = np.int64(row[field_frame[j]])
         wanted = False
         if r >= 0 and found < out.shape[0]:
-            for slot in range(np.int64(field_count[r])):
+            for slot in range(np.int64(slots[r])):
                 wanted |= paths[r, slot] == low
         for i in range(found):
             wanted &= np.uint32(field_path[out[i]]) != low
@@ -96,7 +94,7 @@ def find_new_paths(
 
 
 class NameTable(Mapping[int, str]):
-    """Names by the lower 32 bits of the path's hash, as device rows hold it.
+    """Names by the lower 32 bits of the path's hash, as profiles hold it.
 
     When ``MAX_NAMES`` are known, a new name takes the place of the one that was not seen for longest, if that is at
     least ``KEEP_NS``; otherwise the new one has to wait. So invented names push out no name in use, and leave when they
@@ -117,7 +115,15 @@ class NameTable(Mapping[int, str]):
     def __len__(self) -> int:
         return len(self._names)
 
-    def learn(self, rows: Rows, columns: Columns, fields: Fields, step: int, now_ns: int) -> None:
+    def learn(
+        self,
+        paths: npt.NDArray[np.uint32],
+        slots: npt.NDArray[np.uint8],
+        columns: Columns,
+        fields: Fields,
+        step: int,
+        now_ns: int,
+    ) -> None:
         """Read names that are new in this batch, up to ``NEW_NAMES``, and note which known ones it has."""
         count = fields.count
         if not count:
@@ -126,7 +132,7 @@ class NameTable(Mapping[int, str]):
         # Where to begin differs from step to step, so that no device is always the one that comes too late.
         first = step * 2_654_435_761 % count
         found = find_new_paths(
-            rows, columns.row, fields.frame, fields.path, count, first, self._known, self._seen_ns, now_ns, out
+            paths, slots, columns.row, fields.frame, fields.path, count, first, self._known, self._seen_ns, now_ns, out
         )
         if found:
             names = {int(fields.path[j]) & 0xFFFFFFFF: _read_name(columns, fields, j) for j in out[:found].tolist()}

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import orjson
 
-from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE
+from klais.core.anomaly.explain import FlagFacts, explain
+from klais.core.anomaly.record import OF_ABSENT, OF_INTERVAL, OF_SIZE
 from klais.core.lane.journal import Kind
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
@@ -14,9 +15,11 @@ from klais.core.wire.constants import Reason
 from klais.core.wire.json_locate import field_name
 from klais.core.wire.json_strict import problem_of
 
-MAX_ANOMALY_BYTES = 1024  # twice a name of 120 bytes, an id of 16, numbers; so KLAIS_ANOMALY_RATE bounds bytes too
+MAX_ANOMALY_BYTES = (
+    1024  # twice a name of 120 bytes, an id of 16, numbers, a sentence; so KLAIS_ANOMALY_RATE bounds bytes too
+)
 
-_OF_THE_FRAME = {FEATURE_INTERVAL: "interval_s", FEATURE_SIZE: "payload_bytes"}
+_OF_THE_FRAME = {OF_INTERVAL: "interval_s", OF_SIZE: "payload_bytes"}
 
 # A dead letter holds so much of a record that fits nowhere else: klais_raw takes larger ones when they are compressed.
 CLIP_BYTES = (4 << 20) - 65_536
@@ -30,29 +33,59 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
         return
     columns, flags = step.columns, step.flags
     names: dict[int, str] = {}  # of this step, by path
-    for flag, path, nth in zip(flags.found, flags.path.tolist(), flags.nth.tolist(), strict=True):
-        i = int(flag["frame"])
-        name = _OF_THE_FRAME.get(int(flag["feature"])) or names.get(path)
-        if name is None:
+    for flag, path in zip(flags.found, flags.path.tolist(), strict=True):
+        i, nth = int(flag["frame"]), int(flag["nth"])
+        found = "missing"
+        name = _OF_THE_FRAME.get(nth) or names.get(path)
+        if nth == OF_ABSENT:
+            name = flags.names.get(path, f"#{path & 0xFFFFFFFF:08x}")
+            found = what_is_there(columns.payload(i), name)
+        elif name is None:
             # From the payload itself, not from the names that the lane keeps: a replay must give the same bytes.
-            found = field_name(columns.batch.buf, *columns.payload_place(i), nth, path)
-            name = names[path] = f"#{path & 0xFFFFFFFF:08x}" if found is None else found
-        value, expected, z = float(flag["value"]), float(flag["expected"]), float(flag["z"])
-        device_id = columns.device_id(i)
-        ts_ms = int(columns.ts_ms[i])
+            read = field_name(columns.batch.buf, *columns.payload_place(i), nth, path)
+            name = names[path] = f"#{path & 0xFFFFFFFF:08x}" if read is None else read
+        facts = FlagFacts.of_flag(flag, name, found)
+        device_id, ts_ms = columns.device_id(i), int(columns.ts_ms[i])
         body = {
+            "kind": "flag",
             "device_id": device_id.decode(),
             "seq": int(columns.sequence[i]),
             "ts": ts_ms,
-            "score": abs(z),
+            "score": round(facts.score, 3),
             "feature": name,
-            "value": value if math.isfinite(value) else None,
-            "expected": expected if math.isfinite(expected) else None,
-            "z": z,
+            "cause": facts.kind.name.lower(),
+            "value": _number(facts.value) if nth != OF_ABSENT else None,
+            "expected": _number(facts.expected) if nth != OF_ABSENT else None,
+            "scale": _number(facts.scale),
+            "before": facts.before,
             "state": "anomalous",
-            "explanation": f"{name} was {value:.6g}, expected about {expected:.6g} ({z:+.1f} standard deviations)",
+            "explanation": explain(facts),
         }
         yield device_id, orjson.dumps(body), (), ts_ms
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def what_is_there(payload: bytes, name: str) -> str:
+    """What a payload has in place of the number ``name`` (keys with dots between them), for people.
+
+    Examples
+    --------
+    >>> what_is_there(b'{"t":"21.5","pos":{"x":null}}', "t"), what_is_there(b'{"pos":{"x":null}}', "pos.x")
+    ('text', 'null')
+    """
+    try:
+        at = orjson.loads(payload)
+    except ValueError:
+        return "missing"
+    for key in name.split("."):
+        if not isinstance(at, dict) or key not in at:
+            return "missing"
+        at = at[key]
+    kinds = {bool: "a boolean", str: "text", dict: "an object", list: "an array"}
+    return "null" if at is None else kinds.get(type(at), "a number beyond double")
 
 
 def dead_letter_records(step: Step) -> Iterator[Rendered]:

@@ -89,7 +89,7 @@ def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
         state.seen_batch(*record.batch, record.now_ns)
     counts = np.bincount(record.verdict, minlength=VERDICTS)
     state.tally[:VERDICTS] += counts.astype(np.uint64)
-    written = min(record.flagged, record.limits.flags)
+    written = len(record.flags)
     state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
     state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
     malformed = int(counts[FIRST_MALFORMED:].sum())
@@ -110,5 +110,5 @@ def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
     columns = read_headers(batch)
     columns.verdict[:] = record.verdict
     malformed = np.where(record.verdict >= FIRST_MALFORMED, record.verdict, 0).astype(np.uint8)
-    fields = read_payloads(columns, malformed)
+    fields = read_payloads(columns, malformed) if len(record.flags) else None
     return run_frames(state, record, columns, fields, None, len(value))

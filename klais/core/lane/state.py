@@ -8,6 +8,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.anomaly.detector import Detector
 from klais.core.dam.admit import DAM_STATE, DEPTH, NEW_DEVICES, TOKENS
 from klais.core.devices.forget import forget_rows
 from klais.core.devices.index import FREE, USED, build_index, find, find_rows
@@ -82,9 +83,12 @@ class LaneState:
         Devices there is room for at once.
     hash_key : bytes
         Key of the frame hash (16 bytes), the same for all workers.
+    detector : Detector, optional
+        Scores the frames that the lane decides. A replay needs none.
     """
 
-    def __init__(self, capacity: int = 1024, hash_key: bytes = NO_KEY) -> None:
+    def __init__(self, capacity: int = 1024, hash_key: bytes = NO_KEY, detector: Detector | None = None) -> None:
+        self.detector = detector
         self.hash_key = key_words(hash_key)
         self.room: npt.NDArray[np.int64] = np.zeros(2, np.int64)
         self._hold(reserve_rows(capacity))

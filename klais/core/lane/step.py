@@ -10,7 +10,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly import zscore
+from klais.core.anomaly.detector import Frames
+from klais.core.anomaly.flags import remember_flags
+from klais.core.anomaly.record import OF_ABSENT, StepFlags
 from klais.core.dam import admit as dam_admit
 from klais.core.dam.bucket import refill
 from klais.core.dam.overrides import (
@@ -23,6 +25,7 @@ from klais.core.dam.overrides import (
     rows_of_frames,
 )
 from klais.core.devices.index import find_rows
+from klais.core.devices.intervals import note_admitted
 from klais.core.lane.columns import Columns, Fields, frame_hashes, read_headers, read_payloads, source_hashes
 from klais.core.lane.journal import NO_VERDICTS, Kind, Limits, Resumed, StepRecord, fingerprint
 from klais.core.lane.queue import FrameQueue, Part
@@ -58,17 +61,6 @@ class Bounds(NamedTuple):
 
 
 @dataclass(slots=True)
-class Flags:
-    """Anomaly flags of a step: ``found`` FLAG [k]; of each field its path hash (0 for interval and size), and which of
-    its
-    frame's fields it is."""
-
-    found: npt.NDArray[np.void]
-    path: npt.NDArray[np.uint64]
-    nth: npt.NDArray[np.int64]
-
-
-@dataclass(slots=True)
 class Step:
     """A step taken: its journal ``record`` and what it puts out once that is acknowledged.
 
@@ -80,7 +72,7 @@ class Step:
     passed: list[Part] = field(default_factory=list)
     columns: Columns | None = None
     dead: npt.NDArray[np.int32] | None = None
-    flags: Flags | None = None
+    flags: StepFlags | None = None
     corrupt: bytes | None = None
     corrupt_why: str = ""
     bytes: int = 0
@@ -218,13 +210,17 @@ def _limits_column(
 
 
 def run_frames(
-    state: LaneState, record: StepRecord, columns: Columns, fields: Fields, bounds: Bounds | None, size: int
+    state: LaneState, record: StepRecord, columns: Columns, fields: Fields | None, bounds: Bounds | None, size: int
 ) -> Step:
-    """Rows, admission, scores and outputs of one batch; ``bounds`` None = replay."""
+    """Rows, admission, flags and outputs of one batch; ``bounds`` None = replay, which needs fields for flags only."""
     skip = _admit(state, record, columns, bounds)
     verdict = columns.verdict
     step = Step(record, columns=columns, bytes=size)
-    step.flags = _score(state, record, columns, fields, skip, bounds is not None)
+    interval_s = np.empty(columns.count)
+    note_admitted(state.rows, columns.row, columns.time_ns, verdict, skip, columns.batch.edge, interval_s)
+    if bounds is not None and fields is not None and state.detector is not None:
+        _score(state, record, columns, fields, interval_s)
+    step.flags = _note_flags(state, record, columns, fields, skip)
     counts = np.bincount(verdict, minlength=VERDICTS)
     state.tally[:VERDICTS] += counts.astype(np.uint64)
     if counts[Reason.QUEUED]:
@@ -282,39 +278,47 @@ def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bound
 
 
 def _score(
-    state: LaneState, record: StepRecord, columns: Columns, fields: Fields, skip: npt.NDArray[np.uint8], decide: bool
-) -> Flags | None:
-    """Flags of a step, and the names of fields that are new. In a replay ``record.flagged`` stands: rows that already
-    contain the step raise none again."""
-    at = record.limits
-    # One more than there are frames: the kernel notes the next candidate behind the last flag.
-    flags = np.empty(columns.count + 1, zscore.FLAG)
-    found = zscore.score(
-        state.rows,
+    state: LaneState, record: StepRecord, columns: Columns, fields: Fields, interval_s: npt.NDArray[np.float64]
+) -> None:
+    """Let the lane's detector score the admitted frames; its flags go into ``record``. Learns names of fields."""
+    detector = state.detector
+    assert detector is not None
+    detector.make_room(len(state.rows))
+    frames = Frames(
         columns.row,
+        columns.ids,
         columns.time_ns,
         columns.batch.lengths,
-        columns.verdict,
-        skip,
-        columns.batch.edge,
+        interval_s,
         fields.frame,
         fields.path,
         fields.value,
         fields.count,
-        np.array([at.anomaly_z, at.anomaly_min_samples, at.anomaly_window], np.float64),
-        flags,
     )
-    if decide:
-        record.flagged = found
-    written = min(record.flagged, at.flags)
-    state.tally[Tally.FLAGS_WRITTEN] += np.uint64(written)
-    state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - written)
-    state.path_names.learn(state.rows, columns, fields, record.step, record.now_ns)
-    if not found:
+    found = detector.score(frames, state.devices, record.limits.flags, state.path_names.get)
+    record.flagged, record.flags, record.flag_names = found.raised, found.flags, found.names
+    state.path_names.learn(detector.paths, detector.slots, columns, fields, record.step, record.now_ns)
+
+
+def _note_flags(
+    state: LaneState, record: StepRecord, columns: Columns, fields: Fields | None, skip: npt.NDArray[np.uint8]
+) -> StepFlags | None:
+    """Count the flags of ``record`` and note them in the rows that do not contain the step yet."""
+    flags = record.flags
+    if len(flags) > record.flagged or int(flags["frame"].max(initial=0)) >= max(1, columns.count):
+        text = f"{len(flags)} flags of {record.flagged}, one of frame {flags['frame'].max()} of {columns.count}"
+        raise JournalFormatError(f"step {record.step} has {text}")
+    state.tally[Tally.FLAGS_WRITTEN] += np.uint64(len(flags))
+    state.tally[Tally.FLAGS_SUPPRESSED] += np.uint64(record.flagged - len(flags))
+    if not len(flags) or fields is None:
         return None
-    kept = flags[: min(written, found)].copy()
-    path = np.where(kept["field"] >= 0, fields.path[np.maximum(kept["field"], 0)], 0).astype(np.uint64)
-    return Flags(kept, path, kept["field"] - np.searchsorted(fields.frame[: fields.count], kept["frame"]))
+    first = np.searchsorted(fields.frame[: fields.count], flags["frame"])
+    of_field = np.minimum(first + flags["nth"], max(0, fields.count - 1))
+    path = np.where(flags["nth"] < OF_ABSENT, fields.path[of_field], 0).astype(np.uint64)
+    of_absent = np.clip(np.nan_to_num(flags["value"]), 0, 0xFFFFFFFF).astype(np.uint64)
+    path = np.where(flags["nth"] == OF_ABSENT, of_absent, path)
+    remember_flags(state.rows, columns.row, columns.time_ns, skip, flags, path.astype(np.uint32))
+    return StepFlags(flags, path, record.flag_names)
 
 
 def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,8 @@ export function Anomalies({ paused }) {
     { label: "feature", cell: (row) => html`<code>${printable(row.flag?.feature ?? "")}</code>` },
     { label: "value", number: true, cell: (row) => short(row.flag?.value) },
     { label: "expected", number: true, cell: (row) => short(row.flag?.expected) },
-    { label: "how unusual", number: true, cell: (row) => short(row.flag?.z) },
+    { label: "how unusual", number: true, cell: (row) => short(row.flag?.score) },
+    { label: "why", cell: (row) => printable(row.flag?.explanation ?? "") },
     { label: "flags", number: true, cell: (row) => count(row.flags) },
   ];
   return html`<p>A flag says that a value is unusual for its device. It drops nothing.

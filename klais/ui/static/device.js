@@ -135,9 +135,7 @@ export function Device({ id, about, paused, theme }) {
         rows=${d.profile.map((row) => ({ ...row, key: row.feature }))} empty="Nothing yet." />
       ${
         d.flag &&
-        html`<p>Last flag ${ago(d.flag.at, Date.now())}: <code>
-          ${printable(d.flag.feature)}</code> was ${short(d.flag.value)},
-        expected ${short(d.flag.expected)} (z ${short(d.flag.z)}). Flags drop nothing.</p>`
+        html`<p>Last flag ${ago(d.flag.at, Date.now())}: ${printable(d.flag.explanation)} Flags drop nothing.</p>`
       }
       <${Table} caption="Counters since the device was first seen" columns=${counters}
         rows=${Object.entries(d.counters).map(([key, value]) => ({ key, value }))} />`

@@ -1,12 +1,14 @@
 """One device for people: its row as JSON, with the names of its fields."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from klais.core.anomaly.detector import Feature
+from klais.core.anomaly.explain import FlagFacts, explain
 from klais.core.dam.bucket import refill, refill_column
-from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURES, WINDOW, Rows, row_key
+from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, WINDOW, Rows, row_key
 from klais.telemetry.snapshots import STATES
 from klais.worker.rows import DeviceLimits, dropped_of
 from klais.worker.web.times import iso
@@ -55,8 +57,7 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
         "first_seen": list(map(iso, (rows["made_s"].astype(np.int64) * SECOND_NS).tolist())),
         "last_seen": list(map(iso, seen_ns.tolist())),
         "tokens": np.round(tokens, 3).tolist(),
-        "score": np.round(rows["score"].astype(np.float64), 3).tolist(),
-        "flag_z": np.round(rows["flag_z"].astype(np.float64), 3).tolist(),
+        "score": np.round(rows["flag_score"].astype(np.float64), 3).tolist(),
         "flagged_at": list(map(iso, rows["flag_ns"].tolist())),
         "dropped": dropped_of(rows).tolist(),
         **{name: rows[name].tolist() for name in COUNTERS},
@@ -64,13 +65,12 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def feature_name(row: Any, feature: int, names: Mapping[int, str]) -> str:
+def feature_name(feature: int, path: int, names: Mapping[int, str]) -> str:
     """Name of a feature: ``interval_s``, ``payload_bytes``, or the path of a payload field (its hash where unnamed)."""
     if feature == FEATURE_INTERVAL:
         return "interval_s"
     if feature == FEATURE_SIZE:
         return "payload_bytes"
-    path = int(row["path"][feature - 2])
     return names.get(path, f"#{path:08x}")
 
 
@@ -78,12 +78,15 @@ def newest_flag(row: Any, names: Mapping[int, str]) -> dict[str, Any] | None:
     """The newest anomaly flag of the device, None without one."""
     if not row["flags"]:
         return None
+    facts = FlagFacts.of_row(row, feature_name(int(row["flag_feature"]), int(row["flag_path"]), names))
     return {
         "at": iso(int(row["flag_ns"])),
-        "feature": feature_name(row, int(row["flag_feature"]), names),
-        "value": float(row["flag_value"]),
-        "expected": float(row["flag_expected"]),
-        "z": round(float(row["flag_z"]), 3),
+        "feature": facts.name,
+        "cause": facts.kind.name.lower(),
+        "value": facts.value,
+        "expected": facts.expected,
+        "score": round(facts.score, 3),
+        "explanation": explain(facts),
         "at_newest_frame": int(row["flag_ns"]) >= int(row["last_ns"]),
     }
 
@@ -96,23 +99,28 @@ def window(row: Any) -> dict[str, Any]:
     return {"highest": top, "size": WINDOW, "received": len(last), "numbers": last[::-1]}
 
 
-def profile(row: Any, names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Running mean and standard deviation of every feature that has samples."""
-    count = min(FEATURES, 2 + int(row["field_count"]))
+def profile(features: Iterable[Feature], names: Mapping[int, str]) -> list[dict[str, Any]]:
+    """What the detector expects of each feature: its mean and the usual deviation from it."""
     return [
         {
-            "feature": feature_name(row, k, names),
-            "mean": float(row["mean"][k]),
-            "deviation": float(np.sqrt(row["var"][k])),
-            "samples": int(row["samples"][k]),
+            "feature": feature_name(at.place, at.path, names),
+            "mean": at.mean,
+            "deviation": at.deviation,
+            "samples": at.samples,
         }
-        for k in range(count)
-        if row["samples"][k]
+        for at in features
     ]
 
 
-def detail(row: Any, partition: int, state: int, limits: DeviceLimits, names: Mapping[int, str]) -> dict[str, Any]:
-    """Everything the lane knows of a device (``/devices/{device_id}/``)."""
+def detail(
+    row: Any,
+    partition: int,
+    state: int,
+    limits: DeviceLimits,
+    names: Mapping[int, str],
+    features: Iterable[Feature],
+) -> dict[str, Any]:
+    """Everything the lane knows of a device (``/devices/{device_id}/``); ``features``: what its detector knows."""
     return {
         "device_id": device_id_text(row),
         "partition": partition,
@@ -128,8 +136,8 @@ def detail(row: Any, partition: int, state: int, limits: DeviceLimits, names: Ma
             "refilled": iso(int(row["refilled_ns"])),
         },
         "window": window(row),
-        "score": round(float(row["score"]), 3),
+        "mean_interval_s": float(row["interval_s"]) if row["intervals"] else None,
         "flag": newest_flag(row, names),
-        "profile": profile(row, names),
+        "profile": profile(features, names),
         "changed_at_step": int(row["stamp"]),
     }

@@ -165,10 +165,12 @@ async def device(views: Views, request: web.Request) -> web.StreamResponse:
     partition = partition_of(device_id, views.settings.partitions)
     if partition not in views.lanes.by_partition:
         return await views.peers.forward(request, partition)
-    part, row, _ = _row_here(views, device_id, partition)
+    part, row, at = _row_here(views, device_id, partition)
     limits = views.device_limits(device_id)
     position = listing.state_of_row(part, device_id, limits)
-    return reply({"worker": views.worker_id} | detail(row[0], partition, position, limits, part.state.path_names))
+    names, detector = part.state.path_names, part.state.detector
+    features = detector.features(at) if detector is not None else ()
+    return reply({"worker": views.worker_id} | detail(row[0], partition, position, limits, names, features))
 
 
 async def device_why(views: Views, request: web.Request) -> web.StreamResponse:

@@ -19,7 +19,7 @@ State = Literal["normal", "silent", "flagged", "limited", "blocked"]
 Sort = Literal[
     "device_id", "partition", "state", "first_seen", "last_seen", "flagged_at", "tokens", "received", "admitted",
     "gaps", "duplicate", "blocked", "device_rate", "queue_full", "malformed", "dropped", "late", "resets", "flags",
-    "score", "flag_z",
+    "score",
 ]  # fmt: skip
 
 

@@ -196,8 +196,5 @@ def _anomaly(row: Any, names: Mapping[int, str]) -> dict[str, Any]:
     flag = newest_flag(row, names)
     if flag is None:
         return _rule("anomaly", False, "Never flagged.", flags=0)
-    says = (
-        f"Flagged {int(row['flags'])} times, last at {flag['at']}: {flag['feature']} was {flag['value']:g}, expected "
-        f"{flag['expected']:g} (z {flag['z']:g}). Flags drop nothing."
-    )
+    says = f"Flagged {int(row['flags'])} times, last at {flag['at']}: {flag['explanation']} Flags drop nothing."
     return _rule("anomaly", bool(flag["at_newest_frame"]), says, since=flag["at"], flags=int(row["flags"]))

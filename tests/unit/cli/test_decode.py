@@ -86,7 +86,7 @@ def test_dead_letter() -> None:
 
 
 def test_journal() -> None:
-    limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 7.0, 8, 9, 10.0, 60.0)
+    limits = Limits(1.0, 2.0, 3.0, 4.0, 5, 6, 10.0, 60.0)
     step = encode_step(StepRecord(4, Kind.RAW, 11, 10, limits, 1.5, 3, np.array([0, 0, 4], np.uint8)))
     row = decode("journal", record(step))
     assert (row["step"], row["raw_offset"], row["verdicts"]) == (4, 11, {"passed": 2, "device_rate": 1})

@@ -42,8 +42,8 @@ def lane_state(count: int, seed: int) -> LaneState:
     rows["heard_s"] = (rows["refilled_ns"] - rng.integers(0, 2, count) * 5 * S) // S
     rows["last_ns"] = rows["refilled_ns"] - rng.integers(0, 2, count) * S
     rows["flag_ns"] = rows["last_ns"] - rng.integers(0, 2, count)
-    rows["mean"][:, 0] = rng.uniform(0, 4, count)
-    rows["score"] = rng.uniform(0, 9, count)
+    rows["interval_s"] = rng.uniform(0, 4, count)
+    rows["flag_score"] = rng.uniform(0, 9, count)
     for name in ("late", "gaps", "resets"):
         rows[name] = rng.integers(0, 100, count)
     state = LaneState()
@@ -66,7 +66,7 @@ def naive_state(row, limits: DeviceLimits) -> str:
         return "limited"
     if row["flags"] > 0 and row["flag_ns"] >= row["last_ns"]:
         return "flagged"
-    if (limits.now_ns - seen) * 1e-9 > max(10 * float(row["mean"][0]), 10.0):
+    if (limits.now_ns - seen) * 1e-9 > max(10 * float(row["interval_s"]), 10.0):
         return "silent"
     return "normal"
 
@@ -191,7 +191,7 @@ def test_sums_over_many_blocks_are_those_of_the_columns():
     sums = sum_rows(part, LIMITS)
     assert (sums.late, sums.gaps, sums.resets) == tuple(int(rows[name].sum()) for name in ("late", "gaps", "resets"))
     assert sums.flagged_now == sum(1 for row in rows if row["flags"] > 0 and row["flag_ns"] >= row["last_ns"])
-    assert sums.top_score == float(rows["score"].max())
+    assert sums.top_score == float(rows["flag_score"].max())
     blocked = frozenset({b"e-3", b"e-5000", b"nobody"})
     for limits in (LIMITS, replace(LIMITS, blocked=blocked)):
         by_state = find_page([part], Ask("received", True, 0, 1), limits).by_state

@@ -13,7 +13,7 @@ from klais.core.lane.step import forget, release, take_raw
 from klais.core.wire.batch import decode_batch, encode_batch
 from klais.core.wire.constants import Reason
 from klais.kafka.record_batch import MAX_RECORDS_BYTES
-from tests.support.lane import T0_NS, batch, bounds, frames, limits
+from tests.support.lane import T0_NS, batch, bounds, frames, limits, scored
 
 S = 1_000_000_000
 
@@ -22,7 +22,7 @@ class Feed:
     """A lane that is fed one batch at a time; ``counts`` are verdicts so far."""
 
     def __init__(self, **how) -> None:
-        self.state, self.how = LaneState(), how
+        self.state, self.how = scored(), how
         self.numbers: dict[int, int] = {}
 
     def take(self, at_ns: int, *parts, edge: int = 1, now_ns: int | None = None, lim=None, bound=None) -> list[str]:
@@ -34,6 +34,9 @@ class Feed:
 
     def row(self, name: bytes):
         return self.state.rows[self.state.find(name)]
+
+    def profile(self, name: bytes):
+        return self.state.detector.profiles[self.state.find(name)]
 
     def passed(self) -> int:
         return int(self.state.tally[Reason.PASSED])
@@ -143,7 +146,7 @@ def test_a_clock_that_was_ahead_leaves_nothing_behind() -> None:
         lane.take(T0_NS + n * S, ("a", n))
     row = lane.row(b"a")
     assert row["last_ns"] == row["refilled_ns"] == T0_NS + 59 * S
-    assert row["mean"][0] == pytest.approx(1.0)
+    assert row["interval_s"] == pytest.approx(1.0)
     assert row["flags"] == 0
 
 
@@ -153,7 +156,7 @@ def test_intervals_are_not_taken_between_edges_whose_clocks_differ() -> None:
         edge = 1 + n // 10 % 2
         lane.take(T0_NS + n * S - (8 * S if edge == 2 else 0), ("a", n), edge=edge, now_ns=T0_NS + n * S)
     row = lane.row(b"a")
-    assert row["mean"][0] == pytest.approx(1.0)
+    assert row["interval_s"] == pytest.approx(1.0)
     assert (int(row["flags"]), int(row["device_rate"])) == (0, 0)
 
 
@@ -185,7 +188,7 @@ def test_a_level_that_really_changed_is_learned() -> None:
         lane.take(T0_NS + n * S, ("p", n, b'{"t":%.1f}' % (20.0 if n < 100 else 80.0)))
         flags.append(int(lane.row(b"p")["flags"]))
     assert flags[99] == 0 and flags[-1] == 16
-    assert lane.row(b"p")["mean"][2] == 80.0
+    assert lane.profile(b"p")["mean"][2] == 80.0
 
 
 def test_fields_sent_once_give_their_slots_to_fields_that_are_sent() -> None:
@@ -193,8 +196,8 @@ def test_fields_sent_once_give_their_slots_to_fields_that_are_sent() -> None:
     lane.take(T0_NS, ("a", 0, b"{" + b",".join(b'"junk%d":1' % k for k in range(8)) + b"}"))
     for n in range(1, 600):
         lane.take(T0_NS + n * S, ("a", n, b'{"t":20.5,"h":50,"p":1000}'))
-    row = lane.row(b"a")
-    names = {lane.state.path_names[int(path)] for k, path in enumerate(row["path"]) if row["samples"][2 + k] > 100}
+    known = lane.profile(b"a")
+    names = {lane.state.path_names[int(path)] for k, path in enumerate(known["path"]) if known["samples"][2 + k] > 100}
     assert {"t", "h", "p"} <= names
 
 
@@ -202,7 +205,7 @@ def test_ten_fields_keep_the_eight_slots_they_have() -> None:
     lane, payload = Feed(), b"{" + b",".join(b'"f%d":1' % k for k in range(10)) + b"}"
     for n in range(300):
         lane.take(T0_NS + n * S, ("a", n, payload))
-    assert lane.row(b"a")["samples"][2:].tolist() == [300] * 8
+    assert lane.profile(b"a")["samples"][2:].tolist() == [300] * 8
 
 
 def test_refused_frames_make_no_row() -> None:

@@ -13,7 +13,7 @@ from klais.core.lane.step import Step, take_raw
 from klais.core.wire.json_locate import field_name
 from klais.core.wire.json_path import MAX_DEPTH, MAX_NAME_BYTES, hash_path, path_name
 from klais.worker.web.device import profile
-from tests.support.lane import T0_NS, batch, bounds, frames, limits
+from tests.support.lane import T0_NS, batch, bounds, frames, limits, scored
 
 S = 1_000_000_000
 
@@ -71,7 +71,7 @@ def test_a_field_that_is_not_there_has_no_name() -> None:
 
 
 def test_a_step_reads_a_few_names_and_later_steps_the_others() -> None:
-    state = LaneState()
+    state = scored()
     one, other = members(list("abcdefgh")), members(list("Abcdefgh"))
     take(state, ("dev-1", 1, one), ("dev-2", 1, other))
     assert len(state.path_names) == NEW_NAMES
@@ -80,7 +80,7 @@ def test_a_step_reads_a_few_names_and_later_steps_the_others() -> None:
 
 
 def test_only_fields_of_a_profile_get_a_name() -> None:
-    state = LaneState()
+    state = scored()
     for i in range(4):
         take(state, ("dev-1", i, members([f"k{k}" for k in range(16)])))
     assert sorted(state.path_names.values()) == [f"k{k}" for k in range(8)]
@@ -89,7 +89,7 @@ def test_only_fields_of_a_profile_get_a_name() -> None:
 def test_which_names_come_first_differs_from_step_to_step() -> None:
     firsts = set()
     for skip in range(8):
-        state = LaneState()
+        state = scored()
         for _ in range(skip):
             take(state, ("other", 1, b"{}"))
         take(state, *((f"dev-{d}", 1, members([f"{d}-{k}" for k in range(8)])) for d in range(8)))
@@ -104,7 +104,7 @@ def crowd(state: LaneState, first: int, count: int, at_ns: int) -> None:
 
 
 def test_invented_names_push_out_no_name_in_use_and_leave_when_they_stop() -> None:
-    state = LaneState()
+    state = scored()
     take(state, ("real", 1, b'{"t":1}'))
     for k in range(3):
         at_ns = T0_NS + k * (KEEP_NS // 2)
@@ -121,17 +121,17 @@ def test_invented_names_push_out_no_name_in_use_and_leave_when_they_stop() -> No
 
 
 def test_a_full_table_of_names_in_use_lets_new_ones_wait() -> None:
-    state = LaneState()
+    state = scored()
     crowd(state, 0, MAX_NAMES // 8, T0_NS)
     take(state, ("new", 1, b'{"humidity":1}'))
     assert "humidity" not in state.path_names.values()
-    (flagged,) = profile(state.rows[state.find(b"new")], state.path_names)[1:]
+    (flagged,) = profile(state.detector.features(state.find(b"new")), state.path_names)[1:]
     assert flagged["feature"] == f"#{hash_path([b'humidity']) & 0xFFFFFFFF:08x}"
 
 
 def flagged_record(key: bytes) -> tuple[LaneState, bytes]:
     """A device whose only field has this key (raw bytes), and the record of a flag on it."""
-    state = LaneState()
+    state = scored()
     for i in range(40):
         take(state, ("\x01" * 16, i, b'{"%s":%d}' % (key, i % 3)), at_ns=T0_NS + i * S)
     step = take(state, ("\x01" * 16, 40, b'{"%s":-1.2345678901234567e300}' % key), at_ns=T0_NS + 40 * S)
@@ -145,13 +145,13 @@ KEYS = [b"", b"t", rb"\u0000", b'\\"' * 60, b"k" * 60_000, rb"\u00e9" * 9_000, b
 @pytest.mark.parametrize("key", KEYS)
 def test_views_and_anomaly_records_give_one_name_and_records_stay_small(key: bytes) -> None:
     state, value = flagged_record(key)
-    seen = profile(state.rows[state.find(b"\x01" * 16)], state.path_names)
+    seen = profile(state.detector.features(state.find(b"\x01" * 16)), state.path_names)
     assert orjson.loads(value)["feature"] == seen[2]["feature"] == path_name(key)
     assert len(value) <= MAX_ANOMALY_BYTES
 
 
 def test_names_survive_a_checkpoint_and_the_marker_stays_small() -> None:
-    state = LaneState()
+    state = scored()
     names = {k: '"' * MAX_NAME_BYTES for k in range(1, MAX_NAMES + 50)}
     state.path_names = NameTable(names)
     marker = encode_marker(snapshot(state), 0, {}, 4)
@@ -161,7 +161,7 @@ def test_names_survive_a_checkpoint_and_the_marker_stays_small() -> None:
 
 
 def test_a_replay_gives_the_same_records_whatever_names_it_knows() -> None:
-    live, again = LaneState(), LaneState()
+    live, again = scored(), LaneState()
     again.path_names = NameTable({hash_path([b"pos", b"x"]) & 0xFFFFFFFF: "another name"})
     for i in range(41):
         value = batch(frames(("dev-1", i, b'{"t":1,"pos":{"x":%d}}' % (i % 3 if i < 40 else 99))), i, T0_NS + i * S)

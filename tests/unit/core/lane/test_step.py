@@ -7,7 +7,7 @@ from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import release, take_raw
 from klais.core.wire.constants import Reason, encode_frame
-from tests.support.lane import T0_NS, batch, bounds, frames, limits
+from tests.support.lane import T0_NS, batch, bounds, frames, limits, scored
 
 S = 1_000_000_000
 
@@ -173,7 +173,7 @@ def test_dead_letters_above_the_allowance_are_only_counted():
 
 
 def test_flag_says_feature_value_expected_and_z():
-    state = LaneState()
+    state = scored()
     rng = np.random.default_rng(1)
     for i in range(50):
         payload = b'{"pos":{"t":%.2f}}' % (20 + rng.normal())
@@ -186,12 +186,12 @@ def test_flag_says_feature_value_expected_and_z():
     assert key == b"a"
     assert (flag["feature"], flag["value"]) == ("pos.t", 90.5)
     assert 18 < flag["expected"] < 22
-    assert flag["z"] > 6
+    assert flag["score"] > 6 and "standard deviations" in flag["explanation"]
     assert state.rows[state.find(b"a")]["flags"] == 1
 
 
 def test_silence_is_flagged_by_its_interval():
-    state = LaneState()
+    state = scored()
     for i in range(40):
         take_raw(state, i, batch(frames(("a", i)), i, T0_NS + i * S), limits(), bounds(), T0_NS)
     step = take_raw(state, 40, batch(frames(("a", 40)), 40, T0_NS + 400 * S), limits(), bounds(), T0_NS)

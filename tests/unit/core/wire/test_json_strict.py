@@ -10,7 +10,7 @@ from klais.core.lane.state import LaneState
 from klais.core.lane.step import Bounds, take_raw
 from klais.core.wire.constants import Reason
 from klais.core.wire.json_strict import Problem, _insert, problem_of
-from tests.support.lane import T0_NS, batch, frames, limits
+from tests.support.lane import T0_NS, batch, frames, limits, scored
 
 NONE, DUPLICATE, SURROGATE, LONG = Problem
 
@@ -62,7 +62,7 @@ def test_a_crowded_table_ends_the_walk() -> None:
 def test_a_strict_lane_refuses_with_the_detail_and_replays_the_same() -> None:
     payloads = [b'{"t":1,"t":2}', b'{"t":3}', b'{"t":"\\udc00","u":4}', b'{"t":5', b'{"t":' + b"9" * 41 + b"}"]
     value = batch(frames(*(("dev-1", i, payload) for i, payload in enumerate(payloads))))
-    live, loose, again = LaneState(), LaneState(), LaneState()
+    live, loose, again = scored(), LaneState(), LaneState()
     step = take_raw(live, 0, value, limits(), Bounds(1000, 1000, strict=True), T0_NS)
     refused = Reason.NOT_STRICT
     assert step.record.verdict.tolist() == [refused, Reason.PASSED, refused, Reason.BAD_JSON, refused]
@@ -77,5 +77,6 @@ def test_a_strict_lane_refuses_with_the_detail_and_replays_the_same() -> None:
     assert open_step.record.verdict.tolist() == [0, 0, 0, Reason.BAD_JSON, 0]
     replay(again, decode_step(encode_step(step.record)), value)
     assert again.rows[: again.used].tobytes() == live.rows[: live.used].tobytes()
-    assert int(live.rows[0]["field_count"]) == 1 and int(live.rows[0]["samples"][2]) == 1
-    assert dict(again.path_names) == dict(live.path_names) == {next(iter(live.path_names)): "t"}
+    profile = live.detector.profiles[0]
+    assert int(profile["slots"]) == 1 and int(profile["samples"][2]) == 1
+    assert list(live.path_names.values()) == ["t"]

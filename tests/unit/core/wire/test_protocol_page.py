@@ -127,5 +127,5 @@ def test_topics_are_those_of_the_code() -> None:
 def test_json_examples_are_json() -> None:
     telemetry, anomaly, stats = (json.loads(block) for block in blocks("json"))
     assert {"device_id", "seq", "ts", "data"} == set(telemetry)
-    assert {"device_id", "seq", "ts", "feature", "z"} < set(anomaly)
+    assert {"kind", "device_id", "seq", "ts", "feature", "cause", "score", "explanation"} < set(anomaly)
     assert {"v", "kind", "counters", "rates"} < set(stats)

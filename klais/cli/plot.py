@@ -1,0 +1,63 @@
+"""A plot of a series as SVG: its values, its scores below, flags as marks. No library draws lines for so little."""
+
+from html import escape
+
+import numpy as np
+import numpy.typing as npt
+
+WIDTH, HEIGHT, SCORES, MARGIN = 1200, 320, 120, 40
+COLUMNS = 1000  # so many columns have a line each, from the least to the greatest value within
+Floats = npt.NDArray[np.float64]
+
+
+def plot(title: str, t: Floats, x: Floats, score: Floats, flags: Floats, threshold: float) -> str:
+    """The SVG: ``t``, ``x`` and ``score`` [n], ``flags`` [k] their times."""
+    kept = np.isfinite(x)
+    if not kept.any():
+        return _svg(title, "")
+    begin, end = float(t[kept].min()), float(t[kept].max())
+    low, high = float(x[kept].min()), float(x[kept].max())
+    across = (WIDTH - 2 * MARGIN) / max(end - begin, 1e-9)
+    values = _range_path(t[kept], x[kept], begin, across, low, high, MARGIN, HEIGHT - 2 * MARGIN)
+    top = max(float(score.max()), threshold)
+    scores = _range_path(t, score, begin, across, 0.0, top, HEIGHT, SCORES)
+    line = HEIGHT + SCORES - threshold / top * SCORES
+    marks = "".join(
+        f'<line x1="{MARGIN + (at - begin) * across:.1f}" x2="{MARGIN + (at - begin) * across:.1f}" y1="{MARGIN}" '
+        f'y2="{HEIGHT + SCORES}" class="flag"/>'
+        for at in flags.tolist()
+    )
+    labels = "".join(
+        f'<text x="4" y="{y:.0f}">{escape(f"{value:.6g}")}</text>'
+        for value, y in ((high, MARGIN + 4), (low, HEIGHT - MARGIN), (threshold, line))
+    )
+    rest = f'<line x1="{MARGIN}" x2="{WIDTH - MARGIN}" y1="{line:.1f}" y2="{line:.1f}" class="threshold"/>'
+    return _svg(title, f'{marks}<path d="{values}"/><path d="{scores}" class="score"/>{rest}{labels}')
+
+
+def _range_path(
+    t: Floats, x: Floats, begin: float, across: float, low: float, high: float, top: float, height: float
+) -> str:
+    """A vertical line for each column of pixels that has rows."""
+    column = np.clip(((t - begin) * across * COLUMNS / (WIDTH - 2 * MARGIN)).astype(np.int64), 0, COLUMNS - 1)
+    least, most = np.full(COLUMNS, np.inf), np.full(COLUMNS, -np.inf)
+    np.minimum.at(least, column, x)
+    np.maximum.at(most, column, x)
+    scale = height / max(high - low, 1e-300)
+    at = np.flatnonzero(most >= least)
+    place = MARGIN + (at + 0.5) * (WIDTH - 2 * MARGIN) / COLUMNS
+    y1, y2 = top + (high - most[at]) * scale, top + (high - least[at]) * scale + 1.0
+    return "".join(f"M{a:.1f} {b:.1f}V{c:.1f}" for a, b, c in zip(place, y1, y2, strict=True))
+
+
+def _svg(title: str, body: str) -> str:
+    style = (
+        "text{font:11px sans-serif}path{stroke:#246;fill:none}.score{stroke:#a60}"
+        ".flag{stroke:#c00;stroke-width:2;opacity:.6}.threshold{stroke:#999;stroke-dasharray:4}"
+    )
+    high = HEIGHT + SCORES + MARGIN
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}"><style>{style}</style>'
+        f'<rect width="{WIDTH}" height="{high}" fill="#fff"/>'
+        f'<text x="{MARGIN}" y="16">{escape(title)}</text>{body}</svg>\n'
+    )

@@ -1,0 +1,57 @@
+"""``klais score``: the anomaly scorer on a file of your own, with a plot."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from klais.cli.printing import say, say_json
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--tier", type=click.Choice(["light", "full"]), default="full", help="Tier of the scorer (full).")
+@click.option("--threshold", type=float, default=None, help="Score from which on a report is a flag (5).")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Where the plot goes. Default: FILE.svg.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a flag.")
+def score(file: Path, tier: Literal["light", "full"], threshold: float | None, svg: Path | None, as_json: bool) -> None:
+    """Score a series: FILE is CSV with the columns timestamp and value.
+
+    Timestamps are seconds since the epoch or ISO 8601. Prints each flag with its sentence, of the value and of the
+    times between the rows, and draws values, scores and flags as SVG.
+
+    \b
+    Example:
+      klais score thermometer.csv
+    """
+    import numpy as np
+
+    from klais.cli.plot import plot
+    from klais.core.anomaly.channel import THRESHOLD
+    from klais.core.anomaly.samples import read_samples
+    from klais.core.anomaly.series import facts_of_flags, score_series
+
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        samples = read_samples(lines)
+    found = score_series(samples.t, samples.x, tier, threshold=threshold or THRESHOLD)
+    flags = facts_of_flags(samples, found)
+    for at_s, facts in flags:
+        _print(at_s, facts, as_json)
+    out = svg or file.with_suffix(".svg")
+    marks = np.array([at_s for at_s, _ in flags])
+    drawn = plot(file.name, samples.t, samples.x, found["score"], marks, threshold or THRESHOLD)
+    out.write_text(drawn, encoding="utf-8")
+    if not as_json:
+        say(f"{len(samples.t)} rows, {len(flags)} flags; plot: {out}")
+
+
+def _print(at_s: float, facts: Any, as_json: bool) -> None:
+    from klais.core.anomaly.explain import explain
+
+    if as_json:
+        body = {"ts": round(at_s * 1000), "cause": facts.kind.name.lower(), "score": round(facts.score, 3)}
+        say_json(body | {"value": facts.value, "expected": facts.expected, "explanation": explain(facts)})
+    else:
+        at = datetime.fromtimestamp(at_s, UTC).isoformat(timespec="seconds")
+        say(f"{at}  {explain(facts)}")

@@ -1,0 +1,61 @@
+"""How much of a worker's time scoring may take, and how far the scoring period stretches to stay within it."""
+
+from collections.abc import Callable
+
+BURST_NS = 200_000_000  # time that may be saved up: one share of a second
+STRETCH, RELAX = 1.25, 0.9  # the period's factor in a second in which values were skipped, and in one with time left
+MOST_STRETCH = 360.0
+SECOND_NS = 1_000_000_000
+GATE_NS = 60.0  # a frame's way through its gate, which is no scoring
+
+
+class CpuBudget:
+    """The time that all lanes of a worker may spend on scoring: a token bucket of CPU time.
+
+    ``stretch`` is the factor of the scoring period: it grows while values are skipped and goes back when time is left,
+    so that under load all devices are scored, each less often, and not only those that come first in a batch.
+
+    Parameters
+    ----------
+    share : float
+        Of one core.
+    clock_ns : callable
+        Time for measuring (ns), monotonic; a constant one switches the bound off.
+    """
+
+    def __init__(self, share: float, clock_ns: Callable[[], int]) -> None:
+        self._share, self.clock_ns = share, clock_ns
+        self._left_ns, self._at_ns = float(BURST_NS), clock_ns()
+        self.ns_per_value = 1000.0
+        self.stretch = 1.0
+        self.spent_ns = 0.0
+        self.scored = self.skipped = self.opened = self.homeless = 0  # values, of all lanes since the start
+        self._second_ns, self._skipped = self._at_ns, 0
+
+    def values(self) -> float:
+        """Values that may be scored now."""
+        now_ns = self.clock_ns()
+        self._left_ns = min(BURST_NS, self._left_ns + (now_ns - self._at_ns) * self._share)
+        self._at_ns = now_ns
+        if now_ns - self._second_ns >= SECOND_NS:
+            self._adapt(now_ns)
+        return max(0.0, self._left_ns / self.ns_per_value)
+
+    def spend(self, took_ns: int, frames: int, values: int, skipped: int, opened: int = 0, homeless: int = 0) -> None:
+        """A step took ``took_ns`` for its frames; it scored ``values``, of which ``opened`` at once and ``homeless``
+        without a channel, and skipped some."""
+        scoring_ns = max(0.0, took_ns - GATE_NS * frames)
+        self._left_ns -= scoring_ns
+        self.spent_ns += scoring_ns
+        self._skipped += skipped
+        self.scored, self.skipped = self.scored + values, self.skipped + skipped
+        self.opened, self.homeless = self.opened + opened, self.homeless + homeless
+        if values >= 100:
+            self.ns_per_value += 0.1 * (max(50.0, scoring_ns / values) - self.ns_per_value)
+
+    def _adapt(self, now_ns: int) -> None:
+        if self._skipped:
+            self.stretch = min(MOST_STRETCH, self.stretch * STRETCH)
+        elif self._left_ns > 0.5 * BURST_NS:
+            self.stretch = max(1.0, self.stretch * RELAX)
+        self._second_ns, self._skipped = now_ns, 0

@@ -1,0 +1,312 @@
+"""The state of one scored series (a *channel*: one device, one field), in two tiers, and what both tiers share.
+
+``LIGHT`` (256 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of what
+it reported; ``FULL`` (1,416 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
+Scoring takes constant time and looks at no later value. Kernels hand intermediate results to each other in ``now``
+(float64 [NOW]), whose places are named here.
+
+Sizes are kept as squares: ``w = sqrt(E e^4)``, so that float32 holds them and the *usual size* of a deviation is
+``sqrt(w)``, the 4th root of the running 4th moment. By Markov's inequality at most one row in s^4 is s times as large,
+whatever the distribution: a device that spikes by habit needs a bigger spike.
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.record import COUNTER, Cause
+from klais.jit.kernel import F64, float64, int64, kernel, void
+
+HOURS, HOURS_LIGHT = 24, 16  # parts of the day of each tier
+LEVELS = 8  # levels of the running range
+BLOCKS = 12  # of the ring of reports, full tier
+VIEWS, VIEWS_LIGHT = 9, 6  # views of the series, see full.py and light.py
+STORED_LIGHT = 16  # floats that the light views keep
+
+_COMMON = [
+    ("t", "<f8"),  # time of the newest row, s since the epoch
+    ("x", "<f8"),  # its value
+    ("rows", "<u4"),  # rows seen since the series began, or changed its mode
+    ("owner", "<i4"),  # row of the device, -1 = free
+    ("following", "<i4"),  # next channel of the same device, -1 = none; of a free channel, the next free one
+    ("began_s", "<u4"),  # time of the first row, s since the epoch
+    ("spacing", "<f4"),  # mean seconds between rows, gaps counted short
+    ("size", "<f4"),  # mean |input|
+    ("quantum", "<f4"),  # smallest usual step of the value
+    ("level", "<f4"),  # slow mean of the input (of a counter: its newest rate)
+    ("visit", "<f4"),  # mean input in this part of the day so far
+    ("run_size", "<f4"),  # sqrt of the mean 4th power of the lengths of runs of equal values
+    ("longest", "<f4"),  # longest such run lately, in rows
+    ("recent", "<f4"),  # largest surprise lately: only what exceeds it is reported
+    ("peak", "<f4"),  # largest report lately: only what clearly exceeds it is flagged
+    ("up", "<u2"),  # steps upwards and downwards lately
+    ("down", "<u2"),
+    ("visits", "<u2"),  # rows in this part of the day so far
+    ("run", "<u2"),  # rows since the value last changed
+    ("feature", "u1"),
+    ("mode", "u1"),  # 1: a counter, scored by its rate
+    ("fraction", "u1"),  # 1: the value has had decimals
+    ("hour", "u1"),  # part of the day of the newest row, 255 = none yet
+    ("place", "u1"),  # in the ring of reports
+    ("told", "u1"),  # flags so far, up to 255
+]
+LIGHT = np.dtype(
+    [
+        *_COMMON,
+        ("known", "<u2"),  # bit b: part b of the day has an expectation
+        ("levels", "<u2", (1, LEVELS)),
+        ("low", "<f4", (1,)),
+        ("high", "<f4", (1,)),
+        ("expected", "<f4", (HOURS_LIGHT,)),
+        ("stored", "<f4", (STORED_LIGHT,)),
+        ("factor", "u1", (HOURS_LIGHT,)),  # log2 in eighths: how much larger deviations are in this part of the day
+        ("spare", "u1", (4,)),
+    ],
+    align=True,
+)
+FULL = np.dtype(
+    [
+        *_COMMON,
+        ("known", "u1", (HOURS,)),  # visits of each part of the day
+        ("latch", "u1"),  # parts of the day until a drift is told again
+        ("pad", "u1"),
+        ("levels", "<u2", (2, LEVELS)),
+        ("low", "<f4", (2,)),
+        ("high", "<f4", (2,)),
+        ("expected", "<f4", (HOURS,)),
+        ("block", "<f4"),  # rows in the newest block of the ring
+        ("days", "<f4"),
+        ("ring", "<f4", (BLOCKS,)),
+        ("fast", "<f4", (VIEWS,)),
+        ("slow", "<f4", (VIEWS,)),
+        ("mean", "<f4", (VIEWS,)),
+        ("usual", "<f4", (VIEWS,)),  # w of each view
+        ("usual_by_hour", "<f4", (VIEWS, HOURS)),
+        ("day_ago", "<f4", (HOURS,)),  # w of the slow residual when this part of the day began last
+        ("spare", "u1", (4,)),
+    ],
+    align=True,
+)
+LIGHTS, FULLS = numba.from_dtype(LIGHT)[::1], numba.from_dtype(FULL)[::1]
+Channels = npt.NDArray[np.void]
+
+# Places in ``now``: of the row that is being scored, then what came out.
+ELAPSED, SPACING, GAP, LENGTHS, STEP, QUANTUM, INPUT, BEFORE, ROW, LEVEL, USUAL_NOW, HOUR, NEW_HOUR = range(13)
+SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST = range(13, 21)
+NOW = 21
+
+WARM_ROWS = 50.0  # rows before the first surprise
+LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: the 4th power by 1 + 300 / rows
+MEMORY_ROWS = 5000.0  # rows (of 300 s) that usual sizes remember
+DAY_MEMORY_S = 15_000.0  # seconds within a part of the day that its usual sizes remember
+FLOOR_SHARE = 1e-3  # a usual size is at least so much of the mean size of the value
+FLOOR_QUANTA = 2.5  # and so many quanta: a constant that moves by one step is no event
+CLIP = 20.0  # usual sizes: the furthest that a row is learned at
+RARE = 2.4  # surprise of a level never seen before
+STUCK_FACTOR = 12.0  # a run so many times longer than usual (4th moment) is a stuck sensor
+THRESHOLD = 5.0  # of a flag, in usual sizes
+GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag exceeds earlier reports so many times; they halve in this time
+LONGEST_S = 3 * 86_400.0  # the longest run halves in this time
+COUNTER_STEPS = 40  # steps seen before a series may be called a counter
+MAX_VALUE = 1e18  # further out everything is alike: the square of a difference stays within float32
+MAX_RUN = 65_000
+DAY_S = 86_400.0
+
+
+_LEVEL, _HOUR, _JUMP, _STUCK = map(float, (Cause.LEVEL, Cause.HOUR, Cause.JUMP, Cause.STUCK))
+# The inputs of views: the value, the value less what is usual at this time of the day, the size of the step, the size
+# of the second.
+VALUE, RESIDUAL, CHANGE, DEVIATION = range(4)
+
+
+@kernel([int64(of, int64, float64, float64, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: npt.NDArray[np.float64]) -> int:
+    """Time since the row before and the factor of all lengths, into ``now``; 0: the first row, nothing to score."""
+    n = np.int64(state["rows"][r])
+    if n == 0:
+        state["t"][r], state["x"][r], state["rows"][r], state["hour"][r] = t, x, np.uint32(1), np.uint8(255)
+        if state["began_s"][r] == np.uint32(0):
+            state["began_s"][r] = np.uint32(max(1.0, min(4e9, t)))
+        return 0
+    elapsed = t - state["t"][r]
+    spacing, gap = np.float64(state["spacing"][r]), 0.0
+    if elapsed > 0.0:
+        counted = elapsed
+        longest = 4.0 * spacing + 1e-9
+        if n > 5 and elapsed > longest:
+            gap = 1.0 if elapsed > 8.0 * spacing else 0.0
+            counted = longest
+        spacing += max(0.02, 1.0 / n) * (counted - spacing)
+        state["spacing"][r] = np.float32(spacing)
+    state["t"][r] = t
+    now[ELAPSED], now[SPACING], now[GAP], now[LENGTHS] = elapsed, spacing, gap, 1.0
+    if by_rows == 0 and spacing > 0.0:
+        now[LENGTHS] = min(30.0, max(0.1, np.sqrt(300.0 / spacing)))
+    return 1
+
+
+@kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float64]) -> None:
+    """Runs of equal values: learn the length of one that ends; STUCK where one is much longer than any before."""
+    run, elapsed = int(state["run"][r]), now[ELAPSED]
+    changes = np.int64(state["up"][r]) + np.int64(state["down"][r])
+    usual, longest = np.float64(state["run_size"][r]), np.float64(state["longest"][r])
+    now[STUCK] = 0.0
+    if longest > 0.0 and elapsed > 0.0:
+        longest *= 1.0 - min(0.5, 0.6931 * elapsed / LONGEST_S)
+    if step > 0.0:
+        longest = max(longest, np.float64(run))
+        square = (run + 1.0) * (run + 1.0)
+        usual = np.sqrt(usual * usual + max(0.002, 1.0 / (changes + 1.0)) * (square * square - usual * usual))
+        state["run_size"][r], state["run"][r] = np.float32(usual), np.uint16(0)
+    else:
+        state["run"][r] = np.uint16(min(run + 1, MAX_RUN))
+        if changes >= 30:
+            limit = max(STUCK_FACTOR * np.sqrt(usual), 2.0 * longest)
+            if run + 2 > limit and run + 1 <= limit:
+                now[STUCK] = 1.0
+    state["longest"][r] = np.float32(longest)
+
+
+@kernel([int64(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> int:
+    """Quantum and direction of the steps of a value; 1 where the series turned out to be a counter, or no longer."""
+    before = state["x"][r]
+    step = x - before
+    size = abs(step)
+    state["x"][r] = x
+    observe_run(state, r, size, now)
+    if x != np.floor(x):
+        state["fraction"][r] = np.uint8(1)
+    quantum = np.float64(state["quantum"][r])
+    if size > 0.0:
+        most = min(size, 0.01 * max(abs(x), abs(before)))
+        quantum = most if quantum == 0.0 else min(quantum * 1.0005, most)
+        if state["fraction"][r] == np.uint8(0):
+            quantum = max(quantum, 1.0)
+        state["quantum"][r] = np.float32(quantum)
+        if step > 0.0:
+            state["up"][r] += np.uint16(1)
+        else:
+            state["down"][r] += np.uint16(1)
+        if state["up"][r] > np.uint16(2000) or state["down"][r] > np.uint16(2000):
+            state["up"][r] >>= np.uint16(1)
+            state["down"][r] >>= np.uint16(1)
+    up, down = np.int64(state["up"][r]), np.int64(state["down"][r])
+    mode = int(state["mode"][r])
+    wanted = mode
+    if up + down >= COUNTER_STEPS:
+        if down * 200 <= up:
+            wanted = 1
+        elif down * 50 > up:
+            wanted = 0
+    now[STEP], now[QUANTUM], now[BEFORE] = step, quantum, before
+    state["mode"][r] = np.uint8(wanted)
+    return 1 if wanted != mode else 0
+
+
+@kernel([int64(of, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def choose_input(state: Channels, r: int, now: npt.NDArray[np.float64]) -> int:
+    """What is scored: the value, or the rate of a counter; 0 where there is none (a reset, two rows of one instant)."""
+    now[INPUT] = state["x"][r]
+    if state["mode"][r] == np.uint8(1):
+        if now[ELAPSED] <= 0.0 or now[STEP] < 0.0:
+            return 0
+        now[INPUT] = min(now[STEP] / now[ELAPSED], MAX_VALUE)
+        now[QUANTUM] /= max(now[SPACING], 1e-9)
+        now[BEFORE] = np.float64(state["level"][r])
+    rows = int(state["rows"][r])
+    now[ROW] = np.float64(rows - 1)
+    state["rows"][r] = np.uint32(min(rows + 1, 4_000_000_000))
+    if rows == 1:
+        state["level"][r], state["size"][r] = np.float32(now[INPUT]), np.float32(abs(now[INPUT]))
+    now[LEVEL] = np.float64(state["level"][r]) if rows > 1 else now[INPUT]
+    return 1
+
+
+@kernel([float64(of, int64, int64, float64) for of in (LIGHTS, FULLS)], borrows=True)
+def rarity(state: Channels, r: int, which: int, value: float) -> float:
+    """How rare the level of ``value`` is among those of the range so far, 0 (the usual one) to 1 (never seen); learns
+    it."""
+    x = np.float64(np.float32(value))
+    counts, low, high = state["levels"], np.float64(state["low"][r, which]), np.float64(state["high"][r, which])
+    total = 0.0
+    for i in range(LEVELS):
+        total += counts[r, which, i]
+    if total == 0.0:
+        low = high = x
+    if x < low or x > high:  # the range grows: counts move to the new levels
+        wider_low, wider_high = min(low, x), max(high, x)
+        upwards = x < low
+        for i in range(LEVELS):
+            a = LEVELS - 1 - i if upwards else i
+            middle = low + (a + 0.5) * (high - low) / LEVELS
+            to = min(LEVELS - 1, int((middle - wider_low) / (wider_high - wider_low) * LEVELS))
+            if to != a:
+                counts[r, which, to] += counts[r, which, a]
+                counts[r, which, a] = np.uint16(0)
+        low, high = wider_low, wider_high
+    state["low"][r, which], state["high"][r, which] = np.float32(low), np.float32(high)
+    at = max(0, min(LEVELS - 1, int((x - low) / (high - low) * LEVELS))) if high > low else 0
+    count = np.float64(counts[r, which, at])
+    out = np.log((total + 2.0) / (count + 1.0)) / np.log(total + 2.0) if total > 20.0 else 0.0
+    if count >= 60_000.0:
+        for i in range(LEVELS):
+            counts[r, which, i] >>= np.uint16(1)
+    counts[r, which, at] += np.uint16(1)
+    return float(out)
+
+
+@kernel([void(of, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def keep_level(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """Learn the slow mean of the input and of its size."""
+    weight = 1.0 / (now[ROW] + 1.0)
+    level, size = now[LEVEL], np.float64(state["size"][r])
+    level += max(0.001, weight) * (now[INPUT] - level)
+    state["level"][r] = np.float32(level if state["mode"][r] == np.uint8(0) else now[INPUT])
+    state["size"][r] = np.float32(size + max(1.0 / MEMORY_ROWS, weight) * (abs(now[INPUT]) - size))
+
+
+@kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.float64]) -> None:
+    """A report above the threshold and above what was reported in the last days is a flag; so is a stuck run."""
+    peak = np.float64(state["peak"][r])
+    if peak > 0.0 and now[ELAPSED] > 0.0:
+        peak *= 1.0 - min(1.0, 0.6931 * now[ELAPSED] / GUARD_S)
+    report = now[REPORT]
+    surprising = report >= threshold and report > GUARD * peak
+    if report > 0.0:
+        peak = max(peak, min(report, 50.0))
+    state["peak"][r] = np.float32(peak)
+    if not surprising:
+        now[CAUSE] = 0.0
+        if now[STUCK] > 0.0:
+            now[CAUSE], now[EXPECTED] = _STUCK, now[BEFORE]
+            now[SCALE] = np.sqrt(np.float64(state["run_size"][r])) * now[SPACING]
+    if now[CAUSE] > 0.0 and state["mode"][r] == np.uint8(1):
+        now[CAUSE] += COUNTER
+
+
+@kernel(void(int64, F64), borrows=True, inlined=True)
+def explain_view(kind: int, now: npt.NDArray[np.float64]) -> None:
+    """CAUSE and EXPECTED of the view that stands out most; BEST is its distance from its mean, signed."""
+    if kind == VALUE:
+        now[CAUSE], now[EXPECTED] = _LEVEL, now[INPUT] - now[BEST]
+    elif kind == RESIDUAL:
+        now[CAUSE], now[EXPECTED] = _HOUR, now[USUAL_NOW]
+    elif kind == CHANGE:
+        now[CAUSE], now[EXPECTED] = _JUMP, now[BEFORE]
+    else:
+        now[CAUSE], now[EXPECTED] = _HOUR, now[USUAL_NOW]
+
+
+@kernel(float64(int64, F64), borrows=True, inlined=True)
+def input_of(kind: int, now: npt.NDArray[np.float64]) -> float:
+    """What a view of this kind looks at in this row."""
+    if kind == VALUE:
+        return float(now[INPUT])
+    if kind == RESIDUAL:
+        return float(now[INPUT] - now[USUAL_NOW])
+    if kind == CHANGE:
+        return float(abs(now[INPUT] - now[BEFORE]))
+    return float(abs(now[INPUT] - now[USUAL_NOW]))

@@ -1,0 +1,104 @@
+"""The contract of a detector: columns of a batch go in, flags come out; what it learns is its own.
+
+A detector's profiles are soft state: they are in no row and no checkpoint, and a replay does without them. One place in
+``paths`` and ``slots`` belongs to one row of the lane; a row that another device gets is noticed by its id.
+"""
+
+import mmap
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.record import Found
+from klais.jit.kernel import kernel, uint32, uint64
+
+MAX_FIELDS = 8  # numeric payload fields profiled for each device
+SWEEP_MISSES = 64  # fields without a slot between two looks at which slots are in use
+_MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """What a detector sees of a batch of n frames.
+
+    ``row`` int32, ``ids`` uint64 [n, 2], ``time_ns`` and ``lengths`` int64 [n]; ``interval_s`` float64 [n]: since the
+    device's last admitted frame, -1 unknown, -2 the frame was not admitted. Of the numeric fields ``count`` of
+    ``field_frame`` int32, ``field_path`` uint64, ``field_value`` float64, in the order of the frames.
+    """
+
+    row: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.uint64]
+    time_ns: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+    interval_s: npt.NDArray[np.float64]
+    field_frame: npt.NDArray[np.int32]
+    field_path: npt.NDArray[np.uint64]
+    field_value: npt.NDArray[np.float64]
+    count: int
+
+
+class Feature(NamedTuple):
+    """What a detector knows of one feature of a device: ``place`` 0 interval, 1 size, 2.. its fields by slot."""
+
+    place: int
+    path: int
+    mean: float
+    deviation: float
+    samples: int
+
+
+class Detector(Protocol):
+    """Scores frames and learns them."""
+
+    @property
+    def paths(self) -> npt.NDArray[np.uint32]:
+        """Lower halves of the path hashes of each device's profiled fields, uint32 [capacity, MAX_FIELDS]."""
+
+    @property
+    def slots(self) -> npt.NDArray[np.uint8]:
+        """How many fields of each device have a slot, uint8 [capacity]."""
+
+    def make_room(self, capacity: int) -> None:
+        """Have a place for each of ``capacity`` rows."""
+
+    def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
+        """Score and learn the admitted frames of a batch.
+
+        ``devices`` are known to the lane; of the flags the first ``most`` are written; ``name_of`` gives the name of a
+        field by the lower half of its path's hash.
+        """
+
+    def features(self, row: int) -> Iterable[Feature]:
+        """What is known of the device in ``row``."""
+
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        """Profiles of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``.
+
+        Returns (row, value) of each, and the row to go on with.
+        """
+
+    def dump(self, row: int) -> bytes | None:
+        """The profile of one device, None where it has none."""
+
+    def load(self, row: int, value: bytes) -> bool:
+        """Take over a saved profile for ``row``, if it knows more than what is there; False for any other value."""
+
+
+def reserve(capacity: int, dtype: np.dtype[Any]) -> npt.NDArray[np.void]:
+    """Zeroed records whose pages cost no memory before something is written there."""
+    size = max(1, capacity) * dtype.itemsize
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+    except OSError:  # strict accounting (vm.overcommit_memory=2)
+        return np.zeros(capacity, dtype)
+    return np.frombuffer(memory, dtype, capacity)
+
+
+@kernel(uint32(uint64, uint64), borrows=True, inlined=True)
+def owner_of(low: int, high: int) -> np.uint32:
+    """A device id as 32 bits, never 0: tells whether a profile is that of the device which has the row now."""
+    mixed = (np.uint64(low) ^ (np.uint64(high) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
+    return np.uint32(mixed >> np.uint64(32)) | np.uint32(1)

@@ -1,0 +1,109 @@
+"""A flag in one sentence with numbers: what was seen, what was expected and why, how unusual, since when, how often."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from klais.core.anomaly.record import COUNTER, Cause, age_s
+
+_EXPECTED_BECAUSE = {
+    Cause.LEVEL: "its usual level",
+    Cause.HOUR: "usual at this time of the day",
+    Cause.JUMP: "the value before",
+    Cause.RARE: "its mean; it was hardly ever at this level",
+    Cause.DRIFT: "where it was at this time of the last days",
+}
+_KEYS = ("cause", "value", "expected", "score", "scale", "since", "before")
+UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+@dataclass(frozen=True, slots=True)
+class FlagFacts:
+    """One flag, as journal and row hold it; ``name`` is that of the feature, ``found`` what stands there in place of an
+    absent number."""
+
+    name: str
+    cause: int
+    value: float
+    expected: float
+    score: float
+    scale: float
+    since: int
+    before: int
+    found: str = "missing"
+
+    @classmethod
+    def of_row(cls, row: Any, name: str) -> "FlagFacts":
+        """The newest flag of a device row."""
+        return cls(name, **{key: row[f"flag_{key}"].item() for key in _KEYS})
+
+    @classmethod
+    def of_flag(cls, flag: Any, name: str, found: str = "missing") -> "FlagFacts":
+        """A journalled flag."""
+        return cls(name, found=found, **{key: flag[key].item() for key in _KEYS})
+
+    @property
+    def kind(self) -> Cause:
+        """The cause without the mark of a counter; NONE where this code does not know it."""
+        code = self.cause & ~COUNTER
+        return Cause(code) if code in set(Cause) else Cause.NONE
+
+
+def span(seconds: float) -> str:
+    """A time span for people.
+
+    Examples
+    --------
+    >>> span(7200.0), span(4.2), span(0.25)
+    ('2 h', '4.2 s', '0.25 s')
+    """
+    for unit_s, unit in UNITS:
+        if seconds >= 1.5 * unit_s:
+            return f"{seconds / unit_s:.3g} {unit}"
+    return f"{seconds:.3g} s"
+
+
+def explain(flag: FlagFacts) -> str:
+    """The sentence.
+
+    Examples
+    --------
+    >>> explain(FlagFacts("temperature", Cause.HOUR, 45.2, 21.3, 8.0, 0.4, 143, 2))
+    'temperature was 45.2, expected about 21.3 ± 0.4 (usual at this time of the day): surprise 8, \
+rarer than 1 row in 4,096; learned over 2.78 d; flagged 2 times before.'
+    """
+    return f"{_what(flag)}; {_history(flag)}."
+
+
+def _what(flag: FlagFacts) -> str:
+    name, kind, known = flag.name, flag.kind, span(age_s(flag.since))
+    if kind == Cause.STUCK:
+        still = "did not grow" if flag.cause & COUNTER else f"was {flag.value:.6g} and did not change"
+        return f"{name} {still} for {known}, expected a change within {span(flag.scale)} or so"
+    if kind == Cause.ABSENT:
+        return (
+            f"{name} was {flag.found} in {flag.score:.0f} frames in a row, expected a number as in every frame before"
+        )
+    if kind == Cause.SILENCE:
+        return f"the device sent nothing for {span(flag.value)}, expected a frame every {span(flag.expected)}"
+    if kind == Cause.INTERVAL:
+        than = "less" if flag.value > flag.expected else "more"
+        text = f"the device sent {than} often: every {span(flag.value)}, expected every {span(flag.expected)}"
+        return f"{text} (its own rhythm beside that of the other devices): surprise {flag.score:.3g}"
+    if kind == Cause.ZSCORE:
+        z = flag.score if flag.value >= flag.expected else -flag.score
+        return f"{name} was {flag.value:.6g}, expected about {flag.expected:.6g} ({z:+.1f} standard deviations)"
+    rate = " a second" if flag.cause & COUNTER else ""
+    rare = min(flag.score**4, 1e12)
+    because = _EXPECTED_BECAUSE.get(kind, "its usual level")
+    seen = f"{name} {'grew by' if rate else 'was'} {flag.value:.6g}{rate}"
+    expected = f"expected about {flag.expected:.6g} ± {flag.scale:.3g} ({because})"
+    return f"{seen}, {expected}: surprise {flag.score:.3g}, rarer than 1 row in {rare:,.0f}"
+
+
+def _history(flag: FlagFacts) -> str:
+    times = "never flagged before"
+    if flag.before:
+        times = f"flagged {flag.before if flag.before < 255 else '255 or more'} time{'s' * (flag.before > 1)} before"
+    if flag.kind in (Cause.STUCK, Cause.ZSCORE) or not flag.since:
+        return times
+    return f"learned over {span(age_s(flag.since))}; {times}"

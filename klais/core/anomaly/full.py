@@ -1,0 +1,258 @@
+"""The full tier: nine views of a series in 1,416 bytes, with a usual size for each view and each hour of the day."""
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.channel import (
+    BEST,
+    BLOCKS,
+    CAUSE,
+    CHANGE,
+    CLIP,
+    DAY_MEMORY_S,
+    DAY_S,
+    DEVIATION,
+    DRIFT,
+    ELAPSED,
+    EXPECTED,
+    FLOOR_QUANTA,
+    FLOOR_SHARE,
+    FULLS,
+    GAP,
+    HOUR,
+    HOURS,
+    INPUT,
+    LEARN_ROWS,
+    LENGTHS,
+    LEVEL,
+    LEVELS,
+    MAX_VALUE,
+    MEMORY_ROWS,
+    NEW_HOUR,
+    QUANTUM,
+    RARE,
+    REPORT,
+    RESIDUAL,
+    ROW,
+    SCALE,
+    SPACING,
+    SURPRISE,
+    USUAL_NOW,
+    VALUE,
+    VIEWS,
+    WARM_ROWS,
+    Channels,
+    begin_row,
+    choose_input,
+    decide_flag,
+    explain_view,
+    input_of,
+    keep_level,
+    observe_step,
+    rarity,
+)
+from klais.core.anomaly.record import Cause
+from klais.jit.kernel import F64, float64, int64, kernel, void
+
+# One view a row: input, rows (of 300 s) that it is smoothed over, rows of the slow mean it is compared with (0: the
+# long-run mean), weight. Chosen on NAB's development files and their resampled copies.
+_INPUT = np.array([VALUE, VALUE, VALUE, RESIDUAL, RESIDUAL, RESIDUAL, DEVIATION, CHANGE, CHANGE])
+_FAST = np.array([1.0, 3.0, 6.0, 1.0, 6.0, 96.0, 48.0, 3.0, 1.0])
+_SLOW = np.array([300.0, 300.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+_WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.8, 0.9, 0.6, 0.5])
+SLOW_RESIDUAL = 5  # the view whose drift is judged
+_REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 24.0, 12.0  # memory of what was reported
+_VISIT_WEIGHT = 0.05
+DRIFT_FACTOR = 6.0  # a slow residual so many times its usual size of a day ago is a drift
+_RARE, _DRIFT = float(Cause.RARE), float(Cause.DRIFT)
+
+
+@kernel(void(FULLS, int64), borrows=True)
+def forget_full(state: Channels, r: int) -> None:
+    """Begin the series again with another input; quantum, steps and runs of the value stay."""
+    state["rows"][r], state["hour"][r], state["visits"][r] = np.uint32(1), np.uint8(255), np.uint16(0)
+    state["size"][r] = state["level"][r] = state["recent"][r] = state["block"][r] = np.float32(0.0)
+    for b in range(LEVELS):
+        state["levels"][r, 0, b] = state["levels"][r, 1, b] = np.uint16(0)
+    for b in range(BLOCKS):
+        state["ring"][r, b] = np.float32(0.0)
+    for b in range(HOURS):
+        state["expected"][r, b], state["known"][r, b] = np.float32(0.0), np.uint8(0)
+    for j in range(VIEWS):
+        state["fast"][r, j] = state["slow"][r, j] = state["mean"][r, j] = state["usual"][r, j] = np.float32(0.0)
+        for b in range(HOURS):
+            state["usual_by_hour"][r, j, b] = np.float32(0.0)
+
+
+@kernel(void(FULLS, int64, F64), borrows=True)
+def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """What is usual at this time of the day: learned once a visit, read with interpolation."""
+    phase = (state["t"][r] % DAY_S) * (HOURS / DAY_S)
+    b = max(0, min(HOURS - 1, int(phase)))
+    before = np.int64(state["hour"][r])
+    now[HOUR], now[NEW_HOUR] = b, 1.0 if b != before else 0.0
+    if b != before:
+        if before != 255 and state["visits"][r] > np.uint16(0):
+            count = min(250, int(state["known"][r, before]) + 1)
+            state["known"][r, before] = np.uint8(count)
+            old = np.float64(state["expected"][r, before])
+            weight = max(_VISIT_WEIGHT, 1.0 / count)
+            state["expected"][r, before] = np.float32(old + weight * (np.float64(state["visit"][r]) - old))
+        state["visit"][r], state["visits"][r], state["hour"][r] = np.float32(0.0), np.uint16(0), np.uint8(b)
+    visits = np.float64(state["visits"][r]) + 1.0
+    if visits < 60_000.0:
+        state["visits"][r] = np.uint16(visits)
+    mean = np.float64(state["visit"][r])
+    state["visit"][r] = np.float32(mean + (now[INPUT] - mean) / visits)
+    off = phase - b - 0.5
+    beside = (b + 1) % HOURS if off > 0.0 else (b + HOURS - 1) % HOURS
+    now[USUAL_NOW] = now[LEVEL]
+    if state["known"][r, b] > np.uint8(0):
+        here = np.float64(state["expected"][r, b])
+        if state["known"][r, beside] > np.uint8(0):
+            here += abs(off) * (np.float64(state["expected"][r, beside]) - here)
+        now[USUAL_NOW] = here
+    if now[ELAPSED] > 0.0:
+        state["days"][r] += np.float32(min(now[ELAPSED], 4.0 * now[SPACING] + 1e-9) / DAY_S)
+
+
+@kernel(float64(FULLS, int64, int64, float64, F64), borrows=True)
+def distance(state: Channels, r: int, j: int, u: float, now: npt.NDArray[np.float64]) -> float:
+    """Distance of a view, smoothed, from its slow or its long-run mean; learns the smoothed input and the slow mean."""
+    row, lengths = now[ROW], now[LENGTHS]
+    rows = max(1.0, _FAST[j] * lengths) if _FAST[j] > 1.0 else 1.0
+    fast = u
+    if rows > 1.0 and row > 0.0:
+        fast = np.float64(state["fast"][r, j])
+        fast += max(1.0 / rows, 1.0 / (row + 1.0)) * (u - fast)
+    state["fast"][r, j] = np.float32(fast)
+    if _SLOW[j] > 0.0:
+        slow = u
+        if row > 0.0:
+            slow = np.float64(state["slow"][r, j])
+            slow += max(1.0 / (_SLOW[j] * lengths), 1.0 / (row + 1.0)) * (u - slow)
+        state["slow"][r, j] = np.float32(slow)
+        return float(fast - slow)
+    if row < rows:
+        state["mean"][r, j] = np.float32(fast)
+    return float(fast - np.float64(state["mean"][r, j]))
+
+
+@kernel(void(FULLS, int64, float64, float64, F64), borrows=True)
+def judge_drift(state: Channels, r: int, e: float, floor: float, now: npt.NDArray[np.float64]) -> None:
+    """DRIFT: the slow residual against its usual size of a day ago at this hour, or a drift would hide itself."""
+    b = int(now[HOUR])
+    old, days = np.float64(state["day_ago"][r, b]), np.float64(state["days"][r])
+    if now[NEW_HOUR] > 0.0:
+        state["day_ago"][r, b] = state["usual"][r, SLOW_RESIDUAL]
+    if days > 3.0 and old > 0.0:
+        now[DRIFT] = abs(e) / (np.sqrt(old + floor) * (1.0 + 3.0 / days))
+
+
+@kernel(void(FULLS, int64, F64), borrows=True)
+def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """Compare each view with its usual size, in all and at this hour, and learn it; SURPRISE and its cause."""
+    row, b = now[ROW], int(now[HOUR])
+    share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
+    floor_row = max(share, quanta) ** 2 + 1e-18
+    floor_smooth = max(share, 0.5 * quanta) ** 2 + 1e-18
+    memory = max(300.0, MEMORY_ROWS * now[LENGTHS])
+    by_hour = min(0.5, now[SPACING] / DAY_MEMORY_S)
+    best = 0.0
+    now[DRIFT] = 0.0
+    for j in range(VIEWS):
+        kind = _INPUT[j]
+        if kind == CHANGE and now[GAP] > 0.0:
+            continue
+        e = distance(state, r, j, input_of(kind, now), now)
+        age = row - (max(1.0, _FAST[j] * now[LENGTHS]) if _FAST[j] > 1.0 else 1.0)
+        if age < 0.0:
+            continue
+        w, w_hour = np.float64(state["usual"][r, j]), np.float64(state["usual_by_hour"][r, j, b])
+        if j == SLOW_RESIDUAL:
+            judge_drift(state, r, e, floor_smooth, now)
+        floor = floor_smooth if _FAST[j] > 1.0 else floor_row
+        fourth, fourth_hour = w * w, w_hour * w_hour
+        usual = np.sqrt(max(max(fourth, fourth_hour) * (1.0 + LEARN_ROWS / (age + 1.0)), floor * floor))
+        square = e * e
+        ratio = square / usual
+        if age > WARM_ROWS:
+            weighted = _WEIGHT[j] * _WEIGHT[j] * ratio
+            if weighted > best:
+                best = weighted
+                now[BEST], now[SCALE] = e, np.sqrt(usual)
+                explain_view(kind, now)
+            if ratio > CLIP * CLIP:
+                square *= CLIP * CLIP / ratio
+                e *= CLIP / np.sqrt(ratio)
+        weight = max(1.0 / memory, 1.0 / (age + 1.0))
+        if _SLOW[j] == 0.0:
+            state["mean"][r, j] += np.float32(weight * e)
+        power = square * square
+        state["usual"][r, j] = np.float32(np.sqrt(fourth + weight * (power - fourth)))
+        state["usual_by_hour"][r, j, b] = np.float32(np.sqrt(fourth_hour + by_hour * (power - fourth_hour)))
+    now[SURPRISE] = np.sqrt(best)
+
+
+@kernel(void(FULLS, int64, F64), borrows=True)
+def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """Report a surprise only if it exceeds everything of the last rows, kept as a ring of the largest of each block."""
+    rows = max(_LEAST_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
+    size = max(1.0, _REPORT_ROWS * now[LENGTHS] / BLOCKS)
+    block, recent = float(state["block"][r]) + 1.0, float(state["recent"][r])
+    place = np.int64(state["place"][r])
+    if block >= size:
+        state["ring"][r, place] = np.float32(recent)
+        place = (place + 1) % BLOCKS
+        state["place"][r] = np.uint8(place)
+        recent = block = 0.0
+    state["block"][r] = np.float32(block)
+    now[REPORT] = 0.0
+    if now[SURPRISE] > recent:
+        largest = 0.0
+        for j in range(BLOCKS):
+            if j > 0 and (j + 1) * size > rows:
+                break
+            largest = max(largest, np.float64(state["ring"][r, (place - 1 - j) % BLOCKS]))
+        if now[SURPRISE] > largest:
+            now[REPORT] = now[SURPRISE]
+        recent = now[SURPRISE]
+    state["recent"][r] = np.float32(recent)
+
+
+@kernel(void(FULLS, int64, F64), borrows=True)
+def tell_drift(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """A drift is told once a day, unless the row is a flag of another cause."""
+    if state["latch"][r] > np.uint8(0):
+        if now[NEW_HOUR] > 0.0:
+            state["latch"][r] -= np.uint8(1)
+    elif now[DRIFT] > DRIFT_FACTOR:
+        state["latch"][r] = np.uint8(HOURS)
+        if now[CAUSE] == 0.0:
+            now[CAUSE], now[EXPECTED] = _DRIFT, now[USUAL_NOW]
+            now[SCALE] = np.sqrt(np.float64(state["day_ago"][r, int(now[HOUR])]))
+
+
+@kernel(void(FULLS, int64, float64, float64, int64, float64, F64), borrows=True)
+def score_full(
+    state: Channels, r: int, t: float, x: float, by_rows: int, threshold: float, now: npt.NDArray[np.float64]
+) -> None:
+    """Score and learn one value of channel ``r``; as :func:`klais.core.anomaly.light.score_light`."""
+    now[SURPRISE] = now[REPORT] = now[CAUSE] = 0.0
+    if not np.isfinite(x) or begin_row(state, r, t, min(max(x, -MAX_VALUE), MAX_VALUE), by_rows, now) == 0:
+        return
+    if observe_step(state, r, min(max(x, -MAX_VALUE), MAX_VALUE), now) == 1:
+        forget_full(state, r)
+    if choose_input(state, r, now) == 0:
+        return
+    expect_by_hour(state, r, now)
+    look(state, r, now)
+    keep_level(state, r, now)
+    rare = rarity(state, r, 0, now[INPUT])
+    rare = RARE * max(rare, rarity(state, r, 1, now[INPUT] - np.float64(state["slow"][r, 0])))
+    if now[ROW] > WARM_ROWS and rare > now[SURPRISE]:
+        now[SURPRISE], now[CAUSE], now[EXPECTED] = rare, _RARE, now[LEVEL]
+        now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
+    report_full(state, r, now)
+    decide_flag(state, r, threshold, now)
+    tell_drift(state, r, now)

@@ -1,0 +1,133 @@
+"""The gate record of a device: what every frame is compared with, whether or not the device has channels.
+
+One record (192 bytes) for each row of a lane. It holds the fields' names and the band in which each feature is not
+worth a closer look, the device's rhythm (:mod:`klais.core.anomaly.rhythm`), and which fields its frames always have.
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.detector import MAX_FIELDS, SWEEP_MISSES
+from klais.jit.kernel import int64, kernel, uint32, void
+
+BANDS = 1 + MAX_FIELDS  # payload size, then the fields by slot
+GATE = np.dtype(
+    [
+        ("owner", "<u4"),
+        ("first", "<i4"),  # handle of the device's first channel, 0 = none; see klais.core.anomaly.arena
+        ("scored_ds", "<u4"),  # receive time of the newest regular scoring, tenths of a second
+        ("saved_ds", "<u4"),  # of that which the newest saved profile has
+        ("clock_ms", "<u4"),  # the fleet's clock at the newest frame
+        ("begin_ms", "<u4"),  # and at the beginning of this bucket of intervals
+        ("gap4", "<f4"),  # mean 4th power of intervals (s), by the fleet's clock
+        ("longest_s", "<f4"),  # longest interval lately
+        ("usual", "<f4"),  # mean of the logarithm of intervals, less the fleet's shift
+        ("spread", "<f4"),  # sqrt of the mean 4th power of deviations from it
+        ("last", "<f4", (2,)),  # the two newest of these logarithms
+        ("peak", "<f4"),  # largest score lately, against telling a habit again
+        ("path", "<u4", (MAX_FIELDS,)),  # low half of the path hash of each field
+        ("low", "<f4", (BANDS,)),
+        ("high", "<f4", (BANDS,)),
+        ("frames", "<u2"),  # in this bucket
+        ("buckets", "<u2"),  # learned
+        ("absent", "u1", (MAX_FIELDS,)),  # frames in a row without the field
+        ("present", "u1", (MAX_FIELDS,)),  # frames in a row with it, until it counts as steady
+        ("told", "u1", (MAX_FIELDS,)),  # flags of its absence so far
+        ("steady", "u1"),  # bit k: field k is in every frame
+        ("waiting", "u1"),  # bit k: it is absent now
+        ("slots", "u1"),
+        ("used", "u1"),  # bit k: field slot k was used since the last sweep of the slots
+        ("misses", "u1"),  # fields without a slot since the last sweep
+        ("rhythm_told", "u1"),  # flags of the rhythm so far
+        ("watched", "u1"),  # 1: new channels are of the full tier
+        ("spare", "u1"),
+    ],
+    align=True,
+)
+assert GATE.itemsize == 192
+GATES = numba.from_dtype(GATE)[::1]
+Gates = npt.NDArray[np.void]
+STEADY_FRAMES = 64  # frames in a row with a field until its absence is worth a flag; more after each flag
+ABSENT_FRAMES = 3  # frames in a row without it until the flag
+MOST_TOLD = 3  # a field that was missing so often is optional
+_ONE, _ZERO = np.uint8(1), np.uint8(0)
+
+
+@kernel(void(GATES, int64, int64), borrows=True)
+def empty_slot(gates: Gates, r: int, k: int) -> None:
+    """Forget what is known of the field in slot ``k``."""
+    gates["path"][r, k] = np.uint32(0)
+    gates["low"][r, 1 + k] = gates["high"][r, 1 + k] = np.float32(0.0)
+    gates["absent"][r, k] = gates["present"][r, k] = gates["told"][r, k] = _ZERO
+    others = np.uint8(0xFF ^ (1 << k))
+    gates["steady"][r] &= others
+    gates["waiting"][r] &= others
+
+
+@kernel(void(GATES, int64, uint32), borrows=True)
+def empty_gate(gates: Gates, r: int, owner: int) -> None:
+    """A gate that knows nothing, for the device that has row ``r`` now. Its channels were freed by the caller."""
+    gates["owner"][r], gates["first"][r] = owner, np.int32(0)
+    gates["scored_ds"][r] = gates["saved_ds"][r] = gates["clock_ms"][r] = gates["begin_ms"][r] = np.uint32(0)
+    gates["gap4"][r] = gates["longest_s"][r] = gates["usual"][r] = gates["spread"][r] = gates["peak"][r] = 0.0
+    gates["last"][r, 0] = gates["last"][r, 1] = np.float32(0.0)
+    gates["frames"][r] = gates["buckets"][r] = np.uint16(0)
+    gates["steady"][r] = gates["waiting"][r] = gates["slots"][r] = gates["used"][r] = gates["misses"][r] = _ZERO
+    gates["rhythm_told"][r] = gates["watched"][r] = _ZERO
+    gates["low"][r, 0] = gates["high"][r, 0] = np.float32(0.0)
+    for k in range(MAX_FIELDS):
+        empty_slot(gates, r, k)
+
+
+@kernel(int64(GATES, int64, uint32, int64), borrows=True, inlined=True)
+def find_slot(gates: Gates, r: int, path: int, guess: int) -> int:
+    """Slot of a field (a new one for a new path), -1 while all slots hold other paths; -2: a slot should be swept."""
+    paths = gates["path"]
+    count = np.int64(gates["slots"][r])
+    slot = -1
+    if guess < count and paths[r, guess] == path:
+        slot = guess
+    else:
+        for k in range(count):
+            if paths[r, k] == path:
+                slot = k
+                break
+    if slot < 0 and count < MAX_FIELDS:
+        paths[r, count] = path
+        gates["slots"][r] = np.uint8(count + 1)
+        slot = int(count)
+    if slot >= 0:
+        gates["used"][r] |= np.uint8(1 << slot)
+        return slot
+    gates["misses"][r] += _ONE
+    return -2 if gates["misses"][r] >= SWEEP_MISSES else -1
+
+
+@kernel(int64(GATES, int64, int64), borrows=True)
+def observe_fields(gates: Gates, r: int, here: int) -> int:
+    """Note which slots' fields a frame has (bits ``here``); bits of those that are missing too long now."""
+    told = 0
+    steady, waiting = int(gates["steady"][r]), int(gates["waiting"][r])
+    for k in range(np.int64(gates["slots"][r])):
+        bit = 1 << k
+        if here & bit != 0:
+            gates["absent"][r, k] = _ZERO
+            waiting &= ~bit
+            if steady & bit == 0 and gates["told"][r, k] < MOST_TOLD:
+                gates["present"][r, k] += _ONE
+                if gates["present"][r, k] >= min(250, STEADY_FRAMES * (1 + int(gates["told"][r, k]))):
+                    steady |= bit
+        elif steady & bit != 0:
+            gates["absent"][r, k] += _ONE
+            waiting |= bit
+            if gates["absent"][r, k] >= ABSENT_FRAMES:
+                steady &= ~bit
+                waiting &= ~bit
+                told |= bit
+                gates["present"][r, k] = _ZERO
+                gates["told"][r, k] += _ONE
+        else:
+            gates["present"][r, k] = _ZERO
+    gates["steady"][r], gates["waiting"][r] = np.uint8(steady), np.uint8(waiting)
+    return int(told)

@@ -1,0 +1,94 @@
+"""Saved profiles: the gate and the channels of one device as bytes, the value of its record in the ``profiles`` table.
+
+Little-endian: magic ``KLP1``, version, light channels, full channels, one byte of padding; then GATE, LIGHT and FULL
+records. Profiles are soft state: a value of another version is passed over, and the device is learned again.
+"""
+
+from struct import Struct
+
+import numpy as np
+
+from klais.core.anomaly.arena import Store, free_channels, new_light, take_place
+from klais.core.anomaly.channel import FULL, LIGHT, Channels
+from klais.core.anomaly.gate import BANDS, GATE
+
+MAGIC, VERSION = b"KLP1", 1
+_HEAD = Struct("<4sBBBx")
+
+
+def places(store: Store, row: int) -> tuple[list[int], list[int]]:
+    """Places of a device's light and full channels."""
+    gates, light, full, _, _ = store
+    found: tuple[list[int], list[int]] = ([], [])
+    handle = int(gates["first"][row])
+    while handle and len(found[0]) + len(found[1]) < BANDS:
+        k = abs(handle) - 1
+        found[handle < 0].append(k)
+        handle = int((light if handle > 0 else full)["following"][k])
+    return found
+
+
+def dump_profile(store: Store, row: int) -> bytes:
+    """The value of one device."""
+    gates, light, full, _, _ = store
+    of_light, of_full = places(store, row)
+    head = _HEAD.pack(MAGIC, VERSION, len(of_light), len(of_full))
+    return b"".join((head, gates[row].tobytes(), light[of_light].tobytes(), full[of_full].tobytes()))
+
+
+def read_profile(value: bytes) -> tuple[Channels, Channels, Channels] | None:
+    """Gate (GATE [1]), light and full channels of a value; None where it is none of this version."""
+    if len(value) < _HEAD.size or value[:4] != MAGIC or value[4] != VERSION:
+        return None
+    _, _, light, full = _HEAD.unpack_from(value)
+    begin_light = _HEAD.size + GATE.itemsize
+    begin_full = begin_light + light * LIGHT.itemsize
+    if light + full > BANDS or len(value) != begin_full + full * FULL.itemsize:
+        return None
+    return (
+        np.frombuffer(value, GATE, 1, _HEAD.size).copy(),
+        np.frombuffer(value, LIGHT, light, begin_light).copy(),
+        np.frombuffer(value, FULL, full, begin_full).copy(),
+    )
+
+
+def load_profile(store: Store, row: int, value: bytes, clock_ms: int) -> bool:
+    """Put a saved profile in the place of what ``row`` has, if it has seen more rows; whether it did.
+
+    ``clock_ms``: the fleet's clock now, which a saved profile cannot know.
+    """
+    found = read_profile(value)
+    if found is None:
+        return False
+    gate, of_light, of_full = found
+    gates, light, full, _, full_room = store
+    here = gates[row]
+    mine_light, mine_full = places(store, row)
+    known = int(light["rows"][mine_light].sum(dtype=np.int64) + full["rows"][mine_full].sum(dtype=np.int64))
+    saved = int(of_light["rows"].sum(dtype=np.int64) + of_full["rows"].sum(dtype=np.int64))
+    if here["owner"] not in (0, gate["owner"][0]) or known > saved:
+        return False
+    free_channels(store, row)
+    for name in ("clock_ms", "begin_ms", "frames"):
+        gate[name] = here[name] if here["owner"] else {"frames": 0}.get(name, clock_ms & 0xFFFFFFFF)
+    gate["first"] = 0
+    gate["saved_ds"] = gate["scored_ds"]
+    gates[row] = gate[0]
+    for record in of_light:
+        handle = new_light(store, row, int(record["feature"]), float(record["t"]))
+        if handle > 0:
+            _put(light, handle - 1, record)
+    for record in of_full:
+        k = take_place(full, full_room)
+        if k >= 0:
+            full["following"][k], full["owner"][k] = gates["first"][row], row
+            gates["first"][row] = -(k + 1)
+            _put(full, k, record)
+    return True
+
+
+def _put(channels: Channels, k: int, record: np.void) -> None:
+    """All of a channel but its place in the arena."""
+    owner, following = int(channels["owner"][k]), int(channels["following"][k])
+    channels[k] = record
+    channels["owner"][k], channels["following"][k] = owner, following

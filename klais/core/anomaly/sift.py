@@ -1,0 +1,165 @@
+"""The two stages of scoring: every frame passes its device's gate, few values go on to a channel.
+
+A value goes to its channel (:mod:`klais.core.anomaly.closer`) when the device's scoring period is over, so that slow
+devices are scored at each frame, and at once when it leaves the band of its gate. The caller says how many values the
+step may score; what is above is counted and seen again in the next period.
+"""
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.arena import STORE, Store, drop_channel, find_channel, free_channels
+from klais.core.anomaly.channel import CAUSE, WARM_ROWS
+from klais.core.anomaly.closer import score_value, tell, tell_absent, tell_rhythm
+from klais.core.anomaly.detector import owner_of
+from klais.core.anomaly.flags import FLAGS
+from klais.core.anomaly.gate import empty_gate, empty_slot, find_slot, observe_fields
+from klais.core.anomaly.record import OF_SIZE, Flags
+from klais.core.anomaly.rhythm import advance_clock, observe_rhythm
+from klais.core.wire.constants import HEADER_SIZE
+from klais.jit.kernel import F64, I32, I64, IDS, U64, int64, kernel, uint64, void
+
+# Places in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values that
+# the step may score, devices that the lane knows.
+PERIOD_DS, FLAG_AT, MOST_VALUES, DEVICES = range(4)
+LIMITS = 4
+# Places in ``counts`` (int64 [COUNTS]), added to: values scored, values above what the step may score, values scored at
+# once because they left their band, values without a channel, flags raised.
+SCORED, SKIPPED, OPENED, HOMELESS, RAISED = range(5)
+COUNTS = 5
+FLAGS_A_FRAME = 12  # at most: rhythm, size, and one for each slot
+COLUMNS = numba.types.Tuple((I32, IDS, I64, I64, F64, I32, U64, F64))
+Columns = tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.int32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.float64],
+]
+"""The columns of :class:`klais.core.anomaly.detector.Frames`, in its order."""
+SCRATCH = numba.types.Tuple((F64, F64))
+Scratch = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+"""``now`` (float64 [NOW]) and ``seen`` (float64 [SEEN]): room for what kernels hand to each other."""
+
+
+@kernel(void(STORE, int64, uint64), borrows=True)
+def sweep(store: Store, r: int, path: int) -> None:
+    """Give ``path`` the slot of a field that was not sent since the last sweep, or else of one that never changed."""
+    gates, light, _, _, _ = store
+    used, chosen = np.int64(gates["used"][r]), -1
+    for k in range(np.int64(gates["slots"][r])):
+        if used >> k & 1 == 0:
+            chosen = k
+            break
+    for k in range(np.int64(gates["slots"][r])):
+        handle = find_channel(store, r, 1 + k) if chosen < 0 else 0
+        if handle <= 0 or light["rows"][handle - 1] <= WARM_ROWS:
+            continue
+        if light["up"][handle - 1] == np.uint16(0) and light["down"][handle - 1] == np.uint16(0):
+            chosen = k
+    if chosen >= 0:
+        drop_channel(store, r, 1 + chosen)
+        empty_slot(gates, r, chosen)
+        gates["path"][r, chosen] = np.uint32(path)
+    gates["used"][r] = gates["misses"][r] = np.uint8(0)
+
+
+@kernel(int64(STORE, COLUMNS, int64, int64, int64, F64, int64, SCRATCH, I64, FLAGS, int64), borrows=True, inlined=True)
+def sift_values(
+    store: Store,
+    columns: Columns,
+    i: int,
+    first: int,
+    end: int,
+    limits: npt.NDArray[np.float64],
+    regular: int,
+    scratch: Scratch,
+    counts: npt.NDArray[np.int64],
+    flags: Flags,
+    at: int,
+) -> int:
+    """Size and fields (``first`` to ``end``) of frame ``i`` against their bands; those worth it go to their channels.
+
+    Returns the place of the next flag.
+    """
+    gates, now = store[0], scratch[0]
+    row, _, time_ns, lengths, _, _, field_path, field_value = columns
+    r, t, here = np.int64(row[i]), time_ns[i] * 1e-9, np.int64(0)
+    for j in range(first - 1, end):
+        feature, x = 0, np.float64(lengths[i] - HEADER_SIZE)
+        if j >= first:
+            slot = find_slot(gates, r, np.uint32(field_path[j]), j - first)
+            if slot == -2:
+                sweep(store, r, field_path[j])
+            if slot < 0:
+                continue
+            here |= np.int64(1) << slot
+            feature, x = 1 + slot, field_value[j]
+        inside = gates["low"][r, feature] <= x <= gates["high"][r, feature]
+        if inside and regular == 0:
+            continue
+        if np.float64(counts[SCORED]) >= limits[MOST_VALUES]:
+            counts[SKIPPED] += 1
+            continue
+        counts[SCORED] += 1
+        counts[OPENED] += 1 - regular
+        handle = score_value(store, r, feature, t, x, limits[FLAG_AT], now)
+        if handle == 0:
+            counts[HOMELESS] += 1
+        elif now[CAUSE] > 0.0:
+            at = tell(store, handle, t, flags, at, i, j - first if j >= first else OF_SIZE, x, now)
+    if here != np.int64(gates["steady"][r]) or gates["waiting"][r] != np.uint8(0):
+        missing = observe_fields(gates, r, here)
+        if missing != 0:
+            at = tell_absent(gates, r, missing, flags, at, i)
+    return at
+
+
+@kernel(int64(STORE, F64, COLUMNS, int64, F64, SCRATCH, I64, FLAGS), borrows=True)
+def sift(
+    store: Store,
+    fleet: npt.NDArray[np.float64],
+    columns: Columns,
+    field_count: int,
+    limits: npt.NDArray[np.float64],
+    scratch: Scratch,
+    counts: npt.NDArray[np.int64],
+    flags: Flags,
+) -> int:
+    """Let the admitted frames of a batch pass their gates, in order; the number of flags written.
+
+    ``counts`` begins at 0; ``flags`` FLAG [k + FLAGS_A_FRAME], out: the first k flags; more are only counted.
+    """
+    gates, seen = store[0], scratch[1]
+    row, ids, time_ns, _, interval_s, field_frame, _, _ = columns
+    period_ds, period_s, devices = np.uint32(limits[PERIOD_DS]), limits[PERIOD_DS] * 0.1, int(limits[DEVICES])
+    last = flags.shape[0] - FLAGS_A_FRAME
+    f = at = 0
+    for i in range(row.shape[0]):
+        first = f
+        while f < field_count and field_frame[f] == i:
+            f += 1
+        if interval_s[i] < -1.5:
+            continue
+        r, written = np.int64(row[i]), at
+        owner = owner_of(ids[i, 0], ids[i, 1])
+        if gates["owner"][r] != owner:
+            free_channels(store, r)
+            empty_gate(gates, r, owner)
+        clock_s = advance_clock(fleet, time_ns[i] * 1e-9, devices)
+        known = 1 if interval_s[i] >= 0.0 else 0
+        cause = observe_rhythm(gates, r, known, clock_s, period_s, fleet, devices, seen)
+        if cause != 0:
+            at = tell_rhythm(gates, r, cause, seen, flags, at, i)
+        ds = np.uint32(time_ns[i] // 100_000_000 & 0xFFFFFFFF)
+        regular = 1 if np.uint32(ds - gates["scored_ds"][r]) >= period_ds else 0
+        if regular == 1:
+            gates["scored_ds"][r] = ds
+        at = sift_values(store, columns, i, first, f, limits, regular, scratch, counts, flags, at)
+        counts[RAISED] += at - written
+        at = min(at, last)
+    return at

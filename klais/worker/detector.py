@@ -1,0 +1,34 @@
+"""The detectors of a worker's lanes, as the settings name them."""
+
+import time
+from collections.abc import Callable
+
+from klais.config.load import Settings
+from klais.core.anomaly.budget import CpuBudget
+from klais.core.anomaly.detector import Detector
+from klais.core.anomaly.two_tier import TwoTier
+from klais.core.anomaly.zscore import ZScore
+from klais.core.dam.bucket import TokenBucket
+
+
+def cpu_budget(settings: Settings) -> CpuBudget:
+    """The time that the lanes of a worker may spend on scores, and what they count."""
+    return CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
+
+
+def detector_maker(settings: Settings, budget: CpuBudget | None = None) -> Callable[[], Detector]:
+    """What makes the detector of each lane; those of one worker share the time that scoring may take."""
+    shared = budget or cpu_budget(settings)
+    memory_bytes = settings.anomaly_bytes // settings.partitions
+
+    def make() -> Detector:
+        if settings.anomaly_detector == "zscore":
+            return ZScore(settings.anomaly_z, settings.anomaly_min_samples, settings.anomaly_window)
+        return TwoTier(memory_bytes, settings.anomaly_period_s, shared, settings.anomaly_threshold)
+
+    return make
+
+
+def profile_allowance(settings: Settings) -> TokenBucket:
+    """Bytes of profiles that a worker may save: a second's worth at once."""
+    return TokenBucket(settings.anomaly_save_bytes, max(1.0, settings.anomaly_save_bytes))

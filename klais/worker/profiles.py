@@ -1,0 +1,93 @@
+"""The anomaly profiles of a lane: read back when it goes live, then saved at a bounded rate.
+
+They are soft state. Nothing waits for them: a lane is live before they are read, and after a crash a profile is as old
+as its last save. Rows are looked at in turn, so those saved longest ago come first.
+"""
+
+import asyncio
+import time
+
+import numpy as np
+
+from klais import fault
+from klais.core.devices.layout import row_key
+from klais.kafka.reader import PartitionReader
+from klais.kafka.record_batch import RecordBatchWriter
+from klais.telemetry.log import get
+from klais.worker.session import LaneSession
+
+log = get("klais.worker.profiles")
+
+SAVE_TICK_S = 1.0
+LOOK_ROWS = 50_000  # rows looked at in one go
+LOAD_RECORDS, LOAD_PAUSE_S = 100, 0.005  # records read back in one go, and the pause after it: lanes go on meanwhile
+SAVE_BYTES = 64_000  # about what is saved in one go
+
+
+class ProfileKeeper:
+    """Reads and saves the profiles of one session; ``saved`` and ``loaded`` count them."""
+
+    def __init__(self, session: LaneSession, reader: PartitionReader) -> None:
+        self._session, self._reader = session, reader
+        self._topic = session.context.topics.profiles_changelog
+        self._next = 0  # the row to go on with
+        self.saved = self.loaded = 0
+
+    async def run(self) -> None:
+        """Load, then save without end."""
+        if self._session.state.detector is None or not self._session.context.settings.anomaly_save_bytes:
+            return
+        await self._load()
+        while True:
+            await asyncio.sleep(SAVE_TICK_S)
+            await self.save_some()
+
+    async def _load(self) -> None:
+        """Take over the newest profile of each device that the lane knows."""
+        session, began_s = self._session, time.monotonic()
+        state, detector = session.state, session.state.detector
+        assert detector is not None
+        start, end = await self._reader.offsets(self._topic, session.partition)
+        count = 0
+        async for record in self._reader.read(self._topic, session.partition, start, end):
+            count += 1
+            if count % LOAD_RECORDS == 0:
+                await asyncio.sleep(LOAD_PAUSE_S)
+            if record.key is None or record.key[:1] == b"\0" or record.value is None:
+                continue
+            row = state.find(record.key)
+            if row >= 0:
+                detector.make_room(len(state.rows))
+                self.loaded += detector.load(row, record.value)
+        seconds = round(time.monotonic() - began_s, 3)
+        log.info("profiles_loaded", partition=session.partition, profiles=self.loaded, seconds=seconds)
+
+    async def save_some(self) -> None:
+        """Save what changed, as far as the worker's allowance goes, once around the rows at most."""
+        state, allowance = self._session.state, self._session.context.profile_bytes
+        looked = 0
+        while looked < state.used:
+            room = allowance.available(time.monotonic_ns())
+            if room <= 0:
+                return
+            begin = self._next if self._next < state.used else 0
+            end = min(begin + LOOK_ROWS, state.used)
+            looked += await self._save(begin, end, min(room, SAVE_BYTES)) - begin
+            await asyncio.sleep(0)
+
+    async def _save(self, begin: int, end: int, most_bytes: int) -> int:
+        """Save changed profiles of rows ``begin`` to ``end``; the row to go on with."""
+        session, detector = self._session, self._session.state.detector
+        assert detector is not None
+        dumped, self._next = detector.dump_some(begin, end, most_bytes)
+        writer = RecordBatchWriter(limit_bytes=900_000)
+        rows = session.state.rows
+        kept = [(row_key(rows[row]), value) for row, value in dumped if rows["id_size"][row]]
+        for key, value in kept:
+            writer.append_one(key, value)
+        if not writer.empty:
+            session.context.profile_bytes.spend(int(np.sum([len(value) for _, value in kept])))
+            fault.at("profiles_sent")
+            await session.senders.profiles.send(writer)
+            self.saved += len(kept)
+        return max(self._next, begin + 1)

@@ -1,0 +1,113 @@
+"""The two tiers on series whose faults are known, and on those that have none."""
+
+import numpy as np
+import pytest
+
+from klais.core.anomaly.channel import FULL, LIGHT
+from klais.core.anomaly.record import COUNTER, Cause
+from klais.core.anomaly.series import rhythm_flags, score_series
+
+N, AT = 4000, 3000
+TIERS = pytest.mark.parametrize("tier", ["light", "full"])
+
+
+def times() -> np.ndarray:
+    return 1.7e9 + np.arange(N) * 60.0
+
+
+def sensor(seed: int = 1) -> np.ndarray:
+    """A temperature with a daily wave, steps of 0.01."""
+    rng = np.random.default_rng(seed)
+    return np.round(20 + 4 * np.sin(2 * np.pi * times() / 86_400) + 0.3 * rng.normal(size=N), 2)
+
+
+def causes(x: np.ndarray, tier: str) -> list[tuple[int, int]]:
+    found = score_series(times(), x, tier)["cause"]  # type: ignore[arg-type]
+    return [(int(i), int(found[i])) for i in np.flatnonzero(found)]
+
+
+@TIERS
+def test_an_ordinary_sensor_is_not_flagged(tier: str) -> None:
+    assert causes(sensor(), tier) == []
+
+
+@TIERS
+@pytest.mark.parametrize("fault", ["spike", "zeros", "fahrenheit"])
+def test_a_fault_is_flagged_at_its_first_row(tier: str, fault: str) -> None:
+    x = sensor()
+    x[AT : AT + 1 if fault == "spike" else N] = {
+        "spike": x[AT] + 6, "zeros": 0.0, "fahrenheit": np.round(x[AT:] * 1.8 + 32, 2)
+    }[fault]  # fmt: skip
+    found = causes(x, tier)
+    assert found[0][0] == AT and len(found) <= 3
+
+
+@TIERS
+def test_a_sensor_that_stops_changing_is_stuck(tier: str) -> None:
+    x = sensor()
+    x[AT:] = x[AT]
+    at, cause = causes(x, tier)[0]
+    assert AT < at < AT + 60 and cause == Cause.STUCK
+
+
+@TIERS
+def test_a_constant_may_move_by_one_step_and_not_by_a_thousand(tier: str) -> None:
+    x = np.full(N, 21.5)
+    x[AT:] = 21.6
+    assert causes(x, tier) == []
+    x[AT:] = 121.5
+    assert [at for at, _ in causes(x, tier)] == [AT]
+
+
+@TIERS
+def test_a_counter_is_judged_by_its_rate(tier: str) -> None:
+    rng = np.random.default_rng(3)
+    x = np.cumsum(rng.integers(1, 5, N)).astype(float)
+    assert causes(x, tier) == []
+    x[AT:] += 1e6
+    at, cause = causes(x, tier)[0]
+    assert at == AT and cause & COUNTER
+    x[AT:] = x[AT - 1]
+    at, cause = causes(x, tier)[0]
+    assert at > AT and cause == Cause.STUCK | COUNTER
+    x[AT:] = np.cumsum(rng.integers(1, 5, N - AT))  # it begins again at 0
+    assert causes(x, tier) == []
+
+
+@TIERS
+def test_what_is_no_number_is_passed_over(tier: str) -> None:
+    x = sensor()
+    clean = score_series(np.delete(times(), [7, 2000]), np.delete(x, [7, 2000]), tier)  # type: ignore[arg-type]
+    x[7], x[2000] = np.nan, np.inf
+    found = score_series(times(), x, tier)  # type: ignore[arg-type]
+    assert found["score"][7] == found["score"][2000] == 0
+    assert np.array_equal(np.delete(found["score"], [7, 2000]), clean["score"])
+
+
+@TIERS
+def test_a_habit_is_told_once(tier: str) -> None:
+    x = sensor()
+    x[AT::100] += 6
+    assert len(causes(x, tier)) <= 2
+
+
+def test_the_state_has_the_size_that_the_documents_name() -> None:
+    assert (LIGHT.itemsize, FULL.itemsize) == (256, 1416)
+    for dtype in (LIGHT, FULL):
+        assert sum(dtype[name].itemsize for name in dtype.names or ()) == dtype.itemsize  # no padding to save
+
+
+def test_rhythm() -> None:
+    rng = np.random.default_rng(2)
+    steady = 60 + rng.normal(size=2000) * 0.6
+    steady[rng.random(2000) < 0.003] *= 2  # losses
+    assert not rhythm_flags(np.cumsum(steady)).any()
+    for factor in (3.0, 1 / 3):
+        interval = steady.copy()
+        interval[1500:] *= factor
+        found = rhythm_flags(np.cumsum(interval))
+        assert np.flatnonzero(found)[0] in range(1500, 1504) and set(found) == {0, Cause.INTERVAL}
+    silent = steady.copy()
+    silent[1500] = 7200
+    assert rhythm_flags(np.cumsum(silent))[1500] == Cause.SILENCE
+    assert np.count_nonzero(rhythm_flags(np.cumsum(silent))) == 1
