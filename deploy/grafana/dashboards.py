@@ -380,6 +380,26 @@ DEVICES = Board(
                 [(rate(DROPPED, "reason", reason="~too_.*|bad_.*|not_.*"), "{{reason}}")],
             ),
         ],
+        [
+            Panel(
+                "Values scored", "short",
+                [
+                    (rate("klais_anomaly_values_total"), "scored/s"),
+                    (rate("klais_anomaly_values_at_once_total"), "at once/s"),
+                    (rate("klais_anomaly_values_skipped_total"), "skipped/s"),
+                    (rate("klais_anomaly_values_without_profile_total"), "without a profile/s"),
+                ],
+                "Skipped: scores take KLAIS_ANOMALY_CPU_SHARE. Without a profile: KLAIS_ANOMALY_BYTES is full.",
+            ),
+            Panel(
+                "CPU of scores", "percentunit",
+                [(rate("klais_anomaly_scoring_seconds_total", "instance"), "{{instance}}")], "Of one core.",
+            ),
+            Panel(
+                "Scoring period", "s", [(of("klais_anomaly_period_seconds"), "{{instance}}")],
+                "Of one device; it stretches under load.",
+            ),
+        ],
     ],
 )  # fmt: skip
 

@@ -66,7 +66,7 @@ def test_a_replay_ends_in_the_same_state_whatever_holds_by_then() -> None:
 def test_a_record_of_another_version_is_refused_with_what_to_do() -> None:
     value = bytearray(encode_step(take_raw(LaneState(), 0, batch([b"a"]), LIMITS, Bounds(9, 9), NOW).record))
     value[4] = 2
-    with pytest.raises(JournalFormatError, match=r"version 2, this code reads version 6.* KLAIS_TOPIC_PREFIX"):
+    with pytest.raises(JournalFormatError, match=r"version 2, this code reads version 7.* KLAIS_TOPIC_PREFIX"):
         decode_step(bytes(value))
 
 
