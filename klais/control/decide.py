@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from klais.control import shares
 from klais.control.cuts import CutState, next_cut
-from klais.control.forecast import NOTHING, BurstForecast
+from klais.control.forecast import NOTHING, TrafficForecast
 from klais.control.pid import Gains, PidState, Terms, step, track
 
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
@@ -71,7 +71,7 @@ class Inputs:
     wants: Mapping[int, float] = field(default_factory=dict)
     hosts: Mapping[str, float] = field(default_factory=dict)
     passed: float | None = None
-    forecast: BurstForecast = NOTHING
+    forecast: TrafficForecast = NOTHING
     fresh: bool = False
 
 

@@ -255,7 +255,8 @@ class Report:
                 blocks = watch.sample()
                 self._blocks.observe(blocks["event_loop_longest_block_ms"] / 1e3, time.monotonic())
                 gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | blocks | latency
-                return statistics.counters(), gauges
+                # Of this process: rows count the restarts of sequence numbers, and a lane that leaves takes them along.
+                return statistics.counters() | {"resets": int(self._sequence.sum[2])}, gauges
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))
             due = Due(self._limits.version)

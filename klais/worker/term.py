@@ -23,7 +23,7 @@ from klais.config.load import Settings
 from klais.control.decide import Decision, LoopState, decide, worth_writing
 from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
-from klais.control.measure import measure, offenders_of, traffic_totals
+from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
 from klais.control.offenders import MOST_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import device_scope, merged
@@ -193,7 +193,7 @@ class Term:
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
         system = self._stats.view()
-        if system.edges and self._features.add(now_s, traffic_totals(system)):
+        if system.edges and self._features.add(now_s, traffic_totals(system), activity_of(system)):
             self._forecast = self._predictor.predict(self._features.window())
         inputs = measure(system, self._forecast)
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)
@@ -254,6 +254,9 @@ class Term:
             "rate_limit": round(decision.rate, 3),
             "pid_output": round(decision.terms.output, 5),
             "burst_probability": round(decision.inputs.forecast.probability, 4),
+            "traffic_class": decision.inputs.forecast.kind,
+            "traffic_confidence": round(decision.inputs.forecast.confidence, 4),
+            "forecast_model": decision.inputs.forecast.model,
             "cut": decision.cut.cut,
             "alert": decision.cut.alert,
             "error": round(decision.errors.both, 4),
