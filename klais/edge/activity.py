@@ -79,9 +79,7 @@ class Activity:
         self.began_s = time.monotonic()
         self._newest: dict[str, Any] | None = None
 
-    def add(
-        self, lengths: npt.NDArray[np.int64], reason: npt.NDArray[np.uint8], ids: npt.NDArray[np.uint64]
-    ) -> None:
+    def add(self, lengths: npt.NDArray[np.int64], reason: npt.NDArray[np.uint8], ids: npt.NDArray[np.uint64]) -> None:
         """Add a round of frames; see :func:`note`."""
         note(lengths, reason, ids, self._key, self._bins, self._sums)
 

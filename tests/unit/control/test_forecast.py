@@ -86,8 +86,9 @@ def test_features_are_growth_per_second() -> None:
     assert not features.add(0.0, first, ACTIVITY)
     assert not features.add(0.5, first, ACTIVITY)
     grown = totals(
-        received=200.0, bytes=10_000.0, dropped=4.0, devices=14.0, malformed=2.0, duplicates=6.0, limited=8.0, resets=10.0
-    )
+        received=200.0, bytes=10_000.0, dropped=4.0, devices=14.0,
+        malformed=2.0, duplicates=6.0, limited=8.0, resets=10.0,
+    )  # fmt: skip
     assert features.add(2.0, grown, ACTIVITY)
     assert features.window().tolist() == [[100.0, 14.0, 2.0, 50.0, 2.0, 8.0, 2.0, 0.2, 0.1, 1.0, 3.0, 4.0, 5.0]]
     assert not features.add(4.0, first, ACTIVITY)  # a process is gone: its counters with it
