@@ -71,6 +71,8 @@ class TrafficForecast:
         Class of the traffic now.
     confidence : float
         Of the class, 0 to 1; 0 from a predictor that does not classify.
+    busiest : float
+        What the busiest device usually sends (frames/s): the median over the window.
     model : str
         Where it is from: ``none``, ``trend``, ``rules``, or a model's name and backend.
     """
@@ -82,6 +84,7 @@ class TrafficForecast:
     quantiles: tuple[float, float, float] = (0.0, 0.0, 0.0)
     kind: TrafficClass = "normal"
     confidence: float = 0.0
+    busiest: float = 0.0
     model: str = "none"
 
     def public(self) -> dict[str, Any]:

@@ -56,13 +56,16 @@ class WorkerRuntime:
         self.control = ControlFollower(settings)
         self.limits = LaneLimits(settings, self.control)
         self.offsets = EndOffsets(settings)
-        self.controller = Controller(settings, self.worker_id)
+        self.controller = Controller(settings, self.worker_id, observe=self._observe_inference)
         self.report = Report(
             settings, self.worker_id, lanes, self.limits, self.offsets, self.controller.statistics, highwater
         )
         self._consumer = consumer
         self._context: LaneContext | None = None
         self._producer: ControlProducer | None = None
+
+    def _observe_inference(self, model: str, seconds: float) -> None:
+        self.report.metrics.inference.labels(model).observe(seconds)
 
     def producer(self) -> ControlProducer:
         """The one that writes to ``klais_stats``; made at the first call."""

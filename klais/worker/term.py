@@ -221,9 +221,11 @@ class Term:
         await sender.send(writer)
 
     async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
-        """Block repeat offenders, or with ``monitor`` only log them; one that an operator unblocked stays unblocked."""
+        """Block repeat offenders, or with ``monitor`` and in an attack only suggest it; one that an operator unblocked
+        stays unblocked."""
         how = self._settings.control_auto_block
-        if how == "off":
+        attack = self.newest is not None and self.newest.defence.limit is not None
+        if how == "off" and not attack:
             return
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
         in_force, over = own_blocks(self._follower.records(), now_ms())
@@ -234,8 +236,10 @@ class Term:
             before = self._follower.record(scope) or {}
             if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
                 continue
-            blocked = how != "monitor" and in_force < MOST_BLOCKS
+            blocked = how == "on" and in_force < MOST_BLOCKS
             log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
+            if attack and how != "on":
+                log.warning("block_suggested", device=device_id, do=f"klais control block {device_id} --for 1h")
             if blocked:
                 in_force += 1
                 changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
