@@ -4,6 +4,8 @@
     python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
     python -m bench results                               bench/RESULTS.md from bench/results/*.json
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
+    python -m bench traffic [DIR]                         the forecast's model on later days of traces
+    python -m bench llm [DIR]                             the language model: classes, explanations
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the one that was named, or one entry
 for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use in place of an embedded broker. The exit code is 0 also when a
@@ -15,6 +17,7 @@ import sys
 from collections.abc import Callable
 
 COMMANDS = {"compare": "bench.compare", "results": "bench.results", "outage": "bench.cases.outage"}
+COMMANDS |= {"traffic": "bench.cases.traffic", "llm": "bench.cases.llm"}
 
 
 def main(arguments: list[str]) -> int:

@@ -246,6 +246,7 @@ def main() -> None:
 
     early, late = drawn("train", given.episodes), drawn("test", given.episodes // 6)
     print(f"{len(early.x)} windows to learn from, {len(late.x)} to judge by", flush=True)
+    early, late = early.with_class(), late.with_class()
     data, test = window_tokens(text.bins_of(early.x), early.labels), window_tokens(text.bins_of(late.x), late.labels)
     weights = fit(data, early.labels, given.seed, given.steps)
     reached = accuracy(weights, test, late.labels)

@@ -35,9 +35,15 @@ def padded(window: Window) -> Window:
     return np.concatenate((np.repeat(window[:1], missing, axis=0), window)) if missing > 0 else window[-WINDOW_S:]
 
 
+def clean(window: Window) -> Window:
+    """The window with finite numbers, 0 to 1e12."""
+    finite: Window = np.clip(np.nan_to_num(window, nan=0.0, posinf=1e12, neginf=0.0), 0.0, 1e12)
+    return finite
+
+
 def features_of(window: Window) -> Features:
     """Features of one window (float64 [10 to 60, columns]), float32 [1, len(NAMES)]."""
-    return features(padded(window)[None])
+    return features(padded(clean(window))[None])
 
 
 def features(windows: npt.NDArray[np.float64]) -> Features:

@@ -30,7 +30,7 @@ def flood(how: str, calm: Group, onset: int, rng: Rng, test: bool) -> list[Group
         known = np.minimum(frames, NEW_RATE * float(rng.choice((1.0, rng.uniform(0.05, 1.0)))))
         group = Group(frames, np.maximum(frames, 1e-9), False, new=known, limited=frames - known)
     elif how == "spoofed_known":
-        group = Group(frames, pool * rng.uniform(0.02, 1.0) + 2.0, resets=frames * rng.uniform(0.25, 0.95))
+        group = Group(frames, pool * rng.uniform(0.02, 1.0) + 2.0, resets=frames * rng.uniform(0.35, 0.95))
     elif how in ("malformed", "malformed_payload"):
         senders = float(rng.choice((1.0, 20.0, max(2.0, float(pool[0])))))
         unseen = how == "malformed"
@@ -41,7 +41,8 @@ def flood(how: str, calm: Group, onset: int, rng: Rng, test: bool) -> list[Group
         if how == "replayed":
             group.duplicates = frames * rng.uniform(0.6, 1.0)
         else:
-            group.resets, group.duplicates = frames * rng.uniform(0.02, 0.5), frames * rng.uniform(0.0, 0.9)
+            old, recent = (rng.uniform(0.4, 0.9), 0.0) if rng.random() < 0.5 else (0.02, rng.uniform(0.4, 0.9))
+            group.resets, group.duplicates = frames * old, frames * recent
     group.size, group.size_sd, group.cause = size, size_sd, "attack"
     return [group]
 

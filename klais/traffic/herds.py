@@ -37,6 +37,8 @@ def herd_group(
         of_second = np.bincount(second.ravel()[second.ravel() < length], minlength=length)
         frames: Series = of_second.astype(np.float64) * factor
         sending = frames / min(buffered, 1.5)
+        first = np.bincount(second[:, 0].clip(0, length - 1), minlength=length)
+        back = first.astype(np.float64) * factor  # its first frame shows that it is back
     else:
         frames, sending = back * buffered, back
     frames = np.where(frames > 0, frames * np.exp(rng.normal(0, 0.02, length)), 0.0)
@@ -61,13 +63,13 @@ def draw_herd(calm: Group, onset: int, rng: Rng, only_outage: bool, model: str |
     buffered = int(rng.choice((1, 2, 5, 10, 20))) if not test else int(rng.choice((1, 3, 5, 8, 14)))
     least = 0.6 * calm.frames[max(0, onset - 30) : onset].mean() * spread_s  # a herd that nobody sees is none
     devices = min(max(devices, least / buffered), 3e5) if rng.random() < 0.8 else devices
-    group, back = herd_group(devices, model, spread_s, buffered, rng.random() < 0.35, onset, length, rng)
-    group.size, group.size_sd = calm.size * float(rng.choice((1.0, 1.0, rng.uniform(0.8, 1.3)))), calm.size_sd
     # A roll-out: nobody knows them yet. With one frame each nothing tells them from spoofed ids.
     fresh = float(rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.3), 1.0 if buffered > 2 else 0.0)))
     lost_power = float(rng.choice((0.0, rng.uniform(0.3, 1.0))))  # their counters begin again
-    if buffered == 1 and not away and fresh == 0.0:  # one frame each of devices that were there: only this tells
-        lost_power = rng.uniform(0.3, 1.0)
+    if buffered == 1 and (not away or lost_power > 0.0):  # one frame each is what spoofed ids send too
+        buffered = 2
+    group, back = herd_group(devices, model, spread_s, buffered, rng.random() < 0.35, onset, length, rng)
+    group.size, group.size_sd = calm.size * float(rng.choice((1.0, 1.0, rng.uniform(0.8, 1.3)))), calm.size_sd
     group.new, group.resets = back * fresh, back * lost_power * (1.0 - fresh)
     group.duplicates = group.frames * float(rng.choice((0.0, 0.0, rng.uniform(0, 0.2))))  # sent again without an answer
     return [group]

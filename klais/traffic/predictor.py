@@ -16,7 +16,7 @@ from klais.control.forecast import (
     Window,
 )
 from klais.traffic.backends import Backend
-from klais.traffic.features import COLUMN, NAMES, features_of
+from klais.traffic.features import COLUMN, NAMES, clean, features_of
 
 BURST = len(CLASSES)  # place of the burst's log-odds among the outputs
 QUANTILES = (0.1, 0.5, 0.9)
@@ -51,6 +51,7 @@ class LearnedPredictor:
         """See :class:`~klais.control.forecast.Predictor`."""
         if len(window) < LEAST_ROWS:
             return NOTHING
+        window = clean(window)
         x = features_of(window)
         out = self._backend.run(x)[0]
         classes, probability, ratios = interpret(out[None])
@@ -97,6 +98,7 @@ class RulesPredictor:
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`."""
+        window = clean(window)
         trend = self._burst(window)
         if len(window) < LEAST_ROWS:
             return trend

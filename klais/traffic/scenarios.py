@@ -2,7 +2,9 @@
 
 Labels follow one rule, second by second: *attack* when a fifth of the frames of the last 3 s are hostile;
 *thundering_herd* when a quarter of them is from devices that reconnect; else *burst* when the last 5 s are twice the
-median of the last 60 s; else *elevated* when the last 10 s are 1.3 times that median; else *normal*.
+median of the last 60 s; else *elevated* when the last 10 s are 1.3 times that median; else *normal*. Seconds in which
+the share of hostile frames is between 8 and 30 %, or that of reconnecting devices between 10 and 40 %, have no class:
+nobody is taught or judged by them.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,8 @@ from klais.traffic.herds import HELD_OUT_HERD, draw_herd
 
 LENGTH_S = 190
 ATTACK_SHARE, HERD_SHARE, ELEVATED = 0.2, 0.25, 1.3
+UNSURE_ATTACK, UNSURE_HERD = (0.08, 0.3), (0.1, 0.4)  # shares between which a second has no class
+NO_CLASS = -1
 KINDS = ("calm", "elevated", "burst", "herd", "outage", "attack")
 WEIGHTS = (0.16, 0.14, 0.14, 0.28, 0.06, 0.22)
 
@@ -29,8 +33,8 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """``rows`` float64 [t, columns], ``labels`` int64 [t] (index into ``CLASSES``), ``bursts`` bool [t] (whether the
-    mean rate of the next 5 s is a burst), ``nexts`` float64 [t] (that mean), and what was drawn."""
+    """``rows`` float64 [t, columns], ``labels`` int64 [t] (index into ``CLASSES``, -1 = none), ``bursts`` bool [t]
+    (whether the mean rate of the next 5 s is a burst), ``nexts`` float64 [t] (that mean), and what was drawn."""
 
     rows: Series
     labels: Labels
@@ -57,8 +61,12 @@ def labels_of(fleet: Fleet) -> Labels:
     level = np.maximum(_medians(rate), SMALL_RATE)
     out = np.where(_trailing(rate, 10) > ELEVATED * level, 1, 0)
     out = np.where(_trailing(rate, 5) > FACTOR * level, 2, out)
-    out = np.where(_trailing(herd, 3) > HERD_SHARE * total, 3, out)
-    return np.where(_trailing(attack, 3) > ATTACK_SHARE * total, 4, out).astype(np.int64)
+    herd_share, attack_share = _trailing(herd, 3) / total, _trailing(attack, 3) / total
+    out = np.where(herd_share > HERD_SHARE, 3, out)
+    out = np.where((herd_share > UNSURE_HERD[0]) & (herd_share < UNSURE_HERD[1]), NO_CLASS, out)
+    out = np.where(attack_share > ATTACK_SHARE, 4, out)
+    unsure = (attack_share > UNSURE_ATTACK[0]) & (attack_share < UNSURE_ATTACK[1])
+    return np.where(unsure, NO_CLASS, out).astype(np.int64)
 
 
 def episode(base: Base, rng: Rng, held_out: bool = False, test: bool = False) -> Episode:

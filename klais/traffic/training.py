@@ -28,8 +28,8 @@ from klais.traffic.predictor import KIND, OUTPUTS, QUANTILES, interpret
 from klais.traffic.scenarios import Episode, episode
 from klais.traffic.trees import Trees, evaluate, from_sklearn
 
-STRIDE = 4  # s between two windows of an episode
-NEAR_S = (6, 30)  # around the onset every window counts
+STRIDE = 6  # s between two windows of an episode
+NEAR_S = (5, 22)  # around the onset every window counts
 PROBES = 64
 SCRIPT = "klais/traffic/training.py"
 Say = Callable[[str], None]
@@ -45,6 +45,11 @@ class Samples:
     bursts: npt.NDArray[np.bool_]
     ratios: npt.NDArray[np.float64]
     kinds: npt.NDArray[np.str_]
+
+    def with_class(self) -> "Samples":
+        """Those whose second has a class."""
+        sure = self.labels >= 0
+        return Samples(self.x[sure], self.labels[sure], self.bursts[sure], self.ratios[sure], self.kinds[sure])
 
 
 def windows_of(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -87,9 +92,11 @@ def fit(train: Samples, seed: int, iterations: int = 90, say: Say = lambda text:
         "random_state": seed, "early_stopping": False,
     }  # fmt: skip
     heads: list[tuple[Any, Sequence[int]]] = []
-    counts = np.bincount(train.labels, minlength=len(CLASSES))
-    weight = np.sqrt(counts.max() / np.maximum(counts, 1))[train.labels]
-    model = HistGradientBoostingClassifier(max_iter=iterations, **shared).fit(train.x, train.labels, weight)
+    sure = train.labels >= 0
+    counts = np.bincount(train.labels[sure], minlength=len(CLASSES))
+    weight = np.sqrt(counts.max() / np.maximum(counts, 1))[train.labels[sure]]
+    model = HistGradientBoostingClassifier(max_iter=iterations, **shared)
+    model.fit(train.x[sure], train.labels[sure], weight)
     heads.append((model, range(len(CLASSES))))
     say("classes fitted")
     burst = HistGradientBoostingClassifier(max_iter=iterations, **shared).fit(train.x, train.bursts)
@@ -117,17 +124,18 @@ def f1(labels: npt.NDArray[np.int64], said: npt.NDArray[np.int64]) -> dict[str, 
 def judge(trees: Trees, test: Samples) -> dict[str, Any]:
     """Figures of the trees on samples that they did not see."""
     classes, burst, ratios = interpret(evaluate(trees, test.x))
-    said = classes.argmax(axis=1)
-    right = said == test.labels
-    by_kind = {str(kind): float(right[test.kinds == kind].mean()) for kind in sorted(set(test.kinds))}
+    sure = test.labels >= 0
+    said, labels, kinds = classes.argmax(axis=1)[sure], test.labels[sure], test.kinds[sure]
+    right = said == labels
+    by_kind = {str(kind): float(right[kinds == kind].mean()) for kind in sorted(set(kinds))}
     share = test.bursts.mean()
     return {
-        **f1(test.labels, said),
+        **f1(labels, said),
         "accuracy_by_kind": {kind: round(value, 4) for kind, value in by_kind.items()},
         "brier": round(float(((burst - test.bursts) ** 2).mean()), 5),
         "brier_climatology": round(float(share * (1 - share)), 5),
         "quantile_coverage": [round(float((test.ratios <= ratios[:, at]).mean()), 3) for at in range(3)],
-        "windows": len(test.x),
+        "windows": len(labels),
     }
 
 
