@@ -27,7 +27,7 @@ from klais.traffic.bases import load_folder
 from klais.traffic.training import Samples, samples
 
 KIND = "language"
-LAYERS, WIDTH, HEADS, HIDDEN, CONTEXT = 5, 128, 4, 384, 128
+LAYERS, WIDTH, HEADS, HIDDEN, CONTEXT = 5, 128, 4, 384, 256
 EPS, ROPE_BASE = 1e-5, 10_000.0
 BATCH, PHRASE_BATCH, PHRASE_LENGTH = 64, 16, 96
 PHRASE_EVERY = 3  # steps
