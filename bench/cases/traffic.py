@@ -9,7 +9,7 @@ and the time of one answer by ONNX Runtime and by scikit-learn in the same run.
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,27 +115,32 @@ def _herds(backend: Backend) -> dict[str, Any]:
 
 
 def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
-    """Time of one answer (us, p50 and p99) of both, in turn so that both see the same machine."""
+    """Time of one answer (us, p50 and p99) of both, in turn so that both see the same machine.
+
+    ``cpu``: of this thread only, which other programs on the machine do not lengthen.
+    """
     rng = np.random.default_rng(SEED)
     windows = np.abs(rng.normal(1000.0, 200.0, (64, 60, len(FEATURES))))
     inputs = [features_of(window) for window in windows]
     whole = LearnedPredictor(onnx, version)
-    took: dict[str, list[int]] = {"onnx": [], "sklearn": [], "whole_forecast": []}
+    took: dict[str, list[tuple[int, int]]] = {"onnx": [], "sklearn": [], "whole_forecast": []}
+
+    def timed(name: str, call: Callable[[Any], Any], given: Any) -> None:
+        wall_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
+        call(given)
+        took[name].append((time.perf_counter_ns() - wall_ns, time.thread_time_ns() - cpu_ns))
+
     for at in range(1100):
-        x, window = inputs[at % 64], windows[at % 64]
-        for name, call in (("onnx", lambda: onnx.run(x)), ("whole_forecast", lambda: whole.predict(window))):  # noqa: B023
-            began = time.perf_counter_ns()
-            call()
-            took[name].append(time.perf_counter_ns() - began)
+        timed("onnx", onnx.run, inputs[at % 64])
+        timed("whole_forecast", whole.predict, windows[at % 64])
         if at % 5 == 0:
-            began = time.perf_counter_ns()
-            sklearn.run(x)
-            took["sklearn"].append(time.perf_counter_ns() - began)
+            timed("sklearn", sklearn.run, inputs[at % 64])
     out: dict[str, Any] = {}
-    for name, ns in took.items():
-        kept = np.array(ns[len(ns) // 11 :]) / 1000.0  # without the first ones
+    for name, pairs in took.items():
+        kept = np.array(pairs[len(pairs) // 11 :]) / 1000.0  # without the first ones
         for label, quantile in (("p50", 50), ("p99", 99)):
-            out[f"{name}_{label}_us"] = round(float(np.percentile(kept, quantile)), 1)
+            wall, cpu = np.percentile(kept, quantile, axis=0).tolist()
+            out |= {f"{name}_{label}_us": round(wall, 1), f"{name}_{label}_cpu_us": round(cpu, 1)}
     out["onnx_to_sklearn_p99"] = round(out["onnx_p99_us"] / out["sklearn_p99_us"], 4)
     _say("cost", out)
     return out

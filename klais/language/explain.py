@@ -8,7 +8,7 @@ from typing import Any
 from klais.config.load import Settings
 from klais.errors import KlaisError, ModelUnavailable
 from klais.language import phrases
-from klais.language.client import LanguageModel
+from klais.language.client import TIMEOUT_S, LanguageModel
 from klais.language.grounding import as_text, ungrounded
 from klais.models.store import ModelStore
 
@@ -76,7 +76,7 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
     return Explanation(text, name)
 
 
-def open_model(settings: Settings) -> tuple[LanguageModel | None, str, str]:
+def open_model(settings: Settings, timeout_s: float = TIMEOUT_S) -> tuple[LanguageModel | None, str, str]:
     """The model that ``KLAIS_LLM`` names, the model's name, and why there is none."""
     if settings.llm == "none":
         return None, "", "KLAIS_LLM is none"
@@ -84,7 +84,7 @@ def open_model(settings: Settings) -> tuple[LanguageModel | None, str, str]:
         path = Path(settings.llm).expanduser()
         if not path.is_file():
             return None, "", f"{path} (KLAIS_LLM) is no file"
-        return LanguageModel(path), path.name, ""
+        return LanguageModel(path, timeout_s=timeout_s), path.name, ""
     why = "there is no language model"
     for found in ModelStore.of(settings).candidates(KIND):
         try:
@@ -93,7 +93,7 @@ def open_model(settings: Settings) -> tuple[LanguageModel | None, str, str]:
             why = str(error)
             continue
         digest = found.card.files[FILE] if found.card else ""
-        return LanguageModel(found.folder / FILE, digest), found.version, ""
+        return LanguageModel(found.folder / FILE, digest, timeout_s=timeout_s), found.version, ""
     return None, "", why
 
 

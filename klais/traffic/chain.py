@@ -98,6 +98,9 @@ def _sklearn(_model: Model, trees: Trees) -> Backend:
     return SklearnBackend(trees)
 
 
+Load = Callable[[ModelStore], tuple[list[tuple[str, Predictor]], list[Fall]]]
+
+
 class ForecastChain:
     """See the module. :meth:`predict` belongs to one thread.
 
@@ -107,10 +110,12 @@ class ForecastChain:
         Where the models are.
     observe : callable
         Gets the step's name and how long each forecast took (s).
+    load : callable
+        Gives steps and falls of a store.
     """
 
-    def __init__(self, store: ModelStore, observe: Observe = _nobody) -> None:
-        self._store, self._observe = store, observe
+    def __init__(self, store: ModelStore, observe: Observe = _nobody, load: Load = load_chain) -> None:
+        self._store, self._observe, self._load = store, observe, load
         self._loaded = _Loaded((("rules", RulesPredictor()),), (), (None, -1))
         self._said: set[Fall] = set()
         self._stop = threading.Event()
@@ -160,7 +165,7 @@ class ForecastChain:
         stamp = self._store.stamp(KIND)
         if stamp == self._loaded.stamp:
             return False
-        steps, falls = load_chain(self._store)
+        steps, falls = self._load(self._store)
         self._tell(falls)
         self._loaded = _Loaded(tuple(steps), tuple(falls), stamp)
         log.info("forecast_model_loaded", step=steps[0][0], model=getattr(steps[0][1], "name", steps[0][0]))

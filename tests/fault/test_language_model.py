@@ -14,7 +14,10 @@ from klais.language.client import FAILURES, LanguageModel
 from klais.language.explain import explain, open_model
 from klais.language.grounding import ungrounded
 from klais.language.text import ASK
+from tests.support.needs import need_missing
+from tests.support.process import PATIENCE
 
+TIMEOUT_S = 10.0 * PATIENCE  # for an answer
 FACTS = {"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60, "since": "09:41:12"}
 HAS_LLAMA = importlib.util.find_spec("llama_cpp") is not None  # compiling it takes minutes: bin/setup leaves it out
 
@@ -44,9 +47,10 @@ def test_a_damaged_file_is_refused_before_anything_parses_it(tmp_path: Path) -> 
 
 @pytest.fixture
 def own() -> Iterator[LanguageModel]:
-    model, _name, why = open_model(Settings())
-    if not HAS_LLAMA or model is None:
-        pytest.skip(f"no language model here: {why or 'the extra llm is not installed'}")
+    model, _name, why = open_model(Settings(), TIMEOUT_S)
+    assert model is not None, why
+    if not HAS_LLAMA:
+        need_missing("llm", "llama_cpp is not installed")
     yield model
     model.close()
 
@@ -61,7 +65,6 @@ def test_a_killed_model_starts_again_and_a_stopped_one_is_given_up(own: Language
     pid = own.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    own._timeout_s = 1.0
     stopped = explain(FACTS, own, "own")
     assert stopped.by == "template" and "no answer within" in stopped.why
     assert explain(FACTS, own, "own").by == "own", "a new process answers"

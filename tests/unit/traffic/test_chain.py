@@ -98,10 +98,13 @@ class Failing:
 def test_a_model_that_fails_while_it_runs_is_left_out_and_counted(tmp_path: Path) -> None:
     write_some(tmp_path, "m1")
     observed = []
-    chain = ForecastChain(store_of(tmp_path), lambda model, seconds: observed.append(model))
+
+    def load(store: ModelStore) -> tuple[list, list]:
+        steps, falls = load_chain(store)
+        return [("onnx", LearnedPredictor(Failing(), "m1")), *steps], falls
+
+    chain = ForecastChain(store_of(tmp_path), lambda model, seconds: observed.append(model), load)
     chain.refresh()
-    steps = (("onnx", LearnedPredictor(Failing(), "m1")), *chain._loaded.steps)
-    chain._loaded = type(chain._loaded)(steps, (), chain._loaded.stamp)
     assert chain.predict(WINDOW).model == "m1 (onnx)"
     assert [fall.model for fall in chain.falls()] == ["m1 (failing)"] and "out of memory" in chain.falls()[0].why
     assert chain.falls_total == 1 and observed == ["onnx"]
