@@ -1,7 +1,7 @@
 """Groups of devices and what an edge would see of them, second by second, without simulating single frames (pure).
 
 A group is ``frames`` a second from a pool of ``devices``. In a *mixed* group each frame comes from any of them (numbers
-of frames a device are Poisson); in an *even* one ``active`` devices send the same number of frames each. The figures of
+of frames a device are Poisson); in an *even* one the devices send the same number of frames each. The figures of
 several groups add up as the sketch of :mod:`klais.edge.activity` adds them.
 """
 
@@ -125,6 +125,7 @@ def _activity(group: Group) -> tuple[Series, Series, Series]:
     """Devices that send, sum of c ln c, frames of the busiest, each float64 [t]."""
     frames, pool = np.maximum(group.frames, 0.0), np.maximum(group.devices, 1e-9)
     if not group.mixed:
+        pool = np.minimum(pool, np.maximum(frames, 1e-9))
         each = frames / pool
         some = frames > 0
         return pool * some, frames * np.log(np.maximum(each, 1.0)), np.where(some, np.maximum(each, 1.0), 0.0)

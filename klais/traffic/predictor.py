@@ -9,7 +9,6 @@ import numpy.typing as npt
 from klais.control.forecast import (
     CLASSES,
     LEAST_ROWS,
-    NOTHING,
     SMALL_RATE,
     TrafficForecast,
     TrendPredictor,
@@ -20,6 +19,7 @@ from klais.traffic.features import COLUMN, NAMES, clean, features_of
 
 BURST = len(CLASSES)  # place of the burst's log-odds among the outputs
 QUANTILES = (0.1, 0.5, 0.9)
+LEAST_LEARNED_ROWS = 30  # a shorter window says too little of what is usual
 OUTPUTS = BURST + 1 + len(QUANTILES)
 KIND = "traffic"  # of the model, in the store
 # On recorded traffic, whose noise alone makes bursts, half of the alarms at a probability of 0.5 would be false. From
@@ -44,14 +44,14 @@ class LearnedPredictor:
     """
 
     def __init__(self, backend: Backend, version: str) -> None:
-        self._backend = backend
+        self._backend, self._start = backend, TrendPredictor().predict
         self.name = f"{version} ({backend.name})"
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`."""
-        if len(window) < LEAST_ROWS:
-            return NOTHING
         window = clean(window)
+        if len(window) < LEAST_LEARNED_ROWS:
+            return self._start(window)
         x = features_of(window)
         out = self._backend.run(x)[0]
         classes, probability, ratios = interpret(out[None])

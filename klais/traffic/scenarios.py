@@ -123,8 +123,10 @@ def _ground(base: Base, rng: Rng, test: bool) -> Fleet:
     heavy = float(rng.choice((0.0, 0.0, 0.0, rng.uniform(0.02, 0.5))))
     new = rng.choice((0.0, 0.0, rng.uniform(0, 0.02)))
     trouble = rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.08)), size=3)
+    regular = rng.random() < 0.4  # each device sends as often as the others, as those of `klais simulate` do
     calm = Group(
-        rate, np.full(LENGTH_S, max(size, 3.0)), size=rng.uniform(40, 900), size_sd=rng.uniform(0, 150), heavy=heavy,
+        rate, np.full(LENGTH_S, max(size, 3.0)), not regular,
+        size=rng.uniform(40, 900), size_sd=rng.uniform(0, 150), heavy=heavy,
         new=rng.poisson(rate * new).astype(np.float64), malformed=rate * trouble[0] * rng.uniform(0.5, 1.5, LENGTH_S),
         duplicates=rate * trouble[1] * rng.uniform(0.5, 1.5, LENGTH_S), resets=rng.poisson(rate * trouble[2] * 0.1),
     )  # fmt: skip
@@ -147,7 +149,7 @@ def _surge(calm: Group, kind: str, onset: int, rng: Rng, test: bool) -> list[Gro
     grown = 1.0 + (factor - 1.0) * shape
     if rng.random() < 0.4:  # frames of another size than before, as when devices send a report
         size, more = calm.size * rng.uniform(0.7, 1.4), calm.frames * (grown - 1.0)
-        return [Group(more, calm.devices, size=size, size_sd=calm.size_sd)]
+        return [Group(more, calm.devices, calm.mixed, size=size, size_sd=calm.size_sd)]
     for name in ("frames", "new", "malformed", "duplicates", "resets"):
         setattr(calm, name, getattr(calm, name) * grown)
     if rng.random() < 0.3:

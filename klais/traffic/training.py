@@ -1,6 +1,6 @@
 """Train the traffic model: episodes from recordings and seeds, boosted trees, figures on the later days.
 
-    python -m klais.traffic.training DIR [--seed 1] [--episodes 3000] [--out FOLDER]
+    python -m klais.traffic.training DIR [--seed 1] [--episodes 1600] [--out FOLDER]
 
 made the model in the package (``--out klais/models/data/traffic``). ``klais models train`` does the same in a process
 of low priority, from the shipped recording or from traces of yours.
@@ -24,13 +24,14 @@ from klais.models.card import Card, write_model
 from klais.traffic.backends import onnx_bytes
 from klais.traffic.bases import Base
 from klais.traffic.features import NAMES, features
-from klais.traffic.predictor import KIND, OUTPUTS, QUANTILES, interpret
+from klais.traffic.predictor import KIND, LEAST_LEARNED_ROWS, OUTPUTS, QUANTILES, interpret
 from klais.traffic.scenarios import Episode, episode
 from klais.traffic.trees import Trees, evaluate, from_sklearn
 
 STRIDE = 6  # s between two windows of an episode
 NEAR_S = (5, 22)  # around the onset every window counts
 PROBES = 64
+SHORT_SHARE = 0.1  # of the windows are shorter than 60 s
 SCRIPT = "klais/traffic/training.py"
 Say = Callable[[str], None]
 
@@ -77,13 +78,16 @@ def _windows(drawn: Episode, rng: np.random.Generator) -> tuple[Any, ...]:
     near = (ends >= drawn.onset_s - NEAR_S[0]) & (ends < drawn.onset_s + NEAR_S[1]) & (drawn.kind != "calm")
     ends = ends[near | (ends % STRIDE == rng.integers(STRIDE))]
     windows = windows_of(drawn.rows)[ends - WINDOW_S + 1]
+    for at in np.flatnonzero(rng.random(len(ends)) < SHORT_SHARE):  # as in the first minute of a controller
+        missing = int(rng.integers(1, WINDOW_S - LEAST_LEARNED_ROWS))
+        windows[at, :missing] = windows[at, missing]
     level = np.maximum(np.median(windows[:, :, 0], axis=1), SMALL_RATE)
     ratios = np.log((drawn.nexts[ends] + 1.0) / level)
     kinds = np.full(len(ends), drawn.kind)
     return features(windows), drawn.labels[ends], drawn.bursts[ends], ratios, kinds
 
 
-def fit(train: Samples, seed: int, iterations: int = 90, say: Say = lambda text: None) -> Trees:
+def fit(train: Samples, seed: int, iterations: int = 75, say: Say = lambda text: None) -> Trees:
     """Boosted trees for class, burst and quantiles (scikit-learn), one after the other on few threads."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -103,7 +107,7 @@ def fit(train: Samples, seed: int, iterations: int = 90, say: Say = lambda text:
     heads.append((burst, [len(CLASSES)]))
     say("burst fitted")
     for at, quantile in enumerate(QUANTILES):
-        how = {"loss": "quantile", "quantile": quantile, "max_iter": iterations // 2}
+        how = {"loss": "quantile", "quantile": quantile, "max_iter": iterations // 3}
         regressor = HistGradientBoostingRegressor(**how, **shared)
         heads.append((regressor.fit(train.x, train.ratios), [len(CLASSES) + 1 + at]))
     say("quantiles fitted")
@@ -143,7 +147,7 @@ def train(
     bases: Sequence[Base],
     folder: Callable[[str], Path],
     seed: int = 1,
-    episodes: int = 3000,
+    episodes: int = 1600,
     say: Say = lambda text: None,
 ) -> Card:
     """Draw, fit, judge on the later part of each recording and other settings, write.
@@ -200,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the traffic model.")
     parser.add_argument("traces", type=Path)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--episodes", type=int, default=3000)
+    parser.add_argument("--episodes", type=int, default=1600)
     parser.add_argument("--out", type=Path, default=Path("klais/models/data") / KIND)
     given = parser.parse_args()
     be_humble()

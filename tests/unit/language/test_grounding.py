@@ -70,7 +70,8 @@ def test_a_grounded_text_is_used_and_any_other_is_replaced() -> None:
 
 
 def test_slots_are_filled_and_a_slot_without_a_fact_is_refused() -> None:
-    good = explain(FACTS, Says(" the {feature} of {devices} devices is {seen} .", own=True), "own")  # type: ignore[arg-type]
+    said = Says(" the {feature} of {devices} devices is {seen} .", own=True)
+    good = explain(FACTS, said, "own")  # type: ignore[arg-type]
     assert (good.text, good.by) == ("The interval of 1203 devices is 12.5.", "own")
     bad = explain(FACTS, Says(" the score is {score} .", own=True), "own")  # type: ignore[arg-type]
     assert bad.by == "template" and "score" in bad.why
