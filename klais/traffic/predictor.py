@@ -23,8 +23,8 @@ LEAST_LEARNED_ROWS = 30  # a shorter window says too little of what is usual
 OUTPUTS = BURST + 1 + len(QUANTILES)
 KIND = "traffic"  # of the model, in the store
 # On recorded traffic, whose noise alone makes bursts, half of the alarms at a probability of 0.5 would be false. From
-# 0.85 on about one a day is (python -m bench traffic).
-SURE_OF_BURST = 0.85
+# 0.9 on about one a day is (python -m bench traffic).
+SURE_OF_BURST = 0.9
 RULES_CONFIDENCE = 0.7  # only obvious cases are named
 MOST_LOG = 12.0  # a forecast is at most exp(12) times the level
 
@@ -80,7 +80,7 @@ def cautious(probability: Array) -> Array:
 
     Examples
     --------
-    >>> cautious(np.array([0.0, 0.425, 0.85, 0.925, 1.0])).round(3).tolist()
+    >>> cautious(np.array([0.0, 0.45, 0.9, 0.95, 1.0])).round(3).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     above = 0.5 + 0.5 * (probability - SURE_OF_BURST) / (1.0 - SURE_OF_BURST)
