@@ -5,6 +5,8 @@
     python -m bench results                               bench/RESULTS.md from bench/results/*.json
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
+    python -m bench traffic [DIR]                         the forecast's model on later days of traces
+    python -m bench llm [DIR]                             the language model: classes, explanations
 
 With ``--json`` the last line of standard output is one JSON object: the figures of the one that was named, or one entry
 for each. KLAIS_KAFKA_BOOTSTRAP names a cluster to use in place of an embedded broker. The exit code is 0 also when a
@@ -22,6 +24,8 @@ COMMANDS = {
     "nab": "bench.cases.anomaly.nab",
     "flags": "bench.cases.anomaly.flags",
     "fleet": "bench.cases.anomaly.fleet",
+    "traffic": "bench.cases.traffic",
+    "llm": "bench.cases.llm",
 }
 
 

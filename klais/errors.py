@@ -122,3 +122,13 @@ class EdgeUnavailable(KlaisError):
     """No edge answers at its REST address (yet), or none of the processes behind a common one."""
 
     retriable = True
+
+
+class ModelRefused(KlaisError):
+    """A model file is damaged, of another version, or somebody else's; the next one in the chain is used."""
+
+
+class ModelUnavailable(KlaisError):
+    """A model does not answer: none is there, it is busy, it failed, or it took too long."""
+
+    retriable = True

@@ -1,7 +1,8 @@
 """A thundering herd after 3GPP TR 37.868 (Beta(3,4) over 10 s), each device with 5 buffered frames, default settings.
 
-``KLAIS_TEST_HERD=1000,10000`` chooses other sizes; ``KLAIS_TEST_HERD_AS=fixed,unqueued`` runs them as they would be
-without the controller (the fixed rate of KLAIS_DAM_MAX_RATE) and without the queue.
+``KLAIS_TEST_HERD=1000,10000`` chooses other sizes; ``KLAIS_TEST_HERD_AS=controlled,trend,unforecast,fixed,unqueued``
+runs them with the learned forecast (the default), with the trend, with none, as they would be without the controller
+(the fixed rate of KLAIS_DAM_MAX_RATE) and without the queue.
 """
 
 import os
@@ -16,6 +17,8 @@ from klais.system.address import split_address
 SIZES = (1_000, 10_000, 100_000)
 AS: dict[str, dict[str, Any]] = {
     "controlled": {"dam_max_rate": 10_000, "control_auto": True},
+    "trend": {"dam_max_rate": 10_000, "control_auto": True, "forecast": "trend"},
+    "unforecast": {"dam_max_rate": 10_000, "control_auto": True, "forecast": "none"},
     "fixed": {"dam_max_rate": 10_000, "control_auto": False},
     "unqueued": {"dam_max_rate": 10_000, "control_auto": False, "dam_queue_limit": 0},
 }
@@ -30,7 +33,7 @@ def run(bench: Bench) -> Result:
             host, port = split_address(settings.udp_bind)
             for size in sizes:
                 bench.say(f"herd: {size:,} devices, {how}")
-                after_s = 15.0 if how == "controlled" else 20.0
+                after_s = 15.0 if settings.auto_control else 20.0
                 verdict = run_herd(settings, Herd(size, after_s=after_s), host, port)
                 result.rows.append({"as": how} | verdict)
                 if how == "controlled":

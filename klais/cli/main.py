@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "devices": ("klais.cli.devices", "devices", "Manage what the workers remember of devices."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "score": ("klais.cli.score", "score", "Score a series of your own and plot it."),
+    "models": ("klais.cli.models", "models", "Train, judge, list and choose the models of the forecast."),
+    "explain": ("klais.cli.explain", "explain", "Explain an incident in plain language."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),

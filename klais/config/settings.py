@@ -174,6 +174,13 @@ class SettingsFields(BaseSettings):
         description="whether the controller blocks repeat offenders: no, log only, those that the lanes have known for "
         "less than a day, all",
     )
+    forecast: Literal["learned", "trend", "none"] = Field(
+        default="learned", description="forecast of the traffic: a learned model, the trend of the last minute, none"
+    )
+    models_dir: Folder | None = _text(None, "folder of your own models; unset = models in KLAIS_STATE_DIR")
+    llm: str = Field(
+        default="own", description="language model for explanations: own (the small one), none, or a GGUF file's path"
+    )
     # dam
     dam_max_rate: float = _number(10_000, "frames/s", 1, 100_000_000, "global rate, all lanes together")
     dam_burst_size: float = _number(50_000, "frames", 1, 1e9, "global burst, all lanes together")

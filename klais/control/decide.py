@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from klais.control import shares
 from klais.control.cuts import CutState, next_cut
-from klais.control.forecast import NOTHING, BurstForecast
+from klais.control.defence import Defence, expected_rate, is_herd, next_defence
+from klais.control.forecast import NOTHING, TrafficForecast
 from klais.control.pid import Gains, PidState, Terms, step, track
 
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
@@ -48,7 +49,7 @@ Mode = Literal["auto", "manual", "fixed"]
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Set-points and bounds: ``lag`` (frames), ``cpu`` (share), rates in frames/s, ``burst`` and ``queue_limit`` in
-    frames."""
+    frames; ``device_rate`` is the limit of a device (frames/s)."""
 
     lag: float
     cpu: float
@@ -57,6 +58,7 @@ class Targets:
     rate_start: float
     burst: float
     queue_limit: float
+    device_rate: float = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Inputs:
     wants: Mapping[int, float] = field(default_factory=dict)
     hosts: Mapping[str, float] = field(default_factory=dict)
     passed: float | None = None
-    forecast: BurstForecast = NOTHING
+    forecast: TrafficForecast = NOTHING
     fresh: bool = False
 
 
@@ -109,6 +111,7 @@ class Decision:
     errors: Errors
     terms: Terms
     cut: CutState
+    defence: Defence
     inputs: Inputs
     gains: Gains
     request: OperatorRequest
@@ -125,6 +128,7 @@ class Decision:
             "reason": self.why(),
             "cut": self.cut.cut,
             "alert": self.cut.alert,
+            "device_rate": None if self.defence.limit is None else round(self.defence.limit, 3),
             "inputs": {
                 "lag": round(i.lag, 1),
                 "cpu": round(i.cpu, 4),
@@ -150,6 +154,10 @@ class Decision:
         text = f"lag {i.lag:,.0f} frames, CPU {100 * i.cpu:.0f} %: error {self.errors.both:+.2f}"
         if self.cut.cut:
             text += f"; burst {100 * i.forecast.probability:.0f} %: cut by {100 * self.cut.cut:.0f} %"
+        if is_herd(i.forecast):
+            text += "; devices reconnect: no cut, their frames may wait"
+        if self.defence.limit is not None:
+            text += f"; attack: at most {self.defence.limit:,.0f} frames/s a device"
         return text
 
 
@@ -163,6 +171,7 @@ class LoopState:
     cut: CutState = field(default_factory=CutState)
     shares: Mapping[int, float] | None = None
     flow: float | None = None  # frames/s that pass: rises at once, falls slowly; None = not known
+    defence: Defence = field(default_factory=Defence)
 
 
 def flow_of(before: float | None, passed: float | None, dt_s: float) -> float | None:
@@ -237,12 +246,15 @@ def decide(
     """
     errors = errors_of(inputs.lag, inputs.cpu, targets)
     last = state.output if state.output is not None else output_of(targets.rate_start, targets)
-    cut = next_cut(state.cut, inputs.forecast.probability, now_s)
+    forecast = inputs.forecast
+    cut = next_cut(state.cut, 0.0 if is_herd(forecast) else forecast.probability, now_s)
+    defence = next_defence(state.defence, forecast, targets.device_rate, now_s)
     pid_state, flow = state.pid, flow_of(state.flow, inputs.passed, dt_s)
     if request.mode == "auto" and inputs.fresh and state.output is not None:
         least = _least(flow, inputs.queue_depth, targets)
         pid_state, terms = step(pid_state, gains, errors.both, errors.load, dt_s, output_of(least, targets), 1.0)
-        rate = max(rate_of(terms.output, targets) * (1.0 - cut.cut), least)
+        ready = min(expected_rate(forecast), targets.rate_max) if errors.both > 0.0 else 0.0
+        rate = max(max(rate_of(terms.output, targets), ready) * (1.0 - cut.cut), least)
     elif request.mode == "auto":  # the first tick, or no measurement: continue from the present rate
         pid_state, terms = track(pid_state, gains, errors.both, errors.load, dt_s, last)
         rate = max(rate_of(last, targets) * (1.0 - cut.cut), targets.rate_min)
@@ -252,8 +264,8 @@ def decide(
     burst = request.burst if request.burst is not None else targets.burst
     kept = _shares(state.shares, inputs.wants, rate, partitions)
     hosts = _intake(inputs, flow, rate, burst, targets)
-    decision = Decision(request.mode, rate, burst, kept, hosts, errors, terms, cut, inputs, gains, request)
-    return LoopState(pid_state, terms.output, cut, kept, flow), decision
+    decision = Decision(request.mode, rate, burst, kept, hosts, errors, terms, cut, defence, inputs, gains, request)
+    return LoopState(pid_state, terms.output, cut, kept, flow, defence), decision
 
 
 def worth_writing(before: Decision | None, now: Decision) -> bool:
@@ -262,7 +274,7 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
         return True
     if (before.mode, before.burst, before.cut.cut, before.gains) != (now.mode, now.burst, now.cut.cut, now.gains):
         return True
-    if (before.request, before.shares) != (now.request, now.shares):
+    if (before.request, before.shares, before.defence.limit) != (now.request, now.shares, now.defence.limit):
         return True
     if before.hosts.keys() != now.hosts.keys():
         return True

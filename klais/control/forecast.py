@@ -1,20 +1,38 @@
 """Forecasts of the traffic: one interface for all predictors, and a plain estimator with its own confidence.
 
-``predict(window)`` gives a :class:`BurstForecast` from up to 60 rows of per-second features. A burst has a definition,
-so that a test can compare forecasts with the traffic: the mean rate of the next 5 seconds exceeds twice the window's
-median. Pure: numpy only.
+``predict(window)`` gives a :class:`TrafficForecast` from up to 60 rows of per-second features. A burst has a
+definition, so that a test can compare forecasts with the traffic: the mean rate of the next 5 seconds exceeds twice the
+window's median. Pure: numpy only. The learned forecast is in :mod:`klais.traffic`.
 """
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-FEATURES = ("rate", "devices", "new_devices", "payload_bytes", "dropped")
-"""Columns of a window: frames/s, devices known, new devices/s, mean bytes of a frame, frames dropped/s."""
+FEATURES = (
+    "rate",
+    "devices",
+    "new_devices",
+    "payload_bytes",
+    "dropped",
+    "active",
+    "entropy",
+    "top_share",
+    "size_cv",
+    "malformed",
+    "duplicates",
+    "limited",
+    "resets",
+)
+"""Columns of a window, of the whole fleet: frames/s, devices known, new devices/s, mean bytes of a frame, frames
+dropped/s, devices that sent in the second, entropy of the frames over them (nats), share of the busiest one (0 to 1),
+deviation of the frame size over its mean; and a second: malformed frames, duplicates, frames dropped by limits of their
+device (its rate, a block, too many new devices), restarts of sequence numbers."""
 WINDOW_S = 60
 HORIZON_S = 5
 FACTOR = 2.0  # times the median: what counts as a burst
@@ -26,34 +44,73 @@ LEAST_SLOPE_S = 5
 DAMPING = 0.3  # share of a slope that is expected to continue over the horizon
 LEAST_SPREAD = 0.05  # of the log rate: least spread that a forecast assumes
 WANDER = 0.1  # of the log rate: how far the level itself may move within the horizon
+DECILE_SD = 1.2816  # the outer deciles of a normal distribution, in standard deviations
 
 Window = npt.NDArray[np.float64]
+TrafficClass = Literal["normal", "elevated", "burst", "thundering_herd", "attack"]
+CLASSES: tuple[TrafficClass, ...] = ("normal", "elevated", "burst", "thundering_herd", "attack")
 
 
 @dataclass(frozen=True, slots=True)
-class BurstForecast:
-    """``probability`` of a burst (0 to 1), the ``rate`` expected at the horizon and the window's ``median`` (frames/s),
-    ``why``."""
+class TrafficForecast:
+    """What the traffic is and what comes.
+
+    Attributes
+    ----------
+    probability : float
+        Of a burst (0 to 1).
+    rate : float
+        Expected mean rate of the next 5 s (frames/s): the middle one of ``quantiles``.
+    median : float
+        Of the window (frames/s).
+    why : str
+        The figures that it follows from.
+    quantiles : tuple of float
+        0.1, 0.5 and 0.9 quantile of the mean rate of the next 5 s (frames/s).
+    kind : TrafficClass
+        Class of the traffic now.
+    confidence : float
+        Of the class, 0 to 1; 0 from a predictor that does not classify.
+    busiest : float
+        What the busiest device usually sends (frames/s): the median over the window.
+    model : str
+        Where it is from: ``none``, ``trend``, ``rules``, or a model's name and backend.
+    """
 
     probability: float
     rate: float
     median: float
     why: str
+    quantiles: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    kind: TrafficClass = "normal"
+    confidence: float = 0.0
+    busiest: float = 0.0
+    model: str = "none"
 
     def public(self) -> dict[str, Any]:
         """As one JSON object."""
-        return {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(self).items()}
+        out = {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(self).items()}
+        return out | {"quantiles": [round(rate, 1) for rate in self.quantiles]}
 
 
-NOTHING = BurstForecast(0.0, 0.0, 0.0, "too little history")
+NOTHING = TrafficForecast(0.0, 0.0, 0.0, "too little history")
+OFF = TrafficForecast(0.0, 0.0, 0.0, "KLAIS_FORECAST is none")
 
 
 class Predictor(Protocol):
-    """The interface that the controller uses; a learned model implements it too."""
+    """The interface that the controller uses."""
 
-    def predict(self, window: Window) -> BurstForecast:
+    def predict(self, window: Window) -> TrafficForecast:
         """Forecast from ``window`` float64 [n <= 60, len(FEATURES)], the newest row last."""
         ...
+
+
+class NoPredictor:
+    """Expects nothing: the controller reacts to lag and CPU only."""
+
+    def predict(self, window: Window) -> TrafficForecast:
+        """See :class:`Predictor`."""
+        return OFF
 
 
 class TrendPredictor:
@@ -66,7 +123,7 @@ class TrendPredictor:
     beats the climatology (a constant forecast of the overall share of bursts).
     """
 
-    def predict(self, window: Window) -> BurstForecast:
+    def predict(self, window: Window) -> TrafficForecast:
         """See :class:`Predictor`."""
         if len(window) < LEAST_ROWS:
             return NOTHING
@@ -84,7 +141,11 @@ class TrendPredictor:
         probability = 0.5 * math.erfc((limit - expected) / (deviation * math.sqrt(2.0)))
         why = f"level {math.expm1(level):,.0f}/s, slope {100 * slope:+.0f} %/s, "
         why += f"median {median:,.0f}/s, spread {100 * spread:.0f} %"
-        return BurstForecast(min(max(probability, 0.0), 1.0), max(0.0, math.expm1(min(expected, 30.0))), median, why)
+        low, middle, high = (
+            max(0.0, math.expm1(min(expected + at * deviation, 30.0))) for at in (-DECILE_SD, 0.0, DECILE_SD)
+        )
+        probability = min(max(probability, 0.0), 1.0)
+        return TrafficForecast(probability, middle, median, why, (low, middle, high), model="trend")
 
 
 def _sure_slope(values: npt.NDArray[np.float64], spread: float) -> float:
@@ -98,14 +159,15 @@ def _sure_slope(values: npt.NDArray[np.float64], spread: float) -> float:
 
 
 class Features:
-    """Collects one row a second from running totals."""
+    """Collects one row a second from running totals and the fleet's activity in the last second."""
 
     def __init__(self) -> None:
         self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW_S)
-        self._before: tuple[float, dict[str, float]] | None = None
+        self._before: tuple[float, Mapping[str, float]] | None = None
 
-    def add(self, now_s: float, totals: dict[str, float]) -> bool:
-        """Add totals (``received``, ``bytes``, ``dropped``; ``devices`` of now); return whether a second is complete.
+    def add(self, now_s: float, totals: Mapping[str, float], activity: Mapping[str, float]) -> bool:
+        """Add totals (:func:`klais.control.measure.traffic_totals`) and activity
+        (:func:`~klais.control.measure.activity_of`); return whether a second is complete.
 
         Totals that fall, as when a process starts or stops, give no row: counting starts from them.
         """
@@ -121,8 +183,10 @@ class Features:
             return False
         frames = grown["received"]
         mean_bytes = grown["bytes"] / frames if frames > 0 else 0.0
-        new = max(0.0, grown["devices"])
-        self._rows.append((frames, totals["devices"], new, mean_bytes, max(0.0, grown["dropped"])))
+        counted = (max(0.0, grown[name]) for name in ("malformed", "duplicates", "limited", "resets"))
+        row = (frames, totals["devices"], max(0.0, grown["devices"]), mean_bytes, max(0.0, grown["dropped"]))
+        activity_now = (activity[name] for name in ("active", "entropy", "top_share", "size_cv"))
+        self._rows.append((*row, *activity_now, *counted))
         return True
 
     def window(self) -> Window:

@@ -1,11 +1,15 @@
 """From what all processes report to the inputs of the controller (pure)."""
 
+import math
 from collections.abc import Iterable
 
 from klais.control.decide import Inputs
-from klais.control.forecast import BurstForecast
-from klais.telemetry.view import ProcessView, SystemView
+from klais.control.forecast import TrafficForecast
+from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
+from klais.telemetry.view import ProcessView, SystemView, dropped_by_reason
 
+MALFORMED = {reason.label for reason in Reason if FIRST_MALFORMED <= reason <= LAST_MALFORMED} | {Reason.TOO_LONG.label}
+LIMITED = {reason.label for reason in (Reason.BLOCKED, Reason.DEVICE_RATE, Reason.DEVICE_LIMIT)}
 RECENT_S = 5.0  # records that the lanes read within this time were written about as long ago
 
 
@@ -39,7 +43,7 @@ def _lag(system: SystemView) -> float:
     return records * frames_per_s / records_per_s
 
 
-def measure(system: SystemView, forecast: BurstForecast) -> Inputs:
+def measure(system: SystemView, forecast: TrafficForecast) -> Inputs:
     """Inputs of a decision from the fresh records of all workers and edges."""
     workers, edges = system.workers.values(), system.edges.values()
     wants: dict[int, float] = {}
@@ -63,14 +67,38 @@ def measure(system: SystemView, forecast: BurstForecast) -> Inputs:
 
 
 def traffic_totals(system: SystemView) -> dict[str, float]:
-    """Running totals for the traffic features: what the edges received, all drops, and the number of known devices."""
-    edges = system.edges.values()
-    everyone = [*edges, *system.workers.values()]
+    """Running totals for the traffic features: what the edges received, drops by kind, restarts of sequence numbers,
+    and the number of known devices."""
+    edges, workers = system.edges.values(), system.workers.values()
+    by_reason = dropped_by_reason([*edges, *workers])
     return {
         "received": sum(edge.counters.get("received", 0.0) for edge in edges),
         "bytes": sum(edge.counters.get("received_bytes", 0.0) for edge in edges),
-        "dropped": float(sum(process.counters.get("dropped", 0.0) for process in everyone)),
+        "dropped": float(sum(process.counters.get("dropped", 0.0) for process in (*edges, *workers))),
+        "malformed": float(sum(by_reason.get(label, 0) for label in MALFORMED)),
+        "duplicates": float(by_reason.get(Reason.DUPLICATE.label, 0)),
+        "limited": float(sum(by_reason.get(label, 0) for label in LIMITED)),
+        "resets": sum(worker.counters.get("resets", 0.0) for worker in workers),
         "devices": system.gauge("devices"),
+    }
+
+
+def activity_of(system: SystemView) -> dict[str, float]:
+    """Who sent in the last second, over all edges: ``active`` devices, ``entropy`` (nats), ``top_share``, ``size_cv``.
+
+    A device that sends to two edges counts as two. Zeros while no edge reports its activity.
+    """
+    parts = [edge.gauges.traffic for edge in system.edges.values() if edge.gauges.traffic is not None]
+    frames = sum(part.frames for part in parts)
+    if not frames:
+        return dict.fromkeys(("active", "entropy", "top_share", "size_cv"), 0.0)
+    mean = sum(part.bytes for part in parts) / frames
+    variance = max(0.0, sum(part.bytes_squared for part in parts) / frames - mean * mean)
+    return {
+        "active": sum(part.devices / part.seconds for part in parts),
+        "entropy": max(0.0, math.log(frames) - sum(part.log_sum for part in parts) / frames),
+        "top_share": max(part.top for part in parts) / frames,
+        "size_cv": math.sqrt(variance) / mean if mean > 0 else 0.0,
     }
 
 

@@ -53,6 +53,7 @@ def targets_of(settings: Settings, follower: ControlFollower) -> Targets:
         rate_start=s.dam_max_rate,
         burst=s.dam_burst_size,
         queue_limit=float(s.dam_queue_limit),
+        device_rate=s.dam_device_rate,
     )
 
 

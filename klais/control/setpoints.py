@@ -161,6 +161,11 @@ class ControlFollower(TopicFollower):
             return 1.0 / partitions
         return float(shares.get(str(partition), 1.0 / partitions))
 
+    def device_rate(self, default: float) -> float:
+        """Limit of a device without one of its own (frames/s): ``default``, or less while an attack is on."""
+        value = self._decision().get("device_rate") if self.mode() == "auto" else None
+        return default if value is None else min(default, float(value))
+
     def intake(self, host: str) -> tuple[float, float] | None:
         """Rate (frames/s) and burst (frames) that a host's edges may admit, or None where the controller sets
         none."""
@@ -206,7 +211,7 @@ def _sets_something(record: dict[str, Any]) -> bool:
 
 
 def _check(record: dict[str, Any]) -> None:
-    for name in ("rate", "burst"):
+    for name in ("rate", "burst", "device_rate"):
         value = record.get(name)
         if value is not None and not _is_limit(value):
             raise ValueError(f"{name} is {value!r}, not a number above 0")

@@ -101,7 +101,7 @@ class FilterFigures:
 class _Applied:
     """What is in the maps by our hand."""
 
-    limits: tuple[float, float] | None = None
+    limits: tuple[float, float, float] | None = None  # rate and burst of this host, rate of a device
     devices: dict[bytes, tuple[float, float]] = field(default_factory=dict)
     blocked: set[bytes] = field(default_factory=set)
     renewed_s: float = float("-inf")
@@ -217,10 +217,12 @@ class Applier:
         if mode == "auto" and not self._controlled():
             self._done.limits = None
             return 0
-        if limits != self._done.limits:
-            s = self._settings
-            maps.set_limits(*limits, s.dam_device_rate, s.dam_device_burst)
-            self._done.limits = limits
+        s = self._settings
+        device_rate = self._follower.device_rate(s.dam_device_rate)
+        wanted = (*limits, device_rate)
+        if wanted != self._done.limits:
+            maps.set_limits(*limits, device_rate, s.dam_device_burst * device_rate / s.dam_device_rate)
+            self._done.limits = wanted
         elif now_s >= self._next_beat_s:
             maps.heartbeat()
         else:

@@ -18,6 +18,7 @@ import numpy as np
 from klais.core.wire.constants import MAX_FRAME_SIZE, Reason
 from klais.core.wire.frame import check_headers
 from klais.core.wire.partition import partition_column
+from klais.edge.activity import Activity
 from klais.edge.auth import Authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
@@ -61,6 +62,8 @@ class Spine:
         Held while a round changes the counters. A reader that holds it sees every frame once.
     turned_s : float
         Monotonic time when the loop last began a round: a loop that hangs lets it grow old.
+    activity : Activity
+        Who sends: a sketch of the last second; under the lock too.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Spine:
         self.source, self.batcher, self.sink, self.dead_letters = source, batcher, sink, dead_letters
         self.counts, self.linger, self.shedder = counts, linger, shedder
         self.lock = threading.Lock()
+        self.activity = Activity()
         self._on_tick, self._observe_batch_s = on_tick, observe_batch_s
         self._stopping = self._aborted = False
         self.turned_s = time.monotonic()
@@ -165,6 +169,7 @@ class Spine:
             epochs = self.auth.check(source, n, self._frame_max_bytes, reason, *columns)
         partition_column(source.head, starts, id_size, self.batcher.partitions, partition)
         n_bad = sort_out(lengths, self._frame_max_bytes, reason, partition, self.counts.by_reason, bad)
+        self.activity.add(lengths, reason, self._ids[:n])
         if n_bad:
             self.dead_letters.send(source, bad[:n_bad], reason, id_size, now_ns, time.time_ns())
         if (acquired := self.shedder.acquire(n - n_bad, now_ns)) < n - n_bad:

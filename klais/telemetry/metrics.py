@@ -25,6 +25,7 @@ from klais.telemetry.snapshots import (
     LIMITS_BY,
     STATES,
     TOPICS,
+    TRAFFIC_CLASSES,
     ControlSnapshot,
     EdgeSnapshot,
     ScoringSnapshot,
@@ -53,6 +54,8 @@ LATENCY_BUCKETS_S = (
     10,
     30,
 )
+# From a compiled tree (20 us) to a language model.
+INFERENCE_BUCKETS_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2)
 # From the edge's socket to the clean topic, also for what waited in a queue or a spool.
 LANDED_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
@@ -69,7 +72,13 @@ class _Metrics:
             "processing",
             "Edge: from a batch's first frame until it is closed; worker: time to decide a batch (s).",
         )
-        self.inference = self._histogram(stage, "inference", "Time to score one batch (s).")
+        self.inference = Histogram(
+            "klais_inference_latency_seconds",
+            "Time of one answer of a model: onnx, scikit-learn or rules forecast (s).",
+            ["model"],
+            buckets=INFERENCE_BUCKETS_S,
+            registry=self.registry,
+        )
         self.kafka = self._histogram(stage, "kafka", "From the send of a batch until Kafka acknowledges it (s).")
         self.registry.register(_Collector({"version": __version__, "stage": stage, **identity}, families))
 
@@ -316,4 +325,11 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     yield _gauge("control_lag_frames", "Lag of all workers in the newest decision (frames).", c.lag)
     yield _gauge("control_cpu_share", "CPU share of the busiest process in the newest decision.", c.cpu)
     yield _gauge("control_cut_share", "Share of the rate cut ahead of a burst; 0.5 is an alert.", c.cut)
+    yield _counter("forecast_falls", "Models that the forecast's chain left out: see /health/.", c.forecast_falls)
+    text = "1 for the class of the traffic now, on the leader: normal, elevated, burst, thundering_herd, attack."
+    classes = GaugeMetricFamily("klais_traffic_class", text, labels=["class"])
+    for name in TRAFFIC_CLASSES:
+        classes.add_metric([name], float(name == c.traffic_class))
+    yield classes
+    yield _gauge("control_device_limit", "Limit of a device during an attack (frames/s); 0 = none.", c.device_limit)
     yield _gauge("control_overrides", "Overrides of operators in force.", c.overrides)

@@ -29,6 +29,19 @@ class LatencyMs(BaseModel):
     count: int = Field(ge=0)
 
 
+class Traffic(BaseModel):
+    """Who sent within the last whole second, as an edge's sketch saw it; sums over edges describe the fleet."""
+
+    model_config = ConfigDict(extra="allow")
+    seconds: float = Field(gt=0, description="length of the second")
+    frames: int = Field(ge=0, description="well-formed frames")
+    devices: float = Field(ge=0, description="devices that sent, estimated")
+    log_sum: float = Field(ge=0, description="sum of c ln c over devices with c frames: entropy = ln n - log_sum / n")
+    top: int = Field(ge=0, description="frames of the busiest device, at most")
+    bytes: int = Field(ge=0, description="bytes of the frames")
+    bytes_squared: float = Field(ge=0, description="sum of their squared sizes")
+
+
 class Gauges(BaseModel):
     """Values of now. A process sends those that it has."""
 
@@ -49,6 +62,7 @@ class Gauges(BaseModel):
     offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
+    traffic: Traffic | None = _of("edge: who sent within the last second")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
     devices: int | None = _of("devices known to this worker")
     anomaly_devices: int | None = _of("devices flagged at their newest frame")
@@ -66,6 +80,9 @@ class Gauges(BaseModel):
     candidate: bool | None = _of("controller: it is about to take the fence")
     resigned: bool | None = _of("controller: it ended its term, so another may take over at once")
     cut: Share | None = _of("controller: share by which a forecast burst reduces the rate")
+    traffic_class: str | None = _of("controller: what the traffic is, such as normal or attack")
+    traffic_confidence: Share | None = _of("controller: how sure it is of that")
+    forecast_model: str | None = _of("controller: the model that the forecast is from")
     alert: bool | None = _of("controller: the cut is so deep that operators should check")
     mode: Literal["auto", "manual", "fixed"] | None = _of("controller: who sets the rate")
 

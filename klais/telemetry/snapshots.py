@@ -17,6 +17,9 @@ TOPICS = (
 
 Stage = Literal["edge", "lane"]
 _MALFORMED = frozenset(Reason(r) for r in range(FIRST_MALFORMED, LAST_MALFORMED + 1))
+TRAFFIC_CLASSES = ("normal", "elevated", "burst", "thundering_herd", "attack")
+"""Values of the label ``class``, those of ``klais.control.forecast.CLASSES``."""
+
 STATES = ("normal", "silent", "flagged", "limited", "blocked")
 """Values of the label ``state`` of devices, from the least to the most urgent; a device is in the last that applies."""
 
@@ -135,6 +138,8 @@ class ControlSnapshot:
 
     ``terms`` it began as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
     shares, ``error`` relative, ``overrides`` in force; ``enabled``: the rate is not fixed.
+    ``forecast_falls``: models left out of the forecast's chain; ``traffic_class`` of now, empty where this worker is
+    not the leader; ``device_limit`` (frames/s) while an attack is on, else 0.
     """
 
     enabled: bool = False
@@ -148,6 +153,9 @@ class ControlSnapshot:
     cpu: float = 0.0
     cut: float = 0.0
     overrides: int = 0
+    forecast_falls: int = 0
+    traffic_class: str = ""
+    device_limit: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

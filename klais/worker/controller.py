@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from klais.config.load import Settings
 from klais.control.decide import Decision
 from klais.control.election import PREFIX, Election
-from klais.control.forecast import Predictor, TrendPredictor
+from klais.control.forecast import Predictor
 from klais.errors import LaneFenced
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.snapshots import ControlSnapshot
 from klais.telemetry.view import SystemView
+from klais.traffic.chain import ForecastChain, Observe, predictor_of
 from klais.worker.term import Term, heard
 
 log = get("klais.worker.controller")
@@ -39,12 +40,19 @@ class ControllerStatistics:
         Records that it wrote to ``klais_control``, and terms that it began.
     newest : Decision or None
         Of the present term; None while this worker is not the leader.
+    problems, warnings : tuple of str
+        Why a better forecast is not in use: a model that is refused or failed; an extra that is not installed.
+    falls : int
+        Steps of the forecast's chain that were left out.
     """
 
     epoch: int = -1
     decisions: int = 0
     terms: int = 0
     newest: Decision | None = None
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    falls: int = 0
 
     @property
     def is_leader(self) -> bool:
@@ -59,7 +67,13 @@ class ControllerStatistics:
     def snapshot(self, overrides: int, enabled: bool) -> ControlSnapshot:
         """For the metrics; ``overrides`` of operators are in force, ``enabled``: the rate is not fixed."""
         if (d := self.newest) is None:
-            return ControlSnapshot(enabled, decisions=self.decisions, terms=self.terms, overrides=overrides)
+            return ControlSnapshot(
+                enabled,
+                decisions=self.decisions,
+                terms=self.terms,
+                overrides=overrides,
+                forecast_falls=self.falls,
+            )
         return ControlSnapshot(
             enabled,
             is_leader=True,
@@ -71,6 +85,9 @@ class ControllerStatistics:
             lag=d.inputs.lag,
             cpu=d.inputs.cpu,
             cut=d.cut.cut,
+            forecast_falls=self.falls,
+            traffic_class=d.inputs.forecast.kind,
+            device_limit=d.defence.limit or 0.0,
         )
 
 
@@ -84,7 +101,9 @@ class Controller:
     worker_id : str
         Its id on ``klais_stats``.
     predictor : Predictor, optional
-        The burst forecast; default: the trend of the traffic.
+        The forecast; default: what ``KLAIS_FORECAST`` asks for.
+    observe : callable, optional
+        Gets the name of the model's backend and how long each forecast took (s).
 
     Attributes
     ----------
@@ -92,9 +111,15 @@ class Controller:
         What all processes report; it follows the topic from the first candidacy on.
     """
 
-    def __init__(self, settings: Settings, worker_id: str, predictor: Predictor | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: str,
+        predictor: Predictor | None = None,
+        observe: Observe = lambda model, seconds: None,
+    ) -> None:
         self._settings, self._name = settings, f"{PREFIX}{worker_id}"
-        self._predictor = predictor or TrendPredictor()
+        self._predictor = predictor or predictor_of(settings, observe)
         self.stats = StatsFollower(settings)
         self._listening = False
         self._election = Election(worker_id, settings.session_timeout_s)
@@ -106,9 +131,20 @@ class Controller:
     def statistics(self) -> ControllerStatistics:
         """What it did up to now."""
         before, term = self._before, self._term
+        forecast = self._forecast_state()
         if term is None or term.epoch is None:
-            return before
-        return ControllerStatistics(term.epoch, before.decisions + term.decisions, before.terms + 1, term.newest)
+            return ControllerStatistics(before.epoch, before.decisions, before.terms, None, *forecast)
+        decisions, terms = before.decisions + term.decisions, before.terms + 1
+        return ControllerStatistics(term.epoch, decisions, terms, term.newest, *forecast)
+
+    def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+        """Problems, warnings and falls of the forecast's chain."""
+        chain = self._predictor
+        if not isinstance(chain, ForecastChain):
+            return (), (), 0
+        texts = [(f"forecast by {chain.step}: {fall.model}: {fall.why}", fall.optional) for fall in chain.falls()]
+        problems = tuple(text for text, optional in texts if not optional)
+        return problems, tuple(text for text, optional in texts if optional), chain.falls_total
 
     def system(self, fresh_s: float) -> SystemView:
         """What processes reported in the last ``fresh_s`` seconds; empty before the first candidacy."""
@@ -141,11 +177,15 @@ class Controller:
             await asyncio.gather(self._task, return_exceptions=True)
         if self._listening:
             await asyncio.to_thread(self.stats.stop)
+            if isinstance(self._predictor, ForecastChain):
+                await asyncio.to_thread(self._predictor.stop)
 
     async def _stand(self, producer: ControlProducer) -> None:
         if not self._listening:
             self.stats.start()
             self._listening = True
+            if isinstance(self._predictor, ForecastChain):
+                self._predictor.start()
         self._election.begin(time.monotonic())
         while not self._election.may_lead(  # noqa: ASYNC110 (silence is no event)
             time.monotonic(), heard(self.stats, "worker", FRESH_S), heard(self.stats, "controller")

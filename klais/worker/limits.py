@@ -99,7 +99,18 @@ class LaneLimits:
         for row in self.device_overrides():
             if row["id"] == device_id:
                 return float(row["rate"]), float(row["burst"])
-        return self._settings.dam_device_rate, self._settings.dam_device_burst
+        return self.of_devices()
+
+    @property
+    def tightened(self) -> bool:
+        """Whether an attack lowers the limit of a device."""
+        return self.of_devices()[0] < self._settings.dam_device_rate
+
+    def of_devices(self) -> tuple[float, float]:
+        """Rate (frames/s) and burst (frames) of a device without limits of its own: less while an attack is on."""
+        s = self._settings
+        rate = self._control.device_rate(s.dam_device_rate) if self._control else s.dam_device_rate
+        return rate, max(1.0, s.dam_device_burst * rate / s.dam_device_rate)
 
     def to_forget(self) -> dict[bytes, int]:
         """Devices that operators want forgotten: device_id -> when they asked (s since the epoch)."""
@@ -111,8 +122,7 @@ class LaneLimits:
         limits = Limits(
             max(MIN_LANE_RATE, self.rate * self.share(partition)),
             max(1.0, self.burst / n),
-            s.dam_device_rate,
-            s.dam_device_burst,
+            *self.of_devices(),
             self._dead_letters.available(now_ns),
             self._flags.available(now_ns),
             s.devices_new_rate,

@@ -153,8 +153,8 @@ class Report:
         self._sums_next_s = now_s + SUMS_PAUSE * busy_s
 
     async def _refresh_offenders(self, now_s: float) -> None:
-        """Only where the controller blocks or monitors them: it reads a column of every device."""
-        if self._settings.control_auto_block != "off":
+        """Only where the controller blocks or monitors them, or in an attack: it reads a column of every device."""
+        if self._settings.control_auto_block != "off" or self._limits.tightened:
             parts = [Part.of(partition, state) for partition, _, state in self._live()]
             self._offenders = await asyncio.to_thread(self._top_offenders.sample, parts, now_s)
 
@@ -168,6 +168,10 @@ class Report:
         return out
 
     # -- what it knows
+
+    def controller(self) -> ControllerStatistics:
+        """Of this worker's controller."""
+        return self._controller()
 
     def statistics(self, now_s: float | None = None) -> WorkerStatistics:
         """The state of the worker at ``now_s`` (monotonic, default: now); changes nothing."""
@@ -266,7 +270,8 @@ class Report:
                 blocks = watch.sample()
                 self._blocks.observe(blocks["event_loop_longest_block_ms"] / 1e3, time.monotonic())
                 gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | blocks | latency
-                return statistics.counters(), gauges
+                # Of this process: rows count the restarts of sequence numbers, and a lane that leaves takes them along.
+                return statistics.counters() | {"resets": int(self._sequence.sum[2])}, gauges
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))
             due = Due(self._limits.version)

@@ -57,7 +57,7 @@ class WorkerRuntime:
         self.control = ControlFollower(settings)
         self.limits = LaneLimits(settings, self.control)
         self.offsets = EndOffsets(settings)
-        self.controller = Controller(settings, self.worker_id)
+        self.controller = Controller(settings, self.worker_id, observe=self._observe_inference)
         self.scoring = cpu_budget(settings)
         statistics = self.controller.statistics
         self.report = Report(
@@ -66,6 +66,9 @@ class WorkerRuntime:
         self._consumer = consumer
         self._context: LaneContext | None = None
         self._producer: ControlProducer | None = None
+
+    def _observe_inference(self, model: str, seconds: float) -> None:
+        self.report.metrics.inference.labels(model).observe(seconds)
 
     def producer(self) -> ControlProducer:
         """The one that writes to ``klais_stats``; made at the first call."""

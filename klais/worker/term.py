@@ -23,7 +23,7 @@ from klais.config.load import Settings
 from klais.control.decide import Decision, LoopState, decide, worth_writing
 from klais.control.election import SILENCE, Heard, heartbeat_s, leader_of
 from klais.control.forecast import Features, Predictor
-from klais.control.measure import measure, offenders_of, traffic_totals
+from klais.control.measure import activity_of, measure, offenders_of, traffic_totals
 from klais.control.offenders import MOST_BLOCKS, OFTEN, WINDOW, Offenders, own_blocks
 from klais.control.operator_requests import gains_of, operator_request, recovered, targets_of
 from klais.control.overrides import device_scope, merged
@@ -193,7 +193,7 @@ class Term:
     def _decide(self, now_s: float, dt_s: float) -> Decision:
         settings, follower = self._settings, self._follower
         system = self._stats.view()
-        if system.edges and self._features.add(now_s, traffic_totals(system)):
+        if system.edges and self._features.add(now_s, traffic_totals(system), activity_of(system)):
             self._forecast = self._predictor.predict(self._features.window())
         inputs = measure(system, self._forecast)
         targets, gains = targets_of(settings, follower), gains_of(settings, follower)
@@ -221,9 +221,11 @@ class Term:
         await sender.send(writer)
 
     async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
-        """Block repeat offenders, or with ``monitor`` only log them; one that an operator unblocked stays unblocked."""
+        """Block repeat offenders, or with ``monitor`` and in an attack only suggest it; one that an operator unblocked
+        stays unblocked."""
         how = self._settings.control_auto_block
-        if how == "off":
+        attack = self.newest is not None and self.newest.defence.limit is not None
+        if how == "off" and not attack:
             return
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
         in_force, over = own_blocks(self._follower.records(), now_ms())
@@ -234,8 +236,10 @@ class Term:
             before = self._follower.record(scope) or {}
             if before.get("unblock") is True or (before.get("block") is True and in_force_ms(before.get("until_ms"))):
                 continue
-            blocked = how != "monitor" and in_force < MOST_BLOCKS
+            blocked = how == "on" and in_force < MOST_BLOCKS
             log.warning("offender_found", device=device_id, blocked=blocked, for_s=for_s, mode=how, in_force=in_force)
+            if attack and how != "on":
+                log.warning("block_suggested", device=device_id, do=f"klais control block {device_id} --for 1h")
             if blocked:
                 in_force += 1
                 changes = {"block": True, "until_ms": now_ms() + int(for_s * 1000)}
@@ -254,6 +258,9 @@ class Term:
             "rate_limit": round(decision.rate, 3),
             "pid_output": round(decision.terms.output, 5),
             "burst_probability": round(decision.inputs.forecast.probability, 4),
+            "traffic_class": decision.inputs.forecast.kind,
+            "traffic_confidence": round(decision.inputs.forecast.confidence, 4),
+            "forecast_model": decision.inputs.forecast.model,
             "cut": decision.cut.cut,
             "alert": decision.cut.alert,
             "error": round(decision.errors.both, 4),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from klais.control.cuts import HOLD_S, CutState, next_cut
 from klais.control.decide import Inputs, LoopState, OperatorRequest, Targets, decide
-from klais.control.forecast import BurstForecast
+from klais.control.forecast import TrafficForecast
 from klais.control.pid import Gains, PidState, step, track
 from klais.control.shares import FLOOR, share_out
 
@@ -78,7 +78,7 @@ MEASURED = st.builds(
     queue_depth=st.floats(0, 1e9),
     wants=st.dictionaries(st.integers(0, 3), st.floats(0, 1e9), max_size=4),
     hosts=st.dictionaries(st.sampled_from(["edge-1", "edge-2"]), st.floats(0, 1e9), max_size=2),
-    forecast=st.builds(BurstForecast, st.floats(0, 1), st.just(0.0), st.just(0.0), st.just("")),
+    forecast=st.builds(TrafficForecast, st.floats(0, 1), st.just(0.0), st.just(0.0), st.just("")),
     fresh=st.booleans(),
 )
 REQUESTS = st.one_of(

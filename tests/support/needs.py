@@ -19,6 +19,8 @@ NEEDS = {
     "image": "root, buildah, mmdebstrap and some minutes (make release-test)",
     "prometheus": "the commands prometheus and promtool, 2.42 or newer",
     "browser": "Chromium and Playwright (make setup)",
+    "root": "root",
+    "llm": "the extra llm: pip install 'klais[llm]' compiles llama.cpp for some minutes",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }
 if unknown := REQUIRED - set(NEEDS):

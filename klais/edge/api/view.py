@@ -139,7 +139,10 @@ class EdgeView:
         """
         now = self.statistics()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
-        return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency
+        with self._spine.lock:
+            second = self._spine.activity.second(time.monotonic())
+        traffic = {} if second is None else {"traffic": second}
+        return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
 
     def problems(self) -> list[str]:
         """Why frames may not get through, in words; empty when all is well."""

@@ -254,11 +254,14 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     failing_s = views.offsets.failing_s()
     if failing_s > QUIET_S:
         problems.append(f"Kafka has not answered for {failing_s:.0f} s")
+    forecast = views.report.controller()
+    problems += forecast.problems
     if views.control is not None and (deaf := views.control.problem()):
         problems.append(deaf)
     body = {
         "status": "degraded" if problems else "ok",
         "problems": problems,
+        "warnings": list(forecast.warnings),
         "worker": views.worker_id,
         "version": __version__,
         "uptime_s": round(time.monotonic() - views.started_s, 3),

@@ -17,7 +17,7 @@ from klais.control.decide import (
     rate_of,
     worth_writing,
 )
-from klais.control.forecast import BurstForecast
+from klais.control.forecast import TrafficForecast
 from klais.control.pid import Gains
 from klais.edge.shedding import LoadShedder
 
@@ -200,7 +200,7 @@ def test_a_cut_takes_its_part_of_the_rate() -> None:
     state, calm = LoopState(), Inputs(fresh=True)
     for tick in range(200):
         state, decision = decide(state, calm, TARGETS, GAINS, AUTO, 1, tick * DT, DT)
-    burst = Inputs(fresh=True, forecast=BurstForecast(0.9, 1.0, 1.0, "test"))
+    burst = Inputs(fresh=True, forecast=TrafficForecast(0.9, 1.0, 1.0, "test"))
     state, decision = decide(state, burst, TARGETS, GAINS, AUTO, 1, 21.0, DT)
     assert decision.rate == pytest.approx(TARGETS.rate_max / 2)
     assert decision.record()["alert"] is True

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from klais.control.forecast import FACTOR, FEATURES, HORIZON_S, NOTHING, SMALL_RATE, Features, TrendPredictor
+from klais.control.forecast import (
+    FACTOR,
+    FEATURES,
+    HORIZON_S,
+    NOTHING,
+    SMALL_RATE,
+    Features,
+    NoPredictor,
+    TrendPredictor,
+)
 from klais.sim.traffic import NASA_DEFAULT_SCALE, nasa_trace
 
 PREDICT = TrendPredictor().predict
@@ -63,14 +72,37 @@ def test_it_beats_the_climatology_on_recorded_traffic() -> None:
     assert brier < 0.85 * climatology
 
 
+ACTIVITY = {"active": 8.0, "entropy": 2.0, "top_share": 0.2, "size_cv": 0.1}
+
+
+def totals(**given: float) -> dict[str, float]:
+    names = ("received", "bytes", "dropped", "devices", "malformed", "duplicates", "limited", "resets")
+    return dict.fromkeys(names, 0.0) | given
+
+
 def test_features_are_growth_per_second() -> None:
     features = Features()
-    totals = {"received": 0.0, "bytes": 0.0, "dropped": 0.0, "devices": 10.0}
-    assert not features.add(0.0, totals)
-    assert not features.add(0.5, totals)
-    assert features.add(2.0, {"received": 200.0, "bytes": 10_000.0, "dropped": 4.0, "devices": 14.0})
-    assert features.window().tolist() == [[100.0, 14.0, 2.0, 50.0, 2.0]]
-    assert not features.add(4.0, totals)  # a process is gone: its counters with it
+    first = totals(devices=10.0)
+    assert not features.add(0.0, first, ACTIVITY)
+    assert not features.add(0.5, first, ACTIVITY)
+    grown = totals(
+        received=200.0, bytes=10_000.0, dropped=4.0, devices=14.0,
+        malformed=2.0, duplicates=6.0, limited=8.0, resets=10.0,
+    )  # fmt: skip
+    assert features.add(2.0, grown, ACTIVITY)
+    assert features.window().tolist() == [[100.0, 14.0, 2.0, 50.0, 2.0, 8.0, 2.0, 0.2, 0.1, 1.0, 3.0, 4.0, 5.0]]
+    assert not features.add(4.0, first, ACTIVITY)  # a process is gone: its counters with it
     for second in range(100):
-        features.add(5.0 + second, {"received": 10.0 * second, "bytes": 0.0, "dropped": 0.0, "devices": 1.0})
+        features.add(5.0 + second, totals(received=10.0 * second, devices=1.0), ACTIVITY)
     assert features.window().shape == (60, len(FEATURES))
+
+
+def test_no_forecast_expects_nothing() -> None:
+    forecast = NoPredictor().predict(window([1000.0] * 50 + [9000.0] * 10))
+    assert (forecast.probability, forecast.kind, forecast.model) == (0.0, "normal", "none")
+
+
+def test_quantiles_are_in_order_and_around_the_rate() -> None:
+    forecast = PREDICT(window(np.random.default_rng(1).poisson(5000, 60).astype(float).tolist()))
+    low, middle, high = forecast.quantiles
+    assert low < middle == forecast.rate < high

@@ -1,0 +1,150 @@
+"""``python -m bench traffic [DIR] [--json]``: the forecast's model on the later part of recorded traces.
+
+Without DIR on the recording in the package; with it on the traces (``*.csv`` of timestamp,count) in that folder. Five
+groups of figures: macro-F1 of the classes (test settings, and kinds of floods and herds that training never saw), Brier
+score of the burst against the trend and the climatology, false alarms a day, lead before the peak of Beta(3,4) herds,
+and the time of one answer by ONNX Runtime and by scikit-learn in the same run.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from klais.config.load import load
+from klais.control.forecast import FEATURES
+from klais.models.store import ModelStore
+from klais.traffic.backends import Backend, OnnxBackend, SklearnBackend
+from klais.traffic.bases import Base, load_folder, shipped
+from klais.traffic.chain import trees_of
+from klais.traffic.features import features_of
+from klais.traffic.judging import DAY_S, brier, false_alarms, herd_lead, lead_figures, watch
+from klais.traffic.predictor import KIND, LearnedPredictor
+from klais.traffic.training import judge, samples
+
+SEED = 2
+HERD_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000)
+TARGETS = {
+    "macro_f1": (">=", 0.94),
+    "onnx_to_sklearn_p99": ("<=", 0.2),
+    "onnx_p99_us": ("<=", 180.0),
+    "lead_5s_to_arrivals_peak_10s": (">=", 0.9),
+    "false_alarms_per_day": ("<=", 1.0),
+    "brier_to_trend": ("<=", 1.0),
+    "brier_to_climatology": ("<=", 1.0),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmark; the last line is one JSON object with ``--json``."""
+    parser = argparse.ArgumentParser("python -m bench traffic", description=__doc__)
+    parser.add_argument("traces", nargs="?", type=Path, help="folder of traces; without it the one in the package")
+    parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
+    parser.add_argument("--episodes", type=int, default=300, help="stretches of 190 s to judge classes by")
+    parser.add_argument("--hours", type=float, default=24.0, help="of each trace to look for false alarms in")
+    given = parser.parse_args(arguments)
+    model = next(m for m in ModelStore.of(load()).models(KIND) if m.active)
+    trees = trees_of(model)
+    onnx, sklearn = OnnxBackend(model.read("model.onnx"), trees), SklearnBackend(trees)
+    late = [base.part("test") for base in (load_folder(given.traces) if given.traces else shipped())]
+    figures: dict[str, Any] = {"model": model.version, "traces": [base.name for base in late]}
+    test = judge(trees, samples(late, given.episodes, SEED, test=True))
+    held_out = judge(trees, samples(late, given.episodes // 2, SEED, test=True, held_out=True))
+    figures |= {"macro_f1": test["macro_f1"], "held_out_kinds_macro_f1": held_out["macro_f1"]}
+    figures |= {"test": test, "held_out_kinds": held_out}
+    _say("classes", {name: figures[name] for name in ("macro_f1", "held_out_kinds_macro_f1")})
+    figures |= _days(late, onnx, int(given.hours * 3600))
+    figures |= _herds(onnx)
+    figures |= _costs(onnx, sklearn, model.version)
+    figures["targets"] = {
+        name: bool(figures[name] <= bound if sense == "<=" else figures[name] >= bound)
+        for name, (sense, bound) in TARGETS.items()
+    }
+    _say("targets met", figures["targets"])
+    if given.json:
+        print(json.dumps(figures))
+    return 0
+
+
+def _days(bases: Sequence[Base], backend: Backend, most_s: int) -> dict[str, Any]:
+    """False alarms a day and Brier scores on recordings without herds and floods."""
+    out: dict[str, Any] = {"by_trace": {}}
+    false, days, errors = 0, 0.0, np.zeros(3)
+    for base in bases:
+        seen = watch(base, backend.run, SEED, min(most_s, DAY_S * 31), trend_every=13)
+        alarms, wrong = false_alarms(seen.said, seen.came)
+        asked = ~np.isnan(seen.trend)
+        came = seen.came[asked]
+        scores = [brier(seen.said[asked], came), brier(seen.trend[asked], came), float(came.mean() * (1 - came.mean()))]
+        false, days, errors = false + wrong, days + seen.days, errors + np.array(scores) * seen.days
+        named = {"alarms": alarms, "false": wrong, "days": round(seen.days, 3), "bursts": round(float(came.mean()), 4)}
+        named |= dict(zip(("brier", "brier_trend", "brier_climatology"), np.round(scores, 5).tolist(), strict=True))
+        attack_share = round(float((seen.kinds >= 3).mean()), 5)
+        out["by_trace"][base.name] = named | {"herd_or_attack_share": attack_share}
+        _say(base.name, named)
+    model, trend, climatology = (errors / days).tolist()
+    out |= {"false_alarms_per_day": round(false / days, 3), "brier": round(model, 5), "brier_trend": round(trend, 5)}
+    return out | {
+        "brier_climatology": round(climatology, 5),
+        "brier_to_trend": round(model / max(trend, 1e-9), 4),
+        "brier_to_climatology": round(model / max(climatology, 1e-9), 4),
+    }
+
+
+def _herds(backend: Backend) -> dict[str, Any]:
+    """Lead before the peak of herds after 3GPP TR 37.868 over 10 s, and over longer times."""
+    out: dict[str, Any] = {}
+    for spread_s in (10.0, 20.0, 30.0):
+        leads = [
+            herd_lead(backend.run, devices, spread_s, buffered, away_s, back_off, SEED)
+            for devices in HERD_SIZES
+            for buffered in (2, 5, 10)
+            for away_s in (0, 30)
+            for back_off in (False, True)
+        ]
+        figures = lead_figures(leads)
+        out[f"herds_{spread_s:.0f}s"] = figures
+        out[f"lead_5s_to_arrivals_peak_{spread_s:.0f}s"] = figures["lead_5s_to_arrivals_peak"]
+        out[f"lead_5s_to_queue_peak_{spread_s:.0f}s"] = figures["lead_5s_to_queue_peak"]
+        _say(f"herds over {spread_s:.0f} s", figures)
+    return out
+
+
+def _costs(onnx: Backend, sklearn: Backend, version: str) -> dict[str, Any]:
+    """Time of one answer (us, p50 and p99) of both, in turn so that both see the same machine.
+
+    ``cpu``: of this thread only, which other programs on the machine do not lengthen.
+    """
+    rng = np.random.default_rng(SEED)
+    windows = np.abs(rng.normal(1000.0, 200.0, (64, 60, len(FEATURES))))
+    inputs = [features_of(window) for window in windows]
+    whole = LearnedPredictor(onnx, version)
+    took: dict[str, list[tuple[int, int]]] = {"onnx": [], "sklearn": [], "whole_forecast": []}
+
+    def timed(name: str, call: Callable[[Any], Any], given: Any) -> None:
+        wall_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
+        call(given)
+        took[name].append((time.perf_counter_ns() - wall_ns, time.thread_time_ns() - cpu_ns))
+
+    for at in range(1100):
+        timed("onnx", onnx.run, inputs[at % 64])
+        timed("whole_forecast", whole.predict, windows[at % 64])
+        if at % 5 == 0:
+            timed("sklearn", sklearn.run, inputs[at % 64])
+    out: dict[str, Any] = {}
+    for name, pairs in took.items():
+        kept = np.array(pairs[len(pairs) // 11 :]) / 1000.0  # without the first ones
+        for label, quantile in (("p50", 50), ("p99", 99)):
+            wall, cpu = np.percentile(kept, quantile, axis=0).tolist()
+            out |= {f"{name}_{label}_us": round(wall, 1), f"{name}_{label}_cpu_us": round(cpu, 1)}
+    out["onnx_to_sklearn_p99"] = round(out["onnx_p99_us"] / out["sklearn_p99_us"], 4)
+    _say("cost", out)
+    return out
+
+
+def _say(what: str, figures: dict[str, Any]) -> None:
+    print(f"{what}: " + "  ".join(f"{name}={value}" for name, value in figures.items()), flush=True)

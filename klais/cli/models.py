@@ -1,0 +1,134 @@
+"""``klais models``: train, judge, list and choose the models of the forecast."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from klais.cli.printing import say, say_json
+from klais.config.load import load
+
+if TYPE_CHECKING:
+    from klais.traffic.bases import Base
+
+KIND = click.option("--kind", default="traffic", show_default=True, help="traffic or language.")
+TRACES = click.argument("traces", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+
+
+@click.group()
+def models() -> None:
+    """Models of the traffic: data files with a card and hashes, in the package or trained by you."""
+
+
+@models.command(name="list")
+@KIND
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+def list_(kind: str, as_json: bool) -> None:
+    """List the models, the active one first; a refused one with its reason."""
+    from klais.models.store import ModelStore
+
+    found = ModelStore.of(load()).models(kind)
+    rows = [
+        {
+            "version": model.version,
+            "active": model.active,
+            "shipped": model.shipped,
+            "folder": str(model.folder),
+            "problem": model.check(),
+            "test": (model.card.about.get("test") or {}) if model.card else {},
+        }
+        for model in found
+    ]
+    if as_json:
+        say_json(rows)
+        return
+    for row, model in zip(rows, found, strict=True):
+        mark = "*" if model.active else " "
+        test = row["test"] if isinstance(row["test"], dict) else {}
+        figure = ", ".join(f"{name} {test[name]}" for name in ("macro_f1", "accuracy") if name in test)
+        say(f"{mark} {model.version}  {'shipped' if model.shipped else 'own'}  {row['problem'] or figure}")
+    if not found:
+        say(f"no model of kind {kind}: rules are used")
+
+
+@models.command()
+@click.argument("version", required=False)
+@KIND
+def card(version: str | None, kind: str) -> None:
+    """Print the card of a model (of the active one without VERSION) as JSON."""
+    from klais.errors import ModelRefused
+    from klais.models.store import ModelStore
+
+    for model in ModelStore.of(load()).models(kind):
+        if model.version == version or (version is None and model.active):
+            if model.card is None:
+                raise ModelRefused(model.problem)
+            say_json(model.card.about, indent=1)
+            return
+    raise ModelRefused(f"no model {kind} {version or 'is active'}")
+
+
+@models.command()
+@click.argument("version")
+@KIND
+def activate(version: str, kind: str) -> None:
+    """Make a model the active one; running workers take it within 5 s."""
+    from klais.models.store import ModelStore
+
+    model = ModelStore.of(load()).activate(kind, version)
+    say(f"{model.version} is active")
+
+
+@models.command()
+@TRACES
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same model.")
+@click.option("--episodes", default=1600, show_default=True, help="Stretches of 190 s to learn from.")
+@click.option("--activate", "make_active", is_flag=True, help="Make it the active one when it is done.")
+@click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
+def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_json: bool) -> None:
+    """Train a model of the traffic at the lowest priority, from the shipped recording or from TRACES (*.csv of
+    timestamp,count). It takes some minutes of one core; the data path notices nothing, whatever happens to it."""
+    from klais.models.store import ModelStore
+    from klais.traffic.training import be_humble
+
+    be_humble()
+    from klais.traffic.training import train as run
+
+    store = ModelStore.of(load())
+    made = run(
+        _bases(traces), lambda name: store.new_folder("traffic", name), seed, episodes, lambda text: say(text, err=True)
+    )
+    if make_active:
+        store.activate("traffic", made.version)
+    if as_json:
+        say_json(made.about)
+    else:
+        say(f"{made.version}{' is active' if make_active else ''}: macro-F1 {made.about['test']['macro_f1']}")
+
+
+@models.command()
+@click.argument("version", required=False)
+@TRACES
+@click.option("--seed", default=2, show_default=True, help="Of the windows to judge by.")
+@click.option("--episodes", default=200, show_default=True, help="Stretches of 190 s to judge by.")
+def evaluate(version: str | None, traces: Path | None, seed: int, episodes: int) -> None:
+    """Judge a model (the active one without VERSION) on the later part of the recordings; prints JSON."""
+    from klais.errors import ModelRefused
+    from klais.models.store import ModelStore
+    from klais.traffic.chain import trees_of
+    from klais.traffic.training import judge, samples
+
+    found = [m for m in ModelStore.of(load()).models("traffic") if m.version == version or (not version and m.active)]
+    if not found:
+        raise ModelRefused(f"no model traffic {version or 'is active'}")
+    trees = trees_of(found[0])
+    late = [base.part("test") for base in _bases(traces)]
+    figures = judge(trees, samples(late, episodes, seed, test=True))
+    held_out = judge(trees, samples(late, episodes // 2, seed, test=True, held_out=True))
+    say_json({"version": found[0].version, "test": figures, "held_out_kinds": held_out}, indent=1)
+
+
+def _bases(traces: Path | None) -> "list[Base]":
+    from klais.traffic.bases import load_folder, shipped
+
+    return shipped() if traces is None else load_folder(traces)

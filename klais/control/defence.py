@@ -1,0 +1,66 @@
+"""What the class of the traffic changes: a herd is let in and queued, an attack meets a lower limit a device (pure).
+
+A cut of the rate ahead of a burst buys headroom for a noisy system. Devices that reconnect need the opposite: their
+frames are wanted, so the rate holds and follows the forecast, and the queue takes the rest. In an attack the limit of
+each device falls to twice what the busiest device usually sends. A device that behaves as usual loses nothing by that,
+also where the class is wrong.
+"""
+
+from dataclasses import dataclass
+
+from klais.control.forecast import TrafficForecast
+
+SURE = 0.7  # confidence from which a class counts
+ATTACK_S = 2.0  # an attack holds for so long before limits tighten ...
+RELEASE_S = 10.0  # ... and is over for so long before they widen
+USUAL_FACTOR = 2.0  # times the usual frames/s of the busiest device
+LEAST_SHARE = 0.05  # of KLAIS_DAM_DEVICE_RATE: no limit is lower
+
+
+@dataclass(frozen=True, slots=True)
+class Defence:
+    """``limit`` of a device while tightened (frames/s, None = the settings' one); since when the traffic is an attack,
+    and since when no more (monotonic s)."""
+
+    limit: float | None = None
+    attack_since_s: float | None = None
+    calm_since_s: float | None = None
+
+
+def is_herd(forecast: TrafficForecast) -> bool:
+    """Whether devices reconnect, for sure."""
+    return forecast.kind == "thundering_herd" and forecast.confidence >= SURE
+
+
+def is_attack(forecast: TrafficForecast) -> bool:
+    """Whether much of the traffic is hostile, for sure."""
+    return forecast.kind == "attack" and forecast.confidence >= SURE
+
+
+def expected_rate(forecast: TrafficForecast) -> float:
+    """The rate to be ready for (frames/s): the upper decile of the forecast, for traffic that is wanted; else 0."""
+    wanted = forecast.kind in ("elevated", "burst", "thundering_herd") and forecast.confidence >= SURE
+    return forecast.quantiles[2] if wanted else 0.0
+
+
+def next_defence(state: Defence, forecast: TrafficForecast, device_rate: float, now_s: float) -> Defence:
+    """The limit after one more forecast. It is set once an attack, from the traffic before it, and then holds.
+
+    Examples
+    --------
+    >>> attack = TrafficForecast(0, 0, 0, "", kind="attack", confidence=0.9, busiest=40)
+    >>> state = next_defence(Defence(), attack, 1000.0, 0.0)
+    >>> state.limit, next_defence(state, attack, 1000.0, 2.0).limit
+    (None, 80.0)
+    """
+    if is_attack(forecast):
+        since_s = now_s if state.attack_since_s is None else state.attack_since_s
+        limit = state.limit
+        if limit is None and now_s - since_s >= ATTACK_S:
+            limit = min(device_rate, max(LEAST_SHARE * device_rate, USUAL_FACTOR * forecast.busiest))
+        return Defence(limit, since_s, None)
+    if state.limit is None:
+        return Defence()
+    if state.calm_since_s is None:
+        return Defence(state.limit, state.attack_since_s, now_s)
+    return state if now_s - state.calm_since_s < RELEASE_S else Defence()

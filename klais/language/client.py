@@ -1,0 +1,198 @@
+"""A language model in a process of its own: bounded queue, time-out, circuit breaker. Nothing waits for it for long.
+
+The process is started at the first question, runs at the lowest priority and ends with its owner. A question that finds
+the queue full, the breaker open or no model is answered by :class:`ModelUnavailable` at once. A process that does not
+answer in time is killed; after three failures in a row the breaker stays open for a minute, then one question probes.
+"""
+
+import json
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from klais.errors import ModelUnavailable
+from klais.telemetry import log as logs
+
+log = logs.get("klais.language.client")
+
+QUEUE = 4  # questions that wait or run; one more is refused
+TIMEOUT_S = 10.0  # for an answer
+START_S = 60.0  # for the load of a model
+FAILURES, OPEN_S = 3, 60.0
+MOST_LINE = 1 << 16
+
+Clock = Callable[[], float]
+
+
+class Breaker:
+    """Open after three failures in a row; after a minute one question may probe.
+
+    Examples
+    --------
+    >>> breaker = Breaker()
+    >>> for _ in range(3):
+    ...     breaker.failed(0.0)
+    >>> breaker.allows(59.0), breaker.allows(60.0), breaker.allows(60.1)
+    (False, True, False)
+    """
+
+    def __init__(self) -> None:
+        self._failures, self._open_until_s = 0, 0.0
+
+    def allows(self, now_s: float) -> bool:
+        """Whether to ask now; a probe that is let through closes the door behind it."""
+        if self._failures < FAILURES:
+            return True
+        if now_s < self._open_until_s:
+            return False
+        self._open_until_s = now_s + OPEN_S
+        return True
+
+    def failed(self, now_s: float) -> None:
+        """A question failed."""
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._open_until_s = now_s + OPEN_S
+
+    def worked(self) -> None:
+        """A question was answered."""
+        self._failures = 0
+
+
+class LanguageModel:
+    """Asks one model; its methods may be called from any thread.
+
+    Parameters
+    ----------
+    path : Path
+        A GGUF file.
+    digest : str
+        Its SHA-256 where a card gives one, else empty.
+    observe : callable
+        Gets how long each answer took (s).
+    timeout_s : float
+        For one answer.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        digest: str = "",
+        observe: Callable[[float], None] = lambda seconds: None,
+        timeout_s: float = TIMEOUT_S,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._path, self._digest, self._observe, self._timeout_s = path, digest, observe, timeout_s
+        self._clock = clock
+        self._breaker, self._turn, self._room = Breaker(), threading.Lock(), threading.BoundedSemaphore(QUEUE)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._rest = b""
+        self._asked = 0
+        self.is_own = False
+
+    def ask(self, task: str, **given: Any) -> str:
+        """The model's text.
+
+        Raises
+        ------
+        ModelUnavailable
+            No model, no room in the queue, an open breaker, or no answer in time.
+        """
+        if not self._room.acquire(blocking=False):
+            raise ModelUnavailable(f"{QUEUE} questions wait already")
+        try:
+            with self._turn:
+                return self._ask(task, given)
+        finally:
+            self._room.release()
+
+    def _ask(self, task: str, given: dict[str, Any]) -> str:
+        if not self._breaker.allows(self._clock()):
+            raise ModelUnavailable(f"it failed {FAILURES} times in a row: the next try is within {OPEN_S:.0f} s")
+        try:
+            if self._child is None or self._child.poll() is not None:
+                self._start()
+            began_s = self._clock()
+            self._asked += 1
+            self._write({"id": self._asked, "task": task, **given})
+            answer = self._read(self._timeout_s)
+            if answer.get("id") != self._asked or "text" not in answer:
+                raise ModelUnavailable(str(answer.get("error", "it answered something else")))
+        except (OSError, ModelUnavailable) as error:
+            self._breaker.failed(self._clock())
+            self._end()
+            if isinstance(error, ModelUnavailable):
+                raise
+            raise ModelUnavailable(f"its process ended: {error}") from error
+        self._breaker.worked()
+        self._observe(self._clock() - began_s)
+        return str(answer["text"])
+
+    def _start(self) -> None:
+        self._end()
+        command = [sys.executable, "-m", "klais.language.child", str(self._path), self._digest]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        assert self._child.stdout is not None
+        self._selector.register(self._child.stdout, selectors.EVENT_READ)
+        first = self._read(START_S)
+        if not first.get("ready"):
+            raise ModelUnavailable(str(first.get("error", "it does not start")))
+        self.is_own = bool(first.get("own"))
+        log.info("language_model_ready", file=str(self._path), own=self.is_own)
+
+    def _write(self, message: dict[str, Any]) -> None:
+        assert self._child is not None and self._child.stdin is not None
+        self._child.stdin.write(json.dumps(message).encode() + b"\n")
+        self._child.stdin.flush()
+
+    def _read(self, timeout_s: float) -> dict[str, Any]:
+        """The next line as an object, within the time."""
+        assert self._child is not None and self._child.stdout is not None
+        until_s = self._clock() + timeout_s
+        while b"\n" not in self._rest:
+            left_s = until_s - self._clock()
+            if left_s <= 0 or not self._selector.select(left_s):
+                raise ModelUnavailable(f"no answer within {timeout_s:.0f} s")
+            part = self._child.stdout.read1(MOST_LINE)  # type: ignore[attr-defined]
+            if not part or len(self._rest) > MOST_LINE:
+                raise ModelUnavailable("its process ended, or said too much")
+            self._rest += part
+        line, _, self._rest = self._rest.partition(b"\n")
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise ModelUnavailable("it answered no JSON") from error
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def pid(self) -> int | None:
+        """Process id while it runs."""
+        return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def close(self) -> None:
+        """End the process."""
+        with self._turn:
+            self._end()
+
+    def _end(self) -> None:
+        child, self._child, self._rest = self._child, None, b""
+        if child is None:
+            return
+        assert child.stdin is not None and child.stdout is not None
+        self._selector.unregister(child.stdout)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            try:
+                pipe.close()
+            except OSError as error:  # what it had not read yet
+                log.debug("pipe_not_flushed", error=str(error))

@@ -1,0 +1,101 @@
+"""An incident in plain language: by a language model when one answers and sticks to the facts, else by the template."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klais.config.load import Settings
+from klais.errors import KlaisError, ModelUnavailable
+from klais.language import phrases
+from klais.language.client import TIMEOUT_S, LanguageModel
+from klais.language.grounding import as_text, ungrounded
+from klais.models.store import ModelStore
+
+KIND = "language"
+FILE = "model.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``text`` in plain language, ``by`` whom (a model's name or ``template``), and ``why`` no better one was used."""
+
+    text: str
+    by: str
+    why: str = ""
+
+
+def template_text(facts: Mapping[str, Any]) -> str:
+    """The template's text: each fact that it knows, in a sentence; the others as a list."""
+    known = {name: value for name, value in facts.items() if name in phrases.FACTS and value not in (None, "", [])}
+    said = filled(phrases.template(known.keys()), known)
+    rest = {name: value for name, value in facts.items() if "{" + name + "}" not in phrases.template(known.keys())}
+    others = ", ".join(f"{name.replace('_', ' ')} {as_text(value)}" for name, value in rest.items() if _plain(value))
+    return " ".join(part for part in (said, f"Also: {others}." if others else "") if part) or "Nothing is known."
+
+
+def filled(text: str, facts: Mapping[str, Any]) -> str:
+    """Slots filled in, spaces and capitals set.
+
+    Raises
+    ------
+    KeyError
+        A slot that is no fact.
+    """
+    finished = phrases.finished(text)
+    for name in {part.partition("}")[0] for part in finished.split("{")[1:]}:
+        finished = finished.replace("{" + name + "}", as_text(facts[name]))
+    return finished
+
+
+def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "model") -> Explanation:
+    """Explain an incident.
+
+    Parameters
+    ----------
+    facts : mapping
+        Names and values, as the incident's record has them.
+    model : LanguageModel or None
+        None = the template.
+    """
+    if model is None:
+        return Explanation(template_text(facts), "template", "no language model")
+    known = [fact for fact in phrases.FACTS if facts.get(fact) not in (None, "", [])]
+    try:
+        raw = model.ask("explain", names=known, facts=dict(facts))
+        text = filled(raw, facts) if model.is_own else " ".join(raw.split())
+    except ModelUnavailable as error:
+        return Explanation(template_text(facts), "template", f"the language model does not answer: {error}")
+    except KeyError as error:
+        return Explanation(template_text(facts), "template", f"the model named a fact that is not there: {error}")
+    if not text:
+        return Explanation(template_text(facts), "template", "the model said nothing")
+    if wrong := ungrounded(text, facts):
+        said = ", ".join(repr(word) for word in wrong[:5])
+        return Explanation(template_text(facts), "template", f"the model's text has what the facts do not: {said}")
+    return Explanation(text, name)
+
+
+def open_model(settings: Settings, timeout_s: float = TIMEOUT_S) -> tuple[LanguageModel | None, str, str]:
+    """The model that ``KLAIS_LLM`` names, the model's name, and why there is none."""
+    if settings.llm == "none":
+        return None, "", "KLAIS_LLM is none"
+    if settings.llm != "own":
+        path = Path(settings.llm).expanduser()
+        if not path.is_file():
+            return None, "", f"{path} (KLAIS_LLM) is no file"
+        return LanguageModel(path, timeout_s=timeout_s), path.name, ""
+    why = "there is no language model"
+    for found in ModelStore.of(settings).candidates(KIND):
+        try:
+            found.read(FILE)
+        except KlaisError as error:
+            why = str(error)
+            continue
+        digest = found.card.files[FILE] if found.card else ""
+        return LanguageModel(found.folder / FILE, digest, timeout_s=timeout_s), found.version, ""
+    return None, "", why
+
+
+def _plain(value: Any) -> bool:
+    return value not in (None, "", []) and not isinstance(value, Mapping)

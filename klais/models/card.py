@@ -1,0 +1,125 @@
+"""The card of a model: what it is, from what it was made, what it reaches, and the hash of each of its files."""
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from klais.errors import ModelRefused
+from klais.system.private_files import not_ours
+
+CARD = "card.json"
+FORMAT = 1
+MOST_BYTES = 256 << 20  # of one file
+MOST_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What ``card.json`` says.
+
+    Attributes
+    ----------
+    kind, version : str
+        What the model is for (``traffic``), and its name among those.
+    files : dict of str to str
+        Name -> SHA-256.
+    about : dict
+        Everything: data and its licences, seed, script, libraries, figures.
+    """
+
+    kind: str
+    version: str
+    files: dict[str, str]
+    about: dict[str, Any]
+
+
+def read_card(folder: Path) -> Card:
+    """Read and check the card of a folder; the files themselves are checked when :func:`read_file` reads them.
+
+    Raises
+    ------
+    ModelRefused
+        It is missing, damaged, of another format, or somebody else's.
+    """
+    _check_owner(folder)
+    raw = _read(folder / CARD, MOST_CARD_BYTES)
+    try:
+        about = json.loads(raw)
+        card = Card(str(about["kind"]), str(about["version"]), dict(about["files"]), about)
+        version = about["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        do = "Remove the folder, or train the model again"
+        raise ModelRefused(f"{folder / CARD} is damaged: {error!r}. {do}") from error
+    if version != FORMAT:
+        raise ModelRefused(f"{folder} has format {version!r}, this version of KLAIS reads {FORMAT}: train it again")
+    if any(Path(name).name != name or not isinstance(digest, str) for name, digest in card.files.items()):
+        raise ModelRefused(f"{folder / CARD} is damaged: a file's name leads out of the folder")
+    return card
+
+
+def read_file(folder: Path, card: Card, name: str) -> bytes:
+    """The content of one file of a model, checked against the card's hash.
+
+    Raises
+    ------
+    ModelRefused
+        The card does not name it, it is missing or somebody else's, or its hash differs.
+    """
+    if name not in card.files:
+        raise ModelRefused(f"{folder} holds no {name}: train the model again with the libraries that make it")
+    data = _read(folder / name, MOST_BYTES)
+    found = hashlib.sha256(data).hexdigest()
+    if found != card.files[name]:
+        raise ModelRefused(
+            f"{folder / name} is damaged: its SHA-256 begins with {found[:12]}, the card says {card.files[name][:12]}. "
+            "Remove the folder, or train the model again"
+        )
+    return data
+
+
+def write_model(folder: Path, files: dict[str, bytes], about: dict[str, Any]) -> Card:
+    """Write a model's files, the card last, so that an unfinished folder is no model.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    whole = {"format": FORMAT, **about, "files": digests}
+    text = json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    for name, data in [*files.items(), (CARD, text.encode())]:
+        part = folder / f".{name}.part"
+        part.write_bytes(data)
+        part.chmod(0o644)
+        os.replace(part, folder / name)
+    return Card(str(about["kind"]), str(about["version"]), digests, whole)
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ModelRefused(f"{path} cannot be read: {error.strerror}") from error
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > most:
+            raise ModelRefused(f"{path} is no regular file of at most {most:,} bytes")
+        if problem := not_ours(info):
+            raise ModelRefused(f"{path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
+        return file.read()
+
+
+def _check_owner(folder: Path) -> None:
+    try:
+        info = os.lstat(folder)
+    except OSError as error:
+        raise ModelRefused(f"{folder} cannot be read: {error.strerror}") from error
+    problem = not_ours(info) if stat.S_ISDIR(info.st_mode) else "it is no folder"
+    if problem:
+        raise ModelRefused(f"{folder} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")

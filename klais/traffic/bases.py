@@ -1,0 +1,127 @@
+"""Recorded traffic as the ground of the scenarios: traces in a folder, split by time.
+
+A trace is a CSV file of ``timestamp,count`` (``2023-11-16 18:01:50,3`` or epoch seconds) in even steps, or of events,
+one row each with its timestamp first. Steps of a second are replayed as they are. Longer steps give the mean rate;
+seconds within one are Poisson.
+"""
+
+import csv
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.errors import ConfigError
+from klais.sim.traffic import nasa_trace
+
+Counts = npt.NDArray[np.float64]
+TRAIN_SHARE = 0.6  # of each trace, from its beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """Requests per step: ``counts`` float64 [n], ``step_s``, and the file's ``name``."""
+
+    name: str
+    counts: Counts
+    step_s: float
+
+    @property
+    def days(self) -> float:
+        """Length."""
+        return len(self.counts) * self.step_s / 86_400.0
+
+    def part(self, which: str) -> "Base":
+        """The earlier part (``train``) or the later one (``test``): split by time, never at random."""
+        cut = int(len(self.counts) * TRAIN_SHARE)
+        return Base(self.name, self.counts[:cut] if which == "train" else self.counts[cut:], self.step_s)
+
+    def seconds(self, start: int, seconds: int, rng: np.random.Generator) -> Counts:
+        """Requests in each of ``seconds`` seconds from step ``start`` on, around the end and on."""
+        if self.step_s <= 1.0:
+            per_s = max(1, round(1.0 / self.step_s))
+            at = (start + np.arange(seconds * per_s)) % len(self.counts)
+            total: Counts = self.counts[at].reshape(seconds, per_s).sum(axis=1)
+            return total
+        at = (start + (np.arange(seconds) // self.step_s).astype(np.int64)) % len(self.counts)
+        return rng.poisson(self.counts[at] / self.step_s).astype(np.float64)
+
+
+def shipped() -> list[Base]:
+    """The trace in the package: NASA's launch day."""
+    trace = nasa_trace()
+    return [Base("nasa_launch_day", trace.counts, trace.step_s)]
+
+
+def load_folder(folder: Path) -> list[Base]:
+    """All traces (``*.csv``) of a folder.
+
+    Raises
+    ------
+    ConfigError
+        No such file, or one that is no trace.
+    """
+    paths = sorted(folder.glob("*.csv"))
+    if not paths:
+        raise ConfigError(f"no trace (*.csv) in {str(folder)!r}")
+    return [load(path) for path in paths]
+
+
+def load(path: Path) -> Base:
+    """One trace.
+
+    Raises
+    ------
+    ConfigError
+        The file is no trace.
+    """
+    times: list[float] = []
+    counts: list[float] = []
+    with path.open(newline="", encoding="utf-8", errors="replace") as handle:
+        for number, row in enumerate(csv.reader(handle)):
+            at = _time(row[0]) if row else None
+            if at is None:
+                if number and row:
+                    raise ConfigError(f"{path.name} line {number + 1}: {row[0]!r} is no time (ISO 8601, epoch seconds)")
+                continue
+            times.append(at)
+            counts.append(_count(row))
+    if len(times) < 120:
+        raise ConfigError(f"{path.name} has {len(times)} rows timestamp,count; a trace needs 120")
+    return _even(path.stem, np.array(times), np.array(counts))
+
+
+def _even(name: str, times: Counts, counts: Counts) -> Base:
+    steps = np.diff(times)
+    if (steps < 0).any():
+        raise ConfigError(f"{name}: its timestamps do not rise")
+    step_s = float(np.median(steps))
+    if step_s < 1.0 or (np.abs(steps - step_s) > 0.01 * step_s).mean() > 0.1:  # events, or with holes: count them
+        step_s = step_s if step_s >= 1.0 and not (counts == 1.0).all() else 1.0
+        slot = ((times - times[0]) // step_s).astype(np.int64)
+        counts = np.bincount(slot, weights=counts).astype(np.float64)
+    return Base(name, counts, step_s)
+
+
+def _time(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        when = datetime.fromisoformat(text.strip()[:26])
+    except ValueError:
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _count(row: list[str]) -> float:
+    """The count beside a time; 1 for an event (rows without a number, or with several)."""
+    if len(row) != 2:
+        return 1.0
+    try:
+        return max(0.0, float(row[1]))
+    except ValueError:
+        return 1.0

@@ -1,0 +1,200 @@
+"""The forecast that the controller uses: ONNX Runtime, else scikit-learn, else rules; each fall is said and counted.
+
+A thread loads the models and looks every few seconds whether another one was activated, so that neither a slow disk
+nor an import holds up the event loop. Until it has loaded one, rules answer.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from klais.config.load import Settings
+from klais.control.forecast import NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
+from klais.errors import KlaisError, ModelRefused
+from klais.models.store import Model, ModelStore
+from klais.telemetry import log as logs
+from klais.traffic.backends import Backend, OnnxBackend, SklearnBackend
+from klais.traffic.features import NAMES
+from klais.traffic.predictor import KIND, OUTPUTS, LearnedPredictor, RulesPredictor
+from klais.traffic.trees import Trees
+
+log = logs.get("klais.traffic.chain")
+
+LOOK_S = 5.0  # between two looks at which model is active
+STOP_S = 2.0
+NOT_INSTALLED = "not installed"
+
+Observe = Callable[[str, float], None]
+
+
+def _nobody(_model: str, _seconds: float) -> None:
+    """Does nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fall:
+    """A step of the chain that is not used: ``model`` and backend, ``why``. ``optional``: nothing is broken, an extra
+    is not installed."""
+
+    model: str
+    why: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    steps: tuple[tuple[str, Predictor], ...]
+    falls: tuple[Fall, ...]
+    stamp: tuple[str | None, int]
+
+
+def load_chain(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fall]]:
+    """The steps that work, best first, and those that do not; the rules are always the last one."""
+    steps: list[tuple[str, Predictor]] = []
+    falls: list[Fall] = []
+    for model in store.candidates(KIND):
+        try:
+            trees = trees_of(model)
+        except KlaisError as error:
+            falls.append(Fall(model.version, str(error)))
+            continue
+        for name, make in (("onnx", _onnx), ("scikit-learn", _sklearn)):
+            try:
+                steps.append((name, LearnedPredictor(make(model, trees), model.version)))
+                break
+            except ImportError as error:
+                why = f"{error.name or error} is {NOT_INSTALLED}"
+                falls.append(Fall(f"{model.version} ({name})", why, optional=True))
+            except Exception as error:  # native libraries raise what they like
+                falls.append(Fall(f"{model.version} ({name})", str(error)))
+    if not steps and not falls:
+        falls.append(Fall(KIND, "there is no model", optional=True))
+    return [*steps, ("rules", RulesPredictor())], falls
+
+
+def trees_of(model: Model) -> Trees:
+    """The trees of a model.
+
+    Raises
+    ------
+    ModelRefused
+        They are damaged, or were trained for other features than this version of KLAIS computes.
+    """
+    data = model.read("trees.npz")
+    features = model.card.about.get("features") if model.card else None
+    if features != list(NAMES):
+        raise ModelRefused(f"{model.folder} was trained for other features than this version computes: train it again")
+    return Trees.load(data, len(NAMES), OUTPUTS)
+
+
+def _onnx(model: Model, trees: Trees) -> Backend:
+    if model.card is not None and "model.onnx" not in model.card.files:
+        raise ImportError("the model was trained without the package onnx", name="model.onnx")
+    return OnnxBackend(model.read("model.onnx"), trees)
+
+
+def _sklearn(_model: Model, trees: Trees) -> Backend:
+    return SklearnBackend(trees)
+
+
+Load = Callable[[ModelStore], tuple[list[tuple[str, Predictor]], list[Fall]]]
+
+
+class ForecastChain:
+    """See the module. :meth:`predict` belongs to one thread.
+
+    Parameters
+    ----------
+    store : ModelStore
+        Where the models are.
+    observe : callable
+        Gets the step's name and how long each forecast took (s).
+    load : callable
+        Gives steps and falls of a store.
+    """
+
+    def __init__(self, store: ModelStore, observe: Observe = _nobody, load: Load = load_chain) -> None:
+        self._store, self._observe, self._load = store, observe, load
+        self._loaded = _Loaded((("rules", RulesPredictor()),), (), (None, -1))
+        self._said: set[Fall] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
+        self.falls_total = 0
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_S)
+
+    @property
+    def step(self) -> str:
+        """The step in use: ``onnx``, ``scikit-learn`` or ``rules``."""
+        return self._loaded.steps[0][0]
+
+    def falls(self) -> list[Fall]:
+        """Why better steps are not in use."""
+        return list(self._loaded.falls)
+
+    def predict(self, window: Window) -> TrafficForecast:
+        """See :class:`~klais.control.forecast.Predictor`; a step that fails is left out until a model is activated."""
+        loaded = self._loaded
+        for at, (name, predictor) in enumerate(loaded.steps):
+            began_s = time.perf_counter()
+            try:
+                forecast = predictor.predict(window)
+            except Exception as error:  # whatever a model does, the controller goes on
+                fall = Fall(f"{getattr(predictor, 'name', name)}", f"it failed: {error!r}")
+                rest = loaded.steps[at + 1 :]
+                if not rest:
+                    raise
+                self._tell([fall])
+                self._loaded = _Loaded(rest, (*self._loaded.falls, fall), loaded.stamp)
+                continue
+            self._observe(name, time.perf_counter() - began_s)
+            return forecast
+        raise AssertionError("the rules are always there")
+
+    def refresh(self) -> bool:
+        """Load again if another model was activated; return whether."""
+        stamp = self._store.stamp(KIND)
+        if stamp == self._loaded.stamp:
+            return False
+        steps, falls = self._load(self._store)
+        self._tell(falls)
+        self._loaded = _Loaded(tuple(steps), tuple(falls), stamp)
+        log.info("forecast_model_loaded", step=steps[0][0], model=getattr(steps[0][1], "name", steps[0][0]))
+        return True
+
+    def _tell(self, falls: list[Fall]) -> None:
+        """Each fall once a life of the process, and counted."""
+        self.falls_total += len(falls)
+        for fall in falls:
+            if fall not in self._said:
+                self._said.add(fall)
+                say = log.info if fall.optional else log.warning
+                say("forecast_model_left_out", model=fall.model, why=fall.why, means="the next in the chain is used")
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.refresh()
+            except Exception as error:
+                if logs.every(60, "klais.traffic.chain"):
+                    log.warning("models_not_read", error=repr(error))
+            if self._stop.wait(LOOK_S):
+                return
+
+
+def predictor_of(settings: Settings, observe: Observe = _nobody) -> Predictor:
+    """What ``KLAIS_FORECAST`` asks for; a :class:`ForecastChain` is not started yet."""
+    if settings.forecast == "none":
+        return NoPredictor()
+    if settings.forecast == "trend":
+        return TrendPredictor()
+    return ForecastChain(ModelStore.of(settings), observe)

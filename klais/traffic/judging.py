@@ -1,0 +1,147 @@
+"""Figures of a predictor on whole days and on herds: false alarms a day, lead time, Brier score. For the benchmark.
+
+An *alarm* is a burst probability above 0.5; alarms within a minute are one. It is *false* when no burst follows within
+10 s, by the definition of :mod:`klais.control.forecast`, on a day without herds and floods. The *lead* of a herd is
+the time from the end of the second whose row first makes the probability exceed 0.5 until its arrivals peak.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.control.forecast import WINDOW_S, TrendPredictor
+from klais.sim.herd import SPREAD_S
+from klais.traffic.bases import Base
+from klais.traffic.features import features
+from klais.traffic.fleet import Fleet, Group
+from klais.traffic.herds import herd_group
+from klais.traffic.predictor import interpret
+from klais.traffic.scenarios import truth
+from klais.traffic.training import windows_of
+
+CHUNK = 4000
+ALARM = 0.5
+MERGE_S, FOLLOWS_S = 60, 10
+DAY_S = 86_400
+RATE = 1600.0  # frames/s on average to which a recording is scaled
+INTERVAL_S = 30.0  # of the devices of a herd in ordinary times
+SERVICE_SHARE = 0.25  # of the peak of arrivals: what a dam lets through, for the time at which its queue peaks
+
+Floats = npt.NDArray[np.float64]
+Run = Callable[[npt.NDArray[np.float32]], Floats]  # features -> outputs
+
+
+@dataclass(frozen=True, slots=True)
+class Days:
+    """A stretch of a recording: ``said`` and ``trend`` probabilities of a burst, ``came`` whether one did, float64 and
+    bool [t], and its length in ``days``."""
+
+    said: Floats
+    trend: Floats
+    came: npt.NDArray[np.bool_]
+    kinds: npt.NDArray[np.int64]
+    days: float
+
+
+def watch(base: Base, run: Run, seed: int, most_s: int = DAY_S, trend_every: int = 0) -> Days:
+    """Go through a recording (at most ``most_s`` seconds from its beginning), scaled to 1,600 frames/s.
+
+    ``trend_every``: also ask the trend predictor, in every n-th second (0 = never; the others are NaN).
+    """
+    rng = np.random.default_rng(seed)
+    seconds = int(min(most_s, len(base.counts) * base.step_s))
+    counts = base.seconds(0, seconds, rng)
+    rate = rng.poisson(counts * RATE / max(float(counts.mean()), 1e-6)).astype(np.float64)
+    rows = Fleet(20_000, 1e9, 0.0, [Group(rate, np.full(seconds, 20_000.0))]).rows(rng)
+    windows = windows_of(rows)
+    parts = [interpret(run(features(windows[at : at + CHUNK])))[:2] for at in range(0, len(windows), CHUNK)]
+    said, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
+    trend = np.full(len(said), np.nan)
+    if trend_every:
+        predict = TrendPredictor().predict
+        at_s = range(0, len(said), trend_every)
+        trend[::trend_every] = [predict(windows[at]).probability for at in at_s]
+    return Days(said, trend, truth(rate)[0][WINDOW_S - 1 :], kinds, seconds / DAY_S)
+
+
+def false_alarms(said: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    """Alarms, and how many of them are false."""
+    above = np.flatnonzero(said > ALARM)
+    if not len(above):
+        return 0, 0
+    starts = above[np.concatenate(([True], np.diff(above) > MERGE_S))]
+    ends = above[np.concatenate((np.diff(above) > MERGE_S, [True]))]
+    real = [bool(came[max(0, start - 1) : end + FOLLOWS_S].any()) for start, end in zip(starts, ends, strict=True)]
+    return len(starts), len(starts) - sum(real)
+
+
+def brier(said: Floats, came: npt.NDArray[np.bool_]) -> float:
+    """Mean squared error of probabilities."""
+    return float(((said - came) ** 2).mean())
+
+
+@dataclass(frozen=True, slots=True)
+class HerdLead:
+    """One herd: seconds from the alarm to the peak of its arrivals and to that of the queue behind a dam (negative =
+    after it, None = no alarm), from its first arrivals to the alarm, and whether its class was named by the peak."""
+
+    devices: int
+    spread_s: float
+    to_peak_s: float | None
+    to_queue_peak_s: float | None
+    after_first_s: float | None
+    named: bool
+
+
+def herd_lead(
+    run: Run, devices: int, spread_s: float, buffered: int, away_s: int, back_off: bool, seed: int
+) -> HerdLead:
+    """One Beta(3,4) herd over the steady traffic of a fleet of as many devices."""
+    rng = np.random.default_rng([seed, devices, buffered, away_s, int(spread_s)])
+    onset, length = WINDOW_S + 40, WINDOW_S + 40 + int(2.0 * spread_s) + 40
+    rate = rng.poisson(np.full(length, devices / INTERVAL_S) * np.exp(rng.normal(0, 0.03, length))).astype(np.float64)
+    pool = np.full(length, float(devices))
+    rate[onset - away_s : onset] *= 0.3
+    pool[onset - away_s : onset] *= 0.3
+    herd, back = herd_group(devices, "beta", spread_s, buffered, back_off, onset, length, rng)
+    rows = Fleet(devices, 1e9, 0.0, [Group(rate, pool), herd]).rows(rng)
+    classes, said, _ = interpret(run(features(windows_of(rows))))
+    said, kinds = np.concatenate((np.zeros(WINDOW_S - 1), said)), classes.argmax(axis=1)
+    peak = int(herd.frames.argmax())
+    queue = np.zeros(length)
+    service = max(2.0 * float(rate.mean()), SERVICE_SHARE * float(herd.frames.max()))
+    for second in range(1, length):
+        queue[second] = max(0.0, queue[second - 1] + rate[second] + herd.frames[second] - service)
+    queue_peak = int(queue.argmax())
+    alarms = np.flatnonzero(said[onset - 1 : queue_peak + 1] > ALARM)
+    named = bool((kinds[onset - WINDOW_S + 1 : peak - WINDOW_S + 2] == 3).any())
+    if not len(alarms):
+        return HerdLead(devices, spread_s, None, None, None, named)
+    known_s = onset - 1 + int(alarms[0]) + 1  # the end of that second
+    first = int(np.flatnonzero(back > 0)[0])
+    return HerdLead(devices, spread_s, peak + 0.5 - known_s, queue_peak + 0.5 - known_s, known_s - float(first), named)
+
+
+def lead_figures(leads: Sequence[HerdLead]) -> dict[str, Any]:
+    """Shares of the herds with 5 s of lead, and medians."""
+
+    def share(values: list[float | None], least: float) -> float:
+        return round(sum(v is not None and v >= least for v in values) / len(values), 3)
+
+    known = [lead.after_first_s for lead in leads if lead.after_first_s is not None]
+    to_peak = [lead.to_peak_s for lead in leads if lead.to_peak_s is not None]
+    return {
+        "herds": len(leads),
+        "alarm_before_peak": share([lead.to_peak_s for lead in leads], 0.0),
+        "lead_5s_to_arrivals_peak": share([lead.to_peak_s for lead in leads], 5.0),
+        "lead_5s_to_queue_peak": share([lead.to_queue_peak_s for lead in leads], 5.0),
+        "median_lead_s": round(float(np.median(to_peak)), 2) if to_peak else None,
+        "median_after_first_s": round(float(np.median(known)), 2) if known else None,
+        "named_by_peak": round(sum(lead.named for lead in leads) / len(leads), 3),
+    }
+
+
+STANDARD_SPREAD_S = SPREAD_S["beta"]

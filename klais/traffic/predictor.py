@@ -1,0 +1,147 @@
+"""From a model's outputs to a forecast, and the rules that stand in when there is no model."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.control.forecast import (
+    CLASSES,
+    LEAST_ROWS,
+    SMALL_RATE,
+    TrafficForecast,
+    TrendPredictor,
+    Window,
+)
+from klais.traffic.backends import Backend
+from klais.traffic.features import COLUMN, NAMES, clean, features_of
+
+BURST = len(CLASSES)  # place of the burst's log-odds among the outputs
+QUANTILES = (0.1, 0.5, 0.9)
+LEAST_LEARNED_ROWS = 30  # a shorter window says too little of what is usual
+OUTPUTS = BURST + 1 + len(QUANTILES)
+KIND = "traffic"  # of the model, in the store
+# On recorded traffic, whose noise alone makes bursts, half of the alarms at a probability of 0.5 would be false. From
+# 0.9 on about one a day is (python -m bench traffic).
+SURE_OF_BURST = 0.9
+RULES_CONFIDENCE = 0.7  # only obvious cases are named
+MOST_LOG = 12.0  # a forecast is at most exp(12) times the level
+
+At = {name: at for at, name in enumerate(NAMES)}
+Array = npt.NDArray[np.float64]
+
+
+class LearnedPredictor:
+    """Boosted trees over the features of a window.
+
+    Parameters
+    ----------
+    backend : Backend
+        Evaluates the trees.
+    version : str
+        Of the model.
+    """
+
+    def __init__(self, backend: Backend, version: str) -> None:
+        self._backend, self._start = backend, TrendPredictor().predict
+        self.name = f"{version} ({backend.name})"
+
+    def predict(self, window: Window) -> TrafficForecast:
+        """See :class:`~klais.control.forecast.Predictor`."""
+        window = clean(window)
+        if len(window) < LEAST_LEARNED_ROWS:
+            return self._start(window)
+        x = features_of(window)
+        out = self._backend.run(x)[0]
+        classes, probability, ratios = interpret(out[None])
+        at = int(classes[0].argmax())
+        median = max(0.0, float(np.median(window[:, 0])))
+        low, middle, high = (max(median, SMALL_RATE) * math.exp(min(r, MOST_LOG)) for r in ratios[0].tolist())
+        confidence = float(classes[0, at])
+        why = f"{CLASSES[at]} ({100 * confidence:.0f} %): {describe(window)}"
+        return TrafficForecast(
+            float(probability[0]), middle, median, why, (low, middle, high), CLASSES[at], confidence,
+            usual_busiest(window), self.name,
+        )  # fmt: skip
+
+
+def interpret(outputs: Array) -> tuple[Array, Array, Array]:
+    """Probability of each class [k, 5], of a burst [k], and the log of the coming rate over the level [k, 3]."""
+    logits = outputs[:, :BURST] - outputs[:, :BURST].max(axis=1, keepdims=True)
+    classes = np.exp(logits)
+    classes /= classes.sum(axis=1, keepdims=True)
+    burst = cautious(1.0 / (1.0 + np.exp(-np.clip(outputs[:, BURST], -30.0, 30.0))))
+    return classes, burst, np.sort(outputs[:, BURST + 1 :], axis=1)
+
+
+def cautious(probability: Array) -> Array:
+    """A model's probability so bent that it exceeds 0.5, the alarm, only where the model is sure.
+
+    Examples
+    --------
+    >>> cautious(np.array([0.0, 0.45, 0.9, 0.95, 1.0])).round(3).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    above = 0.5 + 0.5 * (probability - SURE_OF_BURST) / (1.0 - SURE_OF_BURST)
+    bent: Array = np.where(probability < SURE_OF_BURST, 0.5 * probability / SURE_OF_BURST, above)
+    return bent
+
+
+class RulesPredictor:
+    """Thresholds on the same features; the burst is the trend's. What works without any model."""
+
+    name = "rules"
+
+    def __init__(self, burst: Callable[[Window], TrafficForecast] | None = None) -> None:
+        self._burst = burst or TrendPredictor().predict
+
+    def predict(self, window: Window) -> TrafficForecast:
+        """See :class:`~klais.control.forecast.Predictor`."""
+        window = clean(window)
+        trend = self._burst(window)
+        if len(window) < LEAST_ROWS:
+            return trend
+        x = features_of(window)[0]
+        at = rule_class(dict(zip(NAMES, x.tolist(), strict=True)))
+        return TrafficForecast(
+            trend.probability, trend.rate, trend.median, f"{CLASSES[at]} (by rules): {describe(window)}",
+            trend.quantiles, CLASSES[at], RULES_CONFIDENCE, usual_busiest(window), self.name,
+        )  # fmt: skip
+
+
+def rule_class(x: dict[str, float]) -> int:
+    """Class (index into ``CLASSES``) of features by name: the obvious cases.
+
+    Hostile is what most devices never do at once: malformed frames, duplicates, restarts without new devices, one
+    device with most of the frames, unknown devices with one frame each beyond the limit.
+    """
+    bad = max(x[f"{name}_3s"] - x[f"{name}_median"] for name in ("malformed", "duplicates", "limited"))
+    alone = x["top_share"] > 0.3 and x["top_share"] > x["top_share_median"] + 0.2 and x["rate_3s"] > 0.2
+    spoofed = x["resets_3s"] - x["resets_median"] > 0.25 and x["active_3s"] < 0.7
+    if bad > 0.2 or alone or spoofed:
+        return 4
+    many = x["active_3s"] > 0.7 and x["rate_3s"] > 0.4
+    if many and (x["new_devices_3s"] < 0.5 or x["active_low"] < -0.4 or x["frames_a_device"] > 0.5):
+        return 3
+    if x["rate_5s"] > math.log(2.0):
+        return 2
+    return 1 if x["rate_10s"] > math.log(1.3) else 0
+
+
+def usual_busiest(window: Window) -> float:
+    """Frames/s of the busiest device, the median over the window."""
+    return float(np.median(window[:, COLUMN["top_share"]] * window[:, COLUMN["rate"]]))
+
+
+def describe(window: Window) -> str:
+    """The figures of the last 3 s against the window, in words."""
+    last, usual = window[-3:].mean(axis=0), np.median(window, axis=0)
+    rate = max(last[COLUMN["rate"]], 1e-9)
+    text = f"{last[COLUMN['rate']]:,.0f} frames/s, usual {usual[COLUMN['rate']]:,.0f}"
+    text += f"; {last[COLUMN['active']]:,.0f} devices, usual {usual[COLUMN['active']]:,.0f}"
+    text += f"; busiest {100 * last[COLUMN['top_share']]:.0f} %"
+    for name in ("new_devices", "malformed", "duplicates", "limited", "resets"):
+        if (share := 100 * last[COLUMN[name]] / rate) >= 1.0:
+            text += f"; {name.replace('_', ' ')} {share:.0f} %"
+    return text

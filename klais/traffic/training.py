@@ -1,0 +1,215 @@
+"""Train the traffic model: episodes from recordings and seeds, boosted trees, figures on the later days.
+
+    python -m klais.traffic.training DIR [--seed 1] [--episodes 1600] [--out FOLDER]
+
+made the model in the package (``--out klais/models/data/traffic``). ``klais models train`` does the same in a process
+of low priority, from the shipped recording or from traces of yours.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from klais.control.forecast import CLASSES, SMALL_RATE, WINDOW_S
+from klais.models.card import Card, write_model
+from klais.traffic.backends import onnx_bytes
+from klais.traffic.bases import Base
+from klais.traffic.features import NAMES, features
+from klais.traffic.predictor import KIND, LEAST_LEARNED_ROWS, OUTPUTS, QUANTILES, interpret
+from klais.traffic.scenarios import Episode, episode
+from klais.traffic.trees import Trees, evaluate, from_sklearn
+
+STRIDE = 6  # s between two windows of an episode
+NEAR_S = (5, 22)  # around the onset every window counts
+PROBES = 64
+SHORT_SHARE = 0.1  # of the windows are shorter than 60 s
+SCRIPT = "klais/traffic/training.py"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Windows: ``x`` float32 [n, features], ``labels`` int64, ``bursts`` bool, ``ratios`` float64 (log of the coming
+    mean rate over the level), and ``kinds`` of their episodes."""
+
+    x: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    bursts: npt.NDArray[np.bool_]
+    ratios: npt.NDArray[np.float64]
+    kinds: npt.NDArray[np.str_]
+
+    def with_class(self) -> "Samples":
+        """Those whose second has a class."""
+        sure = self.labels >= 0
+        return Samples(self.x[sure], self.labels[sure], self.bursts[sure], self.ratios[sure], self.kinds[sure])
+
+
+def windows_of(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """All windows of 60 rows, float64 [t - 59, 60, columns]; window i ends with row i + 59."""
+    view: npt.NDArray[np.float64] = sliding_window_view(rows, WINDOW_S, axis=0).transpose(0, 2, 1)
+    return view
+
+
+def samples(
+    bases: Sequence[Base], episodes: int, seed: int, test: bool = False, held_out: bool = False, nice: Say | None = None
+) -> Samples:
+    """Draw episodes and take windows from them, more around the onset."""
+    rng = np.random.default_rng([seed, int(test), int(held_out)])
+    parts: list[tuple[Any, ...]] = []
+    for number in range(episodes):
+        drawn = episode(bases[number % len(bases)], rng, held_out, test)
+        parts.append(_windows(drawn, rng))
+        if nice and number and number % 500 == 0:
+            nice(f"{number} of {episodes} episodes")
+    return Samples(*(np.concatenate([part[at] for part in parts]) for at in range(5)))
+
+
+def _windows(drawn: Episode, rng: np.random.Generator) -> tuple[Any, ...]:
+    ends = np.arange(WINDOW_S - 1, len(drawn.rows) - 6)
+    near = (ends >= drawn.onset_s - NEAR_S[0]) & (ends < drawn.onset_s + NEAR_S[1]) & (drawn.kind != "calm")
+    ends = ends[near | (ends % STRIDE == rng.integers(STRIDE))]
+    windows = windows_of(drawn.rows)[ends - WINDOW_S + 1]
+    for at in np.flatnonzero(rng.random(len(ends)) < SHORT_SHARE):  # as in the first minute of a controller
+        missing = int(rng.integers(1, WINDOW_S - LEAST_LEARNED_ROWS))
+        windows[at, :missing] = windows[at, missing]
+    level = np.maximum(np.median(windows[:, :, 0], axis=1), SMALL_RATE)
+    ratios = np.log((drawn.nexts[ends] + 1.0) / level)
+    kinds = np.full(len(ends), drawn.kind)
+    return features(windows), drawn.labels[ends], drawn.bursts[ends], ratios, kinds
+
+
+def fit(train: Samples, seed: int, iterations: int = 75, say: Say = lambda text: None) -> Trees:
+    """Boosted trees for class, burst and quantiles (scikit-learn), one after the other on few threads."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    shared: dict[str, Any] = {
+        "max_leaf_nodes": 20, "min_samples_leaf": 40, "l2_regularization": 1.0, "learning_rate": 0.1,
+        "random_state": seed, "early_stopping": False,
+    }  # fmt: skip
+    heads: list[tuple[Any, Sequence[int]]] = []
+    sure = train.labels >= 0
+    counts = np.bincount(train.labels[sure], minlength=len(CLASSES))
+    weight = np.sqrt(counts.max() / np.maximum(counts, 1))[train.labels[sure]]
+    model = HistGradientBoostingClassifier(max_iter=iterations, **shared)
+    model.fit(train.x[sure], train.labels[sure], weight)
+    heads.append((model, range(len(CLASSES))))
+    say("classes fitted")
+    burst = HistGradientBoostingClassifier(max_iter=iterations, **shared).fit(train.x, train.bursts)
+    heads.append((burst, [len(CLASSES)]))
+    say("burst fitted")
+    for at, quantile in enumerate(QUANTILES):
+        how = {"loss": "quantile", "quantile": quantile, "max_iter": iterations // 3}
+        regressor = HistGradientBoostingRegressor(**how, **shared)
+        heads.append((regressor.fit(train.x, train.ratios), [len(CLASSES) + 1 + at]))
+    say("quantiles fitted")
+    some = np.random.default_rng(seed).choice(len(train.x), PROBES, replace=False)
+    return from_sklearn(heads, train.x[some])
+
+
+def f1(labels: npt.NDArray[np.int64], said: npt.NDArray[np.int64]) -> dict[str, float]:
+    """F1 of each class that occurs, by name, and their mean as ``macro_f1``."""
+    out = {}
+    for at, name in enumerate(CLASSES):
+        both, either = int(((labels == at) & (said == at)).sum()), int((labels == at).sum() + (said == at).sum())
+        if (labels == at).any():
+            out[name] = round(2 * both / either, 4)
+    return out | {"macro_f1": round(sum(out.values()) / len(out), 4)}
+
+
+def judge(trees: Trees, test: Samples) -> dict[str, Any]:
+    """Figures of the trees on samples that they did not see."""
+    classes, burst, ratios = interpret(evaluate(trees, test.x))
+    sure = test.labels >= 0
+    said, labels, kinds = classes.argmax(axis=1)[sure], test.labels[sure], test.kinds[sure]
+    right = said == labels
+    by_kind = {str(kind): float(right[kinds == kind].mean()) for kind in sorted(set(kinds))}
+    share = test.bursts.mean()
+    return {
+        **f1(labels, said),
+        "accuracy_by_kind": {kind: round(value, 4) for kind, value in by_kind.items()},
+        "brier": round(float(((burst - test.bursts) ** 2).mean()), 5),
+        "brier_climatology": round(float(share * (1 - share)), 5),
+        "quantile_coverage": [round(float((test.ratios <= ratios[:, at]).mean()), 3) for at in range(3)],
+        "windows": len(labels),
+    }
+
+
+def train(
+    bases: Sequence[Base],
+    folder: Callable[[str], Path],
+    seed: int = 1,
+    episodes: int = 1600,
+    say: Say = lambda text: None,
+) -> Card:
+    """Draw, fit, judge on the later part of each recording and other settings, write.
+
+    Parameters
+    ----------
+    bases : sequence of Base
+        Recordings; the earlier 60 % of each trains.
+    folder : callable
+        Version -> where the model goes.
+    seed, episodes : int
+        The same seed, episodes, recordings and libraries give the same trees.
+    """
+    began_s = time.monotonic()
+    early, late = [base.part("train") for base in bases], [base.part("test") for base in bases]
+    trees = fit(samples(early, episodes, seed, nice=say), seed, say=say)
+    figures = judge(trees, samples(late, max(60, episodes // 4), seed, test=True))
+    held_out = judge(trees, samples(late, max(60, episodes // 8), seed, test=True, held_out=True))
+    files = {"trees.npz": trees.dump()}
+    try:
+        files["model.onnx"] = onnx_bytes(trees)
+    except ImportError:
+        say("the package onnx is not installed: no model.onnx, scikit-learn will evaluate the trees (extra ml)")
+    version = "traffic-" + hashlib.sha256(files["trees.npz"]).hexdigest()[:10]
+    about = {
+        "kind": KIND, "version": version, "title": "Traffic classes, burst probability and rate quantiles",
+        "method": "gradient boosted trees (scikit-learn HistGradientBoosting), one ONNX node", "script": SCRIPT,
+        "seed": seed, "episodes": episodes, "features": list(NAMES), "outputs": OUTPUTS, "classes": list(CLASSES),
+        "data": [{"name": base.name, "steps": len(base.counts), "step_s": base.step_s} for base in bases],
+        "data_licence": "NASA HTTP logs of July and August 1995: free to use (Internet Traffic Archive); else yours",
+        "split": "by time: the first 60 % of each recording trains; the test also has other sizes of fleets and herds",
+        "libraries": {name: metadata.version(name) for name in ("numpy", "scikit-learn")},
+        "test": figures, "held_out_kinds": held_out, "licence": "as KLAIS",
+        "limits": "simulated herds and floods over recorded web traffic; no recorded attack on an IoT system",
+    }  # fmt: skip
+    card = write_model(folder(version), files, about)
+    took_s = time.monotonic() - began_s
+    say(f"{version}: macro-F1 {figures['macro_f1']}, held-out kinds {held_out['macro_f1']}, {took_s:.0f} s")
+    return card
+
+
+def be_humble(threads: int = 1) -> None:
+    """Lowest priority and few threads, for a process that trains beside the data path; call it before sklearn loads."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.nice(19)
+
+
+def main() -> None:
+    """The command line of the module."""
+    import argparse
+
+    from klais.traffic.bases import load_folder
+
+    parser = argparse.ArgumentParser(description="Train the traffic model.")
+    parser.add_argument("traces", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--episodes", type=int, default=1600)
+    parser.add_argument("--out", type=Path, default=Path("klais/models/data") / KIND)
+    given = parser.parse_args()
+    be_humble()
+    train(load_folder(given.traces), lambda version: given.out / version, given.seed, given.episodes, print)
+
+
+if __name__ == "__main__":
+    main()
