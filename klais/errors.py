@@ -122,3 +122,9 @@ class EdgeUnavailable(KlaisError):
     """No edge answers at its REST address (yet), or none of the processes behind a common one."""
 
     retriable = True
+
+
+class WorkerUnavailable(KlaisError):
+    """No worker answers at its web address (yet), or it refuses what was asked."""
+
+    retriable = True

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
 from klais.config.load import load
 from klais.system.durations import DURATION
@@ -32,7 +33,7 @@ WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, sho
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def control() -> None:
     """See why limits are what they are, and override them.
 

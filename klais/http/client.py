@@ -28,8 +28,10 @@ def request(
     body: bytes | None = None,
     token: str | None = None,
     headers: dict[str, str] | None = None,
+    method: str | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST.
+    """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST unless ``method`` says
+    otherwise.
 
     Raises
     ------
@@ -43,7 +45,7 @@ def request(
         sent["Content-Type"] = "application/json"
     if token is not None:
         sent["Authorization"] = f"Bearer {token}"
-    asked = urllib.request.Request(url, body, sent)
+    asked = urllib.request.Request(url, body, sent, method=method)
     if asked.type not in ("http", "https"):
         raise ValueError(f"{url!r} is not an http address")
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.xdp.params import BURST, RATE, as_json, default_burst, device_id, pinned, source_prefix
 from klais.config.load import Settings, load
 from klais.system.address import split_address
@@ -39,7 +40,7 @@ def open_maps(settings: Settings, pin_dir: Path | None) -> "XdpMaps":
     return XdpMaps.open(pin_dir or settings.xdp_pin_dir)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def xdp() -> None:
     """Load, control and watch the XDP filter in the kernel.
 
