@@ -50,7 +50,8 @@ def control() -> None:
     """
 
 
-def _author() -> str:
+def author() -> str:
+    """Who changes something: user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
@@ -58,7 +59,7 @@ def write_override(scope: str, changes: dict[str, Any], reason: str, as_json: bo
     """Change the record of a scope, and say so."""
     from klais.control.overrides import write
 
-    record = write(load(), scope, changes, _author(), reason)
+    record = write(load(), scope, changes, author(), reason)
     if as_json:
         say_json({"scope": scope, **record})
     else:

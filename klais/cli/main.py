@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "auth": ("klais.cli.auth", "auth", "Make keys of authenticated frames, and check frames."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
+    "top": ("klais.cli.top.command", "top", "Watch the whole system in the terminal."),
     "lag": ("klais.cli.lag", "lag", "Show how far behind each group is, and when it will have caught up."),
     "ui": ("klais.cli.ui", "ui", "Show the live page from recorded figures, or record them."),
     "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),

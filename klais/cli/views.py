@@ -50,11 +50,6 @@ class WorkerViews:
         tokens = token_to_read(settings, own), token_to_change(settings, own)
         return cls(url or url_of(settings.web_bind, settings.web_port), *tokens, timeout_s)
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """What a request to read carries."""
-        return {"Authorization": f"Bearer {self._read_token}"} if self._read_token else {}
-
     def get(self, path: str, **params: str | int | None) -> Any:
         """The JSON body of a page; parameters that are None are left out.
 
@@ -65,6 +60,15 @@ class WorkerViews:
         """
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask(path + ("?" + urlencode(given) if given else ""))
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The events of the page's stream, one a second, until the worker ends it; errors as :meth:`get`."""
+        try:
+            for line in client.lines(self.url + "/api/v1/stream", self._timeout_s, self._read_token):
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+        except (OSError, ValueError) as error:
+            raise self.unavailable(error) from None
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
         """Change something; errors as :meth:`get`."""
