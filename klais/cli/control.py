@@ -10,6 +10,7 @@ import click
 
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
+from klais.cli.views import complete_device_id
 from klais.config.load import load
 from klais.system.durations import DURATION
 
@@ -26,6 +27,7 @@ class _Finite(click.FloatRange):
 
 RATE = _Finite(min=0, min_open=True)
 GAIN = _Finite(0, 1000)
+DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
 ENDS = click.option(
     "--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]"
 )
@@ -117,7 +119,7 @@ def auto(forget: bool, reason: str, as_json: bool) -> None:
 
 
 @control.command()
-@click.argument("device_id")
+@DEVICE_ID
 @ENDS
 @WHY
 @JSON
@@ -130,7 +132,7 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
 
 
 @control.command()
-@click.argument("device_id")
+@DEVICE_ID
 @WHY
 @JSON
 def unblock(device_id: str, reason: str, as_json: bool) -> None:
@@ -140,7 +142,7 @@ def unblock(device_id: str, reason: str, as_json: bool) -> None:
 
 
 @control.command()
-@click.argument("device_id")
+@DEVICE_ID
 @click.option("--rate", type=RATE, help="Its own rate, frames/s.")
 @click.option("--burst", type=RATE, help="Its own burst, frames.")
 @click.option("--clear", is_flag=True, help="Return to the default limits.")

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from klais.cli import control
-from klais.cli.control import scope_of_device, write_override
+from klais.cli.control import DEVICE_ID, scope_of_device, write_override
 from klais.cli.groups import SuggestingGroup
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
@@ -101,7 +101,7 @@ def list_(
 
 
 @devices.command()
-@click.argument("device_id")
+@DEVICE_ID
 @JSON
 @URL
 def show(device_id: str, as_json: bool, url: str | None) -> None:
@@ -126,7 +126,7 @@ def show(device_id: str, as_json: bool, url: str | None) -> None:
 
 
 @devices.command()
-@click.argument("device_id")
+@DEVICE_ID
 @JSON
 @URL
 def why(device_id: str, as_json: bool, url: str | None) -> None:
@@ -159,7 +159,7 @@ devices.add_command(control.device, "limit")
 
 
 @devices.command()
-@click.argument("device_id")
+@DEVICE_ID
 @REASON
 @click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 def forget(device_id: str, reason: str, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """What the commands read from a worker's web views."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -8,13 +9,16 @@ from urllib.parse import quote, urlencode
 import click
 
 from klais.config.load import Settings, load
-from klais.errors import WorkerUnavailable
+from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
 from klais.http.access import token_to_change, token_to_read
 from klais.system.address import url_of
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
+
+COMPLETE_S = 0.3
+_PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # what no shell takes for something else than a word
 
 URL = click.option("--url", metavar="URL", help="Worker to ask.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
 
@@ -120,3 +124,22 @@ class WorkerViews:
             after = page["next"]
             if after is None:
                 return
+
+
+def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Device ids that begin so, for completion in a shell; none while no worker answers.
+
+    Devices choose their ids, and a shell does not quote what it completes: only plain words are offered.
+    """
+    params: dict[str, str | int | None] = {
+        "sort": "device_id",
+        "size": MOST_ROWS,
+        "scope": "all",
+        "q": incomplete or None,
+    }
+    try:
+        found = WorkerViews.of(None, timeout_s=COMPLETE_S).get("/devices/", q=incomplete or None, **params)
+        names = [str(item["device_id"]) for item in found["items"]]
+    except (KlaisError, KeyError, TypeError):  # what answers need not be a worker
+        return []
+    return [name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name)]

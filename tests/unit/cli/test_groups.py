@@ -1,17 +1,24 @@
 """Mistyped commands, and one check of everything."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
+from aiohttp import web
 from click.testing import CliRunner, Result
 
 from klais.cli import validate as validate_module
+from klais.cli import views
 from klais.cli.doctor.checks import Finding
 from klais.cli.groups import SuggestingGroup
 from klais.cli.main import COMMANDS, main
+from tests.support.http import served
+from tests.support.ports import free_port
 
 Run = Callable[..., Result]
 
@@ -73,3 +80,38 @@ def test_validate_topics_of_a_cluster_that_is_away(run: Run, monkeypatch: pytest
     monkeypatch.setattr(validate_module, "examine", list)
     found = run("validate", KLAIS_KAFKA_BOOTSTRAP="127.0.0.1:1")
     assert found.exit_code == 1 and "topics: not checked: Kafka at 127.0.0.1:1 does not answer" in found.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(run: Run, shell: str) -> None:
+    found = run("completion", shell)
+    assert found.exit_code == 0 and "_KLAIS_COMPLETE" in found.stdout and f"{shell}_complete" in found.stdout
+
+
+def test_bash_completes_commands(run: Run, tmp_path: Path) -> None:
+    script = run("completion", "bash").stdout
+    ask = "COMP_WORDS=(klais devices l); COMP_CWORD=2; _klais_completion klais"
+    whole = f'{script}\n{ask}; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    environ |= {"KLAIS_STATE_DIR": str(tmp_path), "LANG": "C.UTF-8"}
+    ran = subprocess.run(["bash", "-c", whole], env=environ, capture_output=True, text=True, check=True)
+    assert (ran.stdout.split(), ran.stderr) == (["limit", "list"], "")
+
+
+def test_only_plain_device_ids_are_completed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell pastes them as they are, and devices choose them."""
+    ids = ["dev-1", "dev-2", "dev $(reboot)", "dev;ls", "dev`ls`", "adev-3"]
+
+    async def devices(_request: web.Request) -> web.Response:
+        return web.json_response({"items": [{"device_id": name} for name in ids]})
+
+    app = web.Application()
+    app.router.add_get("/devices/", devices)
+    monkeypatch.setattr(views, "COMPLETE_S", 60.0)
+    environ = {"_KLAIS_COMPLETE": "bash_complete", "COMP_WORDS": "klais devices why dev", "COMP_CWORD": "3"}
+    away = CliRunner().invoke(main, env=environ | {"KLAIS_WEB_PORT": str(free_port())}, prog_name="klais")
+    assert away.stdout.strip() == ""
+    with served(app) as (url, _):
+        there = environ | {"KLAIS_WEB_PORT": url.rpartition(":")[2]}
+        found = CliRunner().invoke(main, env=there, prog_name="klais")
+    assert found.stdout.splitlines() == ["plain,dev-1", "plain,dev-2"]
