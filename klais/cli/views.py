@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -18,6 +19,7 @@ TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
 
 COMPLETE_S = 0.3
+WAIT_S, MOST_WAITS = 0.5, 10
 _PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # what no shell takes for something else than a word
 
 URL = click.option("--url", metavar="URL", help="Worker to ask.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
@@ -83,6 +85,11 @@ class WorkerViews:
         method = None if body is None else "PUT"
         try:
             status, data = client.request(self.url + path, self._timeout_s, body, token, method=method)
+            for _ in range(MOST_WAITS if self._timeout_s > WAIT_S else 0):
+                if status != 429 or body is not None:
+                    break
+                time.sleep(WAIT_S)  # it takes so many requests a second from one address; many pages are more
+                status, data = client.request(self.url + path, self._timeout_s, None, token)
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
         try:
@@ -131,15 +138,11 @@ def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete:
 
     Devices choose their ids, and a shell does not quote what it completes: only plain words are offered.
     """
-    params: dict[str, str | int | None] = {
-        "sort": "device_id",
-        "size": MOST_ROWS,
-        "scope": "all",
-        "q": incomplete or None,
-    }
+    params: dict[str, str | int | None] = {"sort": "device_id", "size": MOST_ROWS, "scope": "all"}
     try:
         found = WorkerViews.of(None, timeout_s=COMPLETE_S).get("/devices/", q=incomplete or None, **params)
-        names = [str(item["device_id"]) for item in found["items"]]
-    except (KlaisError, KeyError, TypeError):  # what answers need not be a worker
+    except KlaisError:
         return []
+    items = found.get("items", []) if isinstance(found, dict) else []
+    names = [str(item.get("device_id")) for item in items if isinstance(item, dict)]
     return [name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name)]

@@ -21,6 +21,7 @@ from klais.cli.lag import Looks
 from klais.cli.main import main
 from klais.control import overrides
 from klais.http.access import Access, digest
+from klais.http.addresses import RateLimit
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
 from klais.ui.demo import demo_app
@@ -48,7 +49,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
     return lambda *args, **environ: CliRunner().invoke(main, args, env=environ)
 
 
-def worker_app(access: Access | None = None, missing: bool = False) -> web.Application:
+def worker_app(
+    access: Access | None = None, missing: bool = False, limiter: RateLimit | None = None
+) -> web.Application:
     """A worker's pages over 20 devices, ten of them with two frames."""
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     views: Any = make_views(lanes)
@@ -57,7 +60,8 @@ def worker_app(access: Access | None = None, missing: bool = False) -> web.Appli
     feed(lanes, frames(*((f"dev-{i}", 2) for i in range(10))), now_ns, 1)
     views.peers.bodies = {"http://gone:6066": None} if missing else {}
     app = web.Application()
-    install(app, views, Guard(AllowedHosts("127.0.0.1"), access or Access()))
+    guard = Guard(AllowedHosts("127.0.0.1"), access or Access(), limiter=limiter or RateLimit())
+    install(app, views, guard)
     return app
 
 
@@ -160,6 +164,15 @@ def test_a_server_that_is_none_of_ours(run: Run) -> None:
     with served(app) as (url, _):
         found = run("devices", "list", "--url", url)
     assert found.exit_code == 1 and "no KLAIS worker" in found.stderr
+
+
+def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_views, "WAIT_S", 0.01)
+    monkeypatch.setattr(cli_views, "MOST_WAITS", 1000)
+    monkeypatch.setattr(cli_views, "MOST_ROWS", 1)
+    with served(worker_app(limiter=RateLimit(5))) as (url, _):
+        found = run("devices", "list", "-n", "0", "-o", "jsonl", "--url", url)
+    assert found.exit_code == 0 and len(found.stdout.splitlines()) == DEVICES
 
 
 def test_hostile_texts_stay_printable(run: Run) -> None:
