@@ -14,6 +14,7 @@ from klais.system.durations import DURATION, format_duration
 
 STEADY = 0.05  # of the arriving records: less of a change is none
 OVER_S = 30.0
+COMMITS_S = 10.0  # a lag of no more than what arrives in that time waits for the next commit, not for a consumer
 KEYS = ("topic", "group", "lag", "lag_s", "in_per_s", "out_per_s", "trend", "clear_s")
 COLUMNS = (
     Column("topic"),
@@ -38,7 +39,8 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
 
     A trend needs two looks, so this looks twice where it must. The lag in seconds is known of the lanes of the worker
     that you ask: `(lanes here)` is what they have not taken from the staging topic yet. A group's lag counts from its
-    newest commit, and lanes commit with each checkpoint, so that one is never 0 for long.
+    newest commit, and lanes commit with each checkpoint, so that one is never 0 for long; what arrives in 10 s counts
+    as steady.
 
     \b
     Examples:
@@ -52,6 +54,8 @@ def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
             time.sleep(interval_s)
             rows = looks.rows(views.get("/topics/"), time.monotonic())
         while True:
+            if watch and form == "table":
+                say("", time.strftime("%H:%M:%S"))
             _print(rows, form)
             if not watch:
                 return
@@ -126,6 +130,8 @@ def _forecast(row: Row, change: float | None) -> Row:
     """Trend, and seconds until nothing waits; None where not known, or where it falls behind."""
     if row["lag"] == 0:
         return {"trend": "steady", "clear_s": 0.0}
+    if row["lag"] <= COMMITS_S * (row["in_per_s"] or 0.0):
+        return {"trend": "steady", "clear_s": None}
     if change is None:
         return {"trend": None, "clear_s": None}
     if abs(change) <= STEADY * max(row["in_per_s"] or 0.0, 1.0):
@@ -138,4 +144,6 @@ def _clear_text(row: Row) -> str:
         return "nothing waits"
     if row["clear_s"] is not None:
         return format_duration(row["clear_s"])
+    if row["lag"] <= COMMITS_S * (row["in_per_s"] or 0.0):
+        return "at the next commit"
     return {"grows": "not while it falls behind", "steady": "stays as it is"}.get(row["trend"], "-")

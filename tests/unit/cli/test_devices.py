@@ -254,19 +254,26 @@ def body(lag: int, in_per_s: float | None = 100.0, out_per_s: float | None = Non
 
 def test_trend_and_time_to_clear() -> None:
     looks = Looks()
-    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(1000, None, lanes=10), 0.0))
+    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(1010, None, lanes=10), 0.0))
     assert (lanes.lag_s, lanes.trend, group.trend, group.clear_s) == (2.5, None, None, None)
-    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(800, lanes=20), 10.0))
-    assert (group.trend, group.clear_s) == ("falls", 40.0)
+    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(810, 10.0, lanes=20), 10.0))
+    assert (group.trend, group.clear_s) == ("falls", 40.5)
     assert (lanes.trend, lanes.clear_s) == ("grows", None)
-    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(1600), 20.0))
+    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(1600, 10.0), 20.0))
     assert (group.trend, group.clear_s) == ("grows", None)
     (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(0), 30.0))
     assert (group.trend, group.clear_s) == ("steady", 0.0)
 
 
 def test_a_group_whose_rate_the_worker_knows_needs_one_look() -> None:
-    (_, group) = Looks().rows(body(1000, 100.0, 150.0), 0.0)
-    assert (group["trend"], group["clear_s"]) == ("falls", 20.0)
-    (_, group) = Looks().rows(body(1000, 100.0, 99.0), 0.0)
+    (_, group) = Looks().rows(body(1001, 100.0, 150.1), 0.0)
+    assert (group["trend"], group["clear_s"]) == ("falls", pytest.approx(1001 / 50.1))
+    (_, group) = Looks().rows(body(1001, 100.0, 99.0), 0.0)
+    assert (group["trend"], group["clear_s"]) == ("steady", None)
+
+
+def test_what_waits_for_the_next_commit_is_no_trend() -> None:
+    looks = Looks()
+    looks.rows(body(10, 100.0), 0.0)
+    (_, group) = looks.rows(body(1000, 100.0), 2.0)
     assert (group["trend"], group["clear_s"]) == ("steady", None)
