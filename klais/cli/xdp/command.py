@@ -1,7 +1,6 @@
 """``klais xdp``: load the filter onto an interface, control it and watch it while traffic flows."""
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -139,7 +138,7 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     whole = rate or settings.pid_rate_max
     limits = Limits(
         whole,
-        burst or max(settings.dam_burst_size, 0.1 * whole if math.isfinite(whole) else 1),
+        burst or max(settings.dam_burst_size, 0.1 * whole if whole < float("inf") else 1),
         device_rate or settings.dam_device_rate,
         device_burst or settings.dam_device_burst,
     )
