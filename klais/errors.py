@@ -124,6 +124,12 @@ class EdgeUnavailable(KlaisError):
     retriable = True
 
 
+class WorkerUnavailable(KlaisError):
+    """No worker answers at its web address (yet), or it refuses what was asked."""
+
+    retriable = True
+
+
 class ModelRefused(KlaisError):
     """A model file is damaged, of another version, or somebody else's; the next one in the chain is used."""
 

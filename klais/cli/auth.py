@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
 from klais.config.auth_keys import KEY_FILE, KeyRing, read_key_ring, read_lines
 from klais.config.load import load
@@ -30,7 +31,7 @@ GENERATION = click.option(
 )
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def auth() -> None:
     """Make keys of authenticated frames, and check frames.
 

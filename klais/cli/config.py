@@ -4,12 +4,13 @@ from dataclasses import asdict
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
 from klais.config.cross_checks import warnings
 from klais.config.load import Row, describe, load
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def config() -> None:
     """Show or check the configuration.
 

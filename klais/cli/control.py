@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
+from klais.cli.views import complete_device_id
 from klais.config.load import load
 from klais.system.durations import DURATION
 
@@ -25,6 +27,7 @@ class _Finite(click.FloatRange):
 
 RATE = _Finite(min=0, min_open=True)
 GAIN = _Finite(0, 1000)
+DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
 ENDS = click.option(
     "--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]"
 )
@@ -32,7 +35,7 @@ WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, sho
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def control() -> None:
     """See why limits are what they are, and override them.
 
@@ -49,7 +52,8 @@ def control() -> None:
     """
 
 
-def _author() -> str:
+def author() -> str:
+    """Who changes something: user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
@@ -57,7 +61,7 @@ def write_override(scope: str, changes: dict[str, Any], reason: str, as_json: bo
     """Change the record of a scope, and say so."""
     from klais.control.overrides import write
 
-    record = write(load(), scope, changes, _author(), reason)
+    record = write(load(), scope, changes, author(), reason)
     if as_json:
         say_json({"scope": scope, **record})
     else:
@@ -115,7 +119,7 @@ def auto(forget: bool, reason: str, as_json: bool) -> None:
 
 
 @control.command()
-@click.argument("device_id")
+@DEVICE_ID
 @ENDS
 @WHY
 @JSON
@@ -128,7 +132,7 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
 
 
 @control.command()
-@click.argument("device_id")
+@DEVICE_ID
 @WHY
 @JSON
 def unblock(device_id: str, reason: str, as_json: bool) -> None:
@@ -138,7 +142,7 @@ def unblock(device_id: str, reason: str, as_json: bool) -> None:
 
 
 @control.command()
-@click.argument("device_id")
+@DEVICE_ID
 @click.option("--rate", type=RATE, help="Its own rate, frames/s.")
 @click.option("--burst", type=RATE, help="Its own burst, frames.")
 @click.option("--clear", is_flag=True, help="Return to the default limits.")

@@ -1,19 +1,165 @@
-"""``klais devices``: what operators ask of single devices' rows."""
+"""``klais devices``: see devices, and block, limit or forget single ones."""
 
 import time
+from typing import Any
 
 import click
 
+from klais.cli import control
+from klais.cli.control import DEVICE_ID, scope_of_device, write_override
+from klais.cli.groups import SuggestingGroup
+from klais.cli.output import FORM, Column, writer
+from klais.cli.printing import say, say_json
+from klais.cli.views import URL, WorkerViews
+from klais.errors import WorkerUnavailable
+from klais.system.durations import DURATION
+from klais.text import quote
+
+STATES = ("normal", "silent", "flagged", "limited", "blocked")
+SORTS = (
+    "device_id", "partition", "state", "first_seen", "last_seen", "flagged_at", "tokens", "received", "admitted",
+    "gaps", "duplicate", "blocked", "device_rate", "queue_full", "malformed", "dropped", "late", "resets", "flags",
+    "score", "flag_z",
+)  # fmt: skip
+SHOWN = ("device_id", "state", "partition", "last_seen", "received", "admitted", "dropped", "flags")
+KEYS = (*SORTS, "jumps", "source_turns")
+"""Columns of the list as CSV."""
+
 REASON = click.option("--reason", default="", metavar="TEXT", help="The reason, kept with the request.")
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def devices() -> None:
-    """Manage what the workers remember of devices."""
+    """See devices, and block, limit or forget single ones.
+
+    `list`, `show` and `why` ask a worker, which asks the others; `block`, `unblock`, `limit` and `forget` write to
+    klais_control, and every worker and edge obeys within a second.
+
+    \b
+    Examples:
+      klais devices list --state blocked
+      klais devices why dev-7
+      klais devices block dev-7 --for 1h --reason "floods"
+      klais devices limit dev-8 --rate 5 --burst 20
+    """
+
+
+@devices.command("list")
+@click.option("--sort", type=click.Choice(SORTS), default="last_seen", show_default=True, help="Sort by this column.")
+@click.option("--asc/--desc", "ascending", default=None, help="Order.  [default: ids upwards, figures downwards]")
+@click.option("--state", type=click.Choice(STATES), help="Only devices in this state.")
+@click.option("-q", "--match", metavar="TEXT", help="Only devices with this in their id.")
+@click.option("--dropped", is_flag=True, help="Only devices that had frames dropped.")
+@click.option("--silent", "silent_s", type=DURATION, help="Only devices not heard of for so long: 10m, 1d.")
+@click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Devices shown; 0 = all.")
+@click.option("--after", metavar="CURSOR", help="Go on behind this place: `next` of the JSON of an earlier list.")
+@FORM
+@URL
+def list_(
+    sort: str, ascending: bool | None, state: str | None, match: str | None, dropped: bool, silent_s: float | None,
+    count: int, after: str | None, form: str, url: str | None,
+) -> None:  # fmt: skip
+    """List the devices of all workers.
+
+    \b
+    Examples:
+      klais devices list --sort dropped --dropped
+      klais devices list --silent 1h --sort last_seen --asc
+      klais devices list -n 0 -o csv > devices.csv
+      klais devices list -n 0 -o jsonl | jq -r 'select(.score > 5).device_id'
+    """
+    params: dict[str, str | int | None] = {
+        "sort": sort,
+        "order": None if ascending is None else "asc" if ascending else "desc",
+        "state": state,
+        "q": match,
+        "dropped": "true" if dropped else None,
+        "silent_s": None if silent_s is None else round(silent_s),
+    }
+    pages = WorkerViews.of(url).devices(count or None, after, **params)
+    shown = Column("device_id", width=16), *map(Column, SHOWN[1:]), *([] if sort in SHOWN else [Column(sort)])
+    rows = None if form == "json" else writer(form, shown, KEYS)
+    whole: dict[str, Any] = {}
+    missing: set[str] = set()
+    listed = 0
+    for page in pages:
+        listed += len(page["items"])
+        missing |= set(page.get("workers_missing", ()))
+        if rows is not None:
+            rows.write(page["items"])
+            whole = page
+        else:
+            whole = page | {"items": whole.get("items", []) + page["items"]}
+    if form == "json":
+        say_json(whole)
+    elif form == "table":
+        say(f"{listed:,} of {whole.get('total', 0):,} devices", err=True)
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise WorkerUnavailable(f"the list lacks the devices of workers that do not answer: {names}; try again")
 
 
 @devices.command()
-@click.argument("device_id")
+@DEVICE_ID
+@JSON
+@URL
+def show(device_id: str, as_json: bool, url: str | None) -> None:
+    """Show what its lane knows of a device: counters, bucket, sequence window, learned profile.
+
+    \b
+    Example:
+      klais devices show dev-7
+    """
+    scope_of_device(device_id)
+    found = WorkerViews.of(url).device(device_id)
+    if as_json:
+        say_json(found)
+        return
+    for key, value in found.items():
+        if key == "profile":
+            say(*(f"profile of {quote(each['feature'])}: {_pairs(each, 'feature')}" for each in value))
+        elif isinstance(value, dict):
+            say(f"{key}: {_pairs(value, 'numbers')}")
+        elif value is not None:
+            say(f"{key}: {quote(value)}")
+
+
+@devices.command()
+@DEVICE_ID
+@JSON
+@URL
+def why(device_id: str, as_json: bool, url: str | None) -> None:
+    """Say why a device's frames do or do not get through now, rule by rule.
+
+    A line that begins with `*` is a rule that acts now.
+
+    \b
+    Examples:
+      klais devices why dev-7
+      klais devices why dev-7 --json | jq -r .verdict
+    """
+    scope_of_device(device_id)
+    found = WorkerViews.of(url).device(device_id, "why/")
+    if as_json:
+        say_json(found)
+        return
+    say(f"{found['device_id']}: {found['verdict']}. {found['says']}")
+    for rule in found["rules"]:
+        say(f"{'*' if rule['active'] else ' '} {rule['rule']:<12} {rule['says']}")
+
+
+def _pairs(values: dict[str, Any], without: str) -> str:
+    return " ".join(f"{key}={quote(value)}" for key, value in values.items() if key != without)
+
+
+devices.add_command(control.block)
+devices.add_command(control.unblock)
+devices.add_command(control.device, "limit")
+
+
+@devices.command()
+@DEVICE_ID
 @REASON
 @click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 def forget(device_id: str, reason: str, as_json: bool) -> None:
@@ -26,7 +172,5 @@ def forget(device_id: str, reason: str, as_json: bool) -> None:
     Example:
       klais devices forget dev-7 --reason "taken out of service"
     """
-    from klais.cli.control import scope_of_device, write_override
-
     changes = {"forget_ms": time.time_ns() // 1_000_000}
     write_override(scope_of_device(device_id), changes, reason, as_json, f"asked to forget {device_id}")

@@ -3,6 +3,7 @@
 import click
 
 from klais.broker import daemon, jars
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json, say_text
 from klais.config.load import Settings, load
 
@@ -22,7 +23,7 @@ def _settings() -> Settings:
     return settings
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def kafka() -> None:
     """Start, stop or inspect the embedded Apache Kafka.
 

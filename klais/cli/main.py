@@ -8,6 +8,7 @@ import click
 
 from klais import __version__
 from klais.cli.errors import plain_errors
+from klais.cli.groups import SuggestingGroup
 from klais.system.private_files import be_private
 
 # name -> (module, attribute, short help shown without importing the module)
@@ -22,17 +23,21 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "auth": ("klais.cli.auth", "auth", "Make keys of authenticated frames, and check frames."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
+    "top": ("klais.cli.top.command", "top", "Watch the whole system in the terminal."),
+    "lag": ("klais.cli.lag", "lag", "Show how far behind each group is, and when it will have caught up."),
     "ui": ("klais.cli.ui", "ui", "Show the live page from recorded figures, or record them."),
     "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
-    "devices": ("klais.cli.devices", "devices", "Manage what the workers remember of devices."),
+    "devices": ("klais.cli.devices", "devices", "See devices; block, limit or forget single ones."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "score": ("klais.cli.score", "score", "Score a series of your own and plot it."),
     "models": ("klais.cli.models", "models", "Train, judge, list and choose the models of the forecast."),
     "explain": ("klais.cli.explain", "explain", "Explain an incident in plain language."),
     "config": ("klais.cli.config", "config", "Show or check the configuration."),
+    "validate": ("klais.cli.validate", "validate", "Check configuration, topics and machine in one go."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
+    "completion": ("klais.cli.completion", "completion", "Print the script for completion in bash, zsh or fish."),
     "version": ("klais.cli.version", "version", "Print the versions of KLAIS and its libraries."),
 }
 
@@ -66,7 +71,7 @@ def _add_log_options(command: click.Command) -> None:
     command.params += [option for option in _log_options() if option.name not in own]
 
 
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """A click group that imports a command when it is first used, so that no command imports numba without need."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

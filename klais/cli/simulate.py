@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.herd import herd
 from klais.cli.printing import say_json, say_text
 from klais.config.load import load
@@ -41,7 +42,7 @@ class _Rate(click.ParamType):
         return rate
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.option(
     "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Number of devices."
 )

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json, say_text
 from klais.config.load import load
 from klais.errors import TopicMismatch
@@ -14,7 +15,7 @@ from klais.kafka.topics import Topics
 _SHOWN = ("cleanup.policy", "retention.ms", "max.message.bytes")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def topics() -> None:
     """Create, check or list the topics.
 

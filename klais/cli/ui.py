@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say
 from klais.config.load import load
 from klais.system.address import split_address, url_of
@@ -14,7 +15,7 @@ from klais.system.durations import DURATION
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def ui() -> None:
     """Show the live page, or record what it shows.
 

@@ -88,7 +88,12 @@ def token_to_read(settings: Settings, host: str | None = None) -> str | None:
     klais.errors.ConfigError
         The token's file is there and cannot be used.
     """
-    token = _text(settings.api_read_token) or _text(settings.api_token)
+    return _text(settings.api_read_token) or token_to_change(settings, host)
+
+
+def token_to_change(settings: Settings, host: str | None = None) -> str | None:
+    """The token that a client of these settings sends to change something; ``host`` and errors as above."""
+    token = _text(settings.api_token)
     if token is None and host is not None and not is_loopback(host):
         path = settings.state_dir / TOKEN_FILE
         token = read_secret(path, "token file") if path.exists() else None

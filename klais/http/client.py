@@ -3,6 +3,7 @@
 import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from email.message import Message
 from typing import IO, Any
 
@@ -28,8 +29,10 @@ def request(
     body: bytes | None = None,
     token: str | None = None,
     headers: dict[str, str] | None = None,
+    method: str | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST.
+    """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST unless ``method`` says
+    otherwise.
 
     Raises
     ------
@@ -43,7 +46,7 @@ def request(
         sent["Content-Type"] = "application/json"
     if token is not None:
         sent["Authorization"] = f"Bearer {token}"
-    asked = urllib.request.Request(url, body, sent)
+    asked = urllib.request.Request(url, body, sent, method=method)
     if asked.type not in ("http", "https"):
         raise ValueError(f"{url!r} is not an http address")
     try:
@@ -52,6 +55,25 @@ def request(
     except urllib.error.HTTPError as error:
         with error:
             return error.code, _read(error)
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: what answers does not speak HTTP") from None
+
+
+def lines(url: str, timeout_s: float, token: str | None = None) -> Iterator[bytes]:
+    """The lines of an answer that may have no end, without their line breaks; ``timeout_s`` is for each.
+
+    Raises
+    ------
+    OSError
+        Nobody answers, or not in time, or not with 200; or a line is longer than 64 MiB.
+    """
+    sent = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    try:
+        with _OPENER.open(urllib.request.Request(url, headers=sent), timeout=timeout_s) as answer:
+            while line := answer.readline(MOST_BYTES + 1):
+                if len(line) > MOST_BYTES:
+                    raise OSError(f"a line of the answer is longer than {MOST_BYTES} bytes")
+                yield line.rstrip(b"\r\n")
     except http.client.HTTPException as error:
         raise OSError(f"{type(error).__name__}: what answers does not speak HTTP") from None
 

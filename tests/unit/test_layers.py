@@ -15,7 +15,10 @@ ALL = modules_below("klais", "agents")
 CORES = ("klais.core.",)
 OUTSIDE = {"confluent_kafka", "aiokafka", "faust", "mode", "aiohttp", "bcc", "prometheus_client", "agents"}
 # These run where nothing is compiled, or before anything is; the others work on frames.
-LIGHT = ("up", "worker", "kafka", "topics", "tail", "stats", "xdp", "control", "config", "doctor", "version")
+LIGHT = (
+    *("up", "worker", "kafka", "topics", "tail", "stats", "xdp", "control", "config", "doctor", "version", "devices"),
+    *("lag", "validate", "top", "completion"),
+)
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -59,7 +62,7 @@ def test_light_commands_load_neither_numba_nor_faust() -> None:
     assert set(modules) >= {f"klais.cli.{name}" for name in known}
     # What their functions import when they run, as far as it is ours and no broker is needed for it.
     lazy = ["klais.core.wire.batch", "klais.core.lane.journal", "klais.core.devices.layout"]
-    lazy += ["klais.kafka.admin", "klais.kafka.clients"]
+    lazy += ["klais.kafka.admin", "klais.kafka.clients", "klais.control.overrides"]
     lazy += ["klais.cli.up.run", "klais.cli.up.screen", "klais.xdp.loader", "klais.xdp.maps", "klais.cli.xdp.show"]
     code = (
         "import importlib, json, sys\n"

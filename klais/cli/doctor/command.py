@@ -31,13 +31,18 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         say_json([asdict(finding) for finding in findings], indent=2)
     else:
-        for finding in findings:
-            say_marked(f"{finding.status:4}", _COLOURS[finding.status], f"  {finding.name}: {finding.found}")
-            if finding.fix:
-                say(f"      -> {finding.fix}")
+        say_findings(findings)
         say(f"{len(findings)} checks: {failed} failed, {warned} warnings")
     if failed:
         ctx.exit(EXIT_ERROR)
+
+
+def say_findings(findings: list[Finding]) -> None:
+    """Print findings for people."""
+    for finding in findings:
+        say_marked(f"{finding.status:4}", _COLOURS[finding.status], f"  {finding.name}: {finding.found}")
+        if finding.fix:
+            say(f"      -> {finding.fix}")
 
 
 def examine() -> list[Finding]:

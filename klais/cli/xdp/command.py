@@ -1,7 +1,6 @@
 """``klais xdp``: load the filter onto an interface, control it and watch it while traffic flows."""
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.xdp.params import BURST, RATE, as_json, default_burst, device_id, pinned, source_prefix
 from klais.config.load import Settings, load
 from klais.system.address import split_address
@@ -39,7 +39,7 @@ def open_maps(settings: Settings, pin_dir: Path | None) -> "XdpMaps":
     return XdpMaps.open(pin_dir or settings.xdp_pin_dir)
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def xdp() -> None:
     """Load, control and watch the XDP filter in the kernel.
 
@@ -138,7 +138,7 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     whole = rate or settings.pid_rate_max
     limits = Limits(
         whole,
-        burst or max(settings.dam_burst_size, 0.1 * whole if math.isfinite(whole) else 1),
+        burst or max(settings.dam_burst_size, 0.1 * whole if whole < float("inf") else 1),
         device_rate or settings.dam_device_rate,
         device_burst or settings.dam_device_burst,
     )

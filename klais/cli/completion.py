@@ -1,0 +1,27 @@
+"""``klais completion``: the script by which a shell completes commands, options and device ids."""
+
+import click
+
+from klais.cli.printing import say_text
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script that makes a shell complete the commands of klais.
+
+    Device ids come from the worker at KLAIS_WEB_BIND:KLAIS_WEB_PORT, if it answers within 0.3 s.
+
+    \b
+    Examples:
+      eval "$(klais completion bash)"                                 in ~/.bashrc
+      eval "$(klais completion zsh)"                                  in ~/.zshrc
+      klais completion fish > ~/.config/fish/completions/klais.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    if found is None:
+        raise click.UsageError(f"click knows no completion for {shell}")
+    say_text(found(ctx.find_root().command, {}, "klais", "_KLAIS_COMPLETE").source())

@@ -1,0 +1,149 @@
+"""``klais lag``: how far behind each group is, whether it catches up, and when it has."""
+
+import contextlib
+import time
+from collections import deque
+from typing import Any
+
+import click
+
+from klais.cli.output import FORM, Column, Row, writer
+from klais.cli.printing import say, say_json
+from klais.cli.views import URL, WorkerViews
+from klais.system.durations import DURATION, format_duration
+
+STEADY = 0.05  # of the arriving records: less of a change is none
+OVER_S = 30.0
+COMMITS_S = 10.0  # a lag of no more than what arrives in that time waits for the next commit, not for a consumer
+KEYS = ("topic", "group", "lag", "lag_s", "in_per_s", "out_per_s", "trend", "clear_s")
+COLUMNS = (
+    Column("topic"),
+    Column("group", width=16),
+    Column("lag", "LAG, RECORDS"),
+    Column("lag_s", "LAG, S"),
+    Column("in_per_s", "IN/S"),
+    Column("out_per_s", "OUT/S"),
+    Column("trend", width=7),
+    Column("clear", "TIME TO CLEAR"),
+)
+STAGING, LANES = "(staging)", "(lanes here)"
+
+
+@click.command()
+@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option("--interval", "interval_s", type=DURATION, default=2.0, show_default="2s", help="Between two looks.")
+@FORM
+@URL
+def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
+    """Show how far behind each consumer group of each topic is.
+
+    A trend needs two looks, so this looks twice where it must. The lag in seconds is known of the lanes of the worker
+    that you ask: `(lanes here)` is what they have not taken from the staging topic yet. A group's lag counts from its
+    newest commit, and lanes commit with each checkpoint, so that one is never 0 for long; what arrives in 10 s counts
+    as steady.
+
+    \b
+    Examples:
+      klais lag --watch
+      klais lag -o json | jq '.groups[] | select(.trend == "grows")'
+    """
+    views, looks = WorkerViews.of(url), Looks()
+    with contextlib.suppress(KeyboardInterrupt):
+        rows = looks.rows(views.get("/topics/"), time.monotonic())
+        if not watch and any(row["trend"] is None for row in rows):
+            time.sleep(interval_s)
+            rows = looks.rows(views.get("/topics/"), time.monotonic())
+        while True:
+            if watch and form == "table":
+                say("", time.strftime("%H:%M:%S"))
+            _print(rows, form)
+            if not watch:
+                return
+            time.sleep(interval_s)
+            rows = looks.rows(views.get("/topics/"), time.monotonic())
+
+
+def _print(rows: list[Row], form: str) -> None:
+    if form == "json":
+        say_json({"groups": rows})
+        return
+    shown = [row | {"clear": _clear_text(row)} for row in rows] if form == "table" else rows
+    if shown or form != "table":
+        writer(form, COLUMNS, KEYS).write(shown)
+    else:
+        say("no group reads a topic of KLAIS yet, and this worker has no lanes")
+
+
+class Looks:
+    """Turns bodies of ``/topics/`` into rows; remembers the lags of the last 30 s, for the trends.
+
+    A group commits with its checkpoints, every few seconds, so its rate over a second says little.
+    """
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, dict[tuple[str, str], int]]] = deque()
+
+    def rows(self, body: dict[str, Any], now_s: float) -> list[Row]:
+        """A row for the lanes of the worker and for each group of each topic, as of ``now_s`` (monotonic)."""
+        rows = [_lanes(body)] if body["lanes"]["lag_records"] else []
+        for topic, about in body["topics"].items():
+            for group, found in (about["groups"] or {}).items():
+                rows.append(_row(topic, group, found["lag"], None, about["in_per_s"], found["out_per_s"]))
+        while self._kept and now_s - self._kept[0][0] > OVER_S:
+            self._kept.popleft()
+        for row in rows:
+            row |= _forecast(row, self._change(row, now_s))
+        self._kept.append((now_s, {(row["topic"], row["group"]): row["lag"] for row in rows}))
+        return rows
+
+    def _change(self, row: Row, now_s: float) -> float | None:
+        """Records/s by which the lag grows; None where there is nothing to compare with."""
+        key = row["topic"], row["group"]
+        for at_s, lags in self._kept:
+            if key in lags and now_s > at_s:
+                return float((row["lag"] - lags[key]) / (now_s - at_s))
+        if row["in_per_s"] is None or row["out_per_s"] is None:
+            return None
+        return float(row["in_per_s"] - row["out_per_s"])
+
+
+def _lanes(body: dict[str, Any]) -> Row:
+    lanes = body["lanes"]
+    seconds = max(lanes.get("lag_s", {}).values(), default=None)
+    return _row(STAGING, LANES, lanes["lag"], seconds, None, None)
+
+
+def _row(topic: str, group: str, lag: int, lag_s: float | None, in_per_s: Any, out_per_s: Any) -> Row:
+    return {
+        "topic": topic,
+        "group": group,
+        "lag": lag,
+        "lag_s": lag_s,
+        "in_per_s": in_per_s,
+        "out_per_s": out_per_s,
+        "trend": None,
+        "clear_s": None,
+    }
+
+
+def _forecast(row: Row, change: float | None) -> Row:
+    """Trend, and seconds until nothing waits; None where not known, or where it falls behind."""
+    if row["lag"] == 0:
+        return {"trend": "steady", "clear_s": 0.0}
+    if row["lag"] <= COMMITS_S * (row["in_per_s"] or 0.0):
+        return {"trend": "steady", "clear_s": None}
+    if change is None:
+        return {"trend": None, "clear_s": None}
+    if abs(change) <= STEADY * max(row["in_per_s"] or 0.0, 1.0):
+        return {"trend": "steady", "clear_s": None}
+    return {"trend": "falls" if change < 0 else "grows", "clear_s": row["lag"] / -change if change < 0 else None}
+
+
+def _clear_text(row: Row) -> str:
+    if row["lag"] == 0:
+        return "nothing waits"
+    if row["clear_s"] is not None:
+        return format_duration(row["clear_s"])
+    if row["lag"] <= COMMITS_S * (row["in_per_s"] or 0.0):
+        return "at the next commit"
+    return {"grows": "not while it falls behind", "steady": "stays as it is"}.get(row["trend"], "-")

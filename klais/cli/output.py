@@ -1,0 +1,121 @@
+"""Lists in the form that ``-o`` names: a table for people, JSON, JSON lines or CSV for programs."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import click
+
+from klais.cli.printing import say, say_json
+from klais.text import escape
+
+Form = Literal["table", "json", "jsonl", "csv"]
+FORM = click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json", "jsonl", "csv"]),
+    default="table",
+    show_default=True,
+    help="A table, one JSON object, one JSON object a line, or CSV.",
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table: the key in a row, the heading (the key in capitals where None), least width."""
+
+    key: str
+    heading: str | None = None
+    width: int = 0
+
+    @property
+    def title(self) -> str:
+        """The heading."""
+        return self.heading if self.heading is not None else self.key.upper()
+
+
+def text_of(value: Any) -> str:
+    """A cell for people: numbers with separators, ``-`` for what is not known or does not apply."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+    return escape(str(value))
+
+
+class TableWriter:
+    """Prints rows as they come; the first batch of rows sets the widths.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+        Left to right.
+    """
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = columns
+        self._widths: list[int] | None = None
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Print rows, below the headings when they are the first."""
+        batch = list(rows)
+        cells = [[text_of(row.get(column.key)) for column in self._columns] for row in batch]
+        titles = [column.title for column in self._columns]
+        right = [all(isinstance(row.get(c.key), int | float | None) for row in batch) for c in self._columns]
+        if self._widths is None:
+            self._widths = [
+                max(column.width, *(len(line[k]) for line in [titles, *cells]))
+                for k, column in enumerate(self._columns)
+            ]
+            self._line(titles, right)
+        for line in cells:
+            self._line(line, right)
+
+    def _line(self, cells: list[str], right: list[bool]) -> None:
+        widths = self._widths or []
+        pairs = zip(cells, widths, right, strict=True)
+        say("  ".join(cell.rjust(width) if r else cell.ljust(width) for cell, width, r in pairs).rstrip())
+
+
+class CsvWriter:
+    """Prints rows as CSV, with a head line; text cells are escaped, None is empty."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = keys
+        self._headed = False
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Print rows, below the keys when they are the first."""
+        if not self._headed:
+            self._line(list(self._keys))
+            self._headed = True
+        for row in rows:
+            self._line([row.get(key) for key in self._keys])
+
+    def _line(self, cells: list[Any]) -> None:
+        target = io.StringIO()
+        csv.writer(target, lineterminator="").writerow([escape(c) if isinstance(c, str) else c for c in cells])
+        say(target.getvalue())
+
+
+class JsonLines:
+    """Prints one JSON object a row."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Print rows."""
+        for row in rows:
+            say_json(row)
+
+
+def writer(form: str, columns: Sequence[Column], keys: Sequence[str]) -> TableWriter | CsvWriter | JsonLines:
+    """What prints rows in a form other than ``json``; ``keys`` are the columns of CSV."""
+    made = {"table": TableWriter(columns), "csv": CsvWriter(keys), "jsonl": JsonLines()}
+    return cast(TableWriter | CsvWriter | JsonLines, made[form])

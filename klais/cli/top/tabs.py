@@ -1,0 +1,129 @@
+"""The rows of each tab of ``klais top``, from an event of the page's stream and a page of devices (pure)."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from klais.cli.output import Column, Row
+
+Event = Mapping[str, Any]
+
+_PIPELINE = (
+    ("arrives at the edges", "edge_received", "frames/s"),
+    ("published by the edges", "edge_passed", "frames/s"),
+    ("dropped by the edges", "edge_dropped", "frames/s"),
+    ("arrives at the workers", "worker_received", "frames/s"),
+    ("lands clean", "worker_passed", "frames/s"),
+    ("dropped by the workers", "worker_dropped", "frames/s"),
+    ("lost at the edges, unintended", "edge_dropped_unintended", "frames/s"),
+    ("lost at the workers, unintended", "worker_dropped_unintended", "frames/s"),
+    ("to klais_dead_letter", "dead_letters", "frames/s"),
+    ("flagged", "flags", "flags/s"),
+    ("rate limit in force", "rate_limit", "frames/s"),
+    ("waits in the queues", "queue_depth", "frames"),
+    ("waits in spools", "spool_frames", "frames"),
+    ("waits in klais_raw", "lag_records", "batches"),
+    ("devices known", "devices", "devices"),
+    ("lanes live", "lanes_live", "lanes"),
+    ("edge to Kafka, p99", "edge_p99_ms", "ms"),
+    ("worker, p99", "worker_p99_ms", "ms"),
+    ("busiest process", "cpu_share", "of a core"),
+)
+
+
+def pipeline(event: Event) -> list[Row]:
+    """Figures of the whole system, from the devices to the clean records."""
+    sample = event["sample"]
+    return [{"figure": text, "value": float(sample.get(name, 0.0)), "unit": unit} for text, name, unit in _PIPELINE]
+
+
+def processes(event: Event) -> list[Row]:
+    """A row for each edge and worker."""
+    rows = []
+    for kind in ("edge", "worker"):
+        for one in event[f"{kind}s"]:
+            rates, gauges = one["rates"], one["gauges"]
+            lag = gauges.get("lag_records")
+            rows.append(
+                {
+                    "process": one["id"],
+                    "kind": kind,
+                    "received": rates.get("received", 0.0),
+                    "passed": rates.get("passed", 0.0) + rates.get("released", 0.0),
+                    "dropped": rates.get("dropped", 0.0),
+                    "lanes_live": gauges.get("lanes_live"),
+                    "lanes": gauges.get("lanes"),
+                    "lag": sum(lag.values()) if isinstance(lag, Mapping) else None,
+                    "queue": gauges.get("queue_depth"),
+                    "spool": gauges.get("spooled"),
+                    "cpu_percent": 100 * gauges["cpu_share"] if "cpu_share" in gauges else None,
+                    "p99_ms": (gauges.get("processing_ms") or {}).get("p99"),
+                    "host": one.get("host"),
+                    "uptime_s": one.get("uptime_s"),
+                }
+            )
+    return rows
+
+
+def drops(event: Event) -> list[Row]:
+    """A row for each process and reason; frames since the process began."""
+    return [
+        {"reason": drop["reason"], "frames": drop["frames"], "intended": drop["intended"], "process": one["id"]}
+        for kind in ("edges", "workers")
+        for one in event[kind]
+        for drop in one["dropped"]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """One tab: its name, its columns, its rows of an event; ``rows`` is None where a worker pages and sorts them."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: Callable[[Event], list[Row]] | None
+
+
+TABS = (
+    Tab("pipeline", (Column("figure", "FIGURE", 24), Column("value", width=12), Column("unit")), pipeline),
+    Tab(
+        "processes",
+        (
+            Column("process", width=12),
+            Column("kind"),
+            Column("received", "IN/S"),
+            Column("passed", "PASS/S"),
+            Column("dropped", "DROP/S"),
+            Column("lanes_live", "LIVE"),
+            Column("lanes"),
+            Column("lag"),
+            Column("queue"),
+            Column("spool"),
+            Column("cpu_percent", "CPU %"),
+            Column("p99_ms", "P99 MS"),
+            Column("host"),
+        ),
+        processes,
+    ),
+    Tab(
+        "devices",
+        (
+            Column("device_id", width=16),
+            Column("state", width=7),
+            Column("received"),
+            Column("admitted"),
+            Column("dropped"),
+            Column("score"),
+            Column("flags"),
+            Column("last_seen", width=24),
+            Column("partition"),
+        ),
+        None,
+    ),
+    Tab(
+        "drops",
+        (Column("reason", width=16), Column("frames", width=12), Column("intended"), Column("process", width=12)),
+        drops,
+    ),
+)
+DEVICES = next(i for i, tab in enumerate(TABS) if tab.rows is None)

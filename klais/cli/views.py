@@ -1,0 +1,148 @@
+"""What the commands read from a worker's web views."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import click
+
+from klais.config.load import Settings, load
+from klais.errors import KlaisError, WorkerUnavailable
+from klais.http import client
+from klais.http.access import token_to_change, token_to_read
+from klais.system.address import url_of
+
+TIMEOUT_S = 10.0
+MOST_ROWS = 500  # of one page of devices
+
+COMPLETE_S = 0.3
+WAIT_S, MOST_WAITS = 0.5, 10
+_PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # what no shell takes for something else than a word
+
+URL = click.option("--url", metavar="URL", help="Worker to ask.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
+
+
+class WorkerViews:
+    """A client of one worker's views.
+
+    Parameters
+    ----------
+    url : str
+        ``http://host:port``.
+    read_token, change_token : str or None
+        What the worker wants to see, where it wants to see one.
+    timeout_s : float
+        Patience for one answer.
+    """
+
+    def __init__(
+        self, url: str, read_token: str | None, change_token: str | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._read_token, self._change_token = read_token, change_token
+        self._timeout_s = timeout_s
+
+    @classmethod
+    def of(cls, url: str | None, settings: Settings | None = None, timeout_s: float = TIMEOUT_S) -> "WorkerViews":
+        """The worker at ``url``, or the one of the settings.
+
+        Only the worker of the settings gets the token of the state folder.
+        """
+        settings = settings or load()
+        own = None if url else settings.web_bind
+        tokens = token_to_read(settings, own), token_to_change(settings, own)
+        return cls(url or url_of(settings.web_bind, settings.web_port), *tokens, timeout_s)
+
+    def get(self, path: str, **params: str | int | None) -> Any:
+        """The JSON body of a page; parameters that are None are left out.
+
+        Raises
+        ------
+        WorkerUnavailable
+            No answer, an answer that is not a worker's, or a refusal; the message says which and what to do.
+        """
+        given = {name: value for name, value in params.items() if value is not None}
+        return self._ask(path + ("?" + urlencode(given) if given else ""))
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The events of the page's stream, one a second, until the worker ends it; errors as :meth:`get`."""
+        try:
+            for line in client.lines(self.url + "/api/v1/stream", self._timeout_s, self._read_token):
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+        except (OSError, ValueError) as error:
+            raise self.unavailable(error) from None
+
+    def put(self, path: str, body: dict[str, Any]) -> Any:
+        """Change something; errors as :meth:`get`."""
+        return self._ask(path, json.dumps(body).encode())
+
+    def _ask(self, path: str, body: bytes | None = None) -> Any:
+        token = self._read_token if body is None else self._change_token
+        method = None if body is None else "PUT"
+        try:
+            status, data = client.request(self.url + path, self._timeout_s, body, token, method=method)
+            for _ in range(MOST_WAITS if self._timeout_s > WAIT_S else 0):
+                if status != 429 or body is not None:
+                    break
+                time.sleep(WAIT_S)  # it takes so many requests a second from one address; many pages are more
+                status, data = client.request(self.url + path, self._timeout_s, None, token)
+        except (OSError, ValueError) as error:
+            raise self.unavailable(error) from None
+        try:
+            found = json.loads(data)
+        except ValueError:
+            found = None
+        if status != 200:
+            raise WorkerUnavailable(self._refusal(status, found))
+        if found is None:
+            raise WorkerUnavailable(f"what answers at {self.url} is no KLAIS worker: it sends no JSON for {path}")
+        return found
+
+    def unavailable(self, error: Exception) -> WorkerUnavailable:
+        """The error for people when nobody answers."""
+        reason = getattr(error, "reason", error)
+        fix = "start one with `klais worker` or `klais up`, or name another one with --url"
+        return WorkerUnavailable(f"no worker answers at {self.url} ({reason}): {fix}")
+
+    def _refusal(self, status: int, found: Any) -> str:
+        reason = found.get("error") if isinstance(found, dict) else None
+        fix = "; set KLAIS_API_READ_TOKEN or KLAIS_API_TOKEN to the worker's token" if status == 401 else ""
+        return f"the worker at {self.url} answers {status}: {reason or 'without a reason'}{fix}"
+
+    def device(self, device_id: str, page: str = "") -> Any:
+        """What the worker knows of a device; ``page`` is ``why/`` or empty."""
+        return self.get(f"/devices/{quote(device_id, safe='')}/{page}")
+
+    def devices(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
+        """Pages of ``/devices/`` over all workers, with together at most ``most`` devices."""
+        left = most
+        while left is None or left > 0:
+            size = MOST_ROWS if left is None else min(left, MOST_ROWS)
+            page = self.get("/devices/", scope="all", size=size, after=after, **params)
+            if after is not None and page["next"] == after:  # recorded figures: the same page for every question
+                return
+            page["items"] = page["items"][:left]
+            yield page
+            left = None if left is None else left - len(page["items"])
+            after = page["next"]
+            if after is None:
+                return
+
+
+def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Device ids that begin so, for completion in a shell; none while no worker answers.
+
+    Devices choose their ids, and a shell does not quote what it completes: only plain words are offered.
+    """
+    params: dict[str, str | int | None] = {"sort": "device_id", "size": MOST_ROWS, "scope": "all"}
+    try:
+        found = WorkerViews.of(None, timeout_s=COMPLETE_S).get("/devices/", q=incomplete or None, **params)
+    except KlaisError:
+        return []
+    items = found.get("items", []) if isinstance(found, dict) else []
+    names = [str(item.get("device_id")) for item in items if isinstance(item, dict)]
+    return [name for name in names if name.startswith(incomplete) and _PLAIN.fullmatch(name)]

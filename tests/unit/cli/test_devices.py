@@ -1,0 +1,279 @@
+"""``klais devices`` and ``klais lag`` against a worker's real pages, and against recorded figures."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+
+from klais.cli import views as cli_views
+from klais.cli.devices import SHOWN, SORTS, STATES
+from klais.cli.lag import Looks
+from klais.cli.main import main
+from klais.control import overrides
+from klais.http.access import Access, digest
+from klais.http.addresses import RateLimit
+from klais.http.guard import Guard
+from klais.http.hosts import AllowedHosts
+from klais.ui.demo import demo_app
+from klais.ui.recording import load_demo
+from klais.worker.web import queries
+from klais.worker.web.pages import install
+from tests.support.http import served
+from tests.support.lane import frames
+from tests.support.ports import free_port
+from tests.support.views import PARTITIONS, fake_lane, feed, make_views
+
+S = 1_000_000_000
+DEVICES = 20
+TOKEN = "hunter2-hunter2-hunter2"
+HOSTILE = "\x1b]0;pwned\x07\r\n\u202eevil\u2028\x9b"
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    for name in [name for name in os.environ if name.startswith("KLAIS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KLAIS_STATE_DIR", str(tmp_path / "state"))
+    return lambda *args, **environ: CliRunner().invoke(main, args, env=environ)
+
+
+def worker_app(
+    access: Access | None = None, missing: bool = False, limiter: RateLimit | None = None
+) -> web.Application:
+    """A worker's pages over 20 devices, ten of them with two frames."""
+    lanes = {p: fake_lane() for p in range(PARTITIONS)}
+    views: Any = make_views(lanes)
+    now_ns = time.time_ns()
+    feed(lanes, frames(*((f"dev-{i}", 1) for i in range(DEVICES))), now_ns - S, 0)
+    feed(lanes, frames(*((f"dev-{i}", 2) for i in range(10))), now_ns, 1)
+    views.peers.bodies = {"http://gone:6066": None} if missing else {}
+    app = web.Application()
+    guard = Guard(AllowedHosts("127.0.0.1"), access or Access(), limiter=limiter or RateLimit())
+    install(app, views, guard)
+    return app
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[str]:
+    with served(worker_app()) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def recorded() -> Iterator[str]:
+    with served(demo_app(load_demo())) as (url, _):
+        yield url
+
+
+def test_options_are_those_of_the_page() -> None:
+    assert get_args(queries.Sort) == SORTS
+    assert get_args(queries.State) == STATES
+    assert cli_views.MOST_ROWS == queries.MOST_ROWS
+
+
+def test_list_for_people(run: Run, worker: str) -> None:
+    found = run("devices", "list", "--url", worker, "-n", "3", "--sort", "received")
+    lines = found.stdout.splitlines()
+    assert found.exit_code == 0 and found.stderr == "3 of 20 devices\n"
+    assert lines[0].split() == [name.upper() for name in SHOWN]
+    assert len(lines) == 4 and all(line.split()[4] == "2" for line in lines[1:])
+
+
+@pytest.mark.parametrize("size", [3, 500])
+def test_all_pages_hold_each_device_once(run: Run, worker: str, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(cli_views, "MOST_ROWS", size)
+    found = run("devices", "list", "--url", worker, "-n", "0", "-o", "jsonl")
+    names = [json.loads(line)["device_id"] for line in found.stdout.splitlines()]
+    assert sorted(names) == sorted(f"dev-{i}" for i in range(DEVICES))
+    whole = json.loads(run("devices", "list", "--url", worker, "-n", "7", "-o", "json").stdout)
+    assert len(whole["items"]) == 7 and whole["total"] == DEVICES
+    rest = run("devices", "list", "--url", worker, "-n", "0", "-o", "jsonl", "--after", whole["next"])
+    assert [json.loads(line)["device_id"] for line in rest.stdout.splitlines()] == names[7:]
+
+
+def test_csv_has_every_column_once(run: Run, worker: str) -> None:
+    found = run("devices", "list", "--url", worker, "-o", "csv", "-q", "-1", "--sort", "device_id")
+    rows = list(csv.DictReader(found.stdout.splitlines()))
+    assert [row["device_id"] for row in rows] == ["dev-1", *(f"dev-{i}" for i in range(10, 20))]
+    assert set(SORTS) <= set(rows[0]) and rows[0]["flagged_at"] == "" and rows[0]["received"] == "2"
+
+
+def test_filters_reach_the_worker(run: Run, worker: str) -> None:
+    for options, count in (
+        (["--dropped"], 0),
+        (["--state", "normal"], 20),
+        (["--silent", "1h"], 0),
+        (["-q", "v-3"], 1),
+    ):
+        found = run("devices", "list", "--url", worker, *options, "-o", "jsonl")
+        assert found.exit_code == 0 and len(found.stdout.splitlines()) == count, options
+
+
+def test_a_device_and_why(run: Run, worker: str) -> None:
+    shown = run("devices", "show", "dev-3", "--url", worker).stdout
+    assert "state: normal" in shown and "received=2" in shown
+    assert json.loads(run("devices", "show", "dev-3", "--url", worker, "--json").stdout)["counters"]["received"] == 2
+    why = run("devices", "why", "dev-3", "--url", worker)
+    assert why.stdout.startswith("dev-3: passed. Nothing holds this device back") and "  blocked " in why.stdout
+    gone = run("devices", "why", "nobody", "--url", worker)
+    assert gone.exit_code == 1 and "answers 404" in gone.stderr and gone.stdout == ""
+    assert run("devices", "show", "x" * 17, "--url", worker).exit_code == 2
+
+
+def test_lists_that_lack_a_worker_fail_loudly(run: Run) -> None:
+    with served(worker_app(missing=True)) as (url, _):
+        found = run("devices", "list", "--url", url, "-o", "jsonl")
+    assert found.exit_code == 1 and len(found.stdout.splitlines()) == DEVICES
+    assert "http://gone:6066" in found.stderr
+
+
+def test_tokens(run: Run) -> None:
+    access = Access(change=(digest(TOKEN),), read=(digest(TOKEN),), changes_need=True, reads_need=True)
+    with served(worker_app(access)) as (url, _):
+        refused = run("devices", "list", "--url", url)
+        assert refused.exit_code == 1 and "401" in refused.stderr and "KLAIS_API_READ_TOKEN" in refused.stderr
+        assert run("devices", "list", "--url", url, KLAIS_API_TOKEN=TOKEN).exit_code == 0
+
+
+@pytest.mark.parametrize("args", [("devices", "list"), ("devices", "why", "dev-1"), ("devices", "show", "d"), ("lag",)])
+def test_no_worker_is_one_line(run: Run, args: tuple[str, ...]) -> None:
+    found = run(*args, KLAIS_WEB_PORT=str(free_port()))
+    assert found.exit_code == 1 and found.stdout == ""
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("klais: no worker answers at http://127.0.0.1:") and "klais worker" in line
+
+
+def test_a_server_that_is_none_of_ours(run: Run) -> None:
+    async def hello(_request: web.Request) -> web.Response:
+        return web.Response(text="hello")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", hello)
+    with served(app) as (url, _):
+        found = run("devices", "list", "--url", url)
+    assert found.exit_code == 1 and "no KLAIS worker" in found.stderr
+
+
+def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_views, "WAIT_S", 0.01)
+    monkeypatch.setattr(cli_views, "MOST_WAITS", 1000)
+    monkeypatch.setattr(cli_views, "MOST_ROWS", 1)
+    with served(worker_app(limiter=RateLimit(5))) as (url, _):
+        found = run("devices", "list", "-n", "0", "-o", "jsonl", "--url", url)
+    assert found.exit_code == 0 and len(found.stdout.splitlines()) == DEVICES
+
+
+def test_hostile_texts_stay_printable(run: Run) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/why/"):
+            rule = {"rule": HOSTILE, "active": True, "says": HOSTILE}
+            return web.json_response({"device_id": HOSTILE, "verdict": HOSTILE, "says": HOSTILE, "rules": [rule]})
+        if request.path == "/topics/":
+            group = {"lag": 1, "out_per_s": 1.0}
+            topic = {"in_per_s": 5.0, "groups": {HOSTILE: group}}
+            return web.json_response({"topics": {HOSTILE: topic}, "lanes": {"lag_records": {}, "lag": 0}})
+        item = {"device_id": HOSTILE, "state": HOSTILE}
+        return web.json_response(
+            {"items": [item], "total": 1, "next": None, "profile": [], HOSTILE: {HOSTILE: HOSTILE}}
+        )
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    with served(app) as (url, _):
+        for args in (
+            *(("devices", "list", "-o", form) for form in ("table", "csv", "json", "jsonl")),
+            *(("lag", "-o", form) for form in ("table", "csv", "json", "jsonl")),
+            ("devices", "show", "d"),
+            ("devices", "why", "d"),
+        ):
+            found = run(*args, "--url", url)
+            assert found.exit_code == 0, found.output
+            assert [line for line in found.output.split("\n") if not line.isprintable()] == []
+
+
+def test_changes_are_those_of_control(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, dict[str, Any], str]] = []
+
+    def write(_settings: Any, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
+        written.append((scope, changes, reason))
+        return {**changes, "author": author}
+
+    monkeypatch.setattr(overrides, "write", write)
+    for by_devices, by_control in (
+        (("block", "d", "--reason", "r"), ("block", "d", "--reason", "r")),
+        (("unblock", "d"), ("unblock", "d")),
+        (("limit", "d", "--rate", "5"), ("device", "d", "--rate", "5")),
+    ):
+        assert run("devices", *by_devices).exit_code == 0
+        assert run("control", *by_control).exit_code == 0
+        assert written[-1] == written[-2]
+    assert written[0] == ("device/d", {"block": True, "unblock": None, "until_ms": None}, "r")
+
+
+def test_a_closed_pipe_is_quiet(recorded: str, tmp_path: Path) -> None:
+    """The list is longer than what a pipe holds, and its reader takes one line."""
+    command = [sys.executable, "-m", "klais", "devices", "list", "-n", "0", "-o", "jsonl", "--url", recorded]
+    environ = os.environ | {"KLAIS_STATE_DIR": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    assert json.loads(process.stdout.readline())["device_id"]
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.wait()
+    process.stderr.close()
+
+
+def test_lag_of_a_recorded_worker(run: Run, recorded: str) -> None:
+    found = run("lag", "--url", recorded, "--interval", "0s")
+    assert found.exit_code == 0
+    head, lanes, group = found.stdout.splitlines()
+    assert head.split()[:2] == ["TOPIC", "GROUP"] and "nothing waits" in lanes
+    assert group.split()[:3] == ["klais_raw", "klais", "152"]
+    (_, row) = json.loads(run("lag", "--url", recorded, "--interval", "0s", "-o", "json").stdout)["groups"]
+    assert row["lag"] == 152 and row["in_per_s"] == 58.878 and row["out_per_s"] is None
+
+
+def body(lag: int, in_per_s: float | None = 100.0, out_per_s: float | None = None, lanes: int = 0) -> dict[str, Any]:
+    group = {"lag": lag, "out_per_s": out_per_s}
+    of_lanes = {"lag_records": {"0": lanes}, "lag": lanes, "lag_s": {"0": 1.5, "1": 2.5}}
+    topics = {"raw": {"in_per_s": in_per_s, "groups": {"g": group}}, "other": {"in_per_s": None, "groups": None}}
+    return {"topics": topics, "lanes": of_lanes}
+
+
+def test_trend_and_time_to_clear() -> None:
+    looks = Looks()
+    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(1010, None, lanes=10), 0.0))
+    assert (lanes.lag_s, lanes.trend, group.trend, group.clear_s) == (2.5, None, None, None)
+    lanes, group = (SimpleNamespace(**row) for row in looks.rows(body(810, 10.0, lanes=20), 10.0))
+    assert (group.trend, group.clear_s) == ("falls", 40.5)
+    assert (lanes.trend, lanes.clear_s) == ("grows", None)
+    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(1600, 10.0), 20.0))
+    assert (group.trend, group.clear_s) == ("grows", None)
+    (_, group) = (SimpleNamespace(**row) for row in looks.rows(body(0), 30.0))
+    assert (group.trend, group.clear_s) == ("steady", 0.0)
+
+
+def test_a_group_whose_rate_the_worker_knows_needs_one_look() -> None:
+    (_, group) = Looks().rows(body(1001, 100.0, 150.1), 0.0)
+    assert (group["trend"], group["clear_s"]) == ("falls", pytest.approx(1001 / 50.1))
+    (_, group) = Looks().rows(body(1001, 100.0, 99.0), 0.0)
+    assert (group["trend"], group["clear_s"]) == ("steady", None)
+
+
+def test_what_waits_for_the_next_commit_is_no_trend() -> None:
+    looks = Looks()
+    looks.rows(body(10, 100.0), 0.0)
+    (_, group) = looks.rows(body(1000, 100.0), 2.0)
+    assert (group["trend"], group["clear_s"]) == ("steady", None)
