@@ -29,6 +29,15 @@ class LatencyMs(BaseModel):
     count: int = Field(ge=0)
 
 
+class Filter(BaseModel):
+    """The kernel filter of an edge's host; every edge of the host reports the same."""
+
+    model_config = ConfigDict(extra="allow")
+    packets: dict[str, float] = Field(description="by verdict, since the filter was loaded")
+    set_points_age_s: float | None = _of("since somebody confirmed its set-points, s; absent where nobody did")
+    limits_by: str | None = _of("whose limits it applies: load (those given at load), controller or operator")
+
+
 class Gauges(BaseModel):
     """Values of now. A process sends those that it has."""
 
@@ -50,6 +59,7 @@ class Gauges(BaseModel):
     cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
+    xdp: Filter | None = _of("edge: the kernel filter of its host; absent where there is none")
     devices: int | None = _of("devices known to this worker")
     anomaly_devices: int | None = _of("devices flagged at their newest frame")
     anomaly_score: float | None = _of("highest anomaly score of a device now")

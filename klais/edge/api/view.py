@@ -139,7 +139,8 @@ class EdgeView:
         """
         now = self.statistics()
         latency = {"processing_ms": self._batch.sample(), "kafka_ms": self._kafka.sample()}
-        return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency
+        gauges = now.gauges() | self._applier.figures.gauges()
+        return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency
 
     def problems(self) -> list[str]:
         """Why frames may not get through, in words; empty when all is well."""
