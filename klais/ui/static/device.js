@@ -89,9 +89,10 @@ export function Device({ id, about, paused, theme }) {
   return html`
     ${
       unknown
-        ? html`<p class="empty" role="alert">No worker knows a device <code>${printable(id)}</code>: none of its frames
-          passed yet, or it was removed after a long silence. Is the id right?
-          <a href=${`#/devices?q=${encodeURIComponent(id)}`}>Search for it</a>. You can block it all the same.</p>`
+        ? html`<p class="empty" role="alert">No worker knows a device <code>${printable(id)}</code>: none of its
+          ${" "}frames passed yet, or it was removed after a long silence. Is the id right?
+          ${" "}<a href=${`#/devices?q=${encodeURIComponent(id)}`}>Search for it</a>.
+          ${" "}You can block it all the same.</p>`
         : html`<${Failure} error=${detail.error ?? why.error} />`
     }
     ${w && html`<p class="sentence"><${State} value=${d?.state ?? "normal"} /> ${printable(w.says)}</p>`}

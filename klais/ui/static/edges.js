@@ -6,7 +6,7 @@ import { bytes, count, duration, ms, percent, printable, short, words } from "./
 
 const edges = [
   { label: "edge", cell: (row) => html`<code>${printable(row.id)}</code>` },
-  { label: "host", cell: (row) => printable(row.host ?? "") },
+  { label: "host", cell: (row) => printable((row.host ?? "").split(":")[0]) },
   {
     label: "Kafka",
     cell: (row) =>

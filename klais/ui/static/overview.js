@@ -2,7 +2,7 @@
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
-import { bytes, count, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, count, counted, duration, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
   <span class="rate">${rate}</span> <small>${unit}</small></a>${notes.filter(Boolean).map((note) => html`<p>
@@ -20,8 +20,10 @@ function dropped(event) {
   return [...byReason.values()].sort((a, b) => a.intended - b.intended || b.frames - a.frames);
 }
 
-const waiting = (s) =>
-  s.lag_s > 0 ? `${count(s.lag_records)} batches wait, ${duration(s.lag_s)}` : `${count(s.lag_records)} batches wait`;
+function waiting(s) {
+  const wait = counted(s.lag_records, "batch waits", "batches wait");
+  return s.lag_s > 0 ? `${wait}, the oldest for ${duration(s.lag_s)}` : wait;
+}
 
 // Which partitions wait: all of them are on the page of topics.
 function lagNote(event) {
@@ -73,7 +75,7 @@ export function Overview({ store, theme }) {
     <ol class="path" aria-label="The path of the frames, frames/s">
       <${Step} name="arrive" href="#/edges" rate=${short(s.edge_received)} unit="frames/s"
         notes=${[
-          `${count(s.edges)} ${s.edges === 1 ? "edge" : "edges"}`,
+          counted(s.edges, "edge", "edges"),
           s.spool_frames > 0 && `${short(s.spool_frames)} frames in spools (${bytes(s.spool_bytes)})`,
           s.edge_dropped > 0 && `${short(s.edge_dropped)}/s dropped`,
         ]} />
@@ -86,7 +88,7 @@ export function Overview({ store, theme }) {
           s.worker_dropped > 0 && `${short(s.worker_dropped)}/s dropped`,
         ]} />
       <${Step} name="iot_telemetry" href="#/devices" rate=${short(s.worker_passed)} unit="frames/s"
-        notes=${[`${count(s.devices)} devices`, s.flags > 0 && `${short(s.flags)}/s flags`]} />
+        notes=${[counted(s.devices, "device", "devices"), s.flags > 0 && `${short(s.flags)}/s flags`]} />
     </ol>
     <dl class="figures">
       <${Figure} label="batch latency, edge p50 / p99" value=${`${ms(s.edge_p50_ms)} / ${ms(s.edge_p99_ms)}`} />
@@ -108,7 +110,7 @@ export function Overview({ store, theme }) {
         { name: "edge_dropped_unintended", label: "edge, lost", color: "--critical" },
         { name: "worker_dropped_unintended", label: "lanes, lost", color: "--warning" },
       ]} />
-      <${Chart} title="Lag: age of the oldest batch that waits in klais_raw (s)" theme=${theme} history=${h}
+      <${Chart} title="Lag (s): age of the oldest batch in klais_raw" theme=${theme} history=${h}
         lines=${[{ name: "lag_s", label: "oldest of all partitions" }]} />
       <${Chart} title="Latency p99 (ms)" theme=${theme} history=${h} show=${ms} lines=${[
         { name: "edge_p99_ms", label: "edge" },
