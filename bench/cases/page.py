@@ -111,8 +111,8 @@ def _part(worker: Child, settings: Settings) -> dict[str, float]:
     began_s, cpu_s, frames = time.monotonic(), worker.cpu_s(), _taken(settings)
     time.sleep(PART_S)
     elapsed_s = time.monotonic() - began_s
-    cpu_s = worker.cpu_s() - cpu_s
-    return {"cores": cpu_s / elapsed_s, "us_per_frame": cpu_s * 1e6 / max(1, _taken(settings) - frames)}
+    cpu_s, frames = worker.cpu_s() - cpu_s, _taken(settings) - frames
+    return {"cores": cpu_s / elapsed_s, "frames": frames, "us_per_frame": cpu_s * 1e6 / max(1, frames)}
 
 
 def _taken(settings: Settings) -> int:
@@ -146,10 +146,13 @@ def _loaded(bench: Bench, result: Result, settings: Settings, worker: Child) -> 
     seconds = int(2 * TURNS * (PART_S + 2) + 20)
     options = ("--devices", str(DEVICES), "--rate", str(RATE), "--for", f"{seconds}s")
     with bench.simulate(settings, *options):
-        time.sleep(5)
+        before = _taken(settings)
+        wait_for(lambda: _taken(settings) > before + RATE, 60, "frames of the simulator", 0.5)
         began_ms = time.time() * 1e3
         without, pages = _turns(worker, settings)
         ended_ms = time.time() * 1e3
+    if not all(part["frames"] for part in (*without, *pages)):
+        raise BenchFailed("the simulator ended before the measurement")
     ratios = [b["us_per_frame"] / a["us_per_frame"] for a, b in zip(without, pages, strict=True)]
     result.repeat("cpu_per_frame_ratio", ratios)
     records = [r["gauges"] for r in statistics(settings) if began_ms < r["at_ms"] < ended_ms]
