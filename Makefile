@@ -12,7 +12,7 @@ JOBS := $(shell n=$$(nproc); echo $$(( n < 4 ? n : 4 )))
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test test-fast test-bounds release-test soak bench bench-outage lint clean
+.PHONY: help setup setup-tests run test test-fast test-bounds release-test screenshots soak bench bench-outage lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ release-test: setup-tests lint test-bounds ## before a release: all tests, more 
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
 		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_HOSTILE_CASES=10000000 \
 		$(PYTEST) -q tests $(PARALLEL) $(ARGS)
+
+screenshots: setup-tests ## the pictures of the live page in docs/images, from recorded figures
+	@KLAIS_TEST_IMAGES=docs/images $(PYTEST) -q tests/browser/test_images.py $(ARGS)
 
 soak: setup ## random faults under load, then the judge (make soak MINUTES=60)
 	@KLAIS_TEST_SOAK_MINUTES=$(MINUTES) $(PYTEST) -q -s tests/fault/test_soak.py $(ARGS)

@@ -28,7 +28,7 @@ NAMES = (
     "baseline",
     "kernels",
 )
-NAMES += ("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "flush")
+NAMES += ("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "flush", "page")
 WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last two have one of their own
 LATEST = RESULTS / "latest.json"
 

@@ -76,6 +76,12 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     ),
     "recovery": (Target("seconds", "s", "<=", 30, 15),),
     "restart": (Target("lost_upgrade", "frames", "<=", 0), Target("deaf_ms", "ms", "<=", 0)),
+    "page": (
+        Target("more_cores", "cores", "<=", 0.01),
+        Target("cpu_per_frame_ratio", "x", "<=", 1.08),
+        Target("own_turn_ms", "ms", "<=", 20),
+        Target("page_200_ms", "ms", "<=", 300),
+    ),
     "overload": tuple(
         Target(f"{figure}_{factor}", unit, sense, must)
         for factor in ("1.4x", "2x")

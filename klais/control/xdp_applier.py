@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from klais.config.host import host_of
 from klais.config.load import Settings
@@ -95,6 +95,15 @@ class FilterFigures:
     bytes: Mapping[str, int] = field(default_factory=dict)
     set_points_age_s: float | None = None
     limits_by: str = ""
+
+    def gauges(self) -> dict[str, Any]:
+        """The gauge ``xdp`` of ``klais_stats``; nothing where there is no filter."""
+        if not self.packets:
+            return {}
+        found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by}
+        if self.set_points_age_s is not None:
+            found["set_points_age_s"] = round(self.set_points_age_s, 3)
+        return {"xdp": found}
 
 
 @dataclass(slots=True)

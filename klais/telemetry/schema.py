@@ -42,6 +42,15 @@ class Traffic(BaseModel):
     bytes_squared: float = Field(ge=0, description="sum of their squared sizes")
 
 
+class Filter(BaseModel):
+    """The kernel filter of an edge's host; every edge of the host reports the same."""
+
+    model_config = ConfigDict(extra="allow")
+    packets: dict[str, float] = Field(description="by verdict, since the filter was loaded")
+    set_points_age_s: float | None = _of("since somebody confirmed its set-points, s; absent where nobody did")
+    limits_by: str | None = _of("whose limits it applies: load (those given at load), controller or operator")
+
+
 class Gauges(BaseModel):
     """Values of now. A process sends those that it has."""
 
@@ -64,6 +73,7 @@ class Gauges(BaseModel):
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
     traffic: Traffic | None = _of("edge: who sent within the last second")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
+    xdp: Filter | None = _of("edge: the kernel filter of its host; absent where there is none")
     devices: int | None = _of("devices known to this worker")
     anomaly_devices: int | None = _of("devices flagged at their newest frame")
     anomaly_score: float | None = _of("highest anomaly score of a device now")

@@ -1,5 +1,7 @@
 """The page on recorded figures: a server that needs neither Kafka nor a worker."""
 
+from typing import Any
+
 from aiohttp import web
 
 from klais.config.load import Settings
@@ -31,11 +33,18 @@ def demo_app(recording: Recording, host: str = "127.0.0.1") -> web.Application:
             raise web.HTTPFound("/ui/")
         if path not in recording.pages:
             raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording")
-        return reply(recording.pages[path])
+        return reply(_first(recording.pages[path], request.query.get("size", "")))
 
     install(app, page)
     app.router.add_get("/{path:.*}", recorded)
     return app
+
+
+def _first(body: Any, size: str) -> Any:
+    """A recorded list, no longer than what was asked for."""
+    if not (isinstance(body, dict) and isinstance(body.get("items"), list) and size.isdecimal()):
+        return body
+    return body | {"items": body["items"][: int(size)]}
 
 
 def demo_server(recording: Recording, host: str, port: int) -> Listener:

@@ -60,11 +60,19 @@ class Feed:
         self._newest: dict[str, float] = {}
         self._at_ms = 0
         self._began_s = time.monotonic()
+        self._recovered = asyncio.Event()
+
+    async def ready(self) -> None:
+        """Wait until the history holds what was there before this worker."""
+        await self._recovered.wait()
 
     async def run(self) -> None:
         """Read the last minutes back, then sample until cancelled; errors are logged, never raised."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await self._recover()
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await self._recover()
+        finally:
+            self._recovered.set()
         while True:
             try:
                 self.sample()
@@ -76,7 +84,8 @@ class Feed:
     def sample(self) -> None:
         """Take one sample now."""
         self._newest, self._at_ms = self._sampler.sample(self._stats.newest, time.monotonic()), now_ms()
-        self.history.add(self._at_ms, self._newest)
+        if self._recovered.is_set():  # before, a sample of now would keep older ones out of the history
+            self.history.add(self._at_ms, self._newest)
 
     def event(self) -> tuple[int, bytes]:
         """Time (epoch ms) and JSON of the newest sample with what each process reports."""

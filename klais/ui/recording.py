@@ -115,6 +115,9 @@ class Recording:
         """Nothing to sample."""
         await asyncio.Event().wait()
 
+    async def ready(self) -> None:
+        """The history is there from the start."""
+
     def event(self) -> tuple[int, bytes]:
         """The event of this second."""
         now = now_ms()

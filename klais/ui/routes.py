@@ -67,6 +67,8 @@ class FeedSource(Protocol):
 
     async def run(self) -> None: ...
 
+    async def ready(self) -> None: ...
+
     def event(self) -> tuple[int, bytes]: ...
 
 
@@ -132,6 +134,7 @@ async def about(page: Page, request: web.Request) -> web.StreamResponse:
 async def history(page: Page, request: web.Request) -> web.StreamResponse:
     """``/api/v1/history``: the last minutes of every series, as columns."""
     asked = read_query(request.query, HistoryQuery)
+    await page.feed.ready()
     return reply(page.feed.history.since(asked.after_ms, asked.seconds))
 
 

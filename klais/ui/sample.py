@@ -22,7 +22,7 @@ SERIES: tuple[str, ...] = (
     *("lag_records", "lag_frames", "queue_depth", "pending_frames", "tokens", "devices", "anomaly_devices"),
     *("lanes", "lanes_live"),
     # now, the highest of the workers
-    *("cpu_share", "host_cpu_share", "checkpoint_age_s", "anomaly_score"),
+    *("cpu_share", "host_cpu_share", "checkpoint_age_s", "anomaly_score", "lag_s"),
     # ms, the highest of the processes
     *("edge_p50_ms", "edge_p99_ms", "worker_p50_ms", "worker_p99_ms", "kafka_p99_ms"),
     # of the leading controller
@@ -44,6 +44,11 @@ def number(value: Any) -> float:
 def total(value: Any) -> float:
     """A counter or gauge as one number: itself, or the sum of an object's values."""
     return sum(number(each) for each in value.values()) if isinstance(value, Mapping) else number(value)
+
+
+def highest(value: Any) -> float:
+    """The highest of an object's values, 0 without any."""
+    return max(map(number, value.values()), default=0.0) if isinstance(value, Mapping) else number(value)
 
 
 def quantile(record: Record, name: str, which: str) -> float:
@@ -108,6 +113,7 @@ class Sampler:
             out["flags"] += number(rates.get("flags"))
             out["lag_records"] += total(gauges.get("lag_records"))
             out["lag_frames"] += total(gauges.get("lag_frames"))
+            out["lag_s"] = max(out["lag_s"], highest(gauges.get("lag_s")))
             for key in ("queue_depth", "pending_frames", "tokens", "devices", "anomaly_devices"):
                 out[key] += number(gauges.get(key))
             out["lanes"] += number(gauges.get("lanes"))

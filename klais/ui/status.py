@@ -7,6 +7,7 @@ from klais.ui.sample import INTENDED, Record, leading, number, total
 
 MOST_PROCESSES = 256  # shown of each kind; a larger fleet is in the sums
 LAG_RECORDS = 1000.0  # batches that wait in klais_raw before the page calls it a problem
+LAG_S = 10.0  # or one that waits for so long
 CHECKPOINT_S = 60.0
 
 _EDGE_GAUGES = (
@@ -14,8 +15,8 @@ _EDGE_GAUGES = (
     *("limit_per_s", "linger_ms", "cpu_share", "host_cpu_share", "processing_ms", "kafka_ms", "source", "xdp"),
 )
 _WORKER_GAUGES = (
-    *("lanes", "lanes_live", "lane_restarts", "devices", "queue_depth", "pending_frames", "lag_records", "cpu_share"),
-    *("host_cpu_share", "checkpoint_age_s", "processing_ms", "kafka_ms", "anomaly_devices", "rate_limit"),
+    *("lanes", "lanes_live", "lane_restarts", "devices", "queue_depth", "pending_frames", "lag_records", "lag_s"),
+    *("cpu_share", "host_cpu_share", "checkpoint_age_s", "processing_ms", "kafka_ms", "anomaly_devices", "rate_limit"),
 )
 
 
@@ -75,8 +76,9 @@ def _edge_problems(edges: Mapping[str, Record]) -> list[dict[str, str]]:
 
 def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, Record]) -> list[dict[str, str]]:
     out = []
-    if sample["lag_records"] > LAG_RECORDS:
-        text = f"{sample['lag_records']:,.0f} batches wait in klais_raw: the workers take less than arrives"
+    if sample["lag_records"] > LAG_RECORDS or sample["lag_s"] > LAG_S:
+        wait = f"{sample['lag_records']:,.0f} batches wait in klais_raw, the oldest for {sample['lag_s']:,.0f} s"
+        text = f"{wait}: the workers take less than arrives, or did a moment ago"
         out.append(_problem("warning", "topics", text))
     for name, record in workers.items():
         age_s = number(record["gauges"].get("checkpoint_age_s"))

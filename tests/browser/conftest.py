@@ -15,9 +15,9 @@ from tests.support.browser import Watched, browser
 class Served:
     """A demo server in a thread."""
 
-    def __init__(self, recording: Recording) -> None:
+    def __init__(self, recording: Recording, port: int = 0) -> None:
         self._loop = asyncio.new_event_loop()
-        self._server = demo_server(recording, "127.0.0.1", 0)
+        self._server = demo_server(recording, "127.0.0.1", port)
         started = threading.Event()
         self.url = ""
 

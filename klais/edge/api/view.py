@@ -142,7 +142,8 @@ class EdgeView:
         with self._spine.lock:
             second = self._spine.activity.second(time.monotonic())
         traffic = {} if second is None else {"traffic": second}
-        return now.counters, now.gauges() | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
+        gauges = now.gauges() | self._applier.figures.gauges()
+        return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
 
     def problems(self) -> list[str]:
         """Why frames may not get through, in words; empty when all is well."""

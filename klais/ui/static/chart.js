@@ -1,9 +1,11 @@
 // A chart of series over time: uPlot, with a summary in words and the figures as a table.
 import { html, useEffect, useRef, useState } from "./lib.js";
 import uPlot from "./vendor/uplot.js";
-import { clock, short } from "./format.js";
+import { clock, hourAndMinute, short } from "./format.js";
 
 const HEIGHT = 150;
+const HOLE_MS = 5000; // samples further apart are not joined by a line: nobody knows what was between them
+const EMPTY_S = 60;
 
 // A canvas does not know light-dark(): an element resolves the token.
 function color(name) {
@@ -15,6 +17,10 @@ function color(name) {
   return found;
 }
 
+const lastMinute = (high) => [(high ?? Date.now() / 1000) - EMPTY_S, high ?? Date.now() / 1000];
+
+const times = (_, ticks, __, ___, stepS) => ticks.map((at) => (stepS < 60 ? clock(at * 1000) : hourAndMinute(at)));
+
 function options(width, lines, show) {
   const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
   return {
@@ -22,9 +28,12 @@ function options(width, lines, show) {
     height: HEIGHT,
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
-    scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] } },
+    scales: {
+      x: { time: true, range: (_, low, high) => (high > low ? [low, high] : lastMinute(high)) },
+      y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] },
+    },
     axes: [
-      { ...axis, space: 70 },
+      { ...axis, size: 30, space: 70, values: times },
       { ...axis, size: 58, values: (_, ticks) => ticks.map(show) },
     ],
     series: [
@@ -51,6 +60,20 @@ function summary(lines, columns, show) {
     .join("; ");
 }
 
+// The columns of uPlot, with a null between samples that are far apart.
+function broken(at, columns) {
+  const out = [[], ...columns.map(() => [])];
+  at.forEach((atMs, i) => {
+    if (i > 0 && atMs - at[i - 1] > HOLE_MS) {
+      out[0].push((at[i - 1] + 1) / 1000);
+      for (let k = 0; k < columns.length; k += 1) out[k + 1].push(null);
+    }
+    out[0].push(atMs / 1000);
+    columns.forEach((column, k) => out[k + 1].push(column[i] ?? null));
+  });
+  return out;
+}
+
 // lines: [{ name | values, label, color, dash }]; history: columns with at_ms.
 export function Chart({ title, lines, history, show = short, theme }) {
   const holder = useRef(null);
@@ -74,7 +97,7 @@ export function Chart({ title, lines, history, show = short, theme }) {
   }, [labels, theme]);
 
   useEffect(() => {
-    plot.current?.setData([at.map((t) => t / 1000), ...columns]);
+    plot.current?.setData(broken(at, columns));
   });
 
   return html`<figure class="chart">

@@ -72,6 +72,7 @@ export function Device({ id, about, paused, theme }) {
   const rates = useRates(detail.data);
   const d = detail.data;
   const w = why.data;
+  const unknown = detail.error?.code === "unknown_device" || detail.error?.code === "not_recorded";
   const rules = w ? [...w.rules].sort((a, b) => b.active - a.active) : [];
   const blocked = w?.rules.some((rule) => rule.rule === "blocked" && rule.active);
   const features = [
@@ -86,7 +87,14 @@ export function Device({ id, about, paused, theme }) {
   ];
   const can = about?.may_change;
   return html`
-    <${Failure} error=${detail.error ?? why.error} />
+    ${
+      unknown
+        ? html`<p class="empty" role="alert">No worker knows a device <code>${printable(id)}</code>: none of its
+          ${" "}frames passed yet, or it was removed after a long silence. Is the id right?
+          ${" "}<a href=${`#/devices?q=${encodeURIComponent(id)}`}>Search for it</a>.
+          ${" "}You can block it all the same.</p>`
+        : html`<${Failure} error=${detail.error ?? why.error} />`
+    }
     ${w && html`<p class="sentence"><${State} value=${d?.state ?? "normal"} /> ${printable(w.says)}</p>`}
     <div class="buttons">
       ${

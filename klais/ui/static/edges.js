@@ -6,7 +6,7 @@ import { bytes, count, duration, ms, percent, printable, short, words } from "./
 
 const edges = [
   { label: "edge", cell: (row) => html`<code>${printable(row.id)}</code>` },
-  { label: "host", cell: (row) => printable(row.host ?? "") },
+  { label: "host", cell: (row) => printable((row.host ?? "").split(":")[0]) },
   {
     label: "Kafka",
     cell: (row) =>
@@ -28,20 +28,42 @@ const edges = [
   { label: "up", number: true, cell: (row) => duration(row.uptime_s) },
 ];
 
-function verdicts(event) {
-  const rows = [];
+// One filter a host: every edge of the host reports the same one.
+function filters(event) {
+  const found = new Map();
   for (const edge of event.edges) {
-    for (const [verdict, frames] of Object.entries(edge.gauges.xdp ?? {})) {
-      if (typeof frames === "number") rows.push({ key: `${edge.id} ${verdict}`, edge: edge.id, verdict, frames });
-    }
+    const filter = edge.gauges.xdp;
+    if (filter?.packets) found.set(edge.host ?? edge.id, { key: edge.host ?? edge.id, ...filter });
   }
-  return rows;
+  return [...found.values()];
 }
 
-const ofFilter = [
-  { label: "edge", cell: (row) => html`<code>${printable(row.edge)}</code>` },
+const verdicts = (event) =>
+  filters(event).flatMap((filter) =>
+    Object.entries(filter.packets)
+      .filter(([, packets]) => packets > 0)
+      .map(([verdict, packets]) => ({ key: `${filter.key} ${verdict}`, host: filter.key, verdict, packets })),
+  );
+
+const LIMITS_BY = {
+  load: "those given at load: nobody confirms set-points",
+  controller: "the controller",
+  operator: "an operator",
+};
+
+const ofFilters = [
+  { label: "host", cell: (row) => html`<code>${printable(row.key)}</code>` },
+  { label: "limits by", cell: (row) => LIMITS_BY[row.limits_by] ?? printable(row.limits_by ?? "–") },
+  { label: "set-points confirmed", number: true, cell: (row) => before(row.set_points_age_s) },
+  { label: "passed", number: true, cell: (row) => count(row.packets.pass) },
+];
+
+const before = (seconds) => (seconds === undefined ? "never" : `${duration(seconds)} ago`);
+
+const ofVerdicts = [
+  { label: "host", cell: (row) => html`<code>${printable(row.host)}</code>` },
   { label: "verdict", cell: (row) => words(row.verdict) },
-  { label: "packets", number: true, cell: (row) => count(row.frames) },
+  { label: "packets", number: true, cell: (row) => count(row.packets) },
 ];
 
 export function Edges({ store }) {
@@ -71,8 +93,13 @@ export function Edges({ store }) {
     }
     <${Table} caption="Dropped by the edges since they started" columns=${ofDrops} rows=${drops}
       empty="No frame was dropped." />
-    <${Table} caption="Verdicts of the kernel filter" columns=${ofFilter} rows=${verdicts(event)}
+    <${Table} caption="Kernel filters" columns=${ofFilters} rows=${filters(event)}
       empty="No edge reports a kernel filter: load one with klais xdp load." />
+    ${
+      filters(event).length > 0 &&
+      html`<${Table} caption="Verdicts of the kernel filter since it was loaded" columns=${ofVerdicts}
+        rows=${verdicts(event)} empty="It has seen no packet." />`
+    }
     <${Table} caption="Blocked and limited devices" columns=${overrides(event.at_ms)}
       rows=${blocks.map((row) => ({ ...row, key: row.scope }))}
         empty="No device is blocked or has limits of its own." />`;

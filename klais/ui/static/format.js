@@ -48,6 +48,9 @@ export function duration(seconds) {
   return `${sign}${FINE.format(s / 86400)} days`;
 }
 
+export const hourAndMinute = (atS) =>
+  new Date(atS * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+
 export const clock = (atMs) => new Date(atMs).toLocaleTimeString("en-GB");
 
 export function ago(iso, nowMs) {
@@ -57,9 +60,10 @@ export function ago(iso, nowMs) {
 }
 
 export function until(untilMs, nowMs) {
-  return untilMs === null || untilMs === undefined
-    ? "until it is removed"
-    : `for ${duration((untilMs - nowMs) / 1000)}`;
+  if (untilMs === null || untilMs === undefined) return "until it is removed";
+  return untilMs <= nowMs ? "ended" : `for ${duration((untilMs - nowMs) / 1000)}`;
 }
+
+export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
 
 export const words = (name) => String(name).replaceAll("_", " ");

@@ -2,7 +2,7 @@
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
-import { bytes, count, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, count, counted, duration, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
   <span class="rate">${rate}</span> <small>${unit}</small></a>${notes.filter(Boolean).map((note) => html`<p>
@@ -18,6 +18,36 @@ function dropped(event) {
     }
   }
   return [...byReason.values()].sort((a, b) => a.intended - b.intended || b.frames - a.frames);
+}
+
+function waiting(s) {
+  const wait = counted(s.lag_records, "batch waits", "batches wait");
+  return s.lag_s > 0 ? `${wait}, the oldest for ${duration(s.lag_s)}` : wait;
+}
+
+// Which partitions wait: all of them are on the page of topics.
+function lagNote(event) {
+  const behind = lags(event)
+    .filter((row) => row.lag_s > 0)
+    .sort((a, b) => b.lag_s - a.lag_s);
+  if (!behind.length) return "nothing waits";
+  const named = behind.slice(0, 3).map((row) => `${row.partition}: ${duration(row.lag_s)}`);
+  return named.join(", ") + (behind.length > 3 ? `, ${behind.length - 3} more` : "");
+}
+
+// The lag in seconds of each partition, as the worker that owns it says.
+export function lags(event) {
+  return event.workers
+    .flatMap((worker) =>
+      Object.entries(worker.gauges.lag_s ?? {}).map(([partition, lag_s]) => ({
+        key: partition,
+        partition: Number(partition),
+        worker: worker.id,
+        lag_s,
+        batches: worker.gauges.lag_records?.[partition],
+      })),
+    )
+    .sort((a, b) => a.partition - b.partition);
 }
 
 export function Overview({ store, theme }) {
@@ -45,12 +75,12 @@ export function Overview({ store, theme }) {
     <ol class="path" aria-label="The path of the frames, frames/s">
       <${Step} name="arrive" href="#/edges" rate=${short(s.edge_received)} unit="frames/s"
         notes=${[
-          `${count(s.edges)} ${s.edges === 1 ? "edge" : "edges"}`,
+          counted(s.edges, "edge", "edges"),
           s.spool_frames > 0 && `${short(s.spool_frames)} frames in spools (${bytes(s.spool_bytes)})`,
           s.edge_dropped > 0 && `${short(s.edge_dropped)}/s dropped`,
         ]} />
       <${Step} name="klais_raw" href="#/topics" rate=${short(s.edge_passed)} unit="frames/s"
-        notes=${[`${count(s.lag_records)} batches wait`, `Kafka p99 ${ms(s.kafka_p99_ms)}`]} />
+        notes=${[waiting(s), `Kafka p99 ${ms(s.kafka_p99_ms)}`]} />
       <${Step} name="workers" href="#/topics" rate=${short(s.worker_received)} unit="frames/s"
         notes=${[
           `${count(s.lanes_live)} of ${event.partitions} lanes live`,
@@ -58,11 +88,12 @@ export function Overview({ store, theme }) {
           s.worker_dropped > 0 && `${short(s.worker_dropped)}/s dropped`,
         ]} />
       <${Step} name="iot_telemetry" href="#/devices" rate=${short(s.worker_passed)} unit="frames/s"
-        notes=${[`${count(s.devices)} devices`, s.flags > 0 && `${short(s.flags)}/s flags`]} />
+        notes=${[counted(s.devices, "device", "devices"), s.flags > 0 && `${short(s.flags)}/s flags`]} />
     </ol>
     <dl class="figures">
       <${Figure} label="batch latency, edge p50 / p99" value=${`${ms(s.edge_p50_ms)} / ${ms(s.edge_p99_ms)}`} />
       <${Figure} label="batch latency, worker p50 / p99" value=${`${ms(s.worker_p50_ms)} / ${ms(s.worker_p99_ms)}`} />
+      <${Figure} label="lag, by partition" value=${duration(s.lag_s)} note=${lagNote(event)} />
       <${Figure} label="rate limit" value=${`${short(event.control.rate)}/s`} note=${`mode ${event.control.mode}`} />
       <${Figure} label="CPU, busiest worker" value=${percent(s.cpu_share)} />
       <${Figure} label="oldest checkpoint" value=${duration(s.checkpoint_age_s)} />
@@ -79,8 +110,8 @@ export function Overview({ store, theme }) {
         { name: "edge_dropped_unintended", label: "edge, lost", color: "--critical" },
         { name: "worker_dropped_unintended", label: "lanes, lost", color: "--warning" },
       ]} />
-      <${Chart} title="Batches that wait in klais_raw" theme=${theme} history=${h}
-        lines=${[{ name: "lag_records", label: "lag" }]} />
+      <${Chart} title="Lag (s): age of the oldest batch in klais_raw" theme=${theme} history=${h}
+        lines=${[{ name: "lag_s", label: "oldest of all partitions" }]} />
       <${Chart} title="Latency p99 (ms)" theme=${theme} history=${h} show=${ms} lines=${[
         { name: "edge_p99_ms", label: "edge" },
         { name: "worker_p99_ms", label: "worker" },

@@ -15,6 +15,7 @@ class Store {
     this.source = null;
     this.heardMs = 0;
     this.filling = null;
+    this.missingMs = null; // samples after this moment are not there yet; null: none is missing
   }
 
   subscribe(listener) {
@@ -27,16 +28,23 @@ class Store {
   }
 
   start() {
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.close() : this.open()));
+    document.addEventListener("visibilitychange", () => {
+      this.heardMs = Date.now(); // a hidden tab hears nothing: that is no lost connection
+      if (document.hidden) this.close();
+      else this.open();
+    });
+    this.heardMs = Date.now();
     setInterval(() => this.look(), 1000);
     this.open();
   }
 
   open() {
     if (this.source || document.hidden) return;
-    this.heardMs = Date.now();
     this.source = new EventSource("/api/v1/stream");
-    this.source.onopen = () => this.fill();
+    this.source.onopen = () => {
+      this.missingMs ??= this.history.at_ms.at(-1) ?? 0;
+      this.fill();
+    };
     this.source.onmessage = (event) => this.take(JSON.parse(event.data));
     this.source.onerror = () => {
       // A browser tries again by itself, but not after an answer such as 401 or 503.
@@ -60,7 +68,7 @@ class Store {
     }
   }
 
-  // What is missing behind the newest sample: all of it at the first time, a hole after a lost connection.
+  // What is missing since the stream ended: all of it at the first time. Events come in meanwhile.
   fill() {
     this.filling ??= this.load().finally(() => {
       this.filling = null;
@@ -68,23 +76,35 @@ class Store {
   }
 
   async load() {
-    const last = this.history.at_ms.at(-1) ?? 0;
     try {
-      const found = await get(`/api/v1/history?seconds=${SECONDS}&after_ms=${last}`);
-      const newest = this.history.at_ms.at(-1) ?? 0;
-      if (newest === last) this.append(found);
-      else if (last === 0) this.history = found; // events came meanwhile: they are in what was loaded
+      this.merge(await get(`/api/v1/history?seconds=${SECONDS}&after_ms=${this.missingMs}`));
+      this.missingMs = null;
       this.error = null;
     } catch (error) {
       this.error = error;
+      setTimeout(() => this.missingMs !== null && this.source && this.fill(), 2000);
     }
     this.tell();
   }
 
-  append(found) {
+  // Samples of both, in the order of their times.
+  merge(found) {
+    const at = new Map();
+    for (const columns of [found, this.history]) columns.at_ms.forEach((atMs, i) => at.set(atMs, [columns, i]));
+    const kept = [...at].sort((a, b) => a[0] - b[0]).slice(-SECONDS);
     const joined = {};
-    for (const name of Object.keys(found)) {
-      joined[name] = [...(this.history[name] ?? []), ...found[name]].slice(-SECONDS);
+    for (const name of new Set([...Object.keys(found), ...Object.keys(this.history)])) {
+      joined[name] = kept.map(([atMs, [columns, i]]) => (name === "at_ms" ? atMs : (columns[name]?.[i] ?? null)));
+    }
+    this.history = joined;
+  }
+
+  append(event) {
+    const joined = {};
+    const held = this.history.at_ms.length;
+    for (const name of new Set([...Object.keys(this.history), ...Object.keys(event.sample)])) {
+      const value = name === "at_ms" ? event.at_ms : (event.sample[name] ?? null);
+      joined[name] = [...(this.history[name] ?? new Array(held).fill(null)), value].slice(-SECONDS);
     }
     this.history = joined;
   }
@@ -93,14 +113,7 @@ class Store {
     this.heardMs = Date.now();
     this.connected = true;
     this.error = null;
-    const last = this.history.at_ms.at(-1) ?? 0;
-    if (event.at_ms > last && last > 0) {
-      const one = { at_ms: [event.at_ms] };
-      for (const [name, value] of Object.entries(event.sample)) one[name] = [value];
-      this.append(one);
-    } else if (last === 0) {
-      this.fill();
-    }
+    if (event.at_ms > (this.history.at_ms.at(-1) ?? 0)) this.append(event);
     this.now = event;
     if (!this.paused) this.tell();
   }

@@ -2,6 +2,7 @@
 import { html, useRef } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { Failure, Table } from "./parts.js";
+import { lags } from "./overview.js";
 import { count, duration, ms, percent, printable, short } from "./format.js";
 
 function trend(kept, key, value) {
@@ -54,6 +55,12 @@ export function Topics({ store, paused }) {
     { label: "trend", cell: (row) => (row.lag === null ? "–" : trend(kept, row.key, row.lag ?? 0)) },
     { label: "time to clear", number: true, cell: (row) => timeToClear(row) },
   ];
+  const ofPartitions = [
+    { label: "partition", cell: (row) => row.partition },
+    { label: "worker", cell: (row) => html`<code>${printable(row.worker)}</code>` },
+    { label: "batches that wait", number: true, cell: (row) => count(row.batches) },
+    { label: "oldest", number: true, cell: (row) => (row.lag_s > 0 ? duration(row.lag_s) : "nothing waits") },
+  ];
   const workers = [
     { label: "worker", cell: (row) => html`<code>${printable(row.id)}</code>` },
     {
@@ -81,6 +88,11 @@ export function Topics({ store, paused }) {
       html`<${Table} caption="Workers" columns=${workers}
         rows=${event.workers.map((row) => ({ ...row, key: row.id }))}
       empty="No worker reports." />`
+    }
+    ${
+      event &&
+      html`<${Table} caption="Lag of each partition of klais_raw" columns=${ofPartitions} rows=${lags(event)}
+        empty="No lane reports." />`
     }
     <${Table} caption="Topics" columns=${of} rows=${topics} empty=${data ? "No topic." : "Asking Kafka…"} />
     <${Table} caption="Consumer groups" columns=${ofGroups} rows=${groups}

@@ -138,6 +138,8 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
     host.put("global", mode="auto", rate=9.0, hosts={HOST: {"rate": 5.0, "burst": 6.0}})
     host.look(101.0)
     assert (host.applier.figures.limits_by, host.applier.figures.set_points_age_s) == ("controller", 0.5)
+    expected = {"packets": {"pass": 1}, "limits_by": "controller", "set_points_age_s": 0.5}
+    assert host.applier.figures.gauges() == {"xdp": expected}
     host.put("override", mode="manual", rate=9.0)
     host.put("global", mode="manual", rate=9.0, hosts={HOST: {"rate": 7.0, "burst": 6.0}})
     host.look(102.0)
@@ -145,3 +147,4 @@ def test_it_says_whose_limits_the_filter_applies_and_nothing_without_a_filter(ho
     host.maps.counts = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
     host.look(103.0)
     assert host.applier.figures.limits_by == "" and host.applier.figures.packets == {}
+    assert host.applier.figures.gauges() == {}

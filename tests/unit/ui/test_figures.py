@@ -9,7 +9,7 @@ from klais.telemetry.snapshots import DROP_REASONS
 from klais.ui.feed import Recovery
 from klais.ui.history import History
 from klais.ui.sample import INTENDED, SERIES, Sampler
-from klais.ui.status import body, drops, problems, sentence
+from klais.ui.status import body, drops, problems, process, sentence
 
 
 def edge(at_ms: int = 0, received: float = 10.0, dropped: dict | None = None, **gauges: object) -> dict:
@@ -42,12 +42,14 @@ def test_a_sample_sums_and_takes_the_highest() -> None:
         {"kind": "controller", "id": f"controller-{n}", "counters": {}, "rates": {},
          "gauges": {"epoch": n, "pid_output": 0.1 * n}} for n in (3, 5, 4)
     ]  # fmt: skip
-    two = [worker("w-1", cpu_share=0.2), worker("w-2", cpu_share=0.7, checkpoint_age_s=3.0)]
+    first = worker("w-1", cpu_share=0.2, lag_s={"0": 0.5, "1": 4.25})
+    two = [first, worker("w-2", cpu_share=0.7, checkpoint_age_s=3.0)]
     found = Sampler().sample(newest(edge(), *two, *controllers), 0.0)
     assert set(found) == set(SERIES)
     assert (found["edge_received"], found["worker_received"], found["worker_passed"]) == (10.0, 18.0, 17.0)
     assert (found["lag_records"], found["devices"], found["lanes_live"]) == (6.0, 14.0, 4.0)
     assert (found["cpu_share"], found["checkpoint_age_s"], found["edge_p99_ms"]) == (0.7, 3.0, 4.0)
+    assert found["lag_s"] == 4.25
     assert found["pid_output"] == pytest.approx(0.5)
 
 
@@ -74,7 +76,7 @@ def test_every_reason_is_intended_or_not_as_the_operations_page_says() -> None:
 
 @pytest.mark.parametrize("rubbish", [None, "x", True, [], {"p99": "x"}])
 def test_fields_of_another_type_count_as_nothing(rubbish: object) -> None:
-    record = worker(queue_depth=rubbish, lag_records=rubbish, processing_ms=rubbish, cpu_share=rubbish)
+    record = worker(queue_depth=rubbish, lag_records=rubbish, lag_s=rubbish, processing_ms=rubbish, cpu_share=rubbish)
     record["rates"]["received"] = rubbish
     record["counters"]["dropped"] = rubbish
     found = Sampler().sample(newest(record), 0.0)
@@ -116,6 +118,7 @@ def test_all_is_well_in_one_sentence_with_numbers() -> None:
         ([edge(breaker="open", spooled=500), worker()], "warning", "edge-1 does not reach Kafka; 500 frames wait"),
         ([edge(spooled=5), worker()], "warning", "replays its spool: 5 frames"),
         ([edge(), worker(lag_records={"0": 2000})], "warning", "2,000 batches wait"),
+        ([edge(), worker(lag_s={"0": 0.1, "1": 12.0})], "warning", "the oldest for 12 s"),
         ([edge(), worker(checkpoint_age_s=90.0)], "warning", "90 s old"),
     ],
 )
@@ -126,6 +129,12 @@ def test_a_problem_is_named_with_its_figures(records: list[dict], severity: str,
     of = newest(*records)
     event = body(1, Sampler().sample(of, 0.0), {k: of(k) for k in ("edge", "worker", "controller")}, {}, 2, {})
     assert event["status"] == severity and part.lower() in event["sentence"].lower()
+
+
+def test_a_process_is_listed_with_its_lag_and_its_kernel_filter() -> None:
+    filtered = {"packets": {"pass": 5.0}, "set_points_age_s": 0.5, "limits_by": "controller"}
+    assert process("edge-1", edge(xdp=filtered))["gauges"]["xdp"] == filtered
+    assert process("w-1", worker(lag_s={"0": 1.5}))["gauges"]["lag_s"] == {"0": 1.5}
 
 
 def test_drops_are_listed_by_reason_with_their_meaning() -> None:

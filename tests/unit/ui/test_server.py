@@ -259,6 +259,8 @@ async def test_recorded_figures_are_read_only(client) -> None:
         assert answer.status == 405 and (await answer.json())["code"] == "read_only"
     async with client.get(url + "/devices/") as answer:
         assert (await answer.json())["items"]
+    async with client.get(url + "/devices/?size=7") as answer:
+        assert len((await answer.json())["items"]) == 7
     async with client.get(url + "/devices/nobody/") as answer:
         assert answer.status == 404
     await listener.stop()
