@@ -19,6 +19,9 @@ NEEDS = {
     "image": "root, buildah, mmdebstrap and some minutes (make release-test)",
     "prometheus": "the commands prometheus and promtool, 2.42 or newer",
     "browser": "Chromium and Playwright (make setup)",
+    "kcat": "the kcat command (bin/setup --tests)",
+    "kafka-tools": "Maven or the jar that it fetched, and Java",
+    "toolchains": "cc, go, rustc, javac and node",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }
 if unknown := REQUIRED - set(NEEDS):
