@@ -78,6 +78,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "topic_disable_leader": True,
         "topic_partitions": settings.partitions,
         "consumer_auto_offset_reset": "earliest",
+        "consumer_group_instance_id": settings.group_instance,
         # a record is a frame batch: few, large, acknowledged by the checkpoint
         "stream_buffer_maxsize": 32,
         "stream_wait_empty": False,
@@ -95,7 +96,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "web_bind": settings.web_bind,
         "web_port": settings.web_port,
         "web_host": host,
-        "canonical_url": f"http://{host}:{settings.web_port}",
+        "canonical_url": f"http://{settings.web_advertise or f'{host}:{settings.web_port}'}",
         # Faust's own pages would show the table to anyone; ours are in klais.worker.web
         "web_tables_enabled": False,
         "web_router_enabled": False,

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from klais.config.load import load
+from klais.config.load import Settings, load
 from klais.telemetry import log
 
 
@@ -63,10 +63,12 @@ def edge(
         "udp_bind": udp_bind,
         "api_bind": api_bind,
         "edge_id": edge_id,
+        "edge_id_from": None if edge_id is None else "number",
         "udp_share_port": share_port,
     }
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
+    settings = _numbered(settings)
     if settings.edge_workers > 1:
         from klais.edge.supervisor.fleet import main as run_fleet
 
@@ -84,3 +86,12 @@ def edge(
         from klais.edge.main import main
 
         raise SystemExit(main(settings, udp, now, successor, early))
+
+
+def _numbered(settings: Settings) -> Settings:
+    """With the number of this edge; most edges have theirs in a setting, and bind their port the sooner."""
+    if settings.edge_id_from == "number":
+        return settings
+    from klais.edge.number import with_edge_id
+
+    return with_edge_id(settings)

@@ -72,6 +72,13 @@ class SettingsFields(BaseSettings):
         64, "connections", 4, 10_000, "HTTP connections of one server; one client may have a quarter"
     )
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
+    edge_id_from: Literal["number", "name", "claim"] = Field(
+        default="number",
+        description="where the number comes from: KLAIS_EDGE_ID, the end of KLAIS_EDGE_NAME, a claim in klais_control",
+    )
+    edge_name: str | None = _text(
+        None, "name of this edge, as klais-edge-3; unset = of machine and state folder", r"^[a-zA-Z0-9._-]{1,253}$"
+    )
     frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame; the edge drops longer ones as too_long")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "size at which a frame batch closes")
     batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; 0.6 to 10 times this, by load")
@@ -239,6 +246,12 @@ class SettingsFields(BaseSettings):
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
     web_port: int = _number(6066, "port", 1, 65_535, "port of the worker's web views")
     web_bind: Host = _text("127.0.0.1", "address of the worker's web views, without port")
+    web_advertise: Address | None = _text(
+        None, "address and port at which other workers reach this one; unset = KLAIS_WEB_BIND and KLAIS_WEB_PORT"
+    )
+    group_instance: str | None = _text(
+        None, "static name of this worker in the group, unique in it; unset = none", r"^[a-zA-Z0-9._-]{1,100}$"
+    )
     checkpoint_interval_s: float = _number(5.0, "s", 0.05, 3600, "interval of a lane's checkpoints")
     lane_max_pending_bytes: int = _number(
         8 * _MIB, "bytes", _MIB, 1 << 30, "bytes that a lane has decided and Kafka has not acknowledged"

@@ -97,7 +97,10 @@ def changed(before: Settings, after: Settings) -> tuple[dict[str, Any], list[str
     >>> changed(Settings(), Settings(breaker_timeout_s=2, partitions=8))
     ({'breaker_timeout_s': 2.0}, ['KLAIS_PARTITIONS'])
     """
-    names = [name for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]
+    # A number that was claimed stands in the settings of the process and in no file.
+    own = set() if after.edge_id_from == "number" else {"edge_id", "edge_id_from"}
+    fields = [name for name in Settings.model_fields if name not in own]
+    names = [name for name in fields if getattr(before, name) != getattr(after, name)]
     reloadable = RELOADABLE - ({"auth"} if "off" in (before.auth, after.auth) else set())  # batches get other columns
     now = {name: getattr(after, name) for name in names if name in reloadable}
     return now, [f"KLAIS_{name.upper()}" for name in names if name not in reloadable]

@@ -21,6 +21,9 @@ NEEDS = {
     "browser": "Chromium and Playwright (make setup)",
     "root": "root",
     "llm": "the extra llm: pip install 'klais[llm]' compiles llama.cpp for some minutes",
+    "kcat": "the kcat command (bin/setup --tests)",
+    "kafka-tools": "Maven or the jar that it fetched, and Java",
+    "toolchains": "cc, go, rustc, javac and node",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }
 if unknown := REQUIRED - set(NEEDS):

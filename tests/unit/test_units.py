@@ -1,12 +1,14 @@
 """The units for systemd: they parse, and what they leave open to an attacker who took a process over stays small."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from klais.config.load import Settings
 from tests.support.needs import need_command
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -82,3 +84,23 @@ def test_each_process_has_folders_of_its_own() -> None:
         text = (DEPLOY / name).read_text()
         assert "UMask=0077" in text and "CacheDirectoryMode=0700" in text
         assert ("StateDirectoryMode=0700" in text) == ("StateDirectory=" in text)
+
+
+def test_the_target_starts_and_stops_the_processes_of_a_machine() -> None:
+    started = re.findall(r"^Wants=(.*)", (DEPLOY / "klais.target").read_text(), re.MULTILINE)
+    assert started == ["klais-edge.service klais-worker.service"]
+    for name in started[0].split():
+        assert "\nPartOf=klais.target\n" in (DEPLOY / name).read_text()
+
+
+def test_the_kernel_grants_the_receive_buffer_that_an_edge_asks_for() -> None:
+    lines = (DEPLOY / "sysctl.d" / "60-klais.conf").read_text().splitlines()
+    values = dict(line.split(" = ") for line in lines if not line.startswith("#"))
+    assert int(values["net.core.rmem_max"]) == Settings().udp_rcvbuf_bytes
+
+
+def test_settings_are_in_a_folder_that_only_root_writes() -> None:
+    lines = (DEPLOY / "tmpfiles.d" / "klais.conf").read_text().splitlines()
+    assert [line.split() for line in lines if not line.startswith("#")] == [
+        ["d", "/etc/klais", "0750", "root", "klais", "-"]
+    ]

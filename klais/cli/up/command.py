@@ -64,7 +64,7 @@ def up(
     from klais.cli.up.reporter import JsonReporter, PlainReporter, Reporter
     from klais.cli.up.run import Up
 
-    settings = load(partitions=partitions)
+    settings = load(partitions=partitions, edge_id_from="number")
     _log_to_file(settings)
     reporter: Reporter = JsonReporter() if as_json else PlainReporter()
     if not (as_json or plain) and sys.stdout.isatty():
