@@ -19,7 +19,7 @@ STATES = ("normal", "silent", "flagged", "limited", "blocked")
 SORTS = (
     "device_id", "partition", "state", "first_seen", "last_seen", "flagged_at", "tokens", "received", "admitted",
     "gaps", "duplicate", "blocked", "device_rate", "queue_full", "malformed", "dropped", "late", "resets", "flags",
-    "score", "flag_z",
+    "score",
 )  # fmt: skip
 SHOWN = ("device_id", "state", "partition", "last_seen", "received", "admitted", "dropped", "flags")
 KEYS = (*SORTS, "jumps", "source_turns")

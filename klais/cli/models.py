@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
 from klais.config.load import load
 
@@ -15,7 +16,7 @@ KIND = click.option("--kind", default="traffic", show_default=True, help="traffi
 TRACES = click.argument("traces", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def models() -> None:
     """Models of the traffic: data files with a card and hashes, in the package or trained by you."""
 

@@ -1,0 +1,70 @@
+"""The dashboard of devices and anomalies."""
+
+from deploy.grafana.panels import Board, Panel, of, rate
+
+DROPPED = "klais_packets_dropped_total"
+
+DEVICES = Board(
+    "klais-devices",
+    "KLAIS / Devices & anomalies",
+    "How many devices there are, in which state, and what is odd about them.",
+    [
+        [
+            Panel(
+                "Devices", "short",
+                [(f"sum({of('klais_devices')})", "known"), (f"sum({of('klais_devices_limit')})", "limit")],
+            ),
+            Panel("By state", "short", [(f"sum by (state) ({of('klais_devices_by_state')})", "{{state}}")]),
+            Panel("Forgotten/s", "short", [(rate("klais_devices_forgotten_total"), "devices")]),
+        ],
+        [
+            Panel("Flagged now", "short", [(f"sum({of('klais_anomaly_devices', stage='lane')})", "devices")]),
+            Panel(
+                "Anomaly records/s", "short",
+                [
+                    (rate("klais_anomaly_flags_total"), "written"),
+                    (rate("klais_anomaly_flags_suppressed_total"), "only counted"),
+                ],
+            ),
+            Panel(
+                "Sequence numbers", "short",
+                [
+                    (rate("klais_sequence_gaps_total"), "missing/s"),
+                    (rate("klais_sequence_late_total"), "late/s"),
+                    (rate("klais_sequence_resets_total"), "restarts/s"),
+                ],
+                "Missing numbers show what the network lost.",
+            ),
+        ],
+        [
+            Panel(
+                "Refused to devices", "pps",
+                [(rate(DROPPED, "reason", reason="~duplicate|blocked|device_rate|device_limit"), "{{reason}}")],
+            ),
+            Panel(
+                "Malformed", "pps",
+                [(rate(DROPPED, "reason", reason="~too_.*|bad_.*|not_.*"), "{{reason}}")],
+            ),
+        ],
+        [
+            Panel(
+                "Values scored", "short",
+                [
+                    (rate("klais_anomaly_values_total"), "scored/s"),
+                    (rate("klais_anomaly_values_at_once_total"), "at once/s"),
+                    (rate("klais_anomaly_values_skipped_total"), "skipped/s"),
+                    (rate("klais_anomaly_values_without_profile_total"), "without a profile/s"),
+                ],
+                "Skipped: scores take KLAIS_ANOMALY_CPU_SHARE. Without a profile: KLAIS_ANOMALY_BYTES is full.",
+            ),
+            Panel(
+                "CPU of scores", "percentunit",
+                [(rate("klais_anomaly_scoring_seconds_total", "instance"), "{{instance}}")], "Of one core.",
+            ),
+            Panel(
+                "Scoring period", "s", [(of("klais_anomaly_period_seconds"), "{{instance}}")],
+                "Of one device; it stretches under load.",
+            ),
+        ],
+    ],
+)  # fmt: skip
