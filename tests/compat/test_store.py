@@ -9,6 +9,7 @@ import pytest
 from agents.faust_ext import STORE_URL, register
 from agents.faust_ext.store import NOTHING_TO_READ, Store
 from klais.core.devices.layout import ROW, read_row
+from klais.worker.table_values import row_value
 from tests.support.lane import frames
 from tests.support.views import PARTITIONS, fake_lane, feed
 
@@ -18,7 +19,7 @@ def table():
     lanes = {p: fake_lane() for p in range(PARTITIONS)}
     register()
     app = faust.App("store-test", broker="kafka://nowhere", store=STORE_URL, autodiscover=False)
-    options = {"lanes": SimpleNamespace(by_partition=lanes)}
+    options = {"lanes": SimpleNamespace(by_partition=lanes), "value": row_value}
     table = app.Table("devices", key_type=bytes, value_type=bytes, partitions=PARTITIONS, options=options)
     assert isinstance(table.data, Store)
 
@@ -47,10 +48,10 @@ def test_it_lists_the_devices_of_all_lanes(table):
 
 
 def test_nothing_is_set_through_faust(table):
-    with pytest.raises(TypeError, match="checkpoints"):
+    with pytest.raises(TypeError, match="the lanes write"):
         table.data[b"dev-1"] = b"x"
-    with pytest.raises(TypeError, match="checkpoints"):
+    with pytest.raises(TypeError, match="the lanes write"):
         del table.data[b"dev-1"]
-    with pytest.raises(TypeError, match="checkpoints"):
+    with pytest.raises(TypeError, match="the lanes write"):
         table.data.clear()
     assert table.data.persisted_offset(None) == NOTHING_TO_READ

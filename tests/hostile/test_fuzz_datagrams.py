@@ -140,7 +140,7 @@ def judge_edge(data: Any, lengths: Any, counts: Counts, sink: MemorySink) -> Non
     assert letters == int(counts.by_reason.sum())
     frames = [row[:size].tobytes() for row, size in zip(data, lengths.tolist(), strict=True)]
     good: dict[int, list[bytes]] = {}
-    reasons = np.zeros(32, np.int64)
+    reasons = np.zeros(max(Reason) + 1, np.int64)
     for frame in frames:
         reason = header_reason(frame)
         reasons[reason] += reason != Reason.PASSED
