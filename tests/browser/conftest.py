@@ -1,4 +1,8 @@
-"""The page on recorded figures in a real Chromium: one server and one browser for all tests of a process."""
+"""The page on recorded figures in a real Chromium: one server for all tests of a process, one browser a module.
+
+Playwright keeps an event loop running in its thread for as long as a browser is open, so the browser must be gone
+before a test of another folder runs a loop of its own.
+"""
 
 import asyncio
 import threading
@@ -51,7 +55,7 @@ def demo(recording: Recording) -> Iterator[str]:
     served.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[Any]:
     with browser() as started:
         yield started
