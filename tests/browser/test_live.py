@@ -1,6 +1,7 @@
 """The page of real workers on a real broker: changes by keyboard, who may change, lost workers, open tabs at a stop."""
 
 import json
+import os
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ from klais.kafka.admin import ensure_topics
 from tests.support.browser import Watched
 from tests.support.edge import EdgeProcess, edge_process
 from tests.support.fault_harness import Worker
+from tests.support.needs import need_missing
 from tests.support.process import HTTP_S, wait_for
 
 TOKEN = "token-of-the-operators"
@@ -168,7 +170,14 @@ def test_a_block_by_keyboard_is_seen_everywhere_and_undone(pair: Pair, tab: Tab)
     assert one.errors == two.errors == []
 
 
+def need_restarts() -> None:
+    """These start whole workers again, which takes long beside other tests: `make release-test` runs them."""
+    if os.environ.get("KLAIS_TEST_RESTARTS") != "1":
+        need_missing("restarts", "KLAIS_TEST_RESTARTS is not 1")
+
+
 def test_a_killed_worker_is_said_and_its_page_goes_on_without_a_hole(pair: Pair, tab: Tab) -> None:
+    need_restarts()
     first = pair.workers[0]
     shown = opened(tab(), first, "overview")
     wait_for(lambda: len(times(shown)) > 2, 30, "a history")
@@ -202,6 +211,7 @@ def history(worker: Worker) -> list[int]:
 
 
 def test_workers_with_five_open_tabs_stop_in_the_usual_time(pair: Pair, tab: Tab) -> None:
+    need_restarts()
     for worker in pair.workers:
         context = tab().page.context  # tabs of one browser share six connections to a server
         for name in ("overview", "devices", "topics", "device/dev-1", "control"):
