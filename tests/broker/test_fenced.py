@@ -322,7 +322,7 @@ async def test_a_batch_too_large_for_the_topic_ends_the_sender(settings, produce
     await sender.send(batch(b"small"))
     writer = RecordBatchWriter(compression="none")
     writer.append_one(None, bytes(2000), timestamp_ms=1)
-    with pytest.raises(LaneFailed, match="as too large.*klais topics create --fix"):
+    with pytest.raises(LaneFailed, match=r"as too large.*klais topics create --fix"):
         await sender.send(writer)
 
 
