@@ -10,7 +10,7 @@ from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json
 from klais.config.auth_keys import KEY_FILE, KeyRing, read_key_ring, read_lines
 from klais.config.load import load
-from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, ID_SIZE
+from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, ID_RULE, ID_SIZE, is_device_id
 from klais.core.wire.signing import (
     GENERATIONS,
     LEAST_SECRET,
@@ -121,8 +121,8 @@ def device_key_of(device_id: str, generation: int | None, as_json: bool) -> None
     """
     ring = read_key_ring(load())
     name = device_id.encode()
-    if not 1 <= len(name) <= ID_SIZE or b"\0" in name:
-        raise click.UsageError(f"device_id must have 1 to {ID_SIZE} bytes in UTF-8: {device_id!r}")
+    if not is_device_id(name):
+        raise click.UsageError(f"{ID_RULE}: {device_id!r} has not")
     number = generation if generation is not None else newest(ring)
     key = ring.key(name, number).hex()
     if as_json:

@@ -173,10 +173,10 @@ def device(
 def scope_of_device(device_id: str) -> str:
     """The scope of a device on ``klais_control``; an id that cannot be is a usage error."""
     from klais.control.overrides import device_scope
-    from klais.core.wire.constants import ID_SIZE
+    from klais.core.wire.constants import ID_RULE, is_device_id
 
-    if not 1 <= len(device_id.encode()) <= ID_SIZE or "\0" in device_id:
-        raise click.UsageError(f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL: {device_id!r} has not")
+    if not is_device_id(device_id.encode()):
+        raise click.UsageError(f"{ID_RULE}: {device_id!r} has not")
     return device_scope(device_id)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
-from klais.core.wire.constants import ID_SIZE
+from klais.core.wire.constants import ID_SIZE, is_device_id
 from klais.core.wire.signing import GENERATIONS, KEY_SIZE, LEAST_SECRET, device_key, master_key
 from klais.errors import ConfigError
 
@@ -121,7 +121,7 @@ def read_own_keys(path: Path) -> dict[bytes, bytes | None]:
     out: dict[bytes, bytes | None] = {}
     for name, key in table.items():
         device_id = name.encode("utf-8", "surrogatepass")
-        if not 1 <= len(device_id) <= ID_SIZE or b"\0" in device_id:
+        if not is_device_id(device_id):
             raise ConfigError(f"{where}: {name!r} is not a device_id of 1 to {ID_SIZE} bytes")
         if key is not None and (not isinstance(key, str) or len(_hex(key, where)) != KEY_SIZE):
             raise ConfigError(f"{where}: the key of {name!r} is neither {KEY_SIZE} bytes in hex nor null")

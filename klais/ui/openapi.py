@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from klais.core.wire.constants import ID_SIZE
+from klais.http.device_path import PARAMETER
 from klais.http.openapi import errors, json_body
 from klais.http.query import Query, parameters
 from klais.ui.changes import Block, Blocks, Changed, DeviceLimits, Override, Reason
@@ -13,13 +13,6 @@ ANSWERS = (Changed,)
 _QUERIES: dict[Any, type[Query]] = {history: HistoryQuery, audit: AuditQuery}
 _READ = ("400", "401", "403", "421", "429")
 _CHANGE = (*_READ, "413", "415", "422", "503")
-_DEVICE = {
-    "name": "device_id",
-    "in": "path",
-    "required": True,
-    "description": f"1 to {ID_SIZE} bytes in UTF-8, percent-encoded.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": ID_SIZE},
-}
 _SUMMARIES = {
     ("PUT", "block"): "Drop every frame of a device.",
     ("DELETE", "block"): "Let the frames of a device pass again.",
@@ -60,7 +53,7 @@ def paths() -> dict[str, Any]:
         out.setdefault(path, {})[method.lower()] = {
             "operationId": f"{method.lower()}_{kind.replace(':', '_')}",
             "summary": _SUMMARIES[method, kind],
-            "parameters": [_DEVICE] if "{device_id}" in path else [],
+            "parameters": [PARAMETER] if "{device_id}" in path else [],
             "requestBody": {"required": True, "content": json_body(model.__name__)},
             "responses": {
                 "200": {"description": "Acknowledged by Kafka.", "content": {"application/json": {"schema": schema}}}

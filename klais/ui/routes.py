@@ -6,24 +6,24 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
-from urllib.parse import unquote
 
 from aiohttp import web
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from klais import __version__
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.http.answers import Answers
 from klais.http.body import Body, read_body
-from klais.http.errors import HttpError, json_response, reply, shown, to_json
+from klais.http.device_path import device_of_path
+from klais.http.errors import HttpError, json_response, reply, to_json
 from klais.http.guard import Guard
 from klais.http.query import Query, Whole, read_query
 from klais.http.session import COOKIE, Session, cookie_header
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
 from klais.ui.audit import MOST, newest_changes
-from klais.ui.changes import Block, Blocks, Changed, Changes, DeviceId, DeviceLimits, Override, Reason, Who
+from klais.ui.changes import Block, Blocks, Changed, Changes, DeviceLimits, Override, Reason, Who
 from klais.ui.history import SECONDS
 from klais.ui.logins import FailedLogins
 from klais.ui.stream import Hub
@@ -170,22 +170,9 @@ async def log_out(page: Page, request: web.Request) -> web.StreamResponse:
     return reply({}, headers={"Set-Cookie": cookie_header("", request.secure)})
 
 
-_ID: TypeAdapter[str] = TypeAdapter(DeviceId)
-
-
-def _device(request: web.Request) -> str:
-    """The device_id in the path, percent-encoded UTF-8."""
-    segment = request.rel_url.raw_path.split("/")[4]
-    try:
-        return _ID.validate_python(unquote(segment, errors="strict"))
-    except (ValidationError, UnicodeDecodeError):
-        text = "a device_id has 1 to 16 bytes in UTF-8 and no NUL"
-        raise HttpError(400, "bad_device_id", text, value=shown(segment)) from None
-
-
 def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
-        device_id, asked = _device(request), await read_body(request, model)
+        device_id, asked = device_of_path(request, 4).decode(), await read_body(request, model)
         return reply((await make(page.changer(), device_id, asked, page.who(request))).model_dump())
 
     return handle

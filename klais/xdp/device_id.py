@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.constants import ID_SIZE
+from klais.core.wire.constants import ID_RULE, ID_SIZE, is_device_id
 from klais.xdp.layout import CLAIMED
 
 _RESERVED_KEYS = np.array([0, CLAIMED], np.uint64)  # they mean something else in a way of the table
@@ -24,10 +24,8 @@ def padded(device_id: bytes | str) -> bytes:
     """
     raw = device_id.encode() if isinstance(device_id, str) else bytes(device_id)
     key = raw.rstrip(b"\0")
-    if not 1 <= len(key) <= ID_SIZE or b"\0" in key:
-        raise ValueError(
-            f"a device id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL, not {device_id!r} ({len(key)} bytes)"
-        )
+    if not is_device_id(key):
+        raise ValueError(f"{ID_RULE}, not {device_id!r} ({len(key)} bytes)")
     return key.ljust(ID_SIZE, b"\0")
 
 

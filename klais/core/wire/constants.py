@@ -74,6 +74,15 @@ VERDICTS = 24  # size of an array counted by verdict
 REASONS = max(Reason) + 1  # size of an array counted by ``Reason``
 
 
+ID_RULE = f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL"
+"""What :func:`is_device_id` asks for, as every error says it."""
+
+
+def is_device_id(key: bytes) -> bool:
+    """Whether the bytes can be the device_id of a frame, without its padding: 1 to 16, no NUL. UTF-8 is not checked."""
+    return 1 <= len(key) <= ID_SIZE and b"\0" not in key
+
+
 def encode_frame(device_id: str | bytes, sequence: int, payload: bytes) -> bytes:
     """One frame as bytes, for examples, tools and tests.
 

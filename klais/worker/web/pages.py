@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from aiohttp import web
@@ -18,10 +17,10 @@ from klais.control.setpoints import ControlFollower
 from klais.core.devices.layout import ROW, Rows, id_words
 from klais.core.lane.counters import tokens_now
 from klais.core.lane.state import Tally
-from klais.core.wire.constants import ID_SIZE
 from klais.core.wire.partition import partition_of
 from klais.http.answers import Answers, Gate
-from klais.http.errors import HttpError, json_response, reply, shown, to_json
+from klais.http.device_path import PARAMETER, device_of_path
+from klais.http.errors import HttpError, json_response, reply, to_json
 from klais.http.guard import Guard, wants_html
 from klais.http.openapi import document, errors, schemas
 from klais.http.query import Query, parameters, read_query
@@ -114,22 +113,6 @@ async def _listed(
     return json_response(await views.answers.get(f"{asked.everywhere} {request.path_qs}", make))
 
 
-def _asked_device(request: web.Request) -> bytes:
-    """The device_id in the path: percent-encoded UTF-8."""
-    segment = request.rel_url.raw_path.split("/")[2]
-    device_id = unquote_to_bytes(segment)
-    try:
-        device_id.decode()
-    except UnicodeDecodeError:
-        raise HttpError(
-            400, "bad_device_id", "the device_id is not UTF-8 (percent-encoded)", value=shown(segment)
-        ) from None
-    if not 1 <= len(device_id) <= ID_SIZE or b"\0" in device_id:
-        text = f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL"
-        raise HttpError(400, "bad_device_id", text, value=shown(segment), minimum=1, maximum=ID_SIZE)
-    return device_id
-
-
 def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Rows, int]:
     """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 where the lane does not know it."""
     lane = views.lanes.by_partition[partition]
@@ -160,7 +143,7 @@ def _unheard(views: Views, device_id: bytes, partition: int, limits: DeviceLimit
 
 async def device(views: Views, request: web.Request) -> web.StreamResponse:
     """``/devices/{device_id}/``: its row; from the worker that owns it."""
-    device_id = _asked_device(request)
+    device_id = device_of_path(request, 2)
     read_query(request.query, Query)
     partition = partition_of(device_id, views.settings.partitions)
     if partition not in views.lanes.by_partition:
@@ -175,7 +158,7 @@ async def device(views: Views, request: web.Request) -> web.StreamResponse:
 
 async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
     """``/devices/{device_id}/why/``: which rule acts on its frames now."""
-    device_id = _asked_device(request)
+    device_id = device_of_path(request, 2)
     read_query(request.query, Query)
     partition = partition_of(device_id, views.settings.partitions)
     if partition not in views.lanes.by_partition:
@@ -318,13 +301,6 @@ PAGES: dict[str, Page] = {
     "/openapi.json": openapi,
 }
 QUERIES: dict[Page, type[Query]] = {devices: DevicesQuery, anomalies: ListQuery, control_page: ControlQuery}
-_DEVICE_ID = {
-    "name": "device_id",
-    "in": "path",
-    "required": True,
-    "description": f"1 to {ID_SIZE} bytes in UTF-8, percent-encoded.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": ID_SIZE},
-}
 
 
 def document_of_pages() -> dict[str, Any]:
@@ -336,7 +312,7 @@ def document_of_pages() -> dict[str, Any]:
             "description": "Now.",
             "content": {text: {"schema": {"type": "string" if page is metrics else "object"}}},
         }
-        own = [_DEVICE_ID] if "{device_id}" in path else []
+        own = [PARAMETER] if "{device_id}" in path else []
         paths[path] = {
             "get": {
                 "operationId": page.__name__,
