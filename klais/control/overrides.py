@@ -1,10 +1,11 @@
 """Writing overrides. A new request keeps what it does not name: the stored record is read first. Blocks; for
 commands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
+import orjson
 from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
@@ -42,8 +43,43 @@ def until(for_s: float | None) -> int | None:
     return None if for_s is None else now_ms() + int(for_s * 1000)
 
 
+class Writer(Protocol):
+    """Writes changes (:class:`klais.kafka.stats.ControlProducer`)."""
+
+    def change(
+        self, scope: str, record: Mapping[str, Any], before: Mapping[str, Any] | None, address: str = ""
+    ) -> None: ...
+
+
+def apply(
+    control: ControlFollower,
+    writer: Writer,
+    scope: str,
+    changes: dict[str, Any],
+    author: str,
+    reason: str,
+    address: str = "",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Change the record of a scope: ``changes`` replace its fields, None removes one. Returns it before and after.
+
+    Blocks until Kafka has acknowledged it. ``control`` shows it at once, before the topic comes round, so that the next
+    change starts from it.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        Kafka did not acknowledge the record. Then it is not in force.
+    """
+    before = (control.override() if scope == OVERRIDE else control.record(scope)) or {}
+    record = merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
+    stored = {"scope": scope, **record}
+    writer.change(scope, stored, before, address)
+    control.consume(scope, orjson.dumps(stored))
+    return before, record
+
+
 def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
-    """Change the record of a scope: ``changes`` replace its fields, None removes one. Returns the record written.
+    """The same for a command, which follows nothing yet. Returns the record written.
 
     Raises
     ------
@@ -51,16 +87,13 @@ def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, 
         The record could not be read, or Kafka did not acknowledge the new one.
     """
     with following(settings) as follower:
-        before = (follower.override() if scope == OVERRIDE else follower.record(scope)) or {}
-    record = merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
-    producer = ControlProducer(settings, "klais-control")
-    try:
-        producer.change(scope, record, before)
-    except KafkaException as error:
-        raise KafkaUnavailable(f"the record of {scope} was not acknowledged: {error}") from error
-    finally:
-        producer.close()
-    return record
+        producer = ControlProducer(settings, "klais-control")
+        try:
+            return apply(follower, producer, scope, changes, author, reason)[1]
+        except KafkaException as error:
+            raise KafkaUnavailable(f"the record of {scope} was not acknowledged: {error}") from error
+        finally:
+            producer.close()
 
 
 def merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,16 +5,15 @@ reason and, where it ends by itself, its end.
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-import orjson
 from confluent_kafka import KafkaException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from klais.control.overrides import device_scope, merged, until
+from klais.control.overrides import Writer, apply, device_scope, until
 from klais.control.setpoints import OVERRIDE, ControlFollower
-from klais.core.wire.constants import ID_SIZE
+from klais.core.wire.constants import ID_RULE, is_device_id
 from klais.http.body import Body
 from klais.http.errors import HttpError
 from klais.system.clock import now_ms
@@ -27,8 +26,8 @@ YEAR_S = 366 * 86_400.0
 
 
 def _fits_an_id(text: str) -> str:
-    if not 1 <= len(text.encode(errors="replace")) <= ID_SIZE or "\0" in text:
-        raise ValueError(f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL")
+    if not is_device_id(text.encode(errors="replace")):
+        raise ValueError(ID_RULE)
     return text
 
 
@@ -85,14 +84,6 @@ class Changed(BaseModel):
     after: dict[str, Any]
 
 
-class Writer(Protocol):
-    """Writes changes (:class:`klais.kafka.stats.ControlProducer`)."""
-
-    def change(
-        self, scope: str, record: Mapping[str, Any], before: Mapping[str, Any] | None, address: str = ""
-    ) -> None: ...
-
-
 class Who(BaseModel):
     """Who asked: the session's name, empty without one, and the address."""
 
@@ -113,7 +104,7 @@ class Changes:
         A lower global rate is refused: it would stop the system.
     """
 
-    def __init__(self, control: ControlFollower, writer: Any, rate_min: float) -> None:
+    def __init__(self, control: ControlFollower, writer: Callable[[], Writer], rate_min: float) -> None:
         self._control, self._writer, self._rate_min = control, writer, rate_min
         self._one = asyncio.Lock()  # two requests for one scope must not both start from the same record
 
@@ -165,19 +156,14 @@ class Changes:
         return await self._write(OVERRIDE, gone | {"until_ms": now_ms()}, asked, who)
 
     async def _write(self, scope: str, changes: dict[str, Any], asked: Reason, who: Who) -> Changed:
+        author = who.name or asked.author or f"page {who.address}"
         async with self._one:
-            before = (self._control.override() if scope == OVERRIDE else self._control.record(scope)) or {}
-            about = {"author": who.name or asked.author or f"page {who.address}", "reason": asked.reason}
-            record = merged(before, changes) | about | {"at": now_ms()}
             try:
-                await asyncio.to_thread(self._writer().change, scope, record, before, who.address)
+                before, after = await asyncio.to_thread(
+                    apply, self._control, self._writer(), scope, changes, author, asked.reason, who.address
+                )
             except KafkaException as error:
                 text = f"Kafka did not acknowledge the change, so it is not in force: {error}"
                 raise HttpError(503, "kafka_unavailable", text) from None
-            await asyncio.to_thread(self._seen, scope, record)
-        log.info("changed", scope=scope, by=record["author"], address=who.address, reason=asked.reason)
-        return Changed(scope=scope, before=before, after=record)
-
-    def _seen(self, scope: str, record: dict[str, Any]) -> None:
-        """The next request starts from this record, before the topic comes round."""
-        self._control.consume(scope, orjson.dumps({"scope": scope, **record}))
+        log.info("changed", scope=scope, by=author, address=who.address, reason=asked.reason)
+        return Changed(scope=scope, before=before, after=after)

@@ -6,18 +6,17 @@ A recording is gzipped JSON: ``history`` (columns), ``events`` (bodies of the st
 
 import asyncio
 import gzip
-import http.client
 import io
 import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import orjson
 
 from klais.errors import KlaisError
-from klais.http.client import request
+from klais.http.client import lines, request
 from klais.system.clock import now_ms
 from klais.ui.sample import SERIES
 
@@ -61,23 +60,16 @@ def _get(base: str, path: str, token: str | None) -> Any:
 
 
 def _events(base: str, seconds: float, token: str | None) -> list[Any]:
-    url = urlsplit(base)
-    connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=10.0)
     out: list[Any] = []
+    until_s = time.monotonic() + seconds
     try:
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        connection.request("GET", "/api/v1/stream", headers=headers)
-        answer, until_s = connection.getresponse(), time.monotonic() + seconds
-        while time.monotonic() < until_s:
-            line = answer.readline()
-            if not line:
-                break
+        for line in lines(base + "/api/v1/stream", 10.0, token):
             if line.startswith(b"data: "):
                 out.append(orjson.loads(line[6:]))
-    except (OSError, ValueError, http.client.HTTPException) as error:
+            if time.monotonic() >= until_s:
+                break
+    except (OSError, ValueError) as error:
         raise RecordingError(f"the stream of {base} cannot be read: {error}") from error
-    finally:
-        connection.close()
     if not out:
         raise RecordingError(f"the stream of {base} had no event within {seconds:g} s")
     return out

@@ -1,11 +1,9 @@
 """``POST /config``: the global rate, read and written as an operator's override."""
 
-import orjson
-
 from klais.config.load import Settings
+from klais.control.overrides import apply
 from klais.control.setpoints import OVERRIDE, ControlFollower
 from klais.kafka.stats import ControlProducer
-from klais.system.clock import now_ms
 
 
 class RateSetter:
@@ -29,14 +27,6 @@ class RateSetter:
             Kafka did not acknowledge it.
         """
         previous = self.rate()
-        record = (self._control.override() or {}) | {
-            "scope": OVERRIDE,
-            "mode": "manual",
-            "rate": new_rate,
-            "author": f"rest {client}",
-            "reason": "POST /config",
-            "at": now_ms(),
-        }
-        self._producer.change(OVERRIDE, record, self._control.override(), client)
-        self._control.consume(OVERRIDE, orjson.dumps(record))  # the next request sees it, before the topic comes round
+        changes = {"mode": "manual", "rate": new_rate}
+        apply(self._control, self._producer, OVERRIDE, changes, f"rest {client}", "POST /config", client)
         return previous
