@@ -73,6 +73,8 @@ class Gauges(BaseModel):
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
     traffic: Traffic | None = _of("edge: who sent within the last second")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
+    spooled: float | None = _of("edge: frames that wait in its disk spool")
+    spool_bytes: float | None = _of("edge: bytes that they take there")
     xdp: Filter | None = _of("edge: the kernel filter of its host; absent where there is none")
     devices: int | None = _of("devices known to this worker")
     anomaly_devices: int | None = _of("devices flagged at their newest frame")

@@ -30,6 +30,8 @@ class ProcessView:
         A random number of the process, where it sends one: another number is another process.
     at_ms : int
         Clock of the sender (ms since the epoch).
+    uptime_s : float
+        Since the process started.
     counters : mapping of str to float
         Since the start of the process (worker: since step 0 of its lanes). A counter by reason is here as its sum.
     dropped : mapping of str to float
@@ -43,6 +45,7 @@ class ProcessView:
     host: str
     instance: str | None
     at_ms: int
+    uptime_s: float
     counters: Mapping[str, float]
     dropped: Mapping[str, float]
     rates: Mapping[str, float]
@@ -57,6 +60,7 @@ class ProcessView:
             host=str(record.get("host", name)),
             instance=None if record.get("instance") is None else str(record["instance"]),
             at_ms=at_ms if isinstance(at_ms, int) else 0,
+            uptime_s=_numbers(record).get("uptime_s", 0.0),
             counters=_numbers(
                 {key: total(_numbers(v)) if isinstance(v, Mapping) else v for key, v in counters.items()}
             ),
@@ -128,7 +132,9 @@ def dropped_by_reason(processes: Iterable[ProcessView]) -> dict[str, int]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return {
+        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _gauges(raw: Mapping[str, Any]) -> Gauges:

@@ -18,8 +18,9 @@ from klais.system.clock import now_ms
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 from klais.telemetry.schema import VERSION
+from klais.telemetry.view import Record, SystemView
 from klais.ui.history import SECONDS, History
-from klais.ui.sample import Record, Sampler
+from klais.ui.sample import Sampler
 from klais.ui.status import body
 
 log = get("klais.ui.feed")
@@ -83,7 +84,7 @@ class Feed:
 
     def sample(self) -> None:
         """Take one sample now."""
-        self._newest, self._at_ms = self._sampler.sample(self._stats.newest, time.monotonic()), now_ms()
+        self._newest, self._at_ms = self._sampler.sample(SystemView.of(self._stats.newest), time.monotonic()), now_ms()
         if self._recovered.is_set():  # before, a sample of now would keep older ones out of the history
             self.history.add(self._at_ms, self._newest)
 
@@ -156,7 +157,8 @@ class Recovery:
             return
         if second > self._second and self._newest:
             at_ms = self._second * 1000
-            self._history.add(at_ms, self._sampler.sample(lambda kind: self._of(kind, at_ms), float(self._second)))
+            system = SystemView.of(lambda kind: self._of(kind, at_ms))
+            self._history.add(at_ms, self._sampler.sample(system, float(self._second)))
         self._second = max(self._second, second)
         self._newest[name] = record
 

@@ -1,14 +1,13 @@
 """One second of the whole deployment as numbers: the series that the page draws (pure, no I/O).
 
-A sample is made of the newest ``klais_stats`` records of all processes, so every worker shows the whole system.
+A sample is made of what all processes report on ``klais_stats``, so every worker shows the whole system.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from klais.core.wire.constants import Reason
-
-Record = Mapping[str, Any]
+from klais.telemetry.schema import Gauges
+from klais.telemetry.view import ProcessView, SystemView
 
 SERIES: tuple[str, ...] = (
     # frames/s, summed over the edges
@@ -36,98 +35,61 @@ INTENDED = frozenset(reason.label for reason in Reason if reason.intentional)
 _UNINTENDED_RATE_S = 10.0  # a rate over reasons needs two records of a process at most so far apart
 
 
-def number(value: Any) -> float:
-    """A number of a record; anything else, and no value, counts as 0."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
-
-
-def total(value: Any) -> float:
-    """A counter or gauge as one number: itself, or the sum of an object's values."""
-    return sum(number(each) for each in value.values()) if isinstance(value, Mapping) else number(value)
-
-
-def highest(value: Any) -> float:
-    """The highest of an object's values, 0 without any."""
-    return max(map(number, value.values()), default=0.0) if isinstance(value, Mapping) else number(value)
-
-
-def quantile(record: Record, name: str, which: str) -> float:
-    """``p50`` or ``p99`` of a latency gauge (ms), 0 where nothing was measured."""
-    found = record["gauges"].get(name)
-    return number(found.get(which)) if isinstance(found, Mapping) else 0.0
-
-
 class Sampler:
     """Makes samples; remembers the drops by reason of each process, for their rates."""
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[float, dict[str, float]]] = {}
 
-    def sample(self, newest: Callable[[str], Mapping[str, Record]], now_s: float) -> dict[str, float]:
-        """The values of :data:`SERIES` at ``now_s`` (monotonic).
-
-        Parameters
-        ----------
-        newest : callable
-            Kind -> newest record of each process by id, as ``StatsFollower.newest``.
-        now_s : float
-            Clock for the rates of drops.
-        """
-        edges, workers = newest("edge"), newest("worker")
+    def sample(self, system: SystemView, now_s: float) -> dict[str, float]:
+        """The values of :data:`SERIES` of a system at ``now_s`` (monotonic)."""
         out = dict.fromkeys(SERIES, 0.0)
-        self._edges(out, edges, now_s)
-        self._workers(out, workers, now_s)
-        self._forget({*edges, *workers})
-        leader = leading(newest("controller"))
+        self._edges(out, system.edges, now_s)
+        self._workers(out, system, now_s)
+        self._before = {name: kept for name, kept in self._before.items() if name in {*system.edges, *system.workers}}
+        leader = system.leader()
         if leader is not None:
+            gauges = system.controllers[leader].gauges
             for name in ("pid_output", "cut", "burst_probability"):
-                out[name] = number(leader["gauges"].get(name))
+                out[name] = getattr(gauges, name) or 0.0
         return out
 
-    def _edges(self, out: dict[str, float], edges: Mapping[str, Record], now_s: float) -> None:
+    def _edges(self, out: dict[str, float], edges: Mapping[str, ProcessView], now_s: float) -> None:
         out["edges"] = len(edges)
-        for name, record in edges.items():
-            gauges, rates = record["gauges"], record["rates"]
-            out["edge_received"] += number(rates.get("received"))
-            out["edge_passed"] += number(rates.get("passed"))
-            out["edge_dropped"] += number(rates.get("dropped"))
-            out["edge_dropped_unintended"] += self._unintended(name, record, now_s)
-            out["edge_queue_depth"] += number(gauges.get("queue_depth"))
-            out["inflight_bytes"] += number(gauges.get("inflight_bytes"))
-            out["spool_frames"] += number(gauges.get("spooled"))
-            out["spool_bytes"] += number(gauges.get("spool_bytes"))
-            out["breakers_open"] += gauges.get("breaker") in ("open", "half_open")
-            out["edge_p50_ms"] = max(out["edge_p50_ms"], quantile(record, "processing_ms", "p50"))
-            out["edge_p99_ms"] = max(out["edge_p99_ms"], quantile(record, "processing_ms", "p99"))
-            out["kafka_p99_ms"] = max(out["kafka_p99_ms"], quantile(record, "kafka_ms", "p99"))
+        for name, edge in edges.items():
+            gauges = edge.gauges
+            for key in ("received", "passed", "dropped"):
+                out[f"edge_{key}"] += edge.rates.get(key, 0.0)
+            out["edge_dropped_unintended"] += self._unintended(name, edge, now_s)
+            out["edge_queue_depth"] += gauges.queue_depth or 0.0
+            out["inflight_bytes"] += gauges.inflight_bytes or 0.0
+            out["spool_frames"] += gauges.spooled or 0.0
+            out["spool_bytes"] += gauges.spool_bytes or 0.0
+            out["breakers_open"] += gauges.breaker in ("open", "half_open")
+            _latency(out, "edge", gauges)
 
-    def _workers(self, out: dict[str, float], workers: Mapping[str, Record], now_s: float) -> None:
-        out["workers"] = len(workers)
-        for name, record in workers.items():
-            gauges, rates = record["gauges"], record["rates"]
-            out["worker_received"] += number(rates.get("received"))
-            out["worker_passed"] += number(rates.get("passed")) + number(rates.get("released"))
-            out["worker_dropped"] += number(rates.get("dropped"))
-            out["worker_dropped_unintended"] += self._unintended(name, record, now_s)
-            out["dead_letters"] += number(rates.get("dead_letters"))
-            out["flags"] += number(rates.get("flags"))
-            out["lag_records"] += total(gauges.get("lag_records"))
-            out["lag_frames"] += total(gauges.get("lag_frames"))
-            out["lag_s"] = max(out["lag_s"], highest(gauges.get("lag_s")))
-            for key in ("queue_depth", "pending_frames", "tokens", "devices", "anomaly_devices"):
-                out[key] += number(gauges.get(key))
-            out["lanes"] += number(gauges.get("lanes"))
-            out["lanes_live"] += number(gauges.get("lanes_live"))
-            for key in ("cpu_share", "host_cpu_share", "checkpoint_age_s", "anomaly_score"):
-                out[key] = max(out[key], number(gauges.get(key)))
-            out["worker_p50_ms"] = max(out["worker_p50_ms"], quantile(record, "processing_ms", "p50"))
-            out["worker_p99_ms"] = max(out["worker_p99_ms"], quantile(record, "processing_ms", "p99"))
-            out["kafka_p99_ms"] = max(out["kafka_p99_ms"], quantile(record, "kafka_ms", "p99"))
-            out["rate_limit"] = max(out["rate_limit"], number(gauges.get("rate_limit")))
+    def _workers(self, out: dict[str, float], system: SystemView, now_s: float) -> None:
+        out["workers"] = len(system.workers)
+        for key in ("queue_depth", "pending_frames", "tokens", "devices", "anomaly_devices", "lanes", "lanes_live"):
+            out[key] = system.gauge(key)
+        for key in ("cpu_share", "host_cpu_share", "checkpoint_age_s", "anomaly_score", "rate_limit"):
+            out[key] = system.highest(key)
+        for name, worker in system.workers.items():
+            rates, gauges = worker.rates, worker.gauges
+            out["worker_received"] += rates.get("received", 0.0)
+            out["worker_passed"] += rates.get("passed", 0.0) + rates.get("released", 0.0)
+            out["worker_dropped"] += rates.get("dropped", 0.0)
+            out["worker_dropped_unintended"] += self._unintended(name, worker, now_s)
+            out["dead_letters"] += rates.get("dead_letters", 0.0)
+            out["flags"] += rates.get("flags", 0.0)
+            out["lag_records"] += sum((gauges.lag_records or {}).values())
+            out["lag_frames"] += sum((gauges.lag_frames or {}).values())
+            out["lag_s"] = max(out["lag_s"], *(gauges.lag_s or {}).values(), 0.0)
+            _latency(out, "worker", gauges)
 
-    def _unintended(self, name: str, record: Record, now_s: float) -> float:
+    def _unintended(self, name: str, process: ProcessView, now_s: float) -> float:
         """Frames/s dropped for reasons that nobody intended, since the record before."""
-        drops = unintended(record)
+        drops = {reason: frames for reason, frames in process.dropped.items() if reason not in INTENDED}
         at_s, before = self._before.get(name, (now_s, drops))
         self._before[name] = (now_s, drops)
         elapsed_s = now_s - at_s
@@ -136,19 +98,11 @@ class Sampler:
         grown = sum(max(0.0, frames - before.get(reason, 0.0)) for reason, frames in drops.items())
         return grown / elapsed_s
 
-    def _forget(self, alive: set[str]) -> None:
-        self._before = {name: kept for name, kept in self._before.items() if name in alive}
 
-
-def unintended(record: Record) -> dict[str, float]:
-    """Frames that a process dropped for reasons that nobody intended, by reason."""
-    dropped = record["counters"].get("dropped")
-    if not isinstance(dropped, Mapping):
-        return {}
-    return {reason: number(frames) for reason, frames in dropped.items() if reason not in INTENDED}
-
-
-def leading(controllers: Mapping[str, Record]) -> Record | None:
-    """The record of the controller that leads: the one with the highest epoch."""
-    records: Iterable[Record] = controllers.values()
-    return max(records, key=lambda record: number(record["gauges"].get("epoch")), default=None)
+def _latency(out: dict[str, float], stage: str, gauges: Gauges) -> None:
+    """The highest quantiles (ms) up to now, of a stage and of Kafka."""
+    if gauges.processing_ms is not None:
+        out[f"{stage}_p50_ms"] = max(out[f"{stage}_p50_ms"], gauges.processing_ms.p50)
+        out[f"{stage}_p99_ms"] = max(out[f"{stage}_p99_ms"], gauges.processing_ms.p99)
+    if gauges.kafka_ms is not None:
+        out["kafka_p99_ms"] = max(out["kafka_p99_ms"], gauges.kafka_ms.p99)

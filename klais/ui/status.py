@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from klais.ui.sample import INTENDED, Record, leading, number, total
+from klais.telemetry.view import ProcessView, Record, SystemView
+from klais.ui.sample import INTENDED
 
 MOST_PROCESSES = 256  # shown of each kind; a larger fleet is in the sums
 LAG_RECORDS = 1000.0  # batches that wait in klais_raw before the page calls it a problem
@@ -20,18 +21,16 @@ _WORKER_GAUGES = (
 )
 
 
-def problems(
-    sample: Mapping[str, float], edges: Mapping[str, Record], workers: Mapping[str, Record], partitions: int
-) -> list[dict[str, str]]:
+def problems(sample: Mapping[str, float], system: SystemView, partitions: int) -> list[dict[str, str]]:
     """What an operator must know now, the most severe first: ``{"severity", "text", "page"}``.
 
     ``severity`` is ``critical`` (frames are lost, or will be) or ``warning``; ``page`` is where the page shows more.
     """
     found = [
         *_losses(sample),
-        *_missing(sample, edges, workers, partitions),
-        *_edge_problems(edges),
-        *_worker_problems(sample, workers),
+        *_missing(sample, system, partitions),
+        *_edge_problems(system.edges),
+        *_worker_problems(sample, system.workers),
     ]
     return sorted(found, key=lambda problem: problem["severity"] != "critical")
 
@@ -47,13 +46,11 @@ def _losses(sample: Mapping[str, float]) -> list[dict[str, str]]:
     return [_problem("critical", "edges", f"{lost:,.0f} frames/s are lost for reasons that nobody intended")]
 
 
-def _missing(
-    sample: Mapping[str, float], edges: Mapping[str, Record], workers: Mapping[str, Record], partitions: int
-) -> list[dict[str, str]]:
+def _missing(sample: Mapping[str, float], system: SystemView, partitions: int) -> list[dict[str, str]]:
     out = []
-    if not edges:
+    if not system.edges:
         out.append(_problem("critical", "edges", "no edge has reported in the last 3 s"))
-    if not workers:
+    if not system.workers:
         out.append(_problem("critical", "topics", "no worker has reported in the last 3 s"))
     elif sample["lanes_live"] < partitions:
         live = f"{sample['lanes_live']:.0f} of {partitions} lanes are live"
@@ -61,27 +58,26 @@ def _missing(
     return out
 
 
-def _edge_problems(edges: Mapping[str, Record]) -> list[dict[str, str]]:
+def _edge_problems(edges: Mapping[str, ProcessView]) -> list[dict[str, str]]:
     out = []
-    for name, record in edges.items():
-        gauges = record["gauges"]
-        if gauges.get("breaker") in ("open", "half_open"):
-            held = f"{number(gauges.get('spooled')):,.0f} frames wait in its spool"
-            out.append(_problem("warning", "edges", f"{name} does not reach Kafka; {held}"))
-        elif number(gauges.get("spooled")) > 0:
-            text = f"{name} replays its spool: {number(gauges.get('spooled')):,.0f} frames to go"
+    for name, edge in edges.items():
+        spooled = edge.gauges.spooled or 0.0
+        if edge.gauges.breaker in ("open", "half_open"):
+            text = f"{name} does not reach Kafka; {spooled:,.0f} frames wait in its spool"
             out.append(_problem("warning", "edges", text))
+        elif spooled > 0:
+            out.append(_problem("warning", "edges", f"{name} replays its spool: {spooled:,.0f} frames to go"))
     return out
 
 
-def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, Record]) -> list[dict[str, str]]:
+def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, ProcessView]) -> list[dict[str, str]]:
     out = []
     if sample["lag_records"] > LAG_RECORDS or sample["lag_s"] > LAG_S:
         wait = f"{sample['lag_records']:,.0f} batches wait in klais_raw, the oldest for {sample['lag_s']:,.0f} s"
         text = f"{wait}: the workers take less than arrives, or did a moment ago"
         out.append(_problem("warning", "topics", text))
-    for name, record in workers.items():
-        age_s = number(record["gauges"].get("checkpoint_age_s"))
+    for name, worker in workers.items():
+        age_s = worker.gauges.checkpoint_age_s or 0.0
         if age_s > CHECKPOINT_S:
             text = f"the newest checkpoint of a lane of {name} is {age_s:.0f} s old: a restart would replay as much"
             out.append(_problem("warning", "topics", text))
@@ -99,33 +95,34 @@ def sentence(found: list[dict[str, str]], sample: Mapping[str, float]) -> str:
     )
 
 
-def process(name: str, record: Record) -> dict[str, Any]:
-    """One edge or worker as the page lists it."""
+def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:
+    """One edge or worker as the page lists it: as it was read, and some of its gauges as it sent them."""
     gauges = record["gauges"]
     wanted = _EDGE_GAUGES if record.get("kind") == "edge" else _WORKER_GAUGES
     return {
         "id": name,
-        "host": record.get("host"),
-        "uptime_s": number(record.get("uptime_s")),
-        "received": total(record["counters"].get("received")),
-        "passed": total(record["counters"].get("passed")) + total(record["counters"].get("released")),
-        "rates": {key: number(value) for key, value in record["rates"].items()},
-        "dropped": drops(record),
+        "host": seen.host,
+        "uptime_s": seen.uptime_s,
+        "received": seen.counters.get("received", 0.0),
+        "passed": seen.counters.get("passed", 0.0) + seen.counters.get("released", 0.0),
+        "rates": dict(seen.rates),
+        "dropped": drops(seen),
         "gauges": {key: gauges[key] for key in wanted if key in gauges},
     }
 
 
-def drops(record: Record) -> list[dict[str, Any]]:
+def _processes(seen: Mapping[str, ProcessView], records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    return [process(name, seen[name], records[name]) for name in sorted(seen)[:MOST_PROCESSES]]
+
+
+def drops(seen: ProcessView) -> list[dict[str, Any]]:
     """Drops of a process by reason, the most first: ``{"reason", "frames", "intended"}``."""
-    dropped = record["counters"].get("dropped")
-    if not isinstance(dropped, Mapping):
-        return []
     rows = [
-        {"reason": reason, "frames": number(frames), "intended": reason in INTENDED}
-        for reason, frames in dropped.items()
-        if number(frames)
+        {"reason": reason, "frames": frames, "intended": reason in INTENDED}
+        for reason, frames in seen.dropped.items()
+        if frames
     ]
-    return sorted(rows, key=lambda row: -row["frames"])
+    return sorted(rows, key=lambda row: -float(row["frames"]))
 
 
 def body(
@@ -156,11 +153,10 @@ def body(
     starting : bool
         Whether this worker has just begun to listen: then it cannot know yet who is missing.
     """
-    edges, workers = records["edge"], records["worker"]
-    found = problems(sample, edges, workers, partitions)
+    system = SystemView.of(records.__getitem__)
+    found = problems(sample, system, partitions)
     if starting:
         found = [problem for problem in found if problem["severity"] != "critical"]
-    leader = leading(records["controller"])
     return {
         "at_ms": at_ms,
         "status": "ok" if not found else found[0]["severity"],
@@ -168,9 +164,9 @@ def body(
         "problems": found,
         "sample": {name: round(value, 4) for name, value in sample.items()},
         "partitions": partitions,
-        "leader": None if leader is None else leader.get("id"),
+        "leader": system.leader(),
         "control": dict(control),
-        "edges": [process(name, edges[name]) for name in sorted(edges)[:MOST_PROCESSES]],
-        "workers": [process(name, workers[name]) for name in sorted(workers)[:MOST_PROCESSES]],
+        "edges": _processes(system.edges, records["edge"]),
+        "workers": _processes(system.workers, records["worker"]),
         "silent": {name: about["age_s"] for name, about in senders.items() if about.get("stale")},
     }

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from klais.telemetry.snapshots import DROP_REASONS
+from klais.telemetry.view import ProcessView, SystemView
 from klais.ui.feed import Recovery
 from klais.ui.history import History
 from klais.ui.sample import INTENDED, SERIES, Sampler
@@ -37,6 +38,10 @@ def newest(*records: dict):
     return of
 
 
+def system(*records: dict) -> SystemView:
+    return SystemView.of(newest(*records))
+
+
 def test_a_sample_sums_and_takes_the_highest() -> None:
     controllers = [
         {"kind": "controller", "id": f"controller-{n}", "counters": {}, "rates": {},
@@ -44,7 +49,7 @@ def test_a_sample_sums_and_takes_the_highest() -> None:
     ]  # fmt: skip
     first = worker("w-1", cpu_share=0.2, lag_s={"0": 0.5, "1": 4.25})
     two = [first, worker("w-2", cpu_share=0.7, checkpoint_age_s=3.0)]
-    found = Sampler().sample(newest(edge(), *two, *controllers), 0.0)
+    found = Sampler().sample(system(edge(), *two, *controllers), 0.0)
     assert set(found) == set(SERIES)
     assert (found["edge_received"], found["worker_received"], found["worker_passed"]) == (10.0, 18.0, 17.0)
     assert (found["lag_records"], found["devices"], found["lanes_live"]) == (6.0, 14.0, 4.0)
@@ -55,9 +60,9 @@ def test_a_sample_sums_and_takes_the_highest() -> None:
 
 def test_losses_are_the_drops_that_nobody_intended() -> None:
     sampler = Sampler()
-    first = sampler.sample(newest(edge(dropped={"kernel_drop": 5, "too_short": 9})), 10.0)
-    second = sampler.sample(newest(edge(dropped={"kernel_drop": 25, "too_short": 99})), 12.0)
-    restarted = sampler.sample(newest(edge(dropped={"kernel_drop": 1})), 14.0)
+    first = sampler.sample(system(edge(dropped={"kernel_drop": 5, "too_short": 9})), 10.0)
+    second = sampler.sample(system(edge(dropped={"kernel_drop": 25, "too_short": 99})), 12.0)
+    restarted = sampler.sample(system(edge(dropped={"kernel_drop": 1})), 14.0)
     assert first["edge_dropped_unintended"] == 0.0
     assert second["edge_dropped_unintended"] == 10.0
     assert restarted["edge_dropped_unintended"] == 0.0
@@ -79,9 +84,9 @@ def test_fields_of_another_type_count_as_nothing(rubbish: object) -> None:
     record = worker(queue_depth=rubbish, lag_records=rubbish, lag_s=rubbish, processing_ms=rubbish, cpu_share=rubbish)
     record["rates"]["received"] = rubbish
     record["counters"]["dropped"] = rubbish
-    found = Sampler().sample(newest(record), 0.0)
+    found = Sampler().sample(system(record), 0.0)
     assert found["queue_depth"] == found["worker_received"] == found["worker_p99_ms"] == 0.0
-    assert drops(record) == []
+    assert drops(ProcessView.of("w-1", record)) == []
 
 
 def test_the_history_is_a_ring_and_gives_what_is_newer() -> None:
@@ -99,13 +104,13 @@ def test_the_history_is_a_ring_and_gives_what_is_newer() -> None:
 
 
 def found_problems(*records: dict, partitions: int = 2) -> list[dict]:
-    of = newest(*records)
-    return problems(Sampler().sample(of, 0.0), of("edge"), of("worker"), partitions)
+    seen = system(*records)
+    return problems(Sampler().sample(seen, 0.0), seen, partitions)
 
 
 def test_all_is_well_in_one_sentence_with_numbers() -> None:
     assert found_problems(edge(), worker()) == []
-    sample = Sampler().sample(newest(edge(), worker()), 0.0)
+    sample = Sampler().sample(system(edge(), worker()), 0.0)
     assert sentence([], sample) == "All is well: 10 frames/s arrive and 8 pass; 7 devices are known."
 
 
@@ -127,18 +132,21 @@ def test_a_problem_is_named_with_its_figures(records: list[dict], severity: str,
     assert [problem["severity"] for problem in found] == [severity]
     assert part in found[0]["text"]
     of = newest(*records)
-    event = body(1, Sampler().sample(of, 0.0), {k: of(k) for k in ("edge", "worker", "controller")}, {}, 2, {})
+    event = body(
+        1, Sampler().sample(SystemView.of(of), 0.0), {k: of(k) for k in ("edge", "worker", "controller")}, {}, 2, {}
+    )
     assert event["status"] == severity and part.lower() in event["sentence"].lower()
 
 
 def test_a_process_is_listed_with_its_lag_and_its_kernel_filter() -> None:
     filtered = {"packets": {"pass": 5.0}, "set_points_age_s": 0.5, "limits_by": "controller"}
-    assert process("edge-1", edge(xdp=filtered))["gauges"]["xdp"] == filtered
-    assert process("w-1", worker(lag_s={"0": 1.5}))["gauges"]["lag_s"] == {"0": 1.5}
+    one, other = edge(xdp=filtered), worker(lag_s={"0": 1.5})
+    assert process("edge-1", ProcessView.of("edge-1", one), one)["gauges"]["xdp"] == filtered
+    assert process("w-1", ProcessView.of("w-1", other), other)["gauges"]["lag_s"] == {"0": 1.5}
 
 
 def test_drops_are_listed_by_reason_with_their_meaning() -> None:
-    found = drops(edge(dropped={"spool_full": 2, "too_short": 7, "blocked": 0}))
+    found = drops(ProcessView.of("edge-1", edge(dropped={"spool_full": 2, "too_short": 7, "blocked": 0})))
     assert found == [
         {"reason": "too_short", "frames": 7.0, "intended": True},
         {"reason": "spool_full", "frames": 2.0, "intended": False},
