@@ -6,8 +6,8 @@ import numpy.typing as npt
 
 from klais.core.wire.batch import HEADER, SOURCE_SIZE
 from klais.core.wire.constants import Reason
-from klais.jit.intrinsics import copy_bytes
-from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel, void
+from klais.core.wire.frame import copy_frame
+from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
 _LAST_OFFSET = np.int64(0xFFFFFFFF)
@@ -56,23 +56,6 @@ def sort_out(
             bad[found] = i
             found += 1
     return found
-
-
-@kernel(void(U8, int64, int64, BYTES, int64, int64, BYTES, int64), borrows=True, inlined=True)
-def copy_frame(
-    out: npt.NDArray[np.uint8],
-    at: int,
-    size: int,
-    head: npt.NDArray[np.uint8],
-    start: int,
-    in_head: int,
-    tail: npt.NDArray[np.uint8],
-    tail_start: int,
-) -> None:
-    """Copy a frame of ``size`` bytes to ``out[at:]``: the first ``in_head`` from ``head``, the others from ``tail``."""
-    copy_bytes(out, at, head, start, in_head)
-    if size > in_head:
-        copy_bytes(out, at + in_head, tail, tail_start, size - in_head)
 
 
 @kernel(

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.constants import Reason
-from klais.core.wire.frame import read_header
+from klais.core.wire.frame import copy_frame, read_header
 from klais.core.wire.signing import GENERATIONS, LEAST_SIGNED, TRAILER_SIZE
 from klais.core.wire.siphash24 import derive_key, tag_of
-from klais.jit.intrinsics import copy_bytes, load_u64
+from klais.jit.intrinsics import load_u64
 from klais.jit.kernel import BYTES, I64, IDS, U8, U32, U64, int64, kernel, uint64, void
 
 
@@ -245,8 +245,7 @@ def verify(
         if size <= head_size:
             said = verify_one(head, s, size, masters, own_ids, own_keys, cache, ids[i, 0], ids[i, 1], latest)
         else:
-            copy_bytes(room, 0, head, s, head_size)
-            copy_bytes(room, head_size, tail, tail_starts[i], size - head_size)
+            copy_frame(room, 0, size, head, s, head_size, tail, tail_starts[i])
             said = verify_one(room, 0, size, masters, own_ids, own_keys, cache, ids[i, 0], ids[i, 1], latest)
         found = said & 15
         counts[said >> 4 & 3, found] += 1

@@ -21,6 +21,7 @@ from klais.core.wire.constants import (
     Reason,
     encode_frame,
 )
+from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import BYTES, I64, IDS, U8, U32, boolean, int64, kernel, void
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "VERDICTS",
     "Reason",
     "check_headers",
+    "copy_frame",
     "encode_frame",
     "is_utf8",
     "read_header",
@@ -164,3 +166,20 @@ def check_headers(
             continue
         if not read_header(buf, s, i, ids, sequence, id_size):
             reason[i] = _BAD_ID
+
+
+@kernel(void(U8, int64, int64, BYTES, int64, int64, BYTES, int64), borrows=True, inlined=True)
+def copy_frame(
+    out: npt.NDArray[np.uint8],
+    at: int,
+    size: int,
+    head: npt.NDArray[np.uint8],
+    start: int,
+    in_head: int,
+    tail: npt.NDArray[np.uint8],
+    tail_start: int,
+) -> None:
+    """Copy a frame of ``size`` bytes to ``out[at:]``: the first ``in_head`` from ``head``, the others from ``tail``."""
+    copy_bytes(out, at, head, start, in_head)
+    if size > in_head:
+        copy_bytes(out, at + in_head, tail, tail_start, size - in_head)
