@@ -1,7 +1,6 @@
 """The page of real workers on a real broker: changes by keyboard, who may change, lost workers, open tabs at a stop."""
 
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -19,7 +18,6 @@ from klais.kafka.admin import ensure_topics
 from tests.support.browser import Watched
 from tests.support.edge import EdgeProcess, edge_process
 from tests.support.fault_harness import Worker
-from tests.support.needs import need_missing
 from tests.support.process import HTTP_S, wait_for
 
 TOKEN = "token-of-the-operators"
@@ -175,32 +173,27 @@ def newest_change(pair: Pair) -> tuple[str, str, str]:
     return newest["scope"], newest["author"], newest["reason"]
 
 
-def need_restarts() -> None:
-    """These start whole workers again, which takes long beside other tests: `make release-test` runs them."""
-    if os.environ.get("KLAIS_TEST_RESTARTS") != "1":
-        need_missing("restarts", "KLAIS_TEST_RESTARTS is not 1")
-
-
 def test_a_killed_worker_is_said_and_its_page_goes_on_without_a_hole(pair: Pair, tab: Tab) -> None:
-    need_restarts()
     first = pair.workers[0]
     shown = opened(tab(), first, "overview")
     wait_for(lambda: len(times(shown)) > 2, 30, "a history")
     before = times(shown)
     first.kill()
-    shown.page.get_by_text("No connection to the worker").wait_for()
+    banner = shown.page.get_by_text("No connection to the worker")
+    banner.wait_for()
     silent_ms = time.time() * 1000
     wait_for(lambda: history(pair.workers[1])[-1] > silent_ms, 30, "figures of the time in between")
+    banner.wait_for()  # a page that got no CPU for a while shows it too, until it has read what had come
     back_ms = time.time() * 1000
     pair.workers[0] = pair.start(0, first.port)
-    shown.page.get_by_text("No connection to the worker").wait_for(state="detached")
+    pair.workers[0].wait_ready()
+    banner.wait_for(state="detached")
     kept = wait_for(lambda: set(history(pair.workers[0])), 30, "the history of the new process")
     missing = {at_ms for at_ms in kept if at_ms > before[-1]}
     assert any(before[-1] < at_ms < back_ms for at_ms in missing)
     wait_for(lambda: missing <= set(times(shown)), 30, "what the page missed")
     after = times(shown)
     assert after == sorted(set(after)) and set(before) <= set(after)
-    pair.workers[0].wait_ready()
 
 
 def times(tab: Watched) -> list[int]:
@@ -216,7 +209,6 @@ def history(worker: Worker) -> list[int]:
 
 
 def test_workers_with_five_open_tabs_stop_in_the_usual_time(pair: Pair, tab: Tab) -> None:
-    need_restarts()
     for worker in pair.workers:
         context = tab().page.context  # tabs of one browser share six connections to a server
         for name in ("overview", "devices", "topics", "device/dev-1", "control"):

@@ -16,12 +16,12 @@ from klais.config.load import Settings
 from klais.edge.sinks.spool.backlog import spool_folder
 from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket
-from tests.fault.test_restart import Sender, fleet, frame, member_pids, published
+from tests.fault.test_restart import ASKED_BYTES, Sender, fleet, frame, member_pids, published
 from tests.fault.test_spool import on_disk
 from tests.support.edge import EdgeProcess, edge_command
 from tests.support.ports import free_port
 from tests.support.process import kill_hard, wait_for
-from tests.support.udp import frames_that_fit, send_all
+from tests.support.udp import frames_that_fit, granted_bytes, send_all
 
 BUSY = int(os.environ.get("KLAIS_TEST_BUSY", "1")) * (os.cpu_count() or 1)
 MOST_S = 120  # a busy loop ends by itself then, whatever becomes of the test
@@ -104,10 +104,14 @@ def test_an_edge_that_starts_on_a_busy_machine_loses_nothing(settings_for, topic
     log = tmp_path / "edge.log"
     child = held.spawn(*edge_command(settings, log))
     try:
-        with Sender(held.socket.getsockname()[1]) as sender, busy_machine():
+        with Sender(held.socket.getsockname()[1], granted_bytes(SMALL)) as sender, busy_machine():
             wait_for(lambda: log.exists() and "edge_started" in log.read_text(), 120, "the edge to start")
             sender.wait_sent(200)
-        wait_for(lambda: len(published(settings)) >= len(sender.sent_s), 60, "all to be published")
+        wait_for(
+            lambda: len(published(settings)) >= len(sender.sent_s),
+            60,
+            lambda: f"{len(sender.sent_s)} frames to be published, {len(published(settings))} were",
+        )
         os.kill(child.pid, signal.SIGTERM)
         assert child.wait(30)
     finally:
@@ -122,7 +126,7 @@ def test_a_rolling_upgrade_on_a_busy_machine_loses_nothing(settings_for, topics_
     with fleet(settings, tmp_path / "edge.log") as edge:
         edge.wait_status(200)
         before = member_pids(edge)
-        with Sender(edge.udp_port) as sender:
+        with Sender(edge.udp_port, granted_bytes(ASKED_BYTES)) as sender:
             sender.wait_sent(200)
             with busy_machine():
                 edge.process.send_signal(signal.SIGUSR2)

@@ -21,16 +21,24 @@ from klais.system.address import Bind, open_udp_socket
 from tests.support.edge import EdgeProcess, edge_command, read_all
 from tests.support.ports import free_port
 from tests.support.process import PATIENCE, has_ended, wait_for
+from tests.support.udp import granted_bytes, waiting_bytes
 
 PORTS = 16  # source ports of the sender: enough for every socket that shares the port to get some
-PAUSE_S = 0.0005  # between two frames: what waits for a restarting edge fits into a small receive buffer
+PAUSE_S = 0.0005  # between two frames
+ASKED_BYTES = 8 << 20  # receive buffer of the sockets that these tests hold
+LOOK_FRAMES = 16  # frames between two looks at what waits
 
 
 class Sender:
-    """Sends frames with running numbers until it ends; ``sent_s`` says when each left (monotonic)."""
+    """Sends frames with running numbers until it ends; ``sent_s`` says when each left (monotonic).
 
-    def __init__(self, port: int) -> None:
+    It pauses while a receive buffer that the kernel granted with ``granted_bytes`` is half full. A receiver that gets
+    no CPU for long loses nothing then, so that a missing frame is one that the edge lost.
+    """
+
+    def __init__(self, port: int, granted_bytes: int) -> None:
         self.sent_s: list[float] = []
+        self._port, self._room_bytes = port, granted_bytes  # Linux doubles what it grants
         self._stop = threading.Event()
         self._sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(PORTS)]
         for sock in self._sockets:
@@ -40,6 +48,8 @@ class Sender:
     def _run(self) -> None:
         while not self._stop.wait(PAUSE_S):
             number = len(self.sent_s)
+            if number % LOOK_FRAMES == 0 and waiting_bytes(self._port) > self._room_bytes:
+                continue
             self.sent_s.append(time.monotonic())
             self._sockets[number % PORTS].send(frame(number))
 
@@ -123,7 +133,7 @@ def test_members_of_a_fleet_that_are_restarted_one_by_one_lose_nothing(settings_
     with fleet(settings, tmp_path / "edge.log") as edge:
         edge.wait_status(200)
         pids = member_pids(edge)
-        with Sender(edge.udp_port) as sender:
+        with Sender(edge.udp_port, granted_bytes(ASKED_BYTES)) as sender:
             for pid in pids:
                 sender.wait_sent(500)
                 os.kill(pid, signal.SIGTERM)
@@ -142,7 +152,7 @@ def test_a_rolling_upgrade_leaves_no_time_in_which_nobody_reads(settings_for, to
     with fleet(settings, tmp_path / "edge.log") as edge:
         edge.wait_status(200)
         before = member_pids(edge)
-        with Sender(edge.udp_port) as sender:
+        with Sender(edge.udp_port, granted_bytes(ASKED_BYTES)) as sender:
             sender.wait_sent(200)
             edge.process.send_signal(signal.SIGUSR2)
             wait_for(lambda: "upgrade_completed" in edge.log.read_text(), 120, "the upgrade")
@@ -165,7 +175,7 @@ def test_a_killed_member_loses_only_what_it_had_in_memory(settings_for, topics_o
     topics_of(settings)
     with fleet(settings, tmp_path / "edge.log") as edge:
         edge.wait_status(200)
-        with Sender(edge.udp_port) as sender:
+        with Sender(edge.udp_port, granted_bytes(ASKED_BYTES)) as sender:
             sender.wait_sent(500)
             wait_published(settings, 200)
             safe = set(published(settings))
@@ -190,11 +200,11 @@ def test_an_edge_whose_socket_somebody_holds_is_replaced_without_a_loss(settings
         partitions=2, udp_bind=f"127.0.0.1:{free_port(kind='udp')}", api_bind=f"127.0.0.1:{free_port()}"
     )
     topics_of(settings)
-    held = HeldSocket(open_udp_socket(Bind.parse(settings.udp_bind), share_port=False), 8 << 20)
+    held = HeldSocket(open_udp_socket(Bind.parse(settings.udp_bind), share_port=False), ASKED_BYTES)
     log = tmp_path / "edge.log"
     children = []
     try:
-        with Sender(held.socket.getsockname()[1]) as sender:
+        with Sender(held.socket.getsockname()[1], granted_bytes(ASKED_BYTES)) as sender:
             for round_ in range(3):
                 child = held.spawn(*edge_command(settings, log))
                 children.append(child)
@@ -205,7 +215,7 @@ def test_an_edge_whose_socket_somebody_holds_is_replaced_without_a_loss(settings
                     break
                 os.kill(child.pid, signal.SIGTERM)
                 assert child.wait(30 * PATIENCE) and child.returncode == 0, log.read_text()[-3000:]
-                sender.wait_sent(200)  # while nobody reads
+                wait_for(lambda: waiting_bytes(held.socket.getsockname()[1]) > 0, 60, "frames that nobody reads")
         os.kill(children[-1].pid, signal.SIGTERM)
         assert children[-1].wait(30 * PATIENCE)
     finally:

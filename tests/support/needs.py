@@ -24,7 +24,6 @@ NEEDS = {
     "kcat": "the kcat command (bin/setup --tests)",
     "kafka-tools": "Maven or the jar that it fetched, and Java",
     "toolchains": "cc, go, rustc, javac and node",
-    "restarts": "workers that are killed and stopped under a page, some minutes (make release-test)",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }
 if unknown := REQUIRED - set(NEEDS):
