@@ -70,6 +70,7 @@ class Connections:
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
         self.refused = 0
+        self.transports: set[asyncio.Transport] = set()  # all that are open, those that are refused too
         self._by_client: Counter[str] = Counter()
         self._total = 0
 
@@ -110,7 +111,7 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection: aiohttp's, with a deadline for whatever it does next."""
 
-    __slots__ = ("_between", "_bounds", "_client", "_clock", "_deadline_s", "_timer")
+    __slots__ = ("_between", "_bounds", "_client", "_clock", "_deadline_s", "_real", "_timer")
 
     def __init__(self, server: web.Server, loop: asyncio.AbstractEventLoop, bounds: Connections) -> None:
         idle_s = bounds.limits.idle_s
@@ -126,6 +127,7 @@ class Connection(web.RequestHandler):
         self._clock = loop
         self._deadline_s = 0.0
         self._client: str | None = None
+        self._real: asyncio.Transport | None = None  # also while aiohttp has let go of its own
         self._between = False  # an answer is done and nothing of a next request is here
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,8 +135,9 @@ class Connection(web.RequestHandler):
         """Take the connection, or say that there are too many and close it."""
         sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
         self._client = self._bounds.admit(peer[0] if peer else None, sock.fileno())
+        self._real = real = cast(asyncio.Transport, transport)
+        self._bounds.transports.add(real)
         if self._client is None:
-            real = cast(asyncio.Transport, transport)
             real.write(_REFUSAL)
             real.close()
             return
@@ -153,6 +156,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Make room for another."""
+        if self._real is not None:
+            self._bounds.transports.discard(self._real)
         if self._client is None:
             return
         self._bounds.leave(self._client)
@@ -229,6 +234,11 @@ class Listener:
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
+        await asyncio.sleep(0)  # a connection that was just accepted gets its transport in the next turn
+        while self.connections.transports:  # a client that does not read keeps what is closed open
+            for transport in self.connections.transports:
+                transport.abort()
+            await asyncio.sleep(0)  # the transport lets go of its socket in the next turn
 
 
 def _refusal() -> bytes:

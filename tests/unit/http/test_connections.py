@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from klais.config.load import Settings
 from klais.edge.api.server import make_app
@@ -105,6 +106,21 @@ def test_requests_one_after_the_other_keep_their_connection() -> None:
     with serve() as (url, _):
         answer = raw(url, GET * 5 + GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert answer.count(b"HTTP/1.1 200 OK") == 6
+
+
+def test_a_client_that_does_not_read_is_let_go_at_the_end() -> None:
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(32 << 20))
+
+    app = web.Application()
+    app.router.add_get("/health", large)
+    with contextlib.ExitStack() as kept:
+        with served(app) as (url, listener):
+            sock = kept.enter_context(connect(url))
+            sock.sendall(GET)
+            assert sock.recv(100).startswith(b"HTTP/1.1 200")
+            assert len(listener.connections.transports) == 1
+        assert not listener.connections.transports
 
 
 def test_one_client_has_its_share_and_is_told() -> None:
