@@ -106,6 +106,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     journal_floor = marker.journal_offset if marker and marker.journal_offset <= journal.end else 0
     known = marker is not None and floors["telemetry"] == marker.outputs.get("telemetry", 0)
     epoch = marker.telemetry_epoch if marker is not None and known else -1
+    if epoch < 0 < floors["telemetry"]:
+        epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return Recovered(
         state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch
     )
@@ -125,6 +127,8 @@ async def _look_at(
     start, end = bounds
     if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
         end = floor  # it was the new leader's answer
+    if name == "telemetry" and marker is not None and marker.telemetry_epoch >= 0:
+        end = min(end, await _kept(reader, topic, partition, (start, min(floor, end)), marker.telemetry_epoch) or end)
     # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
     begin, controls = max(0, min(floor, end) - 1), 0
     if name == "telemetry" and end < floor:
@@ -132,6 +136,24 @@ async def _look_at(
         begin, controls = 0, await _controls(reader, topic, partition, end, marker)
     mark = await last_own_mark(reader, topic, partition, begin, lineage)
     return OutputSeen(floor, start, end, mark, controls)
+
+
+async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], epoch: int) -> int | None:
+    """End of what epochs up to ``epoch`` wrote between two offsets; None where nothing newer lies there.
+
+    A clean topic that lost its tail grows again with each fence, also by those of sessions that ended before they could
+    count the loss: its end offset alone hides a small one.
+    """
+    low, high = bounds
+    if low >= high or await reader.epoch_at(topic, partition, high - 1) <= epoch:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if await reader.epoch_at(topic, partition, middle) <= epoch:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 async def _controls(reader: PartitionReader, topic: str, partition: int, end: int, marker: Marker | None) -> int:

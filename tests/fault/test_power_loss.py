@@ -16,6 +16,7 @@ import pytest
 from klais.config.load import Settings
 from klais.core.lane.state import Tally
 from klais.kafka.admin import ensure_topics
+from klais.kafka.fenced import fence
 from klais.kafka.topics import Topics
 from klais.verify.audit import LaneAudit, audit_lane
 from klais.worker.lane import Lane
@@ -38,7 +39,8 @@ class Case:
     those whose records are on the clean topic (``unknown``).
     ``late``: a second checkpoint before the loss. ``marker``: its marker is lost, its rows are not. ``owners``: so many
     lanes, one after the other. ``live``: the lane lives through it. ``grown``: batches before the lane looks again.
-    ``repeat``: the edge sends its last batch again, as it does where it got no answer.
+    ``repeat``: the edge sends its last batch again, as it does where it got no answer. ``fences``: sessions that take
+    the lane over after the loss and end before they count it.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Case:
     doubled: int = 0
     grown: int = 0
     repeat: bool = False
+    fences: int = 0
     owners: int = 1
     late: bool = False
     live: bool = False
@@ -73,6 +76,7 @@ CASES = [
     Case("journal, below the checkpoint", {"journal": 15}, doubled=50, problem="steps 6 to 20", rare=True),
     Case("telemetry", {"telemetry": 20}),
     Case("telemetry, below the checkpoint", {"telemetry": 80}, reported=30),
+    Case("telemetry, and fences hide it", {"telemetry": 55}, reported=5, fences=4),
     Case("telemetry, live", {"telemetry": 80}, reported=30, live=True),
     Case("telemetry, of several owners", {"telemetry": 74}, reported=70, owners=3),
     Case("more of the journal than of the telemetry", {"journal": 8, "telemetry": 15}, doubled=25),
@@ -154,6 +158,10 @@ class Run:
         self.ready.set()
         await self.cut.wait()
         self.edge.connect()
+        topics = Topics.of(self.settings)
+        outputs = [(topic, 0) for topic in (topics.telemetry, topics.anomalies, topics.dead_letter)]
+        for _ in range(self.case.fences):
+            await fence(self.settings, f"{topics.app_id}-lane-0", outputs)
         if self.case.repeat:
             self.edge.put(self.edge.last)
         for _ in range(self.case.grown):
