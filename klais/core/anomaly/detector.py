@@ -40,6 +40,21 @@ class Frames:
     count: int
 
 
+class Saved(NamedTuple):
+    """Profiles of k rows as bytes: that of ``row[i]`` is ``buf[starts[i] : starts[i] + lengths[i]]``.
+
+    ``row`` int32 [k], ``buf`` uint8 [b], ``starts`` and ``lengths`` int64 [k].
+    """
+
+    row: npt.NDArray[np.int32]
+    buf: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+
+NOTHING_SAVED = Saved(np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 class Feature(NamedTuple):
     """What a detector knows of one feature of a device: ``place`` 0 interval, 1 size, 2.. its fields by slot."""
 
@@ -74,10 +89,10 @@ class Detector(Protocol):
     def features(self, row: int) -> Iterable[Feature]:
         """What is known of the device in ``row``."""
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         """Profiles of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``.
 
-        Returns (row, value) of each, and the row to go on with.
+        Returns them, and the row to go on with.
         """
 
     def dump(self, row: int) -> bytes | None:

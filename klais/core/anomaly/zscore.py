@@ -21,7 +21,16 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import MAX_FIELDS, SWEEP_MISSES, Feature, Frames, owner_of, reserve
+from klais.core.anomaly.detector import (
+    MAX_FIELDS,
+    NOTHING_SAVED,
+    SWEEP_MISSES,
+    Feature,
+    Frames,
+    Saved,
+    owner_of,
+    reserve,
+)
 from klais.core.anomaly.flags import FLAGS, put_flag
 from klais.core.anomaly.record import FLAG, OF_INTERVAL, OF_SIZE, Cause, Flags, Found
 from klais.core.wire.constants import HEADER_SIZE
@@ -295,9 +304,9 @@ class ZScore:
                 path = int(at["path"][k - 2]) if k > 1 else 0
                 yield Feature(k, path, float(at["mean"][k]), float(np.sqrt(at["var"][k])), int(at["samples"][k]))
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         """Nothing: this detector learns again after a restart."""
-        return [], end
+        return NOTHING_SAVED, end
 
     def dump(self, row: int) -> bytes | None:
         """None is kept."""
