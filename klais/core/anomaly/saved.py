@@ -57,13 +57,13 @@ def put_profile(store: Store, records: Records, r: int, out: npt.NDArray[np.uint
                 break
             if handle > 0:
                 if tier == 0:
-                    copy_bytes(out, at, of_light, (handle - 1) * _LIGHT_SIZE, _LIGHT_SIZE)
+                    copy_bytes(out, at, of_light, int(handle - 1) * _LIGHT_SIZE, _LIGHT_SIZE)
                     at += _LIGHT_SIZE
                     out[begin + _LIGHT_AT] += np.uint8(1)
                 handle = np.int64(light["following"][handle - 1])
             else:
                 if tier == 1:
-                    copy_bytes(out, at, of_full, (-handle - 1) * _FULL_SIZE, _FULL_SIZE)
+                    copy_bytes(out, at, of_full, int(-handle - 1) * _FULL_SIZE, _FULL_SIZE)
                     at += _FULL_SIZE
                     out[begin + _FULL_AT] += np.uint8(1)
                 handle = np.int64(full["following"][-handle - 1])

@@ -76,13 +76,12 @@ class TwoTier:
     def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         at, budget = frames, self._budget
-        columns = at.row, at.ids, at.time_ns, at.lengths, at.interval_s, at.field_frame, at.field_path, at.field_value
         period_ds = max(1.0, round(10.0 * self._period_s * budget.stretch))
         limits = np.array([period_ds, self._threshold, budget.values(), devices])
         flags = np.empty(min(most, 11 * len(at.row)) + sift.FLAGS_A_FRAME, FLAG)
         counts: npt.NDArray[np.int64] = np.zeros(sift.COUNTS, np.int64)
         began_ns = budget.clock_ns()
-        written = sift.sift(self.store, self._fleet, columns, at.count, limits, self._scratch, counts, flags)
+        written = sift.sift(self.store, self._fleet, at.columns, at.count, limits, self._scratch, counts, flags)
         took_ns = budget.clock_ns() - began_ns
         scored, skipped, opened, homeless, _ = counts.tolist()
         budget.spend(took_ns, len(at.row), scored, skipped, opened, homeless)
