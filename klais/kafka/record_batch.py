@@ -213,38 +213,58 @@ class RecordBatchWriter:
         begin: int,
         timestamp_ms: int | None = None,
     ) -> int:
-        """Write one record for each row from ``begin`` on, as many as fit; returns how many.
+        """As :meth:`append_pairs`, for values of one size: ``values`` uint8 [n, stride]."""
+        if values.ndim != 2:
+            raise ValueError(f"values {values.shape} are no rows")
+        stride = values.shape[1]
+        starts = np.arange(len(values), dtype=np.int64) * stride
+        lengths = np.full(len(values), stride, np.int64)
+        return self.append_pairs(keys, key_sizes, values.reshape(-1), starts, lengths, begin, timestamp_ms)
+
+    def append_pairs(
+        self,
+        keys: npt.NDArray[np.uint8],
+        key_sizes: npt.NDArray[np.uint8],
+        buf: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        lengths: npt.NDArray[np.int64],
+        begin: int,
+        timestamp_ms: int | None = None,
+    ) -> int:
+        """Write one record for each pair from ``begin`` on, as many as fit; returns how many.
 
         Parameters
         ----------
         keys : uint8 [n, 16]
-            The key of row i is its first ``key_sizes[i]`` bytes.
+            Key i is its first ``key_sizes[i]`` bytes.
         key_sizes : uint8 [n]
             1 to 16.
-        values : uint8 [n, stride]
-            The value of row i is all of it.
+        buf, starts, lengths : uint8 [b], int64 [n], int64 [n]
+            Value i is ``buf[starts[i] : starts[i] + lengths[i]]``.
         begin : int
-            First row to write.
+            First pair to write.
         timestamp_ms : int, optional
             Time of all records, ms since the epoch; default now.
 
         Raises
         ------
         ValueError
-            Shapes that do not fit each other, a key size out of range, or a row larger than a batch may be.
+            Shapes that do not fit each other, a key size out of range, a value outside of ``buf``, or one larger than a
+            batch may be.
         """
-        if keys.ndim != 2 or keys.shape[1] != 16 or values.ndim != 2 or not len(keys) == len(values) == len(key_sizes):
-            raise ValueError(f"keys {keys.shape}, key_sizes {key_sizes.shape} and values {values.shape} are no rows")
+        sizes = len(key_sizes), len(starts), len(lengths)
+        if keys.ndim != 2 or keys.shape[1] != 16 or set(sizes) != {len(keys)}:
+            raise ValueError(f"keys {keys.shape}, sizes, starts and lengths {sizes} are no pairs")
         ts = _timestamp(timestamp_ms)
         if begin < 0:
             raise ValueError(f"begin {begin} is below 0")
-        rows = (keys, key_sizes, values, begin, ts)
-        taken = int(k.append_pairs(self._out, self._state, *rows, self._limit - MARK_BYTES))
+        pairs = (keys, key_sizes, buf, starts, lengths, begin, ts)
+        taken = int(k.append_pairs(self._out, self._state, *pairs, self._limit - MARK_BYTES))
         if taken == 0 and self.empty and begin < len(keys):
-            self._grow(values.shape[1] + 1024)
-            taken = int(k.append_pairs(self._out, self._state, *rows, self._limit - MARK_BYTES))
+            self._grow(int(lengths[begin]) + 1024)
+            taken = int(k.append_pairs(self._out, self._state, *pairs, self._limit - MARK_BYTES))
         if taken < 0:
-            raise ValueError("a key size is not within 1 to 16")
+            raise ValueError("a key size is not within 1 to 16, or a value does not lie in its buffer")
         return taken
 
     def append_one(

@@ -261,42 +261,44 @@ def append_frames(
     return taken
 
 
-@kernel(int64(U8, I64, ROWS, U8, ROWS, int64, int64, int64))
+@kernel(int64(U8, I64, ROWS, U8, BYTES, I64, I64, int64, int64, int64))
 def append_pairs(
     out: npt.NDArray[np.uint8],
     state: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint8],
     key_sizes: npt.NDArray[np.uint8],
-    values: npt.NDArray[np.uint8],
+    buf: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
     begin: int,
     ts: int,
     limit: int,
 ) -> int:
-    """Write one record for each row from ``begin`` on, until ``limit``; returns how many, or BAD_FRAME.
+    """Write one record for each pair from ``begin`` on, until ``limit``; returns how many, or BAD_FRAME.
 
-    Key: ``keys[i, :key_sizes[i]]`` (uint8 [n, 16]); value: ``values[i]`` (uint8 [n, stride]); time: ``ts`` ms.
+    Key: ``keys[i, :key_sizes[i]]`` (uint8 [n, 16]); value: ``buf[starts[i] : starts[i] + lengths[i]]``; time: ``ts``
+    ms.
     """
     at, count, last_at = state[AT], state[COUNT], state[LAST_AT]
-    stride = values.shape[1]
-    flat_keys, flat_values = keys.reshape(keys.size), values.reshape(values.size)
+    flat_keys = keys.reshape(keys.size)
     taken = 0
     for i in range(begin, keys.shape[0]):
-        size = int(key_sizes[i])
-        if size < 1 or size > 16:
+        size, start, length = int(key_sizes[i]), starts[i], lengths[i]
+        if size < 1 or size > 16 or start < 0 or length < 0 or length > buf.shape[0] - start:
             return BAD_FRAME
         if count == 0:
             state[FIRST_TS] = state[MAX_TS] = ts
         delta = ts - state[FIRST_TS]
-        body = 3 + varint_size(delta) + varint_size(count) + size + varint_size(stride) + stride
+        body = 3 + varint_size(delta) + varint_size(count) + size + varint_size(length) + length
         end = at + varint_size(body) + body
         if (end > limit and count > 0) or end + SLACK > out.shape[0]:
             break
         last_at = at
         at = put_key(out, at, body, delta, count, flat_keys, 16 * i, size)
-        at = put_varint(out, at, stride)
-        copy_bytes(out, at, flat_values, stride * i, stride)
-        out[at + stride] = 0
-        at += stride + 1
+        at = put_varint(out, at, length)
+        copy_bytes(out, at, buf, start, length)
+        out[at + length] = 0
+        at += length + 1
         count += 1
         taken += 1
     if taken > 0:

@@ -10,7 +10,6 @@ import time
 import numpy as np
 
 from klais import fault
-from klais.core.devices.layout import row_key
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.telemetry.log import get
@@ -31,6 +30,7 @@ class ProfileKeeper:
         self._session, self._reader = session, reader
         self._topic = session.context.topics.profiles_changelog
         self._next = 0  # the row to go on with
+        self._writer = RecordBatchWriter(limit_bytes=4 * SAVE_BYTES)  # one lot always fits
         self.saved = self.loaded = 0
 
     async def run(self) -> None:
@@ -79,15 +79,15 @@ class ProfileKeeper:
         """Save changed profiles of rows ``begin`` to ``end``; the row to go on with."""
         session, detector = self._session, self._session.state.detector
         assert detector is not None
-        dumped, self._next = detector.dump_some(begin, end, most_bytes)
-        writer = RecordBatchWriter(limit_bytes=900_000)
-        rows = session.state.rows
-        kept = [(row_key(rows[row]), value) for row, value in dumped if rows["id_size"][row]]
-        for key, value in kept:
-            writer.append_one(key, value)
+        saved, self._next = detector.dump_some(begin, end, most_bytes)
+        rows, writer = session.state.rows, self._writer
+        live = np.flatnonzero(rows["id_size"][saved.row])
+        of, starts, lengths = saved.row[live], saved.starts[live], saved.lengths[live]
+        writer.reset()
+        writer.append_pairs(rows["id"][of].view(np.uint8), rows["id_size"][of], saved.buf, starts, lengths, 0)
         if not writer.empty:
-            session.context.profile_bytes.spend(int(np.sum([len(value) for _, value in kept])))
+            session.context.profile_bytes.spend(int(lengths.sum()))
             fault.at("profiles_sent")
             await session.senders.profiles.send(writer)
-            self.saved += len(kept)
+            self.saved += len(live)
         return max(self._next, begin + 1)

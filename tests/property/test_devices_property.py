@@ -154,7 +154,8 @@ VALUES = st.lists(st.one_of(st.floats(-1e3, 1e3), st.sampled_from([20.0, 20.0, 2
 def test_a_profile_is_that_of_the_definition(values: list) -> None:
     rows, twin = np.zeros(1, zscore.ZPROFILE), Feature(lambda mean: 1e-9 + 1e-3 * abs(mean))
     for value in values:
-        found = float(zscore.score_one(rows, rows["mean"], rows["var"], rows["samples"], 0, 2, value, 30.0, 500.0, 6.0))
+        learned = rows["mean"], rows["var"], rows["samples"]
+        found = float(zscore.score_one(rows, learned, 0, 2, value, np.array([6.0, 30.0, 500.0])))
         expected = twin.learn(value)
         assert np.copysign(abs(found) ** 0.5, found) == pytest.approx(
             np.clip(expected, -1e30, 1e30), rel=1e-3, abs=1e-6

@@ -9,14 +9,28 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.record import Found
-from klais.jit.kernel import kernel, uint32, uint64
+from klais.jit.kernel import F64, I32, I64, IDS, U64, int64, kernel, uint8, uint32, uint64
 
 MAX_FIELDS = 8  # numeric payload fields profiled for each device
 SWEEP_MISSES = 64  # fields without a slot between two looks at which slots are in use
+SWEEP = -2
+COLUMNS = numba.types.Tuple((I32, IDS, I64, I64, F64, I32, U64, F64))
+Columns = tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float64],
+    npt.NDArray[np.int32],
+    npt.NDArray[np.uint64],
+    npt.NDArray[np.float64],
+]
+"""The columns of :class:`Frames`, in its order, as kernels take them."""
 _MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
 
 
@@ -38,6 +52,27 @@ class Frames:
     field_path: npt.NDArray[np.uint64]
     field_value: npt.NDArray[np.float64]
     count: int
+
+    @property
+    def columns(self) -> Columns:
+        """For the kernels."""
+        fields = self.field_frame, self.field_path, self.field_value
+        return self.row, self.ids, self.time_ns, self.lengths, self.interval_s, *fields
+
+
+class Saved(NamedTuple):
+    """Profiles of k rows as bytes: that of ``row[i]`` is ``buf[starts[i] : starts[i] + lengths[i]]``.
+
+    ``row`` int32 [k], ``buf`` uint8 [b], ``starts`` and ``lengths`` int64 [k].
+    """
+
+    row: npt.NDArray[np.int32]
+    buf: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
+
+
+NOTHING_SAVED = Saved(np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class Feature(NamedTuple):
@@ -74,10 +109,10 @@ class Detector(Protocol):
     def features(self, row: int) -> Iterable[Feature]:
         """What is known of the device in ``row``."""
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         """Profiles of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``.
 
-        Returns (row, value) of each, and the row to go on with.
+        Returns them, and the row to go on with.
         """
 
     def dump(self, row: int) -> bytes | None:
@@ -102,3 +137,42 @@ def owner_of(low: int, high: int) -> np.uint32:
     """A device id as 32 bits, never 0: tells whether a profile is that of the device which has the row now."""
     mixed = (np.uint64(low) ^ (np.uint64(high) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
     return np.uint32(mixed >> np.uint64(32)) | np.uint32(1)
+
+
+@kernel(
+    int64(uint32[:, :], uint8[:], uint8[:], uint8[:], int64, uint32, int64),
+    borrows=True,
+    inlined=True,
+)
+def field_slot(
+    paths: npt.NDArray[np.uint32],
+    slots: npt.NDArray[np.uint8],
+    used: npt.NDArray[np.uint8],
+    misses: npt.NDArray[np.uint8],
+    r: int,
+    path: int,
+    guess: int,
+) -> int:
+    """Slot of a field of the device in row ``r``, a new one for a new path; ``guess`` is looked at first.
+
+    -1 while all slots hold other paths; SWEEP: so often that one of them should be given up. ``used`` has bit k for
+    slot k, if the field was sent since the last sweep, ``misses`` counts fields without a slot since then.
+    """
+    count = np.int64(slots[r])
+    slot = -1
+    if guess < count and paths[r, guess] == path:
+        slot = guess
+    else:
+        for k in range(count):
+            if paths[r, k] == path:
+                slot = k
+                break
+    if slot < 0 and count < MAX_FIELDS:
+        paths[r, count] = path
+        slots[r] = np.uint8(count + 1)
+        slot = int(count)
+    if slot >= 0:
+        used[r] |= np.uint8(1 << slot)
+        return slot
+    misses[r] += np.uint8(1)
+    return SWEEP if misses[r] >= SWEEP_MISSES else -1

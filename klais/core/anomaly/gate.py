@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import MAX_FIELDS, SWEEP_MISSES
+from klais.core.anomaly.detector import MAX_FIELDS
 from klais.jit.kernel import int64, kernel, uint32, void
 
 BANDS = 1 + MAX_FIELDS  # payload size, then the fields by slot
@@ -78,30 +78,6 @@ def empty_gate(gates: Gates, r: int, owner: int) -> None:
     gates["low"][r, 0] = gates["high"][r, 0] = np.float32(0.0)
     for k in range(MAX_FIELDS):
         empty_slot(gates, r, k)
-
-
-@kernel(int64(GATES, int64, uint32, int64), borrows=True, inlined=True)
-def find_slot(gates: Gates, r: int, path: int, guess: int) -> int:
-    """Slot of a field (a new one for a new path), -1 while all slots hold other paths; -2: a slot should be swept."""
-    paths = gates["path"]
-    count = np.int64(gates["slots"][r])
-    slot = -1
-    if guess < count and paths[r, guess] == path:
-        slot = guess
-    else:
-        for k in range(count):
-            if paths[r, k] == path:
-                slot = k
-                break
-    if slot < 0 and count < MAX_FIELDS:
-        paths[r, count] = path
-        gates["slots"][r] = np.uint8(count + 1)
-        slot = int(count)
-    if slot >= 0:
-        gates["used"][r] |= np.uint8(1 << slot)
-        return slot
-    gates["misses"][r] += _ONE
-    return -2 if gates["misses"][r] >= SWEEP_MISSES else -1
 
 
 @kernel(int64(GATES, int64, int64), borrows=True)

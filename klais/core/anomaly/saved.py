@@ -6,14 +6,26 @@ records. Profiles are soft state: a value of another version is passed over, and
 
 from struct import Struct
 
+import numba
 import numpy as np
+import numpy.typing as npt
 
-from klais.core.anomaly.arena import Store, free_channels, new_light, take_place
+from klais.core.anomaly.arena import STORE, Store, free_channels, new_light, take_place
 from klais.core.anomaly.channel import FULL, LIGHT, Channels
+from klais.core.anomaly.detector import Saved
 from klais.core.anomaly.gate import BANDS, GATE
+from klais.jit.intrinsics import copy_bytes
+from klais.jit.kernel import I32, I64, U8, int64, kernel
 
 MAGIC, VERSION = b"KLP1", 1
 _HEAD = Struct("<4sBBBx")
+_START = tuple(_HEAD.pack(MAGIC, VERSION, 0, 0))
+_LIGHT_AT, _FULL_AT = 5, 6  # where the header has the numbers of channels
+_HEAD_SIZE, _GATE_SIZE, _LIGHT_SIZE, _FULL_SIZE = _HEAD.size, GATE.itemsize, LIGHT.itemsize, FULL.itemsize
+_LEAST, _MOST = (_HEAD_SIZE + _GATE_SIZE + channels for channels in (_LIGHT_SIZE, BANDS * _FULL_SIZE))
+RECORDS = numba.types.UniTuple(U8, 3)
+Records = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
+"""Gates, light and full channels of a store as bytes."""
 
 
 def places(store: Store, row: int) -> tuple[list[int], list[int]]:
@@ -28,12 +40,82 @@ def places(store: Store, row: int) -> tuple[list[int], list[int]]:
     return found
 
 
+@kernel(int64(STORE, RECORDS, int64, U8, int64), borrows=True)
+def put_profile(store: Store, records: Records, r: int, out: npt.NDArray[np.uint8], at: int) -> int:
+    """Write the value of row ``r`` at ``out[at]``; returns where it ends."""
+    gates, light, full, _, _ = store
+    of_gates, of_light, of_full = records
+    begin = at
+    for k in range(_HEAD_SIZE):
+        out[at + k] = _START[k]
+    copy_bytes(out, at + _HEAD_SIZE, of_gates, r * _GATE_SIZE, _GATE_SIZE)
+    at += _HEAD_SIZE + _GATE_SIZE
+    for tier in range(2):  # the light channels come first, whatever their order in the chain
+        handle = np.int64(gates["first"][r])
+        for _ in range(BANDS):
+            if handle == 0:
+                break
+            if handle > 0:
+                if tier == 0:
+                    copy_bytes(out, at, of_light, int(handle - 1) * _LIGHT_SIZE, _LIGHT_SIZE)
+                    at += _LIGHT_SIZE
+                    out[begin + _LIGHT_AT] += np.uint8(1)
+                handle = np.int64(light["following"][handle - 1])
+            else:
+                if tier == 1:
+                    copy_bytes(out, at, of_full, int(-handle - 1) * _FULL_SIZE, _FULL_SIZE)
+                    at += _FULL_SIZE
+                    out[begin + _FULL_AT] += np.uint8(1)
+                handle = np.int64(full["following"][-handle - 1])
+    return at
+
+
+@kernel((STORE, RECORDS, int64, int64, int64, U8, I32, I64), borrows=True)
+def put_changed(
+    store: Store,
+    records: Records,
+    begin: int,
+    end: int,
+    most: int,
+    out: npt.NDArray[np.uint8],
+    row: npt.NDArray[np.int32],
+    ends: npt.NDArray[np.int64],
+) -> tuple[int, int]:
+    """Write the values of rows ``begin`` to ``end`` that changed since they were saved, until ``most`` bytes are
+    written; how many there are (``row`` int32, ``ends`` int64 [k], out), and the row to go on with."""
+    gates = store[0]
+    count = at = 0
+    for r in range(begin, end):
+        if gates["scored_ds"][r] == gates["saved_ds"][r] or gates["first"][r] == 0:
+            continue
+        if at >= most:
+            return count, r
+        at = put_profile(store, records, r, out, at)
+        gates["saved_ds"][r] = gates["scored_ds"][r]
+        row[count], ends[count] = r, at
+        count += 1
+    return count, end
+
+
+def _records(store: Store) -> Records:
+    gates, light, full, _, _ = store
+    return gates.view(np.uint8), light.view(np.uint8), full.view(np.uint8)
+
+
 def dump_profile(store: Store, row: int) -> bytes:
     """The value of one device."""
-    gates, light, full, _, _ = store
-    of_light, of_full = places(store, row)
-    head = _HEAD.pack(MAGIC, VERSION, len(of_light), len(of_full))
-    return b"".join((head, gates[row].tobytes(), light[of_light].tobytes(), full[of_full].tobytes()))
+    out = np.empty(_MOST, np.uint8)
+    return out[: put_profile(store, _records(store), row, out, 0)].tobytes()
+
+
+def dump_changed(store: Store, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
+    """Values of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``; the row to
+    go on with."""
+    out = np.empty(most_bytes + _MOST, np.uint8)
+    row, ends = np.empty(most_bytes // _LEAST + 1, np.int32), np.zeros(most_bytes // _LEAST + 2, np.int64)
+    count, following = put_changed(store, _records(store), begin, end, most_bytes, out, row, ends[1:])
+    starts = ends[:count]
+    return Saved(row[:count], out, starts, ends[1 : count + 1] - starts), int(following)
 
 
 def read_profile(value: bytes) -> tuple[Channels, Channels, Channels] | None:

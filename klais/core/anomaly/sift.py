@@ -12,13 +12,13 @@ import numpy.typing as npt
 from klais.core.anomaly.arena import STORE, Store, drop_channel, find_channel, free_channels
 from klais.core.anomaly.channel import CAUSE, WARM_ROWS
 from klais.core.anomaly.closer import score_value, tell, tell_absent, tell_rhythm
-from klais.core.anomaly.detector import owner_of
+from klais.core.anomaly.detector import COLUMNS, SWEEP, Columns, field_slot, owner_of
 from klais.core.anomaly.flags import FLAGS
-from klais.core.anomaly.gate import empty_gate, empty_slot, find_slot, observe_fields
+from klais.core.anomaly.gate import empty_gate, empty_slot, observe_fields
 from klais.core.anomaly.record import OF_SIZE, Flags
 from klais.core.anomaly.rhythm import advance_clock, observe_rhythm
 from klais.core.wire.constants import HEADER_SIZE
-from klais.jit.kernel import F64, I32, I64, IDS, U64, int64, kernel, uint64, void
+from klais.jit.kernel import F64, I64, int64, kernel, uint64, void
 
 # Places in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values that
 # the step may score, devices that the lane knows.
@@ -29,18 +29,6 @@ LIMITS = 4
 SCORED, SKIPPED, OPENED, HOMELESS, RAISED = range(5)
 COUNTS = 5
 FLAGS_A_FRAME = 12  # at most: rhythm, size, and one for each slot
-COLUMNS = numba.types.Tuple((I32, IDS, I64, I64, F64, I32, U64, F64))
-Columns = tuple[
-    npt.NDArray[np.int32],
-    npt.NDArray[np.uint64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.int32],
-    npt.NDArray[np.uint64],
-    npt.NDArray[np.float64],
-]
-"""The columns of :class:`klais.core.anomaly.detector.Frames`, in its order."""
 SCRATCH = numba.types.Tuple((F64, F64))
 Scratch = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """``now`` (float64 [NOW]) and ``seen`` (float64 [SEEN]): room for what kernels hand to each other."""
@@ -92,8 +80,10 @@ def sift_values(
     for j in range(first - 1, end):
         feature, x = 0, np.float64(lengths[i] - HEADER_SIZE)
         if j >= first:
-            slot = find_slot(gates, r, np.uint32(field_path[j]), j - first)
-            if slot == -2:
+            slot = field_slot(
+                gates["path"], gates["slots"], gates["used"], gates["misses"], r, np.uint32(field_path[j]), j - first
+            )
+            if slot == SWEEP:
                 sweep(store, r, field_path[j])
             if slot < 0:
                 continue

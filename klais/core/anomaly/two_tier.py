@@ -9,11 +9,11 @@ from klais.core.anomaly import sift
 from klais.core.anomaly.arena import ROOM, USED, Store
 from klais.core.anomaly.budget import CpuBudget
 from klais.core.anomaly.channel import FULL, LIGHT, NOW, THRESHOLD, Channels
-from klais.core.anomaly.detector import Feature, Frames, reserve
+from klais.core.anomaly.detector import NOTHING_SAVED, Feature, Frames, Saved, reserve
 from klais.core.anomaly.gate import GATE
 from klais.core.anomaly.record import FLAG, OF_ABSENT, Found
 from klais.core.anomaly.rhythm import CLOCK_S, FLEET, SEEN
-from klais.core.anomaly.saved import dump_profile, load_profile
+from klais.core.anomaly.saved import dump_changed, dump_profile, load_profile
 
 FULL_SHARE = 0.25  # of the memory
 
@@ -76,13 +76,12 @@ class TwoTier:
     def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         at, budget = frames, self._budget
-        columns = at.row, at.ids, at.time_ns, at.lengths, at.interval_s, at.field_frame, at.field_path, at.field_value
         period_ds = max(1.0, round(10.0 * self._period_s * budget.stretch))
         limits = np.array([period_ds, self._threshold, budget.values(), devices])
         flags = np.empty(min(most, 11 * len(at.row)) + sift.FLAGS_A_FRAME, FLAG)
         counts: npt.NDArray[np.int64] = np.zeros(sift.COUNTS, np.int64)
         began_ns = budget.clock_ns()
-        written = sift.sift(self.store, self._fleet, columns, at.count, limits, self._scratch, counts, flags)
+        written = sift.sift(self.store, self._fleet, at.columns, at.count, limits, self._scratch, counts, flags)
         took_ns = budget.clock_ns() - began_ns
         scored, skipped, opened, homeless, _ = counts.tolist()
         budget.spend(took_ns, len(at.row), scored, skipped, opened, homeless)
@@ -113,20 +112,13 @@ class TwoTier:
             handle = int(at["following"])
         yield from sorted(found)
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
-        gates = self.gates[begin : min(end, len(self.gates))]
-        changed = np.flatnonzero((gates["scored_ds"] != gates["saved_ds"]) & (gates["first"] != 0))
-        out: list[tuple[int, bytes]] = []
-        size = 0
-        for row in (changed + begin).tolist():
-            if size >= most_bytes:
-                return out, row
-            value = dump_profile(self.store, row)
-            self.gates["saved_ds"][row] = self.gates["scored_ds"][row]
-            out.append((row, value))
-            size += len(value)
-        return out, end
+        known = len(self.gates)
+        if begin >= known or most_bytes <= 0:
+            return NOTHING_SAVED, end if begin >= known else begin
+        saved, following = dump_changed(self.store, begin, min(end, known), most_bytes)
+        return saved, following if following < min(end, known) else end
 
     def dump(self, row: int) -> bytes | None:
         """See :class:`klais.core.anomaly.detector.Detector`."""

@@ -21,11 +21,23 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import MAX_FIELDS, SWEEP_MISSES, Feature, Frames, owner_of, reserve
+from klais.core.anomaly.detector import (
+    COLUMNS,
+    MAX_FIELDS,
+    NOTHING_SAVED,
+    SWEEP,
+    Columns,
+    Feature,
+    Frames,
+    Saved,
+    field_slot,
+    owner_of,
+    reserve,
+)
 from klais.core.anomaly.flags import FLAGS, put_flag
 from klais.core.anomaly.record import FLAG, OF_INTERVAL, OF_SIZE, Cause, Flags, Found
 from klais.core.wire.constants import HEADER_SIZE
-from klais.jit.kernel import F64, I32, I64, IDS, U64, float64, int64, kernel, void
+from klais.jit.kernel import F64, float64, int64, kernel, void
 
 FEATURES = 2 + MAX_FIELDS  # 0 interval, 1 payload size, 2.. numeric fields in the order first seen
 ZPROFILE = np.dtype(
@@ -46,8 +58,9 @@ ZPROFILE = np.dtype(
 )
 PROFILES = numba.from_dtype(ZPROFILE)[::1]
 Profiles = npt.NDArray[np.void]
-# The profile columns, strided [devices, features].
-MEAN, VAR, SAMPLES = numba.float64[:, :], numba.float32[:, :], numba.uint16[:, :]
+LEARNED = numba.types.Tuple((numba.float64[:, :], numba.float32[:, :], numba.uint16[:, :]))
+Learned = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.uint16]]
+"""Means, variances and samples of the profiles, strided [devices, features]."""
 CLIP = 8.0  # deviations: the furthest that a scored sample is learned at
 RELEARN_FLAGS = 16  # flags in a row after which a feature begins its profile again
 # Positions in the ``limits`` column (float64 [3]).
@@ -106,29 +119,20 @@ def learnable(
     return float(min(max(difference, -furthest), furthest))
 
 
-@kernel(
-    float64(PROFILES, MEAN, VAR, SAMPLES, int64, int64, float64, float64, float64, float64), borrows=True, inlined=True
-)
+@kernel(float64(PROFILES, LEARNED, int64, int64, float64, F64), borrows=True, inlined=True)
 def score_one(
-    profiles: Profiles,
-    means: npt.NDArray[np.float64],
-    variances: npt.NDArray[np.float32],
-    samples: npt.NDArray[np.uint16],
-    r: int,
-    feature: int,
-    value: float,
-    min_samples: float,
-    window: float,
-    threshold: float,
+    profiles: Profiles, learned: Learned, r: int, feature: int, value: float, limits: npt.NDArray[np.float64]
 ) -> float:
     """Signed z squared of ``value`` against the profile of device ``r`` (0 before it has enough samples); learns it.
 
     Squared, because comparing needs no root: only what stands out pays for one. The profile's columns are handed in
-    beside ``rows``: to look them up for each value takes half as long again.
+    beside ``profiles``: to look them up for each value takes half as long again.
     """
+    means, variances, samples = learned
+    threshold = limits[THRESHOLD]
     difference = min(max(value, -_MAX_VALUE), _MAX_VALUE) - means[r, feature]
     z_square = 0.0
-    if np.float64(samples[r, feature]) >= min_samples:
+    if np.float64(samples[r, feature]) >= limits[MIN_SAMPLES]:
         least = smallest_deviation(feature, means[r, feature])
         scale = max(np.float64(variances[r, feature]), least * least)
         z_square = min(difference * difference / scale, _MAX_Z_SQUARE)
@@ -138,7 +142,7 @@ def score_one(
         if sign < 0.0:
             z_square = -z_square
     n = np.float64(samples[r, feature])
-    weight = 1.0 / min(n + 1.0, window)
+    weight = 1.0 / min(n + 1.0, limits[WINDOW])
     means[r, feature] += weight * difference
     variance = (1.0 - weight) * (np.float64(variances[r, feature]) + weight * (difference * difference))
     variances[r, feature] = np.float32(min(variance, _MAX_VARIANCE))
@@ -160,32 +164,6 @@ def replace_unused_slot(profiles: Profiles, r: int, path: int) -> None:
     profiles["misses"][r] = np.uint8(0)
 
 
-@kernel(int64(PROFILES, int64, numba.uint32, int64), borrows=True, inlined=True)
-def field_slot(profiles: Profiles, r: int, path: int, guess: int) -> int:
-    """Profile slot of a field of device ``r`` (a new one for a new path), -1 when all slots hold other paths."""
-    paths = profiles["path"]
-    count = np.int64(profiles["slots"][r])
-    slot = -1
-    if guess < count and paths[r, guess] == path:
-        slot = guess
-    else:
-        for k in range(count):
-            if paths[r, k] == path:
-                slot = k
-                break
-    if slot < 0 and count < MAX_FIELDS:
-        paths[r, count] = path
-        profiles["slots"][r] = np.uint8(count + 1)
-        slot = int(count)
-    if slot >= 0:
-        profiles["used"][r] |= np.uint8(1 << slot)
-        return int(slot)
-    profiles["misses"][r] += np.uint8(1)
-    if profiles["misses"][r] >= SWEEP_MISSES:
-        replace_unused_slot(profiles, r, np.int64(path))
-    return -1
-
-
 @kernel(void(PROFILES, int64, int64), borrows=True)
 def forget_device(profiles: Profiles, r: int, owner: int) -> None:
     """An empty profile for the device that has the row now."""
@@ -196,27 +174,56 @@ def forget_device(profiles: Profiles, r: int, owner: int) -> None:
     profiles["owner"][r] = np.uint32(owner)
 
 
-@kernel(int64(PROFILES, I32, IDS, F64, I64, I32, U64, F64, int64, F64, FLAGS), borrows=True)
-def score(
+@kernel(int64(PROFILES, LEARNED, COLUMNS, int64, int64, int64, F64, FLAGS, int64), borrows=True, inlined=True)
+def score_frame(
     profiles: Profiles,
-    row: npt.NDArray[np.int32],
-    ids: npt.NDArray[np.uint64],
-    interval_s: npt.NDArray[np.float64],
-    lengths: npt.NDArray[np.int64],
-    field_frame: npt.NDArray[np.int32],
-    field_path: npt.NDArray[np.uint64],
-    field_value: npt.NDArray[np.float64],
-    field_count: int,
+    learned: Learned,
+    columns: Columns,
+    i: int,
+    first: int,
+    end: int,
     limits: npt.NDArray[np.float64],
     flags: Flags,
+    at: int,
 ) -> int:
+    """Score and learn frame ``i``, whose fields are ``first`` to ``end``: the feature with the largest |z| above the
+    threshold, written as flag ``at``; -1 = none."""
+    row, _, _, lengths, interval_s, _, field_path, field_value = columns
+    means, r, z = learned[0], np.int64(row[i]), limits[THRESHOLD]
+    best, feature = z * z, -1
+    for j in range(first - 2, end):
+        if j == first - 2:
+            slot, x = -2, interval_s[i]
+            if x < 0.0:
+                continue
+        elif j == first - 1:
+            slot, x = -1, np.float64(lengths[i] - HEADER_SIZE)
+        else:
+            path, x = np.uint32(field_path[j]), field_value[j]
+            slot = field_slot(
+                profiles["path"], profiles["slots"], profiles["used"], profiles["misses"], r, path, j - first
+            )
+            if slot == SWEEP:
+                replace_unused_slot(profiles, r, np.int64(path))
+            if slot < 0:
+                continue
+        expected = means[r, 2 + slot]
+        found = abs(score_one(profiles, learned, r, 2 + slot, x, limits))
+        if found > best:
+            best, feature = found, 2 + slot
+            nth = j - first if j >= first else OF_INTERVAL if slot == -2 else OF_SIZE
+            put_flag(flags, at, i, nth, x, expected, np.sqrt(found), (x - expected) / np.sqrt(found))
+    return feature
+
+
+@kernel(int64(PROFILES, COLUMNS, int64, F64, FLAGS), borrows=True)
+def score(profiles: Profiles, columns: Columns, field_count: int, limits: npt.NDArray[np.float64], flags: Flags) -> int:
     """Score and learn the admitted frames of a batch, in order; the number of flags written.
 
-    The parameters are the columns of :class:`klais.core.anomaly.detector.Frames`. ``flags`` FLAG [n + 1], out: at most
-    one a frame, the feature with the largest |z| above ``limits[THRESHOLD]``.
+    ``flags`` FLAG [n + 1], out: at most one a frame, the feature with the largest |z| above ``limits[THRESHOLD]``.
     """
-    means, variances, samples = profiles["mean"], profiles["var"], profiles["samples"]
-    least, window, z = limits[MIN_SAMPLES], limits[WINDOW], limits[THRESHOLD]
+    row, ids, _, _, interval_s, field_frame, _, _ = columns
+    learned = profiles["mean"], profiles["var"], profiles["samples"]
     flag_count = f = 0
     for i in range(row.shape[0]):
         first = f
@@ -224,28 +231,10 @@ def score(
             f += 1
         if interval_s[i] < -1.5:
             continue
-        r = np.int64(row[i])
-        owner = owner_of(ids[i, 0], ids[i, 1])
+        r, owner = np.int64(row[i]), owner_of(ids[i, 0], ids[i, 1])
         if profiles["owner"][r] != owner:
             forget_device(profiles, r, np.int64(owner))
-        best, feature = z * z, -1
-        for j in range(first - 2, f):
-            if j == first - 2:
-                slot, x = -2, interval_s[i]
-                if x < 0.0:
-                    continue
-            elif j == first - 1:
-                slot, x = -1, np.float64(lengths[i] - HEADER_SIZE)
-            else:
-                slot, x = field_slot(profiles, r, np.uint32(field_path[j]), j - first), field_value[j]
-                if slot < 0:
-                    continue
-            expected = means[r, 2 + slot]
-            found = abs(score_one(profiles, means, variances, samples, r, 2 + slot, x, least, window, z))
-            if found > best:
-                best, feature = found, 2 + slot
-                nth = j - first if j >= first else OF_INTERVAL if slot == -2 else OF_SIZE
-                put_flag(flags, flag_count, i, nth, x, expected, np.sqrt(found), (x - expected) / np.sqrt(found))
+        feature = score_frame(profiles, learned, columns, i, first, f, limits, flags, flag_count)
         if feature >= 0:
             flags["cause"][flag_count] = _ZSCORE
             flags["before"][flag_count] = profiles["told"][r, feature]
@@ -280,9 +269,8 @@ class ZScore:
     def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
         # One more than there are frames: the kernel notes the next candidate behind the last flag.
-        flags, at = np.empty(len(frames.row) + 1, FLAG), frames
-        fields = at.field_frame, at.field_path, at.field_value, at.count
-        raised = score(self.profiles, at.row, at.ids, at.interval_s, at.lengths, *fields, self._limits, flags)
+        flags = np.empty(len(frames.row) + 1, FLAG)
+        raised = score(self.profiles, frames.columns, frames.count, self._limits, flags)
         return Found(raised, flags[: min(raised, most)].copy()) if raised else Found()
 
     def features(self, row: int) -> Iterable[Feature]:
@@ -295,9 +283,9 @@ class ZScore:
                 path = int(at["path"][k - 2]) if k > 1 else 0
                 yield Feature(k, path, float(at["mean"][k]), float(np.sqrt(at["var"][k])), int(at["samples"][k]))
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         """Nothing: this detector learns again after a restart."""
-        return [], end
+        return NOTHING_SAVED, end
 
     def dump(self, row: int) -> bytes | None:
         """None is kept."""

@@ -223,9 +223,13 @@ class FrameQueue:
     def has_room(self, columns: Columns, limit_bytes: int) -> bool:
         """Whether all frames of one more raw record may wait."""
         n = columns.count
-        held = BLOCK_BYTES * blocks_of(columns.batch.lengths) + FRAME_BYTES * n + RECORD_BYTES
+        free = limit_bytes - self.bytes - FRAME_BYTES * n - RECORD_BYTES
+        # No step but one near the limit needs the exact number of blocks: the last block of a frame is not full.
+        fits = (
+            BLOCK_BYTES * n + len(columns.batch.buf) <= free or BLOCK_BYTES * blocks_of(columns.batch.lengths) <= free
+        )
         name = RANGE_BYTES + 2 * ((n + 7) // 8)
-        return self.bytes + held <= limit_bytes and self.range_bytes + name <= MAX_RANGE_BYTES and n <= MAX_FRAMES
+        return fits and self.range_bytes + name <= MAX_RANGE_BYTES and n <= MAX_FRAMES
 
     def push(
         self,

@@ -214,12 +214,28 @@ def test_rows_that_do_not_fit_each_other_are_refused():
         (keys, sizes, values[:1]),
         (keys[:, :8].copy(), sizes, values),
     ]:
-        with pytest.raises(ValueError, match="rows"):
+        with pytest.raises(ValueError, match="pairs"):
             writer.append_rows(*wrong, 0)
     with pytest.raises(ValueError, match="key size"):
         writer.append_rows(keys, np.array([1, 17], np.uint8), values, 0)
     with pytest.raises(ValueError, match="begin"):
         writer.append_rows(keys, sizes, values, -1)
+
+
+def test_values_of_different_sizes_become_records_and_none_is_read_outside_its_buffer():
+    keys, sizes = np.full((3, 16), 65, np.uint8), np.array([1, 16, 2], np.uint8)
+    buf = np.arange(100, dtype=np.uint8)
+    starts, lengths = np.array([90, 0, 5]), np.array([10, 0, 7])
+    writer = RecordBatchWriter()
+    assert writer.append_pairs(keys, sizes, buf, starts, lengths, 0, TS) == 3
+    assert [(r.key, r.value) for r in parse(writer)] == [
+        (b"A", bytes(range(90, 100))),
+        (b"A" * 16, b""),
+        (b"AA", bytes(range(5, 12))),
+    ]
+    for start, length in ((91, 10), (-1, 2), (0, -1), (2**63 - 1, 2)):
+        with pytest.raises(ValueError, match="buffer"):
+            writer.append_pairs(keys[:1], sizes[:1], buf, np.array([start]), np.array([length]), 0, TS)
 
 
 def test_single_records_with_headers_nulls_and_mark():

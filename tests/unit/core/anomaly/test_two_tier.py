@@ -7,6 +7,7 @@ import pytest
 from klais.core.anomaly import sift
 from klais.core.anomaly.budget import BURST_NS, CpuBudget
 from klais.core.anomaly.channel import FULL, LIGHT
+from klais.core.anomaly.detector import Saved
 from klais.core.anomaly.two_tier import FULL_SHARE, TwoTier
 from klais.core.anomaly.zscore import ZScore
 from klais.core.lane.render import MAX_ANOMALY_BYTES, anomaly_records
@@ -158,13 +159,54 @@ def test_a_row_that_another_device_gets_has_an_empty_profile() -> None:
     lane.told.clear()
 
 
+def values(saved: Saved) -> list[bytes]:
+    return [
+        saved.buf[start : start + length].tobytes()
+        for start, length in zip(saved.starts.tolist(), saved.lengths.tolist(), strict=True)
+    ]
+
+
+def written_out(of: TwoTier, row: int) -> bytes:
+    """The value of a row, from the definition at the head of klais.core.anomaly.saved."""
+    handle, channels = int(of.gates["first"][row]), ([], [])
+    while handle:
+        at = of.light[handle - 1] if handle > 0 else of.full[-handle - 1]
+        channels[handle < 0].append(at.tobytes())
+        handle = int(at["following"])
+    head = b"KLP1\x01" + bytes([len(channels[0]), len(channels[1]), 0])
+    return head + of.gates[row].tobytes() + b"".join(channels[0] + channels[1])
+
+
+@pytest.mark.parametrize("most_bytes", [0, 1, 1000, 1 << 20])
+def test_profiles_are_saved_in_turn_up_to_the_bytes_that_there_is_room_for(most_bytes: int) -> None:
+    lane = Feed()
+    for k in range(280):
+        lane.send(b'{"t":%.2f,"h":%d}' % (20 + 0.1 * (k % 7), 50 + k % 3), name="abcd"[k % 4])
+    lane.send(b'{"t":45.2,"h":51}', name="b")  # has a full channel now
+    lane.send(b'{"t":20.1,"h":51,"x":3}', name="c")
+    lane.told.clear()
+    expected = [written_out(lane.detector, row) for row in range(4)]
+    assert any(value[6] for value in expected)
+    assert [lane.detector.dump(row) for row in range(4)] == expected
+    row, found = 0, []
+    while row < 4:
+        saved, following = lane.detector.dump_some(row, 4, most_bytes)
+        assert saved.lengths[:-1].sum() < max(most_bytes, 1)
+        if most_bytes == 0:
+            assert not len(saved.row) and following == row
+            return
+        found += zip(saved.row.tolist(), values(saved), strict=True)
+        row = following
+    assert found == list(enumerate(expected))
+
+
 def test_a_saved_profile_goes_on_where_it_was() -> None:
     lane = Feed()
     rng = lane.learn()
     lane.send(b'{"t":45.2,"h":51}')  # t has a full channel now
     saved, following = lane.detector.dump_some(0, 10, 1 << 20)
-    assert following == 10 and [row for row, _ in saved] == [0]
-    assert lane.detector.dump_some(0, 10, 1 << 20)[0] == []  # nothing changed since
+    assert following == 10 and saved.row.tolist() == [0]
+    assert not len(lane.detector.dump_some(0, 10, 1 << 20)[0].row)  # nothing changed since
     other = Feed()
     other.at_s = lane.at_s
     other.state.next_raw = other.again.next_raw = 0
@@ -173,7 +215,7 @@ def test_a_saved_profile_goes_on_where_it_was() -> None:
     before = sorted((f.place, f.samples) for f in lane.detector.features(0))
     assert other.detector.load(0, lane.detector.dump(0) or b"")
     assert sorted((f.place, f.samples) for f in other.detector.features(0)) == before
-    assert not other.detector.load(0, saved[0][1])  # older than what is there
+    assert not other.detector.load(0, values(saved)[0])  # older than what is there
     for _ in range(200):
         payload = b'{"t":%.2f,"h":%d}' % (20 + 0.3 * rng.normal(), rng.integers(50, 54))
         assert [f["score"] for f in lane.send(payload)] == [f["score"] for f in other.send(payload)]
@@ -194,4 +236,5 @@ def test_a_value_that_is_no_profile_is_passed_over(value: bytes) -> None:
 
 def test_a_detector_that_has_scored_nothing_knows_nothing_of_a_row() -> None:
     for one in (detector(), ZScore(6.0, 30, 500)):
-        assert list(one.features(7)) == [] and one.dump(7) is None and one.dump_some(0, 9, 100)[0] == []
+        assert list(one.features(7)) == [] and one.dump(7) is None
+        assert not len(one.dump_some(0, 9, 100)[0].row)
