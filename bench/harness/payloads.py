@@ -25,7 +25,8 @@ def nested(total: int, depth: int, member: bytes, fields: Sequence[bytes]) -> by
 def ordinary(total: int) -> bytes:
     """An object of about ``total`` bytes as devices send it: numbers, texts, flags, one level of nesting."""
     members = [b'"state":"ok"', b'"on":true', b'"pos":{"x":1.25,"y":-3.5}', b'"t":21.53', b'"h":48.2', b'"n":1024']
-    out, size = [], 2
+    out: list[bytes] = []
+    size = 2
     while size + 30 < total:
         out.append(members[len(out) % len(members)].replace(b'":', b'%d":' % len(out), 1))
         size += len(out[-1]) + 1
