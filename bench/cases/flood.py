@@ -188,7 +188,7 @@ def _flood(iface: str, packets: list[bytes]) -> None:
     prog_fd = bpf.prog_load(_redirect(socket.if_nametoindex(iface)), "redirect")
     print("flooding", flush=True)
     began_s, sent, calls = time.monotonic(), 0, 0
-    times = max(64, PACKETS_A_CALL // len(packets))
+    times = max(1 << 13, PACKETS_A_CALL // len(packets))
     while not ended and time.monotonic() - began_s < MOST_S:
         try:
             bpf.test_run_live(prog_fd, packets[calls % len(packets)], times)

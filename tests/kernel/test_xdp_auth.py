@@ -21,6 +21,7 @@ from klais.xdp import bpf
 from klais.xdp.auth import filter_auth, know_signed, read_auth, set_auth
 from klais.xdp.layout import KNOWN, KNOWN_BITS, AuthMode, Verdict, map_specs
 from klais.xdp.limits import Limits
+from klais.xdp.pins import possible_cpus
 from klais.xdp.test_run import LoadedFilter, loaded_filter
 from tests.support.auth import MASTERS, SECRET, VECTORS, signed
 from tests.support.needs import need_missing
@@ -173,7 +174,7 @@ def test_the_map_of_keys_is_not_mappable_and_its_pin_is_roots(filter_: LoadedFil
 
 def kept(filter_: LoadedFilter) -> set[bytes]:
     """Devices whose key some CPU keeps."""
-    rows, found = np.zeros(os.cpu_count() or 1, KNOWN), set()
+    rows, found = np.zeros(possible_cpus(), KNOWN), set()
     for index in range(1 << KNOWN_BITS):
         bpf.lookup(filter_.fds["known"], np.array([index], np.uint32), rows)
         found |= {row["id"].tobytes().rstrip(b"\0") for row in rows if row["serial"]}
