@@ -205,6 +205,49 @@ def verify_one(
 
 
 @kernel(
+    void(*(BYTES, I64, int64, I64, int64, IDS, int64, U8, int64, int64), *(U8, IDS, U32, U8, U32, _COUNTS)),
+    borrows=True,
+    inlined=True,
+)
+def find_signed(
+    head: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    head_size: int,
+    lengths: npt.NDArray[np.int64],
+    max_length: int,
+    cache: npt.NDArray[np.uint64],
+    mode: int,
+    exempt: npt.NDArray[np.uint8],
+    first: int,
+    until: int,
+    reason: npt.NDArray[np.uint8],
+    ids: npt.NDArray[np.uint64],
+    sequence: npt.NDArray[np.uint32],
+    id_size: npt.NDArray[np.uint8],
+    epoch: npt.NDArray[np.uint32],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    """Of frames ``first`` to ``until``: judge those without a tag, read the headers of the others, whose ``reason``
+    becomes _TO_CHECK, and have their keys fetched."""
+    for i in range(first, until):
+        epoch[i] = 0
+        if reason[i] == 0:
+            counts[_NO_GENERATION, _EXEMPT_RESULT if exempt[i] else _UNSIGNED_RESULT] += 1
+            reason[i] = _UNSIGNED if mode == _REQUIRE and exempt[i] == 0 else 0
+            continue
+        size = lengths[i]
+        s = starts[i]
+        if reason[i] != _BAD_MAGIC or size > max_length + _TRAILER or head[s] != 0xAA or head[s + 1] != 0x56:
+            continue
+        if size < _LEAST or not read_header(head, s, i, ids, sequence, id_size):
+            reason[i] = _TOO_SHORT if size < _LEAST else _BAD_ID
+            continue
+        reason[i] = _TO_CHECK
+        if size <= head_size:  # what other work has pushed out of the CPU's caches comes while others are hashed
+            prefetch(cache, 4 * place_of(ids[i, 0], ids[i, 1], np.int64(head[s + size - 9]) >> 4 & 3))
+
+
+@kernel(
     void(
         *(BYTES, I64, int64, BYTES, I64, I64, U8, int64, IDS, IDS, IDS, IDS),
         *(int64, U8, int64, U8, IDS, U32, U8, U32, _COUNTS),
@@ -246,22 +289,10 @@ def verify(
     """
     for block in range(0, starts.shape[0], _BLOCK):
         until = min(block + _BLOCK, starts.shape[0])
-        for i in range(block, until):
-            epoch[i] = 0
-            if reason[i] == 0:
-                counts[_NO_GENERATION, _EXEMPT_RESULT if exempt[i] else _UNSIGNED_RESULT] += 1
-                reason[i] = _UNSIGNED if mode == _REQUIRE and exempt[i] == 0 else 0
-                continue
-            size = lengths[i]
-            s = starts[i]
-            if reason[i] != _BAD_MAGIC or size > max_length + _TRAILER or head[s] != 0xAA or head[s + 1] != 0x56:
-                continue
-            if size < _LEAST or not read_header(head, s, i, ids, sequence, id_size):
-                reason[i] = _TOO_SHORT if size < _LEAST else _BAD_ID
-                continue
-            reason[i] = _TO_CHECK
-            if size <= head_size:  # what other work has pushed out of the CPU's caches comes while others are hashed
-                prefetch(cache, 4 * place_of(ids[i, 0], ids[i, 1], np.int64(head[s + size - 9]) >> 4 & 3))
+        find_signed(
+            head, starts, head_size, lengths, max_length, cache, mode, exempt,
+            block, until, reason, ids, sequence, id_size, epoch, counts,
+        )  # fmt: skip
         for i in range(block, until):
             if reason[i] != _TO_CHECK:
                 continue
