@@ -27,9 +27,9 @@ NAMES = (
     "recovery",
     "baseline",
     "kernels",
+    *("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "flush", "page"),
 )
-NAMES += ("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "flush", "page")
-WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last two have one of their own
+WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last three have one of their own
 LATEST = RESULTS / "latest.json"
 
 

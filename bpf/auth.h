@@ -59,21 +59,48 @@ KLAIS_INLINE __u64 klais_sip_end(struct klais_sip *v)
 	return v->a ^ v->b ^ v->c ^ v->d;
 }
 
-/* SipHash-2-4-128 of the id: the first state of a hash under the device's key. */
-KLAIS_INLINE struct klais_sip klais_device_key(const struct klais_generation *generation, struct klais_id id)
+/* SipHash-2-4-128 of the id: the device's key. */
+KLAIS_INLINE void klais_derive_key(const struct klais_generation *generation, struct klais_id id, __u64 *k0, __u64 *k1)
 {
 	struct klais_sip v = klais_sip_begin(generation->key[0], generation->key[1]);
-	__u64 k0, k1;
 
 	v.b ^= 0xee;
 	klais_sip_absorb(&v, id.low);
 	klais_sip_absorb(&v, id.high);
 	klais_sip_absorb(&v, (__u64)KLAIS_ID_BYTES << 56);
 	v.c ^= 0xee;
-	k0 = klais_sip_end(&v);
+	*k0 = klais_sip_end(&v);
 	v.b ^= 0xdd;
-	k1 = klais_sip_end(&v);
-	return klais_sip_begin(k0, k1);
+	*k1 = klais_sip_end(&v);
+}
+
+/* The row of a device among the keys that this CPU keeps. */
+KLAIS_INLINE __u32 klais_known_index(struct klais_id id)
+{
+	return ((id.low ^ id.high) * 0x9E3779B97F4A7C15ULL) >> (64 - KLAIS_KNOWN_BITS);
+}
+
+/* The key of a device: 1 when it was kept, 0 when it had to be derived. */
+KLAIS_INLINE __u64 klais_device_key(const struct klais_generation *generation, __u64 serial, struct klais_id id,
+				    __u64 *k0, __u64 *k1)
+{
+	const struct klais_known *known = klais_known_at(klais_known_index(id));
+
+	if (known && known->serial == serial && known->id.low == id.low && known->id.high == id.high) {
+		*k0 = known->key[0];
+		*k1 = known->key[1];
+		return 1;
+	}
+	klais_derive_key(generation, id, k0, k1);
+	return 0;
+}
+
+KLAIS_INLINE void klais_keep_key(__u64 serial, struct klais_id id, __u64 k0, __u64 k1)
+{
+	struct klais_known *known = klais_known_at(klais_known_index(id));
+
+	if (known)
+		*known = (struct klais_known){id, serial, {k0, k1}};
 }
 
 /*
@@ -85,17 +112,20 @@ KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __
 {
 	const struct klais_generation *generation;
 	const __u8 *at = frame + ((body - 1) & 0x7FF);
+	__u64 i, word, serial, k0, k1, kept, left = body & 7;
 	struct klais_sip v;
-	__u64 i, word, left = body & 7;
 
 	/* Opaque: the verifier must see the comparison with the end and the read on the same pointer. */
 	KLAIS_OPAQUE(at);
 	if (at + 1 > end || (*at & 0xCF))
 		return KLAIS_BAD_MAC;
 	generation = &auth->generations[(*at >> 4) & (KLAIS_GENERATIONS - 1)];
-	if (!klais_once(generation->valid))
+	serial = klais_once(generation->serial);
+	if (!serial)
 		return KLAIS_BAD_MAC;
-	v = klais_device_key(generation, id);
+	kept = klais_device_key(generation, serial, id, &k0, &k1);
+	FORGET(kept, 1, any); /* else the verifier walks the loop for each of both */
+	v = klais_sip_begin(k0, k1);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < KLAIS_MAX_CHECKED / 8; i++) {
 		if (i * 8 + 8 > body)
@@ -118,7 +148,11 @@ KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __
 	KLAIS_OPAQUE(at);
 	if (at + 8 > end)
 		return KLAIS_BAD_MAC;
-	return klais_sip_end(&v) == klais_read64(at) ? KLAIS_PASS : KLAIS_BAD_MAC;
+	if (klais_sip_end(&v) != klais_read64(at))
+		return KLAIS_BAD_MAC;
+	if (!kept)
+		klais_keep_key(serial, id, k0, k1);
+	return KLAIS_PASS;
 }
 
 /*

@@ -9,8 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "auth.h"
 #include "klais.h"
+
+static struct klais_known the_known[1 << KLAIS_KNOWN_BITS];
+
+#define klais_known_at(index) (&the_known[index])
+#include "auth.h"
 #include "parse.h"
 #include "source.h"
 
@@ -40,7 +44,7 @@ const struct number klais_numbers[] = {
 	N(KLAIS_WOULD_SOURCE_DENIED), N(KLAIS_WOULD_SOURCE_RATE), N(KLAIS_BAD_MAC), N(KLAIS_UNSIGNED),
 	N(KLAIS_UNVERIFIED), N(KLAIS_WOULD_BAD_MAC), N(KLAIS_WOULD_UNSIGNED), N(KLAIS_WOULD_UNVERIFIED),
 	N(KLAIS_MONITOR_AUTH), N(KLAIS_AUTH_KNOW), N(KLAIS_AUTH_CHECK), N(KLAIS_AUTH_REQUIRE), N(KLAIS_GENERATIONS),
-	N(KLAIS_MAX_CHECKED), N(KLAIS_SIGNED_MAGIC), N(KLAIS_MAC_BYTES), N(KLAIS_LEAST_SIGNED),
+	N(KLAIS_MAX_CHECKED), N(KLAIS_KNOWN_BITS), N(KLAIS_SIGNED_MAGIC), N(KLAIS_MAC_BYTES), N(KLAIS_LEAST_SIGNED),
 	N(KLAIS_VERDICTS), N(KLAIS_MONITOR_MAGIC),
 	N(KLAIS_MONITOR_BLOCK), N(KLAIS_MONITOR_DEVICE_RATE), N(KLAIS_MONITOR_GLOBAL_RATE), N(KLAIS_MONITOR_HEADERS),
 	N(KLAIS_MONITOR_SOURCE_LIST), N(KLAIS_MONITOR_SOURCE_RATE), N(KLAIS_SOURCE_RULE_LIST), N(KLAIS_SOURCE_RULE_RATE),
@@ -59,7 +63,8 @@ const struct number klais_numbers[] = {
 	FIELD(config, source_rules), FIELD(config, source_slot), FIELD(config, drop_fragments), FIELD(config, skb_tail),
 	FIELD(config, ipv4_mask), FIELD(config, ipv6_mask), FIELD(config, generic), FIELD(config, source_slots),
 	FIELD(config, slots),
-	SIZE(generation), FIELD(generation, key), FIELD(generation, valid), SIZE(auth), FIELD(auth, mode),
+	SIZE(generation), FIELD(generation, key), FIELD(generation, serial), SIZE(auth), FIELD(auth, mode),
+	SIZE(known), FIELD(known, id), FIELD(known, serial), FIELD(known, key),
 	FIELD(auth, max_bytes), FIELD(auth, unverified), FIELD(auth, bucket), FIELD(auth, generations),
 	SIZE(bucket), FIELD(bucket, credit_units), FIELD(bucket, last_ns),
 	SIZE(way), FIELD(way, key), FIELD(way, bucket), SIZE(set), FIELD(set, ways), FIELD(set, passed), FIELD(set, prefetch),

@@ -16,6 +16,7 @@
 
 #define klais_set_at(index) klais_row(sets, index)
 #define klais_owners_at(index) klais_row(owners, index)
+#define klais_known_at(index) klais_row(known, index)
 #include "table.h"
 
 #ifdef KLAIS_STIR_DEVICES

@@ -5,7 +5,7 @@ The flood is made in the kernel: an XDP program that redirects each packet onto 
 ``BPF_PROG_TEST_RUN`` (Linux 5.18), on one CPU; more than a million packets a second. Good frames come from the
 simulator by the same interface, each CPU in a queue of its own, as a network card would spread them. Without the
 filter the interface carries an XDP program of two instructions that passes everything: veth takes redirected packets
-only where there is one. ``python -m bench.cases.flood IFACE PACKET`` (in hex) is the flood.
+only where there is one. ``python -m bench.cases.flood IFACE FILE`` is the flood: a line of the file is a packet in hex.
 """
 
 import os
@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ SECONDS = 8
 ROUNDS = 2
 CPUS = min(os.cpu_count() or 1, 32)  # as a mask of one word has
 MOST_S = 60  # the flood ends by itself
-PACKETS_A_CALL = 1 << 16
+PACKETS_A_CALL = 1 << 16  # of one packet; of many packets each call sends a share of that
 PASS_ALL = bytes([0xB7, 0, 0, 0, 2, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0])  # mov r0, 2; exit
 RUBBISH_BYTES = 57  # as long as a good frame of the simulator
 
@@ -85,19 +85,19 @@ def _one(bench: Bench, pair: Pair, with_filter: bool) -> dict[str, float]:
         time.sleep(1)
         with Raw(pair) as raw:
             rubbish = raw.udp(bytes([0x42] * RUBBISH_BYTES), to_port=port)
-        return flooded(bench, settings, edge, pair, port, rubbish, SECONDS)
+        return flooded(bench, settings, edge, pair, port, [rubbish], SECONDS)
 
 
 @contextmanager
-def loaded_filter(iface: str, port: int, limits: Limits = WIDE, blocked: tuple[str, ...] = ()) -> Iterator[None]:
-    """The filter on an interface, with these limits and blocks."""
+def loaded_filter(iface: str, port: int, limits: Limits = WIDE, blocked: tuple[str, ...] = ()) -> Iterator[XdpMaps]:
+    """The filter on an interface, with these limits and blocks: its maps."""
     pin_dir = Path(f"/sys/fs/bpf/klais-bench-{os.getpid()}")
     loader.load(loader.Request(iface, pin_dir, [port], limits, 10.0, 1 << 20, 1 << 20))
     try:
         with XdpMaps.open(pin_dir) as maps:
             for device_id in blocked:
                 maps.block(device_id)
-        yield
+            yield maps
     finally:
         loader.unload(pin_dir)
 
@@ -114,10 +114,22 @@ def _no_filter(iface: str, port: int) -> Iterator[None]:
 
 
 def flooded(
-    bench: Bench, settings: Settings, edge: Child, pair: Pair, port: int, rubbish: bytes, seconds: float
+    bench: Bench,
+    settings: Settings,
+    edge: Child,
+    pair: Pair,
+    port: int,
+    packets: Sequence[bytes],
+    seconds: float,
+    options: Sequence[str] = (),
 ) -> dict[str, float]:
-    """Good frames for ``seconds`` under a flood of one packet, and what became of them."""
-    command = [*bench.sender_prefix, sys.executable, "-m", "bench.cases.flood", "out0", rubbish.hex()]
+    """Good frames for ``seconds`` under a flood of these packets in turn, and what became of them.
+
+    ``options``: more of them for the simulator that sends the good ones.
+    """
+    file = bench.folder / f"packets-{port}.txt"
+    file.write_text("\n".join(packet.hex() for packet in packets))
+    command = [*bench.sender_prefix, sys.executable, "-m", "bench.cases.flood", "out0", str(file)]
     flood = bench.child("flood", command, settings)
     try:
         wait_for(lambda: "flooding" in flood.tail(), 20, "the flood")
@@ -133,6 +145,7 @@ def flooded(
             f"{seconds:g}s",
             "--to",
             f"{pair.hosts[0]}:{port}",
+            *options,
         ) as good:
             summary = good.summary(seconds + 120)
         past_s = time.monotonic() - began_s
@@ -167,22 +180,23 @@ def _redirect(ifindex: int) -> bytes:
     return b"".join(struct.pack("<BBhi", *instruction) for instruction in instructions)
 
 
-def _flood(iface: str, packet: bytes) -> None:
-    """Send on one CPU until SIGTERM, at most MOST_S; says how many in how many seconds."""
+def _flood(iface: str, packets: list[bytes]) -> None:
+    """Send them in turn on one CPU until SIGTERM, at most MOST_S; says how many in how many seconds."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     os.sched_setaffinity(0, {max(cpu for cpu in os.sched_getaffinity(0) if cpu < CPUS)})
     prog_fd = bpf.prog_load(_redirect(socket.if_nametoindex(iface)), "redirect")
     print("flooding", flush=True)
-    began_s, sent = time.monotonic(), 0
+    began_s, sent, calls = time.monotonic(), 0, 0
+    times = max(1 << 13, PACKETS_A_CALL // len(packets))
     while not ended and time.monotonic() - began_s < MOST_S:
         try:
-            bpf.test_run_live(prog_fd, packet, PACKETS_A_CALL)
+            bpf.test_run_live(prog_fd, packets[calls % len(packets)], times)
         except InterruptedError:
             continue
-        sent += PACKETS_A_CALL
+        calls, sent = calls + 1, sent + times
     print(f"sent {sent} {time.monotonic() - began_s:.3f} s", flush=True)
 
 
 if __name__ == "__main__":
-    _flood(sys.argv[1], bytes.fromhex(sys.argv[2]))
+    _flood(sys.argv[1], [bytes.fromhex(line) for line in Path(sys.argv[2]).read_text().split()])

@@ -25,7 +25,8 @@ def edge_now(settings: Settings) -> dict[str, Any]:
     if stats is None:
         raise BenchFailed("the edge does not answer")
     edge: dict[str, Any] = stats["edge"]
-    return edge["counters"] | edge["gauges"]
+    now: dict[str, Any] = edge["counters"] | edge["gauges"]
+    return now
 
 
 def run(bench: Bench, outage_s: float, rate: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,11 +140,11 @@ def _judge(settings: Settings, path: Path, sent: int, drops: int, times: tuple[i
     return Restart(sent, int(missing.sum()), drops, deaf_ms, (gone_ns - asked_ns) / 1e6, (back_ns - gone_ns) / 1e6)
 
 
-def _edge(settings: Settings) -> dict[str, dict[str, float]]:
+def _edge(settings: Settings) -> dict[str, dict[str, Any]]:
     stats = get_json(f"http://{settings.api_bind}/stats")
     if stats is None:
         raise BenchFailed("the edge does not answer")
-    edge: dict[str, dict[str, float]] = stats["edge"]
+    edge: dict[str, dict[str, Any]] = stats["edge"]
     return edge
 
 

@@ -1,6 +1,6 @@
 """Payloads that make a lane work hard, and ordinary ones as long as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
 from klais.core.wire.json_path import MAX_DEPTH
@@ -25,11 +25,17 @@ def nested(total: int, depth: int, member: bytes, fields: Sequence[bytes]) -> by
 def ordinary(total: int) -> bytes:
     """An object of about ``total`` bytes as devices send it: numbers, texts, flags, one level of nesting."""
     members = [b'"state":"ok"', b'"on":true', b'"pos":{"x":1.25,"y":-3.5}', b'"t":21.53', b'"h":48.2', b'"n":1024']
-    out, size = [], 2
+    out: list[bytes] = []
+    size = 2
     while size + 30 < total:
         out.append(members[len(out) % len(members)].replace(b'":', b'%d":' % len(out), 1))
         size += len(out[-1]) + 1
     return b"{" + b",".join(out) + b"}" + b" " * max(0, total - size)
+
+
+def filled(member: bytes) -> bytes:
+    """The largest object that repeats a member."""
+    return b"{" + b",".join([member] * ((LARGEST - 1) // (len(member) + 1))) + b"}"
 
 
 ADVERSARIAL = {
@@ -48,4 +54,32 @@ ADVERSARIAL = {
     "quotes_in_keys": b"{" + b",".join(fields(16, rb"\"" * 1_900)) + b"}",
     "not_utf8_at_the_end": nested(LARGEST - 9, 30, b'"":1e999', fields(16))[:-40] + b"\xff",
     "digits": b'{"a":' + b"9" * 60_000 + b"}",
+    "digits_behind_the_point": b'{"a":0.' + b"0" * 60_000 + b"1}",
+    "digits_of_an_exponent": b'{"a":1e' + b"0" * 60_000 + b"1}",
+    "largest_exponents": filled(b'"x":1e308'),
+    "tiny_numbers": filled(b'"x":4.9e-324'),
+    "numbers_between_two_doubles": filled(b'"x":9007199254740993.00000000000000001'),
+    "array_of_numbers": b'{"a":[' + b"1," * 32_000 + b"1]}",
+    "one_text_of_escapes": b'{"a":"' + rb"\u00e9" * 10_000 + b'"}',
+    "one_text_of_quotes": b'{"a":"' + rb"\"" * 30_000 + b'"}',
+    "surrogates": b'{"a":"' + rb"\ud83d\ude00" * 5_000 + b'"}',
+    "half_surrogates": b'{"a":"' + rb"\ud800" * 10_000 + b'"}',
+    "four_byte_letters": b'{"a":"' + "\U0001f600".encode() * 15_000 + b'"}',
+    "one_key_again_and_again": filled(b'"a":1'),
+    "keys_that_differ_at_the_end": b"{" + b",".join(fields(200, b"k" * 300)) + b"}",
+    "escaped_keys_again_and_again": filled(rb'"\u0061":1'),
+    "empty_objects": filled(b'"":{}'),
+    "empty_arrays": b'{"a":[' + b"[]," * 20_000 + b"[]]}",
+    "deep_again_and_again": filled(b'"":' + b"[" * (MAX_DEPTH - 2) + b"]" * (MAX_DEPTH - 2)),
+    "white_space": b'{"a":1' + b" \t\n\r" * 16_000 + b"}",
+    "white_space_between_all": filled(b' "a" :\t1 '),
+    "literals": filled(b'"a":null'),
 }
+CHANGING: dict[str, Callable[[int], bytes]] = {
+    "a_name_for_each_frame": lambda number: b'{"f%d":1}' % number,
+    "sixteen_names_for_each_frame": lambda number: b"{" + b",".join(fields(16, b"n%d_" % number)) + b"}",
+    "long_names_for_each_frame": lambda number: b'{"' + b"k" * 1_000 + b'%d":1}' % number,
+    "values_that_jump": lambda number: b'{"a":%d}' % (10 ** (number % 300)),
+    "a_type_for_each_frame": lambda number: (b'{"a":1}', b'{"a":true}', b'{"a":{"a":1}}', b'{"a":[1]}')[number % 4],
+}
+"""Payloads of which each frame has another, by the frame's number."""

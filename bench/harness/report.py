@@ -62,6 +62,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("xdp_signed_ratio", "x", "<=", 2.3),
         Target("xdp_forged_to_signed", "x", "<=", 1.0),
         Target("flood_good_lost", "frames", "<=", 0),
+        Target("wire_lost", "frames", "<=", 0),
     ),
     "flood": (Target("lost_with_filter", "frames", "<=", 0),),
     "hostile": (Target("worst_step_ratio", "x", "<=", 3.0), Target("lost_under_floods", "frames", "<=", 0)),

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from klais.config.load import Settings, environ_of
 from klais.errors import BrokerOwned, KafkaUnavailable
 from klais.system.child import start_detached
 from klais.system.private_files import open_own
+from klais.system.processes import python_module
 from klais.system.waiting import poll_until
 
 RUN_COMMAND = "klais kafka run"
@@ -103,7 +103,7 @@ def start(settings: Settings, say: Progress) -> Status:
     with open(open_own(files.supervisor_log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as log:
         if owner is None:
             env = {**os.environ, **environ_of(settings), "KLAIS_STATE_DIR": str(files.root.parent)}
-            process = start_detached([sys.executable, "-m", "klais", "kafka", "run"], log, env)
+            process = start_detached(python_module("klais", "kafka", "run"), log, env)
     follower = _LogFollower(files.supervisor_log, say)
     deadline = time.monotonic() + START_TIMEOUT_S + 600  # a first start may have to fetch the jars
     while time.monotonic() < deadline:

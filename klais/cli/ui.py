@@ -9,6 +9,7 @@ import click
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say
 from klais.config.load import load
+from klais.errors import KlaisError
 from klais.system.address import split_address, url_of
 from klais.system.durations import DURATION
 
@@ -34,13 +35,22 @@ def ui() -> None:
 @click.option("--bind", default="127.0.0.1:6067", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
 def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
-    """Serve the page from a RECORDING, without one from the figures that come with KLAIS."""
+    """Serve the page from a RECORDING, without one from the figures that come with KLAIS.
+
+    Off loopback, reading needs a token, as at a worker.
+    """
+    from klais.http.access import Access
+    from klais.http.connections import ConnectionLimits
+    from klais.http.guard import Guard
     from klais.ui.demo import demo_server
     from klais.ui.recording import load as load_recording
     from klais.ui.recording import load_demo
 
     host, port = split_address(bind)
-    server = demo_server(load_demo() if recording is None else load_recording(recording), host, port)
+    settings = load()
+    access = Access.of(settings, host, changes=False)
+    shown = load_demo() if recording is None else load_recording(recording)
+    server = demo_server(shown, host, port, Guard.of(settings, host, access), ConnectionLimits.of(settings))
 
     async def run() -> None:
         chosen = await server.start()
@@ -60,16 +70,20 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
 @click.option("--url", default=None, metavar="URL", help="Worker to record.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
 @click.option("--for", "for_s", type=DURATION, default=60.0, show_default="1m", help="How long.")
 def record_(target: Path, url: str | None, for_s: float) -> None:
-    """Record what a worker's page shows into TARGET (.json.gz).
+    """Record what a worker's page shows into TARGET (.json.gz), which only you can read.
 
     The recording holds device ids, figures and names of operators: look at it before you pass it on.
     """
     from klais.http.access import token_to_read
+    from klais.system.private_files import write_own
     from klais.ui.recording import record
 
     settings = load()
     base = url.rstrip("/") if url else url_of(settings.web_bind, settings.web_port)
     say(f"recording {base} for {for_s:g} s")
     data = record(base, for_s, token_to_read(settings, settings.web_bind))
-    target.write_bytes(data)
+    try:
+        write_own(target, data)
+    except OSError as error:
+        raise KlaisError(f"{target} cannot be written: {error.strerror}") from None
     say(f"{target}: {len(data):,} bytes; show it with `klais ui demo {target}`")

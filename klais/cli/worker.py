@@ -10,16 +10,15 @@ import click
 from klais.cli.printing import say, say_json
 from klais.config.load import Settings, environ_of, load
 from klais.errors import SetupMissing
-from klais.system.private_files import named_folder, own_folder
+from klais.system.private_files import named_folder, not_ours, own_folder
+from klais.system.processes import python_module
 
 _FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "ERROR"}
 
 
 def worker_command(settings: Settings) -> list[str]:
     """The command line of one worker; Faust's data folder lies in the state folder."""
-    return [
-        sys.executable,
-        "-m",
+    return python_module(
         "faust",
         "-A",
         "agents.app",
@@ -32,12 +31,24 @@ def worker_command(settings: Settings) -> list[str]:
         str(settings.web_port),
         "--web-bind",
         settings.web_bind,
-    ]
+    )
 
 
 def worker_environ(settings: Settings) -> dict[str, str]:
     """The environment of a worker: that of this process, with every setting that differs from its default."""
     return os.environ | environ_of(settings)
+
+
+def leave_folder_of_others(settings: Settings) -> Settings:
+    """Go to Faust's data folder from a working folder that others can write to: Faust imports what lies there.
+
+    Returns the settings with paths that mean the same there.
+    """
+    if not not_ours(os.stat(".")):
+        return settings
+    paths = {name: value.absolute() for name, value in settings if isinstance(value, Path)}
+    os.chdir(data_dir(settings))
+    return settings.model_copy(update=paths)
 
 
 def data_dir(settings: Settings) -> Path:
@@ -81,5 +92,6 @@ def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dr
         own_folder(data_dir(settings))
     except OSError as error:
         raise SetupMissing(f"cannot make {data_dir(settings)}: {error.strerror}. Set KLAIS_STATE_DIR") from None
+    settings = leave_folder_of_others(settings)
     sys.stdout.flush()
     os.execve(sys.executable, command, worker_environ(settings))

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Middleware
 from klais.config.checks import split_list
 from klais.config.load import Settings
 from klais.http.access import Access
-from klais.http.addresses import Ip, Network, RateLimit, bucket_of, client_of, parse_networks
+from klais.http.addresses import Ip, Network, RateLimit, bucket_of, client_of, parse_ip, parse_networks
 from klais.http.connections import Connection
 from klais.http.errors import HttpError, of_http_exception, secure, shown
 from klais.http.hosts import AllowedHosts
@@ -63,6 +63,13 @@ class Guard:
     def client(self, request: web.BaseRequest) -> Ip | None:
         """Address of who sent a request."""
         return client_of(request.remote, request.headers.getall("X-Forwarded-For", []), self.proxies)
+
+    def is_encrypted(self, request: web.BaseRequest) -> bool:
+        """Whether the browser speaks TLS, with this server or with a proxy of ours before it."""
+        peer = parse_ip(request.remote)
+        proxied = peer is not None and any(peer in network for network in self.proxies)
+        last = ",".join(request.headers.getall("X-Forwarded-Proto", [])).rpartition(",")[2]
+        return request.secure or (proxied and last.strip().lower() == "https")
 
     def check(self, request: web.Request) -> None:
         """Return when a request may go on to its handler.

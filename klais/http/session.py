@@ -37,7 +37,8 @@ def sign(token_digest: bytes, name: str, now_s: float | None = None) -> str:
 def verify(value: str | None, token_digests: tuple[bytes, ...], now_s: float | None = None) -> Session | None:
     """The session of a cookie's value, None where it is none, is over, or was signed with another token."""
     body, _, mac = (value or "").partition(".")
-    if not any([hmac.compare_digest(mac.encode(), _mac(known, body).encode()) for known in token_digests]):
+    given = mac.encode(errors="replace")  # a header may hold bytes that are no text
+    if not any([hmac.compare_digest(given, _mac(known, body).encode()) for known in token_digests]):
         return None
     try:
         name, until_s = orjson.loads(base64.urlsafe_b64decode(body))

@@ -59,18 +59,19 @@ def _copy_bytes(out: Any, at: Any, source: Any, start: Any, size: Any) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def prefetch(typing_context: Any, memory: Any, at: Any) -> Any:
-    """Have the cache line of ``memory[at]`` (uint8) fetched, to be read soon; any ``at`` is allowed, nothing is
-    read."""
+    """Have the cache line of the ``at``-th number of a C-contiguous array fetched, to be read soon; any ``at`` is
+    allowed, nothing is read."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         array = cgutils.create_struct_proxy(sig.args[0])(context, builder, value=args[0])
-        pointer, word = array.data, ir.IntType(32)
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        pointer = builder.bitcast(builder.gep(array.data, [args[1]]), byte)
         name = "llvm.prefetch.p0"
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word]), name
         )
         read, keep_everywhere, data = (ir.Constant(word, value) for value in (0, 3, 1))
-        builder.call(function, [builder.gep(pointer, [args[1]]), read, keep_everywhere, data])
+        builder.call(function, [pointer, read, keep_everywhere, data])
         return context.get_dummy_value()
 
     return types.void(memory, types.int64), generate

@@ -6,17 +6,20 @@ answer in time is killed; after three failures in a row the breaker stays open f
 """
 
 import json
+import os
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from klais.config.load import PREFIX
 from klais.errors import ModelUnavailable
+from klais.system.private_files import not_ours
+from klais.system.processes import python_module
 from klais.telemetry import log as logs
 
 log = logs.get("klais.language.client")
@@ -137,10 +140,12 @@ class LanguageModel:
 
     def _start(self) -> None:
         self._end()
-        command = [sys.executable, "-m", "klais.language.child", str(self._path), self._digest]
-        self._child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        if problem := not_ours(self._path.stat()):
+            raise ModelUnavailable(f"{self._path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
+        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}  # no secrets
+        command = python_module("klais.language.child", str(self._path), self._digest)
+        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True, env=env)
         assert self._child.stdout is not None
         self._selector.register(self._child.stdout, selectors.EVENT_READ)
         first = self._read(START_S)

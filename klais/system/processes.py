@@ -1,8 +1,22 @@
-"""Processes by more than their number, which the kernel gives to another program one day."""
+"""Processes of our own: how one is started, and how it is known by more than its number, which the kernel gives to
+another program one day."""
 
+import sys
 from pathlib import Path
 
 import psutil
+
+
+def python_module(module: str, *words: str) -> list[str]:
+    """The command that runs a module with this Python; never one that lies in the working folder (``-P``), which may
+    be ``/tmp``.
+
+    Examples
+    --------
+    >>> python_module("klais", "edge")[1:]
+    ['-P', '-m', 'klais', 'edge']
+    """
+    return [sys.executable, "-P", "-m", module, *words]
 
 
 def started_ticks(pid: int) -> int | None:

@@ -6,7 +6,7 @@ reason and, where it ends by itself, its end.
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from confluent_kafka import KafkaException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -54,6 +54,7 @@ class Block(Reason):
 class Blocks(Block):
     """Drop every frame of several devices."""
 
+    most_bytes: ClassVar[int] = 128 << 10  # so many ids, each character as \uXXXX
     device_ids: list[DeviceId] = Field(min_length=1, max_length=MOST_BLOCKED)
 
 

@@ -14,9 +14,9 @@ from klais.ui.recording import Recording
 from klais.ui.routes import Page, install
 
 
-def demo_app(recording: Recording, host: str = "127.0.0.1") -> web.Application:
-    """The application; nothing can be changed through it."""
-    guard = Guard(AllowedHosts(host), Access())
+def demo_app(recording: Recording, guard: Guard | None = None) -> web.Application:
+    """The application; nothing can be changed through it. Without a guard it is for loopback."""
+    guard = guard or Guard(AllowedHosts("127.0.0.1"), Access())
     page = Page(
         settings=Settings(),
         guard=guard,
@@ -33,7 +33,7 @@ def demo_app(recording: Recording, host: str = "127.0.0.1") -> web.Application:
             raise web.HTTPFound("/ui/")
         if path not in recording.pages:
             raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording")
-        return reply(_first(recording.pages[path], request.query.get("size", "")))
+        return reply(_first(recording.pages[path], request.query.get("size", "")[:6]))
 
     install(app, page)
     app.router.add_get("/{path:.*}", recorded)
@@ -47,6 +47,8 @@ def _first(body: Any, size: str) -> Any:
     return body | {"items": body["items"][: int(size)]}
 
 
-def demo_server(recording: Recording, host: str, port: int) -> Listener:
+def demo_server(
+    recording: Recording, host: str, port: int, guard: Guard | None = None, limits: ConnectionLimits | None = None
+) -> Listener:
     """The same on an address."""
-    return Listener(demo_app(recording, host), host, port, ConnectionLimits())
+    return Listener(demo_app(recording, guard), host, port, limits or ConnectionLimits())

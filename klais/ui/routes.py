@@ -162,12 +162,12 @@ async def log_in(page: Page, request: web.Request) -> web.StreamResponse:
         log.warning("login_refused", client=client, name=asked.name)
         raise HttpError(401, "unauthorized", "this is not the token of this system")
     log.info("logged_in", client=client, name=asked.name)
-    return reply({"name": asked.name}, headers={"Set-Cookie": cookie_header(cookie, request.secure)})
+    return reply({"name": asked.name}, headers={"Set-Cookie": cookie_header(cookie, page.guard.is_encrypted(request))})
 
 
 async def log_out(page: Page, request: web.Request) -> web.StreamResponse:
     """``POST /ui/logout``: end the session."""
-    return reply({}, headers={"Set-Cookie": cookie_header("", request.secure)})
+    return reply({}, headers={"Set-Cookie": cookie_header("", page.guard.is_encrypted(request))})
 
 
 def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:

@@ -1,6 +1,7 @@
 """The filter's part of authenticated frames: its map of keys, which only root can read (no numba)."""
 
 import math
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def filter_auth(
     value["bucket"]["credit_units"], value["bucket"]["last_ns"] = value["unverified"]["cap_units"], time.monotonic_ns()
     for generation, key in masters.items():
         value["generations"]["key"][generation] = np.frombuffer(key, "<u8")
-        value["generations"]["valid"][generation] = 1
+        value["generations"]["serial"][generation] = secrets.randbits(63) | 1  # no key that a CPU kept counts
     return value
 
 
@@ -94,7 +95,7 @@ def read_auth(fd: int) -> AuthStatus:
     return AuthStatus(
         state,
         AuthMode.REQUIRE in mode,
-        tuple(g for g in range(GENERATIONS) if value["generations"][g]["valid"]),
+        tuple(g for g in range(GENERATIONS) if value["generations"][g]["serial"]),
         int(value["max_bytes"]),
         rate if math.isfinite(rate) else None,
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from klais.core.wire.constants import ID_SIZE
 
-VERSION = 4
+VERSION = 5
 SLOTS = 4
 WAYS = 2
 PLACES = 2
@@ -20,6 +20,7 @@ MAX_TAGS = 2
 MAX_EXTENSIONS = 6
 GENERATIONS = 4
 MAX_CHECKED = 512
+KNOWN_BITS = 11
 QUEUES = 256
 SOURCE_BYTES = 18
 SLOT_FRAME_BYTES = 2072
@@ -146,7 +147,7 @@ CONFIG = np.dtype(
     ]
 )
 BUCKET = np.dtype([("credit_units", "<i8"), ("last_ns", "<u8")])
-GENERATION = np.dtype([("key", "<u8", (2,)), ("valid", "<u8")])
+GENERATION = np.dtype([("key", "<u8", (2,)), ("serial", "<u8")])
 AUTH = np.dtype(
     [
         ("mode", "<u8"),
@@ -156,6 +157,7 @@ AUTH = np.dtype(
         ("generations", GENERATION, (GENERATIONS,)),
     ]
 )
+KNOWN = np.dtype([("id", "u1", (16,)), ("serial", "<u8"), ("key", "<u8", (2,))])
 WAY = np.dtype([("key", "<u8"), ("bucket", BUCKET)])
 SET = np.dtype([("ways", WAY, (WAYS,)), ("passed", "<u4", (WAYS,)), ("prefetch", "<u8")])
 OWNER = np.dtype([("id", "u1", (16,)), ("dropped", "<u8")])
@@ -229,4 +231,5 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
         MapSpec("ring", RINGBUF, 0, 0, ring_bytes),
         MapSpec("about", ARRAY, 4, ABOUT.itemsize, 1),
         MapSpec("auth", ARRAY, 4, AUTH.itemsize, 1),
+        MapSpec("known", PERCPU_ARRAY, 4, KNOWN.itemsize, 1 << KNOWN_BITS),
     )

@@ -14,6 +14,8 @@ GUARD, CONNECTIONS, ADDRESSES = (f"{HTTP}/test_{name}.py" for name in ("guard", 
 FILES, LOCKS = f"{SYSTEM}/test_private_files.py", f"{SYSTEM}/test_file_lock.py"
 PACKETS, HEADERS = "tests/kernel/test_xdp_packets.py", "tests/kernel/test_xdp_headers.py"
 FUZZ = "tests/hostile"
+ROUTES = f"{FUZZ}/test_http_routes.py"
+SIGNED = "tests/kernel/test_xdp_auth.py"
 
 BY_DATAGRAM: dict[str, list[str]] = {
     "lengths, offsets and JSON that break a parser": [
@@ -43,6 +45,11 @@ BY_DATAGRAM: dict[str, list[str]] = {
     "a forged frame that makes a device's own a duplicate": [
         f"{DEVICES}::test_sixteen_bits_are_not_enough_for_the_hash",
         f"{DEVICES}::test_a_key_that_was_changed_changes_hashes_and_no_verdict",
+    ],
+    "forged frames in the names of devices that sign": [
+        f"{SIGNED}::test_a_forger_takes_no_tokens_of_the_device",
+        f"{SIGNED}::test_only_a_good_tag_keeps_a_key",
+        f"{SIGNED}::test_a_kept_key_ends_with_the_key_that_it_comes_from",
     ],
     "large frames that fill the queue's memory": [f"{DEVICES}::test_the_queue_is_bounded_in_bytes"],
     "many queued frames that delay those of others": [
@@ -102,7 +109,31 @@ BY_HTTP: dict[str, list[str]] = {
         "tests/unit/edge/test_api.py::test_a_rate_below_the_controllers_minimum_must_be_meant",
         "tests/unit/edge/test_api.py::test_who_changed_what_is_logged",
     ],
-    "a web page that reads by DNS rebinding": [f"{GUARD}::test_foreign_names_are_refused_on_every_path"],
+    "a web page that reads by DNS rebinding": [
+        f"{GUARD}::test_foreign_names_are_refused_on_every_path",
+        f"{ROUTES}::test_no_route_answers_to_a_foreign_name",
+    ],
+    "a new route without checks": [
+        f"{ROUTES}::test_no_route_answers_a_page_of_another_origin",
+        f"{ROUTES}::test_every_route_needs_the_token_that_it_should",
+        f"{ROUTES}::test_no_change_comes_from_a_form",
+        f"{ROUTES}::test_other_methods_are_refused",
+    ],
+    "paths that lead round the token, out of the page's files, or to another site": [
+        f"{ROUTES}::test_no_path_goes_round_the_token_or_leads_away",
+        f"{ROUTES}::test_no_answer_is_split",
+    ],
+    "bodies that are large, or never end": [
+        f"{ROUTES}::test_bodies_are_bounded_before_they_are_read",
+        f"{ROUTES}::test_many_chunks_are_no_way_round_the_bound",
+        f"{ROUTES}::test_what_never_ends_is_ended",
+        f"{ROUTES}::test_requests_in_one_packet_are_each_judged",
+    ],
+    "sessions that are made up, stolen over http, or of somebody who may only read": [
+        f"{ROUTES}::test_no_cookie_that_nobody_signed_is_a_session",
+        f"{ROUTES}::test_a_session_over_tls_goes_over_tls_only",
+        f"{ROUTES}::test_a_session_of_whoever_may_read_changes_nothing_and_one_that_is_over_is_none",
+    ],
     "reading and changing from another machine": [
         f"{GUARD}::test_elsewhere_than_on_loopback_a_token_is_made",
         f"{GUARD}::test_reading_needs_a_token_where_one_is_set",
@@ -146,6 +177,15 @@ ON_THE_HOST: dict[str, list[str]] = {
         f"{FILES}::test_a_tree_of_which_a_part_is_anothers_is_refused",
         "tests/unit/xdp/test_bytecode_cache.py::test_a_file_that_others_could_have_written_counts_for_nothing",
     ],
+    "planting code in the working folder": [
+        "tests/unit/cli/test_working_folder.py::test_a_module_in_the_working_folder_is_not_imported",
+        "tests/unit/cli/test_working_folder.py::test_every_command_of_ours_is_made_so",
+        "tests/unit/cli/test_working_folder.py::test_a_worker_leaves_a_folder_that_others_can_write_to",
+    ],
+    "planting a language model": [
+        "tests/unit/cli/test_working_folder.py::test_a_language_model_of_somebody_else_is_not_loaded",
+        "tests/unit/cli/test_working_folder.py::test_the_process_of_the_language_model_gets_no_secrets",
+    ],
     "links, and the pid of another process": [
         f"{FILES}::test_write_takes_the_place_of_a_link_and_does_not_follow_it",
         "tests/unit/broker/test_stop.py::test_a_process_that_only_has_the_pid_gets_no_signal",
@@ -160,6 +200,8 @@ ON_THE_HOST: dict[str, list[str]] = {
         "tests/broker/test_rights.py::test_edge_and_worker_run_with_the_documented_rights",
         f"{FUZZ}/test_fuzz_records.py::test_a_control_record_is_applied_or_refused_and_never_half",
         f"{FUZZ}/test_fuzz_records.py::test_a_statistics_record_is_read_or_refused",
+        f"{FUZZ}/test_fuzz_profiles.py::test_a_number_that_no_detector_writes_is_refused",
+        f"{FUZZ}/test_fuzz_profiles.py::test_a_profile_is_taken_over_or_passed_over_and_the_lane_goes_on",
     ],
     "what is left to an attacker who took over a process": [
         "tests/unit/test_units.py::test_a_unit_leaves_little_open",

@@ -19,8 +19,9 @@ from klais.core.wire.constants import encode_frame
 from klais.errors import ConfigError, SetupMissing, XdpUnavailable
 from klais.xdp import bpf
 from klais.xdp.auth import filter_auth, know_signed, read_auth, set_auth
-from klais.xdp.layout import AuthMode, Verdict, map_specs
+from klais.xdp.layout import KNOWN, KNOWN_BITS, AuthMode, Verdict, map_specs
 from klais.xdp.limits import Limits
+from klais.xdp.pins import possible_cpus
 from klais.xdp.test_run import LoadedFilter, loaded_filter
 from tests.support.auth import MASTERS, SECRET, VECTORS, signed
 from tests.support.needs import need_missing
@@ -163,11 +164,43 @@ def test_a_forger_takes_no_tokens_of_the_device(filter_: LoadedFilter) -> None:
 
 
 def test_the_map_of_keys_is_not_mappable_and_its_pin_is_roots(filter_: LoadedFilter) -> None:
-    (spec,) = [spec for spec in map_specs(1, 4096) if spec.name == "auth"]
-    assert spec.flags == 0
-    pin = filter_.maps.pin_dir / "auth"
-    assert stat.S_IMODE(pin.stat().st_mode) & 0o077 == 0
-    assert pin.stat().st_uid == 0 == os.geteuid()
+    for name in ("auth", "known"):
+        (spec,) = [spec for spec in map_specs(1, 4096) if spec.name == name]
+        assert spec.flags == 0
+        pin = filter_.maps.pin_dir / name
+        assert stat.S_IMODE(pin.stat().st_mode) & 0o077 == 0
+        assert pin.stat().st_uid == 0 == os.geteuid()
+
+
+def kept(filter_: LoadedFilter) -> set[bytes]:
+    """Devices whose key some CPU keeps."""
+    rows, found = np.zeros(possible_cpus(), KNOWN), set()
+    for index in range(1 << KNOWN_BITS):
+        bpf.lookup(filter_.fds["known"], np.array([index], np.uint32), rows)
+        found |= {row["id"].tobytes().rstrip(b"\0") for row in rows if row["serial"]}
+    return found
+
+
+def test_only_a_good_tag_keeps_a_key(filter_: LoadedFilter) -> None:
+    put(filter_)
+    for n in range(50):
+        frame = signed(f"forged-{n}", 1, b"{}")
+        assert verdict(filter_, frame[:-1] + bytes([frame[-1] ^ 1])) == "bad_mac"
+    assert not any(name.startswith(b"forged-") for name in kept(filter_))
+    assert verdict(filter_, signed("keeper", 1, b"{}")) == "pass"
+    assert b"keeper" in kept(filter_)
+
+
+def test_a_kept_key_ends_with_the_key_that_it_comes_from(filter_: LoadedFilter) -> None:
+    frame = signed("stays", 1, b"{}")
+    put(filter_)
+    assert [verdict(filter_, frame) for _ in range(3)] == ["pass"] * 3
+    put(filter_, masters={1: MASTERS[2]})
+    assert verdict(filter_, frame) == "bad_mac"
+    put(filter_, masters={})
+    assert verdict(filter_, frame) == "bad_mac"
+    put(filter_)
+    assert verdict(filter_, frame) == "pass"
 
 
 def test_settings_and_command(filter_: LoadedFilter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

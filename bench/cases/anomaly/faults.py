@@ -1,6 +1,7 @@
 """Synthetic telemetry with a fault: the series and its labels, 1 within the fault."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -103,13 +104,21 @@ def with_other_fault(rng: Rng, fault: str, days: float, step_s: float) -> Labell
     return t, x, ((t >= t[i]) & (t < t[i] + DAY_S)).astype(np.int64)
 
 
+def _value_fault(kind: str, fault: str, rng: Rng, days: float, step_s: float) -> Labelled:
+    return with_value_fault(rng, kind, fault, days, step_s)
+
+
+def _other_fault(fault: str, rng: Rng, days: float, step_s: float) -> Labelled:
+    return with_other_fault(rng, fault, days, step_s)
+
+
 def all_faults() -> list[tuple[str, str, Callable[[Rng, float, float], Labelled]]]:
     """(fault, kind, how to make it): each value fault in each kind, then the others."""
     out: list[tuple[str, str, Callable[[Rng, float, float], Labelled]]] = []
     for fault in VALUE_FAULTS:
         for kind in KINDS:
-            out.append((fault, kind, lambda rng, days, step, k=kind, f=fault: with_value_fault(rng, k, f, days, step)))
+            out.append((fault, kind, partial(_value_fault, kind, fault)))
     for fault in OTHER_FAULTS:
         kind = "interval" if "interval" in fault or "silence" in fault else "counter" if "counter" in fault else "clock"
-        out.append((fault, kind, lambda rng, days, step, f=fault: with_other_fault(rng, f, days, step)))
+        out.append((fault, kind, partial(_other_fault, fault)))
     return out

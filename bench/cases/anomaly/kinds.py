@@ -44,7 +44,8 @@ def activity(rng: Rng, t: np.ndarray) -> np.ndarray:
     shape = np.exp(-(((hour - 9) / 2.5) ** 2)) + np.exp(-(((hour - 19) / 3) ** 2)) * 1.2 + 0.08
     day = (t // DAY_S).astype(int)
     day -= day[0]
-    return shape * np.where(weekday >= 5, 0.7, 1.0) * rng.lognormal(0, 0.2, day[-1] + 1)[day]
+    out: np.ndarray = shape * np.where(weekday >= 5, 0.7, 1.0) * rng.lognormal(0, 0.2, day[-1] + 1)[day]
+    return out
 
 
 def climate(rng: Rng, t: np.ndarray, step_s: float) -> Iterator[tuple[str, Series]]:

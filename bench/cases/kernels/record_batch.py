@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -28,7 +29,7 @@ def best_ns(call: Callable[[], object], count: int) -> float:
     return best / count
 
 
-def columns(payload_bytes: int) -> tuple[object, ...]:
+def columns(payload_bytes: int) -> tuple[Any, Any, Any, Any, Any, Any, Any]:
     """Frames of 1,000 devices with payloads of the given size and two random readings each."""
     rng = np.random.default_rng(7)
     frames = []
@@ -58,7 +59,7 @@ def measure(payload_bytes: int) -> dict[str, float]:
 
     def append() -> None:
         writer.reset()
-        assert writer.append_telemetry(*given, 0, 1, 0) == COUNT  # type: ignore[arg-type]
+        assert writer.append_telemetry(*given, 0, 1, 0) == COUNT
 
     return {
         "payload_bytes": payload_bytes,

@@ -6,7 +6,13 @@ from bench.harness.packets.row import PADDED, V6, WIDE, Row, frame, sent, with_i
 from bench.harness.packets.source_rows import far_away, frames_from
 from klais.xdp.layout import Verdict
 from klais.xdp.limits import Limits
+from klais.xdp.maps import XdpMaps
 from klais.xdp.sources import SourceLimit
+
+
+def _far_away_and_blocked(maps: XdpMaps) -> None:
+    far_away(maps)
+    maps.block("monitor-away", 60)
 
 
 def monitored_packets() -> Iterator[Row]:
@@ -28,7 +34,7 @@ def monitored_packets() -> Iterator[Row]:
         away,
         Verdict.BLOCKED,
         None,
-        prepare=lambda maps: (far_away(maps), maps.block("monitor-away", 60)),
+        prepare=_far_away_and_blocked,
         rules=("source_list",),
     )
     yield Row("monitor: source denied after its magic", sent(b"w" * 30), Verdict.WOULD_BAD_MAGIC, None,

@@ -10,11 +10,20 @@ from klais.xdp.maps import XdpMaps
 from klais.xdp.sources import SourceLimit
 
 
+def _vip_from_elsewhere(maps: XdpMaps) -> None:
+    maps.allow("from-vip", 60)
+    maps.sources.allow("10.8.0.0/16")
+
+
 def source_list() -> Iterator[Row]:
     """The list of allowed sources."""
 
     def only(*prefixes: str) -> Callable[[XdpMaps], Any]:
-        return lambda maps: [maps.sources.allow(prefix) for prefix in prefixes]
+        def prepare(maps: XdpMaps) -> None:
+            for prefix in prefixes:
+                maps.sources.allow(prefix)
+
+        return prepare
 
     good, denied = sent(frame("from")), Verdict.SOURCE_DENIED
     good6 = sent(frame("from6"), V6)
@@ -43,7 +52,7 @@ def source_list() -> Iterator[Row]:
         sent(frame("from-vip")),
         denied,
         None,
-        prepare=lambda maps: (maps.allow("from-vip", 60), maps.sources.allow("10.8.0.0/16")),
+        prepare=_vip_from_elsewhere,
     )
     yield Row("allowed sources: a fragment's source", first_of(frame("first", b"x" * 400), 200), denied, None,
               prepare=only("10.8.0.0/16"))  # fmt: skip

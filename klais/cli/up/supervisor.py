@@ -3,7 +3,6 @@ simulator."""
 
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket, split_address, url_of
 from klais.system.child import OwnedChild
 from klais.system.private_files import named_folder, own_folder
+from klais.system.processes import python_module
 from klais.system.supervised import Service, ending
 
 READY_S = 180.0
@@ -82,7 +82,7 @@ class Supervisor:
 
     def start_kafka(self) -> None:
         """Start Kafka and create the topics while the kernels compile; return when all three are done."""
-        warm = OwnedChild(_klais("warm"), self._fresh("warm"), self._environ(self.settings))
+        warm = OwnedChild(python_module("klais", "warm"), self._fresh("warm"), self._environ(self.settings))
         try:
             self._kafka()
             self._wait_for_kernels(warm)
@@ -135,7 +135,7 @@ class Supervisor:
         """Start the edge, with a socket that this process holds: while the edge restarts it keeps what arrives."""
         s = self.settings
         self.udp = HeldSocket(open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface), s.udp_rcvbuf_bytes)
-        command, log = _klais("edge", "--workers", "1"), self.logs / "edge.log"
+        command, log = python_module("klais", "edge", "--workers", "1"), self.logs / "edge.log"
         self.edge = Service("edge", command, self._environ(s), log, self.udp.spawn, restart_at_once=True)
         self.edge.start()
         self._report("edge: starting")
@@ -146,7 +146,7 @@ class Supervisor:
         options = self.options
         traffic = ["--trace", "nasa"] if options.rate is None else ["--rate", f"{options.rate:g}"]
         devices = ["--devices", str(options.devices), "--to", udp_target(self.settings)]
-        command = _klais("simulate", *devices, *traffic, "--quiet", "--json-lines")
+        command = python_module("klais", "simulate", *devices, *traffic, "--quiet", "--json-lines")
         log = self.logs / "simulate.log"
         self.simulator = Service("simulate", command, self._environ(self.settings), log)
         self.simulator.start()
@@ -216,10 +216,6 @@ class Supervisor:
             or name.startswith(config.ENV_EXTRA_PREFIX)
         }
         return kept | environ_of(settings)
-
-
-def _klais(*words: str) -> list[str]:
-    return [sys.executable, "-m", "klais", *words]
 
 
 def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:

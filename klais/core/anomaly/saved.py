@@ -1,7 +1,8 @@
 """Saved profiles: the gate and the channels of one device as bytes, the value of its record in the ``profiles`` table.
 
 Little-endian: magic ``KLP1``, version, light channels, full channels, one byte of padding; then GATE, LIGHT and FULL
-records. Profiles are soft state: a value of another version is passed over, and the device is learned again.
+records. Profiles are soft state: a value of another version is passed over, and the device is learned again. So is one
+that no detector can have written: kernels use some of its numbers as places in arrays.
 """
 
 from struct import Struct
@@ -11,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.arena import STORE, Store, free_channels, new_light, take_place
-from klais.core.anomaly.channel import FULL, LIGHT, Channels
-from klais.core.anomaly.detector import Saved
+from klais.core.anomaly.channel import BLOCKS, FULL, HOURS, HOURS_LIGHT, LIGHT, Channels
+from klais.core.anomaly.detector import MAX_FIELDS, Saved
 from klais.core.anomaly.gate import BANDS, GATE
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import I32, I64, U8, int64, kernel
@@ -127,11 +128,32 @@ def read_profile(value: bytes) -> tuple[Channels, Channels, Channels] | None:
     begin_full = begin_light + light * LIGHT.itemsize
     if light + full > BANDS or len(value) != begin_full + full * FULL.itemsize:
         return None
-    return (
-        np.frombuffer(value, GATE, 1, _HEAD.size).copy(),
-        np.frombuffer(value, LIGHT, light, begin_light).copy(),
-        np.frombuffer(value, FULL, full, begin_full).copy(),
-    )
+    gate = np.frombuffer(value, GATE, 1, _HEAD.size).copy()
+    of_light = np.frombuffer(value, LIGHT, light, begin_light).copy()
+    of_full = np.frombuffer(value, FULL, full, begin_full).copy()
+    if not (_is_sound_gate(gate) and _is_sound(of_light, HOURS_LIGHT) and _is_sound(of_full, HOURS)):
+        return None
+    return gate, of_light, of_full
+
+
+def _floats(records: Channels, *besides: str) -> bool:
+    """Whether all floats are finite, but those named."""
+    names = [name for name in records.dtype.names or () if records.dtype[name].base.kind == "f" and name not in besides]
+    return all(bool(np.isfinite(records[name]).all()) for name in names)
+
+
+def _is_sound_gate(gate: Channels) -> bool:
+    """Whether a gate is one that kernels can go on with; its bands may be open."""
+    bands = np.isnan(gate["low"]) | np.isnan(gate["high"])
+    return bool(gate["slots"][0] <= MAX_FIELDS) and not bands.any() and _floats(gate, "low", "high")
+
+
+def _is_sound(channels: Channels, hours: int) -> bool:
+    """Whether channels are such, with so many parts of the day."""
+    hour = channels["hour"]
+    places = (channels["place"] < BLOCKS) & (channels["feature"] < BANDS) & ((hour < hours) | (hour == 255))
+    range_ = (channels["low"] <= channels["high"]).all()
+    return bool(places.all()) and bool(range_) and _floats(channels)
 
 
 def load_profile(store: Store, row: int, value: bytes, clock_ms: int) -> bool:

@@ -15,7 +15,7 @@ from klais.core.wire.constants import Reason
 from klais.core.wire.frame import copy_frame, read_header
 from klais.core.wire.signing import GENERATIONS, LEAST_SIGNED, TRAILER_SIZE
 from klais.core.wire.siphash24 import derive_key, tag_of
-from klais.jit.intrinsics import load_u64
+from klais.jit.intrinsics import load_u64, prefetch
 from klais.jit.kernel import BYTES, I64, IDS, U8, U32, U64, int64, kernel, uint64, void
 
 
@@ -50,7 +50,9 @@ RESULTS = len(Result)
 NO_GENERATION = GENERATIONS  # row of the counts for unsigned frames
 LONGEST = 65_536
 CACHE_PLACES = 4096
-_CACHE_MASK = np.uint64(CACHE_PLACES - 1)
+_LINE_WORDS = 8  # of 64 bytes
+_BLOCK = 64  # frames whose keys are fetched ahead
+_TO_CHECK = np.uint8(0xFF)  # no Reason
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _SPREAD_SHIFT = np.uint64(52)
 
@@ -72,7 +74,7 @@ class KeyColumns(NamedTuple):
 
     ``masters`` uint64 [4, 3]: two words of K_master and 1 where the generation is installed. ``own_ids`` uint64 [k, 2],
     sorted by first, then second word, and ``own_keys`` uint64 [k, 3] (two words, 0 = revoked): devices with a key of
-    their own. ``cache`` uint64 [4096, 5] keeps keys of devices whose tag was good: id, generation + 1, key.
+    their own. ``cache`` uint64 [4 * 4096, 4] keeps keys of devices whose tag was good, by generation: id, key.
     """
 
     masters: npt.NDArray[np.uint64]
@@ -98,8 +100,15 @@ def key_columns(masters: dict[int, bytes], own: dict[bytes, bytes | None] | None
     keys[:, :2] = np.frombuffer(b"".join(key or bytes(16) for key in own.values()), "<u8").reshape(-1, 2)
     keys[:, 2] = [key is not None for key in own.values()]
     order = np.lexsort((ids[:, 1], ids[:, 0]))
-    cache = np.zeros((CACHE_PLACES, 5), np.uint64)
-    return KeyColumns(table, np.ascontiguousarray(ids[order]), np.ascontiguousarray(keys[order]), cache)
+    return KeyColumns(table, np.ascontiguousarray(ids[order]), np.ascontiguousarray(keys[order]), _empty_cache())
+
+
+def _empty_cache() -> npt.NDArray[np.uint64]:
+    """Rows of half a cache line that begin where one begins: none lies in two."""
+    rows = GENERATIONS * CACHE_PLACES
+    memory = np.zeros(4 * rows + _LINE_WORDS, np.uint64)
+    first = -(memory.ctypes.data // 8) % _LINE_WORDS
+    return memory[first : first + 4 * rows].reshape(rows, 4)
 
 
 @kernel(int64(IDS, uint64, uint64), borrows=True)
@@ -118,20 +127,22 @@ def find_own(own_ids: npt.NDArray[np.uint64], low: Any, high: Any) -> int:
     return -1
 
 
-@kernel(_KEY3(IDS, IDS, IDS, IDS, int64, int64, uint64, uint64), borrows=True, inlined=True)
+@kernel(int64(uint64, uint64, int64), borrows=True, inlined=True)
+def place_of(low: Any, high: Any, generation: int) -> int:
+    """Row of a device in ``cache``; no id is 0, so an empty row is nobody's."""
+    return np.int64(((low ^ high) * _SPREAD) >> _SPREAD_SHIFT) + generation * CACHE_PLACES  # type: ignore[return-value]
+
+
+@kernel(_KEY3(IDS, IDS, IDS, int64, uint64, uint64), borrows=True)
 def key_of(
     masters: npt.NDArray[np.uint64],
     own_ids: npt.NDArray[np.uint64],
     own_keys: npt.NDArray[np.uint64],
-    cache: npt.NDArray[np.uint64],
-    place: int,
     generation: int,
     low: Any,
     high: Any,
 ) -> tuple[Any, Any, Any]:
     """Key of a device as two words, and a :class:`Result`: OK, NO_KEY or REVOKED."""
-    if cache[place, 2] == np.uint64(generation + 1) and cache[place, 0] == low and cache[place, 1] == high:
-        return cache[place, 3], cache[place, 4], np.uint64(_OK)
     row = find_own(own_ids, low, high)
     if row >= 0:
         return own_keys[row, 0], own_keys[row, 1], np.uint64(_OK if own_keys[row, 2] else _REVOKED)
@@ -148,7 +159,7 @@ def read_epoch(buf: npt.NDArray[np.uint8], end: int) -> int:
     return int(high | (np.int64(buf[end - 11]) << 8) | np.int64(buf[end - 10]))
 
 
-@kernel(int64(BYTES, int64, int64, IDS, IDS, IDS, IDS, uint64, uint64, int64), borrows=True)
+@kernel(int64(BYTES, int64, int64, IDS, IDS, IDS, IDS, uint64, uint64, int64), borrows=True, inlined=True)
 def verify_one(
     buf: npt.NDArray[np.uint8],
     start: int,
@@ -175,18 +186,65 @@ def verify_one(
     said = read_epoch(buf, start + size) << 8 | generation << 4
     if ctrl & 0xCF:
         return int(said | _SUITE)
-    place = np.int64(((low ^ high) * _SPREAD) >> _SPREAD_SHIFT)
-    k0, k1, found = key_of(masters, own_ids, own_keys, cache, place, generation, low, high)
-    if found != np.uint64(_OK):
-        return int(said | np.int64(found))
+    place = place_of(low, high, generation)
+    known = cache[place, 0] == low and cache[place, 1] == high
+    if known:
+        k0, k1 = cache[place, 2], cache[place, 3]
+    else:
+        k0, k1, found = key_of(masters, own_ids, own_keys, generation, low, high)
+        if found != np.uint64(_OK):
+            return int(said | np.int64(found))
     if np.uint64(tag_of(buf, start, size - 8, k0, k1)) != load_u64(buf, start + size - 8):
         return int(said | _BAD_MAC_RESULT)
-    cache[place, 0] = low
-    cache[place, 1] = high
-    cache[place, 2] = np.uint64(generation + 1)
-    cache[place, 3] = k0
-    cache[place, 4] = k1
+    if not known:
+        cache[place, 0] = low
+        cache[place, 1] = high
+        cache[place, 2] = k0
+        cache[place, 3] = k1
     return int(said | (_EPOCH if said >> 8 > latest else _OK))
+
+
+@kernel(
+    void(*(BYTES, I64, int64, I64, int64, IDS, int64, U8, int64, int64), *(U8, IDS, U32, U8, U32, _COUNTS)),
+    borrows=True,
+    inlined=True,
+)
+def find_signed(
+    head: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    head_size: int,
+    lengths: npt.NDArray[np.int64],
+    max_length: int,
+    cache: npt.NDArray[np.uint64],
+    mode: int,
+    exempt: npt.NDArray[np.uint8],
+    first: int,
+    until: int,
+    reason: npt.NDArray[np.uint8],
+    ids: npt.NDArray[np.uint64],
+    sequence: npt.NDArray[np.uint32],
+    id_size: npt.NDArray[np.uint8],
+    epoch: npt.NDArray[np.uint32],
+    counts: npt.NDArray[np.int64],
+) -> None:
+    """Of frames ``first`` to ``until``: judge those without a tag, read the headers of the others, whose ``reason``
+    becomes _TO_CHECK, and have their keys fetched."""
+    for i in range(first, until):
+        epoch[i] = 0
+        if reason[i] == 0:
+            counts[_NO_GENERATION, _EXEMPT_RESULT if exempt[i] else _UNSIGNED_RESULT] += 1
+            reason[i] = _UNSIGNED if mode == _REQUIRE and exempt[i] == 0 else 0
+            continue
+        size = lengths[i]
+        s = starts[i]
+        if reason[i] != _BAD_MAGIC or size > max_length + _TRAILER or head[s] != 0xAA or head[s + 1] != 0x56:
+            continue
+        if size < _LEAST or not read_header(head, s, i, ids, sequence, id_size):
+            reason[i] = _TOO_SHORT if size < _LEAST else _BAD_ID
+            continue
+        reason[i] = _TO_CHECK
+        if size <= head_size:  # what other work has pushed out of the CPU's caches comes while others are hashed
+            prefetch(cache, 4 * place_of(ids[i, 0], ids[i, 1], np.int64(head[s + size - 9]) >> 4 & 3))
 
 
 @kernel(
@@ -229,32 +287,30 @@ def verify(
     ``epoch`` uint32 [n], out: of each frame with a good tag, else 0; none may be above ``latest``. ``counts`` int64 [5,
     8], in and out: frames by generation (the last row: unsigned) and :class:`Result`.
     """
-    for i in range(starts.shape[0]):
-        epoch[i] = 0
-        if reason[i] == 0:
-            counts[_NO_GENERATION, _EXEMPT_RESULT if exempt[i] else _UNSIGNED_RESULT] += 1
-            reason[i] = _UNSIGNED if mode == _REQUIRE and exempt[i] == 0 else 0
-            continue
-        size = lengths[i]
-        s = starts[i]
-        if reason[i] != _BAD_MAGIC or size > max_length + _TRAILER or head[s] != 0xAA or head[s + 1] != 0x56:
-            continue
-        if size < _LEAST or not read_header(head, s, i, ids, sequence, id_size):
-            reason[i] = _TOO_SHORT if size < _LEAST else _BAD_ID
-            continue
-        if size <= head_size:
-            said = verify_one(head, s, size, masters, own_ids, own_keys, cache, ids[i, 0], ids[i, 1], latest)
-        else:
-            copy_frame(room, 0, size, head, s, head_size, tail, tail_starts[i])
-            said = verify_one(room, 0, size, masters, own_ids, own_keys, cache, ids[i, 0], ids[i, 1], latest)
-        found = said & 15
-        counts[said >> 4 & 3, found] += 1
-        if found == _OK or mode == _MONITOR:
-            reason[i] = 0
-            lengths[i] = size - _TRAILER
-            epoch[i] = np.uint32(said >> 8 if found == _OK else 0)
-        else:
-            reason[i] = _BAD_EPOCH if found == _EPOCH else _BAD_MAC
+    for block in range(0, starts.shape[0], _BLOCK):
+        until = min(block + _BLOCK, starts.shape[0])
+        find_signed(
+            head, starts, head_size, lengths, max_length, cache, mode, exempt,
+            block, until, reason, ids, sequence, id_size, epoch, counts,
+        )  # fmt: skip
+        for i in range(block, until):
+            if reason[i] != _TO_CHECK:
+                continue
+            size = lengths[i]
+            s = starts[i]
+            if size <= head_size:
+                said = verify_one(head, s, size, masters, own_ids, own_keys, cache, ids[i, 0], ids[i, 1], latest)
+            else:
+                copy_frame(room, 0, size, head, s, head_size, tail, tail_starts[i])
+                said = verify_one(room, 0, size, masters, own_ids, own_keys, cache, ids[i, 0], ids[i, 1], latest)
+            found = said & 15
+            counts[said >> 4 & 3, found] += 1
+            if found == _OK or mode == _MONITOR:
+                reason[i] = 0
+                lengths[i] = size - _TRAILER
+                epoch[i] = np.uint32(said >> 8 if found == _OK else 0)
+            else:
+                reason[i] = _BAD_EPOCH if found == _EPOCH else _BAD_MAC
 
 
 @kernel(void(U8, I64, I64, U64, U64, U8, IDS, U32, int64), borrows=True)

@@ -4,6 +4,8 @@ A frame is ``magic u16 be | device_id 16 bytes NUL-padded UTF-8 | sequence u32 b
 The payload is checked in :mod:`klais.core.wire.json_scan`; everything before it is checked here.
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,8 +23,8 @@ from klais.core.wire.constants import (
     Reason,
     encode_frame,
 )
-from klais.jit.intrinsics import copy_bytes
-from klais.jit.kernel import BYTES, I64, IDS, U8, U32, boolean, int64, kernel, void
+from klais.jit.intrinsics import copy_bytes, load_u64
+from klais.jit.kernel import BYTES, I64, IDS, U8, U32, boolean, int64, kernel, uint64, void
 
 __all__ = [
     "FIRST_MALFORMED",
@@ -46,6 +48,7 @@ __all__ = [
 _TOO_SHORT = np.uint8(Reason.TOO_SHORT)
 _BAD_MAGIC = np.uint8(Reason.BAD_MAGIC)
 _BAD_ID = np.uint8(Reason.BAD_DEVICE_ID)
+_ONE, _ONES, _HIGH_BITS = np.uint64(1), np.uint64(0x0101010101010101), np.uint64(0x8080808080808080)
 
 
 @kernel(boolean(BYTES, int64, int64), borrows=True)
@@ -80,19 +83,29 @@ def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
     return True
 
 
-@kernel(int64(BYTES, int64), borrows=True, inlined=True)
-def checked_id_size(buf: npt.NDArray[np.uint8], at: int) -> int:
-    """Bytes of the device_id at ``at`` before its padding; 0 when it is empty, not UTF-8 or badly padded."""
-    size = 0
-    while size < ID_SIZE and buf[at + size] != 0:
-        size += 1
-    high_bit = np.uint8(0)
-    for k in range(size):
-        high_bit |= buf[at + k]
-    for k in range(size, ID_SIZE):
-        if buf[at + k] != 0:
-            return 0
-    return 0 if high_bit >= 0x80 and not is_utf8(buf, at, at + size) else size
+@kernel(int64(uint64), borrows=True, inlined=True)
+def _size_in_word(word: Any) -> int:
+    """Bytes before the first NUL of eight (little-endian), 8 without one; -1 where another byte follows a NUL."""
+    nul = (word - _ONES) & ~word & _HIGH_BITS  # exact up to the lowest bit that is set
+    if nul == np.uint64(0):
+        return 8
+    below = ((nul & (~nul + _ONE)) >> np.uint64(7)) - _ONE  # the bytes before the first NUL
+    if word & ~below:
+        return -1
+    return np.int64(((below & _ONES) * _ONES) >> np.uint64(56))  # type: ignore[return-value]
+
+
+@kernel(int64(BYTES, int64, uint64, uint64), borrows=True, inlined=True)
+def _checked_id_size(buf: npt.NDArray[np.uint8], at: int, low: Any, high: Any) -> int:
+    """Bytes of the device_id at ``at``, whose words are here, before its padding; 0 when it is empty, not UTF-8 or
+    badly padded."""
+    size = _size_in_word(low)
+    if size == 8:
+        more = _size_in_word(high)
+        size = 0 if more < 0 else size + more
+    elif size < 0 or high:
+        return 0
+    return 0 if (low | high) & _HIGH_BITS and not is_utf8(buf, at, at + size) else size
 
 
 @kernel(boolean(BYTES, int64, int64, IDS, U32, U8), borrows=True, inlined=True)
@@ -106,14 +119,11 @@ def read_header(
 ) -> bool:
     """Read device_id and sequence of the frame at ``buf[s]`` into row ``i``; False, and nothing read, when the id is
     bad."""
-    size = checked_id_size(buf, s + ID_OFFSET)
+    low = load_u64(buf, s + ID_OFFSET)
+    high = load_u64(buf, s + ID_OFFSET + 8)
+    size = _checked_id_size(buf, s + ID_OFFSET, low, high)
     if size == 0:
         return False
-    low = np.uint64(0)
-    high = np.uint64(0)
-    for k in range(8):
-        low |= np.uint64(buf[s + ID_OFFSET + k]) << np.uint64(8 * k)
-        high |= np.uint64(buf[s + ID_OFFSET + 8 + k]) << np.uint64(8 * k)
     ids[i, 0] = low
     ids[i, 1] = high
     id_size[i] = size

@@ -9,7 +9,6 @@ socket keeps what arrives.
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +33,7 @@ from klais.system.address import Bind, join_group, open_udp_socket
 from klais.system.child import OwnedChild
 from klais.system.numa import format_cpus, plan, read_topology
 from klais.system.ports import free_port
+from klais.system.processes import python_module
 from klais.system.sd_notify import Notifier
 from klais.system.supervised import Service, ServiceFailed
 from klais.telemetry import log as logs
@@ -71,7 +71,7 @@ class Member:
 
     def _command(self, api: str) -> list[str]:
         s = self._settings
-        command = [sys.executable, "-m", "klais", "edge", "--workers", "1", "--share-port"]
+        command = python_module("klais", "edge", "--workers", "1", "--share-port")
         command += ["--edge-id", str(self.edge_id), "--api-bind", api, "--udp-bind", s.udp_bind]
         command += ["--source", s.source, *(["--iface", s.iface] if s.iface else [])]
         command += ["--cpus", format_cpus(self._cpus)] if self._cpus else []

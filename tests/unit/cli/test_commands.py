@@ -104,7 +104,7 @@ def test_worker_becomes_faust_with_our_settings(run: Run, monkeypatch: pytest.Mo
     ((program, command, environ),) = calls
     data = tmp_path / "state" / "faust"
     assert program == sys.executable and data.is_dir()
-    head = [sys.executable, "-m", "faust", "-A", "agents.app", "--datadir", str(data), "-l", "WARN", "worker"]
+    head = [sys.executable, "-P", "-m", "faust", "-A", "agents.app", "--datadir", str(data), "-l", "WARN", "worker"]
     assert command == [*head, "--web-port", "6099", "--web-bind", "::1"]
     assert environ["KLAIS_WORKER_ID"] == "second" and environ["KLAIS_PARTITIONS"] == "8"
     assert environ["KLAIS_WEB_PORT"] == "6099" and environ["PATH"] == os.environ["PATH"]

@@ -3,50 +3,27 @@ HTTP.
 """
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import schemathesis
-from aiohttp import web
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from klais.config.load import Settings
-from klais.control.setpoints import ControlFollower
 from klais.edge.api.server import make_app
 from klais.http.access import Access, digest
 from klais.http.addresses import RateLimit, parse_networks
 from klais.http.errors import SECURITY_HEADERS
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
-from klais.ui.changes import Changes
-from klais.ui.recording import load_demo
-from klais.ui.routes import Page
-from klais.ui.routes import install as install_page
-from klais.worker.web.pages import document_of_pages, install
+from klais.worker.web.pages import document_of_pages
 from tests.support.http import FakeState, ask, make_guard, post, raw, served
-from tests.support.lane import frames
-from tests.support.views import PARTITIONS, fake_lane, feed, make_views
+from tests.support.servers import make_edge, make_worker
 
 READ, CHANGE = "read-token-read-token", "change-token-change-token"
 BOTH = Access((digest(CHANGE),), (digest(READ), digest(CHANGE)), changes_need=True, reads_need=True)
-
-
-def make_worker(guard: Guard) -> web.Application:
-    lanes = {p: fake_lane() for p in range(PARTITIONS)}
-    feed(lanes, frames(*((f"dev-{i}", 1) for i in range(20))), time.time_ns(), 0)
-    app, control = web.Application(), ControlFollower(Settings())
-    install(app, make_views(lanes, control), guard)
-    changes = Changes(control, lambda: SimpleNamespace(change=lambda *_: None), 1000.0)
-    install_page(app, Page(settings=Settings(), guard=guard, feed=load_demo(), changes=changes))
-    return app
-
-
-def make_edge(guard: Guard) -> web.Application:
-    return make_app(FakeState(), guard, min_rate=1000)
 
 
 SERVERS = {"edge": (make_edge, "/stats", "/health"), "worker": (make_worker, "/dam/", "/health")}
