@@ -75,9 +75,9 @@ def check(ctx: click.Context, as_json: bool) -> None:
 @click.argument("path", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="klais.toml")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 def init(path: Path, force: bool) -> None:
-    """Write a file with every setting as a comment: default, unit and range, meaning.  [default PATH: klais.toml]
+    """Write a file with every setting as a comment: default, unit and range, meaning.
 
-    With - as PATH it is printed.
+    PATH is klais.toml when you name none; with - as PATH it is printed.
 
     \b
     Examples:

@@ -114,7 +114,10 @@ def main() -> None:
     Settings come from klais.toml and from KLAIS_* environment variables, which win: `klais config show` lists them all
     with unit, range and source, `klais config init` writes a file.
     """
-    if click.get_current_context().invoked_subcommand in PRIVATE:
+    context = click.get_current_context()
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
+    if context.invoked_subcommand in PRIVATE:
         be_private()
 
 
