@@ -12,7 +12,7 @@ JOBS := $(shell n=$$(nproc); echo $$(( n < 4 ? n : 4 )))
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test test-fast test-bounds release-test screenshots soak bench bench-outage lint clean
+.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots soak bench bench-outage lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,11 +37,15 @@ test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds c
 	@echo "== kernels with bounds checks =="
 	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property tests/hostile $(PARALLEL)
 
-release-test: setup-tests lint test-bounds ## before a release: all tests, more kills, new random examples, a longer soak
+release-test: setup-tests lint test-bounds docs ## before a release: all tests, more kills, new random examples, a longer soak
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=1000 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
-		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_HOSTILE_CASES=10000000 \
+		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_TUTORIAL=1 KLAIS_TEST_HOSTILE_CASES=10000000 \
 		$(PYTEST) -q tests $(PARALLEL) $(ARGS)
+
+docs: .venv/klais-setup.stamp ## the documentation as a site in build/site; a warning is an error
+	@$(PY) -m sphinx -q -W --keep-going -b html -c docs/site . build/site
+	@echo "build/site/docs/site/index.html"
 
 screenshots: setup-tests ## the pictures of the live page in docs/images, from recorded figures
 	@KLAIS_TEST_IMAGES=docs/images $(PYTEST) -q tests/browser/test_images.py $(ARGS)

@@ -1,37 +1,43 @@
-"""``klais config``: shows and checks the settings."""
+"""``klais config``: shows, writes and checks the settings."""
 
+import os
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
+from klais.cli.errors import EXIT_CONFIG
 from klais.cli.groups import SuggestingGroup
-from klais.cli.printing import say, say_json
+from klais.cli.printing import say, say_json, say_text
 from klais.config.cross_checks import warnings
-from klais.config.load import Row, describe, load
+from klais.config.load import Row, Settings, describe, load
+from klais.config.write import commented, settings_as_toml
+from klais.errors import ConfigError
+
+_SOURCES = {"env": "from the environment", "flag": "from an option"}
 
 
 @click.group(cls=SuggestingGroup)
 def config() -> None:
-    """Show or check the configuration.
+    """Show, write or check the configuration.
 
-    All settings are environment variables KLAIS_*; an empty variable counts as not set.
+    Order: option of a command > profile > environment (KLAIS_*) > file > default. The file is the one that --config or
+    KLAIS_CONFIG names, else ./klais.toml, else /etc/klais/klais.toml. An empty variable counts as not set.
     """
 
 
 @config.command()
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON array of name, value, default, range, description, source."
-)
-@click.option("--set", "only_set", is_flag=True, help="Only the settings that the environment names.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array: name, value, default, source, place, ...")
+@click.option("--set", "only_set", is_flag=True, help="Only the settings that something sets.")
 def show(as_json: bool, only_set: bool) -> None:
-    """List every setting: value in force, unit and range, meaning. Secrets are masked.
+    """List every setting: value in force and where it comes from, unit and range, meaning. Secrets are masked.
 
     \b
     Examples:
       klais config show
       KLAIS_PARTITIONS=8 klais config show --set
     """
-    rows = [row for row in describe(load()) if row.source == "env" or not only_set]
+    rows = [row for row in describe(load()) if row.source != "default" or not only_set]
     if as_json:
         say_json([asdict(row) for row in rows], indent=2)
     else:
@@ -39,27 +45,89 @@ def show(as_json: bool, only_set: bool) -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": true, "warnings": [...]}.')
-def check(as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": ..., "problems", "warnings"}.')
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
     """Check the configuration: exit code 0 when it can be used, 2 with every problem listed when not.
 
     Warnings name settings that work but are rarely intended; they do not change the exit code.
     """
-    settings = load()
+    try:
+        settings = load()
+    except ConfigError as error:
+        if not as_json:
+            raise
+        say_json({"ok": False, "problems": str(error).splitlines(), "warnings": []})
+        ctx.exit(EXIT_CONFIG)
     notes = warnings(settings)
     if as_json:
-        say_json({"ok": True, "warnings": notes})
+        say_json({"ok": True, "problems": [], "warnings": notes})
         return
     for note in notes:
         say(f"warning: {note}")
-    named = sum(row.source == "env" for row in describe(settings))
-    say(f"ok: {named} settings from the environment, the rest at their defaults")
+    sources = [row.source for row in describe(settings)]
+    read = f"{sources.count('file')} settings from {settings.config}, " if settings.config else ""
+    named = sum(sources.count(source) for source in ("env", "env_file", "profile"))
+    say(f"ok: {read}{named} settings from the environment, the rest at their defaults")
+
+
+@config.command()
+@click.argument("path", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="klais.toml")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+def init(path: Path, force: bool) -> None:
+    """Write a file with every setting as a comment: default, unit and range, meaning.
+
+    PATH is klais.toml when you name none; with - as PATH it is printed.
+
+    \b
+    Examples:
+      klais config init
+      klais config init - | less
+      sudo klais config init /etc/klais/klais.toml
+    """
+    text = commented(describe(Settings(), {}))
+    if str(path) == "-":
+        say_text(text.rstrip("\n"))
+        return
+    try:
+        with open(path, "w" if force else "x", encoding="utf-8", opener=_for_all_to_read) as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path} is there: `--force` replaces it, or name another file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
+    say(f"wrote {path}; check it with: klais --config {path} config check")
+
+
+@config.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array, as `klais config show --json`.")
+def diff(as_json: bool) -> None:
+    """Print what differs from the defaults, as klais.toml would hold it. Secrets are masked.
+
+    \b
+    Examples:
+      klais config diff
+      KLAIS_ENV_FILE=/etc/klais/edge.env klais config diff > klais.toml
+    """
+    rows = [row for row in describe(load()) if row.value != row.default and row.name not in _READ_FROM]
+    if as_json:
+        say_json([asdict(row) for row in rows], indent=2)
+    elif rows:
+        say_text(settings_as_toml(rows))
+
+
+def _for_all_to_read(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o644)  # a file that others may write to is refused, whatever the umask says
+
+
+_READ_FROM = ("KLAIS_CONFIG", "KLAIS_ENV_FILE", "KLAIS_PROFILE")
 
 
 def _block(row: Row) -> list[str]:
-    mark = "*" if row.source == "env" else " "
+    mark = " " if row.source == "default" else "*"
     limits = f"  [{row.range}]" if row.range else ""
-    default = "" if row.source == "default" else f"  (default {_value(row.default)})"
+    source = row.place or _SOURCES.get(row.source, row.source)
+    default = "" if row.source == "default" else f"  (default {_value(row.default)}; {source})"
     return [f"{mark} {row.name}={_value(row.value)}{default}", f"      {row.description}{limits}"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from klais.cli.groups import SuggestingGroup
+from klais.cli.options import ENDS
 from klais.cli.printing import say, say_json
 from klais.cli.views import complete_device_id
 from klais.config.load import load
@@ -28,9 +29,6 @@ class _Finite(click.FloatRange):
 RATE = _Finite(min=0, min_open=True)
 GAIN = _Finite(0, 1000)
 DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
-ENDS = click.option(
-    "--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]"
-)
 WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 

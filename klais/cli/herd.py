@@ -7,6 +7,7 @@ import click
 
 from klais.cli.printing import say, say_json
 from klais.config.load import load
+from klais.system.durations import DURATION
 
 
 @click.command()
@@ -23,12 +24,12 @@ from klais.config.load import load
 @click.option(
     "--steady-rate", type=float, default=2000.0, show_default=True, help="Frames/s of devices that never left."
 )
-@click.option("--after", type=float, default=15.0, show_default=True, help="Seconds to watch after the last arrival.")
+@click.option("--wait", type=DURATION, default=15.0, help="Watch this long after the last arrival.  [default: 15s]")
 @click.option("--to", metavar="HOST:PORT", help="Destination.  [default: the edge's KLAIS_UDP_BIND on this machine]")
 @click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
 def herd(
-    devices: int, model: str, burst: int, back_off: bool, steady_rate: float, after: float, to: str | None, seed: int,
+    devices: int, model: str, burst: int, back_off: bool, steady_rate: float, wait: float, to: str | None, seed: int,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Send a thundering herd to a running system and print a verdict.
@@ -65,7 +66,7 @@ def herd(
         back_off,
         seed,
         steady_per_s=steady_rate,
-        after_s=after,
+        after_s=wait,
     )
     verdict = run(settings, which, host, port, lambda: stopped)
     if as_json:

@@ -33,7 +33,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "score": ("klais.cli.score", "score", "Score a series of your own and plot it."),
     "models": ("klais.cli.models", "models", "Train, judge, list and choose the models of the forecast."),
     "explain": ("klais.cli.explain", "explain", "Explain an incident in plain language."),
-    "config": ("klais.cli.config", "config", "Show or check the configuration."),
+    "config": ("klais.cli.config", "config", "Show, write or check the configuration."),
+    "profile": ("klais.cli.profile", "profile", "List the systems that you work with."),
     "validate": ("klais.cli.validate", "validate", "Check configuration, topics and machine in one go."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
@@ -47,28 +48,35 @@ PRIVATE = ("up", "edge", "worker", "kafka", "topics", "replay", "xdp", "warm")
 
 
 def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Set the variable of an option that every command has, so that child processes use it too."""
+    """Set the variable of an option that stands before every command, so that child processes use it too."""
     if value is not None and param.name is not None:
         os.environ["KLAIS_" + param.name.upper()] = value
 
 
-def _log_options() -> list[click.Option]:
+def _common_options(hidden: bool) -> list[click.Option]:
     levels = click.Choice(["debug", "info", "warning", "error"])
-    shared: dict[str, Any] = {"callback": _set_environ, "expose_value": False, "is_eager": True}
+    shared: dict[str, Any] = {"callback": _set_environ, "expose_value": False, "is_eager": True, "hidden": hidden}
     return [
+        click.Option(
+            ["--config"], metavar="FILE", help="Read the settings from this file; none = from no file.", **shared
+        ),
+        click.Option(["--profile"], metavar="NAME", help="Work with the system of this profile.", **shared),
         click.Option(["--log-level"], type=levels, help="Least severity logged (KLAIS_LOG_LEVEL).", **shared),
         click.Option(["--log-format"], type=click.Choice(["text", "json"]), help="Form of a log line.", **shared),
     ]
 
 
-def _add_log_options(command: click.Command) -> None:
-    """Add ``--log-level`` and ``--log-format`` to a command, or to all commands of a group at any depth."""
+def _add_common_options(command: click.Command) -> None:
+    """Let the options before a command stand behind it too: on the command, or on all of a group at any depth.
+
+    They are in the help of ``klais`` alone.
+    """
     if isinstance(command, click.Group):
         for child in command.commands.values():
-            _add_log_options(child)
+            _add_common_options(child)
         return
     own = {parameter.name for parameter in command.params}
-    command.params += [option for option in _log_options() if option.name not in own]
+    command.params += [option for option in _common_options(hidden=True) if option.name not in own]
 
 
 class LazyGroup(SuggestingGroup):
@@ -84,7 +92,7 @@ class LazyGroup(SuggestingGroup):
             return None
         module, attribute, _ = COMMANDS[cmd_name]
         command: click.Command = getattr(importlib.import_module(module), attribute)
-        _add_log_options(command)
+        _add_common_options(command)
         return command
 
     @plain_errors
@@ -103,7 +111,14 @@ class LazyGroup(SuggestingGroup):
 def main() -> None:
     """KLAIS: IoT telemetry from UDP frames to Kafka records, exactly once.
 
-    Settings come from KLAIS_* environment variables: `klais config show` lists them all with unit and range.
+    Settings come from klais.toml and from KLAIS_* environment variables, which win: `klais config show` lists them all
+    with unit, range and source, `klais config init` writes a file.
     """
-    if click.get_current_context().invoked_subcommand in PRIVATE:
+    context = click.get_current_context()
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        context.color = False
+    if context.invoked_subcommand in PRIVATE:
         be_private()
+
+
+main.params += _common_options(hidden=False)

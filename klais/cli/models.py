@@ -1,17 +1,19 @@
 """``klais models``: train, judge, list and choose the models of the forecast."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from klais.cli.groups import SuggestingGroup
+from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
 from klais.config.load import load
 
 if TYPE_CHECKING:
     from klais.traffic.bases import Base
 
+_COLUMNS = ("version", "active", "shipped", "judged")
 KIND = click.option("--kind", default="traffic", show_default=True, help="traffic or language.")
 TRACES = click.argument("traces", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 
@@ -23,8 +25,8 @@ def models() -> None:
 
 @models.command(name="list")
 @KIND
-@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
-def list_(kind: str, as_json: bool) -> None:
+@FORM
+def list_(kind: str, form: str) -> None:
     """List the models, the active one first; a refused one with its reason."""
     from klais.models.store import ModelStore
 
@@ -40,16 +42,19 @@ def list_(kind: str, as_json: bool) -> None:
         }
         for model in found
     ]
-    if as_json:
+    if form == "json":
         say_json(rows)
-        return
-    for row, model in zip(rows, found, strict=True):
-        mark = "*" if model.active else " "
-        test = row["test"] if isinstance(row["test"], dict) else {}
-        figure = ", ".join(f"{name} {test[name]}" for name in ("macro_f1", "accuracy") if name in test)
-        say(f"{mark} {model.version}  {'shipped' if model.shipped else 'own'}  {row['problem'] or figure}")
-    if not found:
+    elif not rows and form == "table":
         say(f"no model of kind {kind}: rules are used")
+    else:
+        judged = [row | {"judged": _judged(row["test"], str(row["problem"]))} for row in rows]
+        writer(form, [Column(key) for key in _COLUMNS], _COLUMNS).write(rows if form == "jsonl" else judged)
+
+
+def _judged(test: Any, problem: str) -> str:
+    """A model's problem, else how it did in its test."""
+    figures = test if isinstance(test, dict) else {}
+    return problem or ", ".join(f"{name} {figures[name]}" for name in ("macro_f1", "accuracy") if name in figures)
 
 
 @models.command()

@@ -1,10 +1,11 @@
 """Lists in the form that ``-o`` names: a table for people, JSON, JSON lines or CSV for programs."""
 
 import csv
+import functools
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import click
 
@@ -12,7 +13,8 @@ from klais.cli.printing import say, say_json
 from klais.text import escape
 
 Form = Literal["table", "json", "jsonl", "csv"]
-FORM = click.option(
+R = TypeVar("R")
+_FORM = click.option(
     "-o",
     "--output",
     "form",
@@ -21,6 +23,7 @@ FORM = click.option(
     show_default=True,
     help="A table, one JSON object, one JSON object a line, or CSV.",
 )
+_JSON = click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 Row = dict[str, Any]
 
 
@@ -36,6 +39,16 @@ class Column:
     def title(self) -> str:
         """The heading."""
         return self.heading if self.heading is not None else self.key.upper()
+
+
+def FORM(command: Callable[..., R]) -> Callable[..., R]:
+    """Give a command that prints rows ``-o``, and ``--json`` as every command has it; it gets ``form``."""
+
+    @functools.wraps(command)
+    def with_form(*args: Any, form: str, as_json: bool, **kwargs: Any) -> R:
+        return command(*args, form="json" if as_json else form, **kwargs)
+
+    return _FORM(_JSON(with_form))
 
 
 def text_of(value: Any) -> str:

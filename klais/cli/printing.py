@@ -1,6 +1,7 @@
 """Output of the commands: printable characters only, whatever a device or an operator put into the data."""
 
 import json
+import os
 from typing import Any
 
 import click
@@ -27,6 +28,12 @@ def say_part(text: str) -> None:
 def say_marked(mark: str, colour: str, line: str) -> None:
     """Print a line that begins with a coloured word."""
     click.echo(click.style(escape(mark), fg=colour) + escape(line))
+
+
+def clear_screen() -> None:
+    """Empty a terminal that can be emptied."""
+    if os.environ.get("TERM", "dumb") != "dumb":
+        click.clear()  # does nothing where the output is no terminal
 
 
 def say_json(value: Any, indent: int | None = None) -> None:

@@ -16,18 +16,18 @@ _GENERATED = "<!-- Made by `python -m klais.cli.reference docs`; do not edit. --
 
 
 def settings_page() -> str:
-    """``docs/settings.md``: every setting with default, range and meaning."""
+    """``docs/settings.md``: every setting with its place in ``klais.toml``, default, range and meaning."""
     rows = [
-        f"| `{row.name}` | {_code(row.default)} | {_cell(row.range)} | {_cell(row.description)} |"
+        f"| `{row.name}` | {_code(row.key)} | {_code(row.default)} | {_cell(row.range)} | {_cell(row.description)} |"
         for row in describe(Settings(), {})
     ]
     return _page(
         "Settings",
-        "All settings are environment variables, read once at the start of a process. `klais config show` prints the "
-        "values\nin force, `klais config check` reports every problem at once, and a `KLAIS_` name that does not exist "
-        "is refused.\n"
-        "[operations.md](operations.md#settings) says which ones to think about.",
-        ["| setting | default | range | meaning |", "|---|---|---|---|", *rows],
+        "A process reads its settings once, at the start: from environment variables, and from a table and key of "
+        "`klais.toml`.\n`klais config show` prints the values in force and where each comes from, `klais config check` "
+        "reports every problem\nat once, and a name that does not exist is refused. "
+        "[operations.md](operations.md#settings) says which settings to think\nabout, and how the file is found.",
+        ["| setting | in klais.toml | default | range | meaning |", "|---|---|---|---|---|", *rows],
     )
 
 

@@ -11,7 +11,7 @@ from klais.config.load import load
 
 @click.command()
 @click.option("--check", is_flag=True, help="Exit with 1 when anything disagrees.")
-@click.option("--partition", "-p", type=int, multiple=True, help="Only this lane (may be given again). Default: all.")
+@click.option("--partition", type=int, multiple=True, help="Only this lane (may be given again). Default: all.")
 @click.option("--settled", is_flag=True, help="Also require that every raw record is read and every queue is empty.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a lane.")
 def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool) -> None:

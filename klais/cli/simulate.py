@@ -42,6 +42,15 @@ class _Rate(click.ParamType):
         return rate
 
 
+MANIFEST = click.option(
+    "--manifest",
+    "path",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What `klais simulate --manifest` wrote.",
+)
+
+
 @click.group(cls=SuggestingGroup, invoke_without_command=True)
 @click.option(
     "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Number of devices."
@@ -176,7 +185,7 @@ def _schedule(options: dict[str, Any]) -> "Schedule":
 
 
 @simulate.command()
-@click.option("--manifest", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
 @click.option("--wait", type=DURATION, default=10.0, help="Wait this long for frames in flight.  [default: 10s]")
 @click.option(
@@ -203,7 +212,7 @@ def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_miss
 
 
 @simulate.command()
-@click.option("--manifest", "path", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@MANIFEST
 def show(path: Path) -> None:
     """Print options, totals and frames by kind of a manifest as JSON."""
     from klais.sim.manifest import read_manifest

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from klais.cli.printing import say, say_json
+from klais.cli.servers import edge_of
 from klais.config.load import Settings, load
 from klais.errors import EdgeUnavailable
 from klais.http import client
 from klais.http.access import token_to_read
-from klais.system.address import split_address, url_of
 from klais.text import quote
 
 _BACKLOG = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
@@ -74,8 +74,8 @@ def from_topic(settings: Settings) -> dict[str, Any]:
 
 def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
     """The named edge or the local one; only the local one gets the token of the state folder."""
-    own = split_address(settings.api_bind)[0]
-    return from_rest(url or url_of(*split_address(settings.api_bind)), token_to_read(settings, None if url else own))
+    base, own = edge_of(settings, url)
+    return from_rest(base, token_to_read(settings, own))
 
 
 def from_rest(url: str, token: str | None = None) -> dict[str, Any]:

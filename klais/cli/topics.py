@@ -1,17 +1,21 @@
 """``klais topics``: the topics of KLAIS on the cluster."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 import click
 
 from klais.cli.groups import SuggestingGroup
+from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json, say_text
 from klais.config.load import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
 from klais.kafka.rights import ROLES, Role, acl_commands
 from klais.kafka.topics import Topics
+from klais.system.durations import DURATION
 
+_COLUMNS = ("name", "partitions", "replication", "records", "settings")
 _SHOWN = ("cleanup.policy", "retention.ms", "max.message.bytes")
 
 
@@ -27,7 +31,7 @@ def topics() -> None:
 
 @topics.command()
 @click.option("--fix", is_flag=True, help="Also set the required settings of topics that have other ones.")
-@click.option("--wait", "wait_s", type=float, default=0.0, show_default=True, help="Seconds to wait for a broker.")
+@click.option("--wait", "wait_s", type=DURATION, default=0.0, help="Wait this long for a broker.  [default: 0s]")
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"created": [...], "kept": [...]}.')
 def create(fix: bool, wait_s: float, as_json: bool) -> None:
     """Create the topics that are missing and check the others.
@@ -38,7 +42,7 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
     \b
     Examples:
       klais topics create
-      KLAIS_PARTITIONS=16 KLAIS_REPLICATION=3 klais topics create --wait 60
+      KLAIS_PARTITIONS=16 KLAIS_REPLICATION=3 klais topics create --wait 1m
     """
     settings = load()
     client = admin.wait_for_broker(settings, wait_s, lambda text: say_text(text, err=True))
@@ -89,20 +93,21 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
 
 @topics.command("list")
 @click.option("--all", "everything", is_flag=True, help="All topics of the cluster, not only those of KLAIS.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON array: name, partitions, replication, config, records.")
-def list_(everything: bool, as_json: bool) -> None:
+@FORM
+def list_(everything: bool, form: str) -> None:
     """List the topics with partitions, kept records and main settings."""
     settings = load()
     states = admin.list_topics(settings, everything, admin.wait_for_broker(settings, 0))
-    if as_json:
+    if form == "json":
         say_json([asdict(state) for state in states])
         return
-    if not states:
+    if not states and form == "table":
         say(f"no topics of klais on {settings.bootstrap}: `klais topics create` creates them")
         return
-    width = max(len(state.name) for state in states)
-    say(f"{'TOPIC':<{width}}  PARTITIONS  REPLICAS  {'RECORDS':>12}  SETTINGS")
-    for state in states:
-        records = "?" if state.records is None else f"{state.records:,}"
-        config = " ".join(f"{name}={state.config[name]}" for name in _SHOWN if name in state.config)
-        say(f"{state.name:<{width}}  {state.partitions:>10}  {state.replication:>8}  {records:>12}  {config}")
+    rows = [asdict(state) | {"settings": _settings_text(state.config)} for state in states]
+    rows = rows if form != "jsonl" else [asdict(state) for state in states]
+    writer(form, [Column(key) for key in _COLUMNS], _COLUMNS).write(rows)
+
+
+def _settings_text(config: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={config[name]}" for name in _SHOWN if name in config)

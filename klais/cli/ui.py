@@ -8,6 +8,8 @@ import click
 
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say
+from klais.cli.servers import worker_of
+from klais.cli.views import URL
 from klais.config.load import load
 from klais.errors import KlaisError
 from klais.system.address import split_address, url_of
@@ -67,7 +69,7 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
 
 @ui.command("record")
 @click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--url", default=None, metavar="URL", help="Worker to record.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
+@URL
 @click.option("--for", "for_s", type=DURATION, default=60.0, show_default="1m", help="How long.")
 def record_(target: Path, url: str | None, for_s: float) -> None:
     """Record what a worker's page shows into TARGET (.json.gz), which only you can read.
@@ -79,9 +81,9 @@ def record_(target: Path, url: str | None, for_s: float) -> None:
     from klais.ui.recording import record
 
     settings = load()
-    base = url.rstrip("/") if url else url_of(settings.web_bind, settings.web_port)
+    base, own = worker_of(settings, url)
     say(f"recording {base} for {for_s:g} s")
-    data = record(base, for_s, token_to_read(settings, settings.web_bind))
+    data = record(base, for_s, token_to_read(settings, own))
     try:
         write_own(target, data)
     except OSError as error:

@@ -25,7 +25,13 @@ PACKAGES = {
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; null where something is not installed.")
 def version(as_json: bool) -> None:
-    """Print the versions of klais and its libraries. Paste them into a bug report."""
+    """Print the versions of klais and its libraries. Paste them into a bug report.
+
+    \b
+    Examples:
+      klais version
+      klais version --json | jq .kafka
+    """
     found = versions()
     if as_json:
         say_json(found)

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 
 import click
 
+from klais.cli.servers import worker_of
 from klais.config.load import Settings, load
 from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
 from klais.http.access import token_to_change, token_to_read
-from klais.system.address import url_of
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
@@ -52,9 +52,8 @@ class WorkerViews:
         Only the worker of the settings gets the token of the state folder.
         """
         settings = settings or load()
-        own = None if url else settings.web_bind
-        tokens = token_to_read(settings, own), token_to_change(settings, own)
-        return cls(url or url_of(settings.web_bind, settings.web_port), *tokens, timeout_s)
+        base, own = worker_of(settings, url)
+        return cls(base, token_to_read(settings, own), token_to_change(settings, own), timeout_s)
 
     def get(self, path: str, **params: str | int | None) -> Any:
         """The JSON body of a page; parameters that are None are left out.

@@ -86,6 +86,17 @@ def check_prefixes(text: str) -> str:
     return ",".join(prefixes)
 
 
+def check_url(text: str) -> str:
+    """The address of a server of ours, without a path; a slash at its end is taken out."""
+    scheme, sign, rest = text.rstrip("/").partition("://")
+    if scheme not in ("http", "https") or not sign or not rest or any(mark in rest for mark in "/?#@ "):
+        raise ValueError("must be an address as http://host:port, without path, user or password")
+    host = rest.removeprefix("[").partition("]")[0] if rest.startswith("[") else rest.partition(":")[0]
+    if not is_ip(host, 6) and not HOST_NAME.match(host):
+        raise ValueError(f"{host!r} is not a host")
+    return f"{scheme}://{rest}"
+
+
 def lower(value: Any) -> Any:
     """Lower case, where it is text."""
     return value.lower() if isinstance(value, str) else value

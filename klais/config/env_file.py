@@ -19,8 +19,10 @@ from klais.system.private_files import not_ours
 _SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # begins a comment in systemd's files, not in dotenv's
 
 
-def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
-    """Variables of a file; lines that begin with ``#`` or ``;`` are comments, a value may stand in quotes.
+def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple[str, int]]:
+    """Variables of a file, each with its line.
+
+    Lines that begin with ``#`` or ``;`` are comments, a value may stand in quotes.
 
     Parameters
     ----------
@@ -44,12 +46,13 @@ def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
         raise ConfigError(
             f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it"
         )
-    out, problems = {}, []
+    out: dict[str, tuple[str, int]] = {}
+    problems = []
     for binding in parse_stream(io.StringIO(_SEMICOLON.sub(r"\1#", text))):
         if problem := _problem(binding):
             problems.append(f"{path}:{binding.original.line}: {problem}")
         elif binding.key is not None:
-            out[binding.key] = binding.value or ""
+            out[binding.key] = binding.value or "", binding.original.line
     held = sorted(name for name in out if name in secrets)
     if held and (problem := not_private(info)):
         problems.append(
@@ -58,6 +61,11 @@ def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
     if problems:
         raise ConfigError("\n".join(problems))
     return out
+
+
+def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
+    """The same without the lines."""
+    return {name: value for name, (value, _) in read_env_lines(path, secrets).items()}
 
 
 def _problem(binding: Binding) -> str:

@@ -31,6 +31,7 @@ Host = Annotated[str, AfterValidator(checks.check_host)]
 Hosts = Annotated[str, AfterValidator(checks.check_hosts)]
 Networks = Annotated[str, AfterValidator(checks.check_networks)]
 Token = Annotated[SecretStr, AfterValidator(checks.check_token)]
+Url = Annotated[str, AfterValidator(checks.check_url)]
 Servers = Annotated[str, AfterValidator(checks.check_servers)]
 Folder = Annotated[Path, AfterValidator(Path.expanduser)]
 Prefixes = Annotated[str, AfterValidator(checks.check_prefixes)]
@@ -71,6 +72,7 @@ class SettingsFields(BaseSettings):
     api_connections: int = _number(
         64, "connections", 4, 10_000, "HTTP connections of one server; one client may have a quarter"
     )
+    api_url: Url | None = _text(None, "edge that commands ask, as http://host:8080; unset = the one at KLAIS_API_BIND")
     edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
     edge_id_from: Literal["number", "name", "claim"] = Field(
         default="number",
@@ -249,6 +251,9 @@ class SettingsFields(BaseSettings):
     web_advertise: Address | None = _text(
         None, "address and port at which other workers reach this one; unset = KLAIS_WEB_BIND and KLAIS_WEB_PORT"
     )
+    web_url: Url | None = _text(
+        None, "worker that commands ask, as http://host:6066; unset = the one at KLAIS_WEB_BIND and KLAIS_WEB_PORT"
+    )
     group_instance: str | None = _text(
         None, "static name of this worker in the group, unique in it; unset = none", r"^[a-zA-Z0-9._-]{1,100}$"
     )
@@ -267,6 +272,12 @@ class SettingsFields(BaseSettings):
         default=Path(".klais"), description="folder for the embedded broker's data, spools, sockets and logs"
     )
     cache_dir: Folder | None = _text(None, "folder for jars and compiled kernels; unset = ~/.cache/klais")
+    config: str | None = _text(
+        None, "TOML file of settings; none = read none; unset = ./klais.toml, else /etc/klais/klais.toml"
+    )
+    profile: str | None = _text(
+        None, "profile of ~/.config/klais/profiles.toml: the system that commands ask", r"^[A-Za-z0-9_-]{1,60}$"
+    )
     env_file: Folder | None = _text(
         None, "file of KLAIS_NAME=value lines, read at start and at SIGHUP; overrides the environment"
     )

@@ -74,7 +74,7 @@ def test_load_status_stats_top_unload(run: Run, found: Rig) -> None:
 def test_rules_and_modes(run: Run, found: Rig) -> None:
     found.load()
     try:
-        (blocked,) = as_json(run("block", "sensor-42", "--ttl", "10m", "--json"))["blocked"]
+        (blocked,) = as_json(run("block", "sensor-42", "--for", "10m", "--json"))["blocked"]
         assert 590 < blocked["blocked_for_s"] <= 600
         assert "sensor-42" in run("block").output
         assert run("unblock", "sensor-42").output == "sensor-42: unblocked\n"
@@ -96,7 +96,7 @@ def test_rules_and_modes(run: Run, found: Rig) -> None:
     ("words", "said"),
     [
         (["block", "x" * 17], "1 to 16 bytes"),
-        (["block", "dev-1", "--ttl", "soon"], "is not a duration"),
+        (["block", "dev-1", "--for", "soon"], "is not a duration"),
         (["rate", "dev-1"], "DEVICE RATE"),
         (["rate", "dev-1", "0"], "to stop a device, block it"),
         (["rate", "--each", "--global", "5"], "not both"),

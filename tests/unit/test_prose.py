@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from klais.cli.main import COMMANDS
-from klais.config.load import ENV_EXTRA, Settings
+from klais.config.layers import ENV_EXTRA
+from klais.config.load import Settings
 from klais.control import cuts, decide, forecast, offenders
 from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame

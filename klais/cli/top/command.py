@@ -24,9 +24,10 @@ NAMES = [tab.name for tab in TABS]
 @click.command()
 @click.option("--once", is_flag=True, help="Print the figures of this moment and end.")
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), help="Form of --once.  [default: table]")
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @click.option("--tab", type=click.Choice(NAMES), default="pipeline", show_default=True, help="The first tab shown.")
 @URL
-def top(once: bool, form: str | None, tab: str, url: str | None) -> None:
+def top(once: bool, form: str | None, as_json: bool, tab: str, url: str | None) -> None:
     """Watch the whole system: pipeline, processes, devices, drops.
 
     Keys: `1`-`4` or Tab choose a tab, the arrows a row, `<` and `>` the column to sort by, `r` turns the order, `/`
@@ -38,7 +39,7 @@ def top(once: bool, form: str | None, tab: str, url: str | None) -> None:
       klais top --tab devices --url http://worker-2:6066
       klais top --once -o json | jq .pipeline
     """
-    views = WorkerViews.of(url)
+    views, form = WorkerViews.of(url), "json" if as_json else form
     if once:
         _once(views, form or "table")
         return

@@ -11,7 +11,7 @@ from typing import Any
 from klais.broker.embedded import EmbeddedKafka
 from klais.cli.up.launch_options import LaunchOptions, broker_runs, check_ports, ports_of, udp_target
 from klais.cli.worker import data_dir, worker_command
-from klais.config import load as config
+from klais.config import fields, layers
 from klais.config.load import Settings, environ_of
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.http import client
@@ -211,9 +211,9 @@ class Supervisor:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(config.PREFIX)
-            or name in config.ENV_EXTRA
-            or name.startswith(config.ENV_EXTRA_PREFIX)
+            if not name.startswith(fields.PREFIX)
+            or name in layers.ENV_EXTRA
+            or name.startswith(layers.ENV_EXTRA_PREFIX)
         }
         return kept | environ_of(settings)
 

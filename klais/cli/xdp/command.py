@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.groups import SuggestingGroup
+from klais.cli.options import ENDS
 from klais.cli.xdp.params import BURST, RATE, as_json, default_burst, device_id, pinned, source_prefix
 from klais.config.load import Settings, load
 from klais.system.address import split_address
@@ -52,7 +53,7 @@ def xdp() -> None:
     Examples:
       sudo klais xdp load --iface eth0
       sudo klais xdp stats --watch
-      sudo klais xdp block sensor-42 --ttl 10m
+      sudo klais xdp block sensor-42 --for 10m
       sudo klais xdp monitor device_rate on      # only count what that rule would drop
       sudo klais xdp unload
     """
@@ -226,21 +227,21 @@ def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_j
 
 @xdp.command()
 @click.argument("device", callback=device_id, required=False)
-@click.option("--ttl", type=DURATION, help="Ends by itself after this, as in 10m; default never.")
+@ENDS
 @as_json
 @with_maps
-def block(maps: "XdpMaps", device: str | None, ttl: float | None, as_json: bool) -> None:
+def block(maps: "XdpMaps", device: str | None, for_s: float | None, as_json: bool) -> None:
     """Drop all frames of a device; without DEVICE, list what is blocked.
 
-    With --ttl the kernel ends it by itself, also when no process of KLAIS lives any more. A device on the allow list
+    With --for the kernel ends it by itself, also when no process of KLAIS lives any more. A device on the allow list
     passes nevertheless.
 
     \b
     Examples:
-      sudo klais xdp block sensor-42 --ttl 10m
+      sudo klais xdp block sensor-42 --for 10m
       sudo klais xdp block
     """
-    _listed("blocked", maps, device, as_json, lambda: maps.block(device or "", ttl))
+    _listed("blocked", maps, device, as_json, lambda: maps.block(device or "", for_s))
 
 
 @xdp.command()
@@ -258,17 +259,17 @@ def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
 
 @xdp.command()
 @click.argument("device", callback=device_id, required=False)
-@click.option("--ttl", type=DURATION, help="Ends by itself after this, as in 10m; default never.")
+@ENDS
 @click.option("--clear", is_flag=True, help="Take the device off the list.")
 @as_json
 @with_maps
-def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, as_json: bool) -> None:
+def allow(maps: "XdpMaps", device: str | None, for_s: float | None, clear: bool, as_json: bool) -> None:
     """Let a device pass whatever blocks and rates say; without DEVICE, show the list.
 
     Its frames must still have the magic, a good device id and a source that may send. They take no tokens from the
     global rate.
     """
-    change = (lambda: maps.disallow(device or "")) if clear else (lambda: maps.allow(device or "", ttl))
+    change = (lambda: maps.disallow(device or "")) if clear else (lambda: maps.allow(device or "", for_s))
     _listed("allowed", maps, device, as_json, change)
 
 
@@ -277,15 +278,13 @@ def allow(maps: "XdpMaps", device: str | None, ttl: float | None, clear: bool, a
 @click.option(
     "--global", "everything", is_flag=True, help="The rate of all devices together, while no controller sets one."
 )
-@click.option(
-    "--each", is_flag=True, help="The rate of every device without one of its own, while no controller sets one."
-)
-@click.option("--source", is_flag=True, help="The rate of every source prefix.")
+@click.option("--each", is_flag=True, help="Of every device without one of its own, while no controller sets one.")
+@click.option("--each-source", is_flag=True, help="The rate of every source prefix.")
 @click.option("--burst", type=BURST, help="Frames at once; default a tenth of the rate, at least 10.")
 @click.option("--clear", is_flag=True, help="Take the device's own rate back.")
 @as_json
 @with_maps
-def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, each: bool, source: bool,
+def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, each: bool, each_source: bool,
          burst: float | None, clear: bool, as_json: bool) -> None:  # fmt: skip
     """Set rates in frames a second; without arguments, list devices with one of their own.
 
@@ -296,12 +295,12 @@ def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, ea
       sudo klais xdp rate sensor-42 5 --burst 20     # one device
       sudo klais xdp rate sensor-42 --clear
       sudo klais xdp rate --each 100                 # every device
-      sudo klais xdp rate --source 500               # every source address
+      sudo klais xdp rate --each-source 500          # every source address
       sudo klais xdp rate --global 50000             # all together
     """
     from klais.cli.xdp import rates
 
-    scopes = [name for name, on in (("global", everything), ("each", each), ("source", source)) if on]
+    scopes = [name for name, on in (("global", everything), ("each", each), ("source", each_source)) if on]
     rates.run(maps, device_and_rate, scopes, burst, clear, as_json)
 
 

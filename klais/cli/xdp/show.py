@@ -7,10 +7,9 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 
-from klais.cli.printing import say, say_json
+from klais.cli.printing import clear_screen, say, say_json
 from klais.system.durations import format_duration
 from klais.text import escape
 
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps, XdpStatus
     from klais.xdp.rules import Rule
 
-_CLEAR = "\x1b[H\x1b[J"
 
 
 def echo(lines: list[str], found: Any, as_json: bool) -> None:
@@ -48,8 +46,8 @@ def watch(draw: Callable[[Any, float], Any], again: bool, interval_s: float, as_
     last, at_s = None, time.monotonic()
     try:
         while True:
-            if again and not as_json and last is not None and click.get_text_stream("stdout").isatty():
-                click.echo(_CLEAR, nl=False)
+            if again and not as_json and last is not None:
+                clear_screen()
             now_s = time.monotonic()
             last, at_s = draw(last, now_s - at_s), now_s
             if not again:

@@ -186,7 +186,7 @@ def environment(settings: Settings) -> dict[str, str]:
     manager = ("KLAIS_", "NOTIFY_", "WATCHDOG_", "LISTEN_")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(manager)}
     file = {"KLAIS_ENV_FILE": str(settings.env_file)} if settings.env_file else {}
-    return ours | environ_of(settings) | {"KLAIS_API_PROXIES": "127.0.0.1"} | file
+    return ours | environ_of(settings, reads_file=True) | {"KLAIS_API_PROXIES": "127.0.0.1"} | file
 
 
 class Fleet:

@@ -54,7 +54,7 @@ def test_help_of_each_command_teaches(run: Run, name: str) -> None:
 def test_config_show_masks_and_marks(run: Run) -> None:
     result = run("config", "show", KLAIS_API_TOKEN="hunter2-hunter2-hunter2", KLAIS_PARTITIONS="8")
     assert result.exit_code == 0
-    assert "* KLAIS_PARTITIONS=8  (default 4)" in result.output
+    assert "* KLAIS_PARTITIONS=8  (default 4; from the environment)" in result.output
     assert "hunter2" not in result.output
     rows = {row["name"]: row for row in json.loads(run("config", "show", "--json", KLAIS_PARTITIONS="8").output)}
     assert rows["KLAIS_PARTITIONS"]["value"] == "8" and rows["KLAIS_PARTITIONS"]["range"] == "1 to 1024"

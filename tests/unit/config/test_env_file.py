@@ -27,7 +27,8 @@ def test_its_values_win_over_the_environment(tmp_path: Path) -> None:
     assert (settings.kafka_bootstrap, settings.partitions) == ("kafka:9092", 8)
     assert (settings.topic_prefix, settings.edge_id) == ("a-", 7)
     assert load(env, partitions=3).partitions == 3
-    assert {row.name for row in describe(settings, env) if row.source == "env"} >= {"KLAIS_PARTITIONS", "KLAIS_EDGE_ID"}
+    rows = {row.name: (row.source, row.place) for row in describe(settings, env)}
+    assert rows["KLAIS_EDGE_ID"] == ("env", "") and rows["KLAIS_PARTITIONS"] == ("env_file", f"{path}:5")
     assert "KLAIS_ENV_FILE" not in environ_of(settings)
 
 

@@ -155,3 +155,12 @@ def test_an_upgrade_that_fails_leaves_the_old_processes(ended: bool) -> None:
     members[0].ended = ended
     upgrade.step(1.0 if ended else READY_S + 1)
     assert log == ["start 1", "drop 1"] and not upgrade.running
+
+
+def test_members_read_the_file_of_settings_themselves(tmp_path: Path) -> None:
+    """Or a reload would find the values of before in their environment, which wins over the file."""
+    path = tmp_path / "klais.toml"
+    path.write_text('[process]\nlog_level = "debug"\n')
+    given = environment(load({"KLAIS_CONFIG": str(path), "KLAIS_EDGE_WORKERS": "2"}))
+    assert (given["KLAIS_CONFIG"], given["KLAIS_EDGE_WORKERS"]) == (str(path), "2")
+    assert "KLAIS_LOG_LEVEL" not in given and load(given).log_level == "debug"

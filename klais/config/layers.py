@@ -1,0 +1,136 @@
+"""Which place gives each setting: flag > profile > environment > file of settings > default."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic_settings import EnvSettingsSource
+
+from klais.config import toml_file
+from klais.config.env_file import read_env_lines
+from klais.config.fields import FIELDS, PREFIX, SECRETS, variable
+from klais.config.origins import Given
+from klais.config.profiles import DISPLACED, read_profile
+from klais.config.settings import SettingsFields
+from klais.errors import ConfigError
+from klais.text import escape
+
+# Read by tests and tools: not settings, but allowed names.
+ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS")
+ENV_EXTRA_PREFIX = "KLAIS_TEST_"
+NO_FILE = "none"
+
+
+@dataclass(slots=True)
+class Layers:
+    """What all places together give, before it is checked.
+
+    Attributes
+    ----------
+    given : dict of str to Given
+        Setting -> the value that wins.
+    problems : list of str
+        Names that are no settings, and files that cannot be used.
+    path : Path or None
+        The file of settings that was read.
+    """
+
+    given: dict[str, Given] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    path: Path | None = None
+
+    def values(self) -> dict[str, Any]:
+        """The bare values."""
+        return {name: one.value for name, one in self.given.items()}
+
+    def label(self, name: str) -> str:
+        """What a message calls a setting: where its value stands."""
+        return self.given[name].label(name) if name in self.given else variable(name)
+
+    def lay(self, read: Callable[[], tuple[Mapping[str, Given], list[str]]]) -> None:
+        """Read a place and lay it over the others; keep what is wrong with it."""
+        try:
+            layer, problems = read()
+        except ConfigError as error:
+            layer, problems = {}, str(error).splitlines()
+        self.put(layer)
+        self.problems += problems
+
+    def put(self, layer: Mapping[str, Given]) -> None:
+        """Lay one place's settings over those that are there: a file with a secret takes the secret's place too, and a
+        secret that of the file."""
+        for secret in SECRETS:
+            if secret in layer or f"{secret}_file" in layer:
+                self.given.pop(secret, None)
+                self.given.pop(f"{secret}_file", None)
+        self.given.update(layer)
+
+
+def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> Layers:
+    """All places together.
+
+    Parameters
+    ----------
+    environ : mapping of str to str, optional
+        The variables; None = ``os.environ``. Only then is a file looked for that no variable names.
+    overrides : mapping
+        Options of a command, by setting; None = not given.
+
+    Raises
+    ------
+    klais.errors.ConfigError
+        The file that ``KLAIS_ENV_FILE`` names cannot be used.
+    """
+    out = Layers()
+    env = _variables(os.environ if environ is None else environ)
+    out.problems += [_unknown(name) for name in sorted(env) if name.startswith(PREFIX) and not _known(name)]
+    variables = _settings_of(env)
+    named = variables.pop("config", None)
+    out.path = _named(str(named.value)) if named else toml_file.find() if environ is None else None
+    if out.path is not None:
+        out.lay(partial(toml_file.read_settings, out.path))
+    out.put(variables)
+    if profile := variables.get("profile"):
+        for name in DISPLACED:
+            out.given.pop(name, None)
+        out.lay(partial(read_profile, str(profile.value)))
+    out.put({name: Given(value, "flag") for name, value in overrides.items() if value is not None})
+    if out.path is not None:
+        out.given["config"] = Given(str(out.path.absolute()), named.source if named else "default")
+    return out
+
+
+def _named(text: str) -> Path | None:
+    return None if text == NO_FILE else Path(text).expanduser()
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
+    """The variables, those of the file that ``KLAIS_ENV_FILE`` names in their place."""
+    out = {name: Given(value, "env") for name, value in environ.items()}
+    if named := environ.get(f"{PREFIX}ENV_FILE"):
+        path = Path(named).expanduser()
+        lines = read_env_lines(path, frozenset(map(variable, SECRETS)))
+        out |= {name: Given(value, "env_file", f"{path}:{line}") for name, (value, line) in lines.items()}
+    return out
+
+
+def _settings_of(variables: Mapping[str, Given]) -> dict[str, Given]:
+    """The settings that variables give; an empty variable gives none."""
+    exact = {name: one for name, one in variables.items() if name.startswith(PREFIX) and name == name.upper()}
+    source = EnvSettingsSource(SettingsFields, case_sensitive=False, env_ignore_empty=True)
+    source.env_vars = {name.lower(): one.value for name, one in exact.items() if one.value != ""}
+    return {name: replace(exact[variable(name)], value=value) for name, value in source().items()}
+
+
+def _known(name: str) -> bool:
+    return name in map(variable, FIELDS) or name in ENV_EXTRA or name.startswith(ENV_EXTRA_PREFIX)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name.removeprefix(PREFIX).upper(), [n.upper() for n in FIELDS], n=1, cutoff=0.6)
+    hint = f": did you mean {PREFIX}{near[0]}?" if near else ": `klais config show` lists them all"
+    return f"{escape(name)}: is not a setting of klais{hint}"

@@ -1,0 +1,70 @@
+"""Where each setting stands in ``klais.toml``: a table, and a key in it that does not repeat the table's name."""
+
+from klais.config.fields import FIELDS
+
+# The first words of the settings of a table; the longest that fits decides.
+BEGINNINGS: dict[str, tuple[str, ...]] = {
+    "kafka": ("kafka", "topic_prefix", "partitions", "replication"),
+    "edge": ("edge", "udp", "source", "cpus", "frame", "batch", "publish", "breaker", "spool"),
+    "worker": ("worker", "group_instance", "checkpoint", "lane", "session"),
+    "dam": ("dam", "dead_letter", "json_strict"),
+    "devices": ("devices", "sequence"),
+    "auth": ("auth",),
+    "anomaly": ("anomaly",),
+    "control": ("control", "pid", "forecast", "models_dir", "llm"),
+    "xdp": ("xdp", "iface"),
+    "api": ("api",),
+    "web": ("web",),
+    "process": ("state_dir", "cache_dir", "log"),
+}
+MEANINGS = {
+    "kafka": "the cluster, or the embedded broker; topics",
+    "edge": "what receives frames, batches them, and spools them while Kafka is away",
+    "worker": "what admits frames and lands them",
+    "dam": "rates, bursts and queues",
+    "devices": "known devices; duplicates and gaps",
+    "auth": "authenticated frames",
+    "anomaly": "flags on what devices report",
+    "control": "the controller, its forecast and its explanations",
+    "xdp": "the filter in the kernel",
+    "api": "the edge's REST API; tokens of all HTTP servers",
+    "web": "the worker's page and views",
+    "process": "folders and logs of every process",
+}
+ENVIRONMENT_ONLY = ("config", "profile", "env_file", "fault_point")
+"""Settings that no file can hold: they say which file to read, or kill a process under test."""
+
+
+def table_of(name: str) -> str:
+    """The table of a setting: ``kafka`` of ``kafka_port`` and of ``partitions``.
+
+    Raises
+    ------
+    KeyError
+        No table takes it: add its first word to :data:`BEGINNINGS`.
+    """
+    fits = [
+        (len(words), table) for table, all_words in BEGINNINGS.items() for words in all_words if _begins(name, words)
+    ]
+    if not fits:
+        raise KeyError(f"no table of klais.toml takes the setting {name!r}: add its first word to BEGINNINGS")
+    return max(fits)[1]
+
+
+def key_of(name: str) -> str:
+    """The key of a setting in its table: ``port`` of ``kafka_port``, ``mode`` of ``auth``."""
+    table = table_of(name)
+    return "mode" if name == table else name.removeprefix(f"{table}_")
+
+
+def place_of(name: str) -> str:
+    """Table and key: ``[kafka] port`` of ``kafka_port``."""
+    return f"[{table_of(name)}] {key_of(name)}"
+
+
+def _begins(name: str, words: str) -> bool:
+    return name == words or name.startswith(f"{words}_")
+
+
+NAMES = {(table_of(name), key_of(name)): name for name in FIELDS if name not in ENVIRONMENT_ONLY}
+"""(table, key) -> setting."""

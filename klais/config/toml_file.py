@@ -1,0 +1,187 @@
+"""Files of settings in TOML: ``klais.toml`` with a table for each part, and the profiles of a user.
+
+Only root or the user of this process may have write access to such a file: whoever writes to it chooses where data
+goes. A secret does not stand in it, but the name of a file that holds it.
+"""
+
+import difflib
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from klais.config.fields import FIELDS, is_secret, members
+from klais.config.origins import Given, Source
+from klais.config.tables import BEGINNINGS, NAMES, place_of
+from klais.errors import ConfigError
+from klais.system.private_files import not_ours
+from klais.text import escape
+
+SEARCHED = (Path("klais.toml"), Path("/etc/klais/klais.toml"))
+MOST_BYTES = 1 << 20
+_TABLE = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
+_KEY = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
+_LONG_TEXT = re.compile("\"\"\"|'''")
+
+
+def find() -> Path | None:
+    """The file that is read when none is named: ``./klais.toml``, else ``/etc/klais/klais.toml``."""
+    return next((path for path in SEARCHED if os.path.lexists(path)), None)
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], str]:
+    """A file's tables, and its text.
+
+    Raises
+    ------
+    klais.errors.ConfigError
+        It cannot be read, somebody else could have written it, or it is not TOML; names the line.
+    """
+    try:
+        link = os.lstat(path)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            info = os.fstat(fd)
+            data = os.read(fd, MOST_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
+        finally:
+            os.close(fd)
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+        raise ConfigError(f"{path}: {why}. `--config FILE` names another, `--config none` reads none") from None
+    if not stat.S_ISREG(info.st_mode):
+        raise ConfigError(f"{path}: is not a regular file")
+    if problem := not_ours(info) or (not_ours(link) if stat.S_ISLNK(link.st_mode) and _foreign(link) else ""):
+        raise ConfigError(
+            f"{path}: {problem}, and whoever writes to it chooses the settings: chown it to root or to the user that "
+            "runs klais, and chmod go-w it"
+        )
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{path}: is larger than {MOST_BYTES} bytes")
+    try:
+        text = data.decode()
+        return tomllib.loads(text), text
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        at = f"{path}:{line[1]}" if line else str(path)
+        raise ConfigError(escape(f"{at}: is not TOML: {error}")) from None
+
+
+def read_settings(path: Path) -> tuple[dict[str, Given], list[str]]:
+    """The settings of a ``klais.toml``, and what is wrong with it: tables and keys that are none, secrets, values that
+    no setting can have.
+
+    Raises
+    ------
+    klais.errors.ConfigError
+        See :func:`read_toml`.
+    """
+    tables, text = read_toml(path)
+    lines = lines_of(text)
+    out, problems = {}, []
+    for table, content in tables.items():
+        at = f"{path}:{lines.get((table, ''), lines.get(('', table), 1))}"
+        if table not in BEGINNINGS:
+            problems.append(f"{at}: {escape(_unknown_table(table))}")
+            continue
+        if not isinstance(content, dict):
+            problems.append(f"{at}: {table} is a table: write [{table}] on a line of its own, and its keys below")
+            continue
+        for key, value in content.items():
+            at = f"{path}:{lines.get((table, key), lines.get((table, ''), 1))}"
+            name = NAMES.get((table, key))
+            if problem := _unknown_key(table, key) if name is None else refused(name, value):
+                problems.append(escape(f"{at}: [{table}] {key}: {problem}"))
+            elif name is not None and value != "":
+                out[name] = Given(value, "file", at, place_of(name))
+    return out, problems
+
+
+def read_keys(path: Path, table: str, names: Mapping[str, str], source: Source) -> tuple[dict[str, Given], list[str]]:
+    """The same of one table with keys of its own (``names``: key -> setting)."""
+    tables, text = read_toml(path)
+    lines = lines_of(text)
+    content = tables.get(table)
+    if not isinstance(content, dict):
+        known = ", ".join(sorted(name for name, value in tables.items() if isinstance(value, dict))) or "none"
+        raise ConfigError(escape(f"{path}: has no [{table}]; it has {known}"))
+    out, problems = {}, []
+    for key, value in content.items():
+        at = f"{path}:{lines.get((table, key), lines.get((table, ''), 1))}"
+        name = names.get(key)
+        near = difflib.get_close_matches(key, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        if problem := f"is no key of it: {hint}" if name is None else refused(name, value):
+            problems.append(escape(f"{at}: [{table}] {key}: {problem}"))
+        elif name is not None and value != "":
+            out[name] = Given(value, source, at, f"[{table}] {key}")
+    return out, problems
+
+
+def refused(name: str, value: Any) -> str:
+    """Why a value cannot stand in a file, whatever it is; empty when it may."""
+    if is_secret(name):
+        return f"a secret does not stand in this file: put it into a file of mode 0600 and name that with {name}_file"
+    kinds = members(FIELDS[name].annotation)
+    if isinstance(value, bool) and bool not in kinds:
+        return f"{str(value).lower()} is no value of it"
+    if not isinstance(value, str | int | float):
+        return "must be text in quotes, a number, true or false"
+    return ""
+
+
+def lines_of(text: str) -> dict[tuple[str, str], int]:
+    """(table, key) -> line of a TOML text; key "" = the table's head, table "" = keys before the first table."""
+    out: dict[tuple[str, str], int] = {}
+    table, inside = "", ""
+    for number, line in enumerate(text.splitlines(), 1):
+        marks = _LONG_TEXT.findall(line)
+        if inside:
+            inside = "" if inside in marks else inside
+            continue
+        if head := _TABLE.match(line):
+            table = _bare(head[1])
+            out.setdefault((table, ""), number)
+        elif key := _KEY.match(line):
+            first, dot, rest = _bare(key[1]).partition(".")
+            out.setdefault((first, _bare(rest)) if dot and not table else (table, _bare(key[1])), number)
+        inside = marks[0] if len(marks) % 2 else ""
+    return out
+
+
+def _bare(key: str) -> str:
+    return key.strip().strip("\"'")
+
+
+def _foreign(info: os.stat_result) -> bool:
+    return info.st_uid not in (0, os.geteuid())
+
+
+def _unknown_table(table: str) -> str:
+    near = difflib.get_close_matches(table, BEGINNINGS, n=1, cutoff=0.5)
+    keys = [name for name in (table, table.lower().removeprefix("klais_")) if name in FIELDS and name in NAMES.values()]
+    if keys:
+        return f"{table}: a setting stands in a table, this one as {place_of(keys[0])}"
+    return f"[{table}]: is no table of it: " + (
+        f"did you mean [{near[0]}]?" if near else f"there are {', '.join(BEGINNINGS)}"
+    )
+
+
+def _unknown_key(table: str, key: str) -> str:
+    """What somebody who wrote that key may have meant."""
+    plain = key.lower().removeprefix("klais_")
+    for name in (plain, f"{table}_{plain}"):
+        if name in NAMES.values():
+            return f"is called {place_of(name)}"
+    here = [known for known_table, known in NAMES if known_table == table]
+    if near := difflib.get_close_matches(plain, here, n=1, cutoff=0.6):
+        return f"is no setting of klais: did you mean {near[0]}?"
+    near = [name for (_, known), name in NAMES.items() if known == plain]
+    near = near or difflib.get_close_matches(plain, list(NAMES.values()), n=1, cutoff=0.6)
+    if near:
+        return f"is no setting of klais: did you mean {place_of(near[0])}?"
+    return f"is no setting of klais: [{table}] has {', '.join(here)}"

@@ -1,0 +1,91 @@
+"""``klais config`` and ``klais profile``: what they print, and where the options before a command may stand."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from klais.cli.main import main
+from klais.config import toml_file
+from klais.config.load import Settings, load
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(toml_file, "SEARCHED", toml_file.SEARCHED[:1])
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    clean = {f"KLAIS_{name}": "" for name in ("CONFIG", "PROFILE", "LOG_LEVEL")}  # set back after each run
+    return lambda *args, **environ: CliRunner().invoke(main, args, env=clean | environ)
+
+
+def test_init_writes_a_file_that_is_found_and_read(run: Run) -> None:
+    before = os.umask(0o002)
+    try:
+        assert run("config", "init").exit_code == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(Path("klais.toml").stat().st_mode) == 0o644
+    again = run("config", "init")
+    assert again.exit_code == 2 and "--force" in again.stderr
+    assert run("config", "init", "--force").exit_code == 0
+    printed = run("config", "init", "-").stdout
+    assert printed == Path("klais.toml").read_text()
+    Path("klais.toml").write_text(printed.replace("# partitions = 4", "partitions = 8"))
+    shown = run("config", "show", "--set").stdout
+    assert "* KLAIS_PARTITIONS=8  (default 4; klais.toml:" in shown
+    line = int(shown.partition("klais.toml:")[2].partition(")")[0])
+    assert printed.splitlines()[line - 1] == "# partitions = 4"
+    assert run("config", "check").stdout.startswith("ok: 1 settings from ")
+    assert run("config", "diff").stdout == "[kafka]\npartitions = 8\n"
+    assert run("--config", "none", "config", "diff").stdout == ""
+
+
+def test_check_answers_in_json_when_it_fails_too(run: Run) -> None:
+    Path("own.toml").write_text("[kafka]\npartitions = 0\nprt = 1\n")
+    found = run("--config", "own.toml", "config", "check", "--json", KLAIS_WEB_PORT="x")
+    body = json.loads(found.stdout)
+    assert found.exit_code == 2 and body["ok"] is False and len(body["problems"]) == 3
+    assert any(line.startswith("own.toml:2: [kafka] partitions=0: is too small") for line in body["problems"])
+    assert json.loads(run("config", "check", "--json").stdout) == {"ok": True, "problems": [], "warnings": []}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_options_stand_before_or_behind_a_command(run: Run, before: bool) -> None:
+    Path("own.toml").write_text("[kafka]\npartitions = 9\n")
+    options = ("--config", "own.toml", "--log-level", "error")
+    command = ("config", "diff")
+    found = run(*options, *command) if before else run(*command, *options)
+    assert found.stdout == '[kafka]\npartitions = 9\n\n[process]\nlog_level = "error"\n'
+
+
+def test_the_common_options_are_in_one_help_only(run: Run) -> None:
+    for option in ("--config FILE", "--profile NAME", "--log-level", "--log-format"):
+        assert option in run("--help").stdout
+        assert option not in run("devices", "list", "--help").stdout
+
+
+def test_profiles_are_listed_and_used(run: Run, tmp_path: Path) -> None:
+    assert run("profile", "list").stdout.startswith("no profiles: ")
+    path = tmp_path / "home" / "klais" / "profiles.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text('[prod]\nbootstrap = "a:1"\nworker_url = "http://a:1"\n')
+    assert json.loads(run("profile", "list", "-o", "json").stdout)["profiles"] == [
+        {"profile": "prod", "bootstrap": "a:1", "worker_url": "http://a:1"}
+    ]
+    assert "prod" in run("profile", "list").stdout
+    assert json.loads(run("profile", "show", "prod", "--json").stdout)["bootstrap"] == "a:1"
+    assert run("profile", "show", "none").exit_code == 2
+    assert 'bootstrap = "a:1"' in run("--profile", "prod", "config", "diff").stdout
+    with_edge = run("--profile", "prod", "stats", "--rest")
+    assert with_edge.exit_code == 2 and "has no edge_url" in with_edge.stderr
+
+
+def test_no_file_and_no_variable_are_the_defaults(run: Run) -> None:
+    assert load() == Settings()
