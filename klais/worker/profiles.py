@@ -79,12 +79,14 @@ class ProfileKeeper:
         """Save changed profiles of rows ``begin`` to ``end``; the row to go on with."""
         session, detector = self._session, self._session.state.detector
         assert detector is not None
-        dumped, self._next = detector.dump_some(begin, end, most_bytes)
         writer = RecordBatchWriter(limit_bytes=900_000)
-        rows = session.state.rows
-        kept = [(row_key(rows[row]), value) for row, value in dumped if rows["id_size"][row]]
-        for key, value in kept:
-            writer.append_one(key, value)
+        async with session.context.saving:
+            dumped, self._next = detector.dump_some(begin, end, most_bytes)
+            rows = session.state.rows
+            kept = [(row_key(rows[row]), value) for row, value in dumped if rows["id_size"][row]]
+            for key, value in kept:
+                writer.append_one(key, value)
+            await asyncio.sleep(0)  # the next lane has its turn in another turn of the loop
         if not writer.empty:
             session.context.profile_bytes.spend(int(np.sum([len(value) for _, value in kept])))
             fault.at("profiles_sent")
