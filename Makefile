@@ -40,7 +40,8 @@ test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds c
 release-test: setup-tests lint test-bounds docs ## before a release: all tests, more kills, new random examples, a longer soak
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=1000 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
-		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_TUTORIAL=1 KLAIS_TEST_HOSTILE_CASES=10000000 \
+		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_TUTORIAL=1 KLAIS_TEST_CLIENTS=1 \
+		KLAIS_TEST_UPDATES=600 KLAIS_TEST_HOSTILE_CASES=10000000 \
 		$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 
 docs: .venv/klais-setup.stamp ## the documentation as a site in build/site; a warning is an error

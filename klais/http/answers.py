@@ -13,8 +13,24 @@ MOST_WAITING = 8
 LONGEST_REST_S = 1.0
 
 
+class Spent:
+    """CPU time (s) of the thread that ran a computation; 0 until it ends."""
+
+    def __init__(self) -> None:
+        self.cpu_s = 0.0
+
+    def run(self, compute: Callable[[], T]) -> T:
+        """``compute()``."""
+        began_s = time.thread_time()
+        try:
+            return compute()
+        finally:
+            self.cpu_s = time.thread_time() - began_s
+
+
 class Gate:
-    """Lets one computation run at a time, and then rests as long as it took: at most half of one core goes into them.
+    """Lets one computation run at a time, and then rests as long as the CPU time that it took: at most half of one core
+    goes into them. Time that it waited for a busy CPU is none that it took.
 
     The lanes run beside them in the same process.
     """
@@ -39,12 +55,11 @@ class Gate:
         try:
             async with self._lock:
                 await asyncio.sleep(max(0.0, self._rest_until_s - time.monotonic()))
-                began_s = time.monotonic()
+                spent = Spent()
                 try:
-                    return await asyncio.to_thread(compute)
+                    return await asyncio.to_thread(spent.run, compute)
                 finally:
-                    ended_s = time.monotonic()
-                    self._rest_until_s = ended_s + min(LONGEST_REST_S, ended_s - began_s)
+                    self._rest_until_s = time.monotonic() + min(LONGEST_REST_S, spent.cpu_s)
         finally:
             self._waiting -= 1
 

@@ -8,11 +8,10 @@ from klais.config.load import Settings
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 
-MOST = 500
 TIMEOUT_S = 5.0
 
 
-async def newest_changes(settings: Settings, most: int = MOST) -> list[dict[str, Any]]:
+async def newest_changes(settings: Settings, most: int) -> list[dict[str, Any]]:
     """Up to ``most`` records, the newest first; what is no JSON object (somebody else writes there) is left out.
 
     Raises

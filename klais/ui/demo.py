@@ -4,7 +4,6 @@ from typing import Any
 
 from aiohttp import web
 
-from klais.config.load import Settings
 from klais.http.access import Access
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.errors import HttpError, reply, shown
@@ -18,10 +17,10 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
     """The application; nothing can be changed through it. Without a guard it is for loopback."""
     guard = guard or Guard(AllowedHosts("127.0.0.1"), Access())
     page = Page(
-        settings=Settings(),
         guard=guard,
         feed=recording,
         changes=None,
+        audit=recording.audit,
         about=lambda: {"worker": "recorded", "workers": []},
     )
     app = web.Application()
@@ -31,9 +30,10 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
         path = request.rel_url.raw_path
         if path == "/":
             raise web.HTTPFound("/ui/")
-        if path not in recording.pages:
+        body = recording.page(path)
+        if body is None:
             raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording")
-        return reply(_first(recording.pages[path], request.query.get("size", "")[:6]))
+        return reply(_first(body, request.query.get("size", "")[:6]))
 
     install(app, page)
     app.router.add_get("/{path:.*}", recorded)

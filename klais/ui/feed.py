@@ -30,7 +30,13 @@ PERIOD_S = 1.0
 START_S = 10.0  # before that, a process that has not reported is no problem
 FRESH_MS = 3000
 MOST_RECORDS = 200_000  # of klais_stats that are read back at the start
-MOST_DECISIONS = 60  # of an event
+MOST_DECISIONS = 60  # of an event, which goes to every viewer each second: in brief
+BRIEF: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("at", "rate", "reason", "cut"), ()),
+    "inputs": ("lag", "cpu"),
+    "terms": ("p", "i", "d"),
+    "forecast": ("why",),
+}
 
 
 class Stats(Protocol):
@@ -114,7 +120,7 @@ class Feed:
             "rate": control.rate(settings.dam_max_rate),
             "burst": control.burst(settings.dam_burst_size),
             "overrides": control.overrides()[:500],
-            "decisions": decisions[::-1],
+            "decisions": [brief(decision) for decision in decisions[::-1]],
             "setpoints": {"lag": settings.pid_lag_setpoint, "cpu": settings.pid_cpu_setpoint},
             "rate_min": settings.pid_rate_min,
             "rate_max": settings.pid_rate_max,
@@ -133,6 +139,18 @@ class Feed:
                     recovery.add(record.value)
         except KlaisError as error:
             log.info("history_not_recovered", why=str(error))
+
+
+def brief(decision: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows of a decision; ``/control/`` has all of it."""
+    out: dict[str, Any] = {}
+    for name, parts in BRIEF.items():
+        value = decision.get(name)
+        if parts and isinstance(value, Mapping):
+            out[name] = {part: value[part] for part in parts if part in value}
+        elif not parts and value is not None:
+            out[name] = value
+    return out
 
 
 class Recovery:

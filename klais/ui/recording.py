@@ -7,7 +7,9 @@ A recording is gzipped JSON: ``history`` (columns), ``events`` (bodies of the st
 import asyncio
 import gzip
 import io
+import re
 import time
+from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,10 @@ from klais.ui.sample import SERIES
 
 VERSION = 1
 MOST_BYTES = 64 << 20
-LISTS = ("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/control/", "/topics/", "/health/")
+LISTS = (
+    *("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/control/", "/topics/", "/health"),
+    "/api/v1/audit?limit=200",
+)
 MOST_DEVICES = 20
 
 
@@ -38,8 +43,8 @@ def record(base: str, seconds: float, token: str | None = None) -> bytes:
     RecordingError
         The worker does not answer, or not with JSON.
     """
-    history = _get(base, "/api/v1/history?seconds=900", token)
     events = _events(base, seconds, token)
+    history = _get(base, "/api/v1/history?seconds=900", token)
     pages = {path.partition("?")[0]: _get(base, path, token) for path in LISTS}
     for item in pages["/devices/"]["items"][:MOST_DEVICES]:
         path = f"/devices/{quote(item['device_id'], safe='')}/"
@@ -114,14 +119,46 @@ class Recording:
         """The event of this second."""
         now = now_ms()
         recorded = self._events[(now - self._began_ms) // 1000 % len(self._events)]
-        return now, orjson.dumps(recorded | {"at_ms": now})
+        return now, orjson.dumps(_moved(recorded, now - int(recorded["at_ms"])))
+
+    def page(self, path: str) -> Any:
+        """The body of a page, its times moved as if it had been asked for now; None where it is not recorded."""
+        return _moved(self.pages[path], now_ms() - self._ends_ms) if path in self.pages else None
+
+    async def audit(self, most: int) -> list[dict[str, Any]]:
+        """The newest changes."""
+        recorded = self.page("/api/v1/audit")
+        return recorded["changes"][:most] if recorded else []
 
     def since(self, after_ms: int = 0, seconds: int = 900) -> dict[str, list[Any]]:
         """The recorded history, moved so that it ends when the playback began."""
-        moved = [int(at_ms) - self._ends_ms + self._began_ms for at_ms in self._history["at_ms"]]
+        recorded = self._history["at_ms"]
+        moved = [int(at_ms) - int(recorded[-1]) + self._began_ms for at_ms in recorded]
         kept = [i for i, at_ms in enumerate(moved) if at_ms > after_ms][-seconds:]
         out: dict[str, list[Any]] = {"at_ms": [moved[i] for i in kept]}
         return out | {name: [self._history[name][i] for i in kept] for name in SERIES if name in self._history}
+
+
+_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms")
+
+
+def _moved(value: Any, by_ms: int, name: str = "") -> Any:
+    """A body whose times, also those within sentences, are so much later."""
+    if isinstance(value, dict):
+        return {key: _moved(item, by_ms, key) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, by_ms, name) for item in value]
+    if isinstance(value, str):
+        return _ISO.sub(lambda found: _later(found[0], by_ms), value)
+    if isinstance(value, int | float) and name in _EPOCH_MS:
+        return value + by_ms
+    return value
+
+
+def _later(iso: str, by_ms: int) -> str:
+    moved = datetime.fromisoformat(iso) + timedelta(milliseconds=by_ms)
+    return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _unpacked(data: bytes) -> bytes:

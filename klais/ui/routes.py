@@ -11,7 +11,6 @@ from aiohttp import web
 from pydantic import Field
 
 from klais import __version__
-from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.http.answers import Answers
 from klais.http.body import Body, read_body
@@ -22,13 +21,14 @@ from klais.http.query import Query, Whole, read_query
 from klais.http.session import COOKIE, Session, cookie_header
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
-from klais.ui.audit import MOST, newest_changes
 from klais.ui.changes import Block, Blocks, Changed, Changes, DeviceLimits, Override, Reason, Who
 from klais.ui.history import SECONDS
 from klais.ui.logins import FailedLogins
 from klais.ui.stream import Hub
 
 log = get("klais.ui.routes")
+
+MOST_CHANGES = 500
 
 B = TypeVar("B", bound=Reason)
 
@@ -43,7 +43,7 @@ class HistoryQuery(Query):
 class AuditQuery(Query):
     """Of ``/api/v1/audit``."""
 
-    limit: Whole = Field(default=100, ge=1, le=MOST, description="Changes shown, the newest first.")
+    limit: Whole = Field(default=100, ge=1, le=MOST_CHANGES, description="Changes shown, the newest first.")
 
 
 class Login(Body):
@@ -78,22 +78,22 @@ class Page:
 
     Attributes
     ----------
-    settings : Settings
-        Of the worker.
     guard : Guard
         Knows the tokens and the address of a client.
     feed : FeedSource
         The figures.
     changes : Changes
         Makes changes; None where nothing can be changed (recorded figures).
+    audit : callable
+        Returns the newest so many changes, the newest first; raises KafkaUnavailable or TopicMismatch.
     about : callable
         Further facts for ``/api/v1/about``.
     """
 
-    settings: Settings
     guard: Guard
     feed: FeedSource
     changes: Changes | None
+    audit: Callable[[int], Awaitable[list[dict[str, Any]]]]
     about: Callable[[], dict[str, Any]] = dict
     answers: Answers = field(default_factory=Answers)
     logins: FailedLogins = field(default_factory=FailedLogins)
@@ -144,7 +144,7 @@ async def audit(page: Page, request: web.Request) -> web.StreamResponse:
 
     async def make() -> bytes:
         try:
-            return to_json({"changes": await newest_changes(page.settings, most)})
+            return to_json({"changes": await page.audit(most)})
         except (KafkaUnavailable, TopicMismatch) as error:
             raise HttpError(503, "kafka_unavailable", str(error)) from None
 

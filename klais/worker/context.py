@@ -57,6 +57,8 @@ class LaneContext:
         Bytes of profiles that the lanes may save.
     loading : asyncio.Lock
         Held while a lane reads its rows, so that the copies of several lanes do not add up.
+    saving : asyncio.Lock
+        Held while a lane collects profiles to save, so that those of several lanes do not fill one turn of the loop.
     """
 
     settings: Settings
@@ -73,3 +75,4 @@ class LaneContext:
     profile_bytes: TokenBucket
     on_landed: Callable[[float], None] = _ignore
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    saving: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -79,12 +79,14 @@ class ProfileKeeper:
         """Save changed profiles of rows ``begin`` to ``end``; the row to go on with."""
         session, detector = self._session, self._session.state.detector
         assert detector is not None
-        saved, self._next = detector.dump_some(begin, end, most_bytes)
-        rows, writer = session.state.rows, self._writer
-        live = np.flatnonzero(rows["id_size"][saved.row])
-        of, starts, lengths = saved.row[live], saved.starts[live], saved.lengths[live]
-        writer.reset()
-        writer.append_pairs(rows["id"][of].view(np.uint8), rows["id_size"][of], saved.buf, starts, lengths, 0)
+        async with session.context.saving:
+            saved, self._next = detector.dump_some(begin, end, most_bytes)
+            rows, writer = session.state.rows, self._writer
+            live = np.flatnonzero(rows["id_size"][saved.row])
+            of, starts, lengths = saved.row[live], saved.starts[live], saved.lengths[live]
+            writer.reset()
+            writer.append_pairs(rows["id"][of].view(np.uint8), rows["id_size"][of], saved.buf, starts, lengths, 0)
+            await asyncio.sleep(0)  # the next lane has its turn in another turn of the loop
         if not writer.empty:
             session.context.profile_bytes.spend(int(lengths.sum()))
             fault.at("profiles_sent")

@@ -16,6 +16,7 @@ from klais.core.devices.layout import Rows
 from klais.core.lane.state import LaneState
 from klais.telemetry.snapshots import STATES
 
+_BLOCK = 4096  # rows (1.5 MB) that stay in the cache while all columns are looked at
 NORMAL, SILENT, FLAGGED, LIMITED, BLOCKED = range(5)
 SILENT_INTERVALS = 10.0  # a device is silent after this many of its own mean intervals, and
 SILENT_LEAST_S = 10.0  # at least this long: a pause of a busy device is no silence
@@ -124,13 +125,20 @@ def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
 
 
 def _unblocked(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
-    """The same without the block list."""
+    """The same without the block list, block by block."""
     out = np.zeros(part.used, np.uint8)
+    for begin in range(0, part.used, _BLOCK):
+        end = min(begin + _BLOCK, part.used)
+        _note_states(out[begin:end], Part(part.partition, part.state, part.rows[begin:end], end - begin), limits)
+    return out
+
+
+def _note_states(out: npt.NDArray[np.uint8], part: Part, limits: DeviceLimits) -> None:
+    """Put the states of few rows into ``out`` (uint8 [n], all ``NORMAL``)."""
     silent_s = np.maximum(SILENT_INTERVALS * part.column("interval_s"), SILENT_LEAST_S)
     out[(limits.now_ns - last_seen_ns(part)) * 1e-9 > silent_s] = SILENT
     out[flagged_now(part)] = FLAGGED
     out[tokens_now(part, limits) < 1.0] = LIMITED
-    return out
 
 
 def _ids(part: Part) -> Column:
@@ -174,7 +182,8 @@ def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
         by_state += np.bincount(state[part.column("id_size") > 0], minlength=len(STATES))
         index = np.flatnonzero(_wanted(part, state, ask, limits))
         matching += len(index)
-        key, word = SORTS[ask.sort](part, limits)[index], _id_words(part)[index]
+        word = _id_words(part)[index]
+        key = word if ask.sort == "device_id" else SORTS[ask.sort](part, limits)[index]
         if ask.after is not None:
             beyond = _is_beyond(key, word, ask.after, ask.descending)
             index, key, word = index[beyond], key[beyond], word[beyond]
@@ -300,7 +309,6 @@ class Sums:
 
 
 _RECENT_NS = 60_000_000_000
-_BLOCK = 4096  # rows (1.6 MB) that stay in the cache while all columns are looked at
 
 
 def sum_rows(whole: Part, limits: DeviceLimits) -> Sums:

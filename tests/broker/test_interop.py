@@ -1,27 +1,36 @@
-"""Readers that nobody here wrote: kcat (librdkafka's own tool) and Apache Kafka's command-line tools.
+"""Readers that nobody here wrote: kcat (librdkafka's own tool), Apache Kafka's command-line tools, and three clients.
 
-They read what KLAIS's own record batches put into the log, with the holes that a killed worker's epoch leaves.
+They read what KLAIS's own record batches put into the log, with the holes that a killed worker's epoch leaves. The
+clients are those of examples/: Kafka Streams, franz-go and KafkaJS. They come from their registries, so they are part
+of `make release-test`.
 """
 
 import json
+import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Message
+from confluent_kafka.admin import AdminClient, NewTopic
 
+from klais.broker.jars import find_java
 from klais.core.wire.constants import encode_frame
 from klais.kafka.topics import Topics
 from tests.support.edge import read_all
-from tests.support.kafka_tools import kafka_tool
-from tests.support.needs import need_command
-from tests.support.process import PATIENCE, wait_for
+from tests.support.kafka_tools import classpath, kafka_tool
+from tests.support.needs import need_command, need_missing
+from tests.support.process import PATIENCE, clean_environ, kill_hard, wait_for
 from tests.support.stage import Stage, stage
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+WINDOW_MS = 60_000
 DEVICES, ROUNDS = 40, 10
 PAYLOAD = '{"temperature":21.5,"ort":"Küche"}'.encode()
 
@@ -106,6 +115,7 @@ def test_kafkas_own_tool_finds_no_fault_in_any_segment(filled: tuple[Stage, list
         records = [line for line in shown.splitlines() if line.startswith("| offset:")]
         if topic == topics.telemetry:
             assert len([line for line in records if "endTxnMarker" not in line]) == len(clean)
+            assert any("compresscodec: lz4" in line for line in batches), "the readers here have something to unpack"
 
 
 def test_kafkas_console_consumer_reads_every_committed_record_once(filled: tuple[Stage, list[Message]]) -> None:
@@ -115,3 +125,103 @@ def test_kafkas_console_consumer_reads_every_committed_record_once(filled: tuple
     options += ["--isolation-level", "read_committed", "--max-messages", str(len(clean))]
     out = kafka_tool("consumer.ConsoleConsumer", *options)
     assert sorted(out.encode().splitlines()) == sorted(m.value() for m in clean)
+
+
+def example(name: str, folder: Path) -> Path:
+    """A copy of an example's folder, to build in."""
+    if os.environ.get("KLAIS_TEST_CLIENTS") != "1":
+        need_missing("clients", "set KLAIS_TEST_CLIENTS=1")
+    return Path(shutil.copytree(EXAMPLES / name, folder / name))
+
+
+def ran(*command: str, folder: Path, **environ: str) -> str:
+    """What a command prints; its errors in the message where it fails."""
+    env = clean_environ() | environ
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def go_reader(folder: Path) -> list[str]:
+    go = need_command("clients", "go")
+    ran(go, "build", "-o", "read", ".", folder=folder, CGO_ENABLED="0", GOTOOLCHAIN="local", GOFLAGS="-mod=readonly")
+    return [str(folder / "read")]
+
+
+def node_reader(folder: Path) -> list[str]:
+    ran(need_command("clients", "npm"), "ci", "--ignore-scripts", folder=folder)
+    return [need_command("clients", "node"), "read.js"]
+
+
+@pytest.mark.parametrize(("name", "build"), [("franz-go", go_reader), ("kafkajs", node_reader)])
+def test_a_client_in_another_language_reads_every_committed_record_as_librdkafka_does(
+    filled: tuple[Stage, list[Message]], tmp_path: Path, name: str, build: Callable[[Path], list[str]]
+) -> None:
+    it, clean = filled
+    folder = example(name, tmp_path)
+    topic = Topics.of(it.settings).telemetry
+    out = ran(*build(folder), it.settings.bootstrap, topic, str(len(clean)), folder=folder)
+    rows = sorted((json.loads(line) for line in out.splitlines()), key=lambda r: (r["partition"], r["offset"]))
+    assert rows == [
+        {"partition": m.partition(), "offset": m.offset(), "at_ms": m.timestamp()[1]}
+        | {"key": m.key().decode(), "payload": m.value().decode()}
+        | {"headers": [[header, value.hex()] for header, value in m.headers() or []]}
+        for m in clean
+    ]
+
+
+class Streams:
+    """The example of Kafka Streams, compiled; a process of it writes its lines to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, jars = folder, classpath("clients", "kafka-streams")
+        compiler = need_command("clients", "javac")
+        ran(compiler, "-Xlint:all", "-Werror", "-cp", jars, "DeviceNames.java", folder=folder)
+        self.command = [find_java(), "-Xmx256m", "-cp", f"{jars}:{folder}", "DeviceNames"]
+
+    def write(self, bootstrap: str, topic: str, devices: list[str]) -> None:
+        ran(*self.command, "write", bootstrap, topic, *devices, folder=self.folder)
+
+    def start(self, *what: str) -> subprocess.Popen[bytes]:
+        with open(self.folder / "out", "wb") as out, open(self.folder / "log", "wb") as log:
+            command = [*self.command, "run", *what, str(self.folder / "state")]
+            return subprocess.Popen(command, stdout=out, stderr=log)
+
+    def printed(self) -> str:
+        return (self.folder / "out").read_text()
+
+    def rows(self, what: str) -> list[list[str]]:
+        """The fields of the complete lines of one kind."""
+        lines = self.printed().rpartition("\n")[0].splitlines()
+        return [line.split("\t")[1:] for line in lines if line.startswith(f"{what}\t")]
+
+
+def test_kafka_streams_joins_every_device_with_a_table_of_javas_producer_and_repartitions_nothing(
+    filled: tuple[Stage, list[Message]], tmp_path: Path
+) -> None:
+    it, clean = filled
+    streams = Streams(example("kafka-streams", tmp_path))
+    bootstrap, telemetry, names = it.settings.bootstrap, Topics.of(it.settings).telemetry, "device-names"
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.create_topics([NewTopic(names, 2, 1)])[names].result(20 * PATIENCE)
+    sent = Counter(m.key().decode() for m in clean)
+    streams.write(bootstrap, names, sorted(sent))
+    windows = Counter((m.key().decode(), m.timestamp()[1] // WINDOW_MS * WINDOW_MS) for m in clean)
+    process = streams.start(bootstrap, telemetry, names)
+    try:
+        wait_for(lambda: process.poll() is not None or counted(streams) == windows, 120, "the counts", 0.2)
+        process.terminate()
+        process.wait(30 * PATIENCE)
+    finally:
+        kill_hard(process)
+    assert counted(streams) == windows, (tmp_path / "kafka-streams" / "log").read_text()[-3000:]
+    joined = Counter((device, name) for device, name in streams.rows("joined"))
+    assert joined == {(device, f"name of {device}"): count for device, count in sent.items()}
+    assert "Sub-topology" in streams.printed() and "repartition" not in streams.printed()
+    topics = admin.list_topics(timeout=20 * PATIENCE).topics
+    assert names in topics and not [topic for topic in topics if "repartition" in topic]
+
+
+def counted(streams: Streams) -> dict[tuple[str, int], int]:
+    """The newest count of each device and window."""
+    return {(device, int(window)): int(count) for device, window, count in streams.rows("count")}

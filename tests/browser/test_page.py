@@ -1,6 +1,7 @@
 """Every page loads without an error, asks no other host, is accessible, and shows hostile text as text."""
 
 import copy
+import os
 from collections.abc import Callable
 
 import orjson
@@ -184,3 +185,45 @@ def test_a_lost_connection_is_said_and_mends_itself(tab: Tab, recording: Recordi
 def test_a_device_that_nobody_knows_is_said(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "device/nobody")
     shown.page.get_by_text("No worker knows a device").wait_for()
+
+
+# What is in the tab's memory: the numbers of objects, arrays and nodes, after a collection of garbage.
+UPDATES = int(os.environ.get("KLAIS_TEST_UPDATES", "60"))  # a leak keeps at least one object of each
+COUNTS = ("Object.prototype", "Array.prototype", "Node.prototype")
+UPDATE = """async ([seconds, drawn]) => {
+  const { store } = await import("/ui/store.js");
+  for (let i = 0; i < seconds; i += 1) {
+    const at_ms = store.history.at_ms.at(-1) + 1000;
+    if (!drawn) { store.append({ ...store.now, at_ms }); continue; }
+    store.take(structuredClone({ ...store.now, at_ms }));
+    await new Promise((done) => setTimeout(done));
+  }
+  return Math.max(...Object.values(store.history).map((column) => column.length));
+}"""
+
+
+def test_an_open_page_keeps_nothing_of_the_updates_that_it_drew(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    shown.page.locator("canvas").nth(3).wait_for()
+    shown.page.evaluate("import('/ui/store.js').then(({store}) => store.close())")
+    full = shown.page.evaluate(UPDATE, [900, False])
+    shown.page.evaluate(UPDATE, [10, True])
+    before = retained(shown)
+    assert shown.page.evaluate(UPDATE, [UPDATES, True]) == full == 900
+    after = retained(shown)
+    assert all(after[kind] - before[kind] < UPDATES // 2 for kind in COUNTS), (before, after)
+    assert shown.errors == []
+
+
+def retained(shown: Watched) -> dict[str, int]:
+    session = shown.page.context.new_cdp_session(shown.page)
+    out = {}
+    for kind in COUNTS:
+        prototype = session.send("Runtime.evaluate", {"expression": kind})["result"]["objectId"]
+        session.send("HeapProfiler.collectGarbage")
+        found = session.send("Runtime.queryObjects", {"prototypeObjectId": prototype})["objects"]["objectId"]
+        size = {"objectId": found, "functionDeclaration": "function() { return this.length; }", "returnByValue": True}
+        out[kind] = session.send("Runtime.callFunctionOn", size)["result"]["value"]
+        session.send("Runtime.releaseObject", {"objectId": found})
+    session.detach()
+    return out

@@ -24,6 +24,7 @@ NEEDS = {
     "llm": "the extra llm: pip install 'klais[llm]' compiles llama.cpp for some minutes",
     "kcat": "the kcat command (bin/setup --tests)",
     "kafka-tools": "Maven or the jar that it fetched, and Java",
+    "clients": "Maven, javac, go and npm with their registries, and some minutes (make release-test)",
     "toolchains": "cc, go, rustc, javac and node",
     "data": "recorded data sets, in the folder that KLAIS_TEST_DATA names",
 }

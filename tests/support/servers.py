@@ -25,7 +25,7 @@ def make_worker(guard: Guard) -> web.Application:
     app, control = web.Application(), ControlFollower(Settings())
     install(app, make_views(lanes, control), guard)
     changes = Changes(control, lambda: SimpleNamespace(change=lambda *_: None), 1000.0)
-    install_page(app, Page(settings=Settings(), guard=guard, feed=load_demo(), changes=changes))
+    install_page(app, Page(guard=guard, feed=load_demo(), changes=changes, audit=load_demo().audit))
     return app
 
 

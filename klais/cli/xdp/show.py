@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from klais.xdp.rules import Rule
 
 
-
 def echo(lines: list[str], found: Any, as_json: bool) -> None:
     """Print one or the other."""
     if as_json:

@@ -10,7 +10,7 @@ const LINKS = [
   ["/dam/", "dam"],
   ["/control/", "control"],
   ["/topics/", "topics"],
-  ["/health/", "health"],
+  ["/health", "health"],
   ["/metrics", "metrics for Prometheus"],
   ["/openapi.json", "OpenAPI document"],
 ];
@@ -22,7 +22,11 @@ export function About({ about }) {
     <h2>The same figures for programs</h2>
     <ul>${LINKS.map(([path, label]) => html`<li><a href=${path}><code>${path}</code></a> ${label}</li>`)}</ul>
     <h2>Other workers</h2>
-    <ul>${(about?.workers ?? []).map((url) => html`<li>${printable(url)}</li>`)}</ul>`;
+    ${
+      about?.workers?.length
+        ? html`<ul>${about.workers.map((url) => html`<li>${printable(url)}</li>`)}</ul>`
+        : html`<p class="empty">None.</p>`
+    }`;
 }
 
 export function Login({ about, onChange }) {

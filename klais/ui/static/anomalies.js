@@ -10,13 +10,13 @@ export function Anomalies({ paused }) {
   const columns = [
     { label: "device", cell: (row) => html`<${DeviceLink} id=${row.device_id} />` },
     { label: "state", cell: (row) => html`<${State} value=${row.state} />` },
-    { label: "flagged", cell: (row) => ago(row.flagged_at, now) },
+    { label: "flagged", kind: "short", cell: (row) => ago(row.flagged_at, now) },
     { label: "feature", cell: (row) => html`<code>${printable(row.flag?.feature ?? "")}</code>` },
     { label: "value", number: true, cell: (row) => short(row.flag?.value) },
     { label: "expected", number: true, cell: (row) => short(row.flag?.expected) },
     { label: "how unusual", number: true, cell: (row) => short(row.flag?.score) },
-    { label: "why", cell: (row) => printable(row.flag?.explanation ?? "") },
-    { label: "flags", number: true, cell: (row) => count(row.flags) },
+    { label: "why", kind: "text", cell: (row) => printable(row.flag?.explanation ?? "") },
+    { label: "flags in all", number: true, cell: (row) => count(row.flags) },
   ];
   return html`<p>A flag says that a value is unusual for its device. It drops nothing.
       ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} held back.`}</p>

@@ -6,11 +6,11 @@ import { overrideText } from "./control.js";
 import { printable } from "./format.js";
 
 const columns = [
-  { label: "time", cell: (row) => new Date(row.at).toLocaleString("en-GB") },
+  { label: "time", kind: "short", cell: (row) => new Date(row.at).toLocaleString("en-GB") },
   { label: "what", cell: (row) => html`<code>${printable(row.scope)}</code>` },
   { label: "by", cell: (row) => printable(row.author ?? "?") },
   { label: "from", cell: (row) => printable(row.address || "command line") },
-  { label: "reason", cell: (row) => printable(row.reason ?? "") },
+  { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },
   { label: "before", cell: (row) => printable(overrideText(row.before ?? {}) || "nothing set") },
   { label: "after", cell: (row) => printable(overrideText(row.after ?? {}) || "nothing set") },
 ];
@@ -20,5 +20,5 @@ export function Audit({ paused }) {
   return html`<${Failure} error=${error} />
     <${Table} caption="Changes by people, the newest first (kept for 30 days)" columns=${columns}
       rows=${(data?.changes ?? []).map((row) => ({ ...row, key: row.offset }))}
-        empty="Nobody has changed anything." />`;
+        empty=${data ? "Nobody has changed anything." : error ? "Unknown." : "Asking Kafka…"} />`;
 }

@@ -6,6 +6,8 @@ import { clock, hourAndMinute, short } from "./format.js";
 const HEIGHT = 150;
 const HOLE_MS = 5000; // samples further apart are not joined by a line: nobody knows what was between them
 const EMPTY_S = 60;
+const TICKS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
+const DAY_S = 86400; // uPlot's own range where there is no sample lies before that
 
 // A canvas does not know light-dark(): an element resolves the token.
 function color(name) {
@@ -17,7 +19,10 @@ function color(name) {
   return found;
 }
 
-const lastMinute = (high) => [(high ?? Date.now() / 1000) - EMPTY_S, high ?? Date.now() / 1000];
+function lastMinute(high) {
+  const end = high > DAY_S ? high : Date.now() / 1000;
+  return [end - EMPTY_S, end];
+}
 
 const times = (_, ticks, __, ___, stepS) => ticks.map((at) => (stepS < 60 ? clock(at * 1000) : hourAndMinute(at)));
 
@@ -29,12 +34,12 @@ function options(width, lines, show) {
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
     scales: {
-      x: { time: true, range: (_, low, high) => (high > low ? [low, high] : lastMinute(high)) },
+      x: { time: true, range: (_, low, high) => (low > DAY_S && high > low ? [low, high] : lastMinute(high)) },
       y: { range: (_, low, high) => [Math.min(0, low ?? 0), high > 0 ? high * 1.1 : 1] },
     },
     axes: [
-      { ...axis, size: 30, space: 70, values: times },
-      { ...axis, size: 58, values: (_, ticks) => ticks.map(show) },
+      { ...axis, size: 30, space: 70, incrs: TICKS_S, values: times },
+      { ...axis, size: 66, values: (_, ticks) => ticks.map(show) },
     ],
     series: [
       {},

@@ -6,7 +6,7 @@ import { put, remove } from "./api.js";
 import { clock, count, percent, printable, short, until } from "./format.js";
 
 const decisions = [
-  { label: "time", cell: (row) => clock(row.at) },
+  { label: "time", kind: "short", cell: (row) => clock(row.at) },
   { label: "rate", number: true, cell: (row) => short(row.rate) },
   { label: "lag", number: true, cell: (row) => short(row.inputs?.lag) },
   { label: "CPU", number: true, cell: (row) => (row.inputs ? percent(row.inputs.cpu) : "–") },
@@ -14,8 +14,12 @@ const decisions = [
   { label: "I", number: true, cell: (row) => row.terms?.i?.toFixed(3) ?? "–" },
   { label: "D", number: true, cell: (row) => row.terms?.d?.toFixed(3) ?? "–" },
   { label: "cut", number: true, cell: (row) => (row.cut ? percent(row.cut) : "–") },
-  { label: "reason", cell: (row) => printable(row.reason ?? "") },
+  { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },
+  { label: "forecast", kind: "text", cell: (row) => printable(row.forecast?.why ?? "–") },
 ];
+
+const sentence = (decision) =>
+  `Newest decision, ${clock(decision.at)}: ${short(decision.rate)} frames/s (${printable(decision.reason ?? "")}).`;
 
 export function overrideText(row) {
   const parts = [];
@@ -31,7 +35,7 @@ export const overrides = (nowMs) => [
   { label: "what", cell: (row) => html`<code>${printable(row.scope)}</code>` },
   { label: "sets", cell: (row) => printable(overrideText(row)) },
   { label: "by", cell: (row) => printable(row.author ?? "?") },
-  { label: "reason", cell: (row) => printable(row.reason ?? "") },
+  { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },
   { label: "ends", cell: (row) => until(row.until_ms ?? row.limits_until_ms, nowMs) },
 ];
 
@@ -43,6 +47,7 @@ export function Control({ store, about, theme }) {
   const s = event.sample;
   const flat = (value) => ({ values: store.history.at_ms.map(() => value), color: "--quiet", dash: true });
   const can = about?.may_change;
+  const newest = c.decisions[0];
   const close = () => setDialog("");
   return html`
     <p class="sentence"><${State} value="ok" text=${`mode ${c.mode}`} /> ${" "}
@@ -52,11 +57,11 @@ export function Control({ store, about, theme }) {
           : c.mode === "manual"
             ? "An operator set the rate."
             : "The settings fix the rate."
-      }</p>
+      } ${newest && sentence(newest)}</p>
     <dl class="figures">
       <${Figure} label="rate in force" value=${`${short(c.rate)}/s`} /><${Figure} label="burst"
-        value=${short(c.burst)} />
-      <${Figure} label="arrives" value=${`${short(s.edge_received)}/s`} /><${Figure} label="output"
+        value=${`${short(c.burst)} frames`} />
+      <${Figure} label="arrives" value=${`${short(s.edge_received)}/s`} /><${Figure} label="controller output"
         value=${percent(s.pid_output)} />
       <${Figure} label="burst probability" value=${percent(s.burst_probability)} />
       <${Figure} label="frames queued" value=${count(s.queue_depth)} />
@@ -91,10 +96,11 @@ export function Control({ store, about, theme }) {
         { name: "lag_frames", label: "lag" },
         { label: "set-point", ...flat(c.setpoints.lag) },
       ]} />
-      <${Chart} title="CPU of the busiest worker against its set-point" theme=${theme} history=${store.history}
-        show=${percent}
+      <${Chart} title="CPU, busiest worker and machine, against the set-point" theme=${theme}
+        history=${store.history} show=${percent}
         lines=${[
-          { name: "cpu_share", label: "CPU" },
+          { name: "cpu_share", label: "worker" },
+          { name: "host_cpu_share", label: "machine" },
           { label: "set-point", ...flat(c.setpoints.cpu) },
         ]} />
       <${Chart} title="Output, cut and burst probability" theme=${theme} history=${store.history}

@@ -40,7 +40,7 @@ export function Devices({ query, paused }) {
   const columns = [
     { key: "device_id", label: "device", sort: true, cell: (row) => html`<${DeviceLink} id=${row.device_id} />` },
     { key: "state", label: "state", sort: true, cell: (row) => html`<${State} value=${row.state} />` },
-    { key: "last_seen", label: "last seen", sort: true, cell: (row) => ago(row.last_seen, now) },
+    { key: "last_seen", label: "last seen", sort: true, kind: "short", cell: (row) => ago(row.last_seen, now) },
     number("received", "received"),
     number("admitted", "admitted"),
     number("dropped", "dropped"),
@@ -49,7 +49,7 @@ export function Devices({ query, paused }) {
     number("blocked", "blocked"),
     number("malformed", "malformed"),
     number("gaps", "gaps"),
-    number("score", "score"),
+    number("score", "anomaly score"),
   ];
   const states = data?.devices_by_state ?? {};
   return html`

@@ -2,7 +2,7 @@
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
-import { bytes, count, counted, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, clock, count, counted, duration, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
   <span class="rate">${rate}</span> <small>${unit}</small></a>${notes.filter(Boolean).map((note) => html`<p>
@@ -12,13 +12,16 @@ function dropped(event) {
   const byReason = new Map();
   for (const process of [...event.edges, ...event.workers]) {
     for (const drop of process.dropped) {
-      const row = byReason.get(drop.reason) ?? { key: drop.reason, frames: 0, intended: drop.intended };
+      const row = byReason.get(drop.reason) ?? { key: drop.reason, frames: 0, intended: drop.intended, where: [] };
       row.frames += drop.frames;
+      row.where.push(process.id);
       byReason.set(drop.reason, row);
     }
   }
   return [...byReason.values()].sort((a, b) => a.intended - b.intended || b.frames - a.frames);
 }
+
+const named = (ids) => ids.slice(0, 3).map(printable).join(", ") + (ids.length > 3 ? `, ${ids.length - 3} more` : "");
 
 function waiting(s) {
   const wait = counted(s.lag_records, "batch waits", "batches wait");
@@ -33,6 +36,60 @@ function lagNote(event) {
   if (!behind.length) return "nothing waits";
   const named = behind.slice(0, 3).map((row) => `${row.partition}: ${duration(row.lag_s)}`);
   return named.join(", ") + (behind.length > 3 ? `, ${behind.length - 3} more` : "");
+}
+
+const MEAN_OF = 10; // samples that a forecast looks at
+const mean = (column) => {
+  const newest = (column ?? []).slice(-MEAN_OF);
+  return newest.reduce((a, b) => a + (b ?? 0), 0) / Math.max(1, newest.length);
+};
+
+// How long until nothing waits in klais_raw, at the rates of the last seconds.
+export function clearing(s, h) {
+  if (!s.lag_records) return "Nothing waits in klais_raw.";
+  const faster = mean(h.worker_received) - mean(h.edge_passed);
+  const wait = `${waiting(s)} in klais_raw.`;
+  if (!s.lag_frames || s.lag_s < 1) return `${wait} That is the work of a moment.`;
+  if (faster <= 0) return `${wait} The workers take less than arrives: the lag grows.`;
+  const left = duration(s.lag_frames / faster);
+  return `${wait} The workers take ${short(faster)} frames/s more than arrive: gone in ${left}.`;
+}
+
+// Stretches of the history in which frames were lost for reasons that nobody intended, the newest first.
+export function losses(h) {
+  const found = [];
+  for (const [name, where, page] of [
+    ["edge_dropped_unintended", "edges", "edges"],
+    ["worker_dropped_unintended", "lanes", "topics"],
+  ]) {
+    let open = null;
+    (h[name] ?? []).forEach((rate, i) => {
+      if (rate > 0 && open && h.at_ms[i] - open.until <= JOINED_MS) {
+        open.until = h.at_ms[i];
+        open.frames += rate;
+      } else if (rate > 0) {
+        open = { key: `${name} ${h.at_ms[i]}`, where, page, since: h.at_ms[i], until: h.at_ms[i], frames: rate };
+        found.push(open);
+      }
+    });
+  }
+  return found.sort((a, b) => b.until - a.until);
+}
+
+const JOINED_MS = 30_000; // two losses with less between them are one
+
+function Losses({ h }) {
+  const found = losses(h);
+  const [begin, end] = [h.at_ms[0], h.at_ms.at(-1)];
+  if (!h.at_ms.length) return null;
+  const columns = [
+    { label: "where", cell: (row) => html`<a href=${`#/${row.page}`}>${row.where}</a>` },
+    { label: "since", kind: "short", cell: (row) => clock(row.since) },
+    { label: "until", kind: "short", cell: (row) => (end - row.until < 3000 ? "now" : clock(row.until)) },
+    { label: "frames, about", number: true, cell: (row) => count(Math.round(row.frames)) },
+  ];
+  return html`<${Table} caption=${`Losses in the last ${duration((end - begin) / 1000)}`} columns=${columns}
+    rows=${found} empty="None: every drop was intended." />`;
 }
 
 // The lag in seconds of each partition, as the worker that owns it says.
@@ -61,6 +118,7 @@ export function Overview({ store, theme }) {
       label: "intended",
       cell: (row) => (row.intended ? "yes" : html`<${State} value="critical" text="no: a loss" />`),
     },
+    { label: "where", cell: (row) => named(row.where) },
     { label: "frames", number: true, cell: (row) => count(row.frames) },
   ];
   return html`
@@ -90,6 +148,7 @@ export function Overview({ store, theme }) {
       <${Step} name="iot_telemetry" href="#/devices" rate=${short(s.worker_passed)} unit="frames/s"
         notes=${[counted(s.devices, "device", "devices"), s.flags > 0 && `${short(s.flags)}/s flags`]} />
     </ol>
+    <p>${clearing(s, h)}</p>
     <dl class="figures">
       <${Figure} label="batch latency, edge p50 / p99" value=${`${ms(s.edge_p50_ms)} / ${ms(s.edge_p99_ms)}`} />
       <${Figure} label="batch latency, worker p50 / p99" value=${`${ms(s.worker_p50_ms)} / ${ms(s.worker_p99_ms)}`} />
@@ -118,6 +177,7 @@ export function Overview({ store, theme }) {
         { name: "kafka_p99_ms", label: "Kafka" },
       ]} />
     </div>
+    <${Losses} h=${h} />
     <${Table} caption="Frames dropped since the processes started" columns=${columns} rows=${dropped(event)}
       empty="No frame was dropped." />`;
 }

@@ -30,7 +30,7 @@ export function Figure({ label, value, note, state }) {
 
 export const Failure = ({ error }) => error && html`<p class="failure" role="alert">${printable(error.message)}</p>`;
 
-// rows of objects; columns: [{ key, label, cell(row), number, sort }]
+// rows of objects; columns: [{ key, label, cell(row), number, kind, sort }]; kind "short": never on two lines
 export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
     <table><caption>${caption}</caption><thead><tr>${columns.map((column) => {
@@ -50,7 +50,7 @@ export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
               html`<tr key=${row.key}>${columns.map((column, i) =>
                 i === 0
                   ? html`<th scope="row">${column.cell(row)}</th>`
-                  : html`<td class=${column.number ? "n" : ""}>${column.cell(row)}</td>`,
+                  : html`<td class=${column.number ? "n" : (column.kind ?? "")}>${column.cell(row)}</td>`,
               )}</tr>`,
           )
         : html`<tr><td colspan=${columns.length} class="empty">${empty ?? "Nothing here."}</td></tr>`

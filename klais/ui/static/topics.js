@@ -2,7 +2,7 @@
 import { html, useRef } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { Failure, Table } from "./parts.js";
-import { lags } from "./overview.js";
+import { clearing, lags } from "./overview.js";
 import { count, duration, ms, percent, printable, short } from "./format.js";
 
 function trend(kept, key, value) {
@@ -14,7 +14,7 @@ function trend(kept, key, value) {
 
 function timeToClear(row) {
   if (!row.lag) return "nothing waits";
-  if (row.out_per_s === null || row.in_per_s === null) return "–";
+  if (row.out_per_s === null || row.in_per_s === null) return "unknown yet";
   const faster = row.out_per_s - row.in_per_s;
   return faster > 0 ? duration(row.lag / faster) : "not while it falls behind";
 }
@@ -83,6 +83,7 @@ export function Topics({ store, paused }) {
   ];
   const event = store.now;
   return html`<${Failure} error=${error} />
+    ${event && html`<p class="sentence">${clearing(event.sample, store.history)}</p>`}
     ${
       event &&
       html`<${Table} caption="Workers" columns=${workers}

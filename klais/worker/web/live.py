@@ -1,8 +1,11 @@
 """The live page of a worker: :mod:`klais.ui` on what this worker follows."""
 
+from functools import partial
+
 from aiohttp import web
 
 from klais.http.guard import Guard
+from klais.ui.audit import newest_changes
 from klais.ui.changes import Changes
 from klais.ui.feed import Feed
 from klais.ui.routes import Page
@@ -15,10 +18,10 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
     """Put ``/ui/`` and ``/api/v1`` on the worker's web application, before it starts."""
     settings = worker.settings
     page = Page(
-        settings=settings,
         guard=guard,
         feed=Feed(settings, worker.controller.stats, worker.control),
         changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
+        audit=partial(newest_changes, settings),
         about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
     )
     install_routes(app, page)

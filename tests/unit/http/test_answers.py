@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klais.http.answers import Answers, Gate
+from klais.http.answers import Answers, Gate, Spent
 from klais.http.errors import HttpError
 from klais.worker.rows import select
 
@@ -36,11 +36,22 @@ async def test_computations_run_one_at_a_time_and_few_may_wait() -> None:
 
 
 async def test_a_gate_rests_as_long_as_it_worked() -> None:
+    def work() -> None:
+        until_s = time.thread_time() + 0.05
+        while time.thread_time() < until_s:
+            pass
+
     gate = Gate()
     began_s = time.monotonic()
     for _ in range(3):
-        await gate.run(lambda: time.sleep(0.05))
+        await gate.run(work)
     assert time.monotonic() - began_s >= 5 * 0.05  # three times work, twice rest between them
+
+
+def test_time_in_which_a_computation_waits_is_no_work() -> None:
+    spent = Spent()
+    spent.run(lambda: time.sleep(0.5))
+    assert spent.cpu_s < 0.25
 
 
 async def test_a_failed_computation_opens_the_gate_again() -> None:

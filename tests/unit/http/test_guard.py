@@ -25,7 +25,6 @@ from tests.support.servers import make_edge, make_worker
 READ, CHANGE = "read-token-read-token", "change-token-change-token"
 BOTH = Access((digest(CHANGE),), (digest(READ), digest(CHANGE)), changes_need=True, reads_need=True)
 
-
 SERVERS = {"edge": (make_edge, "/stats", "/health"), "worker": (make_worker, "/dam/", "/health")}
 
 

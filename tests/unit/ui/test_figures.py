@@ -7,7 +7,7 @@ import pytest
 
 from klais.telemetry.snapshots import DROP_REASONS
 from klais.telemetry.view import ProcessView, SystemView
-from klais.ui.feed import Recovery
+from klais.ui.feed import Recovery, brief
 from klais.ui.history import History
 from klais.ui.sample import INTENDED, SERIES, Sampler
 from klais.ui.status import body, drops, problems, process, sentence
@@ -174,3 +174,16 @@ def test_the_history_is_recovered_from_records_of_any_order_and_kind() -> None:
     found = history.since()
     assert found["at_ms"] == [100_000, 101_000, 103_000]
     assert found["edge_received"] == [100.0, 101.0, 103.0]
+
+
+def test_a_viewer_gets_a_decision_in_brief() -> None:
+    whole = {
+        "at": 5, "rate": 7.0, "reason": "lag", "cut": 0.25, "hosts": {"a": {"rate": 1}}, "shares": {"0": 1.0},
+        "inputs": {"lag": 1.0, "cpu": 0.5, "demand": 3}, "terms": {"p": 0.1, "i": 0.2, "d": 0.3, "raw": 0.6},
+        "forecast": {"why": "normal", "median": 5}, "gains": {"kp": 1},
+    }  # fmt: skip
+    assert brief(whole) == {
+        "at": 5, "rate": 7.0, "reason": "lag", "cut": 0.25, "inputs": {"lag": 1.0, "cpu": 0.5},
+        "terms": {"p": 0.1, "i": 0.2, "d": 0.3}, "forecast": {"why": "normal"},
+    }  # fmt: skip
+    assert brief({"at": 5, "inputs": None}) == {"at": 5}

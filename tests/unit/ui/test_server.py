@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -44,7 +45,7 @@ class Server:
         self.written, self.control = Written(), ControlFollower(Settings(control_auto=True))
         changes = Changes(self.control, lambda: self.written, 1000.0)
         guard = Guard(AllowedHosts("127.0.0.1"), access)
-        page = Page(settings=Settings(), guard=guard, feed=load_demo(), changes=changes)
+        page = Page(guard=guard, feed=load_demo(), changes=changes, audit=load_demo().audit)
         app = web.Application()
         guard.install(app)
         install(app, page)
@@ -274,3 +275,18 @@ def test_what_is_no_recording_is_refused(data: bytes) -> None:
 
 def test_the_cookie_has_one_name() -> None:
     assert COOKIE == "klais_session"
+
+
+async def test_recorded_times_become_those_of_now_also_within_sentences() -> None:
+    recording = load_demo()
+    recorded = recording.pages["/devices/"]["items"]
+    recording.pages["/said/"] = {"says": "since 2020-01-02T03:04:05.678Z.", "at_ms": 5, "frames": 5, "changes": [1, 2]}
+    said = recording.page("/said/")
+    later = datetime(2020, 1, 2, 3, 4, 5, 678_000, UTC) + timedelta(milliseconds=said["at_ms"] - 5)
+    assert said["says"] == f"since {later:%Y-%m-%dT%H:%M:%S}.{later.microsecond // 1000:03}Z."
+    assert said["frames"] == 5 < said["at_ms"]
+    moved = recording.page("/devices/")["items"]
+    assert all(now["last_seen"] > then["last_seen"] for now, then in zip(moved, recorded, strict=True))
+    assert recording.page("/nothing/") is None
+    recording.pages["/api/v1/audit"] = {"changes": [{"at": 1}, {"at": 2}]}
+    assert len(await recording.audit(1)) == 1

@@ -1,0 +1,57 @@
+"""Saving anomaly profiles: the lanes of a worker take turns."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from klais.core.dam.bucket import TokenBucket
+from klais.core.devices.layout import ROW
+from klais.worker.profiles import ProfileKeeper
+
+LANES, ROWS = 4, 50
+
+
+class Turns:
+    """Numbers the turns of the event loop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    async def run(self) -> None:
+        while True:
+            self.number += 1
+            await asyncio.sleep(0)
+
+
+def keeper(turns: Turns, taken: list[int], context: Any) -> ProfileKeeper:
+    """Of a lane whose detector notes the turn of each collection, with senders that take everything."""
+
+    def dump_some(begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        taken.append(turns.number)
+        upto = min(begin + 10, end)
+        return [(row, b"profile") for row in range(begin, upto)], upto
+
+    async def send(_writer: Any) -> None:
+        await asyncio.sleep(0)
+
+    rows = np.zeros(ROWS, ROW)
+    rows["id_size"] = 1
+    state = SimpleNamespace(used=ROWS, rows=rows, detector=SimpleNamespace(dump_some=dump_some))
+    senders = SimpleNamespace(profiles=SimpleNamespace(send=send))
+    session: Any = SimpleNamespace(state=state, context=context, senders=senders)
+    reader: Any = None
+    return ProfileKeeper(session, reader)
+
+
+async def test_no_two_lanes_collect_profiles_in_one_turn_of_the_loop() -> None:
+    turns, taken = Turns(), []
+    topics = SimpleNamespace(profiles_changelog="profiles")
+    context = SimpleNamespace(profile_bytes=TokenBucket(1e9, 1e9), topics=topics, saving=asyncio.Lock())
+    keepers = [keeper(turns, taken, context) for _ in range(LANES)]
+    clock = asyncio.create_task(turns.run())
+    await asyncio.gather(*(one.save_some() for one in keepers))
+    clock.cancel()
+    assert [one.saved for one in keepers] == [ROWS] * LANES
+    assert len(set(taken)) == len(taken) == LANES * ROWS // 10
