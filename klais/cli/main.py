@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "devices": ("klais.cli.devices", "devices", "See devices; block, limit or forget single ones."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
+    "redrive": ("klais.cli.redrive", "redrive", "Send dead letters back to klais_raw, each once."),
     "what-if": ("klais.cli.what_if", "what_if", "Show what other settings would have made of past frames."),
     "score": ("klais.cli.score", "score", "Score a series of your own and plot it."),
     "models": ("klais.cli.models", "models", "Train, judge, list and choose the models of the forecast."),
