@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "send": ("klais.cli.send", "send", "Send one frame."),
     "auth": ("klais.cli.auth", "auth", "Make keys of authenticated frames, and check frames."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
+    "tap": ("klais.cli.tap", "tap", "Show a live sample of frames and what becomes of them."),
     "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
     "top": ("klais.cli.top.command", "top", "Watch the whole system in the terminal."),
     "lag": ("klais.cli.lag", "lag", "Show how far behind each group is, and when it will have caught up."),

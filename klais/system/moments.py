@@ -58,6 +58,14 @@ def iso_of(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def clock_of(ms: int) -> str:
+    """The time of day for people, in UTC, with milliseconds; the number itself where it is no time."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M:%S.%f")[:12]
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
+
+
 class _MomentType(click.ParamType):
     """A click option type that gives a :class:`Moment`."""
 
