@@ -20,7 +20,7 @@ from klais.system.moments import MOMENT, Moment, iso_of
 if TYPE_CHECKING:
     from klais.verify.whatif import Answer, Counts, Question
 
-PROGRESS_S = 1.0
+PROGRESS_S = 2.0
 _COUNTS = ("received", "admitted", "dropped", "malformed", "flags")
 _SERIES = ("passed", "queued", "dropped", "flagged")
 _SIDES = ("happened", "would")
@@ -91,7 +91,6 @@ def what_if(
     answers = []
     for stretch in stretches:
         answers.append(asyncio.run(ask(now, question, stretch, progress.step)))
-    progress.end()
     found = Found(answers)
     if svg is not None:
         svg.write_text(draw(found), encoding="utf-8")
@@ -126,7 +125,7 @@ def _changed(now: Settings, other: Settings) -> frozenset[str]:
 
 
 class Progress:
-    """A line on stderr that says how far it is."""
+    """Says on stderr how far it is, where somebody looks."""
 
     def __init__(self, total: int, shown: bool) -> None:
         self._total, self._shown, self._done, self._at = total, shown, 0, time.monotonic()
@@ -136,12 +135,7 @@ class Progress:
         self._done += 1
         if self._shown and time.monotonic() - self._at > PROGRESS_S:
             self._at = time.monotonic()
-            click.echo(f"\r{self._done:,} of {self._total:,} records", nl=False, err=True)
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            click.echo("\r" + " " * 40 + "\r", nl=False, err=True)
+            say(f"{self._done:,} of {self._total:,} records", err=True)
 
 
 @dataclass(frozen=True, slots=True)
