@@ -27,7 +27,11 @@ EDGE_POINTS = (
     "replay_sent",  # the edge has handed a batch from its spool to Kafka
     "replay_acked",  # Kafka acknowledged a batch from the spool, the spool does not know yet
 )
-POINTS = LANE_POINTS + EDGE_POINTS
+REDRIVE_POINTS = (
+    "redrive_named",  # the ledger has a batch, klais_raw has not
+    "redrive_sent",  # klais_raw has it, the run has not ended
+)
+POINTS = LANE_POINTS + EDGE_POINTS + REDRIVE_POINTS
 
 
 def _off(name: str) -> None:

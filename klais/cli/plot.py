@@ -50,9 +50,28 @@ def _range_path(
     return "".join(f"M{a:.1f} {b:.1f}V{c:.1f}" for a, b, c in zip(place, y1, y2, strict=True))
 
 
+def compare(title: str, t: Floats, panels: list[tuple[str, Floats, Floats]]) -> str:
+    """The SVG of two courses: a panel for each (name, first, second), below each other; all arrays are [n]."""
+    if not len(t):
+        return _svg(title, "")
+    begin, across = float(t.min()), (WIDTH - 2 * MARGIN) / max(float(t.max() - t.min()), 1e-9)
+    high = (HEIGHT + SCORES - MARGIN) / len(panels)
+    parts = []
+    for number, (name, first, second) in enumerate(panels):
+        top = MARGIN + number * high + 14
+        most = max(float(first.max()), float(second.max()), 1.0)
+        for values, kind in ((first, "happened"), (second, "would")):
+            x, y = MARGIN + (t - begin) * across, top + (most - values) * (high - 24) / most
+            path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x.tolist(), y.tolist(), strict=True))
+            parts.append(f'<path d="{path}" class="{kind}"/>')
+        parts.append(f'<text x="{MARGIN}" y="{top - 4:.0f}">{escape(f"{name}, at most {most:.6g}")}</text>')
+    return _svg(title, "".join(parts))
+
+
 def _svg(title: str, body: str) -> str:
     style = (
         "text{font:11px sans-serif}path{stroke:#246;fill:none}.score{stroke:#a60}"
+        ".happened{stroke:#06c;opacity:.7}.would{stroke:#d60;opacity:.7}"
         ".flag{stroke:#c00;stroke-width:2;opacity:.6}.threshold{stroke:#999;stroke-dasharray:4}"
     )
     high = HEIGHT + SCORES + MARGIN

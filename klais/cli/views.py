@@ -1,8 +1,10 @@
 """What the commands read from a worker's web views."""
 
+import contextlib
 import json
 import re
 import time
+import urllib.error
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,10 +15,13 @@ from klais.cli.servers import worker_of
 from klais.config.load import Settings, load
 from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
-from klais.http.access import token_to_change, token_to_read
+from klais.http.access import digest, token_to_change, token_to_read
+from klais.http.session import COOKIE, sign
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
+MOST_ERROR = 64 << 10  # bytes of an error
+TAP_SESSION_S = 300.0  # clocks may differ by as much
 
 COMPLETE_S = 0.3
 WAIT_S, MOST_WAITS = 0.5, 10
@@ -68,10 +73,38 @@ class WorkerViews:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """The events of the page's stream, one a second, until the worker ends it; errors as :meth:`get`."""
+        for _, event in self._stream("/api/v1/stream", self._read_token):
+            yield event
+
+    def tap(self, params: dict[str, str | int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Number and sample of each second of a tap, until the worker ends it; errors as :meth:`get`.
+
+        Other workers than the one of the settings are asked too, so no token goes there: a session that is over within
+        minutes does.
+        """
+        headers = {}
+        if self._change_token is not None:
+            headers["Cookie"] = f"{COOKIE}={sign(digest(self._change_token), 'klais tap', for_s=TAP_SESSION_S)}"
+        yield from self._stream("/api/v1/tap?" + urlencode(params), None, headers)
+
+    def of_worker(self, url: str) -> "WorkerViews":
+        """The same client for another worker of the system."""
+        return WorkerViews(url, self._read_token, self._change_token, self._timeout_s)
+
+    def _stream(
+        self, path: str, token: str | None, headers: dict[str, str] | None = None
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 0
         try:
-            for line in client.lines(self.url + "/api/v1/stream", self._timeout_s, self._read_token):
+            for line in client.lines(self.url + path, self._timeout_s, token, headers):
+                if line.startswith(b"id: "):
+                    number = int(line[4:])
                 if line.startswith(b"data: "):
-                    yield json.loads(line[6:])
+                    yield number, json.loads(line[6:])
+        except urllib.error.HTTPError as error:
+            with error, contextlib.suppress(ValueError):
+                raise WorkerUnavailable(self._refusal(error.code, json.loads(error.read(MOST_ERROR)))) from None
+            raise self.unavailable(error) from None
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from klais.config.settings import SettingsFields
+from klais.config.settings import EDGE_IDS, SettingsFields
 from klais.config.topic_names import TopicNames
 from klais.system.address import is_loopback, split_address
 
@@ -113,8 +113,8 @@ def _worker_problems(s: SettingsFields) -> list[Problem]:
     if split_address(s.udp_bind)[1] == 0:
         text = f"KLAIS_EDGE_WORKERS={n} needs a KLAIS_UDP_BIND with a port to share"
         out.append(Problem(("edge_workers", "udp_bind"), text))
-    if s.edge_id + n > 1 << 16:
-        text = f"KLAIS_EDGE_WORKERS={n} from KLAIS_EDGE_ID={s.edge_id} on: ids end at 65535"
+    if s.edge_id + n > EDGE_IDS:
+        text = f"KLAIS_EDGE_WORKERS={n} from KLAIS_EDGE_ID={s.edge_id} on: ids end at {EDGE_IDS - 1}"
         out.append(Problem(("edge_workers", "edge_id"), text))
     if s.source in ("af_xdp", "ringbuf"):
         text = f"KLAIS_SOURCE={s.source} serves one process, not KLAIS_EDGE_WORKERS={n}: use udp or io_uring"

@@ -10,6 +10,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from klais.config import checks
 
 _MIB = 1 << 20
+EDGE_IDS = 65_520
+"""Edges have lower numbers; those from here on are frames that ``klais redrive`` sends again."""
 
 
 def _number(default: float, unit: str, low: float, high: float, description: str) -> Any:
@@ -73,7 +75,7 @@ class SettingsFields(BaseSettings):
         64, "connections", 4, 10_000, "HTTP connections of one server; one client may have a quarter"
     )
     api_url: Url | None = _text(None, "edge that commands ask, as http://host:8080; unset = the one at KLAIS_API_BIND")
-    edge_id: int = _number(1, "", 0, 65_535, "number of this edge, unique in the deployment")
+    edge_id: int = _number(1, "", 0, EDGE_IDS - 1, "number of this edge, unique in the deployment")
     edge_id_from: Literal["number", "name", "claim"] = Field(
         default="number",
         description="where the number comes from: KLAIS_EDGE_ID, the end of KLAIS_EDGE_NAME, a claim in klais_control",

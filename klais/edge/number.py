@@ -14,6 +14,7 @@ import orjson
 from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
+from klais.config.settings import EDGE_IDS
 from klais.errors import ConfigError, KafkaUnavailable, NotPrivate
 from klais.kafka.follower import TopicFollower
 from klais.kafka.stats import ControlProducer
@@ -25,7 +26,7 @@ log = logs.get("klais.edge")
 
 SCOPE = "edge-id/"
 FIRST = 1024  # lower numbers are for people
-END = 1 << 16
+END = EDGE_IDS
 MACHINE_ID = Path("/etc/machine-id")
 WAIT_S = 60.0
 READ_S = 10.0

@@ -59,7 +59,9 @@ def request(
         raise OSError(f"{type(error).__name__}: what answers does not speak HTTP") from None
 
 
-def lines(url: str, timeout_s: float, token: str | None = None) -> Iterator[bytes]:
+def lines(
+    url: str, timeout_s: float, token: str | None = None, headers: dict[str, str] | None = None
+) -> Iterator[bytes]:
     """The lines of an answer that may have no end, without their line breaks; ``timeout_s`` is for each.
 
     Raises
@@ -67,7 +69,7 @@ def lines(url: str, timeout_s: float, token: str | None = None) -> Iterator[byte
     OSError
         Nobody answers, or not in time, or not with 200; or a line is longer than 64 MiB.
     """
-    sent = {"Authorization": f"Bearer {token}"} if token is not None else {}
+    sent = dict(headers or {}) | ({"Authorization": f"Bearer {token}"} if token is not None else {})
     try:
         with _OPENER.open(urllib.request.Request(url, headers=sent), timeout=timeout_s) as answer:
             while line := answer.readline(MOST_BYTES + 1):

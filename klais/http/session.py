@@ -27,9 +27,10 @@ class Session:
     until_s: int
 
 
-def sign(token_digest: bytes, name: str, now_s: float | None = None) -> str:
-    """The value of a cookie for ``name``, signed with the SHA-256 digest of a token (32 bytes)."""
-    until_s = int((time.time() if now_s is None else now_s) + HOURS * 3600)
+def sign(token_digest: bytes, name: str, now_s: float | None = None, for_s: float = HOURS * 3600) -> str:
+    """The value of a cookie for ``name`` that is valid for ``for_s``, signed with the SHA-256 digest of a token (32
+    bytes)."""
+    until_s = int((time.time() if now_s is None else now_s) + for_s)
     body = base64.urlsafe_b64encode(orjson.dumps([name[:MOST_NAME], until_s])).decode()
     return f"{body}.{_mac(token_digest, body)}"
 

@@ -11,6 +11,7 @@ from klais.core.dam.bucket import TokenBucket
 from klais.kafka.producer import BatchProducer
 from klais.kafka.topics import Topics
 from klais.worker.limits import LaneLimits
+from klais.worker.tap import Taps
 
 
 class RawConsumer(Protocol):
@@ -55,6 +56,8 @@ class LaneContext:
         Makes the detector of a lane, which knows nothing yet.
     profile_bytes : TokenBucket
         Bytes of profiles that the lanes may save.
+    taps : Taps
+        Who looks at the frames that are decided.
     loading : asyncio.Lock
         Held while a lane reads its rows, so that the copies of several lanes do not add up.
     saving : asyncio.Lock
@@ -74,5 +77,6 @@ class LaneContext:
     new_detector: Callable[[], Detector]
     profile_bytes: TokenBucket
     on_landed: Callable[[float], None] = _ignore
+    taps: Taps = field(default_factory=Taps)
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     saving: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -22,6 +22,7 @@ from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
 from klais.worker.readiness import GroupState, Readiness, readiness
 from klais.worker.report import Report
+from klais.worker.tap import Taps
 
 log = get("klais.worker.runtime")
 
@@ -63,6 +64,7 @@ class WorkerRuntime:
         self.report = Report(
             settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring
         )
+        self.taps = Taps()
         self._consumer = consumer
         self._context: LaneContext | None = None
         self._producer: ControlProducer | None = None
@@ -129,6 +131,7 @@ class WorkerRuntime:
                 on_landed=self.report.metrics.landed.observe,
                 new_detector=detector_maker(self.settings, self.scoring),
                 profile_bytes=profile_allowance(self.settings),
+                taps=self.taps,
             )
         return self._context
 

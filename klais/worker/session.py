@@ -280,6 +280,8 @@ class LaneSession:
         if self.state.queue.depth:
             self.queued.set()
         self.context.limits.spend(step)
+        if self.context.taps.open:
+            self.context.taps.look(self.partition, step)
         self.pending.add(step)
         return step
 

@@ -1,7 +1,10 @@
 """The views of real workers on a real broker: what they answer, who answers, and how a worker starts and ends."""
 
+import itertools
 import json
 import signal
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -225,3 +228,26 @@ def test_a_taken_web_port_is_named(pair, settings_for, topics_of, tmp_path):
     said = worker.log.read_text()
     assert f"tcp port {pair[2][0].port}" in said and "KLAIS_WEB_PORT" in said
     assert "Traceback" not in said
+
+
+def test_a_tap_shows_frames_of_all_workers_while_it_is_open(pair):
+    settings, topics, workers = pair
+    command = [sys.executable, "-m", "klais", "tap", "--url", f"http://127.0.0.1:{workers[0].port}"]
+    command += ["--prefix", "dev-", "--sample", "100/s", "-n", "150", "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            numbers = itertools.count(100)
+            wait_for(
+                lambda: process.poll() is not None or publish(settings, topics, next(numbers)),
+                60,
+                "150 frames",
+                every_s=0.2,
+            )
+            shown, notices = process.communicate(timeout=HTTP_S)
+        finally:
+            process.kill()
+    assert process.returncode == 0, notices
+    rows = [json.loads(line) for line in shown.splitlines()]
+    assert len(rows) == 150 and {row["partition"] for row in rows} == {0, 1}
+    assert {row["verdict"] for row in rows} <= {"passed", "queued", "released"}
+    assert "taps 2 workers" in notices and "frames that matched were shown" in notices

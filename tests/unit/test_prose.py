@@ -97,7 +97,7 @@ def test_every_setting_is_one(page: Path) -> None:
 
 @NAMES
 def test_every_command_is_one(page: Path) -> None:
-    named = set(re.findall(r"(?:^|`|\$ |/)klais ([a-z]+)", page.read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`|\$ |/)klais ([a-z]+(?:-[a-z]+)*)", page.read_text(), re.MULTILINE))
     assert named - set(COMMANDS) == set()
 
 

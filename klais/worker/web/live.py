@@ -11,6 +11,7 @@ from klais.ui.feed import Feed
 from klais.ui.routes import Page
 from klais.ui.routes import install as install_routes
 from klais.worker.runtime import WorkerRuntime
+from klais.worker.web import tap
 from klais.worker.web.peers import Peers
 
 
@@ -25,3 +26,4 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
         about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
     )
     install_routes(app, page)
+    tap.install(app, worker.taps, guard)

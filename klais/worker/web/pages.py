@@ -34,6 +34,7 @@ from klais.worker.readiness import Readiness
 from klais.worker.report import Report
 from klais.worker.rows import DeviceLimits, Part
 from klais.worker.web import devices as listing
+from klais.worker.web import tap
 from klais.worker.web.control import control_body
 from klais.worker.web.dam import dam
 from klais.worker.web.device import detail
@@ -323,7 +324,7 @@ def document_of_pages() -> dict[str, Any]:
         }
     text = "What a KLAIS worker knows: devices, lanes, limits, topics; and what operators change, under /api/v1."
     models = schemas(requests=ui.MODELS, answers=ui.ANSWERS)
-    return document("KLAIS worker", __version__, text, paths | ui.paths(), models)
+    return document("KLAIS worker", __version__, text, paths | ui.paths() | tap.paths(), models)
 
 
 def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:

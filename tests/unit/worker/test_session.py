@@ -18,6 +18,7 @@ from klais.worker.limits import LaneLimits
 from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
 from klais.worker.session import LaneSession, Recovered, Senders
+from klais.worker.tap import Taps
 from klais.worker.watch import Watch
 from tests.support.lane import batch, frames
 
@@ -33,6 +34,7 @@ def make_session() -> LaneSession:
         on_step=lambda s: None,
         on_sent=lambda s: None,
         on_landed=lambda s: None,
+        taps=Taps(),
     )
     topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter)
     topics += (TOPICS.devices_changelog, TOPICS.profiles_changelog)

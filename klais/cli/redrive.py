@@ -1,0 +1,166 @@
+"""``klais redrive``: dead letters back to ``klais_raw``, each once."""
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from klais.cli.control import author
+from klais.cli.output import FORM, Column, Row, writer
+from klais.cli.printing import say, say_json
+from klais.cli.views import complete_device_id
+from klais.config.load import load
+from klais.system.moments import MOMENT, Moment, iso_of
+
+if TYPE_CHECKING:
+    from klais.redrive.letters import Letter
+
+GOES = "goes"
+STILL = "still "
+PROGRESS_S = 1.0
+REASONS = ("bad_utf8", "bad_json", "not_object", "too_deep", "not_strict", "too_short", "bad_magic", "bad_device_id",
+           "too_long", "corrupt_batch", "poison")  # fmt: skip
+_WHY = {
+    "redriven": "was redriven",
+    "too_often": "was redriven too often",
+    "clipped": "is not whole: the letter was cut",
+    "foreign": "is no frame",
+    "forged": "has a wrong tag",
+    "unchecked": "was never checked for its tag",
+}
+_LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times", "outcome")
+
+
+@click.command()
+@click.option("--reason", "reasons", type=click.Choice(REASONS), multiple=True, help="Only these (may be given again).")
+@click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
+@click.option("--from", "begin", type=MOMENT, help="Letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
+@click.option("--to", "end", type=MOMENT, help="Letters until, likewise.  [default: now]")
+@click.option("-n", "most", type=click.IntRange(1), help="At most so many frames.  [default: all]")
+@click.option("--strip-nul", is_flag=True, help="Cut NUL bytes off the end of payloads.")
+@click.option("--rate", type=click.FloatRange(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
+@click.option("--most-times", type=click.IntRange(1, 16), default=3, show_default=True,
+              help="Letters that came back so often stay where they are.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Send them. Without it nothing is written.")
+@click.option("--note", default="", metavar="TEXT", help="Why, kept in klais_audit.")
+@click.option("--list", "listed", is_flag=True, help="One row a frame in place of a summary.")
+@FORM
+def redrive(
+    reasons: tuple[str, ...], device: str | None, begin: Moment | None, end: Moment | None, most: int | None,
+    strip_nul: bool, rate: float, most_times: int, yes: bool, note: str, listed: bool, form: str,
+) -> None:  # fmt: skip
+    """Send dead letters back to klais_raw once what made them so is mended.
+
+    Without --yes it only shows what would go. A frame goes if a lane would take it now: first mend the cause (a
+    setting as KLAIS_JSON_STRICT, a defect of KLAIS) or give --strip-nul. Frames keep their time of receipt.
+
+    klais_audit names every frame before it is sent, and what it names never goes a second time: you may interrupt the
+    command and run it again. A frame that becomes a dead letter again counts how often it was redriven.
+
+    \b
+    Examples:
+      klais redrive
+      klais redrive --reason not_strict --from 2h --list
+      klais redrive --reason not_strict --from 2h --rate 500 --yes --note "strict mode is off again"
+      klais redrive --device dev-7 --strip-nul --yes
+    """
+    from klais import fault
+    from klais.redrive.ledger import read_ledger
+    from klais.redrive.run import Choice, Redrive, find_letters
+
+    if any(moment is not None and moment.ms is None for moment in (begin, end)):
+        raise click.UsageError("--from and --to are times here, not offsets")
+    settings = load()
+    choice = Choice(
+        reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, most, most_times,
+        strip_nul,
+    )  # fmt: skip
+    if not yes:
+        letters = asyncio.run(find_letters(settings, choice, asyncio.run(read_ledger(settings))))
+        show(letters, listed, form)
+        if form == "table":
+            say(f"{_going(letters):,} of {len(letters):,} frames would go: give --yes to send them", err=True)
+        return
+    fault.arm(settings.fault_point)
+    work = Redrive(settings, author(), note, rate, progress_of(sys.stderr.isatty()))
+    again, gone = work.finish()
+    if again:
+        say(f"sent {again:,} frames of an interrupted run again; lanes drop those that they have", err=True)
+    if gone:
+        say(f"klais: {gone:,} frames of an interrupted run are gone, whether they were sent is not known", err=True)
+    letters = asyncio.run(find_letters(settings, choice, work.ledger))
+    what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
+    sent = work.send(letters, choice, what | {"strip_nul": strip_nul}) if _going(letters) else 0
+    show(letters, listed, form, sent=sent)
+    if form == "table":
+        say(f"sent {sent:,} frames to klais_raw", err=True)
+
+
+def progress_of(shown: bool) -> Any:
+    """A function that says on stderr how many frames are sent, where somebody looks."""
+    said_at = 0.0
+
+    def progress(sent: int) -> None:
+        nonlocal said_at
+        if shown and time.monotonic() - said_at > PROGRESS_S:
+            said_at = time.monotonic()
+            say(f"{sent:,} frames sent", err=True)
+
+    return progress
+
+
+def _going(letters: "list[Letter]") -> int:
+    return sum(not letter.verdict for letter in letters)
+
+
+def outcome_of(verdict: str) -> str:
+    """What becomes of a letter, for people."""
+    return GOES if not verdict else _WHY.get(verdict, STILL + verdict)
+
+
+def show(letters: "list[Letter]", listed: bool, form: str, sent: int | None = None) -> None:
+    """Print the letters, or how many there are by reason and outcome."""
+    rows = [_row(letter) for letter in letters] if listed else summed(letters)
+    keys = _LISTED if listed else ("reason", "outcome", "frames", "devices", "oldest", "newest")
+    if form == "json":
+        name = "letters" if listed else "outcomes"
+        say_json({"frames": len(letters), "goes": _going(letters), "sent": sent, name: rows})
+        return
+    writer(form, [Column(keys[0], width=12), *map(Column, keys[1:])], keys).write(rows)
+
+
+def summed(letters: "list[Letter]") -> list[Row]:
+    """One row for each reason and outcome, the most frames first."""
+    counts = Counter((letter.reason, outcome_of(letter.verdict)) for letter in letters)
+    out = []
+    for (reason, outcome), frames in counts.most_common():
+        some = [one for one in letters if (one.reason, outcome_of(one.verdict)) == (reason, outcome)]
+        times = [one.ts_ms for one in some]
+        devices = len({one.device_id for one in some if one.device_id})
+        row: Row = {"reason": reason or "none", "outcome": outcome, "frames": frames, "devices": devices}
+        out.append(row | {"oldest": _iso(min(times)), "newest": _iso(max(times))})
+    return out
+
+
+def _row(letter: "Letter") -> Row:
+    partition, offset, _ = letter.place
+    return {
+        "partition": partition,
+        "offset": offset,
+        "device_id": letter.device_id.decode(errors="replace"),
+        "reason": letter.reason,
+        "ts": _iso(letter.ts_ms),
+        "bytes": len(letter.frame),
+        "times": letter.times,
+        "outcome": outcome_of(letter.verdict),
+    }
+
+
+def _iso(ms: int) -> str | None:
+    try:
+        return iso_of(ms) if ms >= 0 else None
+    except (ValueError, OverflowError, OSError):  # a foreign record may name any time
+        return None

@@ -1,0 +1,160 @@
+"""``klais tap``: a sample of the frames that lanes decide, live, from all workers."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from klais.cli.output import Column, Row, writer
+from klais.cli.printing import say
+from klais.cli.views import URL, WorkerViews, complete_device_id
+from klais.errors import WorkerUnavailable
+from klais.system.durations import DURATION
+from klais.system.moments import clock_of
+
+VERDICTS = ("passed", "queued", "released", "dropped", "malformed", "flagged")
+REASONS = ("duplicate", "blocked", "device_rate", "queue_full", "device_limit", "replayed", "unsigned", "too_short",
+           "bad_magic", "bad_device_id", "bad_utf8", "bad_json", "not_object", "too_deep", "not_strict",
+           "corrupt_batch", "poison")  # fmt: skip
+KEYS = ("time", "ts", "partition", "device_id", "seq", "verdict", "reason", "flagged", "bytes", "edge", "source",
+        "payload")  # fmt: skip
+SHOWN = (
+    Column("time", width=12), Column("partition", "PART"), Column("device_id", "DEVICE", 16), Column("seq", width=10),
+    Column("outcome", width=12), Column("payload"),
+)  # fmt: skip
+MOST_SAMPLE = 200  # frames a second that one worker shows
+AGAIN_S = 2.0
+
+
+class Rate(click.ParamType):
+    """Frames a second: ``100`` or ``100/s``."""
+
+    name = "rate"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        text = str(value).removesuffix("/s")
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_SAMPLE):
+            self.fail(f"{value!r} is not a number of frames a second from 1 to {MOST_SAMPLE}", param, ctx)
+        return int(text)
+
+
+@click.command()
+@click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
+@click.option("--prefix", metavar="TEXT", help="Only devices whose id begins so.")
+@click.option("--verdict", type=click.Choice(VERDICTS), help="What became of the frame; dropped includes malformed.")
+@click.option("--reason", type=click.Choice(REASONS), help="Why it was dropped.")
+@click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
+@click.option("--duration", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
+@click.option("-n", "count", type=click.IntRange(1), help="End after so many frames.")
+@click.option("-q", "--quiet", is_flag=True, help="No notices on stderr.")
+@click.option("-o", "--output", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
+              show_default=True, help="A table, one JSON object a line (json and jsonl), or CSV.")  # fmt: skip
+@URL
+def tap(
+    sample: int, for_s: float | None, count: int | None, quiet: bool, form: str, url: str | None,
+    **wanted: str | None,
+) -> None:  # fmt: skip
+    """Show a live sample of the frames that lanes decide, with what became of each.
+
+    It asks a worker, and through it learns of all others. Workers choose an even sample of the frames that match,
+    once a second; they read nothing from Kafka for it. Payloads are cut at 1,024 bytes. Where changes need a token,
+    so does this: set KLAIS_API_TOKEN.
+
+    \b
+    Examples:
+      klais tap
+      klais tap --device dev-7 --duration 30s
+      klais tap --verdict dropped --reason device_rate --sample 100/s
+      klais tap --prefix meter- -n 50 -o json | jq .payload
+    """
+    first = WorkerViews.of(url)
+    about = first.get("/api/v1/about")
+    workers = [first, *(first.of_worker(str(other)) for other in about.get("workers", ()))]
+    params: dict[str, str | int] = {name: text for name, text in wanted.items() if text}
+    params["sample"] = max(1, -(-sample // len(workers)))
+    follow = Followers(workers, params)
+
+    def notice(line: str) -> None:
+        if not quiet:
+            say(f"klais: {line}", err=True)
+
+    notice(f"taps {len(workers)} worker{'s' if len(workers) > 1 else ''}, at most {sample} frames/s")
+    out = writer("jsonl" if form == "json" else form, SHOWN, KEYS)
+    shown = 0
+    try:
+        for rows in follow.samples(for_s, notice):
+            some = rows if count is None else rows[: count - shown]
+            shown += len(some)
+            if some:
+                out.write(some if form != "table" else [_for_people(row) for row in some])
+            if shown == count:
+                break
+    except KeyboardInterrupt:
+        pass
+    notice(f"{shown:,} of {follow.matched:,} frames that matched were shown")
+    if not follow.answered:
+        raise WorkerUnavailable(follow.problem or f"the worker at {first.url} showed nothing in that time")
+
+
+def _for_people(row: Row) -> Row:
+    outcome = row["reason"] or row["verdict"]
+    mark = " flagged" if row["flagged"] else ""
+    seq = None if row["seq"] is None else str(row["seq"])
+    return row | {"outcome": f"{outcome}{mark}", "seq": seq}
+
+
+class Followers:
+    """A thread for each worker; what they get comes together in one queue.
+
+    Attributes
+    ----------
+    matched : int
+        Frames that matched so far, shown or not.
+    answered : bool
+        Whether any worker ever showed a second.
+    problem : str or None
+        The newest reason why one did not.
+    """
+
+    def __init__(self, workers: list[WorkerViews], params: dict[str, str | int]) -> None:
+        self.matched, self.answered = 0, False
+        self.problem: str | None = None
+        self._workers, self._params = workers, params
+        self._queue: queue.Queue[tuple[str, int, Any]] = queue.Queue(256)
+
+    def samples(self, for_s: float | None, notice: Callable[[str], None]) -> Iterator[list[Row]]:
+        """Rows as they come, until ``for_s`` is over."""
+        for worker in self._workers:
+            threading.Thread(target=self._follow, args=(worker,), daemon=True).start()
+        until_s = time.monotonic() + (float("inf") if for_s is None else for_s)
+        newest: dict[str, int] = {}
+        while (left_s := until_s - time.monotonic()) > 0:
+            try:
+                url, number, found = self._queue.get(timeout=min(1.0, left_s))
+            except queue.Empty:
+                continue
+            if isinstance(found, str):
+                self.problem = found
+                notice(found)
+                if not self.answered and len(self._workers) == 1:
+                    return
+                continue
+            if url in newest and number > newest[url] + 1:
+                notice(f"{number - newest[url] - 1} seconds of {url} were not shown: this reader is slow")
+            newest[url], self.answered = number, True
+            self.matched += int(found["matched"])
+            yield [{"time": clock_of(row["ts"]), **row} for row in found["frames"]]
+
+    def _follow(self, worker: WorkerViews) -> None:
+        while True:
+            try:
+                for number, found in worker.tap(self._params):
+                    self._queue.put((worker.url, number, found))
+                self._queue.put((worker.url, 0, f"the worker at {worker.url} ended its tap"))
+            except WorkerUnavailable as error:
+                self._queue.put((worker.url, 0, str(error)))
+            time.sleep(AGAIN_S)

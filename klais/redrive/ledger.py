@@ -1,0 +1,153 @@
+"""What was redriven: records of ``klais_audit``, each written before the batch that it names is sent.
+
+A run writes ``begin``, then for each batch a record with edge, boot, number and the place of each letter, then ``end``.
+A batch that was named and perhaps not sent (the run was killed) is sent again by the next run under the same edge, boot
+and number: a lane that has taken it drops it as a repeated batch. So no letter is redriven twice, and none is lost.
+One run at a time: the producer is transactional, and a later run fences an earlier one before it reads the ledger.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from confluent_kafka import KafkaException, Producer
+
+from klais.config.load import Settings
+from klais.errors import KafkaUnavailable, KlaisError
+from klais.kafka.clients import confluent_config
+from klais.kafka.reader import PartitionReader
+from klais.kafka.topics import Topics
+from klais.redrive.batches import Batch
+from klais.redrive.letters import Place
+from klais.system.clock import now_ms
+
+SCOPE = "redrive/"
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A batch that a run named: where it goes, under which number, and of which letters it is made."""
+
+    run: str
+    partition: int
+    edge: int
+    boot: int
+    number: int
+    places: tuple[Place, ...]
+    strip_nul: bool
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What the records say: letters that were redriven, and the last batch of each run that did not end."""
+
+    done: set[Place] = field(default_factory=set)
+    open: dict[str, Intent | None] = field(default_factory=dict)
+    numbers: dict[tuple[int, int], int] = field(default_factory=dict)
+
+    def add(self, key: bytes | None, value: bytes | None) -> None:
+        """One record of ``klais_audit``; what is none of a redrive, or damaged, is passed over."""
+        if not (key or b"").startswith(SCOPE.encode()):
+            return
+        run = (key or b"")[len(SCOPE) :].decode(errors="replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            after = orjson.loads(value or b"")["after"]
+            match after["phase"]:
+                case "begin":
+                    self.open[run] = None
+                case "end":
+                    self.open.pop(run, None)
+                case "batch":
+                    intent = read_intent(run, after)
+                    self.open[run] = intent
+                    self.done.update(intent.places)
+
+
+def read_intent(run: str, after: Mapping[str, Any]) -> Intent:
+    """The batch that a record names.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        It names none.
+    """
+    numbers = [after[name] for name in ("to", "edge", "boot", "number")]
+    places = tuple((p, o, i) for p, o, i, _ in after["letters"])
+    if not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in [*numbers, *(n for place in places for n in place)]):
+        raise ValueError("numbers of another kind")
+    to, edge, boot, number = numbers
+    return Intent(run, to, edge, boot, number, places, bool(after["strip_nul"]))
+
+
+async def read_ledger(settings: Settings) -> Ledger:
+    """All that ``klais_audit`` holds of redrives (30 days, unless its owner changed that).
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
+        Of the reader.
+    """
+    topic, ledger = Topics.of(settings).audit, Ledger()
+    async with PartitionReader(settings) as reader:
+        start, end = await reader.offsets(topic, 0)
+        async for record in reader.read(topic, 0, start, end):
+            ledger.add(record.key, record.value)
+    return ledger
+
+
+class Taken(KlaisError):
+    """Another ``klais redrive`` has begun: it finishes what this one named."""
+
+
+class LedgerWriter:
+    """Writes the ledger. Making one fences every earlier one.
+
+    Raises
+    ------
+    KafkaUnavailable
+        Kafka does not answer, or refuses (rights: Write to the topic and to the transactional id).
+    """
+
+    def __init__(self, settings: Settings, author: str, reason: str) -> None:
+        topics = Topics.of(settings)
+        self._topic, self._author, self._reason = topics.audit, author, reason
+        own = {"transactional.id": f"{topics.app_id}-redrive", "log_level": 0}
+        self._producer = Producer(confluent_config(settings) | own)
+        self._try(lambda: self._producer.init_transactions(TIMEOUT_S))
+
+    def begin(self, run: str, what: Mapping[str, Any]) -> None:
+        """A run begins; ``what``: its filter."""
+        self._write(run, {"phase": "begin", **what})
+
+    def batch(self, run: str, batch: Batch, boot: int, number: int, strip_nul: bool) -> None:
+        """A batch will be sent."""
+        letters = [[*letter.place, letter.device_id.decode(errors="replace")] for letter in batch.letters]
+        after = {"phase": "batch", "to": batch.partition, "edge": batch.edge, "boot": boot, "number": number}
+        self._write(run, after | {"strip_nul": strip_nul, "letters": letters})
+
+    def end(self, run: str, frames: int) -> None:
+        """All batches of a run are acknowledged."""
+        self._write(run, {"phase": "end", "frames": frames})
+
+    def _write(self, run: str, after: Mapping[str, Any]) -> None:
+        head = {"author": self._author, "reason": self._reason, "at": now_ms(), "scope": SCOPE + run, "address": ""}
+        value = orjson.dumps(head | {"before": {}, "after": after})
+
+        def write() -> None:
+            self._producer.begin_transaction()
+            self._producer.produce(self._topic, value, (SCOPE + run).encode(), partition=0)
+            self._producer.commit_transaction(TIMEOUT_S)
+
+        self._try(write)
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except KafkaException as error:
+            cause = error.args[0]
+            if cause.name() in ("_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"):
+                raise Taken("another `klais redrive` has begun: it goes on where this one stops") from None
+            raise KafkaUnavailable(f"{self._topic} cannot be written: {cause.str()}") from None

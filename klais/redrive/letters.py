@@ -1,0 +1,134 @@
+"""Dead letters as frames: what a record of ``klais_dead_letter`` holds, and whether a lane would take it now.
+
+No Kafka in here. A letter of a malformed frame is that frame; one of a record on which a lane failed (``poison``,
+``corrupt_batch``) holds a whole frame batch where the record was one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from klais.config.settings import EDGE_IDS
+from klais.core.lane.columns import read_headers, read_payloads
+from klais.core.wire.batch import LAST_TIME_NS, decode_batch, encode_batch
+from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE, Reason
+from klais.errors import BatchFormatError
+from klais.kafka.reader import RawRecord
+
+MOST_TIMES = (1 << 16) - EDGE_IDS
+"""A letter cannot be redriven more often: the number of its edge says how often it was."""
+WHOLE_RECORDS = (Reason.POISON.label, Reason.CORRUPT_BATCH.label)
+FORGED = (Reason.BAD_MAC.label, Reason.BAD_EPOCH.label)
+_MOST_DIGITS = 20
+_CHECKED = 4096  # frames of one batch that is only checked
+
+Place = tuple[int, int, int]
+"""Partition, offset, and which frame of the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One frame of a dead letter.
+
+    ``place`` names it; ``times``: how often it was redriven before; ``verdict``: why a lane would not take it now, the
+    label of a :class:`Reason` or one of ``clipped``, ``foreign``, ``forged``, ``unchecked``, ``too_often``,
+    ``redriven``; empty = it would.
+    """
+
+    place: Place
+    frame: bytes
+    reason: str
+    ts_ms: int
+    device_id: bytes = b""
+    epoch: int = 0
+    times: int = 0
+    verdict: str = ""
+
+
+def times_of(edge: int) -> int:
+    """How often frames of that edge were redriven.
+
+    Examples
+    --------
+    >>> times_of(1), times_of(65_520), times_of(65_535)
+    (0, 1, 16)
+    """
+    return max(0, edge - EDGE_IDS + 1)
+
+
+def edge_of(times: int) -> int:
+    """The edge id of frames that are redriven for the ``times``-th time (from 1)."""
+    return EDGE_IDS + times - 1
+
+
+def letters_of(partition: int, record: RawRecord, edge_checks: bool) -> list[Letter]:
+    """The frames of one record; hostile records give letters with a verdict, never an error.
+
+    ``edge_checks``: whether edges check tags: then a frame that an edge refused before that may not go past it.
+    """
+    headers = dict(record.headers)
+    reason = _text(headers.get("reason"))
+    stage, value = _text(headers.get("stage")), record.value or b""
+    times = times_of(_number(headers.get("edge"), 0))
+    ts_ms = _number(headers.get("ts"), -1)
+    one = Letter((partition, record.offset, 0), value, reason, ts_ms, times=times)
+    if "bytes" in headers:
+        return [replace(one, verdict="clipped")]
+    if reason in FORGED:
+        return [replace(one, verdict="forged")]
+    if stage == "edge" and edge_checks:
+        return [replace(one, verdict="unchecked")]
+    if reason in WHOLE_RECORDS:
+        return _of_batch(one)
+    if len(value) > MAX_FRAME_SIZE or stage not in ("edge", "lane") or not 0 <= ts_ms < LAST_TIME_NS // 1_000_000:
+        return [replace(one, verdict="foreign")]
+    return [one]
+
+
+def _of_batch(one: Letter) -> list[Letter]:
+    """The frames of a record that a lane set aside whole."""
+    try:
+        batch = decode_batch(one.frame)
+    except BatchFormatError:
+        return [replace(one, verdict="foreign")]
+    at_ns = np.full(batch.count, batch.received_at, np.int64)
+    at_ns += batch.offsets if batch.offsets is not None else 0
+    epochs = batch.epochs.tolist() if batch.epochs is not None else [0] * batch.count
+    out = []
+    for i, (ns, epoch) in enumerate(zip(at_ns.tolist(), epochs, strict=True)):
+        place, times = (*one.place[:2], i), times_of(batch.edge)
+        out.append(Letter(place, batch.frame(i), one.reason, ns // 1_000_000, epoch=epoch, times=times))
+    return out
+
+
+def without_trailing_nul(letter: Letter) -> Letter:
+    """The letter without NUL bytes at the end of its payload, which senders in C leave there."""
+    if not letter.frame.endswith(b"\0") or len(letter.frame) <= HEADER_SIZE:
+        return letter
+    head, payload = letter.frame[:HEADER_SIZE], letter.frame[HEADER_SIZE:]
+    return replace(letter, frame=head + payload.rstrip(b"\0"))
+
+
+def check(letters: Sequence[Letter], strict: bool, most_times: int) -> list[Letter]:
+    """The letters with their device and what a lane would say of them now (``strict``: KLAIS_JSON_STRICT)."""
+    out: list[Letter] = []
+    for begin in range(0, len(letters), _CHECKED):
+        some = letters[begin : begin + _CHECKED]
+        usable = [letter.frame if len(letter.frame) <= MAX_FRAME_SIZE else b"" for letter in some]
+        columns = read_headers(decode_batch(encode_batch(usable, 1)))
+        read_payloads(columns, columns.verdict, strict)
+        for i, (letter, found) in enumerate(zip(some, columns.verdict.tolist(), strict=True)):
+            verdict = letter.verdict or (Reason(found).label if found else "")
+            verdict = verdict or ("too_often" if letter.times >= most_times else "")
+            out.append(replace(letter, device_id=columns.device_id(i), verdict=verdict))
+    return out
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")[:64]
+
+
+def _number(value: bytes | None, otherwise: int) -> int:
+    text = _text(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else otherwise

@@ -1,0 +1,84 @@
+"""Moments and places as people write them: ``10m`` (ago), ``2026-11-29T10:00``, ``@1234`` (an offset)."""
+
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+
+from klais.system.durations import parse_duration
+
+_OFFSET = re.compile(r"@[0-9]{1,18}")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time (ms since the epoch) or an offset; the other one is None."""
+
+    ms: int | None = None
+    offset: int | None = None
+
+
+def parse_moment(text: str, now_s: float) -> Moment:
+    """A moment.
+
+    Parameters
+    ----------
+    text : str
+        ``@1234`` is an offset, a duration is so long ago, else ISO 8601; without a time zone it is UTC.
+    now_s : float
+        Seconds since the epoch that durations are taken from.
+
+    Raises
+    ------
+    ValueError
+        It is none of these.
+
+    Examples
+    --------
+    >>> parse_moment("@12", 0.0).offset, parse_moment("10m", 1000.0).ms, parse_moment("1970-01-01T00:01", 0.0).ms
+    (12, 400000, 60000)
+    """
+    if _OFFSET.fullmatch(text):
+        return Moment(offset=int(text[1:]))
+    try:
+        return Moment(ms=round((now_s - parse_duration(text)) * 1000))
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text)
+        return Moment(ms=round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text!r} is no moment: write 10m (ago), 2026-11-29T10:00 or @1234 (an offset)") from None
+
+
+def iso_of(ms: int) -> str:
+    """A time for people, in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def clock_of(ms: int) -> str:
+    """The time of day for people, in UTC, with milliseconds; the number itself where it is no time."""
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M:%S.%f")[:12]
+    except (ValueError, OverflowError, OSError):
+        return str(ms)
+
+
+class _MomentType(click.ParamType):
+    """A click option type that gives a :class:`Moment`."""
+
+    name = "moment"
+
+    def convert(self, value: str | Moment, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
+        """The moment, or a usage error that shows how to write it."""
+        if isinstance(value, Moment):
+            return value
+        try:
+            return parse_moment(value, time.time())
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+MOMENT = _MomentType()

@@ -1,0 +1,98 @@
+"""Which raw records lie between two moments, and where the journal has their steps."""
+
+from collections.abc import Sequence
+
+from klais.config.load import Settings
+from klais.core.lane.journal import MAGIC, StepRecord, decode_step
+from klais.errors import OffsetGone, TopicMismatch
+from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
+from klais.kafka.reader import PartitionReader
+from klais.kafka.topics import Topics
+from klais.system.moments import Moment, iso_of
+from klais.verify.whatif import TAKEN, Stretch
+
+WINDOW = 256  # records of the journal that one probe looks at
+
+
+async def find_stretches(
+    settings: Settings, partitions: Sequence[int], begin: Moment, end: Moment, warm_s: float
+) -> tuple[list[Stretch], list[str]]:
+    """The stretch of each partition that has records between two moments, and notices for people.
+
+    Raises
+    ------
+    klais.errors.OffsetGone
+        An offset lies outside of what Kafka holds; the message says what to do.
+    klais.errors.TopicMismatch
+        No partition has a record there, or there is no such partition.
+    klais.errors.KafkaUnavailable
+        No broker answers.
+    """
+    topics = Topics.of(settings)
+    lows, highs = begin_offsets(settings, topics.raw), end_offsets(settings, topics.raw)
+    for partition in partitions:
+        if partition not in lows:
+            raise TopicMismatch(f"there is no {topics.raw}/{partition}; partitions known: {sorted(lows)}")
+    starts = _places(settings, topics.raw, begin, lows)
+    ends = _places(settings, topics.raw, end, highs)
+    warm = {}
+    if warm_s and begin.ms is not None:
+        warm = offsets_at(settings, topics.raw, round(begin.ms - warm_s * 1000))
+    notices: list[str] = []
+    out = []
+    async with PartitionReader(settings) as reader:
+        for partition in partitions:
+            low, high, start, stop = lows[partition], highs[partition], starts[partition], ends[partition]
+            if not low <= start <= high:
+                why = ": retention has removed it" if start < low else ""
+                do = f"begin with --from @{low}"
+                text = f"{topics.raw}/{partition} holds offsets {low} to {high}, not {start}{why}; {do}"
+                raise OffsetGone(text, low, high)
+            if low and start == low and begin.ms is not None:
+                since = iso_of(begin.ms)
+                notices.append(
+                    f"{topics.raw}/{partition} begins at @{low}: retention may have removed records after {since}"
+                )
+            if start < min(stop, high):
+                first = max(low, min(start, warm.get(partition, start)))
+                journal = await find_step(reader, topics.journal, partition, first)
+                out.append(Stretch(partition, start, min(stop, high), first, journal))
+    if not out:
+        held = ", ".join(f"{p}: @{lows[p]} to @{highs[p]}" for p in partitions)
+        raise TopicMismatch(
+            f"{topics.raw} has no record between these moments (it holds {held}): retention may have removed them"
+        )
+    return out, notices
+
+
+def _places(settings: Settings, topic: str, moment: Moment, otherwise: dict[int, int]) -> dict[int, int]:
+    if moment.offset is not None:
+        return dict.fromkeys(otherwise, moment.offset)
+    return otherwise if moment.ms is None else offsets_at(settings, topic, moment.ms)
+
+
+async def find_step(reader: PartitionReader, topic: str, partition: int, raw_offset: int) -> int:
+    """An offset of the journal before the step that took ``raw_offset``, close to it: a binary search."""
+    low, high = await reader.offsets(topic, partition)
+    while high - low > WINDOW:
+        middle = (low + high) // 2
+        at, found = middle, None
+        while found is None and at < high:
+            found = await _first_taken(reader, topic, partition, at, min(high, at + WINDOW))
+            at += WINDOW
+        if found is not None and found[1].raw_offset < raw_offset:
+            low = found[0]
+        else:
+            high = middle
+    return low
+
+
+async def _first_taken(
+    reader: PartitionReader, topic: str, partition: int, start: int, end: int
+) -> tuple[int, StepRecord] | None:
+    async for record in reader.read(topic, partition, start, end):
+        if record.value is not None and record.value[:4] == MAGIC:
+            step = decode_step(record.value)
+            if step.kind in TAKEN:
+                return record.offset, step
+    return None
