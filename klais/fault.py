@@ -27,7 +27,12 @@ EDGE_POINTS = (
     "replay_sent",  # the edge has handed a batch from its spool to Kafka
     "replay_acked",  # Kafka acknowledged a batch from the spool, the spool does not know yet
 )
-POINTS = LANE_POINTS + EDGE_POINTS
+INCIDENT_POINTS = (
+    "incident_written",  # the leader has written an incident to klais_control, nothing to klais_anomalies
+    "incident_sent",  # it has handed the record for klais_anomalies to Kafka, not acknowledged
+    "incident_announced",  # the record is on klais_anomalies, klais_control does not say so yet
+)
+POINTS = LANE_POINTS + EDGE_POINTS + INCIDENT_POINTS
 
 
 def _off(name: str) -> None:

@@ -133,6 +133,18 @@ class EdgeSnapshot(Snapshot):
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentSnapshot:
+    """Incidents, on the leader (else zeros): ``open`` now; since the first leader ``opened`` by class of feature, flags
+    that were ``muted``, that stayed ``alone``, and that did not fit (``left_out``)."""
+
+    open: int = 0
+    opened: Mapping[str, int] = field(default_factory=dict)
+    muted: int = 0
+    alone: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ControlSnapshot:
     """The controller of a worker: whether it is the leader, what it wrote, and its newest decision (else zeros).
 
@@ -156,6 +168,7 @@ class ControlSnapshot:
     forecast_falls: int = 0
     traffic_class: str = ""
     device_limit: float = 0.0
+    incidents: IncidentSnapshot = field(default_factory=IncidentSnapshot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ def demo_app(recording: Recording, host: str = "127.0.0.1") -> web.Application:
         feed=recording,
         changes=None,
         about=lambda: {"worker": "recorded", "workers": []},
+        incidents=lambda query: _first(recording.pages.get("/incidents/", {"items": []}), str(query.size)),
     )
     app = web.Application()
     guard.install(app)

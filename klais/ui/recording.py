@@ -22,7 +22,14 @@ from klais.ui.sample import SERIES
 
 VERSION = 1
 MOST_BYTES = 64 << 20
-LISTS = ("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/control/", "/topics/", "/health/")
+LISTS = (
+    "/devices/?scope=all&size=200",
+    "/anomalies/?scope=all&size=100",
+    "/incidents/",
+    "/control/",
+    "/topics/",
+    "/health/",
+)
 MOST_DEVICES = 20
 
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from klais.http.guard import Guard
 from klais.ui.changes import Changes
 from klais.ui.feed import Feed
+from klais.ui.incidents import incidents_body
 from klais.ui.routes import Page
 from klais.ui.routes import install as install_routes
 from klais.worker.runtime import WorkerRuntime
@@ -20,5 +21,6 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
         feed=Feed(settings, worker.controller.stats, worker.control),
         changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
         about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
+        incidents=lambda query: incidents_body(worker.control.records(), query),
     )
     install_routes(app, page)
