@@ -10,7 +10,9 @@ flags that it was made of. So a new leader goes on exactly where the old one sto
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +22,8 @@ from klais.control.incidents import Mutes, ack_scope
 from klais.control.measure import activity_of
 from klais.control.setpoints import ACK, INCIDENT, INCIDENTS, ControlFollower
 from klais.core.incidents.fleet import FleetWatch
-from klais.core.incidents.grouping import Grouping, Rules
-from klais.core.incidents.incident import FLEET_FEATURE, incident_of, shown
+from klais.core.incidents.grouping import Grouping, Rules, Totals
+from klais.core.incidents.incident import FLEET_FEATURE, feature_class, incident_of, shown
 from klais.core.incidents.summary import FlagSeen
 from klais.errors import KlaisError
 from klais.kafka.flag_reader import Batch, FlagReader
@@ -77,6 +79,7 @@ class Incidents:
         self._saved_s = 0.0
         self._restored = False
         self._snapshot = IncidentSnapshot()
+        self._totals_before = Totals()
 
     def snapshot(self) -> IncidentSnapshot:
         """For the metrics."""
@@ -122,6 +125,7 @@ class Incidents:
             self._grouping = Grouping(self._rules)
         if (incident := self._grouping.fleet_incident()) is not None:
             self._fleet = FleetWatch(incident.what.first.expected)
+        self._totals_before = deepcopy(self._grouping.totals)
         self._restored = True
 
     def _unsent(self) -> tuple[dict[str, dict[str, Any]], int]:
@@ -161,9 +165,15 @@ class Incidents:
         self._announcer.queue(pending.announce)
 
     def _count(self) -> IncidentSnapshot:
-        totals = self._grouping.totals
-        opened = dict(totals.opened)
-        return IncidentSnapshot(len(self._grouping.open()), opened, totals.muted, totals.alone, totals.left_out)
+        now, before = self._grouping.totals, self._totals_before
+        features = Counter(feature_class(incident.feature) for incident in self._grouping.open())
+        return IncidentSnapshot(
+            open=features,
+            opened={name: count - before.opened.get(name, 0) for name, count in now.opened.items()},
+            muted=now.muted - before.muted,
+            alone=now.alone - before.alone,
+            left_out=now.left_out - before.left_out,
+        )
 
     def _watch_fleet(self, now_s: float, at_ms: int, system: SystemView, mutes: Mutes) -> None:
         # Without the busiest device: one that floods is no fleet.

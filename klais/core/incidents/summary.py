@@ -178,12 +178,11 @@ class Summary:
     @classmethod
     def of(cls, flag: FlagSeen) -> "Summary":
         """Of one flag."""
-        known = flag.value is not None and flag.expected is not None
-        up = known and (flag.value or 0.0) > (flag.expected or 0.0)
+        more = 0.0 if flag.value is None or flag.expected is None else flag.value - flag.expected
         return cls(
             1,
-            int(up),
-            int(known and not up),
+            int(more > 0.0),
+            int(more < 0.0),
             flag.at_ms,
             flag,
             flag,

@@ -31,7 +31,7 @@ def test_a_pause_is_found_and_is_over_when_the_fleet_is_back():
     assert 209 <= at[0] <= 225 and at[-1] < 262
     reading = found[at[0]]
     assert reading is not None and reading.cause == "pause" and 450 < reading.usual < 510
-    assert [i for i, one in enumerate(found) if one is not None and one.over][0] < 290
+    assert next(i for i, one in enumerate(found) if one is not None and one.over) < 290
 
 
 def test_a_surge_is_found():

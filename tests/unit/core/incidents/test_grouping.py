@@ -173,7 +173,7 @@ def test_state_goes_on_where_it_was():
 
 @pytest.mark.parametrize("record", [{}, {"v": 2}, {"v": 1}, {"v": 1, "what": {"flags": 1}}])
 def test_a_foreign_record_is_no_incident(record):
-    with pytest.raises(ValueError, match="incident|summary"):
+    with pytest.raises(ValueError, match=r"incident|summary"):
         incident_of(record)
 
 
