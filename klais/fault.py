@@ -31,7 +31,12 @@ REDRIVE_POINTS = (
     "redrive_named",  # the ledger has a batch, klais_raw has not
     "redrive_sent",  # klais_raw has it, the run has not ended
 )
-POINTS = LANE_POINTS + EDGE_POINTS + REDRIVE_POINTS
+INCIDENT_POINTS = (
+    "incident_written",  # the leader has written an incident to klais_control, nothing to klais_anomalies
+    "incident_sent",  # it has handed the record for klais_anomalies to Kafka, not acknowledged
+    "incident_announced",  # the record is on klais_anomalies, klais_control does not say so yet
+)
+POINTS = LANE_POINTS + EDGE_POINTS + INCIDENT_POINTS + REDRIVE_POINTS
 
 
 def _off(name: str) -> None:

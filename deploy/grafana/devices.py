@@ -47,6 +47,21 @@ DEVICES = Board(
             ),
         ],
         [
+            Panel("Open incidents", "short", [(f"sum by (feature) ({of('klais_incidents_open')})", "{{feature}}")]),
+            Panel(
+                "Incidents opened/s", "short", [(rate("klais_incidents_opened_total", "feature"), "{{feature}}")],
+                "field: a field of the payload. fleet: the rate of all devices.",
+            ),
+            Panel(
+                "Flags without an incident", "short",
+                [
+                    (rate("klais_incident_flags_alone_total"), "mild, of one device/s"),
+                    (rate("klais_incident_flags_muted_total"), "muted/s"),
+                    (rate("klais_incident_flags_left_out_total"), "left out/s"),
+                ],
+            ),
+        ],
+        [
             Panel(
                 "Values scored", "short",
                 [

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from klais.cli.printing import say, say_json
+from klais.cli.views import URL, WorkerViews
 from klais.config.load import load
 from klais.errors import ConfigError
 
@@ -14,22 +15,26 @@ EXAMPLE = '{"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60, 
 
 
 @click.command()
-@click.argument("facts", metavar="FILE")
+@click.argument("facts", metavar="INCIDENT|FILE")
+@URL
 @click.option("--json", "as_json", is_flag=True, help="Text, who wrote it and why as one JSON object.")
-def explain(facts: str, as_json: bool) -> None:
-    """Explain an incident whose facts are in FILE (- = standard input), one JSON object.
+def explain(facts: str, url: str | None, as_json: bool) -> None:
+    """Explain an incident: by its id, or by its facts in FILE (- = standard input), one JSON object.
 
     Every number and name of the text is from the facts. Where no language model answers, or it says anything else, a
     template writes the text, and stderr says why.
 
     \b
-    Example:
+    Examples:
+      klais explain i-0123456789
       echo '{"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60}' | klais explain -
     """
+    from klais.core.incidents.incident import facts as facts_of
+    from klais.core.incidents.incident import is_id
     from klais.language.explain import explain as run
     from klais.language.explain import open_model
 
-    given = _read(facts)
+    given = facts_of(WorkerViews.of(url).incident(facts)) if is_id(facts) else _read(facts)
     model, name, why = open_model(load())
     try:
         found = run(given, model, name)

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),
     "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
     "devices": ("klais.cli.devices", "devices", "See devices; block, limit or forget single ones."),
+    "incidents": ("klais.cli.incidents", "incidents", "See incidents, acknowledge them, mute what is known."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
     "redrive": ("klais.cli.redrive", "redrive", "Send dead letters back to klais_raw, each once."),
     "what-if": ("klais.cli.what_if", "what_if", "Show what other settings would have made of past frames."),

@@ -22,6 +22,7 @@ TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
 MOST_ERROR = 64 << 10  # bytes of an error
 TAP_SESSION_S = 300.0  # clocks may differ by as much
+MOST_INCIDENTS = 200  # of one page
 
 COMPLETE_S = 0.3
 WAIT_S, MOST_WAITS = 0.5, 10
@@ -148,6 +149,23 @@ class WorkerViews:
     def device(self, device_id: str, page: str = "") -> Any:
         """What the worker knows of a device; ``page`` is ``why/`` or empty."""
         return self.get(f"/devices/{quote(device_id, safe='')}/{page}")
+
+    def incident(self, incident_id: str) -> Any:
+        """One incident."""
+        return self.get(f"/incidents/{incident_id}/")
+
+    def incidents(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
+        """Pages of ``/incidents/``, with together at most ``most`` incidents."""
+        left = most
+        while left is None or left > 0:
+            page = self.get("/incidents/", size=min(left or MOST_INCIDENTS, MOST_INCIDENTS), after=after, **params)
+            if after is not None and page["next"] == after:
+                return
+            yield page
+            left = None if left is None else left - len(page["items"])
+            after = page["next"]
+            if after is None:
+                return
 
     def devices(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
         """Pages of ``/devices/`` over all workers, with together at most ``most`` devices."""

@@ -246,6 +246,10 @@ class SettingsFields(BaseSettings):
     anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "zscore: samples of a feature before its first score")
     anomaly_window: int = _number(500, "samples", 2, 60_000, "zscore: samples that mean and variance remember")
     anomaly_rate: float = _number(1000, "records/s", 0, 1e6, "anomaly records of one process; above: only counted")
+    incident_window_s: float = _number(30.0, "s", 1, 3600, "flags of several devices within it are one incident")
+    incident_devices: int = _number(3, "devices", 2, 100_000, "so many with flags of one feature within the window")
+    incident_score: float = _number(10.0, "", 1, 1e6, "score from which on a flag of one device is an incident")
+    incident_quiet_s: float = _number(600.0, "s", 1, 86_400, "time without a flag after which an incident is over")
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
     web_port: int = _number(6066, "port", 1, 65_535, "port of the worker's web views")

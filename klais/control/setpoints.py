@@ -8,7 +8,8 @@ A record's key is its scope, its value a JSON object with what it sets and ``aut
   ``until_ms``;
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
   ``limits_until_ms``; ``forget_ms``: its lane forgets what it knew of the device at that time;
-- ``edge/<id>``: kept, not interpreted.
+- ``edge/<id>``: kept, not interpreted;
+- ``incident/<id>``, ``incidents``, ``ack/<id>``, ``mute/...``: see :mod:`klais.control.incidents`.
 
 Without an end a record holds until it is replaced. The newest record of a scope counts; a record without a value
 deletes it. This reader ignores unknown fields; it logs and skips a record that is no such object.
@@ -31,6 +32,7 @@ from klais.system.clock import now_ms
 GLOBAL = "global"
 OVERRIDE = "override"
 DEVICE = "device/"
+INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
 DECISIONS = 600  # the newest ones, kept for display
 
 
@@ -105,6 +107,8 @@ class ControlFollower(TopicFollower):
             elif key == GLOBAL and record is not None:
                 self.decisions.append(record)
             self._records = records
+            if key.startswith((INCIDENT, INCIDENTS)):
+                return  # no limit follows from it
             self.version += 1
         self.changed.set()
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from klais.config.load import PREFIX
+from klais.config.fields import PREFIX
 from klais.errors import ModelUnavailable
 from klais.system.private_files import not_ours
 from klais.system.processes import python_module

@@ -21,6 +21,7 @@ from klais import __version__
 from klais.core.wire.constants import VERDICTS, Reason
 from klais.telemetry.snapshots import (
     DROP_REASONS,
+    INCIDENT_FEATURES,
     KINDS,
     LIMITS_BY,
     STATES,
@@ -28,6 +29,7 @@ from klais.telemetry.snapshots import (
     TRAFFIC_CLASSES,
     ControlSnapshot,
     EdgeSnapshot,
+    IncidentSnapshot,
     ScoringSnapshot,
     Snapshot,
     Stage,
@@ -333,3 +335,15 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     yield classes
     yield _gauge("control_device_limit", "Limit of a device during an attack (frames/s); 0 = none.", c.device_limit)
     yield _gauge("control_overrides", "Overrides of operators in force.", c.overrides)
+    yield from _incident_families(c.incidents)
+
+
+def _incident_families(at: IncidentSnapshot) -> Iterator[Metric]:
+    open_ = {name: at.open.get(name, 0) for name in INCIDENT_FEATURES}
+    yield _gauges_by("incidents_open", "Incidents that go on, on the leader, by what they are about.", "feature", open_)
+    opened = {name: at.opened.get(name, 0) for name in INCIDENT_FEATURES}
+    yield _counters_by("incidents_opened", "Incidents that this worker opened as the leader.", "feature", opened)
+    yield _counter("incident_flags_muted", "Flags that opened no incident because operators muted them.", at.muted)
+    yield _counter("incident_flags_alone", "Flags that belong to no incident: mild, and of one device.", at.alone)
+    text = "Flags that came faster than the leader reads, or above the bounds of what it remembers."
+    yield _counter("incident_flags_left_out", text, at.left_out)

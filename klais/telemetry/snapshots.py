@@ -23,6 +23,9 @@ TRAFFIC_CLASSES = ("normal", "elevated", "burst", "thundering_herd", "attack")
 STATES = ("normal", "silent", "flagged", "limited", "blocked")
 """Values of the label ``state`` of devices, from the least to the most urgent; a device is in the last that applies."""
 
+INCIDENT_FEATURES = ("field", "interval", "size", "fleet")
+"""Values of the label ``feature`` of incidents, those of ``klais.core.incidents.incident.FEATURES``."""
+
 LIMITS_BY = ("load", "controller", "operator")
 """Values of the label ``by``: whose limits the kernel filter applies; ``load``: those it was loaded with."""
 
@@ -133,6 +136,19 @@ class EdgeSnapshot(Snapshot):
 
 
 @dataclass(frozen=True, slots=True)
+class IncidentSnapshot:
+    """Incidents, on the leader (else zeros): ``open`` now and ``opened`` in this term, by class of feature
+    (:data:`INCIDENT_FEATURES`); flags that were ``muted``, that stayed ``alone``, and that did not fit (``left_out``).
+    """
+
+    open: Mapping[str, int] = field(default_factory=dict)
+    opened: Mapping[str, int] = field(default_factory=dict)
+    muted: int = 0
+    alone: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ControlSnapshot:
     """The controller of a worker: whether it is the leader, what it wrote, and its newest decision (else zeros).
 
@@ -156,6 +172,7 @@ class ControlSnapshot:
     forecast_falls: int = 0
     traffic_class: str = ""
     device_limit: float = 0.0
+    incidents: IncidentSnapshot = field(default_factory=IncidentSnapshot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from confluent_kafka import KafkaException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from klais.control.incidents import ack_scope, mute_scope
 from klais.control.overrides import Writer, apply, device_scope, until
-from klais.control.setpoints import OVERRIDE, ControlFollower
+from klais.control.setpoints import INCIDENT, OVERRIDE, ControlFollower
 from klais.core.wire.constants import ID_RULE, is_device_id
 from klais.http.body import Body
 from klais.http.errors import HttpError
@@ -63,6 +64,25 @@ class DeviceLimits(Reason):
 
     rate: Rate | None = Field(default=None, description="frames/s; null = the default of all devices")
     burst: Rate | None = Field(default=None, description="frames; null = the default of all devices")
+    for_s: Seconds = None
+
+
+class Ack(Reason):
+    """An operator knows of an incident."""
+
+    for_s: Seconds = None
+
+
+class Unmute(Reason):
+    """What is muted no more."""
+
+    what: Literal["device", "prefix", "feature"] = Field(description="One device, devices by first bytes, a feature.")
+    name: str = Field(min_length=1, max_length=120, description="The device_id, the prefix, or the feature.")
+
+
+class Mute(Unmute):
+    """Open no new incident for it; its flags are counted."""
+
     for_s: Seconds = None
 
 
@@ -136,6 +156,25 @@ class Changes:
         """Return to the default limits."""
         changes = {"rate": None, "burst": None, "limits_until_ms": None}
         return await self._write(device_scope(device_id), changes, asked, who)
+
+    async def ack(self, incident_id: str, asked: Ack, who: Who) -> Changed:
+        """Acknowledge an incident."""
+        if self._control.record(INCIDENT + incident_id) is None:
+            raise HttpError(404, "unknown_incident", f"there is no incident {incident_id}", incident_id=incident_id)
+        return await self._write(ack_scope(incident_id), {"ack": True, "until_ms": until(asked.for_s)}, asked, who)
+
+    async def unack(self, incident_id: str, asked: Reason, who: Who) -> Changed:
+        """Take that back."""
+        return await self._write(ack_scope(incident_id), {"ack": None, "until_ms": None}, asked, who)
+
+    async def mute(self, asked: Mute, who: Who) -> Changed:
+        """Open no new incident for a device, a prefix or a feature."""
+        changes = {"mute": True, "until_ms": until(asked.for_s)}
+        return await self._write(mute_scope(asked.what, asked.name), changes, asked, who)
+
+    async def unmute(self, asked: Unmute, who: Who) -> Changed:
+        """Open incidents for it again."""
+        return await self._write(mute_scope(asked.what, asked.name), {"mute": None, "until_ms": now_ms()}, asked, who)
 
     async def override(self, asked: Override, who: Who) -> Changed:
         """Set the global rate, or let the controller set it."""

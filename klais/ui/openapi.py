@@ -5,12 +5,14 @@ from typing import Any
 from klais.http.device_path import PARAMETER
 from klais.http.openapi import errors, json_body
 from klais.http.query import Query, parameters
-from klais.ui.changes import Block, Blocks, Changed, DeviceLimits, Override, Reason
-from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history
+from klais.ui.changes import Ack, Block, Blocks, Changed, DeviceLimits, Mute, Override, Reason, Unmute
+from klais.ui.incidents import PARAMETER as INCIDENT_ID
+from klais.ui.incidents import IncidentsQuery
+from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history, incidents
 
-MODELS = (Reason, Block, Blocks, DeviceLimits, Override, Login)
+MODELS = (Reason, Block, Blocks, DeviceLimits, Ack, Mute, Unmute, Override, Login)
 ANSWERS = (Changed,)
-_QUERIES: dict[Any, type[Query]] = {history: HistoryQuery, audit: AuditQuery}
+_QUERIES: dict[Any, type[Query]] = {history: HistoryQuery, audit: AuditQuery, incidents: IncidentsQuery}
 _READ = ("400", "401", "403", "421", "429")
 _CHANGE = (*_READ, "413", "415", "422", "503")
 _SUMMARIES = {
@@ -19,6 +21,10 @@ _SUMMARIES = {
     ("PUT", "limits"): "Give a device its own rate and burst.",
     ("DELETE", "limits"): "Return a device to the default limits.",
     ("POST", "devices:block"): "Drop every frame of up to 1,000 devices.",
+    ("PUT", "ack"): "Acknowledge an incident.",
+    ("DELETE", "ack"): "Take an acknowledgement back.",
+    ("PUT", "mutes"): "Open no new incident for a device, a prefix or a feature.",
+    ("DELETE", "mutes"): "Open incidents for it again.",
     ("PUT", "override"): "Set the global rate, or let the controller set it.",
     ("DELETE", "override"): "End what operators set: the settings hold again.",
 }
@@ -53,12 +59,12 @@ def paths() -> dict[str, Any]:
         out.setdefault(path, {})[method.lower()] = {
             "operationId": f"{method.lower()}_{kind.replace(':', '_')}",
             "summary": _SUMMARIES[method, kind],
-            "parameters": [PARAMETER] if "{device_id}" in path else [],
+            "parameters": [own for own in (PARAMETER, INCIDENT_ID) if f"{{{own['name']}}}" in path],
             "requestBody": {"required": True, "content": json_body(model.__name__)},
             "responses": {
                 "200": {"description": "Acknowledged by Kafka.", "content": {"application/json": {"schema": schema}}}
             }
-            | errors(*_CHANGE),
+            | errors(*_CHANGE, *(("404",) if "{incident_id}" in path else ())),
         }
     return out
 

@@ -25,8 +25,8 @@ from klais.ui.sample import SERIES
 VERSION = 1
 MOST_BYTES = 64 << 20
 LISTS = (
-    *("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/control/", "/topics/", "/health"),
-    "/api/v1/audit?limit=200",
+    *("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/incidents/", "/control/", "/topics/"),
+    *("/health", "/api/v1/audit?limit=200"),
 )
 MOST_DEVICES = 20
 

@@ -21,8 +21,9 @@ from klais.http.query import Query, Whole, read_query
 from klais.http.session import COOKIE, Session, cookie_header
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
-from klais.ui.changes import Block, Blocks, Changed, Changes, DeviceLimits, Override, Reason, Who
+from klais.ui.changes import Ack, Block, Blocks, Changed, Changes, DeviceLimits, Mute, Override, Reason, Unmute, Who
 from klais.ui.history import SECONDS
+from klais.ui.incidents import IncidentsQuery, incident_of_path
 from klais.ui.logins import FailedLogins
 from klais.ui.stream import Hub
 
@@ -88,6 +89,8 @@ class Page:
         Returns the newest so many changes, the newest first; raises KafkaUnavailable or TopicMismatch.
     about : callable
         Further facts for ``/api/v1/about``.
+    incidents : callable
+        A page of incidents.
     """
 
     guard: Guard
@@ -95,6 +98,7 @@ class Page:
     changes: Changes | None
     audit: Callable[[int], Awaitable[list[dict[str, Any]]]]
     about: Callable[[], dict[str, Any]] = dict
+    incidents: Callable[[IncidentsQuery], dict[str, Any]] = lambda query: {"items": [], "next": None}
     answers: Answers = field(default_factory=Answers)
     logins: FailedLogins = field(default_factory=FailedLogins)
 
@@ -151,6 +155,11 @@ async def audit(page: Page, request: web.Request) -> web.StreamResponse:
     return json_response(await page.answers.get(f"audit {most}", make))
 
 
+async def incidents(page: Page, request: web.Request) -> web.StreamResponse:
+    """``/api/v1/incidents``: a page of incidents, the newest first, and what is muted."""
+    return reply(page.incidents(read_query(request.query, IncidentsQuery)))
+
+
 async def log_in(page: Page, request: web.Request) -> web.StreamResponse:
     """``POST /ui/login``: a session for who knows a token."""
     asked = await read_body(request, Login)
@@ -178,6 +187,14 @@ def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model
     return handle
 
 
+def _of_incident(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
+    async def handle(page: Page, request: web.Request) -> web.StreamResponse:
+        incident_id, asked = incident_of_path(request, 4), await read_body(request, model)
+        return reply((await make(page.changer(), incident_id, asked, page.who(request))).model_dump())
+
+    return handle
+
+
 def _of_system(make: Callable[[Changes, B, Who], Awaitable[Any]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         made = await make(page.changer(), await read_body(request, model), page.who(request))
@@ -186,13 +203,22 @@ def _of_system(make: Callable[[Changes, B, Who], Awaitable[Any]], model: type[B]
     return handle
 
 
-GETS: dict[str, Handler] = {"/api/v1/about": about, "/api/v1/history": history, "/api/v1/audit": audit}
+GETS: dict[str, Handler] = {
+    "/api/v1/about": about,
+    "/api/v1/history": history,
+    "/api/v1/audit": audit,
+    "/api/v1/incidents": incidents,
+}
 CHANGES: tuple[tuple[str, str, Handler, type[Reason]], ...] = (
     ("PUT", "/api/v1/devices/{device_id}/block", _of_device(Changes.block, Block), Block),
     ("DELETE", "/api/v1/devices/{device_id}/block", _of_device(Changes.unblock, Reason), Reason),
     ("PUT", "/api/v1/devices/{device_id}/limits", _of_device(Changes.limit, DeviceLimits), DeviceLimits),
     ("DELETE", "/api/v1/devices/{device_id}/limits", _of_device(Changes.unlimit, Reason), Reason),
     ("POST", "/api/v1/devices:block", _of_system(Changes.block_all, Blocks), Blocks),
+    ("PUT", "/api/v1/incidents/{incident_id}/ack", _of_incident(Changes.ack, Ack), Ack),
+    ("DELETE", "/api/v1/incidents/{incident_id}/ack", _of_incident(Changes.unack, Reason), Reason),
+    ("PUT", "/api/v1/mutes", _of_system(Changes.mute, Mute), Mute),
+    ("DELETE", "/api/v1/mutes", _of_system(Changes.unmute, Unmute), Unmute),
     ("PUT", "/api/v1/override", _of_system(Changes.override, Override), Override),
     ("DELETE", "/api/v1/override", _of_system(Changes.end_override, Reason), Reason),
 )

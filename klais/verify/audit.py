@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from klais.config.load import Settings
 from klais.core.devices.layout import ROW, Rows
+from klais.core.incidents.incident import INCIDENT_HEADER
 from klais.core.lane.checkpoint import Marker, decode_marker
 from klais.core.lane.journal import (
     GONE,
@@ -329,7 +330,8 @@ async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> 
 async def _flags(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:
     start, _ = await reader.offsets(topic, partition)
     async for record in reader.read(topic, partition, start):
-        yield (record.key, record.value), None
+        if INCIDENT_HEADER not in record.headers:
+            yield (record.key, record.value), None
 
 
 def _sorted(rows: Rows) -> Rows:

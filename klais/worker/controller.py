@@ -7,7 +7,7 @@ One worker of the whole deployment is the leader. :mod:`klais.control.election` 
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from klais.config.load import Settings
 from klais.control.decide import Decision
@@ -17,7 +17,7 @@ from klais.errors import LaneFenced
 from klais.kafka.stats import FRESH_S, ControlProducer, StatsFollower
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
-from klais.telemetry.snapshots import ControlSnapshot
+from klais.telemetry.snapshots import ControlSnapshot, IncidentSnapshot
 from klais.telemetry.view import SystemView
 from klais.traffic.chain import ForecastChain, Observe, predictor_of
 from klais.worker.term import Term, heard
@@ -44,6 +44,8 @@ class ControllerStatistics:
         Why a better forecast is not in use: a model that is refused or failed; an extra that is not installed.
     falls : int
         Steps of the forecast's chain that were left out.
+    incidents : IncidentSnapshot
+        Of the present term; zeros while this worker is not the leader.
     """
 
     epoch: int = -1
@@ -53,6 +55,7 @@ class ControllerStatistics:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     falls: int = 0
+    incidents: IncidentSnapshot = field(default_factory=IncidentSnapshot)
 
     @property
     def is_leader(self) -> bool:
@@ -88,6 +91,7 @@ class ControllerStatistics:
             forecast_falls=self.falls,
             traffic_class=d.inputs.forecast.kind,
             device_limit=d.defence.limit or 0.0,
+            incidents=self.incidents,
         )
 
 
@@ -135,7 +139,9 @@ class Controller:
         if term is None or term.epoch is None:
             return ControllerStatistics(before.epoch, before.decisions, before.terms, None, *forecast)
         decisions, terms = before.decisions + term.decisions, before.terms + 1
-        return ControllerStatistics(term.epoch, decisions, terms, term.newest, *forecast)
+        return ControllerStatistics(
+            term.epoch, decisions, terms, term.newest, *forecast, incidents=term.incidents.snapshot()
+        )
 
     def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
         """Problems, warnings and falls of the forecast's chain."""

@@ -3,6 +3,7 @@
     klais_stats --measure()--> decide() --> klais_control (set-points) --> lanes, edges, and the XDP maps of their hosts
                                  |
                       Offenders.update() -> klais_control (blocks)
+    klais_anomalies --Incidents.tick()--> klais_control (incidents)
 
 The fence is the same as a lane's: the broker's epoch of ``klais-controller`` over ``klais_control``. The leader
 writes with that epoch only, and the broker refuses what an older leader still sends, for example after a pause. Its
@@ -12,6 +13,7 @@ state is the ``global`` record that was written last.
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -38,11 +40,13 @@ from klais.system.clock import now_ms
 from klais.telemetry.log import get
 from klais.telemetry.schema import Gauges
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
+from klais.worker.incidents import Incidents, Writes
 
 log = get("klais.worker.term")
 
 CATCH_UP_S = 10.0
 REFENCE_S = 43_200.0  # brokers forget an epoch that is idle for a day
+INCIDENT_BATCH_BYTES = 900_000
 MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 
@@ -81,6 +85,8 @@ class Term:
         The newest one.
     decisions : int
         Records written.
+    incidents : Incidents
+        From the flags of all lanes.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Term:
         self._publisher = StatsPublisher(producer, "controller", name, self._reported, host=host_of(settings))
         self._applier = Applier(settings, self._follower)
         self._features, self._offenders = Features(), Offenders()
+        self.incidents = Incidents(settings, self._follower)
         self._forecast = predictor.predict(self._features.window())
         self._state = LoopState()
         self._written: Decision | None = None
@@ -135,7 +142,12 @@ class Term:
             took_s = time.monotonic() - began_s
             resumed = self._state.output is not None
             log.info("leader_elected", epoch=identity.epoch, resumed=resumed, seconds=round(took_s, 3))
-            renews = await self._ticks(identity.epoch, sender)
+            incidents = asyncio.create_task(self.incidents.run(), name="incidents")
+            try:
+                renews = await self._ticks(identity.epoch, sender)
+            finally:
+                incidents.cancel()
+                await asyncio.gather(incidents, return_exceptions=True)
             log.info("term_ended", epoch=identity.epoch, decisions=self.decisions, renews=renews)
             return renews
         except asyncio.CancelledError:
@@ -161,6 +173,9 @@ class Term:
             if now_s - offenders_s >= PERIOD_S:
                 offenders_s = now_s
                 await self._block_offenders(epoch, sender, now_s)
+                ahead_s = self._stats.clock_offset_s(self._name) or 0.0
+                write = partial(self._write_incidents, epoch, sender)
+                await self.incidents.tick(now_s, ahead_s, self._stats.view(), write)
             if now_s - heartbeat_at_s >= interval_s - period_s / 2:
                 heartbeat_at_s = now_s
                 self._send_heartbeat(now_s)
@@ -213,6 +228,17 @@ class Term:
         stamp = {"scope": scope, "by": self._name, "term": epoch, "at": now_ms()}
         writer = RecordBatchWriter(1 << 16, "none")
         writer.append_one(scope.encode(), orjson.dumps(record | stamp))
+        await sender.send(writer)
+
+    async def _write_incidents(self, epoch: int, sender: FencedSender, writes: Writes) -> None:
+        stamp = {"by": self._name, "term": epoch, "at": now_ms()}
+        writer = RecordBatchWriter(INCIDENT_BATCH_BYTES, "none")
+        for scope, record in writes:
+            value = None if record is None else orjson.dumps(record | stamp | {"scope": scope})
+            if not writer.append_one(scope.encode(), value):
+                await sender.send(writer)  # what it is made of, with the offsets, comes in the last batch
+                writer = RecordBatchWriter(INCIDENT_BATCH_BYTES, "none")
+                writer.append_one(scope.encode(), value)
         await sender.send(writer)
 
     async def _remove(self, sender: FencedSender, scope: str) -> None:
@@ -273,6 +299,7 @@ class Term:
     async def _close(self, producer: AIOKafkaProducer) -> None:
         if self._resigned:
             self._send_heartbeat(time.monotonic())
+        await self.incidents.close()
         await asyncio.to_thread(self._applier.stop)
         await asyncio.to_thread(self._follower.stop)
         await abandon(producer)

@@ -82,6 +82,5 @@ async def flags(settings, topics) -> list[float]:
     """Values of the flags on klais_anomalies."""
     async with PartitionReader(settings) as reader:
         start, end = await reader.offsets(topics.anomalies, 0)
-        return [
-            json.loads(record.value or b"{}")["value"] async for record in reader.read(topics.anomalies, 0, start, end)
-        ]
+        bodies = [json.loads(record.value or b"{}") async for record in reader.read(topics.anomalies, 0, start, end)]
+    return [body["value"] for body in bodies if body["kind"] == "flag"]

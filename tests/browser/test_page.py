@@ -16,6 +16,7 @@ PAGES = {
     "devices": "last seen",
     "control": "Newest decisions",
     "anomalies": "devices were flagged",
+    "incidents": "the newest first",
     "topics": "Consumer groups",
     "edges": "Kernel filters",
     "about": "for programs",

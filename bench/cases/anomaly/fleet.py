@@ -2,7 +2,7 @@
 
 The simulator's devices send at the rate of NASA's launch day; lanes decide their frames as a worker does, in process.
 Once all devices are normal, so every flag is false. Once 20 of them send only every third frame from 60 % of the time
-on; a device that was flagged for its interval since then is found.
+on; a device that was flagged for its interval since then is found. ``incidents`` are those that the flags become.
 """
 
 import argparse
@@ -15,7 +15,10 @@ import numpy as np
 from klais.config.load import Settings
 from klais.core.anomaly.budget import CpuBudget
 from klais.core.anomaly.record import OF_INTERVAL
+from klais.core.incidents.grouping import Grouping, Rules
+from klais.core.incidents.summary import read_flag
 from klais.core.lane.journal import Limits
+from klais.core.lane.render import anomaly_records
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import Bounds, take_raw
 from klais.core.wire.batch import encode_batch
@@ -37,6 +40,7 @@ class Fleet:
         make = detector_maker(settings, CpuBudget(settings.anomaly_cpu_share, time.thread_time_ns))
         self.states = [LaneState(detector=make()) for _ in range(settings.partitions)]
         self.flags: list[tuple[int, bytes, bool]] = []
+        self.grouping, self._settled_ms = Grouping(Rules()), 0
         self.frames = 0
         self.took_ns = 0
 
@@ -49,10 +53,16 @@ class Fleet:
         step = take_raw(state, state.next_raw, value, OPEN, Bounds(1, 10**9), times_ns[-1])
         self.took_ns += time.thread_time_ns() - began
         self.frames += len(frames)
+        for _, body, _, _ in anomaly_records(step):
+            if (flag := read_flag(body, partition, times_ns[-1] // 1_000_000)) is not None:
+                self.grouping.absorb(flag)
+        if times_ns[-1] // 1_000_000 - self._settled_ms >= 1000:
+            self._settled_ms = times_ns[-1] // 1_000_000
+            self.grouping.settle(self._settled_ms)
         if step.flags is not None and step.columns is not None:
-            for flag in step.flags.found:
-                i = int(flag["frame"])
-                self.flags.append((times_ns[i], step.columns.device_id(i), int(flag["nth"]) == OF_INTERVAL))
+            for found in step.flags.found:
+                i = int(found["frame"])
+                self.flags.append((times_ns[i], step.columns.device_id(i), int(found["nth"]) == OF_INTERVAL))
 
 
 def run(settings: Settings, devices: int, seconds: float, slowed: int) -> dict[str, Any]:
@@ -89,6 +99,7 @@ def run(settings: Settings, devices: int, seconds: float, slowed: int) -> dict[s
         "frames": fleet.frames,
         "false_flags": sum(name not in slow_ids or at < slow_from_ns for at, name, _ in fleet.flags),
         "found": len(found),
+        "incidents": len(fleet.grouping.incidents),
         "take_raw_ns": round(fleet.took_ns / fleet.frames, 1),
     }
 

@@ -19,6 +19,9 @@ MAX_ANOMALY_BYTES = (
     1024  # twice a name of 120 bytes, an id of 16, numbers, a sentence; so KLAIS_ANOMALY_RATE bounds bytes too
 )
 
+FIRMWARE_FIELDS = ("firmware", "fw", "firmware_version", "fw_version")
+MOST_FIRMWARE_BYTES = 32
+_FIRMWARE_BYTES = (b"firmware", b"fw")
 _OF_THE_FRAME = {OF_INTERVAL: "interval_s", OF_SIZE: "payload_bytes"}
 
 # A dead letter holds so much of a record that fits nowhere else: klais_raw takes larger ones when they are compressed.
@@ -44,7 +47,7 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
             # From the payload itself, not from the names that the lane keeps: a replay must give the same bytes.
             read = field_name(columns.batch.buf, *columns.payload_place(i), nth, path)
             name = names[path] = f"#{path & 0xFFFFFFFF:08x}" if read is None else read
-        facts = FlagFacts.of_flag(flag, name, found)
+        facts, payload = FlagFacts.of_flag(flag, name, found), columns.payload(i)
         device_id, ts_ms = columns.device_id(i), int(columns.ts_ms[i])
         body = {
             "kind": "flag",
@@ -59,9 +62,35 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
             "scale": _number(facts.scale),
             "before": facts.before,
             "state": "anomalous",
+            "edge": columns.batch.edge,
             "explanation": explain(facts),
         }
+        if (version := firmware_of(payload)) is not None:
+            body["firmware"] = version
         yield device_id, orjson.dumps(body), (), ts_ms
+
+
+def firmware_of(payload: bytes) -> str | None:
+    """The version of its firmware that a payload names on its first level; None without one of 1 to 32 bytes.
+
+    Examples
+    --------
+    >>> firmware_of(b'{"t":21.5,"fw":"2.1.0"}'), firmware_of(b'{"t":21.5}'), firmware_of(b'{"firmware":7}')
+    ('2.1.0', None, '7')
+    """
+    if not any(key in payload for key in _FIRMWARE_BYTES):
+        return None
+    try:
+        found = orjson.loads(payload)
+    except ValueError:
+        return None
+    values = [found.get(key) for key in FIRMWARE_FIELDS] if isinstance(found, dict) else []
+    for value in values:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            text = str(value)
+            if 0 < len(text.encode(errors="replace")) <= MOST_FIRMWARE_BYTES and text.isprintable():
+                return text
+    return None
 
 
 def _number(value: float) -> float | None:

@@ -9,6 +9,7 @@ import { Devices } from "./devices.js";
 import { Device } from "./device.js";
 import { Control } from "./control.js";
 import { Anomalies } from "./anomalies.js";
+import { Incidents } from "./incidents.js";
 import { Topics } from "./topics.js";
 import { Edges } from "./edges.js";
 import { Audit } from "./audit.js";
@@ -19,6 +20,7 @@ const PAGES = {
   devices: ["Devices", Devices],
   control: ["Control and dam", Control],
   anomalies: ["Anomalies", Anomalies],
+  incidents: ["Incidents", Incidents],
   topics: ["Topics and lag", Topics],
   edges: ["Edges and XDP", Edges],
   audit: ["Changes", Audit],

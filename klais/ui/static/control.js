@@ -24,6 +24,8 @@ const sentence = (decision) =>
 export function overrideText(row) {
   const parts = [];
   if (row.block && !row.unblock) parts.push("blocked");
+  if (row.ack) parts.push("acknowledged");
+  if (row.mute) parts.push("muted");
   if (row.mode) parts.push(`mode ${row.mode}`);
   if (row.rate) parts.push(`rate ${short(row.rate)}/s`);
   if (row.burst) parts.push(`burst ${short(row.burst)}`);

@@ -8,6 +8,7 @@ from klais.http.guard import Guard
 from klais.ui.audit import newest_changes
 from klais.ui.changes import Changes
 from klais.ui.feed import Feed
+from klais.ui.incidents import incidents_body
 from klais.ui.routes import Page
 from klais.ui.routes import install as install_routes
 from klais.worker.runtime import WorkerRuntime
@@ -24,6 +25,7 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
         changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
         audit=partial(newest_changes, settings),
         about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
+        incidents=lambda query: incidents_body(worker.control.records(), query),
     )
     install_routes(app, page)
     tap.install(app, worker.taps, guard)

@@ -27,6 +27,8 @@ from klais.http.query import Query, parameters, read_query
 from klais.kafka.end_offsets import EndOffsets, topics_body
 from klais.kafka.topics import Topics
 from klais.ui import openapi as ui
+from klais.ui.incidents import PARAMETER as INCIDENT_ID
+from klais.ui.incidents import IncidentsQuery, incident_body, incident_of_path, incidents_body
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lanes import Lanes
 from klais.worker.limits import LaneLimits
@@ -98,6 +100,25 @@ async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
     history = views.report.statistics().history
     flags = {"written": int(history[Tally.FLAGS_WRITTEN]), "suppressed": int(history[Tally.FLAGS_SUPPRESSED])}
     return await _listed(views, request, asked, flags=flags)
+
+
+async def incidents(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/incidents/``: flags with one cause, the newest incident first, and what is muted; every worker has all."""
+    query = read_query(request.query, IncidentsQuery)
+    return reply({"worker": views.worker_id} | incidents_body(_control(views).records(), query))
+
+
+async def incident(views: Views, request: web.Request) -> web.StreamResponse:
+    """``/incidents/{incident_id}/``: one incident; closed ones are remembered for a while."""
+    incident_id = incident_of_path(request, 2)
+    read_query(request.query, Query)
+    return reply({"worker": views.worker_id} | incident_body(_control(views).records(), incident_id))
+
+
+def _control(views: Views) -> ControlFollower:
+    if views.control is None:
+        raise HttpError(503, "no_control", "this worker does not follow klais_control yet")
+    return views.control
 
 
 async def _listed(
@@ -190,9 +211,7 @@ async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
 async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
     """``/control/``: who controls, the limits in force and why, overrides, the newest decisions."""
     most = read_query(request.query, ControlQuery).limit
-    if views.control is None:
-        raise HttpError(503, "no_control", "this worker does not follow klais_control yet")
-    body = control_body(views.settings, views.limits, views.control, views.controller(), most)
+    body = control_body(views.settings, views.limits, _control(views), views.controller(), most)
     return reply({"worker": views.worker_id} | body)
 
 
@@ -294,6 +313,8 @@ PAGES: dict[str, Page] = {
     "/dam/": dam_page,
     "/control/": control_page,
     "/anomalies/": anomalies,
+    "/incidents/": incidents,
+    "/incidents/{incident_id}/": incident,
     "/topics/": topics,
     "/livez": livez,
     "/readyz": readyz,
@@ -301,7 +322,12 @@ PAGES: dict[str, Page] = {
     "/metrics": metrics,
     "/openapi.json": openapi,
 }
-QUERIES: dict[Page, type[Query]] = {devices: DevicesQuery, anomalies: ListQuery, control_page: ControlQuery}
+QUERIES: dict[Page, type[Query]] = {
+    devices: DevicesQuery,
+    anomalies: ListQuery,
+    incidents: IncidentsQuery,
+    control_page: ControlQuery,
+}
 
 
 def document_of_pages() -> dict[str, Any]:
@@ -313,7 +339,7 @@ def document_of_pages() -> dict[str, Any]:
             "description": "Now.",
             "content": {text: {"schema": {"type": "string" if page is metrics else "object"}}},
         }
-        own = [PARAMETER] if "{device_id}" in path else []
+        own = [own for own in (PARAMETER, INCIDENT_ID) if f"{{{own['name']}}}" in path]
         paths[path] = {
             "get": {
                 "operationId": page.__name__,
@@ -331,7 +357,7 @@ def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:
     """What else a page may answer."""
     if page in (health, readyz):  # their 503 says what is wrong, in their own shape
         return {"503": good | {"description": "Something is not as it should be; the body says what."}}
-    more = errors("404") if "{device_id}" in path else {}
+    more = errors("404") if "{" in path else {}
     return more | (errors("503") if page not in (index, livez, metrics, openapi) else {})
 
 

@@ -156,6 +156,10 @@ CASES = {
         },
         {worker("klais_anomaly_devices", stage="lane"): "3x40", worker("klais_devices"): "9x40"},
     ),
+    "KlaisFleetIncident": Case(
+        {worker("klais_incidents_open", feature="fleet"): "1x40"},
+        {worker("klais_incidents_open", feature=x): f"{9 * (x != 'fleet')}x40" for x in ("fleet", "field")},
+    ),
     "KlaisDown": Case({edge("up"): "1x10 0x20"}, {edge("up"): "1x40", _series("up", job="other"): "0x40"}),
     "KlaisAbsent": Case({edge("up"): "1x40"}, {edge("up"): "1x40", worker("up"): "1x40"}),
     "KlaisRestarts": Case(

@@ -22,6 +22,7 @@ from klais.ui.demo import demo_app
 from klais.ui.recording import Recording, RecordingError, load_demo
 from klais.ui.routes import Page, install
 from klais.ui.stream import Hub
+from tests.support.incidents import incident
 
 TOKEN = "a token of the operators"
 WHY = {"reason": "floods", "author": "ops"}
@@ -172,9 +173,34 @@ async def test_changes_become_records_and_start_from_what_is_in_force(serve, cli
     assert all(record["author"] == "ops" and address for _, record, _, address in server.written.records)
 
 
+async def test_incidents_are_acknowledged_and_muted(serve, client) -> None:
+    server, known = await serve(), incident(1)
+    server.control.consume(f"incident/{known.id}", orjson.dumps(known.state()))
+    ack, mutes = f"{server.url}/api/v1/incidents/{known.id}/ack", f"{server.url}/api/v1/mutes"
+    for method, path, more, scope, after in (
+        ("PUT", ack, {}, f"ack/{known.id}", {"ack": True}),
+        ("DELETE", ack, {}, f"ack/{known.id}", {}),
+        ("PUT", mutes, {"what": "prefix", "name": "test-"}, "mute/prefix/test-", {"mute": True}),
+        ("DELETE", mutes, {"what": "prefix", "name": "test-"}, "mute/prefix/test-", {}),
+    ):
+        async with client.request(method, path, json=WHY | more) as answer:
+            body = await answer.json()
+            assert answer.status == 200, body
+        kept = {name: value for name, value in body["after"].items() if name in ("ack", "mute")}
+        assert (body["scope"], kept) == (scope, after)
+    assert len(server.written.records) == 4
+    async with client.get(f"{server.url}/api/v1/incidents?size=1") as answer:
+        assert answer.status == 200 and set(await answer.json()) == {"items", "next"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code"),
     [
+        ("PUT", "/incidents/i-0123456789/ack", WHY, 404, "unknown_incident"),
+        ("PUT", "/incidents/nothing/ack", WHY, 400, "bad_incident_id"),
+        ("PUT", "/mutes", WHY | {"what": "all", "name": "x"}, 422, "invalid"),
+        ("PUT", "/mutes", WHY | {"what": "device"}, 422, "missing_field"),
+        ("PUT", "/mutes", WHY | {"what": "device", "name": "x", "for_s": 0}, 422, "out_of_range"),
         ("PUT", "/devices/dev-1/block", {}, 422, "missing_field"),
         ("PUT", "/devices/dev-1/block", {"reason": ""}, 422, "invalid"),
         ("PUT", "/devices/dev-1/block", WHY | {"for_s": -1}, 422, "out_of_range"),

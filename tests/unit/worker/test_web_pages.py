@@ -15,6 +15,7 @@ from klais.kafka.end_offsets import Sample
 from klais.worker.readiness import Readiness
 from klais.worker.rows import Cursor
 from klais.worker.web.queries import write_cursor
+from tests.support.incidents import follower_with, incident
 from tests.support.lane import bounds, frames, limits
 from tests.support.views import PARTITIONS, fake_lane, feed, get, make_views
 
@@ -280,3 +281,18 @@ async def test_why_of_a_device_above_its_rate():
     rule = body["rules"][1]
     assert rule["active"] and rule["dropped"] == 7
     assert rule["since"] < rule["until"]
+
+
+async def test_incidents_are_the_same_on_every_worker():
+    known = [incident(i) for i in range(3)]
+    views = make_views({}, follower_with(*known))
+    body = await body_of(views, "/incidents/", "/incidents/?size=2")
+    assert [item["id"] for item in body["items"]] == [known[2].id, known[1].id] and body["next"]
+    rest = await body_of(views, "/incidents/", f"/incidents/?after={body['next']}")
+    assert [item["id"] for item in rest["items"]] == [known[0].id] and rest["next"] is None
+    one = await body_of(views, "/incidents/{incident_id}/", f"/incidents/{known[1].id}/")
+    assert one["devices"] == 3 and one["explanation"].endswith(".")
+    gone = await body_of(views, "/incidents/{incident_id}/", "/incidents/i-0000000000/", status=404)
+    assert gone["code"] == "unknown_incident"
+    bad = await body_of(views, "/incidents/", "/incidents/?after=x", status=400)
+    assert bad["details"]["parameter"] == "after"

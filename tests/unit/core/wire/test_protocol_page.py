@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from klais.config.load import Settings
+from klais.core.incidents.incident import Incident, shown
+from klais.core.incidents.summary import FlagSeen, Summary
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason, encode_frame
 from klais.core.wire.partition import partition_of
@@ -125,7 +127,9 @@ def test_topics_are_those_of_the_code() -> None:
 
 
 def test_json_examples_are_json() -> None:
-    telemetry, anomaly, stats = (json.loads(block) for block in blocks("json"))
+    telemetry, anomaly, incident, stats = (json.loads(block) for block in blocks("json"))
     assert {"device_id", "seq", "ts", "data"} == set(telemetry)
     assert {"kind", "device_id", "seq", "ts", "feature", "cause", "score", "explanation"} < set(anomaly)
+    shape = shown(Incident("i-557ebcd804", "group", "t", Summary.of(FlagSeen("dev-1", "t", "level", 1)), 1))
+    assert set(incident) == {"kind", "ts", *shape} and set(incident["first"]) == set(shape["first"])
     assert {"v", "kind", "counters", "rates"} < set(stats)

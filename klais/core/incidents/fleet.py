@@ -1,0 +1,99 @@
+"""The rate of the whole fleet: does it pause, or surge (pure; time is an argument)?
+
+A device's rhythm is judged beside the fleet's, so a change of all devices flags none of them. Here it is found: the
+rate of all edges against its own mean of the last minutes.
+"""
+
+import math
+from dataclasses import dataclass
+
+WARM_S = 120.0  # of traffic before the first judgement
+MEAN_S, SHORT_S = 300.0, 5.0  # time constants of the usual rate and of the present one
+PAUSE, SURGE = 0.2, 5.0  # times the usual rate
+BACK = 2.0  # it is over within a factor of so much
+LASTS_S = 10.0  # so long
+ADOPT_S = 1800.0  # then the new rate is the usual one
+LEAST_PER_S = 1.0  # a slower fleet has no rate to speak of
+LONGEST_STEP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The rate (frames/s) beside the usual one. ``deviates`` for long enough; ``over``: an incident may close."""
+
+    rate: float
+    usual: float
+    deviates: bool
+    over: bool
+
+    @property
+    def cause(self) -> str:
+        """``pause`` or ``surge``."""
+        return "pause" if self.rate < self.usual else "surge"
+
+    @property
+    def times(self) -> float:
+        """How many times more or less than usual."""
+        low, high = sorted((max(self.rate, 0.01 * self.usual, 1e-3), max(self.usual, 1e-3)))
+        return high / low
+
+
+class FleetWatch:
+    """Feed it once a second.
+
+    Parameters
+    ----------
+    usual : float, optional
+        Frames/s that an earlier leader took for usual while its incident goes on.
+    """
+
+    def __init__(self, usual: float | None = None) -> None:
+        self._usual = usual
+        self._seen_s = WARM_S if usual is not None else 0.0
+        self._short: float | None = None
+        self._at_s: float | None = None
+        self._edges: frozenset[str] = frozenset()
+        self._far_s = self._near_s = 0.0
+        self._open_s = 0.0
+
+    def observe(self, now_s: float, rate: float, edges: frozenset[str], is_open: bool) -> Reading | None:
+        """The rate (frames/s) that ``edges`` received in the last second; None while it cannot be judged.
+
+        When another edge reports than before, or one falls silent, the rate says nothing about devices: it is learned
+        for a while before it is judged again. ``is_open``: there is an incident.
+        """
+        step_s = 0.0 if self._at_s is None else min(LONGEST_STEP_S, max(0.0, now_s - self._at_s))
+        self._at_s = now_s
+        if not edges or not math.isfinite(rate):
+            return None
+        if edges != self._edges:
+            self._edges, self._short, self._far_s, self._near_s = edges, None, 0.0, 0.0
+            self._seen_s = min(self._seen_s, WARM_S - LASTS_S) if not is_open else self._seen_s
+        self._short = rate if self._short is None else self._short + _share(step_s, SHORT_S) * (rate - self._short)
+        if self._usual is None:
+            self._usual = rate
+        if not is_open:
+            self._open_s = 0.0
+            share = _share(step_s, MEAN_S) if self._seen_s >= WARM_S else max(_share(step_s, MEAN_S), 0.02)
+            self._usual += share * (rate - self._usual)
+        self._seen_s += step_s
+        if self._seen_s < WARM_S or self._usual < LEAST_PER_S:
+            return None
+        return self._judge(step_s, is_open)
+
+    def _judge(self, step_s: float, is_open: bool) -> Reading:
+        short, usual = self._short or 0.0, self._usual or 0.0
+        far = short < PAUSE * usual or short > SURGE * usual
+        near = usual / BACK <= short <= usual * BACK
+        self._far_s = self._far_s + step_s if far else 0.0
+        self._near_s = self._near_s + step_s if near else 0.0
+        over = is_open and self._near_s >= LASTS_S
+        if is_open:
+            self._open_s += step_s
+            if self._open_s >= ADOPT_S:
+                self._usual, over = short, True
+        return Reading(short, usual, self._far_s >= LASTS_S, over)
+
+
+def _share(step_s: float, constant_s: float) -> float:
+    return 1.0 - math.exp(-step_s / constant_s)

@@ -1,0 +1,252 @@
+"""What many flags have in common, in bounded memory. Summaries of parts merge to that of the whole, in any order."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+MEMBERS = 128  # names kept; above, their number is an estimate with a standard error of 9 %
+FEW = 8  # features, partitions, edges and firmwares kept
+MOST_TEXT = 400  # characters of a text that a record keeps
+_SPACE = float(1 << 64)
+
+
+@dataclass(frozen=True, slots=True)
+class FlagSeen:
+    """A flag as ``klais_anomalies`` has it. ``at_ms``: when Kafka appended it; ``says``: its sentence."""
+
+    device: str
+    feature: str
+    cause: str
+    at_ms: int
+    score: float = 0.0
+    value: float | None = None
+    expected: float | None = None
+    before: int = 0
+    partition: int = 0
+    edge: int | None = None
+    firmware: str = ""
+    says: str = ""
+
+    @property
+    def order(self) -> tuple[int, str, str, str]:
+        """By which the first of several is chosen."""
+        return self.at_ms, self.device, self.feature, self.cause
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; :func:`flag_of` reads it."""
+        return {name: getattr(self, name) for name in FlagSeen.__slots__}
+
+
+def flag_of(record: Any) -> FlagSeen:
+    """The flag that :meth:`FlagSeen.record` wrote.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    try:
+        return FlagSeen(**{name: record[name] for name in FlagSeen.__slots__})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no flag: {error!r}") from None
+
+
+def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | None:
+    """The flag in a record of ``klais_anomalies``; None for any other record, whoever wrote it."""
+    try:
+        body = orjson.loads(value or b"")
+    except ValueError:
+        return None
+    if not isinstance(body, dict) or body.get("kind") != "flag":
+        return None
+    texts = [body.get(name) for name in ("device_id", "feature", "cause")]
+    score, edge, before = body.get("score"), body.get("edge"), body.get("before")
+    if not all(isinstance(text, str) and text for text in texts) or not isinstance(score, int | float):
+        return None
+    device, feature, cause = (str(text)[:MOST_TEXT] for text in texts)
+    return FlagSeen(
+        device,
+        feature,
+        cause,
+        at_ms,
+        float(score),
+        _number(body.get("value")),
+        _number(body.get("expected")),
+        before if isinstance(before, int) else 0,
+        partition,
+        edge if isinstance(edge, int) else None,
+        str(body.get("firmware") or "")[:40],
+        str(body.get("explanation") or "")[:MOST_TEXT],
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def hash_of(name: str) -> int:
+    """64 bits of a name; the same in every process."""
+    return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), "big")
+
+
+class Members:
+    """A set of names in bounded memory: those with the lowest hashes, and how many there are.
+
+    The number is exact up to ``MEMBERS``. Above, it follows from the highest hash kept (k minimum values, Bar-Yossef
+    et al. 2002, algorithm 2).
+
+    Parameters
+    ----------
+    names : iterable of str
+        To begin with.
+    more : bool
+        Whether others were left out.
+    """
+
+    def __init__(self, names: Iterable[str] = (), more: bool = False) -> None:
+        self._hashes: dict[str, int] = {}
+        self._last: tuple[int, str] | None = None  # the highest hash kept, while all places are taken
+        self._more = False
+        for name in names:
+            self.add(name)
+        self._more |= more
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._hashes
+
+    def add(self, name: str) -> None:
+        """Add a name."""
+        if name in self._hashes:
+            return
+        at = hash_of(name)
+        if len(self._hashes) >= MEMBERS:
+            self._more = True
+            last = self._last or max((known_at, known) for known, known_at in self._hashes.items())
+            self._last = last
+            if (at, name) > last:
+                return
+            del self._hashes[last[1]]
+            self._last = None
+        self._hashes[name] = at
+
+    def merge(self, other: "Members") -> None:
+        """Add all of another set."""
+        for name in other._hashes:
+            self.add(name)
+        self._more |= other._more
+
+    @property
+    def exact(self) -> bool:
+        """Whether :attr:`count` is no estimate."""
+        return not self._more
+
+    @property
+    def count(self) -> int:
+        """How many names there are."""
+        if self.exact:
+            return len(self._hashes)
+        return max(len(self._hashes) + 1, round((MEMBERS - 1) * _SPACE / max(1, *self._hashes.values())))
+
+    def names(self) -> list[str]:
+        """The names kept, sorted."""
+        return sorted(self._hashes)
+
+
+@dataclass(slots=True)
+class Summary:
+    """Flags together: number, directions (value above or below what was expected), first and worst, what they share.
+
+    The tuples are sorted and hold at most ``FEW`` + 1 values: so many mean that there are more.
+    """
+
+    flags: int
+    up: int
+    down: int
+    newest_ms: int
+    first: FlagSeen
+    worst: FlagSeen
+    members: Members
+    features: tuple[str, ...]
+    causes: tuple[str, ...]
+    partitions: tuple[int, ...]
+    edges: tuple[int, ...]
+    firmwares: tuple[str, ...]
+
+    @classmethod
+    def of(cls, flag: FlagSeen) -> "Summary":
+        """Of one flag."""
+        more = 0.0 if flag.value is None or flag.expected is None else flag.value - flag.expected
+        return cls(
+            1,
+            int(more > 0.0),
+            int(more < 0.0),
+            flag.at_ms,
+            flag,
+            flag,
+            Members([flag.device] if flag.device else []),
+            (flag.feature,),
+            (flag.cause,),
+            (flag.partition,),
+            () if flag.edge is None else (flag.edge,),
+            (flag.firmware,) if flag.firmware else (),
+        )
+
+    def merge(self, other: "Summary") -> None:
+        """Add the flags of another one."""
+        self.flags, self.up, self.down = self.flags + other.flags, self.up + other.up, self.down + other.down
+        self.newest_ms = max(self.newest_ms, other.newest_ms)
+        self.first = min(self.first, other.first, key=_first)
+        self.worst = min(self.worst, other.worst, key=_worst)
+        self.members.merge(other.members)
+        self.features, self.causes = _few(self.features, other.features), _few(self.causes, other.causes)
+        self.partitions, self.edges = _few(self.partitions, other.partitions), _few(self.edges, other.edges)
+        self.firmwares = _few(self.firmwares, other.firmwares)
+
+    def copy(self) -> "Summary":
+        """One that merges without changing this one."""
+        return replace(self, members=Members(self.members.names(), not self.members.exact))
+
+    def record(self) -> dict[str, Any]:
+        """As JSON; :func:`summary_of` reads it."""
+        out = {name: getattr(self, name) for name in _PLAIN}
+        return out | {
+            "first": self.first.record(),
+            "worst": self.worst.record(),
+            "members": self.members.names(),
+            "more_members": not self.members.exact,
+        }
+
+
+_TUPLES = ("features", "causes", "partitions", "edges", "firmwares")
+_PLAIN = ("flags", "up", "down", "newest_ms", *_TUPLES)
+
+
+def summary_of(record: Any) -> Summary:
+    """The summary that :meth:`Summary.record` wrote.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    try:
+        plain: dict[str, Any] = {name: tuple(record[name]) if name in _TUPLES else int(record[name]) for name in _PLAIN}
+        members = Members(map(str, record["members"]), bool(record["more_members"]))
+        return Summary(first=flag_of(record["first"]), worst=flag_of(record["worst"]), members=members, **plain)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no summary of flags: {error!r}") from None
+
+
+def _first(flag: FlagSeen) -> Any:
+    return *flag.order, flag.score, flag.says, str(flag)
+
+
+def _worst(flag: FlagSeen) -> Any:
+    return -flag.score, *flag.order, flag.says, str(flag)
+
+
+def _few(a: tuple[Any, ...], b: tuple[Any, ...]) -> tuple[Any, ...]:
+    return a if a == b else tuple(sorted({*a, *b})[: FEW + 1])

@@ -1,0 +1,119 @@
+"""Reads the flags of all partitions of ``klais_anomalies`` in a thread, from given offsets on."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from klais.config.load import Settings
+from klais.core.incidents.summary import FlagSeen, read_flag
+from klais.kafka.clients import confluent_config
+from klais.kafka.topics import Topics
+from klais.telemetry import log as logs
+
+log = logs.get("klais.kafka.flag_reader")
+
+MOST_WAITING = 20_000  # flags; above, they are only counted
+POLL_S, POLLED = 0.2, 500
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """Flags in the order of their partitions, the offsets behind them, and how many were left out."""
+
+    flags: list[FlagSeen] = field(default_factory=list)
+    next_offsets: dict[int, int] = field(default_factory=dict)
+    left_out: int = 0
+
+
+class FlagReader:
+    """Follows the topic in no group; commits nothing. Records that are no flags are passed over.
+
+    Parameters
+    ----------
+    settings : Settings
+        Where Kafka is.
+    offsets : mapping of int to int
+        The first offset to read, for each partition. Where retention removed it, the oldest that is there.
+    """
+
+    def __init__(self, settings: Settings, offsets: Mapping[int, int]) -> None:
+        self._topic = Topics.of(settings).anomalies
+        self._offsets = dict(offsets)
+        self._config = confluent_config(settings) | {
+            "group.id": f"{settings.topic_prefix}klais-incidents",  # librdkafka requires one
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 4096,
+            "reconnect.backoff.max.ms": 2000,
+            "log_level": 2,
+            "error_cb": self._on_error,
+        }
+        self._lock = threading.Lock()
+        self._batch = Batch()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start to read; return at once."""
+        self._thread = threading.Thread(target=self._run, name="flag-reader", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop and close the connection."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(5.0)
+
+    def take(self) -> Batch:
+        """What came since the last call."""
+        with self._lock:
+            out, self._batch = self._batch, Batch()
+        return out
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            consumer = Consumer(self._config)
+            try:
+                consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in self._offsets.items()])
+                while not self._stop.is_set():
+                    for message in consumer.consume(POLLED, POLL_S):
+                        self._handle(message)
+            except KafkaException as error:
+                self._on_error(error.args[0])
+                self._stop.wait(RETRY_S)
+            finally:
+                consumer.close()
+
+    def _handle(self, message: Message) -> None:
+        error = message.error()
+        partition, offset = message.partition(), message.offset()
+        if error is not None or partition is None or offset is None:
+            self._on_error(error)
+            return
+        self._offsets[partition] = offset + 1
+        full = len(self._batch.flags) >= MOST_WAITING
+        value = message.value()
+        flag = (
+            None if full else read_flag(value if isinstance(value, bytes) else None, partition, _appended_ms(message))
+        )
+        with self._lock:
+            batch = self._batch
+            batch.next_offsets[partition] = offset + 1
+            batch.left_out += full
+            if flag is not None:
+                batch.flags.append(flag)
+
+    def _on_error(self, error: KafkaError | None) -> None:
+        if error is not None and (calls := logs.every(30, "flag_reader")):
+            log.warning("kafka_error", topic=self._topic, error=error.str(), calls=calls)
+
+
+def _appended_ms(message: Message) -> int:
+    """When the broker appended it."""
+    return int(message.timestamp()[1])

@@ -1,0 +1,76 @@
+"""Incidents in ``/api/v1``: the list, acknowledgements and mutes."""
+
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import AfterValidator, Field
+
+from klais.control.incidents import Records, Wanted, page, read_cursor, shown_with_ack
+from klais.control.setpoints import INCIDENT
+from klais.core.incidents.incident import ID, incident_of, is_id
+from klais.http.errors import HttpError, shown
+from klais.http.query import Query, Whole
+from klais.system.clock import now_ms
+
+MOST = 200  # of one page
+PARAMETER: dict[str, Any] = {
+    "name": "incident_id",
+    "in": "path",
+    "required": True,
+    "description": "Id of an incident, as the list has it.",
+    "schema": {"type": "string", "pattern": f"^{ID.pattern}$"},
+}
+
+
+def _is_cursor(text: str) -> str:
+    read_cursor(text)
+    return text
+
+
+class IncidentsQuery(Query):
+    """Of ``/incidents/`` and ``/api/v1/incidents``."""
+
+    state: Literal["open", "closed"] | None = Field(default=None, description="Only those; unset: both.")
+    feature: str | None = Field(default=None, min_length=1, max_length=120, description="Only those about it.")
+    device: str | None = Field(default=None, min_length=1, max_length=16, description="Only those with this device.")
+    unacknowledged: Literal["true"] | None = Field(default=None, description="Only those that nobody acknowledged.")
+    size: Whole = Field(default=100, ge=1, le=MOST, description="Incidents of a page, the newest first.")
+    after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
+        default=None, max_length=100, description="The page behind this place: `next` of the page before."
+    )
+
+
+def incidents_body(records: Records, query: IncidentsQuery) -> dict[str, Any]:
+    """A page of the incidents on ``klais_control``."""
+    unacknowledged = query.unacknowledged is not None
+    wanted = Wanted(query.state, query.feature, query.device, unacknowledged, query.after, query.size)
+    return page(records, wanted, now_ms())
+
+
+def incident_body(records: Records, incident_id: str) -> dict[str, Any]:
+    """One incident.
+
+    Raises
+    ------
+    HttpError
+        404: there is none with this id, or not any more.
+    """
+    record = records.get(INCIDENT + incident_id)
+    if record is None:
+        text = f"there is no incident {incident_id}: the newest 200 that are closed are remembered"
+        raise HttpError(404, "unknown_incident", text, incident_id=incident_id)
+    return shown_with_ack(incident_of(record), records, now_ms())
+
+
+def incident_of_path(request: web.BaseRequest, at: int) -> str:
+    """The id of an incident that segment ``at`` of the path holds.
+
+    Raises
+    ------
+    HttpError
+        400: it is none.
+    """
+    segment = request.rel_url.raw_path.split("/")[at]
+    if not is_id(segment):
+        raise HttpError(400, "bad_incident_id", f"{shown(segment)} is no id of an incident, such as i-0123456789")
+    return segment

@@ -1,0 +1,231 @@
+"""The leader's work on incidents: flags from ``klais_anomalies`` -> grouping -> ``klais_control`` and announcements.
+
+::
+
+    klais_anomalies --FlagReader--> Grouping.absorb, settle --> klais_control     incident/<id>, incidents
+    klais_stats ------FleetWatch------^                    \\-> klais_anomalies   kind "incident" (Announcer)
+
+All state is on ``klais_control``, written under the leader's fence: an incident together with the offsets behind the
+flags that it was made of. So a new leader goes on exactly where the old one stopped.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from klais import fault
+from klais.config.load import Settings
+from klais.control.incidents import Mutes, ack_scope
+from klais.control.measure import activity_of
+from klais.control.setpoints import ACK, INCIDENT, INCIDENTS, ControlFollower
+from klais.core.incidents.fleet import FleetWatch
+from klais.core.incidents.grouping import Grouping, Rules, Totals
+from klais.core.incidents.incident import FLEET_FEATURE, feature_class, incident_of, shown
+from klais.core.incidents.summary import FlagSeen
+from klais.errors import KlaisError
+from klais.kafka.flag_reader import Batch, FlagReader
+from klais.kafka.offsets import end_offsets
+from klais.kafka.topics import Topics
+from klais.system.clock import now_ms
+from klais.telemetry.log import every, get
+from klais.telemetry.snapshots import IncidentSnapshot
+from klais.telemetry.view import SystemView
+from klais.worker.announcer import Announcer
+
+log = get("klais.worker.incidents")
+
+RETRY_S = 2.0
+SAVE_S = 30.0  # offsets of flags that changed nothing are written so often
+Writes = list[tuple[str, dict[str, Any] | None]]
+"""Scopes of ``klais_control`` with their records; None removes one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What a tick decided; announced when Kafka has the writes."""
+
+    writes: Writes
+    announce: list[dict[str, Any]]
+
+
+class Incidents:
+    """One term's incidents. :meth:`run` beside the term's ticks, :meth:`tick` once a second.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the worker.
+    control : ControlFollower
+        The records of ``klais_control``; the topic is read when :meth:`run` begins.
+    """
+
+    def __init__(self, settings: Settings, control: ControlFollower) -> None:
+        self._settings, self._control = settings, control
+        self._rules = Rules(
+            window_ms=round(settings.incident_window_s * 1000),
+            devices=settings.incident_devices,
+            severe=settings.incident_score,
+            quiet_ms=round(settings.incident_quiet_s * 1000),
+        )
+        self._grouping = Grouping(self._rules)
+        self._fleet = FleetWatch()
+        self._announcer = Announcer(settings)
+        self._reader: FlagReader | None = None
+        self._offsets: dict[int, int] = {}
+        self._ready = False
+        self._saved_s = 0.0
+        self._restored = False
+        self._snapshot = IncidentSnapshot()
+        self._totals_before = Totals()
+
+    def snapshot(self) -> IncidentSnapshot:
+        """For the metrics."""
+        return self._snapshot
+
+    async def run(self) -> None:
+        """Take the fence and follow the flags until cancelled; failures are logged, and it tries again."""
+        while True:
+            try:
+                await self._begin()
+                await self._announcer.run()
+            except KlaisError as error:
+                if calls := every(30, "klais.worker.incidents"):
+                    log.warning("incidents_interrupted", error=str(error), retry_s=RETRY_S, calls=calls)
+            finally:
+                self._ready = False
+                await self._announcer.close()
+            await asyncio.sleep(RETRY_S)
+
+    async def _begin(self) -> None:
+        if not self._restored:
+            self._restore()
+        unsent, floor = self._unsent()
+        self._announcer = Announcer(self._settings)
+        await self._announcer.begin(floor, unsent)
+        if self._reader is None:
+            ends = await asyncio.to_thread(end_offsets, self._settings, Topics.of(self._settings).anomalies)
+            self._offsets = {p: self._offsets.get(p, end) for p, end in ends.items()}
+            self._reader = FlagReader(self._settings, self._offsets)
+            self._reader.start()
+        self._ready = True
+        log.info("incidents_followed", open=len(self._grouping.open()), partitions=len(self._offsets))
+
+    def _restore(self) -> None:
+        records = self._control.records()
+        state = dict(records.get(INCIDENTS, {}))
+        kept = [record for scope, record in records.items() if scope.startswith(INCIDENT) and _is_incident(record)]
+        try:
+            self._grouping.restore(state, kept)
+            self._offsets = {int(p): int(offset) for p, offset in state.get("next", {}).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            log.warning("incidents_not_restored", error=str(error), do="nothing: it begins with the flags of now")
+            self._grouping = Grouping(self._rules)
+        if (incident := self._grouping.fleet_incident()) is not None:
+            self._fleet = FleetWatch(incident.what.first.expected)
+        self._totals_before = deepcopy(self._grouping.totals)
+        self._restored = True
+
+    def _unsent(self) -> tuple[dict[str, dict[str, Any]], int]:
+        """Records that may not be on ``klais_anomalies``, and the offset from which on they would be."""
+        state = self._control.record(INCIDENTS) or {}
+        incidents = self._grouping.incidents
+        names = [name for name in {**state.get("unsent", {}), **self._announcer.unsent} if name in incidents]
+        return {name: shown(incidents[name]) for name in names}, int(state.get("floor", -1))
+
+    async def tick(
+        self, now_s: float, ahead_s: float, system: SystemView, write: Callable[[Writes], Awaitable[None]]
+    ) -> None:
+        """Decide about the flags since the last tick; ``write`` returns when Kafka has the records.
+
+        ``ahead_s``: by how much the clock of this host is ahead of the broker's, whose times flags have.
+
+        Raises
+        ------
+        klais.errors.KlaisError
+            Of ``write``: the term is over.
+        """
+        if not self._ready or self._reader is None:
+            return
+        batch = self._reader.take()
+        mutes = Mutes.of(self._control.records(), now_ms())
+        at_ms = now_ms() - round(1000 * ahead_s)
+        self._watch_fleet(now_s, at_ms, system, mutes)
+        unsent = self._announcer.unsent
+        # In a thread: a storm of flags must not hold the lanes up.
+        pending = await asyncio.to_thread(self._decide, batch, mutes, now_s, at_ms, unsent)
+        self._snapshot = self._count()
+        if pending is None:
+            return
+        await write(pending.writes)
+        if pending.announce:
+            fault.at("incident_written")
+        self._announcer.queue(pending.announce)
+
+    def _count(self) -> IncidentSnapshot:
+        now, before = self._grouping.totals, self._totals_before
+        features = Counter(feature_class(incident.feature) for incident in self._grouping.open())
+        return IncidentSnapshot(
+            open=features,
+            opened={name: count - before.opened.get(name, 0) for name, count in now.opened.items()},
+            muted=now.muted - before.muted,
+            alone=now.alone - before.alone,
+            left_out=now.left_out - before.left_out,
+        )
+
+    def _watch_fleet(self, now_s: float, at_ms: int, system: SystemView, mutes: Mutes) -> None:
+        # Without the busiest device: one that floods is no fleet.
+        share = 1.0 - activity_of(system)["top_share"]
+        rates = {name: edge.rates.get("received") for name, edge in system.edges.items()}
+        if any(rate is None for rate in rates.values()):
+            return
+        rate = share * sum(rate or 0.0 for rate in rates.values())
+        incident = self._grouping.fleet_incident()
+        reading = self._fleet.observe(now_s, rate, frozenset(rates), incident is not None)
+        if reading is None:
+            return
+        if incident is not None and reading.over:
+            self._grouping.close(incident, at_ms)
+        elif reading.deviates:
+            sizes = round(reading.times, 2), round(reading.rate, 2), round(reading.usual, 2)
+            flag = FlagSeen("", FLEET_FEATURE, reading.cause, at_ms, *sizes)
+            if not mutes.cover(flag):
+                self._grouping.fleet(flag, at_ms)
+
+    def _decide(self, batch: Batch, mutes: Mutes, now_s: float, at_ms: int, unsent: dict[str, int]) -> _Pending | None:
+        grouping = self._grouping
+        for flag in batch.flags:
+            grouping.absorb(flag, mutes.cover(flag))
+        grouping.totals.left_out += batch.left_out
+        announce = [shown(incident) for incident in grouping.settle(at_ms)]
+        self._offsets |= batch.next_offsets
+        changed = [(INCIDENT + one.id, one.state()) for one in grouping.take_dirty()]
+        if not changed and not batch.flags and now_s - self._saved_s < SAVE_S:
+            return None
+        self._saved_s = now_s
+        writes: Writes = [*changed]
+        for name in grouping.take_forgotten():
+            writes.append((INCIDENT + name, None))
+            if self._control.record(ack_scope(name)) is not None:
+                writes.append((ACK + name, None))
+        where: dict[str, Any] = {"next": {str(p): offset for p, offset in sorted(self._offsets.items())}}
+        where |= {"floor": self._announcer.floor}
+        where |= {"unsent": unsent | {record["id"]: record["revision"] for record in announce}}
+        writes.append((INCIDENTS, grouping.state() | where))
+        return _Pending(writes, announce)
+
+    async def close(self) -> None:
+        """Stop to read; the announcer closes with :meth:`run`."""
+        if self._reader is not None:
+            await asyncio.to_thread(self._reader.stop)
+
+
+def _is_incident(record: dict[str, Any]) -> bool:
+    try:
+        incident_of(record)
+    except ValueError as error:
+        log.warning("incident_skipped", error=str(error))
+        return False
+    return True
