@@ -246,6 +246,12 @@ class SettingsFields(BaseSettings):
     anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "zscore: samples of a feature before its first score")
     anomaly_window: int = _number(500, "samples", 2, 60_000, "zscore: samples that mean and variance remember")
     anomaly_rate: float = _number(1000, "records/s", 0, 1e6, "anomaly records of one process; above: only counted")
+    fingerprint: Literal["on", "off"] = Field(
+        default="on", description="find the types of devices and flag those that change; off = no fingerprints"
+    )
+    fingerprint_train_s: float = _number(
+        3600.0, "s", 0, 1e9, "interval at which a worker has the types trained; 0 = never"
+    )
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
     web_port: int = _number(6066, "port", 1, 65_535, "port of the worker's web views")

@@ -8,7 +8,7 @@ import numpy as np
 from klais.core.anomaly.detector import Feature
 from klais.core.anomaly.explain import FlagFacts, explain
 from klais.core.dam.bucket import refill, refill_column
-from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, WINDOW, Rows, row_key
+from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_TYPE, WINDOW, Rows, row_key
 from klais.telemetry.snapshots import STATES
 from klais.worker.rows import DeviceLimits, dropped_of
 from klais.worker.web.times import iso
@@ -78,7 +78,10 @@ def newest_flag(row: Any, names: Mapping[int, str]) -> dict[str, Any] | None:
     """The newest anomaly flag of the device, None without one."""
     if not row["flags"]:
         return None
-    facts = FlagFacts.of_row(row, feature_name(int(row["flag_feature"]), int(row["flag_path"]), names))
+    if row["flag_feature"] == FEATURE_TYPE:
+        facts = FlagFacts.of_type(row, int(row["flag_ns"]), names, "flag_")
+    else:
+        facts = FlagFacts.of_row(row, feature_name(int(row["flag_feature"]), int(row["flag_path"]), names))
     return {
         "at": iso(int(row["flag_ns"])),
         "feature": facts.name,
