@@ -252,6 +252,9 @@ class SettingsFields(BaseSettings):
     fingerprint_train_s: float = _number(
         3600.0, "s", 0, 1e9, "interval at which a worker has the types trained; 0 = never"
     )
+    fingerprint_bytes: int = _number(
+        4 << 30, "bytes", 64 * _MIB, 1 << 40, "address space of the process that trains types; beyond it, it fails"
+    )
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
     web_port: int = _number(6066, "port", 1, 65_535, "port of the worker's web views")

@@ -36,7 +36,7 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
             names = tuple(name.decode() for name in file["names"].tolist())
             rates, interval, size = (np.array(file[name], np.float64) for name in ("rates", "interval", "size"))
             threshold = float(file["threshold"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ModelRefused(f"{FILE} of {version} is damaged: {error!r}. Train it again") from error
     count = len(names)
     good = (
@@ -56,7 +56,7 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
 
 def types_of(store: ModelStore) -> tuple[DeviceTypes | None, list[str]]:
     """The types that workers are to use, None where there is no model; and why better ones are not in use."""
-    problems = []
+    problems: list[str] = []
     for model in store.candidates(KIND):
         try:
             return load_model(model), problems

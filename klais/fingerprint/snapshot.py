@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.fingerprint.record import KEPT, SAMPLE, Kept, device_samples
+from klais.core.fingerprint.record import KEPT, MAX_FIELDS, SAMPLE, Kept, device_samples
 from klais.errors import ModelRefused
 from klais.system.private_files import open_own, write_own
 
@@ -21,27 +21,33 @@ MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``samples`` SAMPLE [n] of devices one after the other, ``device`` int32 [n] which one each is of; ``names`` of
-    fields by the lower half of their paths' hash."""
+    """``samples`` SAMPLE [n] of devices one after the other, ``device`` int32 [n] which one each is of; ``paths``
+    uint32 [devices, k] of their fields (0 = none), ``names`` of fields by path."""
 
     samples: npt.NDArray[np.void]
     device: npt.NDArray[np.int32]
+    paths: npt.NDArray[np.uint32]
     names: Mapping[int, str]
 
     @property
     def devices(self) -> int:
         """How many there are."""
-        return int(self.device.max(initial=-1)) + 1
+        return len(self.paths)
 
 
 def snapshot_of(kept: Iterable[Kept], names: Mapping[int, str], seed: int = 0) -> Snapshot:
     """Samples of up to ``MOST_DEVICES`` devices."""
-    each = [samples for part in kept for samples in device_samples(part.samples, part.counts, LEAST)]
+    each = [one for part in kept for one in device_samples(part, LEAST)]
     if len(each) > MOST_DEVICES:
         chosen = np.random.default_rng(seed).choice(len(each), MOST_DEVICES, replace=False)
         each = [each[at] for at in np.sort(chosen).tolist()]
-    device = np.repeat(np.arange(len(each), dtype=np.int32), [len(samples) for samples in each])
-    return Snapshot(np.concatenate(each) if each else np.empty(0, SAMPLE), device, dict(names))
+    if not each:
+        return Snapshot(np.empty(0, SAMPLE), np.empty(0, np.int32), np.empty((0, MAX_FIELDS), np.uint32), {})
+    device = np.repeat(np.arange(len(each), dtype=np.int32), [len(samples) for samples, _ in each])
+    paths = np.stack([paths for _, paths in each])
+    known = set(paths.ravel().tolist())
+    mine = {path: name for path, name in names.items() if path in known}
+    return Snapshot(np.concatenate([samples for samples, _ in each]), device, paths, mine)
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
@@ -55,8 +61,9 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
     out = io.BytesIO()
     names = "\n".join(f"{key} {name}" for key, name in snapshot.names.items() if "\n" not in name)
     text = np.frombuffer(names.encode(), np.uint8)
-    at = snapshot.samples
-    np.savez(out, mask=at["mask"], interval=at["interval"], size=at["size"], device=snapshot.device, names=text)
+    mask, interval, size = (snapshot.samples[name] for name in ("mask", "interval", "size"))
+    device, paths = snapshot.device, snapshot.paths
+    np.savez(out, mask=mask, interval=interval, size=size, device=device, paths=paths, names=text)
     write_own(path, out.getvalue())
 
 
@@ -75,11 +82,12 @@ def read_snapshot(path: Path) -> Snapshot:
             samples = np.empty(len(arrays["device"]), SAMPLE)
             for name in ("mask", "interval", "size"):
                 samples[name] = arrays[name]
-            device = arrays["device"].astype(np.int32)
+            device, paths = arrays["device"].astype(np.int32), arrays["paths"].astype(np.uint32)
             lines = arrays["names"].tobytes().decode().splitlines()
         names = {int(key): name for key, _, name in (line.partition(" ") for line in lines)}
-        if (np.diff(device) < 0).any() or device.min(initial=0) < 0 or np.bincount(device).max(initial=0) > KEPT:
+        counts = np.bincount(device, minlength=len(paths))
+        if (np.diff(device) < 0).any() or len(counts) != len(paths) or counts.max(initial=0) > KEPT:
             raise ValueError("devices out of order")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise ModelRefused(f"{path} is no snapshot to train from: {error!r}") from error
-    return Snapshot(samples, device, names)
+    return Snapshot(samples, device, paths, names)

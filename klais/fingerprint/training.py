@@ -11,6 +11,7 @@ import hashlib
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes, bit_of
+from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
 from klais.errors import KlaisError, ModelRefused
 from klais.fingerprint.model import FILE, KIND, dump_types
 from klais.fingerprint.naming import name_types
@@ -27,7 +28,6 @@ from klais.fingerprint.snapshot import Snapshot, read_snapshot
 from klais.models.card import Card, write_model
 
 SCRIPT = "klais/fingerprint/training.py"
-MEMORY_BYTES = 4 << 30  # of address space
 APART = 1.0  # distance of two clusters of devices: one field that all of one send and none of the other does
 INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) that count as much
 LEAST_DEVICES, LEAST_SHARE = 3, 0.003  # of a type
@@ -88,7 +88,8 @@ def types_from(devices: Devices, labels: npt.NDArray[np.int64], threshold: float
     """What each cluster sends."""
     of = devices.snapshot.device
     samples = devices.snapshot.samples
-    rates, normals = [], {"interval": [], "size": []}  # type: dict[str, list[tuple[float, float]]]
+    rates: list[Column] = []
+    normals: dict[str, list[tuple[float, float]]] = {"interval": [], "size": []}
     for k in range(int(labels.max(initial=-1)) + 1):
         mine = labels[of] == k
         rates.append((devices.bits[mine].sum(axis=0) + 0.5) / (mine.sum() + 1.0))
@@ -132,22 +133,23 @@ def merge(devices: Devices, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int
     return labels
 
 
-def fields_of(types: DeviceTypes, snapshot: Snapshot) -> list[list[str]]:
-    """Names of the fields of each type, those that few other types send first."""
-    by_bit: dict[int, list[str]] = {}
-    for path, name in snapshot.names.items():
-        by_bit.setdefault(bit_of(path), []).append(name)
-    often = types.rates > 0.5
-    spread = often.sum(axis=0)
-    out = []
-    for mine in often:
-        bits = sorted(np.flatnonzero(mine).tolist(), key=lambda bit: (spread[bit], bit))
-        out.append([sorted(by_bit[bit])[0] for bit in bits if bit in by_bit])
-    return out
+def fields_of(labels: npt.NDArray[np.int64], snapshot: Snapshot) -> list[list[str]]:
+    """Names of the fields that most devices of a type send, those that few other types send first."""
+    often: list[set[int]] = []
+    for k in range(int(labels.max(initial=-1)) + 1):
+        mine = snapshot.paths[labels == k]
+        paths, counts = np.unique(mine, return_counts=True)
+        often.append({p for p, n in zip(paths.tolist(), counts.tolist(), strict=True) if p and 2 * n > len(mine)})
+    spread = Counter(path for mine in often for path in mine)
+    names = snapshot.names
+    return [
+        [names[path] for path in sorted(mine, key=lambda path: (spread[path], names.get(path, ""))) if names.get(path)]
+        for mine in often
+    ]
 
 
 def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda text: None) -> Card:
-    """Cluster, merge, name, judge on every second device, write.
+    """Cluster, merge, name, judge on half of the devices, write.
 
     Raises
     ------
@@ -162,7 +164,7 @@ def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda t
     if labels.max(initial=-1) < 0:
         raise ModelRefused("no devices are alike enough to be of one type")
     types = types_from(devices, labels)
-    fields = fields_of(types, snapshot)
+    fields = fields_of(labels, snapshot)
     types = DeviceTypes("new", tuple(name_types(fields)), types.rates, types.interval, types.size, types.threshold)
     figures = judge(devices, labels)
     data = dump_types(types)
@@ -188,8 +190,9 @@ def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda t
 
 
 def judge(devices: Devices, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Accuracy of types learned from every second device on the others, and the share of devices that have one."""
-    half = np.where(np.arange(len(labels)) % 2 == 0, labels, -1)
+    """Accuracy of types learned from half of the devices on the others, and the share of devices that have one."""
+    first = np.random.default_rng(1).random(len(labels)) < 0.5
+    half = np.where(first, labels, -1)
     known = np.intersect1d(half[half >= 0], labels)
     number = np.full(int(labels.max()) + 2, -1)
     number[known] = np.arange(len(known))
@@ -197,7 +200,7 @@ def judge(devices: Devices, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
     of = devices.snapshot.device
     sums = np.zeros((len(labels), found.shape[1]))
     np.add.at(sums, of, found)
-    asked = (np.arange(len(labels)) % 2 == 1) & (number[labels] >= 0)
+    asked = ~first & (number[labels] >= 0)
     right = sums[asked].argmax(axis=1) == number[labels][asked]
     accuracy = round(float(right.mean()), 4) if len(right) else None
     return {"accuracy": accuracy, "devices_of_a_type": round(float((labels >= 0).mean()), 4), "devices": len(labels)}
@@ -222,9 +225,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("snapshot", type=Path)
     given = parser.parse_args(arguments)
     be_humble()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
-        store = ModelStore.of(load())
+        settings = load()
+        resource.setrlimit(resource.RLIMIT_AS, (settings.fingerprint_bytes, settings.fingerprint_bytes))
+        store = ModelStore.of(settings)
         snapshot = read_snapshot(given.snapshot)
         made = train(snapshot, lambda version: store.new_folder(KIND, version), print)
         store.activate(KIND, made.version)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,7 @@ def make_device(kind: Kind, rng: np.random.Generator, names: dict[int, str]) -> 
     if reason.any():
         raise AssertionError("a simulated payload is malformed")
     edges = np.searchsorted(frame[:count], np.arange(len(texts) + 1))
-    paths = [path[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    paths = [path[a:b] for a, b in pairwise(edges.tolist())]
     for i, mine in enumerate(paths):
         for nth, one in enumerate(mine.tolist()):
             if one & 0xFFFFFFFF not in names:
@@ -62,9 +63,7 @@ def make_device(kind: Kind, rng: np.random.Generator, names: dict[int, str]) -> 
                 found = field_name(buf, begin, int(starts[i] + lengths[i]), nth, one)
                 names[one & 0xFFFFFFFF] = found or ""
     interval_s = float(rng.uniform(*kind.interval_s))
-    return Device(
-        kind, interval_s, lengths, paths, [value[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
-    )
+    return Device(kind, interval_s, lengths, paths, [value[a:b] for a, b in pairwise(edges.tolist())])
 
 
 @dataclass(slots=True)

@@ -37,8 +37,8 @@ DEVELOPMENT = (
         "temperature": (35, 60, 1, 1)}, {"stream": ("main", "sub")}, {"motion_score": 0.2}),
     Kind("power meter", (9, 11), {
         "ENERGY.Total": (100, 9000, 0.5, 3), "ENERGY.Today": (0.1, 9, 0.1, 3), "ENERGY.Power": (0, 2500, 60, 0),
-        "ENERGY.ApparentPower": (0, 2600, 60, 0), "ENERGY.Factor": (0.4, 1, 0.02, 2), "ENERGY.Voltage": (225, 238, 1, 0),
-        "ENERGY.Current": (0, 11, 0.3, 3)}, {"Time": ("2026-03-01T10:00:00",)}),
+        "ENERGY.ApparentPower": (0, 2600, 60, 0), "ENERGY.Factor": (0.4, 1, 0.02, 2),
+        "ENERGY.Voltage": (225, 238, 1, 0), "ENERGY.Current": (0, 11, 0.3, 3)}, {"Time": ("2026-03-01T10:00:00",)}),
     Kind("tracker", (10, 30), {
         "lat": (47, 55, 0.01, 6), "lon": (6, 15, 0.01, 6), "acc": (3, 40, 5, 0), "alt": (10, 600, 3, 0),
         "batt": _BATTERY, "tst": (1.7e9, 1.7e9, 1e5, 0)}, {"_type": ("location",)}, {"vel": 0.4, "cog": 0.4}, 0.2),
@@ -54,8 +54,9 @@ DEVELOPMENT = (
         "rpm": (700, 2900, 12, 0), "vib_x": (0.1, 2, 0.1, 3), "vib_y": (0.1, 2, 0.1, 3), "vib_z": (0.1, 2, 0.1, 3),
         "bearing_temp": (40, 75, 0.5, 1)}),
     Kind("charger", (15, 20), {
-        "soc": (10, 95, 0.4, 1), "power_kw": (0, 22, 0.4, 2), "energy_kwh": (0, 80, 0.3, 2), "current_l1": (0, 32, 1, 1),
-        "current_l2": (0, 32, 1, 1), "current_l3": (0, 32, 1, 1)}, {"status": ("Charging", "Available")}),
+        "soc": (10, 95, 0.4, 1), "power_kw": (0, 22, 0.4, 2), "energy_kwh": (0, 80, 0.3, 2),
+        "current_l1": (0, 32, 1, 1), "current_l2": (0, 32, 1, 1), "current_l3": (0, 32, 1, 1)},
+        {"status": ("Charging", "Available")}),
     Kind("water meter", (900, 1800), {"volume_l": (1e3, 9e5, 40, 0), "flow_lph": (0, 900, 60, 0), "battery": _BATTERY},
          {}, {"leak_minutes": 0.1}, 0.05),
     Kind("weather station", (60, 60), {
@@ -75,7 +76,8 @@ HELD_OUT = (
     Kind("solar inverter", (5, 10), {
         "pac": (0, 8000, 150, 0), "pdc": (0, 8300, 150, 0), "vdc": (300, 700, 8, 1), "idc": (0, 14, 0.3, 2),
         "etotal": (1e3, 6e4, 1, 1), "temp": (20, 65, 0.5, 1)}),
-    Kind("parking sensor", (120, 900), {"occupied": (0, 1, 0.4, 0), "magnet": (-300, 300, 12, 0), "batt_mv": (3300, 3600, 4, 0)},
+    Kind("parking sensor", (120, 900), {"occupied": (0, 1, 0.4, 0), "magnet": (-300, 300, 12, 0),
+        "batt_mv": (3300, 3600, 4, 0)},
          {}, {}, 1.0, True),
     Kind("bin level", (1800, 3600), {"fill_pct": (5, 95, 1, 0), "distance_mm": (100, 1500, 8, 0), "tilt": (0, 4, 1, 0)},
          {}, {"temp_c": 0.5}, 0.05),
@@ -87,9 +89,11 @@ HELD_OUT = (
     Kind("elevator", (2, 4), {
         "floor": (0, 30, 4, 0), "load_kg": (0, 600, 90, 0), "speed": (0, 2, 0.3, 2), "trips": (1e3, 9e5, 3, 0)},
         {"door": ("open", "closed")}),
-    Kind("cold store", (60, 120), {"temp_c": (-24, -16, 0.3, 2), "humidity": (40, 80, 1, 1), "door_open_s": (0, 60, 8, 0)}),
+    Kind("cold store", (60, 120), {"temp_c": (-24, -16, 0.3, 2), "humidity": (40, 80, 1, 1),
+        "door_open_s": (0, 60, 8, 0)}),
     Kind("pump", (5, 15), {
-        "pressure_bar": (1, 9, 0.1, 2), "flow_m3h": (0, 40, 0.8, 2), "current_a": (1, 22, 0.3, 2), "rpm": (0, 2900, 20, 0)}),
+        "pressure_bar": (1, 9, 0.1, 2), "flow_m3h": (0, 40, 0.8, 2), "current_a": (1, 22, 0.3, 2),
+        "rpm": (0, 2900, 20, 0)}),
     Kind("scooter", (5, 20), {
         "gps.lat": (48, 53, 0.01, 6), "gps.lon": (8, 14, 0.01, 6), "speed": (0, 25, 3, 1), "bat": _BATTERY,
         "odo_km": (5, 9000, 1, 1)}, {"locked": ("yes", "no")}, {"gps.hdop": 0.6}, 0.3),
@@ -99,8 +103,8 @@ HELD_OUT = (
         {"program": ("A", "B", "off")}),
     Kind("traffic counter", (60, 60), {
         "cars": (0, 90, 9, 0), "trucks": (0, 20, 3, 0), "bikes": (0, 30, 4, 0), "v85_kmh": (28, 70, 3, 1)}),
-    Kind("wearable", (10, 60), {"hr": (50, 120, 6, 0), "spo2": (94, 99, 0.6, 0), "steps": (0, 2e4, 30, 0), "batt": _BATTERY},
-         {}, {"skin_temp": 0.5}, 0.2),
+    Kind("wearable", (10, 60), {"hr": (50, 120, 6, 0), "spo2": (94, 99, 0.6, 0), "steps": (0, 2e4, 30, 0),
+        "batt": _BATTERY}, {}, {"skin_temp": 0.5}, 0.2),
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+MAX_FIELDS = 8  # of a device whose names are known
 SHAPES = 4  # masks that a device is known to send
 PRINT = np.dtype(
     [
@@ -144,20 +145,19 @@ class TypeFacts:
 
 
 class Kept(NamedTuple):
-    """Samples of up to SLOTS devices, SAMPLE [SLOTS, KEPT], and how many there were of each, int64 [SLOTS]."""
+    """Samples of up to SLOTS devices, SAMPLE [SLOTS, KEPT], how many there were of each, int64 [SLOTS], and the lower
+    halves of the paths of their fields, uint32 [SLOTS, k] (0 = none)."""
 
     samples: npt.NDArray[np.void]
     counts: npt.NDArray[np.int64]
+    paths: npt.NDArray[np.uint32]
 
 
-def device_samples(
-    samples: npt.NDArray[np.void], counts: npt.NDArray[np.int64], least: int
-) -> list[npt.NDArray[np.void]]:
-    """Samples of each device that has at least ``least``, the oldest first."""
+def device_samples(kept: Kept, least: int) -> list[tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]]:
+    """Samples, the oldest first, and paths of each device that has at least ``least`` samples."""
     out = []
-    for at in np.flatnonzero(counts >= least).tolist():
-        count = int(counts[at])
-        out.append(samples[at, :count].copy() if count <= KEPT else np.roll(samples[at], -(count % KEPT)))
+    for at in np.flatnonzero(kept.counts >= least).tolist():
+        count, mine = int(kept.counts[at]), kept.samples[at]
+        samples = mine[:count].copy() if count <= KEPT else np.roll(mine, -(count % KEPT))
+        out.append((samples, kept.paths[at]))
     return out
-
-

@@ -13,6 +13,7 @@ from klais.core.devices.layout import id_words
 from klais.core.fingerprint import observe
 from klais.core.fingerprint.record import (
     KEPT,
+    MAX_FIELDS,
     NO_TYPES,
     PRINT,
     SAMPLE,
@@ -61,6 +62,7 @@ class Typed:
         self.inner, self._in_use, self._one_in = inner, in_use, one_in
         self.types = in_use.current
         self.prints = reserve(0, PRINT)
+        self._used = 0  # rows that may have a fingerprint: the others' memory is not touched
         self._tables = self.types.tables, self.types.normals
         self._room = np.zeros(2)
         self._first_row = 0
@@ -94,6 +96,7 @@ class Typed:
             self._take_over(self._in_use.current)
         at, left = frames, max(0, most - len(found.flags))
         columns = at.row, at.ids, at.time_ns, at.lengths, at.interval_s, at.field_frame, at.field_path
+        self._used = max(self._used, int(at.row.max(initial=-1)) + 1)
         limits = np.array([self.types.threshold, self._first_row, self._one_in])
         counts: npt.NDArray[np.int64] = np.zeros(observe.COUNTS, np.int64)
         flags = np.empty(min(left, len(at.row)) + 1, FLAG)
@@ -121,12 +124,12 @@ class Typed:
 
     def _take_over(self, types: DeviceTypes) -> None:
         """Go on with another model: devices of a type that it has too keep it, the others are looked at again."""
-        translation = self.types.translation(types)
+        translation, prints = self.types.translation(types), self.prints[: self._used]
         for name in ("type", "candidate", "before"):
-            self.prints[name] = translation[self.prints[name]]
-        changed = (self.prints["candidate"] == 0) | (self.prints["type"] == 0)
+            prints[name] = translation[prints[name]]
+        changed = (prints["candidate"] == 0) | (prints["type"] == 0)
         for name in ("candidate", "run", "own", "evidence"):
-            self.prints[name][changed] = 0
+            prints[name][changed] = 0
         self.types, self._tables = types, (types.tables, types.normals)
 
     def features(self, row: int) -> Iterable[Feature]:
@@ -163,17 +166,24 @@ class Typed:
 
     def counted(self) -> dict[str, int]:
         """Devices of each type, those of none as ``unknown``."""
-        kinds, counts = np.unique(self.prints["type"], return_counts=True)
+        kinds, counts = np.unique(self.prints["type"][: self._used], return_counts=True)
         return {self._name(k): n for k, n in zip(kinds.tolist(), counts.tolist(), strict=True) if k}
 
     def samples(self, used: int) -> list[Kept]:
         """Samples for training; where more than SLOTS rows are ``used``, others are sampled from now on."""
-        now = Kept(self._keep[0].copy(), self._keep[1].copy())
+        now = Kept(self._keep[0].copy(), self._keep[1].copy(), self._paths_here())
         out = [*self._older, now]
         if used > SLOTS:
             self._older.append(now)
             self._first_row = self._first_row + SLOTS if self._first_row + SLOTS < used else 0
             self._fresh()
+        return out
+
+    def _paths_here(self) -> npt.NDArray[np.uint32]:
+        begin, end = self._first_row, min(self._first_row + SLOTS, len(self.paths))
+        out: npt.NDArray[np.uint32] = np.zeros((SLOTS, MAX_FIELDS), np.uint32)
+        here = self.paths[begin:end]
+        out[: len(here)] = np.where(np.arange(MAX_FIELDS) < self.slots[begin:end, None], here, 0)
         return out
 
     def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
@@ -188,7 +198,7 @@ class Typed:
 
     def _tail(self, row: int) -> bytes:
         name = self.types.name_of(int(self.prints["type"][row]))
-        return _TAIL.pack(TAIL_MAGIC, code_of(name) if name else 0) + self.prints[row].tobytes()
+        return _TAIL.pack(TAIL_MAGIC, code_of(name) if name else 0) + bytes(self.prints[row].tobytes())
 
     def load(self, row: int, value: bytes) -> bool:
         """See :class:`klais.core.anomaly.detector.Detector`."""
@@ -205,4 +215,5 @@ class Typed:
             for name in ("candidate", "before", "run", "own", "evidence"):
                 saved[name] = 0
             self.prints[row] = saved[0]
+            self._used = max(self._used, row + 1)
         return loaded
