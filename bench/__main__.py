@@ -5,6 +5,7 @@
     python -m bench results                               bench/RESULTS.md from bench/results/*.json
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
+    python -m bench fingerprint                           types of devices: recall of changes, false flags, cost
     python -m bench traffic [DIR]                         the forecast's model on later days of traces
     python -m bench llm [DIR]                             the language model: classes, explanations
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "nab": "bench.cases.anomaly.nab",
     "flags": "bench.cases.anomaly.flags",
     "fleet": "bench.cases.anomaly.fleet",
+    "fingerprint": "bench.cases.fingerprint.run",
     "traffic": "bench.cases.traffic",
     "llm": "bench.cases.llm",
 }

@@ -81,5 +81,27 @@ DEVICES = Board(
                 "Of one device; it stretches under load.",
             ),
         ],
+        [
+            Panel(
+                "Types of devices", "short",
+                [(of("klais_fingerprint_types"), "{{instance}}")], "Of the model in use; 0: there is none.",
+            ),
+            Panel(
+                "Fingerprints", "short",
+                [
+                    (rate("klais_fingerprint_samples_total"), "frames sampled/s"),
+                    (rate("klais_fingerprint_compared_total"), "compared with all types/s"),
+                    (rate("klais_fingerprint_flags_total"), "flags/s"),
+                ],
+            ),
+            Panel(
+                "Trainings of types", "short",
+                [
+                    ("sum(increase(klais_fingerprint_trainings_total[1h]))", "made a model"),
+                    ("sum(increase(klais_fingerprint_trainings_failed_total[1h]))", "failed"),
+                ],
+                "In the last hour.",
+            ),
+        ],
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""``klais models``: train, judge, list and choose the models of the forecast."""
+"""``klais models``: train, judge, list and choose models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,26 +13,37 @@ from klais.config.load import load
 if TYPE_CHECKING:
     from klais.traffic.bases import Base
 
-_COLUMNS = ("version", "active", "shipped", "judged")
-KIND = click.option("--kind", default="traffic", show_default=True, help="traffic or language.")
+_COLUMNS = ("kind", "version", "active", "shipped", "judged")
+WITHOUT = {
+    "traffic": "rules are used",
+    "fingerprint": "no device is flagged for its type",
+    "language": "templates are used",
+}
+KINDS = tuple(WITHOUT)
+KIND = click.option("--kind", type=click.Choice(KINDS), default="traffic", show_default=True, help="Of this kind.")
 TRACES = click.argument("traces", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
 @click.group(cls=SuggestingGroup)
 def models() -> None:
-    """Models of the traffic: data files with a card and hashes, in the package or trained by you."""
+    """Models of the traffic, of device types, of language: data files with a card and hashes.
+
+    Some are in the package, others are trained by you, or by workers from what your devices send (fingerprint).
+    """
 
 
 @models.command(name="list")
-@KIND
+@click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
 @FORM
-def list_(kind: str, form: str) -> None:
-    """List the models, the active one first; a refused one with its reason."""
+def list_(kind: str | None, form: str) -> None:
+    """List the models, the active one of each kind first; a refused one with its reason."""
     from klais.models.store import ModelStore
 
-    found = ModelStore.of(load()).models(kind)
+    store, kinds = ModelStore.of(load()), (kind,) if kind else KINDS
+    found = [model for each in kinds for model in store.models(each)]
     rows = [
         {
+            "kind": model.kind,
             "version": model.version,
             "active": model.active,
             "shipped": model.shipped,
@@ -44,11 +55,13 @@ def list_(kind: str, form: str) -> None:
     ]
     if form == "json":
         say_json(rows)
-    elif not rows and form == "table":
-        say(f"no model of kind {kind}: rules are used")
-    else:
+        return
+    if rows or form != "table":
         judged = [row | {"judged": _judged(row["test"], str(row["problem"]))} for row in rows]
         writer(form, [Column(key) for key in _COLUMNS], _COLUMNS).write(rows if form == "jsonl" else judged)
+    for each in kinds if form == "table" else ():
+        if not any(model.kind == each for model in found):
+            say(f"no model of kind {each}: {WITHOUT[each]}")
 
 
 def _judged(test: Any, problem: str) -> str:

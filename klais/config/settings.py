@@ -250,6 +250,15 @@ class SettingsFields(BaseSettings):
     incident_devices: int = _number(3, "devices", 2, 100_000, "so many with flags of one feature within the window")
     incident_score: float = _number(10.0, "", 1, 1e6, "score from which on a flag of one device is an incident")
     incident_quiet_s: float = _number(600.0, "s", 1, 86_400, "time without a flag after which an incident is over")
+    fingerprint: Literal["on", "off"] = Field(
+        default="on", description="find the types of devices and flag those that change; off = no fingerprints"
+    )
+    fingerprint_train_s: float = _number(
+        3600.0, "s", 0, 1e9, "interval at which a worker has the types trained; 0 = never"
+    )
+    fingerprint_bytes: int = _number(
+        4 << 30, "bytes", 64 * _MIB, 1 << 40, "address space of the process that trains types; beyond it, it fails"
+    )
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
     web_port: int = _number(6066, "port", 1, 65_535, "port of the worker's web views")

@@ -33,6 +33,7 @@ from klais.telemetry.snapshots import (
     ScoringSnapshot,
     Snapshot,
     Stage,
+    TypesSnapshot,
     WorkerSnapshot,
 )
 
@@ -300,6 +301,7 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
         "missing_batches", "Batch numbers that never arrived: an edge was killed or gave up.", s.missing_batches
     )
     yield from _scoring_families(s.scoring)
+    yield from _type_families(s.types)
     yield from _control_families(s.control)
 
 
@@ -312,6 +314,16 @@ def _scoring_families(at: ScoringSnapshot) -> Iterator[Metric]:
     yield _counter("anomaly_values_without_profile", text, at.homeless)
     yield _counter("anomaly_scoring_seconds", "Time that scores took (s).", at.seconds)
     yield _gauge("anomaly_period_seconds", "Scoring period of a device now (s); stretched under load.", at.period_s)
+
+
+def _type_families(at: TypesSnapshot) -> Iterator[Metric]:
+    yield _counter("fingerprint_samples", "Frames sampled for the fingerprints of devices.", at.sampled)
+    text = "Sampled frames that were compared with all types: unlike what the device sends, or its type is not known."
+    yield _counter("fingerprint_compared", text, at.compared)
+    yield _counter("fingerprint_flags", "Devices that changed their type or were feigned, written or not.", at.flags)
+    yield _gauge("fingerprint_types", "Types of the model in use; 0 = there is no model.", at.types)
+    yield _counter("fingerprint_trainings", "Trainings of types that made a model.", at.trained)
+    yield _counter("fingerprint_trainings_failed", "Trainings of types that failed or were killed.", at.failed)
 
 
 def _control_families(c: ControlSnapshot) -> Iterator[Metric]:

@@ -188,6 +188,19 @@ class ScoringSnapshot:
     period_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class TypesSnapshot:
+    """Types of devices in a worker: frames sampled, those compared with all types, flags raised; types of the model in
+    use (0 = there is none), trainings that made a model, and those that failed."""
+
+    sampled: int = 0
+    compared: int = 0
+    flags: int = 0
+    types: int = 0
+    trained: int = 0
+    failed: int = 0
+
+
 @dataclass(slots=True)
 class WorkerSnapshot(Snapshot):
     """What a worker counts besides, summed over its lanes.
@@ -226,3 +239,4 @@ class WorkerSnapshot(Snapshot):
     missing_batches: int = 0
     control: ControlSnapshot = field(default_factory=ControlSnapshot)
     scoring: ScoringSnapshot = field(default_factory=ScoringSnapshot)
+    types: TypesSnapshot = field(default_factory=TypesSnapshot)

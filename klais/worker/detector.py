@@ -9,6 +9,7 @@ from klais.core.anomaly.detector import Detector
 from klais.core.anomaly.two_tier import TwoTier
 from klais.core.anomaly.zscore import ZScore
 from klais.core.dam.bucket import TokenBucket
+from klais.core.fingerprint.typed import Typed, TypesInUse
 
 
 def cpu_budget(settings: Settings) -> CpuBudget:
@@ -16,12 +17,18 @@ def cpu_budget(settings: Settings) -> CpuBudget:
     return CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
 
 
-def detector_maker(settings: Settings, budget: CpuBudget | None = None) -> Callable[[], Detector]:
-    """What makes the detector of each lane; those of one worker share the time that scoring may take."""
-    shared = budget or cpu_budget(settings)
+def detector_maker(
+    settings: Settings, budget: CpuBudget | None = None, types: TypesInUse | None = None
+) -> Callable[[], Detector]:
+    """What makes the detector of each lane; those of one worker share the time that scoring may take, and the model of
+    types."""
+    shared, in_use = budget or cpu_budget(settings), types or TypesInUse()
     memory_bytes = settings.anomaly_bytes // settings.partitions
 
     def make() -> Detector:
+        return Typed(values(), in_use) if settings.fingerprint == "on" else values()
+
+    def values() -> Detector:
         if settings.anomaly_detector == "zscore":
             return ZScore(settings.anomaly_z, settings.anomaly_min_samples, settings.anomaly_window)
         return TwoTier(memory_bytes, settings.anomaly_period_s, shared, settings.anomaly_threshold)

@@ -35,7 +35,7 @@ from klais.telemetry import log as logs
 from klais.telemetry.counters import ResetSafeCounter
 from klais.telemetry.metrics import WorkerMetrics
 from klais.telemetry.quantiles import Quantiles, RecentHighest, both
-from klais.telemetry.snapshots import STATES, ScoringSnapshot, WorkerSnapshot
+from klais.telemetry.snapshots import STATES, ScoringSnapshot, TypesSnapshot, WorkerSnapshot
 from klais.telemetry.stats import EXTRA_S, Due, StatsPublisher
 from klais.worker.controller import ControllerStatistics
 from klais.worker.lane import Lane
@@ -45,6 +45,7 @@ from klais.worker.limits import LaneLimits
 from klais.worker.offenders import TopOffenders
 from klais.worker.rows import DeviceLimits, Part, Sums, sum_rows
 from klais.worker.statistics import OUTPUTS, WORK, Counts, WorkerStatistics, snapshot
+from klais.worker.types import TypeKeeper
 
 log = logs.get("klais.worker.report")
 
@@ -66,6 +67,8 @@ class Report:
         Partition of the staging topic -> its end offset as the consumer's newest fetch reported it, 0 where unknown.
     scoring : CpuBudget
         What the lanes' detectors count.
+    types : TypeKeeper
+        The model of the devices' types.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class Report:
         controller: Callable[[], ControllerStatistics],
         highwater: Callable[[int], int],
         scoring: CpuBudget | None = None,
+        types: TypeKeeper | None = None,
     ) -> None:
+        self._types = types
         self._scoring = scoring or CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
         self._settings, self._worker_id = settings, worker_id
         self._topics = Topics.of(settings)
@@ -251,7 +256,13 @@ class Report:
             burst_probability=controller.burst_probability,
             control=controller.snapshot(self._limits.overrides(), self._limits.controlled()),
             scoring=self._scoring_snapshot(),
+            types=self._types.snapshot() if self._types else TypesSnapshot(),
         )
+
+    @property
+    def type_problems(self) -> tuple[str, ...]:
+        """Why a better model of types is not in use."""
+        return self._types.problems if self._types else ()
 
     def _scoring_snapshot(self) -> ScoringSnapshot:
         at = self._scoring

@@ -10,6 +10,7 @@ from typing import Any
 
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
+from klais.core.fingerprint.typed import TypesInUse
 from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.fenced import make_producer
 from klais.kafka.stats import FRESH_S, ControlProducer
@@ -23,6 +24,7 @@ from klais.worker.limits import LaneLimits
 from klais.worker.readiness import GroupState, Readiness, readiness
 from klais.worker.report import Report
 from klais.worker.tap import Taps
+from klais.worker.types import TypeKeeper
 
 log = get("klais.worker.runtime")
 
@@ -59,10 +61,11 @@ class WorkerRuntime:
         self.limits = LaneLimits(settings, self.control)
         self.offsets = EndOffsets(settings)
         self.controller = Controller(settings, self.worker_id, observe=self._observe_inference)
-        self.scoring = cpu_budget(settings)
+        self.scoring, self.types_in_use = cpu_budget(settings), TypesInUse()
+        self.types = TypeKeeper(settings, self.types_in_use, lanes)
         statistics = self.controller.statistics
         self.report = Report(
-            settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring
+            settings, self.worker_id, lanes, self.limits, self.offsets, statistics, highwater, self.scoring, self.types
         )
         self.taps = Taps()
         self._consumer = consumer
@@ -115,6 +118,7 @@ class WorkerRuntime:
             # Blocks must be known before the first verdict. A cluster without that topic must not stop the worker.
             self.control.start()
             await asyncio.to_thread(self.control.wait_caught_up, CONTROL_WAIT_S)
+            self.types.start()
             # For the journal, the outputs and the changelog: a small journal record never waits behind a large output.
             journal, outputs, changelog = [await make_producer(self.settings) for _ in range(3)]
             self._context = LaneContext(
@@ -129,7 +133,7 @@ class WorkerRuntime:
                 on_step=self.report.on_step,
                 on_sent=self.report.on_sent,
                 on_landed=self.report.metrics.landed.observe,
-                new_detector=detector_maker(self.settings, self.scoring),
+                new_detector=detector_maker(self.settings, self.scoring, self.types_in_use),
                 profile_bytes=profile_allowance(self.settings),
                 taps=self.taps,
             )
@@ -146,7 +150,7 @@ class WorkerRuntime:
             log.warning("lanes_not_drained", error=repr(error))
         await _within("controller", self.controller.resign())
         await _within("lanes", self.lanes.stop())
-        closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop)]
+        closing: list[Awaitable[Any]] = [asyncio.to_thread(self.control.stop), asyncio.to_thread(self.types.stop)]
         if self._producer is not None:
             closing.append(asyncio.to_thread(self._producer.close))
         if (context := self._context) is not None:

@@ -1,6 +1,8 @@
 """A flag in one sentence with numbers: what was seen, what was expected and why, how unusual, since when, how often."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from klais.core.anomaly.record import COUNTER, Cause, age_s
@@ -13,13 +15,14 @@ _EXPECTED_BECAUSE = {
     Cause.DRIFT: "where it was at this time of the last days",
 }
 _KEYS = ("cause", "value", "expected", "score", "scale", "since", "before")
+_OF_TYPE = {Cause.TYPE: "type", Cause.IMPERSONATION: "type", Cause.ODD: "fingerprint"}
 UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 @dataclass(frozen=True, slots=True)
 class FlagFacts:
     """One flag, as journal and row hold it; ``name`` is that of the feature, ``found`` what stands there in place of an
-    absent number."""
+    absent number. Of a flag about a type: ``found`` and ``usual`` are names of types, ``at_ns`` the frame's time."""
 
     name: str
     cause: int
@@ -30,6 +33,17 @@ class FlagFacts:
     since: int
     before: int
     found: str = "missing"
+    usual: str = ""
+    at_ns: int = 0
+
+    @classmethod
+    def of_type(cls, flag: Any, at_ns: int, names: Mapping[int, str], prefix: str = "") -> "FlagFacts":
+        """A flag about a device's type, of the journal or (``prefix``) of a row; ``names`` are those of types by
+        code."""
+        facts = cls("type", **{key: flag[prefix + key].item() for key in _KEYS}, at_ns=at_ns)
+        name = _OF_TYPE.get(facts.kind, "type")
+        found, usual = (names.get(_code(value), "") for value in (facts.value, facts.expected))
+        return replace(facts, name=name, found=found, usual=usual)
 
     @classmethod
     def of_row(cls, row: Any, name: str) -> "FlagFacts":
@@ -46,6 +60,10 @@ class FlagFacts:
         """The cause without the mark of a counter; NONE where this code does not know it."""
         code = self.cause & ~COUNTER
         return Cause(code) if code in set(Cause) else Cause.NONE
+
+
+def _code(value: float) -> int:
+    return int(value) if 0 <= value < 1 << 32 else 0
 
 
 def span(seconds: float) -> str:
@@ -89,6 +107,8 @@ def _what(flag: FlagFacts) -> str:
         than = "less" if flag.value > flag.expected else "more"
         text = f"the device sent {than} often: every {span(flag.value)}, expected every {span(flag.expected)}"
         return f"{text} (its own rhythm beside that of the other devices): surprise {flag.score:.3g}"
+    if kind in _OF_TYPE:
+        return _type_text(flag, kind)
     if kind == Cause.ZSCORE:
         z = flag.score if flag.value >= flag.expected else -flag.score
         return f"{name} was {flag.value:.6g}, expected about {flag.expected:.6g} ({z:+.1f} standard deviations)"
@@ -100,10 +120,24 @@ def _what(flag: FlagFacts) -> str:
     return f"{seen}, {expected}: surprise {flag.score:.3g}, rarer than 1 row in {rare:,.0f}"
 
 
+def _type_text(flag: FlagFacts, kind: Cause) -> str:
+    """Of a device that is not what it was: as whom, since when, how sure."""
+    began_s = max(0.0, flag.at_ns / 1e9 - age_s(flag.since))
+    since = f"since {datetime.fromtimestamp(began_s, UTC):%H:%M} UTC"
+    usual, found = flag.usual or "device", flag.found or "device of another type"
+    sure = f"(evidence {flag.score:.3g} nats in {flag.scale:.0f} sampled frames)"
+    if kind == Cause.ODD:
+        return f"this {usual} sends what neither it nor any known type sends, {since} {sure}"
+    article = "an" if found[:1].lower() in "aeiou" else "a"
+    if kind == Cause.IMPERSONATION:
+        return f"frames like those of {article} {found} come between those of this {usual}, {since} {sure}"
+    return f"this {usual} behaves like {article} {found} {since} {sure}"
+
+
 def _history(flag: FlagFacts) -> str:
     times = "never flagged before"
     if flag.before:
         times = f"flagged {flag.before if flag.before < 255 else '255 or more'} time{'s' * (flag.before > 1)} before"
-    if flag.kind in (Cause.STUCK, Cause.ZSCORE) or not flag.since:
+    if flag.kind in (Cause.STUCK, Cause.ZSCORE, *_OF_TYPE) or not flag.since:
         return times
     return f"learned over {span(age_s(flag.since))}; {times}"

@@ -4,13 +4,14 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.record import FLAG, OF_INTERVAL, OF_SIZE, Flags
+from klais.core.anomaly.record import FLAG, OF_INTERVAL, OF_SIZE, OF_TYPE, Flags
 from klais.core.devices.index import ROWS
-from klais.core.devices.layout import FEATURE_FIELD, FEATURE_INTERVAL, FEATURE_SIZE, Rows
+from klais.core.devices.layout import FEATURE_FIELD, FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_TYPE, Rows
 from klais.jit.kernel import I32, I64, U8, U32, float64, int64, kernel, void
 
 FLAGS = numba.from_dtype(FLAG)[::1]
 _FIELD, _INTERVAL, _SIZE = np.uint8(FEATURE_FIELD), np.uint8(FEATURE_INTERVAL), np.uint8(FEATURE_SIZE)
+_TYPE = np.uint8(FEATURE_TYPE)
 
 
 @kernel(int64(float64), borrows=True, inlined=True)
@@ -52,4 +53,5 @@ def remember_flags(
         rows["flag_cause"][r], rows["flag_since"][r] = flags["cause"][k], flags["since"][k]
         rows["flag_before"][r], rows["flag_path"][r] = flags["before"][k], path[k]
         nth = np.int64(flags["nth"][k])
-        rows["flag_feature"][r] = _INTERVAL if nth == OF_INTERVAL else _SIZE if nth == OF_SIZE else _FIELD
+        feature = _INTERVAL if nth == OF_INTERVAL else _SIZE if nth == OF_SIZE else _FIELD
+        rows["flag_feature"][r] = _TYPE if nth == OF_TYPE else feature

@@ -17,7 +17,7 @@ FLAG = np.dtype(
         ("score", "<f4"),  # how unusual: in usual sizes of a deviation, or in standard deviations (ZSCORE)
         ("scale", "<f4"),  # the usual size
         ("frame", "<u4"),  # of the batch
-        ("nth", "u1"),  # which of the frame's numeric fields; or one of the three below
+        ("nth", "u1"),  # which of the frame's numeric fields; or one of the four below
         ("cause", "u1"),  # Cause, with COUNTER
         ("since", "u1"),  # for how long this has been so, or been learned: see `age_s`
         ("before", "u1"),  # flags of this feature before, up to 255
@@ -26,7 +26,7 @@ FLAG = np.dtype(
 )
 assert FLAG.itemsize == 32
 Flags = npt.NDArray[np.void]
-OF_INTERVAL, OF_SIZE, OF_ABSENT = 255, 254, 253  # ``nth`` of what is no numeric field of the frame
+OF_INTERVAL, OF_SIZE, OF_ABSENT, OF_TYPE = 255, 254, 253, 252  # ``nth`` of what is no numeric field of the frame
 NO_FLAGS: Flags = np.empty(0, FLAG)
 COUNTER = 32
 
@@ -45,6 +45,9 @@ class Cause(IntEnum):
     SILENCE = 8  # it sent nothing for longer than usual
     ABSENT = 9  # a field that is always there is missing, or is no number any more
     ZSCORE = 10  # the running z-score (KLAIS_ANOMALY_DETECTOR=zscore)
+    TYPE = 11  # the device behaves like one of another type (value, expected: codes of the types' names)
+    IMPERSONATION = 12  # frames of another type of device come between its own
+    ODD = 13  # it sends what neither it nor any type sends
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 ROW_VERSION = 4
 WINDOW = 32  # sequence numbers remembered in each stream of a device
 STREAMS = 2  # runs of sequence numbers followed side by side: the live one, and an older one that is being sent late
-FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_FIELD = 0, 1, 2  # what a flag is about
+FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_FIELD, FEATURE_TYPE = 0, 1, 2, 3  # what a flag is about
 
 # What every frame touches comes first. The anomaly profile is not here: it is no part of what a replay restores.
 ROW = np.dtype(

@@ -138,6 +138,16 @@ class NameTable(Mapping[int, str]):
             names = {int(fields.path[j]) & 0xFFFFFFFF: _read_name(columns, fields, j) for j in out[:found].tolist()}
             self._add({path: name for path, name in names.items() if name is not None}, now_ns)
 
+    def copy(self) -> dict[int, str]:
+        """All names, for another thread."""
+        return self._names.copy()
+
+    def keep(self, names: Mapping[int, str], now_ns: int) -> None:
+        """Remember names that flags are about: those of types of devices are in no payload."""
+        new = {path: name for path, name in names.items() if path not in self._names}
+        if new:
+            self._add(dict(islice(new.items(), self._room(now_ns))), now_ns)
+
     def _room(self, now_ns: int) -> int:
         """New names that may come in now."""
         free = MAX_NAMES - len(self._names)

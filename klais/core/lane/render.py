@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import orjson
 
 from klais.core.anomaly.explain import FlagFacts, explain
-from klais.core.anomaly.record import OF_ABSENT, OF_INTERVAL, OF_SIZE
+from klais.core.anomaly.record import OF_ABSENT, OF_INTERVAL, OF_SIZE, OF_TYPE
 from klais.core.lane.journal import Kind
 from klais.core.lane.step import Step
 from klais.core.wire.batch import read_source
@@ -43,11 +43,16 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
         if nth == OF_ABSENT:
             name = flags.names.get(path, f"#{path & 0xFFFFFFFF:08x}")
             found = what_is_there(columns.payload(i), name)
+        elif nth == OF_TYPE:
+            name = "type"
         elif name is None:
             # From the payload itself, not from the names that the lane keeps: a replay must give the same bytes.
             read = field_name(columns.batch.buf, *columns.payload_place(i), nth, path)
             name = names[path] = f"#{path & 0xFFFFFFFF:08x}" if read is None else read
-        facts, payload = FlagFacts.of_flag(flag, name, found), columns.payload(i)
+        facts = FlagFacts.of_flag(flag, name, found)
+        if nth == OF_TYPE:
+            facts = FlagFacts.of_type(flag, int(columns.time_ns[i]), flags.names)
+        payload = columns.payload(i)
         device_id, ts_ms = columns.device_id(i), int(columns.ts_ms[i])
         body = {
             "kind": "flag",
@@ -55,10 +60,10 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
             "seq": int(columns.sequence[i]),
             "ts": ts_ms,
             "score": round(facts.score, 3),
-            "feature": name,
+            "feature": facts.name,
             "cause": facts.kind.name.lower(),
-            "value": _number(facts.value) if nth != OF_ABSENT else None,
-            "expected": _number(facts.expected) if nth != OF_ABSENT else None,
+            "value": _number(facts.value) if nth not in (OF_ABSENT, OF_TYPE) else None,
+            "expected": _number(facts.expected) if nth not in (OF_ABSENT, OF_TYPE) else None,
             "scale": _number(facts.scale),
             "before": facts.before,
             "state": "anomalous",
@@ -67,6 +72,8 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
         }
         if (version := firmware_of(payload)) is not None:
             body["firmware"] = version
+        if nth == OF_TYPE:
+            body |= {"type": facts.found or None, "type_before": facts.usual or None}
         yield device_id, orjson.dumps(body), (), ts_ms
 
 

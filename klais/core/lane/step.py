@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from klais.core.anomaly.detector import Frames
 from klais.core.anomaly.flags import remember_flags
-from klais.core.anomaly.record import OF_ABSENT, StepFlags
+from klais.core.anomaly.record import OF_ABSENT, OF_TYPE, StepFlags
 from klais.core.dam import admit as dam_admit
 from klais.core.dam.bucket import refill
 from klais.core.dam.overrides import (
@@ -297,6 +297,7 @@ def _score(
     )
     found = detector.score(frames, state.devices, record.limits.flags, state.path_names.get)
     record.flagged, record.flags, record.flag_names = found.raised, found.flags, found.names
+    state.path_names.keep(found.names, record.now_ns)
     state.path_names.learn(detector.paths, detector.slots, columns, fields, record.step, record.now_ns)
 
 
@@ -314,9 +315,9 @@ def _note_flags(
         return None
     first = np.searchsorted(fields.frame[: fields.count], flags["frame"])
     of_field = np.minimum(first + flags["nth"], max(0, fields.count - 1))
-    path = np.where(flags["nth"] < OF_ABSENT, fields.path[of_field], 0).astype(np.uint64)
-    of_absent = np.clip(np.nan_to_num(flags["value"]), 0, 0xFFFFFFFF).astype(np.uint64)
-    path = np.where(flags["nth"] == OF_ABSENT, of_absent, path)
+    path = np.where(flags["nth"] < OF_TYPE, fields.path[of_field], 0).astype(np.uint64)
+    named = np.clip(np.nan_to_num(flags["value"]), 0, 0xFFFFFFFF).astype(np.uint64)
+    path = np.where((flags["nth"] == OF_ABSENT) | (flags["nth"] == OF_TYPE), named, path)
     remember_flags(state.rows, columns.row, columns.time_ns, skip, flags, path.astype(np.uint32))
     return StepFlags(flags, path, record.flag_names)
 

@@ -129,6 +129,7 @@ export function Device({ id, about, paused, theme }) {
         <${Figure} label="first seen" value=${ago(d.first_seen, Date.now())} />
         <${Figure} label="last seen" value=${ago(d.last_seen, Date.now())} />
         <${Figure} label="partition" value=${d.partition} />
+        ${d.type && html`<${Figure} label="type" value=${printable(d.type.name ?? "not known yet")} />`}
         <${Figure} label="anomaly score" value=${short(d.score)} />
       </dl>
       <p><${Gauge} bucket=${d.bucket} /></p>

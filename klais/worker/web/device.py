@@ -8,7 +8,8 @@ import numpy as np
 from klais.core.anomaly.detector import Feature
 from klais.core.anomaly.explain import FlagFacts, explain
 from klais.core.dam.bucket import refill, refill_column
-from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, WINDOW, Rows, row_key
+from klais.core.devices.layout import FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_TYPE, WINDOW, Rows, row_key
+from klais.core.fingerprint.record import TypeFacts
 from klais.telemetry.snapshots import STATES
 from klais.worker.rows import DeviceLimits, dropped_of
 from klais.worker.web.times import iso
@@ -78,7 +79,10 @@ def newest_flag(row: Any, names: Mapping[int, str]) -> dict[str, Any] | None:
     """The newest anomaly flag of the device, None without one."""
     if not row["flags"]:
         return None
-    facts = FlagFacts.of_row(row, feature_name(int(row["flag_feature"]), int(row["flag_path"]), names))
+    if row["flag_feature"] == FEATURE_TYPE:
+        facts = FlagFacts.of_type(row, int(row["flag_ns"]), names, "flag_")
+    else:
+        facts = FlagFacts.of_row(row, feature_name(int(row["flag_feature"]), int(row["flag_path"]), names))
     return {
         "at": iso(int(row["flag_ns"])),
         "feature": facts.name,
@@ -110,6 +114,24 @@ def profile(features: Iterable[Feature], names: Mapping[int, str]) -> list[dict[
         }
         for at in features
     ]
+
+
+def type_of(facts: TypeFacts | None) -> dict[str, Any] | None:
+    """What type of device it is, and the fingerprint behind that; None where fingerprints are off or know nothing."""
+    if facts is None:
+        return None
+    return {
+        "name": facts.type or None,
+        "since": iso(facts.since_s * SECOND_NS) if facts.since_s else None,
+        "before": facts.before or None,
+        "suspect": facts.candidate or None,
+        "model": facts.model or None,
+        "samples": facts.samples,
+        "interval_s": round(facts.interval_s, 4),
+        "interval_cv": round(facts.interval_cv, 4),
+        "payload_bytes": round(facts.bytes, 1),
+        "payload_cv": round(facts.bytes_cv, 4),
+    }
 
 
 def detail(

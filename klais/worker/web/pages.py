@@ -15,6 +15,7 @@ from klais import __version__
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
 from klais.core.devices.layout import ROW, Rows, id_words
+from klais.core.fingerprint.typed import Typed
 from klais.core.lane.counters import tokens_now
 from klais.core.lane.state import Tally
 from klais.core.wire.partition import partition_of
@@ -39,7 +40,7 @@ from klais.worker.web import devices as listing
 from klais.worker.web import tap
 from klais.worker.web.control import control_body
 from klais.worker.web.dam import dam
-from klais.worker.web.device import detail
+from klais.worker.web.device import detail, type_of
 from klais.worker.web.peers import FORWARDED, Peers
 from klais.worker.web.queries import ControlQuery, DevicesQuery, ListQuery
 from klais.worker.web.times import iso
@@ -175,7 +176,9 @@ async def device(views: Views, request: web.Request) -> web.StreamResponse:
     position = listing.state_of_row(part, device_id, limits)
     names, detector = part.state.path_names, part.state.detector
     features = detector.features(at) if detector is not None else ()
-    return reply({"worker": views.worker_id} | detail(row[0], partition, position, limits, names, features))
+    facts = detector.facts(at, device_id) if isinstance(detector, Typed) else None
+    body = detail(row[0], partition, position, limits, names, features) | {"type": type_of(facts)}
+    return reply({"worker": views.worker_id} | body)
 
 
 async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
@@ -258,7 +261,7 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     if failing_s > QUIET_S:
         problems.append(f"Kafka has not answered for {failing_s:.0f} s")
     forecast = views.report.controller()
-    problems += forecast.problems
+    problems += [*forecast.problems, *views.report.type_problems]
     if views.control is not None and (deaf := views.control.problem()):
         problems.append(deaf)
     body = {

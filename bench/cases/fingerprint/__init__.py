@@ -1,0 +1,1 @@
+"""Device types: simulated fleets, changes of type and impersonations, false flags, cost."""

@@ -1,0 +1,219 @@
+"""A detector with fingerprints beside it: what the lane's own one finds, and devices that change their type."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from struct import Struct
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.anomaly.detector import Detector, Feature, Frames, owner_of, reserve
+from klais.core.anomaly.record import FLAG, Found
+from klais.core.devices.layout import id_words
+from klais.core.fingerprint import observe
+from klais.core.fingerprint.record import (
+    KEPT,
+    MAX_FIELDS,
+    NO_TYPES,
+    PRINT,
+    SAMPLE,
+    SLOTS,
+    UNKNOWN,
+    DeviceTypes,
+    Kept,
+    TypeFacts,
+    code_of,
+)
+
+ONE_IN = 4  # frames of a fast device of which one is sampled
+WINDOWS = 4  # sets of samples kept for training besides the one that fills
+UNKNOWN_NAME = "unknown"
+_TAIL = Struct("<4sI")  # magic, code of the type's name; the fingerprint follows
+TAIL_MAGIC = b"KLT1"
+TAIL_SIZE = _TAIL.size + PRINT.itemsize
+
+
+class TypesInUse:
+    """The model that all lanes of a worker use; another thread may set another one at any time."""
+
+    def __init__(self, types: DeviceTypes = NO_TYPES) -> None:
+        self.current = types
+        self.sampled = self.compared = self.flags = 0  # of all lanes since the start
+
+    def set(self, types: DeviceTypes) -> None:
+        """Let the lanes use this model from their next step on."""
+        self.current = types
+
+
+class Typed:
+    """See :class:`klais.core.anomaly.detector.Detector`.
+
+    Parameters
+    ----------
+    inner : Detector
+        Scores values.
+    in_use : TypesInUse
+        The model; without one nothing is flagged here.
+    one_in : int
+        Frames of a fast device of which one is sampled.
+    """
+
+    def __init__(self, inner: Detector, in_use: TypesInUse, one_in: int = ONE_IN) -> None:
+        self.inner, self._in_use, self._one_in = inner, in_use, one_in
+        self.types = in_use.current
+        self.prints = reserve(0, PRINT)
+        self._used = 0  # rows that may have a fingerprint: the others' memory is not touched
+        self._tables = self.types.tables, self.types.normals
+        self._room = np.zeros(2)
+        self._first_row = 0
+        self._fresh()
+        self._older: deque[Kept] = deque(maxlen=WINDOWS)
+
+    def _fresh(self) -> None:
+        self._keep = np.zeros((SLOTS, KEPT), SAMPLE), np.zeros(SLOTS, np.int64), np.zeros(SLOTS, np.uint32)
+
+    @property
+    def paths(self) -> npt.NDArray[np.uint32]:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        return self.inner.paths
+
+    @property
+    def slots(self) -> npt.NDArray[np.uint8]:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        return self.inner.slots
+
+    def make_room(self, capacity: int) -> None:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        self.inner.make_room(capacity)
+        if capacity > len(self.prints):
+            old, self.prints = self.prints, reserve(capacity, PRINT)
+            self.prints[: len(old)] = old
+
+    def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        found = self.inner.score(frames, devices, most, name_of)
+        if self._in_use.current is not self.types:
+            self._take_over(self._in_use.current)
+        at, left = frames, max(0, most - len(found.flags))
+        columns = at.row, at.ids, at.time_ns, at.lengths, at.interval_s, at.field_frame, at.field_path
+        self._used = max(self._used, int(at.row.max(initial=-1)) + 1)
+        limits = np.array([self.types.threshold, self._first_row, self._one_in])
+        counts: npt.NDArray[np.int64] = np.zeros(observe.COUNTS, np.int64)
+        flags = np.empty(min(left, len(at.row)) + 1, FLAG)
+        written = observe.observe(
+            self.prints, columns, at.count, self._tables, self._keep, limits, self._room, counts, flags
+        )
+        sampled, compared, raised = counts.tolist()
+        self._in_use.sampled += sampled
+        self._in_use.compared += compared
+        if not raised:
+            return found
+        self._in_use.flags += raised
+        return self._merged(found, flags[: min(written, left)], raised)
+
+    def _merged(self, found: Found, flags: npt.NDArray[np.void], raised: int) -> Found:
+        """The flags of both, in the order of the frames; in place of types the codes of their names."""
+        names = dict(found.names)
+        codes = self.types.codes()
+        for side in ("value", "expected"):
+            kinds = flags[side].astype(np.int64)
+            names |= {int(codes[kind]): self.types.name_of(kind) for kind in set(kinds.tolist()) if codes[kind]}
+            flags[side] = codes[kinds]
+        both = np.concatenate([found.flags, flags])
+        return Found(found.raised + raised, both[np.argsort(both["frame"], kind="stable")], names)
+
+    def _take_over(self, types: DeviceTypes) -> None:
+        """Go on with another model: devices of a type that it has too keep it, the others are looked at again."""
+        translation, prints = self.types.translation(types), self.prints[: self._used]
+        for name in ("type", "candidate", "before"):
+            prints[name] = translation[prints[name]]
+        changed = (prints["candidate"] == 0) | (prints["type"] == 0)
+        for name in ("candidate", "run", "own", "evidence"):
+            prints[name][changed] = 0
+        self.types, self._tables = types, (types.tables, types.normals)
+
+    def features(self, row: int) -> Iterable[Feature]:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        return self.inner.features(row)
+
+    def facts(self, row: int, device_id: bytes) -> TypeFacts | None:
+        """What is known of the device in ``row``; None before its first sample."""
+        if row >= len(self.prints) or self.prints["owner"][row] != owner_of(*map(np.uint64, id_words(device_id))):
+            return None
+        at = self.prints[row]
+        means, cvs = [], []
+        for name in ("interval", "size"):
+            variance = float(at[f"{name}_var"])
+            means.append(float(np.exp(at[name])) if variance > 0 or name == "size" else 0.0)
+            cvs.append(float(np.sqrt(np.expm1(min(variance, 20.0)))))
+        voting = not at["type"]
+        return TypeFacts(
+            type=self._name(int(at["type"])),
+            before=self._name(int(at["before"])),
+            since_s=int(at["typed_s"]),
+            model=self.types.version,
+            samples=int(at["samples"]),
+            interval_s=means[0],
+            interval_cv=cvs[0],
+            bytes=means[1],
+            bytes_cv=cvs[1],
+            evidence=0.0 if voting else float(at["evidence"]),
+            candidate="" if voting or at["evidence"] <= 0 else self._name(int(at["candidate"])),
+        )
+
+    def _name(self, kind: int) -> str:
+        return UNKNOWN_NAME if kind == UNKNOWN else self.types.name_of(kind)
+
+    def counted(self) -> dict[str, int]:
+        """Devices of each type, those of none as ``unknown``."""
+        kinds, counts = np.unique(self.prints["type"][: self._used], return_counts=True)
+        return {self._name(k): n for k, n in zip(kinds.tolist(), counts.tolist(), strict=True) if k}
+
+    def samples(self, used: int) -> list[Kept]:
+        """Samples for training; where more than SLOTS rows are ``used``, others are sampled from now on."""
+        now = Kept(self._keep[0].copy(), self._keep[1].copy(), self._paths_here())
+        out = [*self._older, now]
+        if used > SLOTS:
+            self._older.append(now)
+            self._first_row = self._first_row + SLOTS if self._first_row + SLOTS < used else 0
+            self._fresh()
+        return out
+
+    def _paths_here(self) -> npt.NDArray[np.uint32]:
+        begin, end = self._first_row, min(self._first_row + SLOTS, len(self.paths))
+        out: npt.NDArray[np.uint32] = np.zeros((SLOTS, MAX_FIELDS), np.uint32)
+        here = self.paths[begin:end]
+        out[: len(here)] = np.where(np.arange(MAX_FIELDS) < self.slots[begin:end, None], here, 0)
+        return out
+
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+        """See :class:`klais.core.anomaly.detector.Detector`; the fingerprint follows what the inner one saves."""
+        found, after = self.inner.dump_some(begin, end, most_bytes)
+        return [(row, value + self._tail(row)) for row, value in found], after
+
+    def dump(self, row: int) -> bytes | None:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        value = self.inner.dump(row)
+        return None if value is None else value + self._tail(row)
+
+    def _tail(self, row: int) -> bytes:
+        name = self.types.name_of(int(self.prints["type"][row]))
+        return _TAIL.pack(TAIL_MAGIC, code_of(name) if name else 0) + bytes(self.prints[row].tobytes())
+
+    def load(self, row: int, value: bytes) -> bool:
+        """See :class:`klais.core.anomaly.detector.Detector`."""
+        tail = value[-TAIL_SIZE:]
+        if len(tail) < TAIL_SIZE or tail[:4] != TAIL_MAGIC:
+            return self.inner.load(row, value)
+        loaded = self.inner.load(row, value[:-TAIL_SIZE])
+        _, code = _TAIL.unpack_from(tail)
+        saved = np.frombuffer(tail, PRINT, 1, _TAIL.size).copy()
+        here = self.prints[row]
+        if here["owner"] in (0, saved["owner"][0]) and here["samples"] < saved["samples"][0]:
+            kinds = np.flatnonzero(self.types.codes() == code).tolist() if code else []
+            saved["type"] = kinds[0] if kinds else 0
+            for name in ("candidate", "before", "run", "own", "evidence"):
+                saved[name] = 0
+            self.prints[row] = saved[0]
+            self._used = max(self._used, row + 1)
+        return loaded

@@ -1,0 +1,76 @@
+"""The model of device types as a data file: plain numpy arrays, no pickle, checked before anything uses them."""
+
+import io
+import zipfile
+
+import numpy as np
+
+from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
+from klais.errors import KlaisError, ModelRefused
+from klais.models.store import Model, ModelStore
+
+KIND = "fingerprint"
+FILE = "types.npz"
+LONGEST_NAME = 40  # characters of a type's name
+
+
+def dump_types(types: DeviceTypes) -> bytes:
+    """The file of a model."""
+    out = io.BytesIO()
+    names = np.array([name.encode() for name in types.names], "S160")
+    threshold = np.array([types.threshold])
+    np.savez(out, names=names, rates=types.rates, interval=types.interval, size=types.size, threshold=threshold)
+    return out.getvalue()
+
+
+def load_types(data: bytes, version: str) -> DeviceTypes:
+    """Read the file of a model.
+
+    Raises
+    ------
+    ModelRefused
+        It is damaged, or has figures that no model has.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            names = tuple(name.decode() for name in file["names"].tolist())
+            rates, interval, size = (np.array(file[name], np.float64) for name in ("rates", "interval", "size"))
+            threshold = float(file["threshold"][0])
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ModelRefused(f"{FILE} of {version} is damaged: {error!r}. Train it again") from error
+    count = len(names)
+    good = (
+        1 <= count <= MOST_TYPES
+        and len(set(names)) == count
+        and all(0 < len(name) <= LONGEST_NAME for name in names)
+        and rates.shape == (count, 64)
+        and interval.shape == size.shape == (count, 2)
+        and bool(((rates > 0) & (rates < 1)).all())
+        and all(bool(np.isfinite(part).all() and (part[:, 1] > 0).all()) for part in (interval, size))
+        and 1.0 <= threshold <= 1000.0
+    )
+    if not good:
+        raise ModelRefused(f"{FILE} of {version} has figures that no model of types has. Train it again")
+    return DeviceTypes(version, names, rates, interval, size, threshold)
+
+
+def types_of(store: ModelStore) -> tuple[DeviceTypes | None, list[str]]:
+    """The types that workers are to use, None where there is no model; and why better ones are not in use."""
+    problems: list[str] = []
+    for model in store.candidates(KIND):
+        try:
+            return load_model(model), problems
+        except KlaisError as error:
+            problems.append(f"{model.version}: {error}")
+    return None, problems
+
+
+def load_model(model: Model) -> DeviceTypes:
+    """The types of one model.
+
+    Raises
+    ------
+    ModelRefused
+        See :func:`load_types` and :meth:`klais.models.store.Model.read`.
+    """
+    return load_types(model.read(FILE), model.version)

@@ -1,0 +1,93 @@
+"""Samples of devices for training, as a file: what a worker hands to the process that trains."""
+
+import io
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.fingerprint.record import KEPT, MAX_FIELDS, SAMPLE, Kept, device_samples
+from klais.errors import ModelRefused
+from klais.system.private_files import open_own, write_own
+
+LEAST = 12  # samples of a device that training takes
+MOST_DEVICES = 3000
+MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """``samples`` SAMPLE [n] of devices one after the other, ``device`` int32 [n] which one each is of; ``paths``
+    uint32 [devices, k] of their fields (0 = none), ``names`` of fields by path."""
+
+    samples: npt.NDArray[np.void]
+    device: npt.NDArray[np.int32]
+    paths: npt.NDArray[np.uint32]
+    names: Mapping[int, str]
+
+    @property
+    def devices(self) -> int:
+        """How many there are."""
+        return len(self.paths)
+
+
+def snapshot_of(kept: Iterable[Kept], names: Mapping[int, str], seed: int = 0) -> Snapshot:
+    """Samples of up to ``MOST_DEVICES`` devices."""
+    each = [one for part in kept for one in device_samples(part, LEAST)]
+    if len(each) > MOST_DEVICES:
+        chosen = np.random.default_rng(seed).choice(len(each), MOST_DEVICES, replace=False)
+        each = [each[at] for at in np.sort(chosen).tolist()]
+    if not each:
+        return Snapshot(np.empty(0, SAMPLE), np.empty(0, np.int32), np.empty((0, MAX_FIELDS), np.uint32), {})
+    device = np.repeat(np.arange(len(each), dtype=np.int32), [len(samples) for samples, _ in each])
+    paths = np.stack([paths for _, paths in each])
+    known = set(paths.ravel().tolist())
+    mine = {path: name for path, name in names.items() if path in known}
+    return Snapshot(np.concatenate([samples for samples, _ in each]), device, paths, mine)
+
+
+def write_snapshot(path: Path, snapshot: Snapshot) -> None:
+    """Write it, whole or not at all, so that only this user can read it.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    out = io.BytesIO()
+    names = "\n".join(f"{key} {name}" for key, name in snapshot.names.items() if "\n" not in name)
+    text = np.frombuffer(names.encode(), np.uint8)
+    mask, interval, size = (snapshot.samples[name] for name in ("mask", "interval", "size"))
+    device, paths = snapshot.device, snapshot.paths
+    np.savez(out, mask=mask, interval=interval, size=size, device=device, paths=paths, names=text)
+    write_own(path, out.getvalue())
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Read it.
+
+    Raises
+    ------
+    ModelRefused
+        It is damaged, or somebody else's.
+    """
+    try:
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            data = file.read(MOST_BYTES)
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            samples = np.empty(len(arrays["device"]), SAMPLE)
+            for name in ("mask", "interval", "size"):
+                samples[name] = arrays[name]
+            device, paths = arrays["device"].astype(np.int32), arrays["paths"].astype(np.uint32)
+            lines = arrays["names"].tobytes().decode().splitlines()
+        names = {int(key): name for key, _, name in (line.partition(" ") for line in lines)}
+        counts = np.bincount(device, minlength=len(paths))
+        if (np.diff(device) < 0).any() or len(counts) != len(paths) or counts.max(initial=0) > KEPT:
+            raise ValueError("devices out of order")
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        raise ModelRefused(f"{path} is no snapshot to train from: {error!r}") from error
+    return Snapshot(samples, device, paths, names)

@@ -1,0 +1,243 @@
+"""Train the types of devices from a snapshot of samples: clusters of devices, then what each type sends.
+
+    python -m klais.fingerprint.training SNAPSHOT
+
+is what a worker starts, at the lowest priority and with bounded memory, whenever training is due. It reads the snapshot
+and writes a model of its own into the store; nothing on the data path waits for it.
+"""
+
+import argparse
+import hashlib
+import resource
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
+from klais.errors import KlaisError, ModelRefused
+from klais.fingerprint.model import FILE, KIND, dump_types
+from klais.fingerprint.naming import name_types
+from klais.fingerprint.snapshot import Snapshot, read_snapshot
+from klais.models.card import Card, write_model
+
+SCRIPT = "klais/fingerprint/training.py"
+APART = 1.0  # distance of two clusters of devices: one field that all of one send and none of the other does
+INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) that count as much
+LEAST_DEVICES, LEAST_SHARE = 3, 0.003  # of a type
+LEAST_DEVIATIONS = 0.25, 0.08  # of ln(interval) and ln(size) over a type
+SAME_SHARE = 0.1  # of a type's samples that fit another one as well: then they are one
+THRESHOLD = 12.0
+Say = Callable[[str], None]
+Column = npt.NDArray[np.float64]
+
+
+class Devices:
+    """Fingerprints of devices: ``rates`` [n, 64], ``interval`` and ``size`` [n, 2] (mean, deviation), ``weight`` [n]
+    samples."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        n, of = snapshot.devices, snapshot.device
+        self.weight = np.bincount(of, minlength=n).astype(np.float64)
+        bits = np.unpackbits(snapshot.samples["mask"].copy().view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+        self.bits = bits.astype(np.float64)
+        self.rates = np.zeros((n, 64))
+        np.add.at(self.rates, of, self.bits)
+        self.rates /= np.maximum(1.0, self.weight)[:, None]
+        self.interval = _moments(snapshot.samples["interval"].astype(np.float64), of, n)
+        self.size = _moments(snapshot.samples["size"].astype(np.float64), of, n)
+
+    def vectors(self) -> Column:
+        """What clusters are made of: 1 is a difference that tells two types apart."""
+        interval = np.nan_to_num(self.interval[:, 0]) / INTERVAL_SCALE
+        return np.column_stack([self.rates, interval, self.size[:, 0] / SIZE_SCALE])
+
+
+def _moments(x: Column, of: npt.NDArray[np.int32], n: int) -> Column:
+    """Mean and deviation of each device's finite values; NaN where it has none."""
+    good = np.isfinite(x)
+    count = np.bincount(of[good], minlength=n)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(of[good], x[good], minlength=n) / count
+        square = np.bincount(of[good], x[good] ** 2, minlength=n) / count
+    return np.column_stack([mean, np.sqrt(np.maximum(0.0, square - mean**2))])
+
+
+def cluster(devices: Devices) -> npt.NDArray[np.int64]:
+    """Number of each device's cluster, -1 where it is like too few others (scikit-learn)."""
+    from sklearn.cluster import AgglomerativeClustering
+
+    found = AgglomerativeClustering(n_clusters=None, distance_threshold=APART, linkage="average")
+    labels: npt.NDArray[np.int64] = found.fit_predict(devices.vectors()).astype(np.int64)
+    counts = np.bincount(labels)
+    least = max(LEAST_DEVICES, LEAST_SHARE * len(labels))
+    kept = [k for k in np.argsort(-counts).tolist() if counts[k] >= least][:MOST_TYPES]
+    number = np.full(len(counts), -1)
+    number[kept] = np.arange(len(kept))
+    return number[labels]
+
+
+def types_from(devices: Devices, labels: npt.NDArray[np.int64], threshold: float = THRESHOLD) -> DeviceTypes:
+    """What each cluster sends."""
+    of = devices.snapshot.device
+    samples = devices.snapshot.samples
+    rates: list[Column] = []
+    normals: dict[str, list[tuple[float, float]]] = {"interval": [], "size": []}
+    for k in range(int(labels.max(initial=-1)) + 1):
+        mine = labels[of] == k
+        rates.append((devices.bits[mine].sum(axis=0) + 0.5) / (mine.sum() + 1.0))
+        for (name, found), least in zip(normals.items(), LEAST_DEVIATIONS, strict=True):
+            x = samples[name][mine].astype(np.float64)
+            x = x[np.isfinite(x)]
+            found.append((float(np.median(x)), max(least, float(x.std()))) if len(x) else (0.0, 5.0))
+    names = tuple(f"{k}" for k in range(len(rates)))
+    bounded = np.clip(np.array(rates).reshape(-1, 64), 0.002, 0.998)
+    both = [np.array(normals[name], np.float64).reshape(-1, 2) for name in ("interval", "size")]
+    return DeviceTypes("new", names, bounded, both[0], both[1], threshold)
+
+
+def fits(types: DeviceTypes, devices: Devices) -> Column:
+    """Log-likelihood of each sample under each type, [samples, T], as the lanes compute it."""
+    samples = devices.snapshot.samples
+    out = devices.bits @ np.log(types.rates).T + (1.0 - devices.bits) @ np.log1p(-types.rates).T
+    for name, normal in (("interval", types.interval), ("size", types.size)):
+        x = samples[name].astype(np.float64)[:, None]
+        z = (x - normal[:, 0]) / normal[:, 1]
+        found = -0.5 * np.minimum(16.0, z * z) - np.log(normal[:, 1])
+        out += np.where(np.isfinite(x), found, 0.0)
+    return np.asarray(out)
+
+
+def merge(devices: Devices, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Make one type of two whose samples fit either: nobody could tell their devices apart."""
+    while labels.max(initial=-1) > 0:
+        types = types_from(devices, labels)
+        found, own = fits(types, devices), labels[devices.snapshot.device]
+        worst = (0.0, 0, 0)
+        for k in range(len(types.names)):
+            mine = found[own == k]
+            share = (mine >= mine[:, k : k + 1]).mean(axis=0)
+            share[k] = 0.0
+            worst = max(worst, (float(share.max()), k, int(share.argmax())))
+        if worst[0] < SAME_SHARE:
+            break
+        low, high = sorted(worst[1:])
+        labels = np.where(labels == high, low, np.where(labels > high, labels - 1, labels))
+    return labels
+
+
+def fields_of(labels: npt.NDArray[np.int64], snapshot: Snapshot) -> list[list[str]]:
+    """Names of the fields that most devices of a type send, those that few other types send first."""
+    often: list[set[int]] = []
+    for k in range(int(labels.max(initial=-1)) + 1):
+        mine = snapshot.paths[labels == k]
+        paths, counts = np.unique(mine, return_counts=True)
+        often.append({p for p, n in zip(paths.tolist(), counts.tolist(), strict=True) if p and 2 * n > len(mine)})
+    spread = Counter(path for mine in often for path in mine)
+    names = snapshot.names
+    return [
+        [names[path] for path in sorted(mine, key=lambda path: (spread[path], names.get(path, ""))) if names.get(path)]
+        for mine in often
+    ]
+
+
+def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda text: None) -> Card:
+    """Cluster, merge, name, judge on half of the devices, write.
+
+    Raises
+    ------
+    ModelRefused
+        The snapshot has too few devices for types.
+    """
+    began_s = time.monotonic()
+    if snapshot.devices < LEAST_DEVICES:
+        raise ModelRefused(f"samples of {snapshot.devices} devices are too few to find types: wait for more")
+    devices = Devices(snapshot)
+    labels = merge(devices, cluster(devices))
+    if labels.max(initial=-1) < 0:
+        raise ModelRefused("no devices are alike enough to be of one type")
+    types = types_from(devices, labels)
+    fields = fields_of(labels, snapshot)
+    types = DeviceTypes("new", tuple(name_types(fields)), types.rates, types.interval, types.size, types.threshold)
+    figures = judge(devices, labels)
+    data = dump_types(types)
+    version = f"{KIND}-" + hashlib.sha256(data).hexdigest()[:10]
+    counts = np.bincount(labels[labels >= 0], minlength=len(types.names)).tolist()
+    about = {
+        "kind": KIND, "version": version, "title": "Types of devices by fields, interval and size of their frames",
+        "method": "agglomerative clustering (scikit-learn), naive Bayes of each type", "script": SCRIPT,
+        "data": f"samples of {snapshot.devices} devices of this system", "data_licence": "yours", "licence": "as KLAIS",
+        "types": [
+            {"name": name, "devices": count, "fields": sent[:16], "interval_s": round(float(np.exp(interval)), 3),
+             "payload_bytes": round(float(np.exp(size)), 1)}
+            for name, count, sent, interval, size in zip(
+                types.names, counts, fields, types.interval[:, 0].tolist(), types.size[:, 0].tolist(), strict=True
+            )
+        ],
+        "libraries": {name: metadata.version(name) for name in ("numpy", "scikit-learn")},
+        "test": figures, "made_s": int(time.time()), "limits": "types that send the same fields alike are one type",
+    }  # fmt: skip
+    card = write_model(folder(version), {FILE: data}, about)
+    say(f"{version}: {len(types.names)} types of {snapshot.devices} devices, {time.monotonic() - began_s:.1f} s")
+    return card
+
+
+def judge(devices: Devices, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Accuracy of types learned from half of the devices on the others, and the share of devices that have one."""
+    first = np.random.default_rng(1).random(len(labels)) < 0.5
+    half = np.where(first, labels, -1)
+    known = np.intersect1d(half[half >= 0], labels)
+    number = np.full(int(labels.max()) + 2, -1)
+    number[known] = np.arange(len(known))
+    found = fits(types_from(devices, number[half]), devices)
+    of = devices.snapshot.device
+    sums = np.zeros((len(labels), found.shape[1]))
+    np.add.at(sums, of, found)
+    asked = ~first & (number[labels] >= 0)
+    right = sums[asked].argmax(axis=1) == number[labels][asked]
+    accuracy = round(float(right.mean()), 4) if len(right) else None
+    return {"accuracy": accuracy, "devices_of_a_type": round(float((labels >= 0).mean()), 4), "devices": len(labels)}
+
+
+def prune(store: Any, keep: int) -> None:
+    """Remove the oldest models of this system but the newest ``keep`` and the active one."""
+    import shutil
+
+    own = [model for model in store.models(KIND) if not model.shipped and not model.active]
+    for model in sorted(own, key=lambda model: model.folder.stat().st_mtime, reverse=True)[keep - 1 :]:
+        shutil.rmtree(model.folder, ignore_errors=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The process that a worker starts."""
+    from klais.config.load import load
+    from klais.models.store import KEEP, ModelStore
+    from klais.traffic.training import be_humble
+
+    parser = argparse.ArgumentParser(description="Train the types of devices.")
+    parser.add_argument("snapshot", type=Path)
+    given = parser.parse_args(arguments)
+    be_humble()
+    try:
+        settings = load()
+        resource.setrlimit(resource.RLIMIT_AS, (settings.fingerprint_bytes, settings.fingerprint_bytes))
+        store = ModelStore.of(settings)
+        snapshot = read_snapshot(given.snapshot)
+        made = train(snapshot, lambda version: store.new_folder(KIND, version), print)
+        store.activate(KIND, made.version)
+        prune(store, KEEP)
+    except (KlaisError, OSError, MemoryError) as error:
+        print(f"types not trained: {error or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,232 @@
+"""The types of devices in a worker: loads the model that is active, and has one trained in a process of its own.
+
+Two threads and a child. None of them is waited for: lanes go on with the model that they have, or with none. The child
+runs at the lowest priority with bounded memory, is the first that the kernel kills when memory runs out, and is killed
+when it takes longer than ``TRAIN_MOST_S``.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from klais.config.load import Settings
+from klais.core.fingerprint.record import NO_TYPES, Kept
+from klais.core.fingerprint.typed import UNKNOWN_NAME, Typed, TypesInUse
+from klais.errors import KlaisError, LockHeld
+from klais.fingerprint.model import KIND, types_of
+from klais.fingerprint.snapshot import LEAST, Snapshot, snapshot_of, write_snapshot
+from klais.models.store import ModelStore
+from klais.system.child import OwnedChild
+from klais.system.file_lock import lock_file
+from klais.system.private_files import own_folder
+from klais.telemetry import log as logs
+from klais.telemetry.snapshots import TypesSnapshot
+from klais.worker.lanes import Lanes
+
+log = logs.get("klais.worker.types")
+
+LOOK_S = 5.0  # between two looks at which model is active
+STOP_S = 2.0
+FIRST_S = 300.0  # after the start until the first training, where there is no model
+DRIFT_SHARE, DRIFT_S = 0.2, 600.0  # of the devices are of no type: train again so soon
+TRAIN_MOST_S = 900.0  # for one training, then it is killed
+LEAST_DEVICES = 10  # that a training is worth it for
+
+
+class TypeKeeper:
+    """See the module. ``problems`` are texts for people, ``trained`` and ``failed`` count trainings.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the worker.
+    in_use : TypesInUse
+        Gets the model.
+    lanes : Lanes
+        Give the samples.
+    most_s : float
+        Time after which a training is killed.
+    """
+
+    def __init__(self, settings: Settings, in_use: TypesInUse, lanes: Lanes, most_s: float = TRAIN_MOST_S) -> None:
+        self._most_s = most_s
+        self._settings, self._in_use, self._lanes = settings, in_use, lanes
+        self._store = ModelStore.of(settings)
+        self._stamp: tuple[str | None, int] | None = None
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._child: OwnedChild | None = None
+        self._began_s = time.monotonic()
+        self._due_s = self._began_s
+        self.problems: tuple[str, ...] = ()
+        self.trained = self.failed = 0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether fingerprints are on."""
+        return self._settings.fingerprint == "on"
+
+    @property
+    def training(self) -> int | None:
+        """Process id of the training that runs."""
+        child = self._child
+        return None if child is None or child.returncode is not None else child.pid
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        if not self.enabled or self._threads:
+            return
+        made = [("types", self._watch)]
+        if self._settings.fingerprint_train_s > 0:
+            made.append(("type training", self._train_when_due))
+        self._threads = [threading.Thread(target=run, name=name, daemon=True) for name, run in made]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the threads and the child."""
+        self._stop.set()
+        if self._child is not None:
+            self._child.stop(0.0)
+        for thread in self._threads:
+            thread.join(STOP_S)
+
+    # -- the model
+
+    def refresh(self) -> bool:
+        """Load the model if another one was activated; return whether."""
+        stamp = self._store.stamp(KIND)
+        if stamp == self._stamp:
+            return False
+        types, problems = types_of(self._store)
+        self._stamp = stamp
+        for problem in problems:
+            log.warning("types_left_out", why=problem, means="lanes go on with the types that they have")
+        self.problems = tuple(f"types of devices: {problem}" for problem in problems)
+        if types is None:
+            if not problems and self._in_use.current is NO_TYPES:
+                log.info("no_types", means="no device is flagged for its type until a model is trained")
+            return False
+        self._in_use.set(types)
+        log.info("types_loaded", model=types.version, types=len(types.names))
+        return True
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.refresh()
+            except Exception as error:
+                if logs.every(60, "klais.worker.types"):
+                    log.warning("types_not_read", error=repr(error))
+            if self._stop.wait(LOOK_S):
+                return
+
+    def snapshot(self) -> TypesSnapshot:
+        """For the metrics."""
+        at = self._in_use
+        return TypesSnapshot(at.sampled, at.compared, at.flags, len(at.current.names), self.trained, self.failed)
+
+    # -- training
+
+    def take(self) -> Snapshot:
+        """Samples of the devices of the lanes that are live."""
+        kept: list[Kept] = []
+        names: dict[int, str] = {}
+        for typed, used, known in self._typed():
+            kept += typed.samples(used)
+            names |= known
+        return snapshot_of(kept, names)
+
+    def counted(self) -> dict[str, int]:
+        """Devices by type, of the lanes that are live."""
+        out: dict[str, int] = {}
+        for typed, _, _ in self._typed():
+            for name, count in typed.counted().items():
+                out[name] = out.get(name, 0) + count
+        return out
+
+    def _typed(self) -> Iterator[tuple[Typed, int, dict[int, str]]]:
+        for lane in list(self._lanes.by_partition.values()):
+            session = lane.session
+            if session is not None and isinstance(session.state.detector, Typed):
+                yield session.state.detector, session.state.used, session.state.path_names.copy()
+
+    def due(self, counted: dict[str, int], now_s: float) -> bool:
+        """Whether to train now, for devices ``counted`` by type."""
+        if not self._in_use.current.names:
+            return now_s - self._began_s >= FIRST_S and now_s >= self._due_s
+        drifted = counted.get(UNKNOWN_NAME, 0) > DRIFT_SHARE * max(1, sum(counted.values()))
+        last_s = self._due_s - self._settings.fingerprint_train_s
+        return now_s >= self._due_s or (drifted and now_s - max(last_s, self._began_s) >= DRIFT_S)
+
+    def train(self, snapshot: Snapshot) -> bool:
+        """Write the snapshot, run the training and wait for its end; whether it made a model."""
+        folder = own_folder(own_folder(self._settings.state_dir) / KIND)
+        try:
+            held = lock_file(folder / ".lock", "training of types", 0.1)
+        except LockHeld:
+            return False  # of another worker of this host
+        try:
+            path = folder / "snapshot.npz"
+            write_snapshot(path, snapshot)
+            return self._run(path, folder / "training.log")
+        finally:
+            os.close(held)
+
+    def _run(self, path: Path, output: Path) -> bool:
+        began_s = time.monotonic()
+        env = os.environ | {"KLAIS_MODELS_DIR": str(self._store.own)}
+        output.unlink(missing_ok=True)
+        child = self._child = OwnedChild([sys.executable, "-m", "klais.fingerprint.training", str(path)], output, env)
+        _kill_first(child.pid)
+        if not child.wait(self._most_s):
+            child.stop(0.0)
+            why = f"it took longer than {self._most_s:.0f} s and was killed"
+        elif child.returncode == 0:
+            self.trained += 1
+            log.info("types_trained", seconds=round(time.monotonic() - began_s, 1))
+            self.refresh()
+            return True
+        else:
+            why = f"it ended with {child.returncode}: {_last_line(output)}"
+        self.failed += 1
+        if not self._stop.is_set():
+            log.warning("types_not_trained", why=why, means="lanes go on with the types that they have")
+        return False
+
+    def _train_when_due(self) -> None:
+        while not self._stop.wait(LOOK_S):
+            try:
+                now_s = time.monotonic()
+                if not self.due(self.counted(), now_s):
+                    continue
+                self._due_s = now_s + self._settings.fingerprint_train_s
+                snapshot = self.take()
+                if snapshot.devices >= LEAST_DEVICES:
+                    self.train(snapshot)
+                else:
+                    self._due_s = now_s + min(FIRST_S, self._settings.fingerprint_train_s)
+                    log.debug("too_few_samples", devices=snapshot.devices, least=LEAST)
+            except (KlaisError, OSError) as error:
+                self.failed += 1
+                if logs.every(60, "klais.worker.types.train"):
+                    log.warning("types_not_trained", why=str(error))
+
+
+def _kill_first(pid: int) -> None:
+    """Let the kernel choose this process when memory runs out."""
+    try:
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    except OSError as error:
+        log.debug("oom_score_not_set", error=str(error))
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:500] if lines else ""
