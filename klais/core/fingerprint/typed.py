@@ -198,9 +198,8 @@ class Typed:
         lengths = found.lengths + TAIL_SIZE
         starts = np.cumsum(lengths) - lengths
         buf = np.empty(int(lengths.sum()), np.uint8)
-        within = np.arange(int(found.lengths.sum())) - np.repeat(
-            np.cumsum(found.lengths) - found.lengths, found.lengths
-        )
+        first = np.cumsum(found.lengths) - found.lengths
+        within = np.arange(int(found.lengths.sum())) - np.repeat(first, found.lengths)
         buf[np.repeat(starts, found.lengths) + within] = found.buf[np.repeat(found.starts, found.lengths) + within]
         buf[(starts + found.lengths)[:, None] + np.arange(TAIL_SIZE)] = tails
         return Saved(found.row, buf, starts, lengths), after
