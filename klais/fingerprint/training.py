@@ -1,9 +1,9 @@
 """Train the types of devices from a snapshot of samples: clusters of devices, then what each type sends.
 
-    python -m klais.fingerprint.training SNAPSHOT
+    python -m klais.fingerprint.training SNAPSHOT MODELS BYTES
 
-is what a worker starts, at the lowest priority and with bounded memory, whenever training is due. It reads the snapshot
-and writes a model of its own into the store; nothing on the data path waits for it.
+is what a worker starts, at the lowest priority and with BYTES of address space, whenever training is due. It reads the
+snapshot and writes a model into the folder MODELS; nothing on the data path waits for it.
 """
 
 import argparse
@@ -217,18 +217,18 @@ def prune(store: Any, keep: int) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """The process that a worker starts."""
-    from klais.config.load import load
     from klais.models.store import KEEP, ModelStore
     from klais.traffic.training import be_humble
 
     parser = argparse.ArgumentParser(description="Train the types of devices.")
     parser.add_argument("snapshot", type=Path)
+    parser.add_argument("models", type=Path)
+    parser.add_argument("bytes", type=int)
     given = parser.parse_args(arguments)
     be_humble()
     try:
-        settings = load()
-        resource.setrlimit(resource.RLIMIT_AS, (settings.fingerprint_bytes, settings.fingerprint_bytes))
-        store = ModelStore.of(settings)
+        resource.setrlimit(resource.RLIMIT_AS, (given.bytes, given.bytes))
+        store = ModelStore(given.models)
         snapshot = read_snapshot(given.snapshot)
         made = train(snapshot, lambda version: store.new_folder(KIND, version), print)
         store.activate(KIND, made.version)

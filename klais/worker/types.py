@@ -6,12 +6,12 @@ when it takes longer than ``TRAIN_MOST_S``.
 """
 
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from klais.config.fields import PREFIX
 from klais.config.load import Settings
 from klais.core.fingerprint.record import NO_TYPES, Kept
 from klais.core.fingerprint.typed import UNKNOWN_NAME, Typed, TypesInUse
@@ -22,6 +22,7 @@ from klais.models.store import ModelStore
 from klais.system.child import OwnedChild
 from klais.system.file_lock import lock_file
 from klais.system.private_files import own_folder
+from klais.system.processes import python_module
 from klais.telemetry import log as logs
 from klais.telemetry.snapshots import TypesSnapshot
 from klais.worker.lanes import Lanes
@@ -178,9 +179,10 @@ class TypeKeeper:
 
     def _run(self, path: Path, output: Path) -> bool:
         began_s = time.monotonic()
-        env = os.environ | {"KLAIS_MODELS_DIR": str(self._store.own)}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}  # no secrets
+        given = str(path), str(self._store.own), str(self._settings.fingerprint_bytes)
         output.unlink(missing_ok=True)
-        child = self._child = OwnedChild([sys.executable, "-m", "klais.fingerprint.training", str(path)], output, env)
+        child = self._child = OwnedChild(python_module("klais.fingerprint.training", *given), output, env)
         _kill_first(child.pid)
         if not child.wait(self._most_s):
             child.stop(0.0)

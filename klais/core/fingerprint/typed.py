@@ -2,12 +2,11 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from struct import Struct
 
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import Detector, Feature, Frames, owner_of, reserve
+from klais.core.anomaly.detector import Detector, Feature, Frames, Saved, owner_of, reserve
 from klais.core.anomaly.record import FLAG, Found
 from klais.core.devices.layout import id_words
 from klais.core.fingerprint import observe
@@ -22,15 +21,15 @@ from klais.core.fingerprint.record import (
     DeviceTypes,
     Kept,
     TypeFacts,
-    code_of,
 )
 
 ONE_IN = 4  # frames of a fast device of which one is sampled
 WINDOWS = 4  # sets of samples kept for training besides the one that fills
 UNKNOWN_NAME = "unknown"
-_TAIL = Struct("<4sI")  # magic, code of the type's name; the fingerprint follows
+_HEAD = np.dtype([("magic", "S4"), ("code", "<u4")])  # code of the type's name; the fingerprint follows
+HABITS = ("interval", "interval_var", "size", "size_var")
 TAIL_MAGIC = b"KLT1"
-TAIL_SIZE = _TAIL.size + PRINT.itemsize
+TAIL_SIZE = _HEAD.itemsize + PRINT.itemsize
 
 
 class TypesInUse:
@@ -186,10 +185,24 @@ class Typed:
         out[: len(here)] = np.where(np.arange(MAX_FIELDS) < self.slots[begin:end, None], here, 0)
         return out
 
-    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         """See :class:`klais.core.anomaly.detector.Detector`; the fingerprint follows what the inner one saves."""
         found, after = self.inner.dump_some(begin, end, most_bytes)
-        return [(row, value + self._tail(row)) for row, value in found], after
+        count = len(found.row)
+        if not count:
+            return found, after
+        codes = self.types.codes()[self.prints["type"][found.row]]
+        heads = np.array([(TAIL_MAGIC, code) for code in codes.tolist()], _HEAD)
+        prints = np.ascontiguousarray(self.prints[found.row])
+        tails = np.column_stack([part.view(np.uint8).reshape(count, -1) for part in (heads, prints)])
+        lengths = found.lengths + TAIL_SIZE
+        starts = np.cumsum(lengths) - lengths
+        buf = np.empty(int(lengths.sum()), np.uint8)
+        first = np.cumsum(found.lengths) - found.lengths
+        within = np.arange(int(found.lengths.sum())) - np.repeat(first, found.lengths)
+        buf[np.repeat(starts, found.lengths) + within] = found.buf[np.repeat(found.starts, found.lengths) + within]
+        buf[(starts + found.lengths)[:, None] + np.arange(TAIL_SIZE)] = tails
+        return Saved(found.row, buf, starts, lengths), after
 
     def dump(self, row: int) -> bytes | None:
         """See :class:`klais.core.anomaly.detector.Detector`."""
@@ -197,8 +210,8 @@ class Typed:
         return None if value is None else value + self._tail(row)
 
     def _tail(self, row: int) -> bytes:
-        name = self.types.name_of(int(self.prints["type"][row]))
-        return _TAIL.pack(TAIL_MAGIC, code_of(name) if name else 0) + bytes(self.prints[row].tobytes())
+        head = np.array((TAIL_MAGIC, self.types.codes()[self.prints["type"][row]]), _HEAD)
+        return bytes(head.tobytes()) + bytes(self.prints[row].tobytes())
 
     def load(self, row: int, value: bytes) -> bool:
         """See :class:`klais.core.anomaly.detector.Detector`."""
@@ -206,10 +219,11 @@ class Typed:
         if len(tail) < TAIL_SIZE or tail[:4] != TAIL_MAGIC:
             return self.inner.load(row, value)
         loaded = self.inner.load(row, value[:-TAIL_SIZE])
-        _, code = _TAIL.unpack_from(tail)
-        saved = np.frombuffer(tail, PRINT, 1, _TAIL.size).copy()
+        code = int(np.frombuffer(tail, _HEAD, 1)["code"][0])
+        saved = np.frombuffer(tail, PRINT, 1, _HEAD.itemsize).copy()
         here = self.prints[row]
-        if here["owner"] in (0, saved["owner"][0]) and here["samples"] < saved["samples"][0]:
+        good = all(np.isfinite(saved[name][0]) and saved[name][0] <= 100 for name in HABITS)
+        if good and here["owner"] in (0, saved["owner"][0]) and here["samples"] < saved["samples"][0]:
             kinds = np.flatnonzero(self.types.codes() == code).tolist() if code else []
             saved["type"] = kinds[0] if kinds else 0
             for name in ("candidate", "before", "run", "own", "evidence"):

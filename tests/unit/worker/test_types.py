@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from klais.core.fingerprint.typed import TypesInUse
 from klais.fingerprint.model import FILE, KIND, dump_types
 from klais.models.card import write_model
 from klais.models.store import ModelStore
-from klais.worker import types as types_module
 from klais.worker.lanes import Lanes
 from klais.worker.types import DRIFT_S, FIRST_S, TypeKeeper
 from tests.support.needs import need_missing
@@ -97,7 +97,7 @@ def test_a_training_that_cannot_be_started_or_fails_changes_nothing(
     keeper.refresh()
     assert not keeper.train(snapshot((3, 10, 60), devices=1))
     assert (keeper.failed, keeper.trained, keeper.training, version_of(keeper)) == (1, 0, None, "m1")
-    monkeypatch.setattr(types_module.sys, "executable", str(tmp_path / "no-python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     with pytest.raises(OSError, match="No such file"):
         keeper.train(snapshot((3, 10, 60), devices=1))
 

@@ -114,12 +114,19 @@ def test_a_type_is_saved_with_the_profile_and_found_again(types: DeviceTypes) ->
     lane.detector = two_tier()
     lane.state = LaneState(detector=lane.detector)
     lane.be("a", "camera", 60)
-    rows, _ = lane.detector.dump_some(0, 10, 1 << 20)
-    (row, value), after = rows[0], two_tier()
+    lane.be("b", "tracker", 60)
+    saved, following = lane.detector.dump_some(0, 10, 1 << 20)
+    assert saved.row.tolist() == [0, 1] and following == 10
+    values = [
+        saved.buf[start : start + length].tobytes()
+        for start, length in zip(saved.starts.tolist(), saved.lengths.tolist(), strict=True)
+    ]
+    value, after = values[0], two_tier()
     after.make_room(10)
-    assert after.load(3, value)
+    assert after.load(3, value) and after.load(4, values[1])
+    assert after.facts(4, b"b").type == "tracker"  # type: ignore[union-attr]
     facts = after.facts(3, b"a")
-    assert row == 0 and facts is not None and facts.type == "camera" and facts.since_s == lane.facts("a").since_s
+    assert facts is not None and facts.type == "camera" and facts.since_s == lane.facts("a").since_s
     assert {feature.path for feature in after.features(3)} == {feature.path for feature in lane.detector.features(0)}
     assert (lane.detector.dump(0) or b"")[-TAIL_SIZE:] == value[-TAIL_SIZE:]
     for damaged in (value[:-1], value + b"x", b"", value[:40]):
