@@ -88,7 +88,8 @@ def normal_days(
     trace = Trace.of(devices, rng, parts)
     flags = play(typed, devices, trace, len(devices))
     kinds = [devices[row].kind.name for _, row, _ in flags]
-    named = {(d.kind.name, typed.facts(k, b"dev-%d" % k).type) for k, d in enumerate(devices)}  # type: ignore[union-attr]
+    facts = [typed.facts(k, b"dev-%d" % k) for k in range(len(devices))]
+    named = {(device.kind.name, one.type) for device, one in zip(devices, facts, strict=True) if one is not None}
     return {
         "device_days": round(days * len(devices), 1),
         "frames": len(trace.row),
