@@ -23,6 +23,7 @@ NEEDS = {
     "root": "root",
     "llm": "the extra llm: pip install 'klais[llm]' compiles llama.cpp for some minutes",
     "kcat": "the kcat command (bin/setup --tests)",
+    "spin": "the model checker spin and a C compiler (bin/setup --tests)",
     "kafka-tools": "Maven or the jar that it fetched, and Java",
     "clients": "Maven, javac, go and npm with their registries, and some minutes (make release-test)",
     "toolchains": "cc, go, rustc, javac and node",
