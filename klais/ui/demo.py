@@ -22,7 +22,7 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
         changes=None,
         audit=recording.audit,
         about=lambda: {"worker": "recorded", "workers": []},
-        incidents=lambda query: _first(recording.pages.get("/incidents/", {"items": []}), str(query.size)),
+        incidents=lambda query: _first(recording.page("/incidents/") or {"items": []}, str(query.size)),
     )
     app = web.Application()
     guard.install(app)

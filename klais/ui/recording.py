@@ -140,7 +140,7 @@ class Recording:
 
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms")
+_EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms", "opened_at", "newest_at", "closed_at")
 
 
 def _moved(value: Any, by_ms: int, name: str = "") -> Any:

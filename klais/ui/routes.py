@@ -157,7 +157,12 @@ async def audit(page: Page, request: web.Request) -> web.StreamResponse:
 
 async def incidents(page: Page, request: web.Request) -> web.StreamResponse:
     """``/api/v1/incidents``: a page of incidents, the newest first, and what is muted."""
-    return reply(page.incidents(read_query(request.query, IncidentsQuery)))
+    query = read_query(request.query, IncidentsQuery)
+
+    async def make() -> bytes:
+        return to_json(await asyncio.to_thread(page.incidents, query))
+
+    return json_response(await page.answers.get(request.path_qs, make))
 
 
 async def log_in(page: Page, request: web.Request) -> web.StreamResponse:

@@ -94,6 +94,9 @@ class Incidents:
             except KlaisError as error:
                 if calls := every(30, "klais.worker.incidents"):
                     log.warning("incidents_interrupted", error=str(error), retry_s=RETRY_S, calls=calls)
+            except Exception:
+                if every(30, "klais.worker.incidents"):
+                    log.exception("incidents_failed")
             finally:
                 self._ready = False
                 await self._announcer.close()

@@ -14,8 +14,11 @@ from typing import Any
 from klais.core.incidents.incident import FEATURES, Incident, Kind, feature_class, id_of, incident_of
 from klais.core.incidents.summary import FlagSeen, Summary, hash_of, summary_of
 
-FAMILIES = {"interval": "rhythm", "silence": "rhythm", "stuck": "stuck", "absent": "absent"}  # else "value"
-ALWAYS_SEVERE = frozenset({"stuck", "absent"})
+FAMILIES = {
+    **{"interval": "rhythm", "silence": "rhythm", "stuck": "stuck", "absent": "absent"},
+    **{"type": "type", "impersonation": "type", "odd": "type"},
+}  # else "value"
+ALWAYS_SEVERE = frozenset({"stuck", "absent", "type", "impersonation"})
 MOST_PENDING = 2048  # devices with a feature that wait; above, those with the lowest hashes
 MOST_SAVED = 256  # of them, in the saved state: only in a storm of unrelated flags a new leader knows fewer
 MOST_OPEN = 100

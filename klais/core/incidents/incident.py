@@ -183,9 +183,9 @@ def clock(at_ms: int) -> str:
     Examples
     --------
     >>> clock(1_700_000_000_123)
-    '2023-11-14 22:13:20 UTC'
+    '2023-11-14T22:13:20Z'
     """
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def sentence(incident: Incident) -> str:

@@ -70,11 +70,13 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
             "edge": columns.batch.edge,
             "explanation": explain(facts),
         }
-        if (version := firmware_of(payload)) is not None:
-            body["firmware"] = version
         if nth == OF_TYPE:
             body |= {"type": facts.found or None, "type_before": facts.usual or None}
-        yield device_id, orjson.dumps(body), (), ts_ms
+        value = orjson.dumps(body)
+        version = firmware_of(payload)
+        if version is not None and len(value) + 2 * MOST_FIRMWARE_BYTES + 20 <= MAX_ANOMALY_BYTES:
+            value = orjson.dumps(body | {"firmware": version})
+        yield device_id, value, (), ts_ms
 
 
 def firmware_of(payload: bytes) -> str | None:

@@ -105,8 +105,13 @@ async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
 
 async def incidents(views: Views, request: web.Request) -> web.StreamResponse:
     """``/incidents/``: flags with one cause, the newest incident first, and what is muted; every worker has all."""
-    query = read_query(request.query, IncidentsQuery)
-    return reply({"worker": views.worker_id} | incidents_body(_control(views).records(), query))
+    query, control = read_query(request.query, IncidentsQuery), _control(views)
+
+    async def make() -> bytes:
+        body = await asyncio.to_thread(incidents_body, control.records(), query)
+        return to_json({"worker": views.worker_id} | body)
+
+    return json_response(await views.answers.get(request.path_qs, make))
 
 
 async def incident(views: Views, request: web.Request) -> web.StreamResponse:

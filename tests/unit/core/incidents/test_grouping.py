@@ -36,7 +36,7 @@ def test_many_devices_at_once_are_one_incident_with_first_and_worst():
     assert (record["type"], record["devices"], record["flags"], record["feature"]) == ("group", 40, 40, "t")
     assert (record["first"]["device"], record["worst"]["device"]) == ("dev-0", "dev-39")
     assert record["members"] == sorted(f"dev-{i}" for i in range(40)) and record["partitions"] == [0, 1]
-    for said in ("40 devices together since 2023-11-14 22:13:20 UTC: t rose", "firmware 2.1", "edge 1", "was 30", "20"):
+    for said in ("40 devices together since 2023-11-14T22:13:20Z: t rose", "firmware 2.1", "edge 1", "was 30", "20"):
         assert said in record["explanation"]
     assert grouping.totals.opened == {"field": 1, "interval": 0, "size": 0, "fleet": 0}
 
@@ -69,7 +69,7 @@ def test_one_stuck_sensor_is_one_incident_of_one_device():
     (incident,) = grouping.open()
     record = shown(incident)
     assert (record["type"], record["devices"], record["flags"]) == ("device", 1, 3)
-    assert record["explanation"].startswith("dev-7 since 2023-11-14 22:13:20 UTC: ")
+    assert record["explanation"].startswith("dev-7 since 2023-11-14T22:13:20Z: ")
 
 
 def test_the_first_device_of_a_group_does_not_make_a_second_incident():

@@ -134,7 +134,8 @@ def flagged_record(key: bytes) -> tuple[LaneState, bytes]:
     state = scored()
     for i in range(40):
         take(state, ("\x01" * 16, i, b'{"%s":%d}' % (key, i % 3)), at_ns=T0_NS + i * S)
-    step = take(state, ("\x01" * 16, 40, b'{"%s":-1.2345678901234567e300}' % key), at_ns=T0_NS + 40 * S)
+    last = b'{"%s":-1.2345678901234567e300,"fw":"%s"}' % (key, rb"\"" * 32)
+    step = take(state, ("\x01" * 16, 40, last), at_ns=T0_NS + 40 * S)
     ((_, value, _, _),) = anomaly_records(step)
     return state, value
 
