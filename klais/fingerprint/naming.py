@@ -41,17 +41,22 @@ def name_types(fields: Sequence[Sequence[str]]) -> list[str]:
     out: list[str] = []
     for at, names in enumerate(fields):
         base = next((word for word, pattern in WORDS if any(_matches(pattern, name) for name in names)), "")
-        base = base or "+".join(names[:3])[:LONGEST_NAME] or f"type {at + 1}"
+        base = base or _cut("+".join(names[:3]), LONGEST_NAME) or f"type {at + 1}"
         chosen = base
         if chosen in out:
             others = {name for k, other in enumerate(fields) if k != at for name in other}
             own = next((name for name in names if name not in others), "")
-            chosen = f"{base[: LONGEST_NAME - 20]} ({own[:16]})" if own else base
+            chosen = f"{_cut(base, LONGEST_NAME - 20)} ({_cut(own, 16)})" if own else base
         number = 2
         while chosen in out:
-            chosen, number = f"{base[: LONGEST_NAME - 4]} {number}", number + 1
+            chosen, number = f"{_cut(base, LONGEST_NAME - 4)} {number}", number + 1
         out.append(chosen)
     return out
+
+
+def _cut(name: str, most: int) -> str:
+    """At most so many bytes."""
+    return name.encode()[:most].decode(errors="ignore")
 
 
 def _matches(pattern: str, name: str) -> bool:

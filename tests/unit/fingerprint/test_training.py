@@ -68,12 +68,20 @@ def test_the_same_snapshot_gives_the_same_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [[["a" * 99]] * 3, [[]] * 3, [["temp"]] * 70, [["lat", "x"], ["lat", "y"], ["lat", "x"]], []]
+    "fields",
+    [
+        [["a" * 99]] * 3,
+        [["\U0001f600" * 30]] * 3,
+        [[]] * 3,
+        [["temp"]] * 70,
+        [["lat", "x"], ["lat", "y"], ["lat", "x"]],
+        [],
+    ],
 )
 def test_names_differ_and_are_short_whatever_the_fields_are_called(fields: list[list[str]]) -> None:
     names = name_types(fields)
     assert len(set(names)) == len(names) == len(fields)
-    assert all(0 < len(name) <= LONGEST_NAME for name in names)
+    assert all(0 < len(name.encode()) <= LONGEST_NAME for name in names)
 
 
 def test_a_snapshot_comes_back_and_a_damaged_or_foreign_one_is_refused(tmp_path: Path) -> None:
