@@ -11,7 +11,7 @@ from klais.models.store import Model, ModelStore
 
 KIND = "fingerprint"
 FILE = "types.npz"
-LONGEST_NAME = 40  # characters of a type's name
+LONGEST_NAME = 40  # bytes of a type's name: a record on klais_anomalies has it four times
 
 
 def dump_types(types: DeviceTypes) -> bytes:
@@ -42,7 +42,7 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
     good = (
         1 <= count <= MOST_TYPES
         and len(set(names)) == count
-        and all(0 < len(name) <= LONGEST_NAME for name in names)
+        and all(0 < len(name.encode()) <= LONGEST_NAME for name in names)
         and rates.shape == (count, 64)
         and interval.shape == size.shape == (count, 2)
         and bool(((rates > 0) & (rates < 1)).all())

@@ -1,7 +1,7 @@
 """Names of device types from the fields that they send, such as ``thermostat`` or ``lux+motion``."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from klais.fingerprint.model import LONGEST_NAME
 
@@ -30,8 +30,8 @@ WORDS = (
 )
 
 
-def name_types(fields: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each type from its fields, those that tell it apart first; no two are the same.
+def name_types(fields: Sequence[Sequence[str]], taken: Collection[str] = ()) -> list[str]:
+    """A name for each type from its fields, those that tell it apart first; no two are the same, and none is ``taken``.
 
     Examples
     --------
@@ -41,17 +41,22 @@ def name_types(fields: Sequence[Sequence[str]]) -> list[str]:
     out: list[str] = []
     for at, names in enumerate(fields):
         base = next((word for word, pattern in WORDS if any(_matches(pattern, name) for name in names)), "")
-        base = base or "+".join(names[:3])[:LONGEST_NAME] or f"type {at + 1}"
+        base = base or _cut("+".join(names[:3]), LONGEST_NAME) or f"type {at + 1}"
         chosen = base
-        if chosen in out:
+        if chosen in out or chosen in taken:
             others = {name for k, other in enumerate(fields) if k != at for name in other}
             own = next((name for name in names if name not in others), "")
-            chosen = f"{base[: LONGEST_NAME - 20]} ({own[:16]})" if own else base
+            chosen = f"{_cut(base, LONGEST_NAME - 20)} ({_cut(own, 16)})" if own else base
         number = 2
-        while chosen in out:
-            chosen, number = f"{base[: LONGEST_NAME - 4]} {number}", number + 1
+        while chosen in out or chosen in taken:
+            chosen, number = f"{_cut(base, LONGEST_NAME - 4)} {number}", number + 1
         out.append(chosen)
     return out
+
+
+def _cut(name: str, most: int) -> str:
+    """At most so many bytes."""
+    return name.encode()[:most].decode(errors="ignore")
 
 
 def _matches(pattern: str, name: str) -> bool:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
+from klais.core.fingerprint.record import MOST_TYPES, NO_TYPES, DeviceTypes
 from klais.errors import KlaisError, ModelRefused
-from klais.fingerprint.model import FILE, KIND, dump_types
+from klais.fingerprint.carrying import APART, INTERVAL_SCALE, SIZE_SCALE, carry_over, same_as
+from klais.fingerprint.model import FILE, KIND, dump_types, types_of
 from klais.fingerprint.naming import name_types
 from klais.fingerprint.snapshot import Snapshot, read_snapshot
 from klais.models.card import Card, write_model
 
 SCRIPT = "klais/fingerprint/training.py"
-APART = 1.0  # distance of two clusters of devices: one field that all of one send and none of the other does
-INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) that count as much
 LEAST_DEVICES, LEAST_SHARE = 3, 0.003  # of a type
 LEAST_DEVIATIONS = 0.25, 0.08  # of ln(interval) and ln(size) over a type
 SAME_SHARE = 0.1  # of a type's samples that fit another one as well: then they are one
@@ -148,8 +148,13 @@ def fields_of(labels: npt.NDArray[np.int64], snapshot: Snapshot) -> list[list[st
     ]
 
 
-def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda text: None) -> Card:
-    """Cluster, merge, name, judge on half of the devices, write.
+def train(
+    snapshot: Snapshot,
+    folder: Callable[[str], Path],
+    say: Say = lambda text: None,
+    before: DeviceTypes = NO_TYPES,
+) -> Card:
+    """Cluster, merge, name, judge on half of the devices, write; ``before``: the model that is in use.
 
     Raises
     ------
@@ -165,11 +170,15 @@ def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda t
         raise ModelRefused("no devices are alike enough to be of one type")
     types = types_from(devices, labels)
     fields = fields_of(labels, snapshot)
-    types = DeviceTypes("new", tuple(name_types(fields)), types.rates, types.interval, types.size, types.threshold)
+    same = same_as(types, before) if before.names else [-1] * len(types.names)
+    fresh = iter(name_types([sent for sent, old in zip(fields, same, strict=True) if old < 0], before.names))
+    types = replace(types, names=tuple(before.names[old] if old >= 0 else next(fresh) for old in same))
+    types, carried = carry_over(types, before)
     figures = judge(devices, labels)
     data = dump_types(types)
     version = f"{KIND}-" + hashlib.sha256(data).hexdigest()[:10]
     counts = np.bincount(labels[labels >= 0], minlength=len(types.names)).tolist()
+    fields += [[]] * carried
     about = {
         "kind": KIND, "version": version, "title": "Types of devices by fields, interval and size of their frames",
         "method": "agglomerative clustering (scikit-learn), naive Bayes of each type", "script": SCRIPT,
@@ -185,7 +194,8 @@ def train(snapshot: Snapshot, folder: Callable[[str], Path], say: Say = lambda t
         "test": figures, "made_s": int(time.time()), "limits": "types that send the same fields alike are one type",
     }  # fmt: skip
     card = write_model(folder(version), {FILE: data}, about)
-    say(f"{version}: {len(types.names)} types of {snapshot.devices} devices, {time.monotonic() - began_s:.1f} s")
+    known = f"{len(types.names)} types, {carried} of them from the model before"
+    say(f"{version}: {known}; {snapshot.devices} devices, {time.monotonic() - began_s:.1f} s")
     return card
 
 
@@ -230,7 +240,8 @@ def main(arguments: Sequence[str]) -> int:
         resource.setrlimit(resource.RLIMIT_AS, (given.bytes, given.bytes))
         store = ModelStore(given.models)
         snapshot = read_snapshot(given.snapshot)
-        made = train(snapshot, lambda version: store.new_folder(KIND, version), print)
+        before, _ = types_of(store)
+        made = train(snapshot, lambda version: store.new_folder(KIND, version), print, before or NO_TYPES)
         store.activate(KIND, made.version)
         prune(store, KEEP)
     except (KlaisError, OSError, MemoryError) as error:

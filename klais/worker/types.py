@@ -61,7 +61,8 @@ class TypeKeeper:
         self._threads: list[threading.Thread] = []
         self._child: OwnedChild | None = None
         self._began_s = time.monotonic()
-        self._due_s = self._began_s
+        self._last_s = self._began_s  # the newest training's begin
+        self._not_before_s = self._began_s + FIRST_S
         self.problems: tuple[str, ...] = ()
         self.trained = self.failed = 0
 
@@ -157,11 +158,13 @@ class TypeKeeper:
 
     def due(self, counted: dict[str, int], now_s: float) -> bool:
         """Whether to train now, for devices ``counted`` by type."""
-        if not self._in_use.current.names:
-            return now_s - self._began_s >= FIRST_S and now_s >= self._due_s
+        if now_s < self._not_before_s:
+            return False
         drifted = counted.get(UNKNOWN_NAME, 0) > DRIFT_SHARE * max(1, sum(counted.values()))
-        last_s = self._due_s - self._settings.fingerprint_train_s
-        return now_s >= self._due_s or (drifted and now_s - max(last_s, self._began_s) >= DRIFT_S)
+        interval_s = self._settings.fingerprint_train_s
+        if drifted:
+            interval_s = min(DRIFT_S, interval_s)
+        return not self._in_use.current.names or now_s >= self._last_s + interval_s
 
     def train(self, snapshot: Snapshot) -> bool:
         """Write the snapshot, run the training and wait for its end; whether it made a model."""
@@ -205,12 +208,12 @@ class TypeKeeper:
                 now_s = time.monotonic()
                 if not self.due(self.counted(), now_s):
                     continue
-                self._due_s = now_s + self._settings.fingerprint_train_s
+                self._not_before_s = now_s + min(FIRST_S, self._settings.fingerprint_train_s)
                 snapshot = self.take()
                 if snapshot.devices >= LEAST_DEVICES:
+                    self._last_s = now_s
                     self.train(snapshot)
                 else:
-                    self._due_s = now_s + min(FIRST_S, self._settings.fingerprint_train_s)
                     log.debug("too_few_samples", devices=snapshot.devices, least=LEAST)
             except (KlaisError, OSError) as error:
                 self.failed += 1

@@ -2,6 +2,7 @@
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,20 @@ def test_the_same_snapshot_gives_the_same_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [[["a" * 99]] * 3, [[]] * 3, [["temp"]] * 70, [["lat", "x"], ["lat", "y"], ["lat", "x"]], []]
+    "fields",
+    [
+        [["a" * 99]] * 3,
+        [["\U0001f600" * 30]] * 3,
+        [[]] * 3,
+        [["temp"]] * 70,
+        [["lat", "x"], ["lat", "y"], ["lat", "x"]],
+        [],
+    ],
 )
 def test_names_differ_and_are_short_whatever_the_fields_are_called(fields: list[list[str]]) -> None:
     names = name_types(fields)
     assert len(set(names)) == len(names) == len(fields)
-    assert all(0 < len(name) <= LONGEST_NAME for name in names)
+    assert all(0 < len(name.encode()) <= LONGEST_NAME for name in names)
 
 
 def test_a_snapshot_comes_back_and_a_damaged_or_foreign_one_is_refused(tmp_path: Path) -> None:
@@ -126,6 +135,21 @@ def test_a_file_that_is_no_model_is_refused_with_the_reason(data: bytes) -> None
     assert load_types(dump_types(some()), "m").names == ("one", "two")
     with pytest.raises(ModelRefused, match="Train it again"):
         load_types(data, "m")
+
+
+def test_a_new_model_keeps_names_and_types_that_sent_nothing_this_time(tmp_path: Path) -> None:
+    a, b, c, d = (3, 10, 60), (12, 10, 60), (48, 900, 60), (192, 10, 60)
+    before, _ = trained(tmp_path / "a", snapshot(a, b, c))
+    renamed = replace(before, names=("first", "second", "third"))
+    card = train(snapshot(b, d, a), lambda version: tmp_path / "b", before=renamed)
+    after = load_types((tmp_path / "b" / FILE).read_bytes(), card.version)
+    assert len(after.names) == 4 and {"first", "second", "third"} < set(after.names)
+    place = {name: before.names[at] for at, name in enumerate(renamed.names)}
+    for name in renamed.names:
+        old, new = renamed.names.index(name), after.names.index(name)
+        assert np.abs(after.rates[new] - before.rates[old]).max() < 0.1, place[name]
+    (fresh,) = set(after.names) - set(renamed.names)
+    assert fresh == "field192"
 
 
 def test_old_models_go_the_active_one_stays(tmp_path: Path) -> None:

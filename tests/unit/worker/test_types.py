@@ -82,7 +82,6 @@ def test_training_is_due_on_schedule_and_sooner_when_types_are_missing(keeper: T
     assert not keeper.due({}, start_s + FIRST_S - 1) and keeper.due({}, start_s + FIRST_S)
     publish(tmp_path, "m1")
     keeper.refresh()
-    keeper._due_s = start_s + HOUR_S
     known, strange = {"one": 90, "unknown": 10}, {"one": 60, "unknown": 40}
     assert not keeper.due(known, start_s + HOUR_S - 1) and keeper.due(known, start_s + HOUR_S)
     assert not keeper.due(strange, start_s + DRIFT_S - 1) and keeper.due(strange, start_s + DRIFT_S)
