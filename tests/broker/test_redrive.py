@@ -97,7 +97,7 @@ def end_at(point: str, nth: int) -> Callable[[str], None]:
 def test_each_letter_goes_once_whatever_kills_it(
     settings_for: Make, topics_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strict = settings_for(partitions=2, json_strict=True)
+    strict = settings_for(partitions=2, json_strict=True, checkpoint_interval_s=0.3)
     topics = topics_of(strict)
     send(strict)
     n = DEVICES * ROUNDS
@@ -133,7 +133,7 @@ def test_each_letter_goes_once_whatever_kills_it(
 
 
 def test_what_fails_again_is_not_sent_for_ever(settings_for: Make, topics_of: Any) -> None:
-    strict = settings_for(partitions=2, json_strict=True)
+    strict = settings_for(partitions=2, json_strict=True, checkpoint_interval_s=0.3)
     topics_of(strict)
     send(strict)
     asyncio.run(taken(strict))
