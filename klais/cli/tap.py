@@ -132,6 +132,7 @@ class Followers:
             threading.Thread(target=self._follow, args=(worker,), daemon=True).start()
         until_s = time.monotonic() + (float("inf") if for_s is None else for_s)
         newest: dict[str, int] = {}
+        failed: dict[str, str] = {}
         while (left_s := until_s - time.monotonic()) > 0:
             try:
                 url, number, found = self._queue.get(timeout=min(1.0, left_s))
@@ -139,10 +140,13 @@ class Followers:
                 continue
             if isinstance(found, str):
                 self.problem = found
-                notice(found)
-                if not self.answered and len(self._workers) == 1:
+                if failed.get(url) != found:
+                    notice(found)
+                failed[url] = found
+                if not self.answered and len(failed) == len(self._workers):
                     return
                 continue
+            failed.pop(url, None)
             if url in newest and number > newest[url] + 1:
                 notice(f"{number - newest[url] - 1} seconds of {url} were not shown: this reader is slow")
             newest[url], self.answered = number, True

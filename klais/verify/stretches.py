@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from klais.config.load import Settings
-from klais.core.lane.journal import MAGIC, StepRecord, decode_step
+from klais.core.lane.journal import StepRecord
 from klais.errors import OffsetGone, TopicMismatch
 from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.system.moments import Moment, iso_of
-from klais.verify.whatif import TAKEN, Stretch
+from klais.verify.whatif import TAKEN, Stretch, step_of
 
 WINDOW = 256  # records of the journal that one probe looks at
 
@@ -91,8 +91,7 @@ async def _first_taken(
     reader: PartitionReader, topic: str, partition: int, start: int, end: int
 ) -> tuple[int, StepRecord] | None:
     async for record in reader.read(topic, partition, start, end):
-        if record.value is not None and record.value[:4] == MAGIC:
-            step = decode_step(record.value)
-            if step.kind in TAKEN:
-                return record.offset, step
+        step = step_of(record.value)
+        if step is not None and step.kind in TAKEN:
+            return record.offset, step
     return None

@@ -320,7 +320,16 @@ async def ask(
 
 
 async def _steps(reader: PartitionReader, topic: str, partition: int, start: int) -> AsyncIterator[StepRecord]:
-    """The journal's steps; what another program wrote there is none, nor is a damaged one."""
+    """The journal's steps that can be read."""
     async for record in reader.read(topic, partition, start):
-        if record.value is not None and record.value[:4] == MAGIC:
-            yield decode_step(record.value)
+        step = step_of(record.value)
+        if step is not None:
+            yield step
+
+
+def step_of(value: bytes | None) -> StepRecord | None:
+    """A step of the journal; None for owners, what another program wrote there, and what is damaged."""
+    try:
+        return decode_step(value) if value is not None and value[:4] == MAGIC else None
+    except JournalFormatError:
+        return None

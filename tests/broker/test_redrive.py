@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 from confluent_kafka import Producer
 
@@ -19,6 +20,7 @@ from klais.core.lane.state import Tally
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.partition import partition_of
+from klais.kafka.offsets import end_offsets
 from klais.kafka.topics import Topics
 from tests.support.lane import T0_NS
 from tests.support.lanes import caught_up, lanes, records
@@ -77,21 +79,44 @@ def landed(settings: Settings) -> Counter[tuple[str, int, int]]:
     return Counter((value["device_id"], value["seq"], value["ts"]) for value in values)
 
 
-def test_each_letter_goes_once_whatever_kills_it(settings_for: Make, topics_of: Any) -> None:
-    strict = settings_for(partitions=2, json_strict=True)
-    topics_of(strict)
+class Ended(BaseException):
+    """In the place of kill -9, within this process: nobody catches it."""
+
+
+def end_at(point: str, nth: int) -> Callable[[str], None]:
+    left = [nth]
+
+    def at(passed: str) -> None:
+        left[0] -= passed == point
+        if not left[0]:
+            raise Ended
+
+    return at
+
+
+def test_each_letter_goes_once_whatever_kills_it(
+    settings_for: Make, topics_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strict = settings_for(partitions=2, json_strict=True, checkpoint_interval_s=0.3)
+    topics = topics_of(strict)
     send(strict)
     n = DEVICES * ROUNDS
     assert asyncio.run(taken(strict))["refused"] == n
     mended = strict.model_copy(update={"json_strict": False})
 
+    before = end_offsets(strict, topics.raw)
     assert redrive(strict)["goes"] == 0, "they would come back"
     shown = redrive(mended)
     assert (shown["frames"], shown["goes"], shown["sent"]) == (n + 1, n, None)
-    assert asyncio.run(taken(mended))["passed"] == 0, "it has shown, not sent"
+    assert end_offsets(mended, topics.raw) == before, "it has shown, not sent"
 
-    for point in ("redrive_named:3", "redrive_sent:4"):  # in small batches
-        killed(mended, point, "--yes", "--rate", "40", "-n", "60")
+    small = ("--yes", "--rate", "40", "-n", "60")  # of few frames a batch
+    killed(mended, "redrive_sent:4", *small)
+    with monkeypatch.context() as patched:
+        patched.setattr("klais.fault.arm", lambda _: None)
+        patched.setattr("klais.fault.at", end_at("redrive_named", 3))  # as abrupt: nothing is put in order
+        with pytest.raises(Ended):
+            redrive(mended, *small)
     last = redrive(mended, "--yes", "--rate", "5000", "--reason", "not_strict", "--note", "strict is off")
     assert 0 < last["sent"] < n
     counts = asyncio.run(taken(mended))
@@ -108,7 +133,7 @@ def test_each_letter_goes_once_whatever_kills_it(settings_for: Make, topics_of: 
 
 
 def test_what_fails_again_is_not_sent_for_ever(settings_for: Make, topics_of: Any) -> None:
-    strict = settings_for(partitions=2, json_strict=True)
+    strict = settings_for(partitions=2, json_strict=True, checkpoint_interval_s=0.3)
     topics_of(strict)
     send(strict)
     asyncio.run(taken(strict))

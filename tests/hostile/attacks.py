@@ -109,6 +109,9 @@ BY_HTTP: dict[str, list[str]] = {
         "tests/unit/edge/test_api.py::test_a_rate_below_the_controllers_minimum_must_be_meant",
         "tests/unit/edge/test_api.py::test_who_changed_what_is_logged",
     ],
+    "reading the payloads of devices with less than the token for changes": [
+        "tests/unit/worker/test_tap.py::test_payloads_need_the_token_for_changes",
+    ],
     "a web page that reads by DNS rebinding": [
         f"{GUARD}::test_foreign_names_are_refused_on_every_path",
         f"{ROUTES}::test_no_route_answers_to_a_foreign_name",

@@ -13,7 +13,9 @@ from klais.ui.changes import Changes
 from klais.ui.recording import load_demo
 from klais.ui.routes import Page
 from klais.ui.routes import install as install_page
+from klais.worker.tap import Taps
 from klais.worker.web.pages import install
+from klais.worker.web.tap import install as install_tap
 from tests.support.http import FakeState
 from tests.support.lane import frames
 from tests.support.views import PARTITIONS, fake_lane, feed, make_views
@@ -26,6 +28,7 @@ def make_worker(guard: Guard) -> web.Application:
     install(app, make_views(lanes, control), guard)
     changes = Changes(control, lambda: SimpleNamespace(change=lambda *_: None), 1000.0)
     install_page(app, Page(guard=guard, feed=load_demo(), changes=changes, audit=load_demo().audit))
+    install_tap(app, Taps(), guard)
     return app
 
 
