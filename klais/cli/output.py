@@ -99,7 +99,11 @@ class TableWriter:
 
 
 class CsvWriter:
-    """Prints rows as CSV, with a head line; text cells are escaped, None is empty."""
+    """Prints rows as CSV, with a head line; text cells are escaped, None is empty.
+
+    A device may call itself ``=1+1``: spreadsheets would compute a text that begins so, unless an apostrophe stands
+    before it. JSON lines have every text as it is.
+    """
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = keys
@@ -115,8 +119,13 @@ class CsvWriter:
 
     def _line(self, cells: list[Any]) -> None:
         target = io.StringIO()
-        csv.writer(target, lineterminator="").writerow([escape(c) if isinstance(c, str) else c for c in cells])
+        csv.writer(target, lineterminator="").writerow([_inert(c) if isinstance(c, str) else c for c in cells])
         say(target.getvalue())
+
+
+def _inert(text: str) -> str:
+    """A text that neither a terminal nor a spreadsheet takes for more."""
+    return ("'" if text.startswith(("=", "+", "-", "@")) else "") + escape(text)
 
 
 class JsonLines:

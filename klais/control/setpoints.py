@@ -45,6 +45,15 @@ class DeviceLimit(NamedTuple):
     until_ns: int | None
 
 
+class _Seen(NamedTuple):
+    """What readers get, never changed: a change of the records makes another one when somebody asks."""
+
+    records: dict[str, dict[str, Any]]
+    blocked: dict[bytes, int | None]
+    device_limits: dict[bytes, DeviceLimit]
+    to_forget: dict[bytes, int]
+
+
 class ControlFollower(TopicFollower):
     """The records of ``klais_control`` as they stand.
 
@@ -69,11 +78,14 @@ class ControlFollower(TopicFollower):
         self._blocked: dict[bytes, int | None] = {}
         self._device_limits: dict[bytes, DeviceLimit] = {}
         self._to_forget: dict[bytes, int] = {}
+        self._seen: _Seen | None = None
 
     def reset(self) -> None:
         """Drop all records (see :class:`TopicFollower`)."""
         with self._change:
-            self._records, self._blocked, self._device_limits = {}, {}, {}
+            for kept in (self._records, self._blocked, self._device_limits, self._to_forget):
+                kept.clear()
+            self._seen = None
             self.version += 1
         self.changed.set()
 
@@ -96,21 +108,39 @@ class ControlFollower(TopicFollower):
         with self._change:
             if record == self._records.get(key):
                 return
-            records = {scope: kept for scope, kept in self._records.items() if scope != key}
+            # One entry at a time: a mapping made anew for each record takes minutes to read ten thousand blocks.
+            self._records.pop(key, None)
             if record is not None:
-                records[key] = record
-            # Other threads read the old mappings or the new ones, never a mixture: so replace them, do not change them.
+                self._records[key] = record
             if key.startswith(DEVICE):
-                self._blocked = _blocked(records)
-                self._device_limits = _device_limits(records)
-                self._to_forget = _to_forget(records)
+                self._note_device(key.removeprefix(DEVICE).encode(), record or {})
             elif key == GLOBAL and record is not None:
                 self.decisions.append(record)
-            self._records = records
+            self._seen = None
             if key.startswith((INCIDENT, INCIDENTS)):
                 return  # no limit follows from it
             self.version += 1
         self.changed.set()
+
+    def _note_device(self, device_id: bytes, record: dict[str, Any]) -> None:
+        for kept in (self._blocked, self._device_limits, self._to_forget):
+            kept.pop(device_id, None)
+        rate, burst, forget_ms = record.get("rate"), record.get("burst"), record.get("forget_ms")
+        if record.get("block") is True and record.get("unblock") is not True:
+            self._blocked[device_id] = _until_ns(record.get("until_ms"))
+        if rate is not None or burst is not None:
+            self._device_limits[device_id] = DeviceLimit(rate, burst, _until_ns(record.get("limits_until_ms")))
+        if forget_ms is not None:
+            self._to_forget[device_id] = forget_ms // 1000
+
+    def _now(self) -> _Seen:
+        """The mappings as they stand; the same ones until a record changes something."""
+        seen = self._seen
+        if seen is None:
+            with self._change:
+                mappings = (self._records, self._blocked, self._device_limits, self._to_forget)
+                seen = self._seen = _Seen(*(kept.copy() for kept in mappings))  # type: ignore[arg-type]
+        return seen
 
     def record(self, scope: str) -> dict[str, Any] | None:
         """The record of a scope as it stands, or None."""
@@ -118,7 +148,7 @@ class ControlFollower(TopicFollower):
 
     def records(self) -> dict[str, dict[str, Any]]:
         """All records as they stand, by scope."""
-        return self._records
+        return self._now().records
 
     def override(self) -> dict[str, Any] | None:
         """The operator's request while it is in force. A rate written as ``global`` without a mode counts as one
@@ -184,15 +214,15 @@ class ControlFollower(TopicFollower):
     def blocked(self) -> dict[bytes, int | None]:
         """Blocked devices: device_id -> end of the block (ns since the epoch), None = without end. Ends may have
         passed."""
-        return self._blocked
+        return self._now().blocked
 
     def device_limits(self) -> dict[bytes, DeviceLimit]:
         """Devices with limits of their own; ends may have passed."""
-        return self._device_limits
+        return self._now().device_limits
 
     def to_forget(self) -> dict[bytes, int]:
         """Devices to forget: device_id -> when that was asked for (s since the epoch)."""
-        return self._to_forget
+        return self._now().to_forget
 
     def overrides(self) -> list[dict[str, Any]]:
         """Overrides in force: scope, author, reason, end and the other fields of each record."""
@@ -201,7 +231,7 @@ class ControlFollower(TopicFollower):
         override = self.override()
         if override is not None:
             out.append({"scope": OVERRIDE, **override})
-        for scope, record in self._records.items():
+        for scope, record in self.records().items():
             ends: list[int] = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
             if scope.startswith(DEVICE) and not (ends and max(ends) <= now) and _sets_something(record):
                 out.append({**record, "scope": scope})
@@ -239,32 +269,6 @@ def _is_limit(value: Any) -> bool:
 
 def _until_ns(until_ms: int | None) -> int | None:
     return None if until_ms is None else until_ms * 1_000_000
-
-
-def _blocked(records: dict[str, dict[str, Any]]) -> dict[bytes, int | None]:
-    return {
-        scope.removeprefix(DEVICE).encode(): _until_ns(record.get("until_ms"))
-        for scope, record in records.items()
-        if scope.startswith(DEVICE) and record.get("block") is True and record.get("unblock") is not True
-    }
-
-
-def _device_limits(records: dict[str, dict[str, Any]]) -> dict[bytes, DeviceLimit]:
-    return {
-        scope.removeprefix(DEVICE).encode(): DeviceLimit(
-            record.get("rate"), record.get("burst"), _until_ns(record.get("limits_until_ms"))
-        )
-        for scope, record in records.items()
-        if scope.startswith(DEVICE) and (record.get("rate") is not None or record.get("burst") is not None)
-    }
-
-
-def _to_forget(records: dict[str, dict[str, Any]]) -> dict[bytes, int]:
-    return {
-        scope.removeprefix(DEVICE).encode(): record["forget_ms"] // 1000
-        for scope, record in records.items()
-        if scope.startswith(DEVICE) and record.get("forget_ms") is not None
-    }
 
 
 def in_force_ms(until_ms: int | None) -> bool:

@@ -33,6 +33,8 @@ class LaneLimits:
         self._dead_letters = TokenBucket.of_one_second(settings.dead_letter_rate)
         self._flags = TokenBucket.of_one_second(settings.anomaly_rate)
         self._overrides, self._overrides_version, self._overrides_until_ns = NO_OVERRIDES, -1, 0
+        self._blocked: tuple[bytes, ...] = ()
+        self._blocked_version, self._blocked_until_ns = -1, 0
         n = settings.partitions
         self.queue_limit = settings.dam_queue_limit // n
         self.queue_bytes = settings.dam_queue_bytes // n
@@ -52,15 +54,16 @@ class LaneLimits:
         return self._control.burst(default) if self._control else default
 
     def blocked(self) -> tuple[bytes, ...]:
-        """Device ids on the block list now."""
+        """Device ids on the block list now (listed again when something changed or ended)."""
         if self._control is None:
             return ()
-        now_ns = time.time_ns()
-        return tuple(
-            device_id
-            for device_id, until_ns in self._control.blocked().items()
-            if until_ns is None or until_ns > now_ns
-        )
+        now_ns, version = time.time_ns(), self._control.version
+        if version != self._blocked_version or now_ns >= self._blocked_until_ns:
+            live = {name: until_ns for name, until_ns in self._control.blocked().items() if in_force(until_ns, now_ns)}
+            ends = [until_ns for until_ns in live.values() if until_ns is not None]
+            self._blocked = tuple(live)
+            self._blocked_version, self._blocked_until_ns = version, min(ends, default=1 << 62)
+        return self._blocked
 
     def overrides(self) -> int:
         """Overrides of operators in force."""

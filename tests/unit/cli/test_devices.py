@@ -19,6 +19,7 @@ from klais.cli import views as cli_views
 from klais.cli.devices import SHOWN, SORTS, STATES
 from klais.cli.lag import Looks
 from klais.cli.main import main
+from klais.cli.output import CsvWriter
 from klais.control import overrides
 from klais.http.access import Access, digest
 from klais.http.addresses import RateLimit
@@ -108,6 +109,16 @@ def test_csv_has_every_column_once(run: Run, worker: str) -> None:
     rows = list(csv.DictReader(found.stdout.splitlines()))
     assert [row["device_id"] for row in rows] == ["dev-1", *(f"dev-{i}" for i in range(10, 20))]
     assert set(SORTS) <= set(rows[0]) and rows[0]["flagged_at"] == "" and rows[0]["received"] == "2"
+
+
+def test_csv_of_a_device_that_calls_itself_a_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    """A spreadsheet would run it; numbers stay numbers."""
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|'/C x'!A0", "a=1", "\t=1+1", '=1"', "1,2"]
+    CsvWriter(["device_id", "n"]).write({"device_id": name, "n": -5} for name in names)
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))[1:]
+    texts = [row[0] for row in rows]
+    assert texts == [f"'{name}" for name in names[:5]] + ["a=1", "\\t=1+1", "'=1\"", "1,2"]
+    assert {row[1] for row in rows} == {"-5"}
 
 
 def test_filters_reach_the_worker(run: Run, worker: str) -> None:
