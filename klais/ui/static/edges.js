@@ -2,11 +2,11 @@
 import { html } from "./lib.js";
 import { State, Table } from "./parts.js";
 import { overrides } from "./control.js";
-import { bytes, count, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, count, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const edges = [
   { label: "edge", cell: (row) => html`<code>${printable(row.id)}</code>` },
-  { label: "host", cell: (row) => printable((row.host ?? "").split(":")[0]) },
+  { label: "host", cell: (row) => hostName(row.host) },
   {
     label: "Kafka",
     cell: (row) =>

@@ -2,7 +2,7 @@
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
-import { bytes, clock, count, counted, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, clock, count, counted, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
   <span class="rate">${rate}</span> <small>${unit}</small></a>${notes.filter(Boolean).map((note) => html`<p>
@@ -10,7 +10,10 @@ const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>
 
 function dropped(event) {
   const byReason = new Map();
-  for (const process of [...event.edges, ...event.workers]) {
+  // All edges of a host report the same kernel filter.
+  const kernels = new Map(event.edges.map((edge) => [edge.host, edge.kernel_dropped ?? []]));
+  const kernel = [...kernels].map(([host, rows]) => ({ id: `kernel of ${hostName(host)}`, dropped: rows }));
+  for (const process of [...kernel, ...event.edges, ...event.workers]) {
     for (const drop of process.dropped) {
       const row = byReason.get(drop.reason) ?? { key: drop.reason, frames: 0, intended: drop.intended, where: [] };
       row.frames += drop.frames;
@@ -49,7 +52,7 @@ export function clearing(s, h) {
   if (!s.lag_records) return "Nothing waits in klais_raw.";
   const faster = mean(h.worker_received) - mean(h.edge_passed);
   const wait = `${waiting(s)} in klais_raw.`;
-  if (!s.lag_frames || s.lag_s < 1) return `${wait} That is the work of a moment.`;
+  if (!s.lag_frames || s.lag_s < 5) return `${wait} That is the work of a moment.`;
   if (faster <= 0) return `${wait} The workers take less than arrives: the lag grows.`;
   const left = duration(s.lag_frames / faster);
   return `${wait} The workers take ${short(faster)} frames/s more than arrive: gone in ${left}.`;
@@ -178,6 +181,7 @@ export function Overview({ store, theme }) {
       ]} />
     </div>
     <${Losses} h=${h} />
-    <${Table} caption="Frames dropped since the processes started" columns=${columns} rows=${dropped(event)}
+    <${Table} caption="Frames dropped since the processes started and the kernel filters were loaded"
+      columns=${columns} rows=${dropped(event)}
       empty="No frame was dropped." />`;
 }
