@@ -41,6 +41,8 @@ function lagNote(event) {
   return named.join(", ") + (behind.length > 3 ? `, ${behind.length - 3} more` : "");
 }
 
+const both = (p50, p99) => `${short(p50)} / ${ms(p99)}`;
+
 const MEAN_OF = 10; // samples that a forecast looks at
 const mean = (column) => {
   const newest = (column ?? []).slice(-MEAN_OF);
@@ -153,8 +155,8 @@ export function Overview({ store, theme }) {
     </ol>
     <p>${clearing(s, h)}</p>
     <dl class="figures">
-      <${Figure} label="batch latency, edge p50 / p99" value=${`${ms(s.edge_p50_ms)} / ${ms(s.edge_p99_ms)}`} />
-      <${Figure} label="batch latency, worker p50 / p99" value=${`${ms(s.worker_p50_ms)} / ${ms(s.worker_p99_ms)}`} />
+      <${Figure} label="batch latency, edge p50 / p99" value=${both(s.edge_p50_ms, s.edge_p99_ms)} />
+      <${Figure} label="batch latency, worker p50 / p99" value=${both(s.worker_p50_ms, s.worker_p99_ms)} />
       <${Figure} label="lag, by partition" value=${duration(s.lag_s)} note=${lagNote(event)} />
       <${Figure} label="rate limit" value=${`${short(event.control.rate)}/s`} note=${`mode ${event.control.mode}`} />
       <${Figure} label="CPU, busiest worker" value=${percent(s.cpu_share)} />
