@@ -176,6 +176,8 @@ def test_a_worker_is_recorded_with_all_that_its_page_asks_for(pair):
     for path in ("/devices/", "/anomalies/", "/control/", "/topics/", "/health", "/api/v1/audit"):
         assert found.page(path) is not None, path
     assert len(found.page("/devices/")["items"]) == DEVICES
+    first = found.page("/devices/")["items"][0]["device_id"]
+    assert found.page(f"/devices/{first}/")["device_id"] == first and found.page(f"/devices/{first}/why/")["rules"]
     event = json.loads(found.event()[1])
     assert set(event["sample"]) >= {"lag_s", "edge_received"} and event["partitions"] == 2
     assert found.since()["at_ms"]

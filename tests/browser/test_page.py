@@ -255,3 +255,13 @@ def test_the_overview_says_where_and_since_when_frames_were_lost_and_when_the_la
     assert found[1] == "Nothing waits in klais_raw."
     assert found[2].endswith("The workers take 200 frames/s more than arrive: gone in 20 s.")
     assert found[3].endswith("The workers take less than arrives: the lag grows.")
+
+
+def test_a_page_that_just_opened_claims_no_lost_connection(tab: Tab, demo: str) -> None:
+    shown = tab()
+    shown.page.route("**/api/v1/stream", lambda _route: None)  # the first event is not there yet
+    opened(shown, demo, "overview")
+    shown.page.get_by_text("Waiting for the first figures").wait_for()
+    first = "import('/ui/store.js').then(({store}) => new store.constructor().connected)"
+    assert shown.page.evaluate(first) is True
+    shown.page.get_by_text("No connection to the worker").wait_for()
