@@ -31,6 +31,9 @@ def files() -> dict[str, list[Object]]:
     out["overlays/monitoring/monitoring.yaml"] = overlays.monitoring()
     more: Object = {"resources": ["../../base", "monitoring.yaml"]}
     out["overlays/monitoring/kustomization.yaml"] = [_kustomization(more)]
+    out["overlays/scaling/scaling.yaml"] = overlays.scaling()
+    more = {"resources": ["../monitoring", "scaling.yaml"], "patches": [overlays.unfixed_replicas()]}
+    out["overlays/scaling/kustomization.yaml"] = [_kustomization(more)]
     for name, patches in (("external-kafka", overlays.external_kafka()), ("with-xdp", overlays.with_xdp())):
         paths = [{"path": f"{patch['kind'].lower()}.yaml"} for patch in patches]
         out |= {f"overlays/{name}/{path['path']}": [patch] for path, patch in zip(paths, patches, strict=True)}

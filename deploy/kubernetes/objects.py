@@ -10,6 +10,7 @@ USER = 10001  # of docker/Dockerfile
 EDGE, WORKER, TOPICS = "klais-edge", "klais-worker", "klais-topics"
 API_PORT, WEB_PORT, UDP_PORT = 8080, 6066, 5000
 PARTITIONS = 4
+WORKERS = 2
 # A pod's restart takes longer than a process's, and a static member keeps its lanes for so long.
 SESSION_S = 45
 PLAIN: Object = {
@@ -188,7 +189,7 @@ def worker() -> Object:
     spec = {"terminationGracePeriodSeconds": 30, "topologySpreadConstraints": [spread], "containers": [main]}
     body = {
         "serviceName": WORKER,
-        "replicas": 2,
+        "replicas": WORKERS,
         "podManagementPolicy": "Parallel",
         "selector": {"matchLabels": labels(WORKER)},
         "template": pod(WORKER, spec, {"emptyDir": {}}),

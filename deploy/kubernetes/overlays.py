@@ -4,11 +4,24 @@ from pathlib import Path
 
 import yaml
 
-from deploy.kubernetes.objects import EDGE, PLAIN, TOPICS, WORKER, Object, labels, meta, secret, value
+from deploy.kubernetes.objects import (
+    EDGE,
+    PARTITIONS,
+    PLAIN,
+    TOPICS,
+    WORKER,
+    WORKERS,
+    Object,
+    labels,
+    meta,
+    secret,
+    value,
+)
 
 RULES = Path(__file__).parents[1] / "prometheus" / "klais.rules.yml"
 WORKLOADS = [("apps/v1", "DaemonSet", EDGE, "edge"), ("apps/v1", "StatefulSet", WORKER, "worker")]
 WORKLOADS += [("batch/v1", "Job", TOPICS, "topics")]
+PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"  # the operator's own Service
 BPFFS = "/sys/fs/bpf"
 XDP_IMAGE = "klais-xdp"
 
@@ -31,6 +44,42 @@ def monitoring() -> list[Object]:
         {"apiVersion": api, "kind": "ServiceMonitor", "metadata": meta(WORKER), "spec": workers},
         {"apiVersion": api, "kind": "PrometheusRule", "metadata": meta("klais"), "spec": rules},
     ]
+
+
+def scaling() -> list[Object]:
+    """KEDA adds and removes workers: by their CPU and by the age of what waits, means of ten minutes.
+
+    Never by committed lag: commits come with checkpoints, so it is never 0. KLAIS's own controller decides twice a
+    second; a second one on the same plant has to be much slower, so no more than one worker comes in 10 minutes and
+    goes in 20.
+    """
+
+    def asked(name: str, query: str, kind: str, threshold: str) -> Object:
+        given = {"serverAddress": PROMETHEUS, "query": query, "threshold": threshold, "ignoreNullValues": "false"}
+        return {"type": "prometheus", "name": name, "metricType": kind, "metadata": given}
+
+    def one_pod(seconds: int) -> Object:
+        policies = [{"type": "Pods", "value": 1, "periodSeconds": seconds}]
+        return {"stabilizationWindowSeconds": seconds, "policies": policies}
+
+    cores = f'sum(rate(process_cpu_seconds_total{{job="{WORKER}"}}[10m]))'
+    age = f'avg_over_time(max(klais_lag_seconds{{job="{WORKER}"}})[10m:30s])'
+    spec = {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": WORKER},
+        "minReplicaCount": WORKERS,
+        "maxReplicaCount": PARTITIONS,
+        "pollingInterval": 60,
+        "advanced": {
+            "horizontalPodAutoscalerConfig": {"behavior": {"scaleUp": one_pod(600), "scaleDown": one_pod(1200)}}
+        },
+        "triggers": [asked("cpu", cores, "AverageValue", "0.6"), asked("lag", age, "Value", "30")],
+    }
+    return [{"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": meta(WORKER), "spec": spec}]
+
+
+def unfixed_replicas() -> Object:
+    """A patch: the number of workers is KEDA's, so that applying the manifests again does not set it back."""
+    return {"target": {"kind": "StatefulSet", "name": WORKER}, "patch": "- op: remove\n  path: /spec/replicas\n"}
 
 
 def patch(which: tuple[str, str, str, str], pod: Object, container: Object) -> Object:

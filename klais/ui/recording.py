@@ -28,6 +28,7 @@ LISTS = (
     *("/devices/?scope=all&size=200", "/anomalies/?scope=all&size=100", "/incidents/", "/control/", "/topics/"),
     *("/health", "/api/v1/audit?limit=200"),
 )
+INCIDENTS = (("/health", 503),)
 MOST_DEVICES = 20
 
 
@@ -46,20 +47,34 @@ def record(base: str, seconds: float, token: str | None = None) -> bytes:
     events = _events(base, seconds, token)
     history = _get(base, "/api/v1/history?seconds=900", token)
     pages = {path.partition("?")[0]: _get(base, path, token) for path in LISTS}
-    for item in pages["/devices/"]["items"][:MOST_DEVICES]:
-        path = f"/devices/{quote(item['device_id'], safe='')}/"
-        pages[path] = _get(base, path, token)
-        pages[path + "why/"] = _get(base, path + "why/", token)
+    listed = [item["device_id"] for item in pages["/devices/"]["items"][:MOST_DEVICES]]
+    for device_id in dict.fromkeys(listed + _overridden(events[-1])):
+        for tail in ("/", "/why/"):
+            path = f"/devices/{quote(device_id, safe='')}{tail}"
+            status, body = _ask(base, path, token)
+            if status == 200:  # no worker may know a device that is blocked, and a lane may recover just now
+                pages[path] = body
     whole = {"version": VERSION, "history": history, "events": events, "pages": pages}
     return gzip.compress(orjson.dumps(whole), 9, mtime=0)
 
 
+def _overridden(event: Any) -> list[str]:
+    """Devices that are blocked or have limits of their own: the page links to them."""
+    scopes = (row["scope"] for row in event["control"]["overrides"])
+    return [scope.removeprefix("device/") for scope in scopes if scope.startswith("device/")][:MOST_DEVICES]
+
+
 def _get(base: str, path: str, token: str | None) -> Any:
+    status, body = _ask(base, path, token)
+    if status != 200 and (path, status) not in INCIDENTS:
+        raise RecordingError(f"{base}{path} answers {status}: {orjson.dumps(body)[:200].decode()}")
+    return body
+
+
+def _ask(base: str, path: str, token: str | None) -> tuple[int, Any]:
     try:
         status, data = request(base + path, 10.0, token=token)
-        if status != 200:
-            raise RecordingError(f"{base}{path} answers {status}: {data[:200].decode(errors='replace')}")
-        return orjson.loads(data)
+        return status, orjson.loads(data)
     except (OSError, ValueError) as error:
         raise RecordingError(f"{base}{path} cannot be read: {error}") from error
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from klais.telemetry.view import ProcessView, Record, SystemView
 from klais.ui.sample import INTENDED
+from klais.xdp.layout import Verdict
 
 MOST_PROCESSES = 256  # shown of each kind; a larger fleet is in the sums
 LAG_RECORDS = 1000.0  # batches that wait in klais_raw before the page calls it a problem
@@ -107,8 +108,25 @@ def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:
         "passed": seen.counters.get("passed", 0.0) + seen.counters.get("released", 0.0),
         "rates": dict(seen.rates),
         "dropped": drops(seen),
+        "kernel_dropped": kernel_drops(seen),
         "gauges": {key: gauges[key] for key in wanted if key in gauges},
     }
+
+
+KERNEL_DROPS = {verdict.label for verdict in Verdict if verdict.drops}
+KERNEL_LOSSES = {Verdict.GLOBAL_RATE.label, Verdict.RING_FULL.label}
+"""Verdicts of the kernel filter that nobody intended."""
+
+
+def kernel_drops(seen: ProcessView) -> list[dict[str, Any]]:
+    """Packets that the kernel filter of an edge's host dropped since it was loaded, as :func:`drops`."""
+    packets = seen.gauges.xdp.packets if seen.gauges.xdp is not None else {}
+    rows = [
+        {"reason": verdict, "frames": count, "intended": verdict not in KERNEL_LOSSES}
+        for verdict, count in packets.items()
+        if count and verdict in KERNEL_DROPS
+    ]
+    return sorted(rows, key=lambda row: -float(row["frames"]))
 
 
 def _processes(seen: Mapping[str, ProcessView], records: Mapping[str, Record]) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from klais.core.wire.constants import encode_frame
 from klais.core.wire.partition import partition_of
 from klais.kafka.admin_client import admin_client
 from klais.kafka.stats import StatsFollower
+from klais.ui.recording import Recording, record
 from tests.support.fault_harness import Worker
 from tests.support.lane import batch
 from tests.support.process import HTTP_S, exit_code, wait_for
@@ -166,6 +167,20 @@ def test_health_and_signals_that_must_not_harm(pair):
         worker.process.send_signal(number)
     wait_for(lambda: "signal_ignored" in worker.tail() and "reloaded" in worker.tail(), 10, "both signals told")
     assert ask(worker, "/health")[0] == 200
+
+
+def test_a_worker_is_recorded_with_all_that_its_page_asks_for(pair):
+    _, _, workers = pair
+    wait_for(lambda: ask(workers[0], "/devices/?scope=all")[1]["total"] == DEVICES, 30, "all devices")
+    found = Recording(record(f"http://127.0.0.1:{workers[0].port}", 2.0))
+    for path in ("/devices/", "/anomalies/", "/control/", "/topics/", "/health", "/api/v1/audit"):
+        assert found.page(path) is not None, path
+    assert len(found.page("/devices/")["items"]) == DEVICES
+    first = found.page("/devices/")["items"][0]["device_id"]
+    assert found.page(f"/devices/{first}/")["device_id"] == first and found.page(f"/devices/{first}/why/")["rules"]
+    event = json.loads(found.event()[1])
+    assert set(event["sample"]) >= {"lag_s", "edge_received"} and event["partitions"] == 2
+    assert found.since()["at_ms"]
 
 
 def test_errors_of_the_server_itself_have_the_one_shape(pair):

@@ -228,3 +228,40 @@ def retained(shown: Watched) -> dict[str, int]:
         session.send("Runtime.releaseObject", {"objectId": found})
     session.detach()
     return out
+
+
+def test_the_overview_says_where_and_since_when_frames_were_lost_and_when_the_lag_is_gone(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "overview")
+    shown.page.get_by_text("Losses in the last").wait_for()
+    shown.page.locator("main table", has_text="kernel of").wait_for()
+    found = shown.page.evaluate(
+        """async () => {
+          const { losses, clearing } = await import("/ui/overview.js");
+          const at_ms = Array.from({ length: 120 }, (_, i) => 1000 * i);
+          const lost = (...at) => at_ms.map((_, i) => (at.includes(i) ? 5 : 0));
+          const found = losses({
+            at_ms, edge_dropped_unintended: lost(3, 4, 9, 90), worker_dropped_unintended: lost(),
+          });
+          const rates = { worker_received: [300, 300], edge_passed: [100, 100] };
+          const behind = { lag_records: 9, lag_frames: 4000, lag_s: 30 };
+          return [
+            found.map((row) => [row.where, row.since, row.until, row.frames]),
+            clearing({ lag_records: 0 }, rates), clearing(behind, rates),
+            clearing(behind, { worker_received: [1], edge_passed: [100] }),
+          ];
+        }"""
+    )
+    assert found[0] == [["edges", 90_000, 90_000, 5], ["edges", 3_000, 9_000, 15]]
+    assert found[1] == "Nothing waits in klais_raw."
+    assert found[2].endswith("The workers take 200 frames/s more than arrive: gone in 20 s.")
+    assert found[3].endswith("The workers take less than arrives: the lag grows.")
+
+
+def test_a_page_that_just_opened_claims_no_lost_connection(tab: Tab, demo: str) -> None:
+    shown = tab()
+    shown.page.route("**/api/v1/stream", lambda _route: None)  # the first event is not there yet
+    opened(shown, demo, "overview")
+    shown.page.get_by_text("Waiting for the first figures").wait_for()
+    first = "import('/ui/store.js').then(({store}) => new store.constructor().connected)"
+    assert shown.page.evaluate(first) is True
+    shown.page.get_by_text("No connection to the worker").wait_for()

@@ -1,13 +1,13 @@
 // Who changed what, when and why.
 import { html } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { Failure, Table } from "./parts.js";
+import { Failure, Scope, Table } from "./parts.js";
 import { overrideText } from "./control.js";
 import { printable } from "./format.js";
 
 const columns = [
   { label: "time", kind: "short", cell: (row) => new Date(row.at).toLocaleString("en-GB") },
-  { label: "what", cell: (row) => html`<code>${printable(row.scope)}</code>` },
+  { label: "what", cell: (row) => html`<${Scope} scope=${row.scope} />` },
   { label: "by", cell: (row) => printable(row.author ?? "?") },
   { label: "from", cell: (row) => printable(row.address || "command line") },
   { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },

@@ -1,6 +1,6 @@
 // The controller and the dam: what it decides, from what, and what operators set.
 import { html, useState } from "./lib.js";
-import { ChangeDialog, Figure, State, Table } from "./parts.js";
+import { ChangeDialog, Figure, Scope, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
 import { put, remove } from "./api.js";
 import { clock, count, percent, printable, short, until } from "./format.js";
@@ -34,7 +34,7 @@ export function overrideText(row) {
 }
 
 export const overrides = (nowMs) => [
-  { label: "what", cell: (row) => html`<code>${printable(row.scope)}</code>` },
+  { label: "what", cell: (row) => html`<${Scope} scope=${row.scope} />` },
   { label: "sets", cell: (row) => printable(overrideText(row)) },
   { label: "by", cell: (row) => printable(row.author ?? "?") },
   { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },

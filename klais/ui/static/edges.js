@@ -2,11 +2,11 @@
 import { html } from "./lib.js";
 import { State, Table } from "./parts.js";
 import { overrides } from "./control.js";
-import { bytes, count, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, count, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const edges = [
   { label: "edge", cell: (row) => html`<code>${printable(row.id)}</code>` },
-  { label: "host", cell: (row) => printable((row.host ?? "").split(":")[0]) },
+  { label: "host", cell: (row) => hostName(row.host) },
   {
     label: "Kafka",
     cell: (row) =>
@@ -52,7 +52,8 @@ const LIMITS_BY = {
 };
 
 const ofFilters = [
-  { label: "host", cell: (row) => html`<code>${printable(row.key)}</code>` },
+  { label: "host", cell: (row) => hostName(row.key) },
+  { label: "maps below", cell: (row) => html`<code>${printable(row.key.split(":")[1] ?? "–")}</code>` },
   { label: "limits by", cell: (row) => LIMITS_BY[row.limits_by] ?? printable(row.limits_by ?? "–") },
   { label: "set-points confirmed", number: true, cell: (row) => before(row.set_points_age_s) },
   { label: "passed", number: true, cell: (row) => count(row.packets.pass) },
@@ -61,8 +62,8 @@ const ofFilters = [
 const before = (seconds) => (seconds === undefined ? "never" : `${duration(seconds)} ago`);
 
 const ofVerdicts = [
-  { label: "host", cell: (row) => html`<code>${printable(row.host)}</code>` },
-  { label: "verdict", cell: (row) => words(row.verdict) },
+  { label: "host", cell: (row) => hostName(row.host) },
+  { label: "verdict", kind: "short", cell: (row) => words(row.verdict) },
   { label: "packets", number: true, cell: (row) => count(row.packets) },
 ];
 

@@ -66,4 +66,7 @@ export function until(untilMs, nowMs) {
 
 export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
 
+// A host is named with the folder of its kernel filter's maps.
+export const hostName = (host) => printable((host ?? "").split(":")[0]);
+
 export const words = (name) => String(name).replaceAll("_", " ");

@@ -2,7 +2,7 @@
 import { html } from "./lib.js";
 import { Figure, State, Table } from "./parts.js";
 import { Chart } from "./chart.js";
-import { bytes, clock, count, counted, duration, ms, percent, printable, short, words } from "./format.js";
+import { bytes, clock, count, counted, duration, hostName, ms, percent, printable, short, words } from "./format.js";
 
 const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>${name}</b>
   <span class="rate">${rate}</span> <small>${unit}</small></a>${notes.filter(Boolean).map((note) => html`<p>
@@ -10,7 +10,10 @@ const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>
 
 function dropped(event) {
   const byReason = new Map();
-  for (const process of [...event.edges, ...event.workers]) {
+  // All edges of a host report the same kernel filter.
+  const kernels = new Map(event.edges.map((edge) => [edge.host, edge.kernel_dropped ?? []]));
+  const kernel = [...kernels].map(([host, rows]) => ({ id: `kernel of ${hostName(host)}`, dropped: rows }));
+  for (const process of [...kernel, ...event.edges, ...event.workers]) {
     for (const drop of process.dropped) {
       const row = byReason.get(drop.reason) ?? { key: drop.reason, frames: 0, intended: drop.intended, where: [] };
       row.frames += drop.frames;
@@ -38,6 +41,8 @@ function lagNote(event) {
   return named.join(", ") + (behind.length > 3 ? `, ${behind.length - 3} more` : "");
 }
 
+const both = (p50, p99) => `${short(p50)} / ${ms(p99)}`;
+
 const MEAN_OF = 10; // samples that a forecast looks at
 const mean = (column) => {
   const newest = (column ?? []).slice(-MEAN_OF);
@@ -49,7 +54,7 @@ export function clearing(s, h) {
   if (!s.lag_records) return "Nothing waits in klais_raw.";
   const faster = mean(h.worker_received) - mean(h.edge_passed);
   const wait = `${waiting(s)} in klais_raw.`;
-  if (!s.lag_frames || s.lag_s < 1) return `${wait} That is the work of a moment.`;
+  if (!s.lag_frames || s.lag_s < 5) return `${wait} That is the work of a moment.`;
   if (faster <= 0) return `${wait} The workers take less than arrives: the lag grows.`;
   const left = duration(s.lag_frames / faster);
   return `${wait} The workers take ${short(faster)} frames/s more than arrive: gone in ${left}.`;
@@ -150,8 +155,8 @@ export function Overview({ store, theme }) {
     </ol>
     <p>${clearing(s, h)}</p>
     <dl class="figures">
-      <${Figure} label="batch latency, edge p50 / p99" value=${`${ms(s.edge_p50_ms)} / ${ms(s.edge_p99_ms)}`} />
-      <${Figure} label="batch latency, worker p50 / p99" value=${`${ms(s.worker_p50_ms)} / ${ms(s.worker_p99_ms)}`} />
+      <${Figure} label="batch latency, edge p50 / p99" value=${both(s.edge_p50_ms, s.edge_p99_ms)} />
+      <${Figure} label="batch latency, worker p50 / p99" value=${both(s.worker_p50_ms, s.worker_p99_ms)} />
       <${Figure} label="lag, by partition" value=${duration(s.lag_s)} note=${lagNote(event)} />
       <${Figure} label="rate limit" value=${`${short(event.control.rate)}/s`} note=${`mode ${event.control.mode}`} />
       <${Figure} label="CPU, busiest worker" value=${percent(s.cpu_share)} />
@@ -178,6 +183,7 @@ export function Overview({ store, theme }) {
       ]} />
     </div>
     <${Losses} h=${h} />
-    <${Table} caption="Frames dropped since the processes started" columns=${columns} rows=${dropped(event)}
+    <${Table} caption="Frames dropped since the processes started and the kernel filters were loaded"
+      columns=${columns} rows=${dropped(event)}
       empty="No frame was dropped." />`;
 }

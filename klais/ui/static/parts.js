@@ -21,6 +21,12 @@ export const State = ({ value, text }) =>
 export const DeviceLink = ({ id }) =>
   html`<a href=${`#/device/${encodeURIComponent(id)}`}><code>${printable(id)}</code></a>`;
 
+// What an override is about: a device, or the rate of all.
+export function Scope({ scope }) {
+  if (scope.startsWith("device/")) return html`<${DeviceLink} id=${scope.slice("device/".length)} />`;
+  return scope === "override" ? "the global rate" : html`<code>${printable(scope)}</code>`;
+}
+
 export function Figure({ label, value, note, state }) {
   return html`<div class=${`figure ${state ?? ""}`}>
     <dt>${label}</dt>
@@ -33,7 +39,7 @@ export const Failure = ({ error }) => error && html`<p class="failure" role="ale
 // rows of objects; columns: [{ key, label, cell(row), number, kind, sort }]; kind "short": never on two lines
 export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
-    <table><caption>${caption}</caption><thead><tr>${columns.map((column) => {
+    <table><caption><span>${caption}</span></caption><thead><tr>${columns.map((column) => {
       const sorted = column.sort && sort === column.key;
       const aria = sorted ? (order === "asc" ? "ascending" : "descending") : undefined;
       return html`<th scope="col" class=${column.number ? "n" : ""} aria-sort=${aria}>${

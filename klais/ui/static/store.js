@@ -8,7 +8,7 @@ class Store {
   constructor() {
     this.now = null; // the newest event
     this.history = { at_ms: [] };
-    this.connected = false;
+    this.connected = true; // until nothing has come for a while
     this.paused = false;
     this.error = null;
     this.listeners = new Set();

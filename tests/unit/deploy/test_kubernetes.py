@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import promql_parser
 import pytest
 import yaml
 
@@ -22,6 +23,7 @@ BASE = [document for name, documents in MADE.items() if name.startswith("base/")
 OBJECTS = [(name, each) for name, documents in MADE.items() for each in documents if each["kind"] != "Kustomization"]
 WORKLOADS = {each["metadata"]["name"]: each for each in BASE if "template" in each.get("spec", {})}
 PATHS = {EDGE: DOCUMENT["paths"], WORKER: document_of_pages()["paths"]}
+ADDED = ("overlays/monitoring", "overlays/scaling")  # objects of their own, no patches
 VERSIONS = ("1.28.0", "1.31.0", "1.37.0")  # the oldest has what the manifests use; the newest has no removed API
 
 
@@ -163,7 +165,7 @@ def test_alerts_of_the_operator_are_those_of_the_one_rules_file_and_find_their_j
 def test_overlays_patch_what_the_base_has() -> None:
     known = {(each["apiVersion"], each["kind"], each["metadata"]["name"]): each for each in BASE if "metadata" in each}
     for name, each in OBJECTS:
-        if name.startswith("overlays/") and "monitoring" not in name:
+        if name.startswith("overlays/") and not name.startswith(ADDED):
             target = known[each["apiVersion"], each["kind"], each["metadata"]["name"]]
             if each["kind"] == "ConfigMap":
                 continue
@@ -173,7 +175,47 @@ def test_overlays_patch_what_the_base_has() -> None:
     for name in MADE:
         if name.endswith("kustomization.yaml"):
             listed = MADE[name][0]
-            paths = [*listed["resources"], *(each["path"] for each in listed.get("patches", []))]
+            patches = listed.get("patches", [])
+            paths = [*listed["resources"], *(each["path"] for each in patches if "path" in each)]
             assert all(((HERE / name).parent / path).exists() for path in paths), name
             beside = {Path(other).name for other in MADE if Path(other).parent == Path(name).parent}
             assert beside - {"kustomization.yaml"} == {path for path in paths if path.endswith(".yaml")}
+
+
+def test_keda_scales_the_workers_within_their_partitions_and_much_slower_than_the_controller() -> None:
+    (scaled,) = MADE["overlays/scaling/scaling.yaml"]
+    spec, worker = scaled["spec"], WORKLOADS[WORKER]
+    assert (scaled["apiVersion"], scaled["kind"]) == ("keda.sh/v1alpha1", "ScaledObject")
+    target = (spec["scaleTargetRef"][key] for key in ("apiVersion", "kind", "name"))
+    assert tuple(target) == (worker["apiVersion"], worker["kind"], WORKER)
+    assert spec["minReplicaCount"] == worker["spec"]["replicas"] <= spec["maxReplicaCount"] == PARTITIONS
+    for rule in spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"].values():
+        (policy,) = rule["policies"]
+        assert policy["type"] == "Pods" and policy["value"] == 1 and policy["periodSeconds"] >= 600
+        assert rule["stabilizationWindowSeconds"] == policy["periodSeconds"]
+    (kustomization,) = MADE["overlays/scaling/kustomization.yaml"]
+    (patch,) = kustomization["patches"]
+    assert patch["target"] == {"kind": worker["kind"], "name": WORKER}
+    ((operation),) = yaml.safe_load(patch["patch"])
+    assert operation == {"op": "remove", "path": "/spec/replicas"}
+
+
+def test_keda_asks_for_metrics_that_workers_have() -> None:
+    (scaled,) = MADE["overlays/scaling/scaling.yaml"]
+    known = set(re.findall(r"`(klais_\w+)`", (HERE.parents[1] / "docs" / "metrics.md").read_text()))
+    found = []
+
+    def visit(node: Any) -> bool:
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append((node.name, [(each.name, each.value) for each in node.matchers.matchers]))
+        return True
+
+    for trigger in scaled["spec"]["triggers"]:
+        assert trigger["type"] == "prometheus" and trigger["metricType"] in ("Value", "AverageValue")
+        given = trigger["metadata"]
+        assert set(given) == {"serverAddress", "query", "threshold", "ignoreNullValues"}
+        assert float(given["threshold"]) > 0
+        promql_parser.walk(promql_parser.parse(given["query"]), visit)
+    job = monitors()["ServiceMonitor"]["spec"]["selector"]["matchLabels"]["app.kubernetes.io/name"]
+    assert [labels for _, labels in found] == [[("job", job)]] * 2
+    assert [name for name, _ in found] == ["process_cpu_seconds_total", "klais_lag_seconds"] and found[1][0] in known

@@ -187,3 +187,23 @@ def test_a_viewer_gets_a_decision_in_brief() -> None:
         "terms": {"p": 0.1, "i": 0.2, "d": 0.3}, "forecast": {"why": "normal"},
     }  # fmt: skip
     assert brief({"at": 5, "inputs": None}) == {"at": 5}
+
+
+def test_what_the_kernel_filter_dropped_is_shown_with_its_reason_and_whether_it_was_intended() -> None:
+    packets = {
+        "pass": 9,
+        "not_ours": 8,
+        "too_long": 7,
+        "blocked": 2,
+        "global_rate": 5,
+        "would_blocked": 4,
+        "too_short": 0,
+    }
+    record = edge(xdp={"packets": packets, "limits_by": "controller"})
+    shown = process("edge-1", ProcessView.of("edge-1", record), record)
+    assert shown["kernel_dropped"] == [
+        {"reason": "global_rate", "frames": 5, "intended": False},
+        {"reason": "blocked", "frames": 2, "intended": True},
+    ]
+    bare = edge()
+    assert process("edge-1", ProcessView.of("edge-1", bare), bare)["kernel_dropped"] == []
