@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
+from klais.cli.worker import worker_environ
 from klais.config import toml_file
 from klais.config.load import Settings, load
 
@@ -89,3 +90,11 @@ def test_profiles_are_listed_and_used(run: Run, tmp_path: Path) -> None:
 
 def test_no_file_and_no_variable_are_the_defaults(run: Run) -> None:
     assert load() == Settings()
+
+
+def test_a_worker_reads_the_file_again_when_it_is_asked_to(run: Run, tmp_path: Path) -> None:
+    Path("klais.toml").write_text('[process]\nlog_level = "debug"\n[kafka]\npartitions = 8\n')
+    given = worker_environ(load(web_port=7000))
+    assert (given["KLAIS_CONFIG"], given["KLAIS_WEB_PORT"]) == (str(tmp_path / "klais.toml"), "7000")
+    Path("klais.toml").write_text('[process]\nlog_level = "error"\n')
+    assert load({name: value for name, value in given.items() if name.startswith("KLAIS_")}).log_level == "error"
