@@ -19,7 +19,7 @@ from klais.config.layers import NO_FILE, Layers, gather
 from klais.config.origins import Source
 from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
-from klais.config.tables import ENVIRONMENT_ONLY, place_of
+from klais.config.tables import has_table, place_of
 from klais.errors import ConfigError
 from klais.text import escape
 
@@ -184,7 +184,7 @@ def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> li
         one = given.get(name)
         row = Row(
             name=variable(name),
-            key=None if name in ENVIRONMENT_ONLY else place_of(name),
+            key=place_of(name) if has_table(name) else None,
             value=_shown(getattr(settings, name)),
             default=_shown(field.default),
             range=range_of(field),
