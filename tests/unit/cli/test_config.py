@@ -39,7 +39,7 @@ def test_init_writes_a_file_that_is_found_and_read(run: Run) -> None:
     printed = run("config", "init", "-").stdout
     assert printed == Path("klais.toml").read_text()
     Path("klais.toml").write_text(printed.replace("# partitions = 4", "partitions = 8"))
-    shown = run("config", "show", "--set").stdout
+    shown = run("config", "show", "--only-set").stdout
     assert "* KLAIS_PARTITIONS=8  (default 4; klais.toml:" in shown
     line = int(shown.partition("klais.toml:")[2].partition(")")[0])
     assert printed.splitlines()[line - 1] == "# partitions = 4"
