@@ -50,7 +50,7 @@ class Rate(click.ParamType):
 @click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
 @click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
 @click.option("-n", "count", type=click.IntRange(1), help="End after so many frames.")
-@click.option("--quiet", is_flag=True, help="No notices on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="No notices on stderr.")
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
               show_default=True, help="A table, one JSON object a line (json and jsonl), or CSV.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
