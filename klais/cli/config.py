@@ -28,14 +28,14 @@ def config() -> None:
 
 @config.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array: name, value, default, source, place, ...")
-@click.option("--set", "only_set", is_flag=True, help="Only the settings that something sets.")
+@click.option("--only-set", is_flag=True, help="Only the settings that something sets.")
 def show(as_json: bool, only_set: bool) -> None:
     """List every setting: value in force and where it comes from, unit and range, meaning. Secrets are masked.
 
     \b
     Examples:
       klais config show
-      KLAIS_PARTITIONS=8 klais config show --set
+      KLAIS_PARTITIONS=8 klais config show --only-set
     """
     rows = [row for row in describe(load()) if row.source != "default" or not only_set]
     if as_json:

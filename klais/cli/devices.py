@@ -49,7 +49,7 @@ def devices() -> None:
 @click.option("--sort", type=click.Choice(SORTS), default="last_seen", show_default=True, help="Sort by this column.")
 @click.option("--asc/--desc", "ascending", default=None, help="Order.  [default: ids upwards, figures downwards]")
 @click.option("--state", type=click.Choice(STATES), help="Only devices in this state.")
-@click.option("-q", "--match", metavar="TEXT", help="Only devices with this in their id.")
+@click.option("--match", metavar="TEXT", help="Only devices with this in their id.")
 @click.option("--dropped", is_flag=True, help="Only devices that had frames dropped.")
 @click.option("--silent", "silent_s", type=DURATION, help="Only devices not heard of for so long: 10m, 1d.")
 @click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Devices shown; 0 = all.")

@@ -39,7 +39,7 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
 @click.option("--from", "begin", type=MOMENT, help="Letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
 @click.option("--to", "end", type=MOMENT, help="Letters until, likewise.  [default: now]")
-@click.option("-n", "most", type=click.IntRange(1), help="At most so many frames.  [default: all]")
+@click.option("-n", "count", type=click.IntRange(1), help="At most so many frames.  [default: all]")
 @click.option("--strip-nul", is_flag=True, help="Cut NUL bytes off the end of payloads.")
 @click.option("--rate", type=click.FloatRange(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
 @click.option("--most-times", type=click.IntRange(1, 16), default=3, show_default=True,
@@ -49,7 +49,7 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @click.option("--list", "listed", is_flag=True, help="One row a frame in place of a summary.")
 @FORM
 def redrive(
-    reasons: tuple[str, ...], device: str | None, begin: Moment | None, end: Moment | None, most: int | None,
+    reasons: tuple[str, ...], device: str | None, begin: Moment | None, end: Moment | None, count: int | None,
     strip_nul: bool, rate: float, most_times: int, yes: bool, note: str, listed: bool, form: str,
 ) -> None:  # fmt: skip
     """Send dead letters back to klais_raw once what made them so is mended.
@@ -75,7 +75,7 @@ def redrive(
         raise click.UsageError("--from and --to are times here, not offsets")
     settings = load()
     choice = Choice(
-        reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, most, most_times,
+        reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, most_times,
         strip_nul,
     )  # fmt: skip
     if not yes:

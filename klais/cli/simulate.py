@@ -83,7 +83,7 @@ MANIFEST = click.option(
 @click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Write down every frame sent.")
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on standard output.")
 @click.option("--json-lines", is_flag=True, help="One JSON object a second on standard output, the summary last.")
-@click.option("--quiet", is_flag=True, help="Print no progress and no summary.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no progress and no summary.")
 @click.pass_context
 def simulate(ctx: click.Context, /, **options: Any) -> None:
     """Send frames of simulated devices over UDP.

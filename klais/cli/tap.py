@@ -48,14 +48,15 @@ class Rate(click.ParamType):
 @click.option("--verdict", type=click.Choice(VERDICTS), help="What became of the frame; dropped includes malformed.")
 @click.option("--reason", type=click.Choice(REASONS), help="Why it was dropped.")
 @click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
-@click.option("--duration", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
+@click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
 @click.option("-n", "count", type=click.IntRange(1), help="End after so many frames.")
 @click.option("-q", "--quiet", is_flag=True, help="No notices on stderr.")
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
               show_default=True, help="A table, one JSON object a line (json and jsonl), or CSV.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @URL
 def tap(
-    sample: int, for_s: float | None, count: int | None, quiet: bool, form: str, url: str | None,
+    sample: int, for_s: float | None, count: int | None, quiet: bool, form: str, as_json: bool, url: str | None,
     **wanted: str | None,
 ) -> None:  # fmt: skip
     """Show a live sample of the frames that lanes decide, with what became of each.
@@ -67,11 +68,11 @@ def tap(
     \b
     Examples:
       klais tap
-      klais tap --device dev-7 --duration 30s
+      klais tap --device dev-7 --for 30s
       klais tap --verdict dropped --reason device_rate --sample 100/s
       klais tap --prefix meter- -n 50 -o json | jq .payload
     """
-    first = WorkerViews.of(url)
+    first, form = WorkerViews.of(url), "json" if as_json else form
     about = first.get("/api/v1/about")
     workers = [first, *(first.of_worker(str(other)) for other in about.get("workers", ()))]
     params: dict[str, str | int] = {name: text for name, text in wanted.items() if text}

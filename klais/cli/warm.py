@@ -24,7 +24,7 @@ def kernel_modules() -> list[str]:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: seconds in all and by module, cache folder.")
-@click.option("--quiet", is_flag=True, help="Print only the last line.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the last line.")
 def warm(as_json: bool, quiet: bool) -> None:
     """Compile the kernels into the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 

@@ -35,8 +35,9 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 def worker_environ(settings: Settings) -> dict[str, str]:
-    """The environment of a worker: that of this process, with every setting that differs from its default."""
-    return os.environ | environ_of(settings)
+    """The environment of a worker: that of this process, with every setting that differs from its default, but for
+    those that it reads from the file of settings, at each SIGHUP again."""
+    return os.environ | environ_of(settings, reads_file=True)
 
 
 def leave_folder_of_others(settings: Settings) -> Settings:

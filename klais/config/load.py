@@ -19,7 +19,7 @@ from klais.config.layers import NO_FILE, Layers, gather
 from klais.config.origins import Source
 from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
-from klais.config.tables import ENVIRONMENT_ONLY, place_of
+from klais.config.tables import has_table, place_of
 from klais.errors import ConfigError
 from klais.text import escape
 
@@ -150,13 +150,16 @@ def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
     settings : Settings
         What the child gets.
     reads_file : bool
-        The child reads the file of settings itself, now and at each reload, so that it can change there.
+        The child reads the file of settings itself, now and at each reload, so that it can change there. Not with a
+        profile, which takes some of the file's settings back.
 
     Examples
     --------
     >>> environ_of(Settings(partitions=8))
     {'KLAIS_PARTITIONS': '8', 'KLAIS_CONFIG': 'none'}
     """
+    # Without the profile the file would say more.
+    reads_file = reads_file and settings.config is not None and settings.profile is None
     again = settings.from_file if reads_file else frozenset()
     out = {}
     for name, field in Settings.model_fields.items():
@@ -170,7 +173,7 @@ def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
             out[variable(name)] = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
     if settings.profile is not None:
         out[variable("profile")] = ""
-    return out | {variable("config"): settings.config if reads_file and settings.config else NO_FILE}
+    return out | {variable("config"): str(settings.config) if reads_file else NO_FILE}
 
 
 def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> list[Row]:
@@ -181,7 +184,7 @@ def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> li
         one = given.get(name)
         row = Row(
             name=variable(name),
-            key=None if name in ENVIRONMENT_ONLY else place_of(name),
+            key=place_of(name) if has_table(name) else None,
             value=_shown(getattr(settings, name)),
             default=_shown(field.default),
             range=range_of(field),

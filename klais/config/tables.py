@@ -35,6 +35,13 @@ ENVIRONMENT_ONLY = ("config", "profile", "env_file", "fault_point")
 """Settings that no file can hold: they say which file to read, or kill a process under test."""
 
 
+def has_table(name: str) -> bool:
+    """Whether a setting can stand in ``klais.toml``."""
+    return name not in ENVIRONMENT_ONLY and any(
+        _begins(name, words) for all_words in BEGINNINGS.values() for words in all_words
+    )
+
+
 def table_of(name: str) -> str:
     """The table of a setting: ``kafka`` of ``kafka_port`` and of ``partitions``.
 
@@ -66,5 +73,5 @@ def _begins(name: str, words: str) -> bool:
     return name == words or name.startswith(f"{words}_")
 
 
-NAMES = {(table_of(name), key_of(name)): name for name in FIELDS if name not in ENVIRONMENT_ONLY}
+NAMES = {(table_of(name), key_of(name)): name for name in FIELDS if has_table(name)}
 """(table, key) -> setting."""

@@ -17,6 +17,7 @@ NEEDS = {
     "openssl": "the openssl command",
     "systemd": "the systemd-analyze command",
     "image": "root, buildah, mmdebstrap and some minutes (make release-test)",
+    "man": "the groff command",
     "tutorial": "some minutes (make release-test)",
     "prometheus": "the commands prometheus and promtool, 2.42 or newer",
     "browser": "Chromium and Playwright (make setup)",

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from klais.cli.main import main
+from klais.cli.worker import worker_environ
 from klais.config import toml_file
 from klais.config.load import Settings, load
 
@@ -38,7 +39,7 @@ def test_init_writes_a_file_that_is_found_and_read(run: Run) -> None:
     printed = run("config", "init", "-").stdout
     assert printed == Path("klais.toml").read_text()
     Path("klais.toml").write_text(printed.replace("# partitions = 4", "partitions = 8"))
-    shown = run("config", "show", "--set").stdout
+    shown = run("config", "show", "--only-set").stdout
     assert "* KLAIS_PARTITIONS=8  (default 4; klais.toml:" in shown
     line = int(shown.partition("klais.toml:")[2].partition(")")[0])
     assert printed.splitlines()[line - 1] == "# partitions = 4"
@@ -89,3 +90,11 @@ def test_profiles_are_listed_and_used(run: Run, tmp_path: Path) -> None:
 
 def test_no_file_and_no_variable_are_the_defaults(run: Run) -> None:
     assert load() == Settings()
+
+
+def test_a_worker_reads_the_file_again_when_it_is_asked_to(run: Run, tmp_path: Path) -> None:
+    Path("klais.toml").write_text('[process]\nlog_level = "debug"\n[kafka]\npartitions = 8\n')
+    given = worker_environ(load(web_port=7000))
+    assert (given["KLAIS_CONFIG"], given["KLAIS_WEB_PORT"]) == (str(tmp_path / "klais.toml"), "7000")
+    Path("klais.toml").write_text('[process]\nlog_level = "error"\n')
+    assert load({name: value for name, value in given.items() if name.startswith("KLAIS_")}).log_level == "error"

@@ -105,7 +105,7 @@ def test_all_pages_hold_each_device_once(run: Run, worker: str, monkeypatch: pyt
 
 
 def test_csv_has_every_column_once(run: Run, worker: str) -> None:
-    found = run("devices", "list", "--url", worker, "-o", "csv", "-q", "-1", "--sort", "device_id")
+    found = run("devices", "list", "--url", worker, "-o", "csv", "--match", "-1", "--sort", "device_id")
     rows = list(csv.DictReader(found.stdout.splitlines()))
     assert [row["device_id"] for row in rows] == ["dev-1", *(f"dev-{i}" for i in range(10, 20))]
     assert set(SORTS) <= set(rows[0]) and rows[0]["flagged_at"] == "" and rows[0]["received"] == "2"
@@ -126,7 +126,7 @@ def test_filters_reach_the_worker(run: Run, worker: str) -> None:
         (["--dropped"], 0),
         (["--state", "normal"], 20),
         (["--silent", "1h"], 0),
-        (["-q", "v-3"], 1),
+        (["--match", "v-3"], 1),
     ):
         found = run("devices", "list", "--url", worker, *options, "-o", "jsonl")
         assert found.exit_code == 0 and len(found.stdout.splitlines()) == count, options

@@ -6,7 +6,7 @@ import pytest
 
 from klais.cli.servers import edge_of, worker_of
 from klais.config.fields import FIELDS
-from klais.config.load import describe, load
+from klais.config.load import describe, environ_of, load
 from klais.config.profiles import DISPLACED, KEYS, names
 from klais.errors import ConfigError
 from klais.http.access import token_to_change
@@ -54,6 +54,16 @@ def test_what_it_leaves_out_is_unset_and_the_rest_of_the_settings_stays(file: Pa
     assert rows["KLAIS_KAFKA_BOOTSTRAP"] == ("profile", f"{file}:7") and rows["KLAIS_TOPIC_PREFIX"] == ("default", "")
     assert load(ELSEWHERE, kafka_bootstrap="c:3").kafka_bootstrap == "c:3"
     assert names() == ["test", "prod"]
+
+
+def test_a_child_of_a_profile_reads_no_file(file: Path, tmp_path: Path) -> None:
+    """It would find there what the profile left out."""
+    own = tmp_path / "klais.toml"
+    own.write_text('[kafka]\ntopic_prefix = "z-"\npartitions = 8\n[process]\nlog_level = "debug"\n')
+    settings = load({"KLAIS_PROFILE": "prod", "KLAIS_CONFIG": str(own)})
+    child = environ_of(settings, reads_file=True)
+    assert (child["KLAIS_CONFIG"], child["KLAIS_PROFILE"], child["KLAIS_LOG_LEVEL"]) == ("none", "", "debug")
+    assert load(child).topic_prefix == settings.topic_prefix == "" and load(child).kafka_bootstrap == "a:1"
 
 
 def test_without_an_edge_no_other_edge_is_asked(file: Path) -> None:

@@ -226,6 +226,6 @@ async def test_the_stream_shows_what_lanes_decide(guarded: Any) -> None:
 
 
 def test_the_command_says_who_does_not_answer() -> None:
-    ran = CliRunner().invoke(main, ["tap", "--url", "http://127.0.0.1:9", "--duration", "1s"])
+    ran = CliRunner().invoke(main, ["tap", "--url", "http://127.0.0.1:9", "--for", "1s"])
     assert ran.exit_code == 1 and "no worker answers" in ran.stderr
     assert CliRunner().invoke(main, ["tap", "--sample", "100000/s"]).exit_code == 2
