@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from klais.config.load import Settings, load
+from klais.config.settings import EDGE_IDS
 from klais.edge.supervisor.fleet import Fleet, Member, environment
 from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import READY_S, RollingUpgrade
@@ -97,7 +98,7 @@ def test_before_any_process_answers_the_fleet_is_degraded_and_has_no_figures(
     ("more", "said"),
     [
         ({"KLAIS_UDP_BIND": "127.0.0.1:0"}, "with a port to share"),
-        ({"KLAIS_EDGE_ID": "65535"}, "ids end at 65535"),
+        ({"KLAIS_EDGE_ID": f"{EDGE_IDS - 1}"}, f"ids end at {EDGE_IDS - 1}"),
         ({"KLAIS_SOURCE": "af_xdp", "KLAIS_IFACE": "eth0"}, "serves one process"),
     ],
 )
