@@ -10,6 +10,7 @@ import pytest
 from klais.config.load import Settings
 from klais.core.fingerprint.typed import TypesInUse
 from klais.fingerprint.model import KIND
+from klais.fingerprint.snapshot import Snapshot
 from klais.models.store import ModelStore
 from klais.system.waiting import poll_until
 from klais.worker.lanes import Lanes
@@ -18,8 +19,12 @@ from tests.support.device_types import KINDS, TypedLane, some_fleet
 from tests.support.process import PATIENCE
 
 
-def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path) -> None:
-    lane, snapshot = some_fleet(4)
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    return some_fleet(4)[1]
+
+
+def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path, snapshot: Snapshot) -> None:
     settings = Settings(state_dir=tmp_path, models_dir=tmp_path / "models")
     store, in_use = ModelStore(tmp_path / "models"), TypesInUse()
     lane = TypedLane(in_use)
@@ -41,22 +46,21 @@ def test_stopped_or_killed_a_training_never_touches_the_lanes(tmp_path: Path) ->
         child = keeper.training
         assert child is not None
         os.kill(child, how)
-        load(150)
+        load(90)
         runs.join(60 * PATIENCE)  # one that hangs is killed when its time is over
         assert ended == [False] and (keeper.failed, keeper.trained, keeper.training) == (1, 0, None)
         assert store.models(KIND) == [] and in_use.current.version == ""
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
-        load(50)
+        load(30)
     keeper = TypeKeeper(settings, in_use, Lanes())
     assert keeper.train(snapshot), "the next one works: nothing was left behind"
     assert len(in_use.current.names) == len(KINDS) and [model.active for model in store.models(KIND)] == [True]
-    load(150)
+    load(180)
     assert lane.facts("camera-a").type == "camera" and lane.told == []
 
 
-def test_a_training_out_of_memory_fails_and_nothing_else_does(tmp_path: Path) -> None:
-    _, snapshot = some_fleet(4)
+def test_a_training_out_of_memory_fails_and_nothing_else_does(tmp_path: Path, snapshot: Snapshot) -> None:
     settings = Settings(state_dir=tmp_path, models_dir=tmp_path / "models", fingerprint_bytes=64 << 20)
     keeper = TypeKeeper(settings, TypesInUse(), Lanes())
     assert not keeper.train(snapshot) and keeper.failed == 1
