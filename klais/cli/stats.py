@@ -1,10 +1,10 @@
 """``klais stats``: the statistics of edge and workers, from the stats topic or from an edge's REST API."""
 
-import json
 import time
 from typing import Any
 
 import click
+import orjson
 
 from klais.cli.printing import say, say_json
 from klais.cli.servers import edge_of
@@ -88,7 +88,7 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
     """
     try:
         status, data = client.request(url.rstrip("/") + "/stats", _REST_TIMEOUT_S, token=token)
-        body = json.loads(data)
+        body = orjson.loads(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise EdgeUnavailable(

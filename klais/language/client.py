@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from klais.config.fields import PREFIX
 from klais.errors import ModelUnavailable
 from klais.system.private_files import not_ours
@@ -173,7 +175,7 @@ class LanguageModel:
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            found = json.loads(line)
+            found = orjson.loads(line)
         except ValueError as error:
             raise ModelUnavailable("it answered no JSON") from error
         return found if isinstance(found, dict) else {}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from klais.errors import ModelRefused
 from klais.system.private_files import not_ours
 
@@ -48,7 +50,7 @@ def read_card(folder: Path) -> Card:
     _check_owner(folder)
     raw = _read(folder / CARD, MOST_CARD_BYTES)
     try:
-        about = json.loads(raw)
+        about = orjson.loads(raw)
         card = Card(str(about["kind"]), str(about["version"]), dict(about["files"]), about)
         version = about["format"]
     except (ValueError, TypeError, KeyError) as error:
@@ -56,7 +58,8 @@ def read_card(folder: Path) -> Card:
         raise ModelRefused(f"{folder / CARD} is damaged: {error!r}. {do}") from error
     if version != FORMAT:
         raise ModelRefused(f"{folder} has format {version!r}, this version of KLAIS reads {FORMAT}: train it again")
-    if any(Path(name).name != name or not isinstance(digest, str) for name, digest in card.files.items()):
+    texts = all(isinstance(text, str) for pair in card.files.items() for text in pair)
+    if not texts or any(Path(name).name != name for name in card.files):
         raise ModelRefused(f"{folder / CARD} is damaged: a file's name leads out of the folder")
     return card
 

@@ -90,6 +90,9 @@ BY_DATAGRAM: dict[str, list[str]] = {
         f"{WIRE}/test_json_strict.py::test_first_problem_of_a_payload",
         f"{WIRE}/test_json_strict.py::test_a_strict_lane_refuses_with_the_detail_and_replays_the_same",
     ],
+    "a device id that a spreadsheet computes": [
+        "tests/unit/cli/test_devices.py::test_csv_of_a_device_that_calls_itself_a_formula"
+    ],
     "a device id or payload that writes to a terminal": [
         "tests/unit/cli/test_printable.py::test_control",
         "tests/unit/cli/test_printable.py::test_commands_print_through_one_module",
@@ -185,6 +188,10 @@ ON_THE_HOST: dict[str, list[str]] = {
         "tests/unit/cli/test_working_folder.py::test_every_command_of_ours_is_made_so",
         "tests/unit/cli/test_working_folder.py::test_a_worker_leaves_a_folder_that_others_can_write_to",
     ],
+    "damaging a model": [
+        f"{FUZZ}/test_fuzz_files.py::test_a_card_that_is_none_is_refused",
+        f"{FUZZ}/test_fuzz_files.py::test_a_mutated_card_is_read_or_refused",
+    ],
     "planting a language model": [
         "tests/unit/cli/test_working_folder.py::test_a_language_model_of_somebody_else_is_not_loaded",
         "tests/unit/cli/test_working_folder.py::test_the_process_of_the_language_model_gets_no_secrets",
@@ -204,6 +211,9 @@ ON_THE_HOST: dict[str, list[str]] = {
         f"{FUZZ}/test_fuzz_records.py::test_a_control_record_is_applied_or_refused_and_never_half",
         f"{FUZZ}/test_fuzz_records.py::test_a_statistics_record_is_read_or_refused",
         f"{FUZZ}/test_fuzz_profiles.py::test_a_number_that_no_detector_writes_is_refused",
+        f"{FUZZ}/test_fuzz_files.py::test_a_mutated_claim_names_numbers_of_edges_or_none",
+        f"{FUZZ}/test_fuzz_files.py::test_a_mutated_record_of_the_audit_is_an_object_or_left_out",
+        "tests/unit/control/test_many_records.py::test_a_record_costs_the_same_however_many_there_are",
         f"{FUZZ}/test_fuzz_profiles.py::test_a_profile_is_taken_over_or_passed_over_and_the_lane_goes_on",
     ],
     "what is left to an attacker who took over a process": [
