@@ -49,13 +49,15 @@ def first_cause(error: BaseException) -> BaseException:
     return next((cause for cause in causes if isinstance(cause, LaneFenced)), causes[0])
 
 
-def spare_the_collector() -> None:
+def spare_the_collector(lanes_ended: bool = True) -> None:
     """Keep Python's cycle collector away from all that lives long: a full pass over many objects holds the loop up.
 
-    What is here now moves to the permanent generation; young objects are still looked at, in larger lots. What died
-    there since the last time is collected first: a rebalance drops lanes, and each may hold 100 MB.
+    What is here now moves to the permanent generation; young objects are still looked at, in larger lots. Where lanes
+    or sessions have ended, what died in that generation is collected first: each may hold 100 MB. That pass looks at
+    every object of the process, so the lanes that a rebalance starts share one.
     """
-    gc.unfreeze()
+    if lanes_ended:
+        gc.unfreeze()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
@@ -72,7 +74,7 @@ class Lane:
         self.live = asyncio.Event()
         self.closed = self.fenced = False
         self.failure: str | None = None
-        self.restarts = 0
+        self.restarts = self._sessions = 0
         self._quarantine = Quarantine(partition)
         self.intake = Intake(context.topics.raw, partition, context.consumer)
         self._context = context
@@ -87,6 +89,7 @@ class Lane:
         watch = Watch(session, self.intake, reader)
         checkpointer = Checkpointer(session, self.intake, watch)
         self.session, self.checkpointer, self.watch = session, checkpointer, watch
+        self._sessions += 1
         try:
             async with asyncio.TaskGroup() as tasks:
                 # The journal hands each step that is written down to `session.put_out`, which feeds the outputs.
@@ -124,7 +127,7 @@ class Lane:
     async def _go_live(self, session: LaneSession) -> None:
         session.went_live()
         self.failure, self.fenced = None, False
-        spare_the_collector()
+        spare_the_collector(self._sessions > 1)
         await self.intake.open(session.state.next_raw)
         self.live.set()
         at = session.state

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext
-from klais.worker.lane import Lane
+from klais.worker.lane import Lane, spare_the_collector
 
 log = get("klais.worker.lanes")
 
@@ -19,6 +19,7 @@ class Lanes:
     async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
         """Drop the lanes there are and start one for each partition."""
         await self.stop()
+        spare_the_collector()
         for partition in sorted(partitions):
             lane = self.by_partition[partition] = Lane(context, partition)
             lane.start()

@@ -18,6 +18,7 @@ from klais.worker.session import LaneSession
 log = get("klais.worker.watch")
 
 WATCH_S = 1.0
+MOVED_CHECKS = 3  # in a row without a delivery; a group consumer may take two seconds to its first fetch
 NEW_LEADER_CHECKS = 3  # a broker that has just become the leader may name lower end offsets for a moment
 
 
@@ -41,6 +42,7 @@ class Watch:
         self._session, self._intake, self._reader = session, intake, reader
         self._known: tuple[int, int] | None = None  # (raw offset, fingerprint) of a record taken before the last check
         self._next_raw, self._raw_end = -1, 0
+        self._undelivered = 0  # checks in a row in which records of the check before were not delivered
         self._short = 0  # checks in a row in which a topic ended too early
         self._base = (0, 0)  # end of the clean topic, records acknowledged
         self.landed = Landed()
@@ -86,8 +88,11 @@ class Watch:
         self._known = newest
         base_end, base_acknowledged = self._base
         self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)
-        if next_raw == self._next_raw < self._raw_end and not waits and session.state.next_raw == next_raw:
-            # Records that were there at the last check have not been delivered: the group's offset is elsewhere.
+        undelivered = next_raw == self._next_raw < self._raw_end and not waits and session.state.next_raw == next_raw
+        self._undelivered = self._undelivered + 1 if undelivered else 0
+        if self._undelivered >= MOVED_CHECKS:
+            # The group's offset is elsewhere. What the lane reads itself it may have to fetch twice.
+            self._undelivered = 0
             log.info("consumer_moved", partition=partition, next_raw=next_raw, end=raw_end)
             self._intake.fetch_up_to(raw_end)
             await session.context.consumer.seek(partition, raw_end)
