@@ -275,3 +275,21 @@ def in_force_ms(until_ms: int | None) -> bool:
 def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
     """Whether an end has not passed."""
     return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)
+
+
+def control_in_force(follower: ControlFollower, settings: Settings, most: int) -> dict[str, Any]:
+    """Limits in force, what they aim at, overrides, and the newest ``most`` decisions, the newest first."""
+    decisions = list(follower.decisions)
+    return {
+        "mode": follower.mode(),
+        "rate": follower.rate(settings.dam_max_rate),
+        "burst": follower.burst(settings.dam_burst_size),
+        "setpoints": {
+            "lag": settings.pid_lag_setpoint,
+            "cpu": settings.pid_cpu_setpoint,
+            "rate_min": settings.pid_rate_min,
+            "rate_max": settings.pid_rate_max,
+        },
+        "overrides": follower.overrides(),
+        "decisions": decisions[::-1][:most],
+    }

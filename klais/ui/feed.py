@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import orjson
 
 from klais.config.load import Settings
-from klais.control.setpoints import ControlFollower
+from klais.control.setpoints import ControlFollower, control_in_force
 from klais.errors import KlaisError
 from klais.kafka.offsets import offsets_at
 from klais.kafka.reader import PartitionReader
@@ -30,7 +30,7 @@ PERIOD_S = 1.0
 START_S = 10.0  # before that, a process that has not reported is no problem
 FRESH_MS = 3000
 MOST_RECORDS = 200_000  # of klais_stats that are read back at the start
-MOST_DECISIONS = 60  # of an event, which goes to every viewer each second: in brief
+MOST_DECISIONS, MOST_OVERRIDES = 60, 500  # of an event, which goes to every viewer each second: in brief
 BRIEF: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("at", "rate", "reason", "cut"), ()),
     "inputs": ("lag", "cpu"),
@@ -100,31 +100,19 @@ class Feed:
             self.sample()
         records = {kind: self._stats.newest(kind) for kind in KINDS}
         starting = time.monotonic() - self._began_s < START_S
+        control = control_in_force(self._control, self._settings, MOST_DECISIONS)
+        control["overrides"] = control["overrides"][:MOST_OVERRIDES]
+        control["decisions"] = [brief(decision) for decision in control["decisions"]]
         found = body(
             self._at_ms,
             self._newest,
             records,
             self._stats.senders(),
             self._settings.partitions,
-            self.control(),
+            control,
             starting,
         )
         return self._at_ms, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
-
-    def control(self) -> dict[str, Any]:
-        """Limits in force, overrides, and the newest decisions."""
-        control, settings = self._control, self._settings
-        decisions = list(control.decisions)[-MOST_DECISIONS:]
-        return {
-            "mode": control.mode(),
-            "rate": control.rate(settings.dam_max_rate),
-            "burst": control.burst(settings.dam_burst_size),
-            "overrides": control.overrides()[:500],
-            "decisions": [brief(decision) for decision in decisions[::-1]],
-            "setpoints": {"lag": settings.pid_lag_setpoint, "cpu": settings.pid_cpu_setpoint},
-            "rate_min": settings.pid_rate_min,
-            "rate_max": settings.pid_rate_max,
-        }
 
     async def _recover(self) -> None:
         """Fill the history from the records of the last 15 minutes on ``klais_stats``."""

@@ -74,8 +74,10 @@ export function Control({ store, about, theme }) {
     ${
       dialog === "rate" &&
       html`<${ChangeDialog} about=${about} onClose=${close} title="Set the global rate" confirm="Set the rate"
-      explain=${`Frames above it wait in the queue. At least ${short(c.rate_min)} frames/s.`}
-      fields=${[{ name: "rate", label: "Rate, frames/s", min: c.rate_min, required: true, value: Math.round(c.rate) }]}
+      explain=${`Frames above it wait in the queue. At least ${short(c.setpoints.rate_min)} frames/s.`}
+      fields=${[
+        { name: "rate", label: "Rate, frames/s", min: c.setpoints.rate_min, required: true, value: Math.round(c.rate) },
+      ]}
       send=${(body) => put("/api/v1/override", { ...body, mode: "manual" })} />`
     }
     ${

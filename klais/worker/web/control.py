@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from klais.config.load import Settings
-from klais.control.setpoints import ControlFollower
+from klais.control.setpoints import ControlFollower, control_in_force
 from klais.worker.controller import ControllerStatistics
 from klais.worker.limits import LaneLimits
 from klais.worker.web.times import iso
@@ -24,25 +24,16 @@ def control_body(
     most : int
         Decisions shown, the newest first.
     """
-    decisions = list(follower.decisions)
-    newest = decisions[-1] if decisions else {}
-    partitions = settings.partitions
+    found = control_in_force(follower, settings, most)
+    newest = follower.decisions[-1] if follower.decisions else {}
     return {
         "at": iso(time.time_ns()),
-        "mode": follower.mode(),
-        "rate": limits.rate,
-        "burst": limits.burst,
+        **found,
         "controller": {"by": newest.get("by"), "term": newest.get("term"), "decided_at": _iso_ms(newest.get("at"))},
         "here": here(controller),
-        "shares": {str(p): round(limits.share(p), 6) for p in range(partitions)},
-        "setpoints": {
-            "lag": settings.pid_lag_setpoint,
-            "cpu": settings.pid_cpu_setpoint,
-            "rate_min": settings.pid_rate_min,
-            "rate_max": settings.pid_rate_max,
-        },
-        "overrides": [shown(record) for record in follower.overrides()],
-        "decisions": [record | {"at_iso": _iso_ms(record.get("at"))} for record in decisions[::-1][:most]],
+        "shares": {str(p): round(limits.share(p), 6) for p in range(settings.partitions)},
+        "overrides": [shown(record) for record in found["overrides"]],
+        "decisions": [record | {"at_iso": _iso_ms(record.get("at"))} for record in found["decisions"]],
     }
 
 
