@@ -114,21 +114,6 @@ class Feed:
         )
         return self._at_ms, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def control(self) -> dict[str, Any]:
-        """Limits in force, overrides, and the newest decisions."""
-        control, settings = self._control, self._settings
-        decisions = list(control.decisions)[-MOST_DECISIONS:]
-        return {
-            "mode": control.mode(),
-            "rate": control.rate(settings.dam_max_rate),
-            "burst": control.burst(settings.dam_burst_size),
-            "overrides": control.overrides()[:500],
-            "decisions": [brief(decision) for decision in decisions[::-1]],
-            "setpoints": {"lag": settings.pid_lag_setpoint, "cpu": settings.pid_cpu_setpoint},
-            "rate_min": settings.pid_rate_min,
-            "rate_max": settings.pid_rate_max,
-        }
-
     async def _recover(self) -> None:
         """Fill the history from the records of the last 15 minutes on ``klais_stats``."""
         topic, after_ms = Topics.of(self._settings).stats, now_ms() - SECONDS * 1000
