@@ -9,7 +9,8 @@ const SIZES = ["50", "100", "500"];
 
 function csv(rows) {
   // Spreadsheets compute a text that begins like a formula, and a device may call itself one.
-  const inert = (value) => (typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? ""));
+  const risky = (value) => typeof value === "string" && /^[=+\-@\t\r]/.test(value);
+  const inert = (value) => (risky(value) ? `'${value}` : String(value ?? ""));
   const quoted = (value) => `"${inert(value).replaceAll('"', '""')}"`;
   const names = Object.keys(rows[0] ?? {});
   return [names, ...rows.map((row) => names.map((name) => row[name]))]
