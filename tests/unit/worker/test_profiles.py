@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from klais.core.anomaly.detector import Saved
 from klais.core.dam.bucket import TokenBucket
 from klais.core.devices.layout import ROW
 from klais.worker.profiles import ProfileKeeper
@@ -28,16 +29,19 @@ class Turns:
 def keeper(turns: Turns, taken: list[int], context: Any) -> ProfileKeeper:
     """Of a lane whose detector notes the turn of each collection, with senders that take everything."""
 
-    def dump_some(begin: int, end: int, most_bytes: int) -> tuple[list[tuple[int, bytes]], int]:
+    def dump_some(begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
         taken.append(turns.number)
-        upto = min(begin + 10, end)
-        return [(row, b"profile") for row in range(begin, upto)], upto
+        row = np.arange(begin, min(begin + 10, end), dtype=np.int32)
+        buf = np.frombuffer(b"profile" * len(row), np.uint8)
+        starts = 7 * np.arange(len(row), dtype=np.int64)
+        return Saved(row, buf, starts, np.full(len(row), 7, np.int64)), begin + len(row)
 
     async def send(_writer: Any) -> None:
         await asyncio.sleep(0)
 
     rows = np.zeros(ROWS, ROW)
     rows["id_size"] = 1
+    rows["id"][:, 0] = 97
     state = SimpleNamespace(used=ROWS, rows=rows, detector=SimpleNamespace(dump_some=dump_some))
     senders = SimpleNamespace(profiles=SimpleNamespace(send=send))
     session: Any = SimpleNamespace(state=state, context=context, senders=senders)
