@@ -97,8 +97,8 @@ DEVICES = Board(
             Panel(
                 "Trainings of types", "short",
                 [
-                    ("sum(increase(klais_fingerprint_trainings_total[1h]))", "made a model"),
-                    ("sum(increase(klais_fingerprint_trainings_failed_total[1h]))", "failed"),
+                    (f"sum(increase({of('klais_fingerprint_trainings_total')}[1h]))", "made a model"),
+                    (f"sum(increase({of('klais_fingerprint_trainings_failed_total')}[1h]))", "failed"),
                 ],
                 "In the last hour.",
             ),

@@ -1,5 +1,6 @@
 """First, end and timed offsets of topics, asked of the broker. End offsets also count transaction markers."""
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,13 @@ Offsets = dict[tuple[str, int], int]
 """Offsets by (topic, partition)."""
 
 TIMEOUT_S = 30.0
+AGAIN_S = 0.2
+LEADER_MOVES = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+)
 
 
 def list_offsets(
@@ -41,20 +49,26 @@ def list_offsets(
     Raises
     ------
     confluent_kafka.KafkaException
-        The broker does not answer, or a partition failed.
+        The broker does not answer, or a partition failed for another reason than that its leader moves.
     """
     spec = OffsetSpec.latest() if spec is None else spec
-    wanted: dict[Any, Any] = {TopicPartition(topic, partition): spec for topic, partition in places}
+    left = list(places)
     found: Offsets = {}
-    failed: KafkaException | None = None
-    asked = client.list_offsets(wanted, request_timeout=timeout_s) if wanted else {}
-    for place, future in asked.items():
-        try:
-            found[(place.topic, place.partition)] = future.result().offset
-        except KafkaException as error:
-            failed = error
-    if failed is not None and not (partial and found):
-        raise failed
+    until_s = time.monotonic() + timeout_s
+    while left:
+        wanted: dict[Any, Any] = {TopicPartition(topic, partition): spec for topic, partition in left}
+        left, failed, moves = [], None, True
+        for place, future in client.list_offsets(wanted, request_timeout=timeout_s).items():
+            try:
+                found[(place.topic, place.partition)] = future.result().offset
+            except KafkaException as error:
+                failed, moves = error, moves and error.args[0].code() in LEADER_MOVES
+                left.append((place.topic, place.partition))
+        if failed is None or (partial and found):
+            break
+        if not moves or time.monotonic() > until_s:
+            raise failed
+        time.sleep(AGAIN_S)
     return found
 
 
