@@ -17,7 +17,7 @@ class Answer:
         self.offset = offset
 
 
-def broker(*offsets: int | None) -> AdminClient:
+def broker(*offsets: int | None, code: int = KafkaError.TOPIC_AUTHORIZATION_FAILED) -> AdminClient:
     """A client whose broker answers with these offsets; None stands for an error of that partition."""
 
     class Client:
@@ -27,7 +27,7 @@ def broker(*offsets: int | None) -> AdminClient:
             for place, offset in zip(wanted, offsets, strict=True):
                 out[place] = Future[Answer]()
                 if offset is None:
-                    out[place].set_exception(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
+                    out[place].set_exception(KafkaException(KafkaError(code)))
                 else:
                     out[place].set_result(Answer(offset))
             return out
@@ -46,3 +46,16 @@ def test_a_partition_that_fails_fails_the_call_unless_the_others_will_do() -> No
     assert list_offsets(broker(7, None), PLACES, partial=True) == {("raw", 0): 7}
     with pytest.raises(KafkaException):
         list_offsets(broker(None, None), PLACES, partial=True)
+
+
+def test_a_partition_whose_leader_moves_is_asked_again() -> None:
+    class Moving:
+        def __init__(self) -> None:
+            self.clients = [broker(7, None, code=KafkaError.FENCED_LEADER_EPOCH), broker(9)]
+
+        def list_offsets(self, wanted: dict[TopicPartition, OffsetSpec], request_timeout: float) -> dict[Any, Any]:
+            return self.clients.pop(0).list_offsets(wanted, request_timeout=request_timeout)
+
+    assert list_offsets(cast(AdminClient, Moving()), PLACES) == {("raw", 0): 7, ("raw", 1): 9}
+    with pytest.raises(KafkaException):
+        list_offsets(broker(None, code=KafkaError.NOT_LEADER_FOR_PARTITION), PLACES[:1], timeout_s=0.0)
