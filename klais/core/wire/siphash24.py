@@ -38,7 +38,8 @@ def _four_rounds(v0: Any, v1: Any, v2: Any, v3: Any) -> tuple[Any, Any, Any, Any
 
 @kernel(uint64(BYTES, int64, int64, uint64, uint64), borrows=True, inlined=True)
 def tag_of(buf: npt.NDArray[np.uint8], start: int, size: int, k0: Any, k1: Any) -> int:
-    """SipHash-2-4 (64 bits) of ``buf[start : start + size]`` under the key ``k0, k1``; ``size`` is at least 8."""
+    """SipHash-2-4 (64 bits) of ``buf[start : start + size]`` under the key ``k0, k1``; ``start + size``
+    is at least 8."""
     v0, v1, v2, v3 = k0 ^ _C0, k1 ^ _C1, k0 ^ _C2, k1 ^ _C3
     p = start
     end = start + size

@@ -21,7 +21,8 @@ def test_siphash_of_the_paper(vector: dict[str, str]) -> None:
     assert siphash24(key, message).hex() == vector["siphash_2_4_64"]
     assert siphash24(key, message, 16).hex() == vector["siphash_2_4_128"]
     k0, k1 = np.frombuffer(key, "<u8")
-    tag = np.uint64(tag_of(np.frombuffer(message, np.uint8), 0, len(message), k0, k1))
+    buf = np.frombuffer(bytes(8) + message, np.uint8)  # its last load reaches eight bytes back
+    tag = np.uint64(tag_of(buf, 8, len(message), k0, k1))
     assert tag.tobytes().hex() == vector["siphash_2_4_64"]
 
 
