@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from klais.config.load import Settings
 from klais.core.anomaly.saved import read_profile
+from klais.core.fingerprint.typed import TAIL_MAGIC, TAIL_SIZE
 from klais.core.wire.constants import encode_frame
 from klais.kafka.admin import ensure_topics
 from klais.kafka.reader import PartitionReader
@@ -29,7 +30,9 @@ async def saved_rows(settings, topics) -> int:
         start, end = await reader.offsets(topics.profiles_changelog, 0)
         async for record in reader.read(topics.profiles_changelog, 0, start, end):
             if record.key == b"a":
-                profile = read_profile(record.value or b"")
+                value = record.value or b""
+                assert value[-TAIL_SIZE:][:4] == TAIL_MAGIC, "the fingerprint follows"
+                profile = read_profile(value[:-TAIL_SIZE])
                 assert profile is not None
                 found = int(max(profile[1]["rows"].max(initial=0), profile[2]["rows"].max(initial=0)))
     return found

@@ -24,7 +24,8 @@ Build = Callable[[Path], list[str]]
 def built(compiler: str, source: str, *options: str) -> Build:
     def build(folder: Path) -> list[str]:
         program = str(folder / "send_frame")
-        command = [need_command("toolchains", compiler), *options, "-o", program, str(EXAMPLES / source)]
+        works = ["--version"] if compiler == "rustc" else []  # rustup's proxy is there without a compiler, too
+        command = [need_command("toolchains", compiler, *works), *options, "-o", program, str(EXAMPLES / source)]
         own = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GO111MODULE": "off"}
         subprocess.run(command, check=True, capture_output=True, env=clean_environ() | own)
         return [program]

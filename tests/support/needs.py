@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -59,11 +60,13 @@ def need_ipv6() -> None:
         need_missing("ipv6", str(error))
 
 
-def need_command(need: str, command: str) -> str:
-    """Path of a program; skips (or fails) where it is not installed."""
+def need_command(need: str, command: str, *works: str) -> str:
+    """Path of a program; skips (or fails) where it is not installed, or where it fails with the arguments ``works``."""
     found = shutil.which(command)
     if found is None:
         need_missing(need, f"no command {command}")
+    if works and (done := subprocess.run([found, *works], capture_output=True, text=True, check=False)).returncode:
+        need_missing(need, f"{command} {' '.join(works)}: {done.stderr[-300:]}")
     return found
 
 
