@@ -55,11 +55,12 @@ def incident_body(records: Records, incident_id: str) -> dict[str, Any]:
     HttpError
         404: there is none with this id, or not any more.
     """
-    record = records.get(INCIDENT + incident_id)
-    if record is None:
+    try:
+        incident = incident_of(records[INCIDENT + incident_id])
+    except (KeyError, ValueError):  # what cannot be read is left out, as from the list
         text = f"there is no incident {incident_id}: the newest 200 that are closed are remembered"
-        raise HttpError(404, "unknown_incident", text, incident_id=incident_id)
-    return shown_with_ack(incident_of(record), records, now_ms())
+        raise HttpError(404, "unknown_incident", text, incident_id=incident_id) from None
+    return shown_with_ack(incident, records, now_ms())
 
 
 def incident_of_path(request: web.BaseRequest, at: int) -> str:

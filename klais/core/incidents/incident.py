@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from klais.core.anomaly.explain import span
-from klais.core.incidents.summary import FEW, FlagSeen, Summary, summary_of
+from klais.core.incidents.summary import FEW, FlagSeen, Summary, check_whole, summary_of
 from klais.text import escape
 
 VERSION = 1
@@ -101,9 +101,13 @@ def incident_of(record: Mapping[str, Any]) -> Incident:
     if record.get("v") != VERSION:
         raise ValueError(f"this is no incident of version {VERSION}: v is {record.get('v')!r}")
     try:
-        return Incident(what=summary_of(record["what"]), **{name: record[name] for name in _KEPT})
+        out = Incident(what=summary_of(record["what"]), **{name: record[name] for name in _KEPT})
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no incident: {error!r}") from None
+    if out.kind not in KINDS or not isinstance(out.feature, str) or not isinstance(out.id, str):
+        raise ValueError(f"this is no incident: {record!r:.200}")
+    check_whole(*(getattr(out, name) for name in _KEPT[3:]))
+    return out
 
 
 def id_of(flag: FlagSeen) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
 MEMBERS = 128  # names kept; above, their number is an estimate with a standard error of 9 %
 FEW = 8  # features, partitions, edges and firmwares kept
 MOST_TEXT = 400  # characters of a text that a record keeps
+MOST_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar holds; no count is larger
 _SPACE = float(1 << 64)
 
 
@@ -49,9 +50,32 @@ def flag_of(record: Any) -> FlagSeen:
         It is none.
     """
     try:
-        return FlagSeen(**{name: record[name] for name in FlagSeen.__slots__})
+        flag = FlagSeen(**{name: record[name] for name in FlagSeen.__slots__})
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no flag: {error!r}") from None
+    texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.says
+    numbers = [number for number in (flag.score, flag.value, flag.expected) if number is not None]
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in numbers):
+        raise ValueError(f"this is no flag: {record!r:.200}")
+    check_whole(flag.at_ms, flag.before, flag.partition, flag.edge or 0)
+    return flag
+
+
+def check_whole(*numbers: Any) -> None:
+    """Check that all are counts, or moments that a calendar holds.
+
+    Raises
+    ------
+    ValueError
+        One is not.
+    """
+    for number in numbers:
+        if not _is_whole(number):
+            raise ValueError(f"{number!r:.40} is neither a count nor ms since the epoch")
+
+
+def _is_whole(number: Any) -> TypeGuard[int]:
+    return isinstance(number, int) and 0 <= number <= MOST_NUMBER
 
 
 def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | None:
@@ -71,13 +95,13 @@ def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | Non
         device,
         feature,
         cause,
-        at_ms,
+        min(max(0, at_ms), MOST_NUMBER),
         float(score),
         _number(body.get("value")),
         _number(body.get("expected")),
-        before if isinstance(before, int) else 0,
+        before if _is_whole(before) else 0,
         partition,
-        edge if isinstance(edge, int) else None,
+        edge if _is_whole(edge) else None,
         str(body.get("firmware") or "")[:40],
         str(body.get("explanation") or "")[:MOST_TEXT],
     )
@@ -234,6 +258,7 @@ def summary_of(record: Any) -> Summary:
     """
     try:
         plain: dict[str, Any] = {name: tuple(record[name]) if name in _TUPLES else int(record[name]) for name in _PLAIN}
+        check_whole(*(plain[name] for name in _PLAIN if name not in _TUPLES))
         members = Members(map(str, record["members"]), bool(record["more_members"]))
         return Summary(first=flag_of(record["first"]), worst=flag_of(record["worst"]), members=members, **plain)
     except (KeyError, TypeError) as error:

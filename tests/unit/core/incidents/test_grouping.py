@@ -193,6 +193,43 @@ def test_a_flag_of_a_record():
     assert found.firmware == "1.2" and len(found.says) == 400
 
 
+def test_numbers_that_no_calendar_holds_are_none_of_a_flag():
+    body = {
+        "kind": "flag",
+        "device_id": "a",
+        "feature": "t",
+        "cause": "hour",
+        "score": 8.2,
+        "before": -1,
+        "edge": 1 << 60,
+    }
+    found = read_flag(orjson.dumps(body), 0, -1)
+    assert found is not None and (found.before, found.edge, found.at_ms) == (0, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *(((name,), bad) for name in ("opened_ms", "closed_ms", "revision") for bad in ("1", -1, 1.5, 1 << 62, None)),
+        *(((name,), bad) for name in ("id", "kind", "feature") for bad in (None, 7, ["device"])),
+        *((("what", "first", name), 1 << 62) for name in ("at_ms", "before", "partition", "edge")),
+        *((("what", "worst", name), []) for name in ("score", "value", "says", "device")),
+        (("what", "newest_ms"), -5),
+    ],
+)
+def test_an_incident_that_no_leader_wrote_is_refused(place: tuple[str, ...], value: object):
+    group = fed(flag("dev-7", cause="stuck"))
+    group.settle(at(31))
+    record = orjson.loads(orjson.dumps(group.open()[0].state()))
+    assert incident_of(record).id
+    inner = record
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    with pytest.raises(ValueError, match=r"no|neither"):
+        incident_of(record)
+
+
 def test_the_facts_of_an_incident_are_those_that_the_language_knows():
     flags = [flag(f"dev-{i}", score=6.0 + i, partition=3) for i in range(4)]
     known = facts(shown(fed(*flags).open()[0]))
