@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.fingerprint.record import KEPT, MAX_FIELDS, SAMPLE, Kept, device_samples
+from klais.core.anomaly.record import MAX_FIELDS
+from klais.core.fingerprint.record import KEPT, SAMPLE, Kept, device_samples
 from klais.errors import ModelRefused
 from klais.system.private_files import open_own, write_own
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from klais.core.anomaly.budget import CpuBudget
 from klais.core.anomaly.channel import FULL, LEVELS, LIGHT, rarity
-from klais.core.anomaly.detector import MAX_FIELDS
+from klais.core.anomaly.record import MAX_FIELDS
 from klais.core.anomaly.series import score_series
 from klais.core.anomaly.two_tier import TwoTier
 from klais.core.lane.state import LaneState

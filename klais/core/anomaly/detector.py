@@ -13,10 +13,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.record import Found
+from klais.core.anomaly.record import MAX_FIELDS, Found
 from klais.jit.kernel import F64, I32, I64, IDS, U64, int64, kernel, uint8, uint32, uint64
 
-MAX_FIELDS = 8  # numeric payload fields profiled for each device
 SWEEP_MISSES = 64  # fields without a slot between two looks at which slots are in use
 SWEEP = -2
 COLUMNS = numba.types.Tuple((I32, IDS, I64, I64, F64, I32, U64, F64))

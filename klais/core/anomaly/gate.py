@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import MAX_FIELDS
+from klais.core.anomaly.record import MAX_FIELDS
 from klais.jit.kernel import int64, kernel, uint32, void
 
 BANDS = 1 + MAX_FIELDS  # payload size, then the fields by slot

@@ -10,6 +10,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
+MAX_FIELDS = 8  # numeric payload fields profiled for each device
 FLAG = np.dtype(
     [
         ("value", "<f8"),

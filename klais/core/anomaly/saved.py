@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from klais.core.anomaly.arena import STORE, Store, free_channels, new_light, take_place
 from klais.core.anomaly.channel import BLOCKS, FULL, HOURS, HOURS_LIGHT, LIGHT, Channels
-from klais.core.anomaly.detector import MAX_FIELDS, Saved
+from klais.core.anomaly.detector import Saved
 from klais.core.anomaly.gate import BANDS, GATE
+from klais.core.anomaly.record import MAX_FIELDS
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import I32, I64, U8, int64, kernel
 

@@ -23,7 +23,6 @@ import numpy.typing as npt
 
 from klais.core.anomaly.detector import (
     COLUMNS,
-    MAX_FIELDS,
     NOTHING_SAVED,
     SWEEP,
     Columns,
@@ -35,7 +34,7 @@ from klais.core.anomaly.detector import (
     reserve,
 )
 from klais.core.anomaly.flags import FLAGS, put_flag
-from klais.core.anomaly.record import FLAG, OF_INTERVAL, OF_SIZE, Cause, Flags, Found
+from klais.core.anomaly.record import FLAG, MAX_FIELDS, OF_INTERVAL, OF_SIZE, Cause, Flags, Found
 from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.kernel import F64, float64, int64, kernel, void
 

@@ -11,29 +11,18 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.anomaly.detector import owner_of
+from klais.core.anomaly.detector import COLUMNS, Columns, owner_of
 from klais.core.anomaly.flags import FLAGS, age_code, put_flag
 from klais.core.anomaly.record import OF_TYPE, Cause, Flags
-from klais.core.fingerprint.record import KEPT, PRINT, SAMPLE, SHAPES, UNKNOWN, Prints
+from klais.core.fingerprint.record import BIT_MIX, BIT_SHIFT, KEPT, PRINT, SAMPLE, SHAPES, UNKNOWN, Prints
 from klais.core.wire.constants import HEADER_SIZE
-from klais.jit.kernel import F64, I32, I64, IDS, U32, U64, float64, int64, kernel, uint64, void
+from klais.jit.kernel import F64, I64, U32, U64, float64, int64, kernel, uint64, void
 
 PRINTS = numba.from_dtype(PRINT)[::1]
 SAMPLES = numba.from_dtype(SAMPLE)[:, ::1]
 TABLES, NORMALS = numba.float32[:, :, ::1], numba.float64[:, ::1]
-COLUMNS = numba.types.Tuple((I32, IDS, I64, I64, F64, I32, U64))
 TYPES = numba.types.Tuple((TABLES, NORMALS))
 KEEP = numba.types.Tuple((SAMPLES, I64, U32))
-Columns = tuple[
-    npt.NDArray[np.int32],
-    npt.NDArray[np.uint64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.float64],
-    npt.NDArray[np.int32],
-    npt.NDArray[np.uint64],
-]
-"""row, ids, time_ns, lengths, interval_s, field_frame, field_path of :class:`klais.core.anomaly.detector.Frames`."""
 Types = tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]
 Keep = tuple[npt.NDArray[np.void], npt.NDArray[np.int64], npt.NDArray[np.uint32]]
 """Samples for training SAMPLE [SLOTS, KEPT], how many of each slot int64, and the slots' owners uint32."""
@@ -59,7 +48,8 @@ KNOWN_HITS = 16  # samples with a mask until it is one of a device's own after t
 MEMORY = 1.0 / 64.0
 LEAST_INTERVAL_VAR, LEAST_SIZE_VAR = 0.01, 0.0025
 _TYPE, _MIXED, _ODD = np.uint8(Cause.TYPE), np.uint8(Cause.IMPERSONATION), np.uint8(Cause.ODD)
-_MIX, _ONE = np.uint64(0x9E3779B97F4A7C15), np.uint64(1)
+_MIX, _ONE, _LOW = np.uint64(0x9E3779B97F4A7C15), np.uint64(1), np.uint64(0xFFFFFFFF)
+_BIT_MIX, _BIT_SHIFT = np.uint64(BIT_MIX), np.uint64(BIT_SHIFT)
 
 
 @kernel(uint64(U64, int64, int64), borrows=True, inlined=True)
@@ -67,8 +57,8 @@ def mask_of(field_path: npt.NDArray[np.uint64], first: int, end: int) -> np.uint
     """The mask of the fields ``first`` to ``end``, see :func:`klais.core.fingerprint.record.bit_of`."""
     mask = np.uint64(0)
     for j in range(first, end):
-        low = (field_path[j] & np.uint64(0xFFFFFFFF)) * np.uint64(0x9E3779B1) & np.uint64(0xFFFFFFFF)
-        mask |= _ONE << (low >> np.uint64(26))
+        low = (field_path[j] & _LOW) * _BIT_MIX & _LOW
+        mask |= _ONE << (low >> _BIT_SHIFT)
     return mask
 
 
@@ -330,7 +320,7 @@ def observe(
     ``fit`` float64 [2]: room for what kernels hand to each other. ``flags`` FLAG [k + 1], out: the first k flags; more
     are only counted.
     """
-    row, ids, time_ns, lengths, interval_s, field_frame, field_path = columns
+    row, ids, time_ns, lengths, interval_s, field_frame, field_path, _ = columns
     first_row, rare = np.int64(limits[FIRST_ROW]), np.uint64(limits[ONE_IN])
     f = at = 0
     for i in range(row.shape[0]):

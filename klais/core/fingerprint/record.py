@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-MAX_FIELDS = 8  # of a device whose names are known
 SHAPES = 4  # masks that a device is known to send
 PRINT = np.dtype(
     [
@@ -43,7 +42,7 @@ Prints = npt.NDArray[np.void]
 
 SAMPLE = np.dtype([("mask", "<u8"), ("interval", "<f4"), ("size", "<f4")])  # interval NaN = not known
 SLOTS, KEPT = 512, 32  # devices of a lane that samples are kept of, and how many of each
-_MIX = 0x9E3779B1  # of Knuth's multiplicative hash
+BIT_MIX, BIT_SHIFT = 0x9E3779B1, 26  # Knuth's multiplicative hash, of which the upper 6 bits are a bit's number
 
 
 def bit_of(path: int) -> int:
@@ -54,7 +53,7 @@ def bit_of(path: int) -> int:
     >>> bit_of(0x12345678) == bit_of(0xFF12345678)
     True
     """
-    return ((path & 0xFFFFFFFF) * _MIX & 0xFFFFFFFF) >> 26
+    return ((path & 0xFFFFFFFF) * BIT_MIX & 0xFFFFFFFF) >> BIT_SHIFT
 
 
 def code_of(name: str) -> int:

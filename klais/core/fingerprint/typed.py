@@ -7,12 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.detector import Detector, Feature, Frames, Saved, owner_of, reserve
-from klais.core.anomaly.record import FLAG, Found
+from klais.core.anomaly.record import FLAG, MAX_FIELDS, Found
 from klais.core.devices.layout import id_words
 from klais.core.fingerprint import observe
 from klais.core.fingerprint.record import (
     KEPT,
-    MAX_FIELDS,
     NO_TYPES,
     PRINT,
     SAMPLE,
@@ -94,13 +93,12 @@ class Typed:
         if self._in_use.current is not self.types:
             self._take_over(self._in_use.current)
         at, left = frames, max(0, most - len(found.flags))
-        columns = at.row, at.ids, at.time_ns, at.lengths, at.interval_s, at.field_frame, at.field_path
         self._used = max(self._used, int(at.row.max(initial=-1)) + 1)
         limits = np.array([self.types.threshold, self._first_row, self._one_in])
         counts: npt.NDArray[np.int64] = np.zeros(observe.COUNTS, np.int64)
         flags = np.empty(min(left, len(at.row)) + 1, FLAG)
         written = observe.observe(
-            self.prints, columns, at.count, self._tables, self._keep, limits, self._room, counts, flags
+            self.prints, at.columns, at.count, self._tables, self._keep, limits, self._room, counts, flags
         )
         sampled, compared, raised = counts.tolist()
         self._in_use.sampled += sampled
