@@ -1,6 +1,7 @@
 """Text that is safe in one line of a terminal or a log, whatever a device or a broker put into it."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -70,3 +71,14 @@ def numbers_of(text: str) -> list[int]:
         first, _, last = part.partition("-")
         found |= set(range(int(first), int(last or first) + 1))
     return sorted(found)
+
+
+def iso_seconds(ms: int) -> str:
+    """A moment (ms since the epoch) for people, in UTC; raises what ``datetime`` raises where no calendar holds it.
+
+    Examples
+    --------
+    >>> iso_seconds(1_700_000_000_123)
+    '2023-11-14T22:13:20Z'
+    """
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -10,7 +10,7 @@ from klais.cli.options import ENDS
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
-from klais.text import quote
+from klais.text import iso_seconds, quote
 
 SHOWN = ("id", "state", "type", "feature", "devices", "flags", "since", "acknowledged_by", "explanation")
 KEYS = (
@@ -81,10 +81,8 @@ def list_(
 
 
 def _flat(item: dict[str, Any]) -> dict[str, Any]:
-    from klais.core.incidents.incident import clock
-
     ack = item.get("acknowledged") or {}
-    return item | {"since": clock(item["opened_at"]), "acknowledged_by": ack.get("author")}
+    return item | {"since": iso_seconds(item["opened_at"]), "acknowledged_by": ack.get("author")}
 
 
 @incidents.command()

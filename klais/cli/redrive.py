@@ -13,7 +13,8 @@ from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import complete_device_id
 from klais.config.load import load
-from klais.system.moments import MOMENT, Moment, iso_of
+from klais.system.moments import MOMENT, Moment
+from klais.text import iso_seconds
 
 if TYPE_CHECKING:
     from klais.redrive.letters import Letter
@@ -161,6 +162,6 @@ def _row(letter: "Letter") -> Row:
 
 def _iso(ms: int) -> str | None:
     try:
-        return iso_of(ms) if ms >= 0 else None
+        return iso_seconds(ms) if ms >= 0 else None
     except (ValueError, OverflowError, OSError):  # a foreign record may name any time
         return None

@@ -15,7 +15,8 @@ from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
 from klais.errors import ConfigError
 from klais.system.durations import DURATION, format_duration
-from klais.system.moments import MOMENT, Moment, iso_of
+from klais.system.moments import MOMENT, Moment
+from klais.text import iso_seconds
 
 if TYPE_CHECKING:
     from klais.verify.whatif import Answer, Counts, Question
@@ -201,8 +202,8 @@ def summary(found: Found, question: "Question") -> dict[str, Any]:
     return {
         "changed": changed,
         "partitions": [answer.partition for answer in found.answers],
-        "from": iso_of(min(answer.first_ns for answer in answers) // 1_000_000) if answers else None,
-        "to": iso_of(max(answer.last_ns for answer in answers) // 1_000_000) if answers else None,
+        "from": iso_seconds(min(answer.first_ns for answer in answers) // 1_000_000) if answers else None,
+        "to": iso_seconds(max(answer.last_ns for answer in answers) // 1_000_000) if answers else None,
         "records": sum(answer.records for answer in answers),
         "frames": sum(answer.frames for answer in answers),
         "not_in_journal": sum(answer.unknown for answer in answers),

@@ -1,5 +1,6 @@
 """What the fields of the settings say of themselves: choices, ranges, secrets."""
 
+import os
 import types
 import typing
 from typing import Any, Literal
@@ -16,6 +17,11 @@ FIELDS: dict[str, FieldInfo] = SettingsFields.model_fields
 def variable(name: str) -> str:
     """The variable of a setting: ``KLAIS_KAFKA_PORT`` of ``kafka_port``."""
     return PREFIX + name.upper()
+
+
+def environ_without_settings() -> dict[str, str]:
+    """This process's environment for a child that gets no settings, and so no secrets."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
 def is_secret(name: str) -> bool:

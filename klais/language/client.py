@@ -6,7 +6,6 @@ answer in time is killed; after three failures in a row the breaker stays open f
 """
 
 import json
-import os
 import selectors
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from klais.config.fields import PREFIX
+from klais.config.fields import environ_without_settings
 from klais.errors import ModelUnavailable
 from klais.system.private_files import not_ours
 from klais.system.processes import python_module
@@ -145,7 +144,7 @@ class LanguageModel:
         if problem := not_ours(self._path.stat()):
             raise ModelUnavailable(f"{self._path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
         pipe, none = subprocess.PIPE, subprocess.DEVNULL
-        env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}  # no secrets
+        env = environ_without_settings()
         command = python_module("klais.language.child", str(self._path), self._digest)
         self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True, env=env)
         assert self._child.stdout is not None

@@ -1,6 +1,6 @@
 """Letters packed into frame batches: one lane, one generation, in the order of the letters."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,19 +41,21 @@ class Batch:
 def pack(letters: Sequence[Letter], partitions: int, most: int) -> Iterator[Batch]:
     """Batches of at most ``most`` frames; letters of one lane and generation stay in order."""
     open_: defaultdict[tuple[int, int], list[Letter]] = defaultdict(list)
+    sizes: Counter[tuple[int, int]] = Counter()
     for letter in letters:
         key = partition_of(letter.device_id, partitions), edge_of(letter.times + 1)
         some = open_[key]
-        if some and not _fits(some, letter, most):
+        if some and not _fits(some, sizes[key], letter, most):
             yield Batch(*key, tuple(some))
             some.clear()
+            sizes[key] = 0
         some.append(letter)
+        sizes[key] += len(letter.frame)
     for key, some in open_.items():
         if some:
             yield Batch(*key, tuple(some))
 
 
-def _fits(some: list[Letter], letter: Letter, most: int) -> bool:
+def _fits(some: list[Letter], size: int, letter: Letter, most: int) -> bool:
     after_ms = letter.ts_ms - some[0].ts_ms
-    size = sum(len(each.frame) for each in some) + len(letter.frame)
-    return len(some) < most and 0 <= after_ms <= LONGEST_MS and size <= MOST_BYTES
+    return len(some) < most and 0 <= after_ms <= LONGEST_MS and size + len(letter.frame) <= MOST_BYTES

@@ -143,3 +143,12 @@ def start_detached(command: Sequence[str], log: IO[Any], env: dict[str, str]) ->
     # This process collects the exit code while it lives, so that no zombie stays; init does so afterwards.
     threading.Thread(target=process.wait, daemon=True).start()
     return process
+
+
+def last_line(path: Path) -> str:
+    """The last line of what a child wrote; empty where there is none."""
+    try:
+        lines = path.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1] if lines else ""

@@ -53,11 +53,6 @@ def parse_moment(text: str, now_s: float) -> Moment:
         raise ValueError(f"{text!r} is no moment: write 10m (ago), 2026-11-29T10:00 or @1234 (an offset)") from None
 
 
-def iso_of(ms: int) -> str:
-    """A time for people, in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def clock_of(ms: int) -> str:
     """The time of day for people, in UTC, with milliseconds; the number itself where it is no time."""
     try:

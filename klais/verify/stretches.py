@@ -8,7 +8,8 @@ from klais.errors import OffsetGone, TopicMismatch
 from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
-from klais.system.moments import Moment, iso_of
+from klais.system.moments import Moment
+from klais.text import iso_seconds
 from klais.verify.whatif import TAKEN, Stretch, step_of
 
 WINDOW = 256  # records of the journal that one probe looks at
@@ -49,7 +50,7 @@ async def find_stretches(
                 text = f"{topics.raw}/{partition} holds offsets {low} to {high}, not {start}{why}; {do}"
                 raise OffsetGone(text, low, high)
             if low and start == low and begin.ms is not None:
-                since = iso_of(begin.ms)
+                since = iso_seconds(begin.ms)
                 notices.append(
                     f"{topics.raw}/{partition} begins at @{low}: retention may have removed records after {since}"
                 )

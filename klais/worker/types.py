@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from klais.config.fields import PREFIX
+from klais.config.fields import environ_without_settings
 from klais.config.load import Settings
 from klais.core.fingerprint.record import NO_TYPES, Kept
 from klais.core.fingerprint.typed import UNKNOWN_NAME, Typed, TypesInUse
@@ -19,7 +19,7 @@ from klais.errors import KlaisError, LockHeld
 from klais.fingerprint.model import KIND, types_of
 from klais.fingerprint.snapshot import LEAST, Snapshot, snapshot_of, write_snapshot
 from klais.models.store import ModelStore
-from klais.system.child import OwnedChild
+from klais.system.child import OwnedChild, last_line
 from klais.system.file_lock import lock_file
 from klais.system.private_files import own_folder
 from klais.system.processes import python_module
@@ -182,10 +182,11 @@ class TypeKeeper:
 
     def _run(self, path: Path, output: Path) -> bool:
         began_s = time.monotonic()
-        env = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}  # no secrets
         given = str(path), str(self._store.own), str(self._settings.fingerprint_bytes)
         output.unlink(missing_ok=True)
-        child = self._child = OwnedChild(python_module("klais.fingerprint.training", *given), output, env)
+        child = self._child = OwnedChild(
+            python_module("klais.fingerprint.training", *given), output, environ_without_settings()
+        )
         _kill_first(child.pid)
         if not child.wait(self._most_s):
             child.stop(0.0)
@@ -196,7 +197,7 @@ class TypeKeeper:
             self.refresh()
             return True
         else:
-            why = f"it ended with {child.returncode}: {_last_line(output)}"
+            why = f"it ended with {child.returncode}: {last_line(output)[:500]}"
         self.failed += 1
         if not self._stop.is_set():
             log.warning("types_not_trained", why=why, means="lanes go on with the types that they have")
@@ -227,11 +228,3 @@ def _kill_first(pid: int) -> None:
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
     except OSError as error:
         log.debug("oom_score_not_set", error=str(error))
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1][:500] if lines else ""

@@ -18,7 +18,7 @@ from klais.http import client
 from klais.kafka import admin
 from klais.system.activation import HeldSocket
 from klais.system.address import Bind, open_udp_socket, split_address, url_of
-from klais.system.child import OwnedChild
+from klais.system.child import OwnedChild, last_line
 from klais.system.private_files import named_folder, own_folder
 from klais.system.processes import python_module
 from klais.system.supervised import Service, ending
@@ -109,7 +109,7 @@ class Supervisor:
         while not warm.wait(POLL_S):
             now_s = time.monotonic()
             if now_s - reported_s >= REPORT_EVERY_S:
-                self._report(f"kernels: compiling, once (a minute or less) {_last_line(log)}".rstrip())
+                self._report(f"kernels: compiling, once (a minute or less) {last_line(log)}".rstrip())
                 reported_s = now_s
         if warm.returncode:
             text = log.read_text(errors="replace")[-2000:]
@@ -240,11 +240,3 @@ def worker_ready(views: str) -> bool:
     """Whether all lanes of a worker are live."""
     answer = ask(f"{views}/readyz")
     return answer is not None and answer[0] == 200
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any, Literal
 
 from klais.core.anomaly.explain import span
 from klais.core.incidents.summary import FEW, FlagSeen, Summary, check_whole, summary_of
-from klais.text import escape
+from klais.text import escape, iso_seconds
 
 VERSION = 1
 ID = re.compile(r"i-[0-9a-f]{10}")
@@ -165,8 +164,8 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
         "seen": worst["value"],
         "expected": worst["expected"],
         "kind": record["type"],
-        "since": clock(record["opened_at"]),
-        "until": clock(record["closed_at"]) if record["closed_at"] else None,
+        "since": iso_seconds(record["opened_at"]),
+        "until": iso_seconds(record["closed_at"]) if record["closed_at"] else None,
         "score": worst["score"],
         "before": record["before"] or None,
     }
@@ -181,21 +180,10 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in out.items() if value is not None}
 
 
-def clock(at_ms: int) -> str:
-    """A moment for people, UTC.
-
-    Examples
-    --------
-    >>> clock(1_700_000_000_123)
-    '2023-11-14T22:13:20Z'
-    """
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def sentence(incident: Incident) -> str:
     """What was seen, what was expected, how unusual, since when, how often before."""
     what = incident.what
-    since = f"since {clock(what.first.at_ms)}"
+    since = f"since {iso_seconds(what.first.at_ms)}"
     lasted = "" if incident.is_open else f", over after {span((incident.closed_ms - what.first.at_ms) / 1000)}"
     if incident.kind == "fleet":
         seen, usual = what.worst.value or 0.0, what.worst.expected or 0.0
