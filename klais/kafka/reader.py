@@ -22,6 +22,7 @@ from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.record_batch import Mark, read_mark
+from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import Throttle, get
 
 log = get("klais.kafka.reader")
@@ -141,6 +142,7 @@ class PartitionReader:
         if not log_start <= start <= log_end:
             raise _gone(where, start, log_start, log_end)
         position = start
+        turn = LoopTurn()
         deadline = _Deadline(self._timeout_s, f"{topic}/{partition} cannot be read")
         while position < stop:
             try:
@@ -155,6 +157,7 @@ class PartitionReader:
                     for record in batch:
                         if position <= record.offset < stop:
                             yield RawRecord(record.offset, record.key, record.value, tuple(record.headers))
+                            await turn.end()
                 position = batch.next_offset
             if batches:
                 deadline.renew()

@@ -14,6 +14,7 @@ from klais.core.lane.state import LaneState
 from klais.core.wire.batch import received_at_of
 from klais.errors import OffsetGone
 from klais.kafka.reader import PartitionReader
+from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import get
 from klais.worker.context import RawConsumer
 
@@ -115,6 +116,7 @@ class Intake:
 
     async def records(self, state: LaneState, reader: PartitionReader) -> AsyncIterator[Raw]:
         """Raw records in offset order from the lane's next offset on, without end; the caller decides each at once."""
+        turn = LoopTurn()
         while True:
             while self._ready:
                 offset, value = self._ready.popleft()
@@ -125,6 +127,7 @@ class Intake:
                     yield raw
                 if offset == state.next_raw:  # else the lane has it already
                     yield Raw(offset, value)
+                await turn.end()
             async for raw in self._missing(state, reader, self._dropped + 1):
                 yield raw
             if not self._ready and self._dropped < state.next_raw:

@@ -20,6 +20,7 @@ from klais.core.wire.batch import decode_batch
 from klais.errors import BatchFormatError, OffsetGone
 from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import Mark
+from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import get
 from klais.worker.invariant import Plan
 
@@ -79,6 +80,7 @@ class Replay:
         if needed and start <= needed[0] < end:
             raw = reader.read(topic, partition, needed[0], min(end, max(needed) + 1))
         newest: RawRecord | None = None
+        turn = LoopTurn()
         for record in self._journal:
             value: bytes | None = None
             if record.kind in NEEDS_RAW and not self._unread:
@@ -92,6 +94,7 @@ class Replay:
             if record.step != state.step + 1 and record.kind != Kind.RESUMED:
                 self._lose(record, replaced=False)
             yield self._unread_step(record) if self._unread else apply(state, record, value)
+            await turn.end()
 
     async def _refill_queue(self, reader: PartitionReader, topic: str, partition: int, start: int, end: int) -> None:
         """Read the frames that waited at the marker from the staging topic, where they still are."""

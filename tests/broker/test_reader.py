@@ -4,6 +4,7 @@ got.
 
 import asyncio
 import itertools
+import time
 import uuid
 
 import pytest
@@ -17,6 +18,7 @@ from klais.kafka import reader as reader_module
 from klais.kafka.fenced import FencedSender, abandon, fence, make_producer
 from klais.kafka.reader import PartitionReader, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter, mark, read_mark
+from klais.system.loop_turn import BUDGET_S
 from tests.support.process import PATIENCE
 
 
@@ -204,6 +206,29 @@ async def test_many_reads_at_once(log):
     results = await asyncio.gather(*[log.read(start) for start in range(0, 250, 10)])
     for start, got in zip(range(0, 250, 10), results, strict=True):
         assert got == {o: v for o, v in log.expected.items() if o >= start}
+
+
+async def test_who_works_on_what_is_read_does_not_hold_the_loop(log):
+    """All 40 records come with one fetch, and each takes longer than the budget: a recovery may take minutes so."""
+    await log.fence()
+    await log.write(*[(b"%d" % i, None) for i in range(40)])
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(others())
+        taken, at_first = 0, 0
+        async for _ in log.reader.read(log.topic, 0, min(log.expected)):
+            at_first = at_first or turns
+            taken += 1
+            time.sleep(BUDGET_S * 1.2)  # noqa: ASYNC251  (work that holds the loop)
+        task.cancel()
+    assert taken == 40 and turns - at_first >= 39
 
 
 async def test_a_partition_that_is_not_there(reader, topic):
