@@ -7,8 +7,12 @@ PY := .venv/bin/python
 ARGS :=
 MINUTES := 60
 PYTEST := $(PY) -m pytest
-# All tests run side by side, each process with a broker of its own: no more of them than this.
-JOBS := $(shell n=$$(nproc); echo $$(( n < 4 ? n : 4 )))
+# Tests run side by side, each process with a broker of its own. Most wait for other processes most of the time, so
+# there are two for each core; each needs 2 GiB.
+JOBS := $(shell n=$$(( 2 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
+	n=$$(( n < m ? n : m )); n=$$(( n < 8 ? n : 8 )); echo $$(( n > 1 ? n : 1 )))
+# The tests that call kernels.
+KERNEL_TESTS := $(addprefix tests/unit/,core edge kafka sim fingerprint verify worker) tests/property tests/hostile
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -35,7 +39,7 @@ test-fast: .venv/klais-setup.stamp ## unit and property tests, for every save (u
 
 test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds checks (compiled apart)
 	@echo "== kernels with bounds checks =="
-	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q tests/unit tests/property tests/hostile $(PARALLEL)
+	@NUMBA_BOUNDSCHECK=1 $(PYTEST) -q $(KERNEL_TESTS) $(PARALLEL)
 
 release-test: setup-tests lint test-bounds docs ## before a release: all tests, more kills, new random examples, a longer soak
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=1000 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \

@@ -16,7 +16,7 @@ from tests.support.process import exit_code, wait_for
 # Flags come early, and often: each of them must be there once.
 FLAGS = {"anomaly_detector": "zscore", "anomaly_z": 1, "anomaly_min_samples": 2}
 SOFT = {"anomaly_period_s": 0.1, "anomaly_threshold": 1.5}  # of the detector whose profiles may be old after a kill
-ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "12"))  # each rate three times
+ROUNDS = int(os.environ.get("KLAIS_FAULT_ROUNDS", "8"))  # each rate twice
 
 
 def finish(settings, log):
