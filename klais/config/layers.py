@@ -20,7 +20,7 @@ from klais.errors import ConfigError
 from klais.text import escape
 
 # Read by tests and tools: not settings, but allowed names.
-ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS")
+ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_JIT")
 ENV_EXTRA_PREFIX = "KLAIS_TEST_"
 NO_FILE = "none"
 

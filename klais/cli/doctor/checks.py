@@ -129,9 +129,20 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
 
 
 def check_kernels(settings: Settings) -> Iterator[Finding]:
-    """Whether compiled kernels are cached; whether they fit this code shows only at import."""
+    """Whether compiled kernels are cached, or in a library that fits; whether a cache fits shows only at import."""
+    from klais.jit.library import NoLibrary, is_made, open_library
+    from klais.jit.sources import package_folder
+
     folder = cache_root(settings.cache_dir) / "numba"
-    if any(folder.rglob("*.nbc")):
+    if is_made(package_folder()):
+        try:
+            open_library()
+        except NoLibrary as error:
+            text = f"the library of compiled ones is not used: {error}"
+            yield Finding("kernels", "warn", text, "`klais warm --library`")
+        else:
+            yield Finding("kernels", "ok", "a library of compiled ones is used")
+    elif any(folder.rglob("*.nbc")):
         yield Finding("kernels", "ok", f"compiled ones are cached in {folder}")
     else:
         yield Finding(

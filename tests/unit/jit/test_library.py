@@ -1,0 +1,139 @@
+"""A library of compiled kernels is code: it is loaded whole, unchanged, made of these sources, and ours; or not."""
+
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klais.errors import NotPrivate
+from klais.jit import library
+from klais.jit.library import FORMAT, MANIFEST, NoLibrary, library_folder, open_library
+from klais.jit.machine import levels
+
+
+class Made:
+    """A package of one file and a library of it that no dynamic loader takes; everything before that is in order."""
+
+    def __init__(self, root: Path) -> None:
+        self.package = root / "klais"
+        self.package.mkdir()
+        (self.package / "kernels.py").write_bytes(b"source")
+        self.folder = library_folder(self.package)
+        self.folder.mkdir(parents=True, mode=0o700)
+        self.file = self.folder / f"{levels()[0]}.so"
+        self.file.write_bytes(b"code")
+        self.file.chmod(0o600)
+        self.write({})
+
+    def write(self, changes: dict[str, Any]) -> None:
+        """The manifest, with changes."""
+        manifest = {
+            "format": FORMAT,
+            "libraries": {levels()[0]: hashlib.sha256(b"code").hexdigest()},
+            "kernels": [],
+            "sources": {"kernels.py": hashlib.sha256(b"source").hexdigest()},
+        }
+        (self.folder / MANIFEST).write_text(json.dumps(manifest | changes))
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    monkeypatch.setenv("KLAIS_CACHE_DIR", str(tmp_path / "cache"))
+    before = os.umask(0o077)
+    try:
+        return Made(tmp_path)
+    finally:
+        os.umask(before)
+
+
+def refusal(made: Made) -> str:
+    with pytest.raises(NoLibrary) as raised:
+        open_library(made.package)
+    return str(raised.value)
+
+
+def test_a_sound_library_reaches_the_loader(made: Made) -> None:
+    assert "cannot be loaded" in refusal(made)
+
+
+def test_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KLAIS_CACHE_DIR", str(tmp_path))
+    with pytest.raises(NoLibrary, match="none was made"):
+        open_library(tmp_path)
+
+
+def test_of_other_sources(made: Made) -> None:
+    (made.package / "kernels.py").write_bytes(b"sourcf")
+    assert "kernels.py has changed" in refusal(made)
+    (made.package / "kernels.py").unlink()
+    assert "kernels.py has changed" in refusal(made)
+
+
+def test_damaged(made: Made) -> None:
+    made.file.write_bytes(b"cods")
+    assert "is damaged" in refusal(made)
+    made.file.unlink()
+    assert "cannot be opened" in refusal(made)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"format": FORMAT + 1}, "another version"),
+        ({"libraries": {"x86-64-v9": ""}}, "other CPUs"),
+        ({"sources": []}, "is damaged"),
+        ({"kernels": None}, "is damaged"),
+    ],
+)
+def test_a_manifest_that_does_not_fit(made: Made, changes: dict[str, Any], text: str) -> None:
+    made.write(changes)
+    assert text in refusal(made)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
+def test_a_manifest_cut_short(made: Made, text: str) -> None:
+    (made.folder / MANIFEST).write_text(text)
+    assert MANIFEST in refusal(made)
+
+
+@pytest.mark.parametrize("place", ["file", "folder", "above", "root"])
+def test_others_may_write_it(made: Made, place: str) -> None:
+    places = {"file": made.file, "folder": made.folder, "above": made.folder.parent, "root": made.folder.parents[1]}
+    places[place].chmod(0o777)
+    with pytest.raises(NotPrivate, match="others can write to it"):
+        open_library(made.package)
+
+
+def test_it_belongs_to_somebody_else(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: made.file.stat().st_uid + 1)
+    monkeypatch.setattr(library, "check_tree", lambda *_: None)  # it looks at the folders; here for the file
+    if made.file.stat().st_uid == 0:
+        os.chown(made.file, 12345, -1)
+    with pytest.raises(NotPrivate, match="it belongs to uid"):
+        open_library(made.package)
+
+
+def test_a_link_is_not_followed(made: Made) -> None:
+    target = made.folder / "elsewhere.so"
+    made.file.rename(target)
+    made.file.symlink_to(target)
+    assert "cannot be opened" in refusal(made)
+
+
+def test_the_log_says_that_kernels_are_compiled_here(
+    made: Made, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from klais.jit import kernel
+
+    for name in ("KLAIS_JIT", *kernel.JIT_OPTIONS):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(kernel, "is_made", lambda _: True)
+    monkeypatch.setattr(kernel, "open_library", lambda: open_library(made.package))
+    with caplog.at_level(logging.WARNING):
+        kernel.choose_maker()
+    (record,) = caplog.records
+    assert "cannot be loaded" in record.getMessage() and "`klais warm --library`" in record.getMessage()
