@@ -4,22 +4,21 @@ import importlib
 import platform
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import click
 
 from klais.cli.printing import say, say_json, say_part
-from klais.jit.kernel import wants_jit
-from klais.jit.library import NoLibrary, is_made, library_folder, open_library
+from klais.errors import SetupMissing
+from klais.jit.library import NoLibrary, library_folder, open_library
 from klais.jit.machine import X86_LEVELS
+from klais.jit.options import wants_jit
 from klais.jit.sources import kernel_modules, package_folder
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: seconds in all, and what was made where.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the last line.")
-@click.option("--library", is_flag=True, help="Compile into a library, so that processes run without numba.")
 @click.option(
     "--level",
     "wanted",
@@ -27,20 +26,22 @@ from klais.jit.sources import kernel_modules, package_folder
     type=click.Choice([*X86_LEVELS, "arm64", "all"]),
     help="A library for this CPU level, or all of this architecture; may be given several times. Default: this CPU's.",
 )
-def warm(as_json: bool, quiet: bool, library: bool, wanted: tuple[str, ...]) -> None:
-    """Compile the kernels into the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
+def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
+    """Compile the kernels into a library in the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 
-    Takes about a minute the first time and after an upgrade, about a second when the cache is complete. Edge and worker
-    compile at their start; run it before, where they must start quickly (in an image, after an upgrade).
+    Takes about a minute the first time and after an upgrade; a library that is there is left as it is. Processes load
+    it and do not import numba. A linker must be installed (Debian's package binutils).
 
-    With --library the kernels become a library that processes load without importing numba, which saves them memory and
-    most of their start. It needs a linker (Debian's package binutils). A library that is there is compiled again when
-    it no longer fits.
+    Without a library, with KLAIS_JIT=1 and with bounds checks (NUMBA_BOUNDSCHECK=1) processes have numba compile the
+    kernels, which keeps them in a cache of its own. With these variables, or without a linker, this command fills it.
     """
     began = time.perf_counter()
-    if library or wanted or (not wants_jit() and is_made(package_folder())):
-        about = _make_library(wanted)
-    else:
+    try:
+        about = _fill_cache(quiet or as_json) if wants_jit() else _make_library(wanted)
+    except SetupMissing as error:
+        if wanted:
+            raise
+        say(f"{error}. numba compiles into its cache, and processes start later", err=True)
         about = _fill_cache(quiet or as_json)
     about["seconds"] = round(time.perf_counter() - began, 3)
     if as_json:
@@ -59,7 +60,7 @@ def _make_library(wanted: tuple[str, ...]) -> dict[str, Any]:
             return {"library": str(library_folder(package_folder())), "made": False}
     from klais.jit.build import build_library
 
-    return {"library": str(build_library(wanted)), "made": True}
+    return {"library": str(build_library(wanted, tell=lambda text: say(text, err=True))), "made": True}
 
 
 def _fill_cache(quiet: bool) -> dict[str, Any]:
@@ -76,4 +77,4 @@ def _fill_cache(quiet: bool) -> dict[str, Any]:
             say(f"{seconds[name]:.1f} s")
     from klais.jit.compiler import CACHE_DIR
 
-    return {"modules": seconds, "cache": str(Path(CACHE_DIR))}
+    return {"modules": seconds, "cache": str(CACHE_DIR)}

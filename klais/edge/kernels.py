@@ -147,3 +147,22 @@ def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], other
         if count[p] > 0 and opened_ns[p] < when:
             when = opened_ns[p]
     return when
+
+
+@kernel(int64(I32, int64))
+def shed(partition: npt.NDArray[np.int32], most: int) -> int:
+    """Let the first ``most`` frames pass and give each later one partition -1 (int32 [n]); returns how many that were.
+
+    Frames that have -1 already do not count.
+    """
+    left = most
+    refused = 0
+    for i in range(partition.shape[0]):
+        if partition[i] < 0:
+            continue
+        if left > 0:
+            left -= 1
+        else:
+            partition[i] = -1
+            refused += 1
+    return refused

@@ -1,7 +1,8 @@
 """Compile all kernels into one library for each CPU level, which processes load without numba.
 
 Several processes compile a part of the modules each and write object files; the system's linker makes a shared library
-of them. The manifest is written last, and a library that is in use stays as it is, under a name that is gone.
+of them. A folder with the library and its manifest then appears whole, by a rename. Only builders of the same library
+wait for each other.
 """
 
 import hashlib
@@ -12,16 +13,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from klais.errors import SetupMissing
-from klais.jit.library import FORMAT, MANIFEST, kernel_names, library_folder
-from klais.jit.machine import X86_LEVELS, levels, target
-from klais.jit.sources import kernel_modules, package_folder, sources_of_kernels
+from klais.jit.library import LIBRARY, MANIFEST, NoLibrary, kernel_names, library_folder, load_library
+from klais.jit.machine import levels, target
+from klais.jit.options import JIT_OPTIONS
+from klais.jit.sources import kernel_modules, package_folder
 from klais.jit.types import Signatures
-from klais.system.file_lock import lock_file
+from klais.system.file_lock import Tell, lock_file
 from klais.system.paths import cache_root
 from klais.system.private_files import named_folder, own_folder, write_own
 
@@ -46,53 +47,70 @@ def collect(
     return made  # type: ignore[no-any-return]
 
 
-def build_library(wanted: Sequence[str] = (), jobs: int = 2, only: Sequence[str] = ()) -> Path:
-    """Make the library for these CPU levels (this machine's best where none is named); its folder.
+def build_library(
+    wanted: Sequence[str] = (), jobs: int = 2, only: Sequence[str] = (), tell: Tell | None = None
+) -> Path:
+    """Make the library for these CPU levels (this machine's best where none is named), each for itself; their folder.
 
-    ``only`` names the modules whose kernels it has, for tests; without it, it has all.
+    ``only`` names the modules whose kernels it has, for tests; without it, it has all. A library that another process
+    made while this one waited for it is taken.
 
     Raises
     ------
     SetupMissing
         No linker is installed, or this machine has no level.
     """
-    known = list(X86_LEVELS)
-    chosen = sorted(wanted, key=known.index) if set(wanted) <= set(known) else list(wanted)  # the least is last
-    chosen = chosen or levels()[:1]
+    chosen = list(wanted) or levels()[:1]
     linker = shutil.which("ld") or shutil.which("cc")
     if not chosen or linker is None:
         missing = "a linker (Debian's package binutils)" if chosen else "a CPU of a known level"
-        raise SetupMissing(f"no library of kernels: {missing} is missing. Each process compiles its own")
+        raise SetupMissing(f"no library of kernels: {missing} is missing")
     package = package_folder()
     named_folder(cache_root(), "KLAIS_CACHE_DIR")
     folder = own_folder(own_folder(cache_root() / "kernels") / library_folder(package).name)
-    held = lock_file(folder / ".lock", f"the kernel library {folder}", BUILD_WAIT_S)
+    held = lock_file(folder / ".lock", f"the kernel library {folder}", BUILD_WAIT_S, tell)
     try:
-        sources = {_file(name): hashlib.sha256(text).hexdigest() for name, text in sources_of_kernels(package).items()}
-        work = folder / "work"
-        shutil.rmtree(work, ignore_errors=True)  # of a build that was killed
-        work.mkdir(0o700)
-        _compile(work, chosen, list(only) or kernel_modules(package), jobs)
-        _publish(work, folder, chosen, linker, sources)
-        shutil.rmtree(work)
+        for level in chosen:
+            if not _is_sound(folder / level):
+                _make(folder / level, level, linker, list(only) or kernel_modules(package), jobs)
     finally:
         os.close(held)
     return folder
 
 
-def _file(module: str) -> str:
-    return module.partition(".")[2].replace(".", "/") + ".py"
+def _is_sound(folder: Path) -> bool:
+    try:
+        load_library(folder)
+    except NoLibrary:
+        return False
+    return True
 
 
-def _compile(work: Path, chosen: list[str], modules: list[str], jobs: int) -> None:
-    """Have child processes write ``PART.LEVEL.o`` and ``PART.names``."""
-    cpu, features = target(chosen[-1])  # code is optimized for the least of them and then made for each
+def _make(folder: Path, level: str, linker: str, modules: list[str], jobs: int) -> None:
+    work = own_folder(folder.with_name(f".{level}.{os.getpid()}"))
+    try:
+        made, parts = own_folder(work / "made"), own_folder(work / "parts")
+        _compile(parts, level, modules, jobs)
+        _link(parts, made / LIBRARY, level, linker)
+        names = sorted({name for file in parts.glob("*.names") for name in file.read_text().split()})
+        digest = hashlib.sha256((made / LIBRARY).read_bytes()).hexdigest()
+        write_own(made / MANIFEST, json.dumps({"sha256": digest, "kernels": names}, indent=1).encode())
+        if folder.exists():  # it is damaged
+            folder.rename(work / "old")
+        made.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _compile(parts: Path, level: str, modules: list[str], jobs: int) -> None:
+    """Have child processes write ``PART.o`` and ``PART.names``."""
+    cpu, features = target(level)
     env = os.environ | {"KLAIS_JIT": "build", "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
-    env = {name: value for name, value in env.items() if name not in ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT")}
+    env = {name: value for name, value in env.items() if name not in JIT_OPTIONS}
     children = []
     for part, share in enumerate(_shares(modules, jobs)):
         code = "import sys; from klais.jit.build import compile_part; compile_part(*sys.argv[1:])"
-        words = [sys.executable, "-c", code, str(work / str(part)), ",".join(chosen), *share]
+        words = [sys.executable, "-P", "-c", code, str(parts / str(part)), level, *share]
         children.append(subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL))
     codes = [child.wait() for child in children]
     if any(codes):
@@ -106,22 +124,15 @@ def _shares(modules: list[str], jobs: int) -> list[list[str]]:
     return [part for part in parts if part]
 
 
-def _publish(work: Path, folder: Path, chosen: list[str], linker: str, sources: dict[str, str]) -> None:
-    names = sorted({name for file in work.glob("*.names") for name in file.read_text().split()})
-    libraries = {}
-    for level in chosen:
-        made = work / f"{level}.so"
-        objects = sorted(str(path) for path in work.glob(f"*.{level}.o"))
-        options = ["-shared", "-z", "noexecstack", "-z", "relro", "-z", "undefs", "-o", str(made)]
-        subprocess.run([linker, *options, *objects, *_c_libraries()], check=True)
+def _link(parts: Path, made: Path, level: str, linker: str) -> None:
+    objects = sorted(str(path) for path in parts.glob("*.o"))
+    options = ["-shared", "-z", "noexecstack", "-z", "relro", "-z", "undefs", "-o", str(made)]
+    done = subprocess.run([linker, *options, *objects, *_c_libraries()], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SetupMissing(f"the library of kernels cannot be linked: {done.stderr.strip()[-500:]}")
+    made.chmod(0o600)
+    if level in levels():
         _load_once(made)
-        libraries[level] = hashlib.sha256(made.read_bytes()).hexdigest()
-    with suppress(FileNotFoundError):
-        (folder / MANIFEST).unlink()
-    for level in chosen:
-        write_own(folder / f"{level}.so", (work / f"{level}.so").read_bytes())
-    manifest = {"format": FORMAT, "libraries": libraries, "kernels": names, "sources": sources}
-    write_own(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def _c_libraries() -> list[str]:
@@ -144,14 +155,14 @@ def _load_once(made: Path) -> None:
 # --- a process that compiles a part ----------------------------------------------------------------------------------
 
 
-def compile_part(out: str, chosen: str, *modules: str) -> None:
-    """Compile the kernels of some modules: ``OUT.LEVEL.o`` for each level, and ``OUT.names``."""
+def compile_part(out: str, level: str, *modules: str) -> None:
+    """Compile the kernels of some modules: ``OUT.o`` and ``OUT.names``."""
     from klais.jit.compiler import without_scipy
-    from klais.jit.objects import write_objects
+    from klais.jit.objects import object_code
 
     with without_scipy():
         for name in modules:
             importlib.import_module(name)
     mine = {name: made for name, (owner, made) in _collected.items() if owner in modules}
-    write_objects(Path(out), chosen.split(","), mine)
+    Path(f"{out}.o").write_bytes(object_code(level, mine))
     Path(f"{out}.names").write_text("\n".join(mine))

@@ -1,8 +1,8 @@
 """The one way to declare a kernel: a typed loop over columns, written in Python, compiled by numba.
 
-numba compiles in the process, or loads what it compiled before (``klais/jit/compiler.py``). Where a library of the
-kernels was made (``klais warm --library``, ``klais/jit/library.py``), a process takes them from there and does not
-import numba, unless that library is stale or damaged, or ``KLAIS_JIT=1``.
+numba compiles in the process, or loads what it compiled before (``klais/jit/compiler.py``). Where ``klais warm`` made
+a library of the kernels (``klais/jit/library.py``), a process takes them from there and does not import numba, unless
+the sources changed since, or ``KLAIS_JIT=1``.
 """
 
 import logging
@@ -12,8 +12,8 @@ from functools import cache
 from typing import Any, Protocol
 
 from klais.errors import SetupMissing
-from klais.jit.library import NoLibrary, is_made, open_library
-from klais.jit.sources import package_folder
+from klais.jit.library import NoLibrary, open_library
+from klais.jit.options import wants_jit
 from klais.jit.types import (
     BYTES,
     F64,
@@ -44,9 +44,6 @@ __all__ = [
     "BYTES", "F64", "I32", "I64", "IDS", "U8", "U16", "U32", "U64", "boolean", "float32", "float64", "group",
     "int32", "int64", "read_only", "record", "uint8", "uint16", "uint32", "uint64", "void", "kernel",
 ]  # fmt: skip
-
-
-JIT_OPTIONS = ("NUMBA_BOUNDSCHECK", "NUMBA_DISABLE_JIT", "NUMBA_DEBUGINFO")  # of numba: they change what is compiled
 
 
 class Maker(Protocol):
@@ -94,12 +91,12 @@ def choose_maker() -> Maker:
         from klais.jit.build import collect
 
         return collect
-    if not wants_jit() and is_made(package_folder()):
+    if not wants_jit():
         try:
             library = open_library()
         except NoLibrary as error:
             logging.getLogger(__name__).warning(
-                "kernels are compiled in this process (%s). `klais warm --library` makes the library again", error
+                "this process imports numba for its kernels, so it starts later: %s. `klais warm` makes one", error
             )
         else:
             return lambda function, signature, borrows, inlined: library.kernel(function, signature)
@@ -108,14 +105,9 @@ def choose_maker() -> Maker:
     except ModuleNotFoundError as error:
         raise SetupMissing(
             f"there is no library of compiled kernels that fits, and to compile them {error.name} is missing: "
-            "`pip install numba`, then `klais warm --library`"
+            "`pip install numba`, then `klais warm`"
         ) from error
     return compile_here
-
-
-def wants_jit() -> bool:
-    """Whether somebody asked for numba: by name, or with an option of numba's that changes what is compiled."""
-    return any(os.environ.get(name, "0") not in ("", "0") for name in ("KLAIS_JIT", *JIT_OPTIONS))
 
 
 _maker = cache(choose_maker)  # once, at the first kernel: all kernels of a process come from one place

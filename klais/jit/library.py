@@ -1,8 +1,9 @@
 """The library of compiled kernels that ``klais warm`` made: found, checked, loaded. numba is not needed for that.
 
-Its folder, ``kernels`` in the cache folder, has one folder for each place where klais is installed, with a library for
-one CPU level or more, and ``manifest.json``: the SHA-256 of each library and of each source file that went into it. A
-library is code, so it is loaded only if this user or root made it, nobody else can change it, and its hash is right.
+``kernels`` in the cache folder has one folder for each state of the sources, and in it one for each CPU level, with
+the library and ``manifest.json``: its SHA-256 and the kernels that it has. Trees of equal sources share a library. Such
+a folder appears whole, by a rename, so that loading waits for nobody. A library is code: it is loaded only if this user
+or root made it, nobody else can change it, and its hash is right.
 """
 
 import hashlib
@@ -20,13 +21,12 @@ import numpy as np
 
 from klais.errors import KlaisError, NotPrivate
 from klais.jit.machine import levels
-from klais.jit.sources import package_folder
+from klais.jit.sources import package_folder, sources_of_kernels
 from klais.jit.types import Signatures, Type, arguments_of, columns_of
 from klais.system.paths import cache_root
 from klais.system.private_files import check_tree, not_ours
 
-FORMAT = 1
-MANIFEST = "manifest.json"
+LIBRARY, MANIFEST = "kernels.so", "manifest.json"
 
 
 class NoLibrary(KlaisError):
@@ -34,14 +34,13 @@ class NoLibrary(KlaisError):
 
 
 def library_folder(package: Path) -> Path:
-    """Where the library for the klais in ``package`` lies: another place, Python or machine has another one."""
-    facts = f"{package} {sys.implementation.cache_tag} {platform.machine()} numpy {np.__version__.split('.')[0]}"
-    return cache_root() / "kernels" / hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-
-def is_made(package: Path) -> bool:
-    """Whether there is a library for the klais in ``package``, fit or not."""
-    return (library_folder(package) / MANIFEST).exists()
+    """Where the libraries of these very sources lie; another Python, numpy or machine has others."""
+    digest = hashlib.sha256()
+    for name, text in sorted(sources_of_kernels(package).items()):
+        digest.update(f"{name} {len(text)}\n".encode() + text)
+    python = f"{sys.implementation.cache_tag}{sys.abiflags}"
+    digest.update(f"{python} {platform.machine()} numpy {np.__version__.split('.')[0]}".encode())
+    return cache_root() / "kernels" / digest.hexdigest()[:32]
 
 
 class Library:
@@ -120,46 +119,30 @@ def open_library(package: Path | None = None) -> Library:
     Raises
     ------
     NoLibrary
-        There is none, it is damaged, or it was made of other sources.
+        There is none, or it is damaged.
     NotPrivate
         Somebody else can have written it.
     """
-    package = package or package_folder()
-    folder = library_folder(package)
-    manifest = _read_manifest(folder)
-    for name, digest in manifest["sources"].items():
-        if _hash(package / name) != digest:
-            raise NoLibrary(f"{package / name} has changed since it was made")
+    folder = library_folder(package or package_folder())
     for level in levels():
-        if level in manifest["libraries"]:
-            return _load(folder / f"{level}.so", manifest["libraries"][level], frozenset(manifest["kernels"]))
-    raise NoLibrary("it is for other CPUs")
+        if (folder / level).exists():
+            return load_library(folder / level)
+    raise NoLibrary("no library of these sources for this CPU was made")
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> tuple[str, frozenset[str]]:
     try:
         check_tree(folder, cache_root())
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError as error:
-        raise NoLibrary("none was made") from error
-    except (OSError, ValueError) as error:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        return str(manifest["sha256"]), frozenset(manifest["kernels"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise NoLibrary(f"{folder / MANIFEST} cannot be read: {error}") from error
-    wanted = {"sources": dict, "libraries": dict, "kernels": list}
-    if not isinstance(manifest, dict) or any(not isinstance(manifest.get(k), v) for k, v in wanted.items()):
-        raise NoLibrary(f"{folder / MANIFEST} is damaged")
-    if manifest.get("format") != FORMAT:
-        raise NoLibrary("another version of klais made it")
-    return manifest
 
 
-def _hash(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
-
-
-def _load(path: Path, digest: str, names: frozenset[str]) -> Library:
+def load_library(folder: Path) -> Library:
+    """The library of one CPU level, after all checks. See :func:`open_library`."""
+    digest, names = _read_manifest(folder)
+    path = folder / LIBRARY
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
@@ -170,7 +153,7 @@ def _load(path: Path, digest: str, names: frozenset[str]) -> Library:
             raise NotPrivate(f"{path} holds code that this process would run, and {problem}. Remove it")
         with open(fd, "rb", closefd=False) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise NoLibrary(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}")
+                raise NoLibrary(f"{path} is damaged: its SHA-256 is not the one of {MANIFEST}")
         # By its path, which nobody else can change: the loader takes two files of one name for one, so /proc/self/fd
         # could give another library.
         return Library(str(path), names)

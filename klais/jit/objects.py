@@ -1,6 +1,5 @@
-"""Object files of kernels that numba compiled: their code and the functions that Python calls, nothing else."""
+"""The object file of kernels that numba compiled: their code and the functions that Python calls, nothing else."""
 
-from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm  # type: ignore[import-untyped]
@@ -10,8 +9,8 @@ from klais.jit.machine import target
 from klais.jit.wrapper import HELPERS, add_wrapper
 
 
-def write_objects(out: Path, chosen: list[str], kernels: dict[str, Any]) -> None:
-    """Write ``OUT.LEVEL.o`` for each level.
+def object_code(level: str, kernels: dict[str, Any]) -> bytes:
+    """The object file of these kernels, for a CPU level.
 
     Parameters
     ----------
@@ -19,16 +18,16 @@ def write_objects(out: Path, chosen: list[str], kernels: dict[str, Any]) -> None
         By the name that the library gives them.
     """
     context = next(iter(kernels.values())).target_context
-    machines = {level: _machine(level) for level in chosen}
-    whole = _wrappers(context, kernels, machines[chosen[-1]])
+    machine = _machine(level)
+    whole = _wrappers(context, kernels, machine)
     for made in kernels.values():
         whole.link_in(llvm.parse_bitcode(made.library._final_module.as_bitcode()))
     for part in (*whole.functions, *whole.global_variables):
         if not part.is_declaration and not part.name.startswith(("method.", "types.", "llvm.")):
             part.linkage = "internal"
-    _run(machines[chosen[-1]], whole, 0, "add_global_dead_code_eliminate_pass")
-    for level, machine in machines.items():
-        Path(f"{out}.{level}.o").write_bytes(machine.emit_object(whole))
+    _run(machine, whole, 0, "add_global_dead_code_eliminate_pass")
+    code: bytes = machine.emit_object(whole)
+    return code
 
 
 def _machine(level: str) -> Any:

@@ -129,25 +129,15 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
 
 
 def check_kernels(settings: Settings) -> Iterator[Finding]:
-    """Whether compiled kernels are cached, or in a library that fits; whether a cache fits shows only at import."""
-    from klais.jit.library import NoLibrary, is_made, open_library
-    from klais.jit.sources import package_folder
+    """Whether there is a library of compiled kernels that fits; without one each process has numba compile or load."""
+    from klais.jit.library import NoLibrary, open_library
 
-    folder = cache_root(settings.cache_dir) / "numba"
-    if is_made(package_folder()):
-        try:
-            open_library()
-        except NoLibrary as error:
-            text = f"the library of compiled ones is not used: {error}"
-            yield Finding("kernels", "warn", text, "`klais warm --library`")
-        else:
-            yield Finding("kernels", "ok", "a library of compiled ones is used")
-    elif any(folder.rglob("*.nbc")):
-        yield Finding("kernels", "ok", f"compiled ones are cached in {folder}")
+    try:
+        open_library()
+    except NoLibrary as error:
+        yield Finding("kernels", "warn", f"{error}: processes start with numba, which takes longer", "`klais warm`")
     else:
-        yield Finding(
-            "kernels", "warn", "none compiled yet: the first start takes some ten seconds longer", "`klais warm`"
-        )
+        yield Finding("kernels", "ok", "processes load the library of compiled ones")
 
 
 def check_clock(settings: Settings) -> Iterator[Finding]:
