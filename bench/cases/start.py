@@ -1,7 +1,7 @@
 """How long starts take, and what an idle edge needs: from the process's start until it receives, or its lanes are live.
 
-`klais warm --library` decides whether processes import numba. A worker starts on the checkpoint of one that knew 1,000
-devices and ended well, so what counts is its own start.
+With the library of kernels that `klais warm` made; KLAIS_JIT=1 shows what numba would cost. A worker starts on the
+checkpoint of one that knew 1,000 devices and ended well, so what counts is its own start.
 """
 
 import subprocess

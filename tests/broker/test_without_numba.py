@@ -1,4 +1,4 @@
-"""Edge and worker take their kernels from the library: a path whose numba and llvmlite cannot be imported is enough."""
+"""Edge and worker take their kernels from the library: a path whose numba, llvmlite and SciPy fail is enough."""
 
 import os
 import subprocess
@@ -10,11 +10,12 @@ import pytest
 
 from klais.config.load import Settings
 from klais.core.wire.constants import encode_frame
+from klais.jit.library import NoLibrary, open_library
 from klais.kafka.topics import Topics
 from tests.support.edge import edge_process, read_all
 from tests.support.fault_harness import worker
 from tests.support.needs import need_missing
-from tests.support.process import PATIENCE, wait_for
+from tests.support.process import wait_for
 
 FORBIDDEN = Path(__file__).parents[1] / "support" / "without_numba"
 
@@ -25,16 +26,15 @@ def test_frames_pass_edge_and_worker(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if os.environ.get("KLAIS_TEST_LIBRARY") != "1":
-        need_missing("library", "set KLAIS_TEST_LIBRARY=1: it compiles all kernels")
+    try:
+        open_library()
+    except NoLibrary as error:
+        need_missing("library", str(error))
     monkeypatch.delenv("KLAIS_JIT", raising=False)
-    monkeypatch.setenv("KLAIS_CACHE_DIR", str(tmp_path / "cache"))
-    warm = [sys.executable, "-m", "klais", "warm", "--library", "--quiet"]
-    made = subprocess.run(warm, capture_output=True, timeout=180 * PATIENCE)
-    assert made.returncode == 0, made.stderr
     monkeypatch.setenv("PYTHONPATH", str(FORBIDDEN), prepend=os.pathsep)
-    refused = subprocess.run([sys.executable, "-c", "import numba"], capture_output=True, text=True)
-    assert "needs no compiler" in refused.stderr
+    for name in ("numba", "llvmlite", "scipy"):
+        refused = subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True, text=True)
+        assert "needs no compiler" in refused.stderr
 
     settings = settings_for(partitions=1)
     topics = topics_of(settings)
@@ -51,4 +51,4 @@ def test_frames_pass_edge_and_worker(
         assert sorted({record.key() for record in landed}) == [b"dev0", b"dev1", b"dev2"]
         for process in (edge.process, lanes.process):
             mapped = Path(f"/proc/{process.pid}/maps").read_text()
-            assert "/kernels/" in mapped and "llvmlite" not in mapped
+            assert "/kernels.so" in mapped and "llvmlite" not in mapped
