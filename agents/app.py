@@ -14,22 +14,25 @@ frame batch through the worker, then in :mod:`agents.controller` and :mod:`agent
 import sys
 from typing import Any
 
-import faust
+from klais.system.imports import large_imports
 
-from agents import controller, ingest, service
-from agents.faust_ext import CONSUMER_SCHEME, STORE_URL, register
-from agents.faust_ext.web import App
-from agents.faust_ext.worker import worker_class
-from klais import fault
-from klais.config.load import Settings, load
-from klais.http.connections import ConnectionLimits
-from klais.kafka.clients import faust_broker
-from klais.kafka.topics import MAX_RECORD_BYTES, Topics
-from klais.system.address import http_host
-from klais.system.private_files import be_private, named_folder, own_folder
-from klais.telemetry.log import dict_config, setup
-from klais.worker.lanes import Lanes
-from klais.worker.table_values import TABLES
+with large_imports():
+    import faust
+
+    from agents import controller, ingest, service
+    from agents.faust_ext import CONSUMER_SCHEME, STORE_URL, register
+    from agents.faust_ext.web import App
+    from agents.faust_ext.worker import worker_class
+    from klais import fault
+    from klais.config.load import Settings, load
+    from klais.http.connections import ConnectionLimits
+    from klais.kafka.clients import faust_broker
+    from klais.kafka.topics import MAX_RECORD_BYTES, Topics
+    from klais.system.address import http_host
+    from klais.system.private_files import be_private, named_folder, own_folder
+    from klais.telemetry.log import dict_config, setup
+    from klais.worker.lanes import Lanes
+    from klais.worker.table_values import TABLES
 
 # Python lets a thread that computes go on for 5 ms before another may run. Threads that follow topics and count must
 # not hold the lanes up for so long.

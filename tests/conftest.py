@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
 _numbers = itertools.count(1)
 
 # A developer's own settings must not change what the tests see, nor reach a process that a test starts.
-_OURS = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_CACHE_DIR")
+_OURS = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_CACHE_DIR", "KLAIS_JIT")
 for _name in [name for name in os.environ if name.startswith("KLAIS_")]:
     if _name not in _OURS and not _name.startswith("KLAIS_TEST_"):
         del os.environ[_name]

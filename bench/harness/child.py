@@ -16,7 +16,7 @@ from klais.config.load import Settings
 
 REPO = Path(__file__).parents[2]
 # Settings of a run that benchmarks pass on: how to reach a cluster, and where compiled kernels lie.
-_PASSED_ON = ("KLAIS_KAFKA_", "KLAIS_CACHE_DIR", "KLAIS_REPLICATION")
+_PASSED_ON = ("KLAIS_KAFKA_", "KLAIS_CACHE_DIR", "KLAIS_JIT", "KLAIS_REPLICATION")
 
 
 class Child:

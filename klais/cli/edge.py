@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from klais.config.load import Settings, load
+from klais.system.imports import large_imports
 from klais.telemetry import log
 
 
@@ -83,7 +84,8 @@ def edge(
     from klais.edge.early import receive_early
 
     with receive_early(udp) as early:
-        from klais.edge.main import main
+        with large_imports():
+            from klais.edge.main import main
 
         raise SystemExit(main(settings, udp, now, successor, early))
 

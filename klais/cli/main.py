@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "profile": ("klais.cli.profile", "profile", "List the systems that you work with."),
     "validate": ("klais.cli.validate", "validate", "Check configuration, topics and machine in one go."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
-    "warm": ("klais.cli.warm", "warm", "Compile the kernels into the cache."),
+    "warm": ("klais.cli.warm", "warm", "Compile the kernels into a library."),
     "completion": ("klais.cli.completion", "completion", "Print the script for completion in bash, zsh or fish."),
     "version": ("klais.cli.version", "version", "Print the versions of KLAIS and its libraries."),
 }

@@ -1,51 +1,80 @@
-"""``klais warm``: compile every kernel into the cache, so that no process compiles inside a consumer group."""
+"""``klais warm``: compile every kernel, so that no process compiles inside a consumer group."""
 
 import importlib
+import platform
 import time
-from pathlib import Path
+from contextlib import suppress
+from typing import Any
 
 import click
 
-import klais
 from klais.cli.printing import say, say_json, say_part
-
-_MARK = "@" + "kernel("  # in two parts: the kernel cache is named by all files that contain it
-
-
-def kernel_modules() -> list[str]:
-    """Names of all modules of klais that define a kernel, found by their text (importing them would compile them)."""
-    package = Path(klais.__file__).parent
-    found = []
-    for path in sorted(package.rglob("*.py")):
-        if any(line.startswith(_MARK) for line in path.read_text().splitlines()):
-            found.append(".".join(["klais", *path.relative_to(package).with_suffix("").parts]))
-    return found
+from klais.errors import SetupMissing
+from klais.jit.library import NoLibrary, library_folder, open_library
+from klais.jit.machine import X86_LEVELS
+from klais.jit.options import wants_jit
+from klais.jit.sources import kernel_modules, package_folder
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: seconds in all and by module, cache folder.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: seconds in all, and what was made where.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the last line.")
-def warm(as_json: bool, quiet: bool) -> None:
-    """Compile the kernels into the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
+@click.option(
+    "--level",
+    "wanted",
+    multiple=True,
+    type=click.Choice([*X86_LEVELS, "arm64", "all"]),
+    help="A library for this CPU level, or all of this architecture; may be given several times. Default: this CPU's.",
+)
+def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
+    """Compile the kernels into a library in the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 
-    Takes some ten seconds the first time and after an upgrade, about a second when the cache is complete. Edge and
-    worker compile at their start; run it before, where they must start quickly (in an image, after an upgrade).
+    Takes about a minute the first time and after an upgrade; a library that is there is left as it is. Processes load
+    it and do not import numba. A linker must be installed (Debian's package binutils).
+
+    Without a library, with KLAIS_JIT=1 and with bounds checks (NUMBA_BOUNDSCHECK=1) processes have numba compile the
+    kernels, which keeps them in a cache of its own. With these variables, or without a linker, this command fills it.
     """
-    names = kernel_modules()
     began = time.perf_counter()
+    try:
+        about = _fill_cache(quiet or as_json) if wants_jit() else _make_library(wanted)
+    except SetupMissing as error:
+        if wanted:
+            raise
+        say(f"{error}. numba compiles into its cache, and processes start later", err=True)
+        about = _fill_cache(quiet or as_json)
+    about["seconds"] = round(time.perf_counter() - began, 3)
+    if as_json:
+        say_json(about)
+    else:
+        say(f"kernels ready in {about['seconds']:.1f} s: {about.get('library') or about['cache']}")
+
+
+def _make_library(wanted: tuple[str, ...]) -> dict[str, Any]:
+    """Make the library unless the one that is there fits, or levels are wanted by name."""
+    if "all" in wanted:
+        wanted = tuple(X86_LEVELS) if platform.machine() == "x86_64" else ("arm64",)
+    if not wanted:
+        with suppress(NoLibrary):
+            open_library()
+            return {"library": str(library_folder(package_folder())), "made": False}
+    from klais.jit.build import build_library
+
+    return {"library": str(build_library(wanted, tell=lambda text: say(text, err=True))), "made": True}
+
+
+def _fill_cache(quiet: bool) -> dict[str, Any]:
+    """Have numba compile all kernels into its own cache."""
+    names = kernel_modules(package_folder())
     seconds = {}
     for number, name in enumerate(names, 1):
-        if not (as_json or quiet):
+        if not quiet:
             say_part(f"[{number}/{len(names)}] {name} ")
         start = time.perf_counter()
         importlib.import_module(name)
         seconds[name] = round(time.perf_counter() - start, 3)
-        if not (as_json or quiet):
+        if not quiet:
             say(f"{seconds[name]:.1f} s")
-    total = time.perf_counter() - began
-    from klais.jit.kernel import CACHE_DIR
+    from klais.jit.compiler import CACHE_DIR
 
-    if as_json:
-        say_json({"seconds": round(total, 3), "modules": seconds, "cache": str(CACHE_DIR)})
-    else:
-        say(f"{len(names)} kernel modules ready in {total:.1f} s; cache: {CACHE_DIR}")
+    return {"modules": seconds, "cache": str(CACHE_DIR)}

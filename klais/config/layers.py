@@ -3,24 +3,21 @@
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from pydantic_settings import EnvSettingsSource
 
 from klais.config import toml_file
 from klais.config.env_file import read_env_lines
 from klais.config.fields import FIELDS, PREFIX, SECRETS, variable
 from klais.config.origins import Given
 from klais.config.profiles import DISPLACED, read_profile
-from klais.config.settings import SettingsFields
 from klais.errors import ConfigError
 from klais.text import escape
 
 # Read by tests and tools: not settings, but allowed names.
-ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS")
+ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_JIT")
 ENV_EXTRA_PREFIX = "KLAIS_TEST_"
 NO_FILE = "none"
 
@@ -120,10 +117,11 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
 
 def _settings_of(variables: Mapping[str, Given]) -> dict[str, Given]:
     """The settings that variables give; an empty variable gives none."""
-    exact = {name: one for name, one in variables.items() if name.startswith(PREFIX) and name == name.upper()}
-    source = EnvSettingsSource(SettingsFields, case_sensitive=False, env_ignore_empty=True)
-    source.env_vars = {name.lower(): one.value for name, one in exact.items() if one.value != ""}
-    return {name: replace(exact[variable(name)], value=value) for name, value in source().items()}
+    return {name: variables[variable(name)] for name in FIELDS if _is_given(variables.get(variable(name)))}
+
+
+def _is_given(one: Given | None) -> bool:
+    return one is not None and one.value != ""
 
 
 def _known(name: str) -> bool:

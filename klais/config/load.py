@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import PrivateAttr, SecretStr, ValidationError, model_validator
+from pydantic import ConfigDict, PrivateAttr, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from klais.config.cross_checks import cross_problems
@@ -44,6 +44,8 @@ _WRONG = {
 
 class Settings(SettingsFields):
     """The settings in force: fields that are right one by one and fit together."""
+
+    model_config = ConfigDict(defer_build=False)
 
     _from_file: frozenset[str] = PrivateAttr(default=frozenset())
 

@@ -4,8 +4,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from klais.config import checks
 
@@ -42,7 +41,7 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
-class SettingsFields(BaseSettings):
+class SettingsFields(BaseModel):
     """All settings of all processes; names in the environment are ``KLAIS_`` + the field's name in capitals.
 
     Raises
@@ -51,7 +50,10 @@ class SettingsFields(BaseSettings):
         When built directly with values that do not fit (inputs are left out of its text: they may be secrets).
     """
 
-    model_config = SettingsConfigDict(env_prefix="KLAIS_", frozen=True, extra="forbid", hide_input_in_errors=True)
+    # Nobody makes one of these, so no schema is built before the one of klais.config.load.Settings.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True, defer_build=True
+    )
 
     # edge
     udp_bind: Address = _text("0.0.0.0:5000", "address and port on which the edge receives frames; [::]:5000 for IPv6")
@@ -332,15 +334,3 @@ class SettingsFields(BaseSettings):
         if self.sequence == "off":
             return (b"",)
         return tuple(sorted({prefix.encode() for prefix in self.sequence_off.split(",") if prefix}))
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments only: the environment is read by :func:`load` and nowhere else."""
-        return (init_settings,)

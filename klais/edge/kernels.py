@@ -1,23 +1,22 @@
 """Kernels of the edge: sort out what is malformed, scatter the rest into one batch builder a partition."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.batch import HEADER, SOURCE_SIZE
 from klais.core.wire.constants import Reason
 from klais.core.wire.frame import copy_frame
-from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel
+from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, int64, kernel, uint8, uint16, uint32
 
 _TOO_LONG = np.uint8(Reason.TOO_LONG)
 _LAST_OFFSET = np.int64(0xFFFFFFFF)
 _BATCH_HEADER = HEADER.size
 _COLUMN_BYTES = 2 + 4  # of one frame in a batch: length and time offset
 
-_U8_2D = numba.uint8[:, ::1]
-_U16_2D = numba.uint16[:, ::1]
-_U32_2D = numba.uint32[:, ::1]
-_U8_3D = numba.uint8[:, :, ::1]
+_U8_2D = uint8[:, ::1]
+_U16_2D = uint16[:, ::1]
+_U32_2D = uint32[:, ::1]
+_U8_3D = uint8[:, :, ::1]
 
 
 @kernel(int64(I64, int64, U8, I32, U64, I64))
@@ -148,3 +147,22 @@ def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], other
         if count[p] > 0 and opened_ns[p] < when:
             when = opened_ns[p]
     return when
+
+
+@kernel(int64(I32, int64))
+def shed(partition: npt.NDArray[np.int32], most: int) -> int:
+    """Let the first ``most`` frames pass and give each later one partition -1 (int32 [n]); returns how many that were.
+
+    Frames that have -1 already do not count.
+    """
+    left = most
+    refused = 0
+    for i in range(partition.shape[0]):
+        if partition[i] < 0:
+            continue
+        if left > 0:
+            left -= 1
+        else:
+            partition[i] = -1
+            refused += 1
+    return refused

@@ -11,15 +11,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from klais.control.setpoints import ControlFollower
 from klais.control.shares import share_out
 from klais.control.xdp_applier import Applier
 from klais.core.dam.bucket import TokenBucket
 from klais.edge.linger import PARTITIONS
-from klais.jit.kernel import I32, int64, kernel
 from klais.kafka.stats import StatsFollower
 
 BEHIND_FILTER = 1.2  # times the limit, while a kernel filter keeps to it
@@ -29,25 +25,6 @@ POLL_S = 0.1  # between two reads of the limit in force
 # records of 3 frames. The effect of this change alone was not measured.
 SHED_LINGER_NS = 25_000_000  # times partitions
 SHED_NS = 5_000_000_000  # the longer linger ends so long after the last shed frame: what waited then has landed
-
-
-@kernel(int64(I32, int64))
-def shed(partition: npt.NDArray[np.int32], most: int) -> int:
-    """Let the first ``most`` frames pass and give each later one partition -1 (int32 [n]); returns how many that were.
-
-    Frames that have -1 already do not count.
-    """
-    left = most
-    refused = 0
-    for i in range(partition.shape[0]):
-        if partition[i] < 0:
-            continue
-        if left > 0:
-            left -= 1
-        else:
-            partition[i] = -1
-            refused += 1
-    return refused
 
 
 class LoadShedder:

@@ -23,9 +23,9 @@ from klais.edge.auth import Authenticator
 from klais.edge.batcher import Batcher
 from klais.edge.counts import Counts
 from klais.edge.early import BLOCK_FRAMES, Block
-from klais.edge.kernels import sort_out
+from klais.edge.kernels import shed, sort_out
 from klais.edge.linger import LingerController
-from klais.edge.shedding import LoadShedder, shed
+from klais.edge.shedding import LoadShedder
 from klais.edge.sinks.base import Sink
 from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.base import Frames, Source

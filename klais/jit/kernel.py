@@ -1,132 +1,69 @@
-"""The one way to compile a kernel: a typed loop over columns, written in Python, compiled by numba.
+"""The one way to declare a kernel: a typed loop over columns, written in Python, compiled by numba.
 
-Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU,
-because numba does not notice a change in a function of another file, and two processes that compile at once may
-damage each other's files: every compilation here runs under one file lock. A cached kernel is code, and numba's index
-files are pickles, so a folder that somebody else could have written is refused.
+numba compiles in the process, or loads what it compiled before (``klais/jit/compiler.py``). Where ``klais warm`` made
+a library of the kernels (``klais/jit/library.py``), a process takes them from there and does not import numba, unless
+the sources changed since, or ``KLAIS_JIT=1``.
 """
 
-import hashlib
+import logging
 import os
-import platform
-import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Protocol
 
 from klais.errors import SetupMissing
-from klais.system.file_lock import lock_file
-from klais.system.paths import cache_root
-from klais.system.private_files import check_tree, named_folder, own_folder
+from klais.jit.library import NoLibrary, open_library
+from klais.jit.options import wants_jit
+from klais.jit.types import (
+    BYTES,
+    F64,
+    I32,
+    I64,
+    IDS,
+    U8,
+    U16,
+    U32,
+    U64,
+    Signatures,
+    boolean,
+    float32,
+    float64,
+    group,
+    int32,
+    int64,
+    read_only,
+    record,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+    void,
+)
 
-COMPILE_WAIT_S = 900.0  # for one holder to compile one kernel
-
-
-def _fingerprint() -> str:
-    from importlib.metadata import version
-
-    digest = hashlib.sha256()
-    package = Path(__file__).parent.parent
-    for name, text in sorted(_sources_of_kernels(package).items()):
-        digest.update(name.encode() + b"\0" + text)
-    flags = next((line for line in _cpuinfo() if line.startswith("flags")), platform.processor())
-    checks = os.environ.get("NUMBA_BOUNDSCHECK", "")  # compiled differently, and numba's own index does not tell
-    for fact in (version("numba"), version("numpy"), platform.machine(), flags, platform.python_version(), checks):
-        digest.update(fact.encode())
-    return digest.hexdigest()[:16]
-
-
-def _sources_of_kernels(package: Path) -> dict[str, bytes]:
-    """Modules with kernels and all modules of ours that they import: constants and layouts are compiled in."""
-    texts = {
-        ".".join((package.name, *path.relative_to(package).with_suffix("").parts)): path.read_bytes()
-        for path in package.rglob("*.py")
-    }
-    wanted = [name for name, text in texts.items() if b"@kernel(" in text]
-    found: dict[str, bytes] = {}
-    while wanted:
-        name = wanted.pop()
-        if name not in found and name in texts:
-            found[name] = texts[name]
-            wanted += [module.decode() for module in re.findall(rb"^from (klais[\w.]*) import", texts[name], re.M)]
-    return found
+__all__ = [
+    "BYTES", "F64", "I32", "I64", "IDS", "U8", "U16", "U32", "U64", "boolean", "float32", "float64", "group",
+    "int32", "int64", "read_only", "record", "uint8", "uint16", "uint32", "uint64", "void", "kernel",
+]  # fmt: skip
 
 
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []
+class Maker(Protocol):
+    """Makes the compiled form of a function; see :func:`kernel`."""
 
-
-def _cache_dir() -> Path:
-    """The folder of this code's kernels, which nobody else can have written.
-
-    Raises
-    ------
-    NotPrivate
-        Somebody else owns it, or a part of it, or may write there.
-    SetupMissing
-        It cannot be made.
-    """
-    root = cache_root()
-    try:
-        named_folder(root, "KLAIS_CACHE_DIR")
-        folder = own_folder(own_folder(root / "numba") / _fingerprint())
-        check_tree(folder, root)
-        named = Path(os.environ.get("NUMBA_CACHE_DIR") or folder)
-        if named != folder:
-            check_tree(named_folder(named, "NUMBA_CACHE_DIR"), named)
-        os.environ["NUMBA_CACHE_DIR"] = str(named)
-    except OSError as error:
-        raise SetupMissing(
-            f"compiled kernels cannot be kept in {root}: {error.strerror}. Name a folder that this user may write with "
-            "KLAIS_CACHE_DIR"
-        ) from error
-    return folder
-
-
-CACHE_DIR = _cache_dir()
-
-import numba  # noqa: E402  (the cache folder must be named first)
-
-numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another module imported numba before this one
-
-
-@contextmanager
-def _compile_lock() -> Iterator[None]:
-    fd = lock_file(CACHE_DIR / ".lock", f"the kernel cache {CACHE_DIR}", COMPILE_WAIT_S, _tell)
-    try:
-        # At its first kernel numba imports SciPy's linear algebra, which no kernel uses: 20 MB and 0.2 s of every
-        # start. None is what the import system takes for "not installed". numba has imported the package itself by
-        # now.
-        known = {"scipy": sys.modules["scipy"]} if "scipy" in sys.modules else {}
-        sys.modules["scipy"] = None  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            del sys.modules["scipy"]
-            sys.modules.update(known)
-    finally:
-        os.close(fd)
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(f"klais: {text}\n")
-    sys.stderr.flush()
+    def __call__(
+        self, function: Callable[..., Any], signature: Signatures | None, borrows: bool, inlined: bool
+    ) -> Callable[..., Any]: ...
 
 
 def kernel(
-    signature: Any = None, borrows: bool = False, inlined: bool = False
+    signature: Signatures | None = None, borrows: bool = False, inlined: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile ``function`` for ``signature`` now (or load it from the cache), without the GIL, without fast-math.
+    """Compile ``function`` for ``signature``, without the GIL, without fast-math; or take it from the library.
 
     Parameters
     ----------
-    signature : str, numba signature, or list of them
-        As for ``numba.njit``. None compiles at the first call: only for helpers that other kernels inline.
+    signature : Signature, list of them, or tuple of the arguments' types
+        Types are those of ``klais.jit.types``. None is for helpers that other kernels take in: Python cannot rely on
+        calling their compiled form.
     borrows : bool
         The kernel only borrows its arrays: it makes none and returns none (numba refuses it otherwise), so it keeps no
         reference counts. Without this every call from another kernel costs two atomic operations for each array.
@@ -135,33 +72,42 @@ def kernel(
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        with _compile_lock():
-            if signature is None:
-                return numba.njit(cache=True, nogil=True, inline="never")(function)  # type: ignore[no-any-return]
-            options = ({"_nrt": False} if borrows else {}) | ({"forceinline": True} if inlined else {})
-            return numba.njit(signature, cache=True, nogil=True, **options)(function)  # type: ignore[no-any-return]
+        return _maker()(function, signature, borrows, inlined)
 
     return decorate
 
 
-# Array types for signatures. BYTES takes read-only arrays too (a Kafka value is one); the others are C-contiguous
-# columns.
-BYTES = numba.types.Array(numba.uint8, 1, "C", readonly=True)
-U8 = numba.uint8[::1]
-U16 = numba.uint16[::1]
-U32 = numba.uint32[::1]
-U64 = numba.uint64[::1]
-I32 = numba.int32[::1]
-I64 = numba.int64[::1]
-F64 = numba.float64[::1]
-IDS = numba.uint64[:, ::1]
-boolean, uint8, int32, int64, uint32, uint64, float64, void = (
-    numba.boolean,
-    numba.uint8,
-    numba.int32,
-    numba.int64,
-    numba.uint32,
-    numba.uint64,
-    numba.float64,
-    numba.void,
-)
+def choose_maker() -> Maker:
+    """Where kernels come from; says so in the log where they are compiled here though nobody asked for that.
+
+    Raises
+    ------
+    SetupMissing
+        From nowhere: there is no library that fits, and no numba.
+    NotPrivate
+        Somebody else can have written the library.
+    """
+    if os.environ.get("KLAIS_JIT") == "build":
+        from klais.jit.build import collect
+
+        return collect
+    if not wants_jit():
+        try:
+            library = open_library()
+        except NoLibrary as error:
+            logging.getLogger(__name__).warning(
+                "this process imports numba for its kernels, so it starts later: %s. `klais warm` makes one", error
+            )
+        else:
+            return lambda function, signature, borrows, inlined: library.kernel(function, signature)
+    try:
+        from klais.jit.compiler import compile_here
+    except ModuleNotFoundError as error:
+        raise SetupMissing(
+            f"there is no library of compiled kernels that fits, and to compile them {error.name} is missing: "
+            "`pip install numba`, then `klais warm`"
+        ) from error
+    return compile_here
+
+
+_maker = cache(choose_maker)  # once, at the first kernel: all kernels of a process come from one place

@@ -25,43 +25,14 @@ place is ``index & mask``. The byte order and width of an index are those of the
 
 from typing import Any
 
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
-
 __all__ = ["load_acquire", "store_release"]
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    view = context.make_array(array_type)(context, builder, array)
-    return cgutils.get_item_pointer(context, builder, array_type, view, [index], wraparound=False)
-
-
-@intrinsic
-def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
+def load_acquire(array: Any, index: int) -> Any:
     """``array[index]`` (an aligned unsigned integer of 16, 32 or 64 bits), with acquire ordering; for kernels only."""
-    if not (isinstance(array, types.Array) and array.ndim == 1 and isinstance(array.dtype, types.Integer)):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        pointer = _pointer(context, builder, signature.args[0], arguments[0], place)
-        return builder.load_atomic(pointer, "acquire", array.dtype.bitwidth // 8)
-
-    return array.dtype(array, index), generate
+    raise NotImplementedError("only a compiled kernel orders its loads")
 
 
-@intrinsic
-def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+def store_release(array: Any, index: int, value: Any) -> None:
     """``array[index] = value``, with release ordering; ``value`` is cut to the array's width; for kernels only."""
-    if not (isinstance(array, types.Array) and array.ndim == 1 and isinstance(array.dtype, types.Integer)):
-        return None
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = context.cast(builder, arguments[1], signature.args[1], types.intp)
-        pointer = _pointer(context, builder, signature.args[0], arguments[0], place)
-        new = context.cast(builder, arguments[2], signature.args[2], array.dtype)
-        builder.store_atomic(new, pointer, "release", array.dtype.bitwidth // 8)
-        return context.get_dummy_value()
-
-    return types.void(array, index, value), generate
+    raise NotImplementedError("only a compiled kernel orders its stores")

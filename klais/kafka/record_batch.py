@@ -258,7 +258,7 @@ class RecordBatchWriter:
         ts = _timestamp(timestamp_ms)
         if begin < 0:
             raise ValueError(f"begin {begin} is below 0")
-        pairs = (keys, key_sizes, buf, starts, lengths, begin, ts)
+        pairs = (keys.reshape(-1), key_sizes, buf, starts, lengths, begin, ts)
         taken = int(k.append_pairs(self._out, self._state, *pairs, self._limit - MARK_BYTES))
         if taken == 0 and self.empty and begin < len(keys):
             self._grow(int(lengths[begin]) + 1024)

@@ -10,7 +10,6 @@ written over.
 
 import numpy as np
 import numpy.typing as npt
-from numba.core import types
 
 from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.intrinsics import copy_bytes
@@ -27,7 +26,6 @@ SLACK = 128  # bytes behind the limit that block copies may scribble on
 MAX_TIMESTAMP_MS = 1 << 53  # zigzag arithmetic stays far inside int64
 BAD_FRAME = -1  # the caller named a frame that does not lie in its buffer
 
-ROWS = types.Array(types.uint8, 2, "C", readonly=True)
 
 _PREFIX = np.frombuffer(b'{"device_id":"'.ljust(16), np.uint8).copy()
 _SEQ = np.frombuffer(b'","seq":', np.uint8).copy()
@@ -261,7 +259,7 @@ def append_frames(
     return taken
 
 
-@kernel(int64(U8, I64, ROWS, U8, BYTES, I64, I64, int64, int64, int64))
+@kernel(int64(U8, I64, BYTES, U8, BYTES, I64, I64, int64, int64, int64))
 def append_pairs(
     out: npt.NDArray[np.uint8],
     state: npt.NDArray[np.int64],
@@ -276,13 +274,12 @@ def append_pairs(
 ) -> int:
     """Write one record for each pair from ``begin`` on, until ``limit``; returns how many, or BAD_FRAME.
 
-    Key: ``keys[i, :key_sizes[i]]`` (uint8 [n, 16]); value: ``buf[starts[i] : starts[i] + lengths[i]]``; time: ``ts``
-    ms.
+    Key: the first ``key_sizes[i]`` of 16 bytes of ``keys`` (uint8 [16 n]); value: ``buf[starts[i] : starts[i] +
+    lengths[i]]``; time: ``ts`` ms.
     """
     at, count, last_at = state[AT], state[COUNT], state[LAST_AT]
-    flat_keys = keys.reshape(keys.size)
     taken = 0
-    for i in range(begin, keys.shape[0]):
+    for i in range(begin, key_sizes.shape[0]):
         size, start, length = int(key_sizes[i]), starts[i], lengths[i]
         if size < 1 or size > 16 or start < 0 or length < 0 or length > buf.shape[0] - start:
             return BAD_FRAME
@@ -294,7 +291,7 @@ def append_pairs(
         if (end > limit and count > 0) or end + SLACK > out.shape[0]:
             break
         last_at = at
-        at = put_key(out, at, body, delta, count, flat_keys, 16 * i, size)
+        at = put_key(out, at, body, delta, count, keys, 16 * i, size)
         at = put_varint(out, at, length)
         copy_bytes(out, at, buf, start, length)
         out[at + length] = 0

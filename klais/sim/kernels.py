@@ -6,18 +6,30 @@ generators"), so that the same seed gives the same frames on any machine.
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.constants import FIRST_MALFORMED, HEADER_SIZE, ID_OFFSET, ID_SIZE, SEQUENCE_OFFSET, Reason
-from klais.jit.kernel import BYTES, I32, I64, U8, U32, U64, boolean, float64, int64, kernel, uint64, void
+from klais.jit.kernel import (
+    BYTES,
+    I32,
+    I64,
+    U8,
+    U32,
+    U64,
+    boolean,
+    float64,
+    int64,
+    kernel,
+    uint8,
+    uint64,
+    void,
+)
 from klais.sim.kinds import DUPLICATE, GOOD, LATE, REBOOT, SPIKE
 from klais.sim.malformed import KINDS, payload_table
 
-uint8 = numba.uint8
-U8_2D = numba.uint8[:, ::1]
-F64_2D = numba.float64[:, ::1]
+U8_2D = uint8[:, ::1]
+F64_2D = float64[:, ::1]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)

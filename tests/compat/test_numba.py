@@ -1,5 +1,6 @@
 """What the kernels use of numba and its documentation does not promise: option ``_nrt``, compiling without SciPy."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import numba
 import numpy as np
 import pytest
 
-from klais.jit.kernel import _sources_of_kernels
+from klais.jit.sources import sources_of_kernels
 
 
 def test_a_kernel_that_only_borrows_counts_no_references() -> None:
@@ -40,7 +41,8 @@ def test_kernels_load_and_run_without_the_linear_algebra_of_scipy() -> None:
         "import scipy\n"
         "print([name for name in sys.modules if name.startswith('scipy.linalg')])\n"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    env = os.environ | {"KLAIS_JIT": "1"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "[]"
 
@@ -53,4 +55,4 @@ def test_the_cache_follows_the_sources_that_a_kernel_imports(tmp_path: Path) -> 
     (package / "layout.py").write_text("from klais.units import NS\nSIZE = 3\n")
     (package / "units.py").write_text("NS = 1\n")
     (package / "web.py").write_text("from klais.layout import SIZE\n")
-    assert set(_sources_of_kernels(package)) == {"klais.kernels", "klais.layout", "klais.units"}
+    assert set(sources_of_kernels(package)) == {"klais.kernels", "klais.layout", "klais.units"}

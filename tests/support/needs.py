@@ -23,6 +23,7 @@ NEEDS = {
     "prometheus": "the commands prometheus and promtool, 2.42 or newer",
     "browser": "Chromium and Playwright (make setup)",
     "root": "root",
+    "library": "the library of kernels (klais warm)",
     "llm": "the extra llm: pip install 'klais[llm]' compiles llama.cpp for some minutes",
     "kcat": "the kcat command (bin/setup --tests)",
     "spin": "the model checker spin and a C compiler (bin/setup --tests)",

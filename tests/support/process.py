@@ -70,5 +70,5 @@ def kill_hard(process: subprocess.Popen[Any]) -> None:
 
 def clean_environ() -> dict[str, str]:
     """This process's environment without a developer's own KLAIS settings; compiled kernels stay where they are."""
-    kept = ("KLAIS_CACHE_DIR",)
+    kept = ("KLAIS_CACHE_DIR", "KLAIS_JIT")
     return {name: value for name, value in os.environ.items() if not name.startswith("KLAIS_") or name in kept}

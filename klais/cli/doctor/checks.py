@@ -129,14 +129,15 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
 
 
 def check_kernels(settings: Settings) -> Iterator[Finding]:
-    """Whether compiled kernels are cached; whether they fit this code shows only at import."""
-    folder = cache_root(settings.cache_dir) / "numba"
-    if any(folder.rglob("*.nbc")):
-        yield Finding("kernels", "ok", f"compiled ones are cached in {folder}")
+    """Whether there is a library of compiled kernels that fits; without one each process has numba compile or load."""
+    from klais.jit.library import NoLibrary, open_library
+
+    try:
+        open_library()
+    except NoLibrary as error:
+        yield Finding("kernels", "warn", f"{error}: processes start with numba, which takes longer", "`klais warm`")
     else:
-        yield Finding(
-            "kernels", "warn", "none compiled yet: the first start takes some ten seconds longer", "`klais warm`"
-        )
+        yield Finding("kernels", "ok", "processes load the library of compiled ones")
 
 
 def check_clock(settings: Settings) -> Iterator[Finding]:

@@ -5,15 +5,14 @@ channels of a device are a chain from its gate's ``first``. ``room`` (int64 [ROO
 used, the first free one (+ 1, 0 = none), and where the search for a device to evict goes on.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.channel import FULLS, LIGHTS, Channels
 from klais.core.anomaly.gate import GATES, Gates
-from klais.jit.kernel import I64, float64, int64, kernel, void
+from klais.jit.kernel import I64, float64, group, int64, kernel, void
 
-STORE = numba.types.Tuple((GATES, LIGHTS, FULLS, I64, I64))
+STORE = group((GATES, LIGHTS, FULLS, I64, I64))
 """Gates, light and full channels, and ``room`` of each of the two arrays: what kernels hand to each other."""
 Store = tuple[Gates, Channels, Channels, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 USED, FREE, HAND = range(3)

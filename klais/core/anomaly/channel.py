@@ -10,12 +10,11 @@ Sizes are kept as squares: ``w = sqrt(E e^4)``, so that float32 holds them and t
 whatever the distribution: a device that spikes by habit needs a bigger spike.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.record import COUNTER, Cause
-from klais.jit.kernel import F64, float64, int64, kernel, void
+from klais.jit.kernel import F64, float64, int64, kernel, record, void
 
 HOURS, HOURS_LIGHT = 24, 16  # parts of the day of each tier
 LEVELS = 8  # levels of the running range
@@ -87,7 +86,7 @@ FULL = np.dtype(
     ],
     align=True,
 )
-LIGHTS, FULLS = numba.from_dtype(LIGHT)[::1], numba.from_dtype(FULL)[::1]
+LIGHTS, FULLS = record(LIGHT)[::1], record(FULL)[::1]
 Channels = npt.NDArray[np.void]
 
 # Places in ``now``: of the row that is being scored, then what came out.

@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.record import MAX_FIELDS, Found
-from klais.jit.kernel import F64, I32, I64, IDS, U64, int64, kernel, uint8, uint32, uint64
+from klais.jit.kernel import F64, I32, I64, IDS, U64, group, int64, kernel, uint8, uint32, uint64
 
 SWEEP_MISSES = 64  # fields without a slot between two looks at which slots are in use
 SWEEP = -2
-COLUMNS = numba.types.Tuple((I32, IDS, I64, I64, F64, I32, U64, F64))
+COLUMNS = group((I32, IDS, I64, I64, F64, I32, U64, F64))
 Columns = tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.uint64],

@@ -1,15 +1,14 @@
 """Anomaly flags in kernels: written by a detector, noted in the rows of their devices."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.record import FLAG, OF_INTERVAL, OF_SIZE, OF_TYPE, Flags
 from klais.core.devices.index import ROWS
 from klais.core.devices.layout import FEATURE_FIELD, FEATURE_INTERVAL, FEATURE_SIZE, FEATURE_TYPE, Rows
-from klais.jit.kernel import I32, I64, U8, U32, float64, int64, kernel, void
+from klais.jit.kernel import I32, I64, U8, U32, float64, int64, kernel, record, void
 
-FLAGS = numba.from_dtype(FLAG)[::1]
+FLAGS = record(FLAG)[::1]
 _FIELD, _INTERVAL, _SIZE = np.uint8(FEATURE_FIELD), np.uint8(FEATURE_INTERVAL), np.uint8(FEATURE_SIZE)
 _TYPE = np.uint8(FEATURE_TYPE)
 

@@ -4,12 +4,11 @@ One record (192 bytes) for each row of a lane. It holds the fields' names and th
 worth a closer look, the device's rhythm (:mod:`klais.core.anomaly.rhythm`), and which fields its frames always have.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.record import MAX_FIELDS
-from klais.jit.kernel import int64, kernel, uint32, void
+from klais.jit.kernel import int64, kernel, record, uint32, void
 
 BANDS = 1 + MAX_FIELDS  # payload size, then the fields by slot
 GATE = np.dtype(
@@ -46,7 +45,7 @@ GATE = np.dtype(
     align=True,
 )
 assert GATE.itemsize == 192
-GATES = numba.from_dtype(GATE)[::1]
+GATES = record(GATE)[::1]
 Gates = npt.NDArray[np.void]
 STEADY_FRAMES = 64  # frames in a row with a field until its absence is worth a flag; more after each flag
 ABSENT_FRAMES = 3  # frames in a row without it until the flag

@@ -7,7 +7,6 @@ that no detector can have written: kernels use some of its numbers as places in 
 
 from struct import Struct
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -17,7 +16,7 @@ from klais.core.anomaly.detector import Saved
 from klais.core.anomaly.gate import BANDS, GATE
 from klais.core.anomaly.record import MAX_FIELDS
 from klais.jit.intrinsics import copy_bytes
-from klais.jit.kernel import I32, I64, U8, int64, kernel
+from klais.jit.kernel import I32, I64, U8, group, int64, kernel
 
 MAGIC, VERSION = b"KLP1", 1
 _HEAD = Struct("<4sBBBx")
@@ -25,7 +24,7 @@ _START = tuple(_HEAD.pack(MAGIC, VERSION, 0, 0))
 _LIGHT_AT, _FULL_AT = 5, 6  # where the header has the numbers of channels
 _HEAD_SIZE, _GATE_SIZE, _LIGHT_SIZE, _FULL_SIZE = _HEAD.size, GATE.itemsize, LIGHT.itemsize, FULL.itemsize
 _LEAST, _MOST = (_HEAD_SIZE + _GATE_SIZE + channels for channels in (_LIGHT_SIZE, BANDS * _FULL_SIZE))
-RECORDS = numba.types.UniTuple(U8, 3)
+RECORDS = group((U8,) * 3)
 Records = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Gates, light and full channels of a store as bytes."""
 

@@ -5,7 +5,6 @@ devices are scored at each frame, and at once when it leaves the band of its gat
 step may score; what is above is counted and seen again in the next period.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -18,7 +17,7 @@ from klais.core.anomaly.gate import empty_gate, empty_slot, observe_fields
 from klais.core.anomaly.record import OF_SIZE, Flags
 from klais.core.anomaly.rhythm import advance_clock, observe_rhythm
 from klais.core.wire.constants import HEADER_SIZE
-from klais.jit.kernel import F64, I64, int64, kernel, uint64, void
+from klais.jit.kernel import F64, I64, group, int64, kernel, uint64, void
 
 # Places in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values that
 # the step may score, devices that the lane knows.
@@ -29,7 +28,7 @@ LIMITS = 4
 SCORED, SKIPPED, OPENED, HOMELESS, RAISED = range(5)
 COUNTS = 5
 FLAGS_A_FRAME = 12  # at most: rhythm, size, and one for each slot
-SCRATCH = numba.types.Tuple((F64, F64))
+SCRATCH = group((F64, F64))
 Scratch = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 """``now`` (float64 [NOW]) and ``seen`` (float64 [SEEN]): room for what kernels hand to each other."""
 

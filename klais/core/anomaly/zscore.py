@@ -17,7 +17,6 @@ lately are given to them (second chance, once in 64 such fields).
 
 from collections.abc import Callable, Iterable
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -36,7 +35,7 @@ from klais.core.anomaly.detector import (
 from klais.core.anomaly.flags import FLAGS, put_flag
 from klais.core.anomaly.record import FLAG, MAX_FIELDS, OF_INTERVAL, OF_SIZE, Cause, Flags, Found
 from klais.core.wire.constants import HEADER_SIZE
-from klais.jit.kernel import F64, float64, int64, kernel, void
+from klais.jit.kernel import F64, float32, float64, group, int64, kernel, record, uint16, void
 
 FEATURES = 2 + MAX_FIELDS  # 0 interval, 1 payload size, 2.. numeric fields in the order first seen
 ZPROFILE = np.dtype(
@@ -55,9 +54,9 @@ ZPROFILE = np.dtype(
     ],
     align=True,
 )
-PROFILES = numba.from_dtype(ZPROFILE)[::1]
+PROFILES = record(ZPROFILE)[::1]
 Profiles = npt.NDArray[np.void]
-LEARNED = numba.types.Tuple((numba.float64[:, :], numba.float32[:, :], numba.uint16[:, :]))
+LEARNED = group((float64[:, :], float32[:, :], uint16[:, :]))
 Learned = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.uint16]]
 """Means, variances and samples of the profiles, strided [devices, features]."""
 CLIP = 8.0  # deviations: the furthest that a scored sample is learned at

@@ -11,7 +11,6 @@ new ones (DEVICE_LIMIT).
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +22,22 @@ from klais.core.devices.sequence import IN_ORDER, IS_DUPLICATE, NO_DUPLICATE, UN
 from klais.core.devices.sequence import REPLAYED as SENT_BEFORE
 from klais.core.devices.signed import observe_signed
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
-from klais.jit.kernel import F64, I32, I64, IDS, U8, U32, U64, boolean, float64, int64, kernel, uint32, void
+from klais.jit.kernel import (
+    F64,
+    I32,
+    I64,
+    IDS,
+    U8,
+    U32,
+    U64,
+    boolean,
+    float64,
+    group,
+    int64,
+    kernel,
+    uint32,
+    void,
+)
 
 # Positions in the ``limits`` column (float64 [8]): the devices' rate and burst, frames that may wait, devices that may
 # be known, eras (halves of the sequence window) in a ns, the worker's clock (s since the epoch), and, as 0 or 1,
@@ -86,8 +100,8 @@ class Frames(NamedTuple):
     own: npt.NDArray[np.int32]
 
 
-_DEVICES = numba.types.NamedTuple((U64, U64, ROWS, I32, I64), Devices)
-_FRAMES = numba.types.NamedTuple((IDS, U8, I32, U32, U32, U32, I64, U32, U8, U8, U8, I32), Frames)
+_DEVICES = group((U64, U64, ROWS, I32, I64), Devices)
+_FRAMES = group((IDS, U8, I32, U32, U32, U32, I64, U32, U8, U8, U8, I32), Frames)
 
 refill = kernel(float64(float64, int64, int64, float64, float64), borrows=True, inlined=True)(refill_definition)
 
@@ -111,7 +125,7 @@ def already_done(rows: Rows, row: npt.NDArray[np.int32], step: int, skip: npt.ND
         skip[i] = row[i] >= 0 and stamp[row[i]] >= np.uint64(step)
 
 
-@kernel(int64(boolean, boolean, numba.float64, F64, F64), borrows=True, inlined=True)
+@kernel(int64(boolean, boolean, float64, F64, F64), borrows=True, inlined=True)
 def judge(
     duplicate: bool, blocked: bool, tokens: float, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
 ) -> int:
@@ -129,7 +143,7 @@ def judge(
     return int(_QUEUE_FULL)
 
 
-@kernel(int64(boolean, numba.float64, int64, F64, F64), borrows=True)
+@kernel(int64(boolean, float64, int64, F64, F64), borrows=True)
 def judge_new(
     blocked: bool, burst: float, devices: int, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
 ) -> int:
@@ -197,7 +211,7 @@ def take_number(
 
 
 @kernel(
-    int64(ROWS, int64, int64, boolean, uint32, uint32, uint32, int64, numba.float64, numba.float64, boolean, F64, F64),
+    int64(ROWS, int64, int64, boolean, uint32, uint32, uint32, int64, float64, float64, boolean, F64, F64),
     borrows=True,
     inlined=True,
 )
@@ -250,7 +264,7 @@ def take_frame(
     return int(verdict)
 
 
-@kernel((boolean, int64, _DEVICES, _FRAMES, numba.float64, F64, F64), borrows=True)
+@kernel((boolean, int64, _DEVICES, _FRAMES, float64, F64, F64), borrows=True)
 def admit_new(
     decide: bool,
     i: int,

@@ -9,14 +9,14 @@ import numpy.typing as npt
 
 from klais.core.devices.index import FREE, ROWS, find, remove
 from klais.core.devices.layout import Rows
-from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, void
+from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, uint8, void
 
 EVICT_ABOVE = 0.9  # of the devices that a lane may know: above, the longest silent ones are forgotten
 ALARM_ABOVE = 0.8  # of them: above, the lane says so
 TALKS_S = 10  # a device heard of within this time is never evicted
 MOST = 10_000  # devices in one step: 160 KB in the journal
 
-_BYTES = U8.copy(ndim=2)
+_BYTES = uint8[:, ::1]
 
 
 def choose(rows: Rows, used: int, devices: int, limit: int, now_s: int, forget_s: float) -> npt.NDArray[np.uint8]:

@@ -6,15 +6,14 @@ device ids that collide. A removed device leaves no mark: the slots behind it mo
 algorithm R).
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.devices.layout import ROW, ROW_VERSION, Rows
 from klais.core.devices.siphash import hash_words
-from klais.jit.kernel import F64, I32, I64, IDS, U8, U64, boolean, int64, kernel, uint64, void
+from klais.jit.kernel import F64, I32, I64, IDS, U8, U64, boolean, int64, kernel, record, uint8, uint64, void
 
-ROWS = numba.from_dtype(ROW)[::1]
+ROWS = record(ROW)[::1]
 _VERSION = np.uint8(ROW_VERSION)
 _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(0xFFFFFFFF00000000)
@@ -79,7 +78,7 @@ def find_rows(
     scratch[0] = touched
 
 
-@kernel(int64(U64, U64, ROWS, I32, I64, uint64, uint64, numba.uint8), borrows=True)
+@kernel(int64(U64, U64, ROWS, I32, I64, uint64, uint64, uint8), borrows=True)
 def insert(
     slots: npt.NDArray[np.uint64],
     key: npt.NDArray[np.uint64],

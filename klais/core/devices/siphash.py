@@ -7,14 +7,13 @@ the device index, and whole frames for the sequence window.
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.jit.intrinsics import load_u64
-from klais.jit.kernel import BYTES, I64, U32, U64, int64, kernel, uint64, void
+from klais.jit.kernel import BYTES, I64, U32, U64, group, int64, kernel, uint64, void
 
-_WORD4 = numba.types.UniTuple(numba.uint64, 4)
+_WORD4 = group((uint64,) * 4)
 _C0 = np.uint64(0x736F6D6570736575)
 _C1 = np.uint64(0x646F72616E646F6D)
 _C2 = np.uint64(0x6C7967656E657261)

@@ -7,7 +7,6 @@ Page's cumulative sum (1954, "Continuous inspection schemes"), which finds a cha
 allows. Frames of two kinds by turns add up too, because a fitting sample takes less away than a strange one adds.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -16,13 +15,13 @@ from klais.core.anomaly.flags import FLAGS, age_code, put_flag
 from klais.core.anomaly.record import OF_TYPE, Cause, Flags
 from klais.core.fingerprint.record import BIT_MIX, BIT_SHIFT, KEPT, PRINT, SAMPLE, SHAPES, UNKNOWN, Prints
 from klais.core.wire.constants import HEADER_SIZE
-from klais.jit.kernel import F64, I64, U32, U64, float64, int64, kernel, uint64, void
+from klais.jit.kernel import F64, I64, U32, U64, float32, float64, group, int64, kernel, record, uint64, void
 
-PRINTS = numba.from_dtype(PRINT)[::1]
-SAMPLES = numba.from_dtype(SAMPLE)[:, ::1]
-TABLES, NORMALS = numba.float32[:, :, ::1], numba.float64[:, ::1]
-TYPES = numba.types.Tuple((TABLES, NORMALS))
-KEEP = numba.types.Tuple((SAMPLES, I64, U32))
+PRINTS = record(PRINT)[::1]
+SAMPLES = record(SAMPLE)[:, ::1]
+TABLES, NORMALS = float32[:, :, ::1], float64[:, ::1]
+TYPES = group((TABLES, NORMALS))
+KEEP = group((SAMPLES, I64, U32))
 Types = tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]
 Keep = tuple[npt.NDArray[np.void], npt.NDArray[np.int64], npt.NDArray[np.uint32]]
 """Samples for training SAMPLE [SLOTS, KEPT], how many of each slot int64, and the slots' owners uint32."""

@@ -7,7 +7,6 @@ them, a name has at most 120 bytes, a lane keeps at most ``MAX_NAMES``.
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +19,7 @@ NEW_NAMES = 8  # names read in one step
 KEEP_NS = 60_000_000_000  # a name seen within this time gives way to no other
 
 
-@kernel(int64(U32, numba.uint32), borrows=True)
+@kernel(int64(U32, uint32), borrows=True)
 def _position(known: npt.NDArray[np.uint32], low: int) -> int:
     """Where ``low`` stands in ``known`` (sorted), or -1."""
     a, b = 0, known.shape[0]

@@ -7,7 +7,6 @@ others have none. See :mod:`klais.core.wire.signing` for the frame and its keys.
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +15,7 @@ from klais.core.wire.frame import copy_frame, read_header
 from klais.core.wire.signing import GENERATIONS, LEAST_SIGNED, TRAILER_SIZE
 from klais.core.wire.siphash24 import derive_key, tag_of
 from klais.jit.intrinsics import load_u64, prefetch
-from klais.jit.kernel import BYTES, I64, IDS, U8, U32, U64, int64, kernel, uint64, void
+from klais.jit.kernel import BYTES, I64, IDS, U8, U32, U64, group, int64, kernel, uint64, void
 
 
 class Mode(IntEnum):
@@ -65,8 +64,8 @@ _BAD_ID, _BAD_MAC = np.uint8(Reason.BAD_DEVICE_ID), np.uint8(Reason.BAD_MAC)
 _BAD_EPOCH, _UNSIGNED = np.uint8(Reason.BAD_EPOCH), np.uint8(Reason.UNSIGNED)
 _LEAST, _TRAILER = np.int64(LEAST_SIGNED), np.int64(TRAILER_SIZE)
 _NO_GENERATION = int(NO_GENERATION)
-_KEY3 = numba.types.UniTuple(numba.uint64, 3)
-_COUNTS = numba.int64[:, ::1]
+_KEY3 = group((uint64,) * 3)
+_COUNTS = int64[:, ::1]
 
 
 class KeyColumns(NamedTuple):

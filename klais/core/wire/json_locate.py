@@ -2,7 +2,6 @@
 are new or flagged.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +11,7 @@ from klais.jit.kernel import BYTES, U8, int64, kernel, uint64
 
 __all__ = ["copy_keys", "field_name", "locate_field"]
 
-SPANS = numba.int64[:, ::1]
+SPANS = int64[:, ::1]
 _ROOT, _PRIME, _SEPARATOR = np.uint64(ROOT_HASH), np.uint64(PRIME), np.uint64(SEPARATOR)
 _LOW, _U0, _U1 = np.uint64(0xFFFFFFFF), np.uint64(0), np.uint64(1)
 _QUOTE, _BACKSLASH, _COMMA, _MINUS, _ZERO, _NINE = (ord(c) for c in '"\\,-09')

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.devices.siphash import sip_round
 from klais.jit.intrinsics import load_u64
-from klais.jit.kernel import BYTES, int64, kernel, uint64
+from klais.jit.kernel import BYTES, group, int64, kernel, uint64
 
 _C0 = np.uint64(0x736F6D6570736575)
 _C1 = np.uint64(0x646F72616E646F6D)
@@ -17,8 +16,8 @@ _C3 = np.uint64(0x7465646279746573)
 _FF, _EE, _DD = np.uint64(0xFF), np.uint64(0xEE), np.uint64(0xDD)
 _ID_LENGTH = np.uint64(16 << 56)
 _LOW = np.uint64(0xFF)
-_WORD2 = numba.types.UniTuple(numba.uint64, 2)
-_WORD4 = numba.types.UniTuple(numba.uint64, 4)
+_WORD2 = group((uint64,) * 2)
+_WORD4 = group((uint64,) * 4)
 
 
 @kernel(_WORD4(uint64, uint64, uint64, uint64, uint64), borrows=True, inlined=True)

@@ -12,12 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import klais
-from klais.cli import stats, warm
+from klais.cli import stats
 from klais.cli.doctor import checks as doctor_checks
 from klais.cli.doctor.checks import Finding
 from klais.cli.main import COMMANDS, main
 from klais.config.load import Settings
 from klais.errors import ConfigError, KafkaUnavailable
+from klais.jit.sources import kernel_modules, package_folder
 from tests.support.ports import free_port
 
 Run = Callable[..., Result]
@@ -122,7 +123,7 @@ def test_worker_dry_run_shows_no_values_of_settings(run: Run) -> None:
 
 
 def test_warm_finds_all_kernel_modules() -> None:
-    found = warm.kernel_modules()
+    found = kernel_modules(package_folder())
     assert {"klais.core.wire.frame", "klais.core.wire.partition", "klais.core.devices.index"} <= set(found)
     assert "klais.jit.kernel" not in found and "klais.cli.warm" not in found
 

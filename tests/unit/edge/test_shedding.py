@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import Reason, encode_frame
 from klais.core.wire.partition import partition_of
-from klais.edge.shedding import SHED_NS, HostLimit, LoadShedder, shed
+from klais.edge.kernels import shed
+from klais.edge.shedding import SHED_NS, HostLimit, LoadShedder
 from tests.unit.edge.test_spine import balance, build
 
 HOST = "box:/pins"

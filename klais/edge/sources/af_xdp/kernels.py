@@ -1,13 +1,12 @@
 """Kernels of an AF_XDP socket's rings (``Documentation/networking/af_xdp.rst``): take what came, give chunks back."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.jit.kernel import I64, U32, U64, int64, kernel, void
+from klais.jit.kernel import I64, U32, U64, int64, kernel, uint64, void
 from klais.jit.ordering import load_acquire, store_release
 
-_U64_2D = numba.uint64[:, ::1]
+_U64_2D = uint64[:, ::1]
 _LENGTH = np.uint64(0xFFFFFFFF)
 
 

@@ -7,13 +7,12 @@ feeds the socket) is not lost: it becomes a frame too short to be one, and so a 
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.intrinsics import prefetch
-from klais.jit.kernel import BYTES, I64, kernel, void
+from klais.jit.kernel import BYTES, I64, kernel, uint8, void
 from klais.xdp.layout import MAX_EXTENSIONS, MAX_TAGS
 
 _ETHERNET = np.int64(14)
@@ -22,7 +21,7 @@ _UDP = np.int64(17)
 _AHEAD = 8
 _STUB = np.int64(HEADER_SIZE - 1)  # a length that no frame has
 
-_U8_2D = numba.uint8[:, ::1]
+_U8_2D = uint8[:, ::1]
 
 
 @kernel()

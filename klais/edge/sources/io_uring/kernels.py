@@ -1,15 +1,14 @@
 """Kernels of an io_uring whose one request receives datagrams into a ring of provided buffers."""
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
-from klais.jit.kernel import I64, U16, U32, int64, kernel, void
+from klais.jit.kernel import I64, U16, U32, int64, kernel, uint16, uint32, uint64, void
 from klais.jit.ordering import load_acquire, store_release
 
-_U16_2D = numba.uint16[:, ::1]
-_U32_2D = numba.uint32[:, ::1]
-_U64_2D = numba.uint64[:, ::1]
+_U16_2D = uint16[:, ::1]
+_U32_2D = uint32[:, ::1]
+_U64_2D = uint64[:, ::1]
 
 _HAS_BUFFER = np.uint32(1)  # IORING_CQE_F_BUFFER
 _MORE = np.uint32(2)  # IORING_CQE_F_MORE

@@ -5,12 +5,11 @@ filter filled (``struct klais_slot`` in ``bpf/klais.h``): time, length of the fr
 Positions count bytes and run freely; the ring is mapped twice in a row, so that no record is cut in two.
 """
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from klais.jit.intrinsics import prefetch
-from klais.jit.kernel import BYTES, I64, U64, int64, kernel, void
+from klais.jit.kernel import BYTES, I64, U64, int64, kernel, read_only, uint32, uint64, void
 from klais.jit.ordering import load_acquire, store_release
 
 _BUSY = np.uint32(1 << 31)
@@ -22,9 +21,9 @@ _AHEAD = 8
 # struct klais_slot
 TIME_OFFSET, LENGTH_OFFSET, SOURCE_OFFSET, FRAME_OFFSET = 0, 8, 14, 32
 
-_WORDS = numba.types.Array(numba.uint32, 1, "C", readonly=True)
-_TIMES = numba.types.Array(numba.uint64, 1, "C", readonly=True)
-_PRODUCER = numba.types.Array(numba.uint64, 1, "C", readonly=True)
+_WORDS = read_only(uint32[::1])
+_TIMES = read_only(uint64[::1])
+_PRODUCER = read_only(uint64[::1])
 
 
 @kernel(int64(_PRODUCER, BYTES, _WORDS, _TIMES, int64, I64, I64, I64, I64), borrows=True)

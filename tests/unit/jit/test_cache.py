@@ -12,7 +12,7 @@ def load(cache: Path) -> subprocess.CompletedProcess[str]:
     """Import what opens the cache, in a process of its own; it compiles nothing."""
     env = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     env |= {"KLAIS_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-c", "from klais.jit.kernel import CACHE_DIR; print(CACHE_DIR)"]
+    command = [sys.executable, "-c", "from klais.jit.compiler import CACHE_DIR; print(CACHE_DIR)"]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 

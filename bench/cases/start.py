@@ -1,0 +1,76 @@
+"""How long starts take, and what an idle edge needs: from the process's start until it receives, or its lanes are live.
+
+With the library of kernels that `klais warm` made; KLAIS_JIT=1 shows what numba would cost. A worker starts on the
+checkpoint of one that knew 1,000 devices and ended well, so what counts is its own start.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from bench.harness import REPO, Bench, BenchFailed, Ends, environment, wait_for, wait_ready, watch
+from bench.harness.feed import preload
+from bench.harness.observe import healthy
+from bench.harness.report import Result, rounded
+from klais.config.load import Settings
+from klais.kafka.topics import Topics
+
+REPEATS = 5
+DEVICES, FRAMES = 1000, 20_000
+IDLE_S = 3.0
+POLL_S = 0.01
+TIMEOUT_S = 60.0
+
+
+def run(bench: Bench) -> Result:
+    """See the module."""
+    result = Result("start")
+    with bench.topics() as settings:
+        edges = [_edge(bench, settings) for _ in range(REPEATS)]
+        result.repeat("edge_s", [seconds for seconds, _ in edges])
+        result.repeat("edge_rss_mb", [rss_mb for _, rss_mb in edges])
+        with bench.edge(settings):
+            stats = ["stats", "--url", f"http://{settings.api_bind}"]
+            result.repeat("stats_s", [_command(settings, stats) for _ in range(REPEATS)])
+        result.repeat("version_s", [_command(settings, ["--version"]) for _ in range(2 * REPEATS)])
+    with bench.topics(checkpoint_interval_s=1.0) as settings:
+        preload(settings, FRAMES, DEVICES)
+        landed = Ends(settings, Topics.of(settings).telemetry)
+        with bench.worker(settings) as first:
+            watch(first, landed.total, FRAMES, TIMEOUT_S)
+        workers = [_worker(bench, settings) for _ in range(REPEATS)]
+        result.repeat("worker_s", [seconds for seconds, _ in workers])
+        result.repeat("worker_rss_mb", [rss_mb for _, rss_mb in workers])
+    result.notes.append("s from exec; MB of 10^6 bytes, the edge idle for 3 s, the worker when its lanes are live")
+    return result
+
+
+def _edge(bench: Bench, settings: Settings) -> tuple[float, float]:
+    """Seconds until an edge receives with Kafka there, and its resident memory a little later."""
+    child = bench.child("edge", [sys.executable, "-m", "klais", "edge"], settings)
+    try:
+        wait_for(lambda: healthy(child, settings), TIMEOUT_S, "the edge receives", POLL_S)
+        seconds = time.monotonic() - child.started_s
+        time.sleep(IDLE_S)
+        return rounded(seconds), child.rss_mb()
+    finally:
+        child.stop()
+
+
+def _worker(bench: Bench, settings: Settings) -> tuple[float, float]:
+    """Seconds until the lanes of a worker are live, and its resident memory then."""
+    with bench.worker(settings, ready=False) as child:
+        wait_ready(child, settings, TIMEOUT_S)
+        return rounded(time.monotonic() - child.started_s), child.rss_mb()
+
+
+def _command(settings: Settings, words: Sequence[str]) -> float:
+    """Seconds that a command takes."""
+    began_s = time.monotonic()
+    command = [sys.executable, "-m", "klais", *words]
+    done = subprocess.run(command, env=environment(settings), cwd=REPO, capture_output=True, text=True)
+    seconds = time.monotonic() - began_s
+    if done.returncode:
+        raise BenchFailed(f"klais {' '.join(words)} ended with {done.returncode}: {done.stderr[-300:]}")
+    return rounded(seconds)
