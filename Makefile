@@ -12,7 +12,7 @@ PYTEST := $(PY) -m pytest
 JOBS := $(shell n=$$(( 2 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
 	n=$$(( n < m ? n : m )); n=$$(( n < 8 ? n : 8 )); echo $$(( n > 1 ? n : 1 )))
 # The tests that call kernels.
-KERNEL_TESTS := $(addprefix tests/unit/,core edge kafka sim fingerprint verify worker) tests/property tests/hostile
+KERNEL_TESTS := $(addprefix tests/unit/,core edge jit kafka sim fingerprint verify worker) tests/property tests/hostile
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
