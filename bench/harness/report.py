@@ -72,7 +72,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "scale": (Target("ratio", "x", "<=", 2.0, 1.5),),
     "memory": (
         Target("worker_rss_mb", "MB", "<=", 1500, 1000),
-        Target("edge_rss_mb", "MB", "<=", 180, 60),
+        Target("edge_rss_mb", "MB", "<=", 75, 60),
     ),
     "recovery": (Target("seconds", "s", "<=", 30, 15),),
     "start": (

@@ -9,12 +9,14 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
-
-from dotenv.parser import Binding, parse_stream
+from typing import TYPE_CHECKING
 
 from klais.config.secret_file import not_private
 from klais.errors import ConfigError
 from klais.system.private_files import not_ours
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 _SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # begins a comment in systemd's files, not in dotenv's
 
@@ -46,6 +48,8 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
         raise ConfigError(
             f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it"
         )
+    from dotenv.parser import parse_stream  # here: most processes have no such file
+
     out: dict[str, tuple[str, int]] = {}
     problems = []
     for binding in parse_stream(io.StringIO(_SEMICOLON.sub(r"\1#", text))):
@@ -68,7 +72,7 @@ def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
     return {name: value for name, (value, _) in read_env_lines(path, secrets).items()}
 
 
-def _problem(binding: Binding) -> str:
+def _problem(binding: "Binding") -> str:
     """Why a line sets nothing, or something else than systemd would read; empty when it is good."""
     if binding.key is None and not binding.error:  # blank lines and comments
         return ""

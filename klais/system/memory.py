@@ -9,16 +9,16 @@ from pathlib import Path
 def release_startup_memory() -> None:
     """Call it once everything is set up: before the first frame, after the last kernel was loaded.
 
-    What lives now lives until the process ends, so the garbage collector need not scan it again. The compiler's machine
-    code (libllvmlite, 50 MB) does not run again: this drops its pages; they are unmodified and would come back from the
-    file.
+    What lives now lives until the process ends, so the garbage collector need not scan it again. Most machine code ran
+    for the last time (of pydantic, of OpenSSL, of numba's compiler where there is one): this drops the pages of all.
+    They are unmodified, so those that run again come back from the file.
     """
     gc.collect()
     gc.freeze()
     libc = ctypes.CDLL(None)
     for line in Path("/proc/self/maps").read_text().splitlines():
-        span, rights, *_ = line.split(maxsplit=2)
-        if rights == "r-xp" and "/libllvmlite" in line:
+        span, rights, _, _, _, *path = line.split(maxsplit=5)
+        if rights == "r-xp" and path and path[0].startswith("/"):  # not r--p: the loader wrote to some of those
             start, end = (int(part, 16) for part in span.split("-"))
             libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
     if hasattr(libc, "malloc_trim"):

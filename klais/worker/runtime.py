@@ -15,6 +15,7 @@ from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.fenced import make_producer
 from klais.kafka.stats import FRESH_S, ControlProducer
 from klais.kafka.topics import Topics
+from klais.system.memory import release_startup_memory
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext, RawConsumer
 from klais.worker.controller import Controller
@@ -119,6 +120,7 @@ class WorkerRuntime:
             self.control.start()
             await asyncio.to_thread(self.control.wait_caught_up, CONTROL_WAIT_S)
             self.types.start()
+            release_startup_memory()
             # For the journal, the outputs and the changelog: a small journal record never waits behind a large output.
             journal, outputs, changelog = [await make_producer(self.settings) for _ in range(3)]
             self._context = LaneContext(

@@ -35,9 +35,9 @@ def test_kernels_load_and_run_without_the_linear_algebra_of_scipy() -> None:
     code = (
         "import sys\n"
         "import numba\n"
-        "import klais.core.lane.step\n"
-        "from klais.core.dam.admit import refill\n"
-        "assert refill(1.0, 0, 1_000_000_000, 2.0, 10.0) == 3.0\n"
+        "from klais.core.wire.partition import murmur2, partition_of\n"
+        "assert isinstance(murmur2, numba.core.dispatcher.Dispatcher)\n"
+        "assert partition_of(b'dev', 1) == 0\n"
         "import scipy\n"
         "print([name for name in sys.modules if name.startswith('scipy.linalg')])\n"
     )

@@ -13,7 +13,6 @@ from confluent_kafka import KafkaException
 
 from klais.config.load import Settings
 from klais.edge.api.models import ConfigRequest, ConfigResponse
-from klais.edge.api.openapi import DOCUMENT
 from klais.errors import EdgeUnavailable
 from klais.http.access import Access
 from klais.http.body import read_body
@@ -79,6 +78,8 @@ def make_app(state: State, guard: Guard, min_rate: float) -> web.Application:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def openapi(_request: web.Request) -> web.Response:
+        from klais.edge.api.openapi import DOCUMENT  # here: it takes 40 ms to make, and few ask for it
+
         return reply(DOCUMENT)
 
     async def config(request: web.Request) -> web.Response:
