@@ -28,8 +28,7 @@ def run(bench: Bench) -> Result:
     result = Result("start")
     with bench.topics() as settings:
         edges = [_edge(bench, settings) for _ in range(REPEATS)]
-        result.repeat("edge_s", [seconds for seconds, _ in edges])
-        result.repeat("edge_rss_mb", [rss_mb for _, rss_mb in edges])
+        _repeat(result, "edge", edges)
         with bench.edge(settings):
             stats = ["stats", "--url", f"http://{settings.api_bind}"]
             result.repeat("stats_s", [_command(settings, stats) for _ in range(REPEATS)])
@@ -40,29 +39,36 @@ def run(bench: Bench) -> Result:
         with bench.worker(settings) as first:
             watch(first, landed.total, FRAMES, TIMEOUT_S)
         workers = [_worker(bench, settings) for _ in range(REPEATS)]
-        result.repeat("worker_s", [seconds for seconds, _ in workers])
-        result.repeat("worker_rss_mb", [rss_mb for _, rss_mb in workers])
-    result.notes.append("s from exec; MB of 10^6 bytes, the edge idle for 3 s, the worker when its lanes are live")
+        _repeat(result, "worker", workers)
+    result.notes.append(
+        "s from exec, and CPU seconds until then; MB of 10^6 bytes, the edge idle for 3 s, the worker with live lanes"
+    )
     return result
 
 
-def _edge(bench: Bench, settings: Settings) -> tuple[float, float]:
-    """Seconds until an edge receives with Kafka there, and its resident memory a little later."""
+def _repeat(result: Result, what: str, found: Sequence[tuple[float, float, float]]) -> None:
+    """The figures of several starts: seconds, CPU seconds, memory."""
+    for k, figure in enumerate(("s", "cpu_s", "rss_mb")):
+        result.repeat(f"{what}_{figure}", [one[k] for one in found])
+
+
+def _edge(bench: Bench, settings: Settings) -> tuple[float, float, float]:
+    """Seconds until an edge receives with Kafka there, CPU seconds, and its resident memory a little later."""
     child = bench.child("edge", [sys.executable, "-m", "klais", "edge"], settings)
     try:
         wait_for(lambda: healthy(child, settings), TIMEOUT_S, "the edge receives", POLL_S)
-        seconds = time.monotonic() - child.started_s
+        seconds, cpu_s = time.monotonic() - child.started_s, child.cpu_s()
         time.sleep(IDLE_S)
-        return rounded(seconds), child.rss_mb()
+        return rounded(seconds), rounded(cpu_s), child.rss_mb()
     finally:
         child.stop()
 
 
-def _worker(bench: Bench, settings: Settings) -> tuple[float, float]:
-    """Seconds until the lanes of a worker are live, and its resident memory then."""
+def _worker(bench: Bench, settings: Settings) -> tuple[float, float, float]:
+    """Seconds until the lanes of a worker are live, CPU seconds, and its resident memory then."""
     with bench.worker(settings, ready=False) as child:
         wait_ready(child, settings, TIMEOUT_S)
-        return rounded(time.monotonic() - child.started_s), child.rss_mb()
+        return rounded(time.monotonic() - child.started_s), rounded(child.cpu_s()), child.rss_mb()
 
 
 def _command(settings: Settings, words: Sequence[str]) -> float:

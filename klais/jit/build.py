@@ -87,8 +87,10 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _make(folder: Path, level: str, linker: str, modules: list[str], jobs: int) -> None:
-    work = own_folder(folder.with_name(f".{level}.{os.getpid()}"))
+    work = folder.with_name(f".{level}")  # the lock is ours: what lies there is of a build that was killed
+    shutil.rmtree(work, ignore_errors=True)
     try:
+        own_folder(work)
         made, parts = own_folder(work / "made"), own_folder(work / "parts")
         _compile(parts, level, modules, jobs)
         _link(parts, made / LIBRARY, level, linker)

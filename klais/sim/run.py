@@ -123,13 +123,13 @@ class _Clock:
     def due(self, sent: int) -> int:
         """Frames that should have left by now; skips the time by which the sender is too late."""
         elapsed_s = self.elapsed_s()
-        if self._duration_s is not None and elapsed_s > self._duration_s:
-            if self._unpaced or elapsed_s > self._duration_s + CATCH_UP_S:
-                return 0
-            elapsed_s = self._duration_s
+        over_s = 0.0 if self._duration_s is None else max(0.0, elapsed_s - self._duration_s)
+        elapsed_s -= over_s
         if not self._unpaced:
             late_s = elapsed_s - self.slipped_s - self._schedule.time_of(sent)
             self.slipped_s += max(0.0, late_s - CATCH_UP_S)
+        if over_s > (0.0 if self._unpaced else CATCH_UP_S):
+            return 0
         due = self._schedule.due(max(0.0, elapsed_s - self.slipped_s))
         return due if self._count is None else min(due, self._count)
 

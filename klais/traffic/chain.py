@@ -1,7 +1,8 @@
 """The forecast that the controller uses: ONNX Runtime, else scikit-learn, else rules; each fall is said and counted.
 
 A thread loads the models and looks every few seconds whether another one was activated, so that neither a slow disk
-nor an import holds up the event loop. Until it has loaded one, rules answer.
+nor an import holds up the event loop. It begins when a window has half the rows that a forecast needs: a worker that
+does not lead imports no library for models, which are 40 MB. Until a model is loaded, rules answer.
 """
 
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from klais.config.load import Settings
-from klais.control.forecast import NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
+from klais.control.forecast import LEAST_ROWS, NoPredictor, Predictor, TrafficForecast, TrendPredictor, Window
 from klais.errors import KlaisError, ModelRefused
 from klais.models.store import Model, ModelStore
 from klais.telemetry import log as logs
@@ -118,17 +119,18 @@ class ForecastChain:
         self._store, self._observe, self._load = store, observe, load
         self._loaded = _Loaded((("rules", RulesPredictor()),), (), (None, -1))
         self._said: set[Fall] = set()
-        self._stop = threading.Event()
+        self._stop, self._wanted = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._watch, name="models", daemon=True)
         self.falls_total = 0
 
     def start(self) -> None:
-        """Begin to load; returns at once."""
+        """Begin to wait for a window that is worth a model; returns at once."""
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread."""
         self._stop.set()
+        self._wanted.set()
         if self._thread.is_alive():
             self._thread.join(STOP_S)
 
@@ -143,6 +145,8 @@ class ForecastChain:
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`~klais.control.forecast.Predictor`; a step that fails is left out until a model is activated."""
+        if 2 * len(window) >= LEAST_ROWS:
+            self._wanted.set()
         loaded = self._loaded
         for at, (name, predictor) in enumerate(loaded.steps):
             began_s = time.perf_counter()
@@ -181,14 +185,14 @@ class ForecastChain:
                 say("forecast_model_left_out", model=fall.model, why=fall.why, means="the next in the chain is used")
 
     def _watch(self) -> None:
-        while True:
+        self._wanted.wait()
+        while not self._stop.is_set():
             try:
                 self.refresh()
             except Exception as error:
                 if logs.every(60, "klais.traffic.chain"):
                     log.warning("models_not_read", error=repr(error))
-            if self._stop.wait(LOOK_S):
-                return
+            self._stop.wait(LOOK_S)
 
 
 def predictor_of(settings: Settings, observe: Observe = _nobody) -> Predictor:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from klais.cli.main import main
 from klais.sim.columns import columns_of_frames
 from klais.sim.manifest import read_manifest
 from klais.sim.report import reporter, summary_text
-from klais.sim.run import Plan, Progress, run
+from klais.sim.run import CATCH_UP_S, Plan, Progress, _Clock, run
 from klais.sim.stream import FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate
 from klais.system.address import destination
@@ -121,6 +122,13 @@ def test_a_run_that_cannot_keep_up_ends_in_time_and_says_what_it_let_go():
     receiver.join()
     assert 0 < summary["frames"] < 3e8
     assert summary["slipped_s"] > 0.1
+
+
+def test_a_sender_that_wakes_up_after_the_end_says_so():
+    stream = FrameStream(StreamOptions(devices=3, seed=1), SteadyRate(1e6))
+    clock = _Clock(stream, Plan("127.0.0.1", 1, duration_s=CATCH_UP_S + 0.05))
+    time.sleep(2 * CATCH_UP_S + 0.06)
+    assert clock.due(0) == 0 and clock.slipped_s == pytest.approx(0.05)
 
 
 def test_a_stop_ends_the_run_and_closes_the_manifest(tmp_path):

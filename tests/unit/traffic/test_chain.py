@@ -1,16 +1,26 @@
 """The forecast goes on whatever happens to its models, and says what it left out."""
 
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from klais.config.load import Settings
-from klais.control.forecast import FEATURES, NOTHING, NoPredictor, TrafficForecast, TrendPredictor
+from klais.control.forecast import (
+    FEATURES,
+    LEAST_ROWS,
+    NOTHING,
+    NoPredictor,
+    Predictor,
+    TrafficForecast,
+    TrendPredictor,
+)
 from klais.models.store import ModelStore
-from klais.traffic.chain import ForecastChain, load_chain, predictor_of
+from klais.traffic.chain import Fall, ForecastChain, load_chain, predictor_of
 from klais.traffic.predictor import LearnedPredictor
+from tests.support.process import PATIENCE
 from tests.support.traffic_model import some_trees, write_some
 
 WINDOW = np.abs(np.random.default_rng(1).normal(1000.0, 50.0, (60, len(FEATURES))))
@@ -143,3 +153,30 @@ def test_the_setting_chooses() -> None:
 def test_a_forecast_is_one_json_object() -> None:
     said = TrafficForecast(0.123456, 1.0, 1.0, "why", (1.04, 2.0, 3.0), "burst", 0.9, 5.0, "rules").public()
     assert said["quantiles"] == [1.0, 2.0, 3.0] and said["probability"] == 0.1235 and said["kind"] == "burst"
+
+
+def test_a_model_is_loaded_when_a_window_is_worth_it_and_not_before(tmp_path: Path) -> None:
+    write_some(tmp_path, "m1")
+    asked: list[ModelStore] = []
+    loaded = threading.Event()
+
+    def load(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fall]]:
+        asked.append(store)
+        loaded.set()
+        return load_chain(store)
+
+    chain = ForecastChain(store_of(tmp_path), load=load)
+    chain.start()
+    chain.predict(WINDOW[: LEAST_ROWS // 2 - 1])
+    assert not asked
+    chain.predict(WINDOW[: LEAST_ROWS // 2])
+    assert loaded.wait(60 * PATIENCE)
+    chain.stop()
+
+
+def test_a_chain_that_never_loaded_ends(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    chain = ForecastChain(store_of(tmp_path))
+    chain.start()
+    chain.stop()
+    assert set(threading.enumerate()) <= before
