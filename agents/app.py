@@ -103,6 +103,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         # Faust's own pages would show the table to anyone; ours are in klais.worker.web
         "web_tables_enabled": False,
         "web_router_enabled": False,
+        "debug": False,  # APP_DEBUG in the environment would add pages that draw the application
         "Worker": worker_class(settings),
         # Faust would put its own handlers in place of those of klais.telemetry.log, and fields would be lost
         "logging_config": dict_config(settings, "worker"),
