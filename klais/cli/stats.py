@@ -4,8 +4,8 @@ import time
 from typing import Any
 
 import click
-import orjson
 
+from klais import shallow_json
 from klais.cli.printing import say, say_json
 from klais.cli.servers import edge_of
 from klais.config.load import Settings, load
@@ -88,7 +88,7 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
     """
     try:
         status, data = client.request(url.rstrip("/") + "/stats", _REST_TIMEOUT_S, token=token)
-        body = orjson.loads(data)
+        body = shallow_json.loads(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise EdgeUnavailable(

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
-import orjson
 
+from klais import shallow_json
 from klais.cli.servers import worker_of
 from klais.config.load import Settings, load
 from klais.errors import KlaisError, WorkerUnavailable
@@ -102,10 +102,10 @@ class WorkerViews:
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
-                    yield number, orjson.loads(line[6:])
+                    yield number, shallow_json.loads(line[6:])
         except urllib.error.HTTPError as error:
             with error, contextlib.suppress(ValueError):
-                raise WorkerUnavailable(self._refusal(error.code, orjson.loads(error.read(MOST_ERROR)))) from None
+                raise WorkerUnavailable(self._refusal(error.code, shallow_json.loads(error.read(MOST_ERROR)))) from None
             raise self.unavailable(error) from None
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
@@ -127,7 +127,7 @@ class WorkerViews:
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
         try:
-            found = orjson.loads(data)
+            found = shallow_json.loads(data)
         except ValueError:
             found = None
         if status != 200:

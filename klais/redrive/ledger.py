@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from confluent_kafka import KafkaException, Producer
 
+from klais import shallow_json
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.kafka.clients import confluent_config
@@ -54,7 +55,7 @@ class Ledger:
             return
         run = (key or b"")[len(SCOPE) :].decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            after = orjson.loads(value or b"")["after"]
+            after = shallow_json.loads(value or b"")["after"]
             match after["phase"]:
                 case "begin":
                     self.open[run] = None

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from klais import shallow_json
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower, control_in_force
 from klais.errors import KlaisError
@@ -152,7 +153,7 @@ class Recovery:
     def add(self, value: bytes | None) -> None:
         """One record; what is none of ours is passed over, and so is one of a clock that is far ahead."""
         try:
-            record = orjson.loads(value or b"")
+            record = shallow_json.loads(value or b"")
             usable = record["v"] == VERSION and all(
                 isinstance(record[k], dict) for k in ("counters", "gauges", "rates")
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from klais import fault
+from klais import fault, shallow_json
 from klais.config.load import Settings
 from klais.core.incidents.incident import INCIDENT_HEADER
 from klais.errors import OutputRefused
@@ -138,7 +138,7 @@ class Announcer:
 
 def _read(value: bytes | None) -> tuple[str, int]:
     try:
-        body = orjson.loads(value or b"")
+        body = shallow_json.loads(value or b"")
         return str(body["id"]), int(body["revision"])
     except (ValueError, KeyError, TypeError):
         return "", 0

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from klais import shallow_json
 from klais.core.anomaly.detector import Detector
 from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
 from klais.core.lane.columns import Columns
@@ -166,8 +167,8 @@ def decode_marker(value: bytes) -> Marker:
         raise JournalFormatError(f"not a checkpoint marker: {value[:16]!r}")
     _, size, boots, ranges = _HEAD.unpack_from(value)
     try:
-        facts = orjson.loads(value[_HEAD.size : _HEAD.size + size])
-    except orjson.JSONDecodeError:  # of version 1, which had a shorter head
+        facts = shallow_json.loads(value[_HEAD.size : _HEAD.size + size])
+    except ValueError:  # of version 1, which had a shorter head
         facts = {"version": 1, "row_version": 1}
     try:
         if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
