@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, MAGIC_BYTES, SEQUENCE_OFFSET
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.text import escape
 
 SHORT_NAMES = {

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from klais import shallow_json
 from klais.cli.printing import say, say_json
 from klais.cli.servers import edge_of
 from klais.config.load import Settings, load
 from klais.errors import EdgeUnavailable
 from klais.http import client
 from klais.http.access import token_to_read
+from klais.system import shallow_json
 from klais.text import quote
 
 _BACKLOG = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment

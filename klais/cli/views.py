@@ -11,13 +11,13 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from klais import shallow_json
 from klais.cli.servers import worker_of
 from klais.config.load import Settings, load
 from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
 from klais.http.access import digest, token_to_change, token_to_read
 from klais.http.session import COOKIE, sign
+from klais.system import shallow_json
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices

@@ -21,11 +21,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.core.wire.constants import ID_SIZE
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 
 GLOBAL = "global"

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import orjson
 from confluent_kafka import KafkaException
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.config.settings import EDGE_IDS
 from klais.errors import ConfigError, KafkaUnavailable, NotPrivate
 from klais.kafka.follower import TopicFollower
 from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.private_files import named_folder, write_own
 from klais.telemetry import log as logs
 

@@ -5,8 +5,8 @@ from typing import Any, ClassVar, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from klais import shallow_json
 from klais.http.errors import HttpError, shown
+from klais.system import shallow_json
 
 MOST_PROBLEMS = 10
 _CODES = {

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 from confluent_kafka import KafkaException, Producer
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.kafka.clients import confluent_config
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.telemetry import log as logs
 from klais.telemetry.schema import VERSION
 from klais.telemetry.stats import Numbers

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from klais import shallow_json
 from klais.config.fields import environ_without_settings
 from klais.errors import ModelUnavailable
+from klais.system import shallow_json
 from klais.system.private_files import not_ours
 from klais.system.processes import python_module
 from klais.telemetry import log as logs

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klais import shallow_json
 from klais.errors import ModelRefused
+from klais.system import shallow_json
 from klais.system.private_files import not_ours
 
 CARD = "card.json"

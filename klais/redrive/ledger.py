@@ -14,7 +14,6 @@ from typing import Any
 import orjson
 from confluent_kafka import KafkaException, Producer
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, KlaisError
 from klais.kafka.clients import confluent_config
@@ -22,6 +21,7 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch
 from klais.redrive.letters import Place
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 
 SCOPE = "redrive/"

@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from klais import shallow_json
 from klais.core.wire.constants import ID_SIZE
 from klais.errors import KlaisError
 from klais.sim.kinds import DUPLICATE, FORGED, MALFORMED, SPIKE, kind_label
 from klais.sim.malformed import LAST as LAST_BAD
+from klais.system import shallow_json
 
 FORMAT = "klais-manifest-1"
 MOST_DEVICES = 10_000_000  # as `klais simulate` takes
@@ -113,7 +113,7 @@ def _names_devices(header: dict[str, Any]) -> bool:
     if ids:
         return isinstance(ids, list) and all(isinstance(name, str) and len(name.encode()) <= ID_SIZE for name in ids)
     prefix, devices = header.get("id_prefix"), header.get("devices")
-    if not isinstance(prefix, str) or not isinstance(devices, int) or not 0 < devices <= MOST_DEVICES:
+    if not isinstance(prefix, str) or type(devices) is not int or not 0 < devices <= MOST_DEVICES:
         return False
     return len(prefix.encode()) + len(str(devices - 1)) <= ID_SIZE
 

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 
 TIMEOUT_S = 5.0
 

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import orjson
 
-from klais import shallow_json
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower, control_in_force
 from klais.errors import KlaisError
 from klais.kafka.offsets import offsets_at
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.telemetry import log as logs
 from klais.telemetry.log import get

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 import orjson
 
-from klais import shallow_json
 from klais.errors import KlaisError
 from klais.http.client import lines, request
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.ui.sample import SERIES
 
@@ -167,11 +167,12 @@ def _check(found: dict[str, Any]) -> None:
         raise TypeError("events, pages or changes of another kind")
     if not events or lengths != {len(history["at_ms"])} or lengths == {0}:
         raise ValueError("no events, or series of different lengths")
-    if not all(isinstance(at, int | float) and 0 <= at < 1 << 43 for at in times):
+    if not all(isinstance(at, int | float) and 0 <= at < _LATEST_MS for at in times):
         raise ValueError("times that are none")
 
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_LATEST_MS = 1 << 43
 _EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms", "opened_at", "newest_at", "closed_at")
 
 
@@ -183,13 +184,16 @@ def _moved(value: Any, by_ms: int, name: str = "") -> Any:
         return [_moved(item, by_ms, name) for item in value]
     if isinstance(value, str):
         return _ISO.sub(lambda found: _later(found[0], by_ms), value)
-    if isinstance(value, int | float) and name in _EPOCH_MS:
+    if name in _EPOCH_MS and isinstance(value, int | float) and 0 <= value < _LATEST_MS:
         return value + by_ms
     return value
 
 
 def _later(iso: str, by_ms: int) -> str:
-    moved = datetime.fromisoformat(iso) + timedelta(milliseconds=by_ms)
+    try:
+        moved = datetime.fromisoformat(iso) + timedelta(milliseconds=by_ms)
+    except (ValueError, OverflowError):
+        return iso  # it only looks like a moment
     return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from klais import fault, shallow_json
+from klais import fault
 from klais.config.load import Settings
 from klais.core.incidents.incident import INCIDENT_HEADER
 from klais.errors import OutputRefused
@@ -20,6 +20,7 @@ from klais.kafka.producer import BatchProducer
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.telemetry.log import get
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, TypeGuard
 
-from klais import shallow_json
+from klais.system import shallow_json
 
 MEMBERS = 128  # names kept; above, their number is an estimate with a standard error of 9 %
 FEW = 8  # features, partitions, edges and firmwares kept

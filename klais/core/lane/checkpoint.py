@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais import shallow_json
 from klais.core.anomaly.detector import Detector
 from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
 from klais.core.lane.columns import Columns
@@ -29,6 +28,7 @@ from klais.core.lane.names import NameTable
 from klais.core.lane.queue import MAX_RANGE_BYTES
 from klais.core.lane.state import NO_KEY, TALLIES, LaneState
 from klais.errors import BatchFormatError, JournalFormatError
+from klais.system import shallow_json
 
 MARKER_MAGIC = b"KLM1"
 MARKER_VERSION = 3

@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from klais import shallow_json
 from klais.core.anomaly.record import FLAG, NO_FLAGS, Flags
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
 from klais.core.wire.constants import LAST_MALFORMED, Reason
 from klais.errors import JournalFormatError
+from klais.system import shallow_json
 
 MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"

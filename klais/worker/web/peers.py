@@ -7,8 +7,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from klais import shallow_json
 from klais.http.errors import HttpError
+from klais.system import shallow_json
 from klais.telemetry.log import get
 
 log = get("klais.worker.web")

@@ -3,7 +3,6 @@
 import orjson
 import pytest
 
-from klais import shallow_json
 from klais.cli.decode import Record, decode, lines
 from klais.config.load import Settings
 from klais.control.setpoints import ControlFollower
@@ -13,6 +12,7 @@ from klais.http.body import Body, parse_body
 from klais.http.errors import HttpError
 from klais.kafka.stats import StatsFollower
 from klais.redrive.ledger import Ledger
+from klais.system import shallow_json
 from klais.telemetry.view import ProcessView
 from klais.ui.audit import _object
 
