@@ -100,9 +100,8 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "web_port": settings.web_port,
         "web_host": host,
         "canonical_url": f"http://{settings.web_advertise or f'{host}:{settings.web_port}'}",
-        # Faust's own pages would show the table to anyone; ours are in klais.worker.web
-        "web_tables_enabled": False,
-        "web_router_enabled": False,
+        # Faust's own pages would show the table and the application to anyone; ours are in klais.worker.web
+        **dict.fromkeys(("web_tables_enabled", "web_router_enabled", "debug"), False),
         "Worker": worker_class(settings),
         # Faust would put its own handlers in place of those of klais.telemetry.log, and fields would be lost
         "logging_config": dict_config(settings, "worker"),

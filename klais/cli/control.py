@@ -26,7 +26,7 @@ class _Finite(click.FloatRange):
         return number
 
 
-RATE = _Finite(min=0, min_open=True)
+RATE = _Finite(min=0, min_open=True, max=1e9)
 GAIN = _Finite(0, 1000)
 DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
 WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
@@ -237,21 +237,15 @@ def watch(as_json: bool, last: int, for_s: float | None) -> None:
 
 def line(record: dict[str, Any]) -> str:
     """A decision for people."""
-    at = time.strftime("%H:%M:%S", time.localtime(record.get("at", 0) / 1000))
-    terms, inputs = record.get("terms", {}), record.get("inputs", {})
-    parts = [
-        f"{at}.{record.get('at', 0) % 1000 // 100}",
-        record.get("mode", "manual"),
-        f"{record.get('rate', 0):,.0f}/s",
-    ]
+    at_ms, terms, inputs = record.get("at") or 0, record.get("terms") or {}, record.get("inputs") or {}
+    at = time.strftime("%H:%M:%S", time.localtime(at_ms / 1000))
+    parts = [f"{at}.{at_ms % 1000 // 100}", record.get("mode") or "manual", f"{record.get('rate') or 0:,.0f}/s"]
     if inputs:
-        parts += [
-            f"lag {inputs['lag']:,.0f}",
-            f"cpu {100 * inputs['cpu']:.0f} %",
-            f"queue {inputs['queue_depth']:,.0f}",
-        ]
+        lag, cpu, queue = (inputs.get(name, 0) for name in ("lag", "cpu", "queue_depth"))
+        parts += [f"lag {lag:,.0f}", f"cpu {100 * cpu:.0f} %", f"queue {queue:,.0f}"]
     if terms:
-        parts.append(f"P {terms['p']:+.3f} I {terms['i']:+.3f} D {terms['d']:+.3f} = {terms['output']:.3f}")
+        p, i, d, output = (terms.get(name, 0) for name in ("p", "i", "d", "output"))
+        parts.append(f"P {p:+.3f} I {i:+.3f} D {d:+.3f} = {output:.3f}")
     if record.get("cut"):
         parts.append(f"cut {100 * record['cut']:.0f} %")
     return "  ".join([*parts, f"by {record.get('by') or record.get('author')}: {record.get('reason', '')}"])

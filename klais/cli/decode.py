@@ -3,6 +3,7 @@
 A record that cannot be decoded appears as hex with the error: a tool for finding problems must not stop at one.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from klais.config.load import Settings
 from klais.core.wire.constants import HEADER_SIZE, ID_OFFSET, MAGIC_BYTES, SEQUENCE_OFFSET
 from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.text import escape
 
 SHORT_NAMES = {
@@ -124,10 +126,11 @@ def json_or_text(data: bytes) -> Any:
     >>> json_or_text(b'{"t":1}'), json_or_text(b"NaN"), json_or_text(bytes([255]))
     ({'t': 1}, 'NaN', '\\\\xff')
     """
-    try:
-        return json.loads(data.decode(), parse_constant=_refuse)
-    except (ValueError, RecursionError):
-        return data.decode("utf-8", "backslashreplace")
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(data.decode(), parse_constant=_refuse)
+        if not shallow_json.is_deep(found):
+            return found
+    return data.decode("utf-8", "backslashreplace")
 
 
 def text_or_hex(data: bytes | None) -> str | None:
@@ -192,9 +195,9 @@ def _devices(record: Record) -> dict[str, Any]:
     value = _value(record)
     if value[:4] == _MARKER:
         size = int.from_bytes(value[4:8], "little")  # then those of two other parts: see klais.core.lane.checkpoint
-        return {"marker": json.loads(value[16 : 16 + size])}
+        return {"marker": shallow_json.loads(value[16 : 16 + size])}
     if value[:4] == b"KLO1":
-        return {"owner": json.loads(value[4:])}
+        return {"owner": shallow_json.loads(value[4:])}
     from klais.core.devices.layout import read_row
 
     row = read_row(value)

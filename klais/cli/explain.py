@@ -57,7 +57,7 @@ def _read(path: str) -> dict[str, Any]:
             with open(path, encoding="utf-8") as file:
                 text = file.read()
         found = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"the facts in {path!r} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"the facts in {path!r} must be one JSON object, such as {EXAMPLE}")

@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import click
-import orjson
 
 from klais.cli.printing import say, say_json
 from klais.cli.servers import edge_of
@@ -12,6 +11,7 @@ from klais.config.load import Settings, load
 from klais.errors import EdgeUnavailable
 from klais.http import client
 from klais.http.access import token_to_read
+from klais.system import shallow_json
 from klais.text import quote
 
 _BACKLOG = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
@@ -88,7 +88,7 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
     """
     try:
         status, data = client.request(url.rstrip("/") + "/stats", _REST_TIMEOUT_S, token=token)
-        body = orjson.loads(data)
+        body = shallow_json.loads(data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise EdgeUnavailable(

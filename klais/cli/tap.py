@@ -37,7 +37,7 @@ class Rate(click.ParamType):
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number."""
         text = str(value).removesuffix("/s")
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_SAMPLE):
+        if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MOST_SAMPLE):
             self.fail(f"{value!r} is not a number of frames a second from 1 to {MOST_SAMPLE}", param, ctx)
         return int(text)
 

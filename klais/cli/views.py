@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import click
-import orjson
 
 from klais.cli.servers import worker_of
 from klais.config.load import Settings, load
@@ -18,6 +17,7 @@ from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
 from klais.http.access import digest, token_to_change, token_to_read
 from klais.http.session import COOKIE, sign
+from klais.system import shallow_json
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
@@ -102,10 +102,10 @@ class WorkerViews:
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
-                    yield number, orjson.loads(line[6:])
+                    yield number, shallow_json.loads(line[6:])
         except urllib.error.HTTPError as error:
             with error, contextlib.suppress(ValueError):
-                raise WorkerUnavailable(self._refusal(error.code, orjson.loads(error.read(MOST_ERROR)))) from None
+                raise WorkerUnavailable(self._refusal(error.code, shallow_json.loads(error.read(MOST_ERROR)))) from None
             raise self.unavailable(error) from None
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
@@ -127,7 +127,7 @@ class WorkerViews:
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
         try:
-            found = orjson.loads(data)
+            found = shallow_json.loads(data)
         except ValueError:
             found = None
         if status != 200:

@@ -99,6 +99,11 @@ class Errors:
     load: float
 
 
+def _above_0(limit: float, digits: int) -> float:
+    """A limit, rounded, and not to 0: followers refuse a record with such a one."""
+    return max(round(limit, digits), 10.0**-digits)
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Set-points of one tick and everything they follow from."""
@@ -122,13 +127,13 @@ class Decision:
         return {
             "v": 1,
             "mode": self.mode,
-            "rate": round(self.rate, 3),
-            "burst": round(self.burst, 3),
+            "rate": _above_0(self.rate, 3),
+            "burst": _above_0(self.burst, 3),
             "author": self.request.author,
             "reason": self.why(),
             "cut": self.cut.cut,
             "alert": self.cut.alert,
-            "device_rate": None if self.defence.limit is None else round(self.defence.limit, 3),
+            "device_rate": None if self.defence.limit is None else _above_0(self.defence.limit, 3),
             "inputs": {
                 "lag": round(i.lag, 1),
                 "cpu": round(i.cpu, 4),
@@ -141,7 +146,7 @@ class Decision:
             "gains": {"kp": self.gains.kp, "ki": self.gains.ki, "kd": self.gains.kd, "filter_s": self.gains.filter_s},
             "forecast": i.forecast.public(),
             "shares": {str(p): share for p, share in self.shares.items()},
-            "hosts": {name: {"rate": round(r, 1), "burst": round(b, 1)} for name, (r, b) in self.hosts.items()},
+            "hosts": {name: {"rate": _above_0(r, 1), "burst": _above_0(b, 1)} for name, (r, b) in self.hosts.items()},
         }
 
     def why(self) -> str:

@@ -83,9 +83,11 @@ def incidents_of(records: Records) -> list[Incident]:
     for scope, record in records.items():
         if scope.startswith(INCIDENT):
             try:
-                out.append(incident_of(record))
+                incident = incident_of(record)
             except ValueError:
                 continue
+            if scope == INCIDENT + incident.id:
+                out.append(incident)
     return sorted(out, key=lambda one: (-one.opened_ms, one.id))
 
 

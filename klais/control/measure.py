@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from klais.control.decide import Inputs
 from klais.control.forecast import TrafficForecast
 from klais.core.wire.constants import FIRST_MALFORMED, LAST_MALFORMED, Reason
-from klais.telemetry.view import ProcessView, SystemView, dropped_by_reason
+from klais.telemetry.view import ProcessView, SystemView, dropped_by_reason, partition_of
 
 MALFORMED = {reason.label for reason in Reason if FIRST_MALFORMED <= reason <= LAST_MALFORMED} | {Reason.TOO_LONG.label}
 LIMITED = {reason.label for reason in (Reason.BLOCKED, Reason.DEVICE_RATE, Reason.DEVICE_LIMIT)}
@@ -49,15 +49,15 @@ def measure(system: SystemView, forecast: TrafficForecast) -> Inputs:
     wants: dict[int, float] = {}
     for worker in workers:
         for partition, frames_per_s in (worker.gauges.demand or {}).items():
-            if partition.isdigit():
-                wants[int(partition)] = wants.get(int(partition), 0.0) + frames_per_s
+            if (p := partition_of(partition)) >= 0:
+                wants[p] = wants.get(p, 0.0) + frames_per_s
     hosts: dict[str, float] = {}
     for edge in edges:
         hosts[edge.host] = hosts.get(edge.host, 0.0) + edge.rates.get("received", 0.0)
     return Inputs(
-        lag=_lag(system),
+        lag=max(0.0, _lag(system)),
         cpu=busiest([*workers, *edges]),
-        queue_depth=system.gauge("queue_depth"),
+        queue_depth=max(0.0, system.gauge("queue_depth")),
         passed=passed_per_s(workers),
         wants=wants,
         hosts=hosts,

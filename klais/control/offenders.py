@@ -81,7 +81,7 @@ def own_blocks(records: Mapping[str, Mapping[str, Any]], now_ms: int) -> tuple[i
     """
     in_force, over = 0, []
     for scope, record in records.items():
-        if record.get("author") != "controller" or record.get("block") is not True or "until_ms" not in record:
+        if record.get("author") != "controller" or record.get("block") is not True or record.get("until_ms") is None:
             continue
         if record["until_ms"] > now_ms:
             in_force += 1

@@ -68,7 +68,8 @@ def recovered(record: dict[str, Any] | None, partitions: int) -> LoopState:
             float(terms["i"]), None, float(error["both"]), 0.0, Gains(*(float(gains[name]) for name in GAINS))
         )
         shares = {int(p): float(share) for p, share in record["shares"].items()}
-        kept = shares if len(shares) == partitions else None
-        return LoopState(pid, float(terms["output"]), CutState(float(record["cut"])), kept)
+        kept = shares if sorted(shares) == list(range(partitions)) else None
+        output, cut = (min(max(float(value), 0.0), 1.0) for value in (terms["output"], record["cut"]))
+        return LoopState(pid, output, CutState(cut), kept)
     except (KeyError, TypeError, ValueError, AttributeError):
         return LoopState()

@@ -15,18 +15,17 @@ Without an end a record holds until it is replaced. The newest record of a scope
 deletes it. This reader ignores unknown fields; it logs and skips a record that is no such object.
 """
 
-import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import orjson
 
 from klais.config.load import Settings
 from klais.core.wire.constants import ID_SIZE
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 
 GLOBAL = "global"
@@ -34,6 +33,8 @@ OVERRIDE = "override"
 DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
 DECISIONS = 600  # the newest ones, kept for display
+MOST_LIMIT = 1e12  # frames/s or frames
+MOST_NUMBER = 1e15  # no gain, figure or limit of a host is larger
 
 
 class DeviceLimit(NamedTuple):
@@ -97,7 +98,7 @@ class ControlFollower(TopicFollower):
         ValueError
             It is not a JSON object, or a field has an invalid value.
         """
-        record = None if value is None else orjson.loads(value)
+        record = None if value is None else shallow_json.loads(value)
         if record is not None:
             if key.startswith(DEVICE) and len(key.removeprefix(DEVICE).encode()) > ID_SIZE:
                 # Cut to 16 bytes, as columns hold it, it would be another device.
@@ -190,7 +191,7 @@ class ControlFollower(TopicFollower):
 
     def share(self, partition: int, partitions: int) -> float:
         """A lane's share of the global rate: as in the newest decision, else an even one."""
-        shares = self._decision().get("shares", {})
+        shares = self._decision().get("shares") or {}
         if self.mode() == "fixed" or len(shares) != partitions:
             return 1.0 / partitions
         return float(shares.get(str(partition), 1.0 / partitions))
@@ -203,7 +204,7 @@ class ControlFollower(TopicFollower):
     def intake(self, host: str) -> tuple[float, float] | None:
         """Rate (frames/s) and burst (frames) that a host's edges may admit, or None where the controller sets
         none."""
-        found = self._decision().get("hosts", {}).get(host)
+        found = (self._decision().get("hosts") or {}).get(host)
         return None if found is None or self.mode() == "fixed" else (float(found["rate"]), float(found["burst"]))
 
     def device(self, device_id: bytes | str) -> dict[str, Any] | None:
@@ -230,7 +231,7 @@ class ControlFollower(TopicFollower):
         out = []
         override = self.override()
         if override is not None:
-            out.append({"scope": OVERRIDE, **override})
+            out.append({**override, "scope": OVERRIDE})
         for scope, record in self.records().items():
             ends: list[int] = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]
             if scope.startswith(DEVICE) and not (ends and max(ends) <= now) and _sets_something(record):
@@ -244,27 +245,54 @@ def _sets_something(record: dict[str, Any]) -> bool:
     )
 
 
-def _check(record: dict[str, Any]) -> None:
-    for name in ("rate", "burst", "device_rate"):
-        value = record.get(name)
-        if value is not None and not _is_limit(value):
-            raise ValueError(f"{name} is {value!r}, not a number above 0")
-    for name in ("until_ms", "limits_until_ms", "forget_ms"):
-        until_ms = record.get(name)
-        if until_ms is not None and (not isinstance(until_ms, int) or not 0 <= until_ms < 1 << 43):
-            raise ValueError(f"{name} is {until_ms!r}, not a time in epoch ms")
-    for name, values in (("shares", float), ("hosts", dict), ("gains", float)):
-        found = record.get(name)
-        kinds = (int, float) if values is float else dict
-        if found is not None and not (isinstance(found, dict) and all(isinstance(v, kinds) for v in found.values())):
-            raise ValueError(f"{name} is {found!r}, not an object of such values")
-    for host, limit in (record.get("hosts") or {}).items():
-        if not all(_is_limit(limit.get(name)) for name in ("rate", "burst")):
-            raise ValueError(f"hosts[{host!r}] is {limit!r}, not an object with rate and burst")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
 
 
 def _is_limit(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    return _is_number(value) and 0 < value <= MOST_LIMIT
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 43
+
+
+def _has_limits(value: Any) -> bool:
+    limits: tuple[Any, ...] = (value.get("rate"), value.get("burst")) if isinstance(value, dict) else (0,)
+    return all(_is_number(limit) and limit > 0 for limit in limits)
+
+
+def _all(is_one: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(is_one, value.values()))
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _rules(*names: str, is_one: Callable[[Any], bool], kind: str) -> dict[str, tuple[Callable[[Any], bool], str]]:
+    return dict.fromkeys(names, (is_one, kind))
+
+
+_RULES = (
+    _rules("rate", "burst", "device_rate", is_one=_is_limit, kind=f"a number above 0, at most {MOST_LIMIT:g}")
+    | _rules("until_ms", "limits_until_ms", "forget_ms", "at", is_one=_is_time, kind="a time in epoch ms")
+    | _rules("cut", is_one=_is_number, kind="a number")
+    | _rules("block", "unblock", "ack", "mute", "alert", is_one=lambda v: isinstance(v, bool), kind="a boolean")
+    | _rules("mode", "author", "reason", "by", is_one=lambda v: isinstance(v, str), kind="text")
+    | _rules("gains", "setpoints", "terms", "error", is_one=_all(_is_number), kind="an object of numbers")
+    | _rules("inputs", is_one=_all(lambda v: isinstance(v, bool) or _is_number(v)), kind="an object of numbers")
+    | _rules("shares", is_one=_all(_is_share), kind="an object of shares from 0 to 1")
+    | _rules("hosts", is_one=_all(_has_limits), kind="an object of objects with rate and burst")
+)
+"""What readers take from a record and show of it: by name of the field, a check and what it has to be."""
+
+
+def _check(record: dict[str, Any]) -> None:
+    for name, value in record.items():
+        rule = _RULES.get(name) if value is not None else None
+        if rule is not None and not rule[0](value):
+            raise ValueError(f"{name} is {value!r:.200}, not {rule[1]}")
 
 
 def _until_ns(until_ms: int | None) -> int | None:

@@ -19,6 +19,7 @@ from klais.errors import ConfigError, KafkaUnavailable, NotPrivate
 from klais.kafka.follower import TopicFollower
 from klais.kafka.stats import ControlProducer
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.private_files import named_folder, write_own
 from klais.telemetry import log as logs
 
@@ -135,7 +136,7 @@ class _Claims(TopicFollower):
 
 
 def _claim(name: str, value: bytes) -> Claim:
-    record = orjson.loads(value)
+    record = shallow_json.loads(value)
     first, count = (record.get(field) for field in ("first", "count")) if isinstance(record, dict) else (None, None)
     if not (isinstance(first, int) and isinstance(count, int) and 0 <= first < END and 0 < count <= 256):
         raise ValueError(f"the claim of {name!r} names no numbers of edges")
@@ -148,7 +149,7 @@ def _claimed(settings: Settings) -> int:
     file = named_folder(settings.state_dir, "KLAIS_STATE_DIR") / "edge-id.json"
     kept = {"name": name, "count": count, "prefix": settings.topic_prefix}
     try:
-        before = orjson.loads(file.read_bytes())
+        before = shallow_json.loads(file.read_bytes())
     except FileNotFoundError:
         before = {}
     except (OSError, ValueError) as error:

@@ -1,16 +1,17 @@
 """The model of device types as a data file: plain numpy arrays, no pickle, checked before anything uses them."""
 
 import io
-import zipfile
 
 import numpy as np
 
 from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
 from klais.errors import KlaisError, ModelRefused
+from klais.models.arrays import read_arrays
 from klais.models.store import Model, ModelStore
 
 KIND = "fingerprint"
 FILE = "types.npz"
+KINDS = {"names": ("S", 1), "threshold": ("<f8", 1), **dict.fromkeys(("rates", "interval", "size"), ("<f8", 2))}
 LONGEST_NAME = 40  # bytes of a type's name: a record on klais_anomalies has it four times
 
 
@@ -32,12 +33,12 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
         It is damaged, or has figures that no model has.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            names = tuple(name.decode() for name in file["names"].tolist())
-            rates, interval, size = (np.array(file[name], np.float64) for name in ("rates", "interval", "size"))
-            threshold = float(file["threshold"][0])
-    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelRefused(f"{FILE} of {version} is damaged: {error!r}. Train it again") from error
+        found = read_arrays(data, KINDS)
+        names = tuple(name.decode() for name in found["names"].tolist())
+        threshold = float(found["threshold"][0])
+    except (ModelRefused, ValueError, IndexError) as error:
+        raise ModelRefused(f"{FILE} of {version} is damaged: {error}. Train it again") from error
+    rates, interval, size = (found[name] for name in ("rates", "interval", "size"))
     count = len(names)
     good = (
         1 <= count <= MOST_TYPES

@@ -2,7 +2,6 @@
 
 import io
 import os
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,16 @@ import numpy.typing as npt
 from klais.core.anomaly.record import MAX_FIELDS
 from klais.core.fingerprint.record import KEPT, SAMPLE, Kept, device_samples
 from klais.errors import ModelRefused
+from klais.models.arrays import read_arrays
 from klais.system.private_files import open_own, write_own
 
 LEAST = 12  # samples of a device that training takes
 MOST_DEVICES = 3000
 MOST_BYTES = 64 << 20
+KINDS = {
+    **{"mask": ("<u8", 1), "interval": ("<f4", 1), "size": ("<f4", 1)},
+    **{"device": ("<i4", 1), "paths": ("<u4", 2), "names": ("|u1", 1)},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +82,18 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
-            data = file.read(MOST_BYTES)
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            samples = np.empty(len(arrays["device"]), SAMPLE)
-            for name in ("mask", "interval", "size"):
-                samples[name] = arrays[name]
-            device, paths = arrays["device"].astype(np.int32), arrays["paths"].astype(np.uint32)
-            lines = arrays["names"].tobytes().decode().splitlines()
-        names = {int(key): name for key, _, name in (line.partition(" ") for line in lines)}
+            arrays = read_arrays(file.read(MOST_BYTES), KINDS)
+        device, paths = arrays["device"], arrays["paths"]
+        samples = np.empty(len(device), SAMPLE)
+        for name in ("mask", "interval", "size"):
+            samples[name] = arrays[name]
+        lines = arrays["names"].tobytes().decode().split("\n")
+        names = {int(key): name for key, _, name in (line.partition(" ") for line in lines if line)}
+        if (device < 0).any() or (device >= len(paths)).any():
+            raise ValueError("a device that is not there")
         counts = np.bincount(device, minlength=len(paths))
-        if (np.diff(device) < 0).any() or len(counts) != len(paths) or counts.max(initial=0) > KEPT:
+        if (np.diff(device) < 0).any() or counts.max(initial=0) > KEPT:
             raise ValueError("devices out of order")
-    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
-        raise ModelRefused(f"{path} is no snapshot to train from: {error!r}") from error
+    except (OSError, ValueError, ModelRefused) as error:
+        raise ModelRefused(f"{path} is no snapshot to train from: {error}") from error
     return Snapshot(samples, device, paths, names)

@@ -2,11 +2,11 @@
 
 from typing import Any, ClassVar, TypeVar
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from klais.http.errors import HttpError, shown
+from klais.system import shallow_json
 
 MOST_PROBLEMS = 10
 _CODES = {
@@ -52,7 +52,7 @@ async def read_body(request: web.Request, model: type[T]) -> T:
 def parse_body(data: bytes, model: type[T]) -> T:
     """The same of bytes (see :func:`read_body`)."""
     try:
-        value = orjson.loads(data)
+        value = shallow_json.loads(data)
     except ValueError as error:
         raise HttpError(400, "malformed_json", f"the body is not JSON: {error}") from None
     try:

@@ -41,10 +41,11 @@ def read_query(given: Mapping[str, str], model: type[Q]) -> Q:
     HttpError
         400 ``bad_parameter``: which one, its value, and what it may be. Also where one is given twice, or is none.
     """
-    names = [name for name, _ in given.items()]  # of a multidict: its items name each time that one is given
-    for name in names:
-        if names.count(name) > 1:
+    names: set[str] = set()
+    for name, _ in given.items():  # of a multidict: its items name each time that one is given
+        if name in names:
             raise _bad(name, given, "is given more than once")
+        names.add(name)
     try:
         return model.model_validate(dict(given))
     except ValidationError as error:

@@ -13,6 +13,7 @@ from klais.config.load import Settings
 from klais.kafka.clients import confluent_config
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.telemetry import log as logs
 from klais.telemetry.schema import VERSION
 from klais.telemetry.stats import Numbers
@@ -127,7 +128,7 @@ class StatsFollower(TopicFollower):
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
         """Keep one record."""
-        record = orjson.loads(value) if value is not None else None
+        record = shallow_json.loads(value) if value is not None else None
         if not isinstance(record, dict) or record.get("v") != VERSION:
             raise ValueError(f"statistics of {key!r} are not a version {VERSION} record")
         for name in ("counters", "gauges", "rates"):

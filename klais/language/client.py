@@ -15,10 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from klais.config.fields import environ_without_settings
 from klais.errors import ModelUnavailable
+from klais.system import shallow_json
 from klais.system.private_files import not_ours
 from klais.system.processes import python_module
 from klais.telemetry import log as logs
@@ -174,7 +173,7 @@ class LanguageModel:
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            found = orjson.loads(line)
+            found = shallow_json.loads(line)
         except ValueError as error:
             raise ModelUnavailable("it answered no JSON") from error
         return found if isinstance(found, dict) else {}

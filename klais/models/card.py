@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from klais.errors import ModelRefused
+from klais.system import shallow_json
 from klais.system.private_files import not_ours
 
 CARD = "card.json"
@@ -50,7 +49,7 @@ def read_card(folder: Path) -> Card:
     _check_owner(folder)
     raw = _read(folder / CARD, MOST_CARD_BYTES)
     try:
-        about = orjson.loads(raw)
+        about = shallow_json.loads(raw)
         card = Card(str(about["kind"]), str(about["version"]), dict(about["files"]), about)
         version = about["format"]
     except (ValueError, TypeError, KeyError) as error:

@@ -21,6 +21,7 @@ from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch
 from klais.redrive.letters import Place
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 
 SCOPE = "redrive/"
@@ -54,7 +55,7 @@ class Ledger:
             return
         run = (key or b"")[len(SCOPE) :].decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            after = orjson.loads(value or b"")["after"]
+            after = shallow_json.loads(value or b"")["after"]
             match after["phase"]:
                 case "begin":
                     self.open[run] = None

@@ -19,11 +19,14 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.wire.constants import ID_SIZE
 from klais.errors import KlaisError
 from klais.sim.kinds import DUPLICATE, FORGED, MALFORMED, SPIKE, kind_label
 from klais.sim.malformed import LAST as LAST_BAD
+from klais.system import shallow_json
 
 FORMAT = "klais-manifest-1"
+MOST_DEVICES = 10_000_000  # as `klais simulate` takes
 _BLOCK = Struct("<IQ")
 _COLUMNS = (("device", "<u4"), ("sequence", "<u4"), ("hashes", "<u8"), ("kind", "u1"), ("sent_us", "<u4"))
 _ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
@@ -104,6 +107,25 @@ class Manifest:
         return {kind_label(int(kind)): int(counts[kind]) for kind in np.flatnonzero(counts)}
 
 
+def _names_devices(header: dict[str, Any]) -> bool:
+    """Whether the devices' ids follow from a header."""
+    ids = header.get("ids")
+    if ids:
+        return isinstance(ids, list) and all(isinstance(name, str) and len(name.encode()) <= ID_SIZE for name in ids)
+    prefix, devices = header.get("id_prefix"), header.get("devices")
+    if not isinstance(prefix, str) or type(devices) is not int or not 0 < devices <= MOST_DEVICES:
+        return False
+    return len(prefix.encode()) + len(str(devices - 1)) <= ID_SIZE
+
+
+def _json(data: bytes) -> Any:
+    """The value of a part, None where it is none."""
+    try:
+        return shallow_json.loads(data)
+    except ValueError:
+        return None
+
+
 def read_manifest(path: str | Path) -> Manifest:
     """Read a manifest file.
 
@@ -114,11 +136,8 @@ def read_manifest(path: str | Path) -> Manifest:
     """
     data = Path(path).read_bytes()
     line, _, body = data.partition(b"\n")
-    try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    header = _json(line)
+    if not isinstance(header, dict) or header.get("format") != FORMAT or not _names_devices(header):
         raise ManifestError(f"{str(path)!r} is not a {FORMAT} file")
     blocks: list[list[npt.NDArray[Any]]] = [[] for _ in _COLUMNS]
     bases: list[npt.NDArray[np.int64]] = []
@@ -126,8 +145,8 @@ def read_manifest(path: str | Path) -> Manifest:
     while at + 4 <= len(body):
         count = int.from_bytes(body[at : at + 4], "little")
         if count == 0:
-            totals = json.loads(body[at + 4 :])
-            break
+            totals = _json(body[at + 4 :])
+            break  # None where it is cut off
         if at + _BLOCK.size + count * _ROW_BYTES > len(body):
             break  # cut off: the sender was killed while it wrote this block
         bases.append(np.full(count, _BLOCK.unpack_from(body, at)[1], np.int64))

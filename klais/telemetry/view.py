@@ -16,6 +16,7 @@ from klais.telemetry.schema import Gauges
 from klais.telemetry.stats import total
 
 Record = Mapping[str, Any]
+MOST = 1e18  # no counter, rate or gauge is larger: an exabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ class ProcessView:
                 {key: total(_numbers(v)) if isinstance(v, Mapping) else v for key, v in counters.items()}
             ),
             dropped=_numbers(dropped) if isinstance(dropped, Mapping) else {},
-            rates=_numbers(record["rates"]),
-            gauges=_gauges(record["gauges"]),
+            rates=_numbers(_usable(record["rates"])),
+            gauges=gauges_of(record),
         )
 
 
@@ -86,7 +87,7 @@ class SystemView:
 
     def counter(self, name: str) -> int:
         """A counter, summed over the workers."""
-        return int(sum(worker.counters.get(name, 0.0) for worker in self.workers.values()))
+        return _whole(sum(worker.counters.get(name, 0.0) for worker in self.workers.values()))
 
     def rate(self, name: str) -> float | None:
         """A rate, summed over the workers; None where no worker reports."""
@@ -107,7 +108,7 @@ class SystemView:
     def live_lanes(self) -> frozenset[int]:
         """Partitions whose lanes are live."""
         return frozenset(
-            int(p) for worker in self.workers.values() for p in worker.gauges.lag_records or {} if p.isdigit()
+            p for worker in self.workers.values() for p in map(partition_of, worker.gauges.lag_records or {}) if p >= 0
         )
 
     def leader(self) -> str | None:
@@ -127,18 +128,39 @@ def dropped_by_reason(processes: Iterable[ProcessView]) -> dict[str, int]:
     out: dict[str, int] = {}
     for process in processes:
         for reason, frames in process.dropped.items():
-            out[reason] = out.get(reason, 0) + int(frames)
+            out[reason] = _whole(out.get(reason, 0) + frames)
     return out
 
 
+def partition_of(name: str) -> int:
+    """The partition that a key of a gauge names, -1 where it names none."""
+    return int(name) if name.isascii() and name.isdigit() and len(name) <= 6 else -1
+
+
+def _whole(count: float) -> int:
+    """A sum as a number that JSON of 64 bits holds."""
+    return int(min(count, 2**63 - 1))
+
+
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        name: value for name, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)
-    }
+    return {name: value for name, value in values.items() if _is_number(value)}
 
 
-def _gauges(raw: Mapping[str, Any]) -> Gauges:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
+
+
+def _usable(value: Any) -> Any:
+    """A gauge without numbers that none of ours sends; what sums them up stays within a double and 64 bits."""
+    if isinstance(value, Mapping):
+        kept = ((name, _usable(part)) for name, part in value.items())
+        return {name: part for name, part in kept if part is not None}
+    return None if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) > MOST else value
+
+
+def gauges_of(record: Record) -> Gauges:
     """The gauges of a record without what is not of the schema: single entries of an object, else whole fields."""
+    raw = _usable(record["gauges"])
     try:
         return Gauges.model_validate(raw, strict=True)
     except ValidationError as error:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.errors import ModelRefused
+from klais.models.arrays import read_arrays
 
 Array = npt.NDArray[Any]
 MOST_NODES = 5_000_000
@@ -83,15 +84,13 @@ class Trees:
         ModelRefused
             It is no such file, or its numbers do not fit together.
         """
+        kinds = {name: (np.dtype(kind).str, 2 if name in ("probe", "answers") else 1) for name, kind in SHAPES.items()}
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                found = {name: np.ascontiguousarray(file[name]) for name in SHAPES}
-        except Exception as error:  # zip, npy and zlib raise what they like on damaged bytes
-            raise ModelRefused(f"the trees cannot be read: {error!r}. Train the model again") from error
-        wrong = [name for name, kind in SHAPES.items() if found[name].dtype != kind]
-        trees = cls(**found)
-        if wrong or (problem := trees.problem(columns, outputs)):
-            raise ModelRefused(f"the trees are damaged ({wrong or problem}). Train the model again")
+            trees = cls(**read_arrays(data, kinds))
+        except ModelRefused as error:
+            raise ModelRefused(f"the trees: {error}. Train the model again") from error
+        if problem := trees.problem(columns, outputs):
+            raise ModelRefused(f"the trees are damaged ({problem}). Train the model again")
         return trees
 
     def problem(self, columns: int, outputs: int) -> str:
@@ -101,9 +100,10 @@ class Trees:
             return f"{n} nodes, {self.base.shape} outputs, {self.probe.shape} probes"
         if any(getattr(self, name).shape != (n,) for name in ("threshold", "left", "right", "leaf", "value")):
             return "columns of different lengths"
-        sizes = np.diff(self.starts)
-        if self.starts.shape != (k + 1,) or self.starts[0] != 0 or self.starts[-1] != n or (sizes < 1).any():
+        ordered = (self.starts[1:] > self.starts[:-1]).all()  # a difference may not fit into 64 bits
+        if self.starts.shape != (k + 1,) or self.starts[0] != 0 or self.starts[-1] != n or not ordered:
             return "trees that do not follow each other"
+        sizes = np.diff(self.starts)
         if self.targets.min(initial=0) < 0 or self.targets.max(initial=0) >= outputs:
             return "an output that is not there"
         size, at = np.repeat(sizes, sizes), np.arange(n) - np.repeat(self.starts[:-1], sizes)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import orjson
-
 from klais.config.load import Settings
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 
 TIMEOUT_S = 5.0
 
@@ -34,7 +33,7 @@ async def newest_changes(settings: Settings, most: int) -> list[dict[str, Any]]:
 
 def _object(value: bytes | None) -> dict[str, Any] | None:
     try:
-        found = orjson.loads(value or b"")
+        found = shallow_json.loads(value or b"")
     except ValueError:
         return None
     return found if isinstance(found, dict) else None

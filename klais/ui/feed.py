@@ -14,6 +14,7 @@ from klais.errors import KlaisError
 from klais.kafka.offsets import offsets_at
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
@@ -152,7 +153,7 @@ class Recovery:
     def add(self, value: bytes | None) -> None:
         """One record; what is none of ours is passed over, and so is one of a clock that is far ahead."""
         try:
-            record = orjson.loads(value or b"")
+            record = shallow_json.loads(value or b"")
             usable = record["v"] == VERSION and all(
                 isinstance(record[k], dict) for k in ("counters", "gauges", "rates")
             )

@@ -9,6 +9,7 @@ import gzip
 import io
 import re
 import time
+import zlib
 from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -19,6 +20,7 @@ import orjson
 
 from klais.errors import KlaisError
 from klais.http.client import lines, request
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.ui.sample import SERIES
 
@@ -74,7 +76,7 @@ def _get(base: str, path: str, token: str | None) -> Any:
 def _ask(base: str, path: str, token: str | None) -> tuple[int, Any]:
     try:
         status, data = request(base + path, 10.0, token=token)
-        return status, orjson.loads(data)
+        return status, shallow_json.loads(data)
     except (OSError, ValueError) as error:
         raise RecordingError(f"{base}{path} cannot be read: {error}") from error
 
@@ -85,7 +87,7 @@ def _events(base: str, seconds: float, token: str | None) -> list[Any]:
     try:
         for line in lines(base + "/api/v1/stream", 10.0, token):
             if line.startswith(b"data: "):
-                out.append(orjson.loads(line[6:]))
+                out.append(shallow_json.loads(line[6:]))
             if time.monotonic() >= until_s:
                 break
     except (OSError, ValueError) as error:
@@ -111,14 +113,15 @@ class Recording:
 
     def __init__(self, data: bytes) -> None:
         try:
-            found = orjson.loads(_unpacked(data))
+            found = shallow_json.loads(_unpacked(data))
             if found["version"] != VERSION:
                 raise RecordingError(f"this is a recording of version {found['version']}, not {VERSION}")
+            _check(found)
             self._events: list[dict[str, Any]] = found["events"]
             self._history: dict[str, list[float]] = found["history"]
             self.pages: dict[str, Any] = found["pages"]
             self._ends_ms = int(self._events[-1]["at_ms"])
-        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zlib.error) as error:
             raise RecordingError(f"this is no recording of `klais ui record`: {error!r}") from error
         self._began_ms = now_ms()
         self.history = self
@@ -154,7 +157,22 @@ class Recording:
         return out | {name: [self._history[name][i] for i in kept] for name in SERIES if name in self._history}
 
 
+def _check(found: dict[str, Any]) -> None:
+    """Whether a recording has what the playback takes from it."""
+    events, history, pages = found["events"], found["history"], found["pages"]
+    times = [*history["at_ms"], *(event["at_ms"] for event in events)]
+    lengths = {len(series) for series in history.values()}
+    changes = pages.get("/api/v1/audit", {"changes": []})["changes"]
+    if not (isinstance(events, list) and isinstance(pages, dict) and isinstance(changes, list)):
+        raise TypeError("events, pages or changes of another kind")
+    if not events or lengths != {len(history["at_ms"])} or lengths == {0}:
+        raise ValueError("no events, or series of different lengths")
+    if not all(isinstance(at, int | float) and 0 <= at < _LATEST_MS for at in times):
+        raise ValueError("times that are none")
+
+
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
+_LATEST_MS = 1 << 43
 _EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms", "opened_at", "newest_at", "closed_at")
 
 
@@ -166,13 +184,16 @@ def _moved(value: Any, by_ms: int, name: str = "") -> Any:
         return [_moved(item, by_ms, name) for item in value]
     if isinstance(value, str):
         return _ISO.sub(lambda found: _later(found[0], by_ms), value)
-    if isinstance(value, int | float) and name in _EPOCH_MS:
+    if name in _EPOCH_MS and isinstance(value, int | float) and 0 <= value < _LATEST_MS:
         return value + by_ms
     return value
 
 
 def _later(iso: str, by_ms: int) -> str:
-    moved = datetime.fromisoformat(iso) + timedelta(milliseconds=by_ms)
+    try:
+        moved = datetime.fromisoformat(iso) + timedelta(milliseconds=by_ms)
+    except (ValueError, OverflowError):
+        return iso  # it only looks like a moment
     return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -20,6 +20,7 @@ from klais.kafka.producer import BatchProducer
 from klais.kafka.reader import PartitionReader
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
+from klais.system import shallow_json
 from klais.system.clock import now_ms
 from klais.telemetry.log import get
 
@@ -138,7 +139,7 @@ class Announcer:
 
 def _read(value: bytes | None) -> tuple[str, int]:
     try:
-        body = orjson.loads(value or b"")
+        body = shallow_json.loads(value or b"")
         return str(body["id"]), int(body["revision"])
     except (ValueError, KeyError, TypeError):
         return "", 0

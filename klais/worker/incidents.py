@@ -119,10 +119,12 @@ class Incidents:
     def _restore(self) -> None:
         records = self._control.records()
         state = dict(records.get(INCIDENTS, {}))
-        kept = [record for scope, record in records.items() if scope.startswith(INCIDENT) and _is_incident(record)]
+        kept = [
+            record for scope, record in records.items() if scope.startswith(INCIDENT) and _is_incident(scope, record)
+        ]
         try:
             self._grouping.restore(state, kept)
-            self._offsets = {int(p): int(offset) for p, offset in state.get("next", {}).items()}
+            self._offsets = _offsets(state.get("next", {}))
         except (ValueError, TypeError, AttributeError) as error:
             log.warning("incidents_not_restored", error=str(error), do="nothing: it begins with the flags of now")
             self._grouping = Grouping(self._rules)
@@ -135,8 +137,10 @@ class Incidents:
         """Records that may not be on ``klais_anomalies``, and the offset from which on they would be."""
         state = self._control.record(INCIDENTS) or {}
         incidents = self._grouping.incidents
-        names = [name for name in {**state.get("unsent", {}), **self._announcer.unsent} if name in incidents]
-        return {name: shown(incidents[name]) for name in names}, int(state.get("floor", -1))
+        unsent, floor = state.get("unsent"), state.get("floor")
+        names = {*(unsent if isinstance(unsent, dict) else ()), *self._announcer.unsent} & incidents.keys()
+        floor = floor if isinstance(floor, int) and -1 <= floor < 1 << 63 else -1
+        return {name: shown(incidents[name]) for name in sorted(names)}, floor
 
     async def tick(
         self, now_s: float, ahead_s: float, system: SystemView, write: Callable[[Writes], Awaitable[None]]
@@ -225,10 +229,17 @@ class Incidents:
             await asyncio.to_thread(self._reader.stop)
 
 
-def _is_incident(record: dict[str, Any]) -> bool:
+def _is_incident(scope: str, record: dict[str, Any]) -> bool:
     try:
-        incident_of(record)
+        return scope == INCIDENT + incident_of(record).id
     except ValueError as error:
         log.warning("incident_skipped", error=str(error))
         return False
-    return True
+
+
+def _offsets(found: dict[str, Any]) -> dict[int, int]:
+    """The next offset of each partition."""
+    offsets = {int(p): offset for p, offset in found.items()}
+    if not all(0 <= p < 1 << 31 and isinstance(at, int) and 0 <= at < 1 << 63 for p, at in offsets.items()):
+        raise ValueError(f"next is {found!r:.80}, not the offsets of partitions")
+    return offsets

@@ -18,7 +18,6 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
-from pydantic import ValidationError
 
 from klais.config.host import host_of
 from klais.config.load import Settings
@@ -38,8 +37,8 @@ from klais.kafka.stats import FORGET_S, FRESH_S, ControlProducer, StatsFollower
 from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
 from klais.telemetry.log import get
-from klais.telemetry.schema import Gauges
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
+from klais.telemetry.view import gauges_of
 from klais.worker.incidents import Incidents, Writes
 
 log = get("klais.worker.term")
@@ -51,14 +50,8 @@ MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 
 def heard(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> Heard:
-    """Senders of that kind with their gauges; records that do not fit the schema are left out."""
-    out = {}
-    for name, (age_s, record) in stats.heard(kind, within_s).items():
-        try:
-            out[name] = (age_s, Gauges.model_validate(record["gauges"]))
-        except ValidationError as error:
-            log.debug("statistics_skipped", sender=name, error=str(error))
-    return out
+    """Senders of that kind with their gauges, as far as they fit the schema."""
+    return {name: (age_s, gauges_of(record)) for name, (age_s, record) in stats.heard(kind, within_s).items()}
 
 
 class Term:

@@ -8,6 +8,7 @@ the corpus.
 import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,3 +73,57 @@ TOKENS = [
     *(b"\xef\xbb\xbf", b" " * 30),
 ]
 """What parsers have to look at twice."""
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+ODD: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2**31, 2**53, 2**63 - 1, 2**64 - 1, -(2**63)),
+    *(0.5, -0.0, 1e308, -1e308, 5e-324, 1e12, [], {}, [None], [[]], {"a": 1}, {"": None}, _nested(50)),
+    *("", "x", "nan", "inf", "1e999", "-1", "²", "９", "9" * 5000, "0", "true", "i-0123456789", "a/b", "\0"),  # noqa: RUF001
+    *("\x1b[31m\r\n", "‮‭", "é" * 500, "x" * 3000, "__proto__", "=1+1", "<script>"),
+]
+"""What stands in records in place of what belongs there."""
+
+
+def changed(random: np.random.Generator, record: Any, most: int = 3) -> Any:
+    """A JSON value in which up to ``most`` parts are something else, gone, or there under another name."""
+    out = _copy(record)
+    for _ in range(int(random.integers(1, most + 1))):
+        places: list[tuple[Any, Any]] = []
+        _places(out, places)
+        if not places:
+            return ODD[int(random.integers(len(ODD)))]
+        inside, at = places[int(random.integers(len(places)))]
+        kind = int(random.integers(0, 8))
+        odd = _copy(ODD[int(random.integers(len(ODD)))])
+        if kind == 0 and isinstance(inside, dict):
+            del inside[at]
+        elif kind == 1 and isinstance(inside, dict):
+            inside[str(odd)[:5000] if not isinstance(odd, str) else odd] = inside.pop(at)
+        elif kind == 2 and isinstance(inside, list):
+            inside.insert(at, odd)
+        elif kind == 3:
+            _, other = places[int(random.integers(len(places)))], places[int(random.integers(len(places)))]
+            inside[at] = _copy(other[0][other[1]])
+        else:
+            inside[at] = odd
+    return out
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _copy(part) for name, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def _places(value: Any, out: list[tuple[Any, Any]]) -> None:
+    if isinstance(value, dict | list) and len(out) < 2000:
+        for at, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            out.append((value, at))
+            _places(part, out)

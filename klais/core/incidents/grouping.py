@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from klais.core.incidents.incident import FEATURES, Incident, Kind, feature_class, id_of, incident_of
-from klais.core.incidents.summary import FlagSeen, Summary, hash_of, summary_of
+from klais.core.incidents.summary import MOST_NUMBER, FlagSeen, Summary, check_whole, hash_of, summary_of
 
 FAMILIES = {
     **{"interval": "rhythm", "silence": "rhythm", "stuck": "stuck", "absent": "absent"},
@@ -339,12 +339,32 @@ class Grouping:
         """
         try:
             self.incidents = {one.id: one for one in map(incident_of, incidents)}
-            self._pending = {(str(a), str(b), str(c)): summary_of(what) for a, b, c, what in state.get("pending", ())}
-            self._noise = {str(name): float(value) for name, value in state.get("noise", {}).items()}
-            self._noise_ms = int(state.get("noise_ms", 0))
-            self.totals = Totals(**state.get("totals", {}))
-        except (TypeError, AttributeError) as error:
+            pending = state.get("pending", ())[:MOST_SAVED]
+            self._pending = {(str(a), str(b), str(c)): summary_of(what) for a, b, c, what in pending}
+            self._noise = _noise(state.get("noise", {}))
+            self._noise_ms = state.get("noise_ms", 0)
+            self.totals = _totals(state.get("totals", {}))
+            check_whole(self._noise_ms)
+        except (TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"the state of incidents cannot be read: {error!r}") from None
+
+
+def _noise(found: dict[str, Any]) -> dict[str, float]:
+    """Flags of each family that stayed alone lately."""
+    noise = {name: float(found[name]) for name in {*FAMILIES.values(), "value"} & found.keys()}
+    if not all(0.0 <= value <= MOST_NUMBER for value in noise.values()):
+        raise ValueError(f"the noise of families is {found!r:.80}")
+    return noise
+
+
+def _totals(found: dict[str, Any]) -> Totals:
+    """What was counted; a class of features that is not there has none."""
+    totals = Totals(**found)
+    totals.opened = dict.fromkeys(FEATURES, 0) | {
+        name: totals.opened[name] for name in FEATURES if name in totals.opened
+    }
+    check_whole(totals.flags, totals.muted, totals.alone, totals.left_out, *totals.opened.values())
+    return totals
 
 
 def _sum(parts: Iterable[Summary]) -> Summary:

@@ -7,7 +7,7 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 from klais.core.anomaly.explain import span
-from klais.core.incidents.summary import FEW, FlagSeen, Summary, check_whole, summary_of
+from klais.core.incidents.summary import FEW, MOST_TEXT, FlagSeen, Summary, check_whole, summary_of
 from klais.text import escape, iso_seconds
 
 VERSION = 1
@@ -103,7 +103,8 @@ def incident_of(record: Mapping[str, Any]) -> Incident:
         out = Incident(what=summary_of(record["what"]), **{name: record[name] for name in _KEPT})
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no incident: {error!r}") from None
-    if out.kind not in KINDS or not isinstance(out.feature, str) or not isinstance(out.id, str):
+    texts = isinstance(out.feature, str) and isinstance(out.id, str) and is_id(out.id)
+    if out.kind not in KINDS or not texts or len(out.feature) > MOST_TEXT:
         raise ValueError(f"this is no incident: {record!r:.200}")
     check_whole(*(getattr(out, name) for name in _KEPT[3:]))
     return out

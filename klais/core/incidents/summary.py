@@ -1,11 +1,11 @@
 """What many flags have in common, in bounded memory. Summaries of parts merge to that of the whole, in any order."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any, TypeGuard
 
-import orjson
+from klais.system import shallow_json
 
 MEMBERS = 128  # names kept; above, their number is an estimate with a standard error of 9 %
 FEW = 8  # features, partitions, edges and firmwares kept
@@ -54,8 +54,8 @@ def flag_of(record: Any) -> FlagSeen:
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no flag: {error!r}") from None
     texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.says
-    numbers = [number for number in (flag.score, flag.value, flag.expected) if number is not None]
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in numbers):
+    numbers = [flag.score, *(number for number in (flag.value, flag.expected) if number is not None)]
+    if not all(map(_is_text, texts)) or not all(isinstance(n, int | float) for n in numbers):
         raise ValueError(f"this is no flag: {record!r:.200}")
     check_whole(flag.at_ms, flag.before, flag.partition, flag.edge or 0)
     return flag
@@ -78,10 +78,14 @@ def _is_whole(number: Any) -> TypeGuard[int]:
     return isinstance(number, int) and 0 <= number <= MOST_NUMBER
 
 
+def _is_text(text: Any) -> bool:
+    return isinstance(text, str) and len(text) <= MOST_TEXT
+
+
 def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | None:
     """The flag in a record of ``klais_anomalies``; None for any other record, whoever wrote it."""
     try:
-        body = orjson.loads(value or b"")
+        body = shallow_json.loads(value or b"")
     except ValueError:
         return None
     if not isinstance(body, dict) or body.get("kind") != "flag":
@@ -172,7 +176,8 @@ class Members:
         """How many names there are."""
         if self.exact:
             return len(self._hashes)
-        return max(len(self._hashes) + 1, round((MEMBERS - 1) * _SPACE / max(1, *self._hashes.values())))
+        highest = max(self._hashes.values(), default=0) or 1
+        return max(len(self._hashes) + 1, round((MEMBERS - 1) * _SPACE / highest))
 
     def names(self) -> list[str]:
         """The names kept, sorted."""
@@ -244,8 +249,12 @@ class Summary:
         }
 
 
-_TUPLES = ("features", "causes", "partitions", "edges", "firmwares")
-_PLAIN = ("flags", "up", "down", "newest_ms", *_TUPLES)
+_COUNTS, _TEXTS, _NUMBERS = (
+    ("flags", "up", "down", "newest_ms"),
+    ("features", "causes", "firmwares"),
+    ("partitions", "edges"),
+)
+_PLAIN = (*_COUNTS, *_TEXTS, *_NUMBERS)
 
 
 def summary_of(record: Any) -> Summary:
@@ -257,12 +266,21 @@ def summary_of(record: Any) -> Summary:
         It is none.
     """
     try:
-        plain: dict[str, Any] = {name: tuple(record[name]) if name in _TUPLES else int(record[name]) for name in _PLAIN}
-        check_whole(*(plain[name] for name in _PLAIN if name not in _TUPLES))
-        members = Members(map(str, record["members"]), bool(record["more_members"]))
-        return Summary(first=flag_of(record["first"]), worst=flag_of(record["worst"]), members=members, **plain)
+        counts: dict[str, Any] = {name: record[name] for name in _COUNTS}
+        check_whole(*counts.values())
+        texts: dict[str, Any] = {name: _tuple(record[name], _is_text, FEW + 1) for name in _TEXTS}
+        numbers: dict[str, Any] = {name: _tuple(record[name], _is_whole, FEW + 1) for name in _NUMBERS}
+        members = Members(_tuple(record["members"], _is_text, MEMBERS), record["more_members"] is True)
+        first, worst = flag_of(record["first"]), flag_of(record["worst"])
+        return Summary(first=first, worst=worst, members=members, **counts, **texts, **numbers)
     except (KeyError, TypeError) as error:
         raise ValueError(f"this is no summary of flags: {error!r}") from None
+
+
+def _tuple(values: Any, is_one: Callable[[Any], bool], most: int) -> tuple[Any, ...]:
+    if not (isinstance(values, list | tuple) and len(values) <= most and all(map(is_one, values))):
+        raise ValueError(f"{values!r:.80} is no list of at most {most} such values")
+    return tuple(values)
 
 
 def _first(flag: FlagSeen) -> Any:

@@ -28,6 +28,7 @@ from klais.core.lane.names import NameTable
 from klais.core.lane.queue import MAX_RANGE_BYTES
 from klais.core.lane.state import NO_KEY, TALLIES, LaneState
 from klais.errors import BatchFormatError, JournalFormatError
+from klais.system import shallow_json
 
 MARKER_MAGIC = b"KLM1"
 MARKER_VERSION = 3
@@ -166,8 +167,8 @@ def decode_marker(value: bytes) -> Marker:
         raise JournalFormatError(f"not a checkpoint marker: {value[:16]!r}")
     _, size, boots, ranges = _HEAD.unpack_from(value)
     try:
-        facts = orjson.loads(value[_HEAD.size : _HEAD.size + size])
-    except orjson.JSONDecodeError:  # of version 1, which had a shorter head
+        facts = shallow_json.loads(value[_HEAD.size : _HEAD.size + size])
+    except ValueError:  # of version 1, which had a shorter head
         facts = {"version": 1, "row_version": 1}
     try:
         if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:

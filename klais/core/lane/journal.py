@@ -22,6 +22,7 @@ from klais.core.anomaly.record import FLAG, NO_FLAGS, Flags
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
 from klais.core.wire.constants import LAST_MALFORMED, Reason
 from klais.errors import JournalFormatError
+from klais.system import shallow_json
 
 MAGIC = b"KLJ1"
 OWNER_MAGIC = b"KLO1"
@@ -246,7 +247,7 @@ def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
 def _read_resumed(step: int, text: bytes) -> Resumed:
     """What a RESUMED record has after its header."""
     try:
-        fields = orjson.loads(text)
+        fields = shallow_json.loads(text)
         aside = tuple(Aside(**one) for one in fields.get("aside", ()))
         found = Resumed(**(fields | {"aside": aside}))
         frames = (found.output_lost, found.queue_lost, found.doubled)
@@ -264,7 +265,7 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
 def _read_names(step: int, text: bytes) -> dict[int, str]:
     """Names of fields that flags are about and their frames lack."""
     try:
-        return {int(key): str(name) for key, name in orjson.loads(text or b"{}").items()}
+        return {int(key): str(name) for key, name in shallow_json.loads(text or b"{}").items()}
     except (AttributeError, ValueError) as error:
         raise JournalFormatError(f"step {step}: the names of its flags cannot be read ({error})") from error
 
@@ -297,7 +298,7 @@ def encode_owner(worker: str, epoch: int, at_ms: int, lineage: int = 0) -> bytes
 
 def owner_lineage(value: bytes) -> int:
     """The lineage that an owner record names; 0 = none."""
-    return int(orjson.loads(value[len(OWNER_MAGIC) :]).get("lineage", 0))
+    return int(shallow_json.loads(value[len(OWNER_MAGIC) :]).get("lineage", 0))
 
 
 def is_owner(value: bytes) -> bool:
@@ -314,7 +315,7 @@ def decode_record(value: bytes) -> dict[str, Any]:
         As for :func:`decode_step`.
     """
     if is_owner(value):
-        return {"kind": "owner", **orjson.loads(value[4:])}
+        return {"kind": "owner", **shallow_json.loads(value[4:])}
     record = decode_step(value)
     labels, counts = np.unique(record.verdict, return_counts=True)
     return {

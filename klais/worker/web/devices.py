@@ -180,18 +180,28 @@ async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple
     answers = await peers.gather(f"{asked.path}?{urlencode(params)}")
     items, missing = list(body["items"]), []
     for url, other in answers.items():
-        if other is None:
+        try:
+            theirs = other if other is None else _part_of(other, body, sums, asked.ask)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            theirs = None  # it is no worker of this version
+        if theirs is None:
             missing.append(url)
             continue
-        items += other["items"]
-        body["total"] += other["total"]
-        body["partitions"] += other["partitions"]
-        for name in sums:
-            body[name] = {key: count + other[name].get(key, 0) for key, count in body[name].items()}
+        items += theirs.pop("items")
+        body |= theirs
     items.sort(key=lambda item: _in_order(read_cursor(item["place"]), asked.ask))
     body["items"] = items[asked.ask.begin : asked.ask.end]
     body["partitions"].sort()
     body["workers_missing"] = missing
+
+
+def _part_of(other: dict[str, Any], body: dict[str, Any], sums: tuple[str, ...], ask: Ask) -> dict[str, Any]:
+    """The sums of ``body`` with those of another worker's page, and its items."""
+    for item in other["items"]:
+        _in_order(read_cursor(item["place"]), ask)
+    out = {name: {key: n + int(other[name].get(key, 0)) for key, n in body[name].items()} for name in sums}
+    partitions = sorted(int(p) for p in [*body["partitions"], *other["partitions"]])
+    return out | {"total": body["total"] + int(other["total"]), "partitions": partitions, "items": other["items"]}
 
 
 def _in_order(place: Cursor, ask: Ask) -> tuple[float | int, ...]:

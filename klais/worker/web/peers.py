@@ -4,11 +4,11 @@ import asyncio
 from typing import Any
 
 import aiohttp
-import orjson
 from aiohttp import web
 from yarl import URL
 
 from klais.http.errors import HttpError
+from klais.system import shallow_json
 from klais.telemetry.log import get
 
 log = get("klais.worker.web")
@@ -72,13 +72,12 @@ class Peers:
         return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
     async def gather(self, path_qs: str) -> dict[str, dict[str, Any] | None]:
-        """JSON bodies of all other workers for a path, by address; None where one did not answer with 200."""
+        """JSON objects of all other workers for a path, by address; None where one did not answer with one."""
         urls = self.others()
         answers = await asyncio.gather(*(self._get(url + path_qs) for url in urls), return_exceptions=True)
         out: dict[str, dict[str, Any] | None] = {}
         for url, answer in zip(urls, answers, strict=True):
-            good = isinstance(answer, tuple) and answer[0] == 200
-            out[url] = orjson.loads(answer[1]) if good else None  # type: ignore[index]
+            out[url] = _object(answer[1]) if isinstance(answer, tuple) and answer[0] == 200 else None
         return out
 
     async def _get(self, url: str) -> tuple[int, bytes]:
@@ -90,6 +89,14 @@ class Peers:
             log.warning("worker_unreachable", url=url, error=said)
             text = f"the worker that owns this does not answer ({said})"
             raise HttpError(503, "owner_unreachable", text, owner=str(URL(url).origin())) from error
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = shallow_json.loads(body)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 async def fetch(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> tuple[int, bytes]:

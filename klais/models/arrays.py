@@ -1,0 +1,39 @@
+"""Arrays of a model's file (npz): numbers only, each of the type and dimensions that it has to have."""
+
+import io
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from klais.errors import ModelRefused
+
+MOST_BYTES = 1 << 30  # unpacked: a file of 1 MB may hold a thousand times as much
+
+
+def read_arrays(
+    data: bytes, kinds: Mapping[str, tuple[str, int]], most_bytes: int = MOST_BYTES
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that ``kinds`` names with their type (``dtype.str``, or ``S`` for bytes) and number of dimensions.
+
+    Raises
+    ------
+    ModelRefused
+        The bytes are no such file.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > most_bytes:
+            raise ValueError(f"{size:,} bytes unpacked")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            found = {name: np.asarray(file[name], order="C") for name in kinds}
+    except Exception as error:  # zip, npy and zlib raise what they like on damaged bytes
+        raise ModelRefused(f"it cannot be read: {error!r:.200}") from error
+    for name, (kind, dims) in kinds.items():
+        is_kind = kind in (found[name].dtype.str, found[name].dtype.kind)
+        if not is_kind or found[name].ndim != dims:
+            raise ModelRefused(f"{name} is {found[name].dtype} [{found[name].ndim}], not {kind} [{dims}]")
+    return found
