@@ -83,7 +83,7 @@ function App() {
       )}</nav>
       <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Go on" : "Pause"}</button>
         <label>Theme <select value=${theme} onChange=${(e) => setTheme(e.target.value)}>
-          <option value="auto">as the system</option><option value="light">light</option><option
+          <option value="auto">auto</option><option value="light">light</option><option
             value="dark">dark</option>
         </select></label>
         ${

@@ -6,7 +6,8 @@ import { put, remove } from "./api.js";
 import { ago, count, counted, printable, until } from "./format.js";
 
 const time = (atMs) => new Date(atMs).toISOString();
-const named = (row) => (row.devices === 1 ? row.first.device : null);
+// The device of an incident of one device; that of the fleet has none.
+const named = (row) => (row.devices === 1 && row.type !== "fleet" ? row.first.device : null);
 
 // What "Mute" means for a row: its one device, else its feature.
 const subject = (row) =>
@@ -92,7 +93,7 @@ export function Incidents({ about, paused }) {
     know of: it stays open, and everybody sees who knows. Mute what you expect: no new incident opens for it.
     ${" "}<${WhyNot} about=${about} /></p>
     <${Failure} error=${error} />
-    <${Table} caption=${`${counted(data?.open ?? 0, "open incident", "open incidents")}, the newest first`}
+    <${Table} caption=${`Incidents, the newest first: ${count(data?.open ?? 0)} open`}
       columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.id }))}
       empty="There is no incident." />
     <${Table} caption="Muted: nothing opens an incident for" columns=${muted}
