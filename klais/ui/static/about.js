@@ -12,6 +12,7 @@ const LINKS = [
   ["/control/", "the rate in force, its reasons, and overrides"],
   ["/topics/", "topics, consumer groups and their lag"],
   ["/health", "what is wrong, if anything"],
+  ["/api/v1/settings", "the settings in force and where each comes from, secrets masked"],
   ["/metrics", "metrics for Prometheus"],
   ["/openapi.json", "all of these and their parameters as an OpenAPI document"],
 ];

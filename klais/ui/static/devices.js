@@ -55,6 +55,7 @@ export function Devices({ query, paused }) {
     number("score", "anomaly score"),
   ];
   const states = data?.devices_by_state ?? {};
+  const still = over ? " (the table stands still under the pointer)" : "";
   return html`
     <form class="filters" role="search" onSubmit=${(e) => {
       e.preventDefault();
@@ -89,7 +90,7 @@ export function Devices({ query, paused }) {
     }
     <div onMouseEnter=${() => setOver(true)} onMouseLeave=${() => setOver(false)}
       onFocusIn=${() => setOver(true)} onFocusOut=${() => setOver(false)}>
-      <${Table} caption=${`${counted(data?.total, "device", "devices")}${over ? " (the table stands still under the pointer)" : ""}`}
+      <${Table} caption=${counted(data?.total, "device", "devices") + still}
         columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
         sort=${sort} order=${order} onSort=${sortBy} empty=${data ? "No device matches." : "Asking the workers…"} />
     </div>

@@ -21,7 +21,8 @@ function Who({ row }) {
 
 function Members({ row }) {
   if (row.members.length < 2) return "";
-  return html`<details><summary>${row.members.length < row.devices ? `${count(row.members.length)} of them` : "which"}</summary>
+  const some = row.members.length < row.devices ? `${count(row.members.length)} of them` : "which";
+  return html`<details><summary>${some}</summary>
     ${row.members.map((id) => html`<${DeviceLink} id=${id} /> `)}</details>`;
 }
 

@@ -49,8 +49,10 @@ export const Failure = ({ error }) => error && html`<p class="failure" role="ale
 // rows of objects; columns: [{ key, label, cell(row), number, kind, sort }]; kind "short": never on two lines;
 // a table with a column of kind "text" (sentences) shows each row as a card where the window is narrow
 export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
+  const kind = columns.some((column) => column.kind === "text") ? "cards" : "";
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
-    <table role="table" class=${columns.some((column) => column.kind === "text") ? "cards" : ""}><caption><span>${caption}</span></caption><thead role="rowgroup"><tr role="row">${columns.map((column) => {
+    <table role="table" class=${kind}><caption><span>${caption}</span></caption><thead
+      role="rowgroup"><tr role="row">${columns.map((column) => {
       const sorted = column.sort && sort === column.key;
       const aria = sorted ? (order === "asc" ? "ascending" : "descending") : undefined;
       return html`<th scope="col" role="columnheader" class=${column.number ? "n" : ""} aria-sort=${aria}>${
@@ -71,7 +73,9 @@ export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
                       class=${column.number ? "n" : (column.kind ?? "")}>${column.cell(row)}</td>`,
               )}</tr>`,
           )
-        : html`<tr role="row"><td role="cell" colspan=${columns.length} class="empty">${empty ?? "Nothing here."}</td></tr>`
+        : html`<tr role="row"><td role="cell" colspan=${columns.length} class="empty">${
+            empty ?? "Nothing here."
+          }</td></tr>`
     }</tbody>
     </table></div>`;
 }
