@@ -27,7 +27,7 @@ from klais.ui.stream import Hub
 from tests.support.incidents import incident
 
 TOKEN = "a token of the operators"
-SECRET = "a secret of the settings"
+SECRET = "secret-of-the-settings"
 WHY = {"reason": "floods", "author": "ops"}
 
 
