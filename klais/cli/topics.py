@@ -88,6 +88,10 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
     Example:
       klais topics rights --role edge --principal User:edge-1
     """
+    kind, _, who = principal.partition(":")
+    if not (kind.isalpha() and who.strip() and principal.isprintable()):
+        text = f"{principal!r} is no principal of Kafka: write its type and name, such as User:klais"
+        raise click.BadParameter(text, param_hint="--principal")
     settings = load()
     for name in role or ROLES:
         say(f"# {name}", *acl_commands(settings, name, principal))

@@ -309,6 +309,15 @@ async def test_recorded_figures_are_read_only(client) -> None:
         assert (await answer.json())["items"]
     async with client.get(url + "/devices/?size=7") as answer:
         assert len((await answer.json())["items"]) == 7
+    async with client.get(url + "/devices/?q=chatty&sort=received&order=asc&size=3") as answer:
+        first = await answer.json()
+        received = [row["received"] for row in first["items"]]
+        assert len(received) == 3 and received == sorted(received) and first["recorded"]["rows"] == 200
+        assert all("chatty" in row["device_id"] for row in first["items"])
+    path = f"/devices/?q=chatty&sort=received&order=asc&size=3&after={first['next']}"
+    async with client.get(url + path) as answer:
+        rest = (await answer.json())["items"]
+        assert rest and min(row["received"] for row in rest) >= received[-1]
     async with client.get(url + "/devices/nobody/") as answer:
         assert answer.status == 404
     await listener.stop()
