@@ -16,7 +16,7 @@ KERNEL_TESTS := $(addprefix tests/unit/,core edge jit kafka sim fingerprint veri
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots soak bench bench-outage lint clean
+.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots sbom soak bench bench-outage lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ docs: .venv/klais-setup.stamp ## the documentation as a site in build/site; a wa
 
 screenshots: setup-tests ## the pictures of the live page in docs/images, from recorded figures
 	@KLAIS_TEST_IMAGES=docs/images $(PYTEST) -q tests/browser/test_images.py $(ARGS)
+
+sbom: .venv/klais-setup.stamp ## the bill of materials of the image, CycloneDX, to build/sbom.json
+	@mkdir -p build && $(PY) -m deploy.sbom > build/sbom.json && echo "build/sbom.json"
 
 soak: setup ## random faults under load, then the judge (make soak MINUTES=60)
 	@KLAIS_TEST_SOAK_MINUTES=$(MINUTES) $(PYTEST) -q -s tests/fault/test_soak.py $(ARGS)

@@ -73,6 +73,11 @@ def numbers_of(text: str) -> list[int]:
     return sorted(found)
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number with its word: ``1 frame``, ``2 frames``."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def iso_seconds(ms: int) -> str:
     """A moment (ms since the epoch) for people, in UTC; raises what ``datetime`` raises where no calendar holds it.
 

@@ -3,13 +3,16 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from klais.cli.errors import EXIT_CONFIG
 from klais.cli.groups import SuggestingGroup
 from klais.cli.printing import say, say_json, say_text
+from klais.cli.views import URL, WorkerViews
 from klais.config.cross_checks import warnings
+from klais.config.fields import variable
 from klais.config.load import Row, Settings, describe, load
 from klais.config.write import commented, settings_as_toml
 from klais.errors import ConfigError
@@ -100,20 +103,59 @@ def init(path: Path, force: bool) -> None:
 
 
 @config.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON array, as `klais config show --json`.")
-def diff(as_json: bool) -> None:
+@click.option("--running", is_flag=True, help="Compare with the settings of a running worker in place of the defaults.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+@URL
+def diff(running: bool, as_json: bool, url: str | None) -> None:
     """Print what differs from the defaults, as klais.toml would hold it. Secrets are masked.
+
+    With --running it prints what a restart would change: the settings in which this configuration differs from that
+    of a running worker, one a line, and whether a reload of the edge (SIGHUP) is enough. Secrets are not compared.
 
     \b
     Examples:
       klais config diff
       KLAIS_ENV_FILE=/etc/klais/edge.env klais config diff > klais.toml
+      klais --config new.toml config diff --running
     """
+    if url is not None and not running:
+        raise click.UsageError("--url names the worker to compare with: give --running too")
+    if running:
+        changes = changes_of(describe(load()), WorkerViews.of(url).get("/api/v1/settings")["settings"])
+        if as_json:
+            say_json(changes)
+            return
+        for row in changes:
+            say(f"{row['name']}: {_value(row['running'])} -> {_value(row['here'])}  ({row['needs']})")
+        if not changes:
+            say("nothing differs from the settings of the running worker")
+        return
     rows = [row for row in describe(load()) if row.value != row.default and row.name not in _READ_FROM]
     if as_json:
         say_json([asdict(row) for row in rows], indent=2)
     elif rows:
         say_text(settings_as_toml(rows))
+
+
+def changes_of(here: list[Row], running: list[dict[str, Any]]) -> list[dict[str, str | None]]:
+    """Settings whose value is another one in a running process: ``name, running, here, needs``.
+
+    Those of one version only are left out, and those that say where a configuration was read from.
+    """
+    from klais.edge.signals import RELOADABLE
+
+    values = {row["name"]: row["value"] for row in running}
+    reloadable = {variable(name) for name in RELOADABLE}
+    return [
+        {
+            "name": row.name,
+            "running": values[row.name],
+            "here": row.value,
+            "needs": "a reload of the edge, a restart of workers" if row.name in reloadable else "a restart",
+        }
+        for row in here
+        if row.name in values and row.value != values[row.name] and row.name not in _READ_FROM
+    ]
 
 
 def _for_all_to_read(path: str, flags: int) -> int:

@@ -1,7 +1,6 @@
 """``klais control``: see why the limits are what they are, and override them."""
 
 import getpass
-import math
 import socket
 import time
 from typing import Any
@@ -9,25 +8,14 @@ from typing import Any
 import click
 
 from klais.cli.groups import SuggestingGroup
-from klais.cli.options import ENDS
+from klais.cli.options import ENDS, FRAMES_PER_S, Finite
 from klais.cli.printing import say, say_json
 from klais.cli.views import complete_device_id
 from klais.config.load import load
 from klais.system.durations import DURATION
 
-
-class _Finite(click.FloatRange):
-    """A range that refuses NaN, whose comparisons are all false."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is not a finite number", param, ctx)
-        return number
-
-
-RATE = _Finite(min=0, min_open=True, max=1e9)
-GAIN = _Finite(0, 1000)
+RATE = FRAMES_PER_S
+GAIN = Finite(0, 1000)
 DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
 WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
@@ -77,8 +65,8 @@ def _ends(for_s: float | None) -> str:
 @click.option("--ki", type=GAIN, help="Integral gain, 1/s.")
 @click.option("--kd", type=GAIN, help="Derivative gain, s.")
 @click.option("--filter", "filter_s", type=GAIN, help="Time constant of the derivative's filter, s.")
-@click.option("--lag", type=_Finite(min=1), help="Set-point of the lag, frames.")
-@click.option("--cpu", type=_Finite(0.01, 1), help="Set-point of the CPU share.")
+@click.option("--lag", type=Finite(min=1), help="Set-point of the lag, frames.")
+@click.option("--cpu", type=Finite(0.01, 1), help="Set-point of the CPU share.")
 @ENDS
 @WHY
 @JSON

@@ -46,7 +46,8 @@ def devices() -> None:
 
 
 @devices.command("list")
-@click.option("--sort", type=click.Choice(SORTS), default="last_seen", show_default=True, help="Sort by this column.")
+@click.option("--sort", type=click.Choice(SORTS), metavar="COLUMN", default="last_seen", show_default=True,
+              help=f"Sort by this column: {', '.join(SORTS)}.")  # fmt: skip
 @click.option("--asc/--desc", "ascending", default=None, help="Order.  [default: ids upwards, figures downwards]")
 @click.option("--state", type=click.Choice(STATES), help="Only devices in this state.")
 @click.option("--match", metavar="TEXT", help="Only devices with this in their id.")

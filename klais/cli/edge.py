@@ -58,7 +58,7 @@ def edge(
       klais edge
       klais edge --udp-bind '[::]:5000' --api-bind 127.0.0.1:8080
       klais edge --workers 4 --cpus auto --iface eth0
-      curl -X POST http://127.0.0.1:8080/config -H 'Content-Type: application/json' -d '{"new_rate": 20000}'
+      curl -X POST http://127.0.0.1:8080/config --json '{"new_rate": 20000}'
     """
     given: dict[str, Any] = {
         "udp_bind": udp_bind,

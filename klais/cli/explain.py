@@ -27,7 +27,8 @@ def explain(facts: str, url: str | None, as_json: bool) -> None:
     \b
     Examples:
       klais explain i-0123456789
-      echo '{"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60}' | klais explain -
+      echo '{"devices": 40, "feature": "t", "seen": 12.5, "expected": 60}' |
+        klais explain -
     """
     from klais.core.incidents.incident import facts as facts_of
     from klais.core.incidents.incident import is_id

@@ -5,6 +5,7 @@ from types import FrameType
 
 import click
 
+from klais.cli.options import MOST_PER_S, SEED, Finite
 from klais.cli.printing import say, say_json
 from klais.config.load import load
 from klais.system.durations import DURATION
@@ -22,11 +23,15 @@ from klais.system.durations import DURATION
 )
 @click.option("--back-off/--no-back-off", default=False, help="Clients wait with full jitter.  [default: they do not]")
 @click.option(
-    "--steady-rate", type=float, default=2000.0, show_default=True, help="Frames/s of devices that never left."
+    "--steady-rate",
+    type=Finite(0, MOST_PER_S),
+    default=2000.0,
+    show_default=True,
+    help="Frames/s of devices that never left.",
 )
 @click.option("--wait", type=DURATION, default=15.0, help="Watch this long after the last arrival.  [default: 15s]")
 @click.option("--to", metavar="HOST:PORT", help="Destination.  [default: the edge's KLAIS_UDP_BIND on this machine]")
-@click.option("--seed", type=int, default=1, show_default=True, help="Same seed, same arrivals.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="Same seed, same arrivals.")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
 def herd(
     devices: int, model: str, burst: int, back_off: bool, steady_rate: float, wait: float, to: str | None, seed: int,
@@ -42,6 +47,7 @@ def herd(
       klais simulate herd --devices 100000
       klais simulate herd --devices 10000 --model uniform --back-off
     """
+    from klais.kafka.clients import need_kafka
     from klais.sim.herd import Herd, verdict_lines
     from klais.sim.herd_run import run
     from klais.system.address import destination
@@ -51,6 +57,7 @@ def herd(
         host, port = destination(to or settings.udp_bind)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--to") from None
+    need_kafka(settings)
     stopped = False
 
     def stop(_number: int, _frame: FrameType | None) -> None:

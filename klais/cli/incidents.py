@@ -61,7 +61,7 @@ def list_(
     \b
     Examples:
       klais incidents list --state open --unacknowledged
-      klais incidents list -n 0 -o jsonl | jq -r 'select(.devices > 10).explanation'
+      klais incidents list -o jsonl | jq -r 'select(.devices > 10).explanation'
     """
     unknown = "true" if unacknowledged else None
     params = {"state": state, "feature": feature, "device": device, "unacknowledged": unknown}

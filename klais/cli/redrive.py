@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.control import author
+from klais.cli.options import Finite
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.cli.views import complete_device_id
@@ -36,13 +37,14 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 
 
 @click.command()
-@click.option("--reason", "reasons", type=click.Choice(REASONS), multiple=True, help="Only these (may be given again).")
+@click.option("--reason", "reasons", type=click.Choice(REASONS), metavar="REASON", multiple=True,
+              help=f"Only these (may be given again): {', '.join(REASONS)}.")  # fmt: skip
 @click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
 @click.option("--from", "begin", type=MOMENT, help="Letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
 @click.option("--to", "end", type=MOMENT, help="Letters until, likewise.  [default: now]")
 @click.option("-n", "count", type=click.IntRange(1), help="At most so many frames.  [default: all]")
 @click.option("--strip-nul", is_flag=True, help="Cut NUL bytes off the end of payloads.")
-@click.option("--rate", type=click.FloatRange(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
+@click.option("--rate", type=Finite(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
 @click.option("--most-times", type=click.IntRange(1, 16), default=3, show_default=True,
               help="Letters that came back so often stay where they are.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Send them. Without it nothing is written.")
@@ -65,16 +67,18 @@ def redrive(
     Examples:
       klais redrive
       klais redrive --reason not_strict --from 2h --list
-      klais redrive --reason not_strict --from 2h --rate 500 --yes --note "strict mode is off again"
+      klais redrive --reason not_strict --from 2h --yes --note "not strict"
       klais redrive --device dev-7 --strip-nul --yes
     """
     from klais import fault
+    from klais.kafka.clients import need_kafka
     from klais.redrive.ledger import read_ledger
     from klais.redrive.run import Choice, Redrive, find_letters
 
     if any(moment is not None and moment.ms is None for moment in (begin, end)):
         raise click.UsageError("--from and --to are times here, not offsets")
     settings = load()
+    need_kafka(settings)
     choice = Choice(
         reasons, (device or "").encode(), begin.ms if begin else None, end.ms if end else None, count, most_times,
         strip_nul,

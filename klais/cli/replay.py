@@ -5,13 +5,14 @@ import dataclasses
 
 import click
 
+from klais.cli.options import PARTITION
 from klais.cli.printing import say, say_json
 from klais.config.load import load
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Exit with 1 when anything disagrees.")
-@click.option("--partition", type=int, multiple=True, help="Only this lane (may be given again). Default: all.")
+@click.option("--partition", type=PARTITION, multiple=True, help="Only this lane (may be given again). Default: all.")
 @click.option("--settled", is_flag=True, help="Also require that every raw record is read and every queue is empty.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a lane.")
 def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool) -> None:
@@ -26,9 +27,11 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     Example:
       klais replay --check --settled
     """
+    from klais.kafka.clients import need_kafka
     from klais.verify.audit import audit_lane
 
     settings = load()
+    need_kafka(settings)
     wrong = False
     for number in partition or range(settings.partitions):
         audit = asyncio.run(audit_lane(settings, number))

@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 import click
 
+from klais.cli.options import Finite
 from klais.cli.printing import say, say_json
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--tier", type=click.Choice(["light", "full"]), default="full", help="Tier of the scorer (full).")
-@click.option("--threshold", type=float, default=None, help="Score from which on a report is a flag (5).")
+@click.option("--threshold", type=Finite(0), default=None, help="Score from which on a report is a flag (5).")
 @click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Where the plot goes. Default: FILE.svg.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a flag.")
 def score(file: Path, tier: Literal["light", "full"], threshold: float | None, svg: Path | None, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import click
 
 from klais.cli.groups import SuggestingGroup
 from klais.cli.herd import herd
+from klais.cli.options import SEED, SHARE, Finite
 from klais.cli.printing import say_json, say_text
 from klais.config.load import load
 from klais.system.durations import DURATION
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from klais.sim.stream import StreamOptions
     from klais.sim.traffic import Schedule
 
-SHARE = click.FloatRange(0, 1)
 DEFAULT_RATE = 1000.0
 
 
@@ -61,22 +61,26 @@ MANIFEST = click.option(
 @click.option("--to", "to", metavar="HOST:PORT", help="Where to.  [default: the edge's KLAIS_UDP_BIND on this machine]")
 @click.option("--source-ports", type=click.IntRange(1, 256), default=1, show_default=True, help="Sockets to send from.")
 @click.option("--trace", metavar="FILE.csv|nasa", help="Replay recorded counts: rows timestamp,count; nasa is shipped.")
-@click.option("--trace-scale", type=float, help="Multiply the counts.  [default: 1; nasa: 400]")
+@click.option("--trace-scale", type=Finite(0, min_open=True), help="Multiply the counts.  [default: 1; nasa: 400]")
 @click.option("--trace-start", metavar="ROW|TIME", help="Begin there: a row, 09:40 or a timestamp.  [nasa: 09:40]")
-@click.option("--speed", type=float, default=1.0, show_default=True, help="Replay the trace so many times as fast.")
+@click.option(
+    "--speed",
+    type=Finite(0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Replay the trace so many times as fast.",
+)
 @click.option(
     "--series", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recorded values."
 )
 @click.option("--malformed", type=SHARE, default=0.0, help="Share of frames that are malformed, in seven ways.")
 @click.option("--duplicates", type=SHARE, default=0.0, help="Share of good frames that are sent twice.")
-@click.option(
-    "--reorder", type=click.FloatRange(0, 0.5), default=0.0, help="Share of frames overtaken by the next one."
-)
+@click.option("--reorder", type=Finite(0, 0.5), default=0.0, help="Share of frames overtaken by the next one.")
 @click.option("--reboot", type=SHARE, default=0.0, help="Share of frames before which the device starts again at 0.")
 @click.option("--spikes", type=SHARE, default=0.0, help="Share of frames with a temperature that is far off.")
 @click.option("--auth", is_flag=True, help="Sign the frames, under the keys of KLAIS_AUTH_KEY_FILE.")
 @click.option("--forged", type=SHARE, default=0.0, help="Share of signed frames whose tag is wrong.")
-@click.option("--seed", type=int, help="Same seed, same frames.  [default: a new one each run]")
+@click.option("--seed", type=SEED, help="Same seed, same frames.  [default: a new one each run]")
 @click.option("--id-prefix", default="sim-", show_default=True, help="Text before each device's number.")
 @click.option("--first-sequence", type=click.IntRange(0, 2**32 - 1), default=0, help="Each device's first sequence.")
 @click.option("--day", type=DURATION, default=86_400.0, help="Length of the modelled day.  [default: 24h]")
@@ -96,7 +100,7 @@ def simulate(ctx: click.Context, /, **options: Any) -> None:
     Examples:
       klais simulate --devices 10000 --rate 50000 --for 30s
       klais simulate --trace nasa --trace-start 09:40 --speed 2
-      klais simulate --malformed 0.01 --duplicates 0.01 --reorder 0.01 --for 10s --manifest sent.klm
+      klais simulate --malformed 0.01 --for 10s --manifest sent.klm
       klais simulate check --manifest sent.klm
     """
     if ctx.invoked_subcommand is None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from klais.cli.decode import Record, about_device, decode, lines, resolve
+from klais.cli.options import PARTITION
 from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
 from klais.errors import KafkaUnavailable, TopicMismatch
@@ -32,7 +33,7 @@ _TIMEOUT_S = 10.0
 @click.option(
     "--from-beginning", is_flag=True, help="From the oldest record that is kept; all of them unless -n is given."
 )
-@click.option("--partition", type=int, help="Only this partition.")
+@click.option("--partition", type=PARTITION, help="Only this partition.")
 @click.option("--device", help="Only what is about this device_id.")
 @click.option(
     "--frames", type=click.IntRange(0), default=10, show_default=True, help="Frames shown of each frame batch; 0 = all."
@@ -97,11 +98,10 @@ class TopicReader:
     def __init__(self, settings: Settings, topic: str, partition: int | None = None) -> None:
         from confluent_kafka import Consumer, KafkaException
 
-        from klais.kafka.clients import confluent_config, listens
+        from klais.kafka.clients import confluent_config, need_kafka, no_kafka
 
         self.topic = topic
-        if not listens(settings):
-            raise _away(settings, "connection refused")
+        need_kafka(settings)
         # The client requires a group.id; without subscribe() and commits the broker never sees it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
         own |= {"isolation.level": "read_uncommitted", "log_level": 0}
@@ -110,7 +110,7 @@ class TopicReader:
             found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
         except KafkaException as error:
             self.close()
-            raise _away(settings, error.args[0].str()) from None
+            raise no_kafka(settings, error.args[0].str()) from None
         self.partitions = sorted(found.partitions)
         if found.error is not None or not self.partitions:
             self.close()
@@ -210,11 +210,6 @@ class TopicReader:
                     yield _record(message)
                 if error is None and ends is not None and message.offset() + 1 >= ends[message.partition()]:
                     left.discard(message.partition())
-
-
-def _away(settings: Settings, why: str) -> KafkaUnavailable:
-    fix = "start one with `klais up` or `klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
-    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({why}): {fix}")
 
 
 def _record(message: Any) -> Record:

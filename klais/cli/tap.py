@@ -46,7 +46,8 @@ class Rate(click.ParamType):
 @click.option("--device", "device_id", metavar="ID", help="Only this device.", shell_complete=complete_device_id)
 @click.option("--prefix", metavar="TEXT", help="Only devices whose id begins so.")
 @click.option("--verdict", type=click.Choice(VERDICTS), help="What became of the frame; dropped includes malformed.")
-@click.option("--reason", type=click.Choice(REASONS), help="Why it was dropped.")
+@click.option("--reason", type=click.Choice(REASONS), metavar="REASON",
+              help=f"Why it was dropped: {', '.join(REASONS)}.")  # fmt: skip
 @click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
 @click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
 @click.option("-n", "count", type=click.IntRange(1), help="End after so many frames.")

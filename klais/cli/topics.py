@@ -11,6 +11,7 @@ from klais.cli.printing import say, say_json, say_text
 from klais.config.load import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
+from klais.kafka.clients import need_kafka
 from klais.kafka.rights import ROLES, Role, acl_commands
 from klais.kafka.topics import Topics
 from klais.system.durations import DURATION
@@ -65,6 +66,7 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
 def check(ctx: click.Context, as_json: bool) -> None:
     """Check the topics without changing anything. Exit code 0 when all are right, 1 when not, with a fix for each."""
     settings = load()
+    need_kafka(settings)
     wrong = admin.check_topics(settings, admin.wait_for_broker(settings, 0))
     if as_json:
         say_json({"ok": not wrong, "mismatches": [asdict(mismatch) for mismatch in wrong]})
@@ -86,6 +88,10 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
     Example:
       klais topics rights --role edge --principal User:edge-1
     """
+    kind, _, who = principal.partition(":")
+    if not (kind.isalpha() and who.strip() and principal.isprintable()):
+        text = f"{principal!r} is no principal of Kafka: write its type and name, such as User:klais"
+        raise click.BadParameter(text, param_hint="--principal")
     settings = load()
     for name in role or ROLES:
         say(f"# {name}", *acl_commands(settings, name, principal))
@@ -97,6 +103,7 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
 def list_(everything: bool, form: str) -> None:
     """List the topics with partitions, kept records and main settings."""
     settings = load()
+    need_kafka(settings)
     states = admin.list_topics(settings, everything, admin.wait_for_broker(settings, 0))
     if form == "json":
         say_json([asdict(state) for state in states])

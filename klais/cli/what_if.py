@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from klais.cli.options import PARTITION, Finite
 from klais.cli.output import FORM, Column, Row, writer
 from klais.cli.printing import say, say_json
 from klais.config.load import Settings, load
@@ -39,12 +40,12 @@ _SHOWN_DEVICES = ("device_id", "happened_admitted", "would_admitted", "happened_
     "--from", "begin", type=MOMENT, help="First record: 10m (ago), ISO 8601 (UTC) or @OFFSET.  [default: all]"
 )
 @click.option("--to", "end", type=MOMENT, help="Where to stop, likewise.  [default: now]")
-@click.option("-p", "--partition", type=click.IntRange(0), multiple=True, help="Only this one (may be given again).")
+@click.option("-p", "--partition", type=PARTITION, multiple=True, help="Only this one (may be given again).")
 @click.option("--warm", "warm_s", type=DURATION, default=0.0, help="Get to know devices so long before --from: 10m.")
-@click.option("--rate", "dam_max_rate", type=float, help="Global rate, frames/s over all partitions.")
-@click.option("--burst", "dam_burst_size", type=float, help="Global burst, frames.")
-@click.option("--device-rate", "dam_device_rate", type=float, help="Rate of a device, frames/s.")
-@click.option("--device-burst", "dam_device_burst", type=float, help="Burst of a device, frames.")
+@click.option("--rate", "dam_max_rate", type=Finite(), help="Global rate, frames/s over all partitions.")
+@click.option("--burst", "dam_burst_size", type=Finite(), help="Global burst, frames.")
+@click.option("--device-rate", "dam_device_rate", type=Finite(), help="Rate of a device, frames/s.")
+@click.option("--device-burst", "dam_device_burst", type=Finite(), help="Burst of a device, frames.")
 @click.option("--detector", "anomaly_detector", type=click.Choice(["two-tier", "zscore"]), help="Scorer of anomalies.")
 @click.option("--set", "others", multiple=True, metavar="KLAIS_X=VALUE", help="Any other setting (may be given again).")
 @click.option("--by", type=click.Choice(["reason", "device", "time"]), default="reason", help="What a row is (reason).")
@@ -68,10 +69,11 @@ def what_if(
     \b
     Examples:
       klais what-if --from 1h --rate 20000
-      klais what-if --from 2026-11-29T10:00 --to 2026-11-29T10:15 --warm 10m --device-rate 5 --by device
+      klais what-if --from 2026-11-29T10:00 --warm 10m --device-rate 5 --by device
       klais what-if --from 10m --detector zscore --set KLAIS_ANOMALY_Z=8 -o json
       klais what-if -p 0 --from @1200 --to @1300 --rate 500 --svg course.svg
     """
+    from klais.kafka.clients import need_kafka
     from klais.verify.stretches import find_stretches
     from klais.verify.whatif import Question, ask
 
@@ -84,6 +86,7 @@ def what_if(
     other = _tried(now, tried, others)
     question = Question(other, _changed(now, other))
     wanted = tuple(dict.fromkeys(partition)) or tuple(range(now.partitions))
+    need_kafka(now)
     stretches, notices = asyncio.run(find_stretches(now, wanted, begin, end, warm_s))
     if not quiet:
         say(*(f"klais: {notice}" for notice in notices), err=True)

@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 from klais.config.load import Settings
 from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
 from klais.errors import KafkaUnavailable
+from klais.kafka.clients import need_kafka
 from klais.kafka.stats import ControlProducer
 from klais.system.clock import now_ms
 
@@ -26,8 +27,9 @@ def following(settings: Settings) -> Iterator[ControlFollower]:
     Raises
     ------
     KafkaUnavailable
-        The topic was not read within 10 s.
+        Nobody listens where Kafka is said to be, or the topic was not read within 10 s.
     """
+    need_kafka(settings)
     follower = ControlFollower(settings)
     follower.start()
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from klais.config.load import Settings
-from klais.errors import ConfigError
+from klais.errors import ConfigError, KafkaUnavailable
 from klais.system.address import split_address
 
 _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_password"})
@@ -150,6 +150,24 @@ def listens(settings: Settings, timeout_s: float = 3.0) -> bool:
             continue
         return True
     return False
+
+
+def need_kafka(settings: Settings) -> None:
+    """Return when somebody listens where Kafka is said to be: a command asks before it waits for an answer.
+
+    Raises
+    ------
+    klais.errors.KafkaUnavailable
+        Nobody does.
+    """
+    if not listens(settings):
+        raise no_kafka(settings, "no connection")
+
+
+def no_kafka(settings: Settings, why: str) -> KafkaUnavailable:
+    """The error of a command that needs Kafka, with what to do."""
+    fix = "start one with `klais up` or `klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
+    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({why}): {fix}")
 
 
 def _mechanism(settings: Settings) -> str:

@@ -5,6 +5,7 @@ it.
 and Resources on Protocols" of Apache Kafka's security documentation.
 """
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,6 +62,8 @@ def rights(settings: Settings, role: Role) -> list[Right]:
 def acl_commands(settings: Settings, role: Role, principal: str) -> list[str]:
     """The rights of a role as commands of Kafka's own tool.
 
+    Each is safe to paste into a shell.
+
     Examples
     --------
     >>> acl_commands(Settings(), "worker", "User:klais")[-1].split("--allow-principal ")[1]
@@ -71,5 +74,5 @@ def acl_commands(settings: Settings, role: Role, principal: str) -> list[str]:
         words = ["kafka-acls", "--add", "--allow-principal", principal, f"--{right.resource}", right.name]
         words += ["--resource-pattern-type", "prefixed"] if right.prefixed else []
         words += [word for operation in right.operations for word in ("--operation", operation)]
-        out.append(" ".join(words))
+        out.append(shlex.join(words))
     return out

@@ -16,6 +16,7 @@ from klais.errors import ConfigError
 from klais.system.cgroup import MOUNT, limiting_group, path_of, text_of
 
 AUTO = "auto"
+MOST_CPU = 1 << 16
 
 
 def parse_cpus(text: str) -> list[int]:
@@ -34,9 +35,10 @@ def parse_cpus(text: str) -> list[int]:
     found: set[int] = set()
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
-        low, high = int(first), int(last if dash else first)
-        if high < low or high > 1 << 16:
-            raise ValueError(f"{part!r} is not a range of CPUs")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) <= MOST_CPU):
+            raise ValueError(f"{part!r} is no CPU and no range of CPUs from 0 to {MOST_CPU}, such as 0-3")
+        low, high = int(first), int(last)
         found.update(range(low, high + 1))
     return sorted(found)
 

@@ -1,5 +1,6 @@
 """The page on recorded figures: a server that needs neither Kafka nor a worker."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -21,7 +22,7 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
         feed=recording,
         changes=None,
         audit=recording.audit,
-        about=lambda: {"worker": "recorded", "workers": []},
+        about=lambda: {"worker": "recorded", "workers": [], "recorded_devices": recording.devices()},
         incidents=lambda query: _first(recording.page("/incidents/") or {"items": []}, str(query.size)),
     )
     app = web.Application()
@@ -33,7 +34,9 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
             raise web.HTTPFound("/ui/")
         body = recording.page(path)
         if body is None:
-            raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording")
+            raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording: a worker answers it")
+        if path == "/devices/":
+            return reply(devices_of(body, request.query))
         return reply(_first(body, request.query.get("size", "")[:6]))
 
     install(app, page)
@@ -46,6 +49,42 @@ def _first(body: Any, size: str) -> Any:
     if not (isinstance(body, dict) and isinstance(body.get("items"), list) and size.isdecimal()):
         return body
     return body | {"items": body["items"][: int(size)]}
+
+
+def devices_of(body: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
+    """The recorded rows of ``/devices/`` that a request wants, in its order; a cursor is the number of rows before.
+
+    A recording holds the rows of one page of devices: ``recorded`` says of how many of all there were.
+    """
+    rows = body["items"]
+    sort = query.get("sort", body["sort"])
+    order = query.get("order") or ("asc" if sort in ("device_id", "partition", "first_seen") else "desc")
+    found = [
+        row
+        for row in rows
+        if query.get("q", "") in row["device_id"]
+        and query.get("state", row["state"]) == row["state"]
+        and (row["dropped"] > 0 or "dropped" not in query)
+    ]
+    known = [row for row in found if row.get(sort) is not None]
+    known.sort(key=lambda row: row[sort], reverse=order == "desc")
+    found = known + [row for row in found if row.get(sort) is None]
+    begin, size = _whole(query.get("after"), 0), _whole(query.get("size"), 50)
+    after = begin + size
+    return body | {
+        "items": found[begin:after],
+        "total": len(found),
+        "sort": sort,
+        "order": order,
+        "size": size,
+        "next": str(after) if after < len(found) else None,
+        "devices_by_state": {state: sum(row["state"] == state for row in rows) for state in body["devices_by_state"]},
+        "recorded": {"rows": len(rows), "devices": body["total"]},
+    }
+
+
+def _whole(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdecimal() and len(text) < 7 else default
 
 
 def demo_server(

@@ -8,7 +8,7 @@ from klais.http.query import Query, parameters
 from klais.ui.changes import Ack, Block, Blocks, Changed, DeviceLimits, Mute, Override, Reason, Unmute
 from klais.ui.incidents import PARAMETER as INCIDENT_ID
 from klais.ui.incidents import IncidentsQuery
-from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history, incidents
+from klais.ui.routes import CHANGES, GETS, AuditQuery, HistoryQuery, Login, about, audit, history, incidents, settings
 
 MODELS = (Reason, Block, Blocks, DeviceLimits, Ack, Mute, Unmute, Override, Login)
 ANSWERS = (Changed,)
@@ -34,13 +34,14 @@ def paths() -> dict[str, Any]:
     """The paths of the API."""
     out: dict[str, Any] = {}
     for path, handler in GETS.items():
+        failed = () if handler in (about, settings) else ("503",)
         summary = (handler.__doc__ or "").partition(": ")[2].splitlines()[0]
         out[path] = {
             "get": {
                 "operationId": f"ui_{handler.__name__}",
                 "summary": summary,
                 "parameters": parameters(_QUERIES.get(handler, Query)),
-                "responses": {"200": _object("Now.")} | errors(*_READ, *(() if handler is about else ("503",))),
+                "responses": {"200": _object("Now.")} | errors(*_READ, *failed),
             }
         }
     stream = {"description": "Events.", "content": {"text/event-stream": {"schema": {"type": "string"}}}}

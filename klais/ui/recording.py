@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import orjson
 
@@ -49,7 +49,9 @@ def record(base: str, seconds: float, token: str | None = None) -> bytes:
     events = _events(base, seconds, token)
     history = _get(base, "/api/v1/history?seconds=900", token)
     pages = {path.partition("?")[0]: _get(base, path, token) for path in LISTS}
-    listed = [item["device_id"] for item in pages["/devices/"]["items"][:MOST_DEVICES]]
+    listed = [
+        item["device_id"] for page in ("/devices/", "/anomalies/") for item in pages[page]["items"][:MOST_DEVICES]
+    ]
     for device_id in dict.fromkeys(listed + _overridden(events[-1])):
         for tail in ("/", "/why/"):
             path = f"/devices/{quote(device_id, safe='')}{tail}"
@@ -142,6 +144,11 @@ class Recording:
     def page(self, path: str) -> Any:
         """The body of a page, its times moved as if it had been asked for now; None where it is not recorded."""
         return _moved(self.pages[path], now_ms() - self._ends_ms) if path in self.pages else None
+
+    def devices(self) -> list[str]:
+        """Devices whose details are recorded."""
+        details = (path.split("/") for path in self.pages if path.endswith("/why/"))
+        return [unquote(parts[2]) for parts in details]
 
     async def audit(self, most: int) -> list[dict[str, Any]]:
         """The newest changes."""

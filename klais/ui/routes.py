@@ -11,6 +11,7 @@ from aiohttp import web
 from pydantic import Field
 
 from klais import __version__
+from klais.config.load import Row
 from klais.errors import KafkaUnavailable, TopicMismatch
 from klais.http.answers import Answers
 from klais.http.body import Body, read_body
@@ -89,6 +90,8 @@ class Page:
         Returns the newest so many changes, the newest first; raises KafkaUnavailable or TopicMismatch.
     about : callable
         Further facts for ``/api/v1/about``.
+    settings : callable
+        The settings in force, secrets masked (``klais.config.load.describe``).
     incidents : callable
         A page of incidents.
     """
@@ -98,6 +101,7 @@ class Page:
     changes: Changes | None
     audit: Callable[[int], Awaitable[list[dict[str, Any]]]]
     about: Callable[[], dict[str, Any]] = dict
+    settings: Callable[[], list[Row]] = list
     incidents: Callable[[IncidentsQuery], dict[str, Any]] = lambda query: {"items": [], "next": None}
     answers: Answers = field(default_factory=Answers)
     logins: FailedLogins = field(default_factory=FailedLogins)
@@ -133,6 +137,13 @@ async def about(page: Page, request: web.Request) -> web.StreamResponse:
         "read_only": page.changes is None,
     }
     return reply(body | page.about())
+
+
+async def settings(page: Page, request: web.Request) -> web.StreamResponse:
+    """``/api/v1/settings``: the settings in force and where each comes from; secrets are masked."""
+    read_query(request.query, Query)
+    keys = ("name", "value", "default", "source", "place")
+    return reply({"settings": [{key: getattr(row, key) for key in keys} for row in page.settings()]})
 
 
 async def history(page: Page, request: web.Request) -> web.StreamResponse:
@@ -210,6 +221,7 @@ def _of_system(make: Callable[[Changes, B, Who], Awaitable[Any]], model: type[B]
 
 GETS: dict[str, Handler] = {
     "/api/v1/about": about,
+    "/api/v1/settings": settings,
     "/api/v1/history": history,
     "/api/v1/audit": audit,
     "/api/v1/incidents": incidents,

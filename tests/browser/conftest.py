@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
+from klais.http.connections import Listener
 from klais.ui.demo import demo_server
 from klais.ui.recording import Recording, load_demo
 from tests.support.browser import Watched, browser
 
 
 class Served:
-    """A demo server in a thread."""
+    """A server in a thread."""
 
-    def __init__(self, recording: Recording, port: int = 0) -> None:
+    def __init__(self, server: Listener) -> None:
         self._loop = asyncio.new_event_loop()
-        self._server = demo_server(recording, "127.0.0.1", port)
+        self._server = server
         started = threading.Event()
         self.url = ""
 
@@ -37,6 +38,11 @@ class Served:
         self._thread.start()
         started.wait()
 
+    @classmethod
+    def demo(cls, recording: Recording, port: int = 0) -> "Served":
+        """The page on recorded figures."""
+        return cls(demo_server(recording, "127.0.0.1", port))
+
     def stop(self) -> None:
         """End the server."""
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -50,7 +56,7 @@ def recording() -> Recording:
 
 @pytest.fixture(scope="session")
 def demo(recording: Recording) -> Iterator[str]:
-    served = Served(recording)
+    served = Served.demo(recording)
     yield served.url
     served.stop()
 

@@ -10,6 +10,7 @@ import pytest
 from klais.ui.recording import Recording
 from tests.browser.conftest import Served
 from tests.support.browser import Watched
+from tests.support.process import wait_for
 
 PAGES = {
     "overview": "iot_telemetry",
@@ -50,7 +51,7 @@ def test_the_root_leads_a_browser_to_the_page_with_a_sentence_of_health(tab: Tab
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])
 def test_no_serious_finding_of_axe(tab: Tab, recording: Recording, scheme: str, width: int) -> None:
-    served = Served(short_lists(recording))
+    served = Served.demo(short_lists(recording))
     try:
         look_with_axe(tab, served.url, scheme, width)
     finally:
@@ -93,7 +94,7 @@ def test_hostile_ids_and_texts_are_shown_and_run_nothing(tab: Tab, recording: Re
         item["device_id"] = text
     hostile = copy.copy(recording)
     hostile.pages = pages
-    served = Served(hostile)
+    served = Served.demo(hostile)
     try:
         shown = opened(tab(), served.url, "devices")
         shown.page.get_by_text('"><svg onload=x>').wait_for()
@@ -171,21 +172,69 @@ def test_recorded_figures_cannot_be_changed_and_the_page_says_so(tab: Tab, demo:
 
 
 def test_a_lost_connection_is_said_and_mends_itself(tab: Tab, recording: Recording) -> None:
-    served = Served(recording)
+    served = Served.demo(recording)
     shown = opened(tab(), served.url, "overview")
     shown.page.wait_for_selector(".rate")
     served.stop()
     shown.page.get_by_text("No connection to the worker").wait_for()
-    again = Served(recording, port=int(served.url.rpartition(":")[2]))
+    again = Served.demo(recording, port=int(served.url.rpartition(":")[2]))
     try:
         shown.page.get_by_text("No connection to the worker").wait_for(state="detached")
     finally:
         again.stop()
 
 
-def test_a_device_that_nobody_knows_is_said(tab: Tab, demo: str) -> None:
+def test_a_device_without_recorded_details_leads_to_those_that_have_some(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "device/nobody")
-    shown.page.get_by_text("No worker knows a device").wait_for()
+    shown.page.get_by_text("The recording has no details of").wait_for()
+    shown.page.locator("main li a").first.click()
+    shown.page.get_by_role("heading", name="Why").wait_for()
+    assert shown.errors == []
+
+
+def test_a_page_that_is_not_there_is_said(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "nonsense")
+    shown.page.get_by_text("There is no such page here").wait_for()
+    assert shown.page.locator("h1").inner_text() == "No page nonsense"
+
+
+def test_the_table_of_recorded_devices_can_be_searched_sorted_and_paged(tab: Tab, demo: str) -> None:
+    shown = opened(tab(), demo, "devices?size=50")
+    rows = shown.page.locator("main tbody th")
+    rows.first.wait_for()
+
+    def rows_once(wanted: Callable[[list[str]], bool]) -> list[str]:
+        found: list[list[str]] = wait_for(lambda: [ids] if wanted(ids := rows.all_inner_texts()) else [], 60, "rows")
+        return found[0]
+
+    first = rows_once(lambda ids: len(ids) == 50)
+    shown.page.get_by_role("button", name="Next page").click()
+    second = rows_once(lambda ids: ids != first)
+    assert not set(first) & set(second)
+    shown.page.get_by_role("button", name="Previous page").click()
+    rows_once(lambda ids: ids == first)
+    shown.page.get_by_role("button", name="device", exact=True).click()
+    assert (ids := rows_once(lambda ids: ids != first)) == sorted(ids)
+    shown.page.get_by_label("Part of the id").fill("chatty")
+    shown.page.get_by_role("button", name="Search").click()
+    rows_once(lambda ids: all("chatty" in each for each in ids))
+    shown.page.get_by_role("button", name="silent").click()
+    shown.page.get_by_text("No device matches.").wait_for()
+    assert shown.errors == []
+
+
+PRESSED = "main button, main input[type=checkbox], main summary, .tools button"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_button_of_every_page_can_be_pressed(tab: Tab, demo: str, recording: Recording, scheme: str) -> None:
+    shown = tab(color_scheme=scheme, permissions=["clipboard-write"])
+    for name in (*PAGES, "audit", "login", f"device/{recording.devices()[0]}"):
+        opened(shown, demo, name)
+        shown.page.locator("main table, main dl, main form").first.wait_for()
+        for button in shown.page.locator(PRESSED).element_handles():
+            button.evaluate("element => element.isConnected && !element.disabled && element.click()")
+    assert shown.errors == []
 
 
 # What is in the tab's memory: the numbers of objects, arrays and nodes, after a collection of garbage.

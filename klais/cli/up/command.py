@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from klais.cli.options import FRAMES_PER_S
 from klais.config.load import Settings, load
 from klais.system.durations import DURATION
 from klais.telemetry.log import dict_config
@@ -18,9 +19,7 @@ from klais.telemetry.log import dict_config
 @click.option(
     "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Simulated devices."
 )
-@click.option(
-    "--rate", type=click.FloatRange(0, min_open=True), help="Their frames a second, instead of recorded traffic."
-)
+@click.option("--rate", type=FRAMES_PER_S, help="Their frames a second, instead of recorded traffic.")
 @click.option("--partitions", type=int, help="Partitions of every topic that is split by device (KLAIS_PARTITIONS, 4).")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Faust workers.")
 @click.option("--plain", is_flag=True, help="One line a second, as without a terminal.")
@@ -46,8 +45,10 @@ def up(
 
     \b
     Two systems side by side need a folder and ports of their own each:
-      KLAIS_STATE_DIR   data and logs (.klais)       KLAIS_KAFKA_PORT  the broker (9092)
-      KLAIS_UDP_BIND    frames (0.0.0.0:5000)        KLAIS_API_BIND    REST API (127.0.0.1:8080)
+      KLAIS_STATE_DIR   data and logs (.klais)
+      KLAIS_KAFKA_PORT  the broker (9092)
+      KLAIS_UDP_BIND    frames (0.0.0.0:5000)
+      KLAIS_API_BIND    REST API (127.0.0.1:8080)
       KLAIS_WEB_PORT    web views (6066; with --workers N also those after it)
 
     \b

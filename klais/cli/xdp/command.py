@@ -54,7 +54,7 @@ def xdp() -> None:
       sudo klais xdp load --iface eth0
       sudo klais xdp stats --watch
       sudo klais xdp block sensor-42 --for 10m
-      sudo klais xdp monitor device_rate on      # only count what that rule would drop
+      sudo klais xdp monitor device_rate on   # only count what it would drop
       sudo klais xdp unload
     """
 
@@ -124,7 +124,7 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
     \b
     Examples:
       sudo klais xdp load --iface eth0
-      sudo klais xdp load --iface eth0 --port 5000 --port 5001 --rate 200000 --device-rate 50 --device-burst 200
+      sudo klais xdp load --iface eth0 --port 5000 --rate 200000 --device-rate 50
       sudo klais xdp load --iface eth0 --source-rate 500 --fragments drop
     """
     from klais.cli.xdp import show
@@ -313,8 +313,9 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
     """Let a rule only count what it would drop; without arguments, show the mode of each rule.
 
     \b
-    Rules: headers (unparsable packets), source_list (klais xdp allow-source), magic (also too short frames and bad
-    device ids), source_rate, auth (tags), block, device_rate, global_rate. Example:
+    Rules: headers (unparsable packets), source_list (klais xdp allow-source),
+    magic (also too short frames and bad device ids), source_rate, auth (tags),
+    block, device_rate, global_rate. Example:
       sudo klais xdp monitor global_rate on
     """
     from klais.cli.xdp import show
@@ -367,7 +368,7 @@ def allow_source(maps: "XdpMaps", prefix: str | None, clear: bool, as_json: bool
 
     \b
     Examples:
-      sudo klais xdp monitor source_list on      # only count what the list would drop
+      sudo klais xdp monitor source_list on   # only count what it would drop
       sudo klais xdp allow-source 10.20.0.0/16
       sudo klais xdp allow-source 2001:db8:7::/48
       sudo klais xdp allow-source 10.20.0.0/16 --clear

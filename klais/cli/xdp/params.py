@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from klais.cli.options import MOST_PER_S, Finite
+
 
 class Rate(click.ParamType):
     """Frames a second, or ``none`` for no limit."""
@@ -21,13 +23,14 @@ class Rate(click.ParamType):
             number = float(value)
         except ValueError:
             number = 0.0
-        if not number > 0:
-            self.fail(f"{value!r} is neither a number above 0 nor `none`; to stop a device, block it", param, ctx)
+        if not 0 < number <= MOST_PER_S:
+            text = f"{value!r} is neither a number above 0, at most {MOST_PER_S:,.0f}, nor `none`"
+            self.fail(f"{text}; to stop a device, block it", param, ctx)
         return number
 
 
 RATE = Rate()
-BURST = click.FloatRange(min=1)
+BURST = Finite(min=1)
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 
 

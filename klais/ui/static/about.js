@@ -5,22 +5,29 @@ import { post } from "./api.js";
 import { printable } from "./format.js";
 
 const LINKS = [
-  ["/devices/", "devices"],
-  ["/anomalies/", "anomalies"],
-  ["/dam/", "dam"],
-  ["/control/", "control"],
-  ["/topics/", "topics"],
-  ["/health", "health"],
+  ["/devices/", "the devices, with filters and pages"],
+  ["/anomalies/", "the devices that were flagged"],
+  ["/incidents/", "incidents, and what is muted"],
+  ["/dam/", "tokens and queues of the lanes"],
+  ["/control/", "the rate in force, its reasons, and overrides"],
+  ["/topics/", "topics, consumer groups and their lag"],
+  ["/health", "what is wrong, if anything"],
+  ["/api/v1/settings", "the settings in force and where each comes from, secrets masked"],
   ["/metrics", "metrics for Prometheus"],
-  ["/openapi.json", "OpenAPI document"],
+  ["/openapi.json", "all of these and their parameters as an OpenAPI document"],
 ];
+
+// A recording holds few of them, so there they are no links.
+const Place = ({ path, about }) =>
+  about?.read_only ? html`<code>${path}</code>` : html`<a href=${path}><code>${path}</code></a>`;
 
 export function About({ about }) {
   return html`<dl class="figures"><${Figure} label="version" value=${about?.version ?? "–"} />
       <${Figure} label="this worker" value=${printable(about?.worker ?? "–")} />
       <${Figure} label="logged in" value=${about?.session ? printable(about.session.name) : "no"} /></dl>
     <h2>The same figures for programs</h2>
-    <ul>${LINKS.map(([path, label]) => html`<li><a href=${path}><code>${path}</code></a> ${label}</li>`)}</ul>
+    <p>${about?.read_only ? "A worker answers with JSON at these addresses." : "This worker answers with JSON."}</p>
+    <ul>${LINKS.map(([path, label]) => html`<li><${Place} path=${path} about=${about} />: ${label}</li>`)}</ul>
     <h2>Other workers</h2>
     ${
       about?.workers?.length

@@ -28,6 +28,8 @@ const PAGES = {
 };
 const THEME = "klais.theme";
 
+const Missing = () => html`<p class="empty" role="alert">There is no such page here. The pages stand at the top.</p>`;
+
 function useAbout() {
   const [about, setAbout] = useState(null);
   const load = () => get("/api/v1/about").then(setAbout, () => setAbout({ login_needed: true, may_change: false }));
@@ -61,7 +63,7 @@ function App() {
     ? [`Device ${printable(route.id)}`, Device]
     : isLogin
       ? ["Log in", Login]
-      : (PAGES[route.page] ?? PAGES.overview);
+      : (PAGES[route.page] ?? [`No page ${printable(route.page)}`, Missing]);
 
   useEffect(() => {
     document.title = `${title} · KLAIS`;
@@ -81,7 +83,7 @@ function App() {
       )}</nav>
       <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Go on" : "Pause"}</button>
         <label>Theme <select value=${theme} onChange=${(e) => setTheme(e.target.value)}>
-          <option value="auto">as the system</option><option value="light">light</option><option
+          <option value="auto">auto</option><option value="light">light</option><option
             value="dark">dark</option>
         </select></label>
         ${

@@ -1,6 +1,6 @@
 // The controller and the dam: what it decides, from what, and what operators set.
 import { html, useState } from "./lib.js";
-import { ChangeDialog, Figure, Scope, State, Table } from "./parts.js";
+import { ChangeDialog, Figure, Scope, State, Table, WhyNot } from "./parts.js";
 import { Chart } from "./chart.js";
 import { put, remove } from "./api.js";
 import { clock, count, percent, printable, short, until } from "./format.js";
@@ -70,7 +70,8 @@ export function Control({ store, about, theme }) {
     </dl>
     <div class="buttons"><button disabled=${!can} onClick=${() => setDialog("rate")}>Set the rate…</button>
       <button disabled=${!can} onClick=${() => setDialog("auto")}>Let the controller set it…</button>
-      <button disabled=${!can} onClick=${() => setDialog("end")}>End the override…</button></div>
+      <button disabled=${!can} onClick=${() => setDialog("end")}>End the override…</button>
+      <${WhyNot} about=${about} /></div>
     ${
       dialog === "rate" &&
       html`<${ChangeDialog} about=${about} onClose=${close} title="Set the global rate" confirm="Set the rate"

@@ -1,7 +1,7 @@
 // One device: which rule acts on its frames, its figures, its profile, and what an operator can do.
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { ChangeDialog, Failure, Figure, State, Table } from "./parts.js";
+import { ChangeDialog, DeviceLink, Failure, Figure, State, Table, WhyNot } from "./parts.js";
 import { Chart } from "./chart.js";
 import { ofDevice, put, remove } from "./api.js";
 import { ago, count, printable, short, words } from "./format.js";
@@ -64,15 +64,27 @@ function Dialogs({ which, id, about, onClose }) {
   }
 }
 
-export function Device({ id, about, paused, theme }) {
+// What a recording can show of a device that it has no details of: the way to those that it has.
+const NotRecorded = ({ id, recorded }) => html`<p class="empty" role="alert">The recording has no details of
+    ${" "}<code>${printable(id)}</code>; a running worker shows those of every device. It has those of:</p>
+  <ul>${recorded.map((each) => html`<li><${DeviceLink} id=${each} /></li>`)}</ul>`;
+
+export function Device(props) {
+  const recorded = props.about?.recorded_devices;
+  if (recorded && !recorded.includes(props.id)) return html`<${NotRecorded} id=${props.id} recorded=${recorded} />`;
+  return html`<${Known} ...${props} />`;
+}
+
+function Known({ id, about, paused, theme }) {
   const base = `/devices/${encodeURIComponent(id)}/`;
-  const detail = usePoll(base, 1000, paused);
-  const why = usePoll(`${base}why/`, 1000, paused);
+  const path = about ? base : null; // a recording says first which devices it has
+  const detail = usePoll(path, 1000, paused);
+  const why = usePoll(path && `${base}why/`, 1000, paused);
   const [dialog, setDialog] = useState("");
   const rates = useRates(detail.data);
   const d = detail.data;
   const w = why.data;
-  const unknown = detail.error?.code === "unknown_device" || detail.error?.code === "not_recorded";
+  const unknown = detail.error?.code === "unknown_device";
   const rules = w ? [...w.rules].sort((a, b) => b.active - a.active) : [];
   const blocked = w?.rules.some((rule) => rule.rule === "blocked" && rule.active);
   const features = [
@@ -104,15 +116,7 @@ export function Device({ id, about, paused, theme }) {
       }
       <button disabled=${!can} onClick=${() => setDialog("limit")}>Own limits…</button>
       <button disabled=${!can} onClick=${() => setDialog("unlimit")}>Default limits…</button>
-      ${
-        !can &&
-        about &&
-        html`<small>${
-          about.read_only
-            ? "Recorded figures: nothing can be changed."
-            : html`<a href="#/login">Log in</a> to change something.`
-        }</small>`
-      }
+      <${WhyNot} about=${about} />
     </div>
     ${dialog && html`<${Dialogs} which=${dialog} id=${id} about=${about} onClose=${() => setDialog("")} />`}
     ${
@@ -134,6 +138,8 @@ export function Device({ id, about, paused, theme }) {
       </dl>
       <p><${Gauge} bucket=${d.bucket} /></p>
       <h2>Sequence window</h2><${Window} window=${d.window} />
+      <p><small>The newest ${d.window.size} sequence numbers, up to ${d.window.highest}: filled = received, empty = not
+        ${" "}received.</small></p>
       <div class="charts"><${Chart} title="Frames per second, since this page was opened" theme=${theme}
         history=${rates}
         lines=${[

@@ -2,7 +2,7 @@
 import { html, useEffect, useState } from "./lib.js";
 import { go, usePoll } from "./hooks.js";
 import { DeviceLink, Failure, State, Table } from "./parts.js";
-import { ago, count, printable } from "./format.js";
+import { ago, count, counted, printable } from "./format.js";
 
 const STATES = ["normal", "silent", "flagged", "limited", "blocked"];
 const SIZES = ["50", "100", "500"];
@@ -55,6 +55,7 @@ export function Devices({ query, paused }) {
     number("score", "anomaly score"),
   ];
   const states = data?.devices_by_state ?? {};
+  const still = over ? " (the table stands still under the pointer)" : "";
   return html`
     <form class="filters" role="search" onSubmit=${(e) => {
       e.preventDefault();
@@ -69,6 +70,11 @@ export function Devices({ query, paused }) {
         onChange=${(e) => change({ dropped: e.target.checked ? "true" : "" })} /> with drops only</label>
       <button type="button" onClick=${() => navigator.clipboard?.writeText(csv(data?.items ?? []))}>Copy as CSV</button>
     </form>
+    ${
+      data?.recorded &&
+      html`<p><small>Recorded figures: the rows of ${count(data.recorded.rows)} of
+        ${" "}${counted(data.recorded.devices, "device", "devices")}.</small></p>`
+    }
     <div class="chips" role="group" aria-label="State">
       <button aria-pressed=${!query.state} onClick=${() => change({ state: "" })}>all</button>
       ${STATES.map(
@@ -84,7 +90,7 @@ export function Devices({ query, paused }) {
     }
     <div onMouseEnter=${() => setOver(true)} onMouseLeave=${() => setOver(false)}
       onFocusIn=${() => setOver(true)} onFocusOut=${() => setOver(false)}>
-      <${Table} caption=${`${count(data?.total)} devices${over ? " (the table stands still under the pointer)" : ""}`}
+      <${Table} caption=${counted(data?.total, "device", "devices") + still}
         columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}
         sort=${sort} order=${order} onSort=${sortBy} empty=${data ? "No device matches." : "Asking the workers…"} />
     </div>

@@ -10,9 +10,10 @@ export function useStore() {
   return store;
 }
 
-// A page of the JSON views, asked again every `periodMs` while it is visible; `held` stops that.
+// A page of the JSON views, asked again every `periodMs` while it is visible; `held` stops that, `again()` asks now.
 export function usePoll(path, periodMs, held = false) {
   const [state, setState] = useState({ data: null, error: null });
+  const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return undefined;
     const abort = new AbortController();
@@ -35,8 +36,8 @@ export function usePoll(path, periodMs, held = false) {
       abort.abort();
       clearTimeout(timer);
     };
-  }, [path, periodMs, held]);
-  return state;
+  }, [path, periodMs, held, turn]);
+  return { ...state, again: () => setTurn((n) => n + 1) };
 }
 
 // The address behind the #: { page, id, query, go(query) }.

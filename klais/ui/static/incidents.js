@@ -1,12 +1,13 @@
 // Incidents: flags with one cause. Open ones first as they come; acknowledge what you know, mute what you expect.
 import { html, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
-import { ChangeDialog, DeviceLink, Failure, State, Table } from "./parts.js";
+import { ChangeDialog, DeviceLink, Failure, State, Table, WhyNot } from "./parts.js";
 import { put, remove } from "./api.js";
 import { ago, count, counted, printable, until } from "./format.js";
 
 const time = (atMs) => new Date(atMs).toISOString();
-const named = (row) => (row.devices === 1 ? row.first.device : null);
+// The device of an incident of one device; that of the fleet has none.
+const named = (row) => (row.devices === 1 && row.type !== "fleet" ? row.first.device : null);
 
 // What "Mute" means for a row: its one device, else its feature.
 const subject = (row) =>
@@ -20,7 +21,8 @@ function Who({ row }) {
 
 function Members({ row }) {
   if (row.members.length < 2) return "";
-  return html`<details><summary>${printable(row.members.length)} of them</summary>
+  const some = row.members.length < row.devices ? `${count(row.members.length)} of them` : "which";
+  return html`<details><summary>${some}</summary>
     ${row.members.map((id) => html`<${DeviceLink} id=${id} /> `)}</details>`;
 }
 
@@ -30,6 +32,10 @@ function Dialog({ dialog, about, onClose }) {
     return html`<${ChangeDialog} about=${about} onClose=${onClose} title="Acknowledge the incident"
       confirm="Acknowledge" explain=${printable(row.explanation)}
       send=${(body) => put(`/api/v1/incidents/${row.id}/ack`, body)} />`;
+  if (kind === "unack")
+    return html`<${ChangeDialog} about=${about} onClose=${onClose} ends=${false}
+      title="Take the acknowledgement back" confirm="Take it back" explain=${printable(row.explanation)}
+      send=${(body) => remove(`/api/v1/incidents/${row.id}/ack`, body)} />`;
   const what = `${mute.what} ${printable(mute.name)}`;
   if (kind === "mute")
     return html`<${ChangeDialog} about=${about} onClose=${onClose} title=${`Mute ${what}`} confirm="Mute"
@@ -40,7 +46,7 @@ function Dialog({ dialog, about, onClose }) {
 }
 
 export function Incidents({ about, paused }) {
-  const { data, error } = usePoll("/api/v1/incidents?size=100", 3000, paused);
+  const { data, error, again } = usePoll("/api/v1/incidents?size=100", 3000, paused);
   const [dialog, setDialog] = useState(null);
   const now = Date.now();
   const can = about?.may_change;
@@ -52,16 +58,17 @@ export function Incidents({ about, paused }) {
       label: "state",
       cell: (row) => html`<${State} value=${row.state === "open" ? "warning" : "ok"} text=${row.state} />`,
     },
-    { label: "since", cell: (row) => ago(time(row.opened_at), now) },
+    { label: "since", kind: "short", cell: (row) => ago(time(row.opened_at), now) },
     { label: "who", cell: (row) => html`<${Who} row=${row} /><${Members} row=${row} />` },
     { label: "feature", cell: (row) => html`<code>${printable(row.feature)}</code>` },
     { label: "flags", number: true, cell: (row) => count(row.flags) },
-    { label: "what happened", cell: (row) => printable(row.explanation) },
+    { label: "what happened", kind: "text", cell: (row) => printable(row.explanation) },
     {
       label: "acknowledged",
       cell: (row) =>
         row.acknowledged
-          ? `by ${printable(row.acknowledged.author ?? "?")}: ${printable(row.acknowledged.reason ?? "")}`
+          ? html`by ${printable(row.acknowledged.author ?? "?")}: ${printable(row.acknowledged.reason ?? "")}
+            ${" "}${ask("Take back…", `Take back the acknowledgement of incident ${row.id}`, { kind: "unack", row })}`
           : ask("Acknowledge…", `Acknowledge incident ${row.id}`, { kind: "ack", row }),
     },
     {
@@ -72,7 +79,7 @@ export function Incidents({ about, paused }) {
   const muted = [
     { label: "what", cell: (row) => html`${printable(row.what)} <code>${printable(row.name)}</code>` },
     { label: "by", cell: (row) => printable(row.author ?? "?") },
-    { label: "reason", cell: (row) => printable(row.reason ?? "") },
+    { label: "reason", kind: "text", cell: (row) => printable(row.reason ?? "") },
     { label: "ends", cell: (row) => until(row.until_ms, now) },
     {
       label: "unmute",
@@ -83,12 +90,17 @@ export function Incidents({ about, paused }) {
         }),
     },
   ];
-  return html`<p>Flags of many devices with one cause are one incident. It drops nothing.</p>
+  return html`<p>Flags of many devices with one cause are one incident. It drops nothing. Acknowledge one that you
+    know of: it stays open, and everybody sees who knows. Mute what you expect: no new incident opens for it.
+    ${" "}<${WhyNot} about=${about} /></p>
     <${Failure} error=${error} />
-    <${Table} caption=${`${counted(data?.open ?? 0, "open incident", "open incidents")}, the newest first`}
+    <${Table} caption=${`Incidents, the newest first: ${count(data?.open ?? 0)} open`}
       columns=${columns} rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.id }))}
       empty="There is no incident." />
     <${Table} caption="Muted: nothing opens an incident for" columns=${muted}
       rows=${(data?.mutes ?? []).map((row) => ({ ...row, key: row.scope }))} empty="Nothing is muted." />
-    ${dialog && html`<${Dialog} dialog=${dialog} about=${about} onClose=${() => setDialog(null)} />`}`;
+    ${dialog && html`<${Dialog} dialog=${dialog} about=${about} onClose=${() => {
+      setDialog(null);
+      again();
+    }} />`}`;
 }

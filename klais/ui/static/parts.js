@@ -34,32 +34,48 @@ export function Figure({ label, value, note, state }) {
   </div>`;
 }
 
+// Why the buttons of a page that change something cannot be pressed.
+export const WhyNot = ({ about }) =>
+  about &&
+  !about.may_change &&
+  html`<small>${
+    about.read_only
+      ? "Recorded figures: nothing can be changed."
+      : html`<a href="#/login">Log in</a> to change something.`
+  }</small>`;
+
 export const Failure = ({ error }) => error && html`<p class="failure" role="alert">${printable(error.message)}</p>`;
 
-// rows of objects; columns: [{ key, label, cell(row), number, kind, sort }]; kind "short": never on two lines
+// rows of objects; columns: [{ key, label, cell(row), number, kind, sort }]; kind "short": never on two lines;
+// a table with a column of kind "text" (sentences) shows each row as a card where the window is narrow
 export function Table({ caption, columns, rows, sort, order, onSort, empty }) {
+  const kind = columns.some((column) => column.kind === "text") ? "cards" : "";
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
-    <table><caption><span>${caption}</span></caption><thead><tr>${columns.map((column) => {
+    <table role="table" class=${kind}><caption><span>${caption}</span></caption><thead
+      role="rowgroup"><tr role="row">${columns.map((column) => {
       const sorted = column.sort && sort === column.key;
       const aria = sorted ? (order === "asc" ? "ascending" : "descending") : undefined;
-      return html`<th scope="col" class=${column.number ? "n" : ""} aria-sort=${aria}>${
+      return html`<th scope="col" role="columnheader" class=${column.number ? "n" : ""} aria-sort=${aria}>${
         column.sort && onSort
           ? html`<button class="sort" onClick=${() => onSort(column.key)}>${column.label}
             <span aria-hidden="true">${sorted ? (order === "asc" ? " ▲" : " ▼") : ""}</span></button>`
           : column.label
       }</th>`;
     })}</tr></thead>
-    <tbody>${
+    <tbody role="rowgroup">${
       rows.length
         ? rows.map(
             (row) =>
-              html`<tr key=${row.key}>${columns.map((column, i) =>
+              html`<tr role="row" key=${row.key}>${columns.map((column, i) =>
                 i === 0
-                  ? html`<th scope="row">${column.cell(row)}</th>`
-                  : html`<td class=${column.number ? "n" : (column.kind ?? "")}>${column.cell(row)}</td>`,
+                  ? html`<th scope="row" role="rowheader" data-label=${column.label}>${column.cell(row)}</th>`
+                  : html`<td role="cell" data-label=${column.label}
+                      class=${column.number ? "n" : (column.kind ?? "")}>${column.cell(row)}</td>`,
               )}</tr>`,
           )
-        : html`<tr><td colspan=${columns.length} class="empty">${empty ?? "Nothing here."}</td></tr>`
+        : html`<tr role="row"><td role="cell" colspan=${columns.length} class="empty">${
+            empty ?? "Nothing here."
+          }</td></tr>`
     }</tbody>
     </table></div>`;
 }

@@ -16,6 +16,7 @@ function timeToClear(row) {
   if (!row.lag) return "nothing waits";
   if (row.out_per_s === null || row.in_per_s === null) return "unknown yet";
   const faster = row.out_per_s - row.in_per_s;
+  if (Math.abs(faster) < Math.max(1, row.in_per_s * 0.05)) return "as much comes as goes";
   return faster > 0 ? duration(row.lag / faster) : "not while it falls behind";
 }
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
+from klais.config.load import describe
 from klais.http.guard import Guard
 from klais.ui.audit import newest_changes
 from klais.ui.changes import Changes
@@ -25,6 +26,7 @@ def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Pe
         changes=Changes(worker.control, worker.producer, settings.pid_rate_min),
         audit=partial(newest_changes, settings),
         about=lambda: {"worker": worker.worker_id, "workers": peers.others()},
+        settings=lambda: describe(settings),
         incidents=lambda query: incidents_body(worker.control.records(), query),
     )
     install_routes(app, page)

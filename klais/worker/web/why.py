@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from klais.text import counted
 from klais.worker.rows import DeviceLimits
 from klais.worker.web.device import device_id_text, last_seen, newest_flag, tokens_of
 from klais.worker.web.times import iso
@@ -163,11 +164,11 @@ def _sequence(row: Any) -> dict[str, Any]:
     resets, gaps, late, jumps = (int(row[name]) for name in ("resets", "gaps", "late", "jumps"))
     received = int(row["received"])
     says = (
-        f"Its sequence began again {resets} times (restarts; nothing is dropped for that); {gaps} numbers are missing, "
-        f"{late} frames came late."
+        f"Its sequence began again {_times(resets)} (restarts; nothing is dropped for that); "
+        f"{counted(gaps, 'number is', 'numbers are')} missing, {counted(late, 'frame', 'frames')} came late."
     )
     if jumps > MOST * received or gaps > received:
-        says += f" It jumped ahead {jumps} times: its counter may count time or something else than frames."
+        says += f" It jumped ahead {_times(jumps)}: its counter may count time or something else than frames."
     return _rule("sequence", False, says, resets=resets, gaps=gaps, late=late, jumps=jumps)
 
 
@@ -175,7 +176,7 @@ def _sources(row: Any) -> dict[str, Any]:
     turns = int(row["source_turns"])
     if turns >= MANY:
         says = (
-            f"Its frames come from two addresses by turns ({turns} times back to the one before): two devices may "
+            f"Its frames come from two addresses by turns ({_times(turns)} back to the one before): two devices may "
             "share this id (ids longer than 16 bytes that a sender cut?), or it has two networks. "
             "`klais tail raw` shows the addresses."
         )
@@ -188,7 +189,8 @@ def _sources(row: Any) -> dict[str, Any]:
 
 def _malformed(row: Any) -> dict[str, Any]:
     count = int(row["malformed"])
-    says = f"{count} frames were malformed: see klais_dead_letter." if count else "No frame was malformed."
+    frames = counted(count, "frame was", "frames were")
+    says = f"{frames} malformed: see klais_dead_letter." if count else "No frame was malformed."
     return _rule("malformed", False, says, dropped=count)
 
 
@@ -196,5 +198,9 @@ def _anomaly(row: Any, names: Mapping[int, str]) -> dict[str, Any]:
     flag = newest_flag(row, names)
     if flag is None:
         return _rule("anomaly", False, "Never flagged.", flags=0)
-    says = f"Flagged {int(row['flags'])} times, last at {flag['at']}: {flag['explanation']} Flags drop nothing."
+    says = f"Flagged {_times(int(row['flags']))}, last at {flag['at']}: {flag['explanation']} Flags drop nothing."
     return _rule("anomaly", bool(flag["at_newest_frame"]), says, since=flag["at"], flags=int(row["flags"]))
+
+
+def _times(number: int) -> str:
+    return counted(number, "time", "times")

@@ -209,3 +209,11 @@ def test_doctor_sees_ports_that_a_stranger_holds(monkeypatch: pytest.MonkeyPatch
 
     assert held_by("nginx (pid 3)") == "fail"
     assert held_by("java kafka.Kafka (pid 3)") == "ok"
+
+
+def test_rights_name_a_principal_and_are_safe_in_a_shell(run: Run) -> None:
+    for wrong in ("", "klais", ":klais", "User:", "User: ", "-1"):
+        found = run("topics", "rights", f"--principal={wrong}")
+        assert found.exit_code == 2 and repr(wrong) in found.output
+    lines = run("topics", "rights", "--principal=User:a; reboot").output.splitlines()
+    assert all("--allow-principal 'User:a; reboot' " in line for line in lines if not line.startswith("#"))

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from klais.cli.config import changes_of
 from klais.cli.main import main
 from klais.cli.worker import worker_environ
 from klais.config import toml_file
-from klais.config.load import Settings, load
+from klais.config.load import Settings, describe, load
 
 Run = Callable[..., Result]
 
@@ -98,3 +99,19 @@ def test_a_worker_reads_the_file_again_when_it_is_asked_to(run: Run, tmp_path: P
     assert (given["KLAIS_CONFIG"], given["KLAIS_WEB_PORT"]) == (str(tmp_path / "klais.toml"), "7000")
     Path("klais.toml").write_text('[process]\nlog_level = "error"\n')
     assert load({name: value for name, value in given.items() if name.startswith("KLAIS_")}).log_level == "error"
+
+
+def test_a_change_says_what_runs_and_what_it_needs(run: Run) -> None:
+    running = [{"name": row.name, "value": row.value} for row in describe(Settings(api_token="x" * 16))]
+    here = describe(Settings(api_token="y" * 16, partitions=9, log_level="error", config="klais.toml"))
+    assert changes_of(here, running) == [
+        {"name": "KLAIS_PARTITIONS", "running": "4", "here": "9", "needs": "a restart"},
+        {
+            "name": "KLAIS_LOG_LEVEL",
+            "running": "info",
+            "here": "error",
+            "needs": "a reload of the edge, a restart of workers",
+        },
+    ]
+    assert changes_of(here, running[:1]) == []
+    assert run("config", "diff", "--url", "http://127.0.0.1:1").exit_code == 2

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -97,10 +98,63 @@ def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         assert found.exit_code == 0, found.output
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", found.output)
         assert f"Usage: main {' '.join(path)}".rstrip() in " ".join(found.output.split())
-        own = command.help.replace("\b\n", "").splitlines()
-        widest = max((len(line) for line in own if line.startswith("  ")), default=0)  # examples keep their lines
-        ours = [line for line in found.output.splitlines() if not line.startswith("  -")]  # choices keep their line
-        assert max(map(len, ours)) <= max(80, widest + 2)
+        assert max(map(len, found.output.splitlines())) <= 80  # examples keep their lines
+
+
+KINDS = ("float", "float range", "integer", "integer range", "duration", "rate")
+NUMBERS = [(path, param) for path, command in TREE.items() for param in command.params if param.type.name in KINDS]
+# Text, and what stands in the error for it: a range names the number that it read.
+NO_NUMBERS = {text: repr(text) for text in ("nonsense", "", "0x10", "1,5", "\x1b[31m")}
+NO_NUMBERS |= {"nan": "nan", "-inf": "inf", "1e999": ""}
+
+
+def test_what_is_no_number_is_refused_with_the_value_and_the_name() -> None:
+    """NaN passes every comparison with a range, and infinity ends in an error far from here."""
+    assert len(NUMBERS) > 70
+    for path, param in NUMBERS:
+        for text, shown in NO_NUMBERS.items():
+            with pytest.raises(click.BadParameter) as refused:
+                pytest.fail(f"{path} {param.opts} takes {text!r} as {param.type.convert(text, param, None)!r}")
+            assert shown in refused.value.message, (path, param.opts, refused.value.message)
+            assert refused.value.param is param
+
+
+KAFKA_FREE = {"up", "edge", "worker", "kafka", "send", "auth", "top", "ui", "xdp", "score", "models", "explain",
+              "config", "profile", "validate", "doctor", "warm", "completion", "version"}  # fmt: skip
+GIVEN = {"device_id": "dev-1", "incident_id": "i-0123456789", "topic": "raw"}
+MORE = {
+    ("control", "set"): ["--rate", "5000"],
+    ("control", "device"): ["--rate", "5"],
+    ("devices", "limit"): ["--rate", "5"],
+    ("incidents", "mute"): ["--prefix", "test-"],
+    ("incidents", "unmute"): ["--prefix", "test-"],
+}
+OWN = {("simulate",), ("simulate", "show"), ("simulate", "check"), ("topics", "rights"), ("topics", "create")}
+ASKS = [path for path in LEAVES if path[0] not in KAFKA_FREE and path not in OWN]
+
+
+@pytest.fixture
+def closed() -> Iterator[int]:
+    """A port that refuses connections, as nobody else can listen on it."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+@pytest.mark.parametrize("path", ASKS, ids=" ".join)
+def test_a_command_says_at_once_that_nobody_is_there(
+    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, closed: int
+) -> None:
+    """One line that names the address and what to do, without a wait and without lines of client libraries."""
+    for name in [name for name in os.environ if name.startswith("KLAIS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KLAIS_KAFKA_BOOTSTRAP", f"127.0.0.1:{closed}")
+    monkeypatch.setenv("KLAIS_WEB_PORT", str(closed))
+    arguments = [GIVEN[str(param.name)] for param in LEAVES[path].params if isinstance(param, click.Argument)]
+    found = CliRunner().invoke(main, [*path, *MORE.get(path, []), *arguments])
+    assert found.exit_code == 1 and found.stdout == "", found.output
+    assert re.match(f"klais: no (Kafka|worker) answers at (http://)?127.0.0.1:{closed} ", found.stderr)
+    assert found.stderr.count("\n") == 1 and "`klais up`" in found.stderr
 
 
 @pytest.mark.parametrize("path", TREE, ids=lambda path: " ".join(path) or "klais")

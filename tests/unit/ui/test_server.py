@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import ClientSession, CookieJar, web
+from click.testing import CliRunner
 from confluent_kafka import KafkaException
 
-from klais.config.load import Settings
+from klais.cli.main import main
+from klais.config.load import Settings, describe
 from klais.control.setpoints import ControlFollower
 from klais.http.access import Access, digest
 from klais.http.connections import ConnectionLimits, Listener
@@ -25,6 +27,7 @@ from klais.ui.stream import Hub
 from tests.support.incidents import incident
 
 TOKEN = "a token of the operators"
+SECRET = "secret-of-the-settings"
 WHY = {"reason": "floods", "author": "ops"}
 
 
@@ -46,7 +49,13 @@ class Server:
         self.written, self.control = Written(), ControlFollower(Settings(control_auto=True))
         changes = Changes(self.control, lambda: self.written, 1000.0)
         guard = Guard(AllowedHosts("127.0.0.1"), access)
-        page = Page(guard=guard, feed=load_demo(), changes=changes, audit=load_demo().audit)
+        page = Page(
+            guard=guard,
+            feed=load_demo(),
+            changes=changes,
+            audit=load_demo().audit,
+            settings=lambda: describe(Settings(api_token=SECRET, partitions=9)),
+        )
         app = web.Application()
         guard.install(app)
         install(app, page)
@@ -124,6 +133,18 @@ async def test_a_session_reads_and_changes_under_its_name(serve, client) -> None
         assert answer.status == 200
     async with client.get(server.url + "/api/v1/about") as answer:
         assert answer.status == 401
+
+
+async def test_the_settings_in_force_are_shown_without_secrets_and_compared(serve, client, monkeypatch) -> None:
+    server = await serve()
+    async with client.get(server.url + "/api/v1/settings") as answer:
+        text = await answer.text()
+    rows = {row["name"]: row["value"] for row in orjson.loads(text)["settings"]}
+    assert rows["KLAIS_PARTITIONS"] == "9" and rows["KLAIS_API_TOKEN"] and SECRET not in text
+    monkeypatch.setenv("KLAIS_PARTITIONS", "8")
+    command = ["config", "diff", "--running", "--url", server.url]
+    found = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert "KLAIS_PARTITIONS: 9 -> 8  (a restart)" in found.stdout.splitlines(), found.output
 
 
 async def test_five_failed_logins_close_the_door_for_a_minute(serve, client) -> None:
@@ -288,6 +309,15 @@ async def test_recorded_figures_are_read_only(client) -> None:
         assert (await answer.json())["items"]
     async with client.get(url + "/devices/?size=7") as answer:
         assert len((await answer.json())["items"]) == 7
+    async with client.get(url + "/devices/?q=chatty&sort=received&order=asc&size=3") as answer:
+        first = await answer.json()
+        received = [row["received"] for row in first["items"]]
+        assert len(received) == 3 and received == sorted(received) and first["recorded"]["rows"] == 200
+        assert all("chatty" in row["device_id"] for row in first["items"])
+    path = f"/devices/?q=chatty&sort=received&order=asc&size=3&after={first['next']}"
+    async with client.get(url + path) as answer:
+        rest = (await answer.json())["items"]
+        assert rest and min(row["received"] for row in rest) >= received[-1]
     async with client.get(url + "/devices/nobody/") as answer:
         assert answer.status == 404
     await listener.stop()
