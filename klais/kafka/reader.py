@@ -37,12 +37,13 @@ _READ_UNCOMMITTED = 0
 
 
 class RawRecord(NamedTuple):
-    """One record as it lies in the log."""
+    """One record as it lies in the log; ``control``: it is a marker of a transaction, whose content nobody reads."""
 
     offset: int
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    control: bool = False
 
 
 class PartitionReader:
@@ -122,10 +123,13 @@ class PartitionReader:
             found.append(int((await self._ask(TopicPartition(topic, partition), request))[3]))
         return found[0], found[1]
 
-    async def read(self, topic: str, partition: int, start: int, end: int | None = None) -> AsyncIterator[RawRecord]:
+    async def read(
+        self, topic: str, partition: int, start: int, end: int | None = None, controls: bool = False
+    ) -> AsyncIterator[RawRecord]:
         """Records from offset ``start`` up to, not including, ``end`` (default and at most: the end offset now).
 
-        It skips control records (transaction markers), and ends even where only those follow.
+        It skips control records (transaction markers) unless ``controls`` asks for them, and ends even where only
+        those follow.
 
         Raises
         ------
@@ -158,6 +162,9 @@ class PartitionReader:
                         if position <= record.offset < stop:
                             yield RawRecord(record.offset, record.key, record.value, tuple(record.headers))
                             await turn.end()
+                elif controls:
+                    for offset in range(max(position, batch.base_offset), min(batch.next_offset, stop)):
+                        yield RawRecord(offset, None, None, (), control=True)
                 position = batch.next_offset
             if batches:
                 deadline.renew()
@@ -172,17 +179,22 @@ class PartitionReader:
         TopicMismatch, KafkaUnavailable
             As for :meth:`read`.
         """
+        return (await self.record_and_leader(topic, partition, offset))[0]
+
+    async def record_and_leader(self, topic: str, partition: int, offset: int) -> tuple[RawRecord | None, int]:
+        """As :meth:`record_at`, and the epoch of the leader that appended it: grows with each change of the leader."""
         where = TopicPartition(topic, partition)
         try:
-            batches = await self._fetch(where, offset, 1)
+            content = await self._fetch_bytes(where, offset, 1)
         except kafka_errors.OffsetOutOfRangeError:
-            return None
-        for batch in batches:
+            return None, -1
+        leader = int.from_bytes(content[12:16], "big", signed=True)  # of the first batch, which reaches to the offset
+        for batch in _batches(where, content, offset):
             if not batch.is_control_batch:
                 for record in batch:
                     if record.offset == offset:
-                        return RawRecord(record.offset, record.key, record.value, tuple(record.headers))
-        return None
+                        return RawRecord(record.offset, record.key, record.value, tuple(record.headers)), leader
+        return None, leader
 
     async def epoch_at(self, topic: str, partition: int, offset: int) -> int:
         """Producer epoch of the batch, or the control record, that holds an offset; -1 where there is none."""
@@ -199,16 +211,12 @@ class PartitionReader:
 
     async def _fetch(self, where: TopicPartition, position: int, most_bytes: int = FETCH_BYTES) -> list[Any]:
         """The whole batches of one answer that reach beyond ``position``, in order, with their CRC checked."""
+        return _batches(where, await self._fetch_bytes(where, position, most_bytes), position)
+
+    async def _fetch_bytes(self, where: TopicPartition, position: int, most_bytes: int) -> bytes:
         part = (where.partition, position, most_bytes)
         request = FetchRequest(1000, 1, most_bytes, _READ_UNCOMMITTED, [(where.topic, [part])])
-        records = MemoryRecords((await self._ask(where, request))[-1] or b"")
-        batches = []
-        while (batch := records.next_batch()) is not None:
-            if not batch.validate_crc():
-                raise kafka_errors.CorruptRecordException(f"wrong CRC in {where} behind offset {position}")
-            if batch.next_offset > position:
-                batches.append(batch)
-        return batches
+        return bytes((await self._ask(where, request))[-1] or b"")
 
     async def _ask(self, where: TopicPartition, request: Any) -> Any:
         """Send to the partition's leader; its answer for the partition, as a tuple (partition, error code, ...)."""
@@ -252,6 +260,17 @@ class PartitionReader:
         if self._client is None:
             raise RuntimeError("the reader is not started")
         return self._client
+
+
+def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
+    records = MemoryRecords(content)
+    batches = []
+    while (batch := records.next_batch()) is not None:
+        if not batch.validate_crc():
+            raise kafka_errors.CorruptRecordException(f"wrong CRC in {where} behind offset {position}")
+        if batch.next_offset > position:
+            batches.append(batch)
+    return batches
 
 
 class _Deadline:

@@ -19,7 +19,6 @@ from klais.core.lane.checkpoint import Marker, decode_marker
 from klais.core.lane.journal import (
     GONE,
     MAGIC,
-    MARKER_KEY,
     NEEDS_RAW,
     Kind,
     Resumed,
@@ -38,6 +37,7 @@ from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import read_mark
 from klais.kafka.topics import Topics
 from klais.verify.comparison import ANY, Comparison, Found
+from klais.worker.changelog import load_partition
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MOST_PROBLEMS = 20
@@ -131,17 +131,9 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
 
 
 async def read_table(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, Marker | None]:
-    """Rows (ROW [n]) and marker of a partition, from its changelog alone."""
-    start, _ = await reader.offsets(topic, partition)
-    newest: dict[bytes, bytes] = {}
-    async for record in reader.read(topic, partition, start):
-        if record.key is not None and record.value is not None:
-            newest[record.key] = record.value
-        elif record.key is not None:
-            newest.pop(record.key, None)
-    marker = next((value for key, value in newest.items() if key.startswith(MARKER_KEY)), None)
-    rows = [value for key, value in newest.items() if key[:1] != b"\0"]
-    return np.frombuffer(b"".join(rows), ROW), decode_marker(marker) if marker else None
+    """Rows (ROW [n]) and marker of a partition, from its changelog alone, as a recovery reads them."""
+    rows, marker = await load_partition(reader, topic, partition)
+    return rows, decode_marker(marker) if marker else None
 
 
 @dataclass(slots=True)

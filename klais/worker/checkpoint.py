@@ -68,6 +68,8 @@ class Checkpointer:
                 fault.at("checkpoint_taken")
                 while session.acked_step < newest:  # noqa: ASYNC110  (three outputs move it; asking costs nothing)
                     await asyncio.sleep(POLL_S)
+                # A marker covers only what klais_raw still holds: a replay of later steps finds out if it does not.
+                await self._watch.taken.verified()
                 self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), letters_end)
                 await self._write(shot)
                 self.total_s += time.monotonic() - began

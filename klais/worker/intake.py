@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from klais.core.lane.state import LaneState
 from klais.core.wire.batch import received_at_of
-from klais.errors import OffsetGone
+from klais.errors import LaneFailed, OffsetGone
 from klais.kafka.reader import PartitionReader
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import get
@@ -140,18 +140,27 @@ class Intake:
         while state.next_raw < end:
             log.info("gap_read", partition=self._partition, start=state.next_raw, end=end)
             try:
-                async for record in reader.read(self._topic, self._partition, state.next_raw, end):
-                    state.skip_to(record.offset)
-                    yield Raw(record.offset, record.value or b"")
-                state.skip_to(end)  # the last offsets were control records
+                async for record in reader.read(self._topic, self._partition, state.next_raw, end, controls=True):
+                    if record.offset > state.next_raw:
+                        yield self._hole(state, record.offset)
+                    if record.control:
+                        state.skip_to(record.offset + 1)
+                    else:
+                        yield Raw(record.offset, record.value or b"")
+                if state.next_raw < end:
+                    _, log_end = await reader.offsets(self._topic, self._partition)
+                    if log_end < end:
+                        raise LaneFailed(f"{self._topic} ends at {log_end}, it had records up to {end}")
+                    yield self._hole(state, end)
             except OffsetGone as gone:
                 if gone.log_start <= state.next_raw:
                     raise  # the log ends before what the lane has taken
-                first = min(gone.log_start, end)
-                log.error(
-                    "raw_records_lost", partition=self._partition, start=state.next_raw, end=first, why="retention"
-                )
-                yield Raw(first - 1, None)
+                yield self._hole(state, min(gone.log_start, end), "retention")
+
+    def _hole(self, state: LaneState, end: int, why: str = "nothing lies there: was the topic compacted?") -> Raw:
+        """The records before ``end`` were there, and are gone."""
+        log.error("raw_records_lost", partition=self._partition, start=state.next_raw, end=end, why=why)
+        return Raw(end - 1, None)
 
     # -- acknowledgement
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from klais import fault
 from klais.core.lane.state import TALLIES
-from klais.errors import EpochRenewal, LaneFenced
+from klais.errors import EpochRenewal, LaneFailed, LaneFenced
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 from klais.worker.checkpoint import Checkpointer
@@ -184,7 +184,7 @@ class Lane:
         try:
             async with asyncio.timeout(timeout_s):
                 await self.checkpointer.run_once()
-        except (TimeoutError, LaneFenced):
+        except (TimeoutError, LaneFailed, LaneFenced):
             return False
         return True
 

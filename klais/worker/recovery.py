@@ -84,18 +84,20 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         )
     journal = await _read_journal(reader, topics.journal, partition, marker)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
-    seen_outputs = {
-        name: await _look_at(reader, topic, partition, name, bounds[name], lineage, marker)
-        for name, topic in outputs.items()
-    }
+    floor, epoch = _floor(marker, journal.steps)
+    clean = await _look_at_clean(reader, topics.telemetry, partition, bounds["telemetry"], lineage, (floor, epoch))
+    seen_outputs = {"telemetry": clean}
+    for name in ("anomalies", "dead_letter"):
+        wanted = marker.outputs.get(name, 0) if marker else 0
+        seen_outputs[name] = await _look_at(reader, outputs[name], partition, bounds[name], lineage, wanted)
     plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, marker))
     doubled = 0
     telemetry = seen_outputs["telemetry"]
     if plan.steps_missing and telemetry.mark is not None:
-        floor = min(telemetry.floor, telemetry.end)
         last = journal.steps[-1].step if journal.steps else state.step
         next_raw = _next_raw(state, journal) if plan.rewind is None else min(plan.rewind, _next_raw(state, journal))
-        doubled = await count_doubled(reader, topics, partition, lineage, floor, last, next_raw)
+        begin = min(telemetry.floor, telemetry.end)
+        doubled = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
@@ -104,8 +106,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}
     # A place in a journal that was cut or recreated means nothing: look from its start until the next checkpoint.
     journal_floor = marker.journal_offset if marker and marker.journal_offset <= journal.end else 0
-    known = marker is not None and floors["telemetry"] == marker.outputs.get("telemetry", 0)
-    epoch = marker.telemetry_epoch if marker is not None and known else -1
+    if floors["telemetry"] != floor:
+        epoch = -1
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return Recovered(
@@ -113,29 +115,55 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     )
 
 
+def _floor(marker: Marker | None, steps: list[StepRecord]) -> tuple[int, int]:
+    """Up to where the clean topic must hold what it acknowledged, and the producer epoch before that (-1 = unknown).
+
+    A session that ended before its first checkpoint may have found less there than the checkpoint names. It has counted
+    that: what is missing is what the topic lost since.
+    """
+    floor, epoch = (marker.outputs.get("telemetry", 0), marker.telemetry_epoch) if marker else (0, -1)
+    for step in steps:
+        if step.resumed is not None and 0 <= step.resumed.floor < floor:
+            floor, epoch = step.resumed.floor, step.resumed.floor_epoch
+    return floor, epoch
+
+
 async def _look_at(
+    reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], lineage: int, floor: int
+) -> OutputSeen:
+    """How far one output has got; ``bounds`` are its first and end offset before our fence."""
+    start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
+    # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
+    mark = await last_own_mark(reader, topic, partition, max(0, min(floor, end) - 1), lineage)
+    return OutputSeen(floor, start, end, mark)
+
+
+async def _look_at_clean(
     reader: PartitionReader,
     topic: str,
     partition: int,
-    name: str,
     bounds: tuple[int, int],
     lineage: int,
-    marker: Marker | None,
+    known: tuple[int, int],
 ) -> OutputSeen:
-    """How far one output has got; ``bounds`` are its first and end offset before our fence."""
-    floor = marker.outputs.get(name, 0) if marker else 0
-    start, end = bounds
-    if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
-        end = floor  # it was the new leader's answer
-    if name == "telemetry" and marker is not None and marker.telemetry_epoch >= 0:
-        end = min(end, await _kept(reader, topic, partition, (start, min(floor, end)), marker.telemetry_epoch) or end)
-    # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
+    """As :func:`_look_at`, for the topic whose losses are counted; ``known`` as :func:`_floor` gives it."""
+    floor, epoch = known
+    start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
+    kept = await _kept(reader, topic, partition, (start, min(floor, end)), epoch) if epoch >= 0 else None
+    end = end if kept is None else min(end, kept)
     begin, controls = max(0, min(floor, end) - 1), 0
-    if name == "telemetry" and end < floor:
+    if end < floor:
         # It was cut: the newest mark may lie anywhere, with control records behind it.
-        begin, controls = 0, await _controls(reader, topic, partition, end, marker)
+        begin, controls = 0, await _controls(reader, topic, partition, end, epoch)
     mark = await last_own_mark(reader, topic, partition, begin, lineage)
     return OutputSeen(floor, start, end, mark, controls)
+
+
+async def _settled_end(reader: PartitionReader, topic: str, partition: int, end: int, floor: int) -> int:
+    """The end offset before our fence, asked for again where it may be that of a leader that has just become one."""
+    if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
+        return floor
+    return end
 
 
 async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], epoch: int) -> int | None:
@@ -156,12 +184,13 @@ async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tup
     return low
 
 
-async def _controls(reader: PartitionReader, topic: str, partition: int, end: int, marker: Marker | None) -> int:
-    """Control records that lay between the end of a clean topic that was cut and the marker's place in it."""
-    if marker is None or marker.telemetry_epoch < 0 or end <= 0:
+async def _controls(reader: PartitionReader, topic: str, partition: int, end: int, newest: int) -> int:
+    """Control records that lay between the end of a clean topic that was cut and the floor, before which ``newest``
+    wrote."""
+    if newest < 0 or end <= 0:
         return 0
     epoch = await reader.epoch_at(topic, partition, end - 1)
-    return CONTROL_RECORDS * (marker.telemetry_epoch - epoch) if 0 <= epoch < marker.telemetry_epoch else 0
+    return CONTROL_RECORDS * (newest - epoch) if 0 <= epoch < newest else 0
 
 
 async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -> Senders:

@@ -54,6 +54,8 @@ class Replay:
         How far the clean topic had got.
     doubled : int
         Records of the clean topic that will be put out again.
+    floor : tuple of int
+        Where the clean topic goes on behind what the marker covers and it still holds, and the epoch before that place.
     """
 
     def __init__(
@@ -64,9 +66,10 @@ class Replay:
         plan: Plan,
         telemetry: Mark | None,
         doubled: int,
+        floor: tuple[int, int],
     ) -> None:
         self._state, self._marker, self._journal, self._plan = state, marker, journal, plan
-        self._telemetry, self._doubled = telemetry, doubled
+        self._telemetry, self._doubled, self._floor = telemetry, doubled, floor
         self._unread = False  # from some step on the frames are gone
         self._losses = Losses()
 
@@ -132,10 +135,11 @@ class Replay:
     def _unread_step(self, record: StepRecord) -> Step:
         losses = self._losses
         passed, queued = replay_unread(self._state, record)
-        if record.resumed is not None and record.resumed.aside:
-            losses.output = max(0, losses.output - record.resumed.output_lost)  # counted there
-        elif record.kind == Kind.RESUMED:  # it has counted what the steps before it lost
-            losses.output = losses.queue = 0
+        found = record.resumed
+        if found is not None:  # it has counted some of what the steps before it lost
+            aside = found.output_lost if found.aside else 0
+            losses.output = max(0, losses.output - found.unread - aside)
+            losses.queue = max(0, losses.queue - found.queue_lost)
         losses.output += passed - min(passed, self._put_out(record.step, passed))
         losses.queue += queued
         return Step(record, next_raw=self._state.next_raw)
@@ -167,4 +171,6 @@ class Replay:
         why = "; ".join(
             [*(finding.violation.value for finding in plan.findings), *([losses.why] if losses.why else [])]
         )
-        return Resumed(lost, losses.queue, doubled, why), max(state.step, plan.last_step), next_raw
+        floor, epoch = self._floor
+        found = Resumed(lost, losses.queue, doubled, why, (), losses.output, floor, epoch)
+        return found, max(state.step, plan.last_step), next_raw

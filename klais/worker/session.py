@@ -129,7 +129,13 @@ class LaneSession:
         self.state, self.marker, self.senders, self.floors = found.state, found.marker, found.senders, found.floors
         self.lineage, self.plan, self.journal_floor = found.lineage, found.plan, found.journal_floor
         self.replay = Replay(
-            found.state, found.marker, found.journal, found.plan, found.positions.get("telemetry"), found.doubled
+            found.state,
+            found.marker,
+            found.journal,
+            found.plan,
+            found.positions.get("telemetry"),
+            found.doubled,
+            (found.floors["telemetry"], found.telemetry_epoch),
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)
         self.telemetry_epoch = found.telemetry_epoch
@@ -152,6 +158,7 @@ class LaneSession:
         self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
         self.taken_ns = found.state.bucket_ns  # when the edge received the newest batch that was taken, or about so
         self.live_records = 0  # of the clean topic, acknowledged before the session went live
+        self.unverified: deque[tuple[int, int]] = deque()  # raw records taken since somebody compared them: see `Taken`
 
     @property
     def outputs(self) -> dict[str, Output]:
@@ -173,6 +180,9 @@ class LaneSession:
         """The journal is replayed: what counts from here on is new."""
         self.live_step, self.live_tally = self.state.step, self.state.tally.copy()
         self.live_records = self.telemetry.records
+        taken = self.state.newest_taken or (self.state.landmarks[-1] if self.state.landmarks else None)
+        if taken is not None:
+            self.unverified.append(taken)
 
     @property
     def unsent(self) -> int:
@@ -196,6 +206,7 @@ class LaneSession:
         except Exception as error:
             self._quarantine.failed(raw.offset, error)
             raise
+        self.unverified.append((raw.offset, step.record.raw_crc))
         self.context.on_step(time.perf_counter() - began)
         self.taken_ns = received_at_of(raw.value) or self.taken_ns
         return step

@@ -7,13 +7,13 @@ on; offsets that the group has committed may lie far ahead of the log. Each chec
 import asyncio
 from dataclasses import dataclass
 
-from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 from klais.worker.intake import Intake
 from klais.worker.invariant import cut_while_live
 from klais.worker.session import LaneSession
+from klais.worker.taken import Taken
 
 log = get("klais.worker.watch")
 
@@ -36,11 +36,11 @@ class Landed:
 
 
 class Watch:
-    """Checks one session; ``landed`` is for the conservation check."""
+    """Checks one session; ``landed`` is for the conservation check, ``taken`` for checkpoints."""
 
     def __init__(self, session: LaneSession, intake: Intake, reader: PartitionReader) -> None:
         self._session, self._intake, self._reader = session, intake, reader
-        self._known: tuple[int, int] | None = None  # (raw offset, fingerprint) of a record taken before the last check
+        self.taken = Taken(session.unverified, reader, session.context.topics.raw, session.partition)
         self._next_raw, self._raw_end = -1, 0
         self._undelivered = 0  # checks in a row in which records of the check before were not delivered
         self._short = 0  # checks in a row in which a topic ended too early
@@ -73,7 +73,7 @@ class Watch:
         session, partition, topics = self._session, self._session.partition, self._session.context.topics
         # Read before the end offset is asked for: what is known to be there cannot be ahead of it.
         next_raw, telemetry, acknowledged = session.state.next_raw, session.telemetry.offset, session.telemetry.records
-        newest, waits = session.state.newest_taken, not self._intake.idle
+        waits = not self._intake.idle
         raw_end = await self._reader.end(topics.raw, partition)
         output_end = await self._reader.end(topics.telemetry, partition)
         self.letters_end = await self._reader.end(topics.dead_letter, partition)
@@ -81,11 +81,9 @@ class Watch:
         self._short = self._short + 1 if why is not None else 0
         if 0 < self._short < NEW_LEADER_CHECKS:
             return
-        if why is None and self._known is not None and not await self._holds(*self._known):
-            why = f"klais_raw has another record at offset {self._known[0]} than the one that was taken"
         if why is not None:
             raise LaneFailed(f"Kafka lost what lane {partition} relies on: {why}")
-        self._known = newest
+        await self.taken.verify()
         base_end, base_acknowledged = self._base
         self.landed = Landed(acknowledged - base_acknowledged, output_end - base_end)
         undelivered = next_raw == self._next_raw < self._raw_end and not waits and session.state.next_raw == next_raw
@@ -97,11 +95,3 @@ class Watch:
             self._intake.fetch_up_to(raw_end)
             await session.context.consumer.seek(partition, raw_end)
         self._next_raw, self._raw_end = next_raw, raw_end
-
-    async def _holds(self, offset: int, wanted: int) -> bool:
-        topic, partition = self._session.context.topics.raw, self._session.partition
-        record = await self._reader.record_at(topic, partition, offset)
-        if record is None:
-            start, _ = await self._reader.offsets(topic, partition)
-            return offset < start  # retention may remove what was taken
-        return fingerprint(record.value or b"") == wanted

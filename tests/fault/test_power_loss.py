@@ -7,6 +7,7 @@ starts again.
 
 import asyncio
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from klais.kafka.fenced import fence
 from klais.kafka.topics import Topics
 from klais.verify.audit import LaneAudit, audit_lane
 from klais.worker.lane import Lane
+from tests.support.fault_harness import worker
 from tests.support.lanes import Edge, ends, figures, landed, lanes, live, until
-from tests.support.process import wait_for
+from tests.support.process import exit_code, wait_for
 from tests.support.segments import batches, cut, folder_of, newest_segment
 from tests.support.stage import Stage, stage
 
@@ -40,7 +42,8 @@ class Case:
     ``late``: a second checkpoint before the loss. ``marker``: its marker is lost, its rows are not. ``owners``: so many
     lanes, one after the other. ``live``: the lane lives through it. ``grown``: batches before the lane looks again.
     ``repeat``: the edge sends its last batch again, as it does where it got no answer. ``fences``: sessions that take
-    the lane over after the loss and end before they count it.
+    the lane over after the loss and end before they count it. ``kills``: workers that die after they have counted it,
+    before their checkpoint covers that.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Case:
     grown: int = 0
     repeat: bool = False
     fences: int = 0
+    kills: int = 0
     owners: int = 1
     late: bool = False
     live: bool = False
@@ -68,6 +72,7 @@ CASES = [
     Case("raw, and a batch that comes twice", {"raw": 4}, repeat=True, grown=10),
     Case("raw, shorter than before", {"raw": 4}, rare=True),
     Case("raw, live", {"raw": 4}, live=True),
+    Case("raw, live, grown again before the lane looks", {"raw": 4}, live=True, grown=10),
     Case("raw, below the checkpoint", {"raw": 15}, grown=30),
     Case("raw, below the checkpoint, shorter than before", {"raw": 15}, rare=True),
     Case("raw, behind a late checkpoint", {"raw": 5}, late=True, grown=20, rare=True),
@@ -77,11 +82,15 @@ CASES = [
     Case("telemetry", {"telemetry": 20}),
     Case("telemetry, below the checkpoint", {"telemetry": 80}, reported=30),
     Case("telemetry, and fences hide it", {"telemetry": 55}, reported=5, fences=4),
+    Case("telemetry, counted by a worker that dies", {"telemetry": 80}, reported=30, kills=1),
     Case("telemetry, live", {"telemetry": 80}, reported=30, live=True),
     Case("telemetry, of several owners", {"telemetry": 74}, reported=70, owners=3),
     Case("more of the journal than of the telemetry", {"journal": 8, "telemetry": 15}, doubled=25),
     Case("more of the telemetry than of the journal", {"journal": 2, "telemetry": 30}, rare=True),
     Case("raw and telemetry", {"raw": 5, "telemetry": 15}, reported=15),
+    Case(
+        "raw and telemetry, counted by workers that die", {"raw": 5, "telemetry": 15}, reported=15, kills=2, rare=True
+    ),
     Case("raw and telemetry, below the checkpoint", {"raw": 15, "telemetry": 60}, reported=60, rare=True),
     Case("all three", {"raw": 5, "journal": 8, "telemetry": 30}, untaken=25, doubled=10),
     Case("most of raw", {"raw": 8, "journal": 3, "telemetry": 10}, untaken=10, grown=12, unknown=5),
@@ -162,6 +171,8 @@ class Run:
         outputs = [(topic, 0) for topic in (topics.telemetry, topics.anomalies, topics.dead_letter)]
         for _ in range(self.case.fences):
             await fence(self.settings, f"{topics.app_id}-lane-0", outputs)
+        for _ in range(self.case.kills):
+            await asyncio.to_thread(self._die)
         if self.case.repeat:
             self.edge.put(self.edge.last)
         for _ in range(self.case.grown):
@@ -169,8 +180,21 @@ class Run:
         if self.case.live:  # what shows the loss to a lane that has nothing to do is the next batch
             self.edge.send()
 
+    def _die(self) -> None:
+        """A worker that is killed when the loss is journalled, and no checkpoint covers that."""
+        log = self.settings.state_dir / f"{self.settings.topic_prefix}worker.log"
+        with worker(self.settings, log, fault_point="checkpoint_marker") as it:
+            code = exit_code(it.process, 60, lambda: f"the end of the worker:\n{it.tail()}")
+            assert code == -signal.SIGKILL and "lane_resumed" in log.read_text(), it.tail()
+
     async def _noticed(self, lane: Lane) -> None:
-        await until(lambda: lane.restarts, "the loss is noticed")
+        ((_, end),) = await asyncio.to_thread(ends, self.settings, Topics.of(self.settings).raw)
+
+        def noticed() -> bool:
+            lane.intake.fetch_up_to(end)
+            return lane.restarts > 0
+
+        await until(noticed, "the loss is noticed")
 
     async def _after(self, lane: Lane) -> None:
         await live(lane)

@@ -13,7 +13,7 @@ from klais.core.devices.layout import ROW, id_words
 from klais.core.devices.sequence import DUPLICATE, IN_ORDER, JUMP, LATE, REPLAYED, RESTART, UNKNOWN, observe
 from klais.core.devices.signed import observe_signed
 from klais.core.devices.siphash import hash_bytes, hash_words, key_words
-from klais.core.lane.boots import Boots
+from klais.core.lane.boots import MAX_SKIPPED, SKIPPED_RANGES, Boots
 from klais.core.lane.state import LaneState
 from tests.support.lane import Feature, NaiveBucket, Window
 
@@ -207,18 +207,32 @@ def test_the_longest_silent_devices_are_forgotten(heard: list, limit: int, forge
     assert not gone or not kept or max(gone) <= min(kept)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 30)), max_size=60))
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 14)), max_size=60))
 def test_batches_are_recognised_by_their_numbers(taken: list) -> None:
+    """Each number of an (edge, boot) is taken once, in whatever order they come, and those missing are counted."""
     boots, twin = Boots(), {}
+    missing = 0
     for now_s, (edge, boot, number) in enumerate(taken):
-        last = twin.get((edge, boot))
-        expected = -1 if last is not None and number <= last else 0 if last is None else number - last - 1
-        assert boots.take(edge, boot, number, now_s) == expected
-        if expected >= 0:
-            twin[(edge, boot)] = number
+        mine = twin.setdefault((edge, boot), [])
+        more = boots.take(edge, boot, number, now_s)
+        assert (more is None) == (number in mine)
+        mine += [number] if more is not None else []
+        missing += more or 0
+        assert missing == sum(n not in some for some in twin.values() for n in range(some[0], max(some)))
         again = Boots()
-        again.load(boots.dump())
-        assert again.dump() == boots.dump() and len(again) == len(twin)
+        again.load(boots.dump(), boots.skipped())
+        assert again.dump() == boots.dump() and len(again) == len(twin) and again.skipped() == boots.skipped()
+        boots = again
+
+
+def test_only_the_newest_numbers_left_out_are_remembered() -> None:
+    boots = Boots()
+    for number in range(0, 4 * SKIPPED_RANGES, 2):
+        boots.take(1, 1, number, 0)
+    assert boots.take(1, 1, 1, 0) is None and boots.take(1, 1, 4 * SKIPPED_RANGES - 3, 0) == -1
+    for edge in range(2, MAX_SKIPPED + 3):
+        boots.take(edge, 1, 5, 0)
+    assert boots.take(1, 1, 4 * SKIPPED_RANGES - 5, 0) is None and len(boots.skipped()) == MAX_SKIPPED
 
 
 NEARBY = st.one_of(st.integers(0, 100), st.integers(200, 300), st.integers(2**32 - 40, 2**32 - 1))

@@ -2,14 +2,23 @@
 
 An edge counts its batches from each of its starts (*boot*) on. The newest number of each (edge, boot) is remembered;
 beyond ``MAX_BOOTS`` the longest silent sixteenth goes. A batch of one that is forgotten would be taken twice.
+
+Batches of a boot come in the order of their numbers. They do not where ``klais_raw`` lost its tail and has grown again
+before the lane noticed: it took the newest and goes back. So the numbers that were left out are remembered, too: a
+batch that has one of them was not taken before.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_BOOTS = 65_536
+MAX_SKIPPED = 256  # boots of which numbers left out are remembered
+SKIPPED_RANGES = 8  # of a boot, the newest
 BOOT = np.dtype([("number", "<u8"), ("boot", "<u4"), ("heard_s", "<u4"), ("edge", "<u2")])
 """One (edge, boot): its newest batch number, and when it was taken (s since the epoch). Part of the marker's format."""
+
+
+Range = tuple[int, int, bool]  # numbers left out: the first, the one after the last, whether they count as missing
 
 
 class Boots:
@@ -18,30 +27,51 @@ class Boots:
     def __init__(self) -> None:
         self._table: npt.NDArray[np.void] = np.zeros(16, BOOT)
         self._row: dict[tuple[int, int], int] = {}
+        self._skipped: dict[tuple[int, int], list[Range]] = {}
 
     def __len__(self) -> int:
         return len(self._row)
 
-    def take(self, edge: int, boot: int, number: int, now_s: int) -> int:
-        """Remember a batch; how many numbers the edge left out before it, -1 = it was taken before.
+    def take(self, edge: int, boot: int, number: int, now_s: int) -> int | None:
+        """Remember a batch; how many numbers more are missing now (-1: one less), None = it was taken before.
+
+        Numbers before the first one of a boot do not count as missing.
 
         Examples
         --------
         >>> boots = Boots()
-        >>> [boots.take(1, 7, number, now_s=0) for number in (5, 6, 6, 9)]
-        [0, 0, -1, 2]
+        >>> [boots.take(1, 7, number, now_s=0) for number in (5, 6, 6, 9, 8, 8)]
+        [0, 0, None, 2, -1, None]
         """
         row = self._row.get((edge, boot))
         if row is None:
             row = self._new_row(edge, boot)
+            self._skip((edge, boot), (0, number, False))
             missing = 0
         else:
-            missing = number - int(self._table["number"][row]) - 1
-            if missing < 0:
-                return -1
+            newest = int(self._table["number"][row])
+            if number <= newest:
+                return self._take_skipped((edge, boot), number)
+            missing = number - newest - 1
+            self._skip((edge, boot), (newest + 1, number, True))
         self._table["number"][row] = number
         self._table["heard_s"][row] = now_s
         return missing
+
+    def _skip(self, name: tuple[int, int], left_out: Range) -> None:
+        if left_out[0] == left_out[1]:
+            return
+        if name not in self._skipped and len(self._skipped) == MAX_SKIPPED:
+            del self._skipped[next(iter(self._skipped))]
+        self._skipped[name] = [*self._skipped.get(name, []), left_out][-SKIPPED_RANGES:]
+
+    def _take_skipped(self, name: tuple[int, int], number: int) -> int | None:
+        for at, (begin, end, missing) in enumerate(ranges := self._skipped.get(name, [])):
+            if begin <= number < end:
+                rest = [(begin, number, missing), (number + 1, end, missing)]
+                ranges[at : at + 1] = [one for one in rest if one[0] < one[1]]
+                return -1 if missing else 0
+        return None
 
     def _new_row(self, edge: int, boot: int) -> int:
         if len(self._row) == MAX_BOOTS:
@@ -56,16 +86,26 @@ class Boots:
     def _forget_oldest(self) -> None:
         """Forget a sixteenth at once, so that this costs little for each new boot; the others keep their order."""
         order = np.argsort(self._table["heard_s"][: len(self._row)], kind="stable")
-        self.load(self._table[np.sort(order[MAX_BOOTS // 16 :])].tobytes())
+        self.load(self._table[np.sort(order[MAX_BOOTS // 16 :])].tobytes(), self.skipped())
 
     def dump(self) -> bytes:
         """All of it, BOOT records back to back."""
         return self._table[: len(self._row)].tobytes()
 
-    def load(self, content: bytes) -> None:
-        """Take over what :meth:`dump` gave."""
+    def skipped(self) -> list[list[int]]:
+        """Numbers left out, as rows of edge, boot, the first, the one after the last, and 1 where they are missing."""
+        return [
+            [*name, begin, end, int(missing)] for name, all_ in self._skipped.items() for begin, end, missing in all_
+        ]
+
+    def load(self, content: bytes, skipped: list[list[int]]) -> None:
+        """Take over what :meth:`dump` and :meth:`skipped` gave."""
         found = np.frombuffer(content, BOOT)
         self._table = np.zeros(max(16, len(found)), BOOT)
         self._table[: len(found)] = found
         pairs = zip(found["edge"].tolist(), found["boot"].tolist(), strict=True)
         self._row = {pair: row for row, pair in enumerate(pairs)}
+        self._skipped = {}
+        for edge, boot, begin, end, missing in skipped:
+            if (edge, boot) in self._row:
+                self._skipped.setdefault((edge, boot), []).append((begin, end, bool(missing)))

@@ -118,6 +118,7 @@ def begin_snapshot(state: LaneState) -> Snapshot:
         "landmarks": state.landmarks.copy(),
         "new_devices": state.new_devices,
         "devices": state.devices,
+        "skipped": state.boots.skipped(),
     }
     rows = np.zeros(len(index), ROW)
     return Snapshot(state.step, index, rows, 0, facts, state.boots.dump(), *state.queue.ranges(), forgotten)
@@ -231,7 +232,7 @@ def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY, detecto
         state.tally[:] = facts["tally"]
         state.landmarks = [(int(offset), int(fingerprint)) for offset, fingerprint in facts["landmarks"]]
         state.new_devices = float(facts["new_devices"])
-        state.boots.load(marker.boots)
+        state.boots.load(marker.boots, facts.get("skipped", []))
         state.path_names = NameTable({int(key): text for key, text in facts["names"].items()})
     except _DAMAGE as error:
         raise JournalFormatError(f"damaged checkpoint marker ({error!r}): {OTHER_VERSION}") from error

@@ -93,6 +93,10 @@ class Resumed:
     queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time. ``why`` ends with
     ``GONE`` where it applied steps without their frames. ``aside``: records that Kafka refuses, each of which becomes a
     dead letter of this step.
+
+    What a later recovery from the same checkpoint needs, so that it counts nothing a second time: ``unread``: of
+    ``output_lost``, those of steps applied without their frames. ``floor``: the end of what the clean topic had kept of
+    the records that the checkpoint covers, ``floor_epoch``: the producer epoch before it, both -1 = not looked at.
     """
 
     output_lost: int = 0
@@ -100,6 +104,9 @@ class Resumed:
     doubled: int = 0
     why: str = ""
     aside: tuple[Aside, ...] = ()
+    unread: int = 0
+    floor: int = -1
+    floor_epoch: int = -1
 
     @property
     def lost(self) -> int:
@@ -250,11 +257,14 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
         fields = shallow_json.loads(text)
         aside = tuple(Aside(**one) for one in fields.get("aside", ()))
         found = Resumed(**(fields | {"aside": aside}))
-        frames = (found.output_lost, found.queue_lost, found.doubled)
+        frames = (found.output_lost, found.queue_lost, found.doubled, found.unread)
+        places = (found.floor, found.floor_epoch)
         texts = [found.why, *(part for one in aside for part in (one.output, one.key, one.value, one.why))]
         counts = [*frames, *(part for one in aside for part in (one.step, one.nth, one.size))]
         if not (
-            all(isinstance(t, str) for t in texts) and all(isinstance(n, int) and 0 <= n < 1 << 63 for n in counts)
+            all(isinstance(t, str) for t in texts)
+            and all(isinstance(n, int) and 0 <= n < 1 << 63 for n in counts)
+            and all(isinstance(n, int) and -1 <= n < 1 << 63 for n in places)
         ):
             raise ValueError("fields of another kind")
     except (AttributeError, TypeError, ValueError) as error:

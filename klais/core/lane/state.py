@@ -226,9 +226,9 @@ class LaneState:
     def seen_batch(self, edge: int, boot: int, number: int, now_ns: int) -> bool:
         """Whether this batch of the edge was taken before; otherwise remember it and count numbers skipped."""
         missing = self.boots.take(edge, boot, number, now_ns // 1_000_000_000)
-        if missing < 0:
+        if missing is None:
             return True
-        self.tally[Tally.MISSING_BATCHES] += np.uint64(missing)
+        self.tally[Tally.MISSING_BATCHES] = max(0, int(self.tally[Tally.MISSING_BATCHES]) + missing)
         return False
 
     def new_dam(self) -> npt.NDArray[np.float64]:

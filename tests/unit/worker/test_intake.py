@@ -3,8 +3,10 @@
 import asyncio
 from types import SimpleNamespace
 
+import pytest
+
 from klais.core.lane.state import LaneState
-from klais.errors import OffsetGone
+from klais.errors import LaneFailed, OffsetGone
 from klais.kafka.reader import RawRecord
 from klais.worker import intake as module
 from klais.worker.intake import Intake, Raw
@@ -25,18 +27,28 @@ class Consumer:
 
 
 class Log:
-    """klais_raw, as a PartitionReader reads it: offsets from ``start`` to ``end`` whose values are their offsets."""
+    """klais_raw, as a PartitionReader reads it: offsets from ``start`` to ``end`` whose values are their offsets.
 
-    def __init__(self, start: int, end: int) -> None:
+    ``holes``: offsets at which nothing lies. ``controls``: those of markers of transactions.
+    """
+
+    def __init__(self, start: int, end: int, holes: set[int] = frozenset(), controls: set[int] = frozenset()) -> None:
         self.start, self.end, self.read_from = start, end, []
+        self.holes, self.controls = holes, controls
 
-    async def read(self, topic, partition, start, end):
+    async def offsets(self, topic, partition):
+        return self.start, self.end
+
+    async def read(self, topic, partition, start, end, controls=False):
         if not self.start <= start <= self.end:
             raise OffsetGone("gone", self.start, self.end)
         self.read_from.append((start, end))
         for offset in range(start, min(end, self.end)):
             await asyncio.sleep(0)
-            yield RawRecord(offset, None, b"%d" % offset, ())
+            if offset in self.controls and controls:
+                yield RawRecord(offset, None, None, (), control=True)
+            elif offset not in self.holes | self.controls:
+                yield RawRecord(offset, None, b"%d" % offset, ())
 
 
 class Stream:
@@ -66,6 +78,26 @@ def deciding(intake: Intake, log: Log):
 async def turn(times: int = 200) -> None:
     for _ in range(times):
         await asyncio.sleep(0)
+
+
+async def test_offsets_without_a_record_are_lost_and_those_of_control_records_are_not():
+    intake, log = Intake("raw", 3, Consumer()), Log(0, 10, holes={2, 3, 8}, controls={0, 5, 9})
+    state, taken, task = deciding(intake, log)
+    intake.fetch_up_to(10)
+    await turn()
+    task.cancel()
+    lost = [raw.offset for raw in taken if raw.value is None]
+    assert [raw.offset for raw in taken if raw.value is not None] == [1, 4, 6, 7]
+    assert lost == [3, 8] and state.next_raw == 10
+
+
+async def test_offsets_beyond_the_end_of_the_log_are_not_taken_for_lost():
+    intake = Intake("raw", 3, Consumer())
+    state, taken, task = deciding(intake, Log(0, 3))
+    intake.fetch_up_to(5)
+    with pytest.raises(LaneFailed, match="raw ends at 3, it had records up to 5"):
+        await asyncio.wait_for(task, 30)
+    assert [raw.offset for raw in taken] == [0, 1, 2] and state.next_raw == 3
 
 
 async def test_the_agent_never_waits_for_a_lane_that_is_not_live():

@@ -39,7 +39,7 @@ def make_session() -> LaneSession:
     topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter)
     topics += (TOPICS.devices_changelog, TOPICS.profiles_changelog)
     senders = Senders(*(FencedSender(None, ProducerIdentity(1, 0), topic, 0) for topic in topics))
-    found = Recovered(LaneState(), None, senders, {}, {}, [], 0, 7, Plan(0, None, ()), 0)
+    found = Recovered(LaneState(), None, senders, {}, {"telemetry": 0}, [], 0, 7, Plan(0, None, ()), 0)
     return LaneSession(context, 0, found, Quarantine(0))
 
 

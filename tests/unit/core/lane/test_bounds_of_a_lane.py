@@ -22,7 +22,7 @@ def test_of_more_starts_than_it_may_know_the_longest_silent_are_forgotten() -> N
     assert MAX_BOOTS - MAX_BOOTS // 16 <= len(boots) <= MAX_BOOTS
     newest = MAX_BOOTS + 999
     for k in range(newest, newest - MAX_BOOTS // 2, -37):
-        assert boots.take(k % 65_536, k, 7, now_s=newest) == -1, "a repeat of an edge heard of lately"
+        assert boots.take(k % 65_536, k, 7, now_s=newest) is None, "a repeat of an edge heard of lately"
     assert boots.take(0, 0, 7, now_s=newest) == 0, "the longest silent one is new again"
 
 
@@ -31,7 +31,7 @@ def test_thousands_of_edges_in_turn_are_all_recognized() -> None:
     for number in range(3):
         for edge in range(5000):
             assert boots.take(edge, edge + 1, number, now_s=number) == 0
-            assert boots.take(edge, edge + 1, number, now_s=number) == -1
+            assert boots.take(edge, edge + 1, number, now_s=number) is None
 
 
 def test_the_largest_marker_fits_one_record() -> None:

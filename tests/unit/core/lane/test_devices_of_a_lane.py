@@ -288,7 +288,7 @@ def test_beyond_all_bounds_the_longest_silent_edges_are_forgotten(monkeypatch) -
     for edge in range(70):
         assert boots.take(edge, 0, 5, now_s=edge) == 0
     assert len(boots) <= 64
-    assert boots.take(69, 0, 5, now_s=70) == -1
+    assert boots.take(69, 0, 5, now_s=70) is None
     assert boots.take(0, 0, 5, now_s=71) == 0  # forgotten
 
 

@@ -1,0 +1,111 @@
+"""Whether ``klais_raw`` still holds what a session took of it: nothing else shows a log that was cut and grew again.
+
+A consumer goes on at its offset, and what it reads there is of the new log. The records between the cut and that offset
+would never be taken.
+"""
+
+import asyncio
+from collections import deque
+
+from klais.core.lane.journal import fingerprint
+from klais.errors import LaneFailed, OffsetGone
+from klais.kafka.reader import PartitionReader
+
+Place = tuple[int, int]  # raw offset and fingerprint of a record
+PATIENCE_S = 5.0  # a broker that has just become the leader may name a lower end offset for a moment
+RETRY_S = 0.2
+
+
+class Taken:
+    """Compares the records that a session took with those at their offsets.
+
+    A log is only cut when its leader changes, and each batch names the epoch of the leader that appended it. So where
+    the last record known to be there and the newest one are what was taken, and of one epoch, so are all between.
+
+    Parameters
+    ----------
+    unverified : deque of (int, int)
+        Records taken (raw offset, fingerprint), in order; those that were compared are taken out.
+    reader : PartitionReader
+        Of the lane.
+    topic, partition : str, int
+        Of ``klais_raw``.
+    """
+
+    def __init__(self, unverified: deque[Place], reader: PartitionReader, topic: str, partition: int) -> None:
+        self._unverified, self._reader = unverified, reader
+        self._where = (topic, partition)
+        self._known: Place | None = None
+        self._leader = -1  # epoch of the leader that appended the known record
+        self._busy = asyncio.Lock()
+
+    async def verify(self) -> bool:
+        """Compare what was taken so far; False where the topic ends before it, which a new leader may say.
+
+        Raises
+        ------
+        LaneFailed
+            Another record lies where one was taken, or none.
+        """
+        async with self._busy:
+            count = len(self._unverified)
+            some = [*([self._known] if self._known else []), *self._unverified]
+            if not some:
+                return True
+            start, end = await self._reader.offsets(*self._where)
+            if end <= some[-1][0]:
+                return False
+            leader = await self._same(some[-1], start)
+            if self._known is not None and len(some) > 1:
+                await self._same(self._known, start)
+            if leader != self._leader or leader < 0:
+                try:
+                    await self._compare(some, start)
+                except OffsetGone:  # retention: the next time it starts behind
+                    return False
+            for _ in range(count):
+                self._unverified.popleft()
+            self._known, self._leader = some[-1], leader
+            return True
+
+    async def verified(self) -> None:
+        """Wait until all that was taken so far is compared.
+
+        Raises
+        ------
+        LaneFailed
+            As for :meth:`verify`, or the topic ends before it for some seconds.
+        """
+        until_s = asyncio.get_running_loop().time() + PATIENCE_S
+        while not await self.verify():
+            if asyncio.get_running_loop().time() > until_s:
+                raise self._lost("ends before what was taken")
+            await asyncio.sleep(RETRY_S)
+
+    async def _same(self, place: Place, start: int) -> int:
+        """Compare one record; epoch of the leader that appended it, -1 where retention has removed it."""
+        offset, wanted = place
+        if offset < start:
+            return -1
+        record, leader = await self._reader.record_and_leader(*self._where, offset)
+        if record is None:
+            start, _ = await self._reader.offsets(*self._where)
+            if offset < start:
+                return -1
+        if record is None or fingerprint(record.value or b"") != wanted:
+            raise self._lost(f"has another record at offset {offset} than the one that was taken")
+        return leader
+
+    async def _compare(self, some: list[Place], start: int) -> None:
+        wanted = {offset: value for offset, value in some if offset >= start}
+        if not wanted:
+            return
+        async for record in self._reader.read(*self._where, min(wanted), max(wanted) + 1):
+            if wanted.pop(record.offset, None) not in (None, fingerprint(record.value or b"")):
+                raise self._lost(f"has another record at offset {record.offset} than the one that was taken")
+        if wanted:
+            raise self._lost(f"has no record at offset {min(wanted)}, where one was taken")
+
+    def _lost(self, why: str) -> LaneFailed:
+        topic, partition = self._where
+        return LaneFailed(f"Kafka lost what lane {partition} relies on: {topic} {why}")

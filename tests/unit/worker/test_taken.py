@@ -1,0 +1,121 @@
+"""A log that was cut and grew again: what was taken of it and what lies there now are compared, seldom all of it."""
+
+from collections import deque
+
+import pytest
+
+from klais.core.lane.journal import fingerprint
+from klais.errors import LaneFailed, OffsetGone
+from klais.kafka.reader import RawRecord
+from klais.worker import taken as module
+from klais.worker.taken import Taken
+
+
+class Log:
+    """klais_raw, as a PartitionReader reads it: values with the epoch of the leader that appended each."""
+
+    def __init__(self) -> None:
+        self.start, self.records, self.leader = 0, [], 0
+        self.reads = 0
+
+    def append(self, *values: bytes) -> None:
+        self.records += [(value, self.leader) for value in values]
+
+    def cut(self, end: int) -> None:
+        """A leader that lost what lies behind ``end``."""
+        self.leader += 1
+        del self.records[end:]
+
+    async def offsets(self, topic, partition):
+        return self.start, len(self.records)
+
+    async def record_and_leader(self, topic, partition, offset):
+        if not self.start <= offset < len(self.records):
+            return None, -1
+        value, leader = self.records[offset]
+        return RawRecord(offset, None, value, ()), leader
+
+    async def read(self, topic, partition, start, end):
+        self.reads += 1
+        if start < self.start:
+            raise OffsetGone("gone", self.start, len(self.records))
+        for offset in range(start, min(end, len(self.records))):
+            yield RawRecord(offset, None, self.records[offset][0], ())
+
+
+class Lane:
+    """Takes what lies on the log."""
+
+    def __init__(self) -> None:
+        self.log, self.unverified, self.next_raw = Log(), deque(), 0
+        self.taken = Taken(self.unverified, self.log, "raw", 3)
+
+    def take(self) -> None:
+        for offset in range(self.next_raw, len(self.log.records)):
+            self.unverified.append((offset, fingerprint(self.log.records[offset][0])))
+        self.next_raw = max(self.next_raw, len(self.log.records))
+
+
+@pytest.fixture
+async def lane() -> Lane:
+    """A lane that has taken three records, which were compared."""
+    it = Lane()
+    it.log.append(b"a", b"b", b"c")
+    it.take()
+    assert await it.taken.verify() and not it.unverified
+    return it
+
+
+async def test_with_one_leader_two_records_are_compared_and_the_log_is_not_read(lane):
+    reads = lane.log.reads
+    for _ in range(3):
+        lane.log.append(b"d", b"e", b"f")
+        lane.take()
+        assert await lane.taken.verify() and not lane.unverified
+    assert lane.log.reads == reads
+
+
+async def test_a_new_leader_that_lost_nothing(lane):
+    lane.log.append(b"d")
+    lane.log.cut(4)
+    lane.log.append(b"e")
+    lane.take()
+    assert await lane.taken.verify()
+
+
+@pytest.mark.parametrize("end", [0, 2, 3, 4])
+async def test_a_log_that_was_cut_and_grew_beyond_what_was_taken(lane, end):
+    lane.log.append(b"d", b"e")
+    lane.take()
+    lane.log.cut(end)
+    lane.log.append(*(b"new %d" % k for k in range(9)))
+    lane.take()  # what it goes on with is of the new log, and there
+    with pytest.raises(LaneFailed, match=f"another record at offset {2 if end < 3 else end}"):
+        await lane.taken.verify()
+
+
+async def test_a_log_that_was_deleted_and_begins_with_the_same_epoch(lane):
+    lane.log.records = [(b"other %d" % k, 0) for k in range(9)]
+    lane.take()
+    with pytest.raises(LaneFailed, match="another record at offset 2"):
+        await lane.taken.verify()
+
+
+async def test_what_retention_removes_may_go(lane):
+    lane.log.append(b"d", b"e")
+    lane.take()
+    lane.log.start = 4
+    assert await lane.taken.verify() and not lane.unverified
+    lane.log.start = 5
+    assert await lane.taken.verify()
+
+
+async def test_a_log_that_ends_too_early_is_waited_for_and_then_lost(lane, monkeypatch):
+    monkeypatch.setattr(module, "RETRY_S", 0.0)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.0)
+    lane.log.cut(2)
+    assert not await lane.taken.verify()
+    with pytest.raises(LaneFailed, match="raw ends before what was taken"):
+        await lane.taken.verified()
+    lane.log.append(b"c")
+    await lane.taken.verified()
