@@ -2,9 +2,9 @@
 
 The simulator's devices send at the rate of NASA's launch day; lanes decide their frames as a worker does, in process.
 Once all devices are normal, so every flag is false. Once 20 of them send only every third frame from 60 % of the time
-on; a device that was flagged for its interval since then is found. Then the whole fleet pauses for a tenth of the time
-and is back at once, all devices send Fahrenheit from one moment on, and a third of the devices pauses: each of these is
-one cause, so one incident. ``incidents`` are those that the flags and the fleet's rate become.
+on; a device that was flagged for its interval since then is found. The recording itself stands still a few times, which
+is an incident of the fleet. Then, at a steady rate: the whole fleet pauses for a tenth of the time and is back at once,
+all devices send Fahrenheit from one moment on, and a third of them pauses. Each of these is one cause, so one incident.
 """
 
 import argparse
@@ -30,11 +30,12 @@ from klais.core.lane.step import Bounds, take_raw
 from klais.core.wire.batch import encode_batch
 from klais.core.wire.partition import partition_of
 from klais.sim.stream import FrameStream, StreamOptions
-from klais.sim.traffic import NASA_DEFAULT_SCALE, NASA_DEFAULT_START, TraceReplay, nasa_trace
+from klais.sim.traffic import NASA_DEFAULT_SCALE, NASA_DEFAULT_START, Schedule, SteadyRate, TraceReplay, nasa_trace
 from klais.worker.detector import detector_maker
 
 SLOWED, EVERY = 20, 3
-BATCH_NS = 20_000_000  # of receive time in one frame batch
+STEADY_S, INTERVAL_S = 1500.0, 10.0  # of a run at a steady rate: 90 scores of each field before the event
+BATCH_NS, STEADY_BATCH_NS = 20_000_000, 1_000_000_000  # of receive time in one frame batch
 EPOCH_NS = 1_700_000_000_000_000_000
 OPEN = Limits(1e12, 1e12, 1e9, 1e9, 0, 100_000, 1e9, 60.0)
 
@@ -52,13 +53,14 @@ class Event:
     end: float = 1.0
     every: int = 1
     fahrenheit: bool = False
+    steady: bool = True
 
 
 def events(devices: int) -> list[Event]:
     """One run each."""
     return [
-        Event("normal", 0),
-        Event("slowed", SLOWED, every=EVERY),
+        Event("normal", 0, steady=False),
+        Event("slowed", SLOWED, every=EVERY, steady=False),
         Event("pause", devices, end=0.7, every=0),
         Event("unit", devices, fahrenheit=True),
         Event("site", devices // 3, end=0.7, every=0),
@@ -112,13 +114,18 @@ class Fleet:
             self.grouping.settle(at_ms)
 
 
+def schedule_of(event: Event, devices: int) -> Schedule:
+    """When frames are due."""
+    if event.steady:
+        return SteadyRate(devices / INTERVAL_S)
+    trace = nasa_trace()
+    return TraceReplay(trace, NASA_DEFAULT_SCALE * devices / 1000, trace.row_of(NASA_DEFAULT_START))
+
+
 def run(settings: Settings, devices: int, seconds: float, event: Event) -> dict[str, Any]:
     """One run."""
-    trace = nasa_trace()
-    stream = FrameStream(
-        StreamOptions(devices=devices, seed=1),
-        TraceReplay(trace, NASA_DEFAULT_SCALE * devices / 1000, trace.row_of(NASA_DEFAULT_START)),
-    )
+    stream = FrameStream(StreamOptions(devices=devices, seed=1), schedule_of(event, devices))
+    seconds = STEADY_S if event.steady else seconds
     lane_of = [partition_of(stream.device_id(d), settings.partitions) for d in range(devices)]
     fleet, sent = Fleet(settings), np.zeros(devices, np.int64)
     waiting: list[tuple[list[bytes], list[int]]] = [([], []) for _ in range(settings.partitions)]
@@ -137,7 +144,7 @@ def run(settings: Settings, devices: int, seconds: float, event: Event) -> dict[
                 frame = in_fahrenheit(frame) if event.fahrenheit else frame
             at_ns = EPOCH_NS + int(at_s * 1e9)
             frames, times_ns = waiting[lane_of[device]]
-            if times_ns and at_ns - times_ns[0] > BATCH_NS:
+            if times_ns and at_ns - times_ns[0] > (STEADY_BATCH_NS if event.steady else BATCH_NS):
                 fleet.take(lane_of[device], frames, times_ns)
                 frames, times_ns = waiting[lane_of[device]] = ([], [])
             frames.append(frame)

@@ -117,7 +117,7 @@ def test_score_prints_sentences_and_draws(tmp_path) -> None:
     assert json.loads(as_json.output.splitlines()[0])["value"] == 60.0
 
 
-DEVICES, SECONDS = 240, 300.0
+DEVICES = 45
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ DEVICES, SECONDS = 240, 300.0
 )
 def test_what_happens_to_a_fleet_or_a_site_is_one_incident(name: str, kinds: dict[str, int]) -> None:
     event = next(one for one in fleet.events(DEVICES) if one.name == name)
-    found = fleet.run(Settings(partitions=2), DEVICES, SECONDS, event)
+    found = fleet.run(Settings(partitions=2), DEVICES, fleet.STEADY_S, event)
     assert found["incident_kinds"] == kinds and found["false_flags"] <= 2
     assert found["flags"] == 0 if name == "pause" else found["found"] >= 0.5 * event.devices
 
