@@ -21,10 +21,9 @@ from klais.config.load import Settings
 from klais.control.incidents import Mutes, ack_scope
 from klais.control.measure import activity_of
 from klais.control.setpoints import ACK, INCIDENT, INCIDENTS, ControlFollower
-from klais.core.incidents.fleet import FleetWatch
+from klais.core.incidents.fleet import FleetWatch, judge_fleet
 from klais.core.incidents.grouping import Grouping, Rules, Totals
-from klais.core.incidents.incident import FLEET_FEATURE, feature_class, incident_of, shown
-from klais.core.incidents.summary import FlagSeen
+from klais.core.incidents.incident import feature_class, incident_of, shown
 from klais.errors import KlaisError
 from klais.kafka.flag_reader import Batch, FlagReader
 from klais.kafka.offsets import end_offsets
@@ -189,17 +188,7 @@ class Incidents:
         if any(rate is None for rate in rates.values()):
             return
         rate = share * sum(rate or 0.0 for rate in rates.values())
-        incident = self._grouping.fleet_incident()
-        reading = self._fleet.observe(now_s, rate, frozenset(rates), incident is not None)
-        if reading is None:
-            return
-        if incident is not None and reading.over:
-            self._grouping.close(incident, at_ms)
-        elif reading.deviates:
-            sizes = round(reading.times, 2), round(reading.rate, 2), round(reading.usual, 2)
-            flag = FlagSeen("", FLEET_FEATURE, reading.cause, at_ms, *sizes)
-            if not mutes.cover(flag):
-                self._grouping.fleet(flag, at_ms)
+        judge_fleet(self._fleet, self._grouping, now_s, at_ms, rate, frozenset(rates), mutes.cover)
 
     def _decide(self, batch: Batch, mutes: Mutes, now_s: float, at_ms: int, unsent: dict[str, int]) -> _Pending | None:
         grouping = self._grouping

@@ -4,7 +4,7 @@
 fault; timestamps are seconds since the epoch or ISO 8601. Every file is one device with one field: its value and its
 rhythm (the times between rows) are judged; values that are those times are the rhythm. A flag counts as a hit from the
 fault's first row until 30 minutes after its last. ``--generate`` first writes such files to DIR, from kinds and faults
-of this package with a fixed seed.
+of this package with a fixed seed; ``--kinds second`` takes normal kinds that the scorer's constants were not chosen on.
 """
 
 import argparse
@@ -18,11 +18,13 @@ import numpy as np
 
 from bench.cases.anomaly.faults import all_faults
 from bench.cases.anomaly.kinds import DAY_S, normal
+from bench.cases.anomaly.second_kinds import second
 from klais.core.anomaly.record import Cause
 from klais.core.anomaly.samples import Samples, read_samples
 from klais.core.anomaly.series import Tier, rhythm_flags, score_series
 
 SEED = 1
+KINDS = {"first": normal, "second": second}
 HIT_AFTER_S = 1800.0
 SIZES = ("payload_bytes",)  # kinds whose lengths are in rows, as those of payload sizes are
 
@@ -105,12 +107,12 @@ def write(path: Path, **columns: np.ndarray) -> None:
             out.write(",".join(map(repr, row)) + "\n")
 
 
-def generate(folder: Path, devices: int, days: float, step_s: float, repeats: int) -> None:
+def generate(folder: Path, devices: int, days: float, step_s: float, repeats: int, kinds: str = "first") -> None:
     """Write normal devices and faults."""
     (folder / "normal").mkdir(parents=True, exist_ok=True)
     (folder / "faults").mkdir(parents=True, exist_ok=True)
     for n in range(devices):
-        for kind, (t, x) in normal(np.random.default_rng([SEED, n]), days, step_s).items():
+        for kind, (t, x) in KINDS[kinds](np.random.default_rng([SEED, n]), days, step_s).items():
             write(folder / "normal" / f"{kind}-{n}.csv", timestamp=t, value=np.asarray(x, float))
     for k, (fault, kind, make) in enumerate(all_faults()):
         for n in range(repeats):
@@ -126,12 +128,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--generate", action="store_true", help="write synthetic files to the folder first")
     parser.add_argument("--devices", type=int, default=3, help="with --generate: normal devices of each kind")
     parser.add_argument("--repeats", type=int, default=5, help="with --generate: files of each fault and kind")
+    parser.add_argument("--kinds", choices=tuple(KINDS), default="first", help="with --generate: normal kinds")
     parser.add_argument("--days", type=float, default=14.0)
     parser.add_argument("--step-s", type=float, default=60.0, help="seconds between rows")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
     options = parser.parse_args(arguments)
     if options.generate:
-        generate(options.folder, options.devices, options.days, options.step_s, options.repeats)
+        generate(options.folder, options.devices, options.days, options.step_s, options.repeats, options.kinds)
     found = measure(options.folder, options.tier)
     for name, value in found.items():
         print(f"{name:32} {value}")

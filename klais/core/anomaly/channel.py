@@ -103,8 +103,11 @@ FLOOR_QUANTA = 2.5  # and so many quanta: a constant that moves by one step is n
 CLIP = 20.0  # usual sizes: the furthest that a row is learned at
 RARE = 2.4  # surprise of a level never seen before
 STUCK_FACTOR = 12.0  # a run so many times longer than usual (4th moment) is a stuck sensor
+END_STOP_FACTOR = 2.5  # and so many times more at the lowest or highest value so far, where a value rests
 THRESHOLD = 5.0  # of a flag, in usual sizes
+YOUNG, YOUNG_S = 1.0, 2 * 86_400.0  # a series without history needs so many times more, less and less until then
 GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag exceeds earlier reports so many times; they halve in this time
+HABIT, MOST_HABIT = 0.5, 4.0  # and so many times more for each earlier flag, up to so many flags
 LONGEST_S = 3 * 86_400.0  # the longest run halves in this time
 COUNTER_STEPS = 40  # steps seen before a series may be called a counter
 MAX_VALUE = 1e18  # further out everything is alike: the square of a difference stays within float32
@@ -144,6 +147,24 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
     return 1
 
 
+@kernel([float64(of, int64, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def longest_run(state: Channels, r: int, run: int, limit: float, now: npt.NDArray[np.float64]) -> float:
+    """Rows that a run of equal values may have: ``limit``, and more where a value or a counter rests.
+
+    A valve that is shut, a panel at night, a counter at the weekend: a series rests at an end of its range far longer
+    than a working sensor repeats a value. Until a run has begun that is not of the first day, a night may be the first.
+    """
+    counter, x = state["mode"][r] == np.uint8(1), np.float32(state["x"][r])
+    at_end = not counter and (x <= state["low"][r, 0] or x >= state["high"][r, 0])
+    if at_end:
+        limit *= END_STOP_FACTOR
+    if at_end or counter:
+        spacing, age_s = max(now[SPACING], 1e-9), state["t"][r] - np.float64(state["began_s"][r])
+        if age_s - run * spacing < DAY_S:
+            limit = max(limit, DAY_S / spacing)
+    return float(limit)
+
+
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float64]) -> None:
     """Runs of equal values: learn the length of one that ends; STUCK where one is much longer than any before."""
@@ -161,7 +182,7 @@ def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float6
     else:
         state["run"][r] = np.uint16(min(run + 1, MAX_RUN))
         if changes >= 30:
-            limit = max(STUCK_FACTOR * np.sqrt(usual), 2.0 * longest)
+            limit = longest_run(state, r, run, max(STUCK_FACTOR * np.sqrt(usual), 2.0 * longest), now)
             if run + 2 > limit and run + 1 <= limit:
                 now[STUCK] = 1.0
     state["longest"][r] = np.float32(longest)
@@ -268,12 +289,17 @@ def keep_level(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.float64]) -> None:
-    """A report above the threshold and above what was reported in the last days is a flag; so is a stuck run."""
+    """A report above the threshold and above what was reported in the last days is a flag; so is a stuck run.
+
+    A series whose tail is long breaks its own record again and again, so each flag makes the next one harder.
+    """
     peak = np.float64(state["peak"][r])
     if peak > 0.0 and now[ELAPSED] > 0.0:
         peak *= 1.0 - min(1.0, 0.6931 * now[ELAPSED] / GUARD_S)
-    report = now[REPORT]
-    surprising = report >= threshold and report > GUARD * peak
+    report, age_s = now[REPORT], state["t"][r] - np.float64(state["began_s"][r])
+    wanted = threshold * (1.0 + YOUNG * min(1.0, max(0.0, 1.0 - age_s / YOUNG_S)))
+    guard = GUARD * (1.0 + HABIT * min(MOST_HABIT, np.float64(state["told"][r])))
+    surprising = report >= wanted and report > guard * peak
     if report > 0.0:
         peak = max(peak, min(report, 50.0))
     state["peak"][r] = np.float32(peak)
@@ -284,6 +310,13 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
             now[SCALE] = np.sqrt(np.float64(state["run_size"][r])) * now[SPACING]
     if now[CAUSE] > 0.0 and state["mode"][r] == np.uint8(1):
         now[CAUSE] += COUNTER
+
+
+@kernel([void(of, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
+def count_flag(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
+    """Note that a row was a flag."""
+    if now[CAUSE] > 0.0:
+        state["told"][r] = min(state["told"][r], np.uint8(254)) + np.uint8(1)
 
 
 @kernel(void(int64, F64), borrows=True, inlined=True)

@@ -93,15 +93,13 @@ def tell(
     """Write the flag that ``now`` holds; the place of the next one."""
     _, light, full, _, _ = store
     k = handle - 1 if handle > 0 else -handle - 1
-    told = light["told"][k] if handle > 0 else full["told"][k]
+    told = max(light["told"][k] if handle > 0 else full["told"][k], np.uint8(1)) - np.uint8(1)  # this one is counted
     began_s = np.float64(light["began_s"][k] if handle > 0 else full["began_s"][k])
     run, spacing = np.float64(0.0), np.float64(0.0)
     if handle > 0:
         run, spacing = np.float64(light["run"][k]), np.float64(light["spacing"][k])
-        light["told"][k] = min(told, np.uint8(254)) + np.uint8(1)
     else:
         run, spacing = np.float64(full["run"][k]), np.float64(full["spacing"][k])
-        full["told"][k] = min(told, np.uint8(254)) + np.uint8(1)
     cause = np.int64(now[CAUSE])
     stuck = cause & 31 == _STUCK
     value = x if cause < 32 or stuck else now[INPUT]

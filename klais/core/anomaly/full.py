@@ -44,6 +44,7 @@ from klais.core.anomaly.channel import (
     Channels,
     begin_row,
     choose_input,
+    count_flag,
     decide_flag,
     explain_view,
     input_of,
@@ -59,9 +60,9 @@ from klais.jit.kernel import F64, float64, int64, kernel, void
 _INPUT = np.array([VALUE, VALUE, VALUE, RESIDUAL, RESIDUAL, RESIDUAL, DEVIATION, CHANGE, CHANGE])
 _FAST = np.array([1.0, 3.0, 6.0, 1.0, 6.0, 96.0, 48.0, 3.0, 1.0])
 _SLOW = np.array([300.0, 300.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-_WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.8, 0.9, 0.6, 0.5])
+_WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.88, 0.9, 0.6, 0.5])
 SLOW_RESIDUAL = 5  # the view whose drift is judged
-_REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 24.0, 12.0  # memory of what was reported
+_REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 32.0, 12.0  # memory of what was reported
 _VISIT_WEIGHT = 0.05
 DRIFT_FACTOR = 6.0  # a slow residual so many times its usual size of a day ago is a drift
 _RARE, _DRIFT = float(Cause.RARE), float(Cause.DRIFT)
@@ -256,3 +257,4 @@ def score_full(
     report_full(state, r, now)
     decide_flag(state, r, threshold, now)
     tell_drift(state, r, now)
+    count_flag(state, r, now)

@@ -40,6 +40,7 @@ from klais.core.anomaly.channel import (
     Channels,
     begin_row,
     choose_input,
+    count_flag,
     decide_flag,
     explain_view,
     input_of,
@@ -226,3 +227,4 @@ def score_light(
         now[SCALE] = abs(now[INPUT] - now[LEVEL]) / rare
     report_light(state, r, now)
     decide_flag(state, r, threshold, now)
+    count_flag(state, r, now)

@@ -35,6 +35,7 @@ COUNTS = 3
 
 SLOW_S = 5.0
 MOST_UP, MOST_DOWN = 4.0, -1.0  # evidence of one sample
+OWN_DOWN = -0.35  # of one that is as usual: frames of another type that are one in ten still add up
 FIT = -10.0  # log-likelihood of a sample below which it is no device of a type
 STRANGE = -6.0  # of a mask below which it is none of a type
 USUAL = -0.7  # of a mask that the device is known to send
@@ -246,7 +247,7 @@ def judge(
     learn = 1 if prints["samples"][r] < np.uint16(LEARN) else 0
     suspect = 1 if prints["evidence"][r] > 0.0 else 0
     known = note_shape(prints, r, mask, learn)
-    evidence = MOST_DOWN
+    evidence = OWN_DOWN
     if types[1].shape[0] == 0:
         evidence = 0.0
     elif prints["type"][r] == np.uint8(0):

@@ -5,7 +5,12 @@ rate of all edges against its own mean of the last minutes.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from klais.core.incidents.grouping import Grouping
+from klais.core.incidents.incident import FLEET_FEATURE
+from klais.core.incidents.summary import FlagSeen
 
 WARM_S = 120.0  # of traffic before the first judgement
 MEAN_S, SHORT_S = 300.0, 5.0  # time constants of the usual rate and of the present one
@@ -97,3 +102,29 @@ class FleetWatch:
 
 def _share(step_s: float, constant_s: float) -> float:
     return 1.0 - math.exp(-step_s / constant_s)
+
+
+def judge_fleet(
+    watch: FleetWatch,
+    grouping: Grouping,
+    now_s: float,
+    at_ms: int,
+    rate: float,
+    edges: frozenset[str],
+    is_muted: Callable[[FlagSeen], bool],
+) -> None:
+    """Open, go on with or close the fleet's incident, by the rate (frames/s) that ``edges`` received.
+
+    ``now_s`` is any clock that goes on steadily, ``at_ms`` the time of flags (ms since the epoch).
+    """
+    incident = grouping.fleet_incident()
+    reading = watch.observe(now_s, rate, edges, incident is not None)
+    if reading is None:
+        return
+    if incident is not None and reading.over:
+        grouping.close(incident, at_ms)
+    elif reading.deviates:
+        sizes = round(reading.times, 2), round(reading.rate, 2), round(reading.usual, 2)
+        flag = FlagSeen("", FLEET_FEATURE, reading.cause, at_ms, *sizes)
+        if not is_muted(flag):
+            grouping.fleet(flag, at_ms)

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bench.cases.anomaly import flags, nab
+from bench.cases.anomaly import flags, fleet, nab
 from bench.cases.anomaly.faults import OTHER_FAULTS, VALUE_FAULTS, all_faults
 from bench.cases.anomaly.kinds import normal
 from bench.cases.anomaly.nab_score import LabelledFile, best, probation
 from bench.cases.anomaly.resampled import corpora
+from bench.cases.anomaly.second_kinds import second
 from klais.cli.score import score
+from klais.config.load import Settings
 from klais.core.anomaly.samples import SamplesFormatError, read_samples
+from klais.core.anomaly.series import score_series
 
 
 def naive_score(scores, windows, threshold, fp_weight=0.11, fn_weight=1.0) -> float:
@@ -112,3 +115,23 @@ def test_score_prints_sentences_and_draws(tmp_path) -> None:
     assert svg.startswith("<svg ") and svg.count('class="flag"') == 1 and "some &lt;thing&gt;" in svg
     as_json = CliRunner().invoke(score, [str(file), "--json", "--svg", str(tmp_path / "x.svg")])
     assert json.loads(as_json.output.splitlines()[0])["value"] == 60.0
+
+
+DEVICES = 45
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("pause", {"fleet of frames_per_s": 1}), ("unit", {"group of t": 1}), ("site", {"group of interval_s": 1})],
+)
+def test_what_happens_to_a_fleet_or_a_site_is_one_incident(name: str, kinds: dict[str, int]) -> None:
+    event = next(one for one in fleet.events(DEVICES) if one.name == name)
+    found = fleet.run(Settings(partitions=2), DEVICES, fleet.STEADY_S, event)
+    assert found["incident_kinds"] == kinds and found["false_flags"] <= 2
+    assert found["flags"] == 0 if name == "pause" else found["found"] >= 0.5 * event.devices
+
+
+def test_the_second_kinds_of_normal_series_are_flagged_once_a_month_at_most() -> None:
+    made = second(np.random.default_rng([3, 1]), 14.0, 60.0)
+    flagged = [np.count_nonzero(score_series(t, x)["cause"]) / 14.0 for t, x in made.values()]
+    assert len(flagged) >= 40 and np.mean(flagged) <= 0.035

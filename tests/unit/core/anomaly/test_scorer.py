@@ -111,3 +111,43 @@ def test_rhythm() -> None:
     silent[1500] = 7200
     assert rhythm_flags(np.cumsum(silent))[1500] == Cause.SILENCE
     assert np.count_nonzero(rhythm_flags(np.cumsum(silent))) == 1
+
+
+def of_two_weeks() -> np.ndarray:
+    """Times at which a device sends every minute, from noon on."""
+    return 1.7e9 - 1.7e9 % 86_400 + 43_200 + np.arange(14 * 1440) * 60.0
+
+
+@TIERS
+def test_a_value_that_rests_at_an_end_of_its_range_is_not_stuck(tier: str) -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(7)
+    sun = np.round(900 * np.maximum(0, np.sin(2 * np.pi * t / 86_400 - np.pi / 2)) * rng.uniform(0.8, 1, len(t)))
+    wander = np.convolve(rng.normal(size=len(t) + 499), np.exp(-np.arange(500) / 30), "valid")
+    for x in (sun, np.round(np.clip(35 + 8 * wander, 0, 100))):
+        for begin in (0, 200, 400):
+            found = score_series(t[begin:], x[begin:], tier)["cause"]  # type: ignore[arg-type]
+            assert Cause.STUCK not in found
+    x[9 * 1440 :] = 35.0  # in the middle it does not rest
+    assert Cause.STUCK in score_series(t, x, tier)["cause"]  # type: ignore[arg-type]
+
+
+@TIERS
+def test_a_series_whose_tail_is_long_is_not_flagged_at_each_record(tier: str) -> None:
+    t, flags = of_two_weeks(), 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        for x in (100 + 2 * rng.standard_t(3, len(t)), np.exp(3 + 0.9 * rng.normal(size=len(t)))):
+            flags += np.count_nonzero(score_series(t, np.round(x, 2), tier)["cause"])  # type: ignore[arg-type]
+    assert flags <= 1.6 * 12  # as many as series with one flag each, and some with two
+
+
+@TIERS
+def test_a_young_series_needs_more_to_be_flagged(tier: str) -> None:
+    t, rng = of_two_weeks(), np.random.default_rng(8)
+    for minutes, flagged in ((300, False), (10 * 1440, True)):
+        x = np.round(20 + 0.3 * rng.normal(size=len(t)), 2)
+        x[minutes:] += 5.0
+        found = score_series(t, x, tier)["cause"][minutes : minutes + 5]  # type: ignore[arg-type]
+        assert found.any() == flagged
+        x[minutes:] += 100.0
+        assert score_series(t, x, tier)["cause"][minutes]  # type: ignore[arg-type]

@@ -65,6 +65,16 @@ def test_frames_of_another_type_between_its_own_are_an_impersonation(lane: Typed
     assert "frames like those of a camera come between those of this thermostat" in told[0]["explanation"]
 
 
+def test_another_type_that_sends_one_frame_in_ten_is_an_impersonation(lane: TypedLane) -> None:
+    told: list[dict] = []
+    for n in range(4 * WITHIN):
+        payload, _ = KINDS["thermostat" if n % 10 else "camera"]
+        told = lane.send("thermostat-a", payload(lane.rng), 30.0)
+        if told:
+            break
+    assert [(flag["feature"], flag["cause"]) for flag in told] == [("type", "impersonation")]
+
+
 def test_fields_that_no_type_sends_are_a_fingerprint_of_nobody(lane: TypedLane) -> None:
     told = [flag for n in range(WITHIN) for flag in lane.send("camera-a", b'{"xmr":%d,"pool":4}' % n, 10.0)]
     assert [(flag["feature"], flag["cause"]) for flag in told] == [("fingerprint", "odd")]
