@@ -178,8 +178,11 @@ ON_THE_HOST: dict[str, list[str]] = {
         f"{FILES}::test_a_file_is_made_and_kept_for_this_user_alone",
     ],
     "planting code in a cache": [
-        f"{SYSTEM}/test_kernel_cache.py::test_a_cache_that_others_may_write_to_is_refused",
-        f"{SYSTEM}/test_kernel_cache.py::test_a_cache_that_cannot_be_made_is_not_put_elsewhere",
+        "tests/unit/jit/test_cache.py::test_a_cache_that_others_may_write_to_is_refused",
+        "tests/unit/jit/test_cache.py::test_a_cache_that_cannot_be_made_is_not_put_elsewhere",
+        "tests/unit/jit/test_library.py::test_others_may_write_it",
+        "tests/unit/jit/test_library.py::test_it_belongs_to_somebody_else",
+        "tests/unit/jit/test_library.py::test_a_link_is_not_followed",
         f"{FILES}::test_a_tree_of_which_a_part_is_anothers_is_refused",
         "tests/unit/xdp/test_bytecode_cache.py::test_a_file_that_others_could_have_written_counts_for_nothing",
     ],
