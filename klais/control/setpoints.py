@@ -34,7 +34,7 @@ DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
 DECISIONS = 600  # the newest ones, kept for display
 MOST_LIMIT = 1e12  # frames/s or frames
-MOST_NUMBER = 1e15  # no gain, figure or limit of a host is larger
+MOST_NUMBER = 1e24  # no gain, figure or limit of a host is larger: sums of what processes report
 
 
 class DeviceLimit(NamedTuple):

@@ -63,6 +63,6 @@ def test_every_incident_says_what_it_is_in_one_printable_line(flags, kind):
     whole = Summary.of(flags[0])
     for flag in flags[1:]:
         whole.merge(Summary.of(flag))
-    incident = Incident("i-1", kind, flags[0].feature, whole, T0)
+    incident = Incident("i-0123456789", kind, flags[0].feature, whole, T0)
     assert sentence(incident).isprintable() and sentence(incident).endswith(".")
     assert shown(incident_of(incident.state())) == shown(incident)
