@@ -86,6 +86,10 @@ class Answers:
                 self._made.popitem(last=False)
         return (await asyncio.shield(task))[1]  # who goes away does not take it from the others
 
+    def forget(self) -> None:
+        """Make every body again: something has changed that they say."""
+        self._made.clear()
+
     def _is_fresh(self, task: "asyncio.Task[tuple[float, bytes]]") -> bool:
         return not _has_failed(task) and time.monotonic() - task.result()[0] < self._fresh_s
 

@@ -198,7 +198,9 @@ async def log_out(page: Page, request: web.Request) -> web.StreamResponse:
 def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         device_id, asked = device_of_path(request, 4).decode(), await read_body(request, model)
-        return reply((await make(page.changer(), device_id, asked, page.who(request))).model_dump())
+        made = await make(page.changer(), device_id, asked, page.who(request))
+        page.answers.forget()
+        return reply(made.model_dump())
 
     return handle
 
@@ -206,7 +208,9 @@ def _of_device(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model
 def _of_incident(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         incident_id, asked = incident_of_path(request, 4), await read_body(request, model)
-        return reply((await make(page.changer(), incident_id, asked, page.who(request))).model_dump())
+        made = await make(page.changer(), incident_id, asked, page.who(request))
+        page.answers.forget()
+        return reply(made.model_dump())
 
     return handle
 
@@ -214,6 +218,7 @@ def _of_incident(make: Callable[[Changes, str, B, Who], Awaitable[Changed]], mod
 def _of_system(make: Callable[[Changes, B, Who], Awaitable[Any]], model: type[B]) -> Handler:
     async def handle(page: Page, request: web.Request) -> web.StreamResponse:
         made = await make(page.changer(), await read_body(request, model), page.who(request))
+        page.answers.forget()
         return reply([each.model_dump() for each in made] if isinstance(made, list) else made.model_dump())
 
     return handle
