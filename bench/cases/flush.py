@@ -34,7 +34,8 @@ def flush_by_time(settings: Settings) -> None:
     entry = ConfigEntry("flush.ms", str(FLUSH_MS), incremental_operation=AlterConfigOpType.SET)
     topics = (Topics.of(settings).raw, Topics.of(settings).journal)
     asked = [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry]) for topic in topics]
-    for done in admin_client(settings).incremental_alter_configs(asked).values():
+    client = admin_client(settings)  # must outlive what it is asked
+    for done in client.incremental_alter_configs(asked).values():
         done.result(30)
 
 
