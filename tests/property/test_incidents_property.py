@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klais.core.incidents.grouping import Grouping, Rules
-from klais.core.incidents.incident import Incident, incident_of, sentence, shown
+from klais.core.incidents.incident import Incident, id_of, incident_of, sentence, shown
 from klais.core.incidents.summary import FlagSeen, Summary, summary_of
 
 T0 = 1_700_000_000_000
@@ -63,6 +63,6 @@ def test_every_incident_says_what_it_is_in_one_printable_line(flags, kind):
     whole = Summary.of(flags[0])
     for flag in flags[1:]:
         whole.merge(Summary.of(flag))
-    incident = Incident("i-0123456789", kind, flags[0].feature, whole, T0)
+    incident = Incident(id_of(flags[0]), kind, flags[0].feature, whole, T0)
     assert sentence(incident).isprintable() and sentence(incident).endswith(".")
     assert shown(incident_of(incident.state())) == shown(incident)

@@ -5,13 +5,14 @@ range, hours that shift, counters that begin again.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.cases.anomaly.kinds import DAY_S, Rng, Series, autoregressive, rounded, times
 
-Values = npt.NDArray[np.float64]
+Values = npt.NDArray[Any]
 
 
 class Made:
@@ -32,7 +33,8 @@ class Made:
 
     def by_day(self, low: float, high: float) -> Values:
         """A number for each day."""
-        return self.rng.uniform(low, high, self.day[-1] + 1)[self.day]
+        out: Values = self.rng.uniform(low, high, self.day[-1] + 1)[self.day]
+        return out
 
     def busy(self) -> Values:
         """What people do, 0 to about 1."""
