@@ -59,7 +59,7 @@ def probes(port: str) -> Object:
     """Alive: the loop turns. Ready: frames are kept, or lanes are live. No process dies because Kafka is away."""
     alive = {"httpGet": {"path": "/livez", "port": port}, "timeoutSeconds": 5}
     return {
-        # A start compiles kernels on a CPU other than that of the image, and waits for Kafka: five minutes.
+        # A start compiles kernels on a CPU below the level of the image's, and waits for Kafka: five minutes.
         "startupProbe": alive | {"periodSeconds": 5, "failureThreshold": 60},
         "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 3},
         "readinessProbe": alive | {"httpGet": {"path": "/readyz", "port": port}, "periodSeconds": 5},
