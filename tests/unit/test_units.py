@@ -26,7 +26,7 @@ def analyze() -> str:
 def copies(folder: Path, drop_ins: bool) -> Path:
     """The units as an administrator installs them, with programs that are on this machine."""
     for path in DEPLOY.iterdir():
-        if path.is_file():
+        if path.suffix in (".service", ".socket", ".target"):
             text = path.read_text().replace("/opt/klais/.venv/bin/klais", "/bin/true")
             (folder / path.name).write_text(text.replace("User=klais", "User=root"))
     for path in DROP_INS if drop_ins else ():

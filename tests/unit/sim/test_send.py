@@ -236,7 +236,7 @@ def test_the_command(tmp_path):
         (["--for", "3 weeks"], "not a duration"),
         (["--to", "nowhere"], "host:port"),
         (["--reorder", "0.7"], "0<=x<=0.5"),
-        (["--trace", "nasa", "--speed", "0"], "above 0"),
+        (["--trace", "nasa", "--speed", "0"], "x>0"),
     ],
 )
 def test_wrong_options_are_usage_errors(options, words):
