@@ -54,6 +54,8 @@ PRIVATE = ("up", "edge", "worker", "kafka", "topics", "replay", "xdp", "warm")
 def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
     """Set the variable of an option that stands before every command, so that child processes use it too."""
     if value is not None and param.name is not None:
+        if not value:  # as from `--profile "$SYSTEM"` with the variable unset: an empty KLAIS_PROFILE would mean none
+            raise click.BadParameter("is empty", ctx, param)
         os.environ["KLAIS_" + param.name.upper()] = value
 
 

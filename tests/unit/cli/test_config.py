@@ -67,6 +67,13 @@ def test_the_options_stand_before_or_behind_a_command(run: Run, before: bool) ->
     assert found.stdout == '[kafka]\npartitions = 9\n\n[process]\nlog_level = "error"\n'
 
 
+@pytest.mark.parametrize("option", ["--config", "--profile"])
+def test_an_empty_option_is_not_none(run: Run, option: str) -> None:
+    """As from `--profile "$SYSTEM"` with the variable unset."""
+    found = run(option, "", "config", "diff")
+    assert found.exit_code == 2 and f"'{option}': is empty" in found.stderr
+
+
 def test_the_common_options_are_in_one_help_only(run: Run) -> None:
     for option in ("--config FILE", "--profile NAME", "--log-level", "--log-format"):
         assert option in run("--help").stdout
