@@ -1,7 +1,6 @@
 """Faust's web server with bounded connections: the application stays Faust's, only who listens is ours.
 
-Tied to Faust 0.15 (``faust.web.drivers.aiohttp``): the app makes its server in ``_new_web``, and Faust starts and stops
-it by ``start_server`` and ``stop_server``.
+Tied to Faust 0.15: the app makes its server in ``_new_web`` and calls its ``start_server`` and ``stop_server``.
 """
 
 from typing import Any
@@ -17,15 +16,18 @@ class BoundedWeb(driver.Web):
 
     def __init__(self, app: Any, limits: ConnectionLimits) -> None:
         super().__init__(app)
-        self.listener = Listener(self.web_app, app.conf.web_bind, app.conf.web_port, limits)
+        self._limits = limits
+        self.listener: Listener | None = None
 
     async def start_server(self) -> None:
-        """Listen."""
+        """Listen, on what an option of ``faust worker`` may have named since the app was made."""
+        self.listener = Listener(self.web_app, self.app.conf.web_bind, self.app.conf.web_port, self._limits)
         await self.listener.start()
 
     async def stop_server(self) -> None:
         """Close the port and all connections; answers that are under way have a second."""
-        await self.listener.stop()
+        if self.listener is not None:
+            await self.listener.stop()
 
 
 class App(faust.App):
@@ -33,8 +35,6 @@ class App(faust.App):
 
     Parameters
     ----------
-    *args, **kwargs
-        As ``faust.App``.
     web_limits : ConnectionLimits
         Bounds of the web server.
     """

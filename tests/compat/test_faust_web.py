@@ -27,13 +27,14 @@ async def test_the_apps_server_is_guarded_and_bounded() -> None:
     limits = ConnectionLimits(total=2, per_client=2)
     app: Any = App(
         "web-test", web_limits=limits, broker="kafka://127.0.0.1:1", store="memory://",
-        web_bind="127.0.0.1", web_port=port,
+        web_bind="127.0.0.1", web_port=1,
         web_tables_enabled=False, web_router_enabled=False,
     )  # fmt: skip
     assert isinstance(app.web, BoundedWeb)
     install(app.web.web_app, make_views({p: fake_lane() for p in range(PARTITIONS)}), Guard(AllowedHosts("127.0.0.1")))
     app.web.init_server()
     assert app.web.cors
+    app.conf.web_port = port  # as `faust worker --web-port` does, once the app is there
     await app.web.start_server()
     url = f"http://127.0.0.1:{port}"
     try:
