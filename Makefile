@@ -30,7 +30,7 @@ run: setup ## set up, then start Kafka, edge, worker and simulated devices; Ctrl
 setup-tests: ## the same, and what only the tests need: Chromium, Prometheus
 	@bin/setup --tests
 
-test: setup-tests lint test-bounds ## set up, then everything that CI checks (about 35 minutes on 2 cores)
+test: setup-tests lint test-bounds ## set up, then everything that CI checks (about 20 minutes on 2 cores)
 	@echo "== all tests =="
 	@$(PYTEST) -q tests $(PARALLEL) $(ARGS)
 

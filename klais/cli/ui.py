@@ -44,6 +44,7 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
     from klais.http.access import Access
     from klais.http.connections import ConnectionLimits
     from klais.http.guard import Guard
+    from klais.system.ports import check_port
     from klais.ui.demo import demo_server
     from klais.ui.recording import load as load_recording
     from klais.ui.recording import load_demo
@@ -52,6 +53,7 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
     settings = load()
     access = Access.of(settings, host, changes=False)
     shown = load_demo() if recording is None else load_recording(recording)
+    check_port(host, port, "tcp", "--bind")
     server = demo_server(shown, host, port, Guard.of(settings, host, access), ConnectionLimits.of(settings))
 
     async def run() -> None:

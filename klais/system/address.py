@@ -7,9 +7,8 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from klais.errors import ConfigError, PortInUse
+from klais.errors import ConfigError, KlaisError
 
 HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$")
 
@@ -178,9 +177,12 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
     PortInUse
         Naming the port and, where readable, the process that holds it.
     ConfigError
-        The group cannot be joined; says why and what to do.
+        The address cannot be bound or the group not be joined; says why and what to do.
     """
-    family, _, _, _, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_DGRAM)[0]
+    try:
+        family, _, _, _, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_DGRAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise _cannot_listen(bind, error) from error
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:
@@ -193,9 +195,7 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
         join_group(sock, iface)
     except OSError as error:
         sock.close()
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise port_in_use(bind, "udp", "KLAIS_UDP_BIND") from error
+        raise _cannot_listen(bind, error) from error
     except BaseException:
         sock.close()
         raise
@@ -261,14 +261,10 @@ def _receive_buffer(sock: socket.socket) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
 
 
-def port_in_use(bind: Bind, kind: Literal["tcp", "udp"], setting: str) -> PortInUse:
-    """The error of a port in use, naming the process that holds it."""
-    from klais.system.ports import holder  # psutil is only needed for this message
+def _cannot_listen(bind: Bind, error: Exception) -> KlaisError:
+    from klais.system.ports import cannot_listen  # psutil is only needed for this message
 
-    who = holder(bind.port, kind, bind.host) or "a process of another user"
-    return PortInUse(
-        f"{kind} port {bind.port} on {bind.host} is taken by {who}: stop it, or choose another with {setting}"
-    )
+    return cannot_listen(bind.host, bind.port, "udp", "KLAIS_UDP_BIND", error)
 
 
 def source_text(row: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import psutil
 
-from klais.errors import PortInUse
+from klais.errors import ConfigError, KlaisError, PortInUse
 
 Kind = Literal["tcp", "udp"]
 _TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -31,28 +31,43 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> N
 
     Raises
     ------
-    klais.errors.PortInUse
-        Another process listens there; names the port, the process where this user may read it, and the setting.
-    OSError
-        The address does not belong to this machine, or this user may not use it.
+    klais.errors.PortInUse, klais.errors.ConfigError
+        As :func:`cannot_listen` says it.
     """
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=_TYPES[kind], flags=socket.AI_PASSIVE)[0]
-    with socket.socket(family, _TYPES[kind]) as probe:
-        if kind == "tcp":  # as every server does: closing connections do not block the port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
-        try:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=_TYPES[kind], flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, _TYPES[kind]) as probe:
+            if kind == "tcp":  # as every server does: closing connections do not block the port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
             probe.bind(address)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-        else:
-            return
-    held = holder(port, kind, str(address[0]))
-    who = f"by {held}" if held else "(by a process of another user, or by a connection that is still closing)"
-    hint = f": stop it, or choose another port with {setting}" if setting else ""
-    raise PortInUse(f"{kind} port {port} on {host} is taken {who}{hint}")
+    except (OSError, UnicodeError) as error:
+        raise cannot_listen(host, port, kind, setting, error) from error
+
+
+def cannot_listen(host: str, port: int, kind: Kind, setting: str, error: Exception) -> KlaisError:
+    """What to raise when ``host:port`` could not be bound because of ``error``.
+
+    PortInUse where another process listens there: names the port, the process where this user may read it, and the
+    setting. Else ConfigError: the name does not resolve, the address is not of this machine, or this user may not use
+    the port.
+    """
+    number = getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
+        held = holder(port, kind, host)
+        who = f"by {held}" if held else "(by a process of another user, or by a connection that is still closing)"
+        hint = f": stop it, or choose another port with {setting}" if setting else ""
+        return PortInUse(f"{kind} port {port} on {host} is taken {who}{hint}")
+    if isinstance(error, socket.gaierror | UnicodeError):
+        why = "no such host name or address"
+    elif number == errno.EADDRNOTAVAIL:
+        why = "no interface of this machine has this address (0.0.0.0 listens on all)"
+    elif number in (errno.EACCES, errno.EPERM):
+        why = "this user may not: ports below 1024 need CAP_NET_BIND_SERVICE"
+    else:
+        why = getattr(error, "strerror", None) or str(error)
+    return ConfigError(f"cannot listen on {kind} port {port} of {host!r}: {why}" + (f" ({setting})" if setting else ""))
 
 
 def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:

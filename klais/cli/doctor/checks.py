@@ -15,7 +15,7 @@ from typing import Literal
 
 from klais.config.cross_checks import warnings
 from klais.config.load import Settings
-from klais.errors import KlaisError, PortInUse, SetupMissing
+from klais.errors import ConfigError, KlaisError, PortInUse, SetupMissing
 from klais.system.address import split_address
 from klais.system.paths import cache_root
 from klais.system.private_files import not_ours
@@ -186,8 +186,8 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
                 yield Finding(
                     name, "fail", str(error).partition(": stop")[0], f"stop it, or choose another with {variable}"
                 )
-        except OSError as error:
-            yield Finding(name, "fail", f"cannot listen on {host}: {error.strerror or error}", f"correct {variable}")
+        except ConfigError as error:
+            yield Finding(name, "fail", str(error), f"correct {variable}")
 
 
 def check_java(settings: Settings) -> Iterator[Finding]:

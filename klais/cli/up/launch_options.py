@@ -6,7 +6,7 @@ from klais.broker.config import HOST
 from klais.broker.daemon import RUN_COMMAND
 from klais.broker.embedded import running_owner
 from klais.config.load import Settings
-from klais.errors import KlaisError, PortInUse
+from klais.errors import ConfigError, KlaisError, PortInUse
 from klais.system.address import join_address, local_host, split_address
 from klais.system.ports import Kind, check_port
 
@@ -97,11 +97,8 @@ def check_ports(ports: list[Port]) -> None:
             continue
         try:
             check_port(entry.host, entry.port, entry.kind, entry.setting)
-        except PortInUse as error:
+        except (PortInUse, ConfigError) as error:
             problems.append(str(error))
-        except OSError as error:
-            why = error.strerror or str(error)
-            problems.append(f"{entry.setting}: cannot listen on {entry.host} {entry.kind} port {entry.port}: {why}")
     if problems:
         raise PortInUse("\n  ".join(problems if len(problems) == 1 else [f"{len(problems)} ports:", *problems]))
 

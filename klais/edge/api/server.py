@@ -4,7 +4,6 @@ What stands before every request (limits, tokens, names, browsers) and the shape
 """
 
 import asyncio
-import errno
 import threading
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from klais.http.body import read_body
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.errors import HttpError, reply
 from klais.http.guard import Guard
-from klais.system.address import Bind, port_in_use
+from klais.system.address import Bind
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.api.server")
@@ -137,7 +136,7 @@ class ApiServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="api", daemon=True)
         self._started = threading.Event()
-        self._error: OSError | None = None
+        self._error: Exception | None = None
         self.port = self._bind.port
 
     def start(self) -> None:
@@ -145,15 +144,15 @@ class ApiServer:
 
         Raises
         ------
-        PortInUse
-            Somebody else listens there.
+        klais.errors.PortInUse, klais.errors.ConfigError
+            Somebody else listens there; the address cannot be bound.
         """
         self._thread.start()
         self._started.wait()
         if self._error is not None:
-            if self._error.errno == errno.EADDRINUSE:
-                raise port_in_use(self._bind, "tcp", "KLAIS_API_BIND") from self._error
-            raise self._error
+            from klais.system.ports import cannot_listen  # psutil is only needed for this message
+
+            raise cannot_listen(self._bind.host, self._bind.port, "tcp", "KLAIS_API_BIND", self._error) from self._error
 
     def stop(self) -> None:
         """Stop listening and end the thread."""
@@ -166,7 +165,7 @@ class ApiServer:
         asyncio.set_event_loop(loop)
         try:
             self.port = loop.run_until_complete(self.listener.start())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._error = error
         finally:
             self._started.set()

@@ -1,6 +1,5 @@
 """What `klais up` shows: plain lines, JSON, the picture; ports that clash; what it needs to be imported."""
 
-import errno
 import io
 import json
 from dataclasses import replace
@@ -18,7 +17,7 @@ from klais.cli.up.sampler import Latency, Newest
 from klais.cli.up.screen import ScreenReporter
 from klais.cli.up.snapshot import Simulated, Snapshot
 from klais.config.load import Settings
-from klais.errors import PortInUse
+from klais.errors import ConfigError, PortInUse
 from klais.system.address import url_of
 from klais.verify.conservation import Totals
 
@@ -140,7 +139,7 @@ def test_all_ports_that_are_taken_are_told_at_once(monkeypatch: pytest.MonkeyPat
         if port in (5000, 8080):
             raise PortInUse(f"{kind} port {port} on {host} is taken by x (pid 1): choose another port with {setting}")
         if port == 6066:
-            raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+            raise ConfigError(f"cannot listen on {kind} port {port} of {host!r}: no such host name ({setting})")
 
     monkeypatch.setattr(launch_options, "check_port", taken)
     with pytest.raises(PortInUse) as problems:
@@ -149,7 +148,7 @@ def test_all_ports_that_are_taken_are_told_at_once(monkeypatch: pytest.MonkeyPat
     assert lines[0] == "3 ports:"
     assert "udp port 5000" in lines[1] and "KLAIS_UDP_BIND" in lines[1]
     assert "tcp port 8080" in lines[2] and "KLAIS_API_BIND" in lines[2]
-    assert lines[3].startswith("KLAIS_WEB_PORT: cannot listen on 127.0.0.1 tcp port 6066")
+    assert lines[3] == "cannot listen on tcp port 6066 of '127.0.0.1': no such host name (KLAIS_WEB_PORT)"
 
 
 def test_a_port_wanted_twice_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from klais.config.load import Settings
 from klais.edge.api.openapi import DOCUMENT
 from klais.edge.api.server import ApiServer, api_of, make_app
-from klais.errors import EdgeUnavailable, PortInUse
+from klais.errors import ConfigError, EdgeUnavailable, PortInUse
 from klais.http.access import Access, digest
 from klais.http.addresses import RateLimit
 from tests.support.http import FakeState, ask, make_guard, post
@@ -213,6 +213,12 @@ def test_a_taken_port_names_port_and_process(serve: Serve) -> None:
     port = url.rpartition(":")[2]
     with pytest.raises(PortInUse, match=rf"tcp port {port} .*KLAIS_API_BIND"):
         api_of(Settings(api_bind=f"127.0.0.1:{port}"), FakeState(), Access()).start()
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "[2001:db8::1]"])
+def test_an_address_that_cannot_be_bound_is_a_wrong_setting(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on tcp port 7000 .*KLAIS_API_BIND"):
+        api_of(Settings(api_bind=f"{host}:7000"), FakeState(), Access()).start()
 
 
 def test_stop_ends_the_thread(serve: Serve) -> None:

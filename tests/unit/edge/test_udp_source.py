@@ -140,6 +140,12 @@ def test_a_taken_port_names_port_and_process(opened: Callable[..., UdpSource]) -
         opened(f"127.0.0.1:{source.port}")
 
 
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1", "[2001:db8::1]"])
+def test_an_address_that_cannot_be_bound_is_a_wrong_setting(opened: Callable[..., UdpSource], host: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on udp port 7000 .*KLAIS_UDP_BIND"):
+        opened(f"{host}:7000")
+
+
 def test_a_port_can_be_shared_on_request(opened: Callable[..., UdpSource]) -> None:
     first = opened(share=True)
     second = opened(f"127.0.0.1:{first.port}", share=True)

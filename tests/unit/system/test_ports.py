@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from klais.errors import PortInUse
+from klais.errors import ConfigError, PortInUse
 from klais.system.ports import Kind, check_port, free_port, holder
 
 TYPES: dict[Kind, socket.SocketKind] = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
@@ -50,6 +50,19 @@ def test_a_taken_port_is_named_with_process_and_setting(kind: Kind, taken: int) 
 def test_a_port_taken_on_loopback_is_taken_for_all_addresses(kind: Kind, taken: int) -> None:
     with pytest.raises(PortInUse):
         check_port("0.0.0.0", taken, kind)
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("nowhere.invalid", "no such host name or address"),
+        ("x" * 70 + ".example", "no such host name or address"),
+        ("192.0.2.1", "no interface of this machine has this address"),
+    ],
+)
+def test_an_address_that_cannot_be_bound_is_named_with_the_setting(kind: Kind, host: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} port 7000 of .*{why}.*KLAIS_X_BIND"):
+        check_port(host, 7000, kind, "KLAIS_X_BIND")
 
 
 def passes(try_one: Callable[[], None]) -> None:
@@ -102,8 +115,3 @@ def test_a_port_that_is_closing_is_free() -> None:
         check_port("127.0.0.1", port)
 
     passes(try_one)
-
-
-def test_an_address_of_another_machine_is_another_error() -> None:
-    with pytest.raises(OSError, match="assign"):
-        check_port("192.0.2.1", 0)
