@@ -33,6 +33,11 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
         except KlaisError as error:
             say_text(f"klais: {error}", err=True)
             raise SystemExit(EXIT_ERROR) from None
+        except UnicodeEncodeError as error:
+            if error.reason != "surrogates not allowed":
+                raise
+            say_text(f"klais: not UTF-8, which text has to be: {error.object!r:.80}", err=True)
+            raise SystemExit(EXIT_CONFIG) from None
         except BrokenPipeError:
             # Python flushes stdout once more at exit: give it somewhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -49,7 +49,10 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
     from klais.ui.recording import load as load_recording
     from klais.ui.recording import load_demo
 
-    host, port = split_address(bind)
+    try:
+        host, port = split_address(bind)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--bind'") from None
     settings = load()
     access = Access.of(settings, host, changes=False)
     shown = load_demo() if recording is None else load_recording(recording)

@@ -89,6 +89,21 @@ def test_expected_errors_are_one_line(run: Run, monkeypatch: pytest.MonkeyPatch,
     assert (result.exit_code, result.stderr) == (code, f"klais: {error}\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("control", "block", "\udcff\udcfe"), "not UTF-8"),
+        (("devices", "why", "\udcff\udcfe"), "not UTF-8"),
+        (("ui", "demo", "--bind", "nonsense"), "host:port"),
+        (("ui", "demo", "--bind", "\udcff"), "host:port"),
+        (("ui", "demo", "--bind", "nowhere.invalid:6067"), "no such host name"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_refused(run: Run, words: tuple[str, ...], text: str) -> None:
+    result = run(*words, KLAIS_KAFKA_BOOTSTRAP="127.0.0.1:1")
+    assert result.exit_code == 2 and text in result.stderr and "Traceback" not in result.stderr
+
+
 def test_version(run: Run) -> None:
     found = json.loads(run("version", "--json").output)
     assert found["klais"] == klais.__version__ and found["faust"] == "0.15.3"
