@@ -91,6 +91,9 @@ const ENDS = [
 // A form in a dialog that asks for a reason; `fields` are more inputs, `send(values)` makes the change.
 export function ChangeDialog({ title, explain, fields = [], ends = true, confirm, about, send, onClose }) {
   const dialog = useRef(null);
+  // Defaults of the moment the dialog opened. As `value`, each refresh of the page would put them in the place of what
+  // the operator has typed.
+  const [first] = useState(() => Object.fromEntries(fields.map((field) => [field.name, field.value])));
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   useEffect(() => {
@@ -123,7 +126,7 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
     <form onSubmit=${submit}><h2 id="dialog-title">${title}</h2>${explain && html`<p>${explain}</p>`}
       ${fields.map(
         (field) => html`<label>${field.label}<input name=${field.name} type="number" step="any"
-        min=${field.min} max=${field.max} required=${field.required} value=${field.value} /></label>`,
+        min=${field.min} max=${field.max} required=${field.required} defaultValue=${first[field.name]} /></label>`,
       )}
       ${
         ends &&
@@ -135,7 +138,7 @@ export function ChangeDialog({ title, explain, fields = [], ends = true, confirm
       ${
         !named &&
         html`<label>Your name<input name="author" required maxlength="64"
-        value=${localStorage.getItem(AUTHOR) ?? ""} /></label>`
+        defaultValue=${localStorage.getItem(AUTHOR) ?? ""} /></label>`
       }
       <${Failure} error=${error} />
       <div class="buttons"><button type="submit" class="primary" disabled=${busy}>${confirm ?? title}</button>
