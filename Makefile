@@ -16,7 +16,8 @@ KERNEL_TESTS := $(addprefix tests/unit/,core edge jit kafka sim fingerprint veri
 PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots sbom soak bench bench-outage lint clean
+.PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots sbom soak bench \
+	bench-outage lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

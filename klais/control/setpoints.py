@@ -26,7 +26,7 @@ from klais.core.wire.constants import ID_SIZE
 from klais.kafka.follower import TopicFollower
 from klais.kafka.topics import Topics
 from klais.system import shallow_json
-from klais.system.clock import now_ms
+from klais.system.clock import LATEST_MS, now_ms
 
 GLOBAL = "global"
 OVERRIDE = "override"
@@ -254,7 +254,7 @@ def _is_limit(value: Any) -> bool:
 
 
 def _is_time(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 43
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LATEST_MS
 
 
 def _has_limits(value: Any) -> bool:

@@ -7,6 +7,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from klais.errors import ConfigError, KlaisError
 
@@ -182,7 +183,7 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
     try:
         family, _, _, _, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_DGRAM)[0]
     except (OSError, UnicodeError) as error:
-        raise _cannot_listen(bind, error) from error
+        raise bind_error(bind, "udp", "KLAIS_UDP_BIND", error) from error
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:
@@ -195,7 +196,7 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
         join_group(sock, iface)
     except OSError as error:
         sock.close()
-        raise _cannot_listen(bind, error) from error
+        raise bind_error(bind, "udp", "KLAIS_UDP_BIND", error) from error
     except BaseException:
         sock.close()
         raise
@@ -261,10 +262,11 @@ def _receive_buffer(sock: socket.socket) -> int:
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2  # the kernel doubles what it grants
 
 
-def _cannot_listen(bind: Bind, error: Exception) -> KlaisError:
+def bind_error(bind: Bind, kind: Literal["tcp", "udp"], setting: str, error: Exception) -> KlaisError:
+    """What to raise when an address cannot be bound; see :func:`klais.system.ports.cannot_listen`."""
     from klais.system.ports import cannot_listen  # psutil is only needed for this message
 
-    return cannot_listen(bind.host, bind.port, "udp", "KLAIS_UDP_BIND", error)
+    return cannot_listen(bind.host, bind.port, kind, setting, error)
 
 
 def source_text(row: bytes) -> str:

@@ -2,6 +2,8 @@
 
 import time
 
+LATEST_MS = 1 << 43  # epoch ms, in the year 2248: what lies behind it in a record of others is no time
+
 
 def now_ms() -> int:
     """Epoch milliseconds."""

@@ -21,7 +21,7 @@ import orjson
 from klais.errors import KlaisError
 from klais.http.client import lines, request
 from klais.system import shallow_json
-from klais.system.clock import now_ms
+from klais.system.clock import LATEST_MS, now_ms
 from klais.ui.sample import SERIES
 
 VERSION = 1
@@ -174,12 +174,11 @@ def _check(found: dict[str, Any]) -> None:
         raise TypeError("events, pages or changes of another kind")
     if not events or lengths != {len(history["at_ms"])} or lengths == {0}:
         raise ValueError("no events, or series of different lengths")
-    if not all(isinstance(at, int | float) and 0 <= at < _LATEST_MS for at in times):
+    if not all(isinstance(at, int | float) and 0 <= at < LATEST_MS for at in times):
         raise ValueError("times that are none")
 
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
-_LATEST_MS = 1 << 43
 _EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms", "opened_at", "newest_at", "closed_at")
 
 
@@ -191,7 +190,7 @@ def _moved(value: Any, by_ms: int, name: str = "") -> Any:
         return [_moved(item, by_ms, name) for item in value]
     if isinstance(value, str):
         return _ISO.sub(lambda found: _later(found[0], by_ms), value)
-    if name in _EPOCH_MS and isinstance(value, int | float) and 0 <= value < _LATEST_MS:
+    if name in _EPOCH_MS and isinstance(value, int | float) and 0 <= value < LATEST_MS:
         return value + by_ms
     return value
 

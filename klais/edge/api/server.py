@@ -18,7 +18,7 @@ from klais.http.body import read_body
 from klais.http.connections import ConnectionLimits, Listener
 from klais.http.errors import HttpError, reply
 from klais.http.guard import Guard
-from klais.system.address import Bind
+from klais.system.address import Bind, bind_error
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.api.server")
@@ -150,9 +150,7 @@ class ApiServer:
         self._thread.start()
         self._started.wait()
         if self._error is not None:
-            from klais.system.ports import cannot_listen  # psutil is only needed for this message
-
-            raise cannot_listen(self._bind.host, self._bind.port, "tcp", "KLAIS_API_BIND", self._error) from self._error
+            raise bind_error(self._bind, "tcp", "KLAIS_API_BIND", self._error) from self._error
 
     def stop(self) -> None:
         """Stop listening and end the thread."""
