@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
+from tests.support.examples import examples
 from tests.support.needs import need_missing
 from tests.support.ports import free_port
 
@@ -31,7 +32,12 @@ for _name in [name for name in os.environ if name.startswith("KLAIS_")]:
 # No test may fail because a machine is slow: no deadline for an example, and no complaint that making one took long.
 # `make test` runs the same examples everywhere (derived from each test's own code), so that it fails for a change and
 # not by chance. `make release-test` looks for new ones (KLAIS_TEST_SEARCH=1) and keeps what failed in .hypothesis.
-_ANY_SPEED: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+_ANY_SPEED: dict[str, Any] = {
+    "max_examples": examples(100),
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+    "print_blob": True,
+}
 hypothesis_settings.register_profile("same", derandomize=True, database=None, **_ANY_SPEED)
 hypothesis_settings.register_profile("search", **_ANY_SPEED)
 hypothesis_settings.load_profile("search" if os.environ.get("KLAIS_TEST_SEARCH") == "1" else "same")

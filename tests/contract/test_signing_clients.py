@@ -13,6 +13,7 @@ from klais.core.wire.auth import key_columns
 from klais.core.wire.constants import encode_frame
 from klais.core.wire.signing import device_key, sign_frame
 from tests.support.auth import MASTERS, ROOT, VECTORS, Clients, Judged, vector_payload
+from tests.support.examples import examples
 
 KEYS = key_columns(MASTERS)
 IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=16).filter(
@@ -49,7 +50,7 @@ def test_clients_make_the_vectors(clients: Clients, client_py: ModuleType, vecto
     assert small == (frame if len(payload) <= 128 else b"")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     IDS, st.integers(0, 2**32 - 1), st.binary(min_size=2, max_size=300), st.integers(0, 2**32 - 1), st.integers(0, 3)
 )

@@ -21,9 +21,10 @@ from klais.xdp.layout import DEVICE_COST, GLOBAL_COST, Verdict
 from klais.xdp.limits import to_units
 from klais.xdp.rules import marks_of
 from klais.xdp.sources import SourceLimit, Sources
+from tests.support.examples import examples
 from tests.support.xdp_native import Native, bucket
 
-MANY = settings(max_examples=200, deadline=None)
+MANY = settings(max_examples=examples(200), deadline=None)
 TEN_S_NS = 10_000_000_000
 
 
@@ -208,7 +209,7 @@ def test_marks_are_found_where_they_were_set(native: Native, keys: list[int], ot
 PACKETS = [row.packet for row in all_rows()]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(data=st.data())
 def test_parsing_finds_what_its_definition_finds(native: Native, data: st.DataObject) -> None:
     packet = bytearray(data.draw(st.sampled_from(PACKETS)))

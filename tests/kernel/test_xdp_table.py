@@ -16,6 +16,7 @@ from klais.xdp.device_id import device_keys, padded
 from klais.xdp.layout import CLAIMED, DEVICE_COST, WAYS, Verdict
 from klais.xdp.limits import to_units
 from klais.xdp.table import occupied
+from tests.support.examples import examples
 from tests.support.xdp_native import Native, Table
 
 START_NS = 10**12
@@ -84,7 +85,7 @@ rows = st.tuples(row, row)
 steps = st.tuples(st.integers(0, 11), st.one_of(st.integers(0, 3), st.integers(0, 10**9), st.integers(0, 10**11)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     multipliers=rows,
     bits=st.integers(1, 3),
@@ -123,7 +124,7 @@ def key_of(table: Table, name: bytes) -> int:
     return int(device_keys(ids, table.spread["multipliers"][-1])[0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(asks=st.lists(steps, min_size=1, max_size=120), burst=st.integers(1, 4))
 def test_devices_whose_keys_are_all_equal_keep_buckets_of_their_own(
     native: Native, asks: list[tuple[int, int]], burst: int
@@ -140,7 +141,7 @@ def test_devices_whose_keys_are_all_equal_keep_buckets_of_their_own(
     hold_to(table, twin)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(names=st.lists(st.integers(0, 40), min_size=1, max_size=200), multipliers=rows)
 def test_a_new_device_passes_however_full_the_table_is(
     native: Native, names: list[int], multipliers: Multipliers

@@ -12,6 +12,7 @@ from klais.core.anomaly.series import score_series
 from klais.core.anomaly.two_tier import TwoTier
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
+from tests.support.examples import examples
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
 S = 1_000_000_000
@@ -30,7 +31,7 @@ def is_finite(state: np.ndarray) -> bool:
 
 
 @TIERS
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(ROWS, ROWS)
 def test_any_rows_leave_a_finite_state_and_a_prefix_gives_the_scores_of_the_whole(tier, dtype, first, second) -> None:
     rows = [*first, *second]
@@ -45,7 +46,7 @@ def test_any_rows_leave_a_finite_state_and_a_prefix_gives_the_scores_of_the_whol
     assert is_finite(moved) and np.isfinite(whole["score"]).all() and (whole["score"] >= 0).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.one_of(st.floats(-100, 100, width=32), st.sampled_from([0.0, 1.0])), min_size=1, max_size=80))
 def test_levels_hold_every_row_and_the_usual_one_is_not_rare(values) -> None:
     state = np.zeros(1, LIGHT)
@@ -83,7 +84,7 @@ def lane_of(payloads, cuts, period_s: float) -> tuple[bytes, bytes, list]:
     return detector.gates[: state.used].tobytes(), detector.light.tobytes(), flags
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(PAYLOADS, st.lists(st.integers(0, 60), max_size=4), st.sampled_from([0.1, 10.0]))
 def test_any_split_into_batches_gives_the_same_flags_and_state(payloads, cuts, period_s) -> None:
     cuts = [min(cut, len(payloads)) for cut in cuts]

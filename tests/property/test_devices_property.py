@@ -15,6 +15,7 @@ from klais.core.devices.signed import observe_signed
 from klais.core.devices.siphash import hash_bytes, hash_words, key_words
 from klais.core.lane.boots import MAX_SKIPPED, SKIPPED_RANGES, Boots
 from klais.core.lane.state import LaneState
+from tests.support.examples import examples
 from tests.support.lane import Feature, NaiveBucket, Window
 
 MASK = 2**64 - 1
@@ -120,7 +121,7 @@ FRAMES = st.lists(
 OUTCOMES = {IN_ORDER: "in_order", DUPLICATE: "duplicate", LATE: "late", RESTART: "restart", JUMP: "jump"}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(FRAMES, st.sampled_from([None, 0.01, 1.0, 60.0]))
 def test_the_sequence_window_is_that_of_the_definition(some: list, interval_s: float | None) -> None:
     rows, twin, now_s = np.zeros(1, ROW), Window(), 1e9
@@ -238,7 +239,7 @@ def test_only_the_newest_numbers_left_out_are_remembered() -> None:
 NEARBY = st.one_of(st.integers(0, 100), st.integers(200, 300), st.integers(2**32 - 40, 2**32 - 1))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), NEARBY), max_size=200))
 def test_a_signed_frame_is_taken_once_whatever_comes(sent: list[tuple[int, int]]) -> None:
     rows = np.zeros(1, ROW)
@@ -260,7 +261,7 @@ def test_a_signed_frame_is_taken_once_whatever_comes(sent: list[tuple[int, int]]
             taken.add((epoch, sequence))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.integers(33, 500), st.integers(1, 200), st.integers(0, 3))
 def test_a_backlog_that_fills_the_newest_hole_in_order_is_late(gap: int, more: int, swap: int) -> None:
     rows = np.zeros(1, ROW)

@@ -9,6 +9,7 @@ from klais.core.lane.columns import read_headers
 from klais.core.lane.queue import FrameQueue
 from klais.core.lane.state import LaneState
 from klais.core.wire.batch import decode_batch
+from tests.support.examples import examples
 from tests.support.lane import NaiveFairQueue, batch, frames
 
 ARRIVAL = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=12)
@@ -19,7 +20,7 @@ def values_of(parts) -> list[bytes]:
     return [columns.batch.frame(int(i)) for columns, index in parts for i in index]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(ACTIONS)
 def test_frames_leave_in_the_order_of_the_definition_also_after_a_checkpoint(actions):
     """None = a checkpoint, after which the queue of the restored state goes on."""

@@ -13,6 +13,7 @@ from klais.core.lane.step import take_raw
 from klais.core.wire.constants import encode_frame
 from klais.fingerprint.snapshot import snapshot_of
 from klais.fingerprint.training import Devices, cluster, merge, types_from
+from tests.support.examples import examples
 from tests.support.lane import T0_NS, batch, bounds, limits
 
 RNG = np.random.default_rng(1)
@@ -33,7 +34,7 @@ def typed_lane() -> tuple[LaneState, Typed]:
     return LaneState(detector=typed), typed
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(FRAMES)
 def test_any_frames_leave_finite_fingerprints_and_replayable_flags(sent) -> None:
     (state, typed), again = typed_lane(), LaneState()

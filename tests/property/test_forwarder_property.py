@@ -24,6 +24,7 @@ from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.backlog import Backlog
 from klais.edge.sinks.store_and_forward import Forwarder
+from tests.support.examples import examples
 from tests.support.forwarder import Message, NoClock, Producer, name_of
 
 PARTITIONS = 2
@@ -251,6 +252,4 @@ class ForwarderMachine(RuleBasedStateMachine):
 
 
 TestForwarder = ForwarderMachine.TestCase
-TestForwarder.settings = hypothesis_settings(
-    max_examples=int(os.environ.get("KLAIS_TEST_EXAMPLES", "100")), stateful_step_count=50, deadline=None
-)
+TestForwarder.settings = hypothesis_settings(max_examples=examples(100), stateful_step_count=50, deadline=None)

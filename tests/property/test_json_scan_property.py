@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from klais.core.wire.constants import Reason
 from klais.core.wire.json_path import hash_path
 from klais.core.wire.json_scan import MAX_FIELDS_PER_FRAME, check_payloads, scan_payloads
+from tests.support.examples import examples
 from tests.support.json_twin import numeric_paths, path_text
 
 TOKENS = [bytes([byte]) for byte in b'{}[],:"\\ 1-\xc3\xa9'] + [
@@ -83,7 +84,7 @@ def test_any_bytes_get_the_verdict_of_python(payload: bytes) -> None:
 PAYLOADS = st.one_of(SOUP, DOCUMENTS.map(lambda document: json.dumps(document).encode()))
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(PAYLOADS, max_size=12), st.data())
 def test_any_split_of_a_batch_gives_the_same(payloads: list[bytes], data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(payloads)), max_size=4)))
@@ -91,7 +92,7 @@ def test_any_split_of_a_batch_gives_the_same(payloads: list[bytes], data: st.Dat
     assert [item for a, b in parts for item in check_payloads(payloads[a:b])] == check_payloads(payloads)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(PAYLOADS, st.binary(max_size=8), st.binary(max_size=8))
 def test_bytes_around_a_frame_do_not_matter(payload: bytes, before: bytes, after: bytes) -> None:
     buf = np.frombuffer(before + bytes(22) + payload + after, np.uint8)

@@ -12,6 +12,7 @@ from klais.core.wire.constants import Reason
 from klais.core.wire.json_path import MAX_DEPTH
 from klais.core.wire.json_scan import check_payloads
 from klais.core.wire.json_strict import MAX_NUMBER_BYTES, Problem, check_strict, problem_of
+from tests.support.examples import examples
 from tests.support.work import CountedBytes, interpreted
 
 READS = 8
@@ -79,7 +80,7 @@ VALUES = st.recursive(
 PAYLOADS = objects(VALUES).map(str.encode)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(PAYLOADS)
 def test_problems_are_those_of_the_twin(payload: bytes) -> None:
     assert check_payloads([payload])[0][0] == Reason.PASSED
@@ -88,7 +89,7 @@ def test_problems_are_those_of_the_twin(payload: bytes) -> None:
     assert found in (expected or {Problem.NONE})
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(PAYLOADS, max_size=8), st.data())
 def test_any_split_of_a_batch_gives_the_same(payloads: list[bytes], data: st.DataObject) -> None:
     frames = [bytes(HEADER) + payload for payload in payloads]
@@ -107,7 +108,7 @@ def wide(members: int) -> bytes:
     return ("{" + ",".join(f'"{k:x}":{k}' for k in range(members)) + "}").encode()
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.one_of(PAYLOADS, st.integers(1, 300).map(wide)))
 def test_the_walk_reads_each_byte_a_few_times_and_probes_no_more_often(payload: bytes) -> None:
     buf, size = CountedBytes(payload), 1 << (len(payload) // 2 + 64).bit_length()

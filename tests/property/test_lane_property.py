@@ -25,6 +25,7 @@ from klais.core.lane.state import LaneState, Tally
 from klais.core.lane.step import forget, release, take_poison, take_raw
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import VERDICTS, Reason
+from tests.support.examples import examples
 from tests.support.lane import T0_NS, NaiveLane, batch, bounds, frames, limits
 
 HASH_KEY = bytes(range(16))
@@ -81,7 +82,7 @@ def out(step) -> list[bytes]:
     return [columns.batch.frame(int(i)) for columns, index in step.passed for i in index]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(MOVES, LIMITS, st.integers(0, 6), st.lists(AGES, min_size=15))
 def test_verdicts_are_those_of_the_definition(moves, lim, queue_limit, ages):
     """``ages``: how long before the lane takes a batch the edge received it (a spool, a clock that is behind)."""
@@ -179,7 +180,7 @@ def replay_on(state: LaneState, raw, journal, flags: list[list[bytes]] | None = 
     return outputs
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(WILD, st.lists(LIMITS, min_size=1, max_size=3), st.integers(0, 6))
 def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limits, queue_limit):
     state, raw, journal, outputs, flags = run(moves, choose_limits, queue_limit)
@@ -192,7 +193,7 @@ def test_replay_from_step_0_gives_the_same_state_and_outputs(moves, choose_limit
     assert (again.queue.depth, again.queue.bytes) == (state.queue.depth, state.queue.bytes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(WILD, WILD, WILD, LIMITS, st.integers(0, 6), st.data())
 def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third, lim, queue_limit, data):
     """Checkpoint after ``first``; another after ``second`` of which only some rows were written.
@@ -221,7 +222,7 @@ def test_recovery_from_a_checkpoint_even_a_half_written_one(first, second, third
     assert {key: row.tobytes() for key, row in table.items()} == final
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(WILD, WILD, LIMITS, st.integers(0, 6), st.data())
 def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_on(
     first, second, lim, queue_limit, data
@@ -245,7 +246,7 @@ def test_recovery_from_a_checkpoint_whose_rows_were_copied_while_the_lane_went_o
     assert recovered.tally.tolist() == whole.tally.tolist()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(FRAME, max_size=30), LIMITS, st.lists(st.integers(0, 30), max_size=4))
 def test_any_split_into_batches_gives_the_same_verdicts_and_rows(parts, lim, cuts):
     some = frames(*parts)
@@ -263,7 +264,7 @@ def test_any_split_into_batches_gives_the_same_verdicts_and_rows(parts, lim, cut
     assert feed([some]) == feed([some[a:b] for a, b in itertools.pairwise(edges)] or [[]])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(WILD, LIMITS, st.integers(0, 6))
 def test_every_frame_is_accounted_for(moves, lim, queue_limit):
     state, raw, _, outputs, _ = run(moves, [lim], queue_limit)
@@ -278,7 +279,7 @@ def test_every_frame_is_accounted_for(moves, lim, queue_limit):
 WAVES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2 * 10**9)), min_size=1, max_size=20)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(WAVES, st.floats(0.5, 200), st.floats(1, 50))
 def test_admitted_is_at_most_burst_plus_rate_times_time(waves, rate, burst):
     state, now = LaneState(), T0_NS

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from klais.kafka.record_batch import RecordBatchWriter, encode_record
+from tests.support.examples import examples
 
 SEQUENCE = st.integers(0, 2**32 - 1)
 TIME_MS = st.one_of(st.integers(1_700_000_000_000, 1_700_000_000_003), st.integers(0, 2**53))
@@ -161,7 +162,7 @@ def test_rows_are_the_naive_records(n, stride, limit, random):
         begin += taken
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-30, 300), min_size=4, max_size=4),
     st.integers(-(2**31), 2**31 - 1) | st.integers(-2, 4),

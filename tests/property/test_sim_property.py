@@ -13,6 +13,7 @@ from klais.sim.kernels import fnv1a64_column, next_random, put_fixed, white
 from klais.sim.stream import CHUNK_FRAMES, FrameStream, StreamOptions
 from klais.sim.traffic import SteadyRate, Trace, TraceReplay
 from klais.verify.judge import judge
+from tests.support.examples import examples
 
 MASK = (1 << 64) - 1
 
@@ -62,7 +63,7 @@ def test_fixed_decimals_are_within_half_a_unit_and_json(value, decimals):
 
 
 @given(st.integers(0, 2**63), st.integers(1, 5000), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(0, 0.1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_every_stream_is_whole(seed, devices, malformed, duplicates, reorder):
     options = StreamOptions(devices=devices, seed=seed, malformed=malformed, duplicates=duplicates, reorder=reorder)
     chunk = FrameStream(options).next_chunk()
@@ -97,7 +98,7 @@ def test_a_steady_schedule_agrees_with_itself(rate, frame):
 
 
 @given(st.integers(0, 2**32), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_judge_counts_what_was_planted(seed, missing, doubled, invented, dropped):
     rng = random.Random(seed)
     frames = [encode_frame(f"d{d}", n, b"{}") for n in range(20) for d in range(4)]

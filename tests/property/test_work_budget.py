@@ -20,6 +20,7 @@ from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, take_raw
 from klais.core.wire.constants import Reason
 from klais.core.wire.json_path import MAX_DEPTH, MAX_FIELDS_PER_FRAME, MAX_NAME_BYTES, ROOT_HASH
+from tests.support.examples import examples
 from tests.support.lane import T0_NS, batch, bounds, frames, limits, scored
 from tests.support.work import CountedBytes, interpreted, lines_run
 
@@ -58,14 +59,14 @@ def scan_reads(payload: bytes) -> tuple[int, Reason, list[int]]:
     return buf.reads, Reason(int(reason[0])), path[:count].tolist()
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.one_of(PAYLOADS, BROKEN, st.binary(max_size=200)))
 def test_the_scan_reads_each_byte_a_few_times(payload: bytes) -> None:
     reads, _, _ = scan_reads(payload)
     assert reads <= READS * (len(payload) + 1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(PAYLOADS)
 def test_finding_a_fields_keys_reads_each_byte_a_few_times(payload: bytes) -> None:
     _, reason, paths = scan_reads(payload)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from klais.edge.api.openapi import DOCUMENT
 from klais.edge.api.server import make_app
+from tests.support.examples import examples
 from tests.support.http import FakeState, make_guard, served
 
 schema = schemathesis.openapi.from_dict(DOCUMENT)
@@ -22,6 +23,8 @@ def url() -> Iterator[str]:
 
 
 @schema.parametrize()
-@settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=examples(30), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 def test_answers_match_the_document(case: schemathesis.Case, url: str) -> None:
     case.call_and_validate(base_url=url)

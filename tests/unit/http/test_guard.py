@@ -19,6 +19,7 @@ from klais.http.errors import SECURITY_HEADERS
 from klais.http.guard import Guard
 from klais.http.hosts import AllowedHosts
 from klais.worker.web.pages import document_of_pages
+from tests.support.examples import examples
 from tests.support.http import FakeState, ask, make_guard, post, raw, served
 from tests.support.servers import make_edge, make_worker
 
@@ -299,7 +300,9 @@ def worker() -> Iterator[str]:
 
 
 @schema.parametrize()
-@settings(max_examples=5, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=examples(5), deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 def test_pages_answer_as_their_document_says(case: schemathesis.Case, worker: str) -> None:
     # the document cannot say that with scope=all page x size is bounded
     case.call_and_validate(base_url=worker, excluded_checks=[positive_data_acceptance])
