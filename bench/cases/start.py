@@ -1,5 +1,8 @@
 """How long starts take, and what an idle edge needs: from the process's start until it receives, or its lanes are live.
 
+An edge receives from the moment it has bound its port: a thread keeps what comes in memory (klais/edge/early.py) while
+the rest loads. ``edge_receives_s`` ends there, ``edge_s`` when its API says that all of it works.
+
 With the library of kernels that `klais warm` made; KLAIS_JIT=1 shows what numba would cost. A worker starts on the
 checkpoint of one that knew 1,000 devices and ended well, so what counts is its own start.
 """
@@ -8,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.harness import REPO, Bench, BenchFailed, Ends, environment, wait_for, wait_ready, watch
 from bench.harness.feed import preload
@@ -15,6 +19,7 @@ from bench.harness.observe import healthy
 from bench.harness.report import Result, rounded
 from klais.config.load import Settings
 from klais.kafka.topics import Topics
+from klais.system.address import Bind
 
 REPEATS = 5
 DEVICES, FRAMES = 1000, 20_000
@@ -28,7 +33,8 @@ def run(bench: Bench) -> Result:
     result = Result("start")
     with bench.topics() as settings:
         edges = [_edge(bench, settings) for _ in range(REPEATS)]
-        _repeat(result, "edge", edges)
+        _repeat(result, "edge", [figures for _, *figures in edges])
+        result.repeat("edge_receives_s", [receives_s for receives_s, *_ in edges])
         with bench.edge(settings):
             stats = ["stats", "--url", f"http://{settings.api_bind}"]
             result.repeat("stats_s", [_command(settings, stats) for _ in range(REPEATS)])
@@ -46,22 +52,31 @@ def run(bench: Bench) -> Result:
     return result
 
 
-def _repeat(result: Result, what: str, found: Sequence[tuple[float, float, float]]) -> None:
+def _repeat(result: Result, what: str, found: Sequence[Sequence[float]]) -> None:
     """The figures of several starts: seconds, CPU seconds, memory."""
     for k, figure in enumerate(("s", "cpu_s", "rss_mb")):
         result.repeat(f"{what}_{figure}", [one[k] for one in found])
 
 
-def _edge(bench: Bench, settings: Settings) -> tuple[float, float, float]:
-    """Seconds until an edge receives with Kafka there, CPU seconds, and its resident memory a little later."""
+def _edge(bench: Bench, settings: Settings) -> tuple[float, float, float, float]:
+    """Seconds until an edge receives, and until it is ready with Kafka there; CPU seconds, memory a little later."""
     child = bench.child("edge", [sys.executable, "-m", "klais", "edge"], settings)
     try:
-        wait_for(lambda: healthy(child, settings), TIMEOUT_S, "the edge receives", POLL_S)
+        port = Bind.parse(settings.udp_bind).port
+        wait_for(lambda: _is_bound(port), TIMEOUT_S, "the edge receives", POLL_S)
+        receives_s = time.monotonic() - child.started_s
+        wait_for(lambda: healthy(child, settings), TIMEOUT_S, "the edge is ready", POLL_S)
         seconds, cpu_s = time.monotonic() - child.started_s, child.cpu_s()
         time.sleep(IDLE_S)
-        return rounded(seconds), rounded(cpu_s), child.rss_mb()
+        return rounded(receives_s), rounded(seconds), rounded(cpu_s), child.rss_mb()
     finally:
         child.stop()
+
+
+def _is_bound(port: int) -> bool:
+    """Whether a process has a UDP socket on ``port`` (proc(5): the second field is address and port in hex)."""
+    sockets = Path("/proc/net/udp").read_text().splitlines()[1:]
+    return any(int(one.split()[1].rpartition(":")[2], 16) == port for one in sockets)
 
 
 def _worker(bench: Bench, settings: Settings) -> tuple[float, float, float]:

@@ -71,14 +71,15 @@ TARGETS: dict[str, tuple[Target, ...]] = {
     "checkpoint": (Target("longest_block_ms", "ms", "<=", 50, 20),),
     "scale": (Target("ratio", "x", "<=", 2.0, 1.5),),
     "memory": (
-        Target("worker_rss_mb", "MB", "<=", 1500, 1000),
+        Target("worker_rss_mb", "MB", "<=", 1200, 1000),
         Target("edge_rss_mb", "MB", "<=", 75, 60),
     ),
     "recovery": (Target("seconds", "s", "<=", 30, 15),),
     "start": (
-        Target("edge_s", "s", "<=", 0.7, 0.4),
+        Target("edge_receives_s", "s", "<=", 0.7, 0.4),
         Target("edge_rss_mb", "MB", "<=", 75, 60),
         Target("version_s", "s", "<=", 0.15),
+        Target("stats_s", "s", "<=", 0.15),
     ),
     "restart": (Target("lost_upgrade", "frames", "<=", 0), Target("deaf_ms", "ms", "<=", 0)),
     "page": (
