@@ -96,7 +96,7 @@ class Service:
             elif not ready:
                 ready = True
                 self._notifier.ready(found.standby or "lanes are live")
-            self._notifier.beat(time.monotonic())
+            self._notifier.ping_watchdog(time.monotonic())
             await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 4 or 1.0))
 
     async def stop(self) -> None:

@@ -57,12 +57,12 @@ class RowsWritten(threading.Thread):
         super().__init__(daemon=True)
         self._ends = Ends(settings, Topics.of(settings).devices_changelog)
         self._over = threading.Event()
-        self.looks: list[tuple[float, int]] = []
+        self.samples: list[tuple[float, int]] = []
 
     def run(self) -> None:
         """Look until :meth:`stop`."""
         while not self._over.wait(0.1):
-            self.looks.append((time.time(), self._ends.total()))
+            self.samples.append((time.time(), self._ends.total()))
 
     def stop(self) -> None:
         """End."""
@@ -72,7 +72,7 @@ class RowsWritten(threading.Thread):
     def checkpoints(self) -> list[tuple[float, float, int]]:
         """(begin, end, rows) of each stretch of growth without a pause of more than half a second."""
         found: list[tuple[float, float, int]] = []
-        for (at_s, end), (next_s, next_end) in zip(self.looks, self.looks[1:], strict=False):
+        for (at_s, end), (next_s, next_end) in zip(self.samples, self.samples[1:], strict=False):
             if next_end > end:
                 rows = next_end - end
                 if found and at_s - found[-1][1] < 0.5:

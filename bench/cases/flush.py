@@ -55,9 +55,9 @@ def latency_ms(bench: Bench, settings: Settings, turn: int) -> tuple[float, floa
     """Median and p99 from the sender's system call to a consumer."""
     path = bench.folder / f"flush-{settings.topic_prefix}{turn}.klm"
     named = ("--id-prefix", f"t{turn}-", "--manifest", str(path))
-    looks = list(read_while_sent(bench, settings, LATENCY_RATE, LATENCY_S, *named))
+    reads = list(read_while_sent(bench, settings, LATENCY_RATE, LATENCY_S, *named))
     manifest = read_manifest(path)
-    left_ns, took_ms = delays_ms(looks, manifest)
+    left_ns, took_ms = delays_ms(reads, manifest)
     took_ms = took_ms[left_ns >= manifest.sent_at_ns[0] + int(WARM_S * 1e9)]
     if not len(took_ms):
         raise BenchFailed(f"no record of {manifest.count} frames was read")

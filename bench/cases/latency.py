@@ -36,7 +36,7 @@ DRAIN_S = 2.0
 MOST = 5000  # records of one look: they get one time, so a look must be short
 
 Column = npt.NDArray[np.int64]
-Look = tuple[int, list[bytes]]  # when (ns since the epoch), and the values that came then
+Read = tuple[int, list[bytes]]  # when (ns since the epoch), and the values that came then
 
 
 def open_consumer(settings: Settings) -> Consumer:
@@ -50,26 +50,26 @@ def open_consumer(settings: Settings) -> Consumer:
     return consumer
 
 
-def read_for(consumer: Consumer, until_s: float) -> list[Look]:
+def read_for(consumer: Consumer, until_s: float) -> list[Read]:
     """Until a time (monotonic): when (ns since the epoch), and the values that came then."""
-    looks: list[Look] = []
+    reads: list[Read] = []
     while time.monotonic() < until_s:
         first = consumer.poll(0.05)
         if first is None:
             continue
         messages = [first, *consumer.consume(MOST, timeout=0)]
         now_ns = time.time_ns()
-        looks.append((now_ns, [m.value() for m in messages if m.error() is None]))
-    return looks
+        reads.append((now_ns, [m.value() for m in messages if m.error() is None]))
+    return reads
 
 
-def delays_ms(looks: list[Look], manifest: Any) -> tuple[Column, npt.NDArray[np.float64]]:
+def delays_ms(reads: list[Read], manifest: Any) -> tuple[Column, npt.NDArray[np.float64]]:
     """When each frame that was sent and read left (ns since the epoch), and how long it took (ms), in the order of
     sending.
     """
     prefix = len(manifest.header["id_prefix"])
     name, read_ns = [], []
-    for now_ns, values in looks:
+    for now_ns, values in reads:
         for value in values:
             record = orjson.loads(value)
             name.append(int(record["device_id"][prefix:]) << 32 | record["seq"])
@@ -85,7 +85,7 @@ def delays_ms(looks: list[Look], manifest: Any) -> tuple[Column, npt.NDArray[np.
     return left_ns[by_time], took_ms[by_time]
 
 
-def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *options: str) -> Iterator[Look]:
+def read_while_sent(bench: Bench, settings: Settings, rate: int, seconds: int, *options: str) -> Iterator[Read]:
     """Send at ``rate`` for some seconds, and read all the while and until what is under way has landed."""
     consumer = open_consumer(settings)
     gc.disable()  # a pass over all that was read holds the reader up for 0.2 s: what lands then would look late
@@ -107,9 +107,9 @@ def measure(bench: Bench, settings: Settings, rate: int) -> tuple[Column, npt.ND
     """Delays at ``rate`` without the first seconds, and the number of frames sent."""
     path = bench.folder / f"sent-{rate}.klm"
     named = ("--id-prefix", f"r{rate // 1000}-", "--manifest", str(path))
-    looks = list(read_while_sent(bench, settings, rate, SECONDS, *named))
+    reads = list(read_while_sent(bench, settings, rate, SECONDS, *named))
     manifest = read_manifest(path)
-    left_ns, took_ms = delays_ms(looks, manifest)
+    left_ns, took_ms = delays_ms(reads, manifest)
     if not len(left_ns):
         raise BenchFailed(f"no record of {manifest.count} frames was read")
     warm = left_ns >= manifest.sent_at_ns[0] + int(WARM_S * 1e9)

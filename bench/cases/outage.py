@@ -51,7 +51,7 @@ def run(bench: Bench, outage_s: float, rate: int) -> dict[str, Any]:
             wait_for(lambda: edge_now(settings)["breaker"] == "open", 60, "the breaker opens")
             figures: dict[str, Any] = {"noticed_s": round(time.monotonic() - away_s, 2)}
             _wait(edge, away_s + outage_s)
-            figures |= _look(edge, settings)
+            figures |= _sample(edge, settings)
             bench.start_broker()
             figures |= _recover(settings, float(figures["spooled_frames"]))
             figures["sent"] = sender.summary(total_s + 30)["frames"]
@@ -65,7 +65,7 @@ def _wait(edge: Child, until_s: float) -> None:
         time.sleep(min(1.0, left_s))
 
 
-def _look(edge: Child, settings: Settings) -> dict[str, Any]:
+def _sample(edge: Child, settings: Settings) -> dict[str, Any]:
     now = edge_now(settings)
     spool_mb = round(now["spool_bytes"] / 1e6, 1)
     return {"spooled_frames": now["spooled"], "spool_mb": spool_mb, "edge_rss_mb": round(edge.peak_rss_mb(), 1)}

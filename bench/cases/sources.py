@@ -28,7 +28,7 @@ UDP = "udp"
 
 
 def run(outer: Bench) -> Result:
-    """See the module; ``outer`` only gives its voice: this benchmark has a broker in its own namespace."""
+    """See the module; ``outer`` only gives its reporter: this benchmark has a broker in its own namespace."""
     if load().kafka_bootstrap is not None:
         raise BenchFailed("this one runs its own broker in a namespace: unset KLAIS_KAFKA_BOOTSTRAP")
     if os.geteuid() != 0:

@@ -76,10 +76,14 @@ def _days(bases: Sequence[Base], backend: Backend, most_s: int) -> dict[str, Any
     false, days, errors = 0, 0.0, np.zeros(3)
     for base in bases:
         seen = watch(base, backend.run, SEED, min(most_s, DAY_S * 31), trend_every=13)
-        alarms, wrong = false_alarms(seen.said, seen.came)
+        alarms, wrong = false_alarms(seen.predicted, seen.came)
         asked = ~np.isnan(seen.trend)
         came = seen.came[asked]
-        scores = [brier(seen.said[asked], came), brier(seen.trend[asked], came), float(came.mean() * (1 - came.mean()))]
+        scores = [
+            brier(seen.predicted[asked], came),
+            brier(seen.trend[asked], came),
+            float(came.mean() * (1 - came.mean())),
+        ]
         false, days, errors = false + wrong, days + seen.days, errors + np.array(scores) * seen.days
         named = {"alarms": alarms, "false": wrong, "days": round(seen.days, 3), "bursts": round(float(came.mean()), 4)}
         named |= dict(zip(("brier", "brier_trend", "brier_climatology"), np.round(scores, 5).tolist(), strict=True))

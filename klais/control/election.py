@@ -88,7 +88,7 @@ class Election:
             return now_s - self._silent_since_s >= wait_s
         age_s, gauges = controllers[leader]
         # The silence begins after the newest heartbeat, and after the newest announcement of another candidate.
-        announced = [age for age, said in controllers.values() if said.candidate]
+        announced = [age for age, record in controllers.values() if record.candidate]
         self._silent_since_s = max(self._silent_since_s, now_s - min([age_s, *announced]))
         silence = turn * TURN if gauges.resigned else min(LONGEST_SILENCE, SILENCE + turn * TURN)
         return now_s - self._silent_since_s >= silence * session_s

@@ -109,7 +109,7 @@ class ControlFollower(TopicFollower):
         with self._change:
             if record == self._records.get(key):
                 return
-            # One entry at a time: a mapping made anew for each record takes minutes to read ten thousand blocks.
+            # One entry at a time: a mapping made again for each record takes minutes to read ten thousand blocks.
             self._records.pop(key, None)
             if record is not None:
                 self._records[key] = record

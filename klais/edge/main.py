@@ -155,7 +155,7 @@ class Edge:
 
     def on_tick(self, now_s: float) -> None:
         """Called in each round of the spine (``now_s`` monotonic): watchdog, limits, checks, and a reload."""
-        self._notifier.beat(now_s)
+        self._notifier.ping_watchdog(now_s)
         self._host_limit.on_tick(now_s)
         self._worker_load.on_tick(now_s)
         if now_s >= self._drops_next_s:

@@ -143,7 +143,7 @@ class Connection(web.RequestHandler):
             return
         super().connection_made(transport)
         self._wait(self._bounds.limits.header_s)
-        self._timer = self._clock.call_at(self._deadline_s, self._look)
+        self._timer = self._clock.call_at(self._deadline_s, self._check_deadline)
 
     def data_received(self, data: bytes) -> None:
         """The first bytes of a request start the time in which its headers must be complete."""
@@ -200,13 +200,13 @@ class Connection(web.RequestHandler):
     def _wait(self, seconds: float) -> None:
         self._deadline_s = self._clock.time() + seconds
 
-    def _look(self) -> None:
+    def _check_deadline(self) -> None:
         """Close the connection where its time is over; else look again when it is."""
         if self._clock.time() >= self._deadline_s:
             if self.transport is not None:
                 self.transport.abort()
             return
-        self._timer = self._clock.call_at(self._deadline_s, self._look)
+        self._timer = self._clock.call_at(self._deadline_s, self._check_deadline)
 
 
 class Listener:

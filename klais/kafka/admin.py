@@ -368,13 +368,13 @@ def is_forbidden(error: KafkaException) -> bool:
 
 def _unavailable(error: KafkaException, settings: Settings, what: str = "") -> KafkaUnavailable | KafkaForbidden:
     if is_forbidden(error):
-        said = f"{what}: " if what else ""
+        prefix = f"{what}: " if what else ""
         return KafkaForbidden(
-            f"{said}Kafka at {settings.bootstrap} refuses: {_reason(error, settings)}. "
+            f"{prefix}Kafka at {settings.bootstrap} refuses: {_reason(error, settings)}. "
             "`klais topics rights` prints the rights that each role needs"
         )
-    said = f"{what}: " if what else f"Kafka at {settings.bootstrap} does not answer: "
-    return KafkaUnavailable(said + _reason(error, settings))
+    prefix = f"{what}: " if what else f"Kafka at {settings.bootstrap} does not answer: "
+    return KafkaUnavailable(prefix + _reason(error, settings))
 
 
 def _reason(error: KafkaException, settings: Settings) -> str:

@@ -20,7 +20,7 @@ class Notifier:
     Attributes
     ----------
     watchdog_s : float
-        The manager kills the process after this time without :meth:`beat`; 0 = no watchdog.
+        The manager kills the process after this time without :meth:`ping_watchdog`; 0 = no watchdog.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -74,7 +74,7 @@ class Notifier:
         """Report that the process begins to stop."""
         self.send(stopping=1, status=status)
 
-    def beat(self, now_s: float) -> None:
+    def ping_watchdog(self, now_s: float) -> None:
         """Report that the process lives. Call it often; it sends at a third of the watchdog's time (``now_s``
         monotonic)."""
         if self.watchdog_s and now_s - self._beat_s >= self.watchdog_s / 3:

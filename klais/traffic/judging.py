@@ -36,10 +36,10 @@ Run = Callable[[npt.NDArray[np.float32]], Floats]  # features -> outputs
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """A stretch of a recording: ``said`` and ``trend`` probabilities of a burst, ``came`` whether one did, float64 and
-    bool [t], and its length in ``days``."""
+    """Part of a recording: ``predicted`` and ``trend`` probabilities of a burst, float64 [t]; ``came`` whether one did,
+    bool [t]; and its length in ``days``."""
 
-    said: Floats
+    predicted: Floats
     trend: Floats
     came: npt.NDArray[np.bool_]
     kinds: npt.NDArray[np.int64]
@@ -58,18 +58,18 @@ def watch(base: Base, run: Run, seed: int, most_s: int = DAY_S, trend_every: int
     rows = Fleet(20_000, 1e9, 0.0, [Group(rate, np.full(seconds, 20_000.0))]).rows(rng)
     windows = windows_of(rows)
     parts = [interpret(run(features(windows[at : at + CHUNK])))[:2] for at in range(0, len(windows), CHUNK)]
-    said, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
-    trend = np.full(len(said), np.nan)
+    predicted, kinds = np.concatenate([p[1] for p in parts]), np.concatenate([p[0].argmax(axis=1) for p in parts])
+    trend = np.full(len(predicted), np.nan)
     if trend_every:
         predict = TrendPredictor().predict
-        at_s = range(0, len(said), trend_every)
+        at_s = range(0, len(predicted), trend_every)
         trend[::trend_every] = [predict(windows[at]).probability for at in at_s]
-    return Days(said, trend, truth(rate)[0][WINDOW_S - 1 :], kinds, seconds / DAY_S)
+    return Days(predicted, trend, truth(rate)[0][WINDOW_S - 1 :], kinds, seconds / DAY_S)
 
 
-def false_alarms(said: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
+def false_alarms(predicted: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
     """Alarms, and how many of them are false."""
-    above = np.flatnonzero(said > ALARM)
+    above = np.flatnonzero(predicted > ALARM)
     if not len(above):
         return 0, 0
     starts = above[np.concatenate(([True], np.diff(above) > MERGE_S))]
@@ -78,9 +78,9 @@ def false_alarms(said: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
     return len(starts), len(starts) - sum(real)
 
 
-def brier(said: Floats, came: npt.NDArray[np.bool_]) -> float:
+def brier(predicted: Floats, came: npt.NDArray[np.bool_]) -> float:
     """Mean squared error of probabilities."""
-    return float(((said - came) ** 2).mean())
+    return float(((predicted - came) ** 2).mean())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,15 @@ def herd_lead(
     pool[onset - away_s : onset] *= 0.3
     herd, back = herd_group(devices, "beta", spread_s, buffered, back_off, onset, length, rng)
     rows = Fleet(devices, 1e9, 0.0, [Group(rate, pool), herd]).rows(rng)
-    classes, said, _ = interpret(run(features(windows_of(rows))))
-    said, kinds = np.concatenate((np.zeros(WINDOW_S - 1), said)), classes.argmax(axis=1)
+    classes, predicted, _ = interpret(run(features(windows_of(rows))))
+    predicted, kinds = np.concatenate((np.zeros(WINDOW_S - 1), predicted)), classes.argmax(axis=1)
     peak = int(herd.frames.argmax())
     queue = np.zeros(length)
     service = max(2.0 * float(rate.mean()), SERVICE_SHARE * float(herd.frames.max()))
     for second in range(1, length):
         queue[second] = max(0.0, queue[second - 1] + rate[second] + herd.frames[second] - service)
     queue_peak = int(queue.argmax())
-    alarms = np.flatnonzero(said[onset - 1 : queue_peak + 1] > ALARM)
+    alarms = np.flatnonzero(predicted[onset - 1 : queue_peak + 1] > ALARM)
     named = bool((kinds[onset - WINDOW_S + 1 : peak - WINDOW_S + 2] == 3).any())
     if not len(alarms):
         return HerdLead(devices, spread_s, None, None, None, named)

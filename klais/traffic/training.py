@@ -115,13 +115,13 @@ def fit(train: Samples, seed: int, iterations: int = 75, say: Say = lambda text:
     return from_sklearn(heads, train.x[some])
 
 
-def f1(labels: npt.NDArray[np.int64], said: npt.NDArray[np.int64]) -> dict[str, float]:
+def f1(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> dict[str, float]:
     """F1 of each class that occurs, by name, and their mean as ``macro_f1``."""
     out = {}
     for at, name in enumerate(CLASSES):
-        both, either = int(((labels == at) & (said == at)).sum()), int((labels == at).sum() + (said == at).sum())
-        if (labels == at).any():
-            out[name] = round(2 * both / either, 4)
+        true, found = labels == at, predicted == at
+        if true.any():
+            out[name] = round(2 * int((true & found).sum()) / int(true.sum() + found.sum()), 4)
     return out | {"macro_f1": round(sum(out.values()) / len(out), 4)}
 
 
@@ -129,12 +129,12 @@ def judge(trees: Trees, test: Samples) -> dict[str, Any]:
     """Figures of the trees on samples that they did not see."""
     classes, burst, ratios = interpret(evaluate(trees, test.x))
     sure = test.labels >= 0
-    said, labels, kinds = classes.argmax(axis=1)[sure], test.labels[sure], test.kinds[sure]
-    right = said == labels
+    predicted, labels, kinds = classes.argmax(axis=1)[sure], test.labels[sure], test.kinds[sure]
+    right = predicted == labels
     by_kind = {str(kind): float(right[kinds == kind].mean()) for kind in sorted(set(kinds))}
     share = test.bursts.mean()
     return {
-        **f1(labels, said),
+        **f1(labels, predicted),
         "accuracy_by_kind": {kind: round(value, 4) for kind, value in by_kind.items()},
         "brier": round(float(((burst - test.bursts) ** 2).mean()), 5),
         "brier_climatology": round(float(share * (1 - share)), 5),

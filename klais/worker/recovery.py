@@ -36,7 +36,7 @@ from klais.worker.changelog import load_partition
 from klais.worker.context import LaneContext
 from klais.worker.doubled import count_doubled
 from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
-from klais.worker.session import Recovered, Senders
+from klais.worker.session import RecoveredState, Senders
 
 log = get("klais.worker.recovery")
 
@@ -56,7 +56,7 @@ class JournalSeen:
     lineage: int
 
 
-async def recover(context: LaneContext, partition: int, reader: PartitionReader) -> Recovered:
+async def recover(context: LaneContext, partition: int, reader: PartitionReader) -> RecoveredState:
     """Take the lane over and read what is needed to go on.
 
     Raises
@@ -110,7 +110,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
         epoch = -1
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
-    return Recovered(
+    return RecoveredState(
         state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch
     )
 

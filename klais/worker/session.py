@@ -47,7 +47,7 @@ class Senders:
 
 
 @dataclass(frozen=True, slots=True)
-class Recovered:
+class RecoveredState:
     """What recovery found: the state at the marker, the journal after it, and how far each output had got.
 
     ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``:
@@ -124,7 +124,7 @@ class LaneSession:
     outputs once it is written down, and the checkpointer covers it once they are acknowledged.
     """
 
-    def __init__(self, context: LaneContext, partition: int, found: Recovered, quarantine: Quarantine) -> None:
+    def __init__(self, context: LaneContext, partition: int, found: RecoveredState, quarantine: Quarantine) -> None:
         self.context, self.partition, self._quarantine = context, partition, quarantine
         self.state, self.marker, self.senders, self.floors = found.state, found.marker, found.senders, found.floors
         self.lineage, self.plan, self.journal_floor = found.lineage, found.plan, found.journal_floor

@@ -29,7 +29,7 @@ from klais.worker.lanes import Lanes
 
 log = logs.get("klais.worker.types")
 
-LOOK_S = 5.0  # between two looks at which model is active
+POLL_S = 5.0  # between two checks of which model is active
 STOP_S = 2.0
 FIRST_S = 300.0  # after the start until the first training, where there is no model
 DRIFT_SHARE, DRIFT_S = 0.2, 600.0  # of the devices are of no type: train again so soon
@@ -123,7 +123,7 @@ class TypeKeeper:
             except Exception as error:
                 if logs.every(60, "klais.worker.types"):
                     log.warning("types_not_read", error=repr(error))
-            if self._stop.wait(LOOK_S):
+            if self._stop.wait(POLL_S):
                 return
 
     def snapshot(self) -> TypesSnapshot:
@@ -204,7 +204,7 @@ class TypeKeeper:
         return False
 
     def _train_when_due(self) -> None:
-        while not self._stop.wait(LOOK_S):
+        while not self._stop.wait(POLL_S):
             try:
                 now_s = time.monotonic()
                 if not self.due(self.counted(), now_s):

@@ -101,8 +101,8 @@ def prog_load(code: bytes, name: str, licence: bytes = b"GPL", log_bytes: int = 
     except OSError as error:
         if log is None and error.errno in (errno.EACCES, errno.EINVAL, errno.E2BIG):
             return prog_load(code, name, licence, 1 << 22)
-        said = bytes(log[log != 0]).decode(errors="replace").strip().splitlines()[-12:] if log is not None else []
-        raise OSError(error.errno, "\n".join([error.strerror or "", *said])) from None
+        lines = bytes(log[log != 0]).decode(errors="replace").strip().splitlines()[-12:] if log is not None else []
+        raise OSError(error.errno, "\n".join([error.strerror or "", *lines])) from None
 
 
 def lookup(fd: int, key: Array | None, value: Array) -> bool:

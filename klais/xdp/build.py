@@ -106,8 +106,8 @@ def _compile(defines: Sequence[str]) -> bytes:
         command = [python, "-I", _CHILD.name, name, MAIN, FUNCTION, "-DKLAIS_KERNEL", *fds, *defines]
         done = _run_unprivileged(command, folder)
     if done.returncode != 0 or not done.stdout:
-        said = done.stderr.decode(errors="replace").strip() or f"the compiler ended with {done.returncode}"
-        raise SetupMissing(f"the XDP filter cannot be compiled: {said}\n  {_FIX}")
+        message = done.stderr.decode(errors="replace").strip() or f"the compiler ended with {done.returncode}"
+        raise SetupMissing(f"the XDP filter cannot be compiled: {message}\n  {_FIX}")
     return done.stdout
 
 

@@ -168,5 +168,5 @@ def _raise(answer: bytes) -> None:
     number = -struct.unpack_from("=i", answer)[0]
     if not number:
         return
-    said = _attributes(answer[20:]).get(_ACK_MESSAGE, b"").rstrip(b"\0").decode(errors="replace")
-    raise OSError(number, said or os.strerror(number))
+    message = _attributes(answer[20:]).get(_ACK_MESSAGE, b"").rstrip(b"\0").decode(errors="replace")
+    raise OSError(number, message or os.strerror(number))

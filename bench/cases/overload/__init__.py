@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases.overload.capacity import DEVICES, STILL, Around, capacity_of, chosen, warm_up
-from bench.cases.overload.watch import LOOK_S, CpuClock, Floats, Watched, column, landed_per_s, waiting
+from bench.cases.overload.watch import SAMPLE_S, CpuClock, Floats, Watched, column, landed_per_s, waiting
 from bench.harness import Bench, BenchFailed, count_records, edge_counters, wait_for
 from bench.harness.cgroup import cpu_limited, enter
 from bench.harness.report import Result
@@ -64,9 +64,9 @@ HELD = ("goodput_share", "settled_s", "normal_s", "unaccounted")
 
 def settled_after(rows: Floats, begin_s: float, end_s: float, least_per_s: float) -> float:
     """Seconds from the begin of the step to the begin of the first window from which on every one lands so much."""
-    starts = np.arange(begin_s, end_s - WINDOW_S, LOOK_S)
+    starts = np.arange(begin_s, end_s - WINDOW_S, SAMPLE_S)
     bad = [at for at in starts if landed_per_s(rows, at, at + WINDOW_S) < least_per_s]
-    return float(bad[-1] + LOOK_S - begin_s) if bad else 0.0
+    return float(bad[-1] + SAMPLE_S - begin_s) if bad else 0.0
 
 
 def regulated_after(series: list[dict[str, Any]], seconds: float, cpus: float, most: float) -> float:
@@ -145,11 +145,11 @@ class Ledger:
 class Step:
     """What was seen of one step up and down again.
 
-    ``looks`` as in :meth:`Watched.table`; ``marks`` are when the calm load, the step, and the calm after it began,
+    ``samples`` as in :meth:`Watched.table`; ``marks`` are when the calm load, the step, and the calm after it began,
     and when that ended (s); ``sent`` are the frames of the three.
     """
 
-    looks: Floats
+    samples: Floats
     marks: tuple[float, ...]
     sent: tuple[int, ...]
     ledger: dict[str, Any]
@@ -168,7 +168,7 @@ def stepped(bench: Bench, settings: Settings, clock: CpuClock, capacity: float, 
             clock.sender = sender
             watched.until(time.monotonic() + part_s)
             while sender.running:
-                watched.until(time.monotonic() + LOOK_S)
+                watched.until(time.monotonic() + SAMPLE_S)
             sent.append(int(sender.summary(30)["frames"]))
         marks.append(time.monotonic())
     watched.until(marks[-1] + 4)  # what still waits lands, and everybody says so
@@ -181,7 +181,7 @@ def figures_of(step: Step, around: Around, factor: float, seconds: float, cpus: 
     """The row of a step: what it is compared with, what landed, how soon it settled and ended, what became of all
     frames.
     """
-    rows, marks, capacity = step.looks, step.marks, around.mean
+    rows, marks, capacity = step.samples, step.marks, around.mean
     goodput = landed_per_s(rows, marks[1] + 2, marks[2] - END_S)
     at = column(rows, "at_s")
     before, within = at < marks[1], (at >= marks[1]) & (at <= marks[2])

@@ -1,4 +1,4 @@
-"""What the limited worker carries just now, and whether the machine held still between two such looks.
+"""What the limited worker carries just now, and whether the machine held still between two such samples.
 
 A machine with neighbours changes its speed within minutes, by up to a factor of two. What lands in an overload says
 something only beside a capacity of the same minutes: so that is probed before and after each step, and a step whose
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cases.overload.watch import LOOK_S, Watched, landed_per_s
+from bench.cases.overload.watch import SAMPLE_S, Watched, landed_per_s
 from bench.harness import Bench, BenchFailed, wait_for
 from bench.harness.cgroup import enter
 from klais.config.load import Settings
@@ -159,6 +159,6 @@ def warm_up(bench: Bench, settings: Settings, seconds: float) -> None:
         sender.summary(60)
     wait_for(lambda: watched.stats.newest("worker"), 10, "a record of the worker")
     watched.until(time.monotonic() + 1.5)
-    while watched.looks[-1].lag > 0 and len(watched.looks) * LOOK_S < 30:
-        watched.until(time.monotonic() + LOOK_S)
+    while watched.samples[-1].lag > 0 and len(watched.samples) * SAMPLE_S < 30:
+        watched.until(time.monotonic() + SAMPLE_S)
     watched.stats.stop()

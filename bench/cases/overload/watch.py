@@ -1,4 +1,4 @@
-"""What an overload looks like from outside: four looks a second, and what follows from them, second by second.
+"""What an overload looks like from outside: four samples a second, and what follows from them, second by second.
 
 Totals (landed, received, shed, CPU times, checkpoints) become rates, the rest is what was so at the end of each
 second. So a dip has its surroundings beside it: a checkpoint, a cut, an intake that fell, a worker that waited for
@@ -22,7 +22,7 @@ from klais.kafka.stats import StatsFollower
 from klais.kafka.topics import Topics
 from klais.telemetry.stats import total
 
-LOOK_S = 0.25
+SAMPLE_S = 0.25
 
 Floats = npt.NDArray[np.float64]
 
@@ -96,7 +96,7 @@ def _tree_cpu_s(child: Child) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Sample:
     """One look: frames (``landed``; ``received`` and ``shed`` by the edge; ``dropped`` by workers; ``queue`` and
     ``lag`` as workers say), frames/s (``rate``, ``intake``), and ``answer_s``, how long the broker took to say what
     had landed.
@@ -117,12 +117,12 @@ class Look:
     answer_s: float
 
 
-NAMES = tuple(field.name for field in fields(Look))
+NAMES = tuple(field.name for field in fields(Sample))
 TOTALS = ("landed", "received", "shed")
 
 
 class Watched:
-    """Looks at the log's ends and at what everybody says, ``LOOK_S`` apart; CPU times beside them where a clock is
+    """Looks at the log's ends and at what everybody says, ``SAMPLE_S`` apart; CPU times beside them where a clock is
     given.
     """
 
@@ -130,17 +130,17 @@ class Watched:
         self._ends, self.stats = Ends(settings, Topics.of(settings).telemetry), StatsFollower(settings)
         self._settings, self._clock = settings, clock
         self.stats.start()
-        self.looks: list[Look] = []
+        self.samples: list[Sample] = []
         self.cpu: list[CpuTimes] = []
 
     def until(self, end_s: float) -> None:
-        """Look until then (monotonic)."""
+        """Sample until then (monotonic)."""
         while time.monotonic() < end_s:
-            self.looks.append(self._look())
+            self.samples.append(self._sample())
             self.cpu.append(self._clock())
-            time.sleep(LOOK_S)
+            time.sleep(SAMPLE_S)
 
-    def _look(self) -> Look:
+    def _sample(self) -> Sample:
         asked_s = time.monotonic()
         landed = self._ends.total()
         answered_s = time.monotonic()
@@ -148,7 +148,7 @@ class Watched:
         system = self.stats.view()
         control = [controller.gauges for controller in system.controllers.values()]
         intake = [edge_view.gauges.limit_per_s or np.inf for edge_view in system.edges.values()]
-        return Look(
+        return Sample(
             at_s=(asked_s + answered_s) / 2,
             landed=landed,
             received=edge["received"],
@@ -166,7 +166,7 @@ class Watched:
 
     def table(self) -> Floats:
         """One row for each look, columns :data:`NAMES`: float64 [n, len(NAMES)]."""
-        return np.array([astuple(look) for look in self.looks], np.float64).reshape(-1, len(NAMES))
+        return np.array([astuple(sample) for sample in self.samples], np.float64).reshape(-1, len(NAMES))
 
     def series(self, step_s: float) -> list[dict[str, Any]]:
         """One row a second, ``at_s`` counted from the step: rates of what adds up, the rest as at the second's end."""
@@ -174,12 +174,12 @@ class Watched:
 
 
 def column(rows: Floats, name: str) -> Floats:
-    """One column of a table of looks: float64 [n]."""
+    """One column of a table of samples: float64 [n]."""
     return rows[:, NAMES.index(name)]
 
 
 def landed_per_s(rows: Floats, begin_s: float, end_s: float) -> float:
-    """Mean records/s that landed between two times (between two looks in a straight line: a busy broker answers
+    """Mean records/s that landed between two times (between two samples in a straight line: a busy broker answers
     late).
     """
     begin, end = np.interp((begin_s, end_s), column(rows, "at_s"), column(rows, "landed"))

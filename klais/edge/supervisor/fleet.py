@@ -279,7 +279,7 @@ class Fleet:
             self._upgrade.step(now_s)
             if self.signals.consume_reload():
                 self._pass_on(signal.SIGHUP)
-            self._notifier.beat(now_s)
+            self._notifier.ping_watchdog(now_s)
             time.sleep(TICK_S)
         return False
 

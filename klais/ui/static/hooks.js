@@ -3,7 +3,7 @@ import { useEffect, useState } from "./lib.js";
 import { store } from "./store.js";
 import { get } from "./api.js";
 
-// The live figures; draws anew with each event.
+// The live figures; draws again with each event.
 export function useStore() {
   const [, draw] = useState(0);
   useEffect(() => store.subscribe(() => draw((n) => n + 1)), []);

@@ -34,7 +34,7 @@ class Store {
       else this.open();
     });
     this.heardMs = Date.now();
-    setInterval(() => this.look(), 1000);
+    setInterval(() => this.poll(), 1000);
     this.open();
   }
 
@@ -45,7 +45,7 @@ class Store {
       this.missingMs ??= this.history.at_ms.at(-1) ?? 0;
       this.fill();
     };
-    this.source.onmessage = (event) => this.take(JSON.parse(event.data));
+    this.source.onmessage = (event) => this.receive(JSON.parse(event.data));
     this.source.onerror = () => {
       // A browser tries again by itself, but not after an answer such as 401 or 503.
       if (this.source?.readyState === EventSource.CLOSED) {
@@ -60,7 +60,7 @@ class Store {
     this.source = null;
   }
 
-  look() {
+  poll() {
     const connected = this.source !== null && Date.now() - this.heardMs < SILENT_MS;
     if (connected !== this.connected && !document.hidden) {
       this.connected = connected;
@@ -109,7 +109,7 @@ class Store {
     this.history = joined;
   }
 
-  take(event) {
+  receive(event) {
     this.heardMs = Date.now();
     this.connected = true;
     this.error = null;

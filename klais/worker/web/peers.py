@@ -85,9 +85,9 @@ class Peers:
         try:
             return await fetch(self._app.http_client, url, headers)
         except (aiohttp.ClientError, TimeoutError) as error:
-            said = f"{type(error).__name__}: {error}".rstrip(": ")
-            log.warning("worker_unreachable", url=url, error=said)
-            text = f"the worker that owns this does not answer ({said})"
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            log.warning("worker_unreachable", url=url, error=reason)
+            text = f"the worker that owns this does not answer ({reason})"
             raise HttpError(503, "owner_unreachable", text, owner=str(URL(url).origin())) from error
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from bench.cases.overload import Step, figures_of, load_ends, normal_after, regulated_after, swing_of, tell, until_still
 from bench.cases.overload.capacity import FIRST_RATE, LONG_S, MOST_RATE, Around, chosen, search
-from bench.cases.overload.watch import NAMES, CpuTimes, Floats, Look, column, landed_per_s, series, waiting
+from bench.cases.overload.watch import NAMES, CpuTimes, Floats, Sample, column, landed_per_s, series, waiting
 from bench.harness import BenchFailed
 from bench.harness.report import Result
 
@@ -24,7 +24,7 @@ def looks(landed_per_s: list[float], waits: list[float] | None = None, begin_s: 
         for quarter in range(4):
             named = {"at_s": begin_s + second + quarter / 4, "landed": landed, "received": 2 * landed, "shed": landed}
             named |= {"checkpoints": second // 2, "lag": waits[second], "intake": np.inf}
-            look = Look(**dict.fromkeys(NAMES, 0.0) | named)
+            look = Sample(**dict.fromkeys(NAMES, 0.0) | named)
             out.append(astuple(look))
             landed += per_s / 4
     return np.array(out, np.float64)
@@ -173,11 +173,11 @@ def test_regulated_is_a_worker_that_is_never_idle_and_little_that_waits(
 
 def test_a_row_says_how_much_waited_before_the_step() -> None:
     step = step_of(90.0)
-    at = column(step.looks, "at_s")
-    step.looks[:, NAMES.index("received")] = (
-        column(step.looks, "landed") + column(step.looks, "shed") + 60.0 * (at == 103.0)
+    at = column(step.samples, "at_s")
+    step.samples[:, NAMES.index("received")] = (
+        column(step.samples, "landed") + column(step.samples, "shed") + 60.0 * (at == 103.0)
     )
-    step.looks[:, NAMES.index("received")] += 240.0 * ((at > 107.0) & (at < 118.0))
+    step.samples[:, NAMES.index("received")] += 240.0 * ((at > 107.0) & (at < 118.0))
     row = figures_of(step, Around(120.0, 120.0), 1.4, 10.0, 0.2)
     assert (row["waited_before_s"], row["waited_most_s"]) == (0.5, 2.0)
     assert row["normal_s"] is not None

@@ -44,7 +44,7 @@ def test_the_watchdog_hears_from_us_three_times_in_its_time(manager: tuple[socke
     sock, name = manager
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())})
     for tenth in range(31):
-        notifier.beat(100 + tenth / 10)
+        notifier.ping_watchdog(100 + tenth / 10)
     sock.setblocking(False)
     beats = 0
     with pytest.raises(BlockingIOError):
@@ -62,5 +62,5 @@ def test_without_a_manager_or_with_one_that_is_gone_nothing_happens(tmp_path: Pa
     for env in ({}, {"NOTIFY_SOCKET": str(tmp_path / "gone")}):
         notifier = Notifier(env)
         notifier.ready("receives")
-        notifier.beat(1.0)
+        notifier.ping_watchdog(1.0)
         assert notifier.watchdog_s == 0.0

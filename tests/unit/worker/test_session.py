@@ -17,7 +17,7 @@ from klais.worker.left_out import LeftOut
 from klais.worker.limits import LaneLimits
 from klais.worker.outputs import Telemetry
 from klais.worker.quarantine import Quarantine
-from klais.worker.session import LaneSession, Recovered, Senders
+from klais.worker.session import LaneSession, RecoveredState, Senders
 from klais.worker.tap import Taps
 from klais.worker.watch import Watch
 from tests.support.lane import batch, frames
@@ -39,7 +39,7 @@ def make_session() -> LaneSession:
     topics = (TOPICS.journal, TOPICS.telemetry, TOPICS.anomalies, TOPICS.dead_letter)
     topics += (TOPICS.devices_changelog, TOPICS.profiles_changelog)
     senders = Senders(*(FencedSender(None, ProducerIdentity(1, 0), topic, 0) for topic in topics))
-    found = Recovered(LaneState(), None, senders, {}, {"telemetry": 0}, [], 0, 7, Plan(0, None, ()), 0)
+    found = RecoveredState(LaneState(), None, senders, {}, {"telemetry": 0}, [], 0, 7, Plan(0, None, ()), 0)
     return LaneSession(context, 0, found, Quarantine(0))
 
 

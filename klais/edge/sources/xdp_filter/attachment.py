@@ -146,7 +146,7 @@ def _load(settings: Settings) -> None:
     except subprocess.TimeoutExpired:
         raise XdpUnavailable(f"`klais xdp load` did not end within {LOAD_TIMEOUT_S:g} s") from None
     if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise XdpUnavailable(
-            f"the filter is not loaded: {said[-1] if said else f'the loader ended with {done.returncode}'}"
+            f"the filter is not loaded: {lines[-1] if lines else f'the loader ended with {done.returncode}'}"
         )
