@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "config": ("klais.cli.config", "config", "Show, write or check the configuration."),
     "profile": ("klais.cli.profile", "profile", "List the systems that you work with."),
     "validate": ("klais.cli.validate", "validate", "Check configuration, topics and machine in one go."),
+    "plan": ("klais.cli.plan", "plan", "Size a system: partitions, edges, workers, brokers, disk."),
     "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into a library."),
     "completion": ("klais.cli.completion", "completion", "Print the script for completion in bash, zsh or fish."),

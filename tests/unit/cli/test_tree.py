@@ -120,7 +120,7 @@ def test_what_is_no_number_is_refused_with_the_value_and_the_name() -> None:
 
 
 KAFKA_FREE = {"up", "edge", "worker", "kafka", "send", "auth", "top", "ui", "xdp", "score", "models", "explain",
-              "config", "profile", "validate", "doctor", "warm", "completion", "version"}  # fmt: skip
+              "config", "profile", "validate", "plan", "doctor", "warm", "completion", "version"}  # fmt: skip
 GIVEN = {"device_id": "dev-1", "incident_id": "i-0123456789", "topic": "raw"}
 MORE = {
     ("control", "set"): ["--rate", "5000"],
