@@ -2,7 +2,7 @@
 
 Sender and edge are in network namespaces of their own, joined by a veth pair; the broker is with the edge. ``af_xdp``
 and ``ringbuf`` have the XDP filter on the edge's end (native mode), ``udp`` and ``io_uring`` have none,
-``udp_filter`` is ``udp`` behind it.
+``udp_filter`` is ``udp`` behind it, ``udp_times`` is ``udp`` with KLAIS_UDP_TIMESTAMPS.
 """
 
 import os
@@ -20,7 +20,7 @@ from klais.system.address import split_address
 from klais.system.ports import free_port
 from klais.xdp import loader
 
-SOURCES = ("udp", "io_uring", "udp_filter", "af_xdp", "ringbuf")
+SOURCES = ("udp", "udp_times", "io_uring", "udp_filter", "af_xdp", "ringbuf")
 BEHIND_FILTER = ("udp_filter", "af_xdp", "ringbuf")
 ROUNDS = 2
 WINDOWS = 2
@@ -54,8 +54,9 @@ def one(bench: Bench, pair: Pair, name: str) -> dict[str, Any]:
     """
     pin_dir = Path(f"/sys/fs/bpf/klais-bench-{os.getpid()}")
     bind = f"0.0.0.0:{free_port('0.0.0.0', 'udp')}"
-    source = name.removesuffix("_filter")
+    source = name.removesuffix("_filter").removesuffix("_times")
     given = {"source": source, "iface": pair.iface, "xdp_pin_dir": pin_dir, "udp_bind": bind}
+    given |= {"udp_timestamps": name.endswith("_times")}
     port = split_address(bind)[1]
     with bench.topics(**given) as settings, _filter(pair, pin_dir, name, port), bench.edge(settings) as child:
         before_s, _ = bench.busy_s()

@@ -63,6 +63,9 @@ class SettingsFields(BaseModel):
     udp_share_port: bool = Field(
         default=False, description="whether several edge processes of one user share the UDP port"
     )
+    udp_timestamps: bool = Field(
+        default=False, description="whether `ts` of a frame is when the kernel received it, also from the UDP socket"
+    )
     api_bind: Address = _text("127.0.0.1:8080", "address and port of the edge's REST API")
     api_token: Token | None = _text(None, "bearer token for changes over HTTP, 16 characters or more; it may read too")
     api_token_file: Folder | None = _text(None, "file that holds KLAIS_API_TOKEN (0600)")

@@ -46,7 +46,9 @@ class Block:
         in_head = np.minimum(self.lengths, self.head_size)
         self.head, self.starts = _packed(source.head, source.starts[:count], in_head)
         self.tail, self.tail_starts = _packed(source.tail, source.tail_starts[:count], self.lengths - in_head)
-        self._sources, self._at_ns = source.sources(count), time.monotonic_ns()
+        self._sources = source.sources(count)
+        times, at_ns = source.times(count), time.monotonic_ns()
+        self._times = np.full(count, at_ns, np.int64) if times is None else times.copy()
 
     @property
     def bytes(self) -> int:
@@ -58,8 +60,8 @@ class Block:
         return self._sources[:n]
 
     def times(self, n: int) -> npt.NDArray[np.int64]:
-        """When the first ``n`` frames were taken."""
-        return np.full(n, self._at_ns, np.int64)
+        """When the first ``n`` frames came, or were taken."""
+        return self._times[:n]
 
 
 def _packed(

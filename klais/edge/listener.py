@@ -48,14 +48,20 @@ def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
     """
     found = udp_sockets(settings, inherited_sockets())
     if not found:
-        udp = UdpSocket.bind(settings.udp_bind, settings.udp_rcvbuf_bytes, settings.udp_share_port, settings.iface)
+        udp = UdpSocket.bind(
+            settings.udp_bind,
+            settings.udp_rcvbuf_bytes,
+            settings.udp_share_port,
+            settings.iface,
+            settings.udp_timestamps,
+        )
         (notifier or Notifier()).store(udp.socket, UDP_NAME)
         return udp
     first, *others = found
     for other in others:
         other.socket.close()
     join_group(first.socket, settings.iface)
-    udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops, inherited=True)
+    udp = UdpSocket(first.socket, settings.udp_rcvbuf_bytes, first.drops, True, settings.udp_timestamps)
     log.info("socket_inherited", name=first.name, port=udp.port, receive_buffer_bytes=udp.granted_bytes)
     if others:
         log.warning(

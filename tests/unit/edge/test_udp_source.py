@@ -1,7 +1,9 @@
 """The udp source on loopback: whole datagrams of every size, their senders, and what the kernel dropped."""
 
 import os
+import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from klais.edge.sources.udp.source import SLOTS, SMALL_BYTES, UdpSource
 from klais.errors import ConfigError, PortInUse
 from klais.system.address import Bind, source_text
 from tests.support.needs import need_ipv6
+from tests.support.process import wait_for
 from tests.support.udp import frames_that_fit
 
 SECOND_NS = 1_000_000_000
@@ -23,10 +26,12 @@ SECOND_NS = 1_000_000_000
 def opened() -> Iterator[Callable[..., UdpSource]]:
     made: list[UdpSource] = []
 
-    def open_one(bind: str = "127.0.0.1:0", rcvbuf: int = 8 << 20, share: bool = False) -> UdpSource:
+    def open_one(
+        bind: str = "127.0.0.1:0", rcvbuf: int = 8 << 20, share: bool = False, timestamps: bool = False
+    ) -> UdpSource:
         if bind.startswith("["):
             need_ipv6()
-        made.append(UdpSource(UdpSocket.bind(bind, rcvbuf, share)))
+        made.append(UdpSource(UdpSocket.bind(bind, rcvbuf, share, timestamps=timestamps)))
         return made[-1]
 
     yield open_one
@@ -164,3 +169,52 @@ def test_the_granted_buffer_is_what_the_kernel_says(opened: Callable[..., UdpSou
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(ConfigError, match="host:port"):
         Bind.parse(text)
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:0", "[::1]:0"])
+def test_the_kernel_says_when_a_datagram_came(opened: Callable[..., UdpSource], bind: str) -> None:
+    source = opened(bind, timestamps=True)
+    slack_ns = 1_000_000  # two clocks are read one after the other
+
+    def arrival_before_the_call() -> bool:
+        before_ns = time.monotonic_ns()
+        send(source.socket.getsockname()[:2], [b"x"])
+        select.select([source.socket], [], [])
+        waits_ns = time.monotonic_ns()  # it waits from here on at the latest
+        time.sleep(0.02)
+        assert source.fill(0) == 1
+        times = source.times(1)
+        assert times is not None and before_ns - slack_ns <= times[0] <= time.monotonic_ns()
+        return bool(times[0] <= waits_ns + slack_ns)
+
+    # The first socket that asks makes the kernel patch its code, in the background: until then it stamps at the call.
+    wait_for(arrival_before_the_call, 60, "the kernel stamps datagrams as they arrive")
+
+
+def test_drops_are_counted_beside_the_times(opened: Callable[..., UdpSource]) -> None:
+    source = opened(rcvbuf=65_536, timestamps=True)
+    send(("127.0.0.1", source.port), [b"x" * 400] * 2000)
+    received = 0
+    while count := source.fill(0):
+        received += count
+    send(("127.0.0.1", source.port), [b"y"])  # its ancillary data carry time and count
+    assert source.fill(60 * SECOND_NS) == 1
+    assert source.kernel_drops() == 2000 - received > 0
+
+
+def test_a_source_that_was_not_asked_says_no_times(opened: Callable[..., UdpSource]) -> None:
+    source = opened()
+    send(("127.0.0.1", source.port), [b"x"])
+    assert source.fill(60 * SECOND_NS) == 1 and source.times(1) is None
+
+
+def test_a_time_in_the_future_or_long_ago_is_that_of_the_call(opened: Callable[..., UdpSource]) -> None:
+    source = opened(timestamps=True)
+    send(("127.0.0.1", source.port), [b"x", b"y"])
+    assert len(receive(source, 2)) == 2
+    seconds = source._control[:2].view(np.int64)[:, 2]
+    seconds += [3600, -3600]
+    before_ns = time.monotonic_ns()
+    source._note_times(2)
+    times = source.times(2)
+    assert times is not None and (times >= before_ns).all() and (times <= time.monotonic_ns()).all()

@@ -12,6 +12,7 @@ from klais.system.address import Bind, ask_receive_buffer, open_udp_socket
 
 NAME_BYTES = 28  # struct sockaddr_in6, the longer of the two
 
+_SO_TIMESTAMPNS = 35
 _SO_RXQ_OVFL = 40
 
 
@@ -29,10 +30,17 @@ class UdpSocket:
         now.
     inherited : bool
         Somebody else made the socket, and may have given it a larger buffer.
+    timestamps : bool
+        The kernel says of each datagram when it received it (socket(7), ``SO_TIMESTAMPNS``).
     """
 
     def __init__(
-        self, sock: socket.socket, rcvbuf_bytes: int, drops: int | None = None, inherited: bool = False
+        self,
+        sock: socket.socket,
+        rcvbuf_bytes: int,
+        drops: int | None = None,
+        inherited: bool = False,
+        timestamps: bool = False,
     ) -> None:
         if sys.maxsize < 1 << 32 or sys.platform != "linux":
             raise OSError("the sources need 64-bit Linux (layouts of the kernel's structures)")
@@ -41,11 +49,20 @@ class UdpSocket:
         self.granted_bytes = ask_receive_buffer(sock, rcvbuf_bytes, shrink=not inherited)
         self.is_v6 = sock.family == socket.AF_INET6
         sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        self.timestamps = timestamps
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, int(timestamps))  # an inherited socket may have it on
         self._drops_word = drop_count(sock) if drops is None else drops
         self._drops = 0
 
     @classmethod
-    def bind(cls, address: str, rcvbuf_bytes: int, share_port: bool = False, iface: str | None = None) -> "UdpSocket":
+    def bind(
+        cls,
+        address: str,
+        rcvbuf_bytes: int,
+        share_port: bool = False,
+        iface: str | None = None,
+        timestamps: bool = False,
+    ) -> "UdpSocket":
         """Open one.
 
         Parameters
@@ -56,6 +73,8 @@ class UdpSocket:
             Let other edge processes of this user bind the same port; the kernel spreads the senders over them.
         iface : str, optional
             Interface to join a multicast group on.
+        timestamps : bool
+            See the class.
 
         Raises
         ------
@@ -64,7 +83,8 @@ class UdpSocket:
         klais.errors.ConfigError
             The multicast group cannot be joined.
         """
-        return cls(open_udp_socket(Bind.parse(address), share_port, iface), rcvbuf_bytes)
+        sock = open_udp_socket(Bind.parse(address), share_port, iface)
+        return cls(sock, rcvbuf_bytes, timestamps=timestamps)
 
     @property
     def buffer_bytes(self) -> int:
@@ -107,8 +127,8 @@ class OnSocket:
 
     _udp: UdpSocket
 
-    def times(self, n: int) -> None:
-        """The kernel is not asked for receive times: a batch gets the time of the call."""
+    def times(self, n: int) -> npt.NDArray[np.int64] | None:
+        """None: the kernel is not asked for receive times: a batch gets the time of the call."""
 
     def kernel_drops(self) -> int:
         """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""

@@ -28,7 +28,12 @@ SMALL_BYTES = 512 + 64
 LARGE_BYTES = 65_536 - 512
 RELEASE_AFTER_NS = 1_000_000_000
 
+# Ancillary data of one datagram (cmsg(3)), in the order in which Linux writes it: when it came, if that was asked for,
+# and the count of drops, once there were any.
 _CONTROL_BYTES = 64
+_SOL_SOCKET, _SCM_TIMESTAMPNS = 1, 35
+_TIME_BYTES = 32  # header 16, struct timespec 16
+_OLDEST_NS = 60 * 1_000_000_000  # no frame waits longer in a receive buffer: the clock was set meanwhile
 
 # struct mmsghdr of 64-bit Linux (bits/types/struct_mmsghdr.h): struct msghdr, then the datagram's size.
 _MMSGHDR = np.dtype(
@@ -74,7 +79,9 @@ class UdpSource(OnSocket):
         self.tail_starts = np.arange(SLOTS, dtype=np.int64) * LARGE_BYTES
         self.lengths = np.zeros(SLOTS, np.int64)
         self._names = np.zeros((SLOTS, NAME_BYTES), np.uint8)
-        self._control = np.zeros(_CONTROL_BYTES, np.uint8)
+        # The kernel's count of drops rides on every datagram; reading it from the first of a call is enough.
+        self._control = np.zeros((SLOTS if self._udp.timestamps else 1, _CONTROL_BYTES), np.uint8)
+        self._times = np.zeros(SLOTS, np.int64)
         self._iovecs = np.zeros((SLOTS, 2), _IOVEC)
         self._iovecs["base"][:, 0] = self.head.ctypes.data + self.starts
         self._iovecs["len"][:, 0] = SMALL_BYTES
@@ -85,8 +92,8 @@ class UdpSource(OnSocket):
         self._messages["namelen"] = NAME_BYTES
         self._messages["iov"] = self._iovecs.ctypes.data + np.arange(SLOTS) * 2 * _IOVEC.itemsize
         self._messages["iovlen"] = 2
-        # The kernel's count of drops rides on every datagram; reading it from the first of a call is enough.
-        self._messages["control"][0] = self._control.ctypes.data
+        with_control = np.arange(len(self._control))
+        self._messages["control"][with_control] = self._control.ctypes.data + with_control * _CONTROL_BYTES
         self._messages_at = ctypes.c_void_p(self._messages.ctypes.data)
 
     def fill(self, wait_ns: int) -> int:
@@ -107,16 +114,38 @@ class UdpSource(OnSocket):
         return n
 
     def _receive(self) -> int:
-        self._messages["controllen"][0] = _CONTROL_BYTES  # the kernel overwrites it with what it used
+        self._messages["controllen"][: len(self._control)] = (
+            _CONTROL_BYTES  # the kernel overwrites it with what it used
+        )
         n: int = _libc.recvmmsg(self._fd, self._messages_at, SLOTS, socket.MSG_DONTWAIT, None)
         if n > 0:
-            if self._messages["controllen"][0] >= 20:
-                self._udp.note_drops(int(self._control[16:20].view(np.uint32)[0]))
+            first, used = self._control[0], int(self._messages["controllen"][0])
+            at = _TIME_BYTES if self._udp.timestamps else 0
+            if used >= at + 20:
+                self._udp.note_drops(int(first[at + 16 : at + 20].view(np.uint32)[0]))
+            if self._udp.timestamps:
+                self._note_times(n)
             return n
         code = ctypes.get_errno()
         if n < 0 and code not in (errno.EAGAIN, errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM, errno.ENOBUFS):
             raise OSError(code, f"recvmmsg on UDP port {self.port}: {os.strerror(code)}")
         return 0
+
+    def _note_times(self, n: int) -> None:
+        words = self._control[:n].view(np.int64)  # cmsg_len, level and type, seconds, nanoseconds, ...
+        now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+        times = self._times[:n]
+        times[:] = words[:, 2] * 1_000_000_000 + words[:, 3] + (now_ns - wall_ns)
+        kind = _SOL_SOCKET | _SCM_TIMESTAMPNS << 32
+        times[(words[:, 1] != kind) | (times > now_ns) | (times < now_ns - _OLDEST_NS)] = now_ns
+
+    def times(self, n: int) -> npt.NDArray[np.int64] | None:
+        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None unless it was asked.
+
+        The kernel stamps with the wall clock. Where that was set since, a time can be wrong by as much; one that lies
+        in the future or more than a minute ago becomes the time of the call.
+        """
+        return self._times[:n] if self._udp.timestamps else None
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
