@@ -10,8 +10,6 @@ from klais.cli.servers import Server, edge_of, token_fix
 from klais.cli.waiting import notice_after
 from klais.config.load import Settings, load
 from klais.errors import EdgeUnavailable
-from klais.http import client
-from klais.http.access import token_to_read
 from klais.system import shallow_json
 from klais.system.connect import reason_of
 from klais.text import quote
@@ -76,6 +74,8 @@ def from_topic(settings: Settings) -> dict[str, Any]:
 
 def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
     """The named edge or the local one; only the local one gets the token of the state folder."""
+    from klais.http.access import token_to_read
+
     edge = edge_of(settings, url)
     return from_rest(edge, token_to_read(settings, edge.own))
 
@@ -88,6 +88,8 @@ def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
     EdgeUnavailable
         No answer, an answer that is not an edge's, or the edge requires another token.
     """
+    from klais.http import client
+
     where = f"{edge.url} ({edge.origin})"
     try:
         with notice_after(f"no answer yet from the edge at {where}: waiting up to {_REST_TIMEOUT_S:g} s"):

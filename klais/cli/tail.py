@@ -97,13 +97,14 @@ class TopicReader:
     """
 
     def __init__(self, settings: Settings, topic: str, partition: int | None = None) -> None:
-        from confluent_kafka import Consumer, KafkaException
-
-        from klais.kafka.clients import confluent_config
         from klais.kafka.probe import need_kafka, no_kafka
 
         self.topic = topic
-        need_kafka(settings)
+        need_kafka(settings)  # before the client is imported: without a broker it is not needed
+        from confluent_kafka import Consumer, KafkaException
+
+        from klais.kafka.clients import confluent_config
+
         # The client requires a group.id; without subscribe() and commits the broker never sees it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
         own |= {"isolation.level": "read_uncommitted", "log_level": 0}

@@ -3,12 +3,14 @@
 They hold secrets: the mappings returned here mask them when printed. Do not log their values.
 """
 
-import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klais.config.load import Settings
 from klais.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_password"})
 
@@ -115,7 +117,7 @@ def faust_broker(settings: Settings, sasl_credentials: Callable[..., Any] | None
     return urls, made
 
 
-def ssl_context(settings: Settings) -> ssl.SSLContext:
+def ssl_context(settings: Settings) -> "ssl.SSLContext":
     """TLS context of a client: server certificates are always checked, against the CA file or the system's store.
 
     Raises
@@ -123,6 +125,8 @@ def ssl_context(settings: Settings) -> ssl.SSLContext:
     ConfigError
         A file is missing, unreadable or not PEM, or the key's password is wrong.
     """
+    import ssl
+
     try:
         context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
     except OSError as error:  # ssl.SSLError is an OSError

@@ -5,17 +5,20 @@ question of the protocol, ``ApiVersions``, which every broker answers to everybo
 """
 
 import socket
-import ssl
 import struct
 import sys
 import time
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable
 from klais.kafka.clients import ssl_context
 from klais.system.address import split_address
 from klais.system.connect import CONNECT_S, connect, reason_of
+
+if TYPE_CHECKING:
+    import ssl
 
 PATIENCE_S = 5.0  # for a broker that is there and busy
 _CORRELATION = 0x4B4C4149
@@ -108,7 +111,7 @@ def probe(settings: Settings, timeout_s: float = CONNECT_S) -> tuple[Answer, str
     return best, why
 
 
-def _ask(server: str, tls: ssl.SSLContext | None, timeout_s: float) -> tuple[Answer, str]:
+def _ask(server: str, tls: "ssl.SSLContext | None", timeout_s: float) -> tuple[Answer, str]:
     host, port = split_address(server)
     until_s = time.monotonic() + timeout_s
     try:
@@ -124,10 +127,10 @@ def _ask(server: str, tls: ssl.SSLContext | None, timeout_s: float) -> tuple[Ans
                 return _talk(secured)
         except TimeoutError:
             return Answer.SILENCE, Answer.SILENCE.value
-        except ssl.SSLCertVerificationError as error:
-            return Answer.NONE, f"{reason_of(error)}: KLAIS_KAFKA_SSL_CAFILE names the CA that is trusted"
         except OSError as error:
             wanted = ", which KLAIS_KAFKA_SECURITY_PROTOCOL asks for" if tls is not None else ""
+            if getattr(error, "verify_message", None):
+                wanted = ": KLAIS_KAFKA_SSL_CAFILE names the CA that is trusted"
             return Answer.NONE, reason_of(error, tls is not None) + wanted
 
 

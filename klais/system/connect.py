@@ -1,7 +1,6 @@
 """TCP connections with a limit for everything, name look-ups included, and what went wrong in words."""
 
 import socket
-import ssl
 import threading
 import time
 from typing import Any
@@ -74,11 +73,13 @@ def reason_of(error: BaseException, tls: bool = False) -> str:
         return "no answer in time"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(error, ConnectionError):
+        return f"it ends the connection without an answer: it may {'not speak' if tls else 'expect'} TLS"
+    import ssl  # whose import is a hundredth of a second
+
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         no_tls = isinstance(error, ssl.SSLEOFError) or error.reason in _NO_TLS
         return "it does not speak TLS" if no_tls else f"TLS fails: {(error.reason or str(error)).lower()}"
-    if isinstance(error, ConnectionError):
-        return f"it ends the connection without an answer: it may {'not speak' if tls else 'expect'} TLS"
     return str(getattr(error, "strerror", None) or error)
