@@ -74,7 +74,7 @@ def no_kafka(settings: Settings, why: str) -> KafkaUnavailable:
     origin = settings.origin(*_names(settings))
     fix = "start one with `klais up` or `klais kafka start`, or name yours with KLAIS_KAFKA_BOOTSTRAP"
     if not settings.embedded_kafka:
-        fix = "correct that setting, or unset it and start the embedded broker with `klais kafka start`"
+        fix = "correct that setting, or unset it and start one with `klais up` or `klais kafka start`"
     return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({origin}): {why}. To mend it, {fix}")
 
 
