@@ -146,7 +146,7 @@ def closed() -> Iterator[int]:
 def test_a_command_says_at_once_that_nobody_is_there(
     path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, closed: int
 ) -> None:
-    """One line that names address, setting, reason and what to do, without a wait and without lines of client libraries."""
+    """One line: address, setting, reason, what to do; without a wait and without lines of client libraries."""
     for name in [name for name in os.environ if name.startswith("KLAIS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KLAIS_KAFKA_BOOTSTRAP", f"127.0.0.1:{closed}")
