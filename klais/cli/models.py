@@ -9,6 +9,7 @@ from klais.cli.groups import SuggestingGroup
 from klais.cli.options import SEED
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
+from klais.cli.waiting import notice_after
 from klais.config.load import load
 
 if TYPE_CHECKING:
@@ -155,8 +156,9 @@ def evaluate(version: str | None, traces: Path | None, seed: int, episodes: int)
         raise ModelRefused(f"no model traffic {version or 'is active'}")
     trees = trees_of(found[0])
     late = [base.part("test") for base in _bases(traces)]
-    figures = judge(trees, samples(late, episodes, seed, test=True))
-    held_out = judge(trees, samples(late, episodes // 2, seed, test=True, held_out=True))
+    with notice_after(f"judging by {episodes:,} stretches: some seconds for each 100"):
+        figures = judge(trees, samples(late, episodes, seed, test=True))
+        held_out = judge(trees, samples(late, episodes // 2, seed, test=True, held_out=True))
     say_json({"version": found[0].version, "test": figures, "held_out_kinds": held_out}, indent=1)
 
 
