@@ -47,7 +47,7 @@ test-bounds: .venv/klais-setup.stamp ## the kernels' tests with numba's bounds c
 	@NUMBA_BOUNDSCHECK=1 KLAIS_TEST_EXAMPLES=$${KLAIS_TEST_EXAMPLES:-$(BOUNDS_EXAMPLES)} \
 		$(PYTEST) -q $(KERNEL_TESTS) $(NO_KERNELS:%=--ignore=%.py) $(PARALLEL)
 
-release-test: setup-tests lint test-bounds docs ## before a release: all tests, more kills, new random examples, a longer soak
+release-test: setup-tests lint test-bounds docs ## before a release: all tests, more kills and examples, a long soak
 	@KLAIS_TEST_SEARCH=1 KLAIS_TEST_EXAMPLES=10 KLAIS_FAULT_ROUNDS=100 KLAIS_TEST_XDP_PACKETS=1000000 \
 		KLAIS_TEST_OUTAGE_S=60 KLAIS_TEST_BUSY=4 KLAIS_TEST_JOINS=50 KLAIS_TEST_JOIN_DEVICES=200000 \
 		KLAIS_TEST_SOAK_MINUTES=30 KLAIS_TEST_IMAGE=1 KLAIS_TEST_TUTORIAL=1 KLAIS_TEST_CLIENTS=1 \

@@ -34,7 +34,7 @@ def worker_class(settings: Settings) -> type[Worker]:
             conf = self.app.conf
             try:
                 if conf.web_enabled:
-                    check_port(conf.web_bind, conf.web_port, setting="KLAIS_WEB_PORT")
+                    check_port(conf.web_bind, conf.web_port, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
                 await asyncio.to_thread(check_cluster, settings, lambda: self.should_stop)
             except KlaisError as error:
                 if not self.should_stop:

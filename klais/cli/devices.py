@@ -22,7 +22,7 @@ SORTS = (
     "score",
 )  # fmt: skip
 SHOWN = ("device_id", "state", "partition", "last_seen", "received", "admitted", "dropped", "flags")
-KEYS = (*SORTS, "jumps", "source_turns")
+KEYS = (*SORTS, "replayed", "unsigned", "jumps", "source_turns")
 """Columns of the list as CSV."""
 
 REASON = click.option("--reason", default="", metavar="TEXT", help="The reason, kept with the request.")

@@ -1,9 +1,11 @@
 """Expected errors of a command: one line for people on stderr, and an exit code for scripts."""
 
+import contextlib
 import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from klais.cli.printing import say_text
@@ -19,8 +21,8 @@ R = TypeVar("R")
 def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Turn a :class:`KlaisError` into its message and exit code 1 (2 for the configuration), without a traceback.
 
-    A reader that goes away (``klais tail x | head``) ends the command quietly. Anything else is a defect and keeps its
-    traceback.
+    So do errors of Kafka's client and files that this user may not use. A reader that goes away (``klais tail x |
+    head``) ends the command quietly. Anything else is a defect and keeps its traceback.
     """
 
     @functools.wraps(function)
@@ -38,12 +40,39 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
                 raise
             say_text(f"klais: not UTF-8, which text has to be: {error.object!r:.80}", err=True)
             raise SystemExit(EXIT_CONFIG) from None
+        except PermissionError as error:
+            if error.filename is None:
+                raise
+            say_text(f"klais: {_not_permitted(error)}", err=True)
+            raise SystemExit(EXIT_ERROR) from None
         except BrokenPipeError:
             # Python flushes stdout once more at exit: give it somewhere to go.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(EXIT_ERROR) from None
+        except Exception as error:
+            # confluent_kafka's, without importing it: what a broker says to a command is no defect of KLAIS.
+            if type(error).__name__ != "KafkaException" or type(error).__module__ not in ("cimpl", "confluent_kafka"):
+                raise
+            say_text(f"klais: Kafka refuses or does not answer: {error.args[0]}", err=True)
+            raise SystemExit(EXIT_ERROR) from None
 
     return wrapped
+
+
+def _not_permitted(error: PermissionError) -> str:
+    """Which user may not use which path, and which setting names it."""
+    from klais.config.load import load
+
+    path = Path(os.fsdecode(error.filename)).absolute()
+    fix = "run klais as the user that owns it"
+    with contextlib.suppress(ConfigError):
+        settings = load()
+        for name in ("spool_dir", "models_dir", "cache_dir", "xdp_pin_dir", "state_dir"):
+            folder = getattr(settings, name)
+            if folder is not None and path.is_relative_to(folder.absolute()):
+                fix = f"run klais as the user that owns {folder}, or name another folder ({settings.origin(name)})"
+                break
+    return f"uid {os.geteuid()} may not use {path}: {fix}"
 
 
 def config_message(error: ConfigError) -> str:

@@ -47,7 +47,7 @@ def herd(
       klais simulate herd --devices 100000
       klais simulate herd --devices 10000 --model uniform --back-off
     """
-    from klais.kafka.clients import need_kafka
+    from klais.kafka.probe import need_kafka
     from klais.sim.herd import Herd, verdict_lines
     from klais.sim.herd_run import run
     from klais.system.address import destination

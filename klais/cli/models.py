@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.groups import SuggestingGroup
+from klais.cli.options import SEED
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json
+from klais.cli.waiting import notice_after
 from klais.config.load import load
 
 if TYPE_CHECKING:
@@ -100,8 +102,14 @@ def activate(version: str, kind: str) -> None:
 
 @models.command()
 @TRACES
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same model.")
-@click.option("--episodes", default=1600, show_default=True, help="Stretches of 190 s to learn from.")
+@click.option("--seed", type=SEED, default=1, show_default=True, help="The same seed gives the same model.")
+@click.option(
+    "--episodes",
+    type=click.IntRange(10, 100_000),
+    default=1600,
+    show_default=True,
+    help="Stretches of 190 s to learn from.",
+)
 @click.option("--activate", "make_active", is_flag=True, help="Make it the active one when it is done.")
 @click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
 def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_json: bool) -> None:
@@ -128,8 +136,14 @@ def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_j
 @models.command()
 @click.argument("version", required=False)
 @TRACES
-@click.option("--seed", default=2, show_default=True, help="Of the windows to judge by.")
-@click.option("--episodes", default=200, show_default=True, help="Stretches of 190 s to judge by.")
+@click.option("--seed", type=SEED, default=2, show_default=True, help="Of the windows to judge by.")
+@click.option(
+    "--episodes",
+    type=click.IntRange(10, 100_000),
+    default=200,
+    show_default=True,
+    help="Stretches of 190 s to judge by.",
+)
 def evaluate(version: str | None, traces: Path | None, seed: int, episodes: int) -> None:
     """Judge a model (the active one without VERSION) on the later part of the recordings; prints JSON."""
     from klais.errors import ModelRefused
@@ -142,8 +156,9 @@ def evaluate(version: str | None, traces: Path | None, seed: int, episodes: int)
         raise ModelRefused(f"no model traffic {version or 'is active'}")
     trees = trees_of(found[0])
     late = [base.part("test") for base in _bases(traces)]
-    figures = judge(trees, samples(late, episodes, seed, test=True))
-    held_out = judge(trees, samples(late, episodes // 2, seed, test=True, held_out=True))
+    with notice_after(f"judging by {episodes:,} stretches: some seconds for each 100"):
+        figures = judge(trees, samples(late, episodes, seed, test=True))
+        held_out = judge(trees, samples(late, episodes // 2, seed, test=True, held_out=True))
     say_json({"version": found[0].version, "test": figures, "held_out_kinds": held_out}, indent=1)
 
 

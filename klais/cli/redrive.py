@@ -71,7 +71,7 @@ def redrive(
       klais redrive --device dev-7 --strip-nul --yes
     """
     from klais import fault
-    from klais.kafka.clients import need_kafka
+    from klais.kafka.probe import need_kafka
     from klais.redrive.ledger import read_ledger
     from klais.redrive.run import Choice, Redrive, find_letters
 

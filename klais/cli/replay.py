@@ -27,7 +27,7 @@ def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool
     Example:
       klais replay --check --settled
     """
-    from klais.kafka.clients import need_kafka
+    from klais.kafka.probe import need_kafka
     from klais.verify.audit import audit_lane
 
     settings = load()

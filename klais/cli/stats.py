@@ -6,12 +6,12 @@ from typing import Any
 import click
 
 from klais.cli.printing import say, say_json
-from klais.cli.servers import edge_of
+from klais.cli.servers import Server, edge_of, token_fix
+from klais.cli.waiting import notice_after
 from klais.config.load import Settings, load
 from klais.errors import EdgeUnavailable
-from klais.http import client
-from klais.http.access import token_to_read
 from klais.system import shallow_json
+from klais.system.connect import reason_of
 from klais.text import quote
 
 _BACKLOG = 500  # records; each sender writes about one a second, so this covers minutes of a small deployment
@@ -74,11 +74,13 @@ def from_topic(settings: Settings) -> dict[str, Any]:
 
 def _from_edge(settings: Settings, url: str | None) -> dict[str, Any]:
     """The named edge or the local one; only the local one gets the token of the state folder."""
-    base, own = edge_of(settings, url)
-    return from_rest(base, token_to_read(settings, own))
+    from klais.http.access import token_to_read
+
+    edge = edge_of(settings, url)
+    return from_rest(edge, token_to_read(settings, edge.own))
 
 
-def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
+def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
     """An edge's own answer to ``GET /stats``.
 
     Raises
@@ -86,17 +88,26 @@ def from_rest(url: str, token: str | None = None) -> dict[str, Any]:
     EdgeUnavailable
         No answer, an answer that is not an edge's, or the edge requires another token.
     """
+    from klais.http import client
+
+    where = f"{edge.url} ({edge.origin})"
     try:
-        status, data = client.request(url.rstrip("/") + "/stats", _REST_TIMEOUT_S, token=token)
-        body = shallow_json.loads(data)
+        with notice_after(f"no answer yet from the edge at {where}: waiting up to {_REST_TIMEOUT_S:g} s"):
+            status, data = client.request(edge.url + "/stats", _REST_TIMEOUT_S, token=token)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        fix = "start one with `klais edge` or `klais up`, or name another one with --url"
         raise EdgeUnavailable(
-            f"no edge answers at {url} ({reason}): start one with `klais edge` or `klais up`"
+            f"no edge answers at {where}: {reason_of(error, edge.url.startswith('https:'))}. To mend it, {fix}"
         ) from None
+    try:
+        body = shallow_json.loads(data)
+    except ValueError:
+        body = None
+    reason = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or (status != 200 and reason is None):
+        raise EdgeUnavailable(f"what answers at {where} is no KLAIS edge ({status}): name one with --url")
     if status != 200:
-        reason = body.get("error") if isinstance(body, dict) else None
-        raise EdgeUnavailable(f"the edge at {url} answers {status}: {reason or 'without a reason'}")
+        raise EdgeUnavailable(f"the edge at {where} answers {status}: {reason}{token_fix(status)}")
     return {"edge": {"age_s": 0.0, "stats": body}}
 
 

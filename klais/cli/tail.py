@@ -12,6 +12,7 @@ import click
 from klais.cli.decode import Record, about_device, decode, lines, resolve
 from klais.cli.options import PARTITION
 from klais.cli.printing import say, say_json
+from klais.cli.waiting import notice_after
 from klais.config.load import Settings, load
 from klais.errors import KafkaUnavailable, TopicMismatch
 
@@ -96,18 +97,21 @@ class TopicReader:
     """
 
     def __init__(self, settings: Settings, topic: str, partition: int | None = None) -> None:
-        from confluent_kafka import Consumer, KafkaException
-
-        from klais.kafka.clients import confluent_config, need_kafka, no_kafka
+        from klais.kafka.probe import need_kafka, no_kafka
 
         self.topic = topic
-        need_kafka(settings)
+        need_kafka(settings)  # before the client is imported: without a broker it is not needed
+        from confluent_kafka import Consumer, KafkaException
+
+        from klais.kafka.clients import confluent_config
+
         # The client requires a group.id; without subscribe() and commits the broker never sees it.
         own = {"group.id": f"klais-tail-{os.getpid()}", "enable.auto.commit": False, "enable.partition.eof": True}
         own |= {"isolation.level": "read_uncommitted", "log_level": 0}
         self._consumer = Consumer(confluent_config(settings) | own)
         try:
-            found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
+            with notice_after(f"no answer yet from Kafka at {settings.bootstrap}: waiting up to {_TIMEOUT_S:g} s"):
+                found = self._consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
         except KafkaException as error:
             self.close()
             raise no_kafka(settings, error.args[0].str()) from None
@@ -129,13 +133,17 @@ class TopicReader:
 
     def bounds(self) -> dict[int, tuple[int, int]]:
         """First offset and end offset of each partition."""
-        from confluent_kafka import TopicPartition
+        from confluent_kafka import KafkaException, TopicPartition
 
         out = {}
-        for partition in self.partitions:
-            place = TopicPartition(self.topic, partition)
-            low, high = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
-            out[partition] = (low, high)
+        leaders = f"the leaders of {self.topic} (as the brokers' advertised.listeners name them)"
+        try:
+            with notice_after(f"no answer yet from {leaders}: waiting up to {_TIMEOUT_S:g} s"):
+                for partition in self.partitions:
+                    place = TopicPartition(self.topic, partition)
+                    out[partition] = self._consumer.get_watermark_offsets(place, timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            raise KafkaUnavailable(f"{leaders} do not answer: {error.args[0].str()}") from None
         return out
 
     def rows(

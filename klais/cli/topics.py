@@ -11,7 +11,7 @@ from klais.cli.printing import say, say_json, say_text
 from klais.config.load import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
-from klais.kafka.clients import need_kafka
+from klais.kafka.probe import need_kafka
 from klais.kafka.rights import ROLES, Role, acl_commands
 from klais.kafka.topics import Topics
 from klais.system.durations import DURATION
@@ -46,6 +46,8 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
       KLAIS_PARTITIONS=16 KLAIS_REPLICATION=3 klais topics create --wait 1m
     """
     settings = load()
+    if not wait_s:
+        need_kafka(settings)
     client = admin.wait_for_broker(settings, wait_s, lambda text: say_text(text, err=True))
     created = admin.ensure_topics(settings, client, fix=fix)
     kept = [spec.name for spec in Topics.of(settings).specs() if spec.name not in created]

@@ -86,9 +86,9 @@ def record_(target: Path, url: str | None, for_s: float) -> None:
     from klais.ui.recording import record
 
     settings = load()
-    base, own = worker_of(settings, url)
-    say(f"recording {base} for {for_s:g} s")
-    data = record(base, for_s, token_to_read(settings, own))
+    worker = worker_of(settings, url)
+    say(f"recording {worker.url} for {for_s:g} s")
+    data = record(worker.url, for_s, token_to_read(settings, worker.own))
     try:
         write_own(target, data)
     except OSError as error:

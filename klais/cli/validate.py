@@ -53,11 +53,12 @@ def _config() -> tuple[dict[str, Any], Settings | None]:
 
 def _topics(settings: Settings) -> dict[str, Any]:
     from klais.kafka import admin
-    from klais.kafka.clients import listens
+    from klais.kafka.probe import listens, need_kafka
 
     if settings.embedded_kafka and not listens(settings):
         return _unchecked(True, "the embedded broker is not running; `klais up` creates the topics")
     try:
+        need_kafka(settings, patient=False)
         wrong = admin.check_topics(settings, admin.wait_for_broker(settings, 0))
     except KlaisError as error:
         return _unchecked(False, str(error))

@@ -11,13 +11,15 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from klais.cli.servers import worker_of
+from klais.cli.servers import token_fix, worker_of
+from klais.cli.waiting import notice_after
 from klais.config.load import Settings, load
 from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
 from klais.http.access import digest, token_to_change, token_to_read
 from klais.http.session import COOKIE, sign
 from klais.system import shallow_json
+from klais.system.connect import reason_of
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
@@ -43,12 +45,20 @@ class WorkerViews:
         What the worker wants to see, where it wants to see one.
     timeout_s : float
         Patience for one answer.
+    origin : str
+        Which option or setting names the worker, for messages.
     """
 
     def __init__(
-        self, url: str, read_token: str | None, change_token: str | None = None, timeout_s: float = TIMEOUT_S
+        self,
+        url: str,
+        read_token: str | None,
+        change_token: str | None = None,
+        timeout_s: float = TIMEOUT_S,
+        origin: str = "",
     ) -> None:
         self.url = url.rstrip("/")
+        self._where = f"{self.url} ({origin})" if origin else self.url
         self._read_token, self._change_token = read_token, change_token
         self._timeout_s = timeout_s
 
@@ -59,8 +69,9 @@ class WorkerViews:
         Only the worker of the settings gets the token of the state folder.
         """
         settings = settings or load()
-        base, own = worker_of(settings, url)
-        return cls(base, token_to_read(settings, own), token_to_change(settings, own), timeout_s)
+        worker = worker_of(settings, url)
+        tokens = token_to_read(settings, worker.own), token_to_change(settings, worker.own)
+        return cls(worker.url, *tokens, timeout_s, worker.origin)
 
     def get(self, path: str, **params: str | int | None) -> Any:
         """The JSON body of a page; parameters that are None are left out.
@@ -91,24 +102,35 @@ class WorkerViews:
 
     def of_worker(self, url: str) -> "WorkerViews":
         """The same client for another worker of the system."""
-        return WorkerViews(url, self._read_token, self._change_token, self._timeout_s)
+        return WorkerViews(url, self._read_token, self._change_token, self._timeout_s, f"as {self.url} says")
 
     def _stream(
         self, path: str, token: str | None, headers: dict[str, str] | None = None
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 0
         try:
-            for line in client.lines(self.url + path, self._timeout_s, token, headers):
+            for line in self._told(client.lines(self.url + path, self._timeout_s, token, headers)):
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
                     yield number, shallow_json.loads(line[6:])
         except urllib.error.HTTPError as error:
+            found = None
             with error, contextlib.suppress(ValueError):
-                raise WorkerUnavailable(self._refusal(error.code, shallow_json.loads(error.read(MOST_ERROR)))) from None
-            raise self.unavailable(error) from None
+                found = shallow_json.loads(error.read(MOST_ERROR))
+            raise WorkerUnavailable(self._refusal(error.code, found)) from None
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
+
+    def _told(self, lines: Iterator[bytes]) -> Iterator[bytes]:
+        with notice_after(self._patience()):
+            first = next(lines, None)
+        if first is not None:
+            yield first
+            yield from lines
+
+    def _patience(self) -> str:
+        return f"no answer yet from the worker at {self._where}: waiting up to {self._timeout_s:g} s"
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
         """Change something; errors as :meth:`get`."""
@@ -118,7 +140,8 @@ class WorkerViews:
         token = self._read_token if body is None else self._change_token
         method = None if body is None else "PUT"
         try:
-            status, data = client.request(self.url + path, self._timeout_s, body, token, method=method)
+            with notice_after(self._patience()):
+                status, data = client.request(self.url + path, self._timeout_s, body, token, method=method)
             for _ in range(MOST_WAITS if self._timeout_s > WAIT_S else 0):
                 if status != 429 or body is not None:
                     break
@@ -133,19 +156,21 @@ class WorkerViews:
         if status != 200:
             raise WorkerUnavailable(self._refusal(status, found))
         if found is None:
-            raise WorkerUnavailable(f"what answers at {self.url} is no KLAIS worker: it sends no JSON for {path}")
+            raise WorkerUnavailable(f"what answers at {self._where} is no KLAIS worker: it sends no JSON for {path}")
         return found
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:
         """The error for people when nobody answers."""
-        reason = getattr(error, "reason", error)
         fix = "start one with `klais worker` or `klais up`, or name another one with --url"
-        return WorkerUnavailable(f"no worker answers at {self.url} ({reason}): {fix}")
+        return WorkerUnavailable(
+            f"no worker answers at {self._where}: {reason_of(error, self.url.startswith('https:'))}. To mend it, {fix}"
+        )
 
     def _refusal(self, status: int, found: Any) -> str:
         reason = found.get("error") if isinstance(found, dict) else None
-        fix = "; set KLAIS_API_READ_TOKEN or KLAIS_API_TOKEN to the worker's token" if status == 401 else ""
-        return f"the worker at {self.url} answers {status}: {reason or 'without a reason'}{fix}"
+        if reason is None:
+            return f"what answers at {self._where} is no KLAIS worker ({status}): name one with --url"
+        return f"the worker at {self._where} answers {status}: {reason}{token_fix(status)}"
 
     def device(self, device_id: str, page: str = "") -> Any:
         """What the worker knows of a device; ``page`` is ``why/`` or empty."""

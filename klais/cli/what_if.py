@@ -73,7 +73,7 @@ def what_if(
       klais what-if --from 10m --detector zscore --set KLAIS_ANOMALY_Z=8 -o json
       klais what-if -p 0 --from @1200 --to @1300 --rate 500 --svg course.svg
     """
-    from klais.kafka.clients import need_kafka
+    from klais.kafka.probe import need_kafka
     from klais.verify.stretches import find_stretches
     from klais.verify.whatif import Question, ask
 

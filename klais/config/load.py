@@ -42,24 +42,47 @@ _WRONG = {
 }
 
 
+class _Labels(dict[str, str]):
+    """What messages call the settings: settings with the same values are the same, wherever they come from."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Labels)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class Settings(SettingsFields):
     """The settings in force: fields that are right one by one and fit together."""
 
     model_config = ConfigDict(defer_build=False)
 
     _from_file: frozenset[str] = PrivateAttr(default=frozenset())
+    _labels: Mapping[str, str] = PrivateAttr(default_factory=_Labels)
 
     @classmethod
     def of(cls, layers: Layers, values: Mapping[str, Any]) -> Self:
         """The settings of ``values``, which remember what they have from the file of settings."""
         made = cls(**values)
         made._from_file = frozenset(name for name, one in layers.given.items() if one.source == "file")
+        made._labels = _Labels({name: layers.label(name) for name in layers.given})
         return made
 
     @property
     def from_file(self) -> frozenset[str]:
         """The settings that ``klais.toml`` gives, and nothing that ranks above it: a reload reads them again."""
         return self._from_file
+
+    def origin(self, *names: str) -> str:
+        """Where the value of these settings comes from, for a message: those that are given, or the defaults.
+
+        Examples
+        --------
+        >>> load({"KLAIS_WEB_PORT": "6067"}).origin("web_bind", "web_port"), load({}).origin("web_port")
+        ('KLAIS_WEB_PORT', 'the default of KLAIS_WEB_PORT')
+        """
+        given = [name for name in names if name in self.model_fields_set]
+        labels = " and ".join(self._labels.get(name, variable(name)) for name in given or names)
+        return labels if given else f"the default of {labels}"
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:

@@ -8,7 +8,6 @@ import difflib
 import os
 import re
 import stat
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,6 +59,8 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
         )
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{path}: is larger than {MOST_BYTES} bytes")
+    import tomllib  # a hundredth of a second that a start without such a file does not need
+
     try:
         text = data.decode()
         return tomllib.loads(text), text

@@ -1,6 +1,7 @@
 """Writing overrides. A new request keeps what it does not name: the stored record is read first. Blocks; for
 commands."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -11,11 +12,12 @@ from confluent_kafka import KafkaException
 from klais.config.load import Settings
 from klais.control.setpoints import DEVICE, OVERRIDE, ControlFollower
 from klais.errors import KafkaUnavailable
-from klais.kafka.clients import need_kafka
+from klais.kafka.probe import need_kafka
 from klais.kafka.stats import ControlProducer
 from klais.system.clock import now_ms
 
 READ_S = 10.0
+REFUSED_S = 1.5  # a topic that was just created is refused for a moment
 BLOCK_FIELDS = ("block", "unblock", "until_ms")
 LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
 
@@ -33,8 +35,14 @@ def following(settings: Settings) -> Iterator[ControlFollower]:
     follower = ControlFollower(settings)
     follower.start()
     try:
-        if not follower.wait_caught_up(READ_S):
-            raise KafkaUnavailable(f"{follower.topic} at {settings.bootstrap} could not be read within {READ_S:g} s")
+        until_s = time.monotonic() + READ_S
+        while not follower.wait_caught_up(0.25):
+            what = f"topic {follower.topic} at {settings.bootstrap} ({settings.origin('kafka_bootstrap')})"
+            if follower.refused and time.monotonic() > until_s - READ_S + REFUSED_S:
+                fix = "`klais topics check` says which topics are missing, `klais topics create` makes them"
+                raise KafkaUnavailable(f"{what} cannot be read: {follower.refused}. {fix}")
+            if time.monotonic() > until_s:
+                raise KafkaUnavailable(f"{what} could not be read within {READ_S:g} s")
         yield follower
     finally:
         follower.stop()

@@ -1,11 +1,14 @@
 """A client for our own endpoints: never through a proxy (it would see the token), never redirected, bounded in size."""
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from email.message import Message
 from typing import IO, Any
+
+from klais.system.connect import CONNECT_S, connect
 
 MOST_BYTES = 64 << 20
 
@@ -20,7 +23,38 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
+class _Plain(http.client.HTTPConnection):
+    """Connects within two seconds, however long an answer may take."""
+
+    def connect(self) -> None:
+        """See the class."""
+        limit_s = self.timeout if isinstance(self.timeout, int | float) else CONNECT_S
+        self.sock = connect(self.host, self.port, min(limit_s, CONNECT_S))
+        self._secure()
+        self.sock.settimeout(limit_s)
+
+    def _secure(self) -> None:
+        """Nothing to do without TLS."""
+
+
+class _Tls(_Plain):
+    default_port = http.client.HTTPS_PORT
+
+    def _secure(self) -> None:
+        self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Plain, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Tls, req)
+
+
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay, _Http, _Https)
 
 
 def request(
@@ -55,8 +89,8 @@ def request(
     except urllib.error.HTTPError as error:
         with error:
             return error.code, _read(error)
-    except http.client.HTTPException as error:
-        raise OSError(f"{type(error).__name__}: what answers does not speak HTTP") from None
+    except http.client.HTTPException:
+        raise OSError("what answers does not speak HTTP") from None
 
 
 def lines(
@@ -76,8 +110,8 @@ def lines(
                 if len(line) > MOST_BYTES:
                     raise OSError(f"a line of the answer is longer than {MOST_BYTES} bytes")
                 yield line.rstrip(b"\r\n")
-    except http.client.HTTPException as error:
-        raise OSError(f"{type(error).__name__}: what answers does not speak HTTP") from None
+    except http.client.HTTPException:
+        raise OSError("what answers does not speak HTTP") from None
 
 
 def _read(answer: Any) -> bytes:

@@ -3,14 +3,14 @@
 They hold secrets: the mappings returned here mask them when printed. Do not log their values.
 """
 
-import socket
-import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klais.config.load import Settings
-from klais.errors import ConfigError, KafkaUnavailable
-from klais.system.address import split_address
+from klais.errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 _SECRET_KEYS = frozenset({"sasl.password", "ssl.key.password", "sasl_plain_password"})
 
@@ -117,7 +117,7 @@ def faust_broker(settings: Settings, sasl_credentials: Callable[..., Any] | None
     return urls, made
 
 
-def ssl_context(settings: Settings) -> ssl.SSLContext:
+def ssl_context(settings: Settings) -> "ssl.SSLContext":
     """TLS context of a client: server certificates are always checked, against the CA file or the system's store.
 
     Raises
@@ -125,6 +125,8 @@ def ssl_context(settings: Settings) -> ssl.SSLContext:
     ConfigError
         A file is missing, unreadable or not PEM, or the key's password is wrong.
     """
+    import ssl
+
     try:
         context = ssl.create_default_context(cafile=settings.kafka_ssl_cafile)
     except OSError as error:  # ssl.SSLError is an OSError
@@ -139,35 +141,6 @@ def ssl_context(settings: Settings) -> ssl.SSLContext:
             names = f"KLAIS_KAFKA_SSL_CERTFILE={settings.kafka_ssl_certfile} KEYFILE={settings.kafka_ssl_keyfile}"
             raise ConfigError(f"{names} cannot be read: {error}") from error
     return context
-
-
-def listens(settings: Settings, timeout_s: float = 3.0) -> bool:
-    """Whether a bootstrap server accepts a connection; answers at once, while a client would retry."""
-    for server in settings.bootstrap.split(","):
-        try:
-            socket.create_connection(split_address(server), timeout_s).close()
-        except OSError:
-            continue
-        return True
-    return False
-
-
-def need_kafka(settings: Settings) -> None:
-    """Return when somebody listens where Kafka is said to be: a command asks before it waits for an answer.
-
-    Raises
-    ------
-    klais.errors.KafkaUnavailable
-        Nobody does.
-    """
-    if not listens(settings):
-        raise no_kafka(settings, "no connection")
-
-
-def no_kafka(settings: Settings, why: str) -> KafkaUnavailable:
-    """The error of a command that needs Kafka, with what to do."""
-    fix = "start one with `klais up` or `klais kafka start`, or set KLAIS_KAFKA_BOOTSTRAP"
-    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({why}): {fix}")
 
 
 def _mechanism(settings: Settings) -> str:

@@ -108,6 +108,11 @@ class TopicFollower(ABC):
     def reset(self) -> None:
         """Drop the state from the old topic: it was created again."""
 
+    @property
+    def refused(self) -> str:
+        """The newest error of a broker that answers; empty while there is none."""
+        return self._refused
+
     def problem(self) -> str | None:
         """Why the state is out of date although a broker answers, in words; None while it is current.
 

@@ -15,7 +15,7 @@ Kind = Literal["tcp", "udp"]
 _TYPES = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
 
-def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> None:
+def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "", host_setting: str = "") -> None:
     """Return when ``host:port`` can be bound now.
 
     Parameters
@@ -28,6 +28,8 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> N
         Protocol.
     setting : str
         Name of the variable that chooses the port, for the message.
+    host_setting : str
+        Name of the one that chooses the address, where that is another.
 
     Raises
     ------
@@ -43,15 +45,18 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "") -> N
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
             probe.bind(address)
     except (OSError, UnicodeError) as error:
-        raise cannot_listen(host, port, kind, setting, error) from error
+        raise cannot_listen(host, port, kind, setting, error, host_setting) from error
 
 
-def cannot_listen(host: str, port: int, kind: Kind, setting: str, error: Exception) -> KlaisError:
+def cannot_listen(
+    host: str, port: int, kind: Kind, setting: str, error: Exception, host_setting: str = ""
+) -> KlaisError:
     """What to raise when ``host:port`` could not be bound because of ``error``.
 
     PortInUse where another process listens there: names the port, the process where this user may read it, and the
     setting. Else ConfigError: the name does not resolve, the address is not of this machine, or this user may not use
-    the port.
+    the port. The message names the setting that is wrong: ``host_setting`` (where given) for the address, ``setting``
+    for the port.
     """
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
@@ -59,15 +64,17 @@ def cannot_listen(host: str, port: int, kind: Kind, setting: str, error: Excepti
         who = f"by {held}" if held else "(by a process of another user, or by a connection that is still closing)"
         hint = f": stop it, or choose another port with {setting}" if setting else ""
         return PortInUse(f"{kind} port {port} on {host} is taken {who}{hint}")
+    wrong = host_setting or setting
     if isinstance(error, socket.gaierror | UnicodeError):
         why = "no such host name or address"
     elif number == errno.EADDRNOTAVAIL:
         why = "no interface of this machine has this address (0.0.0.0 listens on all)"
     elif number in (errno.EACCES, errno.EPERM):
+        wrong = setting
         why = "this user may not: ports below 1024 need CAP_NET_BIND_SERVICE"
     else:
         why = getattr(error, "strerror", None) or str(error)
-    return ConfigError(f"cannot listen on {kind} port {port} of {host!r}: {why}" + (f" ({setting})" if setting else ""))
+    return ConfigError(f"cannot listen on {kind} port {port} of {host!r}: {why}" + (f" ({wrong})" if wrong else ""))
 
 
 def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:

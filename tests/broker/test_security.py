@@ -17,8 +17,9 @@ from confluent_kafka.admin import (
 )
 
 from klais.config.load import Settings
-from klais.errors import SetupMissing
+from klais.errors import KafkaForbidden, KafkaUnavailable, KlaisError, SetupMissing
 from klais.kafka.clients import aiokafka_config, confluent_config, faust_broker
+from klais.kafka.probe import need_kafka
 from tests.support.broker_with_users import broker_with_listener
 from tests.support.needs import need_missing
 from tests.support.process import PATIENCE, wait_for
@@ -112,3 +113,18 @@ def test_a_broker_that_no_known_ca_signed_is_refused(secured: dict[str, Any]) ->
     admin = AdminClient(dict(confluent_config(settings)) | {"log_level": 0, "error_cb": lambda _: None})
     with pytest.raises(KafkaException):
         admin.list_topics(timeout=3)
+
+
+def test_a_command_says_which_part_of_the_security_is_wrong(secured: dict[str, Any]) -> None:
+    need_kafka(Settings(**secured))
+    plain = {"kafka_bootstrap": secured["kafka_bootstrap"]}
+    login = {name: value for name, value in secured.items() if name.startswith("kafka_sasl")}
+    cases: list[tuple[dict[str, Any], type[KlaisError], str]] = [
+        (plain, KafkaUnavailable, "TLS.* KLAIS_KAFKA_SECURITY_PROTOCOL"),
+        (plain | login | {"kafka_security_protocol": "SASL_PLAINTEXT"}, KafkaUnavailable, "TLS"),
+        (secured | {"kafka_ssl_cafile": None}, KafkaUnavailable, "certificate is refused.* KLAIS_KAFKA_SSL_CAFILE"),
+        (secured | {"kafka_sasl_password": "wrong"}, KafkaForbidden, "(?i)authentication"),
+    ]
+    for given, kind, says in cases:
+        with pytest.raises(kind, match=says):
+            need_kafka(Settings(**given))

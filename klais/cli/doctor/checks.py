@@ -167,17 +167,17 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
     from klais.system.ports import check_port
 
     udp, api = split_address(settings.udp_bind), split_address(settings.api_bind)
-    wanted: list[tuple[str, int, Literal["tcp", "udp"], str]] = [
-        (*udp, "udp", "KLAIS_UDP_BIND"),
-        (*api, "tcp", "KLAIS_API_BIND"),
-        (settings.web_bind, settings.web_port, "tcp", "KLAIS_WEB_PORT"),
+    wanted: list[tuple[str, int, Literal["tcp", "udp"], str, str]] = [
+        (*udp, "udp", "KLAIS_UDP_BIND", ""),
+        (*api, "tcp", "KLAIS_API_BIND", ""),
+        (settings.web_bind, settings.web_port, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND"),
     ]
     if settings.embedded_kafka:
-        wanted.append(("127.0.0.1", settings.kafka_port, "tcp", "KLAIS_KAFKA_PORT"))
-    for host, port, kind, variable in wanted:
+        wanted.append(("127.0.0.1", settings.kafka_port, "tcp", "KLAIS_KAFKA_PORT", ""))
+    for host, port, kind, variable, host_variable in wanted:
         name = f"port {port}/{kind}"
         try:
-            check_port(host, port, kind, variable)
+            check_port(host, port, kind, variable, host_variable)
             yield Finding(name, "ok", "free")
         except PortInUse as error:
             if any(mark in str(error).partition("taken")[2].partition(": stop")[0] for mark in _OURS):
@@ -187,7 +187,7 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
                     name, "fail", str(error).partition(": stop")[0], f"stop it, or choose another with {variable}"
                 )
         except ConfigError as error:
-            yield Finding(name, "fail", str(error), f"correct {variable}")
+            yield Finding(name, "fail", str(error), "correct that setting")
 
 
 def check_java(settings: Settings) -> Iterator[Finding]:
@@ -217,11 +217,10 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
     from confluent_kafka import KafkaException
 
     from klais.kafka.admin_client import admin_client
-    from klais.kafka.clients import listens
+    from klais.kafka.probe import need_kafka
 
     try:
-        if not listens(settings):
-            raise KlaisError("connection refused or timed out")
+        need_kafka(settings, patient=False)
         brokers = admin_client(settings).list_topics(timeout=10).brokers
     except (KafkaException, KlaisError) as error:
         reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
@@ -230,7 +229,7 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
             yield Finding("kafka", "ok", text, "`klais up` or `klais kafka start` starts it")
         else:
             fix = "check KLAIS_KAFKA_BOOTSTRAP, that you can reach the cluster, and its TLS and SASL settings"
-            yield Finding("kafka", "fail", f"no broker answers at {settings.bootstrap}: {reason}", fix)
+            yield Finding("kafka", "fail", reason, fix)
         return
     yield Finding("kafka", "ok", f"{len(brokers)} broker(s) at {settings.bootstrap}")
     yield from _topics(settings)

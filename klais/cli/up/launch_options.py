@@ -40,6 +40,7 @@ class Port:
     port: int
     kind: Kind
     setting: str
+    host_setting: str = ""  # where another setting chooses the address
 
 
 def ports_of(options: LaunchOptions, own_broker: bool) -> list[Port]:
@@ -47,7 +48,7 @@ def ports_of(options: LaunchOptions, own_broker: bool) -> list[Port]:
     s = options.settings
     out = [] if s.udp_share_port else [Port(*split_address(s.udp_bind), "udp", "KLAIS_UDP_BIND")]
     out.append(Port(*split_address(s.api_bind), "tcp", "KLAIS_API_BIND"))
-    out += [Port(s.web_bind, port, "tcp", "KLAIS_WEB_PORT") for port in options.web_ports]
+    out += [Port(s.web_bind, port, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND") for port in options.web_ports]
     if own_broker:
         out.append(Port(HOST, s.kafka_port, "tcp", "KLAIS_KAFKA_PORT"))
     return out
@@ -96,7 +97,7 @@ def check_ports(ports: list[Port]) -> None:
             problems.append(f"{entry.kind} port {entry.port} is used twice, by {names}: choose another for one of them")
             continue
         try:
-            check_port(entry.host, entry.port, entry.kind, entry.setting)
+            check_port(entry.host, entry.port, entry.kind, entry.setting, entry.host_setting)
         except (PortInUse, ConfigError) as error:
             problems.append(str(error))
     if problems:

@@ -15,6 +15,7 @@ import klais
 from klais.cli import stats
 from klais.cli.doctor import checks as doctor_checks
 from klais.cli.doctor.checks import Finding
+from klais.cli.errors import plain_errors
 from klais.cli.main import COMMANDS, main
 from klais.config.load import Settings
 from klais.errors import ConfigError, KafkaUnavailable
@@ -232,3 +233,19 @@ def test_rights_name_a_principal_and_are_safe_in_a_shell(run: Run) -> None:
         assert found.exit_code == 2 and repr(wrong) in found.output
     lines = run("topics", "rights", "--principal=User:a; reboot").output.splitlines()
     assert all("--allow-principal 'User:a; reboot' " in line for line in lines if not line.startswith("#"))
+
+
+def test_a_file_of_another_user_is_one_line_with_the_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KLAIS_STATE_DIR", str(tmp_path))
+
+    def refused() -> None:
+        raise PermissionError(13, "Permission denied", str(tmp_path / "kafka" / "data"))
+
+    @click.command()
+    @plain_errors
+    def command() -> None:
+        refused()
+
+    found = CliRunner().invoke(command)
+    assert found.exit_code == 1 and found.stderr.count("\n") == 1
+    assert f"may not use {tmp_path}/kafka/data" in found.stderr and "(KLAIS_STATE_DIR)" in found.stderr

@@ -16,7 +16,7 @@ from aiohttp import web
 from click.testing import CliRunner, Result
 
 from klais.cli import views as cli_views
-from klais.cli.devices import SHOWN, SORTS, STATES
+from klais.cli.devices import KEYS, SHOWN, SORTS, STATES
 from klais.cli.lag import Looks
 from klais.cli.main import main
 from klais.cli.output import CsvWriter
@@ -28,6 +28,7 @@ from klais.http.hosts import AllowedHosts
 from klais.ui.demo import demo_app
 from klais.ui.recording import load_demo
 from klais.worker.web import queries
+from klais.worker.web.device import COUNTERS
 from klais.worker.web.pages import install
 from tests.support.http import served
 from tests.support.lane import frames
@@ -291,3 +292,8 @@ def test_what_waits_for_the_next_commit_is_no_trend() -> None:
     looks.rows(body(10, 100.0), 0.0)
     (_, group) = looks.rows(body(1000, 100.0), 2.0)
     assert (group["trend"], group["clear_s"]) == ("steady", None)
+
+
+def test_csv_has_every_counter_of_a_device() -> None:
+    """JSON lines print what the worker sends; a counter that is new there must not be missing from CSV."""
+    assert set(COUNTERS) <= set(KEYS) and len(KEYS) == len(set(KEYS))

@@ -57,7 +57,7 @@ def test_every_group_suggests() -> None:
 @pytest.mark.parametrize(("status", "code"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_validate(run: Run, monkeypatch: pytest.MonkeyPatch, status: str, code: int) -> None:
     monkeypatch.setattr(validate_module, "examine", lambda: [Finding("disk", status, "found", "a fix")])
-    monkeypatch.setattr("klais.kafka.clients.listens", lambda _settings: False)
+    monkeypatch.setattr("klais.kafka.probe.listens", lambda _settings: False)
     found = run("validate", "--json")
     body = json.loads(found.stdout)
     assert found.exit_code == code and body["ok"] is (code == 0)
@@ -79,7 +79,10 @@ def test_validate_a_configuration_that_cannot_be_used(run: Run, monkeypatch: pyt
 def test_validate_topics_of_a_cluster_that_is_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate_module, "examine", list)
     found = run("validate", KLAIS_KAFKA_BOOTSTRAP="127.0.0.1:1")
-    assert found.exit_code == 1 and "topics: not checked: Kafka at 127.0.0.1:1 does not answer" in found.stdout
+    assert (
+        found.exit_code == 1
+        and "topics: not checked: no Kafka answers at 127.0.0.1:1 (KLAIS_KAFKA_BOOTSTRAP)" in found.stdout
+    )
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from klais.cli.main import COMMANDS, main
 
+_UNBOUNDED = (type(click.INT), type(click.FLOAT))
 COMMON = {"--config", "--profile", "--log-level", "--log-format"}
 
 
@@ -129,7 +130,7 @@ MORE = {
     ("incidents", "mute"): ["--prefix", "test-"],
     ("incidents", "unmute"): ["--prefix", "test-"],
 }
-OWN = {("simulate",), ("simulate", "show"), ("simulate", "check"), ("topics", "rights"), ("topics", "create")}
+OWN = {("simulate",), ("simulate", "show"), ("simulate", "check"), ("topics", "rights")}
 ASKS = [path for path in LEAVES if path[0] not in KAFKA_FREE and path not in OWN]
 
 
@@ -145,7 +146,7 @@ def closed() -> Iterator[int]:
 def test_a_command_says_at_once_that_nobody_is_there(
     path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, closed: int
 ) -> None:
-    """One line that names the address and what to do, without a wait and without lines of client libraries."""
+    """One line: address, setting, reason, what to do; without a wait and without lines of client libraries."""
     for name in [name for name in os.environ if name.startswith("KLAIS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KLAIS_KAFKA_BOOTSTRAP", f"127.0.0.1:{closed}")
@@ -153,7 +154,8 @@ def test_a_command_says_at_once_that_nobody_is_there(
     arguments = [GIVEN[str(param.name)] for param in LEAVES[path].params if isinstance(param, click.Argument)]
     found = CliRunner().invoke(main, [*path, *MORE.get(path, []), *arguments])
     assert found.exit_code == 1 and found.stdout == "", found.output
-    assert re.match(f"klais: no (Kafka|worker) answers at (http://)?127.0.0.1:{closed} ", found.stderr)
+    names = r"\((KLAIS_KAFKA_BOOTSTRAP|KLAIS_WEB_PORT)\): connection refused\. To mend it, "
+    assert re.match(f"klais: no (Kafka|worker) answers at (http://)?127.0.0.1:{closed} {names}", found.stderr)
     assert found.stderr.count("\n") == 1 and "`klais up`" in found.stderr
 
 
@@ -192,3 +194,9 @@ def test_colours_are_left_out_where_they_are_not_wanted(
     monkeypatch.setattr("importlib.import_module", lambda _name: sys.modules[__name__])
     assert CliRunner().invoke(main, ["look"], env=environ).exit_code == 0
     assert seen == [colour]
+
+
+def test_every_number_has_a_range() -> None:
+    """What is out of it is refused with the range, before any work; without one it ends where a library refuses it."""
+    free = [(name, option) for name, option in every_option() if type(option.type) in _UNBOUNDED]
+    assert [(name, option.opts) for name, option in free if "(KLAIS_" not in (option.help or "")] == []  # a setting has

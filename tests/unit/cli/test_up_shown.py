@@ -135,11 +135,11 @@ def test_the_simulators_lines_are_read_as_they_grow(tmp_path: Path) -> None:
 
 
 def test_all_ports_that_are_taken_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def taken(host: str, port: int, kind: str, setting: str) -> None:
+    def taken(host: str, port: int, kind: str, setting: str, host_setting: str) -> None:
         if port in (5000, 8080):
             raise PortInUse(f"{kind} port {port} on {host} is taken by x (pid 1): choose another port with {setting}")
         if port == 6066:
-            raise ConfigError(f"cannot listen on {kind} port {port} of {host!r}: no such host name ({setting})")
+            raise ConfigError(f"cannot listen on {kind} port {port} of {host!r}: no such host name ({host_setting})")
 
     monkeypatch.setattr(launch_options, "check_port", taken)
     with pytest.raises(PortInUse) as problems:
@@ -148,7 +148,7 @@ def test_all_ports_that_are_taken_are_told_at_once(monkeypatch: pytest.MonkeyPat
     assert lines[0] == "3 ports:"
     assert "udp port 5000" in lines[1] and "KLAIS_UDP_BIND" in lines[1]
     assert "tcp port 8080" in lines[2] and "KLAIS_API_BIND" in lines[2]
-    assert lines[3] == "cannot listen on tcp port 6066 of '127.0.0.1': no such host name (KLAIS_WEB_PORT)"
+    assert lines[3] == "cannot listen on tcp port 6066 of '127.0.0.1': no such host name (KLAIS_WEB_BIND)"
 
 
 def test_a_port_wanted_twice_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

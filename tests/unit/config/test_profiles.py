@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from klais.cli.servers import edge_of, worker_of
+from klais.cli.servers import Server, edge_of, worker_of
 from klais.config.fields import FIELDS
 from klais.config.load import describe, environ_of, load
 from klais.config.profiles import DISPLACED, KEYS, names
@@ -48,8 +48,10 @@ def test_what_it_leaves_out_is_unset_and_the_rest_of_the_settings_stays(file: Pa
     settings = load(ELSEWHERE)
     assert (settings.kafka_bootstrap, settings.topic_prefix, settings.log_level) == ("a:1", "", "debug")
     assert settings.api_token is None and token_to_change(settings, None) is None
-    assert worker_of(settings, None) == ("http://a:6066", None) and edge_of(settings, None) == ("http://a:8080", None)
-    assert worker_of(settings, "http://c:1/") == ("http://c:1", None)
+    worker, edge = worker_of(settings, None), edge_of(settings, None)
+    assert (worker.url, worker.own, edge.url, edge.own) == ("http://a:6066", None, "http://a:8080", None)
+    assert worker.origin.startswith(str(file)) and worker.origin.endswith("worker_url")
+    assert worker_of(settings, "http://c:1/") == Server("http://c:1", None, "--url")
     rows = {row.name: (row.source, row.place) for row in describe(settings, ELSEWHERE)}
     assert rows["KLAIS_KAFKA_BOOTSTRAP"] == ("profile", f"{file}:7") and rows["KLAIS_TOPIC_PREFIX"] == ("default", "")
     assert load(ELSEWHERE, kafka_bootstrap="c:3").kafka_bootstrap == "c:3"

@@ -237,3 +237,10 @@ def test_urls(url: str, kept: str | None) -> None:
         return
     with pytest.raises(ConfigError, match=r"must be an address as http://host:port|is not a host"):
         load({"KLAIS_WEB_URL": url})
+
+
+def test_a_setting_says_where_its_value_comes_from(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, '[kafka]\nbootstrap = "k:1"\n') | {"KLAIS_WEB_PORT": "6067"})
+    assert settings.origin("kafka_bootstrap").endswith("klais.toml:2: [kafka] bootstrap")
+    assert settings.origin("web_bind", "web_port") == "KLAIS_WEB_PORT"
+    assert settings.origin("api_bind") == "the default of KLAIS_API_BIND"

@@ -115,3 +115,13 @@ def test_a_port_that_is_closing_is_free() -> None:
         check_port("127.0.0.1", port)
 
     passes(try_one)
+
+
+def test_the_message_names_the_setting_that_is_wrong() -> None:
+    """An address that is not of this machine is no fault of the port's setting, and a taken port none of the host's."""
+    with pytest.raises(ConfigError, match=r"\(KLAIS_WEB_BIND\)"):
+        check_port("192.0.2.1", 6066, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
+    with pytest.raises(ConfigError, match=r"\(KLAIS_WEB_BIND\)"):
+        check_port("klais.invalid", 6066, "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
+    with socket.create_server(("127.0.0.1", 0)) as held, pytest.raises(PortInUse, match="with KLAIS_WEB_PORT"):
+        check_port("127.0.0.1", held.getsockname()[1], "tcp", "KLAIS_WEB_PORT", "KLAIS_WEB_BIND")
