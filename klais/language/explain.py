@@ -10,6 +10,7 @@ from klais.errors import KlaisError, ModelUnavailable
 from klais.language import phrases
 from klais.language.client import TIMEOUT_S, LanguageModel
 from klais.language.grounding import as_text, ungrounded
+from klais.language.vocabulary import tokens
 from klais.models.store import ModelStore
 
 KIND = "language"
@@ -92,8 +93,13 @@ def open_model(settings: Settings, timeout_s: float = TIMEOUT_S) -> tuple[Langua
         except KlaisError as error:
             why = str(error)
             continue
-        digest = found.card.files[FILE] if found.card else ""
-        return LanguageModel(found.folder / FILE, digest, timeout_s=timeout_s), found.version, ""
+        assert found.card is not None, "read() refuses a model without"
+        words = found.card.about.get("words")
+        if words != len(tokens()):
+            why = f"{found.folder} has {words} words, this version of KLAIS has {len(tokens())}: train it again"
+            continue
+        digest = found.card.files[FILE]
+        return LanguageModel(found.folder / FILE, digest, timeout_s=timeout_s, is_own=True), found.version, ""
     return None, "", why
 
 
