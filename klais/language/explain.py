@@ -9,7 +9,7 @@ from klais.config.load import Settings
 from klais.errors import KlaisError, ModelUnavailable
 from klais.language import phrases
 from klais.language.client import TIMEOUT_S, LanguageModel
-from klais.language.grounding import as_text, ungrounded
+from klais.language.grounding import as_text, says_a_fact, ungrounded
 from klais.language.vocabulary import tokens
 from klais.models.store import ModelStore
 
@@ -74,6 +74,8 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
     if wrong := ungrounded(text, facts):
         said = ", ".join(repr(word) for word in wrong[:5])
         return Explanation(template_text(facts), "template", f"the model's text has what the facts do not: {said}")
+    if not says_a_fact(text, facts):
+        return Explanation(template_text(facts), "template", "the model's text has none of the facts")
     return Explanation(text, name)
 
 

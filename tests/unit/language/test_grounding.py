@@ -69,6 +69,12 @@ def test_a_grounded_text_is_used_and_any_other_is_replaced() -> None:
     assert bad.by == "template" and "'Oslo'" in bad.why and bad.text == template_text(FACTS)
 
 
+@pytest.mark.parametrize("said", [".", "The value is higher than usual.", '"} the score is {score} .', "<|end|> 12.5"])
+def test_a_text_that_says_no_fact_or_has_an_empty_slot_is_replaced(said: str) -> None:
+    found = explain(FACTS, Says(said), "some.gguf")  # type: ignore[arg-type]
+    assert found.by == "template" and found.why and found.text == template_text(FACTS)
+
+
 def test_slots_are_filled_and_a_slot_without_a_fact_is_refused() -> None:
     said = Says(" the {feature} of {devices} devices is {seen} .", own=True)
     good = explain(FACTS, said, "own")  # type: ignore[arg-type]
