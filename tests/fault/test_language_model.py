@@ -28,6 +28,7 @@ from tests.support.process import PATIENCE
 
 TIMEOUT_S = 10.0 * PATIENCE  # for an answer
 FACTS = {"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60, "since": "09:41:12"}
+NONSENSE = ({"devices": 40}, {"device": "pump-9", "seen": 3}, {"kind": "x"})
 WINDOWS, INCIDENTS = 60, 20
 
 
@@ -110,6 +111,18 @@ def test_it_explains_incidents_itself_and_says_nothing_but_the_facts(own: Langua
         assert ungrounded(found[-1].text, facts) == []
         assert found[-1].by == "own" or found[-1].why
     assert sum(each.by == "own" for each in found) >= 0.8 * INCIDENTS, found
+
+
+def test_a_model_that_talks_nonsense_is_replaced_by_the_template(engine: None) -> None:
+    path, digest = shipped_file()
+    model = LanguageModel(path, digest, timeout_s=TIMEOUT_S)  # asked as any other, it answers with words it knows
+    try:
+        for facts in NONSENSE:
+            found = explain(facts, model, "some")
+            assert found.by == "template" and "the model's text has" in found.why
+            assert found.text == template_text(facts)
+    finally:
+        model.close()
 
 
 def test_nobody_but_its_owner_can_ask_it(own: LanguageModel) -> None:
