@@ -113,6 +113,13 @@ def test_it_explains_incidents_itself_and_says_nothing_but_the_facts(own: Langua
     assert sum(each.by == "own" for each in found) >= 0.8 * INCIDENTS, found
 
 
+def test_it_explains_an_incident_of_the_fleet_which_names_no_device(own: LanguageModel) -> None:
+    facts = {"feature": "frames_per_s", "seen": 2987.03, "expected": 312.27, "kind": "fleet", "score": 9.57}
+    found = explain(facts | {"since": "2026-11-30T05:56:48Z"}, own, "own")
+    assert found.by == "own" and "2987.03" in found.text and "312.27" in found.text, found
+    assert not found.why
+
+
 def test_a_model_that_talks_nonsense_is_replaced_by_the_template(engine: None) -> None:
     path, digest = shipped_file()
     model = LanguageModel(path, digest, timeout_s=TIMEOUT_S)  # asked as any other, it answers with words it knows
