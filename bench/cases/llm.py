@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("python -m bench llm", description=__doc__)
     parser.add_argument("traces", nargs="?", type=Path)
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object")
-    parser.add_argument("--windows", type=int, default=400)
-    parser.add_argument("--incidents", type=int, default=60)
+    parser.add_argument("--windows", type=int, default=1000)
+    parser.add_argument("--incidents", type=int, default=200)
     given = parser.parse_args(arguments)
     model, name, why = open_model(load())
     if model is None:

@@ -4,63 +4,91 @@
     {"id":2,"task":"explain","names":[..],"facts":{..}}         ->  {"id":2,"text":"..."}
 
 It reads the model that the command line names, checks its hash first where a card gives one, and ends with its input.
+It starts in a private folder that its owner removes once the model is loaded.
 """
 
 import hashlib
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
 
 from klais.language import phrases, text
-from klais.language.vocabulary import tokens
+from klais.system.processes import kill_first
 
 MOST_TOKENS = 120
+CONTEXT = 4096  # tokens that a model of yours remembers at most: its own limit may be a hundred thousand, and gigabytes
 SYSTEM = "You explain incidents of an IoT gateway in two plain sentences. Use only the facts given, and their numbers."
+SOCKET = "http.sock"
+LOG_ERRORS = 1  # llama.cpp writes errors to stderr, and nothing else
 
 
 class Model:
     """A GGUF model in llama.cpp; one with the small vocabulary of KLAIS answers its own way."""
 
-    def __init__(self, path: Path) -> None:
-        from llama_cpp import Llama, LlamaGrammar
+    def __init__(self, path: Path, is_own: bool) -> None:
+        from xllamacpp import CommonParams, Server
 
-        self._model = Llama(str(path), n_ctx=0, n_threads=1, n_threads_batch=1, n_batch=256, verbose=False, seed=1)
-        self._grammar = LlamaGrammar.from_string(text.GRAMMAR, verbose=False)
-        name = str(self._model.metadata.get("general.name", ""))
-        self.is_own = name.startswith("language-") and self._model.n_vocab() == len(tokens())
+        given = CommonParams()
+        given.model.path, given.offline = str(path), True
+        given.n_ctx, given.n_batch, given.n_ubatch = 0 if is_own else CONTEXT, 256, 256
+        given.cpuparams.n_threads = given.cpuparams_batch.n_threads = 1
+        given.n_parallel, given.n_gpu_layers, given.sampling.seed = 1, 0, 1
+        given.warmup = given.fit_params = False
+        given.cache_ram_mib = given.n_ctx_checkpoints = 0
+        given.verbosity = LOG_ERRORS
+        # llama.cpp opens an HTTP server, asked or not. Here it has a socket in the private folder, which is gone as
+        # soon as the model is loaded: nobody can reach it.
+        given.hostnames, given.n_threads_http = [SOCKET], 1
+        given.ui = given.endpoint_slots = False
+        self.is_own, self._server = is_own, Server(given)
 
     def answer(self, asked: dict[str, Any]) -> str:
         """The text for one task."""
         if asked["task"] == "class":
-            return self._complete(str(asked["prompt"]), 8, self._grammar)
+            return self._complete(str(asked["prompt"]), 8, {"grammar": text.GRAMMAR})
         if self.is_own:
-            return self._complete(phrases.prompt_of(asked["names"]), 96, None)
+            return self._complete(phrases.prompt_of(asked["names"]), 96, {})
         facts = json.dumps(asked["facts"], ensure_ascii=False)
         messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"Facts: {facts}"}]
-        said = self._model.create_chat_completion(messages=messages, max_tokens=MOST_TOKENS, temperature=0.0)
-        return str(said["choices"][0]["message"]["content"])
+        question = {"messages": messages, "max_tokens": MOST_TOKENS, "temperature": 0.0}
+        return str(_choice(self._server.handle_chat_completions(question))["message"]["content"])
 
-    def _complete(self, prompt: str, most: int, grammar: Any) -> str:
-        said = self._model.create_completion(prompt, max_tokens=most, temperature=0.0, grammar=grammar, stop=["</s>"])
-        return str(said["choices"][0]["text"])
+    def _complete(self, prompt: str, most: int, more: dict[str, Any]) -> str:
+        question = {"prompt": prompt, "max_tokens": most, "temperature": 0.0, **more}
+        return str(_choice(self._server.handle_completions(question))["text"])
 
 
-def main(path: Path, digest: str) -> None:
+def _choice(said: dict[str, Any]) -> Any:
+    if "choices" not in said:
+        raise RuntimeError(str(said.get("error", said).get("message", said)))
+    return said["choices"][0]
+
+
+def main(path: Path, digest: str, is_own: bool, most_bytes: int) -> None:
     """Serve until the input ends."""
     os.nice(19)
+    kill_first(os.getpid())
+    resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever the library prints must not look like an answer
     if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         print(json.dumps({"error": f"{path} is damaged: its hash is not the card's"}), file=out)
         return
     try:
-        model = Model(path)
-    except Exception as error:  # also a library that is not installed
+        model = Model(path, is_own)
+    except ModuleNotFoundError as error:
+        print(json.dumps({"error": f"{error}: pip install 'klais[llm]'"}), file=out)
+        return
+    except Exception as error:
         print(json.dumps({"error": f"the model cannot be loaded: {error}"}), file=out)
         return
-    print(json.dumps({"ready": True, "own": model.is_own}), file=out)
+    print(json.dumps({"ready": True}), file=out)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)  # its owner reads no further, and the file would grow
     for line in sys.stdin:
         asked = json.loads(line)
         try:
@@ -70,4 +98,4 @@ def main(path: Path, digest: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "own", int(sys.argv[4]))

@@ -1,4 +1,4 @@
-"""A language model in a process of its own: bounded queue, time-out, circuit breaker. Nothing waits for it for long.
+"""A language model in a process of its own: bounded queue, time-out, memory, circuit breaker. Nothing waits for long.
 
 The process is started at the first question, runs at the lowest priority and ends with its owner. A question that finds
 the queue full, the breaker open or no model is answered by :class:`ModelUnavailable` at once. A process that does not
@@ -9,6 +9,7 @@ import json
 import selectors
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,8 @@ TIMEOUT_S = 10.0  # for an answer
 START_S = 60.0  # for the load of a model
 FAILURES, OPEN_S = 3, 60.0
 MOST_LINE = 1 << 16
+LOG_ERROR = " E "  # between time and text, in llama.cpp's log
+MEMORY = 1 << 30  # bytes of address space beside twice the file's: weights, and perhaps a copy in another order
 
 Clock = Callable[[], float]
 
@@ -81,6 +84,10 @@ class LanguageModel:
         Gets how long each answer took (s).
     timeout_s : float
         For one answer.
+    is_own : bool
+        Whether it has the small vocabulary of KLAIS.
+    most_bytes : int, optional
+        Address space of the process, else what the size of the model makes likely; beyond it, its process fails.
     """
 
     def __init__(
@@ -90,15 +97,17 @@ class LanguageModel:
         observe: Callable[[float], None] = lambda seconds: None,
         timeout_s: float = TIMEOUT_S,
         clock: Clock = time.monotonic,
+        is_own: bool = False,
+        most_bytes: int | None = None,
     ) -> None:
         self._path, self._digest, self._observe, self._timeout_s = path, digest, observe, timeout_s
-        self._clock = clock
+        self._clock, self._most_bytes = clock, most_bytes
         self._breaker, self._turn, self._room = Breaker(), threading.Lock(), threading.BoundedSemaphore(QUEUE)
         self._child: subprocess.Popen[bytes] | None = None
         self._selector = selectors.DefaultSelector()
         self._rest = b""
         self._asked = 0
-        self.is_own = False
+        self.is_own = is_own
 
     def ask(self, task: str, **given: Any) -> str:
         """The model's text.
@@ -140,19 +149,34 @@ class LanguageModel:
 
     def _start(self) -> None:
         self._end()
-        if problem := not_ours(self._path.stat()):
+        info = self._path.stat()
+        if problem := not_ours(info):
             raise ModelUnavailable(f"{self._path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
-        pipe, none = subprocess.PIPE, subprocess.DEVNULL
+        most_bytes = self._most_bytes or MEMORY + 2 * info.st_size
+        kind = "own" if self.is_own else "any"
+        command = python_module(
+            "klais.language.child", str(self._path.resolve()), self._digest, kind, str(most_bytes)
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory(prefix="klais-llm-") as folder:
+            said = Path(folder) / "stderr"
+            self._spawn(command, said)
+            try:
+                first = self._read(START_S)
+            except ModelUnavailable as error:
+                raise ModelUnavailable(f"{error}{_reason(said)}") from error
+            if not first.get("ready"):
+                raise ModelUnavailable(f"{first.get('error', 'it does not start')}{_reason(said)}")
+        log.info("language_model_ready", file=str(self._path), own=self.is_own)
+
+    def _spawn(self, command: list[str], said: Path) -> None:
+        pipe = subprocess.PIPE
         env = environ_without_settings()
-        command = python_module("klais.language.child", str(self._path), self._digest)
-        self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=none, start_new_session=True, env=env)
+        with said.open("wb") as stderr:
+            self._child = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=stderr, start_new_session=True, env=env, cwd=said.parent
+            )
         assert self._child.stdout is not None
         self._selector.register(self._child.stdout, selectors.EVENT_READ)
-        first = self._read(START_S)
-        if not first.get("ready"):
-            raise ModelUnavailable(str(first.get("error", "it does not start")))
-        self.is_own = bool(first.get("own"))
-        log.info("language_model_ready", file=str(self._path), own=self.is_own)
 
     def _write(self, message: dict[str, Any]) -> None:
         assert self._child is not None and self._child.stdin is not None
@@ -201,3 +225,11 @@ class LanguageModel:
                 pipe.close()
             except OSError as error:  # what it had not read yet
                 log.debug("pipe_not_flushed", error=str(error))
+
+
+def _reason(path: Path) -> str:
+    """What llama.cpp says first of what went wrong, else the last line that the process wrote."""
+    lines = path.read_text(errors="replace").splitlines()
+    errors = [line.partition(LOG_ERROR)[2] for line in lines if LOG_ERROR in line]
+    found = (errors or lines[-1:] or [""])[0].strip()
+    return f" ({found[:300]})" if found else ""

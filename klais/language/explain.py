@@ -1,5 +1,6 @@
 """An incident in plain language: by a language model when one answers and sticks to the facts, else by the template."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from klais.config.load import Settings
 from klais.errors import KlaisError, ModelUnavailable
 from klais.language import phrases
 from klais.language.client import TIMEOUT_S, LanguageModel
-from klais.language.grounding import as_text, ungrounded
+from klais.language.grounding import as_text, says_a_fact, ungrounded
+from klais.language.vocabulary import tokens
 from klais.models.store import ModelStore
 
 KIND = "language"
@@ -27,11 +29,18 @@ class Explanation:
 
 def template_text(facts: Mapping[str, Any]) -> str:
     """The template's text: each fact that it knows, in a sentence; the others as a list."""
-    known = {name: value for name, value in facts.items() if name in phrases.FACTS and value not in (None, "", [])}
-    said = filled(phrases.template(known.keys()), known)
-    rest = {name: value for name, value in facts.items() if "{" + name + "}" not in phrases.template(known.keys())}
-    others = ", ".join(f"{name.replace('_', ' ')} {as_text(value)}" for name, value in rest.items() if _plain(value))
-    return " ".join(part for part in (said, f"Also: {others}." if others else "") if part) or "Nothing is known."
+    return _with_the_rest(phrases.template(_known(facts)), facts) or "Nothing is known."
+
+
+def _known(facts: Mapping[str, Any]) -> list[str]:
+    return [name for name in phrases.FACTS if facts.get(name) not in (None, "", [])]
+
+
+def _with_the_rest(text: str, facts: Mapping[str, Any]) -> str:
+    """A text with slots, filled in, and then the facts that it has no slot for."""
+    rest = {name: value for name, value in facts.items() if "{" + name + "}" not in text and _plain(value)}
+    others = ", ".join(f"{name.replace('_', ' ')} {as_text(value)}" for name, value in rest.items())
+    return " ".join(part for part in (filled(text, facts), f"Also: {others}." if others else "") if part)
 
 
 def filled(text: str, facts: Mapping[str, Any]) -> str:
@@ -42,10 +51,7 @@ def filled(text: str, facts: Mapping[str, Any]) -> str:
     KeyError
         A slot that is no fact.
     """
-    finished = phrases.finished(text)
-    for name in {part.partition("}")[0] for part in finished.split("{")[1:]}:
-        finished = finished.replace("{" + name + "}", as_text(facts[name]))
-    return finished
+    return re.sub(r"\{([^{}]*)\}", lambda slot: as_text(facts[slot[1]]), phrases.finished(text))
 
 
 def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "model") -> Explanation:
@@ -60,10 +66,9 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
     """
     if model is None:
         return Explanation(template_text(facts), "template", "no language model")
-    known = [fact for fact in phrases.FACTS if facts.get(fact) not in (None, "", [])]
     try:
-        raw = model.ask("explain", names=known, facts=dict(facts))
-        text = filled(raw, facts) if model.is_own else " ".join(raw.split())
+        raw = model.ask("explain", names=phrases.sayable(_known(facts)), facts=dict(facts)).strip()
+        text = _with_the_rest(raw, facts) if model.is_own and raw else " ".join(raw.split())
     except ModelUnavailable as error:
         return Explanation(template_text(facts), "template", f"the language model does not answer: {error}")
     except KeyError as error:
@@ -73,6 +78,8 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
     if wrong := ungrounded(text, facts):
         said = ", ".join(repr(word) for word in wrong[:5])
         return Explanation(template_text(facts), "template", f"the model's text has what the facts do not: {said}")
+    if not says_a_fact(text, facts):
+        return Explanation(template_text(facts), "template", "the model's text has none of the facts")
     return Explanation(text, name)
 
 
@@ -92,8 +99,13 @@ def open_model(settings: Settings, timeout_s: float = TIMEOUT_S) -> tuple[Langua
         except KlaisError as error:
             why = str(error)
             continue
-        digest = found.card.files[FILE] if found.card else ""
-        return LanguageModel(found.folder / FILE, digest, timeout_s=timeout_s), found.version, ""
+        assert found.card is not None, "read() refuses a model without"
+        words = found.card.about.get("words")
+        if words != len(tokens()):
+            why = f"{found.folder} has {words} words, this version of KLAIS has {len(tokens())}: train it again"
+            continue
+        digest = found.card.files[FILE]
+        return LanguageModel(found.folder / FILE, digest, timeout_s=timeout_s, is_own=True), found.version, ""
     return None, "", why
 
 

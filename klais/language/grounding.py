@@ -1,8 +1,9 @@
 """Whether a text says nothing but the facts: every number and every name in it must occur among them (pure).
 
-A word is allowed when it is one of the facts' own words, or an ordinary word of :data:`LEXICON`. Everything else counts
-as a name that nobody gave; number words are not in the lexicon. So a text that passes may be clumsy, but each of its
-figures and names is from the facts.
+It must say one of them, too, and have no sign of a slot or a template that nobody filled in. A word is allowed when it
+is one of the facts' own words, or an ordinary word of :data:`LEXICON`. Everything else counts as a name that nobody
+gave; number words are not in the lexicon. So a text that passes may be clumsy, but each of its figures and names is
+from the facts.
 """
 
 import re
@@ -30,6 +31,7 @@ LEXICON = frozenset(_PLAIN.split()) | {
 }
 _WORD = re.compile(r"[^\s,;:!?()\[\]{}\"'\u201c\u201d\u2019<>|=]+")
 _STRIP = ".-%\u2026\u2013"
+_SIGNS = "{}<>|"  # of slots, templates and JSON: prose has none
 _NUMBER = re.compile(r"^[+-]?\d[\d._]*(e[+-]?\d+)?$")
 
 
@@ -42,9 +44,11 @@ def ungrounded(text: str, facts: Mapping[str, Any]) -> list[str]:
     []
     >>> ungrounded("Forty devices in Berlin sent 41 frames.", {"devices": 40})
     ['Forty', 'Berlin', '41']
+    >>> ungrounded("The score is {score}.", {"score": 4})
+    ['{', '}']
     """
-    words, numbers = _known(facts)
-    out = []
+    words, numbers = _known(_texts(facts))
+    out = [sign for sign in _SIGNS if sign in text and not any(sign in fact for fact in _texts(facts))]
     for found in _WORD.findall(_joined(text)):
         word = found.strip(_STRIP)
         if not word or word in words or word.lower() in LEXICON:
@@ -55,11 +59,24 @@ def ungrounded(text: str, facts: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _known(facts: Mapping[str, Any]) -> tuple[set[str], set[float]]:
-    """Words and numbers of the facts, their names included."""
+def says_a_fact(text: str, facts: Mapping[str, Any]) -> bool:
+    """Whether a text has at least one word or number of what the facts say (their names do not count).
+
+    Examples
+    --------
+    >>> says_a_fact("The rate is 12.5.", {"rate": 12.5}), says_a_fact("The rate is high.", {"rate": 12.5})
+    (True, False)
+    """
+    words, numbers = _known([said for value in facts.values() for said in _texts(value)])
+    found = (word.strip(_STRIP) for word in _WORD.findall(_joined(text)))
+    return any(word in words or _number(word) in numbers for word in found if word)
+
+
+def _known(texts: list[str]) -> tuple[set[str], set[float]]:
+    """Words and numbers of some texts."""
     words: set[str] = set()
     numbers: set[float] = set()
-    for text in _texts(facts):
+    for text in texts:
         for found in _WORD.findall(_joined(text)):
             word = found.strip(_STRIP)
             words |= {word, found}

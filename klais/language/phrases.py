@@ -45,11 +45,27 @@ _ONLY_ONE = {"device": "devices"}  # with several devices nobody speaks of one
 
 def usable(names: Collection[str]) -> list[tuple[str, ...]]:
     """The sentences that facts of these names allow, each as its ways to say it."""
+    return [ways for _needs, ways in _allowed(names)]
+
+
+def sayable(names: Collection[str]) -> list[str]:
+    """Those of the names that a sentence can say, in their order in :data:`FACTS`.
+
+    Examples
+    --------
+    >>> sayable({"feature", "seen", "expected", "score"}), sayable({"device", "feature", "seen", "expected"})
+    (['score'], ['feature', 'seen', 'expected', 'device'])
+    """
+    needed = {name for needs, _ways in _allowed(names) for name in needs}
+    return [name for name in FACTS if name in needed]
+
+
+def _allowed(names: Collection[str]) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
     out = []
     for needs, ways in SENTENCES:
         other = _ONLY_ONE.get(needs[0])
         if all(name in names for name in needs) and (other is None or other not in names):
-            out.append(ways)
+            out.append((needs, ways))
     return out
 
 

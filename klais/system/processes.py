@@ -2,6 +2,7 @@
 another program one day."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -37,3 +38,9 @@ def has_ended(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # it ended between the two calls; ZombieProcess is a NoSuchProcess
         return True
+
+
+def kill_first(pid: int) -> None:
+    """Let the kernel choose this process when memory runs out; where it must not be set, the kernel decides."""
+    with suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")

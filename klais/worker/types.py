@@ -22,7 +22,7 @@ from klais.models.store import ModelStore
 from klais.system.child import OwnedChild, last_line
 from klais.system.file_lock import lock_file
 from klais.system.private_files import own_folder
-from klais.system.processes import python_module
+from klais.system.processes import kill_first, python_module
 from klais.telemetry import log as logs
 from klais.telemetry.snapshots import TypesSnapshot
 from klais.worker.lanes import Lanes
@@ -187,7 +187,7 @@ class TypeKeeper:
         child = self._child = OwnedChild(
             python_module("klais.fingerprint.training", *given), output, environ_without_settings()
         )
-        _kill_first(child.pid)
+        kill_first(child.pid)
         if not child.wait(self._most_s):
             child.stop(0.0)
             why = f"it took longer than {self._most_s:.0f} s and was killed"
@@ -220,11 +220,3 @@ class TypeKeeper:
                 self.failed += 1
                 if logs.every(60, "klais.worker.types.train"):
                     log.warning("types_not_trained", why=str(error))
-
-
-def _kill_first(pid: int) -> None:
-    """Let the kernel choose this process when memory runs out."""
-    try:
-        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
-    except OSError as error:
-        log.debug("oom_score_not_set", error=str(error))

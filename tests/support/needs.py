@@ -24,7 +24,7 @@ NEEDS = {
     "browser": "Chromium and Playwright (make setup)",
     "root": "root",
     "library": "the library of kernels (klais warm)",
-    "llm": "the extra llm: pip install 'klais[llm]' compiles llama.cpp for some minutes",
+    "llm": "the extra llm, a wheel with llama.cpp in it (make setup)",
     "kcat": "the kcat command (bin/setup --tests)",
     "spin": "the model checker spin and a C compiler (bin/setup --tests)",
     "kafka-tools": "Maven or the jar that it fetched, and Java",

@@ -176,7 +176,7 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
         out |= {"devices": record["devices"], "first": first["device"], "worst": worst["device"]}
         out["members"] = record["members"][:FEW]
     for one, many in (("partition", "partitions"), ("edge", "edges"), ("firmware", "firmwares")):
-        if len(record[many]) == 1:
+        if record["type"] != "fleet" and len(record[many]) == 1:  # the whole fleet is in no partition
             out[one] = record[many][0]
     return {name: value for name, value in out.items() if value is not None}
 

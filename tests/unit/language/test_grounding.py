@@ -55,8 +55,10 @@ class Says:
 
     def __init__(self, text: str | Exception, own: bool = False) -> None:
         self._text, self.is_own = text, own
+        self.names: object = None
 
     def ask(self, task: str, **given: object) -> str:
+        self.names = given["names"]
         if isinstance(self._text, Exception):
             raise self._text
         return self._text
@@ -69,12 +71,31 @@ def test_a_grounded_text_is_used_and_any_other_is_replaced() -> None:
     assert bad.by == "template" and "'Oslo'" in bad.why and bad.text == template_text(FACTS)
 
 
+@pytest.mark.parametrize("said", [".", "The value is higher than usual.", '"} the score is {score} .', "<|end|> 12.5"])
+def test_a_text_that_says_no_fact_or_has_an_empty_slot_is_replaced(said: str) -> None:
+    found = explain(FACTS, Says(said), "some.gguf")  # type: ignore[arg-type]
+    assert found.by == "template" and found.why and found.text == template_text(FACTS)
+
+
 def test_slots_are_filled_and_a_slot_without_a_fact_is_refused() -> None:
     said = Says(" the {feature} of {devices} devices is {seen} .", own=True)
     good = explain(FACTS, said, "own")  # type: ignore[arg-type]
-    assert (good.text, good.by) == ("The interval of 1203 devices is 12.5.", "own")
+    assert good.by == "own" and good.text.startswith("The interval of 1203 devices is 12.5. Also: expected 60, since")
+    assert "region north" in good.text, "what the model left out is listed"
     bad = explain(FACTS, Says(" the score is {score} .", own=True), "own")  # type: ignore[arg-type]
     assert bad.by == "template" and "score" in bad.why
+
+
+def test_a_fact_that_looks_like_a_slot_is_not_filled_in() -> None:
+    assert filled("{device} is {seen} .", {"device": "{seen}", "seen": 3}) == "{seen} is 3."
+
+
+def test_the_model_reads_only_names_of_facts_that_a_sentence_can_say() -> None:
+    fleet = {"feature": "frames_per_s", "seen": 2987.0, "expected": 312.0, "kind": "fleet", "score": 9.57}
+    said = Says(" the kind is {kind} . its score is {score} .", own=True)
+    found = explain(fleet, said, "own")  # type: ignore[arg-type]
+    assert said.names == ["kind", "score"], "feature, seen and expected need a device"
+    assert found.text == "The kind is fleet. Its score is 9.57. Also: feature frames_per_s, seen 2987, expected 312."
 
 
 @pytest.mark.parametrize("model", [None, Says(ModelUnavailable("busy")), Says("")])

@@ -128,6 +128,7 @@ def test_the_fleet_has_one_incident_and_rhythms_join_it():
     (incident,) = grouping.open()
     record = shown(incident)
     assert (record["type"], record["devices"], record["feature"]) == ("fleet", 20, "frames_per_s")
+    assert not {"partition", "edge", "firmware"} & set(facts(record)), "the whole fleet is in no partition"
     assert "21 frames/s, expected about 400 (29 times less)" in record["explanation"]
     grouping.close(incident, at(60))
     assert [one.closed_ms for one in grouping.settle(at(60))] == [at(60)]
