@@ -201,3 +201,35 @@ def test_a_real_request_of_aiokafka_carries_what_is_asked(monkeypatch: pytest.Mo
         now_s[0] += 0.01
     assert fetcher.asked[0] == (1, 1500), "until something is known, as aiokafka asks"
     assert fetcher.asked[-1] == (int(3.25 * len(BATCH.data)), 11)
+
+
+class BurstInTwo(OneFetch):
+    """Each fetch that asks for all partitions brings the first alone; one that asks for the others brings them."""
+
+    whole = False
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
+        places = request.topics[0][1]
+        part = FetchRequest(
+            request._max_wait_ms,
+            request._min_bytes,
+            1 << 20,
+            0,
+            [("raw", places[:1] if len(places) == 4 and not self.whole else places)],
+        )
+        return await super()._proc_fetch_request(assignment, node_id, part)
+
+
+def test_the_rest_of_a_rare_burst_comes_before_the_lanes_see_any_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("agents.faust_ext.fetch.time.monotonic", lambda: now_s[0])
+    fetcher, assignment = BurstInTwo(), SimpleNamespace(state_value=lambda _: SimpleNamespace(highwater=1))
+    CoalescingFetcher(fetcher)
+    for turn in range(23):
+        request = FetchRequest(500, 1, 1 << 20, 0, [("raw", [(p, 0, 1 << 20) for p in range(4)])])
+        fetcher._records.clear()
+        fetcher.whole = turn < 20
+        assert asyncio.run(fetcher._proc_fetch_request(assignment, 1, request))
+        now_s[0] += 0.07
+    assert len(fetcher._records) == 4
+    assert fetcher.asked[-2:] == [(1, 500), (int(2.5 * len(BATCH.data)), 3)]
