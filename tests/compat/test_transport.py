@@ -16,9 +16,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from agents.faust_ext.fetch import CoalescingFetcher
 from agents.faust_ext.transport import Consumer, EagerService
 from klais.kafka.buffered_records import BufferedRecords
+from klais.kafka.coalescing_fetcher import CoalescingFetcher
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from tests.support.process import PATIENCE
 
@@ -192,7 +192,7 @@ def test_batches_are_handed_on_and_a_corrupt_one_raises_in_its_turn() -> None:
 
 def test_a_real_request_of_aiokafka_carries_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr("agents.faust_ext.fetch.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("klais.kafka.coalescing_fetcher.time.monotonic", lambda: now_s[0])
     fetcher, assignment = OneFetch(), SimpleNamespace(state_value=lambda _: SimpleNamespace(highwater=1))
     CoalescingFetcher(fetcher)
     for _ in range(60):
@@ -222,7 +222,7 @@ class BurstInTwo(OneFetch):
 
 def test_the_rest_of_a_rare_burst_comes_before_the_lanes_see_any_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr("agents.faust_ext.fetch.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("klais.kafka.coalescing_fetcher.time.monotonic", lambda: now_s[0])
     fetcher, assignment = BurstInTwo(), SimpleNamespace(state_value=lambda _: SimpleNamespace(highwater=1))
     CoalescingFetcher(fetcher)
     for turn in range(23):
