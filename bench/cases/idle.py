@@ -93,8 +93,8 @@ def _cores(bench: Bench, system: System, seconds: float) -> dict[str, Any]:
 @contextmanager
 def klais(bench: Bench, latency_ms: float = Settings().latency_ms) -> Iterator[System]:
     """Edge and worker with the settings of the benchmarks, but for the target: the default, or another."""
-    with bench.topics(latency_ms=latency_ms) as settings, bench.edge(settings) as edge, bench.worker(settings) as worker:
-        yield System(settings, Topics.of(settings).telemetry, {"edge": edge, "worker": worker})
+    with bench.topics(latency_ms=latency_ms) as at, bench.edge(at) as edge, bench.worker(at) as worker:
+        yield System(at, Topics.of(at).telemetry, {"edge": edge, "worker": worker})
 
 
 @contextmanager
