@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import baseline
-from bench.cases.latency import Look, delays_ms, open_consumer, read_for
+from bench.cases.latency import Read, delays_ms, open_consumer, read_for
 from bench.harness import Bench, BenchFailed, Child, Ends, wait_for
 from bench.harness.report import Result, rounded
 from klais.config.load import Settings
@@ -57,7 +57,7 @@ def measure(bench: Bench, system: System, rate: int, devices: int, times: Times)
     path = bench.folder / f"sent-{time.monotonic_ns()}.klm"
     seconds = times.settle + times.cpu + times.read + 1
     options = ("--devices", str(devices), "--rate", str(rate), "--for", f"{seconds:g}s", "--id-prefix", "idle-")
-    looks: list[Look] = []
+    reads: list[Read] = []
     with bench.simulate(system.settings, *options, "--manifest", str(path)) as sender:
         time.sleep(times.settle)
         found = _cores(bench, system, times.cpu)
@@ -65,12 +65,12 @@ def measure(bench: Bench, system: System, rate: int, devices: int, times: Times)
         try:
             read_for(consumer, time.monotonic() + 1.0)  # connect
             from_ns = time.time_ns()
-            looks = read_for(consumer, time.monotonic() + times.read + times.drain)
+            reads = read_for(consumer, time.monotonic() + times.read + times.drain)
         finally:
             consumer.close()
         sender.summary(10)
     manifest = read_manifest(path)
-    left_ns, took_ms = delays_ms(looks, manifest)
+    left_ns, took_ms = delays_ms(reads, manifest)
     took_ms = took_ms[left_ns >= from_ns]
     sent = int(np.count_nonzero(manifest.sent_at_ns >= from_ns))
     path.unlink()

@@ -43,6 +43,17 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
+def linger_of(latency_ms: float) -> float:
+    """The linger (ms) that a latency target gives: half of the target, at most 30 ms, is for Kafka and the worker.
+
+    Examples
+    --------
+    >>> linger_of(10.0), linger_of(100.0)
+    (5.0, 70.0)
+    """
+    return max(0.5 * latency_ms, latency_ms - LANDING_MS)
+
+
 class SettingsFields(BaseModel):
     """All settings of all processes; names in the environment are ``KLAIS_`` + the field's name in capitals.
 
@@ -323,13 +334,10 @@ class SettingsFields(BaseModel):
 
     @property
     def linger_ms(self) -> float:
-        """Age at which a batch closes (ms) while the workers are not busy.
-
-        Half of the target, at most 30 ms, is left for Kafka and the worker.
-        """
+        """Age at which a batch closes (ms) while the workers are not busy."""
         if self.batch_linger_ms is not None:
             return self.batch_linger_ms
-        return max(0.5 * self.latency_ms, self.latency_ms - LANDING_MS)
+        return linger_of(self.latency_ms)
 
     @property
     def auto_control(self) -> bool:
