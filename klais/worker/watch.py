@@ -1,4 +1,4 @@
-"""The live side of the invariant: a lane looks once a second whether Kafka still holds what it relies on.
+"""The live side of the invariant: a lane looks once a second (when quiet, every 5 s) whether Kafka holds what it needs.
 
 A consumer notices none of this. A topic that was cut and has grown again, or was recreated, looks like one that goes
 on; offsets that the group has committed may lie far ahead of the log. Each check asks the broker itself.
