@@ -4,7 +4,7 @@
 
     klais_raw
        |     LoopConsumer          agents/faust_ext/transport.py   one consumer for all partitions, in the worker's loop
-       |     CoalescingFetcher     agents/faust_ext/fetch.py       a fetch waits for all partitions of a burst
+       |     CoalescingFetcher     klais/kafka/coalescing_fetcher.py   waits for all partitions of a burst
        v
     ingest                         agents/ingest.py                this agent finds the lane of the partition
        v

@@ -27,7 +27,7 @@ NAMES = (
     "recovery",
     "baseline",
     "kernels",
-    *("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "start", "flush", "page"),
+    *("herd", "overload", "xdp", "auth", "flood", "hostile", "restart", "start", "flush", "page", "idle"),
 )
 WITHOUT_BROKER = {"kernels", "xdp", "auth", "flood", "hostile"}  # the last three have one of their own
 LATEST = RESULTS / "latest.json"

@@ -25,7 +25,7 @@ from mode.services import WaitResults
 from mode.threads import ServiceThread, WorkerThread
 from mode.utils.futures import maybe_async
 
-from agents.faust_ext.fetch import CoalescingFetcher
+from klais.kafka.coalescing_fetcher import CoalescingFetcher
 
 
 class ServiceTask(WorkerThread):

@@ -39,14 +39,16 @@ Column = npt.NDArray[np.int64]
 Read = tuple[int, list[bytes]]  # when (ns since the epoch), and the values that came then
 
 
-def open_consumer(settings: Settings) -> Consumer:
-    """A plain consumer at the end of all partitions, with librdkafka's default settings for fetching."""
+def open_consumer(settings: Settings, topic: str | None = None) -> Consumer:
+    """A plain consumer at the end of all partitions of ``iot_telemetry`` (or of ``topic``), with librdkafka's default
+    settings for fetching.
+    """
     consumer = Consumer(
         confluent_config(settings)
         | {"group.id": f"bench-{uuid.uuid4().hex}", "enable.auto.commit": False, "auto.offset.reset": "latest"}
     )
-    topic = Topics.of(settings).telemetry
-    consumer.assign([TopicPartition(topic, p, OFFSET_END) for p in range(settings.partitions)])
+    name = topic or Topics.of(settings).telemetry
+    consumer.assign([TopicPartition(name, p, OFFSET_END) for p in range(settings.partitions)])
     return consumer
 
 

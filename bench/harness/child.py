@@ -87,6 +87,8 @@ class Child:
                 self._popen.wait(timeout_s)
             except subprocess.TimeoutExpired:
                 self.kill()
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()  # of a sender whose summary nobody asked for
 
     def summary(self, timeout_s: float) -> dict[str, Any]:
         """Wait for its end; the JSON object on the last line of its standard output (``simulate`` only)."""

@@ -82,6 +82,7 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("stats_s", "s", "<=", 0.15),
     ),
     "restart": (Target("lost_upgrade", "frames", "<=", 0), Target("deaf_ms", "ms", "<=", 0)),
+    "idle": (Target("cores_klais_0_50", "cores", "<=", 0.08),),
     "page": (
         Target("more_cores", "cores", "<=", 0.01),
         Target("cpu_per_frame_ratio", "x", "<=", 1.08),

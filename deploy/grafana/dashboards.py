@@ -67,8 +67,17 @@ PIPELINE = Board(
             ),
             Panel(
                 "From the edge to the clean topic", "s",
-                [(quantile(0.5, LANDED), "p50"), (quantile(0.99, LANDED), "p99")],
-                "With the time in the queue and in the spool.",
+                [
+                    (quantile(0.5, LANDED), "p50"),
+                    (quantile(0.99, LANDED), "p99"),
+                    (f"max({of('klais_latency_target_seconds')})", "target"),
+                ],
+                "With the time in the queue and in the spool. The target is KLAIS_LATENCY_MS.",
+            ),
+            Panel(
+                "Landed later than the target", "percentunit",
+                [(f"max by (instance) ({of('klais_latency_late_share')})", "{{instance}}")],
+                "Share of the batches of the last 30 s.",
             ),
             Panel(
                 "Kafka acknowledges, p99", "s", [(quantile(0.99, KAFKA, "stage"), "{{stage}}")],

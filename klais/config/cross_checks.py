@@ -135,6 +135,11 @@ def warnings(s: SettingsFields) -> list[str]:
             f"KLAIS_DAM_DEVICE_RATE={s.dam_device_rate:g} is above KLAIS_DAM_MAX_RATE={s.dam_max_rate:g}: "
             "one device may use up the whole global rate"
         )
+    if s.batch_linger_ms is not None and {"batch_linger_ms", "latency_ms"} <= s.model_fields_set:
+        out.append(
+            f"KLAIS_BATCH_LINGER_MS={s.batch_linger_ms:g} sets the linger: KLAIS_LATENCY_MS={s.latency_ms:g} is only "
+            "what landing is compared with"
+        )
     host, port = split_address(s.api_bind)
     out += _http_warnings(s, host)
     if s.kafka_security_protocol == "SASL_PLAINTEXT" and (s.kafka_sasl_mechanism or "PLAIN") == "PLAIN":

@@ -9,11 +9,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from klais.config import checks
 
 _MIB = 1 << 20
+LANDING_MS = 30.0
+"""From a batch's way out of the edge until its frames are readable, on a busy host (ms)."""
 EDGE_IDS = 65_520
 """Edges have lower numbers; those from here on are frames that ``klais redrive`` sends again."""
 
 
-def _number(default: float, unit: str, low: float, high: float, description: str) -> Any:
+def _number(default: float | None, unit: str, low: float, high: float, description: str) -> Any:
     """A numeric field with its unit and range (both ends allowed)."""
     extra: dict[str, Any] = {"unit": unit}
     return Field(
@@ -39,6 +41,17 @@ Prefixes = Annotated[str, AfterValidator(checks.check_prefixes)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)]
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+def linger_of(latency_ms: float) -> float:
+    """The linger (ms) that a latency target gives: half of the target, at most 30 ms, is for Kafka and the worker.
+
+    Examples
+    --------
+    >>> linger_of(10.0), linger_of(100.0)
+    (5.0, 70.0)
+    """
+    return max(0.5 * latency_ms, latency_ms - LANDING_MS)
 
 
 class SettingsFields(BaseModel):
@@ -90,7 +103,12 @@ class SettingsFields(BaseModel):
     )
     frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame; the edge drops longer ones as too_long")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "size at which a frame batch closes")
-    batch_linger_ms: float = _number(10.0, "ms", 0, 1000, "age at which a batch closes; 0.6 to 10 times this, by load")
+    latency_ms: float = _number(
+        100.0, "ms", 5, 1000, "target from a frame's arrival until it is on iot_telemetry; longer costs less CPU"
+    )
+    batch_linger_ms: float | None = _number(
+        None, "ms", 0, 1000, "age at which a batch closes, longer under load; unset = follows KLAIS_LATENCY_MS"
+    )
     batch_sources: bool = Field(
         default=False, description="whether a frame batch holds the source address of each frame"
     )
@@ -313,6 +331,13 @@ class SettingsFields(BaseModel):
     def bootstrap(self) -> str:
         """Bootstrap servers in force: the named cluster, else the embedded broker."""
         return self.kafka_bootstrap or f"127.0.0.1:{self.kafka_port}"
+
+    @property
+    def linger_ms(self) -> float:
+        """Age at which a batch closes (ms) while the workers are not busy."""
+        if self.batch_linger_ms is not None:
+            return self.batch_linger_ms
+        return linger_of(self.latency_ms)
 
     @property
     def auto_control(self) -> bool:

@@ -15,7 +15,7 @@ BEGINNINGS: dict[str, tuple[str, ...]] = {
     "xdp": ("xdp", "iface"),
     "api": ("api",),
     "web": ("web",),
-    "process": ("state_dir", "cache_dir", "log"),
+    "process": ("state_dir", "cache_dir", "log", "latency"),
 }
 MEANINGS = {
     "kafka": "the cluster, or the embedded broker; topics",
@@ -29,7 +29,7 @@ MEANINGS = {
     "xdp": "the filter in the kernel",
     "api": "the edge's REST API; tokens of all HTTP servers",
     "web": "the worker's page and views",
-    "process": "folders and logs of every process",
+    "process": "folders, logs and the latency target of every process",
 }
 ENVIRONMENT_ONLY = ("config", "profile", "env_file", "fault_point")
 """Settings that no file can hold: they say which file to read, or kill a process under test."""

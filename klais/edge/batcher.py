@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from klais.core.wire.batch import FLAG_EPOCHS, FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
 from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
-from klais.edge.kernels import find_due, oldest, scatter
+from klais.edge.kernels import oldest, scatter
 from klais.edge.sources.base import Frames
 
 _NO_SOURCES = np.zeros((0, SOURCE_SIZE), np.uint8)
@@ -60,7 +60,6 @@ class Batcher:
         self._used = np.zeros(partitions, np.int64)
         self._opened_ns = np.zeros(partitions, np.int64)
         self._number = [0] * partitions
-        self._due = np.zeros(partitions, np.int64)
         # Its columns (offsets in ns since it was opened) and its frames back to back. Address space only: np.empty's
         # pages cost memory once a batch grows that far.
         room = max(1, (max_bytes - HEADER.size) // (HEADER_SIZE + 6) + 1)
@@ -102,9 +101,14 @@ class Batcher:
         return taken
 
     def due(self, now_ns: int, linger_ns: int) -> list[int]:
-        """Partitions whose batch was opened at least ``linger_ns`` before ``now_ns``."""
-        n = find_due(self.count, self._opened_ns, now_ns, linger_ns, self._due)
-        return [int(p) for p in self._due[:n]]
+        """All partitions with an open batch once the oldest was opened ``linger_ns`` before ``now_ns``, else none.
+
+        Batches that leave together are one fetch and one round of decisions for the worker: a younger one that waited
+        for its own linger would cost more than the frames that it might still get.
+        """
+        if now_ns - self.oldest_ns(now_ns) < linger_ns:
+            return []
+        return [int(p) for p in np.flatnonzero(self.count)]
 
     def oldest_ns(self, otherwise_ns: int) -> int:
         """When the oldest open batch was opened; ``otherwise_ns`` when none is open."""

@@ -122,23 +122,6 @@ def scatter(
     return lengths.shape[0]  # type: ignore[no-any-return]
 
 
-@kernel(int64(I64, I64, int64, int64, I64))
-def find_due(
-    count: npt.NDArray[np.int64],
-    opened_ns: npt.NDArray[np.int64],
-    now_ns: int,
-    linger_ns: int,
-    due: npt.NDArray[np.int64],
-) -> int:
-    """List in ``due`` (int64 [p]) the partitions whose open batch is ``linger_ns`` old; returns how many."""
-    found = 0
-    for p in range(count.shape[0]):
-        if count[p] > 0 and now_ns - opened_ns[p] >= linger_ns:
-            due[found] = p
-            found += 1
-    return found
-
-
 @kernel(int64(I64, I64, int64))
 def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], otherwise_ns: int) -> int:
     """When the oldest open batch was opened; ``otherwise_ns`` when none is open."""

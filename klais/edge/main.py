@@ -113,7 +113,7 @@ class Edge:
         )  # fmt: skip
         batcher = Batcher(s.partitions, s.batch_max_bytes, s.edge_id, boot, s.batch_sources, s.auth != "off")
         source = (chosen := self._open_source(udp)).source
-        linger = LingerController(int(s.batch_linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
+        linger = LingerController(int(s.linger_ms * 1e6), source.buffer_bytes, source.capacity, s.partitions)
         shedder, auth = LoadShedder(s.partitions), authenticator(s, max(source.capacity, BLOCK_FRAMES))
         self.spine = Spine(
             source, batcher, self.forwarder, self.dead_letters, self.counts, linger, shedder,

@@ -11,6 +11,10 @@ Records of varying size can reach ``min_bytes`` before all partitions of the bur
 must not wait for the next burst: that fetch would be answered half way as well, and so on, and every second record
 would be one linger late. The producer's timestamps tell which partitions of the burst are late (their newest record
 is older than half the time between two bursts). For them the next fetch waits a short time only.
+
+Where a partition brings fewer than twenty records a second, or the partitions do not report together, no fetch can know
+when the next burst comes and of how many partitions it is. There a fetch waits for the first record, and a second one
+right behind it for the rest of the burst, for a short time (``rest_of_burst``), before lanes see any of it.
 """
 
 from collections.abc import Mapping
@@ -21,6 +25,7 @@ MARGIN_S = 0.001  # beyond the mean time between two bursts
 SHORTFALL = 0.75  # a burst may be smaller than the mean by so many records of mean size
 LATE_WAIT_MS = 3  # how long a fetch waits for late partitions
 SAME_BURST_MS = 2.0  # timestamps that are no further apart belong to one burst in any case
+WHOLE = 0.6  # share of the active partitions that a burst has at the mean, from which on fetches wait for whole ones
 WINDOW_S = 0.2  # means are over at least so long; a partition is active that brought a record within it
 
 
@@ -43,6 +48,8 @@ class FetchCoalescing:
         self._newest_ms: dict[Any, float] = {}  # by partition, of the producer's clock
         self._active: set[Any] = set()
         self._since_s, self._bytes, self._records = 0.0, 0, 0
+        self._bursts, self._burst_ms = 0, 0.0  # of the window, and when the newest one began
+        self._whole = False  # the bursts of the window before had most of the active partitions
         self._partitions, self._interval_s, self._record_bytes = 0, 0.0, 0.0  # means of the window before
         self._waiting_for_late = False
         self.min_bytes, self.max_wait_ms = 1, 0
@@ -60,13 +67,17 @@ class FetchCoalescing:
             When the answer came.
         """
         self._newest_ms.update(newest_ms)
+        for at_ms in sorted(newest_ms.values()):
+            if at_ms > self._burst_ms + SAME_BURST_MS:
+                self._bursts, self._burst_ms = self._bursts + 1, at_ms
         self._active.update(sizes)
         self._bytes += sum(sizes.values())
         self._records += records
         if sizes and now_s - self._since_s >= WINDOW_S:
             self._close_window(now_s)
-        if not self._partitions or self._interval_s > MAX_INTERVAL_S or not (sizes or self._waiting_for_late):
-            self.min_bytes = 1  # nothing is known yet, records are rare, or there was silence
+        if not self._whole or self._interval_s > MAX_INTERVAL_S or not (sizes or self._waiting_for_late):
+            # nothing is known yet, records are rare, or there was silence
+            self.min_bytes, self._waiting_for_late = 1, False
             return
         late = self._late_partitions() if sizes else 0
         self._waiting_for_late = late > 0
@@ -80,11 +91,23 @@ class FetchCoalescing:
     def _close_window(self, now_s: float) -> None:
         """Take the means of the window and begin the next one."""
         self._partitions = len(self._active)
+        self._whole = self._records >= WHOLE * self._partitions * self._bursts
+        self._bursts = 0
         self._interval_s = (now_s - self._since_s) * self._partitions / self._records
         self._record_bytes = self._bytes / self._records
         self._since_s, self._bytes, self._records = now_s, 0, 0
         self._newest_ms = {tp: at_ms for tp, at_ms in self._newest_ms.items() if tp in self._active}
         self._active.clear()
+
+    def rest_of_burst(self, brought: int) -> int:
+        """After a fetch that waited for the first record: least bytes of the other partitions, 0 = take what is there.
+
+        ``brought``: partitions that it had records of.
+        """
+        missing = self._partitions - brought
+        if self.min_bytes > 1 or not brought or missing <= 0:
+            return 0
+        return int((missing - 0.5) * self._record_bytes)
 
     def _late_partitions(self) -> int:
         """How many partitions have not brought their record of the newest burst.

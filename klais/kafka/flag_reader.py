@@ -48,7 +48,7 @@ class FlagReader:
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
             "allow.auto.create.topics": False,
-            "fetch.wait.max.ms": 100,
+            "fetch.wait.max.ms": 1000,
             "queued.max.messages.kbytes": 4096,
             "reconnect.backoff.max.ms": 2000,
             "log_level": 2,

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from klais.config.settings import linger_of
 from klais.planning.costs import Cost
 
 HEAD_BYTES = 22  # of a frame: magic, id, sequence
@@ -14,7 +15,6 @@ PACKET_BYTES = 42  # Ethernet, IPv4 and UDP headers of a datagram
 RECORD_BYTES = 28  # of a clean record: key 16, lengths, time and offset as varints
 JOURNAL_BYTES = 2  # a frame: its verdict, and a share of the step's header
 BUSY = 0.6  # share of a core that a process may be busy: the rest is for bursts, and for what a dead one leaves
-LINGER_SHARE = 0.5  # of the latency target that a frame may wait in the edge's batch at an ordinary rate
 RATE_GROWTH = 2.0  # partitions cannot be changed later
 LANES_A_WORKER = 4  # so that the lanes of a dead worker spread over the others
 LEAST_PARTITIONS, MOST_PARTITIONS = 4, 1024
@@ -119,7 +119,7 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
         See :func:`klais.planning.costs.costs`.
     """
     q, c = question, {name: cost.value for name, cost in costs.items()}
-    linger_s = LINGER_SHARE * q.latency_s
+    linger_s = 1e-3 * linger_of(1e3 * q.latency_s)
     edges = max(1, math.ceil(q.rate * c["edge_us"] * 1e-6 / BUSY))
     workers = max(1, math.ceil(q.rate * c["worker_us"] * 1e-6 / BUSY))
     partitions = _partitions(workers * LANES_A_WORKER * RATE_GROWTH)
@@ -138,7 +138,7 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
         Line("Kafka", "partitions", partitions, "", f"workers for the frames x {LANES_A_WORKER} lanes x "
              f"{RATE_GROWTH:g}, a power of two", "it cannot be changed later, so twice of what is needed now"),
         Line("edges", "batches", batches, "batches/s", f"partitions x edges each {linger_s * 1e3:g} ms if a frame came",
-             f"a linger of {LINGER_SHARE:g} x latency; frames come as in a Poisson process"),
+             "the linger that KLAIS_LATENCY_MS gives; frames come as in a Poisson process"),
         Line("edges", "cores", edge_cores, "cores", "rate x edge_us + batches x edge_batch_us",
              _from(costs, "edge_us", "edge_batch_us")),
         Line("edges", "processes", edges, "", f"cores / {BUSY:g}", "at most 60 % busy"),

@@ -278,6 +278,9 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     text = "1 while the lane of a partition of this worker takes records, 0 while it recovers or fails."
     yield _gauges_by("lane_live", text, "partition", dict(sorted(s.lane_live.items())))
     yield _counter("lane_restarts", "Times that a lane of this worker failed and recovered again.", s.lane_restarts)
+    text = "KLAIS_LATENCY_MS: from a frame's arrival until it is on iot_telemetry (s)."
+    yield _gauge("latency_target_seconds", text, s.latency_target_s)
+    yield _gauge("latency_late_share", "Of the batches of the last 30 s, those that landed later.", s.late_share)
     text = "Longest turn of the event loop in the last minute (s)."
     yield _gauge("event_loop_longest_block_seconds", text, s.longest_block_s)
     yield _gauge("devices", "Devices in the lanes of this worker.", s.devices)

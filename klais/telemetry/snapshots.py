@@ -208,7 +208,8 @@ class WorkerSnapshot(Snapshot):
     ``verdicts`` int64 [>= VERDICTS] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread
     records of the staging topic by partition, ``lag_s`` the age of the oldest of them; ``checkpoint_age_s`` that of the
     lane whose checkpoint is oldest. ``lane_live`` by partition; ``queue_*``: of the dam's queue, all lanes together;
-    ``longest_block_s`` of the event loop in the last minute; ``devices_by_state`` by :data:`STATES`.
+    ``longest_block_s`` of the event loop in the last minute; ``devices_by_state`` by :data:`STATES`;
+    ``late_share`` of the batches landed later than ``latency_target_s``.
     """
 
     verdicts: npt.NDArray[np.integer[Any]] | Sequence[int] = field(default_factory=reason_counts)
@@ -226,6 +227,8 @@ class WorkerSnapshot(Snapshot):
     queue_bytes: int = 0
     queue_limit_bytes: int = 0
     longest_block_s: float = 0.0
+    latency_target_s: float = 0.0
+    late_share: float = 0.0
     devices: int = 0
     devices_limit: int = 0
     devices_by_state: Mapping[str, int] = field(default_factory=dict)

@@ -80,10 +80,12 @@ class SystemView:
     controllers: Mapping[str, ProcessView]
 
     @classmethod
-    def of(cls, newest: Callable[[str], Mapping[str, Record]]) -> Self:
-        """Read the records that ``newest(kind)`` gives by id, as ``StatsFollower.newest`` does."""
+    def of(
+        cls, newest: Callable[[str], Mapping[str, Record]], read: Callable[[str, Record], ProcessView] = ProcessView.of
+    ) -> Self:
+        """Read the records that ``newest(kind)`` gives by id, as ``StatsFollower.newest`` does, each with ``read``."""
         kinds = ("edge", "worker", "controller")
-        return cls(*({name: ProcessView.of(name, record) for name, record in newest(kind).items()} for kind in kinds))
+        return cls(*({name: read(name, record) for name, record in newest(kind).items()} for kind in kinds))
 
     def counter(self, name: str) -> int:
         """A counter, summed over the workers."""

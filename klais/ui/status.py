@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from klais.telemetry.landing import missed_target
 from klais.telemetry.view import ProcessView, Record, SystemView
 from klais.ui.sample import INTENDED
 from klais.xdp.layout import Verdict
@@ -19,6 +20,7 @@ _EDGE_GAUGES = (
 _WORKER_GAUGES = (
     *("lanes", "lanes_live", "lane_restarts", "devices", "queue_depth", "pending_frames", "lag_records", "lag_s"),
     *("cpu_share", "host_cpu_share", "checkpoint_age_s", "processing_ms", "kafka_ms", "anomaly_devices", "rate_limit"),
+    *("landed_ms", "latency_target_ms", "late_share"),
 )
 
 
@@ -78,6 +80,8 @@ def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, ProcessV
         text = f"{wait}: the workers take less than arrives, or did a moment ago"
         out.append(_problem("warning", "topics", text))
     for name, worker in workers.items():
+        if late := missed_target(worker.gauges.late_share, worker.gauges.latency_target_ms):
+            out.append(_problem("warning", "topics", f"{name}: {late}"))
         age_s = worker.gauges.checkpoint_age_s or 0.0
         if age_s > CHECKPOINT_S:
             text = f"the newest checkpoint of a lane of {name} is {age_s:.0f} s old: a restart would replay as much"

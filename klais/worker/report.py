@@ -33,6 +33,7 @@ from klais.system.cpu import CpuShare
 from klais.system.loop_watch import LoopWatch
 from klais.telemetry import log as logs
 from klais.telemetry.counters import ResetSafeCounter
+from klais.telemetry.landing import LateShare, missed_target
 from klais.telemetry.metrics import WorkerMetrics
 from klais.telemetry.quantiles import Quantiles, RecentHighest, both
 from klais.telemetry.snapshots import STATES, ScoringSnapshot, TypesSnapshot, WorkerSnapshot
@@ -99,10 +100,12 @@ class Report:
         self._rates: dict[str, float] = {}
         self._figures, self._cpu = LaneFigures(), CpuShare()
         self._top_offenders, self._offenders = self._top(), dict[str, float]()
-        self._processing, self._kafka = Quantiles(), Quantiles()
+        self._processing, self._kafka, self._landed = Quantiles(), Quantiles(), Quantiles()
+        self._late = LateShare(settings.latency_ms / 1e3)
         self.metrics = WorkerMetrics(self.snapshot, worker_id)
         self.on_step = both(self.metrics.processing.observe, self._processing.observe)
         self.on_sent = both(self.metrics.kafka.observe, self._kafka.observe)
+        self.on_landed = both(self.metrics.landed.observe, both(self._landed.observe, self._late.observe))
 
     def _top(self) -> TopOffenders:
         return TopOffenders(spare_known=self._settings.control_auto_block != "all")
@@ -252,12 +255,19 @@ class Report:
             work,
             self._sequence.sum,
             partitions=self._settings.partitions,
+            latency_target_s=self._settings.latency_ms / 1e3,
+            late_share=self._late.share,
             longest_block_s=self._blocks.highest(now_s),
             burst_probability=controller.burst_probability,
             control=controller.snapshot(self._limits.overrides(), self._limits.controlled()),
             scoring=self._scoring_snapshot(),
             types=self._types.snapshot() if self._types else TypesSnapshot(),
         )
+
+    @property
+    def missed_target(self) -> str | None:
+        """What to say where frames land later than ``KLAIS_LATENCY_MS``."""
+        return missed_target(self._late.share, self._settings.latency_ms)
 
     @property
     def type_problems(self) -> tuple[str, ...]:
@@ -277,7 +287,9 @@ class Report:
 
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
                 statistics = self.statistics()
-                latency = {"processing_ms": self._processing.sample(), "kafka_ms": self._kafka.sample()}
+                latency: dict[str, Any] = {"processing_ms": self._processing.sample(), "kafka_ms": self._kafka.sample()}
+                latency |= {"landed_ms": self._landed.sample(), "late_share": self._late.sample(time.monotonic())}
+                latency |= {"latency_target_ms": self._settings.latency_ms}
                 blocks = watch.sample()
                 self._blocks.observe(blocks["event_loop_longest_block_ms"] / 1e3, time.monotonic())
                 gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | blocks | latency

@@ -134,7 +134,7 @@ class WorkerRuntime:
                 changelog,
                 on_step=self.report.on_step,
                 on_sent=self.report.on_sent,
-                on_landed=self.report.metrics.landed.observe,
+                on_landed=self.report.on_landed,
                 new_detector=detector_maker(self.settings, self.scoring, self.types_in_use),
                 profile_bytes=profile_allowance(self.settings),
                 taps=self.taps,

@@ -38,7 +38,6 @@ from klais.kafka.topics import Topics
 from klais.system.clock import now_ms
 from klais.telemetry.log import get
 from klais.telemetry.stats import PERIOD_S, StatsPublisher
-from klais.telemetry.view import gauges_of
 from klais.worker.incidents import Incidents, Writes
 
 log = get("klais.worker.term")
@@ -51,7 +50,8 @@ MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 def heard(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> Heard:
     """Senders of that kind with their gauges, as far as they fit the schema."""
-    return {name: (age_s, gauges_of(record)) for name, (age_s, record) in stats.heard(kind, within_s).items()}
+    rows = stats.heard(kind, within_s).items()
+    return {name: (age_s, stats.read(name, record).gauges) for name, (age_s, record) in rows}
 
 
 class Term:

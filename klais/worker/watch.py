@@ -1,4 +1,4 @@
-"""The live side of the invariant: a lane looks once a second whether Kafka still holds what it relies on.
+"""The live side of the invariant: a lane looks once a second (when quiet, every 5 s) whether Kafka holds what it needs.
 
 A consumer notices none of this. A topic that was cut and has grown again, or was recreated, looks like one that goes
 on; offsets that the group has committed may lie far ahead of the log. Each check asks the broker itself.
@@ -18,6 +18,7 @@ from klais.worker.taken import Taken
 log = get("klais.worker.watch")
 
 WATCH_S = 1.0
+QUIET_WATCH_S = 5.0  # of a lane in which nothing happened between two checks: each asks the broker three times
 MOVED_CHECKS = 3  # in a row without a delivery; a group consumer may take two seconds to its first fetch
 NEW_LEADER_CHECKS = 3  # a broker that has just become the leader may name lower end offsets for a moment
 
@@ -45,6 +46,7 @@ class Watch:
         self._undelivered = 0  # checks in a row in which records of the check before were not delivered
         self._short = 0  # checks in a row in which a topic ended too early
         self._base = (0, 0)  # end of the clean topic, records acknowledged
+        self._seen = (-1, 0, 0)  # of the newest check: next raw offset, ends of klais_raw and of the clean topic
         self.landed = Landed()
         self.letters_end = 0  # of the dead letters, to which edges write, too
 
@@ -65,8 +67,10 @@ class Watch:
             A topic is gone.
         """
         while True:
+            before = self._seen
             await self.check()
-            await asyncio.sleep(WATCH_S)
+            quiet = self._seen == before and not self._short and not self._undelivered
+            await asyncio.sleep(QUIET_WATCH_S if quiet else WATCH_S)
 
     async def check(self) -> None:
         """All checks once."""
@@ -77,6 +81,7 @@ class Watch:
         raw_end = await self._reader.end(topics.raw, partition)
         output_end = await self._reader.end(topics.telemetry, partition)
         self.letters_end = await self._reader.end(topics.dead_letter, partition)
+        self._seen = next_raw, raw_end, output_end
         why = cut_while_live(next_raw, raw_end, telemetry, output_end)
         self._short = self._short + 1 if why is not None else 0
         if 0 < self._short < NEW_LEADER_CHECKS:

@@ -67,7 +67,7 @@ SIGNATURES = [
     ("faust.app.base:App", "_new_web", ("self",)),
     ("faust.web.drivers.aiohttp:Web", "start_server", ("self",)),
     ("faust.web.drivers.aiohttp:Web", "stop_server", ("self",)),
-    # agents/faust_ext/fetch.py
+    # klais/kafka/coalescing_fetcher.py
     ("aiokafka.consumer.fetcher:Fetcher", "_proc_fetch_request", ("self", "assignment", "node_id", "request")),
     ("aiokafka.consumer.fetcher:FetchResult", "has_more", ("self",)),
     ("aiokafka.consumer.subscription_state:Assignment", "state_value", ("self", "tp")),

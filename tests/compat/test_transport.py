@@ -16,9 +16,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from agents.faust_ext.fetch import CoalescingFetcher
 from agents.faust_ext.transport import Consumer, EagerService
 from klais.kafka.buffered_records import BufferedRecords
+from klais.kafka.coalescing_fetcher import CoalescingFetcher
 from klais.kafka.record_batch import BuiltBatch, RecordBatchWriter
 from tests.support.process import PATIENCE
 
@@ -192,7 +192,7 @@ def test_batches_are_handed_on_and_a_corrupt_one_raises_in_its_turn() -> None:
 
 def test_a_real_request_of_aiokafka_carries_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s = [100.0]
-    monkeypatch.setattr("agents.faust_ext.fetch.time.monotonic", lambda: now_s[0])
+    monkeypatch.setattr("klais.kafka.coalescing_fetcher.time.monotonic", lambda: now_s[0])
     fetcher, assignment = OneFetch(), SimpleNamespace(state_value=lambda _: SimpleNamespace(highwater=1))
     CoalescingFetcher(fetcher)
     for _ in range(60):
@@ -201,3 +201,35 @@ def test_a_real_request_of_aiokafka_carries_what_is_asked(monkeypatch: pytest.Mo
         now_s[0] += 0.01
     assert fetcher.asked[0] == (1, 1500), "until something is known, as aiokafka asks"
     assert fetcher.asked[-1] == (int(3.25 * len(BATCH.data)), 11)
+
+
+class BurstInTwo(OneFetch):
+    """Each fetch that asks for all partitions brings the first alone; one that asks for the others brings them."""
+
+    whole = False
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: FetchRequest) -> bool:
+        places = request.topics[0][1]
+        part = FetchRequest(
+            request._max_wait_ms,
+            request._min_bytes,
+            1 << 20,
+            0,
+            [("raw", places[:1] if len(places) == 4 and not self.whole else places)],
+        )
+        return await super()._proc_fetch_request(assignment, node_id, part)
+
+
+def test_the_rest_of_a_rare_burst_comes_before_the_lanes_see_any_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("klais.kafka.coalescing_fetcher.time.monotonic", lambda: now_s[0])
+    fetcher, assignment = BurstInTwo(), SimpleNamespace(state_value=lambda _: SimpleNamespace(highwater=1))
+    CoalescingFetcher(fetcher)
+    for turn in range(23):
+        request = FetchRequest(500, 1, 1 << 20, 0, [("raw", [(p, 0, 1 << 20) for p in range(4)])])
+        fetcher._records.clear()
+        fetcher.whole = turn < 20
+        assert asyncio.run(fetcher._proc_fetch_request(assignment, 1, request))
+        now_s[0] += 0.07
+    assert len(fetcher._records) == 4
+    assert fetcher.asked[-2:] == [(1, 500), (int(2.5 * len(BATCH.data)), 3)]

@@ -11,11 +11,13 @@ import pytest
 from klais.cli.main import COMMANDS
 from klais.config.layers import ENV_EXTRA
 from klais.config.load import Settings
+from klais.config.settings import LANDING_MS, linger_of
 from klais.control import cuts, decide, forecast, offenders
 from klais.core.devices.layout import ROW
 from klais.core.wire.constants import Reason, encode_frame
 from klais.edge import linger
 from klais.kafka.topics import Topics
+from klais.telemetry.landing import LATE_MOST, OVER_S
 from klais.telemetry.metrics import EdgeMetrics, WorkerMetrics
 from klais.telemetry.snapshots import EdgeSnapshot, WorkerSnapshot
 
@@ -184,10 +186,15 @@ def percent(share: float) -> str:
         ("glossary.md", f"counters, newest flag; {ROW.itemsize} bytes"),
         ("adr/0005-store-device-rows-as-raw-structs.md", f"numpy structured record of {ROW.itemsize} bytes"),
         ("operations.md", f"more than {linger.BUSY} of a core"),
-        ("operations.md", f"stretches the linger up to {linger.SCALE_MAX:.0f} times"),
-        ("operations.md", f"Below {linger.SPARE} and 0.49 it goes down to {linger.SCALE_MIN} times"),
-        ("operations.md", f"Below {linger.FULL_RATE_PER_S:,} frames/s"),
-        ("settings.md", f"{linger.SCALE_MIN} to {linger.SCALE_MAX:.0f} times this, by load"),
+        ("operations.md", f"stretches the linger, up to {linger.STRETCHED_NS / 1e6:.0f} ms"),
+        ("operations.md", f"at least {linger.RECORDS_NS / linger.PARTITIONS / 1e6:g} ms for each"),
+        ("operations.md", f"The linger is the target less {LANDING_MS:.0f} ms"),
+        ("operations.md", f"with the default, {linger_of(10.0):.0f} ms with a target of 10 ms"),
+        ("operations.md", f"{linger_of(Settings().latency_ms):.0f} ms with the default"),
+        (
+            "operations.md",
+            f"more than {percent(LATE_MOST)} of the batches of the last {OVER_S:.0f} s landed later",
+        ),
     ],
 )
 def test_a_number_that_a_page_copies_is_that_of_the_code(page: str, sentence: str) -> None:

@@ -24,7 +24,8 @@ SUSTAINED = 0.8  # of what it can take
 WARM_S, MEASURED_S = 1.5, 5.0
 
 
-def _create(bench: Bench, settings: Settings, name: str) -> str:
+def create_topic(settings: Settings, name: str) -> str:
+    """A topic of the plain way; returns its name."""
     topic = f"{settings.topic_prefix}{name}"
     made = NewTopic(topic, settings.partitions, settings.replication)
     admin = admin_client(settings)
@@ -49,20 +50,31 @@ def _preload(settings: Settings, topic: str, frames: int) -> None:
     producer.flush(60)
 
 
-def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
-    """The plain agent on a backlog of ``frames``."""
-    settings = bench.settings()
-    raw, clean = _create(bench, settings, "frames"), _create(bench, settings, "clean")
-    _preload(settings, raw, frames)
-    ends = Ends(settings, clean)
-    folder = str(bench.folder / "plain-agent")
+def start_worker(bench: Bench, settings: Settings) -> Child:
+    """The plain agent, from ``frames`` to ``clean``."""
+    folder = str(bench.folder / f"plain-agent-{settings.topic_prefix}")
     faust = [sys.executable, "-m", "faust", "--datadir", folder, "-A", "bench.cases.baseline.plain_agent"]
     env = {
         "PLAIN_BROKER": f"kafka://{settings.bootstrap.split(',')[0]}",
         "PLAIN_PREFIX": settings.topic_prefix,
         "PLAIN_PARTITIONS": str(settings.partitions),
     }
-    child = bench.child("plain-agent", [*faust, "worker", "-l", "warn", "--without-web"], settings, **env)
+    return bench.child("plain-agent", [*faust, "worker", "-l", "warn", "--without-web"], settings, **env)
+
+
+def start_edge(bench: Bench, settings: Settings, topic: str) -> Child:
+    """The plain edge, to ``topic``."""
+    command = [sys.executable, "-m", "bench.cases.baseline.plain_edge", settings.udp_bind, settings.bootstrap, topic]
+    return bench.child("plain-edge", command, settings)
+
+
+def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
+    """The plain agent on a backlog of ``frames``."""
+    settings = bench.settings()
+    raw, clean = create_topic(settings, "frames"), create_topic(settings, "clean")
+    _preload(settings, raw, frames)
+    ends = Ends(settings, clean)
+    child = start_worker(bench, settings)
     try:
         samples = watch(child, ends.total, frames, 80)
         found = rates(*steady(samples, frames))
@@ -79,10 +91,9 @@ def plain_edge(bench: Bench) -> dict[str, float]:
     Frames done are frames in Kafka.
     """
     settings = bench.settings()
-    topic = _create(bench, settings, "frames")
+    topic = create_topic(settings, "frames")
     ends = Ends(settings, topic)
-    command = [sys.executable, "-m", "bench.cases.baseline.plain_edge", settings.udp_bind, settings.bootstrap, topic]
-    child = bench.child("plain-edge", command, settings)
+    child = start_edge(bench, settings, topic)
 
     def run_at(rate: float) -> dict[str, float]:
         before = ends.total()

@@ -22,11 +22,12 @@ from klais.edge.sinks.store_and_forward import Forwarder, ForwarderStatistics
 from klais.edge.spine import Spine
 from klais.kafka.stats import StatsFollower, clock_warning
 from klais.system.cpu import CpuShare
+from klais.telemetry.landing import missed_target
 from klais.telemetry.metrics import EdgeMetrics
 from klais.telemetry.quantiles import Quantiles
 from klais.telemetry.schema import Gauges
 from klais.telemetry.snapshots import KINDS, EdgeSnapshot
-from klais.telemetry.view import SystemView
+from klais.telemetry.view import ProcessView, SystemView
 
 RECENT_S = 5.0
 REFUSED = (Reason.BACKPRESSURE, Reason.SPOOL_FULL, Reason.SPOOL_FAILED)
@@ -180,11 +181,12 @@ class EdgeView:
     def health(self) -> dict[str, Any]:
         """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""
         problems = self.problems()
+        late = [missed_target(seen.gauges.late_share, seen.gauges.latency_target_ms) for seen in self._workers()]
         clock = clock_warning(self._system.clock_offset_s(f"edge-{self._settings.edge_id}"))
         return {
             "status": "degraded" if problems else "ok",
             "problems": problems,
-            "warnings": [text for text in (clock, self._forwarder.backlog.warning) if text],
+            "warnings": [text for text in (clock, self._forwarder.backlog.warning, *late) if text],
             "queue_depth": self._dam()["queue_depth"],
             "rate_limit": self.rate(),
             "version": __version__,
@@ -192,6 +194,9 @@ class EdgeView:
             "edge_id": self._settings.edge_id,
             "workers": len(self._system.newest("worker")),
         }
+
+    def _workers(self) -> list[ProcessView]:
+        return list(SystemView.of(self._system.newest).workers.values())
 
     def stats(self) -> dict[str, Any]:
         """Body of ``/stats``: the system's dam and control, this edge, every worker's own record."""

@@ -272,7 +272,7 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     body = {
         "status": "degraded" if problems else "ok",
         "problems": problems,
-        "warnings": list(forecast.warnings),
+        "warnings": [*forecast.warnings, *filter(None, (views.report.missed_target,))],
         "worker": views.worker_id,
         "version": __version__,
         "uptime_s": round(time.monotonic() - views.started_s, 3),

@@ -172,6 +172,15 @@ def test_every_field_is_described_with_a_range_where_it_is_a_number() -> None:
             assert re.match(r"[\d.]+ to [\d.]+", row.range), name
 
 
+@pytest.mark.parametrize(("target_ms", "linger_ms"), [(5, 2.5), (10, 5), (60, 30), (100, 70), (1000, 970)])
+def test_the_linger_follows_the_latency_target_unless_it_is_set(target_ms: float, linger_ms: float) -> None:
+    assert Settings(latency_ms=target_ms).linger_ms == linger_ms
+    own = Settings(latency_ms=target_ms, batch_linger_ms=0.0)
+    assert own.linger_ms == 0.0
+    assert ["KLAIS_BATCH_LINGER_MS=0 sets the linger" in text for text in warnings(own)] == [True]
+    assert warnings(Settings(batch_linger_ms=7.0)) == []
+
+
 def test_warnings_name_what_is_seldom_meant() -> None:
     assert warnings(Settings()) == []
     odd = Settings(dam_burst_size=10, api_bind="0.0.0.0:6066", web_bind="10.0.0.1")

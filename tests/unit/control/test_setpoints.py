@@ -143,6 +143,21 @@ def test_only_the_newest_of_each_sender_counts_and_only_while_fresh(monkeypatch:
     assert follower.newest("edge") == {}
 
 
+def test_a_record_is_read_into_types_once_until_the_next_one_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("klais.telemetry.stats.time.monotonic", lambda: now[0])
+    follower = StatsFollower(Settings())
+    follower.consume("w1", record_of("worker", received=1))
+    follower.consume("w2", record_of("worker", received=2))
+    first = follower.view().workers
+    assert all(follower.view().workers[name] is first[name] for name in ("w1", "w2"))
+    follower.consume("w1", record_of("worker", received=3))
+    after = follower.view().workers
+    assert after["w1"].counters["received"] == 3 and after["w2"] is first["w2"]
+    now[0] = 1004.0
+    assert follower.view().workers == {}, "read, and stale"
+
+
 @pytest.mark.parametrize("value", [None, b"{}", b"[]", b'{"v":2,"counters":{},"gauges":{},"rates":{}}', b'{"v":1}'])
 def test_records_of_others_are_passed_over(value: bytes | None) -> None:
     with pytest.raises(ValueError):

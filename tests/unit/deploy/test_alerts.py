@@ -74,6 +74,9 @@ CASES = {
         {worker("klais_lag_seconds", partition="3"): "61x40"},
         {worker("klais_lag_seconds", partition="3"): "59x40", worker("klais_lag_seconds", partition="1"): "500x3 0x30"},
     ),
+    "KlaisLandsLate": Case(
+        {worker("klais_latency_late_share"): "0.3x40"}, {worker("klais_latency_late_share"): "0.04x40"}
+    ),
     "KlaisMissingBatches": Case(
         {worker("klais_missing_batches_total"): "0x15 3x20"}, {worker("klais_missing_batches_total"): "3x40"}
     ),

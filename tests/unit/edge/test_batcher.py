@@ -110,16 +110,17 @@ def test_largest_frame_goes_alone_whatever_the_limit() -> None:
     ]
 
 
-def test_due_and_oldest_follow_the_first_frame() -> None:
+def test_all_open_batches_are_due_with_the_oldest() -> None:
     batcher = Batcher(3, 131_072, 1, 1)
     assert batcher.due(10**15, 0) == []
     assert batcher.oldest_ns(42) == 42
     feed(batcher, [b"a"], [2], 1000)
     feed(batcher, [b"b", b"c"], [0, 2], 1500)
     assert batcher.due(1999, 1000) == []
-    assert batcher.due(2000, 1000) == [2]
-    assert batcher.due(2500, 1000) == [0, 2]
+    assert batcher.due(2000, 1000) == [0, 2]
     assert batcher.oldest_ns(9999) == 1000
+    batcher.close(2, 2000, 2000)
+    assert batcher.due(2000, 1000) == [] and batcher.due(2500, 1000) == [0]
 
 
 def test_a_batch_that_was_not_sent_gives_its_number_back() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from klais.edge.linger import FLOOR_NS, SCALE_MAX, SCALE_MIN, WINDOW_NS, LingerController
+from klais.edge.linger import FLOOR_NS, WINDOW_NS, LingerController
 
 MAX_NS = 10_000_000
 BUFFER = 128 << 20
@@ -20,11 +20,21 @@ def at_rate(rate_per_s: float, max_ns: int = MAX_NS, buffer_bytes: int = BUFFER)
 
 
 @pytest.mark.parametrize(
-    ("rate", "linger_ns"),
-    [(0, FLOOR_NS), (500, FLOOR_NS), (1400, 7_000_000), (2000, MAX_NS), (50_000, MAX_NS), (900_000, MAX_NS)],
+    ("rate", "max_ns", "linger_ns"),
+    [
+        (0, MAX_NS, FLOOR_NS),
+        (150, MAX_NS, FLOOR_NS),
+        (280, MAX_NS, 7_000_000),
+        (400, MAX_NS, MAX_NS),
+        (900_000, MAX_NS, MAX_NS),
+        (20, 70_000_000, 24_500_000),
+        (100, 70_000_000, 70_000_000),
+    ],
 )
-def test_linger_grows_with_the_rate(rate: float, linger_ns: int) -> None:
-    linger = at_rate(rate)
+def test_linger_grows_with_the_rate_until_it_brings_four_frames(rate: float, max_ns: int, linger_ns: int) -> None:
+    linger = LingerController(max_ns, BUFFER, LOOK)
+    linger.observe(0, 10**12)
+    linger.observe(rate, 10**12 + 10**9)
     assert linger.rate_per_s == pytest.approx(rate)
     assert linger.linger_ns == pytest.approx(linger_ns, rel=0.001)
 
@@ -35,10 +45,19 @@ def test_never_above_the_setting(rate: float, max_ns: int) -> None:
     assert at_rate(rate, max_ns).linger_ns <= max_ns
 
 
-@pytest.mark.parametrize(("partitions", "times"), [(1, 1), (4, 1), (16, 4), (64, 16)])
-def test_many_partitions_make_no_more_records(partitions: int, times: int) -> None:
-    linger = LingerController(MAX_NS, BUFFER, LOOK, partitions)
-    assert linger.linger_ns == times * FLOOR_NS and linger.max_linger_ns == times * MAX_NS
+@pytest.mark.parametrize(
+    ("setting_ns", "partitions", "linger_ns"),
+    [(MAX_NS, 1, MAX_NS), (MAX_NS, 16, 4 * MAX_NS), (MAX_NS, 64, 16 * MAX_NS), (70_000_000, 16, 70_000_000)],
+)
+def test_many_partitions_make_no_more_records(setting_ns: int, partitions: int, linger_ns: int) -> None:
+    assert LingerController(setting_ns, BUFFER, LOOK, partitions).max_linger_ns == linger_ns
+
+
+def test_a_sleep_is_never_longer_than_a_stop_may_take() -> None:
+    linger = LingerController(970_000_000, BUFFER, LOOK)
+    linger.observe(0, 10**12)
+    linger.observe(50, 10**12 + 10**9)
+    assert linger.linger_ns == 970_000_000 and linger.poll_interval_ns == 97_000_000
 
 
 def loaded(linger: LingerController, busiest: float, seconds: int, from_s: int, rate_per_s: float = 100) -> int:
@@ -52,24 +71,22 @@ def loaded(linger: LingerController, busiest: float, seconds: int, from_s: int, 
 def test_busy_workers_get_fewer_records_and_idle_ones_get_them_soon_again() -> None:
     linger = LingerController(MAX_NS, BUFFER, LOOK)
     assert loaded(linger, 0.9, 1, 100) == pytest.approx(1.25 * FLOOR_NS)
-    assert loaded(linger, 0.9, 60, 101) == SCALE_MAX * FLOOR_NS
+    assert loaded(linger, 0.9, 60, 101) == 10 * FLOOR_NS, "a linger of 10 ms grows to 100"
     held = loaded(linger, 0.65, 10, 200)
-    assert 0.7 * SCALE_MAX * FLOOR_NS < held < 0.8 * SCALE_MAX * FLOOR_NS, "between the two it shrinks slowly"
+    assert 0.7 * 10 * FLOOR_NS < held < 0.8 * 10 * FLOOR_NS, "between the two it shrinks slowly"
     assert loaded(linger, 0.1, 60, 300) == FLOOR_NS
     assert loaded(linger, 0.9, 3, 400) > FLOOR_NS
     assert loaded(linger, 0.65, 60, 500) == FLOOR_NS, "a busy start is forgotten"
 
 
-def test_where_records_cost_little_batches_wait_less_than_the_setting() -> None:
-    linger = LingerController(MAX_NS, BUFFER, LOOK)
-    assert loaded(linger, 0.5, 10, 1900, 50_000) == MAX_NS, "no room to spare"
-    assert loaded(linger, 0.4, 10, 2000, 50_000) == pytest.approx(SCALE_MIN * MAX_NS)
-    assert loaded(linger, 0.45, 10, 2100, 50_000) == pytest.approx(SCALE_MIN * MAX_NS), "busy enough to stay"
-    assert loaded(linger, 0.0, 10, 2200, 50_000) == pytest.approx(SCALE_MIN * MAX_NS), "unknown: stays"
-    assert loaded(linger, 0.55, 10, 2300, 50_000) == MAX_NS, "all of it, and no more, while a worker fills"
-    assert loaded(LingerController(MAX_NS, BUFFER, LOOK), 0.0, 20, 2400, 50_000) == MAX_NS, "unknown is not idle"
-    short = LingerController(FLOOR_NS // 2, BUFFER, LOOK)
-    assert loaded(short, 0.4, 20, 2500, 50_000) == FLOOR_NS // 2, "a shorter setting stands"
+@pytest.mark.parametrize(
+    ("setting_ns", "stretched_ns"),
+    [(0, 0), (2_500_000, 50_000_000), (70_000_000, 100_000_000), (220_000_000, 220_000_000)],
+)
+def test_a_stretched_linger_is_a_tenth_of_a_second_or_the_setting(setting_ns: int, stretched_ns: int) -> None:
+    linger = LingerController(setting_ns, BUFFER, LOOK)
+    assert loaded(linger, 0.9, 60, 100, 50_000) == pytest.approx(stretched_ns)
+    assert loaded(linger, 0.5, 60, 200, 50_000) == setting_ns
 
 
 def test_the_load_counts_once_a_second_however_often_it_is_told() -> None:

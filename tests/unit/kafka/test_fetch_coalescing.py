@@ -94,3 +94,23 @@ def test_rare_records_and_silence_wait_for_nothing() -> None:
     assert fetches.min_bytes > 1
     fetches.observe({}, {}, 0, 300.0)
     assert fetches.min_bytes == 1
+
+
+def test_a_fetch_waits_for_the_first_record_where_partitions_do_not_report_together() -> None:
+    """With one record a burst, a fetch that waited for four would hold each record up for the mean of their times."""
+    fetches, now_s = FetchCoalescing(), 100.0
+    for burst in range(200):
+        now_s += 0.006
+        fetches.observe({burst % 4: 1000}, {burst % 4: 1e3 * now_s}, 1, now_s)
+    assert fetches.min_bytes == 1
+
+
+def test_behind_a_rare_record_a_second_fetch_waits_for_the_rest_of_the_burst() -> None:
+    fetches = FetchCoalescing()
+    assert fetches.rest_of_burst(1) == 0, "nothing is known yet"
+    now_s = bursts(fetches, 4, 0.07)
+    assert fetches.min_bytes == 1
+    assert fetches.rest_of_burst(1) == pytest.approx(2500, rel=0.02)
+    assert fetches.rest_of_burst(4) == fetches.rest_of_burst(0) == 0
+    bursts(fetches, 4, 0.01, from_s=now_s)
+    assert fetches.min_bytes > 1 and fetches.rest_of_burst(1) == 0, "these fetches wait for whole bursts"

@@ -35,7 +35,7 @@ def test_batches_are_one_a_frame_when_frames_are_rare_and_one_a_linger_when_they
 def test_the_figures_of_a_small_system() -> None:
     found = plan(Question(devices=1000, rate=2000, payload_bytes=60, latency_s=0.1, replication=1), COSTS)
     batches = found.value("edges", "batches")
-    assert batches == pytest.approx(160, rel=0.01)  # 8 partitions, one edge, 20 lingers a second
+    assert batches == pytest.approx(8 / 0.07, rel=0.01)  # 8 partitions, one edge, a linger of 70 ms
     cores = 1e-6 * (2000 * COSTS["worker_us"].value + batches * COSTS["worker_batch_us"].value)
     assert found.value("workers", "cores") == pytest.approx(cores)
     assert found.value("workers", "processes") == math.ceil(cores / BUSY) == 1

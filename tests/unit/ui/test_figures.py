@@ -125,6 +125,7 @@ def test_all_is_well_in_one_sentence_with_numbers() -> None:
         ([edge(), worker(lag_records={"0": 2000})], "warning", "2,000 batches wait"),
         ([edge(), worker(lag_s={"0": 0.1, "1": 12.0})], "warning", "the oldest for 12 s"),
         ([edge(), worker(checkpoint_age_s=90.0)], "warning", "90 s old"),
+        ([edge(), worker(late_share=0.06, latency_target_ms=100.0)], "warning", "later than KLAIS_LATENCY_MS=100"),
     ],
 )
 def test_a_problem_is_named_with_its_figures(records: list[dict], severity: str, part: str) -> None:

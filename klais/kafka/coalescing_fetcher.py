@@ -7,6 +7,7 @@ the request; after, it looks at what the fetch brought.
 Tied to aiokafka 0.14 (``aiokafka.consumer.fetcher.Fetcher``).
 """
 
+import copy
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.structs import TopicPartition
 
 from klais.kafka.buffered_records import BufferedRecords
-from klais.kafka.fetch_coalescing import FetchCoalescing
+from klais.kafka.fetch_coalescing import LATE_WAIT_MS, FetchCoalescing
 
 
 class CoalescingFetcher:
@@ -31,6 +32,19 @@ class CoalescingFetcher:
         if policy.min_bytes > 1:
             request._min_bytes, request._max_wait_ms = policy.min_bytes, policy.max_wait_ms
         brought: bool = await self._fetch(assignment, node_id, request)
+        sizes, newest_ms, records = self._brought(assignment, request)
+        if least := policy.rest_of_burst(len(sizes)):
+            # aiokafka wakes the consumer up when this call returns: the lanes get all of the burst at once.
+            rest = _without(request, sizes, least)
+            if rest.topics:
+                brought = await self._fetch(assignment, node_id, rest) or brought
+            more = self._brought(assignment, rest)
+            sizes, newest_ms, records = sizes | more[0], newest_ms | more[1], records + more[2]
+        policy.observe(sizes, newest_ms, records, time.monotonic())
+        return brought
+
+    def _brought(self, assignment: Any, request: Any) -> tuple[dict[Any, int], dict[Any, float], int]:
+        """Bytes and newest timestamp (ms) by partition, and records, that lie in the fetcher since this request."""
         sizes, newest_ms, records = {}, {}, 0
         for topic, partitions in request.topics:
             for partition, offset, _ in partitions:
@@ -42,5 +56,16 @@ class CoalescingFetcher:
                     batches = found._partition_records._records = BufferedRecords(found._partition_records._records)
                     sizes[tp], newest_ms[tp] = batches.size_in_bytes(), batches.newest_ms
                     records += max(1, assignment.state_value(tp).highwater - offset)
-        policy.observe(sizes, newest_ms, records, time.monotonic())
-        return brought
+        return sizes, newest_ms, records
+
+
+def _without(request: Any, brought: dict[Any, int], least: int) -> Any:
+    """The same request for the other partitions, which waits a short time for ``least`` bytes."""
+    rest = copy.copy(request)
+    topics = [
+        (topic, [place for place in places if TopicPartition(topic, place[0]) not in brought])
+        for topic, places in request.topics
+    ]
+    rest._topics = [(topic, places) for topic, places in topics if places]
+    rest._min_bytes, rest._max_wait_ms = least, LATE_WAIT_MS
+    return rest
