@@ -6,7 +6,6 @@ import pytest
 from confluent_kafka import Producer
 
 from klais.core.lane.journal import MAGIC, Kind, decode_step
-from klais.kafka.topics import Topics
 from klais.verify.audit import audit_lane
 from klais.worker.changelog import marker_key
 from tests.support.lanes import Edge, caught_up, figures, landed, lanes, live, records, recreate, until
