@@ -98,8 +98,7 @@ class Edge:
         self.producer = ControlProducer(s, f"klais-{name}-control")
         self._rate = RateSetter(s, self.control, self.producer)
         self.applier = Applier(s, self.control, lambda: bool(self.system.newest("controller")))
-        self.topics, self.clock = TopicsCheck(s), ClockCheck(self.system, name)
-        self.topics_watch = TopicsWatch(s)
+        self.topics, self.topics_watch, self.clock = TopicsCheck(s), TopicsWatch(s), ClockCheck(self.system, name)
         self.same_id = SameIdCheck(self.system, name, f"{boot:08x}")
 
         # The data path, from its end to its beginning.
