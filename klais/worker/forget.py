@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from klais.config.load import Settings
 from klais.core.devices.forget import ALARM_ABOVE, EVICT_ABOVE, choose
+from klais.core.devices.layout import row_time_s
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, forget
 from klais.telemetry import log as logs
@@ -36,7 +37,7 @@ class Forgetter:
         self._watch_clock(now_ns * 1e-9 - now_s, now_s)
         ids = self._requested(state)
         if not len(ids):
-            ids = self._silent(state, now_ns // 1_000_000_000, now_s)
+            ids = self._silent(state, row_time_s(now_ns), now_s)
         if not len(ids):
             return None
         limits, _ = self._limits.of_lane(self._partition)

@@ -20,6 +20,7 @@ import orjson
 
 from klais.core.anomaly.record import FLAG, NO_FLAGS, Flags
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
+from klais.core.devices.layout import row_time_s
 from klais.core.wire.constants import LAST_MALFORMED, Reason
 from klais.errors import JournalFormatError, OtherVersion
 from klais.system import shallow_json
@@ -147,6 +148,11 @@ class StepRecord:
     resumed: Resumed | None = None
     flags: Flags = field(default_factory=lambda: NO_FLAGS)
     flag_names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def now_s(self) -> int:
+        """The worker's clock, as rows keep it."""
+        return row_time_s(self.now_ns)
 
 
 NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
