@@ -63,6 +63,7 @@ class Service:
             readiness=self.readiness,
             started_s=time.monotonic(),
             controller=worker.controller.statistics,
+            topic_problems=lambda: worker.topics_watch.problems,
         )
         guard = Guard.of(settings, settings.web_bind, access)
         server: Any = app.web  # typed as the interface, which lacks `web_app`

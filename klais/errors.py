@@ -45,6 +45,10 @@ class JournalFormatError(KlaisError):
     """A journal or checkpoint record has a version or a shape that this code does not read."""
 
 
+class OtherVersion(JournalFormatError):
+    """A journal or checkpoint record of another version of KLAIS; the message says what to do."""
+
+
 class LaneFenced(KlaisError):
     """Another owner took the lane's producer epoch: this one must stop at once, without flushing."""
 

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from klais.core.wire.batch import FLAG_EPOCHS, FLAG_OFFSETS, FLAG_SOURCES, HEADER, SOURCE_SIZE, encode_batch_header
+from klais.core.wire.batch import (
+    FLAG_EPOCHS,
+    FLAG_OFFSETS,
+    FLAG_SOURCES,
+    HEADER,
+    LAST_TIME_NS,
+    SOURCE_SIZE,
+    encode_batch_header,
+)
 from klais.core.wire.constants import HEADER_SIZE, MAX_FRAME_SIZE
 from klais.edge.kernels import oldest, scatter
 from klais.edge.sources.base import Frames
@@ -124,7 +132,9 @@ class Batcher:
         n, used = int(self.count[partition]), int(self._used[partition])
         age_ns = now_ns - int(self._opened_ns[partition])
         flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources | FLAG_EPOCHS * self.with_epochs
-        header = encode_batch_header(n, wall_ns - age_ns, self.edge_id, flags, self.boot, self._number[partition])
+        # A clock near the epoch (no battery) or of another century must not keep a batch from being sent or read.
+        received_at = min(max(0, wall_ns - age_ns), LAST_TIME_NS - 1)
+        header = encode_batch_header(n, received_at, self.edge_id, flags, self.boot, self._number[partition])
         columns: list[bytes | memoryview] = [
             header,
             self._lengths[partition, :n].data,

@@ -40,6 +40,7 @@ from klais.edge.worker_load import WorkerLoad
 from klais.errors import ConfigError
 from klais.http.access import Access
 from klais.kafka.stats import ControlProducer, StatsFollower
+from klais.kafka.topics_watch import TopicsWatch
 from klais.system.address import Bind
 from klais.system.memory import release_startup_memory
 from klais.system.numa import pin, plan, read_topology
@@ -97,7 +98,7 @@ class Edge:
         self.producer = ControlProducer(s, f"klais-{name}-control")
         self._rate = RateSetter(s, self.control, self.producer)
         self.applier = Applier(s, self.control, lambda: bool(self.system.newest("controller")))
-        self.topics, self.clock = TopicsCheck(s), ClockCheck(self.system, name)
+        self.topics, self.topics_watch, self.clock = TopicsCheck(s), TopicsWatch(s), ClockCheck(self.system, name)
         self.same_id = SameIdCheck(self.system, name, f"{boot:08x}")
 
         # The data path, from its end to its beginning.
@@ -211,7 +212,7 @@ class Edge:
         TopicMismatch
             A topic has a partition count that this edge must not write to.
         """
-        followers = (self.control, self.system, self.applier)
+        followers = (self.control, self.system, self.applier, self.topics_watch)
         try:
             for part in followers:
                 part.start()
@@ -271,7 +272,8 @@ class Edge:
         self.spine.take(early)
 
     def _problems(self) -> list[str]:
-        found = ["stopping" if self._stopping.is_set() else "", self.topics.missing]
+        topics = (self.topics.missing,) if self.topics.missing else self.topics_watch.problems
+        found = ["stopping" if self._stopping.is_set() else "", *topics]
         return [text for text in (*found, self.clock.problem(), self.same_id.problem()) if text]
 
     def _replay_per_s(self) -> float:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -20,12 +20,19 @@ from klais.config.load import Settings
 from klais.errors import KafkaForbidden, KafkaUnavailable, TopicMismatch
 from klais.kafka.admin_client import admin_client
 from klais.kafka.offsets import list_offsets
+from klais.kafka.topic_rules import (
+    Mismatch,
+    TopicState,
+    compare,
+    compare_replication,
+    compare_retention,
+    compare_safety,
+)
 from klais.kafka.topics import Topics, TopicSpec
 from klais.telemetry.log import Throttle
 
 TIMEOUT_S = 15.0
 _NOT_ALTERED = frozenset({"partitions", "replication"})
-_AT_LEAST = frozenset({"retention.ms", "max.message.bytes", "min.insync.replicas"})
 _FORBIDDEN = frozenset(
     {
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
@@ -36,34 +43,6 @@ _FORBIDDEN = frozenset(
         KafkaError._AUTHENTICATION,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """One property of a topic that differs from what KLAIS needs; ``setting`` is ``partitions``, ``missing`` or a
-    config name."""
-
-    topic: str
-    setting: str
-    found: str
-    wanted: str
-    fix: str
-
-    def __str__(self) -> str:
-        if self.setting == "missing":
-            return f"topic {self.topic} does not exist: {self.fix}"
-        return f"topic {self.topic}: {self.setting} is {self.found}, must be {self.wanted}: {self.fix}"
-
-
-@dataclass(frozen=True, slots=True)
-class TopicState:
-    """A topic on the cluster: ``records`` counts offsets from the first kept to the end, None = not known."""
-
-    name: str
-    partitions: int
-    replication: int
-    config: dict[str, str]
-    records: int | None
 
 
 def wait_for_broker(
@@ -173,7 +152,7 @@ def check_topics(settings: Settings, admin: AdminClient | None = None) -> list[M
 
 
 def _mismatches(settings: Settings, specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Mismatch]:
-    found = compare(specs, states) + compare_replication(settings.replication, states)
+    found = compare(specs, states) + compare_replication(settings.replication, states) + compare_safety(states)
     ours = {(m.topic, m.setting) for m in found}
     return found + [m for m in compare_retention(Topics.of(settings), states) if (m.topic, m.setting) not in ours]
 
@@ -185,75 +164,6 @@ def list_topics(settings: Settings, everything: bool = False, admin: AdminClient
     if everything:
         names = sorted(name for name in _metadata(settings, admin) if not name.startswith("__"))
     return list(_states(settings, admin, names, count=True).values())
-
-
-def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Mismatch]:
-    """Differences between the required and the existing topics. Pure."""
-    out = []
-    for spec in specs:
-        state = states.get(spec.name)
-        if state is None:
-            out.append(Mismatch(spec.name, "missing", "", "", "`klais topics create` makes it"))
-            continue
-        if spec.partitions is not None and state.partitions != spec.partitions:
-            out.append(_partition_mismatch(spec, state))
-        for name, wanted in spec.config.items():
-            found = state.config.get(name, "")
-            if not _fits(name, found, wanted):
-                by_hand = f"kafka-configs --alter --topic {spec.name} {_add(name, wanted)}"
-                fix = f"`klais topics create --fix` sets it, or {by_hand}"
-                out.append(Mismatch(spec.name, name, found, wanted, fix))
-    return out
-
-
-def compare_replication(wanted: int, states: dict[str, TopicState]) -> list[Mismatch]:
-    """Topics with fewer replicas than KLAIS_REPLICATION asks for. Pure."""
-    fix = "add replicas with kafka-reassign-partitions, or set KLAIS_REPLICATION to what you accept to lose"
-    return [
-        Mismatch(name, "replication", str(state.replication), f"at least {wanted}", fix)
-        for name, state in states.items()
-        if state.replication < wanted
-    ]
-
-
-def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mismatch]:
-    """A journal that expires before its raw records, which a recovering lane would then decide again. Pure."""
-    raw, journal = states.get(topics.raw), states.get(topics.journal)
-    if raw is None or journal is None:
-        return []
-    wanted, found = (state.config.get("retention.ms", "") for state in (raw, journal))
-    if not _is_number(wanted) or _fits("retention.ms", found, wanted):
-        return []
-    by_hand = f"kafka-configs --alter --topic {topics.journal} {_add('retention.ms', wanted)}"
-    fix = f"it must be kept as long as {topics.raw}: `klais topics create --fix` sets it, or {by_hand}"
-    return [Mismatch(topics.journal, "retention.ms", found, wanted, fix)]
-
-
-def _partition_mismatch(spec: TopicSpec, state: TopicState) -> Mismatch:
-    """Raw, journal, changelog and outputs must agree: lane p owns partition p of each of them."""
-    if spec.partitions == 1:
-        fix = "delete it (kafka-topics --delete) and run `klais topics create`"
-    else:
-        fix = (
-            f"set KLAIS_PARTITIONS={state.partitions} if all topics of klais have that many, else use new topics "
-            "(KLAIS_TOPIC_PREFIX); adding partitions to one that is in use would move devices between lanes"
-        )
-    return Mismatch(spec.name, "partitions", str(state.partitions), str(spec.partitions), fix)
-
-
-def _add(name: str, wanted: str) -> str:
-    return f"--add-config {name}=[{wanted}]" if "," in wanted else f"--add-config {name}={wanted}"
-
-
-def _fits(name: str, found: str, wanted: str) -> bool:
-    """More room or a longer time than needed is the operator's choice (-1 = without end); lists have no order."""
-    if name in _AT_LEAST and _is_number(found):
-        return int(found) == -1 or int(found) >= int(wanted) != -1
-    return sorted(found.split(",")) == sorted(wanted.split(","))
-
-
-def _is_number(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
 
 
 def _metadata(settings: Settings, admin: AdminClient) -> dict[str, Any]:

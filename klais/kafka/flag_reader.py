@@ -99,9 +99,13 @@ class FlagReader:
         self._offsets[partition] = offset + 1
         full = len(self._batch.flags) >= MOST_WAITING
         value = message.value()
-        flag = (
-            None if full else read_flag(value if isinstance(value, bytes) else None, partition, _appended_ms(message))
-        )
+        flag = None
+        try:
+            if not full:
+                flag = read_flag(value if isinstance(value, bytes) else None, partition, _appended_ms(message))
+        except Exception as problem:  # the end of this thread would be silent: no record of others may bring it about
+            if calls := logs.every(5, "flag_reader.skipped"):
+                log.warning("record_skipped", topic=self._topic, offset=offset, error=repr(problem), calls=calls)
         with self._lock:
             batch = self._batch
             batch.next_offsets[partition] = offset + 1

@@ -103,7 +103,7 @@ class TopicFollower(ABC):
 
     @abstractmethod
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
-        """Handle one record; ``value`` None deletes the key. On a ValueError the follower logs and skips the record.
+        """Handle one record; ``value`` None deletes the key. The follower logs an error and skips the record.
 
         ``appended_ms`` is the broker's append time, None where the topic carries the producers' times.
         """
@@ -204,10 +204,10 @@ class TopicFollower(ABC):
         appended_ms = at_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
         try:
             self.consume(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
-        except ValueError as problem:  # JSON and UTF-8 errors are ValueErrors
+        except Exception as problem:  # the end of this thread would be silent: no record of others may bring it about
             if calls := logs.every(5, f"follower.{self.topic}"):
                 offset = message.offset()
-                log.warning("record_skipped", topic=self.topic, offset=offset, error=problem, calls=calls)
+                log.warning("record_skipped", topic=self.topic, offset=offset, error=repr(problem), calls=calls)
 
     def _on_error(self, error: Any) -> None:
         if calls := logs.every(30, f"follower.error.{self.topic}"):

@@ -35,7 +35,8 @@ class Topics(TopicNames):
         if self.replication > 2:
             # A write is acknowledged by two replicas at least, or a single failure could lose what was accepted.
             common["min.insync.replicas"] = "2"
-        day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), **common}
+        # A bound in bytes would remove what no lane has taken yet, however short the outage.
+        day = {"cleanup.policy": "delete", "retention.ms": str(DAY_MS), "retention.bytes": "-1", **common}
         if self.flush_each:
             day["flush.messages"] = "1"
         kept = {"cleanup.policy": "delete", **common}

@@ -15,17 +15,9 @@ import numpy.typing as npt
 from klais.config.load import Settings
 from klais.core.devices.layout import ROW, Rows
 from klais.core.incidents.incident import INCIDENT_HEADER
-from klais.core.lane.checkpoint import Marker, decode_marker
-from klais.core.lane.journal import (
-    GONE,
-    MAGIC,
-    NEEDS_RAW,
-    Kind,
-    Resumed,
-    StepRecord,
-    decode_step,
-    fingerprint,
-)
+from klais.core.lane.checkpoint import Marker
+from klais.core.lane.journal import GONE, NEEDS_RAW, Kind, Resumed, StepRecord, fingerprint
+from klais.core.lane.journal_steps import JournalSteps
 from klais.core.lane.queue import FrameQueue
 from klais.core.lane.render import anomaly_records, dead_letter_records
 from klais.core.lane.replay import replay, replay_unread
@@ -37,7 +29,7 @@ from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import read_mark
 from klais.kafka.topics import Topics
 from klais.verify.comparison import ANY, Comparison, Found
-from klais.worker.changelog import load_partition
+from klais.worker.changelog import load_marker, load_partition
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MOST_PROBLEMS = 20
@@ -133,7 +125,7 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
 async def read_table(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, Marker | None]:
     """Rows (ROW [n]) and marker of a partition, from its changelog alone, as a recovery reads them."""
     rows, marker = await load_partition(reader, topic, partition)
-    return rows, decode_marker(marker) if marker else None
+    return rows, (await load_marker(reader, topic, partition, marker))[0]
 
 
 @dataclass(slots=True)
@@ -177,9 +169,16 @@ async def foresee(reader: PartitionReader, topic: str, partition: int, marker_st
 
 async def _journal(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[StepRecord]:
     start = (await reader.offsets(topic, partition))[0]
+    journal = JournalSteps(0, cut=start > 0)
     async for record in reader.read(topic, partition, start):
-        if record.value is not None and record.value[:4] == MAGIC:  # else an owner, or another program's
-            yield decode_step(record.value)
+        if (step := journal.take(record.value)) is not None:
+            yield step
+    journal.end()
+    if journal.behind:
+        raise JournalFormatError(
+            f"the journal cannot be read behind step {journal.last} ({journal.why}), steps up to {journal.behind} "
+            "follow: let a worker take the lane over, which counts what comes twice"
+        )
 
 
 class Unread:

@@ -1,16 +1,20 @@
 """A partition of the devices table's changelog, read back in bulk: the newest row of each device, and the marker."""
 
 import asyncio
+import contextlib
 
 import numpy as np
 
 from klais.core.devices.layout import OPAQUE_ROW, ROW, Rows
-from klais.core.lane.journal import MARKER_KEY
+from klais.core.lane.checkpoint import Marker, read_marker
+from klais.core.lane.journal import LAST_STEP, MARKER_KEY
+from klais.errors import JournalFormatError, OtherVersion
 from klais.kafka.reader import PartitionReader
 from klais.telemetry.log import get
 
 log = get("klais.worker.changelog")
 
+_ID_SIZE_AT, _STAMP_AT = (int(ROW.fields[name][1]) for name in ("id_size", "stamp"))  # type: ignore[index]
 LOAD_ROWS = 5000  # rows put in place in one go
 
 
@@ -47,6 +51,47 @@ class _Newest:
         return rows if len(self.place) == self.used else rows.view(OPAQUE_ROW)[rows["id_size"] > 0].view(ROW)
 
 
+def _is_row(key: bytes, value: bytes) -> bool:
+    """Whether this is a row of the device: a second row of another key's would make the table useless, and a stamp
+    that no lane ever reaches would leave no number for the next step."""
+    return (
+        len(value) == ROW.itemsize
+        and value[:16] == key.ljust(16, b"\0")
+        and value[_ID_SIZE_AT] == len(key)
+        and int.from_bytes(value[_STAMP_AT : _STAMP_AT + 8], "little") <= LAST_STEP
+    )
+
+
+async def load_marker(
+    reader: PartitionReader, topic: str, partition: int, newest: bytes | None
+) -> tuple[Marker | None, str]:
+    """The newest marker that can be read, and why it is not the ``newest`` ("" = it is).
+
+    An older one is as good, as long as the journal reaches back to it: rows that are newer skip the steps they contain.
+
+    Raises
+    ------
+    klais.errors.OtherVersion
+        ``newest`` is of another version.
+    klais.errors.KlaisError
+        Of the reader.
+    """
+    if newest is None:
+        return None, ""
+    try:
+        return read_marker(newest), ""
+    except OtherVersion:
+        raise
+    except JournalFormatError as error:
+        why = str(error)
+    found, wanted = None, marker_key(partition)
+    async for record in reader.read(topic, partition, *await reader.offsets(topic, partition)):
+        if record.key == wanted and record.value:
+            with contextlib.suppress(JournalFormatError):
+                found = read_marker(record.value)
+    return found, why
+
+
 async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
     """Rows (ROW [n], one a device) and the marker's value, None when there is none (a million rows take seconds).
 
@@ -66,9 +111,9 @@ async def load_partition(reader: PartitionReader, topic: str, partition: int) ->
         if key is None:
             continue
         if key[:1] == b"\0":
-            marker = value if key == wanted else marker
+            marker = value if key == wanted and value else marker  # no worker ever removes it
             continue
-        if value is not None and (len(value) != ROW.itemsize or value[:16] != key.ljust(16, b"\0")):
+        if value is not None and not _is_row(key, value):
             foreign += 1  # rows of another version are refused by the marker, which names their version
             continue
         latest[key] = value

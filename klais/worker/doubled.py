@@ -2,7 +2,7 @@
 
 import re
 
-from klais.core.lane.columns import read_headers
+from klais.core.lane.columns import Columns, read_headers
 from klais.core.wire.batch import decode_batch
 from klais.errors import BatchFormatError
 from klais.kafka.reader import PartitionReader
@@ -15,15 +15,23 @@ Frame = tuple[bytes | None, int, int]  # device, sequence number, time of receip
 
 async def count_doubled(
     reader: PartitionReader, topics: Topics, partition: int, lineage: int, floor: int, last_step: int, next_raw: int
-) -> int:
+) -> tuple[int, list[Frame]]:
     """Records that steps after ``last_step`` put out, and whose raw records the lane takes again from ``next_raw`` on.
+
+    Returns
+    -------
+    int
+        How many they are.
+    list of Frame
+        The others that those steps put out: they come again where their frames still wait, see :func:`count_waiting`.
+
 
     ``floor``: offset of the clean topic from which on to look. Where ``klais_raw`` lost its tail as well, some of those
     raw records are gone: what they put out is there once.
     """
     put_out, end_raw = await _put_out(reader, topics.telemetry, partition, lineage, floor, last_step)
     if not put_out:
-        return 0
+        return 0, []
     start, end = await reader.offsets(topics.raw, partition)
     again: set[Frame] = set()
     async for record in reader.read(topics.raw, partition, min(max(start, next_raw), end), min(end, end_raw)):
@@ -33,6 +41,16 @@ async def count_doubled(
             continue
         numbers = zip(columns.sequence.tolist(), columns.ts_ms.tolist(), strict=True)
         again.update((columns.device_id(i), *number) for i, number in enumerate(numbers))
+    rest = [frame for frame in put_out if frame not in again]
+    return len(put_out) - len(rest), rest
+
+
+def count_waiting(put_out: list[Frame], waiting: Columns) -> int:
+    """How many of these records are of frames that wait: the step that let them out is missing."""
+    if not put_out:
+        return 0
+    numbers = zip(waiting.sequence.tolist(), waiting.ts_ms.tolist(), strict=True)
+    again = {(waiting.device_id(i), *number) for i, number in enumerate(numbers)}
     return sum(frame in again for frame in put_out)
 
 

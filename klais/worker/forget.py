@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from klais.config.load import Settings
 from klais.core.devices.forget import ALARM_ABOVE, EVICT_ABOVE, choose
+from klais.core.devices.layout import row_time_s
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import Step, forget
 from klais.telemetry import log as logs
@@ -15,6 +16,8 @@ log = logs.get("klais.worker.forget")
 FORGET_TICK_S = 1.0
 SWEEP_S = 60.0  # between two searches for devices that are silent for too long, while there is room
 ALARM_S = 60.0
+STEP_S = 60.0  # a wall clock that moves by more against the monotonic one was set
+STEADY_S = 600.0  # after that: by then devices that talk have been heard by the new time
 
 
 class Forgetter:
@@ -24,14 +27,17 @@ class Forgetter:
         self._forget_s = settings.devices_forget_s
         self._limits, self._partition = limits, partition
         self._swept_s = -SWEEP_S
+        self._ahead_s: float | None = None  # of the wall clock, against the monotonic one
+        self._set_s = -STEADY_S  # when the wall clock was set
         self._asked: dict[bytes, int] = {}  # requests that were looked at in this session
 
     def step(self, state: LaneState, now_ns: int, now_s: float) -> Step | None:
         """The next FORGET step, None when nobody is to be forgotten (``now_s`` monotonic)."""
         self._alarm(state)
+        self._watch_clock(now_ns * 1e-9 - now_s, now_s)
         ids = self._requested(state)
         if not len(ids):
-            ids = self._silent(state, now_ns // 1_000_000_000, now_s)
+            ids = self._silent(state, row_time_s(now_ns), now_s)
         if not len(ids):
             return None
         limits, _ = self._limits.of_lane(self._partition)
@@ -53,13 +59,21 @@ class Forgetter:
     def _silent(self, state: LaneState, wall_s: int, now_s: float) -> npt.NDArray[np.uint8]:
         limit = self._limits.device_limit
         crowded = state.devices > EVICT_ABOVE * limit
-        if not crowded and now_s - self._swept_s < SWEEP_S:
+        if not crowded and (now_s - self._swept_s < SWEEP_S or now_s - self._set_s < STEADY_S):
             return np.empty((0, 16), np.uint8)
         self._swept_s = now_s
         ids = choose(state.rows, state.used, state.devices, limit, wall_s, self._forget_s)
         if len(ids):
             log.info("devices_forgotten", partition=self._partition, count=len(ids), devices=state.devices, limit=limit)
         return ids
+
+    def _watch_clock(self, ahead_s: float, now_s: float) -> None:
+        """A clock that is set forward would make all devices look silent for as long as it jumped."""
+        if self._ahead_s is not None and abs(ahead_s - self._ahead_s) > STEP_S:
+            self._set_s = now_s
+            by_s = round(ahead_s - self._ahead_s)
+            log.warning("clock_was_set", partition=self._partition, by_s=by_s, no_device_forgotten_for_s=STEADY_S)
+        self._ahead_s = ahead_s
 
     def _alarm(self, state: LaneState) -> None:
         limit = self._limits.device_limit

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+from klais.core.lane.journal_steps import HOLE, STEPS_MISSING
 from klais.kafka.record_batch import Mark
 
 
@@ -27,7 +28,9 @@ class Violation(Enum):
     """What does not hold; the value names it in logs and views."""
 
     RAW_REPLACED = "raw_replaced"  # 3: take again what klais_raw holds now; batches that come twice are recognized
-    STEPS_MISSING = "steps_missing"  # 1: new steps get numbers above all that were ever put out
+    STEPS_MISSING = STEPS_MISSING  # 1: new steps get numbers above all that were ever put out
+    JOURNAL_HOLE = HOLE  # 2: a record of it cannot be read: as if it ended before it
+    MARKER_UNREADABLE = "marker_unreadable"  # go on from the one before, or from the journal's start
     JOURNAL_CUT = "journal_cut"  # 2: it ends before what the marker covers
     OUTPUT_CUT = "output_cut"  # 4: acknowledged records are gone: counted as lost
     OUTPUT_RECREATED = "output_recreated"  # 4: empty, somebody deleted it: steps after the marker are put out again
@@ -55,7 +58,8 @@ class Seen:
     ``next_raw`` and ``last_step``: after marker and journal. ``journal_passed``: frames that the journal's steps let
     pass. ``landmarks``: (raw offset, whether the record there is the one that was taken), in offset order, those that
     lie within the log or beyond its end. ``journal_end`` and ``marker_journal``: the journal's end, and where the
-    marker says that it goes on.
+    marker says that it goes on. ``behind_hole``: the highest step behind one that is missing, 0 = there is none.
+    ``unreadable_marker``: why the newest marker could not be read, "" = it could.
     """
 
     last_step: int
@@ -68,6 +72,8 @@ class Seen:
     raw_end: int
     landmarks: tuple[tuple[int, bool], ...]
     outputs: Mapping[str, OutputSeen]
+    behind_hole: int = 0
+    unreadable_marker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,9 @@ class Plan:
 
     @property
     def steps_missing(self) -> bool:
-        """Whether steps were put out that neither marker nor journal knows."""
-        return any(finding.violation is Violation.STEPS_MISSING for finding in self.findings)
+        """Whether steps may have been put out that neither marker nor journal knows."""
+        missing = (Violation.STEPS_MISSING, Violation.JOURNAL_HOLE)
+        return any(finding.violation in missing for finding in self.findings)
 
 
 def rewound(landmarks: tuple[tuple[int, bool], ...], raw_start: int, raw_end: int, next_raw: int) -> int | None:
@@ -132,6 +139,15 @@ def judge(seen: Seen) -> Plan:
         findings.append(Finding(Violation.JOURNAL_CUT, text))
     for name, output in seen.outputs.items():
         findings += _judge_output(name, output, seen.journal_passed if name == "telemetry" else 0)
+    if seen.unreadable_marker:
+        text = f"the newest checkpoint cannot be read, the lane goes on from the one before: {seen.unreadable_marker}"
+        findings.append(Finding(Violation.MARKER_UNREADABLE, text))
+    if seen.behind_hole:
+        text = (
+            f"klais_journal cannot be read behind step {seen.last_step}, steps up to {seen.behind_hole} follow: "
+            f"a record of it is damaged, or somebody else wrote one; what they took of klais_raw is decided again"
+        )
+        findings.append(Finding(Violation.JOURNAL_HOLE, text))
     newest = max([seen.newest_stamp, *(output.mark.step for output in seen.outputs.values() if output.mark)])
     if newest > seen.last_step:
         text = (
@@ -139,7 +155,7 @@ def judge(seen: Seen) -> Plan:
             f"the journal lost records; steps go on after {newest}"
         )
         findings.append(Finding(Violation.STEPS_MISSING, text))
-    return Plan(max(newest, seen.last_step), rewind, tuple(findings))
+    return Plan(max(newest, seen.last_step, seen.behind_hole), rewind, tuple(findings))
 
 
 def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Finding]:

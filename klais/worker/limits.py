@@ -1,6 +1,7 @@
 """The limits in force for each lane: from the settings and ``klais_control``, shared out over the lanes."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,25 @@ from klais.core.lane.journal import Limits
 from klais.core.lane.step import Bounds, Step
 
 MIN_LANE_RATE = 1e-3  # frames/s: a lane is slow, never shut
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Until when a list with ends holds that was made at ``made_ns``, of the records of a ``version``.
+
+    Where the clock went back, what had ended may be in force again.
+    """
+
+    version: int
+    made_ns: int
+    until_ns: int
+
+    def holds(self, version: int, now_ns: int) -> bool:
+        """Whether the list is still right."""
+        return version == self.version and self.made_ns <= now_ns < self.until_ns
+
+
+_NEVER = Hold(-1, 0, 0)
 
 
 class LaneLimits:
@@ -32,9 +52,9 @@ class LaneLimits:
         # Allowances of the whole process for records that must not become a flood.
         self._dead_letters = TokenBucket.of_one_second(settings.dead_letter_rate)
         self._flags = TokenBucket.of_one_second(settings.anomaly_rate)
-        self._overrides, self._overrides_version, self._overrides_until_ns = NO_OVERRIDES, -1, 0
+        self._overrides, self._overrides_hold = NO_OVERRIDES, _NEVER
         self._blocked: tuple[bytes, ...] = ()
-        self._blocked_version, self._blocked_until_ns = -1, 0
+        self._blocked_hold = _NEVER
         n = settings.partitions
         self.queue_limit = settings.dam_queue_limit // n
         self.queue_bytes = settings.dam_queue_bytes // n
@@ -58,11 +78,11 @@ class LaneLimits:
         if self._control is None:
             return ()
         now_ns, version = time.time_ns(), self._control.version
-        if version != self._blocked_version or now_ns >= self._blocked_until_ns:
+        if not self._blocked_hold.holds(version, now_ns):
             live = {name: until_ns for name, until_ns in self._control.blocked().items() if in_force(until_ns, now_ns)}
             ends = [until_ns for until_ns in live.values() if until_ns is not None]
             self._blocked = tuple(live)
-            self._blocked_version, self._blocked_until_ns = version, min(ends, default=1 << 62)
+            self._blocked_hold = Hold(version, now_ns, min(ends, default=1 << 62))
         return self._blocked
 
     def overrides(self) -> int:
@@ -88,13 +108,13 @@ class LaneLimits:
             return NO_OVERRIDES
         now_ns = time.time_ns()
         version = self._control.version
-        if version != self._overrides_version or now_ns >= self._overrides_until_ns:
+        if not self._overrides_hold.holds(version, now_ns):
             s, found = self._settings, self._control.device_limits()
             live = {name: at for name, at in found.items() if in_force(at.until_ns, now_ns)}
             ends = [at.until_ns for at in live.values() if at.until_ns is not None]
             own = {name: (at.rate or s.dam_device_rate, at.burst or s.dam_device_burst) for name, at in live.items()}
             self._overrides = override_table(own)
-            self._overrides_version, self._overrides_until_ns = version, min(ends, default=1 << 62)
+            self._overrides_hold = Hold(version, now_ns, min(ends, default=1 << 62))
         return self._overrides
 
     def device(self, device_id: bytes) -> tuple[float, float]:

@@ -12,18 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from klais import fault
-from klais.core.lane.checkpoint import Marker, decode_marker, restore
-from klais.core.lane.journal import (
-    MAGIC,
-    OWNER_KEY,
-    Kind,
-    StepRecord,
-    decode_step,
-    encode_owner,
-    fingerprint,
-    is_owner,
-    owner_lineage,
-)
+from klais.core.lane.checkpoint import Marker, restore
+from klais.core.lane.journal import OWNER_KEY, Kind, StepRecord, encode_owner, fingerprint
+from klais.core.lane.journal_steps import JournalSteps
 from klais.core.lane.state import LaneState
 from klais.core.wire.constants import Reason
 from klais.errors import TopicMismatch
@@ -32,9 +23,9 @@ from klais.kafka.reader import PartitionReader, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
-from klais.worker.changelog import load_partition
+from klais.worker.changelog import load_marker, load_partition
 from klais.worker.context import LaneContext
-from klais.worker.doubled import count_doubled
+from klais.worker.doubled import Frame, count_doubled
 from klais.worker.invariant import OutputSeen, Plan, Seen, Violation, judge
 from klais.worker.session import RecoveredState, Senders
 
@@ -49,11 +40,15 @@ HARMLESS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
 
 @dataclass(frozen=True, slots=True)
 class JournalSeen:
-    """Steps after the marker, in the order of the log; ``lineage`` as the newest owner record names it, 0 = none."""
+    """Steps after the marker, in the order of the log; ``lineage`` as the newest owner record names it, 0 = none.
+
+    ``behind``: the highest step behind a hole (:mod:`klais.core.lane.journal_steps`), 0 = there is none.
+    """
 
     steps: list[StepRecord]
     end: int
     lineage: int
+    behind: int
 
 
 async def recover(context: LaneContext, partition: int, reader: PartitionReader) -> RecoveredState:
@@ -72,7 +67,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     senders = await _take_over(context, partition, list(outputs.values()))
     async with context.loading:
         rows, value = await load_partition(reader, topics.devices_changelog, partition)
-        marker = decode_marker(value) if value else None
+        marker, why = await load_marker(reader, topics.devices_changelog, partition, value)
         newest_stamp = int(rows["stamp"].max()) if len(rows) else 0
         state = restore(marker, rows, context.settings.frame_hash_key, context.new_detector())
         del rows
@@ -90,14 +85,14 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     for name in ("anomalies", "dead_letter"):
         wanted = marker.outputs.get(name, 0) if marker else 0
         seen_outputs[name] = await _look_at(reader, outputs[name], partition, bounds[name], lineage, wanted)
-    plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, marker))
-    doubled = 0
+    plan = judge(await _seen(reader, topics, partition, state, newest_stamp, journal, seen_outputs, (marker, why)))
+    doubled, put_out = 0, list[Frame]()
     telemetry = seen_outputs["telemetry"]
     if plan.steps_missing and telemetry.mark is not None:
         last = journal.steps[-1].step if journal.steps else state.step
         next_raw = _next_raw(state, journal) if plan.rewind is None else min(plan.rewind, _next_raw(state, journal))
         begin = min(telemetry.floor, telemetry.end)
-        doubled = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
+        doubled, put_out = await count_doubled(reader, topics, partition, lineage, begin, last, next_raw)
     _report(partition, plan)
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
@@ -111,7 +106,7 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     if epoch < 0 < floors["telemetry"]:
         epoch = await reader.epoch_at(topics.telemetry, partition, floors["telemetry"] - 1)
     return RecoveredState(
-        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch
+        state, marker, senders, positions, floors, journal.steps, journal_floor, lineage, plan, doubled, epoch, put_out
     )
 
 
@@ -242,23 +237,17 @@ async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, jour
 
 
 async def _read_journal(reader: PartitionReader, topic: str, partition: int, marker: Marker | None) -> JournalSeen:
-    """Journalled steps after the marker. What is no journal record is skipped: somebody else wrote it."""
+    """Journalled steps after the marker, up to the first that is missing."""
     after, start = (marker.step, marker.journal_offset) if marker else (0, 0)
     log_start, log_end = await reader.offsets(topic, partition)
-    steps: list[StepRecord] = []
-    lineage = foreign = 0
     begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: whatever is there
-    async for raw in reader.read(topic, partition, begin):
-        value = raw.value or b""
-        if is_owner(value):
-            lineage = owner_lineage(value) or lineage
-        elif value[:4] != MAGIC:
-            foreign += 1
-        elif (record := decode_step(value)).step > (steps[-1].step if steps else after):
-            steps.append(record)
-    if foreign:
-        log.warning("foreign_records_skipped", topic=topic, partition=partition, records=foreign)
-    return JournalSeen(steps, log_end, lineage)
+    found = JournalSteps(after, cut=begin != start)
+    steps = [step async for raw in reader.read(topic, partition, begin) if (step := found.take(raw.value)) is not None]
+    found.end()
+    if found.unreadable:
+        say = log.error if found.behind else log.warning
+        say("unreadable_records", topic=topic, partition=partition, records=found.unreadable, why=found.why)
+    return JournalSeen(steps, log_end, found.lineage, found.behind)
 
 
 async def _seen(
@@ -269,8 +258,9 @@ async def _seen(
     newest_stamp: int,
     journal: JournalSeen,
     outputs: dict[str, OutputSeen],
-    marker: Marker | None,
+    read: tuple[Marker | None, str],
 ) -> Seen:
+    marker, why = read
     next_raw = _next_raw(state, journal)
     raw_start, _ = await reader.offsets(topics.raw, partition)
     raw_end = await _end(reader, topics.raw, partition, next_raw)
@@ -283,6 +273,8 @@ async def _seen(
         last_step=journal.steps[-1].step if journal.steps else state.step,
         next_raw=next_raw,
         newest_stamp=newest_stamp,
+        behind_hole=journal.behind,
+        unreadable_marker=why,
         journal_passed=sum(passed_by(record) for record in journal.steps),
         marker_journal=marker.journal_offset if marker else 0,
         journal_end=journal.end,

@@ -22,6 +22,7 @@ from klais.kafka.reader import PartitionReader, RawRecord
 from klais.kafka.record_batch import Mark
 from klais.system.loop_turn import LoopTurn
 from klais.telemetry.log import get
+from klais.worker.doubled import Frame, count_waiting
 from klais.worker.invariant import Plan
 
 log = get("klais.worker.replay")
@@ -52,8 +53,8 @@ class Replay:
         What recovery found out.
     telemetry : Mark or None
         How far the clean topic had got.
-    doubled : int
-        Records of the clean topic that will be put out again.
+    doubled : tuple of int and list of Frame
+        Records of the clean topic that will be put out again, and those that will be if their frames wait.
     floor : tuple of int
         Where the clean topic goes on behind what the marker covers and it still holds, and the epoch before that place.
     """
@@ -65,7 +66,7 @@ class Replay:
         journal: list[StepRecord],
         plan: Plan,
         telemetry: Mark | None,
-        doubled: int,
+        doubled: tuple[int, list[Frame]],
         floor: tuple[int, int],
     ) -> None:
         self._state, self._marker, self._journal, self._plan = state, marker, journal, plan
@@ -162,10 +163,11 @@ class Replay:
         next_raw = state.next_raw
         for back in (plan.rewind, losses.raw_offset):
             next_raw = next_raw if back is None else min(next_raw, back)
-        doubled = self._doubled
+        doubled, put_out = self._doubled
         if plan.steps_missing and self._telemetry is not None and raw_start > next_raw:
             # Retention has removed raw records of the missing steps: go on behind what is on the clean topic.
             next_raw, doubled = max(next_raw, min(raw_start, self._telemetry.next_raw)), 0
+        doubled += count_waiting(put_out, state.queue.waiting())
         lost = losses.output + sum(finding.lost for finding in plan.findings)
         doubled += sum(finding.doubled for finding in plan.findings)
         why = "; ".join(

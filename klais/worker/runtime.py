@@ -15,6 +15,7 @@ from klais.kafka.end_offsets import EndOffsets
 from klais.kafka.fenced import make_producer
 from klais.kafka.stats import FRESH_S, ControlProducer
 from klais.kafka.topics import Topics
+from klais.kafka.topics_watch import TopicsWatch
 from klais.system.memory import release_startup_memory
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext, RawConsumer
@@ -58,9 +59,11 @@ class WorkerRuntime:
     ) -> None:
         self.settings, self.lanes, self.topics = settings, lanes, Topics.of(settings)
         self.worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
+        # Edges write to no other partition. Where the topic has more, `/health` says so, and these lanes go on.
+        self._ours = frozenset(range(settings.partitions))
         self.control = ControlFollower(settings)
         self.limits = LaneLimits(settings, self.control)
-        self.offsets = EndOffsets(settings)
+        self.offsets, self.topics_watch = EndOffsets(settings), TopicsWatch(settings)
         self.controller = Controller(settings, self.worker_id, observe=self._observe_inference)
         self.scoring, self.types_in_use = cpu_budget(settings), TypesInUse()
         self.types = TypeKeeper(settings, self.types_in_use, lanes)
@@ -85,6 +88,7 @@ class WorkerRuntime:
     async def publish(self) -> None:
         """Report once a second, until cancelled."""
         self.offsets.start()
+        self.topics_watch.start()
         await self.report.run(self.producer())
 
     def readiness(self, stopping: bool, recovered: bool, rebalancing: bool, assigned: frozenset[int]) -> Readiness:
@@ -97,9 +101,9 @@ class WorkerRuntime:
             stopping=stopping,
             recovered=recovered,
             rebalancing=rebalancing,
-            assigned=assigned,
-            gone=assigned - known if newest is not None else frozenset(),
-            partitions=len(known),
+            assigned=assigned & self._ours,
+            gone=(assigned & self._ours) - known if newest is not None else frozenset(),
+            partitions=len(known & self._ours),
             workers=len({*others.workers, self.worker_id}),
             live_elsewhere=others.live_lanes(),
         )
@@ -108,7 +112,7 @@ class WorkerRuntime:
 
     async def start_lanes(self, partitions: Iterable[int]) -> None:
         """Start a lane for each partition, in the place of those there are."""
-        await self.lanes.start(await self._lane_context(), partitions)
+        await self.lanes.start(await self._lane_context(), self._ours & frozenset(partitions))
         if not self.lanes.by_partition:
             do = "nothing on a standby (see /readyz); else create the topic with `klais topics create`"
             log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
@@ -159,6 +163,7 @@ class WorkerRuntime:
             producers = (context.journal_producer, context.output_producer, context.changelog_producer)
             closing += [producer.stop() for producer in producers]
         self.offsets.stop()
+        self.topics_watch.stop()
         await asyncio.gather(*(_within("clients", part) for part in closing))
         log.info("worker_stopped", drained=drained, seconds=round(time.monotonic() - began_s, 3))
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from klais.kafka.fenced import FencedSender
 from klais.kafka.record_batch import Mark
 from klais.telemetry.log import get
 from klais.worker.context import LaneContext
+from klais.worker.doubled import Frame
 from klais.worker.forget import Forgetter
 from klais.worker.intake import Raw
 from klais.worker.invariant import Plan
@@ -51,7 +52,8 @@ class RecoveredState:
     """What recovery found: the state at the marker, the journal after it, and how far each output had got.
 
     ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``:
-    records of the clean topic that the lane will put out again. ``journal_floor``: where the journal goes on after the
+    records of the clean topic that the lane will put out again. ``put_out``: other records of missing steps, which come
+    again where their frames wait. ``journal_floor``: where the journal goes on after the
     marker.
     """
 
@@ -66,6 +68,7 @@ class RecoveredState:
     plan: Plan
     doubled: int
     telemetry_epoch: int = -1  # of the record before the clean topic's floor
+    put_out: list[Frame] = field(default_factory=list)
 
 
 class Pending:
@@ -134,7 +137,7 @@ class LaneSession:
             found.journal,
             found.plan,
             found.positions.get("telemetry"),
-            found.doubled,
+            (found.doubled, found.put_out),
             (found.floors["telemetry"], found.telemetry_epoch),
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)

@@ -98,6 +98,17 @@ def row_key(row: Any) -> bytes:
     return row["id"].tobytes()[: int(row["id_size"])]  # type: ignore[no-any-return]
 
 
+def row_time_s(now_ns: int) -> int:
+    """A clock's time as rows keep it: s since the epoch that fit a uint32, whatever the clock says.
+
+    Examples
+    --------
+    >>> [row_time_s(ns) for ns in (-5, 1_500_000_000, 1 << 62)]
+    [0, 1, 4294967295]
+    """
+    return min(max(0, now_ns // 1_000_000_000), 0xFFFF_FFFF)
+
+
 def read_row(value: bytes) -> Any:
     """One row from a table value.
 

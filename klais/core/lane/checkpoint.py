@@ -24,10 +24,11 @@ import orjson
 from klais.core.anomaly.detector import Detector
 from klais.core.devices.layout import OPAQUE_ROW, OTHER_VERSION, ROW, ROW_VERSION, Rows
 from klais.core.lane.columns import Columns
+from klais.core.lane.journal import LAST_STEP
 from klais.core.lane.names import NameTable
 from klais.core.lane.queue import MAX_RANGE_BYTES
 from klais.core.lane.state import NO_KEY, TALLIES, LaneState
-from klais.errors import BatchFormatError, JournalFormatError
+from klais.errors import BatchFormatError, JournalFormatError, OtherVersion
 from klais.system import shallow_json
 
 MARKER_MAGIC = b"KLM1"
@@ -162,21 +163,24 @@ def decode_marker(value: bytes) -> Marker:
     Raises
     ------
     JournalFormatError
-        Not a marker, or of another version.
+        Not a marker, or a damaged one.
+    OtherVersion
+        Of another version of KLAIS.
     """
     if len(value) < _HEAD.size or value[:4] != MARKER_MAGIC:
         raise JournalFormatError(f"not a checkpoint marker: {value[:16]!r}")
     _, size, boots, ranges = _HEAD.unpack_from(value)
     try:
         facts = shallow_json.loads(value[_HEAD.size : _HEAD.size + size])
-    except ValueError:  # of version 1, which had a shorter head
-        facts = {"version": 1, "row_version": 1}
-    try:
         if facts["version"] != MARKER_VERSION or facts["row_version"] != ROW_VERSION or len(facts["tally"]) != TALLIES:
-            raise JournalFormatError(
+            raise OtherVersion(
                 f"checkpoint of version {facts['version']}.{facts['row_version']}, this code reads "
                 f"{MARKER_VERSION}.{ROW_VERSION}: {OTHER_VERSION}"
             )
+        if not (0 <= facts["step"] <= LAST_STEP and facts["next_raw"] >= 0 and facts["journal_offset"] >= 0):
+            raise ValueError(f"step {facts['step']}, offsets {facts['next_raw']} and {facts['journal_offset']}")
+        if not all(isinstance(n, int) and n >= 0 for n in (*facts["outputs"].values(), facts["lineage"])):
+            raise ValueError(f"outputs {facts['outputs']}, lineage {facts['lineage']}")
         at = _HEAD.size + size
         found, end = _read_ranges(value, at + boots, ranges)
         waiting = sum(len(index) for _, _, index in found)
@@ -195,6 +199,13 @@ def decode_marker(value: bytes) -> Marker:
         )
     except _DAMAGE as error:
         raise JournalFormatError(f"damaged checkpoint marker ({error!r}): {OTHER_VERSION}") from error
+
+
+def read_marker(value: bytes) -> Marker:
+    """As :func:`decode_marker`; a state can be restored from it, too."""
+    marker = decode_marker(value)
+    restore(marker, np.empty(0, ROW))
+    return marker
 
 
 def _read_ranges(value: bytes, at: int, count: int) -> tuple[Ranges, int]:
@@ -262,6 +273,7 @@ __all__ = [
     "begin_snapshot",
     "copy_rows",
     "decode_marker",
+    "read_marker",
     "encode_marker",
     "refill_queue",
     "restore",

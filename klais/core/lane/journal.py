@@ -20,8 +20,9 @@ import orjson
 
 from klais.core.anomaly.record import FLAG, NO_FLAGS, Flags
 from klais.core.dam.overrides import NO_OVERRIDES, NO_PREFIXES, OVERRIDE, PREFIX, Overrides, Prefixes
+from klais.core.devices.layout import row_time_s
 from klais.core.wire.constants import LAST_MALFORMED, Reason
-from klais.errors import JournalFormatError
+from klais.errors import JournalFormatError, OtherVersion
 from klais.system import shallow_json
 
 MAGIC = b"KLJ1"
@@ -32,6 +33,7 @@ VERSION = 7
 # Each field lies on a multiple of its size, and so does what follows.
 HEADER = Struct("<4sBBHQqqddddddddIIIIIHHHHIQ")
 GONE = "is gone"
+LAST_STEP = 1 << 62  # what names a later one was written by somebody else
 FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
 
 
@@ -147,6 +149,11 @@ class StepRecord:
     flags: Flags = field(default_factory=lambda: NO_FLAGS)
     flag_names: Mapping[int, str] = field(default_factory=dict)
 
+    @property
+    def now_s(self) -> int:
+        """The worker's clock, as rows keep it."""
+        return row_time_s(self.now_ns)
+
 
 NO_VERDICTS: npt.NDArray[np.uint8] = np.empty(0, np.uint8)
 NO_IDS: npt.NDArray[np.uint8] = np.empty((0, 16), np.uint8)
@@ -209,7 +216,9 @@ def decode_step(value: bytes) -> StepRecord:
     Raises
     ------
     JournalFormatError
-        Another program's record, another version, or a damaged one.
+        Another program's record, or a damaged one.
+    OtherVersion
+        Of another version of KLAIS.
 
     Examples
     --------
@@ -221,11 +230,15 @@ def decode_step(value: bytes) -> StepRecord:
     if len(value) < HEADER.size or value[:4] != MAGIC:
         raise JournalFormatError(f"not a journal record: {value[:16]!r} ({len(value)} bytes)")
     if value[4] != VERSION:
-        raise JournalFormatError(
-            f"journal record of version {value[4]}, this code reads version {VERSION}: stop the worker of that version "
-            "cleanly, then start this one with a new KLAIS_TOPIC_PREFIX"
+        raise OtherVersion(
+            f"journal record of version {value[4]}, this code reads version {VERSION}: start a worker of that version "
+            "and stop it with SIGTERM, so that its last checkpoint covers the journal, or start with a new "
+            "KLAIS_TOPIC_PREFIX, or delete the topic of the journal and run `klais topics create`: lanes then decide "
+            "again what klais_raw holds and count what comes twice"
         )
     record, counts = _read_header(value)
+    if record.step > LAST_STEP:
+        raise JournalFormatError(f"step {record.step} is more than a lane ever counts")
     if record.kind == Kind.RESUMED:
         record.resumed = _read_resumed(record.step, value[HEADER.size :])
     elif record.kind == Kind.FORGET:
@@ -307,8 +320,12 @@ def encode_owner(worker: str, epoch: int, at_ms: int, lineage: int = 0) -> bytes
 
 
 def owner_lineage(value: bytes) -> int:
-    """The lineage that an owner record names; 0 = none."""
-    return int(shallow_json.loads(value[len(OWNER_MAGIC) :]).get("lineage", 0))
+    """The lineage that an owner record names; 0 = none, or it cannot be read."""
+    try:
+        lineage = shallow_json.loads(value[len(OWNER_MAGIC) :]).get("lineage", 0)
+    except (AttributeError, ValueError):
+        return 0
+    return lineage if isinstance(lineage, int) and 0 < lineage < 1 << 32 else 0
 
 
 def is_owner(value: bytes) -> bool:
@@ -325,7 +342,10 @@ def decode_record(value: bytes) -> dict[str, Any]:
         As for :func:`decode_step`.
     """
     if is_owner(value):
-        return {"kind": "owner", **shallow_json.loads(value[4:])}
+        owner = shallow_json.loads(value[len(OWNER_MAGIC) :])
+        if not isinstance(owner, dict):
+            raise JournalFormatError(f"an owner record that names no owner: {value[:64]!r}")
+        return {"kind": "owner", **owner}
     record = decode_step(value)
     labels, counts = np.unique(record.verdict, return_counts=True)
     return {

@@ -12,7 +12,7 @@ from klais.core.anomaly.detector import Detector
 from klais.core.dam.admit import DAM_STATE, DEPTH, NEW_DEVICES, TOKENS
 from klais.core.devices.forget import forget_rows
 from klais.core.devices.index import FREE, USED, build_index, find, find_rows
-from klais.core.devices.layout import KEPT_OF_SIGNED, OPAQUE_ROW, ROW, Rows, id_words
+from klais.core.devices.layout import KEPT_OF_SIGNED, OPAQUE_ROW, ROW, Rows, id_words, row_time_s
 from klais.core.devices.siphash import key_words
 from klais.core.lane.boots import Boots
 from klais.core.lane.names import NameTable
@@ -225,7 +225,7 @@ class LaneState:
 
     def seen_batch(self, edge: int, boot: int, number: int, now_ns: int) -> bool:
         """Whether this batch of the edge was taken before; otherwise remember it and count numbers skipped."""
-        missing = self.boots.take(edge, boot, number, now_ns // 1_000_000_000)
+        missing = self.boots.take(edge, boot, number, row_time_s(now_ns))
         if missing is None:
             return True
         self.tally[Tally.MISSING_BATCHES] = max(0, int(self.tally[Tally.MISSING_BATCHES]) + missing)

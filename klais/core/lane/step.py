@@ -205,7 +205,7 @@ def _limits_column(
     out[dam_admit.QUEUE_LIMIT], out[dam_admit.DEVICE_LIMIT] = queue_limit, device_limit
     out[dam_admit.ERAS_PER_NS] = 2e-9 / max(1e-9, record.limits.sequence_window_s)
     out[dam_admit.STICKY], out[dam_admit.STRICT] = sticky, strict
-    out[dam_admit.NOW_S] = record.now_ns // 1_000_000_000
+    out[dam_admit.NOW_S] = record.now_s
     return out
 
 
@@ -335,7 +335,7 @@ def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> 
 
 
 def forget_step(state: LaneState, record: StepRecord) -> Step:
-    state.forget(record.forgotten, record.step, record.now_ns // 1_000_000_000)
+    state.forget(record.forgotten, record.step, record.now_s)
     state.tally[Tally.FORGOTTEN] += np.uint64(record.count)
     return finish(state, Step(record))
 

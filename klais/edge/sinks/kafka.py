@@ -15,7 +15,7 @@ from klais.edge.counts import Counts
 from klais.edge.sinks.base import Headers
 from klais.edge.sinks.spool.records import Entry
 from klais.kafka.clients import confluent_config
-from klais.kafka.topics import Topics
+from klais.kafka.topics import MAX_RECORD_BYTES, Topics
 from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.kafka")
@@ -30,8 +30,8 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 PURGE_S = 5.0  # a purge takes some milliseconds
-# Kafka refuses the batch itself: no other producer, and no later time, changes that.
-HOPELESS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
+# Kafka refuses the batch itself. Where a right topic would take it, the batch waits until somebody mends the topic.
+TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
 class Clock(Protocol):
@@ -208,7 +208,7 @@ class KafkaPublisher:
             self._clock.on_acknowledged()
             self._acked[partition] = order
             self._on_delivered(entry)
-        elif error.code() in HOPELESS:
+        elif error.code() in TOO_LARGE and len(message.value() or b"") > MAX_RECORD_BYTES:
             self._give_up(frames, entry)
             self._failed(error, frames)
         else:

@@ -65,6 +65,7 @@ class Views:
     readiness: Callable[[], Readiness]
     started_s: float
     controller: Callable[[], ControllerStatistics]
+    topic_problems: Callable[[], tuple[str, ...]] = tuple
     gate: Gate = field(default_factory=Gate)
     answers: Answers = field(default_factory=Answers)
 
@@ -266,7 +267,7 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
     if failing_s > QUIET_S:
         problems.append(f"Kafka has not answered for {failing_s:.0f} s")
     forecast = views.report.controller()
-    problems += [*forecast.problems, *views.report.type_problems]
+    problems += [*views.topic_problems(), *forecast.problems, *views.report.type_problems]
     if views.control is not None and (deaf := views.control.problem()):
         problems.append(deaf)
     body = {

@@ -156,3 +156,12 @@ def test_a_batch_is_as_old_as_the_kernel_says() -> None:
     batcher.add(Frames([b"a" * 30]), np.zeros(1, np.int32), 0, 1000, None, np.array([400], np.int64))
     assert batcher.oldest_ns(10**9) == 400
     assert batcher.due(1400, 1000) == [0]
+
+
+@pytest.mark.parametrize("wall_ns", [-(10**18), 0, 1, 999, 2**62, 2**63 - 1, 2**63, 2**64])
+def test_a_batch_of_an_edge_with_any_clock_is_one_that_lanes_read(wall_ns):
+    """An edge whose clock begins at the epoch closes a batch that it opened, by that clock, before it."""
+    batcher = Batcher(1, 4096, 1, 7, True)
+    feed(batcher, [b"x" * 30] * 3, [0, 0, 0], 10_000)
+    batch = decode_batch(batcher.close(0, 11_000, wall_ns).value)
+    assert batch.count == 3 and 0 <= batch.received_at < 2**63

@@ -11,6 +11,7 @@ from klais.edge.batcher import Built
 from klais.edge.counts import Counts
 from klais.edge.sinks.kafka import KafkaPublisher
 from klais.edge.sinks.spool.records import Entry
+from klais.kafka.topics import MAX_RECORD_BYTES
 from tests.support.forwarder import NoClock
 
 MIB = 1 << 20
@@ -118,11 +119,26 @@ def test_a_full_client_queue_is_tried_again_then_refused() -> None:
 def test_a_batch_that_is_refused_for_itself_is_counted_and_nothing_else_is_disturbed() -> None:
     refused: list[Any] = []
     publisher, counts, producer = make(refused=refused)
-    publisher.offer(Built(b"x", 0, 5))
+    publisher.offer(Built(bytes(MAX_RECORD_BYTES + 1), 0, 5))
     producer.report(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE))
     assert int(counts.by_reason[Reason.DELIVERY_FAILED]) == 5
     assert (counts.inflight, counts.published, counts.batches_failed, refused) == (0, 0, 1, [None])
     assert not publisher.troubled and publisher.offer(Built(b"x", 0, 1))
+
+
+@pytest.mark.parametrize(
+    "code", [KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE, KafkaError.NOT_ENOUGH_REPLICAS]
+)
+def test_batches_that_only_a_changed_topic_refuses_are_taken_back(code: int) -> None:
+    """Somebody lowered ``max.message.bytes`` of klais_raw: the topic can be mended, lost frames cannot."""
+    publisher, counts, producer = make()
+    built = [Built(bytes([n]) * 5000, 0, 5) for n in range(2)]
+    for one in built:
+        publisher.offer(one)
+    producer.report(KafkaError(code))
+    assert publisher.troubled and not publisher.offer(Built(b"x", 0, 1))
+    assert publisher.take_back() == built
+    assert (int(counts.by_reason[Reason.DELIVERY_FAILED]), counts.batches_failed) == (0, 0)
 
 
 @pytest.mark.parametrize("where", ["delivery", "error_cb", "produce", "poll"])

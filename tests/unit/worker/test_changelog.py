@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from klais.core.devices.layout import ROW, ROW_VERSION, id_words, row_key
+from klais.core.lane.checkpoint import encode_marker, snapshot
+from klais.core.lane.state import LaneState
+from klais.errors import OtherVersion
 from klais.kafka.reader import RawRecord
 from klais.worker import changelog
-from klais.worker.changelog import load_partition, marker_key
+from klais.worker.changelog import load_marker, load_partition, marker_key
 
 
 class Log:
@@ -63,3 +66,50 @@ async def test_what_is_no_row_is_skipped():
     strange = (b"b", row(b"c", 9)[1])  # a row under another device's key
     rows, marker = await load_partition(Log(row(b"a", 1), (b"b", b"short"), strange, row(b"d", 2)), "t", 0)
     assert {row_key(one) for one in rows} == {b"a", b"d"} and marker is None
+
+
+def written_marker(step: int) -> bytes:
+    state = LaneState()
+    state.step = step
+    return encode_marker(snapshot(state), 0, {"telemetry": 5}, 4, lineage=1)
+
+
+DAMAGED = {
+    "short": b"KLM1",
+    "zeros": b"KLM1" + bytes(100),
+    "foreign": b"hello",
+    "cut": written_marker(9)[:40],
+    "step below 0": written_marker(9).replace(b'"step":9', b'"step":-'),
+    "step without end": written_marker(9).replace(b'"next_raw":0', b'"next_raw":-'),
+    "outputs of another kind": written_marker(9).replace(b'{"telemetry":5}', b'["telemetry", 5]'),
+    "an output of another kind": written_marker(9).replace(b'{"telemetry":5}', b'{"telemetry":"5"}'[:15]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+async def test_a_marker_that_cannot_be_read_is_replaced_by_the_newest_that_can(name):
+    key = marker_key(0)
+    log = Log((key, written_marker(3)), (key, written_marker(7)), row(b"a", 1), (key, DAMAGED[name]), (key, b"x"))
+    for newest in (b"x", DAMAGED[name]):
+        marker, why = await load_marker(log, "t", 0, newest)
+        assert marker is not None and marker.step == 7 and why
+    assert await load_marker(Log((key, b"x")), "t", 0, b"x") == (None, "not a checkpoint marker: b'x'")
+    assert await load_marker(log, "t", 0, None) == (None, "")
+
+
+async def test_a_marker_that_somebody_removed_is_still_there_until_compaction():
+    _, marker = await load_partition(Log((marker_key(0), b"new"), (marker_key(0), None), (marker_key(0), b"")), "t", 0)
+    assert marker == b"new"
+
+
+async def test_a_marker_of_another_version_is_refused():
+    other = written_marker(3).replace(b'"version":3', b'"version":4')
+    with pytest.raises(OtherVersion, match="version 4"):
+        await load_marker(Log((marker_key(0), written_marker(3)), (marker_key(0), other)), "t", 0, other)
+
+
+async def test_what_would_be_a_second_row_of_a_device_or_end_all_step_numbers_is_skipped():
+    twice = (b"a\0", row(b"a", 2)[1])
+    endless = row(b"b", 2**63)
+    rows, _ = await load_partition(Log(row(b"a", 1), twice, endless, row(b"c", 3)), "t", 0)
+    assert {row_key(one): int(one["stamp"]) for one in rows} == {b"a": 1, b"c": 3}
