@@ -16,7 +16,7 @@ import pytest
 
 from klais.core.fingerprint.record import DeviceTypes
 from klais.edge.number import END, _claim
-from klais.errors import KlaisError, ModelRefused
+from klais.errors import ModelRefused
 from klais.fingerprint.model import dump_types, load_types
 from klais.fingerprint.snapshot import read_snapshot
 from klais.models.card import CARD, read_card, read_file, write_model
@@ -24,7 +24,7 @@ from klais.sim.manifest import FORMAT, read_manifest
 from klais.traffic.trees import Trees
 from klais.ui.audit import _object
 from klais.ui.recording import Recording
-from tests.hostile.cases import CASES, changed, mutated, rng, shown
+from tests.hostile.cases import CASES, changed, mutated, read_or_refused, rng, shown
 
 DEEP = [b"[" * 100_000, b'{"a":' * 100_000, b'{"files":' + b"[" * 50_000]
 CLAIMS = [b'{"first":1024,"count":2}', b'{"first":true,"count":1}', b'{"first":1e400,"count":1}', b"[1024,2]", b"null"]
@@ -99,22 +99,6 @@ def test_a_mutated_record_of_the_audit_is_an_object_or_left_out() -> None:
         seed = (AUDIT + DEEP)[turn % 6] if turn < 6 else mutated(random, AUDIT[turn % 3], AUDIT, 3)
         outcomes[isinstance(_object(seed), dict)] += 1
     assert _object(None) is None and all(outcomes)
-
-
-def read_or_refused(name: str, share: int, made: Callable[[Any, int], Any], read: Callable[[Any], object]) -> None:
-    """``read`` what ``made`` gives, the whole one first; it must both happen."""
-    random, outcomes = rng(name), [0, 0]
-    for turn in range(max(60, CASES // share)):
-        value = made(random, turn)
-        try:
-            read(value)
-            outcomes[1] += 1
-        except KlaisError as error:
-            assert str(error) and turn, error
-            outcomes[0] += 1
-        except Exception as error:
-            raise AssertionError(f"{name} {turn}: {value!r:.2000}") from error
-    assert all(outcomes), outcomes
 
 
 def packed(arrays: dict[str, Any]) -> bytes:
