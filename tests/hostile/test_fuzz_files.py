@@ -16,10 +16,10 @@ import pytest
 
 from klais.core.fingerprint.record import DeviceTypes
 from klais.edge.number import END, _claim
-from klais.errors import ModelRefused
+from klais.errors import KlaisError, ModelRefused
 from klais.fingerprint.model import dump_types, load_types
 from klais.fingerprint.snapshot import read_snapshot
-from klais.models.card import CARD, read_card, read_file, write_model
+from klais.models.card import CARD, Card, read_card, read_file, write_model
 from klais.sim.manifest import FORMAT, read_manifest
 from klais.traffic.trees import Trees
 from klais.ui.audit import _object
@@ -35,6 +35,20 @@ def card_of(folder: Path) -> bytes:
     """A model in ``folder``; its card."""
     write_model(folder, {"trees.npz": b"abc"}, {"kind": "traffic", "version": "1", "test": {"macro_f1": 0.9}})
     return (folder / CARD).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "x" * 300, "", ".", ".."])
+def test_a_name_that_no_file_has_is_refused(tmp_path: Path, name: str) -> None:
+    card_of(tmp_path / "1")
+    with pytest.raises(ModelRefused):
+        read_file(tmp_path / "1", Card("traffic", "1", {name: "00"}, {}), name)
+
+
+@pytest.mark.parametrize("pages", [1.5, [], "a", None, {"/api/v1/audit": 1}, {"/api/v1/audit": []}])
+def test_a_recording_without_pages_is_refused(pages: Any) -> None:
+    raw = orjson.loads(gzip.decompress(resources.files("klais.ui").joinpath("demo.json.gz").read_bytes()))
+    with pytest.raises(KlaisError, match="no recording"):
+        Recording(gzip.compress(orjson.dumps(raw | {"pages": pages, "events": raw["events"][:1]}), 1))
 
 
 @pytest.mark.parametrize(
