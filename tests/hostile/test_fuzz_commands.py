@@ -2,8 +2,11 @@
 
 import numpy as np
 import orjson
+import pytest
 
+from klais.cli.output import writer
 from klais.cli.redrive import show
+from klais.cli.tap import KEYS, SHOWN, for_people, is_sample
 from klais.cli.what_if import Found, _words, draw
 from klais.config.load import Settings
 from klais.core.lane.journal import encode_step
@@ -12,6 +15,7 @@ from klais.core.lane.step import take_raw
 from klais.kafka.reader import RawRecord
 from klais.redrive.ledger import Ledger
 from klais.redrive.letters import check, letters_of, without_trailing_nul
+from klais.system.moments import clock_of
 from klais.verify.whatif import Courses, Question, Stretch, step_of
 from tests.hostile.cases import CASES, changed, mutated, rng, shown
 from tests.hostile.test_fuzz_records import batches
@@ -34,7 +38,7 @@ def test_a_stretch_with_odd_records_has_an_answer() -> None:
     random, some = rng("what-if"), stretch()
     others = [part for pair in some for part in pair]
     applied = 0
-    for turn in range(max(30, CASES // 1000)):
+    for turn in range(max(20, CASES // 4000)):
         question = Question(Settings(), frozenset({"dam_max_rate"} if turn % 2 else ()))
         courses = Courses(question, Stretch(0, turn % 2, len(some), 0, 0))
         given = []
@@ -104,9 +108,22 @@ def test_an_odd_ledger_is_passed_over() -> None:
     assert outcomes == {True, False}
 
 
-ABOUT = {"workers": ["http://127.0.0.1:6067"]}
-SAMPLE = {
-    "matched": 3,
-    "frames": [{"ts": 1, "partition": 0, "device_id": "a", "seq": 1, "verdict": "passed", "reason": None,
-                "flagged": False, "bytes": 30, "edge": 1, "source": None, "payload": {"t": 1}}],
-}  # fmt: skip
+FRAME = {
+    **{"ts": 1_700_000_000_000, "partition": 0, "device_id": "a", "seq": 1, "verdict": "passed", "reason": None},
+    **{"flagged": False, "bytes": 30, "edge": 1, "source": None, "payload": {"t": 1}},
+}
+SAMPLE = {"matched": 3, "frames": [FRAME]}
+
+
+def test_odd_samples_of_a_tap_are_shown_or_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    random, outcomes = rng("taps"), [0, 0]
+    assert is_sample(SAMPLE)
+    for _ in range(max(200, CASES // 400)):
+        found = orjson.loads(orjson.dumps(changed(random, SAMPLE)))
+        outcomes[right := isinstance(found, dict) and is_sample(found)] += 1
+        if right:
+            rows = [{"time": clock_of(row["ts"]), **row} for row in found["frames"]]
+            for form in ("jsonl", "csv"):
+                writer(form, SHOWN, KEYS).write(rows)
+            writer("table", SHOWN, KEYS).write([for_people(row) for row in rows])
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines()) and all(outcomes)
