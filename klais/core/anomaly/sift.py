@@ -89,7 +89,7 @@ def sift_values(
             here |= np.int64(1) << slot
             feature, x = 1 + slot, field_value[j]
             if abs(x) < MIN_VALUE:
-                x = 0.0
+                x = 0.0  # type: ignore[assignment]
         inside = gates["low"][r, feature] <= x <= gates["high"][r, feature]
         if inside and regular == 0:
             continue
