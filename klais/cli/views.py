@@ -159,7 +159,7 @@ class WorkerViews:
         if status != 200:
             raise WorkerUnavailable(self._refusal(status, found))
         if not isinstance(found, dict):
-            raise WorkerUnavailable(f"what answers at {self._where} is no KLAIS worker: it sends no JSON object for {path}")
+            raise WorkerUnavailable(f"what answers at {self._where} is no KLAIS worker: no JSON object is at {path}")
         return found
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:
