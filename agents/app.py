@@ -102,6 +102,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "canonical_url": f"http://{settings.web_advertise or f'{host}:{settings.web_port}'}",
         # Faust's own pages would show the table and the application to anyone; ours are in klais.worker.web
         **dict.fromkeys(("web_tables_enabled", "web_router_enabled", "debug"), False),
+        "env": {},  # Faust would let variables such as BROKER_URL and APP_DEBUG win over all of these
         "Worker": worker_class(settings),
         # Faust would put its own handlers in place of those of klais.telemetry.log, and fields would be lost
         "logging_config": dict_config(settings, "worker"),

@@ -26,6 +26,7 @@ SHOWN = (
     Column("outcome", width=12), Column("payload"),
 )  # fmt: skip
 MOST_SAMPLE = 200  # frames a second that one worker shows
+MOST = 1000  # workers
 AGAIN_S = 2.0
 
 
@@ -75,7 +76,8 @@ def tap(
     """
     first, form = WorkerViews.of(url), "json" if as_json else form
     about = first.get("/api/v1/about")
-    workers = [first, *(first.of_worker(str(other)) for other in about.get("workers", ()))]
+    others = about.get("workers")
+    workers = [first, *(first.of_worker(str(other)) for other in (others if isinstance(others, list) else ())[:MOST])]
     params: dict[str, str | int] = {name: text for name, text in wanted.items() if text}
     params["sample"] = max(1, -(-sample // len(workers)))
     follow = Followers(workers, params)
@@ -92,7 +94,7 @@ def tap(
             some = rows if count is None else rows[: count - shown]
             shown += len(some)
             if some:
-                out.write(some if form != "table" else [_for_people(row) for row in some])
+                out.write(some if form != "table" else [for_people(row) for row in some])
             if shown == count:
                 break
     except KeyboardInterrupt:
@@ -102,11 +104,29 @@ def tap(
         raise WorkerUnavailable(follow.problem or f"the worker at {first.url} showed nothing in that time")
 
 
-def _for_people(row: Row) -> Row:
+def for_people(row: Row) -> Row:
+    """A row as the table shows it."""
     outcome = row["reason"] or row["verdict"]
     mark = " flagged" if row["flagged"] else ""
     seq = None if row["seq"] is None else str(row["seq"])
     return row | {"outcome": f"{outcome}{mark}", "seq": seq}
+
+
+def is_sample(found: Row) -> bool:
+    """Whether an event is the sample of a second, with all that is shown of a frame."""
+    frames = found.get("frames")
+    return (
+        isinstance(found.get("matched"), int)
+        and isinstance(frames, list)
+        and all(isinstance(row, dict) and set(KEYS[1:]) <= row.keys() and _is_time(row["ts"]) for row in frames)
+    )
+
+
+def _is_time(ts_ms: object) -> bool:
+    try:
+        return isinstance(ts_ms, int) and bool(clock_of(ts_ms))
+    except (ValueError, OverflowError, OSError):
+        return False
 
 
 class Followers:
@@ -159,7 +179,8 @@ class Followers:
         while True:
             try:
                 for number, found in worker.tap(self._params):
-                    self._queue.put((worker.url, number, found))
+                    right = is_sample(found)
+                    self._queue.put((worker.url, number, found if right else f"{worker.url} sends no samples of a tap"))
                 self._queue.put((worker.url, 0, f"the worker at {worker.url} ended its tap"))
             except WorkerUnavailable as error:
                 self._queue.put((worker.url, 0, str(error)))

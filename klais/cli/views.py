@@ -113,7 +113,10 @@ class WorkerViews:
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
-                    yield number, shallow_json.loads(line[6:])
+                    event = shallow_json.loads(line[6:])
+                    if not isinstance(event, dict):
+                        raise ValueError("it sends no KLAIS event")
+                    yield number, event
         except urllib.error.HTTPError as error:
             found = None
             with error, contextlib.suppress(ValueError):
@@ -155,8 +158,8 @@ class WorkerViews:
             found = None
         if status != 200:
             raise WorkerUnavailable(self._refusal(status, found))
-        if found is None:
-            raise WorkerUnavailable(f"what answers at {self._where} is no KLAIS worker: it sends no JSON for {path}")
+        if not isinstance(found, dict):
+            raise WorkerUnavailable(f"what answers at {self._where} is no KLAIS worker: no JSON object is at {path}")
         return found
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
@@ -113,20 +114,26 @@ def read_own_keys(path: Path) -> dict[bytes, bytes | None]:
     """
     where = f"{KEYS_FILE}={path}"
     try:
-        table = json.loads(read_secret(path, KEYS_FILE, MOST_KEYS_BYTES))
+        pairs = json.loads(read_secret(path, KEYS_FILE, MOST_KEYS_BYTES), object_pairs_hook=_Members)
     except (ValueError, RecursionError):
         raise ConfigError(f"{where}: is not JSON") from None
-    if not isinstance(table, dict):
+    if not isinstance(pairs, _Members):
         raise ConfigError(f"{where}: is not a JSON object of device_id: key")
     out: dict[bytes, bytes | None] = {}
-    for name, key in table.items():
+    for name, key in pairs:
         device_id = name.encode("utf-8", "surrogatepass")
         if not is_device_id(device_id):
             raise ConfigError(f"{where}: {name!r} is not a device_id of 1 to {ID_SIZE} bytes")
         if key is not None and (not isinstance(key, str) or len(_hex(key, where)) != KEY_SIZE):
             raise ConfigError(f"{where}: the key of {name!r} is neither {KEY_SIZE} bytes in hex nor null")
+        if device_id in out:  # of two lines one may revoke what the other allows
+            raise ConfigError(f"{where}: {name!r} is there twice")
         out[device_id] = None if key is None else bytes.fromhex(key)
     return out
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of a JSON object, those of one name too."""
 
 
 def _hex(text: str, where: str) -> bytes:

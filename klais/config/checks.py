@@ -1,11 +1,13 @@
 """What a single setting must satisfy beyond its type (pure functions)."""
 
 import ipaddress
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from klais.system.address import HOST_NAME, is_ip, split_address
+from klais.system.paths import from_home
 
 TOKEN_LENGTH = 16
 
@@ -37,6 +39,14 @@ def check_servers(text: str) -> str:
         if port == 0:
             raise ValueError(f"broker {server!r}: port 0 is not a port to connect to")
     return ",".join(servers)
+
+
+def check_folder(path: Path) -> Path:
+    """A folder or file; ``~`` and ``~name`` at its beginning are the home of a user who exists."""
+    found = from_home(str(path))
+    if str(found).startswith("~"):
+        raise ValueError(f"there is no user {found.parts[0][1:]!r} whose home it could be")
+    return found
 
 
 def split_list(text: str) -> list[str]:

@@ -7,6 +7,7 @@ cannot change after the start. python-dotenv parses it; a line that systemd woul
 import io
 import os
 import re
+import stat
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from klais.system.private_files import not_ours
 if TYPE_CHECKING:
     from dotenv.parser import Binding
 
+MOST_BYTES = 256 << 10
 _SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # begins a comment in systemd's files, not in dotenv's
 
 
@@ -39,11 +41,15 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
         The file cannot be read, others could write (or read) it, or lines set nothing; every problem at once.
     """
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             info = os.fstat(file.fileno())
-            text = file.read()
+            data = file.read(MOST_BYTES + 1) if stat.S_ISREG(info.st_mode) else b""
+        text = data.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"KLAIS_ENV_FILE={path}: cannot be read: {error}") from None
+    if not stat.S_ISREG(info.st_mode) or len(data) > MOST_BYTES:
+        kind = f"is larger than {MOST_BYTES} bytes" if data else "is not a regular file"
+        raise ConfigError(f"KLAIS_ENV_FILE={path}: {kind}")
     if problem := not_ours(info):
         raise ConfigError(
             f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it"

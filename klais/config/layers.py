@@ -14,6 +14,7 @@ from klais.config.fields import FIELDS, PREFIX, SECRETS, variable
 from klais.config.origins import Given
 from klais.config.profiles import DISPLACED, read_profile
 from klais.errors import ConfigError
+from klais.system.paths import from_home
 from klais.text import escape
 
 # Read by tests and tools: not settings, but allowed names.
@@ -86,6 +87,9 @@ def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> L
     env = _variables(os.environ if environ is None else environ)
     out.problems += [_unknown(name) for name in sorted(env) if name.startswith(PREFIX) and not _known(name)]
     variables = _settings_of(env)
+    for name, one in list(variables.items()):
+        if problem := toml_file.impossible(str(one.value)):
+            out.problems.append(f"{variables.pop(name).label(name)}: {problem}")
     named = variables.pop("config", None)
     out.path = _named(str(named.value)) if named else toml_file.find() if environ is None else None
     if out.path is not None:
@@ -102,14 +106,16 @@ def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> L
 
 
 def _named(text: str) -> Path | None:
-    return None if text == NO_FILE else Path(text).expanduser()
+    return None if text == NO_FILE else from_home(text)
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
     """The variables, those of the file that ``KLAIS_ENV_FILE`` names in their place."""
     out = {name: Given(value, "env") for name, value in environ.items()}
     if named := environ.get(f"{PREFIX}ENV_FILE"):
-        path = Path(named).expanduser()
+        if problem := toml_file.impossible(named):
+            raise ConfigError(f"{PREFIX}ENV_FILE: {problem}")
+        path = from_home(named)
         lines = read_env_lines(path, frozenset(map(variable, SECRETS)))
         out |= {name: Given(value, "env_file", f"{path}:{line}") for name, (value, line) in lines.items()}
     return out

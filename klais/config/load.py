@@ -7,7 +7,6 @@ Every field states unit and range. :func:`load` reports all problems together an
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import ConfigDict, PrivateAttr, SecretStr, ValidationError, model_validator
@@ -21,6 +20,7 @@ from klais.config.secret_file import read_secret
 from klais.config.settings import SettingsFields
 from klais.config.tables import has_table, place_of
 from klais.errors import ConfigError
+from klais.system.paths import from_home
 from klais.text import escape
 
 _MASK = "***"
@@ -239,8 +239,8 @@ def _unreadable(layers: Layers) -> list[str]:
     """Named files that cannot be read: report them now, not at the first connection."""
     out = []
     for name in _FILES:
-        path = Path(str(layers.given[name].value)).expanduser() if name in layers.given else None
-        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+        path = from_home(str(layers.given[name].value)) if name in layers.given else None
+        if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):
             out.append(f"{layers.label(name)}={_clip(str(path))}: is not a readable file")
     return out
 
@@ -256,7 +256,7 @@ def _read_secrets(layers: Layers, given: dict[str, Any]) -> list[str]:
             out.append(f"{variable(name)} and {variable(name)}_FILE are both set: choose one of them")
             continue
         try:
-            given[name] = read_secret(Path(str(file)).expanduser(), layers.label(f"{name}_file"))
+            given[name] = read_secret(from_home(str(file)), layers.label(f"{name}_file"))
         except ConfigError as error:
             out.append(escape(str(error)))
     return out

@@ -20,7 +20,14 @@ from klais.system.private_files import not_ours
 from klais.text import escape
 
 SEARCHED = (Path("klais.toml"), Path("/etc/klais/klais.toml"))
-MOST_BYTES = 1 << 20
+MOST_BYTES = 256 << 10
+MOST_TEXT = 4096  # characters of a value, as many as a path may have
+MOST_LEVELS = 64
+_QUOTED, _COMMENT, _BETWEEN_KEYS = (
+    re.compile(r""" "[^"\n]*"|'[^'\n]*' """.strip()),
+    re.compile("#.*"),
+    re.compile(r"[=\n,{}\[\]]"),
+)
 _TABLE = re.compile(r"^\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*([A-Za-z0-9_."' -]+?)\s*=""")
 _LONG_TEXT = re.compile("\"\"\"|'''")
@@ -63,13 +70,23 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
 
     try:
         text = data.decode()
+        if _has_long_key(text):
+            raise ConfigError(f"{path}: a key has more than {MOST_LEVELS} parts")
         return tomllib.loads(text), text
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: its values are nested too deep") from None
+    except ValueError as error:  # not only TOMLDecodeError: a number of very many digits is another
         line = re.search(r"at line (\d+)", str(error))
         at = f"{path}:{line[1]}" if line else str(path)
         raise ConfigError(escape(f"{at}: is not TOML: {error}")) from None
+
+
+def _has_long_key(text: str) -> bool:
+    """Whether a key has so many parts that tomllib, whose work grows with their square, takes seconds."""
+    bare = _COMMENT.sub("", _QUOTED.sub("k", text))
+    return any(part.count(".") >= MOST_LEVELS for part in _BETWEEN_KEYS.split(bare))
 
 
 def read_settings(path: Path) -> tuple[dict[str, Given], list[str]]:
@@ -132,7 +149,18 @@ def refused(name: str, value: Any) -> str:
         return f"{str(value).lower()} is no value of it"
     if not isinstance(value, str | int | float):
         return "must be text in quotes, a number, true or false"
+    if isinstance(value, str) and (problem := impossible(value)):
+        return problem
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "a number of more than 64 bits is no value of it"
     return ""
+
+
+def impossible(text: str) -> str:
+    """Why a text is the value of no setting at all, whichever place gives it; empty when it may be."""
+    if len(text) > MOST_TEXT:
+        return f"is longer than {MOST_TEXT} characters"
+    return "has a NUL character" if "\0" in text else ""
 
 
 def lines_of(text: str) -> dict[tuple[str, str], int]:

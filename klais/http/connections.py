@@ -8,6 +8,7 @@ import asyncio
 import resource
 from collections import Counter
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, cast
 
 from aiohttp import web
@@ -197,6 +198,12 @@ class Connection(web.RequestHandler):
         response.force_close()
         return response
 
+    def close_with(self, error: HttpError) -> None:
+        """Answer in HTTP/1.1, whatever version the request names (aiohttp would repeat that), and close."""
+        if self._real is not None and not self._real.is_closing():
+            self._real.write(_whole_answer(error))
+            self._real.close()
+
     def _wait(self, seconds: float) -> None:
         self._deadline_s = self._clock.time() + seconds
 
@@ -241,16 +248,17 @@ class Listener:
             await asyncio.sleep(0)  # the transport lets go of its socket in the next turn
 
 
-def _refusal() -> bytes:
-    error = HttpError(
-        503, "too_many_connections", "this server has as many connections as it takes: come again in a moment"
-    )
+def _whole_answer(error: HttpError) -> bytes:
+    """An error as the bytes of an answer after which the connection ends."""
     response = error.response()
     secure(response)
     response.headers["Connection"] = "close"
     body = cast(bytes, response.body)
     head = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
-    return f"HTTP/1.1 503 Service Unavailable\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    first = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}"
+    return f"{first}\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-_REFUSAL = _refusal()
+_REFUSAL = _whole_answer(
+    HttpError(503, "too_many_connections", "this server has as many connections as it takes: come again in a moment")
+)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.typedefs import Middleware
 
 from klais.config.checks import split_list
@@ -21,6 +21,7 @@ log = logs.get("klais.http.guard")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+VERSIONS = (HttpVersion10, HttpVersion11)
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH = frozenset({"/health", "/livez", "/readyz"})
 """Paths that probes ask for: they need no token, and from this machine they are never refused for their number."""
@@ -118,6 +119,10 @@ class Guard:
             connection = request.protocol
             if isinstance(connection, Connection):
                 connection.begin()
+                if request.version not in VERSIONS:  # the parser takes 0.9, which has no headers, and 2.0 as well
+                    error = HttpError(400, "bad_request", "the version of HTTP is neither 1.0 nor 1.1")
+                    connection.close_with(error)
+                    return error.response()  # aiohttp finds the connection closed
             try:
                 return await self.answer(request, handler)
             finally:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from klais.config.load import Settings
@@ -13,6 +12,7 @@ from klais.language.client import TIMEOUT_S, LanguageModel
 from klais.language.grounding import as_text, says_a_fact, ungrounded
 from klais.language.vocabulary import tokens
 from klais.models.store import ModelStore
+from klais.system.paths import from_home
 
 KIND = "language"
 FILE = "model.gguf"
@@ -88,7 +88,7 @@ def open_model(settings: Settings, timeout_s: float = TIMEOUT_S) -> tuple[Langua
     if settings.llm == "none":
         return None, "", "KLAIS_LLM is none"
     if settings.llm != "own":
-        path = Path(settings.llm).expanduser()
+        path = from_home(settings.llm)
         if not path.is_file():
             return None, "", f"{path} (KLAIS_LLM) is no file"
         return LanguageModel(path, timeout_s=timeout_s), path.name, ""

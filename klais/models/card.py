@@ -108,8 +108,13 @@ def _read(path: Path, most: int) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ModelRefused(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a name with a NUL, or one that is no text
+        raise ModelRefused(f"{path.parent} names a file that there cannot be: {path.name!r}") from error
+    info = os.fstat(fd)
+    if stat.S_ISDIR(info.st_mode):  # which open() refuses
+        os.close(fd)
+        raise ModelRefused(f"{path} is a folder")
     with open(fd, "rb") as file:
-        info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_size > most:
             raise ModelRefused(f"{path} is no regular file of at most {most:,} bytes")
         if problem := not_ours(info):

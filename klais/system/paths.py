@@ -1,4 +1,4 @@
-"""The cache folder, whose content can be rebuilt. Imports nothing heavy, so that every process can use it."""
+"""The cache folder, whose content can be rebuilt, and paths from home. Imports nothing heavy: every process uses it."""
 
 import os
 from pathlib import Path
@@ -16,5 +16,11 @@ def cache_root(named: Path | None = None) -> Path:
         return named
     from_env = os.environ.get("KLAIS_CACHE_DIR")
     if from_env:
-        return Path(from_env).expanduser()
+        return from_home(from_env)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "klais"
+
+
+def from_home(text: str) -> Path:
+    """A path that may begin with ``~`` or ``~name``; as it stands where no such user exists (``Path.expanduser`` raises
+    a RuntimeError then)."""
+    return Path(os.path.expanduser(text))

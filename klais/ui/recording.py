@@ -123,7 +123,7 @@ class Recording:
             self._history: dict[str, list[float]] = found["history"]
             self.pages: dict[str, Any] = found["pages"]
             self._ends_ms = int(self._events[-1]["at_ms"])
-        except (ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zlib.error) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zlib.error) as error:
             raise RecordingError(f"this is no recording of `klais ui record`: {error!r}") from error
         self._began_ms = now_ms()
         self.history = self

@@ -4,6 +4,7 @@ Nothing is written anywhere: raw records and journal go through two lane states 
 the journal (``klais.core.lane.replay``), the other decides (``take_raw``, ``release``) at the times of the journal.
 """
 
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from klais.core.lane.state import TALLIES, LaneState, Tally
 from klais.core.lane.step import Bounds, Step, release, take_raw
 from klais.core.wire.batch import decode_batch, received_at_of
 from klais.core.wire.constants import VERDICTS, Reason
-from klais.errors import JournalFormatError
+from klais.errors import BatchFormatError, JournalFormatError
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.worker.detector import detector_maker
@@ -90,6 +91,7 @@ class Question:
         if found is not None:
             kept = {name: getattr(found, name) for name, setting in _FIELDS.items() if setting not in self.changed}
             own = replace(own, **kept)
+            own = replace(own, rate=max(MIN_LANE_RATE, own.rate), burst=max(1.0, own.burst))  # also of an odd record
         if not known_devices and "devices_new_rate" not in self.changed:
             own = replace(own, new_rate=NO_NEW_RATE)
         return own
@@ -195,7 +197,10 @@ def blocked_in(found: StepRecord, value: bytes) -> tuple[bytes, ...]:
     which = found.verdict == Reason.BLOCKED
     if not which.any() or fingerprint(value) != found.raw_crc:
         return ()
-    columns = read_headers(decode_batch(value))
+    try:
+        columns = read_headers(decode_batch(value))
+    except BatchFormatError:
+        return ()
     if columns.count != len(which):
         return ()
     return tuple(np.unique(np.ascontiguousarray(columns.ids[which]).view("S16").reshape(-1)).tolist())
@@ -209,7 +214,7 @@ class Courses:
         make = detector_maker(settings, CpuBudget(1.0, lambda: 0))  # a clock that stands bounds nothing
         self._question, self._stretch = question, stretch
         self._warm = stretch.warm < stretch.start
-        self._now_ns = 0
+        self._now_ns, self._latest_ns = 0, time.time_ns()
         happened = Side(LaneState(hash_key=settings.frame_hash_key))
         would = Side(LaneState(hash_key=settings.frame_hash_key, detector=make()))
         self.answer = Answer(stretch.partition, happened, would)
@@ -230,7 +235,7 @@ class Courses:
         blocked = () if found is None else blocked_in(found, value)
         limits = self._question.limits(found.limits if found else None, self._warm and self._counting)
         now_ns = found.now_ns if found else received_at_of(value)
-        now_ns = max(self._now_ns, now_ns)
+        now_ns = max(self._now_ns, min(now_ns, self._latest_ns))  # a record may name any time, and all later ones wait
         self._let_out(limits, now_ns)
         self._now_ns = now_ns
         state = self.answer.would.state

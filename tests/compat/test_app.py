@@ -19,12 +19,32 @@ from agents.faust_ext.transport import Consumer, Transport
 from klais.config.load import Settings
 
 ROOT = Path(__file__).parents[2]
+PAGES = ("STATS", "GRAPH", "ROUTER", "TABLES", "METRICS")
 STEP = re.compile(r"^\s*\|?\s*([A-Za-z]\w*)(?:\.(\w+))?\s+((?:agents|klais)/[\w/]+\.py)", re.M)
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(state_dir=tmp_path, kafka_bootstrap="127.0.0.1:1,127.0.0.1:2", topic_prefix="t.")
+
+
+async def test_no_variable_opens_pages_of_faust_or_tracebacks(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust lets variables of its own win over what an application says: pages, and where Kafka is."""
+    monkeypatch.setenv("KLAIS_STATE_DIR", str(settings.state_dir))
+    monkeypatch.setattr("klais.telemetry.log.setup", lambda *_: None)
+    for name in ("APP_DEBUG", *(f"APP_WEB_{page}_ENABLED" for page in PAGES)):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("BROKER_URL", "kafka://evil.example:9092")
+    monkeypatch.setenv("WEB_BIND", "0.0.0.0")
+    monkeypatch.setenv("WEB_PORT", "tcp://10.0.0.1:80")  # as Kubernetes sets it for a service called web
+    app = import_module("agents.app").create_app(settings)
+    opened = {name for name in dir(type(app.conf)) if name.startswith("web_") and name.endswith("_enabled")}
+    assert {name for name in opened if getattr(app.conf, name)} == {"web_enabled"} and not app.conf.debug
+    assert {f"web_{page.lower()}_enabled" for page in PAGES} < opened
+    assert (app.conf.web_bind, app.conf.web_port) == (settings.web_bind, settings.web_port)
+    assert [url.host for url in app.conf.broker] == ["127.0.0.1"] * 2
 
 
 async def test_an_app_is_declared_from_settings_and_opens_nothing(

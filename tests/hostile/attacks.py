@@ -30,6 +30,10 @@ BY_DATAGRAM: dict[str, list[str]] = {
         f"{LANE}/test_resume.py::test_a_poison_record_is_a_dead_letter_and_its_replay_counts_the_same",
         "tests/broker/test_lane_invariants.py::test_a_record_on_which_the_lane_fails_again_and_again_is_set_aside",
     ],
+    "numbers with which CPUs are slow": [
+        "tests/unit/core/anomaly/test_two_tier.py::test_what_is_nearly_zero_is_zero",
+        f"{WIRE}/test_json_number.py::test_a_number_whose_value_nobody_wants_ends_where_it_ends",
+    ],
     "outliers whose anomaly records are long or slow to make": [
         f"{WORK}::test_rendering_a_flag_is_as_little_for_any_payload",
         f"{NAMES}::test_views_and_anomaly_records_give_one_name_and_records_stay_small",
@@ -104,6 +108,7 @@ BY_HTTP: dict[str, list[str]] = {
     "requests that are no HTTP, or that no client would send": [
         f"{FUZZ}/test_fuzz_http.py::test_whatever_is_sent_the_answer_is_one_of_the_document",
         f"{GUARD}::test_what_is_no_http_gets_400_in_the_one_shape",
+        f"{GUARD}::test_other_versions_of_http_get_400_in_the_one_we_speak",
         f"{GUARD}::test_pages_answer_as_their_document_says",
         "tests/unit/edge/test_openapi.py::test_answers_match_the_document",
     ],
@@ -191,6 +196,15 @@ ON_THE_HOST: dict[str, list[str]] = {
         "tests/unit/cli/test_working_folder.py::test_every_command_of_ours_is_made_so",
         "tests/unit/cli/test_working_folder.py::test_a_worker_leaves_a_folder_that_others_can_write_to",
     ],
+    "variables of another program that redirect a worker or open pages": [
+        "tests/compat/test_app.py::test_no_variable_opens_pages_of_faust_or_tracebacks",
+    ],
+    "damaging settings, profiles and keys": [
+        f"{FUZZ}/test_fuzz_settings.py::test_a_mutated_file_of_settings_is_read_or_refused",
+        f"{FUZZ}/test_fuzz_settings.py::test_very_many_of_one_thing_are_refused_in_one_line",
+        f"{FUZZ}/test_fuzz_settings.py::test_what_is_no_file_is_not_waited_for",
+        f"{FUZZ}/test_fuzz_settings.py::test_a_device_has_one_key",
+    ],
     "damaging a model": [
         f"{FUZZ}/test_fuzz_files.py::test_a_card_that_is_none_is_refused",
         f"{FUZZ}/test_fuzz_files.py::test_a_mutated_card_is_read_or_refused",
@@ -208,6 +222,15 @@ ON_THE_HOST: dict[str, list[str]] = {
         f"{FUZZ}/test_fuzz_records.py::test_a_journal_record_is_read_or_refused",
         f"{FUZZ}/test_fuzz_records.py::test_a_marker_is_read_or_refused_and_what_it_names_waits",
         f"{FUZZ}/test_fuzz_records.py::test_a_device_row_is_read_or_refused",
+    ],
+    "records that a command fails on": [
+        f"{FUZZ}/test_fuzz_commands.py::test_a_stretch_with_odd_records_has_an_answer",
+        f"{FUZZ}/test_fuzz_commands.py::test_odd_letters_stay_where_they_are",
+        f"{FUZZ}/test_fuzz_commands.py::test_an_odd_ledger_is_passed_over",
+        f"{FUZZ}/test_fuzz_commands.py::test_odd_samples_of_a_tap_are_shown_or_passed_over",
+    ],
+    "batch numbers that overflow a counter": [
+        f"{LANE}/test_step.py::test_batches_whose_numbers_jump_far_stop_no_lane",
     ],
     "writing to topics": [
         "tests/broker/test_rights.py::test_edge_and_worker_run_with_the_documented_rights",

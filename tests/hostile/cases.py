@@ -7,10 +7,13 @@ the corpus.
 
 import os
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from klais.errors import KlaisError
 
 CASES = int(os.environ.get("KLAIS_TEST_HOSTILE_CASES", "100000"))
 SEED = int(
@@ -127,3 +130,19 @@ def _places(value: Any, out: list[tuple[Any, Any]]) -> None:
         for at, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
             out.append((value, at))
             _places(part, out)
+
+
+def read_or_refused(name: str, share: int, made: Callable[[Any, int], Any], read: Callable[[Any], object]) -> None:
+    """``read`` what ``made`` gives, the whole one first; it must both happen."""
+    random, outcomes = rng(name), [0, 0]
+    for turn in range(max(60, CASES // share)):
+        value = made(random, turn)
+        try:
+            read(value)
+            outcomes[1] += 1
+        except KlaisError as error:
+            assert str(error) and turn, error
+            outcomes[0] += 1
+        except Exception as error:
+            raise AssertionError(f"{name} {turn}: {value!r:.2000}") from error
+    assert all(outcomes), outcomes

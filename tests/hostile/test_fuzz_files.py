@@ -19,12 +19,12 @@ from klais.edge.number import END, _claim
 from klais.errors import KlaisError, ModelRefused
 from klais.fingerprint.model import dump_types, load_types
 from klais.fingerprint.snapshot import read_snapshot
-from klais.models.card import CARD, read_card, read_file, write_model
+from klais.models.card import CARD, Card, read_card, read_file, write_model
 from klais.sim.manifest import FORMAT, read_manifest
 from klais.traffic.trees import Trees
 from klais.ui.audit import _object
 from klais.ui.recording import Recording
-from tests.hostile.cases import CASES, changed, mutated, rng, shown
+from tests.hostile.cases import CASES, changed, mutated, read_or_refused, rng, shown
 
 DEEP = [b"[" * 100_000, b'{"a":' * 100_000, b'{"files":' + b"[" * 50_000]
 CLAIMS = [b'{"first":1024,"count":2}', b'{"first":true,"count":1}', b'{"first":1e400,"count":1}', b"[1024,2]", b"null"]
@@ -35,6 +35,20 @@ def card_of(folder: Path) -> bytes:
     """A model in ``folder``; its card."""
     write_model(folder, {"trees.npz": b"abc"}, {"kind": "traffic", "version": "1", "test": {"macro_f1": 0.9}})
     return (folder / CARD).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "x" * 300, "", ".", ".."])
+def test_a_name_that_no_file_has_is_refused(tmp_path: Path, name: str) -> None:
+    card_of(tmp_path / "1")
+    with pytest.raises(ModelRefused):
+        read_file(tmp_path / "1", Card("traffic", "1", {name: "00"}, {}), name)
+
+
+@pytest.mark.parametrize("pages", [1.5, [], "a", None, {"/api/v1/audit": 1}, {"/api/v1/audit": []}])
+def test_a_recording_without_pages_is_refused(pages: Any) -> None:
+    raw = orjson.loads(gzip.decompress(resources.files("klais.ui").joinpath("demo.json.gz").read_bytes()))
+    with pytest.raises(KlaisError, match="no recording"):
+        Recording(gzip.compress(orjson.dumps(raw | {"pages": pages, "events": raw["events"][:1]}), 1))
 
 
 @pytest.mark.parametrize(
@@ -99,22 +113,6 @@ def test_a_mutated_record_of_the_audit_is_an_object_or_left_out() -> None:
         seed = (AUDIT + DEEP)[turn % 6] if turn < 6 else mutated(random, AUDIT[turn % 3], AUDIT, 3)
         outcomes[isinstance(_object(seed), dict)] += 1
     assert _object(None) is None and all(outcomes)
-
-
-def read_or_refused(name: str, share: int, made: Callable[[Any, int], Any], read: Callable[[Any], object]) -> None:
-    """``read`` what ``made`` gives, the whole one first; it must both happen."""
-    random, outcomes = rng(name), [0, 0]
-    for turn in range(max(60, CASES // share)):
-        value = made(random, turn)
-        try:
-            read(value)
-            outcomes[1] += 1
-        except KlaisError as error:
-            assert str(error) and turn, error
-            outcomes[0] += 1
-        except Exception as error:
-            raise AssertionError(f"{name} {turn}: {value!r:.2000}") from error
-    assert all(outcomes), outcomes
 
 
 def packed(arrays: dict[str, Any]) -> bytes:

@@ -110,6 +110,7 @@ GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag exceeds earlier reports so many tim
 HABIT, MOST_HABIT = 0.5, 4.0  # and so many times more for each earlier flag, up to so many flags
 LONGEST_S = 3 * 86_400.0  # the longest run halves in this time
 COUNTER_STEPS = 40  # steps seen before a series may be called a counter
+MIN_VALUE = 1e-18  # nearer to 0 everything is 0: CPUs are slow with numbers below the normal range, as its square is
 MAX_VALUE = 1e18  # further out everything is alike: the square of a difference stays within float32
 MAX_RUN = 65_000
 DAY_S = 86_400.0

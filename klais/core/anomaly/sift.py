@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from klais.core.anomaly.arena import STORE, Store, drop_channel, find_channel, free_channels
-from klais.core.anomaly.channel import CAUSE, WARM_ROWS
+from klais.core.anomaly.channel import CAUSE, MIN_VALUE, WARM_ROWS
 from klais.core.anomaly.closer import score_value, tell, tell_absent, tell_rhythm
 from klais.core.anomaly.detector import COLUMNS, SWEEP, Columns, field_slot, owner_of
 from klais.core.anomaly.flags import FLAGS
@@ -88,6 +88,8 @@ def sift_values(
                 continue
             here |= np.int64(1) << slot
             feature, x = 1 + slot, field_value[j]
+            if abs(x) < MIN_VALUE:
+                x = 0.0  # type: ignore[assignment]
         inside = gates["low"][r, feature] <= x <= gates["high"][r, feature]
         if inside and regular == 0:
             continue

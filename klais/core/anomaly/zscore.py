@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
+from klais.core.anomaly.channel import MIN_VALUE
 from klais.core.anomaly.detector import (
     COLUMNS,
     NOTHING_SAVED,
@@ -198,6 +199,8 @@ def score_frame(
             slot, x = -1, np.float64(lengths[i] - HEADER_SIZE)
         else:
             path, x = np.uint32(field_path[j]), field_value[j]
+            if abs(x) < MIN_VALUE:
+                x = 0.0
             slot = field_slot(
                 profiles["path"], profiles["slots"], profiles["used"], profiles["misses"], r, path, j - first
             )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 MAX_BOOTS = 65_536
+LAST_S = (1 << 32) - 1  # in 2106; a clock may be wrong
 MAX_SKIPPED = 256  # boots of which numbers left out are remembered
 SKIPPED_RANGES = 8  # of a boot, the newest
 BOOT = np.dtype([("number", "<u8"), ("boot", "<u4"), ("heard_s", "<u4"), ("edge", "<u2")])
@@ -55,7 +56,7 @@ class Boots:
             missing = number - newest - 1
             self._skip((edge, boot), (newest + 1, number, True))
         self._table["number"][row] = number
-        self._table["heard_s"][row] = now_s
+        self._table["heard_s"][row] = min(now_s, LAST_S)
         return missing
 
     def _skip(self, name: tuple[int, int], left_out: Range) -> None:

@@ -7,6 +7,7 @@ the verdict of each frame in a byte; for FORGET steps the ids forgotten, 16 byte
 change those, bump it.
 """
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -258,6 +259,11 @@ def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
     new_rate, new_devices, window_s, dead, flags, count, flagged, raw_crc = head[12:20]
     if kind not in set(Kind):
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
+    rates = (rate, burst, device_rate, device_burst, new_rate, window_s)
+    if not all(map(math.isfinite, (*rates, tokens, new_devices))) or min(rates) < 0:
+        raise JournalFormatError(f"step {step}: its limits are none")
+    if step >= 1 << 63 or now_ns < 0:
+        raise JournalFormatError(f"step {step} at {now_ns} ns: no lane comes that far")
     limits = Limits(rate, burst, device_rate, device_burst, dead, flags, new_rate, window_s)
     record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, NO_VERDICTS, flagged)
     record.new_devices, record.raw_crc, record.batch = new_devices, raw_crc, head[23:]

@@ -19,7 +19,7 @@ from klais.core.lane.step import (
 )
 from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
-from klais.errors import JournalFormatError
+from klais.errors import BatchFormatError, JournalFormatError
 
 
 def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
@@ -103,7 +103,10 @@ def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
 
 
 def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
-    batch = decode_batch(value)
+    try:
+        batch = decode_batch(value)
+    except BatchFormatError as error:
+        raise JournalFormatError(f"step {record.step} decided frames, raw is no frame batch: {error}") from error
     if batch.count != record.count:
         raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
     state.seen_batch(batch.edge, batch.boot, batch.number, record.now_ns)

@@ -65,6 +65,8 @@ class Tally(IntEnum):
 
 
 TALLIES = VERDICTS + 17
+MOST_COUNTED = 1 << 53
+"""Where numbers that records name stop being added: below, sums of lanes stay integers for every reader."""
 MAX_LANDMARKS = 8
 NO_KEY = bytes(16)
 
@@ -228,7 +230,8 @@ class LaneState:
         missing = self.boots.take(edge, boot, number, row_time_s(now_ns))
         if missing is None:
             return True
-        self.tally[Tally.MISSING_BATCHES] = max(0, int(self.tally[Tally.MISSING_BATCHES]) + missing)
+        counted = int(self.tally[Tally.MISSING_BATCHES]) + missing
+        self.tally[Tally.MISSING_BATCHES] = min(max(0, counted), MOST_COUNTED)  # a batch may name any number
         return False
 
     def new_dam(self) -> npt.NDArray[np.float64]:

@@ -91,7 +91,7 @@ def locate_field(
         elif c == _COMMA:
             key_due = objects & 1 == 1
         elif c == _MINUS or _ZERO <= c <= _NINE:
-            p, value = read_number(buf, p - 1, end)
+            p, value = read_number(buf, p - 1, end, 1)
             if p < 0:
                 return 0
             if arrays == 0 and depth >= 0 and np.isfinite(value):

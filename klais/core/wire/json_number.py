@@ -123,11 +123,12 @@ def _read_exponent(buf: npt.NDArray[np.uint8], p: int, end: int) -> tuple[int, i
     return p, -value if negative else value
 
 
-@kernel((BYTES, int64, int64), borrows=True)
-def read_number(buf: npt.NDArray[np.uint8], p: int, end: int) -> tuple[int, float]:
+@kernel((BYTES, int64, int64, int64), borrows=True)
+def read_number(buf: npt.NDArray[np.uint8], p: int, end: int, wanted: int) -> tuple[int, float]:
     """The JSON number that starts at ``p``, at a digit or minus: (position after it or -1, its value).
 
-    The value is infinite where it is beyond the range of doubles. What follows the number is the caller's concern.
+    The value is 0 unless ``wanted``: one near the smallest costs several times what its digits do. It is infinite where
+    it is beyond the range of doubles. What follows the number is the caller's concern.
     """
     negative = buf[p] == _MINUS
     if negative:
@@ -156,6 +157,8 @@ def read_number(buf: npt.NDArray[np.uint8], p: int, end: int) -> tuple[int, floa
         if p < 0:
             return -1, 0.0
         power += exponent
+    if not wanted:
+        return p, 0.0
     if count > 19:
         value = _read_long(buf, first, p, power)
     elif digits > _FAST_MANTISSA or power < -22 or power > 22:

@@ -174,8 +174,9 @@ def _scan_text(
             return _BAD_JSON, at
         c = buf[p]
         if c == _MINUS or _ZERO <= c <= _NINE:
-            p, value = read_number(buf, p, end)
-            if at < limit and path != _MUTED and np.isfinite(value):
+            wanted = at < limit and path != _MUTED
+            p, value = read_number(buf, p, end, 1 if wanted else 0)
+            if wanted and np.isfinite(value):
                 field_path[at] = path
                 field_value[at] = value
                 at += 1

@@ -105,6 +105,15 @@ def test_what_is_no_http_gets_400_in_the_one_shape(server: tuple[str, str, str],
     assert b"nosniff" in head and b"aiohttp" not in head and b"Python" not in head
 
 
+@pytest.mark.parametrize("version", ["0.9", "2.0"])
+def test_other_versions_of_http_get_400_in_the_one_we_speak(server: tuple[str, str, str], version: str) -> None:
+    """The answer began with the version that the request named."""
+    url, path, _ = server
+    request = f"GET {path} HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
+    head, _, body = raw(url, request).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and json.loads(body)["code"] == "bad_request"
+
+
 def test_paths_that_are_no_text_are_answered(server: tuple[str, str, str]) -> None:
     for path in (
         b"/\xff\xfe",

@@ -89,6 +89,16 @@ def test_sequence_wraps():
     assert (row["gaps"], row["resets"], row["top"][0]) == (0, 0, 1)
 
 
+def test_batches_whose_numbers_jump_far_stop_no_lane():
+    """The count of missing batches went over 64 bits, and the lane failed on each later batch that left one out."""
+    state = LaneState()
+    for offset, number in enumerate((0, 2**63, 2**64 - 1)):
+        take_raw(state, offset, batch([], number), limits(), bounds(), T0_NS)
+    for offset, number in ((3, 1), (4, 5)):
+        take_raw(state, offset, batch([], number, boot=9), limits(), bounds(), T0_NS)
+    assert 0 < int(state.tally[Tally.MISSING_BATCHES]) <= 2**53
+
+
 def test_batch_sent_twice_is_ignored_and_counted():
     state = LaneState()
     value = batch(frames(("a", 1), ("a", 2)), number=5)

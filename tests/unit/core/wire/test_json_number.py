@@ -12,7 +12,7 @@ from klais.core.wire.json_number import read_number
 
 def read(text: str, tail: bytes = b"") -> float:
     buf = np.frombuffer(text.encode() + tail, np.uint8)
-    after, value = read_number(buf, 0, len(buf))
+    after, value = read_number(buf, 0, len(buf), 1)
     assert after == len(text)
     return float(value)
 
@@ -86,11 +86,17 @@ def test_more_than_19_digits_are_off_by_one_unit_at_most() -> None:
 @pytest.mark.parametrize("text", ["-", "01", "-01", "00", "1.", "1.e5", "1e", "1e+", "1e-", "-a", "0.e1", "1.-1"])
 def test_texts_that_are_no_numbers(text: str) -> None:
     buf = np.frombuffer(text.encode(), np.uint8)
-    assert read_number(buf, 0, len(buf))[0] == -1
+    assert read_number(buf, 0, len(buf), 1)[0] == -1
 
 
 @pytest.mark.parametrize("tail", [b"}", b" ", b",", b".", b"e", b"x", b"\xff"])
 def test_reading_stops_at_the_end_given(tail: bytes) -> None:
     buf = np.frombuffer(b"123" + tail, np.uint8)
-    assert read_number(buf, 0, 3) == (3, 123.0)
-    assert read_number(buf, 0, 2) == (2, 12.0)
+    assert read_number(buf, 0, 3, 1) == (3, 123.0)
+    assert read_number(buf, 0, 2, 1) == (2, 12.0)
+
+
+@pytest.mark.parametrize("text", ["5e-324", "-1.5", "0", "9" * 400, "1e999", "1.", "01", "-", "1e"])
+def test_a_number_whose_value_nobody_wants_ends_where_it_ends(text: str) -> None:
+    buf = np.frombuffer(text.encode() + b",", np.uint8)
+    assert read_number(buf, 0, len(buf), 0) == (read_number(buf, 0, len(buf), 1)[0], 0.0)
