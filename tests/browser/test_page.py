@@ -244,7 +244,7 @@ UPDATE = """async ([seconds, drawn]) => {
   for (let i = 0; i < seconds; i += 1) {
     const at_ms = store.history.at_ms.at(-1) + 1000;
     if (!drawn) { store.append({ ...store.now, at_ms }); continue; }
-    store.take(structuredClone({ ...store.now, at_ms }));
+    store.receive(structuredClone({ ...store.now, at_ms }));
     await new Promise((done) => setTimeout(done));
   }
   return Math.max(...Object.values(store.history).map((column) => column.length));
