@@ -18,7 +18,7 @@ from klais.system.moments import MOMENT, Moment
 from klais.text import iso_seconds
 
 if TYPE_CHECKING:
-    from klais.redrive.letters import Letter
+    from klais.redrive.dead_letters import DeadLetter
 
 GOES = "goes"
 STILL = "still "
@@ -28,7 +28,7 @@ REASONS = ("bad_utf8", "bad_json", "not_object", "too_deep", "not_strict", "too_
 _WHY = {
     "redriven": "was redriven",
     "too_often": "was redriven too often",
-    "clipped": "is not whole: the letter was cut",
+    "clipped": "is not whole: the dead letter was cut",
     "foreign": "is no frame",
     "forged": "has a wrong tag",
     "unchecked": "was never checked for its tag",
@@ -40,13 +40,13 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
 @click.option("--reason", "reasons", type=click.Choice(REASONS), metavar="REASON", multiple=True,
               help=f"Only these (may be given again): {', '.join(REASONS)}.")  # fmt: skip
 @click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
-@click.option("--from", "begin", type=MOMENT, help="Letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
-@click.option("--to", "end", type=MOMENT, help="Letters until, likewise.  [default: now]")
+@click.option("--from", "begin", type=MOMENT, help="Dead letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
+@click.option("--to", "end", type=MOMENT, help="Dead letters until, likewise.  [default: now]")
 @click.option("-n", "count", type=click.IntRange(1), help="At most so many frames.  [default: all]")
 @click.option("--strip-nul", is_flag=True, help="Cut NUL bytes off the end of payloads.")
 @click.option("--rate", type=Finite(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
 @click.option("--most-times", type=click.IntRange(1, 16), default=3, show_default=True,
-              help="Letters that came back so often stay where they are.")  # fmt: skip
+              help="Dead letters that came back so often stay where they are.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Send them. Without it nothing is written.")
 @click.option("--note", default="", metavar="TEXT", help="Why, kept in klais_audit.")
 @click.option("--list", "listed", is_flag=True, help="One row a frame in place of a summary.")
@@ -73,7 +73,7 @@ def redrive(
     from klais import fault
     from klais.kafka.probe import need_kafka
     from klais.redrive.ledger import read_ledger
-    from klais.redrive.run import Choice, Redrive, find_letters
+    from klais.redrive.run import Choice, Redrive, find_dead_letters
 
     if any(moment is not None and moment.ms is None for moment in (begin, end)):
         raise click.UsageError("--from and --to are times here, not offsets")
@@ -84,10 +84,10 @@ def redrive(
         strip_nul,
     )  # fmt: skip
     if not yes:
-        letters = asyncio.run(find_letters(settings, choice, asyncio.run(read_ledger(settings))))
-        show(letters, listed, form)
+        dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings))))
+        show(dead_letters, listed, form)
         if form == "table":
-            say(f"{_going(letters):,} of {len(letters):,} frames would go: give --yes to send them", err=True)
+            say(f"{_going(dead_letters):,} of {len(dead_letters):,} frames would go: give --yes to send them", err=True)
         return
     fault.arm(settings.fault_point)
     work = Redrive(settings, author(), note, rate, progress_of(sys.stderr.isatty()))
@@ -96,10 +96,10 @@ def redrive(
         say(f"sent {again:,} frames of an interrupted run again; lanes drop those that they have", err=True)
     if gone:
         say(f"klais: {gone:,} frames of an interrupted run are gone, whether they were sent is not known", err=True)
-    letters = asyncio.run(find_letters(settings, choice, work.ledger))
+    dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger))
     what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
-    sent = work.send(letters, choice, what | {"strip_nul": strip_nul}) if _going(letters) else 0
-    show(letters, listed, form, sent=sent)
+    sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
+    show(dead_letters, listed, form, sent=sent)
     if form == "table":
         say(f"sent {sent:,} frames to klais_raw", err=True)
 
@@ -117,32 +117,32 @@ def progress_of(shown: bool) -> Any:
     return progress
 
 
-def _going(letters: "list[Letter]") -> int:
-    return sum(not letter.verdict for letter in letters)
+def _going(dead_letters: "list[DeadLetter]") -> int:
+    return sum(not dead_letter.verdict for dead_letter in dead_letters)
 
 
 def outcome_of(verdict: str) -> str:
-    """What becomes of a letter, for people."""
+    """What becomes of a dead letter, for people."""
     return GOES if not verdict else _WHY.get(verdict, STILL + verdict)
 
 
-def show(letters: "list[Letter]", listed: bool, form: str, sent: int | None = None) -> None:
-    """Print the letters, or how many there are by reason and outcome."""
-    rows = [_row(letter) for letter in letters] if listed else summed(letters)
+def show(dead_letters: "list[DeadLetter]", listed: bool, form: str, sent: int | None = None) -> None:
+    """Print the dead letters, or how many there are by reason and outcome."""
+    rows = [_row(dead_letter) for dead_letter in dead_letters] if listed else summed(dead_letters)
     keys = _LISTED if listed else ("reason", "outcome", "frames", "devices", "oldest", "newest")
     if form == "json":
-        name = "letters" if listed else "outcomes"
-        say_json({"frames": len(letters), "goes": _going(letters), "sent": sent, name: rows})
+        name = "dead_letters" if listed else "outcomes"
+        say_json({"frames": len(dead_letters), "goes": _going(dead_letters), "sent": sent, name: rows})
         return
     writer(form, [Column(keys[0], width=12), *map(Column, keys[1:])], keys).write(rows)
 
 
-def summed(letters: "list[Letter]") -> list[Row]:
+def summed(dead_letters: "list[DeadLetter]") -> list[Row]:
     """One row for each reason and outcome, the most frames first."""
-    counts = Counter((letter.reason, outcome_of(letter.verdict)) for letter in letters)
+    counts = Counter((dead_letter.reason, outcome_of(dead_letter.verdict)) for dead_letter in dead_letters)
     out = []
     for (reason, outcome), frames in counts.most_common():
-        some = [one for one in letters if (one.reason, outcome_of(one.verdict)) == (reason, outcome)]
+        some = [one for one in dead_letters if (one.reason, outcome_of(one.verdict)) == (reason, outcome)]
         times = [one.ts_ms for one in some]
         devices = len({one.device_id for one in some if one.device_id})
         row: Row = {"reason": reason or "none", "outcome": outcome, "frames": frames, "devices": devices}
@@ -150,17 +150,17 @@ def summed(letters: "list[Letter]") -> list[Row]:
     return out
 
 
-def _row(letter: "Letter") -> Row:
-    partition, offset, _ = letter.place
+def _row(dead_letter: "DeadLetter") -> Row:
+    partition, offset, _ = dead_letter.place
     return {
         "partition": partition,
         "offset": offset,
-        "device_id": letter.device_id.decode(errors="replace"),
-        "reason": letter.reason,
-        "ts": _iso(letter.ts_ms),
-        "bytes": len(letter.frame),
-        "times": letter.times,
-        "outcome": outcome_of(letter.verdict),
+        "device_id": dead_letter.device_id.decode(errors="replace"),
+        "reason": dead_letter.reason,
+        "ts": _iso(dead_letter.ts_ms),
+        "bytes": len(dead_letter.frame),
+        "times": dead_letter.times,
+        "outcome": outcome_of(dead_letter.verdict),
     }
 
 

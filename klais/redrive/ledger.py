@@ -1,9 +1,10 @@
 """What was redriven: records of ``klais_audit``, each written before the batch that it names is sent.
 
-A run writes ``begin``, then for each batch a record with edge, boot, number and the place of each letter, then ``end``.
-A batch that was named and perhaps not sent (the run was killed) is sent again by the next run under the same edge, boot
-and number: a lane that has taken it drops it as a repeated batch. So no letter is redriven twice, and none is lost.
-One run at a time: the producer is transactional, and a later run fences an earlier one before it reads the ledger.
+A run writes ``begin``, then for each batch a record with edge, boot, number and the place of each dead letter, then
+``end``. A batch that was named and perhaps not sent (the run was killed) is sent again by the next run under the same
+edge, boot and number: a lane that has taken it drops it as a repeated batch. So no dead letter is redriven twice, and
+none is lost. One run at a time: the producer is transactional, and a later run fences an earlier one before it reads
+the ledger.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from klais.kafka.clients import confluent_config
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch
-from klais.redrive.letters import Place
+from klais.redrive.dead_letters import Place
 from klais.system import shallow_json
 from klais.system.clock import now_ms
 
@@ -30,7 +31,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A batch that a run named: where it goes, under which number, and of which letters it is made."""
+    """A batch that a run named: where it goes, under which number, and of which dead letters it is made."""
 
     run: str
     partition: int
@@ -43,7 +44,7 @@ class Intent:
 
 @dataclass(slots=True)
 class Ledger:
-    """What the records say: letters that were redriven, and the last batch of each run that did not end."""
+    """What the records say: dead letters that were redriven, and the last batch of each run that did not end."""
 
     done: set[Place] = field(default_factory=set)
     open: dict[str, Intent | None] = field(default_factory=dict)
@@ -76,7 +77,7 @@ def read_intent(run: str, after: Mapping[str, Any]) -> Intent:
         It names none.
     """
     numbers = [after[name] for name in ("to", "edge", "boot", "number")]
-    places = tuple((p, o, i) for p, o, i, _ in after["letters"])
+    places = tuple((p, o, i) for p, o, i, _ in after["dead_letters"])
     if not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in [*numbers, *(n for place in places for n in place)]):
         raise ValueError("numbers of another kind")
     to, edge, boot, number = numbers
@@ -125,9 +126,11 @@ class LedgerWriter:
 
     def batch(self, run: str, batch: Batch, boot: int, number: int, strip_nul: bool) -> None:
         """A batch will be sent."""
-        letters = [[*letter.place, letter.device_id.decode(errors="replace")] for letter in batch.letters]
+        dead_letters = [
+            [*dead_letter.place, dead_letter.device_id.decode(errors="replace")] for dead_letter in batch.dead_letters
+        ]
         after = {"phase": "batch", "to": batch.partition, "edge": batch.edge, "boot": boot, "number": number}
-        self._write(run, after | {"strip_nul": strip_nul, "letters": letters})
+        self._write(run, after | {"strip_nul": strip_nul, "dead_letters": dead_letters})
 
     def end(self, run: str, frames: int) -> None:
         """All batches of a run are acknowledged."""

@@ -1,4 +1,4 @@
-"""A redrive: find letters, say which would go, send those, each once."""
+"""A redrive: find dead letters, say which would go, send those, each once."""
 
 import asyncio
 import secrets
@@ -17,8 +17,8 @@ from klais.kafka.offsets import begin_offsets, end_offsets, offsets_at
 from klais.kafka.reader import PartitionReader
 from klais.kafka.topics import Topics
 from klais.redrive.batches import Batch, pack
+from klais.redrive.dead_letters import DeadLetter, check, dead_letters_of, without_trailing_nul
 from klais.redrive.ledger import Intent, Ledger, LedgerWriter, read_ledger
-from klais.redrive.letters import Letter, check, letters_of, without_trailing_nul
 
 MOST_OF_A_BATCH = 256
 TIMEOUT_S = 30.0
@@ -27,9 +27,8 @@ PARTS_S = 0.25  # a batch is no more than the frames of so much time
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which letters: ``reasons`` and ``device_id`` (empty = all), times of the letters in ms (None = no bound),
-    ``most`` of those that can go. ``most_times``: letters that were redriven so often stay; ``strip_nul``: mend those
-    that end in NUL."""
+    """Which dead letters: ``reasons`` and ``device_id`` (empty = all), their times in ms (None = no bound), ``most`` of
+    those that can go. ``most_times``: those that were redriven so often stay. ``strip_nul``: no NUL at the end."""
 
     reasons: tuple[str, ...] = ()
     device_id: bytes = b""
@@ -40,8 +39,8 @@ class Choice:
     strip_nul: bool = False
 
 
-async def find_letters(settings: Settings, choice: Choice, ledger: Ledger) -> list[Letter]:
-    """The letters chosen, in the order of each partition, each with its verdict.
+async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) -> list[DeadLetter]:
+    """The dead letters chosen, in the order of each partition, each with its verdict.
 
     Raises
     ------
@@ -54,40 +53,43 @@ async def find_letters(settings: Settings, choice: Choice, ledger: Ledger) -> li
         starts = offsets_at(settings, topic, choice.begin_ms)
     if choice.end_ms is not None:
         ends = offsets_at(settings, topic, choice.end_ms)
-    out: list[Letter] = []
+    out: list[DeadLetter] = []
     async with PartitionReader(settings) as reader:
         for partition, start in sorted(starts.items()):
-            found: list[Letter] = []
+            found: list[DeadLetter] = []
             if start < ends[partition]:
                 async for record in reader.read(topic, partition, start, ends[partition]):
-                    found += letters_of(partition, record, settings.auth != "off")
+                    found += dead_letters_of(partition, record, settings.auth != "off")
             out += _wanted(settings, choice, found)
-    out = [replace(letter, verdict="redriven") if letter.place in ledger.done else letter for letter in out]
+    out = [
+        replace(dead_letter, verdict="redriven") if dead_letter.place in ledger.done else dead_letter
+        for dead_letter in out
+    ]
     return _at_most(out, choice.most)
 
 
-def _wanted(settings: Settings, choice: Choice, letters: Sequence[Letter]) -> list[Letter]:
-    some = [letter for letter in letters if not choice.reasons or letter.reason in choice.reasons]
-    some = [without_trailing_nul(letter) for letter in some] if choice.strip_nul else some
+def _wanted(settings: Settings, choice: Choice, dead_letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    some = [dead_letter for dead_letter in dead_letters if not choice.reasons or dead_letter.reason in choice.reasons]
+    some = [without_trailing_nul(dead_letter) for dead_letter in some] if choice.strip_nul else some
     checked = check(some, settings.json_strict, choice.most_times)
-    return [letter for letter in checked if choice.device_id in (b"", letter.device_id)]
+    return [dead_letter for dead_letter in checked if choice.device_id in (b"", dead_letter.device_id)]
 
 
-def _at_most(letters: list[Letter], most: int | None) -> list[Letter]:
+def _at_most(dead_letters: list[DeadLetter], most: int | None) -> list[DeadLetter]:
     """Without those that could go beyond the first ``most``."""
     if most is None:
-        return letters
+        return dead_letters
     left, out = most, []
-    for letter in letters:
-        left -= letter.verdict == ""
-        if left < 0 and letter.verdict == "":
+    for dead_letter in dead_letters:
+        left -= dead_letter.verdict == ""
+        if left < 0 and dead_letter.verdict == "":
             continue
-        out.append(letter)
+        out.append(dead_letter)
     return out
 
 
 class Redrive:
-    """Sends letters, no more than ``rate`` frames a second.
+    """Sends dead letters, no more than ``rate`` frames a second.
 
     Making one fences a redrive that still runs; :meth:`finish` then sends what an earlier one may not have sent.
 
@@ -114,7 +116,7 @@ class Redrive:
         self.ledger = asyncio.run(read_ledger(settings))
 
     def finish(self) -> tuple[int, int]:
-        """Send the last batch of each run that did not end; frames sent again, and frames whose letters are gone.
+        """Send the last batch of each run that did not end; frames sent again, and frames whose dead letters are gone.
 
         Lanes drop those that they have.
         """
@@ -122,26 +124,26 @@ class Redrive:
         for run, intent in self.ledger.open.items():
             frames = 0
             if intent is not None:
-                letters = asyncio.run(fetch(self._settings, intent))
-                if letters is None:
+                dead_letters = asyncio.run(fetch(self._settings, intent))
+                if dead_letters is None:
                     gone += len(intent.places)
                 else:
-                    frames = len(letters)
-                    batch = Batch(intent.partition, intent.edge, letters)
+                    frames = len(dead_letters)
+                    batch = Batch(intent.partition, intent.edge, dead_letters)
                     self._send(batch, batch.encode(intent.boot, intent.number))
             again += frames
             self._writer.end(run, frames)
         self.ledger.open.clear()
         return again, gone
 
-    def send(self, letters: Sequence[Letter], choice: Choice, what: Mapping[str, object]) -> int:
+    def send(self, dead_letters: Sequence[DeadLetter], choice: Choice, what: Mapping[str, object]) -> int:
         """Send those without a verdict; how many that were."""
         run = secrets.token_hex(4)
         boot, sent, began_s = int(run, 16), 0, time.monotonic()
         numbers: Counter[tuple[int, int]] = Counter()
         self._writer.begin(run, what)
         most = max(1, min(MOST_OF_A_BATCH, int(self._rate * PARTS_S)))
-        fit = [letter for letter in letters if not letter.verdict]
+        fit = [dead_letter for dead_letter in dead_letters if not dead_letter.verdict]
         for batch in pack(fit, self._settings.partitions, most):
             key = batch.partition, batch.edge
             numbers[key] += 1
@@ -149,7 +151,7 @@ class Redrive:
             fault.at("redrive_named")
             self._send(batch, batch.encode(boot, numbers[key]))
             fault.at("redrive_sent")
-            sent += len(batch.letters)
+            sent += len(batch.dead_letters)
             self._progress(sent)
             time.sleep(max(0.0, sent / self._rate - (time.monotonic() - began_s)))
         self._writer.end(run, sent)
@@ -168,14 +170,14 @@ class Redrive:
             raise KafkaUnavailable(f"{self._raw} does not take the frames ({why}): run this again, nothing comes twice")
 
 
-async def fetch(settings: Settings, intent: Intent) -> tuple[Letter, ...] | None:
-    """The letters of a batch that an earlier run named, None where Kafka has not all of them any more."""
+async def fetch(settings: Settings, intent: Intent) -> tuple[DeadLetter, ...] | None:
+    """The dead letters of a batch that an earlier run named, None where Kafka has not all of them any more."""
     topic, out = Topics.of(settings).dead_letter, []
     async with PartitionReader(settings) as reader:
         for partition, offset, nth in intent.places:
             record = await reader.record_at(topic, partition, offset)
-            letters = [] if record is None else letters_of(partition, record, False)
-            if nth >= len(letters):
+            dead_letters = [] if record is None else dead_letters_of(partition, record, False)
+            if nth >= len(dead_letters):
                 return None
-            out.append(without_trailing_nul(letters[nth]) if intent.strip_nul else letters[nth])
+            out.append(without_trailing_nul(dead_letters[nth]) if intent.strip_nul else dead_letters[nth])
     return tuple(out) or None

@@ -1,4 +1,4 @@
-"""``klais redrive`` on a real broker: each letter goes once, whatever kills the command, and none goes for ever."""
+"""``klais redrive`` on a real broker: each dead letter goes once, whatever kills the command; none goes in circles."""
 
 import asyncio
 import json
@@ -94,7 +94,7 @@ def end_at(point: str, nth: int) -> Callable[[str], None]:
     return at
 
 
-def test_each_letter_goes_once_whatever_kills_it(
+def test_each_dead_letter_goes_once_whatever_kills_it(
     settings_for: Make, topics_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     strict = settings_for(partitions=2, json_strict=True, checkpoint_interval_s=0.3)
@@ -128,7 +128,7 @@ def test_each_letter_goes_once_whatever_kills_it(
     )
     assert redrive(mended, "--yes")["sent"] == 0
     audit = [json.loads(r.value) for r in records(mended.model_copy(update={"partitions": 1}), Topics.of(mended).audit)]
-    named = Counter(tuple(one[:3]) for r in audit for one in r["after"].get("letters", ()))
+    named = Counter(tuple(one[:3]) for r in audit for one in r["after"].get("dead_letters", ()))
     assert len(named) == n and set(named.values()) == {1} and audit[-1]["reason"] == "strict is off"
 
 

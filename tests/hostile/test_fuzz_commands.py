@@ -1,4 +1,4 @@
-"""What commands read that others wrote: letters, ledgers, journals, samples of a tap. A result, or a named error."""
+"""What commands read that others wrote: dead letters, ledgers, journals, taps. A result, or a named error."""
 
 import numpy as np
 import orjson
@@ -13,8 +13,8 @@ from klais.core.lane.journal import encode_step
 from klais.core.lane.state import LaneState
 from klais.core.lane.step import take_raw
 from klais.kafka.reader import RawRecord
+from klais.redrive.dead_letters import check, dead_letters_of, without_trailing_nul
 from klais.redrive.ledger import Ledger
-from klais.redrive.letters import check, letters_of, without_trailing_nul
 from klais.system.moments import clock_of
 from klais.verify.whatif import Courses, Question, Stretch, step_of
 from tests.hostile.cases import CASES, changed, mutated, rng, shown
@@ -64,8 +64,8 @@ def header(random: np.random.Generator, good: bytes) -> bytes | None:
     return good if random.random() < 0.6 else odd[int(random.integers(len(odd)))]
 
 
-def test_odd_letters_stay_where_they_are() -> None:
-    random, seeds = rng("letters"), batches()
+def test_odd_dead_letters_stay_where_they_are() -> None:
+    random, seeds = rng("dead_letters"), batches()
     verdicts = set()
     for turn in range(max(60, CASES // 500)):
         value = seeds[turn % len(seeds)] if turn < len(seeds) else mutated(random, seeds[turn % len(seeds)], seeds, 3)
@@ -73,9 +73,9 @@ def test_odd_letters_stay_where_they_are() -> None:
         good = {"reason": reason, "stage": b"lane", "edge": b"1", "ts": b"1700000000000"}
         headers = tuple((name, header(random, text)) for name, text in good.items())
         try:
-            letters = letters_of(0, RawRecord(turn, b"k", value, headers), bool(turn % 2))
-            found = check([without_trailing_nul(letter) for letter in letters], bool(turn % 3), 3)
-            verdicts |= {letter.verdict for letter in found}
+            dead_letters = dead_letters_of(0, RawRecord(turn, b"k", value, headers), bool(turn % 2))
+            found = check([without_trailing_nul(dead_letter) for dead_letter in dead_letters], bool(turn % 3), 3)
+            verdicts |= {dead_letter.verdict for dead_letter in found}
             for form in ("table", "json", "csv"):
                 for listed in (True, False):
                     show(found[:3], listed, form)
@@ -91,7 +91,7 @@ BATCH = {
     "boot": 7,
     "number": 1,
     "strip_nul": False,
-    "letters": [[0, 5, 0, "a"]],
+    "dead_letters": [[0, 5, 0, "a"]],
 }
 
 

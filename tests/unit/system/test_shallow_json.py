@@ -37,7 +37,7 @@ def test_deep_records_are_refused_by_all_readers(deep: bytes) -> None:
     flag = b'{"kind":"flag","device_id":"a","feature":"t","cause":"x","score":1,"firmware":%s}'
     assert read_flag(flag % b'"2"', 0, 1) is not None and read_flag(flag % deep, 0, 1) is None
     ledger = Ledger()
-    ledger.add(b"redrive/1", b'{"after":{"phase":"batch","letters":%s}}' % deep)
+    ledger.add(b"redrive/1", b'{"after":{"phase":"batch","dead_letters":%s}}' % deep)
     assert not ledger.done
     with pytest.raises(HttpError) as refused:
         parse_body(b'{"a":%s}' % deep, Body)

@@ -1,6 +1,6 @@
 """Dead letters as frames: what a record of ``klais_dead_letter`` holds, and whether a lane would take it now.
 
-No Kafka in here. A letter of a malformed frame is that frame; one of a record on which a lane failed (``poison``,
+No Kafka in here. A dead letter of a malformed frame is that frame; one of a record on which a lane failed (``poison``,
 ``corrupt_batch``) holds a whole frame batch where the record was one.
 """
 
@@ -17,7 +17,7 @@ from klais.errors import BatchFormatError
 from klais.kafka.reader import RawRecord
 
 MOST_TIMES = (1 << 16) - EDGE_IDS
-"""A letter cannot be redriven more often: the number of its edge says how often it was."""
+"""A dead letter cannot be redriven more often: the number of its edge says how often it was."""
 WHOLE_RECORDS = (Reason.POISON.label, Reason.CORRUPT_BATCH.label)
 FORGED = (Reason.BAD_MAC.label, Reason.BAD_EPOCH.label)
 _MOST_DIGITS = 20
@@ -28,7 +28,7 @@ Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class DeadLetter:
     """One frame of a dead letter.
 
     ``place`` names it; ``times``: how often it was redriven before; ``verdict``: why a lane would not take it now, the
@@ -62,8 +62,8 @@ def edge_of(times: int) -> int:
     return EDGE_IDS + times - 1
 
 
-def letters_of(partition: int, record: RawRecord, edge_checks: bool) -> list[Letter]:
-    """The frames of one record; hostile records give letters with a verdict, never an error.
+def dead_letters_of(partition: int, record: RawRecord, edge_checks: bool) -> list[DeadLetter]:
+    """The frames of one record; hostile records give dead letters with a verdict, never an error.
 
     ``edge_checks``: whether edges check tags: then a frame that an edge refused before that may not go past it.
     """
@@ -72,7 +72,7 @@ def letters_of(partition: int, record: RawRecord, edge_checks: bool) -> list[Let
     stage, value = _text(headers.get("stage")), record.value or b""
     times = times_of(_number(headers.get("edge"), 0))
     ts_ms = _number(headers.get("ts"), -1)
-    one = Letter((partition, record.offset, 0), value, reason, ts_ms, times=times)
+    one = DeadLetter((partition, record.offset, 0), value, reason, ts_ms, times=times)
     if "bytes" in headers:
         return [replace(one, verdict="clipped")]
     if reason in FORGED:
@@ -86,7 +86,7 @@ def letters_of(partition: int, record: RawRecord, edge_checks: bool) -> list[Let
     return [one]
 
 
-def _of_batch(one: Letter) -> list[Letter]:
+def _of_batch(one: DeadLetter) -> list[DeadLetter]:
     """The frames of a record that a lane set aside whole."""
     try:
         batch = decode_batch(one.frame)
@@ -98,30 +98,30 @@ def _of_batch(one: Letter) -> list[Letter]:
     out = []
     for i, (ns, epoch) in enumerate(zip(at_ns.tolist(), epochs, strict=True)):
         place, times = (*one.place[:2], i), times_of(batch.edge)
-        out.append(Letter(place, batch.frame(i), one.reason, ns // 1_000_000, epoch=epoch, times=times))
+        out.append(DeadLetter(place, batch.frame(i), one.reason, ns // 1_000_000, epoch=epoch, times=times))
     return out
 
 
-def without_trailing_nul(letter: Letter) -> Letter:
-    """The letter without NUL bytes at the end of its payload, which senders in C leave there."""
-    if not letter.frame.endswith(b"\0") or len(letter.frame) <= HEADER_SIZE:
-        return letter
-    head, payload = letter.frame[:HEADER_SIZE], letter.frame[HEADER_SIZE:]
-    return replace(letter, frame=head + payload.rstrip(b"\0"))
+def without_trailing_nul(dead_letter: DeadLetter) -> DeadLetter:
+    """The dead letter without NUL bytes at the end of its payload, which senders in C leave there."""
+    if not dead_letter.frame.endswith(b"\0") or len(dead_letter.frame) <= HEADER_SIZE:
+        return dead_letter
+    head, payload = dead_letter.frame[:HEADER_SIZE], dead_letter.frame[HEADER_SIZE:]
+    return replace(dead_letter, frame=head + payload.rstrip(b"\0"))
 
 
-def check(letters: Sequence[Letter], strict: bool, most_times: int) -> list[Letter]:
-    """The letters with their device and what a lane would say of them now (``strict``: KLAIS_JSON_STRICT)."""
-    out: list[Letter] = []
-    for begin in range(0, len(letters), _CHECKED):
-        some = letters[begin : begin + _CHECKED]
-        usable = [letter.frame if len(letter.frame) <= MAX_FRAME_SIZE else b"" for letter in some]
+def check(dead_letters: Sequence[DeadLetter], strict: bool, most_times: int) -> list[DeadLetter]:
+    """The dead letters with their device and what a lane would say of them now (``strict``: KLAIS_JSON_STRICT)."""
+    out: list[DeadLetter] = []
+    for begin in range(0, len(dead_letters), _CHECKED):
+        some = dead_letters[begin : begin + _CHECKED]
+        usable = [dead_letter.frame if len(dead_letter.frame) <= MAX_FRAME_SIZE else b"" for dead_letter in some]
         columns = read_headers(decode_batch(encode_batch(usable, 1)))
         read_payloads(columns, columns.verdict, strict)
-        for i, (letter, found) in enumerate(zip(some, columns.verdict.tolist(), strict=True)):
-            verdict = letter.verdict or (Reason(found).label if found else "")
-            verdict = verdict or ("too_often" if letter.times >= most_times else "")
-            out.append(replace(letter, device_id=columns.device_id(i), verdict=verdict))
+        for i, (dead_letter, found) in enumerate(zip(some, columns.verdict.tolist(), strict=True)):
+            verdict = dead_letter.verdict or (Reason(found).label if found else "")
+            verdict = verdict or ("too_often" if dead_letter.times >= most_times else "")
+            out.append(replace(dead_letter, device_id=columns.device_id(i), verdict=verdict))
     return out
 
 

@@ -12,34 +12,36 @@ from klais.core.wire.batch import decode_batch
 from klais.core.wire.constants import encode_frame
 from klais.kafka.reader import RawRecord
 from klais.redrive.batches import LONGEST_MS, Batch, pack
-from klais.redrive.ledger import Ledger
-from klais.redrive.letters import (
+from klais.redrive.dead_letters import (
     MOST_TIMES,
-    Letter,
+    DeadLetter,
     check,
+    dead_letters_of,
     edge_of,
-    letters_of,
     times_of,
     without_trailing_nul,
 )
+from klais.redrive.ledger import Ledger
 from tests.support.lane import T0_NS, batch, bounds, frames, limits
 
 GOOD = encode_frame("dev-1", 7, b'{"t":1}')
 TS = T0_NS // 1_000_000
 
 
-def letter(value: bytes = GOOD, offset: int = 5, edge_checks: bool = False, **headers: bytes | None) -> list[Letter]:
+def dead_letter(
+    value: bytes = GOOD, offset: int = 5, edge_checks: bool = False, **headers: bytes | None
+) -> list[DeadLetter]:
     given = {"reason": b"not_strict", "ts": str(TS).encode(), "stage": b"lane", "edge": b"1"} | headers
     kept = tuple((name, text) for name, text in given.items() if text is not None)
-    return check(letters_of(2, RawRecord(offset, None, value, kept), edge_checks), False, 3)
+    return check(dead_letters_of(2, RawRecord(offset, None, value, kept), edge_checks), False, 3)
 
 
 def verdict(*args: bytes, edge_checks: bool = False, **headers: bytes | None) -> str:
-    return letter(*args, edge_checks=edge_checks, **headers)[0].verdict
+    return dead_letter(*args, edge_checks=edge_checks, **headers)[0].verdict
 
 
 def test_a_mended_frame_goes_and_keeps_what_is_known_of_it() -> None:
-    (one,) = letter()
+    (one,) = dead_letter()
     assert (one.verdict, one.device_id, one.ts_ms, one.place, one.times) == ("", b"dev-1", TS, (2, 5, 0), 0)
 
 
@@ -65,17 +67,17 @@ def test_what_stays_says_why() -> None:
         {"ts": b"9223372036854775"},
     ],
 )
-def test_a_letter_without_a_time_is_foreign(headers: dict[str, bytes | None]) -> None:
+def test_a_dead_letter_without_a_time_is_foreign(headers: dict[str, bytes | None]) -> None:
     assert verdict(GOOD, **headers) == "foreign"
 
 
 def test_hostile_records_are_refused_one_by_one() -> None:
     for value in (b"", b"\xaa\x55", b"\0" * 100, b"\xaa\x55" + b"\xff" * 60, b"x" * 70_000, b"KFB1" + b"\xff" * 50):
         for reason in (b"bad_json", b"poison", b"corrupt_batch", b"\xff\x1b[31m", b"x" * 1000):
-            (one,) = letter(value, reason=reason)
+            (one,) = dead_letter(value, reason=reason)
             assert one.verdict, (value[:9], reason)
             assert len(one.reason) <= 64
-    assert verdict(GOOD, edge=b"\xff") == "" and letter(GOOD, edge=b"99999999999999999999999")[0].times == 0
+    assert verdict(GOOD, edge=b"\xff") == "" and dead_letter(GOOD, edge=b"99999999999999999999999")[0].times == 0
 
 
 def test_a_frame_that_came_back_too_often_stays() -> None:
@@ -87,7 +89,7 @@ def test_a_frame_that_came_back_too_often_stays() -> None:
 
 def test_a_poison_record_is_its_frames() -> None:
     value = batch([*frames(("a", 1), ("b", 2)), b"rubbish of 22 bytes or more"], epochs=[9, 0, 0], edge=edge_of(1))
-    some = letter(value, reason=b"poison", edge=None)
+    some = dead_letter(value, reason=b"poison", edge=None)
     assert [(one.place, one.device_id, one.epoch, one.verdict) for one in some] == [
         ((2, 5, 0), b"a", 9, ""),
         ((2, 5, 1), b"b", 0, ""),
@@ -97,12 +99,12 @@ def test_a_poison_record_is_its_frames() -> None:
 
 
 def test_nul_bytes_at_the_end_are_cut_and_no_others() -> None:
-    (one,) = letter(encode_frame("d", 1, b'{"t":1}\0\0'))
+    (one,) = dead_letter(encode_frame("d", 1, b'{"t":1}\0\0'))
     assert one.verdict == "bad_json"
-    assert check([without_trailing_nul(one)], False, 3)[0].verdict == "bad_json", "a verdict stays with its letter"
-    mended = without_trailing_nul(letters_of(0, RawRecord(0, None, one.frame, _headers()), False)[0])
+    assert check([without_trailing_nul(one)], False, 3)[0].verdict == "bad_json", "a verdict stays with its dead letter"
+    mended = without_trailing_nul(dead_letters_of(0, RawRecord(0, None, one.frame, _headers()), False)[0])
     assert mended.frame.endswith(b"}") and check([mended], False, 3)[0].verdict == ""
-    short = Letter((0, 0, 0), GOOD[:22].ljust(22, b"\0"), "bad_json", 0)
+    short = DeadLetter((0, 0, 0), GOOD[:22].ljust(22, b"\0"), "bad_json", 0)
     assert without_trailing_nul(short) is short
 
 
@@ -110,9 +112,9 @@ def _headers() -> tuple[tuple[str, bytes], ...]:
     return (("reason", b"bad_json"), ("ts", b"5"), ("stage", b"lane"))
 
 
-def made(count: int, **changed: object) -> list[Letter]:
+def made(count: int, **changed: object) -> list[DeadLetter]:
     return [
-        Letter(
+        DeadLetter(
             (0, n, 0),
             encode_frame(f"d{n % 7}", n, b'{"t":%d}' % n),
             "x",
@@ -124,20 +126,20 @@ def made(count: int, **changed: object) -> list[Letter]:
     ]
 
 
-def test_batches_hold_every_letter_once_in_order() -> None:
-    letters = made(1000)
-    found = list(pack(letters, 4, 50))
-    assert sorted(one.place for each in found for one in each.letters) == [one.place for one in letters]
+def test_batches_hold_every_dead_letter_once_in_order() -> None:
+    dead_letters = made(1000)
+    found = list(pack(dead_letters, 4, 50))
+    assert sorted(one.place for each in found for one in each.dead_letters) == [one.place for one in dead_letters]
     for partition in range(4):
-        offsets = [one.place[1] for each in found if each.partition == partition for one in each.letters]
+        offsets = [one.place[1] for each in found if each.partition == partition for one in each.dead_letters]
         assert offsets == sorted(offsets)
-    assert max(len(each.letters) for each in found) == 50 and {each.edge for each in found} == {EDGE_IDS}
+    assert max(len(each.dead_letters) for each in found) == 50 and {each.edge for each in found} == {EDGE_IDS}
 
 
 def test_frames_keep_their_times_and_epochs() -> None:
-    late = [Letter((0, n, 0), GOOD, "x", ts, b"dev-1", 3) for n, ts in enumerate((TS, TS + LONGEST_MS, TS - 1, TS))]
+    late = [DeadLetter((0, n, 0), GOOD, "x", ts, b"dev-1", 3) for n, ts in enumerate((TS, TS + LONGEST_MS, TS - 1, TS))]
     found = list(pack(late, 1, 100))
-    assert [len(each.letters) for each in found] == [2, 2], "an offset is u32 ns, and never below 0"
+    assert [len(each.dead_letters) for each in found] == [2, 2], "an offset is u32 ns, and never below 0"
     decoded = decode_batch(found[0].encode(77, 9))
     assert decoded.offsets is not None and decoded.epochs is not None
     assert (decoded.edge, decoded.boot, decoded.number, decoded.epochs.tolist()) == (EDGE_IDS, 77, 9, [3, 3])
@@ -161,19 +163,19 @@ def test_the_ledger_passes_over_what_is_none_of_its_records() -> None:
 
     good = {"phase": "batch", "to": 1, "edge": EDGE_IDS, "boot": 2, "number": 3, "strip_nul": False}
     ledger = Ledger()
-    ledger.add(b"device/x", record(**good, letters=[[0, 1, 0, "d"]]))
+    ledger.add(b"device/x", record(**good, dead_letters=[[0, 1, 0, "d"]]))
     ledger.add(b"redrive/a", None)
     ledger.add(b"redrive/a", b"\xff{")
     ledger.add(b"redrive/a", b"[]")
     ledger.add(b"redrive/a", record(phase="batch"))
-    ledger.add(b"redrive/a", record(**good, letters=[[0, "1", 0, "d"]]))
-    ledger.add(b"redrive/a", record(**good | {"to": -1}, letters=[[0, 1, 0, "d"]]))
-    ledger.add(b"redrive/a", record(**good, letters=5))
+    ledger.add(b"redrive/a", record(**good, dead_letters=[[0, "1", 0, "d"]]))
+    ledger.add(b"redrive/a", record(**good | {"to": -1}, dead_letters=[[0, 1, 0, "d"]]))
+    ledger.add(b"redrive/a", record(**good, dead_letters=5))
     ledger.add(None, b"x")
     assert not ledger.done and not ledger.open
     ledger.add(b"redrive/a", record(phase="begin"))
     assert ledger.open == {"a": None}
-    ledger.add(b"redrive/a", record(**good, letters=[[0, 1, 0, "d"], [0, 1, 1, "d"]]))
+    ledger.add(b"redrive/a", record(**good, dead_letters=[[0, 1, 0, "d"], [0, 1, 1, "d"]]))
     ledger.add(b"redrive/b", record(phase="begin"))
     ledger.add(b"redrive/b", record(phase="end", frames=0))
     assert ledger.done == {(0, 1, 0), (0, 1, 1)} and list(ledger.open) == ["a"]
@@ -183,8 +185,8 @@ def test_the_ledger_passes_over_what_is_none_of_its_records() -> None:
     assert not ledger.open and len(ledger.done) == 2
 
 
-def test_the_summary_counts_every_letter() -> None:
-    some = [*letter(), *letter(encode_frame("d", 1, b"{")), *letter(encode_frame("e", 1, b"{"))]
+def test_the_summary_counts_every_dead_letter() -> None:
+    some = [*dead_letter(), *dead_letter(encode_frame("d", 1, b"{")), *dead_letter(encode_frame("e", 1, b"{"))]
     rows = summed(some)
     assert [(row["reason"], row["outcome"], row["frames"], row["devices"]) for row in rows] == [
         ("not_strict", "still bad_json", 2, 2),
