@@ -65,11 +65,18 @@ def numbers_of(text: str) -> list[int]:
     --------
     >>> numbers_of("0-3,8")
     [0, 1, 2, 3, 8]
+
+    Raises
+    ------
+    ValueError
+        A part is no number, or its last number is below its first.
     """
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
-        found |= set(range(int(first), int(last or first) + 1))
+        if not (some := range(int(first), int(last or first) + 1)):
+            raise ValueError(f"{part!r} ends before it begins: write {last}-{first}")
+        found |= set(some)
     return sorted(found)
 
 

@@ -1,6 +1,7 @@
 """What a single setting must satisfy beyond its type (pure functions)."""
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ from pydantic import SecretStr
 
 from klais.system.address import HOST_NAME, is_ip, split_address
 from klais.system.paths import from_home
+from klais.text import numbers_of
 
 TOKEN_LENGTH = 16
+_NUMBERS = re.compile(r"\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*\Z", re.ASCII)
 
 
 def check_address(text: str) -> str:
@@ -94,6 +97,15 @@ def check_prefixes(text: str) -> str:
         if len(prefix.encode()) > 16 or "\0" in prefix:
             raise ValueError(f"{prefix!r} is not the beginning of a device_id of at most 16 bytes")
     return ",".join(prefixes)
+
+
+def check_queues(text: str) -> str:
+    """Numbers of receive queues, ``0-3,8``; blanks around the commas are taken out."""
+    compact = ",".join(part.strip() for part in text.split(","))
+    if not _NUMBERS.match(compact):
+        raise ValueError(f"{text!r} is not a list of queues: write 0-3,8")
+    numbers_of(compact)
+    return compact
 
 
 def check_url(text: str) -> str:

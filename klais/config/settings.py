@@ -27,8 +27,6 @@ def _text(default: str | None, description: str, pattern: str | None = None) -> 
     return Field(default=default, description=description, pattern=pattern)
 
 
-_NUMBERS = r"^\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*$"
-
 Address = Annotated[str, AfterValidator(checks.check_address)]
 Host = Annotated[str, AfterValidator(checks.check_host)]
 Hosts = Annotated[str, AfterValidator(checks.check_hosts)]
@@ -38,6 +36,7 @@ Url = Annotated[str, AfterValidator(checks.check_url)]
 Servers = Annotated[str, AfterValidator(checks.check_servers)]
 Folder = Annotated[Path, AfterValidator(checks.check_folder)]
 Prefixes = Annotated[str, AfterValidator(checks.check_prefixes)]
+Queues = Annotated[str, AfterValidator(checks.check_queues)]
 Level = Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(checks.lower)]
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
@@ -158,7 +157,7 @@ class SettingsFields(BaseModel):
     iface: str | None = _text(
         None, "network interface of the XDP filter and of the sources af_xdp and ringbuf", r"^[^\s/]{1,15}$"
     )
-    xdp_queues: str | None = _text(None, "receive queues of the interface for af_xdp, as 0-3,8; unset = all", _NUMBERS)
+    xdp_queues: Queues | None = _text(None, "receive queues of the interface for af_xdp, as 0-3,8; unset = all")
     xdp_pin_dir: Folder = Field(
         default=Path("/sys/fs/bpf/klais"), description="bpffs folder for the pinned program and maps"
     )

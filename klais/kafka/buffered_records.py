@@ -1,16 +1,48 @@
 """The record batches of a fetch, read ahead of the consumer that reads them."""
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
+
+
+class CorruptBatch:
+    """Stands for a record batch whose CRC is wrong: without records, up to ``next_offset``.
+
+    aiokafka would raise an error at each try to read it, and so end the worker, again after each restart.
+    """
+
+    is_control_batch = is_transactional = False
+    producer_id = max_timestamp = None
+
+    def __init__(self, base_offset: int, next_offset: int) -> None:
+        self.base_offset, self.next_offset = base_offset, next_offset
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def validate_crc(self) -> bool:
+        """Nothing of it is used."""
+        return True
 
 
 class BufferedRecords:
     """Takes the place of aiokafka's ``MemoryRecords``, which can be read but once; ``newest_ms`` is over all batches.
 
-    A corrupt batch raises an error when the consumer reads it, not here: it would end aiokafka's fetch routine.
+    A batch whose CRC is wrong becomes a :class:`CorruptBatch`. Bytes that cannot be taken apart into batches raise an
+    error when the consumer reads them, not here: it would end aiokafka's fetch routine.
+
+    Parameters
+    ----------
+    records : aiokafka.record.memory_records.MemoryRecords
+        What a fetch brought.
+    position : int
+        Offset of the first record that the consumer wants.
+    on_corrupt : callable
+        Called with the first and the last offset of each batch whose CRC is wrong. Where the next batch is not in the
+        fetch, the second is the first offset that the consumer wants of it: nothing in the batch can be believed.
     """
 
-    def __init__(self, records: Any) -> None:
+    def __init__(self, records: Any, position: int, on_corrupt: Callable[[int, int], None]) -> None:
         self._bytes: int = records.size_in_bytes()
         self._batches: deque[Any] = deque()
         self._error: Exception | None = None
@@ -19,8 +51,22 @@ class BufferedRecords:
                 self._batches.append(records.next_batch())
         except Exception as error:
             self._error = error
+        for at, batch in enumerate(self._batches):
+            if not batch.validate_crc():
+                self._batches[at] = self._corrupt(at, position, on_corrupt)
         times = [getattr(batch, "max_timestamp", None) for batch in self._batches]  # Kafka 0.10 and older have none
         self.newest_ms = max((float(at_ms) for at_ms in times if at_ms is not None), default=0.0)
+
+    def _corrupt(self, at: int, position: int, on_corrupt: Callable[[int, int], None]) -> CorruptBatch:
+        # The base offset stands outside of what the CRC covers, and brokers find batches by it.
+        begin = self._batches[at].base_offset
+        following = self._batches[at + 1].base_offset if at + 1 < len(self._batches) else None
+        if following is not None and following <= position:
+            return CorruptBatch(begin, position)  # nobody wants it
+        begin = max(begin, position)
+        end = max(begin + 1, following or 0)
+        on_corrupt(begin, end - 1)
+        return CorruptBatch(begin, end)
 
     def size_in_bytes(self) -> int:
         """Bytes of all batches."""

@@ -16,6 +16,10 @@ from aiokafka.structs import TopicPartition
 
 from klais.kafka.buffered_records import BufferedRecords
 from klais.kafka.fetch_coalescing import LATE_WAIT_MS, FetchCoalescing
+from klais.telemetry.log import every, get
+
+LOG_EVERY_S = 5.0
+log = get("klais.kafka.coalescing_fetcher")
 
 
 class CoalescingFetcher:
@@ -53,10 +57,23 @@ class CoalescingFetcher:
                 if isinstance(found, FetchResult) and found.has_more():
                     # The batches can be read only once, and their timestamps are needed here: read them all now and
                     # leave them to the consumer in a buffer.
-                    batches = found._partition_records._records = BufferedRecords(found._partition_records._records)
+                    batches = self._buffered(tp, found._partition_records)
                     sizes[tp], newest_ms[tp] = batches.size_in_bytes(), batches.newest_ms
                     records += max(1, assignment.state_value(tp).highwater - offset)
         return sizes, newest_ms, records
+
+    def _buffered(self, tp: TopicPartition, found: Any) -> BufferedRecords:
+        """The batches, with their CRCs checked: aiokafka must not, because its error would end the worker."""
+
+        def on_corrupt(start: int, end: int) -> None:
+            if calls := every(LOG_EVERY_S, f"klais.kafka.coalescing_fetcher {tp}"):
+                why = "wrong CRC: the broker's disk or memory is damaged"
+                log.error("record_batch_corrupt", topic=tp.topic, partition=tp.partition, start=start, end=end, why=why,
+                          calls=calls)  # fmt: skip
+
+        found._check_crcs = False
+        found._records = batches = BufferedRecords(found._records, found.next_fetch_offset, on_corrupt)
+        return batches
 
 
 def _without(request: Any, brought: dict[Any, int], least: int) -> Any:

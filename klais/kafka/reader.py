@@ -32,6 +32,7 @@ RETRY_S = 0.1
 LOG_EVERY_S = 5.0
 METADATA_GRACE_S = 2.0  # a topic just created may not be in the metadata yet
 TAIL_STRIDE = 16
+CORRUPT_GRACE_S = 5.0  # a batch whose CRC is wrong for so long is left out: asking again did not help
 _EARLIEST, _LATEST = -2, -1
 _READ_UNCOMMITTED = 0
 
@@ -129,7 +130,7 @@ class PartitionReader:
         """Records from offset ``start`` up to, not including, ``end`` (default and at most: the end offset now).
 
         It skips control records (transaction markers) unless ``controls`` asks for them, and ends even where only
-        those follow.
+        those follow. A record batch whose CRC stays wrong is left out, as if nothing lay there; the log says so.
 
         Raises
         ------
@@ -148,14 +149,24 @@ class PartitionReader:
         position = start
         turn = LoopTurn()
         deadline = _Deadline(self._timeout_s, f"{topic}/{partition} cannot be read")
+        corrupt_since = None
         while position < stop:
             try:
                 batches = await self._fetch(where, position)
             except kafka_errors.OffsetOutOfRangeError as error:
                 raise _gone(where, position, *await self.offsets(topic, partition)) from error
             except kafka_errors.CorruptRecordException as error:
-                await deadline.wait(error)
+                corrupt_since = corrupt_since or time.monotonic()
+                waits = time.monotonic() - corrupt_since < CORRUPT_GRACE_S
+                if waits or not isinstance(error, CorruptRecords):
+                    await deadline.wait(error)
+                    continue
+                position, batches = error.next_offset, []
+                log.error("record_batch_corrupt", topic=topic, partition=partition, start=error.start, end=position - 1,
+                          why="wrong CRC: the broker's disk or memory is damaged")  # fmt: skip
+                deadline.renew()
                 continue
+            corrupt_since = None
             for batch in batches:
                 if not batch.is_control_batch:
                     for record in batch:
@@ -262,15 +273,52 @@ class PartitionReader:
         return self._client
 
 
+class CorruptRecords(kafka_errors.CorruptRecordException):  # type: ignore[misc]
+    """The next batch has a wrong CRC: records from ``start`` on, up to ``next_offset`` (not included), for all we know.
+
+    Nothing in such a batch can be believed but its base offset, by which brokers find it. Where the answer ends with
+    it, the next offset is the one behind the first record.
+    """
+
+    def __init__(self, where: TopicPartition, start: int, next_offset: int) -> None:
+        super().__init__(f"wrong CRC in {where.topic}/{where.partition} at offset {start}")
+        self.start, self.next_offset = start, next_offset
+
+
 def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
-    records = MemoryRecords(content)
-    batches = []
-    while (batch := records.next_batch()) is not None:
+    """The batches that reach beyond ``position``, up to the first whose CRC is wrong.
+
+    Raises
+    ------
+    CorruptRecords
+        That is the first of all.
+    """
+    found = _framed(content)
+    wanted: list[Any] = []
+    for at, batch in enumerate(found):
+        following = found[at + 1].base_offset if at + 1 < len(found) else None
+        if following is not None and following <= position:
+            continue
         if not batch.validate_crc():
-            raise kafka_errors.CorruptRecordException(f"wrong CRC in {where} behind offset {position}")
+            if wanted:
+                break
+            start = max(position, batch.base_offset)
+            raise CorruptRecords(where, start, max(start + 1, following or 0))
         if batch.next_offset > position:
-            batches.append(batch)
-    return batches
+            wanted.append(batch)
+    return wanted
+
+
+def _framed(content: bytes) -> list[Any]:
+    """The batches of an answer, by the lengths in front of them, up to bytes that are no batch."""
+    records, out = MemoryRecords(content), []
+    try:
+        while (batch := records.next_batch()) is not None:
+            out.append(batch)
+    except kafka_errors.CorruptRecordException:
+        if not out:
+            raise
+    return out
 
 
 class _Deadline:

@@ -297,7 +297,7 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     )
     yield _counter(
         "lost_records",
-        "Records of klais_raw that retention removed before a lane read them: lost data.",
+        "Records of klais_raw that no lane can read any more (retention, damage): lost data.",
         s.lost_records,
     )
     yield _counter(

@@ -172,11 +172,39 @@ def one_batch() -> BuiltBatch:
 BATCH = one_batch()
 
 
-def test_batches_are_handed_on_and_a_corrupt_one_raises_in_its_turn() -> None:
+def at_offset(data: bytes, offset: int, damaged: bool = False) -> bytes:
+    """A batch with another base offset; its last byte another one if ``damaged``."""
+    return offset.to_bytes(8, "big") + data[8:-1] + bytes([data[-1] ^ damaged])
+
+
+@pytest.mark.parametrize("position", [0, 7])
+def test_a_batch_with_a_wrong_crc_ends_nothing_and_what_follows_is_consumed(position: int) -> None:
+    """aiokafka's own error would end the worker, at each start again."""
+    places = [(0, position > 0), (5, position == 0), (7, position > 0), (9, False)]
+    data = b"".join(at_offset(BATCH.data, offset, damaged) for offset, damaged in places)
+    seen: list[tuple[int, int]] = []
+    tp = TopicPartition("raw", 0)
+    found = PartitionRecords(tp, MemoryRecords(data), [], position, None, None, False, 0)
+    found._records = BufferedRecords(found._records, position, lambda start, end: seen.append((start, end)))
+    assert [record.offset for record in found] == ([0, 7, 9] if position == 0 else [9])
+    assert found.next_fetch_offset == 10
+    assert seen == ([(5, 6)] if position == 0 else [(7, 8)])
+
+
+def test_a_wrong_crc_at_the_end_of_a_fetch_costs_one_offset_at_a_time() -> None:
+    tp, seen = TopicPartition("raw", 0), []
+    for position in (3, 4):
+        found = PartitionRecords(tp, MemoryRecords(at_offset(BATCH.data, 3, True)), [], position, None, None, False, 0)
+        found._records = BufferedRecords(found._records, position, lambda start, end: seen.append((start, end)))
+        assert list(found) == [] and found.next_fetch_offset == position + 1
+    assert seen == [(3, 3), (4, 4)]
+
+
+def test_batches_are_handed_on_and_bytes_that_are_none_raise_in_their_turn() -> None:
     """An error raised in the fetch would end aiokafka's fetch routine."""
     short = (0).to_bytes(8, "big") + (2).to_bytes(4, "big") + b"xx"
     data = BATCH.data + BATCH.data + short
-    ours, own = BufferedRecords(MemoryRecords(data)), MemoryRecords(data)
+    ours, own = BufferedRecords(MemoryRecords(data), 0, pytest.fail), MemoryRecords(data)
     assert ours.size_in_bytes() == own.size_in_bytes() == len(data)
     assert ours.newest_ms == BATCH.max_timestamp
     for _ in range(2):
@@ -186,7 +214,7 @@ def test_batches_are_handed_on_and_a_corrupt_one_raises_in_its_turn() -> None:
     for records in (own, ours):
         with pytest.raises(CorruptRecordException):
             records.next_batch()
-    whole = BufferedRecords(MemoryRecords(BATCH.data))
+    whole = BufferedRecords(MemoryRecords(BATCH.data), 0, pytest.fail)
     assert whole.next_batch() is not None and not whole.has_next() and whole.next_batch() is None
 
 

@@ -51,3 +51,20 @@ def cut(settings: Settings, topic: str, offset: int, partition: int = 0, torn: b
         for path in folder.glob(kind):
             path.unlink()
     return first
+
+
+def damage(settings: Settings, topic: str, offset: int, partition: int = 0) -> tuple[int, int]:
+    """Flip a byte of the batch that holds ``offset``, where it lies; the batch's first offset and the one behind it.
+
+    The broker may run: it sends what the file holds, and checks no CRC when it reads.
+    """
+    segment = newest_segment(folder_of(settings, topic, partition))
+    found = batches(segment)
+    at = next(n for n, batch in enumerate(found) if batch[1] > offset)
+    end = found[at + 1][2] if at + 1 < len(found) else segment.stat().st_size
+    with segment.open("r+b") as file:
+        file.seek(end - 1)
+        last = file.read(1)[0]
+        file.seek(end - 1)
+        file.write(bytes([last ^ 0x40]))
+    return found[at][:2]

@@ -172,6 +172,13 @@ def test_every_field_is_described_with_a_range_where_it_is_a_number() -> None:
             assert re.match(r"[\d.]+ to [\d.]+", row.range), name
 
 
+def test_queues_are_a_list_of_numbers_in_order() -> None:
+    assert Settings(xdp_queues=" 0-3, 8").xdp_queues == "0-3,8"
+    for wrong in ("", "3-1", "1,", "a", "1--2", "-1", "1234", "0-\n1", "٣"):
+        (problem,) = problems({"KLAIS_XDP_QUEUES": wrong}) if wrong else ["KLAIS_XDP_QUEUES"]
+        assert "KLAIS_XDP_QUEUES" in problem
+
+
 @pytest.mark.parametrize(("target_ms", "linger_ms"), [(5, 2.5), (10, 5), (60, 30), (100, 70), (1000, 970)])
 def test_the_linger_follows_the_latency_target_unless_it_is_set(target_ms: float, linger_ms: float) -> None:
     assert Settings(latency_ms=target_ms).linger_ms == linger_ms
