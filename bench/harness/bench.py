@@ -111,6 +111,7 @@ class Bench:
             "api_bind": f"127.0.0.1:{free_port()}",
             "web_port": free_port(),
             "latency_ms": 10.0,  # as fast as the machine can; `idle` measures the default
+            "devices_new_rate": 1e9,  # no worker has seen the fleet before
             **OPEN_DAM,
         }
         return Settings(**given | overrides)

@@ -187,6 +187,8 @@ class PartitionReader:
 
         Raises
         ------
+        CorruptRecords
+            Its batch is there, and its CRC is wrong.
         TopicMismatch, KafkaUnavailable
             As for :meth:`read`.
         """

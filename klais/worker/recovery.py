@@ -19,7 +19,7 @@ from klais.core.lane.state import LaneState
 from klais.core.wire.constants import Reason
 from klais.errors import TopicMismatch
 from klais.kafka.fenced import FencedSender, fence
-from klais.kafka.reader import PartitionReader, last_own_mark
+from klais.kafka.reader import CorruptRecords, PartitionReader, last_own_mark
 from klais.kafka.record_batch import RecordBatchWriter
 from klais.kafka.topics import Topics
 from klais.telemetry.log import get
@@ -267,8 +267,12 @@ async def _seen(
     landmarks = []
     for offset, wanted in state.landmarks:
         if offset >= raw_start:
-            found = await reader.record_at(topics.raw, partition, offset) if offset < raw_end else None
-            landmarks.append((offset, found is not None and fingerprint(found.value or b"") == wanted))
+            try:
+                found = await reader.record_at(topics.raw, partition, offset) if offset < raw_end else None
+            except CorruptRecords as error:  # it says nothing about the log; there are others
+                log.error("record_batch_corrupt", topic=topics.raw, partition=partition, start=offset, why=str(error))
+            else:
+                landmarks.append((offset, found is not None and fingerprint(found.value or b"") == wanted))
     return Seen(
         last_step=journal.steps[-1].step if journal.steps else state.step,
         next_raw=next_raw,

@@ -9,7 +9,7 @@ from collections import deque
 
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
-from klais.kafka.reader import PartitionReader
+from klais.kafka.reader import CorruptRecords, PartitionReader
 
 Place = tuple[int, int]  # raw offset and fingerprint of a record
 PATIENCE_S = 5.0  # a broker that has just become the leader may name a lower end offset for a moment
@@ -37,6 +37,7 @@ class Taken:
         self._where = (topic, partition)
         self._known: Place | None = None
         self._leader = -1  # epoch of the leader that appended the known record
+        self._unreadable: set[int] = set()  # offsets of damaged batches: they are there, and nobody can compare them
         self._busy = asyncio.Lock()
 
     async def verify(self) -> bool:
@@ -83,11 +84,15 @@ class Taken:
             await asyncio.sleep(RETRY_S)
 
     async def _same(self, place: Place, start: int) -> int:
-        """Compare one record; epoch of the leader that appended it, -1 where retention has removed it."""
+        """Compare one record; epoch of the leader that appended it, -1 where it is removed by retention or damaged."""
         offset, wanted = place
-        if offset < start:
+        if offset < start or offset in self._unreadable:
             return -1
-        record, leader = await self._reader.record_and_leader(*self._where, offset)
+        try:
+            record, leader = await self._reader.record_and_leader(*self._where, offset)
+        except CorruptRecords:
+            self._unreadable.add(offset)
+            return -1
         if record is None:
             start, _ = await self._reader.offsets(*self._where)
             if offset < start:
@@ -97,14 +102,15 @@ class Taken:
         return leader
 
     async def _compare(self, some: list[Place], start: int) -> None:
-        wanted = {offset: value for offset, value in some if offset >= start}
+        self._unreadable = {offset for offset in self._unreadable if offset >= start}
+        wanted = {offset: value for offset, value in some if offset >= start and offset not in self._unreadable}
         if not wanted:
             return
         async for record in self._reader.read(*self._where, min(wanted), max(wanted) + 1):
             if wanted.pop(record.offset, None) not in (None, fingerprint(record.value or b"")):
                 raise self._lost(f"has another record at offset {record.offset} than the one that was taken")
-        if wanted:
-            raise self._lost(f"has no record at offset {min(wanted)}, where one was taken")
+        for place in wanted.items():  # the read left them out, as it does with damaged ones
+            await self._same(place, start)
 
     def _lost(self, why: str) -> LaneFailed:
         topic, partition = self._where

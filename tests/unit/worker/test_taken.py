@@ -3,10 +3,11 @@
 from collections import deque
 
 import pytest
+from aiokafka.structs import TopicPartition
 
 from klais.core.lane.journal import fingerprint
 from klais.errors import LaneFailed, OffsetGone
-from klais.kafka.reader import RawRecord
+from klais.kafka.reader import CorruptRecords, RawRecord
 from klais.worker import taken as module
 from klais.worker.taken import Taken
 
@@ -16,7 +17,7 @@ class Log:
 
     def __init__(self) -> None:
         self.start, self.records, self.leader = 0, [], 0
-        self.reads = 0
+        self.reads, self.damaged = 0, set()
 
     def append(self, *values: bytes) -> None:
         self.records += [(value, self.leader) for value in values]
@@ -32,6 +33,8 @@ class Log:
     async def record_and_leader(self, topic, partition, offset):
         if not self.start <= offset < len(self.records):
             return None, -1
+        if offset in self.damaged:
+            raise CorruptRecords(TopicPartition(topic, partition), offset, offset + 1)
         value, leader = self.records[offset]
         return RawRecord(offset, None, value, ()), leader
 
@@ -40,7 +43,8 @@ class Log:
         if start < self.start:
             raise OffsetGone("gone", self.start, len(self.records))
         for offset in range(start, min(end, len(self.records))):
-            yield RawRecord(offset, None, self.records[offset][0], ())
+            if offset not in self.damaged:
+                yield RawRecord(offset, None, self.records[offset][0], ())
 
 
 class Lane:
@@ -119,3 +123,18 @@ async def test_a_log_that_ends_too_early_is_waited_for_and_then_lost(lane, monke
         await lane.taken.verified()
     lane.log.append(b"c")
     await lane.taken.verified()
+
+
+@pytest.mark.parametrize("damaged", [{4}, {2, 4}, {0, 1, 2, 3, 4}])
+async def test_damaged_records_are_there_and_a_cut_is_still_seen(lane, damaged):
+    lane.log.append(b"d", b"e")
+    lane.take()
+    lane.log.damaged = damaged
+    assert await lane.taken.verify() and await lane.taken.verify() and not lane.unverified
+    lane.log.append(b"f")
+    lane.take()
+    assert await lane.taken.verify()
+    lane.log.cut(5)
+    lane.log.append(b"x")
+    with pytest.raises(LaneFailed, match="another record at offset 5"):
+        await lane.taken.verify()
