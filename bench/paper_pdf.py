@@ -15,7 +15,7 @@ _COMMENT = re.compile(r"^<!-- .*? -->\n|<!-- .*? -->", re.MULTILINE)
 _STYLE = """
 @page { size: A4; margin: 17mm 18mm }
 body { font: 9.5pt/1.3 serif; hyphens: auto }
-h1 { font-size: 17pt; text-align: center } h2 { font-size: 12.5pt } h3 { font-size: 10.5pt }
+h1 { font-size: 17pt } h1, h1 + p { text-align: center } h2 { font-size: 12.5pt } h3 { font-size: 10.5pt }
 h1, h2, h3, tr { break-inside: avoid; break-after: avoid-page }
 table { border-collapse: collapse; font-size: 8pt; margin: 0.6em auto }
 th { border-bottom: 1px solid; text-align: left } td, th { padding: 0.1em 0.6em; vertical-align: top }

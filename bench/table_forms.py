@@ -113,7 +113,7 @@ class Claims:
             verdict = ""
             if figure is not None:
                 verdict = "holds" if target.meets(figure.value, bound) else "**does not hold**"
-            said = f"{target.sense} {shown(bound)} {target.unit}".strip()
+            said = f"{target.sense} {shown(bound)} {_UNITS.get(target.unit, target.unit)}".strip()
             out.append((claim.text, said, cell(figure), verdict))
         return _markdown(("claim", "bound", "measured", "verdict"), out)
 
@@ -138,4 +138,5 @@ class Machines:
         return [f"`{name}`", *about, ", ".join(words), ", ".join(used)]
 
 
+_UNITS = {"us": "µs", "x": ""}
 _MACHINE = (("cpu", ""), ("cores", " cores"), ("memory_gb", " GB"), ("kernel", ""))

@@ -124,7 +124,7 @@ def test_details_come_from_the_rows_of_a_benchmark() -> None:
 @pytest.mark.parametrize(("us", "verdict"), [(1.4, "holds"), (1.5, "**does not hold**")])
 def test_a_claim_is_held_to_its_bound(us: float, verdict: str) -> None:
     lines = TABLES["claims"].lines(Kept([file("new", "2026", worker=worker(us))]))
-    assert lines[2] == f"| CPU time of the worker, a frame | <= 1.4 us | {us} | {verdict} |"
+    assert lines[2] == f"| CPU time of the worker, a frame | <= 1.4 µs | {us} | {verdict} |"
     assert lines[3].endswith(f"| {NOT_MEASURED} |  |")
 
 
