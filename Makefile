@@ -20,7 +20,7 @@ PARALLEL := -n $(JOBS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests run test test-fast test-bounds release-test docs screenshots sbom soak bench \
-	bench-outage lint clean
+	bench-outage results paper lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,12 @@ bench: setup ## all benchmarks, to bench/results/latest.json (bench/README.md: c
 
 bench-outage: setup ## the broker away for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
 	@$(PY) -m bench outage $(ARGS)
+
+results: .venv/klais-setup.stamp ## bench/RESULTS.md and the figures of docs/RESEARCH_PAPER.md from bench/results
+	@$(PY) -m bench results
+
+paper: .venv/klais-setup.stamp ## docs/RESEARCH_PAPER.md as PDF in build (needs Chromium: make setup-tests)
+	@$(PY) -m bench.paper_pdf $(ARGS)
 
 clean: ## remove .venv and what tools left; data (.klais) and the cache of jars and kernels stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,7 +2,8 @@
 
     python -m bench [NAME ...] [--json] [--output FILE]   run; without a name all, to bench/results/latest.json
     python -m bench compare A.json B.json                 ratio of each figure; 1 when one is out of its tolerance
-    python -m bench results                               bench/RESULTS.md from bench/results/*.json
+    python -m bench results                               bench/RESULTS.md and the paper from bench/results/*.json
+    python -m bench keep NAME OUTPUT FILE.json            what a command below printed with --json, into a result file
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
     python -m bench fingerprint                           types of devices: recall of changes, false flags, cost
@@ -21,6 +22,7 @@ from collections.abc import Callable
 COMMANDS = {
     "compare": "bench.compare",
     "results": "bench.results",
+    "keep": "bench.keep",
     "outage": "bench.cases.outage",
     "nab": "bench.cases.anomaly.nab",
     "flags": "bench.cases.anomaly.flags",

@@ -40,9 +40,15 @@ class ResultFile:
         return {name: _figure(value, found.get("spread", {}).get(name)) for name, value in _numbers(found)}
 
 
-def _numbers(found: Mapping[str, Any]) -> list[tuple[str, float]]:
-    plain = [(name, value) for name, value in found.items() if name not in _AROUND]
-    return [(name, value) for name, value in plain if isinstance(value, int | float) and not isinstance(value, bool)]
+def _numbers(found: Mapping[str, Any], under: str = "") -> list[tuple[str, float]]:
+    """All numbers by name; those of an object within have its name and a dot before their own."""
+    out: list[tuple[str, float]] = []
+    for name, value in found.items():
+        if isinstance(value, Mapping) and name not in _AROUND:
+            out += _numbers(value, f"{under}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and name not in _AROUND:
+            out.append((under + name, value))
+    return out
 
 
 def _figure(value: float, spread: Mapping[str, float] | None) -> Figure:

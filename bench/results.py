@@ -1,10 +1,11 @@
-"""``python -m bench results``: write bench/RESULTS.md from the result files in bench/results/."""
+"""``python -m bench results``: write bench/RESULTS.md and the figures of the paper from the files in bench/results/."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import paper
 from bench.figures import RESULTS, ResultFile, read
 from bench.harness.report import TARGETS, Target, shown
 
@@ -76,8 +77,11 @@ def _wrapped(head: str, words: Sequence[Any], between: str = ", ") -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page."""
+    """Write the page and the paper; say which figures of the paper no file has."""
     argparse.ArgumentParser("python -m bench results", description=__doc__).parse_args(arguments)
-    PAGE.write_text(page([read(path) for path in kept()]))
-    print(f"{PAGE}: {len(kept())} result files")
+    files = [read(path) for path in kept()]
+    PAGE.write_text(page(files))
+    missing = paper.write(files)
+    print(f"{PAGE}: {len(files)} result files")
+    print(f"{paper.PAPER}: {len(missing)} figures not measured" + (f": {', '.join(missing)}" if files else ""))
     return 0

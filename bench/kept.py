@@ -1,0 +1,49 @@
+"""The kept result files together: each benchmark is taken from the newest file that has it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.figures import Figure, ResultFile
+from bench.harness.report import shown
+
+NOT_MEASURED = "not measured"
+
+
+@dataclass(slots=True)
+class Kept:
+    """Result files, and where each benchmark is taken from: the newest file that has it."""
+
+    files: Sequence[ResultFile]
+    missing: list[str] = field(default_factory=list)  # figures that were asked for, and no file has
+
+    def file_of(self, bench: str) -> ResultFile | None:
+        """The newest file with this benchmark."""
+        having = [file for file in self.files if bench in file.benches]
+        return max(having, key=lambda file: (str(file.about.get("taken_at", "")), file.name), default=None)
+
+    def figure(self, path: str) -> Figure | None:
+        """The figure ``BENCH.NAME``; the name may have dots."""
+        bench, _, name = path.partition(".")
+        file = self.file_of(bench)
+        found = file.figures(bench).get(name) if file is not None else None
+        if found is None:
+            self.missing.append(path)
+        return found
+
+    def rows(self, bench: str) -> list[dict[str, Any]]:
+        """The rows (details) of a benchmark."""
+        file = self.file_of(bench)
+        return list(file.benches[bench].get("rows", ())) if file is not None else []
+
+
+def cell(figure: Figure | None) -> str:
+    """A figure in a table."""
+    return shown(figure.value) if figure is not None else NOT_MEASURED
+
+
+def spread(figure: Figure | None) -> str:
+    """The least and the greatest of the repeats; empty where there was one measurement."""
+    if figure is None or figure.least is None or figure.greatest is None:
+        return ""
+    return f"{shown(figure.least)} to {shown(figure.greatest)}"
