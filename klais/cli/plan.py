@@ -21,19 +21,20 @@ KEYS = ("part", "name", "value", "unit", "formula", "source")
 @click.option("--devices", type=click.IntRange(1, 10**10), required=True, help="Devices that send.")
 @click.option("--rate", type=FRAMES_PER_S, required=True, help="Frames/s of all devices together, at the peak.")
 @click.option("--payload-bytes", type=click.IntRange(2, 65_000), default=60, show_default=True, help="Mean payload.")
-@click.option("--latency-ms", type=Finite(1, 60_000), default=100.0, show_default=True, help="Arrival to readable.")
+@click.option("--latency-ms", type=Finite(5, 1000), default=100.0, show_default=True, help="Arrival to readable.")
 @click.option(
     "--retention", "retention_s", type=DURATION, default="7d", show_default=True, help="How long records stay."
 )
 @click.option("--replication", type=click.IntRange(1, 9), default=3, show_default=True, help="Copies of each record.")
 @click.option("--compression", type=Finite(0.01, 1), default=0.6, show_default=True, help="lz4 size / plain size.")
 @click.option("--outage", "outage_s", type=DURATION, default="1h", show_default=True, help="Kafka away; edges spool.")
+@click.option("--partitions", type=click.IntRange(1, 1024), help="Those of your system.  [default: chosen]")
 @click.option("--results", type=click.Path(path_type=Path), help="Figures of your machine, of `python -m bench`.")
 @click.option("--explain", is_flag=True, help="Below each line: where its costs were measured.")
 @FORM
 def plan(
     devices: int, rate: float, payload_bytes: int, latency_ms: float, retention_s: float, replication: int,
-    compression: float, outage_s: float, results: Path | None, explain: bool, form: Form,
+    compression: float, outage_s: float, partitions: int | None, results: Path | None, explain: bool, form: Form,
 ) -> None:  # fmt: skip
     """Size a system: partitions, edges, workers, brokers, memory, disk, network.
 
@@ -47,7 +48,9 @@ def plan(
       python -m bench worker edge start memory --output mine.json
       klais plan --devices 50000 --rate 20000 --results mine.json -o json
     """
-    question = Question(devices, rate, payload_bytes, latency_ms / 1e3, retention_s, replication, compression, outage_s)
+    question = Question(
+        devices, rate, payload_bytes, latency_ms / 1e3, retention_s, replication, compression, outage_s, partitions or 0
+    )
     _print(make_plan(question, costs(results)), form, explain)
 
 

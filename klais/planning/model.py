@@ -47,6 +47,8 @@ class Question:
         Size of lz4 batches divided by their plain size.
     outage_s : float
         How long Kafka may be away; edges spool meanwhile.
+    partitions : int
+        Those of a system that is there, for their number cannot be changed; 0 = choose.
     """
 
     devices: int
@@ -57,6 +59,7 @@ class Question:
     replication: int = 3
     compression: float = 0.6
     outage_s: float = 3600.0
+    partitions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,11 @@ def _partitions(value: float) -> int:
     return min(MOST_PARTITIONS, max(LEAST_PARTITIONS, power_of_two(value)))
 
 
+def _processes(work: float, idle: float, cores: int = 1) -> int:
+    """How many share ``work`` (cores), each with ``idle`` cores of its own besides."""
+    return max(1, math.ceil(work / (cores * BUSY - idle)))
+
+
 def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
     """Size a system.
 
@@ -120,33 +128,37 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
     """
     q, c = question, {name: cost.value for name, cost in costs.items()}
     linger_s = 1e-3 * linger_of(1e3 * q.latency_s)
-    edges = max(1, math.ceil(q.rate * c["edge_us"] * 1e-6 / BUSY))
-    workers = max(1, math.ceil(q.rate * c["worker_us"] * 1e-6 / BUSY))
-    partitions = _partitions(workers * LANES_A_WORKER * RATE_GROWTH)
+    edges = _processes(1e-6 * q.rate * c["edge_us"], c["edge_idle"])
+    workers = _processes(1e-6 * q.rate * c["worker_us"], c["worker_idle"])
+    partitions = q.partitions or _partitions(workers * LANES_A_WORKER * RATE_GROWTH)
     while True:  # batches cost workers; where these outnumber the lanes, more partitions make more batches
         batches = batches_per_s(q.rate, partitions, edges, linger_s)
-        worker_cores = 1e-6 * (q.rate * c["worker_us"] + batches * c["worker_batch_us"])
-        workers = max(1, math.ceil(worker_cores / BUSY))
-        if workers <= partitions or partitions == MOST_PARTITIONS:
+        work = 1e-6 * (q.rate * c["worker_us"] + batches * c["worker_batch_us"])
+        workers = _processes(work, c["worker_idle"])
+        if workers <= partitions or q.partitions or partitions == MOST_PARTITIONS:
             break
         partitions = _partitions(workers)
-    edge_cores = 1e-6 * (q.rate * c["edge_us"] + batches * c["edge_batch_us"])
-    edges = max(edges, math.ceil(edge_cores / BUSY))
-    broker_cores = 1e-6 * q.replication * (q.rate * c["broker_us"] + batches * c["broker_batch_us"])
-    brokers = max(q.replication, math.ceil(broker_cores / (BROKER_CORES * BUSY)))
+    worker_cores = work + workers * c["worker_idle"]
+    work = 1e-6 * (q.rate * c["edge_us"] + batches * c["edge_batch_us"])
+    edges = max(edges, _processes(work, c["edge_idle"]))
+    edge_cores = work + edges * c["edge_idle"]
+    work = 1e-6 * q.replication * (q.rate * c["broker_us"] + batches * c["broker_batch_us"])
+    brokers = max(q.replication, _processes(work, c["broker_idle"], BROKER_CORES))
+    broker_cores = work + brokers * c["broker_idle"]
     lines = [
         Line("Kafka", "partitions", partitions, "", f"workers for the frames x {LANES_A_WORKER} lanes x "
              f"{RATE_GROWTH:g}, a power of two", "it cannot be changed later, so twice of what is needed now"),
         Line("edges", "batches", batches, "batches/s", f"partitions x edges each {linger_s * 1e3:g} ms if a frame came",
              "the linger that KLAIS_LATENCY_MS gives; frames come as in a Poisson process"),
-        Line("edges", "cores", edge_cores, "cores", "rate x edge_us + batches x edge_batch_us",
-             _from(costs, "edge_us", "edge_batch_us")),
+        Line("edges", "cores", edge_cores, "cores", "rate x edge_us + batches x edge_batch_us + idle",
+             _from(costs, "edge_us", "edge_batch_us", "edge_idle")),
         Line("edges", "processes", edges, "", f"cores / {BUSY:g}", "at most 60 % busy"),
-        Line("workers", "cores", worker_cores, "cores", "rate x worker_us + batches x worker_batch_us",
-             _from(costs, "worker_us", "worker_batch_us")),
+        Line("workers", "cores", worker_cores, "cores", "rate x worker_us + batches x worker_batch_us + idle",
+             _from(costs, "worker_us", "worker_batch_us", "worker_idle")),
         Line("workers", "processes", workers, "", f"cores / {BUSY:g}, one core each", "at most 60 % busy"),
-        Line("Kafka", "cores", broker_cores, "cores", "replication x (rate x broker_us + batches x broker_batch_us)",
-             _from(costs, "broker_us", "broker_batch_us")),
+        Line("Kafka", "cores", broker_cores, "cores",
+             "replication x (rate x broker_us + batches x broker_batch_us) + idle",
+             _from(costs, "broker_us", "broker_batch_us", "broker_idle")),
         Line("Kafka", "brokers", brokers, "", f"cores / ({BROKER_CORES} cores x {BUSY:g}), at least replication", ""),
     ]  # fmt: skip
     lines += _memory(q, c, costs, edges, workers) + _bytes(q, brokers, edges) + _changelog(q, c)
@@ -206,8 +218,10 @@ def _warnings(
 ) -> list[str]:
     value = {(line.part, line.name): line.value for line in lines}
     out = []
-    if workers > partitions or partitions == MOST_PARTITIONS:
+    if partitions == MOST_PARTITIONS:
         out.append(f"{MOST_PARTITIONS} partitions are the most: run several systems under their own KLAIS_TOPIC_PREFIX")
+    if workers > partitions:
+        out.append(f"{workers} workers, but only {partitions} lanes to share: more partitions, or more latency")
     cores = value["edges", "cores"] + value["workers", "cores"] + value["Kafka", "cores"]
     frames = q.rate * 1e-6 * (c["edge_us"] + c["worker_us"] + q.replication * c["broker_us"])
     if cores > MANY_CORES and frames < LEAST_SHARE * cores:
