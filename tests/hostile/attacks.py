@@ -225,7 +225,7 @@ ON_THE_HOST: dict[str, list[str]] = {
     ],
     "records that a command fails on": [
         f"{FUZZ}/test_fuzz_commands.py::test_a_stretch_with_odd_records_has_an_answer",
-        f"{FUZZ}/test_fuzz_commands.py::test_odd_letters_stay_where_they_are",
+        f"{FUZZ}/test_fuzz_commands.py::test_odd_dead_letters_stay_where_they_are",
         f"{FUZZ}/test_fuzz_commands.py::test_an_odd_ledger_is_passed_over",
         f"{FUZZ}/test_fuzz_commands.py::test_odd_samples_of_a_tap_are_shown_or_passed_over",
     ],
