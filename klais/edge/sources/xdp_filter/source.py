@@ -143,7 +143,7 @@ class FilteredSource:
         """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None
         where it does not say.
         """
-        return None if self._from_socket else self._rings.times(n)
+        return self._udp.times(n) if self._from_socket else self._rings.times(n)
 
     def kernel_drops(self) -> int:
         """Frames lost between interface and edge: at the rings, and at the socket."""
