@@ -1,7 +1,7 @@
 """The record batches of a fetch, read ahead of the consumer that reads them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
@@ -25,6 +25,20 @@ class CorruptBatch:
         return True
 
 
+def damaged_span(batches: Sequence[Any], at: int, position: int) -> tuple[int, int] | None:
+    """The offsets, from one up to another (not included), that a reader at ``position`` loses by a damaged batch.
+
+    Nothing in batch ``at`` of ``batches`` can be believed but its base offset, which lies outside of what the CRC
+    covers and by which brokers find it. So it reaches to the next batch, and where an answer ends with it, over one
+    offset. None: it lies before ``position``.
+    """
+    following = batches[at + 1].base_offset if at + 1 < len(batches) else None
+    if following is not None and following <= position:
+        return None
+    begin = max(batches[at].base_offset, position)
+    return begin, max(begin + 1, following or 0)
+
+
 class BufferedRecords:
     """Takes the place of aiokafka's ``MemoryRecords``, which can be read but once; ``newest_ms`` is over all batches.
 
@@ -38,8 +52,7 @@ class BufferedRecords:
     position : int
         Offset of the first record that the consumer wants.
     on_corrupt : callable
-        Called with the first and the last offset of each batch whose CRC is wrong. Where the next batch is not in the
-        fetch, the second is the first offset that the consumer wants of it: nothing in the batch can be believed.
+        Called with the first and the last offset of each :func:`damaged_span`.
     """
 
     def __init__(self, records: Any, position: int, on_corrupt: Callable[[int, int], None]) -> None:
@@ -53,20 +66,12 @@ class BufferedRecords:
             self._error = error
         for at, batch in enumerate(self._batches):
             if not batch.validate_crc():
-                self._batches[at] = self._corrupt(at, position, on_corrupt)
+                span = damaged_span(self._batches, at, position)
+                if span is not None:
+                    on_corrupt(span[0], span[1] - 1)
+                self._batches[at] = CorruptBatch(*(span or (batch.base_offset, position)))
         times = [getattr(batch, "max_timestamp", None) for batch in self._batches]  # Kafka 0.10 and older have none
         self.newest_ms = max((float(at_ms) for at_ms in times if at_ms is not None), default=0.0)
-
-    def _corrupt(self, at: int, position: int, on_corrupt: Callable[[int, int], None]) -> CorruptBatch:
-        # The base offset stands outside of what the CRC covers, and brokers find batches by it.
-        begin = self._batches[at].base_offset
-        following = self._batches[at + 1].base_offset if at + 1 < len(self._batches) else None
-        if following is not None and following <= position:
-            return CorruptBatch(begin, position)  # nobody wants it
-        begin = max(begin, position)
-        end = max(begin + 1, following or 0)
-        on_corrupt(begin, end - 1)
-        return CorruptBatch(begin, end)
 
     def size_in_bytes(self) -> int:
         """Bytes of all batches."""

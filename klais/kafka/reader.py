@@ -19,6 +19,7 @@ from aiokafka.structs import TopicPartition
 
 from klais.config.load import Settings
 from klais.errors import KafkaUnavailable, OffsetGone, TopicMismatch
+from klais.kafka.buffered_records import damaged_span
 from klais.kafka.clients import aiokafka_config
 from klais.kafka.log_filter import filter_aiokafka
 from klais.kafka.record_batch import Mark, read_mark
@@ -161,7 +162,7 @@ class PartitionReader:
                 if waits or not isinstance(error, CorruptRecords):
                     await deadline.wait(error)
                     continue
-                position, batches = error.next_offset, []
+                position = error.next_offset
                 log.error("record_batch_corrupt", topic=topic, partition=partition, start=error.start, end=position - 1,
                           why="wrong CRC: the broker's disk or memory is damaged")  # fmt: skip
                 deadline.renew()
@@ -276,11 +277,7 @@ class PartitionReader:
 
 
 class CorruptRecords(kafka_errors.CorruptRecordException):  # type: ignore[misc]
-    """The next batch has a wrong CRC: records from ``start`` on, up to ``next_offset`` (not included), for all we know.
-
-    Nothing in such a batch can be believed but its base offset, by which brokers find it. Where the answer ends with
-    it, the next offset is the one behind the first record.
-    """
+    """The next batch has a wrong CRC: ``start`` and ``next_offset`` are its :func:`damaged_span`."""
 
     def __init__(self, where: TopicPartition, start: int, next_offset: int) -> None:
         super().__init__(f"wrong CRC in {where.topic}/{where.partition} at offset {start}")
@@ -298,16 +295,13 @@ def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
     found = _framed(content)
     wanted: list[Any] = []
     for at, batch in enumerate(found):
-        following = found[at + 1].base_offset if at + 1 < len(found) else None
-        if following is not None and following <= position:
-            continue
-        if not batch.validate_crc():
+        if batch.validate_crc():
+            if batch.next_offset > position:
+                wanted.append(batch)
+        elif span := damaged_span(found, at, position):
             if wanted:
                 break
-            start = max(position, batch.base_offset)
-            raise CorruptRecords(where, start, max(start + 1, following or 0))
-        if batch.next_offset > position:
-            wanted.append(batch)
+            raise CorruptRecords(where, *span)
     return wanted
 
 
