@@ -23,16 +23,18 @@ class Cost:
 DEFAULTS: dict[str, Cost] = {
     "edge_us": Cost(1.2, "us a frame", f"bench edge, {NOTES}"),
     "worker_us": Cost(1.2, "us a frame", f"bench worker, {NOTES}"),
-    "broker_us": Cost(1.0, "us a frame", f"bench idle, {NOTES}"),
-    "edge_batch_us": Cost(150.0, "us a batch", f"bench idle, {NOTES}"),
-    "worker_batch_us": Cost(900.0, "us a batch", f"bench idle, {NOTES}"),
-    "broker_batch_us": Cost(1000.0, "us a batch", f"bench idle, {NOTES}"),
+    "broker_us": Cost(1.0, "us a frame", "fitted to bench idle, docs/scaling.md"),
+    "edge_batch_us": Cost(150.0, "us a batch", "fitted to bench idle, docs/scaling.md"),
+    "worker_batch_us": Cost(900.0, "us a batch", "fitted to bench idle, docs/scaling.md"),
+    "broker_batch_us": Cost(1000.0, "us a batch", "fitted to bench idle, docs/scaling.md"),
     "edge_idle": Cost(0.013, "cores a process", "bench idle: edge at 0 frames/s"),
     "worker_idle": Cost(0.048, "cores a process", "bench idle: worker at 0 frames/s"),
     "broker_idle": Cost(0.037, "cores a broker", "bench idle: broker at 0 frames/s"),
     "worker_base_mb": Cost(127.0, "MB", "bench start: worker_rss_mb"),
     "edge_base_mb": Cost(75.0, "MB", "bench start: edge_rss_mb"),
-    "device_bytes": Cost(800.0, "bytes a device", "bench memory: worker_rss_mb at 1,000,000 devices, without the base"),
+    "device_bytes": Cost(
+        1040.0, "bytes a device", "bench memory: worker_rss_mb at 1,000,000 devices, without the base"
+    ),
     "row_bytes": Cost(400.0, "bytes a row", "row format 4 (360 bytes) and its record's key and overhead"),
     "lane_ms": Cost(50.0, "ms a lane", "bench recovery, without the read of the rows"),
 }

@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from klais.config.settings import linger_of
+from klais.config.settings import SettingsFields, linger_of
+from klais.core.wire.constants import HEADER_SIZE
 from klais.planning.costs import Cost
 
-HEAD_BYTES = 22  # of a frame: magic, id, sequence
 PACKET_BYTES = 42  # Ethernet, IPv4 and UDP headers of a datagram
 RECORD_BYTES = 28  # of a clean record: key 16, lengths, time and offset as varints
 JOURNAL_BYTES = 2  # a frame: its verdict, and a share of the step's header
@@ -23,7 +23,7 @@ MANY_CORES, LEAST_SHARE = 4, 0.2  # from so many cores on, frames themselves sho
 MOST_EDGES = 4096  # edge numbers are 16 bits, and each edge process writes klais_stats once a second
 BROKER_CORES = 4  # of one broker that one counts on
 BITS = 8
-CHECKPOINT_S = 5.0
+CHECKPOINT_S: float = SettingsFields.model_fields["checkpoint_interval_s"].default
 MOST_CHANGELOG = 50e6  # bytes/s that a broker's disk and replication carry beside everything else
 MOST_DEVICE_RATE = 10_000.0  # frames/s of one device, in one lane
 
@@ -172,7 +172,7 @@ def _from(costs: Mapping[str, Cost], *names: str) -> str:
 def _memory(q: Question, c: Mapping[str, float], costs: Mapping[str, Cost], edges: int, workers: int) -> list[Line]:
     left = max(1, workers - 1)
     each = c["worker_base_mb"] + q.devices * c["device_bytes"] / left / 1e6
-    spool = q.rate * q.outage_s * (HEAD_BYTES + q.payload_bytes + 6) / edges / 1e9
+    spool = q.rate * q.outage_s * (HEADER_SIZE + q.payload_bytes + 6) / edges / 1e9
     return [
         Line("workers", "memory each", each, "MB", f"base + devices x device_bytes / {left} workers (one is down)",
              _from(costs, "worker_base_mb", "device_bytes")),
@@ -184,12 +184,12 @@ def _memory(q: Question, c: Mapping[str, float], costs: Mapping[str, Cost], edge
 
 
 def _bytes(q: Question, brokers: int, edges: int) -> list[Line]:
-    raw = q.rate * (HEAD_BYTES + q.payload_bytes + 12) * q.compression
+    raw = q.rate * (HEADER_SIZE + q.payload_bytes + 12) * q.compression
     clean = q.rate * (RECORD_BYTES + q.payload_bytes) * q.compression
     journal = q.rate * JOURNAL_BYTES
     written = raw + clean + journal
     disk = written * q.retention_s * q.replication
-    wire = q.rate * (PACKET_BYTES + HEAD_BYTES + q.payload_bytes) * BITS / 1e6
+    wire = q.rate * (PACKET_BYTES + HEADER_SIZE + q.payload_bytes) * BITS / 1e6
     network = (written * (1 + q.replication) + raw) * BITS / 1e6 / brokers
     return [
         Line("Kafka", "written", written / 1e6, "MB/s", f"raw {raw / 1e6:.3g} + clean {clean / 1e6:.3g} + journal "
@@ -199,7 +199,8 @@ def _bytes(q: Question, brokers: int, edges: int) -> list[Line]:
         Line("Kafka", "disk of one broker", disk / 1e9 / brokers, "GB", "disk / brokers", ""),
         Line("Kafka", "network of one broker", network, "Mbit/s", "(written x (1 + replication) + raw read) / brokers",
              "consumers of iot_telemetry come on top"),
-        Line("edges", "network each", wire / edges, "Mbit/s", f"rate x ({PACKET_BYTES + HEAD_BYTES} + payload) / edges",
+        Line("edges", "network each", wire / edges, "Mbit/s",
+             f"rate x ({PACKET_BYTES + HEADER_SIZE} + payload) / edges",
              "Ethernet, IPv4 and UDP headers"),
     ]  # fmt: skip
 
