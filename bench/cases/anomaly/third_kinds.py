@@ -68,7 +68,8 @@ def events(m: Made) -> Iterator[tuple[str, Values]]:
     people = np.cumsum(rng.poisson(2 * m.busy() * m.step_s / 60)).astype(float)
     yield "door_count_of_day", people - people[since][np.cumsum(np.isin(np.arange(m.n), since)) - 1]
     yield "lift_trips", 40_000 + np.cumsum(rng.poisson(0.4 * m.busy() * m.step_s / 60)).astype(float)
-    yield "charger_kw", rounded(spans(m, 10_000, 1.5 * DAY_S, 0.5) * rng.choice([7.4, 11.0]) * (1 + m.noise(0.004)), 0.1)
+    kilowatts = rng.choice([7.4, 11.0]) * (1 + m.noise(0.004))
+    yield "charger_kw", rounded(spans(m, 10_000, 1.5 * DAY_S, 0.5) * kilowatts, 0.1)
     yield "visitors", rng.poisson(12 * m.busy() * ~np.isin(m.day, rng.integers(3, 14, 2))).astype(float)
     yield "clients", np.round(12 + 25 * m.busy() + m.slow(5000, 3) + m.noise(0.5))
     yield "radiation_cpm", rng.poisson(18, m.n).astype(float)
@@ -99,7 +100,8 @@ def machines(m: Made) -> Iterator[tuple[str, Values]]:
     warm = np.exp(-(m.t - started) / 900)
     yield "warming_up", rounded(45 - 20 * warm + m.slow(5000, 0.6) + m.noise(0.1), 0.1)
     wash = m.lasting(m.often(0.7).astype(float), 5000) > 0
-    yield "washer_watts", rounded(1 + wash * np.where(rng.random(m.n) < 0.3, 2000, 180) * rng.uniform(0.9, 1.1, m.n), 0.1)
+    load = np.where(rng.random(m.n) < 0.3, 2000, 180) * rng.uniform(0.9, 1.1, m.n)
+    yield "washer_watts", rounded(1 + wash * load, 0.1)
 
 
 def air(m: Made) -> Iterator[tuple[str, Values]]:
@@ -113,7 +115,8 @@ def air(m: Made) -> Iterator[tuple[str, Values]]:
     yield "farads", 4.7e-9 * (1 + 0.02 * np.sin(2 * np.pi * m.hour / 24) + m.slow(3000, 0.004) + m.noise(0.001))
     yield "amperes_small", np.round(3.2e-6 * np.exp(m.noise(0.05)) + 8e-6 * spans(m, 120, 3000), 9)
     yield "particles", 1e12 * np.exp(m.slow(40_000, 0.2) + m.noise(0.02))
-    yield "some_missing", np.where(rng.random(m.n) < 0.02, np.nan, rounded(21 + m.slow(20_000, 0.6) + m.noise(0.05), 0.1))
+    room = rounded(21 + m.slow(20_000, 0.6) + m.noise(0.05), 0.1)
+    yield "some_missing", np.where(rng.random(m.n) < 0.02, np.nan, room)
     begun = m.day >= 5
     yield "in_use_later", rounded(np.where(begun, 20 + 3 * np.sin(2 * np.pi * m.hour / 24) + m.noise(0.2), 0.0), 0.1)
     yield "stream_m3s", rounded(np.exp(follow(m, 1.5 * storm_of(m), 30_000)) + m.noise(0.02), 0.01)

@@ -136,8 +136,9 @@ def judge_noise(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
     """
     now[NOISE] = 0.0
     t = state["t"][r]
-    b, rows = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S))), np.float64(state["visits"][r])
-    mean = np.float64(state["change"][r])
+    b = min(HOURS - 1, int(t % DAY_S * (HOURS / DAY_S)))
+    rows: float = np.float64(state["visits"][r])
+    mean: float = np.float64(state["change"][r])
     if b != np.int64(state["hour"][r]):
         before = t - max(0.0, now[ELAPSED])
         today, day = np.int64(before // DAY_S), np.int64(t // DAY_S)
