@@ -82,11 +82,8 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     journal = await _read_journal(reader, topics.journal, partition, marker)
     lineage = await _lineage(senders, context.worker_id, marker, journal)
     floor, epoch = _floor(marker, journal.steps)
-    clean = await _look_at_new(
-        reader, topics.telemetry, partition, bounds["telemetry"], lineage, floor, marker, journal
-    )
-    if clean is None:
-        clean = await _look_at_clean(reader, topics.telemetry, partition, bounds["telemetry"], lineage, (floor, epoch))
+    where = (reader, topics.telemetry, partition, bounds["telemetry"], lineage)
+    clean = await _look_at_new(*where, floor, marker, journal) or await _look_at_clean(*where, (floor, epoch))
     seen_outputs = {"telemetry": clean}
     for name in ("anomalies", "dead_letter"):
         wanted = marker.outputs.get(name, 0) if marker else 0

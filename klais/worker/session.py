@@ -129,7 +129,10 @@ def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64
             Tally.LOST_RECORDS,
             "records of klais_raw were gone before the lane took them: see raw_records_lost in the log",
         ),
-        (Tally.MISSING_BATCHES, "batches are missing in klais_raw by their edges' numbers: somebody deleted or cut it"),
+        (
+            Tally.MISSING_BATCHES,
+            "batches never arrived, by their edges' numbers: an edge gave them up, or klais_raw was cut",
+        ),
         (
             Tally.POISON_FRAMES,
             "frames of records on which the lane failed are set aside: see klais_dead_letter (poison)",

@@ -144,7 +144,7 @@ PROBLEMS = {
     "marker unreadable": (recovered(unreadable_marker="version 9"), "version 9", "goes on from the one before", 200),
     "journal hole": (recovered(behind_hole=25), "cannot be read behind step 20", "is decided again", 200),
     "raw records gone": (while_live(Tally.LOST_RECORDS), "3 records of klais_raw", "raw_records_lost in the log", 200),
-    "batches missing": (while_live(Tally.MISSING_BATCHES), "3 batches are missing", "deleted or cut", 200),
+    "batches missing": (while_live(Tally.MISSING_BATCHES), "3 batches never arrived", "klais_raw was cut", 200),
     "poisoned": (while_live(Tally.POISON_FRAMES), "3 frames", "see klais_dead_letter", 200),
     "clean topic lost": (statistics(missing=5), "lacks 5 records", "klais replay --check", 200),
     "unsent": (statistics(unsent=2), "2 frames are in no counter", "report it", 200),

@@ -198,6 +198,12 @@ class Backlog:
                 torn_bytes=spool.damage.torn_bytes,
             )  # fmt: skip
         self._look_at_others(spool, topics.raw)
+        if lost := spool.damage.lost_bytes:
+            do = "klais_missing_batches_total of the workers counts the batches: look at the disk"
+            self.warning = (
+                f"{lost:,} bytes are gone from the middle of the spool {spool.folder}, with their frames: {do}"
+            )
+            log.error("spool_damaged", folder=str(spool.folder), bytes=lost, do=do)
         self._count()
 
     def _look_at_others(self, spool: Spool, topic: str) -> None:
