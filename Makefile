@@ -78,7 +78,7 @@ bench: setup ## all benchmarks, to bench/results/latest.json (bench/README.md: c
 bench-outage: setup ## the broker away for 10 minutes at 20,000 frames/s (ARGS="--seconds 15")
 	@$(PY) -m bench outage $(ARGS)
 
-results: .venv/klais-setup.stamp ## bench/RESULTS.md and the figures of docs/RESEARCH_PAPER.md from bench/results
+results: .venv/klais-setup.stamp ## bench/RESULTS.md, docs/plots and the figures of the paper from bench/results
 	@$(PY) -m bench results
 
 paper: .venv/klais-setup.stamp ## docs/RESEARCH_PAPER.md as PDF in build (needs Chromium: make setup-tests)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from bench.cases.ablation import ALL as ABLATIONS
 from bench.cases.peers.catalog import GATEWAYS, WORKERS
+from bench.plots import PLOTS
 from bench.run import NAMES
-from bench.table_forms import Claim, Claims, Details, Listed, Machines, Matrix, Table
+from bench.table_forms import Claim, Claims, Details, Listed, Machines, Matrix, Picture, Table
 
 # Those that print one JSON object of their own: `python -m bench keep` puts it into a result file.
 COMMANDS = ("nab", "flags", "fleet", "fingerprint", "traffic", "llm", "peers")
@@ -57,6 +58,7 @@ _OVERLOAD = ("goodput_share", "settled_s", "normal_s", "unaccounted", "moved")
 
 TABLES: dict[str, Table] = {
     "machines": Machines(),
+    **{f"plot-{name}": Picture(name) for name in PLOTS},
     "throughput": Matrix(
         ("configuration", "frames/s", "p50, ms", "p99, ms"),
         (
