@@ -2,7 +2,6 @@
 ``iot_telemetry``.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from bench.harness import DEVICES, Bench, BenchFailed, Ends, children_cpu_s, count_records, get_json, wait_for, watch
@@ -23,7 +22,6 @@ def measure(
     begin: float = 0.15,
     checkpoint_s: float = CHECKPOINT_S,
     app: str = "agents.app",
-    env: Mapping[str, str] | None = None,
     **settings_of_it: Any,
 ) -> dict[str, Any]:
     """One worker on a backlog of ``frames``, from its start until all have landed; every one of them is looked for.
@@ -34,8 +32,8 @@ def measure(
         Share of the frames after which the steady state begins (the first batches build rows and fill caches).
     checkpoint_s : float
         Between checkpoints of a lane.
-    app, env, settings_of_it
-        Another application, environment and settings of the worker.
+    app, settings_of_it
+        Another application and settings of the worker.
 
     Returns
     -------
@@ -47,7 +45,7 @@ def measure(
         batches = preload(settings, frames, devices)
         ends, rows = (Ends(settings, t) for t in (Topics.of(settings).telemetry, Topics.of(settings).devices_changelog))
         base, kafka_s, ended_s = ends.total(), bench.kafka_cpu_s(), children_cpu_s()
-        with bench.worker(settings, ready=False, app=app, **(env or {})) as child:
+        with bench.worker(settings, ready=False, app=app) as child:
             written: dict[int, int] = {}  # frames done -> rows in the changelog then
 
             def done() -> int:

@@ -141,11 +141,11 @@ class Bench:
         return Child(name, command, environment(settings) | env, log)
 
     @contextmanager
-    def worker(self, settings: Settings, ready: bool = True, app: str = "agents.app", **env: str) -> Iterator[Child]:
+    def worker(self, settings: Settings, ready: bool = True, app: str = "agents.app") -> Iterator[Child]:
         """A Faust worker; ``ready`` waits until all of its lanes are live."""
         port = str(settings.web_port)
         command = [sys.executable, "-m", "faust", "-A", app, "worker", "-l", "info", "--web-port", port]
-        child = self.child("worker", command, settings, **env)
+        child = self.child("worker", command, settings)
         try:
             if ready:
                 wait_ready(child, settings)
