@@ -37,7 +37,7 @@ if os.environ.get("KLAIS_TEST_BENCHES") == "1":  # three systems come up and go:
         monkeypatch.setenv("KLAIS_KAFKA_BOOTSTRAP", kafka)
         ours = [peer for peer in GATEWAYS if not peer.program]
         with Bench() as bench:
-            comparison = peers.Comparison(bench, rates=(1_000,), seconds=0.5, repeats=1)
+            comparison = peers.Comparison(bench, rates=(1_000,), seconds=0.5, repeats=1, probes=1)
             comparison.in_turns("gateway", ours, comparison.gateway)
         assert comparison.without == {}
         for row in comparison.result.rows:

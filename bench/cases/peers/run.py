@@ -1,9 +1,9 @@
 """``python -m bench peers``: other gateways and stream processors beside KLAIS, in turns within one run.
 
 Gateways get the same frames from the same sender (plain ``sendmmsg``, no GSO) over UDP and write to the same Kafka,
-acks=all, lz4, a linger of 10 ms, on one core. Those that corrupt binary get text of the same length. Lost = sent - what
-is in the topic. Workers get the same backlog. A peer that is not there is named with the reason. What each does not do
-stands beside its figures: most do much less than KLAIS.
+acks=all, lz4, a linger of 10 ms (asyncio: 5), on one core. Those that corrupt binary get text of the same length.
+Lost = sent - what is in the topic. Workers get the same backlog. A peer that is not there is named with the reason.
+What each does not do stands beside its figures: most do much less than KLAIS.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from bench.cases.peers import install
 from bench.cases.peers.catalog import GATEWAYS, WORKERS, Peer, missing
 from bench.cases.peers.gateways import gateway
-from bench.cases.peers.probe import at_rate, first_frames, highest
+from bench.cases.peers.probe import PROBES, at_rate, first_frames, highest
 from bench.cases.peers.workers import measure_worker
 from bench.harness import Bench, BenchFailed
 from bench.harness.report import Result, machine, rounded
@@ -45,6 +45,7 @@ class Comparison:
     rates: Sequence[int] = RATES
     seconds: float = SECONDS
     repeats: int = REPEATS
+    probes: int = PROBES
     result: Result = field(default_factory=lambda: Result("peers"))
     without: dict[str, str] = field(default_factory=dict)
 
@@ -94,7 +95,7 @@ class Comparison:
             clean = [rate for rate, row in steady.items() if not row["lost"]]
             start = earlier["highest_per_s"] if earlier else 0
             start = start or max(clean, default=min(self.rates) / 2)
-            best = highest(self.bench, at, start, self.seconds, AGAIN if earlier else 2.0)
+            best = highest(self.bench, at, start, self.seconds, AGAIN if earlier else 2.0, self.probes)
         out = {f"{name}_{rate // 1000}k": row[name] for rate, row in steady.items() for name in _STEADY}
         return out | best | {"frames": "text" if peer.text else "binary"}
 
@@ -115,9 +116,9 @@ class Comparison:
             figures["worker_times_cheaper_than_quixstreams"] = rounded(theirs / ours)
         self.result.notes += [
             "us: CPU time a frame; both: gateway and broker; at 20k and 60k: frames/s; min and max over the repeats",
-            "the gateway has one core; sender and broker share all; no GSO; linger 10 ms, lz4, acks=all for all",
+            "the gateway has one core; sender and broker share all; no GSO; lz4, acks=all, linger 10 ms (asyncio 5)",
             "frames as text: `<134>` and the id in place of the binary header, the same length",
-            f"net.core.rmem_max is {_rmem_max()}: more than that only those ask for that use SO_RCVBUFFORCE",
+            f"receive buffers: syslog-ng and Tenzir at most net.core.rmem_max, {_rmem_max()} bytes, the others 64 MiB",
             "what a peer does is from its documentation",
         ]
 
