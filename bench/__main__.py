@@ -5,6 +5,7 @@
     python -m bench results                               bench/RESULTS.md and the paper from bench/results/*.json
     python -m bench keep NAME OUTPUT FILE.json            what a command below printed with --json, into a result file
     python -m bench outage [--seconds S]                  the broker away under load; every frame is counted
+    python -m bench peers [--install]                     other gateways and stream processors in the same run
     python -m bench nab|flags DIR, bench fleet             the anomaly scorer, see docs/intelligence.md
     python -m bench fingerprint                           types of devices: recall of changes, false flags, cost
     python -m bench traffic [DIR]                         the forecast's model on later days of traces
@@ -24,6 +25,7 @@ COMMANDS = {
     "results": "bench.results",
     "keep": "bench.keep",
     "outage": "bench.cases.outage",
+    "peers": "bench.cases.peers.run",
     "nab": "bench.cases.anomaly.nab",
     "flags": "bench.cases.anomaly.flags",
     "fleet": "bench.cases.anomaly.fleet",

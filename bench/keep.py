@@ -1,7 +1,7 @@
 """``python -m bench keep NAME OUTPUT FILE.json``: put what a benchmark printed with ``--json`` into a result file.
 
-For those that are commands of their own (nab, flags, fleet, fingerprint, traffic, llm): they need data that is not in
-the repository, or hours. FILE is one that ``python -m bench --output`` wrote, or a new one.
+For those that are commands of their own (nab, flags, fleet, fingerprint, traffic, llm, peers): they need data or
+programs that are not in the repository, or hours. FILE is one that ``python -m bench --output`` wrote, or a new one.
 """
 
 import argparse

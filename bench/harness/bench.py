@@ -141,10 +141,10 @@ class Bench:
         return Child(name, command, environment(settings) | env, log)
 
     @contextmanager
-    def worker(self, settings: Settings, ready: bool = True) -> Iterator[Child]:
+    def worker(self, settings: Settings, ready: bool = True, app: str = "agents.app") -> Iterator[Child]:
         """A Faust worker; ``ready`` waits until all of its lanes are live."""
         port = str(settings.web_port)
-        command = [sys.executable, "-m", "faust", "-A", "agents.app", "worker", "-l", "info", "--web-port", port]
+        command = [sys.executable, "-m", "faust", "-A", app, "worker", "-l", "info", "--web-port", port]
         child = self.child("worker", command, settings)
         try:
             if ready:
@@ -168,8 +168,14 @@ class Bench:
         """A simulator (plain sendmmsg, no GSO) that sends to the edge of ``settings``; its ``summary()`` waits for
         its end.
         """
-        command = [*self.sender_prefix, sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
-        child = self.child("simulate", command, settings)
+        command = [sys.executable, "-m", "klais", "simulate", "--seed", "1", "--json", *options]
+        with self.sender(command, settings) as child:
+            yield child
+
+    @contextmanager
+    def sender(self, command: Sequence[str], settings: Settings) -> Iterator[Child]:
+        """A process that sends and prints its summary as the simulator does: one JSON object on its last line."""
+        child = self.child("simulate", [*self.sender_prefix, *command], settings)
         try:
             yield child
         finally:

@@ -82,6 +82,11 @@ TARGETS: dict[str, tuple[Target, ...]] = {
         Target("stats_s", "s", "<=", 0.15),
     ),
     "restart": (Target("lost_upgrade", "frames", "<=", 0), Target("deaf_ms", "ms", "<=", 0)),
+    "peers": (
+        Target("gateway_and_broker_of_rsyslog_20k", "x", "<=", 1.0),
+        Target("gateway_and_broker_of_rsyslog_60k", "x", "<=", 1.0),
+        Target("worker_times_cheaper_than_quixstreams", "x", ">=", 25),
+    ),
     "idle": (Target("cores_klais_0_50", "cores", "<=", 0.08),),
     "page": (
         Target("more_cores", "cores", "<=", 0.01),

@@ -33,7 +33,7 @@ def create_topic(settings: Settings, name: str) -> str:
     return topic
 
 
-def _preload(settings: Settings, topic: str, frames: int) -> None:
+def preload(settings: Settings, topic: str, frames: int) -> None:
     """One frame a record, keyed by its device: what a plain edge would have written."""
     stream = FrameStream(StreamOptions(devices=DEVICES, seed=1))
     producer = Producer(
@@ -72,7 +72,7 @@ def plain_worker(bench: Bench, frames: int = PLAIN_FRAMES) -> dict[str, float]:
     """The plain agent on a backlog of ``frames``."""
     settings = bench.settings()
     raw, clean = create_topic(settings, "frames"), create_topic(settings, "clean")
-    _preload(settings, raw, frames)
+    preload(settings, raw, frames)
     ends = Ends(settings, clean)
     child = start_worker(bench, settings)
     try:
