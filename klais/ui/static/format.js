@@ -61,7 +61,7 @@ export function ago(iso, nowMs) {
 
 export function until(untilMs, nowMs) {
   if (untilMs === null || untilMs === undefined) return "until it is removed";
-  return untilMs <= nowMs ? "ended" : `for ${duration((untilMs - nowMs) / 1000)}`;
+  return untilMs <= nowMs ? "ended" : `in ${duration((untilMs - nowMs) / 1000)}`;
 }
 
 export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
