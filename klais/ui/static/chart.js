@@ -13,6 +13,7 @@ const DAY_S = 86400; // uPlot's own range where there is no sample lies before t
 function color(name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
+  if (!["--quiet", "--line"].includes(name)) probe.style.forcedColorAdjust = "none"; // lines as their keys, which keep theirs too
   document.body.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();
