@@ -10,7 +10,7 @@ const TICKS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
 const DAY_S = 86400; // uPlot's own range where there is no sample lies before that
 
 // A canvas does not know light-dark(): an element resolves the token.
-function color(name) {
+export function color(name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
   if (!["--quiet", "--line"].includes(name)) probe.style.forcedColorAdjust = "none"; // lines as their keys, which keep theirs too
