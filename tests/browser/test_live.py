@@ -267,7 +267,7 @@ def test_workers_with_five_open_tabs_stop_in_the_usual_time(pair: Pair, tab: Tab
         context = tab().page.context  # tabs of one browser share six connections to a server
         for name in ("overview", "devices", "topics", "device/dev-1", "control"):
             opened(Watched(context.new_page()), worker, name).page.wait_for_selector("main table, main dl")
-        # A viewer that has read nothing since the tests began is closed meanwhile; those that came later are still there.
+        # A viewer that has read nothing since the tests began is closed meanwhile; later ones are still there.
         wait_for(lambda at=worker: at is not pair.workers[1] or not is_kept(at, pair.deaf[0]), 300, "its end")
         assert worker.stop() == 0
         assert "exit_forced" not in worker.log.read_text()

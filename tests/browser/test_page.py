@@ -125,9 +125,9 @@ CHOSEN = {
 }
 LOOSE = """() => {
   const at = performance.getEntriesByType("resource").map((entry) => new URL(entry.name).origin);
-  const raw = /[\\u202e\\u001b]/.test(document.body.innerText);
+  const raw = document.body.innerText.split("\\n").filter((line) => /[\\u202e\\u001b]/.test(line));
   const bred = document.querySelectorAll("main img, main svg, main iframe, main [onload], main [onerror]").length;
-  return [window.hacked === undefined, !raw, bred, at.every((origin) => origin === location.origin)];
+  return [window.hacked === undefined, raw, bred, at.every((origin) => origin === location.origin)];
 }"""
 
 
@@ -151,7 +151,7 @@ def test_hostile_texts_of_every_page_run_nothing(tab: Tab, recording: Recording)
             shown.page.locator("main table, main dl").first.wait_for()
             if name != "about":
                 shown.page.locator("main", has_text="\\u202e\\u001b[31m").wait_for()
-            assert shown.page.evaluate(LOOSE) == [True, True, 0, True], name
+            assert shown.page.evaluate(LOOSE) == [True, [], 0, True], name
         assert shown.errors == [] and shown.hosts() == {served.url}
     finally:
         served.stop()

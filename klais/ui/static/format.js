@@ -69,4 +69,4 @@ export const counted = (value, one, many) => `${count(value)} ${value === 1 ? on
 // A host is named with the folder of its kernel filter's maps.
 export const hostName = (host) => printable((host ?? "").split(":")[0]);
 
-export const words = (name) => String(name).replaceAll("_", " ");
+export const words = (name) => printable(name).replaceAll("_", " ");
