@@ -13,7 +13,8 @@ const DAY_S = 86400; // uPlot's own range where there is no sample lies before t
 export function color(name) {
   const probe = document.createElement("i");
   probe.style.color = `var(${name})`;
-  if (!["--quiet", "--line"].includes(name)) probe.style.forcedColorAdjust = "none"; // lines as their keys, which keep theirs too
+  // The lines keep their colours where others are forced, as their keys do.
+  if (!["--quiet", "--line"].includes(name)) probe.style.forcedColorAdjust = "none";
   document.body.append(probe);
   const found = getComputedStyle(probe).color;
   probe.remove();
