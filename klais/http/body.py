@@ -1,11 +1,12 @@
 """Bodies of requests: JSON that a pydantic model takes, or an error that says what is wrong with which field."""
 
+import json
 from typing import Any, ClassVar, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from klais.http.errors import HttpError, shown, to_json
+from klais.http.errors import HttpError, shown
 from klais.http.query import may_be
 from klais.system import shallow_json
 
@@ -86,7 +87,8 @@ def _value(found: Any, model: type[BaseModel]) -> dict[str, str]:
     secret = model.secret if issubclass(model, Body) else frozenset()
     if not found["loc"] or found["type"] in ("missing", "extra_forbidden") or not secret.isdisjoint(found["loc"]):
         return {}
-    return {"value": shown(to_json(found["input"]).decode())[:MOST_VALUE]}
+    # orjson takes no whole number of more than 64 bits
+    return {"value": shown(json.dumps(found["input"], ensure_ascii=False))[:MOST_VALUE]}
 
 
 def _words(found: Any, model: type[BaseModel]) -> str:

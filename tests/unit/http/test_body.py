@@ -1,5 +1,6 @@
 """Bodies of changes: each field with what it may not be; the error names field, value and range."""
 
+import json
 from typing import Any
 
 import orjson
@@ -23,7 +24,7 @@ LINE = {"min_length": 1, "max_length": 200}
 
 def refused(model: type[Body], body: object) -> HttpError:
     with pytest.raises(HttpError) as found:
-        parse_body(orjson.dumps(body), model)
+        parse_body(json.dumps(body).encode(), model)
     return found.value
 
 
@@ -43,6 +44,7 @@ def refused(model: type[Body], body: object) -> HttpError:
         (Blocks, WHY | {"device_ids": []}, "device_ids", "[]", {"min_items": 1, "max_items": 1000}),
         (Blocks, WHY | {"device_ids": ["a", "b\0"]}, "device_ids.1", '"b\\u0000"', {}),
         (DeviceLimits, WHY | {"rate": 0}, "rate", "0", RATE),
+        (DeviceLimits, WHY | {"rate": 10**25}, "rate", "1e+25", RATE),
         (DeviceLimits, WHY | {"burst": 1e10}, "burst", "10000000000.0", RATE),
         (Override, WHY | {"mode": "off"}, "mode", '"off"', {"choices": ["manual", "auto"]}),
         (Mute, TARGET | {"what": "all"}, "what", '"all"', {"choices": ["device", "prefix", "feature"]}),
