@@ -19,6 +19,7 @@ log = get("klais.worker.web.tap")
 
 PATH = "/api/v1/tap"
 VIEWERS = 8  # of one tap
+SEND_BYTES = 1 << 20  # for a viewer: some seconds of frames with their payloads
 
 
 def _id(text: str) -> str:
@@ -80,7 +81,7 @@ class TapPage:
         known = self._hubs.get(wanted)
         if known is None or known[0] is not tap:
             self._hubs = {key: found for key, found in self._hubs.items() if key in self._taps.open}
-            known = self._hubs[wanted] = tap, Hub(tap.event, VIEWERS)
+            known = self._hubs[wanted] = tap, Hub(tap.event, VIEWERS, SEND_BYTES)
         log.info("tap_opened", client=str(self._guard.client(request) or ""), device_id=wanted.device_id.decode(),
                  prefix=wanted.prefix.decode(), verdict=wanted.verdict, reason=wanted.reason)  # fmt: skip
         return await known[1].serve(request)
