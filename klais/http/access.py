@@ -4,13 +4,16 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
-
-from klais.config.load import Settings
+from klais.config.secret import Secret
 from klais.config.secret_file import find_or_make_token, read_secret
+from klais.config.settings import SettingsFields
 from klais.http.session import Session, sign, verify
 from klais.system.address import is_loopback
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 TOKEN_FILE = "api.token"
 
@@ -36,7 +39,7 @@ class Access:
     generated: Path | None = None
 
     @classmethod
-    def of(cls, settings: Settings, host: str, changes: bool = True) -> "Access":
+    def of(cls, settings: SettingsFields, host: str, changes: bool = True) -> "Access":
         """For a server that listens on ``host``; ``changes``: whether anything can be changed there.
 
         On loopback a request needs a token where one is set. Elsewhere it always needs one (reading only unless
@@ -77,7 +80,7 @@ class Access:
         return sign(known[0], name) if known else None
 
 
-def token_to_read(settings: Settings, host: str | None = None) -> str | None:
+def token_to_read(settings: SettingsFields, host: str | None = None) -> str | None:
     """The token that a client of these settings sends to read, None where there is none.
 
     With ``host``, the bind address of a server of the same state folder, also the token that this server made for
@@ -91,7 +94,7 @@ def token_to_read(settings: Settings, host: str | None = None) -> str | None:
     return _text(settings.api_read_token) or token_to_change(settings, host)
 
 
-def token_to_change(settings: Settings, host: str | None = None) -> str | None:
+def token_to_change(settings: SettingsFields, host: str | None = None) -> str | None:
     """The token that a client of these settings sends to change something; ``host`` and errors as above."""
     token = _text(settings.api_token)
     if token is None and host is not None and not is_loopback(host):
@@ -100,11 +103,11 @@ def token_to_change(settings: Settings, host: str | None = None) -> str | None:
     return token
 
 
-def with_token(settings: Settings, access: Access) -> Settings:
+def with_token(settings: "Settings", access: Access) -> "Settings":
     """The settings with the token that was made for them, for processes that must know it."""
     if access.generated is None:
         return settings
-    return settings.model_copy(update={"api_token": SecretStr(read_secret(access.generated, "token file"))})
+    return settings.model_copy(update={"api_token": Secret(read_secret(access.generated, "token file"))})
 
 
 def digest(token: str) -> bytes:
@@ -121,5 +124,5 @@ def _is_one(authorization: str | None, digests: tuple[bytes, ...]) -> bool:
     return any(found)
 
 
-def _text(secret: SecretStr | None) -> str | None:
+def _text(secret: Secret | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None

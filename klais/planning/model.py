@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from klais.config.settings import SettingsFields, linger_of
+from klais.config.fields import FIELDS
+from klais.config.settings import linger_of
 from klais.core.wire.constants import HEADER_SIZE
 from klais.planning.costs import Cost
 
@@ -23,7 +24,7 @@ MANY_CORES, LEAST_SHARE = 4, 0.2  # from so many cores on, frames themselves sho
 MOST_EDGES = 4096  # edge numbers are 16 bits, and each edge process writes klais_stats once a second
 BROKER_CORES = 4  # of one broker that one counts on
 BITS = 8
-CHECKPOINT_S: float = SettingsFields.model_fields["checkpoint_interval_s"].default
+CHECKPOINT_S: float = FIELDS["checkpoint_interval_s"].default
 MOST_CHANGELOG = 50e6  # bytes/s that a broker's disk and replication carry beside everything else
 MOST_DEVICE_RATE = 10_000.0  # frames/s of one device, in one lane
 
