@@ -1,12 +1,15 @@
 """``klais edge``: receive frames, publish frame batches, answer the REST API."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from klais.config.load import Settings, load
+from klais.cli.settings import load
 from klais.system.imports import large_imports
 from klais.telemetry import log
+
+if TYPE_CHECKING:
+    from klais.config.load import Settings
 
 
 @click.command()
@@ -90,7 +93,7 @@ def edge(
         raise SystemExit(main(settings, udp, now, successor, early))
 
 
-def _numbered(settings: Settings) -> Settings:
+def _numbered(settings: "Settings") -> "Settings":
     """With the number of this edge; most edges have theirs in a setting, and bind their port the sooner."""
     if settings.edge_id_from == "number":
         return settings

@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import time
-import urllib.error
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,17 +12,16 @@ import click
 
 from klais.cli.servers import token_fix, worker_of
 from klais.cli.waiting import notice_after
-from klais.config.load import Settings, load
+from klais.config.quick import load_quick
+from klais.config.settings import SettingsFields
 from klais.errors import KlaisError, WorkerUnavailable
 from klais.http import client
-from klais.http.access import digest, token_to_change, token_to_read
-from klais.http.session import COOKIE, sign
-from klais.system import shallow_json
+from klais.http.tokens import token_to_change, token_to_read
+from klais.system import small_json
 from klais.system.connect import reason_of
 
 TIMEOUT_S = 10.0
 MOST_ROWS = 500  # of one page of devices
-MOST_ERROR = 64 << 10  # bytes of an error
 TAP_SESSION_S = 300.0  # clocks may differ by as much
 MOST_INCIDENTS = 200  # of one page
 
@@ -63,12 +61,12 @@ class WorkerViews:
         self._timeout_s = timeout_s
 
     @classmethod
-    def of(cls, url: str | None, settings: Settings | None = None, timeout_s: float = TIMEOUT_S) -> "WorkerViews":
+    def of(cls, url: str | None, settings: SettingsFields | None = None, timeout_s: float = TIMEOUT_S) -> "WorkerViews":
         """The worker at ``url``, or the one of the settings.
 
         Only the worker of the settings gets the token of the state folder.
         """
-        settings = settings or load()
+        settings = settings or load_quick()
         worker = worker_of(settings, url)
         tokens = token_to_read(settings, worker.own), token_to_change(settings, worker.own)
         return cls(worker.url, *tokens, timeout_s, worker.origin)
@@ -95,6 +93,9 @@ class WorkerViews:
         Other workers than the one of the settings are asked too, so no token goes there: a session that is over within
         minutes does.
         """
+        from klais.http.access import digest
+        from klais.http.session import COOKIE, sign
+
         headers = {}
         if self._change_token is not None:
             headers["Cookie"] = f"{COOKIE}={sign(digest(self._change_token), 'klais tap', for_s=TAP_SESSION_S)}"
@@ -113,15 +114,15 @@ class WorkerViews:
                 if line.startswith(b"id: "):
                     number = int(line[4:])
                 if line.startswith(b"data: "):
-                    event = shallow_json.loads(line[6:])
+                    event = small_json.loads(line[6:])
                     if not isinstance(event, dict):
                         raise ValueError("it sends no KLAIS event")
                     yield number, event
-        except urllib.error.HTTPError as error:
+        except client.Refused as error:
             found = None
-            with error, contextlib.suppress(ValueError):
-                found = shallow_json.loads(error.read(MOST_ERROR))
-            raise WorkerUnavailable(self._refusal(error.code, found)) from None
+            with contextlib.suppress(ValueError):
+                found = small_json.loads(error.body)
+            raise WorkerUnavailable(self._refusal(error.status, found)) from None
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
 
@@ -153,7 +154,7 @@ class WorkerViews:
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
         try:
-            found = shallow_json.loads(data)
+            found = small_json.loads(data)
         except ValueError:
             found = None
         if status != 200:

@@ -1,21 +1,20 @@
 """Checks that stand in the annotation of a setting; pydantic runs them, and so does what does without it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
 class After:
     """A check of a value that has the setting's type; it may put another value in its place.
 
-    Attributes
+    Parameters
     ----------
     check : callable
         Raises ValueError with what is wrong.
     """
 
-    check: Callable[[Any], Any]
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        self.check = check
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -23,11 +22,11 @@ class After:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
 
-@dataclass(frozen=True, slots=True)
 class Before:
     """The same before the type is looked at."""
 
-    check: Callable[[Any], Any]
+    def __init__(self, check: Callable[[Any], Any]) -> None:
+        self.check = check
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema

@@ -1,6 +1,5 @@
 """Which place gives each setting: flag > profile > environment > file of settings > default."""
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from klais.config.profiles import DISPLACED, read_profile
 from klais.config.secret_file import read_secret
 from klais.errors import ConfigError
 from klais.system.paths import from_home
-from klais.text import escape
+from klais.text import escape, near_names
 
 # Read by tests and tools: not settings, but allowed names.
 ENV_EXTRA = ("KLAIS_REQUIRE", "KLAIS_FAULT_ROUNDS", "KLAIS_JIT")
@@ -162,7 +161,7 @@ def _known(name: str) -> bool:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name.removeprefix(PREFIX).upper(), [n.upper() for n in FIELDS], n=1, cutoff=0.6)
+    near = near_names(name.removeprefix(PREFIX).upper(), [n.upper() for n in FIELDS], n=1, cutoff=0.6)
     hint = f": did you mean {PREFIX}{near[0]}?" if near else ": `klais config show` lists them all"
     return f"{escape(name)}: is not a setting of klais{hint}"
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -360,6 +359,8 @@ class SettingsFields(_Fields):
     @property
     def frame_hash_key(self) -> bytes:
         """Key of the frame hash (16 bytes): BLAKE2b of ``KLAIS_SEQUENCE_KEY``, or of the topic prefix."""
+        from hashlib import blake2b  # OpenSSL, which few commands need
+
         secret = self.sequence_key.get_secret_value() if self.sequence_key is not None else self.topic_prefix
         return blake2b(secret.encode(), digest_size=16, person=b"klais-sequence").digest()
 

@@ -10,12 +10,11 @@ from klais.config.secret import Secret
 from klais.config.secret_file import find_or_make_token, read_secret
 from klais.config.settings import SettingsFields
 from klais.http.session import Session, sign, verify
+from klais.http.tokens import TOKEN_FILE, text_of_secret
 from klais.system.address import is_loopback
 
 if TYPE_CHECKING:
     from klais.config.load import Settings
-
-TOKEN_FILE = "api.token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Access:
         klais.errors.ConfigError
             A token is needed, none is set, and none can be made.
         """
-        change, read = _text(settings.api_token), _text(settings.api_read_token)
+        change, read = text_of_secret(settings.api_token), text_of_secret(settings.api_read_token)
         away = not is_loopback(host)
         reads_need = read is not None or (away and not settings.api_open_reads)
         generated = None
@@ -80,29 +79,6 @@ class Access:
         return sign(known[0], name) if known else None
 
 
-def token_to_read(settings: SettingsFields, host: str | None = None) -> str | None:
-    """The token that a client of these settings sends to read, None where there is none.
-
-    With ``host``, the bind address of a server of the same state folder, also the token that this server made for
-    itself.
-
-    Raises
-    ------
-    klais.errors.ConfigError
-        The token's file is there and cannot be used.
-    """
-    return _text(settings.api_read_token) or token_to_change(settings, host)
-
-
-def token_to_change(settings: SettingsFields, host: str | None = None) -> str | None:
-    """The token that a client of these settings sends to change something; ``host`` and errors as above."""
-    token = _text(settings.api_token)
-    if token is None and host is not None and not is_loopback(host):
-        path = settings.state_dir / TOKEN_FILE
-        token = read_secret(path, "token file") if path.exists() else None
-    return token
-
-
 def with_token(settings: "Settings", access: Access) -> "Settings":
     """The settings with the token that was made for them, for processes that must know it."""
     if access.generated is None:
@@ -122,7 +98,3 @@ def _is_one(authorization: str | None, digests: tuple[bytes, ...]) -> bool:
     given = digest(token.strip())
     found = [hmac.compare_digest(given, known) for known in digests]  # all of them: the time says nothing
     return any(found)
-
-
-def _text(secret: Secret | None) -> str | None:
-    return secret.get_secret_value() if secret is not None else None

@@ -27,7 +27,8 @@ from klais.edge.supervisor.merge import sum_gauges, sum_metrics
 from klais.edge.supervisor.upgrade import RollingUpgrade
 from klais.errors import ConfigError, EdgeUnavailable
 from klais.http import client
-from klais.http.access import Access, token_to_read, with_token
+from klais.http.access import Access, with_token
+from klais.http.tokens import token_to_read
 from klais.system.activation import HeldSocket, inherited_sockets
 from klais.system.address import Bind, join_group, open_udp_socket
 from klais.system.child import OwnedChild
