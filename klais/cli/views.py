@@ -5,12 +5,12 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import click
 
-from klais.cli.servers import token_fix, worker_of
+from klais.cli.servers import edge_of, token_fix, worker_of
 from klais.cli.waiting import notice_after
 from klais.config.quick import load_quick
 from klais.config.settings import SettingsFields
@@ -25,6 +25,7 @@ MOST_ROWS = 500  # of one page of devices
 TAP_SESSION_S = 300.0  # clocks may differ by as much
 MOST_INCIDENTS = 200  # of one page
 
+_TAPS = {"worker": "/api/v1/tap", "edge": "/tap"}
 COMPLETE_S = 0.3
 WAIT_S, MOST_WAITS = 0.5, 10
 _PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # what no shell takes for something else than a word
@@ -44,7 +45,9 @@ class WorkerViews:
     timeout_s : float
         Patience for one answer.
     origin : str
-        Which option or setting names the worker, for messages.
+        Which option or setting names the server, for messages.
+    kind : "worker" or "edge"
+        What it is, for messages and for where its tap is.
     """
 
     def __init__(
@@ -54,22 +57,30 @@ class WorkerViews:
         change_token: str | None = None,
         timeout_s: float = TIMEOUT_S,
         origin: str = "",
+        kind: Literal["worker", "edge"] = "worker",
     ) -> None:
+        self.kind = kind
         self.url = url.rstrip("/")
         self._where = f"{self.url} ({origin})" if origin else self.url
         self._read_token, self._change_token = read_token, change_token
         self._timeout_s = timeout_s
 
     @classmethod
-    def of(cls, url: str | None, settings: SettingsFields | None = None, timeout_s: float = TIMEOUT_S) -> "WorkerViews":
-        """The worker at ``url``, or the one of the settings.
+    def of(
+        cls,
+        url: str | None,
+        settings: SettingsFields | None = None,
+        timeout_s: float = TIMEOUT_S,
+        kind: Literal["worker", "edge"] = "worker",
+    ) -> "WorkerViews":
+        """The worker (or edge) at ``url``, or the one of the settings.
 
-        Only the worker of the settings gets the token of the state folder.
+        Only the one of the settings gets the token of the state folder.
         """
         settings = settings or load_quick()
-        worker = worker_of(settings, url)
+        worker = worker_of(settings, url) if kind == "worker" else edge_of(settings, url)
         tokens = token_to_read(settings, worker.own), token_to_change(settings, worker.own)
-        return cls(worker.url, *tokens, timeout_s, worker.origin)
+        return cls(worker.url, *tokens, timeout_s, worker.origin, kind)
 
     def get(self, path: str, **params: str | int | None) -> Any:
         """The JSON body of a page; parameters that are None are left out.
@@ -99,7 +110,7 @@ class WorkerViews:
         headers = {}
         if self._change_token is not None:
             headers["Cookie"] = f"{COOKIE}={sign(digest(self._change_token), 'klais tap', for_s=TAP_SESSION_S)}"
-        yield from self._stream("/api/v1/tap?" + urlencode(params), None, headers)
+        yield from self._stream(_TAPS[self.kind] + "?" + urlencode(params), None, headers)
 
     def of_worker(self, url: str) -> "WorkerViews":
         """The same client for another worker of the system."""
@@ -134,7 +145,7 @@ class WorkerViews:
             yield from lines
 
     def _patience(self) -> str:
-        return f"no answer yet from the worker at {self._where}: waiting up to {self._timeout_s:g} s"
+        return f"no answer yet from the {self.kind} at {self._where}: waiting up to {self._timeout_s:g} s"
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
         """Change something; errors as :meth:`get`."""
@@ -165,16 +176,15 @@ class WorkerViews:
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:
         """The error for people when nobody answers."""
-        fix = "start one with `klais worker` or `klais up`, or name another one with --url"
-        return WorkerUnavailable(
-            f"no worker answers at {self._where}: {reason_of(error, self.url.startswith('https:'))}. To mend it, {fix}"
-        )
+        fix = f"start one with `klais {self.kind}` or `klais up`, or name another one with --url"
+        why = reason_of(error, self.url.startswith("https:"))
+        return WorkerUnavailable(f"no {self.kind} answers at {self._where}: {why}. To mend it, {fix}")
 
     def _refusal(self, status: int, found: Any) -> str:
         reason = found.get("error") if isinstance(found, dict) else None
         if reason is None:
-            return f"what answers at {self._where} is no KLAIS worker ({status}): name one with --url"
-        return f"the worker at {self._where} answers {status}: {reason}{token_fix(status)}"
+            return f"what answers at {self._where} is no KLAIS {self.kind} ({status}): name one with --url"
+        return f"the {self.kind} at {self._where} answers {status}: {reason}{token_fix(status)}"
 
     def device(self, device_id: str, page: str = "") -> Any:
         """What the worker knows of a device; ``page`` is ``why/`` or empty."""

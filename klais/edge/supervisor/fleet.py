@@ -233,7 +233,7 @@ class Fleet:
         klais.errors.PortInUse
             The API's port is taken.
         """
-        api = api_of(self.settings, self, self._access)
+        api = api_of(self.settings, self, self._access, lambda: [f"http://{m.api}" for m in self.members])
         api.start()
         log.info(
             "fleet_started", edges=[m.edge_id for m in self.members], placement=self.placement.why, api_port=api.port
