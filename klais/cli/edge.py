@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from klais.cli.settings import load
+from klais.system.address import split_address
 from klais.system.imports import large_imports
+from klais.system.ports import check_port
 from klais.telemetry import log
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def edge(
     }
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
+    check_port(*split_address(settings.api_bind), "tcp", "KLAIS_API_BIND")  # before it waits for Kafka
     settings = _numbered(settings)
     if settings.edge_workers > 1:
         from klais.edge.supervisor.fleet import main as run_fleet
