@@ -68,7 +68,7 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
     import tomllib  # a hundredth of a second that a start without such a file does not need
 
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
         if _has_long_key(text):
             raise ConfigError(f"{path}: a key has more than {MOST_LEVELS} parts")
         return tomllib.loads(text), text

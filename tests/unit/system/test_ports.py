@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from klais.errors import ConfigError, PortInUse
+from klais.system import ports
 from klais.system.ports import Kind, check_port, free_port, holder
 
 TYPES: dict[Kind, socket.SocketKind] = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
