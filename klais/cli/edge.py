@@ -75,8 +75,7 @@ def edge(
     settings = load(**given, source=source, iface=iface, edge_workers=workers, cpus=cpus)
     log.setup(settings, "edge")
     check_port(*split_address(settings.api_bind), "tcp", "KLAIS_API_BIND")  # before it waits for Kafka
-    settings = _numbered(settings)
-    if settings.edge_workers > 1:
+    if (settings := _numbered(settings)).edge_workers > 1:
         from klais.edge.supervisor.fleet import main as run_fleet
 
         raise SystemExit(run_fleet(settings, now))

@@ -1,8 +1,7 @@
 """A page that serves taps as server-sent events, at a worker and at an edge."""
 
-from collections.abc import Hashable
 from dataclasses import asdict
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import AfterValidator, Field
@@ -26,12 +25,6 @@ def _id(text: str) -> str:
     if not is_device_id(text.encode(errors="replace")):
         raise ValueError(ID_RULE)
     return text
-
-
-class Wanted(Hashable, Protocol):
-    """A filter: a frozen dataclass."""
-
-    __dataclass_fields__: Any
 
 
 class TapQuery(Query):

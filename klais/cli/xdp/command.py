@@ -18,7 +18,6 @@ from klais.system.durations import DURATION
 
 if TYPE_CHECKING:
     from klais.xdp.maps import XdpMaps
-
 RULES = ("headers", "source_list", "magic", "source_rate", "auth", "block", "device_rate", "global_rate")
 
 

@@ -116,11 +116,15 @@ def make_app(state: State, guard: Guard, min_rate: float, taps: Taps = list) -> 
     }.items():
         app.router.add_get(path, handler)
     app.router.add_post("/config", config)
+    _install_tap(app, guard, taps)
+    return app
+
+
+def _install_tap(app: web.Application, guard: Guard, taps: Taps) -> None:
     if isinstance(taps, EdgeTaps):
         TapPage(taps, guard, EdgeTapQuery).install(app, TAP_PATH)
     else:
         app.router.add_get(TAP_PATH, partial(_tap_elsewhere, taps))
-    return app
 
 
 async def _tap_elsewhere(others: Callable[[], Sequence[str]], _request: web.Request) -> web.Response:
