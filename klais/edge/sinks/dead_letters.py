@@ -83,7 +83,7 @@ class DeadLetters:
         return self._next
 
 
-def frame_bytes(source: Frames, i: int, most: int = MAX_FRAME_SIZE) -> bytes:
+def frame_bytes(source: Frames, i: int, most: int = 1 << 16) -> bytes:
     """Frame ``i`` of the last ``fill``, in one piece; of a longer one its first ``most`` bytes."""
     size = min(int(source.lengths[i]), most)
     in_head = min(size, source.head_size)
