@@ -8,7 +8,7 @@ import click
 from klais.cli.groups import SuggestingGroup
 from klais.cli.output import FORM, Column, writer
 from klais.cli.printing import say, say_json, say_text
-from klais.config.load import load
+from klais.cli.settings import load
 from klais.errors import TopicMismatch
 from klais.kafka import admin
 from klais.kafka.probe import need_kafka

@@ -20,6 +20,7 @@ from klais.http.errors import HttpError, json_response, reply, to_json
 from klais.http.guard import Guard
 from klais.http.query import Query, Whole, read_query
 from klais.http.session import COOKIE, Session, cookie_header
+from klais.http.stream import Hub
 from klais.telemetry.log import get
 from klais.ui.assets import load_assets, serve
 from klais.ui.changes import (
@@ -39,7 +40,6 @@ from klais.ui.changes import (
 from klais.ui.history import SECONDS
 from klais.ui.incidents import IncidentsQuery, incident_of_path
 from klais.ui.logins import FailedLogins
-from klais.ui.stream import Hub
 
 log = get("klais.ui.routes")
 

@@ -18,7 +18,7 @@ from klais.http.errors import HttpError
 from klais.telemetry import log as logs
 from klais.telemetry.log import get
 
-log = get("klais.ui.stream")
+log = get("klais.http.stream")
 
 PERIOD_S = 1.0
 WRITE_S = 2.0
@@ -109,7 +109,7 @@ class Hub:
                 number, body = self._make()
                 event = b"id: %d\ndata: %s\n\n" % (number, body)
             except Exception:
-                if logs.every(60, "klais.ui.stream"):
+                if logs.every(60, "klais.http.stream"):
                     log.exception("event_failed")
             else:
                 for viewer in self._viewers:
