@@ -72,12 +72,12 @@ ROW = np.dtype(
 )
 # No padding: rows are compared and stored as bytes, and a copy by index leaves padding undefined.
 assert sum(ROW[name].itemsize for name in ROW.names or ()) == ROW.itemsize == 360
-# What a device that signs keeps when it is forgotten: otherwise its recorded frames could land a second time.
+# What remains of a device that signs when it is forgotten: otherwise its recorded frames could land a second time.
 KEPT_OF_SIGNED = ("id", "id_size", "version", "epoch", "hole_end", "top", "seen", "main")
 OTHER_VERSION = "start with a new KLAIS_TOPIC_PREFIX, or run the version of KLAIS that wrote it"
 OPAQUE_ROW = np.dtype(
     (np.void, ROW.itemsize)
-)  # to copy rows as bytes: field by field numpy takes four to eight times as long
+)  # for copying rows as bytes: field by field, numpy takes four to eight times as long
 Rows = npt.NDArray[np.void]
 
 
@@ -99,7 +99,7 @@ def row_key(row: Any) -> bytes:
 
 
 def row_time_s(now_ns: int) -> int:
-    """A clock's time as rows keep it: s since the epoch that fit a uint32, whatever the clock says.
+    """A clock's time in the form stored in rows: s since the epoch, limited to the range of a uint32.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def read_row(value: bytes) -> Any:
     Raises
     ------
     ValueError
-        The value is not a row of this version.
+        If the value is not a row of this version.
     """
     if len(value) != ROW.itemsize:
         raise ValueError(f"row of {len(value)} bytes, this version's rows have {ROW.itemsize}")
