@@ -25,11 +25,11 @@ class ClientConfig(dict[str, Any]):
     __str__ = __repr__
 
     def __or__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
-        """With more keys."""
+        """A union that masks too."""
         return ClientConfig({**self, **other})
 
     def __ror__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
-        """A union from the right-hand side: the keys of this one win."""
+        """A union from the right-hand side: the keys of this mapping win."""
         return ClientConfig({**other, **self})
 
     def copy(self) -> "ClientConfig":

@@ -154,7 +154,7 @@ class Forwarder:
         self._on_transition(self.breaker.open(now_s, why), now_s)
 
     def stop_spooling(self) -> None:
-        """Kafka answers and the topics are right: close the breaker, in the next round. May be called from any
+        """Kafka answers and the topics are correct: close the breaker in the next round. May be called from any
         thread.
         """
         self._resume = True
@@ -169,7 +169,7 @@ class Forwarder:
             log.info(f"breaker_{state.value}", spooled=counts.spooled, held=counts.held)
 
     def _recall(self, now_s: float) -> None:
-        """Put all that Kafka did not acknowledge (back) into the backlog."""
+        """Put all unacknowledged batches (back) into the backlog."""
         self.backlog.put_back(self.publisher.take_back(), now_s)
 
     def _replay(self, now_s: float) -> None:
@@ -186,7 +186,7 @@ class Forwarder:
             self._tokens -= frames
 
     def _hand_out(self) -> int:
-        """Send the oldest batch of the backlog to Kafka; returns the frames in it, 0 when there is none or no room."""
+        """Send the oldest batch of the backlog to Kafka; returns its frames, 0 if there is none or no room."""
         found = self.backlog.next()
         if found is None:
             return 0
@@ -209,13 +209,13 @@ class Forwarder:
             self.backlog.done(entry)
 
     def configure(self, settings: Settings) -> None:
-        """Apply ``breaker_*`` and ``spool_*`` while it runs."""
+        """Apply ``breaker_*`` and ``spool_*`` at run time."""
         s = settings
         self.breaker.configure(s.breaker_timeout_s, s.breaker_wait_min_s, s.breaker_wait_max_s)
         self.backlog.configure(s)
 
     def problems(self) -> list[str]:
-        """Why frames do not get through, in words; may be called from any thread."""
+        """Why frames do not get through, as texts; may be called from any thread."""
         breaker, counts, out = self.breaker, self._counts, []
         if not breaker.closed:
             where = f"{counts.spooled:,} frames wait on disk ({self.backlog.bytes:,} bytes)"
@@ -225,13 +225,13 @@ class Forwarder:
 
     @property
     def no_room(self) -> str:
-        """Why a batch would be refused now; empty while Kafka, the spool or memory takes it. From any thread."""
+        """Why a batch would be refused now; empty while Kafka, the spool or memory accepts it. From any thread."""
         if self.breaker.closed and self.publisher.room() > 0:
             return ""
         return self.backlog.no_room
 
     def statistics(self) -> ForwarderStatistics:
-        """What waits, and how the breaker stands."""
+        """The waiting batches and the state of the breaker."""
         return ForwarderStatistics(
             breaker=self.breaker.state.value,
             spooled=self._counts.spooled,
@@ -264,7 +264,7 @@ class Forwarder:
         return int(counts.by_reason.sum() - dropped)
 
     def _worth_waiting(self) -> bool:
-        """Whether waiting may save frames from being stored, or lost where nothing stores them."""
+        """Whether waiting may save frames from being stored, or from loss if they cannot be stored."""
         if self.backlog.durable:
             return self.breaker.closed and self._counts.inflight_bytes > 0
         return self._counts.inflight_bytes > 0 or self._counts.held > 0

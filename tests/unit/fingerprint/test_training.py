@@ -93,7 +93,7 @@ def test_a_snapshot_comes_back_and_a_damaged_or_foreign_one_is_refused(tmp_path:
     assert np.array_equal(found.paths, given.paths) and found.names == given.names
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelRefused, match="no snapshot to train from"):
+    with pytest.raises(ModelRefused, match="not a snapshot for training"):
         read_snapshot(path)
     path.write_bytes(whole)
     path.chmod(0o666)
