@@ -109,4 +109,4 @@ def test_the_error_names_the_setting_that_gives_the_address() -> None:
     with pytest.raises(KafkaUnavailable) as caught:
         need_kafka(named)
     assert str(caught.value).startswith("no Kafka answers at 127.0.0.1:1 (KLAIS_KAFKA_BOOTSTRAP): connection refused.")
-    assert "127.0.0.1:9092 (the default of KLAIS_KAFKA_PORT): x. To mend it, start one" in str(no_kafka(load({}), "x"))
+    assert "127.0.0.1:9092 (the default of KLAIS_KAFKA_PORT): x. To fix it, start one" in str(no_kafka(load({}), "x"))
