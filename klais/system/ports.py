@@ -129,7 +129,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _overlap(held: str, asked: str) -> bool:
-    """Whether a socket on one address keeps a port from being bound on the other; names overlap with all."""
+    """Whether a socket on one address keeps a port from being bound on the other; names overlap with any address."""
     first, second = _address(held), _address(asked)
     if first is None or second is None:
         return True

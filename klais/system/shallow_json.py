@@ -1,23 +1,23 @@
-"""JSON that somebody else wrote: parsed, and not nested deeper than what walks it can go.
+"""JSON from outside: parsed, with a limit on the nesting depth for the code that walks it.
 
-orjson parses 1,024 levels. Python's ``repr``, ``==`` and ``json.dumps`` give up at fewer with a RecursionError, which
-no reader of records expects, and ``orjson.dumps`` gives up at 254.
+orjson parses 1,024 levels. Python's ``repr``, ``==`` and ``json.dumps`` fail at fewer with a RecursionError, which
+readers of records do not expect, and ``orjson.dumps`` fails at 254.
 """
 
 from typing import Any
 
 import orjson
 
-MOST_LEVELS = 64  # payloads of devices have up to 32, and lie in records
+MOST_LEVELS = 64  # payloads of devices have up to 32, and are nested in records
 
 
 def loads(data: bytes | str) -> Any:
-    """The value that ``data`` is.
+    """Parse ``data``.
 
     Raises
     ------
     ValueError
-        It is no JSON, or nested deeper than ``MOST_LEVELS``.
+        If it is not JSON, or nested deeper than ``MOST_LEVELS``.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def loads(data: bytes | str) -> Any:
 
 
 def is_deep(value: Any) -> bool:
-    """Whether a parsed value is nested deeper than ``MOST_LEVELS``; looks at each part once."""
+    """Whether a parsed value is nested deeper than ``MOST_LEVELS``; visits each part once."""
     level = [value]
     for _ in range(MOST_LEVELS + 1):
         inner = [one for one in level if isinstance(one, dict | list)]
