@@ -78,8 +78,8 @@ def test_a_broker_is_found_among_servers_that_are_none() -> None:
         (web, "PLAINTEXT", "is not Kafka"),
         (tls_alert, "PLAINTEXT", "it speaks TLS: set KLAIS_KAFKA_SECURITY_PROTOCOL"),
         (hang_up, "PLAINTEXT", "it expects TLS"),
-        (web, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL asks for"),
-        (hang_up, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL asks for"),
+        (web, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL requires"),
+        (hang_up, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL requires"),
     ],
 )
 def test_what_answers_and_is_no_broker_is_named(talk: Callable[..., None], protocol: str, says: str) -> None:
