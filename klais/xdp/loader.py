@@ -344,7 +344,7 @@ def _is_ours(prog_id: int, pin_dir: Path) -> bool:
 def _foreign(at: netlink.Link) -> XdpForeign:
     info = program(at.prog_id)
     who = f"the XDP program {info.name or '(without a name)'!r} (id {info.id}, tag {info.tag}, {at.mode} mode)"
-    fix = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it, if you mean to"
+    fix = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it if necessary"
     return XdpForeign(f"{at.name} carries {who}: {fix}")
 
 

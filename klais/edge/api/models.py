@@ -27,7 +27,7 @@ class ConfigRequest(Body):
         le=MAX_RATE,
         description="Global rate (frames/s), not below KLAIS_PID_RATE_MIN unless force is true.",
     )
-    force: bool = Field(default=False, description="Set a rate below KLAIS_PID_RATE_MIN all the same.")
+    force: bool = Field(default=False, description="Set a rate below KLAIS_PID_RATE_MIN anyway.")
 
 
 class ConfigResponse(BaseModel):
@@ -41,7 +41,7 @@ class ConfigResponse(BaseModel):
 
 
 class Live(BaseModel):
-    """Whether the loop that reads the socket turns; a process where it does not hangs, and needs a restart."""
+    """Whether the loop that reads the socket turns. A process with a hanging loop needs a restart."""
 
     live: bool
     loop_age_s: float = Field(ge=0, description="Seconds since the loop began its last round.")

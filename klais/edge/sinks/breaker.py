@@ -107,7 +107,7 @@ class Breaker:
             return self._enter(State.CLOSED, now_s)
         self._silence_s = self._silence_s + passed_s if under_way else 0.0
         if self._failures >= (FAILURES if self.closed else 1):
-            return self.open(now_s, "Kafka refuses what is published")
+            return self.open(now_s, "Kafka refuses the batches")
         if self._silence_s >= self.timeout_s:
             return self.open(now_s, f"nothing acknowledged for {self._silence_s:.1f} s")
         return None
