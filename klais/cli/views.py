@@ -166,7 +166,7 @@ class WorkerViews:
         """The error for people when nobody answers."""
         fix = "start one with `klais worker` or `klais up`, or name another one with --url"
         return WorkerUnavailable(
-            f"no worker answers at {self._where}: {reason_of(error, self.url.startswith('https:'))}. To mend it, {fix}"
+            f"no worker answers at {self._where}: {reason_of(error, self.url.startswith('https:'))}. To fix it, {fix}"
         )
 
     def _refusal(self, status: int, found: Any) -> str:
