@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Tags of signed frames: SipHash-2-4 (Aumasson and Bernstein 2012) under a key that is derived from that of the
- * generation, so there is no table of keys. docs/protocol.md describes the frame.
+ * Tags of signed frames: SipHash-2-4 (Aumasson and Bernstein 2012) under the device's key, which is derived from the
+ * key of the generation. A table of device keys is not needed. docs/protocol.md describes the frame.
  */
 #ifndef KLAIS_AUTH_H
 #define KLAIS_AUTH_H
@@ -10,7 +10,7 @@
 #include "klais.h"
 #include "parse.h"
 
-#ifndef FORGET /* only the kernel's verifier has something to forget, see xdp_filter.c */
+#ifndef FORGET /* only the kernel's verifier tracks values, see xdp_filter.c */
 #define FORGET(x, mask, any) ((void)(any), (x) &= (mask))
 #endif
 
@@ -74,13 +74,13 @@ KLAIS_INLINE void klais_derive_key(const struct klais_generation *generation, st
 	*k1 = klais_sip_end(&v);
 }
 
-/* The row of a device among the keys that this CPU keeps. */
+/* The cache row of a device among the derived keys of this CPU. */
 KLAIS_INLINE __u32 klais_known_index(struct klais_id id)
 {
 	return ((id.low ^ id.high) * 0x9E3779B97F4A7C15ULL) >> (64 - KLAIS_KNOWN_BITS);
 }
 
-/* The key of a device: 1 when it was kept, 0 when it had to be derived. */
+/* The key of a device: returns 1 when it was cached, 0 when it had to be derived. */
 KLAIS_INLINE __u64 klais_device_key(const struct klais_generation *generation, __u64 serial, struct klais_id id,
 				    __u64 *k0, __u64 *k1)
 {
@@ -104,8 +104,8 @@ KLAIS_INLINE void klais_keep_key(__u64 serial, struct klais_id id, __u64 k0, __u
 }
 
 /*
- * Whether the tag of a signed frame is good: KLAIS_PASS or KLAIS_BAD_MAC. `body` bytes lie before the tag, at least
- * KLAIS_LEAST_SIGNED - KLAIS_MAC_BYTES and at most KLAIS_MAX_CHECKED. Never reads at or behind the end.
+ * Checks the tag of a signed frame: KLAIS_PASS or KLAIS_BAD_MAC. `body` is the number of bytes before the tag, at
+ * least KLAIS_LEAST_SIGNED - KLAIS_MAC_BYTES and at most KLAIS_MAX_CHECKED. Never reads at or beyond the end.
  */
 KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __u8 *frame, const __u8 *end, __u64 body,
 					 struct klais_id id, __u64 any)
@@ -124,7 +124,7 @@ KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __
 	if (!serial)
 		return KLAIS_BAD_MAC;
 	kept = klais_device_key(generation, serial, id, &k0, &k1);
-	FORGET(kept, 1, any); /* else the verifier walks the loop for each of both */
+	FORGET(kept, 1, any); /* otherwise the verifier walks the loop once for each of the two values */
 	v = klais_sip_begin(k0, k1);
 #pragma clang loop unroll(disable)
 	for (i = 0; i < KLAIS_MAX_CHECKED / 8; i++) {
@@ -136,7 +136,7 @@ KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __
 			return KLAIS_BAD_MAC;
 		klais_sip_absorb(&v, klais_read64(at));
 	}
-	FORGET(body, 0x7FF, any); /* what each turn of the loop taught of it: the rest would be walked for each */
+	FORGET(body, 0x7FF, any); /* each iteration narrowed its range: the rest would be walked for each one */
 	at = frame + ((body - 8) & 0x7FF); /* the end of the body, in one word */
 	KLAIS_OPAQUE(at);
 	if (at + 8 > end)
@@ -156,8 +156,8 @@ KLAIS_INLINE klais_found klais_check_tag(const struct klais_auth *auth, const __
 }
 
 /*
- * What the tag of a frame says, whose header is here; KLAIS_UNVERIFIED: the filter cannot check it. It is found before
- * all other things, while the verifier knows least: it walks the loop once for each state that it comes in.
+ * Checks the tag of a frame whose header is in the packet. KLAIS_UNVERIFIED: the filter cannot check it. This comes
+ * before all other checks because the verifier walks the loop once for each state in which it is entered.
  */
 KLAIS_INLINE klais_found klais_find_tag(const struct klais_auth *auth, const struct klais_packet *packet,
 					const __u8 *frame, const __u8 *data_end, struct klais_id id, __u64 any)

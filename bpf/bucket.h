@@ -29,8 +29,8 @@ KLAIS_INLINE __s64 klais_earned(const struct klais_limit *limit, __u64 elapsed_n
 }
 
 /*
- * Advances the bucket's time to now_ns; returns the credit earned, 0 when another CPU took that time span. A clock
- * that went back earns nothing until it catches up; one that was set back by more than 10 s is followed.
+ * Advances the bucket's time to now_ns. Returns the credit earned, or 0 when another CPU took that time span. A clock
+ * that went back by up to 10 s earns nothing until it catches up; one that was set back further is followed.
  */
 KLAIS_INLINE __s64 klais_claim(struct klais_bucket *bucket, const struct klais_limit *limit, __u64 now_ns)
 {
@@ -43,7 +43,7 @@ KLAIS_INLINE __s64 klais_claim(struct klais_bucket *bucket, const struct klais_l
 	return 0;
 }
 
-/* Takes `cost` out of the bucket at now_ns: 1, or 0 when it holds less. */
+/* Takes `cost` out of the bucket at now_ns: returns 1, or 0 when it holds less. */
 KLAIS_INLINE int klais_take(struct klais_bucket *bucket, const struct klais_limit *limit, __s64 cost, __u64 now_ns)
 {
 	__s64 cap = klais_once(limit->cap_units), earned = klais_claim(bucket, limit, now_ns), held, credit;
@@ -62,7 +62,7 @@ KLAIS_INLINE int klais_take(struct klais_bucket *bucket, const struct klais_limi
 			return 1;
 		}
 	}
-	/* Many CPUs at this bucket. Additions cannot fail; the next successful swap cuts the credit back to the cap. */
+	/* Other CPUs use this bucket too. Additions cannot fail; the next successful swap applies the cap. */
 	credit = __sync_fetch_and_add(&bucket->credit_units, earned - cost) + earned;
 	if (credit > cap)
 		__sync_fetch_and_add(&bucket->credit_units, cap - credit);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Reads of packet bytes. In the kernel a 16-bit read is at an offset divisible by 2 and a 32-bit read at one
- * divisible by 4: the sizes of Ethernet, tag, IP and UDP headers ensure that. User space reads copies, at any
+ * Reads of packet bytes. In the kernel, 16-bit reads are at offsets divisible by 2 and 32-bit reads at offsets
+ * divisible by 4: the sizes of the Ethernet, tag, IP and UDP headers ensure that. User space reads copies at any
  * address.
  */
 #ifndef KLAIS_BYTES_H
@@ -14,7 +14,7 @@
 #ifdef KLAIS_KERNEL
 #define klais_read16(p) (*(const __u16 *)(p))
 #define klais_read32(p) (*(const __u32 *)(p))
-#define klais_read64(p) (*(const __u64 *)(p)) /* of a frame, at an even offset: x86 and arm64 can */
+#define klais_read64(p) (*(const __u64 *)(p)) /* of a frame, at an even offset: x86 and arm64 support that */
 #else
 KLAIS_INLINE __u16 klais_read16(const void *p)
 {
@@ -41,16 +41,16 @@ KLAIS_INLINE __u64 klais_read64(const void *p)
 }
 #endif
 
-/* Converts a 16-bit number between network byte order and that of this CPU, which is little-endian. */
+/* Converts a 16-bit number between network byte order and the byte order of this CPU, which is little-endian. */
 #define klais_be16(value) ((__u16)__builtin_bswap16((__u16)(value)))
 
-/* An enum klais_verdict that fills a register: of a 32-bit one the compiler clears the upper half again and again. */
+/* An enum klais_verdict as a 64-bit number: the compiler would clear the upper half of a 32-bit one repeatedly. */
 typedef __u64 klais_found;
 
-/* Hides from the compiler what a variable holds. */
+/* Hides the value of a variable from the compiler. */
 #define KLAIS_OPAQUE(x) asm volatile("" : "+r"(x))
 
-/* Reads a word that another CPU may write exactly once: the compiler must not read it again. */
+/* Reads a word that another CPU may write, exactly once: the compiler must not read it again. */
 #define klais_once(x) (*(const volatile __typeof__(x) *)&(x))
 
 #endif

@@ -16,7 +16,7 @@ KLAIS_INLINE int klais_is_same_id(const struct klais_id *one, struct klais_id ot
 	return !((klais_once(one->low) ^ other.low) | (klais_once(one->high) ^ other.high));
 }
 
-/* Whether the rules may hold one for the device with this key; 0 = surely not. */
+/* Whether there may be a rule for the device with this key; 0 = certainly not. */
 KLAIS_INLINE int klais_is_marked(const struct klais_marks *marks, __u64 key)
 {
 	return (klais_once(marks->bits[key >> 52]) >> ((key >> 46) & 63)) & 1;
@@ -36,15 +36,15 @@ KLAIS_INLINE int klais_is_padded(__u64 word)
 	return ((nul | ((nul & -nul) - 1)) & KLAIS_HIGH_BITS) == KLAIS_HIGH_BITS;
 }
 
-/* What eight bytes are in UTF-8 (RFC 3629, table 3-7 of Unicode): 0x80 in each byte that is one. */
+/* Classes of eight UTF-8 bytes (RFC 3629, table 3-7 of Unicode): 0x80 in each byte of the class. */
 struct klais_utf8 {
 	__u64 follows;		       /* a continuation byte */
-	__u64 one, two, three;	       /* a lead byte with at least so many behind it */
-	__u64 bad;		       /* in no text: C0, C1, F5 to FF */
+	__u64 one, two, three;	       /* a lead byte followed by at least so many bytes */
+	__u64 bad;		       /* invalid in any text: C0, C1, F5 to FF */
 	/* lead bytes that allow only A0 to BF, 80 to 9F next: no overlong forms, no surrogates */
 	__u64 after_e0, after_ed;
 	__u64 after_f0, after_f4;      /* 90 to BF, 80 to 8F: no overlong forms, nothing above U+10FFFF */
-	__u64 from_a0, from_90;	       /* a continuation byte of at least that */
+	__u64 from_a0, from_90;	       /* a continuation byte of at least that value */
 };
 
 #define KLAIS_BIT(word, n) (((word) << (7 - (n))) & KLAIS_HIGH_BITS)
@@ -70,10 +70,10 @@ KLAIS_INLINE struct klais_utf8 klais_utf8(__u64 word)
 	};
 }
 
-/* A word of marks moved on by some bytes; what comes in is the end of the word before. */
+/* A word of marks shifted by some bytes; the end of the previous word is shifted in. */
 #define KLAIS_MOVED(bytes, before, word) (((word) << (8 * (bytes))) | ((before) >> (64 - 8 * (bytes))))
 
-/* What is wrong in one word whose predecessor is `before`: 0 when nothing is. */
+/* The errors in one word that follows the word `before`: 0 when there are none. */
 KLAIS_INLINE __u64 klais_utf8_wrong(const struct klais_utf8 *before, const struct klais_utf8 *word)
 {
 	__u64 due = KLAIS_MOVED(1, before->one, word->one) | KLAIS_MOVED(2, before->two, word->two) |
@@ -86,8 +86,8 @@ KLAIS_INLINE __u64 klais_utf8_wrong(const struct klais_utf8 *before, const struc
 }
 
 /*
- * Whether 16 bytes are well-formed UTF-8: all at once and without a branch. The verifier follows each path through a
- * loop, and took twenty times as long for one over the bytes as for the rest of the program.
+ * Whether 16 bytes are well-formed UTF-8, computed in parallel and without a branch. The verifier follows each path
+ * through a loop: for a loop over the bytes it took twenty times as long as for the rest of the program.
  */
 KLAIS_INLINE int klais_is_utf8(struct klais_id id)
 {
@@ -110,7 +110,7 @@ KLAIS_INLINE int klais_is_good_id(struct klais_id id)
 	return !((id.low | id.high) & KLAIS_HIGH_BITS) || klais_is_utf8(id);
 }
 
-/* Reads device_id; the caller has checked that the header is there. */
+/* Reads device_id; the caller has checked that the header is in the packet. */
 KLAIS_INLINE struct klais_id klais_read_id(const __u8 *frame)
 {
 	const __u8 *at = frame + KLAIS_ID_OFFSET;
@@ -122,8 +122,8 @@ KLAIS_INLINE struct klais_id klais_read_id(const __u8 *frame)
 }
 
 /*
- * Length and magic of a frame, plain or (where the filter knows them) signed, of `length` bytes, whose header is in the
- * packet: klais_parse has checked that.
+ * Checks length and magic of a frame of `length` bytes, plain or (where the filter accepts them) signed. klais_parse
+ * has checked that its header is in the packet.
  */
 KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_end, __u64 length,
 					   const struct klais_auth *auth)
@@ -133,7 +133,7 @@ KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_e
 	if (length < KLAIS_HEADER_BYTES)
 		return KLAIS_TOO_SHORT;
 	if (frame + KLAIS_HEADER_BYTES > (const __u8 *)data_end)
-		return KLAIS_UNPARSABLE; /* never: the verifier does not know it */
+		return KLAIS_UNPARSABLE; /* never: the verifier cannot deduce that */
 	magic = klais_read16(frame);
 	if (magic == klais_be16(KLAIS_MAGIC))
 		return KLAIS_PASS;
@@ -142,7 +142,7 @@ KLAIS_INLINE klais_found klais_check_magic(const __u8 *frame, const void *data_e
 	return length < KLAIS_LEAST_SIGNED ? KLAIS_TOO_SHORT : KLAIS_PASS;
 }
 
-/* Reads and checks device_id of a frame whose header is here. */
+/* Reads and checks device_id of a frame whose header is in the packet. */
 KLAIS_INLINE klais_found klais_check_id(const __u8 *frame, struct klais_id *id)
 {
 	*id = klais_read_id(frame);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the XDP filter and user space share: verdicts, rules, layouts of map values, sizes, map names. This file is
- * their one source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table compiled
- * from here. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns).
+ * Definitions shared by the XDP filter and user space: verdicts, rules, layouts of map values, sizes, map names. This
+ * file is their only source. klais/xdp/layout.py mirrors it for numpy, and a test compares the mirror with a table
+ * compiled from here. Times are CLOCK_MONOTONIC in ns (bpf_ktime_get_ns).
  */
 #ifndef KLAIS_H
 #define KLAIS_H
@@ -13,13 +13,13 @@
 #error "device ids are read as little-endian words"
 #endif
 
-/* Version of all layouts below. Raise it when a value changes its meaning without changing its size. */
+/* Version of all layouts below. Raise it when a value changes its meaning but not its size. */
 #define KLAIS_VERSION 5
 
-/* What became of a packet. A verdict with KLAIS_WOULD passed only because its rule is in monitor mode. */
+/* The verdict on a packet. A verdict with KLAIS_WOULD passed only because its rule is in monitor mode. */
 enum klais_verdict {
-	KLAIS_PASS = 0,	     /* accepted: to the stack, into the XSK or into the ring */
-	KLAIS_NOT_OURS = 1,  /* another protocol or port, or headers that the stack refuses itself: untouched */
+	KLAIS_PASS = 0,	     /* accepted: to the stack, to the XSK or into the ring */
+	KLAIS_NOT_OURS = 1,  /* another protocol or port, or headers that the stack itself refuses: untouched */
 	KLAIS_FRAGMENT = 2,  /* not the first fragment, so it has no frame header: untouched */
 	KLAIS_TOO_SHORT = 3,
 	KLAIS_BAD_MAGIC = 4,
@@ -27,16 +27,16 @@ enum klais_verdict {
 	KLAIS_BLOCKED = 6,
 	KLAIS_DEVICE_RATE = 7,
 	KLAIS_GLOBAL_RATE = 8,
-	KLAIS_RING_FULL = 9,   /* accepted, and no free slot in the ring: lost */
-	KLAIS_TOO_LONG = 10,   /* accepted, and longer than a slot of the ring: to the stack */
-	KLAIS_UNPARSABLE = 11, /* headers that the stack may follow to a UDP datagram of ours and the filter cannot */
+	KLAIS_RING_FULL = 9,   /* accepted, but the ring had no free slot: lost */
+	KLAIS_TOO_LONG = 10,   /* accepted, but longer than a slot of the ring: to the stack */
+	KLAIS_UNPARSABLE = 11, /* the stack may follow the headers to one of our UDP datagrams, the filter cannot */
 	KLAIS_SOURCE_DENIED = 12,
 	KLAIS_SOURCE_RATE = 13,
 	KLAIS_FRAGMENT_DROPPED = 14, /* any fragment, while klais_config.drop_fragments is set */
 	KLAIS_AGGREGATED = 15,	     /* many datagrams in one packet: untouched, the stack splits it */
-	KLAIS_BAD_MAC = 16,	     /* a signed frame with a wrong tag, or with a key that is not here */
+	KLAIS_BAD_MAC = 16,	     /* a signed frame with a wrong tag, or with a key that is not loaded */
 	KLAIS_UNSIGNED = 17,	     /* a plain frame, while klais_auth.mode has KLAIS_AUTH_REQUIRE */
-	KLAIS_UNVERIFIED = 18,	     /* a signed frame that the filter cannot check, above the rate of all such */
+	KLAIS_UNVERIFIED = 18,	     /* a signed frame that the filter cannot check, above the rate for such frames */
 	KLAIS_WOULD = 32,
 	KLAIS_WOULD_TOO_SHORT = KLAIS_WOULD | KLAIS_TOO_SHORT,
 	KLAIS_WOULD_BAD_MAGIC = KLAIS_WOULD | KLAIS_BAD_MAGIC,
@@ -65,23 +65,23 @@ enum klais_monitor {
 	KLAIS_MONITOR_AUTH = 128, /* bad_mac, unsigned, unverified */
 };
 
-/* Bits of klais_auth.mode; 0: signed frames have a bad magic. */
+/* Bits of klais_auth.mode. Without KLAIS_AUTH_KNOW signed frames count as bad_magic. */
 enum klais_auth_mode {
-	KLAIS_AUTH_KNOW = 1,	/* signed frames are frames */
+	KLAIS_AUTH_KNOW = 1,	/* signed frames are accepted as frames */
 	KLAIS_AUTH_CHECK = 2,	/* their tags are checked */
 	KLAIS_AUTH_REQUIRE = 4, /* plain frames are dropped */
 };
 
 /* Bits of klais_config.source_rules: which checks of the source address are on. */
 enum klais_source_rule {
-	KLAIS_SOURCE_RULE_LIST = 1, /* src_allow has entries: other sources are denied */
+	KLAIS_SOURCE_RULE_LIST = 1, /* src_allow has entries: all other sources are denied */
 	KLAIS_SOURCE_RULE_RATE = 2,
 };
 
 /* klais_config.accept: where accepted frames go. */
 enum klais_accept {
 	KLAIS_ACCEPT_PASS = 0, /* on to the stack */
-	KLAIS_ACCEPT_XSK = 1,  /* the whole packet into xsks[rx queue]; to the stack where nobody is bound */
+	KLAIS_ACCEPT_XSK = 1,  /* the whole packet to xsks[rx queue]; to the stack where no socket is bound */
 	KLAIS_ACCEPT_RING = 2, /* the frame into the ring */
 };
 
@@ -97,28 +97,28 @@ enum klais_frame {
 };
 
 enum klais_size {
-	KLAIS_SLOTS = 4,	   /* limits kept in the configuration: writers fill one that is not in use, then name it */
+	KLAIS_SLOTS = 4,	   /* slots of limits in the configuration: writers fill an unused one, then activate it */
 	KLAIS_PORT_WORDS = 1024,   /* 65,536 ports, a bit each */
-	KLAIS_WAYS = 2,		   /* of a set of the table of devices */
-	KLAIS_PLACES = 2,	   /* sets that a device may lie in */
-	KLAIS_RULES = 65536,	   /* devices with a rule of their own */
+	KLAIS_WAYS = 2,		   /* ways in a set of the device table */
+	KLAIS_PLACES = 2,	   /* candidate sets of a device */
+	KLAIS_RULES = 65536,	   /* devices with their own rule */
 	KLAIS_MARK_WORDS = 4096,   /* 262,144 marks, a bit each */
-	KLAIS_SOURCES = 65536,	   /* source prefixes with a bucket; the least recently used gives way */
+	KLAIS_SOURCES = 65536,	   /* source prefixes with a bucket; the least recently used is evicted */
 	KLAIS_ALLOWED_SOURCES = 4096,
-	KLAIS_GENERIC = 8,	   /* interfaces that run the filter in generic mode */
+	KLAIS_GENERIC = 8,	   /* interfaces that run the filter in generic mode, at most */
 	KLAIS_MAX_TAGS = 2,	   /* VLAN tags that the parser walks */
-	KLAIS_MAX_EXTENSIONS = 6,  /* IPv6 extension headers that the parser walks. Linux has no limit of its own */
-	KLAIS_GENERATIONS = 4,	   /* of keys */
-	KLAIS_MAX_CHECKED = 512,   /* bytes of a signed frame before its tag that can be checked, at most */
+	KLAIS_MAX_EXTENSIONS = 6,  /* IPv6 extension headers that the parser walks. Linux itself has no limit */
+	KLAIS_GENERATIONS = 4,	   /* key generations */
+	KLAIS_MAX_CHECKED = 512,   /* bytes of a signed frame before its tag, at most, for the tag to be checked */
 	KLAIS_KNOWN_BITS = 11,	   /* each CPU keeps the keys of 2048 devices, 80 KiB */
 	KLAIS_QUEUES = 256,	   /* receive queues of an interface, at most */
 	KLAIS_SOURCE_BYTES = 18,   /* IPv6 or v4-mapped address, port big-endian */
 	KLAIS_SLOT_FRAME_BYTES = 2072,
-	KLAIS_ABOUT_BYTES = 1024,  /* JSON: who loaded the program, when, with what */
-	KLAIS_RINGBUF_HEADER_BYTES = 8, /* the kernel's own, before each record of a BPF ring buffer */
+	KLAIS_ABOUT_BYTES = 1024,  /* JSON: by whom, when and with which arguments the program was loaded */
+	KLAIS_RINGBUF_HEADER_BYTES = 8, /* the kernel's header before each record of a BPF ring buffer */
 };
 
-/* What one frame costs, in units of credit: fine enough that rates are whole units a ns. */
+/* Cost of one frame, in units of credit: fine enough that rates are whole units per ns. */
 #define KLAIS_GLOBAL_COST 1000000000ULL	   /* rate in frames/s = units/ns */
 #define KLAIS_DEVICE_COST 1000000000000ULL /* rate in thousandths of frames/s = units/ns */
 #define KLAIS_SOURCE_COST KLAIS_DEVICE_COST
@@ -129,14 +129,14 @@ enum klais_size {
 
 /* A rate and a burst. cap_units 0 = no limit. */
 struct klais_limit {
-	__u64 rate_units; /* earned a ns */
+	__u64 rate_units; /* earned per ns */
 	__u64 cap_units;  /* burst * cost of a frame, at most KLAIS_MAX_CAP */
-	__u64 fill_ns;	  /* ceil(cap / rate): after this a bucket is full, whatever it held */
+	__u64 fill_ns;	  /* ceil(cap / rate): after this time a bucket is full, whatever it held */
 };
 
 struct klais_limits {
 	struct klais_limit global;
-	struct klais_limit device; /* of every device without a limit of its own */
+	struct klais_limit device; /* of every device without its own limit */
 };
 
 /* The 16 bytes of a device_id as two words, first byte lowest. */
@@ -155,23 +155,23 @@ struct klais_address {
 /* A key of src_allow, a longest-prefix-match trie: prefix_bits counts the bits of family and address. */
 struct klais_prefix {
 	__u32 prefix_bits;
-	__u32 family; /* 4 or 6, so that ::/0 does not hold all of IPv4 too */
+	__u32 family; /* 4 or 6, so that ::/0 does not also contain all of IPv4 */
 	struct klais_address address;
 };
 
 struct klais_config {
 	__u32 version; /* KLAIS_VERSION */
 	__u32 accept;
-	__u32 accept_ifindex; /* XSK and ring take frames of this interface only; 0 = of any */
+	__u32 accept_ifindex; /* XSK and ring take frames of this interface only; 0 = any */
 	__u32 monitor;
 	__u32 load_slot;      /* limits given at load */
-	__u32 set_slot;	      /* the controller's set-points, in force while they are fresh */
+	__u32 set_slot;	      /* the controller's set-points, in force until the heartbeat expires */
 	__u64 set_at_ns;      /* the heartbeat: when the controller last confirmed its set-points; 0 = never */
-	__u64 heartbeat_ns;   /* set-points older than this give way to the limits given at load */
+	__u64 heartbeat_ns;   /* set-points older than this are replaced by the limits given at load */
 	__u32 source_rules;   /* enum klais_source_rule */
 	__u32 source_slot;
-	__u32 drop_fragments; /* 1: drop fragments; 0: judge the first by what it shows, and pass the others */
-	__u32 skb_tail;	      /* bytes from the end of a packet's buffer to its skb_shared_info; 0 = not known */
+	__u32 drop_fragments; /* 1: drop fragments; 0: judge the first fragment by its contents and pass the others */
+	__u32 skb_tail;	      /* bytes from the end of a packet's buffer to its skb_shared_info; 0 = unknown */
 	struct klais_address ipv4_mask, ipv6_mask; /* sources that share a bucket, of v4-mapped and of IPv6 addresses */
 	__u32 generic[KLAIS_GENERIC];		   /* interfaces (ifindex) in generic mode; 0 = the end */
 	struct klais_limit source_slots[KLAIS_SLOTS];
@@ -179,19 +179,19 @@ struct klais_config {
 };
 
 struct klais_bucket {
-	__s64 credit_units; /* below 0 only while a CPU gives back what it could not have */
+	__s64 credit_units; /* below 0 only until a CPU returns credit that it took too much */
 	__u64 last_ns;	    /* credit is earned up to here */
 };
 
 /* The key of a generation, from which those of devices are derived. Written before `serial`. */
 struct klais_generation {
 	__u64 key[2];
-	__u64 serial; /* drawn anew for each key that is written; 0 = there is none */
+	__u64 serial; /* random, new for each key that is written; 0 = no key */
 };
 
 /*
- * The key of a device whose tag was good, kept by each CPU: to derive it takes two thirds as long as to hash a short
- * frame. Only a good tag writes a row, so a forger pushes out nobody's. Not mappable, as klais_auth.
+ * A device's key, cached by each CPU after a good tag: deriving it takes two thirds of the time that hashing a short
+ * frame takes. Only a good tag writes a row, so forged frames evict no keys. Not mappable, like klais_auth.
  */
 struct klais_known {
 	struct klais_id id;
@@ -199,18 +199,18 @@ struct klais_known {
 	__u64 key[2];
 };
 
-/* Authenticated frames. Not mappable: whoever reads it can forge every device. */
+/* Authentication of frames. Not mappable: anyone who can read it can forge frames of every device. */
 struct klais_auth {
 	__u64 mode;	 /* enum klais_auth_mode */
-	__u64 max_bytes; /* longer signed frames go up unchecked, as do fragments: at the rate below */
+	__u64 max_bytes; /* longer signed frames pass unchecked, as do fragments, up to the rate below */
 	struct klais_limit unverified;
 	struct klais_bucket bucket;
 	struct klais_generation generations[KLAIS_GENERATIONS];
 };
 
-/* The bucket of one device, and the key that its id has in this table. */
+/* The bucket of one device, and its key in this table. */
 struct klais_way {
-	__u64 key; /* 0 = empty, KLAIS_CLAIMED = just changing hands */
+	__u64 key; /* 0 = empty, KLAIS_CLAIMED = being reassigned */
 	struct klais_bucket bucket;
 };
 
@@ -218,29 +218,29 @@ struct klais_way {
 struct klais_set {
 	struct klais_way ways[KLAIS_WAYS];
 	__u32 passed[KLAIS_WAYS]; /* by the way's bucket, modulo 2^32; may miss a few when CPUs collide */
-	__u64 prefetch;		  /* a store here loads the line; nobody reads it */
+	__u64 prefetch;		  /* a store here loads the line; the value is never read */
 };
 
-/* Who has a way. Keys of two ids may be equal, so this is what decides. */
+/* The devices of the ways. Keys of two ids may be equal, so the id decides. */
 struct klais_owner {
 	struct klais_id id;
 	__u64 dropped;
 };
 
-/* One cache line, beside that of the set: it is read for each packet and written when a way changes hands or drops. */
+/* One cache line, besides that of the set: read for each packet, written when a way is reassigned or drops a frame. */
 struct klais_owners {
 	struct klais_owner ways[KLAIS_WAYS];
 	__u64 prefetch; /* as in klais_set */
 	__u64 spare;
 };
 
-/* How devices are spread over the table: drawn at random when it is made, and secret. */
+/* Parameters of the table's hash: drawn at random when the table is created, and secret. */
 struct klais_spread {
 	__u64 multipliers[KLAIS_PLACES][KLAIS_ID_BYTES / 4]; /* of each 32 bits of device_id */
 	__u64 shift;					     /* 64 - log2(sets) */
 };
 
-/* A rule for one device; its key in the map is the whole device_id. Each part is in force by itself; 0 = none. */
+/* A rule for one device; its key in the map is the whole device_id. Each part applies independently; 0 = none. */
 struct klais_rule {
 	__u64 block_until_ns;
 	__u64 allow_until_ns;
@@ -257,8 +257,7 @@ struct klais_ports {
 };
 
 /*
- * Whether there may be a rule for a device: bit (key >> 46) % 64 of word key >> 52 of its key in the table of
- * devices. User space sets the bit before it writes the rule, so a packet whose bit is 0 needs no look-up in the
+ * devices. User space sets the bit before it writes the rule, so a packet whose bit is 0 skips the look-up in the
  * rules, which costs as much as all of its parsing.
  */
 struct klais_marks {
@@ -269,7 +268,7 @@ struct klais_about {
 	__u8 json[KLAIS_ABOUT_BYTES];
 };
 
-/* A record of the ring. With the kernel's header each takes 2112 bytes, 33 cache lines: slot i lies at i * 2112. */
+/* A record of the ring. With the kernel's header each takes 2112 bytes, 33 cache lines: slot i is at i * 2112. */
 struct klais_slot {
 	__u64 time_ns; /* when the packet was judged */
 	__u32 length;  /* bytes of the frame */
@@ -299,7 +298,7 @@ _Static_assert(__builtin_offsetof(struct klais_slot, frame) == 32, "klais_slot.f
 _Static_assert((KLAIS_VERDICTS & (KLAIS_VERDICTS - 1)) == 0, "verdicts are masked");
 _Static_assert(KLAIS_MARK_WORDS == 1 << 12, "the upper 12 bits of a key choose the word");
 
-/* All maps: X(name). The name is that of the pinned file and, with klais_ before it, that of the map in the kernel. */
+/* All maps: X(name). It names the pinned file and, with the prefix klais_, the map in the kernel. */
 #define KLAIS_MAPS(X) \
 	X(config) X(ports) X(counts) X(sets) X(owners) X(spread) X(rules) X(marks) X(bucket) X(sources) X(src_allow)   \
 	X(xsks) X(ring) X(about) X(auth) X(known)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * From an Ethernet packet to the payload of a UDP datagram for one of our ports. No BPF helper, no clock: the same
- * lines compile with cc for the tests.
+ * From an Ethernet packet to the payload of a UDP datagram for one of our ports. It uses no BPF helper and no clock,
+ * so cc compiles the same code for the tests.
  */
 #ifndef KLAIS_PARSE_H
 #define KLAIS_PARSE_H
@@ -32,13 +32,13 @@
 #define KLAIS_IPV6_MORE 0x0001
 
 /*
- * A datagram of ours; places are offsets from the first byte of the packet. All of its headers are in the packet,
- * and of a payload of at least that size the frame's 22 header bytes. A first fragment holds less than `length`.
+ * One of our datagrams; positions are offsets from the first byte of the packet. All of its headers are in the packet
+ * and, if the payload has at least that size, the frame's 22 header bytes. A first fragment holds less than `length`.
  */
 struct klais_packet {
-	__u64 ip;     /* IP header; with KLAIS_IS_FRAGMENT added in the first fragment of several (one register less) */
+	__u64 ip;     /* IP header; with KLAIS_IS_FRAGMENT added in the first of several fragments (saves a register) */
 	__u64 udp;    /* UDP header; the payload follows it */
-	__u64 length; /* of the payload, by the UDP header; Ethernet padding is not in it */
+	__u64 length; /* of the payload, from the UDP header; excludes Ethernet padding */
 };
 
 #define KLAIS_IS_FRAGMENT 0x2000
@@ -76,8 +76,8 @@ KLAIS_INLINE int klais_is_our_port(const struct klais_ports *ports, __u64 port)
 }
 
 /*
- * The IP packet ends within its headers. The stack refuses that, but in a first fragment: what is missing comes in
- * the next one, and a host may drop it (RFC 7112).
+ * The IP packet ends within its headers. The stack refuses such packets except as a first fragment: the rest arrives
+ * in the next one, although a host may drop it (RFC 7112).
  */
 KLAIS_INLINE klais_found klais_is_cut(const struct klais_view *view, const struct klais_packet *out)
 {
@@ -85,7 +85,7 @@ KLAIS_INLINE klais_found klais_is_cut(const struct klais_view *view, const struc
 }
 
 /*
- * UDP header at `udp`, of a datagram of which the IP packet holds `rest` bytes. What lies behind them is Ethernet
+ * UDP header at `udp`, of a datagram of which the IP packet holds `rest` bytes. Bytes after them are Ethernet
  * padding: in a first fragment the sender could put another frame header there than the one that the stack will see.
  */
 KLAIS_INLINE klais_found klais_parse_udp(const struct klais_view *view, const __u8 *udp, __u64 rest,
@@ -101,7 +101,7 @@ KLAIS_INLINE klais_found klais_parse_udp(const struct klais_view *view, const __
 	udp_length = klais_be16(klais_read16(udp + 4));
 	if (udp_length == 0)
 		return KLAIS_UNPARSABLE; /* over IPv6 Linux takes it as "to the end of the packet" (RFC 2675) */
-	/* The stack refuses such datagrams; the length of a fragmented one counts bytes that are still to come. */
+	/* The stack refuses such datagrams; the length of a fragmented one includes bytes in later fragments. */
 	if (udp_length < KLAIS_UDP_BYTES || (udp_length > rest && !klais_is_fragment(out)))
 		return view->not_ours;
 	if (rest < KLAIS_UDP_BYTES + KLAIS_HEADER_BYTES && udp_length >= KLAIS_UDP_BYTES + KLAIS_HEADER_BYTES)
@@ -117,7 +117,7 @@ KLAIS_INLINE klais_found klais_parse_ipv4(const struct klais_view *view, const _
 
 	if (ip + KLAIS_IPV4_BYTES > view->end)
 		return view->not_ours;
-	words = (__u64)ip[0] - 0x45; /* of options: version 4 and at least five words of header in one comparison */
+	words = (__u64)ip[0] - 0x45; /* words of options; checks version 4 and at least five words of header */
 	if (words > 10 || ip[9] != KLAIS_NEXT_UDP)
 		return view->not_ours;
 	header_bytes = KLAIS_IPV4_BYTES + words * 4;
@@ -134,7 +134,7 @@ KLAIS_INLINE klais_found klais_parse_ipv4(const struct klais_view *view, const _
 	return klais_parse_udp(view, ip + header_bytes, total_bytes - header_bytes, out);
 }
 
-/* The extension headers that Linux follows to a UDP header by itself; with IPsec and tunnels it has to be set up to. */
+/* The extension headers that Linux follows to a UDP header by default; IPsec and tunnels need configuration. */
 KLAIS_INLINE int klais_is_extension(__u64 next)
 {
 	return next == KLAIS_NEXT_HOP_BY_HOP || next == KLAIS_NEXT_ROUTING || next == KLAIS_NEXT_FRAGMENT ||
@@ -182,7 +182,7 @@ KLAIS_INLINE klais_found klais_parse_ipv6(const struct klais_view *view, const _
 	return KLAIS_UNPARSABLE;
 }
 
-/* KLAIS_PASS with `out` filled, else why not. Never reads at or behind the end. */
+/* KLAIS_PASS with `out` filled, else the reason. Never reads at or beyond the end. */
 KLAIS_INLINE klais_found klais_parse(const struct klais_view *view, struct klais_packet *out)
 {
 	const __u8 *at = view->data;

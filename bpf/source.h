@@ -10,8 +10,8 @@
 #include "parse.h"
 
 /*
- * The address in the IP header at `ip`, which parsing has found; 0 when it is not in the packet (never, after
- * parsing). An IP header lies at an even offset, not at a fourfold one, hence the halves.
+ * The address in the IP header at `ip`, the offset found by parsing. Returns 0 when it is not in the packet (never,
+ * after parsing). The offset of an IP header is a multiple of 2 but not of 4, so it is read in 16-bit words.
  */
 KLAIS_INLINE int klais_read_source(const __u8 *ip, const void *data_end, struct klais_address *from)
 {
@@ -41,7 +41,7 @@ KLAIS_INLINE int klais_is_v4(const struct klais_address *address)
 	return address->words[0] == 0 && (__u32)address->words[1] == 0xFFFF0000;
 }
 
-/* The prefix whose sources share a bucket. */
+/* The prefix by which sources share a bucket. */
 KLAIS_INLINE struct klais_address klais_source_prefix(const struct klais_config *config,
 		const struct klais_address *from)
 {
@@ -53,7 +53,7 @@ KLAIS_INLINE struct klais_address klais_source_prefix(const struct klais_config 
 	return prefix;
 }
 
-/* The whole address, as it is looked up in src_allow. */
+/* The whole address, as the key for src_allow. */
 KLAIS_INLINE struct klais_prefix klais_source_key(const struct klais_address *from)
 {
 	struct klais_prefix key = {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * For benchmarks only: writes another device into the packet before it is judged, one of KLAIS_STIR_DEVICES (a power
- * of two), as if drawn at random. The packet is a frame behind Ethernet, IPv4 without options, and UDP.
+ * For benchmarks only: before the packet is judged, replaces its device by one of KLAIS_STIR_DEVICES (a power of two),
+ * chosen pseudo-randomly. The packet is a frame after Ethernet, IPv4 without options, and UDP.
  */
 #ifndef KLAIS_STIR_H
 #define KLAIS_STIR_H

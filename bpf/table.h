@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The table of devices: sets of two ways. A set is one cache line with keys, buckets and counts; beside it lies one
- * with the ids. A device lies in either of two sets, which secret multipliers choose
+ * The table of devices: sets of two ways. A set is one cache line with keys, buckets and counts; a second one
+ * has the ids. A device is in one of two sets, which secret multipliers choose
  * (docs/adr/0012-keep-devices-in-cache-line-sets.md). Before including this, define klais_set_at(index) and
- * klais_owners_at(index): pointers into the table, 0 past its end.
+ * klais_owners_at(index): pointers into the table, 0 beyond its end.
  */
 #ifndef KLAIS_TABLE_H
 #define KLAIS_TABLE_H
@@ -13,9 +13,9 @@
 #include "device.h"
 #include "klais.h"
 
-/* One of the two sets that a device may lie in, with the ids in it. */
+/* One of the two candidate sets of a device, with the ids of its ways. */
 struct klais_place {
-	struct klais_set *set; /* 0: past the end of the table, which never happens */
+	struct klais_set *set; /* 0: beyond the end of the table, which never happens */
 	struct klais_owners *owners;
 };
 
@@ -26,9 +26,9 @@ struct klais_device {
 };
 
 /*
- * Multilinear hashing of the id (Carter, Wegman 1979; Lemire, Kaser 2014): any two ids get the same upper bits with
- * the chance that random numbers have, whoever chose them without knowing the multipliers. Four multiplications that
- * do not wait for each other.
+ * Multilinear hashing of the id (Carter, Wegman 1979; Lemire, Kaser 2014): two ids that were chosen without knowledge
+ * of the multipliers collide in the upper bits with the probability of random numbers. The four multiplications are
+ * independent of each other.
  */
 KLAIS_INLINE __u64 klais_hash(const struct klais_spread *spread, struct klais_id id, int which)
 {
@@ -37,7 +37,7 @@ KLAIS_INLINE __u64 klais_hash(const struct klais_spread *spread, struct klais_id
 	return by[0] * (__u32)id.low + by[1] * (id.low >> 32) + by[2] * (__u32)id.high + by[3] * (id.high >> 32);
 }
 
-/* The key is the hash that chooses the second set. In a way 0 and KLAIS_CLAIMED mean something else. */
+/* The key is the hash that chooses the second set. 0 and KLAIS_CLAIMED are reserved values in a way. */
 KLAIS_INLINE __u64 klais_key(const struct klais_spread *spread, struct klais_id id)
 {
 	__u64 key = klais_hash(spread, id, 1);
@@ -54,8 +54,8 @@ KLAIS_INLINE struct klais_place klais_place(const struct klais_spread *spread, s
 }
 
 /*
- * Starts loading a set and its owners into this CPU's cache, while the program goes on. BPF has no prefetch. A store
- * is one: nothing waits for it, as everything waits for a load, the clock first of all.
+ * Starts loading a set and its owners into this CPU's cache while the program continues. BPF has no prefetch
+ * instruction. A store has the same effect: nothing waits for it, while even reading the clock waits for a load.
  */
 KLAIS_INLINE void klais_prefetch_set(const struct klais_place *place)
 {
@@ -65,7 +65,7 @@ KLAIS_INLINE void klais_prefetch_set(const struct klais_place *place)
 	}
 }
 
-/* Whether a way is the device's: the key is a quick answer, the id decides. */
+/* Whether a way belongs to the device: the key is a fast filter, the id decides. */
 KLAIS_INLINE int klais_is_way_of(const struct klais_place *place, __u32 at, const struct klais_device *device)
 {
 	return klais_once(place->set->ways[at].key) == device->key &&
@@ -80,16 +80,16 @@ KLAIS_INLINE __u32 klais_find_way(const struct klais_place *place, const struct 
 	return klais_is_way_of(place, 1, device) ? 1 : KLAIS_WAYS;
 }
 
-/* The way whose device was silent longest; an empty one has 0 for its time. */
+/* The way whose device was silent longest; the time of an empty one is 0. */
 KLAIS_INLINE __u32 klais_oldest_way(const struct klais_set *set)
 {
 	return klais_once(set->ways[1].bucket.last_ns) < klais_once(set->ways[0].bucket.last_ns);
 }
 
 /*
- * Whether a new device takes the oldest way of its second set, last asked for at second_ns, rather than that of its
- * first: when only the second is empty; or when the first would be forgotten before its bucket is full again, which
- * gives tokens away, and the second is older.
+ * Whether a new device gets the oldest way of its second set, last used at second_ns, instead of that of its first
+ * set: if only the second is empty, or if the device in the first would be evicted before its bucket is full again,
+ * which gives tokens away, and the second is older.
  */
 KLAIS_INLINE int klais_prefers_second(__u64 first_ns, __u64 second_ns, __u64 fill_ns, __u64 now_ns)
 {
@@ -98,7 +98,7 @@ KLAIS_INLINE int klais_prefers_second(__u64 first_ns, __u64 second_ns, __u64 fil
 	return second_ns < first_ns && now_ns < first_ns + fill_ns;
 }
 
-/* Takes a frame out of the bucket of a device that is in the table. */
+/* Takes a frame out of the bucket of a device in the table. */
 KLAIS_INLINE klais_found klais_take_way(const struct klais_place *place, __u32 at,
 		const struct klais_limit *limit, __u64 now_ns)
 {
@@ -113,8 +113,8 @@ KLAIS_INLINE klais_found klais_take_way(const struct klais_place *place, __u32 a
 }
 
 /*
- * Whether another CPU is giving way `at` to somebody, perhaps to this device, or has just given it to this device.
- * The compare-and-swap changes nothing: it keeps the read of the id behind that of the key on every architecture.
+ * Whether another CPU is assigning way `at`, perhaps to this device, or has just assigned it to this device. The
+ * compare-and-swap changes nothing: it orders the read of the id after that of the key on every architecture.
  */
 KLAIS_INLINE int klais_is_taken(const struct klais_place *place, __u32 at, const struct klais_device *device)
 {
@@ -135,8 +135,8 @@ KLAIS_INLINE int klais_is_contested(const struct klais_place *place, const struc
 }
 
 /*
- * Gives a new device the oldest way of a place: 1, and its first frame has passed; 0 when another CPU works on the
- * set.
+ * Assigns the oldest way of a place to a new device: returns 1 if its first frame has passed, 0 when another CPU is
+ * changing the set.
  */
 KLAIS_INLINE int klais_give_way(const struct klais_place *place, const struct klais_place *elsewhere,
 			      const struct klais_device *device, __u64 cap_units, __u64 now_ns)
@@ -148,7 +148,7 @@ KLAIS_INLINE int klais_give_way(const struct klais_place *place, const struct kl
 
 	if (klais_is_taken(place, at, device) || klais_swap(&way->key, before, KLAIS_CLAIMED) != before)
 		return 0;
-	/* Claim, then check: of the CPUs that see the same new device at most one goes on, so no device gets two buckets. */
+	/* Claim, then check: of the CPUs that see the same new device at most one continues, so it gets one bucket. */
 	if (klais_once(way->bucket.last_ns) != last_ns || klais_is_contested(place, way, device) ||
 	    klais_is_contested(elsewhere, way, device)) {
 		klais_swap(&way->key, KLAIS_CLAIMED, before);
@@ -159,7 +159,7 @@ KLAIS_INLINE int klais_give_way(const struct klais_place *place, const struct kl
 	way->bucket.credit_units = cap_units - KLAIS_DEVICE_COST;
 	way->bucket.last_ns = now_ns;
 	place->set->passed[at] = 1;
-	klais_swap(&way->key, KLAIS_CLAIMED, device->key); /* seen after all of that, on every architecture */
+	klais_swap(&way->key, KLAIS_CLAIMED, device->key); /* visible after all of that, on every architecture */
 	return 1;
 }
 
@@ -179,7 +179,7 @@ KLAIS_INLINE klais_found klais_take_new(const struct klais_place *first, const s
 	return settled ? KLAIS_PASS : KLAIS_DEVICE_RATE;
 }
 
-/* Takes a frame of a device, whose first place is given, out of its bucket. A new device starts with a full bucket. */
+/* Takes a frame out of the bucket of a device, given its first place. A new device starts with a full bucket. */
 KLAIS_INLINE klais_found klais_take_device(const struct klais_spread *spread, struct klais_place place,
 					   const struct klais_device *device, const struct klais_limit *limit, __u64 now_ns)
 {

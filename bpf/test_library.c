@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The filter's parsing and arithmetic for user space, so that tests can hold them to exact models: cc -shared -fPIC
- * -pthread. Also the table of all numbers that Python mirrors.
+ * The filter's parsing and arithmetic as a user-space library, so that tests can compare them with exact models: cc
+ * -shared -fPIC -pthread. Also the table of all numbers that Python mirrors.
  */
 #include <pthread.h>
 #include <stddef.h>
@@ -78,7 +78,7 @@ const struct number klais_numbers[] = {
 	{0, 0},
 };
 
-/* A copy of the bytes that ends at a page that cannot be read: a read past the end stops the process. */
+/* A copy of the bytes that ends at an unreadable page: a read beyond the end kills the process. */
 static const __u8 *before_the_end(const __u8 *bytes, size_t size)
 {
 	static __u8 *memory;
@@ -94,7 +94,7 @@ static const __u8 *before_the_end(const __u8 *bytes, size_t size)
 	return memcpy(memory + whole - size, bytes, size);
 }
 
-/* Verdict of parsing and header alone (-1: no memory), and what was found. */
+/* Verdict of parsing and header checks alone (-1: no memory), and the parsed values. */
 int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *ports, struct klais_packet *packet,
 		     struct klais_id *id)
 {
@@ -114,7 +114,7 @@ int klais_test_judge(const __u8 *bytes, size_t size, const struct klais_ports *p
 	return verdict;
 }
 
-/* The verdict for the tag of a signed frame, whose bytes end where memory ends. */
+/* The verdict for the tag of a signed frame at the end of readable memory. */
 int klais_test_check_tag(const struct klais_auth *auth, const __u8 *frame, size_t size)
 {
 	const __u8 *data = before_the_end(frame, size);
@@ -124,7 +124,7 @@ int klais_test_check_tag(const struct klais_auth *auth, const __u8 *frame, size_
 	return klais_check_tag(auth, data, data + size, size - KLAIS_MAC_BYTES, klais_read_id(data), 0);
 }
 
-/* The source of a packet that has been parsed: its address, and its prefix. 0 when it is cut. */
+/* The source of a parsed packet: its address, and its prefix. 0 when it is cut off. */
 int klais_test_source(const __u8 *ip, size_t size, const struct klais_config *config, struct klais_prefix *key,
 		      struct klais_address *prefix)
 {
@@ -165,7 +165,7 @@ int klais_test_take(struct klais_bucket *bucket, const struct klais_limit *limit
 	return klais_take(bucket, limit, cost, now_ns);
 }
 
-/* Several threads at one bucket: each takes `asks` times, on a clock that all of them advance. */
+/* Several threads using one bucket: each takes `asks` times, on a clock that all of them advance. */
 struct crowd {
 	struct klais_bucket *bucket;
 	const struct klais_limit *limit;
@@ -208,7 +208,7 @@ long klais_test_crowd(struct klais_bucket *bucket, const struct klais_limit *lim
 	return admitted;
 }
 
-/* The table that the next two work on; kept by the caller. */
+/* The table used by the next two functions; the caller owns it. */
 void klais_test_table(struct klais_set *sets, struct klais_owners *owners, __u32 count)
 {
 	the_sets = sets;
@@ -236,14 +236,14 @@ int klais_test_take_device(const struct klais_spread *spread, const __u8 *id, co
 	return take_device(spread, words, limit, now_ns);
 }
 
-/* A CPU: it takes a frame of each of `devices` in turn, `rounds` times, on a clock that all advance. */
+/* A CPU: takes a frame of each of `devices` in turn, `rounds` times, on a clock that all CPUs advance. */
 struct rush {
 	const struct klais_spread *spread;
 	const struct klais_id *ids;
 	const struct klais_limit *limit;
 	__u64 *clock_ns;
 	long devices, rounds;
-	long *admitted; /* of each device */
+	long *admitted; /* for each device */
 };
 
 static void *one_of_the_rush(void *argument)
@@ -262,7 +262,7 @@ static void *one_of_the_rush(void *argument)
 	return 0;
 }
 
-/* Several CPUs ask for the same new devices in the same order; `admitted` counts frames of each. */
+/* Several CPUs take frames of the same new devices in the same order; `admitted` counts frames of each. */
 int klais_test_rush(const struct klais_spread *spread, const struct klais_id *ids,
 		const struct klais_limit *limit, __u64 *clock_ns,
 		    long devices, long rounds, int threads, long *admitted)

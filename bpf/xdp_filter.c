@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The XDP filter, in the order of the path: parse, magic, source, device id, tag, rule, device bucket, global bucket,
- * accept, count. Packets that are not ours go on untouched. klais/xdp/loader.py compiles and attaches it;
- * docs/xdp.md explains it.
+ * The XDP filter, in processing order: parse, magic, source, device id, tag, rule, device bucket, global bucket,
+ * accept, count. Packets that are not ours pass untouched. klais/xdp/loader.py compiles and attaches it; docs/xdp.md
+ * explains it.
  */
 #include <uapi/linux/bpf.h>
 
@@ -26,9 +26,9 @@
 #endif
 
 /*
- * Makes the verifier forget what it knows of a number, but that no bit outside of `mask` is set (`any` is a number
- * it knows nothing about). Otherwise it would walk the rest of the program once for each path through the headers,
- * and give up.
+ * Makes the verifier forget all it has deduced about a number, except that no bit outside of `mask` is set (`any` is a
+ * number that it knows nothing about). Otherwise it would walk the rest of the program once for each path through the
+ * headers, and give up.
  */
 #define FORGET(x, mask, any) \
 	do {                                                                                                                 \
@@ -39,13 +39,13 @@
 
 #include "auth.h"
 
-/* What the rules say of one packet so far. */
+/* Results of the rules for one packet so far. */
 struct judgement {
 	klais_found verdict;
 	__u64 monitor; /* klais_config.monitor */
 };
 
-/* Applies what a rule found: 1 when the packet is to be dropped. Of monitored findings the first one is kept. */
+/* Applies a rule's finding: 1 when the packet must be dropped. Of monitored findings the first is kept. */
 KLAIS_INLINE int drops(struct judgement *judgement, klais_found found, __u64 monitor_bit)
 {
 	if (found == KLAIS_PASS)
@@ -59,7 +59,7 @@ KLAIS_INLINE int drops(struct judgement *judgement, klais_found found, __u64 mon
 	return 0;
 }
 
-/* The controller's set-points while its heartbeat is fresh, else the limits given at load. */
+/* The controller's set-points until its heartbeat expires, else the limits given at load. */
 KLAIS_INLINE const struct klais_limits *limits_in_force(const struct klais_config *config, __u64 now_ns)
 {
 	__u64 set_at_ns = klais_once(config->set_at_ns);
@@ -70,7 +70,7 @@ KLAIS_INLINE const struct klais_limits *limits_in_force(const struct klais_confi
 	return &config->slots[slot & (KLAIS_SLOTS - 1)];
 }
 
-/* Whether devices had a limit at load: without the clock, the best guess whether the table will be needed. */
+/* Whether devices had a limit at load: the best guess, without reading the clock, whether the table is needed. */
 KLAIS_INLINE int has_device_limit(const struct klais_config *config)
 {
 	return config->slots[klais_once(config->load_slot) & (KLAIS_SLOTS - 1)].device.cap_units != 0;
@@ -85,7 +85,7 @@ KLAIS_INLINE klais_found take_global(const struct klais_limit *limit, __u64 now_
 	return klais_take(bucket, limit, KLAIS_GLOBAL_COST, now_ns) ? KLAIS_PASS : KLAIS_GLOBAL_RATE;
 }
 
-/* Takes a frame out of the bucket of its source's prefix. A new one starts with a full bucket. */
+/* Takes a frame out of the bucket of its source's prefix. A new bucket starts full. */
 KLAIS_INLINE klais_found take_source(const struct klais_config *config, const struct klais_address *from, __u64 now_ns)
 {
 	const struct klais_limit *limit = &config->source_slots[klais_once(config->source_slot) & (KLAIS_SLOTS - 1)];
@@ -99,11 +99,11 @@ KLAIS_INLINE klais_found take_source(const struct klais_config *config, const st
 		bucket = klais_lookup(sources, &prefix); /* another CPU inserted it */
 	}
 	if (!bucket)
-		return KLAIS_PASS; /* no free row: a limit on sources never costs a source that is within it */
+		return KLAIS_PASS; /* no free row: a limit on sources must never cost a source that is within it */
 	return klais_take(bucket, limit, KLAIS_SOURCE_COST, now_ns) ? KLAIS_PASS : KLAIS_SOURCE_RATE;
 }
 
-/* Allow list and bucket of the source address: 1 when the packet is to be dropped. */
+/* Allow list and bucket of the source address: 1 when the packet must be dropped. */
 KLAIS_INLINE int drops_by_source(struct judgement *judgement, const struct klais_config *config, __u32 rules,
 		const __u8 *ip,
 				const void *data_end, __u64 now_ns)
@@ -124,7 +124,7 @@ KLAIS_INLINE int drops_by_source(struct judgement *judgement, const struct klais
 	return drops(judgement, over, KLAIS_MONITOR_SOURCE_RATE);
 }
 
-/* Block list, allow list, device bucket, global bucket: 1 when the packet is to be dropped. */
+/* Block list, allow list, device bucket, global bucket: 1 when the packet must be dropped. */
 KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais_config *config, struct klais_id id,
 				struct klais_place place, __u64 now_ns)
 {
@@ -152,7 +152,7 @@ KLAIS_INLINE int drops_by_device(struct judgement *judgement, const struct klais
 KLAIS_INLINE int fill_source(struct klais_slot *slot, const __u8 *data, const void *data_end,
 		const struct klais_packet *packet)
 {
-	__u16 *halves = (__u16 *)slot->source; /* at an even offset, not at a fourfold one */
+	__u16 *halves = (__u16 *)slot->source; /* its offset is a multiple of 2 but not of 4 */
 	const __u8 *udp = data + packet->udp;
 	struct klais_address from;
 	int i;
@@ -175,7 +175,7 @@ KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, 
 	__u64 length = packet->length;
 	struct klais_slot *slot;
 
-	if (length > KLAIS_SLOT_FRAME_BYTES) { /* the reader of the ring has a UDP socket beside it */
+	if (length > KLAIS_SLOT_FRAME_BYTES) { /* the reader of the ring also has a UDP socket */
 		if (judgement->verdict == KLAIS_PASS)
 			judgement->verdict = KLAIS_TOO_LONG;
 		return XDP_PASS;
@@ -197,7 +197,7 @@ KLAIS_INLINE int to_ring(struct xdp_md *ctx, const struct klais_packet *packet, 
 	return XDP_DROP;
 }
 
-/* Where an accepted frame goes. The first of several fragments must reach the stack, which puts them together. */
+/* The action for an accepted frame. The first of several fragments must reach the stack, which reassembles them. */
 KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config,
 		const struct klais_packet *packet, __u64 now_ns,
 			struct judgement *judgement)
@@ -212,7 +212,7 @@ KLAIS_INLINE int accept(struct xdp_md *ctx, const struct klais_config *config,
 }
 
 /*
- * The start of struct xdp_buff, the same in each kernel since 5.8; the loader compares it with the kernel's own
+ * The start of struct xdp_buff, identical in each kernel since 5.8. The loader compares it with the kernel's own
  * types.
  */
 struct buff_head {
@@ -241,9 +241,9 @@ KLAIS_INLINE int is_generic(const struct klais_config *config, __u32 ifindex)
 }
 
 /*
- * Whether the packet is several datagrams in one (UDP_SEGMENT of a sender on this host, GRO), which the stack splits
- * later. A driver hands over single packets; in generic mode the filter gets socket buffers, and their gso_size says
- * it. It lies behind the packet's buffer, where a program can read it as memory of the kernel only.
+ * Whether the packet contains several datagrams (UDP_SEGMENT of a sender on this host, GRO), which the stack splits
+ * later. A driver delivers single packets. In generic mode the filter gets socket buffers, whose gso_size shows it.
+ * That field is beyond the packet's buffer, where a program can read it only as kernel memory.
  */
 KLAIS_INLINE int is_aggregate(struct xdp_md *ctx, const struct klais_config *config)
 {
@@ -260,7 +260,7 @@ KLAIS_INLINE int is_aggregate(struct xdp_md *ctx, const struct klais_config *con
 	return shared.gso_size != 0;
 }
 
-/* Parsing, length and magic: most packets that are not wanted end here. */
+/* Parsing, length and magic: most unwanted packets end here. */
 KLAIS_INLINE klais_found find_frame(const void *data, const void *data_end, struct klais_packet *packet)
 {
 	struct klais_view view = klais_view(data, data_end, KLAIS_VALUE(ports));
@@ -272,7 +272,7 @@ KLAIS_INLINE klais_found find_frame(const void *data, const void *data_end, stru
 				 KLAIS_VALUE(auth));
 }
 
-/* Applies what the tag says: 1 when the packet is to be dropped. */
+/* Applies the verdict for the tag: 1 when the packet must be dropped. */
 KLAIS_INLINE int drops_by_tag(struct judgement *judgement, klais_found tag, __u64 now_ns)
 {
 	struct klais_auth *auth = KLAIS_VALUE(auth);
@@ -282,7 +282,7 @@ KLAIS_INLINE int drops_by_tag(struct judgement *judgement, klais_found tag, __u6
 	return drops(judgement, tag, KLAIS_MONITOR_AUTH);
 }
 
-/* Source, device_id, tag, rules and buckets, and where the frame goes. */
+/* Source, device_id, tag, rules and buckets, then the action for the frame. */
 KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct judgement *judgement)
 {
 	const __u8 *data, *data_end, *frame;
@@ -293,7 +293,7 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 	struct klais_place place = {};
 	struct klais_id id = {};
 
-	KLAIS_OPAQUE(ctx); /* pointers of its own: of the old ones the verifier knows how much each path has read */
+	KLAIS_OPAQUE(ctx); /* new pointers: for the old ones the verifier tracks how far each path has read */
 	data = (const __u8 *)(long)ctx->data;
 	data_end = (const __u8 *)(long)ctx->data_end;
 	any = data_end - data;
@@ -303,7 +303,7 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 	if (has_device) {
 		frame = data + packet->udp + KLAIS_UDP_BYTES;
 		if (frame + KLAIS_HEADER_BYTES > data_end)
-			return XDP_PASS; /* never: the magic was read. The verifier has forgotten */
+			return XDP_PASS; /* never: the magic was read. The verifier has forgotten that */
 		id = klais_read_id(frame);
 		tag = klais_find_tag(KLAIS_VALUE(auth), packet, frame, data_end, id, any);
 		FORGET(tag, 0x1F, any);
@@ -315,7 +315,7 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 	if (source_rules && drops_by_source(judgement, config, source_rules, data + klais_ip_at(packet), data_end, now_ns))
 		return XDP_DROP;
 	FORGET(judgement->verdict, 0x3F, any);
-	if (has_device) { /* else the magic is only monitored */
+	if (has_device) { /* otherwise the magic is only monitored */
 		found = klais_is_good_id(id) ? KLAIS_PASS : KLAIS_BAD_DEVICE_ID;
 		if (drops(judgement, found, KLAIS_MONITOR_MAGIC))
 			return XDP_DROP;
@@ -328,7 +328,7 @@ KLAIS_INLINE int judge(struct xdp_md *ctx, struct klais_packet *packet, struct j
 	return accept(ctx, config, packet, now_ns, judgement);
 }
 
-/* Packets that end here by their headers alone, before any rule: XDP_PASS or XDP_DROP; -1 for all others. */
+/* Packets decided by their headers alone, before any rule: XDP_PASS or XDP_DROP; -1 for all others. */
 KLAIS_INLINE int judge_headers(struct judgement *judgement, const struct klais_config *config,
 		const struct klais_packet *packet)
 {

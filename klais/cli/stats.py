@@ -103,7 +103,7 @@ def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         fix = "start one with `klais edge` or `klais up`, or name another one with --url"
         raise EdgeUnavailable(
-            f"no edge answers at {where}: {reason_of(error, edge.url.startswith('https:'))}. To mend it, {fix}"
+            f"no edge answers at {where}: {reason_of(error, edge.url.startswith('https:'))}. To fix it, {fix}"
         ) from None
     try:
         body = small_json.loads(data)

@@ -178,7 +178,7 @@ class WorkerViews:
         """The error for people when nobody answers."""
         fix = f"start one with `klais {self.kind}` or `klais up`, or name another one with --url"
         why = reason_of(error, self.url.startswith("https:"))
-        return WorkerUnavailable(f"no {self.kind} answers at {self._where}: {why}. To mend it, {fix}")
+        return WorkerUnavailable(f"no {self.kind} answers at {self._where}: {why}. To fix it, {fix}")
 
     def _refusal(self, status: int, found: Any) -> str:
         reason = found.get("error") if isinstance(found, dict) else None

@@ -1,1 +1,1 @@
-"""The pure core: columns in, columns out. No Kafka, web, metrics or clock in here; time is an argument."""
+"""The pure core: columns in, columns out. It uses no Kafka, web, metrics or clock; time is an argument."""

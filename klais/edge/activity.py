@@ -1,9 +1,9 @@
-"""Who sends, second by second: a sketch of the frames of each device, its entropy and its busiest device.
+"""Device activity per second: a sketch of the frames of each device, its entropy and the busiest device.
 
-A kernel adds each frame to one of 32,768 counters by a hash of its device id: 2 ns a frame and 128 KiB, however many
-devices there are. Once a second the counters give the number of devices (linear counting, Whang and others 1990), the
-sum of c ln c for the entropy, and the largest one; then they start from 0. With a thousand devices the number is within
-1 %, with 100,000 within 2 %; above 300,000 a second it saturates.
+A kernel adds each frame to one of 32,768 counters by a hash of its device id. This takes 2 ns a frame and 128 KiB,
+however many devices there are. Once a second the counters give the number of devices (linear counting, Whang and others
+1990), the sum of c ln c for the entropy, and the largest one; then they restart from 0. With a thousand devices the
+number is accurate to 1 %, with 100,000 to 2 %; above 300,000 a second it saturates.
 """
 
 import math
@@ -18,7 +18,7 @@ from klais.jit.kernel import F64, I64, IDS, U8, U32, kernel, uint64, void
 
 BITS = 15
 BINS = 1 << BITS
-LEAST_S = 0.9  # an extra record within a second shows the second before again
+LEAST_S = 0.9  # an extra record within a second shows the previous second again
 SUMS = 3
 FRAMES, BYTES_SUM, BYTES_SQUARED = range(SUMS)
 
@@ -35,14 +35,14 @@ def note(
     bins: npt.NDArray[np.uint32],
     sums: npt.NDArray[np.float64],
 ) -> None:
-    """Add the well-formed frames of a round.
+    """Add the well-formed frames of one round.
 
     Parameters
     ----------
     lengths, reason, ids
-        Columns of n frames: length (int64), 0 where it is well-formed (uint8), the device id (uint64 [n, 2]).
+        Columns of n frames: length (int64), reason, 0 if well-formed (uint8), the device id (uint64 [n, 2]).
     key : int
-        Secret, odd: nobody outside knows which devices share a counter.
+        Secret and odd: no outsider knows which devices share a counter.
     bins : uint32 [BINS], in and out
         Frames by hash of the device id.
     sums : float64 [SUMS], in and out
@@ -61,7 +61,7 @@ def note(
 
 
 class Activity:
-    """The sketch of one edge. :meth:`add` belongs to the thread of the spine; both run under its lock.
+    """The sketch of one edge. :meth:`add` is called in the spine's thread; all methods run under its lock.
 
     Examples
     --------
@@ -84,9 +84,9 @@ class Activity:
         note(lengths, reason, ids, self._key, self._bins, self._sums)
 
     def second(self, now_s: float) -> dict[str, Any] | None:
-        """The last whole second as ``gauges.traffic`` of a record holds it; None before the first one.
+        """The last whole second, in the form of ``gauges.traffic`` of a record; None before the first one.
 
-        ``now_s`` is monotonic. Within 0.9 s of the last call that began a second the answer stays the same.
+        ``now_s`` is monotonic. The result is unchanged within 0.9 s of the last call that began a new second.
         """
         elapsed_s = now_s - self.began_s
         if elapsed_s < LEAST_S:
@@ -107,7 +107,7 @@ class Activity:
 
 
 def linear_count(used: int) -> float:
-    """Devices, from how many of the counters are not 0.
+    """Estimate the number of devices from the number of counters that are not 0.
 
     Examples
     --------

@@ -21,14 +21,14 @@ def _wall_s() -> float:
 
 
 class Authenticator:
-    """Checks the tags of frames under the keys that the settings name. Belongs to the thread of the spine.
+    """Checks the tags of frames with the keys named in the settings. Belongs to the thread of the spine.
 
     Parameters
     ----------
     settings : SettingsFields
         Mode (not ``off``), files of keys, exemptions.
     capacity : int
-        Most frames of one batch.
+        Maximum number of frames in a batch.
     wall_s : callable
         This host's clock, s since the epoch.
 
@@ -40,7 +40,7 @@ class Authenticator:
     Raises
     ------
     ConfigError
-        The keys cannot be read.
+        If the keys cannot be read.
     """
 
     def __init__(self, settings: SettingsFields, capacity: int, wall_s: Callable[[], float] = _wall_s) -> None:
@@ -52,7 +52,7 @@ class Authenticator:
         self.configure(settings)
 
     def configure(self, settings: SettingsFields) -> None:
-        """Read the keys again; when they cannot be read (ConfigError), the old ones stay in force."""
+        """Read the keys again; if they cannot be read (ConfigError), the old ones stay in force."""
         ring = read_key_ring(settings)
         self._keys = key_columns(dict(ring.masters), dict(ring.own))
         self._mode = Mode[settings.auth.upper()]
@@ -71,12 +71,12 @@ class Authenticator:
         sequence: npt.NDArray[np.uint32],
         id_size: npt.NDArray[np.uint8],
     ) -> npt.NDArray[np.uint32]:
-        """Check n frames of ``source``, whose ``lengths`` shrink by the trailer; see ``verify`` for the columns.
+        """Check n frames of ``source``, whose ``lengths`` are reduced by the trailer; see ``verify`` for the columns.
 
         Returns
         -------
         uint32 [n]
-            Epoch of each frame with a good tag, else 0; valid until the next call.
+            Epoch of each frame with a valid tag, else 0; valid until the next call.
         """
         exempt = begin_with(ids, self._exempt) if len(self._exempt) else self._none_exempt[:n]
         latest = int(self._wall_s() + self._skew_s) if self._skew_s else NO_LIMIT
@@ -89,7 +89,7 @@ class Authenticator:
         return epochs
 
     def frames(self) -> dict[tuple[str, str], int]:
-        """Frames by label of their result and generation (empty: unsigned), those that may occur with 0 too."""
+        """Frames by label of their result and generation (empty: unsigned), including those with 0 that may occur."""
         out = {}
         for result in Result:
             unsigned = result >= Result.UNSIGNED

@@ -1,6 +1,4 @@
-"""One batch builder a partition, side by side in shared columns; frames go in by a kernel, whole KFB1 records come
-out.
-"""
+"""One batch builder for each partition, in shared columns; a kernel appends frames, and whole KFB1 records come out."""
 
 from dataclasses import dataclass
 
@@ -27,7 +25,7 @@ _NO_EPOCHS = np.zeros(0, np.uint32)
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A closed batch: the record's bytes, its partition, how many frames it holds, and how long it was open (ns)."""
+    """A closed batch: the record's bytes, its partition, its number of frames, and how long it was open (ns)."""
 
     value: bytes
     partition: int
@@ -43,13 +41,13 @@ class Batcher:
     partitions : int
         Partitions of the staging topic.
     max_bytes : int
-        A batch closes at this size; a single frame that is larger makes a batch by itself.
+        A batch closes at this size; a larger single frame becomes a batch by itself.
     edge_id, boot : int
         Written into every batch: (edge, boot, number) names it.
     with_sources : bool
         Add the source column (flag bit 1).
     with_epochs : bool
-        Add the epoch column (flag bit 2): with authenticated frames.
+        Add the epoch column (flag bit 2), for authenticated frames.
     """
 
     def __init__(
@@ -63,13 +61,13 @@ class Batcher:
     ) -> None:
         self.partitions, self.max_bytes, self.edge_id, self.boot = partitions, max_bytes, edge_id, boot
         self.with_sources, self.with_epochs = with_sources, with_epochs
-        # Of the batch that each partition builds: frames, their bytes, receive time of the first one.
+        # For the open batch of each partition: frames, their bytes, receive time of the first one.
         self.count = np.zeros(partitions, np.int64)
         self._used = np.zeros(partitions, np.int64)
         self._opened_ns = np.zeros(partitions, np.int64)
         self._number = [0] * partitions
-        # Its columns (offsets in ns since it was opened) and its frames back to back. Address space only: np.empty's
-        # pages cost memory once a batch grows that far.
+        # Its columns (offsets in ns since it was opened) and its frames without gaps. np.empty reserves only address
+        # space: pages take memory once a batch grows that far.
         room = max(1, (max_bytes - HEADER.size) // (HEADER_SIZE + 6) + 1)
         self._lengths = np.empty((partitions, room), np.uint16)
         self._offsets = np.empty((partitions, room), np.uint32)
@@ -87,15 +85,15 @@ class Batcher:
         times_ns: npt.NDArray[np.int64] | None = None,
         epochs: npt.NDArray[np.uint32] | None = None,
     ) -> int:
-        """Add the source's frames from ``first`` on; a frame with -1 in ``partition`` (int32 [n]) is skipped.
+        """Add the source's frames starting at ``first``; a frame with -1 in ``partition`` (int32 [n]) is skipped.
 
-        ``times_ns`` (int64 [n]) says when the kernel received each, on the clock of ``now_ns``; None = all of them now.
-        ``epochs`` (uint32 [n]) with ``with_epochs`` only: of signed frames, 0 = unsigned.
+        ``times_ns`` (int64 [n]): when the kernel received each, on the clock of ``now_ns``; None = all of them now.
+        ``epochs`` (uint32 [n]), only with ``with_epochs``: of signed frames, 0 = unsigned.
 
         Returns
         -------
         int
-            n, or the index of a frame that does not fit: :meth:`close` its partition, then call again from there.
+            n, or the index of a frame that does not fit: :meth:`close` its partition, then call again from that frame.
         """
         n = len(partition)
         column = sources if self.with_sources and sources is not None else _NO_SOURCES
@@ -111,28 +109,28 @@ class Batcher:
     def due(self, now_ns: int, linger_ns: int) -> list[int]:
         """All partitions with an open batch once the oldest was opened ``linger_ns`` before ``now_ns``, else none.
 
-        Batches that leave together are one fetch and one round of decisions for the worker: a younger one that waited
-        for its own linger would cost more than the frames that it might still get.
+        Batches that leave together cost the worker one fetch and one round of decisions. Letting a younger one wait for
+        its own linger would cost more than the frames that it might still get are worth.
         """
         if now_ns - self.oldest_ns(now_ns) < linger_ns:
             return []
         return [int(p) for p in np.flatnonzero(self.count)]
 
     def oldest_ns(self, otherwise_ns: int) -> int:
-        """When the oldest open batch was opened; ``otherwise_ns`` when none is open."""
+        """When the oldest open batch was opened; ``otherwise_ns`` if none is open."""
         when: int = oldest(self.count, self._opened_ns, otherwise_ns)
         return when
 
     def close(self, partition: int, now_ns: int, wall_ns: int) -> Built:
-        """The batch of a partition as one record; the builder is empty afterwards.
+        """Close the batch of a partition and return it as one record; the builder is empty afterwards.
 
         ``now_ns`` and ``wall_ns`` are the same instant on the clock of :meth:`add` and since the epoch. The number
-        goes up by one with each call: take batches in the order in which they are closed.
+        increases by one with each call: send batches in the order in which they are closed.
         """
         n, used = int(self.count[partition]), int(self._used[partition])
         age_ns = now_ns - int(self._opened_ns[partition])
         flags = FLAG_OFFSETS | FLAG_SOURCES * self.with_sources | FLAG_EPOCHS * self.with_epochs
-        # A clock near the epoch (no battery) or of another century must not keep a batch from being sent or read.
+        # A clock near the epoch (no battery) or in another century must not stop a batch from being sent or read.
         received_at = min(max(0, wall_ns - age_ns), LAST_TIME_NS - 1)
         header = encode_batch_header(n, received_at, self.edge_id, flags, self.boot, self._number[partition])
         columns: list[bytes | memoryview] = [
@@ -150,7 +148,7 @@ class Batcher:
         return Built(value, partition, n, age_ns)
 
     def take_back(self, built: Built) -> None:
-        """Give the number of a batch that nobody sent to the next one: a gap in the numbers means a lost batch."""
+        """Reuse the number of an unsent batch for the next one, because a gap in the numbers means a lost batch."""
         self._number[built.partition] -= 1
 
     def waiting(self) -> int:

@@ -1,5 +1,5 @@
-"""What the edge counts. Every frame is in one place: waiting, in flight, held, spooled, published, or dropped for a
-reason.
+"""Counters of the edge. Every frame is counted in one state: waiting, in flight, held, spooled, published, or dropped
+with a reason.
 """
 
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Counts:
 
     ``received + recovered = waiting + inflight + held + spooled + published + by_reason.sum()`` between any two
     rounds of the spine; malformed frames are in ``by_reason`` whether a dead letter was written or not. ``recovered``
-    frames lay in the disk spool at the start; ``spooled`` lie there now, on their way to Kafka or not, ``held`` in
-    memory behind the breaker. ``kernel_drops`` stands beside it: frames that the kernel could not keep for this
+    frames were in the disk spool at the start; ``spooled`` are in it now, being sent to Kafka or not; ``held`` are in
+    memory behind the breaker. ``kernel_drops`` is counted separately: frames that the kernel could not keep for this
     process.
     """
 
@@ -47,22 +47,22 @@ class Counts:
         self.by_reason[reason] += np.uint64(frames)
 
     def dropped(self) -> npt.NDArray[np.int64]:
-        """Frames that did not get through, by ``Reason`` (int64 [REASONS]), those that the kernel dropped included."""
+        """Frames that did not get through, by ``Reason`` (int64 [REASONS]), including those dropped by the kernel."""
         out = self.by_reason.astype(np.int64)
         out[Reason.KERNEL_DROP] = self.kernel_drops
         return out
 
     def depth(self) -> int:
-        """Frames in hand: neither published nor dropped."""
+        """Frames in progress: neither published nor dropped."""
         return self.waiting + self.inflight + self.held + self.spooled
 
     def unaccounted(self) -> int:
-        """Frames of the sum above that are in no place (below 0: that came from nowhere): 0, or a defect."""
+        """Frames that the sum above does not account for (below 0: too many accounted for): 0, or a defect."""
         dropped = int(self.by_reason.sum())
         return self.received + self.recovered - self.depth() - self.published - dropped
 
     def totals(self) -> dict[str, Any]:
-        """Counters for people and ``klais_stats``: ``received + spool_recovered = passed + sum(dropped) + depth``."""
+        """Counters for display and ``klais_stats``: ``received + spool_recovered = passed + sum(dropped) + depth``."""
         dropped = self.dropped()
         return {
             "received": self.received + self.kernel_drops,

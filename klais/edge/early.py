@@ -1,13 +1,12 @@
-"""Receive before the edge is ready: a thread takes frames off the socket while the process loads its compiled code.
+"""Receive before the edge is ready: a thread reads frames from the socket while the process loads its compiled code.
 
     listen ──> EarlyFrames.start ──> imports, kernels, Kafka's answer (seconds on a busy machine) ──> stop ──> spine
 
-The kernel's buffer holds some seconds of traffic. A start takes longer than that on a machine that has little CPU to
-spare, and what does not fit is lost. So from :meth:`EarlyFrames.start` on frames are kept in memory, up to
-``MOST_BYTES``, in the order in which they came, and the spine takes them before anything else. Beyond that bound the
-kernel's buffer holds what it can, as before.
+The kernel's buffer holds some seconds of traffic. On a machine with little free CPU a start takes longer than that, and
+frames beyond it are lost. So from :meth:`EarlyFrames.start` on, frames are kept in memory, up to ``MOST_BYTES``, in
+order of arrival, and the spine takes them before anything else. Beyond that limit frames stay in the kernel's buffer.
 
-Imports no kernel of ours.
+This module imports no kernels.
 """
 
 import os
@@ -31,9 +30,9 @@ EXIT_KILLED = 130
 log = logs.get("klais.edge.early")
 
 MOST_BYTES = 128 << 20
-BLOCK_FRAMES = SLOTS  # in one block at most
+BLOCK_FRAMES = SLOTS  # maximum in one block
 WAIT_NS = 50_000_000  # a stop is noticed within this time
-PAUSE_S = 0.002  # between two calls, so that each brings more and the imports have the interpreter
+PAUSE_S = 0.002  # between two calls, so that each returns more and the imports get the interpreter
 
 
 class Block:
@@ -52,7 +51,7 @@ class Block:
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes, about."""
+        """Approximate memory used."""
         return len(self.head) + len(self.tail) + 64 * self.count
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
@@ -60,14 +59,14 @@ class Block:
         return self._sources[:n]
 
     def times(self, n: int) -> npt.NDArray[np.int64]:
-        """When the first ``n`` frames came, or were taken."""
+        """When the first ``n`` frames arrived, or were read."""
         return self._times[:n]
 
 
 def _packed(
     memory: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Pieces of memory copied back to back (one byte more, so that it is never empty), and where each begins."""
+    """Pieces of memory copied without gaps (plus one byte, so that it is never empty), and where each begins."""
     ends = np.cumsum(sizes)
     begins = ends - sizes
     out = np.zeros(int(ends[-1]) + 1, np.uint8)
@@ -76,9 +75,9 @@ def _packed(
 
 
 class EarlyFrames:
-    """Takes frames off ``udp`` in a thread from :meth:`start` to :meth:`stop`; then iterate over the blocks, once.
+    """Reads frames from ``udp`` in a thread from :meth:`start` to :meth:`stop`; then iterate over the blocks, once.
 
-    ``bytes``: memory that all of them took. ``stops``: signals to stop that came before the edge handled them.
+    ``bytes``: memory used by all of them. ``stops``: stop signals that arrived before the edge handled them.
     """
 
     def __init__(self, udp: UdpSocket, most_bytes: int = MOST_BYTES) -> None:
@@ -89,7 +88,7 @@ class EarlyFrames:
         self.bytes = self.stops = 0
 
     def start(self) -> None:
-        """Begin. What is in memory must not die with a SIGTERM that comes too early: it is noted, the third one ends.
+        """Start. Frames in memory must survive an early SIGTERM: the signal is recorded, the third one exits.
 
         Call it in the main thread.
         """
@@ -103,17 +102,17 @@ class EarlyFrames:
             os._exit(EXIT_KILLED)
 
     def stop(self) -> None:
-        """End; whoever reads the socket afterwards gets newer frames. A second call does nothing."""
+        """Stop; the next reader of the socket gets newer frames. A second call has no effect."""
         self._stopping.set()
         self._thread.join()
 
     @property
     def frames(self) -> int:
-        """Frames that nobody has taken yet."""
+        """Frames that were not taken yet."""
         return sum(block.count for block in self._blocks)
 
     def __iter__(self) -> Iterator[Block]:
-        """Blocks in the order in which they came; each is let go of as it is taken."""
+        """Blocks in order of arrival; each is released as it is taken."""
         while self._blocks:
             yield self._blocks.popleft()
 
@@ -128,7 +127,7 @@ class EarlyFrames:
 
 @contextmanager
 def receive_early(udp: UdpSocket) -> Iterator[EarlyFrames]:
-    """Receive from here on; says in the end what nobody took, because the edge could not start."""
+    """Receive from now on; at the end log the frames that were not taken because the edge could not start."""
     early = EarlyFrames(udp)
     early.start()
     try:

@@ -1,12 +1,12 @@
-"""What may be wrong with the place an edge runs in: its clock, and its id. Both are found by comparing with others."""
+"""Checks of an edge's host clock and id, by comparison with other processes."""
 
 import time
 from collections.abc import Callable
 
 from klais.kafka.stats import StatsFollower
 
-TOLERATED_S = 60.0  # records with a time that is wrong by less hurt nobody
-SAME_ID_S = 10.0  # an edge that is being replaced and its successor may both be heard for this long
+TOLERATED_S = 60.0  # a smaller error in the time of records is harmless
+SAME_ID_S = 10.0  # an edge being replaced and its successor may both report for this long
 HEARD_S = 5.0
 
 
@@ -15,11 +15,11 @@ def _wall_s() -> float:
 
 
 class ClockCheck:
-    """The time to write into records, and whether Kafka refuses it. A wrong clock never stops an edge.
+    """The timestamp for records, and whether Kafka refuses it. A wrong clock never stops an edge.
 
-    Topics of KLAIS carry the broker's time. One that somebody else created may take the producer's, and refuses
-    (INVALID_TIMESTAMP) what is more than an hour ahead. So the edge corrects the time by what ``klais_stats`` shows of
-    Kafka's clock.
+    Topics created by KLAIS use the broker's time. A topic created otherwise may use the producer's, and then refuses
+    records more than an hour ahead (INVALID_TIMESTAMP). So the edge corrects the time by the difference to Kafka's
+    clock that ``klais_stats`` shows.
 
     Parameters
     ----------
@@ -44,14 +44,14 @@ class ClockCheck:
         self._refused = True
 
     def record_ms(self) -> int:
-        """The time for a record (epoch ms), corrected by what is known of this clock; 0 = let the client stamp it."""
+        """The timestamp for a record (epoch ms), corrected by the known clock error; 0 = let the client set it."""
         ahead_s = self._system.clock_offset_s(self._name)
         if ahead_s is None or abs(ahead_s) < TOLERATED_S:
             return 0
         return max(1, round((self._wall_s() - ahead_s) * 1e3))
 
     def problem(self) -> str:
-        """What is wrong, in words; empty where Kafka accepts the records."""
+        """The problem as text; empty if Kafka accepts the records."""
         if not self._refused:
             return ""
         ahead_s = self._system.clock_offset_s(self._name)
@@ -60,14 +60,14 @@ class ClockCheck:
 
 
 class SameIdCheck:
-    """Whether another edge process reports under the same id: then each would take the other's share and statistics.
+    """Whether another edge process reports under the same id: each would then count the other's share and statistics.
 
     Parameters
     ----------
     system : StatsFollower
-        Hears all edges.
+        Receives the records of all edges.
     name, instance : str
-        This edge on ``klais_stats``, and the random number that tells it from others of that name.
+        This edge on ``klais_stats``, and the random number that distinguishes it from others with that name.
     """
 
     def __init__(self, system: StatsFollower, name: str, instance: str) -> None:
@@ -77,7 +77,7 @@ class SameIdCheck:
         self._where = ""
 
     def on_tick(self, now_s: float) -> None:
-        """Look who reports under this edge's name (``now_s`` monotonic)."""
+        """Check which edges report under this edge's name (``now_s`` monotonic)."""
         record = self._system.newest("edge").get(self._name)
         if record is None or "instance" not in record or record["instance"] == self._instance:
             if now_s - self._last_s > HEARD_S:
@@ -87,7 +87,7 @@ class SameIdCheck:
         self._last_s, self._where = now_s, str(record.get("host", "another host"))
 
     def problem(self) -> str:
-        """What is wrong, in words; empty where nothing is."""
+        """The problem as text; empty if there is none."""
         if self._first_s is None or self._last_s - self._first_s < SAME_ID_S:
             return ""
         return f"another edge on {self._where} also reports as {self._name}: give each edge its own KLAIS_EDGE_ID"

@@ -1,4 +1,4 @@
-"""Kernels of the edge: sort out what is malformed, scatter the rest into one batch builder a partition."""
+"""Kernels of the edge: sort out malformed frames, distribute the rest to one batch builder for each partition."""
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +28,18 @@ def sort_out(
     by_reason: npt.NDArray[np.uint64],
     bad: npt.NDArray[np.int64],
 ) -> int:
-    """Count malformed frames by reason and list them; returns how many there are.
+    """Count malformed frames by reason and list them; returns their number.
 
     Parameters
     ----------
     lengths : int64 [n]
         Frame lengths.
     max_length : int
-        Longer frames are TOO_LONG, whatever else is wrong with them.
+        Longer frames are TOO_LONG, whatever their other errors.
     reason : uint8 [n], in and out
-        What ``check_headers`` found.
+        The result of ``check_headers``.
     partition : int32 [n], in and out
-        -1 for each malformed frame, so that ``scatter`` passes over it.
+        -1 for each malformed frame, so that ``scatter`` skips it.
     by_reason : uint64 [r], in and out
         Counters, indexed by ``Reason``.
     bad : int64 [n], out
@@ -88,12 +88,12 @@ def scatter(
 ) -> int:
     """Append frames ``first`` to n, in order, each to the batch of its partition, until one does not fit.
 
-    Returns n, or the first frame that did not fit: close the batch of its partition and go on from it. ``head`` to
+    Returns n, or the first frame that did not fit: close the batch of its partition and continue from it. ``head`` to
     ``lengths``: see :class:`klais.edge.sources.base.Source`; ``partition`` int32 [n], -1 = skipped. ``sources`` uint8
-    [n or 0, 18], ``times_ns`` int64, ``epochs`` uint32 [n or 0]: where each frame came from, when the kernel received
-    it (clock of ``now_ns``), its epoch; no rows = no such column. With epochs frames become plain ones, AA 55. No frame
+    [n or 0, 18], ``times_ns`` int64, ``epochs`` uint32 [n or 0]: sender of each frame, when the kernel received it
+    (clock of ``now_ns``), its epoch; no rows = no such column. With epochs, frames become plain ones, AA 55. No frame
     counts as received after ``now_ns``; ``max_bytes`` is the largest encoded size of a batch of two or more frames.
-    ``count`` to ``batch_frames`` [p, ...]: open batches, as :class:`klais.edge.batcher.Batcher` keeps them.
+    ``count`` to ``batch_frames`` [p, ...]: open batches, as stored by :class:`klais.edge.batcher.Batcher`.
     """
     with_sources = sources.shape[0] > 0
     with_epochs = epochs.shape[0] > 0
@@ -109,7 +109,7 @@ def scatter(
         elif _BATCH_HEADER + (n + 1) * column_bytes + at + size > max_bytes or when - opened_ns[p] > _LAST_OFFSET:
             return i
         batch_lengths[p, n] = size
-        batch_offsets[p, n] = max(when - opened_ns[p], 0)  # queues of a card may be a little apart
+        batch_offsets[p, n] = max(when - opened_ns[p], 0)  # the times of a card's queues may differ slightly
         if with_sources:
             for k in range(SOURCE_SIZE):
                 batch_sources[p, n, k] = sources[i, k]
@@ -124,7 +124,7 @@ def scatter(
 
 @kernel(int64(I64, I64, int64))
 def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], otherwise_ns: int) -> int:
-    """When the oldest open batch was opened; ``otherwise_ns`` when none is open."""
+    """When the oldest open batch was opened; ``otherwise_ns`` if none is open."""
     when = otherwise_ns
     for p in range(count.shape[0]):
         if count[p] > 0 and opened_ns[p] < when:
@@ -134,9 +134,9 @@ def oldest(count: npt.NDArray[np.int64], opened_ns: npt.NDArray[np.int64], other
 
 @kernel(int64(I32, int64))
 def shed(partition: npt.NDArray[np.int32], most: int) -> int:
-    """Let the first ``most`` frames pass and give each later one partition -1 (int32 [n]); returns how many that were.
+    """Let the first ``most`` frames pass and set the partition of later ones to -1 (int32 [n]); returns their number.
 
-    Frames that have -1 already do not count.
+    Frames that already have -1 do not count.
     """
     left = most
     refused = 0

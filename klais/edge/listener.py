@@ -1,7 +1,7 @@
-"""The edge's first act: bind the UDP port, or take over the socket that systemd or a supervisor holds.
+"""The first step of the edge: bind the UDP port, or take over the socket that systemd or a supervisor holds.
 
-This module imports no kernel. From the moment :func:`listen` returns, the operating system keeps what devices send,
-while the process loads its compiled code for a second or two.
+This module imports no kernels. Once :func:`listen` returns, the operating system buffers the frames of devices, while
+the process loads its compiled code for a second or two.
 """
 
 import socket
@@ -19,12 +19,12 @@ log = logs.get("klais.edge.listener")
 
 
 def udp_sockets(settings: Settings, inherited: Sequence[InheritedSocket]) -> list[InheritedSocket]:
-    """Those of the inherited sockets that devices send to.
+    """The inherited sockets that devices send to.
 
     Raises
     ------
     ConfigError
-        There is a UDP socket, but none on the port of ``KLAIS_UDP_BIND``: its frames would be read by nobody.
+        If there is a UDP socket, but none on the port of ``KLAIS_UDP_BIND``: no process would read its frames.
     """
     port = Bind.parse(settings.udp_bind).port
     udp = [one for one in inherited if one.socket.type == socket.SOCK_DGRAM and one.socket.family != socket.AF_UNIX]
@@ -39,12 +39,12 @@ def udp_sockets(settings: Settings, inherited: Sequence[InheritedSocket]) -> lis
 
 
 def listen(settings: Settings, notifier: Notifier | None = None) -> UdpSocket:
-    """The socket to receive on: inherited, or bound now and given to systemd's descriptor store.
+    """The socket to receive on: inherited, or bound now and stored in systemd's descriptor store.
 
     Raises
     ------
     klais.errors.PortInUse, ConfigError
-        The port is taken; the multicast group cannot be joined; an inherited socket has another port.
+        If the port is in use, the multicast group cannot be joined, or an inherited socket has another port.
     """
     found = udp_sockets(settings, inherited_sockets())
     if not found:

@@ -1,9 +1,9 @@
-"""``klais edge``: put the parts together, run the spine, drain on SIGTERM.
+"""``klais edge``: create the components, run the spine, drain on SIGTERM.
 
 The socket is bound, or inherited, before this module is imported (:mod:`klais.edge.listener`): the imports below load
-the compiled kernels, which takes a second or two, or far longer on a busy machine. Meanwhile a thread receives into
-memory (:mod:`klais.edge.early`). While Kafka does not answer, or its topics are not checked yet, every batch goes to
-the spool.
+the compiled kernels, which takes a second or two, or far longer on a busy machine. During this time a thread receives
+into memory (:mod:`klais.edge.early`). While Kafka does not answer, or its topics are not checked yet, every batch goes
+to the spool.
 """
 
 import secrets
@@ -56,7 +56,7 @@ log = logs.get("klais.edge")
 RECEIVE_BUDGET_S = 1.0
 DELIVER_BUDGET_S = 4.0
 REPLAY_OF_RATE = 0.9  # of the global rate in force
-REPLAY_OF_LIVE = 1.25  # of the frames that come in: otherwise the spool would never empty
+REPLAY_OF_LIVE = 1.25  # of the incoming frames: otherwise the spool would never empty
 SWITCH_INTERVAL_S = 0.0005  # how long the API may keep the interpreter from the spine
 DROPS_PERIOD_S = 0.1
 
@@ -67,15 +67,15 @@ class Edge:
     Parameters
     ----------
     settings : Settings
-        All of it; the edge reads nothing else.
+        All settings; the edge reads nothing else.
     udp : UdpSocket
-        Where frames arrive; closed when :meth:`run` returns. The thread that makes the edge also runs it.
+        The socket for frames; closed when :meth:`run` returns. The thread that creates the edge also runs it.
     now : bool
         Do not wait for Kafka at the end.
     successor : bool
         The process that this one replaces still runs: do not wait for its spool.
     early : EarlyFrames, optional
-        What arrived since the socket was bound; still receiving.
+        Frames that arrived since the socket was bound; still receiving.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Edge:
         self._drops_next_s = 0.0
         s, name, boot = settings, f"edge-{settings.edge_id}", secrets.randbits(32)
 
-        # What the whole system says: set-points, and every process's own record.
+        # State of the whole system: set-points, and the records of all processes.
         self.control, self.system = ControlFollower(s), StatsFollower(s)
         self.producer = ControlProducer(s, f"klais-{name}-control")
         self._rate = RateSetter(s, self.control, self.producer)
@@ -124,7 +124,7 @@ class Edge:
         self._worker_load = WorkerLoad(linger, self.system)
         self._report_source(chosen, udp)
 
-        # Who looks at it.
+        # Users of the data path.
         self.view = EdgeView(
             s, self.spine, self.forwarder, self.control, self.system, self.applier, self._rate,
             batch_ms, kafka_ms, self.metrics, self._problems, self._stopping.is_set, chosen.skipped,
@@ -141,7 +141,7 @@ class Edge:
 
     def _open_source(self, udp: UdpSocket) -> Chosen:
         if self._early is not None and self.settings.source == "io_uring":
-            self._early.stop()  # that source receives from the moment it is opened: what it takes must be newer
+            self._early.stop()  # that source receives as soon as it is opened: its frames must be newer
         return open_source(self.settings, udp)
 
     def stop(self) -> None:
@@ -150,7 +150,7 @@ class Edge:
         self.spine.stop()
 
     def abort(self) -> None:
-        """Stop waiting for Kafka: what is in hand goes to the spool. May be called from a signal handler."""
+        """Stop waiting for Kafka: remaining frames go to the spool. May be called from a signal handler."""
         self.spine.abort()
         self.forwarder.abort()
 
@@ -171,7 +171,7 @@ class Edge:
             )
 
     def reload(self) -> None:
-        """Read the settings again; apply what can change while it runs, log what needs a restart."""
+        """Read the settings again; apply those that can change at run time, log those that need a restart."""
         self._notifier.reloading()
         try:
             read = load()
@@ -198,19 +198,19 @@ class Edge:
             log.info("auth_keys_read", mode=self.settings.auth, generations=auth.generations)
 
     def run(self) -> int:
-        """Serve until :meth:`stop`, then drain.
+        """Run until :meth:`stop`, then drain.
 
         Returns
         -------
         int
-            Exit code: 0 also when frames could not be delivered in the end; they are counted and logged.
+            Exit code: 0 even if frames could not be delivered in the end; they are counted and logged.
 
         Raises
         ------
         PortInUse
-            The API's port is taken.
+            If the port of the API is in use.
         TopicMismatch
-            A topic has a partition count that this edge must not write to.
+            If the partition count of a topic is one that this edge must not write to.
         """
         followers = (self.control, self.system, self.applier, self.topics_watch)
         try:
@@ -220,7 +220,7 @@ class Edge:
             self._check_topics()
             self._serve()
         except BaseException as error:
-            if self._early is not None:  # it cannot start: what it received goes to the spool
+            if self._early is not None:  # it cannot start: its early frames go to the spool
                 self.forwarder.start_spooling(f"the edge cannot start: {error}")
                 self._take_early()
                 self.spine.drain(0.0, 0.0)
@@ -234,9 +234,7 @@ class Edge:
         return 0
 
     def _check_topics(self) -> None:
-        """Spool until the topics are known to be right; where Kafka answers at once, they are
-        before the first frame.
-        """
+        """Spool until the topics are verified; if Kafka answers immediately, that is before the first frame."""
         if missing := self.topics.check(FIRST_S):
             log.warning("edge_spools", why=missing)
             self.forwarder.start_spooling(missing)
@@ -248,7 +246,7 @@ class Edge:
         self.stats.start()
         self._notifier.ready("receives")
         log.info("edge_started", bind=self.settings.udp_bind, port=self.spine.source.port)
-        self.api.start()  # last: who gets an answer knows that the edge receives
+        self.api.start()  # last: a client that gets an answer knows that the edge receives
         log.info("api_started", bind=self.settings.api_bind, port=self.api.port)
         self._take_early()
         self.spine.run()
@@ -257,12 +255,12 @@ class Edge:
         self.stats.stop()
         log.info("edge_stopped", undelivered=lost, spooled=self.counts.spooled, **self.view.statistics().counters)
         if lost:
-            log.error("frames_lost", frames=lost, why="neither Kafka nor the spool took them in time")
+            log.error("frames_lost", frames=lost, why="neither Kafka nor the spool accepted them in time")
         if self.topics.mismatch:
             raise self.topics.mismatch
 
     def _take_early(self) -> None:
-        """Take what arrived while the process started: it is older than all that the source will give."""
+        """Take the frames that arrived during the start: they are older than all frames from the source."""
         early, self._early = self._early, None
         if early is None:
             return
@@ -277,9 +275,9 @@ class Edge:
         return [text for text in (*found, self.clock.problem(), self.same_id.problem()) if text]
 
     def _replay_per_s(self) -> float:
-        """Frames a second that the spool may give back: this edge's part of the global rate, and more than arrives.
+        """Frames per second that the spool may replay: this edge's part of the global rate, and more than arrives.
 
-        The dam's queue is bounded: a spool poured into it at full speed would only move the loss.
+        The dam's queue is bounded: replaying a spool at full speed would only move the loss there.
         """
         edges = max(1, len(self.system.newest("edge")))
         return max(REPLAY_OF_RATE * self._rate.rate() / edges, REPLAY_OF_LIVE * self.spine.linger.rate_per_s)
@@ -311,7 +309,7 @@ def main(
 ) -> int:
     """Run one edge in this process until SIGTERM or SIGINT; returns the exit code. See :class:`Edge`."""
     fault.arm(settings.fault_point)
-    if settings.cpus:  # first of all: threads started from here on stay there too
+    if settings.cpus:  # first of all: threads started from here on inherit it
         placement = plan(settings.cpus, 1, read_topology(settings.iface))
         log.info("edge_placed", did=pin(placement.cpus[0]), why=placement.why)
     edge = Edge(settings, udp, now, successor, early)

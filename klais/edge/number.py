@@ -1,8 +1,8 @@
-"""The number of this edge where nobody wrote it down: from the name of a pod, or claimed in ``klais_control``.
+"""The number of this edge if none is configured: from the name of a pod, or claimed in ``klais_control``.
 
-A claim is one record with the key ``edge-id/<name>``; its value names the first number and how many. Kafka's log orders
-claims: where two overlap, the one with the lower offset holds, and the other edge claims again. An edge whose claim
-holds writes no second one, and no two names share a key, so compaction changes no order between claims.
+A claim is one record with the key ``edge-id/<name>``; its value has the first number and their count. Kafka's log
+orders the claims: if two overlap, the one with the lower offset is valid, and the other edge claims again. An edge with
+a valid claim writes no second one, and no two names share a key, so compaction does not change the order of claims.
 """
 
 import time
@@ -26,7 +26,7 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge")
 
 SCOPE = "edge-id/"
-FIRST = 1024  # lower numbers are for people
+FIRST = 1024  # lower numbers are for manual configuration
 END = EDGE_IDS
 MACHINE_ID = Path("/etc/machine-id")
 WAIT_S = 60.0
@@ -47,20 +47,20 @@ def with_edge_id(settings: Settings) -> Settings:
     Raises
     ------
     ConfigError
-        ``KLAIS_EDGE_NAME`` ends in no number or is missing, or all numbers are claimed.
+        If ``KLAIS_EDGE_NAME`` is missing or does not end in a number, or all numbers are claimed.
     KafkaUnavailable
-        This edge has no number yet, and Kafka gave none within a minute.
+        If this edge has no number yet, and Kafka assigned none within a minute.
     """
     if settings.edge_id_from == "number":
         return settings
     edge_id = ordinal(settings) if settings.edge_id_from == "name" else _claimed(settings)
-    # Built again, not copied: the numbers of all processes must exist.
+    # Constructed, not copied: this validates the numbers of all processes.
     fields = {name: getattr(settings, name) for name in settings.model_fields_set}
     return Settings(**(fields | {"edge_id": edge_id, "edge_id_from": "number"}))
 
 
 def ordinal(settings: Settings) -> int:
-    """The number at the end of ``KLAIS_EDGE_NAME``, times the processes of one edge.
+    """The number at the end of ``KLAIS_EDGE_NAME``, times the number of processes per edge.
 
     Examples
     --------
@@ -70,17 +70,17 @@ def ordinal(settings: Settings) -> int:
     Raises
     ------
     ConfigError
-        It ends in no number.
+        If it does not end in a number.
     """
     end = (settings.edge_name or "").rpartition("-")[2]
     if not (end.isascii() and end.isdigit() and len(end) <= 5):
-        text = f"KLAIS_EDGE_NAME={settings.edge_name}: KLAIS_EDGE_ID_FROM=name needs a name as klais-edge-3"
+        text = f"KLAIS_EDGE_NAME={settings.edge_name}: KLAIS_EDGE_ID_FROM=name needs a name like klais-edge-3"
         raise ConfigError(text)
     return int(end) * settings.edge_workers
 
 
 def held(claims: list[Claim], name: str, count: int) -> int | None:
-    """First number of the claim of ``name`` if it holds and has ``count`` numbers; ``claims`` in the log's order.
+    """First number of the claim of ``name`` if it is valid and has ``count`` numbers; ``claims`` in the log's order.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def held(claims: list[Claim], name: str, count: int) -> int | None:
 
 
 def lowest_free(claims: list[Claim], name: str, count: int) -> int | None:
-    """First of ``count`` numbers in a row that no other name claims; None where there are none.
+    """First of ``count`` consecutive numbers that no other name claims; None if there are none.
 
     Examples
     --------
@@ -115,7 +115,7 @@ def _overlap(one: Claim, other: Claim) -> bool:
 
 
 class _Claims(TopicFollower):
-    """The claims in the order of the log, each at the place of its newest record."""
+    """The claims in the order of the log, each at the position of its newest record."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).control, from_start=True)
@@ -126,7 +126,7 @@ class _Claims(TopicFollower):
         self.claims = {}
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
-        """Keep one claim; other records of ``klais_control`` are none."""
+        """Store one claim; other records of ``klais_control`` are ignored."""
         if not key.startswith(SCOPE):
             return
         name = key.removeprefix(SCOPE)
@@ -139,12 +139,12 @@ def _claim(name: str, value: bytes) -> Claim:
     record = shallow_json.loads(value)
     first, count = (record.get(field) for field in ("first", "count")) if isinstance(record, dict) else (None, None)
     if not (isinstance(first, int) and isinstance(count, int) and 0 <= first < END and 0 < count <= 256):
-        raise ValueError(f"the claim of {name!r} names no numbers of edges")
+        raise ValueError(f"the claim of {name!r} has no valid edge numbers")
     return Claim(name, first, count)
 
 
 def _claimed(settings: Settings) -> int:
-    """From the state folder where this edge has claimed before, so that it starts without Kafka; else from Kafka."""
+    """The number from the state folder if this edge has claimed one before, so that it starts without Kafka."""
     name, count = settings.edge_name or _machine_name(settings), settings.edge_workers
     file = named_folder(settings.state_dir, "KLAIS_STATE_DIR") / "edge-id.json"
     kept = {"name": name, "count": count, "prefix": settings.topic_prefix}
@@ -165,14 +165,14 @@ def _claimed(settings: Settings) -> int:
 
 
 def claim(settings: Settings, name: str, count: int, wait_s: float = WAIT_S) -> int:
-    """Claim ``count`` numbers for ``name`` in Kafka; returns the first. Asks for up to ``wait_s`` seconds.
+    """Claim ``count`` numbers for ``name`` in Kafka; returns the first. Retries for up to ``wait_s`` seconds.
 
     Raises
     ------
     ConfigError
-        All numbers are claimed.
+        If all numbers are claimed.
     KafkaUnavailable
-        The claim could not be read or written in that time.
+        If the claim could not be read or written in that time.
     """
     producer = ControlProducer(settings, "klais-edge-id")
     until_s, trouble = time.monotonic() + wait_s, f"{Topics.of(settings).control} could not be read"
@@ -187,7 +187,7 @@ def claim(settings: Settings, name: str, count: int, wait_s: float = WAIT_S) -> 
                 return first
             first = lowest_free(claims, name, count)
             if first is None:
-                raise ConfigError(f"no {count} numbers of edges in a row are free from {FIRST} to {END - 1}")
+                raise ConfigError(f"no {count} consecutive edge numbers are free from {FIRST} to {END - 1}")
             try:
                 producer.control(SCOPE + name, {"first": first, "count": count})
             except KafkaException as error:
@@ -207,7 +207,7 @@ def _read(settings: Settings) -> list[Claim] | None:
 
 
 def _machine_name(settings: Settings) -> str:
-    """The machine and the state folder, hashed: two edges of one machine differ, and a machine id is confidential."""
+    """Hash of machine id and state folder: two edges of one machine differ, and a machine id is confidential."""
     try:
         machine = MACHINE_ID.read_text().strip()
     except OSError:

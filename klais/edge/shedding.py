@@ -1,10 +1,10 @@
 """Load shedding at the edge: a token bucket over the rounds of the spine.
 
 The controller gives each host a limit: the rate that the dam lets through, and a burst that may still wait for it. A
-kernel filter sheds the rest where that costs least. Without one the edge sheds it, before a frame costs Kafka and a
-worker anything, and counts it as ``global_rate``, as the filter does. Behind a filter the edge's limit is a little
-wider: it never sheds what the filter let through, and holds for frames that did not come through it (another
-interface, packets that the filter passes unjudged). The limit expires with the controller's heartbeat.
+kernel filter sheds the rest where that costs least. Without one the edge sheds it, before a frame causes any cost in
+Kafka or a worker, and counts it as ``global_rate``, like the filter. Behind a filter the edge's limit is slightly
+higher: it never sheds frames that the filter let through, and applies to frames that bypassed it (another interface,
+packets that the filter passes unjudged). The limit expires with the controller's heartbeat.
 """
 
 import math
@@ -18,13 +18,13 @@ from klais.core.dam.bucket import TokenBucket
 from klais.edge.linger import PARTITIONS
 from klais.kafka.stats import StatsFollower
 
-BEHIND_FILTER = 1.2  # times the limit, while a kernel filter keeps to it
+BEHIND_FILTER = 1.2  # times the limit, while a kernel filter enforces it
 POLL_S = 0.1  # between two reads of the limit in force
-# While the edge sheds, the frames it lets in wait for workers anyway, so their batches may collect for longer: 40
-# records a second. Without this, and two more changes made with it, a worker with 0.2 of a CPU was busy with 59
-# records of 3 frames. The effect of this change alone was not measured.
+# While the edge sheds, accepted frames wait for workers anyway, so their batches may collect for longer: 40 records a
+# second. Without this, and two more changes made with it, a worker with 0.2 of a CPU was busy with 59 records of 3
+# frames. The effect of this change alone was not measured.
 SHED_LINGER_NS = 25_000_000  # times partitions
-SHED_NS = 5_000_000_000  # the longer linger ends so long after the last shed frame: what waited then has landed
+SHED_NS = 5_000_000_000  # the longer linger ends this long after the last shed frame: earlier frames have landed
 
 
 class LoadShedder:
@@ -33,7 +33,7 @@ class LoadShedder:
     Parameters
     ----------
     partitions : int
-        How many batches collect frames side by side.
+        Number of batches that collect frames concurrently.
 
     Examples
     --------
@@ -49,19 +49,19 @@ class LoadShedder:
         self._linger_ns = SHED_LINGER_NS * max(PARTITIONS, partitions)
 
     def linger_ns(self, now_ns: int) -> int:
-        """How long batches should at least collect frames: 0.1 s with up to four partitions while frames are shed,
+        """Minimum time that batches collect frames: 0.1 s with up to four partitions while frames are shed,
         else 0.
         """
         return self._linger_ns if self._shed_ns and now_ns - self._shed_ns < SHED_NS else 0
 
     @property
     def rate_per_s(self) -> float:
-        """Frames a second in force; infinite = no limit."""
-        bucket = self._bucket  # read once: the API's thread asks too
+        """Frames per second in force; infinite = no limit."""
+        bucket = self._bucket  # read once: the API's thread reads it too
         return bucket.rate_per_s if bucket is not None else math.inf
 
     def limit(self, rate_per_s: float, burst: float) -> None:
-        """Set the limit (frames/s, frames). The first one starts with its burst, a later one with the tokens left."""
+        """Set the limit (frames/s, frames). The first limit starts with its full burst, later ones keep the tokens."""
         if self._bucket is None:
             self._bucket = TokenBucket(rate_per_s, burst)
         else:
@@ -72,7 +72,7 @@ class LoadShedder:
         self._bucket = None
 
     def acquire(self, frames: int, now_ns: int) -> int:
-        """Take tokens for so many frames; returns how many of them may pass now."""
+        """Take tokens for ``frames`` frames; returns how many of them may pass now."""
         if self._bucket is None:
             return frames
         acquired = self._bucket.acquire(frames, now_ns)  # whole frames: the fraction stays in the bucket
@@ -87,7 +87,7 @@ class HostLimit:
     Parameters
     ----------
     shedder : LoadShedder
-        What to set.
+        The shedder to limit.
     name, host : str
         This edge on ``klais_stats``, and its machine.
     """

@@ -24,7 +24,7 @@ RELOADABLE = frozenset(
 
 
 class Signals:
-    """Handles the signals. Handlers may interrupt each other and anything else: they set flags and take no lock twice.
+    """Handles the signals. Handlers may interrupt each other and any code: they set flags and take no lock twice.
 
     Parameters
     ----------
@@ -50,14 +50,14 @@ class Signals:
         self._reload = self._upgrade = False
 
     def install(self) -> None:
-        """Take over the signals of this process (main thread only)."""
+        """Install the handlers in this process (main thread only)."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.on_stop)
         signal.signal(signal.SIGHUP, self.on_reload)
         signal.signal(signal.SIGUSR2, self.on_upgrade)
 
     def on_stop(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Stop; then abort; then exit at once."""
+        """Stop; then abort; then exit immediately."""
         now_s = self._clock()
         if now_s - self._last_s < AGAIN_S:
             return
@@ -71,7 +71,7 @@ class Signals:
             self._stop()
 
     def on_reload(self, _number: int = 0, _frame: FrameType | None = None) -> None:
-        """Note it: a handler must not read files."""
+        """Record the signal: a handler must not read files."""
         self._reload = True
 
     def on_upgrade(self, _number: int = 0, _frame: FrameType | None = None) -> None:
@@ -90,14 +90,14 @@ class Signals:
 
 
 def changed(before: Settings, after: Settings) -> tuple[dict[str, Any], list[str]]:
-    """What differs: values that can change while the edge runs, and names of settings that need a restart.
+    """Differences: values that can change while the edge runs, and names of settings that need a restart.
 
     Examples
     --------
     >>> changed(Settings(), Settings(breaker_timeout_s=2, partitions=8))
     ({'breaker_timeout_s': 2.0}, ['KLAIS_PARTITIONS'])
     """
-    # A number that was claimed stands in the settings of the process and in no file.
+    # A claimed number is in the settings of the process and in no file.
     own = set() if after.edge_id_from == "number" else {"edge_id", "edge_id_from"}
     fields = [name for name in Settings.model_fields if name not in own]
     names = [name for name in fields if getattr(before, name) != getattr(after, name)]

@@ -6,7 +6,7 @@
                                        ├─ malformed ──> klais_dead_letter (a sample) and counters
                                        └─ above the host's limit ──> counted
 
-One thread runs it, without a Python statement for each frame: a round costs the same for one frame as for a thousand.
+One thread runs it, without a Python statement per frame: a round costs the same for one frame as for a thousand.
 """
 
 import threading
@@ -31,8 +31,8 @@ from klais.edge.sinks.dead_letters import DeadLetters
 from klais.edge.sources.base import Frames, Source
 from klais.edge.tap import EdgeTaps
 
-IDLE_NS = 100_000_000  # a stop is noticed within this time when no frame arrives
-ACK_NS = 2_000_000  # acknowledgements are served this often when nothing else happens
+IDLE_NS = 100_000_000  # a stop is noticed within this time if no frame arrives
+ACK_NS = 2_000_000  # acknowledgements are processed this often if nothing else happens
 
 OnTick = Callable[[float], None]
 
@@ -47,26 +47,26 @@ class Spine:
     Parameters
     ----------
     source, batcher, sink, dead_letters, counts, linger, shedder
-        The parts, in the order of the data path.
+        The components, in the order of the data path.
     frame_max_bytes : int
         Longer frames are malformed (TOO_LONG).
     on_tick : callable
         Called in each round, at least ten times a second, with the monotonic time (s): watchdog, limits, reload.
     observe_batch_s : callable
-        Gets the age of each batch (s) when it is handed to the sink.
+        Called with the age of each batch (s) when it is handed to the sink.
     auth : Authenticator, optional
-        Checks the tags of frames; None = authenticated frames are not known (``KLAIS_AUTH=off``).
+        Checks the tags of frames; None = authenticated frames are not accepted (``KLAIS_AUTH=off``).
 
     Attributes
     ----------
     lock : threading.Lock
-        Held while a round changes the counters. A reader that holds it sees every frame once.
+        Held while a round changes the counters. A reader that holds it sees every frame exactly once.
     turned_s : float
-        Monotonic time when the loop last began a round: a loop that hangs lets it grow old.
+        Monotonic time when the loop last began a round; it grows old if the loop hangs.
     activity : Activity
-        Who sends: a sketch of the last second; under the lock too.
+        Device activity: a sketch of the last second; also protected by the lock.
     taps : EdgeTaps
-        Who looks at single frames.
+        The open taps, which sample single frames.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Spine:
         self._stopping = True
 
     def abort(self) -> None:
-        """Let :meth:`drain` wait for nothing."""
+        """Make :meth:`drain` return without waiting."""
         self._aborted = True
 
     def take(self, blocks: Iterable[Block]) -> None:
-        """Frames that were received before the spine ran, ahead of all that its source gives.
+        """Process frames received before the spine ran, ahead of all frames from its source.
 
-        They say nothing about the rate, so the linger controller does not see them.
+        The linger controller does not see them, because they do not show the rate.
         """
         for block in blocks:
             self._on_tick(time.monotonic())
@@ -123,7 +123,7 @@ class Spine:
         while not self._stopping:
             self.turned_s = time.monotonic()
             self._on_tick(self.turned_s)
-            # After a sleep frames are likely there: take them without a poll(2). Otherwise wait in the kernel for the
+            # After a sleep there are probably frames: read them without a poll(2). Otherwise wait in the kernel for the
             # first.
             received = self.source.fill(0) if slept_ns else 0
             if not received:
@@ -132,7 +132,7 @@ class Spine:
             slept_ns = self._sleep(received)
 
     def _sleep(self, received: int) -> int:
-        """Stay away from the source for the poll interval, so that the next poll brings more; returns how long (ns)."""
+        """Do not poll the source for the poll interval, so that the next poll returns more; returns the time (ns)."""
         wait_s = self.linger.poll_wait_s(received)
         if not wait_s:
             return 0
@@ -141,10 +141,10 @@ class Spine:
         return time.monotonic_ns() - began_ns
 
     def round(self, received: int, linger_ns: int, slept_ns: int = 0) -> None:
-        """Everything that follows a ``fill``: frames into batches, due batches to the sink, delivery reports.
+        """Process the result of a ``fill``: frames into batches, due batches to the sink, delivery reports.
 
-        ``slept_ns``: how long nobody polled before it. Frames count as that old where the source has no times, so that
-        a batch never waits longer than its linger because of the sleep.
+        ``slept_ns``: how long the source was not polled before. Frames count as that old if the source has no times, so
+        that a batch never waits longer than its linger because of the sleep.
         """
         now_ns = time.monotonic_ns()
         self.linger.observe(received, now_ns)
@@ -182,7 +182,7 @@ class Spine:
         sources = source.sources(n) if self.batcher.with_sources else None
         times_ns = source.times(n)
         at = self.batcher.add(source, partition, 0, since_ns, sources, times_ns, epochs)
-        while at < n:  # the batch of frame ``at`` is full: close it and go on with that frame
+        while at < n:  # the batch of frame ``at`` is full: close it and continue with that frame
             self._publish(int(partition[at]), now_ns)
             at = self.batcher.add(source, partition, at, since_ns, sources, times_ns, epochs)
 
@@ -197,19 +197,19 @@ class Spine:
         return max(self.linger.linger_ns, self.sink.linger_ns, self.shedder.linger_ns(now_ns))
 
     def _wait_ns(self) -> int:
-        """Until the next thing to do: a batch comes due, or acknowledgements are expected."""
+        """Time until the next event: a batch comes due, or acknowledgements are expected."""
         now_ns = time.monotonic_ns()
         due_ns = self.batcher.oldest_ns(now_ns + IDLE_NS) + self._linger_ns(now_ns) - now_ns
         return max(0, min(due_ns, ACK_NS if self.counts.inflight_bytes else IDLE_NS))
 
     def sample_kernel_drops(self) -> None:
-        """Read the kernel's count of drops into the counters; in this thread, because the source notes it there too."""
+        """Read the kernel's count of drops into the counters; in this thread, because the source updates it there."""
         drops = self.source.kernel_drops()
         with self.lock:
             self.counts.kernel_drops = drops
 
     def drain(self, receive_s: float, deliver_s: float) -> int:
-        """Take what the kernel holds, stop receiving, deliver or store; returns the frames that were neither."""
+        """Read the kernel's buffer, stop receiving, deliver or store; returns the frames that were neither."""
         until_s = time.monotonic() + receive_s
         self.source.begin_drain()
         received = self.source.fill(0)

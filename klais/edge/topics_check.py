@@ -1,8 +1,8 @@
-"""Whether the topics are as this edge needs them, found out while it receives already.
+"""Check the topics of this edge while it already receives.
 
-A frame's partition follows from the partition count. The edge takes ``KLAIS_PARTITIONS`` for it and receives at once;
+A frame's partition follows from the partition count. The edge assumes ``KLAIS_PARTITIONS`` and receives immediately;
 until Kafka has confirmed the count, every batch goes to the spool and none to Kafka. A topic with another count ends
-the edge with an error, and the spool keeps what arrived.
+the edge with an error, and the spool keeps the received frames.
 """
 
 import threading
@@ -19,19 +19,19 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge")
 
 RETRY_S = 0.3
-FIRST_S = 0.5  # the first answer of a near Kafka takes some 10 ms; meanwhile the kernel holds the frames
+FIRST_S = 0.5  # the first answer of a near Kafka takes some 10 ms; until then the kernel buffers frames
 ANSWER_S = 1.0
 
 
 class TopicsCheck:
-    """Checks the topics of one edge, in a thread of its own where the first try finds them missing.
+    """Checks the topics of one edge, in a separate thread if the first try finds them missing.
 
     Attributes
     ----------
     missing : str
-        What is missing before batches may go to Kafka, in words; empty when nothing is.
+        What is missing before batches may go to Kafka, as text; empty if nothing is.
     mismatch : TopicMismatch or None
-        A topic has a partition count that this edge must not write to.
+        Set if a topic has a partition count that this edge must not write to.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -40,12 +40,12 @@ class TopicsCheck:
         self.mismatch: TopicMismatch | None = None
 
     def check(self, timeout_s: float = ANSWER_S) -> str:
-        """Ask Kafka, for at most about ``timeout_s``; returns (and keeps) what is missing.
+        """Ask Kafka, for at most about ``timeout_s``; stores and returns what is missing.
 
         Raises
         ------
         TopicMismatch
-            A topic has a partition count that this edge must not write to.
+            If a topic has a partition count that this edge must not write to.
         """
         try:
             self._admin.list_topics(topic="__klais_probe__", timeout=timeout_s)
@@ -62,8 +62,8 @@ class TopicsCheck:
         return self.missing
 
     def follow(self, stopping: threading.Event, done: Callable[[], None], failed: Callable[[], None]) -> None:
-        """Check in a thread until the topics are right (``done``) or can never be (``failed``, :attr:`mismatch` says
-        why).
+        """Check in a thread until the topics are correct (``done``) or can never be (``failed``; the reason is in
+        :attr:`mismatch`).
         """
 
         def run() -> None:

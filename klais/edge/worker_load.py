@@ -1,4 +1,4 @@
-"""How busy the workers are, for the linger controller: their own figures on ``klais_stats``, read once a second."""
+"""Load of the workers for the linger controller: their figures on ``klais_stats``, read once a second."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from klais.edge.linger import LingerController
 from klais.kafka.stats import StatsFollower
 
 PERIOD_S = 1.0
-FULL_HOST = 0.85  # a worker's host whose cores are all busy counts as this share of a core: the linger grows
+FULL_HOST = 0.85  # a worker whose host has all cores busy counts as this share of a core: the linger grows
 
 
 def busiest_worker(records: Iterable[Mapping[str, Any]]) -> float:
-    """Share of a core that the busiest worker needs, as the workers report it; 0 where none does.
+    """Share of a core that the busiest worker needs, as reported by the workers; 0 if none reports.
 
     Examples
     --------
@@ -24,7 +24,7 @@ def busiest_worker(records: Iterable[Mapping[str, Any]]) -> float:
 
 
 class WorkerLoad:
-    """Hands the load of the busiest worker to the linger controller, in the thread of the spine."""
+    """Passes the load of the busiest worker to the linger controller, in the thread of the spine."""
 
     def __init__(self, linger: LingerController, system: StatsFollower) -> None:
         self._linger, self._system = linger, system

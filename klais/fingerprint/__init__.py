@@ -1,1 +1,1 @@
-"""The model of device types: trained by a process of its own from samples of the lanes, hot-swapped by workers."""
+"""The model of device types: trained by a separate process from samples of the lanes, hot-swapped by workers."""

@@ -1,7 +1,7 @@
-"""What a new model takes over from the one before: names, and types of which no samples came this time.
+"""Carry over names and types from the previous model, including types without samples this time.
 
-Devices that send four times an hour give enough samples after hours only. A worker that started again since then must
-not forget their type.
+Devices that send four times an hour give enough samples only after hours. A worker that was restarted since must not
+forget their type.
 """
 
 import numpy as np
@@ -9,17 +9,17 @@ import numpy.typing as npt
 
 from klais.core.fingerprint.record import MOST_TYPES, DeviceTypes
 
-APART = 1.0  # distance of two types: one field that all devices of one send and none of the other does
-INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) that count as much
+APART = 1.0  # distance of two types: one field that all devices of one type send and none of the other
+INTERVAL_SCALE, SIZE_SCALE = 1.2, 0.5  # differences of ln(interval) and ln(size) with the same weight
 
 
 def vectors(types: DeviceTypes) -> npt.NDArray[np.float64]:
-    """A point for each type, in which ``APART`` is the distance of two types."""
+    """A point for each type, such that ``APART`` is the distance of two types."""
     return np.column_stack([types.rates, types.interval[:, 0] / INTERVAL_SCALE, types.size[:, 0] / SIZE_SCALE])
 
 
 def same_as(types: DeviceTypes, before: DeviceTypes) -> list[int]:
-    """For each of ``types`` the one of ``before`` that it is, -1 = none; no two are the same one."""
+    """For each of ``types`` the matching one of ``before``, -1 = none; each is matched at most once."""
     distance = np.sqrt(((vectors(types)[:, None] - vectors(before)[None]) ** 2).sum(axis=2))
     out = [-1] * len(types.names)
     for at in np.argsort(distance, axis=None, kind="stable").tolist():
@@ -32,8 +32,8 @@ def same_as(types: DeviceTypes, before: DeviceTypes) -> list[int]:
 
 
 def carry_over(types: DeviceTypes, before: DeviceTypes) -> tuple[DeviceTypes, int]:
-    """``types`` with the names that they had, then those of ``before`` that are not among them, up to MOST_TYPES; how
-    many of these there are.
+    """``types`` with their previous names, followed by the types of ``before`` that are not among them, up to
+    MOST_TYPES; and the number of those.
 
     The names of ``types`` must differ from those of ``before``, except where two types are the same.
     """

@@ -1,4 +1,4 @@
-"""The model of device types as a data file: plain numpy arrays, no pickle, checked before anything uses them."""
+"""The model of device types as a data file: plain numpy arrays, no pickle, checked before use."""
 
 import io
 
@@ -12,7 +12,7 @@ from klais.models.store import Model, ModelStore
 KIND = "fingerprint"
 FILE = "types.npz"
 KINDS = {"names": ("S", 1), "threshold": ("<f8", 1), **dict.fromkeys(("rates", "interval", "size"), ("<f8", 2))}
-LONGEST_NAME = 40  # bytes of a type's name: a record on klais_anomalies has it four times
+LONGEST_NAME = 40  # bytes of a type's name: a record on klais_anomalies contains it four times
 
 
 def dump_types(types: DeviceTypes) -> bytes:
@@ -30,7 +30,7 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
     Raises
     ------
     ModelRefused
-        It is damaged, or has figures that no model has.
+        If it is damaged, or has figures that no model can have.
     """
     try:
         found = read_arrays(data, KINDS)
@@ -51,12 +51,12 @@ def load_types(data: bytes, version: str) -> DeviceTypes:
         and 1.0 <= threshold <= 1000.0
     )
     if not good:
-        raise ModelRefused(f"{FILE} of {version} has figures that no model of types has. Train it again")
+        raise ModelRefused(f"{FILE} of {version} has invalid figures. Train it again")
     return DeviceTypes(version, names, rates, interval, size, threshold)
 
 
 def types_of(store: ModelStore) -> tuple[DeviceTypes | None, list[str]]:
-    """The types that workers are to use, None where there is no model; and why better ones are not in use."""
+    """The types for workers, None if there is no model; and why better ones are not in use."""
     problems: list[str] = []
     for model in store.candidates(KIND):
         try:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 from klais.fingerprint.model import LONGEST_NAME
 
-# The first that matches decides: words that only one kind of device sends come before those that many do.
+# The first match decides: words sent by only one kind of device come before words that many send.
 WORDS = (
     ("thermostat", r"setpoint|heating|valve"),
     ("camera", r"fps|bitrate|frames?_?(dropped|rate)|iso\b|exposure"),
@@ -31,7 +31,7 @@ WORDS = (
 
 
 def name_types(fields: Sequence[Sequence[str]], taken: Collection[str] = ()) -> list[str]:
-    """A name for each type from its fields, those that tell it apart first; no two are the same, and none is ``taken``.
+    """A name for each type from its most distinctive fields; all names differ from each other and from ``taken``.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def name_types(fields: Sequence[Sequence[str]], taken: Collection[str] = ()) -> 
 
 
 def _cut(name: str, most: int) -> str:
-    """At most so many bytes."""
+    """Cut a name to at most ``most`` bytes."""
     return name.encode()[:most].decode(errors="ignore")
 
 

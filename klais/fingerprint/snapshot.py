@@ -1,4 +1,4 @@
-"""Samples of devices for training, as a file: what a worker hands to the process that trains."""
+"""Samples of devices for training, as a file: passed from a worker to the training process."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from klais.errors import ModelRefused
 from klais.models.arrays import read_arrays
 from klais.system.private_files import open_own, write_own
 
-LEAST = 12  # samples of a device that training takes
+LEAST = 12  # minimum samples of a device for training
 MOST_DEVICES = 3000
 MOST_BYTES = 64 << 20
 KINDS = {
@@ -26,7 +26,7 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """``samples`` SAMPLE [n] of devices one after the other, ``device`` int32 [n] which one each is of; ``paths``
+    """``samples`` SAMPLE [n] of devices one after the other, ``device`` int32 [n] the device of each; ``paths``
     uint32 [devices, k] of their fields (0 = none), ``names`` of fields by path."""
 
     samples: npt.NDArray[np.void]
@@ -36,7 +36,7 @@ class Snapshot:
 
     @property
     def devices(self) -> int:
-        """How many there are."""
+        """Number of devices."""
         return len(self.paths)
 
 
@@ -56,12 +56,12 @@ def snapshot_of(kept: Iterable[Kept], names: Mapping[int, str], seed: int = 0) -
 
 
 def write_snapshot(path: Path, snapshot: Snapshot) -> None:
-    """Write it, whole or not at all, so that only this user can read it.
+    """Write the file atomically, so that only this user can read it.
 
     Raises
     ------
     OSError
-        It cannot be written.
+        If it cannot be written.
     """
     out = io.BytesIO()
     names = "\n".join(f"{key} {name}" for key, name in snapshot.names.items() if "\n" not in name)
@@ -73,12 +73,12 @@ def write_snapshot(path: Path, snapshot: Snapshot) -> None:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Read it.
+    """Read the file.
 
     Raises
     ------
     ModelRefused
-        It is damaged, or somebody else's.
+        If it is damaged, or owned by another user.
     """
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
@@ -90,10 +90,10 @@ def read_snapshot(path: Path) -> Snapshot:
         lines = arrays["names"].tobytes().decode().split("\n")
         names = {int(key): name for key, _, name in (line.partition(" ") for line in lines if line)}
         if (device < 0).any() or (device >= len(paths)).any():
-            raise ValueError("a device that is not there")
+            raise ValueError("an unknown device")
         counts = np.bincount(device, minlength=len(paths))
         if (np.diff(device) < 0).any() or counts.max(initial=0) > KEPT:
             raise ValueError("devices out of order")
     except (OSError, ValueError, ModelRefused) as error:
-        raise ModelRefused(f"{path} is no snapshot to train from: {error}") from error
+        raise ModelRefused(f"{path} is not a snapshot for training: {error}") from error
     return Snapshot(samples, device, paths, names)

@@ -1,9 +1,9 @@
-"""Train the types of devices from a snapshot of samples: clusters of devices, then what each type sends.
+"""Train the types of devices from a snapshot of samples: cluster the devices, then describe each type.
 
     python -m klais.fingerprint.training SNAPSHOT MODELS BYTES
 
-is what a worker starts, at the lowest priority and with BYTES of address space, whenever training is due. It reads the
-snapshot and writes a model into the folder MODELS; nothing on the data path waits for it.
+is the command that a worker starts, at the lowest priority and with BYTES of address space, whenever training is due.
+It reads the snapshot and writes a model into the folder MODELS; the data path never waits for it.
 """
 
 import argparse
@@ -30,9 +30,9 @@ from klais.fingerprint.snapshot import Snapshot, read_snapshot
 from klais.models.card import Card, write_model
 
 SCRIPT = "klais/fingerprint/training.py"
-LEAST_DEVICES, LEAST_SHARE = 3, 0.003  # of a type
-LEAST_DEVIATIONS = 0.25, 0.08  # of ln(interval) and ln(size) over a type
-SAME_SHARE = 0.1  # of a type's samples that fit another one as well: then they are one
+LEAST_DEVICES, LEAST_SHARE = 3, 0.003  # minimum size of a type
+LEAST_DEVIATIONS = 0.25, 0.08  # minimum deviations of ln(interval) and ln(size) within a type
+SAME_SHARE = 0.1  # if more than this share of a type's samples also fits another type, both become one
 THRESHOLD = 12.0
 Say = Callable[[str], None]
 Column = npt.NDArray[np.float64]
@@ -55,13 +55,13 @@ class Devices:
         self.size = _moments(snapshot.samples["size"].astype(np.float64), of, n)
 
     def vectors(self) -> Column:
-        """What clusters are made of: 1 is a difference that tells two types apart."""
+        """The points to cluster: a distance of 1 separates two types."""
         interval = np.nan_to_num(self.interval[:, 0]) / INTERVAL_SCALE
         return np.column_stack([self.rates, interval, self.size[:, 0] / SIZE_SCALE])
 
 
 def _moments(x: Column, of: npt.NDArray[np.int32], n: int) -> Column:
-    """Mean and deviation of each device's finite values; NaN where it has none."""
+    """Mean and deviation of each device's finite values; NaN if it has none."""
     good = np.isfinite(x)
     count = np.bincount(of[good], minlength=n)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -71,7 +71,7 @@ def _moments(x: Column, of: npt.NDArray[np.int32], n: int) -> Column:
 
 
 def cluster(devices: Devices) -> npt.NDArray[np.int64]:
-    """Number of each device's cluster, -1 where it is like too few others (scikit-learn)."""
+    """Number of each device's cluster, -1 if it is similar to too few others (scikit-learn)."""
     from sklearn.cluster import AgglomerativeClustering
 
     found = AgglomerativeClustering(n_clusters=None, distance_threshold=APART, linkage="average")
@@ -85,7 +85,7 @@ def cluster(devices: Devices) -> npt.NDArray[np.int64]:
 
 
 def types_from(devices: Devices, labels: npt.NDArray[np.int64], threshold: float = THRESHOLD) -> DeviceTypes:
-    """What each cluster sends."""
+    """The type of each cluster."""
     of = devices.snapshot.device
     samples = devices.snapshot.samples
     rates: list[Column] = []
@@ -104,7 +104,7 @@ def types_from(devices: Devices, labels: npt.NDArray[np.int64], threshold: float
 
 
 def fits(types: DeviceTypes, devices: Devices) -> Column:
-    """Log-likelihood of each sample under each type, [samples, T], as the lanes compute it."""
+    """Log-likelihood of each sample under each type, [samples, T], as computed by the lanes."""
     samples = devices.snapshot.samples
     out = devices.bits @ np.log(types.rates).T + (1.0 - devices.bits) @ np.log1p(-types.rates).T
     for name, normal in (("interval", types.interval), ("size", types.size)):
@@ -116,7 +116,7 @@ def fits(types: DeviceTypes, devices: Devices) -> Column:
 
 
 def merge(devices: Devices, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Make one type of two whose samples fit either: nobody could tell their devices apart."""
+    """Merge two types whose samples fit either, because their devices cannot be distinguished."""
     while labels.max(initial=-1) > 0:
         types = types_from(devices, labels)
         found, own = fits(types, devices), labels[devices.snapshot.device]
@@ -154,12 +154,12 @@ def train(
     say: Say = lambda text: None,
     before: DeviceTypes = NO_TYPES,
 ) -> Card:
-    """Cluster, merge, name, judge on half of the devices, write; ``before``: the model that is in use.
+    """Cluster, merge, name, evaluate on half of the devices, write; ``before``: the model in use.
 
     Raises
     ------
     ModelRefused
-        The snapshot has too few devices for types.
+        If the snapshot has too few devices for types.
     """
     began_s = time.monotonic()
     if snapshot.devices < LEAST_DEVICES:
@@ -167,7 +167,7 @@ def train(
     devices = Devices(snapshot)
     labels = merge(devices, cluster(devices))
     if labels.max(initial=-1) < 0:
-        raise ModelRefused("no devices are alike enough to be of one type")
+        raise ModelRefused("no devices are similar enough to form a type")
     types = types_from(devices, labels)
     fields = fields_of(labels, snapshot)
     same = same_as(types, before) if before.names else [-1] * len(types.names)
@@ -194,13 +194,13 @@ def train(
         "test": figures, "made_s": int(time.time()), "limits": "types that send the same fields alike are one type",
     }  # fmt: skip
     card = write_model(folder(version), {FILE: data}, about)
-    known = f"{len(types.names)} types, {carried} of them from the model before"
+    known = f"{len(types.names)} types, {carried} of them from the previous model"
     say(f"{version}: {known}; {snapshot.devices} devices, {time.monotonic() - began_s:.1f} s")
     return card
 
 
 def judge(devices: Devices, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Accuracy of types learned from half of the devices on the others, and the share of devices that have one."""
+    """Accuracy on one half of the devices of types learned from the other half, and the share of typed devices."""
     first = np.random.default_rng(1).random(len(labels)) < 0.5
     half = np.where(first, labels, -1)
     known = np.intersect1d(half[half >= 0], labels)
@@ -217,7 +217,7 @@ def judge(devices: Devices, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
 
 
 def prune(store: Any, keep: int) -> None:
-    """Remove the oldest models of this system but the newest ``keep`` and the active one."""
+    """Remove the oldest models of this system except the newest ``keep`` and the active one."""
     import shutil
 
     own = [model for model in store.models(KIND) if not model.shipped and not model.active]
@@ -226,7 +226,7 @@ def prune(store: Any, keep: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The process that a worker starts."""
+    """Entry point of the training process."""
     from klais.models.store import KEEP, ModelStore
     from klais.traffic.training import be_humble
 

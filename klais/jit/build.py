@@ -1,8 +1,8 @@
 """Compile all kernels into one library for each CPU level, which processes load without numba.
 
 Several processes compile a part of the modules each and write object files; the system's linker makes a shared library
-of them. A folder with the library and its manifest then appears whole, by a rename. Only builders of the same library
-wait for each other.
+of them. A folder with the library and its manifest is then moved into place by a rename. Only builders of the same
+library wait for each other.
 """
 
 import hashlib
@@ -26,15 +26,15 @@ from klais.system.file_lock import Tell, lock_file
 from klais.system.paths import cache_root
 from klais.system.private_files import named_folder, own_folder, write_own
 
-BUILD_WAIT_S = 900.0  # for another process that builds the same library
-# Of a process that compiles a part: kernel -> the module that declares it, and what numba made of it.
+BUILD_WAIT_S = 900.0  # wait for another process that builds the same library
+# In a process that compiles a part: kernel -> its module and numba's compile result.
 _collected: dict[str, tuple[str, Any]] = {}
 
 
 def collect(
     function: Callable[..., Any], signature: Signatures | None, borrows: bool, inlined: bool
 ) -> Callable[..., Any]:
-    """Compile a kernel for the library. The function that it gives is for other kernels only."""
+    """Compile a kernel for the library. The returned function is for other kernels only."""
     from klais.jit.compiler import dispatcher
 
     made = dispatcher(function, signature, borrows, inlined, no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -50,15 +50,15 @@ def collect(
 def build_library(
     wanted: Sequence[str] = (), jobs: int = 2, only: Sequence[str] = (), tell: Tell | None = None
 ) -> Path:
-    """Make the library for these CPU levels (this machine's best where none is named), each for itself; their folder.
+    """Build the library for each of these CPU levels (by default this machine's best); returns their folders.
 
-    ``only`` names the modules whose kernels it has, for tests; without it, it has all. A library that another process
-    made while this one waited for it is taken.
+    ``only`` restricts it to the kernels of these modules, for tests. If another process built a library while this one
+    waited for it, that one is used.
 
     Raises
     ------
     SetupMissing
-        No linker is installed, or this machine has no level.
+        If no linker is installed, or this machine has no known level.
     """
     chosen = list(wanted) or levels()[:1]
     linker = shutil.which("ld") or shutil.which("cc")
@@ -87,7 +87,7 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _make(folder: Path, level: str, linker: str, modules: list[str], jobs: int) -> None:
-    work = folder.with_name(f".{level}")  # the lock is ours: what lies there is of a build that was killed
+    work = folder.with_name(f".{level}")  # the lock is ours: existing files are from a build that was killed
     shutil.rmtree(work, ignore_errors=True)
     try:
         own_folder(work)
@@ -120,7 +120,7 @@ def _compile(parts: Path, level: str, modules: list[str], jobs: int) -> None:
 
 
 def _shares(modules: list[str], jobs: int) -> list[list[str]]:
-    """Modules in parts of about equal work: detectors, which depend on little else, and all others."""
+    """Modules in parts of about equal work: detectors, which have few dependencies, and all others."""
     heavy = [name for name in modules if name.startswith("klais.core.anomaly.")]
     parts = [heavy, [name for name in modules if name not in heavy]] if jobs > 1 else [modules]
     return [part for part in parts if part]
@@ -138,7 +138,7 @@ def _link(parts: Path, made: Path, level: str, linker: str) -> None:
 
 
 def _c_libraries() -> list[str]:
-    """The C library and its mathematics that this process uses: linked, so that their newest functions are taken."""
+    """The C and math libraries of this process: linked, so that their newest functions are used."""
     import math
 
     assert math.__name__
@@ -147,7 +147,7 @@ def _c_libraries() -> list[str]:
 
 
 def _load_once(made: Path) -> None:
-    """Load it with all symbols bound at once: what a kernel needs of numba at run time shows here, as an error."""
+    """Load it with all symbols bound immediately: missing run-time symbols of numba show up here, as an error."""
     words = [sys.executable, "-c", "import ctypes, os, sys; ctypes.PyDLL(sys.argv[1], os.RTLD_NOW)", str(made)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:

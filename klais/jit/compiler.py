@@ -1,9 +1,9 @@
-"""Kernels compiled in this process, by numba: where no library of compiled kernels fits, and to make one.
+"""Kernels compiled in this process by numba: used if no compiled library fits, and to build one.
 
 Compiled code is cached in a folder named by a hash of all kernel sources, numba's and numpy's version and the CPU,
-because numba does not notice a change in a function of another file, and two processes that compile at once may
-damage each other's files: every compilation here runs under one file lock. A cached kernel is code, and numba's index
-files are pickles, so a folder that somebody else could have written is refused.
+because numba does not notice a change in a function of another file. Two processes that compile at once may damage each
+other's files, so every compilation here runs under one file lock. A cached kernel is code, and numba's index files are
+pickles, so a folder that another user could have written is refused.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from klais.system.file_lock import lock_file
 from klais.system.paths import cache_root
 from klais.system.private_files import check_tree, named_folder, own_folder
 
-COMPILE_WAIT_S = 900.0  # for one holder to compile one kernel
+COMPILE_WAIT_S = 900.0  # wait for one holder to compile one kernel
 
 
 def _fingerprint() -> str:
@@ -32,7 +32,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for name, text in sorted(sources_of_kernels(package_folder()).items()):
         digest.update(name.encode() + b"\0" + text)
-    checks = os.environ.get("NUMBA_BOUNDSCHECK", "")  # compiled differently, and numba's own index does not tell
+    checks = os.environ.get("NUMBA_BOUNDSCHECK", "")  # changes the code, but numba's own index does not include it
     machine = (platform.machine(), " ".join(cpu_flags()), platform.python_version())
     for fact in (version("numba"), version("numpy"), *machine, checks):
         digest.update(fact.encode())
@@ -40,14 +40,14 @@ def _fingerprint() -> str:
 
 
 def _cache_dir() -> Path:
-    """The folder of this code's kernels, which nobody else can have written.
+    """The folder of this code's kernels, which no other user can have written.
 
     Raises
     ------
     NotPrivate
-        Somebody else owns it, or a part of it, or may write there.
+        If another user owns it, or a part of it, or may write to it.
     SetupMissing
-        It cannot be made.
+        If it cannot be created.
     """
     root = cache_root()
     try:
@@ -73,7 +73,7 @@ import numpy as np  # noqa: E402
 
 import klais.jit.lowering  # noqa: E402, F401  (numba then knows the intrinsics)
 
-numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also where another module imported numba before this one
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # also if another module imported numba before this one
 
 
 @contextmanager
@@ -88,8 +88,8 @@ def _compile_lock() -> Iterator[None]:
 
 @contextmanager
 def without_scipy() -> Iterator[None]:
-    """Keep numba from importing SciPy's linear algebra at its first kernel, which none uses: 20 MB and 0.2 s."""
-    # None is what the import system takes for "not installed". numba has imported the package itself by now.
+    """Keep numba from importing SciPy's linear algebra at its first kernel. None uses it; saves 20 MB and 0.2 s."""
+    # The import system treats None as "not installed". numba has imported the package itself by now.
     known = {"scipy": sys.modules["scipy"]} if "scipy" in sys.modules else {}
     sys.modules["scipy"] = None  # type: ignore[assignment]
     try:

@@ -1,8 +1,8 @@
-"""The one way to declare a kernel: a typed loop over columns, written in Python, compiled by numba.
+"""The only way to declare a kernel: a typed loop over columns, written in Python, compiled by numba.
 
-numba compiles in the process, or loads what it compiled before (``klais/jit/compiler.py``). Where ``klais warm`` made
+numba compiles in the process, or loads what it compiled before (``klais/jit/compiler.py``). If ``klais warm`` has built
 a library of the kernels (``klais/jit/library.py``), a process takes them from there and does not import numba, unless
-the sources changed since, or ``KLAIS_JIT=1``.
+the sources have changed since, or ``KLAIS_JIT=1`` is set.
 """
 
 import logging
@@ -62,13 +62,13 @@ def kernel(
     Parameters
     ----------
     signature : Signature, list of them, or tuple of the arguments' types
-        Types are those of ``klais.jit.types``. None is for helpers that other kernels take in: Python cannot rely on
+        Types are those of ``klais.jit.types``. None is for helpers that only other kernels call: Python cannot rely on
         calling their compiled form.
     borrows : bool
-        The kernel only borrows its arrays: it makes none and returns none (numba refuses it otherwise), so it keeps no
-        reference counts. Without this every call from another kernel costs two atomic operations for each array.
+        The kernel only borrows its arrays: it creates none and returns none (numba refuses it otherwise), so it keeps
+        no reference counts. Without this every call from another kernel costs two atomic operations for each array.
     inlined : bool
-        Other kernels take it in whole, however long it is: a call passes each array as seven words.
+        Other kernels inline it, however long it is: a call passes each array as seven words.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,14 +78,14 @@ def kernel(
 
 
 def choose_maker() -> Maker:
-    """Where kernels come from; says so in the log where they are compiled here though nobody asked for that.
+    """The source of kernels; logs a warning if they are compiled here without a request for that.
 
     Raises
     ------
     SetupMissing
-        From nowhere: there is no library that fits, and no numba.
+        If there is neither a library that fits nor numba.
     NotPrivate
-        Somebody else can have written the library.
+        If another user can have written the library.
     """
     if os.environ.get("KLAIS_JIT") == "build":
         from klais.jit.build import collect
@@ -110,4 +110,4 @@ def choose_maker() -> Maker:
     return compile_here
 
 
-_maker = cache(choose_maker)  # once, at the first kernel: all kernels of a process come from one place
+_maker = cache(choose_maker)  # once, at the first kernel: all kernels of a process have the same source

@@ -1,9 +1,9 @@
-"""The library of compiled kernels that ``klais warm`` made: found, checked, loaded. numba is not needed for that.
+"""The library of compiled kernels built by ``klais warm``: found, checked, loaded. This does not need numba.
 
 ``kernels`` in the cache folder has one folder for each state of the sources, and in it one for each CPU level, with
-the library and ``manifest.json``: its SHA-256 and the kernels that it has. Trees of equal sources share a library. Such
-a folder appears whole, by a rename, so that loading waits for nobody. A library is code: it is loaded only if this user
-or root made it, nobody else can change it, and its hash is right.
+the library and ``manifest.json``: its SHA-256 and its kernels. Trees with equal sources share a library. Such a folder
+is created by a rename, so that loading never waits. A library is code: it is loaded only if this user or root created
+it, no other user can change it, and its hash is correct.
 """
 
 import hashlib
@@ -31,21 +31,21 @@ SHIPPED = Path("jit", "compiled")  # below the package
 
 
 class NoLibrary(KlaisError):
-    """There is no library of compiled kernels that fits; says why."""
+    """No library of compiled kernels fits; the message has the reason."""
 
 
 def library_folder(package: Path) -> Path:
-    """Where ``klais warm`` puts the libraries of these very sources; another Python, numpy or machine has others."""
+    """The folder of the libraries that ``klais warm`` builds from exactly these sources for this Python and machine."""
     return cache_root() / "kernels" / sources_digest(package)
 
 
 def shipped_folder(package: Path) -> Path:
-    """Where a wheel has the libraries of these very sources."""
+    """The folder of the libraries of exactly these sources in a wheel."""
     return package / SHIPPED / sources_digest(package)
 
 
 def sources_digest(package: Path) -> str:
-    """What names the libraries of these sources, this Python, this major version of numpy and this machine."""
+    """The name of the libraries of these sources, this Python, this major version of numpy and this machine."""
     digest = hashlib.sha256()
     for name, text in sorted(sources_of_kernels(package).items()):
         digest.update(f"{name} {len(text)}\n".encode() + text)
@@ -65,15 +65,15 @@ class Library:
         self._function_of = ctypes.pythonapi.PyCFunction_NewEx
         self._function_of.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
         self._function_of.restype = ctypes.py_object
-        self._kept: list[Any] = []  # data types whose addresses the library has
+        self._kept: list[Any] = []  # data types whose addresses are in the library
 
     def kernel(self, function: Callable[..., Any], signatures: Signatures | None) -> Callable[..., Any]:
-        """The compiled form of ``function``; itself if it is only there for other kernels (it has no signature).
+        """The compiled form of ``function``; itself if it exists only for other kernels (it has no signature).
 
         Raises
         ------
         NoLibrary
-            The library does not have it.
+            If the library does not have it.
         """
         if signatures is None:
             return function
@@ -98,7 +98,7 @@ class Library:
 
 
 class _AnyOf:
-    """A kernel of several signatures: the first that fits is called."""
+    """A kernel with several signatures: the first that fits is called."""
 
     def __init__(self, kernels: Sequence[Callable[..., Any]]) -> None:
         self._kernels = kernels
@@ -107,19 +107,19 @@ class _AnyOf:
         for kernel in self._kernels[:-1]:
             try:
                 return kernel(*arguments)
-            except TypeError:  # its arguments are of other types
+            except TypeError:  # its arguments have other types
                 continue
         return self._kernels[-1](*arguments)
 
 
 def kernel_names(function: Callable[..., Any], signatures: Signatures) -> list[str]:
-    """What a kernel is called in a library, for each signature."""
+    """The name of a kernel in a library, for each signature."""
     name = f"{function.__module__}:{function.__qualname__}"
     return [name] if not isinstance(signatures, list) else [f"{name}.{k}" for k in range(len(signatures))]
 
 
 def _raise(pickled: bytes) -> NoReturn:
-    """Raise what a kernel raised: numba stores it, as a pickle, in the code (which was checked)."""
+    """Raise the exception of a kernel: numba stores it, as a pickle, in the code (which was checked)."""
     kind, arguments, _ = pickle.loads(pickled)
     raise kind(*arguments)
 
@@ -131,14 +131,14 @@ def _not_ours(info: os.stat_result, shipped: bool) -> str:
 
 
 def open_library(package: Path | None = None) -> Library:
-    """The library that ``klais warm`` made of these very sources, for this machine, or that a wheel brought.
+    """The library of exactly these sources for this machine, built by ``klais warm`` or shipped in a wheel.
 
     Raises
     ------
     NoLibrary
-        There is none, or it is damaged.
+        If there is none, or it is damaged.
     NotPrivate
-        Somebody else can have written it.
+        If another user can have written it.
     """
     package = package or package_folder()
     folders = library_folder(package), shipped_folder(package)
@@ -147,7 +147,7 @@ def open_library(package: Path | None = None) -> Library:
             return load_library(folders[0] / level)
         if (folders[1] / level).exists():
             return load_library(folders[1] / level, shipped=True)
-    raise NoLibrary("no library of these sources for this CPU was made")
+    raise NoLibrary("no library of these sources was built for this CPU")
 
 
 def _read_manifest(folder: Path, shipped: bool) -> tuple[str, frozenset[str]]:
@@ -179,10 +179,10 @@ def load_library(folder: Path, shipped: bool = False) -> Library:
         with open(fd, "rb", closefd=False) as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise NoLibrary(f"{path} is damaged: its SHA-256 is not the one of {MANIFEST}")
-        # By its path, which nobody else can change: the loader takes two files of one name for one, so /proc/self/fd
-        # could give another library.
+        # By its path, which no other user can change: the loader takes two files of one name as the same, so
+        # /proc/self/fd could return another library.
         return Library(str(path), names)
-    except OSError as error:  # the dynamic loader refused it
+    except OSError as error:  # refused by the dynamic loader
         raise NoLibrary(f"{path} cannot be loaded: {error}") from error
     finally:
         os.close(fd)

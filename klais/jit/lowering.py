@@ -1,6 +1,6 @@
-"""What ``klais/jit/intrinsics.py`` and ``klais/jit/ordering.py`` become in compiled kernels: instructions of LLVM.
+"""LLVM instructions for the functions of ``klais/jit/intrinsics.py`` and ``klais/jit/ordering.py``.
 
-The compiler imports this before the first kernel; nothing else does.
+Only the compiler imports this, before the first kernel.
 """
 
 from typing import Any

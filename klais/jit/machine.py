@@ -1,7 +1,7 @@
-"""What this machine's CPU can do: its flags, and the level of instructions that a library of kernels may use.
+"""Capabilities of this machine's CPU: its flags, and the instruction level that a library of kernels may use.
 
 The levels of x86-64 are those of its psABI (https://gitlab.com/x86-psABIs/x86-64-ABI): v2 is any CPU since 2009, v3 has
-AVX2, v4 AVX-512. Compilers have the same names.
+AVX2, v4 AVX-512. Compilers use the same names.
 """
 
 import platform
@@ -9,11 +9,11 @@ import platform
 _V2 = frozenset(["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"])
 _V3 = _V2 | frozenset(["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"])
 _V4 = _V3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
-X86_LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}  # the best first
+X86_LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}  # best first
 
 
 def cpu_flags() -> list[str]:
-    """The flags of the first CPU, as Linux names them; the name of the processor where it does not."""
+    """The flags of the first CPU, as named by Linux; the name of the processor if there are none."""
     try:
         with open("/proc/cpuinfo", "rb") as file:
             head = file.read(16_384).decode(errors="replace")
@@ -26,7 +26,7 @@ def cpu_flags() -> list[str]:
 
 
 def levels() -> list[str]:
-    """The levels whose instructions this CPU has, the best first; empty where kernels are not compiled ahead."""
+    """The levels whose instructions this CPU has, best first; empty if kernels are not compiled ahead of time."""
     machine = platform.machine()
     if machine == "x86_64":
         flags = set(cpu_flags())

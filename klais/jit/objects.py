@@ -15,7 +15,7 @@ def object_code(level: str, kernels: dict[str, Any]) -> bytes:
     Parameters
     ----------
     kernels : dict of str to numba's compile result
-        By the name that the library gives them.
+        Keyed by their names in the library.
     """
     context = next(iter(kernels.values())).target_context
     machine = _machine(level)

@@ -1,4 +1,4 @@
-"""Which files compiled kernels depend on: their own, and all modules of ours that these import."""
+"""The files that compiled kernels depend on: their own, and all modules of ours that these import."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ _IMPORT = re.compile(rb"^from (klais[\w.]*) import", re.M)
 
 
 def package_folder() -> Path:
-    """Where klais lies."""
+    """The folder of the klais package."""
     return Path(__file__).parent.parent
 
 
@@ -18,7 +18,7 @@ def sources_of_kernels(package: Path) -> dict[str, bytes]:
     Returns
     -------
     dict of str to bytes
-        Module name -> its text. All of ``klais.jit``, which compiles, is among them, but not what only that imports.
+        Module name -> its text. Includes all of ``klais.jit``, which compiles, but not modules that only it imports.
     """
     texts = {
         ".".join((package.name, *path.relative_to(package).with_suffix("").parts)): path.read_bytes()
@@ -36,7 +36,7 @@ def sources_of_kernels(package: Path) -> dict[str, bytes]:
 
 
 def kernel_modules(package: Path) -> list[str]:
-    """Names of all modules that define a kernel, found by their text (importing them would compile them)."""
+    """Names of all modules that define a kernel, found by their text (importing them would compile the kernels)."""
     found = []
     for path in sorted(package.rglob("*.py")):
         if any(line.startswith(_MARK) for line in path.read_bytes().splitlines()):

@@ -1,11 +1,11 @@
-"""The function that Python calls for each kernel of a library: it checks and unpacks arguments, and gives the result.
+"""The function that Python calls for each kernel of a library: it checks and unpacks arguments, and returns the result.
 
 numba makes such a wrapper too, but that one needs numba's own helpers at run time. This one needs CPython's stable
-functions and the layout of numpy's array object (part of numpy's binary interface): it reads where an array lies and
-never keeps it, as kernels only borrow.
+functions and the layout of numpy's array object (part of numpy's binary interface): it reads the address of an array's
+data and never keeps it, because kernels only borrow.
 
-A wrapper has the calling convention ``METH_FASTCALL``. What Python makes a function of it from, a ``PyMethodDef``, has
-the symbol ``method.NAME``; ``types.NAME`` is an array that the process fills with addresses of Python objects: numpy's
+A wrapper has the calling convention ``METH_FASTCALL``. The ``PyMethodDef`` from which Python creates a function has the
+symbol ``method.NAME``; ``types.NAME`` is an array that the process fills with addresses of Python objects: numpy's
 array type, then the data type of each column in the arguments.
 """
 
@@ -23,11 +23,11 @@ _POINTER = _BYTE.as_pointer()
 _NULL = ir.Constant(_POINTER, None)
 _METH_FASTCALL = 0x80
 _C_CONTIGUOUS, _ALIGNED, _WRITEABLE = 0x1, 0x100, 0x400  # NPY_ARRAY_...
-# Where the fields of PyArrayObject lie, from its beginning (numpy/core/include/numpy/ndarraytypes.h).
+# Offsets of the fields of PyArrayObject (numpy/core/include/numpy/ndarraytypes.h).
 _DATA, _SHAPE, _STRIDES = 16, 32, 40
 
-# In place of numba's own helpers: ldexp, and memory that a kernel takes and gives back. That begins with what numba
-# calls a MemInfo, of 48 bytes: the count of references first, at 24 where the data begins, at 32 its size.
+# Replacements of numba's own helpers: ldexp, and memory that a kernel allocates and frees. That begins with a MemInfo
+# of numba, of 48 bytes: the reference count first, the address of the data at 24, its size at 32.
 HELPERS = """
 declare double @ldexp(double, i32)
 
@@ -112,28 +112,28 @@ no:
 
 @dataclass
 class _Call:
-    """A wrapper that is being written."""
+    """A wrapper under construction."""
 
     context: Any
     builder: Any
     name: str
     slots: Any  # the array of addresses
-    failed: Any  # the block that gives NULL
-    used: int = 1  # of slots: the first is numpy's array type
-    position: int = 0  # of the argument that is being read
+    failed: Any  # the block that returns NULL
+    used: int = 1  # slots in use: the first is numpy's array type
+    position: int = 0  # of the argument being read
 
     def python(self, name: str, returns: Any, *arguments: Any, more: bool = False) -> Any:
-        """Declare a function of CPython's."""
+        """Declare a function of CPython."""
         kind = ir.FunctionType(returns, arguments, var_arg=more)
         return cgutils.get_or_insert_function(self.builder.module, kind, name)
 
     def slot(self, number: int) -> Any:
-        """The address in a slot."""
+        """Load the address in a slot."""
         place = self.builder.gep(self.slots, [_INT(0), _INT(number)], inbounds=True)
         return self.builder.load(place)
 
     def require(self, good: Any, complaint: str | None) -> None:
-        """Go on where ``good``, else raise TypeError; None: an error is set already."""
+        """Continue if ``good``, else raise TypeError; None: an error is already set."""
         on = self.builder.append_basic_block()
         bad = self.builder.append_basic_block()
         self.builder.cbranch(good, on, bad)
@@ -144,7 +144,7 @@ class _Call:
         self.builder.position_at_end(on)
 
     def raise_error(self, kind: str, text: str) -> None:
-        """Set an exception of CPython's."""
+        """Set a CPython exception."""
         module = self.builder.module
         known = module.globals.get(kind) or ir.GlobalVariable(module, _POINTER, kind)
         message = self.context.insert_const_string(module, text)
@@ -202,7 +202,7 @@ def _write_body(call: _Call, function: Any, fndesc: Any) -> None:
             text, size = builder.extract_value(info, 0), builder.zext(builder.extract_value(info, 1), _WORD)
             pickled = builder.call(call.python("PyBytes_FromStringAndSize", _POINTER, _POINTER, _WORD), [text, size])
             make = call.python("PyObject_CallFunctionObjArgs", _POINTER, _POINTER, more=True)
-            builder.call(make, [me, pickled, _NULL])  # it raises what the kernel raised
+            builder.call(make, [me, pickled, _NULL])  # it raises the exception of the kernel
             builder.call(call.python("Py_DecRef", ir.VoidType(), _POINTER), [pickled])
             builder.ret(_NULL)
         call.raise_error("PyExc_SystemError", f"the kernel {call.name} failed")
@@ -214,7 +214,7 @@ def _write_body(call: _Call, function: Any, fndesc: Any) -> None:
 
 
 def _read(call: _Call, item: Any, kind: Any) -> Any:
-    """The value, as numba's code takes it, of one Python object."""
+    """Convert one Python object to the value that numba's code expects."""
     if isinstance(kind, types.Array):
         return _read_column(call, item, kind)
     if isinstance(kind, types.BaseTuple):
@@ -228,7 +228,7 @@ def _read_column(call: _Call, item: Any, kind: Any) -> Any:
     check = call.python("klais_is_column", _INT, _POINTER, _POINTER, _POINTER, _INT, _INT)
     fits = builder.call(check, [item, call.slot(0), call.slot(call.used), _INT(kind.ndim), _INT(flags)])
     call.used += 1
-    call.require(builder.icmp_signed("!=", fits, _INT(0)), f"{call.name}: argument {call.position + 1} is no {kind}")
+    call.require(builder.icmp_signed("!=", fits, _INT(0)), f"{call.name}: argument {call.position + 1} is not {kind}")
     view = context.make_array(kind)(context, builder)
     shape = _words(builder, _field(builder, item, _SHAPE), kind.ndim)
     total = _WORD(1)
@@ -256,8 +256,8 @@ def _words(builder: Any, place: Any, count: int) -> list[Any]:
 
 def _read_tuple(call: _Call, item: Any, kind: Any) -> Any:
     builder = call.builder
-    size = builder.call(call.python("PyTuple_Size", _WORD, _POINTER), [item])  # -1, and SystemError, of another type
-    complaint = f"{call.name}: argument {call.position + 1} is no tuple of {len(kind.types)}"
+    size = builder.call(call.python("PyTuple_Size", _WORD, _POINTER), [item])  # -1 and SystemError for another type
+    complaint = f"{call.name}: argument {call.position + 1} is not a tuple of {len(kind.types)}"
     call.require(builder.icmp_signed("==", size, _WORD(len(kind.types))), complaint)
     get = call.python("PyTuple_GetItem", _POINTER, _POINTER, _WORD)
     values = [_read(call, builder.call(get, [item, _WORD(k)]), part) for k, part in enumerate(kind.types)]
@@ -286,7 +286,7 @@ def _read_scalar(call: _Call, item: Any, kind: Any) -> Any:
 
 
 def _require_no_error(call: _Call, suspicious: Any) -> None:
-    """Ask for an error only where the value is the one that stands for it."""
+    """Check for an error only if the value is the one that signals it."""
     builder = call.builder
     ask, on = builder.append_basic_block(), builder.append_basic_block()
     builder.cbranch(suspicious, ask, on)
@@ -300,7 +300,7 @@ def _require_no_error(call: _Call, suspicious: Any) -> None:
 
 
 def _give(call: _Call, value: Any, kind: Any) -> Any:
-    """A new Python object of a value that numba's code gave."""
+    """Convert a value returned by numba's code to a new Python object."""
     builder = call.builder
     if isinstance(kind, types.NoneType):
         return builder.call(call.python("Py_BuildValue", _POINTER, _POINTER, more=True), [_text(call, "")])

@@ -1,4 +1,4 @@
-"""Topics on the cluster: create missing ones, refuse wrong ones, and say how to fix them."""
+"""Topics on the cluster: create missing ones, reject wrong ones, and explain how to fix them."""
 
 import time
 from collections.abc import Callable
@@ -56,20 +56,20 @@ def wait_for_broker(
     Parameters
     ----------
     settings : Settings
-        Names the cluster.
+        Settings with the addresses of the cluster.
     timeout_s : float, optional
         Longest wait in seconds; None = without limit, 0 = one attempt.
     on_wait : callable, optional
-        Gets a line of text at the start of the wait and every 5 s.
+        Called with a line of text at the start of the wait and every 5 s.
     stop : callable, optional
-        Polled every second; true ends the wait like the time-out.
+        Polled every second; if true, the wait ends as with the time-out.
 
     Raises
     ------
     klais.errors.KafkaUnavailable
-        No broker answered in time; the message has the last error.
+        If no broker answered in time; the message has the last error.
     klais.errors.KafkaForbidden
-        A broker refused the login.
+        If a broker refused the login.
     """
     errors: list[KafkaError] = []  # a refused login is reported here; the call itself only times out
     admin = admin_client(settings, errors.append)
@@ -95,29 +95,29 @@ def wait_for_broker(
 
 
 def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: bool = False) -> list[str]:
-    """Create the topics that are missing and check those that are there.
+    """Create missing topics and check existing ones.
 
     Parameters
     ----------
     settings : Settings
         Names, partitions and replication.
     admin : AdminClient, optional
-        To use instead of a new one.
+        Client to use instead of a new one.
     fix : bool
-        Set the required settings of topics that have other ones, but never the partition count: that would move devices
-        between partitions.
+        Correct the settings of existing topics, except the partition count, which would move devices between
+        partitions.
 
     Returns
     -------
     list of str
-        Names of the topics that were created.
+        Names of the created topics.
 
     Raises
     ------
     klais.errors.TopicMismatch
-        With every mismatch, one line each. It creates nothing then, so that no partial set of topics remains.
+        If there are mismatches, one line each. No topic is created then, so that no partial set of topics remains.
     klais.errors.KafkaUnavailable, klais.errors.KafkaForbidden
-        No broker answers, or it refuses.
+        If no broker answers, or it refuses.
     """
     admin = admin or admin_client(settings)
     specs = Topics.of(settings).specs()
@@ -132,7 +132,7 @@ def ensure_topics(settings: Settings, admin: AdminClient | None = None, fix: boo
 
 
 def _fitted(settings: Settings, missing: list[TopicSpec], states: dict[str, TopicState]) -> list[TopicSpec]:
-    """A journal that is created beside existing raw records is kept as long as they are."""
+    """Give a journal created for existing raw records the same retention as those."""
     topics = Topics.of(settings)
     too_short = {m.topic: m.wanted for m in compare_retention(topics, states | _planned(missing))}
     return [
@@ -146,7 +146,7 @@ def _planned(specs: list[TopicSpec]) -> dict[str, TopicState]:
 
 
 def check_topics(settings: Settings, admin: AdminClient | None = None) -> list[Mismatch]:
-    """All mismatches, missing topics included; empty = the topics are right."""
+    """All mismatches, including missing topics; empty = the topics are correct."""
     specs = Topics.of(settings).specs()
     return _mismatches(settings, specs, _states(settings, admin or admin_client(settings), [s.name for s in specs]))
 
@@ -158,7 +158,7 @@ def _mismatches(settings: Settings, specs: list[TopicSpec], states: dict[str, To
 
 
 def list_topics(settings: Settings, everything: bool = False, admin: AdminClient | None = None) -> list[TopicState]:
-    """The topics of KLAIS that exist (or all of the cluster's, without its internal ones), with record counts."""
+    """The existing topics of KLAIS (or all non-internal topics of the cluster), with record counts."""
     admin = admin or admin_client(settings)
     names = [spec.name for spec in Topics.of(settings).specs()]
     if everything:
@@ -201,7 +201,7 @@ def _states(settings: Settings, admin: AdminClient, names: list[str], count: boo
 
 
 def _record_count(admin: AdminClient, name: str, meta: Any) -> int | None:
-    """Records kept; None while a partition has no leader: a list of topics must still work then."""
+    """Number of retained records; None while a partition has no leader, so that listing topics still works."""
     try:
         first, end = (_offsets(admin, {name: meta}, spec) for spec in (OffsetSpec.earliest(), OffsetSpec.latest()))
     except KafkaException:
@@ -239,7 +239,7 @@ def _create(settings: Settings, admin: AdminClient, specs: list[TopicSpec]) -> l
 
 
 def _wait_for_leaders(settings: Settings, admin: AdminClient, names: set[str]) -> None:
-    """Brokers answer the creation, and name leaders, before these serve: so ask each partition for its end offset."""
+    """Wait until new topics can be used: brokers confirm the creation earlier, so ask each partition for its end."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         topics = {name: meta for name, meta in _metadata(settings, admin).items() if name in names}
@@ -271,7 +271,7 @@ def _alter(settings: Settings, admin: AdminClient, wrong: list[Mismatch]) -> Non
 
 
 def is_forbidden(error: KafkaException) -> bool:
-    """Whether a broker answered and refused the login or a right."""
+    """Whether a broker answered and refused the login or an operation."""
     cause = error.args[0]
     return isinstance(cause, KafkaError) and cause.code() in _FORBIDDEN
 
@@ -288,7 +288,7 @@ def _unavailable(error: KafkaException, settings: Settings, what: str = "") -> K
 
 
 def _reason(error: KafkaException, settings: Settings) -> str:
-    """What the client says, in words: librdkafka's own codes help few."""
+    """The client's error as text: librdkafka's own codes are not helpful."""
     cause = error.args[0]
     if isinstance(cause, KafkaError) and cause.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
         return "nothing listens there" if settings.embedded_kafka else "no connection"

@@ -1,4 +1,4 @@
-"""The client for questions about topics, offsets and groups, whose answers do not crash a process that ends."""
+"""The client for requests about topics, offsets and groups, whose answers do not crash a process that ends."""
 
 import atexit
 import functools
@@ -14,18 +14,18 @@ from confluent_kafka.admin import AdminClient
 from klais.config.load import Settings
 from klais.kafka.clients import confluent_config
 
-END_S = 2.0  # how long a process that ends waits for answers: without a broker they may take longer
+END_S = 2.0  # how long an ending process waits for answers: without a broker they may take longer
 _asking = threading.Lock()
-_open: WeakSet[Future[Any]] = WeakSet()  # questions without an answer yet
+_open: WeakSet[Future[Any]] = WeakSet()  # requests without an answer yet
 _ends = False
 
 
 class _Admin(AdminClient):
-    """Knows which of its questions are open.
+    """Tracks its open requests.
 
-    A thread of librdkafka takes the interpreter to hand over an answer. Where the interpreter is gone, that is a
-    segmentation fault, in place of the exit code of a process that has done all its work. So questions that daemon
-    threads have asked are waited for, and none is asked any more, before the interpreter goes.
+    A thread of librdkafka acquires the interpreter to deliver an answer. If the interpreter has been finalized, that
+    causes a segmentation fault in place of the exit code of a process that has done all its work. So before
+    finalization, this class waits for the requests of daemon threads, and blocks new ones.
     """
 
 
@@ -59,6 +59,6 @@ def _wait_for_answers() -> None:
 
 
 def admin_client(settings: Settings, on_error: Callable[[KafkaError], None] = lambda error: None) -> AdminClient:
-    """An AdminClient of the cluster. It logs nothing while brokers are away: callers report that with more context."""
+    """An AdminClient of the cluster. It does not log unavailable brokers: callers report them with more context."""
     unlogged: dict[str, Any] = {"log_level": 0, "error_cb": on_error}
     return _Admin({**confluent_config(settings), **unlogged, "client.id": "klais-admin"})

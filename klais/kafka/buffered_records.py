@@ -1,4 +1,4 @@
-"""The record batches of a fetch, read ahead of the consumer that reads them."""
+"""The record batches of a fetch, parsed ahead of the consumer."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +13,9 @@ WRONG_CRC = "wrong CRC: the broker's disk or memory is damaged"
 
 
 class CorruptBatch:
-    """Stands for a record batch whose CRC is wrong: without records, up to ``next_offset``.
+    """Placeholder for a record batch with a wrong CRC: without records, up to ``next_offset``.
 
-    aiokafka would raise an error at each try to read it, and so end the worker, again after each restart.
+    aiokafka would raise an error at each try to read it, which would end the worker after each restart.
     """
 
     is_control_batch = is_transactional = False
@@ -28,16 +28,16 @@ class CorruptBatch:
         return iter(())
 
     def validate_crc(self) -> bool:
-        """Nothing of it is used."""
+        """Always true: no data of the batch is used."""
         return True
 
 
 def damaged_span(batches: Sequence[Any], at: int, position: int) -> tuple[int, int] | None:
-    """The offsets, from one up to another (not included), that a reader at ``position`` loses by a damaged batch.
+    """The offsets, [first, end), that a reader at ``position`` loses because of a damaged batch.
 
-    Nothing in batch ``at`` of ``batches`` can be believed but its base offset, which lies outside of what the CRC
-    covers and by which brokers find it. So it reaches to the next batch, and where an answer ends with it, over one
-    offset. None: it lies before ``position``.
+    The only trusted field of batch ``at`` in ``batches`` is its base offset, which the CRC does not cover and by which
+    brokers find it. So the damage extends to the next batch, or over one offset if the answer ends with this batch.
+    None: it is before ``position``.
     """
     following = batches[at + 1].base_offset if at + 1 < len(batches) else None
     if following is not None and following <= position:
@@ -54,17 +54,17 @@ def report_damaged(topic: str, partition: int, start: int, end: int, why: str = 
 
 
 class BufferedRecords:
-    """Takes the place of aiokafka's ``MemoryRecords``, which can be read but once; ``newest_ms`` is over all batches.
+    """Replaces aiokafka's ``MemoryRecords``, which can be read only once; ``newest_ms`` is that of all batches.
 
-    A batch whose CRC is wrong becomes a :class:`CorruptBatch`. Bytes that cannot be taken apart into batches raise an
-    error when the consumer reads them, not here: it would end aiokafka's fetch routine.
+    A batch with a wrong CRC becomes a :class:`CorruptBatch`. Bytes that cannot be split into batches raise an error
+    when the consumer reads them, not here, because it would end aiokafka's fetch routine.
 
     Parameters
     ----------
     records : aiokafka.record.memory_records.MemoryRecords
-        What a fetch brought.
+        The result of a fetch.
     position : int
-        Offset of the first record that the consumer wants.
+        Offset of the next record for the consumer.
     on_corrupt : callable
         Called with the first and the last offset of each :func:`damaged_span`.
     """
@@ -92,11 +92,11 @@ class BufferedRecords:
         return self._bytes
 
     def has_next(self) -> bool:
-        """Whether :meth:`next_batch` returns one more, or raises."""
+        """Whether :meth:`next_batch` returns another batch, or raises."""
         return bool(self._batches) or self._error is not None
 
     def next_batch(self) -> Any:
-        """The next batch, None after the last; raises what reading it raised."""
+        """The next batch, None after the last; raises the error of reading it."""
         if self._batches:
             return self._batches.popleft()
         if self._error is not None:

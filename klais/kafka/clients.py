@@ -25,11 +25,11 @@ class ClientConfig(dict[str, Any]):
     __str__ = __repr__
 
     def __or__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
-        """With more keys."""
+        """A union that masks too."""
         return ClientConfig({**self, **other})
 
     def __ror__(self, other: Any) -> "ClientConfig":  # type: ignore[override]
-        """A union from the right-hand side: the keys of this one win."""
+        """A union from the right-hand side: the keys of this mapping win."""
         return ClientConfig({**other, **self})
 
     def copy(self) -> "ClientConfig":
@@ -62,12 +62,12 @@ def confluent_config(settings: Settings) -> dict[str, Any]:
 
 
 def aiokafka_config(settings: Settings) -> dict[str, Any]:
-    """The same as keyword arguments of ``AIOKafkaProducer`` and ``AIOKafkaConsumer``, with a built TLS context.
+    """The same as keyword arguments of ``AIOKafkaProducer`` and ``AIOKafkaConsumer``, including a TLS context.
 
     Raises
     ------
     ConfigError
-        A certificate or key file cannot be read.
+        If a certificate or key file cannot be read.
     """
     config = ClientConfig({"bootstrap_servers": settings.bootstrap})
     protocol = settings.kafka_security_protocol
@@ -87,21 +87,21 @@ def faust_broker(settings: Settings, sasl_credentials: Callable[..., Any] | None
     Parameters
     ----------
     settings : Settings
-        What to connect to.
+        Settings with the addresses of the cluster.
     sasl_credentials : callable, optional
-        ``faust.SASLCredentials``, handed in because this library does not import Faust. Needed for SASL only.
+        ``faust.SASLCredentials``, passed in because this library does not import Faust. Needed only for SASL.
 
     Returns
     -------
     list of str
-        One ``kafka://host:port`` URL a broker.
+        One ``kafka://host:port`` URL for each broker.
     object or None
-        None for PLAINTEXT, an ``ssl.SSLContext`` for SSL, else what ``sasl_credentials`` made.
+        None for PLAINTEXT, an ``ssl.SSLContext`` for SSL, else the result of ``sasl_credentials``.
 
     Raises
     ------
     ConfigError
-        SASL is asked for and ``sasl_credentials`` was not given, or a certificate cannot be read.
+        If SASL is configured without ``sasl_credentials``, or a certificate cannot be read.
     """
     urls = [f"kafka://{server}" for server in settings.bootstrap.split(",")]
     protocol = settings.kafka_security_protocol
@@ -110,7 +110,7 @@ def faust_broker(settings: Settings, sasl_credentials: Callable[..., Any] | None
         return urls, context
     if sasl_credentials is None:
         raise ConfigError(
-            f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs faust.SASLCredentials handed to faust_broker()"
+            f"KLAIS_KAFKA_SECURITY_PROTOCOL={protocol} needs faust.SASLCredentials passed to faust_broker()"
         )
     username, password = _login(settings)
     made = sasl_credentials(username=username, password=password, ssl_context=context, mechanism=_mechanism(settings))
@@ -123,7 +123,7 @@ def ssl_context(settings: Settings) -> "ssl.SSLContext":
     Raises
     ------
     ConfigError
-        A file is missing, unreadable or not PEM, or the key's password is wrong.
+        If a file is missing, unreadable or not PEM, or the key's password is wrong.
     """
     import ssl
 

@@ -1,8 +1,8 @@
-"""Fetch coalescing for the worker's consumer: :mod:`klais.kafka.fetch_coalescing` put into aiokafka's fetcher.
+"""Fetch coalescing for the worker's consumer: connects :mod:`klais.kafka.fetch_coalescing` to aiokafka's fetcher.
 
-aiokafka has ``fetch_min_bytes`` and ``fetch_max_wait_ms`` as options of the consumer, fixed for its life. Here they
-change with each fetch, so the one coroutine that sends a fetch request is wrapped: before, it sets the two fields of
-the request; after, it looks at what the fetch brought.
+aiokafka has ``fetch_min_bytes`` and ``fetch_max_wait_ms`` as fixed options of the consumer. Here they change with each
+fetch, so the only coroutine that sends fetch requests is wrapped: before, the wrapper sets these two fields of the
+request; after, it examines the result of the fetch.
 
 Tied to aiokafka 0.14 (``aiokafka.consumer.fetcher.Fetcher``).
 """
@@ -20,7 +20,7 @@ from klais.kafka.fetch_coalescing import LATE_WAIT_MS, FetchCoalescing
 
 
 class CoalescingFetcher:
-    """Takes the place of a fetcher's ``_proc_fetch_request``; one policy for each broker."""
+    """Replaces a fetcher's ``_proc_fetch_request``; one policy for each broker."""
 
     def __init__(self, fetcher: Any) -> None:
         self._fetcher, self._fetch = fetcher, fetcher._proc_fetch_request
@@ -28,14 +28,14 @@ class CoalescingFetcher:
         fetcher._proc_fetch_request = self
 
     async def __call__(self, assignment: Any, node_id: int, request: Any) -> bool:
-        """One fetch: as aiokafka does it, with our least bytes and longest wait."""
+        """Fetch once like aiokafka, with our minimum bytes and maximum wait."""
         policy = self._brokers.setdefault(node_id, FetchCoalescing())
         if policy.min_bytes > 1:
             request._min_bytes, request._max_wait_ms = policy.min_bytes, policy.max_wait_ms
         brought: bool = await self._fetch(assignment, node_id, request)
         sizes, newest_ms, records = self._brought(assignment, request)
         if least := policy.rest_of_burst(len(sizes)):
-            # aiokafka wakes the consumer up when this call returns: the lanes get all of the burst at once.
+            # aiokafka wakes the consumer when this call returns: the lanes get the whole burst at once.
             rest = _without(request, sizes, least)
             if rest.topics:
                 brought = await self._fetch(assignment, node_id, rest) or brought
@@ -45,22 +45,22 @@ class CoalescingFetcher:
         return brought
 
     def _brought(self, assignment: Any, request: Any) -> tuple[dict[Any, int], dict[Any, float], int]:
-        """Bytes and newest timestamp (ms) by partition, and records, that lie in the fetcher since this request."""
+        """Bytes and newest timestamp (ms) by partition, and number of records, received since this request."""
         sizes, newest_ms, records = {}, {}, 0
         for topic, partitions in request.topics:
             for partition, offset, _ in partitions:
                 tp = TopicPartition(topic, partition)
                 found = self._fetcher._records.get(tp)
                 if isinstance(found, FetchResult) and found.has_more():
-                    # The batches can be read only once, and their timestamps are needed here: read them all now and
-                    # leave them to the consumer in a buffer.
+                    # The batches can be read only once, and their timestamps are needed here: read all of them now and
+                    # pass them to the consumer in a buffer.
                     batches = self._buffered(tp, found._partition_records)
                     sizes[tp], newest_ms[tp] = batches.size_in_bytes(), batches.newest_ms
                     records += max(1, assignment.state_value(tp).highwater - offset)
         return sizes, newest_ms, records
 
     def _buffered(self, tp: TopicPartition, found: Any) -> BufferedRecords:
-        """The batches, with their CRCs checked: aiokafka must not, because its error would end the worker."""
+        """The batches, with their CRCs checked here, because aiokafka's error would end the worker."""
         on_corrupt = partial(report_damaged, tp.topic, tp.partition)
         found._check_crcs = False
         found._records = batches = BufferedRecords(found._records, found.next_fetch_offset, on_corrupt)
@@ -68,7 +68,7 @@ class CoalescingFetcher:
 
 
 def _without(request: Any, brought: dict[Any, int], least: int) -> Any:
-    """The same request for the other partitions, which waits a short time for ``least`` bytes."""
+    """The same request for the other partitions, which waits briefly for ``least`` bytes."""
     rest = copy.copy(request)
     topics = [
         (topic, [place for place in places if TopicPartition(topic, place[0]) not in brought])

@@ -1,7 +1,7 @@
-"""End offsets of the topics and the offsets that consumer groups committed, sampled in a thread beside the lanes.
+"""End offsets of the topics and committed offsets of consumer groups, sampled in a thread next to the lanes.
 
-The thread asks the broker once a second, or less often where that would cost more than 2 % of a core. So rates need no
-counting, and the lag is that of the broker even while the worker reads nothing.
+The thread asks the broker once a second, or less often if that would cost more than 2 % of a core. So rates need no
+counting, and the lag is the broker's even while the worker reads nothing.
 """
 
 import contextlib
@@ -23,16 +23,16 @@ from klais.telemetry import log as logs
 log = logs.get("klais.kafka.end_offsets")
 
 PERIOD_S = 1.0
-LEAST_REST = 49.0  # rest at least this many times as long as the last sample kept the CPU busy: 2 % of a core
+LEAST_REST = 49.0  # rest at least this many times the CPU time of the last sample: 2 % of a core
 RATE_OVER_S = 10.0
 TIMEOUT_S = 5.0
 MOST_GROUPS = 50
-REPLACE_S = 5.0  # between two new clients while partitions do not answer: a topic may be missing for long
+REPLACE_S = 5.0  # between two new clients while partitions do not answer: a topic may be missing for a long time
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """End offsets by (topic, partition) at a moment (``at_s`` monotonic)."""
+    """End offsets by (topic, partition) at one time (``at_s`` monotonic)."""
 
     at_s: float
     ends: Offsets
@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Group:
-    """What one consumer group has committed, with the same some time before (for its rate)."""
+    """Offsets committed by one consumer group, and an earlier sample of them (for its rate)."""
 
     name: str
     state: str
@@ -54,7 +54,7 @@ class Group:
     before: "Group | None" = field(default=None, repr=False)
 
     def rate(self, topic: str) -> float | None:
-        """Records/s committed since the sample before; None at the first one."""
+        """Records/s committed since the previous sample; None for the first one."""
         earlier = self.before
         if earlier is None or self.at_s <= earlier.at_s:
             return None
@@ -67,7 +67,7 @@ class Group:
 
 
 class EndOffsets:
-    """Samples the end offsets of all topics in a daemon thread; ``groups`` asks for the groups (blocking)."""
+    """Samples the end offsets of all topics in a daemon thread; ``groups`` queries the groups (blocking)."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -90,7 +90,7 @@ class EndOffsets:
         return list(self._where)
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -107,7 +107,7 @@ class EndOffsets:
         return None if newest is None else time.monotonic() - newest.at_s
 
     def failing_s(self) -> float:
-        """For how long no broker has answered; 0 while one does."""
+        """How long no broker has answered; 0 while one does."""
         since_s = self._failing_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
 
@@ -122,12 +122,12 @@ class EndOffsets:
         return (newest.total(topic) - oldest.total(topic)) / (newest.at_s - oldest.at_s)
 
     def groups(self) -> list[Group]:
-        """The groups that have committed offsets on the topics of KLAIS; asked at most once a second. Blocks.
+        """The groups with committed offsets on the topics of KLAIS; queried at most once a second. Blocks.
 
         Raises
         ------
         KafkaException
-            No broker answered.
+            If no broker answered.
         """
         with self._groups_lock:
             now_s = time.monotonic()
@@ -188,7 +188,7 @@ class EndOffsets:
             self._stop.wait(max(PERIOD_S - took_s, min(30.0, LEAST_REST * busy_s)))
 
     def _replace_client(self) -> None:
-        """After an outage a client may keep old leaders of some partitions, and fail there until it is replaced."""
+        """Replace the client: after an outage it may keep old leaders of some partitions, and fail there."""
         if time.monotonic() - self._replaced_at_s >= REPLACE_S:
             self._admin, self._replaced_at_s = None, time.monotonic()
 
@@ -205,7 +205,7 @@ def topics_body(offsets: EndOffsets, topics: Topics, positions: dict[int, int]) 
     offsets : EndOffsets
         The samples.
     topics : Topics
-        Names in force.
+        Names of the topics.
     positions : dict of int to int
         Partition -> next raw offset of this worker's lanes.
     """

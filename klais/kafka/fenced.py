@@ -1,7 +1,7 @@
-"""Writing as the one owner of a partition: the broker's producer epochs fence earlier owners.
+"""Write as the single owner of a partition: the broker's producer epochs fence earlier owners.
 
 A lane acquires an epoch with :func:`fence`, then writes ordinary batches stamped with it, each partition through a
-:class:`FencedSender` with sequence numbers of its own. The broker drops repeats, and refuses gaps and older epochs.
+:class:`FencedSender` with its own sequence numbers. The broker drops repeats, and refuses gaps and older epochs.
 This module uses internals of aiokafka 0.14; ``tests/broker/test_fenced.py`` checks them.
 """
 
@@ -25,10 +25,10 @@ from klais.telemetry.log import Throttle, get
 
 log = get("klais.kafka.fenced")
 
-LOG_EVERY_S = 5.0  # between two lines about the same failure
+LOG_EVERY_S = 5.0  # between two log lines about the same failure
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 2.0
-LAST_EPOCH = 2**15 - 2  # of a producer id; epochs are int16, and Kafka keeps the highest one for itself
+LAST_EPOCH = 2**15 - 2  # of a producer id; epochs are int16, and Kafka reserves the highest one
 _Producer = TypeVar("_Producer", bound=AIOKafkaProducer)
 _REFUSALS = {
     10: f"as too large (its max.message.bytes must be at least {MAX_RECORD_BYTES})",
@@ -40,7 +40,7 @@ _FENCED = (kafka_errors.ProducerFenced, kafka_errors.InvalidProducerEpoch)
 
 @dataclass(frozen=True, slots=True)
 class ProducerIdentity:
-    """Producer id and epoch that the broker gave to a lane's newest owner."""
+    """Producer id and epoch that the broker assigned to a lane's newest owner."""
 
     producer_id: int
     epoch: int
@@ -58,7 +58,7 @@ class ReadyBatch:
         self._dropped = False
 
     def drop(self) -> None:
-        """Never send this again."""
+        """Do not send this batch again."""
         self._dropped = True
 
     def record_count(self) -> int:
@@ -70,24 +70,24 @@ class ReadyBatch:
         return len(self._built.data)
 
     def closed(self) -> bool:
-        """Nothing can be appended."""
+        """Always true: records cannot be appended."""
         return True
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing: the batch is already closed."""
 
     def append(self, **record: Any) -> None:
         """Return None, which means "full" to aiokafka."""
 
     def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        """The batch has its own producer id, epoch and sequence; its CRC covers them."""
+        """Do nothing: the batch has its own producer id, epoch and sequence, which its CRC covers."""
 
     def _build(self) -> bytes:
         return self._built.data
 
 
 class FencedSender:
-    """Sends the batches of one partition in order, one at a time, as the owner that ``identity`` names.
+    """Sends the batches of one partition in order, one at a time, as the owner ``identity``.
 
     Parameters
     ----------
@@ -95,11 +95,11 @@ class FencedSender:
         From :func:`make_producer`; may be shared by the senders of a lane. A producer has one request in flight for
         each broker, with one batch of each partition in it: lanes that share one wait for each other's batches.
     identity : ProducerIdentity
-        From :func:`fence`, over this partition among others.
+        From :func:`fence` for this partition, among others.
     topic, partition : str, int
         The partition to write to.
     base_sequence : int
-        Sequence number of the first record; a new epoch must begin with 0.
+        Sequence number of the first record; a new epoch must start at 0.
     """
 
     def __init__(
@@ -115,25 +115,25 @@ class FencedSender:
         self._throttle = Throttle(LOG_EVERY_S)
 
     def build(self, writer: RecordBatchWriter) -> BuiltBatch:
-        """Close the writer's batch as the next one of this sender; the writer is empty and ready afterwards."""
+        """Close the writer's batch as the next one of this sender; the writer is empty afterwards."""
         built = writer.close(self.identity.producer_id, self.identity.epoch, self.next_sequence)
         writer.reset()
         return built
 
     async def send(self, batch: RecordBatchWriter | BuiltBatch) -> int:
-        """Send one batch and wait until the broker has it; returns its base offset, -1 where only its arrival is known.
+        """Send one batch and wait until the broker has it; returns its base offset, -1 if the broker did not report it.
 
-        A writer is closed and reset before the first wait, so the next batch can grow in it meanwhile. It retries
-        passing errors (no broker, no leader, too few replicas, time-outs) without limit, with the same bytes.
+        A writer is closed and reset before the first wait, so the next batch can grow in it during the send. Transient
+        errors (no broker, no leader, too few replicas, time-outs) are retried without limit, with the same bytes.
 
         Raises
         ------
         LaneFenced
-            The broker knows a newer epoch: this owner is a zombie and must stop.
+            If the broker knows a newer epoch: this owner is a zombie and must stop.
         OutputRefused
-            The broker refuses the batch because of its content, and has appended nothing: send something else.
+            If the broker refuses the batch because of its content and has appended nothing: send other content.
         LaneFailed
-            The batch cannot be sent, or an earlier one could not, or was cancelled: this sender is closed.
+            If this batch or an earlier one cannot be sent, or was cancelled: this sender is closed.
         """
         if self._failure is not None:
             raise self._failure
@@ -165,7 +165,7 @@ class FencedSender:
         return offset
 
     def close(self) -> None:
-        """Send nothing more: a waiting batch is dropped, not flushed. A request in flight may still arrive."""
+        """Close the sender: a waiting batch is dropped, not flushed. A request in flight may still arrive."""
         if self._failure is None:
             self._fail(LaneFailed(f"sender of {self.topic}/{self.partition} is closed"))
 
@@ -200,7 +200,7 @@ class FencedSender:
                 raise self._failure
 
     def _refusal(self, code: int, ready: ReadyBatch) -> str:
-        """Why, and what to do: the settings that Kafka holds a batch against are those that KLAIS gives its topics."""
+        """The refusal and how to fix it: the settings that Kafka checks a batch against are those that KLAIS sets."""
         what = f"{self.topic}/{self.partition} refuses a batch of {ready.record_count()} records, {ready.size()} bytes"
         why = _REFUSALS.get(code)
         return f"{what}, {why}: `klais topics create --fix` sets it" if why else f"{what}, with error code {code}"
@@ -212,15 +212,15 @@ class FencedSender:
 
 
 async def make_producer(settings: Settings, timeout_s: float | None = None, **overrides: Any) -> BatchProducer:
-    """A started producer for :class:`FencedSender`: acks=all; not idempotent and without compression, as the batches
-    have both.
+    """A started producer for :class:`FencedSender`: acks=all; not idempotent and without compression, because the
+    batches already have both.
 
     Waits for a broker without limit, or for ``timeout_s``.
 
     Raises
     ------
     KafkaUnavailable
-        No broker answered within ``timeout_s``.
+        If no broker answered within ``timeout_s``.
     """
     options: dict[str, Any] = {
         "acks": "all",
@@ -238,7 +238,7 @@ async def make_producer(settings: Settings, timeout_s: float | None = None, **ov
 
 
 async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
-    """Stop a producer whose senders are closed, without flushing: it closes the connections first.
+    """Stop a producer with closed senders without flushing: closes the connections first.
 
     A request in flight may still reach the broker, which then decides by its epoch.
     """
@@ -252,7 +252,7 @@ async def abandon(producer: AIOKafkaProducer, timeout_s: float = 5.0) -> None:
 
 
 async def _start(kind: type[_Producer], options: dict[str, Any], timeout_s: float | None) -> _Producer:
-    """Start a producer as soon as a broker answers."""
+    """Start a producer once a broker answers."""
     filter_aiokafka()
     started, throttle = time.monotonic(), Throttle(LOG_EVERY_S)
     while True:
@@ -288,24 +288,24 @@ async def fence(
 ) -> ProducerIdentity:
     """Take over ``partitions``: afterwards the broker refuses every older epoch of this transactional id on them.
 
-    InitProducerId gives the new epoch. An empty transaction carries it into each partition, as commit markers, before
-    the new owner has written anything. The markers are there when the coordinator lets a second transaction begin:
-    until then it answers CONCURRENT_TRANSACTIONS (end offsets that moved would prove nothing, a zombie's write moves
-    them too). The marker of that second one, in the first partition, may follow a little later, among the owner's first
-    batches.
+    InitProducerId returns the new epoch. An empty transaction writes it to each partition, as commit markers, before
+    the new owner writes anything. The markers are written once the coordinator accepts a second transaction; until then
+    it answers CONCURRENT_TRANSACTIONS. (Increased end offsets would prove nothing, because a zombie's write increases
+    them too.) The marker of the second transaction, in the first partition, may follow a little later, among the
+    owner's first batches.
 
-    The transactional id must not expire (``transactional.id.expiration.ms``, 7 days): the next fence would get another
-    producer id, and epochs of different ids do not fence each other. Nor may an idle partition forget the epoch
-    (``producer.id.expiration.ms``, 1 day). So a long-lived owner fences again daily.
+    The transactional id must not expire (``transactional.id.expiration.ms``, 7 days), because the next fence would get
+    another producer id, and epochs of different ids do not fence each other. Neither may an idle partition forget the
+    epoch (``producer.id.expiration.ms``, 1 day). So a long-lived owner fences again daily.
 
-    Behind ``LAST_EPOCH`` there is a new producer id, too: that epoch only fences, nobody works with it.
+    After ``LAST_EPOCH`` there is a new producer id, too: that epoch is only used for fencing, never for writing.
 
     Parameters
     ----------
     settings : Settings
-        Where Kafka is.
+        Settings with the addresses of the cluster.
     transactional_id : str
-        Name of the ownership, as ``klais-lane-3``.
+        Name of the ownership, such as ``klais-lane-3``.
     partitions : list of (topic, partition)
         The partitions to acquire.
     timeout_s : float
@@ -314,11 +314,11 @@ async def fence(
     Raises
     ------
     LaneFenced
-        Another owner acquired the epoch meanwhile.
+        If another owner acquired the epoch in the meantime.
     KafkaUnavailable
-        Not done within ``timeout_s``; nothing is owned.
+        If it was not done within ``timeout_s``; no partition is owned then.
     LaneFailed
-        The broker refuses (authorization, transaction limits).
+        If the broker refuses (authorization, transaction limits).
     """
     options = _fence_options(settings, transactional_id)
     deadline = time.monotonic() + timeout_s
@@ -329,7 +329,7 @@ async def fence(
                 return identity
             continue  # with the first epoch of a new producer id
         except _FENCED as error:
-            raise LaneFenced(f"another owner acquired {transactional_id} meanwhile") from error
+            raise LaneFenced(f"another owner acquired {transactional_id} in the meantime") from error
         except TimeoutError as error:
             wanted = ", ".join(f"{topic}/{partition}" for topic, partition in partitions)
             raise KafkaUnavailable(
@@ -344,13 +344,13 @@ async def fence(
 
 
 def _fence_options(settings: Settings, transactional_id: str) -> dict[str, Any]:
-    # An owner that dies between the two requests blocks the next one at most so long.
+    # An owner that dies between the two requests blocks the next one for at most this long.
     timeouts = {"transaction_timeout_ms": 15_000, "request_timeout_ms": 15_000}
     return {"transactional_id": transactional_id, **timeouts, **aiokafka_config(settings)}
 
 
 async def _take_over(options: dict[str, Any], partitions: list[tuple[str, int]], deadline: float) -> ProducerIdentity:
-    """One new epoch, carried into the partitions; ``deadline`` on the monotonic clock."""
+    """Acquire one new epoch and write it to the partitions; ``deadline`` on the monotonic clock."""
     producer = await _start(AIOKafkaProducer, options, max(0.0, deadline - time.monotonic()))
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + deadline - time.monotonic()):
@@ -374,7 +374,7 @@ def _is_coordinator_error(error: BaseException) -> bool:
 
 
 async def _empty_transaction(producer: AIOKafkaProducer, partitions: list[tuple[str, int]]) -> None:
-    """AddPartitionsToTxn, then EndTxn: aiokafka sends both as soon as the transaction is committed, adding first."""
+    """Send AddPartitionsToTxn, then EndTxn: aiokafka sends both, in this order, when the transaction is committed."""
     await producer.begin_transaction()
     for topic, partition in partitions:
         producer._txn_manager.maybe_add_partition_to_txn(TopicPartition(topic, partition))

@@ -14,14 +14,14 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.kafka.flag_reader")
 
-MOST_WAITING = 20_000  # flags; above, they are only counted
+MOST_WAITING = 20_000  # maximum number of flags; above, they are only counted
 POLL_S, POLLED = 0.2, 500
 RETRY_S = 1.0
 
 
 @dataclass(slots=True)
 class Batch:
-    """Flags in the order of their partitions, the offsets behind them, and how many were left out."""
+    """Flags in the order of their partitions, the next offsets, and how many flags were left out."""
 
     flags: list[FlagSeen] = field(default_factory=list)
     next_offsets: dict[int, int] = field(default_factory=dict)
@@ -29,14 +29,14 @@ class Batch:
 
 
 class FlagReader:
-    """Follows the topic in no group; commits nothing. Records that are no flags are passed over.
+    """Follows the topic without a group; commits nothing. Records that are not flags are skipped.
 
     Parameters
     ----------
     settings : Settings
-        Where Kafka is.
+        Settings with the addresses of the cluster.
     offsets : mapping of int to int
-        The first offset to read, for each partition. Where retention removed it, the oldest that is there.
+        The first offset to read, for each partition. If retention removed it, the oldest existing one.
     """
 
     def __init__(self, settings: Settings, offsets: Mapping[int, int]) -> None:
@@ -60,7 +60,7 @@ class FlagReader:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start to read; return at once."""
+        """Start to read; returns immediately."""
         self._thread = threading.Thread(target=self._run, name="flag-reader", daemon=True)
         self._thread.start()
 
@@ -71,7 +71,7 @@ class FlagReader:
             self._thread.join(5.0)
 
     def take(self) -> Batch:
-        """What came since the last call."""
+        """The flags received since the last call."""
         with self._lock:
             out, self._batch = self._batch, Batch()
         return out
@@ -103,7 +103,7 @@ class FlagReader:
         try:
             if not full:
                 flag = read_flag(value if isinstance(value, bytes) else None, partition, _appended_ms(message))
-        except Exception as problem:  # the end of this thread would be silent: no record of others may bring it about
+        except Exception as problem:  # otherwise this thread would end silently; no record from outside may cause that
             if calls := logs.every(5, "flag_reader.skipped"):
                 log.warning("record_skipped", topic=self._topic, offset=offset, error=repr(problem), calls=calls)
         with self._lock:
@@ -119,5 +119,5 @@ class FlagReader:
 
 
 def _appended_ms(message: Message) -> int:
-    """When the broker appended it."""
+    """When the broker appended the message."""
     return int(message.timestamp()[1])

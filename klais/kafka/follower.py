@@ -1,7 +1,7 @@
-"""Follows a small topic of one partition in a thread; the base of the followers of set-points and of statistics.
+"""Follow a small topic of one partition in a thread: the base of the followers of set-points and of statistics.
 
-Kafka clients identify a topic by its name. When the topic is deleted and created again, librdkafka neither reads on nor
-reports an error. So the follower compares the topic's id every few seconds and starts over when it changed.
+Kafka clients identify a topic by its name. When the topic is deleted and created again, librdkafka neither continues
+to read nor reports an error. So the follower compares the topic's id every few seconds and restarts when it changed.
 """
 
 import threading
@@ -31,7 +31,7 @@ from klais.telemetry import log as logs
 log = logs.get("klais.kafka.follower")
 
 FETCH_WAIT_MS = 1000
-END_S = 2.0  # to ask where the topic ends, at the start
+END_S = 2.0  # for the query of the topic's end at the start
 POLL_S = 0.1
 RETRY_S = 1.0
 CHECK_S = 3.0
@@ -42,14 +42,14 @@ _AWAY = frozenset(
 
 
 class TopicFollower(ABC):
-    """Reads partition 0 of a topic and hands every record to :meth:`consume`; in no group, commits nothing.
+    """Reads partition 0 of a topic and passes every record to :meth:`consume`; has no group, commits nothing.
 
-    When the topic was created again, the follower calls :meth:`reset` and reads the new one from its start.
+    If the topic was created again, the follower calls :meth:`reset` and reads the new one from its start.
 
     Parameters
     ----------
     settings : Settings
-        Where Kafka is.
+        Settings with the addresses of the cluster.
     topic : str
         Topic to follow; it may be created later.
     from_start : bool
@@ -67,7 +67,7 @@ class TopicFollower(ABC):
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest" if from_start else "latest",
             "allow.auto.create.topics": False,
-            # A record is delivered when it comes. Each empty answer costs broker and client 0.3 ms of CPU.
+            # A record is delivered when it arrives. Each empty answer costs broker and client 0.3 ms of CPU.
             "fetch.wait.max.ms": FETCH_WAIT_MS,
             "queued.max.messages.kbytes": 4096,
             "reconnect.backoff.max.ms": 2000,
@@ -76,18 +76,18 @@ class TopicFollower(ABC):
             "error_cb": self._on_error,
         }
         self._settings = settings
-        self._admin: AdminClient | None = None  # made by the thread: a follower that never starts opens no connection
+        self._admin: AdminClient | None = None  # created by the thread: without a start there is no connection
         self._topic_id: str | None = None
-        self._checked_s = self._asked_s = 0.0  # monotonic: the topic was last found, and last asked for
+        self._checked_s = self._asked_s = 0.0  # monotonic: when the topic was last found, and last checked
         self._refused = ""  # the error of a broker that answers
         self._started_s = time.monotonic()
         self._caught_up = threading.Event()
-        self._end = 0  # where the topic ended at the start, 0 = unknown
+        self._end = 0  # end of the topic at the start, 0 = unknown
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start to follow; return at once."""
+        """Start to follow; returns immediately."""
         self._thread = threading.Thread(target=self._run, name=f"follow-{self.topic}", daemon=True)
         self._thread.start()
 
@@ -98,29 +98,29 @@ class TopicFollower(ABC):
             self._thread.join(5.0)
 
     def wait_caught_up(self, timeout_s: float) -> bool:
-        """Wait until the records that existed at the start are read; return whether they were within the time-out."""
+        """Wait until the records that existed at the start are read; returns whether that was within the time-out."""
         return self._caught_up.wait(timeout_s)
 
     @abstractmethod
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
-        """Handle one record; ``value`` None deletes the key. The follower logs an error and skips the record.
+        """Process one record; ``value`` None deletes the key. On an exception, it is logged and the record skipped.
 
-        ``appended_ms`` is the broker's append time, None where the topic carries the producers' times.
+        ``appended_ms`` is the broker's append time, None if the topic has the producers' timestamps.
         """
 
     @abstractmethod
     def reset(self) -> None:
-        """Drop the state from the old topic: it was created again."""
+        """Drop the state from the old topic, which was created again."""
 
     @property
     def refused(self) -> str:
-        """The newest error of a broker that answers; empty while there is none."""
+        """The newest error of a broker that answers; empty if there is none."""
         return self._refused
 
     def problem(self) -> str | None:
-        """Why the state is out of date although a broker answers, in words; None while it is current.
+        """Why the state is out of date although a broker answers, as text; None while it is current.
 
-        A broker that does not answer is another problem, reported elsewhere.
+        A broker that does not answer is reported elsewhere.
         """
         silent_s = time.monotonic() - max(self._checked_s, self._started_s)
         if not self._refused or silent_s < STALE_S:
@@ -137,7 +137,7 @@ class TopicFollower(ABC):
                     first = consumer.poll(POLL_S)
                     if first is None:
                         continue
-                    # consume() would wait for all 500 or for its whole time-out, and a set-point must act at once
+                    # consume() would wait for all 500 or for its whole time-out, but a set-point must act immediately
                     for message in (first, *consumer.consume(num_messages=500, timeout=0)):
                         self._handle(message)
                     self._note_the_end(consumer, message.offset())
@@ -171,18 +171,18 @@ class TopicFollower(ABC):
         return True
 
     def _ask_the_end(self, consumer: Consumer) -> None:
-        """Ask where the topic ends: the EOF event comes with an empty fetch, ``FETCH_WAIT_MS`` later."""
+        """Query the end of the topic: the EOF event only comes with an empty fetch, ``FETCH_WAIT_MS`` later."""
         if self._caught_up.is_set() or self._offset != OFFSET_BEGINNING:
             return
         try:
             low, self._end = consumer.get_watermark_offsets(TopicPartition(self.topic, 0), timeout=END_S)
         except KafkaException:
-            return  # no topic yet, or no broker: the EOF event tells
+            return  # no topic yet, or no broker: the EOF event follows
         if low == self._end:
             self._caught_up.set()
 
     def _note_the_end(self, consumer: Consumer, offset: int | None) -> None:
-        """Note that the end is reached. An EOF event needs an empty fetch, which a busy topic may never give."""
+        """Check if the end is reached. An EOF event needs an empty fetch, which a busy topic may never return."""
         if not self._caught_up.is_set() and offset is not None:
             if 0 < self._end <= offset + 1:
                 self._caught_up.set()
@@ -204,7 +204,7 @@ class TopicFollower(ABC):
         appended_ms = at_ms if kind == TIMESTAMP_LOG_APPEND_TIME else None
         try:
             self.consume(key.decode() if isinstance(key, bytes) else str(key), message.value(), appended_ms)
-        except Exception as problem:  # the end of this thread would be silent: no record of others may bring it about
+        except Exception as problem:  # otherwise this thread would end silently; no record from outside may cause that
             if calls := logs.every(5, f"follower.{self.topic}"):
                 offset = message.offset()
                 log.warning("record_skipped", topic=self.topic, offset=offset, error=repr(problem), calls=calls)

@@ -1,4 +1,4 @@
-"""Limits aiokafka's log: while a broker is away each client writes several lines a second."""
+"""Limit aiokafka's log: while a broker is unavailable each client writes several lines a second."""
 
 import logging
 
@@ -16,7 +16,7 @@ EVERY_S = 5.0
 
 
 class RepeatFilter(logging.Filter):
-    """Passes a message of one kind (logger, level and format string) once in ``every_s`` seconds."""
+    """Passes a message of one kind (logger, level and format string) once per ``every_s`` seconds."""
 
     def __init__(self, every_s: float = EVERY_S) -> None:
         super().__init__()
@@ -33,6 +33,6 @@ _FILTER = RepeatFilter()
 
 
 def filter_aiokafka() -> None:
-    """Put the filter on aiokafka's loggers. You may call it more than once."""
+    """Add the filter to aiokafka's loggers. It may be called more than once."""
     for name in LOGGERS:
         logging.getLogger(name).addFilter(_FILTER)

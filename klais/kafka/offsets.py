@@ -1,4 +1,4 @@
-"""First, end and timed offsets of topics, asked of the broker. End offsets also count transaction markers."""
+"""First, end and timed offsets of topics, queried from the broker. End offsets also count transaction markers."""
 
 import time
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ def list_offsets(
     timeout_s: float = TIMEOUT_S,
     partial: bool = False,
 ) -> Offsets:
-    """Offsets of partitions. Blocks until the broker answers.
+    """Query offsets of partitions. Blocks until the broker answers.
 
     Parameters
     ----------
@@ -40,16 +40,16 @@ def list_offsets(
     places : iterable of (str, int)
         Topics and partitions.
     spec : OffsetSpec, optional
-        Which offset; the end offset unless given.
+        The kind of offset; by default the end offset.
     timeout_s : float
-        How long the broker may take.
+        Time limit for the broker's answer.
     partial : bool
-        Leave out partitions that failed, as while their leader moves, as long as one succeeded.
+        Leave out partitions that failed, for example while their leader moves, if at least one succeeded.
 
     Raises
     ------
     confluent_kafka.KafkaException
-        The broker does not answer, or a partition failed for another reason than that its leader moves.
+        If the broker does not answer, or a partition failed for another reason than a moving leader.
     """
     spec = OffsetSpec.latest() if spec is None else spec
     left = list(places)
@@ -73,7 +73,7 @@ def list_offsets(
 
 
 def begin_offsets(settings: Settings, topic: str) -> dict[int, int]:
-    """First offset of each partition of a topic; raises as :func:`end_offsets`."""
+    """First offset of each partition of a topic; raises like :func:`end_offsets`."""
     return _of_topic(settings, topic, OffsetSpec.earliest())
 
 
@@ -83,13 +83,13 @@ def end_offsets(settings: Settings, topic: str) -> dict[int, int]:
     Raises
     ------
     klais.errors.KafkaUnavailable
-        No broker answers, or the topic does not exist.
+        If no broker answers, or the topic does not exist.
     """
     return _of_topic(settings, topic, OffsetSpec.latest())
 
 
 def offsets_at(settings: Settings, topic: str, ts_ms: int) -> dict[int, int]:
-    """First offset of each partition with a record of ``ts_ms`` or later, else the end; raises as
+    """First offset of each partition with a record of ``ts_ms`` or later, else the end; raises like
     :func:`end_offsets`."""
     ends = end_offsets(settings, topic)
     found = _of_topic(settings, topic, OffsetSpec.for_timestamp(ts_ms))

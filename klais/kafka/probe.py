@@ -1,7 +1,7 @@
-"""Whether something that speaks Kafka answers at the bootstrap servers, and if not, why: within about two seconds.
+"""Check within about two seconds whether a Kafka broker answers at the bootstrap servers, and if not, why.
 
-librdkafka retries whatever happens until a time-out and then says no more than that nobody answered. This asks one
-question of the protocol, ``ApiVersions``, which every broker answers to everybody, and looks at what comes back.
+librdkafka retries all errors until a time-out and then only reports that no broker answered. This module sends one
+protocol request, ``ApiVersions``, which every broker answers without authentication, and examines the response.
 """
 
 import socket
@@ -20,7 +20,7 @@ from klais.system.connect import CONNECT_S, connect, reason_of
 if TYPE_CHECKING:
     import ssl
 
-PATIENCE_S = 5.0  # for a broker that is there and busy
+PATIENCE_S = 5.0  # for a broker that is running but busy
 _CORRELATION = 0x4B4C4149
 _CLIENT = b"klais"
 # size, api key 18 (ApiVersions), version 0, correlation id, client id
@@ -30,7 +30,7 @@ _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake
 
 
 class Answer(Enum):
-    """What came back from the bootstrap servers."""
+    """The response of the bootstrap servers."""
 
     KAFKA = "a broker answers"
     SILENCE = "it accepts the connection and does not answer"
@@ -38,17 +38,17 @@ class Answer(Enum):
 
 
 def need_kafka(settings: Settings, patient: bool = True) -> None:
-    """Return when a broker answers and takes the login: a command asks before it waits for more.
+    """Return when a broker answers and accepts the login: commands check this before they wait for more.
 
-    When somebody accepts the connection and does not answer within two seconds, it says so on stderr and waits three
-    more, for a broker that is busy; not so with ``patient`` False.
+    If a server accepts the connection and does not answer within two seconds, prints that on stderr and waits three
+    more, for a busy broker; unless ``patient`` is False.
 
     Raises
     ------
     klais.errors.KafkaUnavailable
-        No broker answers; the message says where, which setting gives that address, why, and what to do.
+        If no broker answers; the message has the address, the setting with that address, the reason, and what to do.
     klais.errors.KafkaForbidden
-        The broker refuses the login.
+        If the broker refuses the login.
     """
     found, why = probe(settings)
     if found is Answer.SILENCE and patient:
@@ -65,17 +65,17 @@ def need_kafka(settings: Settings, patient: bool = True) -> None:
 
 
 def listens(settings: Settings) -> bool:
-    """Whether somebody accepts connections at a bootstrap server."""
+    """Whether a bootstrap server accepts connections."""
     return probe(settings)[0] is not Answer.NONE
 
 
 def no_kafka(settings: Settings, why: str) -> KafkaUnavailable:
-    """The error of a command that needs Kafka: where, which setting says so, why, and what to do."""
+    """The error of a command that needs Kafka: address, setting, reason, and what to do."""
     origin = settings.origin(*_names(settings))
     fix = "start one with `klais up` or `klais kafka start`, or name yours with KLAIS_KAFKA_BOOTSTRAP"
     if not settings.embedded_kafka:
         fix = "correct that setting, or unset it and start one with `klais up` or `klais kafka start`"
-    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({origin}): {why}. To mend it, {fix}")
+    return KafkaUnavailable(f"no Kafka answers at {settings.bootstrap} ({origin}): {why}. To fix it, {fix}")
 
 
 def _names(settings: Settings) -> tuple[str, ...]:
@@ -83,19 +83,19 @@ def _names(settings: Settings) -> tuple[str, ...]:
 
 
 def probe(settings: Settings, timeout_s: float = CONNECT_S) -> tuple[Answer, str]:
-    """The best answer of the bootstrap servers, and why it is not a broker's.
+    """The best response of the bootstrap servers, and why it is not a broker's.
 
     Parameters
     ----------
     settings : Settings
-        Names the cluster and how it is secured.
+        Settings with the addresses of the cluster and its security.
     timeout_s : float
         Limit for all servers together.
 
     Raises
     ------
     klais.errors.ConfigError
-        A certificate cannot be read.
+        If a certificate cannot be read.
     """
     tls = ssl_context(settings) if settings.kafka_security_protocol.endswith("SSL") else None
     servers = settings.bootstrap.split(",")
@@ -128,7 +128,7 @@ def _ask(server: str, tls: "ssl.SSLContext | None", timeout_s: float) -> tuple[A
         except TimeoutError:
             return Answer.SILENCE, Answer.SILENCE.value
         except OSError as error:
-            wanted = ", which KLAIS_KAFKA_SECURITY_PROTOCOL asks for" if tls is not None else ""
+            wanted = ", which KLAIS_KAFKA_SECURITY_PROTOCOL requires" if tls is not None else ""
             if getattr(error, "verify_message", None):
                 wanted = ": KLAIS_KAFKA_SSL_CAFILE names the CA that is trusted"
             return Answer.NONE, reason_of(error, tls is not None) + wanted
@@ -141,7 +141,7 @@ def _talk(server: socket.socket) -> tuple[Answer, str]:
     try:
         got = server.recv(8)
     except TimeoutError:
-        # A web server waits for the end of a line. A broker answers the question before it refuses this.
+        # A web server waits for the end of a line. A broker answers the request before it refuses this.
         server.sendall(b"\r\n\r\n")
         got = server.recv(8)
     while 0 < len(got) < 8 and (more := server.recv(8 - len(got))):
@@ -151,5 +151,5 @@ def _talk(server: socket.socket) -> tuple[Answer, str]:
     if got[:2] in _TLS_RECORDS:
         return Answer.NONE, "it speaks TLS: set KLAIS_KAFKA_SECURITY_PROTOCOL to SSL or SASL_SSL"
     if got:
-        return Answer.NONE, "what answers there is not Kafka"
-    return Answer.NONE, "it ends the connection: not Kafka, or it expects TLS, see KLAIS_KAFKA_SECURITY_PROTOCOL"
+        return Answer.NONE, "the server there is not Kafka"
+    return Answer.NONE, "it closes the connection: not Kafka, or it expects TLS, see KLAIS_KAFKA_SECURITY_PROTOCOL"

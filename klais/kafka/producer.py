@@ -1,9 +1,9 @@
-"""A Kafka producer for record batches that are built already: straight to aiokafka's client, without its accumulator.
+"""A Kafka producer for prebuilt record batches: uses aiokafka's client directly, without its accumulator.
 
 aiokafka's own path collects records into batches, numbers them, and scans all of them twice for each request, which is
-wasted work for a batch that is built and numbered. Here a batch waits for the request in flight to its broker, and
-until no other batch follows (the lanes process the records of one fetch one after the other); then all batches for that
-broker go in one request. Connections, metadata and protocol stay aiokafka's (0.14: ``AIOKafkaClient.send``,
+wasted work for a batch that is already built and numbered. Here a batch waits for the request in flight to its broker,
+and until no other batch follows (the lanes process the records of one fetch one after the other). Then all batches for
+that broker go in one request. Connections, metadata and protocol stay aiokafka's (0.14: ``AIOKafkaClient.send``,
 ``cluster``, ``ProduceRequest``). The sender retries; this producer does not.
 """
 
@@ -23,7 +23,7 @@ REQUEST_BYTES = 32 << 20  # of batches in one request: a broker closes the conne
 # RECORD_LIST_TOO_LARGE, INVALID_TIMESTAMP, UNSUPPORTED_FOR_MESSAGE_FORMAT, UNSUPPORTED_COMPRESSION_TYPE,
 # INVALID_RECORD.
 CONTENT_CODES = frozenset({2, 10, 18, 32, 43, 76, 87})
-IDLE_TURNS = 8  # turns of the event loop without another batch before a request goes; a turn lasts some microseconds
+IDLE_TURNS = 8  # turns of the event loop without another batch before a request is sent; a turn takes some microseconds
 
 
 class BatchRefused(kafka_errors.KafkaError):  # type: ignore[misc]
@@ -38,7 +38,7 @@ class Batch(Protocol):
     """A built batch that its owner may withdraw until it is sent."""
 
     def record_count(self) -> int:
-        """Records in it; 0 = withdrawn."""
+        """Number of records; 0 = withdrawn."""
 
     def size(self) -> int:
         """Bytes on the wire."""
@@ -57,9 +57,9 @@ class Waiting:
 
 
 class BatchProducer(AIOKafkaProducer):
-    """Sends whole batches, one request in flight for each broker. Send one batch of each partition at a time.
+    """Sends whole batches, with one request in flight for each broker. Send one batch of each partition at a time.
 
-    Parameters as for ``AIOKafkaProducer``; ``acks``, ``request_timeout_ms`` and what concerns connections matter.
+    Parameters as for ``AIOKafkaProducer``; ``acks``, ``request_timeout_ms`` and those of connections are used.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -69,14 +69,14 @@ class BatchProducer(AIOKafkaProducer):
         self._stopped = False
 
     async def send_batch(self, batch: Batch, topic: str, *, partition: int) -> Awaitable[RecordMetadata]:
-        """Queue a batch; the future gives its offset, or the error.
+        """Queue a batch; the result of the future is its offset, or the error.
 
         Raises
         ------
         aiokafka.errors.KafkaError
-            The topic is not there, or may not be written; the partition has no leader now.
+            If the topic does not exist or may not be written, or the partition has no leader now.
         AssertionError
-            The topic has no such partition.
+            If the topic has no such partition.
         """
         if self._stopped:
             raise kafka_errors.ProducerClosed()
@@ -91,7 +91,7 @@ class BatchProducer(AIOKafkaProducer):
         return done
 
     async def stop(self) -> None:
-        """Stop at once, without flushing; waiting senders get an error."""
+        """Stop immediately, without flushing; waiting senders get an error."""
         self._stopped = True
         exchanges = list(self._exchanges.values())
         for task in exchanges:
@@ -105,7 +105,7 @@ class BatchProducer(AIOKafkaProducer):
     async def _find_leader(self, to: TopicPartition) -> int:
         partitions = await self.client._wait_on_metadata(to.topic)
         if to.partition not in partitions:
-            raise AssertionError(f"{to.topic} has no partition {to.partition}")  # as aiokafka's own producer
+            raise AssertionError(f"{to.topic} has no partition {to.partition}")  # like aiokafka's own producer
         leader: int | None = self.client.cluster.leader_for_partition(to)
         if leader is None or leader < 0:
             self.client.force_metadata_update()
@@ -113,7 +113,7 @@ class BatchProducer(AIOKafkaProducer):
         return leader
 
     async def _exchange(self, leader: int) -> None:
-        """Requests to one broker, one after the other, until nothing waits for it."""
+        """Send requests to one broker, one after the other, until no batch waits for it."""
         try:
             while leader in self._waiting:
                 await self._until_idle(self._waiting[leader])
@@ -135,7 +135,7 @@ class BatchProducer(AIOKafkaProducer):
             del self._exchanges[leader]
 
     def _next_request(self, leader: int) -> list[Waiting]:
-        """Take what waits for a broker, as much as fits one request; the rest goes with the next one."""
+        """Take the batches that wait for a broker, as many as fit one request; the rest goes with the next one."""
         queued = self._waiting.pop(leader)
         size = 0
         for at, w in enumerate(queued):
@@ -146,8 +146,8 @@ class BatchProducer(AIOKafkaProducer):
         return queued
 
     async def _until_idle(self, waiting: list[Waiting]) -> None:
-        """Yield to the event loop until no batch was queued for some turns; ends, as each partition queues one
-        batch."""
+        """Yield to the event loop until no batch was queued for some turns. It terminates because each partition queues
+        one batch."""
         turns, before = 0, len(waiting)
         while turns < IDLE_TURNS:
             await asyncio.sleep(0)
@@ -177,7 +177,7 @@ class BatchProducer(AIOKafkaProducer):
                 w.done.set_result(RecordMetadata(*w.to, w.to, offset, NO_TIMESTAMP, NO_TIMESTAMP, None))
 
     def _fail(self, waiting: list[Waiting], error: Exception) -> None:
-        """Fail each future; refresh the metadata where the error means that the leader may have moved."""
+        """Fail each future; refresh the metadata if the error means that the leader may have moved."""
         if getattr(error, "invalid_metadata", False):
             self.client.force_metadata_update()
         for w in waiting:
@@ -193,7 +193,7 @@ def _exception(code: int, error: type[Exception]) -> Exception:
 
 
 def _partitions(response: Any) -> Iterator[tuple[TopicPartition, int, int]]:
-    """(partition, error code, base offset) of a ``ProduceResponse`` of any version: they begin alike."""
+    """(partition, error code, base offset) of a ``ProduceResponse`` of any version, whose first fields are the same."""
     for topic, partitions in response.topics:
         for partition, code, offset, *_ in partitions:
             yield TopicPartition(topic, partition), code, offset

@@ -1,4 +1,4 @@
-"""Reads one partition: the journal and the staging topic in recovery, and the last own records of an output topic.
+"""Read one partition: the journal and the staging topic in recovery, and the last own records of an output topic.
 
 It sends requests through aiokafka's client and protocol classes. A consumer would wait in long polls at the end of the
 log, fetch beyond the last offset needed, and hide control records.
@@ -28,18 +28,18 @@ from klais.telemetry.log import Throttle, get
 
 log = get("klais.kafka.reader")
 
-FETCH_BYTES = 8 << 20  # of one answer; the broker gives at least one whole batch, however large
+FETCH_BYTES = 8 << 20  # in one answer; the broker returns at least one whole batch, however large
 RETRY_S = 0.1
 LOG_EVERY_S = 5.0
 METADATA_GRACE_S = 2.0  # a topic just created may not be in the metadata yet
 TAIL_STRIDE = 16
-CORRUPT_GRACE_S = 5.0  # a batch whose CRC is wrong for so long is left out: asking again did not help
+CORRUPT_GRACE_S = 5.0  # a batch whose CRC is wrong for this long is skipped: repeated requests did not help
 _EARLIEST, _LATEST = -2, -1
 _READ_UNCOMMITTED = 0
 
 
 class RawRecord(NamedTuple):
-    """One record as it lies in the log; ``control``: it is a marker of a transaction, whose content nobody reads."""
+    """One record as stored in the log; ``control``: a transaction marker, whose content is not used."""
 
     offset: int
     key: bytes | None
@@ -49,14 +49,14 @@ class RawRecord(NamedTuple):
 
 
 class PartitionReader:
-    """Reads the records of any partition between two offsets; many reads may run at once.
+    """Reads the records of any partition between two offsets; concurrent reads are allowed.
 
     Parameters
     ----------
     settings : Settings
-        Where Kafka is.
+        Settings with the addresses of the cluster.
     timeout_s : float
-        Time without an answer before it raises KafkaUnavailable.
+        Time without an answer before KafkaUnavailable is raised.
     """
 
     def __init__(self, settings: Settings, timeout_s: float = 60.0) -> None:
@@ -79,12 +79,12 @@ class PartitionReader:
         await self.stop()
 
     async def start(self) -> None:
-        """Connect, with a new client where there was one; waits up to ``timeout_s`` for a broker.
+        """Connect, with a new client if there was one; waits up to ``timeout_s`` for a broker.
 
         Raises
         ------
         KafkaUnavailable
-            No broker answered.
+            If no broker answered.
         """
         await self.stop()
         filter_aiokafka()
@@ -115,9 +115,9 @@ class PartitionReader:
         Raises
         ------
         TopicMismatch
-            There is no such partition.
+            If there is no such partition.
         KafkaUnavailable
-            No answer within ``timeout_s``.
+            If there was no answer within ``timeout_s``.
         """
         found = []
         for when in (_EARLIEST, _LATEST):
@@ -128,19 +128,19 @@ class PartitionReader:
     async def read(
         self, topic: str, partition: int, start: int, end: int | None = None, controls: bool = False
     ) -> AsyncIterator[RawRecord]:
-        """Records from offset ``start`` up to, not including, ``end`` (default and at most: the end offset now).
+        """Read records from offset ``start`` up to, not including, ``end`` (default and maximum: the end offset now).
 
-        It skips control records (transaction markers) unless ``controls`` asks for them, and ends even where only
-        those follow. A record batch whose CRC stays wrong is left out, as if nothing lay there; the log says so.
+        Control records (transaction markers) are skipped unless ``controls`` is set; reading ends even if only those
+        follow. A record batch whose CRC stays wrong is skipped as if it did not exist, and logged.
 
         Raises
         ------
         OffsetGone
-            ``start`` lies before the log's start (retention) or behind its end; carries both.
+            If ``start`` is before the log's start (retention) or after its end; the exception has both.
         TopicMismatch
-            There is no such partition.
+            If there is no such partition.
         KafkaUnavailable
-            No answer within ``timeout_s``.
+            If there was no answer within ``timeout_s``.
         """
         where = TopicPartition(topic, partition)
         log_start, log_end = await self.offsets(topic, partition)
@@ -183,25 +183,25 @@ class PartitionReader:
                 await deadline.wait(None)
 
     async def record_at(self, topic: str, partition: int, offset: int) -> RawRecord | None:
-        """The record at one offset, from a fetch of one batch; None where there is none (any more).
+        """The record at one offset, from a fetch of one batch; None if there is none (any more).
 
         Raises
         ------
         CorruptRecords
-            Its batch is there, and its CRC is wrong.
+            If its batch exists but its CRC is wrong.
         TopicMismatch, KafkaUnavailable
-            As for :meth:`read`.
+            As in :meth:`read`.
         """
         return (await self.record_and_leader(topic, partition, offset))[0]
 
     async def record_and_leader(self, topic: str, partition: int, offset: int) -> tuple[RawRecord | None, int]:
-        """As :meth:`record_at`, and the epoch of the leader that appended it: grows with each change of the leader."""
+        """Like :meth:`record_at`, and the epoch of the leader that appended it, which grows with each leader change."""
         where = TopicPartition(topic, partition)
         try:
             content = await self._fetch_bytes(where, offset, 1)
         except kafka_errors.OffsetOutOfRangeError:
             return None, -1
-        leader = int.from_bytes(content[12:16], "big", signed=True)  # of the first batch, which reaches to the offset
+        leader = int.from_bytes(content[12:16], "big", signed=True)  # of the first batch, which reaches the offset
         for batch in _batches(where, content, offset):
             if not batch.is_control_batch:
                 for record in batch:
@@ -210,7 +210,7 @@ class PartitionReader:
         return None, leader
 
     async def epoch_at(self, topic: str, partition: int, offset: int) -> int:
-        """Producer epoch of the batch, or the control record, that holds an offset; -1 where there is none."""
+        """Producer epoch of the batch, or the control record, at an offset; -1 if there is none."""
         try:
             batches = await self._fetch(TopicPartition(topic, partition), offset, 1)
         except kafka_errors.OffsetOutOfRangeError:
@@ -218,12 +218,12 @@ class PartitionReader:
         return int(batches[0].producer_epoch) if batches else -1
 
     async def end(self, topic: str, partition: int) -> int:
-        """End offset of a partition; errors as for :meth:`offsets`."""
+        """End offset of a partition; raises like :meth:`offsets`."""
         request = OffsetRequest(-1, _READ_UNCOMMITTED, [(topic, [(partition, _LATEST)])])
         return int((await self._ask(TopicPartition(topic, partition), request))[3])
 
     async def _fetch(self, where: TopicPartition, position: int, most_bytes: int = FETCH_BYTES) -> list[Any]:
-        """The whole batches of one answer that reach beyond ``position``, in order, with their CRC checked."""
+        """The whole batches of one answer that extend beyond ``position``, in order, with their CRC checked."""
         return _batches(where, await self._fetch_bytes(where, position, most_bytes), position)
 
     async def _fetch_bytes(self, where: TopicPartition, position: int, most_bytes: int) -> bytes:
@@ -232,7 +232,7 @@ class PartitionReader:
         return bytes((await self._ask(where, request))[-1] or b"")
 
     async def _ask(self, where: TopicPartition, request: Any) -> Any:
-        """Send to the partition's leader; its answer for the partition, as a tuple (partition, error code, ...)."""
+        """Send to the partition's leader; returns its answer for the partition as (partition, error code, ...)."""
         client = self._started()
         deadline = _Deadline(self._timeout_s, f"{where.topic}/{where.partition} cannot be read")
         while True:
@@ -265,7 +265,7 @@ class PartitionReader:
                 break
             if time.monotonic() - asked_at > METADATA_GRACE_S:
                 raise TopicMismatch(f"there is no {where.topic}/{where.partition}; partitions known: {sorted(known)}")
-            await asyncio.sleep(4 * RETRY_S)  # aiokafka logs a line each time
+            await asyncio.sleep(4 * RETRY_S)  # aiokafka logs a line for each call
         leader: int | None = client.cluster.leader_for_partition(where)
         return leader
 
@@ -284,12 +284,12 @@ class CorruptRecords(kafka_errors.CorruptRecordException):  # type: ignore[misc]
 
 
 def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
-    """The batches that reach beyond ``position``, up to the first whose CRC is wrong.
+    """The batches that extend beyond ``position``, up to the first with a wrong CRC.
 
     Raises
     ------
     CorruptRecords
-        That is the first of all.
+        If that is the very first one.
     """
     found = _framed(content)
     wanted: list[Any] = []
@@ -305,7 +305,7 @@ def _batches(where: TopicPartition, content: bytes, position: int) -> list[Any]:
 
 
 def _framed(content: bytes) -> list[Any]:
-    """The batches of an answer, by the lengths in front of them, up to bytes that are no batch."""
+    """The batches of an answer, split by their length fields, up to bytes that are not a batch."""
     records, out = MemoryRecords(content), []
     try:
         while (batch := records.next_batch()) is not None:
@@ -317,7 +317,7 @@ def _framed(content: bytes) -> list[Any]:
 
 
 class _Deadline:
-    """Waits between retries, logs that it waits, and gives up after ``timeout_s`` without :meth:`renew`."""
+    """Waits between retries, logs the wait, and gives up after ``timeout_s`` without :meth:`renew`."""
 
     def __init__(self, timeout_s: float, trouble: str) -> None:
         self._timeout_s = timeout_s
@@ -326,7 +326,7 @@ class _Deadline:
         self.renew()
 
     def renew(self) -> None:
-        """Start the time again after progress."""
+        """Restart the time limit after progress."""
         self._since = time.monotonic()
 
     async def wait(self, error: BaseException | None) -> None:
@@ -342,10 +342,10 @@ class _Deadline:
 async def last_own_mark(
     reader: PartitionReader, topic: str, partition: int, floor_offset: int = 0, lineage: int = 0
 ) -> Mark | None:
-    """The last mark of this ``lineage`` at or after ``floor_offset``; None without one.
+    """The last mark of this ``lineage`` at or after ``floor_offset``, or None.
 
-    Reads backwards from the end in growing strides, skips control records and records without a mark, and reads no
-    offset twice.
+    Reads backwards from the end in growing strides, skips control records and records without a mark, and reads each
+    offset only once.
     """
     log_start, high = await reader.offsets(topic, partition)
     floor = max(floor_offset, log_start)

@@ -1,8 +1,8 @@
-"""One Kafka record batch (magic 2), grown as a column and closed once: the unit in which a lane writes.
+"""One Kafka record batch (magic 2), grown as a column and closed once: a lane's unit of writing.
 
-The records are laid out by kernels in a buffer that is kept; :meth:`RecordBatchWriter.close` compresses them once and
-puts the 61-byte header before them, with producer id, epoch and base sequence (Kafka protocol guide, "Record Batch").
-The last record of each output carries the record header ``klais``: how far a step's output has got (:func:`mark`).
+Kernels write the records into a reusable buffer; :meth:`RecordBatchWriter.close` compresses them once and adds the
+61-byte header with producer id, epoch and base sequence (Kafka protocol guide, "Record Batch"). The last record of each
+output carries the record header ``klais``, the progress of a step's output (:func:`mark`).
 """
 
 import struct
@@ -23,20 +23,20 @@ AFTER_LENGTH = 12  # the batch's length field counts from here
 CRC_FROM = 21  # the CRC covers everything from the attributes on
 _CRC_PART = struct.Struct(">hiqqqhii")
 _CODECS = {"none": 0, "lz4": 3}
-COMPRESS_FROM_BYTES = 200  # below, a compressed frame saves nothing
-MAX_RECORDS_BYTES = (4 << 20) - 4096  # the broker's message.max.bytes, less the header and room for the mark
+COMPRESS_FROM_BYTES = 200  # below, compression saves nothing
+MAX_RECORDS_BYTES = (4 << 20) - 4096  # the broker's message.max.bytes, minus the header and room for the mark
 MARK_KEY = "klais"
 _MARK = struct.Struct("<QIQI")
 _MARK_FIELD = bytes([2 * len(MARK_KEY)]) + MARK_KEY.encode() + bytes([2 * _MARK.size])
-MARK_BYTES = len(_MARK_FIELD) + _MARK.size + 1  # a longer length varint included
+MARK_BYTES = len(_MARK_FIELD) + _MARK.size + 1  # including a longer length varint
 SEQUENCE_MASK = 0x7FFF_FFFF
 
 
 class Mark(NamedTuple):
-    """How far a lane's output had got when it wrote a record: ``done`` records of ``step`` are out, this one included.
+    """Progress of a lane's output when it wrote a record: ``done`` records of ``step`` are written, including this one.
 
-    ``next_raw`` is the lane's next raw offset after that step. ``lineage`` tells the marks of one lane from those of
-    another system that wrote to the topic before: a lane draws it once, and keeps it in journal and checkpoint.
+    ``next_raw`` is the lane's next raw offset after that step. ``lineage`` distinguishes the marks of a lane from those
+    of another system that wrote to the topic before: a lane draws it once, and keeps it in journal and checkpoint.
     """
 
     step: int
@@ -57,7 +57,7 @@ def mark(step: int, done: int, next_raw: int = 0, lineage: int = 0) -> bytes:
 
 
 def read_mark(headers: Sequence[tuple[str, bytes | None]]) -> Mark | None:
-    """The mark of a record's headers; None when it carries none of ours."""
+    """The mark in a record's headers; None if there is none of ours."""
     for key, value in headers:
         if key == MARK_KEY and value is not None and len(value) == _MARK.size:
             return Mark(*_MARK.unpack(value))
@@ -65,7 +65,7 @@ def read_mark(headers: Sequence[tuple[str, bytes | None]]) -> Mark | None:
 
 
 def next_sequence(base: int, count: int) -> int:
-    """Base sequence of the batch after one of ``count`` records from ``base``: Kafka goes on with 0 after 2^31 - 1.
+    """Base sequence of the batch after one of ``count`` records from ``base``: Kafka wraps to 0 after 2^31 - 1.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def next_sequence(base: int, count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BuiltBatch:
-    """A closed batch: ``data`` is what goes on the wire, and goes again unchanged when a send is repeated."""
+    """A closed batch: ``data`` are the bytes to send, which stay the same when a send is repeated."""
 
     data: bytes
     count: int
@@ -90,22 +90,22 @@ class BuiltBatch:
 
     @property
     def next_sequence(self) -> int:
-        """Base sequence of the batch that follows this one."""
+        """Base sequence of the next batch."""
         return next_sequence(self.base_sequence, self.count)
 
 
 class RecordBatchWriter:
-    """Grows one record batch in a buffer of its own.
+    """Builds one record batch at a time in its own buffer.
 
     Parameters
     ----------
     limit_bytes : int
-        Bytes of records, before compression, at which the batch is full. A single larger record goes alone into an
+        Bytes of records, before compression, at which the batch is full. A larger single record goes alone into an
         empty batch, up to ``MAX_RECORDS_BYTES``.
     compression : {"lz4", "none"}
         Codec of the records; small batches are not compressed.
     lineage : int
-        Of the lane that writes, for the marks.
+        The lineage of the lane, for the marks.
     """
 
     def __init__(self, limit_bytes: int = 1_000_000, compression: str = "lz4", lineage: int = 0) -> None:
@@ -122,7 +122,7 @@ class RecordBatchWriter:
 
     @property
     def count(self) -> int:
-        """Records in the batch."""
+        """Number of records in the batch."""
         return int(self._state[k.COUNT])
 
     @property
@@ -132,7 +132,7 @@ class RecordBatchWriter:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was appended since the last reset."""
+        """Whether no record was appended since the last reset."""
         return self.count == 0
 
     def reset(self) -> None:
@@ -140,11 +140,11 @@ class RecordBatchWriter:
         self._state[:] = 0
 
     def refused(self) -> None:
-        """The last batch was too much for the broker: make the next ones half as large, down to a single record."""
+        """The broker refused the last batch as too large: halve the next ones, down to a single record."""
         self._limit = max(1, min(self._limit, self._closed) // 2)
 
     def accepted(self) -> None:
-        """The broker took the last batch: let the next ones grow again, to the size asked for at most."""
+        """The broker accepted the last batch: let the next ones grow again, up to the configured size."""
         self._limit = min(self._most, self._limit + max(64, self._limit // 8))
 
     def append_telemetry(
@@ -166,30 +166,30 @@ class RecordBatchWriter:
         Parameters
         ----------
         buf : uint8 [b]
-            The bytes the frames lie in; frame i is ``buf[starts[i] : starts[i] + lengths[i]]``.
+            The buffer of the frames; frame i is ``buf[starts[i] : starts[i] + lengths[i]]``.
         starts, lengths : int64 [n]
         id_size : uint8 [n]
             Bytes of device_id, 1 to 16.
         sequence : uint32 [n]
         ts_ms : int64 [n]
-            Time of receipt, ms since the epoch: the record's timestamp.
+            Receive time, ms since the epoch: the record's timestamp.
         index : int32 [m]
             The frames to write, in this order.
         begin : int
-            Where in ``index`` to go on.
+            Where in ``index`` to start.
         step, done, next_raw : int
-            The step these are the output of, how many frames of that output are out before this call, and the lane's
-            next raw offset after that step.
+            The step that these frames are the output of, how many frames of that output were written before this call,
+            and the lane's next raw offset after that step.
 
         Returns
         -------
         int
-            How many were written; fewer than ``m - begin`` when the batch is full.
+            Number of records written; fewer than ``m - begin`` if the batch is full.
 
         Raises
         ------
         ValueError
-            A frame of ``index`` does not lie in ``buf``, or has no id, or is larger than a batch may be.
+            If a frame of ``index`` is not inside ``buf``, has no id, or is larger than a batch may be.
         """
         columns = (buf, starts, lengths, id_size, sequence, ts_ms, index, begin)
         n = len(starts)
@@ -213,9 +213,9 @@ class RecordBatchWriter:
         begin: int,
         timestamp_ms: int | None = None,
     ) -> int:
-        """As :meth:`append_pairs`, for values of one size: ``values`` uint8 [n, stride]."""
+        """Like :meth:`append_pairs`, for values of one size: ``values`` uint8 [n, stride]."""
         if values.ndim != 2:
-            raise ValueError(f"values {values.shape} are no rows")
+            raise ValueError(f"values {values.shape} are not rows")
         stride = values.shape[1]
         starts = np.arange(len(values), dtype=np.int64) * stride
         lengths = np.full(len(values), stride, np.int64)
@@ -231,7 +231,7 @@ class RecordBatchWriter:
         begin: int,
         timestamp_ms: int | None = None,
     ) -> int:
-        """Write one record for each pair from ``begin`` on, as many as fit; returns how many.
+        """Write one record for each pair starting at ``begin``, as many as fit; returns their number.
 
         Parameters
         ----------
@@ -244,17 +244,17 @@ class RecordBatchWriter:
         begin : int
             First pair to write.
         timestamp_ms : int, optional
-            Time of all records, ms since the epoch; default now.
+            Timestamp of all records, ms since the epoch; default now.
 
         Raises
         ------
         ValueError
-            Shapes that do not fit each other, a key size out of range, a value outside of ``buf``, or one larger than a
-            batch may be.
+            If shapes do not match, a key size is out of range, or a value is outside of ``buf`` or larger than a batch
+            may be.
         """
         sizes = len(key_sizes), len(starts), len(lengths)
         if keys.ndim != 2 or keys.shape[1] != 16 or set(sizes) != {len(keys)}:
-            raise ValueError(f"keys {keys.shape}, sizes, starts and lengths {sizes} are no pairs")
+            raise ValueError(f"keys {keys.shape}, sizes, starts and lengths {sizes} are not pairs")
         ts = _timestamp(timestamp_ms)
         if begin < 0:
             raise ValueError(f"begin {begin} is below 0")
@@ -277,12 +277,12 @@ class RecordBatchWriter:
         done: int | None = None,
         next_raw: int = 0,
     ) -> bool:
-        """Write one record; with ``step`` and ``done`` it carries the mark. False when it does not fit any more.
+        """Write one record; with ``step`` and ``done`` it carries the mark. False if it no longer fits.
 
         Raises
         ------
         ValueError
-            The record is larger than a batch may be.
+            If the record is larger than a batch may be.
         """
         ts = _timestamp(timestamp_ms)
         marks = () if step is None else ((MARK_KEY, mark(step, done or 0, next_raw, self._lineage)),)
@@ -301,12 +301,12 @@ class RecordBatchWriter:
         return True
 
     def close(self, producer_id: int, epoch: int, base_sequence: int) -> BuiltBatch:
-        """Compress the records and put the header before them; the writer keeps its records until :meth:`reset`.
+        """Compress the records and add the header; the writer keeps its records until :meth:`reset`.
 
         Raises
         ------
         ValueError
-            The batch is empty (Kafka has no empty batches from producers).
+            If the batch is empty (Kafka accepts no empty batches from producers).
         """
         if self.empty:
             raise ValueError("a batch without records cannot be sent")
@@ -327,7 +327,7 @@ class RecordBatchWriter:
         return BuiltBatch(data, n, producer_id, epoch, base_sequence & SEQUENCE_MASK, first, newest, self.size)
 
     def _grow(self, record_bytes: int) -> None:
-        """Make room for one record more of this size, the only reason for which the buffer is ever exchanged."""
+        """Make room for another record of this size; the only case in which the buffer is replaced."""
         need = self.size + record_bytes + MARK_BYTES + k.SLACK
         if self.size + record_bytes > MAX_RECORDS_BYTES:
             raise ValueError(f"a record of {record_bytes} bytes exceeds a batch ({MAX_RECORDS_BYTES} bytes)")
@@ -337,7 +337,7 @@ class RecordBatchWriter:
             self._out = grown
 
     def _mark_last(self, value: bytes) -> None:
-        """Give the last record, which has no headers, the mark; its length may need one byte more."""
+        """Add the mark to the last record, which has no headers; its length field may need another byte."""
         at, last = self.size, int(self._state[k.LAST_AT])
         body_at, length = _read_varint(self._out, last)
         body = self._out[body_at : at - 1].tobytes()  # the last byte is the header count 0
@@ -350,7 +350,7 @@ class RecordBatchWriter:
 def encode_record(
     delta_ms: int, offset: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
 ) -> bytes:
-    """One record in plain Python: for the few that are not columns."""
+    """Encode one record in plain Python, for the few that are not columns."""
     parts = [b"\0", _varint(delta_ms), _varint(offset), _nullable(key), _nullable(value), _varint(len(headers))]
     for name, content in headers:
         parts += [_nullable(name.encode()), _nullable(content)]

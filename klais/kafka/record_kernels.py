@@ -1,11 +1,11 @@
-"""Kernels that lay Kafka records (record batch format v2) out back to back in one uint8 buffer.
+"""Kernels that write Kafka records (record batch format v2) without gaps into one uint8 buffer.
 
 A record is ``length varint | attributes int8 = 0 | timestamp delta varlong | offset delta varint | key length varint,
 key | value length varint, value | header count varint | headers``; every varint is zigzag (Kafka protocol guide,
-"Record Batch"; ``DefaultRecord.writeTo``). The batch's 61-byte header is written in :mod:`klais.kafka.record_batch`.
+"Record Batch"; ``DefaultRecord.writeTo``). The batch's 61-byte header is added in :mod:`klais.kafka.record_batch`.
 
-The buffer must have ``SLACK`` bytes behind ``limit``: short pieces are copied as whole blocks, and the surplus is then
-written over.
+The buffer must have ``SLACK`` bytes after ``limit``: short pieces are copied as whole blocks, and the surplus is then
+overwritten.
 """
 
 import numpy as np
@@ -15,16 +15,16 @@ from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import BYTES, I32, I64, U8, U32, int64, kernel
 
-# Cells of the writer's state (int64 [5]).
+# Entries of the writer's state (int64 [5]).
 AT = 0  # where the next record starts
-COUNT = 1  # records so far
+COUNT = 1  # number of records so far
 FIRST_TS = 2  # ms, timestamp of record 0: the base of the deltas
 MAX_TS = 3  # ms
 LAST_AT = 4  # where the last record starts
 
-SLACK = 128  # bytes behind the limit that block copies may scribble on
+SLACK = 128  # bytes after the limit that block copies may overwrite
 MAX_TIMESTAMP_MS = 1 << 53  # zigzag arithmetic stays far inside int64
-BAD_FRAME = -1  # the caller named a frame that does not lie in its buffer
+BAD_FRAME = -1  # the caller passed a frame that is not inside its buffer
 
 
 _PREFIX = np.frombuffer(b'{"device_id":"'.ljust(16), np.uint8).copy()
@@ -34,7 +34,7 @@ _DATA = np.frombuffer(b',"data":', np.uint8).copy()
 _PAIRS = np.frombuffer(b"".join(b"%02d" % i for i in range(100)), np.uint8).copy()
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8).copy()
 STAMP_FIXED = 6 + 8
-VALUE_FIXED = 14 + 8 + STAMP_FIXED + 1  # bytes of the value's own text around id, seq, ts and payload
+VALUE_FIXED = 14 + 8 + STAMP_FIXED + 1  # bytes of the value's fixed text around id, seq, ts and payload
 STAMP_BLOCK = 40  # `,"ts":` + at most 19 digits + `,"data":` = 33 bytes, copied as one block
 _SHORT = 64  # payloads up to this size are copied as one block
 
@@ -52,7 +52,7 @@ def varint_size(value: int) -> int:
 
 @kernel()
 def put_varint(out: npt.NDArray[np.uint8], at: int, value: int) -> int:
-    """Write ``value`` (|value| < 2^61) as a zigzag varint at ``out[at]``; returns where it ends."""
+    """Write ``value`` (|value| < 2^61) as a zigzag varint at ``out[at]``; returns the end."""
     rest = 2 * value if value >= 0 else -2 * value - 1
     while rest >= 128:
         out[at] = (rest & 127) | 128
@@ -64,7 +64,7 @@ def put_varint(out: npt.NDArray[np.uint8], at: int, value: int) -> int:
 
 @kernel()
 def digits_size(value: int) -> int:
-    """Decimal digits of ``value`` >= 0."""
+    """Number of decimal digits of ``value`` >= 0."""
     rest = np.uint64(value)
     size = 1
     while rest >= np.uint64(10_000):
@@ -79,7 +79,7 @@ def digits_size(value: int) -> int:
 
 @kernel()
 def put_digits(out: npt.NDArray[np.uint8], at: int, value: int, size: int) -> int:
-    """Write ``value`` >= 0, which has ``size`` decimal digits, at ``out[at]``; two digits a step, from the end."""
+    """Write ``value`` >= 0, which has ``size`` decimal digits, at ``out[at]``; two digits per step, from the end."""
     rest = np.uint64(value)
     p = at + size
     while rest >= np.uint64(100):
@@ -100,7 +100,7 @@ def put_digits(out: npt.NDArray[np.uint8], at: int, value: int, size: int) -> in
 def escaped_size(buf: npt.NDArray[np.uint8], at: int, size: int) -> int:
     """Bytes of the device_id ``buf[at : at + size]`` as JSON text; 16 bytes are readable at ``at``."""
     special = np.uint8(0)
-    for k in range(16):  # fixed length and no branch: one vector comparison
+    for k in range(16):  # fixed length and no branch: compiles to one vector comparison
         c = buf[at + k]
         special |= np.uint8(((c < 0x20) | (c == 0x22) | (c == 0x5C)) & (k < size))
     if special == 0:
@@ -144,7 +144,7 @@ def put_stamp(out: npt.NDArray[np.uint8], at: int, ts: int, ts_size: int) -> Non
 
 @kernel()
 def put_payload(out: npt.NDArray[np.uint8], at: int, buf: npt.NDArray[np.uint8], start: int, size: int) -> int:
-    """Copy a payload; a short one as one block of constant size, where ``buf`` has so many bytes."""
+    """Copy a payload; a short one as one block of constant size, if ``buf`` has that many bytes."""
     if size <= _SHORT and start + _SHORT <= buf.shape[0]:
         copy_bytes(out, at, buf, start, _SHORT)
     else:
@@ -154,7 +154,7 @@ def put_payload(out: npt.NDArray[np.uint8], at: int, buf: npt.NDArray[np.uint8],
 
 @kernel()
 def frame_is_sound(start: int, size: int, payload: int, ts: int, bytes_in_buf: int) -> bool:
-    """Whether a frame lies in its buffer and its id, payload and time have sizes that the arithmetic here can take."""
+    """Whether a frame is inside its buffer and its id, payload and time are within the range of this arithmetic."""
     inside = (start >= 0) & (payload >= 0) & (payload <= bytes_in_buf - HEADER_SIZE - start)
     return bool(inside & (size >= 1) & (size <= 16) & (ts >= 0) & (ts <= MAX_TIMESTAMP_MS))
 
@@ -170,7 +170,7 @@ def put_key(
     start: int,
     size: int,
 ) -> int:
-    """A record up to its key: ``size`` <= 16 bytes at ``buf[start]``, 16 of which are readable; returns its end."""
+    """Write a record up to its key: ``size`` <= 16 bytes at ``buf[start]``, 16 of them readable; returns the end."""
     at = put_varint(out, at, body)
     out[at] = 0
     at = put_varint(out, at + 1, delta)
@@ -211,14 +211,14 @@ def append_frames(
     begin: int,
     limit: int,
 ) -> int:
-    """Write one record for each of the frames ``index[begin:]`` until ``limit``; returns how many.
+    """Write one record for each of the frames ``index[begin:]`` until ``limit``; returns their number.
 
     Key: the device_id. Value: ``{"device_id":"...","seq":N,"ts":N,"data":<payload>}``. The columns are those of
-    :class:`klais.kafka.record_batch.RecordBatchWriter`; an empty batch takes one record whatever its size.
-    A frame that does not lie in ``buf`` gives BAD_FRAME, and ``state`` stays as it was.
+    :class:`klais.kafka.record_batch.RecordBatchWriter`; an empty batch takes one record of any size.
+    For a frame that is not inside ``buf`` it returns BAD_FRAME, and ``state`` is unchanged.
     """
     at, count, first_ts, max_ts, last_at = state[AT], state[COUNT], state[FIRST_TS], state[MAX_TS], state[LAST_AT]
-    stamp_at = stamp_ts = -1  # where the newest stamp text lies: most frames of a batch share their millisecond
+    stamp_at = stamp_ts = -1  # the newest timestamp text: most frames of a batch share their millisecond
     ts_size = 0
     taken = 0
     for j in range(begin, index.shape[0]):
@@ -249,7 +249,7 @@ def append_frames(
             put_stamp(out, at, ts, ts_size)
         stamp_at, stamp_ts = at, ts
         at = put_payload(out, at + STAMP_FIXED + ts_size, buf, start + HEADER_SIZE, payload)
-        out[at] = 0x7D  # the closing brace; behind it: no record headers
+        out[at] = 0x7D  # the closing brace; the count of record headers follows: none
         out[at + 1] = 0
         at += 2
         max_ts = max(max_ts, ts)
@@ -272,7 +272,7 @@ def append_pairs(
     ts: int,
     limit: int,
 ) -> int:
-    """Write one record for each pair from ``begin`` on, until ``limit``; returns how many, or BAD_FRAME.
+    """Write one record for each pair starting at ``begin``, until ``limit``; returns their number, or BAD_FRAME.
 
     Key: the first ``key_sizes[i]`` of 16 bytes of ``keys`` (uint8 [16 n]); value: ``buf[starts[i] : starts[i] +
     lengths[i]]``; time: ``ts`` ms.

@@ -1,8 +1,7 @@
-"""The access rights that each role needs on a cluster with an authorizer. Declared once: command, document and test use
-it.
+"""The access rights that each role needs on a cluster with an authorizer. Declared once for command, document and test.
 
 ``klais topics rights`` prints them as ``kafka-acls`` commands. Source: the table "Operations
-and Resources on Protocols" of Apache Kafka's security documentation.
+and Resources on Protocols" in Apache Kafka's security documentation.
 """
 
 import shlex
@@ -18,7 +17,7 @@ ROLES: tuple[Role, ...] = ("edge", "worker", "admin")
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """Operations that a role may do on one resource, or on all whose name begins with ``name``."""
+    """Operations that a role may perform on one resource, or on all whose name begins with ``name``."""
 
     resource: Literal["topic", "group", "transactional-id"]
     name: str
@@ -27,7 +26,7 @@ class Right:
 
 
 def rights(settings: Settings, role: Role) -> list[Right]:
-    """What a role needs and no more; Read, Write and Alter imply Describe.
+    """The rights of a role and no more; Read, Write and Alter imply Describe.
 
     Examples
     --------
@@ -47,11 +46,11 @@ def rights(settings: Settings, role: Role) -> list[Right]:
     reads = {"edge": {topics.stats, topics.control}, "worker": set(every)}[role]
     out = []
     for name in every:
-        # All topics are checked at the start. A Write or Read implies Describe.
+        # All topics are checked at the start. Write and Read imply Describe.
         operations = [op for op, names in (("Read", reads), ("Write", writes)) if name in names] or ["Describe"]
         out.append(Right("topic", name, False, (*operations, "DescribeConfigs")))
-    # The consumer group of the workers, and one of its own for each reader of a small topic (nothing is committed
-    # there).
+    # The consumer group of the workers, and a separate one for each reader of a small topic (those commit
+    # nothing).
     out.append(Right("group", ours, True, ("Read",)))
     if role == "worker":
         # Lanes and the controller fence their predecessors with a transactional id.

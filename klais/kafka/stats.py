@@ -1,4 +1,4 @@
-"""``klais_stats`` and ``klais_control`` in Kafka: the producer that processes share, and the newest record of each
+"""``klais_stats`` and ``klais_control`` in Kafka: the shared producer of a process, and the newest record of each
 process."""
 
 import contextlib
@@ -54,31 +54,31 @@ class ControlProducer:
         self._producer.poll(0)
 
     def control(self, scope: str, record: Numbers, timeout_s: float = 6.0) -> None:
-        """Write the record of a scope and wait until Kafka acknowledged it.
+        """Write the record of a scope and wait for Kafka's acknowledgement.
 
         Raises
         ------
         KafkaException
-            Kafka did not acknowledge it in time.
+            If Kafka did not acknowledge it in time.
         """
         self._write(self._topics.control, scope, {"scope": scope, **record}, timeout_s)
 
     def change(self, scope: str, record: Numbers, before: Numbers | None, address: str = "") -> None:
-        """Write a change that a person asked for: first to ``klais_audit``, then to ``klais_control``.
+        """Write a change requested by an operator: first to ``klais_audit``, then to ``klais_control``.
 
         Parameters
         ----------
         scope, record
-            As :meth:`control`; ``author``, ``reason`` and ``at`` of the record are in the audit too.
+            As in :meth:`control`; ``author``, ``reason`` and ``at`` of the record are also in the audit.
         before : mapping or None
-            The scope's record until now.
+            The present record of the scope.
         address : str
-            Where the request came from, empty for the command line.
+            The client's address, empty for the command line.
 
         Raises
         ------
         KafkaException
-            Kafka did not acknowledge it in time. Then the change is not in force.
+            If Kafka did not acknowledge it in time. Then the change is not in force.
         """
         kept = ("author", "reason", "at")
         audit = {name: record.get(name) for name in kept} | {"scope": scope, "address": address}
@@ -116,14 +116,12 @@ def _log_error(error: Any) -> None:
 
 
 class StatsFollower(TopicFollower):
-    """The newest record of every process. Records older than 3 seconds are stale: they are shown, but not used."""
+    """The newest record of every process. Records older than 3 seconds are stale: they are shown but not used."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, Topics.of(settings).stats, from_start=False)
         self._newest: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._views: dict[
-            str, tuple[Mapping[str, Any], ProcessView]
-        ] = {}  # of the newest records that somebody asked for
+        self._views: dict[str, tuple[Mapping[str, Any], ProcessView]] = {}  # of the newest records that were requested
         self._clocks: dict[str, float] = {}
 
     def reset(self) -> None:
@@ -131,14 +129,14 @@ class StatsFollower(TopicFollower):
         self._newest, self._views, self._clocks = {}, {}, {}
 
     def consume(self, key: str, value: bytes | None, appended_ms: int | None = None) -> None:
-        """Keep one record."""
+        """Store one record."""
         record = shallow_json.loads(value) if value is not None else None
         if not isinstance(record, dict) or record.get("v") != VERSION:
             raise ValueError(f"statistics of {key!r} are not a version {VERSION} record")
         for name in ("counters", "gauges", "rates"):
             if not isinstance(record.get(name), dict):
                 raise ValueError(f"statistics of {key!r} have no object {name!r}")
-        # By arrival, not by at_ms, as the clocks of two hosts may differ.
+        # By arrival, not by at_ms, because the clocks of two hosts may differ.
         now_s = time.monotonic()
         alive = {k: v for k, v in self._newest.items() if now_s - v[0] <= FORGET_S}
         self._newest = alive | {key: (now_s, record)}
@@ -149,7 +147,7 @@ class StatsFollower(TopicFollower):
             self._clocks = clocks | {key: (at_ms - appended_ms) / 1000}
 
     def heard(self, kind: str, within_s: float = FORGET_S) -> dict[str, tuple[float, dict[str, Any]]]:
-        """Age (s) and newest record of each process of that kind, by id; without those older than ``within_s``."""
+        """Age (s) and newest record of each process of that kind, by id; without records older than ``within_s``."""
         now_s = time.monotonic()
         rows = self._newest.items()
         return {
@@ -163,13 +161,13 @@ class StatsFollower(TopicFollower):
         return {name: record for name, (_, record) in self.heard(kind, FRESH_S).items()}
 
     def view(self, fresh_s: float = FRESH_S) -> SystemView:
-        """Everything that processes reported in the last ``fresh_s`` seconds, read into types."""
+        """All reports of the last ``fresh_s`` seconds, parsed into types."""
         return SystemView.of(
             lambda kind: {name: record for name, (_, record) in self.heard(kind, fresh_s).items()}, self.read
         )
 
     def read(self, name: str, record: Mapping[str, Any]) -> ProcessView:
-        """A record read into types: once (0.3 ms), however often the controller asks (ten times a second)."""
+        """Parse a record into types: once (0.3 ms), however often the controller calls it (ten times a second)."""
         before = self._views.get(name)
         if before is not None and before[0] is record:
             return before[1]
@@ -178,10 +176,10 @@ class StatsFollower(TopicFollower):
         return view
 
     def clock_offset_s(self, name: str) -> float | None:
-        """By how much a process's wall clock is ahead of the broker's (behind: negative), as of its newest record.
+        """How far a process's wall clock is ahead of the broker's (behind: negative), from its newest record.
 
-        It includes the time of the record's way, some 10 ms. None without a record, or where the topic has no broker
-        times.
+        It includes the transmission time of the record, some 10 ms. None without a record, or if the topic has no
+        broker times.
         """
         return self._clocks.get(name)
 
@@ -208,7 +206,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def clock_warning(offset_s: float | None) -> str | None:
-    """A warning about a clock that differs from the broker's by more than the tolerance; None while it does not.
+    """A warning about a clock that differs from the broker's by more than the tolerance, else None.
 
     Examples
     --------

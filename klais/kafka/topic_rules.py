@@ -1,4 +1,4 @@
-"""What the topics must be like: the differences between those on a cluster and those that KLAIS needs. Pure."""
+"""Requirements on the topics: differences between the topics of a cluster and those that KLAIS needs. Pure."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class TopicState:
-    """A topic on the cluster: ``records`` counts offsets from the first kept to the end, None = not known."""
+    """A topic on the cluster: ``records`` counts offsets from the first retained to the end, None = unknown."""
 
     name: str
     partitions: int
@@ -41,7 +41,7 @@ def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Misma
     for spec in specs:
         state = states.get(spec.name)
         if state is None:
-            out.append(Mismatch(spec.name, "missing", "", "", "`klais topics create` makes it"))
+            out.append(Mismatch(spec.name, "missing", "", "", "`klais topics create` creates it"))
             continue
         if spec.partitions is not None and state.partitions != spec.partitions:
             out.append(_partition_mismatch(spec, state))
@@ -53,7 +53,7 @@ def compare(specs: list[TopicSpec], states: dict[str, TopicState]) -> list[Misma
 
 
 def compare_safety(states: dict[str, TopicState]) -> list[Mismatch]:
-    """Topics that take no write at all, or whose new leader may lack what was acknowledged. Pure."""
+    """Topics that accept no writes, or whose new leader may lack acknowledged records. Pure."""
     out = []
     for name, state in states.items():
         least = state.config.get("min.insync.replicas", "")
@@ -71,7 +71,7 @@ def _config_mismatch(topic: str, name: str, found: str, wanted: str) -> Mismatch
 
 
 def compare_replication(wanted: int, states: dict[str, TopicState]) -> list[Mismatch]:
-    """Topics with fewer replicas than KLAIS_REPLICATION asks for. Pure."""
+    """Topics with fewer replicas than KLAIS_REPLICATION. Pure."""
     fix = "add replicas with kafka-reassign-partitions, or set KLAIS_REPLICATION to what you accept to lose"
     return [
         Mismatch(name, "replication", str(state.replication), f"at least {wanted}", fix)
@@ -81,7 +81,7 @@ def compare_replication(wanted: int, states: dict[str, TopicState]) -> list[Mism
 
 
 def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mismatch]:
-    """A journal that expires before its raw records, which a recovering lane would then decide again. Pure."""
+    """A journal that expires before its raw records: a recovering lane would decide those again. Pure."""
     raw, journal = states.get(topics.raw), states.get(topics.journal)
     if raw is None or journal is None:
         return []
@@ -94,12 +94,12 @@ def compare_retention(topics: Topics, states: dict[str, TopicState]) -> list[Mis
 
 
 def _partition_mismatch(spec: TopicSpec, state: TopicState) -> Mismatch:
-    """Raw, journal, changelog and outputs must agree: lane p owns partition p of each of them."""
+    """Check the partition count of raw, journal, changelog and outputs: lane p owns partition p of each of them."""
     if spec.partitions == 1:
         fix = "delete it (kafka-topics --delete) and run `klais topics create`"
     else:
         fix = (
-            f"set KLAIS_PARTITIONS={state.partitions} if all topics of klais have that many; else wait until "
+            f"set KLAIS_PARTITIONS={state.partitions} if all topics of KLAIS have that many; otherwise wait until "
             "`klais lag` shows none, delete this topic (kafka-topics --delete) and run `klais topics create`, or use "
             "new topics (KLAIS_TOPIC_PREFIX). Another count for a system in use would move devices between lanes"
         )
@@ -111,7 +111,7 @@ def _add(name: str, wanted: str) -> str:
 
 
 def _fits(name: str, found: str, wanted: str) -> bool:
-    """More room or a longer time than needed is the operator's choice (-1 = without end); lists have no order."""
+    """Whether a setting suffices: more room or time than needed is allowed (-1 = no limit); lists have no order."""
     if name in _AT_LEAST and _is_number(found):
         return int(found) == -1 or int(found) >= int(wanted) != -1
     return sorted(found.split(",")) == sorted(wanted.split(","))

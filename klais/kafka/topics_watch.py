@@ -1,4 +1,4 @@
-"""Whether the topics are still as KLAIS needs them, asked for while a process runs: somebody may change them."""
+"""Check at run time whether the topics still are as KLAIS needs them, because other users may change them."""
 
 import threading
 
@@ -13,34 +13,34 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.kafka.topics_watch")
 
-# A broker needs some 70 ms to describe all topics, in which others wait: with a period of 5 s, p99 of the whole path
-# was twice as long at 5,000 frames/s on two cores.
+# A broker needs some 70 ms to describe all topics, during which other requests wait: with a period of 5 s, p99 of the
+# whole path was twice as long at 5,000 frames/s on two cores.
 PERIOD_S = 30.0
-ASKED_S = 1.0  # after somebody asked
-MENDED_S = 5.0  # while something differs
+ASKED_S = 1.0  # delay after a request, because several lanes fail at once
+MENDED_S = 5.0  # period while there is a difference
 
 
 class TopicsWatch:
-    """Compares the topics with what is needed every half minute, in a daemon thread.
+    """Compares the topics with the requirements every half minute, in a daemon thread.
 
-    A process that finds a difference goes on: what can be written is written, and what cannot waits. It only says so.
+    A process with a difference continues: it writes what it can, and the rest waits. This class only reports it.
 
     Attributes
     ----------
     problems : tuple of str
-        What differs, and how to mend it; empty when nothing does. A broker that does not answer is another problem,
-        reported elsewhere: meanwhile this is what was found last.
+        The differences and how to fix them; empty if there are none. A broker that does not answer is reported
+        elsewhere: until it does, this is the last result.
     """
 
     def __init__(self, settings: Settings, period_s: float = PERIOD_S) -> None:
         self._settings, self._period_s = settings, period_s
-        self._admin: AdminClient | None = None  # made by the thread: a watch that never starts opens no connection
+        self._admin: AdminClient | None = None  # created by the thread: a watch that never starts opens no connection
         self._known: frozenset[Mismatch] = frozenset()
         self._stop, self._ask = threading.Event(), threading.Event()
         self.problems: tuple[str, ...] = ()
 
     def start(self) -> None:
-        """Begin to watch; return at once."""
+        """Start to watch; returns immediately."""
         threading.Thread(target=self._run, name="topics-watch", daemon=True).start()
 
     def ask(self) -> None:
@@ -48,7 +48,7 @@ class TopicsWatch:
         self._ask.set()
 
     def stop(self) -> None:
-        """End the thread; does not wait for a broker that does not answer."""
+        """Stop the thread; does not wait for a broker that does not answer."""
         self._stop.set()
         self._ask.set()
 
@@ -70,7 +70,7 @@ class TopicsWatch:
                     log.warning("topics_not_watched", why=str(error), calls=calls)
 
     def note(self, wrong: list[Mismatch]) -> None:
-        """Log what differs since the last time, and what no longer does."""
+        """Log new differences, and those that were fixed."""
         found = frozenset(wrong)
         for mismatch in wrong:
             if mismatch not in self._known:

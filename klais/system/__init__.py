@@ -1,1 +1,1 @@
-"""What KLAIS asks of the operating system: addresses, child processes, CPU, memory, ports, systemd."""
+"""Operating system services for KLAIS: addresses, child processes, CPU, memory, ports, systemd."""

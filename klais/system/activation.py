@@ -1,13 +1,13 @@
-"""Sockets that outlive a process: inherited from systemd or a supervisor, and handed to the next child.
+"""Sockets that outlive a process: inherited from systemd or a supervisor, and passed to the next child.
 
-A datagram that arrives while nobody reads waits in the socket's receive buffer, as long as some process keeps the
-socket open. So the socket belongs to whoever outlives the reader: systemd (``klais-edge.socket``, or its descriptor
-store) or the supervisor of ``klais edge --workers`` and ``klais up``. The reader gets it by the protocol of
-``sd_listen_fds(3)``: descriptors from 3 on, ``LISTEN_PID`` names the process they are for, ``LISTEN_FDS`` how many,
-``LISTEN_FDNAMES`` what each is. Our own supervisors add ``LISTEN_DROPS``: what the kernel had dropped of each socket
-when its last reader ended, so that the next reader counts what was dropped in between.
+A datagram that arrives while no process reads waits in the socket's receive buffer, as long as some process keeps the
+socket open. So the socket belongs to a process that outlives the reader: systemd (``klais-edge.socket``, or its
+descriptor store) or the supervisor of ``klais edge --workers`` and ``klais up``. The reader gets it by the protocol of
+``sd_listen_fds(3)``: descriptors from 3 on, ``LISTEN_PID`` names the process they are for, ``LISTEN_FDS`` is their
+number, ``LISTEN_FDNAMES`` their names. Our own supervisors add ``LISTEN_DROPS``: the kernel's count of drops of each
+socket when its last reader ended, so that the next reader counts the drops since then.
 
-Imports nothing heavy: a process takes its sockets over before it loads anything else.
+Imports nothing heavy: a process takes over its sockets before it loads anything else.
 """
 
 import os
@@ -31,16 +31,16 @@ _MEMINFO_SIZE = 9 * 4
 
 @dataclass(frozen=True, slots=True)
 class InheritedSocket:
-    """A socket that this process was started with.
+    """A socket passed to this process at its start.
 
     Attributes
     ----------
     socket : socket.socket
         Non-blocking, and closed on exec.
     name : str
-        From ``LISTEN_FDNAMES``; ``unknown`` where the manager names none.
+        From ``LISTEN_FDNAMES``; ``unknown`` if the manager sets none.
     drops : int or None
-        The kernel's count of dropped datagrams that other processes have reported; None where nobody knows.
+        The part of the kernel's count of drops that other processes have reported; None if unknown.
     """
 
     socket: socket.socket
@@ -49,7 +49,7 @@ class InheritedSocket:
 
 
 def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[InheritedSocket]:
-    """The sockets this process inherited, in order; none where the variables are for another process.
+    """The sockets that this process inherited, in order; none if the variables are for another process.
 
     Removes the variables, so that a second call returns nothing and children do not see them.
     """
@@ -70,20 +70,20 @@ def inherited_sockets(environ: MutableMapping[str, str] | None = None) -> list[I
 
 
 def drop_count(sock: socket.socket) -> int:
-    """Datagrams that the kernel dropped at this socket since it was made, for any reason (32 bits, wraps)."""
+    """Datagrams that the kernel dropped at this socket since it was created, for any reason (32 bits, wraps)."""
     info = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_SIZE)
     return int.from_bytes(info[4 * _MEMINFO_DROPS :], sys.byteorder)
 
 
 class HeldSocket:
-    """Keeps a UDP socket open for a child that may die and come back; :meth:`spawn` starts the child with it.
+    """Keeps a UDP socket open for a child that may die and be restarted; :meth:`spawn` starts the child with it.
 
     Parameters
     ----------
     sock : socket.socket
-        Bound. Nobody reads from it in this process.
+        Bound. This process does not read from it.
     rcvbuf_bytes : int
-        Receive buffer asked of the kernel: it has to hold what arrives while the child starts.
+        Requested receive buffer: it must hold the frames that arrive while the child starts.
     """
 
     def __init__(self, sock: socket.socket, rcvbuf_bytes: int) -> None:
@@ -94,7 +94,7 @@ class HeldSocket:
     def spawn(self, command: Sequence[str], log: Path | None, env: dict[str, str], beside: bool = False) -> OwnedChild:
         """Start the command as a child that inherits the socket (``Service`` calls it).
 
-        ``beside``: another child still reads, and counts what the kernel has dropped by now.
+        ``beside``: another child still reads, and counts the drops up to now.
         """
         drops = drop_count(self.socket) if beside else self._drops
         more = {"LISTEN_FDNAMES": UDP_NAME, "LISTEN_DROPS": str(drops)}
@@ -104,5 +104,5 @@ class HeldSocket:
         self._drops = drop_count(self.socket)
 
     def close(self) -> None:
-        """Give the socket up: what arrives from now on is refused."""
+        """Close the socket: frames that arrive from now on are refused."""
         self.socket.close()

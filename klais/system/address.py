@@ -1,4 +1,4 @@
-"""Addresses ``host:port``: parsing and formatting them, binding a UDP socket, naming who holds a port."""
+"""Addresses ``host:port``: parse and format them, bind a UDP socket, name the process that holds a port."""
 
 import errno
 import ipaddress
@@ -15,13 +15,13 @@ HOST_NAME = re.compile(r"^(?!-)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?$")
 
 
 def split_port(text: str) -> tuple[str, str | None]:
-    """Host and port of ``host``, ``host:port``, ``[IPv6]``, ``[IPv6]:port`` or a bare IPv6 address, neither of them
-    checked: the host is without brackets, the port None where there is none.
+    """Host and port of ``host``, ``host:port``, ``[IPv6]``, ``[IPv6]:port`` or a bare IPv6 address, both unchecked: the
+    host without brackets, the port None if there is none.
 
     Raises
     ------
     ValueError
-        A bracket is missing, or something else than a port follows it.
+        If a bracket is missing, or is followed by something other than a port.
 
     Examples
     --------
@@ -45,7 +45,7 @@ def split_address(text: str) -> tuple[str, int]:
     Raises
     ------
     ValueError
-        Not an address; the message says what is wrong.
+        If it is not an address; the message has the reason.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """``host:port``, an IPv6 host in brackets; the inverse of :func:`split_address`."""
+    """``host:port``, with an IPv6 host in brackets; the inverse of :func:`split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -84,12 +84,12 @@ def local_host(host: str) -> str:
 
 
 def destination(text: str) -> tuple[str, int]:
-    """Host and port to send to, of ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
+    """Host and port to send to, from ``host:port`` or ``[ipv6]:port``; an unspecified host means this machine.
 
     Raises
     ------
     ValueError
-        Not of that form.
+        If it does not have that form.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def is_loopback(host: str) -> bool:
 
 
 def http_host(bind: str) -> str:
-    """The host in the URL of a server that listens on ``bind``: this host's name where it listens everywhere.
+    """The host in the URL of a server that listens on ``bind``: this host's name if it listens on all addresses.
 
     Examples
     --------
@@ -154,7 +154,7 @@ class Bind:
 
     @classmethod
     def parse(cls, text: str) -> "Bind":
-        """From ``host:port``; an IPv6 host stands in brackets.
+        """Parse ``host:port``; an IPv6 host is in brackets.
 
         Examples
         --------
@@ -168,17 +168,17 @@ class Bind:
 
 
 def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> socket.socket:
-    """A bound, non-blocking UDP socket; IPv6 sockets take IPv4 too, and a multicast group is joined.
+    """Open a bound, non-blocking UDP socket; IPv6 sockets also take IPv4, and a multicast group is joined.
 
-    ``iface`` names the interface to join a group on; None = the one that the kernel's routes name. A link-local IPv6
-    group may name it itself (``[ff02::17%eth0]:5000``).
+    ``iface`` is the interface for joining a group; None = chosen by the kernel's routes. A link-local IPv6 group may
+    name it itself (``[ff02::17%eth0]:5000``).
 
     Raises
     ------
     PortInUse
-        Naming the port and, where readable, the process that holds it.
+        If the port is in use; the message names it and, if readable, the process that holds it.
     ConfigError
-        The address cannot be bound or the group not be joined; says why and what to do.
+        If the address cannot be bound or the group not be joined; the message has the reason and what to do.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(bind.host, bind.port, type=socket.SOCK_DGRAM)[0]
@@ -191,7 +191,7 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
         if share_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if iface and bind.host.lower().startswith("ff02:") and "%" not in bind.host:
-            address = (*address[:2], 0, _index_of(iface, bind.host))  # a link-local group is one for each interface
+            address = (*address[:2], 0, _index_of(iface, bind.host))  # each interface has its own link-local groups
         sock.bind(address)
         join_group(sock, iface)
     except OSError as error:
@@ -204,12 +204,12 @@ def open_udp_socket(bind: Bind, share_port: bool, iface: str | None = None) -> s
 
 
 def join_group(sock: socket.socket, iface: str | None) -> bool:
-    """Join the multicast group that a socket is bound to; False when it is bound to no group.
+    """Join the multicast group that a socket is bound to; False if it is bound to no group.
 
     Raises
     ------
     ConfigError
-        There is no such interface, or the kernel has no route that names one.
+        If there is no such interface, or the kernel has no route for the group.
     """
     host, _, *scope = sock.getsockname()
     group = ipaddress.ip_address(host.partition("%")[0])
@@ -224,9 +224,9 @@ def join_group(sock: socket.socket, iface: str | None) -> bool:
         else:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16sI", group.packed, index))
     except OSError as error:
-        if error.errno != errno.EADDRINUSE:  # an inherited socket is a member already
+        if error.errno != errno.EADDRINUSE:  # an inherited socket is already a member
             raise ConfigError(
-                f"cannot join {group}: {error.strerror}. Name the interface its frames come in by with KLAIS_IFACE"
+                f"cannot join {group}: {error.strerror}. Set KLAIS_IFACE to the interface that receives its frames"
             ) from error
     return True
 
@@ -236,13 +236,11 @@ def _index_of(iface: str, group: str) -> int:
         return socket.if_nametoindex(iface)
     except OSError:
         known = ", ".join(name for _, name in socket.if_nameindex())
-        raise ConfigError(
-            f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE); there are {known}"
-        ) from None
+        raise ConfigError(f"cannot join {group}: there is no interface {iface!r} (KLAIS_IFACE), only {known}") from None
 
 
 def ask_receive_buffer(sock: socket.socket, asked: int, shrink: bool = True) -> int:
-    """Ask for a receive buffer, past ``net.core.rmem_max`` where this user may; returns the bytes granted.
+    """Request a receive buffer, beyond ``net.core.rmem_max`` if this user may; returns the bytes granted.
 
     ``shrink`` False: an inherited socket keeps the larger buffer that its owner could give it.
     """
@@ -252,7 +250,7 @@ def ask_receive_buffer(sock: socket.socket, asked: int, shrink: bool = True) -> 
     try:
         sock.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), asked)
     except PermissionError:
-        # The kernel cuts what an ordinary user asks for, and would not give back what the owner had.
+        # The kernel limits requests of ordinary users, so the larger buffer of the owner could not be restored.
         if min(asked, int(Path("/proc/sys/net/core/rmem_max").read_text())) > before:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, asked)
     return _receive_buffer(sock)
@@ -263,7 +261,7 @@ def _receive_buffer(sock: socket.socket) -> int:
 
 
 def bind_error(bind: Bind, kind: Literal["tcp", "udp"], setting: str, error: Exception) -> KlaisError:
-    """What to raise when an address cannot be bound; see :func:`klais.system.ports.cannot_listen`."""
+    """The exception for an address that cannot be bound; see :func:`klais.system.ports.cannot_listen`."""
     from klais.system.ports import cannot_listen  # psutil is only needed for this message
 
     return cannot_listen(bind.host, bind.port, kind, setting, error)

@@ -1,8 +1,8 @@
 """CPU quota and usage of this process's control group (cgroups(7)); in a container the machine's own figures mislead.
 
-Version 2: ``cpu.max`` and ``cpu.stat`` of the group and of all above it. Version 1: ``cpu.cfs_quota_us`` and its
-period, and ``cpuacct.usage``, whose hierarchies may be mounted apart. Inside a container the path that
-``/proc/self/cgroup`` names may be the host's: then the folder at the mount point is the group.
+Version 2: ``cpu.max`` and ``cpu.stat`` of the group and its ancestors. Version 1: ``cpu.cfs_quota_us`` and its period,
+and ``cpuacct.usage``, whose hierarchies may be mounted separately. Inside a container the path in ``/proc/self/cgroup``
+may be the host's: then the folder at the mount point is the group.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ MOUNT = "sys/fs/cgroup"
 
 @dataclass(frozen=True, slots=True)
 class CpuGroup:
-    """The group with the least quota: ``quota`` in CPUs, ``used_s`` CPU time of all its processes so far, None =
+    """The group with the smallest quota: ``quota`` in CPUs, ``used_s`` CPU time of all its processes so far, None =
     unknown."""
 
     quota: float
@@ -22,9 +22,9 @@ class CpuGroup:
 
 
 def limiting_group(root: Path = Path("/")) -> CpuGroup | None:
-    """The least quota of this process's group and those above it; None where there is none.
+    """The group with the smallest quota among this process's group and its ancestors; None if there is no quota.
 
-    ``root`` is where ``/proc`` and ``/sys`` lie (tests make their own).
+    ``root`` contains ``/proc`` and ``/sys`` (tests create their own).
     """
     found = [group for group in (*_version_2(root), *_version_1(root)) if group.quota > 0.0]
     return min(found, key=lambda group: group.quota, default=None)
@@ -54,7 +54,7 @@ def _mounted(root: Path, controller: str) -> Path:
 
 
 def path_of(root: Path, controller: str) -> str:
-    """Path of the group below the mount point, from the line ``number:controllers:path``; version 2 names no
+    """Path of the group below the mount point, from the line ``number:controllers:path``; version 2 has no
     controllers ('')."""
     for line in text_of(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -75,7 +75,7 @@ def _upwards(base: Path, path: str) -> Iterator[Path]:
 
 
 def text_of(path: Path) -> str:
-    """Content of a file of the kernel without white space around it; empty where it does not exist."""
+    """Content of a kernel file without surrounding white space; empty if it does not exist."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Child processes: one that cannot outlive its owner (``PR_SET_PDEATHSIG``), and one that must."""
+"""Child processes: one that cannot outlive its owner (``PR_SET_PDEATHSIG``), and one that does."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from typing import IO, Any
 from klais.errors import NotPrivate
 from klais.system.private_files import open_own
 
-# Runs in the child, then becomes the program. The parent may have died before prctl: hence the check of getppid.
+# Runs in the child, then becomes the program. The parent may have died before prctl, so getppid is checked.
 # Inherited descriptors move to 3, 4, ... (sd_listen_fds(3)), by way of high numbers so that none overwrites another.
 _SHIM = """
 import ctypes, fcntl, os, sys
@@ -34,10 +34,10 @@ def _nothing() -> None:
 
 
 class OwnedChild:
-    """A running program that gets SIGTERM when its owner dies; in a session of its own, so Ctrl-C reaches the owner
-    only.
+    """A running program that gets SIGTERM when its owner dies; in its own session, so Ctrl-C reaches only the
+    owner.
 
-    Linux sends the signal when the *thread* that started the child ends. So a thread of its own starts the child and
+    Linux sends the signal when the *thread* that started the child ends. So a separate thread starts the child and
     waits for it: that thread lives as long as the child or the process.
 
     Parameters
@@ -45,13 +45,13 @@ class OwnedChild:
     command : sequence of str
         Absolute path of the program, and its arguments.
     log : Path or None
-        Gets standard output and error, appended; None = the child inherits them.
+        File for standard output and error, appended; None = the child inherits them.
     env : dict, optional
-        Environment; None = the owner's.
+        Environment; None = inherited.
     inherit : sequence of int
-        Descriptors that the program gets, as :mod:`klais.system.activation` describes.
+        Descriptors for the program, as described in :mod:`klais.system.activation`.
     on_end : callable
-        Called in the keeper's thread when the program has ended.
+        Called in the keeper's thread when the program has exited.
     """
 
     def __init__(
@@ -112,11 +112,11 @@ class OwnedChild:
         return self._process.returncode if self._process is not None and self._ended.is_set() else None
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait for the end; return whether it came within ``timeout_s``."""
+        """Wait for the exit; returns whether it happened within ``timeout_s``."""
         return self._ended.wait(timeout_s)
 
     def stop(self, grace_s: float) -> bool:
-        """Send SIGTERM, and SIGKILL after ``grace_s``; return whether SIGTERM was enough."""
+        """Send SIGTERM, and SIGKILL after ``grace_s``; returns whether SIGTERM was enough."""
         if self._ended.is_set():
             return True
         self._signal(signal.SIGTERM)
@@ -136,17 +136,17 @@ def _appended(path: Path) -> IO[bytes]:
 
 
 def start_detached(command: Sequence[str], log: IO[Any], env: dict[str, str]) -> "subprocess.Popen[bytes]":
-    """Start a program that outlives this process, in a session of its own; ``log`` gets its output."""
+    """Start a program that outlives this process, in its own session; ``log`` gets its output."""
     process = subprocess.Popen(
         list(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env
     )
-    # This process collects the exit code while it lives, so that no zombie stays; init does so afterwards.
+    # This process reaps it while it lives, so that no zombie remains; init does so afterwards.
     threading.Thread(target=process.wait, daemon=True).start()
     return process
 
 
 def last_line(path: Path) -> str:
-    """The last line of what a child wrote; empty where there is none."""
+    """The last line of a child's output; empty if there is none."""
     try:
         lines = path.read_text(errors="replace").strip().splitlines()
     except OSError:

@@ -2,7 +2,7 @@
 
 import time
 
-LATEST_MS = 1 << 43  # epoch ms, in the year 2248: what lies behind it in a record of others is no time
+LATEST_MS = 1 << 43  # epoch ms, in the year 2248: later values in records from outside are not times
 
 
 def now_ms() -> int:

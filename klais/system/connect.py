@@ -1,4 +1,4 @@
-"""TCP connections with a limit for everything, name look-ups included, and what went wrong in words."""
+"""TCP connections with a total time limit, including name look-ups, and the reason of a failure as text."""
 
 import socket
 import threading
@@ -10,14 +10,14 @@ _NO_TLS = ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILU
 
 
 def connect(host: str, port: int, timeout_s: float = CONNECT_S) -> socket.socket:
-    """A connection that took at most ``timeout_s`` to make.
+    """Open a connection within ``timeout_s``.
 
-    ``socket.create_connection`` limits each of a name's addresses alone, and the look-up of the name not at all.
+    ``socket.create_connection`` applies its limit to each address of a name, and none to the look-up.
 
     Raises
     ------
     OSError
-        The name does not resolve, nobody listens, or it took too long; see :func:`reason_of`.
+        If the name does not resolve, no server listens, or it took too long; see :func:`reason_of`.
     """
     until_s = time.monotonic() + timeout_s
     failed: Exception = TimeoutError("the name was not resolved in time")
@@ -38,7 +38,7 @@ def connect(host: str, port: int, timeout_s: float = CONNECT_S) -> socket.socket
 
 
 def _resolve(host: str, port: int, timeout_s: float) -> list[Any]:
-    """The addresses of a name; its own thread, because the C library's look-up has no limit."""
+    """The addresses of a name; in a separate thread, because the C library's look-up has no time limit."""
     found: list[Any] = []
     failed: list[Exception] = []
 
@@ -57,14 +57,14 @@ def _resolve(host: str, port: int, timeout_s: float) -> list[Any]:
 
 
 def reason_of(error: BaseException, tls: bool = False) -> str:
-    """Why a server could not be reached or did not answer, for a message; ``tls`` = the connection was to be secured.
+    """Why a server could not be reached or did not answer, for a message; ``tls`` = the connection used TLS.
 
     Examples
     --------
     >>> reason_of(ConnectionRefusedError(111, "Connection refused")), reason_of(socket.gaierror(-2, "unknown"))
     ('connection refused', 'the host name does not resolve')
     """
-    cause = getattr(error, "reason", None)  # of a urllib.error.URLError; an ssl.SSLError has a text there
+    cause = getattr(error, "reason", None)  # of a urllib.error.URLError; the reason of an ssl.SSLError is a text
     if isinstance(cause, Exception):
         return reason_of(cause, tls)
     if isinstance(error, socket.gaierror):
@@ -74,8 +74,8 @@ def reason_of(error: BaseException, tls: bool = False) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, ConnectionError):
-        return f"it ends the connection without an answer: it may {'not speak' if tls else 'expect'} TLS"
-    import ssl  # whose import is a hundredth of a second
+        return f"it closes the connection without an answer: it may {'not speak' if tls else 'expect'} TLS"
+    import ssl  # its import takes 10 ms
 
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {error.verify_message}"

@@ -1,4 +1,4 @@
-"""CPU shares of this process and this machine since the last sample, relative to what they may use."""
+"""CPU shares of this process and this machine since the last sample, relative to their limits."""
 
 import time
 from pathlib import Path
@@ -9,9 +9,9 @@ from klais.system.cgroup import CpuGroup, limiting_group
 class CpuShare:
     """CPU shares since the last sample: of one core by this process, of all cores by all processes.
 
-    In a control group with a quota (a container's CPU limit) 1 means the whole quota: a process that uses up a fifth of
-    a core which it was granted is as busy as it can be. A sample within 0.2 s of the last one repeats it, as the kernel
-    counts CPU time in steps of 10 ms. ``root`` is where ``/proc`` and ``/sys`` lie.
+    In a control group with a quota (a container's CPU limit) 1 means the whole quota: a process that uses all of its
+    quota of a fifth of a core is as busy as it can be. A sample within 0.2 s of the last one repeats it, because the
+    kernel counts CPU time in steps of 10 ms. ``root`` contains ``/proc`` and ``/sys``.
     """
 
     LEAST_S = 0.2
@@ -40,7 +40,7 @@ class CpuShare:
         return self._last
 
     def _group_share(self, group: CpuGroup | None, elapsed_s: float) -> float:
-        """Share of its quota that the whole group used, 0 to 1; 0 where it is not known."""
+        """Share of its quota that the whole group used, 0 to 1; 0 if unknown."""
         before = self._group
         if group is None or before is None or group.used_s is None or before.used_s is None:
             return 0.0
@@ -48,7 +48,7 @@ class CpuShare:
 
 
 def _host_ticks(root: Path) -> tuple[int, int]:
-    """All and busy clock ticks of all CPUs since boot (proc_stat(5)); zeros where there is no /proc."""
+    """All and busy clock ticks of all CPUs since boot (proc_stat(5)); zeros if there is no /proc."""
     try:
         with (root / "proc/stat").open() as file:
             ticks = [int(field) for field in file.readline().split()[1:9]]

@@ -1,4 +1,4 @@
-"""Durations and shares as people write them: ``30s``, ``2m``, ``1h30m``, ``500ms``; for options of every command."""
+"""Durations in human notation: ``30s``, ``2m``, ``1h30m``, ``500ms``; for options of every command."""
 
 import re
 
@@ -20,7 +20,7 @@ def parse_duration(text: str) -> float:
     Raises
     ------
     ValueError
-        Not a duration, or one of more than 366 days.
+        If it is not a duration, or longer than 366 days.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for people.
+    """Format a duration in human notation.
 
     Examples
     --------
@@ -59,12 +59,12 @@ def format_duration(seconds: float) -> str:
 
 
 class Duration(click.ParamType):
-    """A click option type that gives seconds."""
+    """A click option type that returns seconds."""
 
     name = "duration"
 
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds, or a usage error that shows how to write it."""
+        """Seconds, or a usage error that shows the notation."""
         if isinstance(value, int | float):
             return float(value)
         try:

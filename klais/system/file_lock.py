@@ -1,7 +1,7 @@
-"""Locks between processes (``flock``) that nobody else can hold, and a wait that ends and says for whom it waited.
+"""Locks between processes (``flock``) that other users cannot hold, with a limited wait that names the holder.
 
-``flock`` asks for no right to write: whoever can open a file to read it can keep its lock. So a lock file is 0600, in a
-folder that is 0700 (:mod:`klais.system.private_files`).
+``flock`` requires no write permission: any user who can open a file for reading can hold its lock. So a lock file is
+0600, in a folder that is 0700 (:mod:`klais.system.private_files`).
 """
 
 import contextlib
@@ -23,30 +23,30 @@ Tell = Callable[[str], None]
 
 
 def lock_file(path: Path, what: str, wait_s: float, tell: Tell | None = None) -> int:
-    """Open a lock file of our own and lock it: its descriptor. Closing that, or the end of the process, gives it back.
+    """Open a private lock file and lock it: returns its descriptor. Closing it, or the process's exit, releases it.
 
     Parameters
     ----------
     path : Path
-        In a folder of our own; made where it is missing.
+        In a private folder; created if it is missing.
     what : str
-        What it protects, for messages.
+        The protected resource, for messages.
     wait_s : float
-        How long one holder is waited for. It begins again whenever another one takes its turn.
+        How long to wait for one holder. The time restarts whenever another process gets the lock.
     tell : callable, optional
-        Is told once, in words, when the wait is long.
+        Called once, with a text, when the wait is long.
 
     Raises
     ------
     LockHeld
-        Another process has it for so long; names the process where it may be read.
+        If another process held it for that long; the message names the process if it can be read.
     NotPrivate
-        Somebody else owns the file or may write to it.
+        If another user owns the file or may write to it.
     """
     fd = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         lock(fd, what, wait_s, tell)
-        with contextlib.suppress(OSError):  # a turn has begun: whoever waits counts from now on
+        with contextlib.suppress(OSError):  # a new turn has begun: waiting processes restart their time
             os.utime(fd)
     except BaseException:
         os.close(fd)
@@ -63,7 +63,7 @@ def lock(fd: int, what: str, wait_s: float, tell: Tell | None = None) -> None:
         if (seen := _turn(fd)) != turn:
             turn, turn_s = seen, now_s
         if now_s - turn_s >= wait_s:
-            raise LockHeld(f"{what} is held by {holder(fd)}, and did not get free within {wait_s:g} s")
+            raise LockHeld(f"{what} is held by {holder(fd)}, and was not released within {wait_s:g} s")
         if tell is not None and not told and now_s - began_s > SPEAK_AFTER_S:
             told = True
             tell(f"waiting for {what}, which {holder(fd)} holds")
@@ -72,7 +72,7 @@ def lock(fd: int, what: str, wait_s: float, tell: Tell | None = None) -> None:
 
 
 def try_lock(fd: int, shared: bool = False) -> bool:
-    """Take the lock if nobody has it; whether it was taken."""
+    """Acquire the lock if it is free; returns whether it was acquired."""
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
@@ -83,7 +83,7 @@ def try_lock(fd: int, shared: bool = False) -> bool:
 
 
 def holder(fd: int) -> str:
-    """Who holds the lock of an open file: ``pid 123 (its command)``, as far as it may be read."""
+    """The holder of the lock of an open file: ``pid 123 (its command)``, as far as it can be read."""
     pid = holder_pid(fd)
     if pid is None:
         return "a process that cannot be seen from here (of another container, or gone by now)"
@@ -96,16 +96,16 @@ def holder(fd: int) -> str:
 
 
 def holder_pid(fd: int) -> int | None:
-    """The process that holds the lock of an open file; None where there is none, or it cannot be seen."""
+    """The process that holds the lock of an open file; None if there is none, or it is not visible."""
     info = os.fstat(fd)
     exact = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
-    by_number = None  # layered file systems show another device
+    by_number = None  # layered file systems report another device
     try:
         lines = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
     for line in lines:
-        words = line.split()  # 1: FLOCK ADVISORY WRITE 123 fd:00:456 0 EOF; one that waits has an arrow before its kind
+        words = line.split()  # 1: FLOCK ADVISORY WRITE 123 fd:00:456 0 EOF; a waiting one has an arrow before its kind
         if len(words) < 6 or words[1] != "FLOCK" or int(words[4]) <= 0:
             continue
         if words[5] == exact:

@@ -1,4 +1,4 @@
-"""Import much at once, at the start of a process, without work that only imports cause."""
+"""Make the many imports at the start of a process cheaper."""
 
 import gc
 import ssl
@@ -9,12 +9,11 @@ from typing import Any
 
 @contextmanager
 def large_imports() -> Iterator[None]:
-    """Leave out the garbage collector, which finds next to nothing, and the certificates that aiohttp would read.
+    """Disable the garbage collector, which finds next to nothing, and the certificates that aiohttp would read.
 
-    aiohttp makes a TLS context for its client when it is imported, and reads all authorities that this machine trusts
-    for it: 40 ms and 2 MB. The only use of that client (``klais/worker/web/peers.py``) speaks plain HTTP. Imported
-    here, aiohttp trusts no authority: a client that did speak TLS without a context of its own would refuse each
-    server.
+    When aiohttp is imported, it creates a TLS context for its client, and reads all authorities that this machine
+    trusts for it: 40 ms and 2 MB. The only use of that client (``klais/worker/web/peers.py``) is plain HTTP. Imported
+    here, aiohttp trusts no authority: a TLS client without its own context would refuse each server.
     """
     collects = gc.isenabled()
     make = ssl.create_default_context
@@ -29,4 +28,4 @@ def large_imports() -> Iterator[None]:
 
 
 def _context_without_authorities(*_: Any, **__: Any) -> ssl.SSLContext:
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it demands a certificate and checks the name
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it requires a certificate and checks the name

@@ -1,23 +1,23 @@
-"""Work that would hold the event loop for long lets other tasks run in between."""
+"""Let other tasks run during work that would block the event loop for long."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
-BUDGET_S = 0.01  # a tenth of the shortest interval of a heartbeat that anybody sets
+BUDGET_S = 0.01  # a tenth of the shortest heartbeat interval in use
 
 
 class LoopTurn:
-    """Gives the event loop a turn when the caller has held it for longer than its budget.
+    """Yields to the event loop when the caller has held it for longer than its budget.
 
-    An asynchronous generator whose next item is there does not suspend, so a loop over it can hold the event loop for
-    as long as items come: meanwhile no heartbeat leaves, and the group's coordinator takes the partitions away.
-    Call :meth:`end` after each item. It costs one clock read.
+    An asynchronous generator whose next item is ready does not suspend, so a loop over it can block the event loop for
+    as long as items come. Then no heartbeat is sent, and the group's coordinator revokes the partitions. Call
+    :meth:`end` after each item. It costs one clock read.
 
     Parameters
     ----------
     budget_s : float
-        Longest stretch of work without a turn for others, in seconds, plus the length of one item.
+        Longest work in seconds before others get a turn, plus the duration of one item.
     now_s : callable
         A monotonic clock, in seconds.
     """
@@ -27,7 +27,7 @@ class LoopTurn:
         self._began_s = now_s()
 
     async def end(self) -> None:
-        """Suspend once if the budget is spent; else return at once."""
+        """Suspend once if the budget is spent; else return immediately."""
         if self._now_s() - self._began_s > self._budget_s:
             await asyncio.sleep(0)
             self._began_s = self._now_s()

@@ -10,8 +10,8 @@ class LoopWatch:
 
     A turn is all work between two waits: a long callback, many short ones in a row, the garbage collector, or the
     scheduler of a busy machine. The CPU time of the loop's own thread is a separate figure. A wait for a timer that
-    ends too late counts as well. It costs half a microsecond a turn; a timer every 5 ms would cost 0.7 % of a core. Use
-    it as a context manager in the running loop; ``asyncio``'s own loops wait in ``_selector.select``.
+    ends too late counts as well. It costs half a microsecond per turn; a timer every 5 ms would cost 0.7 % of a core.
+    Use it as a context manager in the running loop; ``asyncio``'s own loops wait in ``_selector.select``.
     """
 
     def __init__(self) -> None:
@@ -41,8 +41,8 @@ class LoopWatch:
         return events
 
     def sample(self) -> dict[str, float]:
-        """Gauges for the statistics record, ms since the last call: the longest turn, and the most CPU time of the
-        loop's thread in one."""
+        """Gauges for the statistics record, ms since the last call: the longest turn, and the maximum CPU time of the
+        loop's thread in one turn."""
         found = {
             "event_loop_longest_block_ms": round(self._longest_s * 1e3, 3),
             "event_loop_longest_own_block_ms": round(self._own_s * 1e3, 3),

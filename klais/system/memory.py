@@ -1,4 +1,4 @@
-"""Give back memory that only the start of a process needed."""
+"""Release memory that only the start of a process needed."""
 
 import ctypes
 import gc
@@ -9,9 +9,9 @@ from pathlib import Path
 def release_startup_memory() -> None:
     """Call it once everything is set up: before the first frame, after the last kernel was loaded.
 
-    What lives now lives until the process ends, so the garbage collector need not scan it again. Most machine code ran
-    for the last time (of pydantic, of OpenSSL, of numba's compiler where there is one): this drops the pages of all.
-    They are unmodified, so those that run again come back from the file.
+    Existing objects live until the process ends, so the garbage collector need not scan them again. Most machine code
+    ran for the last time (of pydantic, of OpenSSL, of numba's compiler if it is used): this drops all of its pages.
+    They are unmodified, so those that run again are read from the file.
     """
     gc.collect()
     gc.freeze()

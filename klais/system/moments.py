@@ -1,4 +1,4 @@
-"""Moments and places as people write them: ``10m`` (ago), ``2026-11-29T10:00``, ``@1234`` (an offset)."""
+"""Times and offsets in human notation: ``10m`` (ago), ``2026-11-29T10:00``, ``@1234`` (an offset)."""
 
 import re
 import time
@@ -14,26 +14,26 @@ _OFFSET = re.compile(r"@[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A time (ms since the epoch) or an offset; the other one is None."""
+    """A time (ms since the epoch) or an offset; the other field is None."""
 
     ms: int | None = None
     offset: int | None = None
 
 
 def parse_moment(text: str, now_s: float) -> Moment:
-    """A moment.
+    """Parse a moment.
 
     Parameters
     ----------
     text : str
-        ``@1234`` is an offset, a duration is so long ago, else ISO 8601; without a time zone it is UTC.
+        ``@1234`` is an offset, a duration means that long ago, else ISO 8601; without a time zone it is UTC.
     now_s : float
-        Seconds since the epoch that durations are taken from.
+        The present time in seconds since the epoch, from which durations are subtracted.
 
     Raises
     ------
     ValueError
-        It is none of these.
+        If it is none of these.
 
     Examples
     --------
@@ -50,11 +50,11 @@ def parse_moment(text: str, now_s: float) -> Moment:
         at = datetime.fromisoformat(text)
         return Moment(ms=round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000))
     except (ValueError, OverflowError):
-        raise ValueError(f"{text!r} is no moment: write 10m (ago), 2026-11-29T10:00 or @1234 (an offset)") from None
+        raise ValueError(f"{text!r} is not a time: write 10m (ago), 2026-11-29T10:00 or @1234 (an offset)") from None
 
 
 def clock_of(ms: int) -> str:
-    """The time of day for people, in UTC, with milliseconds; the number itself where it is no time."""
+    """The time of day in UTC, with milliseconds; the number itself if it is not a valid time."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M:%S.%f")[:12]
     except (ValueError, OverflowError, OSError):
@@ -62,12 +62,12 @@ def clock_of(ms: int) -> str:
 
 
 class _MomentType(click.ParamType):
-    """A click option type that gives a :class:`Moment`."""
+    """A click option type that returns a :class:`Moment`."""
 
     name = "moment"
 
     def convert(self, value: str | Moment, param: click.Parameter | None, ctx: click.Context | None) -> Moment:
-        """The moment, or a usage error that shows how to write it."""
+        """The moment, or a usage error that shows the notation."""
         if isinstance(value, Moment):
             return value
         try:

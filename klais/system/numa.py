@@ -1,7 +1,7 @@
-"""Chooses CPUs for edge processes: near the network card, within what the system grants. Reads sysfs, pins with
+"""Choose CPUs for edge processes: near the network card, within the limits of the system. Reads sysfs, pins with
 affinity.
 
-A plan names the CPUs of each process and the reason in words. ``auto`` prefers CPUs of the interface's NUMA node
+A plan has the CPUs of each process and the reason as text. ``auto`` prefers CPUs of the interface's NUMA node
 (``/sys/class/net/<iface>/device/numa_node``), one hardware thread of each core before the second ones, and only CPUs
 that are online and in the cgroup's cpuset; with more processes than CPUs they are shared in turn. See
 ``Documentation/ABI/stable/sysfs-devices-node`` and ``admin-guide/cgroup-v2`` of the kernel.
@@ -20,12 +20,12 @@ MOST_CPU = 1 << 16
 
 
 def parse_cpus(text: str) -> list[int]:
-    """CPUs of a list as the kernel writes it, sorted.
+    """CPUs of a list in the kernel's notation, sorted.
 
     Raises
     ------
     ValueError
-        Not such a list.
+        If it is not such a list.
 
     Examples
     --------
@@ -37,14 +37,14 @@ def parse_cpus(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last) <= MOST_CPU):
-            raise ValueError(f"{part!r} is no CPU and no range of CPUs from 0 to {MOST_CPU}, such as 0-3")
+            raise ValueError(f"{part!r} is neither a CPU nor a range of CPUs from 0 to {MOST_CPU}, such as 0-3")
         low, high = int(first), int(last)
         found.update(range(low, high + 1))
     return sorted(found)
 
 
 def format_cpus(cpus: Iterable[int]) -> str:
-    """The list as the kernel writes it; the inverse of :func:`parse_cpus`.
+    """The list in the kernel's notation; the inverse of :func:`parse_cpus`.
 
     Examples
     --------
@@ -65,8 +65,8 @@ class Topology:
     """CPUs and NUMA nodes of a machine.
 
     ``nodes``: CPUs of each NUMA node; ``core`` of a CPU: the lowest CPU of its physical core; ``allowed``: online and
-    granted to this process; ``iface_node``: NUMA node of the interface, None when it has none or there is no interface;
-    ``limits``: what took CPUs away, in words; ``quota``: CPUs' worth of time the cgroup grants, None = all.
+    granted to this process; ``iface_node``: NUMA node of the interface, None if it has none or there is no interface;
+    ``limits``: why CPUs are missing, as texts; ``quota``: CPUs' worth of time that the cgroup grants, None = all.
     """
 
     nodes: dict[int, tuple[int, ...]]
@@ -83,21 +83,21 @@ class Topology:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One entry a process: its CPUs, none = not pinned; ``why`` in words."""
+    """One entry per process: its CPUs, none = not pinned; ``why`` as text."""
 
     cpus: tuple[tuple[int, ...], ...]
     why: str
 
 
 def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: Iterable[int] | None = None) -> Topology:
-    """Read a machine; files that are missing (as in containers) are left out.
+    """Read the topology of a machine; missing files (as in containers) are skipped.
 
     Parameters
     ----------
     iface : str, optional
         Network interface.
     root : Path
-        Where ``sys`` and ``proc`` lie; for tests.
+        Folder that contains ``sys`` and ``proc``; for tests.
     affinity : iterable of int, optional
         CPUs this process may use; None = ask the kernel.
     """
@@ -125,26 +125,26 @@ def read_topology(iface: str | None = None, root: Path = Path("/"), affinity: It
 
 
 def _cgroup(root: Path) -> tuple[list[int], float | None]:
-    """CPUs that our cgroup may use (empty = no limit known) and its quota in CPUs: the least of our group and those
-    above."""
+    """CPUs that our cgroup may use (empty = no known limit) and its quota in CPUs: the smallest of our group and its
+    ancestors."""
     limit = limiting_group(root)
     return _cpus(root / MOUNT / path_of(root, "") / "cpuset.cpus.effective"), limit.quota if limit else None
 
 
 def plan(wanted: str | None, workers: int, topology: Topology) -> Plan:
-    """Give each of ``workers`` processes its CPUs.
+    """Assign CPUs to each of ``workers`` processes.
 
     Parameters
     ----------
     wanted : str, optional
-        ``auto``, a list of CPUs (given out in its order of numbers), or None: no pinning.
+        ``auto``, a list of CPUs (assigned in ascending order), or None: no pinning.
     workers : int
-        Processes.
+        Number of processes.
 
     Raises
     ------
     klais.errors.ConfigError
-        The list names CPUs that this process may not use; the message names them, and why as far as known.
+        If the list contains CPUs that this process may not use; the message names them, and the reason if known.
     """
     if wanted is None:
         return Plan(((),) * workers, "not pinned (KLAIS_CPUS is not set)")
@@ -180,7 +180,7 @@ def _listed(wanted: str, topology: Topology, limits: str) -> list[int]:
 
 
 def _near(topology: Topology) -> list[int]:
-    """All CPUs that may be used, best first: the interface's node before others; first threads of cores before second
+    """All usable CPUs, best first: the interface's node before others; first threads of cores before second
     ones."""
     seen: set[int] = set()
     second = {}
@@ -197,7 +197,7 @@ def _near(topology: Topology) -> list[int]:
 
 
 def pin(cpus: Iterable[int]) -> str:
-    """Keep this process, and threads it starts from now on, on ``cpus``; return what was done, in words."""
+    """Pin this process, and threads it starts from now on, to ``cpus``; returns the result as text."""
     wanted = set(cpus)
     if not wanted:
         return "not pinned"

@@ -10,7 +10,7 @@ def cache_root(named: Path | None = None) -> Path:
     Parameters
     ----------
     named : Path, optional
-        The setting ``cache_dir``, where settings are at hand.
+        The setting ``cache_dir``, if settings are loaded.
     """
     if named is not None:
         return named
@@ -21,6 +21,6 @@ def cache_root(named: Path | None = None) -> Path:
 
 
 def from_home(text: str) -> Path:
-    """A path that may begin with ``~`` or ``~name``; as it stands where no such user exists (``Path.expanduser`` raises
-    a RuntimeError then)."""
+    """Expand a path that may begin with ``~`` or ``~name``; unchanged if no such user exists (``Path.expanduser`` would
+    raise a RuntimeError)."""
     return Path(os.path.expanduser(text))

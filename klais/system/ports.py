@@ -1,4 +1,4 @@
-"""Ports: whether one is free, which process holds it, and finding a free one."""
+"""Ports: check whether one is free, name the process that holds it, find a free one."""
 
 import contextlib
 import errno
@@ -23,23 +23,23 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "", host
     host : str
         Address or name to listen on.
     port : int
-        0 is always free: the kernel chooses.
+        0 is always free: the kernel chooses a port.
     kind : {"tcp", "udp"}
         Protocol.
     setting : str
         Name of the variable that chooses the port, for the message.
     host_setting : str
-        Name of the one that chooses the address, where that is another.
+        Name of the variable that chooses the address, if it is a different one.
 
     Raises
     ------
     klais.errors.PortInUse, klais.errors.ConfigError
-        As :func:`cannot_listen` says it.
+        As raised by :func:`cannot_listen`.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=_TYPES[kind], flags=socket.AI_PASSIVE)[0]
         with socket.socket(family, _TYPES[kind]) as probe:
-            if kind == "tcp":  # as every server does: closing connections do not block the port
+            if kind == "tcp":  # like every server: closing connections do not block the port
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
@@ -51,12 +51,12 @@ def check_port(host: str, port: int, kind: Kind = "tcp", setting: str = "", host
 def cannot_listen(
     host: str, port: int, kind: Kind, setting: str, error: Exception, host_setting: str = ""
 ) -> KlaisError:
-    """What to raise when ``host:port`` could not be bound because of ``error``.
+    """The exception for ``host:port`` that could not be bound because of ``error``.
 
-    PortInUse where another process listens there: names the port, the process where this user may read it, and the
+    PortInUse if another process listens there: it names the port, the process if this user may read it, and the
     setting. Else ConfigError: the name does not resolve, the address is not of this machine, or this user may not use
-    the port. The message names the setting that is wrong: ``host_setting`` (where given) for the address, ``setting``
-    for the port.
+    the port. The message names the wrong setting: ``host_setting`` (if given) for the address, ``setting`` for the
+    port.
     """
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
@@ -71,16 +71,16 @@ def cannot_listen(
         why = "no interface of this machine has this address (0.0.0.0 listens on all)"
     elif number in (errno.EACCES, errno.EPERM):
         wrong = setting
-        why = "this user may not: ports below 1024 need CAP_NET_BIND_SERVICE"
+        why = "permission denied: ports below 1024 need CAP_NET_BIND_SERVICE"
     else:
         why = getattr(error, "strerror", None) or str(error)
     return ConfigError(f"cannot listen on {kind} port {port} of {host!r}: {why}" + (f" ({wrong})" if wrong else ""))
 
 
 def holder(port: int, kind: Kind = "tcp", host: str = "0.0.0.0") -> str | None:
-    """``name (pid 123)`` of the process that keeps ``port`` from being bound on ``host``.
+    """``name (pid 123)`` of the process because of which ``port`` cannot be bound on ``host``.
 
-    None where no process does, or where this user may not read which one. The same number on another address of this
+    None if there is no such process, or this user may not read which one. The same number on another address of this
     machine, or of the other protocol, is another port.
     """
     import psutil  # here: a start that finds its port free does not need it
@@ -106,7 +106,7 @@ SERVER_PORTS = range(10_000, 22_000)
 def free_port(host: str = "127.0.0.1", kind: Kind = "tcp", among: range = SERVER_PORTS) -> int:
     """A port that is free now. Another process may bind it before you do: be ready to retry.
 
-    It lies below the ports that the system gives to outgoing connections, so no client gets it while a server restarts.
+    It is below the ports that the system assigns to outgoing connections, so no client gets it while a server restarts.
     """
     family = socket.AF_INET6 if _is_ipv6(host) else socket.AF_INET
     for port in random.SystemRandom().sample(among, 100):
@@ -117,8 +117,8 @@ def free_port(host: str = "127.0.0.1", kind: Kind = "tcp", among: range = SERVER
 
 
 def _title(name: str, command: Sequence[str]) -> str:
-    """The program's name; for interpreters also what they run, because ``python3`` alone names no program. In one line:
-    whoever starts a program chooses its words."""
+    """The program's name; for interpreters also the script, because ``python3`` alone identifies no program. One
+    line, escaped: another user may have chosen the arguments."""
     words = [escape(word) for word in command[1:] if not word.startswith("-")]
     name = escape(name)
     if name.startswith("python") and words:
@@ -133,7 +133,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _overlap(held: str, asked: str) -> bool:
-    """Whether a socket on one address keeps a port from being bound on the other; names overlap with all."""
+    """Whether a socket on one address keeps a port from being bound on the other; names overlap with any address."""
     first, second = _address(held), _address(asked)
     if first is None or second is None:
         return True

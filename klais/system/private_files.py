@@ -1,9 +1,9 @@
-"""Folders and files that only this user may change: made so, and refused where somebody else could have.
+"""Folders and files that only this user may change: created that way, and refused if another user could change them.
 
-What KLAIS keeps on disk is telemetry, and some of it is code: numba's index files are pickles, the kernel runs kept BPF
-instructions, a broker obeys its properties. So every folder is checked when it is opened, and no file is opened
-through a symbolic link. Folders that you name (``KLAIS_STATE_DIR``) must not be writable by others; folders and files
-that KLAIS itself makes below them are for this user alone (0700, 0600).
+KLAIS stores telemetry on disk, and also code: numba's index files are pickles, the kernel runs stored BPF instructions,
+a broker obeys its properties. So every folder is checked when it is opened, and no file is opened through a symbolic
+link. Folders that you name (``KLAIS_STATE_DIR``) must not be writable by others; folders and files that KLAIS creates
+below them are for this user alone (0700, 0600).
 """
 
 import os
@@ -14,16 +14,16 @@ from klais.errors import NotPrivate
 
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe put in a file's place must not make us wait
+_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # opening a pipe in place of a file must not block
 
 
 def be_private() -> None:
-    """Give group and others no right to any file that this process and its children make."""
+    """Remove all rights of group and others from files that this process and its children create."""
     os.umask(OTHERS)
 
 
 def not_ours(info: os.stat_result) -> str:
-    """Why the content of a file or folder like that could be somebody else's; empty when it is ours or root's."""
+    """Why another user could own or change such a file or folder; empty if it is ours or root's."""
     if info.st_uid not in (0, os.geteuid()):
         return f"it belongs to uid {info.st_uid}, and this process runs as uid {os.geteuid()}"
     mode = stat.S_IMODE(info.st_mode)
@@ -31,7 +31,7 @@ def not_ours(info: os.stat_result) -> str:
 
 
 def named_folder(path: Path, setting: str) -> Path:
-    """A folder that a setting names: made for this user alone where it is missing, else only checked.
+    """A folder named by a setting: created for this user alone if it is missing, else only checked.
 
     Returns
     -------
@@ -41,9 +41,9 @@ def named_folder(path: Path, setting: str) -> Path:
     Raises
     ------
     NotPrivate
-        It belongs to another user, others may write to it, or such a user's link leads to it.
+        If it belongs to another user, others may write to it, or the link of another user leads to it.
     OSError
-        It cannot be made or opened.
+        If it cannot be created or opened.
     """
     _make(path)
     link = os.lstat(path)
@@ -56,21 +56,21 @@ def named_folder(path: Path, setting: str) -> Path:
         os.close(fd)
     if problem:
         raise NotPrivate(
-            f"the folder {path} cannot be used: {problem}. `chown` it to the user that runs klais and `chmod go-w` it, "
-            f"or name another with {setting}: klais makes a new one for its user alone"
+            f"the folder {path} cannot be used: {problem}. `chown` it to the user that runs KLAIS and `chmod go-w` it, "
+            f"or name another with {setting}: KLAIS creates a new one for its user alone"
         )
     return path
 
 
 def own_folder(path: Path) -> Path:
-    """A folder of KLAIS's own, below a named one: made with 0700, and 0700 again where it was open to read.
+    """A folder of KLAIS below a named one: created with mode 0700, or set to 0700 if others could read it.
 
     Raises
     ------
     NotPrivate
-        It is a link, belongs to another user, or others may write to it: what lies there may be theirs.
+        If it is a link, belongs to another user, or others may write to it, so that its content is not trusted.
     OSError
-        It cannot be made or opened.
+        If it cannot be created or opened.
     """
     _make(path)
     os.close(open_folder(path))
@@ -78,24 +78,24 @@ def own_folder(path: Path) -> Path:
 
 
 def open_folder(path: Path) -> int:
-    """A descriptor of a folder of our own. Files opened by it are those of this folder, whatever takes its place later.
+    """A descriptor of a private folder. Files opened by it are in this folder, even if its path is replaced later.
 
     Raises
     ------
     NotPrivate
         See :func:`own_folder`.
     OSError
-        It is not there, or cannot be opened.
+        If it does not exist, or cannot be opened.
     """
     if path.is_symlink():
-        raise NotPrivate(f"{path} is a symbolic link where klais keeps a folder of its own: remove it")
+        raise NotPrivate(f"{path} is a symbolic link where KLAIS keeps its own folder: remove it")
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         info = os.fstat(fd)
         if problem := not_ours(info):
             raise NotPrivate(
-                f"the folder {path} cannot be used: {problem}, so what lies there may be somebody else's: remove or "
-                "rename it, and klais makes a new one for its user alone"
+                f"the folder {path} cannot be used: {problem}, so its content may be another user's: remove or "
+                "rename it, and KLAIS creates a new one for its user alone"
             )
         _tighten(fd, info, stat.S_IRWXU)
     except BaseException:
@@ -105,14 +105,15 @@ def open_folder(path: Path) -> int:
 
 
 def check_tree(path: Path, root: Path) -> None:
-    """Return when nobody else can have written what lies in ``path``: it, its entries, and all folders up to ``root``.
+    """Return if no other user can have written the content of ``path``: checks it, its entries, and all folders up to
+    ``root``.
 
     Raises
     ------
     NotPrivate
-        Names the first folder or entry that somebody else owns or may change.
+        If another user owns or may change a folder or entry; the message names the first one.
     OSError
-        It cannot be read.
+        If it cannot be read.
     """
     between = [path, *(folder for folder in path.parents if folder.is_relative_to(root))]
     for folder in between:
@@ -125,46 +126,46 @@ def check_tree(path: Path, root: Path) -> None:
             entry = os.path.join(here, name)
             try:
                 owner = os.lstat(entry).st_uid
-            except FileNotFoundError:  # another process replaced it meanwhile
+            except FileNotFoundError:  # another process has replaced it
                 continue
             if owner not in (0, os.geteuid()):
                 raise NotPrivate(_CODE.format(path=entry, problem=f"it belongs to uid {owner}"))
 
 
 _CODE = (
-    "{path} holds code that this process would run, and {problem}. Remove it (klais makes it again), or name a cache "
-    "folder of your own with KLAIS_CACHE_DIR"
+    "{path} holds code that this process would run, and {problem}. Remove it (KLAIS creates it again), or name a "
+    "private cache folder with KLAIS_CACHE_DIR"
 )
 
 
 def open_own(path: Path | str, flags: int, folder_fd: int | None = None) -> int:
-    """Open a file of our own, made with 0600; never through a link.
+    """Open a private file, created with mode 0600; never through a link.
 
     Parameters
     ----------
     flags : int
-        As for ``os.open``. ``O_TRUNC`` empties the file only after it was found to be ours.
+        As for ``os.open``. ``O_TRUNC`` empties the file only after the check that it is ours.
     folder_fd : int, optional
         Descriptor of the folder of a relative ``path``.
 
     Raises
     ------
     NotPrivate
-        It is no regular file, belongs to another user, or others may write to it.
+        If it is not a regular file, belongs to another user, or others may write to it.
     OSError
-        It cannot be opened.
+        If it cannot be opened.
     """
     try:
         fd = os.open(path, flags & ~os.O_TRUNC | _OPEN, 0o600, dir_fd=folder_fd)
     except OSError as error:
         if os.path.islink(path) and folder_fd is None:
-            raise NotPrivate(f"{path} is a symbolic link where klais keeps a file of its own: remove it") from error
+            raise NotPrivate(f"{path} is a symbolic link where KLAIS keeps its own file: remove it") from error
         raise
     try:
         info = os.fstat(fd)
         problem = not_ours(info) if stat.S_ISREG(info.st_mode) else "it is not a regular file"
         if problem:
-            raise NotPrivate(f"the file {path} cannot be used: {problem}: remove it, and klais makes a new one")
+            raise NotPrivate(f"the file {path} cannot be used: {problem}: remove it, and KLAIS creates a new one")
         os.set_blocking(fd, True)
         _tighten(fd, info, stat.S_IRUSR | stat.S_IWUSR)
         if flags & os.O_TRUNC:
@@ -176,12 +177,12 @@ def open_own(path: Path | str, flags: int, folder_fd: int | None = None) -> int:
 
 
 def write_own(path: Path, data: bytes) -> None:
-    """Put ``data`` into a file of our own, whole or not at all: a new file with 0600 takes the old one's place.
+    """Write ``data`` to a private file atomically: a new file with mode 0600 replaces the old one.
 
     Raises
     ------
     OSError
-        It cannot be written.
+        If it cannot be written.
     """
     import secrets
 
@@ -197,7 +198,7 @@ def write_own(path: Path, data: bytes) -> None:
 
 
 def _make(path: Path) -> None:
-    """Make the folder and its missing parents, each for this user alone."""
+    """Create the folder and its missing parents, each for this user alone."""
     if path.is_dir():
         return
     for folder in (*reversed(path.parents), path):

@@ -1,5 +1,4 @@
-"""Processes of our own: how one is started, and how it is known by more than its number, which the kernel gives to
-another program one day."""
+"""Our own processes: how to start one, and how to identify one by more than its number, which the kernel reuses."""
 
 import sys
 from contextlib import suppress
@@ -9,8 +8,8 @@ import psutil
 
 
 def python_module(module: str, *words: str) -> list[str]:
-    """The command that runs a module with this Python; never one that lies in the working folder (``-P``), which may
-    be ``/tmp``.
+    """The command that runs a module with this Python; never a module in the working folder (``-P``), which may be
+    ``/tmp``.
 
     Examples
     --------
@@ -21,7 +20,7 @@ def python_module(module: str, *words: str) -> list[str]:
 
 
 def started_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since the boot; None when there is none. No change of the clock moves it.
+    """When a process started, in clock ticks since boot; None if it does not exist. Independent of clock changes.
 
     Source: ``proc_pid_stat(5)``, field 22.
     """
@@ -29,11 +28,11 @@ def started_ticks(pid: int) -> int | None:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])  # the name in field 2 may hold blanks and brackets
+    return int(stat.rpartition(")")[2].split()[19])  # the name in field 2 may contain blanks and brackets
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether a process that is no child of this one has ended: it is gone, or a zombie that nobody has collected."""
+    """Whether a process that is not a child of this one has ended: it is gone, or an unreaped zombie."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # it ended between the two calls; ZombieProcess is a NoSuchProcess
@@ -41,6 +40,6 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def kill_first(pid: int) -> None:
-    """Let the kernel choose this process when memory runs out; where it must not be set, the kernel decides."""
+    """Make the kernel choose this process when memory runs out; if that is not permitted, the kernel decides."""
     with suppress(OSError):
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000")

@@ -43,7 +43,7 @@ class Notifier:
             sock.sendto(text.encode(), self._address)
 
     def store(self, sock: socket.socket, name: str) -> None:
-        """Let the manager keep a socket open and give it to the next process of this unit
+        """Store a socket with the manager, which keeps it open and passes it to the next process of this unit
         (``FileDescriptorStoreMax=``)."""
         if not self._address:
             return
@@ -59,8 +59,7 @@ class Notifier:
         self.send(ready=1, status=status)
 
     def status(self, text: str, still_starting_s: float = 0.0) -> None:
-        """Set the text of ``systemctl status``; ``still_starting_s`` extends the time before the start counts as
-        failed."""
+        """Set the text of ``systemctl status``; ``still_starting_s`` extends the time limit of the start."""
         if text != self._status or still_starting_s:
             self._status = text
             more = {"extend_timeout_usec": int(still_starting_s * 1e6)} if still_starting_s else {}
@@ -71,11 +70,11 @@ class Notifier:
         self.send(reloading=1, monotonic_usec=time.monotonic_ns() // 1000)
 
     def stopping(self, status: str) -> None:
-        """Report that the process begins to stop."""
+        """Report that the process is stopping."""
         self.send(stopping=1, status=status)
 
     def ping_watchdog(self, now_s: float) -> None:
-        """Report that the process lives. Call it often; it sends at a third of the watchdog's time (``now_s``
+        """Report that the process is alive. Call it often; it sends at a third of the watchdog's time (``now_s``
         monotonic)."""
         if self.watchdog_s and now_s - self._beat_s >= self.watchdog_s / 3:
             self._beat_s = now_s

@@ -1,7 +1,7 @@
-"""JSON that somebody else wrote: parsed, and not nested deeper than what walks it can go.
+"""JSON from outside: parsed, with a limit on the nesting depth for the code that walks it.
 
-orjson parses 1,024 levels. Python's ``repr``, ``==`` and ``json.dumps`` give up at fewer with a RecursionError, which
-no reader of records expects, and ``orjson.dumps`` gives up at 254.
+orjson parses 1,024 levels. Python's ``repr``, ``==`` and ``json.dumps`` fail at fewer with a RecursionError, which
+readers of records do not expect, and ``orjson.dumps`` fails at 254.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from klais.system.small_json import MOST_LEVELS, is_deep
 
 
 def loads(data: bytes | str) -> Any:
-    """The value that ``data`` is.
+    """Parse ``data``.
 
     Raises
     ------
     ValueError
-        It is no JSON, or nested deeper than ``MOST_LEVELS``.
+        If it is not JSON, or nested deeper than ``MOST_LEVELS``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Supervises a child: starts it, restarts it with growing pauses, and gives up after too many failures in a row."""
+"""Supervise a child process: start it, restart it with growing pauses, give up after too many failures in a row."""
 
 import contextlib
 import os
@@ -16,12 +16,12 @@ from klais.system.private_files import own_folder
 FIRST_PAUSE_S = 1.0
 MOST_PAUSE_S = 30.0
 GIVE_UP = 5  # failures in a row
-STEADY_S = 60.0  # a child that lived this long starts with a count of 0 failures
+STEADY_S = 60.0  # a child that ran this long starts with a count of 0 failures
 LAST_LINES = 15
 
 
 class Child(Protocol):
-    """What :class:`OwnedChild` offers."""
+    """The interface of :class:`OwnedChild`."""
 
     @property
     def pid(self) -> int: ...
@@ -36,7 +36,7 @@ Spawn = Callable[[Sequence[str], Path | None, dict[str, str]], Child]
 
 
 class ServiceFailed(KlaisError):
-    """A child failed again and again; the message ends with the last lines of its log."""
+    """A child failed repeatedly; the message ends with the last lines of its log."""
 
 
 class Service:
@@ -47,14 +47,14 @@ class Service:
     name : str
         Its name in messages.
     command, env
-        What to run.
+        The command to run and its environment.
     log : Path or None
-        Gets its output; the log of the run before stays as ``<name>.log.1``. None = the child inherits the output.
+        File for its output; the previous run's log stays as ``<name>.log.1``. None = the child inherits the output.
     spawn, clock : callable
-        How the child is started (:meth:`klais.system.activation.HeldSocket.spawn` hands it a socket); for tests, the
-        time.
+        How the child is started (:meth:`klais.system.activation.HeldSocket.spawn` passes it a socket); the clock, for
+        tests.
     restart_at_once : bool
-        Restart without a pause after the first failure: for a child whose work waits in a buffer meanwhile.
+        Restart without a pause after the first failure: for a child whose input waits in a buffer.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Service:
         self._pauses_skipped = 1 if restart_at_once else 0
         self._command, self._env, self._spawn, self._clock = list(command), env, spawn, clock
         self._child: Child | None = None
-        self._leaving: list[Child] = []  # replaced, and on their way to their end
+        self._leaving: list[Child] = []  # replaced, and about to exit
         self._started_s = 0.0
         self._again_s: float | None = None
         self._failures = 0
@@ -93,7 +93,7 @@ class Service:
 
     @property
     def returncode(self) -> int | None:
-        """Exit code of a child that ended by itself, None while it runs."""
+        """Exit code of a child that exited by itself, None while it runs."""
         return self._child.returncode if self._child is not None else None
 
     def start(self) -> None:
@@ -102,13 +102,13 @@ class Service:
         self._child = self._spawn(self._command, self.log, self._env)
 
     def poll(self) -> str | None:
-        """Check the child and start it again when its pause is over; return what happened since the last call, in
-        words.
+        """Check the child and restart it when its pause is over; returns the events since the last call as
+        text.
 
         Raises
         ------
         ServiceFailed
-            It failed too often in a row.
+            If it failed too often in a row.
         """
         if self._stopped:
             return None
@@ -135,9 +135,9 @@ class Service:
         return f"{ended}: starting it again in {pause_s:g} s" + (f" (its log: {self.log})" if self.log else "")
 
     def replace(self, child: Child, command: Sequence[str]) -> None:
-        """Go on with a child that the caller has started; the present one gets SIGTERM and takes its time to end.
+        """Switch to a child that the caller has started; the present one gets SIGTERM and time to exit.
 
-        ``command`` starts the next one after it.
+        ``command`` starts later replacements of it.
         """
         self.signal(signal.SIGTERM)
         if self._child is not None:
@@ -146,13 +146,13 @@ class Service:
         self._started_s, self._again_s, self._failures = self._clock(), None, 0
 
     def signal(self, number: signal.Signals) -> None:
-        """Pass a signal on, if it runs."""
+        """Send a signal to the child, if it runs."""
         if (pid := self.pid) is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def stop(self, grace_s: float) -> bool:
-        """Stop it for good: SIGTERM, and SIGKILL after ``grace_s``; return whether SIGTERM was enough."""
+        """Stop it for good: SIGTERM, and SIGKILL after ``grace_s``; returns whether SIGTERM was enough."""
         self._stopped = True
         for child in self._leaving:
             child.stop(grace_s)
@@ -171,7 +171,7 @@ class Service:
 
 
 def ending(returncode: int) -> str:
-    """An exit code in words.
+    """An exit code as text.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Waiting for a condition that only asking can tell, with a deadline."""
+"""Wait by polling for a condition, with a deadline."""
 
 import time
 from collections.abc import Callable
@@ -8,15 +8,15 @@ T = TypeVar("T")
 
 
 def poll_until(condition: Callable[[], T], timeout_s: float, every_s: float = 0.05) -> T:
-    """Call ``condition`` until its value is truthy or the deadline has passed; return its last value.
+    """Call ``condition`` until its value is truthy or the deadline has passed; returns its last value.
 
-    It is called once more after the deadline, so a process that stood still for long does not give up on what has
-    happened meanwhile.
+    It is called once more after the deadline, so that a process that was stopped for long still sees what has
+    happened.
 
     Parameters
     ----------
     condition : callable
-        What it raises goes to the caller.
+        Its exceptions are passed to the caller.
     timeout_s : float
         Deadline, in seconds from now.
     every_s : float

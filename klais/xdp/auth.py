@@ -1,4 +1,4 @@
-"""The filter's part of authenticated frames: its map of keys, which only root can read (no numba)."""
+"""The filter's part of authenticated frames: its map of keys, which only root can read (without numba)."""
 
 import math
 import secrets
@@ -17,12 +17,12 @@ from klais.xdp.layout import AUTH, GENERATIONS, GLOBAL_COST, AuthMode
 from klais.xdp.limits import from_units, to_units
 
 STATES = {"off": AuthMode(0), "pass": AuthMode.KNOW, "on": AuthMode.KNOW | AuthMode.CHECK}
-UNVERIFIED_BURST_S = 0.1  # of their rate
+UNVERIFIED_BURST_S = 0.1  # at the rate of unverified frames
 
 
 @dataclass(frozen=True, slots=True)
 class AuthStatus:
-    """What the filter does with signed frames; ``generations`` of keys it has, ``unverified_rate`` in frames/s."""
+    """How the filter treats signed frames; ``generations`` of its keys, ``unverified_rate`` in frames/s."""
 
     state: str
     require: bool
@@ -41,9 +41,9 @@ def filter_auth(
     masters : mapping
         K_master by generation.
     max_bytes : int
-        Longer signed frames go up unchecked.
+        Longer signed frames pass unchecked.
     unverified_rate : float
-        Frames/s of all signed frames that the filter cannot check, at most 1e9: they are what a forger would send.
+        Frames/s of all signed frames that the filter cannot check, at most 1e9, because forged frames are among them.
     """
     value = np.zeros((), AUTH)
     value["mode"], value["max_bytes"] = int(mode), max_bytes
@@ -52,7 +52,7 @@ def filter_auth(
     value["bucket"]["credit_units"], value["bucket"]["last_ns"] = value["unverified"]["cap_units"], time.monotonic_ns()
     for generation, key in masters.items():
         value["generations"]["key"][generation] = np.frombuffer(key, "<u8")
-        value["generations"]["serial"][generation] = secrets.randbits(63) | 1  # no key that a CPU kept counts
+        value["generations"]["serial"][generation] = secrets.randbits(63) | 1  # invalidates all keys cached by CPUs
     return value
 
 
@@ -62,7 +62,7 @@ def set_auth(fd: int, state: str, settings: SettingsFields, unverified_rate: flo
     Raises
     ------
     ConfigError
-        The keys cannot be read, or devices have keys of their own: the filter knows none of these.
+        If the keys cannot be read, or devices have their own keys, which the filter does not know.
     """
     mode, masters = STATES[state], {}
     if state == "on":
@@ -80,13 +80,13 @@ def set_auth(fd: int, state: str, settings: SettingsFields, unverified_rate: flo
 
 
 def know_signed(fd: int) -> None:
-    """Let signed frames up, unless the map says more already."""
+    """Let signed frames pass, unless the map has a stricter mode."""
     if read_auth(fd).state == "off":
         bpf.update(fd, np.zeros(1, np.uint32), filter_auth(AuthMode.KNOW, {}, 0, 1.0))
 
 
 def read_auth(fd: int) -> AuthStatus:
-    """What is in the map, without keys."""
+    """The content of the map, without keys."""
     value = np.zeros((), AUTH)
     bpf.lookup(fd, np.zeros(1, np.uint32), value)
     mode = AuthMode(int(value["mode"]))

@@ -1,20 +1,20 @@
-"""The compiler's process: turns the filter's C into BPF instructions by bcc, and writes them to standard output.
+"""The compiler process: compiles the filter's C to BPF instructions with bcc, and writes them to standard output.
 
 ``python3 -I bcc_child.py FOLDER MAIN FUNCTION [-Dname=value ...]``, started by :mod:`klais.xdp.build` without
-privileges, with an empty environment, by Debian's own Python: it imports nothing but the standard library and bcc.
+privileges, with an empty environment, by Debian's own Python: it imports only the standard library and bcc.
 """
 
 import ctypes
 import os
 import sys
 
-BCC = "/usr/lib/python3/dist-packages"  # Debian's python3-bpfcc; PyPI's package called bcc is something else
+BCC = "/usr/lib/python3/dist-packages"  # Debian's python3-bpfcc; PyPI's package bcc is a different one
 _PR_SET_DUMPABLE = 4
 
 
 def main(folder: str, source: str, function: str, *flags: str) -> int:
     """Compile ``function`` of ``source``, a file in ``folder``."""
-    # Root loads what this process writes, so no other process of this user may attach to it and write something else.
+    # Root loads the output of this process, so no other process of this user may attach to it and change the output.
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     out = os.dup(1)
     os.dup2(2, 1)  # bcc and clang print to both

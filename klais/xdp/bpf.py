@@ -1,4 +1,4 @@
-"""``bpf(2)`` by ctypes: maps and programs by descriptor or pinned path, values as numpy arrays (no bcc, no libbpf)."""
+"""``bpf(2)`` with ctypes: maps and programs by descriptor or pinned path, values as numpy arrays (no bcc or libbpf)."""
 
 import ctypes
 import errno
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361}.get(platform.machine(), -1)
-_ATTR_BYTES = 160  # larger than what any command here fills; the kernel takes zeros behind what it knows
+_ATTR_BYTES = 160  # larger than any attribute here; the kernel accepts zeros after the part it knows
 
 # enum bpf_cmd of linux/bpf.h
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
 PROG_TEST_RUN, PROG_NEXT_ID, MAP_NEXT_ID = 10, 11, 12
 PROG_FD_BY_ID, MAP_FD_BY_ID, OBJ_INFO, MAP_LOOKUP_BATCH, MAP_UPDATE_BATCH = 13, 14, 15, 24, 26
 
-_CURSOR_BYTES = 64  # where a batch goes on: an index, or a whole key of the map
+_CURSOR_BYTES = 64  # state of a batch iteration: an index, or a whole key of the map
 
 ANY, NOEXIST, EXIST = 0, 1, 2
 PROG_TYPE_XDP = 6
@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 
 
 def call(command: int, attr: npt.NDArray[np.void]) -> int:
-    """One bpf(2) call with ``attr`` (any structured scalar of up to 160 bytes); what it returns.
+    """Make one bpf(2) call with ``attr`` (any structured scalar of up to 160 bytes); returns its result.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def call(command: int, attr: npt.NDArray[np.void]) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    attr[...] = np.frombuffer(buffer[: len(raw)].tobytes(), attr.dtype)[0]  # some commands answer in it
+    attr[...] = np.frombuffer(buffer[: len(raw)].tobytes(), attr.dtype)[0]  # some commands write their result to it
     return result
 
 
@@ -69,7 +69,7 @@ def _name(text: str) -> tuple[str, bytes]:
 
 
 def map_create(kind: int, key_bytes: int, value_bytes: int, entries: int, flags: int, name: str) -> int:
-    """A new map; its descriptor (close-on-exec, as all here)."""
+    """Create a map; returns its descriptor (close-on-exec, as all here)."""
     return call(
         MAP_CREATE,
         _attr(
@@ -80,12 +80,12 @@ def map_create(kind: int, key_bytes: int, value_bytes: int, entries: int, flags:
 
 
 def prog_load(code: bytes, name: str, licence: bytes = b"GPL", log_bytes: int = 0) -> int:
-    """Load an XDP program; its descriptor.
+    """Load an XDP program; returns its descriptor.
 
     Raises
     ------
     OSError
-        ``strerror`` ends with the verifier's last lines when it refused the program.
+        If the verifier refused the program, ``strerror`` ends with its last lines.
     """
     instructions = np.frombuffer(code, np.uint8)
     text = np.frombuffer(licence + b"\0", np.uint8)
@@ -106,7 +106,7 @@ def prog_load(code: bytes, name: str, licence: bytes = b"GPL", log_bytes: int = 
 
 
 def lookup(fd: int, key: Array | None, value: Array) -> bool:
-    """Read one value into ``value``; False where the key is not there."""
+    """Read one value into ``value``; False if the key does not exist."""
     try:
         call(
             MAP_LOOKUP,
@@ -128,7 +128,7 @@ def update(fd: int, key: Array | None, value: Array, flags: int = ANY) -> None:
 
 
 def delete(fd: int, key: Array) -> bool:
-    """Remove one key; False where it was not there."""
+    """Remove one key; False if it did not exist."""
     try:
         call(MAP_DELETE, _attr(fd=("<u8", fd), key=("<u8", _address(key))))
     except OSError as error:
@@ -141,7 +141,7 @@ def delete(fd: int, key: Array) -> bool:
 def _batch(
     command: int, fd: int, keys: Array, values: Array, count: int, at: Array | None, then: Array | None
 ) -> tuple[int, int]:
-    """One batch call; the number of elements done, and the errno (0 when it went well)."""
+    """Make one batch call; returns the number of processed elements, and the errno (0 = success)."""
     attr = _attr(
         at=("<u8", _address(at)), then=("<u8", _address(then)), keys=("<u8", _address(keys)),
         values=("<u8", _address(values)), count=("<u4", count), fd=("<u4", fd), elem_flags=("<u8", 0), flags=("<u8", 0),
@@ -163,7 +163,7 @@ def update_many(fd: int, keys: Array, values: Array) -> None:
 
 
 def lookup_array(fd: int, keys: Array, values: Array) -> int:
-    """Read a whole array map, per-CPU too, in one call: keys [n] and values [n, ...] out; how many there were."""
+    """Read a whole array map, also per-CPU, in one call: keys [n] and values [n, ...] out; returns their number."""
     done, number = _batch(MAP_LOOKUP_BATCH, fd, keys, values, len(keys), None, np.zeros(_CURSOR_BYTES, np.uint8))
     if number not in (0, errno.ENOENT):
         raise OSError(number, os.strerror(number))
@@ -178,7 +178,7 @@ def batches(fd: int, key_dtype: Any, value_dtype: Any, size: int = 65_536) -> It
     at, then = None, np.zeros(_CURSOR_BYTES, np.uint8)
     while True:
         done, number = _batch(MAP_LOOKUP_BATCH, fd, keys, values, size, at, then)
-        if number == errno.ENOSPC:  # one hash bucket holds more than `size`
+        if number == errno.ENOSPC:  # one hash bucket has more than `size` elements
             size *= 4
             keys, values = np.zeros(size, key_dtype), np.zeros(size, value_dtype)
             continue
@@ -186,7 +186,7 @@ def batches(fd: int, key_dtype: Any, value_dtype: Any, size: int = 65_536) -> It
             raise OSError(number, os.strerror(number))
         if done:
             yield keys[:done], values[:done]
-        if number:  # ENOENT: that was the end
+        if number:  # ENOENT: end of the map
             return
         at, then = then, np.zeros(_CURSOR_BYTES, np.uint8)
 
@@ -198,7 +198,7 @@ def pin(fd: int, path: Path) -> None:
 
 
 def get(path: Path) -> int:
-    """Open what is pinned at ``path``; its descriptor."""
+    """Open the object pinned at ``path``; returns its descriptor."""
     text = np.frombuffer(os.fsencode(path) + b"\0", np.uint8)
     return call(OBJ_GET, _attr(path=("<u8", _address(text)), fd=("<u4", 0), flags=("<u4", 0)))
 
@@ -242,7 +242,7 @@ _PROG_INFO = np.dtype(
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What the kernel says of a map."""
+    """The kernel's information about a map."""
 
     id: int
     kind: int
@@ -255,8 +255,8 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProgInfo:
-    """What the kernel says of a program; ``loaded_ns`` is CLOCK_BOOTTIME, ``verified_insns`` what its verifier
-    walked.
+    """The kernel's information about a program; ``loaded_ns`` is CLOCK_BOOTTIME, ``verified_insns`` the number of
+    instructions that its verifier walked.
     """
 
     id: int
@@ -270,7 +270,7 @@ class ProgInfo:
 
 
 def map_info(fd: int) -> MapInfo:
-    """What the kernel says of the map behind ``fd``."""
+    """The kernel's information about the map ``fd``."""
     info = np.zeros((), _MAP_INFO)
     call(OBJ_INFO, _attr(fd=("<u4", fd), size=("<u4", info.itemsize), info=("<u8", _address(info))))
     name = bytes(info["name"]).rstrip(b"\0").decode(errors="replace")
@@ -281,7 +281,7 @@ def map_info(fd: int) -> MapInfo:
 
 
 def prog_info(fd: int) -> ProgInfo:
-    """What the kernel says of the program behind ``fd``."""
+    """The kernel's information about the program ``fd``."""
     ids = np.zeros(64, np.uint32)
     info = np.zeros((), _PROG_INFO)
     info["map_count"], info["map_ids"] = len(ids), _address(ids)
@@ -299,13 +299,13 @@ def prog_info(fd: int) -> ProgInfo:
 
 
 def test_run(fd: int, packet: bytes, repeat: int = 1) -> tuple[int, float]:
-    """Run a program on ``packet``; (action, mean ns of one run) of ``repeat`` runs (BPF_PROG_TEST_RUN)."""
+    """Run a program on ``packet``; returns (action, mean ns of one run) for ``repeat`` runs (BPF_PROG_TEST_RUN)."""
     attr = _test_run(fd, packet, repeat)
     return int(attr["retval"]), float(attr["duration"])
 
 
 def test_run_live(fd: int, packet: bytes, repeat: int, batch: int = 64) -> None:
-    """Run a program on ``repeat`` copies of ``packet`` and do with each what it says: redirect sends it (kernel >=
+    """Run a program on ``repeat`` copies of ``packet`` and perform its actions: redirect sends a packet (kernel >=
     5.18).
 
     The packets enter by the loopback interface of this network namespace.

@@ -1,4 +1,4 @@
-"""The BPF file system: find it, mount it where it is missing, pin maps so that each name always leads to a complete
+"""The BPF file system: find it, mount it if it is missing, pin maps so that each name always refers to a complete
 one.
 """
 
@@ -17,7 +17,7 @@ NEW = "new_"  # prefix of temporary names; bpffs reserves names with a dot
 
 
 def mounted_at(path: Path) -> Path | None:
-    """The mount point of the bpffs that holds ``path``; None when it is in no bpffs."""
+    """The mount point of the bpffs that contains ``path``; None if it is not in a bpffs."""
     best: tuple[int, str, Path] | None = None
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, place, kind = line.split()[:3]
@@ -28,23 +28,23 @@ def mounted_at(path: Path) -> Path | None:
 
 
 def ensure(pin_dir: Path) -> list[str]:
-    """Make ``pin_dir``, mounting bpffs at /sys/fs/bpf where that is missing; what was done, in words.
+    """Create ``pin_dir``, mounting bpffs at /sys/fs/bpf if that is missing; returns the actions as texts.
 
     Raises
     ------
     XdpUnavailable
-        No right to, no bpffs in this kernel, or the folder lies elsewhere.
+        If rights are missing, the kernel has no bpffs, or the folder is not in it.
     """
     done = []
     if mounted_at(pin_dir) is None:
         if not pin_dir.absolute().is_relative_to(STANDARD):
-            raise XdpUnavailable(f"{pin_dir} is in no bpffs: choose a folder below {STANDARD} (KLAIS_XDP_PIN_DIR)")
+            raise XdpUnavailable(f"{pin_dir} is not in a bpffs: choose a folder below {STANDARD} (KLAIS_XDP_PIN_DIR)")
         _mount()
         done.append(f"mounted bpffs at {STANDARD}")
     try:
         pin_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise XdpUnavailable(f"{pin_dir} cannot be made: {error.strerror}: run this as root") from None
+        raise XdpUnavailable(f"{pin_dir} cannot be created: {error.strerror}: run this as root") from None
     return done
 
 
@@ -58,39 +58,39 @@ def _mount() -> None:
 
 
 def pin_new(pin_dir: Path, fds: dict[str, int]) -> None:
-    """Pin under temporary names, which no reader opens."""
+    """Pin under temporary names, which readers do not open."""
     for name, fd in fds.items():
         (pin_dir / (NEW + name)).unlink(missing_ok=True)
         bpf.pin(fd, pin_dir / (NEW + name))
 
 
 def promote(pin_dir: Path) -> None:
-    """Rename everything that :func:`pin_new` pinned to its real name; each rename is atomic."""
+    """Rename all pins of :func:`pin_new` to their real names; each rename is atomic."""
     for path in pending(pin_dir):
         path.rename(pin_dir / path.name.removeprefix(NEW))
 
 
 def keep_only(pin_dir: Path, names: Collection[str]) -> None:
-    """Remove the pins of another version's maps."""
+    """Remove the pins of other versions' maps."""
     for path in pin_dir.iterdir():
         if path.name not in names and path.name != READER:
             path.unlink()
 
 
 def reader_folder(pin_dir: Path) -> Path:
-    """The folder that the reader of the ring locks; made where it is missing."""
+    """The folder that the reader of the ring locks; created if it is missing."""
     folder = pin_dir / READER
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 
 def pending(pin_dir: Path) -> Iterator[Path]:
-    """What is pinned under a temporary name (a loader that was killed leaves it)."""
+    """Pins with temporary names, left by a loader that was killed."""
     return iter(sorted(pin_dir.glob(NEW + "*")))
 
 
 def remove(pin_dir: Path) -> None:
-    """Remove all pins and the folder; what is still attached keeps its maps."""
+    """Remove all pins and the folder; attached programs keep their maps."""
     for path in pin_dir.iterdir():
         if path.name == READER:
             path.rmdir()

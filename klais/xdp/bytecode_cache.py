@@ -1,4 +1,4 @@
-"""Compiled filters on disk. The kernel runs what lies there, so a file counts only where nobody else could write it."""
+"""Compiled filters on disk. The kernel runs them, so only files that no other user could write are used."""
 
 import hashlib
 import os
@@ -13,10 +13,10 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def read(folder: Path, fingerprint: str) -> bytes | None:
-    """The instructions kept under ``fingerprint``; None when there are none that may be trusted.
+    """The instructions stored under ``fingerprint``; None if there are no trusted ones.
 
-    Folder and file must belong to root or to this process's user and be writable by nobody else, and the SHA-256 over
-    fingerprint and instructions must be the one stored with them: a kept file of another variant is none of this one.
+    Folder and file must belong to root or to this process's user and be writable by no one else, and the SHA-256 over
+    fingerprint and instructions must match the stored one, so that a file of another variant is not used.
     """
     try:
         with _trusted(folder) as folder_fd:
@@ -31,7 +31,7 @@ def read(folder: Path, fingerprint: str) -> bytes | None:
 
 
 def write(folder: Path, fingerprint: str, code: bytes) -> None:
-    """Keep instructions, whole or not at all. A folder that cannot be written or trusted keeps nothing: no error."""
+    """Store instructions atomically. If the folder cannot be written or trusted, nothing is stored (no error)."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _trusted(folder) as folder_fd:
@@ -46,17 +46,17 @@ def write(folder: Path, fingerprint: str, code: bytes) -> None:
 
 @contextmanager
 def _trusted(folder: Path) -> Iterator[int]:
-    """A descriptor of the folder, by which its files are opened: a link put in its place later changes nothing.
+    """A descriptor of the folder for opening its files: a link that replaces the folder later has no effect.
 
     Raises
     ------
     OSError
-        It is not there, is a link, or others may write it.
+        If it does not exist, is a link, or others may write to it.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not _is_trusted(os.fstat(fd)):
-            raise PermissionError(f"{folder} belongs to another user, or others may write it")
+            raise PermissionError(f"{folder} belongs to another user, or others may write to it")
         yield fd
     finally:
         os.close(fd)

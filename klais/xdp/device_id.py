@@ -1,4 +1,4 @@
-"""Device ids as people write them, and their keys in the filter's table of devices."""
+"""Device ids as text, and their keys in the filter's table of devices."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,7 +6,7 @@ import numpy.typing as npt
 from klais.core.wire.constants import ID_RULE, ID_SIZE, is_device_id
 from klais.xdp.layout import CLAIMED
 
-_RESERVED_KEYS = np.array([0, CLAIMED], np.uint64)  # they mean something else in a way of the table
+_RESERVED_KEYS = np.array([0, CLAIMED], np.uint64)  # reserved values in a way of the table
 
 
 def padded(device_id: bytes | str) -> bytes:
@@ -15,7 +15,7 @@ def padded(device_id: bytes | str) -> bytes:
     Raises
     ------
     ValueError
-        Empty, longer than 16 bytes in UTF-8, or with a NUL inside.
+        If it is empty, longer than 16 bytes in UTF-8, or contains a NUL.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def device_keys(padded_ids: npt.NDArray[np.uint8], multipliers: npt.NDArray[np.u
     ----------
     padded_ids : uint8 [n, 16]
     multipliers : uint64 [4]
-        Of the second set: the last row of the map ``spread``.
+        Those of the second set: the last row of the map ``spread``.
 
     Returns
     -------

@@ -8,10 +8,10 @@ from pathlib import Path
 BTF = Path("/sys/kernel/btf/vmlinux")
 _MAGIC, _STRUCT, _UNION = 0xEB9F, 4, 5
 _TYPE_BYTES, _MEMBER_BYTES = 12, 12
-# Bytes behind a type of each kind: fixed ones, and for each of its `vlen` parts.
+# Bytes after a type of each kind: a fixed number, and for each of its `vlen` parts.
 _FIXED = {1: 4, 3: 12, 14: 4, 17: 4}
 _PER_PART = {4: 12, 5: 12, 6: 8, 13: 8, 15: 12, 19: 12}
-# What bpf/xdp_filter.c reads, and where it expects it.
+# Fields that bpf/xdp_filter.c reads, and their expected offsets.
 _EXPECTED = {
     "xdp_buff": {"data_hard_start": 24, "frame_sz": 48},
     "skb_shared_info": {"gso_size": 4, "gso_segs": 6},
@@ -30,7 +30,7 @@ class Struct:
 def skb_tail(btf: Path = BTF) -> int | None:
     """Bytes from the end of a packet's buffer (``xdp_buff.frame_sz``) back to its ``skb_shared_info``.
 
-    None when the kernel does not describe its types, or has others than the filter expects.
+    None if the kernel does not describe its types, or they differ from those that the filter expects.
     """
     try:
         found = structs(btf.read_bytes(), set(_EXPECTED))
@@ -48,11 +48,11 @@ def structs(raw: bytes, names: set[str]) -> dict[str, Struct]:
     Raises
     ------
     ValueError, struct.error
-        It is no BTF, or cut.
+        If it is not BTF, or cut off.
     """
     magic, _, _, header_bytes, type_at, type_bytes, text_at, text_bytes = struct.unpack_from("<HBBIIIII", raw)
     if magic != _MAGIC:
-        raise ValueError(f"no BTF: it begins with {magic:#06x}")
+        raise ValueError(f"not BTF: it begins with {magic:#06x}")
     text, types = raw[header_bytes + text_at :][:text_bytes], raw[header_bytes + type_at :][:type_bytes]
     wanted = {text.find(b"\0" + name.encode() + b"\0") + 1: name for name in names}
     places = list(_places(types))
@@ -65,7 +65,7 @@ def structs(raw: bytes, names: set[str]) -> dict[str, Struct]:
 
 
 def _places(types: bytes) -> Iterator[int]:
-    """Where each type begins; the first has the number 1."""
+    """The start of each type; the first has number 1."""
     at = 0
     while at < len(types):
         yield at
@@ -75,7 +75,7 @@ def _places(types: bytes) -> Iterator[int]:
 
 
 def _members(types: bytes, places: list[int], text: bytes, at: int) -> Iterator[tuple[str, int]]:
-    """Names and offsets of the members of a structure, of anonymous ones within it too."""
+    """Names and offsets of the members of a structure, including those of anonymous ones in it."""
     info = int.from_bytes(types[at + 4 : at + 8], "little")
     parts = types[at + _TYPE_BYTES :][: (info & 0xFFFF) * _MEMBER_BYTES]
     for name_at, kind, bits in struct.iter_unpack("<III", parts):

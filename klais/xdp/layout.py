@@ -26,8 +26,8 @@ SOURCE_BYTES = 18
 SLOT_FRAME_BYTES = 2072
 RINGBUF_HEADER_BYTES = 8
 ABOUT_BYTES = 1024
-GLOBAL_COST = 1_000_000_000  # credit units a frame costs: rates in frames/s are units/ns
-DEVICE_COST = 1_000_000_000_000  # the same for devices, whose rates may be thousandths of a frame a second
+GLOBAL_COST = 1_000_000_000  # credit units per frame: rates in frames/s are units/ns
+DEVICE_COST = 1_000_000_000_000  # the same for devices, whose rates are in thousandths of a frame per second
 SOURCE_COST = DEVICE_COST
 MAX_CAP = 1 << 62
 FOREVER = (1 << 64) - 1
@@ -35,7 +35,7 @@ CLAIMED = (1 << 64) - 1
 
 
 class Verdict(IntEnum):
-    """What became of a packet in the filter (``enum klais_verdict``); ``WOULD_``: it passed only by monitor mode."""
+    """The filter's verdict on a packet (``enum klais_verdict``); ``WOULD_``: it passed only because of monitor mode."""
 
     PASS = 0
     NOT_OURS = 1
@@ -71,12 +71,12 @@ class Verdict(IntEnum):
 
     @property
     def label(self) -> str:
-        """Lower-case name, as in counters and messages."""
+        """Lower-case name for counters and messages."""
         return self.name.lower()
 
     @property
     def drops(self) -> bool:
-        """Whether packets with this verdict end in the filter."""
+        """Whether packets with this verdict are dropped."""
         passes = (Verdict.TOO_LONG, Verdict.AGGREGATED)
         return Verdict.TOO_SHORT <= self < WOULD and self not in passes
 
@@ -86,7 +86,7 @@ VERDICTS = 64
 
 
 class Monitor(IntFlag):
-    """Rules that can be set to count only (``enum klais_monitor``)."""
+    """Rules that can be set to only count (``enum klais_monitor``)."""
 
     MAGIC = 1
     BLOCK = 2
@@ -99,7 +99,7 @@ class Monitor(IntFlag):
 
 
 class AuthMode(IntFlag):
-    """What the filter does with signed frames (``enum klais_auth_mode``); 0: they have a bad magic."""
+    """How the filter treats signed frames (``enum klais_auth_mode``); 0: as frames with a bad magic."""
 
     KNOW = 1
     CHECK = 2
@@ -107,14 +107,14 @@ class AuthMode(IntFlag):
 
 
 class SourceRule(IntFlag):
-    """Checks of the source address that are on (``enum klais_source_rule``)."""
+    """Enabled checks of the source address (``enum klais_source_rule``)."""
 
     LIST = 1
     RATE = 2
 
 
 class Accept(IntEnum):
-    """Where accepted frames go (``enum klais_accept``)."""
+    """Destination of accepted frames (``enum klais_accept``)."""
 
     PASS = 0
     XSK = 1
@@ -168,7 +168,7 @@ COUNT = np.dtype([("packets", "<u8"), ("bytes", "<u8")])
 PORTS = np.dtype([("bits", "<u8", (1024,))])
 MARKS = np.dtype([("bits", "<u8", (MARK_WORDS,))])
 ABOUT = np.dtype([("json", "u1", (ABOUT_BYTES,))])
-# A record of the ring; with the kernel's own header before it each takes SLOT.itemsize + 8 = 2112 bytes.
+# A record of the ring; with the kernel's header each takes SLOT.itemsize + 8 = 2112 bytes.
 SLOT = np.dtype(
     {
         "names": ["time_ns", "length", "queue", "source", "frame"],
@@ -178,14 +178,14 @@ SLOT = np.dtype(
     }
 )
 
-# bpf_map_type and flags of linux/bpf.h, as far as the filter's maps need them.
+# bpf_map_type and flags of linux/bpf.h, as far as the filter's maps use them.
 HASH, ARRAY, PERCPU_ARRAY, LRU_HASH, LPM_TRIE, XSKMAP, RINGBUF = 1, 2, 6, 9, 11, 17, 27
 NO_PREALLOC, MMAPABLE = 1, 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """One pinned map, as it must be: what ``BPF_MAP_CREATE`` is given and ``BPF_OBJ_GET_INFO_BY_FD`` must say."""
+    """Required properties of a pinned map: for ``BPF_MAP_CREATE``, and compared with ``BPF_OBJ_GET_INFO_BY_FD``."""
 
     name: str
     kind: int
@@ -201,7 +201,7 @@ class MapSpec:
 
 
 def sets_of(devices: int) -> int:
-    """Sets of a table for so many devices: a power of two, so that at most half of the ways are taken."""
+    """Sets of a table for this many devices: a power of two, so that at most half of the ways are used."""
     return 1 << (devices - 1).bit_length()
 
 
@@ -211,7 +211,7 @@ def map_specs(devices: int, ring_bytes: int) -> tuple[MapSpec, ...]:
     Parameters
     ----------
     devices : int
-        Devices that the table is for; it has at least twice as many ways.
+        Maximum number of devices; the table has at least twice as many ways.
     ring_bytes : int
         Size of the ring buffer: a power of two of at least a page.
     """

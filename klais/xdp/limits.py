@@ -1,4 +1,4 @@
-"""Rates and bursts as people give them, to and from the filter's integer units (``struct klais_limit``)."""
+"""Convert rates and bursts to and from the filter's integer units (``struct klais_limit``)."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _NS = 1_000_000_000
 class Limits:
     """Global and device limits in frames/s and frames; ``inf`` = no limit.
 
-    Device rates are kept in thousandths of a frame a second, global rates in whole frames a second.
+    Device rates are stored in thousandths of a frame per second, global rates in whole frames per second.
     """
 
     rate_per_s: float
@@ -25,21 +25,21 @@ class Limits:
 
 
 def to_units(rate_per_s: float, burst: float, cost: int) -> npt.NDArray[np.void]:
-    """A ``struct klais_limit``.
+    """Create a ``struct klais_limit``.
 
     Parameters
     ----------
     rate_per_s : float
         More than 0; ``inf`` = no limit. Rounded to a unit (at least one).
     burst : float
-        At least 1 frame; cut to what 62 bits hold (4.6 million frames of a device, 4.6 billion of all).
+        At least 1 frame; limited to the range of 62 bits (4.6 million frames of a device, 4.6 billion of all).
     cost : int
         ``GLOBAL_COST`` or ``DEVICE_COST``.
 
     Raises
     ------
     ValueError
-        A rate of 0 or less, a burst below 1, or a NaN.
+        If the rate is 0 or less, the burst below 1, or one is NaN.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def to_units(rate_per_s: float, burst: float, cost: int) -> npt.NDArray[np.void]
     if not rate_per_s > 0:
         raise ValueError(f"a rate must be more than 0 frames/s, not {rate_per_s} (to stop a device, block it)")
     if not burst >= 1:
-        raise ValueError(f"a burst must be at least 1 frame, not {burst}: nothing would ever pass")
+        raise ValueError(f"a burst must be at least 1 frame, not {burst}: no frame would ever pass")
     out = np.zeros((), LIMIT)
     if math.isinf(rate_per_s):
         return out
@@ -60,14 +60,14 @@ def to_units(rate_per_s: float, burst: float, cost: int) -> npt.NDArray[np.void]
 
 
 def from_units(limit: npt.NDArray[np.void], cost: int) -> tuple[float, float]:
-    """(rate in frames/s, burst in frames) of a ``struct klais_limit``; both ``inf`` where it is none."""
+    """(rate in frames/s, burst in frames) of a ``struct klais_limit``; both ``inf`` if there is no limit."""
     if not limit["cap_units"]:
         return math.inf, math.inf
     return int(limit["rate_units"]) / (cost // _NS), int(limit["cap_units"]) / cost
 
 
 def pack(limits: Limits) -> npt.NDArray[np.void]:
-    """A ``struct klais_limits``."""
+    """Create a ``struct klais_limits``."""
     out = np.zeros((), LIMITS)
     out["global"] = to_units(limits.rate_per_s, limits.burst, GLOBAL_COST)
     out["device"] = to_units(limits.device_rate, limits.device_burst, DEVICE_COST)

@@ -1,8 +1,8 @@
 """Load, replace and remove the filter. A program that is not ours is neither replaced nor removed.
 
-Everything that can fail happens before the one step that changes what packets meet: the kernel swaps the old program
-for the new one atomically. A loader that is killed between two steps leaves the old filter or the new one running,
-and the next load cleans up.
+All steps that can fail happen before the only one that affects packets: the kernel replaces the old program by the new
+one atomically. A loader that is killed between two steps leaves the old filter or the new one running, and the next
+load cleans up.
 """
 
 import errno
@@ -41,9 +41,9 @@ Fragments = Literal["pass", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to load, where and how.
+    """A load request: what to load, where and how.
 
-    ``limits`` hold while no controller sets any. ``mode`` auto = generic where the driver has no native mode.
+    ``limits`` apply while no controller sets any. ``mode`` auto = generic if the driver has no native mode.
     ``fragments``: ``pass`` or ``drop``.
     """
 
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(slots=True)
 class Loaded:
-    """What a load did. ``replaced``: interfaces whose older filter was replaced; ``new_maps``: maps
+    """Result of a load. ``replaced``: interfaces whose older filter was replaced; ``new_maps``: maps
     that start empty.
     """
 
@@ -77,23 +77,23 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A filter of ours on an interface."""
+    """Our filter on an interface."""
 
     link: netlink.Link
     prog: bpf.ProgInfo
 
 
 def load(request: Request) -> Loaded:
-    """Load the filter onto an interface; where it is there already, replace it without a gap.
+    """Load the filter onto an interface; an existing one is replaced without a gap.
 
     Raises
     ------
     XdpUnavailable
-        No right to, no such interface, no native mode; says what to do.
+        If rights, the interface or native mode are missing; the message has what to do.
     XdpForeign
-        The interface carries a program that is not ours; names it.
+        If the interface has a program that is not ours; the message names it.
     SetupMissing
-        The filter cannot be compiled on this machine.
+        If the filter cannot be compiled on this machine.
     """
     code = build.instructions()
     at = netlink.link(request.iface)
@@ -137,7 +137,7 @@ def _load(request: Request, code: bytes, at: netlink.Link, notices: list[str], s
 
 
 def open_maps(request: Request, stack: ExitStack) -> tuple[dict[str, int], list[str]]:
-    """Descriptors of all maps: the pinned ones where they fit, new ones elsewhere; and the names of those kept."""
+    """Descriptors of all maps: the pinned ones if they fit, else new ones; and the names of those kept."""
     specs = map_specs(request.devices, 1 << (request.ring_bytes - 1).bit_length())
     fds: dict[str, int] = {}
     if _pinned_version(request.pin_dir) == VERSION:
@@ -170,7 +170,7 @@ def _close_all(fds: dict[str, int]) -> None:
 
 
 def _pinned(path: Path, spec: MapSpec) -> int | None:
-    """The map pinned at ``path`` when it is as ``spec`` says, else None."""
+    """The map pinned at ``path`` if it matches ``spec``, else None."""
     try:
         fd = bpf.get(path)
     except FileNotFoundError:
@@ -200,12 +200,12 @@ def _write_config(fd: int, request: Request) -> None:
 
 
 def _drawn_multipliers() -> npt.NDArray[np.uint64]:
-    """How devices are spread over a table: random, so that nobody outside can aim at a set (uint64 [PLACES, 4])."""
+    """Random multipliers for a table (uint64 [PLACES, 4]): an attacker cannot target a set."""
     return np.frombuffer(os.urandom(SPREAD["multipliers"].itemsize), np.uint64).reshape(PLACES, -1)
 
 
 def _write_spread(fd: int, sets: int, multipliers: npt.NDArray[np.uint64]) -> None:
-    """A table of another size keeps its multipliers: the marks of the rules follow from them."""
+    """Write size and multipliers; a table of another size keeps its multipliers, because the marks depend on them."""
     spread = np.zeros((), SPREAD)
     spread["multipliers"] = multipliers
     spread["shift"] = 65 - sets.bit_length()
@@ -213,14 +213,14 @@ def _write_spread(fd: int, sets: int, multipliers: npt.NDArray[np.uint64]) -> No
 
 
 def fill_bucket(fd: int, limits: Limits) -> None:
-    """The global bucket starts full."""
+    """Fill the global bucket for the start."""
     bucket = np.zeros((), BUCKET)
     bucket["credit_units"], bucket["last_ns"] = pack(limits)["global"]["cap_units"], time.monotonic_ns()
     bpf.update(fd, np.zeros(1, np.uint32), bucket)
 
 
 def _configure(request: Request, done: Loaded) -> None:
-    """Write what each load sets: ports, limits, fragments, who loaded it. Set-points, rules and modes stay."""
+    """Write the values of each load: ports, limits, fragments, who loaded it. Set-points, rules and modes stay."""
     with XdpMaps.open(request.pin_dir) as maps:
         maps.sweep()  # sets all marks again: their map may be new and the rules old
         maps.sources.refresh()
@@ -242,7 +242,7 @@ def _configure(request: Request, done: Loaded) -> None:
 
 
 def _note_generic(pin_dir: Path, maps: XdpMaps, notices: list[str]) -> None:
-    """Tell the filter which interfaces hand it socket buffers, and where those say that they hold several datagrams."""
+    """Write which interfaces pass socket buffers to the filter, and where those show if they are aggregated."""
     generic = [found.link.ifindex for found in attached(pin_dir) if found.link.mode == "generic"]
     if len(generic) > GENERIC:
         notices.append(
@@ -255,7 +255,7 @@ def _note_generic(pin_dir: Path, maps: XdpMaps, notices: list[str]) -> None:
 
 
 def _attach(at: netlink.Link, prog_fd: int, mode: Mode, notices: list[str]) -> str:
-    """Attach to an interface without a program; returns the mode it got."""
+    """Attach to an interface without a program; returns the resulting mode."""
     if mode != "generic":
         try:
             netlink.attach(at, prog_fd, "native")
@@ -282,12 +282,12 @@ def _replace(at: netlink.Link, prog_fd: int, old_id: int) -> None:
 
 
 def unload(pin_dir: Path, iface: str | None = None, keep_maps: bool = False) -> list[str]:
-    """Take the filter off one interface, or off all. When it is on none any more, its pins are removed too.
+    """Detach the filter from one interface, or from all. When it is on none any more, its pins are removed too.
 
     Returns
     -------
     list of str
-        Interfaces it was taken off.
+        Interfaces from which it was detached.
     """
     if iface is not None:
         at = netlink.link(iface)
@@ -309,7 +309,7 @@ def unload(pin_dir: Path, iface: str | None = None, keep_maps: bool = False) -> 
 
 
 def attached(pin_dir: Path) -> list[Attached]:
-    """Interfaces of this network namespace that carry the filter of ``pin_dir``."""
+    """Interfaces of this network namespace with the filter of ``pin_dir``."""
     found = []
     for at in netlink.links():
         if at.prog_id and _is_ours(at.prog_id, pin_dir):
@@ -318,7 +318,7 @@ def attached(pin_dir: Path) -> list[Attached]:
 
 
 def program(prog_id: int) -> bpf.ProgInfo:
-    """What the kernel says of a program."""
+    """The kernel's information about a program."""
     fd = bpf.by_id(bpf.PROG_FD_BY_ID, prog_id)
     try:
         return bpf.prog_info(fd)
@@ -327,7 +327,7 @@ def program(prog_id: int) -> bpf.ProgInfo:
 
 
 def _is_ours(prog_id: int, pin_dir: Path) -> bool:
-    """Whether a program uses the maps of ``pin_dir`` (its name alone proves nothing)."""
+    """Whether a program uses the maps of ``pin_dir`` (its name alone is no proof)."""
     map_ids = program(prog_id).map_ids
     for name in ("config", bpffs.NEW + "config"):
         try:
@@ -344,12 +344,12 @@ def _is_ours(prog_id: int, pin_dir: Path) -> bool:
 def _foreign(at: netlink.Link) -> XdpForeign:
     info = program(at.prog_id)
     who = f"the XDP program {info.name or '(without a name)'!r} (id {info.id}, tag {info.tag}, {at.mode} mode)"
-    fix = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it, if you mean to"
+    fix = f"it is not ours and stays as it is; `ip link set dev {at.name} xdp off` removes it if necessary"
     return XdpForeign(f"{at.name} carries {who}: {fix}")
 
 
 def _tidy(pin_dir: Path) -> None:
-    """After a loader that was killed: finish what it had attached, remove what it had not."""
+    """Clean up after a loader that was killed: complete what it attached, remove the rest."""
     left = list(bpffs.pending(pin_dir))
     if not left:
         return
@@ -375,6 +375,6 @@ def _user() -> str:
 
 @contextmanager
 def _one_loader(pin_dir: Path) -> Iterator[None]:
-    """One loader at a time. It locks the parent folder: writers of the maps lock the folder itself."""
+    """Allow one loader at a time. It locks the parent folder, because writers of the maps lock the folder itself."""
     with locked(pin_dir.parent):
         yield

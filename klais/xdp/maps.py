@@ -1,8 +1,8 @@
-"""The filter's pinned maps, for any process with the rights: limits, rules, counts, state (no bcc, no numba).
+"""The filter's pinned maps, for any process with the rights: limits, rules, counts, state (without bcc or numba).
 
 The configuration is in memory that the kernel shares with us, so a set-point costs no system call. Limits of several
-words are written into a slot that is not in use, then the configuration names that slot: a packet sees the old limits
-or the new ones, never half of each.
+words are written into an unused slot, then the configuration selects that slot: a packet sees either the old limits or
+the new ones, never half of each.
 """
 
 import time
@@ -43,14 +43,14 @@ _NAMES = tuple(spec.name for spec in map_specs(1, 4096))
 
 @dataclass(frozen=True, slots=True)
 class XdpStatus:
-    """What the filter does now.
+    """The present state of the filter.
 
     Attributes
     ----------
     heartbeat_age_s : float or None
-        Since the controller last confirmed its set-points; None = it never did.
+        Since the controller last confirmed its set-points; None = never.
     fresh : bool
-        Whether the set-points are in force (else the limits given at load are).
+        Whether the set-points are in force (otherwise the limits given at load are).
     """
 
     heartbeat_age_s: float | None
@@ -90,7 +90,7 @@ class XdpMaps:
         Raises
         ------
         XdpUnavailable
-            No filter is loaded there, its layout is another version's, or the rights are missing.
+            If no filter is loaded there, its layout has another version, or rights are missing.
         """
         fds: dict[str, int] = {}
         try:
@@ -112,7 +112,7 @@ class XdpMaps:
         self.close()
 
     def close(self) -> None:
-        """Close descriptors and memory; the filter keeps running."""
+        """Close descriptors and memory; the filter continues to run."""
         del self._config, self._ports, self._marks, self._rules, self.sources
         for memory in (self._config_memory, self._ports_memory, self._marks_memory):
             memory.close()
@@ -126,7 +126,7 @@ class XdpMaps:
     # ----------------------------------------------------------------------------------------------
 
     def set_limits(self, rate_per_s: float, burst: float, device_rate: float, device_burst: float) -> None:
-        """The controller's set-points, in force until they are older than the heartbeat allows; ``inf`` = no limit."""
+        """Set the controller's set-points, in force until their heartbeat expires; ``inf`` = no limit."""
         with self._lock():
             self._config["set_slot"] = self._write_slot(Limits(rate_per_s, burst, device_rate, device_burst))
             self.heartbeat()
@@ -136,11 +136,11 @@ class XdpMaps:
         self._config["set_at_ns"] = time.monotonic_ns()
 
     def drop_set_points(self) -> None:
-        """Back to the limits given at load, at once (a controller that ends on purpose)."""
+        """Return to the limits given at load immediately (when a controller stops on purpose)."""
         self._config["set_at_ns"] = 0
 
     def set_limits_at_load(self, limits: Limits, heartbeat_s: float | None = None) -> None:
-        """The limits that hold while no controller does; what the operator gives, at load or later."""
+        """Set the limits that apply while there are no set-points, given by the operator at load or later."""
         with self._lock():
             self._config["load_slot"] = self._write_slot(limits)
             if heartbeat_s is not None:
@@ -148,47 +148,47 @@ class XdpMaps:
 
     def _write_slot(self, limits: Limits) -> int:
         used = {int(self._config["load_slot"]), int(self._config["set_slot"])}
-        last = (max(used) + 1) % SLOTS  # not the slot that was left just now: a packet may still be reading it
+        last = (max(used) + 1) % SLOTS  # not the slot that was active before: a packet may still be reading it
         slot = next((last + i) % SLOTS for i in range(SLOTS) if (last + i) % SLOTS not in used)
         self._config["slots"][slot] = pack(limits)
         return slot
 
     def set_monitor(self, rule: str, on: bool) -> None:
-        """Let a rule (a name of ``Monitor`` in lower case) only count what it would drop."""
+        """Make a rule (a name of ``Monitor`` in lower case) only count what it would drop."""
         bit = int(Monitor[rule.upper()])
         with self._lock():
             flags = int(self._config["monitor"])
             self._config["monitor"] = flags | bit if on else flags & ~bit
 
     def set_accept(self, where: str, ifindex: int = 0) -> None:
-        """Where accepted frames go: ``pass`` (the stack), ``xsk`` or ``ring``; the latter two of one interface, 0 =
-        of any.
+        """Set the destination of accepted frames: ``pass`` (the stack), ``xsk`` or ``ring``; the latter two for one
+        interface, 0 = any.
         """
         with self._lock():
             self._config["accept_ifindex"] = ifindex
             self._config["accept"] = int(Accept[where.upper()])
 
     def set_fragments(self, what: str) -> None:
-        """``drop`` every fragment, or ``pass``: judge the first by what it shows and pass the others."""
+        """``drop`` every fragment, or ``pass``: judge the first by its contents and pass the others."""
         if what not in FRAGMENTS:
             raise ValueError(f"fragments {' or '.join(FRAGMENTS)}, not {what!r}")
         with self._lock():
             self._config["drop_fragments"] = FRAGMENTS.index(what)
 
     def set_generic(self, ifindexes: Sequence[int], skb_tail: int) -> None:
-        """Interfaces that run the filter in generic mode (at most ``GENERIC``), and where their socket buffers say
-        that they hold several datagrams; 0 = this is not known (the loader only)."""
+        """Set the interfaces with the filter in generic mode (at most ``GENERIC``), and where their socket buffers show
+        that they have several datagrams; 0 = unknown (the loader only)."""
         with self._lock():
             self._config["skb_tail"] = skb_tail
             self._config["generic"] = [*ifindexes, *[0] * (GENERIC - len(ifindexes))]
 
     @property
     def sees_aggregates(self) -> bool:
-        """Whether the filter recognises packets of several datagrams in generic mode."""
+        """Whether the filter recognises packets with several datagrams in generic mode."""
         return bool(self._config["skb_tail"])
 
     def set_ports(self, ports: Sequence[int]) -> None:
-        """UDP destination ports whose packets the filter judges."""
+        """Set the UDP destination ports whose packets the filter judges."""
         bits = np.zeros(PORTS["bits"].shape[0], np.uint64)
         for port in ports:
             bits[port >> 6] |= np.uint64(1 << (port & 63))
@@ -199,15 +199,15 @@ class XdpMaps:
     # -------------------------------------------------------------------------------------------------------
 
     def set_device(self, device_id: bytes | str, rate_per_s: float, burst: float) -> None:
-        """A limit of its own for one device."""
+        """Set a separate limit for one device."""
         self._rules.set_limits([device_id], rate_per_s, burst)
 
     def set_devices(self, device_ids: Sequence[bytes | str], rate_per_s: float, burst: float) -> None:
-        """The same limit for many devices, each its own bucket."""
+        """Set the same limit for many devices, each with its own bucket."""
         self._rules.set_limits(device_ids, rate_per_s, burst)
 
     def clear_device(self, device_id: bytes | str) -> bool:
-        """Back to the limit of all devices; False where it had none of its own."""
+        """Return to the limit of all devices; False if the device had no separate one."""
         had = (
             any(rule.device_id == device_id for rule in self.devices_overridden())
             if isinstance(device_id, str)
@@ -217,23 +217,23 @@ class XdpMaps:
         return had
 
     def block(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
-        """Drop a device's frames, for ``ttl_s`` seconds or until :meth:`unblock`; the kernel ends it by itself."""
+        """Drop a device's frames, for ``ttl_s`` seconds or until :meth:`unblock`; the kernel applies the expiry."""
         self._rules.change(device_id, block_until_ns=until_ns(ttl_s))
 
     def unblock(self, device_id: bytes | str) -> bool:
-        """Take a block back; whether the device had a rule."""
+        """Remove a block; returns whether the device had a rule."""
         return self._rules.change(device_id, block_until_ns=0)
 
     def allow(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
-        """Let a device's frames pass whatever blocks and rates say, for ``ttl_s`` seconds or until :meth:`disallow`."""
+        """Let a device's frames pass despite blocks and rates, for ``ttl_s`` seconds or until :meth:`disallow`."""
         self._rules.change(device_id, allow_until_ns=until_ns(ttl_s))
 
     def disallow(self, device_id: bytes | str) -> bool:
-        """Take that back; whether the device had a rule."""
+        """Remove a device from the allow list; returns whether it had a rule."""
         return self._rules.change(device_id, allow_until_ns=0)
 
     def rules(self) -> list[Rule]:
-        """All rules of single devices in force now."""
+        """All rules for single devices in force now."""
         return self._rules.all()
 
     def blocked(self) -> list[Rule]:
@@ -245,15 +245,15 @@ class XdpMaps:
         return [rule for rule in self.rules() if rule.allowed_for_s is not None]
 
     def devices_overridden(self) -> list[Rule]:
-        """Devices with a limit of their own."""
+        """Devices with a separate limit."""
         return [rule for rule in self.rules() if rule.rate_per_s is not None]
 
     def sweep(self) -> int:
-        """Remove rules that have expired; how many."""
+        """Remove expired rules; returns their number."""
         return self._rules.sweep()
 
     def device_rows(self) -> Iterator[npt.NDArray[np.void]]:
-        """Devices in the filter's table, ``table.DEVICE [n]`` a batch."""
+        """Devices in the filter's table, in batches of ``table.DEVICE [n]``."""
         sets = bpf.map_info(self._fds["sets"]).entries
         yield from table.rows(self._fds["sets"], self._fds["owners"], sets, self._multipliers)
 
@@ -274,12 +274,12 @@ class XdpMaps:
         return totals
 
     def set_points_age(self) -> tuple[float | None, bool]:
-        """Seconds since somebody confirmed the set-points (None = nobody did), and whether they are in force."""
+        """Seconds since the set-points were last confirmed (None = never), and whether they are in force."""
         set_at, age_ns = int(self._config["set_at_ns"]), time.monotonic_ns() - int(self._config["set_at_ns"])
         return (age_ns / 1e9, age_ns < int(self._config["heartbeat_ns"])) if set_at else (None, False)
 
     def status(self) -> XdpStatus:
-        """Limits in force and why, modes, ports."""
+        """Limits in force and the reason, modes, ports."""
         config, (age_s, fresh) = self._config.copy(), self.set_points_age()
         at_load, set_points = (unpack(config["slots"][int(config[name]) % SLOTS]) for name in ("load_slot", "set_slot"))
         return XdpStatus(
@@ -302,7 +302,7 @@ class XdpMaps:
         )
 
     def about(self) -> dict[str, Any]:
-        """Who loaded the filter, when, with what (as :meth:`set_about` wrote it)."""
+        """Who loaded the filter, when, with which arguments (as written by :meth:`set_about`)."""
         value = np.zeros((), ABOUT)
         bpf.lookup(self._fds["about"], np.zeros(1, np.uint32), value)
         text = bytes(value["json"]).rstrip(b"\0")
@@ -310,7 +310,7 @@ class XdpMaps:
         return found
 
     def set_about(self, about: dict[str, Any]) -> None:
-        """Note who loaded the filter (the loader only)."""
+        """Record who loaded the filter (the loader only)."""
         value = np.zeros((), ABOUT)
         text = orjson.dumps(about)[: ABOUT.itemsize]
         value["json"][: len(text)] = np.frombuffer(text, np.uint8)
@@ -318,6 +318,6 @@ class XdpMaps:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Keep other writers out: a change is a read followed by a write."""
+        """Lock out other writers: a change is a read followed by a write."""
         with locked(self.pin_dir):
             yield

@@ -1,7 +1,7 @@
-"""XDP programs of interfaces by rtnetlink: read, attach, replace, detach. None of these touches a program that is not
+"""XDP programs of interfaces with rtnetlink: read, attach, replace, detach. None of these affects a program that is not
 ours.
 
-A program that is attached this way stays when its loader ends, however that happens (a BPF link goes with its owner).
+A program attached this way stays when its loader exits for any reason (a BPF link is removed with its owner).
 """
 
 import errno
@@ -48,58 +48,56 @@ def link(name: str) -> Link:
     Raises
     ------
     XdpUnavailable
-        There is none of that name; names those there are.
+        If there is none with that name; the message has the existing names.
     """
     try:
         ifindex = socket.if_nametoindex(name)
     except OSError:
         known = ", ".join(other for _, other in socket.if_nameindex())
-        raise XdpUnavailable(f"there is no interface {name!r}: there are {known}") from None
+        raise XdpUnavailable(f"there is no interface {name!r}, only {known}") from None
     request = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, ifindex, 0, 0)
     for kind, body in _talk(_GETLINK, _REQUEST, request):
         if kind == _NEWLINK:
             return _link(body)
-    raise XdpUnavailable(f"the kernel says nothing of interface {name!r}")
+    raise XdpUnavailable(f"the kernel reports nothing about interface {name!r}")
 
 
 def attach(at: Link, prog_fd: int, mode: str) -> None:
-    """Put a program onto an interface that has none.
+    """Attach a program to an interface that has none.
 
     Raises
     ------
     XdpForeign
-        Somebody else's came first.
+        If another program was attached first.
     OSError
-        The driver refuses (EOPNOTSUPP: no native mode; ERANGE, EINVAL: MTU or features), with its reason.
+        If the driver refuses (EOPNOTSUPP: no native mode; ERANGE, EINVAL: MTU or features), with its reason.
     """
     try:
         _set(at.ifindex, prog_fd, NOEXIST | FLAG_OF_MODE[mode], None)
     except OSError as error:
         if error.errno in (errno.EBUSY, errno.EEXIST):
-            raise XdpForeign(f"{at.name} carries an XDP program already ({error.strerror})") from None
+            raise XdpForeign(f"{at.name} already has an XDP program ({error.strerror})") from None
         raise
 
 
 def replace(at: Link, prog_fd: int, old_fd: int) -> None:
-    """Put a program in place of ``old_fd`` in one step: no packet passes between the two unjudged.
+    """Replace the program ``old_fd`` in one step: every packet is judged by one of the two.
 
     Raises
     ------
     XdpForeign
-        The interface does not carry ``old_fd`` any more.
+        If the program of the interface is no longer ``old_fd``.
     """
     try:
         _set(at.ifindex, prog_fd, REPLACE | FLAG_OF_MODE.get(at.mode or "", 0), old_fd)
     except OSError as error:
         if error.errno in (errno.EEXIST, errno.EBUSY):
-            raise XdpForeign(
-                f"the program on {at.name} was changed by somebody else meanwhile ({error.strerror})"
-            ) from None
+            raise XdpForeign(f"the program on {at.name} was changed by another process ({error.strerror})") from None
         raise
 
 
 def detach(at: Link, old_fd: int) -> None:
-    """Take ``old_fd`` off the interface; raises XdpForeign when it carries something else."""
+    """Detach ``old_fd`` from the interface; raises XdpForeign if it has another program."""
     replace(at, -1, old_fd)
 
 
@@ -142,7 +140,7 @@ def _link(body: bytes) -> Link:
 
 
 def _talk(kind: int, flags: int, body: bytes) -> list[tuple[int, bytes]]:
-    """Send one request and take its answers: (message type, body) each."""
+    """Send one request and receive its answers: (message type, body) each."""
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
         sock.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
         sock.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)

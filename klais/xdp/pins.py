@@ -1,4 +1,4 @@
-"""The folder of the filter's pins and what lies in it: lock, layout, shared memory, and why it cannot be opened."""
+"""The folder of the filter's pins: lock, layout, shared memory, and why it cannot be opened."""
 
 import errno
 import mmap
@@ -22,12 +22,12 @@ _NEED = "the filter's maps need root (or CAP_BPF and CAP_NET_ADMIN): run this wi
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep everybody else out who locks this folder of pins.
+    """Lock this folder of pins.
 
     Raises
     ------
     XdpUnavailable
-        Another process keeps it locked; names it.
+        If another process keeps it locked; the message names it.
     """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -45,7 +45,7 @@ def unavailable(error: OSError, pin_dir: Path) -> XdpUnavailable:
         return XdpUnavailable(_NEED)
     if error.errno == errno.ENOENT:
         return XdpUnavailable(
-            f"no filter is loaded: nothing is pinned in {pin_dir}: `klais xdp load --iface IF` loads it"
+            f"no filter is loaded: there are no pins in {pin_dir}: `klais xdp load --iface IF` loads it"
         )
     return XdpUnavailable(f"the filter's maps in {pin_dir} cannot be opened: {error.strerror or error}")
 
@@ -58,13 +58,13 @@ def read_spread(fd: int) -> npt.NDArray[np.void]:
 
 
 def possible_cpus() -> int:
-    """How many values an element of a per-CPU map has."""
+    """Number of values in an element of a per-CPU map."""
     ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
     return int(ranges[-1].split("-")[-1]) + 1
 
 
 def check_layout(fds: dict[str, int], pin_dir: Path) -> None:
-    """Refuse maps of another version: their values would be read as something else."""
+    """Refuse maps of another version: their values would be misinterpreted."""
     for spec in map_specs(1, 4096):
         info = bpf.map_info(fds[spec.name])
         wrong = (info.kind, info.key_bytes, info.value_bytes) != (spec.kind, spec.key_bytes, spec.value_bytes)
@@ -73,12 +73,12 @@ def check_layout(fds: dict[str, int], pin_dir: Path) -> None:
             bpf.lookup(fds["config"], np.zeros(1, np.uint32), config)
             wrong = int(config["version"]) != VERSION
         if wrong:
-            fix = "`klais xdp load` with this version puts new ones in their place"
+            fix = "`klais xdp load` with this version replaces them"
             raise XdpUnavailable(f"the map {pin_dir / spec.name} has the layout of another version of klais: {fix}")
 
 
 def shared(fd: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap, npt.NDArray[np.void]]:
-    """The one value of a mappable array map, as memory shared with the kernel."""
+    """The single value of a mappable array map, as memory shared with the kernel."""
     size = -(-dtype.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
     memory = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     return memory, np.frombuffer(memory, dtype, 1).reshape(())

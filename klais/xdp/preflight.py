@@ -1,6 +1,6 @@
-"""Checks by trying whether this machine can run the XDP filter: ``python -m klais.xdp.preflight [--rights]``.
+"""Check by trying whether this machine can run the XDP filter: ``python -m klais.xdp.preflight [--rights]``.
 
-Exit code 0 when it can, else 1 with the reason on standard output. ``--rights`` checks kernel and rights only, as the
+Exit code 0 if it can, else 1 with the reason on standard output. ``--rights`` checks only kernel and rights, as the
 set-up does before it installs the rest.
 """
 
@@ -19,7 +19,7 @@ _CLONE_NEWNET = 0x40000000
 
 
 def without_rights() -> str | None:
-    """Why the kernel would not take a filter from this process; None when it would."""
+    """Why the kernel would not accept a filter from this process, or None."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", platform.release())[:2])
     if platform.system() != "Linux" or numbers < MIN_KERNEL:
         return f"{platform.system()} {platform.release()} is older than Linux 5.15"
@@ -33,7 +33,7 @@ def without_rights() -> str | None:
 
 
 def why_not() -> str | None:
-    """Why the filter and its tests cannot run here; None when they can."""
+    """Why the filter and its tests cannot run here, or None."""
     return without_rights() or _without_namespaces() or _without_filter()
 
 
@@ -42,7 +42,7 @@ def _without_namespaces() -> str | None:
     if pid == 0:
         os._exit(0 if ctypes.CDLL(None).unshare(_CLONE_NEWNET) == 0 else 1)
     if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        return "no network namespace can be made here (CAP_SYS_ADMIN)"
+        return "no network namespace can be created here (CAP_SYS_ADMIN)"
     return None
 
 
@@ -59,7 +59,7 @@ def _without_filter() -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    """See the module."""
+    """Run the checks; see the module."""
     reason = without_rights() if "--rights" in arguments else why_not()
     if reason:
         print(reason)

@@ -1,4 +1,4 @@
-"""Rules of single devices in the pinned map ``rules``: block and allow lists with expiry times, limits of their own."""
+"""Rules for single devices in the pinned map ``rules``: block and allow lists with expiry times, separate limits."""
 
 import errno
 import math
@@ -23,12 +23,12 @@ _ID = np.dtype(("u1", (ID_SIZE,)))  # the key of the map
 
 
 class RulesFull(KlaisError):
-    """The map of rules holds as many devices as it can, none of them expired."""
+    """The map of rules is full, and none of its rules has expired."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is in force for one device now. ``None`` = nothing; ``inf`` seconds = until it is taken back."""
+    """The rule in force for one device now. ``None`` = nothing; ``inf`` seconds = until it is removed."""
 
     device_id: str
     blocked_for_s: float | None
@@ -38,19 +38,19 @@ class Rule:
 
 
 class Rules:
-    """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule meanwhile.
+    """Reads and changes the map; ``lock()`` keeps other processes from changing the same rule at the same time.
 
     Parameters
     ----------
     fd : int
         The map ``rules``.
     marks : uint64 [MARK_WORDS], shared with the kernel
-        Tells the filter which devices may have a rule. A mark is set before its rule is and cleared only by
-        :meth:`sweep`: one too many costs a packet some ns, one too few would hide the rule.
+        Shows the filter which devices may have a rule. A mark is set before its rule and cleared only by
+        :meth:`sweep`: a superfluous mark costs a packet some ns, a missing one would hide the rule.
     multipliers : uint64 [4]
         As in :func:`klais.xdp.device_id.device_keys`.
     lock : callable
-        Keeps other writers out.
+        Locks out other writers.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Rules:
         self._fd, self._marks, self._multipliers, self._lock = fd, marks, multipliers, lock
 
     def change(self, device_id: bytes | str, **parts: Any) -> bool:
-        """Set parts of a device's rule (fields of ``RULE``), keep the others; a rule that says nothing is removed.
+        """Set parts of a device's rule (fields of ``RULE``), keep the others; an empty rule is removed.
 
         Returns
         -------
@@ -83,9 +83,9 @@ class Rules:
         return there
 
     def set_limits(self, device_ids: Sequence[bytes | str], rate_per_s: float, burst: float) -> None:
-        """One limit for many devices, in one batch call; their other parts are kept."""
+        """Set one limit for many devices, in one batch call; other parts of their rules are kept."""
         limit, now_ns = to_units(rate_per_s, burst, DEVICE_COST), time.monotonic_ns()
-        if math.isinf(rate_per_s):  # in a rule "no limit" would say nothing: so high that it never bites
+        if math.isinf(rate_per_s):  # in a rule "no limit" would mean "not set": use a rate that is never reached
             limit = to_units(1e9, math.inf, DEVICE_COST)
         ids = _columns(device_ids)
         values = np.zeros(len(ids), RULE)
@@ -98,13 +98,13 @@ class Rules:
             self._write(ids, values)
 
     def sweep(self) -> int:
-        """Remove rules that have expired altogether; how many. The filter ignores them, they only take room."""
+        """Remove completely expired rules; returns their number. The filter ignores them, they only take space."""
         now_ns = time.monotonic_ns()
         with self._lock():
             return self._sweep(now_ns)
 
     def all(self) -> list[Rule]:
-        """Every rule that is in force now, by device id."""
+        """All rules in force now, by device id."""
         now_ns = time.monotonic_ns()
         rows = (_public(raw_id, rule, now_ns) for raw_id, rule in self._rows(now_ns))
         return sorted(rows, key=lambda rule: rule.device_id)
@@ -124,9 +124,9 @@ class Rules:
                 if error.errno != errno.E2BIG:
                     raise
                 if last_try or not self._sweep(time.monotonic_ns()):
-                    text = f"{RULES:,} devices have a rule of their own, as many as there is room for"
+                    text = f"{RULES:,} devices have their own rule, the maximum number"
                     raise RulesFull(
-                        f"{text}: take some back (`klais xdp unblock`, `klais xdp rate DEVICE --clear`)"
+                        f"{text}: remove some (`klais xdp unblock`, `klais xdp rate DEVICE --clear`)"
                     ) from None
 
     def _sweep(self, now_ns: int) -> int:
@@ -160,7 +160,7 @@ def marks_of(keys: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.intp], npt.ND
 
 
 def until_ns(ttl_s: float | None) -> int:
-    """When a rule of ``ttl_s`` seconds from now ends; None = never."""
+    """End of a rule that lasts ``ttl_s`` seconds from now; None = no end."""
     if ttl_s is None:
         return FOREVER
     if not ttl_s > 0:

@@ -1,4 +1,4 @@
-"""Rules about source addresses: a rate for each source prefix, and the list of the only prefixes that may send."""
+"""Rules for source addresses: a rate for each source prefix, and a list of the only prefixes that may send."""
 
 import errno
 import ipaddress
@@ -15,21 +15,21 @@ from klais.xdp import bpf
 from klais.xdp.layout import ADDRESS, ALLOWED_SOURCES, PREFIX, SLOTS, SOURCE_COST, SourceRule
 from klais.xdp.limits import from_units, to_units
 
-IPV4_PREFIX, IPV6_PREFIX = 32, 56  # one bucket: a host, or what a provider gives to one customer
+IPV4_PREFIX, IPV6_PREFIX = 32, 56  # one bucket: a host, or the prefix that a provider assigns to one customer
 _MAPPED_BITS = 96  # of an IPv4 address in its v4-mapped form
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class AllowedSourcesFull(KlaisError):
-    """The list of allowed sources holds as many prefixes as it can."""
+    """The list of allowed sources is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceLimit:
     """Rate in frames/s and burst in frames of each source prefix; ``inf`` = no limit.
 
-    ``ipv4_prefix`` (1 to 32) and ``ipv6_prefix`` (1 to 128) are the bits of an address that make a source: addresses
-    that share them share a bucket.
+    ``ipv4_prefix`` (1 to 32) and ``ipv6_prefix`` (1 to 128) are the bits of an address that identify a source:
+    addresses with the same prefix share a bucket.
     """
 
     rate_per_s: float = math.inf
@@ -42,7 +42,7 @@ NO_SOURCE_LIMIT = SourceLimit()
 
 
 class Sources:
-    """Changes the rules about sources; ``lock()`` keeps other processes out meanwhile.
+    """Changes the rules for sources; ``lock()`` locks out other processes during a change.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Sources:
         self._fd, self._config, self._lock = fd, config, lock
 
     def limit(self) -> SourceLimit:
-        """What is in force."""
+        """The limit in force."""
         config = self._config.copy()
         masks = (_bits(config["ipv4_mask"]) - _MAPPED_BITS, _bits(config["ipv6_mask"]))
         if not int(config["source_rules"]) & SourceRule.RATE:
@@ -65,12 +65,12 @@ class Sources:
         return SourceLimit(*from_units(slot, SOURCE_COST), *masks)
 
     def set_limit(self, limit: SourceLimit) -> None:
-        """Put a limit into force, or none when its rate is infinite.
+        """Put a limit into force, or none if its rate is infinite.
 
         Raises
         ------
         ValueError
-            A rate of 0 or less, a burst below 1, a prefix length that addresses do not have.
+            If the rate is 0 or less, the burst below 1, or the prefix length invalid.
         """
         for name, bits, most in (("IPv4", limit.ipv4_prefix, 32), ("IPv6", limit.ipv6_prefix, 128)):
             if not 1 <= bits <= most:
@@ -90,9 +90,9 @@ class Sources:
         Raises
         ------
         ValueError
-            It is no prefix.
+            If it is not a prefix.
         AllowedSourcesFull
-            There is no room for another one.
+            If there is no room for another one.
         """
         key = _key(network_of(prefix))
         with self._lock():
@@ -101,16 +101,16 @@ class Sources:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                text = f"the list of allowed sources holds {ALLOWED_SOURCES:,} prefixes, as many as there is room for"
+                text = f"the list of allowed sources has {ALLOWED_SOURCES:,} prefixes, the maximum number"
                 raise AllowedSourcesFull(f"{text}: remove some (`klais xdp allow-source CIDR --clear`)") from None
             self._set_rule(SourceRule.LIST, True)
 
     def disallow(self, prefix: str) -> bool:
-        """Remove a prefix; whether it was on the list. When the last one goes, all sources may send again."""
+        """Remove a prefix; returns whether it was on the list. Removing the last one lets all sources send again."""
         key = _key(network_of(prefix))
         with self._lock():
             others = any((keys != key).any() for keys in self._keys())
-            self._set_rule(SourceRule.LIST, others)  # first: an empty list would deny everybody
+            self._set_rule(SourceRule.LIST, others)  # first: an empty list would deny all sources
             return bpf.delete(self._fd, key)
 
     def allowed(self) -> list[str]:
@@ -118,7 +118,7 @@ class Sources:
         return [str(network) for network in sorted(self._allowed(), key=lambda one: (one.version, one))]
 
     def refresh(self) -> None:
-        """Have the configuration say whether the list has entries (the loader, when one of the two maps is new)."""
+        """Update in the configuration whether the list has entries (the loader, if one of the two maps is new)."""
         with self._lock():
             self._set_rule(SourceRule.LIST, any(len(keys) for keys in self._keys()))
 
@@ -126,7 +126,7 @@ class Sources:
         return [_network(key) for keys in self._keys() for key in keys]
 
     def _keys(self) -> Iterator[npt.NDArray[np.void]]:
-        """What is on the list: ``PREFIX [n]`` a batch."""
+        """The entries of the list, in batches of ``PREFIX [n]``."""
         return (keys for keys, _ in bpf.batches(self._fd, PREFIX, np.uint64, ALLOWED_SOURCES))
 
     def _set_rule(self, rule: SourceRule, on: bool) -> None:
@@ -135,12 +135,12 @@ class Sources:
 
 
 def network_of(prefix: str) -> Network:
-    """A prefix as people write it: ``10.0.0.0/8``, ``2001:db8::/32``, or one address.
+    """Parse a prefix: ``10.0.0.0/8``, ``2001:db8::/32``, or one address.
 
     Raises
     ------
     ValueError
-        Says what is wrong with it.
+        If it is invalid; the message has the reason.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def network_of(prefix: str) -> Network:
 
 
 def _key(network: Network) -> npt.NDArray[np.void]:
-    """A ``struct klais_prefix``: bits of the family, then of the address."""
+    """Create a ``struct klais_prefix``: bits of the family, then of the address."""
     key = np.zeros((), PREFIX)
     raw, bits = network.network_address.packed, network.prefixlen
     if network.version == 4:
@@ -173,7 +173,7 @@ def _network(key: npt.NDArray[np.void]) -> Network:
 
 
 def _mask(bits: int) -> npt.NDArray[np.void]:
-    """A ``struct klais_address`` of which the first ``bits`` are set."""
+    """Create a ``struct klais_address`` with the first ``bits`` set."""
     raw = ((1 << 128) - (1 << (128 - bits))).to_bytes(16, "big")
     mask: npt.NDArray[np.void] = np.frombuffer(raw, ADDRESS)[0]
     return mask

@@ -18,16 +18,16 @@ _SETS_A_BATCH = 65_536
 def rows(
     sets_fd: int, owners_fd: int, sets: int, multipliers: npt.NDArray[np.uint64]
 ) -> Iterator[npt.NDArray[np.void]]:
-    """The devices in the table, ``DEVICE [n]`` a batch.
+    """The devices in the table, in batches of ``DEVICE [n]``.
 
-    A way that changes hands at this moment is left out: its key is not yet, or no longer, that of its id.
+    A way that is being reassigned is left out: its key is not yet, or no longer, that of its id.
 
     Parameters
     ----------
     sets_fd, owners_fd : int
         The maps.
     sets : int
-        How many sets there are: a power of two.
+        Number of sets: a power of two.
     multipliers : uint64 [4]
         As in :func:`klais.xdp.device_id.device_keys`.
     """

@@ -1,4 +1,4 @@
-"""The filter without an interface: BPF_PROG_TEST_RUN hands it packets, for tests and benchmarks."""
+"""The filter without an interface: BPF_PROG_TEST_RUN passes packets to it, for tests and benchmarks."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from klais.xdp.maps import XdpMaps
 
 @dataclass(frozen=True, slots=True)
 class LoadedFilter:
-    """A loaded program with maps of its own."""
+    """A loaded program with its own maps."""
 
     prog_fd: int
     maps: XdpMaps
@@ -55,12 +55,12 @@ def loaded_filter(
     ring_bytes: int = 65_536,
     defines: Sequence[str] = (),
 ) -> Iterator[LoadedFilter]:
-    """Load the filter with maps pinned in a folder of its own; all is gone in the end.
+    """Load the filter with maps pinned in a temporary folder; everything is removed at the end.
 
     Raises
     ------
     XdpUnavailable, SetupMissing
-        No right to, or it cannot be compiled here.
+        If rights are missing, or it cannot be compiled here.
     """
     code = build.instructions(defines)
     pin_dir = Path(f"/sys/fs/bpf/klais-test-run-{os.getpid()}-{next(_numbers)}")

@@ -57,7 +57,7 @@ def test_as_many_rules_as_there_is_room_for() -> None:
         maps.set_devices(names, 5, 10)
         time.sleep(0.25)
         maps.block("takes its place", 60)  # the one that is over made room
-        with pytest.raises(RulesFull, match="65,536 devices have a rule"):
+        with pytest.raises(RulesFull, match="65,536 devices have their own rule"):
             maps.block("one too many", 60)
         rules = maps.rules()
         assert len(rules) == RULES and sum(rule.rate_per_s is not None for rule in rules) == RULES - 1

@@ -351,7 +351,7 @@ def test_generic_mode_only_when_asked_or_with_a_notice() -> None:
 
 def test_errors_say_what_to_do() -> None:
     with rig(load=False) as found:
-        with pytest.raises(XdpUnavailable, match="there is no interface 'nope': there are lo"):
+        with pytest.raises(XdpUnavailable, match="there is no interface 'nope', only lo"):
             found.load(iface="nope")
-        with pytest.raises(XdpUnavailable, match="is in no bpffs"):
+        with pytest.raises(XdpUnavailable, match="is not in a bpffs"):
             found.load(iface="in0", pin_dir=Path("/tmp/klais-no-bpffs"))

@@ -1,8 +1,9 @@
-"""The channels of all devices of a lane: two arrays of a fixed size; the devices silent for longest make room in them.
+"""The channels of all devices of a lane: two arrays of fixed size; when full, channels of silent devices are evicted.
 
 A *handle* names a channel: ``k + 1`` is place ``k`` of the light array, ``-(k + 1)`` of the full one, 0 none. The
-channels of a device are a chain from its gate's ``first``. ``room`` (int64 [ROOM]) belongs to one array: places ever
-used, the first free one (+ 1, 0 = none), and where the search for a device to evict goes on.
+channels of a device form a linked list that starts at its gate's ``first``. ``room`` (int64 [ROOM]) belongs to one
+array: the number of places ever used, the first free place (+ 1, 0 = none), and where the search for a device to evict
+continues.
 """
 
 import numpy as np
@@ -13,18 +14,18 @@ from klais.core.anomaly.gate import GATES, Gates
 from klais.jit.kernel import I64, float64, group, int64, kernel, void
 
 STORE = group((GATES, LIGHTS, FULLS, I64, I64))
-"""Gates, light and full channels, and ``room`` of each of the two arrays: what kernels hand to each other."""
+"""Gates, light and full channels, and ``room`` of each of the two arrays, as kernels pass them to each other."""
 Store = tuple[Gates, Channels, Channels, npt.NDArray[np.int64], npt.NDArray[np.int64]]
 USED, FREE, HAND = range(3)
 ROOM = 3
-LOOKS = 8  # channels looked at for one that may be evicted
-LEAST_IDLE_S = 600.0  # a device is evicted after so long a silence at the earliest,
-IDLE_ROWS = 8.0  # and after so many of its own mean intervals
+LOOKS = 8  # channels examined in a search for one to evict
+LEAST_IDLE_S = 600.0  # a device is evicted after this much silence at the earliest,
+IDLE_ROWS = 8.0  # and after this many of its mean intervals
 
 
 @kernel([void(of, I64, int64) for of in (LIGHTS, FULLS)], borrows=True)
 def free_place(state: Channels, room: npt.NDArray[np.int64], k: int) -> None:
-    """Give place ``k`` back."""
+    """Free place ``k``."""
     state["owner"][k] = np.int32(-1)
     state["following"][k] = np.int32(room[FREE])
     room[FREE] = k + 1
@@ -32,7 +33,7 @@ def free_place(state: Channels, room: npt.NDArray[np.int64], k: int) -> None:
 
 @kernel(void(STORE, int64), borrows=True)
 def free_channels(store: Store, r: int) -> None:
-    """Give back all channels of the device in row ``r``."""
+    """Free all channels of the device in row ``r``."""
     gates, light, full, light_room, full_room = store
     handle = np.int64(gates["first"][r])
     gates["first"][r] = np.int32(0)
@@ -48,7 +49,7 @@ def free_channels(store: Store, r: int) -> None:
 
 @kernel(int64(STORE, int64, int64), borrows=True)
 def find_channel(store: Store, r: int, feature: int) -> int:
-    """Handle of the channel of a device's feature, 0 = none."""
+    """Handle of the channel of one feature of a device, 0 = none."""
     gates, light, full, _, _ = store
     handle = np.int64(gates["first"][r])
     while handle != 0:
@@ -65,7 +66,7 @@ def find_channel(store: Store, r: int, feature: int) -> int:
 
 @kernel([int64(of, I64, float64) for of in (LIGHTS, FULLS)], borrows=True)
 def find_idle(state: Channels, room: npt.NDArray[np.int64], t: float) -> int:
-    """Row of the device, of those of a few channels in turn, that was silent for longest and long enough; -1 = none."""
+    """Row of the device that was silent longest, and long enough, among the next few channels; -1 = none."""
     best, longest = -1, 0.0
     for _ in range(LOOKS):
         k = room[HAND]
@@ -79,7 +80,7 @@ def find_idle(state: Channels, room: npt.NDArray[np.int64], t: float) -> int:
 
 @kernel([int64(of, I64) for of in (LIGHTS, FULLS)], borrows=True)
 def take_place(state: Channels, room: npt.NDArray[np.int64]) -> int:
-    """A free place, -1 where there is none."""
+    """A free place, or -1."""
     if room[FREE] > 0:
         k = room[FREE] - 1
         room[FREE] = np.int64(state["following"][k])
@@ -92,7 +93,7 @@ def take_place(state: Channels, room: npt.NDArray[np.int64]) -> int:
 
 @kernel(void(LIGHTS, int64), borrows=True)
 def clear_light(state: Channels, k: int) -> None:
-    """A channel that knows nothing."""
+    """Reset a channel to an empty state."""
     state["rows"][k], state["began_s"][k] = np.uint32(0), np.uint32(0)
     state["spacing"][k] = state["size"][k] = state["quantum"][k] = state["level"][k] = state["visit"][k] = 0.0
     state["run_size"][k] = state["longest"][k] = state["recent"][k] = state["peak"][k] = np.float32(0.0)
@@ -108,7 +109,7 @@ def clear_light(state: Channels, k: int) -> None:
 
 @kernel(int64(STORE, int64, int64, float64), borrows=True)
 def new_light(store: Store, r: int, feature: int, t: float) -> int:
-    """Handle of a new light channel of a device's feature; 0: all are in use by devices that send."""
+    """Handle of a new light channel for a device's feature; 0: all channels belong to active devices."""
     gates, light, _, light_room, _ = store
     k = take_place(light, light_room)
     if k < 0:
@@ -128,7 +129,7 @@ def new_light(store: Store, r: int, feature: int, t: float) -> int:
 
 @kernel(void(STORE, int64, int64, int64), borrows=True)
 def replace_handle(store: Store, r: int, old: int, new: int) -> None:
-    """Put ``new`` in the place of ``old`` in the chain of row ``r``; what follows ``new`` is set by the caller."""
+    """Replace ``old`` by ``new`` in the list of row ``r``; the caller sets the successor of ``new``."""
     gates, light, full, _, _ = store
     if np.int64(gates["first"][r]) == old:
         gates["first"][r] = np.int32(new)
@@ -147,7 +148,7 @@ def replace_handle(store: Store, r: int, old: int, new: int) -> None:
 
 @kernel(void(STORE, int64, int64), borrows=True)
 def drop_channel(store: Store, r: int, feature: int) -> None:
-    """Give back the channel of one feature, if it has one."""
+    """Free the channel of one feature, if it has one."""
     _, light, full, light_room, full_room = store
     handle = find_channel(store, r, feature)
     if handle > 0:

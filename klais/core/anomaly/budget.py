@@ -1,19 +1,19 @@
-"""How much of a worker's time scoring may take, and how far the scoring period stretches to stay within it."""
+"""The share of a worker's time for scoring, and how far the scoring period stretches to stay within it."""
 
 from collections.abc import Callable
 
-BURST_NS = 200_000_000  # time that may be saved up: one share of a second
+BURST_NS = 200_000_000  # unspent time that accumulates at most: one share of a second
 STRETCH, RELAX = 1.25, 0.9  # the period's factor in a second in which values were skipped, and in one with time left
 MOST_STRETCH = 360.0
 SECOND_NS = 1_000_000_000
-GATE_NS = 60.0  # a frame's way through its gate, which is no scoring
+GATE_NS = 60.0  # time of a frame in its gate, which does not count as scoring
 
 
 class CpuBudget:
     """The time that all lanes of a worker may spend on scoring: a token bucket of CPU time.
 
-    ``stretch`` is the factor of the scoring period: it grows while values are skipped and goes back when time is left,
-    so that under load all devices are scored, each less often, and not only those that come first in a batch.
+    ``stretch`` is the factor of the scoring period. It grows while values are skipped and shrinks when time is left. So
+    under load all devices are scored less often, instead of only the first ones in a batch.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class CpuBudget:
         self._second_ns, self._skipped = self._at_ns, 0
 
     def values(self) -> float:
-        """Values that may be scored now."""
+        """Number of values that may be scored now."""
         now_ns = self.clock_ns()
         self._left_ns = min(BURST_NS, self._left_ns + (now_ns - self._at_ns) * self._share)
         self._at_ns = now_ns
@@ -42,8 +42,8 @@ class CpuBudget:
         return max(0.0, self._left_ns / self.ns_per_value)
 
     def spend(self, took_ns: int, frames: int, values: int, skipped: int, opened: int = 0, homeless: int = 0) -> None:
-        """A step took ``took_ns`` for its frames; it scored ``values``, of which ``opened`` at once and ``homeless``
-        without a channel, and skipped some."""
+        """Charge a step that took ``took_ns`` for its frames. It scored ``values``, of which ``opened`` immediately and
+        ``homeless`` without a channel, and skipped ``skipped``."""
         scoring_ns = max(0.0, took_ns - GATE_NS * frames)
         self._left_ns -= scoring_ns
         self.spent_ns += scoring_ns

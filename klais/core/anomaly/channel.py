@@ -1,13 +1,13 @@
-"""The state of one scored series (a *channel*: one device, one field), in two tiers, and what both tiers share.
+"""The state of one scored series (a *channel*: one device, one field) in two tiers, and code that both tiers share.
 
-``LIGHT`` (256 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of what
-it reported; ``FULL`` (1,448 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
-Scoring takes constant time and looks at no later value. Kernels hand intermediate results to each other in ``now``
-(float64 [NOW]), whose places are named here.
+``LIGHT`` (256 bytes) has one shared factor for each hour of the day, one histogram of levels and a leaky memory of its
+reports. ``FULL`` (1,448 bytes) has a usual size of each view by hour, a second histogram, and a ring of reports.
+Scoring takes constant time and never reads later values. Kernels pass intermediate results to each other in ``now``
+(float64 [NOW]); its indices are defined here.
 
-Sizes are kept as squares: ``w = sqrt(E e^4)``, so that float32 holds them and the *usual size* of a deviation is
+Sizes are stored as squares, ``w = sqrt(E e^4)``, so that float32 can represent them. The *usual size* of a deviation is
 ``sqrt(w)``, the 4th root of the running 4th moment. By Markov's inequality at most one row in s^4 is s times as large,
-whatever the distribution: a device that spikes by habit needs a bigger spike.
+whatever the distribution: a device that spikes regularly needs a bigger spike.
 """
 
 import numpy as np
@@ -18,28 +18,28 @@ from klais.jit.kernel import F64, float64, int64, kernel, record, void
 
 HOURS, HOURS_LIGHT = 24, 16  # parts of the day of each tier
 LEVELS = 8  # levels of the running range
-BLOCKS = 12  # of the ring of reports, full tier
+BLOCKS = 12  # blocks in the ring of reports, full tier
 VIEWS, VIEWS_LIGHT = 9, 6  # views of the series, see full.py and light.py
-DAYS = 8  # whose changes the full tier remembers, today included
-STORED_LIGHT = 16  # floats that the light views keep
+DAYS = 8  # days of changes that the full tier remembers, today included
+STORED_LIGHT = 16  # floats stored for the light views
 
 _COMMON = [
     ("t", "<f8"),  # time of the newest row, s since the epoch
     ("x", "<f8"),  # its value
-    ("rows", "<u4"),  # rows seen since the series began, or changed its mode
+    ("rows", "<u4"),  # rows since the series began or changed its mode
     ("owner", "<i4"),  # row of the device, -1 = free
-    ("following", "<i4"),  # next channel of the same device, -1 = none; of a free channel, the next free one
+    ("following", "<i4"),  # next channel of the same device, -1 = none; for a free channel, the next free one
     ("began_s", "<u4"),  # time of the first row, s since the epoch
-    ("spacing", "<f4"),  # mean seconds between rows, gaps counted short
+    ("spacing", "<f4"),  # mean seconds between rows; a gap counts as short
     ("size", "<f4"),  # mean |input|
     ("quantum", "<f4"),  # smallest usual step of the value
-    ("level", "<f4"),  # slow mean of the input (of a counter: its newest rate)
+    ("level", "<f4"),  # slow mean of the input (for a counter, its newest rate)
     ("visit", "<f4"),  # mean input in this part of the day so far
     ("run_size", "<f4"),  # sqrt of the mean 4th power of the lengths of runs of equal values
-    ("longest", "<f4"),  # longest such run lately, in rows
-    ("recent", "<f4"),  # largest surprise lately: only what exceeds it is reported
-    ("peak", "<f4"),  # largest report lately: only what clearly exceeds it is flagged
-    ("up", "<u2"),  # steps upwards and downwards lately
+    ("longest", "<f4"),  # longest recent run of this kind, in rows
+    ("recent", "<f4"),  # largest recent surprise: only a larger one is reported
+    ("peak", "<f4"),  # largest recent report: only one that clearly exceeds it is flagged
+    ("up", "<u2"),  # recent steps upwards and downwards
     ("down", "<u2"),
     ("visits", "<u2"),  # rows in this part of the day so far
     ("run", "<u2"),  # rows since the value last changed
@@ -53,7 +53,7 @@ _COMMON = [
 LIGHT = np.dtype(
     [
         *_COMMON,
-        ("known", "<u2"),  # bit b: part b of the day has an expectation
+        ("known", "<u2"),  # bit b: part b of the day has an expected value
         ("levels", "<u2", (1, LEVELS)),
         ("low", "<f4", (1,)),
         ("high", "<f4", (1,)),
@@ -68,7 +68,7 @@ FULL = np.dtype(
     [
         *_COMMON,
         ("known", "u1", (HOURS,)),  # visits of each part of the day
-        ("latch", "u1"),  # parts of the day until a drift or noise is told again
+        ("latch", "u1"),  # parts of the day until a drift or noise is reported again
         ("pad", "u1"),
         ("levels", "<u2", (2, LEVELS)),
         ("low", "<f4", (2,)),
@@ -91,43 +91,43 @@ FULL = np.dtype(
 LIGHTS, FULLS = record(LIGHT)[::1], record(FULL)[::1]
 Channels = npt.NDArray[np.void]
 
-# Places in ``now``: of the row that is being scored, then what came out.
+# Indices in ``now``: first the row that is being scored, then the results.
 ELAPSED, SPACING, GAP, LENGTHS, STEP, QUANTUM, INPUT, BEFORE, ROW, LEVEL, USUAL_NOW, HOUR, NEW_HOUR = range(13)
 SURPRISE, REPORT, CAUSE, EXPECTED, SCALE, DRIFT, STUCK, BEST, NOISE, WILDEST = range(13, 23)
 NOW = 23
 
 WARM_ROWS = 50.0  # rows before the first surprise
-LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: the 4th power by 1 + 300 / rows
+LEARN_ROWS = 300.0  # usual sizes count as larger while a series has few rows: 4th power times 1 + 300 / rows
 MEMORY_ROWS = 5000.0  # rows (of 300 s) that usual sizes remember
 DAY_MEMORY_S = 15_000.0  # seconds within a part of the day that its usual sizes remember
-FLOOR_SHARE = 2e-5  # a usual size is at least so much of the mean size of the value (float32 has 6e-8 of it)
-FLOOR_QUANTA = 2.5  # and so many quanta: a constant that moves by one step is no event
-FLOOR_LEAST = 1e-36  # and its square so much: with 0 as a usual size nothing could be compared
-CLIP = 20.0  # usual sizes: the furthest that a row is learned at
+FLOOR_SHARE = 2e-5  # minimum usual size, as a share of the mean size of the value (float32 resolves 6e-8 of it)
+FLOOR_QUANTA = 2.5  # and in quanta: a constant that moves by one step is not an event
+FLOOR_LEAST = 1e-36  # and of its square: nothing can be compared with a usual size of 0
+CLIP = 20.0  # rows are learned with a deviation of at most this many usual sizes
 RARE = 2.4  # surprise of a level never seen before
-STUCK_FACTOR = 12.0  # a run so many times longer than usual (4th moment) is a stuck sensor
-END_STOP_FACTOR = 2.5  # and so many times more at the lowest or highest value so far, where a value rests
-THRESHOLD = 5.0  # of a flag, in usual sizes
-YOUNG, YOUNG_S = 1.0, 2 * 86_400.0  # a series without history needs so many times more, less and less until then
-GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag exceeds earlier reports so many times; they halve in this time
-HABIT, MOST_HABIT = 0.5, 4.0  # and so many times more for each earlier flag, up to so many flags
+STUCK_FACTOR = 12.0  # a run this many times longer than usual (4th moment) is a stuck sensor
+END_STOP_FACTOR = 2.5  # additional factor at the lowest or highest value so far, where a value rests
+THRESHOLD = 5.0  # score of a flag, in usual sizes
+YOUNG, YOUNG_S = 1.0, 2 * 86_400.0  # a new series has a threshold higher by this share, decreasing over this time
+GUARD, GUARD_S = 1.2, 3 * 86_400.0  # a flag must exceed earlier reports by this factor; they halve in this time
+HABIT, MOST_HABIT = 0.5, 4.0  # the factor grows by this for each earlier flag, up to this many flags
 LONGEST_S = 3 * 86_400.0  # the longest run halves in this time
-COUNTER_STEPS = 40  # steps seen before a series may be called a counter
-MIN_VALUE = 1e-18  # nearer to 0 everything is 0: CPUs are slow with numbers below the normal range, as its square is
-MAX_VALUE = 1e18  # further out everything is alike: the square of a difference stays within float32
+COUNTER_STEPS = 40  # steps before a series can be classified as a counter
+MIN_VALUE = 1e-18  # values nearer to 0 count as 0: squares below the normal range of floats are slow on CPUs
+MAX_VALUE = 1e18  # values further out are clipped: the square of a difference stays within float32
 MAX_RUN = 65_000
 DAY_S = 86_400.0
 
 
 _LEVEL, _HOUR, _JUMP, _STUCK = map(float, (Cause.LEVEL, Cause.HOUR, Cause.JUMP, Cause.STUCK))
-# The inputs of views: the value, the value less what is usual at this time of the day, the size of the step, the size
-# of the second.
+# The inputs of views: the value, the value minus its usual value at this time of the day, the size of the step, the
+# size of the second difference.
 VALUE, RESIDUAL, CHANGE, DEVIATION = range(4)
 
 
 @kernel([int64(of, int64, float64, float64, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: npt.NDArray[np.float64]) -> int:
-    """Time since the row before and the factor of all lengths, into ``now``; 0: the first row, nothing to score."""
+    """Write the time since the previous row and the factor of all lengths into ``now``; returns 0 for the first row."""
     n = np.int64(state["rows"][r])
     if n == 0:
         state["t"][r], state["x"][r], state["rows"][r], state["hour"][r] = t, x, np.uint32(1), np.uint8(255)
@@ -153,10 +153,11 @@ def begin_row(state: Channels, r: int, t: float, x: float, by_rows: int, now: np
 
 @kernel([float64(of, int64, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def longest_run(state: Channels, r: int, run: int, limit: float, now: npt.NDArray[np.float64]) -> float:
-    """Rows that a run of equal values may have: ``limit``, and more where a value or a counter rests.
+    """Rows that a run of equal values may have: ``limit``, or more at values where the series rests.
 
-    A valve that is shut, a panel at night, a counter at the weekend: a series rests at an end of its range far longer
-    than a working sensor repeats a value. Until a run has begun that is not of the first day, a night may be the first.
+    A closed valve, a solar panel at night, a counter at the weekend: a series rests at an end of its range far longer
+    than a working sensor repeats a value. Until a run begins that is not on the first day, any run may be the first
+    night.
     """
     counter, x = state["mode"][r] == np.uint8(1), np.float32(state["x"][r])
     at_end = not counter and (x <= state["low"][r, 0] or x >= state["high"][r, 0])
@@ -171,7 +172,7 @@ def longest_run(state: Channels, r: int, run: int, limit: float, now: npt.NDArra
 
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float64]) -> None:
-    """Runs of equal values: learn the length of one that ends; STUCK where one is much longer than any before."""
+    """Learn the length of a run of equal values when it ends; set STUCK if a run is much longer than any before."""
     run, elapsed = int(state["run"][r]), now[ELAPSED]
     changes = np.int64(state["up"][r]) + np.int64(state["down"][r])
     usual, longest = np.float64(state["run_size"][r]), np.float64(state["longest"][r])
@@ -194,7 +195,7 @@ def observe_run(state: Channels, r: int, step: float, now: npt.NDArray[np.float6
 
 @kernel([int64(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]) -> int:
-    """Quantum and direction of the steps of a value; 1 where the series turned out to be a counter, or no longer."""
+    """Learn quantum and direction of the steps of a value; 1 if the series became a counter or ceased to be one."""
     before = state["x"][r]
     step = x - before
     size = abs(step)
@@ -231,7 +232,7 @@ def observe_step(state: Channels, r: int, x: float, now: npt.NDArray[np.float64]
 
 @kernel([int64(of, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def choose_input(state: Channels, r: int, now: npt.NDArray[np.float64]) -> int:
-    """What is scored: the value, or the rate of a counter; 0 where there is none (a reset, two rows of one instant)."""
+    """Choose the input: the value, or the rate of a counter; 0 if there is none (a reset, two rows at one instant)."""
     now[INPUT] = state["x"][r]
     if state["mode"][r] == np.uint8(1):
         if now[ELAPSED] <= 0.0 or now[STEP] < 0.0:
@@ -250,8 +251,8 @@ def choose_input(state: Channels, r: int, now: npt.NDArray[np.float64]) -> int:
 
 @kernel([float64(of, int64, int64, float64) for of in (LIGHTS, FULLS)], borrows=True)
 def rarity(state: Channels, r: int, which: int, value: float) -> float:
-    """How rare the level of ``value`` is among those of the range so far, 0 (the usual one) to 1 (never seen); learns
-    it."""
+    """Rarity of the level of ``value`` within the range so far, from 0 (the usual level) to 1 (never seen); learns
+    the level."""
     x = np.float64(np.float32(value))
     counts, low, high = state["levels"], np.float64(state["low"][r, which]), np.float64(state["high"][r, which])
     total = 0.0
@@ -293,9 +294,9 @@ def keep_level(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel([void(of, int64, float64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.float64]) -> None:
-    """A report above the threshold and above what was reported in the last days is a flag; so is a stuck run.
+    """Flag a report that exceeds the threshold and the reports of recent days; flag a stuck run.
 
-    A series whose tail is long breaks its own record again and again, so each flag makes the next one harder.
+    A series with a long tail keeps exceeding its own maximum, so each flag makes the next one harder.
     """
     peak = np.float64(state["peak"][r])
     if peak > 0.0 and now[ELAPSED] > 0.0:
@@ -318,14 +319,14 @@ def decide_flag(state: Channels, r: int, threshold: float, now: npt.NDArray[np.f
 
 @kernel([void(of, int64, F64) for of in (LIGHTS, FULLS)], borrows=True)
 def count_flag(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """Note that a row was a flag."""
+    """Record that a row was flagged."""
     if now[CAUSE] > 0.0:
         state["told"][r] = min(state["told"][r], np.uint8(254)) + np.uint8(1)
 
 
 @kernel(void(int64, F64), borrows=True, inlined=True)
 def explain_view(kind: int, now: npt.NDArray[np.float64]) -> None:
-    """CAUSE and EXPECTED of the view that stands out most; BEST is its distance from its mean, signed."""
+    """CAUSE and EXPECTED of the view that deviates most; BEST is its signed distance from its mean."""
     if kind == VALUE:
         now[CAUSE], now[EXPECTED] = _LEVEL, now[INPUT] - now[BEST]
     elif kind == RESIDUAL:
@@ -338,7 +339,7 @@ def explain_view(kind: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel(float64(int64, F64), borrows=True, inlined=True)
 def input_of(kind: int, now: npt.NDArray[np.float64]) -> float:
-    """What a view of this kind looks at in this row."""
+    """The input of a view of this kind in this row."""
     if kind == VALUE:
         return float(now[INPUT])
     if kind == RESIDUAL:

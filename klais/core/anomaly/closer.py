@@ -1,4 +1,4 @@
-"""A closer look at one value: its channel scores it, its band is set, a flag is written."""
+"""Full scoring of one value: score it with its channel, set its band, write a flag."""
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from klais.core.anomaly.record import OF_ABSENT, OF_INTERVAL, Cause, Flags
 from klais.core.anomaly.rhythm import INTERVAL_S, SCORE, USUAL_S, USUAL_SIZE
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
-BAND = 4.0  # half the width of a band, in usual sizes: what is inside can wait
+BAND = 4.0  # half the width of a band, in usual sizes: values inside can wait
 _ABSENT, _STUCK, _NOISE = int(Cause.ABSENT), int(Cause.STUCK), int(Cause.NOISE)
 
 
@@ -34,7 +34,7 @@ _ABSENT, _STUCK, _NOISE = int(Cause.ABSENT), int(Cause.STUCK), int(Cause.NOISE)
 def set_band(
     gates: Gates, r: int, band: int, x: float, usual: float, counter: float, now: npt.NDArray[np.float64]
 ) -> None:
-    """Set the band of a feature around its newest value and what is usual now (``usual``: size of a deviation)."""
+    """Set the band of a feature around its newest and its usual value (``usual``: size of a deviation)."""
     if counter > 0.0 or now[ROW] <= WARM_ROWS:  # a rate needs the whole period; a new series has no band yet
         gates["low"][r, band], gates["high"][r, band] = -np.inf, np.inf
         return
@@ -47,9 +47,9 @@ def set_band(
 def score_value(
     store: Store, r: int, feature: int, t: float, x: float, threshold: float, now: npt.NDArray[np.float64]
 ) -> int:
-    """Score one value by its channel and set its band; the channel's handle, 0 where it got none.
+    """Score one value with its channel and set its band; returns the channel's handle, 0 if it got none.
 
-    CAUSE of ``now`` is above 0 for a flag; the channel is of the full tier afterwards.
+    CAUSE of ``now`` is above 0 for a flag; the channel is then promoted to the full tier.
     """
     gates, light, full, _, _ = store
     now[CAUSE] = 0.0
@@ -90,10 +90,10 @@ def tell(
     x: float,
     now: npt.NDArray[np.float64],
 ) -> int:
-    """Write the flag that ``now`` holds; the place of the next one."""
+    """Write the flag in ``now``; returns the index of the next one."""
     _, light, full, _, _ = store
     k = handle - 1 if handle > 0 else -handle - 1
-    told = max(light["told"][k] if handle > 0 else full["told"][k], np.uint8(1)) - np.uint8(1)  # this one is counted
+    told = max(light["told"][k] if handle > 0 else full["told"][k], np.uint8(1)) - np.uint8(1)  # excludes this one
     began_s = np.float64(light["began_s"][k] if handle > 0 else full["began_s"][k])
     run, spacing = np.float64(0.0), np.float64(0.0)
     if handle > 0:
@@ -116,7 +116,7 @@ def tell(
 def tell_rhythm(
     gates: Gates, r: int, cause: int, seen: npt.NDArray[np.float64], flags: Flags, at: int, frame: int
 ) -> int:
-    """Write a flag of the device's rhythm; the place of the next one."""
+    """Write a flag of the device's rhythm; returns the index of the next one."""
     put_flag(flags, at, frame, OF_INTERVAL, seen[INTERVAL_S], seen[USUAL_S], seen[SCORE], seen[USUAL_SIZE])
     flags["cause"][at], flags["before"][at] = np.uint8(cause), gates["rhythm_told"][r]
     gates["rhythm_told"][r] = min(gates["rhythm_told"][r], np.uint8(254)) + np.uint8(1)
@@ -125,7 +125,7 @@ def tell_rhythm(
 
 @kernel(int64(GATES, int64, int64, FLAGS, int64, int64), borrows=True)
 def tell_absent(gates: Gates, r: int, missing: int, flags: Flags, at: int, frame: int) -> int:
-    """Write a flag for each field of the bits ``missing``; the place of the next one."""
+    """Write a flag for each field in the bits ``missing``; returns the index of the next one."""
     for k in range(gates["path"].shape[1]):
         if missing >> k & 1 == 1:
             path, absent = np.float64(gates["path"][r, k]), np.float64(gates["absent"][r, k])

@@ -1,7 +1,7 @@
-"""The contract of a detector: columns of a batch go in, flags come out; what it learns is its own.
+"""The contract of a detector: columns of a batch in, flags out; its learned state is internal.
 
-A detector's profiles are soft state: they are in no row and no checkpoint, and a replay does without them. One place in
-``paths`` and ``slots`` belongs to one row of the lane; a row that another device gets is noticed by its id.
+A detector's profiles are soft state: rows and checkpoints do not contain them, and a replay does not need them. Each
+entry of ``paths`` and ``slots`` belongs to one row of the lane; the id shows when another device got the row.
 """
 
 import mmap
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from klais.core.anomaly.record import MAX_FIELDS, Found
 from klais.jit.kernel import F64, I32, I64, IDS, U64, group, int64, kernel, uint8, uint32, uint64
 
-SWEEP_MISSES = 64  # fields without a slot between two looks at which slots are in use
+SWEEP_MISSES = 64  # fields without a slot between two sweeps of the slots in use
 SWEEP = -2
 COLUMNS = group((I32, IDS, I64, I64, F64, I32, U64, F64))
 Columns = tuple[
@@ -28,17 +28,17 @@ Columns = tuple[
     npt.NDArray[np.uint64],
     npt.NDArray[np.float64],
 ]
-"""The columns of :class:`Frames`, in its order, as kernels take them."""
-_MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
+"""The columns of :class:`Frames`, in its order, in the form that kernels take."""
+_MAP_NORESERVE = 0x4000  # linux/mman.h; missing in Python 3.11
 
 
 @dataclass(frozen=True, slots=True)
 class Frames:
-    """What a detector sees of a batch of n frames.
+    """A detector's view of a batch of n frames.
 
     ``row`` int32, ``ids`` uint64 [n, 2], ``time_ns`` and ``lengths`` int64 [n]; ``interval_s`` float64 [n]: since the
-    device's last admitted frame, -1 unknown, -2 the frame was not admitted. Of the numeric fields ``count`` of
-    ``field_frame`` int32, ``field_path`` uint64, ``field_value`` float64, in the order of the frames.
+    device's last admitted frame, -1 unknown, -2 the frame was not admitted. The ``count`` numeric fields are in
+    ``field_frame`` int32, ``field_path`` uint64 and ``field_value`` float64, in the order of the frames.
     """
 
     row: npt.NDArray[np.int32]
@@ -53,13 +53,13 @@ class Frames:
 
     @property
     def columns(self) -> Columns:
-        """For the kernels."""
+        """The columns for the kernels."""
         fields = self.field_frame, self.field_path, self.field_value
         return self.row, self.ids, self.time_ns, self.lengths, self.interval_s, *fields
 
 
 class Saved(NamedTuple):
-    """Profiles of k rows as bytes: that of ``row[i]`` is ``buf[starts[i] : starts[i] + lengths[i]]``.
+    """Profiles of k rows as bytes: the profile of ``row[i]`` is ``buf[starts[i] : starts[i] + lengths[i]]``.
 
     ``row`` int32 [k], ``buf`` uint8 [b], ``starts`` and ``lengths`` int64 [k].
     """
@@ -74,7 +74,7 @@ NOTHING_SAVED = Saved(np.empty(0, np.int32), np.empty(0, np.uint8), np.empty(0, 
 
 
 class Feature(NamedTuple):
-    """What a detector knows of one feature of a device: ``place`` 0 interval, 1 size, 2.. its fields by slot."""
+    """A detector's state for one feature of a device: ``place`` 0 interval, 1 size, 2.. its fields by slot."""
 
     place: int
     path: int
@@ -84,7 +84,7 @@ class Feature(NamedTuple):
 
 
 class Detector(Protocol):
-    """Scores frames and learns them."""
+    """Scores frames and learns from them."""
 
     @property
     def paths(self) -> npt.NDArray[np.uint32]:
@@ -92,36 +92,36 @@ class Detector(Protocol):
 
     @property
     def slots(self) -> npt.NDArray[np.uint8]:
-        """How many fields of each device have a slot, uint8 [capacity]."""
+        """Number of fields of each device that have a slot, uint8 [capacity]."""
 
     def make_room(self, capacity: int) -> None:
-        """Have a place for each of ``capacity`` rows."""
+        """Make room for ``capacity`` rows."""
 
     def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
         """Score and learn the admitted frames of a batch.
 
-        ``devices`` are known to the lane; of the flags the first ``most`` are written; ``name_of`` gives the name of a
+        The lane knows ``devices`` devices. The first ``most`` flags are written. ``name_of`` returns the name of a
         field by the lower half of its path's hash.
         """
 
     def features(self, row: int) -> Iterable[Feature]:
-        """What is known of the device in ``row``."""
+        """The learned features of the device in ``row``."""
 
     def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
-        """Profiles of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``.
+        """Profiles of rows ``begin`` to ``end`` that changed since the last save, up to about ``most_bytes``.
 
-        Returns them, and the row to go on with.
+        Returns the profiles and the row to continue with.
         """
 
     def dump(self, row: int) -> bytes | None:
-        """The profile of one device, None where it has none."""
+        """The profile of one device, or None."""
 
     def load(self, row: int, value: bytes) -> bool:
-        """Take over a saved profile for ``row``, if it knows more than what is there; False for any other value."""
+        """Load a saved profile for ``row`` if it has learned more than the present one; False if it was not loaded."""
 
 
 def reserve(capacity: int, dtype: np.dtype[Any]) -> npt.NDArray[np.void]:
-    """Zeroed records whose pages cost no memory before something is written there."""
+    """Zeroed records whose pages take no memory until they are written."""
     size = max(1, capacity) * dtype.itemsize
     try:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
@@ -132,7 +132,7 @@ def reserve(capacity: int, dtype: np.dtype[Any]) -> npt.NDArray[np.void]:
 
 @kernel(uint32(uint64, uint64), borrows=True, inlined=True)
 def owner_of(low: int, high: int) -> np.uint32:
-    """A device id as 32 bits, never 0: tells whether a profile is that of the device which has the row now."""
+    """A device id as 32 bits, never 0: shows whether a profile belongs to the device that now has the row."""
     mixed = (np.uint64(low) ^ (np.uint64(high) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(0xD6E8FEB86659FD93)
     return np.uint32(mixed >> np.uint64(32)) | np.uint32(1)
 
@@ -151,10 +151,10 @@ def field_slot(
     path: int,
     guess: int,
 ) -> int:
-    """Slot of a field of the device in row ``r``, a new one for a new path; ``guess`` is looked at first.
+    """Slot of a field of the device in row ``r``, a new one for a new path; ``guess`` is tried first.
 
-    -1 while all slots hold other paths; SWEEP: so often that one of them should be given up. ``used`` has bit k for
-    slot k, if the field was sent since the last sweep, ``misses`` counts fields without a slot since then.
+    -1 while all slots hold other paths. SWEEP: there were so many misses that one slot should be freed. ``used`` has
+    bit k set if the field of slot k was sent since the last sweep, ``misses`` counts fields without a slot since then.
     """
     count = np.int64(slots[r])
     slot = -1

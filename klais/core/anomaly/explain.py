@@ -1,4 +1,4 @@
-"""A flag in one sentence with numbers: what was seen, what was expected and why, how unusual, since when, how often."""
+"""A flag as one sentence with numbers: value, expected value and reason, how unusual, since when, how often."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ _EXPECTED_BECAUSE = {
     Cause.LEVEL: "its usual level",
     Cause.HOUR: "usual at this time of the day",
     Cause.JUMP: "the value before",
-    Cause.RARE: "its mean; it was hardly ever at this level",
+    Cause.RARE: "its mean; this level was hardly ever seen",
 }
 _KEYS = ("cause", "value", "expected", "score", "scale", "since", "before")
 _OF_TYPE = {Cause.TYPE: "type", Cause.IMPERSONATION: "type", Cause.ODD: "fingerprint"}
@@ -20,8 +20,8 @@ UNITS = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 @dataclass(frozen=True, slots=True)
 class FlagFacts:
-    """One flag, as journal and row hold it; ``name`` is that of the feature, ``found`` what stands there in place of an
-    absent number. Of a flag about a type: ``found`` and ``usual`` are names of types, ``at_ns`` the frame's time."""
+    """One flag, as stored in journal and row. ``name`` is the feature's name, ``found`` replaces the number when there
+    is none. For a flag about a type, ``found`` and ``usual`` are names of types, ``at_ns`` the frame's time."""
 
     name: str
     cause: int
@@ -37,8 +37,8 @@ class FlagFacts:
 
     @classmethod
     def of_type(cls, flag: Any, at_ns: int, names: Mapping[int, str], prefix: str = "") -> "FlagFacts":
-        """A flag about a device's type, of the journal or (``prefix``) of a row; ``names`` are those of types by
-        code."""
+        """A flag about a device's type, from the journal or (``prefix``) from a row; ``names`` are the names of types
+        by code."""
         facts = cls("type", **{key: flag[prefix + key].item() for key in _KEYS}, at_ns=at_ns)
         name = _OF_TYPE.get(facts.kind, "type")
         found, usual = (names.get(_code(value), "") for value in (facts.value, facts.expected))
@@ -56,7 +56,7 @@ class FlagFacts:
 
     @property
     def kind(self) -> Cause:
-        """The cause without the mark of a counter; NONE where this code does not know it."""
+        """The cause without the counter bit; NONE if this version does not know it."""
         code = self.cause & ~COUNTER
         return Cause(code) if code in set(Cause) else Cause.NONE
 
@@ -66,7 +66,7 @@ def _code(value: float) -> int:
 
 
 def span(seconds: float) -> str:
-    """A time span for people.
+    """A time span in readable units.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def span(seconds: float) -> str:
 
 
 def explain(flag: FlagFacts) -> str:
-    """The sentence.
+    """Explain a flag in one sentence.
 
     Examples
     --------
@@ -98,14 +98,14 @@ def _what(flag: FlagFacts) -> str:
         return f"{name} {still} for {known}, expected a change within {span(flag.scale)} or so"
     if kind == Cause.ABSENT:
         return (
-            f"{name} was {flag.found} in {flag.score:.0f} frames in a row, expected a number as in every frame before"
+            f"{name} was {flag.found} in {flag.score:.0f} frames in a row, expected a number as in all previous frames"
         )
     if kind == Cause.SILENCE:
         return f"the device sent nothing for {span(flag.value)}, expected a frame every {span(flag.expected)}"
     if kind == Cause.INTERVAL:
         than = "less" if flag.value > flag.expected else "more"
         text = f"the device sent {than} often: every {span(flag.value)}, expected every {span(flag.expected)}"
-        return f"{text} (its own rhythm beside that of the other devices): surprise {flag.score:.3g}"
+        return f"{text} (its own rhythm compared with that of the other devices): surprise {flag.score:.3g}"
     if kind in _OF_TYPE:
         return _type_text(flag, kind)
     if kind == Cause.ZSCORE:
@@ -126,7 +126,7 @@ def _what(flag: FlagFacts) -> str:
 
 
 def _type_text(flag: FlagFacts, kind: Cause) -> str:
-    """Of a device that is not what it was: as whom, since when, how sure."""
+    """The sentence for a device that changed its type: to which type, since when, with what evidence."""
     began_s = max(0.0, flag.at_ns / 1e9 - age_s(flag.since))
     since = f"since {datetime.fromtimestamp(began_s, UTC):%H:%M} UTC"
     usual, found = flag.usual or "device", flag.found or "device of another type"

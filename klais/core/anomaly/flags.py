@@ -1,4 +1,4 @@
-"""Anomaly flags in kernels: written by a detector, noted in the rows of their devices."""
+"""Anomaly flags in kernels: written by a detector, recorded in the rows of their devices."""
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ def remember_flags(
     flags: Flags,
     path: npt.NDArray[np.uint32],
 ) -> None:
-    """Note a step's flags (FLAG [k]; ``path`` uint32 [k]) in the rows of their devices: their number and the newest."""
+    """Record a step's flags (FLAG [k]; ``path`` uint32 [k]) in the rows of their devices: the count and the newest."""
     for k in range(flags.shape[0]):
         i = np.int64(flags["frame"][k])
         if i >= row.shape[0] or row[i] < 0 or skip[i] != 0:

@@ -60,17 +60,17 @@ from klais.core.anomaly.channel import (
 from klais.core.anomaly.record import Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
-# One view a row: input, rows (of 300 s) that it is smoothed over, rows of the slow mean it is compared with (0: the
-# long-run mean), weight. Chosen on NAB's development files and their resampled copies.
+# One view per row: input, smoothing length in rows (of 300 s), length of the slow mean that it is compared with, in
+# rows (0: the long-run mean), weight. Chosen on NAB's development files and their resampled copies.
 _INPUT = np.array([VALUE, VALUE, VALUE, RESIDUAL, RESIDUAL, RESIDUAL, DEVIATION, CHANGE, CHANGE])
 _FAST = np.array([1.0, 3.0, 6.0, 1.0, 6.0, 96.0, 48.0, 3.0, 1.0])
 _SLOW = np.array([300.0, 300.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 _WEIGHT = np.array([0.6, 0.8, 0.8, 0.7, 0.8, 0.88, 0.9, 0.6, 0.5])
-SLOW_RESIDUAL = 5  # the view whose drift is judged
-_REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 32.0, 12.0  # memory of what was reported
+SLOW_RESIDUAL = 5  # the view that is checked for drift
+_REPORT_ROWS, _RAMP, _LEAST_ROWS = 96.0, 32.0, 12.0  # memory of past reports
 _VISIT_WEIGHT = 0.05
-DRIFT_FACTOR = 6.0  # a slow residual so many times its usual size of a day ago is a drift
-SLOW_LATCH = 2 * HOURS  # parts of the day after any flag until a drift or noise is told: it may have the same cause
+DRIFT_FACTOR = 6.0  # a slow residual this many times its usual size of a day ago is a drift
+SLOW_LATCH = 2 * HOURS  # parts of the day after any flag without a drift or noise flag, which may have the same cause
 NOISE_FACTOR = 1.35  # times the mean root of the steps: 1.8 times the steps, and more where an hour has few rows
 NOISE_DAYS, NOISE_ROWS = 3, 4.0  # days to compare an hour with, rows that it needs
 _RARE, _DRIFT, _NOISE = float(Cause.RARE), float(Cause.DRIFT), float(Cause.NOISE)
@@ -78,7 +78,7 @@ _RARE, _DRIFT, _NOISE = float(Cause.RARE), float(Cause.DRIFT), float(Cause.NOISE
 
 @kernel(void(FULLS, int64), borrows=True)
 def forget_full(state: Channels, r: int) -> None:
-    """Begin the series again with another input; quantum, steps and runs of the value stay."""
+    """Restart the series with another input; quantum, steps and runs of the value stay."""
     state["rows"][r], state["hour"][r], state["visits"][r] = np.uint32(1), np.uint8(255), np.uint16(0)
     state["size"][r] = state["level"][r] = state["recent"][r] = state["block"][r] = np.float32(0.0)
     for b in range(LEVELS):
@@ -98,7 +98,7 @@ def forget_full(state: Channels, r: int) -> None:
 
 @kernel(void(FULLS, int64, F64), borrows=True)
 def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """What is usual at this time of the day: learned once a visit, read with interpolation."""
+    """Expected value at this time of the day: learned once per visit, read with interpolation."""
     phase = (state["t"][r] % DAY_S) * (HOURS / DAY_S)
     b = max(0, min(HOURS - 1, int(phase)))
     before = np.int64(state["hour"][r])
@@ -186,7 +186,7 @@ def distance(state: Channels, r: int, j: int, u: float, now: npt.NDArray[np.floa
 
 @kernel(void(FULLS, int64, float64, float64, F64), borrows=True)
 def judge_drift(state: Channels, r: int, e: float, floor: float, now: npt.NDArray[np.float64]) -> None:
-    """DRIFT: the slow residual against its usual size of a day ago at this hour, or a drift would hide itself."""
+    """DRIFT: the slow residual relative to its usual size a day ago at this hour. Recent sizes would hide a drift."""
     b = int(now[HOUR])
     old, days = np.float64(state["day_ago"][r, b]), np.float64(state["days"][r])
     if now[NEW_HOUR] > 0.0:
@@ -197,7 +197,7 @@ def judge_drift(state: Channels, r: int, e: float, floor: float, now: npt.NDArra
 
 @kernel(void(FULLS, int64, F64), borrows=True)
 def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """Compare each view with its usual size, in all and at this hour, and learn it; SURPRISE and its cause."""
+    """Compare each view with its usual size, overall and at this hour, and learn it; set SURPRISE and its cause."""
     row, b = now[ROW], int(now[HOUR])
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
     floor_row = max(share, quanta) ** 2 + FLOOR_LEAST
@@ -242,7 +242,7 @@ def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
 
 @kernel(void(FULLS, int64, F64), borrows=True)
 def report_full(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """Report a surprise only if it exceeds everything of the last rows, kept as a ring of the largest of each block."""
+    """Report a surprise only if it exceeds all recent ones, stored as a ring with the largest of each block."""
     rows = max(_LEAST_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
     size = max(1.0, _REPORT_ROWS * now[LENGTHS] / BLOCKS)
     block, recent = float(state["block"][r]) + 1.0, float(state["recent"][r])

@@ -1,7 +1,7 @@
-"""The gate record of a device: what every frame is compared with, whether or not the device has channels.
+"""The gate record of a device: every frame is compared with it, whether or not the device has channels.
 
-One record (192 bytes) for each row of a lane. It holds the fields' names and the band in which each feature is not
-worth a closer look, the device's rhythm (:mod:`klais.core.anomaly.rhythm`), and which fields its frames always have.
+One record (192 bytes) for each row of a lane. It stores the fields' names, the band in which each feature needs no
+scoring, the device's rhythm (:mod:`klais.core.anomaly.rhythm`), and which fields its frames always have.
 """
 
 import numpy as np
@@ -16,20 +16,20 @@ GATE = np.dtype(
         ("owner", "<u4"),
         ("first", "<i4"),  # handle of the device's first channel, 0 = none; see klais.core.anomaly.arena
         ("scored_ds", "<u4"),  # receive time of the newest regular scoring, tenths of a second
-        ("saved_ds", "<u4"),  # of that which the newest saved profile has
+        ("saved_ds", "<u4"),  # receive time of the newest scoring in the saved profile
         ("clock_ms", "<u4"),  # the fleet's clock at the newest frame
-        ("begin_ms", "<u4"),  # and at the beginning of this bucket of intervals
+        ("begin_ms", "<u4"),  # the fleet's clock at the beginning of this bucket of intervals
         ("gap4", "<f4"),  # mean 4th power of intervals (s), by the fleet's clock
-        ("longest_s", "<f4"),  # longest interval lately
-        ("usual", "<f4"),  # mean of the logarithm of intervals, less the fleet's shift
-        ("spread", "<f4"),  # sqrt of the mean 4th power of deviations from it
-        ("last", "<f4", (2,)),  # the two newest of these logarithms
-        ("peak", "<f4"),  # largest score lately, against telling a habit again
+        ("longest_s", "<f4"),  # longest recent interval
+        ("usual", "<f4"),  # mean of the logarithm of intervals, minus the fleet's shift
+        ("spread", "<f4"),  # sqrt of the mean 4th power of deviations from that mean
+        ("last", "<f4", (2,)),  # the two newest logarithms
+        ("peak", "<f4"),  # largest recent score, so that a habit is not reported again
         ("path", "<u4", (MAX_FIELDS,)),  # low half of the path hash of each field
         ("low", "<f4", (BANDS,)),
         ("high", "<f4", (BANDS,)),
-        ("frames", "<u2"),  # in this bucket
-        ("buckets", "<u2"),  # learned
+        ("frames", "<u2"),  # frames in this bucket
+        ("buckets", "<u2"),  # buckets learned
         ("absent", "u1", (MAX_FIELDS,)),  # frames in a row without the field
         ("present", "u1", (MAX_FIELDS,)),  # frames in a row with it, until it counts as steady
         ("told", "u1", (MAX_FIELDS,)),  # flags of its absence so far
@@ -47,15 +47,15 @@ GATE = np.dtype(
 assert GATE.itemsize == 192
 GATES = record(GATE)[::1]
 Gates = npt.NDArray[np.void]
-STEADY_FRAMES = 64  # frames in a row with a field until its absence is worth a flag; more after each flag
-ABSENT_FRAMES = 3  # frames in a row without it until the flag
-MOST_TOLD = 3  # a field that was missing so often is optional
+STEADY_FRAMES = 64  # frames in a row with a field before its absence is flagged; more after each flag
+ABSENT_FRAMES = 3  # frames in a row without it before it is flagged
+MOST_TOLD = 3  # a field that was missing this often is optional
 _ONE, _ZERO = np.uint8(1), np.uint8(0)
 
 
 @kernel(void(GATES, int64, int64), borrows=True)
 def empty_slot(gates: Gates, r: int, k: int) -> None:
-    """Forget what is known of the field in slot ``k``."""
+    """Clear the state of the field in slot ``k``."""
     gates["path"][r, k] = np.uint32(0)
     gates["low"][r, 1 + k] = gates["high"][r, 1 + k] = np.float32(0.0)
     gates["absent"][r, k] = gates["present"][r, k] = gates["told"][r, k] = _ZERO
@@ -66,7 +66,7 @@ def empty_slot(gates: Gates, r: int, k: int) -> None:
 
 @kernel(void(GATES, int64, uint32), borrows=True)
 def empty_gate(gates: Gates, r: int, owner: int) -> None:
-    """A gate that knows nothing, for the device that has row ``r`` now. Its channels were freed by the caller."""
+    """Reset the gate for the device that now has row ``r``. The caller has freed the channels."""
     gates["owner"][r], gates["first"][r] = owner, np.int32(0)
     gates["scored_ds"][r] = gates["saved_ds"][r] = gates["clock_ms"][r] = gates["begin_ms"][r] = np.uint32(0)
     gates["gap4"][r] = gates["longest_s"][r] = gates["usual"][r] = gates["spread"][r] = gates["peak"][r] = 0.0
@@ -81,7 +81,7 @@ def empty_gate(gates: Gates, r: int, owner: int) -> None:
 
 @kernel(int64(GATES, int64, int64), borrows=True)
 def observe_fields(gates: Gates, r: int, here: int) -> int:
-    """Note which slots' fields a frame has (bits ``here``); bits of those that are missing too long now."""
+    """Record which slots' fields a frame has (bits ``here``); returns the bits of fields missing for too long."""
     told = 0
     steady, waiting = int(gates["steady"][r]), int(gates["waiting"][r])
     for k in range(np.int64(gates["slots"][r])):

@@ -52,24 +52,24 @@ from klais.core.anomaly.channel import (
 from klais.core.anomaly.record import Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
-# One view a row: what it looks at; over how many rows (of 300 s) it is smoothed; over how many the slow mean runs that
-# it is compared with (0: the long-run mean); its weight. Chosen on NAB's development files and their resampled copies.
+# One view per row: its input, its smoothing length in rows (of 300 s), the length of the slow mean that it is compared
+# with, in rows (0: the long-run mean), its weight. Chosen on NAB's development files and their resampled copies.
 _INPUT = np.array([VALUE, VALUE, RESIDUAL, RESIDUAL, RESIDUAL, CHANGE])
 _FAST = np.array([3.0, 6.0, 1.0, 6.0, 96.0, 1.0])
 _SLOW = np.array([300.0, 0.0, 0.0, 0.0, 0.0, 0.0])
 _WEIGHT = np.array([0.6, 0.8, 0.7, 0.8, 0.8, 0.5])
-# Places of each view's floats in ``stored``: smoothed input, slow mean or long-run mean, w.
+# Indices of each view's floats in ``stored``: smoothed input, slow mean or long-run mean, w.
 _AT_FAST = np.array([0, 3, -1, 8, 11, -1])
 _AT_MEAN = np.array([1, 4, 6, 9, 12, 14])
 _AT_USUAL = np.array([2, 5, 7, 10, 13, 15])
-_REPORT_ROWS, _RAMP, _LEAST_ROWS, _LEAK = 96.0, 24.0, 12.0, 0.5  # memory of what was reported
+_REPORT_ROWS, _RAMP, _LEAST_ROWS, _LEAK = 96.0, 24.0, 12.0, 0.5  # memory of past reports
 _VISIT_WEIGHT = 0.05
 _RARE = float(Cause.RARE)
 
 
 @kernel(void(LIGHTS, int64), borrows=True)
 def forget_light(state: Channels, r: int) -> None:
-    """Begin the series again with another input; quantum, steps and runs of the value stay."""
+    """Restart the series with another input; quantum, steps and runs of the value stay."""
     state["rows"][r], state["hour"][r], state["visits"][r] = np.uint32(1), np.uint8(255), np.uint16(0)
     state["size"][r] = state["level"][r] = state["recent"][r] = np.float32(0.0)
     state["known"][r] = np.uint16(0)
@@ -83,7 +83,7 @@ def forget_light(state: Channels, r: int) -> None:
 
 @kernel(void(LIGHTS, int64, F64), borrows=True)
 def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """What is usual at this time of the day: learned once a visit, read with interpolation."""
+    """Expected value at this time of the day: learned once per visit, read with interpolation."""
     phase = (state["t"][r] % DAY_S) * (HOURS_LIGHT / DAY_S)
     b = max(0, min(HOURS_LIGHT - 1, int(phase)))
     before, known = np.int64(state["hour"][r]), np.int64(state["known"][r])
@@ -117,7 +117,7 @@ def expect_by_hour(state: Channels, r: int, now: npt.NDArray[np.float64]) -> Non
 
 @kernel(float64(LIGHTS, int64, F64), borrows=True)
 def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
-    """Compare each view with its usual size and learn it; SURPRISE, its cause, and the mean of e^4 / E e^4."""
+    """Compare each view with its usual size and learn it; set SURPRISE and its cause; the mean of e^4 / E e^4."""
     stored, row, lengths = state["stored"], now[ROW], now[LENGTHS]
     share, quanta = FLOOR_SHARE * np.float64(state["size"][r]), FLOOR_QUANTA * now[QUANTUM]
     floor_row = max(share, quanta) ** 2 + FLOOR_LEAST
@@ -171,9 +171,9 @@ def look(state: Channels, r: int, now: npt.NDArray[np.float64]) -> float:
 
 @kernel(void(LIGHTS, int64, float64, F64), borrows=True)
 def learn_factor(state: Channels, r: int, ratio: float, now: npt.NDArray[np.float64]) -> None:
-    """Factor of this part of the day: an EWMA of e^4 / E e^4, at least 1, kept as log2 in eighths.
+    """Learn the factor of this part of the day: an EWMA of e^4 / E e^4, at least 1, stored as log2 in eighths.
 
-    Rounding is dithered by the row number, or slow changes would be lost.
+    The row number dithers the rounding, otherwise slow changes would be lost.
     """
     if ratio < 0.0 or now[ROW] <= WARM_ROWS:
         return
@@ -186,7 +186,7 @@ def learn_factor(state: Channels, r: int, ratio: float, now: npt.NDArray[np.floa
 
 @kernel(void(LIGHTS, int64, F64), borrows=True)
 def report_light(state: Channels, r: int, now: npt.NDArray[np.float64]) -> None:
-    """Report a surprise only if it exceeds a leaky memory of the last ones, so that one change is one report."""
+    """Report a surprise only if it exceeds a leaky memory of the last ones, so that one change is reported once."""
     rows = max(_LEAST_ROWS, min(_REPORT_ROWS * now[LENGTHS], now[ROW] / _RAMP))
     recent = np.float64(state["recent"][r]) * (1.0 - _LEAK / rows)
     now[REPORT] = 0.0
@@ -204,11 +204,11 @@ def score_light(
     Parameters
     ----------
     x : float
-        Not finite: nothing is scored or learned.
+        If it is not finite, nothing is scored or learned.
     by_rows : int
-        1: lengths are in rows, whatever the time between them (sizes of payloads).
+        1: lengths are in rows, regardless of the time between them (for payload sizes).
     threshold : float
-        REPORTs from here on are flags, if earlier ones were clearly smaller.
+        REPORTs of at least this are flags, if earlier ones were clearly smaller.
     now : float64 [NOW], out
     """
     now[SURPRISE] = now[REPORT] = now[CAUSE] = 0.0

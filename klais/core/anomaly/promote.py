@@ -1,4 +1,4 @@
-"""From the light to the full tier: a channel that was flagged, or is watched, goes on with what it knows."""
+"""Promotion from the light to the full tier: a flagged or watched channel keeps its learned state."""
 
 import numpy as np
 
@@ -17,8 +17,8 @@ from klais.core.anomaly.channel import (
 from klais.core.anomaly.full import forget_full
 from klais.jit.kernel import int64, kernel, void
 
-# For each view of the full tier: the places of its mean, smoothed input and w in ``stored`` of the light one, taken
-# from the view that is most like it; -1 = none.
+# For each view of the full tier: the indices of its mean, smoothed input and w in ``stored`` of the light channel, from
+# the most similar view; -1 = none.
 _MEAN = np.array([-1, -1, 4, 6, 9, 12, -1, -1, 14])
 _SLOW = np.array([1, 1, -1, -1, -1, -1, -1, -1, -1])
 _FAST = np.array([0, 0, 3, -1, 8, 11, -1, -1, -1])
@@ -27,7 +27,7 @@ _USUAL = np.array([2, 2, 5, 7, 10, 13, 7, 15, 15])
 
 @kernel(void(LIGHTS, int64, FULLS, int64), borrows=True)
 def copy_common(light: Channels, k: int, full: Channels, f: int) -> None:
-    """What both tiers have, and the hours of the day."""
+    """Copy the fields that both tiers have, and the hours of the day."""
     full["t"][f], full["x"][f], full["began_s"][f] = light["t"][k], light["x"][k], light["began_s"][k]
     full["rows"][f], full["spacing"][f], full["size"][f] = light["rows"][k], light["spacing"][k], light["size"][k]
     full["quantum"][f], full["level"][f] = light["quantum"][k], light["level"][k]
@@ -48,7 +48,7 @@ def copy_common(light: Channels, k: int, full: Channels, f: int) -> None:
 
 @kernel(int64(STORE, int64), borrows=True)
 def promote(store: Store, handle: int) -> int:
-    """Handle of a full channel in the place of the light one ``handle``; the same where the full array has no room."""
+    """Replace the light channel ``handle`` by a full one; returns its handle, or ``handle`` if there is no room."""
     _, light, full, light_room, full_room = store
     f = take_place(full, full_room)
     if f < 0:

@@ -1,6 +1,6 @@
-"""Anomaly flags as data: what a detector finds and the journal holds, 32 bytes each (numpy only, no numba).
+"""Anomaly flags as data, 32 bytes each, as detectors produce and the journal stores them (numpy only, no numba).
 
-Flags are journalled with their step. So a replay scores nothing: it only notes the flags in the rows again.
+Flags are journalled with their step, so a replay scores nothing: it only records the flags in the rows again.
 """
 
 from collections.abc import Mapping
@@ -17,34 +17,34 @@ FLAG = np.dtype(
         ("expected", "<f8"),
         ("score", "<f4"),  # how unusual: in usual sizes of a deviation, or in standard deviations (ZSCORE)
         ("scale", "<f4"),  # the usual size
-        ("frame", "<u4"),  # of the batch
-        ("nth", "u1"),  # which of the frame's numeric fields; or one of the four below
+        ("frame", "<u4"),  # index in the batch
+        ("nth", "u1"),  # index among the frame's numeric fields, or one of the four codes below
         ("cause", "u1"),  # Cause, with COUNTER
-        ("since", "u1"),  # for how long this has been so, or been learned: see `age_s`
-        ("before", "u1"),  # flags of this feature before, up to 255
+        ("since", "u1"),  # how long this has lasted, or was learned: see `age_s`
+        ("before", "u1"),  # earlier flags of this feature, up to 255
     ],
     align=True,
 )
 assert FLAG.itemsize == 32
 Flags = npt.NDArray[np.void]
-OF_INTERVAL, OF_SIZE, OF_ABSENT, OF_TYPE = 255, 254, 253, 252  # ``nth`` of what is no numeric field of the frame
+OF_INTERVAL, OF_SIZE, OF_ABSENT, OF_TYPE = 255, 254, 253, 252  # ``nth`` of flags that are not about a numeric field
 NO_FLAGS: Flags = np.empty(0, FLAG)
 COUNTER = 32
 
 
 class Cause(IntEnum):
-    """Why a flag was raised; with ``COUNTER`` added where the rate of a counter was scored."""
+    """The reason for a flag; ``COUNTER`` is added if the rate of a counter was scored."""
 
     NONE = 0
-    LEVEL = 1  # far from where the value usually is
-    HOUR = 2  # far from where it usually is at this time of the day
+    LEVEL = 1  # far from its usual level
+    HOUR = 2  # far from its usual level at this time of the day
     JUMP = 3  # a larger step than usual
-    RARE = 4  # a level that it hardly ever had
-    STUCK = 5  # it does not change any more
-    DRIFT = 6  # it leaves, for hours, where it was at this time of the last days
-    INTERVAL = 7  # the device sends more or less often than usual, against the rest of the fleet
-    SILENCE = 8  # it sent nothing for longer than usual
-    ABSENT = 9  # a field that is always there is missing, or is no number any more
+    RARE = 4  # a level that was hardly ever seen
+    STUCK = 5  # the value no longer changes
+    DRIFT = 6  # for hours it has moved away from its level at this time on the last days
+    INTERVAL = 7  # the device sends more or less often than usual, relative to the rest of the fleet
+    SILENCE = 8  # the device sent nothing for longer than usual
+    ABSENT = 9  # a field that was always present is missing or no longer a number
     ZSCORE = 10  # the running z-score (KLAIS_ANOMALY_DETECTOR=zscore)
     TYPE = 11  # the device behaves like one of another type (value, expected: codes of the types' names)
     IMPERSONATION = 12  # frames of another type of device come between its own
@@ -56,8 +56,8 @@ class Cause(IntEnum):
 class Found:
     """Flags of one step.
 
-    ``raised``: all of them; ``flags`` FLAG [k]: those to be written, in the order of the frames; ``names``: the names
-    of fields that a flag is about and its frame does not have, by the lower half of the path's hash.
+    ``raised``: how many were raised; ``flags`` FLAG [k]: the flags to write, in the order of the frames; ``names``:
+    names of fields that a flag refers to and its frame lacks, by the lower half of the path's hash.
     """
 
     raised: int = 0
@@ -67,10 +67,10 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class StepFlags:
-    """Flags of a step beside its frames.
+    """Flags of a step, stored in addition to its frames.
 
-    ``found`` FLAG [k]; ``path`` uint64 [k] the hash of each one's field (0 for interval and size; its lower half where
-    the frame lacks the field), ``names`` by that half of those that frames lack.
+    ``found`` FLAG [k]; ``path`` uint64 [k] the hash of each flag's field (0 for interval and size; only its lower half
+    if the frame lacks the field); ``names`` maps that half to the names of fields that frames lack.
     """
 
     found: Flags
@@ -79,7 +79,7 @@ class StepFlags:
 
 
 def age_s(code: int) -> float:
-    """The time span (s) that a byte stands for, exact to 5 %: eighths of octaves; 0 = a second or less.
+    """Decode a time span (s) from a byte, exact to 5 %: eighths of octaves; 0 = a second or less.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def age_s(code: int) -> float:
 
 
 def age_code_of(seconds: float) -> int:
-    """The byte of a time span, as kernels code it.
+    """Encode a time span as a byte, in the same way as the kernels.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""The rhythm of a device: its intervals, relative to its own usual one and to what the rest of the fleet does.
+"""The rhythm of a device: its intervals, relative to its usual interval and to the rest of the fleet.
 
-Three things that happen to all devices at once are no anomaly of one: a pause (the fleet's clock stands still while
-nobody sends), a new rate of the whole fleet (the common change of log intervals is taken off), and single losses (the
-median of three counts). Devices that send faster than the scoring period are judged by the mean interval of a bucket,
-so a frame costs one addition.
+Three things are not anomalies of one device: a pause of all devices (the fleet's clock stops while no device sends), a
+new rate of the whole fleet (the common change of log intervals is subtracted), and single losses (the median of three
+counts). Devices that send faster than the scoring period are judged by the mean interval of a bucket, so a frame costs
+one addition.
 """
 
 import numpy as np
@@ -13,21 +13,21 @@ from klais.core.anomaly.gate import GATES, Gates
 from klais.core.anomaly.record import Cause
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
-# Places in ``fleet`` (float64 [FLEET]): newest receive time and the clock (s), mean step of the time (s), steps so far,
+# Indices in ``fleet`` (float64 [FLEET]): newest receive time and the clock (s), mean time step (s), number of steps,
 # common change of the logarithm of intervals.
 NEWEST_S, CLOCK_S, STEP_S, STEPS, SHIFT = range(5)
 FLEET = 5
-# Places in ``seen`` (float64 [SEEN]): of a flag of the rhythm: interval seen and expected (s), score, usual size.
+# Indices in ``seen`` (float64 [SEEN]), for a flag of the rhythm: observed and expected interval (s), score, usual size.
 INTERVAL_S, USUAL_S, SCORE, USUAL_SIZE = range(4)
 SEEN = 4
 
-FLEET_LEAST = 8  # devices that make a fleet
-LONGEST_STEP = 20.0  # mean steps of the time that the clock goes on while nobody sends
-SHIFT_GAIN, SHIFT_MOST = 10.0, 0.7  # how fast the common change follows: in a turn of all devices 10 times
+FLEET_LEAST = 8  # minimum number of devices in a fleet
+LONGEST_STEP = 20.0  # mean time steps that the clock advances while no device sends
+SHIFT_GAIN, SHIFT_MOST = 10.0, 0.7  # how fast the common change follows: 10 times while all devices send once
 WARM_BUCKETS, LEARN_BUCKETS = 12, 15.0
 MEMORY_BUCKETS, SPREAD_BUCKETS = 300.0, 500.0
-FLOOR, FLEET_FLOOR = 0.15, 0.1  # log: a change by 15 % is worth 1; beside a fleet the common part of it is known
-GAP4 = 6.0**4  # a silence is so many times the usual large interval, to the 4th power
+FLOOR, FLEET_FLOOR = 0.15, 0.1  # log: a change by 15 % scores 1; in a fleet the common part of the change is known
+GAP4 = 6.0**4  # a silence is this many times the usual large interval, to the 4th power
 GAP_MEMORY = 0.002
 YOUNG_S, NIGHT_S = 86_400.0, 4 * 3600.0  # in the first day so long a silence may be the first night: it is learned only
 CLIP = 3.0  # usual sizes: the furthest that a bucket is learned at, so that a change is told before it is learned
@@ -39,7 +39,7 @@ _MAX_BUCKETS = np.uint16(60_000)
 
 @kernel(float64(F64, float64, int64), borrows=True, inlined=True)
 def advance_clock(fleet: npt.NDArray[np.float64], t: float, devices: int) -> float:
-    """The fleet's clock (s) at receive time ``t`` (s): it goes on with the time, but not through a pause of all."""
+    """The fleet's clock (s) at receive time ``t`` (s): it follows the time but stops while no device sends."""
     step = t - fleet[NEWEST_S]
     if step <= 0.0:
         return float(fleet[CLOCK_S])
@@ -61,7 +61,7 @@ def judge_silence(gates: Gates, r: int, interval_s: float, period_s: float, seen
     mean, longest = np.float64(gates["gap4"][r]), np.float64(gates["longest_s"][r])
     longest *= 1.0 - min(0.5, 0.6931 * interval_s / HALF_S)
     cause = 0
-    more = 2.0 * (1.0 + np.float64(gates["rhythm_told"][r]))  # what was told before is a habit
+    more = 2.0 * (1.0 + np.float64(gates["rhythm_told"][r]))  # a gap that was reported before is a habit
     if gates["buckets"][r] >= WARM_BUCKETS and fourth > GAP4 * mean and interval_s > more * longest:
         seen_s = np.float64(gates["buckets"][r]) * max(period_s, np.exp(np.float64(gates["usual"][r])))
         cause = _SILENCE if seen_s > YOUNG_S or interval_s < NIGHT_S else 0
@@ -84,7 +84,7 @@ def judge_bucket(
     devices: int,
     seen: npt.NDArray[np.float64],
 ) -> int:
-    """INTERVAL if the mean interval of a bucket is not the usual one, beside the common change; learns both."""
+    """INTERVAL if a bucket's mean interval differs from the usual one by more than the common change; learns both."""
     y = np.log(max(mean_s, 1e-4))
     n = np.float64(gates["buckets"][r])
     shift = fleet[SHIFT] if devices >= FLEET_LEAST else 0.0
@@ -130,9 +130,9 @@ def observe_rhythm(
     devices: int,
     seen: npt.NDArray[np.float64],
 ) -> int:
-    """Note a frame at ``clock_s`` (the fleet's clock); INTERVAL or SILENCE where that is a flag, else 0.
+    """Process a frame at ``clock_s`` (the fleet's clock); returns INTERVAL or SILENCE for a flag, else 0.
 
-    ``known`` 0: the interval before this frame means nothing (the first frame, another edge, a clock set back).
+    ``known`` 0: the interval before this frame is not valid (the first frame, another edge, a clock set back).
     """
     clock_ms = np.uint32(np.int64(clock_s * 1e3) & 0xFFFFFFFF)
     before, begin = gates["clock_ms"][r], gates["begin_ms"][r]
@@ -147,7 +147,7 @@ def observe_rhythm(
         return cause
     mean_s = waited_s / np.float64(gates["frames"][r])
     gates["begin_ms"][r], gates["frames"][r] = clock_ms, np.uint16(0)
-    if cause != 0:  # a silence is no rhythm
+    if cause != 0:  # a silence is not part of the rhythm
         return cause
     return int(judge_bucket(gates, r, mean_s, waited_s, fleet, devices, seen))
 
@@ -164,7 +164,7 @@ def rhythm_of_series(
     cause: npt.NDArray[np.int64],
     out: npt.NDArray[np.float64],
 ) -> None:
-    """The rhythm of one device (gate 0) whose frames come at ``t``; an interval below 0 is unknown."""
+    """The rhythm of one device (gate 0) with frames at times ``t``; an interval below 0 is unknown."""
     for i in range(t.shape[0]):
         clock_s = advance_clock(fleet, t[i], devices)
         cause[i] = observe_rhythm(gates, 0, 1 if interval_s[i] >= 0.0 else 0, clock_s, period_s, fleet, devices, seen)

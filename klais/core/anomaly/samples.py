@@ -1,4 +1,4 @@
-"""Samples of a series as text: columns timestamp, value and perhaps label."""
+"""Samples of a series as CSV text: columns timestamp, value and optionally label."""
 
 import csv
 import math
@@ -13,7 +13,7 @@ from klais.errors import KlaisError
 
 
 class SamplesFormatError(KlaisError):
-    """A file that is no table of timestamp and value."""
+    """The file is not a table of timestamps and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Samples:
 
 
 def parse_time(text: str) -> float:
-    """Seconds since the epoch, of a number or of ISO 8601 (UTC where it names no zone).
+    """Seconds since the epoch, from a number or ISO 8601 (UTC if it has no zone).
 
     Examples
     --------
@@ -41,7 +41,7 @@ def parse_time(text: str) -> float:
 
 
 def _number(text: str) -> float:
-    """A value; what is no number is NaN, which a scorer passes over."""
+    """Parse a value; text that is not a number becomes NaN, which scorers skip."""
     try:
         return float(text)
     except ValueError:
@@ -49,12 +49,12 @@ def _number(text: str) -> float:
 
 
 def read_samples(lines: Iterable[str]) -> Samples:
-    """Read CSV lines; the first names the columns, or is a row if it names none.
+    """Read CSV lines; the first line is a header if it names the columns, else a row.
 
     Raises
     ------
     SamplesFormatError
-        A line has no timestamp, or the file no two columns.
+        If a line has no timestamp, or the file has fewer than two columns.
     """
     rows = [row for row in csv.reader(lines) if row]
     header = [name.strip().lower() for name in rows[0]] if rows else []

@@ -1,8 +1,8 @@
-"""Saved profiles: the gate and the channels of one device as bytes, the value of its record in the ``profiles`` table.
+"""Saved profiles: gate and channels of one device as bytes, the value of its record in the ``profiles`` table.
 
 Little-endian: magic ``KLP1``, version, light channels, full channels, one byte of padding; then GATE, LIGHT and FULL
-records. Profiles are soft state: a value of another version is passed over, and the device is learned again. So is one
-that no detector can have written: kernels use some of its numbers as places in arrays.
+records. Profiles are soft state: a value of another version is skipped, and the device is learned again. A value that
+no detector can have written is skipped too, because kernels use some of its numbers as array indices.
 """
 
 from struct import Struct
@@ -30,7 +30,7 @@ Records = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uin
 
 
 def places(store: Store, row: int) -> tuple[list[int], list[int]]:
-    """Places of a device's light and full channels."""
+    """Indices of a device's light and full channels."""
     gates, light, full, _, _ = store
     found: tuple[list[int], list[int]] = ([], [])
     handle = int(gates["first"][row])
@@ -82,8 +82,8 @@ def put_changed(
     row: npt.NDArray[np.int32],
     ends: npt.NDArray[np.int64],
 ) -> tuple[int, int]:
-    """Write the values of rows ``begin`` to ``end`` that changed since they were saved, until ``most`` bytes are
-    written; how many there are (``row`` int32, ``ends`` int64 [k], out), and the row to go on with."""
+    """Write the values of rows ``begin`` to ``end`` that changed since the last save, until ``most`` bytes are
+    written. Returns their number (``row`` int32, ``ends`` int64 [k], out) and the row to continue with."""
     gates = store[0]
     count = at = 0
     for r in range(begin, end):
@@ -110,8 +110,8 @@ def dump_profile(store: Store, row: int) -> bytes:
 
 
 def dump_changed(store: Store, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
-    """Values of rows ``begin`` to ``end`` that changed since they were saved, up to about ``most_bytes``; the row to
-    go on with."""
+    """Values of rows ``begin`` to ``end`` that changed since the last save, up to about ``most_bytes``, and the row to
+    continue with."""
     out = np.empty(most_bytes + _MOST, np.uint8)
     row, ends = np.empty(most_bytes // _LEAST + 1, np.int32), np.zeros(most_bytes // _LEAST + 2, np.int64)
     count, following = put_changed(store, _records(store), begin, end, most_bytes, out, row, ends[1:])
@@ -120,7 +120,7 @@ def dump_changed(store: Store, begin: int, end: int, most_bytes: int) -> tuple[S
 
 
 def read_profile(value: bytes) -> tuple[Channels, Channels, Channels] | None:
-    """Gate (GATE [1]), light and full channels of a value; None where it is none of this version."""
+    """Gate (GATE [1]), light and full channels of a value; None if it is not of this version."""
     if len(value) < _HEAD.size or value[:4] != MAGIC or value[4] != VERSION:
         return None
     _, _, light, full = _HEAD.unpack_from(value)
@@ -137,19 +137,19 @@ def read_profile(value: bytes) -> tuple[Channels, Channels, Channels] | None:
 
 
 def _floats(records: Channels, *besides: str) -> bool:
-    """Whether all floats are finite, but those named."""
+    """Whether all floats except the named ones are finite."""
     names = [name for name in records.dtype.names or () if records.dtype[name].base.kind == "f" and name not in besides]
     return all(bool(np.isfinite(records[name]).all()) for name in names)
 
 
 def _is_sound_gate(gate: Channels) -> bool:
-    """Whether a gate is one that kernels can go on with; its bands may be open."""
+    """Whether kernels can use a gate; its bands may be open."""
     bands = np.isnan(gate["low"]) | np.isnan(gate["high"])
     return bool(gate["slots"][0] <= MAX_FIELDS) and not bands.any() and _floats(gate, "low", "high")
 
 
 def _is_sound(channels: Channels, hours: int) -> bool:
-    """Whether channels are such, with so many parts of the day."""
+    """Whether kernels can use these channels, with ``hours`` parts of the day."""
     hour = channels["hour"]
     places = (channels["place"] < BLOCKS) & (channels["feature"] < BANDS) & ((hour < hours) | (hour == 255))
     range_ = (channels["low"] <= channels["high"]).all()
@@ -157,9 +157,9 @@ def _is_sound(channels: Channels, hours: int) -> bool:
 
 
 def load_profile(store: Store, row: int, value: bytes, clock_ms: int) -> bool:
-    """Put a saved profile in the place of what ``row`` has, if it has seen more rows; whether it did.
+    """Replace the profile of ``row`` by a saved one if that has seen more rows; returns whether it did.
 
-    ``clock_ms``: the fleet's clock now, which a saved profile cannot know.
+    ``clock_ms``: the fleet's clock now; a saved profile does not contain it.
     """
     found = read_profile(value)
     if found is None:
@@ -192,7 +192,7 @@ def load_profile(store: Store, row: int, value: bytes, clock_ms: int) -> bool:
 
 
 def _put(channels: Channels, k: int, record: np.void) -> None:
-    """All of a channel but its place in the arena."""
+    """Copy all of a channel except its links in the arena."""
     owner, following = int(channels["owner"][k]), int(channels["following"][k])
     channels[k] = record
     channels["owner"][k], channels["following"][k] = owner, following

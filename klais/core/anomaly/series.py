@@ -1,4 +1,4 @@
-"""One series from beginning to end, for benchmarks and for files of one's own: what the lanes do value by value."""
+"""One whole series, for benchmarks and for files of users: processes it value by value like the lanes."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ from klais.core.anomaly.samples import Samples
 from klais.jit.kernel import F64, float64, int64, kernel, void
 
 Tier = Literal["light", "full"]
-# What became of one row: REPORT for ranking (0: nothing new), the cause of its flag (0: none), what was expected.
+# The result for one row: REPORT for ranking (0: nothing new), the cause of its flag (0: none), the expected value.
 SCORED = np.dtype([("score", "<f8"), ("cause", "<i8"), ("expected", "<f8"), ("scale", "<f8")])
 _SCORED_COLUMNS = ("score", "cause", "expected", "scale")
 
@@ -80,9 +80,9 @@ def score_series(
     t, x : [n]
         Times (s since the epoch) and values.
     state : LIGHT [1] or FULL [1], optional
-        The channel, which learns; without one a new one.
+        The channel, which learns; a new one by default.
     by_rows : bool
-        Whether lengths are in rows, whatever the time between them.
+        Whether lengths are in rows, regardless of the time between them.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def score_series(
 
 
 def rhythm_flags(t: npt.ArrayLike, period_s: float = 10.0) -> npt.NDArray[np.int64]:
-    """Causes (0 = none) of the flags of the rhythm of a device without a fleet, whose frames come at ``t``: int64 [n].
+    """Causes (0 = none) of rhythm flags of a single device without a fleet, with frames at times ``t``: int64 [n].
 
     Examples
     --------
@@ -126,7 +126,7 @@ def rhythm_of(t: npt.ArrayLike, period_s: float = 10.0) -> tuple[npt.NDArray[np.
 
 
 def facts_of_flags(samples: Samples, found: npt.NDArray[np.void]) -> list[tuple[float, FlagFacts]]:
-    """(time, facts) of each flag of a series (``found`` SCORED [n]) and of its rhythm, in the order of time."""
+    """(time, facts) of each flag of a series (``found`` SCORED [n]) and of its rhythm, ordered by time."""
     out = []
     told = 0
     for i in np.flatnonzero(found["cause"]).tolist():

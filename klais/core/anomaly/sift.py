@@ -1,8 +1,8 @@
-"""The two stages of scoring: every frame passes its device's gate, few values go on to a channel.
+"""The two stages of scoring: every frame passes its device's gate, few values are passed on to a channel.
 
-A value goes to its channel (:mod:`klais.core.anomaly.closer`) when the device's scoring period is over, so that slow
-devices are scored at each frame, and at once when it leaves the band of its gate. The caller says how many values the
-step may score; what is above is counted and seen again in the next period.
+A value is passed to its channel (:mod:`klais.core.anomaly.closer`) when the device's scoring period is over, so that
+slow devices are scored at each frame, and immediately when it leaves the band of its gate. The caller states how many
+values the step may score; values above that are counted and get their next chance in the next period.
 """
 
 import numpy as np
@@ -19,23 +19,23 @@ from klais.core.anomaly.rhythm import advance_clock, observe_rhythm
 from klais.core.wire.constants import HEADER_SIZE
 from klais.jit.kernel import F64, I64, group, int64, kernel, uint64, void
 
-# Places in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values that
-# the step may score, devices that the lane knows.
+# Indices in ``limits`` (float64 [LIMITS]): the scoring period (tenths of a second), the threshold of a flag, values
+# that the step may score, devices that the lane knows.
 PERIOD_DS, FLAG_AT, MOST_VALUES, DEVICES = range(4)
 LIMITS = 4
-# Places in ``counts`` (int64 [COUNTS]), added to: values scored, values above what the step may score, values scored at
-# once because they left their band, values without a channel, flags raised.
+# Indices in ``counts`` (int64 [COUNTS]), which are added to: values scored, values above the step's limit, values
+# scored immediately because they left their band, values without a channel, flags raised.
 SCORED, SKIPPED, OPENED, HOMELESS, RAISED = range(5)
 COUNTS = 5
 FLAGS_A_FRAME = 12  # at most: rhythm, size, and one for each slot
 SCRATCH = group((F64, F64))
 Scratch = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-"""``now`` (float64 [NOW]) and ``seen`` (float64 [SEEN]): room for what kernels hand to each other."""
+"""``now`` (float64 [NOW]) and ``seen`` (float64 [SEEN]): work space that kernels pass to each other."""
 
 
 @kernel(void(STORE, int64, uint64), borrows=True)
 def sweep(store: Store, r: int, path: int) -> None:
-    """Give ``path`` the slot of a field that was not sent since the last sweep, or else of one that never changed."""
+    """Assign ``path`` the slot of a field that was not sent since the last sweep, or else of one that never changed."""
     gates, light, _, _, _ = store
     used, chosen = np.int64(gates["used"][r]), -1
     for k in range(np.int64(gates["slots"][r])):
@@ -69,9 +69,9 @@ def sift_values(
     flags: Flags,
     at: int,
 ) -> int:
-    """Size and fields (``first`` to ``end``) of frame ``i`` against their bands; those worth it go to their channels.
+    """Compare size and fields (``first`` to ``end``) of frame ``i`` with their bands; score the ones that leave them.
 
-    Returns the place of the next flag.
+    Returns the index of the next flag.
     """
     gates, now = store[0], scratch[0]
     row, _, time_ns, lengths, _, _, field_path, field_value = columns
@@ -121,9 +121,9 @@ def sift(
     counts: npt.NDArray[np.int64],
     flags: Flags,
 ) -> int:
-    """Let the admitted frames of a batch pass their gates, in order; the number of flags written.
+    """Pass the admitted frames of a batch through their gates, in order; returns the number of flags written.
 
-    ``counts`` begins at 0; ``flags`` FLAG [k + FLAGS_A_FRAME], out: the first k flags; more are only counted.
+    ``counts`` begins at 0; ``flags`` FLAG [k + FLAGS_A_FRAME], out: the first k flags; further ones are only counted.
     """
     gates, seen = store[0], scratch[1]
     row, ids, time_ns, _, interval_s, field_frame, _, _ = columns

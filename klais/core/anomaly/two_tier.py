@@ -1,4 +1,4 @@
-"""The detector of KLAIS_ANOMALY_DETECTOR=two_tier: gates for all devices, channels for those that there is room for."""
+"""The detector of KLAIS_ANOMALY_DETECTOR=two_tier: gates for all devices, channels as far as memory allows."""
 
 from collections.abc import Callable, Iterable
 
@@ -24,13 +24,13 @@ class TwoTier:
     Parameters
     ----------
     memory_bytes : int
-        For channels; they take it as devices need them.
+        Memory for channels, allocated as devices need it.
     period_s : float
         Interval at which a device is scored, before the budget stretches it.
     budget : CpuBudget
         Shared by the lanes of a worker.
     threshold : float
-        Score from which on a report is a flag.
+        Minimum score of a flag.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class TwoTier:
 
     @property
     def store(self) -> Store:
-        """What the kernels of :mod:`klais.core.anomaly.arena` take."""
+        """The store that the kernels of :mod:`klais.core.anomaly.arena` take."""
         return self.gates, self.light, self.full, *self._rooms
 
     @property
     def channels(self) -> tuple[int, int]:
-        """Light and full channels in use, free ones of the list included."""
+        """Light and full channels in use, including free ones in the list."""
         return int(self._rooms[0][USED]), int(self._rooms[1][USED])
 
     def make_room(self, capacity: int) -> None:
@@ -95,7 +95,7 @@ class TwoTier:
 
     def features(self, row: int) -> Iterable[Feature]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
-        if row >= len(self.gates):  # nothing was scored or loaded yet
+        if row >= len(self.gates):  # nothing has been scored or loaded yet
             return
         gate = self.gates[row]
         if gate["buckets"]:

@@ -1,18 +1,18 @@
 """The detector of KLAIS_ANOMALY_DETECTOR=zscore: running z-scores.
 
-Of interval, payload size and up to 8 numeric fields of each device.
+It scores the interval, payload size and up to 8 numeric fields of each device.
 
 Mean and variance are exponentially weighted (Finch 2009, "Incremental calculation of weighted mean and variance",
 eq. 140 to 143) with weight ``max(1 / (n + 1), 1 / window)``: the plain running mean and variance until the window is
 full, then a memory of about ``window`` samples. A sample is scored before it is learned.
 
-What is learned of a scored sample is at most 8 deviations away from the mean (Huber's clipping), so that one impossible
-reading does not blind the profile. A level that really changed is learned after all: after 16 flags in a row a feature
-begins its profile again. An interval is only taken between two frames that the same edge received, and whose times go
-forward: clocks of edges differ, and are set.
+A scored sample is learned with at most 8 deviations from the mean (Huber's clipping), so that one impossible reading
+does not blind the profile. A real change of level is still learned: after 16 flags in a row a feature restarts its
+profile. Intervals are measured only between two frames that the same edge received, with increasing times: the clocks
+of edges differ, and can be set.
 
-A device has 8 slots for numeric fields. While a device sends fields that have none, those slots that were not used
-lately are given to them (second chance, once in 64 such fields).
+A device has 8 slots for numeric fields. While a device sends fields without a slot, recently unused slots are
+reassigned to them (second chance, once in 64 such fields).
 """
 
 from collections.abc import Callable, Iterable
@@ -60,13 +60,13 @@ Profiles = npt.NDArray[np.void]
 LEARNED = group((float64[:, :], float32[:, :], uint16[:, :]))
 Learned = tuple[npt.NDArray[np.float64], npt.NDArray[np.float32], npt.NDArray[np.uint16]]
 """Means, variances and samples of the profiles, strided [devices, features]."""
-CLIP = 8.0  # deviations: the furthest that a scored sample is learned at
-RELEARN_FLAGS = 16  # flags in a row after which a feature begins its profile again
-# Positions in the ``limits`` column (float64 [3]).
+CLIP = 8.0  # deviations: a scored sample is learned with at most this
+RELEARN_FLAGS = 16  # flags in a row after which a feature restarts its profile
+# Indices in the ``limits`` column (float64 [3]).
 THRESHOLD, MIN_SAMPLES, WINDOW = 0, 1, 2
 LIMITS = 3
 
-# Squares of what is learned stay finite, and so does z as a float32; no sensor reads beyond either.
+# The squares of learned values stay finite, and so does z as a float32; no sensor reads beyond these.
 _MAX_VALUE = 1e150
 _MAX_Z_SQUARE = 1e60
 _MAX_VARIANCE = 3e38
@@ -76,10 +76,10 @@ _ZSCORE, _MOST_TOLD = np.uint8(Cause.ZSCORE), np.uint8(254)
 
 @kernel(float64(int64, float64), borrows=True)
 def smallest_deviation(feature: int, mean: float) -> float:
-    """The least standard deviation a feature is scored with: below it a difference is noise of the measuring itself.
+    """The smallest standard deviation that a feature is scored with: smaller differences are measurement noise.
 
     Interval: receive times are those of one ``recvmmsg`` call and devices wake by coarse timers (5 ms + 5 %). Size: a
-    number that gains a digit is no event (2 bytes + 5 %). Fields: a constant that moves by a thousandth of itself is.
+    number that gains a digit is not an event (2 bytes + 5 %). Fields: a constant that moves by a thousandth is one.
     """
     size = abs(mean)
     if feature == 0:
@@ -91,7 +91,7 @@ def smallest_deviation(feature: int, mean: float) -> float:
 
 @kernel(void(PROFILES, int64, int64), borrows=True)
 def forget_feature(profiles: Profiles, r: int, feature: int) -> None:
-    """Let a feature begin its profile again."""
+    """Restart the profile of a feature."""
     profiles["samples"][r, feature] = np.uint16(0)
     profiles["mean"][r, feature] = 0.0
     profiles["var"][r, feature] = np.float32(0.0)
@@ -102,9 +102,9 @@ def forget_feature(profiles: Profiles, r: int, feature: int) -> None:
 def learnable(
     profiles: Profiles, r: int, feature: int, difference: float, z_square: float, scale: float, threshold: float
 ) -> float:
-    """What may be learned of a sample that stands out, or comes after one that did: its difference, clipped.
+    """The clipped difference to learn from a sample that stands out, or comes after one that did.
 
-    Counts the flags in a row; when they are so many, the profile is forgotten, and all of the difference counts.
+    Counts the flags in a row. After RELEARN_FLAGS of them the profile is reset, and the whole difference counts.
     """
     if z_square > threshold * threshold:
         profiles["run"][r, feature] += np.uint8(1)
@@ -124,8 +124,8 @@ def score_one(
 ) -> float:
     """Signed z squared of ``value`` against the profile of device ``r`` (0 before it has enough samples); learns it.
 
-    Squared, because comparing needs no root: only what stands out pays for one. The profile's columns are handed in
-    beside ``profiles``: to look them up for each value takes half as long again.
+    Squared, because comparing needs no root: only samples that stand out pay for one. The profile's columns are passed
+    in addition to ``profiles``: looking them up for each value takes half as long again.
     """
     means, variances, samples = learned
     threshold = limits[THRESHOLD]
@@ -152,7 +152,7 @@ def score_one(
 
 @kernel(void(PROFILES, int64, int64), borrows=True)
 def replace_unused_slot(profiles: Profiles, r: int, path: int) -> None:
-    """Give the first field slot that was not used since the last sweep to ``path``; all slots count as unused then."""
+    """Assign the first field slot that was not used since the last sweep to ``path``; then mark all as unused."""
     used = profiles["used"][r]
     for k in range(MAX_FIELDS):
         if used >> k & 1 == 0:
@@ -165,7 +165,7 @@ def replace_unused_slot(profiles: Profiles, r: int, path: int) -> None:
 
 @kernel(void(PROFILES, int64, int64), borrows=True)
 def forget_device(profiles: Profiles, r: int, owner: int) -> None:
-    """An empty profile for the device that has the row now."""
+    """Reset the profile for the device that now has the row."""
     for k in range(FEATURES):
         forget_feature(profiles, r, k)
         profiles["told"][r, k] = np.uint8(0)
@@ -185,8 +185,8 @@ def score_frame(
     flags: Flags,
     at: int,
 ) -> int:
-    """Score and learn frame ``i``, whose fields are ``first`` to ``end``: the feature with the largest |z| above the
-    threshold, written as flag ``at``; -1 = none."""
+    """Score and learn frame ``i``, whose fields are ``first`` to ``end``. The feature with the largest |z| above the
+    threshold is written as flag ``at`` and returned; -1 = none."""
     row, _, _, lengths, interval_s, _, field_path, field_value = columns
     means, r, z = learned[0], np.int64(row[i]), limits[THRESHOLD]
     best, feature = z * z, -1
@@ -219,9 +219,9 @@ def score_frame(
 
 @kernel(int64(PROFILES, COLUMNS, int64, F64, FLAGS), borrows=True)
 def score(profiles: Profiles, columns: Columns, field_count: int, limits: npt.NDArray[np.float64], flags: Flags) -> int:
-    """Score and learn the admitted frames of a batch, in order; the number of flags written.
+    """Score and learn the admitted frames of a batch, in order; returns the number of flags written.
 
-    ``flags`` FLAG [n + 1], out: at most one a frame, the feature with the largest |z| above ``limits[THRESHOLD]``.
+    ``flags`` FLAG [n + 1], out: at most one per frame, the feature with the largest |z| above ``limits[THRESHOLD]``.
     """
     row, ids, _, _, interval_s, field_frame, _, _ = columns
     learned = profiles["mean"], profiles["var"], profiles["samples"]
@@ -245,7 +245,7 @@ def score(profiles: Profiles, columns: Columns, field_count: int, limits: npt.ND
 
 
 class ZScore:
-    """The detector of a lane; ``z``, ``min_samples`` and ``window`` are those of the settings."""
+    """The detector of a lane; ``z``, ``min_samples`` and ``window`` come from the settings."""
 
     def __init__(self, z: float, min_samples: int, window: int, capacity: int = 0) -> None:
         self._limits = np.array([z, min_samples, window], np.float64)
@@ -269,14 +269,14 @@ class ZScore:
 
     def score(self, frames: Frames, devices: int, most: int, name_of: Callable[[int], str | None]) -> Found:
         """See :class:`klais.core.anomaly.detector.Detector`."""
-        # One more than there are frames: the kernel notes the next candidate behind the last flag.
+        # One more than frames: the kernel writes the next candidate after the last flag.
         flags = np.empty(len(frames.row) + 1, FLAG)
         raised = score(self.profiles, frames.columns, frames.count, self._limits, flags)
         return Found(raised, flags[: min(raised, most)].copy()) if raised else Found()
 
     def features(self, row: int) -> Iterable[Feature]:
         """See :class:`klais.core.anomaly.detector.Detector`."""
-        if row >= len(self.profiles):  # nothing was scored yet
+        if row >= len(self.profiles):  # nothing has been scored yet
             return
         at = self.profiles[row]
         for k in range(2 + int(at["slots"])):
@@ -285,13 +285,13 @@ class ZScore:
                 yield Feature(k, path, float(at["mean"][k]), float(np.sqrt(at["var"][k])), int(at["samples"][k]))
 
     def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
-        """Nothing: this detector learns again after a restart."""
+        """Save nothing: this detector learns again after a restart."""
         return NOTHING_SAVED, end
 
     def dump(self, row: int) -> bytes | None:
-        """None is kept."""
+        """Always None: profiles are not saved."""
         return None
 
     def load(self, row: int, value: bytes) -> bool:
-        """Nothing is loaded."""
+        """Load nothing."""
         return False

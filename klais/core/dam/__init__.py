@@ -1,1 +1,1 @@
-"""The dam: who passes, who waits, who is dropped (pure, no clock, no I/O)."""
+"""The dam: which frames pass, wait or are dropped (pure, no clock, no I/O)."""

@@ -1,12 +1,12 @@
 """Admission: the verdict of each frame, in order, from the sequence window, the block list and the token buckets.
 
-A device above its own rate is policed (DEVICE_RATE); a crowd above the global rate is shaped (QUEUED): devices take
-turns in the queue (:mod:`klais.core.dam.fair`). While it holds anything, newcomers join it, so that each device's order
-is kept.
+A device above its own rate is policed (DEVICE_RATE). When all devices together exceed the global rate, frames are
+shaped (QUEUED): devices take turns in the queue (:mod:`klais.core.dam.fair`). While the queue is not empty, new frames
+join it, so that each device's order is preserved.
 
-A device gets a row with its first frame that is passed or queued. Frames that are refused make none, so what a flood
-costs is bounded by the rate; a lane that knows as many devices as it may, or got too many new ones in a moment, refuses
-new ones (DEVICE_LIMIT).
+A device gets a row with its first frame that is passed or queued. Refused frames create no row, so the rate bounds the
+cost of a flood. A lane refuses new devices (DEVICE_LIMIT) when it knows its maximum number of devices or too many new
+ones came at once.
 """
 
 from typing import NamedTuple
@@ -39,12 +39,12 @@ from klais.jit.kernel import (
     void,
 )
 
-# Positions in the ``limits`` column (float64 [8]): the devices' rate and burst, frames that may wait, devices that may
-# be known, eras (halves of the sequence window) in a ns, the worker's clock (s since the epoch), and, as 0 or 1,
-# whether devices that sign must go on to do so, and whether numbers of unsigned frames may never go back.
+# Indices in the ``limits`` column (float64 [8]): the devices' rate and burst, maximum length of the queue, maximum
+# number of devices, eras (halves of the sequence window) per ns, the worker's clock (s since the epoch), and, as 0 or
+# 1, whether devices that sign must continue to sign, and whether numbers of unsigned frames may never go back.
 DEVICE_RATE, DEVICE_BURST, QUEUE_LIMIT, DEVICE_LIMIT, ERAS_PER_NS, NOW_S, STICKY, STRICT = 0, 1, 2, 3, 4, 5, 6, 7
 LIMITS = 8
-# Positions in the ``dam`` state column (float64 [3]): the global bucket, frames that wait, the bucket of new devices.
+# Indices in the ``dam`` state column (float64 [3]): the global bucket, frames in the queue, the bucket of new devices.
 TOKENS, DEPTH, NEW_DEVICES = 0, 1, 2
 DAM_STATE = 3
 
@@ -83,7 +83,7 @@ class Frames(NamedTuple):
     skip, blocked : uint8 [n]
         ``skip``: the row already contains this step. ``blocked``: the device is on the block list (only when deciding).
     own : int32 [n]
-        Place in ``overrides`` for frames of devices with limits of their own, -1 = as ``limits`` says.
+        Index in ``overrides`` for frames of devices with their own limits, -1 = as in ``limits``.
     """
 
     ids: npt.NDArray[np.uint64]
@@ -129,7 +129,7 @@ def already_done(rows: Rows, row: npt.NDArray[np.int32], step: int, skip: npt.ND
 def judge(
     duplicate: bool, blocked: bool, tokens: float, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
 ) -> int:
-    """Verdict of one well-formed frame; ``tokens`` of its device's bucket. Only looks, the caller takes tokens."""
+    """Verdict of one well-formed frame; ``tokens`` of its device's bucket. Read-only: the caller takes the tokens."""
     if duplicate:
         return int(_DUPLICATE)
     if blocked:
@@ -147,7 +147,7 @@ def judge(
 def judge_new(
     blocked: bool, burst: float, devices: int, limits: npt.NDArray[np.float64], dam: npt.NDArray[np.float64]
 ) -> int:
-    """Verdict of the first frame of a device that has no row, while the lane knows so many ``devices``."""
+    """Verdict of the first frame of a device that has no row, while the lane knows ``devices`` devices."""
     verdict = judge(False, blocked, burst, limits, dam)
     if verdict <= _QUEUED and (np.float64(devices) >= limits[DEVICE_LIMIT] or dam[NEW_DEVICES] < 1.0):
         return int(_DEVICE_LIMIT)
@@ -156,7 +156,7 @@ def judge_new(
 
 @kernel(void(ROWS, int64, int64), borrows=True, inlined=True)
 def count_in_row(rows: Rows, r: int, verdict: int) -> None:
-    """Count the verdict in the device's row; a frame that got by the device's bucket takes a token of it."""
+    """Count the verdict in the device's row; a frame that passed the device's bucket takes a token from it."""
     if verdict == _DUPLICATE:
         rows["duplicate"][r] += _ONE
     elif verdict == _BLOCKED:
@@ -173,7 +173,7 @@ def count_in_row(rows: Rows, r: int, verdict: int) -> None:
 
 @kernel(void(ROWS, int64, uint32), borrows=True, inlined=True)
 def note_source(rows: Rows, r: int, source: int) -> None:
-    """Note where a frame came from (0 = unknown), and whether that went back to the source before."""
+    """Record a frame's source (0 = unknown), and whether it went back to the source before."""
     if source == np.uint32(0) or rows["source"][r] == source:
         return
     if rows["other_source"][r] == source:
@@ -193,8 +193,8 @@ def take_number(
     now_ns: int,
     limits: npt.NDArray[np.float64],
 ) -> int:
-    """Take the number of an unsigned frame into the window, in a replay as the ``verdict`` says; REPLAYED (only with
-    KLAIS_SEQUENCE_STRICT) leaves the window as it is."""
+    """Enter the number of an unsigned frame in the window, in a replay as ``verdict`` states. REPLAYED (only with
+    KLAIS_SEQUENCE_STRICT) leaves the window unchanged."""
     elapsed_s = np.float64(now_ns - rows["refilled_ns"][r]) * 1e-9
     known = UNKNOWN
     if not decide:
@@ -230,11 +230,11 @@ def take_frame(
     limits: npt.NDArray[np.float64],
     dam: npt.NDArray[np.float64],
 ) -> int:
-    """One well-formed frame into its device's window and bucket; its verdict, decided here or as given.
+    """Enter one well-formed frame in its device's window and bucket; returns its verdict, decided here or as given.
 
-    A ``frame_hash`` of 0 = the device's numbers are not looked at, nor are those of its unsigned frames (``epoch`` 0)
-    once it has signed any. Frames that are refused as REPLAYED or UNSIGNED change nothing but their counts: a stranger
-    may have sent them.
+    With a ``frame_hash`` of 0 the device's numbers are ignored, and so are those of its unsigned frames (``epoch`` 0)
+    once it has signed any. Frames that are refused as REPLAYED or UNSIGNED change only their counts, because another
+    sender may have forged them.
     """
     outcome = IN_ORDER
     if epoch != np.uint32(0):
@@ -274,7 +274,7 @@ def admit_new(
     limits: npt.NDArray[np.float64],
     dam: npt.NDArray[np.float64],
 ) -> tuple[int, int]:
-    """Frame ``i`` of a device that has no row: the row it gets, -1 = none, and its verdict (see :func:`admit`)."""
+    """Frame ``i`` of a device without a row: returns the new row, -1 = none, and the verdict (see :func:`admit`)."""
     v, room = np.int64(frames.verdict[i]), devices.room
     if decide:
         v = np.int64(judge_new(frames.blocked[i] != 0, burst, room[USED] - room[FREE], limits, dam))
@@ -300,18 +300,18 @@ def admit(
     dirty: npt.NDArray[np.int32],
     dirty_count: int,
 ) -> int:
-    """Run n frames through their rows and the dam, in order; the new dirty count.
+    """Run n frames through their rows and the dam, in order; returns the new dirty count.
 
     Parameters
     ----------
     decide : bool
         True: verdicts of well-formed frames are decided here. False (replay): ``verdict`` holds them as journalled.
     devices, frames
-        Devices that are new get a row.
+        New devices get a row.
     overrides : float64 [2 k]
-        Rates and bursts of devices with limits of their own: rate, burst, rate, burst, ...
+        Rates and bursts of devices with their own limits: rate, burst, rate, burst, ...
     limits, dam : float64 [8], [3]
-        See the positions at the head of this module; ``dam`` is updated.
+        See the indices at the top of this module; ``dam`` is updated.
     """
     rows, row, verdict, skip = devices.rows, frames.row, frames.verdict, frames.skip
     for i in range(row.shape[0]):
@@ -325,7 +325,7 @@ def admit(
         if own >= 0:
             rate, burst = overrides[2 * own], overrides[2 * own + 1]
         undecided, blocked = decide, frames.blocked[i] != 0
-        if r < 0:  # a frame before may have made the row
+        if r < 0:  # an earlier frame may have created the row
             r = max(np.int64(find(devices.slots, devices.key, rows, frames.ids[i, 0], frames.ids[i, 1])), np.int64(-1))
             if r < 0:
                 r, v = admit_new(decide, i, devices, frames, burst, limits, dam)

@@ -1,11 +1,11 @@
-"""Token bucket arithmetic (RFC 2697's committed bucket with one colour): tokens are frames or records, time is handed
-in.
+"""Token bucket arithmetic (RFC 2697's committed bucket with one colour). Tokens are frames or records; time is an
+argument.
 
-:func:`refill` is the one definition. A bucket keeps its tokens and the time they were counted at. It follows its clock
-at once, also backwards: time that went backwards earns nothing, and costs nothing either.
+:func:`refill` is the only definition. A bucket stores its tokens and the time at which they were counted. It follows
+its clock immediately, also backwards: a clock that goes back neither adds nor removes tokens.
 
-Nothing is compiled here, so that processes without kernels can count requests too; :mod:`klais.core.dam.admit` compiles
-:func:`refill` for the data path.
+This module compiles nothing, so that processes without kernels can use it to count requests.
+:mod:`klais.core.dam.admit` compiles :func:`refill` for the data path.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 
 def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: float) -> float:
-    """Tokens at ``now_ns``, at most ``burst``; a clock that went backwards adds nothing.
+    """Tokens at ``now_ns``, at most ``burst``; a clock that went back adds nothing.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def refill(tokens: float, last_ns: int, now_ns: int, rate_per_s: float, burst: f
 def refill_column(
     tokens: npt.NDArray[np.float64], last_ns: npt.NDArray[np.int64], now_ns: int, rate_per_s: float, burst: float
 ) -> npt.NDArray[np.float64]:
-    """:func:`refill` of many buckets of one rate, for views: float64 [n].
+    """:func:`refill` of many buckets with one rate, for views: float64 [n].
 
     Examples
     --------
@@ -39,7 +39,7 @@ def refill_column(
 
 
 def burst_of_one_second(rate_per_s: float) -> float:
-    """Burst of a bucket that holds what one second earns, and at least one token where it earns any.
+    """Burst of a bucket that holds the tokens of one second, and at least one token if the rate is above 0.
 
     Examples
     --------
@@ -55,9 +55,9 @@ class TokenBucket:
     Parameters
     ----------
     rate_per_s : float
-        Tokens earned in a second.
+        Tokens earned per second.
     burst : float
-        Tokens it holds at most.
+        Maximum number of tokens.
 
     Examples
     --------
@@ -75,27 +75,27 @@ class TokenBucket:
 
     @classmethod
     def of_one_second(cls, rate_per_s: float) -> "TokenBucket":
-        """A bucket that holds what one second earns, at least one token; one that is always empty for the rate 0."""
+        """A bucket for the tokens of one second, at least one token; with the rate 0 it is always empty."""
         return cls(rate_per_s, burst_of_one_second(rate_per_s))
 
     def limit(self, rate_per_s: float, burst: float) -> None:
-        """Change rate and burst. Tokens stay, up to the new burst: a new limit is no new burst."""
+        """Change rate and burst. Present tokens stay, up to the new burst: changing the limit grants no extra burst."""
         self.rate_per_s, self.burst = rate_per_s, burst
         self.tokens = min(self.tokens, burst)
 
     def available(self, now_ns: int) -> int:
-        """Whole tokens at ``now_ns``; below 0 never."""
+        """Whole tokens at ``now_ns``, never below 0."""
         last_ns = now_ns if self._at_ns is None else self._at_ns
         self.tokens = refill(self.tokens, last_ns, now_ns, self.rate_per_s, self.burst)
         self._at_ns = now_ns
         return max(0, int(self.tokens))
 
     def spend(self, tokens: int) -> None:
-        """Take tokens out, more than there are if need be."""
+        """Take tokens out, even if that makes the balance negative."""
         self.tokens -= tokens
 
     def acquire(self, wanted: int, now_ns: int) -> int:
-        """Take as many of the wanted tokens as there are; how many that was."""
+        """Take up to ``wanted`` tokens, as many as are available; returns the number taken."""
         granted = min(wanted, self.available(now_ns))
         self.spend(granted)
         return granted

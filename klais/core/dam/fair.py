@@ -1,13 +1,13 @@
-"""The order in which waiting frames leave the dam's queue: round robin over devices, first in first out within one.
+"""The order in which frames leave the dam's queue: round robin over devices, first in first out within each device.
 
-Each frame gets a *round* when it joins: the one after its device's newest waiting frame, or after the round that is
-being served when its device has none. Rounds are served one after the other, a round in the order of arrival. That is
+Each frame gets a *round* when it joins: the round after its device's newest queued frame, or after the round that is
+being served if its device has none. Rounds are served one after the other, each in the order of arrival. This is
 start-time fair queueing (Goyal, Vin and Cheng 1996, "Start-time Fair Queueing") with frames of equal cost, because a
 frame costs one token whatever its size: a device with one frame waits for at most two frames of every other device,
-however many those have. Joining and leaving cost the same whatever waits.
+however many those have queued. The cost of joining and leaving does not depend on the length of the queue.
 
-The order is a function of what waits, of the order of arrival, and of which frames belong to the round that is being
-served (a device has at most one there). So a checkpoint needs one bit for each waiting frame.
+The order is a function of the queued frames, of the order of arrival, and of which frames belong to the round that is
+being served (a device has at most one there). So a checkpoint needs one bit for each queued frame.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ from klais.core.devices.siphash import hash_words
 from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, void
 
 ROUND, NEWEST, FREE, UNUSED, FLOWS = 0, 1, 2, 3, 4
-"""Positions in ``state`` (int64 [5]): the round being served, the newest round, first free node (-1 = none), first node
-never used, devices in the table."""
-FEW = 1024  # frames there is room for at first
+"""Indices in ``state`` (int64 [5]): the round being served, the newest round, first free node (-1 = none), first unused
+node, devices in the table."""
+FEW = 1024  # initial capacity in frames
 _ONE = np.uint64(1)
 
 
@@ -42,11 +42,11 @@ def join(
     Parameters
     ----------
     key : uint64 [2]
-        Of the table's hash; the order does not depend on it.
+        Key of the table's hash; the order does not depend on it.
     flow, newest : uint64 [m, 2], int64 [m]
-        Table of devices: id and the round of the newest frame, 0 = free place. m is a power of two, at most half full.
+        Table of devices: id and the round of the newest frame, 0 = empty. m is a power of two, at most half full.
     behind : int32 [c]
-        The node behind each node, -1 = none. A frame that waits is a node.
+        The node after each node, -1 = none. Each queued frame is a node.
     head, tail : int32 [r]
         First and last node of each round modulo r, a power of two; -1 = none.
     state : int64 [5]
@@ -93,8 +93,8 @@ def leave(
     state: npt.NDArray[np.int64],
     out: npt.NDArray[np.int32],
 ) -> None:
-    """Take the next frames: their nodes, as many as ``out`` (int32 [k]) has places; so many wait (the caller knows).
-    See :func:`join` for the rest."""
+    """Take the next frames: their nodes, as many as ``out`` (int32 [k]) holds. The caller ensures that so many are
+    queued. See :func:`join` for the rest."""
     rounds = np.int64(head.shape[0] - 1)
     turn = state[ROUND]
     for j in range(out.shape[0]):
@@ -116,7 +116,7 @@ def look(
     last: int,
     out: npt.NDArray[np.int32],
 ) -> int:
-    """List in ``out`` (int32 [depth]) the nodes of the rounds up to ``last``, as they leave; how many there are."""
+    """List in ``out`` (int32 [depth]) the nodes of the rounds up to ``last`` in leaving order; returns their number."""
     rounds = np.int64(head.shape[0] - 1)
     found = 0
     for turn in range(state[ROUND], min(last, state[NEWEST]) + 1):
@@ -137,7 +137,7 @@ def keep_live(
     old_newest: npt.NDArray[np.int64],
     turn: int,
 ) -> int:
-    """Copy the devices that wait for a round after ``turn`` into an empty table; how many. Others count as absent."""
+    """Copy the devices with frames in a round after ``turn`` into an empty table; returns their number."""
     slots = np.uint64(flow.shape[0] - 1)
     found = 0
     for i in range(old_newest.shape[0]):
@@ -156,12 +156,12 @@ def _power_of_two(least: int) -> int:
 
 
 class FairOrder:
-    """Nodes, numbers from 0 below ``room``, in the order of the module; a node is used again once its frame has left.
+    """Nodes, numbers from 0 below ``room``, in the module's order; a node is reused once its frame has left.
 
     Parameters
     ----------
     key : uint64 [2]
-        Secret of this process, so that nobody can choose ids whose places in the table collide.
+        Secret of this process, so that an attacker cannot choose ids that collide in the table.
     """
 
     def __init__(self, key: npt.NDArray[np.uint64]) -> None:
@@ -170,7 +170,7 @@ class FairOrder:
         self._clear()
 
     def _clear(self) -> None:
-        """Room for a few frames, none of them there."""
+        """Start empty, with room for a few frames."""
         self._behind = np.zeros(FEW, np.int32)
         self._head, self._tail = np.full(2 * FEW, -1, np.int32), np.full(2 * FEW, -1, np.int32)
         self._flow, self._newest = np.zeros((2 * FEW, 2), np.uint64), np.zeros(2 * FEW, np.int64)
@@ -178,13 +178,13 @@ class FairOrder:
 
     @property
     def room(self) -> int:
-        """Nodes there are."""
+        """Number of nodes."""
         return len(self._behind)
 
     def push(
         self, ids: npt.NDArray[np.uint64], index: npt.NDArray[np.int32], now: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.int32]:
-        """Append frames ``index`` (int32 [k]) of a batch; the node of each.
+        """Append frames ``index`` (int32 [k]) of a batch; returns the node of each.
 
         ``now`` (uint8 [k]): which of them belong to the round being served.
         """
@@ -209,13 +209,14 @@ class FairOrder:
         return out
 
     def nodes(self, rounds: int | None = None) -> npt.NDArray[np.int32]:
-        """Nodes that wait, as they leave: all, or those of so many rounds beginning with the one being served."""
+        """Queued nodes in leaving order: all, or those of the next ``rounds`` rounds, starting with the one being
+        served."""
         out = np.empty(self.depth, np.int32)
         last = int(self._state[NEWEST]) if rounds is None else int(self._state[ROUND]) + rounds - 1
         return out[: look(self._behind, self._head, self._state, last, out)]
 
     def _make_room(self, frames: int) -> None:
-        """For so many frames more, of as many devices."""
+        """Make room for ``frames`` more frames, each from another device."""
         need = self.depth + frames
         if need > self.room:
             grown = _power_of_two(need)

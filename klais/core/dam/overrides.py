@@ -1,4 +1,4 @@
-"""Device overrides: devices with limits of their own, and which frame belongs to which of them (numpy only)."""
+"""Device overrides: devices with their own limits, and which override each frame uses (numpy only)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import numpy.typing as npt
 OVERRIDE = np.dtype([("id", "S16"), ("rate", "<f8"), ("burst", "<f8")])
 """One device: id (NUL-padded), rate (frames/s), burst (frames). Part of the journal's format."""
 PREFIX = np.dtype("S16")
-"""First bytes of ids whose numbers are not looked at (NUL-padded; empty = all). Part of the journal's format."""
+"""First bytes of ids whose numbers are ignored (NUL-padded; empty = all). Part of the journal's format."""
 
 Overrides = npt.NDArray[Any]
 NO_OVERRIDES: Overrides = np.zeros(0, OVERRIDE)
@@ -32,7 +32,7 @@ def override_table(limits: Mapping[bytes, tuple[float, float]]) -> Overrides:
 
 
 def rows_of_frames(ids: npt.NDArray[np.uint64], names: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """For each frame (``ids`` uint64 [n, 2]) the row of its device in the sorted ``names`` S16 [k], -1 = not there:
+    """For each frame (``ids`` uint64 [n, 2]) the row of its device in the sorted ``names`` S16 [k], -1 = not found:
     int32 [n].
 
     Examples
@@ -50,7 +50,7 @@ def rows_of_frames(ids: npt.NDArray[np.uint64], names: npt.NDArray[Any]) -> npt.
 
 
 def only_referenced(overrides: Overrides, at: npt.NDArray[np.int32]) -> tuple[Overrides, npt.NDArray[np.int32]]:
-    """Only the overrides that some frame refers to, and each frame's row in that smaller table."""
+    """Only the overrides that a frame refers to, and each frame's row in that smaller table."""
     if not len(overrides):
         return overrides, at
     rows = np.unique(at[at >= 0])

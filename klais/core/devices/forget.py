@@ -1,7 +1,8 @@
-"""Devices are forgotten: those silent for long, and the longest silent ones while a lane knows nearly its most.
+"""Choose devices to forget: the long silent ones, and more when a lane approaches its maximum number of devices.
 
-Devices that sign are never chosen, and their rows stay when somebody names them: a row has the highest epoch and number
-of its device, and without it a recorded frame would be a new device's. Nobody can invent such devices.
+Devices that sign are never chosen, and their rows stay even if they are named explicitly. A row has the highest epoch
+and number of its device; without it a recorded frame would count as a new device's. Attackers cannot invent such
+devices.
 """
 
 import numpy as np
@@ -11,10 +12,10 @@ from klais.core.devices.index import FREE, ROWS, find, remove
 from klais.core.devices.layout import Rows
 from klais.jit.kernel import I32, I64, IDS, U8, U64, int64, kernel, uint8, void
 
-EVICT_ABOVE = 0.9  # of the devices that a lane may know: above, the longest silent ones are forgotten
-ALARM_ABOVE = 0.8  # of them: above, the lane says so
+EVICT_ABOVE = 0.9  # share of a lane's maximum of devices above which the longest silent ones are forgotten
+ALARM_ABOVE = 0.8  # share above which the lane logs a warning
 TALKS_S = 10  # a device heard of within this time is never evicted
-MOST = 10_000  # devices in one step: 160 KB in the journal
+MOST = 10_000  # a device that sent within this time is never evicted
 
 _BYTES = uint8[:, ::1]
 
@@ -25,14 +26,14 @@ def choose(rows: Rows, used: int, devices: int, limit: int, now_s: int, forget_s
     Parameters
     ----------
     rows : ROW [>= used]
-        Of which ``used`` were ever in use and ``devices`` are devices.
+        The first ``used`` were ever in use; ``devices`` of them are devices.
     limit : int
-        Devices the lane may know.
+        Maximum number of devices of the lane.
     now_s : int
-        Worker's clock (s since the epoch): silence is counted from when a lane took a frame, whatever an edge's clock
-        says.
+        Worker's clock (s since the epoch): silence is measured from when a lane took a frame, whatever the edge's
+        clock shows.
     forget_s : float
-        A device silent for longer is forgotten, however many there are.
+        A device that is silent for longer is forgotten, even if there is room.
     """
     heard_s = rows["heard_s"][:used].astype(np.int64)
     heard_s[(rows["id_size"][:used] == 0) | (rows["epoch"][:used] > 0)] = now_s
@@ -62,12 +63,11 @@ def forget_rows(
     clean_step: int,
     done: npt.NDArray[np.uint8],
 ) -> None:
-    """Take the devices ``ids`` uint64 [k, 2] out, as of ``step``; ``done`` uint8 [k]: 1 where there was a row to take
-    out.
+    """Remove the devices ``ids`` uint64 [k, 2] as of ``step``; ``done`` uint8 [k]: 1 if there was a row to remove.
 
     A row that changed at ``step`` or later stays (replay over a half-written checkpoint: the device came back). A row
-    on the dirty list stays on it, and keeps a stamp that says so, for the device that gets it next. ``row_bytes`` uint8
-    [m, 360] are ``rows``.
+    on the dirty list stays on it, with a stamp that shows that, for the device that gets the row next. ``row_bytes``
+    uint8 [m, 360] are ``rows``.
     """
     for i in range(ids.shape[0]):
         done[i] = 0

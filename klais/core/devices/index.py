@@ -1,8 +1,8 @@
 """Device index: 16 bytes of device_id -> row number, by open addressing with linear probing.
 
-A slot is ``tag << 32 | row + 1`` (0 = empty), tag = upper half of the hash, so that a probe rarely touches a foreign
-row. The hash is SipHash-1-3 under a key that is random for each process and never stored, so that nobody can choose
-device ids that collide. A removed device leaves no mark: the slots behind it move up (Knuth, TAOCP vol. 3, 6.4,
+A slot is ``tag << 32 | row + 1`` (0 = empty), tag = upper half of the hash, so that a probe rarely reads another
+device's row. The hash is SipHash-1-3 under a key that is random for each process and never stored, so that attackers
+cannot choose device ids that collide. Removal leaves no marker: the following slots move up (Knuth, TAOCP vol. 3, 6.4,
 algorithm R).
 """
 
@@ -17,13 +17,13 @@ ROWS = record(ROW)[::1]
 _VERSION = np.uint8(ROW_VERSION)
 _LOW = np.uint64(0xFFFFFFFF)
 _HIGH = np.uint64(0xFFFFFFFF00000000)
-# Positions in the ``room`` column (int64 [2]): rows that were ever in use, and places in ``free`` of rows to use again.
+# Indices in the ``room`` column (int64 [2]): number of rows ever in use, and number of entries in ``free``.
 USED, FREE = 0, 1
 
 
 @kernel(int64(U64, uint64, ROWS, uint64, uint64), borrows=True, inlined=True)
 def probe(slots: npt.NDArray[np.uint64], h: int, rows: Rows, low: int, high: int) -> int:
-    """Row of the device whose hash is ``h``, or ``-1 - slot`` where it would go. ``slots`` uint64 [2^k], never full."""
+    """Row of the device with hash ``h``, or ``-1 - slot`` where it would go. ``slots`` uint64 [2^k], never full."""
     mask = np.uint64(slots.shape[0] - 1)
     ids = rows["id"]
     at = h & mask
@@ -40,7 +40,7 @@ def probe(slots: npt.NDArray[np.uint64], h: int, rows: Rows, low: int, high: int
 
 @kernel(int64(U64, U64, ROWS, uint64, uint64), borrows=True)
 def find(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Rows, low: int, high: int) -> int:
-    """As :func:`probe`, with the hash under ``key`` uint64 [2]."""
+    """Like :func:`probe`, computing the hash under ``key`` uint64 [2]."""
     return int(probe(slots, hash_words(low, high, key), rows, low, high))
 
 
@@ -57,8 +57,8 @@ def find_rows(
 ) -> None:
     """Row of each of n frames (``row`` int32 [n], out), -1 = no readable id, or a device without a row.
 
-    ``hashes`` uint64 [n] is room for those of the ids: a loop of its own has them in half the time. ``scratch`` float64
-    [1] takes a sum that means nothing (without a use the compiler would leave the loads out).
+    ``hashes`` uint64 [n] is scratch space for the hashes: computing them in a separate loop halves the time.
+    ``scratch`` float64 [1] receives a meaningless sum, without which the compiler would remove the loads.
     """
     received, window, tokens, gaps = rows["received"], rows["hashes"], rows["tokens"], rows["gaps"]
     for i in range(ids.shape[0]):
@@ -71,8 +71,8 @@ def find_rows(
         r = probe(slots, hashes[i], rows, ids[i, 0], ids[i, 1])
         if r >= 0:
             row[i] = r
-            # One word of every cache line: these loads run side by side, later kernels would wait for one after another
-            # (at 250,000 devices a lane 285 ns a frame instead of 430).
+            # Read one word of every cache line: these loads run in parallel, while later kernels would wait for one
+            # after another (at 250,000 devices per lane 285 ns per frame instead of 430).
             touched += np.float64(window[r, 0]) + np.float64(window[r, 16]) + np.float64(received[r])
             touched += tokens[r] + np.float64(gaps[r])
     scratch[0] = touched
@@ -89,7 +89,7 @@ def insert(
     high: int,
     id_size: int,
 ) -> int:
-    """A zeroed row for a device that has none: one that was freed, else the next one. The caller made room for it."""
+    """Insert a device that has no row: returns a zeroed row, freed or new. The caller has made room for it."""
     if room[FREE] > 0:
         room[FREE] -= 1
         r = np.int64(free[room[FREE]])
@@ -107,7 +107,7 @@ def insert(
 
 @kernel(void(U64, U64, ROWS, int64), borrows=True)
 def remove(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Rows, r: int) -> None:
-    """Take the device of row ``r`` out of the index; the row itself stays as it is."""
+    """Remove the device of row ``r`` from the index; the row itself stays unchanged."""
     mask = np.uint64(slots.shape[0] - 1)
     ids = rows["id"]
     hole = np.uint64(hash_words(ids[r, 0], ids[r, 1], key)) & mask
@@ -121,7 +121,7 @@ def remove(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Row
             break
         other = np.int64(slot & _LOW) - 1
         home = np.uint64(hash_words(ids[other, 0], ids[other, 1], key)) & mask
-        # It may fill the hole unless it would then stand before its home.
+        # It may fill the hole unless that would put it before its home slot.
         if ((at - home) & mask) >= ((at - hole) & mask):
             slots[hole] = slot
             hole = at
@@ -130,9 +130,7 @@ def remove(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Row
 
 @kernel(boolean(U64, U64, ROWS, int64), borrows=True)
 def build_index(slots: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64], rows: Rows, used: int) -> bool:
-    """Fill empty ``slots`` from the first ``used`` rows (free ones left out); False when a device
-    stands there twice.
-    """
+    """Fill empty ``slots`` from the first ``used`` rows (skipping free ones); False if a device occurs twice."""
     ids = rows["id"]
     for r in range(used):
         if rows["id_size"][r] == 0:

@@ -1,7 +1,7 @@
-"""Intervals between a device's admitted frames, and their mean: what a lane knows of a device's rhythm.
+"""Intervals between a device's admitted frames and their mean: the device's rhythm as a lane knows it.
 
-An interval is only taken between two frames that the same edge received, and whose times go forward: clocks of edges
-differ, and are set.
+Intervals are measured only between two frames that the same edge received, with increasing times: the clocks of edges
+differ, and can be set.
 """
 
 import numpy as np
@@ -12,16 +12,16 @@ from klais.core.devices.layout import Rows
 from klais.core.wire.constants import Reason
 from klais.jit.kernel import F64, I32, I64, U8, float64, int64, kernel, void
 
-MEMORY = 500.0  # intervals that the mean remembers
-LONG_AFTER = 8  # from so many intervals on, a long one counts as at most
-LONG = 4.0  # so many means above the mean, so that one silence does not hide the rhythm
+MEMORY = 500.0  # number of intervals in the mean's memory
+LONG_AFTER = 8  # after this many intervals, a long one counts as at most
+LONG = 4.0  # this many means above the mean, so that one silence does not distort the mean
 _MAX_INTERVALS = np.uint16(65_535)
 _QUEUED = np.uint8(Reason.QUEUED)
 
 
 @kernel(void(ROWS, int64, float64), borrows=True, inlined=True)
 def learn_interval(rows: Rows, r: int, interval_s: float) -> None:
-    """Learn one interval (s): an exponentially weighted mean, the plain one until ``MEMORY`` are known."""
+    """Learn one interval (s) in an exponentially weighted mean, which is a plain mean up to ``MEMORY`` intervals."""
     n, mean = np.float64(rows["intervals"][r]), np.float64(rows["interval_s"][r])
     difference = interval_s - mean
     if n >= LONG_AFTER:
@@ -41,14 +41,14 @@ def note_admitted(
     edge: int,
     interval_s: npt.NDArray[np.float64],
 ) -> None:
-    """Note the admitted frames (PASSED, QUEUED) of a batch in their rows, in order.
+    """Record the admitted frames (PASSED, QUEUED) of a batch in their rows, in order.
 
     Parameters
     ----------
     row, time_ns, verdict, skip : [n]
         Columns of the frames; ``skip`` 1 = the row already contains this step (replay).
     edge : int
-        Which received the batch.
+        The edge that received the batch.
     interval_s : float64 [n], out
         Seconds since the device's last admitted frame; -1 where unknown, -2 where the frame was not admitted.
     """

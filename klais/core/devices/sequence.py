@@ -1,23 +1,23 @@
-"""Sequence window of a device: which numbers came, so that a frame that the network doubled is dropped once.
+"""Sequence window of a device: which numbers were received, so that frames duplicated by the network are dropped.
 
-A *duplicate* has a number of the window (32 numbers), the same keyed 32-bit hash over the whole frame, and came before
-within the last half to whole ``KLAIS_SEQUENCE_WINDOW_S``. Memory is kept in two eras, halves of that time: a number of
-the newest era or of the one before is remembered. So a device that starts over with the same bytes is heard again after
-that time at the latest.
+A *duplicate* has a number in the window (32 numbers) and the same keyed 32-bit hash over the whole frame, and the first
+copy came within the last half to whole ``KLAIS_SEQUENCE_WINDOW_S``. Memory is divided into two eras, halves of that
+time: numbers of the newest era and of the one before are remembered. So a device that restarts with the same bytes is
+accepted again after that time at the latest.
 
-Two *streams* of numbers are followed side by side, because a backlog may come between live frames: from an edge that
-replays its spool while the device already talks to another one, or from the device itself. The main stream has the
+Two *streams* of numbers are tracked concurrently, because a backlog may come between live frames: from an edge that
+replays its spool while the device already sends to another one, or from the device itself. The main stream has the
 highest numbers. All numbers wrap at 2^32.
 
-- The next numbers of a stream, up to 32 ahead, are in order; those left out are gaps. So is a larger step of the main
-  stream as far as the time that went by explains it: twice the frames that the device's mean interval gives.
-- A number of the window that did not come yet, and a frame of the older stream, are late, and fill a gap.
-- A number of the window that came with other bytes, or too long ago, and a number far behind are restarts.
-- A number further ahead is a jump: the counter counts something else than frames.
+- The next numbers of a stream, up to 32 ahead, are in order; skipped numbers are gaps. A larger step of the main stream
+  is in order too if the elapsed time explains it: twice the frames that the device's mean interval gives.
+- A number in the window that was not received yet, and a frame of the older stream, are late, and fill a gap.
+- A number in the window that was received with other bytes, or too long ago, and a number far behind are restarts.
+- A number further ahead is a jump: the counter counts something other than frames.
 
-A number far from both streams begins a stream in the place of the older one. It becomes the main one, unless its frame
-was received more than a second before the last one: then it is the backlog, and late. When the numbers from before a
-restart go on, it was no restart, and is not counted as one any more.
+A number far from both streams starts a stream that replaces the older one. It becomes the main one, unless its frame
+was received more than a second before the last one: then it is a backlog, and late. If the numbers from before a
+restart continue, it was not a restart and is no longer counted as one.
 """
 
 import numpy as np
@@ -32,9 +32,9 @@ LATE = 2
 RESTART = 3
 JUMP = 4
 REPLAYED = 5  # an outcome of signed frames, and of others with KLAIS_SEQUENCE_STRICT
-# What is known of a frame's outcome before: nothing (it is decided now), or what the journal says.
+# What is known about a frame's outcome: nothing (it is decided now), or the entry in the journal.
 UNKNOWN, NO_DUPLICATE, IS_DUPLICATE = -1, 0, 1
-BACKLOG_S = 1.0  # received so long before the last frame: sent late, not by a device that started over
+BACKLOG_S = 1.0  # received this long before the last frame: sent late, not by a device that restarted
 LEAST_INTERVAL_S = 1e-3
 
 _WINDOW = np.uint32(WINDOW)
@@ -45,7 +45,7 @@ _HALF = np.uint32(1 << 31)
 
 @kernel(void(ROWS, int64, int64, int64), borrows=True)
 def age(rows: Rows, r: int, w: int, era: int) -> None:
-    """Bring what stream ``w`` of row ``r`` remembers to ``era``; a clock that is an era behind changes nothing."""
+    """Advance the memory of stream ``w`` of row ``r`` to ``era``; a clock that is an era behind changes nothing."""
     passed = np.int16(np.uint16(era) - rows["era"][r, w])
     if passed == 0 or passed == -1:
         return
@@ -65,7 +65,7 @@ def talks(rows: Rows, r: int, w: int, era: int) -> bool:
 
 @kernel(void(ROWS, int64, int64, uint32, int64), borrows=True)
 def begin(rows: Rows, r: int, w: int, sequence: int, era: int) -> None:
-    """Begin stream ``w`` with a number."""
+    """Start stream ``w`` with a number."""
     rows["top"][r, w] = sequence
     rows["seen"][r, w] = _ONE
     rows["fresh"][r, w] = _ONE
@@ -75,7 +75,7 @@ def begin(rows: Rows, r: int, w: int, sequence: int, era: int) -> None:
 
 @kernel(void(ROWS, int64, int64, uint32), borrows=True)
 def advance(rows: Rows, r: int, w: int, sequence: int) -> None:
-    """Move the top of stream ``w`` up to ``sequence``; the numbers left out are gaps."""
+    """Move the top of stream ``w`` up to ``sequence``; skipped numbers are gaps."""
     ahead = np.uint32(sequence - rows["top"][r, w])
     if ahead != _ONE:
         rows["gaps"][r] += np.uint32(ahead - _ONE)
@@ -108,7 +108,7 @@ def near(rows: Rows, r: int, w: int, sequence: int) -> bool:
 
 @kernel(boolean(ROWS, int64, uint32, float64), borrows=True)
 def explained(rows: Rows, r: int, ahead: int, elapsed_s: float) -> bool:
-    """Whether a device of its mean interval may have sent so many frames, twice over, in the time that went by."""
+    """Whether a device may have sent twice ``ahead`` frames at its mean interval in the elapsed time."""
     if rows["intervals"][r] == np.uint16(0) or elapsed_s <= 0.0:
         return False
     return bool(np.float64(ahead) <= 2.0 * elapsed_s / max(np.float64(rows["interval_s"][r]), LEAST_INTERVAL_S) + 1.0)
@@ -116,7 +116,7 @@ def explained(rows: Rows, r: int, ahead: int, elapsed_s: float) -> bool:
 
 @kernel(int64(ROWS, int64, int64, uint32, uint32, int64, int64), borrows=True)
 def take_near(rows: Rows, r: int, w: int, sequence: int, frame_hash: int, era: int, known: int) -> int:
-    """Take a frame that belongs to stream ``w``: IN_ORDER, LATE, DUPLICATE or RESTART (the number again)."""
+    """Process a frame that belongs to stream ``w``: IN_ORDER, LATE, DUPLICATE or RESTART (the number again)."""
     ahead = np.uint32(sequence - rows["top"][r, w])
     if ahead != _ZERO and ahead <= _WINDOW:
         advance(rows, r, w, sequence)
@@ -139,7 +139,7 @@ def take_near(rows: Rows, r: int, w: int, sequence: int, frame_hash: int, era: i
 
 @kernel(int64(ROWS, int64, uint32, int64, float64), borrows=True)
 def take_far(rows: Rows, r: int, sequence: int, era: int, elapsed_s: float) -> int:
-    """Take a frame that belongs to no stream: IN_ORDER (a large gap), LATE, JUMP or RESTART."""
+    """Process a frame that belongs to no stream: IN_ORDER (a large gap), LATE, JUMP or RESTART."""
     main = np.int64(rows["main"][r])
     ahead = np.uint32(sequence - rows["top"][r, main])
     if ahead < _HALF and explained(rows, r, ahead, elapsed_s):
@@ -161,7 +161,7 @@ def take_far(rows: Rows, r: int, sequence: int, era: int, elapsed_s: float) -> i
 
 @kernel(int64(ROWS, int64, uint32, uint32, int64, int64), borrows=True)
 def take_other(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, known: int) -> int:
-    """Take a frame of the older stream: late while the main one goes on, else the older one is the main one again."""
+    """Process a frame of the older stream: late while the main one continues, else it becomes the main one again."""
     main = np.int64(rows["main"][r])
     other = 1 - main
     age(rows, r, other, era)
@@ -181,8 +181,8 @@ def take_other(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, kno
 
 @kernel(int64(ROWS, int64, uint32, uint32, float64), borrows=True)
 def goes_back(rows: Rows, r: int, sequence: int, frame_hash: int, elapsed_s: float) -> int:
-    """What a device that never starts over cannot have sent now: DUPLICATE (a number of a window again, with the same
-    bytes), REPLAYED (with other bytes, or a number far behind); else IN_ORDER. Only looks, whatever the time."""
+    """The outcome for a device that never restarts: DUPLICATE (a number in a window again, with the same bytes),
+    REPLAYED (with other bytes, or a number far behind); else IN_ORDER. Read-only; eras are ignored."""
     main = np.int64(rows["main"][r])
     if rows["seen"][r, main] == _ZERO:
         return IN_ORDER
@@ -201,7 +201,7 @@ def goes_back(rows: Rows, r: int, sequence: int, frame_hash: int, elapsed_s: flo
 
 @kernel(boolean(ROWS, int64, uint32, int64), borrows=True, inlined=True)
 def take_next(rows: Rows, r: int, sequence: int, era: int) -> bool:
-    """Take the very next number of the main stream, in the same era, as nearly every frame is; False: it is another."""
+    """Process the very next number of the main stream in the same era, the usual case; False: it is another one."""
     main = np.int64(rows["main"][r])
     if sequence != np.uint32(rows["top"][r, main] + _ONE) or np.uint16(era) != rows["era"][r, main]:
         return False
@@ -216,7 +216,7 @@ def take_next(rows: Rows, r: int, sequence: int, era: int) -> bool:
 
 @kernel(int64(ROWS, int64, uint32, uint32, int64, float64, int64), borrows=True)
 def take_any(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, elapsed_s: float, known: int) -> int:
-    """As :func:`observe`, without keeping the frame's hash."""
+    """Like :func:`observe`, without storing the frame's hash."""
     main = np.int64(rows["main"][r])
     if rows["seen"][r, main] == _ZERO:
         begin(rows, r, main, sequence, era)
@@ -231,11 +231,11 @@ def take_any(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, elaps
 
 @kernel(int64(ROWS, int64, uint32, uint32, int64, float64, int64), borrows=True, inlined=True)
 def observe(rows: Rows, r: int, sequence: int, frame_hash: int, era: int, elapsed_s: float, known: int) -> int:
-    """Take one frame into the window of row ``r``: IN_ORDER, DUPLICATE, LATE, RESTART or JUMP.
+    """Enter one frame in the window of row ``r``: IN_ORDER, DUPLICATE, LATE, RESTART or JUMP.
 
-    ``era``: receive time in halves of the window's time, modulo 2^16. ``elapsed_s``: receive time since the last
-    frame's, below 0 when it was received before that. ``known``: in a replay, whether the journal says that it was a
-    duplicate.
+    ``era``: receive time in halves of the window's time, modulo 2^16. ``elapsed_s``: receive time since that of the
+    last frame, below 0 if this one was received earlier. ``known``: in a replay, whether it is a duplicate according to
+    the journal.
     """
     outcome = IN_ORDER
     if not take_next(rows, r, sequence, era):

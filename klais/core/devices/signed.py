@@ -1,17 +1,17 @@
-"""Sequence window of a device that signs its frames: each (epoch, number) is taken once, whatever time goes by.
+"""Sequence window of a device that signs its frames: each (epoch, number) is accepted once, with no time limit.
 
-Two streams of the row serve it, 0 for the newest numbers and 1 for a hole:
+It uses the two streams of the row: 0 for the newest numbers and 1 for a hole.
 
-- A higher epoch begins stream 0 again: the device has started again. A lower one is a replay.
-- A higher number is in order. Where it leaves out more than the window holds, the numbers between the two windows
-  become the *hole*: an edge that gives back its spool may bring them later. Only the newest hole that is larger than
-  what is left of the one before is kept.
-- A number of a window that did not come yet is late. So is one of the hole above all that came of it: stream 1 moves
-  up through the hole.
-- Any other number came, or may have come: it is a duplicate in a window, a replay elsewhere.
+- A higher epoch restarts stream 0: the device has restarted. A lower one is a replay.
+- A higher number is in order. If it skips more numbers than the window holds, the numbers between the two windows
+  become the *hole*: an edge that replays its spool may deliver them later. Only the newest hole that is larger than
+  the remainder of the previous one is remembered.
+- A number in a window that was not received yet is late. So is a number in the hole above all received ones: stream 1
+  moves up through the hole.
+- Any other number was received, or may have been: it is a duplicate in a window, a replay elsewhere.
 
 The windows hold exact bits of numbers that do not overlap (the hole ends where the window of stream 0 began), so
-nothing is taken twice. Unsigned frames of such a device leave the window alone. No clock is involved.
+no number is accepted twice. Unsigned frames of such a device do not change the window. No clock is involved.
 """
 
 import numpy as np
@@ -23,12 +23,12 @@ from klais.jit.kernel import boolean, int64, kernel, uint32, void
 
 _WINDOW = np.uint32(WINDOW)
 _ZERO, _ONE = np.uint32(0), np.uint32(1)
-_MOST_GAPS = np.uint32(1 << 20)  # a larger step of the counter counts something else than frames
+_MOST_GAPS = np.uint32(1 << 20)  # a larger step of the counter counts something other than frames
 
 
 @kernel(void(ROWS, int64, uint32, uint32), borrows=True)
 def begin_epoch(rows: Rows, r: int, epoch: int, sequence: int) -> None:
-    """Begin a higher epoch with a number; what was known before is of no use any more."""
+    """Start a higher epoch with a number; the state of earlier epochs is no longer needed."""
     if rows["epoch"][r] != _ZERO:
         rows["resets"][r] += _ONE
     rows["epoch"][r] = epoch
@@ -53,7 +53,7 @@ def move_up(rows: Rows, r: int, w: int, sequence: int) -> None:
 
 @kernel(void(ROWS, int64, uint32), borrows=True)
 def leave_hole(rows: Rows, r: int, sequence: int) -> None:
-    """Keep what lies between the window of stream 0 and that of a number far ahead as the hole, if it is the larger."""
+    """Make the numbers between the window of stream 0 and that of a number far ahead the hole, if that is larger."""
     top, hole_end = rows["top"][r, 0], rows["hole_end"][r]
     left = np.uint32(hole_end - rows["top"][r, 1]) if rows["top"][r, 1] < hole_end else _ZERO
     begins = np.uint32(sequence - _WINDOW + _ONE)  # of the new window
@@ -65,7 +65,7 @@ def leave_hole(rows: Rows, r: int, sequence: int) -> None:
 
 @kernel(boolean(ROWS, int64, int64, uint32), borrows=True)
 def has_seen(rows: Rows, r: int, w: int, sequence: int) -> bool:
-    """Whether a number of the window of stream ``w`` came; if not, it counts as come from now on."""
+    """Whether a number in the window of stream ``w`` was received; marks it as received."""
     bit = _ONE << np.uint32(rows["top"][r, w] - sequence)
     if rows["seen"][r, w] & bit != _ZERO:
         return True
@@ -90,7 +90,7 @@ def take_behind(rows: Rows, r: int, sequence: int) -> int:
 
 @kernel(int64(ROWS, int64, uint32, uint32), borrows=True)
 def observe_signed(rows: Rows, r: int, epoch: int, sequence: int) -> int:
-    """Take a signed frame into the window of row ``r``: IN_ORDER, LATE, DUPLICATE or REPLAYED. ``epoch`` is not 0."""
+    """Enter a signed frame in the window of row ``r``: IN_ORDER, LATE, DUPLICATE or REPLAYED. ``epoch`` is not 0."""
     if epoch > rows["epoch"][r]:
         begin_epoch(rows, r, epoch, sequence)
         return IN_ORDER

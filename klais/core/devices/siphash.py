@@ -1,8 +1,8 @@
-"""SipHash-1-3 (Aumasson and Bernstein 2012, "SipHash: a fast short-input PRF"; the variant of CPython's and Rust's
-tables).
+"""SipHash-1-3 (Aumasson and Bernstein 2012, "SipHash: a fast short-input PRF"; the variant used by the hash tables of
+CPython and Rust).
 
-A keyed hash: without the 128-bit key nobody can choose inputs that collide. It hashes the two words of a device_id for
-the device index, and whole frames for the sequence window.
+A keyed hash: without the 128-bit key an attacker cannot choose inputs that collide. It hashes the two words of a
+device_id for the device index, and whole frames for the sequence window.
 """
 
 from typing import Any
@@ -42,7 +42,7 @@ def sip_round(v0: Any, v1: Any, v2: Any, v3: Any) -> tuple[Any, Any, Any, Any]:
 
 @kernel(uint64(uint64, uint64, uint64, uint64, uint64), borrows=True, inlined=True)
 def finish(v0: int, v1: int, v2: int, v3: int, last: int) -> int:
-    """Take in the last word (the input's length in its top byte) and close with three rounds."""
+    """Absorb the last word (the input's length in its top byte) and finish with three rounds."""
     v0, v1, v2, v3 = sip_round(v0, v1, v2, v3 ^ last)
     v0, v1, v2, v3 = sip_round(v0 ^ last, v1, v2 ^ _FF, v3)
     v0, v1, v2, v3 = sip_round(v0, v1, v2, v3)
@@ -52,7 +52,7 @@ def finish(v0: int, v1: int, v2: int, v3: int, last: int) -> int:
 
 @kernel(uint64(uint64, uint64, U64), borrows=True, inlined=True)
 def hash_words(low: int, high: int, key: npt.NDArray[np.uint64]) -> int:
-    """Hash of the 16 bytes of two words under ``key`` uint64 [2]."""
+    """Hash of the 16 bytes in two words under ``key`` uint64 [2]."""
     v0, v1, v2, v3 = key[0] ^ _C0, key[1] ^ _C1, key[0] ^ _C2, key[1] ^ _C3
     v0, v1, v2, v3 = sip_round(v0, v1, v2, v3 ^ low)
     v0, v1, v2, v3 = sip_round(v0 ^ low, v1, v2, v3 ^ high)
@@ -84,13 +84,13 @@ def hash_spans(
     key: npt.NDArray[np.uint64],
     out: npt.NDArray[np.uint32],
 ) -> None:
-    """Low 32 bits of the hash of each of n spans of ``buf`` (``out`` uint32 [n]), 1 for 0: 0 stands for no hash."""
+    """Low 32 bits of the hash of each of n spans of ``buf`` (``out`` uint32 [n]), 1 instead of 0: 0 means no hash."""
     for i in range(starts.shape[0]):
         out[i] = max(np.uint32(hash_bytes(buf, starts[i], lengths[i], key)), np.uint32(1))
 
 
 def key_words(key: bytes) -> npt.NDArray[np.uint64]:
-    """A key of 16 bytes as the kernels take it: uint64 [2].
+    """A 16-byte key in the form that kernels take: uint64 [2].
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""What kind of device each one is: 64 bytes a device, learned from sampled frames, compared with a model of types."""
+"""The type of each device: a 64-byte fingerprint, learned from sampled frames and compared with a model of types."""

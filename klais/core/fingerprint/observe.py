@@ -1,10 +1,10 @@
-"""Sampled frames against the fingerprint of their device and the types of the model.
+"""Compare sampled frames with the fingerprint of their device and the types of the model.
 
-A frame is sampled when it comes ``SLOW_S`` or longer after the device's last one, else one in ``ONE_IN``: which ones
-nobody outside can tell. A sample that fits what the device always sends costs two comparisons. Another one is compared
+A frame is sampled when it comes at least ``SLOW_S`` after the device's last one; of the others one in ``ONE_IN`` is
+sampled, unpredictably for senders. A sample that fits the device's habits costs two comparisons. Any other is compared
 with all types, and the *evidence* for the best of them (a log-likelihood ratio, bounded for each sample) is added up:
-Page's cumulative sum (1954, "Continuous inspection schemes"), which finds a change as early as the rate of false ones
-allows. Frames of two kinds by turns add up too, because a fitting sample takes less away than a strange one adds.
+Page's cumulative sum (1954, "Continuous inspection schemes"), which finds a change as early as the rate of false alarms
+allows. Frames of two types in turn add up too, because a fitting sample subtracts less than a strange one adds.
 """
 
 import numpy as np
@@ -24,27 +24,27 @@ TYPES = group((TABLES, NORMALS))
 KEEP = group((SAMPLES, I64, U32))
 Types = tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]
 Keep = tuple[npt.NDArray[np.void], npt.NDArray[np.int64], npt.NDArray[np.uint32]]
-"""Samples for training SAMPLE [SLOTS, KEPT], how many of each slot int64, and the slots' owners uint32."""
-# Places in ``limits`` (float64 [LIMITS]): evidence of a flag, the first row that samples are kept of, frames of which
-# one is sampled.
+"""Samples for training SAMPLE [SLOTS, KEPT], the number in each slot int64, and the slots' owners uint32."""
+# Indices in ``limits`` (float64 [LIMITS]): evidence needed for a flag, the first row whose samples are stored, and n if
+# one of n frames is sampled.
 THRESHOLD, FIRST_ROW, ONE_IN = range(3)
 LIMITS = 3
-# Places in ``counts`` (int64 [COUNTS]), added to: samples, those compared with all types, flags.
+# Indices in ``counts`` (int64 [COUNTS]), which are added to: samples, samples compared with all types, flags.
 SAMPLED, COMPARED, RAISED = range(3)
 COUNTS = 3
 
 SLOW_S = 5.0
 MOST_UP, MOST_DOWN = 4.0, -1.0  # evidence of one sample
-OWN_DOWN = -0.35  # of one that is as usual: frames of another type that are one in ten still add up
-FIT = -10.0  # log-likelihood of a sample below which it is no device of a type
-STRANGE = -6.0  # of a mask below which it is none of a type
-USUAL = -0.7  # of a mask that the device is known to send
+OWN_DOWN = -0.35  # evidence of a usual sample: one frame of another type in ten still adds up
+FIT = -10.0  # log-likelihood of a sample below which it is not from a device of the type
+STRANGE = -6.0  # log-likelihood of a mask below which it belongs to no type
+USUAL = -0.7  # log-likelihood of a mask that the device is known to send
 FAR = 16.0  # squared deviations at which a normal distribution's tail is cut: rare is not impossible
-NEAR = 6.0  # within so many squared deviations a sample is as usual
-VOTES = 16  # samples that decide what type a device is
-LEAST_VOTES = 4  # by which the first must lead
-LEARN = 16  # samples in which a device's own habits are learned
-KNOWN_HITS = 16  # samples with a mask until it is one of a device's own after that
+NEAR = 6.0  # within this many squared deviations a sample is usual
+VOTES = 16  # samples that decide the type of a device
+LEAST_VOTES = 4  # minimum lead of the winner
+LEARN = 16  # samples in which a device's habits are learned
+KNOWN_HITS = 16  # samples with a mask after which it counts as one of the device's own
 MEMORY = 1.0 / 64.0
 LEAST_INTERVAL_VAR, LEAST_SIZE_VAR = 0.01, 0.0025
 _TYPE, _MIXED, _ODD = np.uint8(Cause.TYPE), np.uint8(Cause.IMPERSONATION), np.uint8(Cause.ODD)
@@ -64,7 +64,7 @@ def mask_of(field_path: npt.NDArray[np.uint64], first: int, end: int) -> np.uint
 
 @kernel(float64(float64, float64, float64), borrows=True, inlined=True)
 def normal(x: float, mean: float, variance: float) -> float:
-    """Log-density, without its constant, with a cut tail."""
+    """Log-density without its constant, with a cut tail."""
     difference = x - mean
     return float(-0.5 * min(FAR, difference * difference / variance) - 0.5 * np.log(variance))
 
@@ -80,7 +80,7 @@ def mask_fit(tables: npt.NDArray[np.float32], k: int, mask: int) -> float:
 
 @kernel(float64(TYPES, int64, uint64, float64, float64), borrows=True, inlined=True)
 def type_fit(types: Types, k: int, mask: int, interval: float, size: float) -> float:
-    """Log-likelihood of a sample under type ``k``; an interval that is NaN does not count."""
+    """Log-likelihood of a sample under type ``k``; a NaN interval is ignored."""
     tables, normals = types
     out = mask_fit(tables, k, mask)
     if interval == interval:
@@ -92,7 +92,7 @@ def type_fit(types: Types, k: int, mask: int, interval: float, size: float) -> f
 
 @kernel(int64(TYPES, int64, uint64, float64, float64, F64), borrows=True)
 def best_type(types: Types, other: int, mask: int, interval: float, size: float, fit: npt.NDArray[np.float64]) -> int:
-    """The type that a sample fits best, coded as in PRINT, but for ``other``; 0 = there is none. ``fit[0]``, out."""
+    """The type other than ``other`` that a sample fits best, coded as in PRINT; 0 = none. ``fit[0]``: its fit, out."""
     best, fit[0] = 0, -1e30
     for k in range(types[1].shape[0]):
         if k + 1 != other:
@@ -104,7 +104,7 @@ def best_type(types: Types, other: int, mask: int, interval: float, size: float,
 
 @kernel(void(PRINTS, int64), borrows=True)
 def forget_habits(prints: Prints, r: int) -> None:
-    """Learn what the device sends again; its type stays."""
+    """Relearn the device's habits; its type stays."""
     prints["samples"][r] = np.uint16(0)
     prints["candidate"][r] = prints["run"][r] = prints["own"][r] = np.uint8(0)
     prints["evidence"][r] = prints["interval"][r] = prints["size"][r] = np.float32(0.0)
@@ -116,7 +116,7 @@ def forget_habits(prints: Prints, r: int) -> None:
 
 @kernel(void(PRINTS, int64, int64), borrows=True)
 def empty_print(prints: Prints, r: int, owner: int) -> None:
-    """A fingerprint that knows nothing, for the device that has row ``r`` now."""
+    """Reset the fingerprint for the device that now has row ``r``."""
     prints["owner"][r] = np.uint32(owner)
     prints["type"][r] = prints["told"][r] = prints["before"][r] = np.uint8(0)
     prints["since_s"][r] = prints["typed_s"][r] = np.uint32(0)
@@ -125,7 +125,7 @@ def empty_print(prints: Prints, r: int, owner: int) -> None:
 
 @kernel(int64(PRINTS, int64, uint64, int64), borrows=True)
 def note_shape(prints: Prints, r: int, mask: int, learn: int) -> int:
-    """Whether the device is known to send this mask; counts it. A mask without a place takes one that is rare."""
+    """Count a mask; returns whether the device is known to send it. A new mask replaces one that is rare."""
     shape = np.uint32((np.uint64(mask) * _MIX) >> np.uint64(32)) | np.uint32(1)
     weakest = 0
     for k in range(SHAPES):
@@ -146,11 +146,11 @@ def note_shape(prints: Prints, r: int, mask: int, learn: int) -> int:
 
 @kernel(void(PRINTS, int64, float64, float64), borrows=True)
 def learn_habits(prints: Prints, r: int, interval: float, size: float) -> None:
-    """Means and variances of the device, exponentially weighted (Finch 2009, eq. 140 to 143)."""
+    """Learn means and variances of the device, exponentially weighted (Finch 2009, eq. 140 to 143)."""
     n = np.float64(prints["samples"][r])
     weight = max(MEMORY, 1.0 / (n + 1.0))
     if interval == interval:
-        # The first frame has no interval: a mean of nothing is that of the first one.
+        # The first frame has no interval: an empty mean is set to the first one.
         far = interval - np.float64(prints["interval"][r]) if prints["interval_var"][r] > 0.0 else 0.0
         mean = np.float64(prints["interval"][r]) if prints["interval_var"][r] > 0.0 else interval
         prints["interval"][r] = np.float32(mean + weight * far)
@@ -166,7 +166,7 @@ def learn_habits(prints: Prints, r: int, interval: float, size: float) -> None:
 
 @kernel(void(PRINTS, int64, int64, int64), borrows=True)
 def vote(prints: Prints, r: int, best: int, second: int) -> None:
-    """A device without a type: the majority of its samples decides (Boyer and Moore 1981)."""
+    """Vote on the type of a device without one: the majority of its samples decides (Boyer and Moore 1981)."""
     if prints["evidence"][r] <= 0.0:
         prints["candidate"][r], prints["evidence"][r] = np.uint8(best), np.float32(1.0)
     elif prints["candidate"][r] == best:
@@ -184,7 +184,7 @@ def vote(prints: Prints, r: int, best: int, second: int) -> None:
 
 @kernel(void(PRINTS, int64, int64, float64, int64), borrows=True)
 def weigh(prints: Prints, r: int, best: int, evidence: float, second: int) -> None:
-    """Add up the evidence of one sample for type ``best`` (0: for none)."""
+    """Add the evidence of one sample for type ``best`` (0: for none)."""
     if prints["evidence"][r] <= 0.0:
         if evidence <= 0.0:
             return
@@ -210,7 +210,7 @@ def against_types(
     size: float,
     fit: npt.NDArray[np.float64],
 ) -> float:
-    """Evidence of a sample for the type in ``fit[1]``, out, against the device's own (above 0: it fits better)."""
+    """Evidence of a sample for the type in ``fit[1]``, out, relative to the device's own (above 0: it fits better)."""
     kind = int(prints["type"][r])
     own = USUAL if known != 0 else 1.25 * STRANGE
     strange = known == 0
@@ -243,7 +243,7 @@ def judge(
     limits: npt.NDArray[np.float64],
     counts: npt.NDArray[np.int64],
 ) -> int:
-    """Take one sample in; 1 when the evidence is enough for a flag."""
+    """Process one sample; 1 when the evidence suffices for a flag."""
     learn = 1 if prints["samples"][r] < np.uint16(LEARN) else 0
     suspect = 1 if prints["evidence"][r] > 0.0 else 0
     known = note_shape(prints, r, mask, learn)
@@ -274,7 +274,7 @@ def judge(
 
 @kernel(void(PRINTS, int64, FLAGS, int64, int64, int64), borrows=True)
 def tell(prints: Prints, r: int, flags: Flags, at: int, frame: int, second: int) -> None:
-    """Write the flag of a device whose evidence is enough, and begin to learn what it is now."""
+    """Write the flag of a device whose evidence suffices, and start to learn its new type."""
     kind, candidate = np.float64(prints["type"][r]), np.float64(prints["candidate"][r])
     run, own = np.float64(prints["run"][r]), np.float64(prints["own"][r])
     put_flag(flags, at, frame, OF_TYPE, candidate, kind, np.float64(prints["evidence"][r]), run)
@@ -293,7 +293,7 @@ def tell(prints: Prints, r: int, flags: Flags, at: int, frame: int, second: int)
 
 @kernel(void(KEEP, int64, int64, uint64, float64, float64), borrows=True, inlined=True)
 def keep_sample(keep: Keep, slot: int, owner: int, mask: int, interval: float, size: float) -> None:
-    """Keep a sample for training."""
+    """Store a sample for training."""
     samples, kept, owners = keep
     if owners[slot] != np.uint32(owner):
         owners[slot], kept[slot] = np.uint32(owner), 0
@@ -315,10 +315,10 @@ def observe(
     counts: npt.NDArray[np.int64],
     flags: Flags,
 ) -> int:
-    """Take the sampled ones of the admitted frames of a batch in, in order; the number of flags written.
+    """Sample the admitted frames of a batch, in order; returns the number of flags written.
 
-    ``fit`` float64 [2]: room for what kernels hand to each other. ``flags`` FLAG [k + 1], out: the first k flags; more
-    are only counted.
+    ``fit`` float64 [2]: work space that kernels pass to each other. ``flags`` FLAG [k + 1], out: the first k flags;
+    further ones are only counted.
     """
     row, ids, time_ns, lengths, interval_s, field_frame, field_path, _ = columns
     first_row, rare = np.int64(limits[FIRST_ROW]), np.uint64(limits[ONE_IN])
@@ -327,7 +327,7 @@ def observe(
         if interval_s[i] < -1.5:
             continue
         if interval_s[i] < SLOW_S:
-            # Not only by the device's own numbers, so that nobody chooses which of his frames are looked at.
+            # Not only by the device's own numbers, so that senders cannot choose which of their frames are sampled.
             chance = (np.uint64(time_ns[i]) + ids[i, 0] + np.uint64(i)) * _MIX >> np.uint64(33)
             if chance % rare != np.uint64(0):
                 continue

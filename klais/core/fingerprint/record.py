@@ -1,7 +1,7 @@
 """The fingerprint of a device, the samples that training takes, and the tables of the types (numpy only, no numba).
 
-A *sample* is one frame as far as types are concerned: its *mask*, one of 64 bits for each name of a numeric field, and
-the logarithms of its interval and its payload's size. Which names share a bit is the same in all processes.
+A *sample* is one frame reduced to what types need: its *mask*, one of 64 bits for each name of a numeric field, and the
+logarithms of its interval and its payload's size. The bit of a name is the same in all processes.
 """
 
 import zlib
@@ -20,13 +20,13 @@ PRINT = np.dtype(
         ("told", "u1"),  # flags so far
         ("shape", "<u4", (SHAPES,)),  # hashes of the masks that it sends
         ("hits", "u1", (SHAPES,)),
-        ("candidate", "u1"),  # what it looks like at the moment, coded as ``type``
-        ("run", "u1"),  # samples since it began to
-        ("own", "u1"),  # how many of these were as usual all the same
+        ("candidate", "u1"),  # its present apparent type, coded as ``type``
+        ("run", "u1"),  # samples since ``candidate`` began
+        ("own", "u1"),  # how many of these were usual nevertheless
         ("before", "u1"),  # the type before this one
-        ("since_s", "<u4"),  # receive time (s) at which ``candidate`` began
-        ("typed_s", "<u4"),  # and at which ``type`` did
-        ("evidence", "<f4"),  # for ``candidate`` against ``type``, in nats (Page's cumulative sum)
+        ("since_s", "<u4"),  # receive time (s) when ``candidate`` began
+        ("typed_s", "<u4"),  # receive time (s) when ``type`` began
+        ("evidence", "<f4"),  # for ``candidate`` relative to ``type``, in nats (Page's cumulative sum)
         ("interval", "<f4"),  # mean of ln(interval / s), and its variance
         ("interval_var", "<f4"),
         ("size", "<f4"),  # the same of ln(payload bytes)
@@ -41,12 +41,12 @@ MOST_TYPES = 64
 Prints = npt.NDArray[np.void]
 
 SAMPLE = np.dtype([("mask", "<u8"), ("interval", "<f4"), ("size", "<f4")])  # interval NaN = not known
-SLOTS, KEPT = 512, 32  # devices of a lane that samples are kept of, and how many of each
-BIT_MIX, BIT_SHIFT = 0x9E3779B1, 26  # Knuth's multiplicative hash, of which the upper 6 bits are a bit's number
+SLOTS, KEPT = 512, 32  # devices of a lane whose samples are stored, and samples stored for each
+BIT_MIX, BIT_SHIFT = 0x9E3779B1, 26  # Knuth's multiplicative hash; its upper 6 bits are a bit's number
 
 
 def bit_of(path: int) -> int:
-    """Bit of the mask for a field, of the lower half of its path's hash; kernels compute the same.
+    """Bit of the mask for a field, from the lower half of its path's hash; kernels compute the same.
 
     Examples
     --------
@@ -57,26 +57,26 @@ def bit_of(path: int) -> int:
 
 
 def code_of(name: str) -> int:
-    """The number that stands for a type's name in a flag, never 0."""
+    """The number of a type's name in a flag, never 0."""
     return zlib.crc32(name.encode()) | 1
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceTypes:
-    """A model of types, as lanes use it.
+    """A model of types in the form that lanes use.
 
     Attributes
     ----------
     version : str
-        Of the model; empty = there is none.
+        Version of the model; empty = no model.
     names : tuple of str
-        Of the T types.
+        Names of the T types.
     rates : float64 [T, 64]
         Share of samples with each bit.
     interval, size : float64 [T, 2]
         Mean and standard deviation of ln(interval / s) and ln(payload bytes).
     threshold : float
-        Evidence (nats) for a flag.
+        Evidence (nats) needed for a flag.
     """
 
     version: str
@@ -89,7 +89,7 @@ class DeviceTypes:
     normals: npt.NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Log-likelihoods of each byte of a mask, float32 [T, 8, 256]; of the two others float64 [T, 6]."""
+        """Compute log-likelihoods of each byte of a mask, float32 [T, 8, 256]; of the other two, float64 [T, 6]."""
         bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(np.float64)
         rates = self.rates.reshape(-1, 8, 1, 8)
         tables = (bits * np.log(rates) + (1.0 - bits) * np.log1p(-rates)).sum(axis=3)
@@ -100,7 +100,7 @@ class DeviceTypes:
         object.__setattr__(self, "normals", normals)
 
     def name_of(self, kind: int) -> str:
-        """Name of a type as :data:`PRINT` codes it; empty where it has none."""
+        """Name of a type from its code in :data:`PRINT`; empty if it has none."""
         return self.names[kind - 1] if 0 < kind <= len(self.names) else ""
 
     def codes(self) -> npt.NDArray[np.int64]:
@@ -110,7 +110,7 @@ class DeviceTypes:
         return out
 
     def translation(self, other: "DeviceTypes") -> npt.NDArray[np.uint8]:
-        """uint8 [256]: the code that each type of this model has in ``other``; 0 = it has to be found again."""
+        """uint8 [256]: the code of each type of this model in ``other``; 0 = it must be found again."""
         out: npt.NDArray[np.uint8] = np.zeros(256, np.uint8)
         place = {name: at + 1 for at, name in enumerate(other.names)}
         out[1 : len(self.names) + 1] = [place.get(name, 0) for name in self.names]
@@ -118,7 +118,7 @@ class DeviceTypes:
 
 
 def no_types() -> DeviceTypes:
-    """What lanes have without a model."""
+    """The empty model, used when no model is loaded."""
     return DeviceTypes("", (), np.empty((0, 64)), np.empty((0, 2)), np.empty((0, 2)), 12.0)
 
 
@@ -127,7 +127,7 @@ NO_TYPES = no_types()
 
 @dataclass(frozen=True, slots=True)
 class TypeFacts:
-    """What is known of one device: ``type`` and the one ``before`` ("" = none yet), receive time (s) since when, the
+    """Facts about one device: ``type`` and the one ``before`` ("" = none yet), receive time (s) since when, the
     ``model`` ("" = none), samples, and means and coefficients of variation of interval (s) and size (bytes)."""
 
     type: str
@@ -144,7 +144,7 @@ class TypeFacts:
 
 
 class Kept(NamedTuple):
-    """Samples of up to SLOTS devices, SAMPLE [SLOTS, KEPT], how many there were of each, int64 [SLOTS], and the lower
+    """Samples of up to SLOTS devices, SAMPLE [SLOTS, KEPT], the number of samples of each, int64 [SLOTS], and the lower
     halves of the paths of their fields, uint32 [SLOTS, k] (0 = none)."""
 
     samples: npt.NDArray[np.void]
@@ -153,7 +153,7 @@ class Kept(NamedTuple):
 
 
 def device_samples(kept: Kept, least: int) -> list[tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]]:
-    """Samples, the oldest first, and paths of each device that has at least ``least`` samples."""
+    """Samples, oldest first, and paths of each device that has at least ``least`` samples."""
     out = []
     for at in np.flatnonzero(kept.counts >= least).tolist():
         count, mine = int(kept.counts[at]), kept.samples[at]

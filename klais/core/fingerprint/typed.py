@@ -1,4 +1,4 @@
-"""A detector with fingerprints beside it: what the lane's own one finds, and devices that change their type."""
+"""A detector with fingerprints: adds devices that change their type to the findings of the lane's own detector."""
 
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,8 +22,8 @@ from klais.core.fingerprint.record import (
     TypeFacts,
 )
 
-ONE_IN = 4  # frames of a fast device of which one is sampled
-WINDOWS = 4  # sets of samples kept for training besides the one that fills
+ONE_IN = 4  # one in so many frames of a fast device is sampled
+WINDOWS = 4  # complete sets of samples kept for training, in addition to the one being filled
 UNKNOWN_NAME = "unknown"
 _HEAD = np.dtype([("magic", "S4"), ("code", "<u4")])  # code of the type's name; the fingerprint follows
 HABITS = ("interval", "interval_var", "size", "size_var")
@@ -32,14 +32,14 @@ TAIL_SIZE = _HEAD.itemsize + PRINT.itemsize
 
 
 class TypesInUse:
-    """The model that all lanes of a worker use; another thread may set another one at any time."""
+    """The model that all lanes of a worker use; another thread may replace it at any time."""
 
     def __init__(self, types: DeviceTypes = NO_TYPES) -> None:
         self.current = types
-        self.sampled = self.compared = self.flags = 0  # of all lanes since the start
+        self.sampled = self.compared = self.flags = 0  # for all lanes since the start
 
     def set(self, types: DeviceTypes) -> None:
-        """Let the lanes use this model from their next step on."""
+        """Make the lanes use this model from their next step on."""
         self.current = types
 
 
@@ -51,16 +51,16 @@ class Typed:
     inner : Detector
         Scores values.
     in_use : TypesInUse
-        The model; without one nothing is flagged here.
+        The model; without one this class flags nothing.
     one_in : int
-        Frames of a fast device of which one is sampled.
+        One in so many frames of a fast device is sampled.
     """
 
     def __init__(self, inner: Detector, in_use: TypesInUse, one_in: int = ONE_IN) -> None:
         self.inner, self._in_use, self._one_in = inner, in_use, one_in
         self.types = in_use.current
         self.prints = reserve(0, PRINT)
-        self._used = 0  # rows that may have a fingerprint: the others' memory is not touched
+        self._used = 0  # rows that may have a fingerprint: the memory of all others is untouched
         self._tables = self.types.tables, self.types.normals
         self._room = np.zeros(2)
         self._first_row = 0
@@ -109,7 +109,7 @@ class Typed:
         return self._merged(found, flags[: min(written, left)], raised)
 
     def _merged(self, found: Found, flags: npt.NDArray[np.void], raised: int) -> Found:
-        """The flags of both, in the order of the frames; in place of types the codes of their names."""
+        """The flags of both detectors, in the order of the frames; types are replaced by the codes of their names."""
         names = dict(found.names)
         codes = self.types.codes()
         for side in ("value", "expected"):
@@ -120,7 +120,7 @@ class Typed:
         return Found(found.raised + raised, both[np.argsort(both["frame"], kind="stable")], names)
 
     def _take_over(self, types: DeviceTypes) -> None:
-        """Go on with another model: devices of a type that it has too keep it, the others are looked at again."""
+        """Switch to another model: devices whose type it contains keep it, the others are classified again."""
         translation, prints = self.types.translation(types), self.prints[: self._used]
         for name in ("type", "candidate", "before"):
             prints[name] = translation[prints[name]]
@@ -134,7 +134,7 @@ class Typed:
         return self.inner.features(row)
 
     def facts(self, row: int, device_id: bytes) -> TypeFacts | None:
-        """What is known of the device in ``row``; None before its first sample."""
+        """The type of the device in ``row``; None before its first sample."""
         if row >= len(self.prints) or self.prints["owner"][row] != owner_of(*map(np.uint64, id_words(device_id))):
             return None
         at = self.prints[row]
@@ -162,12 +162,12 @@ class Typed:
         return UNKNOWN_NAME if kind == UNKNOWN else self.types.name_of(kind)
 
     def counted(self) -> dict[str, int]:
-        """Devices of each type, those of none as ``unknown``."""
+        """Number of devices by type; those without one count as ``unknown``."""
         kinds, counts = np.unique(self.prints["type"][: self._used], return_counts=True)
         return {self._name(k): n for k, n in zip(kinds.tolist(), counts.tolist(), strict=True) if k}
 
     def samples(self, used: int) -> list[Kept]:
-        """Samples for training; where more than SLOTS rows are ``used``, others are sampled from now on."""
+        """Samples for training; if more than SLOTS rows are ``used``, other rows are sampled from now on."""
         now = Kept(self._keep[0].copy(), self._keep[1].copy(), self._paths_here())
         out = [*self._older, now]
         if used > SLOTS:
@@ -184,7 +184,7 @@ class Typed:
         return out
 
     def dump_some(self, begin: int, end: int, most_bytes: int) -> tuple[Saved, int]:
-        """See :class:`klais.core.anomaly.detector.Detector`; the fingerprint follows what the inner one saves."""
+        """See :class:`klais.core.anomaly.detector.Detector`; the fingerprint follows the profile of the inner one."""
         found, after = self.inner.dump_some(begin, end, most_bytes)
         count = len(found.row)
         if not count:

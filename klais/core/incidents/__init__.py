@@ -1,1 +1,1 @@
-"""Incidents: flags of many devices with one cause become one (pure, no clock, no I/O)."""
+"""Incidents: flags of many devices with one cause are grouped into one incident (pure, no clock, no I/O)."""

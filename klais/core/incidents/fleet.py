@@ -1,7 +1,7 @@
-"""The rate of the whole fleet: does it pause, or surge (pure; time is an argument)?
+"""The rate of the whole fleet: detect a pause or a surge (pure; time is an argument).
 
-A device's rhythm is judged beside the fleet's, so a change of all devices flags none of them. Here it is found: the
-rate of all edges against its own mean of the last minutes.
+A device's rhythm is judged relative to the fleet's, so a change of all devices flags none of them. This module detects
+it: it compares the rate of all edges with its own mean over the last minutes.
 """
 
 import math
@@ -12,19 +12,19 @@ from klais.core.incidents.grouping import Grouping
 from klais.core.incidents.incident import FLEET_FEATURE
 from klais.core.incidents.summary import FlagSeen
 
-WARM_S = 120.0  # of traffic before the first judgement
-MEAN_S, SHORT_S = 300.0, 5.0  # time constants of the usual rate and of the present one
+WARM_S = 120.0  # s of traffic before the first judgement
+MEAN_S, SHORT_S = 300.0, 5.0  # time constants of the usual and of the present rate
 PAUSE, SURGE = 0.2, 5.0  # times the usual rate
-BACK = 2.0  # it is over within a factor of so much
-LASTS_S = 10.0  # so long
-ADOPT_S = 1800.0  # then the new rate is the usual one
-LEAST_PER_S = 1.0  # a slower fleet has no rate to speak of
+BACK = 2.0  # the deviation is over within this factor
+LASTS_S = 10.0  # for this long
+ADOPT_S = 1800.0  # after this time the new rate becomes the usual one
+LEAST_PER_S = 1.0  # below this rate a fleet is not judged
 LONGEST_STEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The rate (frames/s) beside the usual one. ``deviates`` for long enough; ``over``: an incident may close."""
+    """The present and the usual rate (frames/s). ``deviates``: for long enough; ``over``: an incident may close."""
 
     rate: float
     usual: float
@@ -38,18 +38,18 @@ class Reading:
 
     @property
     def times(self) -> float:
-        """How many times more or less than usual."""
+        """The factor by which the rate is above or below the usual one."""
         low, high = sorted((max(self.rate, 0.01 * self.usual, 1e-3), max(self.usual, 1e-3)))
         return high / low
 
 
 class FleetWatch:
-    """Feed it once a second.
+    """Watches the fleet's rate; call :meth:`observe` once a second.
 
     Parameters
     ----------
     usual : float, optional
-        Frames/s that an earlier leader took for usual while its incident goes on.
+        Frames/s that an earlier leader considered usual, if its incident is still open.
     """
 
     def __init__(self, usual: float | None = None) -> None:
@@ -62,10 +62,10 @@ class FleetWatch:
         self._open_s = 0.0
 
     def observe(self, now_s: float, rate: float, edges: frozenset[str], is_open: bool) -> Reading | None:
-        """The rate (frames/s) that ``edges`` received in the last second; None while it cannot be judged.
+        """Process the rate (frames/s) that ``edges`` received in the last second; None while it cannot be judged.
 
-        When another edge reports than before, or one falls silent, the rate says nothing about devices: it is learned
-        for a while before it is judged again. ``is_open``: there is an incident.
+        When an edge starts or stops reporting, the rate is not comparable: it is learned for a while before it is
+        judged again. ``is_open``: an incident is open.
         """
         step_s = 0.0 if self._at_s is None else min(LONGEST_STEP_S, max(0.0, now_s - self._at_s))
         self._at_s = now_s
@@ -113,9 +113,9 @@ def judge_fleet(
     edges: frozenset[str],
     is_muted: Callable[[FlagSeen], bool],
 ) -> None:
-    """Open, go on with or close the fleet's incident, by the rate (frames/s) that ``edges`` received.
+    """Open, update or close the fleet's incident from the rate (frames/s) that ``edges`` received.
 
-    ``now_s`` is any clock that goes on steadily, ``at_ms`` the time of flags (ms since the epoch).
+    ``now_s`` is any monotonic clock, ``at_ms`` the time of flags (ms since the epoch).
     """
     incident = grouping.fleet_incident()
     reading = watch.observe(now_s, rate, edges, incident is not None)

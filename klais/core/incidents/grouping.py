@@ -1,9 +1,9 @@
-"""From flags to incidents (pure): flags wait for a window, then those that belong together are one incident.
+"""Group flags into incidents (pure): flags wait for a window, then flags that belong together form one incident.
 
 Flags are absorbed in any order; :meth:`Grouping.settle` decides, as often as its caller likes. A flag joins an open
 incident of its device, or of its feature if that is recent. Several devices with the same feature within a window open
-one incident together. A device alone opens one if its flag is severe. All other flags stay flags: at ordinary times a
-few false ones come every hour.
+one incident together. A single device opens one if its flag is severe. All other flags stay flags, because a few false
+ones per hour are normal.
 """
 
 import heapq
@@ -19,25 +19,25 @@ FAMILIES = {
     **{"type": "type", "impersonation": "type", "odd": "type"},
 }  # else "value"
 ALWAYS_SEVERE = frozenset({"stuck", "absent", "type", "impersonation"})
-MOST_PENDING = 2048  # devices with a feature that wait; above, those with the lowest hashes
-MOST_SAVED = 256  # of them, in the saved state: only in a storm of unrelated flags a new leader knows fewer
+MOST_PENDING = 2048  # waiting (device, feature) pairs; above this, those with the lowest hashes are kept
+MOST_SAVED = 256  # waiting pairs in the saved state: a new leader knows fewer only in a storm of unrelated flags
 MOST_OPEN = 100
-MOST_CLOSED = 200  # remembered
-NOISE_MS = 3_600_000.0  # memory of how many flags of a family stay alone
-UPDATE_MS = 60_000  # an incident that grows is written again after so long, and at once when it has doubled
+MOST_CLOSED = 200  # closed incidents that are remembered
+NOISE_MS = 3_600_000.0  # memory for how many flags of a family stay alone
+UPDATE_MS = 60_000  # an incident that grows is written again after this time, and immediately when it has doubled
 Key = tuple[str, str]  # feature, family
 Place = tuple[str, str, str]  # and device
 
 
 def family_of(cause: str) -> str:
-    """The family of a cause: devices that fall silent and devices that slow down have one."""
+    """The family of a cause: devices that fall silent and devices that slow down share one."""
     return FAMILIES.get(cause, "value")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """When flags are an incident: ``devices`` within ``window_ms``, or one flag with a score of ``severe``; it is over
-    after ``quiet_ms`` without a flag."""
+    """When flags become an incident: ``devices`` within ``window_ms``, or one flag with a score of ``severe``. The
+    incident ends after ``quiet_ms`` without a flag."""
 
     window_ms: int = 30_000
     devices: int = 3
@@ -46,13 +46,13 @@ class Rules:
 
     @property
     def join_ms(self) -> int:
-        """A flag joins an incident of its feature whose newest flag is no older."""
+        """A flag joins an incident of its feature if the newest flag of that is at most this old."""
         return 2 * self.window_ms
 
 
 @dataclass(slots=True)
 class Totals:
-    """Counted since the first leader: incidents opened by class of feature; flags that muting kept out, flags that
+    """Totals since the first leader: incidents opened by class of feature; flags suppressed by muting, flags that
     stayed alone, flags that did not fit."""
 
     opened: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FEATURES, 0))
@@ -63,19 +63,19 @@ class Totals:
 
 
 class Grouping:
-    """Open incidents, those that closed lately, and flags that wait.
+    """Open incidents, recently closed ones, and waiting flags.
 
     Parameters
     ----------
     rules : Rules
-        When flags are an incident.
+        When flags become an incident.
 
     Attributes
     ----------
     incidents : dict
-        By id, open ones and the newest closed ones.
+        Open and the newest closed incidents, by id.
     totals : Totals
-        What was counted.
+        The totals.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -83,7 +83,7 @@ class Grouping:
         self.incidents: dict[str, Incident] = {}
         self.totals = Totals()
         self._pending: dict[Place, Summary] = {}
-        self._highest: list[tuple[int, Place]] = []  # heap of (minus hash, place), while no more may wait
+        self._highest: list[tuple[int, Place]] = []  # heap of (minus hash, place) while the waiting room is full
         self._noise: dict[str, float] = {}
         self._noise_ms = 0
         self._changed: dict[str, Incident] = {}
@@ -93,7 +93,7 @@ class Grouping:
     # -- flags
 
     def absorb(self, flag: FlagSeen, muted: bool = False) -> None:
-        """Let a flag wait for the next :meth:`settle`."""
+        """Queue a flag for the next :meth:`settle`."""
         self.totals.flags += 1
         if muted:
             self.totals.muted += 1
@@ -119,7 +119,7 @@ class Grouping:
         self._pending[place] = what
 
     def settle(self, now_ms: int) -> list[Incident]:
-        """Decide about what waits; returns the incidents that were opened, updated or closed, each once."""
+        """Decide on the waiting flags; returns each incident that was opened, updated or closed once."""
         self._decay(now_ms)
         if self._pending:
             self._join()
@@ -135,7 +135,7 @@ class Grouping:
         return changed
 
     def _join(self) -> None:
-        """What belongs to an open incident goes there."""
+        """Add waiting flags to the open incidents that they belong to."""
         fits = self._homes()
         for place in sorted(self._pending):
             home = fits(place, self._pending[place])
@@ -144,7 +144,7 @@ class Grouping:
                 self._change(home)
 
     def _homes(self) -> Callable[[Place, Summary], Incident | None]:
-        """Finds the incident of what waits; incidents are as they stand now, so that no order matters."""
+        """A function that finds the incident of a waiting entry; uses the present incidents, so order has no effect."""
         by_device: dict[str, Incident] = {}
         by_key: dict[Key, list[tuple[int, Incident]]] = {}
         groups: list[tuple[int, Incident]] = []
@@ -194,12 +194,12 @@ class Grouping:
                 self._change(home)
 
     def _needed(self, family: str) -> int:
-        """Devices that are more than a coincidence: above the mean of single flags by 4 standard deviations."""
+        """Number of devices that is more than a coincidence: 4 standard deviations above the mean of single flags."""
         mean = self._noise.get(family, 0.0) * self.rules.window_ms / NOISE_MS
         return max(self.rules.devices, int(self.rules.devices + mean + 4.0 * mean**0.5))
 
     def _same(self, key: Key, what: Summary) -> Incident | None:
-        """An open incident with the same cause: most of the devices are in it, or it is the first of them."""
+        """An open incident with the same cause: it contains most of the devices, or it is the first of them."""
         names = what.members.names()
         for incident in sorted(self.open(), key=lambda one: (one.opened_ms, one.id)):
             recent = what.first.at_ms - incident.what.newest_ms <= self.rules.join_ms
@@ -211,7 +211,7 @@ class Grouping:
         return None
 
     def _open_single(self, now_ms: int) -> None:
-        """A severe flag of one device waits for a window: others may come."""
+        """Open incidents for severe flags of single devices, after a window in which other devices could join."""
         of_device: dict[str, list[Place]] = {}
         for place in self._pending:
             of_device.setdefault(place[2], []).append(place)
@@ -245,7 +245,7 @@ class Grouping:
     # -- incidents
 
     def open(self) -> list[Incident]:
-        """Those that go on."""
+        """The open incidents."""
         return [incident for incident in self.incidents.values() if incident.is_open]
 
     def _open(self, kind: Kind, feature: str, what: Summary, now_ms: int) -> Incident | None:
@@ -264,7 +264,7 @@ class Grouping:
         self._changed[incident.id] = self._dirty[incident.id] = incident
 
     def fleet(self, flag: FlagSeen, now_ms: int) -> None:
-        """The fleet's rate is far from usual: open the one incident of the fleet, or add to it."""
+        """The fleet's rate is far from usual: open the fleet's incident, or add to it."""
         known = self.fleet_incident()
         if known is None:
             self._open("fleet", flag.feature, Summary.of(flag), now_ms)
@@ -273,16 +273,16 @@ class Grouping:
         self._change(known)
 
     def fleet_incident(self) -> Incident | None:
-        """The open one of the whole fleet."""
+        """The open incident of the whole fleet, if any."""
         return next((one for one in self.open() if one.kind == "fleet"), None)
 
     def close(self, incident: Incident, now_ms: int) -> None:
-        """It is over."""
+        """Close an incident."""
         incident.closed_ms = max(now_ms, 1)
         self._change(incident)
 
     def _written(self, now_ms: int) -> list[Incident]:
-        """Those to write now: opened, closed, grown to the double, or changed a while ago."""
+        """Incidents to write now: opened, closed, doubled in size, or changed a while ago."""
         out = []
         for incident in sorted(self._changed.values(), key=lambda one: (one.opened_ms, one.id)):
             members = incident.what.members.count
@@ -309,14 +309,14 @@ class Grouping:
         return out
 
     def take_forgotten(self) -> list[str]:
-        """Ids of incidents that are not remembered any more, since the last call."""
+        """Ids of incidents that were forgotten since the last call."""
         out, self._forgotten = self._forgotten, []
         return out
 
     # -- state
 
     def state(self) -> dict[str, Any]:
-        """All but the incidents, as JSON."""
+        """Everything except the incidents, as JSON."""
         return {
             "pending": [[*place, self._pending[place].record()] for place in self._to_save()],
             "noise": self._noise,
@@ -330,12 +330,12 @@ class Grouping:
         return heapq.nsmallest(MOST_SAVED, self._pending, key=lambda place: (hash_of("\0".join(place)), place))
 
     def restore(self, state: dict[str, Any], incidents: Iterable[dict[str, Any]]) -> None:
-        """Go on from :meth:`state` and :meth:`Incident.state`.
+        """Continue from :meth:`state` and :meth:`Incident.state`.
 
         Raises
         ------
         ValueError
-            They are none.
+            If they cannot be read.
         """
         try:
             self.incidents = {one.id: one for one in map(incident_of, incidents)}
@@ -350,7 +350,7 @@ class Grouping:
 
 
 def _noise(found: dict[str, Any]) -> dict[str, float]:
-    """Flags of each family that stayed alone lately."""
+    """Flags of each family that recently stayed alone."""
     noise = {name: float(found[name]) for name in {*FAMILIES.values(), "value"} & found.keys()}
     if not all(0.0 <= value <= MOST_NUMBER for value in noise.values()):
         raise ValueError(f"the noise of families is {found!r:.80}")
@@ -358,7 +358,7 @@ def _noise(found: dict[str, Any]) -> dict[str, float]:
 
 
 def _totals(found: dict[str, Any]) -> Totals:
-    """What was counted; a class of features that is not there has none."""
+    """The totals; a missing class of features counts 0."""
     totals = Totals(**found)
     totals.opened = dict.fromkeys(FEATURES, 0) | {
         name: totals.opened[name] for name in FEATURES if name in totals.opened

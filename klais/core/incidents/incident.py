@@ -1,4 +1,4 @@
-"""An incident, the record that holds it, and the sentence that says what it is."""
+"""An incident, its record, and the sentence that describes it."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from klais.text import escape, iso_seconds
 VERSION = 1
 ID = re.compile(r"i-[0-9a-f]{10}")
 INCIDENT_HEADER = ("kind", b"incident")
-"""Of the records on ``klais_anomalies``; flags have none such."""
+"""The header of records on ``klais_anomalies`` that are incidents; flags have none."""
 
 KINDS = ("device", "group", "fleet")
 Kind = Literal["device", "group", "fleet"]
@@ -21,12 +21,12 @@ FLEET_FEATURE = "frames_per_s"
 """The feature of an incident of the whole fleet: frames that all edges receive in a second."""
 
 FEATURES = ("field", "interval", "size", "fleet")
-"""Values of the label ``feature``: a device's own names are no label."""
+"""Values of the label ``feature``: names of a device's own fields are not used as labels."""
 _CLASSES = {"interval_s": "interval", "payload_bytes": "size", FLEET_FEATURE: "fleet"}
 
 
 def feature_class(feature: str) -> str:
-    """Which of ``FEATURES`` a feature is."""
+    """The member of ``FEATURES`` that a feature belongs to."""
     return _CLASSES.get(feature, "field")
 
 
@@ -37,17 +37,17 @@ class Incident:
     Attributes
     ----------
     id : str
-        Made of its first flag: the same in whichever worker opens it.
+        Derived from its first flag: the same in whichever worker opens it.
     kind : {'device', 'group', 'fleet'}
         One device; several with the same feature at the same time; the rate of the whole fleet.
     feature : str
-        What it is about; others that came along are in ``what.features``.
+        The main feature; further ones are in ``what.features``.
     opened_ms, closed_ms : int
-        Epoch ms; ``closed_ms`` 0 while it is open.
+        ms since the epoch; ``closed_ms`` is 0 while it is open.
     revision : int
         Rises with each record on ``klais_anomalies``, from 1.
     before : int
-        Incidents of the same kind and feature before, as far as they are remembered.
+        Earlier incidents of the same kind and feature, as far as they are remembered.
     """
 
     id: str
@@ -63,11 +63,11 @@ class Incident:
 
     @property
     def is_open(self) -> bool:
-        """Whether it goes on."""
+        """Whether it is still open."""
         return self.closed_ms == 0
 
     def add(self, what: Summary) -> None:
-        """More flags with the same cause. Of the fleet's incident its rate stays first and worst."""
+        """Add flags with the same cause. The fleet's incident keeps its rate as first and worst flag."""
         if self.kind != "fleet":
             self.what.merge(what)
             return
@@ -75,13 +75,13 @@ class Incident:
         self.what.members.merge(what.members)
 
     def observe(self, flag: FlagSeen) -> None:
-        """The rate of the fleet again, for an incident of the fleet."""
+        """Update the rate of an incident of the fleet."""
         self.what.newest_ms = flag.at_ms
         if flag.score > self.what.worst.score:
             self.what.worst = flag
 
     def state(self) -> dict[str, Any]:
-        """As JSON, without loss; :func:`incident_of` reads it."""
+        """The incident as JSON, lossless; :func:`incident_of` reads it."""
         out: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
         return out | {"v": VERSION, "what": self.what.record(), "says": sentence(self)}
 
@@ -95,23 +95,23 @@ def incident_of(record: Mapping[str, Any]) -> Incident:
     Raises
     ------
     ValueError
-        It is none, or one of another version.
+        If it is not an incident, or one of another version.
     """
     if record.get("v") != VERSION:
-        raise ValueError(f"this is no incident of version {VERSION}: v is {record.get('v')!r}")
+        raise ValueError(f"this is not an incident of version {VERSION}: v is {record.get('v')!r}")
     try:
         out = Incident(what=summary_of(record["what"]), **{name: record[name] for name in _KEPT})
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no incident: {error!r}") from None
+        raise ValueError(f"this is not an incident: {error!r}") from None
     texts = isinstance(out.feature, str) and isinstance(out.id, str) and is_id(out.id)
     if out.kind not in KINDS or not texts or len(out.feature) > MOST_TEXT:
-        raise ValueError(f"this is no incident: {record!r:.200}")
+        raise ValueError(f"this is not an incident: {record!r:.200}")
     check_whole(*(getattr(out, name) for name in _KEPT[3:]))
     return out
 
 
 def id_of(flag: FlagSeen) -> str:
-    """The id of an incident with this first flag.
+    """The id of an incident that starts with this flag.
 
     Examples
     --------
@@ -128,7 +128,7 @@ def is_id(text: str) -> bool:
 
 
 def shown(incident: Incident) -> dict[str, Any]:
-    """For people and programs: views, commands, and records of ``klais_anomalies``."""
+    """The incident for people and programs: views, commands, and records of ``klais_anomalies``."""
     what = incident.what
     return {
         "id": incident.id,
@@ -158,7 +158,7 @@ def shown(incident: Incident) -> dict[str, Any]:
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What the language model may say of an incident, from :func:`shown`'s record."""
+    """The facts about an incident that the language model may use, from the record of :func:`shown`."""
     worst, first = record["worst"], record["first"]
     out = {
         "feature": record["feature"],
@@ -176,13 +176,13 @@ def facts(record: Mapping[str, Any]) -> dict[str, Any]:
         out |= {"devices": record["devices"], "first": first["device"], "worst": worst["device"]}
         out["members"] = record["members"][:FEW]
     for one, many in (("partition", "partitions"), ("edge", "edges"), ("firmware", "firmwares")):
-        if record["type"] != "fleet" and len(record[many]) == 1:  # the whole fleet is in no partition
+        if record["type"] != "fleet" and len(record[many]) == 1:  # the whole fleet has no partition
             out[one] = record[many][0]
     return {name: value for name, value in out.items() if value is not None}
 
 
 def sentence(incident: Incident) -> str:
-    """What was seen, what was expected, how unusual, since when, how often before."""
+    """One sentence: observed and expected value, how unusual, since when, how often before."""
     what = incident.what
     since = f"since {iso_seconds(what.first.at_ms)}"
     lasted = "" if incident.is_open else f", over after {span((incident.closed_ms - what.first.at_ms) / 1000)}"
@@ -221,7 +221,7 @@ def _direction(what: Summary) -> str:
 
 
 def _common(what: Summary) -> str:
-    """What all of them share, where that is worth a word."""
+    """What all members share, if it is worth mentioning."""
     shared = [("firmware", what.firmwares), ("partition", what.partitions), ("edge", what.edges)]
     found = [f"{name} {escape(str(values[0]))}" for name, values in shared if len(values) == 1]
     return f" (all: {', '.join(found)})" if found else ""

@@ -1,4 +1,4 @@
-"""What many flags have in common, in bounded memory. Summaries of parts merge to that of the whole, in any order."""
+"""Common properties of many flags, in bounded memory. Partial summaries merge to that of the whole, in any order."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -7,16 +7,16 @@ from typing import Any, TypeGuard
 
 from klais.system import shallow_json
 
-MEMBERS = 128  # names kept; above, their number is an estimate with a standard error of 9 %
+MEMBERS = 128  # names kept; with more, their number is an estimate with a standard error of 9 %
 FEW = 8  # features, partitions, edges and firmwares kept
-MOST_TEXT = 400  # characters of a text that a record keeps
-MOST_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar holds; no count is larger
+MOST_TEXT = 400  # characters of a text kept in a record
+MOST_NUMBER = 253_402_300_799_999  # ms since the epoch that a calendar can represent; no count is larger
 _SPACE = float(1 << 64)
 
 
 @dataclass(frozen=True, slots=True)
 class FlagSeen:
-    """A flag as ``klais_anomalies`` has it. ``at_ms``: when Kafka appended it; ``says``: its sentence."""
+    """A flag as in ``klais_anomalies``. ``at_ms``: when Kafka appended it; ``says``: its sentence."""
 
     device: str
     feature: str
@@ -33,11 +33,11 @@ class FlagSeen:
 
     @property
     def order(self) -> tuple[int, str, str, str]:
-        """By which the first of several is chosen."""
+        """Sort key that selects the first of several flags."""
         return self.at_ms, self.device, self.feature, self.cause
 
     def record(self) -> dict[str, Any]:
-        """As JSON; :func:`flag_of` reads it."""
+        """The flag as JSON; :func:`flag_of` reads it."""
         return {name: getattr(self, name) for name in FlagSeen.__slots__}
 
 
@@ -47,27 +47,27 @@ def flag_of(record: Any) -> FlagSeen:
     Raises
     ------
     ValueError
-        It is none.
+        If it is not a flag.
     """
     try:
         flag = FlagSeen(**{name: record[name] for name in FlagSeen.__slots__})
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no flag: {error!r}") from None
+        raise ValueError(f"this is not a flag: {error!r}") from None
     texts = flag.device, flag.feature, flag.cause, flag.firmware, flag.says
     numbers = [flag.score, *(number for number in (flag.value, flag.expected) if number is not None)]
     if not all(map(_is_text, texts)) or not all(isinstance(n, int | float) for n in numbers):
-        raise ValueError(f"this is no flag: {record!r:.200}")
+        raise ValueError(f"this is not a flag: {record!r:.200}")
     check_whole(flag.at_ms, flag.before, flag.partition, flag.edge or 0)
     return flag
 
 
 def check_whole(*numbers: Any) -> None:
-    """Check that all are counts, or moments that a calendar holds.
+    """Check that all numbers are counts or times that a calendar can represent.
 
     Raises
     ------
     ValueError
-        One is not.
+        If one is not.
     """
     for number in numbers:
         if not _is_whole(number):
@@ -83,7 +83,7 @@ def _is_text(text: Any) -> bool:
 
 
 def read_flag(value: bytes | None, partition: int, at_ms: int) -> FlagSeen | None:
-    """The flag in a record of ``klais_anomalies``; None for any other record, whoever wrote it."""
+    """The flag in a record of ``klais_anomalies``; None for any other record, from any writer."""
     try:
         body = shallow_json.loads(value or b"")
     except ValueError:
@@ -116,27 +116,27 @@ def _number(value: Any) -> float | None:
 
 
 def hash_of(name: str) -> int:
-    """64 bits of a name; the same in every process."""
+    """64-bit hash of a name; the same in every process."""
     return int.from_bytes(blake2b(name.encode(errors="replace"), digest_size=8).digest(), "big")
 
 
 class Members:
-    """A set of names in bounded memory: those with the lowest hashes, and how many there are.
+    """A set of names in bounded memory: the names with the lowest hashes, and the total number of names.
 
-    The number is exact up to ``MEMBERS``. Above, it follows from the highest hash kept (k minimum values, Bar-Yossef
-    et al. 2002, algorithm 2).
+    The number is exact up to ``MEMBERS``. Above, it is estimated from the highest hash kept (k minimum values,
+    Bar-Yossef et al. 2002, algorithm 2).
 
     Parameters
     ----------
     names : iterable of str
-        To begin with.
+        Initial names.
     more : bool
-        Whether others were left out.
+        Whether other names were left out.
     """
 
     def __init__(self, names: Iterable[str] = (), more: bool = False) -> None:
         self._hashes: dict[str, int] = {}
-        self._last: tuple[int, str] | None = None  # the highest hash kept, while all places are taken
+        self._last: tuple[int, str] | None = None  # the highest hash kept, once the set is full
         self._more = False
         for name in names:
             self.add(name)
@@ -161,19 +161,19 @@ class Members:
         self._hashes[name] = at
 
     def merge(self, other: "Members") -> None:
-        """Add all of another set."""
+        """Add all names of another set."""
         for name in other._hashes:
             self.add(name)
         self._more |= other._more
 
     @property
     def exact(self) -> bool:
-        """Whether :attr:`count` is no estimate."""
+        """Whether :attr:`count` is exact."""
         return not self._more
 
     @property
     def count(self) -> int:
-        """How many names there are."""
+        """Number of names."""
         if self.exact:
             return len(self._hashes)
         highest = max(self._hashes.values(), default=0) or 1
@@ -186,9 +186,9 @@ class Members:
 
 @dataclass(slots=True)
 class Summary:
-    """Flags together: number, directions (value above or below what was expected), first and worst, what they share.
+    """Summary of flags: number, directions (value above or below what was expected), first and worst, shared values.
 
-    The tuples are sorted and hold at most ``FEW`` + 1 values: so many mean that there are more.
+    The tuples are sorted and hold at most ``FEW`` + 1 values; that many means that there are more.
     """
 
     flags: int
@@ -206,7 +206,7 @@ class Summary:
 
     @classmethod
     def of(cls, flag: FlagSeen) -> "Summary":
-        """Of one flag."""
+        """The summary of one flag."""
         more = 0.0 if flag.value is None or flag.expected is None else flag.value - flag.expected
         return cls(
             1,
@@ -224,7 +224,7 @@ class Summary:
         )
 
     def merge(self, other: "Summary") -> None:
-        """Add the flags of another one."""
+        """Add the flags of another summary."""
         self.flags, self.up, self.down = self.flags + other.flags, self.up + other.up, self.down + other.down
         self.newest_ms = max(self.newest_ms, other.newest_ms)
         self.first = min(self.first, other.first, key=_first)
@@ -235,11 +235,11 @@ class Summary:
         self.firmwares = _few(self.firmwares, other.firmwares)
 
     def copy(self) -> "Summary":
-        """One that merges without changing this one."""
+        """A copy that can merge without changing this one."""
         return replace(self, members=Members(self.members.names(), not self.members.exact))
 
     def record(self) -> dict[str, Any]:
-        """As JSON; :func:`summary_of` reads it."""
+        """The summary as JSON; :func:`summary_of` reads it."""
         out = {name: getattr(self, name) for name in _PLAIN}
         return out | {
             "first": self.first.record(),
@@ -263,7 +263,7 @@ def summary_of(record: Any) -> Summary:
     Raises
     ------
     ValueError
-        It is none.
+        If it is not a summary.
     """
     try:
         counts: dict[str, Any] = {name: record[name] for name in _COUNTS}
@@ -274,12 +274,12 @@ def summary_of(record: Any) -> Summary:
         first, worst = flag_of(record["first"]), flag_of(record["worst"])
         return Summary(first=first, worst=worst, members=members, **counts, **texts, **numbers)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"this is no summary of flags: {error!r}") from None
+        raise ValueError(f"this is not a summary of flags: {error!r}") from None
 
 
 def _tuple(values: Any, is_one: Callable[[Any], bool], most: int) -> tuple[Any, ...]:
     if not (isinstance(values, list | tuple) and len(values) <= most and all(map(is_one, values))):
-        raise ValueError(f"{values!r:.80} is no list of at most {most} such values")
+        raise ValueError(f"{values!r:.80} is not a list of at most {most} such values")
     return tuple(values)
 
 

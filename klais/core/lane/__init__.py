@@ -1,4 +1,4 @@
-"""The lane: one ordered state machine a partition. Pure: no clock, no I/O.
+"""The lane: one ordered state machine for each partition. Pure: no clock, no I/O.
 
-It decides, and says what to write down; acting on it is the shell's part (:mod:`klais.worker`).
+It decides and produces the records to write; :mod:`klais.worker` writes them and acts on the decisions.
 """

@@ -1,11 +1,11 @@
-"""Which batches of which edge a lane has taken: an edge that sends one twice is recognised by its number (numpy only).
+"""The batches of each edge that a lane has taken: a batch that was sent twice is recognised by its number (numpy only).
 
-An edge counts its batches from each of its starts (*boot*) on. The newest number of each (edge, boot) is remembered;
-beyond ``MAX_BOOTS`` the longest silent sixteenth goes. A batch of one that is forgotten would be taken twice.
+An edge numbers its batches from each of its starts (*boot*). The lane remembers the newest number of each (edge, boot).
+Beyond ``MAX_BOOTS`` it forgets the longest silent sixteenth; repeated batches of those would be taken twice.
 
-Batches of a boot come in the order of their numbers. They do not where ``klais_raw`` lost its tail and has grown again
-before the lane noticed: it took the newest and goes back. So the numbers that were left out are remembered, too: a
-batch that has one of them was not taken before.
+Batches of a boot arrive in the order of their numbers, except if ``klais_raw`` lost its tail and grew again before the
+lane noticed: it took the newest and goes back. So skipped numbers are remembered too: a batch with one of them was not
+taken before.
 """
 
 import numpy as np
@@ -13,17 +13,17 @@ import numpy.typing as npt
 
 MAX_BOOTS = 65_536
 LAST_S = (1 << 32) - 1  # in 2106; a clock may be wrong
-MAX_SKIPPED = 256  # boots of which numbers left out are remembered
-SKIPPED_RANGES = 8  # of a boot, the newest
+MAX_SKIPPED = 256  # boots whose skipped numbers are remembered
+SKIPPED_RANGES = 8  # ranges per boot, the newest
 BOOT = np.dtype([("number", "<u8"), ("boot", "<u4"), ("heard_s", "<u4"), ("edge", "<u2")])
 """One (edge, boot): its newest batch number, and when it was taken (s since the epoch). Part of the marker's format."""
 
 
-Range = tuple[int, int, bool]  # numbers left out: the first, the one after the last, whether they count as missing
+Range = tuple[int, int, bool]  # skipped numbers: the first, the one after the last, whether they count as missing
 
 
 class Boots:
-    """The newest batch number of each (edge, boot); ``len`` = how many there are."""
+    """The newest batch number of each (edge, boot); ``len`` is the number of boots."""
 
     def __init__(self) -> None:
         self._table: npt.NDArray[np.void] = np.zeros(16, BOOT)
@@ -34,9 +34,9 @@ class Boots:
         return len(self._row)
 
     def take(self, edge: int, boot: int, number: int, now_s: int) -> int | None:
-        """Remember a batch; how many numbers more are missing now (-1: one less), None = it was taken before.
+        """Record a batch; returns how many more numbers are missing now (-1: one less), None = it was taken before.
 
-        Numbers before the first one of a boot do not count as missing.
+        Numbers before the first batch of a boot do not count as missing.
 
         Examples
         --------
@@ -85,22 +85,22 @@ class Boots:
         return row
 
     def _forget_oldest(self) -> None:
-        """Forget a sixteenth at once, so that this costs little for each new boot; the others keep their order."""
+        """Forget a sixteenth at once, so that the cost per new boot is low; the others keep their order."""
         order = np.argsort(self._table["heard_s"][: len(self._row)], kind="stable")
         self.load(self._table[np.sort(order[MAX_BOOTS // 16 :])].tobytes(), self.skipped())
 
     def dump(self) -> bytes:
-        """All of it, BOOT records back to back."""
+        """All entries as consecutive BOOT records."""
         return self._table[: len(self._row)].tobytes()
 
     def skipped(self) -> list[list[int]]:
-        """Numbers left out, as rows of edge, boot, the first, the one after the last, and 1 where they are missing."""
+        """Skipped numbers, as rows of edge, boot, the first, the one after the last, and 1 if they are missing."""
         return [
             [*name, begin, end, int(missing)] for name, all_ in self._skipped.items() for begin, end, missing in all_
         ]
 
     def load(self, content: bytes, skipped: list[list[int]]) -> None:
-        """Take over what :meth:`dump` and :meth:`skipped` gave."""
+        """Load the results of :meth:`dump` and :meth:`skipped`."""
         found = np.frombuffer(content, BOOT)
         self._table = np.zeros(max(16, len(found)), BOOT)
         self._table[: len(found)] = found

@@ -1,15 +1,16 @@
-"""Checkpoint: a copy of what changed up to a step, and the marker row that says which step that is.
+"""Checkpoint: a copy of all changes up to a step, and the marker row that names the step.
 
-A snapshot names the step the lane is at and the rows that changed up to it; the rows are copied in pieces while the
-lane goes on, so that it is never held up for long. All is written later, when all outputs up to the step of the last
-piece are acknowledged: rows first, then the marker. So rows may be newer than the marker, as they are after a crash
-between the two; their stamps make the replay step over what they already contain. Ids of forgotten devices are removed
-before the rows are written, so that a device that came back meanwhile keeps its newer row.
+A snapshot names the lane's present step and the rows that changed up to it. The rows are copied in pieces while the
+lane continues, so that it is never blocked for long. The checkpoint is written later, when all outputs up to the step
+of the last piece are acknowledged: rows first, then the marker. So rows may be newer than the marker, as they are after
+a crash between the two; their stamps make the replay skip steps that they already contain. Ids of forgotten devices are
+removed before the rows are written, so that a device that has come back keeps its newer row.
 
 The marker's value: magic ``KLM1``, u32 bytes of JSON, u32 bytes of boots, u32 ranges, then these three: the JSON, BOOT
-records (:mod:`klais.core.lane.boots`), and the queue: one _RANGE record for each raw record that waits; then, where not
-all of its frames do, a bit for each frame; last a bit for each frame that waits, whether it belongs to the round that
-is being served (:mod:`klais.core.dam.fair`). All of it fits one Kafka record: each part is bounded.
+records (:mod:`klais.core.lane.boots`), and the queue. The queue has one _RANGE record for each raw record with queued
+frames; then, if not all of its frames are queued, a bit for each frame; last a bit for each queued frame that shows
+whether it belongs to the round being served (:mod:`klais.core.dam.fair`). Each part is bounded, so that the marker fits
+one Kafka record.
 """
 
 from collections.abc import Mapping
@@ -34,20 +35,20 @@ from klais.system import shallow_json
 MARKER_MAGIC = b"KLM1"
 MARKER_VERSION = 3
 _HEAD = Struct("<4sIII")  # magic, bytes of JSON, bytes of boots, ranges
-# Raw offset, frames of the batch, how many of them wait.
+# Raw offset, frames of the batch, how many of them are queued.
 _RANGE = np.dtype([("offset", "<i8"), ("frames", "<u4"), ("waiting", "<u4")])
 
-_DAMAGE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)  # of what is no marker of ours
+_DAMAGE = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)  # when it is not a marker
 
 Ranges = list[tuple[int, int, npt.NDArray[np.int32]]]
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """State at ``step``: changed ``rows`` (a copy; valid as far as ``copied``) and all that the marker needs besides
-    offsets.
+    """State at ``step``: changed ``rows`` (a copy; valid as far as ``copied``) and everything that the marker needs
+    except offsets.
 
-    ``index`` int32 [n] says which rows of the lane they are; ``forgotten`` are ids to remove from the changelog.
+    ``index`` int32 [n] has the lane's row numbers of them; ``forgotten`` are ids to remove from the changelog.
     """
 
     step: int
@@ -61,7 +62,7 @@ class Snapshot:
     forgotten: list[bytes]
 
     def live_rows(self, begin: int = 0, end: int | None = None) -> Rows:
-        """Those of the copied rows that are devices: one that was freed meanwhile is none."""
+        """The copied rows that are devices; rows freed since the snapshot are not."""
         rows = self.rows[begin:end]
         live = rows["id_size"] > 0
         return rows if live.all() else rows.view(OPAQUE_ROW)[live].view(ROW)
@@ -69,10 +70,10 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Marker:
-    """A decoded marker. ``journal_offset``: where the journal goes on after ``step``; ``outputs``: topic -> offset
-    after which this lane has put out nothing up to ``step``; ``telemetry_epoch``: the producer epoch of the record
-    before that offset on the clean topic, -1 = unknown; ``ranges``: what waits in the queue, and ``served_now`` uint8
-    [frames]: which of these belong to the round that is being served."""
+    """A decoded marker. ``journal_offset``: where the journal continues after ``step``; ``outputs``: topic -> offset
+    after which this lane has written no output up to ``step``; ``telemetry_epoch``: the producer epoch of the record
+    before that offset on the clean topic, -1 = unknown; ``ranges``: the queued frames, and ``served_now`` uint8
+    [frames]: which of these belong to the round being served."""
 
     step: int
     next_raw: int
@@ -87,14 +88,14 @@ class Marker:
 
 
 def snapshot(state: LaneState) -> Snapshot:
-    """What changed since the last snapshot, copied at once."""
+    """Snapshot of the changes since the last one, copied in one call."""
     shot = begin_snapshot(state)
     copy_rows(state, shot, len(shot.index))
     return shot
 
 
 def copy_rows(state: LaneState, shot: Snapshot, most: int) -> bool:
-    """Copy up to ``most`` more rows, as they are now; whether all are copied."""
+    """Copy up to ``most`` more rows in their present state; returns whether all are copied."""
     begin, end = shot.copied, min(shot.copied + most, len(shot.index))
     shot.rows.view(OPAQUE_ROW)[begin:end] = state.rows.view(OPAQUE_ROW)[shot.index[begin:end]]
     shot.copied = end
@@ -102,7 +103,7 @@ def copy_rows(state: LaneState, shot: Snapshot, most: int) -> bool:
 
 
 def begin_snapshot(state: LaneState) -> Snapshot:
-    """Everything but the rows, which :func:`copy_rows` fills in; starts a new dirty list."""
+    """Snapshot without the rows, which :func:`copy_rows` fills in; starts a new dirty list."""
     if state.newest_taken is not None:
         state.note_taken(*state.newest_taken)
     index = state.dirty[: state.dirty_count].copy()
@@ -133,7 +134,7 @@ def encode_marker(
     lineage: int = 0,
     telemetry_epoch: int = -1,
 ) -> bytes:
-    """The marker row's value; ``lineage`` is that of the lane's marks in its outputs."""
+    """The marker row's value; ``lineage`` identifies the lane's marks in its outputs."""
     head = orjson.dumps(
         {
             "version": MARKER_VERSION,
@@ -163,9 +164,9 @@ def decode_marker(value: bytes) -> Marker:
     Raises
     ------
     JournalFormatError
-        Not a marker, or a damaged one.
+        If it is not a marker, or is damaged.
     OtherVersion
-        Of another version of KLAIS.
+        If another version of KLAIS wrote it.
     """
     if len(value) < _HEAD.size or value[:4] != MARKER_MAGIC:
         raise JournalFormatError(f"not a checkpoint marker: {value[:16]!r}")
@@ -202,14 +203,14 @@ def decode_marker(value: bytes) -> Marker:
 
 
 def read_marker(value: bytes) -> Marker:
-    """As :func:`decode_marker`; a state can be restored from it, too."""
+    """Like :func:`decode_marker`, and checks that a state can be restored from it."""
     marker = decode_marker(value)
     restore(marker, np.empty(0, ROW))
     return marker
 
 
 def _read_ranges(value: bytes, at: int, count: int) -> tuple[Ranges, int]:
-    """The ranges, and where what follows them begins."""
+    """The ranges, and the offset of the bytes after them."""
     found = np.frombuffer(value, _RANGE, count, at)
     at += found.nbytes
     if 2 * int(((found["frames"].astype(np.int64) + 7) // 8).sum()) > MAX_RANGE_BYTES:
@@ -251,18 +252,18 @@ def restore(marker: Marker | None, rows: Rows, hash_key: bytes = NO_KEY, detecto
 
 
 def refill_queue(state: LaneState, marker: Marker, waiting: Mapping[int, Columns]) -> None:
-    """Let the frames wait that waited at the marker, in the same order; ``waiting`` has their raw records by offset.
+    """Queue the frames that were queued at the marker, in the same order; ``waiting``: their raw records by offset.
 
     Raises
     ------
     BatchFormatError
-        A record has another number of frames than the one of which frames waited.
+        If the number of frames of a record differs from the marker's.
     """
     begin = 0
     for raw_offset, count, index in marker.ranges:
         columns = waiting[raw_offset]
         if columns.count != count:
-            raise BatchFormatError(f"{count} frames waited of raw offset {raw_offset}, it has {columns.count}")
+            raise BatchFormatError(f"raw offset {raw_offset} had {count} frames at the checkpoint, now {columns.count}")
         state.queue.push(raw_offset, columns, index, marker.served_now[begin : begin + len(index)])
         begin += len(index)
 

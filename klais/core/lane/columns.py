@@ -1,4 +1,4 @@
-"""The columns of one frame batch, computed once: what every later look at its frames uses."""
+"""The columns of one frame batch, computed once and used by all later steps."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from klais.core.wire.json_strict import check_strict
 
 @dataclass(slots=True)
 class Columns:
-    """Header columns of n frames: ``verdict`` uint8 (0 or why malformed), ``ids`` uint64 [n, 2], ``sequence`` uint32,
-    ``id_size`` uint8, ``time_ns`` and ``ts_ms`` int64 (receive time), ``row`` int32 (-1 until looked up), ``epoch``
-    uint32 (0 = unsigned)."""
+    """Header columns of n frames: ``verdict`` uint8 (0 or the reason if malformed), ``ids`` uint64 [n, 2], ``sequence``
+    uint32, ``id_size`` uint8, ``time_ns`` and ``ts_ms`` int64 (receive time), ``row`` int32 (-1 until looked up),
+    ``epoch`` uint32 (0 = unsigned)."""
 
     batch: FrameBatch
     verdict: npt.NDArray[np.uint8]
@@ -36,7 +36,7 @@ class Columns:
         return len(self.verdict)
 
     def device_id(self, i: int) -> bytes:
-        """Unpadded device_id of frame ``i`` (empty where unreadable)."""
+        """Unpadded device_id of frame ``i`` (empty if unreadable)."""
         return bytes(self.ids[i].tobytes()[: int(self.id_size[i])])
 
     def payload_place(self, i: int) -> tuple[int, int]:
@@ -86,9 +86,9 @@ def read_headers(batch: FrameBatch) -> Columns:
 
 
 def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8], strict: bool = False) -> Fields:
-    """Check the payloads of the frames whose ``reason`` is 0 (and set it where malformed); their numeric fields.
+    """Check the payloads of frames whose ``reason`` is 0 (and set it if malformed); returns their numeric fields.
 
-    ``strict``: refuse what :mod:`klais.core.wire.json_strict` finds too.
+    ``strict``: also refuse what :mod:`klais.core.wire.json_strict` finds.
     """
     cap = columns.count * MAX_FIELDS_PER_FRAME
     fields = Fields(np.empty(cap, np.int32), np.empty(cap, np.uint64), np.empty(cap, np.float64), 0)
@@ -97,13 +97,13 @@ def read_payloads(columns: Columns, reason: npt.NDArray[np.uint8], strict: bool 
         batch.buf, batch.starts, batch.lengths, reason, fields.frame, fields.path, fields.value
     )
     if strict and check_strict(batch.buf, batch.starts, batch.lengths, reason):
-        kept = np.flatnonzero(reason[fields.frame[: fields.count]] == 0)  # a frame that is refused has no fields
+        kept = np.flatnonzero(reason[fields.frame[: fields.count]] == 0)  # a refused frame has no fields
         fields = Fields(fields.frame[kept], fields.path[kept], fields.value[kept], len(kept))
     return fields
 
 
 def frame_hashes(columns: Columns, key: npt.NDArray[np.uint64], uncounted: Prefixes) -> npt.NDArray[np.uint32]:
-    """Keyed hash of each frame for the sequence window, uint32 [n]; 0 where the id begins with one of ``uncounted``."""
+    """Keyed hash of each frame for the sequence window, uint32 [n]; 0 if the id begins with one of ``uncounted``."""
     batch = columns.batch
     out = np.empty(columns.count, np.uint32)
     hash_spans(batch.buf, batch.starts, batch.lengths, key, out)
@@ -113,7 +113,7 @@ def frame_hashes(columns: Columns, key: npt.NDArray[np.uint64], uncounted: Prefi
 
 
 def source_hashes(columns: Columns, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint32]:
-    """32-bit hash of each frame's source address and port, 0 where the batch has none: uint32 [n]."""
+    """32-bit hash of each frame's source address and port, 0 if the batch has none: uint32 [n]."""
     sources = columns.batch.sources
     out = np.zeros(columns.count, np.uint32)
     if sources is not None:

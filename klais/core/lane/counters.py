@@ -1,4 +1,4 @@
-"""What the tallies of lanes add up to: received, passed, dropped by reason, and the conservation check over them.
+"""Sums of the lanes' tallies: received, passed, dropped by reason, and the conservation check over them.
 
 A tally is int64 or uint64 [TALLIES]: frames by verdict (``Reason``), then the counters that ``Tally`` names
 (:mod:`klais.core.lane.state`). Tallies of several lanes add up element by element, so every function here takes one
@@ -19,7 +19,7 @@ from klais.core.wire.constants import VERDICTS, Reason
 
 Counts = npt.NDArray[Any]
 
-# Drops that are no verdict of a frame. A record that is no frame batch counts as one frame.
+# Drops that are not a verdict on a frame. A record that is not a frame batch counts as one frame.
 _OTHER_DROPS = {
     Reason.CORRUPT_BATCH: Tally.CORRUPT_RECORDS,
     Reason.REPEATED_BATCH: Tally.REPEATED_FRAMES,
@@ -47,12 +47,12 @@ class Conservation:
 
     @property
     def missing(self) -> int:
-        """Frames that were received and are nowhere; below 0: frames that came from nowhere."""
+        """Frames received but not accounted for; below 0: frames accounted for but not received."""
         return self.received - self.passed - self.queued_waiting - self.dropped
 
     @property
     def holds(self) -> bool:
-        """Whether every frame is accounted for, and is where the counters say that it is."""
+        """Whether every frame is accounted for, in the place that the counters state."""
         return self.missing == 0 and self.unsent == 0 and self.lost == 0
 
 
@@ -62,23 +62,23 @@ def tallies(states: Iterable[LaneState]) -> npt.NDArray[np.int64]:
 
 
 def verdicts(tally: Counts) -> dict[str, int]:
-    """Frames by the label of their verdict, those above 0."""
+    """Frames by the label of their verdict, without zeros."""
     return {reason.label: int(tally[reason]) for reason in Reason if reason < VERDICTS and tally[reason]}
 
 
 def dropped(tally: Counts) -> dict[Reason, int]:
-    """Frames dropped, by reason, those above 0."""
+    """Frames dropped, by reason, without zeros."""
     out = {reason: int(tally[reason]) for reason in Reason if Reason.DUPLICATE <= reason < VERDICTS and tally[reason]}
     return out | {reason: int(tally[place]) for reason, place in _OTHER_DROPS.items() if tally[place]}
 
 
 def dropped_by_reason(tally: Counts) -> dict[str, int]:
-    """The same by the reason's label, for JSON."""
+    """Frames dropped, by the reason's label, for JSON."""
     return {reason.label: frames for reason, frames in dropped(tally).items()}
 
 
 def received(tally: Counts) -> int:
-    """Frames taken in: those with a verdict, those of repeated batches and poison records.
+    """Frames received: those with a verdict, those of repeated batches and poison records.
 
     One for each corrupt record.
     """
@@ -88,17 +88,17 @@ def received(tally: Counts) -> int:
 
 
 def passed(tally: Counts) -> int:
-    """Frames admitted to the clean topic, at once or out of the queue, less those that are known to be lost."""
+    """Frames admitted to the clean topic, immediately or from the queue, minus those known to be lost."""
     return int(tally[Reason.PASSED]) + int(tally[Tally.RELEASED]) - int(tally[Tally.OUTPUT_LOST])
 
 
 def conservation(tally: Counts, queue_depth: int, unsent: int = 0, lost: int = 0) -> Conservation:
-    """The check over a tally, the frames that wait in the queue, and what the topics say."""
+    """The check over a tally, the frames in the queue, and the end offsets of the topics."""
     return Conservation(received(tally), passed(tally), queue_depth, sum(dropped(tally).values()), unsent, lost)
 
 
 def tokens_now(state: LaneState, limits: Limits, now_ns: int) -> float:
-    """Tokens of the lane's global bucket at ``now_ns`` (frames); changes nothing."""
+    """Tokens of the lane's global bucket at ``now_ns`` (frames); does not change the state."""
     if state.tokens < 0:
         return limits.burst
     return float(refill(state.tokens, state.bucket_ns, now_ns, limits.rate, limits.burst))

@@ -1,10 +1,10 @@
-"""The journal: one record a step, with all that its replay needs besides the raw record (numpy only, no numba).
+"""The journal: one record for each step, with everything that its replay needs except the raw record (numpy only).
 
-Little-endian header, then for RAW steps the device overrides that the step used (OVERRIDE rows), the prefixes of ids
-whose numbers it did not look at (PREFIX rows), the anomaly flags (FLAG rows) and JSON of the names that they need, then
-the verdict of each frame in a byte; for FORGET steps the ids forgotten, 16 bytes each; for RESUMED steps JSON.
-``VERSION`` covers all that a replay recomputes rather than reads (row layout, sequence window, order of the queue):
-change those, bump it.
+Little-endian header. Then for RAW steps the device overrides that the step used (OVERRIDE rows), the prefixes of ids
+whose numbers it ignored (PREFIX rows), the anomaly flags (FLAG rows), JSON of the names that they need, and one verdict
+byte per frame; for FORGET steps the forgotten ids, 16 bytes each; for RESUMED steps JSON. ``VERSION`` covers everything
+that a replay recomputes instead of reading (row layout, sequence window, order of the queue): raise it when you change
+one of those.
 """
 
 import math
@@ -31,32 +31,32 @@ OWNER_MAGIC = b"KLO1"
 OWNER_KEY = b"\x00owner"
 MARKER_KEY = b"\x00marker"
 VERSION = 7
-# Each field lies on a multiple of its size, and so does what follows.
+# The offset of each field is a multiple of its size; the same holds for the data after the header.
 HEADER = Struct("<4sBBHQqqddddddddIIIIIHHHHIQ")
 GONE = "is gone"
-LAST_STEP = 1 << 62  # what names a later one was written by somebody else
-FINGERPRINT_BYTES = 64  # of a raw record; a frame batch has edge, boot, number and time of receipt in its first 32
+LAST_STEP = 1 << 62  # a record with a later step was written by another program
+FINGERPRINT_BYTES = 64  # of a raw record; the first 32 of a frame batch have edge, boot, number and receive time
 
 
 class Kind(IntEnum):
-    """What a step took in."""
+    """The input of a step."""
 
     RAW = 1  # one frame batch
     RELEASE = 2  # the next frames of the queue
-    REPEATED = 3  # a frame batch that the edge had to send twice: ignored
-    CORRUPT = 4  # a record that is no frame batch: dead letter
-    LOST = 5  # raw records that retention removed before the lane read them: counted, alarmed
-    POISON = 6  # a record on which the lane failed again and again: dead letter
-    RESUMED = 7  # the lane goes on although something is missing: what is lost is counted, step and offset may jump
-    FORGET = 8  # devices whose rows are given up
+    REPEATED = 3  # a frame batch that the edge sent twice: ignored
+    CORRUPT = 4  # a record that is not a frame batch: dead letter
+    LOST = 5  # raw records that retention removed before the lane read them: counted and reported
+    POISON = 6  # a record on which the lane failed repeatedly: dead letter
+    RESUMED = 7  # the lane continues although data is missing: losses are counted, step and offset may jump
+    FORGET = 8  # devices whose rows are freed
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits in force for one step, journalled with it (rates in frames/s, allowances in records).
 
-    ``dead_letters`` and ``flags`` are how many records of each this step may write; beyond it they are only counted.
-    ``new_rate``: devices/s that may get a row, a lane. ``sequence_window_s``: see :mod:`klais.core.devices.sequence`.
+    ``dead_letters`` and ``flags``: how many records of each this step may write; further ones are only counted.
+    ``new_rate``: new devices/s per lane. ``sequence_window_s``: see :mod:`klais.core.devices.sequence`.
     """
 
     rate: float
@@ -74,9 +74,9 @@ NEEDS_RAW = (Kind.RAW, Kind.CORRUPT, Kind.POISON)  # a replay reads the raw reco
 
 @dataclass(frozen=True, slots=True)
 class Aside:
-    """A record that Kafka refuses again and again: the ``nth`` of a step's records for ``output``, left out of it.
+    """A record that Kafka keeps refusing: the ``nth`` of a step's records for ``output``, excluded from it.
 
-    ``key`` and ``value``: what its dead letter holds, as base64 (``value`` may be cut, ``size`` is all of it).
+    ``key`` and ``value``: the content of its dead letter as base64 (``value`` may be cut, ``size`` is the full size).
     """
 
     output: str
@@ -90,16 +90,17 @@ class Aside:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a recovery could not restore or a session could not put out, as frames unless it says otherwise.
+    """Data that a recovery could not restore or a session could not write, in frames unless stated otherwise.
 
-    ``output_lost``: decided to pass and never put out, or put out and lost by Kafka. ``queue_lost``: they waited in the
-    queue. ``doubled``: records of the clean topic that this lane decides and puts out a second time. ``why`` ends with
-    ``GONE`` where it applied steps without their frames. ``aside``: records that Kafka refuses, each of which becomes a
-    dead letter of this step.
+    ``output_lost``: decided to pass but never written, or written and lost by Kafka. ``queue_lost``: frames that were
+    in the queue. ``doubled``: records of the clean topic that this lane decides and writes a second time. ``why`` ends
+    with ``GONE`` if it applied steps without their frames. ``aside``: records that Kafka refuses; each becomes a dead
+    letter of this step.
 
-    What a later recovery from the same checkpoint needs, so that it counts nothing a second time: ``unread``: of
-    ``output_lost``, those of steps applied without their frames. ``floor``: the end of what the clean topic had kept of
-    the records that the checkpoint covers, ``floor_epoch``: the producer epoch before it, both -1 = not looked at.
+    A later recovery from the same checkpoint needs the following, so that it counts nothing a second time.
+    ``unread``: the part of ``output_lost`` in steps applied without their frames. ``floor``: the end of the records
+    still on the clean topic that the checkpoint covers, ``floor_epoch``: the producer epoch before it, both -1 = not
+    checked.
     """
 
     output_lost: int = 0
@@ -113,7 +114,7 @@ class Resumed:
 
     @property
     def lost(self) -> int:
-        """Frames lost in all."""
+        """Total number of frames lost."""
         return self.output_lost + self.queue_lost
 
 
@@ -126,9 +127,9 @@ class StepRecord:
     after the step. ``count``: frames (RAW, REPEATED, RELEASE, POISON), records (CORRUPT, LOST), devices (FORGET).
     ``flagged``: anomaly flags raised; ``flags``: FLAG rows of those written, ``flag_names``: names of fields that their
     frames lack, by path. ``overrides``: OVERRIDE rows of devices of this batch.
-    ``uncounted``: PREFIX rows of ids whose sequence numbers are not looked at. ``forgotten``: uint8 [k, 16] ids.
+    ``uncounted``: PREFIX rows of ids whose sequence numbers are ignored. ``forgotten``: uint8 [k, 16] ids.
     ``raw_crc``: fingerprint of the raw record. ``batch``: edge, boot and number of the frame batch (RAW, REPEATED):
-    should Kafka lose the raw record, a repeat of it is still known for one.
+    with it a repeat is still recognised if Kafka loses the raw record.
     """
 
     step: int
@@ -152,7 +153,7 @@ class StepRecord:
 
     @property
     def now_s(self) -> int:
-        """The worker's clock, as rows keep it."""
+        """The worker's clock in the form stored in rows."""
         return row_time_s(self.now_ns)
 
 
@@ -161,7 +162,7 @@ NO_IDS: npt.NDArray[np.uint8] = np.empty((0, 16), np.uint8)
 
 
 def fingerprint(value: bytes) -> int:
-    """uint32 that tells one raw record from another at the same offset: of its beginning and its size.
+    """uint32 that distinguishes raw records at the same offset, from the first bytes and the size.
 
     Examples
     --------
@@ -217,9 +218,9 @@ def decode_step(value: bytes) -> StepRecord:
     Raises
     ------
     JournalFormatError
-        Another program's record, or a damaged one.
+        If another program wrote the record, or it is damaged.
     OtherVersion
-        Of another version of KLAIS.
+        If another version of KLAIS wrote it.
 
     Examples
     --------
@@ -253,7 +254,7 @@ def decode_step(value: bytes) -> StepRecord:
 
 
 def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
-    """The record without what follows its header; how many OVERRIDE, PREFIX and FLAG rows do, and bytes of names."""
+    """The record without the data after its header; number of OVERRIDE, PREFIX and FLAG rows, and bytes of names."""
     head = HEADER.unpack_from(value)
     _, _, kind, overrides, step, offset, now_ns, rate, burst, device_rate, device_burst, tokens = head[:12]
     new_rate, new_devices, window_s, dead, flags, count, flagged, raw_crc = head[12:20]
@@ -261,9 +262,9 @@ def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
         raise JournalFormatError(f"step {step}: unknown kind {kind}")
     rates = (rate, burst, device_rate, device_burst, new_rate, window_s)
     if not all(map(math.isfinite, (*rates, tokens, new_devices))) or min(rates) < 0:
-        raise JournalFormatError(f"step {step}: its limits are none")
+        raise JournalFormatError(f"step {step}: its limits are not valid")
     if step >= 1 << 63 or now_ns < 0:
-        raise JournalFormatError(f"step {step} at {now_ns} ns: no lane comes that far")
+        raise JournalFormatError(f"step {step} at {now_ns} ns: no lane counts that far")
     limits = Limits(rate, burst, device_rate, device_burst, dead, flags, new_rate, window_s)
     record = StepRecord(step, Kind(kind), offset, now_ns, limits, tokens, count, NO_VERDICTS, flagged)
     record.new_devices, record.raw_crc, record.batch = new_devices, raw_crc, head[23:]
@@ -271,7 +272,7 @@ def _read_header(value: bytes) -> tuple[StepRecord, tuple[int, int, int, int]]:
 
 
 def _read_resumed(step: int, text: bytes) -> Resumed:
-    """What a RESUMED record has after its header."""
+    """The content of a RESUMED record after its header."""
     try:
         fields = shallow_json.loads(text)
         aside = tuple(Aside(**one) for one in fields.get("aside", ()))
@@ -287,12 +288,12 @@ def _read_resumed(step: int, text: bytes) -> Resumed:
         ):
             raise ValueError("fields of another kind")
     except (AttributeError, TypeError, ValueError) as error:
-        raise JournalFormatError(f"step {step}: what it says of losses cannot be read ({error})") from error
+        raise JournalFormatError(f"step {step}: its record of losses cannot be read ({error})") from error
     return found
 
 
 def _read_names(step: int, text: bytes) -> dict[int, str]:
-    """Names of fields that flags are about and their frames lack."""
+    """Names of fields that flags refer to and their frames lack."""
     try:
         return {int(key): str(name) for key, name in shallow_json.loads(text or b"{}").items()}
     except (AttributeError, ValueError) as error:
@@ -300,7 +301,7 @@ def _read_names(step: int, text: bytes) -> dict[int, str]:
 
 
 def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: int, flags: int, names: int) -> None:
-    """What a RAW record has after its header."""
+    """The content of a RAW record after its header."""
     prefixes_at = HEADER.size + overrides * OVERRIDE.itemsize
     flags_at = prefixes_at + uncounted * PREFIX.itemsize
     names_at = flags_at + flags * FLAG.itemsize
@@ -310,23 +311,23 @@ def _read_frames(record: StepRecord, value: bytes, overrides: int, uncounted: in
         raise JournalFormatError(f"step {record.step}: {len(value)} bytes, {text}")
     record.overrides = np.frombuffer(value, OVERRIDE, overrides, HEADER.size)
     record.uncounted = np.frombuffer(value, PREFIX, uncounted, prefixes_at)
-    record.flags = np.frombuffer(value, FLAG, flags, flags_at).copy()  # kernels take no read-only rows
+    record.flags = np.frombuffer(value, FLAG, flags, flags_at).copy()  # kernels do not accept read-only rows
     record.flag_names = _read_names(record.step, value[names_at:after])
     record.verdict = np.frombuffer(value, np.uint8, offset=after)
     if len(record.verdict) != record.count:
         found = len(record.verdict)
         raise JournalFormatError(f"step {record.step}: {found} bytes of verdicts for {record.count} frames")
     if (record.verdict > LAST_MALFORMED).any():
-        raise JournalFormatError(f"step {record.step}: a verdict of {record.verdict.max()}, which there is not")
+        raise JournalFormatError(f"step {record.step}: unknown verdict {record.verdict.max()}")
 
 
 def encode_owner(worker: str, epoch: int, at_ms: int, lineage: int = 0) -> bytes:
-    """The record that a new owner of a lane writes first into journal and changelog (in place of a commit marker)."""
+    """The first record of a new owner of a lane in journal and changelog (in place of a commit marker)."""
     return OWNER_MAGIC + orjson.dumps({"worker": worker, "epoch": epoch, "at_ms": at_ms, "lineage": lineage})
 
 
 def owner_lineage(value: bytes) -> int:
-    """The lineage that an owner record names; 0 = none, or it cannot be read."""
+    """The lineage in an owner record; 0 = none, or it cannot be read."""
     try:
         lineage = shallow_json.loads(value[len(OWNER_MAGIC) :]).get("lineage", 0)
     except (AttributeError, ValueError):
@@ -340,7 +341,7 @@ def is_owner(value: bytes) -> bool:
 
 
 def decode_record(value: bytes) -> dict[str, Any]:
-    """A journal record for people (``klais tail``).
+    """A journal record in readable form (``klais tail``).
 
     Raises
     ------
@@ -350,7 +351,7 @@ def decode_record(value: bytes) -> dict[str, Any]:
     if is_owner(value):
         owner = shallow_json.loads(value[len(OWNER_MAGIC) :])
         if not isinstance(owner, dict):
-            raise JournalFormatError(f"an owner record that names no owner: {value[:64]!r}")
+            raise JournalFormatError(f"an owner record without an owner: {value[:64]!r}")
         return {"kind": "owner", **owner}
     record = decode_step(value)
     labels, counts = np.unique(record.verdict, return_counts=True)

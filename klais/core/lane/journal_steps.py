@@ -1,10 +1,10 @@
-"""The steps of a journal, record by record, up to the first that is missing; numpy only, no I/O.
+"""The steps of a journal, record by record, up to the first missing one; numpy only, no I/O.
 
-A journal record may be unreadable: damaged, cut, empty, or written by another program. What it was nobody can tell, but
-the numbers of the steps around it can: where they follow each other, nothing is missing. Otherwise there is a *hole*.
-No step behind a hole can be replayed, because rows, queue and offsets depend on the missing one. So they count as
-missing, too: recovery decides again what ``klais_raw`` holds of them, and counts what comes twice. The RESUMED step
-that says so ends the hole for the next reader.
+A journal record may be unreadable: damaged, cut, empty, or written by another program. Its content is unknown, but the
+step numbers around it show whether it was a step: if they are consecutive, nothing is missing. Otherwise there is a
+*hole*. No step after a hole can be replayed, because rows, queue and offsets depend on the missing one, so those count
+as missing too: recovery decides the records of ``klais_raw`` again, and counts duplicates. The RESUMED step that
+records this ends the hole for the next reader.
 """
 
 from klais.core.lane.journal import Kind, StepRecord, decode_step, is_owner, owner_lineage
@@ -15,25 +15,25 @@ STEPS_MISSING = "steps_missing"
 
 
 class JournalSteps:
-    """Reads a journal: :meth:`take` each value in the order of the log, then call :meth:`end`.
+    """Reads a journal: call :meth:`take` with each value in the order of the log, then :meth:`end`.
 
     Parameters
     ----------
     after : int
         The last step that a checkpoint covers; 0 = none.
     cut : bool
-        The journal does not reach back to that step (retention, or the topic is a new one): its first step may jump.
+        Whether the journal does not reach back to that step (retention, or a new topic): its first step may jump.
 
     Attributes
     ----------
     last : int
         The last step before the first hole, or that of the checkpoint.
     lineage : int
-        As the newest owner record names it, 0 = none.
+        From the newest owner record, 0 = none.
     unreadable : int
-        Records that are neither a step nor an owner's; ``why`` says what is wrong with the newest of them.
+        Records that are neither a step nor an owner's; ``why`` is the error of the newest of them.
     behind : int
-        The highest step behind a hole, 0 = there is no hole.
+        The highest step after a hole, 0 = there is no hole.
     """
 
     def __init__(self, after: int, cut: bool = False) -> None:
@@ -43,7 +43,7 @@ class JournalSteps:
         self._other: OtherVersion | None = None
 
     def take(self, value: bytes | None) -> StepRecord | None:
-        """The step that this record is, if it follows the one before; None for all other records."""
+        """The step in this record, if it follows the previous one; None for all other records."""
         value = value or b""
         if is_owner(value):
             self.lineage = owner_lineage(value) or self.lineage
@@ -55,7 +55,7 @@ class JournalSteps:
             self.why = str(error)
             self._other = error if isinstance(error, OtherVersion) else self._other
             return None
-        self._other = None  # who wrote this one has read what stands before it
+        self._other = None  # the writer of this record has read everything before it
         return record if self._follows(record) else None
 
     def _follows(self, record: StepRecord) -> bool:
@@ -70,19 +70,19 @@ class JournalSteps:
         return True
 
     def end(self) -> None:
-        """All was read.
+        """Finish after the last record.
 
         Raises
         ------
         klais.errors.OtherVersion
-            The newest record is one of another version of KLAIS: a worker of that version may read it.
+            If another version of KLAIS wrote the newest record: a worker of that version may read it.
         """
         if self._other is not None:
             raise self._other
 
 
 def _ends_hole(record: StepRecord) -> bool:
-    """Whether a recovery wrote it that knew of the missing steps; its number may jump."""
+    """Whether a recovery that knew of the missing steps wrote the record; its number may jump."""
     return (
         record.kind == Kind.RESUMED
         and record.resumed is not None

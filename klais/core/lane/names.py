@@ -1,7 +1,7 @@
-"""Names of numeric fields, for the views: each is read once, from a payload that has it.
+"""Names of numeric fields for the views: each is read once, from a payload that contains it.
 
-Both the time and the memory that names take are bounded, whatever devices send: a step reads at most ``NEW_NAMES`` of
-them, a name has at most 120 bytes, a lane keeps at most ``MAX_NAMES``.
+Time and memory for names are bounded, whatever devices send: a step reads at most ``NEW_NAMES`` names, a name has at
+most 120 bytes, a lane keeps at most ``MAX_NAMES``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,14 +14,14 @@ from klais.core.lane.columns import Columns, Fields
 from klais.core.wire.json_locate import field_name
 from klais.jit.kernel import I32, I64, U32, U64, int64, kernel, uint8, uint32
 
-MAX_NAMES = 1024  # the checkpoint's marker carries them all
+MAX_NAMES = 1024  # all of them are in the checkpoint's marker
 NEW_NAMES = 8  # names read in one step
-KEEP_NS = 60_000_000_000  # a name seen within this time gives way to no other
+KEEP_NS = 60_000_000_000  # a name seen within this time is not replaced
 
 
 @kernel(int64(U32, uint32), borrows=True)
 def _position(known: npt.NDArray[np.uint32], low: int) -> int:
-    """Where ``low`` stands in ``known`` (sorted), or -1."""
+    """Index of ``low`` in ``known`` (sorted), or -1."""
     a, b = 0, known.shape[0]
     while a < b:
         middle = (a + b) >> 1
@@ -46,26 +46,26 @@ def find_new_paths(
     now_ns: int,
     out: npt.NDArray[np.int32],
 ) -> int:
-    """Fields whose path has no name yet, each path once; stamps those that have one.
+    """Find fields whose path has no name yet, each path once, and stamp the names of the others.
 
     Parameters
     ----------
     paths, slots, row : uint32 [devices, k], uint8 [devices], int32 [n]
-        The fields that the devices' profiles hold and their number, and the row of each frame (-1 = none). Only those
-        count: no other name is ever shown.
+        The fields in the devices' profiles and their number, and the row of each frame (-1 = none). Only those
+        count, because no other name is ever shown.
     field_frame, field_path, count : int32 [m], uint64 [m]
         The numeric fields of the batch; the first ``count`` are valid.
     first : int
-        The field to begin with; the search goes round. Where more paths are new than fit, it decides which are taken.
+        The field to start with; the search wraps around. If not all new paths fit, it decides which are taken.
     known, seen_ns : uint32 [k], int64 [k]
-        Low halves of the paths with a name, sorted, and when each was seen; those seen now get ``now_ns``.
+        Low halves of the paths with a name, sorted, and when each was last seen; updated to ``now_ns``.
     out : int32 [c], out
         Indices of the fields found.
 
     Returns
     -------
     int
-        How many were put in ``out``.
+        Number of entries in ``out``.
     """
     found = 0
     previous = np.uint32(0)
@@ -93,11 +93,11 @@ def find_new_paths(
 
 
 class NameTable(Mapping[int, str]):
-    """Names by the lower 32 bits of the path's hash, as profiles hold it.
+    """Names by the lower 32 bits of the path's hash, the form in profiles.
 
-    When ``MAX_NAMES`` are known, a new name takes the place of the one that was not seen for longest, if that is at
-    least ``KEEP_NS``; otherwise the new one has to wait. So invented names push out no name in use, and leave when they
-    stop.
+    When ``MAX_NAMES`` are known, a new name replaces the one that was not seen for longest, if that is at least
+    ``KEEP_NS``; otherwise the new one has to wait. So invented names cannot displace names in use, and are replaced
+    when they stop.
     """
 
     def __init__(self, names: Mapping[int, str] | None = None) -> None:
@@ -123,12 +123,12 @@ class NameTable(Mapping[int, str]):
         step: int,
         now_ns: int,
     ) -> None:
-        """Read names that are new in this batch, up to ``NEW_NAMES``, and note which known ones it has."""
+        """Read up to ``NEW_NAMES`` new names in this batch, and stamp the known ones that it contains."""
         count = fields.count
         if not count:
             return
         out = np.empty(min(NEW_NAMES, self._room(now_ns)), np.int32)
-        # Where to begin differs from step to step, so that no device is always the one that comes too late.
+        # The start differs from step to step, so that no device is always the one that comes too late.
         first = step * 2_654_435_761 % count
         found = find_new_paths(
             paths, slots, columns.row, fields.frame, fields.path, count, first, self._known, self._seen_ns, now_ns, out
@@ -138,17 +138,17 @@ class NameTable(Mapping[int, str]):
             self._add({path: name for path, name in names.items() if name is not None}, now_ns)
 
     def copy(self) -> dict[int, str]:
-        """All names, for another thread."""
+        """A copy of all names, for another thread."""
         return self._names.copy()
 
     def keep(self, names: Mapping[int, str], now_ns: int) -> None:
-        """Remember names that flags are about: those of types of devices are in no payload."""
+        """Remember names that flags refer to: names of device types are in no payload."""
         new = {path: name for path, name in names.items() if path not in self._names}
         if new:
             self._add(dict(islice(new.items(), self._room(now_ns))), now_ns)
 
     def _room(self, now_ns: int) -> int:
-        """New names that may come in now."""
+        """Number of new names that may be added now."""
         free = MAX_NAMES - len(self._names)
         return free if free >= NEW_NAMES else free + int(np.count_nonzero(self._seen_ns <= now_ns - KEEP_NS))
 

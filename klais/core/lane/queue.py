@@ -1,9 +1,9 @@
-"""The dam's queue: frames that wait, fair by device (:mod:`klais.core.dam.fair`); durable because they are still on the
-staging topic.
+"""The dam's queue: waiting frames, fair by device (:mod:`klais.core.dam.fair`). It is durable because the frames are
+still on the staging topic.
 
 Frames that leave together came in many raw records, so the queue copies frames: their bytes into blocks of one size,
-what else is known of them into columns, a place for each. It holds no raw record, and what a frame costs ends when it
-leaves.
+their other values into columns with one place for each frame. It keeps no raw record, and the memory of a frame is
+freed when it leaves.
 """
 
 import secrets
@@ -21,14 +21,14 @@ from klais.jit.intrinsics import copy_bytes
 from klais.jit.kernel import BYTES, I32, I64, U8, int64, kernel
 
 Part = tuple[Columns, npt.NDArray[np.int32]]
-BLOCK_BYTES = 64  # of a frame's bytes; the last block of a frame is not full
-FRAME_BYTES = 160  # of columns, for each frame
-RECORD_BYTES = 24  # for each raw record of which frames wait
-# What names the waiting frames in a checkpoint (see klais.core.lane.checkpoint) stays below this, so that one record
-# holds it.
+BLOCK_BYTES = 64  # bytes per block; the last block of a frame is not full
+FRAME_BYTES = 160  # memory of columns, for each frame
+RECORD_BYTES = 24  # for each raw record with queued frames
+# The size of a checkpoint's list of queued frames (see klais.core.lane.checkpoint) is limited to this, so that it fits
+# one record.
 MAX_RANGE_BYTES = 1_250_000
-RANGE_BYTES = 16  # for each raw record that waits, besides two bits for each of its frames
-PLACE_BITS = 26  # of a ticket for the place of a frame in its record, the upper ones number the records
+RANGE_BYTES = 16  # for each raw record with queued frames, plus two bits for each of its frames
+PLACE_BITS = 26  # lower bits of a ticket: index of the frame in its record; the upper bits number the records
 MAX_FRAMES = 1 << PLACE_BITS
 _PLACE = MAX_FRAMES - 1
 _FEW = 1024
@@ -45,8 +45,8 @@ _WAITING = np.dtype(
         ("id_size", "u4"),
     ]
 )
-_OPAQUE = np.dtype((np.void, _WAITING.itemsize))  # copied without a look at its fields
-"""What is known of a frame that waits. ``ticket`` grows with the order of arrival, ``block`` is its first one."""
+_OPAQUE = np.dtype((np.void, _WAITING.itemsize))  # copied without reading its fields
+"""Values of a queued frame. ``ticket`` grows with the order of arrival, ``block`` is its first one."""
 
 
 @kernel(int64(BYTES, I64, I64, I32, U8, I32, int64, I32), borrows=True)
@@ -60,10 +60,10 @@ def store(
     free: int,
     first: npt.NDArray[np.int32],
 ) -> int:
-    """Copy the spans ``index`` (int32 [k]) of ``buf`` into blocks; the next free block.
+    """Copy the spans ``index`` (int32 [k]) of ``buf`` into blocks; returns the next free block.
 
-    ``after`` int32 [b] chains free blocks, from ``free`` on, and those of one frame; ``first`` int32 [k] gets where a
-    frame begins. There are enough free ones (the caller knows).
+    ``after`` int32 [b] links the free blocks, starting with ``free``, and the blocks of each frame; ``first`` int32 [k]
+    receives the first block of each frame. The caller ensures that there are enough free blocks.
     """
     for j in range(index.shape[0]):
         start, left = starts[index[j]], lengths[index[j]]
@@ -91,8 +91,8 @@ def fetch(
     out: npt.NDArray[np.uint8],
     starts: npt.NDArray[np.int64],
 ) -> int:
-    """Copy k frames (``first`` int32, ``lengths`` int64 [k]) to ``out``, back to back, and free their blocks; the next
-    free block. ``starts`` int64 [k] gets where each begins."""
+    """Copy k frames (``first`` int32, ``lengths`` int64 [k]) to ``out`` without gaps, and free their blocks; returns
+    the next free block. ``starts`` int64 [k] receives the start of each."""
     at = np.int64(0)
     for j in range(first.shape[0]):
         starts[j] = at
@@ -121,7 +121,7 @@ class _Blocks:
         self.used = 0
 
     def store(self, columns: Columns, index: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """Copy these frames; the first block of each."""
+        """Copy these frames; returns the first block of each."""
         batch, need = columns.batch, blocks_of(columns.batch.lengths[index])
         if self.used + need > (have := len(self._after)):
             room = max(self.used + need, 2 * have)
@@ -140,7 +140,7 @@ class _Blocks:
     def fetch(
         self, first: npt.NDArray[np.int32], lengths: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """Take these frames out: their bytes back to back, and where each begins."""
+        """Take these frames out: returns their bytes without gaps, and where each begins."""
         out, starts = np.empty(int(lengths.sum()), np.uint8), np.empty(len(first), np.int64)
         self._free = fetch(self._bytes, self._after, self._free, first, lengths, out, starts)
         self.used -= blocks_of(lengths)
@@ -148,7 +148,7 @@ class _Blocks:
 
 
 class _Records:
-    """Raw records by number, in order of arrival: offset, frames, frames that wait, bytes that name them."""
+    """Raw records by number, in order of arrival: offset, frames, queued frames, bytes of their list in a marker."""
 
     def __init__(self) -> None:
         self._of = np.zeros((64, 4), np.int64)
@@ -156,7 +156,7 @@ class _Records:
         self.live = self.range_bytes = 0
 
     def add(self, raw_offset: int, count: int, waiting: int) -> int:
-        """The number of a record."""
+        """Add a record; returns its number."""
         if self._numbers == len(self._of):
             self._of = np.concatenate([self._of, np.zeros((64 + len(self._of), 4), np.int64)])
         name = RANGE_BYTES + 2 * ((count + 7) // 8)
@@ -167,7 +167,7 @@ class _Records:
         return self._numbers - 1
 
     def leave(self, numbers: npt.NDArray[np.int64]) -> None:
-        """One frame less waits of each of these (int64 [k])."""
+        """Remove one queued frame of each of these records (int64 [k])."""
         records, frames = np.unique(numbers, return_counts=True)
         self._of[records, 2] -= frames
         gone = records[self._of[records, 2] == 0]
@@ -175,7 +175,7 @@ class _Records:
         self.range_bytes -= int(self._of[gone, 3].sum())
 
     def renumbered(self) -> npt.NDArray[np.int64] | None:
-        """Drop the records of which no frame waits, once they are many: the new number of each old one."""
+        """Drop records without queued frames once there are many: returns the new number of each old one."""
         if self._numbers <= max(_FEW, 2 * self.live):
             return None
         live = self._of[: self._numbers, 2] > 0
@@ -183,12 +183,12 @@ class _Records:
         return np.cumsum(live) - 1
 
     def offset_and_count(self, number: int) -> tuple[int, int]:
-        """Of a record: offset and frames."""
+        """Offset and number of frames of a record."""
         return int(self._of[number, 0]), int(self._of[number, 1])
 
 
 def blocks_of(lengths: npt.NDArray[np.int64]) -> int:
-    """Blocks that frames of these lengths take."""
+    """Number of blocks for frames of these lengths."""
     return int(((lengths + (BLOCK_BYTES - 1)) // BLOCK_BYTES).sum())
 
 
@@ -198,7 +198,7 @@ class FrameQueue:
     Attributes
     ----------
     depth : int
-        Frames that wait.
+        Number of queued frames.
     """
 
     def __init__(self) -> None:
@@ -208,23 +208,23 @@ class FrameQueue:
 
     def _clear(self) -> None:
         self._order, self._records, self._blocks = FairOrder(self._key), _Records(), _Blocks()
-        self._known = np.zeros(self._order.room, _WAITING)  # of each node
+        self._known = np.zeros(self._order.room, _WAITING)  # values of each node
 
     @property
     def bytes(self) -> int:
-        """Memory held for the frames."""
+        """Memory used by the frames."""
         return BLOCK_BYTES * self._blocks.used + FRAME_BYTES * self.depth + RECORD_BYTES * self._records.live
 
     @property
     def range_bytes(self) -> int:
-        """At most so many bytes of a checkpoint name them."""
+        """Upper bound of the bytes of their list in a checkpoint."""
         return self._records.range_bytes
 
     def has_room(self, columns: Columns, limit_bytes: int) -> bool:
-        """Whether all frames of one more raw record may wait."""
+        """Whether all frames of one more raw record may be queued."""
         n = columns.count
         free = limit_bytes - self.bytes - FRAME_BYTES * n - RECORD_BYTES
-        # No step but one near the limit needs the exact number of blocks: the last block of a frame is not full.
+        # Only a step near the limit needs the exact number of blocks: the last block of a frame is not full.
         fits = (
             BLOCK_BYTES * n + len(columns.batch.buf) <= free or BLOCK_BYTES * blocks_of(columns.batch.lengths) <= free
         )
@@ -240,7 +240,7 @@ class FrameQueue:
     ) -> None:
         """Append frames ``index`` (int32 [k], ascending) of the batch at ``raw_offset``.
 
-        ``now`` uint8 [k], from a checkpoint: 1 for those of the round that was being served (:meth:`ranges`).
+        ``now`` uint8 [k], from a checkpoint: 1 for frames of the round that was being served (:meth:`ranges`).
         """
         if not len(index):
             return
@@ -262,7 +262,7 @@ class FrameQueue:
         self.depth += len(index)
 
     def pop(self, frames: int) -> list[Part]:
-        """Take ``frames`` frames (at most ``depth``), in the order in which they leave."""
+        """Take ``frames`` frames (at most ``depth``), in leaving order."""
         if not frames:
             return []
         entry = self._known.view(_OPAQUE)[self._order.pop(frames)].view(_WAITING)
@@ -275,14 +275,14 @@ class FrameQueue:
         return [(_columns(entry, FrameBatch(buf, starts, lengths, 0, 0, 0, 0, None, None)), _all(frames))]
 
     def ranges(self) -> tuple[list[tuple[int, int, npt.NDArray[np.int32]]], npt.NDArray[np.uint8]]:
-        """What waits, in order of arrival, for a checkpoint.
+        """The queued frames, in order of arrival, for a checkpoint.
 
         Returns
         -------
         list of tuple
-            Raw offset, frames of that batch, index of those that wait.
+            Raw offset, frames of that batch, indices of the queued ones.
         uint8 [depth]
-            1 for the frames that belong to the round that is being served.
+            1 for the frames of the round being served.
         """
         tickets = np.sort(self._known["ticket"][self._order.nodes()])
         served = np.zeros(self.depth, np.uint8)
@@ -293,19 +293,19 @@ class FrameQueue:
         return [(*self._records.offset_and_count(number), index) for number, index in parts], served
 
     def oldest_ns(self) -> int | None:
-        """Time of receipt of the frame that came first of those that wait."""
+        """Receive time of the queued frame that arrived first."""
         waiting = self._known[self._order.nodes()]
         return int(waiting["time_ns"][waiting["ticket"].argmin()]) if len(waiting) else None
 
     def waiting_of(self, low: int, high: int) -> tuple[int, int | None, int]:
-        """Of the device with these words of its id: frames that wait, frames that leave before the first of them, and
-        at most how many would leave before a new one."""
+        """For the device with these words of its id: its queued frames, the frames that leave before the first of
+        them, and an upper bound of those that would leave before a new one."""
         waiting = self._known[self._order.nodes()]
         own = np.flatnonzero((waiting["low"] == low) & (waiting["high"] == high))
         return len(own), int(own[0]) if len(own) else None, len(self._order.nodes(2 + len(own)))
 
     def waiting(self) -> Columns:
-        """The frames that wait, in the order in which they leave, without their bytes."""
+        """The queued frames in leaving order, without their bytes."""
         return _columns(self._known[self._order.nodes()], _NO_BATCH)
 
 
@@ -314,7 +314,7 @@ def _all(n: int) -> npt.NDArray[np.int32]:
 
 
 def _columns(entry: npt.NDArray[np.void], batch: FrameBatch) -> Columns:
-    """Columns of frames that waited."""
+    """Columns of frames that were queued."""
     ids = np.empty((len(entry), 2), np.uint64)
     ids[:, 0], ids[:, 1] = entry["low"], entry["high"]
     time_ns = np.ascontiguousarray(entry["time_ns"])
@@ -327,7 +327,7 @@ def _columns(entry: npt.NDArray[np.void], batch: FrameBatch) -> Columns:
         time_ns=time_ns,
         ts_ms=time_ns // 1_000_000,
         row=np.full(len(entry), -1, np.int32),
-        epoch=np.zeros(len(entry), np.uint32),  # of no use any more
+        epoch=np.zeros(len(entry), np.uint32),  # no longer used
     )
 
 

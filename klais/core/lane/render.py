@@ -1,4 +1,4 @@
-"""Records that are few by allowance, rendered one by one: anomalies and dead letters of a step."""
+"""Rate-limited records, rendered one by one: anomalies and dead letters of a step."""
 
 import base64
 import math
@@ -24,7 +24,7 @@ MOST_FIRMWARE_BYTES = 32
 _FIRMWARE_BYTES = (b"firmware", b"fw")
 _OF_THE_FRAME = {OF_INTERVAL: "interval_s", OF_SIZE: "payload_bytes"}
 
-# A dead letter holds so much of a record that fits nowhere else: klais_raw takes larger ones when they are compressed.
+# Largest part of a refused record in a dead letter: klais_raw accepts larger records when they are compressed.
 CLIP_BYTES = (4 << 20) - 65_536
 MAX_DETAIL_BYTES = 1000
 Rendered = tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...], int]  # key, value, headers, timestamp ms
@@ -46,7 +46,7 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
         elif nth == OF_TYPE:
             name = "type"
         elif name is None:
-            # From the payload itself, not from the names that the lane keeps: a replay must give the same bytes.
+            # From the payload, not from the lane's names: a replay must produce the same bytes.
             read = field_name(columns.batch.buf, *columns.payload_place(i), nth, path)
             name = names[path] = f"#{path & 0xFFFFFFFF:08x}" if read is None else read
         facts = FlagFacts.of_flag(flag, name, found)
@@ -80,7 +80,7 @@ def anomaly_records(step: Step) -> Iterator[Rendered]:
 
 
 def firmware_of(payload: bytes) -> str | None:
-    """The version of its firmware that a payload names on its first level; None without one of 1 to 32 bytes.
+    """The firmware version in a payload's first level; None if there is none of 1 to 32 bytes.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def _number(value: float) -> float | None:
 
 
 def what_is_there(payload: bytes, name: str) -> str:
-    """What a payload has in place of the number ``name`` (keys with dots between them), for people.
+    """Describe the value that a payload has in place of the number ``name`` (keys joined by dots).
 
     Examples
     --------
@@ -127,7 +127,7 @@ def what_is_there(payload: bytes, name: str) -> str:
 
 
 def dead_letter_records(step: Step) -> Iterator[Rendered]:
-    """The records of ``klais_dead_letter`` for a step's malformed frames, or for a record that is no frame batch."""
+    """The records of ``klais_dead_letter`` for a step's malformed frames, or for a record that is not a frame batch."""
     now_ms = step.record.now_ns // 1_000_000
     if step.corrupt is not None:
         reason = Reason.POISON if step.record.kind == Kind.POISON else Reason.CORRUPT_BATCH

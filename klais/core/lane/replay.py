@@ -1,4 +1,4 @@
-"""Replay: journalled steps applied to a state again, with the verdicts as they were written down."""
+"""Replay: apply journalled steps to a state again, with the recorded verdicts."""
 
 import numpy as np
 
@@ -23,12 +23,12 @@ from klais.errors import BatchFormatError, JournalFormatError
 
 
 def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
-    """Apply a journalled step; ``value`` is the raw record it names (RAW, CORRUPT and POISON).
+    """Apply a journalled step; ``value`` is the raw record of the step (RAW, CORRUPT and POISON).
 
     Raises
     ------
     JournalFormatError
-        The step does not follow the state's, or the raw record is not the one that was decided on.
+        If the step does not follow the state's, or the raw record is not the one that was decided.
     """
     if record.step != state.step + 1 and not (record.kind == Kind.RESUMED and record.step > state.step):
         raise JournalFormatError(f"journal goes from step {state.step} to {record.step}: a record is missing")
@@ -47,7 +47,7 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
         step = resume_step(state, record)
     elif value is None or fingerprint(value) != record.raw_crc:
         raise JournalFormatError(
-            f"step {record.step} needs raw record {record.raw_offset}, which is gone or another one"
+            f"step {record.step} needs raw record {record.raw_offset}, which is missing or has other content"
         )
     elif record.kind in (Kind.CORRUPT, Kind.POISON):
         step = corrupt_step(state, record, value, "see the log of the worker that decided it")
@@ -59,22 +59,22 @@ def replay(state: LaneState, record: StepRecord, value: bytes | None) -> Step:
 
 
 def _set_buckets(state: LaneState, record: StepRecord) -> None:
-    """Both buckets as the step left them. A step that refills none leaves their time alone."""
+    """Set both buckets to their state after the step. A step that does not refill them keeps their time."""
     state.tokens, state.new_devices = record.tokens, record.new_devices
     if record.kind not in CLOCKLESS:
         state.bucket_ns = record.now_ns
 
 
 def replay_unread(state: LaneState, record: StepRecord) -> tuple[int, int]:
-    """Apply what a journalled step says by itself, when its raw record, or that of a step before, is gone.
+    """Apply the parts of a journalled step that need no raw record, because that, or that of an earlier step, is gone.
 
-    Counters, step, offsets and the numbers of edges' batches are right afterwards; rows, windows and the queue's
-    content are not: the frames are gone.
+    Counters, step, offsets and the numbers of edges' batches are correct afterwards. Rows, windows and the queue's
+    content are not, because the frames are gone.
 
     Returns
     -------
     tuple of int
-        Frames that the step let pass, and frames that it added to the queue (below 0: took out of it).
+        Frames that the step passed, and frames that it added to the queue (below 0: removed from it).
     """
     state.step = record.step - 1
     _set_buckets(state, record)
@@ -106,7 +106,7 @@ def _replay_frames(state: LaneState, record: StepRecord, value: bytes) -> Step:
     try:
         batch = decode_batch(value)
     except BatchFormatError as error:
-        raise JournalFormatError(f"step {record.step} decided frames, raw is no frame batch: {error}") from error
+        raise JournalFormatError(f"step {record.step} decided frames, raw is not a frame batch: {error}") from error
     if batch.count != record.count:
         raise JournalFormatError(f"step {record.step} decided {record.count} frames, raw has {batch.count}")
     state.seen_batch(batch.edge, batch.boot, batch.number, record.now_ns)

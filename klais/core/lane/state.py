@@ -1,4 +1,4 @@
-"""What a lane remembers: device rows, queue, global bucket, counters, and which batches of which edge it has seen."""
+"""The state of a lane: device rows, queue, global bucket, counters, and the batches of each edge that it has taken."""
 
 import contextlib
 import mmap
@@ -21,29 +21,29 @@ from klais.core.wire.constants import VERDICTS
 from klais.errors import JournalFormatError
 
 _SMALL_BYTES = 4 << 20
-_MAP_NORESERVE = 0x4000  # linux/mman.h; Python 3.11 does not name it
+_MAP_NORESERVE = 0x4000  # linux/mman.h; missing in Python 3.11
 
-RESERVED_ROWS = 1 << 20  # address space a lane's rows are given from the start, so that growing moves none of them
+RESERVED_ROWS = 1 << 20  # initial address space for a lane's rows, so that growing does not move them
 
 
 def reserve_rows(capacity: int) -> Rows:
-    """Zeroed rows (ROW [>= capacity]); at least ``RESERVED_ROWS`` where the system lets us have pages that cost nothing
-    yet.
+    """Zeroed rows (ROW [>= capacity]); at least ``RESERVED_ROWS`` if the system allows pages that take no memory until
+    they are used.
 
-    Huge pages are asked for beyond the first 10,000 rows: the TLB does not hold the small pages of many more.
+    Huge pages are requested beyond the first 10,000 rows, because the TLB does not cover the small pages of many more.
     """
     size = max(capacity, RESERVED_ROWS) * ROW.itemsize
     try:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-    except OSError:  # strict accounting (vm.overcommit_memory=2): only what is needed
+    except OSError:  # strict accounting (vm.overcommit_memory=2): only the needed size
         return np.zeros(capacity, ROW)
-    with contextlib.suppress(OSError, ValueError):  # a kernel without them; no more than the small pages
+    with contextlib.suppress(OSError, ValueError):  # a kernel without huge pages: use small ones
         memory.madvise(mmap.MADV_HUGEPAGE, _SMALL_BYTES, size - _SMALL_BYTES)
     return np.frombuffer(memory, ROW)
 
 
 class Tally(IntEnum):
-    """What a lane counts; the first places are frames by verdict (see ``Reason``)."""
+    """Counters of a lane; the first entries are frames by verdict (see ``Reason``)."""
 
     RELEASED = VERDICTS  # frames let out of the queue
     REPEATED_BATCHES = VERDICTS + 1
@@ -57,16 +57,16 @@ class Tally(IntEnum):
     MISSING_BATCHES = VERDICTS + 9  # numbers that an edge skipped
     RAW_RECORDS = VERDICTS + 10
     RAW_BYTES = VERDICTS + 11
-    QUEUE_LOST = VERDICTS + 12  # frames that waited in the queue when their raw records were removed
-    OUTPUT_LOST = VERDICTS + 13  # frames that passed and are not on the clean topic: Kafka lost them or what they need
+    QUEUE_LOST = VERDICTS + 12  # frames in the queue when their raw records were removed
+    OUTPUT_LOST = VERDICTS + 13  # frames that passed but are not on the clean topic: Kafka lost them or their input
     DOUBLED = VERDICTS + 14  # records of the clean topic that were decided a second time
-    POISON_FRAMES = VERDICTS + 15  # frames of raw records on which the lane failed again and again
+    POISON_FRAMES = VERDICTS + 15  # frames of raw records on which the lane failed repeatedly
     FORGOTTEN = VERDICTS + 16  # devices forgotten
 
 
 TALLIES = VERDICTS + 17
 MOST_COUNTED = 1 << 53
-"""Where numbers that records name stop being added: below, sums of lanes stay integers for every reader."""
+"""Limit for adding numbers that come from records: below it, sums over lanes stay exact integers for every reader."""
 MAX_LANDMARKS = 8
 NO_KEY = bytes(16)
 
@@ -74,15 +74,15 @@ NO_KEY = bytes(16)
 class LaneState:
     """The state of one lane. Mutated only by :mod:`klais.core.lane.step`; copied by :mod:`klais.core.lane.checkpoint`.
 
-    ``rows`` ROW [capacity] of which the first ``used`` were ever in use, those with an ``id_size`` are devices;
+    ``rows`` ROW [capacity]: the first ``used`` were ever in use, those with an ``id_size`` are devices;
     ``dirty`` int32 [capacity] lists the ``dirty_count`` rows that changed after step ``clean_step``; ``tally`` uint64
     [TALLIES]; ``step`` is the last step taken, ``next_raw`` the next raw offset to take; ``forgotten`` are ids that the
-    changelog may still have; ``path_names`` has the names of payload fields.
+    changelog may still contain; ``path_names`` has the names of payload fields.
 
     Parameters
     ----------
     capacity : int
-        Devices there is room for at once.
+        Initial room for devices.
     hash_key : bytes
         Key of the frame hash (16 bytes), the same for all workers.
     detector : Detector, optional
@@ -100,7 +100,7 @@ class LaneState:
         self.next_raw = 0
         self.queue = FrameQueue()
         self.tokens = -1.0  # -1: full at the first step
-        self.new_devices = -1.0  # tokens of the bucket of new devices, likewise
+        self.new_devices = -1.0  # tokens of the bucket of new devices, -1: full at the first step
         self.bucket_ns = 0
         self.tally: npt.NDArray[np.uint64] = np.zeros(TALLIES, np.uint64)
         self.boots = Boots()
@@ -112,32 +112,32 @@ class LaneState:
         self._index(capacity)
 
     def _hold(self, rows: Rows) -> None:
-        """Take these rows for the lane's, with lists of dirty and of free ones as long."""
+        """Use these rows, with lists of dirty and of free ones of the same length."""
         self.rows = rows
         self.dirty: npt.NDArray[np.int32] = np.zeros(len(rows), np.int32)
         self.free: npt.NDArray[np.int32] = np.zeros(len(rows), np.int32)
 
     @property
     def used(self) -> int:
-        """Rows that were ever in use; those that were freed have no id."""
+        """Number of rows ever in use; freed ones have no id."""
         return int(self.room[USED])
 
     @property
     def devices(self) -> int:
-        """Devices that have a row."""
+        """Number of devices that have a row."""
         return int(self.room[USED] - self.room[FREE])
 
     def _index(self, devices: int) -> None:
-        """A new index with room for ``devices``, at most half full then."""
+        """A new index with room for ``devices``, which then is at most half full."""
         self.slots: npt.NDArray[np.uint64] = np.zeros(1 << (2 * devices - 1).bit_length(), np.uint64)
         if not build_index(self.slots, self.index_key, self.rows, self.used):
             raise JournalFormatError("a device has two rows in the table: the changelog is damaged")
 
     def make_room(self, devices: int) -> None:
-        """Let at least ``devices`` more rows fit: a new index each time their number doubles, the rows stay where they
-        are.
+        """Make room for at least ``devices`` more rows: a new index each time their number doubles, the rows stay in
+        place.
 
-        Only beyond what :func:`reserve_rows` holds are rows copied (untouched pages of the new array cost no memory).
+        Rows are copied only beyond the size of :func:`reserve_rows` (untouched pages of the new array take no memory).
         """
         need = self.used + devices
         if need > len(self.rows):
@@ -150,9 +150,9 @@ class LaneState:
             self._index(2 * need)
 
     def restore_rows(self, rows: Rows, clean_step: int) -> None:
-        """Start from rows of a checkpoint.
+        """Start from the rows of a checkpoint.
 
-        Those stamped after ``clean_step`` (half-written checkpoint) count as dirty.
+        Rows stamped after ``clean_step`` (half-written checkpoint) count as dirty.
         """
         self._hold(reserve_rows(max(1024, len(rows) + len(rows) // 4)))
         self.rows.view(OPAQUE_ROW)[: len(rows)] = rows.view(OPAQUE_ROW)
@@ -164,10 +164,9 @@ class LaneState:
         self._index(max(1024, 2 * len(rows)))
 
     def note_taken(self, raw_offset: int, fingerprint: int) -> None:
-        """The newest raw record taken; landmarks show later whether ``klais_raw`` is still the log that was read.
+        """Record the newest raw record taken; landmarks show later whether ``klais_raw`` is still the same log.
 
-        Those kept lie the further apart the older they are, so that a search for the last one that still holds is
-        short.
+        The older the landmarks, the further apart they are, so that the search for the last valid one is short.
         """
         marks = self.landmarks
         if marks and marks[-1][0] >= raw_offset:
@@ -179,20 +178,21 @@ class LaneState:
             del marks[1 + spread.index(min(spread))]
 
     def untake(self, raw_offset: int) -> None:
-        """The lane goes back to ``raw_offset``: other records lie from there on than those that it has taken."""
+        """Go back to ``raw_offset``, because from there on the topic has other records than the lane has taken."""
         self.landmarks = [mark for mark in self.landmarks if mark[0] < raw_offset]
         if self.newest_taken is not None and self.newest_taken[0] >= raw_offset:
             self.newest_taken = None
 
     def skip_to(self, raw_offset: int) -> None:
-        """Step over raw offsets that hold no records (control records of other programs leave such holes)."""
+        """Skip raw offsets without records (control records of other programs leave such holes)."""
         self.next_raw = max(self.next_raw, raw_offset)
 
     def forget(self, ids: npt.NDArray[np.uint8], step: int, now_s: int = 0) -> int:
-        """Take the devices ``ids`` (uint8 [k, 16]) out, as of ``step``; how many rows were taken out.
+        """Remove the devices ``ids`` (uint8 [k, 16]) as of ``step``; returns how many rows were removed.
 
-        The next checkpoint removes them from the changelog. Rows of devices that sign stay, with epoch and numbers:
-        otherwise their recorded frames could land a second time. ``now_s``: worker's clock, when such a row begins.
+        The next checkpoint removes them from the changelog. Rows of devices that sign stay, with epoch and numbers,
+        because otherwise their recorded frames could land a second time. ``now_s``: worker's clock, when such a row
+        starts again.
         """
         words = np.array(ids).view(np.uint64).reshape(-1, 2)
         self._clear_signed(words, step, now_s)
@@ -205,7 +205,7 @@ class LaneState:
         return int(done.sum())
 
     def _clear_signed(self, words: npt.NDArray[np.uint64], step: int, now_s: int) -> None:
-        """Forget all of these devices (uint64 [k, 2]) that sign but their epochs and numbers."""
+        """Clear the rows of these signing devices (uint64 [k, 2]) except their epochs and numbers."""
         row, n = np.zeros(len(words), np.int32), len(words)
         sizes, room = np.ones(n, np.uint8), (np.empty(n, np.uint64), np.empty(1))
         find_rows(self.slots, self.index_key, self.rows, words, sizes, row, *room)
@@ -226,12 +226,12 @@ class LaneState:
         return max(-1, int(find(self.slots, self.index_key, self.rows, np.uint64(low), np.uint64(high))))
 
     def seen_batch(self, edge: int, boot: int, number: int, now_ns: int) -> bool:
-        """Whether this batch of the edge was taken before; otherwise remember it and count numbers skipped."""
+        """Whether this batch of the edge was taken before; if not, record it and count skipped numbers."""
         missing = self.boots.take(edge, boot, number, row_time_s(now_ns))
         if missing is None:
             return True
         counted = int(self.tally[Tally.MISSING_BATCHES]) + missing
-        self.tally[Tally.MISSING_BATCHES] = min(max(0, counted), MOST_COUNTED)  # a batch may name any number
+        self.tally[Tally.MISSING_BATCHES] = min(max(0, counted), MOST_COUNTED)  # the number in a batch is not trusted
         return False
 
     def new_dam(self) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""One step of a lane: a raw record or a release goes in; verdicts, a journal record and outputs come out.
+"""One step of a lane: a raw record or a release as input; verdicts, a journal record and outputs as result.
 
 ``take_raw`` and ``release`` decide (live). ``replay`` (:mod:`klais.core.lane.replay`) applies a journalled step to the
-same state with the verdicts as they were written down, through the same code: both end in the same state, bit for bit.
+same state with the recorded verdicts, through the same code, so that both end in the same state, bit for bit.
 """
 
 from dataclasses import dataclass, field
@@ -34,19 +34,19 @@ from klais.core.wire.batch import FrameBatch, decode_batch
 from klais.core.wire.constants import FIRST_MALFORMED, VERDICTS, Reason
 from klais.errors import BatchFormatError, JournalFormatError
 
-NEW_BURST_S = 10.0  # the bucket of new devices holds so many seconds of its rate
+NEW_BURST_S = 10.0  # the bucket of new devices holds this many seconds of its rate
 NO_LIMIT = 1 << 62
 CLOCKLESS = (Kind.LOST, Kind.POISON, Kind.RESUMED, Kind.FORGET)  # steps that refill no bucket
 
 
 class Bounds(NamedTuple):
-    """What only deciding needs, for one lane.
+    """Bounds of one lane that only deciding needs, not a replay.
 
-    ``queue_limit`` frames and ``queue_bytes`` of memory may wait, ``device_limit`` devices may be known; ``blocked``
+    ``queue_limit`` frames and ``queue_bytes`` of memory for the queue, at most ``device_limit`` devices; ``blocked``
     ids; ``overrides`` (OVERRIDE [k], sorted), of which the journal gets the rows that a step used; ``uncounted``:
-    PREFIX [k] of ids whose sequence numbers are not looked at; ``strict``: see :mod:`klais.core.wire.json_strict`.
-    ``sticky``: devices that signed frames must go on to do so; ``no_restarts``: numbers of unsigned frames never go
-    back.
+    PREFIX [k] of ids whose sequence numbers are ignored; ``strict``: see :mod:`klais.core.wire.json_strict`.
+    ``sticky``: devices that have signed frames must continue to sign; ``no_restarts``: numbers of unsigned frames never
+    go back.
     """
 
     queue_limit: int
@@ -62,10 +62,10 @@ class Bounds(NamedTuple):
 
 @dataclass(slots=True)
 class Step:
-    """A step taken: its journal ``record`` and what it puts out once that is acknowledged.
+    """A step taken: its journal ``record`` and the outputs to write once that is acknowledged.
 
     ``passed``: parts of batches for the clean topic, in order. ``columns``, ``dead`` (int32 index) and ``flags`` belong
-    to the batch taken; ``corrupt`` is the value of a record that is no frame batch.
+    to the batch taken; ``corrupt`` is the value of a record that is not a frame batch.
     """
 
     record: StepRecord
@@ -90,10 +90,10 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
     Raises
     ------
     ValueError
-        ``raw_offset`` is not the one the lane waits for: a record would be skipped, or taken twice.
+        If ``raw_offset`` is not the next one: a record would be skipped, or taken twice.
     """
     if raw_offset != state.next_raw:
-        raise ValueError(f"the lane waits for raw offset {state.next_raw}, not {raw_offset}")
+        raise ValueError(f"the next raw offset of the lane is {state.next_raw}, not {raw_offset}")
     refill_buckets(state, limits, now_ns)
     record = StepRecord(state.step + 1, Kind.RAW, raw_offset, now_ns, limits, 0.0, 0, NO_VERDICTS)
     record.raw_crc = fingerprint(value)
@@ -113,9 +113,9 @@ def take_raw(state: LaneState, raw_offset: int, value: bytes, limits: Limits, bo
 
 
 def take_poison(state: LaneState, raw_offset: int, value: bytes, why: str, limits: Limits, now_ns: int) -> Step:
-    """Set a raw record aside on which the lane failed again and again: a dead letter, and the lane goes on.
+    """Dead-letter a raw record on which the lane failed repeatedly, and continue.
 
-    Its frames are counted where the record can be read as a frame batch, else it counts as one frame.
+    Its frames are counted if the record can be read as a frame batch, else it counts as one frame.
     """
     try:
         frames = max(1, decode_batch(value).count)
@@ -127,9 +127,9 @@ def take_poison(state: LaneState, raw_offset: int, value: bytes, why: str, limit
 
 
 def resume(state: LaneState, resumed: Resumed, last_step: int, next_raw: int, limits: Limits, now_ns: int) -> Step:
-    """Go on after step ``last_step`` at raw offset ``next_raw``, with what is lost or doubled counted.
+    """Continue after step ``last_step`` at raw offset ``next_raw``, and count losses and duplicates.
 
-    Both may jump: step numbers forward, over numbers that outputs already carry; the offset to either side.
+    Both may jump: the step number forward, past numbers that outputs already contain; the offset in either direction.
     """
     record = StepRecord(last_step + 1, Kind.RESUMED, next_raw - 1, now_ns, limits, state.tokens, 0, NO_VERDICTS)
     record.resumed = resumed
@@ -152,28 +152,28 @@ def resume_step(state: LaneState, record: StepRecord) -> Step:
 
 
 def release(state: LaneState, limits: Limits, now_ns: int, most: int) -> Step | None:
-    """Let frames out of the queue as the global bucket allows, at most ``most``; None when none may go."""
+    """Release at most ``most`` frames from the queue as the global bucket allows; None if none may leave."""
     if not state.queue.depth:
         return None
     before = state.tokens, state.new_devices, min(state.bucket_ns, now_ns)  # follow a clock that was set back
     refill_buckets(state, limits, now_ns)
     frames = min(state.queue.depth, int(state.tokens), most)
     if frames <= 0:
-        state.tokens, state.new_devices, state.bucket_ns = before  # nothing happens outside of steps
+        state.tokens, state.new_devices, state.bucket_ns = before  # state changes only in steps
         return None
     record = StepRecord(state.step + 1, Kind.RELEASE, -1, now_ns, limits, 0.0, frames, NO_VERDICTS)
     return release_step(state, record)
 
 
 def forget(state: LaneState, ids: npt.NDArray[np.uint8], limits: Limits, now_ns: int) -> Step:
-    """Forget the devices ``ids`` (uint8 [k, 16], padded): their rows are given up, their frames that wait stay."""
+    """Forget the devices ``ids`` (uint8 [k, 16], padded): their rows are freed, their queued frames stay."""
     tokens, count = state.tokens, len(ids)
     record = StepRecord(state.step + 1, Kind.FORGET, -1, now_ns, limits, tokens, count, NO_VERDICTS, forgotten=ids)
     return forget_step(state, record)
 
 
 def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: int) -> Step:
-    """Step over raw records that retention removed before the lane read them."""
+    """Skip raw records that retention removed before the lane read them."""
     lost = first_available - state.next_raw
     record = StepRecord(state.step + 1, Kind.LOST, first_available - 1, now_ns, limits, state.tokens, lost, NO_VERDICTS)
     state.tally[Tally.LOST_RECORDS] += np.uint64(lost)
@@ -181,7 +181,7 @@ def note_lost(state: LaneState, first_available: int, limits: Limits, now_ns: in
 
 
 def refill_buckets(state: LaneState, limits: Limits, now_ns: int) -> None:
-    """Bring the global bucket and that of new devices up to ``now_ns``; they start full."""
+    """Refill the global bucket and that of new devices up to ``now_ns``; they start full."""
     new_burst = max(1.0, NEW_BURST_S * limits.new_rate)
     if state.tokens < 0:
         state.tokens, state.new_devices = limits.burst, new_burst
@@ -194,7 +194,7 @@ def refill_buckets(state: LaneState, limits: Limits, now_ns: int) -> None:
 def _limits_column(
     state: LaneState, record: StepRecord, columns: Columns, bounds: Bounds | None
 ) -> npt.NDArray[np.float64]:
-    """Limits of a step for the kernel; in a replay only those that its journal record has count."""
+    """Limits of a step for the kernel; in a replay only the limits in its journal record have an effect."""
     queue_limit, device_limit, sticky, strict = 0, NO_LIMIT, False, False
     if bounds is not None:
         room = state.queue.has_room(columns, bounds.queue_bytes)
@@ -212,7 +212,7 @@ def _limits_column(
 def run_frames(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields | None, bounds: Bounds | None, size: int
 ) -> Step:
-    """Rows, admission, flags and outputs of one batch; ``bounds`` None = replay, which needs fields for flags only."""
+    """Rows, admission, flags and outputs of one batch; ``bounds`` None = replay, which needs fields only for flags."""
     skip = _admit(state, record, columns, bounds)
     verdict = columns.verdict
     step = Step(record, columns=columns, bytes=size)
@@ -235,7 +235,7 @@ def run_frames(
 
 
 def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.uint8]:
-    """Verdicts of a batch's frames, and all that they change; uint8 [n]: 1 where the row already contained the step."""
+    """Verdicts of a batch's frames, applied to the state; uint8 [n]: 1 if the row already contained the step."""
     n = columns.count
     state.make_room(n)
     if bounds is not None:
@@ -280,7 +280,7 @@ def _admit(state: LaneState, record: StepRecord, columns: Columns, bounds: Bound
 def _score(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields, interval_s: npt.NDArray[np.float64]
 ) -> None:
-    """Let the lane's detector score the admitted frames; its flags go into ``record``. Learns names of fields."""
+    """Score the admitted frames with the lane's detector; its flags go into ``record``. Learns names of fields."""
     detector = state.detector
     assert detector is not None
     detector.make_room(len(state.rows))
@@ -304,7 +304,7 @@ def _score(
 def _note_flags(
     state: LaneState, record: StepRecord, columns: Columns, fields: Fields | None, skip: npt.NDArray[np.uint8]
 ) -> StepFlags | None:
-    """Count the flags of ``record`` and note them in the rows that do not contain the step yet."""
+    """Count the flags of ``record`` and record them in the rows that do not contain the step yet."""
     flags = record.flags
     if len(flags) > record.flagged or int(flags["frame"].max(initial=0)) >= max(1, columns.count):
         text = f"{len(flags)} flags of {record.flagged}, one of frame {flags['frame'].max()} of {columns.count}"
@@ -329,7 +329,7 @@ def _blocked_column(columns: Columns, bounds: Bounds | None) -> npt.NDArray[np.u
 
 
 def _own_limits(record: StepRecord, columns: Columns, bounds: Bounds | None) -> tuple[Overrides, npt.NDArray[np.int32]]:
-    """Overrides that this step uses (in a replay those that it used), and each frame's row among them."""
+    """Overrides that this step uses (in a replay those that it used), and each frame's row in them."""
     overrides = record.overrides if bounds is None else bounds.overrides
     return only_referenced(overrides, rows_of_frames(columns.ids, overrides["id"]))
 
@@ -342,7 +342,7 @@ def forget_step(state: LaneState, record: StepRecord) -> Step:
 
 def release_step(state: LaneState, record: StepRecord) -> Step:
     if record.count > state.queue.depth:
-        raise JournalFormatError(f"step {record.step} releases {record.count} frames, {state.queue.depth} wait")
+        raise JournalFormatError(f"step {record.step} releases {record.count} frames, {state.queue.depth} queued")
     step = Step(record, passed=state.queue.pop(record.count))
     state.tokens -= record.count
     state.tally[Tally.RELEASED] += np.uint64(record.count)

@@ -1,7 +1,7 @@
 """Authenticated frames as columns: check the tags of a batch, and sign a batch for the simulator.
 
-The edge runs ``verify`` on the frames that ``check_headers`` has looked at: those that begin with AA 56 have a tag, the
-others have none. See :mod:`klais.core.wire.signing` for the frame and its keys.
+The edge runs ``verify`` on frames processed by ``check_headers``: frames that begin with AA 56 have a tag, the others
+have none. See :mod:`klais.core.wire.signing` for the frame and its keys.
 """
 
 from enum import IntEnum
@@ -19,23 +19,23 @@ from klais.jit.kernel import BYTES, I64, IDS, U8, U32, U64, group, int64, kernel
 
 
 class Mode(IntEnum):
-    """What happens to frames without a good tag; OFF never reaches the kernels here."""
+    """How frames without a valid tag are treated; OFF never reaches these kernels."""
 
     OFF = 0
-    MONITOR = 1  # all pass, all are counted
-    STICKY = 2  # a bad tag is refused; lanes refuse unsigned frames of a device that was ever seen signed
+    MONITOR = 1  # all pass and are counted
+    STICKY = 2  # a bad tag is refused; lanes refuse unsigned frames of a device that has ever signed
     REQUIRE = 3  # unsigned frames are refused too, unless the id is exempt
 
 
 class Result(IntEnum):
-    """What became of a frame, as ``klais_auth_frames_total`` counts it; ``label`` is its name there."""
+    """The result for a frame, as counted in ``klais_auth_frames_total``; ``label`` is its name there."""
 
     OK = 0
-    BAD_MAC = 1  # the tag is not that of the device's key
-    NO_KEY = 2  # no key of this generation is installed here
+    BAD_MAC = 1  # the tag does not match the device's key
+    NO_KEY = 2  # no key of this generation is installed
     SUITE = 3  # a suite that edges do not know, or reserved bits
-    REVOKED = 4  # the file of keys says that the device has none
-    EPOCH = 5  # further in the future than KLAIS_AUTH_MAX_SKEW_S allows
+    REVOKED = 4  # the device is revoked in the file of keys
+    EPOCH = 5  # further in the future than KLAIS_AUTH_MAX_SKEW_S permits
     UNSIGNED = 6
     EXEMPT = 7  # unsigned, and the id begins with one of KLAIS_AUTH_EXEMPT
 
@@ -50,8 +50,8 @@ NO_GENERATION = GENERATIONS  # row of the counts for unsigned frames
 LONGEST = 65_536
 CACHE_PLACES = 4096
 _LINE_WORDS = 8  # of 64 bytes
-_BLOCK = 64  # frames whose keys are fetched ahead
-_TO_CHECK = np.uint8(0xFF)  # no Reason
+_BLOCK = 64  # frames whose keys are prefetched
+_TO_CHECK = np.uint8(0xFF)  # not a Reason
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 _SPREAD_SHIFT = np.uint64(52)
 
@@ -69,11 +69,11 @@ _COUNTS = int64[:, ::1]
 
 
 class KeyColumns(NamedTuple):
-    """Keys as the kernels take them.
+    """Keys in the form that kernels take.
 
-    ``masters`` uint64 [4, 3]: two words of K_master and 1 where the generation is installed. ``own_ids`` uint64 [k, 2],
-    sorted by first, then second word, and ``own_keys`` uint64 [k, 3] (two words, 0 = revoked): devices with a key of
-    their own. ``cache`` uint64 [4 * 4096, 4] keeps keys of devices whose tag was good, by generation: id, key.
+    ``masters`` uint64 [4, 3]: two words of K_master and 1 if the generation is installed. ``own_ids`` uint64 [k, 2],
+    sorted by first, then second word, and ``own_keys`` uint64 [k, 3] (two words, 0 = revoked): devices with their own
+    key. ``cache`` uint64 [4 * 4096, 4] has keys of devices whose tag was valid, by generation: id, key.
     """
 
     masters: npt.NDArray[np.uint64]
@@ -103,7 +103,7 @@ def key_columns(masters: dict[int, bytes], own: dict[bytes, bytes | None] | None
 
 
 def _empty_cache() -> npt.NDArray[np.uint64]:
-    """Rows of half a cache line that begin where one begins: none lies in two."""
+    """Rows of half a cache line, aligned so that none spans two lines."""
     rows = GENERATIONS * CACHE_PLACES
     memory = np.zeros(4 * rows + _LINE_WORDS, np.uint64)
     first = -(memory.ctypes.data // 8) % _LINE_WORDS
@@ -112,7 +112,7 @@ def _empty_cache() -> npt.NDArray[np.uint64]:
 
 @kernel(int64(IDS, uint64, uint64), borrows=True)
 def find_own(own_ids: npt.NDArray[np.uint64], low: Any, high: Any) -> int:
-    """Row of a device in the sorted ids, -1 = not there."""
+    """Row of a device in the sorted ids, -1 = not found."""
     first = 0
     last = own_ids.shape[0]
     while first < last:
@@ -128,7 +128,7 @@ def find_own(own_ids: npt.NDArray[np.uint64], low: Any, high: Any) -> int:
 
 @kernel(int64(uint64, uint64, int64), borrows=True, inlined=True)
 def place_of(low: Any, high: Any, generation: int) -> int:
-    """Row of a device in ``cache``; no id is 0, so an empty row is nobody's."""
+    """Row of a device in ``cache``; no id is 0, so an empty row matches no device."""
     return np.int64(((low ^ high) * _SPREAD) >> _SPREAD_SHIFT) + generation * CACHE_PLACES  # type: ignore[return-value]
 
 
@@ -173,12 +173,12 @@ def verify_one(
 ) -> int:
     """Check the signed frame ``buf[start : start + size]`` of the device ``low, high``.
 
-    A key goes into ``cache`` only after a good tag, so that forged frames push none out.
+    A key is stored in ``cache`` only after a valid tag, so that forged frames evict none.
 
     Returns
     -------
     int
-        ``epoch << 8 | generation << 4 | Result``; EPOCH when the epoch is above ``latest``.
+        ``epoch << 8 | generation << 4 | Result``; EPOCH if the epoch is above ``latest``.
     """
     ctrl = np.int64(buf[start + size - 9])
     generation = ctrl >> 4 & 3
@@ -226,8 +226,8 @@ def find_signed(
     epoch: npt.NDArray[np.uint32],
     counts: npt.NDArray[np.int64],
 ) -> None:
-    """Of frames ``first`` to ``until``: judge those without a tag, read the headers of the others, whose ``reason``
-    becomes _TO_CHECK, and have their keys fetched."""
+    """Of frames ``first`` to ``until``: judge those without a tag; read the headers of the others, set their ``reason``
+    to _TO_CHECK, and prefetch their keys."""
     for i in range(first, until):
         epoch[i] = 0
         if reason[i] == 0:
@@ -242,7 +242,7 @@ def find_signed(
             reason[i] = _TOO_SHORT if size < _LEAST else _BAD_ID
             continue
         reason[i] = _TO_CHECK
-        if size <= head_size:  # what other work has pushed out of the CPU's caches comes while others are hashed
+        if size <= head_size:  # data evicted from the CPU's caches is loaded while other frames are hashed
             prefetch(cache, 4 * place_of(ids[i, 0], ids[i, 1], np.int64(head[s + size - 9]) >> 4 & 3))
 
 
@@ -276,15 +276,15 @@ def verify(
     epoch: npt.NDArray[np.uint32],
     counts: npt.NDArray[np.int64],
 ) -> None:
-    """Check the tags of n frames; a signed frame that is accepted becomes a plain one: ``lengths[i]`` is 13 less.
+    """Check the tags of n frames; an accepted signed frame becomes a plain one: ``lengths[i]`` is 13 less.
 
-    Its first two bytes stay AA 56: whoever copies it writes AA 55 (memory of a source may be read-only). ``head`` to
-    ``lengths`` say where the frames lie (:class:`klais.edge.sources.base.Source`), ``reason`` to ``id_size`` [n] are as
-    ``check_headers`` left them and are filled in for signed frames. ``room`` uint8 [65,536] is for frames in two
-    pieces; frames longer than ``max_length`` are not looked at, they are TOO_LONG. ``masters`` to ``cache``: see
-    :class:`KeyColumns`. ``mode``: MONITOR, STICKY or REQUIRE; ``exempt`` uint8 [n] is 1 where the id may come unsigned.
-    ``epoch`` uint32 [n], out: of each frame with a good tag, else 0; none may be above ``latest``. ``counts`` int64 [5,
-    8], in and out: frames by generation (the last row: unsigned) and :class:`Result`.
+    Its first two bytes stay AA 56: the code that copies it writes AA 55 (memory of a source may be read-only).
+    ``head`` to ``lengths`` give the position of the frames (:class:`klais.edge.sources.base.Source`), ``reason`` to
+    ``id_size`` [n] are as ``check_headers`` left them and are filled in for signed frames. ``room`` uint8 [65,536] is
+    for frames in two pieces; frames longer than ``max_length`` are TOO_LONG without a check. ``masters`` to ``cache``:
+    see :class:`KeyColumns`. ``mode``: MONITOR, STICKY or REQUIRE; ``exempt`` uint8 [n] is 1 if the id may be unsigned.
+    ``epoch`` uint32 [n], out: of each frame with a valid tag, else 0; none may be above ``latest``. ``counts`` int64
+    [5, 8], in and out: frames by generation (the last row: unsigned) and :class:`Result`.
     """
     for block in range(0, starts.shape[0], _BLOCK):
         until = min(block + _BLOCK, starts.shape[0])
@@ -324,14 +324,14 @@ def sign(
     epoch: npt.NDArray[np.uint32],
     generation: int,
 ) -> None:
-    """Sign the n plain frames ``buf[starts[i] : starts[i] + lengths[i]]``, which have 13 bytes of room behind them.
+    """Sign the n plain frames ``buf[starts[i] : starts[i] + lengths[i]]``, each followed by 13 free bytes.
 
     Parameters
     ----------
     k0, k1 : uint64 [n or 1]
         One: K_master, from which the keys of the devices ``ids`` uint64 [n, 2] are derived. n: their own keys.
     wanted : uint8 [n]
-        0 = leave alone, 1 = sign, 2 = with a tag that is wrong.
+        0 = leave unsigned, 1 = sign, 2 = sign with a wrong tag.
     epoch : uint32 [n]
     lengths : int64 [n], in and out
     """

@@ -20,7 +20,7 @@ MAGIC = b"KFB1"
 FLAG_OFFSETS = 1
 FLAG_SOURCES = 2
 FLAG_EPOCHS = 4
-LAST_TIME_NS = (1 << 63) - (1 << 32)  # with the largest offset still an int64
+LAST_TIME_NS = (1 << 63) - (1 << 32)  # plus the largest offset it is still an int64
 KNOWN_FLAGS = FLAG_OFFSETS | FLAG_SOURCES | FLAG_EPOCHS
 SOURCE_SIZE = 18
 assert HEADER.size == 32
@@ -58,12 +58,12 @@ class FrameBatch:
 
 
 def decode_batch(value: bytes) -> FrameBatch:
-    """Read one KFB1 record; every length is checked before it is used.
+    """Read one KFB1 record; every length is checked before use.
 
     Raises
     ------
     BatchFormatError
-        Not KFB1, a flag this reader does not know, or lengths that do not add up to the record.
+        If it is not KFB1, has an unknown flag, or lengths that do not match the record.
     """
     if len(value) < HEADER.size:
         raise BatchFormatError(f"record of {len(value)} bytes is shorter than a KFB1 header ({HEADER.size} bytes)")
@@ -99,7 +99,7 @@ def decode_batch(value: bytes) -> FrameBatch:
 
 
 def received_at_of(value: bytes) -> int:
-    """When the edge received a batch (ns since the epoch), from its header alone; 0 where it is no frame batch."""
+    """When the edge received a batch (ns since the epoch), from its header alone; 0 if it is not a frame batch."""
     return HEADER.unpack_from(value)[2] if len(value) >= HEADER.size and value.startswith(MAGIC) else 0
 
 
@@ -118,7 +118,7 @@ def encode_batch(
     sources: npt.NDArray[np.uint8] | None = None,
     epochs: npt.NDArray[np.uint32] | None = None,
 ) -> bytes:
-    """A frame batch from a list of frames: for tools and tests (the edge lays its batches out in a kernel).
+    """A frame batch from a list of frames, for tools and tests (the edge uses a kernel).
 
     Examples
     --------
@@ -139,7 +139,7 @@ def encode_batch(
 
 
 def read_source(batch: FrameBatch, i: int) -> str | None:
-    """Source of frame ``i`` as ``address:port``, None when the batch has no sources.
+    """Source of frame ``i`` as ``address:port``, None if the batch has no sources.
 
     Examples
     --------

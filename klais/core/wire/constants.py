@@ -12,9 +12,9 @@ MAX_FRAME_SIZE = 65_507  # largest UDP payload over IPv4
 
 
 class Reason(IntEnum):
-    """What became of a frame. Below 24: a lane's verdict, a byte in the journal. From 24: no verdict of a lane.
+    """The outcome of a frame. Below 24: a lane's verdict, a byte in the journal. From 24: not a verdict of a lane.
 
-    One enum serves counters, dead letters, the journal and logs; ``label`` is the name used in all of them.
+    Counters, dead letters, the journal and logs all use this enum; ``label`` is the name in all of them.
     """
 
     PASSED = 0
@@ -57,7 +57,7 @@ class Reason(IntEnum):
 
     @property
     def intentional(self) -> bool:
-        """Whether a rule of yours or of the protocol asks for the drop; every other drop is a loss."""
+        """Whether a rule of yours or the protocol requires the drop; every other drop is a loss."""
         return self not in _LOSSES
 
 
@@ -75,11 +75,11 @@ REASONS = max(Reason) + 1  # size of an array counted by ``Reason``
 
 
 ID_RULE = f"a device_id has 1 to {ID_SIZE} bytes in UTF-8 and no NUL"
-"""What :func:`is_device_id` asks for, as every error says it."""
+"""The condition of :func:`is_device_id`, for error messages."""
 
 
 def is_device_id(key: bytes) -> bool:
-    """Whether the bytes can be the device_id of a frame, without its padding: 1 to 16, no NUL. UTF-8 is not checked."""
+    """Whether the bytes can be the device_id of a frame, without padding: 1 to 16, no NUL. UTF-8 is not checked."""
     return 1 <= len(key) <= ID_SIZE and b"\0" not in key
 
 
@@ -89,7 +89,7 @@ def encode_frame(device_id: str | bytes, sequence: int, payload: bytes) -> bytes
     Raises
     ------
     ValueError
-        device_id is empty or longer than 16 bytes, or the frame would exceed 65,507 bytes.
+        If device_id is empty or longer than 16 bytes, or the frame would exceed 65,507 bytes.
 
     Examples
     --------

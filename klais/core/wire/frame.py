@@ -1,7 +1,7 @@
 """The wire frame: offsets, the ``Reason`` of every verdict, and the kernels that read frames as columns.
 
 A frame is ``magic u16 be | device_id 16 bytes NUL-padded UTF-8 | sequence u32 be | payload (one JSON object)``.
-The payload is checked in :mod:`klais.core.wire.json_scan`; everything before it is checked here.
+:mod:`klais.core.wire.json_scan` checks the payload; this module checks everything before it.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ _ONE, _ONES, _HIGH_BITS = np.uint64(1), np.uint64(0x0101010101010101), np.uint64
 
 @kernel(boolean(BYTES, int64, int64), borrows=True)
 def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
-    """Whether ``buf[start:end]`` is well-formed UTF-8 (RFC 3629: nothing overlong, no surrogates, up to U+10FFFF)."""
+    """Whether ``buf[start:end]`` is well-formed UTF-8 (RFC 3629: not overlong, no surrogates, up to U+10FFFF)."""
     i = start
     while i < end:
         lead = buf[i]
@@ -85,8 +85,8 @@ def is_utf8(buf: npt.NDArray[np.uint8], start: int, end: int) -> bool:
 
 @kernel(int64(uint64), borrows=True, inlined=True)
 def _size_in_word(word: Any) -> int:
-    """Bytes before the first NUL of eight (little-endian), 8 without one; -1 where another byte follows a NUL."""
-    nul = (word - _ONES) & ~word & _HIGH_BITS  # exact up to the lowest bit that is set
+    """Bytes before the first NUL of eight (little-endian), 8 without one; -1 if another byte follows a NUL."""
+    nul = (word - _ONES) & ~word & _HIGH_BITS  # exact up to the lowest set bit
     if nul == np.uint64(0):
         return 8
     below = ((nul & (~nul + _ONE)) >> np.uint64(7)) - _ONE  # the bytes before the first NUL
@@ -97,8 +97,8 @@ def _size_in_word(word: Any) -> int:
 
 @kernel(int64(BYTES, int64, uint64, uint64), borrows=True, inlined=True)
 def _checked_id_size(buf: npt.NDArray[np.uint8], at: int, low: Any, high: Any) -> int:
-    """Bytes of the device_id at ``at``, whose words are here, before its padding; 0 when it is empty, not UTF-8 or
-    badly padded."""
+    """Bytes of the device_id at ``at``, given as words too, before its padding; 0 if it is empty, not UTF-8 or badly
+    padded."""
     size = _size_in_word(low)
     if size == 8:
         more = _size_in_word(high)
@@ -117,8 +117,8 @@ def read_header(
     sequence: npt.NDArray[np.uint32],
     id_size: npt.NDArray[np.uint8],
 ) -> bool:
-    """Read device_id and sequence of the frame at ``buf[s]`` into row ``i``; False, and nothing read, when the id is
-    bad."""
+    """Read device_id and sequence of the frame at ``buf[s]`` into row ``i``; False, and nothing is read, if the id is
+    invalid."""
     low = load_u64(buf, s + ID_OFFSET)
     high = load_u64(buf, s + ID_OFFSET + 8)
     size = _checked_id_size(buf, s + ID_OFFSET, low, high)
@@ -149,9 +149,9 @@ def check_headers(
     Parameters
     ----------
     buf : uint8 [b]
-        The bytes the frames lie in.
+        The buffer that contains the frames.
     starts, lengths : int64 [n]
-        Where frame i lies: ``buf[starts[i] : starts[i] + lengths[i]]`` (must be inside ``buf``).
+        Position of frame i: ``buf[starts[i] : starts[i] + lengths[i]]`` (must be inside ``buf``).
     reason : uint8 [n], out
         0, or TOO_SHORT, BAD_MAGIC, BAD_DEVICE_ID. The other outputs are 0 where it is not 0.
     ids : uint64 [n, 2], out

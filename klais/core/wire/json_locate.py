@@ -1,5 +1,5 @@
-"""Where the keys of one numeric field stand in its payload, and its name: for the few fields that
-are new or flagged.
+"""The position of the keys of one numeric field in its payload, and its name: for the few fields that are new or
+flagged.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ def _string_close(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
 
 @kernel(uint64(BYTES, SPANS, int64), borrows=True)
 def _hash_spans(buf: npt.NDArray[np.uint8], spans: npt.NDArray[np.int64], depth: int) -> np.uint64:
-    """Hash of the path whose keys stand in ``spans[:depth]``."""
+    """Hash of the path whose keys are in ``spans[:depth]``."""
     path = _ROOT
     for k in range(depth):
         path = (path ^ _SEPARATOR) * _PRIME
@@ -44,23 +44,23 @@ def _hash_spans(buf: npt.NDArray[np.uint8], spans: npt.NDArray[np.int64], depth:
 def locate_field(
     buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: np.uint64, spans: npt.NDArray[np.int64]
 ) -> int:
-    """Walk a payload up to one field: the places of its keys, and how many they are.
+    """Walk a payload up to one field: returns the number of its keys; ``spans`` gets their positions.
 
-    Each byte is visited once, those of numbers and of the keys found twice.
+    Each byte is visited once, except those of numbers and of the path's keys, which are visited twice.
 
     Parameters
     ----------
     buf : uint8 [b]
-        The payload is ``buf[start:end]`` (must be inside ``buf``), one that ``scan_payloads`` has passed.
+        The payload is ``buf[start:end]`` (must be inside ``buf``) and has passed ``scan_payloads``.
     nth, path : int, uint64
-        Which of the fields that ``scan_payloads`` emits for this payload, from 0, and its path hash.
+        Index, from 0, among the fields that ``scan_payloads`` emits for this payload, and the field's path hash.
     spans : int64 [MAX_DEPTH, 2], out
         Start and end of each key's bytes (between the quotes), outermost first.
 
     Returns
     -------
     int
-        Keys of the path; 0 when that field is not there, or has another hash.
+        Number of keys of the path; 0 if that field does not exist, or has another hash.
     """
     depth, arrays, found = -1, 0, 0
     objects = 0  # one bit for each open container, the innermost lowest: 1 for an object
@@ -111,7 +111,7 @@ def copy_keys(
     spans: npt.NDArray[np.int64],
     out: npt.NDArray[np.uint8],
 ) -> int:
-    """Copy a field's keys, dots between them, to ``out`` as far as it goes; how many bytes, -1 without such a field.
+    """Copy a field's keys, joined by dots, to ``out`` as far as they fit; returns the number of bytes, -1 if not found.
 
     The other parameters are those of :func:`locate_field`.
     """
@@ -129,7 +129,7 @@ def copy_keys(
 
 
 def field_name(buf: npt.NDArray[np.uint8], start: int, end: int, nth: int, path: int) -> str | None:
-    """Name of a field for people (see :func:`path_name`); None when there is no such field.
+    """Readable name of a field (see :func:`path_name`); None if there is no such field.
 
     The parameters are those of :func:`locate_field`.
 

@@ -1,9 +1,9 @@
 """Reading one JSON number (RFC 8259, section 6) as a double, in a kernel.
 
 Up to 53 bits of digits and a power of ten up to 22 need one exact operation (Clinger, "How to read floating point
-numbers accurately", 1990). Everything else goes through :func:`scale_decimal`, the method of Eisel and Lemire
+numbers accurately", 1990). Everything else uses :func:`scale_decimal`, the method of Eisel and Lemire
 ("Number parsing at a gigabyte per second", 2021; without a fallback: Mushtak and Lemire, 2022), which rounds
-correctly for up to 19 significant digits. From the 20th on digits are cut off: the result may then be the
+correctly for up to 19 significant digits. From the 20th on, digits are cut off, so the result may be the
 neighbouring double (error below one unit in the last place).
 """
 
@@ -21,13 +21,13 @@ _TEN = np.uint64(10)
 _U0, _U1, _U2, _U3, _U32, _LOW = (np.uint64(x) for x in (0, 1, 2, 3, 32, 0xFFFFFFFF))
 _LOW_9_BITS = np.uint64((1 << 9) - 1)
 _BIT_53 = np.uint64(1 << 53)
-_EXPONENT_CAP = 1_000_000  # more than any frame has digits: beyond it the value is 0 or infinite whatever they are
+_EXPONENT_CAP = 1_000_000  # above the digits of any frame: beyond it the value is 0 or infinite
 _POWER_OF_TEN = np.array([10.0**k for k in range(23)])
 _MIN_POWER, _MAX_POWER = -342, 308
 
 
 def _powers_of_five() -> npt.NDArray[np.uint64]:
-    """5**q for q from -342 to 308: the leading 128 bits as two words, rounded as the proofs ask: up where q < 0."""
+    """5**q for q from -342 to 308: the leading 128 bits as two words, rounded as the proofs require: up if q < 0."""
     table = np.zeros((_MAX_POWER - _MIN_POWER + 1, 2), np.uint64)
     for q in range(_MIN_POWER, _MAX_POWER + 1):
         power = 5 ** abs(q)
@@ -66,7 +66,7 @@ def scale_decimal(digits: np.uint64, power: int) -> float:
             digits = digits << np.uint64(step)
             lead += step
     high, low = multiply_128(digits, _POWER_OF_FIVE[power - _MIN_POWER, 0])
-    if high & _LOW_9_BITS == _LOW_9_BITS:  # the words cut off might carry into the bits that count
+    if high & _LOW_9_BITS == _LOW_9_BITS:  # the cut-off words might carry into significant bits
         more, _ = multiply_128(digits, _POWER_OF_FIVE[power - _MIN_POWER, 1])
         low = low + more
         if low < more:
@@ -90,13 +90,13 @@ def scale_decimal(digits: np.uint64, power: int) -> float:
 
 @kernel((BYTES, int64, int64, int64), borrows=True)
 def _read_long(buf: npt.NDArray[np.uint8], p: int, end: int, power: int) -> float:
-    """Value of the first 19 significant digits of the number at ``p``; ``power`` is that of its very last digit."""
+    """Value of the first 19 significant digits of the number at ``p``; ``power`` belongs to its very last digit."""
     digits = _U0
     kept = 0
     while p < end and buf[p] | 0x20 != _SMALL_E:
         digit = np.int64(buf[p]) - _ZERO
         p += 1
-        if digit < 0:  # the point
+        if digit < 0:  # the decimal point
             continue
         if kept == 19:
             power += 1
@@ -108,7 +108,7 @@ def _read_long(buf: npt.NDArray[np.uint8], p: int, end: int, power: int) -> floa
 
 @kernel((BYTES, int64, int64), borrows=True)
 def _read_exponent(buf: npt.NDArray[np.uint8], p: int, end: int) -> tuple[int, int]:
-    """The exponent whose text starts at ``p``, behind the e: (position after it or -1, its value, capped)."""
+    """The exponent whose text starts at ``p``, after the e: (position after it or -1, its value, capped)."""
     negative = False
     if p < end and (buf[p] == _MINUS or buf[p] == _PLUS):
         negative = buf[p] == _MINUS
@@ -127,14 +127,14 @@ def _read_exponent(buf: npt.NDArray[np.uint8], p: int, end: int) -> tuple[int, i
 def read_number(buf: npt.NDArray[np.uint8], p: int, end: int, wanted: int) -> tuple[int, float]:
     """The JSON number that starts at ``p``, at a digit or minus: (position after it or -1, its value).
 
-    The value is 0 unless ``wanted``: one near the smallest costs several times what its digits do. It is infinite where
-    it is beyond the range of doubles. What follows the number is the caller's concern.
+    The value is 0 unless ``wanted``, because a value near the smallest double costs several times as much as its
+    digits. It is infinite beyond the range of doubles. The caller checks what follows the number.
     """
     negative = buf[p] == _MINUS
     if negative:
         p += 1
     first = p
-    digits = _U0  # wraps from the 20th digit on; then it is not used
+    digits = _U0  # wraps from the 20th digit on and is then not used
     while p < end and _ZERO <= buf[p] <= _NINE:
         digits = digits * _TEN + np.uint64(buf[p] - _ZERO)
         p += 1

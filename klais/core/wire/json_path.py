@@ -1,9 +1,9 @@
 """Paths of numeric payload fields: their hash, and the text for people (plain Python, no numba).
 
-The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they stand between the quotes, each preceded by
-the byte 0x1F, which no JSON string may hold: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of
-:mod:`klais.core.wire.json_scan` compute the same numbers. :func:`hash_path` defines them: nothing on the data path
-calls it.
+The hash of a path is FNV-1a (64 bits) over its keys' raw bytes, as they are between the quotes, each preceded by
+the byte 0x1F, which is not allowed in a JSON string: ``{"a":{"b":1}}`` and ``{"a.b":1}`` differ. The kernels of
+:mod:`klais.core.wire.json_scan` compute the same numbers. :func:`hash_path` is their definition; the data path does not
+call it.
 """
 
 import json
@@ -16,7 +16,7 @@ MAX_DEPTH = 32  # of objects and arrays; the payload itself counts as 1
 MAX_FIELDS_PER_FRAME = 16
 
 MAX_NAME_BYTES = 120  # of a field's name in UTF-8
-RAW_NAME_BYTES = 6 * (MAX_NAME_BYTES + 1)  # of the keys read for a name: an escape takes 6 bytes for one character
+RAW_NAME_BYTES = 6 * (MAX_NAME_BYTES + 1)  # of the keys read for a name: an escape takes up to 6 bytes per character
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 _WHOLE = re.compile(rb"(?:[^\\]|\\u[0-9A-Fa-f]{4}|\\[^u])*", re.DOTALL)
@@ -24,7 +24,7 @@ _ELLIPSIS = "…"
 
 
 def extend_hash(path: int, key: bytes) -> int:
-    """Hash of ``path`` (a hash) extended by one more key. Neither it nor its lower 32 bits are ever 0."""
+    """Hash of ``path`` (a hash) extended by one more key. Neither the hash nor its lower 32 bits are ever 0."""
     path = (path ^ SEPARATOR) * PRIME & _MASK
     for byte in key:
         path = (path ^ byte) * PRIME & _MASK
@@ -32,7 +32,7 @@ def extend_hash(path: int, key: bytes) -> int:
 
 
 def hash_path(keys: list[bytes]) -> int:
-    """Hash of the path that these keys make, outermost first.
+    """Hash of the path with these keys, outermost first.
 
     Examples
     --------
@@ -46,11 +46,10 @@ def hash_path(keys: list[bytes]) -> int:
 
 
 def path_name(raw: bytes) -> str:
-    """The name that people read, such as ``pos.x``, of at most 120 bytes in UTF-8; an ellipsis ends a longer one.
+    """The readable name, such as ``pos.x``, of at most 120 bytes in UTF-8; a longer one is cut and ends in an ellipsis.
 
-    ``raw`` has the keys as they stand between their quotes, dots between them; it may be cut anywhere. Characters
-    that are not printable (a lone surrogate is one) become U+FFFD, so a name takes at most twice its bytes in a JSON
-    record.
+    ``raw`` has the raw keys between their quotes, joined by dots; it may be cut anywhere. Characters that are not
+    printable (for example lone surrogates) become U+FFFD, so a name takes at most twice its bytes in a JSON record.
 
     Examples
     --------

@@ -1,17 +1,16 @@
 """The payload as columns: a strict JSON check of every frame that also emits its numeric fields.
 
-The grammar is RFC 8259, and the payload must be exactly one object with white space around it at most. Where the RFC
+The grammar is RFC 8259, and the payload must be exactly one object, optionally surrounded by white space. Where the RFC
 leaves a choice: the text is UTF-8 without a byte order mark; at most 32 levels of objects and arrays; duplicate keys
-are allowed, and each is emitted; an escape ``\\ud800`` without its partner is allowed (the grammar allows it and so
-does Python's ``json``; orjson does not); a number beyond the range of doubles is valid but not emitted.
+are allowed, and each is emitted; an unpaired escape ``\\ud800`` is allowed (the grammar and Python's ``json`` allow it,
+orjson does not); a number beyond the range of doubles is valid but not emitted.
 
-Verdicts: BAD_UTF8 where the payload is not UTF-8 as a whole, else TOO_DEEP or BAD_JSON, whichever comes first from the
-left, else NOT_OBJECT where the text is valid JSON of another kind. An empty payload is BAD_JSON.
+Verdicts: BAD_UTF8 if the payload as a whole is not UTF-8, else TOO_DEEP or BAD_JSON, whichever comes first from the
+left, else NOT_OBJECT if the text is valid JSON of another type. An empty payload is BAD_JSON.
 
-A number is a field if it is not inside an array (elements have no name that lasts): its path is the chain of its
-keys, see :mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A frame that is refused emits none.
-Names are rarely needed, so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one
-field.
+A number is a field if it is not inside an array (elements have no stable name): its path is the chain of its keys, see
+:mod:`klais.core.wire.json_path`. The first 16 of a frame are emitted. A refused frame emits none. Names are rarely
+needed, so the scan keeps no key positions: :mod:`klais.core.wire.json_locate` finds them for one field.
 """
 
 import numpy as np
@@ -38,7 +37,7 @@ _SIMPLE_ESCAPES = tuple(b'"\\/bfnrt')
 
 @kernel((BYTES, int64, int64), borrows=True)
 def _skip_space(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
-    """First position from ``p`` that is no white space, or ``end``."""
+    """First position from ``p`` that is not white space, or ``end``."""
     while p < end and (buf[p] == _SPACE or buf[p] == 0x0A or buf[p] == 0x0D or buf[p] == 0x09):
         p += 1
     return p
@@ -46,7 +45,7 @@ def _skip_space(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
 
 @kernel((BYTES, int64, int64), borrows=True)
 def _escape_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
-    """Position after the escape whose backslash lies before ``p``, or -1."""
+    """Position after the escape whose backslash is before ``p``, or -1."""
     if p >= end:
         return -1
     c = buf[p]
@@ -89,7 +88,7 @@ def _string_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
 
 @kernel((BYTES, int64, int64, uint64), borrows=True)
 def _read_key(buf: npt.NDArray[np.uint8], p: int, end: int, prefix: np.uint64) -> tuple[int, np.uint64]:
-    """The key and colon expected at ``p``: (position after them or -1, path hash; muted where ``prefix`` is)."""
+    """The key and colon expected at ``p``: (position after them or -1, path hash, which is muted if ``prefix`` is)."""
     p = _skip_space(buf, p, end)
     if p >= end or buf[p] != _QUOTE:
         return -1, _MUTED
@@ -126,7 +125,7 @@ def _literal_end(buf: npt.NDArray[np.uint8], p: int, end: int) -> int:
 def _close(buf: npt.NDArray[np.uint8], p: int, end: int, depth: int, objects: int) -> tuple[int, int, int]:
     """After a value: close containers until one has a next member. Position after its comma, depth and ``objects``.
 
-    The position is -1 for a mark that does not belong there. At depth 0 it is that of the first byte after the text.
+    The position is -1 for an unexpected character. At depth 0 it is that of the first byte after the text.
     """
     while True:
         p = _skip_space(buf, p, end)
@@ -154,10 +153,10 @@ def _scan_text(
     field_path: npt.NDArray[np.uint64],
     field_value: npt.NDArray[np.float64],
 ) -> tuple[np.uint8, int]:
-    """Check one JSON text ``buf[p:end]``: (0, BAD_JSON or TOO_DEEP, number of fields so far).
+    """Check one JSON text ``buf[p:end]``: returns (0, BAD_JSON or TOO_DEEP; number of fields so far).
 
-    ``objects`` holds one bit for each open container, the innermost lowest: 1 for an object, 0 for an array.
-    ``prefix[depth]`` is the hash that keys at that depth go on from; ``path`` that of the value being read, muted in
+    ``objects`` has one bit for each open container, the innermost lowest: 1 for an object, 0 for an array.
+    ``prefix[depth]`` is the hash that keys at that depth extend; ``path`` that of the value being read, muted in
     arrays.
     """
     limit = at + MAX_FIELDS_PER_FRAME
@@ -191,7 +190,7 @@ def _scan_text(
             path = (path ^ _SEPARATOR) * _PRIME if is_object and path != _MUTED else _MUTED
             prefix[depth] = path
             p = _skip_space(buf, p + 1, end)
-            if p >= end or buf[p] != c + 2:  # in ASCII the closing mark is the opening one + 2
+            if p >= end or buf[p] != c + 2:  # in ASCII the closing bracket is the opening one + 2
                 continue
         else:
             p = _literal_end(buf, p, end)
@@ -219,9 +218,9 @@ def scan_payloads(
     Parameters
     ----------
     buf : uint8 [b]
-        The bytes the frames lie in.
+        The buffer that contains the frames.
     starts, lengths : int64 [n]
-        Where frame i lies (inside ``buf``): its payload is
+        Position of frame i (inside ``buf``): its payload is
         ``buf[starts[i] + HEADER_SIZE : starts[i] + lengths[i]]``.
     reason : uint8 [n], in and out
         Frames whose reason is not 0 are skipped; the others get 0, BAD_UTF8, BAD_JSON, NOT_OBJECT or TOO_DEEP.
@@ -242,7 +241,7 @@ def scan_payloads(
         end = starts[i] + lengths[i]
         verdict, at = _scan_text(buf, start, end, prefix, count, field_path, field_value)
         if verdict != 0 and not is_utf8(buf, start, end):
-            verdict = _BAD_UTF8  # whatever was wrong first: this one says that it may be no text at all
+            verdict = _BAD_UTF8  # takes precedence over other errors: the payload may not be text
         elif verdict == 0 and buf[_skip_space(buf, start, end)] != _OPEN_OBJECT:
             verdict = _NOT_OBJECT
         reason[i] = verdict
@@ -254,7 +253,7 @@ def scan_payloads(
 
 
 def check_payloads(payloads: list[bytes]) -> list[tuple[Reason, list[tuple[int, float]]]]:
-    """Verdict and fields (path hash, value) of each payload: for tools and tests, which have no batch at hand.
+    """Verdict and fields (path hash, value) of each payload, for tools and tests that have no batch.
 
     Examples
     --------

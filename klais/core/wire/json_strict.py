@@ -1,15 +1,15 @@
-"""What RFC 8259 allows and readers of the clean topic may stumble over: duplicate keys, lone surrogates, long numbers.
+"""Checks beyond RFC 8259 for readers of the clean topic: duplicate keys, lone surrogates, long numbers.
 
-The check is a second walk over payloads that :mod:`klais.core.wire.json_scan` has passed, and only done on request
-(``KLAIS_JSON_STRICT``). Parsers differ in which of two equal keys they take, refuse a ``\\ud800`` without its
-partner, and take long for a number of thousands of digits.
+The check is a second walk over payloads that have passed :mod:`klais.core.wire.json_scan`, only done on request
+(``KLAIS_JSON_STRICT``). Parsers differ in which of two equal keys they take, some refuse an unpaired ``\\ud800``, and
+numbers of thousands of digits take them long.
 
-Equal keys are found with a hash table of (object, key), the key as text: ``"a"`` and ``"\\u0061"`` are equal. Its
+Equal keys are found with a hash table of (object, key), with the key as text: ``"a"`` and ``"\\u0061"`` are equal. Its
 hash is a polynomial modulo 2^61 - 1 at a random, secret point (Carter and Wegman, "Universal classes of hash
-functions", 1979), so that nobody can choose keys that collide: two different keys of n characters have the same hash
-with a chance of n / 2^61, and then count as equal. The table has room for twice the members that a payload can have,
-and a walk that probes it more often than the payload has bytes ends as if it had found a duplicate, so the work is
-linear in any case.
+functions", 1979), so that an attacker cannot choose keys that collide: two different keys of n characters have the same
+hash with a probability of n / 2^61, and then count as equal. The table has room for twice the members that a payload
+can have. A walk that probes it more often than the payload has bytes ends as if it had found a duplicate, so the cost
+is linear in any case.
 """
 
 import secrets
@@ -29,7 +29,7 @@ MAX_NUMBER_BYTES = 40
 
 
 class Problem(IntEnum):
-    """Why a payload is not strict; the first one from the left counts."""
+    """Why a payload is not strict; the first problem from the left counts."""
 
     NONE = 0
     DUPLICATE_KEY = 1
@@ -74,7 +74,7 @@ def _hex_4(buf: npt.NDArray[np.uint8], p: int) -> int:
 
 @kernel((BYTES, int64), borrows=True)
 def _escaped(buf: npt.NDArray[np.uint8], p: int) -> tuple[int, int]:
-    """The escape whose backslash lies before ``p``: (position after it, its character; -1 for a lone surrogate)."""
+    """The escape whose backslash is before ``p``: (position after it, its character; -1 for a lone surrogate)."""
     c = np.int64(buf[p])
     if c != _U:
         if c == 0x62:
@@ -90,7 +90,7 @@ def _escaped(buf: npt.NDArray[np.uint8], p: int) -> tuple[int, int]:
     p += 5
     if not 0xD800 <= unit <= 0xDFFF:
         return p, unit
-    # A string ends with a quote: what follows the escape may be read, and what follows a backslash too.
+    # A string ends with a quote, so the bytes after an escape or a backslash may be read.
     if unit >= 0xDC00 or buf[p] != _BACKSLASH or buf[p + 1] != _U:
         return p, -1
     low = _hex_4(buf, p + 2)
@@ -113,7 +113,7 @@ def _read_text(
             p, c = _escaped(buf, p)
             if c < 0:
                 return -1, value
-        elif c >= 0xC0:  # UTF-8, checked before
+        elif c >= 0xC0:  # UTF-8, already checked
             more = 1 if c < 0xE0 else (2 if c < 0xF0 else 3)
             c &= 0x3F >> more
             for k in range(p, p + more):
@@ -126,7 +126,7 @@ def _read_text(
 
 @kernel(int64(U64, I64, int64, uint64), borrows=True)
 def _insert(keys: npt.NDArray[np.uint64], owner: npt.NDArray[np.int64], frame: int, key: np.uint64) -> int:
-    """Put ``key`` into the table of this frame: probes made, or their negative when it was there."""
+    """Insert ``key`` into the table of this frame: returns the number of probes, negative if it was present."""
     mask = keys.shape[0] - 1
     mixed = (key ^ (key >> _U33)) * _M1
     mixed = (mixed ^ (mixed >> _U33)) * _M2
@@ -153,7 +153,7 @@ def _first_problem(
     owner: npt.NDArray[np.int64],
     serial: npt.NDArray[np.int64],
 ) -> int:
-    """First problem of one valid payload, 0 without. ``serial`` [MAX_DEPTH + 1] numbers the open objects."""
+    """First problem of one valid payload, 0 if none. ``serial`` [MAX_DEPTH + 1] numbers the open objects."""
     depth, objects, made = 0, 0, 0
     probes = end - start
     key_due = False
@@ -213,15 +213,15 @@ def find_problems(
     buf, starts, ends : uint8 [b], int64 [n], int64 [n]
         Payload i is ``buf[starts[i] : ends[i]]``.
     skip : uint8 [n]
-        Payloads that are looked at have 0 here, and must be ones that ``scan_payloads`` has passed.
+        0 for payloads to check, which must have passed ``scan_payloads``.
     point : int
-        Where the hash's polynomial is taken; secret.
+        The secret point at which the hash's polynomial is evaluated.
     keys, owner : uint64 [t], int64 [t]
-        Hash table; t a power of two, more than half the bytes of the longest payload. ``owner`` is 0 at first.
+        Hash table; t a power of two, more than half the bytes of the longest payload. ``owner`` is initially 0.
     serial : int64 [MAX_DEPTH + 1]
-        Room for the walk.
+        Work space.
     problem : uint8 [n], out
-        The first problem, 0 without.
+        The first problem, 0 if none.
     """
     for i in range(starts.shape[0]):
         problem[i] = 0
@@ -246,9 +246,9 @@ def check_strict(
     lengths: npt.NDArray[np.int64],
     reason: npt.NDArray[np.uint8],
 ) -> int:
-    """Set ``reason`` (uint8 [n]) of frames that are not strict from 0 to NOT_STRICT; how many were.
+    """Set ``reason`` (uint8 [n]) of frames that are not strict from 0 to NOT_STRICT; returns their number.
 
-    Frame i is ``buf[starts[i] : starts[i] + lengths[i]]``; those with another reason than 0 are left alone.
+    Frame i is ``buf[starts[i] : starts[i] + lengths[i]]``; frames whose reason is not 0 are unchanged.
     """
     bad = _problems(buf, starts + HEADER_SIZE, starts + lengths, reason) != 0
     reason[bad] = _NOT_STRICT

@@ -52,7 +52,7 @@ def partition_column(
     partitions: int,
     out: npt.NDArray[np.int32],
 ) -> None:
-    """Partition of each of n frames (``out`` int32 [n]); -1 where ``id_size`` is 0 (no readable device_id)."""
+    """Partition of each of n frames (``out`` int32 [n]); -1 if ``id_size`` is 0 (no readable device_id)."""
     for i in range(starts.shape[0]):
         if id_size[i] == 0:
             out[i] = -1
@@ -62,7 +62,7 @@ def partition_column(
 
 
 def partition_of(device_id: bytes, partitions: int) -> int:
-    """Partition of one device (for tools and views).
+    """Partition of one device, for tools and views.
 
     Examples
     --------

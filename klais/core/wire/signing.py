@@ -1,4 +1,4 @@
-"""Authenticated frames without kernels: keys, tags and one signed frame as bytes (no numba here).
+"""Authenticated frames without kernels: keys, tags and one signed frame as bytes (without numba).
 
 A signed frame is ``magic AA 56 | device_id 16 | sequence u32 be | payload | epoch u32 be | ctrl u8 | tag 8``: the plain
 frame with another magic and a trailer of 13 bytes. ``ctrl`` has the suite in bits 7-6 (0 = SipHash-2-4 with a tag of 64
@@ -107,8 +107,8 @@ def sign_frame(frame: bytes, key: bytes, epoch: int, generation: int) -> bytes:
     Raises
     ------
     ValueError
-        The payload is too short to be an object, the frame would not fit a datagram, or epoch or generation is out of
-        range.
+        If the payload is too short to be an object, the frame would not fit a datagram, or epoch or generation is out
+        of range.
 
     Examples
     --------
@@ -118,7 +118,7 @@ def sign_frame(frame: bytes, key: bytes, epoch: int, generation: int) -> bytes:
     '6553f10010472f4dcc85c5aedf'
     """
     if len(frame) < HEADER_SIZE + LEAST_PAYLOAD:
-        raise ValueError(f"a frame of {len(frame)} bytes has no payload that could be signed: {{}} at least")
+        raise ValueError(f"a frame of {len(frame)} bytes has no payload to sign: at least {{}} is needed")
     if len(frame) + TRAILER_SIZE > MAX_FRAME_SIZE:
         raise ValueError(f"signed frame of {len(frame) + TRAILER_SIZE} bytes does not fit a UDP datagram")
     if not 0 <= epoch < 1 << 32:
@@ -130,7 +130,7 @@ def sign_frame(frame: bytes, key: bytes, epoch: int, generation: int) -> bytes:
 
 
 def plain_frame(signed: bytes) -> bytes:
-    """The plain frame in a signed one, without a look at its tag."""
+    """The plain frame in a signed one, without checking its tag."""
     return MAGIC_BYTES + signed[2:-TRAILER_SIZE]
 
 

@@ -47,7 +47,7 @@ def tag_of(buf: npt.NDArray[np.uint8], start: int, size: int, k0: Any, k1: Any) 
         p += 8
     last = (np.uint64(size) & _LOW) << np.uint64(56)
     left = end - p
-    if left:  # the last eight bytes in one load, without those that were taken in
+    if left:  # the last eight bytes in one load, without those already absorbed
         last |= load_u64(buf, end - 8) >> np.uint64(64 - 8 * left)
     v0, v1, v2, v3 = _absorb(v0, v1, v2, v3, last)
     v0, v1, v2, v3 = _four_rounds(v0, v1, v2 ^ _FF, v3)
@@ -56,7 +56,7 @@ def tag_of(buf: npt.NDArray[np.uint8], start: int, size: int, k0: Any, k1: Any) 
 
 @kernel(_WORD2(uint64, uint64, uint64, uint64), borrows=True)
 def derive_key(low: Any, high: Any, k0: Any, k1: Any) -> tuple[Any, Any]:
-    """SipHash-2-4-128 of the 16 bytes of two words (a device_id) under the key ``k0, k1``: the device's key."""
+    """SipHash-2-4-128 of the 16 bytes in two words (a device_id) under the key ``k0, k1``: the device's key."""
     v0, v1, v2, v3 = k0 ^ _C0, k1 ^ _C1 ^ _EE, k0 ^ _C2, k1 ^ _C3
     v0, v1, v2, v3 = _absorb(v0, v1, v2, v3, low)
     v0, v1, v2, v3 = _absorb(v0, v1, v2, v3, high)

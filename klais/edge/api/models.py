@@ -1,4 +1,4 @@
-"""Bodies of the edge's REST API as pydantic models: they check what comes in, and the OpenAPI document is made of
+"""Bodies of the edge's REST API as pydantic models: they validate requests, and the OpenAPI document is generated from
 them.
 """
 
@@ -9,29 +9,29 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from klais.http.body import Body
 
 MIN_RATE, MAX_RATE = 1, 1_000_000
-HANGS_S = 30.0  # a loop that has not turned for so long hangs; WatchdogSec of the systemd unit is the same
+HANGS_S = 30.0  # a loop that has not turned for this long hangs; same as WatchdogSec of the systemd unit
 
 Count = Annotated[int, Field(ge=0)]
 
 
 def _whole(value: Any) -> Any:
-    """``20000.0`` is an integer to JSON Schema, and so it is here."""
+    """``20000.0`` is an integer in JSON Schema, so it is accepted here too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ConfigRequest(Body):
-    """What ``POST /config`` asks for."""
+    """Body of ``POST /config``."""
 
     new_rate: Annotated[int, BeforeValidator(_whole)] = Field(
         ge=MIN_RATE,
         le=MAX_RATE,
         description="Global rate (frames/s), not below KLAIS_PID_RATE_MIN unless force is true.",
     )
-    force: bool = Field(default=False, description="Set a rate below KLAIS_PID_RATE_MIN all the same.")
+    force: bool = Field(default=False, description="Set a rate below KLAIS_PID_RATE_MIN anyway.")
 
 
 class ConfigResponse(BaseModel):
-    """The rate is written and acknowledged."""
+    """The rate was written and acknowledged."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,14 +41,14 @@ class ConfigResponse(BaseModel):
 
 
 class Live(BaseModel):
-    """Whether the loop that reads the socket turns; a process that says no hangs, and needs a restart."""
+    """Whether the loop that reads the socket turns. A process with a hanging loop needs a restart."""
 
     live: bool
     loop_age_s: float = Field(ge=0, description="Seconds since the loop began its last round.")
 
 
 class Ready(BaseModel):
-    """Whether frames that arrive now find room: in Kafka, in the spool, or in memory."""
+    """Whether there is room for frames that arrive now: in Kafka, in the spool, or in memory."""
 
     ready: bool
     waiting_for: list[str] = Field(description="What is missing; empty when ready.")
@@ -60,17 +60,17 @@ class Health(BaseModel):
 
     status: Literal["ok", "degraded"]
     problems: list[str]
-    warnings: list[str] = Field(description="Wrong, but frames get through.")
-    queue_depth: Count = Field(description="Frames in the dam's queue, all workers together.")
+    warnings: list[str] = Field(description="Problems that do not stop frames.")
+    queue_depth: Count = Field(description="Frames in the dam's queue, sum over all workers.")
     rate_limit: float = Field(description="Global rate in force (frames/s).")
     version: str
     uptime_secs: float = Field(ge=0)
     edge_id: Count
-    workers: Count = Field(description="Workers heard of in the last 3 seconds.")
+    workers: Count = Field(description="Workers that reported in the last 3 seconds.")
 
 
 class Dam(BaseModel):
-    """The dam, all workers together."""
+    """The dam, summed over all workers."""
 
     received: Count
     passed: Count
@@ -82,18 +82,18 @@ class Dam(BaseModel):
 
 
 class Control(BaseModel):
-    """Who sets the rate, and what it is."""
+    """The rate and its source."""
 
     current_rate: float
     burst_probability: float
     anomaly_score: float
     pid_output: float
     anomaly_devices: Count
-    controller: str | None = Field(description="Id of the controller heard of, or null.")
-    mode: Literal["auto", "manual", "fixed"] = Field(description="Who sets the rate.")
-    cut: float = Field(description="Share of the rate that a burst to come takes away.")
+    controller: str | None = Field(description="Id of the controller that reported last, or null.")
+    mode: Literal["auto", "manual", "fixed"] = Field(description="The source of the rate.")
+    cut: float = Field(description="Share of the rate taken away ahead of a forecast burst.")
     alert: bool = Field(description="Whether a burst is very likely.")
-    overrides: list[dict[str, Any]] = Field(description="What operators set.")
+    overrides: list[dict[str, Any]] = Field(description="Overrides of operators.")
 
 
 class Stats(BaseModel):
@@ -103,4 +103,4 @@ class Stats(BaseModel):
     control: Control
     edge: dict[str, Any]
     workers: dict[str, dict[str, Any]]
-    senders: dict[str, dict[str, Any]] = Field(description="All, stale ones too.")
+    senders: dict[str, dict[str, Any]] = Field(description="All senders, including stale ones.")

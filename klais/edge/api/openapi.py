@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the edge's REST API, made of its models; a test holds the server to it."""
+"""The OpenAPI 3.1 document of the edge's REST API, generated from its models; a test checks the server against it."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _get(name: str, summary: str, responses: dict[str, Any]) -> dict[str, Any]:
 _CONFIG = {
     "operationId": "setRate",
     "summary": "Set the global rate (frames/s) of the whole system, through the topic klais_control.",
-    "description": "It takes the place of the controller. An end (until_ms) that an override has already is kept.",
+    "description": "It overrides the controller. The end (until_ms) of an existing override is kept.",
     "requestBody": {"required": True, "content": json_body("ConfigRequest")},
     "responses": {"200": answer("Written and acknowledged.", "ConfigResponse")}
     | errors(*_READ, "413", "415", "422", "503"),
@@ -29,11 +29,11 @@ _ANY = {"application/json": {"schema": {"type": "object"}}}
 DOCUMENT: dict[str, Any] = document(
     title="KLAIS edge",
     version=__version__,
-    description="Health, figures and set-point of a KLAIS system; dam and control figures are those of all workers.",
+    description="Health, figures and set-point of a KLAIS system; dam and control figures are sums over all workers.",
     paths={
         "/livez": _get(
             "livez",
-            "Whether the process works. Needs no token, and does not ask Kafka: restart the process on 503.",
+            "Whether the process works. Needs no token, and does not depend on Kafka. Restart the process on 503.",
             {"200": answer("The loop turns.", "Live"), "503": answer("It hangs.", "Live")},
         ),
         "/readyz": _get(
@@ -44,7 +44,7 @@ DOCUMENT: dict[str, Any] = document(
         "/health": _get(
             "health",
             "Whether frames get through. Needs no token.",
-            {"200": answer("All is well.", "Health"), "503": answer("Degraded; problems say why.", "Health")},
+            {"200": answer("Frames get through.", "Health"), "503": answer("Degraded; problems say why.", "Health")},
         ),
         "/stats": _get(
             "stats",

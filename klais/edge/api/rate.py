@@ -17,14 +17,14 @@ class RateSetter:
         return self._control.rate(self._settings.dam_max_rate)
 
     def set_rate(self, new_rate: int, client: str) -> float:
-        """Write the global rate as an override for ``client`` (its address). Returns the rate before.
+        """Write the global rate as an override for ``client`` (its address). Returns the previous rate.
 
-        What else was set with the override stays, its end too: the new rate ends when the old one would have.
+        The override's other fields stay, including its end: the new rate ends when the old one would have.
 
         Raises
         ------
         confluent_kafka.KafkaException
-            Kafka did not acknowledge it.
+            If Kafka did not acknowledge it.
         """
         previous = self.rate()
         changes = {"mode": "manual", "rate": new_rate}

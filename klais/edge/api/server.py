@@ -1,6 +1,6 @@
-"""The REST API of the edge: aiohttp in a thread and loop of its own, so that no request holds up the data path.
+"""The REST API of the edge: aiohttp in its own thread and loop, so that no request blocks the data path.
 
-What stands before every request (limits, tokens, names, browsers) and the shape of errors: :mod:`klais.http`.
+:mod:`klais.http` has the checks before every request (limits, tokens, names, browsers) and the shape of errors.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Taps = EdgeTaps | Callable[[], Sequence[str]]
 
 
 class State(Protocol):
-    """What the API shows and sets. Called in the API's thread; ``set_rate`` in a worker thread, it may block."""
+    """Backend of the API. Called in the API's thread; ``set_rate`` in a worker thread, because it may block."""
 
     def live(self) -> dict[str, Any]:
         """Body of ``/livez``."""
@@ -52,7 +52,7 @@ class State(Protocol):
         """Body and content type of ``/metrics``."""
 
     def set_rate(self, new_rate: int, client: str) -> float:
-        """Write the global rate to ``klais_control`` for ``client`` (its address); returns the one before.
+        """Write the global rate to ``klais_control`` for ``client`` (its address); returns the previous one.
 
         Raises KafkaException or EdgeUnavailable.
         """
@@ -85,7 +85,7 @@ def make_app(state: State, guard: Guard, min_rate: float, taps: Taps = list) -> 
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def openapi(_request: web.Request) -> web.Response:
-        from klais.edge.api.openapi import DOCUMENT  # here: it takes 40 ms to make, and few ask for it
+        from klais.edge.api.openapi import DOCUMENT  # imported here: it takes 40 ms to generate and is rarely requested
 
         return reply(DOCUMENT)
 
@@ -151,7 +151,7 @@ class ApiServer:
     Attributes
     ----------
     port : int
-        The port it listens on, once :meth:`start` returned.
+        The port it listens on, once :meth:`start` has returned.
     """
 
     def __init__(self, app: web.Application, bind: str, limits: ConnectionLimits | None = None) -> None:
@@ -164,12 +164,12 @@ class ApiServer:
         self.port = self._bind.port
 
     def start(self) -> None:
-        """Listen; returns when requests are answered.
+        """Start to listen; returns when requests are answered.
 
         Raises
         ------
         klais.errors.PortInUse, klais.errors.ConfigError
-            Somebody else listens there; the address cannot be bound.
+            If another process listens on the port, or the address cannot be bound.
         """
         self._thread.start()
         self._started.wait()

@@ -1,5 +1,5 @@
-"""What the edge reports about itself and the system: for the REST API, the metrics and ``klais_stats``. Changes
-nothing.
+"""Reports about this edge and the system for the REST API, the metrics and ``klais_stats``. Read-only except
+:meth:`EdgeView.set_rate`.
 """
 
 import math
@@ -37,10 +37,10 @@ Problems = Callable[[], list[str]]
 
 @dataclass(frozen=True, slots=True)
 class EdgeStatistics:
-    """Counters and gauges of this edge, all of one moment between two rounds of the spine.
+    """Counters and gauges of this edge, read together between two rounds of the spine.
 
-    ``dropped`` (int64 [REASONS]) is by ``Reason``; ``refused`` frames found room neither in Kafka nor in the spool;
-    ``limit_per_s`` is None while nothing is shed.
+    ``dropped`` (int64 [REASONS]) is by ``Reason``; ``refused`` frames had room neither in Kafka nor in the spool;
+    ``limit_per_s`` is None while no frames are shed.
     """
 
     counters: dict[str, Any]
@@ -58,23 +58,23 @@ class EdgeStatistics:
     unaccounted: int
 
     def gauges(self) -> dict[str, Any]:
-        """As ``/stats`` and ``klais_stats`` show them."""
+        """The gauges of ``/stats`` and ``klais_stats``."""
         left_out = ("counters", "dropped", "forwarder", "transitions", "refused", "unaccounted")
         all_of_it = {name: getattr(self, name) for name in self.__slots__} | asdict(self.forwarder)
         return {name: value for name, value in all_of_it.items() if name not in left_out}
 
 
 class EdgeView:
-    """One place that knows; its methods may be called from any thread.
+    """Collects all reports of the edge; its methods may be called from any thread.
 
     Parameters
     ----------
     settings : Settings
-        Defaults of what the controller sets.
+        Defaults for values that the controller sets.
     spine, forwarder
         The data path; read under the spine's lock.
     control, system, applier
-        Set-points, all processes' records, and the kernel filter's part.
+        Set-points, records of all processes, and the kernel filter's part.
     rate : RateSetter
         Writes ``POST /config``.
     batch_ms, kafka_ms : Quantiles
@@ -82,11 +82,11 @@ class EdgeView:
     metrics : EdgeMetrics
         Renders :meth:`metrics_snapshot`.
     problems : callable
-        What else is wrong, in words: topics, clock, id.
+        Other problems as texts: topics, clock, id.
     stopping : callable
-        Whether the edge drains.
+        Whether the edge is draining.
     skipped : dict[str, str]
-        Sources that ``auto`` did not choose, with the reason.
+        Sources that ``auto`` skipped, with the reason.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class EdgeView:
         self._problems, self._stopping, self._skipped = problems, stopping, skipped
         self._cpu = CpuShare()
         self._started_s = time.monotonic()
-        self._refused = (0, float("-inf"))  # frames refused so far, when that last grew
+        self._refused = (0, float("-inf"))  # frames refused so far, and when that number last grew
 
     def statistics(self) -> EdgeStatistics:
         """Counters and gauges, read between two rounds of the spine."""
@@ -135,7 +135,7 @@ class EdgeView:
             )
 
     def record(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Counters and gauges for ``klais_stats``, with CPU and latency since the record before; called once a
+        """Counters and gauges for ``klais_stats``, with CPU and latency since the previous record; called once a
         second.
         """
         now = self.statistics()
@@ -147,7 +147,7 @@ class EdgeView:
         return now.counters, gauges | {"rate_limit": self.rate()} | self._cpu.sample() | latency | traffic
 
     def problems(self) -> list[str]:
-        """Why frames may not get through, in words; empty when all is well."""
+        """Problems that may stop frames, as texts; empty if there are none."""
         out = self._problems() + self._forwarder.problems()
         out += [text for follower in (self._control, self._system) if (text := follower.problem())]
         if self._refuses():
@@ -162,19 +162,19 @@ class EdgeView:
         return out
 
     def _refuses(self) -> bool:
-        """Whether frames found no room in the last seconds."""
+        """Whether frames were refused in the last seconds."""
         refused = self.statistics().refused
         if refused > self._refused[0]:
             self._refused = (refused, time.monotonic())
         return time.monotonic() - self._refused[1] < RECENT_S
 
     def live(self) -> dict[str, Any]:
-        """Body of ``/livez``: whether the loop that reads the socket turns. Kafka does not matter here."""
+        """Body of ``/livez``: whether the loop that reads the socket turns. Does not depend on Kafka."""
         age_s = time.monotonic() - self._spine.turned_s
         return {"live": self._stopping() or age_s < HANGS_S, "loop_age_s": round(age_s, 3)}
 
     def ready(self) -> dict[str, Any]:
-        """Body of ``/readyz``: whether frames that arrive now find room, in Kafka, the spool or memory."""
+        """Body of ``/readyz``: whether there is room for frames that arrive now, in Kafka, the spool or memory."""
         waits = ["nothing: the edge is stopping"] if self._stopping() else []
         if not waits and (why := self._forwarder.no_room):
             waits.append(f"room for frames: {why}")
@@ -183,7 +183,7 @@ class EdgeView:
         return {"ready": not waits, "waiting_for": waits, "edge_id": self._settings.edge_id}
 
     def health(self) -> dict[str, Any]:
-        """Body of ``/health``; ``status`` is ``degraded`` when frames do not get through, and ``problems`` says why."""
+        """Body of ``/health``; ``status`` is ``degraded`` if frames do not get through, ``problems`` has reasons."""
         problems = self.problems()
         late = [missed_target(seen.gauges.late_share, seen.gauges.latency_target_ms) for seen in self._workers()]
         clock = clock_warning(self._system.clock_offset_s(f"edge-{self._settings.edge_id}"))
@@ -203,7 +203,7 @@ class EdgeView:
         return list(SystemView.of(self._system.newest).workers.values())
 
     def stats(self) -> dict[str, Any]:
-        """Body of ``/stats``: the system's dam and control, this edge, every worker's own record."""
+        """Body of ``/stats``: the system's dam and control, this edge, and the records of all workers."""
         now = self.statistics()
         edge = {
             "id": self._settings.edge_id,

@@ -1,1 +1,1 @@
-"""Where the edge sends frames: Kafka, the disk spool, dead letters."""
+"""The sinks of the edge: Kafka, the disk spool, dead letters."""

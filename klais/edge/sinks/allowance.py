@@ -1,9 +1,9 @@
-"""How many dead letters an edge may send, in records and bytes a second, shared fairly by reason and by source.
+"""Limit of dead letters per second, in records and bytes, shared fairly by reason and by source.
 
-A token bucket in seconds: a letter costs the part of a second that it takes of the allowance, whichever of records and
-bytes it takes more of. Each reason, and each source within it, may use so much of what is left as it has not used of
-late (dynamic thresholds, Choudhury and Hahne 1998, "Dynamic Queue Length Thresholds"): whoever floods alone gets
-nearly the whole rate, several share it, and something is always left for a reason or a source that was silent.
+A token bucket in seconds: a letter costs its share of the allowance per second, in records or in bytes, whichever is
+larger. Each reason, and each source within it, may use as much of the remaining tokens as it has not used recently
+(dynamic thresholds, Choudhury and Hahne 1998, "Dynamic Queue Length Thresholds"). So a single flooding source gets
+nearly the whole rate, several share it, and some is always left for a reason or a source that was silent.
 """
 
 import secrets
@@ -18,9 +18,9 @@ from klais.jit.intrinsics import load_u64
 from klais.jit.kernel import BYTES, F64, I64, U8, U64, int64, kernel
 
 REASONS = 64  # a power of two above all of Reason
-SOURCES = 256  # classes of sources; an address belongs to one by its hash
+SOURCES = 256  # classes of sources; the hash of an address selects its class
 MEMORY_S = 0.25  # time constant in which use is forgotten
-BURST_S = 1.0  # seconds of the allowance that may be used at once, a third of them by one class
+BURST_S = 1.0  # seconds of the allowance that may be used at once, at most a third of them by one class
 _V4_MAPPED = np.uint64(0)
 _NETWORK = np.uint64(0x00FFFFFFFFFFFFFF)  # a /56 of an IPv6 address: its first seven bytes, little-endian
 _SOURCE = np.int64(SOURCE_SIZE)
@@ -41,20 +41,20 @@ def choose(
     key: npt.NDArray[np.uint64],
     out: npt.NDArray[np.int64],
 ) -> int:
-    """List in ``out`` (int64 [m]) those of the frames ``bad`` (int64 [m]) that may become dead letters; how many.
+    """List in ``out`` (int64 [m]) the frames of ``bad`` (int64 [m]) to send as dead letters; returns their number.
 
     Parameters
     ----------
     reason, lengths, sources : uint8 [n], int64 [n], uint8 [n * 18]
         Columns of all frames.
     max_bytes : int
-        A letter has at most so many bytes of its frame.
+        A letter has at most this many bytes of its frame.
     budget : float64 [3], in and out
-        Seconds that are left, seconds a record costs, seconds a byte costs.
+        Seconds left, seconds per record, seconds per byte.
     by_reason, by_source : float64 [REASONS], [REASONS * SOURCES], in and out
-        Seconds used of late.
+        Seconds used recently.
     key : uint64 [2]
-        Of the hash of addresses.
+        Key of the hash of addresses.
     """
     found = 0
     for j in range(bad.shape[0]):
@@ -78,14 +78,14 @@ def choose(
 
 
 class FairAllowance:
-    """See the module; it starts with ``BURST_S`` seconds.
+    """The allowance described in the module; it starts with ``BURST_S`` seconds.
 
     Parameters
     ----------
     records_per_s, bytes_per_s : float
-        0 of either = no letters.
+        If either is 0, no letters are sent.
     max_bytes : int
-        Largest part of a frame that a letter has.
+        Maximum number of bytes of a frame in a letter.
     """
 
     def __init__(self, records_per_s: float, bytes_per_s: float, max_bytes: int) -> None:
@@ -98,11 +98,11 @@ class FairAllowance:
         self._budget[0] = self._burst
 
     def set_rates(self, records_per_s: float, bytes_per_s: float) -> None:
-        """Change the rates while it runs."""
+        """Change the rates at run time."""
         self._on = records_per_s > 0 and bytes_per_s > 0
         if self._on:
             self._budget[1:] = 1.0 / records_per_s, 1.0 / bytes_per_s
-        # A slow rate must allow the largest letter now and then.
+        # A slow rate must still allow the largest letter now and then.
         self._burst = max(BURST_S, float(self._budget[1]), float(self._budget[2]) * self._max_bytes)
 
     def choose(
@@ -113,7 +113,7 @@ class FairAllowance:
         sources: npt.NDArray[np.uint8],
         now_ns: int,
     ) -> npt.NDArray[np.int64]:
-        """Which of the frames ``bad`` may become dead letters at ``now_ns``; ``sources`` uint8 [n, 18]."""
+        """The frames of ``bad`` to send as dead letters at ``now_ns``; ``sources`` uint8 [n, 18]."""
         if not self.open(now_ns):
             return bad[:0]
         out = np.empty(len(bad), np.int64)
@@ -122,7 +122,7 @@ class FairAllowance:
         return out[: choose(*columns, self._budget, self._by_reason, self._by_source, self._key, out)]
 
     def open(self, now_ns: int) -> bool:
-        """Whether there is anything to give at ``now_ns``."""
+        """Whether any allowance is left at ``now_ns``."""
         if not self._on:
             return False
         last_ns = self._at_ns or now_ns

@@ -1,4 +1,4 @@
-"""Where batches and dead letters go: the two small interfaces between the spine and whatever delivers."""
+"""The two small interfaces between the spine and the delivery of batches and dead letters."""
 
 from typing import Protocol
 
@@ -9,24 +9,24 @@ Headers = list[tuple[str, bytes]]
 
 
 class Sink(Protocol):
-    """Takes closed batches: :class:`klais.edge.sinks.store_and_forward.Forwarder`, or a list in memory in tests."""
+    """Accepts closed batches: :class:`klais.edge.sinks.store_and_forward.Forwarder`, or a list in memory in tests."""
 
     @property
     def linger_ns(self) -> int:
-        """How long batches should at least collect frames."""
+        """Minimum time that batches collect frames."""
 
     def offer(self, built: Built) -> Reason:
-        """Accept a batch (``Reason.PASSED``), or say at once why not: then the caller counts its frames as dropped."""
+        """Accept a batch (``Reason.PASSED``), or return the reason: the caller then counts its frames as dropped."""
 
     def poll(self) -> None:
         """Serve delivery reports; cheap, called in every round of the spine."""
 
     def drain(self, budget_s: float) -> int:
-        """Deliver or store what is left within the budget; returns the frames that were neither, all counted."""
+        """Deliver or store the rest within the budget; returns the number of lost frames, which are counted."""
 
 
 class DeadLetterSink(Protocol):
-    """Takes single records for the dead-letter topic."""
+    """Accepts single records for the dead-letter topic."""
 
     def dead_letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
-        """Send one; False when it is not accepted."""
+        """Send one; False if it was not accepted."""

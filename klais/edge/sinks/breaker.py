@@ -1,24 +1,24 @@
-"""The circuit breaker: whether batches go to Kafka, decided from deliveries and silence. Pure: time is an argument.
+"""The circuit breaker: decides from deliveries and silence if batches go to Kafka. Pure: time is an argument.
 
     closed ──silence, failures in a row, or no room left──> open ──a wait that doubles, with jitter──> half-open
       ^                                                      ^                                            │
       └───────────── the probe batch was acknowledged ───────┼────────────────────────────────────────────┤
                                                              └──── it failed, or nothing came in time ────┘
 
-See Nygard, *Release It!*, "Circuit Breaker"; the jitter keeps many edges from probing a broker that comes back all at
+See Nygard, *Release It!*, "Circuit Breaker". The jitter prevents many edges from probing a recovering broker all at
 once (M. Brooker, "Exponential Backoff And Jitter": half of the wait is fixed, half is random).
 """
 
 from collections.abc import Callable
 from enum import Enum
 
-# One failed delivery may come from a fenced producer, which is then rebuilt. Three in a row are Kafka's fault.
+# One failed delivery may come from a fenced producer, which is then rebuilt. Three in a row are caused by Kafka.
 FAILURES = 3
-STEP_S = 1.0  # silence that one call can add
+STEP_S = 1.0  # silence that one call can add at most
 
 
 class State(Enum):
-    """Where the breaker stands."""
+    """The state of the breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -26,15 +26,15 @@ class State(Enum):
 
 
 class Breaker:
-    """Counts silence and failures, and says when to open, to probe and to close.
+    """Counts silence and failures, and decides when to open, to probe and to close.
 
-    Silence adds up from call to call, at most ``STEP_S`` for each: a process that was stopped, or a machine that slept,
-    must not mistake its own pause for Kafka's.
+    Silence is added up over the calls, at most ``STEP_S`` for each, so that a stopped process or a suspended machine
+    does not mistake its own pause for Kafka's.
 
     Parameters
     ----------
     timeout_s : float
-        Open when something is under way and nothing was acknowledged for this long. A probe has the same time.
+        Open if deliveries are under way and none was acknowledged for this long. A probe has the same time.
     wait_min_s, wait_max_s : float
         First and longest wait before a probe.
     random : callable
@@ -44,7 +44,7 @@ class Breaker:
     ----------
     state : State
     why : str
-        Why it opened last; empty before it first opens.
+        Why it opened last; empty before the first time.
     since_s : float
         When ``state`` began.
     probe_s : float
@@ -65,33 +65,33 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Whether batches go to Kafka as they come."""
+        """Whether batches go to Kafka directly."""
         return self.state is State.CLOSED
 
     def configure(self, timeout_s: float, wait_min_s: float, wait_max_s: float) -> None:
-        """Change the times; a wait that has begun stays as it is."""
+        """Change the times; a wait that has begun is unchanged."""
         self.timeout_s, self.wait_min_s, self.wait_max_s = timeout_s, wait_min_s, wait_max_s
 
     def delivered(self) -> None:
-        """Kafka acknowledged something since the last :meth:`transition`."""
+        """Record that Kafka acknowledged a record since the last :meth:`transition`."""
         self._silence_s = 0.0
         self._failures = 0
         if self.state is State.HALF_OPEN:
             self._failures = -1  # the next transition closes it
 
     def failed(self) -> None:
-        """Kafka refused a delivery for good, for a reason other than the batch itself."""
+        """Record that Kafka refused a delivery for good, for a reason other than the batch itself."""
         self._failures = max(0, self._failures) + 1
 
     def transition(self, now_s: float, under_way: bool) -> State | None:
-        """Account for the time that has passed since the last call.
+        """Process the time since the last call.
 
         Parameters
         ----------
         now_s : float
             Monotonic.
         under_way : bool
-            Whether anything waits for its acknowledgement.
+            Whether a record waits for its acknowledgement.
 
         Returns
         -------
@@ -107,13 +107,13 @@ class Breaker:
             return self._enter(State.CLOSED, now_s)
         self._silence_s = self._silence_s + passed_s if under_way else 0.0
         if self._failures >= (FAILURES if self.closed else 1):
-            return self.open(now_s, "Kafka refuses what is published")
+            return self.open(now_s, "Kafka refuses the batches")
         if self._silence_s >= self.timeout_s:
             return self.open(now_s, f"nothing acknowledged for {self._silence_s:.1f} s")
         return None
 
     def open(self, now_s: float, why: str) -> State:
-        """Open now, whatever was counted, and begin the next wait."""
+        """Open now, independent of the counts, and begin the next wait."""
         again = self.state is State.HALF_OPEN
         self._reopened = self._reopened + 1 if again else 0
         if not again:

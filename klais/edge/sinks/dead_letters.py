@@ -1,5 +1,5 @@
-"""Malformed frames to the dead-letter topic: a sample, bounded per second in records and bytes. The counters hold them
-all."""
+"""Send malformed frames to the dead-letter topic: a sample, bounded per second in records and bytes. The counters
+include all of them."""
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,8 @@ class DeadLetters:
     """Sends malformed frames, as many as ``rate_per_s`` and ``bytes_per_s`` allow, fair by reason and source
     (:mod:`klais.edge.sinks.allowance`).
 
-    Of a frame that is too long the letter has the first ``frame_max_bytes`` and a header ``bytes`` with its length.
-    The Python loop in here runs over the allowed sample only: a flood of rubbish costs what the sample costs.
+    For a frame that is too long, the letter has the first ``frame_max_bytes`` and a header ``bytes`` with its length.
+    The Python loop here processes the allowed sample only, so a flood of malformed data costs no more than the sample.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class DeadLetters:
         self._next = 0
 
     def set_rates(self, rate_per_s: float, bytes_per_s: float) -> None:
-        """Change the rates while it runs."""
+        """Change the rates at run time."""
         self._allowance.set_rates(rate_per_s, bytes_per_s)
 
     def send(
@@ -51,9 +51,9 @@ class DeadLetters:
         now_ns: int,
         wall_ns: int,
     ) -> None:
-        """Send the frames that ``bad`` (int64 [m]) lists, as far as the rate allows.
+        """Send the frames listed in ``bad`` (int64 [m]), as far as the rate allows.
 
-        ``reason`` and ``id_size`` (uint8 [n]) are the columns of ``check_headers``; a device_id is readable where
+        ``reason`` and ``id_size`` (uint8 [n]) are the columns of ``check_headers``; a device_id is readable if
         ``id_size`` is not 0.
         """
         sent = 0

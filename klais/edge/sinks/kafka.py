@@ -1,4 +1,4 @@
-"""Batches to Kafka: idempotent, acks=all, lz4, with a bound on the bytes that wait for an acknowledgement."""
+"""Send batches to Kafka: idempotent, acks=all, lz4, with a limit on unacknowledged bytes."""
 
 import logging
 import time
@@ -30,15 +30,15 @@ _SILENT.addHandler(logging.NullHandler())
 _SILENT.propagate = False
 
 PURGE_S = 5.0  # a purge takes some milliseconds
-# Kafka refuses the batch itself. Where a right topic would take it, the batch waits until somebody mends the topic.
+# Kafka refuses the batch itself. If a correct topic would accept it, the batch waits until an operator fixes the topic.
 TOO_LARGE = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError.RECORD_LIST_TOO_LARGE})
 
 
 class Clock(Protocol):
-    """What record times need: :class:`klais.edge.host_checks.ClockCheck`."""
+    """Source of record times: :class:`klais.edge.host_checks.ClockCheck`."""
 
     def record_ms(self) -> int:
-        """The time for a record; 0 = let the client stamp it."""
+        """The timestamp for a record; 0 = let the client set it."""
 
     def on_acknowledged(self) -> None:
         """Kafka accepted a record."""
@@ -51,7 +51,7 @@ Deliver = Callable[[Entry | None], None]
 
 
 def producer_config(settings: Settings) -> dict[str, Any]:
-    """librdkafka's settings for the edge.
+    """The configuration of librdkafka for the edge.
 
     A batch never times out by itself (``message.timeout.ms`` 0), so no time-out breaks the idempotent sequence. When
     the breaker opens or the process ends, :meth:`KafkaPublisher.take_back` takes all of them back.
@@ -64,43 +64,42 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "enable.gapless.guarantee": True,
         "acks": "all",
         "compression.type": "lz4",
-        "linger.ms": 0,  # batches lingered already
+        "linger.ms": 0,  # batches have already lingered
         "message.timeout.ms": 0,
         "message.max.bytes": 2 << 20,
         "queue.buffering.max.kbytes": room_kb,
         "queue.buffering.max.messages": 0,
         "reconnect.backoff.max.ms": 1000,
         "socket.nagle.disable": True,
-        "logger": _SILENT,  # what matters arrives as an error; a purge alone makes a line of FATAL
+        "logger": _SILENT,  # important events arrive as errors; a purge alone logs a FATAL line
     }
 
 
 class KafkaPublisher:
-    """Hands batches to librdkafka and handles their delivery reports; belongs to one thread.
+    """Passes batches to librdkafka and handles their delivery reports; belongs to one thread.
 
-    Batches of one partition are delivered in the order in which they were offered, or come back in that order.
+    Batches of one partition are delivered in the order in which they were offered, or returned in that order.
 
     Parameters
     ----------
     settings : Settings
         Connection, ``publish_max_inflight_bytes``.
     counts : Counts
-        Counters to keep.
+        Counters to update.
     clock : Clock
-        Time of the records.
+        Source of the records' timestamps.
     on_delivered, on_refused : callable
-        Called with the spool entry (None for what did not come from there) of each batch or dead letter that Kafka
+        Called with the spool entry (None if it did not come from the spool) of each batch or dead letter that Kafka
         acknowledged, or refused because of the batch itself (its frames are counted).
     observe_kafka_s : callable
-        Gets the time from handing over to the acknowledgement (s), once a batch.
+        Called with the time from hand-over to acknowledgement (s), once for each batch.
     make_producer : callable, optional
-        For tests: builds the producer from its configuration.
+        For tests: creates the producer from its configuration.
 
     Attributes
     ----------
     troubled : bool
-        A delivery failed, or the client cannot go on: :meth:`take_back` what is under way before anything else is
-        offered.
+        A delivery failed, or the client cannot continue: call :meth:`take_back` before you offer anything else.
     """
 
     def __init__(
@@ -121,20 +120,19 @@ class KafkaPublisher:
         self._config = producer_config(settings) | {"error_cb": self._on_error}
         self._make_producer = make_producer
         self._order = 0
-        self._acked: dict[int, int] = {}  # partition -> order of the last batch acknowledged
+        self._acked: dict[int, int] = {}  # partition -> order of the last acknowledged batch
         self._returned: list[tuple[int, int, int, Entry | None, bytes]] = []
         self.troubled = False
         self._producer = make_producer(self._config)
 
     def room(self, share: float = 1.0) -> int:
-        """Bytes that may still be handed over until ``share`` of the bound is in flight."""
+        """Bytes that may still be handed over until ``share`` of the limit is in flight."""
         return int(share * self._max_inflight_bytes) - self._counts.inflight_bytes
 
     def offer(self, built: Built, entry: Entry | None = None) -> bool:
-        """Hand a batch to librdkafka; False when too many bytes are in flight, or :attr:`troubled`.
+        """Pass a batch to librdkafka; False if too many bytes are in flight, or :attr:`troubled`.
 
-        ``entry``: where it lies in the spool. Such a batch counts as spooled until it is acknowledged, not as in
-        flight.
+        ``entry``: its place in the spool. Such a batch counts as spooled until it is acknowledged, not as in flight.
         """
         size, self._order = len(built.value), self._order + 1
         report = partial(self._delivered, self._order, built.partition, built.count, size, entry)
@@ -147,7 +145,7 @@ class KafkaPublisher:
         return True
 
     def dead_letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
-        """Send one malformed frame to the dead-letter topic; False when too many bytes are in flight."""
+        """Send one malformed frame to the dead-letter topic; False if too many bytes are in flight."""
         report = partial(self._dead_letter_delivered, len(value))
         if not self._produce(self._dead_letter, partition, report, value, self.room(), key, headers):
             return False
@@ -212,7 +210,7 @@ class KafkaPublisher:
             self._give_up(frames, entry)
             self._failed(error, frames)
         else:
-            # Not lost: take_back() returns it. What a purge returns is no failure.
+            # Not lost: take_back() returns it. Records returned by a purge are not failures.
             self._returned.append((order, partition, frames, entry, message.value() or b""))
             if error.code() not in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT):
                 self.troubled = True
@@ -245,18 +243,18 @@ class KafkaPublisher:
             log.warning("kafka_error", error=error.str(), fatal=error.fatal(), calls=calls)
 
     def poll(self, wait_s: float = 0.0) -> None:
-        """Serve delivery reports, waiting at most so long for the first."""
+        """Process delivery reports, waiting at most ``wait_s`` for the first."""
         try:
             self._producer.poll(wait_s)
-        except KafkaException as error:  # fatal errors come this way; reports behind them come with the next call
+        except KafkaException as error:  # fatal errors are raised here; later reports are processed in the next call
             self._on_error(error.args[0])
             self.troubled = True
 
     def flush(self, budget_s: float) -> bool:
-        """Wait for acknowledgements within the budget; whether all came.
+        """Wait for acknowledgements within the budget; returns whether all arrived.
 
-        The client's own ``flush`` would go on calling back after a fatal error, with that exception set: reports get
-        lost.
+        The client's own ``flush`` would continue its callbacks after a fatal error with that exception set, which loses
+        reports.
         """
         until_s = time.monotonic() + budget_s
         while len(self._producer) and (left_s := until_s - time.monotonic()) > 0:
@@ -264,20 +262,20 @@ class KafkaPublisher:
         return len(self._producer) == 0
 
     def take_back(self) -> list[Built]:
-        """Take back all that was not acknowledged, and go on with a new producer.
+        """Take back all unacknowledged batches, and continue with a new producer.
 
-        A first try may still arrive: lanes recognise a batch that comes twice by (edge, boot, number). A lane would
-        take a batch for such a repeat when a later one of its partition was acknowledged already: it counts as
+        A first try may still arrive: lanes recognise a repeated batch by (edge, boot, number). If a later batch of its
+        partition was already acknowledged, a lane would take a batch for such a repeat: it counts as
         ``delivery_failed``.
 
         Returns
         -------
         list of Built
-            In the order in which they were offered, those from the spool left out: they lie there still.
+            In the order in which they were offered, without those from the spool, which are still stored there.
         """
         self._producer.purge()
         if not self.flush(PURGE_S):
-            log.error("frames_lost", frames=self._counts.inflight, why="the Kafka client does not give them back")
+            log.error("frames_lost", frames=self._counts.inflight, why="the Kafka client does not return them")
             self._counts.drop(Reason.DELIVERY_FAILED, self._counts.inflight)
             self._counts.inflight = self._counts.inflight_bytes = 0
         returned, self._returned = sorted(self._returned, key=lambda row: row[0]), []

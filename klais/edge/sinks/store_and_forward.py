@@ -1,11 +1,11 @@
-"""Store and forward: the sink between the spine and Kafka, made of publisher, breaker and backlog.
+"""Store and forward: the sink between the spine and Kafka, a combination of publisher, breaker and backlog.
 
     offer ──closed, nothing of this partition waits──> publisher ──> klais_raw
         └──otherwise──> backlog (disk, then memory) ──closed: replay, oldest first──┘
 
-Each partition stays in order, so that a lane can recognise a batch sent twice by its number: a batch goes to Kafka
-directly only while none of its partition waits in the backlog. When the breaker opens, all that was not acknowledged
-is taken back from the producer and goes into the backlog before anything newer.
+Each partition stays in order, so that a lane can recognise a batch sent twice by its number: a batch goes directly to
+Kafka only while no batch of its partition waits in the backlog. When the breaker opens, all unacknowledged batches are
+taken back from the producer and go into the backlog before anything newer.
 """
 
 import random
@@ -27,13 +27,13 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.store_and_forward")
 
-REPLAY_SHARE = 0.5  # of the bytes in flight; the rest is for batches that come in now
-REPLAY_ROUND_S = 0.002  # in one round of the spine, so that it polls the socket again soon
+REPLAY_SHARE = 0.5  # share of the bytes in flight; the rest is for incoming batches
+REPLAY_ROUND_S = 0.002  # per round of the spine, so that it polls the socket again soon
 REPLAY_BURST_S = 0.1
 SLICE_S = 0.1
-# What goes to the spool is late anyway, and workers, for whom a record costs more than a frame, catch up faster the
-# more frames it holds (37 at 20,000 frames/s over 4 partitions without this). A kill of the edge loses this much
-# more.
+# Spooled frames are late anyway, and workers, for which a record costs more than a frame, catch up faster with more
+# frames per record (37 at 20,000 frames/s over 4 partitions without this). In return, a kill of the edge loses this
+# much more.
 STORE_LINGER_NS = 50_000_000
 
 
@@ -46,7 +46,7 @@ MakePublisher = Callable[[Deliver, Deliver], KafkaPublisher]
 
 @dataclass(frozen=True, slots=True)
 class ForwarderStatistics:
-    """What waits for Kafka, and why. ``spool_trouble`` is empty while the disk takes batches."""
+    """Batches that wait for Kafka, and the reason. ``spool_trouble`` is empty while the disk accepts batches."""
 
     breaker: str
     spooled: int
@@ -65,13 +65,13 @@ class Forwarder:
     settings : Settings
         ``breaker_*``.
     counts : Counts
-        Counters to keep.
+        Counters to update.
     make_publisher : callable
-        Makes the :class:`KafkaPublisher` from what to call when a batch was delivered, and when it was refused.
+        Creates the :class:`KafkaPublisher` from the callbacks for delivered and for refused batches.
     backlog : Backlog
-        Where batches wait.
+        The waiting batches.
     replay_per_s : callable
-        Frames a second that may be replayed, asked in each round.
+        Frames per second that may be replayed, called in each round.
     clock, rng : callable
         Monotonic seconds; uniform in [0, 1).
     """
@@ -99,11 +99,11 @@ class Forwarder:
 
     @property
     def linger_ns(self) -> int:
-        """How long batches should at least collect frames: longer while they are stored."""
+        """Minimum time that batches collect frames: longer while they are stored."""
         return 0 if self.breaker.closed and self.backlog.drained else STORE_LINGER_NS
 
     def offer(self, built: Built) -> Reason:
-        """Accept a batch, towards Kafka or into the backlog; ``Reason.PASSED``, or why it was refused."""
+        """Accept a batch for Kafka or the backlog; returns ``Reason.PASSED``, or the reason of the refusal."""
         now_s = self._clock()
         if self.breaker.closed and not self.backlog.holds(built.partition):
             if self.publisher.offer(built):
@@ -116,16 +116,16 @@ class Forwarder:
                 return self.backlog.hold(built)
         if self.breaker.closed or not self._counts.inflight:
             return self.backlog.append(built, now_s)
-        # The probe is in flight, and not on disk. It might come back, and must then be ahead of this batch: so memory.
+        # The probe is in flight, and not on disk. If it comes back, it must be ahead of this batch: so use memory.
         return self.backlog.hold(built)
 
     def dead_letter(self, value: bytes, key: bytes | None, headers: Headers, partition: int) -> bool:
-        """Send one dead letter, unless the breaker is open (those are a sample anyway); it may serve as the probe."""
+        """Send one dead letter, unless the breaker is open (they are only a sample); it may serve as the probe."""
         probe = self.breaker.state is State.HALF_OPEN and not self._counts.inflight_bytes
         return (self.breaker.closed or probe) and self.publisher.dead_letter(value, key, headers, partition)
 
     def poll(self) -> None:
-        """Serve delivery reports, move the breaker, replay."""
+        """Process delivery reports, update the breaker, replay."""
         now_s = self._clock()
         self.publisher.poll()
         if self.publisher.troubled:
@@ -133,13 +133,13 @@ class Forwarder:
             self.breaker.failed()
             self._recall(now_s)
         if self._resume:
-            # The topics check was the probe: where no frame has arrived there is no batch that could be one.
+            # The topics check was the probe: without incoming frames there is no batch that could be one.
             self._resume = self._spooling_only = False
             self._on_transition(self.breaker.close(now_s), now_s)
         if not self._spooling_only and (moved := self.breaker.transition(now_s, self._counts.inflight_bytes > 0)):
             self._on_transition(moved, now_s)
         if self.breaker.closed:
-            if not (self._draining and self.backlog.durable):  # what lies on disk is safe there
+            if not (self._draining and self.backlog.durable):  # batches on disk are safe there
                 self._replay(now_s)
             if not self._draining:
                 self.backlog.redistribute(now_s)
@@ -148,13 +148,13 @@ class Forwarder:
         self.backlog.maintain(now_s)
 
     def start_spooling(self, why: str) -> None:
-        """Begin with an open breaker that does not probe before :meth:`stop_spooling`: all batches go to the spool."""
+        """Start with an open breaker that does not probe before :meth:`stop_spooling`: all batches go to the spool."""
         now_s = self._clock()
         self._spooling_only = True
         self._on_transition(self.breaker.open(now_s, why), now_s)
 
     def stop_spooling(self) -> None:
-        """Kafka answers and the topics are right: close the breaker, in the next round. May be called from any
+        """Kafka answers and the topics are correct: close the breaker in the next round. May be called from any
         thread.
         """
         self._resume = True
@@ -169,7 +169,7 @@ class Forwarder:
             log.info(f"breaker_{state.value}", spooled=counts.spooled, held=counts.held)
 
     def _recall(self, now_s: float) -> None:
-        """Put all that Kafka did not acknowledge (back) into the backlog."""
+        """Put all unacknowledged batches (back) into the backlog."""
         self.backlog.put_back(self.publisher.take_back(), now_s)
 
     def _replay(self, now_s: float) -> None:
@@ -186,7 +186,7 @@ class Forwarder:
             self._tokens -= frames
 
     def _hand_out(self) -> int:
-        """Send the oldest batch of the backlog to Kafka; returns the frames in it, 0 when there is none or no room."""
+        """Send the oldest batch of the backlog to Kafka; returns its frames, 0 if there is none or no room."""
         found = self.backlog.next()
         if found is None:
             return 0
@@ -209,13 +209,13 @@ class Forwarder:
             self.backlog.done(entry)
 
     def configure(self, settings: Settings) -> None:
-        """Apply ``breaker_*`` and ``spool_*`` while it runs."""
+        """Apply ``breaker_*`` and ``spool_*`` at run time."""
         s = settings
         self.breaker.configure(s.breaker_timeout_s, s.breaker_wait_min_s, s.breaker_wait_max_s)
         self.backlog.configure(s)
 
     def problems(self) -> list[str]:
-        """Why frames do not get through, in words; may be called from any thread."""
+        """Why frames do not get through, as texts; may be called from any thread."""
         breaker, counts, out = self.breaker, self._counts, []
         if not breaker.closed:
             where = f"{counts.spooled:,} frames wait on disk ({self.backlog.bytes:,} bytes)"
@@ -228,13 +228,13 @@ class Forwarder:
 
     @property
     def no_room(self) -> str:
-        """Why a batch would be refused now; empty while Kafka, the spool or memory takes it. From any thread."""
+        """Why a batch would be refused now; empty while Kafka, the spool or memory accepts it. From any thread."""
         if self.breaker.closed and self.publisher.room() > 0:
             return ""
         return self.backlog.no_room
 
     def statistics(self) -> ForwarderStatistics:
-        """What waits, and how the breaker stands."""
+        """The waiting batches and the state of the breaker."""
         return ForwarderStatistics(
             breaker=self.breaker.state.value,
             spooled=self._counts.spooled,
@@ -267,7 +267,7 @@ class Forwarder:
         return int(counts.by_reason.sum() - dropped)
 
     def _worth_waiting(self) -> bool:
-        """Whether waiting may save frames from being stored, or lost where nothing stores them."""
+        """Whether waiting may save frames from being stored, or from loss if they cannot be stored."""
         if self.backlog.durable:
             return self.breaker.closed and self._counts.inflight_bytes > 0
         return self._counts.inflight_bytes > 0 or self._counts.held > 0

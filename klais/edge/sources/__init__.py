@@ -1,1 +1,1 @@
-"""Sources: where frames come from. :mod:`klais.edge.sources.base` is the contract, :mod:`.choose` opens one."""
+"""The sources of frames. :mod:`klais.edge.sources.base` is the contract, :mod:`.choose` opens one."""

@@ -1,4 +1,4 @@
-"""Open the source that the settings name, or with ``auto`` the fastest one that works here."""
+"""Open the source named in the settings, or with ``auto`` the fastest one that works here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ def _open_udp(_settings: Settings, udp: UdpSocket) -> Source:
 
 
 def _open_io_uring(_settings: Settings, udp: UdpSocket) -> Source:
-    from klais.edge.sources.io_uring.source import IoUringSource  # its kernels cost memory where it is not used
+    from klais.edge.sources.io_uring.source import IoUringSource  # its kernels take memory if it is not used
 
     return IoUringSource(udp)
 
@@ -40,7 +40,7 @@ def _open_ringbuf(settings: Settings, udp: UdpSocket) -> Source:
     return open_ringbuf(settings, udp)
 
 
-# The fastest first, as measured (docs/sources.md). udp works everywhere, so auto never reaches what is behind it.
+# The fastest first, as measured (docs/sources.md). udp works everywhere, so auto never reaches the sources after it.
 OPENERS: dict[str, Callable[[Settings, UdpSocket], Source]] = {
     "af_xdp": _open_af_xdp,
     "ringbuf": _open_ringbuf,
@@ -50,12 +50,12 @@ OPENERS: dict[str, Callable[[Settings, UdpSocket], Source]] = {
 
 
 def open_source(settings: Settings, udp: UdpSocket) -> Chosen:
-    """The source of ``settings.source``, on a socket that is bound already and stays open when this fails.
+    """Open the source ``settings.source`` on a bound socket, which stays open if this fails.
 
     Raises
     ------
     SourceUnavailable
-        The named source does not work here; says why and what to do.
+        If the named source does not work here; the message has the reason and what to do.
     """
     if settings.source != "auto":
         return Chosen(_opened(settings.source, settings, udp))

@@ -1,4 +1,4 @@
-"""Wait for any of some descriptors to become readable, without the GIL, with nanoseconds, ended by a signal."""
+"""Wait for one of several descriptors to become readable: without the GIL, in nanoseconds, interruptible by signals."""
 
 import ctypes
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Waiting:
         self._timeout = (ctypes.c_long * 2)()
 
     def until_readable(self, wait_ns: int) -> bool:
-        """Whether one became readable within ``wait_ns``; False, too, when a signal came."""
+        """Whether one became readable within ``wait_ns``; also False if a signal arrived."""
         self._timeout[0], self._timeout[1] = divmod(wait_ns, 1_000_000_000)
         found: int = _libc.ppoll(self._at, self._count, self._timeout, None)
         return found > 0

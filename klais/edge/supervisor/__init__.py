@@ -1,1 +1,1 @@
-"""Several edge processes as one: the supervisor and the merged statistics."""
+"""Several edge processes operated as one: the supervisor and the merged statistics."""

@@ -1,9 +1,9 @@
-"""``klais edge --workers N``: edge processes on one port, each pinned, supervised, restarted; one REST API over all.
+"""``klais edge --workers N``: edge processes on one port, each pinned, supervised, restarted; one REST API for all.
 
-Each is an ordinary ``klais edge`` with an edge id, a spool and a REST port (on loopback) of its own; the kernel spreads
-senders over their sockets (``SO_REUSEPORT``: by addresses and ports, so one sender stays with one process). Ids go from
-``KLAIS_EDGE_ID`` on. The sockets belong to this process, or to systemd: while a member restarts, its
-socket keeps what arrives.
+Each is an ordinary ``klais edge`` with its own edge id, spool and REST port (on loopback); the kernel distributes
+senders over their sockets (``SO_REUSEPORT``: by addresses and ports, so one sender stays with one process). Ids start
+at ``KLAIS_EDGE_ID``. The sockets belong to this process, or to systemd: while a member restarts, its socket buffers
+arriving frames.
 """
 
 import os
@@ -50,7 +50,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Member:
-    """One place in the fleet: its socket, its process, and what that last reported."""
+    """One member of the fleet: its socket, its process, and its last report."""
 
     def __init__(
         self, settings: Settings, number: int, cpus: tuple[int, ...], held: HeldSocket, now: bool = False
@@ -81,17 +81,17 @@ class Member:
     # -- replaced by a new process (klais.edge.supervisor.upgrade)
 
     def start_successor(self) -> None:
-        """Start the next process beside the present one: both read the socket."""
+        """Start the next process in addition to the present one: both read the socket."""
         self._successor_api = f"127.0.0.1:{free_port()}"
         command = [*self._command(self._successor_api), "--successor"]
         self._successor = self.held.spawn(command, None, self._env, beside=True)
 
     def successor_ended(self) -> bool:
-        """Whether it has ended by itself."""
+        """Whether it has exited by itself."""
         return self._successor is None or self._successor.returncode is not None
 
     def successor_receives(self) -> bool:
-        """Whether it answers, and so receives."""
+        """Whether it answers, and therefore receives."""
         try:
             client.request(f"http://{self._successor_api}/stats", ASK_S, None, self._token)
         except OSError:
@@ -99,23 +99,23 @@ class Member:
         return True
 
     def promote_successor(self) -> None:
-        """Go on with it; the present process drains and ends."""
+        """Switch to the successor; the present process drains and exits."""
         assert self._successor is not None
         self.api = self._successor_api
         self.service.replace(self._successor, self._command(self.api))
         self._successor = None
 
     def drop_successor(self) -> None:
-        """End it; the present process goes on."""
+        """Stop the successor; the present process continues."""
         if self._successor is not None:
             self._successor.stop(0.0)
             self._successor = None
 
-    # -- asked over its REST API
+    # -- requests to its REST API
 
     def ask(self, path: str, body: bytes | None = None, token: str | None = None, asker: str | None = None) -> bytes:
-        """Body of the process's answer, whatever its status; OSError when it does not answer. ``asker``: on whose
-        behalf.
+        """Body of the process's response, whatever its status; OSError if it does not answer. ``asker``: the client on
+        whose behalf the request is made.
         """
         headers = {"X-Forwarded-For": asker} if asker else {}
         return client.request(f"http://{self.api}{path}", ASK_S, body, token or self._token, headers)[1]
@@ -137,29 +137,29 @@ class Member:
 
     @property
     def receives(self) -> bool:
-        """Whether it keeps the frames that arrive."""
+        """Whether it accepts and keeps arriving frames."""
         return self.ready is not None and bool(self.ready["ready"])
 
     def waits(self) -> list[str]:
-        """What it waits for, in words; empty = it keeps the frames that arrive."""
+        """What it waits for, as texts; empty = it keeps arriving frames."""
         if self.service.pid is None or self.ready is None:
             return [f"edge {self.edge_id} to answer"]
         return [f"edge {self.edge_id}: {text}" for text in self.ready["waiting_for"]]
 
     def problems(self) -> list[str]:
-        """What is wrong with it, in words."""
+        """Its problems, as texts."""
         if self.service.pid is None or self.health is None:
             return [f"edge {self.edge_id}: does not answer"]
         return [f"edge {self.edge_id}: {text}" for text in self.health["problems"]]
 
 
 def hold_sockets(settings: Settings) -> list[HeldSocket]:
-    """One bound socket for each member: those that systemd passes, and new ones for the rest.
+    """One bound socket for each member: those passed by systemd, and new ones for the rest.
 
     Raises
     ------
     klais.errors.PortInUse, ConfigError
-        The port is taken, or an inherited socket does not share it.
+        If the port is in use, or an inherited socket does not share it.
     """
     wanted = settings.edge_workers
     inherited = [one.socket for one in udp_sockets(settings, inherited_sockets())]
@@ -172,17 +172,17 @@ def hold_sockets(settings: Settings) -> list[HeldSocket]:
     bind = Bind.parse(settings.udp_bind)
     while len(inherited) < wanted:
         inherited.append(open_udp_socket(bind, True, settings.iface))
-        bind = Bind(bind.host, inherited[0].getsockname()[1])  # port 0: the first chose one for all
+        bind = Bind(bind.host, inherited[0].getsockname()[1])  # port 0: the first selected one for all
     for spare in inherited[wanted:]:
         spare.close()
     return [HeldSocket(sock, settings.udp_rcvbuf_bytes) for sock in inherited[:wanted]]
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Environment of a member: the settings, and ours without what the service manager says to the supervisor.
+    """Environment of a member: the settings, and ours without the service manager's variables for the supervisor.
 
-    A member believes this machine when it says on whose behalf it asks: so its log and records name who changed
-    something.
+    A member trusts this machine when a request names the client on whose behalf it is made, so that its log and
+    records show who changed something.
     """
     manager = ("KLAIS_", "NOTIFY_", "WATCHDOG_", "LISTEN_")
     ours = {name: value for name, value in os.environ.items() if not name.startswith(manager)}
@@ -191,12 +191,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 class Fleet:
-    """The supervisor; also what its REST API shows (see :class:`klais.edge.api.server.State`).
+    """The supervisor; also the state shown by its REST API (see :class:`klais.edge.api.server.State`).
 
     Parameters
     ----------
     settings : Settings
-        ``edge_workers``, ``cpus``, ``iface``, and all that the members are given.
+        ``edge_workers``, ``cpus``, ``iface``, and all that is passed to the members.
     sockets : sequence of HeldSocket
         One for each member (:func:`hold_sockets`); closed when :meth:`run` returns.
     now : bool
@@ -226,12 +226,12 @@ class Fleet:
         self._stops += 1
 
     def run(self) -> int:
-        """Start all, keep them running until a signal, end them.
+        """Start all members, keep them running until a signal, stop them.
 
         Raises
         ------
         klais.errors.PortInUse
-            The API's port is taken.
+            If the port of the API is in use.
         """
         api = api_of(self.settings, self, self._access, lambda: [f"http://{m.api}" for m in self.members])
         api.start()
@@ -254,7 +254,7 @@ class Fleet:
         return 1 if failed else 0
 
     def _watch(self) -> bool:
-        """Until a signal, or a member that fails again and again (True)."""
+        """Run until a signal, or a member that fails repeatedly (True)."""
         reported_ready, sampled_s = False, 0.0
         while not self._stops:
             now_s = self._turned_s = time.monotonic()
@@ -289,7 +289,7 @@ class Fleet:
             member.service.signal(number)
 
     def _end(self) -> None:
-        """SIGTERM to all at once, a second one when we get one; what hangs is killed in the end."""
+        """Send SIGTERM to all at once, and again when we get a second one; kill processes that hang in the end."""
         self._notifier.stopping("edges drain")
         self._pass_on(signal.SIGTERM)
         passed_on, until_s = 1, time.monotonic() + STOP_S
@@ -301,7 +301,7 @@ class Fleet:
         codes = {member.edge_id: member.service.returncode for member in self.members}
         log.info("fleet_stopped", exit_codes=codes)
 
-    # -- what the API shows
+    # -- the state shown by the API
 
     def live(self) -> dict[str, Any]:
         """Body of ``/livez``: the supervisor's loop turns, and the loop of every process that answers. One that does
@@ -319,7 +319,7 @@ class Fleet:
         return {"ready": not waits, "waiting_for": waits, "edge_id": self.settings.edge_id}
 
     def health(self) -> dict[str, Any]:
-        """Body of ``/health``: degraded when any member is."""
+        """Body of ``/health``: degraded if any member is."""
         problems = [text for member in self.members for text in member.problems()]
         known = [member.health for member in self.members if member.health]
         first = known[0] if known else {}
@@ -339,7 +339,7 @@ class Fleet:
         }
 
     def stats(self) -> dict[str, Any]:
-        """Body of ``/stats``: sums over the members, each member's own, and the system's figures."""
+        """Body of ``/stats``: sums over the members, each member's own figures, and the system's figures."""
         known = [member for member in self.members if member.stats]
         if not known:
             raise EdgeUnavailable("no edge process has answered yet")
@@ -370,7 +370,7 @@ class Fleet:
         body, problem = (
             orjson.dumps({"new_rate": new_rate, "force": True}),
             "no edge process answers",
-        )  # it is checked already
+        )  # already validated
         for member in self.members:
             try:
                 answer = orjson.loads(member.ask("/config", body, self._token, client))

@@ -1,4 +1,4 @@
-"""Several edge processes seen as one: sums of what each reports. Pure."""
+"""Several edge processes as one: sums of their reports. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from klais.telemetry.counters import Numbers, add
 
-# Figures of the whole system or host, which every process reports: one of them is enough. All others are sums.
+# Figures of the whole system or host, reported by every process: one of them is enough. All others are summed.
 SHARED_METRICS = frozenset(
     {
         *("klais_rate_limit", "klais_tokens_available", "klais_burst_probability", "klais_anomaly_devices"),
@@ -21,7 +21,7 @@ SHARED_GAUGES = frozenset({"linger_ms"})
 
 
 def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
-    """Gauges of all: sums, the largest of what is not additive, and the state of the first breaker that is not
+    """Gauges of all: sums, maxima of those that are not additive, and the state of the first breaker that is not
     closed.
     """
     out: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def sum_gauges(gauges: Iterable[Numbers]) -> dict[str, Any]:
 
 
 def sum_metrics(texts: Iterable[str]) -> str:
-    """Prometheus texts of all processes as one: samples of the same name and labels added up, shared figures taken
+    """Merge the Prometheus texts of all processes: add up samples of the same name and labels, take shared figures
     once.
     """
     families: dict[str, Metric] = {}

@@ -2,9 +2,9 @@
 
     new process starts, loads its kernels ──> it answers: both read the socket ──> SIGTERM: the old one drains
 
-So an upgrade leaves no time in which nobody reads, however small the receive buffer is. The new process has the edge id
-of the old one, and a boot of its own, so lanes tell their batches apart. It gets the spool when the old one has given
-it back.
+So there is always a process that reads the socket during an upgrade, however small the receive buffer is. The new
+process has the edge id of the old one, and its own boot, so lanes can distinguish their batches. It gets the spool when
+the old one has released it.
 """
 
 from collections import deque
@@ -15,32 +15,32 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.supervisor.upgrade")
 
-READY_S = 120.0  # a new process that has not answered by then is given up
+READY_S = 120.0  # a new process that has not answered by then is stopped
 
 
 class Replaceable(Protocol):
-    """What a member of the fleet offers."""
+    """The view of a fleet member that an upgrade needs."""
 
     edge_id: int
 
     def start_successor(self) -> None:
-        """Start the next process beside the present one."""
+        """Start the next process in addition to the present one."""
 
     def successor_ended(self) -> bool:
-        """Whether it has ended by itself."""
+        """Whether it has exited by itself."""
 
     def successor_receives(self) -> bool:
-        """Whether it answers, and so receives."""
+        """Whether it answers, and therefore receives."""
 
     def promote_successor(self) -> None:
-        """Go on with it; the present process drains and ends."""
+        """Switch to the successor; the present process drains and exits."""
 
     def drop_successor(self) -> None:
-        """End it; the present process goes on."""
+        """Stop the successor; the present process continues."""
 
 
 class RollingUpgrade:
-    """Replaces the members one after the other; :meth:`step` belongs to the supervisor's loop and does not wait."""
+    """Replaces the members one after the other; the supervisor's loop calls :meth:`step`, which does not block."""
 
     def __init__(self, members: Sequence[Replaceable]) -> None:
         self._members = members
@@ -54,13 +54,13 @@ class RollingUpgrade:
         return self._current is not None or bool(self._waiting)
 
     def begin(self) -> None:
-        """Replace all; while an upgrade is running this does nothing."""
+        """Start to replace all members; has no effect while an upgrade is running."""
         if not self.running:
             self._waiting.extend(self._members)
             log.info("upgrade_started", edges=[member.edge_id for member in self._members])
 
     def step(self, now_s: float) -> None:
-        """Go on with the upgrade (``now_s`` monotonic). One that fails ends: the processes that run go on."""
+        """Continue the upgrade (``now_s`` monotonic). After a failure it ends, and the running processes continue."""
         member = self._current
         if member is None:
             if self._waiting:
@@ -82,5 +82,5 @@ class RollingUpgrade:
                 "upgrade_failed",
                 edge=member.edge_id,
                 why="the new process ended, or did not answer",
-                now="the old go on",
+                now="the old processes continue",
             )

@@ -59,7 +59,7 @@ def test_what_nobody_could_tell_apart_is_one_type_and_few_devices_are_none(tmp_p
     with pytest.raises(ModelRefused, match="too few"):
         train(snapshot((3, 10, 60), devices=2), lambda version: tmp_path / version)
     lonely = snapshot(*((1 << at, 10, 60) for at in range(6)), devices=1)
-    with pytest.raises(ModelRefused, match="no devices are alike"):
+    with pytest.raises(ModelRefused, match="no devices are similar"):
         train(lonely, lambda version: tmp_path / version)
 
 
@@ -93,7 +93,7 @@ def test_a_snapshot_comes_back_and_a_damaged_or_foreign_one_is_refused(tmp_path:
     assert np.array_equal(found.paths, given.paths) and found.names == given.names
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ModelRefused, match="no snapshot to train from"):
+    with pytest.raises(ModelRefused, match="not a snapshot for training"):
         read_snapshot(path)
     path.write_bytes(whole)
     path.chmod(0o666)

@@ -78,8 +78,8 @@ def test_a_broker_is_found_among_servers_that_are_none() -> None:
         (web, "PLAINTEXT", "is not Kafka"),
         (tls_alert, "PLAINTEXT", "it speaks TLS: set KLAIS_KAFKA_SECURITY_PROTOCOL"),
         (hang_up, "PLAINTEXT", "it expects TLS"),
-        (web, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL asks for"),
-        (hang_up, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL asks for"),
+        (web, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL requires"),
+        (hang_up, "SSL", "not speak TLS, which KLAIS_KAFKA_SECURITY_PROTOCOL requires"),
     ],
 )
 def test_what_answers_and_is_no_broker_is_named(talk: Callable[..., None], protocol: str, says: str) -> None:
@@ -109,4 +109,4 @@ def test_the_error_names_the_setting_that_gives_the_address() -> None:
     with pytest.raises(KafkaUnavailable) as caught:
         need_kafka(named)
     assert str(caught.value).startswith("no Kafka answers at 127.0.0.1:1 (KLAIS_KAFKA_BOOTSTRAP): connection refused.")
-    assert "127.0.0.1:9092 (the default of KLAIS_KAFKA_PORT): x. To mend it, start one" in str(no_kafka(load({}), "x"))
+    assert "127.0.0.1:9092 (the default of KLAIS_KAFKA_PORT): x. To fix it, start one" in str(no_kafka(load({}), "x"))

@@ -91,4 +91,4 @@ def test_headers_that_others_could_have_written_are_refused(tmp_path: Path) -> N
     kernel.mkdir(parents=True)
     (kernel / "build").symlink_to(theirs)
     problem = headers_problem(tmp_path / "modules")
-    assert problem is not None and str(theirs) in problem and "not root's alone" in problem
+    assert problem is not None and str(theirs) in problem and "not exclusively root's" in problem

@@ -1,12 +1,12 @@
-"""What waits for Kafka behind the breaker, first in, first out: on disk, and in memory what the disk does not take.
+"""Batches that wait for Kafka behind the breaker, first in, first out: on disk, and in memory if the disk refuses them.
 
     oldest |── disk ──|── memory ──| newest
 
-Memory is used where there is no spool, or the disk is full, read-only or broken: it takes as many bytes as may be in
-flight (together with those that are), and what it holds goes to disk as soon as that works again. When the spool's
-own bound is reached, or memory is used up, the newest batch is refused, with the reason.
+Memory is used if there is no spool, or the disk is full, read-only or broken. It is limited to the bytes that may be in
+flight (together with those that are), and its content goes to disk as soon as that works again. When the spool's own
+limit is reached, or memory is used up, the newest batch is refused, with the reason.
 
-A disk that fails is tried again once a second, whether batches arrive or not: batches of an earlier run may wait on it.
+A failed disk is retried once a second, even if no batches arrive, because batches of an earlier run may be on it.
 """
 
 import time
@@ -31,7 +31,7 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge.sinks.spool")
 
 RETRY_S = 1.0  # after the disk failed
-LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need so long to drain
+LOCK_WAIT_S = 10.0  # at the start: an edge that is being replaced may need this long to drain
 
 
 def spool_folder(settings: Settings) -> Path:
@@ -46,7 +46,7 @@ def _checked_folder(settings: Settings) -> Path:
 
 
 class Memory:
-    """A queue of batches that knows its size: ``bytes``, ``frames``, and batches ``of`` each partition."""
+    """A queue of batches with totals: ``bytes``, ``frames``, and number of batches ``of`` each partition."""
 
     def __init__(self) -> None:
         self._queue: deque[Built] = deque()
@@ -66,15 +66,15 @@ class Memory:
         return built
 
     def put(self, built: Built) -> None:
-        """As the newest."""
+        """Append as the newest."""
         self._queue.append(self._book(built, 1))
 
     def unread(self, built: Built) -> None:
-        """As the oldest."""
+        """Put back as the oldest."""
         self._queue.appendleft(self._book(built, 1))
 
     def first(self) -> Built:
-        """The oldest, left where it is."""
+        """The oldest batch, without removing it."""
         return self._queue[0]
 
     def pop(self) -> Built:
@@ -83,28 +83,28 @@ class Memory:
 
 
 class Backlog:
-    """Batches that wait, and their count in ``counts`` (``spooled``, ``held``, ``recovered``). Belongs to one thread.
+    """Waiting batches, counted in ``counts`` (``spooled``, ``held``, ``recovered``). Belongs to one thread.
 
     Parameters
     ----------
     settings : Settings
-        ``spool_*``, ``publish_max_inflight_bytes``, what names the topic.
+        ``spool_*``, ``publish_max_inflight_bytes``, and the settings that name the topic.
     counts : Counts
-        Counters to keep.
+        Counters to update.
     lock_wait_s : float
-        How long to wait for another process that has the spool; 0 = go on without it, and try again every second.
+        How long to wait for another process that has the spool; 0 = continue without it, and retry every second.
 
     Attributes
     ----------
     trouble : str
-        Why the disk does not take batches; empty while it does, or where no spool is wanted.
+        Why the disk does not accept batches; empty while it does, or if no spool is configured.
     warning : str
-        What else lies there that nobody delivers; empty where nothing does.
+        Other files in the spool that no edge delivers; empty if there are none.
 
     Raises
     ------
     klais.errors.SpoolInUse
-        Another process has the spool, and kept it for ``lock_wait_s``.
+        If another process has the spool, and kept it for ``lock_wait_s``.
     """
 
     def __init__(self, settings: Settings, counts: Counts, lock_wait_s: float = LOCK_WAIT_S) -> None:
@@ -118,14 +118,14 @@ class Backlog:
         self.trouble = self.warning = ""
         self._others: OtherCounts | None = None
         self.wanted = settings.spool_max_bytes > 0
-        # What lies there goes to Kafka even if nothing more is stored.
+        # Existing batches are sent to Kafka even if nothing more is stored.
         self._needed = self.wanted or spool_folder(settings).exists()
         if self._needed:
             self._open(time.monotonic(), lock_wait_s)
 
     @property
     def durable(self) -> bool:
-        """Whether the disk takes batches, as far as is known."""
+        """Whether the disk accepts batches, as far as is known."""
         return self.wanted and not self.trouble
 
     @property
@@ -151,17 +151,17 @@ class Backlog:
 
     @property
     def max_bytes(self) -> int:
-        """What the spool's files may have; 0 = no spool is wanted."""
+        """Limit of the spool's files; 0 = no spool is configured."""
         return self._settings.spool_max_bytes
 
     @property
     def drained(self) -> bool:
-        """Whether all was handed out."""
+        """Whether all batches have been handed out."""
         return not self._memory and (self._spool is None or self._spool.cursor == self._spool.end)
 
     def configure(self, settings: Settings) -> None:
-        """Apply ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` while it runs; what
-        is on disk stays.
+        """Apply ``spool_max_bytes``, ``spool_sync``, ``spool_sync_interval_ms`` at run time; files on disk are
+        unchanged.
         """
         self._settings, self.wanted = settings, settings.spool_max_bytes > 0
         if self._spool:
@@ -188,7 +188,7 @@ class Backlog:
         self._counts.recovered += spool.recovered
         if self.wanted:
             try:
-                spool.probe()  # not in the constructor: a full disk must not keep what lies there from Kafka
+                spool.probe()  # not in the constructor: existing batches must be delivered even if the disk is full
             except OSError as error:
                 self._failed(error, now_s)
         if spool.recovered or spool.damage.torn_bytes:
@@ -207,7 +207,7 @@ class Backlog:
         self._count()
 
     def _look_at_others(self, spool: Spool, topic: str) -> None:
-        """Segments that were not written for this topic and partition count."""
+        """Find segments that were not written for this topic and partition count."""
         self._others = OtherCounts(spool, topic, self._settings, self._counts)
         if self._others.problem:
             log.warning("spool_of_another_partition_count", folder=str(spool.folder), what=self._others.problem)
@@ -217,7 +217,7 @@ class Backlog:
             log.warning("spool_of_another_topic", folder=str(spool.folder), segments=len(foreign), topic=topic, do=do)
 
     def redistribute(self, now_s: float) -> None:
-        """Go on with batches of another partition count; Kafka must have confirmed this one."""
+        """Continue to redistribute batches of another partition count; Kafka must have confirmed this one."""
         if self._others is None or now_s < self._retry_s:
             return
         try:
@@ -227,22 +227,22 @@ class Backlog:
         self._count()
 
     def problems(self) -> list[str]:
-        """What keeps batches from the disk, or on it, in words; may be called from any thread."""
-        disk = f"{self.trouble}: mend that disk or its rights; batches wait in memory meanwhile" if self.trouble else ""
+        """Problems with the disk or its contents, as texts; may be called from any thread."""
+        disk = f"{self.trouble}: fix that disk or its rights; batches wait in memory until then" if self.trouble else ""
         return [text for text in (disk, self._others.problem if self._others else "") if text]
 
     def append(self, built: Built, now_s: float) -> Reason:
-        """Accept a batch as the newest; ``Reason.PASSED``, or why not.
+        """Accept a batch as the newest; returns ``Reason.PASSED``, or the reason of the refusal.
 
-        While batches of this partition are in flight that did not come from disk, call it only for one whose partition
-        is held (:meth:`holds`): otherwise those would land behind it when they come back.
+        While batches of this partition that did not come from disk are in flight, call it only if the partition is held
+        (:meth:`holds`): otherwise those would be queued after it when they come back.
         """
         reason = self._put(built, now_s, self.hold)
         self._count()
         return reason
 
     def hold(self, built: Built) -> Reason:
-        """The same, in memory whatever the disk does."""
+        """Like :meth:`append`, but always in memory."""
         if self._counts.inflight_bytes + self._memory.bytes + len(built.value) > self._max_held_bytes:
             return self._full if self.wanted else Reason.BACKPRESSURE
         return self._keep(built)
@@ -279,9 +279,7 @@ class Backlog:
             self.trouble = ""
 
     def _retry(self, now_s: float) -> None:
-        """Open the spool that could not be opened, or probe the disk that failed; whichever raises no error clears
-        it.
-        """
+        """Open the spool that could not be opened, or probe the disk that failed; success clears the error."""
         if self._spool is None and self._needed:
             self._open(now_s)
         elif self._spool and self.trouble:
@@ -295,7 +293,7 @@ class Backlog:
             log.error("spool_failed", why=self.trouble, calls=calls, now="batches are held in memory as far as it goes")
 
     def put_back(self, returned: list[Built], now_s: float) -> None:
-        """Put what Kafka did not acknowledge behind the disk and before the memory; count what finds no room."""
+        """Put unacknowledged batches after those on disk and before those in memory; count those that have no room."""
         if self._spool:
             self._spool.rewind()
         newer = list(self._memory)
@@ -306,14 +304,14 @@ class Backlog:
         self._count()
 
     def holds(self, partition: int) -> bool:
-        """Whether a batch of that partition waits that was not handed out: a newer one must go behind it."""
+        """Whether a batch of that partition is waiting to be handed out: a newer one must go behind it."""
         if self._spool and self._spool.holds(partition):
             return True
         return self._memory.of[partition] > 0
 
     def next(self) -> tuple[Built, Entry | None] | None:
-        """Hand out the oldest batch. One from disk stays there until :meth:`done` of its entry; one from memory is
-        gone.
+        """Hand out the oldest batch. A batch from disk stays there until :meth:`done` of its entry; one from memory is
+        removed.
         """
         if self._spool and self._spool.cursor < self._spool.end:
             try:
@@ -339,15 +337,15 @@ class Backlog:
         self._count()
 
     def done(self, entry: Entry) -> None:
-        """Kafka has a batch from disk, or it was given up."""
+        """Kafka has acknowledged a batch from disk, or it was given up."""
         if self._spool:
             self._spool.done(entry)
         self._count()
 
     def maintain(self, now_s: float) -> None:
-        """Force to disk what is due; move what is in memory there when the disk works again.
+        """Sync data that is due; move batches from memory to disk when it works again.
 
-        What is in flight is older than what is in memory, and may come back: until then memory stays behind it.
+        Batches in flight are older than those in memory, and may come back: until then memory stays behind them.
         """
         try:
             if now_s >= self._retry_s and (self.trouble or (self._spool is None and self._needed)):
@@ -374,7 +372,7 @@ class Backlog:
                 log.error("spool_damaged", folder=str(spool.folder), frames=lost, batches=spool.damage.batches)
 
     def close(self) -> None:
-        """Force all to disk and give the folder back."""
+        """Sync everything to disk and release the folder."""
         if self._spool:
             try:
                 self._spool.close()

@@ -1,15 +1,15 @@
-"""The folder of segments: append at one end, read at the other, forget what Kafka acknowledged.
+"""The folder of segments: append at one end, read at the other, remove what Kafka acknowledged.
 
     |-- acknowledged --|-- handed out, not acknowledged --|-- not read yet --|
                     position                            cursor              end
 
-Offsets are logical: they continue from segment to segment. ``position`` is kept in a file of its own, so that a start
-goes on where the last one stopped. It may lag behind (then batches are sent again, and lanes recognise them by their
-numbers) but never runs ahead of what was acknowledged. All methods that touch the disk may raise ``OSError``; the
+Offsets are logical: they continue from segment to segment. ``position`` is stored in a separate file, so that a start
+continues where the last run stopped. It may lag behind (then batches are sent again, and lanes recognise them by their
+numbers) but is never ahead of the acknowledged batches. All methods that access the disk may raise ``OSError``; the
 spool is consistent then.
 
-Bytes that the disk cannot read (EIO) are damage like any other: the batches in them are skipped and counted, and
-their file is set aside instead of removed, because a disk that comes back may still give them.
+Bytes that the disk cannot read (EIO) are treated as damage: the batches in them are skipped and counted, and the file
+is renamed instead of removed, because a disk that recovers may still return them.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ from klais.system.private_files import open_own, own_folder
 
 Sync = Literal["batch", "interval", "none"]
 SEGMENT_BYTES = 16 << 20
-UNREADABLE = ".unreadable"  # what a segment set aside is called instead of .spool
+UNREADABLE = ".unreadable"  # suffix of such a segment in place of .spool
 
 
 class Spool:
@@ -49,35 +49,35 @@ class Spool:
     Parameters
     ----------
     folder : Path
-        Made when it is not there. One process owns it.
+        Created if it does not exist. One process owns it.
     identity : int
         See :func:`klais.edge.sinks.spool.segment.identity_of`.
     max_bytes : int
-        All files together.
+        Limit for all files together.
     lock_wait_s : float
-        How long to wait for the owner of the folder to go.
+        How long to wait for the owner of the folder to exit.
     sync : {"batch", "interval", "none"}
-        When written data is forced to the disk: at each :meth:`sync`, at most every ``interval_s``, or never.
+        When written data is synced to disk: at each :meth:`sync`, at most every ``interval_s``, or never.
 
     Attributes
     ----------
     batches, frames : int
         Not acknowledged yet.
     bytes : int
-        Of all files.
+        Size of all files.
     recovered : int
         Frames found at the start.
     damage : Damage
-        What was lost so far.
+        Losses so far.
 
     Raises
     ------
     SpoolInUse
-        Another process owns the folder.
+        If another process owns the folder.
     NotPrivate
-        Another user owns the folder or a file of it, or may write there.
+        If another user owns the folder or a file in it, or may write to it.
     OSError
-        It cannot be made, read or written.
+        If it cannot be created, read or written.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Spool:
         self._segments: list[Segment] = []
         self._writing = False
         self._out: deque[Entry] = deque()
-        self._skip: set[int] = set()  # ends of batches that were acknowledged before one ahead of them
+        self._skip: set[int] = set()  # ends of batches that were acknowledged before an earlier one
         self._unread: dict[int, int] = {}
         self._dirty = False
         self._synced_s = 0.0
@@ -115,22 +115,22 @@ class Spool:
     # -- writing
 
     def probe(self) -> None:
-        """Find out whether the disk takes data; OSError when it does not."""
+        """Check that the disk accepts data; OSError if it does not."""
         probe_folder(self.folder)
 
     def configure(self, max_bytes: int, sync: Sync, interval_s: float) -> None:
-        """Change the bound and the sync policy while it runs; what is on disk stays."""
+        """Change the limit and the sync policy at run time; files on disk are unchanged."""
         self.max_bytes, self.sync_policy, self.interval_s = max_bytes, sync, interval_s
 
     def append(self, value: bytes, partition: int, frames: int) -> None:
-        """Write one batch at the end; it is in the hands of the operating system when this returns.
+        """Write one batch at the end; the operating system has it when this returns.
 
         Raises
         ------
         SpoolFull
-            The bound would be exceeded.
+            If the limit would be exceeded.
         OSError
-            The disk is full, read-only or broken; nothing of the batch stays.
+            If the disk is full, read-only or broken; no part of the batch stays.
         """
         size = HEADER_SIZE + len(value)
         if self.bytes + size > self.max_bytes:
@@ -160,7 +160,7 @@ class Spool:
         self.frames += frames
 
     def _leave(self, segment: Segment) -> None:
-        """Writing failed: begin a new file next time; what may lie behind the last record is cut, or skipped later."""
+        """Leave a segment after a write error: the next write starts a new file; a partial record is cut or skipped."""
         self._writing = False
         with contextlib.suppress(OSError):
             os.ftruncate(segment.fd, segment.size)
@@ -189,7 +189,7 @@ class Spool:
             sync_folder(self.folder)
 
     def sync(self, now_s: float) -> None:
-        """Force to the disk what the policy wants there by ``now_s`` (monotonic)."""
+        """Sync to disk as the policy requires at ``now_s`` (monotonic)."""
         due = self.sync_policy == "batch" or (
             self.sync_policy == "interval" and now_s - self._synced_s >= self.interval_s
         )
@@ -198,12 +198,12 @@ class Spool:
             self.force()
 
     def force(self) -> None:
-        """Force what is written to the disk now, unless the policy is ``none``."""
+        """Sync all written data to disk now, unless the policy is ``none``."""
         if self._dirty and self._segments and self.sync_policy != "none":
             try:
                 os.fdatasync(self._segments[-1].fd)
             except OSError:
-                self._writing = False  # what the disk lost of this file is not known: nothing more goes into it
+                self._writing = False  # the state of this file on disk is unknown: write no more to it
                 self._dirty = False
                 raise
         self._dirty = False
@@ -211,7 +211,7 @@ class Spool:
     # -- reading
 
     def holds(self, partition: int) -> bool:
-        """Whether a batch of that partition waits that was not handed out yet."""
+        """Whether a batch of that partition was not handed out yet."""
         return self._unread.get(partition, 0) > 0
 
     @property
@@ -221,12 +221,12 @@ class Spool:
 
     @property
     def end(self) -> int:
-        """Logical offset behind the last batch."""
+        """Logical offset after the last batch."""
         return self._segments[-1].end if self._segments else self.position
 
     def next(self) -> Entry | None:
-        """Hand out the next batch; None when all are out. Damaged ones are skipped, and counted
-        when their file goes.
+        """Hand out the next batch; None when all are handed out. Damaged ones are skipped, and counted
+        when their file is removed.
         """
         at = self.cursor
         while (segment := next((s for s in self._segments if at < s.end), None)) is not None:
@@ -243,21 +243,21 @@ class Spool:
                 continue
             self._unread[head.partition] = self._unread.get(head.partition, 0) - 1
             if entry.end == self.end:
-                self._unread.clear()  # what is left in it was damaged: nothing waits any more
+                self._unread.clear()  # the rest was damaged: no batches are waiting
             return entry
         self._unread.clear()
         if not self._out and self.position < self.end:
-            self._advance(self.end)  # what is left is damaged
+            self._advance(self.end)  # the rest is damaged
         return None
 
     def unread(self, entry: Entry) -> None:
-        """Take back the batch that was handed out last: it is the next one again."""
+        """Take back the batch that was handed out last: it becomes the next one again."""
         if self._out and self._out[-1] is entry:
             self._out.pop()
             self._unread[entry.partition] = self._unread.get(entry.partition, 0) + 1
 
     def done(self, entry: Entry) -> None:
-        """Kafka has the batch, or it is given up: it need not be kept."""
+        """Kafka has the batch, or it was given up: it can be removed."""
         entry.done = True
         if entry.segment:
             self._book(entry.segment, -1, -entry.frames)
@@ -272,7 +272,7 @@ class Spool:
             self._advance(reached)
 
     def rewind(self) -> None:
-        """Hand out again all that was handed out and not acknowledged."""
+        """Hand out again all batches that were handed out and not acknowledged."""
         for entry in self._out:
             if entry.done:
                 self._skip.add(entry.end)
@@ -283,9 +283,9 @@ class Spool:
     # -- keeping house
 
     def _advance(self, position: int) -> None:
-        """Note that all before ``position`` is acknowledged, and remove segments that lie before it."""
+        """Record that everything before ``position`` is acknowledged, and remove segments before it."""
         self.position = position
-        with contextlib.suppress(OSError):  # a lagging position costs batches sent twice, nothing else
+        with contextlib.suppress(OSError):  # a lagging position only causes batches to be sent twice
             os.pwrite(self._position_fd, encode_position(position), 0)
         while self._segments and self._segments[0].end <= position:
             segment = self._segments.pop(0)
@@ -302,14 +302,14 @@ class Spool:
         return decode_position(os.pread(self._position_fd, POSITION_SIZE, 0))
 
     def _recover(self) -> None:
-        """Load the segments that are there."""
+        """Load the existing segments."""
         names = sorted(self._names(), key=lambda name: name.base)
         reached = names[0].base if names else 0  # whether a segment before the first is missing, nothing shows
         for i, name in enumerate(names):
             path = self.folder / str(name)
             fd = open_own(path, os.O_RDWR)
             data, whole = read_tolerant(fd, 0, os.fstat(fd).st_size)
-            # Only the last file can have a torn tail, and a tail that cannot be read is no torn one.
+            # Only the last file can have a torn tail, and an unreadable tail is not a torn one.
             size = sound_end(data, name.salt) if i == len(names) - 1 and whole else len(data)
             self.damage.lost_bytes += max(0, name.base - max(reached, self.position))
             reached = name.base + size
@@ -337,7 +337,7 @@ class Spool:
         self._segments.append(segment)
 
     def _names(self) -> Iterator[Name]:
-        """Segments of ours; those made for another topic stay where they are: a start with that topic finds them."""
+        """Segments of this topic; those of another topic are left in place for a start with that topic."""
         for path in sorted(self.folder.iterdir()):
             name = parse_name(path.name)
             if name is None:
@@ -348,7 +348,7 @@ class Spool:
                 self.damage.foreign.append(path.name)
 
     def close(self) -> None:
-        """Force all to the disk and give the folder back."""
+        """Sync everything to disk and release the folder."""
         try:
             self.force()
         finally:

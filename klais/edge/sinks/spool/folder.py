@@ -1,4 +1,4 @@
-"""The spool's folder itself: one owner at a time, entries forced to the disk, reading what a bad disk still gives."""
+"""The folder of the spool: one owner at a time, synced directory entries, tolerant reads from a bad disk."""
 
 import contextlib
 import errno
@@ -15,18 +15,18 @@ from klais.telemetry import log as logs
 log = logs.get("klais.edge.sinks.spool")
 
 SECTOR_BYTES = 4096
-_PROBE = bytes(64 << 10)  # more than a nearly full disk has left by chance
+_PROBE = bytes(64 << 10)  # more than a nearly full disk still accepts by chance
 
 
 def lock_folder(folder: Path, wait_s: float) -> int:
-    """Own the folder: the open descriptor of its lock file; closing it gives the folder back.
+    """Lock the folder: returns the open descriptor of its lock file; closing it releases the folder.
 
     Raises
     ------
     SpoolInUse
-        Another process owns it, and did not go within ``wait_s``.
+        If another process owns it, and did not exit within ``wait_s``.
     NotPrivate
-        Another user owns its lock file, or may write to it.
+        If another user owns its lock file, or may write to it.
     """
     try:
         return lock_file(folder / "lock", f"the spool {folder}", wait_s)
@@ -37,12 +37,12 @@ def lock_folder(folder: Path, wait_s: float) -> int:
 
 
 def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
-    """Bytes ``at`` to ``at + size`` of a file; zeros where the disk cannot read them, and then False.
+    """Bytes ``at`` to ``at + size`` of a file; with zeros, and False, where the disk cannot read them.
 
     Raises
     ------
     OSError
-        For any reason other than EIO.
+        For any error other than EIO.
     """
     try:
         return os.pread(fd, size, at), True
@@ -62,12 +62,12 @@ def read_tolerant(fd: int, at: int, size: int) -> tuple[bytes, bool]:
 
 
 def probe_folder(folder: Path) -> None:
-    """Find out whether the disk takes data, with a file that is removed again.
+    """Check that the disk accepts data, with a temporary file.
 
     Raises
     ------
     OSError
-        It does not.
+        If it does not.
     """
     path = folder / "probe"
     try:
@@ -83,9 +83,9 @@ def probe_folder(folder: Path) -> None:
 
 
 def spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> list[Path]:
-    """Spools with batches in them that belong to none of these edges: nobody delivers them.
+    """Spools that contain batches and belong to none of these edges, so that no edge delivers them.
 
-    Looks in the spool folder, and in the state folder, where spools are before ``KLAIS_SPOOL_DIR`` is set.
+    Searches the spool folder, and the state folder, where spools are before ``KLAIS_SPOOL_DIR`` is set.
     """
     folder = settings.spool_dir or settings.state_dir
     mine = {(folder / f"spool-{edge_id}").resolve() for edge_id in edge_ids}
@@ -94,7 +94,7 @@ def spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> list[Path
 
 
 def _in_use(folder: Path) -> bool:
-    """Whether an edge that runs owns the spool."""
+    """Whether a running edge owns the spool."""
     try:
         os.close(lock_folder(folder, 0.0))
     except (OSError, SpoolInUse, NotPrivate):
@@ -103,7 +103,7 @@ def _in_use(folder: Path) -> bool:
 
 
 def warn_of_spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> None:
-    """Log the spools that nobody delivers, and what to do."""
+    """Log the spools that no edge delivers, and what to do."""
     if left := spools_left_behind(settings, edge_ids):
         names = [str(path) for path in left]
         log.warning(
@@ -112,7 +112,7 @@ def warn_of_spools_left_behind(settings: Settings, edge_ids: Iterable[int]) -> N
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the folder's entries to the disk, so that a new file is found there after a power loss."""
+    """Sync the folder's entries to disk, so that a new file exists after a power loss."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

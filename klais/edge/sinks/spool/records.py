@@ -1,4 +1,4 @@
-"""A segment's file as it is read back, the batches handed out from it, and what was damaged."""
+"""A segment file as it is read, the batches handed out from it, and its damage."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from klais.edge.sinks.spool.segment import HEADER_SIZE, Head, Name, crc32c, deco
 
 @dataclass(slots=True)
 class Segment:
-    """One file: ``size`` bytes of records, and the ``batches`` and ``frames`` in them that were not acknowledged yet.
+    """One file: ``size`` bytes of records, and the number of unacknowledged ``batches`` and ``frames`` in them.
 
     ``unreadable``: the disk could not read all of it.
     """
@@ -22,15 +22,15 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Logical offset behind its last record."""
+        """Logical offset after its last record."""
         return self.name.base + self.size
 
     def read(self, at: int) -> tuple[Head | None, bytes]:
-        """The next sound record from byte ``at`` on, header and value; None when there is none."""
+        """The next valid record at or after byte ``at``, header and value; None if there is none."""
         while at < self.size:
             head = decode_head(self._bytes(at, HEADER_SIZE), at, self.name.salt)
             if head is None or head.end > self.size:
-                # Without a header nothing says where the next record begins: search for one.
+                # Without a header the start of the next record is unknown: search for one.
                 head = find_record(self._bytes(0, self.size), at + 1, self.name.salt)
                 if head is None:
                     return None, b""
@@ -48,7 +48,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Entry:
-    """A batch handed out: its value and partition, the frames in it, and the logical offset behind it."""
+    """A batch handed out: its value and partition, its number of frames, and the logical offset after it."""
 
     value: bytes
     partition: int
@@ -60,7 +60,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Damage:
-    """What could not be read back.
+    """Data that could not be read.
 
     ``batches`` and ``frames`` are lost, ``torn_bytes`` were cut off at the start, ``lost_bytes`` are gone from between
     sound batches: nobody can tell how many frames they were. Segments ``foreign`` to this edge's topic were left alone.

@@ -1,11 +1,11 @@
-"""Spooled batches of another partition count: their frames are batched again, each for the partition it now belongs to.
+"""Redistribute spooled batches of another partition count: batch their frames again for their present partitions.
 
-An edge that ran with a wrong ``KLAIS_PARTITIONS`` before Kafka answered, or before the topics were made with another
-count, leaves segments whose partitions mean nothing now. They are read in order and written as new batches behind what
-the spool holds, a segment at a time: the old file goes when all of it is on the disk in its new form.
+An edge that ran with a wrong ``KLAIS_PARTITIONS`` before Kafka answered, or before the topics were created with another
+count, leaves segments whose partitions are no longer valid. They are read in order and written as new batches after the
+present content of the spool, one segment at a time: the old file is removed when all of it is on disk in its new form.
 
-A crash in between does it again. So the new batches are named by what they are made of: their boot is the CRC of the
-old segment's name, and their numbers begin with 0. Lanes recognize those that arrive twice.
+A crash in between repeats the work. So the new batches have names derived from their source: their boot is the CRC of
+the old segment's name, and their numbers begin with 0. Lanes recognize repeated batches.
 """
 
 import os
@@ -44,8 +44,8 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.edge.sinks.spool")
 
-MOST_PARTITIONS = 1024  # as KLAIS_PARTITIONS allows
-STEP_S = 0.002  # in one round of the spine, so that it polls the socket again soon
+MOST_PARTITIONS = 1024  # the maximum of KLAIS_PARTITIONS
+STEP_S = 0.002  # per round of the spine, so that it polls the socket again soon
 NO_TIME = np.iinfo(np.int64).max  # later than any frame
 
 Append = Callable[[Built], None]
@@ -62,7 +62,7 @@ class OldSegment:
 
 
 def segments_of_other_counts(folder: Path, topic: str, partitions: int) -> list[OldSegment]:
-    """Those that lie in the folder, oldest first."""
+    """The segments of other counts in the folder, oldest first."""
     counts = {identity_of(topic, count): count for count in range(1, MOST_PARTITIONS + 1) if count != partitions}
     named = [(path, parse_name(path.name)) for path in folder.iterdir()]
     ours = [(path, name) for path, name in named if name is not None and name.identity in counts]
@@ -71,7 +71,7 @@ def segments_of_other_counts(folder: Path, topic: str, partitions: int) -> list[
 
 
 class _Columns:
-    """A decoded batch as a batcher takes frames (see :class:`klais.edge.sources.base.Frames`)."""
+    """A decoded batch in the form that a batcher accepts (see :class:`klais.edge.sources.base.Frames`)."""
 
     def __init__(self, batch: FrameBatch) -> None:
         self._batch, n = batch, batch.count
@@ -79,7 +79,7 @@ class _Columns:
         self.tail, self.tail_starts = np.zeros(1, np.uint8), np.zeros(n, np.int64)
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
-        """Where the first ``n`` frames came from; no rows where the batch does not say."""
+        """Senders of the first ``n`` frames; no rows if the batch has none."""
         return self._batch.sources[:n].copy() if self._batch.sources is not None else np.zeros((0, 18), np.uint8)
 
     def times(self, n: int) -> npt.NDArray[np.int64]:
@@ -89,16 +89,16 @@ class _Columns:
 
 
 class Redistribution:
-    """Writes one old segment's frames as batches for ``partitions`` partitions; iterate over it to do it bit by bit.
+    """Writes one old segment's frames as batches for ``partitions`` partitions; iterate over it to work in small steps.
 
     Parameters
     ----------
     old : OldSegment
-        What to read.
+        The segment to read.
     partitions, max_bytes : int
-        Of the batches to make.
+        Properties of the new batches.
     append : callable
-        Takes each batch; what it raises ends the iteration, and a new one begins from the start.
+        Accepts each batch; an exception from it ends the iteration, and a new one starts from the beginning.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class Redistribution:
         self.frames = self.lost = 0
 
     def __iter__(self) -> Iterator[None]:
-        """After each old batch; the file is not removed."""
+        """Yield after each old batch; the file is not removed."""
         name = self._old.name
         fd = open_own(self._old.path, os.O_RDONLY)
         try:
@@ -149,7 +149,7 @@ class Redistribution:
             at = batcher.add(columns, partition, at, NO_TIME, sources, times, batch.epochs)
 
     def _batcher(self, batch: FrameBatch) -> Batcher:
-        """One for each set of columns that batches may have (sources, epochs), each with a boot of its own."""
+        """One batcher for each combination of optional columns (sources, epochs), each with its own boot."""
         columns = batch.sources is not None, batch.epochs is not None
         if columns not in self._batchers:
             boot = crc32c(f"{self._old.name}/{columns}".encode())
@@ -163,14 +163,14 @@ class Redistribution:
 
 
 class OtherCounts:
-    """All old segments of a spool, and the work on them, in small steps.
+    """All old segments of a spool, redistributed in small steps.
 
     Parameters
     ----------
     spool : Spool
-        Where they lie, and where the new batches go.
+        The spool with the old segments, which also gets the new batches.
     topic, settings, counts
-        Of the edge; frames count as ``recovered`` when they are written.
+        Those of the edge; frames count as ``recovered`` when they are written.
     """
 
     def __init__(self, spool: Spool, topic: str, settings: Settings, counts: Counts) -> None:
@@ -181,12 +181,12 @@ class OtherCounts:
 
     @property
     def names(self) -> set[str]:
-        """Files that wait."""
+        """Waiting files."""
         return {old.path.name for old in self._left}
 
     @property
     def problem(self) -> str:
-        """What waits, in words; empty where nothing does. May be called from any thread."""
+        """The waiting data as text; empty if there is none. May be called from any thread."""
         left = list(self._left)
         if not left:
             return ""
@@ -198,18 +198,18 @@ class OtherCounts:
         )
 
     def step(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Go on for about ``STEP_S``; Kafka must have confirmed the partition count.
+        """Continue for about ``STEP_S``; Kafka must have confirmed the partition count.
 
         Raises
         ------
         OSError
-            The disk fails: the segment begins again with the next call.
+            If the disk fails: the segment is restarted in the next call.
         """
         if not self._left:
             return
         old, spool, until_s = self._left[0], self._spool, clock() + STEP_S
         if self._at is None:
-            needed = 2 * old.size  # a small batch may become one for each partition
+            needed = 2 * old.size  # a small batch may be split into one for each partition
             self._blocked = bool(spool.batches) and spool.max_bytes - spool.bytes < needed
             if self._blocked:
                 return

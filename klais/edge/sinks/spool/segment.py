@@ -1,13 +1,13 @@
-"""The format of a spool segment, and its reading: every byte is checked before it is believed.
+"""The format of a spool segment, and its reader: every byte is checked before it is used.
 
-A segment is a file ``<base>-<identity>-<salt>.spool``: the logical offset of its first byte (20 digits), what its
-batches were made for, and a random number (8 hexadecimal digits each). It holds records and nothing else. A record,
+A segment is a file ``<base>-<identity>-<salt>.spool``: the logical offset of its first byte (20 digits), the identity
+of its batches' topic, and a random number (8 hexadecimal digits each). It contains only records. A record,
 little-endian: ``b"KSR1"``, u32 size of the value, u32 partition, u32 frames, u32 CRC32C of the value, u32 CRC32C of
 the 20 bytes before xor salt; then the value, a KFB1 frame batch.
 
-The header's own CRC makes its size trustworthy, so that one damaged value costs one batch. Behind a damaged header
-the next record is found by its first four bytes and both of its CRCs; the salt keeps a device from planting a record
-in a payload.
+The header's own CRC makes its size trustworthy, so that one damaged value costs one batch. After a damaged header the
+next record is found by its first four bytes and both of its CRCs. The salt prevents a device from planting a record in
+a payload.
 """
 
 import re
@@ -23,24 +23,24 @@ _HEAD = Struct("<4sIIII")
 _CRC = Struct("<I")
 HEADER_SIZE = _HEAD.size + _CRC.size
 POSITION_SIZE = 12
-MAX_VALUE = 4 << 20  # as large as a record on any topic may be
+MAX_VALUE = 4 << 20  # the maximum size of a record on any topic
 _NAME = re.compile(r"^(\d{20})-([0-9a-f]{8})-([0-9a-f]{8})\.spool$")
 
 
 def crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), as Kafka and iSCSI use it."""
+    """CRC-32C (Castagnoli), as used by Kafka and iSCSI."""
     crc: int = google_crc32c.value(data)
     return crc
 
 
 def identity_of(topic: str, partitions: int) -> int:
-    """What a segment's batches were made for: they fit no other topic, nor the same with other partitions."""
+    """Identity of a segment's batches: they fit no other topic, and no other partition count of the same topic."""
     return crc32c(f"{topic}/{partitions}".encode())
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What the name of a segment's file says."""
+    """The parts of a segment's file name."""
 
     base: int
     identity: int
@@ -51,7 +51,7 @@ class Name:
 
 
 def parse_name(text: str) -> Name | None:
-    """The parts of a file's name; None when it is no segment's.
+    """The parts of a file's name; None if it is not a segment.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def parse_name(text: str) -> Name | None:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A record's header: where the record begins in its file, sizes (bytes), and the CRC its value must have."""
+    """A record's header: offset of the record in its file, sizes (bytes), and the CRC of its value."""
 
     at: int
     size: int
@@ -74,23 +74,23 @@ class Head:
 
     @property
     def end(self) -> int:
-        """Where the next record begins."""
+        """Offset of the next record."""
         return self.at + HEADER_SIZE + self.size
 
 
 def position_name(identity: int) -> str:
-    """The file beside the segments that says up to which logical offset Kafka has acknowledged them."""
+    """The file next to the segments with the logical offset up to which Kafka has acknowledged them."""
     return f"position-{identity:08x}"
 
 
 def encode_position(position: int) -> bytes:
-    """What that file holds."""
+    """The content of that file."""
     body = position.to_bytes(8, "little")
     return body + _CRC.pack(crc32c(body))
 
 
 def decode_position(data: bytes) -> int:
-    """The position; 0 where the file does not hold one: then batches are sent again, and lanes recognize them.
+    """The position; 0 if the file does not contain one: then batches are sent again, and lanes recognize them.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def decode_position(data: bytes) -> int:
 
 
 def read_position(folder: Path, identity: int) -> int:
-    """The position of the segments of that identity."""
+    """The position of the segments with that identity."""
     try:
         return decode_position((folder / position_name(identity)).read_bytes())
     except FileNotFoundError:
@@ -110,13 +110,13 @@ def read_position(folder: Path, identity: int) -> int:
 
 
 def encode_head(value: bytes, partition: int, frames: int, salt: int) -> bytes:
-    """The 24 bytes before a value."""
+    """The 24 header bytes before a value."""
     head = _HEAD.pack(MAGIC, len(value), partition, frames, crc32c(value))
     return head + _CRC.pack(crc32c(head) ^ salt)
 
 
 def decode_head(data: bytes, at: int, salt: int, offset: int = 0) -> Head | None:
-    """The header at ``data[offset:]`` of a record that begins at ``at`` of its file; None when there is none."""
+    """The header at ``data[offset:]`` of a record that begins at ``at`` in its file; None if there is none."""
     if len(data) - offset < HEADER_SIZE:
         return None
     magic, size, partition, frames, crc = _HEAD.unpack_from(data, offset)
@@ -128,14 +128,12 @@ def decode_head(data: bytes, at: int, salt: int, offset: int = 0) -> Head | None
 
 
 def value_is_right(data: bytes, head: Head) -> bool:
-    """Whether the value of a record lies whole in ``data``, its file from the beginning, and has the CRC it must
-    have.
-    """
+    """Whether the value of a record is complete in ``data``, its file from the beginning, and matches its CRC."""
     return head.end <= len(data) and crc32c(data[head.at + HEADER_SIZE : head.end]) == head.crc
 
 
 def find_record(data: bytes, begin: int, salt: int) -> Head | None:
-    """The first record at or after ``begin`` whose header and value are both right."""
+    """The first record at or after ``begin`` whose header and value are both valid."""
     while (at := data.find(MAGIC, begin)) >= 0:
         head = decode_head(data, at, salt, at)
         if head is not None and value_is_right(data, head):
@@ -145,7 +143,7 @@ def find_record(data: bytes, begin: int, salt: int) -> Head | None:
 
 
 def walk(data: bytes, salt: int, begin: int = 0) -> Iterator[Head]:
-    """Headers of all records from ``begin`` on that lie whole in ``data``; what is damaged is skipped.
+    """Headers of all records from ``begin`` on that are complete in ``data``; damaged ones are skipped.
 
     Values are not checked: that is done when a record is read, or by :func:`sound_end`.
     """
@@ -160,7 +158,7 @@ def walk(data: bytes, salt: int, begin: int = 0) -> Iterator[Head]:
 
 
 def sound_end(data: bytes, salt: int) -> int:
-    """Where the last record with a right header and value ends; what lies behind is a torn tail."""
+    """End of the last record with a valid header and value; the bytes after it are a torn tail."""
     end = 0
     for head in walk(data, salt):
         if value_is_right(data, head):

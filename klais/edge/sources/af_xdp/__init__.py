@@ -1,6 +1,6 @@
 """The ``af_xdp`` source: AF_XDP sockets behind the XDP filter."""
 
-# Not as `socket`: the submodule of that name replaces it here once somebody imports it.
+# Not named `socket`: importing the submodule of that name would replace it here.
 from socket import SOCK_RAW
 from socket import socket as new_socket
 
@@ -11,7 +11,7 @@ _AF_XDP = 44
 
 
 def unavailable(settings: Settings) -> str | None:
-    """Why this source does not work here; None where it works."""
+    """Why this source does not work here, or None."""
     try:
         new_socket(_AF_XDP, SOCK_RAW).close()
     except PermissionError:

@@ -1,4 +1,4 @@
-"""Kernels of an AF_XDP socket's rings (``Documentation/networking/af_xdp.rst``): take what came, give chunks back."""
+"""Kernels of an AF_XDP socket's rings (``Documentation/networking/af_xdp.rst``): read packets, return chunks."""
 
 import numpy as np
 import numpy.typing as npt
@@ -19,25 +19,25 @@ def take_descriptors(
     packet_at: npt.NDArray[np.int64],
     packet_size: npt.NDArray[np.int64],
 ) -> int:
-    """Take descriptors off the RX ring, at most as many as the outputs have room for.
+    """Take descriptors off the RX ring, as many as the outputs can hold.
 
-    The slots of the ring are given back at once: the descriptors have been copied. The chunks they name stay ours.
+    The slots of the ring are released immediately, because the descriptors are copied. Their chunks stay ours.
 
     Parameters
     ----------
     producer, consumer : uint32 [1]
-        The ring's indices, mapped; ``consumer`` is moved on.
+        The ring's indices, mapped; ``consumer`` is advanced.
     ring : uint64 [size, 2]
         ``struct xdp_desc``: address in the UMEM; length (low 32 bits) and options. ``size`` is a power of two.
     base : int
-        Where this socket's UMEM begins in the source's memory; added to each address.
+        Offset of this socket's UMEM in the source's memory; added to each address.
     packet_at, packet_size : int64 [room], out
-        Where each packet lies in the source's memory, and its length.
+        Offset of each packet in the source's memory, and its length.
 
     Returns
     -------
     int
-        How many were taken.
+        Number of descriptors taken.
     """
     first = consumer[0]
     ready = np.int64(np.uint32(load_acquire(producer, 0) - first))
@@ -61,16 +61,16 @@ def give_back(
 ) -> None:
     """Put the chunks of n packets into the fill ring.
 
-    The ring holds as many entries as the UMEM has chunks, and each chunk is in one place only, so there is always room.
+    The ring has as many entries as the UMEM has chunks, and each chunk is in one place only, so there is always room.
 
     Parameters
     ----------
     producer : uint32 [1]
-        The fill ring's index, mapped; moved on by n.
+        The fill ring's index, mapped; advanced by n.
     ring : uint64 [size]
         Its entries; ``size`` is a power of two.
     base, packet_at
-        As in :func:`take_descriptors`; a packet begins somewhere in its chunk (behind headroom and metadata).
+        As in :func:`take_descriptors`; a packet begins somewhere in its chunk (after headroom and metadata).
     chunk_bytes : int
         Size of a chunk, a power of two.
     """

@@ -1,8 +1,8 @@
-"""Kernels that find UDP payload and sender in raw packets, as AF_XDP hands them over: Ethernet, IP, UDP headers first.
+"""Kernels that find UDP payload and sender in raw packets from AF_XDP, which start with Ethernet, IP and UDP headers.
 
-The rules are those of the filter in ``bpf/parse.h`` (VLAN tags, IPv4 with options, IPv6 with extension headers, as many
-of each as there), so what the filter accepted is found here. A packet that holds no whole UDP datagram (another program
-feeds the socket) is not lost: it becomes a frame too short to be one, and so a dead letter like any other.
+The rules are those of the filter in ``bpf/parse.h`` (VLAN tags, IPv4 with options, IPv6 with extension headers, with
+the same limits), so every packet that the filter accepted is parsed here. A packet without a whole UDP datagram
+(another program feeds the socket) is not lost: it becomes a frame that is too short, and so an ordinary dead letter.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from klais.xdp.layout import MAX_EXTENSIONS, MAX_TAGS
 
 _ETHERNET = np.int64(14)
 _UDP = np.int64(17)
-# Packets come from another CPU's cache: so many are on their way at once. Two lines hold headers and a small frame.
+# Packets come from another CPU's cache: prefetch this many. Two cache lines hold headers and a small frame.
 _AHEAD = 8
 _STUB = np.int64(HEADER_SIZE - 1)  # a length that no frame has
 
@@ -31,7 +31,7 @@ def _be16(memory: npt.NDArray[np.uint8], at: int) -> Any:
 
 @kernel()
 def _after_ipv4(memory: npt.NDArray[np.uint8], ip: int, end: int) -> tuple[Any, Any]:
-    """Where UDP begins and where the IPv4 packet at ``ip`` ends; (-1, 0) for a fragment or no UDP."""
+    """Start of UDP and end of the IPv4 packet at ``ip``; (-1, 0) for a fragment or another protocol."""
     if ip + 20 > end:
         return np.int64(-1), np.int64(0)
     size = np.int64(memory[ip] & 15) * 4
@@ -46,7 +46,7 @@ def _after_ipv4(memory: npt.NDArray[np.uint8], ip: int, end: int) -> tuple[Any, 
 @kernel()
 def _after_ipv6(memory: npt.NDArray[np.uint8], ip: Any, end: int) -> tuple[Any, Any]:
     """The same for IPv6; hop-by-hop (0), routing (43), destination options (60) and a fragment that is whole are
-    passed.
+    skipped.
     """
     if ip + 40 > end or memory[ip] >> 4 != 6:
         return np.int64(-1), np.int64(0)
@@ -68,7 +68,7 @@ def _after_ipv6(memory: npt.NDArray[np.uint8], ip: Any, end: int) -> tuple[Any, 
 
 @kernel()
 def _network_header(memory: npt.NDArray[np.uint8], at: Any, end: int) -> tuple[Any, Any]:
-    """EtherType (host order) and where the header behind Ethernet and VLAN tags begins; (0, 0) when cut off."""
+    """EtherType (host order) and start of the header after Ethernet and VLAN tags; (0, 0) if cut off."""
     if at + _ETHERNET > end:
         return np.int64(0), np.int64(0)
     kind = _be16(memory, at + 12)
@@ -97,15 +97,15 @@ def find_payloads(
     Parameters
     ----------
     memory : uint8 [b]
-        What the packets lie in.
+        The memory of the packets.
     packet_at, packet_size : int64 [n]
-        Packet i is ``memory[packet_at[i] : packet_at[i] + packet_size[i]]``, from the Ethernet header on; one that does
-        not lie inside ``memory`` counts as empty.
+        Packet i is ``memory[packet_at[i] : packet_at[i] + packet_size[i]]``, from the Ethernet header on; a packet that
+        is not inside ``memory`` counts as empty.
     starts, lengths : int64 [n], out
-        The payload; Ethernet's padding is not part of it. For a packet that is no whole UDP datagram: its first 21
+        The payload, without Ethernet's padding. For a packet that is not a whole UDP datagram: its first 21
         bytes.
     ip_at : int64 [n], out
-        Where its IP header begins; -1 = no UDP datagram.
+        Start of its IP header; -1 = no UDP datagram.
     """
     n = packet_at.shape[0]
     for i in range(n):
@@ -143,12 +143,12 @@ def packet_sources(
     starts: npt.NDArray[np.int64],
     out: npt.NDArray[np.uint8],
 ) -> None:
-    """Senders of n packets that :func:`find_payloads` has read.
+    """Senders of n packets parsed by :func:`find_payloads`.
 
     Parameters
     ----------
     memory, ip_at, starts
-        As there.
+        As in that function.
     out : uint8 [n, 18], out
         IPv6 or v4-mapped address, port big-endian; zeros where ``ip_at`` is -1.
     """

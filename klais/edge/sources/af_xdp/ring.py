@@ -1,4 +1,4 @@
-"""The rings of the ``af_xdp`` source: one AF_XDP socket for each queue of the interface, all UMEMs in one piece of
+"""The rings of the ``af_xdp`` source: one AF_XDP socket for each queue of the interface, all UMEMs in one block of
 memory.
 """
 
@@ -17,7 +17,7 @@ from klais.xdp import bpf
 
 CAPACITY = 2048
 LEAST_CHUNKS = 512
-# Room before a packet (XDP_PACKET_HEADROOM), and behind it for Ethernet, two VLAN tags.
+# Room before a packet (XDP_PACKET_HEADROOM), and after it for Ethernet, two VLAN tags.
 _AROUND_BYTES = 256 + 14 + 8
 
 
@@ -27,18 +27,18 @@ class XskRings:
     Parameters
     ----------
     xdp : Filter
-        The filter whose ``xsks`` map the sockets go into.
+        The filter whose ``xsks`` map gets the sockets.
     queues : list of int
-        Queues of the interface to take.
+        Queues of the interface to use.
     mtu : int
-        Of the interface: a chunk takes a whole packet.
+        MTU of the interface: a chunk holds a whole packet.
     memory_bytes : int
-        UMEM of all sockets together, about.
+        Approximate UMEM of all sockets together.
 
     Raises
     ------
     OSError
-        The kernel or the driver refuses; says why.
+        If the kernel or the driver refuses; the message has the reason.
     """
 
     name, accept = "af_xdp", "xsk"
@@ -53,7 +53,7 @@ class XskRings:
         chunks = max(LEAST_CHUNKS, 1 << (memory_bytes // chunk_bytes // len(queues)).bit_length() - 1)
         self.capacity, self.room = CAPACITY, chunks * len(queues)
         self._area = mmap.mmap(-1, self.room * chunk_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with suppress(OSError, AttributeError):  # a kernel without huge pages: more misses in the TLB, nothing else
+        with suppress(OSError, AttributeError):  # a kernel without huge pages: only more TLB misses
             self._area.madvise(mmap.MADV_HUGEPAGE)
         self.head = np.frombuffer(self._area, np.uint8)
         self.tail, self.head_size = np.zeros(1, np.uint8), chunk_bytes
@@ -77,7 +77,7 @@ class XskRings:
             bpf.update(self._filter.maps.fd("xsks"), key, value)
 
     def take(self) -> int:
-        """Give chunks back, then read all RX rings, another one first each time, and find the payloads."""
+        """Return chunks, then read all RX rings, starting with another one each time, and find the payloads."""
         for xsk, first, last in self._taken:
             xsk.give_back(self._packet_at[first:last])
         self._taken.clear()
@@ -91,7 +91,7 @@ class XskRings:
         if n:
             find_payloads(self.head, self._packet_at[:n], self._packet_size[:n], self.starts, self.lengths, self._ip_at)
             if n == CAPACITY and len(self.sockets) > 1:
-                self.sockets.append(self.sockets.pop(0))  # nobody waits behind a queue that is always full
+                self.sockets.append(self.sockets.pop(0))  # a queue that is always full must not starve the others
         return n
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
@@ -101,10 +101,10 @@ class XskRings:
         return out
 
     def times(self, n: int) -> None:
-        """AF_XDP does not say."""
+        """None: AF_XDP has no receive times."""
 
     def drops(self) -> int:
-        """Packets for which there was no chunk or no room."""
+        """Packets dropped because there was no chunk or no room."""
         return sum(xsk.drops() for xsk in self.sockets)
 
     def details(self) -> dict[str, Any]:
@@ -116,6 +116,6 @@ class XskRings:
         }
 
     def close(self) -> None:
-        """Close all sockets; by that they leave the map."""
+        """Close all sockets, which removes them from the map."""
         for xsk in self.sockets:
             xsk.close()

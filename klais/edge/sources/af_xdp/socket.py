@@ -1,7 +1,7 @@
-"""One AF_XDP socket (XSK) by plain system calls: UMEM, rings mapped as numpy arrays, statistics.
+"""One AF_XDP socket (XSK) with plain system calls: UMEM, rings mapped as numpy arrays, statistics.
 
-The UMEM is a part of memory that the source owns; chunks of it go round: we put them into the fill ring, the kernel
-copies (or the card writes) a packet into each and names it in the RX ring, we read it and give the chunk back. No TX.
+The UMEM is a part of memory that the source owns; its chunks circulate: we put them into the fill ring, the kernel
+copies (or the card writes) a packet into each and lists it in the RX ring, we read it and return the chunk. No TX.
 """
 
 import ctypes
@@ -26,7 +26,7 @@ _RING_NEED_WAKEUP = 1
 _OPTIONS_ZEROCOPY = 1
 _DESC_BYTES, _ADDRESS_BYTES = 16, 8
 
-BUSY_S = 2.0  # the kernel lets go of a queue some time after its socket was closed, as when an edge starts again
+BUSY_S = 2.0  # the kernel releases a queue some time after its socket was closed, for example when an edge restarts
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -47,7 +47,7 @@ class _Ring:
 
 
 class Xsk:
-    """A socket bound to one queue of one interface; it receives once it stands in the XSKMAP of the interface's
+    """A socket bound to one queue of one interface; it receives once it is in the XSKMAP of the interface's
     program.
 
     Parameters
@@ -55,21 +55,21 @@ class Xsk:
     ifindex, queue : int
         Interface and queue.
     memory : uint8 [b]
-        The source's memory; page-aligned, and it must outlive the socket.
+        The source's memory; page-aligned; must outlive the socket.
     base, chunks, chunk_bytes : int
-        This socket's UMEM: ``chunks`` (a power of two) pieces of ``chunk_bytes`` from ``memory[base]`` on.
+        This socket's UMEM: ``chunks`` (a power of two) pieces of ``chunk_bytes``, starting at ``memory[base]``.
 
     Attributes
     ----------
     frames : int
-        For the owner to count in.
+        A counter for the owner.
     zero_copy : bool
         Whether the card writes into the UMEM itself.
 
     Raises
     ------
     OSError
-        The kernel or the driver refuses; says why. EBUSY: another socket is bound to the queue.
+        If the kernel or the driver refuses; the message has the reason. EBUSY: another socket is bound to the queue.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class Xsk:
         except OSError as error:
             raise OSError(error.errno, _why_not(error.errno)) from error
         sock.setsockopt(SOL_XDP, _FILL_RING, chunks)
-        sock.setsockopt(SOL_XDP, _COMPLETION_RING, 64)  # unused, but a UMEM has one
-        # As large as the fill ring: no chunk that was filled can find the RX ring full.
+        sock.setsockopt(SOL_XDP, _COMPLETION_RING, 64)  # unused, but a UMEM must have one
+        # As large as the fill ring, so that there is always room in the RX ring for a filled chunk.
         sock.setsockopt(SOL_XDP, _RX_RING, chunks)
         offsets = struct.unpack("=16Q", sock.getsockopt(SOL_XDP, _MMAP_OFFSETS, 128))
         self._rx = _Ring(sock, offsets[:4], chunks, _DESC_BYTES, _PGOFF_RX)
@@ -111,7 +111,7 @@ class Xsk:
         self.give_back(self._base + np.arange(chunks, dtype=np.int64) * self._chunk_bytes)
 
     def _bind(self, ifindex: int) -> None:
-        # Neither copy nor zero-copy asked for: the kernel takes zero-copy where the driver has it.
+        # Requests neither copy nor zero-copy: the kernel uses zero-copy if the driver supports it.
         address = struct.pack("=HHIII", AF_XDP, _USE_NEED_WAKEUP, ifindex, self.queue, 0)
         until_s = time.monotonic() + BUSY_S
         while _libc.bind(self.socket.fileno(), address, len(address)) < 0:
@@ -123,23 +123,23 @@ class Xsk:
         self.zero_copy = bool(options & _OPTIONS_ZEROCOPY)
 
     def take(self, packet_at: npt.NDArray[np.int64], packet_size: npt.NDArray[np.int64]) -> int:
-        """Put place and length of the next packets into the columns (as offsets into ``memory``); returns how many."""
+        """Write offset (in ``memory``) and length of the next packets into the columns; returns their number."""
         n: int = take_descriptors(
             self._rx.producer, self._rx.consumer, self._descriptors, self._base, packet_at, packet_size
         )
         return n
 
     def give_back(self, packet_at: npt.NDArray[np.int64]) -> None:
-        """The chunks of these packets are not needed any longer."""
+        """Return the chunks of these packets."""
         give_back(self._fill.producer, self._fill.entries, self._base, self._chunk_bytes, packet_at)
         if self._fill.flags[0] & _RING_NEED_WAKEUP:  # a driver that waits for chunks; copy mode never does
             _libc.recvfrom(self.socket.fileno(), None, ctypes.c_size_t(0), socket.MSG_DONTWAIT, None, None)
 
     def drops(self) -> int:
-        """Packets the kernel could not deliver to this socket, for any reason.
+        """Packets that the kernel could not deliver to this socket, for any reason.
 
-        In copy mode a packet that finds the fill ring empty is counted under both "dropped" and "fill ring empty"; with
-        zero-copy only under the latter, once for each time the driver wanted a chunk (the card counts packets).
+        In copy mode a packet that finds the fill ring empty is counted both as "dropped" and as "fill ring empty"; with
+        zero-copy only as the latter, once for each time the driver wanted a chunk (the card counts packets).
         """
         if self.socket.fileno() >= 0:
             dropped, _, _, ring_full, empty, _ = struct.unpack("=6Q", self.socket.getsockopt(SOL_XDP, _STATISTICS, 48))
@@ -147,7 +147,7 @@ class Xsk:
         return self._drops
 
     def close(self) -> None:
-        """Close the socket (it leaves the XSKMAP by that); the count of drops stays readable."""
+        """Close the socket (which removes it from the XSKMAP); the count of drops stays readable."""
         if self.socket.fileno() >= 0:
             self.drops()
             del self._rx, self._fill, self._descriptors  # a mapped ring would keep the socket open
@@ -155,13 +155,13 @@ class Xsk:
 
 
 def _why_not(code: int | None) -> str:
-    """The error of an AF_XDP call in words."""
+    """The error of an AF_XDP call as text."""
     return {
         errno.EAFNOSUPPORT: "this kernel has no AF_XDP (CONFIG_XDP_SOCKETS)",
         errno.EPERM: "AF_XDP needs CAP_NET_RAW, and its memory CAP_IPC_LOCK or a higher RLIMIT_MEMLOCK (ulimit -l)",
         errno.ENOBUFS: "AF_XDP's memory is above RLIMIT_MEMLOCK: raise ulimit -l, or lower KLAIS_UDP_RCVBUF_BYTES",
         errno.EBUSY: "another AF_XDP socket is bound to it",
-        errno.EINVAL: "the interface has no such queue, or takes no AF_XDP socket",
+        errno.EINVAL: "the interface has no such queue, or does not support AF_XDP sockets",
         errno.ENODEV: "there is no such interface",
-        errno.EOPNOTSUPP: "the driver takes no AF_XDP socket",
+        errno.EOPNOTSUPP: "the driver does not support AF_XDP sockets",
     }.get(code or 0, os.strerror(code or 0))

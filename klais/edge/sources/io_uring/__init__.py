@@ -4,7 +4,7 @@ from klais.config.load import Settings
 
 
 def unavailable(_settings: Settings) -> str | None:
-    """Why this source does not work here, asked of the kernel; None where it works."""
+    """Why this source does not work here according to the kernel, or None."""
     from klais.edge.sources.io_uring.ring import Uring
 
     try:

@@ -1,4 +1,4 @@
-"""Kernels of an io_uring whose one request receives datagrams into a ring of provided buffers."""
+"""Kernels of an io_uring with one request, which receives datagrams into a ring of provided buffers."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,12 @@ _MORE = np.uint32(2)  # IORING_CQE_F_MORE
 _BUFFER_SHIFT = np.uint32(16)
 _PAYLOAD_WORD = np.int64(2)  # struct io_uring_recvmsg_out: namelen, controllen, payloadlen, flags
 
-ENDED, ERROR = 0, 1  # of ``notes``
+ENDED, ERROR = 0, 1  # indices in ``notes``
 
 
 @kernel(int64(_U32_2D, int64, I64), borrows=True, inlined=True)
 def note_completion(ring: npt.NDArray[np.uint32], slot: int, notes: npt.NDArray[np.int64]) -> int:
-    """Put what one completion says of the request into ``notes``; its buffer, -1 = it has none."""
+    """Record the state of the request from one completion in ``notes``; returns its buffer, -1 = none."""
     flags = ring[slot, 3]
     if flags & _MORE == 0:
         notes[ENDED] = 1
@@ -43,29 +43,29 @@ def take_completions(
     taken: npt.NDArray[np.int64],
     notes: npt.NDArray[np.int64],
 ) -> int:
-    """Take completions off the ring, at most as many as the outputs have room for.
+    """Take completions off the ring, as many as the outputs can hold.
 
     Parameters
     ----------
     tail, head : uint32 [1]
-        The completion ring's indices, mapped; ``head`` is moved on.
+        The completion ring's indices, mapped; ``head`` is advanced.
     ring : uint32 [size, 4]
         ``struct io_uring_cqe``: user data (two words), result, flags. ``size`` is a power of two.
     buffers : uint32 [b, stride_bytes / 4]
         All buffers; each begins with ``struct io_uring_recvmsg_out``.
     stride_bytes, payload_offset : int
-        From one buffer to the next, and from a buffer's begin to the datagram in it.
+        Distance of two buffers, and offset of the datagram in a buffer.
     starts, lengths : int64 [room], out
         The datagrams, as offsets into the memory of ``buffers``.
     taken : int64 [room], out
         The buffer of each.
     notes : int64 [2], in and out
-        ``ENDED``: 1 when the request receives no longer; ``ERROR``: a negative result, as errno.
+        ``ENDED``: 1 if the request no longer receives; ``ERROR``: a negative result, as errno.
 
     Returns
     -------
     int
-        How many datagrams.
+        Number of datagrams.
     """
     first = np.int64(head[0])
     ready = np.int64(np.uint32(load_acquire(tail, 0) - head[0]))
@@ -99,14 +99,14 @@ def provide(
     Parameters
     ----------
     tail : uint16 [1]
-        The ring's index; it lies in a spare word of the first entry. Moved on by n.
+        The ring's index, in a spare word of the first entry. Advanced by n.
     addresses, words : uint64 [size, 2], uint16 [size, 8]
-        Two views of the same entries (``struct io_uring_buf``): address is word 0 of the one, buffer id word 6 of the
-        other. The length in between is the same for all and was written once.
+        Two views of the same entries (``struct io_uring_buf``): the address is word 0 of the first, the buffer id word
+        6 of the second. The length between them is the same for all and was written once.
     memory_at, stride_bytes : int
-        Address of the first buffer, and from one to the next.
+        Address of the first buffer, and distance of two buffers.
     buffers : int64 [n]
-        Which ones.
+        Indices of the buffers.
     """
     first = np.int64(tail[0])
     mask = np.int64(words.shape[0] - 1)

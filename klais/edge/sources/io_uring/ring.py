@@ -1,8 +1,8 @@
-"""An io_uring instance by plain system calls: rings mapped as numpy arrays, one request to submit, completions to
+"""An io_uring instance with plain system calls: rings mapped as numpy arrays, one request to submit, completions to
 wait for.
 
-The package ``liburing`` of PyPI was tried and is not used: it makes one Python object of each completion and one call
-of each buffer given back, which is what a batch of columns is there to avoid.
+The PyPI package ``liburing`` was tried and is not used: it creates one Python object per completion and needs one call
+per returned buffer, which columns for a whole batch avoid.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 
-_SYS_SETUP, _SYS_ENTER, _SYS_REGISTER = 425, 426, 427  # the same on all architectures
+_SYS_SETUP, _SYS_ENTER, _SYS_REGISTER = 425, 426, 427  # same on all architectures
 _SETUP_CQSIZE, _SETUP_SINGLE_ISSUER, _SETUP_DEFER_TASKRUN = 1 << 3, 1 << 12, 1 << 13
 _ENTER_GETEVENTS, _ENTER_EXT_ARG = 1 << 0, 1 << 3
 _REGISTER_PBUF_RING = 22
@@ -30,8 +30,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _call(number: int, *arguments: object) -> int:
-    """A system call; its result, or -errno. Numbers go as long: the upper half of an int on the stack would be
-    anything.
+    """Make a system call; returns its result, or -errno. Numbers are passed as long, because the upper half of an int
+    on the stack is undefined.
     """
     words = (ctypes.c_long(word) if isinstance(word, int) else word for word in arguments)
     result: int = _libc.syscall(ctypes.c_long(number), *words)
@@ -39,7 +39,7 @@ def _call(number: int, *arguments: object) -> int:
 
 
 class Uring:
-    """One instance, used by the thread that made it: the kernel then works for it only while that thread asks for
+    """One instance, used by the thread that created it: the kernel works for it only while that thread asks for
     completions.
 
     Parameters
@@ -57,7 +57,7 @@ class Uring:
     Raises
     ------
     OSError
-        No io_uring here, or one older than Linux 6.1.
+        If io_uring is not available, or older than Linux 6.1.
     """
 
     def __init__(self, completions: int) -> None:
@@ -100,7 +100,7 @@ class Uring:
     def receive_messages(self, socket_fd: int, message_at: int) -> None:
         """Prepare a multishot ``recvmsg`` into buffers of group 0; the next :meth:`enter` submits it.
 
-        ``message_at`` is the address of a ``struct msghdr`` that says how much room name and control data get.
+        ``message_at`` is the address of a ``struct msghdr`` with the sizes for name and control data.
         """
         head = struct.pack("=BBHiQQIIQHHi", _OP_RECVMSG, _IOSQE_BUFFER_SELECT, _RECV_MULTISHOT, socket_fd,
                            0, message_at, 1, 0, 0, 0, 0, 0)  # fmt: skip
@@ -110,12 +110,12 @@ class Uring:
         self._to_submit = 1
 
     def enter(self, wait_ns: int) -> int:
-        """Submit what was prepared and let the kernel complete what it can; waits up to ``wait_ns`` for one completion.
+        """Submit the prepared request and let the kernel complete it; waits up to ``wait_ns`` for one completion.
 
         Returns
         -------
         int
-            0, or errno of what went wrong (EINTR, ETIME among them).
+            0, or errno of the error (EINTR, ETIME among them).
         """
         self._timeout[0], self._timeout[1] = divmod(wait_ns, 1_000_000_000)
         result = _call(

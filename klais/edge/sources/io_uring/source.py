@@ -1,7 +1,7 @@
-"""UDP through io_uring: one multishot request receives for as long as there are buffers, many completions a poll.
+"""UDP through io_uring: one multishot request receives while there are buffers, with many completions per poll.
 
-Each datagram lands in a buffer of its own, behind a small header and the sender's address, and a completion names the
-buffer. Buffers have room for the largest datagram; of nearly all only the first page is ever used. Linux 6.1 or newer.
+Each datagram is written to its own buffer, after a small header and the sender's address, and a completion names the
+buffer. Buffers have room for the largest datagram; most of them only ever use their first page. Linux 6.1 or newer.
 """
 
 import errno
@@ -17,12 +17,12 @@ from klais.edge.sources.io_uring.ring import Uring
 from klais.edge.sources.udp.socket import NAME_BYTES, OnSocket, UdpSocket
 
 CAPACITY = 1024
-# More than one poll returns: what the kernel received beyond it waits in the completion ring.
+# More than one poll returns: further datagrams wait in the completion ring.
 BUFFERS = 2048
 _RECVMSG_OUT_BYTES = 16  # struct io_uring_recvmsg_out
 PAYLOAD_OFFSET = _RECVMSG_OUT_BYTES + NAME_BYTES
-# Room for any datagram; an odd number of cache lines, or all buffers would begin in the same few sets of the CPU's
-# cache.
+# Room for any datagram; an odd number of cache lines, otherwise all buffers would begin in the same few sets of the
+# CPU's cache.
 STRIDE_BYTES = 64 * 1027
 RELEASE_AFTER_NS = 1_000_000_000
 LONG_BYTES = 4096
@@ -38,12 +38,12 @@ class IoUringSource(OnSocket):
     Parameters
     ----------
     udp : UdpSocket
-        Where frames arrive; closed with the source. The thread that opens the source uses it.
+        The socket for frames; closed with the source. The thread that opens the source uses it.
 
     Raises
     ------
     OSError
-        io_uring, or what is needed of it, is not here; says why.
+        If io_uring, or a needed feature, is not available; the message has the reason.
     """
 
     name = "io_uring"
@@ -59,7 +59,7 @@ class IoUringSource(OnSocket):
             self._allocate()
             self._arm()
             self._enter(0)
-            self._waiting = self._poll(0)  # also says whether the request was refused
+            self._waiting = self._poll(0)  # also shows whether the request was refused
         except BaseException:
             self._uring.close()
             raise
@@ -88,7 +88,7 @@ class IoUringSource(OnSocket):
         self._uring.receive_messages(self.socket.fileno(), self._message.ctypes.data)
 
     def fill(self, wait_ns: int) -> int:
-        """Give the buffers of the last call back, take what came, and wait at most ``wait_ns`` for the first frame."""
+        """Return the buffers of the last call, read datagrams, and wait at most ``wait_ns`` for the first frame."""
         n, self._waiting = self._waiting, 0
         if n == 0:
             self._give(self._taken[: self._in_use])
@@ -124,12 +124,12 @@ class IoUringSource(OnSocket):
             code = int(notes[ERROR])
             notes[:] = 0
             if code and code not in _PASSING:
-                raise OSError(code, f"io_uring receives no longer on UDP port {self.port}: {os.strerror(code)}")
+                raise OSError(code, f"io_uring stopped receiving on UDP port {self.port}: {os.strerror(code)}")
             self._arm()
         return n
 
     def _release(self) -> None:
-        """Give the memory of long frames back; nothing lies in any buffer now, and the kernel fills none before
+        """Release the memory of long frames; all buffers are empty now, and the kernel fills none before
         ``enter``.
         """
         if time.monotonic_ns() - self._last_long_ns > RELEASE_AFTER_NS:

@@ -5,5 +5,5 @@ from klais.edge.sources import xdp_filter
 
 
 def unavailable(settings: Settings) -> str | None:
-    """Why this source does not work here; None where it works."""
+    """Why this source does not work here, or None."""
     return xdp_filter.unavailable(settings)

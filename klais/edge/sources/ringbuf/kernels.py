@@ -1,8 +1,8 @@
-"""Kernel that reads a mapped BPF ring buffer (``Documentation/bpf/ringbuf.rst``) of the filter's slots.
+"""The kernel that reads the filter's slots from a mapped BPF ring buffer (``Documentation/bpf/ringbuf.rst``).
 
-A record is 8 bytes of the kernel's own (length with a busy and a discard bit, page offset), then the slot that the
-filter filled (``struct klais_slot`` in ``bpf/klais.h``): time, length of the frame, queue, source, the frame.
-Positions count bytes and run freely; the ring is mapped twice in a row, so that no record is cut in two.
+A record is a header of 8 bytes (length with a busy and a discard bit, page offset), then the slot that the filter
+filled (``struct klais_slot`` in ``bpf/klais.h``): time, length of the frame, queue, source, the frame. Positions count
+bytes without a limit; the ring is mapped twice in a row, so that no record is split.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ _BUSY = np.uint32(1 << 31)
 _DISCARD = np.uint32(1 << 30)
 _LENGTH = np.uint32((1 << 30) - 1)
 RECORD_HEADER_BYTES = 8
-# Records come from another CPU's cache: so many are on their way at once. Two lines hold the headers and a small frame.
+# Records come from another CPU's cache: prefetch this many. Two cache lines hold the headers and a small frame.
 _AHEAD = 8
 # struct klais_slot
 TIME_OFFSET, LENGTH_OFFSET, SOURCE_OFFSET, FRAME_OFFSET = 0, 8, 14, 32
@@ -38,7 +38,7 @@ def take_records(
     lengths: npt.NDArray[np.int64],
     times_ns: npt.NDArray[np.int64],
 ) -> int:
-    """Find the next records, at most as many as the outputs have room for; stops at one that is still being written.
+    """Find the next records, as many as the outputs can hold; stops at a record that is still being written.
 
     Parameters
     ----------
@@ -49,16 +49,16 @@ def take_records(
     ring_bytes : int
         Its size, a power of two.
     position : int64 [1], in and out
-        How far we have read; :func:`publish` gives what lies before it back.
+        The read position; :func:`publish` returns the memory before it.
     starts, lengths : int64 [room], out
-        Where each frame lies in the double mapping, and its length.
+        Offset of each frame in the double mapping, and its length.
     times_ns : int64 [room], out
         When the filter judged it (CLOCK_MONOTONIC).
 
     Returns
     -------
     int
-        How many frames.
+        Number of frames.
     """
     end = np.int64(load_acquire(producer, 0))
     at = position[0]
@@ -66,15 +66,14 @@ def take_records(
     n = 0
     while at < end and n < starts.shape[0]:
         place = at & mask
-        # The filter sets the bit free when the record is complete, in any order: this is the index that each record
-        # has.
+        # The filter clears the busy bit when the record is complete, in any order: this is the index of each record.
         head = load_acquire(words, place >> 2)
         if head & _BUSY != 0:
             break
         size = np.int64(head & _LENGTH)
         whole = (size + RECORD_HEADER_BYTES + 7) & ~np.int64(7)
         at += whole
-        ahead = (at + _AHEAD * whole) & mask  # the filter's records are all of one size
+        ahead = (at + _AHEAD * whole) & mask  # all records of the filter have the same size
         prefetch(memory, ahead)
         prefetch(memory, ahead + 64)
         if head & _DISCARD != 0:
@@ -91,5 +90,5 @@ def take_records(
 
 @kernel(void(U64, int64), borrows=True)
 def publish(consumer: npt.NDArray[np.uint64], position: int) -> None:
-    """Give everything before ``position`` back to the kernel; ``consumer`` (uint64 [1]) is our mapped index."""
+    """Return everything before ``position`` to the kernel; ``consumer`` (uint64 [1]) is our mapped index."""
     store_release(consumer, 0, np.uint64(position))

@@ -26,7 +26,7 @@ class SlotRing:
     Raises
     ------
     OSError
-        Another process reads the ring, or it cannot be mapped.
+        If another process reads the ring, or it cannot be mapped.
     """
 
     name, accept = "ringbuf", "ring"
@@ -41,7 +41,7 @@ class SlotRing:
         self.register()
 
     def register(self) -> None:
-        """Map the ring, which may be another one than before; from where the last reader stopped."""
+        """Map the ring, which may be a new one; continue where the last reader stopped."""
         fd = self._filter.maps.fd("ring")
         info = bpf.map_info(fd)
         if info.id == self._map_id:
@@ -59,9 +59,9 @@ class SlotRing:
         self.room, self.fds = info.entries // (SLOT.itemsize + RECORD_HEADER_BYTES), [fd]
 
     def _take_lock(self) -> None:
-        """One reader only: it locks a folder beside the pins, which nobody can open who may not read the ring either.
+        """Ensure a single reader: lock a folder next to the pins; opening it needs the same rights as the ring.
 
-        The kernel takes the lock back when the process ends. A filter that was unloaded and loaded again has another
+        The kernel releases the lock when the process ends. A filter that was unloaded and loaded again has another
         folder.
         """
         fd = os.open(reader_folder(self._filter.pin_dir), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -71,7 +71,7 @@ class SlotRing:
         if not try_lock(fd):
             who = holder(fd)
             os.close(fd)
-            raise OSError(errno.EBUSY, f"another edge reads the filter's ring ({who}): one reader is all it can have")
+            raise OSError(errno.EBUSY, f"another edge reads the filter's ring ({who}): it can have only one reader")
         self._unlock()
         self._lock_fd = fd
 
@@ -81,7 +81,7 @@ class SlotRing:
             self._lock_fd = -1
 
     def take(self) -> int:
-        """Publish how far we were, then find the next records."""
+        """Publish the read position, then find the next records."""
         at = int(self._position[0])
         if at != self._published:
             publish(self._consumer, at)
@@ -93,7 +93,7 @@ class SlotRing:
         return n
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
-        """Senders of the first ``n`` frames: uint8 [n, 18]; the filter wrote them in that form, right before the
+        """Senders of the first ``n`` frames: uint8 [n, 18]; the filter wrote them in that form, directly before the
         frame.
         """
         places = self.starts[:n, None] + np.arange(
@@ -107,7 +107,7 @@ class SlotRing:
         return self._times[:n]
 
     def _lost(self) -> int:
-        with self._filter.lock:  # whoever asks for statistics is in a thread of its own
+        with self._filter.lock:  # statistics are requested from another thread
             rows = self._filter.maps.count_rows()
         return int(rows["packets"][Verdict.RING_FULL])
 
@@ -124,7 +124,7 @@ class SlotRing:
         return {"ring_bytes": self._ring_bytes, "slots": self.room}
 
     def close(self) -> None:
-        """Give the last frames and the ring back; the columns stay readable."""
+        """Return the last frames and release the ring; the columns stay readable."""
         if self._lock_fd >= 0:
             self.drops()
             publish(self._consumer, int(self._position[0]))

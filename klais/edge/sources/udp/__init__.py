@@ -4,5 +4,5 @@ from klais.config.load import Settings
 
 
 def unavailable(_settings: Settings) -> str | None:
-    """Why this source does not work here; None: it works on any Linux."""
+    """Always None: this source works on any Linux."""
     return None

@@ -1,4 +1,4 @@
-"""The bound UDP socket that every source has, with the kernel's count of what it dropped. Imports no kernel of ours."""
+"""The bound UDP socket of every source, with the kernel's count of drops. Imports no compiled kernels."""
 
 import socket
 import sys
@@ -22,16 +22,16 @@ class UdpSocket:
     Parameters
     ----------
     sock : socket.socket
-        Bound; belongs to this object from now on.
+        Bound; owned by this object from now on.
     rcvbuf_bytes : int
-        Receive buffer asked of the kernel; ``granted_bytes`` says what it gave.
+        Requested receive buffer; ``granted_bytes`` is what the kernel granted.
     drops : int, optional
-        The kernel's count of drops at this socket that others have reported already; None = all that it has counted by
+        The part of the kernel's count of drops at this socket that others have already reported; None = all up to
         now.
     inherited : bool
-        Somebody else made the socket, and may have given it a larger buffer.
+        Whether another process created the socket, perhaps with a larger buffer.
     timestamps : bool
-        The kernel says of each datagram when it received it (socket(7), ``SO_TIMESTAMPNS``).
+        Whether the kernel reports the receive time of each datagram (socket(7), ``SO_TIMESTAMPNS``).
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class UdpSocket:
         self.is_v6 = sock.family == socket.AF_INET6
         sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         self.timestamps = timestamps
-        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, int(timestamps))  # an inherited socket may have it on
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, int(timestamps))  # an inherited socket may have it enabled
         self._drops_word = drop_count(sock) if drops is None else drops
         self._drops = 0
 
@@ -63,49 +63,49 @@ class UdpSocket:
         iface: str | None = None,
         timestamps: bool = False,
     ) -> "UdpSocket":
-        """Open one.
+        """Open a socket.
 
         Parameters
         ----------
         address : str
-            ``host:port``; ``[::]:5000`` takes IPv6 and IPv4; a multicast group is joined. Port 0 takes a free one.
+            ``host:port``; ``[::]:5000`` takes IPv6 and IPv4; a multicast group is joined. Port 0 selects a free port.
         share_port : bool
-            Let other edge processes of this user bind the same port; the kernel spreads the senders over them.
+            Let other edge processes of this user bind the same port; the kernel distributes the senders over them.
         iface : str, optional
             Interface to join a multicast group on.
         timestamps : bool
-            See the class.
+            See :class:`UdpSocket`.
 
         Raises
         ------
         klais.errors.PortInUse
-            The port is taken; the message names it and, where readable, the process.
+            If the port is in use; the message names it and, if readable, the process.
         klais.errors.ConfigError
-            The multicast group cannot be joined.
+            If the multicast group cannot be joined.
         """
         sock = open_udp_socket(Bind.parse(address), share_port, iface)
         return cls(sock, rcvbuf_bytes, timestamps=timestamps)
 
     @property
     def buffer_bytes(self) -> int:
-        """What the kernel may hold, by its own accounting: it books each datagram with its overhead."""
+        """Memory that the kernel may hold, by its own accounting, which includes an overhead for each datagram."""
         return 2 * self.granted_bytes
 
     def note_drops(self, now: int) -> None:
-        """Note the kernel's 32-bit count of drops, as it stands now or stood at a datagram's arrival."""
+        """Record the kernel's 32-bit count of drops, either the present one or the one at a datagram's arrival."""
         step = (now - self._drops_word) & 0xFFFFFFFF
-        if step < 1 << 31:  # a datagram's stamp may be older than the socket's own count
+        if step < 1 << 31:  # a datagram's count may be older than the socket's own
             self._drops += step
             self._drops_word = now
 
     def drops(self) -> int:
-        """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
+        """Datagrams that this socket lost in the kernel: receive buffer full, or a bad checksum."""
         if self.socket.fileno() >= 0:
             self.note_drops(drop_count(self.socket))
         return self._drops
 
     def sources(self, names: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Senders from socket addresses (uint8 [n, 28], as the kernel wrote them) as in KFB1: uint8 [n, 18], a copy."""
+        """Senders from socket addresses (uint8 [n, 28], written by the kernel), as in KFB1: uint8 [n, 18], copied."""
         out = np.zeros((len(names), 18), np.uint8)
         out[:, 16:] = names[:, 2:4]
         if self.is_v6:
@@ -116,27 +116,27 @@ class UdpSocket:
         return out
 
     def close(self) -> None:
-        """Close it; the count of drops stays readable. A supervisor that holds the socket too keeps it open."""
+        """Close the socket; the count of drops stays readable. A supervisor that holds it too keeps it open."""
         if self.socket.fileno() >= 0:
             self.drops()
             self.socket.close()
 
 
 class OnSocket:
-    """What all sources that read nothing but one :class:`UdpSocket` (``_udp``) have in common."""
+    """Common part of all sources that read only one :class:`UdpSocket` (``_udp``)."""
 
     _udp: UdpSocket
 
     def times(self, n: int) -> npt.NDArray[np.int64] | None:
-        """None: the kernel is not asked for receive times: a batch gets the time of the call."""
+        """None: the kernel is not asked for receive times, so a batch gets the time of the call."""
 
     def kernel_drops(self) -> int:
-        """Datagrams this socket lost in the kernel: receive buffer full, or a bad checksum."""
+        """Datagrams that this socket lost in the kernel: receive buffer full, or a bad checksum."""
         return self._udp.drops()
 
     def details(self) -> dict[str, Any]:
-        """Nothing beyond what every source reports."""
+        """No facts beyond those of every source."""
         return {}
 
     def begin_drain(self) -> None:
-        """Nothing to leave to others."""
+        """Do nothing: no other process can receive these frames."""

@@ -1,9 +1,9 @@
-"""UDP through ``recvmmsg``: many datagrams a system call, into memory that is laid out once. Any Linux, no privilege.
+"""UDP with ``recvmmsg``: many datagrams per system call, into preallocated memory. Any Linux, no privileges.
 
-Each of the 1024 slots is two pieces (``struct iovec``): a small one that takes nearly every frame, and a large one for
-the rest of a datagram up to the largest that UDP over IPv6 can carry: nothing is ever cut off. The large pieces are
-64 MiB of address space; a page of it costs memory only once it was used, and all are given back when no long frame
-came for a second.
+Each of the 1024 slots has two pieces (``struct iovec``): a small one that fits nearly every frame, and a large one for
+the rest of a datagram up to the largest that UDP over IPv6 can carry, so that no frame is cut off. The large pieces are
+64 MiB of address space; a page takes memory only once it was used, and all pages are released when no long frame
+arrived for a second.
 """
 
 import ctypes
@@ -20,20 +20,20 @@ from klais.edge.sources.udp.socket import NAME_BYTES, OnSocket, UdpSocket
 from klais.edge.sources.waiting import Waiting
 
 SLOTS = 1024
-# Telemetry frames fit, and all slots fit into the second cache of a core: 1.35 us of CPU a frame of 57 bytes, 1.48
-# with slots of 2112 bytes (medians of alternating runs); a frame of 1000 bytes, in two pieces now, costs a tenth to a
-# fifth more. Not a power of two: the first bytes of all slots would otherwise fall into the same few sets of that
+# Telemetry frames fit, and all slots fit into the second-level cache of a core: 1.35 us of CPU per frame of 57 bytes,
+# 1.48 with slots of 2112 bytes (medians of alternating runs); a frame of 1000 bytes, now in two pieces, costs a tenth
+# to a fifth more. Not a power of two: the first bytes of all slots would otherwise map to the same few sets of that
 # cache.
 SMALL_BYTES = 512 + 64
 LARGE_BYTES = 65_536 - 512
 RELEASE_AFTER_NS = 1_000_000_000
 
-# Ancillary data of one datagram (cmsg(3)), in the order in which Linux writes it: when it came, if that was asked for,
-# and the count of drops, once there were any.
+# Ancillary data of one datagram (cmsg(3)), in the order in which Linux writes it: the receive time, if requested, and
+# the count of drops, once there were any.
 _CONTROL_BYTES = 64
 _SOL_SOCKET, _SCM_TIMESTAMPNS = 1, 35
 _TIME_BYTES = 32  # header 16, struct timespec 16
-_OLDEST_NS = 60 * 1_000_000_000  # no frame waits longer in a receive buffer: the clock was set meanwhile
+_OLDEST_NS = 60 * 1_000_000_000  # no frame waits longer in a receive buffer: the clock was set since
 
 # struct mmsghdr of 64-bit Linux (bits/types/struct_mmsghdr.h): struct msghdr, then the datagram's size.
 _MMSGHDR = np.dtype(
@@ -55,7 +55,7 @@ class UdpSource(OnSocket):
     Parameters
     ----------
     udp : UdpSocket
-        Where frames arrive; closed with the source.
+        The socket for frames; closed with the source.
     """
 
     name = "udp"
@@ -79,7 +79,7 @@ class UdpSource(OnSocket):
         self.tail_starts = np.arange(SLOTS, dtype=np.int64) * LARGE_BYTES
         self.lengths = np.zeros(SLOTS, np.int64)
         self._names = np.zeros((SLOTS, NAME_BYTES), np.uint8)
-        # The kernel's count of drops rides on every datagram; reading it from the first of a call is enough.
+        # Every datagram carries the kernel's count of drops; reading it from the first one per call is enough.
         self._control = np.zeros((SLOTS if self._udp.timestamps else 1, _CONTROL_BYTES), np.uint8)
         self._times = np.zeros(SLOTS, np.int64)
         self._iovecs = np.zeros((SLOTS, 2), _IOVEC)
@@ -99,7 +99,7 @@ class UdpSource(OnSocket):
     def fill(self, wait_ns: int) -> int:
         """Receive up to 1024 datagrams in one call; wait at most ``wait_ns`` for the first.
 
-        The waiting and the copying happen without the GIL. Returns at once with 0 when a signal came.
+        Waits and copies without the GIL. Returns 0 immediately when a signal arrived.
         """
         if self._last_large_ns and time.monotonic_ns() - self._last_large_ns > RELEASE_AFTER_NS:
             self._large.madvise(mmap.MADV_DONTNEED)
@@ -115,7 +115,7 @@ class UdpSource(OnSocket):
 
     def _receive(self) -> int:
         self._messages["controllen"][: len(self._control)] = (
-            _CONTROL_BYTES  # the kernel overwrites it with what it used
+            _CONTROL_BYTES  # the kernel overwrites it with the used size
         )
         n: int = _libc.recvmmsg(self._fd, self._messages_at, SLOTS, socket.MSG_DONTWAIT, None)
         if n > 0:
@@ -140,10 +140,10 @@ class UdpSource(OnSocket):
         times[(words[:, 1] != kind) | (times > now_ns) | (times < now_ns - _OLDEST_NS)] = now_ns
 
     def times(self, n: int) -> npt.NDArray[np.int64] | None:
-        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None unless it was asked.
+        """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None unless requested.
 
-        The kernel stamps with the wall clock. Where that was set since, a time can be wrong by as much; one that lies
-        in the future or more than a minute ago becomes the time of the call.
+        The kernel uses the wall clock. If that was set since, times can be wrong by the same amount; a time in the
+        future or more than a minute ago is replaced by the time of the call.
         """
         return self._times[:n] if self._udp.timestamps else None
 

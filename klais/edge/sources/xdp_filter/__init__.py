@@ -1,4 +1,4 @@
-"""What the sources behind the XDP filter share."""
+"""Common part of the sources behind the XDP filter."""
 
 import os
 
@@ -6,7 +6,7 @@ from klais.config.load import Settings
 
 
 def unavailable(settings: Settings) -> str | None:
-    """Why no source behind the filter works here; None where the filter is, or can be, loaded."""
+    """Why no source behind the filter works here, or None if the filter is, or can be, loaded."""
     from klais.errors import KlaisError
     from klais.xdp import build, netlink
 

@@ -1,4 +1,4 @@
-"""The XDP filter, for a source behind it: load it where it is missing, set and keep the accept mode, reset it at the
+"""The XDP filter for a source behind it: load it if it is missing, set and keep the accept mode, reset it at the
 end.
 """
 
@@ -22,33 +22,33 @@ LOAD_TIMEOUT_S = 120.0
 
 
 class Filter:
-    """The filter's maps, and this edge's part in its configuration.
+    """The filter's maps, and this edge's part of its configuration.
 
     Parameters
     ----------
     pin_dir : Path
-        Where the maps are pinned.
+        Folder of the pinned maps.
     iface : str
-        The interface whose frames are to be handed over; ``ifindex`` is its number.
+        The interface whose frames are handed over; ``ifindex`` is its number.
     port : int
-        UDP port whose packets the filter is to judge, besides those it judges already.
+        UDP port to add to those whose packets the filter judges.
 
     Raises
     ------
     XdpUnavailable
-        No filter is loaded there, or the rights are missing.
+        If no filter is loaded, or rights are missing.
     """
 
     def __init__(self, pin_dir: Path, iface: str, port: int) -> None:
         self.iface, self.ifindex = iface, socket.if_nametoindex(iface)
         self.pin_dir, self._port, self._accept = pin_dir, port, ""
         self.maps = XdpMaps.open(pin_dir)
-        self.lock = threading.Lock()  # held while the maps change, and by other threads than the spine's that use them
+        self.lock = threading.Lock()  # held while the maps change, and by threads other than the spine's that use them
         self._seen = self._pinned()
         self._need_port()
 
     def _pinned(self) -> int:
-        """A number that changes when another map is pinned; 0 = none is."""
+        """A number that changes when another map is pinned; 0 = none."""
         try:
             return (self.pin_dir / "config").stat().st_ino
         except OSError:
@@ -60,18 +60,18 @@ class Filter:
             self.maps.set_ports([*ports, self._port])
 
     def accept(self, where: str) -> None:
-        """Hand accepted frames of our interface over: ``xsk`` or ``ring``."""
+        """Have accepted frames of our interface handed over: ``xsk`` or ``ring``."""
         self.maps.set_accept(where, self.ifindex)
         self._accept = where
 
     def release(self, where: str) -> None:
-        """Back to ``pass``, unless another edge has set something else meanwhile."""
+        """Set the mode back to ``pass``, unless another edge has changed it."""
         self._accept = ""
         if self.maps.status().accept == where:
             self.maps.set_accept("pass")
 
     def refresh(self) -> bool:
-        """Whether the source must register again: there are new maps, or another edge reset the accept mode."""
+        """Whether the source must register again: there are new maps, or another edge has reset the accept mode."""
         if not self._accept:
             return False
         now = self._pinned()
@@ -89,32 +89,32 @@ class Filter:
         return {"iface": self.iface}
 
     def close(self) -> None:
-        """Give the maps back; the filter goes on."""
+        """Release the maps; the filter continues to run."""
         self.maps.close()
 
 
 def open_filter(settings: Settings, port: int) -> Filter:
-    """The filter on ``settings.iface``, loaded where it is missing, for frames to UDP port ``port``.
+    """The filter on ``settings.iface``, loaded if it is missing, for frames to UDP port ``port``.
 
     Raises
     ------
     SourceUnavailable
-        No such interface, no right to, a foreign program on it, or nothing to compile it with; says which.
+        If the interface does not exist, rights are missing, another program is attached to it, or there is no compiler.
     """
     iface = settings.iface
     if iface is None:
-        raise SourceUnavailable("no interface is named: KLAIS_IFACE (--iface) says by which one frames come in")
+        raise SourceUnavailable("no interface is named: set KLAIS_IFACE (--iface) to the one that receives frames")
     try:
         socket.if_nametoindex(iface)
     except OSError:
         known = ", ".join(name for _, name in socket.if_nameindex())
-        raise SourceUnavailable(f"there is no interface {iface!r}: there are {known} (KLAIS_IFACE)") from None
+        raise SourceUnavailable(f"there is no interface {iface!r}, only {known} (KLAIS_IFACE)") from None
     try:
         if (mode := _mode(settings)) is None:
             _load(settings)
             mode = _mode(settings)
         if settings.source == "auto" and mode != "native":
-            raise SourceUnavailable(f"the filter on {iface} is in {mode} mode, where this way is no faster than udp")
+            raise SourceUnavailable(f"the filter on {iface} is in {mode} mode, where this source is no faster than udp")
         xdp = Filter(settings.xdp_pin_dir, iface, port)
         if mode != "native" and not xdp.maps.sees_aggregates:
             xdp.close()
@@ -127,14 +127,14 @@ def open_filter(settings: Settings, port: int) -> Filter:
 
 
 def _mode(settings: Settings) -> str | None:
-    """How the filter is attached to our interface; None = it is not."""
+    """The attach mode of the filter on our interface; None = not attached."""
     found = loader.attached(settings.xdp_pin_dir)
     return next((one.link.mode for one in found if one.link.name == settings.iface), None)
 
 
 def _load(settings: Settings) -> None:
-    """``klais xdp load`` in a child, with its defaults: limits, rings and all, and the compiler's memory goes with
-    it.
+    """Run ``klais xdp load`` in a child process with its defaults (limits, rings), so that the compiler's memory is
+    freed.
     """
     assert settings.iface is not None
     mode = "native" if settings.source == "auto" else "auto"
@@ -148,5 +148,5 @@ def _load(settings: Settings) -> None:
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise XdpUnavailable(
-            f"the filter is not loaded: {lines[-1] if lines else f'the loader ended with {done.returncode}'}"
+            f"the filter is not loaded: {lines[-1] if lines else f'the loader exited with code {done.returncode}'}"
         )

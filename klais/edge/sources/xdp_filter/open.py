@@ -22,7 +22,7 @@ _RX, _COMBINED = 5, 8
 
 
 def open_af_xdp(settings: Settings, udp: UdpSocket) -> FilteredSource:
-    """The ``af_xdp`` source: one AF_XDP socket for each queue of the interface, or for those that the settings name."""
+    """The ``af_xdp`` source: one AF_XDP socket for each queue of the interface, or for those named in the settings."""
 
     def rings(xdp: Filter) -> Rings:
         queues = numbers_of(settings.xdp_queues) if settings.xdp_queues else list(range(queues_of(xdp.iface)))
@@ -37,7 +37,7 @@ def open_ringbuf(settings: Settings, udp: UdpSocket) -> FilteredSource:
 
 
 def _open(settings: Settings, udp: UdpSocket, rings: Callable[[Filter], Rings]) -> FilteredSource:
-    """The socket is bound already, so that what the filter passes up is received from the start."""
+    """Open the source on a bound socket, so that frames that the filter passes up are received from the start."""
     xdp = open_filter(settings, udp.port)
     try:
         opened = rings(xdp)
@@ -57,7 +57,7 @@ def mtu_of(iface: str) -> int:
 
 
 def queues_of(iface: str) -> int:
-    """Receive queues that an interface has in use; 1 where its driver does not say."""
+    """Number of active receive queues of an interface; 1 if its driver does not report it."""
     channels = array.array("I", [_ETHTOOL_GCHANNELS] + [0] * (_CHANNELS_WORDS - 1))
     try:
         _ask(_SIOCETHTOOL, struct.pack("=16sQ8x", iface.encode(), channels.buffer_info()[0]))

@@ -1,9 +1,9 @@
-"""What the sources behind the XDP filter share: rings for what it hands over, and the UDP socket for what it passes up.
+"""Common part of the sources behind the XDP filter: rings for handed-over frames, a UDP socket for passed-up ones.
 
-The UDP socket stays open beside the rings, because the filter passes frames up to the stack whenever it cannot hand
-them over: while no rings are registered, during a reload, fragments (a frame above the MTU comes in several), frames
-longer than a slot of the ring, and all that arrives by another interface. Every ``fill`` serves one of the two, in
-turn while both have frames.
+The UDP socket stays open in addition to the rings, because the filter passes frames up to the stack whenever it cannot
+hand them over: while no rings are registered, during a reload, fragments (a frame above the MTU comes in several),
+frames longer than a slot of the ring, and all that arrive on another interface. Every ``fill`` serves one of the two,
+alternating while both have frames.
 
     start   socket bound -> rings registered -> accept mode set       frames go up to the socket until the last step
     end     accept mode back to pass -> rings read empty -> socket read empty -> all closed
@@ -27,11 +27,11 @@ log = logs.get("klais.edge.source")
 
 SOCKET_EVERY_NS = 1_000_000  # how often the socket is polled while the rings have frames
 KEEP_EVERY_NS = 1_000_000_000
-UNDER_WAY_S = 0.002  # a packet that the filter has judged by the old accept mode is where it belongs by then
+UNDER_WAY_S = 0.002  # after this time a packet judged with the old accept mode has reached its destination
 
 
 class Rings(Protocol):
-    """Where the filter hands frames over; the columns are those of :class:`klais.edge.sources.base.Source`."""
+    """The rings that receive frames from the filter, with the columns of :class:`klais.edge.sources.base.Source`."""
 
     name: str
     accept: str
@@ -46,7 +46,7 @@ class Rings(Protocol):
     head_size: int
 
     def take(self) -> int:
-        """Give back what the last call took, and put the next frames into the columns; returns how many."""
+        """Release the frames of the last call, and put the next ones into the columns; returns their number."""
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Senders of the first ``n`` frames: uint8 [n, 18]."""
@@ -55,20 +55,20 @@ class Rings(Protocol):
         """Receive times of the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns, or None."""
 
     def register(self) -> None:
-        """Register in the filter's maps (again, when there are new ones)."""
+        """Register in the filter's maps (again, if they are new)."""
 
     def drops(self) -> int:
-        """Frames that were lost on the way into the rings since they were opened."""
+        """Frames lost on the way into the rings since they were opened."""
 
     def details(self) -> dict[str, Any]:
         """For people."""
 
     def close(self) -> None:
-        """Give everything back; the columns stay readable."""
+        """Release everything; the columns stay readable."""
 
 
 class FilteredSource:
-    """A source of the edge: ``rings`` first, ``udp`` beside (see :class:`klais.edge.sources.base.Source` for the
+    """A source of the edge: ``rings`` first, and ``udp`` (see :class:`klais.edge.sources.base.Source` for the
     columns).
     """
 
@@ -76,7 +76,7 @@ class FilteredSource:
         self.name, self._rings, self._udp, self._filter = rings.name, rings, udp, xdp
         self.port, self.granted_bytes, self.socket = udp.port, udp.granted_bytes, udp.socket
         self.capacity = max(rings.capacity, udp.capacity)
-        self.buffer_bytes = rings.room * BOOKED_BYTES  # as the pace counts, so that it knows how many frames these are
+        self.buffer_bytes = rings.room * BOOKED_BYTES  # in the unit of the linger controller
         self._waiting = Waiting([*rings.fds, udp.socket.fileno()])
         self._from_socket = self._closed = False
         self._socket_at_ns = self._keep_at_ns = 0
@@ -90,7 +90,7 @@ class FilteredSource:
         self.starts, self.tail_starts, self.lengths = part.starts, part.tail_starts, part.lengths
 
     def fill(self, wait_ns: int) -> int:
-        """Take frames from the rings or from the socket; wait at most ``wait_ns`` for the first."""
+        """Read frames from the rings or from the socket; wait at most ``wait_ns`` for the first."""
         now_ns = time.monotonic_ns()
         if now_ns - self._keep_at_ns > KEEP_EVERY_NS:
             self._keep_at_ns = now_ns
@@ -122,7 +122,7 @@ class FilteredSource:
         return n
 
     def _refresh(self) -> None:
-        """Once a second: the filter may have been reloaded or unloaded; frames come by the socket meanwhile."""
+        """Once a second, handle a filter that was reloaded or unloaded; until then frames arrive at the socket."""
         try:
             if self._filter.refresh():
                 self._rings.register()
@@ -130,10 +130,10 @@ class FilteredSource:
                 self._waiting = Waiting([*self._rings.fds, self.socket.fileno()])
                 if not self._from_socket:
                     self._show(self._rings)
-                log.warning("filter_changed", source=self.name, did="registered with the filter as it is now")
+                log.warning("filter_changed", source=self.name, did="registered with the present filter")
         except (OSError, XdpUnavailable) as error:
             if logs.every(60, "edge.filter"):
-                log.warning("filter_lost", source=self.name, why=str(error), meanwhile="frames come by the UDP socket")
+                log.warning("filter_lost", source=self.name, why=str(error), meanwhile="frames use the UDP socket")
 
     def sources(self, n: int) -> npt.NDArray[np.uint8]:
         """Sender of each of the first ``n`` frames: uint8 [n, 18], a copy."""
@@ -141,7 +141,7 @@ class FilteredSource:
 
     def times(self, n: int) -> npt.NDArray[np.int64] | None:
         """When the kernel received the first ``n`` frames: int64 [n], CLOCK_MONOTONIC ns; None
-        where it does not say.
+        if unknown.
         """
         return self._udp.times(n) if self._from_socket else self._rings.times(n)
 
@@ -150,17 +150,17 @@ class FilteredSource:
         return self._rings.drops() + self._udp.kernel_drops()
 
     def details(self) -> dict[str, Any]:
-        """What the rings say, and how many frames came by the socket all the same."""
+        """The facts about the rings, and how many frames arrived at the socket."""
         return self._rings.details() | self._filter.details() | {"frames_by_socket": self._socket_frames}
 
     def begin_drain(self) -> None:
-        """Let the filter pass frames up from now on: what is in the rings is read, the rest comes by the socket."""
+        """Make the filter pass frames up from now on: the rings are read empty, new frames arrive at the socket."""
         if not self._closed:
             self._filter.release(self._rings.accept)
             time.sleep(UNDER_WAY_S)
 
     def close(self) -> None:
-        """Back to ``pass``, then close; the columns stay readable."""
+        """Set the mode back to ``pass``, then close; the columns stay readable."""
         if not self._closed:
             self._filter.release(self._rings.accept)
             self._rings.close()

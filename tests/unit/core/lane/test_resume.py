@@ -97,7 +97,7 @@ def test_devices_are_forgotten_although_the_frames_of_earlier_steps_are_gone():
 def test_a_replay_refuses_another_record_at_the_same_offset():
     state, value = LaneState(), batch(frames(("a", 1)))
     record = take(state, value).record
-    with pytest.raises(JournalFormatError, match="gone or another one"):
+    with pytest.raises(JournalFormatError, match="missing or has other content"):
         replay(LaneState(), record, batch(frames(("a", 2)), number=1))
 
 
