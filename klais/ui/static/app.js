@@ -28,7 +28,7 @@ const PAGES = {
 };
 const THEME = "klais.theme";
 
-const Missing = () => html`<p class="empty" role="alert">There is no such page here. The pages stand at the top.</p>`;
+const Missing = () => html`<p class="empty" role="alert">There is no such page. The pages are at the top.</p>`;
 
 function useAbout() {
   const [about, setAbout] = useState(null);
