@@ -140,7 +140,7 @@ def test_a_device_and_why(run: Run, worker: str) -> None:
     why = run("devices", "why", "dev-3", "--url", worker)
     assert why.stdout.startswith("dev-3: passed. No rule limits this device") and "  blocked " in why.stdout
     gone = run("devices", "why", "nobody", "--url", worker)
-    assert gone.exit_code == 1 and "answers 404" in gone.stderr and gone.stdout == ""
+    assert gone.exit_code == 1 and "responds with 404" in gone.stderr and gone.stdout == ""
     assert run("devices", "show", "x" * 17, "--url", worker).exit_code == 2
 
 
