@@ -46,7 +46,7 @@ def test_before_a_load_it_says_what_to_do(run: Run) -> None:
         )
     assert run("load").exit_code == 2
     assert "there is no interface 'nope'" in run("load", "--iface", "nope").stderr
-    assert "no interface carries the filter" in run("unload").output
+    assert "no interface has the filter" in run("unload").output
 
 
 def test_load_status_stats_top_unload(run: Run, found: Rig) -> None:
