@@ -63,7 +63,7 @@ class ManifestVerdict:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def table(self, ok: bool) -> str:
-        """For people."""
+        """The verdict as a text table."""
         rows = [("frames sent", self.sent, "including repeats and malformed frames")]
         rows += [
             ("good frames", self.good, ""),

@@ -187,7 +187,7 @@ def test_the_pause_button_stops_all_motion(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "overview")
     shown.page.wait_for_selector(".rate")
     shown.page.get_by_role("button", name="Pause").click()
-    shown.page.get_by_role("button", name="Go on").wait_for()
+    shown.page.get_by_role("button", name="Resume").wait_for()
     before = shown.page.locator(".path").inner_text()
     heard = shown.page.evaluate(
         "import('/ui/store.js').then(({store}) => new Promise((done) => {"

@@ -24,7 +24,7 @@ class Addresses:
     simulated: str | None
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The addresses as text."""
         out = [f"REST API   {self.rest}/health   and /stats /metrics /openapi.json"]
         for views in self.views:
             out.append(f"live page  {views}/ui/   (as JSON: /devices/ /dam/ /anomalies/ /topics/)")

@@ -115,7 +115,7 @@ function App() {
         ([name, [label]]) => html`<a href=${`#/${name}`}
         aria-current=${name === route.page || (isDevice && name === "devices") ? "page" : undefined}>${label}</a>`,
       )}</nav>
-      <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Go on" : "Pause"}</button>
+      <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Resume" : "Pause"}</button>
         <label>Theme <select value=${theme} onChange=${(e) => setTheme(e.target.value)}>
           <option value="auto">auto</option><option value="light">light</option><option
             value="dark">dark</option>
