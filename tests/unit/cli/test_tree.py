@@ -154,7 +154,7 @@ def test_a_command_says_at_once_that_nobody_is_there(
     arguments = [GIVEN[str(param.name)] for param in LEAVES[path].params if isinstance(param, click.Argument)]
     found = CliRunner().invoke(main, [*path, *MORE.get(path, []), *arguments])
     assert found.exit_code == 1 and found.stdout == "", found.output
-    names = r"\((KLAIS_KAFKA_BOOTSTRAP|KLAIS_WEB_PORT)\): connection refused\. To fix it, "
+    names = r"\((KLAIS_KAFKA_BOOTSTRAP|KLAIS_WEB_PORT)\): connection refused\. To (?:mend|fix) it, "
     assert re.match(f"klais: no (Kafka|worker) answers at (http://)?127.0.0.1:{closed} {names}", found.stderr)
     assert found.stderr.count("\n") == 1 and "`klais up`" in found.stderr
 
