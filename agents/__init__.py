@@ -1,2 +1,2 @@
-"""The Faust application, thin: what imports Faust. The work itself is in :mod:`klais.worker`, :mod:`klais.core` and
+"""The Faust application: all modules that import Faust. The work is done in :mod:`klais.worker`, :mod:`klais.core` and
 others."""

@@ -7,8 +7,8 @@
         klais_control ----> limits of the lanes
               ^---- controller <------ klais_stats
 
-Run it with ``faust -A agents.app worker -l info`` or ``klais worker``. Read on in :mod:`agents.ingest`, which follows a
-frame batch through the worker, then in :mod:`agents.controller` and :mod:`agents.service`.
+Run it with ``faust -A agents.app worker -l info`` or ``klais worker``. Continue with :mod:`agents.ingest`, which
+follows a frame batch through the worker, then :mod:`agents.controller` and :mod:`agents.service`.
 """
 
 import sys
@@ -34,15 +34,15 @@ with large_imports():
     from klais.worker.lanes import Lanes
     from klais.worker.table_values import TABLES
 
-# Python lets a thread that computes go on for 5 ms before another may run. Threads that follow topics and count must
-# not hold the lanes up for so long.
+# Python lets a computing thread run for 5 ms before another one may run. Threads that follow topics and count must not
+# delay the lanes for that long.
 SWITCH_INTERVAL_S = 0.001
-# A topic that was deleted or created must be noticed within seconds (aiokafka's default: five minutes).
+# Deleted and created topics must be detected within seconds (aiokafka's default: five minutes).
 METADATA_MAX_AGE_MS = 5_000
 
 
 def create_app(settings: Settings) -> faust.App:
-    """The application of one worker. Connects to nothing; that begins with the worker."""
+    """Create the application of one worker. It connects to nothing before the worker runs."""
     setup(settings, "worker")
     fault.arm(settings.fault_point)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> faust.App:
     topics, lanes = Topics.of(settings), Lanes()
     app = App(topics.app_id, web_limits=ConnectionLimits.of(settings), **faust_settings(settings))
     raw = app.topic(topics.raw, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-    # A type of bytes means raw keys and values to a table. Its store reads them from the lanes.
+    # For a table the type bytes means raw keys and values. Its store reads them from the lanes.
     of_bytes: dict[str, Any] = {"key_type": bytes, "value_type": bytes, "partitions": settings.partitions}
     devices, _ = (app.Table(name, options={"lanes": lanes, "value": of}, **of_bytes) for name, of in TABLES.items())
     worker = service.Service(app, settings, lanes)
@@ -73,7 +73,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "broker_credentials": credentials,
         "consumer_metadata_max_age_ms": METADATA_MAX_AGE_MS,
         "store": STORE_URL,
-        "recovery_consistency_check": False,  # the store says that there is nothing to recover, whatever the log holds
+        "recovery_consistency_check": False,  # the store reports that there is nothing to recover, for any log
         "datadir": str(settings.state_dir / "faust"),
         "autodiscover": False,
         # `klais topics` creates and checks topics, not Faust
@@ -100,11 +100,11 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "web_port": settings.web_port,
         "web_host": host,
         "canonical_url": f"http://{settings.web_advertise or f'{host}:{settings.web_port}'}",
-        # Faust's own pages would show the table and the application to anyone; ours are in klais.worker.web
+        # Faust's own pages would show the table and the application without a token; ours are in klais.worker.web
         **dict.fromkeys(("web_tables_enabled", "web_router_enabled", "debug"), False),
-        "env": {},  # Faust would let variables such as BROKER_URL and APP_DEBUG win over all of these
+        "env": {},  # otherwise variables such as BROKER_URL and APP_DEBUG would override all of these
         "Worker": worker_class(settings),
-        # Faust would put its own handlers in place of those of klais.telemetry.log, and fields would be lost
+        # Faust would replace the handlers of klais.telemetry.log, and fields would be lost
         "logging_config": dict_config(settings, "worker"),
         "worker_redirect_stdouts": False,
     }

@@ -1,4 +1,4 @@
-"""The ingest agent: the way of a frame batch through the worker, in order. One Faust event is one frame batch.
+"""The ingest agent: the path of a frame batch through the worker, in order. One Faust event is one frame batch.
 
 ::
 
@@ -10,11 +10,11 @@
        v
     Intake.put                     klais/worker/intake.py          bounded: never waits for a lane that is not live
        v
-    Lane.run                       klais/worker/lane.py            the spine of a lane
+    Lane.run                       klais/worker/lane.py            the main loop of a lane
        |     LaneSession.decide    klais/worker/session.py         with the limits in force
        |     take_raw              klais/core/lane/step.py         decode, a verdict for each frame, dam, anomaly scores
        v
-    Journal.put                    klais/worker/outputs.py         the step is written down -> klais_journal
+    Journal.put                    klais/worker/outputs.py         the step is sent to klais_journal
        v     LaneSession.put_out   klais/worker/session.py         once the journal record is acknowledged
     Telemetry.write                klais/worker/outputs.py         admitted frames -> iot_telemetry
     Records.write                  klais/worker/outputs.py         flags -> klais_anomalies, bad -> klais_dead_letter
@@ -24,8 +24,8 @@
                                                                    then the input is acknowledged, in order
     CommitRepair                   agents/faust_ext/commits.py     before that: commits that Faust gave up
 
-What the lane decides depends on the record, the lane's state, the time and the limits only (``klais/core``), so that
-its successor can replay the journal. ``klais/worker/recovery.py`` does that when a partition comes to this worker.
+The decisions of a lane depend only on the record, the lane's state, the time and the limits (``klais/core``), so that
+its next owner can replay the journal. ``klais/worker/recovery.py`` does that when a partition is assigned here.
 """
 
 from typing import Any
@@ -39,13 +39,13 @@ from klais.worker.lanes import Lanes
 def declare(app: faust.App, raw: TopicT, lanes: Lanes) -> AgentT[Any]:
     """Declare the agent over the staging topic ``raw``."""
 
-    # One at a time: records of a partition must reach its lane in the order of their offsets.
+    # One at a time: records of a partition must reach its lane in offset order.
     @app.agent(raw, name="ingest", concurrency=1)
     async def ingest(stream: Any) -> None:
         """Hand each frame batch to the lane of its partition; the lane's checkpoint acknowledges it."""
         async for event in stream.noack().events():
-            # Without a lane the record is dropped: the one that starts reads it from where its journal ends.
+            # Without a lane the record is dropped: a lane that starts reads from the end of its journal on.
             if lane := lanes.by_partition.get(event.message.partition):
-                await lane.intake.put(stream, event)  # raises nothing: an exception would acknowledge the record
+                await lane.intake.put(stream, event)  # never raises: an exception would acknowledge the record
 
     return ingest

@@ -1,4 +1,4 @@
-"""The worker in the life of the Faust app: start of the lanes, readiness, reports, clean end."""
+"""The worker in the life cycle of the Faust app: start of the lanes, readiness, reports, shutdown."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ from klais.worker.web.peers import Peers
 
 log = get("agents.service")
 
-START_EXTENSION_S = 30.0  # the service manager waits so much longer with each status during the start
+START_EXTENSION_S = 30.0  # each status during the start extends the service manager's timeout by this
 
 
 class Service:
@@ -35,7 +35,7 @@ class Service:
     Parameters
     ----------
     app : faust.App
-        The web views are registered on it.
+        The web views are registered on this app.
     settings, lanes
         Of the worker.
     """
@@ -67,14 +67,14 @@ class Service:
             topic_problems=lambda: worker.topics_watch.problems,
         )
         guard = Guard.of(settings, settings.web_bind, access)
-        server: Any = app.web  # typed as the interface, which lacks `web_app`
+        server: Any = app.web  # typed as the interface, which has no `web_app`
         install(server.web_app, views, guard)
         install_page(server.web_app, worker, guard, views.peers)
 
     async def start_lanes(self) -> None:
-        """Start the lanes of the partitions that the group gave to this worker.
+        """Start the lanes of the partitions that the group assigned to this worker.
 
-        An error ends the worker: Faust would swallow it here and go on without lanes.
+        An error ends the worker: Faust would swallow it here and continue without lanes.
         """
         try:
             await self.runtime.start_lanes(self._assigned())
@@ -83,12 +83,12 @@ class Service:
             await self._app.crash(error)
 
     def readiness(self) -> Readiness:
-        """What this worker waits for before traffic may rely on it."""
+        """Readiness of this worker, with the conditions that it waits for."""
         app = self._app
         return self.runtime.readiness(app.should_stop, self._recovered(), app.rebalancing, self._assigned())
 
     async def notify(self) -> None:
-        """Tell the service manager when the worker is ready, then feed its watchdog from the lanes' loop."""
+        """Report readiness to the service manager, then feed its watchdog from the lanes' loop."""
         ready = False
         while not self._app.should_stop:
             found = Readiness() if ready else self.readiness()
@@ -102,47 +102,47 @@ class Service:
             await asyncio.sleep(min(1.0, self._notifier.watchdog_s / 4 or 1.0))
 
     async def stop(self) -> None:
-        """The clean end, bounded in time."""
+        """Shut down in bounded time."""
         self._notifier.stopping("writes a last checkpoint")
         if self._app.in_worker:
             self.runtime.exit_in_time(lambda: 1 if self._app.crash_reason else 0)
         await self.runtime.close()
 
     def _recovered(self) -> bool:
-        tables: Any = self._app.tables  # typed as the interface, which lacks `recovery`
+        tables: Any = self._app.tables  # typed as the interface, which has no `recovery`
         return bool(tables.recovery.completed.is_set())
 
     def _assigned(self) -> frozenset[int]:
         return frozenset(tp.partition for tp in self._app.assignor.assigned_actives() if tp.topic == self._raw)
 
     def _highwater(self, partition: int) -> int:
-        """End offset of a partition of the staging topic as the consumer's newest fetch reported it; 0 = unknown."""
-        consumer = self._app._consumer  # the property would make one
+        """End offset of a partition of the staging topic as of the consumer's newest fetch; 0 = unknown."""
+        consumer = self._app._consumer  # the property would create one
         if consumer is None or not self._app.started or self._app.should_stop:
             return 0
         return consumer.highwater(TP(self._raw, partition)) or 0
 
 
 def declare(app: faust.App, devices: Any, service: Service) -> None:
-    """Connect the service to the life of the app: recovery, rebalance, tasks, shutdown."""
+    """Connect the service to the life cycle of the app: recovery, rebalance, tasks, shutdown."""
     devices.on_recover(service.start_lanes)
 
     @app.on_partitions_revoked.connect
     async def stop_lanes(*_: Any, **_kwargs: Any) -> None:
-        """Partitions go to other workers, or come back in a moment: the journal has all that a successor needs."""
+        """Stop the lanes: partitions move to other workers or return soon, and the journal has all necessary state."""
         await service.runtime.lanes.stop()
 
     @app.task
     async def publish() -> None:
-        """Statistics once a second."""
+        """Publish statistics once a second."""
         await service.runtime.publish()
 
     @app.task
     async def notify() -> None:
-        """Readiness and watchdog of a service manager."""
+        """Report readiness and feed the watchdog of a service manager."""
         await service.notify()
 
     @app.on_before_shutdown.connect
     async def stop(*_: Any, **_kwargs: Any) -> None:
-        """A last checkpoint, then close all clients; the ingest agent gets no more records by now."""
+        """Write a last checkpoint, then close all clients; the ingest agent gets no more records at this point."""
         await service.stop()

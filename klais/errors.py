@@ -2,33 +2,33 @@
 
 
 class KlaisError(Exception):
-    """Base of all errors that KLAIS raises on purpose; the message says what, the values, and what to do."""
+    """Base of all errors that KLAIS raises on purpose. The message has the problem, the values, and a fix."""
 
     retriable = False
 
 
 class ConfigError(KlaisError):
-    """The configuration cannot be used; lists every problem, each with value, unit and range."""
+    """The configuration is invalid. Lists every problem with value, unit and range."""
 
 
 class KafkaUnavailable(KlaisError):
-    """No broker answers (yet)."""
+    """No broker responds (yet)."""
 
     retriable = True
 
 
 class KafkaForbidden(KlaisError):
-    """A broker answers and refuses: the login lacks a right, or is wrong."""
+    """A broker refuses the request: the login lacks a right, or is wrong."""
 
 
 class TopicMismatch(KlaisError):
-    """A topic exists with settings or a partition count that KLAIS cannot work with."""
+    """A topic has settings or a partition count that KLAIS does not support."""
 
 
 class OffsetGone(KlaisError):
-    """A partition no longer (or not yet) holds the offset that was asked for, as after retention.
+    """A partition no longer (or not yet) has the requested offset, for example because of retention.
 
-    ``log_start`` and ``log_end`` are the offsets it holds: from the first up to, not including, the second.
+    ``log_start`` and ``log_end`` are its offsets: from the first up to, but not including, the second.
     """
 
     def __init__(self, message: str, log_start: int, log_end: int) -> None:
@@ -38,11 +38,11 @@ class OffsetGone(KlaisError):
 
 
 class BatchFormatError(KlaisError):
-    """A record on the staging topic is not a KFB1 frame batch that this reader knows."""
+    """A record on the staging topic is not a KFB1 frame batch of a known version."""
 
 
 class JournalFormatError(KlaisError):
-    """A journal or checkpoint record has a version or a shape that this code does not read."""
+    """A journal or checkpoint record has an unknown version or format."""
 
 
 class OtherVersion(JournalFormatError):
@@ -50,25 +50,25 @@ class OtherVersion(JournalFormatError):
 
 
 class LaneFenced(KlaisError):
-    """Another owner took the lane's producer epoch: this one must stop at once, without flushing."""
+    """Another owner took the lane's producer epoch: this one must stop immediately, without flushing."""
 
 
 class EpochRenewal(KlaisError):
-    """Not a fault: the lane's producer epoch is due for renewal, so it checkpoints and starts a new life."""
+    """Not an error: the lane's producer epoch must be renewed, so it checkpoints and starts a new session."""
 
     retriable = True
 
 
 class LaneFailed(KlaisError):
-    """The lane cannot go on (a send failed for good); it must recover from checkpoint and journal."""
+    """The lane cannot continue (a send failed permanently) and must recover from checkpoint and journal."""
 
     retriable = True
 
 
 class OutputRefused(LaneFailed):
-    """Kafka refuses a batch of ``count`` records because of what is in it: the same bytes will not pass later.
+    """Kafka refuses a batch of ``count`` records for its content: the same bytes would be refused again.
 
-    The broker has appended nothing of it, so the sender may go on with another batch in its place.
+    The broker has appended none of it, so the sender may continue with another batch in its place.
     """
 
     def __init__(self, message: str, count: int) -> None:
@@ -77,25 +77,25 @@ class OutputRefused(LaneFailed):
 
 
 class SetupMissing(KlaisError):
-    """Something KLAIS needs on this machine is not installed; the message says how to get it."""
+    """Required software is not installed on this machine; the message says how to install it."""
 
 
 class NotPrivate(KlaisError):
-    """Another user owns or may change a file or folder that KLAIS would use; names it and says what to do."""
+    """Another user owns or can change a file or folder that KLAIS would use; the message names it and the fix."""
 
 
 class LockHeld(KlaisError):
-    """Another process holds a lock; names what it protects and, where readable, the process."""
+    """Another process holds a lock; names what the lock protects and, if readable, the process."""
 
     retriable = True
 
 
 class PortInUse(KlaisError):
-    """A port KLAIS was told to listen on is taken; names the port and, where readable, the process."""
+    """A port to listen on is in use; names the port and, if readable, the process."""
 
 
 class SourceUnavailable(KlaisError):
-    """A source of the edge does not work on this machine, or not with these settings; says why and what to do."""
+    """A source of the edge does not work on this machine, or with these settings; gives the reason and the fix."""
 
 
 class BrokerOwned(KlaisError):
@@ -103,17 +103,17 @@ class BrokerOwned(KlaisError):
 
 
 class XdpUnavailable(KlaisError):
-    """The XDP filter cannot be reached or loaded (no root, no bpffs, not loaded yet); says why and what to do."""
+    """The XDP filter cannot be reached or loaded (no root, no bpffs, not loaded yet); gives the reason and the fix."""
 
     retriable = True
 
 
 class XdpForeign(KlaisError):
-    """An interface carries an XDP program that is not ours; names it. It is neither replaced nor removed."""
+    """An interface has an XDP program of another owner, which is neither replaced nor removed; names it."""
 
 
 class SpoolFull(KlaisError):
-    """The disk spool has reached its bound."""
+    """The disk spool has reached its size limit."""
 
     retriable = True
 
@@ -123,22 +123,22 @@ class SpoolInUse(KlaisError):
 
 
 class EdgeUnavailable(KlaisError):
-    """No edge answers at its REST address (yet), or none of the processes behind a common one."""
+    """No edge responds at its REST address (yet), or none of the processes behind a common one."""
 
     retriable = True
 
 
 class WorkerUnavailable(KlaisError):
-    """No worker answers at its web address (yet), or it refuses what was asked."""
+    """No worker responds at its web address (yet), or it refuses the request."""
 
     retriable = True
 
 
 class ModelRefused(KlaisError):
-    """A model file is damaged, of another version, or somebody else's; the next one in the chain is used."""
+    """A model file is damaged, of another version, or owned by another user; the next model of the chain is used."""
 
 
 class ModelUnavailable(KlaisError):
-    """A model does not answer: none is there, it is busy, it failed, or it took too long."""
+    """A model does not respond: it is missing, busy, failed, or took too long."""
 
     retriable = True

@@ -1,4 +1,4 @@
-"""Fault points: named places where a test makes the process die (or sleep) on purpose; nothing at all when off.
+"""Fault points: named places where a test makes the process die (or sleep) on purpose; without effect when off.
 
 ``KLAIS_FAULT_POINT=NAME[:N]`` kills the process with SIGKILL at the N-th pass (default the first) of ``at("NAME")``.
 """
@@ -25,7 +25,7 @@ LANE_POINTS = (
 EDGE_POINTS = (
     "spool_written",  # the edge has written a batch to its spool
     "replay_sent",  # the edge has handed a batch from its spool to Kafka
-    "replay_acked",  # Kafka acknowledged a batch from the spool, the spool does not know yet
+    "replay_acked",  # Kafka acknowledged a batch from the spool, the spool has not recorded it yet
 )
 REDRIVE_POINTS = (
     "redrive_named",  # the ledger has a batch, klais_raw has not
@@ -34,7 +34,7 @@ REDRIVE_POINTS = (
 INCIDENT_POINTS = (
     "incident_written",  # the leader has written an incident to klais_control, nothing to klais_anomalies
     "incident_sent",  # it has handed the record for klais_anomalies to Kafka, not acknowledged
-    "incident_announced",  # the record is on klais_anomalies, klais_control does not say so yet
+    "incident_announced",  # the record is on klais_anomalies, klais_control has no note of it yet
 )
 POINTS = LANE_POINTS + EDGE_POINTS + INCIDENT_POINTS + REDRIVE_POINTS
 
@@ -52,7 +52,7 @@ def arm(spec: str | None) -> None:
     Raises
     ------
     ValueError
-        No such point.
+        If there is no such point.
     """
     global at
     if spec is None:
@@ -60,7 +60,7 @@ def arm(spec: str | None) -> None:
         return
     name, _, count = spec.partition(":")
     if name not in POINTS:
-        raise ValueError(f"no fault point {name!r}; there are: {', '.join(POINTS)}")
+        raise ValueError(f"no fault point {name!r}; valid points: {', '.join(POINTS)}")
     left = int(count or 1)
 
     def armed(passed: str) -> None:

@@ -1,4 +1,4 @@
-"""Text that is safe in one line of a terminal or a log, whatever a device or a broker put into it."""
+"""Safe text for one line of a terminal or a log, for any input from a device or a broker."""
 
 import json
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def escape(text: str) -> str:
-    """``text`` with all control and other unprintable characters as backslash escapes: fit for one line of a terminal.
+    """``text`` with all control and other unprintable characters as backslash escapes, for one line of a terminal.
 
     Examples
     --------
@@ -20,7 +20,7 @@ def escape(text: str) -> str:
 
 
 def escape_lines(text: str) -> str:
-    """Every line of ``text`` escaped; the line breaks stay."""
+    """Every line of ``text`` escaped; line breaks are kept."""
     return "\n".join(escape(line) for line in text.split("\n"))
 
 
@@ -47,9 +47,7 @@ def quote(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Bytes as text, numpy scalars as Python numbers, anything else as ``str`` gives it: for
-    ``json.dumps(default=)``.
-    """
+    """Bytes as text, numpy scalars as Python numbers, other values by ``str``: for ``json.dumps(default=)``."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "backslashreplace")
     if hasattr(value, "item") and not hasattr(value, "__len__"):  # a numpy scalar
@@ -60,7 +58,7 @@ def plain(value: Any) -> Any:
 
 
 def numbers_of(text: str) -> list[int]:
-    """The numbers of a list as people write it, in order, each once.
+    """The numbers of a list such as ``0-3,8``, in order, each once.
 
     Examples
     --------
@@ -70,7 +68,7 @@ def numbers_of(text: str) -> list[int]:
     Raises
     ------
     ValueError
-        A part is no number, or its last number is below its first.
+        If a part is not a number, or its last number is below its first.
     """
     found: set[int] = set()
     for part in text.split(","):
@@ -82,12 +80,12 @@ def numbers_of(text: str) -> list[int]:
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """A number with its word: ``1 frame``, ``2 frames``."""
+    """A number with its noun: ``1 frame``, ``2 frames``."""
     return f"{number} {one if number == 1 else many}"
 
 
 def iso_seconds(ms: int) -> str:
-    """A moment (ms since the epoch) for people, in UTC; raises what ``datetime`` raises where no calendar holds it.
+    """A time (ms since the epoch) in UTC; raises the errors of ``datetime`` if it is out of range.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from agents.faust_ext.versions import assert_versions
 
-assert_versions()  # before any module of this package imports a name that another version does not have
+assert_versions()  # before a module of this package imports a name that other versions do not have
 
 from faust.stores import STORES  # noqa: E402
 from faust.transport.drivers import TRANSPORTS  # noqa: E402
@@ -12,9 +12,9 @@ STORE_URL = "lane://"
 
 
 def register() -> None:
-    """Register our drivers in the tables that Faust's ``faust.transports`` and ``faust.stores`` entry points fill.
+    """Register the drivers in the tables that Faust's ``faust.transports`` and ``faust.stores`` entry points fill.
 
-    In the tables and not as entry points of the distribution, so that a checkout that was never installed has them too.
+    It uses the tables instead of entry points of the distribution, so that a checkout without installation also works.
     """
     TRANSPORTS[CONSUMER_SCHEME] = "agents.faust_ext.transport:Transport"
     STORES["lane"] = "agents.faust_ext.store:Store"

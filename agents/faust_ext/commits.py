@@ -1,14 +1,13 @@
-"""Repair of Faust's commits: after a commit that failed, Faust would never commit that partition again.
+"""Repair of Faust's commits: after a failed commit, Faust would never commit that partition again.
 
-Faust 0.15.3 takes acknowledged offsets off its list before it commits them (``Consumer._new_offset``). When the
-commit fails (an outage, a rebalance), they are lost, and the gap at the head of the list stops every later commit.
-And where a rebalance made the commit fail, Faust records the offsets as committed all the same
-(``Consumer._commit_offsets``), so that it commits nothing until the next record comes. No data is lost by either,
-because a lane ignores records that it has taken. But the lag of the group would be wrong, and a restart would read
-all of it again.
+Faust 0.15.3 removes acknowledged offsets from its list before it commits them (``Consumer._new_offset``). If the commit
+fails (an outage, a rebalance), they are lost, and the gap at the head of the list blocks every later commit. If a
+rebalance made the commit fail, Faust records the offsets as committed anyway (``Consumer._commit_offsets``), so that it
+commits nothing until the next record arrives. Neither loses data, because a lane ignores records that it has taken. But
+the lag of the group would be wrong, and a restart would read all records again.
 
-Filling the gap with ``Consumer._add_gap`` does not help: offsets that are both in the gap and on the list are then
-on the list twice, and Faust commits such a list one offset at a time, that is one a second.
+Filling the gap with ``Consumer._add_gap`` does not help: offsets that are both in the gap and on the list are then on
+the list twice, and Faust commits such a list one offset at a time, that is one per second.
 """
 
 import time
@@ -21,14 +20,14 @@ STUCK_S = 10.0  # Faust commits once a second
 
 
 class CommitRepair:
-    """Commits what Faust gave up: offsets whose commit was refused, and those above a committed offset that is stuck.
+    """Commits what Faust omitted: offsets whose commit was refused, and those above a stuck committed offset.
 
     Parameters
     ----------
     app : faust.App
         Its consumer is watched from the first call on.
     topic : str
-        Whose partitions are repaired.
+        The topic whose partitions are repaired.
     """
 
     def __init__(self, app: Any, topic: str) -> None:
@@ -39,10 +38,10 @@ class CommitRepair:
         self._watched: Any = None
 
     async def __call__(self, partition: int, acknowledged: int, newest: int) -> None:
-        """Check one partition, all of whose records below ``acknowledged`` were acknowledged a checkpoint ago.
+        """Check one partition whose records below ``acknowledged`` were acknowledged by the previous checkpoint.
 
-        ``newest`` is what will be acknowledged next. A group whose offset is beyond it (somebody set it) goes back
-        there: Faust itself never commits a lower offset, and drops the acknowledgements of records below.
+        ``newest`` will be acknowledged next. If the group's offset is beyond it (set by an operator), it is reset to
+        it: Faust itself never commits a lower offset, and drops the acknowledgements of records below.
 
         Call it before each acknowledgement, so that no commit happens before the first check.
         """
@@ -51,7 +50,7 @@ class CommitRepair:
         if (consumer._committed_offset[tp] or 0) > newest:
             await self._fix(consumer, tp, newest)
         if acknowledged >= self._refused.get(tp, acknowledged + 1):
-            await self._fix(consumer, tp, acknowledged)  # if the broker refuses this too, it is recorded again
+            await self._fix(consumer, tp, acknowledged)  # if the broker also refuses this, it is recorded again
         committed = consumer._committed_offset[tp]
         before, since_s = self._seen.get(partition, (None, 0.0))
         if committed is None or committed >= acknowledged or committed != before:
@@ -62,9 +61,9 @@ class CommitRepair:
 
     @staticmethod
     async def _fix(consumer: Any, tp: TP, acknowledged: int) -> None:
-        """Commit up to ``acknowledged``, then take all offsets below it off Faust's books.
+        """Commit up to ``acknowledged``, then remove all offsets below it from Faust's records.
 
-        All three books must agree afterwards. An offset left on the list below the committed one looks like a gap to
+        All three records must agree afterwards. An offset left on the list below the committed one looks like a gap to
         ``_new_offset``; one left in the index but not on the list is never acknowledged again.
         """
         if tp not in consumer.assignment() or not await consumer._commit({tp: acknowledged}):

@@ -1,10 +1,10 @@
-"""The store of the tables devices and profiles: Faust's view of what the lanes hold, without a copy of it.
+"""The store of the tables devices and profiles: Faust's view of the lanes' state, without a copy.
 
-A lane's rows are numpy columns that its kernels share. The store makes keys and values from them when somebody asks.
-Nothing is set through Faust: checkpoints write the changelog, and after its fence each lane reads back its own
-partition of it (:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us a record (measured).
+A lane's rows are numpy columns that its kernels share. The store creates keys and values from them on request. No value
+is set through Faust: checkpoints write the changelog, and after its fence each lane reads its own partition of it
+(:mod:`klais.worker.changelog`). Faust's own recovery takes 45 us per record (measured).
 
-Declare a table with ``options={"lanes": lanes, "value": row_value}``: Faust hands the options of a table to its store.
+Declare a table with ``options={"lanes": lanes, "value": row_value}``: Faust passes the options of a table to its store.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ NOTHING_TO_READ = 1 << 62  # an offset beyond any log: Faust's own recovery find
 
 
 class Store(SerializedStore[bytes, bytes]):
-    """Read-only; a value is what its lane has now, keys are unpadded device ids."""
+    """Read-only; a value is the present state of its lane, keys are unpadded device ids."""
 
     def __init__(self, *args: Any, options: dict[str, Any], **kwargs: Any) -> None:
         super().__init__(*args, options=options, **kwargs)
@@ -28,17 +28,17 @@ class Store(SerializedStore[bytes, bytes]):
         self._value: TableValue = options["value"]
 
     def persisted_offset(self, tp: Any) -> int:
-        """The offset up to which Faust need not read."""
+        """Return an offset beyond the log, so that Faust reads nothing."""
         return NOTHING_TO_READ
 
     def reset_state(self) -> None:
-        """Nothing is on disk."""
+        """Do nothing: there is nothing on disk."""
 
     async def backup_partition(self, tp: Any, flush: bool = True, purge: bool = False, keep: int = 1) -> None:
-        """Nothing to back up: the changelog has all of it."""
+        """Do nothing: the changelog has all of it."""
 
     def restore_backup(self, tp: Any, latest: bool = True, backup_id: int = 0) -> None:
-        """Nothing to restore."""
+        """Do nothing: there are no backups."""
 
     def _get(self, key: bytes) -> bytes | None:
         for lane in self._lanes.by_partition.values():
@@ -70,10 +70,10 @@ class Store(SerializedStore[bytes, bytes]):
         return self._get(key) is not None
 
     def _set(self, key: bytes, value: bytes | None) -> None:
-        raise TypeError("the lanes write this table's changelog; nothing is set through Faust")
+        raise TypeError("the lanes write this table's changelog; no value can be set through Faust")
 
     def _del(self, key: bytes) -> None:
-        raise TypeError("the lanes write this table's changelog; nothing is deleted through Faust")
+        raise TypeError("the lanes write this table's changelog; no value can be deleted through Faust")
 
     def _clear(self) -> None:
-        raise TypeError("the lanes write this table's changelog; nothing is cleared through Faust")
+        raise TypeError("the lanes write this table's changelog; the table cannot be cleared through Faust")

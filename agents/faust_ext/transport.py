@@ -1,16 +1,15 @@
-"""Faust's Kafka consumer in the worker's own event loop instead of a thread of its own.
+"""Faust's Kafka consumer in the worker's event loop instead of a separate thread.
 
-Faust runs its consumer in a second thread with a second loop, so that heartbeats go on while an agent computes.
-Every record then crosses between the two threads several times, and each crossing waits for the lock of the
-interpreter. Here no agent holds the loop for long (a checkpoint of 100,000 devices: some ten milliseconds), so one
-loop does. At 5,000 frames/s in 285 records a second, alternating runs: 0.57 instead of 0.70 of a core, a quarter of
-the switches between threads.
+Faust runs its consumer in a second thread with a second loop, so that heartbeats continue while an agent computes. Each
+record then crosses between the two threads several times, and each crossing waits for the lock of the interpreter. Here
+no agent blocks the loop for long (a checkpoint of 100,000 devices: some ten milliseconds), so one loop is enough. At
+5,000 frames/s in 285 records per second, in alternating runs, it uses 0.57 instead of 0.70 of a core, with a quarter of
+the thread switches.
 
-What it takes: the consumer's service still believes that it has a thread. :class:`ServiceTask` starts its life as a
-task of the loop, and :class:`LoopConsumer` calls a method directly where Faust would put it into the thread's queue
-and wait.
+The consumer's service still expects a thread. :class:`ServiceTask` runs it as a task of the loop, and
+:class:`LoopConsumer` calls a method directly where Faust would put it into the thread's queue and wait.
 
-Tied to Faust 0.15 (``faust.transport.drivers.aiokafka``) and mode 0.7 (``mode.threads``).
+This depends on Faust 0.15 (``faust.transport.drivers.aiokafka``) and mode 0.7 (``mode.threads``).
 """
 
 import asyncio
@@ -29,7 +28,7 @@ from klais.kafka.coalescing_fetcher import CoalescingFetcher
 
 
 class ServiceTask(WorkerThread):
-    """Starts a service that expects a thread as a task of the loop that runs already; the thread is never started."""
+    """Starts a service that expects a thread as a task of the running loop; the thread is never started."""
 
     def __init__(self, service: ServiceThread, **kwargs: Any) -> None:
         super().__init__(service, name="faust-consumer", **kwargs)
@@ -41,22 +40,22 @@ class ServiceTask(WorkerThread):
         self._task.add_done_callback(_retrieve_error)
 
     def stop(self) -> None:
-        """There is nothing to join: the service sets its own shutdown event."""
+        """Do nothing: the service sets its own shutdown event."""
 
 
 def _retrieve_error(task: "asyncio.Task[None]") -> None:
-    """The service has passed its error to the starter and the worker; without this asyncio would log it once more."""
+    """Retrieve the error, which the starter and the worker already have: asyncio would log it once more."""
     if not task.cancelled():
         task.exception()
 
 
 class EagerService:
-    """Mix-in before a mode service: makes no tasks for a wait that ends at once."""
+    """Mix-in before a mode service: creates no tasks for a wait that ends immediately."""
 
     async def wait_first(self, *coros: Any, timeout: Any = None) -> WaitResults:  # noqa: ASYNC109 (as mode's)
-        """As mode's, but a first coroutine that ends without waiting costs no four tasks.
+        """Like the method of mode, but without four tasks if the first coroutine ends without waiting.
 
-        This is the case for each message that Faust hands over: it puts it into the agent's queue, which has room.
+        This is the case for each message that Faust delivers: it puts it into the agent's queue, which has room.
         """
         first, *others = coros
         service: Any = self
@@ -75,7 +74,7 @@ class EagerService:
 
 
 async def _rest_of(begun: "Coroutine[Any, Any, Any]", pending: Any) -> Any:
-    """The rest of a coroutine that has run up to its first wait, for ``pending`` (mode takes no bare generator)."""
+    """The rest of a coroutine that has run up to its first wait, for ``pending`` (mode accepts no bare generator)."""
     return await _steps(begun, pending)
 
 
@@ -112,27 +111,27 @@ class LoopConsumer(driver.AIOKafkaConsumerThread):
         CoalescingFetcher(self._ensure_consumer()._fetcher)
 
     async def call_thread(self, fun: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-        """Call it here, in the same loop."""
+        """Call the function directly, in the same loop."""
         return await maybe_async(fun(*args, **kwargs))
 
     async def _gather_remaining_tasks(self) -> None:
-        """Cancel nothing: mode would cancel all tasks of the thread's loop, and here the loop is everybody's."""
+        """Cancel nothing: mode would cancel all tasks of the thread's loop, and here all share the loop."""
 
 
 class Consumer(EagerService, driver.Consumer):
     """Faust's consumer, without its thread."""
 
     def on_buffer_full(self, tp: Any) -> None:
-        """Go on: a full buffer makes the one who fills it wait. Faust would sleep for a second when all are full."""
+        """Do nothing: a full buffer makes its writer wait. Faust would sleep for a second when all are full."""
 
     async def verify_all_partitions_active(self) -> None:
-        """Check nothing: each lane watches its partition. Faust's check raises while a partition has no position."""
+        """Do nothing: each lane watches its partition. Faust's check raises while a partition has no position."""
 
     def _new_consumer_thread(self) -> LoopConsumer:
         return LoopConsumer(self, loop=self.loop, beacon=self.beacon)
 
 
 class Transport(driver.Transport):
-    """Faust's Kafka transport with that consumer."""
+    """Faust's Kafka transport with this consumer."""
 
     Consumer = Consumer

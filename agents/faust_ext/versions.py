@@ -12,24 +12,24 @@ TESTED = {
     "aiokafka": ">=0.14,<0.15",
     "numba": ">=0.60,<0.69",
 }
-"""Distribution -> versions that ``tests/compat`` was run with; the same as in pyproject.toml."""
+"""Distribution -> versions tested with ``tests/compat``; the same as in pyproject.toml."""
 
 
 def assert_versions() -> None:
-    """Check what is installed.
+    """Check the installed versions.
 
     Raises
     ------
     SetupMissing
-        Names each distribution that is missing or has another version, and says what to do.
+        Lists each distribution that is missing or has another version, with the fix.
     """
     wrong = [problem for name, wanted in TESTED.items() if (problem := _problem(name, wanted))]
     if wrong:
         raise SetupMissing(
             f"this worker cannot run with {'; '.join(wrong)}. It uses private parts of these libraries. "
             "Install the tested versions with `pip install .` in the folder of KLAIS. To move to newer ones, run "
-            "`pytest tests/compat`, which names what changed, then adapt the code that agents/faust_ext/COMPAT.md "
-            "lists, and agents/faust_ext/versions.py"
+            "`pytest tests/compat`, which lists the changes, then adapt the code in agents/faust_ext/COMPAT.md "
+            "and agents/faust_ext/versions.py"
         )
 
 

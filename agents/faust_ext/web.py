@@ -1,6 +1,6 @@
-"""Faust's web server with bounded connections: the application stays Faust's, only who listens is ours.
+"""Faust's web server with bounded connections: the application is Faust's, only the listener is replaced.
 
-Tied to Faust 0.15: the app makes its server in ``_new_web`` and calls its ``start_server`` and ``stop_server``.
+This depends on Faust 0.15: the app creates its server in ``_new_web`` and calls ``start_server`` and ``stop_server``.
 """
 
 from typing import Any
@@ -20,12 +20,12 @@ class BoundedWeb(driver.Web):
         self.listener: Listener | None = None
 
     async def start_server(self) -> None:
-        """Listen, on what an option of ``faust worker`` may have named since the app was made."""
+        """Listen on the address that is in force now, because an option of ``faust worker`` may have changed it."""
         self.listener = Listener(self.web_app, self.app.conf.web_bind, self.app.conf.web_port, self._limits)
         await self.listener.start()
 
     async def stop_server(self) -> None:
-        """Close the port and all connections; answers that are under way have a second."""
+        """Close the port and all connections; running responses have one second."""
         if self.listener is not None:
             await self.listener.stop()
 
@@ -36,7 +36,7 @@ class App(faust.App):
     Parameters
     ----------
     web_limits : ConnectionLimits
-        Bounds of the web server.
+        Limits of the web server.
     """
 
     def __init__(self, *args: Any, web_limits: ConnectionLimits, **kwargs: Any) -> None:

@@ -1,9 +1,9 @@
-"""The worker process around the app: checks before it joins the group, and signals that must not harm it.
+"""The worker process around the app: checks before it joins the group, and safe signal handlers.
 
 SIGTERM and SIGINT stop the worker cleanly (see :mod:`agents.service`), SIGUSR1 prints the stacks of all tasks. Two
-signals get another handler than Faust's. SIGUSR2 opens a debugger in Faust, which stops the process until somebody
-types into it: here the worker logs the signal and goes on. SIGHUP would end the process: here it reads the settings
-again and takes over the log level (limits come from ``klais_control``).
+signals have other handlers than in Faust. In Faust SIGUSR2 opens a debugger, which stops the process until a user types
+into it; here the worker logs the signal and continues. SIGHUP would end the process; here it reads the settings again
+and applies the log level (limits come from ``klais_control``).
 """
 
 import asyncio
@@ -23,13 +23,13 @@ EXIT_REFUSED = 1
 
 
 def worker_class(settings: Settings) -> type[Worker]:
-    """The class for ``faust.App(Worker=...)``; Faust makes the object itself, so the class carries the settings."""
+    """The class for ``faust.App(Worker=...)``; Faust creates the object, so the class holds the settings."""
 
     class KlaisWorker(Worker):
         """A Faust worker that checks port, broker and topics before the app starts."""
 
         async def on_first_start(self) -> None:
-            """Faust's own start, then the checks; the app starts after this returns."""
+            """Run Faust's own start, then the checks; the app starts after this returns."""
             await super().on_first_start()
             conf = self.app.conf
             try:
@@ -50,7 +50,7 @@ def worker_class(settings: Settings) -> type[Worker]:
             except KlaisError as error:
                 log.error("reload_refused", why=str(error))
                 return
-            set_level(read)  # not a new handler: Faust has put its own stream in the place of stderr
+            set_level(read)  # not a new handler: Faust has replaced stderr by its own stream
             log.info("reloaded", log_level=read.log_level)
 
         def _on_sigusr2(self) -> None:
@@ -60,7 +60,7 @@ def worker_class(settings: Settings) -> type[Worker]:
 
 
 def refuse(error: KlaisError) -> None:
-    """Log why the worker does not start, a line for each problem, and end the process; nothing is open yet."""
+    """Log the reasons why the worker does not start, one line each, and exit; nothing is open yet."""
     for line in str(error).splitlines():
         log.error("worker_refused", why=line)
     raise SystemExit(EXIT_REFUSED)

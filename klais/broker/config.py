@@ -1,4 +1,4 @@
-"""Configuration of the embedded broker: its properties, its JVM flags, its files. Settings in, text out."""
+"""Configuration of the embedded broker: its properties, its JVM flags, its files (pure text)."""
 
 from pathlib import Path
 
@@ -25,20 +25,20 @@ class BrokerFiles:
         self.supervisor_log = self.root / "supervisor.log"
 
     def make(self) -> None:
-        """Make the folder, or check the one that is there.
+        """Create the folder, or check the existing one.
 
         Raises
         ------
         klais.errors.NotPrivate
-            Somebody else owns it or the state folder, or may write there.
+            If another user owns it or the state folder, or has write access.
         klais.errors.SetupMissing
-            It cannot be made.
+            If it cannot be created.
         """
         try:
             named_folder(self.state, "KLAIS_STATE_DIR")
             own_folder(self.root)
         except OSError as error:
-            raise SetupMissing(f"cannot make {self.root}: {error.strerror}. Set KLAIS_STATE_DIR") from None
+            raise SetupMissing(f"cannot create {self.root}: {error.strerror}. Set KLAIS_STATE_DIR") from None
 
 
 def server_properties(settings: Settings, files: BrokerFiles, controller_port: int) -> str:
@@ -48,7 +48,7 @@ def server_properties(settings: Settings, files: BrokerFiles, controller_port: i
     values = {
         "process.roles": "broker,controller",
         "node.id": 1,
-        # Static voters: the controller's port may be another one at each start.
+        # Static voters: the controller's port may change at each start.
         "controller.quorum.voters": f"1@{controller}",
         "listeners": f"PLAINTEXT://{broker},CONTROLLER://{controller}",
         "advertised.listeners": f"PLAINTEXT://{broker}",
@@ -57,7 +57,7 @@ def server_properties(settings: Settings, files: BrokerFiles, controller_port: i
         "log.dirs": files.data,
         "num.network.threads": 2,
         "num.io.threads": 4,
-        # A typing mistake in a name must not become a topic with the wrong settings.
+        # A mistyped name must not create a topic with the wrong settings.
         "auto.create.topics.enable": "false",
         "default.replication.factor": 1,
         "offsets.topic.replication.factor": 1,
@@ -74,7 +74,7 @@ def server_properties(settings: Settings, files: BrokerFiles, controller_port: i
         "message.max.bytes": MAX_RECORD_BYTES,
         "replica.fetch.max.bytes": MAX_RECORD_BYTES,
         "log.retention.check.interval.ms": 60_000,
-        # The default of 128 MiB would be a quarter of the heap; 24 bytes a key: 1.2 million keys in one pass.
+        # The default of 128 MiB would be a quarter of the heap; 24 bytes per key: 1.2 million keys in one pass.
         "log.cleaner.dedupe.buffer.size": 32 << 20,
         "log.cleaner.threads": 1,
         "log.cleaner.backoff.ms": 5000,
@@ -90,13 +90,13 @@ def jvm_flags(settings: Settings, files: BrokerFiles) -> list[str]:
 
     Chosen by measurement (2 cores shared with the load, Kafka 4.4, Java 17). The serial collector: 220 MB resident
     instead of 325 MB with G1, and p99 of a small request 0.8 ms instead of 3.6 ms. Half of the heap is for young
-    objects: a collection pauses the broker for 13 to 30 ms, once in six seconds at 50,000 frames/s; with the default
-    sizes it was once a second. The compiler (``KLAIS_KAFKA_JIT``): `quick` starts in 1.7 s instead of 2.2 s and has its
-    full speed at once. `full` optimizes what runs often: after a minute of 50,000 frames/s in 270 frame batches a
-    second through the whole system the broker's threads took 28 % of a core instead of 44 %, and ``bench path`` reached
-    239,000 and 244,000 frames/s instead of 215,000 and 233,000; but in the first minutes it sometimes occupies a core
-    for tenths of a second (p99 of the whole path 120 to 290 ms, 29 to 49 ms with `quick`). `full` is for machines with
-    cores to spare.
+    objects: a collection pauses the broker for 13 to 30 ms, once in six seconds at 50,000 frames/s, instead of once a
+    second with the default sizes. The compiler (``KLAIS_KAFKA_JIT``): `quick` starts in 1.7 s instead of 2.2 s and has
+    its full speed immediately. `full` optimizes frequent code: after a minute of 50,000 frames/s in 270 frame batches
+    per second through the whole system, the broker's threads used 28 % of a core instead of 44 %, and ``bench path``
+    reached 239,000 and 244,000 frames/s instead of 215,000 and 233,000. But in the first minutes it sometimes occupies
+    a core for tenths of a second (p99 of the whole path 120 to 290 ms, 29 to 49 ms with `quick`). `full` is for
+    machines with spare cores.
     """
     return [
         "-XX:+UseSerialGC",

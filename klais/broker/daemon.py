@@ -45,7 +45,7 @@ class Status:
 
 
 class _Stopped(BaseException):
-    """A signal ends the process. No Exception, so that no handler on the way catches it."""
+    """A signal ends the process. Not an Exception, so that no handler on the way catches it."""
 
 
 def run(settings: Settings, say: Progress) -> None:
@@ -54,9 +54,9 @@ def run(settings: Settings, say: Progress) -> None:
     Raises
     ------
     klais.errors.KafkaUnavailable
-        The broker ended by itself.
+        If the broker ended unexpectedly.
     klais.errors.KlaisError
-        It could not be started (see :meth:`EmbeddedKafka.start`).
+        If it could not be started (see :meth:`EmbeddedKafka.start`).
     """
     asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -73,7 +73,7 @@ def run(settings: Settings, say: Progress) -> None:
         say(f"Apache Kafka ready on {broker.bootstrap} (pid {broker.pid}); Ctrl-C stops it")
         while not broker.wait(3600):
             pass
-        raise KafkaUnavailable(f"Apache Kafka ended by itself:\n{broker.last_lines()}")
+        raise KafkaUnavailable(f"Apache Kafka ended unexpectedly:\n{broker.last_lines()}")
     except _Stopped:
         say("Apache Kafka: stopping")
     finally:
@@ -81,16 +81,16 @@ def run(settings: Settings, say: Progress) -> None:
 
 
 def start(settings: Settings, say: Progress) -> Status:
-    """Start a supervisor in the background and return when the broker answers.
+    """Start a supervisor in the background and return when the broker responds.
 
-    Returns at once when a supervisor already runs it.
+    Returns immediately if a supervisor already runs it.
 
     Raises
     ------
     klais.errors.BrokerOwned
-        ``klais up`` or a test owns the broker of this state folder.
+        If ``klais up`` or a test owns the broker of this state folder.
     klais.errors.KafkaUnavailable
-        The supervisor ended; the message is the end of its log (for instance, which port is in use).
+        If the supervisor ended; the message is the end of its log (for example, which port is in use).
     """
     owner = running_owner(settings)
     if owner is not None and owner.command != RUN_COMMAND:
@@ -114,11 +114,11 @@ def start(settings: Settings, say: Progress) -> Status:
         if owner is not None and owner.ready:
             return status(settings)
         time.sleep(0.1)
-    raise KafkaUnavailable(f"the broker does not get ready: see {files.supervisor_log}")
+    raise KafkaUnavailable(f"the broker is not ready: see {files.supervisor_log}")
 
 
 class _LogFollower:
-    """Passes on the lines that the supervisor writes to its log."""
+    """Forwards the lines that the supervisor writes to its log."""
 
     def __init__(self, path: Path, say: Progress) -> None:
         self._path = path
@@ -138,14 +138,14 @@ class _LogFollower:
 
 
 def stop(settings: Settings) -> bool:
-    """Stop the supervisor and with it the broker; wait for the end. False when none ran.
+    """Stop the supervisor and with it the broker, and wait for the end. False if none ran.
 
     Raises
     ------
     klais.errors.BrokerOwned
-        The broker belongs to another command: end that one.
+        If the broker belongs to another command.
     klais.errors.KafkaUnavailable
-        It did not end in time.
+        If it did not end in time.
     """
     owner = running_owner(settings)
     if owner is None:
@@ -159,9 +159,7 @@ def stop(settings: Settings) -> bool:
 
 
 def _end(settings: Settings, owner: Owner) -> None:
-    """SIGTERM to the supervisor, by a descriptor of the process: between look and signal its pid cannot become
-    another's.
-    """
+    """Send SIGTERM to the supervisor by a pidfd: between check and signal its pid cannot be reused."""
     try:
         fd = os.pidfd_open(owner.pid)
     except ProcessLookupError:
@@ -171,7 +169,7 @@ def _end(settings: Settings, owner: Owner) -> None:
         if not (is_owner(settings, owner) and set(RUN_COMMAND.split()[1:]) <= words):
             raise KafkaUnavailable(
                 f"pid {owner.pid} is not the `{RUN_COMMAND}` that {BrokerFiles(settings).owner} names, so it gets no "
-                f"signal: look with `klais kafka status` and `ps {owner.pid}`, and end the supervisor by hand"
+                f"signal: check with `klais kafka status` and `ps {owner.pid}`, and end the supervisor manually"
             )
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(fd, signal.SIGTERM)
@@ -208,11 +206,11 @@ def _rss_bytes(pid: int) -> int | None:
 
 
 def _size_bytes(folder: Path) -> int:
-    """Blocks in use, not lengths: Kafka's index files are sparse."""
+    """Allocated blocks, not file lengths: Kafka's index files are sparse."""
     total = 0
     for path in folder.rglob("*"):
         try:
             total += path.stat().st_blocks * 512
-        except OSError:  # Kafka may delete a segment meanwhile
+        except OSError:  # Kafka may delete a segment in between
             continue
     return total

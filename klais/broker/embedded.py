@@ -1,7 +1,7 @@
-"""The embedded broker: a real Apache Kafka (one KRaft node on loopback) as a child that its owner starts and stops.
+"""The embedded broker: a real Apache Kafka (one KRaft node on loopback) as a child process of its owner.
 
-Its data lies in ``<state_dir>/kafka`` and survives restarts. An advisory lock on that folder admits one owner at a
-time. When the owner dies, even by SIGKILL, the kernel sends the broker SIGTERM (see :mod:`klais.system.child`).
+Its data is in ``<state_dir>/kafka`` and survives restarts. An advisory lock on that folder admits one owner at a time.
+If the owner dies, even by SIGKILL, the kernel sends SIGTERM to the broker (see :mod:`klais.system.child`).
 """
 
 import base64
@@ -31,14 +31,14 @@ from klais.system.processes import started_ticks
 Progress = Callable[[str], None]
 STOP_GRACE_S = 20.0
 START_TIMEOUT_S = 120.0
-LOCK_WAIT_S = 1.0  # whoever only asks for the owner has the lock for a moment
+LOCK_WAIT_S = 1.0  # a process that only reads the owner holds the lock for a moment
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who runs the broker of a state folder, as written to ``owner.json``.
+    """The process that runs the broker of a state folder, as stored in ``owner.json``.
 
-    ``pid_ticks`` and ``broker_ticks`` are when these processes started: a pid alone may be another's by now.
+    ``pid_ticks`` and ``broker_ticks`` are the start times of these processes, because a pid can be reused.
     """
 
     pid: int
@@ -59,7 +59,7 @@ class EmbeddedKafka:
     settings : Settings
         ``state_dir``, ``kafka_port``, ``kafka_heap_mb`` and ``cache_dir`` are used.
     progress : callable, optional
-        Gets a line of text for each thing that happens, and while it waits.
+        Called with a line of text for each event, and while it waits.
     command : str
         Name of the owner in messages of other processes.
 
@@ -87,33 +87,33 @@ class EmbeddedKafka:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the broker, None when it does not run."""
+        """Process id of the broker, None if it does not run."""
         return self._child.pid if self.running and self._child else None
 
     @property
     def running(self) -> bool:
-        """Whether the broker's process lives."""
+        """Whether the broker's process runs."""
         return self._child is not None and self._child.returncode is None
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Wait until the broker's process ends by itself; return whether it did within ``timeout_s``."""
+        """Wait until the broker's process ends; whether it did within ``timeout_s``."""
         return self._child is None or self._child.wait(timeout_s)
 
     def start(self) -> None:
-        """Start the broker and return when it answers.
+        """Start the broker and return when it responds.
 
         Raises
         ------
         klais.errors.SetupMissing
-            Java, or Maven while the jars are not there.
+            If Java is missing, or Maven while there are no jars.
         klais.errors.PortInUse
-            ``kafka_port`` is in use.
+            If ``kafka_port`` is in use.
         klais.errors.BrokerOwned
-            Another process runs a broker on this state folder.
+            If another process runs a broker on this state folder.
         klais.errors.NotPrivate
-            Another user owns the state folder or a file of it, or may write there.
+            If another user owns the state folder or a file in it, or has write access.
         klais.errors.KafkaUnavailable
-            It ended, or did not answer in time; with the last lines of its log.
+            If it ended, or did not respond in time; with the last lines of its log.
         """
         if self.running:
             return
@@ -137,7 +137,7 @@ class EmbeddedKafka:
             raise
 
     def stop(self) -> None:
-        """Stop the broker cleanly (SIGTERM; SIGKILL after 20 s) and unlock the state folder. You may call it twice."""
+        """Stop the broker cleanly (SIGTERM; SIGKILL after 20 s) and unlock the state folder. It may be called twice."""
         if self._child is not None:
             if not self._child.stop(STOP_GRACE_S):
                 self._say(f"Apache Kafka did not stop within {STOP_GRACE_S:.0f} s and was killed")
@@ -159,13 +159,13 @@ class EmbeddedKafka:
             ) from None
 
     def _end_left_over(self) -> None:
-        """Wait for a broker whose owner was killed and that is still stopping, so that data and port are free."""
+        """Wait for a broker that is still stopping after its owner was killed, so that data and port are free."""
         owner = read_owner(self._settings)
         if owner is None:
             return
         process = _broker_process(owner, self._files)
         if process is not None:
-            self._say(f"Apache Kafka of a dead owner (pid {process.pid}) still runs: waiting for its end")
+            self._say(f"Apache Kafka of a killed owner (pid {process.pid}) still runs: waiting for its end")
             process.terminate()
             try:
                 process.wait(STOP_GRACE_S)
@@ -175,13 +175,13 @@ class EmbeddedKafka:
         self._files.owner.unlink(missing_ok=True)
 
     def _format(self, base: list[str]) -> None:
-        """Write the cluster id into an empty data folder; leave any other as it is."""
+        """Write the cluster id to an empty data folder; others are unchanged."""
         if (self._files.data / "meta.properties").exists():
             return
         self._say("Apache Kafka: formatting its new data folder")
         tool = [*base, "kafka.tools.StorageTool"]
         config = ["-c", str(self._files.properties)]
-        # Kafka's own form of a UUID: base64url, never with a dash at its start (its tool would read an option).
+        # Kafka's format of a UUID: base64url, without a leading dash (its tool would read an option).
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
         _run([*tool, "format", "--cluster-id", cluster, "--ignore-formatted", *config])
 
@@ -216,12 +216,12 @@ class EmbeddedKafka:
 
 
 def read_owner(settings: Settings) -> Owner | None:
-    """What ``owner.json`` says, true or stale; None when there is none.
+    """Contents of ``owner.json``, current or stale; None if there is none.
 
     Raises
     ------
     klais.errors.NotPrivate
-        Somebody else could have written it.
+        If another user could have written it.
     """
     try:
         return Owner(**json.loads(_text(BrokerFiles(settings).owner)))
@@ -230,7 +230,7 @@ def read_owner(settings: Settings) -> Owner | None:
 
 
 def running_owner(settings: Settings) -> Owner | None:
-    """The process that runs the broker of this state folder now, None when none does."""
+    """The process that runs the broker of this state folder now, or None."""
     try:
         fd = open_own(BrokerFiles(settings).lock, os.O_RDONLY)
     except OSError:
@@ -242,7 +242,7 @@ def running_owner(settings: Settings) -> Owner | None:
 
 
 def is_owner(settings: Settings, owner: Owner) -> bool:
-    """Whether the process with the owner's pid is the owner: as old as it says, and, where seen, the lock's holder."""
+    """Whether the process with the owner's pid is the owner: same start time and, if visible, holder of the lock."""
     if started_ticks(owner.pid) != owner.pid_ticks:
         return False
     try:
@@ -256,7 +256,7 @@ def is_owner(settings: Settings, owner: Owner) -> bool:
 
 
 def answers(port: int, host: str = HOST, timeout_s: float = 2.0) -> bool:
-    """Whether a Kafka broker on ``host:port`` serves requests now, and knows itself as a live broker."""
+    """Whether a Kafka broker on ``host:port`` serves requests and lists itself as a live broker."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient
 
@@ -274,7 +274,7 @@ def answers(port: int, host: str = HOST, timeout_s: float = 2.0) -> bool:
 
 
 def _broker_process(owner: Owner, files: BrokerFiles) -> psutil.Process | None:
-    """The broker of these files under that pid, not another program that got the number since."""
+    """The broker process with that pid, unless another program has reused the pid."""
     try:
         process = psutil.Process(owner.broker_pid)
         same = started_ticks(process.pid) == owner.broker_ticks and process.uids().effective == os.geteuid()

@@ -1,4 +1,4 @@
-"""``klais auth``: keys of authenticated frames. Prints a key only when it is asked for one."""
+"""``klais auth``: keys of authenticated frames. Keys are printed only on request."""
 
 import os
 import secrets
@@ -33,7 +33,7 @@ GENERATION = click.option(
 
 @click.group(cls=SuggestingGroup)
 def auth() -> None:
-    """Make keys of authenticated frames, and check frames.
+    """Create keys of authenticated frames, and check frames.
 
     docs/operations.md explains the roll-out, rotation, and how to revoke the key of one device.
     """
@@ -42,7 +42,7 @@ def auth() -> None:
 def _path(path: Path | None) -> Path:
     found = path or load().auth_key_file
     if found is None:
-        raise click.UsageError(f"name the file with --file or {KEY_FILE}")
+        raise click.UsageError(f"give the file with --file or {KEY_FILE}")
     return found
 
 
@@ -53,7 +53,7 @@ def _new_line(generation: int) -> str:
 @auth.command()
 @FILE
 def new(path: Path | None) -> None:
-    """Make a file with a secret of generation 0.
+    """Create a file with a secret of generation 0.
 
     \b
     Example:
@@ -63,13 +63,15 @@ def new(path: Path | None) -> None:
     try:
         fd = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise KlaisError(f"{where} is there already: `klais auth add` adds a generation to it") from None
+        raise KlaisError(f"{where} already exists: `klais auth add` adds a generation to it") from None
     except OSError as error:
-        raise KlaisError(f"{where} cannot be made: {error.strerror}") from None
+        raise KlaisError(f"{where} cannot be created: {error.strerror}") from None
     with open(fd, "w") as file:
-        file.write("# Secrets of authenticated frames: generation, hex. Whoever reads this can forge every device.\n")
+        file.write(
+            "# Secrets of authenticated frames: generation, hex. A reader of this file can forge every device.\n"
+        )
         file.write(_new_line(0))
-    say(f"made {where} with generation 0: set {KEY_FILE} to it")
+    say(f"created {where} with generation 0: set {KEY_FILE} to it")
 
 
 @auth.command()
@@ -113,7 +115,7 @@ def _write(path: Path, text: str) -> None:
 @GENERATION
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def device_key_of(device_id: str, generation: int | None, as_json: bool) -> None:
-    """Print the key of a device in hex, to be stored in it. It forges this device only.
+    """Print the key of a device in hex, to be stored in it. With this key only this device can be forged.
 
     \b
     Example:
@@ -122,7 +124,7 @@ def device_key_of(device_id: str, generation: int | None, as_json: bool) -> None
     ring = read_key_ring(load())
     name = device_id.encode()
     if not is_device_id(name):
-        raise click.UsageError(f"{ID_RULE}: {device_id!r} has not")
+        raise click.UsageError(f"{ID_RULE}: {device_id!r} does not")
     number = generation if generation is not None else newest(ring)
     key = ring.key(name, number).hex()
     if as_json:
@@ -132,7 +134,7 @@ def device_key_of(device_id: str, generation: int | None, as_json: bool) -> None
 
 
 def newest(ring: KeyRing) -> int:
-    """The generation to sign under."""
+    """The generation for signing."""
     return ring.newest if ring.masters else 0
 
 
@@ -141,7 +143,7 @@ def newest(ring: KeyRing) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
 def check(ctx: click.Context, frame_hex: str, as_json: bool) -> None:
-    """Check a signed frame, given in hex: exit code 0 when its tag is good.
+    """Check a signed frame, given in hex: exit code 0 if its tag is valid.
 
     \b
     Example:
@@ -160,7 +162,7 @@ def check(ctx: click.Context, frame_hex: str, as_json: bool) -> None:
 
 
 def examine(frame: bytes, ring: KeyRing) -> dict[str, object]:
-    """What a frame says, and whether its tag is good: ``ok``, and ``why`` not."""
+    """Parse a frame and check its tag: ``ok``, or ``why`` not."""
     if frame[:2] != SIGNED_MAGIC_BYTES or len(frame) < LEAST_SIGNED:
         why = f"{len(frame)} bytes that begin with {frame[:2].hex() or 'nothing'}: not AA 56 and {LEAST_SIGNED} or more"
         return {"ok": False, "why": why}

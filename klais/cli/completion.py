@@ -1,4 +1,4 @@
-"""``klais completion``: the script by which a shell completes commands, options and device ids."""
+"""``klais completion``: shell completion of commands, options and device ids."""
 
 import click
 
@@ -9,7 +9,7 @@ from klais.cli.printing import say_text
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that makes a shell complete the commands of klais.
+    """Print the script for shell completion of klais commands.
 
     Device ids come from the worker at KLAIS_WEB_BIND:KLAIS_WEB_PORT, if it answers within 0.3 s.
 
@@ -23,5 +23,5 @@ def completion(ctx: click.Context, shell: str) -> None:
 
     found = get_completion_class(shell)
     if found is None:
-        raise click.UsageError(f"click knows no completion for {shell}")
+        raise click.UsageError(f"click has no completion for {shell}")
     say_text(found(ctx.find_root().command, {}, "klais", "_KLAIS_COMPLETE").source())

@@ -31,9 +31,9 @@ def config() -> None:
 
 @config.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array: name, value, default, source, place, ...")
-@click.option("--only-set", is_flag=True, help="Only the settings that something sets.")
+@click.option("--only-set", is_flag=True, help="Only settings without their default.")
 def show(as_json: bool, only_set: bool) -> None:
-    """List every setting: value in force and where it comes from, unit and range, meaning. Secrets are masked.
+    """List every setting: value in force with its source, unit and range, meaning. Secrets are masked.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def show(as_json: bool, only_set: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": ..., "problems", "warnings"}.')
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Check the configuration: exit code 0 when it can be used, 2 with every problem listed when not.
+    """Check the configuration: exit code 0 if it is valid, else 2 with a list of all problems.
 
     Warnings name settings that work but are rarely intended; they do not change the exit code.
     """
@@ -76,11 +76,11 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
 @config.command()
 @click.argument("path", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="klais.toml")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(path: Path, force: bool) -> None:
     """Write a file with every setting as a comment: default, unit and range, meaning.
 
-    PATH is klais.toml when you name none; with - as PATH it is printed.
+    The default of PATH is klais.toml; - prints the file.
 
     \b
     Examples:
@@ -96,21 +96,21 @@ def init(path: Path, force: bool) -> None:
         with open(path, "w" if force else "x", encoding="utf-8", opener=_for_all_to_read) as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError(f"{path} is there: `--force` replaces it, or name another file") from None
+        raise ConfigError(f"{path} already exists: replace it with `--force`, or give another file") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written: {error.strerror}") from None
     say(f"wrote {path}; check it with: klais --config {path} config check")
 
 
 @config.command()
-@click.option("--running", is_flag=True, help="Compare with the settings of a running worker in place of the defaults.")
+@click.option("--running", is_flag=True, help="Compare with the settings of a running worker instead of the defaults.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array.")
 @URL
 def diff(running: bool, as_json: bool, url: str | None) -> None:
-    """Print what differs from the defaults, as klais.toml would hold it. Secrets are masked.
+    """Print the differences from the defaults, in the form of klais.toml. Secrets are masked.
 
-    With --running it prints what a restart would change: the settings in which this configuration differs from that
-    of a running worker, one a line, and whether a reload of the edge (SIGHUP) is enough. Secrets are not compared.
+    With --running it prints the effect of a restart: settings whose values differ from those of a running worker, one
+    per line, and whether a reload of the edge (SIGHUP) is enough. Secrets are not compared.
 
     \b
     Examples:
@@ -119,7 +119,7 @@ def diff(running: bool, as_json: bool, url: str | None) -> None:
       klais --config new.toml config diff --running
     """
     if url is not None and not running:
-        raise click.UsageError("--url names the worker to compare with: give --running too")
+        raise click.UsageError("--url needs --running")
     if running:
         changes = changes_of(describe(load()), WorkerViews.of(url).get("/api/v1/settings")["settings"])
         if as_json:
@@ -128,7 +128,7 @@ def diff(running: bool, as_json: bool, url: str | None) -> None:
         for row in changes:
             say(f"{row['name']}: {_value(row['running'])} -> {_value(row['here'])}  ({row['needs']})")
         if not changes:
-            say("nothing differs from the settings of the running worker")
+            say("no differences from the settings of the running worker")
         return
     rows = [row for row in describe(load()) if row.value != row.default and row.name not in _READ_FROM]
     if as_json:
@@ -138,9 +138,9 @@ def diff(running: bool, as_json: bool, url: str | None) -> None:
 
 
 def changes_of(here: list[Row], running: list[dict[str, Any]]) -> list[dict[str, str | None]]:
-    """Settings whose value is another one in a running process: ``name, running, here, needs``.
+    """Settings with different values in a running process: ``name, running, here, needs``.
 
-    Those of one version only are left out, and those that say where a configuration was read from.
+    Settings that only one version has are omitted, as are those that name the source of a configuration.
     """
     from klais.edge.signals import RELOADABLE
 
@@ -159,7 +159,7 @@ def changes_of(here: list[Row], running: list[dict[str, Any]]) -> list[dict[str,
 
 
 def _for_all_to_read(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o644)  # a file that others may write to is refused, whatever the umask says
+    return os.open(path, flags, 0o644)  # a file with write access for others would be refused: ignore the umask
 
 
 _READ_FROM = ("KLAIS_CONFIG", "KLAIS_ENV_FILE", "KLAIS_PROFILE")

@@ -1,4 +1,4 @@
-"""``klais control``: see why the limits are what they are, and override them."""
+"""``klais control``: show the reasons of the limits, and override them."""
 
 import getpass
 import socket
@@ -17,16 +17,16 @@ from klais.system.durations import DURATION
 RATE = FRAMES_PER_S
 GAIN = Finite(0, 1000)
 DEVICE_ID = click.argument("device_id", shell_complete=complete_device_id)
-WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown wherever the override is.")
+WHY = click.option("--reason", default="", metavar="TEXT", help="The reason, shown with the override.")
 JSON = click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 
 
 @click.group(cls=SuggestingGroup)
 def control() -> None:
-    """See why limits are what they are, and override them.
+    """Show the limits in force with their reasons, and override them.
 
-    Overrides reach every worker, edge and kernel filter within a second, survive restarts, and are shown with author,
-    reason and end at /control/ and by `klais control status`.
+    Overrides reach every worker, edge and XDP filter within a second and survive restarts. /control/ and
+    `klais control status` show them with author, reason and end.
 
     \b
     Examples:
@@ -39,12 +39,12 @@ def control() -> None:
 
 
 def author() -> str:
-    """Who changes something: user@host."""
+    """Author of a change: user@host."""
     return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def write_override(scope: str, changes: dict[str, Any], reason: str, as_json: bool, text: str) -> None:
-    """Change the record of a scope, and say so."""
+    """Change the record of a scope, and print a confirmation."""
     from klais.control.overrides import write
 
     record = write(load(), scope, changes, author(), reason)
@@ -59,7 +59,7 @@ def _ends(for_s: float | None) -> str:
 
 
 @control.command("set")
-@click.option("--rate", type=RATE, help="Global rate, frames/s: manual from now on.")
+@click.option("--rate", type=RATE, help="Global rate, frames/s; sets mode manual.")
 @click.option("--burst", type=RATE, help="Global burst, frames.")
 @click.option("--kp", type=GAIN, help="Proportional gain.")
 @click.option("--ki", type=GAIN, help="Integral gain, 1/s.")
@@ -92,7 +92,7 @@ def set_(
 
 
 @control.command()
-@click.option("--forget", is_flag=True, help="Forget tuned gains, set-points and burst too.")
+@click.option("--forget", is_flag=True, help="Also reset tuned gains, set-points and burst.")
 @WHY
 @JSON
 def auto(forget: bool, reason: str, as_json: bool) -> None:
@@ -122,7 +122,7 @@ def block(device_id: str, for_s: float | None, reason: str, as_json: bool) -> No
 @WHY
 @JSON
 def unblock(device_id: str, reason: str, as_json: bool) -> None:
-    """Let a device's frames pass again."""
+    """Let the frames of a device pass again."""
     changes = {"block": None, "unblock": True, "until_ms": None}
     write_override(scope_of_device(device_id), changes, reason, as_json, f"unblocked {device_id}")
 
@@ -144,7 +144,7 @@ def device(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Give a device a rate and a burst of its own."""
+    """Set a device's own rate and burst."""
     from klais.control.overrides import until
 
     if clear == (rate is not None or burst is not None):
@@ -157,19 +157,19 @@ def device(
 
 
 def scope_of_device(device_id: str) -> str:
-    """The scope of a device on ``klais_control``; an id that cannot be is a usage error."""
+    """The scope of a device on ``klais_control``; an invalid id is a usage error."""
     from klais.control.overrides import device_scope
     from klais.core.wire.constants import ID_RULE, is_device_id
 
     if not is_device_id(device_id.encode()):
-        raise click.UsageError(f"{ID_RULE}: {device_id!r} has not")
+        raise click.UsageError(f"{ID_RULE}: {device_id!r} does not")
     return device_scope(device_id)
 
 
 @control.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def status(as_json: bool) -> None:
-    """Show what is in force, who set it, and why."""
+    """Show the limits in force, with author and reason."""
     from klais.control.overrides import following
 
     settings = load()
@@ -193,8 +193,8 @@ def status(as_json: bool) -> None:
 
 
 @control.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a decision.")
-@click.option("--last", type=click.IntRange(0, 600), default=10, show_default=True, help="Earlier decisions shown.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per decision.")
+@click.option("--last", type=click.IntRange(0, 600), default=10, show_default=True, help="Number of earlier decisions.")
 @click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
 def watch(as_json: bool, last: int, for_s: float | None) -> None:
     """Print each new decision: the rate and its inputs."""
@@ -224,7 +224,7 @@ def watch(as_json: bool, last: int, for_s: float | None) -> None:
 
 
 def line(record: dict[str, Any]) -> str:
-    """A decision for people."""
+    """A decision as a line of text."""
     at_ms, terms, inputs = record.get("at") or 0, record.get("terms") or {}, record.get("inputs") or {}
     at = time.strftime("%H:%M:%S", time.localtime(at_ms / 1000))
     parts = [f"{at}.{at_ms % 1000 // 100}", record.get("mode") or "manual", f"{record.get('rate') or 0:,.0f}/s"]
@@ -240,7 +240,7 @@ def line(record: dict[str, Any]) -> str:
 
 
 def override_line(record: dict[str, Any]) -> str:
-    """An override for people."""
+    """An override as a line of text."""
     names = ("mode", "rate", "burst", "gains", "setpoints", "block")
     sets = ", ".join(f"{name} {record[name]}" for name in names if record.get(name) is not None)
     ends = [record[name] for name in ("until_ms", "limits_until_ms") if record.get(name) is not None]

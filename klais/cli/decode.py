@@ -1,6 +1,6 @@
-"""Records of every topic of KLAIS as plain dicts (for ``--json``) and as lines (for people). No numba, no Kafka client.
+"""Decodes records of every KLAIS topic to dicts (for ``--json``) and text lines, without numba or a Kafka client.
 
-A record that cannot be decoded appears as hex with the error: a tool for finding problems must not stop at one.
+A record that cannot be decoded is shown as hex with the error, because a diagnostic tool must not stop at one.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _MARKER = b"KLM1"
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record from the client; ``ts_ms`` is None where the broker has no time for it."""
+    """One record from the client; ``ts_ms`` is None if the broker has no timestamp for it."""
 
     partition: int
     offset: int
@@ -45,7 +45,7 @@ class Record:
 
 
 def resolve(name: str, settings: Settings) -> tuple[str, str]:
-    """Kind and full name of a topic that the user named shortly (``raw``), without prefix, or in full.
+    """Kind and full name of a topic given as short name (``raw``), without prefix, or in full.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def resolve(name: str, settings: Settings) -> tuple[str, str]:
 
 
 def decode(kind: str, record: Record) -> dict[str, Any]:
-    """The content of a record; ``error`` and ``hex`` when it cannot be decoded."""
+    """The content of a record, or ``error`` and ``hex`` if it cannot be decoded."""
     head: dict[str, Any] = {"partition": record.partition, "offset": record.offset, "ts": record.ts_ms}
     head["key"] = text_or_hex(record.key)
     if record.value is None:
@@ -76,7 +76,7 @@ def decode(kind: str, record: Record) -> dict[str, Any]:
 
 
 def about_device(kind: str, row: dict[str, Any], device: str) -> bool:
-    """Whether a decoded record is about a device; of a frame batch only its frames are kept."""
+    """Whether a decoded record is about a device; other frames are removed from a frame batch."""
     if kind == "raw":
         row["frames"] = [frame for frame in row.get("frames", ()) if frame["device"] == device]
         return bool(row["frames"])
@@ -107,7 +107,7 @@ def lines(kind: str, row: dict[str, Any], frames: int) -> Iterator[str]:
 
 
 def frame_parts(frame: bytes) -> dict[str, Any]:
-    """Device, sequence and payload of a frame, as far as they can be read; None for what cannot."""
+    """Device, sequence and payload of a frame, each None if it cannot be read."""
     head = _header_parts(frame)
     return head | {"payload": json_or_text(frame if head["seq"] is None else frame[HEADER_SIZE:])}
 
@@ -120,7 +120,7 @@ def _header_parts(frame: bytes) -> dict[str, Any]:
 
 
 def json_or_text(data: bytes) -> Any:
-    """The parsed value where ``data`` is strict JSON, else its text.
+    """The parsed value if ``data`` is strict JSON, else its text.
 
     Examples
     --------
@@ -135,8 +135,7 @@ def json_or_text(data: bytes) -> Any:
 
 
 def text_or_hex(data: bytes | None) -> str | None:
-    """``data`` as text where it is UTF-8 (not escaped: the printing function does that), else its hex digits after
-    ``0x``."""
+    """``data`` as text if it is UTF-8 (not escaped: the print function does that), else its hex digits after ``0x``."""
     if data is None:
         return None
     try:
@@ -195,7 +194,9 @@ def _journal(record: Record) -> dict[str, Any]:
 def _devices(record: Record) -> dict[str, Any]:
     value = _value(record)
     if value[:4] == _MARKER:
-        size = int.from_bytes(value[4:8], "little")  # then those of two other parts: see klais.core.lane.checkpoint
+        size = int.from_bytes(
+            value[4:8], "little"
+        )  # followed by those of two other parts: see klais.core.lane.checkpoint
         return {"marker": shallow_json.loads(value[16 : 16 + size])}
     if value[:4] == b"KLO1":
         return {"owner": shallow_json.loads(value[4:])}
@@ -237,7 +238,7 @@ def _batch_lines(place: str, row: dict[str, Any], limit: int) -> Iterator[str]:
 
 
 def _time(ts_ms: int | None) -> str:
-    """ISO time in UTC; a producer may write any number as the time of a record."""
+    """ISO time in UTC; a producer may write any number as a record's timestamp."""
     if ts_ms is None:
         return "-"
     try:

@@ -1,4 +1,4 @@
-"""``klais devices``: see devices, and block, limit or forget single ones."""
+"""``klais devices``: show devices, and block, limit or forget single ones."""
 
 import time
 from typing import Any
@@ -31,10 +31,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 
 @click.group(cls=SuggestingGroup)
 def devices() -> None:
-    """See devices, and block, limit or forget single ones.
+    """Show devices, and block, limit or forget single ones.
 
-    `list`, `show` and `why` ask a worker, which asks the others; `block`, `unblock`, `limit` and `forget` write to
-    klais_control, and every worker and edge obeys within a second.
+    `list`, `show` and `why` query a worker, which queries the others. `block`, `unblock`, `limit` and `forget` write to
+    klais_control, and every worker and edge follows within a second.
 
     \b
     Examples:
@@ -48,13 +48,13 @@ def devices() -> None:
 @devices.command("list")
 @click.option("--sort", type=click.Choice(SORTS), metavar="COLUMN", default="last_seen", show_default=True,
               help=f"Sort by this column: {', '.join(SORTS)}.")  # fmt: skip
-@click.option("--asc/--desc", "ascending", default=None, help="Order.  [default: ids upwards, figures downwards]")
+@click.option("--asc/--desc", "ascending", default=None, help="Order.  [default: ids ascending, figures descending]")
 @click.option("--state", type=click.Choice(STATES), help="Only devices in this state.")
 @click.option("--match", metavar="TEXT", help="Only devices with this in their id.")
-@click.option("--dropped", is_flag=True, help="Only devices that had frames dropped.")
-@click.option("--silent", "silent_s", type=DURATION, help="Only devices not heard of for so long: 10m, 1d.")
-@click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Devices shown; 0 = all.")
-@click.option("--after", metavar="CURSOR", help="Go on behind this place: `next` of the JSON of an earlier list.")
+@click.option("--dropped", is_flag=True, help="Only devices with dropped frames.")
+@click.option("--silent", "silent_s", type=DURATION, help="Only devices without a frame for this time: 10m, 1d.")
+@click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Number of devices; 0 = all.")
+@click.option("--after", metavar="CURSOR", help="Continue after this place: `next` in the JSON of an earlier list.")
 @FORM
 @URL
 def list_(
@@ -98,7 +98,7 @@ def list_(
         say(f"{listed:,} of {whole.get('total', 0):,} devices", err=True)
     if missing:
         names = ", ".join(sorted(missing))
-        raise WorkerUnavailable(f"the list lacks the devices of workers that do not answer: {names}; try again")
+        raise WorkerUnavailable(f"the list lacks the devices of workers that do not respond: {names}; try again")
 
 
 @devices.command()
@@ -106,7 +106,7 @@ def list_(
 @JSON
 @URL
 def show(device_id: str, as_json: bool, url: str | None) -> None:
-    """Show what its lane knows of a device: counters, bucket, sequence window, learned profile.
+    """Show the state of a device: counters, bucket, sequence window, learned profile.
 
     \b
     Example:
@@ -131,9 +131,9 @@ def show(device_id: str, as_json: bool, url: str | None) -> None:
 @JSON
 @URL
 def why(device_id: str, as_json: bool, url: str | None) -> None:
-    """Say why a device's frames do or do not get through now, rule by rule.
+    """Explain, rule by rule, why frames of a device pass or are dropped now.
 
-    A line that begins with `*` is a rule that acts now.
+    A line that begins with `*` is a rule that applies now.
 
     \b
     Examples:
@@ -166,8 +166,8 @@ devices.add_command(control.device, "limit")
 def forget(device_id: str, reason: str, as_json: bool) -> None:
     """Forget a device: its counters, sequence window and learned profile.
 
-    The worker that owns its lane does so within a second. Frames of it that wait in the queue are still let out, and
-    its next frame makes it a new device. Blocks and limits of its own stay.
+    The worker that owns its lane does so within a second. Its frames in the queue are still released, and its next
+    frame makes it a new device. Its block and limits stay.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""``klais edge``: receive frames, publish frame batches, answer the REST API."""
+"""``klais edge``: receive frames, publish frame batches, serve the REST API."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 )
 @click.option("--iface", help="Interface of the XDP filter, for af_xdp and ringbuf (KLAIS_IFACE).")
 @click.option(
-    "--share-port", is_flag=True, default=None, help="Let several edges share the UDP port (KLAIS_UDP_SHARE_PORT)."
+    "--share-port",
+    is_flag=True,
+    default=None,
+    help="Let several edge processes share the UDP port (KLAIS_UDP_SHARE_PORT).",
 )
 @click.option(
     "--workers", type=int, help="Edge processes that share the port, supervised, one API (KLAIS_EDGE_WORKERS, 1)."
 )
 @click.option("--cpus", help="CPUs to run on: auto, or a list as 0-3,8 (KLAIS_CPUS; unset = not pinned).")
-@click.option("--successor", is_flag=True, hidden=True, help="The supervisor replaces a process that still runs.")
-@click.option("--now", is_flag=True, help="On SIGTERM do not wait for Kafka: spool what it has not acknowledged.")
+@click.option("--successor", is_flag=True, hidden=True, help="Used by the supervisor to replace a running process.")
+@click.option("--now", is_flag=True, help="On SIGTERM spool unacknowledged batches without waiting for Kafka.")
 def edge(
     udp_bind: str | None,
     api_bind: str | None,
@@ -47,16 +50,16 @@ def edge(
 ) -> None:
     """Receive frames over UDP and publish them, in batches, to the staging topic klais_raw.
 
-    The edge checks magic and device id of each frame, finds its partition, and hands batches to Kafka. Malformed frames
-    go to klais_dead_letter. It receives at once: while Kafka does not answer, or the topics are missing (`klais topics
+    The edge checks magic and device id of each frame, finds its partition, and sends batches to Kafka. Malformed frames
+    go to klais_dead_letter. It receives immediately: while Kafka does not respond, or topics are missing (`klais topics
     create`), frames go to a disk spool. SIGTERM or Ctrl-C stop it: it drains the kernel's buffer, waits up to 4 s for
-    Kafka, spools the rest, and exits with 0; a second one spools at once. SIGHUP reads KLAIS_ENV_FILE again.
+    Kafka, spools the rest, and exits with 0; a second signal spools immediately. SIGHUP reads KLAIS_ENV_FILE again.
 
-    While it runs, GET /health, /stats, /metrics and /openapi.json answer, and POST /config sets the global rate.
+    While it runs, it serves GET /health, /stats, /metrics and /openapi.json, and POST /config sets the global rate.
 
-    More cores: --workers N starts N edge processes on the one port, with the edge ids from KLAIS_EDGE_ID on, restarts
-    one that dies, and answers the REST API for all. SIGUSR2 replaces them one by one without a gap. --cpus auto keeps
-    each on a CPU of its own near the interface.
+    For more cores, --workers N starts N edge processes on the same port, with edge ids from KLAIS_EDGE_ID on, restarts
+    failed ones, and serves the REST API for all. SIGUSR2 replaces them one by one without a gap. --cpus auto pins each
+    to its own CPU near the interface.
 
     \b
     Examples:
@@ -81,8 +84,8 @@ def edge(
         raise SystemExit(run_fleet(settings, now))
     from klais.edge.listener import listen
 
-    udp = listen(settings)  # first: what arrives from here on waits in the kernel
-    if successor:  # the process that it replaces still reads, and this one may yet fail
+    udp = listen(settings)  # first: frames that arrive from here on wait in the kernel
+    if successor:  # the replaced process still reads, and this one may still fail
         from klais.edge.main import main
 
         raise SystemExit(main(settings, udp, now, successor))

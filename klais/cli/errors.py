@@ -1,4 +1,4 @@
-"""Expected errors of a command: one line for people on stderr, and an exit code for scripts."""
+"""Expected errors of a command: one line on stderr, and an exit code for scripts."""
 
 import contextlib
 import errno
@@ -23,8 +23,8 @@ R = TypeVar("R")
 def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
     """Turn a :class:`KlaisError` into its message and exit code 1 (2 for the configuration), without a traceback.
 
-    So do errors of Kafka's client and files that this user may not use. A reader that goes away (``klais tail x |
-    head``) ends the command quietly. Anything else is a defect and keeps its traceback.
+    Errors of Kafka's client and files without permission are handled alike. A closed pipe (``klais tail x | head``)
+    ends the command quietly. Any other exception is a defect and keeps its traceback.
     """
 
     @functools.wraps(function)
@@ -40,7 +40,7 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
         except UnicodeEncodeError as error:
             if error.reason != "surrogates not allowed":
                 raise
-            say_text(f"klais: not UTF-8, which text has to be: {error.object!r:.80}", err=True)
+            say_text(f"klais: text must be UTF-8: {error.object!r:.80}", err=True)
             raise SystemExit(EXIT_CONFIG) from None
         except PermissionError as error:
             if error.filename is None:
@@ -57,10 +57,10 @@ def plain_errors(function: Callable[P, R]) -> Callable[P, R]:
             say_text(f"klais: the output cannot be written: {error.strerror}", err=True)
             raise SystemExit(EXIT_ERROR) from None
         except Exception as error:
-            # confluent_kafka's, without importing it: what a broker says to a command is no defect of KLAIS.
+            # An error of confluent_kafka, without importing it: a broker's refusal is not a defect of KLAIS.
             if type(error).__name__ != "KafkaException" or type(error).__module__ not in ("cimpl", "confluent_kafka"):
                 raise
-            say_text(f"klais: Kafka refuses or does not answer: {error.args[0]}", err=True)
+            say_text(f"klais: Kafka refuses the request or does not respond: {error.args[0]}", err=True)
             raise SystemExit(EXIT_ERROR) from None
 
     return wrapped
@@ -73,7 +73,7 @@ def _drop_stdout() -> None:
 
 
 def _not_permitted(error: PermissionError) -> str:
-    """Which user may not use which path, and which setting names it."""
+    """Message with the user, the path without permission, and the setting that names it."""
     from klais.config.load import load
 
     path = Path(os.fsdecode(error.filename)).absolute()
@@ -83,13 +83,13 @@ def _not_permitted(error: PermissionError) -> str:
         for name in ("spool_dir", "models_dir", "cache_dir", "xdp_pin_dir", "state_dir"):
             folder = getattr(settings, name)
             if folder is not None and path.is_relative_to(folder.absolute()):
-                fix = f"run klais as the user that owns {folder}, or name another folder ({settings.origin(name)})"
+                fix = f"run klais as the user that owns {folder}, or set another folder ({settings.origin(name)})"
                 break
     return f"uid {os.geteuid()} may not use {path}: {fix}"
 
 
 def config_message(error: ConfigError) -> str:
-    """The problems of a configuration, one a line, indented below a count."""
+    """The problems of a configuration, one per line, indented below their number."""
     lines = str(error).splitlines()
     if len(lines) <= 1:
         return f"klais: {error}"

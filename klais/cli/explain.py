@@ -17,12 +17,12 @@ EXAMPLE = '{"devices": 40, "feature": "interval", "seen": 12.5, "expected": 60, 
 @click.command()
 @click.argument("facts", metavar="INCIDENT|FILE")
 @URL
-@click.option("--json", "as_json", is_flag=True, help="Text, who wrote it and why as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Text, its author and the reason as one JSON object.")
 def explain(facts: str, url: str | None, as_json: bool) -> None:
-    """Explain an incident: by its id, or by its facts in FILE (- = standard input), one JSON object.
+    """Explain an incident, given by its id or by its facts in FILE (- = standard input), one JSON object.
 
-    Every number and name of the text is from the facts. Where no language model answers, or it says anything else, a
-    template writes the text, and stderr says why.
+    Every number and name in the text is from the facts. If no language model responds, or it adds anything else, a
+    template writes the text, and the reason is printed to stderr.
 
     \b
     Examples:

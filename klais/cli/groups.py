@@ -1,4 +1,4 @@
-"""Groups of commands that suggest what a mistyped name may have meant."""
+"""Command groups that suggest similar names for a mistyped one."""
 
 import click
 
@@ -6,12 +6,12 @@ from klais.text import near_names
 
 
 class SuggestingGroup(click.Group):
-    """A click group whose error for an unknown command names the ones that look like it."""
+    """A click group whose error for an unknown command suggests similar names."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, with suggestions in the error."""
+        """Resolve a command like click, with suggestions in the error."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:

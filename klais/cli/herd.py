@@ -1,4 +1,4 @@
-"""``klais simulate herd``: many devices reconnect at once, and a verdict about the system."""
+"""``klais simulate herd``: many devices reconnect at the same time, with a verdict about the system."""
 
 import signal
 from types import FrameType
@@ -19,7 +19,7 @@ from klais.system.durations import DURATION
     "--model", type=click.Choice(["beta", "uniform"]), default="beta", help="Over 10 s or 60 s.  [default: beta]"
 )
 @click.option(
-    "--burst", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Frames that each has buffered."
+    "--burst", type=click.IntRange(1, 10_000), default=5, show_default=True, help="Buffered frames of each device."
 )
 @click.option("--back-off/--no-back-off", default=False, help="Clients wait with full jitter.  [default: they do not]")
 @click.option(
@@ -27,7 +27,7 @@ from klais.system.durations import DURATION
     type=Finite(0, MOST_PER_S),
     default=2000.0,
     show_default=True,
-    help="Frames/s of devices that never left.",
+    help="Frames/s of devices that stay connected.",
 )
 @click.option("--wait", type=DURATION, default=15.0, help="Watch this long after the last arrival.  [default: 15s]")
 @click.option("--to", metavar="HOST:PORT", help="Destination.  [default: the edge's KLAIS_UDP_BIND on this machine]")

@@ -1,4 +1,4 @@
-"""``klais incidents``: see incidents, acknowledge them, mute what is known."""
+"""``klais incidents``: show incidents, acknowledge them, mute known ones."""
 
 from typing import Any
 
@@ -22,17 +22,17 @@ KEYS = (
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 WHAT = (
     click.option("--device", metavar="ID", help="This device."),
-    click.option("--prefix", metavar="TEXT", help="All devices whose id begins so."),
+    click.option("--prefix", metavar="TEXT", help="All devices with this prefix."),
     click.option("--feature", metavar="NAME", help="This feature, of all devices; frames_per_s = the whole fleet."),
 )
 
 
 @click.group(cls=SuggestingGroup)
 def incidents() -> None:
-    """See incidents, acknowledge them, mute what is known.
+    """Show incidents, acknowledge them, mute known ones.
 
-    Flags of many devices with one cause are one incident. `list` and `show` ask a worker; `ack`, `mute` and their
-    opposites write to klais_control, and the leader obeys within a second.
+    Flags of many devices with one cause are one incident. `list` and `show` query a worker. `ack`, `mute` and their
+    opposites write to klais_control, and the leader follows within a second.
 
     \b
     Examples:
@@ -44,19 +44,21 @@ def incidents() -> None:
 
 
 @incidents.command("list")
-@click.option("--state", type=click.Choice(["open", "closed"]), help="Only those.  [default: both]")
-@click.option("--feature", metavar="NAME", help="Only incidents about this feature.")
+@click.option("--state", type=click.Choice(["open", "closed"]), help="Only in this state.  [default: both]")
+@click.option("--feature", metavar="NAME", help="Only incidents with this feature.")
 @click.option("--device", metavar="ID", help="Only incidents with this device.")
-@click.option("--unacknowledged", is_flag=True, help="Only incidents that nobody acknowledged.")
-@click.option("-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Incidents shown; 0 = all.")
-@click.option("--after", metavar="CURSOR", help="Go on behind this place: `next` of the JSON of an earlier list.")
+@click.option("--unacknowledged", is_flag=True, help="Only incidents without acknowledgement.")
+@click.option(
+    "-n", "count", type=click.IntRange(0), default=50, show_default=True, help="Number of incidents; 0 = all."
+)
+@click.option("--after", metavar="CURSOR", help="Continue after this place: `next` in the JSON of an earlier list.")
 @FORM
 @URL
 def list_(
     state: str | None, feature: str | None, device: str | None, unacknowledged: bool, count: int, after: str | None,
     form: str, url: str | None,
 ) -> None:  # fmt: skip
-    """List incidents, the newest first.
+    """List incidents, newest first.
 
     \b
     Examples:
@@ -90,7 +92,7 @@ def _flat(item: dict[str, Any]) -> dict[str, Any]:
 @JSON
 @URL
 def show(incident_id: str, as_json: bool, url: str | None) -> None:
-    """Show an incident: what happened, to whom, first and worst.
+    """Show an incident: summary, devices, first and worst flag.
 
     \b
     Example:
@@ -114,7 +116,7 @@ def show(incident_id: str, as_json: bool, url: str | None) -> None:
 @WHY
 @click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 def ack(incident_id: str, for_s: float | None, reason: str, as_json: bool) -> None:
-    """Acknowledge an incident: you know of it.
+    """Acknowledge an incident.
 
     \b
     Example:
@@ -132,7 +134,7 @@ def ack(incident_id: str, for_s: float | None, reason: str, as_json: bool) -> No
 @WHY
 @click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 def unack(incident_id: str, reason: str, as_json: bool) -> None:
-    """Take an acknowledgement back."""
+    """Revoke an acknowledgement."""
     from klais.control.incidents import ack_scope
 
     changes = {"ack": None, "until_ms": None}
@@ -155,7 +157,7 @@ def mute(
 ) -> None:
     """Open no new incident for a device, a prefix or a feature.
 
-    Flags go on to klais_anomalies and are counted; an incident that is open stays open until it is over.
+    Flags still go to klais_anomalies and are counted; an open incident stays open until it is over.
 
     \b
     Examples:
@@ -173,18 +175,18 @@ def mute(
 @WHY
 @click.option("--json", "as_json", is_flag=True, help="The record written as one JSON object.")
 def unmute(device: str | None, prefix: str | None, feature: str | None, reason: str, as_json: bool) -> None:
-    """Open incidents for it again."""
+    """Open incidents again for something that was muted."""
     from klais.system.clock import now_ms
 
     scope, text = _scope(device, prefix, feature)
-    write_override(scope, {"mute": None, "until_ms": now_ms()}, reason, as_json, f"{text} is not muted any more")
+    write_override(scope, {"mute": None, "until_ms": now_ms()}, reason, as_json, f"{text} is no longer muted")
 
 
 @incidents.command()
 @FORM
 @URL
 def mutes(form: str, url: str | None) -> None:
-    """List what is muted, by whom, why and how long."""
+    """List the mutes with author, reason and end."""
     found = WorkerViews.of(url).get("/incidents/", size=1)["mutes"]
     keys = ("what", "name", "author", "reason", "until_ms")
     if form == "json":
@@ -199,7 +201,7 @@ def _scope(device: str | None, prefix: str | None, feature: str | None) -> tuple
     given = {"device": device, "prefix": prefix, "feature": feature}
     named = [(what, name) for what, name in given.items() if name]
     if len(named) != 1:
-        raise click.UsageError("name one thing: --device, --prefix or --feature")
+        raise click.UsageError("give exactly one of --device, --prefix and --feature")
     what, name = named[0]
     return mute_scope(what, name), f"{what} {name}"
 
@@ -208,5 +210,5 @@ def _checked(incident_id: str) -> str:
     from klais.core.incidents.incident import is_id
 
     if not is_id(incident_id):
-        raise click.UsageError(f"{incident_id!r} is no id of an incident, such as i-0123456789")
+        raise click.UsageError(f"{incident_id!r} is not the id of an incident, such as i-0123456789")
     return incident_id

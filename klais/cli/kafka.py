@@ -1,4 +1,4 @@
-"""``klais kafka``: the embedded Apache Kafka on its own."""
+"""``klais kafka``: the embedded Apache Kafka."""
 
 from typing import TYPE_CHECKING
 
@@ -32,24 +32,24 @@ def _settings() -> "Settings":
 def kafka() -> None:
     """Start, stop or inspect the embedded Apache Kafka.
 
-    A real Apache Kafka (one KRaft node, on loopback only). `klais up` starts one by itself; these commands are for a
-    broker that keeps running while edge and worker stop and start. Its data survives restarts.
+    A real Apache Kafka (one KRaft node, on loopback only). `klais up` starts its own; these commands are for a broker
+    that keeps running while edge and worker are stopped and started. Its data survives restarts.
 
     \b
     KLAIS_KAFKA_PORT      its port (9092)
     KLAIS_KAFKA_HEAP_MB   heap of its Java (512)
-    KLAIS_STATE_DIR       its data and logs lie in <this>/kafka (.klais)
+    KLAIS_STATE_DIR       its data and logs are in <this>/kafka (.klais)
 
-    One process owns the broker. When that process ends, even by SIGKILL, the broker ends too.
+    One process owns the broker. If that process ends, even by SIGKILL, the broker also ends.
     """
 
 
 @kafka.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the status as one JSON object when it is ready.")
 def start(as_json: bool) -> None:
-    """Start the broker in the background and return when it answers.
+    """Start the broker in the background and return when it responds.
 
-    Does nothing when it already runs. Progress goes to stderr.
+    Does nothing if it already runs. Progress goes to stderr.
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def start(as_json: bool) -> None:
 
 @kafka.command()
 def stop() -> None:
-    """Stop the broker that `klais kafka start` (or `run`) started, cleanly; its data stays."""
+    """Stop the broker that `klais kafka start` (or `run`) started; its data is kept."""
     say("Apache Kafka stopped" if daemon.stop(_settings()) else "Apache Kafka was not running")
 
 
@@ -74,7 +74,7 @@ def stop() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: running, ready, bootstrap, pid, owner, sizes.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Show whether the broker runs, its address, owner and memory. Exit code 0 when it runs, 3 when not."""
+    """Show whether the broker runs, its address, owner and memory. Exit code 0 if it runs, else 3."""
     state = daemon.status(_settings())
     if as_json:
         say_json(state.as_dict())

@@ -1,4 +1,4 @@
-"""``klais lag``: how far behind each group is, whether it catches up, and when it has."""
+"""``klais lag``: the lag of each group, its trend, and the time to catch up."""
 
 import contextlib
 import time
@@ -12,9 +12,9 @@ from klais.cli.printing import say, say_json
 from klais.cli.views import URL, WorkerViews
 from klais.system.durations import DURATION, format_duration
 
-STEADY = 0.05  # of the arriving records: less of a change is none
+STEADY = 0.05  # share of the arriving records: smaller changes count as steady
 OVER_S = 30.0
-COMMITS_S = 10.0  # a lag of no more than what arrives in that time waits for the next commit, not for a consumer
+COMMITS_S = 10.0  # a lag below the arrivals of this time waits for the next commit, not for a consumer
 KEYS = ("topic", "group", "lag", "lag_s", "in_per_s", "out_per_s", "trend", "clear_s")
 COLUMNS = (
     Column("topic"),
@@ -30,17 +30,19 @@ STAGING, LANES = "(staging)", "(lanes here)"
 
 
 @click.command()
-@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
-@click.option("--interval", "interval_s", type=DURATION, default=2.0, show_default="2s", help="Between two looks.")
+@click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
+@click.option(
+    "--interval", "interval_s", type=DURATION, default=2.0, show_default="2s", help="Time between two samples."
+)
 @FORM
 @URL
 def lag(watch: bool, interval_s: float, form: str, url: str | None) -> None:
-    """Show how far behind each consumer group of each topic is.
+    """Show the lag of each consumer group of each topic.
 
-    A trend needs two looks, so this looks twice where it must. The lag in seconds is known of the lanes of the worker
-    that you ask: `(lanes here)` is what they have not taken from the staging topic yet. A group's lag counts from its
-    newest commit, and lanes commit with each checkpoint, so that one is never 0 for long; what arrives in 10 s counts
-    as steady.
+    A trend needs two samples, so this takes two if necessary. The lag in seconds is known for the lanes of the queried
+    worker: `(lanes here)` shows the records of the staging topic that they have not taken. The lag of a group counts
+    from its newest commit, and lanes commit with each checkpoint, so it is rarely 0; a lag below the arrivals of 10 s
+    counts as steady.
 
     \b
     Examples:
@@ -75,16 +77,16 @@ def _print(rows: list[Row], form: str) -> None:
 
 
 class Looks:
-    """Turns bodies of ``/topics/`` into rows; remembers the lags of the last 30 s, for the trends.
+    """Turns bodies of ``/topics/`` into rows; keeps the lags of the last 30 s for the trends.
 
-    A group commits with its checkpoints, every few seconds, so its rate over a second says little.
+    A group commits with its checkpoints, every few seconds, so its rate over one second is not meaningful.
     """
 
     def __init__(self) -> None:
         self._kept: deque[tuple[float, dict[tuple[str, str], int]]] = deque()
 
     def rows(self, body: dict[str, Any], now_s: float) -> list[Row]:
-        """A row for the lanes of the worker and for each group of each topic, as of ``now_s`` (monotonic)."""
+        """Rows for the lanes of the worker and for each group of each topic, as of ``now_s`` (monotonic)."""
         rows = [_lanes(body)] if body["lanes"]["lag_records"] else []
         for topic, about in body["topics"].items():
             for group, found in (about["groups"] or {}).items():
@@ -97,7 +99,7 @@ class Looks:
         return rows
 
     def _change(self, row: Row, now_s: float) -> float | None:
-        """Records/s by which the lag grows; None where there is nothing to compare with."""
+        """Growth of the lag in records/s; None without an earlier sample."""
         key = row["topic"], row["group"]
         for at_s, lags in self._kept:
             if key in lags and now_s > at_s:
@@ -127,7 +129,7 @@ def _row(topic: str, group: str, lag: int, lag_s: float | None, in_per_s: Any, o
 
 
 def _forecast(row: Row, change: float | None) -> Row:
-    """Trend, and seconds until nothing waits; None where not known, or where it falls behind."""
+    """Trend, and seconds until the lag is 0; None if unknown or growing."""
     if row["lag"] == 0:
         return {"trend": "steady", "clear_s": 0.0}
     if row["lag"] <= COMMITS_S * (row["in_per_s"] or 0.0):
@@ -146,4 +148,4 @@ def _clear_text(row: Row) -> str:
         return format_duration(row["clear_s"])
     if row["lag"] <= COMMITS_S * (row["in_per_s"] or 0.0):
         return "at the next commit"
-    return {"grows": "not while it falls behind", "steady": "stays as it is"}.get(row["trend"], "-")
+    return {"grows": "never at this rate", "steady": "stays as it is"}.get(row["trend"], "-")

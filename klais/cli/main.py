@@ -25,40 +25,42 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "send": ("klais.cli.send", "send", "Send one frame."),
     "auth": ("klais.cli.auth", "auth", "Make keys of authenticated frames, and check frames."),
     "tail": ("klais.cli.tail", "tail", "Print records of a topic, decoded."),
-    "tap": ("klais.cli.tap", "tap", "Show a live sample of frames and what becomes of them."),
-    "stats": ("klais.cli.stats", "stats", "Show what edge and workers count."),
+    "tap": ("klais.cli.tap", "tap", "Show a live sample of frames with their verdicts."),
+    "stats": ("klais.cli.stats", "stats", "Show the statistics of edge and workers."),
     "top": ("klais.cli.top.command", "top", "Watch the whole system in the terminal."),
-    "lag": ("klais.cli.lag", "lag", "Show how far behind each group is, and when it will have caught up."),
+    "lag": ("klais.cli.lag", "lag", "Show the lag of each group, and the time to catch up."),
     "ui": ("klais.cli.ui", "ui", "Show the live page from recorded figures, or record them."),
-    "xdp": ("klais.cli.xdp.command", "xdp", "Load, steer and watch the XDP filter in the kernel."),
-    "control": ("klais.cli.control", "control", "See why limits are what they are, and override them."),
-    "devices": ("klais.cli.devices", "devices", "See devices; block, limit or forget single ones."),
-    "incidents": ("klais.cli.incidents", "incidents", "See incidents, acknowledge them, mute what is known."),
+    "xdp": ("klais.cli.xdp.command", "xdp", "Load, control and watch the XDP filter in the kernel."),
+    "control": ("klais.cli.control", "control", "Show the limits in force with their reasons, and override them."),
+    "devices": ("klais.cli.devices", "devices", "Show devices; block, limit or forget single ones."),
+    "incidents": ("klais.cli.incidents", "incidents", "Show incidents, acknowledge them, mute known ones."),
     "replay": ("klais.cli.replay", "replay", "Replay a journal from step 0 and compare with the tables."),
-    "redrive": ("klais.cli.redrive", "redrive", "Send dead letters back to klais_raw, each once."),
-    "what-if": ("klais.cli.what_if", "what_if", "Show what other settings would have made of past frames."),
-    "score": ("klais.cli.score", "score", "Score a series of your own and plot it."),
-    "models": ("klais.cli.models", "models", "Train, judge, list and choose the models of the forecast."),
+    "redrive": ("klais.cli.redrive", "redrive", "Send dead letters back to klais_raw, once each."),
+    "what-if": ("klais.cli.what_if", "what_if", "Show the effect of other settings on past frames."),
+    "score": ("klais.cli.score", "score", "Score your own series and plot it."),
+    "models": ("klais.cli.models", "models", "Train, evaluate, list and activate models."),
     "explain": ("klais.cli.explain", "explain", "Explain an incident in plain language."),
     "config": ("klais.cli.config", "config", "Show, write or check the configuration."),
     "profile": ("klais.cli.profile", "profile", "List the systems that you work with."),
-    "validate": ("klais.cli.validate", "validate", "Check configuration, topics and machine in one go."),
+    "validate": ("klais.cli.validate", "validate", "Check configuration, topics and machine together."),
     "plan": ("klais.cli.plan", "plan", "Size a system: partitions, edges, workers, brokers, disk."),
-    "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and say how to fix problems."),
+    "doctor": ("klais.cli.doctor.command", "doctor", "Check this machine and suggest fixes."),
     "warm": ("klais.cli.warm", "warm", "Compile the kernels into a library."),
     "completion": ("klais.cli.completion", "completion", "Print the script for completion in bash, zsh or fish."),
     "version": ("klais.cli.version", "version", "Print the versions of KLAIS and its libraries."),
 }
 
 
-# What these write to disk is telemetry, state or code that runs later: for this user alone.
+# These write telemetry, state or executable code to disk: only for this user.
 PRIVATE = ("up", "edge", "worker", "kafka", "topics", "replay", "xdp", "warm")
 
 
 def _set_environ(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    """Set the variable of an option that stands before every command, so that child processes use it too."""
+    """Set the variable of an option given before a command, so that child processes also use it."""
     if value is not None and param.name is not None:
-        if not value:  # as from `--profile "$SYSTEM"` with the variable unset: an empty KLAIS_PROFILE would mean none
+        if (
+            not value
+        ):  # for example `--profile "$SYSTEM"` with SYSTEM unset: an empty KLAIS_PROFILE would mean no profile
             raise click.BadParameter("is empty", ctx, param)
         os.environ["KLAIS_" + param.name.upper()] = value
 
@@ -67,19 +69,19 @@ def _common_options(hidden: bool) -> list[click.Option]:
     levels = click.Choice(["debug", "info", "warning", "error"])
     shared: dict[str, Any] = {"callback": _set_environ, "expose_value": False, "is_eager": True, "hidden": hidden}
     return [
+        click.Option(["--config"], metavar="FILE", help="Read the settings from this file; none = no file.", **shared),
+        click.Option(["--profile"], metavar="NAME", help="Use the system of this profile.", **shared),
         click.Option(
-            ["--config"], metavar="FILE", help="Read the settings from this file; none = from no file.", **shared
+            ["--log-level"], type=levels, help="Minimum severity of logged messages (KLAIS_LOG_LEVEL).", **shared
         ),
-        click.Option(["--profile"], metavar="NAME", help="Work with the system of this profile.", **shared),
-        click.Option(["--log-level"], type=levels, help="Least severity logged (KLAIS_LOG_LEVEL).", **shared),
-        click.Option(["--log-format"], type=click.Choice(["text", "json"]), help="Form of a log line.", **shared),
+        click.Option(["--log-format"], type=click.Choice(["text", "json"]), help="Format of log lines.", **shared),
     ]
 
 
 def _add_common_options(command: click.Command) -> None:
-    """Let the options before a command stand behind it too: on the command, or on all of a group at any depth.
+    """Accept the options before a command also after it: on the command, or on all commands of a group at any depth.
 
-    They are in the help of ``klais`` alone.
+    Only the help of ``klais`` lists them.
     """
     if isinstance(command, click.Group):
         for child in command.commands.values():
@@ -91,7 +93,7 @@ def _add_common_options(command: click.Command) -> None:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Imports make much and free nothing: looking for garbage meanwhile is a tenth of the start."""
+    """Disable the garbage collector during imports: they create much and free nothing, and it takes 10 % of a start."""
     collects = gc.isenabled()
     gc.disable()
     try:
@@ -102,7 +104,7 @@ def _uncollected() -> Iterator[None]:
 
 
 class LazyGroup(SuggestingGroup):
-    """A click group that imports a command when it is first used, so that no command imports numba without need."""
+    """A click group that imports a command at its first use, so that no command imports numba without need."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names, in the order of the table."""
@@ -120,11 +122,11 @@ class LazyGroup(SuggestingGroup):
 
     @plain_errors
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the sub-command; errors that are expected become one line and an exit code."""
+        """Run the sub-command; expected errors become one line and an exit code."""
         return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The help's table, without importing the commands."""
+        """Write the table of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
@@ -134,8 +136,8 @@ class LazyGroup(SuggestingGroup):
 def main() -> None:
     """KLAIS: IoT telemetry from UDP frames to Kafka records, exactly once.
 
-    Settings come from klais.toml and from KLAIS_* environment variables, which win: `klais config show` lists them all
-    with unit, range and source, `klais config init` writes a file.
+    Settings come from klais.toml and from KLAIS_* environment variables, which take precedence. `klais config show`
+    lists all of them with unit, range and source, `klais config init` writes a file.
     """
     context = click.get_current_context()
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":

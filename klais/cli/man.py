@@ -1,7 +1,7 @@
-"""Manual pages made from the commands, the settings and the glossary: ``python -m klais.cli.man FOLDER``.
+"""Manual pages from the commands, the settings and the glossary: ``python -m klais.cli.man FOLDER``.
 
 ``FOLDER`` gets ``man1`` (``klais`` and one page for each of its commands), ``man5`` (``klais.toml``) and ``man7``
-(``klais``, the words). man finds ``share/man`` beside a ``bin`` folder of ``PATH`` by itself.
+(``klais``, the glossary). man finds ``share/man`` next to a ``bin`` folder of ``PATH`` automatically.
 """
 
 import inspect
@@ -24,7 +24,7 @@ _CODE = re.compile(r"``([^`]+)``|`([^`]+)`")
 
 
 def pages() -> dict[str, str]:
-    """Every page by its file, as ``man1/klais-edge.1``."""
+    """Every page by file name, as ``man1/klais-edge.1``."""
     context = click.Context(main, info_name="klais", **main.context_settings)
     out = {"man1/klais.1": _command_page(context, main)}
     for name in COMMANDS:
@@ -44,11 +44,11 @@ def settings_page() -> str:
     lines = [*_head("klais.toml", 5), ".SH NAME", "klais.toml \\- settings of KLAIS", ".SH DESCRIPTION"]
     lines += [
         _text(
-            "A file of settings in TOML, with a table for each part of KLAIS: the file that `klais --config FILE` or "
-            "KLAIS_CONFIG names, else klais.toml in the current folder, else klais.toml in /etc/klais. An option of "
-            "a command, a profile and an environment variable win over it. It must belong to root or to the user that "
-            "runs klais, and nobody else may write to it. No secret stands in it: keys that end in _file name files "
-            "with them. `klais config init` writes one."
+            "A file of settings in TOML, with a table for each part of KLAIS. It is the file given by "
+            "`klais --config FILE` or KLAIS_CONFIG, else klais.toml in the current folder, else klais.toml in "
+            "/etc/klais. An option of a command, a profile and an environment variable take precedence. Root or the "
+            "user that runs klais must own it, and no other user may have write access. It holds no secrets: keys "
+            "that end in _file name files that do. `klais config init` writes one."
         )
     ]
     for table in BEGINNINGS:
@@ -58,8 +58,8 @@ def settings_page() -> str:
 
 
 def words_page(glossary: str) -> str:
-    """``klais(7)``: the words of docs/glossary.md."""
-    lines = [*_head("klais", 7), ".SH NAME", "klais \\- words and concepts of KLAIS"]
+    """``klais(7)``: the terms of docs/glossary.md."""
+    lines = [*_head("klais", 7), ".SH NAME", "klais \\- terms and concepts of KLAIS"]
     for paragraph in re.split(r"\n\n|\n(?=\*\*)", glossary)[1:]:
         plain = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", paragraph.strip())
         plain = re.sub(r"(?<!\*)\*(\w+)\*(?!\*)", r"\1", plain)
@@ -149,7 +149,7 @@ def _page(lines: list[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """One paragraph; what stands in backquotes is bold."""
+    """One paragraph; text in backquotes becomes bold."""
     flat = " ".join(text.split())
     parts = _CODE.split(flat)  # text, ``code``, `code`, text, ...
     out = [_escape(parts[0])]
@@ -167,7 +167,7 @@ def _guard(line: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """The text as troff wants it; long choices and lists may break behind a bar or a comma."""
+    """Text escaped for troff; long choices and lists may break after a bar or a comma."""
     plain = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("`", "\\(ga")
     return re.sub(r"([|,])(?=\S)", r"\1\\:", plain)
 

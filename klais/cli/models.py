@@ -1,4 +1,4 @@
-"""``klais models``: train, judge, list and choose models."""
+"""``klais models``: train, evaluate, list and activate models."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +22,15 @@ WITHOUT = {
     "language": "templates are used",
 }
 KINDS = tuple(WITHOUT)
-KIND = click.option("--kind", type=click.Choice(KINDS), default="traffic", show_default=True, help="Of this kind.")
+KIND = click.option("--kind", type=click.Choice(KINDS), default="traffic", show_default=True, help="Kind of the model.")
 TRACES = click.argument("traces", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 
 
 @click.group(cls=SuggestingGroup)
 def models() -> None:
-    """Models of the traffic, of device types, of language: data files with a card and hashes.
+    """Models of the traffic, of device types, and of language: data files with a card and hashes.
 
-    Some are in the package, others are trained by you, or by workers from what your devices send (fingerprint).
+    Some are in the package. Others are trained by you, or by workers from frames of your devices (fingerprint).
     """
 
 
@@ -38,7 +38,7 @@ def models() -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="Only models of this kind.")
 @FORM
 def list_(kind: str | None, form: str) -> None:
-    """List the models, the active one of each kind first; a refused one with its reason."""
+    """List the models, the active one of each kind first; refused ones with the reason."""
     from klais.models.store import ModelStore
 
     store, kinds = ModelStore.of(load()), (kind,) if kind else KINDS
@@ -67,7 +67,7 @@ def list_(kind: str | None, form: str) -> None:
 
 
 def _judged(test: Any, problem: str) -> str:
-    """A model's problem, else how it did in its test."""
+    """A model's problem, or its test result."""
     figures = test if isinstance(test, dict) else {}
     return problem or ", ".join(f"{name} {figures[name]}" for name in ("macro_f1", "accuracy") if name in figures)
 
@@ -76,7 +76,7 @@ def _judged(test: Any, problem: str) -> str:
 @click.argument("version", required=False)
 @KIND
 def card(version: str | None, kind: str) -> None:
-    """Print the card of a model (of the active one without VERSION) as JSON."""
+    """Print the card of a model (by default the active one) as JSON."""
     from klais.errors import ModelRefused
     from klais.models.store import ModelStore
 
@@ -93,7 +93,7 @@ def card(version: str | None, kind: str) -> None:
 @click.argument("version")
 @KIND
 def activate(version: str, kind: str) -> None:
-    """Make a model the active one; running workers take it within 5 s."""
+    """Activate a model; running workers load it within 5 s."""
     from klais.models.store import ModelStore
 
     model = ModelStore.of(load()).activate(kind, version)
@@ -108,13 +108,13 @@ def activate(version: str, kind: str) -> None:
     type=click.IntRange(10, 100_000),
     default=1600,
     show_default=True,
-    help="Stretches of 190 s to learn from.",
+    help="Number of intervals of 190 s for training.",
 )
-@click.option("--activate", "make_active", is_flag=True, help="Make it the active one when it is done.")
+@click.option("--activate", "make_active", is_flag=True, help="Activate it after the training.")
 @click.option("--json", "as_json", is_flag=True, help="The card as one JSON object.")
 def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_json: bool) -> None:
     """Train a model of the traffic at the lowest priority, from the shipped recording or from TRACES (*.csv of
-    timestamp,count). It takes some minutes of one core; the data path notices nothing, whatever happens to it."""
+    timestamp,count). It takes some minutes on one core and does not affect the data path."""
     from klais.models.store import ModelStore
     from klais.traffic.training import be_humble
 
@@ -136,16 +136,16 @@ def train(traces: Path | None, seed: int, episodes: int, make_active: bool, as_j
 @models.command()
 @click.argument("version", required=False)
 @TRACES
-@click.option("--seed", type=SEED, default=2, show_default=True, help="Of the windows to judge by.")
+@click.option("--seed", type=SEED, default=2, show_default=True, help="Seed of the evaluated windows.")
 @click.option(
     "--episodes",
     type=click.IntRange(10, 100_000),
     default=200,
     show_default=True,
-    help="Stretches of 190 s to judge by.",
+    help="Number of intervals of 190 s for the evaluation.",
 )
 def evaluate(version: str | None, traces: Path | None, seed: int, episodes: int) -> None:
-    """Judge a model (the active one without VERSION) on the later part of the recordings; prints JSON."""
+    """Evaluate a model (by default the active one) on the later part of the recordings; prints JSON."""
     from klais.errors import ModelRefused
     from klais.models.store import ModelStore
     from klais.traffic.chain import trees_of
@@ -156,7 +156,7 @@ def evaluate(version: str | None, traces: Path | None, seed: int, episodes: int)
         raise ModelRefused(f"no model traffic {version or 'is active'}")
     trees = trees_of(found[0])
     late = [base.part("test") for base in _bases(traces)]
-    with notice_after(f"judging by {episodes:,} stretches: some seconds for each 100"):
+    with notice_after(f"evaluating {episodes:,} intervals: some seconds per 100"):
         figures = judge(trees, samples(late, episodes, seed, test=True))
         held_out = judge(trees, samples(late, episodes // 2, seed, test=True, held_out=True))
     say_json({"version": found[0].version, "test": figures, "held_out_kinds": held_out}, indent=1)

@@ -1,4 +1,4 @@
-"""Options that several commands share, under one name each, and the numbers that they take."""
+"""Options and number types that several commands share."""
 
 import math
 from typing import Any
@@ -26,5 +26,5 @@ FRAMES_PER_S = Finite(0, MOST_PER_S, min_open=True)
 SEED = click.IntRange(0, 2**63 - 1)
 PARTITION = click.IntRange(0, 1023)
 ENDS = click.option(
-    "--for", "for_s", type=DURATION, default=None, help="Ends by itself: 30s, 10m, 2h.  [default: never]"
+    "--for", "for_s", type=DURATION, default=None, help="Expires after this time: 30s, 10m, 2h.  [default: never]"
 )

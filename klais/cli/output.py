@@ -1,4 +1,4 @@
-"""Lists in the form that ``-o`` names: a table for people, JSON, JSON lines or CSV for programs."""
+"""Lists in the format of ``-o``: a table, JSON, JSON lines or CSV."""
 
 import csv
 import functools
@@ -21,7 +21,7 @@ _FORM = click.option(
     type=click.Choice(["table", "json", "jsonl", "csv"]),
     default="table",
     show_default=True,
-    help="A table, one JSON object, one JSON object a line, or CSV.",
+    help="A table, one JSON object, one JSON object per line, or CSV.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 Row = dict[str, Any]
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table: the key in a row, the heading (the key in capitals where None), least width."""
+    """One column of a table: the key in a row, the heading (None = the key in capitals), minimum width."""
 
     key: str
     heading: str | None = None
@@ -42,7 +42,7 @@ class Column:
 
 
 def FORM(command: Callable[..., R]) -> Callable[..., R]:
-    """Give a command that prints rows ``-o``, and ``--json`` as every command has it; it gets ``form``."""
+    """Add ``-o`` and ``--json`` to a command that prints rows; it gets ``form``."""
 
     @functools.wraps(command)
     def with_form(*args: Any, form: str, as_json: bool, **kwargs: Any) -> R:
@@ -52,7 +52,7 @@ def FORM(command: Callable[..., R]) -> Callable[..., R]:
 
 
 def text_of(value: Any) -> str:
-    """A cell for people: numbers with separators, ``-`` for what is not known or does not apply."""
+    """Text of a cell: numbers with separators, ``-`` for unknown or not applicable."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -65,7 +65,7 @@ def text_of(value: Any) -> str:
 
 
 class TableWriter:
-    """Prints rows as they come; the first batch of rows sets the widths.
+    """Prints rows on arrival; the first batch of rows sets the widths.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class TableWriter:
         self._widths: list[int] | None = None
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Print rows, below the headings when they are the first."""
+        """Print rows, with headings before the first ones."""
         batch = list(rows)
         cells = [[text_of(row.get(column.key)) for column in self._columns] for row in batch]
         titles = [column.title for column in self._columns]
@@ -99,10 +99,10 @@ class TableWriter:
 
 
 class CsvWriter:
-    """Prints rows as CSV, with a head line; text cells are escaped, None is empty.
+    """Prints rows as CSV with a header line; text cells are escaped, None is empty.
 
-    A device may call itself ``=1+1``: spreadsheets would compute a text that begins so, unless an apostrophe stands
-    before it. JSON lines have every text as it is.
+    A device id may be ``=1+1``. Spreadsheets would evaluate such a text without a leading apostrophe. JSON lines have
+    every text unchanged.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -110,7 +110,7 @@ class CsvWriter:
         self._headed = False
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Print rows, below the keys when they are the first."""
+        """Print rows, with the keys before the first ones."""
         if not self._headed:
             self._line(list(self._keys))
             self._headed = True
@@ -124,12 +124,12 @@ class CsvWriter:
 
 
 def _inert(text: str) -> str:
-    """A text that neither a terminal nor a spreadsheet takes for more."""
+    """Text without special meaning for a terminal or a spreadsheet."""
     return ("'" if text.startswith(("=", "+", "-", "@")) else "") + escape(text)
 
 
 class JsonLines:
-    """Prints one JSON object a row."""
+    """Prints one JSON object per row."""
 
     def write(self, rows: Iterable[Row]) -> None:
         """Print rows."""
@@ -138,6 +138,6 @@ class JsonLines:
 
 
 def writer(form: str, columns: Sequence[Column], keys: Sequence[str]) -> TableWriter | CsvWriter | JsonLines:
-    """What prints rows in a form other than ``json``; ``keys`` are the columns of CSV."""
+    """The writer of rows in a format other than ``json``; ``keys`` are the columns of CSV."""
     made = {"table": TableWriter(columns), "csv": CsvWriter(keys), "jsonl": JsonLines()}
     return cast(TableWriter | CsvWriter | JsonLines, made[form])

@@ -1,4 +1,4 @@
-"""``klais plan``: how many partitions, edges, workers and brokers a system needs, and how much memory and disk."""
+"""``klais plan``: partitions, edges, workers and brokers that a system needs, with memory and disk."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -21,16 +21,25 @@ KEYS = ("part", "name", "value", "unit", "formula", "source")
 @click.option("--devices", type=click.IntRange(1, 10**10), required=True, help="Devices that send.")
 @click.option("--rate", type=FRAMES_PER_S, required=True, help="Frames/s of all devices together, at the peak.")
 @click.option("--payload-bytes", type=click.IntRange(2, 65_000), default=60, show_default=True, help="Mean payload.")
-@click.option("--latency-ms", type=Finite(5, 1000), default=100.0, show_default=True, help="Arrival to readable.")
 @click.option(
-    "--retention", "retention_s", type=DURATION, default="7d", show_default=True, help="How long records stay."
+    "--latency-ms", type=Finite(5, 1000), default=100.0, show_default=True, help="Target from arrival to readable."
+)
+@click.option(
+    "--retention", "retention_s", type=DURATION, default="7d", show_default=True, help="Retention of records."
 )
 @click.option("--replication", type=click.IntRange(1, 9), default=3, show_default=True, help="Copies of each record.")
 @click.option("--compression", type=Finite(0.01, 1), default=0.6, show_default=True, help="lz4 size / plain size.")
-@click.option("--outage", "outage_s", type=DURATION, default="1h", show_default=True, help="Kafka away; edges spool.")
-@click.option("--partitions", type=click.IntRange(1, 1024), help="Those of your system.  [default: chosen]")
-@click.option("--results", type=click.Path(path_type=Path), help="Figures of your machine, of `python -m bench`.")
-@click.option("--explain", is_flag=True, help="Below each line: where its costs were measured.")
+@click.option(
+    "--outage",
+    "outage_s",
+    type=DURATION,
+    default="1h",
+    show_default=True,
+    help="Outage of Kafka to bridge with spools.",
+)
+@click.option("--partitions", type=click.IntRange(1, 1024), help="Partitions of your system.  [default: computed]")
+@click.option("--results", type=click.Path(path_type=Path), help="Results of `python -m bench` on your machine.")
+@click.option("--explain", is_flag=True, help="Show the source of the measured costs below each line.")
 @FORM
 def plan(
     devices: int, rate: float, payload_bytes: int, latency_ms: float, retention_s: float, replication: int,
@@ -38,8 +47,8 @@ def plan(
 ) -> None:  # fmt: skip
     """Size a system: partitions, edges, workers, brokers, memory, disk, network.
 
-    Each line says how it follows from measured costs of a frame and of a batch. They are those of a medium virtual
-    machine; give --results for those of yours. docs/scaling.md explains the model and how far to trust it.
+    Each line shows how it is computed from measured costs per frame and per batch. The defaults were measured on a
+    medium virtual machine; use --results for your own. docs/scaling.md explains the model and its accuracy.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""A plot of a series as SVG: its values, its scores below, flags as marks. No library draws lines for so little."""
+"""A plot of a series as SVG: values, scores below, flags as marks. This is too little to need a library."""
 
 from html import escape
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 WIDTH, HEIGHT, SCORES, MARGIN = 1200, 320, 120, 40
-COLUMNS = 1000  # so many columns have a line each, from the least to the greatest value within
+COLUMNS = 1000  # number of columns, each with a line from the smallest to the largest value within
 Floats = npt.NDArray[np.float64]
 
 
@@ -51,7 +51,7 @@ def _range_path(
 
 
 def compare(title: str, t: Floats, panels: list[tuple[str, Floats, Floats]]) -> str:
-    """The SVG of two courses: a panel for each (name, first, second), below each other; all arrays are [n]."""
+    """The SVG of two series: a panel for each (name, first, second), one below the other; all arrays are [n]."""
     if not len(t):
         return _svg(title, "")
     begin, across = float(t.min()), (WIDTH - 2 * MARGIN) / max(float(t.max() - t.min()), 1e-9)

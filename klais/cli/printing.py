@@ -1,4 +1,4 @@
-"""Output of the commands: printable characters only, whatever a device or an operator put into the data."""
+"""Output of the commands: only printable characters, whatever the data contains."""
 
 import json
 import os
@@ -10,13 +10,13 @@ from klais.text import escape
 
 
 def say(*lines: str, err: bool = False) -> None:
-    """Print lines for people. Line breaks within one are escaped, so that data cannot start a line of its own."""
+    """Print lines of text. Line breaks within one are escaped, so that data cannot start a new line."""
     for line in lines:
         click.echo(escape(line), err=err)
 
 
 def say_text(text: str, err: bool = False) -> None:
-    """Print text of several lines, each of them escaped."""
+    """Print text of several lines, each escaped."""
     say(*text.split("\n"), err=err)
 
 
@@ -31,11 +31,11 @@ def say_marked(mark: str, colour: str, line: str) -> None:
 
 
 def clear_screen() -> None:
-    """Empty a terminal that can be emptied."""
+    """Clear the terminal, if the output is one."""
     if os.environ.get("TERM", "dumb") != "dumb":
-        click.clear()  # does nothing where the output is no terminal
+        click.clear()  # does nothing if the output is not a terminal
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
-    """Print one JSON value in ASCII: a terminal gets control characters as JSON escapes."""
+    """Print a JSON value in ASCII: control characters become JSON escapes."""
     click.echo(json.dumps(value, indent=indent))

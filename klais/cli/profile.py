@@ -1,4 +1,4 @@
-"""``klais profile``: the systems that one person works with."""
+"""``klais profile``: the systems that a user works with."""
 
 import click
 
@@ -15,9 +15,9 @@ _KEYS = ("profile", "bootstrap", "worker_url", "edge_url")
 def profile() -> None:
     """List the systems that you work with.
 
-    A profile says where a system is and who you are there: `klais --profile prod devices list`, or KLAIS_PROFILE=prod.
-    While one is in force, all of that comes from it and nothing of it from the environment or a file. Profiles stand
-    in ~/.config/klais/profiles.toml, which only you may write, one table for each:
+    A profile contains the addresses of a system and your credentials: `klais --profile prod devices list`, or
+    KLAIS_PROFILE=prod. While one is active, it is the only source of these settings; the environment and files do not
+    count. Profiles are in ~/.config/klais/profiles.toml, to which only you may have write access, one table for each:
 
     \b
       [prod]
@@ -34,7 +34,7 @@ def profile() -> None:
 @profile.command("list")
 @FORM
 def list_(form: str) -> None:
-    """List the profiles that there are."""
+    """List the profiles."""
     rows = []
     for name in names():
         found, _ = read_profile(name)
@@ -51,7 +51,7 @@ def list_(form: str) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: key -> value.")
 def show(name: str, as_json: bool) -> None:
-    """Print what a profile sets."""
+    """Print the settings of a profile."""
     found, problems = read_profile(name)
     if problems:
         raise ConfigError("\n".join(problems))

@@ -1,4 +1,4 @@
-"""``klais redrive``: dead letters back to ``klais_raw``, each once."""
+"""``klais redrive``: send dead letters back to ``klais_raw``, once each."""
 
 import asyncio
 import sys
@@ -28,10 +28,10 @@ REASONS = ("bad_utf8", "bad_json", "not_object", "too_deep", "not_strict", "too_
 _WHY = {
     "redriven": "was redriven",
     "too_often": "was redriven too often",
-    "clipped": "is not whole: the dead letter was cut",
-    "foreign": "is no frame",
-    "forged": "has a wrong tag",
-    "unchecked": "was never checked for its tag",
+    "clipped": "is incomplete: the dead letter was cut",
+    "foreign": "is not a frame",
+    "forged": "has an invalid tag",
+    "unchecked": "has an unchecked tag",
 }
 _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times", "outcome")
 
@@ -41,27 +41,27 @@ _LISTED = ("partition", "offset", "device_id", "reason", "ts", "bytes", "times",
               help=f"Only these (may be given again): {', '.join(REASONS)}.")  # fmt: skip
 @click.option("--device", metavar="ID", help="Only frames of this device.", shell_complete=complete_device_id)
 @click.option("--from", "begin", type=MOMENT, help="Dead letters since: 2h (ago) or ISO 8601 (UTC).  [default: all]")
-@click.option("--to", "end", type=MOMENT, help="Dead letters until, likewise.  [default: now]")
-@click.option("-n", "count", type=click.IntRange(1), help="At most so many frames.  [default: all]")
+@click.option("--to", "end", type=MOMENT, help="Dead letters until, in the same format.  [default: now]")
+@click.option("-n", "count", type=click.IntRange(1), help="Maximum number of frames.  [default: all]")
 @click.option("--strip-nul", is_flag=True, help="Cut NUL bytes off the end of payloads.")
 @click.option("--rate", type=Finite(1, 100_000), default=200.0, show_default=True, help="Frames/s.")
 @click.option("--most-times", type=click.IntRange(1, 16), default=3, show_default=True,
-              help="Dead letters that came back so often stay where they are.")  # fmt: skip
-@click.option("--yes", is_flag=True, help="Send them. Without it nothing is written.")
-@click.option("--note", default="", metavar="TEXT", help="Why, kept in klais_audit.")
-@click.option("--list", "listed", is_flag=True, help="One row a frame in place of a summary.")
+              help="Skip dead letters that were redriven this often.")  # fmt: skip
+@click.option("--yes", is_flag=True, help="Send the frames. Without it nothing is written.")
+@click.option("--note", default="", metavar="TEXT", help="Reason, stored in klais_audit.")
+@click.option("--list", "listed", is_flag=True, help="One row per frame instead of a summary.")
 @FORM
 def redrive(
     reasons: tuple[str, ...], device: str | None, begin: Moment | None, end: Moment | None, count: int | None,
     strip_nul: bool, rate: float, most_times: int, yes: bool, note: str, listed: bool, form: str,
 ) -> None:  # fmt: skip
-    """Send dead letters back to klais_raw once what made them so is mended.
+    """Send dead letters back to klais_raw after their cause is fixed.
 
-    Without --yes it only shows what would go. A frame goes if a lane would take it now: first mend the cause (a
-    setting as KLAIS_JSON_STRICT, a defect of KLAIS) or give --strip-nul. Frames keep their time of receipt.
+    Without --yes it only shows what it would send. It sends a frame if a lane would accept it now: first fix the cause
+    (a setting such as KLAIS_JSON_STRICT, a defect of KLAIS) or use --strip-nul. Frames keep their receive time.
 
-    klais_audit names every frame before it is sent, and what it names never goes a second time: you may interrupt the
-    command and run it again. A frame that becomes a dead letter again counts how often it was redriven.
+    klais_audit records every frame before it is sent, and recorded frames are never sent a second time, so you can
+    interrupt the command and run it again. A frame that becomes a dead letter again counts how often it was redriven.
 
     \b
     Examples:
@@ -87,15 +87,18 @@ def redrive(
         dead_letters = asyncio.run(find_dead_letters(settings, choice, asyncio.run(read_ledger(settings))))
         show(dead_letters, listed, form)
         if form == "table":
-            say(f"{_going(dead_letters):,} of {len(dead_letters):,} frames would go: give --yes to send them", err=True)
+            say(
+                f"{_going(dead_letters):,} of {len(dead_letters):,} frames would be sent: use --yes to send them",
+                err=True,
+            )
         return
     fault.arm(settings.fault_point)
     work = Redrive(settings, author(), note, rate, progress_of(sys.stderr.isatty()))
     again, gone = work.finish()
     if again:
-        say(f"sent {again:,} frames of an interrupted run again; lanes drop those that they have", err=True)
+        say(f"sent {again:,} frames of an interrupted run again; lanes drop duplicates", err=True)
     if gone:
-        say(f"klais: {gone:,} frames of an interrupted run are gone, whether they were sent is not known", err=True)
+        say(f"klais: {gone:,} frames of an interrupted run are gone; it is unknown whether they were sent", err=True)
     dead_letters = asyncio.run(find_dead_letters(settings, choice, work.ledger))
     what = {"reasons": list(reasons), "device_id": device, "from_ms": choice.begin_ms, "to_ms": choice.end_ms}
     sent = work.send(dead_letters, choice, what | {"strip_nul": strip_nul}) if _going(dead_letters) else 0
@@ -105,7 +108,7 @@ def redrive(
 
 
 def progress_of(shown: bool) -> Any:
-    """A function that says on stderr how many frames are sent, where somebody looks."""
+    """A function that reports progress on stderr, if it is a terminal."""
     said_at = 0.0
 
     def progress(sent: int) -> None:
@@ -122,12 +125,12 @@ def _going(dead_letters: "list[DeadLetter]") -> int:
 
 
 def outcome_of(verdict: str) -> str:
-    """What becomes of a dead letter, for people."""
+    """Outcome of a dead letter as text."""
     return GOES if not verdict else _WHY.get(verdict, STILL + verdict)
 
 
 def show(dead_letters: "list[DeadLetter]", listed: bool, form: str, sent: int | None = None) -> None:
-    """Print the dead letters, or how many there are by reason and outcome."""
+    """Print the dead letters, or their number by reason and outcome."""
     rows = [_row(dead_letter) for dead_letter in dead_letters] if listed else summed(dead_letters)
     keys = _LISTED if listed else ("reason", "outcome", "frames", "devices", "oldest", "newest")
     if form == "json":
@@ -138,7 +141,7 @@ def show(dead_letters: "list[DeadLetter]", listed: bool, form: str, sent: int | 
 
 
 def summed(dead_letters: "list[DeadLetter]") -> list[Row]:
-    """One row for each reason and outcome, the most frames first."""
+    """One row per reason and outcome, most frames first."""
     counts = Counter((dead_letter.reason, outcome_of(dead_letter.verdict)) for dead_letter in dead_letters)
     out = []
     for (reason, outcome), frames in counts.most_common():
@@ -167,5 +170,5 @@ def _row(dead_letter: "DeadLetter") -> Row:
 def _iso(ms: int) -> str | None:
     try:
         return iso_seconds(ms) if ms >= 0 else None
-    except (ValueError, OverflowError, OSError):  # a foreign record may name any time
+    except (ValueError, OverflowError, OSError):  # a foreign record may have any time
         return None

@@ -1,4 +1,4 @@
-"""``klais replay``: the journal from step 0 against topics and tables."""
+"""``klais replay``: compares the journal from step 0 with topics and tables."""
 
 import asyncio
 import dataclasses
@@ -11,17 +11,17 @@ from klais.cli.settings import load
 
 
 @click.command()
-@click.option("--check", is_flag=True, help="Exit with 1 when anything disagrees.")
+@click.option("--check", is_flag=True, help="Exit with 1 if there is a difference.")
 @click.option("--partition", type=PARTITION, multiple=True, help="Only this lane (may be given again). Default: all.")
-@click.option("--settled", is_flag=True, help="Also require that every raw record is read and every queue is empty.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a lane.")
+@click.option("--settled", is_flag=True, help="Also require that all raw records are read and all queues are empty.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per lane.")
 def replay(check: bool, partition: tuple[int, ...], settled: bool, as_json: bool) -> None:
     """Replay each lane's journal from step 0 and compare it with the topics in Kafka.
 
     Every record of iot_telemetry, klais_anomalies and klais_dead_letter must be one that the journal decided, once and
-    in its order; every row and counter of the devices table must be what the replay gives at the checkpoint's step.
-    Needs the whole journal: retention must not have cut it (24 h by default). Run it while no worker writes, or with
-    those lanes idle.
+    in order. Every row and counter of the devices table must equal the result of the replay at the checkpoint's step.
+    This needs the whole journal: retention must not have cut it (24 h by default). Run it while no worker writes, or
+    while those lanes are idle.
 
     \b
     Example:

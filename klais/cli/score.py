@@ -1,4 +1,4 @@
-"""``klais score``: the anomaly scorer on a file of your own, with a plot."""
+"""``klais score``: the anomaly scorer on your own file, with a plot."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +13,14 @@ from klais.cli.printing import say, say_json
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--tier", type=click.Choice(["light", "full"]), default="full", help="Tier of the scorer (full).")
-@click.option("--threshold", type=Finite(0), default=None, help="Score from which on a report is a flag (5).")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Where the plot goes. Default: FILE.svg.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a flag.")
+@click.option("--threshold", type=Finite(0), default=None, help="Score from which a value is flagged (5).")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="File for the plot. Default: FILE.svg.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per flag.")
 def score(file: Path, tier: Literal["light", "full"], threshold: float | None, svg: Path | None, as_json: bool) -> None:
     """Score a series: FILE is CSV with the columns timestamp and value.
 
-    Timestamps are seconds since the epoch or ISO 8601. Prints each flag with its sentence, of the value and of the
-    times between the rows, and draws values, scores and flags as SVG.
+    Timestamps are seconds since the epoch or ISO 8601. It prints each flag of the values and of the intervals between
+    rows with its explanation, and draws values, scores and flags as SVG.
 
     \b
     Example:

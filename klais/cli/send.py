@@ -1,4 +1,4 @@
-"""``klais send``: one frame, as a device sends it."""
+"""``klais send``: send one frame like a device."""
 
 import json
 import select
@@ -16,21 +16,21 @@ from klais.core.wire.signing import sign_frame, signed_id
 from klais.errors import KlaisError
 from klais.system.address import destination
 
-ANSWER_S = 0.05  # on one machine "port unreachable" comes back within microseconds
+ANSWER_S = 0.05  # on one machine "port unreachable" arrives within microseconds
 
 
 @click.command()
 @click.argument("payload")
 @click.option("--device", required=True, help="Device id: 1 to 16 bytes of UTF-8.")
 @click.option(
-    "--seq", type=click.IntRange(0, 2**32 - 1), help="Sequence number; default: milliseconds of the clock, which grow."
+    "--seq", type=click.IntRange(0, 2**32 - 1), help="Sequence number; default: the clock in ms, which increases."
 )
-@click.option("--auth", is_flag=True, help="Sign the frame, under the key that KLAIS_AUTH_KEY_FILE gives the device.")
+@click.option("--auth", is_flag=True, help="Sign the frame with the device's key from KLAIS_AUTH_KEY_FILE.")
 @click.option("--epoch", type=click.IntRange(0, 2**32 - 1), help="Epoch of a signed frame; default: the clock, in s.")
 @click.option("--generation", type=click.IntRange(0, 3), help="Key generation of a signed frame; default: the newest.")
 @click.option("--to", "target", help="host:port of the edge (default: this machine, the port of KLAIS_UDP_BIND).")
-@click.option("--no-check", is_flag=True, help="Send the payload as it is, also when it is no JSON object or too long.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was sent as one JSON object.")
+@click.option("--no-check", is_flag=True, help="Send the payload even if it is not a JSON object or too long.")
+@click.option("--json", "as_json", is_flag=True, help="Print the sent frame as one JSON object.")
 def send(
     payload: str,
     device: str,
@@ -44,7 +44,7 @@ def send(
 ) -> None:
     """Send one frame with PAYLOAD, a JSON object (- reads it from standard input).
 
-    UDP gives no receipt: see it arrive with `klais tail iot_telemetry`.
+    UDP has no acknowledgement: check the arrival with `klais tail iot_telemetry`.
 
     \b
     Examples:
@@ -65,7 +65,7 @@ def send(
     if len(frame) > settings.frame_max_bytes and not no_check:
         raise click.UsageError(
             f"this frame has {len(frame)} bytes and KLAIS_FRAME_MAX_BYTES is {settings.frame_max_bytes}: "
-            "an edge drops it as too_long. --no-check sends it all the same"
+            "an edge drops it as too_long. --no-check sends it anyway"
         )
     if auth:
         frame = _signed(frame, epoch, generation)
@@ -99,9 +99,9 @@ def _check(text: str) -> None:
     try:
         good = isinstance(json.loads(text, parse_constant=refuse), dict)
     except (ValueError, RecursionError) as error:
-        raise click.UsageError(f"PAYLOAD is not JSON: {error}. --no-check sends it all the same") from None
+        raise click.UsageError(f"PAYLOAD is not JSON: {error}. --no-check sends it anyway") from None
     if not good:
-        raise click.UsageError('PAYLOAD must be a JSON object, like {"t": 21.5}. --no-check sends it all the same')
+        raise click.UsageError('PAYLOAD must be a JSON object, like {"t": 21.5}. --no-check sends it anyway')
 
 
 def _send(frame: bytes, host: str, port: int) -> None:
@@ -111,10 +111,10 @@ def _send(frame: bytes, host: str, port: int) -> None:
             sock.connect(address)
             sock.send(frame)
             if select.select([sock], [], [], ANSWER_S)[0]:
-                sock.recv(1)  # a connected socket learns of "port unreachable" here
+                sock.recv(1)  # a connected socket reports "port unreachable" here
     except ConnectionRefusedError:
         raise KlaisError(
-            f"nothing receives on {host}:{port}: is the edge up? (`klais edge`; --to names another)"
+            f"no process receives on {host}:{port}: is the edge running? (`klais edge`; or use --to)"
         ) from None
     except OSError as error:
         raise KlaisError(f"cannot send to {host}:{port}: {error.strerror or error}") from None

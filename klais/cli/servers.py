@@ -1,4 +1,4 @@
-"""Which worker and which edge a command asks."""
+"""The worker and the edge that a command queries."""
 
 from dataclasses import dataclass
 
@@ -9,17 +9,17 @@ from klais.system.address import split_address, url_of
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that a command asks.
+    """A server that a command queries.
 
     Attributes
     ----------
     url : str
         ``http://host:port``.
     own : str or None
-        Address at which it listens when it is the one that these settings run: only that one gets the token of the
-        state folder.
+        Address at which it listens if it belongs to these settings: only this server gets the token of the state
+        folder.
     origin : str
-        Which option or setting names it, for messages.
+        Option or setting that names it, for messages.
     """
 
     url: str
@@ -43,20 +43,20 @@ def edge_of(settings: SettingsFields, url: str | None) -> Server:
     Raises
     ------
     klais.errors.ConfigError
-        A profile is in force and names no edge: the one of this machine is not meant.
+        If a profile is active and has no edge, because the edge of this machine is not meant.
     """
     if url:
         return Server(url.rstrip("/"), None, "--url")
     if settings.api_url:
         return Server(settings.api_url.rstrip("/"), None, settings.origin("api_url"))
     if settings.profile is not None:
-        raise ConfigError(f"the profile {settings.profile!r} has no edge_url: add it, or name an edge with --url")
+        raise ConfigError(f"the profile {settings.profile!r} has no edge_url: add it, or give an edge with --url")
     host, port = split_address(settings.api_bind)
     return Server(url_of(host, port), host, settings.origin("api_bind"))
 
 
 def token_fix(status: int) -> str:
-    """What to do about a refusal."""
+    """Hint for a refused request."""
     if status == 401:
         return "; set KLAIS_API_READ_TOKEN or KLAIS_API_TOKEN to the server's token"
     return ""

@@ -1,4 +1,4 @@
-"""``klais simulate``: frames of simulated devices, and the check of what became of them."""
+"""``klais simulate``: frames of simulated devices, and a check of their delivery."""
 
 import math
 import os
@@ -26,7 +26,7 @@ DEFAULT_RATE = 1000.0
 
 
 class _Rate(click.ParamType):
-    """Frames a second, or ``max``."""
+    """Frames per second, or ``max``."""
 
     name = "rate"
 
@@ -38,7 +38,7 @@ class _Rate(click.ParamType):
         except ValueError:
             rate = math.nan
         if not 0 < rate < math.inf:
-            self.fail(f"{value!r} is not a rate: give frames a second above 0, or max", param, ctx)
+            self.fail(f"{value!r} is not a rate: give frames per second above 0, or max", param, ctx)
         return rate
 
 
@@ -47,7 +47,7 @@ MANIFEST = click.option(
     "path",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What `klais simulate --manifest` wrote.",
+    help="Manifest of `klais simulate --manifest`.",
 )
 
 
@@ -55,46 +55,53 @@ MANIFEST = click.option(
 @click.option(
     "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Number of devices."
 )
-@click.option("--rate", type=_Rate(), help="Frames a second, all devices together, or max.  [default: 1000]")
-@click.option("--for", "duration", type=DURATION, help="How long: 30s, 2m, 1h30m.  [default: until Ctrl-C]")
-@click.option("--count", type=click.IntRange(min=0), help="Stop after so many frames.")
-@click.option("--to", "to", metavar="HOST:PORT", help="Where to.  [default: the edge's KLAIS_UDP_BIND on this machine]")
+@click.option("--rate", type=_Rate(), help="Frames per second, all devices together, or max.  [default: 1000]")
+@click.option("--for", "duration", type=DURATION, help="Duration: 30s, 2m, 1h30m.  [default: until Ctrl-C]")
+@click.option("--count", type=click.IntRange(min=0), help="Stop after this number of frames.")
+@click.option("--to", "to", metavar="HOST:PORT", help="Destination.  [default: KLAIS_UDP_BIND on this machine]")
 @click.option("--source-ports", type=click.IntRange(1, 256), default=1, show_default=True, help="Sockets to send from.")
-@click.option("--trace", metavar="FILE.csv|nasa", help="Replay recorded counts: rows timestamp,count; nasa is shipped.")
+@click.option(
+    "--trace", metavar="FILE.csv|nasa", help="Replay recorded counts: rows timestamp,count; nasa is included."
+)
 @click.option("--trace-scale", type=Finite(0, min_open=True), help="Multiply the counts.  [default: 1; nasa: 400]")
-@click.option("--trace-start", metavar="ROW|TIME", help="Begin there: a row, 09:40 or a timestamp.  [nasa: 09:40]")
+@click.option("--trace-start", metavar="ROW|TIME", help="Start at a row, 09:40 or a timestamp.  [nasa: 09:40]")
 @click.option(
     "--speed",
     type=Finite(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Replay the trace so many times as fast.",
+    help="Speed factor of the replay.",
 )
 @click.option(
     "--series", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of recorded values."
 )
-@click.option("--malformed", type=SHARE, default=0.0, help="Share of frames that are malformed, in seven ways.")
-@click.option("--duplicates", type=SHARE, default=0.0, help="Share of good frames that are sent twice.")
+@click.option("--malformed", type=SHARE, default=0.0, help="Share of malformed frames, of seven kinds.")
+@click.option("--duplicates", type=SHARE, default=0.0, help="Share of valid frames that are sent twice.")
 @click.option("--reorder", type=Finite(0, 0.5), default=0.0, help="Share of frames overtaken by the next one.")
-@click.option("--reboot", type=SHARE, default=0.0, help="Share of frames before which the device starts again at 0.")
-@click.option("--spikes", type=SHARE, default=0.0, help="Share of frames with a temperature that is far off.")
-@click.option("--auth", is_flag=True, help="Sign the frames, under the keys of KLAIS_AUTH_KEY_FILE.")
-@click.option("--forged", type=SHARE, default=0.0, help="Share of signed frames whose tag is wrong.")
+@click.option(
+    "--reboot", type=SHARE, default=0.0, help="Share of frames before which the device restarts its sequence at 0."
+)
+@click.option("--spikes", type=SHARE, default=0.0, help="Share of frames with an outlier temperature.")
+@click.option("--auth", is_flag=True, help="Sign the frames with the keys of KLAIS_AUTH_KEY_FILE.")
+@click.option("--forged", type=SHARE, default=0.0, help="Share of signed frames with an invalid tag.")
 @click.option("--seed", type=SEED, help="Same seed, same frames.  [default: a new one each run]")
-@click.option("--id-prefix", default="sim-", show_default=True, help="Text before each device's number.")
-@click.option("--first-sequence", type=click.IntRange(0, 2**32 - 1), default=0, help="Each device's first sequence.")
+@click.option("--id-prefix", default="sim-", show_default=True, help="Prefix of the device ids.")
+@click.option(
+    "--first-sequence", type=click.IntRange(0, 2**32 - 1), default=0, help="First sequence number of each device."
+)
 @click.option("--day", type=DURATION, default=86_400.0, help="Length of the modelled day.  [default: 24h]")
-@click.option("--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Write down every frame sent.")
+@click.option(
+    "--manifest", type=click.Path(dir_okay=False, path_type=Path), help="Record every sent frame in this file."
+)
 @click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object on standard output.")
-@click.option("--json-lines", is_flag=True, help="One JSON object a second on standard output, the summary last.")
+@click.option("--json-lines", is_flag=True, help="One JSON object per second on standard output, the summary last.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no progress and no summary.")
 @click.pass_context
 def simulate(ctx: click.Context, /, **options: Any) -> None:
     """Send frames of simulated devices over UDP.
 
-    Sensor values are modelled (a daily sine and correlated noise for each device) or, with --series, recorded ones:
-    each CSV file of timestamp,value is one device. With the same seed and options the same frames leave in the same
-    order.
+    Sensor values are modelled (a daily sine and correlated noise for each device) or, with --series, recorded: each CSV
+    file of timestamp,value is one device. The same seed and options produce the same frames in the same order.
 
     \b
     Examples:
@@ -176,7 +183,7 @@ def _schedule(options: dict[str, Any]) -> "Schedule":
             raise click.UsageError("--trace-scale, --trace-start and --speed need --trace")
         return traffic.SteadyRate(options["rate"] or DEFAULT_RATE)
     if options["rate"] is not None:
-        raise click.UsageError("--rate and --trace exclude each other: --trace-scale scales the trace")
+        raise click.UsageError("--rate and --trace are mutually exclusive: use --trace-scale")
     for option, value in (("--trace-scale", scale), ("--speed", options["speed"])):
         if value is not None and not 0 < value < math.inf:
             raise click.UsageError(f"{option} must be above 0, not {value}")
@@ -193,15 +200,18 @@ def _schedule(options: dict[str, Any]) -> "Schedule":
 @click.option("--json", "as_json", is_flag=True, help="The verdict as one JSON object.")
 @click.option("--wait", type=DURATION, default=10.0, help="Wait this long for frames in flight.  [default: 10s]")
 @click.option(
-    "--allow-missing", type=click.IntRange(min=0), default=0, help="Good frames that may be missing (UDP loses)."
+    "--allow-missing",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Valid frames that may be missing (UDP may lose frames).",
 )
-@click.option("--strict", is_flag=True, help="Every malformed frame must be in the dead letters too.")
+@click.option("--strict", is_flag=True, help="Also require every malformed frame in the dead letters.")
 @click.pass_context
 def check(ctx: click.Context, path: Path, as_json: bool, wait: float, allow_missing: int, strict: bool) -> None:
-    """Read the topics and judge: has every frame of the manifest landed, once and in order?
+    """Read the topics and check that every frame of the manifest has landed, once and in order.
 
-    Exit code 0 when it is, 1 when not. UDP may lose frames, and the dam drops what is above its limits; both show as
-    missing here: compare with `klais stats`.
+    Exit code 0 if so, else 1. UDP may lose frames, and the dam drops frames above its limits; both are missing here.
+    Compare with `klais stats`.
     """
     from klais.sim.manifest import read_manifest
     from klais.verify.check import check_manifest

@@ -25,15 +25,17 @@ _REST_TIMEOUT_S = 5.0
 
 
 @click.command()
-@click.option("--rest", "use_rest", is_flag=True, help="Ask the edge at KLAIS_API_BIND instead of reading klais_stats.")
-@click.option("--url", help="Ask the edge at this address, as in http://host:8080 (implies --rest).")
-@click.option("--watch", is_flag=True, help="Again every second, until Ctrl-C.")
+@click.option(
+    "--rest", "use_rest", is_flag=True, help="Query the edge at KLAIS_API_BIND instead of reading klais_stats."
+)
+@click.option("--url", help="Query the edge at this address, as in http://host:8080 (implies --rest).")
+@click.option("--watch", is_flag=True, help="Repeat every second, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: sender -> its newest record and its age in s.")
 def stats(use_rest: bool, url: str | None, watch: bool, as_json: bool) -> None:
-    """Show what edge and workers count: rates, drops, queue, lag.
+    """Show the statistics of edge and workers: rates, drops, queue, lag.
 
-    Every process writes one record a second to klais_stats; this shows the newest of each sender with its age. An age
-    of many seconds means that the process ended, or that Kafka does not accept its records.
+    Every process writes one record per second to klais_stats. This shows the newest record of each sender with its age.
+    An age of many seconds means that the process ended, or that Kafka does not accept its records.
 
     \b
     Examples:
@@ -87,12 +89,12 @@ def _from_edge(settings: SettingsFields, url: str | None) -> dict[str, Any]:
 
 
 def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
-    """An edge's own answer to ``GET /stats``.
+    """An edge's response to ``GET /stats``.
 
     Raises
     ------
     EdgeUnavailable
-        No answer, an answer that is not an edge's, or the edge requires another token.
+        If the server does not respond, is not an edge, or requires another token.
     """
     from klais.http import client
 
@@ -101,7 +103,7 @@ def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
         with notice_after(f"no answer yet from the edge at {where}: waiting up to {_REST_TIMEOUT_S:g} s"):
             status, data = client.request(edge.url + "/stats", _REST_TIMEOUT_S, token=token)
     except (OSError, ValueError) as error:
-        fix = "start one with `klais edge` or `klais up`, or name another one with --url"
+        fix = "start one with `klais edge` or `klais up`, or give another one with --url"
         raise EdgeUnavailable(
             f"no edge answers at {where}: {reason_of(error, edge.url.startswith('https:'))}. To fix it, {fix}"
         ) from None
@@ -111,9 +113,9 @@ def from_rest(edge: Server, token: str | None = None) -> dict[str, Any]:
         body = None
     reason = body.get("error") if isinstance(body, dict) else None
     if not isinstance(body, dict) or (status != 200 and reason is None):
-        raise EdgeUnavailable(f"what answers at {where} is no KLAIS edge ({status}): name one with --url")
+        raise EdgeUnavailable(f"the server at {where} is not a KLAIS edge ({status}): give one with --url")
     if status != 200:
-        raise EdgeUnavailable(f"the edge at {where} answers {status}: {reason}{token_fix(status)}")
+        raise EdgeUnavailable(f"the edge at {where} responds with {status}: {reason}{token_fix(status)}")
     return {"edge": {"age_s": 0.0, "stats": body}}
 
 

@@ -33,16 +33,14 @@ _TIMEOUT_S = 10.0
     show_default=True,
     help="The newest N records (the first N with --from-beginning).",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with records as they arrive, until Ctrl-C.")
-@click.option(
-    "--from-beginning", is_flag=True, help="From the oldest record that is kept; all of them unless -n is given."
-)
+@click.option("-f", "--follow", is_flag=True, help="Continue with new records, until Ctrl-C.")
+@click.option("--from-beginning", is_flag=True, help="Start at the oldest stored record; print all unless -n is given.")
 @click.option("--partition", type=PARTITION, help="Only this partition.")
-@click.option("--device", help="Only what is about this device_id.")
+@click.option("--device", help="Only records of this device_id.")
 @click.option(
     "--frames", type=click.IntRange(0), default=10, show_default=True, help="Frames shown of each frame batch; 0 = all."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a record, with all frames of a batch.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per record, with all frames of a batch.")
 @click.pass_context
 def tail(
     ctx: click.Context,
@@ -57,9 +55,9 @@ def tail(
 ) -> None:
     """Print records of TOPIC, decoded: the newest ones, then exit.
 
-    TOPIC is a name with or without the prefix in force, or short: telemetry, raw, anomalies, dead_letter, journal,
-    stats, control, devices. A line begins with the record's time, partition@offset and key. Nothing is committed:
-    looking changes nothing for anyone else.
+    TOPIC is a name with or without the configured prefix, or a short name: telemetry, raw, anomalies, dead_letter,
+    journal, stats, control, devices. A line begins with the record's time, partition@offset and key. Nothing is
+    committed, so this has no effect on other readers.
 
     \b
     Examples:
@@ -71,7 +69,7 @@ def tail(
     settings = load()
     kind, name = resolve(topic, settings)
     if device is not None and kind in ("journal", "stats"):
-        raise click.UsageError(f"records of {name} are about no single device: leave --device out")
+        raise click.UsageError(f"records of {name} do not belong to single devices: omit --device")
     given = ctx.get_parameter_source("count") is not click.core.ParameterSource.DEFAULT
     limit = count if given or not from_beginning else None
     reader = TopicReader(settings, name, partition)
@@ -94,16 +92,16 @@ class TopicReader:
     Raises
     ------
     KafkaUnavailable
-        No broker answers.
+        If no broker responds.
     TopicMismatch
-        The topic, or the partition, does not exist.
+        If the topic, or the partition, does not exist.
     """
 
     def __init__(self, settings: "Settings", topic: str, partition: int | None = None) -> None:
         from klais.kafka.probe import need_kafka, no_kafka
 
         self.topic = topic
-        need_kafka(settings)  # before the client is imported: without a broker it is not needed
+        need_kafka(settings)  # before the client is imported, which is not needed without a broker
         from confluent_kafka import Consumer, KafkaException
 
         from klais.kafka.clients import confluent_config
@@ -122,7 +120,7 @@ class TopicReader:
         if found.error is not None or not self.partitions:
             self.close()
             raise TopicMismatch(
-                f"there is no topic {topic!r} at {settings.bootstrap}: `klais topics list` shows those that are"
+                f"there is no topic {topic!r} at {settings.bootstrap}: `klais topics list` shows the topics"
             )
         if partition is not None:
             if partition not in found.partitions:
@@ -152,7 +150,7 @@ class TopicReader:
     def rows(
         self, kind: str, device: str | None, limit: int | None, from_beginning: bool, follow: bool
     ) -> Iterator[dict[str, Any]]:
-        """Decoded records: the newest ``limit`` ones (or all, or the first), then those that arrive."""
+        """Decoded records: the newest ``limit`` ones (or all, or the first), then new ones."""
         bounds = self.bounds()
         ends = {partition: high for partition, (_, high) in bounds.items()}
         if from_beginning:
@@ -168,8 +166,8 @@ class TopicReader:
     def _newest(
         self, kind: str, device: str | None, limit: int, bounds: dict[int, tuple[int, int]]
     ) -> list[dict[str, Any]]:
-        """Looks back further, eight times at a turn, until there are enough: offsets may be control records or not
-        wanted."""
+        """Searches backwards, eight times as far at each turn, until there are enough: offsets may be control records
+        or not match."""
         window = max(limit, 16)
         ends = {partition: high for partition, (_, high) in bounds.items()}
         while True:
@@ -190,12 +188,12 @@ class TopicReader:
                 yield row
 
     def read(self, starts: dict[int, int], ends: dict[int, int] | None) -> Iterator[Record]:
-        """Records from ``starts`` up to ``ends`` (not included), or without end when ``ends`` is None.
+        """Records from ``starts`` up to ``ends`` (not included), or endlessly if ``ends`` is None.
 
         Raises
         ------
         KafkaUnavailable
-            No record arrived for 30 s although there are records to read.
+            If no record arrived for 30 s although there are records to read.
         """
         from confluent_kafka import KafkaError, TopicPartition
 

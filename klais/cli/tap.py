@@ -1,4 +1,4 @@
-"""``klais tap``: a sample of the frames that lanes decide, live, from all workers."""
+"""``klais tap``: a live sample of the frames that lanes decide, from all workers."""
 
 import queue
 import threading
@@ -29,13 +29,13 @@ SHOWN = (
     Column("time", width=12), Column("partition", "PART"), Column("device_id", "DEVICE", 16), Column("seq", width=10),
     Column("outcome", width=12), Column("payload"),
 )  # fmt: skip
-MOST_SAMPLE = 200  # frames a second that one worker shows
+MOST_SAMPLE = 200  # frames per second of one worker
 MOST = 1000  # workers
 AGAIN_S = 2.0
 
 
 class Rate(click.ParamType):
-    """Frames a second: ``100`` or ``100/s``."""
+    """Frames per second: ``100`` or ``100/s``."""
 
     name = "rate"
 
@@ -43,7 +43,7 @@ class Rate(click.ParamType):
         """The number."""
         text = str(value).removesuffix("/s")
         if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MOST_SAMPLE):
-            self.fail(f"{value!r} is not a number of frames a second from 1 to {MOST_SAMPLE}", param, ctx)
+            self.fail(f"{value!r} is not a number of frames per second from 1 to {MOST_SAMPLE}", param, ctx)
         return int(text)
 
 
@@ -58,10 +58,10 @@ class Rate(click.ParamType):
               f"{', '.join(EDGE_REASONS)}.")  # fmt: skip
 @click.option("--sample", type=Rate(), default=20, show_default=True, help="At most so many frames/s: 100 or 100/s.")
 @click.option("--for", "for_s", type=DURATION, help="End after this: 30s, 5m.  [default: Ctrl-C]")
-@click.option("-n", "count", type=click.IntRange(1), help="End after so many frames.")
+@click.option("-n", "count", type=click.IntRange(1), help="End after this number of frames.")
 @click.option("-q", "--quiet", is_flag=True, help="No notices on stderr.")
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
-              show_default=True, help="A table, one JSON object a line (json and jsonl), or CSV.")  # fmt: skip
+              show_default=True, help="A table, one JSON object per line (json and jsonl), or CSV.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
 @URL
 def tap(
@@ -70,9 +70,9 @@ def tap(
 ) -> None:  # fmt: skip
     """Show a live sample of the frames that lanes decide or an edge receives, with what became of each.
 
-    It asks a worker, and through it learns of all others. Workers choose an even sample of the frames that match,
-    once a second; they read nothing from Kafka for it. Payloads are cut at 1,024 bytes. Where changes need a token,
-    so does this: set KLAIS_API_TOKEN.
+    It queries a worker, which returns the addresses of all others. Workers choose an even sample of the matching frames
+    once a second; they read nothing from Kafka for it. Payloads are cut at 1,024 bytes. If changes need a token, so
+    does this: set KLAIS_API_TOKEN.
 
     With --stage edge it asks the edge of KLAIS_API_BIND (or --url): there you see what never reaches a lane, such as
     bad_magic, bad_mac or unsigned.
@@ -136,7 +136,7 @@ def _servers(stage: str, url: str | None) -> list[WorkerViews]:
 
 
 def for_people(row: Row) -> Row:
-    """A row as the table shows it."""
+    """A row for the table."""
     outcome = row["reason"] or row["verdict"]
     mark = " flagged" if row["flagged"] else ""
     seq = None if row["seq"] is None else str(row["seq"])
@@ -144,7 +144,7 @@ def for_people(row: Row) -> Row:
 
 
 def is_sample(found: Row) -> bool:
-    """Whether an event is the sample of a second, with all that is shown of a frame."""
+    """Whether an event is the sample of a second, with all shown fields of a frame."""
     frames = found.get("frames")
     return (
         isinstance(found.get("matched"), int)
@@ -161,16 +161,16 @@ def _is_time(ts_ms: object) -> bool:
 
 
 class Followers:
-    """A thread for each worker; what they get comes together in one queue.
+    """One thread per worker; all samples arrive in one queue.
 
     Attributes
     ----------
     matched : int
-        Frames that matched so far, shown or not.
+        Matching frames so far, shown or not.
     answered : bool
-        Whether any worker ever showed a second.
+        Whether any worker has sent a sample.
     problem : str or None
-        The newest reason why one did not.
+        The newest reason why a worker did not.
     """
 
     def __init__(self, workers: list[WorkerViews], params: dict[str, str | int]) -> None:
@@ -180,7 +180,7 @@ class Followers:
         self._queue: queue.Queue[tuple[str, int, Any]] = queue.Queue(256)
 
     def samples(self, for_s: float | None, notice: Callable[[str], None]) -> Iterator[list[Row]]:
-        """Rows as they come, until ``for_s`` is over."""
+        """Rows on arrival, until ``for_s`` is over."""
         for worker in self._workers:
             threading.Thread(target=self._follow, args=(worker,), daemon=True).start()
         until_s = time.monotonic() + (float("inf") if for_s is None else for_s)

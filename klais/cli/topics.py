@@ -31,14 +31,14 @@ def topics() -> None:
 
 
 @topics.command()
-@click.option("--fix", is_flag=True, help="Also set the required settings of topics that have other ones.")
+@click.option("--fix", is_flag=True, help="Also correct the settings of existing topics.")
 @click.option("--wait", "wait_s", type=DURATION, default=0.0, help="Wait this long for a broker.  [default: 0s]")
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"created": [...], "kept": [...]}.')
 def create(fix: bool, wait_s: float, as_json: bool) -> None:
     """Create the topics that are missing and check the others.
 
-    Running it again is safe. A topic that exists with other settings or another partition count is refused and nothing
-    is created; --fix sets the settings (never the partition count: that would move devices between lanes).
+    Running it again is safe. If a topic exists with other settings or another partition count, the command refuses and
+    creates nothing. --fix corrects settings, but never the partition count, which would move devices between lanes.
 
     \b
     Examples:
@@ -57,8 +57,8 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
     for name in created:
         say(f"created {name}")
     say(
-        f"{len(created)} created, {len(kept)} existed and are right"
-        + (" (settings set where they differed)" if fix else "")
+        f"{len(created)} created, {len(kept)} existed with the right settings"
+        + (" (different settings corrected)" if fix else "")
     )
 
 
@@ -66,7 +66,7 @@ def create(fix: bool, wait_s: float, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok": ..., "mismatches": [...]}.')
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> None:
-    """Check the topics without changing anything. Exit code 0 when all are right, 1 when not, with a fix for each."""
+    """Check the topics without changing anything. Exit code 0 if all are right, else 1 with a fix for each."""
     settings = load()
     need_kafka(settings)
     wrong = admin.check_topics(settings, admin.wait_for_broker(settings, 0))
@@ -80,11 +80,11 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
 @topics.command("rights")
 @click.option("--role", type=click.Choice(ROLES), multiple=True, help="Only of this role.  [default: all]")
-@click.option("--principal", default="User:klais", show_default=True, help="Who gets them, as Kafka names it.")
+@click.option("--principal", default="User:klais", show_default=True, help="Kafka principal that gets the rights.")
 def rights_(role: tuple[Role, ...], principal: str) -> None:
     """Print the access rights that each role needs, as kafka-acls commands.
 
-    It does not connect to Kafka. `edge` and `worker` are the processes; `admin` is who runs `klais topics create`.
+    It does not connect to Kafka. `edge` and `worker` are the processes; `admin` is the user of `klais topics create`.
 
     \b
     Example:
@@ -92,7 +92,7 @@ def rights_(role: tuple[Role, ...], principal: str) -> None:
     """
     kind, _, who = principal.partition(":")
     if not (kind.isalpha() and who.strip() and principal.isprintable()):
-        text = f"{principal!r} is no principal of Kafka: write its type and name, such as User:klais"
+        text = f"{principal!r} is not a principal of Kafka: write its type and name, such as User:klais"
         raise click.BadParameter(text, param_hint="--principal")
     settings = load()
     for name in role or ROLES:

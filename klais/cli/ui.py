@@ -20,9 +20,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group(cls=SuggestingGroup)
 def ui() -> None:
-    """Show the live page, or record what it shows.
+    """Show the live page from recorded figures, or record them.
 
-    Every worker serves the page at its web address, by default http://127.0.0.1:6066/ui/. These commands need no Kafka.
+    Every worker serves the page at its web address, by default http://127.0.0.1:6066/ui/. `demo` needs no Kafka.
 
     \b
     Examples:
@@ -34,12 +34,12 @@ def ui() -> None:
 
 @ui.command()
 @click.argument("recording", required=False, type=_FILE)
-@click.option("--bind", default="127.0.0.1:6067", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@click.option("--bind", default="127.0.0.1:6067", show_default=True, metavar="HOST:PORT", help="Address to listen on.")
 @click.option("--for", "for_s", type=DURATION, default=None, help="End after this.  [default: Ctrl-C]")
 def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
-    """Serve the page from a RECORDING, without one from the figures that come with KLAIS.
+    """Serve the page from a RECORDING, by default the one in the package.
 
-    Off loopback, reading needs a token, as at a worker.
+    On other addresses than loopback, reading needs a token, as at a worker.
     """
     from klais.http.access import Access
     from klais.http.connections import ConnectionLimits
@@ -77,9 +77,9 @@ def demo(recording: Path | None, bind: str, for_s: float | None) -> None:
 @URL
 @click.option("--for", "for_s", type=DURATION, default=60.0, show_default="1m", help="How long.")
 def record_(target: Path, url: str | None, for_s: float) -> None:
-    """Record what a worker's page shows into TARGET (.json.gz), which only you can read.
+    """Record the page of a worker to TARGET (.json.gz), which only you can read.
 
-    The recording holds device ids, figures and names of operators: look at it before you pass it on.
+    The recording contains device ids, figures and names of operators: check it before you share it.
     """
     from klais.http.tokens import token_to_read
     from klais.system.private_files import write_own

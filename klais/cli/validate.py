@@ -1,4 +1,4 @@
-"""``klais validate``: configuration, topics and machine in one go."""
+"""``klais validate``: check configuration, topics and machine together."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object: {"ok", "config", "topics", "doctor"}.')
 @click.pass_context
 def validate(ctx: click.Context, as_json: bool) -> None:
-    """Check whether KLAIS would run here: the configuration, the topics on the cluster, this machine.
+    """Check whether KLAIS can run here: the configuration, the topics on the cluster, this machine.
 
-    The same as `klais config check`, `klais topics check` and `klais doctor`; changes nothing. Exit code 0 when all is
-    right, 2 when the configuration cannot be used, 1 when something else fails. Warnings change nothing.
+    The same as `klais config check`, `klais topics check` and `klais doctor`; changes nothing. Exit code 0 if all is
+    right, 2 if the configuration is invalid, 1 if another check fails. Warnings do not affect it.
 
     \b
     Examples:
@@ -32,7 +32,7 @@ def validate(ctx: click.Context, as_json: bool) -> None:
       klais validate --json | jq .topics.mismatches
     """
     config, settings = _config()
-    topics = _topics(settings) if settings else _unchecked(False, "the configuration is refused")
+    topics = _topics(settings) if settings else _unchecked(False, "the configuration is invalid")
     findings = [finding for finding in examine() if finding.name != "configuration"]
     failed = any(finding.status == "fail" for finding in findings)
     ok = config["ok"] and topics["ok"] and not failed
@@ -41,7 +41,7 @@ def validate(ctx: click.Context, as_json: bool) -> None:
         say_json({"ok": ok, "config": config, "topics": topics, "doctor": doctor})
     else:
         _show(config, topics, findings)
-        say("ok: KLAIS would run here" if ok else "not ok: see above")
+        say("ok: KLAIS can run here" if ok else "not ok: see above")
     if not ok:
         ctx.exit(EXIT_ERROR if config["ok"] else EXIT_CONFIG)
 
@@ -80,7 +80,7 @@ def _show(config: dict[str, Any], topics: dict[str, Any], findings: list[Finding
     if topics["unchecked"]:
         say_text(f"topics: not checked: {topics['unchecked']}")
     else:
-        say("topics: ok" if topics["ok"] else "topics: not as they must be")
+        say("topics: ok" if topics["ok"] else "topics: mismatches")
     for mismatch in topics["mismatches"]:
         say_text(f"  fail: {mismatch['text']}")
     say("machine:")

@@ -23,7 +23,7 @@ PACKAGES = {
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object; null where something is not installed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; null = not installed.")
 def version(as_json: bool) -> None:
     """Print the versions of klais and its libraries. Paste them into a bug report.
 

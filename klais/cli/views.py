@@ -1,4 +1,4 @@
-"""What the commands read from a worker's web views."""
+"""Client of a worker's web views, for the commands."""
 
 import contextlib
 import json
@@ -28,9 +28,9 @@ MOST_INCIDENTS = 200  # of one page
 _TAPS = {"worker": "/api/v1/tap", "edge": "/tap"}
 COMPLETE_S = 0.3
 WAIT_S, MOST_WAITS = 0.5, 10
-_PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # what no shell takes for something else than a word
+_PLAIN = re.compile(r"[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]*")  # text that every shell takes as one plain word
 
-URL = click.option("--url", metavar="URL", help="Worker to ask.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
+URL = click.option("--url", metavar="URL", help="Worker to query.  [default: KLAIS_WEB_BIND:KLAIS_WEB_PORT]")
 
 
 class WorkerViews:
@@ -41,9 +41,9 @@ class WorkerViews:
     url : str
         ``http://host:port``.
     read_token, change_token : str or None
-        What the worker wants to see, where it wants to see one.
+        Tokens for the worker, if it requires them.
     timeout_s : float
-        Patience for one answer.
+        Timeout of one response.
     origin : str
         Which option or setting names the server, for messages.
     kind : "worker" or "edge"
@@ -83,26 +83,26 @@ class WorkerViews:
         return cls(worker.url, *tokens, timeout_s, worker.origin, kind)
 
     def get(self, path: str, **params: str | int | None) -> Any:
-        """The JSON body of a page; parameters that are None are left out.
+        """The JSON body of a page; parameters that are None are omitted.
 
         Raises
         ------
         WorkerUnavailable
-            No answer, an answer that is not a worker's, or a refusal; the message says which and what to do.
+            If the server does not respond, is not a worker, or refuses; the message says which and what to do.
         """
         given = {name: value for name, value in params.items() if value is not None}
         return self._ask(path + ("?" + urlencode(given) if given else ""))
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The events of the page's stream, one a second, until the worker ends it; errors as :meth:`get`."""
+        """The events of the page's stream, one per second, until the worker ends it; errors as :meth:`get`."""
         for _, event in self._stream("/api/v1/stream", self._read_token):
             yield event
 
     def tap(self, params: dict[str, str | int]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Number and sample of each second of a tap, until the worker ends it; errors as :meth:`get`.
 
-        Other workers than the one of the settings are asked too, so no token goes there: a session that is over within
-        minutes does.
+        This also queries other workers than that of the settings. They do not get the token, but a session that expires
+        within minutes.
         """
         from klais.http.access import digest
         from klais.http.session import COOKIE, sign
@@ -127,7 +127,7 @@ class WorkerViews:
                 if line.startswith(b"data: "):
                     event = small_json.loads(line[6:])
                     if not isinstance(event, dict):
-                        raise ValueError("it sends no KLAIS event")
+                        raise ValueError("it does not send a KLAIS event")
                     yield number, event
         except client.Refused as error:
             found = None
@@ -148,7 +148,7 @@ class WorkerViews:
         return f"no answer yet from the {self.kind} at {self._where}: waiting up to {self._timeout_s:g} s"
 
     def put(self, path: str, body: dict[str, Any]) -> Any:
-        """Change something; errors as :meth:`get`."""
+        """Send a change; errors as :meth:`get`."""
         return self._ask(path, json.dumps(body).encode())
 
     def _ask(self, path: str, body: bytes | None = None) -> Any:
@@ -160,7 +160,7 @@ class WorkerViews:
             for _ in range(MOST_WAITS if self._timeout_s > WAIT_S else 0):
                 if status != 429 or body is not None:
                     break
-                time.sleep(WAIT_S)  # it takes so many requests a second from one address; many pages are more
+                time.sleep(WAIT_S)  # it limits requests per second from one address, which many pages exceed
                 status, data = client.request(self.url + path, self._timeout_s, None, token)
         except (OSError, ValueError) as error:
             raise self.unavailable(error) from None
@@ -171,7 +171,7 @@ class WorkerViews:
         if status != 200:
             raise WorkerUnavailable(self._refusal(status, found))
         if not isinstance(found, dict):
-            raise WorkerUnavailable(f"what answers at {self._where} is no KLAIS worker: no JSON object is at {path}")
+            raise WorkerUnavailable(f"the server at {self._where} is not a KLAIS worker: no JSON object at {path}")
         return found
 
     def unavailable(self, error: Exception) -> WorkerUnavailable:
@@ -187,7 +187,7 @@ class WorkerViews:
         return f"the {self.kind} at {self._where} answers {status}: {reason}{token_fix(status)}"
 
     def device(self, device_id: str, page: str = "") -> Any:
-        """What the worker knows of a device; ``page`` is ``why/`` or empty."""
+        """The worker's state of a device; ``page`` is ``why/`` or empty."""
         return self.get(f"/devices/{quote(device_id, safe='')}/{page}")
 
     def incident(self, incident_id: str) -> Any:
@@ -195,7 +195,7 @@ class WorkerViews:
         return self.get(f"/incidents/{incident_id}/")
 
     def incidents(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
-        """Pages of ``/incidents/``, with together at most ``most`` incidents."""
+        """Pages of ``/incidents/``, with at most ``most`` incidents in total."""
         left = most
         while left is None or left > 0:
             page = self.get("/incidents/", size=min(left or MOST_INCIDENTS, MOST_INCIDENTS), after=after, **params)
@@ -208,12 +208,12 @@ class WorkerViews:
                 return
 
     def devices(self, most: int | None, after: str | None = None, **params: str | int | None) -> Iterator[Any]:
-        """Pages of ``/devices/`` over all workers, with together at most ``most`` devices."""
+        """Pages of ``/devices/`` over all workers, with at most ``most`` devices in total."""
         left = most
         while left is None or left > 0:
             size = MOST_ROWS if left is None else min(left, MOST_ROWS)
             page = self.get("/devices/", scope="all", size=size, after=after, **params)
-            if after is not None and page["next"] == after:  # recorded figures: the same page for every question
+            if after is not None and page["next"] == after:  # recorded figures: the same page for every request
                 return
             page["items"] = page["items"][:left]
             yield page
@@ -224,9 +224,9 @@ class WorkerViews:
 
 
 def complete_device_id(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    """Device ids that begin so, for completion in a shell; none while no worker answers.
+    """Device ids with this prefix, for shell completion; none if no worker responds.
 
-    Devices choose their ids, and a shell does not quote what it completes: only plain words are offered.
+    Devices choose their ids, and a shell does not quote completions: only plain words are offered.
     """
     params: dict[str, str | int | None] = {"sort": "device_id", "size": MOST_ROWS, "scope": "all"}
     try:

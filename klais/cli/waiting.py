@@ -1,4 +1,4 @@
-"""Words on stderr while a command waits for a server."""
+"""Notices on stderr while a command waits for a server."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ NOTICE_S = 2.0
 
 @contextmanager
 def notice_after(text: str, after_s: float = NOTICE_S) -> Iterator[None]:
-    """Say ``text`` on stderr when what is inside takes longer than ``after_s``."""
+    """Print ``text`` to stderr if the block takes longer than ``after_s``."""
     timer = threading.Timer(after_s, lambda: say(f"klais: {text}", err=True))
     timer.daemon = True
     timer.start()

@@ -17,7 +17,7 @@ from klais.jit.sources import kernel_modules, package_folder
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object: seconds in all, and what was made where.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: total seconds, and the created files.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the last line.")
 @click.option(
     "--level",
@@ -29,11 +29,11 @@ from klais.jit.sources import kernel_modules, package_folder
 def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
     """Compile the kernels into a library in the cache (KLAIS_CACHE_DIR, else ~/.cache/klais).
 
-    Takes about a minute the first time and after an upgrade; a library that is there is left as it is. Processes load
-    it and do not import numba. A linker must be installed (Debian's package binutils).
+    It takes about a minute the first time and after an upgrade. An existing library is kept. Processes load it and do
+    not import numba. A linker must be installed (Debian's package binutils).
 
-    Without a library, with KLAIS_JIT=1 and with bounds checks (NUMBA_BOUNDSCHECK=1) processes have numba compile the
-    kernels, which keeps them in a cache of its own. With these variables, or without a linker, this command fills it.
+    Without a library, with KLAIS_JIT=1 and with bounds checks (NUMBA_BOUNDSCHECK=1), processes compile the kernels with
+    numba, which has its own cache. With these variables, or without a linker, this command fills that cache.
     """
     began = time.perf_counter()
     try:
@@ -51,7 +51,7 @@ def warm(as_json: bool, quiet: bool, wanted: tuple[str, ...]) -> None:
 
 
 def _make_library(wanted: tuple[str, ...]) -> dict[str, Any]:
-    """Make the library unless the one that is there fits, or levels are wanted by name."""
+    """Create the library unless a matching one exists, or levels were requested by name."""
     if "all" in wanted:
         wanted = tuple(X86_LEVELS) if platform.machine() == "x86_64" else ("arm64",)
     if not wanted:
@@ -66,7 +66,7 @@ def _make_library(wanted: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _fill_cache(quiet: bool) -> dict[str, Any]:
-    """Have numba compile all kernels into its own cache."""
+    """Compile all kernels into numba's own cache."""
     names = kernel_modules(package_folder())
     seconds = {}
     for number, name in enumerate(names, 1):

@@ -1,4 +1,4 @@
-"""``klais what-if``: a stretch of ``klais_raw`` under other settings, beside what happened."""
+"""``klais what-if``: an interval of ``klais_raw`` under other settings, compared with the original verdicts."""
 
 import asyncio
 import os
@@ -42,32 +42,36 @@ _SHOWN_DEVICES = ("device_id", "happened_admitted", "would_admitted", "happened_
 @click.option(
     "--from", "begin", type=MOMENT, help="First record: 10m (ago), ISO 8601 (UTC) or @OFFSET.  [default: all]"
 )
-@click.option("--to", "end", type=MOMENT, help="Where to stop, likewise.  [default: now]")
-@click.option("-p", "--partition", type=PARTITION, multiple=True, help="Only this one (may be given again).")
-@click.option("--warm", "warm_s", type=DURATION, default=0.0, help="Get to know devices so long before --from: 10m.")
+@click.option("--to", "end", type=MOMENT, help="End, in the same format.  [default: now]")
+@click.option("-p", "--partition", type=PARTITION, multiple=True, help="Only this partition (may be given again).")
+@click.option("--warm", "warm_s", type=DURATION, default=0.0, help="Learn devices for this time before --from: 10m.")
 @click.option("--rate", "dam_max_rate", type=Finite(), help="Global rate, frames/s over all partitions.")
 @click.option("--burst", "dam_burst_size", type=Finite(), help="Global burst, frames.")
 @click.option("--device-rate", "dam_device_rate", type=Finite(), help="Rate of a device, frames/s.")
 @click.option("--device-burst", "dam_device_burst", type=Finite(), help="Burst of a device, frames.")
-@click.option("--detector", "anomaly_detector", type=click.Choice(["two-tier", "zscore"]), help="Scorer of anomalies.")
+@click.option(
+    "--detector", "anomaly_detector", type=click.Choice(["two-tier", "zscore"]), help="Detector of anomalies."
+)
 @click.option("--set", "others", multiple=True, metavar="KLAIS_X=VALUE", help="Any other setting (may be given again).")
-@click.option("--by", type=click.Choice(["reason", "device", "time"]), default="reason", help="What a row is (reason).")
-@click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="Devices shown; 0 = all.")
-@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw both courses over time, as SVG.")
+@click.option(
+    "--by", type=click.Choice(["reason", "device", "time"]), default="reason", help="Grouping of the rows (reason)."
+)
+@click.option("-n", "count", type=click.IntRange(0), default=20, show_default=True, help="Number of devices; 0 = all.")
+@click.option("--svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw both time series as SVG.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no notices on stderr.")
 @FORM
 def what_if(
     begin: Moment | None, end: Moment | None, partition: tuple[int, ...], warm_s: float, others: tuple[str, ...],
     by: str, count: int, svg: Path | None, quiet: bool, form: str, **tried: float | str | None,
 ) -> None:  # fmt: skip
-    """Show what the frames of a stretch of klais_raw would have become under other settings.
+    """Show the verdicts that past frames of klais_raw would have had under other settings.
 
-    It reads klais_raw and the journal, and writes nothing. Each frame is decided again by the code of a lane, at the
-    time at which the worker decided it, with the limits that were in force then except those that you change. The
-    controller's decisions stay what they were.
+    It reads klais_raw and the journal, and writes nothing. The code of a lane decides each frame again, at the time of
+    the original decision, with the limits that were in force then except those that you change. The controller's
+    decisions are not recomputed.
 
-    The lane that decides knows no device at first: windows, buckets and profiles begin empty. Give --warm to let it
-    see what came before. Needs the raw records: 24 h by default.
+    This lane starts without devices: windows, buckets and profiles are empty. With --warm it first processes the frames
+    before the interval. It needs the raw records: 24 h by default.
 
     \b
     Examples:
@@ -82,9 +86,9 @@ def what_if(
 
     begin, end = begin or Moment(), end or Moment()
     if (begin.offset is not None or end.offset is not None) and len(partition) != 1:
-        raise click.UsageError("offsets are those of one partition: give it with -p")
+        raise click.UsageError("offsets need a partition: give it with -p")
     if warm_s and begin.ms is None:
-        raise click.UsageError("--warm counts from a time: give --from as one")
+        raise click.UsageError("--warm needs a time in --from")
     now = load()
     other = _tried(now, tried, others)
     question = Question(other, _changed(now, other))
@@ -118,12 +122,12 @@ def _tried(now: "Settings", tried: dict[str, Any], others: tuple[str, ...]) -> "
     for text in others:
         name, sign, value = text.partition("=")
         if not sign or not name.startswith("KLAIS_"):
-            raise click.UsageError(f"--set takes KLAIS_NAME=VALUE, not {text!r}")
+            raise click.UsageError(f"--set needs KLAIS_NAME=VALUE, not {text!r}")
         environ[name] = value
     other = load(environ, **tried)
     for name in ("partitions", "topic_prefix", "kafka_bootstrap"):
         if getattr(now, name) != getattr(other, name):
-            raise ConfigError(f"KLAIS_{name.upper()} says where the records are: set it in the environment, not here")
+            raise ConfigError(f"KLAIS_{name.upper()} selects the records: set it in the environment, not here")
     return other
 
 
@@ -132,13 +136,13 @@ def _changed(now: "Settings", other: "Settings") -> frozenset[str]:
 
 
 class Progress:
-    """Says on stderr how far it is, where somebody looks."""
+    """Reports progress on stderr, if it is a terminal."""
 
     def __init__(self, total: int, shown: bool) -> None:
         self._total, self._shown, self._done, self._at = total, shown, 0, time.monotonic()
 
     def step(self, _offset: int) -> None:
-        """One more raw record."""
+        """Count one raw record."""
         self._done += 1
         if self._shown and time.monotonic() - self._at > PROGRESS_S:
             self._at = time.monotonic()
@@ -147,12 +151,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The answers of all partitions, as rows."""
+    """The results of all partitions, as rows."""
 
     answers: "list[Answer]"
 
     def reasons(self) -> list[Row]:
-        """One row for each thing that becomes of frames."""
+        """One row per verdict."""
         names = dict.fromkeys(name for answer in self.answers for name in answer.reasons)
         out = []
         for name in names:
@@ -162,7 +166,7 @@ class Found:
         return out
 
     def devices(self, most: int) -> list[Row]:
-        """One row for each device, those with the largest difference first."""
+        """One row per device, largest difference first."""
         import numpy as np
 
         sides = [[getattr(answer, name).devices() for answer in self.answers] for name in _SIDES]
@@ -182,7 +186,7 @@ class Found:
         return out
 
     def seconds(self) -> list[Row]:
-        """One row for each second in which something was decided."""
+        """One row per second with decisions."""
         happened, would = (self._summed(name) for name in _SIDES)
         out = []
         for second in sorted({*happened, *would}):
@@ -202,7 +206,7 @@ class Found:
 
 
 def summary(found: Found, question: "Question") -> dict[str, Any]:
-    """What was asked, and over what."""
+    """Parameters and range of the comparison."""
     answers = [answer for answer in found.answers if answer.records]
     changed = {f"KLAIS_{name.upper()}": str(getattr(question.settings, name)) for name in sorted(question.changed)}
     return {
@@ -231,7 +235,7 @@ def _words(found: Found, question: "Question") -> list[str]:
 
 
 def draw(found: Found) -> str:
-    """Both courses over time as SVG."""
+    """Both time series as SVG."""
     import numpy as np
 
     from klais.cli.plot import compare
@@ -242,4 +246,4 @@ def draw(found: Found) -> str:
     for name in ("passed", "dropped", "flagged"):
         happened, would = (np.array([row[f"{side}_{name}"] for row in rows], np.float64) for side in _SIDES)
         panels.append((name, happened, would))
-    return compare("frames a second: what happened (blue), what would have happened (orange)", t, panels)
+    return compare("frames per second: actual (blue), with the other settings (orange)", t, panels)

@@ -1,4 +1,4 @@
-"""``klais worker``: executes ``faust -A agents.app worker`` with the settings. This library never imports Faust."""
+"""``klais worker``: executes ``faust -A agents.app worker`` with the settings, without importing Faust."""
 
 import os
 import shlex
@@ -18,7 +18,7 @@ _FAUST_LEVEL = {"debug": "DEBUG", "info": "INFO", "warning": "WARN", "error": "E
 
 
 def worker_command(settings: Settings) -> list[str]:
-    """The command line of one worker; Faust's data folder lies in the state folder."""
+    """The command line of one worker; Faust's data folder is in the state folder."""
     return python_module(
         "faust",
         "-A",
@@ -36,15 +36,15 @@ def worker_command(settings: Settings) -> list[str]:
 
 
 def worker_environ(settings: Settings) -> dict[str, str]:
-    """The environment of a worker: that of this process, with every setting that differs from its default, but for
-    those that it reads from the file of settings, at each SIGHUP again."""
+    """The environment of a worker: that of this process with every setting that differs from its default, except those
+    from the file of settings, which it reads itself at each SIGHUP."""
     return os.environ | environ_of(settings, reads_file=True)
 
 
 def leave_folder_of_others(settings: Settings) -> Settings:
-    """Go to Faust's data folder from a working folder that others can write to: Faust imports what lies there.
+    """Change to Faust's data folder if others can write to the working folder, from which Faust imports modules.
 
-    Returns the settings with paths that mean the same there.
+    Returns the settings with adjusted relative paths.
     """
     if not not_ours(os.stat(".")):
         return settings
@@ -54,7 +54,7 @@ def leave_folder_of_others(settings: Settings) -> Settings:
 
 
 def data_dir(settings: Settings) -> Path:
-    """Faust's data folder. It stays empty, as tables live in Kafka, so workers of one machine may share it."""
+    """Faust's data folder. It stays empty, because tables are in Kafka, so workers of one machine may share it."""
     return settings.state_dir.resolve() / "faust"
 
 
@@ -62,7 +62,7 @@ def data_dir(settings: Settings) -> Path:
 @click.option("--web-port", type=int, help="Port of the web views (KLAIS_WEB_PORT, 6066); each worker needs its own.")
 @click.option("--web-bind", help="Host address of the web views (KLAIS_WEB_BIND, 127.0.0.1).")
 @click.option("--worker-id", help="Name of this worker in stats and logs (KLAIS_WORKER_ID).")
-@click.option("--dry-run", is_flag=True, help="Print the command and the settings it gets, and do not start it.")
+@click.option("--dry-run", is_flag=True, help="Print the command and its settings without starting it.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry-run: one JSON object.")
 def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dry_run: bool, as_json: bool) -> None:
     """Run one worker: it admits and scores the published frames and writes clean records.
@@ -71,7 +71,7 @@ def worker(web_port: int | None, web_bind: str | None, worker_id: str | None, dr
     rebalances the partitions. Each device is handled by one worker at a time. Stop one with Ctrl-C or SIGTERM: it
     finishes its decided steps and releases its partitions. Killing one loses nothing: another replays its journal.
 
-    This replaces itself by `faust -A agents.app worker`, which works as well by itself.
+    The process is replaced by `faust -A agents.app worker`, which you can also run directly.
 
     \b
     Examples:

@@ -1,9 +1,9 @@
-"""Keys of authenticated frames as they lie in files: one file of generations, and one of devices with their own keys.
+"""Key files of authenticated frames: one file of key generations, and one of devices with their own keys.
 
-``KLAIS_AUTH_KEY_FILE`` has a line a generation: its number (0 to 3), a blank, and either the secret in hex (32 bytes or
-more) or, so that an edge never holds the secret, K_master (16 bytes). Empty lines and those with ``#`` do not count.
-``KLAIS_AUTH_KEYS_FILE`` is a JSON object: device_id -> key of 16 bytes in hex, or null for a device whose key is
-revoked.
+``KLAIS_AUTH_KEY_FILE`` has one line per generation: its number (0 to 3), a space, and either the secret in hex (32
+bytes or more) or K_master (16 bytes), so that an edge never holds the secret. Empty lines and lines with ``#`` are
+ignored. ``KLAIS_AUTH_KEYS_FILE`` is a JSON object: device_id -> key of 16 bytes in hex, or null for a device with a
+revoked key.
 """
 
 import json
@@ -31,7 +31,7 @@ class KeyRing:
 
     @property
     def newest(self) -> int:
-        """The generation that was added last: the one whose successor is not installed."""
+        """The generation that was added last, whose successor is not installed."""
         return next((g for g in self.masters if (g + 1) % GENERATIONS not in self.masters), max(self.masters))
 
     def key(self, device_id: bytes, generation: int) -> bytes:
@@ -40,7 +40,7 @@ class KeyRing:
         Raises
         ------
         ConfigError
-            It is revoked, or no key of this generation is installed.
+            If the key is revoked, or no key of this generation is installed.
         """
         if device_id in self.own:
             if (key := self.own[device_id]) is None:
@@ -52,12 +52,12 @@ class KeyRing:
 
 
 def read_key_ring(settings: SettingsFields) -> KeyRing:
-    """The keys that the settings name.
+    """Read the keys from the files in the settings.
 
     Raises
     ------
     ConfigError
-        No file is named, one cannot be read, others could read it, or its content is not as described above.
+        If no file is set, a file cannot be read, other users could read it, or its format is invalid.
     """
     if settings.auth_key_file is None and settings.auth_keys_file is None:
         raise ConfigError(f"authenticated frames need keys: name a file with {KEY_FILE} (`klais auth new` makes one)")
@@ -67,7 +67,7 @@ def read_key_ring(settings: SettingsFields) -> KeyRing:
 
 
 def read_lines(path: Path) -> dict[int, bytes]:
-    """Secrets and master keys of a file by generation, as they stand there, in the order of its lines.
+    """Secrets and master keys of a file by generation, in file order.
 
     Raises
     ------
@@ -81,10 +81,10 @@ def read_lines(path: Path) -> dict[int, bytes]:
             continue
         where = f"{KEY_FILE}={path}, line {number}"
         if len(words) != 2 or words[0] not in map(str, range(GENERATIONS)):
-            raise ConfigError(f"{where}: is not a generation (0 to {GENERATIONS - 1}) and a secret in hex")
+            raise ConfigError(f"{where}: must be a generation (0 to {GENERATIONS - 1}) and a secret in hex")
         generation = int(words[0])
         if generation in found:
-            raise ConfigError(f"{where}: generation {generation} is there twice")
+            raise ConfigError(f"{where}: duplicate generation {generation}")
         found[generation] = _hex(words[1], where)
         if len(found[generation]) != KEY_SIZE and len(found[generation]) < LEAST_SECRET:
             size = len(found[generation])
@@ -126,14 +126,14 @@ def read_own_keys(path: Path) -> dict[bytes, bytes | None]:
             raise ConfigError(f"{where}: {name!r} is not a device_id of 1 to {ID_SIZE} bytes")
         if key is not None and (not isinstance(key, str) or len(_hex(key, where)) != KEY_SIZE):
             raise ConfigError(f"{where}: the key of {name!r} is neither {KEY_SIZE} bytes in hex nor null")
-        if device_id in out:  # of two lines one may revoke what the other allows
-            raise ConfigError(f"{where}: {name!r} is there twice")
+        if device_id in out:  # one of two entries may revoke the key of the other
+            raise ConfigError(f"{where}: duplicate device_id {name!r}")
         out[device_id] = None if key is None else bytes.fromhex(key)
     return out
 
 
 class _Members(list[tuple[str, Any]]):
-    """The members of a JSON object, those of one name too."""
+    """The members of a JSON object, including duplicate names."""
 
 
 def _hex(text: str, where: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What a single setting must satisfy beyond its type (pure functions)."""
+"""Checks of single settings beyond their type (pure functions)."""
 
 import ipaddress
 import re
@@ -15,13 +15,13 @@ _NUMBERS = re.compile(r"\d{1,3}(-\d{1,3})?(,\d{1,3}(-\d{1,3})?)*\Z", re.ASCII)
 
 
 def check_address(text: str) -> str:
-    """An address to listen on; port 0 lets the kernel choose."""
+    """Check an address to listen on; port 0 lets the kernel choose."""
     split_address(text)
     return text
 
 
 def check_host(text: str) -> str:
-    """An IP address or host name without port."""
+    """Check an IP address or host name without port."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if not is_ip(bare, 4) and not is_ip(bare, 6) and not HOST_NAME.match(text):
         raise ValueError("must be an IP address or a host name, without port")
@@ -29,7 +29,7 @@ def check_host(text: str) -> str:
 
 
 def check_servers(text: str) -> str:
-    """A list of brokers ``host:port,host:port``; blanks around the commas are taken out."""
+    """Check a list of brokers ``host:port,host:port``; spaces around the commas are removed."""
     servers = [server.strip() for server in text.split(",") if server.strip()]
     if not servers:
         raise ValueError("must name at least one broker as host:port")
@@ -44,20 +44,20 @@ def check_servers(text: str) -> str:
 
 
 def check_folder(path: Path) -> Path:
-    """A folder or file; ``~`` and ``~name`` at its beginning are the home of a user who exists."""
+    """Check a folder or file; a leading ``~`` or ``~name`` is the home of an existing user."""
     found = from_home(str(path))
     if str(found).startswith("~"):
-        raise ValueError(f"there is no user {found.parts[0][1:]!r} whose home it could be")
+        raise ValueError(f"there is no user {found.parts[0][1:]!r}")
     return found
 
 
 def split_list(text: str) -> list[str]:
-    """The parts of a list with commas, without blanks and empty parts."""
+    """Split a list at commas, without spaces and empty parts."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def check_hosts(text: str) -> str:
-    """A list of host names; one may begin with a dot, which stands for all names below it."""
+    """Check a list of host names; a leading dot means all names below it."""
     for name in split_list(text):
         if not is_ip(name, 6) and not HOST_NAME.match(name.removeprefix(".")):
             raise ValueError(f"{name!r} is not a host name (without port, as in gateway.example or .example)")
@@ -65,7 +65,7 @@ def check_hosts(text: str) -> str:
 
 
 def check_networks(text: str) -> str:
-    """A list of IP addresses and networks."""
+    """Check a list of IP addresses and networks."""
     for part in split_list(text):
         try:
             ipaddress.ip_network(part, strict=False)
@@ -80,7 +80,7 @@ def check_token(token: Secret) -> Secret:
     if len(text) < TOKEN_LENGTH:
         raise ValueError(f"has fewer than {TOKEN_LENGTH} characters: make one with `openssl rand -hex 16`")
     if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("must be printable ASCII without blanks: make one with `openssl rand -hex 16`")
+        raise ValueError("must be printable ASCII without spaces: make one with `openssl rand -hex 16`")
     return token
 
 
@@ -95,10 +95,10 @@ MOST_PREFIXES = 64
 
 
 def check_prefixes(text: str) -> str:
-    """A list of first bytes of device ids ``a-,b-``; blanks around the commas are taken out."""
+    """Check a list of prefixes of device ids ``a-,b-``; spaces around the commas are removed."""
     prefixes = [prefix.strip() for prefix in text.split(",") if prefix.strip()]
     if len(prefixes) > MOST_PREFIXES:
-        raise ValueError(f"names {len(prefixes)} prefixes, at most {MOST_PREFIXES} can be named")
+        raise ValueError(f"has {len(prefixes)} prefixes, at most {MOST_PREFIXES} are possible")
     for prefix in prefixes:
         if len(prefix.encode()) > 16 or "\0" in prefix:
             raise ValueError(f"{prefix!r} is not the beginning of a device_id of at most 16 bytes")
@@ -106,7 +106,7 @@ def check_prefixes(text: str) -> str:
 
 
 def check_queues(text: str) -> str:
-    """Numbers of receive queues, ``0-3,8``; blanks around the commas are taken out."""
+    """Check numbers of receive queues, ``0-3,8``; spaces around the commas are removed."""
     compact = ",".join(part.strip() for part in text.split(","))
     if not _NUMBERS.match(compact):
         raise ValueError(f"{text!r} is not a list of queues: write 0-3,8")
@@ -115,7 +115,7 @@ def check_queues(text: str) -> str:
 
 
 def check_url(text: str) -> str:
-    """The address of a server of ours, without a path; a slash at its end is taken out."""
+    """Check the address of a KLAIS server without a path; a trailing slash is removed."""
     scheme, sign, rest = text.rstrip("/").partition("://")
     if scheme not in ("http", "https") or not sign or not rest or any(mark in rest for mark in "/?#@ "):
         raise ValueError("must be an address as http://host:port, without path, user or password")
@@ -126,5 +126,5 @@ def check_url(text: str) -> str:
 
 
 def lower(value: Any) -> Any:
-    """Lower case, where it is text."""
+    """Convert text to lower case."""
     return value.lower() if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Which settings must fit together, and which combinations deserve a warning (pure functions)."""
+"""Checks of settings that depend on each other, and warnings about rare combinations (pure functions)."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ class Problem(NamedTuple):
 
 
 def cross_problems(s: SettingsFields) -> list[Problem]:
-    """What is wrong with the fields of ``s`` taken together."""
+    """Problems of the fields of ``s`` in combination."""
     checks = (_sasl_problems, _ssl_problems, _broker_problems, _topic_problems, _source_problems, _worker_problems)
     return [problem for check in checks for problem in check(s)]
 
@@ -62,7 +62,7 @@ def _source_problems(s: SettingsFields) -> list[Problem]:
 
 
 def _unused(s: SettingsFields, fields: tuple[str, ...], protocols: str) -> list[Problem]:
-    """Settings that have no effect: a user who sets a CA file or a password expects that it is used."""
+    """Settings without effect: a user who sets a CA file or a password expects that it is used."""
     return [
         Problem(
             (field, "kafka_security_protocol"),
@@ -126,7 +126,7 @@ def _worker_problems(s: SettingsFields) -> list[Problem]:
 
 
 def warnings(s: SettingsFields) -> list[str]:
-    """Combinations that work but are rarely intended; for ``klais config check`` and the doctor."""
+    """Combinations that work but are rarely intended, for ``klais config check`` and ``klais doctor``."""
     out = []
     if s.dam_device_burst > s.dam_burst_size:
         out.append(
@@ -140,8 +140,8 @@ def warnings(s: SettingsFields) -> list[str]:
         )
     if s.batch_linger_ms is not None and {"batch_linger_ms", "latency_ms"} <= s.model_fields_set:
         out.append(
-            f"KLAIS_BATCH_LINGER_MS={s.batch_linger_ms:g} sets the linger: KLAIS_LATENCY_MS={s.latency_ms:g} is only "
-            "what landing is compared with"
+            f"KLAIS_BATCH_LINGER_MS={s.batch_linger_ms:g} sets the linger: KLAIS_LATENCY_MS={s.latency_ms:g} only "
+            "serves as the reference for measured latency"
         )
     host, port = split_address(s.api_bind)
     out += _http_warnings(s, host)
@@ -168,9 +168,13 @@ def _http_warnings(s: SettingsFields, api_host: str) -> list[str]:
         if s.api_open_reads and s.api_read_token is None:
             out.append(f"{name} is not loopback and KLAIS_API_OPEN_READS is set: anyone who reaches it may read")
         else:
-            out.append(f"{name} is not loopback: tokens and answers pass unencrypted, put a proxy with TLS before it")
+            out.append(
+                f"{name} is not loopback: tokens and responses are not encrypted, put a proxy with TLS in front of it"
+            )
     if "KLAIS_API_BIND" in away and s.api_token is None:
-        out.append("KLAIS_API_BIND is not loopback and KLAIS_API_TOKEN is not set: one is made in the state folder")
+        out.append(
+            "KLAIS_API_BIND is not loopback and KLAIS_API_TOKEN is not set: a token is created in the state folder"
+        )
     if "KLAIS_WEB_BIND" in away and s.api_read_token is None and not s.api_open_reads:
         out.append(
             "KLAIS_WEB_BIND is not loopback, KLAIS_API_READ_TOKEN is not set: workers with other state folders get 401"

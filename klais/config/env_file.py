@@ -1,7 +1,8 @@
-"""A file of settings, ``KLAIS_NAME=value`` a line: read at the start and at each reload.
+"""A file of settings with lines ``KLAIS_NAME=value``, read at the start and at each reload.
 
-systemd can read the same file with ``EnvironmentFile=``. Its values win over the environment of the process, which
-cannot change after the start. python-dotenv parses it; a line that systemd would read differently is refused.
+systemd can read the same file with ``EnvironmentFile=``. Its values take precedence over the environment of the
+process, which cannot change after the start. python-dotenv parses it. Lines that systemd would read differently are
+refused.
 """
 
 import io
@@ -20,25 +21,25 @@ if TYPE_CHECKING:
     from dotenv.parser import Binding
 
 MOST_BYTES = 256 << 10
-_SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # begins a comment in systemd's files, not in dotenv's
+_SEMICOLON = re.compile(r"(?m)^([ \t]*);")  # starts a comment for systemd, but not for dotenv
 
 
 def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple[str, int]]:
-    """Variables of a file, each with its line.
+    """Read the variables of a file, each with its line number.
 
-    Lines that begin with ``#`` or ``;`` are comments, a value may stand in quotes.
+    Lines that begin with ``#`` or ``;`` are comments. Values may be quoted.
 
     Parameters
     ----------
     path : Path
         The file. Only its owner (root or the user of this process) may have write access.
     secrets : collection of str
-        Names of variables that hold secrets: nobody else may read a file that sets one of them.
+        Names of variables that hold secrets: a file that sets one of them must be private.
 
     Raises
     ------
     klais.errors.ConfigError
-        The file cannot be read, others could write (or read) it, or lines set nothing; every problem at once.
+        If the file cannot be read, other users could write (or read) it, or lines are invalid; lists every problem.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
@@ -51,10 +52,8 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
         kind = f"is larger than {MOST_BYTES} bytes" if data else "is not a regular file"
         raise ConfigError(f"KLAIS_ENV_FILE={path}: {kind}")
     if problem := not_ours(info):
-        raise ConfigError(
-            f"KLAIS_ENV_FILE={path}: {problem}, and whoever writes to it chooses the settings: chmod go-w it"
-        )
-    from dotenv.parser import parse_stream  # here: most processes have no such file
+        raise ConfigError(f"KLAIS_ENV_FILE={path}: {problem}, so another user could change the settings: chmod go-w it")
+    from dotenv.parser import parse_stream  # imported here: most processes have no such file
 
     out: dict[str, tuple[str, int]] = {}
     problems = []
@@ -74,17 +73,17 @@ def read_env_lines(path: Path, secrets: Collection[str] = ()) -> dict[str, tuple
 
 
 def read_env_file(path: Path, secrets: Collection[str] = ()) -> dict[str, str]:
-    """The same without the lines."""
+    """As :func:`read_env_lines`, without line numbers."""
     return {name: value for name, (value, _) in read_env_lines(path, secrets).items()}
 
 
 def _problem(binding: "Binding") -> str:
-    """Why a line sets nothing, or something else than systemd would read; empty when it is good."""
+    """Why a line is invalid, or systemd would read it differently; empty if it is valid."""
     if binding.key is None and not binding.error:  # blank lines and comments
         return ""
     name, sign, raw = (part.strip() for part in binding.original.string.partition("="))
     if binding.error or not sign or not name.isidentifier():
         return "not NAME=value"
     if raw[:1] not in ("'", '"') and raw != binding.value:
-        return "a comment needs a line of its own, and a value with # in it needs quotes"
+        return "put a comment on its own line, and quote a value that contains #"
     return ""

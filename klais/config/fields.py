@@ -68,12 +68,12 @@ FIELDS = _declared()
 
 
 def variable(name: str) -> str:
-    """The variable of a setting: ``KLAIS_KAFKA_PORT`` of ``kafka_port``."""
+    """The environment variable of a setting: ``KLAIS_KAFKA_PORT`` for ``kafka_port``."""
     return PREFIX + name.upper()
 
 
 def environ_without_settings() -> dict[str, str]:
-    """This process's environment for a child that gets no settings, and so no secrets."""
+    """This process's environment without settings and secrets, for a child process."""
     return {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
 
 
@@ -94,7 +94,7 @@ def range_of(field: FieldSpec) -> str:
 
 
 def digits(value: float | None) -> str:
-    """A number as people write it."""
+    """Format a number for display."""
     if value is None:
         return "any"
     return str(int(value)) if float(value).is_integer() else repr(value)

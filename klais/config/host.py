@@ -1,4 +1,4 @@
-"""The name under which the processes of one machine find each other."""
+"""The name that identifies a machine to its processes."""
 
 import socket
 
@@ -6,6 +6,5 @@ from klais.config.settings import SettingsFields
 
 
 def host_of(settings: SettingsFields) -> str:
-    """Name of the machine and the folder of its pinned maps: whose filter it is that a process and its neighbours
-    share."""
+    """Name of the machine and the folder of its pinned maps, which identify the XDP filter that its processes share."""
     return f"{socket.gethostname()}:{settings.xdp_pin_dir}"

@@ -1,4 +1,4 @@
-"""Which place gives each setting: flag > profile > environment > file of settings > default."""
+"""Precedence of the places that set a value: flag > profile > environment > file of settings > default."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -26,14 +26,14 @@ _FILES = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
 
 @dataclass(slots=True)
 class Layers:
-    """What all places together give, before it is checked.
+    """The merged values of all places, before they are checked.
 
     Attributes
     ----------
     given : dict of str to Given
-        Setting -> the value that wins.
+        Setting -> the value with the highest precedence.
     problems : list of str
-        Names that are no settings, and files that cannot be used.
+        Unknown names, and files that cannot be used.
     path : Path or None
         The file of settings that was read.
     """
@@ -43,15 +43,15 @@ class Layers:
     path: Path | None = None
 
     def values(self) -> dict[str, Any]:
-        """The bare values."""
+        """The values without their origin."""
         return {name: one.value for name, one in self.given.items()}
 
     def label(self, name: str) -> str:
-        """What a message calls a setting: where its value stands."""
+        """Name of a setting in messages, with the place of its value."""
         return self.given[name].label(name) if name in self.given else variable(name)
 
     def lay(self, read: Callable[[], tuple[Mapping[str, Given], list[str]]]) -> None:
-        """Read a place and lay it over the others; keep what is wrong with it."""
+        """Read a place with higher precedence and merge it; collect its problems."""
         try:
             layer, problems = read()
         except ConfigError as error:
@@ -60,8 +60,8 @@ class Layers:
         self.problems += problems
 
     def put(self, layer: Mapping[str, Given]) -> None:
-        """Lay one place's settings over those that are there: a file with a secret takes the secret's place too, and a
-        secret that of the file."""
+        """Merge the settings of a place with higher precedence. A file with a secret also replaces the secret, and a
+        secret the file."""
         for secret in SECRETS:
             if secret in layer or f"{secret}_file" in layer:
                 self.given.pop(secret, None)
@@ -95,19 +95,19 @@ class Layers:
 
 
 def gather(environ: Mapping[str, str] | None, overrides: Mapping[str, Any]) -> Layers:
-    """All places together.
+    """Merge all places.
 
     Parameters
     ----------
     environ : mapping of str to str, optional
-        The variables; None = ``os.environ``. Only then is a file looked for that no variable names.
+        The variables; None = ``os.environ``, and only then the default settings files are searched.
     overrides : mapping
         Options of a command, by setting; None = not given.
 
     Raises
     ------
     klais.errors.ConfigError
-        The file that ``KLAIS_ENV_FILE`` names cannot be used.
+        If the file in ``KLAIS_ENV_FILE`` cannot be used.
     """
     out = Layers()
     env = _variables(os.environ if environ is None else environ)
@@ -136,7 +136,7 @@ def _named(text: str) -> Path | None:
 
 
 def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
-    """The variables, those of the file that ``KLAIS_ENV_FILE`` names in their place."""
+    """The variables, replaced by those of the file in ``KLAIS_ENV_FILE``."""
     out = {name: Given(value, "env") for name, value in environ.items()}
     if named := environ.get(f"{PREFIX}ENV_FILE"):
         if problem := toml_file.impossible(named):
@@ -148,7 +148,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, Given]:
 
 
 def _settings_of(variables: Mapping[str, Given]) -> dict[str, Given]:
-    """The settings that variables give; an empty variable gives none."""
+    """The settings of variables; an empty variable counts as not set."""
     return {name: variables[variable(name)] for name in FIELDS if _is_given(variables.get(variable(name)))}
 
 

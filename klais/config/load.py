@@ -1,7 +1,7 @@
 """The configuration: from flags, a profile, the environment and a file, frozen, typed, read once.
 
 Every field states unit and range. :func:`load` reports all problems together and refuses unknown names.
-``Settings(topic_prefix="x", ...)`` built directly takes what it is given and the defaults, never the environment.
+``Settings(topic_prefix="x", ...)`` uses only its arguments and the defaults, never the environment.
 """
 
 from collections.abc import Mapping
@@ -32,14 +32,14 @@ _WRONG = {
     "path_type": "must be text in quotes",
     "greater_than_equal": "is too small",
     "less_than_equal": "is too large",
-    "literal_error": "is none of the choices",
-    "string_pattern_mismatch": "has characters that are not allowed, or too many",
+    "literal_error": "is not one of the choices",
+    "string_pattern_mismatch": "has invalid or too many characters",
     "too_short": "is too short",
 }
 
 
 class _Labels(dict[str, str]):
-    """What messages call the settings: settings with the same values are the same, wherever they come from."""
+    """Names of the settings in messages. All instances are equal, so that settings with equal values are equal."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Labels)
@@ -63,7 +63,7 @@ class Settings(SettingsFields, BaseModel):
 
     @classmethod
     def of(cls, layers: Layers, values: Mapping[str, Any]) -> Self:
-        """The settings of ``values``, which remember what they have from the file of settings."""
+        """Create the settings of ``values``, with a record of those that come from the file of settings."""
         made = cls(**values)
         made._from_file = frozenset(name for name, one in layers.given.items() if one.source == "file")
         made._labels = _Labels({name: layers.label(name) for name in layers.given})
@@ -71,7 +71,7 @@ class Settings(SettingsFields, BaseModel):
 
     @property
     def from_file(self) -> frozenset[str]:
-        """The settings that ``klais.toml`` gives, and nothing that ranks above it: a reload reads them again."""
+        """The settings that ``klais.toml`` sets and no higher place overrides: a reload reads them again."""
         return self._from_file
 
     @property
@@ -90,22 +90,22 @@ class Settings(SettingsFields, BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One setting for people.
+    """One setting for display.
 
     Attributes
     ----------
     name : str
         Its variable.
     key : str or None
-        Table and key in ``klais.toml``: ``[kafka] port``; None = it cannot stand there.
+        Table and key in ``klais.toml``: ``[kafka] port``; None if it cannot be set there.
     value, default : str or None
         As text, secrets masked; None = not set.
     range, description : str
-        What it may be and what it means.
+        Valid values and meaning.
     source : str
-        Which place gives the value.
+        The place that sets the value.
     place : str
-        File and line of a value that stands in a file.
+        File and line of a value from a file.
     """
 
     name: str
@@ -119,21 +119,20 @@ class Row:
 
 
 def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
-    """Settings from flags, a profile, the environment and a file, in this order; an empty variable counts as not set.
+    """Load settings from flags, a profile, the environment and a file, in this order of precedence.
 
     Parameters
     ----------
     environ : mapping of str to str, optional
-        The variables to read instead of ``os.environ``. ``./klais.toml`` and ``/etc/klais/klais.toml`` are looked for
-        only without it.
+        The variables to read instead of ``os.environ``. ``./klais.toml`` and ``/etc/klais/klais.toml`` are searched
+        only without this argument. An empty variable counts as not set.
     overrides : Any
-        Fields that win over everything else (options of a command); None leaves a field as it is.
+        Fields that override all other places (options of a command); None leaves a field unchanged.
 
     Raises
     ------
     klais.errors.ConfigError
-        With every problem at once, one line each: name or file, line and key, value (secrets masked), what is wrong,
-        unit and range.
+        Lists every problem, one line each: name or file, line and key, value (secrets masked), problem, unit and range.
 
     Examples
     --------
@@ -153,7 +152,7 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
             found = error.errors(include_url=False)
         lines += [line for detail in found for line in _lines(detail, layers, bad)]
         worse = {str(detail["loc"][0]) for detail in found if detail["loc"]}
-        if not worse:  # only fields that do not fit together, all reported
+        if not worse:  # only conflicts between fields, which are all reported
             break
         bad |= worse
         values = {name: value for name, value in values.items() if name not in worse}
@@ -163,32 +162,34 @@ def load(environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings
 
 
 def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
-    """The variables that make :func:`load` give ``settings`` again, secrets included: for the environment of a child.
+    """Variables from which :func:`load` restores ``settings``, including secrets, for the environment of a child.
 
     Parameters
     ----------
     settings : Settings
-        What the child gets.
+        The settings of the child.
     reads_file : bool
-        The child reads the file of settings itself, now and at each reload, so that it can change there. Not with a
-        profile, which takes some of the file's settings back.
+        The child reads the file of settings itself, now and at each reload, so that values can change there. Not with
+        a profile, which overrides some of the file's settings.
 
     Examples
     --------
     >>> environ_of(Settings(partitions=8))
     {'KLAIS_PARTITIONS': '8', 'KLAIS_CONFIG': 'none'}
     """
-    # Without the profile the file would say more.
+    # Without the profile, more settings of the file would be in force.
     reads_file = reads_file and settings.config is not None and settings.profile is None
     again = settings.from_file if reads_file else frozenset()
     out = {}
     for name, field in FIELDS.items():
         value = getattr(settings, name)
-        if name in ("env_file", "config", "profile") or name in again:  # it gets the values; a file could override them
+        if (
+            name in ("env_file", "config", "profile") or name in again
+        ):  # the child gets the values, and a file could override them
             continue
         if is_secret(name) and getattr(settings, f"{name}_file") is not None:  # the child reads the file itself
             continue
-        # A rate that was set and happens to be the default is not the same as none: it switches the controller off.
+        # An explicit rate equal to the default differs from no rate: it disables the controller.
         if value is not None and (value != field.default or name in settings.model_fields_set):
             out[variable(name)] = value.get_secret_value() if isinstance(value, Secret) else str(value)
     if settings.profile is not None:
@@ -197,7 +198,7 @@ def environ_of(settings: Settings, reads_file: bool = False) -> dict[str, str]:
 
 
 def describe(settings: Settings, environ: Mapping[str, str] | None = None) -> list[Row]:
-    """All settings in the order of their declaration, each with the place that gives it."""
+    """All settings in the order of their declaration, each with its source."""
     given = gather(environ, {}).given
     rows = []
     for name, field in FIELDS.items():

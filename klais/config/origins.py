@@ -1,4 +1,4 @@
-"""Where a value comes from, for messages and for ``klais config show``."""
+"""Origins of values, for messages and ``klais config show``."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -15,11 +15,11 @@ class Given(NamedTuple):
     value : Any
         Text of the environment, or a value of a TOML file.
     source : str
-        Which of the places gave it.
+        The place that set it.
     place : str
         File and line, as ``klais.toml:7``; empty for flags and the environment.
     key : str
-        What the value is called there: ``[kafka] port``; empty = the name of the variable.
+        Name of the value in that place: ``[kafka] port``; empty = the name of the variable.
     """
 
     value: Any
@@ -28,6 +28,6 @@ class Given(NamedTuple):
     key: str = ""
 
     def label(self, name: str) -> str:
-        """What a message calls the setting: ``KLAIS_KAFKA_PORT``, or ``klais.toml:7: [kafka] port``."""
+        """Name of the setting in messages: ``KLAIS_KAFKA_PORT``, or ``klais.toml:7: [kafka] port``."""
         key = self.key or variable(name)
         return f"{self.place}: {key}" if self.place else key

@@ -1,7 +1,7 @@
-"""Profiles: the systems that one person works with, each under a name, in a file of that person's own.
+"""Profiles: named systems that a user works with, in a file of that user.
 
-A profile says where a system is and who you are there, not how it behaves. While one is in force, all of that comes
-from it: what it leaves out is unset, so no token and no broker of another system meet it.
+A profile contains the address of a system and your credentials, not its behaviour. An active profile is the only source
+of these settings: those that it omits are unset, so that no token or broker of another system is used with it.
 """
 
 import os
@@ -32,7 +32,7 @@ KEYS = {
 """Key of a profile -> setting."""
 REQUIRED = ("bootstrap", "worker_url")
 DISPLACED = frozenset(KEYS.values()) | {name.removesuffix("_file") for name in KEYS.values() if name.endswith("_file")}
-"""Settings that come from the profile and from nowhere else."""
+"""Settings that only a profile sets while one is active."""
 
 
 def profiles_file() -> Path:
@@ -41,18 +41,18 @@ def profiles_file() -> Path:
 
 
 def names() -> list[str]:
-    """The profiles that there are, in the order of the file; none without a file."""
+    """Names of the profiles, in file order; empty without a file."""
     path = profiles_file()
     return [name for name, value in read_toml(path)[0].items() if isinstance(value, dict)] if path.exists() else []
 
 
 def read_profile(name: str) -> tuple[dict[str, Given], list[str]]:
-    """The settings of a profile, and what is wrong with it: keys that are none, or it does not say where the system is.
+    """The settings of a profile, and its problems: unknown keys, or missing addresses.
 
     Raises
     ------
     klais.errors.ConfigError
-        No such profile, or the file cannot be used.
+        If there is no such profile, or the file cannot be used.
     """
     path = profiles_file()
     if not path.exists():

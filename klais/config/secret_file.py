@@ -1,4 +1,4 @@
-"""Files that hold secrets, read only when no other user could have read or written them."""
+"""Reads files with secrets, only if no other user could have read or written them."""
 
 import contextlib
 import os
@@ -12,27 +12,28 @@ MOST_BYTES = 65_536
 
 
 def read_secret(path: Path, setting: str, most_bytes: int = MOST_BYTES) -> str:
-    """The text of a file, without the line ends at its end.
+    """The text of a file, without trailing newlines.
 
     Parameters
     ----------
     path : Path
-        The file itself, no symbolic link.
+        The file, not a symbolic link.
     setting : str
         Name of the setting, for messages.
     most_bytes : int
-        A larger file is refused.
+        Larger files are refused.
 
     Raises
     ------
     ConfigError
-        It cannot be read, is empty or not text, or others could read or change it. No message quotes its content.
+        If the file cannot be read, is empty or not text, or other users could read or change it. No message quotes its
+        content.
     """
     named = f"{setting}={path}"
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise ConfigError(f"{named}: cannot be read: {error.strerror} (a symbolic link is not followed)") from None
+        raise ConfigError(f"{named}: cannot be read: {error.strerror} (symbolic links are not followed)") from None
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
@@ -53,9 +54,9 @@ def read_secret(path: Path, setting: str, most_bytes: int = MOST_BYTES) -> str:
 
 
 def not_private(info: os.stat_result) -> str:
-    """Why a file with this mode may not hold a secret; empty when it may.
+    """Why a file with this mode must not hold a secret; empty if it may.
 
-    The group root may read what root owns: systemd gives a service its credentials that way.
+    The root group may read files that root owns: systemd provides credentials to services that way.
     """
     if problem := not_ours(info):
         return problem
@@ -67,14 +68,14 @@ def not_private(info: os.stat_result) -> str:
 
 
 def find_or_make_token(path: Path) -> str:
-    """The token in a file that only this user can read; made when the file does not exist.
+    """The token in a private file of this user, created if the file does not exist.
 
-    Two processes that start together agree on one token: the first to link its file wins.
+    Two processes that start at the same time use one token: the first to link its file wins.
 
     Raises
     ------
     ConfigError
-        It cannot be made, or others could read it.
+        If the file cannot be created, or other users could read it.
     """
     import secrets
 
@@ -92,10 +93,10 @@ def find_or_make_token(path: Path) -> str:
             finally:
                 own.unlink(missing_ok=True)
     except NotPrivate as error:
-        raise ConfigError(f"{path}: cannot be made: {error}") from None
+        raise ConfigError(f"{path}: cannot be created: {error}") from None
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be made: {error.strerror}. Set KLAIS_STATE_DIR, or set a token yourself"
+            f"{path}: cannot be created: {error.strerror}. Set KLAIS_STATE_DIR, or set a token yourself"
         ) from None
     return read_secret(path, "token file")
 

@@ -17,9 +17,9 @@ else:
 _MIB = 1 << 20
 _LONG = {"note": "at least 16 characters"}
 LANDING_MS = 30.0
-"""From a batch's way out of the edge until its frames are readable, on a busy host (ms)."""
+"""Time from a batch leaving the edge until its frames are readable, on a busy host (ms)."""
 EDGE_IDS = 65_520
-"""Edges have lower numbers; those from here on are frames that ``klais redrive`` sends again."""
+"""Edges have lower numbers; numbers from here on are frames that ``klais redrive`` sends again."""
 
 
 def _number(default: float | None, unit: str, low: float, high: float, description: str) -> Any:
@@ -54,7 +54,7 @@ Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
 def linger_of(latency_ms: float) -> float:
-    """The linger (ms) that a latency target gives: half of the target, at most 30 ms, is for Kafka and the worker.
+    """The linger (ms) for a latency target: half of the target, at most 30 ms, is reserved for Kafka and the worker.
 
     Examples
     --------
@@ -73,14 +73,16 @@ class SettingsFields(_Fields):
     # edge
     udp_bind: Address = _text("0.0.0.0:5000", "address and port on which the edge receives frames; [::]:5000 for IPv6")
     udp_rcvbuf_bytes: int = _number(
-        64 * _MIB, "bytes", 65_536, 1 << 30, "socket buffer that the edge asks the kernel for"
+        64 * _MIB, "bytes", 65_536, 1 << 30, "socket buffer that the edge requests from the kernel"
     )
     udp_share_port: bool = _field(False, "whether several edge processes of one user share the UDP port")
     udp_timestamps: bool = _field(
         False, "whether `ts` of a frame is when the kernel received it, also from the UDP socket"
     )
     api_bind: Address = _text("127.0.0.1:8080", "address and port of the edge's REST API")
-    api_token: Token | None = _text(None, "bearer token for changes over HTTP, 16 characters or more; it may read too")
+    api_token: Token | None = _text(
+        None, "bearer token for changes over HTTP, 16 characters or more; it also allows reading"
+    )
     api_token_file: Folder | None = _text(None, "file that holds KLAIS_API_TOKEN (0600)")
     api_read_token: Token | None = _text(None, "bearer token for reading over HTTP, 16 characters or more")
     api_read_token_file: Folder | None = _text(None, "file that holds KLAIS_API_READ_TOKEN (0600)")
@@ -90,14 +92,16 @@ class SettingsFields(_Fields):
     api_connections: int = _number(
         64, "connections", 4, 10_000, "HTTP connections of one server; one client may have a quarter"
     )
-    api_url: Url | None = _text(None, "edge that commands ask, as http://host:8080; unset = the one at KLAIS_API_BIND")
+    api_url: Url | None = _text(
+        None, "edge that commands query, as http://host:8080; unset = the one at KLAIS_API_BIND"
+    )
     edge_id: int = _number(1, "", 0, EDGE_IDS - 1, "number of this edge, unique in the deployment")
     edge_id_from: Literal["number", "name", "claim"] = _field(
         "number",
         "where the number comes from: KLAIS_EDGE_ID, the end of KLAIS_EDGE_NAME, a claim in klais_control",
     )
     edge_name: str | None = _text(
-        None, "name of this edge, as klais-edge-3; unset = of machine and state folder", r"^[a-zA-Z0-9._-]{1,253}$"
+        None, "name of this edge, as klais-edge-3; unset = from machine and state folder", r"^[a-zA-Z0-9._-]{1,253}$"
     )
     frame_max_bytes: int = _number(2072, "bytes", 64, 65_507, "longest frame; the edge drops longer ones as too_long")
     batch_max_bytes: int = _number(131_072, "bytes", 1024, 900_000, "size at which a frame batch closes")
@@ -157,10 +161,14 @@ class SettingsFields(_Fields):
     xdp_queues: Queues | None = _text(None, "receive queues of the interface for af_xdp, as 0-3,8; unset = all")
     xdp_pin_dir: Folder = _field(Path("/sys/fs/bpf/klais"), "bpffs folder for the pinned program and maps")
     xdp_heartbeat_s: float = _number(
-        10.0, "s", 0.1, 3600, "age at which the filter drops the controller's set-points for the limits given at load"
+        10.0,
+        "s",
+        0.1,
+        3600,
+        "age of the controller's set-points at which the filter returns to the limits given at load",
     )
     xdp_devices: int = _number(
-        1_048_576, "devices", 1024, 16_777_216, "places in the filter's device table, rounded up to a power of two"
+        1_048_576, "devices", 1024, 16_777_216, "entries of the filter's device table, rounded up to a power of two"
     )
     xdp_ring_bytes: int = _number(
         16 * _MIB, "bytes", 65_536, 1 << 30, "size of the filter's ring, rounded up to a power of two"
@@ -170,7 +178,7 @@ class SettingsFields(_Fields):
     breaker_wait_min_s: float = _number(0.5, "s", 0.01, 600, "first wait of an open breaker before it sends a probe")
     breaker_wait_max_s: float = _number(10.0, "s", 0.01, 3600, "longest wait between two probes")
     spool_dir: Folder | None = _text(
-        None, "folder in which the edge makes its spool-<edge id>; unset = the state folder"
+        None, "folder in which the edge creates its spool-<edge id>; unset = the state folder"
     )
     spool_max_bytes: int = _number(4 << 30, "bytes", 0, 1 << 44, "largest size of the spool; 0 = no spool")
     spool_sync: Literal["batch", "interval", "none"] = _field(
@@ -182,8 +190,8 @@ class SettingsFields(_Fields):
         None, "CPUs to which edge processes are pinned: auto, or a list as 0-3,8; unset = none", r"^(auto|[0-9,-]+)$"
     )
     # controller
-    # Gains and the set-point of the lag go together: at up to 0.4 s of delay a loop around a worker of 300,000 frames/s
-    # settles with them, with a lag of 20,000 frames or with kp 0.5 it swings (see docs/control.md).
+    # Gains and the set-point of the lag go together. With these values, a loop with up to 0.4 s of delay around a
+    # worker of 300,000 frames/s settles. With a lag of 20,000 frames, or with kp 0.5, it oscillates: docs/control.md.
     pid_kp: float = _number(0.2, "", 0, 1000, "proportional gain")
     pid_ki: float = _number(0.1, "1/s", 0, 1000, "integral gain")
     pid_kd: float = _number(0.05, "s", 0, 1000, "derivative gain, on the filtered measurement")
@@ -213,14 +221,16 @@ class SettingsFields(_Fields):
     dam_device_rate: float = _number(1000, "frames/s", 0.001, 1e9, "rate of one device; the lane drops frames above it")
     dam_device_burst: float = _number(5000, "frames", 1, 1e9, "burst of one device")
     dam_queue_limit: int = _number(
-        1_000_000, "frames", 0, 100_000_000, "queued above the global rate, all lanes together"
+        1_000_000, "frames", 0, 100_000_000, "length of the queues above the global rate, all lanes together"
     )
     dam_queue_bytes: int = _number(512 * _MIB, "bytes", 0, 1 << 40, "memory of the queues, all lanes together")
     dead_letter_rate: float = _number(1000, "records/s", 0, 1e6, "dead letters of one process; above: only counted")
     dead_letter_bytes: float = _number(1 << 20, "bytes/s", 0, 1e10, "frame bytes in dead letters of one edge process")
     json_strict: bool = _field(False, "whether lanes refuse duplicate keys, lone surrogates and numbers above 40 bytes")
     # devices and anomalies
-    devices_max: int = _number(2_000_000, "devices", 1, 100_000_000, "known at once, all lanes together")
+    devices_max: int = _number(
+        2_000_000, "devices", 1, 100_000_000, "maximum number of known devices, all lanes together"
+    )
     devices_forget_s: float = _number(2_592_000.0, "s", 60, 1e9, "silence after which a lane forgets a device")
     devices_new_rate: float = _number(10_000.0, "devices/s", 0.001, 1e9, "new devices of one lane; above: dropped")
     sequence: Literal["on", "off"] = _field("on", "drop duplicates by number and bytes; off = never")
@@ -240,7 +250,9 @@ class SettingsFields(_Fields):
     )
     auth_key_file: Folder | None = _text(None, "file with the secret of each key generation (0600), see `klais auth`")
     auth_keys_file: Folder | None = _text(None, "JSON file with devices' own keys, device_id: hex or null (0600)")
-    auth_exempt: Prefixes = _text("", "first bytes of the ids that KLAIS_AUTH=require lets come unsigned, a,b")
+    auth_exempt: Prefixes = _text(
+        "", "first bytes of the ids that may send unsigned frames with KLAIS_AUTH=require, a,b"
+    )
     auth_max_skew_s: float = _number(
         0.0, "s", 0, 1e9, "how far ahead of the edge's clock an epoch in Unix seconds may be; 0 = any epoch"
     )
@@ -248,8 +260,8 @@ class SettingsFields(_Fields):
     anomaly_detector: Literal["two_tier", "zscore"] = _field(
         "two_tier", "what scores frames: see docs/intelligence.md; zscore = the running z-score"
     )
-    anomaly_threshold: float = _number(5.0, "", 1, 1000, "two_tier: score from which on a report is a flag")
-    anomaly_period_s: float = _number(10.0, "s", 0.1, 3600, "two_tier: shortest interval of a device's regular scores")
+    anomaly_threshold: float = _number(5.0, "", 1, 1000, "two_tier: score from which a report is flagged")
+    anomaly_period_s: float = _number(10.0, "s", 0.1, 3600, "two_tier: minimum interval of a device's regular scores")
     anomaly_bytes: int = _number(256 * _MIB, "bytes", _MIB, 1 << 40, "two_tier: memory of a worker for profiles")
     anomaly_cpu_share: float = _number(0.2, "", 0.001, 1, "two_tier: share of a core that scores may take in a worker")
     anomaly_save_bytes: int = _number(
@@ -257,11 +269,15 @@ class SettingsFields(_Fields):
     )
     anomaly_z: float = _number(6.0, "", 1, 1000, "zscore: threshold of |z| above which a feature is flagged")
     anomaly_min_samples: int = _number(30, "samples", 2, 60_000, "zscore: samples of a feature before its first score")
-    anomaly_window: int = _number(500, "samples", 2, 60_000, "zscore: samples that mean and variance remember")
+    anomaly_window: int = _number(500, "samples", 2, 60_000, "zscore: samples over which mean and variance are taken")
     anomaly_rate: float = _number(1000, "records/s", 0, 1e6, "anomaly records of one process; above: only counted")
-    incident_window_s: float = _number(30.0, "s", 1, 3600, "flags of several devices within it are one incident")
-    incident_devices: int = _number(3, "devices", 2, 100_000, "so many with flags of one feature within the window")
-    incident_score: float = _number(10.0, "", 1, 1e6, "score from which on a flag of one device is an incident")
+    incident_window_s: float = _number(
+        30.0, "s", 1, 3600, "window within which flags of several devices form one incident"
+    )
+    incident_devices: int = _number(
+        3, "devices", 2, 100_000, "devices with flags of one feature within the window that form an incident"
+    )
+    incident_score: float = _number(10.0, "", 1, 1e6, "score from which a flag of one device is an incident")
     incident_quiet_s: float = _number(600.0, "s", 1, 86_400, "time without a flag after which an incident is over")
     fingerprint: Literal["on", "off"] = _field(
         "on", "find the types of devices and flag those that change; off = no fingerprints"
@@ -269,8 +285,9 @@ class SettingsFields(_Fields):
     fingerprint_train_s: float = _number(
         3600.0, "s", 0, 1e9, "interval at which a worker has the types trained; 0 = never"
     )
+    fingerprint_train_s: float = _number(3600.0, "s", 0, 1e9, "interval at which a worker trains the types; 0 = never")
     fingerprint_bytes: int = _number(
-        4 << 30, "bytes", 64 * _MIB, 1 << 40, "address space of the process that trains types; beyond it, it fails"
+        4 << 30, "bytes", 64 * _MIB, 1 << 40, "maximum address space of the process that trains types"
     )
     # worker
     worker_id: str | None = _text(None, "name of this worker; unset = host-pid", r"^[a-zA-Z0-9._-]{1,100}$")
@@ -280,17 +297,17 @@ class SettingsFields(_Fields):
         None, "address and port at which other workers reach this one; unset = KLAIS_WEB_BIND and KLAIS_WEB_PORT"
     )
     web_url: Url | None = _text(
-        None, "worker that commands ask, as http://host:6066; unset = the one at KLAIS_WEB_BIND and KLAIS_WEB_PORT"
+        None, "worker that commands query, as http://host:6066; unset = the one at KLAIS_WEB_BIND and KLAIS_WEB_PORT"
     )
     group_instance: str | None = _text(
         None, "static name of this worker in the group, unique in it; unset = none", r"^[a-zA-Z0-9._-]{1,100}$"
     )
     checkpoint_interval_s: float = _number(5.0, "s", 0.05, 3600, "interval of a lane's checkpoints")
     lane_max_pending_bytes: int = _number(
-        8 * _MIB, "bytes", _MIB, 1 << 30, "bytes that a lane has decided and Kafka has not acknowledged"
+        8 * _MIB, "bytes", _MIB, 1 << 30, "maximum bytes that a lane has decided and Kafka has not acknowledged"
     )
     lane_refence_s: float = _number(
-        72_000.0, "s", 1, 80_000, "interval at which a lane renews its epoch; brokers forget idle ones after a day"
+        72_000.0, "s", 1, 80_000, "interval at which a lane renews its epoch; brokers forget unused ones after a day"
     )
     session_timeout_s: float = _number(
         10.0, "s", 1, 300, "time without heartbeat after which the group replaces a worker"
@@ -302,7 +319,7 @@ class SettingsFields(_Fields):
         None, "TOML file of settings; none = read none; unset = ./klais.toml, else /etc/klais/klais.toml"
     )
     profile: str | None = _text(
-        None, "profile of ~/.config/klais/profiles.toml: the system that commands ask", r"^[A-Za-z0-9_-]{1,60}$"
+        None, "profile of ~/.config/klais/profiles.toml: the system that commands query", r"^[A-Za-z0-9_-]{1,60}$"
     )
     env_file: Folder | None = _text(
         None, "file of KLAIS_NAME=value lines, read at start and at SIGHUP; overrides the environment"
@@ -311,7 +328,7 @@ class SettingsFields(_Fields):
     log_format: Literal["text", "json"] = _field("text", "format of log lines")
     fault_point: str | None = _text(
         None,
-        "for tests: NAME[:N], the process kills itself at its N-th pass of that point",
+        "for tests: NAME[:N], the process kills itself when it passes that point for the N-th time",
         r"^[A-Za-z0-9_.-]+(:[1-9][0-9]*)?$",
     )
 
@@ -340,20 +357,20 @@ class SettingsFields(_Fields):
 
     @property
     def linger_ms(self) -> float:
-        """Age at which a batch closes (ms) while the workers are not busy."""
+        """Age at which a batch closes (ms) if the workers are not busy."""
         if self.batch_linger_ms is not None:
             return self.batch_linger_ms
         return linger_of(self.latency_ms)
 
     @property
     def auto_control(self) -> bool:
-        """Whether the controller sets the global rate from the start: a rate that somebody set holds, the default is a
-        start."""
+        """Whether the controller sets the global rate from the start. An explicit rate is kept, the default is a start
+        value."""
         return "dam_max_rate" not in self.model_fields_set if self.control_auto is None else self.control_auto
 
     @property
     def embedded_kafka(self) -> bool:
-        """Whether klais runs the broker itself."""
+        """Whether KLAIS runs its own broker."""
         return self.kafka_bootstrap is None
 
     @property
@@ -366,7 +383,7 @@ class SettingsFields(_Fields):
 
     @property
     def uncounted_prefixes(self) -> tuple[bytes, ...]:
-        """First bytes of the ids whose sequence numbers are not looked at; the empty one = all ids."""
+        """First bytes of the ids whose sequence numbers are ignored; the empty prefix = all ids."""
         if self.sequence == "off":
             return (b"",)
         return tuple(sorted({prefix.encode() for prefix in self.sequence_off.split(",") if prefix}))

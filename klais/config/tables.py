@@ -1,8 +1,8 @@
-"""Where each setting stands in ``klais.toml``: a table, and a key in it that does not repeat the table's name."""
+"""The place of each setting in ``klais.toml``: a table, and a key in it that does not repeat the table's name."""
 
 from klais.config.fields import FIELDS
 
-# The first words of the settings of a table; the longest that fits decides.
+# The first words of the settings of a table; the longest match applies.
 BEGINNINGS: dict[str, tuple[str, ...]] = {
     "kafka": ("kafka", "topic_prefix", "partitions", "replication"),
     "edge": ("edge", "udp", "source", "cpus", "frame", "batch", "publish", "breaker", "spool"),
@@ -20,20 +20,20 @@ BEGINNINGS: dict[str, tuple[str, ...]] = {
 _TABLE_OF = {words: table for table, all_words in BEGINNINGS.items() for words in all_words}
 MEANINGS = {
     "kafka": "the cluster, or the embedded broker; topics",
-    "edge": "what receives frames, batches them, and spools them while Kafka is away",
-    "worker": "what admits frames and lands them",
+    "edge": "receives frames, batches them, and spools them while Kafka is not available",
+    "worker": "admits frames and sends them to the clean topic",
     "dam": "rates, bursts and queues",
     "devices": "known devices; duplicates and gaps",
     "auth": "authenticated frames",
-    "anomaly": "flags on what devices report; incidents; types of devices",
+    "anomaly": "anomaly flags; incidents; types of devices",
     "control": "the controller, its forecast and its explanations",
-    "xdp": "the filter in the kernel",
+    "xdp": "the XDP filter in the kernel",
     "api": "the edge's REST API; tokens of all HTTP servers",
     "web": "the worker's page and views",
     "process": "folders, logs and the latency target of every process",
 }
 ENVIRONMENT_ONLY = ("config", "profile", "env_file", "fault_point")
-"""Settings that no file can hold: they say which file to read, or kill a process under test."""
+"""Settings that cannot be in a file: they select the file, or kill a process under test."""
 
 
 def has_table(name: str) -> bool:
@@ -42,12 +42,12 @@ def has_table(name: str) -> bool:
 
 
 def table_of(name: str) -> str:
-    """The table of a setting: ``kafka`` of ``kafka_port`` and of ``partitions``.
+    """The table of a setting: ``kafka`` for ``kafka_port`` and ``partitions``.
 
     Raises
     ------
     KeyError
-        No table takes it: add its first word to :data:`BEGINNINGS`.
+        If no table contains it: add its first word to :data:`BEGINNINGS`.
     """
     table = _table(name)
     if table is None:
@@ -56,13 +56,13 @@ def table_of(name: str) -> str:
 
 
 def key_of(name: str) -> str:
-    """The key of a setting in its table: ``port`` of ``kafka_port``, ``mode`` of ``auth``."""
+    """The key of a setting in its table: ``port`` for ``kafka_port``, ``mode`` for ``auth``."""
     table = table_of(name)
     return "mode" if name == table else name.removeprefix(f"{table}_")
 
 
 def place_of(name: str) -> str:
-    """Table and key: ``[kafka] port`` of ``kafka_port``."""
+    """Table and key: ``[kafka] port`` for ``kafka_port``."""
     return f"[{table_of(name)}] {key_of(name)}"
 
 

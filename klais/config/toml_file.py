@@ -1,7 +1,7 @@
-"""Files of settings in TOML: ``klais.toml`` with a table for each part, and the profiles of a user.
+"""Files of settings in TOML: ``klais.toml`` with one table per part, and the profiles of a user.
 
-Only root or the user of this process may have write access to such a file: whoever writes to it chooses where data
-goes. A secret does not stand in it, but the name of a file that holds it.
+Only root or the user of this process may have write access to such a file, because the settings decide where data is
+sent. Secrets are not allowed in it, only the names of files that hold them.
 """
 
 import os
@@ -20,7 +20,7 @@ from klais.text import escape, near_names
 
 SEARCHED = (Path("klais.toml"), Path("/etc/klais/klais.toml"))
 MOST_BYTES = 256 << 10
-MOST_TEXT = 4096  # characters of a value, as many as a path may have
+MOST_TEXT = 4096  # maximum characters of a value, as of a path
 MOST_LEVELS = 64
 _QUOTED, _COMMENT, _BETWEEN_KEYS = (
     re.compile(r""" "[^"\n]*"|'[^'\n]*' """.strip()),
@@ -33,17 +33,17 @@ _LONG_TEXT = re.compile("\"\"\"|'''")
 
 
 def find() -> Path | None:
-    """The file that is read when none is named: ``./klais.toml``, else ``/etc/klais/klais.toml``."""
+    """The default file: ``./klais.toml``, else ``/etc/klais/klais.toml``."""
     return next((path for path in SEARCHED if os.path.lexists(path)), None)
 
 
 def read_toml(path: Path) -> tuple[dict[str, Any], str]:
-    """A file's tables, and its text.
+    """Read a file's tables, and its text.
 
     Raises
     ------
     klais.errors.ConfigError
-        It cannot be read, somebody else could have written it, or it is not TOML; names the line.
+        If it cannot be read, another user could have written it, or it is not TOML; names the line.
     """
     try:
         link = os.lstat(path)
@@ -55,17 +55,17 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
             os.close(fd)
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
-        raise ConfigError(f"{path}: {why}. `--config FILE` names another, `--config none` reads none") from None
+        raise ConfigError(f"{path}: {why}. Use `--config FILE` for another file, `--config none` for none") from None
     if not stat.S_ISREG(info.st_mode):
         raise ConfigError(f"{path}: is not a regular file")
     if problem := not_ours(info) or (not_ours(link) if stat.S_ISLNK(link.st_mode) and _foreign(link) else ""):
         raise ConfigError(
-            f"{path}: {problem}, and whoever writes to it chooses the settings: chown it to root or to the user that "
-            "runs klais, and chmod go-w it"
+            f"{path}: {problem}, so another user could change the settings: chown it to root or to the user that runs "
+            "klais, and chmod go-w it"
         )
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{path}: is larger than {MOST_BYTES} bytes")
-    import tomllib  # a hundredth of a second that a start without such a file does not need
+    import tomllib  # saves 10 ms at a start without such a file
 
     try:
         text = data.decode("utf-8-sig")  # some editors begin a file with a byte order mark
@@ -75,22 +75,21 @@ def read_toml(path: Path) -> tuple[dict[str, Any], str]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
     except RecursionError:
-        raise ConfigError(f"{path}: its values are nested too deep") from None
-    except ValueError as error:  # not only TOMLDecodeError: a number of very many digits is another
+        raise ConfigError(f"{path}: its values are nested too deeply") from None
+    except ValueError as error:  # not only TOMLDecodeError: a number with very many digits raises ValueError
         line = re.search(r"at line (\d+)", str(error))
         at = f"{path}:{line[1]}" if line else str(path)
         raise ConfigError(escape(f"{at}: is not TOML: {error}")) from None
 
 
 def _has_long_key(text: str) -> bool:
-    """Whether a key has so many parts that tomllib, whose work grows with their square, takes seconds."""
+    """Whether a key has too many parts: the time of tomllib grows with their square, up to seconds."""
     bare = _COMMENT.sub("", _QUOTED.sub("k", text))
     return any(part.count(".") >= MOST_LEVELS for part in _BETWEEN_KEYS.split(bare))
 
 
 def read_settings(path: Path) -> tuple[dict[str, Given], list[str]]:
-    """The settings of a ``klais.toml``, and what is wrong with it: tables and keys that are none, secrets, values that
-    no setting can have.
+    """The settings of a ``klais.toml``, and its problems: unknown tables and keys, secrets, impossible values.
 
     Raises
     ------
@@ -106,7 +105,7 @@ def read_settings(path: Path) -> tuple[dict[str, Given], list[str]]:
             problems.append(f"{at}: {escape(_unknown_table(table))}")
             continue
         if not isinstance(content, dict):
-            problems.append(f"{at}: {table} is a table: write [{table}] on a line of its own, and its keys below")
+            problems.append(f"{at}: {table} is a table: write [{table}] on its own line, and its keys below")
             continue
         for key, value in content.items():
             at = f"{path}:{lines.get((table, key), lines.get((table, ''), 1))}"
@@ -119,7 +118,7 @@ def read_settings(path: Path) -> tuple[dict[str, Given], list[str]]:
 
 
 def read_keys(path: Path, table: str, names: Mapping[str, str], source: Source) -> tuple[dict[str, Given], list[str]]:
-    """The same of one table with keys of its own (``names``: key -> setting)."""
+    """As :func:`read_settings` for one table with its own keys (``names``: key -> setting)."""
     tables, text = read_toml(path)
     lines = lines_of(text)
     content = tables.get(table)
@@ -140,23 +139,23 @@ def read_keys(path: Path, table: str, names: Mapping[str, str], source: Source) 
 
 
 def refused(name: str, value: Any) -> str:
-    """Why a value cannot stand in a file, whatever it is; empty when it may."""
+    """Why a value cannot be in a file, whichever setting it is for; empty if it can."""
     if is_secret(name):
-        return f"a secret does not stand in this file: put it into a file of mode 0600 and name that with {name}_file"
+        return f"secrets are not allowed in this file: put it into a file of mode 0600 and set {name}_file to that file"
     kinds = members(FIELDS[name].annotation)
     if isinstance(value, bool) and bool not in kinds:
-        return f"{str(value).lower()} is no value of it"
+        return f"{str(value).lower()} is not a valid value"
     if not isinstance(value, str | int | float):
         return "must be text in quotes, a number, true or false"
     if isinstance(value, str) and (problem := impossible(value)):
         return problem
     if isinstance(value, int) and value.bit_length() > 64:
-        return "a number of more than 64 bits is no value of it"
+        return "a number of more than 64 bits is not a valid value"
     return ""
 
 
 def impossible(text: str) -> str:
-    """Why a text is the value of no setting at all, whichever place gives it; empty when it may be."""
+    """Why a text cannot be the value of any setting; empty if it can."""
     if len(text) > MOST_TEXT:
         return f"is longer than {MOST_TEXT} characters"
     return "has a NUL character" if "\0" in text else ""
@@ -193,23 +192,23 @@ def _unknown_table(table: str) -> str:
     near = near_names(table, BEGINNINGS, n=1, cutoff=0.5)
     keys = [name for name in (table, table.lower().removeprefix("klais_")) if name in FIELDS and name in NAMES.values()]
     if keys:
-        return f"{table}: a setting stands in a table, this one as {place_of(keys[0])}"
-    return f"[{table}]: is no table of it: " + (
-        f"did you mean [{near[0]}]?" if near else f"there are {', '.join(BEGINNINGS)}"
+        return f"{table}: a setting must be in a table, this one as {place_of(keys[0])}"
+    return f"[{table}]: is not a table of it: " + (
+        f"did you mean [{near[0]}]?" if near else f"valid tables: {', '.join(BEGINNINGS)}"
     )
 
 
 def _unknown_key(table: str, key: str) -> str:
-    """What somebody who wrote that key may have meant."""
+    """A hint at the intended key."""
     plain = key.lower().removeprefix("klais_")
     for name in (plain, f"{table}_{plain}"):
         if name in NAMES.values():
-            return f"is called {place_of(name)}"
+            return f"must be {place_of(name)}"
     here = [known for known_table, known in NAMES if known_table == table]
     if near := near_names(plain, here, n=1, cutoff=0.6):
         return f"is no setting of klais: did you mean {near[0]}?"
     near = [name for (_, known), name in NAMES.items() if known == plain]
     near = near or near_names(plain, list(NAMES.values()), n=1, cutoff=0.6)
     if near:
-        return f"is no setting of klais: did you mean {place_of(near[0])}?"
-    return f"is no setting of klais: [{table}] has {', '.join(here)}"
+        return f"is not a setting of klais: did you mean {place_of(near[0])}?"
+    return f"is not a setting of klais: [{table}] has {', '.join(here)}"

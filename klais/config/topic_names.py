@@ -1,4 +1,4 @@
-"""The names of the topics: what follows from the settings alone, without Kafka."""
+"""The names of the topics, derived from the settings alone, without Kafka."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -8,7 +8,7 @@ from klais.config.settings import SettingsFields
 
 @dataclass(frozen=True, slots=True)
 class TopicNames:
-    """Names of all topics and of the consumer group, and what the settings say of all topics alike."""
+    """Names of all topics and of the consumer group, and the settings that apply to all topics."""
 
     raw: str
     telemetry: str

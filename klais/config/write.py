@@ -1,4 +1,4 @@
-"""``klais.toml`` as text: what ``klais config init`` writes and ``klais config diff`` prints."""
+"""``klais.toml`` as text, for ``klais config init`` and ``klais config diff``."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -12,9 +12,9 @@ WIDTH = 100
 
 
 def commented(rows: Iterable[Row]) -> str:
-    """A file with every setting of ``rows``, its default as a comment below what it means; secrets by their files."""
+    """A file with every setting of ``rows``: its meaning, and its default as a comment. Secrets as files."""
     by_variable = {row.name: row for row in rows}
-    out = ["# Settings of KLAIS. Take the # away from a key to set it; the value shown is the default.", _ORDER]
+    out = ["# Settings of KLAIS. Remove the # before a key to set it; the value shown is the default.", _ORDER]
     for table in BEGINNINGS:
         out += ["", f"# {MEANINGS[table]}", f"[{table}]"]
         for name in (name for (of, _), name in NAMES.items() if of == table and name not in SECRETS):
@@ -25,7 +25,7 @@ def commented(rows: Iterable[Row]) -> str:
 
 
 def settings_as_toml(rows: Iterable[Row]) -> str:
-    """The values of ``rows`` as a file; what no file can hold stands in a comment."""
+    """The values of ``rows`` as a file; values that cannot be in a file become comments."""
     by_table: dict[str, list[str]] = {}
     notes = []
     for row in rows:
@@ -33,7 +33,9 @@ def settings_as_toml(rows: Iterable[Row]) -> str:
             notes.append(f"# {row.name}={row.value}  (only in the environment)")
             continue
         name = row.name.removeprefix("KLAIS_").lower()
-        line = f"# {key_of(name)} is set: {key_of(name)}_file can name a file with it" if name in SECRETS else ""
+        line = (
+            f"# {key_of(name)} is set: {key_of(name)}_file can name a file that contains it" if name in SECRETS else ""
+        )
         by_table.setdefault(table_of(name), []).append(line or _pair(name, row.value))
     tables = ["\n".join([f"[{table}]", *by_table[table]]) for table in BEGINNINGS if table in by_table]
     return "\n\n".join([*notes, *tables])
@@ -49,7 +51,7 @@ def _pair(name: str, value: str | None) -> str:
 
 
 def _toml(name: str, value: str | None) -> str:
-    """A value in TOML; not set is the empty text."""
+    """A value in TOML; not set is the empty string."""
     kinds: Collection[object] = members(FIELDS[name].annotation)
     if value and (bool in kinds or int in kinds or float in kinds):
         return value
@@ -57,6 +59,6 @@ def _toml(name: str, value: str | None) -> str:
 
 
 _ORDER = (
-    "# Order: option of a command > profile > environment (KLAIS_*) > this file > default. `klais config show` says\n"
-    "# where each value comes from, `klais config check` what is wrong. Empty text means not set."
+    "# Order: option of a command > profile > environment (KLAIS_*) > this file > default. `klais config show` lists\n"
+    "# the source of each value, `klais config check` all problems. Empty text means not set."
 )

@@ -1,16 +1,16 @@
-"""The cut of the rate ahead of a forecast burst: two steps, applied at once and reverted slowly (pure)."""
+"""The cut of the rate ahead of a forecast burst: two steps, applied immediately and reverted slowly (pure)."""
 
 from dataclasses import dataclass
 
 CUT_AT, CUT = 0.5, 0.25
 ALERT_AT, ALERT_CUT = 0.8, 0.5
 BACK_OFF = 0.1  # a step is reverted when the probability is this much below its threshold ...
-HOLD_S = 5.0  # ... for this time without a break
+HOLD_S = 5.0  # ... for this time without interruption
 
 
 @dataclass(frozen=True, slots=True)
 class CutState:
-    """``cut`` in force (share of the rate), and since when the probability allows a smaller one (None = it does
+    """The present ``cut`` (share of the rate), and since when the probability allows a smaller one (None = it does
     not)."""
 
     cut: float = 0.0
@@ -23,7 +23,7 @@ class CutState:
 
 
 def wanted(probability: float, slack: float = 0.0) -> float:
-    """The cut of a burst probability, thresholds lowered by ``slack``.
+    """The cut for a burst probability, with the thresholds lowered by ``slack``.
 
     Examples
     --------
@@ -36,8 +36,9 @@ def wanted(probability: float, slack: float = 0.0) -> float:
 
 
 def next_cut(state: CutState, probability: float, now_s: float) -> CutState:
-    """The cut after one more forecast: more at once, less only after 5 s well below the threshold, one step at a
-    time."""
+    """The cut after one more forecast. It increases immediately, and decreases by one step after 5 s well below the
+    threshold.
+    """
     if wanted(probability) > state.cut:
         return CutState(wanted(probability))
     if wanted(probability, BACK_OFF) >= state.cut:

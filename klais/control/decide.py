@@ -21,26 +21,26 @@ from klais.control.forecast import NOTHING, TrafficForecast
 from klais.control.pid import Gains, PidState, Terms, step, track
 
 LAG_WEIGHT, CPU_WEIGHT = 0.7, 0.3
-# A measurement counts up to twice its set-point: an hour of lag weighs no more than a few seconds.
+# A measurement counts up to twice its set-point: an hour of lag has the same weight as a few seconds.
 MAX_ERROR_RATIO = 2.0
 
-# Deadbands: a set-point is written again when it moved by this share, as every record costs all followers.
+# Deadbands: a set-point is written again after a change by this share, because each record costs all followers.
 RATE_DEADBAND = 0.05
 HOST_RATE_DEADBAND = 0.1
 SPARE_RATE_DEADBAND = 0.25  # while the limit is above twice the traffic and limits nothing
 
 # Admission at the hosts. While the backlog is small, edges may also send what the queue has room for within the
 # horizon. From BACKLOG_HIGH_RATIO of the allowed backlog on, admission follows the measured throughput of the lanes
-# instead, and a proportional controller leads the backlog to BACKLOG_TARGET_RATIO within BACKLOG_RETURN_S.
+# instead, and a proportional controller reduces the backlog to BACKLOG_TARGET_RATIO within BACKLOG_RETURN_S.
 ADMIT_HORIZON_S = 5.0
 BACKLOG_HIGH_RATIO = 0.5
 BACKLOG_TARGET_RATIO, BACKLOG_RETURN_S = 2 / 3, 2.5
-MIN_ADMIT_RATIO = 0.5  # of the throughput, however large the backlog: after an outage traffic must not stop
+MIN_ADMIT_RATIO = 0.5  # of the throughput, for any backlog: after an outage traffic must not stop
 # of the rate: an edge admits hundreds of frames at once, a smaller bucket could not pass its own rate
 MIN_BURST_S = 0.1
 
-FLOW_TIME_CONSTANT_S = 5.0  # of a falling throughput: a checkpoint lowers it for a moment only
-HEADROOM = 1.1  # the rate stays above the throughput times this, plus what empties the queue within ADMIT_HORIZON_S
+FLOW_TIME_CONSTANT_S = 5.0  # of a falling throughput: a checkpoint lowers it only for a moment
+HEADROOM = 1.1  # minimum rate: this times the throughput, plus what empties the queue within ADMIT_HORIZON_S
 RESHARE_THRESHOLD = 0.5  # lanes get new shares when one needs more than this part of its share
 
 Mode = Literal["auto", "manual", "fixed"]
@@ -64,8 +64,8 @@ class Targets:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Measurements: ``lag`` and ``queue_depth`` (frames, all lanes), ``cpu`` share of the busiest process, ``wants``
-    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``passed`` frames/s that all lanes let
-    through (None = unknown), ``forecast``. ``fresh`` False = no worker reports, and the other values mean nothing."""
+    frames/s of each lane, ``hosts`` frames/s that each host's edges receive, ``passed`` frames/s of all lanes (None =
+    unknown), ``forecast``. ``fresh`` False = no worker reports, and the other values are meaningless."""
 
     lag: float = 0.0
     cpu: float = 0.0
@@ -79,8 +79,8 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class OperatorRequest:
-    """What operators ask for: the ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) or None, who and
-    why."""
+    """A request of operators: the ``mode``, in manual its ``rate`` (frames/s), ``burst`` (frames) or None, author and
+    reason."""
 
     mode: Mode
     rate: float | None = None
@@ -100,13 +100,13 @@ class Errors:
 
 
 def _above_0(limit: float, digits: int) -> float:
-    """A limit, rounded, and not to 0: followers refuse a record with such a one."""
+    """Round a limit, but not to 0, because followers refuse a record with a limit of 0."""
     return max(round(limit, digits), 10.0**-digits)
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Set-points of one tick and everything they follow from."""
+    """Set-points of one tick, with all inputs and terms from which they are computed."""
 
     mode: Mode
     rate: float
@@ -150,11 +150,11 @@ class Decision:
         }
 
     def why(self) -> str:
-        """The reason in words."""
+        """The reason as text."""
         if self.mode != "auto":
             return self.request.reason
         if not self.inputs.fresh:
-            return "no worker reports: the last rate holds"
+            return "no worker reports: the last rate stays in force"
         i = self.inputs
         text = f"lag {i.lag:,.0f} frames, CPU {100 * i.cpu:.0f} %: error {self.errors.both:+.2f}"
         if self.cut.cut:
@@ -172,10 +172,10 @@ class LoopState:
     it."""
 
     pid: PidState = field(default_factory=PidState)
-    output: float | None = None  # of the PID; None = not begun
+    output: float | None = None  # of the PID; None = not started
     cut: CutState = field(default_factory=CutState)
     shares: Mapping[int, float] | None = None
-    flow: float | None = None  # frames/s that pass: rises at once, falls slowly; None = not known
+    flow: float | None = None  # frames/s that pass: rises immediately, falls slowly; None = unknown
     defence: Defence = field(default_factory=Defence)
 
 
@@ -209,13 +209,13 @@ def errors_of(lag: float, cpu: float, targets: Targets) -> Errors:
 
 
 def rate_of(output: float, targets: Targets) -> float:
-    """Rate (frames/s) of a PID output from 0 to 1."""
+    """Rate (frames/s) for a PID output from 0 to 1."""
     rate: float = targets.rate_min * (targets.rate_max / targets.rate_min) ** output
     return min(max(rate, targets.rate_min), targets.rate_max)
 
 
 def output_of(rate: float, targets: Targets) -> float:
-    """The PID output that stands for a rate; the inverse of :func:`rate_of`, within 0 to 1."""
+    """PID output for a rate, within 0 to 1; the inverse of :func:`rate_of`."""
     if targets.rate_max <= targets.rate_min:
         return 1.0
     at = math.log(max(rate, 1e-9) / targets.rate_min) / math.log(targets.rate_max / targets.rate_min)
@@ -232,18 +232,18 @@ def decide(
     now_s: float,
     dt_s: float,
 ) -> tuple[LoopState, Decision]:
-    """One tick.
+    """Run one tick.
 
     Parameters
     ----------
     state : LoopState
-        From the tick before, or recovered.
+        From the previous tick, or recovered.
     inputs, targets, gains, request
-        Measurements, set-points and bounds, PID gains, what operators ask for.
+        Measurements, set-points and bounds, PID gains, request of operators.
     partitions : int
         Number of lanes.
     now_s, dt_s : float
-        Monotonic time, and seconds since the tick before.
+        Monotonic time, and seconds since the previous tick.
 
     Returns
     -------
@@ -283,7 +283,7 @@ def worth_writing(before: Decision | None, now: Decision) -> bool:
         return True
     if before.hosts.keys() != now.hosts.keys():
         return True
-    if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # reached a bound and will not move further
+    if now.rate != before.rate and now.terms.output in (0.0, 1.0):  # reached a bound
         return True
     i = now.inputs
     if _moved(before.rate, now.rate, RATE_DEADBAND, max(i.passed or 0.0, sum(i.wants.values()))):
@@ -300,8 +300,8 @@ def _moved(before: float, now: float, worth: float, comes_per_s: float) -> bool:
 def _shares(
     last: Mapping[int, float] | None, wants: Mapping[int, float], rate: float, partitions: int
 ) -> Mapping[int, float]:
-    """Shares in force; new ones only where a lane needs more and they would differ: noise at low traffic changes
-    nothing."""
+    """Shares in force. They change only if a lane needs more and the new shares differ: noise at low traffic has no
+    effect."""
     held = last if last is not None and len(last) == partitions else shares.share_out({}, partitions, rate)
     if not any(want > RESHARE_THRESHOLD * rate * held.get(p, 0.0) for p, want in wants.items()):
         return held
@@ -310,7 +310,7 @@ def _shares(
 
 
 def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
-    """The rate below which neither the PID nor a cut goes (frames/s): they reduce the headroom, not the throughput.
+    """The lowest rate for PID and cuts (frames/s): they reduce the headroom, not the throughput.
 
     A lower rate would move frames from klais_raw, where they are safe, into the bounded queue, which then drops them.
     """
@@ -323,11 +323,11 @@ def _least(flow: float | None, queue_depth: float, targets: Targets) -> float:
 def _intake(
     inputs: Inputs, flow: float | None, rate: float, burst: float, targets: Targets
 ) -> dict[str, tuple[float, float]]:
-    """Rate and burst of each host's edges, so that they shed only what the dam could not hold.
+    """Rate and burst of each host's edges, so that they shed only frames that the dam could not hold.
 
-    The total is what the dam passes, plus what its queue has room for within the horizon; the hosts share it max-min
-    fair by what each receives. The backlog is the queue and the unread records. While it is small the dam passes its
-    rate. Once it is large the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its
+    The total is the rate that the dam passes, plus the room of its queue within the horizon. The hosts share it max-min
+    fair by their received frames. The backlog is the queue and the unread records. While it is small, the dam passes
+    its rate. If it is large, the lanes' measured throughput (``flow``) counts: a saturated worker passes less than its
     rate.
     """
     most, waits = max(targets.queue_limit, targets.lag), inputs.queue_depth + inputs.lag

@@ -1,9 +1,9 @@
-"""What the class of the traffic changes: a herd is let in and queued, an attack meets a lower limit a device (pure).
+"""Effects of the traffic class: a herd is admitted and queued, an attack lowers the limit per device (pure).
 
-A cut of the rate ahead of a burst buys headroom for a noisy system. Devices that reconnect need the opposite: their
-frames are wanted, so the rate holds and follows the forecast, and the queue takes the rest. In an attack the limit of
-each device falls to twice what the busiest device usually sends. A device that behaves as usual loses nothing by that,
-also where the class is wrong.
+A cut of the rate ahead of a burst buys headroom for a noisy system. For devices that reconnect, the opposite is right:
+their frames are wanted, so the rate stays and follows the forecast, and the queue takes the rest. In an attack the
+limit of each device falls to twice the usual rate of the busiest device. A device that behaves as usual loses no frames
+by that, even if the class is wrong.
 """
 
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from klais.control.forecast import TrafficForecast
 
 SURE = 0.7  # confidence from which a class counts
-ATTACK_S = 2.0  # an attack holds for so long before limits tighten ...
-RELEASE_S = 10.0  # ... and is over for so long before they widen
+ATTACK_S = 2.0  # an attack lasts this long before limits tighten ...
+RELEASE_S = 10.0  # ... and is over for this long before they widen
 USUAL_FACTOR = 2.0  # times the usual frames/s of the busiest device
 LEAST_SHARE = 0.05  # of KLAIS_DAM_DEVICE_RATE: no limit is lower
 
 
 @dataclass(frozen=True, slots=True)
 class Defence:
-    """``limit`` of a device while tightened (frames/s, None = the settings' one); since when the traffic is an attack,
-    and since when no more (monotonic s)."""
+    """``limit`` of a device while tightened (frames/s, None = that of the settings), the start of the attack, and the
+    time since which it is over (monotonic s)."""
 
     limit: float | None = None
     attack_since_s: float | None = None
@@ -28,23 +28,23 @@ class Defence:
 
 
 def is_herd(forecast: TrafficForecast) -> bool:
-    """Whether devices reconnect, for sure."""
+    """Whether devices reconnect, with high confidence."""
     return forecast.kind == "thundering_herd" and forecast.confidence >= SURE
 
 
 def is_attack(forecast: TrafficForecast) -> bool:
-    """Whether much of the traffic is hostile, for sure."""
+    """Whether much of the traffic is hostile, with high confidence."""
     return forecast.kind == "attack" and forecast.confidence >= SURE
 
 
 def expected_rate(forecast: TrafficForecast) -> float:
-    """The rate to be ready for (frames/s): the upper decile of the forecast, for traffic that is wanted; else 0."""
+    """The rate to prepare for (frames/s): the upper decile of the forecast for wanted traffic, else 0."""
     wanted = forecast.kind in ("elevated", "burst", "thundering_herd") and forecast.confidence >= SURE
     return forecast.quantiles[2] if wanted else 0.0
 
 
 def next_defence(state: Defence, forecast: TrafficForecast, device_rate: float, now_s: float) -> Defence:
-    """The limit after one more forecast. It is set once an attack, from the traffic before it, and then holds.
+    """The limit after one more forecast. It is set once per attack, from the traffic before it, and then kept.
 
     Examples
     --------

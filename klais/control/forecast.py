@@ -1,4 +1,4 @@
-"""Forecasts of the traffic: one interface for all predictors, and a plain estimator with its own confidence.
+"""Forecasts of the traffic: one interface for all predictors, and a simple estimator with its own confidence.
 
 ``predict(window)`` gives a :class:`TrafficForecast` from up to 60 rows of per-second features. A burst has a
 definition, so that a test can compare forecasts with the traffic: the mean rate of the next 5 seconds exceeds twice the
@@ -29,21 +29,21 @@ FEATURES = (
     "limited",
     "resets",
 )
-"""Columns of a window, of the whole fleet: frames/s, devices known, new devices/s, mean bytes of a frame, frames
-dropped/s, devices that sent in the second, entropy of the frames over them (nats), share of the busiest one (0 to 1),
-deviation of the frame size over its mean; and a second: malformed frames, duplicates, frames dropped by limits of their
-device (its rate, a block, too many new devices), restarts of sequence numbers."""
+"""Columns of a window over the whole fleet: frames/s, known devices, new devices/s, mean bytes of a frame, dropped
+frames/s, devices that sent in the second, entropy of the frames over them (nats), share of the busiest one (0 to 1),
+deviation of the frame size over its mean; and per second: malformed frames, duplicates, frames dropped by device limits
+(rate, block, too many new devices), restarts of sequence numbers."""
 WINDOW_S = 60
 HORIZON_S = 5
-FACTOR = 2.0  # times the median: what counts as a burst
-LEAST_ROWS = 10  # below that there is no forecast
-SMALL_RATE = 200.0  # frames/s: twice a smaller median is no burst
-LEAST_MEMORY_S, MOST_MEMORY_S = 3, 10  # seconds that the present level averages: few for steady traffic, more for noise
+FACTOR = 2.0  # a burst exceeds the median by this factor
+LEAST_ROWS = 10  # with fewer rows there is no forecast
+SMALL_RATE = 200.0  # frames/s: twice a smaller median is not a burst
+LEAST_MEMORY_S, MOST_MEMORY_S = 3, 10  # seconds averaged for the present level: few for steady traffic, more for noise
 MEMORY_S, MEMORY_PER_SPREAD_S = 2.0, 25.0
 LEAST_SLOPE_S = 5
 DAMPING = 0.3  # share of a slope that is expected to continue over the horizon
-LEAST_SPREAD = 0.05  # of the log rate: least spread that a forecast assumes
-WANDER = 0.1  # of the log rate: how far the level itself may move within the horizon
+LEAST_SPREAD = 0.05  # of the log rate: smallest spread that a forecast assumes
+WANDER = 0.1  # of the log rate: possible change of the level within the horizon
 DECILE_SD = 1.2816  # the outer deciles of a normal distribution, in standard deviations
 
 Window = npt.NDArray[np.float64]
@@ -53,28 +53,28 @@ CLASSES: tuple[TrafficClass, ...] = ("normal", "elevated", "burst", "thundering_
 
 @dataclass(frozen=True, slots=True)
 class TrafficForecast:
-    """What the traffic is and what comes.
+    """Class and forecast of the traffic.
 
     Attributes
     ----------
     probability : float
-        Of a burst (0 to 1).
+        Probability of a burst (0 to 1).
     rate : float
-        Expected mean rate of the next 5 s (frames/s): the middle one of ``quantiles``.
+        Expected mean rate of the next 5 s (frames/s): the middle value of ``quantiles``.
     median : float
-        Of the window (frames/s).
+        Median of the window (frames/s).
     why : str
-        The figures that it follows from.
+        The figures on which it is based.
     quantiles : tuple of float
         0.1, 0.5 and 0.9 quantile of the mean rate of the next 5 s (frames/s).
     kind : TrafficClass
-        Class of the traffic now.
+        Present class of the traffic.
     confidence : float
-        Of the class, 0 to 1; 0 from a predictor that does not classify.
+        Confidence of the class, 0 to 1; 0 from a predictor that does not classify.
     busiest : float
-        What the busiest device usually sends (frames/s): the median over the window.
+        Usual rate of the busiest device (frames/s): the median over the window.
     model : str
-        Where it is from: ``none``, ``trend``, ``rules``, or a model's name and backend.
+        Its origin: ``none``, ``trend``, ``rules``, or a model's name and backend.
     """
 
     probability: float
@@ -88,7 +88,7 @@ class TrafficForecast:
     model: str = "none"
 
     def public(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """As a JSON object."""
         out = {name: round(v, 4) if isinstance(v, float) else v for name, v in asdict(self).items()}
         return out | {"quantiles": [round(rate, 1) for rate in self.quantiles]}
 
@@ -106,7 +106,7 @@ class Predictor(Protocol):
 
 
 class NoPredictor:
-    """Expects nothing: the controller reacts to lag and CPU only."""
+    """Predicts nothing: the controller reacts only to lag and CPU."""
 
     def predict(self, window: Window) -> TrafficForecast:
         """See :class:`Predictor`."""
@@ -116,11 +116,11 @@ class NoPredictor:
 class TrendPredictor:
     """Extrapolates the log rate: the level of the last seconds plus a part of their slope, with a confidence.
 
-    The probability is that of a normal distribution beyond log(2 x median). Its deviation comes from the window itself:
-    the robust spread of one second around its neighbours (1.4826 x median absolute deviation). Noisy traffic is
-    averaged over a longer time, and a slope counts only as far as it exceeds its own standard error.
+    The probability is that of a normal distribution beyond log(2 x median). Its deviation comes from the window: the
+    robust spread of one second around its neighbours (1.4826 x median absolute deviation). Noisy traffic is averaged
+    over a longer time, and a slope counts only as far as it exceeds its own standard error.
     ``tests/unit/control/test_forecast.py`` compares it with the shipped recording of traffic, where its Brier score
-    beats the climatology (a constant forecast of the overall share of bursts).
+    is better than that of the climatology (a constant forecast of the overall share of bursts).
     """
 
     def predict(self, window: Window) -> TrafficForecast:
@@ -159,7 +159,7 @@ def _sure_slope(values: npt.NDArray[np.float64], spread: float) -> float:
 
 
 class Features:
-    """Collects one row a second from running totals and the fleet's activity in the last second."""
+    """Collects one row per second from running totals and the activity of the fleet in the last second."""
 
     def __init__(self) -> None:
         self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW_S)
@@ -169,7 +169,7 @@ class Features:
         """Add totals (:func:`klais.control.measure.traffic_totals`) and activity
         (:func:`~klais.control.measure.activity_of`); return whether a second is complete.
 
-        Totals that fall, as when a process starts or stops, give no row: counting starts from them.
+        Falling totals, as when a process starts or stops, give no row: counting restarts from them.
         """
         if self._before is None:
             self._before = (now_s, totals)

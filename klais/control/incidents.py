@@ -1,12 +1,12 @@
-"""Incidents on ``klais_control``: what the leader found, and what operators said about it.
+"""Incidents on ``klais_control``: findings of the leader, and acknowledgements and mutes of operators.
 
-- ``incident/<id>``: an incident as the leader knows it (:meth:`klais.core.incidents.incident.Incident.state`), removed
-  when it is not remembered any more;
-- ``incidents``: what else the leader needs to go on: flags that wait, and up to where it has read;
+- ``incident/<id>``: an incident of the leader (:meth:`klais.core.incidents.incident.Incident.state`), removed when it
+  is no longer kept;
+- ``incidents``: other state that the leader needs to continue: pending flags, and the offsets that it has read;
 - ``ack/<id>``: an operator knows of the incident; removed with it;
-- ``mute/device/<id>``, ``mute/prefix/<text>``, ``mute/feature/<name>``: no new incident for it up to ``until_ms``.
+- ``mute/device/<id>``, ``mute/prefix/<text>``, ``mute/feature/<name>``: no new incident for it until ``until_ms``.
 
-The leader writes the first two with its fence. Operators write the others as they write overrides.
+The leader writes the first two under its fence. Operators write the others like overrides.
 """
 
 import base64
@@ -30,7 +30,7 @@ def ack_scope(incident_id: str) -> str:
 
 
 def mute_scope(what: str, name: str) -> str:
-    """The scope that mutes a ``device``, the devices whose id begins with a ``prefix``, or a ``feature``.
+    """The scope that mutes a ``device``, devices whose id begins with a ``prefix``, or a ``feature``.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def mute_scope(what: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Mutes:
-    """What is muted now."""
+    """The mutes in force."""
 
     devices: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
@@ -50,19 +50,19 @@ class Mutes:
 
     @classmethod
     def of(cls, records: Records, now_ms: int) -> "Mutes":
-        """From the records of ``klais_control``."""
+        """Create it from the records of ``klais_control``."""
         names: dict[str, list[str]] = {what: [] for what in MUTED}
         for each in mutes_in_force(records, now_ms):
             names[each["what"]].append(each["name"])
         return cls(frozenset(names["device"]), tuple(names["prefix"]), frozenset(names["feature"]))
 
     def cover(self, flag: FlagSeen) -> bool:
-        """Whether a flag opens nothing."""
+        """Whether a flag must not open an incident."""
         return flag.feature in self.features or flag.device in self.devices or flag.device.startswith(self.prefixes)
 
 
 def mutes_in_force(records: Records, now_ms: int) -> list[dict[str, Any]]:
-    """Mutes whose end has not passed: what and name, with author, reason and end."""
+    """Mutes that have not expired: kind and name, with author, reason and end."""
     out = []
     for scope, record in records.items():
         what, _, name = scope.removeprefix(MUTE).partition("/")
@@ -78,7 +78,7 @@ def _by(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def incidents_of(records: Records) -> list[Incident]:
-    """The incidents that are remembered, the newest first; what cannot be read is left out."""
+    """The stored incidents, newest first; unreadable ones are skipped."""
     out = []
     for scope, record in records.items():
         if scope.startswith(INCIDENT):
@@ -92,7 +92,7 @@ def incidents_of(records: Records) -> list[Incident]:
 
 
 def shown_with_ack(incident: Incident, records: Records, now_ms: int) -> dict[str, Any]:
-    """An incident for people and programs, and who acknowledged it."""
+    """An incident for display, with its acknowledgement."""
     ack = records.get(ack_scope(incident.id))
     known = ack is not None and ack.get("ack") is True and (ack.get("until_ms") is None or ack["until_ms"] > now_ms)
     return shown(incident) | {"acknowledged": _by(ack) if ack is not None and known else None}
@@ -100,8 +100,8 @@ def shown_with_ack(incident: Incident, records: Records, now_ms: int) -> dict[st
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which incidents: ``state`` open, closed, or None for both; only those with this feature or device; behind the
-    cursor; not more than ``size``."""
+    """Selected incidents: ``state`` open, closed, or None for both; only those with this feature or device; those after
+    the cursor; at most ``size``."""
 
     state: str | None = None
     feature: str | None = None
@@ -112,7 +112,7 @@ class Wanted:
 
 
 def page(records: Records, wanted: Wanted, now_ms: int) -> dict[str, Any]:
-    """A page of incidents, the newest first, with the cursor of the next one."""
+    """A page of incidents, newest first, with the cursor of the next page."""
     every = incidents_of(records)
     found = [one for one in every if _fits(one, wanted)]
     items = [shown_with_ack(one, records, now_ms) for one in found]
@@ -141,22 +141,22 @@ def _fits(incident: Incident, wanted: Wanted) -> bool:
 
 
 def write_cursor(item: Mapping[str, Any]) -> str:
-    """A place in the list as text for the next request."""
+    """Encode a place in the list as text for the next request."""
     return base64.urlsafe_b64encode(orjson.dumps([item["opened_at"], item["id"]])).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> tuple[int, str]:
-    """The place that :func:`write_cursor` wrote.
+    """Decode the text of :func:`write_cursor`.
 
     Raises
     ------
     ValueError
-        It is none.
+        If the text is not a cursor.
     """
     try:
         at_ms, name = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         if not isinstance(at_ms, int) or not isinstance(name, str):
             raise TypeError(text)
     except (ValueError, TypeError):
-        raise ValueError("must be `next` of the page before") from None
+        raise ValueError("must be `next` of the previous page") from None
     return -at_ms, name

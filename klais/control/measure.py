@@ -1,4 +1,4 @@
-"""From what all processes report to the inputs of the controller (pure)."""
+"""Computes the inputs of the controller from the reports of all processes (pure)."""
 
 import math
 from collections.abc import Iterable
@@ -10,28 +10,27 @@ from klais.telemetry.view import ProcessView, SystemView, dropped_by_reason, par
 
 MALFORMED = {reason.label for reason in Reason if FIRST_MALFORMED <= reason <= LAST_MALFORMED} | {Reason.TOO_LONG.label}
 LIMITED = {reason.label for reason in (Reason.BLOCKED, Reason.DEVICE_RATE, Reason.DEVICE_LIMIT)}
-RECENT_S = 5.0  # records that the lanes read within this time were written about as long ago
+RECENT_S = 5.0  # records read by lanes were written about as long ago
 
 
 def busiest(processes: Iterable[ProcessView]) -> float:
-    """CPU share of the busiest process, 0 to 1: of a core that it fills, or of a machine that has no more to give."""
+    """CPU share of the busiest process, 0 to 1: of one core, or of the machine if that is saturated."""
     shares = [max(p.gauges.cpu_share or 0.0, p.gauges.host_cpu_share or 0.0) for p in processes]
     return min(1.0, max(shares, default=0.0))
 
 
 def passed_per_s(workers: Iterable[ProcessView]) -> float | None:
-    """Frames/s that all workers passed in the last second; None until each worker has measured it."""
+    """Frames/s that all workers passed in the last second; None until each worker has measured its own."""
     found = [worker.rates.get("passed") for worker in workers]
     known = [rate for rate in found if rate is not None]
     return sum(known) if known and len(known) == len(found) else None
 
 
 def _lag(system: SystemView) -> float:
-    """Frames that no lane has read. Workers know records, and how many frames the records held that they read last.
+    """Frames that no lane has read, from the workers' unread records and the frames per record that they read last.
 
-    Records that were written within seconds hold as many frames as the edges now put into one. When that number
-    changes, as when edges begin to shed, the worker's estimate is wrong by the same factor for as long as the lag is
-    long.
+    Records written within seconds hold as many frames as edges put into a record now. If that number changes, for
+    example when edges begin to shed, the worker's estimate is wrong by the same factor for as long as the lag is long.
     """
     workers, edges = system.workers.values(), system.edges.values()
     estimated = sum(sum((worker.gauges.lag_frames or {}).values()) for worker in workers)
@@ -67,8 +66,8 @@ def measure(system: SystemView, forecast: TrafficForecast) -> Inputs:
 
 
 def traffic_totals(system: SystemView) -> dict[str, float]:
-    """Running totals for the traffic features: what the edges received, drops by kind, restarts of sequence numbers,
-    and the number of known devices."""
+    """Running totals for the traffic features: received frames, drops by kind, restarts of sequence numbers, and the
+    number of known devices."""
     edges, workers = system.edges.values(), system.workers.values()
     by_reason = dropped_by_reason([*edges, *workers])
     return {
@@ -84,7 +83,7 @@ def traffic_totals(system: SystemView) -> dict[str, float]:
 
 
 def activity_of(system: SystemView) -> dict[str, float]:
-    """Who sent in the last second, over all edges: ``active`` devices, ``entropy`` (nats), ``top_share``, ``size_cv``.
+    """Activity of the last second over all edges: ``active`` devices, ``entropy`` (nats), ``top_share``, ``size_cv``.
 
     A device that sends to two edges counts as two. Zeros while no edge reports its activity.
     """
@@ -103,7 +102,7 @@ def activity_of(system: SystemView) -> dict[str, float]:
 
 
 def offenders_of(system: SystemView) -> dict[str, float]:
-    """Device -> frames/s dropped above its own rate, as the workers report it."""
+    """Device -> frames/s dropped above its own rate, as reported by the workers."""
     out: dict[str, float] = {}
     for worker in system.workers.values():
         out |= worker.gauges.offenders or {}

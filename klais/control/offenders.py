@@ -1,4 +1,4 @@
-"""Repeat offenders: devices that stay far above their rate, and for how long each is to be blocked (pure)."""
+"""Repeat offenders: devices that stay far above their rate, and the duration of each block (pure)."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 MANY_PER_S = 100.0  # frames/s dropped above its rate: a flood, not a misconfigured device
 WINDOW, OFTEN = 10, 5  # above it in OFTEN of the last WINDOW updates (one a second)
-FIRST_S, MOST_S = 60.0, 3600.0  # a block's length: doubled each time, up to an hour
+FIRST_S, MOST_S = 60.0, 3600.0  # duration of a block: doubled each time, up to an hour
 FORGET_S = 7200.0
-MOST_KNOWN = 10_000  # an attacker chooses ids: of more, those that offended last are remembered
+MOST_KNOWN = 10_000  # an attacker chooses ids: beyond this number, only the latest offenders are kept
 MOST_BLOCKS = 1000  # blocks of the controller that klais_control holds at once
 
 
@@ -22,7 +22,7 @@ class _Record:
 
 
 class Offenders:
-    """Remembers who offended; ``update`` once a second.
+    """Remembers offenders; call ``update`` once a second.
 
     Examples
     --------
@@ -35,7 +35,7 @@ class Offenders:
         self._known: dict[str, _Record] = {}
 
     def update(self, now_s: float, dropped_per_s: Mapping[str, float]) -> dict[str, float]:
-        """Devices to block now, and for how long (s).
+        """Devices to block now, with the duration (s).
 
         Parameters
         ----------
@@ -69,9 +69,9 @@ class Offenders:
 
 
 def own_blocks(records: Mapping[str, Mapping[str, Any]], now_ms: int) -> tuple[int, list[str]]:
-    """The controller's blocks on ``klais_control``: how many are in force, and the scopes of those that are over.
+    """The controller's blocks on ``klais_control``: the number in force, and the scopes of expired ones.
 
-    A record that holds anything else than such a block is an operator's, too, and stays.
+    A record that holds other fields as well is also an operator's, and stays.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Requests of operators, from ``klais_control`` and the settings, as inputs of the controller's decision."""
+"""Requests of operators, from ``klais_control`` and the settings, as inputs of the controller."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def _positive(values: dict[str, Any], name: str, default: float, least: float = 
 
 
 def operator_request(settings: Settings, follower: ControlFollower) -> OperatorRequest:
-    """The mode in force, in manual the rate with its author."""
+    """The mode in force, and in manual mode the rate with its author."""
     override = follower.override() or {}
     found = follower.mode()
     mode: Mode = "manual" if found == "manual" else "auto" if found == "auto" else "fixed"
@@ -34,7 +34,7 @@ def operator_request(settings: Settings, follower: ControlFollower) -> OperatorR
 
 
 def gains_of(settings: Settings, follower: ControlFollower) -> Gains:
-    """Gains in force: those of the settings, each replaced where an override tunes it."""
+    """Gains in force: those of the settings, each replaced by an override if there is one."""
     tuned = (follower.override() or {}).get("gains") or {}
     s = settings
     given = (s.pid_kp, s.pid_ki, s.pid_kd, s.pid_filter_s)
@@ -58,8 +58,8 @@ def targets_of(settings: Settings, follower: ControlFollower) -> Targets:
 
 
 def recovered(record: dict[str, Any] | None, partitions: int) -> LoopState:
-    """The loop's state from the ``global`` record that a controller wrote last; a fresh one where that record is
-    missing or unusable."""
+    """The loop's state from the last ``global`` record of a controller; a new state if that record is missing or
+    unusable."""
     if not record or record.get("mode") not in ("auto", "manual"):
         return LoopState()
     try:

@@ -1,5 +1,5 @@
-"""Writing overrides. A new request keeps what it does not name: the stored record is read first. Blocks; for
-commands."""
+"""Writes overrides. A new request keeps the fields that it does not name: the stored record is read first. Blocking,
+for commands."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -17,19 +17,19 @@ from klais.kafka.stats import ControlProducer
 from klais.system.clock import now_ms
 
 READ_S = 10.0
-REFUSED_S = 1.5  # a topic that was just created is refused for a moment
+REFUSED_S = 1.5  # Kafka refuses a new topic for a moment
 BLOCK_FIELDS = ("block", "unblock", "until_ms")
 LIMIT_FIELDS = ("rate", "burst", "limits_until_ms")
 
 
 @contextmanager
 def following(settings: Settings) -> Iterator[ControlFollower]:
-    """A follower that has read the whole topic.
+    """Yield a follower that has read the whole topic.
 
     Raises
     ------
     KafkaUnavailable
-        Nobody listens where Kafka is said to be, or the topic was not read within 10 s.
+        If no broker listens at the configured address, or the topic was not read within 10 s.
     """
     need_kafka(settings)
     follower = ControlFollower(settings)
@@ -39,7 +39,7 @@ def following(settings: Settings) -> Iterator[ControlFollower]:
         while not follower.wait_caught_up(0.25):
             what = f"topic {follower.topic} at {settings.bootstrap} ({settings.origin('kafka_bootstrap')})"
             if follower.refused and time.monotonic() > until_s - READ_S + REFUSED_S:
-                fix = "`klais topics check` says which topics are missing, `klais topics create` makes them"
+                fix = "`klais topics check` lists missing topics, `klais topics create` creates them"
                 raise KafkaUnavailable(f"{what} cannot be read: {follower.refused}. {fix}")
             if time.monotonic() > until_s:
                 raise KafkaUnavailable(f"{what} could not be read within {READ_S:g} s")
@@ -70,15 +70,15 @@ def apply(
     reason: str,
     address: str = "",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Change the record of a scope: ``changes`` replace its fields, None removes one. Returns it before and after.
+    """Change the record of a scope and return it before and after: ``changes`` replace fields, None removes one.
 
-    Blocks until Kafka has acknowledged it. ``control`` shows it at once, before the topic comes round, so that the next
-    change starts from it.
+    Blocks until Kafka has acknowledged the record. ``control`` applies it immediately, before it reads the record from
+    the topic, so that the next change starts from it.
 
     Raises
     ------
     confluent_kafka.KafkaException
-        Kafka did not acknowledge the record. Then it is not in force.
+        If Kafka did not acknowledge the record, which is then not in force.
     """
     before = (control.override() if scope == OVERRIDE else control.record(scope)) or {}
     record = merged(before, changes) | {"author": author, "reason": reason, "at": now_ms()}
@@ -89,12 +89,12 @@ def apply(
 
 
 def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, reason: str) -> dict[str, Any]:
-    """The same for a command, which follows nothing yet. Returns the record written.
+    """As :func:`apply`, for a command without a follower. Return the written record.
 
     Raises
     ------
     KafkaUnavailable
-        The record could not be read, or Kafka did not acknowledge the new one.
+        If the record could not be read, or Kafka did not acknowledge the new one.
     """
     with following(settings) as follower:
         producer = ControlProducer(settings, "klais-control")
@@ -107,7 +107,7 @@ def write(settings: Settings, scope: str, changes: dict[str, Any], author: str, 
 
 
 def merged(before: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The record after the changes; objects (``gains``, ``setpoints``) change field by field.
+    """The record after the changes; objects (``gains``, ``setpoints``) are merged field by field.
 
     Examples
     --------

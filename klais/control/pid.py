@@ -22,7 +22,7 @@ class Gains:
 
 
 class Terms(NamedTuple):
-    """The terms of an output: ``p + i + d`` before clamping is ``raw``, after it ``output``."""
+    """The terms of an output: ``raw`` is ``p + i + d`` before clamping, ``output`` after it."""
 
     p: float
     i: float
@@ -51,15 +51,15 @@ def step(
     Parameters
     ----------
     state : PidState
-        From the step before.
+        From the previous step.
     gains : Gains
-        In force; a change is bumpless.
+        Gains in force; a change is bumpless.
     error : float
         Set-point - measurement, in units of the caller's choice.
     measurement : float
         For the derivative only.
     dt_s : float
-        Time since the step before, above 0.
+        Time since the previous step, above 0.
     low, high : float
         Limits of the output.
 
@@ -88,7 +88,7 @@ def step(
 def track(
     state: PidState, gains: Gains, error: float, measurement: float, dt_s: float, output: float
 ) -> tuple[PidState, Terms]:
-    """A step in manual: an operator chose ``output``; the state follows, so that automatic continues from there."""
+    """A step in manual mode: an operator chose ``output``. The state follows, so that automatic continues there."""
     filtered, slope = _derivative(state, measurement, dt_s, gains.filter_s)
     p, d = gains.kp * error, -gains.kd * slope
     integral = output - p - d
@@ -96,7 +96,7 @@ def track(
 
 
 def _derivative(state: PidState, measurement: float, dt_s: float, filter_s: float) -> tuple[float, float]:
-    """Measurement behind a first-order filter, and its slope per second (0 at the first measurement)."""
+    """Measurement after a first-order filter, and its slope per second (0 at the first measurement)."""
     if dt_s <= 0.0:
         raise ValueError(f"dt_s is {dt_s}, must be above 0")
     if state.filtered is None:
@@ -106,7 +106,7 @@ def _derivative(state: PidState, measurement: float, dt_s: float, filter_s: floa
 
 
 def _same_output(state: PidState, gains: Gains) -> PidState:
-    """The state with its integral moved so that new gains would have given the output of the newest step."""
+    """The state with an adjusted integral, so that new gains would have given the same output in the newest step."""
     old = state.gains
     if old is None or old == gains:
         return state

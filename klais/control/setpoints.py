@@ -1,18 +1,18 @@
-"""Set-points and overrides in force, followed from ``klais_control`` (compacted): the same class in edge and worker.
+"""Set-points and overrides in force, followed from ``klais_control`` (compacted), with one class for edge and worker.
 
-A record's key is its scope, its value a JSON object with what it sets and ``author``, ``reason``, ``at`` (epoch ms):
+A record's key is its scope, its value a JSON object with its fields and ``author``, ``reason``, ``at`` (epoch ms):
 
 - ``global``: the newest decision of the controller, with ``rate``, ``burst``, ``mode``, ``shares``, ``hosts`` and its
   inputs;
 - ``override``: the request of an operator: ``mode`` (``manual`` with a ``rate``, or ``auto``), ``burst``, ``gains``, to
   ``until_ms``;
 - ``device/<id>``: ``block`` with ``until_ms`` or ``unblock``; ``rate`` and ``burst`` of the device, to
-  ``limits_until_ms``; ``forget_ms``: its lane forgets what it knew of the device at that time;
+  ``limits_until_ms``; ``forget_ms``: its lane forgets the state of the device as of that time;
 - ``edge/<id>``: kept, not interpreted;
 - ``incident/<id>``, ``incidents``, ``ack/<id>``, ``mute/...``: see :mod:`klais.control.incidents`.
 
-Without an end a record holds until it is replaced. The newest record of a scope counts; a record without a value
-deletes it. This reader ignores unknown fields; it logs and skips a record that is no such object.
+A record without an end is in force until it is replaced. The newest record of a scope counts, and a record without a
+value deletes it. This reader ignores unknown fields, and logs and skips a record that is not such an object.
 """
 
 import threading
@@ -32,9 +32,9 @@ GLOBAL = "global"
 OVERRIDE = "override"
 DEVICE = "device/"
 INCIDENT, INCIDENTS, ACK, MUTE = "incident/", "incidents", "ack/", "mute/"
-DECISIONS = 600  # the newest ones, kept for display
+DECISIONS = 600  # newest decisions kept for display
 MOST_LIMIT = 1e12  # frames/s or frames
-MOST_NUMBER = 1e24  # no gain, figure or limit of a host is larger: sums of what processes report
+MOST_NUMBER = 1e24  # largest gain, figure or limit of a host: these are sums of reports
 
 
 class DeviceLimit(NamedTuple):
@@ -47,7 +47,7 @@ class DeviceLimit(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """What readers get, never changed: a change of the records makes another one when somebody asks."""
+    """An immutable snapshot for readers. After a change of the records, the next read makes a new one."""
 
     records: dict[str, dict[str, Any]]
     blocked: dict[bytes, int | None]
@@ -56,14 +56,14 @@ class _Seen(NamedTuple):
 
 
 class ControlFollower(TopicFollower):
-    """The records of ``klais_control`` as they stand.
+    """The present records of ``klais_control``.
 
     Attributes
     ----------
     version : int
-        Rises with every record that changed something.
+        Increases with every record that changed something.
     changed : threading.Event
-        Set when the version rises; the waiting thread clears it.
+        Set when the version increases; the waiting thread clears it.
     decisions : deque
         The newest ``global`` records, oldest first.
     """
@@ -96,20 +96,20 @@ class ControlFollower(TopicFollower):
         Raises
         ------
         ValueError
-            It is not a JSON object, or a field has an invalid value.
+            If it is not a JSON object, or a field has an invalid value.
         """
         record = None if value is None else shallow_json.loads(value)
         if record is not None:
             if key.startswith(DEVICE) and len(key.removeprefix(DEVICE).encode()) > ID_SIZE:
-                # Cut to 16 bytes, as columns hold it, it would be another device.
-                raise ValueError(f"{key!r} names a device by more than {ID_SIZE} bytes: no frame has such an id")
+                # Columns hold 16 bytes: a truncated id would name another device.
+                raise ValueError(f"{key!r} has a device id of more than {ID_SIZE} bytes: no frame has such an id")
             if not isinstance(record, dict):
                 raise ValueError(f"control record of {key!r} is not a JSON object")
             _check(record)
         with self._change:
             if record == self._records.get(key):
                 return
-            # One entry at a time: a mapping made again for each record takes minutes to read ten thousand blocks.
+            # Update one entry: rebuilding a mapping for each record takes minutes for ten thousand blocks.
             self._records.pop(key, None)
             if record is not None:
                 self._records[key] = record
@@ -119,7 +119,7 @@ class ControlFollower(TopicFollower):
                 self.decisions.append(record)
             self._seen = None
             if key.startswith((INCIDENT, INCIDENTS)):
-                return  # no limit follows from it
+                return  # it sets no limit
             self.version += 1
         self.changed.set()
 
@@ -136,7 +136,7 @@ class ControlFollower(TopicFollower):
             self._to_forget[device_id] = min(forget_ms, appended_ms or forget_ms) // 1000
 
     def _now(self) -> _Seen:
-        """The mappings as they stand; the same ones until a record changes something."""
+        """The present mappings; the same objects until a record changes something."""
         seen = self._seen
         if seen is None:
             with self._change:
@@ -145,16 +145,15 @@ class ControlFollower(TopicFollower):
         return seen
 
     def record(self, scope: str) -> dict[str, Any] | None:
-        """The record of a scope as it stands, or None."""
+        """The present record of a scope, or None."""
         return self._records.get(scope)
 
     def records(self) -> dict[str, dict[str, Any]]:
-        """All records as they stand, by scope."""
+        """All present records, by scope."""
         return self._now().records
 
     def override(self) -> dict[str, Any] | None:
-        """The operator's request while it is in force. A rate written as ``global`` without a mode counts as one
-        too."""
+        """The operator's request while it is in force. A rate written as ``global`` without a mode also counts."""
         records = self._records
         record = records.get(OVERRIDE)
         if record is not None:
@@ -164,18 +163,18 @@ class ControlFollower(TopicFollower):
         return plain if plain is not None and "mode" not in plain and "rate" in plain else None
 
     def mode(self) -> str:
-        """``manual`` while an override sets the rate, else ``auto`` where the controller does, else ``fixed``."""
+        """``manual`` while an override sets the rate, else ``auto`` if the controller sets it, else ``fixed``."""
         override = self.override()
         if override is not None and override.get("rate") is not None and override.get("mode") != "auto":
             return "manual"
         return "auto" if self._auto or (override or {}).get("mode") == "auto" else "fixed"
 
     def rate(self, default: float) -> float:
-        """Global rate in force (frames/s), or ``default`` where none was set."""
+        """Global rate in force (frames/s), or ``default`` if none is set."""
         return self._in_force("rate", default)
 
     def burst(self, default: float) -> float:
-        """Global burst in force (frames), or ``default`` where none was set."""
+        """Global burst in force (frames), or ``default`` if none is set."""
         return self._in_force("burst", default)
 
     def _in_force(self, name: str, default: float) -> float:
@@ -186,25 +185,24 @@ class ControlFollower(TopicFollower):
         return default if value is None else float(value)
 
     def _decision(self) -> dict[str, Any]:
-        """The controller's newest record; empty where it wrote none."""
+        """The controller's newest record; empty if there is none."""
         record = self._records.get(GLOBAL, {})
         return record if "mode" in record else {}
 
     def share(self, partition: int, partitions: int) -> float:
-        """A lane's share of the global rate: as in the newest decision, else an even one."""
+        """A lane's share of the global rate: that of the newest decision, or an even share."""
         shares = self._decision().get("shares") or {}
         if self.mode() == "fixed" or len(shares) != partitions:
             return 1.0 / partitions
         return float(shares.get(str(partition), 1.0 / partitions))
 
     def device_rate(self, default: float) -> float:
-        """Limit of a device without one of its own (frames/s): ``default``, or less while an attack is on."""
+        """Limit of a device without its own limit (frames/s): ``default``, or less during an attack."""
         value = self._decision().get("device_rate") if self.mode() == "auto" else None
         return default if value is None else min(default, float(value))
 
     def intake(self, host: str) -> tuple[float, float] | None:
-        """Rate (frames/s) and burst (frames) that a host's edges may admit, or None where the controller sets
-        none."""
+        """Rate (frames/s) and burst (frames) that a host's edges may admit, or None if the controller sets none."""
         found = (self._decision().get("hosts") or {}).get(host)
         return None if found is None or self.mode() == "fixed" else (float(found["rate"]), float(found["burst"]))
 
@@ -214,16 +212,16 @@ class ControlFollower(TopicFollower):
         return self._records.get(DEVICE + name)
 
     def blocked(self) -> dict[bytes, int | None]:
-        """Blocked devices: device_id -> end of the block (ns since the epoch), None = without end. Ends may have
-        passed."""
+        """Blocked devices: device_id -> end of the block (ns since the epoch), None = without end. Includes expired
+        blocks."""
         return self._now().blocked
 
     def device_limits(self) -> dict[bytes, DeviceLimit]:
-        """Devices with limits of their own; ends may have passed."""
+        """Devices with their own limits, including expired ones."""
         return self._now().device_limits
 
     def to_forget(self) -> dict[bytes, int]:
-        """Devices to forget: device_id -> when that was asked for (s since the epoch)."""
+        """Devices to forget: device_id -> time of the request (s since the epoch)."""
         return self._now().to_forget
 
     def overrides(self) -> list[dict[str, Any]]:
@@ -286,7 +284,7 @@ _RULES = (
     | _rules("shares", is_one=_all(_is_share), kind="an object of shares from 0 to 1")
     | _rules("hosts", is_one=_all(_has_limits), kind="an object of objects with rate and burst")
 )
-"""What readers take from a record and show of it: by name of the field, a check and what it has to be."""
+"""Fields of a record that readers use or show: name, check, and description of valid values."""
 
 
 def _check(record: dict[str, Any]) -> None:
@@ -301,17 +299,17 @@ def _until_ns(until_ms: int | None) -> int | None:
 
 
 def in_force_ms(until_ms: int | None) -> bool:
-    """Whether an end (epoch ms) has not passed."""
+    """Whether an end (epoch ms) is in the future, or None."""
     return until_ms is None or until_ms > now_ms()
 
 
 def in_force(until_ns: int | None, now_ns: int | None = None) -> bool:
-    """Whether an end has not passed."""
+    """Whether an end is in the future, or None."""
     return until_ns is None or until_ns > (time.time_ns() if now_ns is None else now_ns)
 
 
 def control_in_force(follower: ControlFollower, settings: Settings, most: int) -> dict[str, Any]:
-    """Limits in force, what they aim at, overrides, and the newest ``most`` decisions, the newest first."""
+    """Limits in force, their set-points, overrides, and the newest ``most`` decisions, newest first."""
     decisions = list(follower.decisions)
     return {
         "mode": follower.mode(),

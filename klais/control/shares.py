@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-FLOOR = 0.2  # of an even share: the least of every lane, so that an idle one can start before the next record
-DRAIN_S = 1.0  # the demand of a queue is to empty within this time
-RATE_DEADBAND = 0.1  # new shares are written when one moved by this part of an even share
+FLOOR = 0.2  # of an even share: minimum of every lane, so that an idle one can start before the next record
+DRAIN_S = 1.0  # the demand of a queue is the rate that empties it within this time
+RATE_DEADBAND = 0.1  # new shares are written when one changed by this part of an even share
 
 Demand = Mapping[int, float]
 
@@ -15,24 +15,22 @@ def demand(arriving_per_s: float, queued: float) -> float:
 
 
 def share_out(wants: Demand, partitions: int, rate: float, last: Mapping[int, float] | None = None) -> dict[int, float]:
-    """Max-min fair share of each partition, together 1: nobody gets less than it wants or than an even share, whichever
-    is less.
+    """Max-min fair share of each partition, with sum 1: each gets at least the lesser of its demand and an even share.
 
-    The least demands are met first, and those that ask for more than is left share it evenly (water filling, Bertsekas
-    and Gallager 1992, section 6.5.2). So a flood in one lane takes from the others only what they do not need. What
-    nobody asks for is headroom, in proportion to what each asks for.
+    The smallest demands are met first, and lanes that demand more than is left share the rest evenly (water filling,
+    Bertsekas and Gallager 1992, section 6.5.2). So a flood in one lane takes only capacity that the others do not need.
+    Capacity without demand is distributed as headroom in proportion to the demands.
 
     Parameters
     ----------
     wants : mapping of int to float
-        Partition -> demand (frames/s), counted as at least a fifth of an even share; leave out lanes without a
-        measurement.
+        Partition -> demand (frames/s), counted as at least a fifth of an even share; omit lanes without a measurement.
     partitions : int
-        How many there are.
+        Number of partitions.
     rate : float
-        What is shared (frames/s).
+        The rate to share (frames/s).
     last : mapping of int to float, optional
-        Shares in force: what a lane without a measurement asks for.
+        Shares in force: the demand of a lane without a measurement.
 
     Examples
     --------

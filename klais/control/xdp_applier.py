@@ -1,11 +1,9 @@
-"""Beside each edge and the controller: what ``klais_control`` says goes into the pinned maps of this host's kernel
-filter.
+"""Runs next to each edge and the controller: copies set-points of ``klais_control`` to this host's pinned XDP maps.
 
-A thread that looks ten times a second. Without pinned maps it says so once, looks again every few seconds, and all
-else goes on. Blocks are written with a short time to live and renewed, so that one that was lifted while nobody was
-here ends by itself. The heartbeat is renewed while somebody answers for the set-points: an operator's hold as long as
-this process lives, the controller's as long as it speaks; otherwise the filter falls back to the limits it was loaded
-with.
+A thread that polls ten times a second. Without pinned maps it logs this once, checks again every few seconds, and all
+other work continues. Blocks are written with a short time to live and renewed, so that a block that was lifted while no
+process ran here expires. The heartbeat is renewed while the set-points are confirmed: an operator's as long as this
+process lives, the controller's as long as it reports. Otherwise the filter falls back to the limits given at load.
 """
 
 import threading
@@ -23,54 +21,54 @@ from klais.telemetry import log as logs
 log = logs.get("klais.control.xdp_applier")
 
 POLL_S = 0.1
-OPEN_S = 5.0  # between two looks for pinned maps
-COUNTS_S = 1.0  # between two readings of the filter's counters
+OPEN_S = 5.0  # between two checks for pinned maps
+COUNTS_S = 1.0  # between two reads of the filter's counters
 BLOCK_TTL_S = 30.0
 RENEW_S = 10.0
-BEATS = 4  # heartbeats within the time after which the filter calls them stale
+BEATS = 4  # heartbeats within the time after which the filter considers them stale
 
 
 class Maps(Protocol):
-    """What is used of ``klais.xdp.maps.XdpMaps``."""
+    """The used part of ``klais.xdp.maps.XdpMaps``."""
 
     def set_limits(self, rate_per_s: float, burst: float, device_rate: float, device_burst: float) -> None:
-        """Global and device limits; counts as a heartbeat."""
+        """Set global and device limits; counts as a heartbeat."""
 
     def heartbeat(self) -> None:
-        """The set-points are still meant."""
+        """Confirm the set-points."""
 
     def drop_set_points(self) -> None:
-        """Back to the limits given at load."""
+        """Return to the limits given at load."""
 
     def set_device(self, device_id: bytes | str, rate_per_s: float, burst: float) -> None:
-        """Limits of one device."""
+        """Set the limits of one device."""
 
     def clear_device(self, device_id: bytes | str) -> bool:
-        """No limits of its own any more."""
+        """Remove the limits of one device."""
 
     def block(self, device_id: bytes | str, ttl_s: float | None = None) -> None:
-        """Drop its frames."""
+        """Drop the frames of a device."""
 
     def unblock(self, device_id: bytes | str) -> bool:
-        """Let its frames pass."""
+        """Let the frames of a device pass."""
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """Packets and bytes by verdict."""
 
     def set_points_age(self) -> tuple[float | None, bool]:
-        """Seconds since somebody confirmed the set-points (None = nobody did), and whether they are in force."""
+        """Seconds since the set-points were confirmed (None = never), and whether they are in force."""
 
     def close(self) -> None:
-        """Let go of the maps."""
+        """Close the maps."""
 
 
 def open_pinned(pin_dir: Path) -> Maps:
-    """The maps pinned in a folder.
+    """Open the maps pinned in a folder.
 
     Raises
     ------
     klais.errors.KlaisError
-        None are there, or this process may not use them.
+        If there are none, or this process may not use them.
     """
     from klais.xdp.maps import XdpMaps
 
@@ -79,16 +77,16 @@ def open_pinned(pin_dir: Path) -> Maps:
 
 @dataclass(frozen=True, slots=True)
 class FilterFigures:
-    """What the kernel filter of this host said up to a second ago; empty where there is none.
+    """Counters of this host's XDP filter, at most a second old; empty if there is no filter.
 
     Attributes
     ----------
     packets, bytes : mapping of str to int
         By verdict, since the filter was loaded.
     set_points_age_s : float or None
-        Since somebody confirmed the set-points; None = nobody ever did.
+        Time since the set-points were confirmed; None = never.
     limits_by : str
-        Whose limits are in force: ``controller``, ``operator``, or ``load`` (those given at load).
+        Source of the limits in force: ``controller``, ``operator``, or ``load`` (those given at load).
     """
 
     packets: Mapping[str, int] = field(default_factory=dict)
@@ -97,7 +95,7 @@ class FilterFigures:
     limits_by: str = ""
 
     def gauges(self) -> dict[str, Any]:
-        """The gauge ``xdp`` of ``klais_stats``; nothing where there is no filter."""
+        """The gauge ``xdp`` of ``klais_stats``; empty without a filter."""
         if not self.packets:
             return {}
         found: dict[str, Any] = {"packets": dict(self.packets), "limits_by": self.limits_by}
@@ -108,7 +106,7 @@ class FilterFigures:
 
 @dataclass(slots=True)
 class _Applied:
-    """What is in the maps by our hand."""
+    """The contents of the maps that this process wrote."""
 
     limits: tuple[float, float, float] | None = None  # rate and burst of this host, rate of a device
     devices: dict[bytes, tuple[float, float]] = field(default_factory=dict)
@@ -117,27 +115,27 @@ class _Applied:
 
 
 class Applier:
-    """Writes one host's maps.
+    """Writes the maps of one host.
 
     Parameters
     ----------
     settings : Settings
-        Where the maps are pinned, limits of a device without its own.
+        Folder of the pinned maps, and limits of devices without their own.
     follower : ControlFollower
-        What is in force.
+        The set-points in force.
     controlled : callable
-        Whether the controller speaks (not asked in manual).
+        Whether the controller reports (not called in manual mode).
     opened : callable
-        Opens the maps of a folder.
+        Opens the maps in a folder.
 
     Attributes
     ----------
     available : bool
         Whether there are maps to write.
     applied : int
-        Times that something was changed in them.
+        Number of changes written to them.
     figures : FilterFigures
-        What the filter counted, and whose limits are in force.
+        Counters of the filter, and the source of the limits in force.
     """
 
     def __init__(
@@ -160,11 +158,11 @@ class Applier:
         self._thread = threading.Thread(target=self._run, name="apply", daemon=True)
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the thread and return immediately."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End; what is in the maps stays there."""
+        """Stop the thread; the maps keep their contents."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(2.0)
@@ -176,7 +174,7 @@ class Applier:
             self.poll(time.monotonic())
 
     def poll(self, now_s: float) -> None:
-        """Open the maps where they are there now, write what changed."""
+        """Open the maps if they exist now, and write changes."""
         try:
             if self._maps is None and now_s >= self._next_open_s:
                 self._next_open_s = now_s + OPEN_S
@@ -185,7 +183,7 @@ class Applier:
                 log.info("xdp_maps_opened", folder=str(self._settings.xdp_pin_dir))
             if self._maps is not None:
                 self._write(self._maps, now_s)
-        except Exception as error:  # the filter was unloaded, or never there: the dam goes on alone
+        except Exception as error:  # the filter was unloaded or never loaded: the dam works alone
             if not self._reported:
                 self._reported = True
                 log.info("xdp_maps_not_there", why=str(error), means="limits act in the workers only")
@@ -218,7 +216,7 @@ class Applier:
 
     def _write_limits(self, maps: Maps, now_s: float) -> int:
         mode, limits = self._follower.mode(), self._follower.intake(self._host)
-        if limits is None:  # nobody sets the rate any more: back to the limits given at load
+        if limits is None:  # no set-points any more: return to the limits given at load
             was, self._done.limits = self._done.limits, None
             if was is not None:
                 maps.drop_set_points()

@@ -1,1 +1,1 @@
-"""What both HTTP servers (the edge's REST API, the worker's views) and their clients share."""
+"""Code shared by both HTTP servers (the edge's REST API, the worker's views) and their clients."""

@@ -1,4 +1,4 @@
-"""Who may read and who may change: tokens, by where a server listens."""
+"""Access control: tokens for reading and changes, depending on the bind address of a server."""
 
 import hashlib
 import hmac
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a request needs. Tokens are kept as SHA-256 digests: comparing them says nothing of a token's length.
+    """Requirements of requests. Tokens are kept as SHA-256 digests, so that comparing does not reveal their length.
 
     Attributes
     ----------
     change, read : tuple of bytes
         Digests of the tokens that allow changes, and of those that allow reading (a token for changes is one of them).
     changes_need, reads_need : bool
-        Whether a request needs one at all.
+        Whether a request needs a token.
     generated : Path or None
-        File of the token that was made because none was set.
+        File of the token that was created because none was set.
     """
 
     change: tuple[bytes, ...] = ()
@@ -41,13 +41,13 @@ class Access:
     def of(cls, settings: SettingsFields, host: str, changes: bool = True) -> "Access":
         """For a server that listens on ``host``; ``changes``: whether anything can be changed there.
 
-        On loopback a request needs a token where one is set. Elsewhere it always needs one (reading only unless
-        ``KLAIS_API_OPEN_READS``), and where none is set one is made in the state folder.
+        On loopback a request needs a token if one is set. On other addresses it always needs one (for reading unless
+        ``KLAIS_API_OPEN_READS``), and if none is set, one is created in the state folder.
 
         Raises
         ------
         klais.errors.ConfigError
-            A token is needed, none is set, and none can be made.
+            If a token is needed, but none is set and none can be created.
         """
         change, read = text_of_secret(settings.api_token), text_of_secret(settings.api_read_token)
         away = not is_loopback(host)
@@ -65,15 +65,15 @@ class Access:
         return not self.reads_need or _is_one(authorization, self.read) or verify(cookie, self.read) is not None
 
     def may_change(self, authorization: str | None, cookie: str | None = None) -> bool:
-        """Whether it may change something."""
+        """Whether such a request may change something."""
         return not self.changes_need or _is_one(authorization, self.change) or self.session(cookie) is not None
 
     def session(self, cookie: str | None) -> Session | None:
-        """The session of somebody who logged in with a token for changes."""
+        """The session of a user who logged in with a token for changes."""
         return verify(cookie, self.change)
 
     def log_in(self, token: str, name: str) -> str | None:
-        """The value of a session cookie for ``name``, None where ``token`` is none of ours."""
+        """The value of a session cookie for ``name``, None if ``token`` is invalid."""
         given = digest(token)
         known = [each for each in {*self.change, *self.read} if hmac.compare_digest(given, each)]
         return sign(known[0], name) if known else None
@@ -96,5 +96,5 @@ def _is_one(authorization: str | None, digests: tuple[bytes, ...]) -> bool:
     if scheme.lower() != "bearer":
         return False
     given = digest(token.strip())
-    found = [hmac.compare_digest(given, known) for known in digests]  # all of them: the time says nothing
+    found = [hmac.compare_digest(given, known) for known in digests]  # compare all: the time must reveal nothing
     return any(found)

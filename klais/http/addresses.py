@@ -1,4 +1,4 @@
-"""Whose request it is, also behind a proxy, and how many requests a second each client may send."""
+"""Address of a request's client, including clients of proxies, and rate limits per client."""
 
 import ipaddress
 from collections import OrderedDict
@@ -16,7 +16,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_ip(text: str | None) -> Ip | None:
-    """An IP address, with or without port, brackets or zone; an IPv4 address that IPv6 carries becomes IPv4.
+    """Parse an IP address, with or without port, brackets or zone; an IPv4-mapped IPv6 address becomes IPv4.
 
     Examples
     --------
@@ -37,16 +37,16 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     Raises
     ------
     ValueError
-        One of them is neither an address nor a network.
+        If one of them is neither an address nor a network.
     """
     return tuple(ipaddress.ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
 
 
 def client_of(remote: str | None, forwarded: Sequence[str], proxies: Sequence[Network]) -> Ip | None:
-    """Address of the client: the peer's, or, where the peer is a proxy of ours, the last other one in
+    """Address of the client: the peer, or, if the peer is a trusted proxy, the last other address in
     ``X-Forwarded-For``.
 
-    Anyone can write that header, so what stands before an address that is not a proxy's does not count.
+    Any client can send that header, so entries before an address that is not a trusted proxy are ignored.
 
     Examples
     --------
@@ -67,14 +67,14 @@ def client_of(remote: str | None, forwarded: Sequence[str], proxies: Sequence[Ne
 
 
 def bucket_of(ip: Ip | None) -> str:
-    """What is counted as one client: an IPv4 address, or the /64 that one IPv6 host has to itself."""
+    """Key that identifies one client: an IPv4 address, or the /64 prefix of an IPv6 host."""
     if isinstance(ip, ipaddress.IPv6Address):
         return str(ipaddress.IPv6Address(int(ip) >> 64 << 64)) + "/64"
     return str(ip)
 
 
 class RateLimit:
-    """A token bucket for each client, the least recently seen forgotten first; a second's worth of burst."""
+    """A token bucket per client with one second's burst; the least recently seen clients are forgotten first."""
 
     def __init__(self, per_s: float = REQUESTS_PER_S, kept: int = ADDRESSES_KEPT) -> None:
         self.per_s = per_s
@@ -85,7 +85,7 @@ class RateLimit:
         return len(self._buckets)
 
     def allow(self, client: str, now_ns: int) -> bool:
-        """Whether a request of ``client`` is within the limit at ``now_ns``; counts it if so."""
+        """Whether a request of ``client`` is within the limit at ``now_ns``; if so, it is counted."""
         bucket = self._buckets.get(client)
         if bucket is None:
             bucket = self._buckets[client] = TokenBucket(self.per_s, self.per_s)

@@ -1,4 +1,4 @@
-"""Answers that cost much: computed one at a time, and once for all who ask the same within a second."""
+"""Costly responses: computed one at a time, and shared by equal requests within a second."""
 
 import asyncio
 import time
@@ -29,10 +29,10 @@ class Spent:
 
 
 class Gate:
-    """Lets one computation run at a time, and then rests as long as the CPU time that it took: at most half of one core
-    goes into them. Time that it waited for a busy CPU is none that it took.
+    """Runs one computation at a time, then pauses for the CPU time that it used: at most half a core is spent on them.
+    Time waiting for a busy CPU does not count.
 
-    The lanes run beside them in the same process.
+    The lanes run in parallel in the same process.
     """
 
     def __init__(self, most_waiting: int = MOST_WAITING) -> None:
@@ -42,15 +42,15 @@ class Gate:
         self._rest_until_s = 0.0
 
     async def run(self, compute: Callable[[], T]) -> T:
-        """``compute()`` in a thread.
+        """Run ``compute()`` in a thread.
 
         Raises
         ------
         HttpError
-            503: too many wait already.
+            503, if too many requests wait.
         """
         if self._waiting >= self._most_waiting:
-            raise HttpError(503, "busy", "too many requests of this kind wait already: come again in a moment")
+            raise HttpError(503, "busy", "too many requests of this kind are waiting: try again in a moment")
         self._waiting += 1
         try:
             async with self._lock:
@@ -65,7 +65,7 @@ class Gate:
 
 
 class Answers:
-    """Bodies that were made a moment ago, by what was asked; whoever asks while one is made waits for that one."""
+    """Recent bodies by request. A request for a body that is being computed waits for it."""
 
     def __init__(self, fresh_s: float = 1.0, kept: int = 16) -> None:
         self._fresh_s, self._kept = fresh_s, kept
@@ -75,19 +75,19 @@ class Answers:
         return len(self._made)
 
     async def get(self, asked: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
-        """The body for ``asked``; one that failed to be made is made again."""
+        """The body for ``asked``; after a failure it is computed again."""
         task = self._made.get(asked)
         if task is None or (task.done() and not self._is_fresh(task)):
             task = asyncio.create_task(_timed(make))
-            task.add_done_callback(_has_failed)  # also where nobody waits any more
+            task.add_done_callback(_has_failed)  # also if no request waits any more
             self._made[asked] = task
             self._made.move_to_end(asked)
             while len(self._made) > self._kept:
                 self._made.popitem(last=False)
-        return (await asyncio.shield(task))[1]  # who goes away does not take it from the others
+        return (await asyncio.shield(task))[1]  # a cancelled request must not cancel it for others
 
     def forget(self) -> None:
-        """Make every body again: something has changed that they say."""
+        """Drop all bodies, because their contents have changed."""
         self._made.clear()
 
     def _is_fresh(self, task: "asyncio.Task[tuple[float, bytes]]") -> bool:

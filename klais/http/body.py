@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON that a pydantic model takes, or an error that says what is wrong with which field."""
+"""Bodies of requests: JSON validated by a pydantic model, with errors per field."""
 
 import json
 from typing import Any, ClassVar, TypeVar
@@ -30,7 +30,7 @@ _CODES = {
 
 
 class Body(BaseModel):
-    """Base of request bodies: no type is guessed, no unknown field is passed over."""
+    """Base of request bodies: strict types, no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     most_bytes: ClassVar[int] = 4096  # a longer body is refused, before it is read to its end
@@ -41,13 +41,13 @@ T = TypeVar("T", bound=Body)
 
 
 async def read_body(request: web.Request, model: type[T]) -> T:
-    """The body of a request.
+    """Read the body of a request.
 
     Raises
     ------
     HttpError
-        400: it is not JSON. 413: it is longer than ``model.most_bytes``. 422: it is not what ``model`` takes;
-        ``details`` lists up to ten problems by field.
+        400 if it is not JSON, 413 if it is longer than ``model.most_bytes``, 422 if ``model`` refuses it; ``details``
+        lists up to ten problems by field.
     """
     bounded = request.clone(client_max_size=model.most_bytes)  # whatever the application allows: Faust's has its own
     try:
@@ -59,7 +59,7 @@ async def read_body(request: web.Request, model: type[T]) -> T:
 
 
 def parse_body(data: bytes, model: type[T]) -> T:
-    """The same of bytes (see :func:`read_body`)."""
+    """Parse the bytes of a body (see :func:`read_body`)."""
     try:
         value = shallow_json.loads(data)
     except ValueError as error:
@@ -96,7 +96,7 @@ def _words(found: Any, model: type[BaseModel]) -> str:
         case "missing":
             return "is missing"
         case "extra_forbidden":
-            return f"is no field of this body; there are: {', '.join(model.model_fields)}"
+            return f"is not a field of this body; valid fields: {', '.join(model.model_fields)}"
         case "model_type":
             return "must be an object"
         case "int_type" | "int_from_float":

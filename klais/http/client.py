@@ -68,15 +68,14 @@ def request(
     headers: Mapping[str, str] | None = None,
     method: str | None = None,
 ) -> tuple[int, bytes]:
-    """Status and body of an answer, whatever its status. With a ``body`` of JSON it is a POST unless ``method`` says
-    otherwise.
+    """Status and body of a response, for any status. With a JSON ``body`` the method is POST unless ``method`` is set.
 
     Raises
     ------
     OSError
         Nobody answers, or not in time, or not in HTTP.
     ValueError
-        ``url`` is none, or the answer is larger than 64 MiB.
+        If ``url`` is invalid, or the response is larger than 64 MiB.
     """
     with _asked(url, timeout_s, body, token, headers, method) as (status, blocks):
         data = _at_most(blocks, MOST_BYTES)
@@ -88,7 +87,7 @@ def request(
 def lines(
     url: str, timeout_s: float, token: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Iterator[bytes]:
-    """The lines of an answer that may have no end, without their line breaks; ``timeout_s`` is for each.
+    """The lines of an endless response, without line breaks; ``timeout_s`` applies to each line.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""Connections of an HTTP server, bounded: how many, how many of one client, how long a silent or slow one may stay.
+"""Bounded connections of an HTTP server: total, per client, and the time of idle and slow ones.
 
-The server shares its process, and so the table of file descriptors, with the data path: connections end where that
-table is nearly full, so that a spool segment or a connection to Kafka can always be opened.
+The server shares its process, and so the table of file descriptors, with the data path. New connections are refused
+when that table is nearly full, so that a spool segment or a connection to Kafka can always be opened.
 """
 
 import asyncio
@@ -20,29 +20,29 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.http.connections")
 
-# asyncio accepts as many connections at once as may wait: few, as they have descriptors before they can be refused.
+# asyncio accepts the whole backlog at once. Keep it short: each connection has a descriptor before it is refused.
 BACKLOG = 16
 SPARE_S = 1.0  # a connection that waits so long for its next request gives way to a new one of its client
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds of one server.
+    """Limits of one server.
 
     Attributes
     ----------
     total, per_client : int
-        Connections at once; a client is an IPv4 address or an IPv6 /64. Proxies of ours count in the total only.
+        Concurrent connections; a client is an IPv4 address or an IPv6 /64. Trusted proxies count only in the total.
     header_s : float
         From the first byte (or the connection) to the end of a request's headers.
     request_s : float
-        From there to the end of the handler, the body included.
+        From there to the end of the handler, including the body.
     idle_s : float
-        Between an answer and the next request, longer than reverse proxies keep one open; also for writing the answer.
+        Between a response and the next request, longer than reverse proxies keep one open; also for writing a response.
     reserved_fds : int
-        Descriptors that are left to the rest of the process.
+        Descriptors reserved for the rest of the process.
     proxies : tuple of networks
-        Proxies of ours.
+        Trusted proxies.
     """
 
     total: int = 64
@@ -55,18 +55,18 @@ class ConnectionLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> "ConnectionLimits":
-        """What the settings say; a client may have a quarter of all."""
+        """Create them from the settings; a client may use a quarter of the total."""
         total = settings.api_connections
         return cls(total=total, per_client=max(1, total // 4), proxies=parse_networks(settings.api_proxies))
 
 
 class Connections:
-    """Counts the connections of one server and says who may have another.
+    """Counts the connections of one server and admits or refuses new ones.
 
     Attributes
     ----------
     refused : int
-        Connections that were closed at once.
+        Connections that were closed immediately.
     """
 
     def __init__(self, limits: ConnectionLimits) -> None:
@@ -89,7 +89,7 @@ class Connections:
         limits, ip = self.limits, parse_ip(remote)
         client = bucket_of(ip)
         proxy = ip is not None and any(ip in network for network in limits.proxies)
-        # the kernel gives the lowest free number, so the number says how full the table is
+        # the kernel assigns the lowest free number, so the number shows how full the table is
         table = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         why = ""
         if not proxy and (self._by_client[client] >= limits.per_client or self._total >= limits.total):
@@ -116,7 +116,7 @@ class Connections:
                 return
 
     def leave(self, client: str) -> None:
-        """A connection that was admitted has ended."""
+        """Remove an admitted connection that has ended."""
         self._total -= 1
         self._by_client[client] -= 1
         if not self._by_client[client]:
@@ -124,7 +124,7 @@ class Connections:
 
 
 class Connection(web.RequestHandler):
-    """One connection: aiohttp's, with a deadline for whatever it does next."""
+    """A connection of aiohttp with a deadline for each phase."""
 
     __slots__ = ("_between", "_bounds", "_client", "_clock", "_deadline_s", "_made", "_real", "_timer")
 
@@ -148,7 +148,7 @@ class Connection(web.RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, or say that there are too many and close it."""
+        """Accept the connection, or respond that there are too many and close it."""
         sock, peer = transport.get_extra_info("socket"), transport.get_extra_info("peername")
         self._client = self._bounds.admit(peer[0] if peer else None, sock.fileno())
         self._real = real = cast(asyncio.Transport, transport)
@@ -163,7 +163,7 @@ class Connection(web.RequestHandler):
         self._timer = self._clock.call_at(self._deadline_s, self._check_deadline)
 
     def data_received(self, data: bytes) -> None:
-        """The first bytes of a request start the time in which its headers must be complete."""
+        """Start the time limit of the headers at the first bytes of a request."""
         if self._client is None:
             return
         if self._between:
@@ -171,7 +171,7 @@ class Connection(web.RequestHandler):
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Make room for another."""
+        """Release the place of the connection."""
         if self._real is not None:
             self._bounds.transports.discard(self._real)
         self._leave()
@@ -198,11 +198,11 @@ class Connection(web.RequestHandler):
         self._go_on(self._bounds.limits.request_s)
 
     def stay(self, seconds: float) -> None:
-        """A stream is being written: the connection may stay so much longer."""
+        """Extend the time limit of a connection that writes a stream."""
         self._wait(seconds)
 
     def end(self) -> None:
-        """The handler is done; its answer is about to be written."""
+        """Start the time limit for writing the response: the handler is done."""
         self._between = True
         self._wait(self._bounds.limits.idle_s)
         if self._client is not None:
@@ -211,23 +211,23 @@ class Connection(web.RequestHandler):
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP request (400), in the shape of all others; the parser's words are not
-        repeated.
-        """
+        """Response to an invalid HTTP request (400), with the usual error body and without the parser's message."""
         if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
+            raise ConnectionError("a response has already been started")
         if status >= 500:
             log.error("request_failed", exc_info=exc)
             error = HttpError(status, "internal_error", "this is a defect; the log has its traceback")
         else:
-            error = HttpError(status, "bad_request", "this is no well-formed HTTP request, or its headers are too long")
+            error = HttpError(
+                status, "bad_request", "this is not a well-formed HTTP request, or its headers are too long"
+            )
         response = error.response()
         secure(response)
         response.force_close()
         return response
 
     def close_with(self, error: HttpError) -> None:
-        """Answer in HTTP/1.1, whatever version the request names (aiohttp would repeat that), and close."""
+        """Respond in HTTP/1.1, whatever version the request has (aiohttp would repeat it), and close."""
         if self._real is not None and not self._real.is_closing():
             self._real.write(_whole_answer(error))
             self._real.close()
@@ -247,7 +247,7 @@ class Connection(web.RequestHandler):
         self._deadline_s = self._clock.time() + seconds
 
     def _check_deadline(self) -> None:
-        """Close the connection where its time is over; else look again when it is."""
+        """Close the connection if its time is over, else check again at the deadline."""
         if self._clock.time() >= self._deadline_s:
             if self.transport is not None:
                 self.transport.abort()
@@ -276,19 +276,19 @@ class Listener:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Stop listening, give answers that are under way a second, close all connections."""
+        """Stop listening, allow one second for running responses, then close all connections."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
-        await asyncio.sleep(0)  # a connection that was just accepted gets its transport in the next turn
-        while self.connections.transports:  # a client that does not read keeps what is closed open
+        await asyncio.sleep(0)  # a new connection gets its transport in the next iteration of the event loop
+        while self.connections.transports:  # a client that does not read keeps a closed transport open
             for transport in self.connections.transports:
                 transport.abort()
-            await asyncio.sleep(0)  # the transport lets go of its socket in the next turn
+            await asyncio.sleep(0)  # the transport releases its socket in the next iteration
 
 
 def _whole_answer(error: HttpError) -> bytes:
-    """An error as the bytes of an answer after which the connection ends."""
+    """An error as the bytes of a response after which the connection ends."""
     response = error.response()
     secure(response)
     response.headers["Connection"] = "close"
@@ -299,5 +299,5 @@ def _whole_answer(error: HttpError) -> bytes:
 
 
 _REFUSAL = _whole_answer(
-    HttpError(503, "too_many_connections", "this server has as many connections as it takes: come again in a moment")
+    HttpError(503, "too_many_connections", "this server has its maximum of connections: try again in a moment")
 )

@@ -18,12 +18,12 @@ PARAMETER: dict[str, Any] = {
 
 
 def device_of_path(request: web.BaseRequest, at: int) -> bytes:
-    """The device_id that segment ``at`` of the path holds, percent-encoded UTF-8.
+    """The device_id in segment ``at`` of the path, percent-encoded UTF-8.
 
     Raises
     ------
     HttpError
-        400: it is none.
+        400, if it is not a device_id.
     """
     segment = request.rel_url.raw_path.split("/")[at]
     device_id = unquote_to_bytes(segment)

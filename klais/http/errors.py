@@ -1,4 +1,4 @@
-"""Answers: JSON bodies, errors of one shape, and the headers that every answer carries."""
+"""Responses: JSON bodies, errors in one format, and the headers of every response."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from klais.text import escape
 
-MOST_TEXT = 200  # characters of a request that an error repeats
+MOST_TEXT = 200  # characters of a request that an error quotes
 
-# A browser must not guess a type, load anything for an answer, frame it, or hand it to pages of other origins.
+# A browser must not guess a type, load anything for a response, frame it, or pass it to pages of other origins.
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -23,24 +23,24 @@ SECURITY_HEADERS = {
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     model_config = ConfigDict(extra="forbid", title="Error")
 
-    error: str = Field(description="What went wrong, for people.")
-    code: str = Field(description="The same for programs, from a fixed list.")
-    details: dict[str, Any] = Field(description="Values that belong to it: a parameter, a range, a place.")
+    error: str = Field(description="Message for users.")
+    code: str = Field(description="Code for programs, from a fixed list.")
+    details: dict[str, Any] = Field(description="Related values: a parameter, a range, a place.")
 
 
 class HttpError(Exception):
-    """An answer other than success: ``{"error", "code", "details"}`` with an HTTP status."""
+    """An error response: ``{"error", "code", "details"}`` with an HTTP status."""
 
     def __init__(self, status: int, code: str, error: str, /, **details: Any) -> None:
         super().__init__(error)
         self.status, self.code, self.details = status, code, details
 
     def response(self, headers: Mapping[str, str] | None = None) -> web.Response:
-        """As JSON; 429 and 503 ask the client to come again in a second, 401 says how to log in."""
+        """As a JSON response; 429 and 503 ask the client to retry in a second, 401 names the scheme."""
         own: dict[str, str] = {}
         if self.status in (429, 503):
             own["Retry-After"] = "1"
@@ -51,12 +51,12 @@ class HttpError(Exception):
 
 
 def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer (numpy scalars and arrays allowed; NaN and infinities become null)."""
+    """A JSON response (numpy scalars and arrays allowed; NaN and infinities become null)."""
     return json_response(to_json(body), status, headers)
 
 
 def to_json(body: Any) -> bytes:
-    """``body`` as JSON; text that is not UTF-8 (a lone surrogate, as from a hostile path) is escaped."""
+    """``body`` as JSON; invalid text (a lone surrogate, as from a hostile path) is escaped."""
     try:
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
@@ -64,24 +64,24 @@ def to_json(body: Any) -> bytes:
 
 
 def json_response(data: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An answer whose body is JSON already."""
+    """A response with a body that is already JSON."""
     return web.Response(body=data, status=status, content_type="application/json", headers=headers)
 
 
 def of_http_exception(error: web.HTTPException, request: web.BaseRequest) -> web.Response:
-    """An error of aiohttp itself (unknown path, wrong method, body too large) in the one shape."""
+    """An error of aiohttp (unknown path, wrong method, body too large) in the common format."""
     allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
     code = (error.reason or "error").lower().replace(" ", "_")
     return HttpError(error.status, code, f"{error.reason}: {shown(f'{request.method} {request.path}')}").response(allow)
 
 
 def shown(text: str) -> str:
-    """Text of a request as an error repeats it: printable, and not long."""
+    """Text of a request as quoted in an error: printable and truncated."""
     return escape(text[:MOST_TEXT])
 
 
 def secure(response: web.StreamResponse) -> None:
-    """Add the headers that every answer carries; a page that needs another policy has set its own."""
+    """Add the headers of every response; a page with its own policy has set it before."""
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers["Server"] = SECURITY_HEADERS["Server"]

@@ -1,4 +1,4 @@
-"""What stands before every handler of both servers: limits, names, browsers, tokens, and errors of one shape."""
+"""Checks before every handler of both servers: limits, host names, browsers, tokens, and errors in one format."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,9 +24,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 VERSIONS = (HttpVersion10, HttpVersion11)
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 HEALTH = frozenset({"/health", "/livez", "/readyz"})
-"""Paths that probes ask for: they need no token, and from this machine they are never refused for their number."""
+"""Paths of probes: they need no token, and requests from this machine are not rate limited."""
 PUBLIC = "/ui/"
-"""Below it lie the files of the page, and its login: they say nothing of the system and need no token."""
+"""Prefix of the files of the page and its login: they reveal nothing of the system and need no token."""
 OWN_SITES = frozenset({"none", "same-origin"})
 
 
@@ -37,13 +37,13 @@ class Guard:
     Parameters
     ----------
     hosts : AllowedHosts
-        Names under which it answers.
+        Names of the server.
     access : Access
         Tokens.
     proxies : sequence of networks
-        Whose ``X-Forwarded-For`` is believed.
+        Proxies whose ``X-Forwarded-For`` is trusted.
     limiter : RateLimit
-        Requests a second of one client.
+        Requests per second of one client.
     """
 
     hosts: AllowedHosts
@@ -53,39 +53,39 @@ class Guard:
 
     @classmethod
     def of(cls, settings: Settings, host: str, access: Access) -> "Guard":
-        """For a server that listens on ``host``."""
+        """Create it for a server that listens on ``host``."""
         return cls(AllowedHosts(host, split_list(settings.api_hosts)), access, parse_networks(settings.api_proxies))
 
     def install(self, app: web.Application) -> None:
-        """Put it before everything else of an application that has not started."""
+        """Install it before all other middleware of an application that has not started."""
         app.middlewares.insert(0, self._middleware())
         app.on_response_prepare.append(_secure)
 
     def client(self, request: web.BaseRequest) -> Ip | None:
-        """Address of who sent a request."""
+        """Address of the client of a request."""
         return client_of(request.remote, request.headers.getall("X-Forwarded-For", []), self.proxies)
 
     def is_encrypted(self, request: web.BaseRequest) -> bool:
-        """Whether the browser speaks TLS, with this server or with a proxy of ours before it."""
+        """Whether the browser uses TLS, with this server or with a trusted proxy in front of it."""
         peer = parse_ip(request.remote)
         proxied = peer is not None and any(peer in network for network in self.proxies)
         last = ",".join(request.headers.getall("X-Forwarded-Proto", [])).rpartition(",")[2]
         return request.secure or (proxied and last.strip().lower() == "https")
 
     def check(self, request: web.Request) -> None:
-        """Return when a request may go on to its handler.
+        """Return if the request may proceed to its handler.
 
         Raises
         ------
         HttpError
-            429, 400, 421, 403, 401 or 415: the first thing that is wrong with it.
+            429, 400, 421, 403, 401 or 415: the first check that fails.
         """
         ip = self.client(request)
         health = request.path in HEALTH
         probe = health and ip is not None and ip.is_loopback
         if not probe and not self.limiter.allow(bucket_of(ip), time.monotonic_ns()):
             raise HttpError(
-                429, "too_many_requests", f"at most {self.limiter.per_s:g} requests a second from one address"
+                429, "too_many_requests", f"at most {self.limiter.per_s:g} requests per second from one address"
             )
         self._check_host(request)
         _check_browser(request)
@@ -93,14 +93,14 @@ class Guard:
         _check_content(request)
 
     def _check_host(self, request: web.Request) -> None:
-        """A web page that made its own name point at us (DNS rebinding) cannot send another ``Host`` than that name."""
+        """Refuse unknown ``Host`` headers: a web page whose name points at us (DNS rebinding) sends its own name."""
         given = request.headers.getall("Host", [])
-        if not given and request.version < HttpVersion11:  # no browser: load balancers probe like that
+        if not given and request.version < HttpVersion11:  # not a browser: some load balancers probe without Host
             return
         if len(given) != 1:
-            raise HttpError(400, "bad_host", "a request has one Host header")
+            raise HttpError(400, "bad_host", "a request must have one Host header")
         if not self.hosts.allows(given[0]):
-            text = f"{shown(given[0])!r} is not a name of this server: add it to KLAIS_API_HOSTS if it is one"
+            text = f"{shown(given[0])!r} is not a name of this server: if it should be, add it to KLAIS_API_HOSTS"
             raise HttpError(421, "unknown_host", text)
 
     def _check_token(self, request: web.Request, health: bool) -> None:
@@ -119,7 +119,7 @@ class Guard:
             connection = request.protocol
             if isinstance(connection, Connection):
                 connection.begin()
-                if request.version not in VERSIONS:  # the parser takes 0.9, which has no headers, and 2.0 as well
+                if request.version not in VERSIONS:  # the parser also accepts 0.9, which has no headers, and 2.0
                     error = HttpError(400, "bad_request", "the version of HTTP is neither 1.0 nor 1.1")
                     connection.close_with(error)
                     return error.response()  # aiohttp finds the connection closed
@@ -132,7 +132,7 @@ class Guard:
         return guard
 
     async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What the handler answers, if the checks let the request through; every error in the one shape."""
+        """Return the handler's response if the checks succeed; all errors have the common format."""
         try:
             self.check(request)
             return await handler(request)
@@ -143,8 +143,8 @@ class Guard:
                 raise
             return of_http_exception(error, request)
         except web.RequestPayloadError:
-            return HttpError(400, "bad_request", "the body is not what its headers say").response()
-        except ConnectionError:  # the client went away while its body was read: nobody reads this
+            return HttpError(400, "bad_request", "the body does not match its headers").response()
+        except ConnectionError:  # the client closed the connection while its body was read
             return HttpError(400, "client_gone", "the connection was closed").response()
         except Exception:
             log.exception("request_failed", path=shown(request.path))
@@ -152,7 +152,7 @@ class Guard:
 
 
 def _check_browser(request: web.Request) -> None:
-    """What a page of another origin makes a browser send is refused, unless it is a link that somebody followed."""
+    """Refuse requests that a page of another origin makes a browser send, except followed links."""
     site = request.headers.get("Sec-Fetch-Site", "none").lower()
     origin = request.headers.get("Origin")
     if request.method in SAFE:
@@ -169,13 +169,13 @@ def _check_browser(request: web.Request) -> None:
 
 
 def wants_html(request: web.BaseRequest) -> bool:
-    """Whether a browser asks: it accepts HTML before anything else, where programs accept anything or JSON."""
+    """Whether a browser sent the request: it prefers HTML, where programs accept anything or JSON."""
     first = request.headers.get("Accept", "").partition(",")[0].partition(";")[0].strip().lower()
     return first == "text/html"
 
 
 def _check_content(request: web.Request) -> None:
-    """A change is JSON and says so: no HTML form of another site can send that."""
+    """Require that a change declares JSON: an HTML form of another site cannot send that."""
     if request.method in SAFE or request.match_info.http_exception is not None:
         return
     if request.content_type != "application/json":

@@ -1,6 +1,4 @@
-"""Names under which a server answers: a web page that points a name of its own at us (DNS rebinding) uses another
-one.
-"""
+"""Host names of a server: a web page that points its own name at us (DNS rebinding) uses another one."""
 
 import re
 import socket
@@ -10,14 +8,14 @@ from klais.system.address import is_ip, split_port
 
 
 class AllowedHosts:
-    """IP addresses, ``localhost``, this host's name, the name that the server is bound to, and those that are given.
+    """IP addresses, ``localhost``, this host's name, the name that the server is bound to, and configured names.
 
     Parameters
     ----------
     bind : str
-        Host that the server listens on.
+        Host on which the server listens.
     extra : iterable of str
-        More names (``KLAIS_API_HOSTS``); one that begins with a dot stands for all names below it.
+        Additional names (``KLAIS_API_HOSTS``); a leading dot means all names below it.
 
     Examples
     --------
@@ -33,7 +31,7 @@ class AllowedHosts:
         self._below = tuple(name for name in names if name.startswith("."))
 
     def allows(self, authority: str) -> bool:
-        """Whether ``host`` or ``host:port`` of a request is one of ours."""
+        """Whether ``host`` or ``host:port`` of a request is a name of this server."""
         host = host_of(authority)
         if host is None:
             return False
@@ -41,14 +39,14 @@ class AllowedHosts:
 
 
 def host_of(authority: str) -> str | None:
-    """The host of ``host[:port]`` in lower case, without brackets; None when it is no such text."""
+    """The host of ``host[:port]`` in lower case, without brackets; None if the text is invalid."""
     try:
         host, port = split_port(authority)
     except ValueError:
         return None
     if port is not None and not re.fullmatch("[0-9]{1,5}", port):
         return None
-    if authority.startswith("[") or ":" in host:  # only an IPv6 address stands in brackets, and never without them
+    if authority.startswith("[") or ":" in host:  # only IPv6 addresses have brackets, and always
         return host.lower() if authority.startswith("[") and is_ip(host, 6) else None
     return _plain(host) if host else None
 

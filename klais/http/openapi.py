@@ -1,4 +1,4 @@
-"""What the OpenAPI documents of both servers have in common: errors, schemas made of models, the token."""
+"""Common parts of the OpenAPI documents of both servers: errors, schemas of models, the token."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,17 +10,17 @@ from klais.http.errors import ErrorBody
 
 _SCHEMA = "#/components/schemas/{model}"
 _ERRORS = {
-    "400": "The request is not well-formed: no Host header, a parameter that cannot be, a body that is no JSON.",
-    "401": "The request needs a token and does not carry the right one.",
+    "400": "The request is not well-formed: no Host header, an invalid parameter, a body that is not JSON.",
+    "401": "The request needs a token and does not have a valid one.",
     "403": "A web page of another origin made a browser send this.",
     "404": "There is no such thing.",
     "409": "Another process has it; the error says which.",
     "413": "The body is too large.",
     "415": "The body is not declared as application/json.",
-    "421": "The Host header names somebody else: see KLAIS_API_HOSTS.",
-    "422": "The body is JSON, but not what is asked for, or out of range.",
-    "429": "More than 100 requests a second from one address.",
-    "503": "What this needs (Kafka, an edge process, a lane) does not answer just now.",
+    "421": "The Host header is not a name of this server: see KLAIS_API_HOSTS.",
+    "422": "The body is JSON, but a field is invalid or out of range.",
+    "429": "More than 100 requests per second from one address.",
+    "503": "A required component (Kafka, an edge process, a lane) does not respond now.",
 }
 
 
@@ -30,17 +30,17 @@ def json_body(schema: str) -> dict[str, Any]:
 
 
 def answer(description: str, schema: str) -> dict[str, Any]:
-    """An answer with a JSON body."""
+    """A response with a JSON body."""
     return {"description": description, "content": json_body(schema)}
 
 
 def errors(*codes: str) -> dict[str, Any]:
-    """Answers that are errors, by status."""
+    """Error responses, by status."""
     return {code: answer(_ERRORS[code], "Error") for code in codes}
 
 
 def schemas(requests: Sequence[type[BaseModel]], answers: Sequence[type[BaseModel]]) -> dict[str, Any]:
-    """JSON schemas of models and of what they are made of, by name."""
+    """JSON schemas of models and of their parts, by name."""
     models: list[tuple[type[BaseModel], Literal["validation", "serialization"]]] = []
     models.extend((model, "validation") for model in requests)
     models.extend((model, "serialization") for model in answers)

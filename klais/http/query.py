@@ -1,4 +1,4 @@
-"""Query parameters: a pydantic model says what each may be; the OpenAPI document lists them from the same model."""
+"""Query parameters: validated by a pydantic model, from which the OpenAPI document lists them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -12,13 +12,13 @@ MOST_DIGITS = 18
 
 
 class Query(BaseModel):
-    """Base of query parameters; this one stands for pages that take none."""
+    """Base of query parameters; used directly for pages without any."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _digits(value: Any) -> Any:
-    """Digits as a number; whatever else Python would take for one (``+5``, ``1_000``, other scripts' digits) is
+    """Convert digits to a number; other forms that Python accepts (``+5``, ``1_000``, digits of other scripts) are
     refused.
     """
     if not isinstance(value, str):
@@ -34,15 +34,15 @@ Q = TypeVar("Q", bound=Query)
 
 
 def read_query(given: Mapping[str, str], model: type[Q]) -> Q:
-    """The parameters of a request.
+    """Read the parameters of a request.
 
     Raises
     ------
     HttpError
-        400 ``bad_parameter``: which one, its value, and what it may be. Also where one is given twice, or is none.
+        400 ``bad_parameter`` with name, value and valid values; also if one is repeated or unknown.
     """
     names: set[str] = set()
-    for name, _ in given.items():  # of a multidict: its items name each time that one is given
+    for name, _ in given.items():  # the items of a multidict repeat names
         if name in names:
             raise _bad(name, given, "is given more than once")
         names.add(name)
@@ -58,7 +58,7 @@ def read_query(given: Mapping[str, str], model: type[Q]) -> Q:
 
 
 def parameters(model: type[Query]) -> list[dict[str, Any]]:
-    """The same for the OpenAPI document."""
+    """The parameters for the OpenAPI document."""
     found = model.model_json_schema()
     out = []
     for name, schema in found.get("properties", {}).items():

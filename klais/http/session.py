@@ -1,7 +1,7 @@
-"""Sessions of browsers: a cookie that says who logged in until when, signed with the token that was used.
+"""Sessions of browsers: a cookie with name and expiry, signed with the token of the login.
 
-A session is valid at every server that knows the token, and ends with the token. The cookie is ``HttpOnly`` and
-``SameSite=Strict``: no script reads it, and no page of another site makes a browser send it.
+A session is valid at every server that knows the token, and expires with the token. The cookie is ``HttpOnly`` and
+``SameSite=Strict``, so no script can read it, and no page of another site makes a browser send it.
 """
 
 import base64
@@ -21,7 +21,7 @@ _DOMAIN = b"klais-session-v1"
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who logged in, and the end of the session (s since the epoch)."""
+    """Name of the user, and the end of the session (s since the epoch)."""
 
     name: str
     until_s: int
@@ -36,9 +36,9 @@ def sign(token_digest: bytes, name: str, now_s: float | None = None, for_s: floa
 
 
 def verify(value: str | None, token_digests: tuple[bytes, ...], now_s: float | None = None) -> Session | None:
-    """The session of a cookie's value, None where it is none, is over, or was signed with another token."""
+    """The session of a cookie's value, None if it is invalid, expired, or signed with another token."""
     body, _, mac = (value or "").partition(".")
-    given = mac.encode(errors="replace")  # a header may hold bytes that are no text
+    given = mac.encode(errors="replace")  # a header may hold bytes that are not text
     if not any([hmac.compare_digest(given, _mac(known, body).encode()) for known in token_digests]):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Server-sent events: one body a second, made once for all viewers and only while there are any.
+"""Server-sent events: one body per second, made once for all viewers and only if there are any.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html. The web server shares the event loop with the lanes, so
 a viewer costs one write a second: each has one slot, where the newest body replaces one that was not sent yet. What a
@@ -59,15 +59,15 @@ class Hub:
         return len(self._viewers)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the stream until the viewer goes away or the hub closes.
+        """Respond with the stream until the viewer disconnects or the hub closes.
 
         Raises
         ------
         HttpError
-            503: the server stops, or there are 32 streams already.
+            503, if the server stops, or the maximum of streams is open.
         """
         if self._closed:
-            raise HttpError(503, "stopping", "this worker stops: another one serves the page")
+            raise HttpError(503, "stopping", "this worker stops: use another one")
         if len(self._viewers) >= self._most:
             raise HttpError(503, "too_many_streams", f"{self._most} pages are open on this worker: close one")
         viewer = _Viewer()
@@ -81,7 +81,7 @@ class Hub:
             await self._write(request, response, f"retry: {RETRY_MS}\n\n".encode())
             while not self._closed:
                 await self._write(request, response, await viewer.next())
-        except (ConnectionError, TimeoutError):  # the viewer is gone, or takes nothing
+        except (ConnectionError, TimeoutError):  # the viewer has disconnected, or does not read
             if request.transport is not None:
                 request.transport.abort()
         finally:
@@ -89,7 +89,7 @@ class Hub:
         return response
 
     async def close(self, *_: object) -> None:
-        """End all streams: an open page must not hold up the end of the worker."""
+        """End all streams, so that open pages do not delay the shutdown."""
         self._closed = True
         for viewer in self._viewers:
             viewer.put(b": the worker stops\n\n")
@@ -132,12 +132,12 @@ class _Viewer:
         self._there = asyncio.Event()
 
     def put(self, event: bytes) -> None:
-        """The event that is sent next; one that waits is replaced."""
+        """Set the next event, replacing a waiting one."""
         self._newest = event
         self._there.set()
 
     async def next(self) -> bytes:
-        """Wait for an event; a comment where none comes."""
+        """Wait for an event; a comment if there is none in time."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(COMMENT_S):
                 await self._there.wait()

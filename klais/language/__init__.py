@@ -1,1 +1,1 @@
-"""Small language models beside the data path: the class of a window as JSON, and incidents explained in words."""
+"""Small language models next to the data path: the class of a window as JSON, and explanations of incidents."""

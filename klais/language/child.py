@@ -3,8 +3,8 @@
     {"id":1,"task":"class","prompt":"a3b0..."}                  ->  {"id":1,"text":"{\\"class\\":\\"burst\\"}"}
     {"id":2,"task":"explain","names":[..],"facts":{..}}         ->  {"id":2,"text":"..."}
 
-It reads the model that the command line names, checks its hash first where a card gives one, and ends with its input.
-It starts in a private folder that its owner removes once the model is loaded.
+It loads the model given on the command line, checks its hash first if a card has one, and exits at the end of its
+input. It starts in a private folder, which its owner removes after the model is loaded.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ from klais.language import phrases, text
 from klais.system.processes import kill_first
 
 MOST_TOKENS = 120
-CONTEXT = 4096  # tokens that a model of yours remembers at most: its own limit may be a hundred thousand, and gigabytes
+CONTEXT = 4096  # maximum context of your own model in tokens: its own limit may be 100,000, which needs gigabytes
 SYSTEM = "You explain incidents of an IoT gateway in two plain sentences. Use only the facts given, and their numbers."
 SOCKET = "http.sock"
 LOG_ERRORS = 1  # llama.cpp writes errors to stderr, and nothing else
 
 
 class Model:
-    """A GGUF model in llama.cpp; one with the small vocabulary of KLAIS answers its own way."""
+    """A GGUF model in llama.cpp; one with the small vocabulary of KLAIS has its own way to answer."""
 
     def __init__(self, path: Path, is_own: bool) -> None:
         from xllamacpp import CommonParams, Server
@@ -39,8 +39,8 @@ class Model:
         given.warmup = given.fit_params = False
         given.cache_ram_mib = given.n_ctx_checkpoints = 0
         given.verbosity = LOG_ERRORS
-        # llama.cpp opens an HTTP server, asked or not. Here it has a socket in the private folder, which is gone as
-        # soon as the model is loaded: nobody can reach it.
+        # llama.cpp always opens an HTTP server. Here it has a socket in the private folder, which is removed as soon as
+        # the model is loaded, so that no process can reach it.
         given.hostnames, given.n_threads_http = [SOCKET], 1
         given.ui = given.endpoint_slots = False
         self.is_own, self._server = is_own, Server(given)
@@ -68,12 +68,12 @@ def _choice(said: dict[str, Any]) -> Any:
 
 
 def main(path: Path, digest: str, is_own: bool, most_bytes: int) -> None:
-    """Serve until the input ends."""
+    """Serve until the end of the input."""
     os.nice(19)
     kill_first(os.getpid())
     resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
     out = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever the library prints must not look like an answer
+    os.dup2(2, 1)  # output of the library must not look like an answer
     if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
         print(json.dumps({"error": f"{path} is damaged: its hash is not the card's"}), file=out)
         return
@@ -88,7 +88,7 @@ def main(path: Path, digest: str, is_own: bool, most_bytes: int) -> None:
     print(json.dumps({"ready": True}), file=out)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)  # its owner reads no further, and the file would grow
+    os.dup2(nowhere, 2)  # the owner no longer reads it, and the file would grow
     for line in sys.stdin:
         asked = json.loads(line)
         try:

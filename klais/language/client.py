@@ -1,8 +1,9 @@
-"""A language model in a process of its own: bounded queue, time-out, memory, circuit breaker. Nothing waits for long.
+"""A language model in a separate process, with bounded queue, timeout, memory limit and circuit breaker.
 
-The process is started at the first question, runs at the lowest priority and ends with its owner. A question that finds
-the queue full, the breaker open or no model is answered by :class:`ModelUnavailable` at once. A process that does not
-answer in time is killed; after three failures in a row the breaker stays open for a minute, then one question probes.
+The process is started at the first request, runs at the lowest priority and ends with its owner. If the queue is full,
+the breaker is open or there is no model, a request fails immediately with :class:`ModelUnavailable`. A process that
+does not respond in time is killed. After three consecutive failures the breaker is open for a minute, then one request
+probes.
 """
 
 import json
@@ -25,19 +26,19 @@ from klais.telemetry import log as logs
 
 log = logs.get("klais.language.client")
 
-QUEUE = 4  # questions that wait or run; one more is refused
+QUEUE = 4  # waiting and running requests; further ones are refused
 TIMEOUT_S = 10.0  # for an answer
 START_S = 60.0  # for the load of a model
 FAILURES, OPEN_S = 3, 60.0
 MOST_LINE = 1 << 16
 LOG_ERROR = " E "  # between time and text, in llama.cpp's log
-MEMORY = 1 << 30  # bytes of address space beside twice the file's: weights, and perhaps a copy in another order
+MEMORY = 1 << 30  # address space in addition to twice the file size: weights, and possibly a reordered copy
 
 Clock = Callable[[], float]
 
 
 class Breaker:
-    """Open after three failures in a row; after a minute one question may probe.
+    """Open after three consecutive failures; after a minute one request may probe.
 
     Examples
     --------
@@ -52,7 +53,7 @@ class Breaker:
         self._failures, self._open_until_s = 0, 0.0
 
     def allows(self, now_s: float) -> bool:
-        """Whether to ask now; a probe that is let through closes the door behind it."""
+        """Whether to send a request now; a permitted probe closes the breaker for others."""
         if self._failures < FAILURES:
             return True
         if now_s < self._open_until_s:
@@ -61,33 +62,33 @@ class Breaker:
         return True
 
     def failed(self, now_s: float) -> None:
-        """A question failed."""
+        """Record a failed request."""
         self._failures += 1
         if self._failures >= FAILURES:
             self._open_until_s = now_s + OPEN_S
 
     def worked(self) -> None:
-        """A question was answered."""
+        """Record a successful request."""
         self._failures = 0
 
 
 class LanguageModel:
-    """Asks one model; its methods may be called from any thread.
+    """Client of one model; its methods may be called from any thread.
 
     Parameters
     ----------
     path : Path
         A GGUF file.
     digest : str
-        Its SHA-256 where a card gives one, else empty.
+        Its SHA-256 if a card has it, else empty.
     observe : callable
-        Gets how long each answer took (s).
+        Called with the duration of each answer (s).
     timeout_s : float
-        For one answer.
+        Timeout of one answer.
     is_own : bool
         Whether it has the small vocabulary of KLAIS.
     most_bytes : int, optional
-        Address space of the process, else what the size of the model makes likely; beyond it, its process fails.
+        Address space of the process; default: an estimate from the size of the model. Beyond it the process fails.
     """
 
     def __init__(
@@ -115,10 +116,10 @@ class LanguageModel:
         Raises
         ------
         ModelUnavailable
-            No model, no room in the queue, an open breaker, or no answer in time.
+            If there is no model, the queue is full, the breaker is open, or there is no answer in time.
         """
         if not self._room.acquire(blocking=False):
-            raise ModelUnavailable(f"{QUEUE} questions wait already")
+            raise ModelUnavailable(f"{QUEUE} requests are waiting")
         try:
             with self._turn:
                 return self._ask(task, given)
@@ -127,7 +128,7 @@ class LanguageModel:
 
     def _ask(self, task: str, given: dict[str, Any]) -> str:
         if not self._breaker.allows(self._clock()):
-            raise ModelUnavailable(f"it failed {FAILURES} times in a row: the next try is within {OPEN_S:.0f} s")
+            raise ModelUnavailable(f"it failed {FAILURES} times in a row: the next attempt is within {OPEN_S:.0f} s")
         try:
             if self._child is None or self._child.poll() is not None:
                 self._start()
@@ -136,7 +137,7 @@ class LanguageModel:
             self._write({"id": self._asked, "task": task, **given})
             answer = self._read(self._timeout_s)
             if answer.get("id") != self._asked or "text" not in answer:
-                raise ModelUnavailable(str(answer.get("error", "it answered something else")))
+                raise ModelUnavailable(str(answer.get("error", "unexpected answer")))
         except (OSError, ModelUnavailable) as error:
             self._breaker.failed(self._clock())
             self._end()
@@ -184,7 +185,7 @@ class LanguageModel:
         self._child.stdin.flush()
 
     def _read(self, timeout_s: float) -> dict[str, Any]:
-        """The next line as an object, within the time."""
+        """The next line as an object, within the timeout."""
         assert self._child is not None and self._child.stdout is not None
         until_s = self._clock() + timeout_s
         while b"\n" not in self._rest:
@@ -193,13 +194,13 @@ class LanguageModel:
                 raise ModelUnavailable(f"no answer within {timeout_s:.0f} s")
             part = self._child.stdout.read1(MOST_LINE)  # type: ignore[attr-defined]
             if not part or len(self._rest) > MOST_LINE:
-                raise ModelUnavailable("its process ended, or said too much")
+                raise ModelUnavailable("its process ended, or its output was too long")
             self._rest += part
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             found = shallow_json.loads(line)
         except ValueError as error:
-            raise ModelUnavailable("it answered no JSON") from error
+            raise ModelUnavailable("its answer was not JSON") from error
         return found if isinstance(found, dict) else {}
 
     @property
@@ -223,12 +224,12 @@ class LanguageModel:
         for pipe in (child.stdin, child.stdout):
             try:
                 pipe.close()
-            except OSError as error:  # what it had not read yet
+            except OSError as error:  # unread input of the process
                 log.debug("pipe_not_flushed", error=str(error))
 
 
 def _reason(path: Path) -> str:
-    """What llama.cpp says first of what went wrong, else the last line that the process wrote."""
+    """The first error of llama.cpp, else the last line that the process wrote."""
     lines = path.read_text(errors="replace").splitlines()
     errors = [line.partition(LOG_ERROR)[2] for line in lines if LOG_ERROR in line]
     found = (errors or lines[-1:] or [""])[0].strip()

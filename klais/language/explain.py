@@ -1,4 +1,4 @@
-"""An incident in plain language: by a language model when one answers and sticks to the facts, else by the template."""
+"""Explains an incident in plain language: by a language model that keeps to the facts, else by a template."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ FILE = "model.gguf"
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """``text`` in plain language, ``by`` whom (a model's name or ``template``), and ``why`` no better one was used."""
+    """``text`` in plain language, its author ``by`` (a model's name or ``template``), and ``why`` no better one."""
 
     text: str
     by: str
@@ -28,7 +28,7 @@ class Explanation:
 
 
 def template_text(facts: Mapping[str, Any]) -> str:
-    """The template's text: each fact that it knows, in a sentence; the others as a list."""
+    """The template's text: known facts in sentences, the others as a list."""
     return _with_the_rest(phrases.template(_known(facts)), facts) or "Nothing is known."
 
 
@@ -37,19 +37,19 @@ def _known(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _with_the_rest(text: str, facts: Mapping[str, Any]) -> str:
-    """A text with slots, filled in, and then the facts that it has no slot for."""
+    """A text with filled slots, followed by the facts without a slot."""
     rest = {name: value for name, value in facts.items() if "{" + name + "}" not in text and _plain(value)}
     others = ", ".join(f"{name.replace('_', ' ')} {as_text(value)}" for name, value in rest.items())
     return " ".join(part for part in (filled(text, facts), f"Also: {others}." if others else "") if part)
 
 
 def filled(text: str, facts: Mapping[str, Any]) -> str:
-    """Slots filled in, spaces and capitals set.
+    """The text with filled slots, spaces and capitals.
 
     Raises
     ------
     KeyError
-        A slot that is no fact.
+        If a slot is not a fact.
     """
     return re.sub(r"\{([^{}]*)\}", lambda slot: as_text(facts[slot[1]]), phrases.finished(text))
 
@@ -60,7 +60,7 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
     Parameters
     ----------
     facts : mapping
-        Names and values, as the incident's record has them.
+        Names and values, as in the incident's record.
     model : LanguageModel or None
         None = the template.
     """
@@ -70,27 +70,29 @@ def explain(facts: Mapping[str, Any], model: LanguageModel | None, name: str = "
         raw = model.ask("explain", names=phrases.sayable(_known(facts)), facts=dict(facts)).strip()
         text = _with_the_rest(raw, facts) if model.is_own and raw else " ".join(raw.split())
     except ModelUnavailable as error:
-        return Explanation(template_text(facts), "template", f"the language model does not answer: {error}")
+        return Explanation(template_text(facts), "template", f"the language model does not respond: {error}")
     except KeyError as error:
-        return Explanation(template_text(facts), "template", f"the model named a fact that is not there: {error}")
+        return Explanation(template_text(facts), "template", f"the model named an unknown fact: {error}")
     if not text:
-        return Explanation(template_text(facts), "template", "the model said nothing")
+        return Explanation(template_text(facts), "template", "the model returned no text")
     if wrong := ungrounded(text, facts):
         said = ", ".join(repr(word) for word in wrong[:5])
-        return Explanation(template_text(facts), "template", f"the model's text has what the facts do not: {said}")
+        return Explanation(
+            template_text(facts), "template", f"the model's text has words that are not in the facts: {said}"
+        )
     if not says_a_fact(text, facts):
-        return Explanation(template_text(facts), "template", "the model's text has none of the facts")
+        return Explanation(template_text(facts), "template", "the model's text contains none of the facts")
     return Explanation(text, name)
 
 
 def open_model(settings: Settings, timeout_s: float = TIMEOUT_S) -> tuple[LanguageModel | None, str, str]:
-    """The model that ``KLAIS_LLM`` names, the model's name, and why there is none."""
+    """The model that ``KLAIS_LLM`` selects, its name, and why there is none."""
     if settings.llm == "none":
         return None, "", "KLAIS_LLM is none"
     if settings.llm != "own":
         path = from_home(settings.llm)
         if not path.is_file():
-            return None, "", f"{path} (KLAIS_LLM) is no file"
+            return None, "", f"{path} (KLAIS_LLM) is not a file"
         return LanguageModel(path, timeout_s=timeout_s), path.name, ""
     why = "there is no language model"
     for found in ModelStore.of(settings).candidates(KIND):

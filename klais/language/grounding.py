@@ -1,9 +1,8 @@
-"""Whether a text says nothing but the facts: every number and every name in it must occur among them (pure).
+"""Checks that a text contains only facts: every number and every name must occur among them (pure).
 
-It must say one of them, too, and have no sign of a slot or a template that nobody filled in. A word is allowed when it
-is one of the facts' own words, or an ordinary word of :data:`LEXICON`. Everything else counts as a name that nobody
-gave; number words are not in the lexicon. So a text that passes may be clumsy, but each of its figures and names is
-from the facts.
+It must also contain at least one fact, and no characters of an unfilled slot or template. A word is allowed if it is
+one of the facts' own words, or an ordinary word of :data:`LEXICON`. Every other word counts as an invented name; number
+words are not in the lexicon. So a text that passes may be clumsy, but each of its figures and names is from the facts.
 """
 
 import re
@@ -12,7 +11,7 @@ from typing import Any
 
 from klais.language.phrases import SENTENCES
 
-# Words that carry no fact of their own.
+# Words that are not facts.
 _PLAIN = """
 a about above after again against all almost already also although always among an and another any anybody anything are
 as at be because been before began begin begins being below between but by came can cause caused changed changes clear
@@ -36,7 +35,7 @@ _NUMBER = re.compile(r"^[+-]?\d[\d._]*(e[+-]?\d+)?$")
 
 
 def ungrounded(text: str, facts: Mapping[str, Any]) -> list[str]:
-    """Words of a text that neither the facts nor the lexicon have, in their order; empty when it is grounded.
+    """Words of a text that are neither in the facts nor in the lexicon, in order; empty if it is grounded.
 
     Examples
     --------
@@ -60,7 +59,7 @@ def ungrounded(text: str, facts: Mapping[str, Any]) -> list[str]:
 
 
 def says_a_fact(text: str, facts: Mapping[str, Any]) -> bool:
-    """Whether a text has at least one word or number of what the facts say (their names do not count).
+    """Whether a text has at least one word or number of the facts' values (their names do not count).
 
     Examples
     --------
@@ -95,7 +94,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def as_text(value: Any) -> str:
-    """A fact as people read it.
+    """A fact as readable text.
 
     Examples
     --------
@@ -111,7 +110,7 @@ def as_text(value: Any) -> str:
 
 
 def _joined(text: str) -> str:
-    """Without the commas inside of numbers: 1,203 is one word."""
+    """The text without commas inside numbers: 1,203 is one word."""
     return re.sub(r"(?<=\d),(?=\d)", "_", text)
 
 

@@ -1,7 +1,7 @@
-"""Sentences about the facts of an incident, with slots: the template, and what the small model learns to choose from.
+"""Sentences about the facts of an incident, with slots: the template, and the choices that the small model learns.
 
-A slot such as ``{seen}`` stands for the fact of that name, which is filled in afterwards. So a model that writes with
-slots cannot get a number wrong; :mod:`klais.language.grounding` checks the finished text all the same.
+A slot such as ``{seen}`` stands for the fact of that name and is filled in afterwards. So a model that writes slots
+cannot produce a wrong number; :mod:`klais.language.grounding` still checks the finished text.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-# Facts that a sentence needs, and ways to say it; the first way is the template's.
+# Facts that a sentence needs, and its variants; the template uses the first one.
 SENTENCES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (
         ("devices", "feature", "seen", "expected"),
@@ -40,16 +40,16 @@ SENTENCES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 FACTS = tuple(dict.fromkeys(name for needs, _ in SENTENCES for name in needs))
 BEGIN = "!"
-_ONLY_ONE = {"device": "devices"}  # with several devices nobody speaks of one
+_ONLY_ONE = {"device": "devices"}  # with several devices a single one is not mentioned
 
 
 def usable(names: Collection[str]) -> list[tuple[str, ...]]:
-    """The sentences that facts of these names allow, each as its ways to say it."""
+    """The sentences that are possible with facts of these names, each with its variants."""
     return [ways for _needs, ways in _allowed(names)]
 
 
 def sayable(names: Collection[str]) -> list[str]:
-    """Those of the names that a sentence can say, in their order in :data:`FACTS`.
+    """The names that can be used in a sentence, in their order in :data:`FACTS`.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def _allowed(names: Collection[str]) -> list[tuple[tuple[str, ...], tuple[str, .
 
 
 def template(names: Collection[str]) -> str:
-    """The template's text with slots, from the first way of each sentence.
+    """The template's text with slots, from the first variant of each sentence.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def template(names: Collection[str]) -> str:
 
 
 def sample(rng: np.random.Generator) -> tuple[list[str], list[str]]:
-    """Names of some facts, and words about them, for training."""
+    """Names of some facts, and the words about them, for training."""
     names = [name for name in FACTS if rng.random() < 0.45]
     if "devices" not in names and rng.random() < 0.7:
         names = [name for name in FACTS if name in {*names, "device", "feature", "seen", "expected"}]
@@ -90,7 +90,7 @@ def sample(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 
 
 def prompt_of(names: Collection[str]) -> str:
-    """What the small model reads: the names of the facts, each one word."""
+    """The prompt of the small model: the names of the facts, each as one word."""
     return BEGIN + "".join(fact_word(name) for name in FACTS if name in names) + ":"
 
 
@@ -106,7 +106,7 @@ def answer_words() -> list[str]:
 
 
 def finished(text: str) -> str:
-    """Spaces and capitals as people write them.
+    """The text with normal spaces and capitals.
 
     Examples
     --------

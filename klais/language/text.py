@@ -1,7 +1,7 @@
-"""A traffic window as a line of words, and the words of the small model that KLAIS trains itself (pure; numpy only).
+"""A traffic window as a line of words, and the words of the small model that KLAIS trains (pure; numpy only).
 
-Each of 24 features becomes one word: its letter and the number of its bin, as in ``b7``. Each word is a token of its
-own, so a window is 24 tokens long.
+Each of 24 features becomes one word: its letter and the number of its bin, as in ``b7``. Each word is a separate token,
+so a window is 24 tokens long.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from klais.traffic.features import NAMES, features_of
 
 LETTERS = "abcdefghijklmnopqrstuvwx"
 BINS = 10
-# Feature, lowest and highest value; between them bins of even width. Shares count on a scale of square roots.
+# Feature, lowest and highest value; between them bins of even width. Shares use a square-root scale.
 SCALES: dict[str, tuple[float, float]] = {
     "rate_3s": (-1.0, 2.4), "rate_5s": (-0.7, 1.7), "rate_10s": (-0.5, 1.0), "rate_high": (0.0, 3.0),
     "rate_low": (-2.5, 0.2), "rate_spread": (0.0, 0.8), "slope_3s": (-0.8, 0.8), "active_3s": (-1.2, 2.6),
@@ -57,15 +57,15 @@ def words_of(bins: npt.NDArray[np.int64]) -> str:
 
 
 def prompt_of(window: Window) -> str:
-    """What the model reads for one window."""
+    """The prompt for one window."""
     return words_of(bins_of(features_of(window))[0]) + ASK
 
 
 def window_words() -> list[str]:
-    """All words that a window may have."""
+    """All words that a window can have."""
     return [f"{LETTERS[at]}{bin_}" for at in range(len(SCALES)) for bin_ in range(BINS)]
 
 
 def class_words() -> list[str]:
-    """Words of the answer."""
+    """The words of the answer."""
     return [ANSWER_BEGINS, *CLASSES, ANSWER_ENDS]

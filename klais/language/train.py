@@ -1,9 +1,9 @@
-"""Train the small language model and write it as GGUF. A script for developers: it needs jax and gguf (extra train).
+"""Trains the small language model and writes it as GGUF. A script for developers: it needs jax and gguf (extra train).
 
     python -m klais.language.train DIR [--seed 1] [--steps 700] [--out klais/models/data/language]
 
-A Llama of 1.2 million parameters (5 layers, width 128, 4 heads) learns two things side by side: the class of a window
-rendered as words, and sentences with slots from the names of an incident's facts.
+A Llama of 1.2 million parameters (5 layers, width 128, 4 heads) learns two tasks: the class of a window rendered as
+words, and sentences with slots from the names of an incident's facts.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def window_tokens(bins: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) ->
 
 
 def phrase_tokens(rng: np.random.Generator, rows: int) -> tuple[Tokens, npt.NDArray[np.float32]]:
-    """Sequences about facts, padded with the end, and which of their tokens are to be learned."""
+    """Sequences about facts, padded with the end token, and a mask of the tokens to learn."""
     at, end = ids(), 2
     out, learned = np.full((rows, PHRASE_LENGTH), end, np.int32), np.zeros((rows, PHRASE_LENGTH), np.float32)
     for row in range(rows):
@@ -90,7 +90,7 @@ def new_weights(seed: int) -> Weights:
 
 
 def logits(weights: Weights, sequence: Any) -> Any:
-    """The model of llama.cpp's architecture ``llama``: what it expects after each token, [rows, length, tokens]."""
+    """The model of llama.cpp's architecture ``llama``: its prediction after each token, [rows, length, tokens]."""
     import jax
     import jax.numpy as jnp
 
@@ -102,7 +102,7 @@ def logits(weights: Weights, sequence: Any) -> Any:
     angle = jnp.arange(length)[:, None] * ROPE_BASE ** (-jnp.arange(0, size, 2) / size)[None]
     cos, sin = jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]
 
-    def rotate(x: Any) -> Any:  # neighbours are a pair, as llama.cpp has it
+    def rotate(x: Any) -> Any:  # neighbours form a pair, as in llama.cpp
         a, b = x[..., ::2], x[..., 1::2]
         return jnp.stack((a * cos - b * sin, a * sin + b * cos), -1).reshape(x.shape)
 
@@ -124,7 +124,7 @@ _LAYER = ("attn_norm", "ffn_norm", "attn_q", "attn_k", "attn_v", "attn_output", 
 
 
 def batches(data: Tokens, labels: npt.NDArray[np.int64], seed: int) -> Iterator[tuple[Tokens, Any]]:
-    """Batches without end: windows (all classes as often), and in every third step sentences."""
+    """Endless batches: windows (all classes equally often), and in every third step sentences."""
     rng = np.random.default_rng([seed, 7])
     weight = 1.0 / np.sqrt(np.bincount(labels, minlength=len(CLASSES)))[labels]
     chance = np.cumsum(weight / weight.sum())
@@ -140,7 +140,7 @@ def batches(data: Tokens, labels: npt.NDArray[np.int64], seed: int) -> Iterator[
 
 
 def fit(data: Tokens, labels: npt.NDArray[np.int64], seed: int, steps: int) -> Weights:
-    """Adam with a rate that rises for 40 steps and falls to 0 along a cosine."""
+    """Adam with a learning rate that rises for 40 steps and falls to 0 along a cosine."""
     import jax
     import jax.numpy as jnp
 
@@ -174,7 +174,7 @@ def fit(data: Tokens, labels: npt.NDArray[np.int64], seed: int, steps: int) -> W
 
 
 def accuracy(weights: Weights, data: Tokens, labels: npt.NDArray[np.int64]) -> float:
-    """Share of windows whose class is the likeliest of the five."""
+    """Share of windows whose class is the most likely of the five."""
     import jax
 
     at = ids()

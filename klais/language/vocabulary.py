@@ -1,4 +1,4 @@
-"""The vocabulary of the small model: control tokens, bytes, and each word as a token of its own (pure)."""
+"""The vocabulary of the small model: control tokens, bytes, and each word as a separate token (pure)."""
 
 from klais.language import phrases, text
 
@@ -19,5 +19,5 @@ def tokens() -> list[str]:
 
 
 def ids() -> dict[str, int]:
-    """Token of each text."""
+    """Token number of each text."""
     return {word: at for at, word in enumerate(tokens())}

@@ -1,1 +1,1 @@
-"""Models as data files: folders with a card that names each file's hash, checked before anything is read."""
+"""Models as data files: folders with a card that lists the hash of each file, checked before a file is used."""

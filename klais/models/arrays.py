@@ -1,4 +1,4 @@
-"""Arrays of a model's file (npz): numbers only, each of the type and dimensions that it has to have."""
+"""Arrays of a model's file (npz): only numbers, each with the required type and dimensions."""
 
 import io
 import zipfile
@@ -10,18 +10,18 @@ import numpy.typing as npt
 
 from klais.errors import ModelRefused
 
-MOST_BYTES = 1 << 30  # unpacked: a file of 1 MB may hold a thousand times as much
+MOST_BYTES = 1 << 30  # unpacked: a file of 1 MB may unpack to a thousand times its size
 
 
 def read_arrays(
     data: bytes, kinds: Mapping[str, tuple[str, int]], most_bytes: int = MOST_BYTES
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays that ``kinds`` names with their type (``dtype.str``, or ``S`` for bytes) and number of dimensions.
+    """Read the arrays in ``kinds``, which gives their type (``dtype.str``, or ``S`` for bytes) and dimensions.
 
     Raises
     ------
     ModelRefused
-        The bytes are no such file.
+        If the bytes are not such a file.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -30,7 +30,7 @@ def read_arrays(
             raise ValueError(f"{size:,} bytes unpacked")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             found = {name: np.asarray(file[name], order="C") for name in kinds}
-    except Exception as error:  # zip, npy and zlib raise what they like on damaged bytes
+    except Exception as error:  # zip, npy and zlib raise various exceptions on damaged bytes
         raise ModelRefused(f"it cannot be read: {error!r:.200}") from error
     for name, (kind, dims) in kinds.items():
         is_kind = kind in (found[name].dtype.str, found[name].dtype.kind)

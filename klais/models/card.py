@@ -1,4 +1,4 @@
-"""The card of a model: what it is, from what it was made, what it reaches, and the hash of each of its files."""
+"""The card of a model: its kind, training data and figures, and the hash of each of its files."""
 
 import hashlib
 import json
@@ -14,22 +14,22 @@ from klais.system.private_files import not_ours
 
 CARD = "card.json"
 FORMAT = 1
-MOST_BYTES = 256 << 20  # of one file
+MOST_BYTES = 256 << 20  # maximum size of one file
 MOST_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What ``card.json`` says.
+    """Contents of ``card.json``.
 
     Attributes
     ----------
     kind, version : str
-        What the model is for (``traffic``), and its name among those.
+        The purpose of the model (``traffic``), and its name among those of this kind.
     files : dict of str to str
         Name -> SHA-256.
     about : dict
-        Everything: data and its licences, seed, script, libraries, figures.
+        All contents: data and its licences, seed, script, libraries, figures.
     """
 
     kind: str
@@ -39,12 +39,12 @@ class Card:
 
 
 def read_card(folder: Path) -> Card:
-    """Read and check the card of a folder; the files themselves are checked when :func:`read_file` reads them.
+    """Read and check the card of a folder; :func:`read_file` checks the files.
 
     Raises
     ------
     ModelRefused
-        It is missing, damaged, of another format, or somebody else's.
+        If it is missing, damaged, of another format, or owned by another user.
     """
     _check_owner(folder)
     raw = _read(folder / CARD, MOST_CARD_BYTES)
@@ -59,7 +59,7 @@ def read_card(folder: Path) -> Card:
         raise ModelRefused(f"{folder} has format {version!r}, this version of KLAIS reads {FORMAT}: train it again")
     texts = all(isinstance(text, str) for pair in card.files.items() for text in pair)
     if not texts or any(Path(name).name != name for name in card.files):
-        raise ModelRefused(f"{folder / CARD} is damaged: a file's name leads out of the folder")
+        raise ModelRefused(f"{folder / CARD} is damaged: a file name points outside of the folder")
     return card
 
 
@@ -69,7 +69,7 @@ def read_file(folder: Path, card: Card, name: str) -> bytes:
     Raises
     ------
     ModelRefused
-        The card does not name it, it is missing or somebody else's, or its hash differs.
+        If it is not in the card, is missing or owned by another user, or its hash differs.
     """
     if name not in card.files:
         raise ModelRefused(f"{folder} holds no {name}: train the model again with the libraries that make it")
@@ -84,12 +84,12 @@ def read_file(folder: Path, card: Card, name: str) -> bytes:
 
 
 def write_model(folder: Path, files: dict[str, bytes], about: dict[str, Any]) -> Card:
-    """Write a model's files, the card last, so that an unfinished folder is no model.
+    """Write a model's files, the card last, so that an unfinished folder is not a model.
 
     Raises
     ------
     OSError
-        It cannot be written.
+        If it cannot be written.
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -108,15 +108,15 @@ def _read(path: Path, most: int) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ModelRefused(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a name with a NUL, or one that is no text
-        raise ModelRefused(f"{path.parent} names a file that there cannot be: {path.name!r}") from error
+    except ValueError as error:  # a name with a NUL, or one that is not text
+        raise ModelRefused(f"{path.parent} has an impossible file name: {path.name!r}") from error
     info = os.fstat(fd)
     if stat.S_ISDIR(info.st_mode):  # which open() refuses
         os.close(fd)
         raise ModelRefused(f"{path} is a folder")
     with open(fd, "rb") as file:
         if not stat.S_ISREG(info.st_mode) or info.st_size > most:
-            raise ModelRefused(f"{path} is no regular file of at most {most:,} bytes")
+            raise ModelRefused(f"{path} is not a regular file of at most {most:,} bytes")
         if problem := not_ours(info):
             raise ModelRefused(f"{path} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")
         return file.read()
@@ -127,6 +127,6 @@ def _check_owner(folder: Path) -> None:
         info = os.lstat(folder)
     except OSError as error:
         raise ModelRefused(f"{folder} cannot be read: {error.strerror}") from error
-    problem = not_ours(info) if stat.S_ISDIR(info.st_mode) else "it is no folder"
+    problem = not_ours(info) if stat.S_ISDIR(info.st_mode) else "it is not a folder"
     if problem:
         raise ModelRefused(f"{folder} is not used: {problem}. `chown` and `chmod go-w` it if it is yours")

@@ -1,4 +1,4 @@
-"""Where models lie: those in the package, those that you trained, and which of them is active."""
+"""The store of models: those in the package, those that you trained, and which of them is active."""
 
 import os
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from klais.models.card import CARD, Card, read_card, read_file
 from klais.system.private_files import open_own, own_folder, write_own
 
 ACTIVE = "active"  # a file in a kind's folder: the version to use
-KEEP = 5  # newest own versions of a kind that training leaves
+KEEP = 5  # newest own versions of a kind that training keeps
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A folder with a model. ``card`` is None where it is refused, and ``problem`` says why."""
+    """A folder with a model. If it is refused, ``card`` is None and ``problem`` is the reason."""
 
     kind: str
     version: str
@@ -27,7 +27,7 @@ class Model:
     problem: str = ""
 
     def read(self, name: str) -> bytes:
-        """One of its files, checked.
+        """The content of one of its files, checked.
 
         Raises
         ------
@@ -39,7 +39,7 @@ class Model:
         return read_file(self.folder, self.card, name)
 
     def check(self) -> str:
-        """Why it cannot be used, after reading all of its files; empty when it can."""
+        """Why it cannot be used, after reading all its files; empty if it can."""
         try:
             for name in self.card.files if self.card else ():
                 self.read(name)
@@ -56,7 +56,7 @@ class ModelStore:
     own : Path
         Folder of your own models: ``<own>/<kind>/<version>/card.json``.
     shipped : Path, optional
-        Folder of the package's.
+        Folder of the models in the package.
     """
 
     def __init__(self, own: Path, shipped: Path | None = None) -> None:
@@ -65,11 +65,11 @@ class ModelStore:
 
     @classmethod
     def of(cls, settings: Settings) -> "ModelStore":
-        """The store that ``KLAIS_MODELS_DIR`` names, else ``models`` in the state folder."""
+        """The store in ``KLAIS_MODELS_DIR``, else ``models`` in the state folder."""
         return cls(settings.models_dir or settings.state_dir / "models")
 
     def active_version(self, kind: str) -> str | None:
-        """The version that somebody activated; None = the shipped one."""
+        """The activated version; None = the one in the package."""
         try:
             fd = open_own(self.own / kind / ACTIVE, os.O_RDONLY)
         except (OSError, NotPrivate):
@@ -78,7 +78,7 @@ class ModelStore:
             return file.read(200).strip() or None
 
     def stamp(self, kind: str) -> tuple[str | None, int]:
-        """Changes when another version is activated: what a running process compares before it loads again."""
+        """A value that changes when another version is activated; running processes compare it before loading."""
         path = self.own / kind / ACTIVE
         try:
             return self.active_version(kind), path.stat().st_mtime_ns
@@ -86,7 +86,7 @@ class ModelStore:
             return None, 0
 
     def models(self, kind: str) -> list[Model]:
-        """All models of a kind, the active one first, then own ones by name, the shipped ones last."""
+        """All models of a kind: the active one, then own ones by name, then those in the package."""
         active = self.active_version(kind)
         found = [
             self._model(kind, folder, shipped, active)
@@ -99,20 +99,20 @@ class ModelStore:
         return sorted(found, key=lambda model: not model.active)
 
     def kinds(self) -> list[str]:
-        """Kinds of which there is a folder."""
+        """Kinds with a folder."""
         return sorted({folder.name for root in (self.own, self._shipped) for folder in _folders(root)})
 
     def candidates(self, kind: str) -> list[Model]:
-        """What to try, in order: the active model, then the shipped ones."""
+        """Models to try, in order: the active one, then those in the package."""
         return [model for model in self.models(kind) if model.active or model.shipped]
 
     def activate(self, kind: str, version: str) -> Model:
-        """Make a version the active one; running processes take it within seconds.
+        """Activate a version; running processes load it within seconds.
 
         Raises
         ------
         ModelRefused
-            There is no such model, or it cannot be used.
+            If there is no such model, or it cannot be used.
         """
         found = {model.version: model for model in reversed(self.models(kind))}
         if version not in found:
@@ -124,7 +124,7 @@ class ModelStore:
         return found[version]
 
     def new_folder(self, kind: str, version: str) -> Path:
-        """Where a new model of your own goes."""
+        """Folder of a new own model."""
         return self._folder(kind) / version
 
     def _folder(self, kind: str) -> Path:
@@ -136,7 +136,7 @@ class ModelStore:
         try:
             card = read_card(folder)
             if card.kind != kind or card.version != folder.name:
-                raise ModelRefused(f"{folder / CARD} says {card.kind} {card.version}: it belongs to another folder")
+                raise ModelRefused(f"{folder / CARD} is for {card.kind} {card.version}: it belongs to another folder")
         except ModelRefused as error:
             return Model(kind, folder.name, folder, shipped, is_active, None, str(error))
         return Model(kind, folder.name, folder, shipped, is_active, card)

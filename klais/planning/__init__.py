@@ -1,4 +1,4 @@
-"""How large a system has to be for so many devices and frames a second (``klais plan``).
+"""Sizing of a system for a number of devices and frames per second (``klais plan``).
 
-A model of costs with one formula a line, no simulation: docs/scaling.md explains it and compares it with measurements.
+A cost model with one formula per line, no simulation. docs/scaling.md explains it and compares it with measurements.
 """

@@ -1,4 +1,4 @@
-"""What a frame, a batch and a device cost: measured figures, those of this machine where there are any."""
+"""Measured costs per frame, batch and device, those of this machine if available."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ NOTES = "bench/notes/figures.md"
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """One figure: ``value`` in ``unit``, and where it comes from (a benchmark and its figure, or an assumption)."""
+    """One figure: ``value`` in ``unit``, and its source (a benchmark and its figure, or an assumption)."""
 
     value: float
     unit: str
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Cost] = {
     "row_bytes": Cost(400.0, "bytes a row", "row format 4 (360 bytes) and its record's key and overhead"),
     "lane_ms": Cost(50.0, "ms a lane", "bench recovery, without the read of the rows"),
 }
-# What a results file gives: cost -> benchmark and figure.
+# Figures of a results file: cost -> benchmark and figure.
 MEASURED: dict[str, tuple[str, str]] = {
     "edge_us": ("edge", "cpu_us_per_frame"),
     "worker_us": ("worker", "cpu_us_per_frame"),
@@ -48,12 +48,12 @@ MEASURED: dict[str, tuple[str, str]] = {
 
 
 def costs(results: Path | None = None) -> dict[str, Cost]:
-    """The figures by name; those that ``results`` (of ``python -m bench --output FILE``) has instead of the defaults.
+    """The figures by name, replaced by those in ``results`` (of ``python -m bench --output FILE``).
 
     Raises
     ------
     klais.errors.ConfigError
-        The file cannot be read, or holds no results.
+        If the file cannot be read, or has no results.
     """
     out = dict(DEFAULTS)
     if results is None:
@@ -85,5 +85,5 @@ def _benches(path: Path) -> dict[str, object]:
         raise ConfigError(f"{path} cannot be read as results of benchmarks: {error}") from None
     benches = whole.get("benches") if isinstance(whole, dict) else None
     if not isinstance(benches, dict) or not benches:
-        raise ConfigError(f"{path} holds no results: write it with `python -m bench --output {path}`")
+        raise ConfigError(f"{path} has no results: write it with `python -m bench --output {path}`")
     return benches

@@ -1,4 +1,4 @@
-"""Sizes of a system from devices, rate, latency and retention: each line with its formula and where its costs are from.
+"""Sizes of a system from devices, rate, latency and retention: each line with its formula and the source of its costs.
 
 frames/s, devices ──> batches/s ──> cores of edges, workers, brokers ──> processes, memory, disk, network ──> limits
 """
@@ -13,16 +13,16 @@ from klais.core.wire.constants import HEADER_SIZE
 from klais.planning.costs import Cost
 
 PACKET_BYTES = 42  # Ethernet, IPv4 and UDP headers of a datagram
-RECORD_BYTES = 28  # of a clean record: key 16, lengths, time and offset as varints
-JOURNAL_BYTES = 2  # a frame: its verdict, and a share of the step's header
-BUSY = 0.6  # share of a core that a process may be busy: the rest is for bursts, and for what a dead one leaves
+RECORD_BYTES = 28  # per clean record: key 16, lengths, time and offset as varints
+JOURNAL_BYTES = 2  # per frame: its verdict, and a share of the step's header
+BUSY = 0.6  # share of a core that a process may use: the rest is for bursts and for the work of a failed one
 RATE_GROWTH = 2.0  # partitions cannot be changed later
-LANES_A_WORKER = 4  # so that the lanes of a dead worker spread over the others
+LANES_A_WORKER = 4  # so that the lanes of a failed worker spread over the others
 LEAST_PARTITIONS, MOST_PARTITIONS = 4, 1024
 MOST_LANES = 64  # of one worker, before the journal's and the changelog's requests outweigh the frames
-MANY_CORES, LEAST_SHARE = 4, 0.2  # from so many cores on, frames themselves should take this share of the CPU time
+MANY_CORES, LEAST_SHARE = 4, 0.2  # from this number of cores on, frames should take this share of the CPU time
 MOST_EDGES = 4096  # edge numbers are 16 bits, and each edge process writes klais_stats once a second
-BROKER_CORES = 4  # of one broker that one counts on
+BROKER_CORES = 4  # assumed cores of one broker
 BITS = 8
 CHECKPOINT_S: float = FIELDS["checkpoint_interval_s"].default
 MOST_CHANGELOG = 50e6  # bytes/s that a broker's disk and replication carry beside everything else
@@ -31,7 +31,7 @@ MOST_DEVICE_RATE = 100_000.0  # frames/s of one device, in one lane: what a lane
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the system must carry.
+    """Requirements of the system.
 
     Parameters
     ----------
@@ -41,15 +41,15 @@ class Question:
     payload_bytes : int
         Mean length of a payload.
     latency_s, retention_s : float
-        Target from arrival to readable; how long clean and raw records are kept.
+        Target from arrival to readable; retention of clean and raw records.
     replication : int
         Copies of each record on the cluster.
     compression : float
         Size of lz4 batches divided by their plain size.
     outage_s : float
-        How long Kafka may be away; edges spool meanwhile.
+        Longest outage of Kafka, during which edges spool.
     partitions : int
-        Those of a system that is there, for their number cannot be changed; 0 = choose.
+        Those of an existing system, which cannot be changed; 0 = compute.
     """
 
     devices: int
@@ -65,7 +65,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One figure of the plan: of which ``part``, its ``name``, ``value`` and ``unit``, how it follows, from what."""
+    """One figure of the plan: its ``part``, ``name``, ``value`` and ``unit``, its formula, and its sources."""
 
     part: str
     name: str
@@ -77,7 +77,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The lines in the order in which one follows from another, and what comes near a known limit."""
+    """The lines in the order of computation, and warnings about known limits."""
 
     lines: tuple[Line, ...]
     warnings: tuple[str, ...]
@@ -88,7 +88,7 @@ class Plan:
 
 
 def power_of_two(value: float) -> int:
-    """The least power of two that is not below ``value``.
+    """The smallest power of two that is not below ``value``.
 
     Examples
     --------
@@ -99,10 +99,10 @@ def power_of_two(value: float) -> int:
 
 
 def batches_per_s(rate: float, partitions: int, edges: int, linger_s: float) -> float:
-    """Batches/s that edges publish: each partition's batch closes once a linger, if a frame came for it.
+    """Batches/s that edges publish: each partition's batch closes once per linger, if it has a frame.
 
-    Frames come independently of each other, so a linger with ``n`` frames on average is empty with probability
-    ``exp(-n)`` (Poisson).
+    Frames arrive independently, so a linger with ``n`` frames on average is empty with probability ``exp(-n)``
+    (Poisson).
     """
     slots = partitions * edges / linger_s
     return slots * -math.expm1(-rate / slots) if rate > 0 else 0.0
@@ -113,7 +113,7 @@ def _partitions(value: float) -> int:
 
 
 def _processes(work: float, idle: float, cores: int = 1) -> int:
-    """How many share ``work`` (cores), each with ``idle`` cores of its own besides."""
+    """Number of processes that share ``work`` (cores), each with ``idle`` additional cores."""
     return max(1, math.ceil(work / (cores * BUSY - idle)))
 
 
@@ -123,7 +123,7 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
     Parameters
     ----------
     question : Question
-        What it must carry.
+        The requirements.
     costs : mapping of str to Cost
         See :func:`klais.planning.costs.costs`.
     """
@@ -132,7 +132,7 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
     edges = _processes(1e-6 * q.rate * c["edge_us"], c["edge_idle"])
     workers = _processes(1e-6 * q.rate * c["worker_us"], c["worker_idle"])
     partitions = q.partitions or _partitions(workers * LANES_A_WORKER * RATE_GROWTH)
-    while True:  # batches cost workers; where these outnumber the lanes, more partitions make more batches
+    while True:  # batches need workers; if these outnumber the lanes, more partitions cause more batches
         batches = batches_per_s(q.rate, partitions, edges, linger_s)
         work = 1e-6 * (q.rate * c["worker_us"] + batches * c["worker_batch_us"])
         workers = _processes(work, c["worker_idle"])
@@ -148,9 +148,9 @@ def plan(question: Question, costs: Mapping[str, Cost]) -> Plan:
     broker_cores = work + brokers * c["broker_idle"]
     lines = [
         Line("Kafka", "partitions", partitions, "", f"workers for the frames x {LANES_A_WORKER} lanes x "
-             f"{RATE_GROWTH:g}, a power of two", "it cannot be changed later, so twice of what is needed now"),
-        Line("edges", "batches", batches, "batches/s", f"partitions x edges each {linger_s * 1e3:g} ms if a frame came",
-             "the linger that KLAIS_LATENCY_MS gives; frames come as in a Poisson process"),
+             f"{RATE_GROWTH:g}, a power of two", "it cannot be changed later, so twice the present need"),
+        Line("edges", "batches", batches, "batches/s", f"partitions x edges per {linger_s * 1e3:g} ms with a frame",
+             "linger of KLAIS_LATENCY_MS; frames arrive as a Poisson process"),
         Line("edges", "cores", edge_cores, "cores", "rate x edge_us + batches x edge_batch_us + idle",
              _from(costs, "edge_us", "edge_batch_us", "edge_idle")),
         Line("edges", "processes", edges, "", f"cores / {BUSY:g}", "at most 60 % busy"),
@@ -177,7 +177,7 @@ def _memory(q: Question, c: Mapping[str, float], costs: Mapping[str, Cost], edge
     return [
         Line("workers", "memory each", each, "MB", f"base + devices x device_bytes / {left} workers (one is down)",
              _from(costs, "worker_base_mb", "device_bytes")),
-        Line("edges", "memory each", c["edge_base_mb"], "MB", "base; batches in flight come on top, at most 64 MB",
+        Line("edges", "memory each", c["edge_base_mb"], "MB", "base; plus batches in flight, at most 64 MB",
              _from(costs, "edge_base_mb")),
         Line("edges", "spool disk each", spool, "GB", f"rate x {q.outage_s:g} s x (frame + 6 bytes) / edges",
              "klais_edge_spool_bytes in bench outage"),
@@ -199,7 +199,7 @@ def _bytes(q: Question, brokers: int, edges: int) -> list[Line]:
              "copies", "retention.ms of klais_raw, klais_journal and iot_telemetry"),
         Line("Kafka", "disk of one broker", disk / 1e9 / brokers, "GB", "disk / brokers", ""),
         Line("Kafka", "network of one broker", network, "Mbit/s", "(written x (1 + replication) + raw read) / brokers",
-             "consumers of iot_telemetry come on top"),
+             "plus consumers of iot_telemetry"),
         Line("edges", "network each", wire / edges, "Mbit/s",
              f"rate x ({PACKET_BYTES + HEADER_SIZE} + payload) / edges",
              "Ethernet, IPv4 and UDP headers"),
@@ -221,7 +221,9 @@ def _warnings(
     value = {(line.part, line.name): line.value for line in lines}
     out = []
     if partitions == MOST_PARTITIONS:
-        out.append(f"{MOST_PARTITIONS} partitions are the most: run several systems under their own KLAIS_TOPIC_PREFIX")
+        out.append(
+            f"{MOST_PARTITIONS} partitions are the maximum: run several systems under their own KLAIS_TOPIC_PREFIX"
+        )
     if workers > partitions:
         out.append(f"{workers} workers, but only {partitions} lanes to share: more partitions, or more latency")
     cores = value["edges", "cores"] + value["workers", "cores"] + value["Kafka", "cores"]
@@ -230,9 +232,9 @@ def _warnings(
         each = q.rate / value["edges", "batches"]
         out.append(f"batches of {each:.0f} frames take {1 - frames / cores:.0%} of all CPU time: allow more latency")
     if partitions / workers > MOST_LANES:
-        out.append(f"{partitions / workers:.0f} lanes a worker: each writes its journal and checkpoints for itself")
+        out.append(f"{partitions / workers:.0f} lanes per worker: each writes its own journal and checkpoints")
     if edges > MOST_EDGES:
-        out.append(f"{edges} edge processes: klais_stats and the page are tried up to {MOST_EDGES}")
+        out.append(f"{edges} edge processes: klais_stats and the page are tested up to {MOST_EDGES}")
     if q.devices and q.rate / q.devices > MOST_DEVICE_RATE:
         out.append(
             f"one device sends {q.rate / q.devices:,.0f} frames/s, and one lane decides all of them: from "

@@ -1,1 +1,1 @@
-"""Dead letters back to ``klais_raw``: which may go, in which batches, and the ledger that lets each go once."""
+"""Redrive of dead letters to ``klais_raw``: their selection, their batches, and the ledger that sends each once."""

@@ -1,4 +1,4 @@
-"""Dead letters packed into frame batches: one lane, one generation, in the order of the dead letters."""
+"""Packs dead letters into frame batches: one lane and one generation each, in the order of the dead letters."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,14 +16,14 @@ LONGEST_MS = 4_000  # offsets are u32 ns from the first frame's time
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Dead letters that go together to ``partition`` of ``klais_raw``, as edge ``edge``."""
+    """Dead letters that are sent together to ``partition`` of ``klais_raw``, as edge ``edge``."""
 
     partition: int
     edge: int
     dead_letters: tuple[DeadLetter, ...]
 
     def encode(self, boot: int, number: int) -> bytes:
-        """The record for ``klais_raw``: the frames keep the times at which they were received."""
+        """The record for ``klais_raw``; the frames keep their receive times."""
         begin_ms = self.dead_letters[0].ts_ms
         after = [(dead_letter.ts_ms - begin_ms) * 1_000_000 for dead_letter in self.dead_letters]
         signed = [dead_letter.epoch for dead_letter in self.dead_letters]

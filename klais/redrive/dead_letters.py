@@ -1,7 +1,7 @@
-"""Dead letters as frames: what a record of ``klais_dead_letter`` holds, and whether a lane would take it now.
+"""Dead letters as frames: the contents of a record of ``klais_dead_letter``, and whether a lane would accept it now.
 
-No Kafka in here. A dead letter of a malformed frame is that frame; one of a record on which a lane failed (``poison``,
-``corrupt_batch``) holds a whole frame batch where the record was one.
+This module does not use Kafka. A dead letter of a malformed frame is that frame. A dead letter of a record on which a
+lane failed (``poison``, ``corrupt_batch``) holds a whole frame batch, if the record was one.
 """
 
 from collections.abc import Sequence
@@ -17,21 +17,21 @@ from klais.errors import BatchFormatError
 from klais.kafka.reader import RawRecord
 
 MOST_TIMES = (1 << 16) - EDGE_IDS
-"""A dead letter cannot be redriven more often: the number of its edge says how often it was."""
+"""Limit of redrives of a dead letter: the number of its edge encodes the count."""
 WHOLE_RECORDS = (Reason.POISON.label, Reason.CORRUPT_BATCH.label)
 FORGED = (Reason.BAD_MAC.label, Reason.BAD_EPOCH.label)
 _MOST_DIGITS = 20
-_CHECKED = 4096  # frames of one batch that is only checked
+_CHECKED = 4096  # frames per batch when only checking
 
 Place = tuple[int, int, int]
-"""Partition, offset, and which frame of the record."""
+"""Partition, offset, and index of the frame in the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """One frame of a dead letter.
 
-    ``place`` names it; ``times``: how often it was redriven before; ``verdict``: why a lane would not take it now, the
+    ``place`` identifies it; ``times``: number of earlier redrives; ``verdict``: why a lane would not accept it now, the
     label of a :class:`Reason` or one of ``clipped``, ``foreign``, ``forged``, ``unchecked``, ``too_often``,
     ``redriven``; empty = it would.
     """
@@ -47,7 +47,7 @@ class DeadLetter:
 
 
 def times_of(edge: int) -> int:
-    """How often frames of that edge were redriven.
+    """Number of redrives encoded in an edge id.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def edge_of(times: int) -> int:
 def dead_letters_of(partition: int, record: RawRecord, edge_checks: bool) -> list[DeadLetter]:
     """The frames of one record; hostile records give dead letters with a verdict, never an error.
 
-    ``edge_checks``: whether edges check tags: then a frame that an edge refused before that may not go past it.
+    ``edge_checks``: whether edges check tags. If so, a frame that an edge refused before must not bypass the check.
     """
     headers = dict(record.headers)
     reason = _text(headers.get("reason"))
@@ -87,7 +87,7 @@ def dead_letters_of(partition: int, record: RawRecord, edge_checks: bool) -> lis
 
 
 def _of_batch(one: DeadLetter) -> list[DeadLetter]:
-    """The frames of a record that a lane set aside whole."""
+    """The frames of a record that a lane set aside completely."""
     try:
         batch = decode_batch(one.frame)
     except BatchFormatError:
@@ -103,7 +103,7 @@ def _of_batch(one: DeadLetter) -> list[DeadLetter]:
 
 
 def without_trailing_nul(dead_letter: DeadLetter) -> DeadLetter:
-    """The dead letter without NUL bytes at the end of its payload, which senders in C leave there."""
+    """The dead letter without trailing NUL bytes in its payload, which senders in C leave there."""
     if not dead_letter.frame.endswith(b"\0") or len(dead_letter.frame) <= HEADER_SIZE:
         return dead_letter
     head, payload = dead_letter.frame[:HEADER_SIZE], dead_letter.frame[HEADER_SIZE:]
@@ -111,7 +111,7 @@ def without_trailing_nul(dead_letter: DeadLetter) -> DeadLetter:
 
 
 def check(dead_letters: Sequence[DeadLetter], strict: bool, most_times: int) -> list[DeadLetter]:
-    """The dead letters with their device and what a lane would say of them now (``strict``: KLAIS_JSON_STRICT)."""
+    """The dead letters with their device and the present verdict of a lane (``strict``: KLAIS_JSON_STRICT)."""
     out: list[DeadLetter] = []
     for begin in range(0, len(dead_letters), _CHECKED):
         some = dead_letters[begin : begin + _CHECKED]

@@ -1,10 +1,10 @@
-"""What was redriven: records of ``klais_audit``, each written before the batch that it names is sent.
+"""The ledger of redrives: records of ``klais_audit``, each written before the batch that it describes is sent.
 
 A run writes ``begin``, then for each batch a record with edge, boot, number and the place of each dead letter, then
-``end``. A batch that was named and perhaps not sent (the run was killed) is sent again by the next run under the same
-edge, boot and number: a lane that has taken it drops it as a repeated batch. So no dead letter is redriven twice, and
-none is lost. One run at a time: the producer is transactional, and a later run fences an earlier one before it reads
-the ledger.
+``end``. A batch that was recorded but perhaps not sent (the run was killed) is sent again by the next run with the same
+edge, boot and number; a lane that has taken it drops it as a repeated batch. So no dead letter is redriven twice, and
+none is lost. Only one run is possible at a time: the producer is transactional, and a later run fences an earlier one
+before it reads the ledger.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A batch that a run named: where it goes, under which number, and of which dead letters it is made."""
+    """A recorded batch: its partition, its number, and its dead letters."""
 
     run: str
     partition: int
@@ -44,14 +44,14 @@ class Intent:
 
 @dataclass(slots=True)
 class Ledger:
-    """What the records say: dead letters that were redriven, and the last batch of each run that did not end."""
+    """Contents of the records: redriven dead letters, and the last batch of each unfinished run."""
 
     done: set[Place] = field(default_factory=set)
     open: dict[str, Intent | None] = field(default_factory=dict)
     numbers: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
-        """One record of ``klais_audit``; what is none of a redrive, or damaged, is passed over."""
+        """Add one record of ``klais_audit``; other or damaged records are skipped."""
         if not (key or b"").startswith(SCOPE.encode()):
             return
         run = (key or b"")[len(SCOPE) :].decode(errors="replace")
@@ -69,28 +69,28 @@ class Ledger:
 
 
 def read_intent(run: str, after: Mapping[str, Any]) -> Intent:
-    """The batch that a record names.
+    """The batch described by a record.
 
     Raises
     ------
     ValueError, KeyError, TypeError
-        It names none.
+        If it describes none.
     """
     numbers = [after[name] for name in ("to", "edge", "boot", "number")]
     places = tuple((p, o, i) for p, o, i, _ in after["dead_letters"])
     if not all(isinstance(n, int) and 0 <= n < 1 << 63 for n in [*numbers, *(n for place in places for n in place)]):
-        raise ValueError("numbers of another kind")
+        raise ValueError("invalid numbers")
     to, edge, boot, number = numbers
     return Intent(run, to, edge, boot, number, places, bool(after["strip_nul"]))
 
 
 async def read_ledger(settings: Settings) -> Ledger:
-    """All that ``klais_audit`` holds of redrives (30 days, unless its owner changed that).
+    """All records of redrives in ``klais_audit`` (30 days, unless its retention was changed).
 
     Raises
     ------
     klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
-        Of the reader.
+        If reading fails.
     """
     topic, ledger = Topics.of(settings).audit, Ledger()
     async with PartitionReader(settings) as reader:
@@ -101,16 +101,16 @@ async def read_ledger(settings: Settings) -> Ledger:
 
 
 class Taken(KlaisError):
-    """Another ``klais redrive`` has begun: it finishes what this one named."""
+    """Another ``klais redrive`` has started and finishes the recorded batches of this one."""
 
 
 class LedgerWriter:
-    """Writes the ledger. Making one fences every earlier one.
+    """Writes the ledger. Creating one fences all earlier ones.
 
     Raises
     ------
     KafkaUnavailable
-        Kafka does not answer, or refuses (rights: Write to the topic and to the transactional id).
+        If Kafka does not respond, or refuses (rights: Write to the topic and to the transactional id).
     """
 
     def __init__(self, settings: Settings, author: str, reason: str) -> None:
@@ -121,11 +121,11 @@ class LedgerWriter:
         self._try(lambda: self._producer.init_transactions(TIMEOUT_S))
 
     def begin(self, run: str, what: Mapping[str, Any]) -> None:
-        """A run begins; ``what``: its filter."""
+        """Record the start of a run; ``what``: its filter."""
         self._write(run, {"phase": "begin", **what})
 
     def batch(self, run: str, batch: Batch, boot: int, number: int, strip_nul: bool) -> None:
-        """A batch will be sent."""
+        """Record a batch before it is sent."""
         dead_letters = [
             [*dead_letter.place, dead_letter.device_id.decode(errors="replace")] for dead_letter in batch.dead_letters
         ]
@@ -133,7 +133,7 @@ class LedgerWriter:
         self._write(run, after | {"strip_nul": strip_nul, "dead_letters": dead_letters})
 
     def end(self, run: str, frames: int) -> None:
-        """All batches of a run are acknowledged."""
+        """Record the end of a run: all batches are acknowledged."""
         self._write(run, {"phase": "end", "frames": frames})
 
     def _write(self, run: str, after: Mapping[str, Any]) -> None:
@@ -153,5 +153,5 @@ class LedgerWriter:
         except KafkaException as error:
             cause = error.args[0]
             if cause.name() in ("_FENCED", "INVALID_PRODUCER_EPOCH", "PRODUCER_FENCED"):
-                raise Taken("another `klais redrive` has begun: it goes on where this one stops") from None
+                raise Taken("another `klais redrive` has started: it continues where this one stops") from None
             raise KafkaUnavailable(f"{self._topic} cannot be written: {cause.str()}") from None

@@ -1,4 +1,4 @@
-"""A redrive: find dead letters, say which would go, send those, each once."""
+"""A redrive: find dead letters, report which can be sent, and send each of those once."""
 
 import asyncio
 import secrets
@@ -22,13 +22,13 @@ from klais.redrive.ledger import Intent, Ledger, LedgerWriter, read_ledger
 
 MOST_OF_A_BATCH = 256
 TIMEOUT_S = 30.0
-PARTS_S = 0.25  # a batch is no more than the frames of so much time
+PARTS_S = 0.25  # a batch has at most the frames of this time
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which dead letters: ``reasons`` and ``device_id`` (empty = all), their times in ms (None = no bound), ``most`` of
-    those that can go. ``most_times``: those that were redriven so often stay. ``strip_nul``: no NUL at the end."""
+    """Selection of dead letters: ``reasons`` and ``device_id`` (empty = all), their times in ms (None = no bound),
+    ``most`` of those that can be sent. ``most_times``: limit of redrives. ``strip_nul``: remove trailing NUL bytes."""
 
     reasons: tuple[str, ...] = ()
     device_id: bytes = b""
@@ -40,12 +40,12 @@ class Choice:
 
 
 async def find_dead_letters(settings: Settings, choice: Choice, ledger: Ledger) -> list[DeadLetter]:
-    """The dead letters chosen, in the order of each partition, each with its verdict.
+    """The selected dead letters, in the order of each partition, with their verdicts.
 
     Raises
     ------
     klais.errors.KafkaUnavailable, klais.errors.TopicMismatch, klais.errors.OffsetGone
-        Of the readers.
+        If reading fails.
     """
     topic = Topics.of(settings).dead_letter
     starts, ends = begin_offsets(settings, topic), end_offsets(settings, topic)
@@ -76,7 +76,7 @@ def _wanted(settings: Settings, choice: Choice, dead_letters: Sequence[DeadLette
 
 
 def _at_most(dead_letters: list[DeadLetter], most: int | None) -> list[DeadLetter]:
-    """Without those that could go beyond the first ``most``."""
+    """Remove those that could be sent beyond the first ``most``."""
     if most is None:
         return dead_letters
     left, out = most, []
@@ -89,20 +89,20 @@ def _at_most(dead_letters: list[DeadLetter], most: int | None) -> list[DeadLette
 
 
 class Redrive:
-    """Sends dead letters, no more than ``rate`` frames a second.
+    """Sends dead letters, at most ``rate`` frames per second.
 
-    Making one fences a redrive that still runs; :meth:`finish` then sends what an earlier one may not have sent.
+    Creating one fences a running redrive; :meth:`finish` then sends the last batches of earlier ones again.
 
     Parameters
     ----------
     settings : Settings
-        Where Kafka is.
+        Settings with the address of Kafka.
     author, reason : str
-        Of the records in ``klais_audit``.
+        For the records in ``klais_audit``.
     rate : float
         Frames/s.
     progress : callable
-        Called with the frames sent so far.
+        Called with the number of frames sent so far.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class Redrive:
         self.ledger = asyncio.run(read_ledger(settings))
 
     def finish(self) -> tuple[int, int]:
-        """Send the last batch of each run that did not end; frames sent again, and frames whose dead letters are gone.
+        """Send the last batch of each unfinished run; frames sent again, and frames whose dead letters are gone.
 
-        Lanes drop those that they have.
+        Lanes drop frames that they already have.
         """
         again = gone = 0
         for run, intent in self.ledger.open.items():
@@ -137,7 +137,7 @@ class Redrive:
         return again, gone
 
     def send(self, dead_letters: Sequence[DeadLetter], choice: Choice, what: Mapping[str, object]) -> int:
-        """Send those without a verdict; how many that were."""
+        """Send those without a verdict; returns their number."""
         run = secrets.token_hex(4)
         boot, sent, began_s = int(run, 16), 0, time.monotonic()
         numbers: Counter[tuple[int, int]] = Counter()
@@ -167,11 +167,13 @@ class Redrive:
         self._producer.produce(self._raw, value, partition=batch.partition, on_delivery=report)
         if self._producer.flush(TIMEOUT_S) or failed:
             why = failed[0] if failed else f"no acknowledgement within {TIMEOUT_S:g} s"
-            raise KafkaUnavailable(f"{self._raw} does not take the frames ({why}): run this again, nothing comes twice")
+            raise KafkaUnavailable(
+                f"{self._raw} does not accept the frames ({why}): run this again, no frame is sent twice"
+            )
 
 
 async def fetch(settings: Settings, intent: Intent) -> tuple[DeadLetter, ...] | None:
-    """The dead letters of a batch that an earlier run named, None where Kafka has not all of them any more."""
+    """The dead letters of a recorded batch of an earlier run, None if Kafka no longer has all of them."""
     topic, out = Topics.of(settings).dead_letter, []
     async with PartitionReader(settings) as reader:
         for partition, offset, nth in intent.places:

@@ -12,7 +12,7 @@ from klais.sim.kernels import fnv1a64_column
 
 @dataclass(frozen=True, slots=True)
 class FrameColumns:
-    """n frames; frames of one device stand in their order.
+    """n frames; frames of one device are in order.
 
     ``ids`` uint64 [n, 2] (16 bytes of device_id as two little-endian words; 0 where unreadable), ``sequence`` uint32
     [n], ``hashes`` uint64 [n] (64-bit FNV-1a of the whole frame), ``ts_ms`` int64 [n] (0 = unknown), ``reason`` uint8
@@ -38,12 +38,12 @@ class FrameColumns:
         return FrameColumns(*(getattr(self, field.name)[which] for field in fields(self)))
 
     def name(self, i: int) -> str:
-        """Frame ``i`` for people."""
+        """Frame ``i`` as text."""
         device = self.ids[i].astype("<u8").tobytes().rstrip(b"\0")
         return f"{device.decode('utf-8', 'backslashreplace')} #{int(self.sequence[i])} ({int(self.hashes[i]):016x})"
 
     def device_keys(self) -> npt.NDArray[np.uint64]:
-        """One 64-bit key a device (two devices share one with a chance of 2^-64), uint64 [n]."""
+        """One 64-bit key per device (two devices collide with a chance of 2^-64), uint64 [n]."""
         keys: npt.NDArray[np.uint64] = self.ids[:, 0] * np.uint64(0x9E3779B97F4A7C15)
         keys ^= keys >> np.uint64(29)
         return (keys ^ self.ids[:, 1]) * np.uint64(0xBF58476D1CE4E5B9)
@@ -56,8 +56,7 @@ def columns_of(
     ts_ms: npt.NDArray[np.int64] | None = None,
     partition: npt.NDArray[np.int32] | None = None,
 ) -> FrameColumns:
-    """Columns of n raw frames ``buf[starts[i] : starts[i] + lengths[i]]``; ``reason`` is what is wrong with the
-    header."""
+    """Columns of n raw frames ``buf[starts[i] : starts[i] + lengths[i]]``; ``reason`` is the defect of the header."""
     n = len(starts)
     reason, id_size = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
     ids, sequence, hashes = np.zeros((n, 2), np.uint64), np.zeros(n, np.uint32), np.zeros(n, np.uint64)
@@ -81,7 +80,7 @@ def columns_of_frames(frames: Sequence[bytes]) -> FrameColumns:
 
 
 def joined(parts: Sequence[FrameColumns]) -> FrameColumns:
-    """Parts one after the other."""
+    """Concatenate parts."""
     if not parts:
         return columns_of_frames([])
     return FrameColumns(

@@ -1,8 +1,8 @@
-"""A thundering herd: when each device reconnects, and which frames it sends then (pure; numpy only).
+"""A thundering herd: when each device reconnects, and the frames that it sends (pure; numpy only).
 
-Arrivals are those of 3GPP TR 37.868, section 6.1.1: traffic model 1 spreads N devices evenly over 60 s, model 2 after
-Beta(3, 4) over 10 s, as when a power cut ends. Each device brings the frames that it buffered meanwhile. A client that
-backs off waits before its first frame and between frames, with full jitter (uniform from 0 to a bound that doubles).
+Arrivals follow 3GPP TR 37.868, section 6.1.1: traffic model 1 spreads N devices evenly over 60 s, model 2 with
+Beta(3, 4) over 10 s, like after a power cut. Each device sends the frames that it has buffered. A client with back-off
+waits before its first frame and between frames, with full jitter (uniform from 0 to a bound that doubles).
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ BACK_OFF_FIRST_S, BACK_OFF_MOST_S = 0.1, 10.0
 
 @dataclass(frozen=True, slots=True)
 class Herd:
-    """``devices`` reconnect after ``model``, each with ``buffered`` frames, with ``back_off`` or without.
+    """``devices`` reconnect with ``model``, each with ``buffered`` frames, with or without ``back_off``.
 
-    Beside them ``steady`` devices send ``steady_per_s`` frames/s in all, from ``before_s`` before the storm to
-    ``after_s`` after the last arrival: their latency shows when the system has recovered.
+    In addition, ``steady`` devices send ``steady_per_s`` frames/s in total, from ``before_s`` before the storm to
+    ``after_s`` after the last arrival. Their latency shows when the system has recovered.
     """
 
     devices: int
@@ -39,7 +39,7 @@ class Herd:
     after_s: float = 15.0
 
     def problems(self) -> list[str]:
-        """Values out of range, in words; empty when the herd is valid."""
+        """Messages about values out of range; empty if the herd is valid."""
         found = []
         for name, most in (("devices", 5_000_000), ("buffered", 10_000), ("steady", 1_000_000)):
             if not 1 <= getattr(self, name) <= most:
@@ -54,9 +54,9 @@ class Herd:
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """Frames in the order in which they are due: ``due_s`` float64, ``device`` int32, ``sequence`` uint32 [n] each.
+    """Frames in due order: ``due_s`` float64, ``device`` int32, ``sequence`` uint32 [n] each.
 
-    Devices below ``herd`` are the herd's, the others the steady ones. The storm is from ``storm_s`` to ``end_s``.
+    Devices below ``herd`` belong to the herd, the others are steady. The storm is from ``storm_s`` to ``end_s``.
     """
 
     due_s: npt.NDArray[np.float64]
@@ -73,7 +73,7 @@ def arrivals(herd: Herd) -> Arrivals:
     Raises
     ------
     klais.errors.ConfigError
-        The herd is not valid; names all problems.
+        If the herd is not valid; lists all problems.
 
     Examples
     --------
@@ -101,8 +101,7 @@ def arrivals(herd: Herd) -> Arrivals:
 
 
 def _offsets(herd: Herd, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """When each buffered frame leaves after its device came back (s), float64 [devices, buffered], rising along a
-    row."""
+    """Delay of each buffered frame after the return of its device (s), float64 [devices, buffered], rows ascending."""
     if not herd.back_off:
         return np.broadcast_to(np.arange(herd.buffered) * BACK_TO_BACK_S, (herd.devices, herd.buffered))
     bound = np.minimum(BACK_OFF_MOST_S, BACK_OFF_FIRST_S * 2.0 ** np.arange(herd.buffered))
@@ -118,7 +117,7 @@ def recovery(
     end_s: float,
     settle_s: float = 2.0,
 ) -> dict[str, float | None]:
-    """How long after the last arrival the 99th percentile of the latency was back below twice its value before.
+    """Time from the last arrival until the 99th percentile of the latency was back below twice its previous value.
 
     Parameters
     ----------
@@ -127,7 +126,7 @@ def recovery(
     storm_s, end_s : float
         First and last arrival of the herd.
     settle_s : float
-        Time left out at the start.
+        Time to skip at the start.
 
     Returns
     -------
@@ -136,8 +135,8 @@ def recovery(
 
     Notes
     -----
-    Windows of one second of what landed, moved by 0.1 s; the system has recovered at the start of the first good
-    window.
+    It uses windows of one second over the landed frames, moved by 0.1 s. The system has recovered at the start of the
+    first good window.
     """
     before = took_s[(landed_s >= settle_s) & (landed_s < storm_s)]
     storm = took_s[(landed_s >= storm_s) & (landed_s < end_s)]
@@ -163,14 +162,14 @@ def recovery(
 
 
 def in_order(device: npt.NDArray[np.int64], sequence: npt.NDArray[np.int64]) -> bool:
-    """Whether each device's sequence rises in the order of the rows."""
+    """Whether each device's sequence is ascending in the order of the rows."""
     order = np.argsort(device, kind="stable")
     same = np.diff(device[order]) == 0
     return bool((np.diff(sequence[order])[same] > 0).all())
 
 
 def verdict_lines(verdict: dict[str, Any]) -> list[str]:
-    """The verdict table for people."""
+    """The verdict as a text table."""
     width = max(len(name) for name in verdict)
     return [f"{name.replace('_', ' '):{width}}  {_text(value)}" for name, value in verdict.items()]
 

@@ -1,4 +1,4 @@
-"""Runs a herd against a running system: sends frames when due, reads ``iot_telemetry`` meanwhile, and counts drops from
+"""Runs a herd against a running system: sends frames when due, reads ``iot_telemetry``, and counts drops from
 ``klais_stats``."""
 
 import math
@@ -28,13 +28,13 @@ from klais.sim.stream import _model
 from klais.telemetry.view import dropped_by_reason
 
 SLEEP_S = 0.001
-SETTLE_S = 3.0  # the run is over when no record landed for this time
+SETTLE_S = 3.0  # the run ends when no record has landed for this time
 POLL_RECORDS = 2000  # records of one poll; they share one time
 
 
 @dataclass(slots=True)
 class Landed:
-    """What the reader read: (ns since the epoch, values) of each poll."""
+    """Records read: (ns since the epoch, values) of each poll."""
 
     polls: list[tuple[int, list[bytes]]] = field(default_factory=list)
     count: int = 0
@@ -42,8 +42,8 @@ class Landed:
 
 
 class Reader(threading.Thread):
-    """Notes when each record landed; parses the records only afterwards, so that reading costs little during the
-    run."""
+    """Records the landing time of each record. It parses the records only afterwards, so that reading costs little
+    during the run."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="herd-reader", daemon=True)
@@ -72,14 +72,14 @@ class Reader(threading.Thread):
         self._consumer.close()
 
     def stop(self) -> Landed:
-        """Stop; return what was read."""
+        """Stop and return the records."""
         self._ended.set()
         self.join(10)
         return self.landed
 
 
 class Watch(threading.Thread):
-    """Follows ``klais_stats``: highest queue, rates in force, and the counters of edge and workers at begin and end."""
+    """Follows ``klais_stats``: highest queue, rates in force, and the counters of edge and workers at start and end."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="herd-watch", daemon=True)
@@ -93,7 +93,7 @@ class Watch(threading.Thread):
         Raises
         ------
         KafkaUnavailable
-            None reports within ``timeout_s``.
+            If none reports within ``timeout_s``.
         """
         self._stats.start()
         until_s = time.monotonic() + timeout_s
@@ -116,7 +116,7 @@ class Watch(threading.Thread):
                 self.rates = (min(self.rates[0], rate), max(self.rates[1], rate))
 
     def counters(self) -> dict[str, float]:
-        """Sums of now, drops as ``dropped/<reason>``."""
+        """Present sums, with drops as ``dropped/<reason>``."""
         system = self._stats.view()
         out: dict[str, float] = {
             "edge/received": sum(edge.counters.get("received", 0.0) for edge in system.edges.values()),
@@ -127,7 +127,7 @@ class Watch(threading.Thread):
         return out | {f"dropped/{reason}": frames for reason, frames in dropped_by_reason(everyone).items()}
 
     def stop(self) -> dict[str, int]:
-        """Stop; return the growth since :meth:`open`."""
+        """Stop and return the growth since :meth:`open`."""
         end = self.counters()
         self._ended.set()
         self.join(2)
@@ -138,7 +138,7 @@ class Watch(threading.Thread):
 def send(
     plan: Arrivals, host: str, port: int, prefix: str, seed: int, stop: Callable[[], bool]
 ) -> npt.NDArray[np.int64]:
-    """Send all frames when they are due; return when each left (ns since the epoch), int64 [n]."""
+    """Send all frames when they are due; return the send time of each (ns since the epoch), int64 [n]."""
     devices = int(plan.device.max()) + 1
     ids, model, rng = model_ids(prefix, devices), _model(devices, seed), np.array([seed], np.uint64)
     out = np.zeros(SLICE_FRAMES * kernels.MAX_BUILT_BYTES, np.uint8)
@@ -167,12 +167,12 @@ def send(
 def run(
     settings: Settings, herd: Herd, host: str, port: int, stop: Callable[[], bool] = lambda: False
 ) -> dict[str, Any]:
-    """Send a herd and judge where its frames ended; return the verdict table as one dict.
+    """Send a herd and check the destinations of its frames; return the verdict table as a dict.
 
     Raises
     ------
     klais.errors.KlaisError
-        The herd is not valid, or no system is running.
+        If the herd is not valid, or no system is running.
     """
     plan = arrivals(herd)
     prefix = f"h{uuid.uuid4().hex[:5]}-"
@@ -206,7 +206,7 @@ def _verdict(
     ours = key[order][place] == found
     left_ns = sent_ns[order][place][ours]
     t0_ns = int(sent_ns[0]) - int(plan.due_s[0] * 1e9)
-    # the sender may be late: the storm ends when its last frame left
+    # the sender may be late: the storm ends with its last sent frame
     end_s = (int(sent_ns[plan.device[:n] < plan.herd].max()) - t0_ns) / 1e9
     figures = recovery((at_ns[ours] - t0_ns) / 1e9, (at_ns[ours] - left_ns) / 1e9, plan.storm_s, end_s)
     why = "dropped/"
@@ -234,8 +234,7 @@ def _verdict(
 
 
 def parse(landed: Landed, skip: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Device number, sequence and landing time (ns) of each record, int64 [n] each; records of others have device
-    -1."""
+    """Device number, sequence and landing time (ns) of each record, int64 [n] each; device is -1 for other records."""
     devices, sequences, at = [], [], []
     for now_ns, values in landed.polls:
         for value in values:

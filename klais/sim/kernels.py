@@ -1,4 +1,4 @@
-"""The kernels of the simulator: which device sends what, the frames' bytes, the order they leave in, and their hash.
+"""The kernels of the simulator: choice of devices, the frames' bytes, their send order, and their hash.
 
 All randomness comes from one SplitMix64 state (Steele, Lea, Flood 2014: "Fast splittable pseudorandom number
 generators"), so that the same seed gives the same frames on any machine.
@@ -60,7 +60,7 @@ _BAD_ID = np.uint8(Reason.BAD_DEVICE_ID)
 _MALFORMED = np.uint8(FIRST_MALFORMED)
 _KINDS = np.uint64(KINDS)
 MAX_BUILT_BYTES = 320  # of one frame: the header and the longest malformed payload; recorded payloads are far shorter
-AGAIN_SLACK = 64  # places after the last frame of a chunk for repeats that fell due beyond it
+AGAIN_SLACK = 64  # places after the last frame of a chunk for repeats that are due after it
 
 
 @kernel(uint64(U64))
@@ -84,7 +84,7 @@ def white(bits: int) -> float:
 
 @kernel(int64(U8, int64, BYTES, int64, int64))
 def put_bytes(out: npt.NDArray[np.uint8], at: int, text: npt.NDArray[np.uint8], start: int, end: int) -> int:
-    """Copy ``text[start:end]`` to ``out[at:]``; gives the place after it."""
+    """Copy ``text[start:end]`` to ``out[at:]``; returns the place after it."""
     for k in range(start, end):
         out[at + k - start] = text[k]
     return at + end - start
@@ -92,7 +92,7 @@ def put_bytes(out: npt.NDArray[np.uint8], at: int, text: npt.NDArray[np.uint8], 
 
 @kernel(int64(U8, int64, float64, int64))
 def put_fixed(out: npt.NDArray[np.uint8], at: int, value: float, decimals: int) -> int:
-    """Write ``value`` (|value| < 1e9) with 1 or 2 decimals, rounded half away from zero; gives the place after it."""
+    """Write ``value`` (|value| < 1e9) with 1 or 2 decimals, rounded half away from zero; returns the place after it."""
     scale = np.int64(10) if decimals == 1 else np.int64(100)
     units = int(abs(value) * scale + 0.5)
     if value < 0 and units > 0:
@@ -129,9 +129,10 @@ def draw(
 ) -> None:
     """Choose device, sequence and kind of the next n frames.
 
-    Devices take turns: each sends once a round, in an order scattered by ``stride`` (coprime to ``devices``) and turned
-    by up to a tenth of a round, so that intervals vary a little. ``cycle`` int64 [2]: position in the round, turn of
-    the round. ``next_sequence`` uint32 [devices] moves on; ``device``, ``sequence``, ``kind`` [n] are written.
+    Devices take turns: each sends once per round, in an order scattered by ``stride`` (coprime to ``devices``) and
+    shifted by up to a tenth of a round, so that intervals vary slightly. ``cycle`` int64 [2]: position in the round,
+    shift of the round. ``next_sequence`` uint32 [devices] is advanced; ``device``, ``sequence``, ``kind`` [n] are
+    written.
     """
     n = device.shape[0]
     for i in range(n):
@@ -171,11 +172,11 @@ def plan_order(
     order: npt.NDArray[np.int32],
     sent_kind: npt.NDArray[np.uint8],
 ) -> int:
-    """The order in which n built frames leave: late ones swapped with their successor, repeats within the next 8
-    places.
+    """Compute the send order of n built frames: late ones are swapped with their successor, repeats follow within the
+    next 8 places.
 
     ``kind`` uint8 [n]; ``again`` int32 [n + AGAIN_SLACK] is scratch; ``order`` int32 and ``sent_kind`` uint8, room for
-    2n, are written: frame and kind at each place. Gives the number of places used.
+    2n, are written: frame and kind at each place. Returns the number of places used.
     """
     n = kind.shape[0]
     last = again.shape[0] - 1
@@ -216,7 +217,7 @@ def put_modelled(
     rng: npt.NDArray[np.uint64],
     spike: bool,
 ) -> int:
-    """Write device d's next payload, ``{"t":21.53,"h":48.2,"b":3.71,"s":1}``; gives the place after it.
+    """Write device d's next payload, ``{"t":21.53,"h":48.2,"b":3.71,"s":1}``; returns the place after it.
 
     t = base + 4 sin(day) + 0.3 AR(1) degrees, h = base - 8 sin(day) + 1.5 AR(1) percent, b = base + up to 0.03 V, s =
     1.
@@ -239,7 +240,7 @@ def put_modelled(
 
 @kernel(int64(U8, int64, int64, uint8, U64))
 def spoil(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.NDArray[np.uint64]) -> int:
-    """Spoil the good frame ``out[start:end]`` so that it is malformed for reason ``kind``; gives its new end."""
+    """Make the valid frame ``out[start:end]`` malformed for reason ``kind``; returns its new end."""
     bits = next_random(rng)
     if kind == _TOO_SHORT:
         return start + 1 + int(bits % np.uint64(21))
@@ -248,7 +249,7 @@ def spoil(out: npt.NDArray[np.uint8], start: int, end: int, kind: int, rng: npt.
         return end
     if kind == _BAD_ID:
         if bits & np.uint64(1):
-            out[start + 2] = 0xFF  # never a byte of UTF-8
+            out[start + 2] = 0xFF  # invalid in UTF-8
         else:
             out[start + 2] = 0  # an empty id with bytes after the NUL
             out[start + 17] = 0x41
@@ -278,11 +279,11 @@ def build(
     starts: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],
 ) -> None:
-    """Write n frames into ``out`` (at least MAX_BUILT_BYTES each), each with a ``gap`` behind it; ``starts``,
-    ``lengths`` int64 [n] say where.
+    """Write n frames into ``out`` (at least MAX_BUILT_BYTES each), each followed by a ``gap``; ``starts`` and
+    ``lengths`` int64 [n] are their places.
 
-    ``ids`` uint8 [devices, 16]; ``model`` float64 [devices, MODEL_COLUMNS]. With ``cursor`` int64 [devices] not empty
-    the payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors move on.
+    ``ids`` uint8 [devices, 16]; ``model`` float64 [devices, MODEL_COLUMNS]. If ``cursor`` int64 [devices] is not empty,
+    the payloads are recorded ones (see :class:`klais.sim.traffic.Series`) and the cursors are advanced.
     """
     at = 0
     for i in range(device.shape[0]):
@@ -315,8 +316,8 @@ def epochs_of(
     epoch: npt.NDArray[np.uint32],
     out: npt.NDArray[np.uint32],
 ) -> None:
-    """Epoch of each of n frames into ``out`` uint32 [n]; that of a device, ``epoch`` uint32 [devices], goes up by one
-    each time it starts again."""
+    """Epoch of each of n frames into ``out`` uint32 [n]. The epoch of a device, ``epoch`` uint32 [devices], increases
+    by one at each restart."""
     for i in range(device.shape[0]):
         if kind[i] == REBOOT:
             epoch[device[i]] += np.uint32(1)

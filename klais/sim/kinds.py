@@ -4,19 +4,19 @@
 from klais.core.wire.constants import FIRST_MALFORMED, Reason
 
 GOOD = 0
-REBOOT = 1  # the device starts again: its sequence goes back to 0 with this frame
+REBOOT = 1  # the device restarts: its sequence returns to 0 with this frame
 LATE = 2  # overtaken by the device's next frame, which is sent right before it
-SPIKE = 3  # its temperature is far off
+SPIKE = 3  # its temperature is an outlier
 DUPLICATE = 4  # the same bytes as one of the frames shortly before
 MALFORMED = FIRST_MALFORMED
-FORGED = int(Reason.BAD_MAC)  # signed, with a tag that is wrong
+FORGED = int(Reason.BAD_MAC)  # signed, with an invalid tag
 MAX_KIND = FORGED
 
 _NAMES = {GOOD: "good", REBOOT: "reboot", LATE: "late", SPIKE: "spike", DUPLICATE: "duplicate"}
 
 
 def kind_label(kind: int) -> str:
-    """Name of a kind for manifests and people.
+    """Name of a kind for manifests and messages.
 
     Examples
     --------

@@ -1,5 +1,4 @@
-"""The malformed payloads that the simulator sends, by the reason that a gateway must report. Plain Python, no
-kernel."""
+"""The malformed payloads of the simulator, by the reason that a gateway must report. Plain Python, no kernel."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +8,7 @@ from klais.core.wire.constants import FIRST_MALFORMED, Reason
 LAST = int(Reason.TOO_DEEP)  # the next, NOT_STRICT, is malformed only with KLAIS_JSON_STRICT
 KINDS = LAST - FIRST_MALFORMED + 1
 
-# A frame that is short, has another magic or a bad device id is spoiled in its header, so it has no texts here.
+# Short frames, and those with a wrong magic or device id, have a defect in the header, so they have no payload here.
 PAYLOADS: dict[Reason, tuple[bytes, ...]] = {
     Reason.BAD_UTF8: (b'{"t":"\xc3\x28"}', b'{"t":"\xff"}', b'{"t":"\xed\xa0\x80"}', b'{"\xc0\xaf":1}'),
     Reason.BAD_JSON: (

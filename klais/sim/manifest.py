@@ -1,4 +1,4 @@
-"""The manifest: what a simulator sent, frame by frame in send order, so that a check can compare it with the topics.
+"""The manifest: all frames that a simulator sent, in send order, to compare them with the topics.
 
 A file of one JSON line (options, device ids), then blocks, then one JSON line with totals. A block, little-endian::
 
@@ -6,8 +6,8 @@ A file of one JSON line (options, device ids), then blocks, then one JSON line w
     count x u32 device   count x u32 sequence   count x u64 hash   count x u8 kind   count x u32 sent_us
 
 ``device`` counts from 0 (its id: ``id_prefix`` and a number, or ``ids`` of the header); ``hash`` is 64-bit FNV-1a of
-the whole frame; ``kind`` is named in the header's ``kinds``; a frame left at base_ns + 1000 x sent_us. After the last
-block: u32 0 and the totals line. A file without it (the sender was killed) is read up to its last whole block.
+the whole frame; the header's ``kinds`` names ``kind``; a frame was sent at base_ns + 1000 x sent_us. After the last
+block: u32 0 and the totals line. A file without it (the sender was killed) is read up to its last complete block.
 """
 
 import json
@@ -26,14 +26,14 @@ from klais.sim.malformed import LAST as LAST_BAD
 from klais.system import shallow_json
 
 FORMAT = "klais-manifest-1"
-MOST_DEVICES = 10_000_000  # as `klais simulate` takes
+MOST_DEVICES = 10_000_000  # as in `klais simulate`
 _BLOCK = Struct("<IQ")
 _COLUMNS = (("device", "<u4"), ("sequence", "<u4"), ("hashes", "<u8"), ("kind", "u1"), ("sent_us", "<u4"))
 _ROW_BYTES = sum(np.dtype(kind).itemsize for _, kind in _COLUMNS)
 
 
 class ManifestError(KlaisError):
-    """A manifest cannot be written, or a file is not one that this reader knows."""
+    """A manifest cannot be written, or a file is not a known manifest."""
 
 
 class ManifestWriter:
@@ -76,7 +76,7 @@ class Manifest:
     """A manifest read back. ``device``, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8, ``sent_at_ns`` int64
     [n].
 
-    ``totals`` is None when the sender did not end in order.
+    ``totals`` is None if the sender was killed.
     """
 
     header: dict[str, Any]
@@ -89,7 +89,7 @@ class Manifest:
 
     @property
     def count(self) -> int:
-        """Frames sent, repeats and malformed ones included."""
+        """Frames sent, including repeats and malformed ones."""
         return len(self.device)
 
     def ids(self) -> npt.NDArray[np.uint8]:
@@ -108,7 +108,7 @@ class Manifest:
 
 
 def _names_devices(header: dict[str, Any]) -> bool:
-    """Whether the devices' ids follow from a header."""
+    """Whether a header determines the devices' ids."""
     ids = header.get("ids")
     if ids:
         return isinstance(ids, list) and all(isinstance(name, str) and len(name.encode()) <= ID_SIZE for name in ids)
@@ -119,7 +119,7 @@ def _names_devices(header: dict[str, Any]) -> bool:
 
 
 def _json(data: bytes) -> Any:
-    """The value of a part, None where it is none."""
+    """The value of a part, None if it is invalid."""
     try:
         return shallow_json.loads(data)
     except ValueError:
@@ -132,7 +132,7 @@ def read_manifest(path: str | Path) -> Manifest:
     Raises
     ------
     ManifestError
-        Not a manifest, or of another version.
+        If it is not a manifest, or of another version.
     """
     data = Path(path).read_bytes()
     line, _, body = data.partition(b"\n")
@@ -146,9 +146,9 @@ def read_manifest(path: str | Path) -> Manifest:
         count = int.from_bytes(body[at : at + 4], "little")
         if count == 0:
             totals = _json(body[at + 4 :])
-            break  # None where it is cut off
+            break  # None if it is truncated
         if at + _BLOCK.size + count * _ROW_BYTES > len(body):
-            break  # cut off: the sender was killed while it wrote this block
+            break  # truncated: the sender was killed while writing this block
         bases.append(np.full(count, _BLOCK.unpack_from(body, at)[1], np.int64))
         at += _BLOCK.size
         for parts, (_, dtype) in zip(blocks, _COLUMNS, strict=True):

@@ -1,4 +1,4 @@
-"""Reports a running simulation: a progress bar on a terminal, else one line a second, or one JSON object a line."""
+"""Reports a running simulation: a progress bar on a terminal, else one line per second, or JSON lines."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ def line_of(progress: Progress) -> str:
     text = f"{format_duration(progress.elapsed_s)}  {progress.rate:,.0f} frames/s  {progress.sent:,} sent"
     text += f"  {progress.sent_bytes / 1e6:.1f} MB"
     if progress.refused:
-        text += f"  port unreachable ({progress.refused:,} answers)"
+        text += f"  port unreachable ({progress.refused:,} responses)"
     if progress.slipped_s >= 0.1:
         text += f"  {format_duration(progress.slipped_s)} behind"
     return text
@@ -63,20 +63,20 @@ def _bar(duration_s: float | None, count: int | None) -> Iterator[Report]:
 
 
 def summary_text(summary: dict[str, Any], manifest: str | None) -> str:
-    """The summary of a run, for people."""
+    """The summary of a run as text."""
     lines = [
         f"{summary['frames']:,} frames in {format_duration(summary['seconds'])}: "
         f"{summary['rate_per_s']:,.0f} frames/s, "
-        f"{summary['bytes'] / 1e6:,.1f} MB, {summary['cpu_us_per_frame']:.2f} us of CPU a frame, "
+        f"{summary['bytes'] / 1e6:,.1f} MB, {summary['cpu_us_per_frame']:.2f} us of CPU per frame, "
         f"{summary['devices']:,} devices, seed {summary['seed']}"
     ]
     odd = {name: n for name, n in summary["kinds"].items() if name != "good"}
     if odd:
         lines.append("  " + ", ".join(f"{n:,} {name}" for name, n in odd.items()))
     if summary["slipped_s"] >= 0.1:
-        lines.append(f"  slower than asked: {format_duration(summary['slipped_s'])} of the schedule skipped")
+        lines.append(f"  slower than requested: {format_duration(summary['slipped_s'])} of the schedule skipped")
     if summary["refused"]:
-        lines.append(f"  port unreachable at times: {summary['refused']:,} answers")
+        lines.append(f"  port unreachable at times: {summary['refused']:,} responses")
     if manifest:
         lines.append(f"  manifest: {manifest}  (check with: klais simulate check --manifest {manifest})")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The spine of the simulator: build a chunk, send the frames that are due, record them, until time or count is
+"""The main loop of the simulator: build a chunk, send the frames that are due, record them, until time or count is
 reached."""
 
 import resource
@@ -19,12 +19,12 @@ from klais.sim.traffic import UNPACED
 
 CATCH_UP_S = 0.1  # the sender catches up with a delay up to this; it skips the rest
 SHORTEST_SLEEP_S = 0.001  # one slice a millisecond: 300 frames at 300,000/s
-LONGEST_SLEEP_S = 0.05  # so that a signal or the end of the run is noticed soon
+LONGEST_SLEEP_S = 0.05  # so that a signal or the end of the run is detected soon
 
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is: seconds since its start, frames sent, frames/s since the last report, seconds skipped."""
+    """Progress of a run: seconds since its start, frames sent, frames/s since the last report, seconds skipped."""
 
     elapsed_s: float = 0.0
     sent: int = 0
@@ -34,7 +34,7 @@ class Progress:
     slipped_s: float = 0.0
 
     def public(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """As a JSON object."""
         return {
             "elapsed_s": round(self.elapsed_s, 3),
             "sent": self.sent,
@@ -50,10 +50,10 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Where and how long a stream is sent, and what is recorded.
+    """Destination and duration of a stream, and the recording.
 
-    ``duration_s`` and ``count`` (frames) end the run, whichever comes first; None = not. ``report_s`` is the interval
-    of ``report``. The run calls ``stop`` between slices.
+    ``duration_s`` and ``count`` (frames) end the run, whichever is reached first; None = no limit. ``report_s`` is the
+    interval of ``report``. The run calls ``stop`` between slices.
     """
 
     host: str
@@ -68,7 +68,7 @@ class Plan:
 
 
 def run(stream: FrameStream, plan: Plan) -> dict[str, Any]:
-    """Send ``stream`` after ``plan``; return the summary.
+    """Send ``stream`` as in ``plan``; return the summary.
 
     Returns
     -------
@@ -121,7 +121,7 @@ class _Clock:
         return time.perf_counter() - self._start
 
     def due(self, sent: int) -> int:
-        """Frames that should have left by now; skips the time by which the sender is too late."""
+        """Frames that should have been sent by now; skips time if the sender is too late."""
         elapsed_s = self.elapsed_s()
         over_s = 0.0 if self._duration_s is None else max(0.0, elapsed_s - self._duration_s)
         elapsed_s -= over_s
@@ -134,12 +134,12 @@ class _Clock:
         return due if self._count is None else min(due, self._count)
 
     def over(self, sent: int) -> bool:
-        """Whether no more frames will be due, given that all that were due are sent."""
+        """Whether no more frames will be due, if all due frames are sent."""
         late = self._duration_s is not None and self.elapsed_s() >= self._duration_s
         return late or (self._count is not None and sent >= self._count)
 
     def wait(self, sent: int) -> None:
-        """Sleep until the next frame is due, at least for one slice."""
+        """Sleep until the next frame is due, at least one slice."""
         if self._unpaced:
             return
         ahead_s = self._schedule.time_of(sent) - (self.elapsed_s() - self.slipped_s)
@@ -148,7 +148,7 @@ class _Clock:
 
 
 class _Record:
-    """What was sent: counts by kind, and the manifest's rows."""
+    """Sent frames: counts by kind, and the manifest's rows."""
 
     def __init__(self, stream: FrameStream, path: Path | None) -> None:
         self.kinds = np.zeros(MAX_KIND + 1, np.int64)
@@ -156,7 +156,7 @@ class _Record:
         self._file = None if path is None else ManifestWriter(path, manifest_header(stream))
 
     def mark(self, at: int, n: int) -> None:
-        """Frames ``at .. at + n`` of the chunk leave now."""
+        """Record the send time of frames ``at .. at + n`` of the chunk."""
         if self._file is None:
             return
         if at + n > len(self._sent_at_ns):
@@ -164,7 +164,7 @@ class _Record:
         self._sent_at_ns[at : at + n] = time.time_ns()
 
     def write(self, chunk: Chunk, sent: int) -> None:
-        """The first ``sent`` frames of the chunk have left."""
+        """Write the first ``sent`` frames of the chunk, which are sent."""
         self.kinds += np.bincount(chunk.kind[:sent], minlength=MAX_KIND + 1)
         if self._file is not None:
             columns = (chunk.device[:sent], chunk.sequence[:sent], chunk.hashes[:sent], chunk.kind[:sent])

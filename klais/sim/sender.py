@@ -1,4 +1,4 @@
-"""UDP out, many datagrams a system call: ``sendmmsg(2)`` over columns of addresses and lengths, nothing copied."""
+"""Sends UDP with many datagrams per system call: ``sendmmsg(2)`` on columns of addresses and lengths, no copies."""
 
 import ctypes
 import errno
@@ -31,19 +31,19 @@ _libc.sendmmsg.restype = ctypes.c_int
 
 
 class SendError(KlaisError):
-    """Frames cannot be sent there: no such host, no route, or not allowed."""
+    """Frames cannot be sent: unknown host, no route, or no permission."""
 
 
 class Sender:
     """Connected UDP sockets to one address, each with its own source port.
 
-    ``sent`` frames and ``sent_bytes`` handed to the kernel; ``refused`` counts "port unreachable" answers (the frame in
-    flight is lost then, as always with UDP); ``full`` counts waits for a full queue of the network device.
+    ``sent`` frames and ``sent_bytes`` are handed to the kernel; ``refused`` counts "port unreachable" responses (the
+    frame in flight is then lost, as always with UDP); ``full`` counts waits for a full queue of the network device.
 
     Raises
     ------
     SendError
-        The host is not known or cannot be reached.
+        If the host is unknown or cannot be reached.
     """
 
     def __init__(self, host: str, port: int, source_ports: int = 1) -> None:
@@ -78,13 +78,13 @@ class Sender:
     ) -> None:
         """Send n frames (at most SLICE_FRAMES), frame i being ``buf[starts[i] : starts[i] + lengths[i]]``.
 
-        With several sockets, frames of one ``lane`` (int32 [n], the device) always leave by the same one, so that a
+        With several sockets, frames of one ``lane`` (int32 [n], the device) are always sent by the same one, so that a
         device keeps its source address and its order.
 
         Raises
         ------
         SendError
-            The kernel refuses to send (no route, a firewall).
+            If the kernel refuses to send (no route, a firewall).
         """
         if lane is None or len(self._sockets) == 1:
             self._send_by(self._sockets[0], buf, starts, lengths)
@@ -113,7 +113,7 @@ class Sender:
                 continue
             error = ctypes.get_errno()
             if error == errno.ECONNREFUSED:
-                self.refused += 1  # the answer to an earlier frame; reading it clears it
+                self.refused += 1  # the response to an earlier frame; reading it clears it
             elif error in (errno.ENOBUFS, errno.EAGAIN):
                 self.full += 1
                 time.sleep(0.001)

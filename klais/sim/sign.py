@@ -1,4 +1,4 @@
-"""The signatures of a simulated stream: which frames are signed, under which epoch, and which of them are forged."""
+"""The signatures of a simulated stream: signed frames, their epochs, and forged ones."""
 
 from dataclasses import dataclass, field
 
@@ -11,13 +11,13 @@ from klais.sim.kernels import epochs_of, fnv1a64_column
 from klais.sim.kinds import FORGED, GOOD
 
 SIGN, FORGE = 1, 2
-FORGE_SEED = 0x666F726765  # of the draws that choose forged frames: the frames themselves stay the same
+FORGE_SEED = 0x666F726765  # seed for the choice of forged frames, so that the frames themselves stay the same
 
 
 @dataclass(frozen=True, slots=True)
 class Signing:
-    """How a stream is signed: K_master of a ``generation``, the ``epoch`` in which every device begins, and the share
-    of ``forged`` frames (0 to 1), in the names of the same devices."""
+    """Parameters of signatures: K_master of a ``generation``, the first ``epoch`` of every device, and the share of
+    ``forged`` frames (0 to 1), in the names of the same devices."""
 
     master: bytes = field(repr=False)
     generation: int
@@ -47,8 +47,8 @@ class Signer:
         kind: npt.NDArray[np.uint8],
         hashes: npt.NDArray[np.uint64],
     ) -> None:
-        """Sign n frames in place. ``kind`` of those that are forged becomes FORGED, and their ``hashes`` are those of
-        the signed frame, as it becomes a dead letter; the others keep that of the plain frame, as it lands."""
+        """Sign n frames in place. The ``kind`` of forged ones becomes FORGED, and their ``hashes`` are those of the
+        signed frame, as in a dead letter. The others keep the hash of the plain frame, which lands."""
         n = len(starts)
         forged = (self._random.random(n) < self._signing.forged) & (kind == GOOD)
         epochs = np.zeros(n, np.uint32)

@@ -1,6 +1,6 @@
-"""The endless stream of simulated frames, chunk by chunk, in the order they are to be sent. No clock, no socket.
+"""The endless stream of simulated frames, chunk by chunk, in send order. No clock, no socket.
 
-Chunks have a fixed size and all randomness one state, so the stream depends on the options alone, not on pacing.
+Chunks have a fixed size and all randomness has one state, so the stream depends only on the options, not on pacing.
 """
 
 import math
@@ -17,12 +17,12 @@ from klais.sim.ids import listed_ids, model_ids
 from klais.sim.sign import Signer, Signing
 from klais.sim.traffic import Schedule, Series, SteadyRate
 
-CHUNK_FRAMES = 4096  # about 1 ms of building, well below a pacing slice's tolerance
+CHUNK_FRAMES = 4096  # built in about 1 ms, well below the tolerance of a pacing slice
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What is sent, but not when and where.
+    """Contents of the stream, without time and destination.
 
     ``devices`` count (1 to 10,000,000); ``id_prefix`` text before each device's number; ``first_sequence`` of each
     device (0 to 2^32-1); ``day_s`` length of the modelled day in seconds. Shares (0 to 1): ``malformed``, ``reboot``,
@@ -44,7 +44,7 @@ class StreamOptions:
     signing: Signing | None = field(default=None, repr=False, compare=False)
 
     def problems(self) -> list[str]:
-        """All values out of range, in words; empty when the options are valid."""
+        """Messages about values out of range; empty if the options are valid."""
         found = []
         for name in ("malformed", "duplicates", "reorder", "reboot", "spikes"):
             top = 0.5 if name == "reorder" else 1.0
@@ -71,7 +71,7 @@ class StreamOptions:
         return found
 
     def public(self) -> dict[str, Any]:
-        """The options as a manifest and a summary name them (of a series and of keys, only whether there are any)."""
+        """The options for a manifest and a summary (for a series and keys, only whether they are used)."""
         plain = {name: value for name, value in asdict(self).items() if name not in ("series", "signing")}
         forged = {} if self.signing is None else {"forged": self.signing.forged}
         return plain | forged | {"series": self.series is not None, "signed": self.signing is not None}
@@ -79,10 +79,10 @@ class StreamOptions:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Frames in send order: frame i is ``buf[starts[i] : starts[i] + lengths[i]]``; a repeat points at the same bytes.
+    """Frames in send order: frame i is ``buf[starts[i] : starts[i] + lengths[i]]``; a repeat refers to the same bytes.
 
     ``starts``, ``lengths`` int64 [n]; ``device`` int32, ``sequence`` uint32, ``hashes`` uint64, ``kind`` uint8 [n]
-    each. ``buf`` uint8 is used again by the next chunk.
+    each. The next chunk reuses ``buf``.
     """
 
     buf: npt.NDArray[np.uint8]
@@ -111,12 +111,12 @@ class FrameStream:
     ----------
     options : StreamOptions
     schedule : Schedule
-        Gives modelled time (the daily sine); default 1,000 frames/s.
+        Provides modelled time (the daily sine); default 1,000 frames/s.
 
     Raises
     ------
     klais.errors.ConfigError
-        Options that cannot be used, all problems at once.
+        If options are invalid; lists all problems.
 
     Examples
     --------
@@ -191,8 +191,8 @@ class FrameStream:
 
 
 def _coprime(devices: int) -> int:
-    """A step near the golden section of ``devices`` and coprime to it: multiples scatter evenly and meet each device
-    once."""
+    """A step near the golden section of ``devices`` and coprime to it: its multiples scatter evenly and reach each
+    device once."""
     step = max(1, round(devices * 0.6180339887))
     while math.gcd(step, devices) != 1:
         step += 1
@@ -200,7 +200,7 @@ def _coprime(devices: int) -> int:
 
 
 def _thresholds(options: StreamOptions) -> npt.NDArray[np.uint64]:
-    """Cumulative 32-bit thresholds for one draw a frame. The frame that overtakes is not drawn, hence the division."""
+    """Cumulative 32-bit thresholds for one draw per frame. The overtaking frame is not drawn, hence the division."""
     drawn = 1 - options.reorder
     running = np.cumsum([options.malformed, options.reboot, options.spikes, options.reorder]) / drawn
     again = np.array([options.duplicates])

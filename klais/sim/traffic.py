@@ -1,4 +1,4 @@
-"""When frames are due: a steady rate, or recorded counts replayed. Time is an argument; no function here waits."""
+"""Due times of frames: a steady rate, or replayed recorded counts. Time is an argument; no function here waits."""
 
 import csv
 import math
@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from klais.errors import ConfigError
 
-NASA_DEFAULT_SCALE = 400.0  # launch-day counts (about 4 a second) become some 1,600 frames/s, peaks near 7,000
+NASA_DEFAULT_SCALE = 400.0  # launch-day counts (about 4 per second) become about 1,600 frames/s, with peaks near 7,000
 NASA_DEFAULT_START = "09:40:00"  # two minutes before the launch
-UNPACED = 1 << 62  # frames due when there is no pace
+UNPACED = 1 << 62  # frames due without pacing
 
 
 class Schedule(Protocol):
-    """How many frames are due by a time, and at what time a frame is due."""
+    """Number of frames due by a time, and the time at which a frame is due."""
 
     def due(self, elapsed_s: float) -> int:
         """Frames due ``elapsed_s`` seconds after the start."""
@@ -30,7 +30,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SteadyRate:
-    """``rate`` frames/s; infinite = as fast as the sender can (frames then lie 1 us apart in modelled time)."""
+    """``rate`` frames/s; infinite = as fast as the sender can (frames are then 1 us apart in modelled time)."""
 
     rate: float
 
@@ -45,7 +45,7 @@ class SteadyRate:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Recorded counts: ``counts`` float64 [n], one for each ``step_s`` seconds; ``start`` is the first one's time."""
+    """Recorded counts: ``counts`` float64 [n], one per ``step_s`` seconds; ``start`` is the time of the first one."""
 
     counts: npt.NDArray[np.float64]
     step_s: float
@@ -57,7 +57,7 @@ class Trace:
         Raises
         ------
         ConfigError
-            Not a place, or outside the trace.
+            If it is not a place, or outside the trace.
         """
         if where.isdigit():
             row = int(where)
@@ -74,9 +74,9 @@ class Trace:
 
 
 class TraceReplay:
-    """A trace replayed from ``row`` on, its counts times ``scale``, ``speed`` times as fast; starts again at its end.
+    """A trace replayed from ``row`` on, with counts times ``scale``, ``speed`` times as fast; restarts at its end.
 
-    Inside a step frames are due at even distances. ``speed`` 10 gives ten times the rate for a tenth of the time.
+    Within a step frames are due at even intervals. ``speed`` 10 gives ten times the rate for a tenth of the time.
     """
 
     def __init__(self, trace: Trace, scale: float = 1.0, row: int = 0, speed: float = 1.0) -> None:
@@ -86,7 +86,7 @@ class TraceReplay:
         self._total = float(self._cumulative[-1])
         self._length_s = float(self._times_s[-1])
         if self._total < 1:
-            raise ConfigError("the trace, scaled, has less than one frame in all: raise --trace-scale")
+            raise ConfigError("the scaled trace has less than one frame in total: raise --trace-scale")
 
     def due(self, elapsed_s: float) -> int:
         """See :class:`Schedule`."""
@@ -103,7 +103,7 @@ class TraceReplay:
 
 
 def nasa_trace() -> Trace:
-    """Requests a second to NASA's Kennedy Space Center on the launch day of STS-70 (source: ``data/README.md``)."""
+    """Requests per second to NASA's Kennedy Space Center on the launch day of STS-70 (source: ``data/README.md``)."""
     shipped = resources.files("klais.sim") / "data" / "nasa_sts70_launch_day_1s.npz"
     with shipped.open("rb") as handle, np.load(cast(BinaryIO, handle)) as file:
         start = datetime.fromisoformat(str(file["start"]))
@@ -116,7 +116,7 @@ def load_trace(name: str) -> Trace:
     Raises
     ------
     ConfigError
-        The file cannot be read or does not hold such rows.
+        If the file cannot be read or does not have such rows.
     """
     if name == "nasa":
         return nasa_trace()
@@ -135,7 +135,7 @@ def load_trace(name: str) -> Trace:
         raise ConfigError(f"trace {name!r}: no counts, or negative ones ({len(counts)} rows)")
     step_s = (times[1] - times[0]).total_seconds() if len(times) == 2 else 1.0
     if step_s <= 0:
-        raise ConfigError(f"trace {name!r}: its timestamps do not rise ({times[0]}, {times[1]})")
+        raise ConfigError(f"trace {name!r}: its timestamps are not ascending ({times[0]}, {times[1]})")
     return Trace(counts, step_s, times[0])
 
 
@@ -170,7 +170,7 @@ def load_series(folder: str | Path) -> Series:
     Raises
     ------
     ConfigError
-        No such folder, no CSV file in it, or a file without a number.
+        If there is no such folder, no CSV file in it, or a file without a number.
     """
     paths = sorted(Path(folder).rglob("*.csv"))
     if not paths:

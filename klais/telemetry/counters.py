@@ -1,4 +1,4 @@
-"""Counters that only grow, made from counters that start again."""
+"""Counters that only grow, built from counters that restart."""
 
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ Numbers = Mapping[str, Any]
 
 
 class ResetSafeCounter:
-    """Sum of what a vector of counters grew by, over owners that come, go and start again.
+    """Growth of a vector of counters, summed over owners that come, go and restart.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class ResetSafeCounter:
     Examples
     --------
     >>> counter = ResetSafeCounter(1)
-    >>> for value in (120, 130, 120, 135):  # started at 100, once lost steps and made them again
+    >>> for value in (120, 130, 120, 135):  # started at 100, once lost steps and repeated them
     ...     counter.sample(0, np.array([value]), np.array([100]), now_s=0.0)
     >>> counter.sum.tolist()
     [35]
@@ -32,24 +32,24 @@ class ResetSafeCounter:
         self._highest: dict[Hashable, tuple[Counts, float]] = {}
 
     def sample(self, key: Hashable, values: npt.NDArray[Any], start: npt.NDArray[Any], now_s: float) -> None:
-        """Add what the counters of ``key`` grew by; they stood at ``start`` when they were seen for the first time."""
+        """Add the growth of the counters of ``key``; ``start`` are their values when they were seen first."""
         values = values.astype(np.int64)
         highest, _ = self._highest.get(key, (start.astype(np.int64), now_s))
         self.sum += np.maximum(values - highest, 0)
         self._highest[key] = (np.maximum(values, highest), now_s)
 
     def highest(self, key: Hashable) -> Counts | None:
-        """The highest values seen of ``key``, None where it was forgotten."""
+        """The highest values seen of ``key``, None if it was forgotten."""
         entry = self._highest.get(key)
         return None if entry is None else entry[0]
 
     def forget(self, before_s: float) -> None:
-        """Forget keys that were sampled last before that time; one that comes back counts from its ``start`` again."""
+        """Forget keys whose last sample is older; one that returns counts from its ``start`` again."""
         self._highest = {key: entry for key, entry in self._highest.items() if entry[1] >= before_s}
 
 
 def add(a: Any, b: Any) -> Any:
-    """Sum of two numbers, or of two mappings by name; of anything else the second.
+    """Sum of two numbers, or of two mappings by name; for other types, the second value.
 
     Examples
     --------
@@ -65,19 +65,19 @@ def add(a: Any, b: Any) -> Any:
 
 
 class ResetSafeTotals:
-    """Counters of one place over all processes that held it, by name; nested mappings count by their names too.
+    """Counters of one place, summed by name over all processes that held it, including nested mappings.
 
-    What a process counted after it was observed last and before it died is not in them.
+    The last counts of a process between its final observation and its end are missing.
 
     Parameters
     ----------
     leading : str, optional
-        A counter that shows a restart by going down, for processes that have no identity.
+        A counter whose decrease indicates a restart, for processes without an identity.
 
     Attributes
     ----------
     restarts : int
-        How often another process began at 0.
+        How often another process started from 0.
 
     Examples
     --------
@@ -94,7 +94,7 @@ class ResetSafeTotals:
         self.restarts = 0
 
     def observe(self, counters: Numbers, life: Hashable = None) -> dict[str, Any]:
-        """Note what the process counts now, and return the totals; ``life`` names the process, as its pid does."""
+        """Record the present counters of the process and return the totals; ``life`` identifies it, like its pid."""
         if self._restarted(counters, life):
             self._before = self.totals()
             self.restarts += 1
@@ -107,6 +107,6 @@ class ResetSafeTotals:
         return self._life is not None and life != self._life
 
     def totals(self) -> dict[str, Any]:
-        """Counted by all processes so far."""
+        """Totals of all processes so far."""
         out: dict[str, Any] = add(self._before, self._newest)
         return out

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-LATE_MOST = 0.05  # share of the batches above which the target counts as missed: a hiccup is none
+LATE_MOST = 0.05  # share of late batches above which the target counts as missed, so that short delays do not
 OVER_S = 30.0
 
 
@@ -27,12 +27,12 @@ class LateShare:
         self.share = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count a batch that landed so long after the edge received its first frame."""
+        """Count a batch with the seconds from the receipt of its first frame at the edge until it landed."""
         self._batches += 1
         self._late += seconds > self._target_s
 
     def sample(self, now_s: float) -> float:
-        """The share up to now; 0 where nothing landed."""
+        """The share up to now; 0 if nothing landed."""
         self._seconds.append((now_s, self._batches, self._late))
         self._batches = self._late = 0
         while now_s - self._seconds[0][0] >= OVER_S:
@@ -43,7 +43,7 @@ class LateShare:
 
 
 def missed_target(late_share: float | None, target_ms: float | None) -> str | None:
-    """What to say where the target is not kept; None where it is, or where nobody knows.
+    """A message if the target is missed; None if it is met or unknown.
 
     Examples
     --------

@@ -1,10 +1,10 @@
-"""Logs: one line for each event, ``key=value`` or JSON, on stderr; never one for a frame.
+"""Logs: one line per event, ``key=value`` or JSON, on stderr; never one per frame.
 
 >>> log = get("klais.edge")
 >>> log.info("batch_sent", partition=3, frames=10)
 
 prints ``2026-11-23T22:03:31.123Z INFO edge klais.edge batch_sent partition=3 frames=10``. Control
-characters are escaped, so a value that a device or a broker chose cannot start a line of its own.
+characters are escaped, so a value chosen by a device or a broker cannot start a new line.
 """
 
 import json
@@ -39,19 +39,19 @@ class Log:
         self.logger = logging.getLogger(name)
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Log what helps a developer."""
+        """Log details for developers."""
         self._log(logging.DEBUG, event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Log what an operator wants to know once."""
+        """Log an event that operators need to know once."""
         self._log(logging.INFO, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log what an operator should check; no data is lost."""
+        """Log an event that operators should check; no data is lost."""
         self._log(logging.WARNING, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Log that data was lost, or that a human must act."""
+        """Log that data was lost, or that an operator must act."""
         self._log(logging.ERROR, event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:
@@ -59,7 +59,7 @@ class Log:
         self._log(logging.ERROR, event, fields, exc_info=True)
 
     def enabled(self, level: int) -> bool:
-        """Whether a line of that ``logging`` level would be written; ask before you compute costly fields."""
+        """Whether a line of that ``logging`` level would be written; check it before computing costly fields."""
         return self.logger.isEnabledFor(level)
 
     def _log(self, level: int, event: str, fields: dict[str, Any], exc_info: bool = False) -> None:
@@ -68,7 +68,7 @@ class Log:
 
 
 def get(name: str) -> Log:
-    """The log of a module, by its name."""
+    """The log of a module, by name."""
     return Log(name)
 
 
@@ -78,7 +78,7 @@ class _Formatter(logging.Formatter):
         self.process = process
 
     def parts(self, record: logging.LogRecord) -> tuple[str, str, dict[str, Any]]:
-        """Timestamp, event and fields (traceback included) of a record of KLAIS or of a library."""
+        """Timestamp, event and fields (including traceback) of a record of KLAIS or of a library."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fields = dict(getattr(record, "fields", {}))
         if record.exc_info and record.exc_info[0] is not None:
@@ -99,7 +99,7 @@ class TextFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: ``ts level process logger event`` and the fields beside them."""
+    """One JSON object per line: ``ts level process logger event`` and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its newline."""
@@ -116,7 +116,7 @@ class JsonFormatter(_Formatter):
 
 
 class OwnFileHandler(logging.FileHandler):
-    """Appends to a file of this user's own, never through a link, for :func:`logging.config.dictConfig`."""
+    """Appends to a file owned by this user, never through a link, for :func:`logging.config.dictConfig`."""
 
     def _open(self) -> Any:
         fd = open_own(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -124,7 +124,7 @@ class OwnFileHandler(logging.FileHandler):
 
 
 def dict_config(settings: Settings, process: str) -> dict[str, Any]:
-    """For ``logging.config.dictConfig`` (and Faust's ``logging_config``, which installs its own logging otherwise)."""
+    """Configuration for ``logging.config.dictConfig`` and Faust's ``logging_config`` (Faust would install its own)."""
     formatter = JsonFormatter if settings.log_format == "json" else TextFormatter
     level = settings.log_level.upper()
     verbose = level if level == "DEBUG" else "WARNING"
@@ -139,7 +139,7 @@ def dict_config(settings: Settings, process: str) -> dict[str, Any]:
 
 
 def setup(settings: Settings, process: str) -> None:
-    """Send all logs of this process to stderr, in the form and from the level of ``settings``.
+    """Send all logs of this process to stderr, with the format and level of ``settings``.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def setup(settings: Settings, process: str) -> None:
 
 
 def set_level(settings: Settings) -> None:
-    """Apply a new ``log_level`` while the process runs; handlers stay as they are."""
+    """Apply a new ``log_level`` at run time; handlers are unchanged."""
     config = dict_config(settings, "")
     logging.getLogger().setLevel(config["root"]["level"])
     for name, given in config["loggers"].items():
@@ -161,7 +161,7 @@ def set_level(settings: Settings) -> None:
 
 
 class Throttle:
-    """Limits a line that would repeat to one in ``seconds`` seconds.
+    """Limits a repeated line to one in ``seconds`` seconds.
 
     Examples
     --------
@@ -177,7 +177,7 @@ class Throttle:
         self._lock = threading.Lock()
 
     def calls(self, now_s: float | None = None) -> int:
-        """How many calls the line of now stands for; 0 while nothing should be written. ``now_s`` is monotonic time."""
+        """Number of calls that a line written now represents; 0 = do not write. ``now_s`` is monotonic time."""
         now_s = time.monotonic() if now_s is None else now_s
         with self._lock:
             if now_s - self._at_s < self._seconds:
@@ -192,14 +192,14 @@ _by_key: dict[str, Throttle] = {}
 
 
 def every(seconds: float, key: str, now_s: float | None = None) -> int:
-    """A :class:`Throttle` for the whole process, found by its key.
+    """A :class:`Throttle` shared by the whole process, identified by its key.
 
     Parameters
     ----------
     seconds : float
-        Least time between two lines; the same in each call with this key.
+        Minimum time between two lines; the same in each call with this key.
     key : str
-        What the line is about, from a small closed set (never a device id).
+        Subject of the line, from a small closed set (never a device id).
     now_s : float, optional
         Monotonic time, for tests.
 

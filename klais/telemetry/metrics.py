@@ -1,10 +1,10 @@
 """Prometheus metrics of edge and worker: declared once, here.
 
-The data path counts in numpy arrays. A collector turns a snapshot of them into Prometheus counters when someone asks,
-so that no frame ever costs a metric call. Only the histograms are live objects, observed once a batch.
+The data path counts in numpy arrays. At each scrape a collector turns a snapshot of them into Prometheus counters, so
+that a frame never costs a metric call. Only the histograms are live objects, observed once per batch.
 
-Labels come from closed sets (``Reason``, :data:`~klais.telemetry.snapshots.TOPICS`, stages, partitions): a device is
-never a label. What both processes have carries the label ``stage``, so that no sum counts a frame twice.
+Labels have closed sets of values (``Reason``, :data:`~klais.telemetry.snapshots.TOPICS`, stages, partitions); a device
+is never a label. Metrics that both processes have carry the label ``stage``, so that no sum counts a frame twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -59,12 +59,12 @@ LATENCY_BUCKETS_S = (
 )
 # From a compiled tree (20 us) to a language model.
 INFERENCE_BUCKETS_S = (0.00002, 0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2)
-# From the edge's socket to the clean topic, also for what waited in a queue or a spool.
+# From the edge's socket to the clean topic, including frames that waited in a queue or a spool.
 LANDED_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200)
 
 
 class _Metrics:
-    """A registry of its own with the histograms, the process's CPU and memory, and the counters of a snapshot."""
+    """A separate registry with the histograms, CPU and memory of the process, and the counters of a snapshot."""
 
     def __init__(self, stage: Stage, identity: Mapping[str, str], families: Callable[[], Iterable[Metric]]) -> None:
         _disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class _Metrics:
         )
         self.inference = Histogram(
             "klais_inference_latency_seconds",
-            "Time of one answer of a model: onnx, scikit-learn or rules forecast (s).",
+            "Time of one prediction of a model: onnx, scikit-learn or rules forecast (s).",
             ["model"],
             buckets=INFERENCE_BUCKETS_S,
             registry=self.registry,
@@ -95,7 +95,7 @@ class _Metrics:
 
 
 class EdgeMetrics(_Metrics):
-    """Metrics of the edge ``edge_id``; ``snapshot`` is called once for each scrape.
+    """Metrics of the edge ``edge_id``; ``snapshot`` is called once per scrape.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class EdgeMetrics(_Metrics):
 
 
 class WorkerMetrics(_Metrics):
-    """Metrics of the worker ``worker_id``; ``snapshot`` is called once for each scrape."""
+    """Metrics of the worker ``worker_id``; ``snapshot`` is called once per scrape."""
 
     def __init__(self, snapshot: Callable[[], WorkerSnapshot], worker_id: str = "") -> None:
         super().__init__("lane", {"worker_id": worker_id}, lambda: _worker_families(snapshot()))
@@ -121,7 +121,7 @@ class WorkerMetrics(_Metrics):
 class _Collector(Collector):
     def __init__(self, about: Mapping[str, str], families: Callable[[], Iterable[Metric]]) -> None:
         self._families = families
-        self._info = InfoMetricFamily("klais_build", "Version of KLAIS, and which process this is.", dict(about))
+        self._info = InfoMetricFamily("klais_build", "Version of KLAIS, and identity of the process.", dict(about))
 
     def collect(self) -> Iterator[Metric]:
         yield self._info
@@ -165,7 +165,7 @@ def _by_topic(stage: Stage, name: str, help_text: str, values: Mapping[str, int]
 
 
 def _dropped(stage: Stage, counts: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Metric:
-    help_text = "Frames that did not pass, by reason; intentional: a rule of yours or of the protocol asks for it."
+    help_text = "Frames that did not pass, by reason; intentional: dropped by a configured or protocol rule."
     family = CounterMetricFamily("klais_packets_dropped", help_text, labels=["stage", "reason", "intentional"])
     for reason in Reason:
         count = int(counts[reason]) if reason < len(counts) else 0
@@ -182,7 +182,7 @@ def _common_families(stage: Stage, s: Snapshot) -> Iterator[Metric]:
         return _gauge(name, help_text, value, stage=stage)
 
     yield counter(
-        "packets_received", "Frames received; at the edge including those that the kernel dropped.", s.received
+        "packets_received", "Frames received; at the edge including frames dropped by the kernel.", s.received
     )
     yield counter(
         "bytes_received", "Bytes received: of frames (edge), of records on klais_raw (worker).", s.received_bytes
@@ -194,17 +194,19 @@ def _common_families(stage: Stage, s: Snapshot) -> Iterator[Metric]:
     )
     yield _dropped(stage, s.dropped)
     yield _by_topic(stage, "kafka_messages", "Records that Kafka acknowledged.", s.kafka_messages)
-    yield _by_topic(stage, "kafka_errors", "Records that Kafka did not take after all retries.", s.kafka_errors)
+    yield _by_topic(stage, "kafka_errors", "Records that Kafka did not acknowledge after all retries.", s.kafka_errors)
     yield counter("dead_letters", "Malformed frames written to klais_dead_letter.", s.dead_letters)
     text = "Malformed frames above KLAIS_DEAD_LETTER_RATE: counted, not written."
     yield counter("dead_letters_suppressed", text, s.dead_letters_suppressed)
-    yield gauge("queue_depth", "Frames on their way to Kafka (edge), or in the dam's queue (worker).", s.queue_depth)
+    yield gauge(
+        "queue_depth", "Frames not yet acknowledged by Kafka (edge), or in the dam's queue (worker).", s.queue_depth
+    )
     yield gauge("rate_limit", "Global rate in force (frames/s).", s.rate_limit)
     yield gauge("tokens_available", "Tokens in the global bucket (frames).", s.tokens)
     yield gauge("burst_probability", "Probability of a burst within 5 s (0 to 1).", s.burst_probability)
     yield gauge("anomaly_devices", "Devices whose newest frame is flagged.", s.anomaly_devices)
-    yield gauge("partitions", "Partitions of klais_raw that the process is configured for.", s.partitions)
-    text = "Frames received that are neither passed, held nor dropped, and records that are lost: 0, or a defect."
+    yield gauge("partitions", "Configured partitions of klais_raw.", s.partitions)
+    text = "Received frames that are neither passed, held nor dropped, and lost records: 0, or a defect."
     yield gauge("conservation_missing_frames", text, s.unaccounted)
 
 
@@ -224,10 +226,10 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
     yield _gauge("edge_spool_max_bytes", "KLAIS_SPOOL_MAX_BYTES; 0 = no spool (bytes).", s.spool_max_bytes)
     yield _counter("edge_spool_recovered", "Frames found in the spool at the start.", s.spool_recovered)
     yield _counter("edge_spool_replayed", "Frames published from the spool.", s.spool_replayed)
-    text = "Age of the newest record on klais_stats, of the process of that kind that has been silent for longest (s)."
+    text = "Age of the oldest process's newest record on klais_stats, by kind of process (s)."
     ages = {kind: s.stats_age_s[kind] for kind in KINDS if kind in s.stats_age_s}
     yield _gauges_by("stats_age_seconds", text, "kind", ages)
-    text = "Frames by what KLAIS_AUTH found, and by the generation of their key (empty: unsigned)."
+    text = "Frames by result of KLAIS_AUTH, and by the generation of their key (empty: unsigned)."
     auth = CounterMetricFamily("klais_auth_frames", text, labels=["result", "generation"])
     for labels, number in s.auth_frames.items():
         auth.add_metric(list(labels), number)
@@ -236,19 +238,19 @@ def _edge_families(s: EdgeSnapshot) -> Iterator[Metric]:
 
 
 def _xdp_families(s: EdgeSnapshot) -> Iterator[Metric]:
-    """Of this host's kernel filter: every edge of the host reports the same."""
-    yield _gauge("xdp_maps", "1 while the edge writes set-points to the kernel filter of its host.", s.xdp_maps)
-    yield _counter("xdp_writes", "Writes of set-points, blocks or a heartbeat to the kernel filter.", s.xdp_writes)
-    text = "Packets by verdict of this host's kernel filter; every edge of the host reports the same."
+    """Metrics of this host's XDP filter; every edge of the host reports the same."""
+    yield _gauge("xdp_maps", "1 while the edge writes set-points to the XDP filter of its host.", s.xdp_maps)
+    yield _counter("xdp_writes", "Writes of set-points, blocks or a heartbeat to the XDP filter.", s.xdp_writes)
+    text = "Packets by verdict of this host's XDP filter; every edge of the host reports the same."
     yield _counters_by("xdp_packets", text, "verdict", s.xdp_packets)
     yield _counters_by("xdp_bytes", "Bytes of those packets (bytes).", "verdict", s.xdp_bytes)
-    text = "Since somebody confirmed the set-points of the kernel filter; absent where nobody ever did (s)."
+    text = "Time since the set-points of the XDP filter were confirmed; absent if they never were (s)."
     age = GaugeMetricFamily("klais_xdp_setpoint_age_seconds", text, labels=[])
     if s.set_points_age_s is not None:
         age.add_metric([], s.set_points_age_s)
     yield age
     by = {name: float(name == s.limits_by) for name in LIMITS_BY} if s.limits_by else {}
-    yield _gauges_by("xdp_limits_in_force", "1 for whose limits the kernel filter applies.", "by", by)
+    yield _gauges_by("xdp_limits_in_force", "1 for the source of the limits that the XDP filter applies.", "by", by)
 
 
 def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
@@ -264,44 +266,48 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
     yield _counter("lane_checkpoint_seconds", "Time spent in checkpoints (s).", s.checkpoint_s)
     yield _gauge(
         "lane_checkpoint_age_seconds",
-        "Age of the newest checkpoint, of the lane where it is oldest (s).",
+        "Age of the newest checkpoint of the lane with the oldest one (s).",
         s.checkpoint_age_s,
     )
     text = "Records of klais_raw that the lane has not read."
     yield _gauges_by("lag_records", text, "partition", dict(sorted(s.lag_records.items())))
-    text = "Age of the oldest batch that the lane has not taken, since the edge received it; 0 = it has all (s)."
+    text = "Time since the edge received the oldest batch that the lane has not taken; 0 = none (s)."
     yield _gauges_by("lag_seconds", text, "partition", dict(sorted(s.lag_s.items())))
     yield _gauge("queue_limit_frames", "Frames that may wait in the dam's queue of this worker.", s.queue_limit)
-    yield _gauge("queue_bytes", "Memory of what waits in the dam's queue (bytes).", s.queue_bytes)
-    yield _gauge("queue_limit_bytes", "Memory that may wait there, of this worker (bytes).", s.queue_limit_bytes)
+    yield _gauge("queue_bytes", "Memory used by the dam's queue (bytes).", s.queue_bytes)
+    yield _gauge("queue_limit_bytes", "Memory limit of the dam's queue of this worker (bytes).", s.queue_limit_bytes)
     yield _gauge("lanes", "Live lanes (partitions) of this worker.", s.lanes)
     text = "1 while the lane of a partition of this worker takes records, 0 while it recovers or fails."
     yield _gauges_by("lane_live", text, "partition", dict(sorted(s.lane_live.items())))
     yield _counter("lane_restarts", "Times that a lane of this worker failed and recovered again.", s.lane_restarts)
     text = "KLAIS_LATENCY_MS: from a frame's arrival until it is on iot_telemetry (s)."
     yield _gauge("latency_target_seconds", text, s.latency_target_s)
-    yield _gauge("latency_late_share", "Of the batches of the last 30 s, those that landed later.", s.late_share)
-    text = "Longest turn of the event loop in the last minute (s)."
+    yield _gauge(
+        "latency_late_share", "Share of the batches of the last 30 s that landed later than that.", s.late_share
+    )
+    text = "Longest iteration of the event loop in the last minute (s)."
     yield _gauge("event_loop_longest_block_seconds", text, s.longest_block_s)
     yield _gauge("devices", "Devices in the lanes of this worker.", s.devices)
     yield _gauge("devices_limit", "Devices that the lanes of this worker may hold.", s.devices_limit)
     by_state = {state: s.devices_by_state.get(state, 0) for state in STATES}
     yield _gauges_by("devices_by_state", "Devices of this worker by state.", "state", by_state)
-    yield _counter("devices_forgotten", "Devices forgotten: silent, in the way, or named by operators.", s.forgotten)
-    yield _counter("sequence_late", "Frames that arrived behind a newer one of their device.", s.late)
+    yield _counter("devices_forgotten", "Devices forgotten: silent, evicted, or named by operators.", s.forgotten)
+    yield _counter("sequence_late", "Frames that arrived after a newer one of their device.", s.late)
     yield _counter("sequence_gaps", "Missing sequence numbers.", s.gaps)
-    yield _counter("sequence_resets", "Times that a device started its sequence again.", s.resets)
+    yield _counter("sequence_resets", "Restarts of devices' sequence numbers.", s.resets)
     yield _counter("anomaly_flags", "Anomaly records written.", s.flags)
     yield _counter(
         "anomaly_flags_suppressed", "Anomalies above KLAIS_ANOMALY_RATE: counted, not written.", s.flags_suppressed
     )
     yield _counter(
         "lost_records",
-        "Records of klais_raw that no lane can read any more (retention, damage): lost data.",
+        "Records of klais_raw that no lane could read (retention, damage): lost data.",
         s.lost_records,
     )
     yield _counter(
-        "missing_batches", "Batch numbers that never arrived: an edge was killed or gave up.", s.missing_batches
+        "missing_batches",
+        "Batch numbers that never arrived: an edge was killed or dropped the batch.",
+        s.missing_batches,
     )
     yield from _scoring_families(s.scoring)
     yield from _type_families(s.types)
@@ -310,22 +316,24 @@ def _worker_families(s: WorkerSnapshot) -> Iterator[Metric]:
 
 def _scoring_families(at: ScoringSnapshot) -> Iterator[Metric]:
     yield _counter("anomaly_values", "Values that the two-tier scorer scored.", at.scored)
-    text = "Values not scored because scores took KLAIS_ANOMALY_CPU_SHARE; the period stretches then."
+    text = "Values not scored because of KLAIS_ANOMALY_CPU_SHARE, which also stretches the period."
     yield _counter("anomaly_values_skipped", text, at.skipped)
-    yield _counter("anomaly_values_at_once", "Values scored at once because they left their band.", at.opened)
-    text = "Values without a profile: KLAIS_ANOMALY_BYTES is full of devices that send."
+    yield _counter("anomaly_values_at_once", "Values scored immediately because they left their band.", at.opened)
+    text = "Values without a profile: active devices use all of KLAIS_ANOMALY_BYTES."
     yield _counter("anomaly_values_without_profile", text, at.homeless)
-    yield _counter("anomaly_scoring_seconds", "Time that scores took (s).", at.seconds)
+    yield _counter("anomaly_scoring_seconds", "Time spent on scores (s).", at.seconds)
     yield _gauge("anomaly_period_seconds", "Scoring period of a device now (s); stretched under load.", at.period_s)
 
 
 def _type_families(at: TypesSnapshot) -> Iterator[Metric]:
     yield _counter("fingerprint_samples", "Frames sampled for the fingerprints of devices.", at.sampled)
-    text = "Sampled frames that were compared with all types: unlike what the device sends, or its type is not known."
+    text = "Sampled frames compared with all types, because they are unusual for the device or its type is unknown."
     yield _counter("fingerprint_compared", text, at.compared)
-    yield _counter("fingerprint_flags", "Devices that changed their type or were feigned, written or not.", at.flags)
-    yield _gauge("fingerprint_types", "Types of the model in use; 0 = there is no model.", at.types)
-    yield _counter("fingerprint_trainings", "Trainings of types that made a model.", at.trained)
+    yield _counter(
+        "fingerprint_flags", "Devices that changed their type or were impersonated, written or not.", at.flags
+    )
+    yield _gauge("fingerprint_types", "Types of the model in use; 0 = no model.", at.types)
+    yield _counter("fingerprint_trainings", "Trainings of types that produced a model.", at.trained)
     yield _counter("fingerprint_trainings_failed", "Trainings of types that failed or were killed.", at.failed)
 
 
@@ -333,7 +341,7 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     yield _gauge("control_enabled", "1 while a controller or an operator sets the rate, 0 = it is fixed.", c.enabled)
     yield _gauge("control_is_leader", "1 while this worker is the leader of the controllers.", c.is_leader)
     yield _counter("control_decisions", "Decisions that this worker wrote to klais_control.", c.decisions)
-    yield _counter("control_terms", "Terms as the leader that this process began.", c.terms)
+    yield _counter("control_terms", "Terms as the leader started by this process.", c.terms)
     terms = GaugeMetricFamily("klais_pid_term", "Terms of the newest decision; output is 0 to 1.", labels=["term"])
     for name in ("p", "i", "d", "output"):
         terms.add_metric([name], c.pid_terms.get(name, 0.0))
@@ -342,8 +350,8 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
     yield _gauge("control_lag_frames", "Lag of all workers in the newest decision (frames).", c.lag)
     yield _gauge("control_cpu_share", "CPU share of the busiest process in the newest decision.", c.cpu)
     yield _gauge("control_cut_share", "Share of the rate cut ahead of a burst; 0.5 is an alert.", c.cut)
-    yield _counter("forecast_falls", "Models that the forecast's chain left out: see /health/.", c.forecast_falls)
-    text = "1 for the class of the traffic now, on the leader: normal, elevated, burst, thundering_herd, attack."
+    yield _counter("forecast_falls", "Models skipped by the forecast chain: see /health/.", c.forecast_falls)
+    text = "1 for the present class of the traffic, on the leader: normal, elevated, burst, thundering_herd, attack."
     classes = GaugeMetricFamily("klais_traffic_class", text, labels=["class"])
     for name in TRAFFIC_CLASSES:
         classes.add_metric([name], float(name == c.traffic_class))
@@ -355,10 +363,10 @@ def _control_families(c: ControlSnapshot) -> Iterator[Metric]:
 
 def _incident_families(at: IncidentSnapshot) -> Iterator[Metric]:
     open_ = {name: at.open.get(name, 0) for name in INCIDENT_FEATURES}
-    yield _gauges_by("incidents_open", "Incidents that go on, on the leader, by what they are about.", "feature", open_)
+    yield _gauges_by("incidents_open", "Open incidents, on the leader, by feature.", "feature", open_)
     opened = {name: at.opened.get(name, 0) for name in INCIDENT_FEATURES}
     yield _counters_by("incidents_opened", "Incidents that this worker opened as the leader.", "feature", opened)
     yield _counter("incident_flags_muted", "Flags that opened no incident because operators muted them.", at.muted)
     yield _counter("incident_flags_alone", "Flags that belong to no incident: mild, and of one device.", at.alone)
-    text = "Flags that came faster than the leader reads, or above the bounds of what it remembers."
+    text = "Flags that arrived faster than the leader reads, or exceeded its memory bounds."
     yield _counter("incident_flags_left_out", text, at.left_out)

@@ -13,7 +13,7 @@ Observe = Callable[[float], None]
 
 
 def both(first: Observe, second: Observe) -> Observe:
-    """One observer that calls two."""
+    """Combine two observers into one."""
 
     def observe(seconds: float) -> None:
         first(seconds)
@@ -23,7 +23,7 @@ def both(first: Observe, second: Observe) -> Observe:
 
 
 class RecentHighest:
-    """The highest of the observations of the last ``window_s`` seconds.
+    """The highest observation of the last ``window_s`` seconds.
 
     Examples
     --------
@@ -45,7 +45,7 @@ class RecentHighest:
         self._seen.append((now_s, value))
 
     def highest(self, now_s: float) -> float:
-        """The highest one; 0 where there is none."""
+        """The highest one; 0 if there is none."""
         while self._seen and self._seen[0][0] < now_s - self._window_s:
             self._seen.popleft()
         return self._seen[0][1] if self._seen else 0.0
@@ -54,7 +54,7 @@ class RecentHighest:
 class Quantiles:
     """Keeps the newest 1,024 observations (s); ``sample`` gives their quantiles in ms and resets them.
 
-    One thread observes, once a batch. A sample from another thread may miss one observation, which is acceptable.
+    One thread observes, once per batch. A sample from another thread may miss one observation, which is acceptable.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class Quantiles:
         self._count += 1
 
     def sample(self) -> dict[str, Any]:
-        """``p50`` and ``p99`` (ms) and how many they are of; all 0 where nothing was observed."""
+        """``p50`` and ``p99`` (ms) and the number of observations; all 0 without observations."""
         count, self._count = self._count, 0
         if not count:
             return {"p50": 0.0, "p99": 0.0, "count": 0}

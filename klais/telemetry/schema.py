@@ -1,8 +1,8 @@
 """The schema of ``klais_stats``, version 1: the record that edge, worker and controller write once a second.
 
-``python -m klais.telemetry.schema`` prints it as JSON Schema; ``docs/klais_stats.schema.json`` is that text, and a
-test holds real records against it. Readers pass over fields that they do not know; a new field needs no new version,
-a new meaning does.
+``python -m klais.telemetry.schema`` prints it as JSON Schema. ``docs/klais_stats.schema.json`` holds that text, and a
+test validates real records against it. Readers ignore unknown fields. A new field needs no new version, but a changed
+meaning does.
 """
 
 import json
@@ -21,7 +21,7 @@ def _of(description: str) -> Any:
 
 
 class LatencyMs(BaseModel):
-    """Quantiles since the record before (ms), of ``count`` batches."""
+    """Quantiles since the previous record (ms), of ``count`` batches."""
 
     model_config = ConfigDict(extra="allow")
     p50: float = Field(ge=0)
@@ -30,29 +30,29 @@ class LatencyMs(BaseModel):
 
 
 class Traffic(BaseModel):
-    """Who sent within the last whole second, as an edge's sketch saw it; sums over edges describe the fleet."""
+    """Activity of devices within the last whole second, from an edge's sketch; sums over edges describe the fleet."""
 
     model_config = ConfigDict(extra="allow")
     seconds: float = Field(gt=0, description="length of the second")
     frames: int = Field(ge=0, description="well-formed frames")
-    devices: float = Field(ge=0, description="devices that sent, estimated")
+    devices: float = Field(ge=0, description="estimated number of devices that sent")
     log_sum: float = Field(ge=0, description="sum of c ln c over devices with c frames: entropy = ln n - log_sum / n")
-    top: int = Field(ge=0, description="frames of the busiest device, at most")
+    top: int = Field(ge=0, description="frames of the busiest device (upper bound)")
     bytes: int = Field(ge=0, description="bytes of the frames")
     bytes_squared: float = Field(ge=0, description="sum of their squared sizes")
 
 
 class Filter(BaseModel):
-    """The kernel filter of an edge's host; every edge of the host reports the same."""
+    """The XDP filter of an edge's host; every edge of the host reports the same."""
 
     model_config = ConfigDict(extra="allow")
     packets: dict[str, float] = Field(description="by verdict, since the filter was loaded")
-    set_points_age_s: float | None = _of("since somebody confirmed its set-points, s; absent where nobody did")
-    limits_by: str | None = _of("whose limits it applies: load (those given at load), controller or operator")
+    set_points_age_s: float | None = _of("time since its set-points were confirmed, s; absent if they never were")
+    limits_by: str | None = _of("source of its limits: load (those given at load), controller or operator")
 
 
 class Gauges(BaseModel):
-    """Values of now. A process sends those that it has."""
+    """Present values. A process sends those that it has."""
 
     model_config = ConfigDict(extra="allow")
     queue_depth: float | None = _of("frames held: in the dam's queue (worker), not yet acknowledged (edge)")
@@ -60,46 +60,46 @@ class Gauges(BaseModel):
     tokens: float | None = _of("frames left in the global bucket of this worker's lanes")
     lag: float | None = _of("records of klais_raw not yet read by this worker's lanes")
     lag_records: ByPartition | None = _of("the same by partition")
-    lag_frames: ByPartition | None = _of("the same in frames: records x mean frames a record")
+    lag_frames: ByPartition | None = _of("the same in frames: records x mean frames per record")
     lag_s: ByPartition | None = _of("age of the oldest record of klais_raw not yet read, by partition, s")
-    pending_frames: float | None = _of("frames that this worker's lanes let through and have not written yet")
+    pending_frames: float | None = _of("frames that this worker's lanes passed and have not written yet")
     demand: ByPartition | None = _of(
-        "frames/s that a lane could put to use: what arrives, and what waits, within a second"
+        "frames/s that a lane could use: arriving frames, and queued frames within a second"
     )
     inflight_bytes: float | None = _of("edge: bytes sent to Kafka and not yet acknowledged")
-    limit_per_s: float | None = _of("edge: frames/s that it admits; absent where it admits all")
-    offenders: dict[str, float] | None = _of("frames/s dropped of single devices above their own rate; the highest")
-    cpu_share: float | None = _of("CPU of this process since the record before; 1 = one core, or its quota where less")
+    limit_per_s: float | None = _of("edge: limit of admitted frames/s; absent without a limit")
+    offenders: dict[str, float] | None = _of("frames/s dropped above their own rate, of the devices with the most")
+    cpu_share: float | None = _of("CPU of this process since the previous record; 1 = one core, or its quota if less")
     host_cpu_share: Share | None = _of("CPU of its machine, or of its cgroup's quota if busier; 1 = all of it")
-    traffic: Traffic | None = _of("edge: who sent within the last second")
+    traffic: Traffic | None = _of("edge: activity of devices within the last second")
     breaker: Literal["closed", "open", "half_open"] | None = _of("circuit breaker of an edge")
-    spooled: float | None = _of("edge: frames that wait in its disk spool")
-    spool_bytes: float | None = _of("edge: bytes that they take there")
-    xdp: Filter | None = _of("edge: the kernel filter of its host; absent where there is none")
-    devices: int | None = _of("devices known to this worker")
-    anomaly_devices: int | None = _of("devices flagged at their newest frame")
-    anomaly_score: float | None = _of("highest anomaly score of a device now")
-    pending_bytes: int | None = _of("bytes of the frames that this worker's lanes let through and have not written yet")
+    spooled: float | None = _of("edge: frames in its disk spool")
+    spool_bytes: float | None = _of("edge: bytes in its disk spool")
+    xdp: Filter | None = _of("edge: the XDP filter of its host; absent without a filter")
+    devices: int | None = _of("known devices of this worker")
+    anomaly_devices: int | None = _of("devices whose newest frame was flagged")
+    anomaly_score: float | None = _of("highest present anomaly score of a device")
+    pending_bytes: int | None = _of("bytes of frames that this worker's lanes passed and have not written yet")
     lanes: int | None = _of("lanes (partitions) that this worker owns")
     lanes_live: int | None = _of("lanes that take records now")
-    lane_restarts: int | None = _of("restarts of the lanes that this worker owns now")
-    checkpoint_age_s: float | None = _of("age of the oldest lane's newest checkpoint, s")
+    lane_restarts: int | None = _of("restarts of the lanes that this worker owns")
+    checkpoint_age_s: float | None = _of("age of the newest checkpoint of the lane with the oldest one, s")
     processing_ms: LatencyMs | None = _of("from a batch's arrival to its verdicts (worker), to Kafka (edge)")
-    kafka_ms: LatencyMs | None = _of("from handing a batch to Kafka to its acknowledgement")
+    kafka_ms: LatencyMs | None = _of("from sending a batch to Kafka to its acknowledgement")
     landed_ms: LatencyMs | None = _of("worker: from a batch's arrival at the edge until its frames landed")
     latency_target_ms: float | None = _of("worker: KLAIS_LATENCY_MS")
     late_share: Share | None = _of("worker: share of the batches of the last 30 s that landed later than that")
     burst_probability: Share | None = _of("controller: 0 to 1")
     pid_output: Share | None = _of("controller: 0 to 1, on the logarithmic scale of rates")
-    epoch: float | None = _of("controller: of its fence; the highest one controls")
+    epoch: float | None = _of("controller: epoch of its fence; the highest one leads")
     candidate: bool | None = _of("controller: it is about to take the fence")
-    resigned: bool | None = _of("controller: it ended its term, so another may take over at once")
+    resigned: bool | None = _of("controller: it ended its term, so another may take over immediately")
     cut: Share | None = _of("controller: share by which a forecast burst reduces the rate")
-    traffic_class: str | None = _of("controller: what the traffic is, such as normal or attack")
-    traffic_confidence: Share | None = _of("controller: how sure it is of that")
-    forecast_model: str | None = _of("controller: the model that the forecast is from")
-    alert: bool | None = _of("controller: the cut is so deep that operators should check")
-    mode: Literal["auto", "manual", "fixed"] | None = _of("controller: who sets the rate")
+    traffic_class: str | None = _of("controller: class of the traffic, such as normal or attack")
+    traffic_confidence: Share | None = _of("controller: confidence of that class")
+    forecast_model: str | None = _of("controller: model of the forecast")
+    alert: bool | None = _of("controller: the cut is so large that operators should check")
+    mode: Literal["auto", "manual", "fixed"] | None = _of("controller: source of the rate")
 
 
 class StatsRecord(BaseModel):
@@ -108,21 +108,23 @@ class StatsRecord(BaseModel):
     model_config = ConfigDict(extra="allow", title="klais_stats record, version 1")
     v: Literal[1] = Field(description="version of this schema")
     kind: Literal["edge", "worker", "controller"]
-    id: str = Field(min_length=1, description="who says it: edge-<number>, the worker's id, controller-<worker's id>")
+    id: str = Field(min_length=1, description="sender: edge-<number>, the worker's id, controller-<worker's id>")
     host: str | None = _of("machine and folder of its pinned maps, as name:/sys/fs/bpf/klais")
-    instance: str | None = _of("edge: a random number of this process; two of them under one id are two edges")
+    instance: str | None = _of("edge: a random number of this process; two different ones with one id are two edges")
     at_ms: int = Field(ge=0, description="clock of the sender, ms since the epoch")
     uptime_s: float = Field(ge=0)
-    extra: bool = Field(default=False, description="between two seconds, as limits changed; rates are the last ones")
+    extra: bool = Field(
+        default=False, description="sent between two regular records because limits changed; rates are the last ones"
+    )
     counters: dict[str, float | dict[str, float]] = Field(
         description="since the start of the process (worker: since step 0 of its lanes); dropped is by reason"
     )
     gauges: Gauges
-    rates: dict[str, float] = Field(description="growth of the counters per second since the record before")
+    rates: dict[str, float] = Field(description="growth of the counters per second since the previous record")
 
 
 def schema_text() -> str:
-    """The JSON Schema as it lies in docs/."""
+    """The JSON Schema as stored in docs/."""
     return json.dumps(StatsRecord.model_json_schema(), indent=1, sort_keys=True) + "\n"
 
 

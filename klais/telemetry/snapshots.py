@@ -1,4 +1,4 @@
-"""What edge and worker count, as plain numbers of one moment; :mod:`klais.telemetry.metrics` renders them."""
+"""Counters and gauges of edge and worker at one moment; :mod:`klais.telemetry.metrics` renders them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ TOPICS = (
     *("raw", "telemetry", "anomalies", "journal", "dead_letter", "stats", "control", "audit"),
     *("devices_changelog", "profiles_changelog"),
 )
-"""Values of the label ``topic``: which topic it is, whatever its name with prefix; anything else shows as ``other``."""
+"""Values of the label ``topic``: the role of the topic without prefix; other topics show as ``other``."""
 
 Stage = Literal["edge", "lane"]
 _MALFORMED = frozenset(Reason(r) for r in range(FIRST_MALFORMED, LAST_MALFORMED + 1))
@@ -21,18 +21,18 @@ TRAFFIC_CLASSES = ("normal", "elevated", "burst", "thundering_herd", "attack")
 """Values of the label ``class``, those of ``klais.control.forecast.CLASSES``."""
 
 STATES = ("normal", "silent", "flagged", "limited", "blocked")
-"""Values of the label ``state`` of devices, from the least to the most urgent; a device is in the last that applies."""
+"""Values of the label ``state`` of devices, in increasing urgency; a device has the last state that applies."""
 
 INCIDENT_FEATURES = ("field", "interval", "size", "fleet")
 """Values of the label ``feature`` of incidents, those of ``klais.core.incidents.incident.FEATURES``."""
 
 LIMITS_BY = ("load", "controller", "operator")
-"""Values of the label ``by``: whose limits the kernel filter applies; ``load``: those it was loaded with."""
+"""Values of the label ``by``: source of the XDP filter's limits; ``load``: those given at load."""
 
 KINDS = ("edge", "worker", "controller")
 """Values of the label ``kind``: processes that report on ``klais_stats``."""
 
-# What each stage may count; shown from the start as 0, so that a rate over the first drop is right.
+# Reasons that each stage may count. They start at 0, so that a rate over the first drop is correct.
 DROP_REASONS: dict[str, frozenset[Reason]] = {
     "edge": frozenset(
         {
@@ -48,41 +48,41 @@ DROP_REASONS: dict[str, frozenset[Reason]] = {
 
 
 def reason_counts() -> npt.NDArray[np.int64]:
-    """Zeroed counters, int64 [REASONS], one place for each ``Reason``."""
+    """Zeroed counters, int64 [REASONS], one per ``Reason``."""
     return np.zeros(REASONS, np.int64)
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """What both processes count, all since the start of this process unless stated otherwise.
+    """Values of both processes, since the start of the process unless stated otherwise.
 
     ``received = passed + dropped.sum() + queue_depth`` must hold, at the edge with ``spool_recovered`` added on the
-    left; all numbers of a snapshot are of one moment.
+    left. All numbers of a snapshot are of the same moment.
 
     Attributes
     ----------
     received, received_bytes : int
-        Frames received (kernel drops included, which are in ``dropped`` too) and their bytes.
+        Frames received and their bytes, including kernel drops, which ``dropped`` also contains.
     passed : int
-        Frames that left for good: acknowledged by the next topic.
+        Frames acknowledged by the next topic.
     dropped : int64 [REASONS]
-        Frames that did not, by ``Reason``; malformed ones too, whether a dead letter was written or not.
+        Dropped frames by ``Reason``, including malformed ones, with or without a dead letter.
     queue_depth : int
         Frames held now: in the dam's queue (worker), not yet acknowledged (edge).
     rate_limit, tokens : float
-        Frames/s in force, frames left in the global bucket.
+        Rate in force (frames/s), and frames left in the global bucket.
     burst_probability : float
         0 to 1.
     anomaly_devices : int
         Devices whose newest frame is flagged.
     kafka_messages, kafka_errors : mapping of str to int
-        Records acknowledged, sends failed for good; by topic (see :data:`TOPICS`).
+        Records acknowledged, and sends that failed after all retries; by topic (see :data:`TOPICS`).
     dead_letters, dead_letters_suppressed : int
-        Written; only counted because of the rate limit.
+        Dead letters written, and those only counted because of the rate limit.
     partitions : int
-        That the process is configured for.
+        Configured number of partitions.
     unaccounted : int
-        Frames that the process's own conservation check does not find: 0, or a defect.
+        Frames missing in the process's own conservation check: 0, or a defect.
     """
 
     received: int = 0
@@ -104,14 +104,14 @@ class Snapshot:
 
 @dataclass(slots=True)
 class EdgeSnapshot(Snapshot):
-    """What the edge counts besides: batches closed, bytes at Kafka, the socket's buffer (bytes), breaker and spool.
+    """Additional values of the edge: closed batches, bytes in flight, socket buffer (bytes), breaker and spool.
 
-    ``breaker_moves``: how often each state was entered, by its name; ``spool_frames`` wait on disk in ``spool_bytes``,
-    ``spool_recovered`` lay there at the start, ``spool_replayed`` went to Kafka from there. ``xdp_maps``: whether
-    set-points go into a kernel filter's maps here, ``xdp_writes`` how often they did, ``xdp_packets`` and ``xdp_bytes``
-    what that filter counted by verdict. ``set_points_age_s``: since somebody confirmed the filter's set-points, None
-    where nobody did; ``limits_by``: whose limits it applies (:data:`LIMITS_BY`), empty without a filter.
-    ``stats_age_s`` by kind: age of the newest record of the process that has been silent for longest.
+    ``breaker_moves``: entries into each state, by name. ``spool_frames`` wait on disk in ``spool_bytes``;
+    ``spool_recovered`` were there at the start, ``spool_replayed`` were sent to Kafka from there. ``xdp_maps``: whether
+    this edge writes set-points to an XDP filter's maps; ``xdp_writes``: number of writes; ``xdp_packets`` and
+    ``xdp_bytes``: the filter's counters by verdict. ``set_points_age_s``: time since the filter's set-points were
+    confirmed, None = never. ``limits_by``: source of its limits (:data:`LIMITS_BY`), empty without a filter.
+    ``stats_age_s`` by kind: age of the newest record of the process that has been silent longest.
     """
 
     batches: int = 0
@@ -150,12 +150,12 @@ class IncidentSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ControlSnapshot:
-    """The controller of a worker: whether it is the leader, what it wrote, and its newest decision (else zeros).
+    """The controller of a worker: whether it is the leader, its writes, and its newest decision (else zeros).
 
-    ``terms`` it began as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
-    shares, ``error`` relative, ``overrides`` in force; ``enabled``: the rate is not fixed.
-    ``forecast_falls``: models left out of the forecast's chain; ``traffic_class`` of now, empty where this worker is
-    not the leader; ``device_limit`` (frames/s) while an attack is on, else 0.
+    ``terms``: started terms as the leader; ``pid_terms`` by name (p, i, d, output); ``lag`` frames, ``cpu`` and ``cut``
+    shares, ``error`` relative, ``overrides`` in force; ``enabled``: the rate is not fixed. ``forecast_falls``: models
+    skipped by the forecast chain; ``traffic_class``: present class, empty if this worker is not the leader;
+    ``device_limit`` (frames/s) during an attack, else 0.
     """
 
     enabled: bool = False
@@ -177,8 +177,8 @@ class ControlSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ScoringSnapshot:
-    """The two-tier scorer of a worker: values scored, above the CPU share, scored at once, and without a profile;
-    seconds that scores took, and the scoring period now (s)."""
+    """The two-tier scorer of a worker: values scored, values above the CPU share, values scored immediately, values
+    without a profile; seconds spent on scores, and the present scoring period (s)."""
 
     scored: int = 0
     skipped: int = 0
@@ -190,8 +190,8 @@ class ScoringSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class TypesSnapshot:
-    """Types of devices in a worker: frames sampled, those compared with all types, flags raised; types of the model in
-    use (0 = there is none), trainings that made a model, and those that failed."""
+    """Types of devices in a worker: sampled frames, frames compared with all types, raised flags; types of the model in
+    use (0 = no model), successful and failed trainings."""
 
     sampled: int = 0
     compared: int = 0
@@ -203,7 +203,7 @@ class TypesSnapshot:
 
 @dataclass(slots=True)
 class WorkerSnapshot(Snapshot):
-    """What a worker counts besides, summed over its lanes.
+    """Additional values of a worker, summed over its lanes.
 
     ``verdicts`` int64 [>= VERDICTS] frames by the verdict of their step (``QUEUED`` included); ``lag_records`` unread
     records of the staging topic by partition, ``lag_s`` the age of the oldest of them; ``checkpoint_age_s`` that of the

@@ -1,10 +1,10 @@
-"""Records to ``klais_stats``: when a process writes one, and what it holds.
+"""Records for ``klais_stats``: their schedule and contents.
 
-A record, its key being its id, is ``{"v":1, "kind":"edge"|"worker"|"controller", "id", "at_ms", "uptime_s",
+The key of a record is its id, the value ``{"v":1, "kind":"edge"|"worker"|"controller", "id", "at_ms", "uptime_s",
 "counters":{...}, "gauges":{...}, "rates":{...}}``; :mod:`klais.telemetry.schema` is the schema. ``counters`` count
 since the start of the process; one may be an object by reason (``"dropped":{"blocked":3}``). ``rates`` are their growth
-per second since the record before (an object counts as its sum). When the limits in force changed, a process writes an
-extra record at once, at most ten a second, with the rates of the last second.
+per second since the previous record (an object counts as its sum). When the limits in force change, a process
+immediately writes an extra record, at most ten per second, with the rates of the last second.
 """
 
 import threading
@@ -19,18 +19,18 @@ from klais.telemetry.schema import VERSION
 log = logs.get("klais.telemetry.stats")
 
 PERIOD_S = 1.0
-EXTRA_S = 0.1  # between two records at least
+EXTRA_S = 0.1  # minimum interval between two records
 
 Numbers = Mapping[str, Any]
 
 
 def total(value: Any) -> float:
-    """A counter as one number: itself, or the sum of an object's."""
+    """A counter as one number: its value, or the sum of an object."""
     return sum(value.values()) if isinstance(value, Mapping) else value
 
 
 class StatsSink(Protocol):
-    """Where statistics records go: the producer of ``klais_stats`` (:class:`klais.kafka.stats.ControlProducer`)."""
+    """Destination of records, such as the producer of ``klais_stats`` (:class:`klais.kafka.stats.ControlProducer`)."""
 
     def stats(self, key: str, record: Numbers) -> None: ...
 
@@ -41,13 +41,13 @@ class StatsPublisher:
     Parameters
     ----------
     producer : StatsSink
-        Where records go.
+        Destination of the records.
     kind, name : str
         ``edge`` or ``worker``, and its id (the record's key).
     snapshot : callable
         Returns ``(counters, gauges)``, of one moment; called in this thread. A failure is logged, not raised.
     version : callable, optional
-        A number that rises when limits change, which makes an extra record due.
+        A number that increases when limits change, which makes an extra record due.
     host, instance : str, optional
         See the schema.
     """
@@ -82,8 +82,7 @@ class StatsPublisher:
         self._publish()
 
     def record(self, now_s: float, extra: bool = False) -> dict[str, Any]:
-        """The record of this moment (``now_s`` monotonic); unless it is an extra one, the next one's rates count from
-        here."""
+        """The record of this moment (``now_s`` monotonic). Unless it is extra, the next rates count from here."""
         counters, gauges = self._snapshot()
         if not extra:
             self._rates = {}
@@ -122,14 +121,14 @@ class StatsPublisher:
 
 
 class Due:
-    """When a record is due: every second, and when the limits changed; asked every 0.1 s."""
+    """Schedule of the records: every second, and when the limits changed; checked every 0.1 s."""
 
     def __init__(self, version: Callable[[], int]) -> None:
         self._version, self._seen = version, version()
         self._next_s = time.monotonic() + PERIOD_S
 
     def now(self, now_s: float) -> Literal["", "regular", "extra"]:
-        """What is due now."""
+        """The kind of record that is due now."""
         version = self._version()
         changed, self._seen = version != self._seen, version
         if now_s >= self._next_s - EXTRA_S / 2:

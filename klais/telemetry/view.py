@@ -1,9 +1,8 @@
-"""The system as its processes report it on ``klais_stats``: records read into types, and sums over the processes
-(pure).
+"""The state of the system from the records on ``klais_stats``: typed records, and sums over processes (pure).
 
-Every reader of ``klais_stats`` uses this module, so that a field has one name and one type: those of
-:mod:`klais.telemetry.schema`. A record of another version of KLAIS may hold a field of another type. Such a field
-counts as absent; the rest of the record counts.
+Every reader of ``klais_stats`` uses this module, so that a field has one name and one type, those of
+:mod:`klais.telemetry.schema`. A record of another version of KLAIS may have a field of another type. Such a field is
+ignored, and the rest of the record counts.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,7 +15,7 @@ from klais.telemetry.schema import Gauges
 from klais.telemetry.stats import total
 
 Record = Mapping[str, Any]
-MOST = 1e18  # no counter, rate or gauge is larger: an exabyte
+MOST = 1e18  # largest counter, rate or gauge: an exabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +25,9 @@ class ProcessView:
     Attributes
     ----------
     host : str
-        Machine and folder of its pinned maps; its id where the record names none.
+        Machine and folder of its pinned maps; the record's id if it has none.
     instance : str or None
-        A random number of the process, where it sends one: another number is another process.
+        A random number of the process, if it sends one: another number is another process.
     at_ms : int
         Clock of the sender (ms since the epoch).
     uptime_s : float
@@ -40,7 +39,7 @@ class ProcessView:
     rates : mapping of str to float
         Growth of the counters per second.
     gauges : Gauges
-        Values of now; a field that the process did not send is None.
+        Present values; fields that the process did not send are None.
     """
 
     host: str
@@ -73,7 +72,7 @@ class ProcessView:
 
 @dataclass(frozen=True, slots=True)
 class SystemView:
-    """All processes that reported lately, by id."""
+    """All processes with recent reports, by id."""
 
     edges: Mapping[str, ProcessView]
     workers: Mapping[str, ProcessView]
@@ -83,7 +82,7 @@ class SystemView:
     def of(
         cls, newest: Callable[[str], Mapping[str, Record]], read: Callable[[str, Record], ProcessView] = ProcessView.of
     ) -> Self:
-        """Read the records that ``newest(kind)`` gives by id, as ``StatsFollower.newest`` does, each with ``read``."""
+        """Read the records that ``newest(kind)`` returns by id, like ``StatsFollower.newest``, each with ``read``."""
         kinds = ("edge", "worker", "controller")
         return cls(*({name: read(name, record) for name, record in newest(kind).items()} for kind in kinds))
 
@@ -92,15 +91,15 @@ class SystemView:
         return _whole(sum(worker.counters.get(name, 0.0) for worker in self.workers.values()))
 
     def rate(self, name: str) -> float | None:
-        """A rate, summed over the workers; None where no worker reports."""
+        """A rate, summed over the workers; None without a reporting worker."""
         return sum(worker.rates.get(name, 0.0) for worker in self.workers.values()) if self.workers else None
 
     def gauge(self, name: str) -> float:
-        """A gauge, summed over the workers; one that a worker does not send counts as 0."""
+        """A gauge, summed over the workers; a missing one counts as 0."""
         return sum(self._values(name))
 
     def highest(self, name: str) -> float:
-        """A gauge of the worker where it is highest; 0 where no worker sends it."""
+        """The highest value of a gauge over the workers; 0 if no worker sends it."""
         return max(self._values(name), default=0.0)
 
     def dropped(self) -> dict[str, int]:
@@ -114,9 +113,9 @@ class SystemView:
         )
 
     def leader(self) -> str | None:
-        """The id of the controller in charge, the one with the highest epoch; None where no controller reports.
+        """The id of the leading controller, the one with the highest epoch; None if no controller reports.
 
-        While one takes over from another both may report.
+        During a change of the leader both may report.
         """
         epochs = {name: controller.gauges.epoch for name, controller in self.controllers.items()}
         return max(epochs, key=lambda name: -1.0 if (epoch := epochs[name]) is None else epoch, default=None)
@@ -135,12 +134,12 @@ def dropped_by_reason(processes: Iterable[ProcessView]) -> dict[str, int]:
 
 
 def partition_of(name: str) -> int:
-    """The partition that a key of a gauge names, -1 where it names none."""
+    """The partition in a key of a gauge, -1 if it is not a partition."""
     return int(name) if name.isascii() and name.isdigit() and len(name) <= 6 else -1
 
 
 def _whole(count: float) -> int:
-    """A sum as a number that JSON of 64 bits holds."""
+    """A sum as an integer that fits JSON with 64 bits."""
     return int(min(count, 2**63 - 1))
 
 
@@ -153,7 +152,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _usable(value: Any) -> Any:
-    """A gauge without numbers that none of ours sends; what sums them up stays within a double and 64 bits."""
+    """Remove numbers that no process sends from a gauge, so that sums fit a double and 64 bits."""
     if isinstance(value, Mapping):
         kept = ((name, _usable(part)) for name, part in value.items())
         return {name: part for name, part in kept if part is not None}
@@ -161,7 +160,7 @@ def _usable(value: Any) -> Any:
 
 
 def gauges_of(record: Record) -> Gauges:
-    """The gauges of a record without what is not of the schema: single entries of an object, else whole fields."""
+    """The gauges of a record without invalid parts: single entries of an object, else whole fields."""
     raw = _usable(record["gauges"])
     try:
         return Gauges.model_validate(raw, strict=True)
@@ -176,6 +175,6 @@ def gauges_of(record: Record) -> Gauges:
             kept.pop(str(name), None)
     try:
         return Gauges.model_validate(kept, strict=True)
-    except ValidationError as error:  # an object that needs the entry which was wrong
+    except ValidationError as error:  # an object that requires the invalid entry
         fields = {str(detail["loc"][0]) for detail in error.errors(include_url=False, include_input=False)}
         return Gauges.model_validate({name: value for name, value in kept.items() if name not in fields}, strict=True)

@@ -1,1 +1,1 @@
-"""The learned forecast: features of a window, models with their hashes, and the chain of what still works."""
+"""The learned forecast: features of a window, models with their hashes, and the chain of fallbacks."""

@@ -1,4 +1,4 @@
-"""What evaluates a model's trees: ONNX Runtime (extra ``ml``), or scikit-learn. Both check themselves at load."""
+"""Backends that evaluate a model's trees: ONNX Runtime (extra ``ml``), or scikit-learn. Both are checked at load."""
 
 import warnings
 from typing import Any, Protocol
@@ -31,9 +31,9 @@ class OnnxBackend:
     Raises
     ------
     ImportError
-        ``onnxruntime`` is not installed.
+        If ``onnxruntime`` is not installed.
     ModelRefused
-        The file is no such model, or gives other answers than the trees.
+        If the file is not such a model, or its outputs differ from the trees.
     """
 
     name = "onnx"
@@ -51,8 +51,8 @@ class OnnxBackend:
             check(self, trees)
         except ModelRefused:
             raise
-        except Exception as error:  # onnxruntime's own classes share no public base
-            raise ModelRefused(f"ONNX Runtime does not take the model: {error}") from error
+        except Exception as error:  # exceptions of onnxruntime share no public base class
+            raise ModelRefused(f"ONNX Runtime does not load the model: {error}") from error
 
     def run(self, x: Input) -> Output:
         """See :class:`Backend`."""
@@ -61,12 +61,12 @@ class OnnxBackend:
 
 
 class SklearnBackend:
-    """scikit-learn's own tree code, rebuilt from the arrays (private parts, so it checks itself; no pickle).
+    """scikit-learn's own tree code, rebuilt from the arrays (without pickle; it uses private parts, so it is checked).
 
     Raises
     ------
     ModelRefused
-        This version of scikit-learn keeps trees in another way.
+        If this version of scikit-learn stores trees differently.
     """
 
     name = "scikit-learn"
@@ -80,7 +80,9 @@ class SklearnBackend:
                 self._bitsets, self._map = np.zeros((0, 8), np.uint32), np.zeros(trees.probe.shape[1], np.uint32)
                 check(self, trees)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise ModelRefused(f"this scikit-learn does not take the trees: {error!r}. Install the extra ml") from error
+            raise ModelRefused(
+                f"this version of scikit-learn does not load the trees: {error!r}. Install the extra ml"
+            ) from error
 
     def run(self, x: Input) -> Output:
         """See :class:`Backend`."""
@@ -92,16 +94,18 @@ class SklearnBackend:
 
 
 def check(backend: Backend, trees: Trees) -> None:
-    """Compare the answers to the model's probes.
+    """Compare the outputs for the model's probes.
 
     Raises
     ------
     ModelRefused
-        They differ.
+        If they differ.
     """
     found = backend.run(trees.probe)
     if found.shape != trees.answers.shape or not np.allclose(found, trees.answers, rtol=0, atol=TOLERANCE):
-        raise ModelRefused(f"{backend.name} gives other answers than the model's card: files of two models, or damaged")
+        raise ModelRefused(
+            f"{backend.name} gives other outputs than the model's card: mixed files of two models, or damaged files"
+        )
 
 
 def _predictors(trees: Trees) -> list[Any]:
@@ -126,13 +130,13 @@ def _predictors(trees: Trees) -> list[Any]:
 def onnx_bytes(trees: Trees) -> bytes:
     """The trees as an ONNX model with one ``TreeEnsembleRegressor``.
 
-    skl2onnx 1.20 cannot convert these trees with the numpy and onnx of today (it hands booleans to integer attributes),
+    skl2onnx 1.20 cannot convert these trees with the present numpy and onnx (it passes booleans to integer attributes),
     and would need a node for each estimator.
 
     Raises
     ------
     ImportError
-        ``onnx`` is not installed.
+        If ``onnx`` is not installed.
     """
     from onnx import TensorProto, helper
 

@@ -1,8 +1,8 @@
-"""Recorded traffic as the ground of the scenarios: traces in a folder, split by time.
+"""Recorded traffic as the base of the scenarios: traces in a folder, split by time.
 
 A trace is a CSV file of ``timestamp,count`` (``2023-11-16 18:01:50,3`` or epoch seconds) in even steps, or of events,
-one row each with its timestamp first. Steps of a second are replayed as they are. Longer steps give the mean rate;
-seconds within one are Poisson.
+one row each beginning with its timestamp. Steps of one second are replayed unchanged. Longer steps give the mean rate;
+the seconds within are Poisson distributed.
 """
 
 import csv
@@ -39,7 +39,7 @@ class Base:
         return Base(self.name, self.counts[:cut] if which == "train" else self.counts[cut:], self.step_s)
 
     def seconds(self, start: int, seconds: int, rng: np.random.Generator) -> Counts:
-        """Requests in each of ``seconds`` seconds from step ``start`` on, around the end and on."""
+        """Requests in each of ``seconds`` seconds from step ``start`` on, wrapping around at the end."""
         if self.step_s <= 1.0:
             per_s = max(1, round(1.0 / self.step_s))
             at = (start + np.arange(seconds * per_s)) % len(self.counts)
@@ -61,7 +61,7 @@ def load_folder(folder: Path) -> list[Base]:
     Raises
     ------
     ConfigError
-        No such file, or one that is no trace.
+        If there is no such file, or one is not a trace.
     """
     paths = sorted(folder.glob("*.csv"))
     if not paths:
@@ -75,7 +75,7 @@ def load(path: Path) -> Base:
     Raises
     ------
     ConfigError
-        The file is no trace.
+        If the file is not a trace.
     """
     times: list[float] = []
     counts: list[float] = []
@@ -84,7 +84,9 @@ def load(path: Path) -> Base:
             at = _time(row[0]) if row else None
             if at is None:
                 if number and row:
-                    raise ConfigError(f"{path.name} line {number + 1}: {row[0]!r} is no time (ISO 8601, epoch seconds)")
+                    raise ConfigError(
+                        f"{path.name} line {number + 1}: {row[0]!r} is not a time (ISO 8601, epoch seconds)"
+                    )
                 continue
             times.append(at)
             counts.append(_count(row))
@@ -96,9 +98,9 @@ def load(path: Path) -> Base:
 def _even(name: str, times: Counts, counts: Counts) -> Base:
     steps = np.diff(times)
     if (steps < 0).any():
-        raise ConfigError(f"{name}: its timestamps do not rise")
+        raise ConfigError(f"{name}: its timestamps are not ascending")
     step_s = float(np.median(steps))
-    if step_s < 1.0 or (np.abs(steps - step_s) > 0.01 * step_s).mean() > 0.1:  # events, or with holes: count them
+    if step_s < 1.0 or (np.abs(steps - step_s) > 0.01 * step_s).mean() > 0.1:  # events, or with gaps: count them
         step_s = step_s if step_s >= 1.0 and not (counts == 1.0).all() else 1.0
         slot = ((times - times[0]) // step_s).astype(np.int64)
         counts = np.bincount(slot, weights=counts).astype(np.float64)
@@ -118,7 +120,7 @@ def _time(text: str) -> float | None:
 
 
 def _count(row: list[str]) -> float:
-    """The count beside a time; 1 for an event (rows without a number, or with several)."""
+    """The count after the timestamp; 1 for an event (rows without a number, or with several)."""
     if len(row) != 2:
         return 1.0
     try:

@@ -1,8 +1,8 @@
-"""The forecast that the controller uses: ONNX Runtime, else scikit-learn, else rules; each fall is said and counted.
+"""The forecast of the controller: ONNX Runtime, else scikit-learn, else rules; each fall is logged and counted.
 
-A thread loads the models and looks every few seconds whether another one was activated, so that neither a slow disk
-nor an import holds up the event loop. It begins when a window has half the rows that a forecast needs: a worker that
-does not lead imports no library for models, which are 40 MB. Until a model is loaded, rules answer.
+A thread loads the models and checks every few seconds whether another one was activated, so that neither a slow disk
+nor an import blocks the event loop. It starts when a window has half the rows that a forecast needs, so that a worker
+that does not lead imports no model libraries, which need 40 MB. Until a model is loaded, the rules are used.
 """
 
 import threading
@@ -22,7 +22,7 @@ from klais.traffic.trees import Trees
 
 log = logs.get("klais.traffic.chain")
 
-LOOK_S = 5.0  # between two looks at which model is active
+LOOK_S = 5.0  # between two checks of the active model
 STOP_S = 2.0
 NOT_INSTALLED = "not installed"
 
@@ -35,8 +35,8 @@ def _nobody(_model: str, _seconds: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Fall:
-    """A step of the chain that is not used: ``model`` and backend, ``why``. ``optional``: nothing is broken, an extra
-    is not installed."""
+    """A skipped step of the chain: ``model`` and backend, ``why``. ``optional``: nothing is broken, only an extra is
+    not installed."""
 
     model: str
     why: str
@@ -51,7 +51,7 @@ class _Loaded:
 
 
 def load_chain(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fall]]:
-    """The steps that work, best first, and those that do not; the rules are always the last one."""
+    """The working steps, best first, and the failed ones; the rules are always the last step."""
     steps: list[tuple[str, Predictor]] = []
     falls: list[Fall] = []
     for model in store.candidates(KIND):
@@ -67,7 +67,7 @@ def load_chain(store: ModelStore) -> tuple[list[tuple[str, Predictor]], list[Fal
             except ImportError as error:
                 why = f"{error.name or error} is {NOT_INSTALLED}"
                 falls.append(Fall(f"{model.version} ({name})", why, optional=True))
-            except Exception as error:  # native libraries raise what they like
+            except Exception as error:  # native libraries may raise any exception
                 falls.append(Fall(f"{model.version} ({name})", str(error)))
     if not steps and not falls:
         falls.append(Fall(KIND, "there is no model", optional=True))
@@ -80,7 +80,7 @@ def trees_of(model: Model) -> Trees:
     Raises
     ------
     ModelRefused
-        They are damaged, or were trained for other features than this version of KLAIS computes.
+        If they are damaged, or were trained for other features than this version of KLAIS computes.
     """
     data = model.read("trees.npz")
     features = model.card.about.get("features") if model.card else None
@@ -108,11 +108,11 @@ class ForecastChain:
     Parameters
     ----------
     store : ModelStore
-        Where the models are.
+        Store of the models.
     observe : callable
-        Gets the step's name and how long each forecast took (s).
+        Called with the name of the step and the duration of each forecast (s).
     load : callable
-        Gives steps and falls of a store.
+        Returns steps and falls for a store.
     """
 
     def __init__(self, store: ModelStore, observe: Observe = _nobody, load: Load = load_chain) -> None:
@@ -124,11 +124,11 @@ class ForecastChain:
         self.falls_total = 0
 
     def start(self) -> None:
-        """Begin to wait for a window that is worth a model; returns at once."""
+        """Start waiting for a window that needs a model; returns immediately."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._stop.set()
         self._wanted.set()
         if self._thread.is_alive():
@@ -140,11 +140,11 @@ class ForecastChain:
         return self._loaded.steps[0][0]
 
     def falls(self) -> list[Fall]:
-        """Why better steps are not in use."""
+        """Reasons why better steps are not in use."""
         return list(self._loaded.falls)
 
     def predict(self, window: Window) -> TrafficForecast:
-        """See :class:`~klais.control.forecast.Predictor`; a step that fails is left out until a model is activated."""
+        """See :class:`~klais.control.forecast.Predictor`. A failed step is skipped until a model is activated."""
         if 2 * len(window) >= LEAST_ROWS:
             self._wanted.set()
         loaded = self._loaded
@@ -152,7 +152,7 @@ class ForecastChain:
             began_s = time.perf_counter()
             try:
                 forecast = predictor.predict(window)
-            except Exception as error:  # whatever a model does, the controller goes on
+            except Exception as error:  # the controller continues after any error of a model
                 fall = Fall(f"{getattr(predictor, 'name', name)}", f"it failed: {error!r}")
                 rest = loaded.steps[at + 1 :]
                 if not rest:
@@ -165,7 +165,7 @@ class ForecastChain:
         raise AssertionError("the rules are always there")
 
     def refresh(self) -> bool:
-        """Load again if another model was activated; return whether."""
+        """Load again if another model was activated; whether it did."""
         stamp = self._store.stamp(KIND)
         if stamp == self._loaded.stamp:
             return False
@@ -176,7 +176,7 @@ class ForecastChain:
         return True
 
     def _tell(self, falls: list[Fall]) -> None:
-        """Each fall once a life of the process, and counted."""
+        """Log and count each fall once per process."""
         self.falls_total += len(falls)
         for fall in falls:
             if fall not in self._said:
@@ -196,7 +196,7 @@ class ForecastChain:
 
 
 def predictor_of(settings: Settings, observe: Observe = _nobody) -> Predictor:
-    """What ``KLAIS_FORECAST`` asks for; a :class:`ForecastChain` is not started yet."""
+    """The predictor that ``KLAIS_FORECAST`` selects; a :class:`ForecastChain` is not started yet."""
     if settings.forecast == "none":
         return NoPredictor()
     if settings.forecast == "trend":

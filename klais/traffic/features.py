@@ -1,6 +1,6 @@
-"""From a window of per-second rows to the features that models see: ratios, shares and trends (pure; numpy only).
+"""Computes the features of a model from a window of per-second rows: ratios, shares and trends (pure; numpy only).
 
-Nearly all are ratios to the window's own median, so that a model which learned from 1,000 frames/s knows 100,000.
+Nearly all are ratios to the window's own median, so that a model trained at 1,000 frames/s works at 100,000.
 """
 
 import numpy as np
@@ -10,7 +10,14 @@ from klais.control.forecast import FEATURES, SMALL_RATE, WINDOW_S, Window
 
 COLUMN = {name: at for at, name in enumerate(FEATURES)}
 RECENT = (1, 3, 5, 10, 20)  # s over which the present is averaged
-SHARES = ("new_devices", "malformed", "duplicates", "limited", "resets", "dropped")  # of the frames of the same seconds
+SHARES = (
+    "new_devices",
+    "malformed",
+    "duplicates",
+    "limited",
+    "resets",
+    "dropped",
+)  # as shares of the frames of the same seconds
 
 NAMES = (
     *(f"rate_{n}s" for n in RECENT),
@@ -30,7 +37,7 @@ Features = npt.NDArray[np.float32]
 
 
 def padded(window: Window) -> Window:
-    """The window with 60 rows: the first one repeated in front of a shorter one."""
+    """The window with 60 rows: a shorter one is padded with its first row."""
     missing = WINDOW_S - len(window)
     return np.concatenate((np.repeat(window[:1], missing, axis=0), window)) if missing > 0 else window[-WINDOW_S:]
 

@@ -1,8 +1,8 @@
-"""Groups of devices and what an edge would see of them, second by second, without simulating single frames (pure).
+"""Groups of devices and an edge's view of them, second by second, without simulating single frames (pure).
 
-A group is ``frames`` a second from a pool of ``devices``. In a *mixed* group each frame comes from any of them (numbers
-of frames a device are Poisson); in an *even* one the devices send the same number of frames each. The figures of
-several groups add up as the sketch of :mod:`klais.edge.activity` adds them.
+A group sends ``frames`` per second from a pool of ``devices``. In a *mixed* group each frame comes from any of them
+(frames per device are Poisson distributed); in an *even* one all devices send the same number of frames. The figures of
+several groups are added up like in the sketch of :mod:`klais.edge.activity`.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from klais.control.forecast import FEATURES
 
-BINS = 1 << 15  # of the edge's sketch
+BINS = 1 << 15  # bins of the edge's sketch
 Series = npt.NDArray[np.float64]
 
 _LAMBDA = np.exp(np.linspace(np.log(1e-5), np.log(1e5), 400))
@@ -37,15 +37,15 @@ class Group:
     Attributes
     ----------
     frames : float64 [t]
-        A second.
+        Frames per second.
     devices : float64 [t]
-        Pool of a mixed group; devices that send in an even one.
+        Pool of a mixed group; sending devices of an even one.
     mixed : bool
-        See the module.
+        See the module docstring.
     size, size_sd : float
         Bytes of a frame.
     new, malformed, duplicates, limited, resets : float64 [t] or float
-        A second. ``unseen`` frames are malformed before anybody reads an id: the sketch does not have them.
+        Per second. ``unseen`` frames are malformed before an id is read: the sketch does not contain them.
     heavy : float
         Share of the group's frames that one device sends.
     cause : str
@@ -84,7 +84,7 @@ class Fleet:
         return total
 
     def rows(self, rng: np.random.Generator) -> Series:
-        """What the controller's collector would hold, float64 [t, len(FEATURES)]."""
+        """The rows that the controller's collector would hold, float64 [t, len(FEATURES)]."""
         seen = [group for group in self.groups if not group.unseen]
         frames = np.sum([g.frames for g in self.groups], axis=0)
         active, log_sum, top = (np.zeros_like(frames) for _ in range(3))
@@ -92,7 +92,7 @@ class Fleet:
             a, s, t = _activity(group)
             active, log_sum, top = active + a, log_sum + s, np.maximum(top, t)
         in_sketch = np.sum([g.frames for g in seen], axis=0)
-        per_bin = in_sketch / BINS  # devices that share a counter look like one
+        per_bin = in_sketch / BINS  # devices that share a counter count as one
         top = np.minimum(np.maximum(top, per_bin + 4.0 * np.sqrt(per_bin)), in_sketch)
         entropy = np.maximum(0.0, np.log(np.maximum(in_sketch, 1.0)) - log_sum / np.maximum(in_sketch, 1.0))
         entropy = -np.log(np.exp(-entropy) + 1.0 / BINS)

@@ -1,4 +1,4 @@
-"""Hostile traffic of each kind, for the scenarios: what the sketch, the dam and the sequence windows make of it."""
+"""Hostile traffic of each kind, for the scenarios: its effect on the sketch, the dam and the sequence windows."""
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def flood(how: str, calm: Group, onset: int, rng: Rng, test: bool) -> list[Group
         unseen = how == "malformed"
         devices = np.full(len(frames), senders)
         group = Group(frames, devices, malformed=frames * rng.uniform(0.9, 1.0), unseen=unseen)
-    else:  # what somebody recorded, sent again
+    else:  # a replay of recorded frames
         group, size, size_sd = Group(frames, pool * rng.uniform(0.01, 1.0) + 2.0), calm.size, calm.size_sd
         if how == "replayed":
             group.duplicates = frames * rng.uniform(0.6, 1.0)

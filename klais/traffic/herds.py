@@ -1,18 +1,18 @@
-"""Devices that reconnect, for the scenarios: after 3GPP TR 37.868, with back-off or without, after an outage or not."""
+"""Devices that reconnect, for the scenarios: after 3GPP TR 37.868, with or without back-off, with or without outage."""
 
 import numpy as np
 
 from klais.sim.herd import BETA
 from klais.traffic.fleet import Group, Series
 
-HELD_OUT_HERD = "exponential"  # arrivals that training never sees
-SAMPLE = 4000  # devices of which the seconds are drawn; a larger herd is scaled
+HELD_OUT_HERD = "exponential"  # arrivals that training does not use
+SAMPLE = 4000  # devices whose arrivals are drawn; a larger herd is scaled
 
 Rng = np.random.Generator
 
 
 def arrival_seconds(model: str, spread_s: float, devices: int, rng: Rng) -> Series:
-    """When each device is back (s after the first could be), float64 [devices]."""
+    """Arrival time of each device (s after the earliest possible one), float64 [devices]."""
     if model == "beta":
         return rng.beta(*BETA, devices) * spread_s
     if model == "exponential":
@@ -23,7 +23,7 @@ def arrival_seconds(model: str, spread_s: float, devices: int, rng: Rng) -> Seri
 def herd_group(
     devices: float, model: str, spread_s: float, buffered: int, back_off: bool, onset: int, length: int, rng: Rng
 ) -> tuple[Group, Series]:
-    """The frames of a herd, and how many of its devices are back in each second."""
+    """The frames of a herd, and the number of devices that are back in each second."""
     sample = int(min(devices, SAMPLE))
     factor = float(devices / sample)
     start = arrival_seconds(model, spread_s, sample, rng)
@@ -46,13 +46,13 @@ def herd_group(
 
 
 def draw_herd(calm: Group, onset: int, rng: Rng, only_outage: bool, model: str | None, test: bool) -> list[Group]:
-    """A herd of any kind on the ground ``calm`` (in place: its devices fall silent before), or an outage without one.
+    """A herd of any kind on the base ``calm`` (changed in place: its devices are silent before), or only an outage.
 
     ``model``: the only model to use. Without one: Beta(3,4) over 10 s or longer, or uniform over 20 to 60 s.
     """
     length, fleet = len(calm.frames), float(calm.devices[0])
     share = rng.uniform(0.25, 1.0)
-    outside = not only_outage and rng.random() < 0.4  # 300 to 300,000 devices that the steady traffic does not have
+    outside = not only_outage and rng.random() < 0.4  # 300 to 300,000 devices that are not in the steady traffic
     devices = np.exp(rng.uniform(np.log(300), np.log(300_000))) if outside else max(300.0, fleet * share)
     devices *= 1.21 if test else 1.0
     away = not outside and _silence(calm, share, onset, rng, only_outage)
@@ -61,24 +61,26 @@ def draw_herd(calm: Group, onset: int, rng: Rng, only_outage: bool, model: str |
     model = model or str(rng.choice(("beta", "beta", "uniform")))
     spread_s = float(rng.choice((10.0, 10.0, rng.uniform(8, 40)))) if model == "beta" else rng.uniform(20, 60)
     buffered = int(rng.choice((1, 2, 5, 10, 20))) if not test else int(rng.choice((1, 3, 5, 8, 14)))
-    least = 0.6 * calm.frames[max(0, onset - 30) : onset].mean() * spread_s  # a herd that nobody sees is none
+    least = 0.6 * calm.frames[max(0, onset - 30) : onset].mean() * spread_s  # a smaller herd is not visible
     devices = min(max(devices, least / buffered), 3e5) if rng.random() < 0.8 else devices
-    # A roll-out: nobody knows them yet. With one frame each nothing tells them from spoofed ids.
+    # A roll-out of unknown devices. With one frame each they look like spoofed ids.
     fresh = float(rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.3), 1.0 if buffered > 2 else 0.0)))
-    lost_power = float(rng.choice((0.0, rng.uniform(0.3, 1.0))))  # their counters begin again
-    if buffered == 1 and (not away or lost_power > 0.0):  # one frame each is what spoofed ids send too
+    lost_power = float(rng.choice((0.0, rng.uniform(0.3, 1.0))))  # their counters restart
+    if buffered == 1 and (not away or lost_power > 0.0):  # spoofed ids also send one frame each
         buffered = 2
     group, back = herd_group(devices, model, spread_s, buffered, rng.random() < 0.35, onset, length, rng)
     group.size, group.size_sd = calm.size * float(rng.choice((1.0, 1.0, rng.uniform(0.8, 1.3)))), calm.size_sd
     group.new, group.resets = back * fresh, back * lost_power * (1.0 - fresh)
-    group.duplicates = group.frames * float(rng.choice((0.0, 0.0, rng.uniform(0, 0.2))))  # sent again without an answer
+    group.duplicates = group.frames * float(
+        rng.choice((0.0, 0.0, rng.uniform(0, 0.2)))
+    )  # sent again without a response
     return [group]
 
 
 def _silence(calm: Group, share: float, onset: int, rng: Rng, slow: bool) -> bool:
-    """Part of the steady devices is away before ``onset`` and comes back slowly (``slow``) or with the herd.
+    """Part of the steady devices is absent before ``onset`` and returns slowly (``slow``) or with the herd.
 
-    Returns whether it was away at all.
+    Returns whether any was absent.
     """
     seconds, away = np.arange(len(calm.frames)), int(rng.choice((0, int(rng.integers(5, 55)))))
     if slow:

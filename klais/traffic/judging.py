@@ -1,8 +1,8 @@
-"""Figures of a predictor on whole days and on herds: false alarms a day, lead time, Brier score. For the benchmark.
+"""Figures of a predictor on whole days and on herds: false alarms per day, lead time, Brier score. For the benchmark.
 
-An *alarm* is a burst probability above 0.5; alarms within a minute are one. It is *false* when no burst follows within
-10 s, by the definition of :mod:`klais.control.forecast`, on a day without herds and floods. The *lead* of a herd is
-the time from the end of the second whose row first makes the probability exceed 0.5 until its arrivals peak.
+An *alarm* is a burst probability above 0.5; alarms within a minute count as one. It is *false* if no burst follows
+within 10 s, by the definition of :mod:`klais.control.forecast`, on a day without herds and floods. The *lead* of a herd
+is the time from the end of the second whose row first raises the probability above 0.5 to the peak of its arrivals.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ ALARM = 0.5
 MERGE_S, FOLLOWS_S = 60, 10
 DAY_S = 86_400
 RATE = 1600.0  # frames/s on average to which a recording is scaled
-INTERVAL_S = 30.0  # of the devices of a herd in ordinary times
-SERVICE_SHARE = 0.25  # of the peak of arrivals: what a dam lets through, for the time at which its queue peaks
+INTERVAL_S = 30.0  # normal interval of the devices of a herd
+SERVICE_SHARE = 0.25  # of the peak of arrivals: rate of a dam, to compute when its queue peaks
 
 Floats = npt.NDArray[np.float64]
 Run = Callable[[npt.NDArray[np.float32]], Floats]  # features -> outputs
@@ -47,9 +47,9 @@ class Days:
 
 
 def watch(base: Base, run: Run, seed: int, most_s: int = DAY_S, trend_every: int = 0) -> Days:
-    """Go through a recording (at most ``most_s`` seconds from its beginning), scaled to 1,600 frames/s.
+    """Process a recording (at most ``most_s`` seconds from its beginning), scaled to 1,600 frames/s.
 
-    ``trend_every``: also ask the trend predictor, in every n-th second (0 = never; the others are NaN).
+    ``trend_every``: also evaluate the trend predictor, in every n-th second (0 = never; the others are NaN).
     """
     rng = np.random.default_rng(seed)
     seconds = int(min(most_s, len(base.counts) * base.step_s))
@@ -68,7 +68,7 @@ def watch(base: Base, run: Run, seed: int, most_s: int = DAY_S, trend_every: int
 
 
 def false_alarms(predicted: Floats, came: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Alarms, and how many of them are false."""
+    """The number of alarms, and of false ones."""
     above = np.flatnonzero(predicted > ALARM)
     if not len(above):
         return 0, 0
@@ -85,8 +85,8 @@ def brier(predicted: Floats, came: npt.NDArray[np.bool_]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class HerdLead:
-    """One herd: seconds from the alarm to the peak of its arrivals and to that of the queue behind a dam (negative =
-    after it, None = no alarm), from its first arrivals to the alarm, and whether its class was named by the peak."""
+    """One herd: seconds from the alarm to the peak of its arrivals and to that of the queue of a dam (negative = after
+    it, None = no alarm), from its first arrivals to the alarm, and whether its class was detected by the peak."""
 
     devices: int
     spread_s: float

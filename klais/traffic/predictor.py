@@ -1,4 +1,4 @@
-"""From a model's outputs to a forecast, and the rules that stand in when there is no model."""
+"""Converts a model's outputs to a forecast, and the rules that are used without a model."""
 
 import math
 from collections.abc import Callable
@@ -17,15 +17,15 @@ from klais.control.forecast import (
 from klais.traffic.backends import Backend
 from klais.traffic.features import COLUMN, NAMES, clean, features_of
 
-BURST = len(CLASSES)  # place of the burst's log-odds among the outputs
+BURST = len(CLASSES)  # index of the burst's log-odds among the outputs
 QUANTILES = (0.1, 0.5, 0.9)
-LEAST_LEARNED_ROWS = 30  # a shorter window says too little of what is usual
+LEAST_LEARNED_ROWS = 30  # a shorter window does not show what is usual
 OUTPUTS = BURST + 1 + len(QUANTILES)
-KIND = "traffic"  # of the model, in the store
-# On recorded traffic, whose noise alone makes bursts, half of the alarms at a probability of 0.5 would be false. From
-# 0.9 on about one a day is (python -m bench traffic).
+KIND = "traffic"  # kind of the model in the store
+# On recorded traffic, whose noise alone causes bursts, half of the alarms at a probability of 0.5 would be false. From
+# 0.9 on, about one per day is (python -m bench traffic).
 SURE_OF_BURST = 0.9
-RULES_CONFIDENCE = 0.7  # only obvious cases are named
+RULES_CONFIDENCE = 0.7  # only obvious cases are classified
 MOST_LOG = 12.0  # a forecast is at most exp(12) times the level
 
 At = {name: at for at, name in enumerate(NAMES)}
@@ -40,7 +40,7 @@ class LearnedPredictor:
     backend : Backend
         Evaluates the trees.
     version : str
-        Of the model.
+        Version of the model.
     """
 
     def __init__(self, backend: Backend, version: str) -> None:
@@ -76,7 +76,7 @@ def interpret(outputs: Array) -> tuple[Array, Array, Array]:
 
 
 def cautious(probability: Array) -> Array:
-    """A model's probability so bent that it exceeds 0.5, the alarm, only where the model is sure.
+    """A model's probability, scaled so that it exceeds 0.5, the alarm, only if the model is confident.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def cautious(probability: Array) -> Array:
 
 
 class RulesPredictor:
-    """Thresholds on the same features; the burst is the trend's. What works without any model."""
+    """Thresholds on the same features; the burst forecast is that of the trend. It works without any model."""
 
     name = "rules"
 
@@ -113,8 +113,8 @@ class RulesPredictor:
 def rule_class(x: dict[str, float]) -> int:
     """Class (index into ``CLASSES``) of features by name: the obvious cases.
 
-    Hostile is what most devices never do at once: malformed frames, duplicates, restarts without new devices, one
-    device with most of the frames, unknown devices with one frame each beyond the limit.
+    Hostile is behaviour that most devices never show at the same time: malformed frames, duplicates, restarts without
+    new devices, one device with most of the frames, more unknown devices with one frame each than the limit allows.
     """
     bad = max(x[f"{name}_3s"] - x[f"{name}_median"] for name in ("malformed", "duplicates", "limited"))
     alone = x["top_share"] > 0.3 and x["top_share"] > x["top_share_median"] + 0.2 and x["rate_3s"] > 0.2
@@ -135,7 +135,7 @@ def usual_busiest(window: Window) -> float:
 
 
 def describe(window: Window) -> str:
-    """The figures of the last 3 s against the window, in words."""
+    """The figures of the last 3 s compared with the window, as text."""
     last, usual = window[-3:].mean(axis=0), np.median(window, axis=0)
     rate = max(last[COLUMN["rate"]], 1e-9)
     text = f"{last[COLUMN['rate']]:,.0f} frames/s, usual {usual[COLUMN['rate']]:,.0f}"

@@ -1,10 +1,10 @@
-"""Traffic of the five classes with its truth, drawn with a seed: recorded bases, herds after 3GPP, floods of each kind.
+"""Labelled traffic of the five classes, drawn with a seed: recorded bases, herds after 3GPP, floods of each kind.
 
-Labels follow one rule, second by second: *attack* when a fifth of the frames of the last 3 s are hostile;
-*thundering_herd* when a quarter of them is from devices that reconnect; else *burst* when the last 5 s are twice the
-median of the last 60 s; else *elevated* when the last 10 s are 1.3 times that median; else *normal*. Seconds in which
-the share of hostile frames is between 8 and 30 %, or that of reconnecting devices between 10 and 40 %, have no class:
-nobody is taught or judged by them.
+Labels follow one rule, second by second: *attack* if a fifth of the frames of the last 3 s are hostile;
+*thundering_herd* if a quarter of them is from reconnecting devices; else *burst* if the last 5 s are twice the median
+of the last 60 s; else *elevated* if the last 10 s are 1.3 times that median; else *normal*. Seconds in which the share
+of hostile frames is between 8 and 30 %, or that of reconnecting devices between 10 and 40 %, have no class and are not
+used for training or tests.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ Rng = np.random.Generator
 @dataclass(frozen=True, slots=True)
 class Episode:
     """``rows`` float64 [t, columns], ``labels`` int64 [t] (index into ``CLASSES``, -1 = none), ``bursts`` bool [t]
-    (whether the mean rate of the next 5 s is a burst), ``nexts`` float64 [t] (that mean), and what was drawn."""
+    (whether the mean rate of the next 5 s is a burst), ``nexts`` float64 [t] (that mean), and the drawn parameters."""
 
     rows: Series
     labels: Labels
@@ -70,16 +70,16 @@ def labels_of(fleet: Fleet) -> Labels:
 
 
 def episode(base: Base, rng: Rng, held_out: bool = False, test: bool = False) -> Episode:
-    """One stretch of 190 s of traffic.
+    """Draw 190 s of traffic.
 
     Parameters
     ----------
     base : Base
-        The part of a trace to draw from.
+        The part of a trace from which to draw.
     rng : numpy.random.Generator
-        Seeded.
+        Seeded generator.
     held_out : bool
-        Only kinds of herds and floods that training never sees.
+        Only kinds of herds and floods that training does not use.
     test : bool
         Generator settings of the test: other sizes of fleets, herds and floods than in training.
     """
@@ -92,7 +92,7 @@ def episode(base: Base, rng: Rng, held_out: bool = False, test: bool = False) ->
     elif kind in ("herd", "outage"):
         fleet.groups += draw_herd(calm, onset, rng, kind == "outage", HELD_OUT_HERD if held_out else None, test)
     elif kind == "attack":
-        if not held_out and rng.random() < 0.15:  # hostile frames in a busy hour
+        if not held_out and rng.random() < 0.15:  # hostile frames during high load
             fleet.groups += _surge(calm, "elevated", onset - 20, rng, test)
         how = str(rng.choice(HELD_OUT_FLOODS if held_out else FLOODS))
         fleet.groups += flood(how, calm, onset, rng, test)
@@ -103,15 +103,15 @@ def episode(base: Base, rng: Rng, held_out: bool = False, test: bool = False) ->
 
 
 def _ground(base: Base, rng: Rng, test: bool) -> Fleet:
-    """A fleet on a stretch of a recording, scaled to it."""
+    """A fleet on an interval of a recording, scaled to it."""
     size = np.exp(rng.uniform(np.log(150), np.log(200_000)))
     interval_s = np.exp(rng.uniform(np.log(0.5), np.log(60.0)))
     level = min(max(size / interval_s, 20.0), 200_000.0)
     if test:
-        level *= 1.37  # between the levels of the training
+        level *= 1.37  # between the levels used in training
     counts = base.seconds(int(rng.integers(len(base.counts))), LENGTH_S, rng)
     how = rng.random()
-    if how < 0.35:  # the recording as it is, noise and all
+    if how < 0.35:  # the unchanged recording with its noise
         rate = counts * level / max(counts.mean(), 0.05)
     elif how < 0.7:  # its shape over a minute, with the noise of a large fleet
         smooth = np.convolve(np.pad(counts, 30, mode="edge"), np.ones(61) / 61, mode="valid") + 0.05
@@ -123,7 +123,7 @@ def _ground(base: Base, rng: Rng, test: bool) -> Fleet:
     heavy = float(rng.choice((0.0, 0.0, 0.0, rng.uniform(0.02, 0.5))))
     new = rng.choice((0.0, 0.0, rng.uniform(0, 0.02)))
     trouble = rng.choice((0.0, 0.0, 0.0, rng.uniform(0, 0.08)), size=3)
-    regular = rng.random() < 0.4  # each device sends as often as the others, as those of `klais simulate` do
+    regular = rng.random() < 0.4  # all devices send at the same rate, as those of `klais simulate`
     calm = Group(
         rate, np.full(LENGTH_S, max(size, 3.0)), not regular,
         size=rng.uniform(40, 900), size_sd=rng.uniform(0, 150), heavy=heavy,
@@ -136,7 +136,7 @@ def _ground(base: Base, rng: Rng, test: bool) -> Fleet:
 def _surge(calm: Group, kind: str, onset: int, rng: Rng, test: bool) -> list[Group]:
     """More of the same traffic: a step, a ramp or a spike; more devices, or more frames of each.
 
-    In place, or as the group that it returns."""
+    Changes ``calm`` in place, or returns a group."""
     seconds = np.arange(LENGTH_S)
     if kind == "burst":
         factor, length = rng.uniform(2.3, 9.0), rng.uniform(3, 25)
@@ -147,7 +147,7 @@ def _surge(calm: Group, kind: str, onset: int, rng: Rng, test: bool) -> list[Gro
     shape = np.clip((seconds - onset) / rise, 0.0, 1.0)
     shape = np.where(seconds > onset + length, np.clip(1.0 - (seconds - onset - length) / rise, 0.0, 1.0), shape)
     grown = 1.0 + (factor - 1.0) * shape
-    if rng.random() < 0.4:  # frames of another size than before, as when devices send a report
+    if rng.random() < 0.4:  # frames of another size, for example when devices send reports
         size, more = calm.size * rng.uniform(0.7, 1.4), calm.frames * (grown - 1.0)
         return [Group(more, calm.devices, calm.mixed, size=size, size_sd=calm.size_sd)]
     for name in ("frames", "new", "malformed", "duplicates", "resets"):

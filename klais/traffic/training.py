@@ -1,9 +1,9 @@
-"""Train the traffic model: episodes from recordings and seeds, boosted trees, figures on the later days.
+"""Trains the traffic model: episodes from recordings and seeds, boosted trees, evaluation on the later days.
 
     python -m klais.traffic.training DIR [--seed 1] [--episodes 1600] [--out FOLDER]
 
-made the model in the package (``--out klais/models/data/traffic``). ``klais models train`` does the same in a process
-of low priority, from the shipped recording or from traces of yours.
+created the model in the package (``--out klais/models/data/traffic``). ``klais models train`` does the same in a
+low-priority process, from the shipped recording or from your own traces.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from klais.traffic.scenarios import Episode, episode
 from klais.traffic.trees import Trees, evaluate, from_sklearn
 
 STRIDE = 6  # s between two windows of an episode
-NEAR_S = (5, 22)  # around the onset every window counts
+NEAR_S = (5, 22)  # around the onset every window is used
 PROBES = 64
 SHORT_SHARE = 0.1  # of the windows are shorter than 60 s
 SCRIPT = "klais/traffic/training.py"
@@ -48,7 +48,7 @@ class Samples:
     kinds: npt.NDArray[np.str_]
 
     def with_class(self) -> "Samples":
-        """Those whose second has a class."""
+        """The samples whose second has a class."""
         sure = self.labels >= 0
         return Samples(self.x[sure], self.labels[sure], self.bursts[sure], self.ratios[sure], self.kinds[sure])
 
@@ -62,7 +62,7 @@ def windows_of(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def samples(
     bases: Sequence[Base], episodes: int, seed: int, test: bool = False, held_out: bool = False, nice: Say | None = None
 ) -> Samples:
-    """Draw episodes and take windows from them, more around the onset."""
+    """Draw episodes and their windows, more of them around the onset."""
     rng = np.random.default_rng([seed, int(test), int(held_out)])
     parts: list[tuple[Any, ...]] = []
     for number in range(episodes):
@@ -88,7 +88,7 @@ def _windows(drawn: Episode, rng: np.random.Generator) -> tuple[Any, ...]:
 
 
 def fit(train: Samples, seed: int, iterations: int = 75, say: Say = lambda text: None) -> Trees:
-    """Boosted trees for class, burst and quantiles (scikit-learn), one after the other on few threads."""
+    """Boosted trees for class, burst and quantiles (scikit-learn), fitted one after the other on few threads."""
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     shared: dict[str, Any] = {
@@ -126,7 +126,7 @@ def f1(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> dict[
 
 
 def judge(trees: Trees, test: Samples) -> dict[str, Any]:
-    """Figures of the trees on samples that they did not see."""
+    """Figures of the trees on samples that were not used for training."""
     classes, burst, ratios = interpret(evaluate(trees, test.x))
     sure = test.labels >= 0
     predicted, labels, kinds = classes.argmax(axis=1)[sure], test.labels[sure], test.kinds[sure]
@@ -150,14 +150,14 @@ def train(
     episodes: int = 1600,
     say: Say = lambda text: None,
 ) -> Card:
-    """Draw, fit, judge on the later part of each recording and other settings, write.
+    """Draw, fit, evaluate on the later part of each recording with other settings, and write.
 
     Parameters
     ----------
     bases : sequence of Base
-        Recordings; the earlier 60 % of each trains.
+        Recordings; the first 60 % of each are used for training.
     folder : callable
-        Version -> where the model goes.
+        Version -> folder of the model.
     seed, episodes : int
         The same seed, episodes, recordings and libraries give the same trees.
     """
@@ -170,7 +170,7 @@ def train(
     try:
         files["model.onnx"] = onnx_bytes(trees)
     except ImportError:
-        say("the package onnx is not installed: no model.onnx, scikit-learn will evaluate the trees (extra ml)")
+        say("the package onnx is not installed: without model.onnx, scikit-learn evaluates the trees (extra ml)")
     version = "traffic-" + hashlib.sha256(files["trees.npz"]).hexdigest()[:10]
     about = {
         "kind": KIND, "version": version, "title": "Traffic classes, burst probability and rate quantiles",
@@ -190,7 +190,7 @@ def train(
 
 
 def be_humble(threads: int = 1) -> None:
-    """Lowest priority and few threads, for a process that trains beside the data path; call it before sklearn loads."""
+    """Set lowest priority and few threads for a training next to the data path; call it before sklearn is loaded."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.nice(19)
 

@@ -1,7 +1,7 @@
-"""Boosted trees as plain arrays: made from scikit-learn's, evaluated by scikit-learn's own code or by ONNX.
+"""Boosted trees as plain arrays: converted from scikit-learn, evaluated by scikit-learn's own code or ONNX.
 
-The file holds numbers only, so that reading it can run nothing. Thresholds are rounded down to float32 and features are
-float32: then every evaluation takes the same branch at every node.
+The file holds only numbers, so that reading it cannot execute code. Thresholds are rounded down to float32 and features
+are float32, so that every evaluation takes the same branch at every node.
 """
 
 import io
@@ -35,22 +35,22 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Trees:
-    """k trees over n nodes that add to one of t outputs each.
+    """k trees over n nodes, each of which adds to one of t outputs.
 
     Attributes
     ----------
     starts : int64 [k + 1]
         First node of each tree.
     targets : int16 [k]
-        The output that each adds to.
+        The output to which each adds.
     feature, threshold, left, right : [n]
-        Of an inner node: ``x[feature] <= threshold`` goes left; children count from the tree's first node.
+        Of an inner node: ``x[feature] <= threshold`` goes left; children are counted from the tree's first node.
     leaf, value : [n]
-        Whether a node is a leaf, and what it adds.
+        Whether a node is a leaf, and the value that it adds.
     base : float64 [t]
-        Outputs without any tree.
+        Outputs without trees.
     probe, answers : float32 [p, f], float64 [p, t]
-        Some inputs and the outputs that they must give: what evaluates the trees checks itself.
+        Some inputs and their correct outputs, with which a backend is checked.
     """
 
     starts: npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ class Trees:
     answers: npt.NDArray[np.float64]
 
     def dump(self) -> bytes:
-        """As the bytes of a compressed npz file; the same trees give the same bytes."""
+        """As the bytes of a compressed npz file; equal trees give equal bytes."""
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in SHAPES:
@@ -77,12 +77,12 @@ class Trees:
 
     @classmethod
     def load(cls, data: bytes, columns: int, outputs: int) -> "Trees":
-        """Read and check such a file: whatever it holds, an evaluation ends and stays within the arrays.
+        """Read and check such a file: with any contents, an evaluation ends and stays within the arrays.
 
         Raises
         ------
         ModelRefused
-            It is no such file, or its numbers do not fit together.
+            If it is not such a file, or its numbers are inconsistent.
         """
         kinds = {name: (np.dtype(kind).str, 2 if name in ("probe", "answers") else 1) for name, kind in SHAPES.items()}
         try:
@@ -94,7 +94,7 @@ class Trees:
         return trees
 
     def problem(self, columns: int, outputs: int) -> str:
-        """What does not fit together; empty when all does."""
+        """Description of an inconsistency; empty if there is none."""
         n, k = len(self.feature), len(self.targets)
         if not 0 < n <= MOST_NODES or self.base.shape != (outputs,) or self.probe.shape[1:] != (columns,):
             return f"{n} nodes, {self.base.shape} outputs, {self.probe.shape} probes"
@@ -102,17 +102,17 @@ class Trees:
             return "columns of different lengths"
         ordered = (self.starts[1:] > self.starts[:-1]).all()  # a difference may not fit into 64 bits
         if self.starts.shape != (k + 1,) or self.starts[0] != 0 or self.starts[-1] != n or not ordered:
-            return "trees that do not follow each other"
+            return "trees that are not consecutive"
         sizes = np.diff(self.starts)
         if self.targets.min(initial=0) < 0 or self.targets.max(initial=0) >= outputs:
-            return "an output that is not there"
+            return "an output that does not exist"
         size, at = np.repeat(sizes, sizes), np.arange(n) - np.repeat(self.starts[:-1], sizes)
         inner = ~self.leaf
         for child in (self.left[inner], self.right[inner]):
             if (child <= at[inner]).any() or (child >= size[inner]).any():
                 return "a child before its parent"
         if (self.feature[inner] < 0).any() or (self.feature[inner] >= columns).any():
-            return "a feature that is not there"
+            return "a feature that does not exist"
         floats = (self.threshold, self.value, self.base, self.probe, self.answers)
         return "" if all(np.isfinite(values).all() for values in floats) else "numbers that are not finite"
 
@@ -123,7 +123,7 @@ def from_sklearn(heads: Sequence[tuple[Any, Sequence[int]]], probe: npt.NDArray[
     Parameters
     ----------
     heads : sequence of (estimator, outputs)
-        Each with the outputs that its raw predictions are.
+        Each with the outputs of its raw predictions.
     probe : float32 [p, f]
         Inputs for the self-check; the answers are computed from the arrays.
     """

@@ -1,4 +1,4 @@
-"""The files of the page: read once, served with their hash as ETag and the policy that lets nothing foreign in."""
+"""The files of the page: read once, served with their hash as ETag and a policy that forbids external content."""
 
 import gzip
 import hashlib
@@ -35,14 +35,14 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # names carry no hash: the browser asks with the ETag
+    "Cache-Control": "no-cache",  # names have no hash: the browser revalidates with the ETag
     "Vary": "Accept-Encoding",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: its bytes, the same compressed, its type and its ETag."""
+    """One file: its bytes, the compressed bytes, its type and its ETag."""
 
     body: bytes
     packed: bytes
@@ -57,7 +57,7 @@ class Asset:
 
 
 def load_assets() -> dict[str, Asset]:
-    """All files below ``static/`` by their path with ``/``."""
+    """All files below ``static/`` by their relative path."""
     out: dict[str, Asset] = {}
     _walk(files("klais.ui").joinpath("static"), "", out)
     return out
@@ -73,12 +73,12 @@ def _walk(folder: Traversable, prefix: str, out: dict[str, Asset]) -> None:
 
 
 def serve(assets: Mapping[str, Asset], request: web.Request) -> web.Response:
-    """The file that a request names, ``index.html`` where it names none.
+    """The file that a request names, by default ``index.html``.
 
     Raises
     ------
     HttpError
-        404: there is no such file.
+        404, if there is no such file.
     """
     name = request.match_info.get("name", "") or "index.html"
     asset = assets.get(name)

@@ -1,4 +1,4 @@
-"""The newest records of ``klais_audit``: who changed what, when and why."""
+"""The newest records of ``klais_audit``: author, change, time and reason."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ TIMEOUT_S = 5.0
 
 
 async def newest_changes(settings: Settings, most: int) -> list[dict[str, Any]]:
-    """Up to ``most`` records, the newest first; what is no JSON object (somebody else writes there) is left out.
+    """Up to ``most`` records, newest first; values that are not JSON objects (of other programs) are skipped.
 
     Raises
     ------
     KafkaUnavailable
-        No broker answers.
+        If no broker answers.
     TopicMismatch
-        The topic does not exist.
+        If the topic does not exist.
     """
     topic = Topics.of(settings).audit
     out: list[dict[str, Any]] = []

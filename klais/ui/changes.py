@@ -1,7 +1,7 @@
-"""``/api/v1``: what an operator can change. The page and programs use it alike; every change is in ``klais_audit``.
+"""``/api/v1``: changes by operators, used by the page and by programs; every change is in ``klais_audit``.
 
-A change is one record on ``klais_control`` that every worker, edge and kernel filter follows. It names its author, its
-reason and, where it ends by itself, its end.
+A change is one record on ``klais_control`` that every worker, edge and XDP filter follows. It names its author, its
+reason and, if it expires, its end.
 """
 
 import asyncio
@@ -45,13 +45,13 @@ def one_line(text: str) -> str:
 Line = Annotated[str, AfterValidator(one_line)]
 DeviceId = Annotated[str, AfterValidator(_fits_an_id)]
 Seconds = Annotated[
-    float | None, Field(default=None, gt=0, le=YEAR_S, description="Ends by itself after so long (s); null = never.")
+    float | None, Field(default=None, gt=0, le=YEAR_S, description="Expires after this time (s); null = never.")
 ]
 Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 class Reason(Body):
-    """Why, and who where nobody is logged in."""
+    """Reason and, without a session, author."""
 
     reason: Line = Field(min_length=1, max_length=200, description="Shown wherever the change is.")
     author: Line = Field(default="", max_length=64, description="Who asks; a session's name takes its place.")
@@ -66,7 +66,7 @@ class Block(Reason):
 class Blocks(Block):
     """Drop every frame of several devices."""
 
-    most_bytes: ClassVar[int] = 128 << 10  # so many ids, each character as \uXXXX
+    most_bytes: ClassVar[int] = 128 << 10  # the maximum of ids, each character as \uXXXX
     device_ids: list[DeviceId] = Field(min_length=1, max_length=MOST_BLOCKED)
 
 
@@ -79,20 +79,20 @@ class DeviceLimits(Reason):
 
 
 class Ack(Reason):
-    """An operator knows of an incident."""
+    """Acknowledge an incident."""
 
     for_s: Seconds = None
 
 
 class Unmute(Reason):
-    """What is muted no more."""
+    """What to unmute."""
 
     what: Literal["device", "prefix", "feature"] = Field(description="One device, devices by first bytes, a feature.")
     name: str = Field(min_length=1, max_length=120, description="The device_id, the prefix, or the feature.")
 
 
 class Mute(Unmute):
-    """Open no new incident for it; its flags are counted."""
+    """Open no new incident for it; its flags are still counted."""
 
     for_s: Seconds = None
 
@@ -112,7 +112,7 @@ class Override(Reason):
 
 
 class Changed(BaseModel):
-    """What is in force now."""
+    """What is in force after a change."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -122,7 +122,7 @@ class Changed(BaseModel):
 
 
 class Who(BaseModel):
-    """Who asked: the session's name, empty without one, and the address."""
+    """Origin of a request: the session's name, empty without one, and the address."""
 
     name: str = ""
     address: str = ""
@@ -136,9 +136,9 @@ class Changes:
     control : ControlFollower
         The records in force.
     writer : callable
-        Returns what writes; blocking, called in a thread.
+        Returns the writer; blocking, called in a thread.
     rate_min : float
-        A lower global rate is refused: it would stop the system.
+        Lowest accepted global rate; a lower one would stop the system.
     """
 
     def __init__(self, control: ControlFollower, writer: Callable[[], Writer], rate_min: float) -> None:
@@ -152,7 +152,7 @@ class Changes:
         )
 
     async def unblock(self, device_id: str, asked: Reason, who: Who) -> Changed:
-        """Let them pass again."""
+        """Let the frames of a device pass again."""
         return await self._write(
             device_scope(device_id), {"block": None, "unblock": True, "until_ms": None}, asked, who
         )
@@ -188,7 +188,7 @@ class Changes:
         return await self._write(ack_scope(incident_id), {"ack": True, "until_ms": until(asked.for_s)}, asked, who)
 
     async def unack(self, incident_id: str, asked: Reason, who: Who) -> Changed:
-        """Take that back."""
+        """Revoke an acknowledgement."""
         return await self._write(ack_scope(incident_id), {"ack": None, "until_ms": None}, asked, who)
 
     async def mute(self, asked: Mute, who: Who) -> Changed:
@@ -197,7 +197,7 @@ class Changes:
         return await self._write(mute_scope(asked.what, asked.name), changes, asked, who)
 
     async def unmute(self, asked: Unmute, who: Who) -> Changed:
-        """Open incidents for it again."""
+        """Open incidents again for something that was muted."""
         return await self._write(mute_scope(asked.what, asked.name), {"mute": None, "until_ms": now_ms()}, asked, who)
 
     async def override(self, asked: Override, who: Who) -> Changed:
@@ -215,7 +215,7 @@ class Changes:
         return await self._write(OVERRIDE, changes, asked, who)
 
     async def end_override(self, asked: Reason, who: Who) -> Changed:
-        """End what operators set: the settings hold again."""
+        """End the override: the settings apply again."""
         gone = {name: None for name in ("mode", "rate", "burst", "gains", "setpoints")}
         return await self._write(OVERRIDE, gone | {"until_ms": now_ms()}, asked, who)
 

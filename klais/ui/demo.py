@@ -1,4 +1,4 @@
-"""The page on recorded figures: a server that needs neither Kafka nor a worker."""
+"""The page with recorded figures: a server that needs neither Kafka nor a worker."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from klais.ui.routes import Page, install
 
 
 def demo_app(recording: Recording, guard: Guard | None = None) -> web.Application:
-    """The application; nothing can be changed through it. Without a guard it is for loopback."""
+    """The read-only application. Without a guard it must listen on loopback."""
     guard = guard or Guard(AllowedHosts("127.0.0.1"), Access())
     page = Page(
         guard=guard,
@@ -34,7 +34,7 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
             raise web.HTTPFound("/ui/")
         body = recording.page(path)
         if body is None:
-            raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording: a worker answers it")
+            raise HttpError(404, "not_recorded", f"{shown(path)} is not in the recording: ask a worker")
         if path == "/devices/":
             return reply(devices_of(body, request.query))
         return reply(_first(body, request.query.get("size", "")[:6]))
@@ -45,16 +45,16 @@ def demo_app(recording: Recording, guard: Guard | None = None) -> web.Applicatio
 
 
 def _first(body: Any, size: str) -> Any:
-    """A recorded list, no longer than what was asked for."""
+    """A recorded list, cut to the requested length."""
     if not (isinstance(body, dict) and isinstance(body.get("items"), list) and size.isdecimal()):
         return body
     return body | {"items": body["items"][: int(size)]}
 
 
 def devices_of(body: dict[str, Any], query: Mapping[str, str]) -> dict[str, Any]:
-    """The recorded rows of ``/devices/`` that a request wants, in its order; a cursor is the number of rows before.
+    """The recorded rows of ``/devices/`` that match a request, in its order; a cursor is the number of rows before it.
 
-    A recording holds the rows of one page of devices: ``recorded`` says of how many of all there were.
+    A recording holds the rows of one page of devices; ``recorded`` states how many of all devices they are.
     """
     rows = body["items"]
     sort = query.get("sort", body["sort"])
@@ -90,5 +90,5 @@ def _whole(text: str | None, default: int) -> int:
 def demo_server(
     recording: Recording, host: str, port: int, guard: Guard | None = None, limits: ConnectionLimits | None = None
 ) -> Listener:
-    """The same on an address."""
+    """The server of :func:`demo_app` on an address."""
     return Listener(demo_app(recording, guard), host, port, limits or ConnectionLimits())

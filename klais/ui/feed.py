@@ -28,10 +28,10 @@ log = get("klais.ui.feed")
 
 KINDS = ("edge", "worker", "controller")
 PERIOD_S = 1.0
-START_S = 10.0  # before that, a process that has not reported is no problem
+START_S = 10.0  # before that, missing reports are not a problem
 FRESH_MS = 3000
-MOST_RECORDS = 200_000  # of klais_stats that are read back at the start
-MOST_DECISIONS, MOST_OVERRIDES = 60, 500  # of an event, which goes to every viewer each second: in brief
+MOST_RECORDS = 200_000  # records of klais_stats read at the start
+MOST_DECISIONS, MOST_OVERRIDES = 60, 500  # limits of an event, which each viewer gets every second
 BRIEF: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("at", "rate", "reason", "cut"), ()),
     "inputs": ("lag", "cpu"),
@@ -56,7 +56,7 @@ class Feed:
     settings : Settings
         Of the worker.
     stats : Stats
-        What the processes report.
+        Reports of the processes.
     control : ControlFollower
         Limits, overrides and decisions in force.
     """
@@ -71,11 +71,11 @@ class Feed:
         self._recovered = asyncio.Event()
 
     async def ready(self) -> None:
-        """Wait until the history holds what was there before this worker."""
+        """Wait until the history contains the time before this worker's start."""
         await self._recovered.wait()
 
     async def run(self) -> None:
-        """Read the last minutes back, then sample until cancelled; errors are logged, never raised."""
+        """Read the last minutes, then sample until cancelled; errors are logged, not raised."""
         try:
             with contextlib.suppress(asyncio.TimeoutError):
                 await self._recover()
@@ -90,13 +90,13 @@ class Feed:
             await asyncio.sleep(PERIOD_S)
 
     def sample(self) -> None:
-        """Take one sample now."""
+        """Take one sample."""
         self._newest, self._at_ms = self._sampler.sample(SystemView.of(self._stats.newest), time.monotonic()), now_ms()
-        if self._recovered.is_set():  # before, a sample of now would keep older ones out of the history
+        if self._recovered.is_set():  # before that, a new sample would block older ones from the history
             self.history.add(self._at_ms, self._newest)
 
     def event(self) -> tuple[int, bytes]:
-        """Time (epoch ms) and JSON of the newest sample with what each process reports."""
+        """Time (epoch ms) and JSON of the newest sample with the reports of each process."""
         if not self._newest:
             self.sample()
         records = {kind: self._stats.newest(kind) for kind in KINDS}
@@ -131,7 +131,7 @@ class Feed:
 
 
 def brief(decision: Mapping[str, Any]) -> dict[str, Any]:
-    """What the page shows of a decision; ``/control/`` has all of it."""
+    """The part of a decision that the page shows; ``/control/`` has all of it."""
     out: dict[str, Any] = {}
     for name, parts in BRIEF.items():
         value = decision.get(name)
@@ -143,7 +143,7 @@ def brief(decision: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Recovery:
-    """Makes samples of records that lie on ``klais_stats``, one for each second of their senders' clocks."""
+    """Builds samples from records on ``klais_stats``, one per second of their senders' clocks."""
 
     def __init__(self, history: History) -> None:
         self._history, self._sampler = history, Sampler()
@@ -151,7 +151,7 @@ class Recovery:
         self._second = 0
 
     def add(self, value: bytes | None) -> None:
-        """One record; what is none of ours is passed over, and so is one of a clock that is far ahead."""
+        """Add one record; invalid ones and those with a clock far ahead are skipped."""
         try:
             record = shallow_json.loads(value or b"")
             usable = record["v"] == VERSION and all(

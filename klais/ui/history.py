@@ -1,4 +1,4 @@
-"""The last minutes of every series, so that a chart is full as soon as the page opens."""
+"""The last minutes of every series, so that charts are complete when the page opens."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ SECONDS = 900
 
 
 class History:
-    """A ring of samples, one a second.
+    """A ring of samples, one per second.
 
     Memory: ``seconds`` x (series x 4 + 8) bytes, 158 KB for 15 minutes.
 
@@ -30,7 +30,7 @@ class History:
         return min(self._count, len(self._at_ms))
 
     def add(self, at_ms: int, sample: dict[str, float]) -> None:
-        """Keep a sample; one that is not newer than the newest is passed over (a clock that was set back)."""
+        """Add a sample; one that is not newer than the last is skipped (the clock was set back)."""
         if self._count and at_ms <= self._at_ms[(self._count - 1) % len(self._at_ms)]:
             return
         where = self._count % len(self._at_ms)
@@ -39,7 +39,7 @@ class History:
         self._count += 1
 
     def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]:
-        """The newest ``seconds`` samples after a moment (epoch ms), as columns: ``at_ms`` and one for each series."""
+        """The newest ``seconds`` samples after a time (epoch ms), as columns: ``at_ms`` and one per series."""
         size, held = len(self._at_ms), len(self)
         index = np.arange(self._count - held, self._count) % size
         index = index[self._at_ms[index] > after_ms][-seconds:] if seconds > 0 else index[:0]

@@ -12,12 +12,12 @@ from klais.http.errors import HttpError, shown
 from klais.http.query import Query, Whole
 from klais.system.clock import now_ms
 
-MOST = 200  # of one page
+MOST = 200  # incidents of one page
 PARAMETER: dict[str, Any] = {
     "name": "incident_id",
     "in": "path",
     "required": True,
-    "description": "Id of an incident, as the list has it.",
+    "description": "Id of an incident, as in the list.",
     "schema": {"type": "string", "pattern": f"^{ID.pattern}$"},
 }
 
@@ -28,15 +28,21 @@ def _is_cursor(text: str) -> str:
 
 
 class IncidentsQuery(Query):
-    """Of ``/incidents/`` and ``/api/v1/incidents``."""
+    """Query of ``/incidents/`` and ``/api/v1/incidents``."""
 
-    state: Literal["open", "closed"] | None = Field(default=None, description="Only those; unset: both.")
-    feature: str | None = Field(default=None, min_length=1, max_length=120, description="Only those about it.")
-    device: str | None = Field(default=None, min_length=1, max_length=16, description="Only those with this device.")
-    unacknowledged: Literal["true"] | None = Field(default=None, description="Only those that nobody acknowledged.")
-    size: Whole = Field(default=100, ge=1, le=MOST, description="Incidents of a page, the newest first.")
+    state: Literal["open", "closed"] | None = Field(
+        default=None, description="Only incidents in this state; default: both."
+    )
+    feature: str | None = Field(
+        default=None, min_length=1, max_length=120, description="Only incidents with this feature."
+    )
+    device: str | None = Field(
+        default=None, min_length=1, max_length=16, description="Only incidents with this device."
+    )
+    unacknowledged: Literal["true"] | None = Field(default=None, description="Only incidents without acknowledgement.")
+    size: Whole = Field(default=100, ge=1, le=MOST, description="Incidents per page, newest first.")
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
-        default=None, max_length=100, description="The page behind this place: `next` of the page before."
+        default=None, max_length=100, description="The page after this place: `next` of the previous page."
     )
 
 
@@ -53,25 +59,25 @@ def incident_body(records: Records, incident_id: str) -> dict[str, Any]:
     Raises
     ------
     HttpError
-        404: there is none with this id, or not any more.
+        404, if there is no incident with this id, or no longer.
     """
     try:
         incident = incident_of(records[INCIDENT + incident_id])
-    except (KeyError, ValueError):  # what cannot be read is left out, as from the list
-        text = f"there is no incident {incident_id}: the newest 200 that are closed are remembered"
+    except (KeyError, ValueError):  # unreadable ones are skipped, as in the list
+        text = f"there is no incident {incident_id}: only the newest 200 closed ones are kept"
         raise HttpError(404, "unknown_incident", text, incident_id=incident_id) from None
     return shown_with_ack(incident, records, now_ms())
 
 
 def incident_of_path(request: web.BaseRequest, at: int) -> str:
-    """The id of an incident that segment ``at`` of the path holds.
+    """The id of an incident in segment ``at`` of the path.
 
     Raises
     ------
     HttpError
-        400: it is none.
+        400, if it is not an id.
     """
     segment = request.rel_url.raw_path.split("/")[at]
     if not is_id(segment):
-        raise HttpError(400, "bad_incident_id", f"{shown(segment)} is no id of an incident, such as i-0123456789")
+        raise HttpError(400, "bad_incident_id", f"{shown(segment)} is not the id of an incident, such as i-0123456789")
     return segment

@@ -1,4 +1,4 @@
-"""Failed logins of each client, so that nobody can try tokens."""
+"""Limits failed logins of each client, to prevent guessing of tokens."""
 
 from collections import OrderedDict
 
@@ -17,12 +17,12 @@ class FailedLogins:
         self._times: OrderedDict[str, list[float]] = OrderedDict()
 
     def check(self, client: str, now_s: float) -> None:
-        """Return when ``client`` may try at ``now_s``.
+        """Return if ``client`` may try at ``now_s``.
 
         Raises
         ------
         HttpError
-            429.
+            429, if it may not.
         """
         times = self._times.get(bucket_of(parse_ip(client)), [])
         if sum(now_s - at_s < PERIOD_S for at_s in times) >= MOST_FAILED:

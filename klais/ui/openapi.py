@@ -1,4 +1,4 @@
-"""``/api/v1`` in the OpenAPI document of a worker, made of the models that check the requests."""
+"""``/api/v1`` in the OpenAPI document of a worker, from the models that validate the requests."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ _SUMMARIES = {
     ("DELETE", "limits"): "Return a device to the default limits.",
     ("POST", "devices:block"): "Drop every frame of up to 1,000 devices.",
     ("PUT", "ack"): "Acknowledge an incident.",
-    ("DELETE", "ack"): "Take an acknowledgement back.",
+    ("DELETE", "ack"): "Revoke an acknowledgement.",
     ("PUT", "mutes"): "Open no new incident for a device, a prefix or a feature.",
     ("DELETE", "mutes"): "Open incidents for it again.",
     ("PUT", "override"): "Set the global rate, or let the controller set it.",
-    ("DELETE", "override"): "End what operators set: the settings hold again.",
+    ("DELETE", "override"): "End the override: the settings apply again.",
 }
 
 

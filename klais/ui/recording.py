@@ -1,7 +1,7 @@
-"""Recorded figures: what a running worker answered, so that the page can be shown without Kafka.
+"""Recorded figures: responses of a running worker, to show the page without Kafka.
 
-A recording is gzipped JSON: ``history`` (columns), ``events`` (bodies of the stream, one a second) and ``pages``
-(bodies by path). Times are moved so that the recording ends now.
+A recording is gzipped JSON: ``history`` (columns), ``events`` (bodies of the stream, one per second) and ``pages``
+(bodies by path). On playback, times are shifted so that the recording ends now.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ MOST_DEVICES = 20
 
 
 class RecordingError(KlaisError):
-    """A file is no recording, or a worker cannot be recorded."""
+    """A file is not a recording, or a worker cannot be recorded."""
 
 
 def record(base: str, seconds: float, token: str | None = None) -> bytes:
-    """What the worker at ``base`` (``http://host:port``) answers during ``seconds``, as the bytes of a recording.
+    """Record the worker at ``base`` (``http://host:port``) for ``seconds``, and return the bytes of the recording.
 
     Raises
     ------
     RecordingError
-        The worker does not answer, or not with JSON.
+        If the worker does not respond, or not with JSON.
     """
     events = _events(base, seconds, token)
     history = _get(base, "/api/v1/history?seconds=900", token)
@@ -56,14 +56,14 @@ def record(base: str, seconds: float, token: str | None = None) -> bytes:
         for tail in ("/", "/why/"):
             path = f"/devices/{quote(device_id, safe='')}{tail}"
             status, body = _ask(base, path, token)
-            if status == 200:  # no worker may know a device that is blocked, and a lane may recover just now
+            if status == 200:  # a blocked device may be unknown to all workers, and a lane may be recovering
                 pages[path] = body
     whole = {"version": VERSION, "history": history, "events": events, "pages": pages}
     return gzip.compress(orjson.dumps(whole), 9, mtime=0)
 
 
 def _overridden(event: Any) -> list[str]:
-    """Devices that are blocked or have limits of their own: the page links to them."""
+    """Devices that are blocked or have their own limits: the page links to them."""
     scopes = (row["scope"] for row in event["control"]["overrides"])
     return [scope.removeprefix("device/") for scope in scopes if scope.startswith("device/")][:MOST_DEVICES]
 
@@ -71,7 +71,7 @@ def _overridden(event: Any) -> list[str]:
 def _get(base: str, path: str, token: str | None) -> Any:
     status, body = _ask(base, path, token)
     if status != 200 and (path, status) != UNHEALTHY:
-        raise RecordingError(f"{base}{path} answers {status}: {orjson.dumps(body)[:200].decode()}")
+        raise RecordingError(f"{base}{path} responds with {status}: {orjson.dumps(body)[:200].decode()}")
     return body
 
 
@@ -95,22 +95,22 @@ def _events(base: str, seconds: float, token: str | None) -> list[Any]:
     except (OSError, ValueError) as error:
         raise RecordingError(f"the stream of {base} cannot be read: {error}") from error
     if not out:
-        raise RecordingError(f"the stream of {base} had no event within {seconds:g} s")
+        raise RecordingError(f"the stream of {base} sent no event within {seconds:g} s")
     return out
 
 
 class Recording:
-    """A recording that is played back without end: the place of a :class:`klais.ui.feed.Feed`.
+    """A recording in an endless loop, in place of a :class:`klais.ui.feed.Feed`.
 
     Parameters
     ----------
     data : bytes
-        As :func:`record` made it.
+        The result of :func:`record`.
 
     Raises
     ------
     RecordingError
-        It is none.
+        If it is not a valid recording.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -124,16 +124,16 @@ class Recording:
             self.pages: dict[str, Any] = found["pages"]
             self._ends_ms = int(self._events[-1]["at_ms"])
         except (AttributeError, ValueError, KeyError, TypeError, IndexError, OSError, EOFError, zlib.error) as error:
-            raise RecordingError(f"this is no recording of `klais ui record`: {error!r}") from error
+            raise RecordingError(f"this is not a recording of `klais ui record`: {error!r}") from error
         self._began_ms = now_ms()
         self.history = self
 
     async def run(self) -> None:
-        """Nothing to sample."""
+        """Do nothing: there is nothing to sample."""
         await asyncio.Event().wait()
 
     async def ready(self) -> None:
-        """The history is there from the start."""
+        """Return immediately: the history is available from the start."""
 
     def event(self) -> tuple[int, bytes]:
         """The event of this second."""
@@ -142,11 +142,11 @@ class Recording:
         return now, orjson.dumps(_moved(recorded, now - int(recorded["at_ms"])))
 
     def page(self, path: str) -> Any:
-        """The body of a page, its times moved as if it had been asked for now; None where it is not recorded."""
+        """The body of a page with shifted times; None if it is not recorded."""
         return _moved(self.pages[path], now_ms() - self._ends_ms) if path in self.pages else None
 
     def devices(self) -> list[str]:
-        """Devices whose details are recorded."""
+        """Devices with recorded details."""
         details = (path.split("/") for path in self.pages if path.endswith("/why/"))
         return [unquote(parts[2]) for parts in details]
 
@@ -156,7 +156,7 @@ class Recording:
         return recorded["changes"][:most] if recorded else []
 
     def since(self, after_ms: int = 0, seconds: int = 900) -> dict[str, list[Any]]:
-        """The recorded history, moved so that it ends when the playback began."""
+        """The recorded history, shifted so that it ends at the start of the playback."""
         recorded = self._history["at_ms"]
         moved = [int(at_ms) - int(recorded[-1]) + self._began_ms for at_ms in recorded]
         kept = [i for i, at_ms in enumerate(moved) if at_ms > after_ms][-seconds:]
@@ -165,17 +165,17 @@ class Recording:
 
 
 def _check(found: dict[str, Any]) -> None:
-    """Whether a recording has what the playback takes from it."""
+    """Check that a recording has all parts that the playback needs."""
     events, history, pages = found["events"], found["history"], found["pages"]
     times = [*history["at_ms"], *(event["at_ms"] for event in events)]
     lengths = {len(series) for series in history.values()}
     changes = pages.get("/api/v1/audit", {"changes": []})["changes"]
     if not (isinstance(events, list) and isinstance(pages, dict) and isinstance(changes, list)):
-        raise TypeError("events, pages or changes of another kind")
+        raise TypeError("events, pages or changes have the wrong type")
     if not events or lengths != {len(history["at_ms"])} or lengths == {0}:
         raise ValueError("no events, or series of different lengths")
     if not all(isinstance(at, int | float) and 0 <= at < LATEST_MS for at in times):
-        raise ValueError("times that are none")
+        raise ValueError("invalid times")
 
 
 _ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z")
@@ -183,7 +183,7 @@ _EPOCH_MS = ("at", "at_ms", "until_ms", "limits_until_ms", "opened_at", "newest_
 
 
 def _moved(value: Any, by_ms: int, name: str = "") -> Any:
-    """A body whose times, also those within sentences, are so much later."""
+    """A body with all times shifted, including those in sentences."""
     if isinstance(value, dict):
         return {key: _moved(item, by_ms, key) for key, item in value.items()}
     if isinstance(value, list):
@@ -199,7 +199,7 @@ def _later(iso: str, by_ms: int) -> str:
     try:
         moved = datetime.fromisoformat(iso) + timedelta(milliseconds=by_ms)
     except (ValueError, OverflowError):
-        return iso  # it only looks like a moment
+        return iso  # it only looks like a time
     return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -212,7 +212,7 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def load_demo() -> Recording:
-    """The recording that comes with KLAIS."""
+    """The recording in the package of KLAIS."""
     return Recording(files("klais.ui").joinpath("demo.json.gz").read_bytes())
 
 

@@ -51,18 +51,20 @@ B = TypeVar("B", bound=Reason)
 class HistoryQuery(Query):
     """Of ``/api/v1/history``."""
 
-    seconds: Whole = Field(default=SECONDS, ge=1, le=SECONDS, description="The newest so many seconds.")
-    after_ms: Whole = Field(default=0, ge=0, description="Only samples after this moment (ms since the epoch).")
+    seconds: Whole = Field(
+        default=SECONDS, ge=1, le=SECONDS, description="Number of seconds, counted back from the newest."
+    )
+    after_ms: Whole = Field(default=0, ge=0, description="Only samples after this time (ms since the epoch).")
 
 
 class AuditQuery(Query):
     """Of ``/api/v1/audit``."""
 
-    limit: Whole = Field(default=100, ge=1, le=MOST_CHANGES, description="Changes shown, the newest first.")
+    limit: Whole = Field(default=100, ge=1, le=MOST_CHANGES, description="Number of changes, newest first.")
 
 
 class Login(Body):
-    """What ``POST /ui/login`` takes."""
+    """Body of ``POST /ui/login``."""
 
     secret = frozenset({"token"})
     token: str = Field(min_length=1, max_length=4096, description="KLAIS_API_TOKEN, or the one to read.")
@@ -70,13 +72,13 @@ class Login(Body):
 
 
 class HistorySource(Protocol):
-    """Where the history comes from (:class:`klais.ui.history.History`)."""
+    """Source of the history (:class:`klais.ui.history.History`)."""
 
     def since(self, after_ms: int = 0, seconds: int = SECONDS) -> dict[str, list[Any]]: ...
 
 
 class FeedSource(Protocol):
-    """Where the figures come from: :class:`klais.ui.feed.Feed`, or a recording."""
+    """Source of the figures: :class:`klais.ui.feed.Feed`, or a recording."""
 
     @property
     def history(self) -> HistorySource: ...
@@ -90,7 +92,7 @@ class FeedSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """What the routes need.
+    """Dependencies of the routes.
 
     Attributes
     ----------
@@ -99,15 +101,15 @@ class Page:
     feed : FeedSource
         The figures.
     changes : Changes
-        Makes changes; None where nothing can be changed (recorded figures).
+        Makes changes; None if changes are not possible (recorded figures).
     audit : callable
-        Returns the newest so many changes, the newest first; raises KafkaUnavailable or TopicMismatch.
+        Returns the given number of newest changes, newest first; raises KafkaUnavailable or TopicMismatch.
     about : callable
-        Further facts for ``/api/v1/about``.
+        Additional facts for ``/api/v1/about``.
     settings : callable
         The settings in force, secrets masked (``klais.config.load.describe``).
     incidents : callable
-        A page of incidents.
+        Returns a page of incidents.
     """
 
     guard: Guard
@@ -121,18 +123,18 @@ class Page:
     logins: FailedLogins = field(default_factory=FailedLogins)
 
     def session(self, request: web.Request) -> Session | None:
-        """Who is logged in."""
+        """The session of a request, or None."""
         return self.guard.access.session(request.cookies.get(COOKIE))
 
     def who(self, request: web.Request) -> Who:
-        """Who asks for a change."""
+        """The author of a change."""
         session = self.session(request)
         return Who(name=session.name if session else "", address=str(self.guard.client(request) or ""))
 
     def changer(self) -> Changes:
-        """What makes changes; 405 where nothing can be changed."""
+        """Returns the object that makes changes; 405 if changes are not possible."""
         if self.changes is None:
-            raise HttpError(405, "read_only", "these figures are recorded: nothing can be changed")
+            raise HttpError(405, "read_only", "these figures are recorded: changes are not possible")
         return self.changes
 
 
@@ -140,7 +142,7 @@ Handler = Callable[[Page, web.Request], Awaitable[web.StreamResponse]]
 
 
 async def about(page: Page, request: web.Request) -> web.StreamResponse:
-    """``/api/v1/about``: what the page needs to know of this server."""
+    """``/api/v1/about``: facts about this server for the page."""
     read_query(request.query, Query)
     access, session = page.guard.access, page.session(request)
     body = {
@@ -154,7 +156,7 @@ async def about(page: Page, request: web.Request) -> web.StreamResponse:
 
 
 async def settings(page: Page, request: web.Request) -> web.StreamResponse:
-    """``/api/v1/settings``: the settings in force and where each comes from; secrets are masked."""
+    """``/api/v1/settings``: the settings in force with their sources; secrets are masked."""
     read_query(request.query, Query)
     keys = ("name", "value", "default", "source", "place")
     return reply({"settings": [{key: getattr(row, key) for key in keys} for row in page.settings()]})
@@ -181,7 +183,7 @@ async def audit(page: Page, request: web.Request) -> web.StreamResponse:
 
 
 async def incidents(page: Page, request: web.Request) -> web.StreamResponse:
-    """``/api/v1/incidents``: a page of incidents, the newest first, and what is muted."""
+    """``/api/v1/incidents``: a page of incidents, newest first, and the mutes."""
     query = read_query(request.query, IncidentsQuery)
 
     async def make() -> bytes:
@@ -191,7 +193,7 @@ async def incidents(page: Page, request: web.Request) -> web.StreamResponse:
 
 
 async def log_in(page: Page, request: web.Request) -> web.StreamResponse:
-    """``POST /ui/login``: a session for who knows a token."""
+    """``POST /ui/login``: start a session with a valid token."""
     asked = await read_body(request, Login)
     client = str(page.guard.client(request) or request.remote)
     page.logins.check(client, time.monotonic())
@@ -199,7 +201,7 @@ async def log_in(page: Page, request: web.Request) -> web.StreamResponse:
     if cookie is None:
         page.logins.failed(client, time.monotonic())
         log.warning("login_refused", client=client, name=asked.name)
-        raise HttpError(401, "unauthorized", "this is not the token of this system")
+        raise HttpError(401, "unauthorized", "this is not a token of this system")
     log.info("logged_in", client=client, name=asked.name)
     return reply({"name": asked.name}, headers={"Set-Cookie": cookie_header(cookie, page.guard.is_encrypted(request))})
 
@@ -261,7 +263,7 @@ CHANGES: tuple[tuple[str, str, Handler, type[Reason]], ...] = (
 
 
 def install(app: web.Application, page: Page) -> None:
-    """Put the page on an application that has not started; its figures begin and end with the application."""
+    """Add the page to an application that has not started; its feed starts and stops with the application."""
     assets, hub = load_assets(), Hub(page.feed.event)
 
     async def files(request: web.Request) -> web.StreamResponse:

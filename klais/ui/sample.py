@@ -1,6 +1,6 @@
 """One second of the whole deployment as numbers: the series that the page draws (pure, no I/O).
 
-A sample is made of what all processes report on ``klais_stats``, so every worker shows the whole system.
+A sample is computed from the reports of all processes on ``klais_stats``, so every worker shows the whole system.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SERIES: tuple[str, ...] = (
     *("dead_letters", "flags"),
     # now, summed over the edges: frames held, bytes in flight, frames and bytes in the spools, spools in use
     *("edge_queue_depth", "inflight_bytes", "spool_frames", "spool_bytes", "breakers_open"),
-    # now, summed over the workers
+    # present values, summed over the workers
     *("lag_records", "lag_frames", "queue_depth", "pending_frames", "tokens", "devices", "anomaly_devices"),
     *("lanes", "lanes_live"),
     # now, the highest of the workers
@@ -31,12 +31,12 @@ SERIES: tuple[str, ...] = (
 """Names of the series, in the order of the columns of :class:`klais.ui.history.History`."""
 
 INTENDED = frozenset(reason.label for reason in Reason if reason.intentional)
-"""Drops that a rule of the operator or of the wire format asks for; a frame dropped for another reason is a loss."""
-_UNINTENDED_RATE_S = 10.0  # a rate over reasons needs two records of a process at most so far apart
+"""Intended drops, by a rule of the operator or of the wire format; a drop for another reason is a loss."""
+_UNINTENDED_RATE_S = 10.0  # a rate by reason needs two records of a process within this time
 
 
 class Sampler:
-    """Makes samples; remembers the drops by reason of each process, for their rates."""
+    """Builds samples; keeps the drops by reason of each process, for their rates."""
 
     def __init__(self) -> None:
         self._before: dict[str, tuple[float, dict[str, float]]] = {}
@@ -88,7 +88,7 @@ class Sampler:
             _latency(out, "worker", gauges)
 
     def _unintended(self, name: str, process: ProcessView, now_s: float) -> float:
-        """Frames/s dropped for reasons that nobody intended, since the record before."""
+        """Frames/s dropped for unintended reasons since the previous record."""
         drops = {reason: frames for reason, frames in process.dropped.items() if reason not in INTENDED}
         at_s, before = self._before.get(name, (now_s, drops))
         self._before[name] = (now_s, drops)
@@ -100,7 +100,7 @@ class Sampler:
 
 
 def _latency(out: dict[str, float], stage: str, gauges: Gauges) -> None:
-    """The highest quantiles (ms) up to now, of a stage and of Kafka."""
+    """Update the highest quantiles (ms) of a stage and of Kafka."""
     if gauges.processing_ms is not None:
         out[f"{stage}_p50_ms"] = max(out[f"{stage}_p50_ms"], gauges.processing_ms.p50)
         out[f"{stage}_p99_ms"] = max(out[f"{stage}_p99_ms"], gauges.processing_ms.p99)

@@ -1,4 +1,4 @@
-"""Whether the whole system works, in one sentence with its problems, and what the page shows of each process (pure)."""
+"""State of the whole system in one sentence with its problems, and the rows of processes on the page (pure)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from klais.telemetry.view import ProcessView, Record, SystemView
 from klais.ui.sample import INTENDED
 from klais.xdp.layout import Verdict
 
-MOST_PROCESSES = 256  # shown of each kind; a larger fleet is in the sums
-LAG_RECORDS = 1000.0  # batches that wait in klais_raw before the page calls it a problem
-LAG_S = 10.0  # or one that waits for so long
+MOST_PROCESSES = 256  # shown of each kind; sums include all of a larger fleet
+LAG_RECORDS = 1000.0  # batches that wait in klais_raw from which the page shows a problem
+LAG_S = 10.0  # or age of the oldest one
 CHECKPOINT_S = 60.0
 
 _EDGE_GAUGES = (
@@ -25,9 +25,9 @@ _WORKER_GAUGES = (
 
 
 def problems(sample: Mapping[str, float], system: SystemView, partitions: int) -> list[dict[str, str]]:
-    """What an operator must know now, the most severe first: ``{"severity", "text", "page"}``.
+    """Present problems for operators, most severe first: ``{"severity", "text", "page"}``.
 
-    ``severity`` is ``critical`` (frames are lost, or will be) or ``warning``; ``page`` is where the page shows more.
+    ``severity`` is ``critical`` (frames are lost, or will be) or ``warning``; ``page`` shows details.
     """
     found = [
         *_losses(sample),
@@ -46,7 +46,7 @@ def _losses(sample: Mapping[str, float]) -> list[dict[str, str]]:
     lost = sample["edge_dropped_unintended"] + sample["worker_dropped_unintended"]
     if lost <= 0:
         return []
-    return [_problem("critical", "edges", f"{lost:,.0f} frames/s are lost for reasons that nobody intended")]
+    return [_problem("critical", "edges", f"{lost:,.0f} frames/s are dropped unintentionally")]
 
 
 def _missing(sample: Mapping[str, float], system: SystemView, partitions: int) -> list[dict[str, str]]:
@@ -77,14 +77,14 @@ def _worker_problems(sample: Mapping[str, float], workers: Mapping[str, ProcessV
     out = []
     if sample["lag_records"] > LAG_RECORDS or sample["lag_s"] > LAG_S:
         wait = f"{sample['lag_records']:,.0f} batches wait in klais_raw, the oldest for {sample['lag_s']:,.0f} s"
-        text = f"{wait}: the workers take less than arrives, or did a moment ago"
+        text = f"{wait}: the workers are slower than the arrivals, or were a moment ago"
         out.append(_problem("warning", "topics", text))
     for name, worker in workers.items():
         if late := missed_target(worker.gauges.late_share, worker.gauges.latency_target_ms):
             out.append(_problem("warning", "topics", f"{name}: {late}"))
         age_s = worker.gauges.checkpoint_age_s or 0.0
         if age_s > CHECKPOINT_S:
-            text = f"the newest checkpoint of a lane of {name} is {age_s:.0f} s old: a restart would replay as much"
+            text = f"the newest checkpoint of a lane of {name} is {age_s:.0f} s old: a restart would replay that time"
             out.append(_problem("warning", "topics", text))
     return out
 
@@ -101,7 +101,7 @@ def sentence(found: list[dict[str, str]], sample: Mapping[str, float]) -> str:
 
 
 def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:
-    """One edge or worker as the page lists it: as it was read, and some of its gauges as it sent them."""
+    """One edge or worker as in the page's list: its parsed record, and some gauges as sent."""
     gauges = record["gauges"]
     wanted = _EDGE_GAUGES if record.get("kind") == "edge" else _WORKER_GAUGES
     return {
@@ -119,11 +119,11 @@ def process(name: str, seen: ProcessView, record: Record) -> dict[str, Any]:
 
 KERNEL_DROPS = {verdict.label for verdict in Verdict if verdict.drops}
 KERNEL_LOSSES = {Verdict.GLOBAL_RATE.label, Verdict.RING_FULL.label}
-"""Verdicts of the kernel filter that nobody intended."""
+"""Verdicts of the XDP filter that are unintended losses."""
 
 
 def kernel_drops(seen: ProcessView) -> list[dict[str, Any]]:
-    """Packets that the kernel filter of an edge's host dropped since it was loaded, as :func:`drops`."""
+    """Packets that the XDP filter of an edge's host dropped since it was loaded, as :func:`drops`."""
     packets = seen.gauges.xdp.packets if seen.gauges.xdp is not None else {}
     rows = [
         {"reason": verdict, "frames": count, "intended": verdict not in KERNEL_LOSSES}
@@ -138,7 +138,7 @@ def _processes(seen: Mapping[str, ProcessView], records: Mapping[str, Record]) -
 
 
 def drops(seen: ProcessView) -> list[dict[str, Any]]:
-    """Drops of a process by reason, the most first: ``{"reason", "frames", "intended"}``."""
+    """Drops of a process by reason, largest first: ``{"reason", "frames", "intended"}``."""
     rows = [
         {"reason": reason, "frames": frames, "intended": reason in INTENDED}
         for reason, frames in seen.dropped.items()
@@ -167,13 +167,13 @@ def body(
     records : mapping
         ``edge``, ``worker`` and ``controller`` -> newest records by id.
     senders : mapping
-        As ``StatsFollower.senders``: also processes that are silent now.
+        As ``StatsFollower.senders``: includes processes that are silent now.
     partitions : int
-        Lanes that there must be.
+        Expected number of lanes.
     control : mapping
-        Mode, rate, newest decision and overrides, as this worker follows them.
+        Mode, rate, newest decision and overrides, as followed by this worker.
     starting : bool
-        Whether this worker has just begun to listen: then it cannot know yet who is missing.
+        Whether this worker has just started to listen, and cannot know yet which processes are missing.
     """
     system = SystemView.of(records.__getitem__)
     found = problems(sample, system, partitions)
@@ -182,7 +182,7 @@ def body(
     return {
         "at_ms": at_ms,
         "status": "ok" if not found else found[0]["severity"],
-        "sentence": "This worker starts: the first figures come in." if starting else sentence(found, sample),
+        "sentence": "This worker is starting and receives the first figures." if starting else sentence(found, sample),
         "problems": found,
         "sample": {name: round(value, 4) for name, value in sample.items()},
         "partitions": partitions,

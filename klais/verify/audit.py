@@ -1,7 +1,7 @@
 """Audit of a lane: replays its journal from step 0 and compares the result with the output topics and the table.
 
-The steps must cover every record of ``klais_raw`` once. Where Kafka lost something and the lane has counted it
-(RESUMED steps), exactly so many records must be missing, or be there twice.
+The steps must cover every record of ``klais_raw`` once. If Kafka lost records and the lane has counted them (RESUMED
+steps), exactly that number of records must be missing or doubled.
 """
 
 import itertools
@@ -33,13 +33,13 @@ from klais.worker.changelog import load_marker, load_partition
 
 CLEAN = re.compile(rb'^\{"device_id":"((?:[^"\\]|\\.)*)","seq":(\d+),"ts":(\d+),"data":(.*)\}$', re.DOTALL)
 MOST_PROBLEMS = 20
-# What a step says by itself. The other counters need its raw record.
+# Counters that a step itself determines. The others need its raw record.
 _SURE = (*range(VERDICTS), Tally.RELEASED, Tally.LOST_RECORDS, Tally.QUEUE_LOST, Tally.OUTPUT_LOST, Tally.DOUBLED)
 
 
 @dataclass(slots=True)
 class LaneAudit:
-    """Result of an audit; ``problems`` is empty when everything agrees."""
+    """Result of an audit; ``problems`` is empty if everything agrees."""
 
     partition: int
     steps: int = 0
@@ -72,12 +72,12 @@ class LaneAudit:
 async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, bytes] | None = None) -> LaneAudit:
     """Replay the journal of one lane from step 0 and compare topics, table and counters with it.
 
-    ``archive``: raw records (offset to value) that somebody kept before ``klais_raw`` lost its beginning.
+    ``archive``: raw records (offset to value) saved before ``klais_raw`` lost its beginning.
 
     Raises
     ------
     klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
-        Of the readers.
+        If reading fails.
     """
     topics = Topics.of(settings)
     audit = LaneAudit(partition)
@@ -106,11 +106,11 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
                 await _expect_others(step, dead, flags, ahead.left_out)
             if marker is not None and step.record.step == marker.step:
                 _compare_table(audit, state, rows, marker, ahead.forgotten, unread.ever)
-        # What Kafka loses of the two others no lane counts.
+        # Lanes do not count losses of the other two.
         for comparison in (clean,) if ahead.last_resumed else (clean, dead, flags):
             await comparison.end()
         if clean.doubled != ahead.doubled:
-            audit.problem(f"{topics.telemetry}: {clean.doubled} records come twice, the journal says {ahead.doubled}")
+            audit.problem(f"{topics.telemetry}: {clean.doubled} records are doubled, the journal has {ahead.doubled}")
         audit.telemetry, audit.dead_letters, audit.anomalies = clean.count, dead.count, flags.count
         audit.lost, audit.doubled, audit.unknown = clean.lost, clean.doubled, clean.unknown
         _conclude(audit, state, marker)
@@ -123,15 +123,15 @@ async def audit_lane(settings: Settings, partition: int, archive: Mapping[int, b
 
 
 async def read_table(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, Marker | None]:
-    """Rows (ROW [n]) and marker of a partition, from its changelog alone, as a recovery reads them."""
+    """Rows (ROW [n]) and marker of a partition, read only from its changelog, like in a recovery."""
     rows, marker = await load_partition(reader, topic, partition)
     return rows, (await load_marker(reader, topic, partition, marker))[0]
 
 
 @dataclass(slots=True)
 class Ahead:
-    """What the journal says later on: what lanes counted as lost or doubled, the last RESUMED step, and the ids that
-    steps after the marker forget: their rows may be in the table or not, as a checkpoint removes rows first.
+    """Later contents of the journal: lost and doubled records counted by lanes, the last RESUMED step, and the ids that
+    steps after the marker forget. Their rows may be in the table or not, because a checkpoint removes rows first.
     ``left_out``: records (output, step, nth) that Kafka refused."""
 
     lost: int = 0
@@ -142,7 +142,7 @@ class Ahead:
 
 
 async def _expect_others(step: Step, dead: Comparison, flags: Comparison, left_out: set[tuple[str, int, int]]) -> None:
-    """Dead letters and flags of a step, without those that Kafka refused."""
+    """Expect the dead letters and flags of a step, except those that Kafka refused."""
     number = step.record.step
     for nth, (_, value, headers, _) in enumerate(dead_letter_records(step)):
         if ("dead_letter", number, nth) not in left_out:
@@ -153,10 +153,10 @@ async def _expect_others(step: Step, dead: Comparison, flags: Comparison, left_o
 
 
 async def foresee(reader: PartitionReader, topic: str, partition: int, marker_step: int) -> Ahead:
-    """Read the whole journal once for what the replay has to know beforehand."""
+    """Read the whole journal once for facts that the replay needs in advance."""
     ahead = Ahead()
     async for record in _journal(reader, topic, partition):
-        if record.resumed is not None and record.resumed.aside:  # no output has these records, nor is one expected
+        if record.resumed is not None and record.resumed.aside:  # these records are in no output and are not expected
             ahead.left_out.update((one.output, one.step, one.nth) for one in record.resumed.aside)
         elif record.resumed is not None:
             ahead.lost += record.resumed.output_lost
@@ -176,16 +176,16 @@ async def _journal(reader: PartitionReader, topic: str, partition: int) -> Async
     journal.end()
     if journal.behind:
         raise JournalFormatError(
-            f"the journal cannot be read behind step {journal.last} ({journal.why}), steps up to {journal.behind} "
-            "follow: let a worker take the lane over, which counts what comes twice"
+            f"the journal cannot be read after step {journal.last} ({journal.why}), steps up to {journal.behind} "
+            "follow: let a worker take over the lane, which counts doubled records"
         )
 
 
 class Unread:
-    """Steps whose raw records Kafka lost: from the first of them to the RESUMED step of the lane that found it out.
+    """Steps whose raw records Kafka lost: from the first of them to the RESUMED step of the lane that detected it.
 
-    They are replayed by what the journal says of them. Their frames are gone, so rows miss them, and any record will do
-    where one of theirs was put out.
+    They are replayed from the journal. Their frames are gone, so rows miss them, and any record is accepted in place of
+    one of their outputs.
     """
 
     def __init__(self, audit: LaneAudit, clean: Comparison, last_resumed: int) -> None:
@@ -213,11 +213,11 @@ class Unread:
         return Step(record, next_raw=state.next_raw)
 
     async def settle(self, step: Step) -> None:
-        """After a RESUMED step: what was put out before it, and whether the lane has counted the rest."""
+        """After a RESUMED step: check the outputs before it, and whether the lane has counted the rest."""
         resumed, before, self._step = step.record.resumed, self._step, step.record.step
         if resumed is None or resumed.aside:
             return
-        # The lane has applied steps without their frames, though we may have them.
+        # The lane has applied steps without their frames, even if we have them.
         self.ever |= GONE in resumed.why
         if self._now:
             await self._settle(resumed)
@@ -235,7 +235,7 @@ class Unread:
 
 
 def _said(resumed: Resumed) -> str:
-    return f"the journal says that {resumed.queue_lost} were lost"
+    return f"the journal counts {resumed.queue_lost} as lost"
 
 
 async def _replay_all(
@@ -254,16 +254,16 @@ async def _replay_all(
             if record.resumed is not None and "journal_cut" in record.resumed.why and record.step > state.step + 1:
                 raise JournalFormatError(
                     f"Kafka lost the journal's steps {state.step + 1} to {record.step - 1}, which a checkpoint covers: "
-                    "what they put out cannot be audited"
+                    "their outputs cannot be audited"
                 )
             yield unread.replay(state, record, await raw.value_of(record))
             audit.steps = state.step
 
 
 class RawCoverage:
-    """The records of ``klais_raw`` beside the steps that took them: each record must have a step.
+    """The records of ``klais_raw`` with the steps that took them: each record must have a step.
 
-    A step could also step over records: its next offset may jump. No replay of steps would show that.
+    The next offset of a step can skip records, which a replay of steps alone would not detect.
     """
 
     def __init__(self, audit: LaneAudit, reader: PartitionReader, topic: str, archive: Mapping[int, bytes]) -> None:
@@ -271,7 +271,7 @@ class RawCoverage:
         self._records: AsyncIterator[RawRecord] | None = None
 
     async def begin(self, offset: int) -> None:
-        """Go on with the record at ``offset``."""
+        """Continue with the record at ``offset``."""
         self._records = self._from(offset)
 
     async def _from(self, offset: int) -> AsyncIterator[RawRecord]:
@@ -283,8 +283,8 @@ class RawCoverage:
             yield record
 
     async def value_of(self, step: StepRecord) -> bytes | None:
-        """The raw record that a step took, None where it took none or the record is gone."""
-        if step.kind in (Kind.RESUMED, Kind.LOST):  # the lane has counted what lies between; RESUMED may also go back
+        """The raw record that a step took, None if it took none or the record is gone."""
+        if step.kind in (Kind.RESUMED, Kind.LOST):  # the lane has counted the records between; RESUMED may also go back
             await self.begin(step.raw_offset + 1)
         elif step.kind not in (Kind.RELEASE, Kind.FORGET) and self._records is not None:
             async for record in self._records:
@@ -292,9 +292,7 @@ class RawCoverage:
                     return (
                         (record.value or b"") if record.offset == step.raw_offset and step.kind in NEEDS_RAW else None
                     )
-                self._audit.problem(
-                    f"{self._topic}: the record at offset {record.offset} was stepped over, no step took it"
-                )
+                self._audit.problem(f"{self._topic}: the record at offset {record.offset} was skipped, no step took it")
         return None
 
 
@@ -310,7 +308,7 @@ async def _clean(reader: PartitionReader, topic: str, partition: int) -> AsyncIt
 
 
 async def _dead_letters(reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Found]:
-    """Dead letters of the lane; the edges write to the same topic."""
+    """Dead letters of the lane; edges write to the same topic."""
     start, _ = await reader.offsets(topic, partition)
     async for record in reader.read(topic, partition, start):
         headers = dict(record.headers)
@@ -337,11 +335,11 @@ def _without(rows: Rows, ids: set[bytes]) -> Rows:
 def _compare_table(
     audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker, forgotten: set[bytes], unread: bool
 ) -> None:
-    """Rows and marker of the table against the replayed state at the marker's step.
+    """Compare rows and marker of the table with the replayed state at the marker's step.
 
-    A checkpoint that is under way, or was cut off, has written rows that are newer than the marker, and has removed
-    those that later steps forget: what the marker's step says of these devices nobody can compare, or needs to.
-    After steps without frames (``unread``) the replayed rows are not those of the lane.
+    An unfinished checkpoint has written rows that are newer than the marker, and has removed those that later steps
+    forget. These devices cannot be compared at the marker's step, and need not be. After steps without frames
+    (``unread``) the replayed rows differ from those of the lane.
     """
     if not unread:
         _compare_rows(audit, state, rows, marker, forgotten)
@@ -354,7 +352,7 @@ def _compare_table(
         if marker.facts[name] != value:
             audit.problem(f"marker has {name} {marker.facts[name]}, the journal gives {value}")
     if sum(len(index) for _, _, index in marker.ranges) != state.queue.depth:
-        audit.problem(f"marker has another queue than the journal, which leaves {state.queue.depth} frames waiting")
+        audit.problem(f"marker has a different queue than the journal, in which {state.queue.depth} frames wait")
 
 
 def _compare_rows(audit: LaneAudit, state: LaneState, rows: Rows, marker: Marker, forgotten: set[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Compares a manifest with the topics: which of the frames sent have landed, once and in order."""
+"""Compares a manifest with the topics: whether the sent frames have landed, once and in order."""
 
 import time
 from dataclasses import dataclass, field
@@ -18,19 +18,19 @@ from klais.verify.readback import read_topic_columns
 
 __all__ = ["ManifestVerdict", "Verdict", "check_manifest", "judge", "judge_manifest", "sent_columns"]
 
-MARGIN_MS = 60_000  # how far record timestamps may lie before the sender's clock
+MARGIN_MS = 60_000  # how far record timestamps may be before the sender's clock
 POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestVerdict:
-    """Where the frames of a manifest ended.
+    """Destinations of the frames of a manifest.
 
-    ``good`` distinct well-formed frames sent, ``landed`` of them found among the clean records, ``missing`` the rest;
-    ``doubled`` clean records beyond one a frame; ``invented`` clean records of these devices that were never sent;
-    ``out_of_order`` against the order of sending, a device at a time; ``malformed`` sent and ``malformed_dead`` of them
-    found among the dead letters, ``malformed_landed`` among the clean records; ``wrong_reason`` dead letters with
-    another reason than was sent; ``good_dead`` good frames among the dead letters.
+    ``good``: distinct well-formed frames sent; ``landed``: those found among the clean records; ``missing``: the rest;
+    ``doubled``: clean records beyond one per frame; ``invented``: clean records of these devices that were never sent;
+    ``out_of_order``: against the send order of a device; ``malformed``: sent; ``malformed_dead`` and
+    ``malformed_landed``: those found among the dead letters and the clean records; ``wrong_reason``: dead letters with
+    another reason than sent; ``good_dead``: good frames among the dead letters.
     """
 
     sent: int
@@ -50,7 +50,7 @@ class ManifestVerdict:
     NEVER = ("doubled", "invented", "out_of_order", "malformed_landed", "wrong_reason", "good_dead")
 
     def ok(self, allow_missing: int = 0, strict: bool = False) -> bool:
-        """Whether the run was good: at most ``allow_missing`` missing; ``strict``: every malformed frame is a dead
+        """Whether the run succeeded: at most ``allow_missing`` missing; ``strict``: every malformed frame is a dead
         letter.
 
         Without ``strict`` malformed frames may be missing: above KLAIS_DEAD_LETTER_RATE they are only counted.
@@ -59,12 +59,12 @@ class ManifestVerdict:
         return not bad and self.missing <= allow_missing and not (strict and self.malformed_dead < self.malformed)
 
     def public(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """As a JSON object."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def table(self, ok: bool) -> str:
-        """For people."""
-        rows = [("frames sent", self.sent, "repeats and malformed ones included")]
+        """The verdict as a text table."""
+        rows = [("frames sent", self.sent, "including repeats and malformed frames")]
         rows += [
             ("good frames", self.good, ""),
             ("landed", self.landed, ""),
@@ -93,10 +93,10 @@ def sent_columns(manifest: Manifest) -> FrameColumns:
 
 
 def judge_manifest(sent: FrameColumns, landed: FrameColumns, dead: FrameColumns) -> ManifestVerdict:
-    """Judge what landed of the frames sent (:func:`sent_columns`). Records of other devices are left out.
+    """Compare landed frames with sent ones (:func:`sent_columns`). Records of other devices are ignored.
 
-    A repeated frame counts once: the system drops its repeats. Dead letters that were never sent are left out too,
-    because a short frame names no device.
+    A repeated frame counts once, because the system drops its repeats. Dead letters that were never sent are also
+    ignored, because a short frame has no device id.
     """
     landed = landed.take(np.isin(landed.device_keys(), sent.device_keys()))
     groups = group_hashes(sent, landed, dead)
@@ -144,14 +144,14 @@ def _names(columns: FrameColumns, rows: npt.NDArray[np.int64]) -> list[str]:
 
 
 def check_manifest(settings: Settings, manifest: Manifest, wait_s: float = 10.0) -> ManifestVerdict:
-    """Read clean records and dead letters since the manifest's start, and judge; waits for frames in flight.
+    """Read clean records and dead letters since the manifest's start, and judge them; waits for frames in flight.
 
     Stops reading as soon as every frame has landed, else after ``wait_s`` seconds.
 
     Raises
     ------
     klais.errors.KafkaUnavailable
-        No broker answers, or the topics are not there.
+        If no broker responds, or the topics do not exist.
     """
     topics, sent = Topics.of(settings), sent_columns(manifest)
     started_ms = int(manifest.header["started_at_ns"]) // 1_000_000

@@ -1,4 +1,4 @@
-"""The records that a journal decided against those of a topic: in order, each once, but for what the journal admits."""
+"""Compares the records that a journal decided with those of a topic: in order, each once, except for known losses."""
 
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
@@ -8,7 +8,7 @@ Found = tuple[Any, int | None]  # content of a record, and the step of its mark
 
 
 class AnyRecord:
-    """Stands for a record whose content nobody knows any more."""
+    """Stands for a record with unknown content."""
 
     def __eq__(self, other: object) -> bool:
         return other is not None
@@ -28,27 +28,27 @@ class Comparison:
     Parameters
     ----------
     name : str
-        The topic's, for problems.
+        Name of the topic, for problems.
     actual : async iterator
         The records of the topic.
     problem : callable
-        Gets a text for each difference.
+        Called with a text for each difference.
     may_lose : int
-        So many records may be missing: lanes have counted them in RESUMED steps.
+        Records that may be missing, because lanes have counted them in RESUMED steps.
     """
 
     def __init__(
         self, name: str, actual: AsyncIterator[Found], problem: Callable[[str], None], may_lose: int = 0
     ) -> None:
         self._name, self._actual, self._problem, self._may_lose = name, actual, problem, may_lose
-        self._ahead: deque[Found] = deque()  # read from the topic, not compared yet
+        self._ahead: deque[Found] = deque()  # read from the topic and not yet compared
         self._aside: Counter[Any] = Counter()
         self._broken = False
         self.count = self.lost = self.doubled = 0
 
     @property
     def unknown(self) -> int:
-        """Records of steps that the journal lost and that nobody could decide again: they are on the topic once."""
+        """Records of steps that the journal lost and that were not decided again: they are on the topic once."""
         return self._aside.total()
 
     async def expect(self, wanted: Any) -> None:
@@ -69,15 +69,15 @@ class Comparison:
             return
         self._broken = True
         is_ = None if found is None else found[0]
-        self._problem(f"{self._name} record {self.count}: should be {wanted!r:.300}, is {is_!r:.300}")
+        self._problem(f"{self._name} record {self.count}: expected {wanted!r:.300}, found {is_!r:.300}")
 
     def miss(self, count: int) -> None:
-        """So many records were decided, never put out, and counted as lost."""
+        """Count records that were decided, never sent, and counted as lost."""
         self.count += count
         self.lost += count
 
     async def set_aside(self, first: int, last: int) -> None:
-        """Step over the records that the steps from ``first`` to ``last`` put out, which the journal lost."""
+        """Skip the records of steps from ``first`` to ``last``, which the journal lost."""
         held: list[Found] = []
         theirs = 0
         while (found := await self._next()) is not None:
@@ -91,7 +91,7 @@ class Comparison:
         self._ahead.extendleft(reversed(held[theirs:]))
 
     async def end(self) -> None:
-        """Check that no record follows, and that as many are missing as lanes have counted."""
+        """Check that no record follows, and that the number of missing ones matches the lanes' count."""
         extra, first = 0, None
         while (found := await self._next()) is not None:
             first = first or found[0]
@@ -102,7 +102,7 @@ class Comparison:
             self._problem(f"{self._name}: not in the journal: {first!r:.300}")
             self._problem(f"{self._name}: {extra} more records than in the journal")
         if self.lost != self._may_lose:
-            self._problem(f"{self._name}: {self.lost} records are missing, the journal says {self._may_lose}")
+            self._problem(f"{self._name}: {self.lost} records are missing, the journal has {self._may_lose}")
 
     async def _next(self) -> Found | None:
         return self._ahead.popleft() if self._ahead else await anext(self._actual, None)

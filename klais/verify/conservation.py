@@ -1,4 +1,4 @@
-"""The conservation check: totals of every stage since one moment, and whether they add up. Pure, no I/O.
+"""The conservation check: totals of every stage since a common time, and whether they add up. Pure, no I/O.
 
     sent -> received by the edge -> published to klais_raw -> received by the worker -> passed -> landed in
     iot_telemetry
@@ -20,9 +20,9 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Frames at each stage; all since the same moment.
+    """Frames at each stage, all since the same time.
 
-    ``held`` by the edge: not published and not dropped. ``recovered`` lay in its disk spool at its first start.
+    ``held`` by the edge: not published and not dropped. ``recovered``: in its disk spool at its first start.
     """
 
     sent: int = 0
@@ -40,7 +40,7 @@ class Totals:
     flags: int = 0
 
     def minus(self, base: "Totals") -> "Totals":
-        """The growth since ``base``, also of frames held or queued."""
+        """The growth since ``base``, including frames held or queued."""
         out: dict[str, Any] = {}
         for name in self.__slots__:
             mine, before = getattr(self, name), getattr(base, name)
@@ -52,7 +52,7 @@ class Totals:
         return Totals(**out)
 
     def dropped(self) -> dict[str, int]:
-        """By reason, edge and lanes together."""
+        """Drops by reason of edge and lanes."""
         out = dict(self.edge_dropped)
         for reason, frames in self.worker_dropped.items():
             out[reason] = out.get(reason, 0) + frames
@@ -60,13 +60,13 @@ class Totals:
 
 
 class FrameAccount:
-    """Adds up the counters of all processes, from one moment on.
+    """Adds up the counters of all processes since a start time.
 
     Parameters
     ----------
     partitions : int
-        The workers' records count only while all lanes are live: else a lane that moves between two workers would be
-        missing.
+        The workers' records count only while all lanes are live. Otherwise a lane that moves between two workers would
+        be missing.
     """
 
     def __init__(self, partitions: int) -> None:
@@ -76,11 +76,11 @@ class FrameAccount:
 
     @property
     def restarted(self) -> bool:
-        """Whether simulator or edge restarted: their last counts before that are unknown."""
+        """Whether simulator or edge restarted, so that their last counts before that are unknown."""
         return bool(self._sent.restarts or self._edge.restarts)
 
     def start(self) -> None:
-        """Count from here."""
+        """Start counting."""
         self._base = self._now
 
     def totals(self) -> Totals:
@@ -88,12 +88,12 @@ class FrameAccount:
         return self._now.minus(self._base)
 
     def observe_sent(self, progress: Record) -> None:
-        """A line of ``klais simulate --json-lines``, or its summary."""
+        """Add a line of ``klais simulate --json-lines``, or its summary."""
         sent = self._sent.observe({"sent": int(progress.get("frames", progress.get("sent", 0)))})
         self._now = replace(self._now, sent=sent["sent"])
 
     def observe_edge(self, edge: ProcessView) -> None:
-        """The edge's record on ``klais_stats``."""
+        """Add the edge's record on ``klais_stats``."""
         counters = edge.counters
         dropped = {f"dropped.{reason}": int(frames) for reason, frames in edge.dropped.items()}
         whole = {name: int(counters.get(name, 0)) for name in ("received", "passed", "dead_letters")}
@@ -104,12 +104,12 @@ class FrameAccount:
             published=sums["passed"],
             edge_dropped={name.removeprefix("dropped."): n for name, n in sums.items() if name.startswith("dropped.")},
             held=int(edge.gauges.queue_depth or 0),
-            # A later run finds frames that the one before held: they count already.
+            # A later process finds frames that the previous one held, which are already counted.
             recovered=self._now.recovered if self._edge.restarts else int(counters.get("spool_recovered", 0)),
         )
 
     def observe_workers(self, system: SystemView) -> bool:
-        """All workers' records on ``klais_stats``; returns whether they cover all lanes, and so count."""
+        """Add all workers' records on ``klais_stats``; whether they cover all lanes, and so count."""
         if system.gauge("lanes_live") != self._partitions:
             return False
         self._now = replace(
@@ -124,26 +124,26 @@ class FrameAccount:
         return True
 
     def observe_landed(self, records: int) -> None:
-        """Records of the clean topic: the sum of its end offsets, or a count of them."""
+        """Set the records of the clean topic: the sum of its end offsets, or a count."""
         self._now = replace(self._now, landed=records)
 
 
 def reconcile(totals: Totals, simulated: bool, alone: bool) -> list[str]:
-    """Compare the totals of all stages; return the differences in words. Empty when every frame is accounted for.
+    """Compare the totals of all stages and return the differences as text. Empty if every frame is accounted for.
 
     Parameters
     ----------
     totals : Totals
-        Of a system at rest: nothing is sent any more.
+        Totals of a system at rest, to which no frames are sent.
     simulated : bool
-        A simulator counted what it sent. The edge may have received more than that, from other senders.
+        Whether a simulator counted its sent frames. The edge may have received more, from other senders.
     alone : bool
-        No other edge feeds this system.
+        Whether this system has no other edge.
     """
     t = totals
     out = []
     if simulated and t.edge_received < t.sent:
-        out.append(f"{t.sent - t.edge_received:,} frames were sent and never reached the edge")
+        out.append(f"{t.sent - t.edge_received:,} sent frames did not reach the edge")
     edge = t.published + t.held + sum(t.edge_dropped.values())
     if t.edge_received + t.recovered != edge:
         found = f" and found {t.recovered:,} in its spool" if t.recovered else ""

@@ -1,4 +1,4 @@
-"""The judge: whether the landed frames are the accepted ones, each once, each device's in order. Pure."""
+"""The judge: checks that the landed frames are the accepted ones, each once, in order per device. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,12 +25,12 @@ def mark_out_of_order(
     used: npt.NDArray[np.int64],
     bad: npt.NDArray[np.uint8],
 ) -> None:
-    """Match n landed frames with the accepted ones, each device's in order; ``bad`` [n] = 1 where there is no match.
+    """Match n landed frames with the accepted ones, in order per device; ``bad`` [n] = 1 for frames without a match.
 
-    ``group`` [n]: which set of equal frames; ``places[first[g] : first[g + 1]]``: where those stand among the accepted,
-    rising; ``device`` [n]; ``last`` [devices], -1 at first: place of the device's last match; ``used`` [groups], 0 at
-    first: landed so far. The earliest place ahead leaves most room for the next frames, so no frame is marked without
-    need. Frames beyond those accepted are doubled or invented, not out of order.
+    ``group`` [n]: number of the set of equal frames; ``places[first[g] : first[g + 1]]``: their ascending places among
+    the accepted frames; ``device`` [n]; ``last`` [devices], initially -1: place of the device's last match; ``used``
+    [groups], initially 0: landed so far. The earliest place ahead leaves most room for the next frames, so that no
+    frame is marked unnecessarily. Frames beyond the accepted ones are doubled or invented, not out of order.
     """
     for i in range(group.shape[0]):
         g, d = group[i], device[i]
@@ -49,12 +49,12 @@ def mark_out_of_order(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the judge found, in frames; ``ok`` when every fault is 0.
+    """Result of the judge, in frames; ``ok`` if every fault is 0.
 
-    ``missing``: accepted, and neither landed, nor dead, nor counted dropped. ``doubled``: landed or dead more often
-    than accepted. ``repeated``: accepted several times (the same bytes) and landed several times, where once is right.
-    ``invented``: landed or dead, never accepted. ``out_of_order``: landed behind a later frame of its device.
-    ``wrong_duplicates``: dropped as duplicates beyond the number of repeats. ``overcounted``: counted dropped beyond
+    ``missing``: accepted, and neither landed, nor dead, nor counted as dropped. ``doubled``: landed or dead more often
+    than accepted. ``repeated``: accepted several times (the same bytes) and landed several times instead of once.
+    ``invented``: landed or dead, never accepted. ``out_of_order``: landed after a later frame of its device.
+    ``wrong_duplicates``: dropped as duplicates beyond the number of repeats. ``overcounted``: counted as dropped beyond
     the missing frames. ``examples`` names some frames for each fault.
     """
 
@@ -79,7 +79,7 @@ class Verdict:
         return not any(getattr(self, name) for name in self.FAULTS)
 
     def public(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """As a JSON object."""
         sizes = {name: getattr(self, name) for name in ("accepted", "landed", "dead", "dropped", *self.FAULTS)}
         return {"ok": self.ok, **sizes, "examples": self.examples}
 
@@ -92,19 +92,19 @@ class Verdict:
 def judge(
     accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, dropped_by_reason: Mapping[str, int]
 ) -> Verdict:
-    """Judge where accepted frames ended.
+    """Compare the accepted frames with their destinations.
 
     Parameters
     ----------
     accepted : FrameColumns
-        Every frame found in the staging topic; a device's frames in their order.
+        Every frame in the staging topic, in order per device.
     landed : FrameColumns
-        Every frame rebuilt from a clean record; a device's frames in their order.
+        Every frame rebuilt from a clean record, in order per device.
     dead : FrameColumns
-        Dead letters of the lanes. Those of the edge never reached the staging topic: leave them out.
+        Dead letters of the lanes, without those of the edge, which never reached the staging topic.
     dropped_by_reason : mapping
         Reason label to the number of accepted frames that a lane dropped and that are *not* in the dead letters.
-        Malformed frames above the dead letters' rate count here.
+        Includes malformed frames above the rate of dead letters.
     """
     groups = group_hashes(accepted, landed, dead)
     was, got, gone = (np.bincount(part, minlength=groups.count) for part in groups.parts)
@@ -157,13 +157,13 @@ def group_hashes(*parts: FrameColumns) -> Groups:
 
 
 class FrameIndex:
-    """Finds a frame of a group, for examples."""
+    """Finds an example frame of a group."""
 
     def __init__(self, accepted: FrameColumns, landed: FrameColumns, dead: FrameColumns, groups: Groups) -> None:
         self._parts = list(zip((accepted, landed, dead), groups.parts, strict=True))
 
     def of_groups(self, which: npt.NDArray[np.bool_]) -> list[str]:
-        """Names of one frame each of the first EXAMPLES groups where ``which`` [groups] holds."""
+        """One frame each of the first EXAMPLES groups where ``which`` [groups] is true."""
         names = []
         for group in np.flatnonzero(which)[:EXAMPLES]:
             for columns, numbers in self._parts:

@@ -1,4 +1,4 @@
-"""Reading topics back as frame columns: a test and checking tool, with a plain loop over records (about 150,000/s)."""
+"""Reads topics as frame columns, for tests and checks, with a simple loop over records (about 150,000/s)."""
 
 import time
 import uuid
@@ -25,7 +25,7 @@ _REASONS = {reason.label.encode(): int(reason) for reason in Reason}
 
 
 def read_topic_columns(settings: Settings, topic: str, from_offsets: Offsets, to_offsets: Offsets) -> FrameColumns:
-    """Frames of a topic between offsets, partition by partition, each in its order.
+    """Frames of a topic between offsets, partition by partition, in order.
 
     Parameters
     ----------
@@ -37,13 +37,13 @@ def read_topic_columns(settings: Settings, topic: str, from_offsets: Offsets, to
 
     Notes
     -----
-    A clean record of another form, or whose key is not its device_id, gives a frame that was never sent, so that the
-    judge reports it as invented.
+        A clean record with another format, or whose key is not its device_id, gives a frame that was never sent, so the
+        judge reports it as invented.
 
     Raises
     ------
     klais.errors.KafkaUnavailable
-        No record arrived for 30 s.
+        If no record arrived for 30 s.
     """
     topics = Topics.of(settings)
     reader = _Reader()
@@ -53,7 +53,7 @@ def read_topic_columns(settings: Settings, topic: str, from_offsets: Offsets, to
 
 
 class _Reader:
-    """Collects frames and turns them into columns piece by piece."""
+    """Collects frames and converts them to columns in portions."""
 
     def __init__(self) -> None:
         self._pieces: list[FrameColumns] = []
@@ -101,7 +101,7 @@ class _Reader:
         try:
             batch = decode_batch(message.value() or b"")
         except BatchFormatError:
-            return  # no frames in it: a lane sends it to the dead letters whole
+            return  # it has no frames: a lane sends the whole record to the dead letters
         partition = message.partition()
         name = (partition, batch.edge, batch.boot, batch.number)
         if name in self._batches:
@@ -148,12 +148,12 @@ def _consume(
             heard_at = time.monotonic() if messages else heard_at
             if time.monotonic() - heard_at > TIMEOUT_S:
                 raise KafkaUnavailable(
-                    f"{topic} gave no record for {TIMEOUT_S:g} s; partitions not read to the end: {left}"
+                    f"{topic}: no record for {TIMEOUT_S:g} s; partitions not read to the end: {left}"
                 )
             for message in messages:
                 partition, error = message.partition(), message.error()
                 if error is not None:
-                    # At the end of a partition only control records were left.
+                    # Only control records remain at the end of a partition.
                     if error.code() != KafkaError._PARTITION_EOF:
                         raise KafkaUnavailable(f"reading {topic}: {error}")
                     if message.offset() >= left.get(partition, 0):

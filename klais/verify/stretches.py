@@ -1,4 +1,4 @@
-"""Which raw records lie between two moments, and where the journal has their steps."""
+"""Finds the raw records between two times, and their steps in the journal."""
 
 from collections.abc import Sequence
 
@@ -12,22 +12,22 @@ from klais.system.moments import Moment
 from klais.text import iso_seconds
 from klais.verify.whatif import TAKEN, Stretch, step_of
 
-WINDOW = 256  # records of the journal that one probe looks at
+WINDOW = 256  # records of the journal read by one probe
 
 
 async def find_stretches(
     settings: Settings, partitions: Sequence[int], begin: Moment, end: Moment, warm_s: float
 ) -> tuple[list[Stretch], list[str]]:
-    """The stretch of each partition that has records between two moments, and notices for people.
+    """The offset range of each partition with records between two times, and notices.
 
     Raises
     ------
     klais.errors.OffsetGone
-        An offset lies outside of what Kafka holds; the message says what to do.
+        If an offset is outside of the topic; the message says what to do.
     klais.errors.TopicMismatch
-        No partition has a record there, or there is no such partition.
+        If no partition has such a record, or the partition does not exist.
     klais.errors.KafkaUnavailable
-        No broker answers.
+        If no broker responds.
     """
     topics = Topics.of(settings)
     lows, highs = begin_offsets(settings, topics.raw), end_offsets(settings, topics.raw)
@@ -61,7 +61,7 @@ async def find_stretches(
     if not out:
         held = ", ".join(f"{p}: @{lows[p]} to @{highs[p]}" for p in partitions)
         raise TopicMismatch(
-            f"{topics.raw} has no record between these moments (it holds {held}): retention may have removed them"
+            f"{topics.raw} has no record between these times (it holds {held}): retention may have removed them"
         )
     return out, notices
 
@@ -73,7 +73,7 @@ def _places(settings: Settings, topic: str, moment: Moment, otherwise: dict[int,
 
 
 async def find_step(reader: PartitionReader, topic: str, partition: int, raw_offset: int) -> int:
-    """An offset of the journal before the step that took ``raw_offset``, close to it: a binary search."""
+    """An offset of the journal shortly before the step that took ``raw_offset``, by binary search."""
     low, high = await reader.offsets(topic, partition)
     while high - low > WINDOW:
         middle = (low + high) // 2

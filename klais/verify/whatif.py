@@ -1,7 +1,7 @@
-"""What a stretch of ``klais_raw`` would have become under other settings, beside what the journal says became of it.
+"""Computes the verdicts of past frames of ``klais_raw`` under other settings, next to those of the journal.
 
-Nothing is written anywhere: raw records and journal go through two lane states in memory. One applies the verdicts of
-the journal (``klais.core.lane.replay``), the other decides (``take_raw``, ``release``) at the times of the journal.
+Nothing is written to Kafka. Raw records and journal are applied to two lane states in memory. One applies the verdicts
+of the journal (``klais.core.lane.replay``), the other decides (``take_raw``, ``release``) at the times of the journal.
 """
 
 import time
@@ -33,9 +33,9 @@ from klais.worker.limits import MIN_LANE_RATE
 from klais.worker.session import RELEASE_MOST
 
 SERIES = ("passed", "queued", "dropped", "flagged")
-"""What both sides count second by second; ``passed`` at once or out of the queue."""
+"""Counters of both sides per second; ``passed`` immediately or from the queue."""
 DEVICE_COUNTS = ("received", "admitted", "dropped", "malformed", "flags")
-ALL = 1 << 30  # of an allowance that bounds output: here nothing is put out
+ALL = 1 << 30  # unlimited allowance of output records: no records are sent here
 NO_NEW_RATE = 1e9
 TICK_S, LONGEST_PACE_S = 0.005, 1.0
 TAKEN = (Kind.RAW, Kind.REPEATED, Kind.CORRUPT, Kind.POISON)
@@ -53,9 +53,9 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Raw offsets ``start`` to ``end`` of a partition; the state gets to know devices from ``warm`` on (<= start).
+    """Raw offsets ``start`` to ``end`` of a partition; the state learns devices from ``warm`` on (<= start).
 
-    ``journal``: offset of the journal from which on its records are read.
+    ``journal``: first journal offset to read.
     """
 
     partition: int
@@ -67,15 +67,15 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The settings to try, and the names of those fields that differ from what is in force."""
+    """The settings to try, and the names of the fields that differ from the present ones."""
 
     settings: Settings
     changed: frozenset[str]
 
     def limits(self, found: Limits | None, known_devices: bool) -> Limits:
-        """Limits of a step: those that were in force for it, except what the question changes.
+        """Limits of a step: those that were in force for it, except the changed ones.
 
-        ``known_devices``: False while devices are new only because the stretch begins here; then no rate bounds them.
+        ``known_devices``: False while devices are new only because the interval begins; then their rate is unlimited.
         """
         s, n = self.settings, self.settings.partitions
         own = Limits(
@@ -91,13 +91,15 @@ class Question:
         if found is not None:
             kept = {name: getattr(found, name) for name, setting in _FIELDS.items() if setting not in self.changed}
             own = replace(own, **kept)
-            own = replace(own, rate=max(MIN_LANE_RATE, own.rate), burst=max(1.0, own.burst))  # also of an odd record
+            own = replace(
+                own, rate=max(MIN_LANE_RATE, own.rate), burst=max(1.0, own.burst)
+            )  # also for an unusual record
         if not known_devices and "devices_new_rate" not in self.changed:
             own = replace(own, new_rate=NO_NEW_RATE)
         return own
 
     def bounds(self, found: StepRecord | None, blocked: tuple[bytes, ...]) -> Bounds:
-        """Bounds of a step; blocks and limits of single devices as they were."""
+        """Bounds of a step; blocks and limits of single devices are unchanged."""
         s, n = self.settings, self.settings.partitions
         return Bounds(
             queue_limit=s.dam_queue_limit // n,
@@ -113,7 +115,7 @@ class Question:
 
 
 class Side:
-    """One course of events: a lane state, and what happened second by second."""
+    """One of the two sides: a lane state, and its counters per second."""
 
     def __init__(self, state: LaneState) -> None:
         self.state = state
@@ -122,7 +124,7 @@ class Side:
         self._rows: Rows = state.rows[:0].copy()
 
     def begin(self) -> None:
-        """Count from here on; what came before only made devices known."""
+        """Start counting; earlier steps only made devices known."""
         self.seconds.clear()
         self._tally = self.state.tally.astype(np.int64)
         self._rows = self.state.rows[: self.state.used].copy()
@@ -137,7 +139,7 @@ class Side:
 
     @property
     def tally(self) -> Counts:
-        """What was counted, int64 [TALLIES]."""
+        """The counters, int64 [TALLIES]."""
         return self.state.tally.astype(np.int64) - self._tally
 
     def devices(self) -> tuple[npt.NDArray[np.bytes_], Counts]:
@@ -146,7 +148,7 @@ class Side:
         ids, counts = _device_counts(rows)
         before, base = _device_counts(self._rows)
         if len(before):
-            at = np.searchsorted(ids, before)  # nobody forgets devices here: all that were there still are
+            at = np.searchsorted(ids, before)  # no devices are forgotten here
             counts[at] -= base
         return ids, counts
 
@@ -162,7 +164,7 @@ def _device_counts(rows: Rows) -> tuple[npt.NDArray[np.bytes_], Counts]:
 
 @dataclass(slots=True)
 class Answer:
-    """Both courses of one partition. ``unknown``: frames of which the journal says nothing (any more, or yet)."""
+    """Both sides of one partition. ``unknown``: frames without a verdict in the journal (no longer, or not yet)."""
 
     partition: int
     happened: Side
@@ -172,12 +174,12 @@ class Answer:
     unknown: int = 0
     first_ns: int = 0
     last_ns: int = 0
-    waiting: int = 0  # in the queue of the other course at the end
+    waiting: int = 0  # in the queue of the deciding side at the end
     reasons: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def by_reason(happened: Counts, would: Counts) -> dict[str, tuple[int, int]]:
-    """What became of the frames, happened and would, by name; first those that are no drops."""
+    """Verdicts of the frames, actual and computed, by name; first those that are not drops."""
     sums = [
         {
             "received": received(tally),
@@ -207,11 +209,11 @@ def blocked_in(found: StepRecord, value: bytes) -> tuple[bytes, ...]:
 
 
 class Courses:
-    """Takes the raw records of one partition in order, with what the journal has of each."""
+    """Takes the raw records of one partition in order, with their steps of the journal."""
 
     def __init__(self, question: Question, stretch: Stretch) -> None:
         settings = question.settings
-        make = detector_maker(settings, CpuBudget(1.0, lambda: 0))  # a clock that stands bounds nothing
+        make = detector_maker(settings, CpuBudget(1.0, lambda: 0))  # a stopped clock sets no limit
         self._question, self._stretch = question, stretch
         self._warm = stretch.warm < stretch.start
         self._now_ns, self._latest_ns = 0, time.time_ns()
@@ -221,13 +223,13 @@ class Courses:
         self._counting = False
 
     def released(self, record: StepRecord) -> None:
-        """A release of the journal."""
+        """Apply a release of the journal."""
         if self._counting:
             self.answer.happened.state.tally[Tally.RELEASED] += np.uint64(record.count)
             self.answer.happened.note(Step(record), record.count)
 
     def take(self, offset: int, value: bytes, found: StepRecord | None) -> None:
-        """One raw record; ``found``: its step of the journal."""
+        """Apply one raw record; ``found``: its step in the journal."""
         if not self._counting and offset >= self._stretch.start:
             self._counting = True
             self.answer.would.begin()
@@ -235,7 +237,9 @@ class Courses:
         blocked = () if found is None else blocked_in(found, value)
         limits = self._question.limits(found.limits if found else None, self._warm and self._counting)
         now_ns = found.now_ns if found else received_at_of(value)
-        now_ns = max(self._now_ns, min(now_ns, self._latest_ns))  # a record may name any time, and all later ones wait
+        now_ns = max(
+            self._now_ns, min(now_ns, self._latest_ns)
+        )  # a record may have any time, and all later ones would wait
         self._let_out(limits, now_ns)
         self._now_ns = now_ns
         state = self.answer.would.state
@@ -257,18 +261,18 @@ class Courses:
             answer.happened.note(actual)
 
     def _apply(self, found: StepRecord, value: bytes) -> Step | None:
-        """The step as it happened, on a state of its own; None where the record is another one than it decided."""
+        """The original step, on a separate state; None if the record is not the one that it decided."""
         state = self.answer.happened.state
         state.step = found.step - 1
         try:
             step = replay(state, found, value)
         except JournalFormatError:
             return None
-        state.queue = FrameQueue()  # its releases are counted, not made
+        state.queue = FrameQueue()  # its releases are counted, not executed
         return step
 
     def _let_out(self, limits: Limits, until_ns: int) -> None:
-        """Release what waits as tokens come, up to ``until_ns``."""
+        """Release queued frames as tokens become available, up to ``until_ns``."""
         would, state = self.answer.would, self.answer.would.state
         pace_s = min(LONGEST_PACE_S, max(TICK_S, 0.5 * limits.burst / limits.rate))
         at_ns = self._now_ns
@@ -291,21 +295,21 @@ class Courses:
 async def ask(
     settings: Settings, question: Question, stretch: Stretch, progress: Callable[[int], None] = lambda _: None
 ) -> Answer:
-    """Let a stretch of one partition take both courses.
+    """Apply an interval of one partition to both sides.
 
     Parameters
     ----------
     settings : Settings
-        Where Kafka is.
+        Settings with the address of Kafka.
     progress : callable
-        Called with the raw offset that was taken.
+        Called with the raw offset of each taken record.
 
     Raises
     ------
     klais.errors.OffsetGone
-        Retention has removed raw records of the stretch.
+        If retention has removed raw records of the interval.
     klais.errors.KafkaUnavailable, klais.errors.TopicMismatch
-        Of the readers.
+        If reading fails.
     """
     topics, partition = Topics.of(settings), stretch.partition
     courses = Courses(question, stretch)
@@ -325,7 +329,7 @@ async def ask(
 
 
 async def _steps(reader: PartitionReader, topic: str, partition: int, start: int) -> AsyncIterator[StepRecord]:
-    """The journal's steps that can be read."""
+    """The readable steps of the journal."""
     async for record in reader.read(topic, partition, start):
         step = step_of(record.value)
         if step is not None:
@@ -333,7 +337,7 @@ async def _steps(reader: PartitionReader, topic: str, partition: int, start: int
 
 
 def step_of(value: bytes | None) -> StepRecord | None:
-    """A step of the journal; None for owners, what another program wrote there, and what is damaged."""
+    """A step of the journal; None for owner records, records of other programs, and damaged ones."""
     try:
         return decode_step(value) if value is not None and value[:4] == MAGIC else None
     except JournalFormatError:

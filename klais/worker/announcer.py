@@ -1,8 +1,8 @@
-"""Puts incidents on ``klais_anomalies``, each revision once, whoever leads.
+"""Sends incidents to ``klais_anomalies``: each revision once, across changes of the leader.
 
-The leader writes an incident to ``klais_control`` first, with the ids whose record is still to come. Then the record
-goes to partition 0 of ``klais_anomalies`` under a fence of its own. A new leader takes that fence, so that nothing more
-comes from the leader before it, and reads which of the announced records are there.
+The leader first writes an incident to ``klais_control``, together with the ids of the incidents whose records are not
+sent yet. Then it sends the record to partition 0 of ``klais_anomalies`` under a separate fence. A new leader takes that
+fence, so that the broker refuses later records of the previous leader, and reads which of the records have arrived.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ LIMIT_BYTES = 900_000
 
 
 class Announcer:
-    """Sends the records of incidents. One a term.
+    """Sends the records of incidents, for one term.
 
     Parameters
     ----------
     settings : Settings
-        Of the worker.
+        Settings of the worker.
 
     Attributes
     ----------
     floor : int
-        Offset of the partition from which on the records of :attr:`unsent` are found, if they are there.
+        First offset of the partition at which records of :attr:`unsent` can be.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -58,14 +58,14 @@ class Announcer:
         return dict(sorted(self._waiting))
 
     async def begin(self, floor: int, unsent: Mapping[str, dict[str, Any]]) -> None:
-        """Take the fence, then queue those of ``unsent`` (record by id) that the leader before did not send.
+        """Take the fence, then queue those of ``unsent`` (record by id) that the previous leader did not send.
 
-        ``floor`` -1: there was no leader before.
+        ``floor`` is -1 if there was no previous leader.
 
         Raises
         ------
         klais.errors.KlaisError
-            Kafka does not answer, or another worker took the fence meanwhile.
+            If Kafka does not answer, or another worker has taken the fence.
         """
         topic = self._topics.anomalies
         identity = await fence(self._settings, f"{self._topics.app_id}-incidents", [(topic, PARTITION)])
@@ -95,14 +95,14 @@ class Announcer:
             self.put(record)
 
     async def run(self) -> None:
-        """Send without end.
+        """Send until cancelled.
 
         Raises
         ------
         LaneFenced
-            Another worker announces now.
+            If another worker announces now.
         klais.errors.KlaisError
-            Of the sender.
+            If sending fails.
         """
         assert self._sender is not None
         while True:
@@ -130,7 +130,7 @@ class Announcer:
             del self._waiting[place]
 
     async def close(self) -> None:
-        """Close the producer; what waits is left to the next leader."""
+        """Close the producer. The next leader sends the remaining records."""
         if self._sender is not None:
             self._sender.close()
         if self._producer is not None:

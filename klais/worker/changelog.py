@@ -1,4 +1,4 @@
-"""A partition of the devices table's changelog, read back in bulk: the newest row of each device, and the marker."""
+"""Bulk reads of a partition of the devices changelog: the newest row of each device, and the marker."""
 
 import asyncio
 import contextlib
@@ -15,16 +15,16 @@ from klais.telemetry.log import get
 log = get("klais.worker.changelog")
 
 _ID_SIZE_AT, _STAMP_AT = (int(ROW.fields[name][1]) for name in ("id_size", "stamp"))  # type: ignore[index]
-LOAD_ROWS = 5000  # rows put in place in one go
+LOAD_ROWS = 5000  # rows applied at a time
 
 
 def marker_key(partition: int) -> bytes:
-    """Key of a partition's marker row: no device_id begins with NUL."""
+    """Key of a partition's marker row: unique, because no device_id begins with NUL."""
     return MARKER_KEY + b"-%d" % partition
 
 
 class _Newest:
-    """Rows in one array, each device's in the place it got first; ``rows`` ROW [capacity] of which ``used`` count."""
+    """The newest rows in one array, ROW [capacity], of which the first ``used`` are valid."""
 
     def __init__(self) -> None:
         self.place: dict[bytes, int] = {}
@@ -32,7 +32,7 @@ class _Newest:
         self.used = 0
 
     def put(self, latest: dict[bytes, bytes | None]) -> None:
-        """Take over the newest value of some devices; None = it was removed."""
+        """Store the newest value of some devices; None = the device was removed."""
         place = self.place
         removed = [place.pop(key) for key, value in latest.items() if value is None and key in place]
         self.rows["id_size"][removed] = 0
@@ -46,14 +46,17 @@ class _Newest:
         self.rows.view(OPAQUE_ROW)[index] = np.frombuffer(b"".join(kept.values()), OPAQUE_ROW)
 
     def live(self) -> Rows:
-        """The rows of the devices that are there."""
+        """Return the rows of all devices that were not removed."""
         rows = self.rows[: self.used]
         return rows if len(self.place) == self.used else rows.view(OPAQUE_ROW)[rows["id_size"] > 0].view(ROW)
 
 
 def _is_row(key: bytes, value: bytes) -> bool:
-    """Whether this is a row of the device: a second row of another key's would make the table useless, and a stamp
-    that no lane ever reaches would leave no number for the next step."""
+    """Whether ``value`` is a valid row of the device ``key``.
+
+    A row with another key's id would make the table useless. A step stamp above all steps that a lane can reach would
+    leave no number for the next step.
+    """
     return (
         len(value) == ROW.itemsize
         and value[:16] == key.ljust(16, b"\0")
@@ -65,16 +68,16 @@ def _is_row(key: bytes, value: bytes) -> bool:
 async def load_marker(
     reader: PartitionReader, topic: str, partition: int, newest: bytes | None
 ) -> tuple[Marker | None, str]:
-    """The newest marker that can be read, and why it is not the ``newest`` ("" = it is).
+    """The newest readable marker, and why ``newest`` is not readable ("" = it is).
 
-    An older one is as good, as long as the journal reaches back to it: rows that are newer skip the steps they contain.
+    An older marker also works, if the journal reaches back to it: newer rows skip the steps that they contain.
 
     Raises
     ------
     klais.errors.OtherVersion
-        ``newest`` is of another version.
+        If ``newest`` has another version.
     klais.errors.KlaisError
-        Of the reader.
+        If reading fails.
     """
     if newest is None:
         return None, ""
@@ -93,15 +96,15 @@ async def load_marker(
 
 
 async def load_partition(reader: PartitionReader, topic: str, partition: int) -> tuple[Rows, bytes | None]:
-    """Rows (ROW [n], one a device) and the marker's value, None when there is none (a million rows take seconds).
+    """Read the rows (ROW [n], one per device) and the marker, None if there is none (a million rows take seconds).
 
-    Call it only when no older owner can write to the changelog any more. What is no row is skipped: somebody else wrote
-    it, and until the next compaction nobody can remove it.
+    Call this only after the fence, when no previous owner can write to the changelog. Records that are not rows are
+    skipped: another program wrote them, and they cannot be removed before the next compaction.
 
     Raises
     ------
     klais.errors.KlaisError
-        Of the reader.
+        If reading fails.
     """
     start, end = await reader.offsets(topic, partition)
     newest, latest = _Newest(), dict[bytes, bytes | None]()
@@ -111,10 +114,10 @@ async def load_partition(reader: PartitionReader, topic: str, partition: int) ->
         if key is None:
             continue
         if key[:1] == b"\0":
-            marker = value if key == wanted and value else marker  # no worker ever removes it
+            marker = value if key == wanted and value else marker  # no worker removes the marker
             continue
         if value is not None and not _is_row(key, value):
-            foreign += 1  # rows of another version are refused by the marker, which names their version
+            foreign += 1  # the version is checked by the marker
             continue
         latest[key] = value
         if len(latest) >= LOAD_ROWS:

@@ -1,4 +1,4 @@
-"""Checkpoints: changed rows, then the marker, then the acknowledgement of the input, in this order."""
+"""Checkpoints: write changed rows, then the marker, then acknowledge the input, in this order."""
 
 import asyncio
 import itertools
@@ -17,17 +17,17 @@ from klais.worker.outputs import send_or_halve
 from klais.worker.session import LaneSession
 from klais.worker.watch import Watch
 
-COPY_ROWS = 4000  # rows copied in one go: 1 ms, and some more where the memory was never touched before
-SLICE_ROWS = 1000  # rows written in one go, so that the event loop is never held for long
+COPY_ROWS = 4000  # rows copied at a time: 1 ms, more at the first touch of the memory
+SLICE_ROWS = 1000  # rows written at a time, so as not to block the event loop
 POLL_S = 0.005
 
 
 class Checkpointer:
-    """Writes the checkpoints of one session; ``done_at``, ``count`` and ``total_s`` are for the statistics.
+    """Writes the checkpoints of one session. ``done_at``, ``count`` and ``total_s`` are for the statistics.
 
-    A crash at any point is safe. Rows may be newer than the marker (a crash between the two): their stamps tell the
-    replay to step over what they already contain. The input is acknowledged last: nobody reads it from the group's
-    offset while a journal or marker says more, so an acknowledgement that is missing costs nothing.
+    A crash at any point is safe. Rows may be newer than the marker (after a crash between the two). Their stamps make
+    the replay skip the steps that they already contain. The input is acknowledged last: recovery starts at the offset
+    in journal or marker, not at the group's offset, so a missing acknowledgement has no effect.
     """
 
     def __init__(self, session: LaneSession, intake: Intake, watch: Watch) -> None:
@@ -39,13 +39,13 @@ class Checkpointer:
         self._journal_offset = session.journal_floor
         self._outputs: dict[str, int] = dict(session.floors)
         self._telemetry_epoch = session.telemetry_epoch
-        self._acknowledged = 0  # input up to here was acknowledged one checkpoint ago
+        self._acknowledged = 0  # the previous checkpoint acknowledged the input up to here
         self.done_at = time.monotonic()
         self.total_s = 0.0
         self.count = 0
 
     async def run(self) -> None:
-        """Checkpoint at the interval of the settings, without end."""
+        """Write checkpoints at the interval of the settings, until cancelled."""
         interval_s = self._session.context.settings.checkpoint_interval_s
         first = np.random.default_rng(self._session.partition).uniform(0.2, 1.0)  # lanes take turns
         await asyncio.sleep(interval_s * first)
@@ -54,21 +54,21 @@ class Checkpointer:
             await asyncio.sleep(interval_s)
 
     async def run_once(self) -> None:
-        """One checkpoint at the step the lane is at now, when anything has happened since the last."""
+        """Write one checkpoint at the lane's current step, if anything has happened since the last one."""
         session, state = self._session, self._session.state
         async with self._busy:
             if state.step > self.step:
                 began = time.monotonic()
-                # What later steps put out lies behind it: recovery need not search the letters of edges before it.
+                # Later steps write behind this offset, so recovery skips the dead letters of edges before it.
                 letters_end = self._watch.letters_end
                 shot = begin_snapshot(state)
                 while not copy_rows(state, shot, COPY_ROWS):  # noqa: ASYNC110  (lets the lane go on in between)
                     await asyncio.sleep(0)
-                newest = state.step  # a row that was copied late may contain as much
+                newest = state.step  # a row that was copied late may contain steps up to this one
                 fault.at("checkpoint_taken")
                 while session.acked_step < newest:  # noqa: ASYNC110  (three outputs move it; asking costs nothing)
                     await asyncio.sleep(POLL_S)
-                # A marker covers only what klais_raw still holds: a replay of later steps finds out if it does not.
+                # A marker must cover only records that klais_raw still holds; a later replay verifies this.
                 await self._watch.taken.verified()
                 self._outputs["dead_letter"] = max(self._outputs.get("dead_letter", 0), letters_end)
                 await self._write(shot)
@@ -111,8 +111,7 @@ class Checkpointer:
         self.step, self._next_raw, self._journal_offset = shot.step, shot.facts["next_raw"], journal_offset
 
     async def _remove(self, sender: FencedSender, writer: RecordBatchWriter, keys: list[bytes]) -> None:
-        """Remove forgotten devices from the changelog: before the rows are written, among which one may have come
-        back."""
+        """Remove forgotten devices from the changelog, before the rows are written: a device may have returned."""
         done = 0
         while done < len(keys):
             some = keys[done : done + SLICE_ROWS]

@@ -1,4 +1,4 @@
-"""What all lanes of one worker share: settings, limits, producers, and the group consumer that feeds them."""
+"""The objects that all lanes of one worker share: settings, limits, producers, and the group consumer."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,22 +15,22 @@ from klais.worker.tap import Taps
 
 
 class RawConsumer(Protocol):
-    """The group's consumer of ``klais_raw``, as lanes steer it. It may deliver anything in any place.
+    """The group's consumer of ``klais_raw``, as lanes control it. It may deliver records in any order.
 
-    Lanes check offsets.
+    Lanes check the offsets.
     """
 
     def pause(self, partition: int) -> None:
-        """Deliver nothing of this partition for now."""
+        """Stop the delivery of this partition."""
 
     def resume(self, partition: int) -> None:
         """Deliver again."""
 
     async def seek(self, partition: int, offset: int) -> None:
-        """Go on at ``offset``, whatever the group has committed."""
+        """Continue at ``offset``, whatever the group has committed."""
 
     async def repair_commit(self, partition: int, acknowledged: int, newest: int) -> None:
-        """Commit what the client forgot to, up to ``acknowledged``; never leave the group beyond ``newest``."""
+        """Commit what the client omitted, up to ``acknowledged``, and never leave the group beyond ``newest``."""
 
 
 def _ignore(_seconds: float) -> None:
@@ -43,10 +43,10 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class LaneContext:
-    """What the lanes of a worker share.
+    """The objects that all lanes of a worker share.
 
-    There are three producers, because a producer has one request in flight for each broker: a small journal record
-    never waits behind a large output.
+    There are three producers. A producer has one request in flight for each broker, so a small journal record does not
+    wait behind a large output.
 
     Parameters
     ----------
@@ -61,15 +61,15 @@ class LaneContext:
     on_failure : callable
         Called when a session has failed.
     new_detector : callable
-        Makes the detector of a lane, which knows nothing yet.
+        Creates the detector of a lane, without any history.
     profile_bytes : TokenBucket
-        Bytes of profiles that the lanes may save.
+        Allowance of bytes for saved profiles.
     taps : Taps
-        Who looks at the frames that are decided.
+        The open taps on decided frames.
     loading : asyncio.Lock
-        Held while a lane reads its rows, so that the copies of several lanes do not add up.
+        Held while a lane reads its rows, so that only one copy is in memory at a time.
     saving : asyncio.Lock
-        Held while a lane collects profiles to save, so that those of several lanes do not fill one turn of the loop.
+        Held while a lane collects profiles to save, so that several lanes do not block the event loop in one turn.
     """
 
     settings: Settings

@@ -1,7 +1,7 @@
-"""The controller of a worker: it stands for election, and as the leader it decides ten times a second.
+"""The controller of a worker: it is a candidate for leadership, and as the leader decides ten times a second.
 
-One worker of the whole deployment is the leader. :mod:`klais.control.election` says when a worker may try, and
-:class:`~klais.worker.term.Term` is one term of office. The Faust agent of :mod:`agents.controller` runs
+One worker of the deployment is the leader. :mod:`klais.control.election` decides when a worker may try, and
+:class:`~klais.worker.term.Term` is one term of a leader. The Faust agent in :mod:`agents.controller` runs
 :meth:`Controller.stand`.
 """
 
@@ -24,27 +24,27 @@ from klais.worker.term import Term, heard
 
 log = get("klais.worker.controller")
 
-POLL_INTERVAL_S = 0.1  # between two looks at who leads
+POLL_INTERVAL_S = 0.1  # between two checks of who leads
 RETRY_S = 1.0
 LEADERLESS_S = 30.0  # an election takes a session timeout at most, a fence some seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerStatistics:
-    """What the controller of one worker did since the process started.
+    """Statistics of the controller of one worker since the process started.
 
     Attributes
     ----------
     epoch : int
-        Of this worker's newest term, -1 before its first.
+        Epoch of this worker's newest term, -1 before its first.
     decisions, terms : int
         Records that it wrote to ``klais_control``, and terms that it began.
     newest : Decision or None
-        Of the present term; None while this worker is not the leader.
+        The newest decision of the present term; None while this worker is not the leader.
     problems, warnings : tuple of str
-        Why a better forecast is not in use: a model that is refused or failed; an extra that is not installed.
+        Why a better forecast is not in use: a model was refused or failed, or an extra is not installed.
     falls : int
-        Steps of the forecast's chain that were left out.
+        Steps of the forecast chain that were skipped.
     incidents : IncidentSnapshot
         Of the present term; zeros while this worker is not the leader.
     clock_offset_s : float or None
@@ -68,11 +68,11 @@ class ControllerStatistics:
 
     @property
     def burst_probability(self) -> float:
-        """Of the newest decision, 0 to 1; 0 while this worker is not the leader."""
+        """Burst probability of the newest decision, 0 to 1; 0 while this worker is not the leader."""
         return self.newest.inputs.forecast.probability if self.newest else 0.0
 
     def snapshot(self, overrides: int, enabled: bool) -> ControlSnapshot:
-        """For the metrics; ``overrides`` of operators are in force, ``enabled``: the rate is not fixed."""
+        """Statistics for the metrics; ``overrides``: active overrides; ``enabled``: the rate is not fixed."""
         if (d := self.newest) is None:
             return ControlSnapshot(
                 enabled,
@@ -100,23 +100,23 @@ class ControllerStatistics:
 
 
 class Controller:
-    """Listens while another worker leads, leads when nobody does.
+    """Follows another worker's decisions, or leads when there is no leader.
 
     Parameters
     ----------
     settings : Settings
-        Of the worker.
+        Settings of the worker.
     worker_id : str
-        Its id on ``klais_stats``.
+        Id of the worker on ``klais_stats``.
     predictor : Predictor, optional
-        The forecast; default: what ``KLAIS_FORECAST`` asks for.
+        The forecast; default: the one that ``KLAIS_FORECAST`` selects.
     observe : callable, optional
-        Gets the name of the model's backend and how long each forecast took (s).
+        Called with the name of the model's backend and the duration of each forecast (s).
 
     Attributes
     ----------
     stats : StatsFollower
-        What all processes report; it follows the topic from the first candidacy on.
+        Reports of all processes; it follows the topic from the first candidacy on.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class Controller:
         self._led_s: float | None = None  # when a leader was heard last, or nobody at all
         self._election = Election(worker_id, settings.session_timeout_s)
         self._term: Term | None = None
-        self._before = ControllerStatistics()  # up to the end of the newest finished term
+        self._before = ControllerStatistics()  # at the end of the last finished term
         self._task: asyncio.Task[None] | None = None
         self._resigned = False
 
     def statistics(self) -> ControllerStatistics:
-        """What it did up to now."""
+        """Return the statistics up to now."""
         before, term = self._before, self._term
         problems, warnings, falls = self._forecast_state()
         problems = (*self._leaderless(), *problems)
@@ -167,7 +167,7 @@ class Controller:
         )
 
     def _forecast_state(self) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-        """Problems, warnings and falls of the forecast's chain."""
+        """Problems, warnings and falls of the forecast chain."""
         chain = self._predictor
         if not isinstance(chain, ForecastChain):
             return (), (), 0
@@ -176,18 +176,18 @@ class Controller:
         return problems, tuple(text for text, optional in texts if optional), chain.falls_total
 
     def system(self, fresh_s: float) -> SystemView:
-        """What processes reported in the last ``fresh_s`` seconds; empty before the first candidacy."""
+        """The system as reported in the last ``fresh_s`` seconds; empty before the first candidacy."""
         return self.stats.view(fresh_s)
 
     @property
     def standing(self) -> bool:
-        """Whether a candidacy or a term is under way."""
+        """Whether a candidacy or a term is in progress."""
         return self._task is not None and not self._task.done()
 
     async def stand(self, producer: ControlProducer) -> None:
-        """One candidacy: wait for the election, lead until another worker does. Errors are logged, never raised.
+        """Run one candidacy: wait for the election, then lead until another worker does. Errors are logged, not raised.
 
-        ``producer`` writes the heartbeats. Returns at once after :meth:`resign`.
+        ``producer`` writes the heartbeats. Returns immediately after :meth:`resign`.
         """
         if self._resigned:
             return
@@ -199,7 +199,7 @@ class Controller:
                 raise
 
     async def resign(self) -> None:
-        """End the term for good and say so, so that another worker takes over without waiting for the silence."""
+        """End the term permanently and announce it, so that another worker takes over without the timeout."""
         self._resigned = True
         if self._task is not None:
             self._task.cancel()
@@ -226,7 +226,7 @@ class Controller:
             pass
 
     async def _lead(self, producer: ControlProducer) -> bool:
-        """One term; whether the next one begins at once, under a new epoch."""
+        """Run one term; whether the next one begins immediately, under a new epoch."""
         term = self._term = Term(self._settings, self._name, self._predictor, producer, self.stats, self._counted)
         try:
             return await term.run()

@@ -1,4 +1,4 @@
-"""The detectors of a worker's lanes, as the settings name them."""
+"""Creates the detectors of a worker's lanes, as configured in the settings."""
 
 import time
 from collections.abc import Callable
@@ -13,15 +13,15 @@ from klais.core.fingerprint.typed import Typed, TypesInUse
 
 
 def cpu_budget(settings: Settings) -> CpuBudget:
-    """The time that the lanes of a worker may spend on scores, and what they count."""
+    """The CPU time that the lanes of a worker may spend on scores, with their counters."""
     return CpuBudget(settings.anomaly_cpu_share, time.perf_counter_ns)
 
 
 def detector_maker(
     settings: Settings, budget: CpuBudget | None = None, types: TypesInUse | None = None
 ) -> Callable[[], Detector]:
-    """What makes the detector of each lane; those of one worker share the time that scoring may take, and the model of
-    types."""
+    """Return a factory for the detector of each lane. The detectors of one worker share the CPU budget of scoring and
+    the model of types."""
     shared, in_use = budget or cpu_budget(settings), types or TypesInUse()
     memory_bytes = settings.anomaly_bytes // settings.partitions
 
@@ -37,5 +37,5 @@ def detector_maker(
 
 
 def profile_allowance(settings: Settings) -> TokenBucket:
-    """Bytes of profiles that a worker may save: a second's worth at once."""
+    """The allowance of bytes for profiles that a worker saves; its burst is one second's worth."""
     return TokenBucket(settings.anomaly_save_bytes, max(1.0, settings.anomaly_save_bytes))

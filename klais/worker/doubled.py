@@ -1,4 +1,4 @@
-"""Which records of the clean topic come twice, because the journal lost the steps that put them out."""
+"""Counts records that the clean topic will hold twice, because the journal lost the steps that wrote them."""
 
 import re
 
@@ -16,18 +16,19 @@ Frame = tuple[bytes | None, int, int]  # device, sequence number, time of receip
 async def count_doubled(
     reader: PartitionReader, topics: Topics, partition: int, lineage: int, floor: int, last_step: int, next_raw: int
 ) -> tuple[int, list[Frame]]:
-    """Records that steps after ``last_step`` put out, and whose raw records the lane takes again from ``next_raw`` on.
+    """Count records written by steps after ``last_step`` whose raw records the lane takes again from ``next_raw`` on.
 
     Returns
     -------
     int
-        How many they are.
+        The number of such records.
     list of Frame
-        The others that those steps put out: they come again where their frames still wait, see :func:`count_waiting`.
+        Other records of those steps. They are written again if their frames still wait, see :func:`count_waiting`.
 
-
-    ``floor``: offset of the clean topic from which on to look. Where ``klais_raw`` lost its tail as well, some of those
-    raw records are gone: what they put out is there once.
+    Notes
+    -----
+    ``floor`` is the offset of the clean topic at which the search starts. If ``klais_raw`` lost its tail as well, some
+    of those raw records are gone, and their output exists only once.
     """
     put_out, end_raw = await _put_out(reader, topics.telemetry, partition, lineage, floor, last_step)
     if not put_out:
@@ -46,7 +47,7 @@ async def count_doubled(
 
 
 def count_waiting(put_out: list[Frame], waiting: Columns) -> int:
-    """How many of these records are of frames that wait: the step that let them out is missing."""
+    """Count the records whose frames wait in the queue: the step that released them is missing."""
     if not put_out:
         return 0
     numbers = zip(waiting.sequence.tolist(), waiting.ts_ms.tolist(), strict=True)
@@ -57,7 +58,7 @@ def count_waiting(put_out: list[Frame], waiting: Columns) -> int:
 async def _put_out(
     reader: PartitionReader, topic: str, partition: int, lineage: int, floor: int, last_step: int
 ) -> tuple[list[Frame], int]:
-    """Frames that steps after ``last_step`` put out, and the raw offset after the newest of these steps."""
+    """Frames written by steps after ``last_step``, and the raw offset after the newest of these steps."""
     found: list[Frame] = []
     batch: list[Frame] = []  # the mark is on the last record of each batch
     end_raw = 0

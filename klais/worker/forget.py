@@ -1,4 +1,4 @@
-"""Which devices a lane forgets, and when: those silent for long, those in the way, and those that operators name."""
+"""Decides which devices a lane forgets, and when: long silent devices, evictions, and requests of operators."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,10 @@ from klais.worker.limits import LaneLimits
 log = logs.get("klais.worker.forget")
 
 FORGET_TICK_S = 1.0
-SWEEP_S = 60.0  # between two searches for devices that are silent for too long, while there is room
+SWEEP_S = 60.0  # between two searches for long silent devices, while there is room
 ALARM_S = 60.0
-STEP_S = 60.0  # a wall clock that moves by more against the monotonic one was set
-STEADY_S = 600.0  # after that: by then devices that talk have been heard by the new time
+STEP_S = 60.0  # a larger shift of the wall clock against the monotonic one means that it was set
+STEADY_S = 600.0  # after that, active devices have timestamps of the new time
 
 
 class Forgetter:
@@ -27,12 +27,12 @@ class Forgetter:
         self._forget_s = settings.devices_forget_s
         self._limits, self._partition = limits, partition
         self._swept_s = -SWEEP_S
-        self._ahead_s: float | None = None  # of the wall clock, against the monotonic one
+        self._ahead_s: float | None = None  # wall clock minus monotonic clock
         self._set_s = -STEADY_S  # when the wall clock was set
-        self._asked: dict[bytes, int] = {}  # requests that were looked at in this session
+        self._asked: dict[bytes, int] = {}  # requests handled in this session
 
     def step(self, state: LaneState, now_ns: int, now_s: float) -> Step | None:
-        """The next FORGET step, None when nobody is to be forgotten (``now_s`` monotonic)."""
+        """The next FORGET step, None if there is no device to forget (``now_s`` monotonic)."""
         self._alarm(state)
         self._watch_clock(now_ns * 1e-9 - now_s, now_s)
         ids = self._requested(state)
@@ -44,7 +44,7 @@ class Forgetter:
         return forget(state, ids, limits, now_ns)
 
     def _requested(self, state: LaneState) -> npt.NDArray[np.uint8]:
-        """Devices that an operator wants forgotten, and whose row is older than the request."""
+        """Devices that an operator asked to forget, and whose row is older than the request."""
         found = []
         for device_id, asked_s in self._limits.to_forget().items():
             if self._asked.get(device_id) == asked_s:
@@ -68,7 +68,7 @@ class Forgetter:
         return ids
 
     def _watch_clock(self, ahead_s: float, now_s: float) -> None:
-        """A clock that is set forward would make all devices look silent for as long as it jumped."""
+        """Detect a wall clock that was set: a jump forward would make all devices look silent."""
         if self._ahead_s is not None and abs(ahead_s - self._ahead_s) > STEP_S:
             self._set_s = now_s
             by_s = round(ahead_s - self._ahead_s)
@@ -78,5 +78,5 @@ class Forgetter:
     def _alarm(self, state: LaneState) -> None:
         limit = self._limits.device_limit
         if state.devices > ALARM_ABOVE * limit and logs.every(ALARM_S, f"klais.worker.forget.{self._partition}"):
-            text = "raise KLAIS_DEVICES_MAX, or find who invents ids: above 90 % the longest silent are forgotten"
+            text = "raise KLAIS_DEVICES_MAX, or find the sender of new ids: above 90 % the longest silent are forgotten"
             log.warning("devices_near_limit", partition=self._partition, devices=state.devices, limit=limit, do=text)

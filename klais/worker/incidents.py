@@ -5,8 +5,8 @@
     klais_anomalies --FlagReader--> Grouping.absorb, settle --> klais_control     incident/<id>, incidents
     klais_stats ------FleetWatch------^                    \\-> klais_anomalies   kind "incident" (Announcer)
 
-All state is on ``klais_control``, written under the leader's fence: an incident together with the offsets behind the
-flags that it was made of. So a new leader goes on exactly where the old one stopped.
+All state is on ``klais_control``, written under the leader's fence: each incident together with the offsets after the
+flags that it consists of. So a new leader continues exactly where the previous one stopped.
 """
 
 import asyncio
@@ -37,26 +37,26 @@ from klais.worker.announcer import Announcer
 log = get("klais.worker.incidents")
 
 RETRY_S = 2.0
-SAVE_S = 30.0  # offsets of flags that changed nothing are written so often
+SAVE_S = 30.0  # interval at which offsets are written if no incident changed
 Writes = list[tuple[str, dict[str, Any] | None]]
-"""Scopes of ``klais_control`` with their records; None removes one."""
+"""Scopes of ``klais_control`` with their records; None removes a record."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """What a tick decided; announced when Kafka has the writes."""
+    """Decisions of a tick, announced after Kafka has acknowledged the writes."""
 
     writes: Writes
     announce: list[dict[str, Any]]
 
 
 class Incidents:
-    """One term's incidents. :meth:`run` beside the term's ticks, :meth:`tick` once a second.
+    """The incidents of one term. :meth:`run` runs in parallel to the ticks of the term, :meth:`tick` once a second.
 
     Parameters
     ----------
     settings : Settings
-        Of the worker.
+        Settings of the worker.
     control : ControlFollower
         The records of ``klais_control``; the topic is read when :meth:`run` begins.
     """
@@ -81,11 +81,11 @@ class Incidents:
         self._totals_before = Totals()
 
     def snapshot(self) -> IncidentSnapshot:
-        """For the metrics."""
+        """Statistics for the metrics."""
         return self._snapshot
 
     async def run(self) -> None:
-        """Take the fence and follow the flags until cancelled; failures are logged, and it tries again."""
+        """Take the fence and follow the flags until cancelled. Failures are logged and retried."""
         while True:
             try:
                 await self._begin()
@@ -125,7 +125,7 @@ class Incidents:
             self._grouping.restore(state, kept)
             self._offsets = _offsets(state.get("next", {}))
         except (ValueError, TypeError, AttributeError) as error:
-            log.warning("incidents_not_restored", error=str(error), do="nothing: it begins with the flags of now")
+            log.warning("incidents_not_restored", error=str(error), do="nothing: it starts with the present flags")
             self._grouping = Grouping(self._rules)
         if (incident := self._grouping.fleet_incident()) is not None:
             self._fleet = FleetWatch(incident.what.first.expected)
@@ -133,7 +133,7 @@ class Incidents:
         self._restored = True
 
     def _unsent(self) -> tuple[dict[str, dict[str, Any]], int]:
-        """Records that may not be on ``klais_anomalies``, and the offset from which on they would be."""
+        """Records that may be missing on ``klais_anomalies``, and the first offset at which they can be."""
         state = self._control.record(INCIDENTS) or {}
         incidents = self._grouping.incidents
         unsent, floor = state.get("unsent"), state.get("floor")
@@ -144,14 +144,14 @@ class Incidents:
     async def tick(
         self, now_s: float, ahead_s: float, system: SystemView, write: Callable[[Writes], Awaitable[None]]
     ) -> None:
-        """Decide about the flags since the last tick; ``write`` returns when Kafka has the records.
+        """Process the flags since the last tick; ``write`` returns when Kafka has acknowledged the records.
 
-        ``ahead_s``: by how much the clock of this host is ahead of the broker's, whose times flags have.
+        ``ahead_s``: how far the clock of this host is ahead of the broker's clock, which timestamps the flags.
 
         Raises
         ------
         klais.errors.KlaisError
-            Of ``write``: the term is over.
+            If ``write`` fails: the term is over.
         """
         if not self._ready or self._reader is None:
             return
@@ -160,7 +160,7 @@ class Incidents:
         at_ms = now_ms() - round(1000 * ahead_s)
         self._watch_fleet(now_s, at_ms, system, mutes)
         unsent = self._announcer.unsent
-        # In a thread: a storm of flags must not hold the lanes up.
+        # In a thread: many flags must not delay the lanes.
         pending = await asyncio.to_thread(self._decide, batch, mutes, now_s, at_ms, unsent)
         self._snapshot = self._count()
         if pending is None:
@@ -182,7 +182,7 @@ class Incidents:
         )
 
     def _watch_fleet(self, now_s: float, at_ms: int, system: SystemView, mutes: Mutes) -> None:
-        # Without the busiest device: one that floods is no fleet.
+        # Without the busiest device: a single flooding device is not a fleet event.
         share = 1.0 - activity_of(system)["top_share"]
         rates = {name: edge.rates.get("received") for name, edge in system.edges.items()}
         if any(rate is None for rate in rates.values()):
@@ -213,7 +213,7 @@ class Incidents:
         return _Pending(writes, announce)
 
     async def close(self) -> None:
-        """Stop to read; the announcer closes with :meth:`run`."""
+        """Stop reading; the announcer is closed by :meth:`run`."""
         if self._reader is not None:
             await asyncio.to_thread(self._reader.stop)
 

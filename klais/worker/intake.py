@@ -1,8 +1,8 @@
-"""The hand-over between the ingest agent and a lane: bounded, and never a reason for other lanes to wait.
+"""The bounded hand-over from the ingest agent to a lane, which never makes other lanes wait.
 
-The agent serves all partitions of a worker in one loop. So it hands a record over and goes on. A record that finds no
-room is dropped here and paused at the consumer; the lane fetches it again from ``klais_raw`` with its own reader. The
-event itself is kept until the checkpoint that covers it acknowledges it.
+The agent serves all partitions of a worker in one loop, so it must not block on one lane. If there is no room for a
+record, it is dropped here and the partition is paused at the consumer. The lane fetches the record again from
+``klais_raw`` with its own reader. The event is kept until the checkpoint that covers it acknowledges it.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from klais.worker.context import RawConsumer
 
 log = get("klais.worker.intake")
 
-ROOM_BYTES = 8 << 20  # of values that wait for the lane
+ROOM_BYTES = 8 << 20  # of values waiting for the lane
 ROOM_RECORDS = 64
-PATIENCE_S = 0.2  # how long the agent waits for room in a live lane before it pauses that partition
+PATIENCE_S = 0.2  # how long the agent waits for a live lane before it pauses the partition
 
 
 class Raw(NamedTuple):
@@ -33,23 +33,23 @@ class Raw(NamedTuple):
 
 
 class Intake:
-    """Raw records of one partition on their way into the lane; lives as long as the lane, over all its sessions."""
+    """Raw records of one partition on their way into the lane. Lives as long as the lane, across its sessions."""
 
     def __init__(self, topic: str, partition: int, consumer: RawConsumer) -> None:
         self._topic, self._partition, self._consumer = topic, partition, consumer
         self._ready: deque[tuple[int, bytes]] = deque()
         self._bytes = 0
-        self._dropped = -1  # the highest offset that found no room: the reader fetches up to it
+        self._dropped = -1  # the highest offset dropped for lack of room: the reader fetches up to it
         self._open = self._paused = False
         self._wake, self._room = asyncio.Event(), asyncio.Event()
-        self._unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in the order of delivery
+        self._unacked: deque[tuple[Any, Any, int]] = deque()  # (stream, event, offset) in delivery order
 
     # -- the agent's side
 
     async def put(self, stream: Any, event: Any) -> None:
-        """Take one event over. Waits at most ``PATIENCE_S``, and only for a live lane that is busy."""
+        """Accept one event. Waits at most ``PATIENCE_S``, and only for a live lane that is busy."""
         offset, value = event.message.offset, event.value or b""  # a null value is a corrupt record like any other
-        event.value = event.message.value = None  # the event is kept until its checkpoint, its bytes need not be
+        event.value = event.message.value = None  # the event is kept until its checkpoint, without its bytes
         self._unacked.append((stream, event, offset))
         if self._full and self._open and not self._paused:
             self._room.clear()
@@ -82,17 +82,17 @@ class Intake:
     # -- the lane's side
 
     async def open(self, next_raw: int) -> None:
-        """The lane is live and goes on at ``next_raw``: deliver from there."""
+        """Start a session: the lane is live, deliver from ``next_raw`` on."""
         self._dropped = -1
         self._open = True
-        # These come again, or are no records of this log any more; at the head of the list they would hold up the rest.
+        # These are delivered again, or the log no longer has them. At the head of the list they would block the others.
         self._unacked = deque(entry for entry in self._unacked if entry[2] < next_raw)
         await self._consumer.seek(self._partition, next_raw)
-        self._paused = True  # whatever an earlier owner of the partition left behind
+        self._paused = True  # as an earlier owner of the partition may have left it
         self._resume()
 
     def close(self) -> None:
-        """No session takes records now: drop what waits; the next session reads it again."""
+        """End the session: drop the waiting records, which the next session reads again."""
         self._open = False
         self._ready.clear()
         self._bytes = 0
@@ -100,22 +100,22 @@ class Intake:
         self._room.set()
 
     def fetch_up_to(self, offset: int) -> None:
-        """Read what lies before ``offset`` with the lane's own reader, because the consumer does not deliver it."""
+        """Read the records before ``offset`` with the lane's own reader, because the consumer does not deliver them."""
         self._dropped = max(self._dropped, offset - 1)
         self._wake.set()
 
     @property
     def oldest_ns(self) -> int:
-        """When the edge received the oldest batch that waits here (ns since the epoch); 0 = none waits."""
+        """When the edge received the oldest waiting batch (ns since the epoch); 0 = none waits."""
         return received_at_of(self._ready[0][1]) if self._ready else 0
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits to be decided."""
+        """Whether no record waits to be decided."""
         return not self._ready
 
     async def records(self, state: LaneState, reader: PartitionReader) -> AsyncIterator[Raw]:
-        """Raw records in offset order from the lane's next offset on, without end; the caller decides each at once."""
+        """Yield raw records in offset order from the lane's next offset on; the caller decides each immediately."""
         turn = LoopTurn()
         while True:
             while self._ready:
@@ -125,7 +125,7 @@ class Intake:
                     self._room.set()
                 async for raw in self._missing(state, reader, offset):
                     yield raw
-                if offset == state.next_raw:  # else the lane has it already
+                if offset == state.next_raw:  # else the lane already has it
                     yield Raw(offset, value)
                 await turn.end()
             async for raw in self._missing(state, reader, self._dropped + 1):
@@ -154,18 +154,18 @@ class Intake:
                     yield self._hole(state, end)
             except OffsetGone as gone:
                 if gone.log_start <= state.next_raw:
-                    raise  # the log ends before what the lane has taken
+                    raise  # the log ends before records that the lane has taken
                 yield self._hole(state, min(gone.log_start, end), "retention")
 
-    def _hole(self, state: LaneState, end: int, why: str = "nothing lies there: was the topic compacted?") -> Raw:
-        """The records before ``end`` were there, and are gone."""
+    def _hole(self, state: LaneState, end: int, why: str = "no records there: was the topic compacted?") -> Raw:
+        """The records before ``end`` existed and are gone."""
         log.error("raw_records_lost", partition=self._partition, start=state.next_raw, end=end, why=why)
         return Raw(end - 1, None)
 
     # -- acknowledgement
 
     async def acknowledge(self, next_raw: int) -> None:
-        """Acknowledge all below ``next_raw``, strictly in offset order (Faust commits over a hole)."""
+        """Acknowledge all events below ``next_raw``, strictly in offset order (Faust commits over a hole)."""
         count = 0
         while self._unacked and self._unacked[0][2] < next_raw:
             stream, event, _ = self._unacked.popleft()

@@ -1,19 +1,18 @@
-"""What must hold between a lane's marker, journal, rows, ``klais_raw`` and outputs, and what follows where it does not.
+"""The invariants between a lane's marker, journal, rows, ``klais_raw`` and outputs, and the response to a violation.
 
-Everything a lane puts out was journalled before, and everything it journalled was read from ``klais_raw``. So, in a
-system whose topics keep what they acknowledged:
+A lane journals a step before it writes its outputs, and journals only records that it read from ``klais_raw``. So, in a
+system whose topics keep all acknowledged records:
 
-1. No output position and no row stamp lies beyond the last step of marker and journal.
-2. The journal holds all steps after the marker, without a hole.
+1. No output position and no row stamp is beyond the last step of marker and journal.
+2. The journal holds all steps after the marker, without a gap.
 3. ``klais_raw`` still holds, at their offsets, the records that the lane has taken, or retention has removed them. It
-never
-   ends before the lane's next raw offset.
-4. Each output ends at or behind the offset that the marker names, and holds the lane's own marks from there on.
+   never ends before the lane's next raw offset.
+4. Each output ends at or after the offset that the marker names, and holds the lane's own marks from there on.
 
-Kafka breaks these when it loses its tail (a power loss, unclean leader election), when somebody recreates a topic or
-changes its name, and when retention was faster than the worker. Each violation has one outcome here. All of them let
-the lane go on; what is lost or doubled is counted in a RESUMED step and logged. This module is pure: recovery gathers
-:class:`Seen`, :func:`judge` says what to do.
+Kafka breaks these invariants if it loses its tail (power loss, unclean leader election), if a topic is recreated or
+renamed, or if retention was faster than the worker. Each violation has one outcome here. In all cases the lane
+continues: lost and doubled records are counted in a RESUMED step and logged. This module is pure. Recovery collects
+:class:`Seen`, and :func:`judge` returns the plan.
 """
 
 from collections.abc import Mapping
@@ -25,21 +24,21 @@ from klais.kafka.record_batch import Mark
 
 
 class Violation(Enum):
-    """What does not hold; the value names it in logs and views."""
+    """A violated invariant; logs and views show the value."""
 
-    RAW_REPLACED = "raw_replaced"  # 3: take again what klais_raw holds now; batches that come twice are recognized
-    STEPS_MISSING = STEPS_MISSING  # 1: new steps get numbers above all that were ever put out
-    JOURNAL_HOLE = HOLE  # 2: a record of it cannot be read: as if it ended before it
-    MARKER_UNREADABLE = "marker_unreadable"  # go on from the one before, or from the journal's start
-    JOURNAL_CUT = "journal_cut"  # 2: it ends before what the marker covers
-    OUTPUT_CUT = "output_cut"  # 4: acknowledged records are gone: counted as lost
-    OUTPUT_RECREATED = "output_recreated"  # 4: empty, somebody deleted it: steps after the marker are put out again
-    OUTPUT_UNKNOWN = "output_unknown"  # 4: retention has removed the marks: steps after the marker are put out again
+    RAW_REPLACED = "raw_replaced"  # 3: take the present records of klais_raw; repeated batches are recognized
+    STEPS_MISSING = STEPS_MISSING  # 1: new steps get numbers above all numbers in outputs and rows
+    JOURNAL_HOLE = HOLE  # 2: an unreadable record: treated as the end of the journal
+    MARKER_UNREADABLE = "marker_unreadable"  # continue from the previous marker, or from the journal's start
+    JOURNAL_CUT = "journal_cut"  # 2: it ends before the offset in the marker
+    OUTPUT_CUT = "output_cut"  # 4: acknowledged records are gone, and counted as lost
+    OUTPUT_RECREATED = "output_recreated"  # 4: empty, the topic was deleted: steps after the marker are sent again
+    OUTPUT_UNKNOWN = "output_unknown"  # 4: retention has removed the marks: steps after the marker are sent again
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSeen:
-    """One output topic: ``floor`` as the marker names it, first and end offset before our fence, the newest own mark.
+    """State of one output topic: ``floor`` from the marker, first and end offset before our fence, the newest own mark.
 
     ``controls``: control records of earlier fences between a lower end and the floor. ``missed``: where the topic is
     another one than the marker knew, frames of journalled steps that the old one had alone; None where it is the same.
@@ -57,11 +56,11 @@ class OutputSeen:
 class Seen:
     """What recovery read before it changed anything.
 
-    ``next_raw`` and ``last_step``: after marker and journal. ``journal_passed``: frames that the journal's steps let
-    pass. ``landmarks``: (raw offset, whether the record there is the one that was taken), in offset order, those that
-    lie within the log or beyond its end. ``journal_end`` and ``marker_journal``: the journal's end, and where the
-    marker says that it goes on. ``behind_hole``: the highest step behind one that is missing, 0 = there is none.
-    ``unreadable_marker``: why the newest marker could not be read, "" = it could.
+    ``next_raw`` and ``last_step``: as of marker and journal. ``journal_passed``: frames that the journal's steps
+    passed. ``landmarks``: pairs (raw offset, whether the record there is the one that was taken), in offset order, for
+    offsets within the log or beyond its end. ``journal_end`` and ``marker_journal``: the end of the journal, and the
+    offset in the marker at which it continues. ``behind_hole``: the highest step after a missing one, 0 = none.
+    ``unreadable_marker``: why the newest marker cannot be read, "" = it can.
     """
 
     last_step: int
@@ -90,7 +89,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the lane goes on: new steps follow ``last_step``; ``rewind`` is a raw offset to go back to, None = go on."""
+    """How the lane continues: new steps follow ``last_step``; ``rewind``: raw offset to return to, None = do not."""
 
     last_step: int
     rewind: int | None
@@ -98,13 +97,13 @@ class Plan:
 
     @property
     def steps_missing(self) -> bool:
-        """Whether steps may have been put out that neither marker nor journal knows."""
+        """Whether outputs or rows may hold steps that neither marker nor journal knows."""
         missing = (Violation.STEPS_MISSING, Violation.JOURNAL_HOLE)
         return any(finding.violation in missing for finding in self.findings)
 
 
 def rewound(landmarks: tuple[tuple[int, bool], ...], raw_start: int, raw_end: int, next_raw: int) -> int | None:
-    """The raw offset to go back to where the log was cut or replaced; None where it is still the one that was read.
+    """The raw offset to return to if the log was cut or replaced; None if it is still the log that was read.
 
     Examples
     --------
@@ -124,13 +123,13 @@ def rewound(landmarks: tuple[tuple[int, bool], ...], raw_start: int, raw_end: in
 
 
 def judge(seen: Seen) -> Plan:
-    """Check all invariants; the plan that follows."""
+    """Check all invariants and return the plan."""
     findings = []
     rewind = rewound(seen.landmarks, seen.raw_start, seen.raw_end, seen.next_raw)
     if rewind is not None:
         text = (
-            f"klais_raw holds offsets {seen.raw_start} to {seen.raw_end} and not the records that this lane has taken "
-            f"up to {seen.next_raw}: it was cut or recreated; what it holds from {rewind} on is taken again"
+            f"klais_raw has offsets {seen.raw_start} to {seen.raw_end} but not the records that this lane has taken "
+            f"up to {seen.next_raw}: it was cut or recreated; its records from {rewind} on are taken again"
         )
         findings.append(Finding(Violation.RAW_REPLACED, text))
     if seen.journal_end < seen.marker_journal:
@@ -142,19 +141,19 @@ def judge(seen: Seen) -> Plan:
     for name, output in seen.outputs.items():
         findings += _judge_output(name, output, seen.journal_passed if name == "telemetry" else 0)
     if seen.unreadable_marker:
-        text = f"the newest checkpoint cannot be read, the lane goes on from the one before: {seen.unreadable_marker}"
+        text = f"the newest checkpoint cannot be read, the lane uses the previous one: {seen.unreadable_marker}"
         findings.append(Finding(Violation.MARKER_UNREADABLE, text))
     if seen.behind_hole:
         text = (
-            f"klais_journal cannot be read behind step {seen.last_step}, steps up to {seen.behind_hole} follow: "
-            f"a record of it is damaged, or somebody else wrote one; what they took of klais_raw is decided again"
+            f"klais_journal cannot be read after step {seen.last_step}, steps up to {seen.behind_hole} follow: a "
+            f"record is damaged or was written by another program; the raw records of these steps are decided again"
         )
         findings.append(Finding(Violation.JOURNAL_HOLE, text))
     newest = max([seen.newest_stamp, *(output.mark.step for output in seen.outputs.values() if output.mark)])
     if newest > seen.last_step:
         text = (
-            f"outputs or rows know steps up to {newest}, checkpoint and journal end at {seen.last_step}: "
-            f"the journal lost records; steps go on after {newest}"
+            f"outputs or rows have steps up to {newest}, checkpoint and journal end at {seen.last_step}: "
+            f"the journal lost records; steps continue after {newest}"
         )
         findings.append(Finding(Violation.STEPS_MISSING, text))
     return Plan(max(newest, seen.last_step, seen.behind_hole), rewind, tuple(findings))
@@ -172,22 +171,20 @@ def _judge_output(name: str, output: OutputSeen, journal_passed: int) -> list[Fi
         return [Finding(Violation.OUTPUT_RECREATED, text)]
     if output.end < output.floor:
         lost = max(0, output.floor - output.end - output.controls)
-        text = (
-            f"the topic of {name} ends at {output.end}, up to {output.floor} was acknowledged: {lost} records are lost"
-        )
+        text = f"the topic of {name} ends at {output.end}, acknowledged up to {output.floor}: {lost} records are lost"
         return [Finding(Violation.OUTPUT_CUT, text, lost=lost if name == "telemetry" else 0)]
     if output.mark is None and output.start > output.floor and journal_passed:
         doubled = min(journal_passed, output.end - output.floor)
         text = (
-            f"the topic of {name} starts at {output.start}, retention removed what this lane put out after "
-            f"{output.floor}: {journal_passed} records are put out again, up to {doubled} of them for the second time"
+            f"the topic of {name} starts at {output.start}, retention removed the records of this lane after "
+            f"{output.floor}: {journal_passed} records are sent again, up to {doubled} of them for the second time"
         )
         return [Finding(Violation.OUTPUT_UNKNOWN, text, doubled=doubled)]
     return []
 
 
 def cut_while_live(next_raw: int, raw_end: int, acknowledged: int, output_end: int) -> str | None:
-    """Why the session must end and recovery look again; None while all holds.
+    """Why the session must end and recovery must check again; None if the topics hold all records.
 
     Examples
     --------
@@ -199,5 +196,5 @@ def cut_while_live(next_raw: int, raw_end: int, acknowledged: int, output_end: i
     if raw_end < next_raw:
         return f"klais_raw ends at {raw_end}, this lane has taken up to {next_raw}"
     if output_end < acknowledged:
-        return f"an output ends at {output_end}, up to {acknowledged} was acknowledged"
+        return f"an output ends at {output_end}, acknowledged up to {acknowledged}"
     return None

@@ -5,8 +5,8 @@
                               state  ------------> checkpoint -> devices changelog -> acknowledge klais_raw
                              detector ------------> profiles changelog, at a bounded rate
 
-A lane lives from the assignment of its partition until the partition is revoked. It lives in sessions: each begins with
-a fence and a recovery and ends with the first error, which the next session puts right from the journal.
+A lane lives from the assignment of its partition to the revocation. It runs in sessions: each begins with a fence and a
+recovery and ends at the first error. The next session repairs the state from the journal.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ from klais.worker.watch import Watch
 
 log = get("klais.worker.lane")
 
-TICK_S = 0.005  # how often a lane looks at its queue; a release waits at most this long for its tokens
-RESTART_S = 1.0  # before a failed lane recovers; doubled with each failure in a row
+TICK_S = 0.005  # interval of queue checks: a release waits at most this long after its tokens are there
+RESTART_S = 1.0  # delay before a failed lane recovers, doubled with each consecutive failure
 RESTART_MOST_S = 30.0
-FAILURES_TO_ALARM = 3  # in a row: then a human must look
+FAILURES_TO_ALARM = 3  # consecutive failures after which an operator must act
 CANCEL_AGAIN_S = 0.5  # a Kafka client that is connecting may swallow a cancellation
 
 
 def first_cause(error: BaseException) -> BaseException:
-    """What ended a task group: a fence before anything that it brought about, else the first error."""
+    """The error that ended a task group: a fence has priority over the errors that it caused, else the first error."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     causes = [first_cause(inner) for inner in error.exceptions]
@@ -50,11 +50,11 @@ def first_cause(error: BaseException) -> BaseException:
 
 
 def spare_the_collector(lanes_ended: bool = True) -> None:
-    """Keep Python's cycle collector away from all that lives long: a full pass over many objects holds the loop up.
+    """Keep long-lived objects out of Python's cycle collector: a full pass over many objects blocks the event loop.
 
-    What is here now moves to the permanent generation; young objects are still looked at, in larger lots. Where lanes
-    or sessions have ended, what died in that generation is collected first: each may hold 100 MB. That pass looks at
-    every object of the process, so the lanes that a rebalance starts share one.
+    Present objects move to the permanent generation. Young objects are still collected, in larger portions. If lanes or
+    sessions have ended, their garbage in that generation is collected first, because each may hold 100 MB. That pass
+    covers every object of the process, so all lanes that a rebalance starts share one pass.
     """
     if lanes_ended:
         gc.unfreeze()
@@ -68,7 +68,7 @@ class Lane:
 
     def __init__(self, context: LaneContext, partition: int) -> None:
         self.partition = partition
-        self.session: LaneSession | None = None  # the newest; also while the next one recovers
+        self.session: LaneSession | None = None  # the newest; kept while the next one recovers
         self.checkpointer: Checkpointer | None = None
         self.watch: Watch | None = None
         self.live = asyncio.Event()
@@ -82,7 +82,7 @@ class Lane:
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """One session: take over, finish what was decided, then decide, write down, put out and checkpoint."""
+        """Run one session: take over, finish decided steps, then decide, journal, send and checkpoint."""
         context, partition, reader = self._context, self.partition, self._reader
         await reader.start()
         session = LaneSession(context, partition, await recover(context, partition, reader), self._quarantine)
@@ -92,21 +92,21 @@ class Lane:
         self._sessions += 1
         try:
             async with asyncio.TaskGroup() as tasks:
-                # The journal hands each step that is written down to `session.put_out`, which feeds the outputs.
+                # The journal hands each acknowledged step to `session.put_out`, which feeds the outputs.
                 for part in (session.journal, *session.outputs.values()):
                     tasks.create_task(part.run())
                 async for step in session.replay.steps(reader, context.topics.raw, partition):
                     session.pending.add(step)
-                    session.put_out(step)  # an output skips what the owner before has sent
+                    session.put_out(step)  # an output skips what the previous owner has sent
                     await session.pending.room()
                 session.replay_done()
                 await session.pending.drained()
                 fault.at("lane_replayed")
                 raw_start, _ = await watch.begin()
                 if resumed := session.resume(raw_start):
-                    for resumption in resumed:  # without a wait in between: they leave in one batch, or not at all
+                    for resumption in resumed:  # no await in between: they are sent in one batch, all or none
                         session.journal.put(resumption)
-                    await checkpointer.run_once()  # a second recovery must not count, or lose, the same again
+                    await checkpointer.run_once()  # another recovery must not count the same losses again
                 await self._go_live(session)
                 tasks.create_task(checkpointer.run())
                 tasks.create_task(self._release_queue(session))
@@ -122,7 +122,7 @@ class Lane:
             context.on_ending()
             self.live.clear()
             self.intake.close()
-            self.session = self.checkpointer = self.watch = None  # the next session needs the memory
+            self.session = self.checkpointer = self.watch = None  # free the memory for the next session
             session.close()
 
     async def _go_live(self, session: LaneSession) -> None:
@@ -135,9 +135,9 @@ class Lane:
         log.info("lane_started", partition=self.partition, step=at.step, next_raw=at.next_raw, epoch=session.epoch)
 
     async def _release_queue(self, session: LaneSession) -> None:
-        """Let queued frames out as tokens come: steps like any other."""
+        """Release queued frames as tokens become available, in ordinary steps."""
         while True:
-            if not session.state.queue.depth:  # nothing to wake up for until a step fills it
+            if not session.state.queue.depth:  # sleep until a step fills it
                 session.queued.clear()
                 await session.queued.wait()
             await asyncio.sleep(TICK_S)
@@ -147,7 +147,7 @@ class Lane:
                 session.journal.put(step)
 
     async def _forget_devices(self, session: LaneSession) -> None:
-        """Give up devices that are silent for long, in the way, or named by operators: steps like any other."""
+        """Forget devices that are long silent, evicted, or named by operators, in ordinary steps."""
         while True:
             await asyncio.sleep(FORGET_TICK_S)
             await session.pending.room()
@@ -156,7 +156,7 @@ class Lane:
                 session.journal.put(step)
 
     async def _renew(self, checkpointer: Checkpointer) -> None:
-        """Fence again before brokers forget an idle epoch; the checkpoint makes the next recovery quick."""
+        """Fence again before brokers forget an idle epoch; the checkpoint keeps the next recovery short."""
         await asyncio.sleep(self._context.settings.lane_refence_s)
         await checkpointer.run_once()
         raise EpochRenewal(f"lane {self.partition}")
@@ -168,7 +168,7 @@ class Lane:
         self._task = asyncio.create_task(self._live(), name=f"lane-{self.partition}")
 
     async def stop(self) -> None:
-        """Drop everything at once, without flushing: a successor goes on from the journal."""
+        """Drop everything immediately, without flushing: the next owner continues from the journal."""
         self.closed = True
         if self._task is not None:
             while not self._task.done():
@@ -183,7 +183,7 @@ class Lane:
         self._context.on_ending()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Put out what is decided and checkpoint, for a clean end; whether it was done in time."""
+        """Send all decided steps and checkpoint, for a clean shutdown; whether this finished in time."""
         if not self.live.is_set() or self.checkpointer is None:
             return False
         try:
@@ -194,7 +194,7 @@ class Lane:
         return True
 
     def statistics(self) -> LaneStatistics:
-        """What the lane knows about itself now."""
+        """Return the current statistics of the lane."""
         session, checkpointer = self.session, self.checkpointer
         return LaneStatistics(
             partition=self.partition,
@@ -218,7 +218,7 @@ class Lane:
         )
 
     async def _live(self) -> None:
-        """One session after the other, until the partition is revoked."""
+        """Run sessions, one after the other, until the partition is revoked."""
         in_a_row = 0
         while not self.closed:
             began = time.monotonic()
@@ -228,7 +228,7 @@ class Lane:
                 cause = first_cause(error)
                 in_a_row = in_a_row + 1 if time.monotonic() - began < RESTART_MOST_S else 1
                 pause_s = self._ended(cause, in_a_row)
-                # Both hold the traceback, and with it every object of the session.
+                # Both hold the traceback, which keeps every object of the session alive.
                 del cause, error
             await asyncio.sleep(pause_s)
 
@@ -242,7 +242,7 @@ class Lane:
         self.failure = f"{type(cause).__name__}: {cause}"
         self.fenced = isinstance(cause, LaneFenced)
         if self.fenced:
-            # The new owner has a session of its own. This lane comes back only if no rebalance takes its partition
+            # The new owner has its own session. This lane returns only if no rebalance takes its partition
             # away.
             log.warning("lane_fenced", partition=self.partition, why=self.failure)
             return 3 * self._context.settings.session_timeout_s

@@ -1,7 +1,4 @@
-"""What a lane knows about itself, and what the controller needs of it: lag in frames.
-
-And how much it could put to use.
-"""
+"""Statistics of a lane: what the views show, and what the controller needs, such as lag in frames and demand."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,20 +10,21 @@ from klais.control.shares import demand
 from klais.core.lane.state import LaneState, Tally
 from klais.core.wire.constants import VERDICTS
 
-LEAST_S = 0.08  # rates over less than this would be noise
+LEAST_S = 0.08  # rates over shorter intervals are noise
 MEMORY_S = 0.5  # time constant of the arrival rate
-FRAMES_MEMORY = 64  # records that the mean frames of a record remember
+FRAMES_MEMORY = 64  # number of records over which the mean frames per record is taken
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStatistics:
-    """One lane at one moment.
+    """Statistics of one lane at one moment.
 
-    ``steps``, ``records`` (by output), ``checkpoints`` and ``checkpoint_s`` count since this session went live;
-    ``live_tally`` is the tally then (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first session.
-    ``unsent``: frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records that the
-    clean topic does not hold. Both are 0 unless something is wrong. ``alarms``: what recovery found not to hold.
-    ``waits_ns`` and ``taken_ns``: when the edge received the oldest batch that waits for the lane, and the newest that
+    ``steps``, ``records`` (by output), ``checkpoints`` and ``checkpoint_s`` count since this session went live, and
+    ``live_tally`` is the tally at that moment (uint64 [TALLIES]). ``checkpoint_age_s`` is None before the first
+    session. ``unsent``: frames that passed and are neither pending nor acknowledged; ``missing``: acknowledged records
+    that the clean topic does not hold. Both are 0 unless there is a defect. ``alarms``: violated invariants found by
+    recovery. ``waits_ns`` and ``taken_ns``: when the edge received the oldest batch that waits for the lane, and the
+    newest batch that the lane has taken (ns since the epoch), 0 = none.
     the lane has taken (ns since the epoch), 0 = none.
     """
 
@@ -62,8 +60,8 @@ class _Seen:
 class LagAge:
     """Age of the oldest batch that a lane has not taken, by partition.
 
-    Batches that have arrived in this process say when the edge received them. Of those that Kafka still has, only
-    bounds are known: they came after the newest one that was taken, and after the lane was last seen without lag.
+    For batches that have arrived in this process, the receive time at the edge is known. For those still in Kafka, only
+    bounds are known: they came after the newest batch taken, and after the last moment without lag.
     """
 
     def __init__(self) -> None:
@@ -82,23 +80,23 @@ class LagAge:
 
 
 def frames_taken(state: LaneState) -> int:
-    """Frames of all raw records that the lane has taken, repeated ones included."""
+    """Frames of all raw records that the lane has taken, including repeated ones."""
     return int(state.tally[:VERDICTS].sum()) + int(state.tally[Tally.REPEATED_FRAMES])
 
 
 class LaneFigures:
-    """Arrival rate and mean frames of a record of each lane, from its tallies; sampled a few times a second."""
+    """Arrival rate and mean frames per record of each lane, from its tallies, sampled a few times a second."""
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}
 
     def sample(self, lanes: Iterable[tuple[int, LaneState]], now_s: float) -> None:
-        """Note what the lanes counted."""
+        """Record the present counters of the lanes."""
         here = {}
         for partition, state in lanes:
             frames, records = frames_taken(state), int(state.tally[Tally.RAW_RECORDS])
             seen = self._seen.get(partition)
-            if seen is None or frames < seen.frames or records < seen.records:  # new here, or it recovered
+            if seen is None or frames < seen.frames or records < seen.records:  # the lane is new here, or it recovered
                 mean = frames / records if records else 0.0
                 here[partition] = _Seen(now_s, frames, records, 0.0, mean)
                 continue
@@ -117,14 +115,14 @@ class LaneFigures:
         self._seen = here
 
     def lag_frames(self, lag_records: dict[int, int]) -> dict[str, float]:
-        """Frames not yet taken, by partition: records x mean frames of the newest records."""
+        """Frames not yet taken, by partition: records x mean frames of recent records."""
         return {
             str(p): round(records * (self._seen[p].frames_per_record if p in self._seen else 0.0), 1)
             for p, records in lag_records.items()
         }
 
     def demand(self, lanes: Iterable[tuple[int, LaneState]]) -> dict[str, float]:
-        """Frames/s that each lane could put to use (see :func:`klais.control.shares.demand`)."""
+        """Frames/s that each lane could use (see :func:`klais.control.shares.demand`)."""
         return {
             str(p): round(demand(self._seen[p].per_s if p in self._seen else 0.0, state.queue.depth), 1)
             for p, state in lanes

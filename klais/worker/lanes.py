@@ -1,4 +1,4 @@
-"""The lanes of this worker: started for the partitions it is assigned, dropped when they are revoked."""
+"""The lanes of this worker: started when partitions are assigned, dropped when they are revoked."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ class Lanes:
         return time.monotonic() - self._had_s
 
     async def start(self, context: LaneContext, partitions: Iterable[int]) -> None:
-        """Drop the lanes there are and start one for each partition."""
+        """Drop the present lanes and start one for each partition."""
         await self.stop()
         spare_the_collector()
         for partition in sorted(partitions):
@@ -43,7 +43,7 @@ class Lanes:
         await asyncio.gather(*(lane.stop() for lane in lanes))
 
     async def drain(self, timeout_s: float) -> bool:
-        """Checkpoint all lanes, for a clean end."""
+        """Checkpoint all lanes, for a clean shutdown."""
         return all(await asyncio.gather(*(lane.drain(timeout_s) for lane in self.by_partition.values())))
 
     @property

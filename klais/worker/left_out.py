@@ -1,9 +1,9 @@
-"""Records that Kafka refuses for their content: after several failures each is left out of its output, and counted.
+"""Leaves out records that Kafka refuses for their content: after several failures each, counted, with a dead letter.
 
     refused alone ──> counted by the quarantine, the session ends ──> ... ──> RESUMED step journalled ──> left out
 
-The output waits until the step is journalled. Otherwise a crash could leave its mark behind a record that nobody
-counted.
+The output waits until the step is journalled. Otherwise, after a crash, its mark could follow a left-out record that
+was not counted.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from klais.errors import LaneFailed
 from klais.worker.quarantine import Place, Quarantine
 
 DEAD_LETTER = "dead_letter"
-KEPT_BYTES = 65_536  # of a refused record in its dead letter
-KEPT_OF_LETTER_BYTES = 512  # of a dead letter that its own topic refuses: perhaps it is too large
+KEPT_BYTES = 65_536  # bytes of a refused record in its dead letter
+KEPT_OF_LETTER_BYTES = 512  # bytes kept if the topic of dead letters refuses the record: it may be too large
 
 
 class LeftOut:
@@ -25,11 +25,11 @@ class LeftOut:
     Parameters
     ----------
     journal : iterable of StepRecord
-        Steps that the session will replay: what they set aside is left out from the start.
+        Steps that the session will replay; records that they set aside are left out from the start.
     quarantine : Quarantine
-        Counts failures, over the sessions of a lane.
+        Counts failures across the sessions of a lane.
     set_aside : callable
-        Gets each record that is to be set aside; journals it, after which :meth:`written` must be called.
+        Called with each record to set aside. It journals the record; :meth:`written` must be called afterwards.
     """
 
     def __init__(
@@ -44,20 +44,20 @@ class LeftOut:
                 self._add((aside.output, aside.step, aside.nth))
 
     def of(self, output: str, step: int) -> list[int]:
-        """Which of a step's records are left out of an output, in order."""
+        """The indexes of a step's records that are left out of an output, in order."""
         return self._known.get((output, step), [])
 
     async def refused(
         self, output: str, step: StepRecord, nth: int, record: tuple[bytes | None, bytes], error: Exception
     ) -> None:
-        """Kafka refused this single record (key, value): set it aside, or raise.
+        """Handle Kafka's refusal of this single record (key, value): set it aside, or raise.
 
         Raises
         ------
         klais.errors.OutputRefused
-            It did not fail often enough yet: the next session tries again.
+            If it has not failed often enough yet. The next session tries again.
         klais.errors.LaneFailed
-            It is the dead letter of a record that was set aside: there is no other place for it.
+            If it is the dead letter of a record that was set aside, because there is no other place for it.
         """
         if output == DEAD_LETTER and step.kind == Kind.RESUMED:
             raise LaneFailed(f"a record that Kafka refuses cannot become a dead letter: {error}") from error
@@ -73,14 +73,14 @@ class LeftOut:
         self._add(place)
 
     def written(self, asides: Iterable[Aside]) -> None:
-        """These are journalled: their outputs may go on without them."""
+        """Mark these as journalled: their outputs may continue without them."""
         for aside in asides:
             wait = self._waits.pop((aside.output, aside.step, aside.nth), None)
             if wait is not None:
                 wait.set()
 
     def close(self) -> None:
-        """Refer to the session no more."""
+        """Drop the reference to the session."""
         self._set_aside = None
 
     def _add(self, place: Place) -> None:

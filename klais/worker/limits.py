@@ -1,4 +1,4 @@
-"""The limits in force for each lane: from the settings and ``klais_control``, shared out over the lanes."""
+"""The limits in force for each lane, from the settings and ``klais_control``, divided among the lanes."""
 
 import time
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from klais.core.dam.overrides import NO_OVERRIDES, PREFIX, Overrides, override_t
 from klais.core.lane.journal import Limits
 from klais.core.lane.step import Bounds, Step
 
-MIN_LANE_RATE = 1e-3  # frames/s: a lane is slow, never shut
+MIN_LANE_RATE = 1e-3  # frames/s: a lane may be slow, but never stops
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Until when a list with ends holds that was made at ``made_ns``, of the records of a ``version``.
+    """Validity of a list whose entries can expire, made at ``made_ns`` from the records of a ``version``.
 
-    Where the clock went back, what had ended may be in force again.
+    If the clock was set back, expired entries may be in force again.
     """
 
     version: int
@@ -27,7 +27,7 @@ class Hold:
     until_ns: int
 
     def holds(self, version: int, now_ns: int) -> bool:
-        """Whether the list is still right."""
+        """Whether the list is still valid."""
         return version == self.version and self.made_ns <= now_ns < self.until_ns
 
 
@@ -35,21 +35,21 @@ _NEVER = Hold(-1, 0, 0)
 
 
 class LaneLimits:
-    """Limits of each lane now. The global rate is shared out by demand where a controller says so; burst and queue
-    evenly.
+    """The present limits of each lane. The global rate is divided by demand if a controller publishes shares; burst and
+    queue are divided evenly.
 
     Attributes
     ----------
     device_limit : int
-        Devices that one lane may know.
+        Devices that one lane may hold.
     queue_limit, queue_bytes : int
-        Frames that may wait in the queue of one lane, and the memory that they may hold.
+        Frames that may wait in the queue of one lane, and the memory that they may use.
     """
 
     def __init__(self, settings: Settings, control: ControlFollower | None) -> None:
         self._settings = settings
         self._control = control
-        # Allowances of the whole process for records that must not become a flood.
+        # Allowances of the whole process, which limit the rate of anomaly records and dead letters.
         self._dead_letters = TokenBucket.of_one_second(settings.dead_letter_rate)
         self._flags = TokenBucket.of_one_second(settings.anomaly_rate)
         self._overrides, self._overrides_hold = NO_OVERRIDES, _NEVER
@@ -74,7 +74,7 @@ class LaneLimits:
         return self._control.burst(default) if self._control else default
 
     def blocked(self) -> tuple[bytes, ...]:
-        """Device ids on the block list now (listed again when something changed or ended)."""
+        """Device ids on the block list now (rebuilt when a record changed or expired)."""
         if self._control is None:
             return ()
         now_ns, version = time.time_ns(), self._control.version
@@ -86,7 +86,7 @@ class LaneLimits:
         return self._blocked
 
     def overrides(self) -> int:
-        """Overrides of operators in force."""
+        """Number of overrides in force."""
         return len(self._control.overrides()) if self._control else 0
 
     def controlled(self) -> bool:
@@ -94,16 +94,16 @@ class LaneLimits:
         return self._control is not None and self._control.mode() != "fixed"
 
     def version(self) -> int:
-        """Goes up when limits change."""
+        """Increases when limits change."""
         return self._control.version if self._control else 0
 
     def share(self, partition: int) -> float:
-        """The lane's share of the global rate: the newest that was published, an even one before."""
+        """The lane's share of the global rate: the newest published one, or an even share before that."""
         n = self._settings.partitions
         return self._control.share(partition, n) if self._control else 1.0 / n
 
     def device_overrides(self) -> Overrides:
-        """Devices with limits of their own now (OVERRIDE [k], made again when something changed or ended)."""
+        """Devices with their own limits now (OVERRIDE [k], rebuilt when a record changed or expired)."""
         if self._control is None or not self._control.device_limits():
             return NO_OVERRIDES
         now_ns = time.time_ns()
@@ -118,7 +118,7 @@ class LaneLimits:
         return self._overrides
 
     def device(self, device_id: bytes) -> tuple[float, float]:
-        """Rate and burst of one device now."""
+        """The present rate and burst of one device."""
         for row in self.device_overrides():
             if row["id"] == device_id:
                 return float(row["rate"]), float(row["burst"])
@@ -130,17 +130,17 @@ class LaneLimits:
         return self.of_devices()[0] < self._settings.dam_device_rate
 
     def of_devices(self) -> tuple[float, float]:
-        """Rate (frames/s) and burst (frames) of a device without limits of its own: less while an attack is on."""
+        """Rate (frames/s) and burst (frames) of a device without its own limits; lower during an attack."""
         s = self._settings
         rate = self._control.device_rate(s.dam_device_rate) if self._control else s.dam_device_rate
         return rate, max(1.0, s.dam_device_burst * rate / s.dam_device_rate)
 
     def to_forget(self) -> dict[bytes, int]:
-        """Devices that operators want forgotten: device_id -> when they asked (s since the epoch)."""
+        """Devices that operators asked to forget: device_id -> time of the request (s since the epoch)."""
         return self._control.to_forget() if self._control is not None else {}
 
     def of_lane(self, partition: int) -> tuple[Limits, Bounds]:
-        """Limits and bounds of a lane's next step."""
+        """The limits and bounds of a lane's next step."""
         s, n, now_ns = self._settings, self._settings.partitions, time.monotonic_ns()
         limits = Limits(
             max(MIN_LANE_RATE, self.rate * self.share(partition)),
@@ -165,7 +165,7 @@ class LaneLimits:
         return limits, bounds
 
     def spend(self, step: Step) -> None:
-        """Count what a step writes against the allowances."""
+        """Charge a step's records to the allowances."""
         if step.dead is not None or step.corrupt is not None:
             self._dead_letters.spend((len(step.dead) if step.dead is not None else 0) + (step.corrupt is not None))
         if step.flags is not None:

@@ -1,7 +1,4 @@
-"""Which devices of this worker lose most frames above their own rate.
-
-Growth of a column of the rows between two samples.
-"""
+"""The devices of this worker that lose most frames above their own rate, from the growth of a column of the rows."""
 
 import time
 from collections.abc import Callable
@@ -12,12 +9,12 @@ import numpy.typing as npt
 from klais.worker.rows import Part
 
 MOST = 10  # devices named in one record
-# A device that sends for so long is somebody's: a flood in its name is more likely forged. Its own rate limits it.
+# A device known for so long is probably genuine, and a flood in its name forged. Its own rate limits it.
 KNOWN_S = 86_400
 
 
 class TopOffenders:
-    """Sampled once a second, in a thread; keeps one number a device (4 bytes).
+    """Sampled once a second in a thread; keeps one number per device (4 bytes).
 
     Parameters
     ----------
@@ -33,7 +30,7 @@ class TopOffenders:
         self._at_s = 0.0
 
     def sample(self, parts: list[Part], now_s: float) -> dict[str, float]:
-        """Device -> frames/s dropped above its rate since the last sample, the ten highest."""
+        """Device -> frames/s dropped above its rate since the last sample, for the ten highest."""
         elapsed_s, self._at_s = now_s - self._at_s, now_s
         before, self._before = self._before, {}
         found: list[tuple[float, str]] = []
@@ -42,10 +39,10 @@ class TopOffenders:
             self._before[part.partition] = (id(part.state), now)
             owner, old = before.get(part.partition, (0, now))
             if owner != id(part.state) or elapsed_s <= 0.0:
-                continue  # the lane came from elsewhere: what its rows count is not of this second
+                continue  # the lane has moved here: its counters grew before this second
             grown = now.copy()
             both = min(len(old), len(grown))
-            grown[:both] -= np.minimum(old[:both], grown[:both])  # less than before: another device has the row now
+            grown[:both] -= np.minimum(old[:both], grown[:both])  # a lower count: another device has the row now
             if self._spare_known:
                 made_s = part.column("made_s")[: len(grown)]
                 grown[: len(made_s)][made_s.astype(np.int64) < self._wall_s() - KNOWN_S] = 0

@@ -1,6 +1,6 @@
-"""What a lane sends: the journal, then the outputs of steps whose journal record is acknowledged, in step order.
+"""The senders of a lane: the journal, then the outputs of steps with an acknowledged journal record, in step order.
 
-One sender a topic, one batch in flight each; while it is in flight the next one grows (natural batching, no linger).
+There is one sender per topic with one batch in flight. Meanwhile the next batch grows (natural batching, no linger).
 """
 
 import asyncio
@@ -27,14 +27,14 @@ LOG_EVERY_S = 5.0
 
 
 async def send_or_halve(sender: FencedSender, writer: RecordBatchWriter) -> int | None:
-    """Send a batch; None where Kafka refuses it for its content: the writer makes the next one half as large.
+    """Send a batch; None if Kafka refuses it for its content: the writer then makes the next batch half as large.
 
-    So what may not pass is found among records that may, in a few tries.
+    So a refused record is found among valid ones in a few attempts.
 
     Raises
     ------
     OutputRefused
-        The batch has one record only.
+        If the batch has only one record.
     """
     try:
         base = await sender.send(writer)
@@ -50,17 +50,17 @@ async def send_or_halve(sender: FencedSender, writer: RecordBatchWriter) -> int 
 
 
 class Sending(ABC):
-    """Steps that wait, and the loop that sends them batch by batch, one in flight."""
+    """Queued steps, and the loop that sends them batch by batch, with one batch in flight."""
 
     def __init__(self, sender: FencedSender, on_sent: Callable[[float], None], lineage: int = 0) -> None:
         self._sender = sender
-        self._on_sent = on_sent  # called with the seconds until each batch's acknowledgement
+        self._on_sent = on_sent  # called with the seconds until each batch is acknowledged
         self._steps: deque[Step] = deque()
         self._wake = asyncio.Event()
         self._writer = RecordBatchWriter(limit_bytes=OUTPUT_LIMIT_BYTES, lineage=lineage)
 
     async def run(self) -> None:
-        """Send without end; raises what the sender raises."""
+        """Send until cancelled; errors of the sender are raised."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -69,19 +69,19 @@ class Sending(ABC):
 
     @abstractmethod
     async def _send_some(self) -> None:
-        """Send one batch of what waits."""
+        """Send one batch of the queued steps."""
 
     @abstractmethod
     def close(self) -> None:
-        """Drop what waits and the reference to whoever is called back."""
+        """Drop queued steps and the references to callbacks."""
 
     async def _send(self) -> int | None:
-        """Send what the writer holds; its base offset, -1 where unknown, None where Kafka refuses so many records.
+        """Send the writer's batch; its base offset, -1 if unknown, None if Kafka refuses the batch for its content.
 
         Raises
         ------
         OutputRefused
-            Kafka refuses a single record: halving the batch does not help any more.
+            If Kafka refuses a single record, so that a smaller batch does not help.
         """
         began = time.perf_counter()
         base = await send_or_halve(self._sender, self._writer)
@@ -91,7 +91,7 @@ class Sending(ABC):
 
 
 class Journal(Sending):
-    """Sends the journal records of decided steps and hands each acknowledged step to ``then``."""
+    """Sends the journal records of decided steps and passes each acknowledged step to ``then``."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Journal(Sending):
         self._wake.set()
 
     def offset_after(self, step: int, otherwise: int) -> int:
-        """A journal offset from which all steps after ``step`` are found (steps before it may be found too)."""
+        """A journal offset at or before the first step after ``step`` (earlier steps may follow it, too)."""
         found = otherwise
         while self._offsets and self._offsets[0][0] <= step:
             found = self._offsets.popleft()[1]
@@ -145,15 +145,15 @@ class Journal(Sending):
                 self._then(step)
 
     def close(self) -> None:
-        """Hand no more steps on."""
+        """Stop passing steps on."""
         self._then = None
         self._steps.clear()
 
 
 class Output(Sending):
-    """Sends one topic's outputs of journalled steps; ``position`` is the newest mark of an earlier owner.
+    """Sends one topic's outputs of journalled steps; ``position`` is the newest mark of the previous owner.
 
-    Only a replay meets steps at or below that mark: recovery makes sure that new steps get numbers above it.
+    Only a replay has steps at or below that mark: recovery gives new steps higher numbers.
     """
 
     def __init__(
@@ -174,14 +174,14 @@ class Output(Sending):
         self._on_landed = on_landed  # called with the seconds since the edge received each batch of a step
         self._from = (position.step, position.done) if position else (0, 0)
         self._done: Callable[[], None] | None = done
-        self._begin = 0  # records of the first step that are written
-        self._first: tuple[Step, int]  # step of the first record in the batch, and which of its records it is
+        self._begin = 0  # number of records of the first step already written
+        self._first: tuple[Step, int]  # step and index of the first record in the batch
         self.offset = -1  # after the newest acknowledged batch, -1 = unknown
         self._offsets: deque[tuple[int, int]] = deque()  # (step, offset after its last record)
         self.records = 0
 
     def put(self, step: Step) -> None:
-        """Queue a journalled step that has something for this topic, unless an earlier owner has put it out."""
+        """Queue a journalled step that has records for this topic, unless the previous owner has sent it."""
         if step.record.step >= self._from[0]:
             self._steps.append(step)
             self._wake.set()
@@ -189,11 +189,11 @@ class Output(Sending):
             self._done()
 
     def acked_step(self, journalled: int) -> int:
-        """All of this topic's outputs up to this step are acknowledged."""
+        """The step up to which all of this topic's outputs are acknowledged."""
         return self._steps[0].record.step - 1 if self._steps else journalled
 
     def offset_after(self, step: int, otherwise: int) -> int:
-        """The offset after the last record of all steps up to ``step``: exact, so that a loss can be counted."""
+        """The offset after the last record of all steps up to ``step``. It is exact, so that a loss can be counted."""
         found = otherwise
         while self._offsets and self._offsets[0][0] <= step:
             found = self._offsets.popleft()[1]
@@ -222,7 +222,7 @@ class Output(Sending):
                 refused, nth = self._first
                 content = self.content(refused, nth)
                 await self._left_out.refused(self._name, refused.record, nth, content, error)
-                return  # and write again, without it
+                return  # write the batch again, without the record
             if base is None:
                 return
             fault.at("output_acked")
@@ -231,7 +231,7 @@ class Output(Sending):
                 why = f"had records up to {least}, now a batch lies at {base}: it was cut, or deleted and created again"
                 raise LaneFailed(f"{where} {why}")  # recovery finds out what is gone
             self.records += count
-            if base < 0:  # the answer was lost, and the second try was a repeat
+            if base < 0:  # the response was lost, and the retry was a duplicate
                 base = self.offset
             if base >= 0:
                 self.offset = base + count
@@ -243,19 +243,19 @@ class Output(Sending):
             self._done()
 
     def _landed(self, step: Step) -> None:
-        """Kafka has the step's records: report how long its batches were on their way."""
+        """Report the latency of a step's batches: Kafka has acknowledged its records."""
         if self._on_landed is not None:
             now_ns = time.time_ns()
             for columns, _ in step.passed:
                 self._on_landed(max(0, now_ns - columns.batch.received_at) / 1e9)
 
     def close(self) -> None:
-        """Call nobody back any more."""
+        """Drop the references to callbacks."""
         self._done = None
         self._steps.clear()
 
     def _write_rest(self, writer: RecordBatchWriter, step: Step, begin: int) -> tuple[bool, int]:
-        """Write the step's records from the ``begin``-th on, but for those that are left out."""
+        """Write the step's records from the ``begin``-th on, except those that are left out."""
         for nth in self._left_out.of(self._name, step.record.step):
             if nth < begin:
                 continue
@@ -272,7 +272,7 @@ class Output(Sending):
 
     @abstractmethod
     def content(self, step: Step, nth: int) -> tuple[bytes | None, bytes]:
-        """Key and value of the dead letter for the ``nth`` of a step's records."""
+        """Key and value for the dead letter of a step's ``nth`` record."""
 
     @abstractmethod
     def write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:
@@ -281,12 +281,12 @@ class Output(Sending):
         Returns
         -------
         tuple of bool and int
-            Whether all of them fit; up to which one they are written now.
+            Whether all of them fit, and the index after the last one written.
         """
 
 
 class Telemetry(Output):
-    """Clean records, one for each frame, written as columns."""
+    """Clean records, one per frame, written as columns."""
 
     def write(self, writer: RecordBatchWriter, step: Step, begin: int, end: int | None = None) -> tuple[bool, int]:
         """See :meth:`Output.write`."""
@@ -320,7 +320,7 @@ class Telemetry(Output):
         return True, done
 
     def content(self, step: Step, nth: int) -> tuple[bytes | None, bytes]:
-        """See :meth:`Output.content`: the frame, as of any dead letter of a frame."""
+        """See :meth:`Output.content`: the frame, as in every dead letter of a frame."""
         for columns, index in step.passed:
             if nth < len(index):
                 return columns.device_id(int(index[nth])), columns.batch.frame(int(index[nth]))
@@ -329,7 +329,7 @@ class Telemetry(Output):
 
 
 class Records(Output):
-    """Outputs that are few by allowance (anomalies, dead letters): rendered one by one."""
+    """Outputs with few records because of their allowance (anomalies, dead letters), rendered one by one."""
 
     def __init__(
         self,
@@ -364,9 +364,9 @@ class Records(Output):
         return key, value
 
     def _rendered(self, step: Step) -> Iterator[Rendered]:
-        """The records of a step. A defect in rendering costs the rest of them, not the lane.
+        """The records of a step. A defect in rendering skips the remaining records but does not stop the lane.
 
-        A replay would meet it again.
+        A replay would fail again at the same record.
         """
         try:
             yield from self._render(step)

@@ -1,7 +1,7 @@
-"""The anomaly profiles of a lane: read back when it goes live, then saved at a bounded rate.
+"""The anomaly profiles of a lane: loaded when it goes live, then saved at a bounded rate.
 
-They are soft state. Nothing waits for them: a lane is live before they are read, and after a crash a profile is as old
-as its last save. Rows are looked at in turn, so those saved longest ago come first.
+They are soft state. A lane goes live before they are loaded, and after a crash a profile is as old as its last save.
+Rows are checked round-robin, so that the profiles with the oldest save come first.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ from klais.worker.session import LaneSession
 log = get("klais.worker.profiles")
 
 SAVE_TICK_S = 1.0
-LOOK_ROWS = 50_000  # rows looked at in one go
-LOAD_RECORDS, LOAD_PAUSE_S = 100, 0.005  # records read back in one go, and the pause after it: lanes go on meanwhile
-SAVE_BYTES = 64_000  # about what is saved in one go
+LOOK_ROWS = 50_000  # rows checked at a time
+LOAD_RECORDS, LOAD_PAUSE_S = 100, 0.005  # records loaded at a time, and the pause that lets lanes run
+SAVE_BYTES = 64_000  # approximate bytes saved at a time
 
 
 class ProfileKeeper:
-    """Reads and saves the profiles of one session; ``saved`` and ``loaded`` count them."""
+    """Loads and saves the profiles of one session; ``saved`` and ``loaded`` count them."""
 
     def __init__(self, session: LaneSession, reader: PartitionReader) -> None:
         self._session, self._reader = session, reader
         self._topic = session.context.topics.profiles_changelog
-        self._next = 0  # the row to go on with
-        self._writer = RecordBatchWriter(limit_bytes=4 * SAVE_BYTES)  # one lot always fits
+        self._next = 0  # the next row to check
+        self._writer = RecordBatchWriter(limit_bytes=4 * SAVE_BYTES)  # one portion always fits
         self.saved = self.loaded = 0
 
     async def run(self) -> None:
-        """Load, then save without end."""
+        """Load, then save until cancelled."""
         if self._session.state.detector is None or not self._session.context.settings.anomaly_save_bytes:
             return
         await self._load()
@@ -43,7 +43,7 @@ class ProfileKeeper:
             await self.save_some()
 
     async def _load(self) -> None:
-        """Take over the newest profile of each device that the lane knows."""
+        """Load the newest profile of each device that the lane knows."""
         session, began_s = self._session, time.monotonic()
         state, detector = session.state, session.state.detector
         assert detector is not None
@@ -63,7 +63,7 @@ class ProfileKeeper:
         log.info("profiles_loaded", partition=session.partition, profiles=self.loaded, seconds=seconds)
 
     async def save_some(self) -> None:
-        """Save what changed, as far as the worker's allowance goes, once around the rows at most."""
+        """Save changed profiles within the worker's allowance, at most once around the rows."""
         state, allowance = self._session.state, self._session.context.profile_bytes
         looked = 0
         while looked < state.used:
@@ -76,7 +76,7 @@ class ProfileKeeper:
             await asyncio.sleep(0)
 
     async def _save(self, begin: int, end: int, most_bytes: int) -> int:
-        """Save changed profiles of rows ``begin`` to ``end``; the row to go on with."""
+        """Save changed profiles of rows ``begin`` to ``end``; the next row to check."""
         session, detector = self._session, self._session.state.detector
         assert detector is not None
         async with session.context.saving:
@@ -86,7 +86,7 @@ class ProfileKeeper:
             of, starts, lengths = saved.row[live], saved.starts[live], saved.lengths[live]
             writer.reset()
             writer.append_pairs(rows["id"][of].view(np.uint8), rows["id_size"][of], saved.buf, starts, lengths, 0)
-            await asyncio.sleep(0)  # the next lane has its turn in another turn of the loop
+            await asyncio.sleep(0)  # let the next lane run in another iteration of the event loop
         if not writer.empty:
             session.context.profile_bytes.spend(int(lengths.sum()))
             fault.at("profiles_sent")

@@ -1,6 +1,6 @@
-"""Poison: a record on which a lane fails again and again is set aside, so that the lane goes on.
+"""Poison: a record on which a lane fails repeatedly is set aside, so that the lane can continue.
 
-Either a raw record that cannot be decided (or whose journal record Kafka refuses), or a single record of an output that
+It is either a raw record that cannot be decided (or whose journal record Kafka refuses), or a single output record that
 Kafka refuses for its content.
 """
 
@@ -8,14 +8,14 @@ from klais.telemetry.log import get
 
 log = get("klais.worker.quarantine")
 
-FAILURES = 3  # of the same record
-MOST_PLACES = 64  # of refused records whose failures are counted
+FAILURES = 3  # failures of the same record
+MOST_PLACES = 64  # refused records whose failures are counted
 
-Place = tuple[str, int, int]  # output, step, which of its records
+Place = tuple[str, int, int]  # output, step, index of the record
 
 
 class Quarantine:
-    """Failures at the newest raw record that failed; lives as long as the lane, over its sessions."""
+    """Counts failures at the newest raw record that failed. Lives as long as the lane, across its sessions."""
 
     def __init__(self, partition: int) -> None:
         self._partition = partition
@@ -23,12 +23,12 @@ class Quarantine:
         self._refused: dict[Place, int] = {}
 
     def failed(self, offset: int, error: Exception) -> None:
-        """Deciding this record raised ``error``."""
+        """Record that deciding this record raised ``error``."""
         self._failures = self._failures + 1 if offset == self._offset else 1
         self._offset, self._why = offset, f"{type(error).__name__}: {error}"
 
     def reason(self, offset: int) -> str | None:
-        """Why this record is to be set aside; None while it is to be decided."""
+        """Why this record must be set aside; None if it must be decided."""
         if offset != self._offset or self._failures < FAILURES:
             return None
         log.error(
@@ -37,7 +37,7 @@ class Quarantine:
         return self._why
 
     def refused(self, place: Place, error: Exception) -> bool:
-        """Kafka refused this single record; whether it did so often enough to set it aside."""
+        """Record that Kafka refused this single record; whether it has failed often enough to set it aside."""
         while place not in self._refused and len(self._refused) >= MOST_PLACES:
             del self._refused[next(iter(self._refused))]
         failures = self._refused[place] = self._refused.get(place, 0) + 1

@@ -1,4 +1,4 @@
-"""What a worker waits for before traffic may rely on it (pure)."""
+"""Readiness of a worker: what must be in place before it can serve traffic (pure)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """What the consumer group, the broker and Faust say.
+    """State of the consumer group, the broker and Faust.
 
     Attributes
     ----------
     stopping, recovered, rebalancing : bool
         The worker stops; Faust has set up its tables; a rebalance is under way.
     assigned : frozenset of int
-        Partitions of the staging topic that the group gave to this worker.
+        Partitions of the staging topic that are assigned to this worker.
     gone : frozenset of int
-        Assigned partitions that the broker did not know when it was asked last.
+        Assigned partitions that the broker did not know at the last check.
     partitions : int
-        Of the staging topic.
+        Partition count of the staging topic.
     workers : int
-        That report on ``klais_stats``, this one included.
+        Workers that report on ``klais_stats``, including this one.
     live_elsewhere : frozenset of int
         Lanes that other workers report as live.
     """
@@ -36,17 +36,17 @@ class GroupState:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """``waiting_for``: what the worker waits for, empty = ready. ``standby``: why it is ready without lanes, or ""."""
+    """``waiting_for``: conditions not yet met, empty = ready. ``standby``: why it is ready without lanes, or ""."""
 
     waiting_for: tuple[str, ...] = ()
     standby: str = ""
 
 
 def readiness(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> Readiness:
-    """Whether traffic may rely on the worker; arguments as of :func:`waiting_for`.
+    """Check whether the worker is ready; arguments as for :func:`waiting_for`.
 
-    A worker without lanes is ready only where others say that all lanes are live with them: it is a standby, and takes
-    over when one of them ends.
+    A worker without lanes is ready only if other workers report all lanes as live. It is then a standby and takes over
+    when one of them stops.
 
     Examples
     --------
@@ -62,12 +62,12 @@ def readiness(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> Readi
 
 
 def waiting_for(group: GroupState, topic: str, lanes: Mapping[int, bool]) -> list[str]:
-    """What the worker waits for; empty = ready. A worker without lanes waits for one: no frame would pass through it.
+    """Conditions not yet met, empty = ready. A worker without lanes waits for one, because it processes no frames.
 
     Parameters
     ----------
     group : GroupState
-        As of now.
+        The present state.
     topic : str
         Name of the staging topic.
     lanes : mapping of int to bool

@@ -1,6 +1,6 @@
-"""Recovery of a lane: fence, then read rows, marker, journal and how far each output had got, and judge what was found.
+"""Recovery of a lane: fence, then read rows, marker, journal and output positions, and judge them.
 
-Nothing here decides anything about frames. :mod:`klais.worker.replay` brings the state up to the journal afterwards.
+Nothing here decides about frames. :mod:`klais.worker.replay` brings the state up to the journal afterwards.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from klais.worker.session import RecoveredState, Senders
 
 log = get("klais.worker.recovery")
 
-# A broker that has just become the leader may name a lower end offset for a moment, until its followers have asked it.
+# A new partition leader may report a lower end offset for a moment, until its followers have fetched from it.
 NEW_LEADER_S = 5.0
 FIRST_RECORDS = 50_000  # more than a batch of the clean topic holds: among them is a mark, or they are not ours
 CONTROL_RECORDS = 2  # that a fence leaves in an output
@@ -42,9 +42,9 @@ HARMLESS = (Violation.OUTPUT_RECREATED, Violation.JOURNAL_CUT)
 
 @dataclass(frozen=True, slots=True)
 class JournalSeen:
-    """Steps after the marker, in the order of the log; ``lineage`` as the newest owner record names it, 0 = none.
+    """Steps after the marker, in log order; ``lineage`` as in the newest owner record, 0 = none.
 
-    ``behind``: the highest step behind a hole (:mod:`klais.core.lane.journal_steps`), 0 = there is none.
+    ``behind``: the highest step after a gap (:mod:`klais.core.lane.journal_steps`), 0 = none.
     """
 
     steps: list[StepRecord]
@@ -54,17 +54,17 @@ class JournalSeen:
 
 
 async def recover(context: LaneContext, partition: int, reader: PartitionReader) -> RecoveredState:
-    """Take the lane over and read what is needed to go on.
+    """Take the lane over and read the state that it needs to continue.
 
     Raises
     ------
     klais.errors.KlaisError
-        Of the fence, of the reader, of the formats; TopicMismatch when the partition count has changed.
+        If the fence, a read or a format check fails; TopicMismatch if the partition count has changed.
     """
     began = time.monotonic()
     topics = context.topics
     outputs = {"telemetry": topics.telemetry, "anomalies": topics.anomalies, "dead_letter": topics.dead_letter}
-    # Before the fence, whose control records would hide that an output lost its tail.
+    # Before the fence, because its control records would hide that an output lost its tail.
     bounds = {name: await reader.offsets(topic, partition) for name, topic in outputs.items()}
     senders = await _take_over(context, partition, list(outputs.values()))
     async with context.loading:
@@ -100,9 +100,9 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
     seconds = round(time.monotonic() - began, 3)
     log.info("lane_recovered", partition=partition, devices=state.devices, steps=len(journal.steps), seconds=seconds)
     positions = {name: seen.mark for name, seen in seen_outputs.items() if seen.mark is not None}
-    # Where nothing of ours is found, there is no need to look below the present end again.
+    # If no own record is found, later recoveries need not search below the present end.
     floors = {name: min(seen.floor, seen.end) if seen.mark else seen.end for name, seen in seen_outputs.items()}
-    # A place in a journal that was cut or recreated means nothing: look from its start until the next checkpoint.
+    # An offset in a journal that was cut or recreated is meaningless: search from its start until the next checkpoint.
     journal_floor = marker.journal_offset if marker and marker.journal_offset <= journal.end else 0
     if floors["telemetry"] != floor:
         epoch = -1
@@ -114,10 +114,10 @@ async def recover(context: LaneContext, partition: int, reader: PartitionReader)
 
 
 def _floor(marker: Marker | None, steps: list[StepRecord]) -> tuple[int, int]:
-    """Up to where the clean topic must hold what it acknowledged, and the producer epoch before that (-1 = unknown).
+    """Offset up to which the clean topic must hold its records, and the producer epoch before it (-1 = unknown).
 
-    A session that ended before its first checkpoint may have found less there than the checkpoint names. It has counted
-    that: what is missing is what the topic lost since.
+    A session that ended before its first checkpoint may have found less than the checkpoint names, and has counted the
+    difference. Only records that the topic has lost since then are missing.
     """
     floor, epoch = (marker.outputs.get("telemetry", 0), marker.telemetry_epoch) if marker else (0, -1)
     for step in steps:
@@ -129,7 +129,7 @@ def _floor(marker: Marker | None, steps: list[StepRecord]) -> tuple[int, int]:
 async def _look_at(
     reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], lineage: int, floor: int
 ) -> OutputSeen:
-    """How far one output has got; ``bounds`` are its first and end offset before our fence."""
+    """Find the newest mark of one output; ``bounds`` are its first and end offset before our fence."""
     start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
     # The mark is on the last record of each batch: one before the floor shows how far the batch there got.
     mark = await last_own_mark(reader, topic, partition, max(0, floor - 1) if end >= floor else 0, lineage)
@@ -170,31 +170,31 @@ async def _look_at_clean(
     lineage: int,
     known: tuple[int, int],
 ) -> OutputSeen:
-    """As :func:`_look_at`, for the topic whose losses are counted; ``known`` as :func:`_floor` gives it."""
+    """As :func:`_look_at`, for the topic whose losses are counted; ``known`` is the result of :func:`_floor`."""
     floor, epoch = known
     start, end = bounds[0], await _settled_end(reader, topic, partition, bounds[1], floor)
     kept = await _kept(reader, topic, partition, (start, min(floor, end)), epoch) if epoch >= 0 else None
     end = end if kept is None else min(end, kept)
     begin, controls = max(0, min(floor, end) - 1), 0
     if end < floor:
-        # It was cut: the newest mark may lie anywhere, with control records behind it.
+        # It was cut: the newest mark may be anywhere, with control records after it.
         begin, controls = 0, await _controls(reader, topic, partition, end, epoch)
     mark = await last_own_mark(reader, topic, partition, begin, lineage)
     return OutputSeen(floor, start, end, mark, controls)
 
 
 async def _settled_end(reader: PartitionReader, topic: str, partition: int, end: int, floor: int) -> int:
-    """The end offset before our fence, asked for again where it may be that of a leader that has just become one."""
+    """The end offset before our fence, requested again if it may come from a new partition leader."""
     if 0 < end < floor and await _end(reader, topic, partition, floor + CONTROL_RECORDS) >= floor + CONTROL_RECORDS:
         return floor
     return end
 
 
 async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tuple[int, int], epoch: int) -> int | None:
-    """End of what epochs up to ``epoch`` wrote between two offsets; None where nothing newer lies there.
+    """End offset of records of epochs up to ``epoch`` between two offsets; None if there is no newer record.
 
-    A clean topic that lost its tail grows again with each fence, also by those of sessions that ended before they could
-    count the loss: its end offset alone hides a small one.
+    A clean topic that lost its tail grows again with each fence, including fences of sessions that ended before they
+    could count the loss. So its end offset alone can hide a small loss.
     """
     low, high = bounds
     if low >= high or await reader.epoch_at(topic, partition, high - 1) <= epoch:
@@ -209,8 +209,7 @@ async def _kept(reader: PartitionReader, topic: str, partition: int, bounds: tup
 
 
 async def _controls(reader: PartitionReader, topic: str, partition: int, end: int, newest: int) -> int:
-    """Control records that lay between the end of a clean topic that was cut and the floor, before which ``newest``
-    wrote."""
+    """Count control records of epochs up to ``newest`` that were between the end of a cut clean topic and the floor."""
     if newest < 0 or end <= 0:
         return 0
     epoch = await reader.epoch_at(topic, partition, end - 1)
@@ -218,7 +217,7 @@ async def _controls(reader: PartitionReader, topic: str, partition: int, end: in
 
 
 async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -> Senders:
-    """A new producer epoch in all topics of the lane: from now on brokers refuse what an older owner still sends."""
+    """Take a new producer epoch in all topics of the lane, so that brokers refuse later writes of previous owners."""
     topics = context.topics
     transactional_id = f"{topics.app_id}-lane-{partition}"
     identity = await fence(context.settings, transactional_id, [(topic, partition) for topic in outputs])
@@ -231,7 +230,7 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
         FencedSender(context.changelog_producer, identity, topics.devices_changelog, partition),
         FencedSender(context.changelog_producer, identity, topics.profiles_changelog, partition),
     )
-    # Journal and changelogs are fenced by a record, not by a transaction's marker: their readers know owner records.
+    # Journal and changelogs are fenced by a record, not by a transaction marker: their readers know owner records.
     await _write_owner(senders.journal, None, context.worker_id)
     await _write_owner(senders.changelog, OWNER_KEY + b"-%d" % partition, context.worker_id)
     await _write_owner(senders.profiles, OWNER_KEY + b"-%d" % partition, context.worker_id)
@@ -239,9 +238,9 @@ async def _take_over(context: LaneContext, partition: int, outputs: list[str]) -
 
 
 def give_memory_back() -> None:
-    """Return freed heap pages to the system (glibc keeps what lies between live objects).
+    """Return freed heap pages to the system (glibc keeps pages between live objects).
 
-    300 MB at a million devices.
+    This frees 300 MB at a million devices.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -256,7 +255,7 @@ async def _write_owner(sender: FencedSender, key: bytes | None, worker_id: str, 
 
 
 async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, journal: JournalSeen) -> int:
-    """The lane's lineage; a lane that begins draws one and writes it down before it puts anything out."""
+    """The lane's lineage. A new lane draws one and writes it before its first output."""
     known = (marker.facts["lineage"] if marker else 0) or journal.lineage
     if known:
         return int(known)
@@ -266,10 +265,10 @@ async def _lineage(senders: Senders, worker_id: str, marker: Marker | None, jour
 
 
 async def _read_journal(reader: PartitionReader, topic: str, partition: int, marker: Marker | None) -> JournalSeen:
-    """Journalled steps after the marker, up to the first that is missing."""
+    """Read the journalled steps after the marker, up to the first gap."""
     after, start = (marker.step, marker.journal_offset) if marker else (0, 0)
     log_start, log_end = await reader.offsets(topic, partition)
-    begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: whatever is there
+    begin = max(start, log_start) if start <= log_end else log_start  # cut or recreated: read all that it holds
     found = JournalSteps(after, cut=begin != start)
     steps = [step async for raw in reader.read(topic, partition, begin) if (step := found.take(raw.value)) is not None]
     found.end()
@@ -319,12 +318,12 @@ async def _seen(
 
 
 def _next_raw(state: LaneState, journal: JournalSeen) -> int:
-    """The next raw offset to take, after marker and journal."""
+    """The next raw offset to take, as of marker and journal."""
     return max([state.next_raw, *(record.raw_offset + 1 for record in journal.steps)])
 
 
 async def _end(reader: PartitionReader, topic: str, partition: int, expected: int) -> int:
-    """End offset of a partition, asked for again for a while where it is below ``expected``."""
+    """End offset of a partition, requested again for a while if it is below ``expected``."""
     until_s = time.monotonic() + NEW_LEADER_S
     while (end := await reader.end(topic, partition)) < expected and time.monotonic() < until_s:  # noqa: ASYNC110
         await asyncio.sleep(0.2)
@@ -332,7 +331,7 @@ async def _end(reader: PartitionReader, topic: str, partition: int, expected: in
 
 
 def passed_by(record: StepRecord) -> int:
-    """Frames that a journalled step put on the clean topic."""
+    """Number of frames that a journalled step sent to the clean topic."""
     if record.kind == Kind.RELEASE:
         return record.count
     return int(np.count_nonzero(record.verdict == Reason.PASSED)) if record.kind == Kind.RAW else 0

@@ -1,8 +1,8 @@
-"""Replay: the state brought up to the journal, as it was written down; what cannot be restored is counted, not guessed.
+"""Replay: bring the state up to the journal, and count what cannot be restored instead of guessing it.
 
-The verdicts, limits and times of a journalled step stand in the journal. Its frames stand in ``klais_raw``. Where a raw
-record is gone, or another one lies at its offset, that step and all after it are applied without frames: counters and
-offsets are right, rows miss those frames, and whatever was not put out yet is lost, by number (:class:`Losses`).
+The journal holds the verdicts, limits and times of each step, ``klais_raw`` its frames. If a raw record is gone or was
+replaced by another one, that step and all later ones are applied without frames. Counters and offsets stay correct,
+rows miss those frames, and frames that were not sent yet are counted as lost (:class:`Losses`).
 """
 
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ log = get("klais.worker.replay")
 
 @dataclass(slots=True)
 class Losses:
-    """What a replay could not restore, in frames. ``raw_offset``: the first raw record that is another one now."""
+    """Frames that a replay could not restore. ``raw_offset``: the first raw record that was replaced by another one."""
 
     output: int = 0
     queue: int = 0
@@ -39,24 +39,25 @@ class Losses:
 
 
 class Replay:
-    """One replay of the journal over a restored state; iterate :meth:`steps`, then ask :meth:`resumption`.
+    """One replay of the journal over a restored state; iterate :meth:`steps`, then call :meth:`resumption`.
 
     Parameters
     ----------
     state : LaneState
-        As of the marker.
+        State at the marker.
     marker : Marker or None
-        For the frames that waited then.
+        The marker, for the frames that waited in the queue then.
     journal : list of StepRecord
         Steps after the marker.
     plan : Plan
-        What recovery found out.
+        The plan of recovery.
     telemetry : Mark or None
-        How far the clean topic had got.
+        The newest mark on the clean topic.
     doubled : tuple of int and list of Frame
-        Records of the clean topic that will be put out again, and those that will be if their frames wait.
+        Records of the clean topic that will be sent again, and those that will be sent again if their frames wait.
     floor : tuple of int
-        Where the clean topic goes on behind what the marker covers and it still holds, and the epoch before that place.
+        The first offset of the clean topic after the records that the marker covers and the topic still holds, and the
+        epoch before that offset.
     """
 
     def __init__(
@@ -71,11 +72,11 @@ class Replay:
     ) -> None:
         self._state, self._marker, self._journal, self._plan = state, marker, journal, plan
         self._telemetry, self._doubled, self._floor = telemetry, doubled, floor
-        self._unread = False  # from some step on the frames are gone
+        self._unread = False  # set from the first step whose frames are gone
         self._losses = Losses()
 
     async def steps(self, reader: PartitionReader, topic: str, partition: int) -> AsyncIterator[Step]:
-        """Apply the journalled steps in order; yields each with its outputs."""
+        """Apply the journalled steps in order; yield each with its outputs."""
         state = self._state
         start, end = await reader.offsets(topic, partition)
         await self._refill_queue(reader, topic, partition, start, end)
@@ -101,7 +102,7 @@ class Replay:
             await turn.end()
 
     async def _refill_queue(self, reader: PartitionReader, topic: str, partition: int, start: int, end: int) -> None:
-        """Read the frames that waited at the marker from the staging topic, where they still are."""
+        """Read the frames that waited at the marker from the staging topic, if they still exist."""
         if self._marker is None or not self._marker.ranges:
             return
         wanted = {offset for offset, _, _ in self._marker.ranges}
@@ -117,7 +118,7 @@ class Replay:
         except (OffsetGone, BatchFormatError) as error:
             log.warning("queue_not_restored", partition=partition, why=str(error))
         if not restored or (self._plan.rewind is not None and min(wanted) >= self._plan.rewind):
-            # With a part of it gone, nobody can say which frames the journal's releases took.
+            # If a part of it is gone, the frames that journalled releases took cannot be identified.
             self._state.queue = FrameQueue()
             self._unread = True
             self._losses.queue = sum(len(index) for _, _, index in self._marker.ranges)
@@ -137,7 +138,7 @@ class Replay:
         losses = self._losses
         passed, queued = replay_unread(self._state, record)
         found = record.resumed
-        if found is not None:  # it has counted some of what the steps before it lost
+        if found is not None:  # it has counted losses of earlier steps
             aside = found.output_lost if found.aside else 0
             losses.output = max(0, losses.output - found.unread - aside)
             losses.queue = max(0, losses.queue - found.queue_lost)
@@ -153,9 +154,9 @@ class Replay:
         return passed if step < at.step else at.done
 
     def resumption(self, raw_start: int) -> tuple[Resumed, int, int] | None:
-        """What to journal before the lane goes on: losses, last step and next raw offset.
+        """The losses to journal before the lane continues, with last step and next raw offset.
 
-        None when all was restored.
+        None if all was restored.
         """
         state, plan, losses = self._state, self._plan, self._losses
         if not (plan.findings or self._unread):
@@ -165,7 +166,7 @@ class Replay:
             next_raw = next_raw if back is None else min(next_raw, back)
         doubled, put_out = self._doubled
         if plan.steps_missing and self._telemetry is not None and raw_start > next_raw:
-            # Retention has removed raw records of the missing steps: go on behind what is on the clean topic.
+            # Retention has removed raw records of the missing steps: continue after those on the clean topic.
             next_raw, doubled = max(next_raw, min(raw_start, self._telemetry.next_raw)), 0
         doubled += count_waiting(put_out, state.queue.waiting())
         lost = losses.output + sum(finding.lost for finding in plan.findings)

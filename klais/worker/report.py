@@ -1,16 +1,16 @@
-"""What a worker reports: records on ``klais_stats``, and the metrics for Prometheus.
+"""The reports of a worker: records on ``klais_stats``, and metrics for Prometheus.
 
-There are two ways to count, on purpose:
+There are two ways to count:
 
-- ``counters`` of the record and ``/dam/`` are sums of the lanes' tallies. A tally is the whole history of its lane
-since
-  its step 0: the checkpoints keep it, whichever worker owned the lane. So the records of all workers add up to what the
-  system did, over any restart. A worker's own sum changes when a lane comes or goes; ``rates`` leave that out.
-- Prometheus counters are what this process added since it started, because ``rate()`` wants counters that only grow and
-  begin at 0.
+- ``counters`` of the record and ``/dam/`` are sums of the lanes' tallies. A tally covers the whole history of its lane
+  since its step 0: the checkpoints keep it, whichever worker owned the lane. So the records of all workers add up to
+  the totals of the system, across restarts. The sum of one worker changes when a lane comes or goes; ``rates`` excludes
+  such changes.
+- Prometheus counters are the increments in this process since its start, because ``rate()`` needs counters that only
+  grow and begin at 0.
 
-Nothing here costs anything for each frame: the report samples tallies once a second, and sums over the rows in a
-thread, for at most 2 % of the time.
+Nothing here runs per frame. The report samples tallies once a second, and sums over the rows in a thread for at most
+2 % of the time.
 """
 
 import asyncio
@@ -50,13 +50,13 @@ from klais.worker.types import TypeKeeper
 
 log = logs.get("klais.worker.report")
 
-SUMS_PAUSE = 49.0  # pause this many times as long as summing the rows kept the CPU busy: 2 % of the time
+SUMS_PAUSE = 49.0  # pause this many times the CPU time of summing the rows: 2 % of the time
 BLOCK_WINDOW_S = 60.0
-FORGET_S = 30.0  # a lane that is back within this time goes on where it was (a rebalance); later it was elsewhere
+FORGET_S = 30.0  # a lane that returns within this time (a rebalance) continues; later, another worker had it
 
 
 class Report:
-    """Counters, gauges and metrics of one worker. Everything but the sums over rows runs in the event loop.
+    """Counters, gauges and metrics of one worker. All but the sums over rows runs in the event loop.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ class Report:
     controller : callable
         Statistics of this worker's controller.
     highwater : callable
-        Partition of the staging topic -> its end offset as the consumer's newest fetch reported it, 0 where unknown.
+        Partition of the staging topic -> its end offset as of the consumer's newest fetch, 0 if unknown.
     scoring : CpuBudget
-        What the lanes' detectors count.
+        Counters of the lanes' detectors.
     types : TypeKeeper
-        The model of the devices' types.
+        The model of device types.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class Report:
                 yield partition, lane, lane.session.state
 
     def sample(self, now_s: float) -> None:
-        """Add what the lanes counted since the last sample (``now_s`` monotonic)."""
+        """Add the growth of the lanes' counters since the last sample (``now_s`` monotonic)."""
         for partition, lane, state in self._live():
             of_lane = lane.statistics()
             self._tallies.sample(partition, state.tally, of_lane.live_tally, now_s)
-            # A Lane object lives from one rebalance to the next, its counters of work for one of its lives.
+            # A Lane object lives from one rebalance to the next, its work counters for one session.
             life = (partition, id(lane), of_lane.restarts)
             self._work.sample(life, _work_of(of_lane), np.zeros(len(WORK), np.int64), now_s)
         for partition, lane in self._lanes.by_partition.items():
@@ -133,7 +133,7 @@ class Report:
         self._figures.sample(((partition, state) for partition, _, state in self._live()), now_s)
 
     def _history(self) -> Counts:
-        """Sum of the lanes' tallies since their step 0; a lane that recovers counts as in the newest sample."""
+        """Sum of the lanes' tallies since their step 0; a recovering lane counts as in the newest sample."""
         live = {partition: state for partition, _, state in self._live()}
         out = tallies(live.values())
         for partition in self._lanes.by_partition:
@@ -143,7 +143,7 @@ class Report:
         return out
 
     async def refresh_sums(self, now_s: float) -> None:
-        """Sum over the rows again when it is due (in a thread: a million rows take some 20 ms)."""
+        """Sum over the rows again if due (in a thread: a million rows take some 20 ms)."""
         if now_s < self._sums_next_s:
             return
         parts = [Part.of(partition, state) for partition, _, state in self._live()]
@@ -161,7 +161,7 @@ class Report:
         self._sums_next_s = now_s + SUMS_PAUSE * busy_s
 
     async def _refresh_offenders(self, now_s: float) -> None:
-        """Only where the controller blocks or monitors them, or in an attack: it reads a column of every device."""
+        """Refresh only if the controller blocks or monitors offenders, or in an attack: it reads a whole column."""
         if self._settings.control_auto_block != "off" or self._limits.tightened:
             parts = [Part.of(partition, state) for partition, _, state in self._live()]
             self._offenders = await asyncio.to_thread(self._top_offenders.sample, parts, now_s)
@@ -178,11 +178,11 @@ class Report:
     # -- what it knows
 
     def controller(self) -> ControllerStatistics:
-        """Of this worker's controller."""
+        """Statistics of this worker's controller."""
         return self._controller()
 
     def statistics(self, now_s: float | None = None) -> WorkerStatistics:
-        """The state of the worker at ``now_s`` (monotonic, default: now); changes nothing."""
+        """The state of the worker at ``now_s`` (monotonic, default: now), without side effects."""
         now_s = time.monotonic() if now_s is None else now_s
         now_ns = time.time_ns()
         live = list(self._live())
@@ -223,7 +223,7 @@ class Report:
         )
 
     def rates(self, now_s: float) -> dict[str, float]:
-        """Growth per second since the last call, of what this worker did (lanes that come or go make no jump)."""
+        """Growth per second of this worker's own work since the last call (moving lanes cause no jump)."""
         tally = self._tallies.sum
         counters: dict[str, float] = {
             "received": received(tally),
@@ -244,7 +244,7 @@ class Report:
         return out
 
     def snapshot(self) -> WorkerSnapshot:
-        """What this process did since it started, for the metrics."""
+        """The work of this process since its start, for the metrics."""
         now_s = time.monotonic()
         self.sample(now_s)
         work = dict(zip(WORK, self._work.sum.tolist(), strict=True)) | {"restarts": int(self._restarts.sum[0])}
@@ -266,7 +266,7 @@ class Report:
 
     @property
     def missed_target(self) -> str | None:
-        """What to say where frames land later than ``KLAIS_LATENCY_MS``."""
+        """A message if frames land later than ``KLAIS_LATENCY_MS``, else None."""
         return missed_target(self._late.share, self._settings.latency_ms)
 
     @property
@@ -282,7 +282,7 @@ class Report:
     # -- publishing
 
     async def run(self, producer: ControlProducer) -> None:
-        """Publish a record each second and when limits changed, until cancelled; errors are logged, never raised."""
+        """Publish a record each second and when limits change, until cancelled; errors are logged, not raised."""
         with LoopWatch() as watch:
 
             def now() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -293,7 +293,7 @@ class Report:
                 blocks = watch.sample()
                 self._blocks.observe(blocks["event_loop_longest_block_ms"] / 1e3, time.monotonic())
                 gauges = statistics.gauges().model_dump(exclude_none=True) | self._cpu.sample() | blocks | latency
-                # Of this process: rows count the restarts of sequence numbers, and a lane that leaves takes them along.
+                # Growth in this process: rows hold these counters, and a lane that leaves takes them along.
                 return statistics.counters() | {"resets": int(self._sequence.sum[2])}, gauges
 
             publisher = StatsPublisher(producer, "worker", self._worker_id, now, host=host_of(self._settings))
@@ -319,12 +319,12 @@ class Report:
 
 
 def _work_of(lane: LaneStatistics) -> Counts:
-    """The counters of :data:`~klais.worker.statistics.WORK` of a lane's present session."""
+    """The counters of :data:`~klais.worker.statistics.WORK` in a lane's present session."""
     written = [lane.records[name] for name in OUTPUTS]
     return np.array([*written, lane.steps, lane.checkpoints, int(lane.checkpoint_s * 1e6)], np.int64)
 
 
 def _sum_all(parts: list[Part], limits: DeviceLimits) -> tuple[list[Sums], float]:
-    """Sums of each lane's rows, and the seconds of CPU they took."""
+    """Sums of each lane's rows, and the CPU seconds used."""
     began_s = time.thread_time()
     return [sum_rows(part, limits) for part in parts], time.thread_time() - began_s

@@ -1,7 +1,8 @@
-"""The rows of many devices as columns: their states, and the page of them that a request asks for.
+"""The rows of many devices as columns: device states, and the page of devices that a request selects.
 
-Whole-column numpy operations on the lanes' live rows; only the rows of the page become Python objects. Made to run in a
-thread beside the lanes: a row may change meanwhile, so a page shows each row as it is when the page is made.
+All operations are whole-column numpy operations on the lanes' live rows. Only the rows of the page become Python
+objects. They run in a thread in parallel to the lanes. A row may change in between, so a page shows each row as it is
+when the page is made.
 """
 
 from collections.abc import Callable
@@ -16,17 +17,17 @@ from klais.core.devices.layout import Rows
 from klais.core.lane.state import LaneState
 from klais.telemetry.snapshots import STATES
 
-_BLOCK = 4096  # rows (1.5 MB) that stay in the cache while all columns are looked at
+_BLOCK = 4096  # rows (1.5 MB) that stay in the cache while all columns are read
 NORMAL, SILENT, FLAGGED, LIMITED, BLOCKED = range(5)
-SILENT_INTERVALS = 10.0  # a device is silent after this many of its own mean intervals, and
-SILENT_LEAST_S = 10.0  # at least this long: a pause of a busy device is no silence
+SILENT_INTERVALS = 10.0  # a device is silent after this many of its mean intervals,
+SILENT_LEAST_S = 10.0  # but not before this time: a short pause of a busy device is normal
 
 Column = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of one lane at one moment: ROW [>= used]; those of the first ``used`` that have an id are devices."""
+    """The rows of one lane at one moment: ROW [>= used]. Those of the first ``used`` that have an id are devices."""
 
     partition: int
     state: LaneState
@@ -35,7 +36,7 @@ class Part:
 
     @classmethod
     def of(cls, partition: int, state: LaneState) -> "Part":
-        """The lane's rows now; later growth of the lane replaces its array and leaves this one as it is."""
+        """The lane's present rows. If the lane grows later, it replaces its array and leaves this one unchanged."""
         return cls(partition, state, state.rows, state.used)
 
     def column(self, name: str) -> Column:
@@ -45,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLimits:
-    """What decides a device's state: its bucket's rate (frames/s) and burst, the blocked ids, and the time."""
+    """The inputs of a device's state: its bucket's rate (frames/s) and burst, the blocked ids, and the time."""
 
     rate: float
     burst: float
@@ -54,7 +55,7 @@ class DeviceLimits:
 
 
 class Cursor(NamedTuple):
-    """Where a page ended: the sort key and the id (two words) of its last device."""
+    """The end of a page: the sort key and the id (two words) of its last device."""
 
     key: float
     words: tuple[int, int]
@@ -62,8 +63,8 @@ class Cursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One page of devices: sorted by ``sort`` and then by id, of those whose id contains ``part_of_id`` and whose state
-    is ``state``; with ``after`` of those behind that place, however far back it is.
+    """A request for one page of devices: sorted by ``sort``, then by id, filtered by ``part_of_id`` and ``state``. With
+    ``after`` it contains the devices after that place, however far back it is.
     """
 
     sort: str
@@ -80,8 +81,8 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The page as (part, row number, state) in order, the place of each, how many match in all, and how many devices
-    are in each state.
+    """The page as (part, row number, state) in order, the place of each device, the number of matches, and the number
+    of devices in each state.
     """
 
     page: list[tuple[Part, int, int]]
@@ -91,16 +92,16 @@ class Found:
 
 
 def last_seen_ns(part: Part) -> Column:
-    """Receive time of the newest well-formed frame, admitted or not, and not after the lane took it (int64 [n])."""
+    """Receive time of the newest well-formed frame, admitted or not, at most the lane's own time (int64 [n])."""
     return np.minimum(part.column("refilled_ns"), (part.column("heard_s").astype(np.int64) + 1) * 1_000_000_000)
 
 
 DROPS = ("duplicate", "blocked", "device_rate", "queue_full", "malformed")
-"""Counters of a row that count frames which did not pass."""
+"""Counters of a row that count dropped frames."""
 
 
 def dropped_of(rows: Rows) -> Column:
-    """Frames of each device that did not pass, whatever the reason (int64 [n])."""
+    """Dropped frames of each device, for all reasons (int64 [n])."""
     return sum((rows[name].astype(np.int64) for name in DROPS), np.zeros(len(rows), np.int64))
 
 
@@ -110,12 +111,12 @@ def flagged_now(part: Part) -> npt.NDArray[np.bool_]:
 
 
 def tokens_now(part: Part, limits: DeviceLimits) -> Column:
-    """Frames that each device might send at once now (float64 [n])."""
+    """Frames that each device may send immediately (float64 [n])."""
     return refill_column(part.column("tokens"), part.column("refilled_ns"), limits.now_ns, limits.rate, limits.burst)
 
 
 def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
-    """Position in ``STATES`` of each device (uint8 [n])."""
+    """Index into ``STATES`` of each device (uint8 [n])."""
     out = _unblocked(part, limits)
     for device_id in limits.blocked:
         row = part.state.find(device_id)
@@ -125,7 +126,7 @@ def states_of(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
 
 
 def _unblocked(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
-    """The same without the block list, block by block."""
+    """As :func:`states_of` without the block list, computed in blocks of rows."""
     out = np.zeros(part.used, np.uint8)
     for begin in range(0, part.used, _BLOCK):
         end = min(begin + _BLOCK, part.used)
@@ -134,7 +135,7 @@ def _unblocked(part: Part, limits: DeviceLimits) -> npt.NDArray[np.uint8]:
 
 
 def _note_states(out: npt.NDArray[np.uint8], part: Part, limits: DeviceLimits) -> None:
-    """Put the states of few rows into ``out`` (uint8 [n], all ``NORMAL``)."""
+    """Write the states of a few rows to ``out`` (uint8 [n], all ``NORMAL``)."""
     silent_s = np.maximum(SILENT_INTERVALS * part.column("interval_s"), SILENT_LEAST_S)
     out[(limits.now_ns - last_seen_ns(part)) * 1e-9 > silent_s] = SILENT
     out[flagged_now(part)] = FLAGGED
@@ -142,7 +143,7 @@ def _note_states(out: npt.NDArray[np.uint8], part: Part, limits: DeviceLimits) -
 
 
 def _ids(part: Part) -> Column:
-    """Ids as bytes, unpadded (S16 [n])."""
+    """Ids as bytes, without padding (S16 [n])."""
     return np.ascontiguousarray(part.column("id")).view("S16").reshape(part.used)
 
 
@@ -155,7 +156,7 @@ def _named(name: str) -> Callable[[Part, DeviceLimits], Column]:
     return lambda part, _limits: part.column(name)
 
 
-# What a page may be sorted by; the names are those of the JSON.
+# Sort keys of a page; the names are those of the JSON.
 SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
     "device_id": lambda part, _limits: _id_words(part),
     "partition": lambda part, _limits: np.full(part.used, part.partition, np.int64),
@@ -170,11 +171,11 @@ SORTS: dict[str, Callable[[Part, DeviceLimits], Column]] = {
     **{name: _named(name) for name in ("queue_full", "malformed", "late", "resets", "flags")},
 }
 ASCENDING = ("device_id", "partition", "first_seen")
-"""Sorted upwards unless asked otherwise; everything else shows the largest first."""
+"""Columns with ascending default order; all others are descending."""
 
 
 def find_page(parts: list[Part], ask: Ask, limits: DeviceLimits) -> Found:
-    """The page that was asked for. Costs a few passes over the columns, whatever the page."""
+    """Find the requested page. The cost is a few passes over the columns, for any page."""
     keys, words, numbers, states = [], [], [], []
     by_state, matching = np.zeros(len(STATES), np.int64), 0
     for part in parts:
@@ -223,7 +224,7 @@ def _wanted(part: Part, state: npt.NDArray[np.uint8], ask: Ask, limits: DeviceLi
 
 
 def _is_beyond(keys: Column, words: Column, after: Cursor, descending: bool) -> npt.NDArray[np.bool_]:
-    """Which rows come behind a place: keys [n] or ids (uint64 [n, 2]) in their order, equal keys by id upwards."""
+    """Which rows come after a place, by keys [n] or ids (uint64 [n, 2]) in their order; equal keys by ascending id."""
     first, second = np.uint64(after.words[0]), np.uint64(after.words[1])
     behind: npt.NDArray[np.bool_]
     if keys.ndim == 2 and descending:
@@ -239,8 +240,8 @@ def _is_beyond(keys: Column, words: Column, after: Cursor, descending: bool) -> 
 
 
 def select(keys: Column, words: Column, begin: int, end: int, descending: bool) -> npt.NDArray[np.int64]:
-    """Positions ``begin`` to ``end`` of the sorted ``keys`` [n], equal ones by their ids ``words`` (uint64 [n, 2])
-    upwards; the ids may be the keys.
+    """Positions ``begin`` to ``end`` of the sorted ``keys`` [n]; equal keys by their ids ``words`` (uint64 [n, 2]),
+    ascending. The keys may be the ids.
 
     Examples
     --------
@@ -260,7 +261,7 @@ def select(keys: Column, words: Column, begin: int, end: int, descending: bool) 
     if descending:
         keys = -keys
     head = np.arange(n)
-    if end < n // 4:  # only the head need be sorted: what is before its last key, and of that key the first ids
+    if end < n // 4:  # sort only the head: keys before its last key, and the first ids of that key
         last = np.partition(keys, end - 1)[end - 1]
         below, same = np.flatnonzero(keys < last), np.flatnonzero(keys == last)
         if end - len(below) < len(same):
@@ -271,16 +272,15 @@ def select(keys: Column, words: Column, begin: int, end: int, descending: bool) 
 
 
 def _by_words(head: npt.NDArray[np.int64], words: Column) -> npt.NDArray[np.int64]:
-    """Positions ``head`` in the order of their ids. Twice a stable sort: unlike lexsort it lets the lanes go on."""
+    """Positions ``head`` ordered by id. Two stable sorts: unlike lexsort they release the GIL for the lanes."""
     by_second = head[np.argsort(words[head, 1], kind="stable")]
     return by_second[np.argsort(words[by_second, 0], kind="stable")]
 
 
 def _head_of_words(keys: Column, end: int) -> npt.NDArray[np.int64]:
-    """Positions, in their order, of rows among which the first ``end`` of uint64 [n, 2] are: two partitions, no sort
-    of all.
+    """Positions, in order, of rows that include the first ``end`` of uint64 [n, 2]. Two partitions, no full sort.
 
-    Ids often begin alike, so the first words alone may leave too many.
+    Ids often begin alike, so the first words alone may select too many.
     """
     first = keys[:, 0]
     last = np.partition(first, end - 1)[end - 1]
@@ -296,8 +296,8 @@ def _head_of_words(keys: Column, end: int) -> npt.NDArray[np.int64]:
 class Sums:
     """Sums over the rows of a lane, for statistics and metrics.
 
-    ``flagged_now`` counts devices whose newest frame was flagged; ``top_score`` is the largest score of a flag of the
-    last minute; ``by_state`` counts devices by :data:`STATES`.
+    ``flagged_now`` counts devices whose newest frame was flagged, ``top_score`` is the largest flag score of the last
+    minute, and ``by_state`` counts devices by :data:`STATES`.
     """
 
     late: int = 0

@@ -1,4 +1,4 @@
-"""The parts of one worker, and how they are opened and closed; nothing is opened before the worker runs."""
+"""The parts of one worker, with their start and shutdown. Nothing is opened before the worker runs."""
 
 import asyncio
 import os
@@ -30,24 +30,24 @@ from klais.worker.types import TypeKeeper
 
 log = get("klais.worker.runtime")
 
-CONTROL_WAIT_S = 5.0  # for klais_control at the start
-DRAIN_S = 5.0  # a clean end waits at most this long for the last checkpoint
-STOP_S = 2.0  # and at most this long for each client that it closes
-EXIT_S = 12.0  # then the process ends whatever still hangs: without a broker Faust waits a minute for its consumer
-NO_BROKER_DRAIN_S, NO_BROKER_EXIT_S = 0.5, 5.0  # the same while no broker answers: decided steps can go nowhere
+CONTROL_WAIT_S = 5.0  # for reading klais_control at the start
+DRAIN_S = 5.0  # a clean shutdown waits at most this long for the last checkpoint
+STOP_S = 2.0  # and at most this long for closing each client
+EXIT_S = 12.0  # then the process exits anyway: without a broker Faust waits a minute for its consumer
+NO_BROKER_DRAIN_S, NO_BROKER_EXIT_S = 0.5, 5.0  # the same while no broker answers: decided steps cannot be sent
 
 
 class WorkerRuntime:
-    """One worker.
+    """The runtime of one worker.
 
     Parameters
     ----------
     settings, lanes
         Of the worker.
     consumer : RawConsumer
-        The group's consumer of the staging topic, as lanes steer it (:class:`~klais.worker.flow.PartitionFlow`).
+        The group's consumer of the staging topic, as lanes control it (:class:`~klais.worker.flow.PartitionFlow`).
     highwater : callable
-        Partition of the staging topic -> its end offset as the consumer knows it, 0 where unknown.
+        Partition of the staging topic -> its end offset as the consumer knows it, 0 if unknown.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class WorkerRuntime:
     ) -> None:
         self.settings, self.lanes, self.topics = settings, lanes, Topics.of(settings)
         self.worker_id = settings.worker_id or f"{socket.gethostname()}-{os.getpid()}"
-        # Edges write to no other partition. Where the topic has more, `/health` says so, and these lanes go on.
+        # Edges write only to these partitions. If the topic has more, `/health` reports it, and these lanes continue.
         self._ours = frozenset(range(settings.partitions))
         self.control = ControlFollower(settings)
         self.limits = LaneLimits(settings, self.control)
@@ -80,7 +80,7 @@ class WorkerRuntime:
         self.report.metrics.inference.labels(model).observe(seconds)
 
     def producer(self) -> ControlProducer:
-        """The one that writes to ``klais_stats``; made at the first call."""
+        """The producer for ``klais_stats``, created at the first call."""
         if self._producer is None:
             self._producer = ControlProducer(self.settings, f"klais-worker-{self.worker_id}")
         return self._producer
@@ -92,9 +92,9 @@ class WorkerRuntime:
         await self.report.run(self.producer())
 
     def readiness(self, stopping: bool, recovered: bool, rebalancing: bool, assigned: frozenset[int]) -> Readiness:
-        """What this worker waits for; the arguments as of :class:`GroupState`, as Faust knows them."""
+        """Readiness of this worker; the arguments are those of :class:`GroupState`, as Faust knows them."""
         raw, newest = self.topics.raw, self.offsets.newest()
-        # As long as the group keeps a silent worker: a report that is late must not make a standby unready.
+        # As long as the group keeps a silent worker, so that a late report does not make a standby unready.
         others = self.controller.system(max(FRESH_S, self.settings.session_timeout_s))
         known = {p for topic, p in newest.ends if topic == raw} if newest is not None else set()
         group = GroupState(
@@ -111,7 +111,7 @@ class WorkerRuntime:
         return readiness(group, raw, lanes)
 
     async def start_lanes(self, partitions: Iterable[int]) -> None:
-        """Start a lane for each partition, in the place of those there are."""
+        """Start a lane for each partition, in place of the present lanes."""
         await self.lanes.start(await self._lane_context(), self._ours & frozenset(partitions))
         self.topics_watch.ask()  # with other partitions than before, other lanes come
         if not self.lanes.by_partition:
@@ -119,14 +119,14 @@ class WorkerRuntime:
             log.warning("no_partitions_assigned", topic=self.topics.raw, do=do)
 
     async def _lane_context(self) -> LaneContext:
-        """What all lanes share, made at the first call (it needs the event loop and a broker)."""
+        """The context that all lanes share, created at the first call (it needs the event loop and a broker)."""
         if self._context is None:
-            # Blocks must be known before the first verdict. A cluster without that topic must not stop the worker.
+            # The block list must be read before the first verdict. The worker also starts if the topic is missing.
             self.control.start()
             await asyncio.to_thread(self.control.wait_caught_up, CONTROL_WAIT_S)
             self.types.start()
             release_startup_memory()
-            # For the journal, the outputs and the changelog: a small journal record never waits behind a large output.
+            # For journal, outputs and changelog, so that a small journal record does not wait behind a large output.
             journal, outputs, changelog = [await make_producer(self.settings) for _ in range(3)]
             self._context = LaneContext(
                 self.settings,
@@ -149,13 +149,13 @@ class WorkerRuntime:
         return self._context
 
     async def close(self) -> None:
-        """The clean end, bounded in time: a last checkpoint, so that the next start is quick, then all is closed."""
+        """Shut down in bounded time: write a last checkpoint for a quick next start, then close all clients."""
         began_s = time.monotonic()
         drain_s = DRAIN_S if self._broker_answers else NO_BROKER_DRAIN_S
         drained = False
         try:
             drained = await asyncio.wait_for(self.lanes.drain(drain_s), drain_s + 1)
-        except Exception as error:  # the journal has what is not checkpointed
+        except Exception as error:  # the journal holds the steps after the checkpoint
             log.warning("lanes_not_drained", error=repr(error))
         await _within("controller", self.controller.resign())
         await _within("lanes", self.lanes.stop())
@@ -171,9 +171,9 @@ class WorkerRuntime:
         log.info("worker_stopped", drained=drained, seconds=round(time.monotonic() - began_s, 3))
 
     def exit_in_time(self, code: Callable[[], int]) -> None:
-        """End the process with ``code()`` if it still runs after ``EXIT_S``.
+        """Exit the process with ``code()`` if it still runs after ``EXIT_S``.
 
-        All decided steps are journalled by then, so nothing that still hangs could lose one.
+        All decided steps are journalled by then, so a hanging task cannot lose one.
         """
         timeout_s = EXIT_S if self._broker_answers else NO_BROKER_EXIT_S
 
@@ -190,7 +190,7 @@ class WorkerRuntime:
 
 
 async def _within(what: str, closing: Awaitable[Any]) -> None:
-    """Wait for something to close, for at most ``STOP_S``: without a broker a client may never be done."""
+    """Wait at most ``STOP_S`` for a client to close: without a broker it may never finish."""
     try:
         await asyncio.wait_for(closing, STOP_S)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""One session of a lane: from a fence to whatever ends it. All that a successor must not see belongs to it."""
+"""One session of a lane: from a fence to its end. It owns all state that the next session must not see."""
 
 import asyncio
 import time
@@ -31,14 +31,14 @@ from klais.worker.replay import Replay
 
 log = get("klais.worker.session")
 
-RELEASE_MOST = 8192  # frames in one release, so that a step stays short
-FORGET_MOST = 20_000  # devices in one step: 320 kB of a journal record
-RELEASED_BYTES = 64  # a released frame counts as so many bytes of what is pending: its batch is in memory anyway
+RELEASE_MOST = 8192  # frames per release, so that a step stays short
+FORGET_MOST = 20_000  # devices per step: 320 kB of a journal record
+RELEASED_BYTES = 64  # pending bytes counted for a released frame: its batch is in memory anyway
 
 
 @dataclass(frozen=True, slots=True)
 class Senders:
-    """One fenced sender for each topic that the lane is the one writer of."""
+    """One fenced sender for each topic of which the lane is the only writer."""
 
     journal: FencedSender
     telemetry: FencedSender
@@ -50,12 +50,11 @@ class Senders:
 
 @dataclass(frozen=True, slots=True)
 class RecoveredState:
-    """What recovery found: the state at the marker, the journal after it, and how far each output had got.
+    """Result of recovery: the state at the marker, the journal after it, and the position of each output.
 
-    ``positions`` topic -> the newest mark; ``floors`` topic -> offset from which on to look for marks. ``doubled``:
-    records of the clean topic that the lane will put out again. ``put_out``: other records of missing steps, which come
-    again where their frames wait. ``journal_floor``: where the journal goes on after the
-    marker.
+    ``positions``: topic -> the newest mark; ``floors``: topic -> first offset to search for marks. ``doubled``: records
+    of the clean topic that the lane will send again. ``put_out``: other records of missing steps, which are sent again
+    if their frames wait. ``journal_floor``: the journal offset after the marker.
     """
 
     state: LaneState
@@ -68,12 +67,12 @@ class RecoveredState:
     lineage: int
     plan: Plan
     doubled: int
-    telemetry_epoch: int = -1  # of the record before the clean topic's floor
+    telemetry_epoch: int = -1  # epoch of the record before the clean topic's floor
     put_out: list[Frame] = field(default_factory=list)
 
 
 class Pending:
-    """Steps that are decided and not wholly put out: their bytes bound the memory of a lane whose outputs are slow."""
+    """Decided steps that are not completely sent. Their bytes bound the memory of a lane with slow outputs."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit = limit_bytes
@@ -82,14 +81,14 @@ class Pending:
         self.bytes = self.frames = 0
 
     def add(self, step: Step) -> None:
-        """Count a decided step."""
+        """Add a decided step."""
         frames = step.passed_count
         self._steps.append((step.record.step, step.bytes, frames))
         self.bytes += step.bytes
         self.frames += frames
 
     def settle(self, acked_step: int) -> None:
-        """All outputs up to ``acked_step`` are acknowledged."""
+        """Remove steps up to ``acked_step``, whose outputs are acknowledged."""
         while self._steps and self._steps[0][0] <= acked_step:
             _, size, frames = self._steps.popleft()
             self.bytes -= size
@@ -97,14 +96,14 @@ class Pending:
         self._room.set()
 
     def leave_out(self, step: int) -> None:
-        """One of this step's frames will not be put out."""
+        """Count one frame less of this step, because it will not be sent."""
         for at, (number, size, frames) in enumerate(self._steps):
             if number == step:
                 self._steps[at] = (number, size, frames - 1)
                 self.frames -= 1
 
     def lift(self) -> None:
-        """Bound nothing from now on: an output waits for what the end of the replay brings."""
+        """Remove the bound: an output waits for a step that comes at the end of the replay."""
         self._limit = NO_LIMIT
         self._room.set()
 
@@ -142,10 +141,10 @@ def lost_while_live(tally: npt.NDArray[np.uint64], before: npt.NDArray[np.uint64
 
 
 class LaneSession:
-    """State, journal and outputs of one session. The steps of a session go through four hands, always in this order:
+    """State, journal and outputs of one session. The steps of a session pass four stages, always in this order:
 
-    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it down, ``put_out`` hands it to the
-    outputs once it is written down, and the checkpointer covers it once they are acknowledged.
+    ``decide`` (or ``release``, or a replay) makes the step, ``journal`` writes it, ``put_out`` passes it to the outputs
+    once it is acknowledged, and the checkpointer covers it once its outputs are acknowledged.
     """
 
     def __init__(self, context: LaneContext, partition: int, found: RecoveredState, quarantine: Quarantine) -> None:
@@ -163,11 +162,11 @@ class LaneSession:
         )
         self.pending = Pending(context.settings.lane_max_pending_bytes)
         self.telemetry_epoch = found.telemetry_epoch
-        self.journalled = found.state.step  # the last step that is written down
+        self.journalled = found.state.step  # the last acknowledged step
         self.journal = Journal(found.senders.journal, self.put_out, context.on_sent, quarantine)
         at, rest = found.positions, (self._progressed, context.on_sent, found.lineage)
         self._left_out = out = LeftOut(found.journal, quarantine, self._set_aside)
-        self._asides: list[Aside] = []  # of a replay, which must be journalled behind it
+        self._asides: list[Aside] = []  # set aside during a replay, and journalled after it
         self._replayed, self.set_aside = False, 0
         self.telemetry = Telemetry(
             found.senders.telemetry, at.get("telemetry"), *rest, "telemetry", out,
@@ -179,15 +178,15 @@ class LaneSession:
         )
         self._forgetter = Forgetter(context.settings, context.limits, partition)
         self.queued = asyncio.Event()  # frames may wait in the queue
-        self.resumed: Resumed | None = None  # what the replay could not restore
+        self.resumed: Resumed | None = None  # losses of the replay
         self.live_step, self.live_tally = found.state.step, np.zeros(TALLIES, np.uint64)
-        self.taken_ns = found.state.bucket_ns  # when the edge received the newest batch that was taken, or about so
-        self.live_records = 0  # of the clean topic, acknowledged before the session went live
-        self.unverified: deque[tuple[int, int]] = deque()  # raw records taken since somebody compared them: see `Taken`
+        self.taken_ns = found.state.bucket_ns  # when the edge received the newest batch taken, approximately
+        self.live_records = 0  # records of the clean topic acknowledged before the session went live
+        self.unverified: deque[tuple[int, int]] = deque()  # raw records taken and not yet compared: see `Taken`
 
     @property
     def outputs(self) -> dict[str, Output]:
-        """By the name that the marker gives them."""
+        """The outputs, by their names in the marker."""
         return {"telemetry": self.telemetry, "anomalies": self.anomalies, "dead_letter": self.dead_letter}
 
     @property
@@ -197,12 +196,12 @@ class LaneSession:
 
     @property
     def acked_step(self) -> int:
-        """All outputs of all steps up to this one are acknowledged."""
+        """The step up to which all outputs of all steps are acknowledged."""
         at = self.journalled
         return min(self.telemetry.acked_step(at), self.anomalies.acked_step(at), self.dead_letter.acked_step(at))
 
     def went_live(self) -> None:
-        """The journal is replayed: what counts from here on is new."""
+        """Start the counters of live work: the journal is replayed."""
         self.live_step, self.live_tally = self.state.step, self.state.tally.copy()
         self.live_records = self.telemetry.records
         taken = self.state.newest_taken or (self.state.landmarks[-1] if self.state.landmarks else None)
@@ -218,7 +217,7 @@ class LaneSession:
     # -- a step's way
 
     def decide(self, raw: Raw) -> Step:
-        """Decide one raw record, or count those that retention removed."""
+        """Decide one raw record, or count records that retention removed."""
         began = time.perf_counter()
         limits, bounds = self.context.limits.of_lane(self.partition)
         if raw.value is None:
@@ -237,10 +236,10 @@ class LaneSession:
         return step
 
     def resume(self, raw_start: int) -> list[Step]:
-        """Count what the replay could not restore; empty when it restored everything.
+        """Count what the replay could not restore; empty if it restored everything.
 
-        Rows that know a step which the journal lost are forgotten. Their frames are decided again, and whether they
-        are on the clean topic nobody knows: with the rows as they are, all of them would be dropped as duplicates.
+        Rows stamped with a step that the journal lost are forgotten. Their frames are decided again, and it is unknown
+        whether they are on the clean topic. With the rows unchanged, all of them would be dropped as duplicates.
         """
         found = self.replay.resumption(raw_start)
         if found is None:
@@ -259,7 +258,7 @@ class LaneSession:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """What recovery found not to hold, and what is lost or doubled by it."""
+        """Violated invariants found by recovery, and the lost or doubled records."""
         texts = [finding.text for finding in self.plan.findings]
         if self.resumed is not None and (self.resumed.lost or self.resumed.doubled):
             at = self.resumed
@@ -273,7 +272,7 @@ class LaneSession:
         return tuple(texts)
 
     def release(self) -> Step | None:
-        """Let frames out of the queue as tokens allow; None when none may go."""
+        """Release frames from the queue as tokens allow; None if no frame can be released."""
         limits, _ = self.context.limits.of_lane(self.partition)
         step = release(self.state, limits, time.time_ns(), RELEASE_MOST)
         if step is None:
@@ -283,7 +282,7 @@ class LaneSession:
         return self._decided(step)
 
     def _set_aside(self, aside: Aside) -> None:
-        """Leave a record out that Kafka refuses; what waits for a replay must not wait for room behind it."""
+        """Leave out a record that Kafka refuses. Steps that wait for a replay must not wait for room after it."""
         self._asides.append(aside)
         if aside.output == "telemetry":
             self.pending.leave_out(aside.step)
@@ -293,7 +292,7 @@ class LaneSession:
             self.pending.lift()
 
     def replay_done(self) -> None:
-        """All steps of the journal are applied: new ones may follow."""
+        """Allow new steps: all steps of the journal are applied."""
         self._replayed = True
         if self._asides:
             self._journal_asides()
@@ -308,7 +307,7 @@ class LaneSession:
         self.journal.put(self._decided(resume(self.state, found, after, self.state.next_raw, limits, time.time_ns())))
 
     def forget(self) -> Step | None:
-        """Forget devices; None when nobody is to be forgotten."""
+        """Forget devices; None if there is no device to forget."""
         step = self._forgetter.step(self.state, time.time_ns(), time.monotonic())
         return None if step is None else self._decided(step)
 
@@ -323,7 +322,7 @@ class LaneSession:
         return step
 
     def put_out(self, step: Step) -> None:
-        """A step is written down: now it may act."""
+        """Send the outputs of a step whose journal record is acknowledged."""
         self.journalled = step.record.step
         if step.passed:
             self.telemetry.put(step)
@@ -340,10 +339,10 @@ class LaneSession:
         self.pending.settle(self.acked_step)
 
     def close(self) -> None:
-        """Let go of all that refers back to the session.
+        """Drop all references back to the session.
 
-        Live objects are kept from the cycle collector (see ``spare_the_collector``), so a cycle would keep the rows of
-        every session that ever was.
+        Live objects are kept out of the cycle collector (see ``spare_the_collector``), so a cycle would keep the rows
+        of every earlier session.
         """
         self._left_out.close()
         for part in (self.journal, *self.outputs.values()):

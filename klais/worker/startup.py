@@ -1,4 +1,4 @@
-"""What a worker checks before it joins the group."""
+"""Checks of a worker before it joins the group."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,16 @@ log = get("klais.worker.startup")
 
 
 def check_cluster(settings: Settings, stop: Callable[[], bool]) -> None:
-    """Wait for a broker, then compare its topics with what a worker needs; blocks.
+    """Wait for a broker, then compare its topics with those that a worker needs; blocks.
 
-    With the embedded broker it creates missing topics. On another cluster its owner does that.
+    With the embedded broker, missing topics are created. On another cluster its operator creates them.
 
     Raises
     ------
     KafkaUnavailable
-        ``stop()`` became true before a broker answered.
+        If ``stop()`` became true before a broker answered.
     TopicMismatch
-        A topic is missing or has other settings; the message says how to fix each.
+        If a topic is missing or has other settings; the message describes the fix of each.
     """
     admin = wait_for_broker(settings, on_wait=lambda text: log.warning("kafka_awaited", reason=text), stop=stop)
     if settings.embedded_kafka:

@@ -1,4 +1,4 @@
-"""The statistics of a worker at one moment, as ``klais_stats``, the web views and Prometheus show them."""
+"""The statistics of a worker at one moment, for ``klais_stats``, the web views and Prometheus."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,53 +14,53 @@ from klais.telemetry.snapshots import WorkerSnapshot, reason_counts
 
 OUTPUTS = ("telemetry", "anomalies", "dead_letter")
 WORK = (*OUTPUTS, "steps", "checkpoints", "checkpoint_us")
-"""Counters of one life of a lane: records written by topic, steps, checkpoints and the time they took."""
+"""Counters of one session of a lane: records written by topic, steps, checkpoints and their duration."""
 
 Counts = npt.NDArray[np.int64]
 
 
 def no_tally() -> Counts:
-    """A tally of nothing, int64 [TALLIES]."""
+    """Return an empty tally, int64 [TALLIES]."""
     return np.zeros(TALLIES, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatistics:
-    """What a worker knows of itself.
+    """Statistics of a worker.
 
     Attributes
     ----------
     history : int64 [TALLIES]
         Sum of the lanes' tallies since their step 0, whichever worker owned them.
     steps, checkpoints : int
-        Of the lanes that are live, since their step 0 and since they came here.
+        Of the live lanes, since their step 0 and since they came to this worker.
     queue_depth : int
         Frames in the lanes' queues.
     tokens, rate_limit : float
         Frames left in the buckets of these lanes; global rate in force (frames/s).
     lag_records, lag_frames, lag_s, demand : dict
-        By partition: records not taken, the same in frames, the age of the oldest of them, and frames/s that the lane
-        could put to use.
+        By partition: records not taken, their estimated frames, the age of the oldest of them, and frames/s that the
+        lane could use.
     offenders : dict of str to float
         Devices with the most frames/s dropped above their own rate.
     queue_limit, queue_bytes, queue_limit_bytes : int
-        Frames and bytes that may wait in the queues of the live lanes, and bytes that do.
+        Frames and bytes that may wait in the queues of the live lanes, and bytes that wait.
     devices, devices_limit, anomaly_devices : int
-        Devices known; those flagged at their newest frame.
+        Known devices and their limit, and devices whose newest frame was flagged.
     devices_by_state : dict of str to int
-        As of the newest pass over the rows.
+        As of the last pass over the rows.
     anomaly_score : float
         Highest score of a device now.
     checkpoint_age_s : float
         Age of the oldest lane's newest checkpoint.
     pending_bytes, pending_frames : int
-        Let through and not acknowledged by the next topic.
+        Passed and not yet acknowledged by the next topic.
     lanes, lanes_live, lane_restarts : int
-        Owned, those that take records now, and restarts of those owned.
+        Owned lanes, those that take records now, and restarts of owned lanes.
     lane_live : dict of int to bool
-        Whether it takes records now, by partition, of those owned.
+        Whether the lane takes records now, by partition, for owned lanes.
     unaccounted : int
-        Frames that the conservation check of the live lanes does not find.
+        Frames missing in the conservation check of the live lanes.
     """
 
     history: Counts = field(default_factory=no_tally)
@@ -163,20 +163,20 @@ def drops(tally: Counts) -> npt.NDArray[np.int64]:
 def snapshot(
     now: WorkerStatistics, tally: Counts, work: dict[str, int], sequence: Counts, **more: Any
 ) -> WorkerSnapshot:
-    """What this process did since it started, for Prometheus.
+    """The work of this process since its start, for Prometheus.
 
     Parameters
     ----------
     now : WorkerStatistics
         For the gauges.
     tally : int64 [TALLIES]
-        What the lanes' tallies grew by while they were here.
+        Growth of the lanes' tallies while this worker owned them.
     work : dict of str to int
-        The same of the counters of :data:`WORK`, and ``restarts`` of lanes.
+        Growth of the counters of :data:`WORK`, and ``restarts`` of lanes.
     sequence : int64 [3]
-        The same of late frames, gaps and resets.
+        Growth of late frames, gaps and resets.
     more
-        Fields of the snapshot that are not the lanes'.
+        Other fields of the snapshot.
     """
     return WorkerSnapshot(
         received=received(tally),

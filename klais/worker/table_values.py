@@ -1,4 +1,4 @@
-"""What the Faust tables ``devices`` and ``profiles`` show of a device: values made from a lane's state on request."""
+"""Values of the Faust tables ``devices`` and ``profiles``, made from a lane's state on request."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def row_value(state: LaneState, row: int) -> bytes | None:
 
 
 def profile_value(state: LaneState, row: int) -> bytes | None:
-    """The device's anomaly profile, for the table ``profiles``; None where it has none."""
+    """The device's anomaly profile, for the table ``profiles``; None if it has none."""
     return None if state.detector is None else state.detector.dump(row)
 
 

@@ -1,7 +1,7 @@
-"""Whether ``klais_raw`` still holds what a session took of it: nothing else shows a log that was cut and grew again.
+"""Checks that ``klais_raw`` still holds the records that a session took: only this detects a log that was cut and grew.
 
-A consumer goes on at its offset, and what it reads there is of the new log. The records between the cut and that offset
-would never be taken.
+A consumer continues at its offset, and reads the new log there. The records between the cut and that offset would never
+be taken.
 """
 
 import asyncio
@@ -12,20 +12,20 @@ from klais.errors import LaneFailed, OffsetGone
 from klais.kafka.reader import CorruptRecords, PartitionReader
 
 Place = tuple[int, int]  # raw offset and fingerprint of a record
-PATIENCE_S = 5.0  # a broker that has just become the leader may name a lower end offset for a moment
+PATIENCE_S = 5.0  # a new partition leader may report a lower end offset for a moment
 RETRY_S = 0.2
 
 
 class Taken:
     """Compares the records that a session took with those at their offsets.
 
-    A log is only cut when its leader changes, and each batch names the epoch of the leader that appended it. So where
-    the last record known to be there and the newest one are what was taken, and of one epoch, so are all between.
+    A log is only cut when its leader changes, and each batch names the epoch of the leader that appended it. So if the
+    last verified record and the newest one are unchanged and of the same epoch, so are all records between them.
 
     Parameters
     ----------
     unverified : deque of (int, int)
-        Records taken (raw offset, fingerprint), in order; those that were compared are taken out.
+        Records taken (raw offset, fingerprint), in order; verified ones are removed.
     reader : PartitionReader
         Of the lane.
     topic, partition : str, int
@@ -37,16 +37,16 @@ class Taken:
         self._where = (topic, partition)
         self._known: Place | None = None
         self._leader = -1  # epoch of the leader that appended the known record
-        self._unreadable: set[int] = set()  # offsets of damaged batches: they are there, and nobody can compare them
+        self._unreadable: set[int] = set()  # offsets of damaged batches: they exist, but cannot be compared
         self._busy = asyncio.Lock()
 
     async def verify(self) -> bool:
-        """Compare what was taken so far; False where the topic ends before it, which a new leader may say.
+        """Compare the records taken so far; False if the topic ends before them, which a new leader may report.
 
         Raises
         ------
         LaneFailed
-            Another record lies where one was taken, or none.
+            If another record, or none, is at the offset of a taken one.
         """
         async with self._busy:
             count = len(self._unverified)
@@ -62,7 +62,7 @@ class Taken:
             if leader != self._leader or leader < 0:
                 try:
                     await self._compare(some, start)
-                except OffsetGone:  # retention: the next time it starts behind
+                except OffsetGone:  # retention: the next check starts after it
                     return False
             for _ in range(count):
                 self._unverified.popleft()
@@ -70,21 +70,21 @@ class Taken:
             return True
 
     async def verified(self) -> None:
-        """Wait until all that was taken so far is compared.
+        """Wait until all records taken so far are verified.
 
         Raises
         ------
         LaneFailed
-            As for :meth:`verify`, or the topic ends before it for some seconds.
+            As for :meth:`verify`, or if the topic ends too early for some seconds.
         """
         until_s = asyncio.get_running_loop().time() + PATIENCE_S
         while not await self.verify():
             if asyncio.get_running_loop().time() > until_s:
-                raise self._lost("ends before what was taken")
+                raise self._lost("ends before records that were taken")
             await asyncio.sleep(RETRY_S)
 
     async def _same(self, place: Place, start: int) -> int:
-        """Compare one record; epoch of the leader that appended it, -1 where it is removed by retention or damaged."""
+        """Compare one record; epoch of the leader that appended it, -1 if it was removed by retention or is damaged."""
         offset, wanted = place
         if offset < start or offset in self._unreadable:
             return -1
@@ -109,7 +109,7 @@ class Taken:
         async for record in self._reader.read(*self._where, min(wanted), max(wanted) + 1):
             if wanted.pop(record.offset, None) not in (None, fingerprint(record.value or b"")):
                 raise self._lost(f"has another record at offset {record.offset} than the one that was taken")
-        for place in wanted.items():  # the read left them out, as it does with damaged ones
+        for place in wanted.items():  # the read skipped them, as it skips damaged batches
             await self._same(place, start)
 
     def _lost(self, why: str) -> LaneFailed:

@@ -1,7 +1,7 @@
-"""Taps: a few of the frames that lanes decide, shown live to whoever looks (:mod:`klais.worker.web.tap`).
+"""Taps: a live sample of the frames that lanes decide (:mod:`klais.worker.web.tap`).
 
-A lane asks once a step whether a tap is open. With one open it compares columns (id words, verdicts) and renders only
-what enters the sample, so the loop in here runs over sampled frames. All of it runs on the lanes' event loop.
+A lane checks once a step whether a tap is open. If so, it compares columns (id words, verdicts) and renders only the
+sampled frames, so the loop in this module runs over sampled frames only. All of it runs on the lanes' event loop.
 """
 
 import time
@@ -42,7 +42,7 @@ class Filter:
     sample: int = 20
 
     def mask(self, columns: Columns, verdicts: npt.NDArray[np.uint8], flagged: npt.NDArray[np.uint32]) -> Mask:
-        """Which frames of a batch match, bool [n]; ``flagged``: those with anomaly flags."""
+        """Mask of the matching frames of a batch, bool [n]; ``flagged``: frames with anomaly flags."""
         out = self.ids(columns)
         if self.verdict == "flagged":
             out &= np.isin(np.arange(columns.count), flagged)
@@ -57,7 +57,7 @@ class Filter:
         return out
 
     def ids(self, columns: Columns) -> Mask:
-        """Which frames are of the devices asked for, bool [n]."""
+        """Mask of the frames of the selected devices, bool [n]."""
         out = np.ones(columns.count, np.bool_)
         if self.device_id:
             low, high = id_words(self.device_id)
@@ -76,7 +76,7 @@ class Tap:
         self._sample = Reservoir(wanted.sample)
 
     def look(self, partition: int, step: Step) -> None:
-        """Note what matches of a step."""
+        """Sample the matching frames of a step."""
         wanted, record = self.wanted, step.record
         if step.columns is not None and record.kind == Kind.RAW and wanted.verdict != RELEASED:
             self._decided(partition, step, step.columns)
@@ -99,7 +99,7 @@ class Tap:
         self._sample.add(np.flatnonzero(self.wanted.mask(columns, record.verdict, flagged)), shown)
 
     def _whole(self, partition: int, step: Step) -> None:
-        """A raw record that a lane set aside: it has no frames of devices."""
+        """Sample a raw record that a lane set aside: it has no frames of devices."""
         reason = next(name for name, kind in WHOLE.items() if kind == step.record.kind)
         wanted = self.wanted
         other = wanted.verdict not in ("", "dropped") or wanted.reason not in ("", reason)
@@ -128,7 +128,7 @@ class Taps(OpenTaps[Filter, Tap]):
         super().__init__(Tap)
 
     def look(self, partition: int, step: Step) -> None:
-        """Show a step to all taps; called while one is open. Whatever fails here is no failure of the lane."""
+        """Pass a step to all open taps. An error here must not stop the lane."""
         try:
             self.prune()
             for tap in self.open.values():
@@ -140,7 +140,7 @@ class Taps(OpenTaps[Filter, Tap]):
 
 
 def frame_of(partition: int, columns: Columns, i: int, verdict: Reason | None, flagged: bool) -> dict[str, Any]:
-    """One frame for people; ``verdict`` None: it waited and was let out."""
+    """One frame in readable form; ``verdict`` None: it waited in the queue and was released."""
     passed_or_queued = verdict is not None and verdict <= Reason.QUEUED
     name = RELEASED if verdict is None else verdict.label
     if verdict is not None and not passed_or_queued:

@@ -1,13 +1,13 @@
-"""One term of the leader: fence, read back what the leader before it wrote, decide until another worker leads.
+"""One term of the leader: fence, read the state of the previous leader, decide until another worker leads.
 
     klais_stats --measure()--> decide() --> klais_control (set-points) --> lanes, edges, and the XDP maps of their hosts
                                  |
                       Offenders.update() -> klais_control (blocks)
     klais_anomalies --Incidents.tick()--> klais_control (incidents)
 
-The fence is the same as a lane's: the broker's epoch of ``klais-controller`` over ``klais_control``. The leader
-writes with that epoch only, and the broker refuses what an older leader still sends, for example after a pause. Its
-state is the ``global`` record that was written last.
+The fence works like a lane's: the broker's epoch of ``klais-controller`` covers ``klais_control``. The leader writes
+only with that epoch, and the broker refuses later writes of an older leader, for example after a pause. Its state is
+the last ``global`` record.
 """
 
 import asyncio
@@ -43,19 +43,19 @@ from klais.worker.incidents import Incidents, Writes
 log = get("klais.worker.term")
 
 CATCH_UP_S = 10.0
-REFENCE_S = 43_200.0  # brokers forget an epoch that is idle for a day
+REFENCE_S = 43_200.0  # brokers forget an epoch after a day without use
 INCIDENT_BATCH_BYTES = 900_000
 MAX_LATE_TICKS = 10.0  # a pause of the process counts as at most so many ticks
 
 
 def heard(stats: StatsFollower, kind: str, within_s: float = FORGET_S) -> Heard:
-    """Senders of that kind with their gauges, as far as they fit the schema."""
+    """Senders of that kind with their gauges, if the gauges match the schema."""
     rows = stats.heard(kind, within_s).items()
     return {name: (age_s, stats.read(name, record).gauges) for name, (age_s, record) in rows}
 
 
 class Term:
-    """One uninterrupted time as the leader.
+    """One uninterrupted period as the leader.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Term:
     producer : ControlProducer
         Writes the heartbeats to ``klais_stats``.
     stats : StatsFollower
-        What all processes report; started.
+        Follower of the reports of all processes, already started.
     counters : callable
         The counters of the heartbeats.
 
@@ -75,11 +75,11 @@ class Term:
     epoch : int or None
         Number of the term, from the broker; None until the fence is taken.
     newest : Decision or None
-        The newest one.
+        The newest decision.
     decisions : int
-        Records written.
+        Number of records written.
     incidents : Incidents
-        From the flags of all lanes.
+        Incidents from the flags of all lanes.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Term:
         self._forecast = predictor.predict(self._features.window())
         self._state = LoopState()
         self._written: Decision | None = None
-        self._found: dict[str, Any] | None = None  # what the leader before this one wrote last
+        self._found: dict[str, Any] | None = None  # last record of the previous leader
         self._resigned = False
         self.epoch: int | None = None
         self.newest: Decision | None = None
@@ -113,9 +113,9 @@ class Term:
         Raises
         ------
         LaneFenced
-            Another worker took the fence.
+            If another worker took the fence.
         klais.errors.KlaisError
-            Kafka does not answer, or refuses.
+            If Kafka does not answer, or refuses a request.
         """
         settings, topics = self._settings, Topics.of(self._settings)
         began_s = time.monotonic()
@@ -124,7 +124,7 @@ class Term:
         producer = await make_producer(settings)
         try:
             sender = FencedSender(producer, identity, topics.control, 0)
-            # Read after the fence: nobody but this worker can write to the topic any more, so this is the newest state.
+            # Read after the fence: only this worker can write to the topic now, so this is the newest state.
             self._follower.start()
             if not await asyncio.to_thread(self._follower.wait_caught_up, CATCH_UP_S):
                 raise KafkaUnavailable(f"{topics.control} could not be read within {CATCH_UP_S:g} s")
@@ -144,7 +144,7 @@ class Term:
             log.info("term_ended", epoch=identity.epoch, decisions=self.decisions, renews=renews)
             return renews
         except asyncio.CancelledError:
-            self._resigned = True  # the worker ends: the others need not wait for the silence
+            self._resigned = True  # the worker stops: others need not wait for the timeout
             raise
         finally:
             await self._close(producer)
@@ -159,7 +159,7 @@ class Term:
                 return True
             decision = self._decide(now_s, min(now_s - last_s, MAX_LATE_TICKS * period_s))
             # After a pause another worker may lead. Write a record before the next heartbeat: if the broker refuses it,
-            # this term ends before others could believe the heartbeat.
+            # this term ends before other processes accept the heartbeat.
             doubtful, last_s = now_s - last_s > paused_s, now_s
             if (doubtful or worth_writing(self._written, decision)) and self._is_followed(decision):
                 await self._write(epoch, sender, decision)
@@ -177,7 +177,7 @@ class Term:
         return False
 
     def _superseded(self, epoch: int) -> bool:
-        """Whether another worker leads, as its records say: after our fence only a newer leader can write any."""
+        """Whether another worker leads, according to its records: after our fence only a newer leader can write any."""
         newest = self._follower.record(GLOBAL)
         if newest is not None and newest.get("by", self._name) != self._name and newest != self._found:
             return True
@@ -195,7 +195,7 @@ class Term:
         self._stats_producer.stats(self._name, record)
 
     def _is_followed(self, decision: Decision) -> bool:
-        """Where the rate is fixed nobody follows the controller: only the change to ``fixed`` is written."""
+        """Whether processes follow the controller. With a fixed rate, only the change to ``fixed`` is written."""
         return decision.mode != "fixed" or (self._follower.record(GLOBAL) or {}).get("mode", "fixed") != "fixed"
 
     def _decide(self, now_s: float, dt_s: float) -> Decision:
@@ -229,7 +229,7 @@ class Term:
         for scope, record in writes:
             value = None if record is None else orjson.dumps(record | stamp | {"scope": scope})
             if not writer.append_one(scope.encode(), value):
-                await sender.send(writer)  # what it is made of, with the offsets, comes in the last batch
+                await sender.send(writer)  # the last batch holds their parts, with the offsets
                 writer = RecordBatchWriter(INCIDENT_BATCH_BYTES, "none")
                 writer.append_one(scope.encode(), value)
         await sender.send(writer)
@@ -240,8 +240,8 @@ class Term:
         await sender.send(writer)
 
     async def _block_offenders(self, epoch: int, sender: FencedSender, now_s: float) -> None:
-        """Block repeat offenders, or with ``monitor`` and in an attack only suggest it; one that an operator unblocked
-        stays unblocked."""
+        """Block repeat offenders, or with ``monitor`` and in an attack only suggest it. A device that an operator
+        unblocked stays unblocked."""
         how = self._settings.control_auto_block
         attack = self.newest is not None and self.newest.defence.limit is not None
         if how == "off" and not attack:
@@ -249,7 +249,7 @@ class Term:
         blocks = self._offenders.update(now_s, offenders_of(self._stats.view()))
         in_force, over = own_blocks(self._follower.records(), now_ms())
         for scope in over:
-            await self._remove(sender, scope)  # else every id that ever flooded would stay on the topic
+            await self._remove(sender, scope)  # otherwise every id that ever flooded would stay on the topic
         for device_id, for_s in blocks.items():
             scope = device_scope(device_id)
             before = self._follower.record(scope) or {}

@@ -1,8 +1,8 @@
-"""The types of devices in a worker: loads the model that is active, and has one trained in a process of its own.
+"""The device types of a worker: loads the active model, and trains a new one in a separate process.
 
-Two threads and a child. None of them is waited for: lanes go on with the model that they have, or with none. The child
-runs at the lowest priority with bounded memory, is the first that the kernel kills when memory runs out, and is killed
-when it takes longer than ``TRAIN_MOST_S``.
+There are two threads and a child process, and lanes wait for none of them: they continue with their present model, or
+with none. The child runs at the lowest priority with bounded memory, is the first process that the kernel kills when
+memory runs out, and is killed after ``TRAIN_MOST_S``.
 """
 
 import os
@@ -31,25 +31,25 @@ log = logs.get("klais.worker.types")
 
 POLL_S = 5.0  # between two checks of which model is active
 STOP_S = 2.0
-FIRST_S = 300.0  # after the start until the first training, where there is no model
-DRIFT_SHARE, DRIFT_S = 0.2, 600.0  # of the devices are of no type: train again so soon
-TRAIN_MOST_S = 900.0  # for one training, then it is killed
-LEAST_DEVICES = 10  # that a training is worth it for
+FIRST_S = 300.0  # from the start to the first training, if there is no model
+DRIFT_SHARE, DRIFT_S = 0.2, 600.0  # if this share of devices has no type, train again after this time
+TRAIN_MOST_S = 900.0  # limit of one training, which is then killed
+LEAST_DEVICES = 10  # fewest devices for a training
 
 
 class TypeKeeper:
-    """See the module. ``problems`` are texts for people, ``trained`` and ``failed`` count trainings.
+    """Keeps the model of types. ``problems``: messages for operators; ``trained`` and ``failed`` count trainings.
 
     Parameters
     ----------
     settings : Settings
         Of the worker.
     in_use : TypesInUse
-        Gets the model.
+        Receives the model.
     lanes : Lanes
-        Give the samples.
+        Provide the samples.
     most_s : float
-        Time after which a training is killed.
+        Time limit of a training, in seconds.
     """
 
     def __init__(self, settings: Settings, in_use: TypesInUse, lanes: Lanes, most_s: float = TRAIN_MOST_S) -> None:
@@ -61,7 +61,7 @@ class TypeKeeper:
         self._threads: list[threading.Thread] = []
         self._child: OwnedChild | None = None
         self._began_s = time.monotonic()
-        self._last_s = self._began_s  # the newest training's begin
+        self._last_s = self._began_s  # start of the newest training
         self._not_before_s = self._began_s + FIRST_S
         self.problems: tuple[str, ...] = ()
         self.trained = self.failed = 0
@@ -73,12 +73,12 @@ class TypeKeeper:
 
     @property
     def training(self) -> int | None:
-        """Process id of the training that runs."""
+        """Process id of the running training, or None."""
         child = self._child
         return None if child is None or child.returncode is not None else child.pid
 
     def start(self) -> None:
-        """Begin; returns at once."""
+        """Start the threads and return immediately."""
         if not self.enabled or self._threads:
             return
         made = [("types", self._watch)]
@@ -89,7 +89,7 @@ class TypeKeeper:
             thread.start()
 
     def stop(self) -> None:
-        """End the threads and the child."""
+        """Stop the threads and the child process."""
         self._stop.set()
         if self._child is not None:
             self._child.stop(0.0)
@@ -99,14 +99,14 @@ class TypeKeeper:
     # -- the model
 
     def refresh(self) -> bool:
-        """Load the model if another one was activated; return whether."""
+        """Load the model if another one was activated; whether it was loaded."""
         stamp = self._store.stamp(KIND)
         if stamp == self._stamp:
             return False
         types, problems = types_of(self._store)
         self._stamp = stamp
         for problem in problems:
-            log.warning("types_left_out", why=problem, means="lanes go on with the types that they have")
+            log.warning("types_left_out", why=problem, means="lanes continue with their present types")
         self.problems = tuple(f"types of devices: {problem}" for problem in problems)
         if types is None:
             if not problems and self._in_use.current is NO_TYPES:
@@ -127,14 +127,14 @@ class TypeKeeper:
                 return
 
     def snapshot(self) -> TypesSnapshot:
-        """For the metrics."""
+        """Statistics for the metrics."""
         at = self._in_use
         return TypesSnapshot(at.sampled, at.compared, at.flags, len(at.current.names), self.trained, self.failed)
 
     # -- training
 
     def take(self) -> Snapshot:
-        """Samples of the devices of the lanes that are live."""
+        """Take samples of the devices of live lanes."""
         kept: list[Kept] = []
         names: dict[int, str] = {}
         for typed, used, known in self._typed():
@@ -143,7 +143,7 @@ class TypeKeeper:
         return snapshot_of(kept, names)
 
     def counted(self) -> dict[str, int]:
-        """Devices by type, of the lanes that are live."""
+        """Number of devices by type, of live lanes."""
         out: dict[str, int] = {}
         for typed, _, _ in self._typed():
             for name, count in typed.counted().items():
@@ -157,7 +157,7 @@ class TypeKeeper:
                 yield session.state.detector, session.state.used, session.state.path_names.copy()
 
     def due(self, counted: dict[str, int], now_s: float) -> bool:
-        """Whether to train now, for devices ``counted`` by type."""
+        """Whether to train now, given the number of devices by type."""
         if now_s < self._not_before_s:
             return False
         drifted = counted.get(UNKNOWN_NAME, 0) > DRIFT_SHARE * max(1, sum(counted.values()))
@@ -167,12 +167,12 @@ class TypeKeeper:
         return not self._in_use.current.names or now_s >= self._last_s + interval_s
 
     def train(self, snapshot: Snapshot) -> bool:
-        """Write the snapshot, run the training and wait for its end; whether it made a model."""
+        """Write the snapshot, run the training and wait for its end; whether it produced a model."""
         folder = own_folder(own_folder(self._settings.state_dir) / KIND)
         try:
             held = lock_file(folder / ".lock", "training of types", 0.1)
         except LockHeld:
-            return False  # of another worker of this host
+            return False  # another worker of this host trains
         try:
             path = folder / "snapshot.npz"
             write_snapshot(path, snapshot)
@@ -200,7 +200,7 @@ class TypeKeeper:
             why = f"it ended with {child.returncode}: {last_line(output)[:500]}"
         self.failed += 1
         if not self._stop.is_set():
-            log.warning("types_not_trained", why=why, means="lanes go on with the types that they have")
+            log.warning("types_not_trained", why=why, means="lanes continue with their present types")
         return False
 
     def _train_when_due(self) -> None:

@@ -1,7 +1,7 @@
-"""The live side of the invariant: a lane looks once a second (when quiet, every 5 s) whether Kafka holds what it needs.
+"""The live check of the invariants: once a second (idle: every 5 s) a lane checks that Kafka holds what it needs.
 
-A consumer notices none of this. A topic that was cut and has grown again, or was recreated, looks like one that goes
-on; offsets that the group has committed may lie far ahead of the log. Each check asks the broker itself.
+A consumer detects none of this. A topic that was cut and has grown again, or was recreated, looks like one that
+continues, and committed offsets of the group may be far ahead of the log. So each check asks the broker.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from klais.worker.taken import Taken
 log = get("klais.worker.watch")
 
 WATCH_S = 1.0
-QUIET_WATCH_S = 5.0  # of a lane in which nothing happened between two checks: each asks the broker three times
-MOVED_CHECKS = 3  # in a row without a delivery; a group consumer may take two seconds to its first fetch
-NEW_LEADER_CHECKS = 3  # a broker that has just become the leader may name lower end offsets for a moment
+QUIET_WATCH_S = 5.0  # interval of checks of an idle lane: each check sends three requests to the broker
+MOVED_CHECKS = 3  # consecutive checks without a delivery; a group consumer may need two seconds for its first fetch
+NEW_LEADER_CHECKS = 3  # a new partition leader may report lower end offsets for a moment
 
 
 @dataclass(slots=True)
 class Landed:
-    """Records of the clean topic since the session went live: what was acknowledged, and by how much the topic grew."""
+    """Records of the clean topic since the session went live: acknowledged records, and the growth of the topic."""
 
     acknowledged: int = 0
     grown: int = 0
@@ -37,34 +37,34 @@ class Landed:
 
 
 class Watch:
-    """Checks one session; ``landed`` is for the conservation check, ``taken`` for checkpoints."""
+    """Checks one session. ``landed`` is for the conservation check, ``taken`` for checkpoints."""
 
     def __init__(self, session: LaneSession, intake: Intake, reader: PartitionReader) -> None:
         self._session, self._intake, self._reader = session, intake, reader
         self.taken = Taken(session.unverified, reader, session.context.topics.raw, session.partition)
         self._next_raw, self._raw_end = -1, 0
-        self._undelivered = 0  # checks in a row in which records of the check before were not delivered
-        self._short = 0  # checks in a row in which a topic ended too early
+        self._undelivered = 0  # consecutive checks in which records of the previous check were not delivered
+        self._short = 0  # consecutive checks in which a topic ended too early
         self._base = (0, 0)  # end of the clean topic, records acknowledged
-        self._seen = (-1, 0, 0)  # of the newest check: next raw offset, ends of klais_raw and of the clean topic
+        self._seen = (-1, 0, 0)  # newest check: next raw offset, ends of klais_raw and of the clean topic
         self.landed = Landed()
-        self.letters_end = 0  # of the dead letters, to which edges write, too
+        self.letters_end = 0  # end of the dead letter topic, to which edges also write
 
     async def begin(self) -> tuple[int, int]:
-        """Note where the session begins, while nothing is on its way; first and end offset of ``klais_raw``."""
+        """Record the start of the session, with nothing in flight; first and end offset of ``klais_raw``."""
         topics, partition = self._session.context.topics, self._session.partition
         self._base = (await self._reader.end(topics.telemetry, partition), self._session.telemetry.records)
         return await self._reader.offsets(topics.raw, partition)
 
     async def run(self) -> None:
-        """Check without end; raises what ends the session.
+        """Check until cancelled; errors that end the session are raised.
 
         Raises
         ------
         LaneFailed
-            Something that was taken or acknowledged is gone; recovery finds out what, and counts it.
+            If a taken or acknowledged record is gone. Recovery finds the cause and counts the loss.
         klais.errors.TopicMismatch
-            A topic is gone.
+            If a topic is gone.
         """
         while True:
             before = self._seen
@@ -73,9 +73,9 @@ class Watch:
             await asyncio.sleep(QUIET_WATCH_S if quiet else WATCH_S)
 
     async def check(self) -> None:
-        """All checks once."""
+        """Run all checks once."""
         session, partition, topics = self._session, self._session.partition, self._session.context.topics
-        # Read before the end offset is asked for: what is known to be there cannot be ahead of it.
+        # Read before the end offset is requested, so that known records cannot be ahead of it.
         next_raw, telemetry, acknowledged = session.state.next_raw, session.telemetry.offset, session.telemetry.records
         waits = not self._intake.idle
         raw_end = await self._reader.end(topics.raw, partition)
@@ -94,7 +94,7 @@ class Watch:
         undelivered = next_raw == self._next_raw < self._raw_end and not waits and session.state.next_raw == next_raw
         self._undelivered = self._undelivered + 1 if undelivered else 0
         if self._undelivered >= MOVED_CHECKS:
-            # The group's offset is elsewhere. What the lane reads itself it may have to fetch twice.
+            # The group's offset is elsewhere. Records that the lane reads itself may be fetched twice.
             self._undelivered = 0
             log.info("consumer_moved", partition=partition, next_raw=next_raw, end=raw_end)
             self._intake.fetch_up_to(raw_end)

@@ -233,7 +233,7 @@ async def test_retention_removed_the_results_of_journalled_steps(system):
     report = await after(settings, edge)
     there = landed(settings)
     assert len(there) == 10 * 5 + 10 * 5  # the ten batches after the checkpoint, again, and the new ones
-    assert report.doubled == 10 * 5 and any("put out again" in text for text in report.alarms)
+    assert report.doubled == 10 * 5 and any("sent again" in text for text in report.alarms)
 
 
 async def test_poison_of_all_kinds_stops_no_lane(settings_for, topics_of):

@@ -146,6 +146,6 @@ def test_what_fails_again_is_not_sent_for_ever(settings_for: Make, topics_of: An
     assert times == [n, 0]
     left = redrive(wrong, "--most-times", "1")
     assert {row["outcome"]: row["frames"] for row in left["outcomes"]} == {
-        "was redriven": n, "was redriven too often": n, "is no frame": 1,
+        "was redriven": n, "was redriven too often": n, "is not a frame": 1,
     }  # fmt: skip
     assert "\x1b" not in redrive(wrong, "--list", "-o", "table")

@@ -67,7 +67,7 @@ async def test_a_journal_with_a_step_that_cannot_be_read(settings_for, topics_of
         async with lanes(now) as found:
             await live(found[0])
             if now is settings:
-                assert any("cannot be read behind step" in text for text in figures(found[0]).alarms)
+                assert any("cannot be read after step" in text for text in figures(found[0]).alarms)
                 continue
             edge.send(3, "new")
             await caught_up(now, found[0])

@@ -116,7 +116,7 @@ def test_an_incident_is_acknowledged_and_that_is_taken_back(ada: Watched, office
     ada.page.get_by_text("by Ada: the sensor is replaced tomorrow").wait_for()
     ((asked, record),) = office.taken()
     assert (asked, record["ack"], record["author"]) == (scope, True, "Ada")
-    ada.page.get_by_role("button", name="Take back the acknowledgement").click()
+    ada.page.get_by_role("button", name="Revoke the acknowledgement").click()
     confirm(ada, "it was another one")
     ada.page.get_by_role("button", name="Acknowledge incident").wait_for()
     ((asked, record),) = office.taken()
@@ -220,7 +220,7 @@ def test_buttons_that_change_something_say_who_may_press_them(tab: Tab, office: 
     ):
         opened(shown, office, path)
         assert shown.page.get_by_role("button", name=button).is_disabled()
-        shown.page.locator("main small", has_text="to change something").wait_for()
+        shown.page.locator("main small", has_text="to make changes").wait_for()
     opened(shown, office, "login")
     shown.page.get_by_label("Your name").fill("Eve")
     shown.page.get_by_label("Token").fill("guessed")

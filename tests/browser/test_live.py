@@ -129,7 +129,7 @@ def test_every_page_of_both_workers_shows_the_whole_system(pair: Pair, tab: Tab)
             row = shown.page.get_by_role("region", name="Lag of each partition of klais_raw").locator("tbody th")
             row.get_by_text(partition, exact=True).wait_for()
         opened(shown, worker, "device/nobody")
-        shown.page.get_by_text("No worker knows a device").wait_for()
+        shown.page.get_by_text("No worker knows the device").wait_for()
         assert shown.hosts() == {f"http://127.0.0.1:{worker.port}"}
         assert [error for error in shown.errors if "404" not in error] == []
 
@@ -148,7 +148,7 @@ def test_a_change_needs_the_token_its_own_origin_and_a_known_host(pair: Pair) ->
 
 def test_a_block_by_keyboard_is_seen_everywhere_and_undone(pair: Pair, tab: Tab) -> None:
     one, two = (opened(tab(), worker, "device/dev-3") for worker in pair.workers)
-    one.page.get_by_text("to change something").wait_for()
+    one.page.get_by_text("to make changes").wait_for()
     assert one.page.get_by_role("button", name="Block…").is_disabled()
     press(one, "Log in")
     fill(one, name="Ada", token=TOKEN)

@@ -187,7 +187,7 @@ def test_the_pause_button_stops_all_motion(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "overview")
     shown.page.wait_for_selector(".rate")
     shown.page.get_by_role("button", name="Pause").click()
-    shown.page.get_by_role("button", name="Go on").wait_for()
+    shown.page.get_by_role("button", name="Resume").wait_for()
     before = shown.page.locator(".path").inner_text()
     heard = shown.page.evaluate(
         "import('/ui/store.js').then(({store}) => new Promise((done) => {"
@@ -245,7 +245,7 @@ def test_a_device_without_recorded_details_leads_to_those_that_have_some(tab: Ta
 
 def test_a_page_that_is_not_there_is_said(tab: Tab, demo: str) -> None:
     shown = opened(tab(), demo, "nonsense")
-    shown.page.get_by_text("There is no such page here").wait_for()
+    shown.page.get_by_text("There is no such page").wait_for()
     assert shown.page.locator("h1").inner_text() == "No page nonsense"
 
 
@@ -351,9 +351,9 @@ def test_the_overview_says_where_and_since_when_frames_were_lost_and_when_the_la
         }"""
     )
     assert found[0] == [["edges", 90_000, 90_000, 5], ["edges", 3_000, 9_000, 15]]
-    assert found[1] == "Nothing waits in klais_raw."
-    assert found[2].endswith("The workers take 200 frames/s more than arrive: gone in 20 s.")
-    assert found[3].endswith("The workers take less than arrives: the lag grows.")
+    assert found[1] == "No batches wait in klais_raw."
+    assert found[2].endswith("The workers process 200 frames/s more than arrive: done in 20 s.")
+    assert found[3].endswith("The workers are slower than the arrivals: the lag grows.")
 
 
 def test_a_page_that_just_opened_claims_no_lost_connection(tab: Tab, demo: str) -> None:

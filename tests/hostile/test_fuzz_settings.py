@@ -103,7 +103,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, setting: str) -> None
 
 def test_a_device_has_one_key(tmp_path: Path) -> None:
     """The last line won, so that one behind it could allow again what another revoked."""
-    with pytest.raises(ConfigError, match="'dev-1' is there twice"):
+    with pytest.raises(ConfigError, match="duplicate device_id 'dev-1'"):
         read_own_keys(file_of(tmp_path / "k", b'{"dev-1":null,"dev-1":"000102030405060708090a0b0c0d0e0f"}'))
 
 

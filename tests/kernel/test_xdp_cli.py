@@ -46,7 +46,7 @@ def test_before_a_load_it_says_what_to_do(run: Run) -> None:
         )
     assert run("load").exit_code == 2
     assert "there is no interface 'nope'" in run("load", "--iface", "nope").stderr
-    assert "no interface carries the filter" in run("unload").output
+    assert "no interface has the filter" in run("unload").output
 
 
 def test_load_status_stats_top_unload(run: Run, found: Rig) -> None:
@@ -61,7 +61,7 @@ def test_load_status_stats_top_unload(run: Run, found: Rig) -> None:
     assert (at["iface"], at["driver"], at["mode"], at["name"]) == ("in0", "veth", "native", "klais_xdp")
     assert status["in_force"]["device_rate"] == 0.001 and status["ports"] == [5000] and not status["fresh"]
     text = run("status").output
-    assert "loaded by" in text and "given at load; no controller has set any" in text and at["tag"] in text
+    assert "loaded by" in text and "given at load; no set-points yet" in text and at["tag"] in text
     counts = as_json(run("stats", "--json"))
     assert (counts["pass"]["packets"], counts["device_rate"]["packets"], counts["bad_magic"]["packets"]) == (2, 3, 3)
     assert "bad_magic" in run("stats").output
@@ -83,7 +83,7 @@ def test_rules_and_modes(run: Run, found: Rig) -> None:
         assert "not allowed" in run("allow", "vip", "--clear").output
         (own,) = as_json(run("rate", "sensor-42", "5", "--burst", "20", "--json"))["rates"]
         assert (own["rate_per_s"], own["burst"]) == (5, 20)
-        assert "no rate of its own" in run("rate", "sensor-42", "--clear").output
+        assert "no own rate" in run("rate", "sensor-42", "--clear").output
         assert as_json(run("rate", "--each", "7", "--json"))["device_rate"] == 7
         assert as_json(run("rate", "--global", "none", "--json"))["rate_per_s"] is None
         assert as_json(run("monitor", "magic", "on", "--json"))["magic"] is True

@@ -1,4 +1,4 @@
-"""The checks of ``klais doctor``. Each gets the settings, changes nothing, and yields one finding or more."""
+"""The checks of ``klais doctor``. Each reads the settings, changes nothing, and yields at least one finding."""
 
 import ctypes
 import os
@@ -22,7 +22,7 @@ from klais.system.private_files import not_ours
 
 Status = Literal["ok", "warn", "fail"]
 
-MIN_KERNEL = (5, 4)  # oldest that is tried; the newest call of the UDP path, recvmmsg, is far older
+MIN_KERNEL = (5, 4)  # oldest tested version; the newest system call of the UDP path, recvmmsg, is much older
 MIN_XDP_KERNEL = (5, 15)
 MIN_OPEN_FILES = 4096  # sockets of clients and brokers, segments of the embedded broker
 MIN_FREE_BYTES = 1 << 30
@@ -34,7 +34,7 @@ _OURS = ("klais", "agents.app", "kafka.Kafka", "faust")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Result of one check; ``fix`` says what to do, empty when there is nothing to do."""
+    """Result of one check; ``fix`` describes what to do, empty if nothing."""
 
     name: str
     status: Status
@@ -46,7 +46,7 @@ Check = Callable[[Settings], Iterator[Finding]]
 
 
 def run(check: Check, settings: Settings) -> list[Finding]:
-    """The findings of a check; a check that breaks is a finding too."""
+    """The findings of a check; an error in the check is also a finding."""
     try:
         return list(check(settings))
     except Exception as error:  # one broken check must not hide the others
@@ -75,7 +75,7 @@ def check_system(settings: Settings) -> Iterator[Finding]:
 
 
 def check_receive_buffer(settings: Settings) -> Iterator[Finding]:
-    """What the kernel grants of ``udp_rcvbuf_bytes``, asked of a real socket as the edge asks."""
+    """Size that the kernel grants for ``udp_rcvbuf_bytes``, requested on a real socket like the edge does."""
     asked = settings.udp_rcvbuf_bytes
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
@@ -92,7 +92,7 @@ def check_receive_buffer(settings: Settings) -> Iterator[Finding]:
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
-    """Settings that work but are rarely intended; those that cannot work were refused before."""
+    """Settings that work but are rarely intended; invalid ones were refused before."""
     notes = warnings(settings)
     for note in notes:
         yield Finding("configuration", "warn", note, "see `klais config show`")
@@ -101,7 +101,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
 
 
 def check_folders(settings: Settings) -> Iterator[Finding]:
-    """Write access and free space of the state and cache folders, or of their parents before they exist."""
+    """Write access and free space of the state and cache folders, or of their parents if they do not exist."""
     for name, variable, folder in (
         ("state folder", "KLAIS_STATE_DIR", settings.state_dir),
         ("cache folder", "KLAIS_CACHE_DIR", cache_root(settings.cache_dir)),
@@ -110,17 +110,17 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             who = f"`chown {os.getuid()} {there}`"
             yield Finding(
-                name, "fail", f"{folder}: {there} may not be written", f"{who}, or name another with {variable}"
+                name, "fail", f"{folder}: no write access to {there}", f"{who}, or set {variable} to another folder"
             )
             continue
         if problem := not_ours(folder.stat()) if folder.is_dir() else "":
-            mend = f"`chown` it to the user that runs klais and `chmod go-w` it, or name another with {variable}"
+            mend = f"`chown` it to the user that runs klais and `chmod go-w` it, or set {variable} to another folder"
             yield Finding(name, "fail", f"{folder}: {problem}: klais refuses it", mend)
             continue
         free = shutil.disk_usage(there).free
         text = f"{folder}: {free / (1 << 30):.1f} GiB free"
         if free < MIN_FREE_BYTES:
-            yield Finding(name, "fail", text, f"free some space, or name a folder on another disk with {variable}")
+            yield Finding(name, "fail", text, f"free some space, or set {variable} to a folder on another disk")
         elif name == "state folder" and settings.embedded_kafka and free < GOOD_FREE_BYTES:
             fix = "the embedded broker keeps a day of frames: watch the disk at more than 1,000 frames/s"
             yield Finding(name, "warn", text, fix)
@@ -129,7 +129,7 @@ def check_folders(settings: Settings) -> Iterator[Finding]:
 
 
 def check_kernels(settings: Settings) -> Iterator[Finding]:
-    """Whether there is a library of compiled kernels that fits; without one each process has numba compile or load."""
+    """Whether a matching library of compiled kernels exists; without one each process compiles or loads with numba."""
     from klais.jit.library import NoLibrary, open_library
 
     try:
@@ -137,11 +137,11 @@ def check_kernels(settings: Settings) -> Iterator[Finding]:
     except NoLibrary as error:
         yield Finding("kernels", "warn", f"{error}: processes start with numba, which takes longer", "`klais warm`")
     else:
-        yield Finding("kernels", "ok", "processes load the library of compiled ones")
+        yield Finding("kernels", "ok", "processes load the compiled library")
 
 
 def check_clock(settings: Settings) -> Iterator[Finding]:
-    """Whether the clock is synchronised, and runs evenly: time stamps, rates and retention depend on it."""
+    """Whether the clock is synchronised and runs evenly: timestamps, rates and retention depend on it."""
     year = time.gmtime().tm_year
     began = time.time(), time.monotonic()
     time.sleep(0.05)
@@ -154,7 +154,7 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
     else:
         state = _adjtimex()
         if state is None:
-            yield Finding("clock", "ok", "runs evenly; its synchronisation cannot be read here")
+            yield Finding("clock", "ok", "runs evenly; its synchronisation status cannot be read")
         elif state == _TIME_ERROR:
             fix = "run a time service (chrony, systemd-timesyncd); with several hosts their times must agree"
             yield Finding("clock", "warn", "runs evenly, but is not synchronised", fix)
@@ -163,7 +163,7 @@ def check_clock(settings: Settings) -> Iterator[Finding]:
 
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
-    """Whether each port that this machine would listen on is free, or held by KLAIS itself."""
+    """Whether each port that this machine would listen on is free, or used by KLAIS itself."""
     from klais.system.ports import check_port
 
     udp, api = split_address(settings.udp_bind), split_address(settings.api_bind)
@@ -187,11 +187,11 @@ def check_ports(settings: Settings) -> Iterator[Finding]:
                     name, "fail", str(error).partition(": stop")[0], f"stop it, or choose another with {variable}"
                 )
         except ConfigError as error:
-            yield Finding(name, "fail", str(error), "correct that setting")
+            yield Finding(name, "fail", str(error), "correct the setting")
 
 
 def check_java(settings: Settings) -> Iterator[Finding]:
-    """Java and Kafka's jars, where klais runs the broker itself."""
+    """Java and Kafka's jars, if KLAIS runs the broker."""
     if not settings.embedded_kafka:
         yield Finding("java", "ok", "not needed: KLAIS_KAFKA_BOOTSTRAP names a cluster")
         return
@@ -213,7 +213,7 @@ def check_java(settings: Settings) -> Iterator[Finding]:
 
 
 def check_kafka(settings: Settings) -> Iterator[Finding]:
-    """Whether a broker answers, and whether the topics of KLAIS have the right settings."""
+    """Whether a broker responds, and whether the topics of KLAIS have the right settings."""
     from confluent_kafka import KafkaException
 
     from klais.kafka.admin_client import admin_client
@@ -225,7 +225,7 @@ def check_kafka(settings: Settings) -> Iterator[Finding]:
     except (KafkaException, KlaisError) as error:
         reason = error.args[0].str() if isinstance(error, KafkaException) else str(error)
         if settings.embedded_kafka:
-            text = f"the embedded broker is not running (nothing answers at {settings.bootstrap})"
+            text = f"the embedded broker is not running (no response at {settings.bootstrap})"
             yield Finding("kafka", "ok", text, "`klais up` or `klais kafka start` starts it")
         else:
             fix = "check KLAIS_KAFKA_BOOTSTRAP, that you can reach the cluster, and its TLS and SASL settings"
@@ -251,7 +251,7 @@ def _topics(settings: Settings) -> Iterator[Finding]:
 
 
 def check_xdp(settings: Settings) -> Iterator[Finding]:
-    """Whether the XDP filter could be loaded here, and what the loaded one does. It is optional, so no finding is a
+    """Whether the XDP filter could be loaded here, and the state of a loaded one. It is optional, so no finding is a
     failure."""
     from klais.errors import XdpUnavailable
     from klais.xdp import bpffs, build
@@ -267,9 +267,7 @@ def check_xdp(settings: Settings) -> Iterator[Finding]:
         yield Finding("xdp", "ok", "not checked", "the filter is optional; `sudo klais doctor` checks it")
         return
     if bpffs.mounted_at(settings.xdp_pin_dir) is None:
-        yield Finding(
-            "xdp", "ok", "no filter is loaded", "`klais xdp load --iface IF` loads it, and mounts bpffs for that"
-        )
+        yield Finding("xdp", "ok", "no filter is loaded", "`klais xdp load --iface IF` mounts bpffs and loads it")
         return
     try:
         with XdpMaps.open(settings.xdp_pin_dir) as maps:
@@ -309,7 +307,7 @@ def _nearest(folder: Path) -> Path:
 
 
 def _adjtimex() -> int | None:
-    """State of the kernel's clock (adjtimex(2), reading only); None where it cannot be read."""
+    """State of the kernel's clock (adjtimex(2), read only); None if it cannot be read."""
     # struct timex is 208 bytes on 64-bit Linux; its first field, modes, is 0: change nothing.
     buffer = ctypes.create_string_buffer(512)
     try:

@@ -1,4 +1,4 @@
-"""``klais doctor``: check this machine and say how to fix problems."""
+"""``klais doctor``: check this machine and suggest fixes."""
 
 from dataclasses import asdict
 
@@ -22,8 +22,8 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check this machine: kernel, limits, folders, clock, ports, Java, Kafka, topics, XDP, sources.
 
-    Changes nothing. Each line has ok, warn or fail, the finding, and how to fix it. Exit code 1 when something
-    failed: KLAIS would not start, or would lose data. A warning costs speed or safety.
+    Changes nothing. Each line shows ok, warn or fail, the finding, and its fix. The exit code is 1 if a check failed:
+    KLAIS would not start, or would lose data. A warning affects speed or safety.
     """
     findings = examine()
     failed = sum(finding.status == "fail" for finding in findings)
@@ -38,7 +38,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 
 def say_findings(findings: list[Finding]) -> None:
-    """Print findings for people."""
+    """Print the findings as text."""
     for finding in findings:
         say_marked(f"{finding.status:4}", _COLOURS[finding.status], f"  {finding.name}: {finding.found}")
         if finding.fix:
@@ -46,7 +46,7 @@ def say_findings(findings: list[Finding]) -> None:
 
 
 def examine() -> list[Finding]:
-    """All findings. Problems of an invalid configuration come first; the other checks use the defaults then."""
+    """All findings. Problems of an invalid configuration come first; the other checks then use the defaults."""
     findings = []
     try:
         settings = load()

@@ -1,6 +1,6 @@
-"""Which sources of the edge work on this machine, for ``klais doctor``: each source answers.
+"""Sources of the edge that work on this machine, for ``klais doctor``; each source checks itself.
 
-Nothing is loaded or bound.
+No program is loaded and no port is bound.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,14 @@ SOURCES = {"udp": udp, "io_uring": io_uring, "af_xdp": af_xdp, "ringbuf": ringbu
 
 
 def check_sources(settings: Settings) -> Iterator[Finding]:
-    """One finding for all sources; a failure when the configured one does not work."""
+    """One finding for all sources, a failure if the configured one does not work."""
     reasons = {name: source.unavailable(settings) for name, source in SOURCES.items()}
     works = [name for name, reason in reasons.items() if reason is None]
     text = ", ".join(works) + "".join(f"; not {name}: {reason}" for name, reason in reasons.items() if reason)
     asked = settings.source
     if asked in ("auto", *works):
-        yield Finding("sources", "ok", f"{asked} is set; here work {text}")
+        yield Finding("sources", "ok", f"{asked} is set; available here: {text}")
     else:
-        yield Finding("sources", "fail", f"{asked} is set; here work {text}", "fix that, or set KLAIS_SOURCE=auto")
+        yield Finding(
+            "sources", "fail", f"{asked} is set; available here: {text}", "fix the cause, or set KLAIS_SOURCE=auto"
+        )

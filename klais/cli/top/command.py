@@ -22,16 +22,16 @@ NAMES = [tab.name for tab in TABS]
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print the figures of this moment and end.")
+@click.option("--once", is_flag=True, help="Print the present figures and exit.")
 @click.option("-o", "--output", "form", type=click.Choice(["table", "json"]), help="Form of --once.  [default: table]")
 @click.option("--json", "as_json", is_flag=True, help="The same as -o json.")
-@click.option("--tab", type=click.Choice(NAMES), default="pipeline", show_default=True, help="The first tab shown.")
+@click.option("--tab", type=click.Choice(NAMES), default="pipeline", show_default=True, help="The initial tab.")
 @URL
 def top(once: bool, form: str | None, as_json: bool, tab: str, url: str | None) -> None:
     """Watch the whole system: pipeline, processes, devices, drops.
 
-    Keys: `1`-`4` or Tab choose a tab, the arrows a row, `<` and `>` the column to sort by, `r` turns the order, `/`
-    filters, space holds the figures, `b` blocks the marked device (it asks for the reason), `q` ends.
+    Keys: `1`-`4` or Tab select a tab, the arrows a row, `<` and `>` the sort column, `r` reverses the order, `/`
+    filters, space pauses the figures, `b` blocks the selected device (it asks for the reason), `q` quits.
 
     \b
     Examples:
@@ -44,16 +44,16 @@ def top(once: bool, form: str | None, as_json: bool, tab: str, url: str | None) 
         _once(views, form or "table")
         return
     if form is not None:
-        raise click.UsageError("-o is the form of --once")
+        raise click.UsageError("-o needs --once")
     if not (sys.stdin.isatty() and sys.stdout.isatty()) or os.environ.get("TERM", "dumb") == "dumb":
-        raise click.UsageError("this needs a terminal that can place text: for scripts there is --once -o json")
+        raise click.UsageError("this needs a terminal with cursor control: in scripts use --once -o json")
     _watch(views, Screen(tab=NAMES.index(tab)))
 
 
 def _once(views: WorkerViews, form: str) -> None:
     event = next(iter(views.events()), None)
     if event is None:
-        raise WorkerUnavailable(f"the worker at {views.url} stops: ask another one with --url")
+        raise WorkerUnavailable(f"the worker at {views.url} stops: use another one with --url")
     whole: dict[str, Any] = {key: event.get(key) for key in ("at_ms", "status", "sentence", "problems")}
     for place, tab in enumerate(TABS):
         screen = Screen(tab=place)
@@ -77,9 +77,9 @@ def _watch(views: WorkerViews, screen: Screen) -> None:
     from klais.cli.top.keys import KeyReader
     from klais.cli.top.picture import picture
 
-    views.get("/api/v1/about")  # a wrong address or token is an error before the screen changes
+    views.get("/api/v1/about")  # report a wrong address or token before the screen changes
     console, feed, block = Console(highlight=False), Feed(views), _blocker(views)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # leave the terminal as it was
+    for number in (signal.SIGTERM, signal.SIGHUP):  # restore the terminal
         signal.signal(number, lambda *_: sys.exit(1))
     feed.start()
     seen = feed.newest()
@@ -110,6 +110,6 @@ def _blocker(views: WorkerViews) -> Callable[[str, str], str]:
             views.put(f"/api/v1/devices/{quote(device_id, safe='')}/block", {"reason": reason, "author": author()[:64]})
         except WorkerUnavailable as error:
             return f"not blocked: {error}"
-        return f"blocked {device_id}; `klais devices unblock` takes it back"
+        return f"blocked {device_id}; undo with `klais devices unblock`"
 
     return block

@@ -1,4 +1,4 @@
-"""Figures for ``klais top``: one thread reads the page's stream, another asks for devices while they are looked at."""
+"""Figures for ``klais top``: one thread reads the page's stream, another queries devices while they are shown."""
 
 import threading
 from typing import Any
@@ -18,7 +18,7 @@ class Feed:
     Parameters
     ----------
     views : WorkerViews
-        The worker. When it goes away, both threads ask again every second.
+        The worker. If it does not respond, both threads retry every second.
     """
 
     def __init__(self, views: WorkerViews) -> None:
@@ -32,17 +32,17 @@ class Feed:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         for run in (self._follow, self._ask):
             threading.Thread(target=run, daemon=True, name=f"top{run.__name__}").start()
 
     def stop(self) -> None:
-        """Stop; does not wait for a worker that does not answer."""
+        """Stop, without waiting for a worker that does not respond."""
         self._stopped.set()
         self._asked.set()
 
     def want(self, question: Question | None) -> None:
-        """What devices are looked at; None: none."""
+        """Set the query of shown devices; None: none are shown."""
         with self._lock:
             changed = question != self._question
             self._question = question
@@ -50,7 +50,7 @@ class Feed:
             self._asked.set()
 
     def newest(self) -> tuple[dict[str, Any] | None, list[Row], str | None]:
-        """The newest event, the devices, and why there is nothing newer."""
+        """The newest event, the devices, and why there is no newer one."""
         with self._lock:
             problems = [self._problems.get("stream"), self._problems.get("devices") if self._question else None]
             return self._event, self._devices, next((problem for problem in problems if problem), None)

@@ -1,4 +1,4 @@
-"""Keys of a terminal, one at a time, without Enter."""
+"""Single keys of a terminal, without Enter."""
 
 import codecs
 import os
@@ -20,7 +20,7 @@ _KEY = re.compile(r"\x1b\[[0-9;]*[ -/]*[@-~]|\x1bO.|.", re.DOTALL)
 
 
 def keys_of(text: str) -> list[str]:
-    """The keys that a terminal sent: characters, and names of those that are none; unknown ones are left out.
+    """The keys that a terminal sent: characters, and names of special keys; unknown ones are skipped.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def keys_of(text: str) -> list[str]:
 
 
 class KeyReader:
-    """Reads keys from a terminal while it is entered, and leaves the terminal as it was.
+    """Reads keys from a terminal inside a ``with`` block, and restores the terminal at its end.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class KeyReader:
             termios.tcsetattr(self._fd, termios.TCSADRAIN, self._before)  # type: ignore[arg-type]
 
     def read(self, timeout_s: float) -> list[str]:
-        """The keys that were pressed, within ``timeout_s``; ``q`` when the terminal is gone."""
+        """The keys pressed within ``timeout_s``; ``q`` if the terminal is gone."""
         ready, _, _ = select.select([self._fd], [], [], timeout_s)
         if not ready:
             return []

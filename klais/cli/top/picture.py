@@ -1,4 +1,4 @@
-"""The picture of ``klais top``: text of as many lines and columns as the terminal has."""
+"""The screen of ``klais top``: text with the lines and columns of the terminal."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,19 @@ from klais.cli.top.screen import Screen
 from klais.cli.top.tabs import TABS
 from klais.text import escape
 
-KEYS = "1-4 tab  < > sort  r turn  / filter  space pause  b block  q quit"
+KEYS = "1-4 tab  < > sort  r reverse  / filter  space pause  b block  q quit"
 _STYLES = {"ok": "green", "warning": "yellow", "critical": "bold red"}
 
 
 def picture(
     screen: Screen, event: Mapping[str, Any] | None, rows: list[Row], problem: str | None, width: int, height: int
 ) -> Text:
-    """The whole picture, at most ``height`` lines of at most ``width`` cells.
+    """Render the whole screen: at most ``height`` lines of at most ``width`` cells.
 
     Parameters
     ----------
     screen : Screen
-        What the user looks at.
+        State of the screen.
     event : mapping or None
         The newest figures; None before the first.
     rows : list
@@ -46,7 +46,7 @@ def _sentence(event: Mapping[str, Any] | None, problem: str | None) -> Text:
     if problem is not None:
         return Text(escape(problem), style="bold red")
     if event is None:
-        return Text("waits for the first figures", style="dim")
+        return Text("waiting for the first figures", style="dim")
     return Text(escape(str(event.get("sentence", ""))), style=_STYLES.get(str(event.get("status")), ""))
 
 
@@ -62,7 +62,7 @@ def _tabs(screen: Screen) -> Text:
 
 
 def _table(screen: Screen, rows: list[Row], width: int, room: int) -> list[Text]:
-    """The headings and the rows around the marked one; columns that do not fit are left out, the last ones first."""
+    """The headings and the rows around the selected one; the last columns are omitted if they do not fit."""
     columns, sorting = screen.shown.columns, screen.sorting[screen.tab]
     marked = min(screen.row, max(0, len(rows) - 1))
     start = max(0, min(marked - room // 2, len(rows) - room))
@@ -91,7 +91,7 @@ def _line(cells: list[str], widths: list[int], right: list[bool]) -> str:
 def _foot(screen: Screen, count: int) -> Text:
     if screen.prompt is not None:
         what = f"block {escape(screen.prompt.device_id)}, reason" if screen.prompt.what == "reason" else "filter"
-        return Text(f"{what}: {escape(screen.prompt.text)}_  (Enter; Esc leaves it)", style="bold")
+        return Text(f"{what}: {escape(screen.prompt.text)}_  (Enter; Esc cancels)", style="bold")
     if screen.message:
         return Text(escape(screen.message), style="bold")
     return Text(f"{count} rows  {KEYS}", style="dim")

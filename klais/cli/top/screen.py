@@ -1,4 +1,4 @@
-"""What the user of ``klais top`` looks at, and what a key changes (pure: no terminal, no network)."""
+"""State of the screen of ``klais top``, and the effects of keys (pure: no terminal, no network)."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,14 +21,14 @@ class Sorting:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A line that the user writes: ``filter``, or the ``reason`` of a block of ``device_id``."""
+    """A line of input: ``filter``, or the ``reason`` of a block of ``device_id``."""
 
     what: str
     text: str = ""
     device_id: str = ""
 
 
-# The devices that were heard of last come first, and the reasons that cost most.
+# Most recent devices first, and most frequent reasons first.
 _SORTED = (None, None, Sorting(7, True), Sorting(1, True))
 
 
@@ -41,17 +41,17 @@ class Screen:
     tab : int
         Place in ``TABS``.
     sorting : list of Sorting or None
-        Of each tab; None is the order of the rows as they come.
+        Per tab; None keeps the order of the rows.
     filters : list of str
-        Of each tab: text that a row holds.
+        Per tab: text that a row must contain.
     row : int
-        The row that is marked, from 0.
+        The selected row, from 0.
     paused, ended : bool
-        Whether the figures stand still; whether the user wants to leave.
+        Whether the figures are paused; whether the user wants to quit.
     prompt : Prompt or None
-        What the user writes now.
+        The present input of the user.
     message : str
-        What happened last.
+        Result of the last action.
     """
 
     tab: int = 0
@@ -69,7 +69,7 @@ class Screen:
         return TABS[self.tab]
 
     def question(self) -> dict[str, str | int | None] | None:
-        """Parameters of ``/devices/`` where the tab needs them, else None."""
+        """Parameters of ``/devices/`` if the tab needs them, else None."""
         if self.tab != DEVICES:
             return None
         sorting = self.sorting[DEVICES] or Sorting()
@@ -82,7 +82,7 @@ class Screen:
         }
 
     def rows(self, event: Mapping[str, Any] | None, devices: list[Row]) -> list[Row]:
-        """The rows of the tab, filtered and sorted; those of devices come so from the worker."""
+        """The rows of the tab, filtered and sorted; rows of devices arrive that way from the worker."""
         if self.shown.rows is None:
             return devices
         found = self.shown.rows(event) if event is not None else []
@@ -97,16 +97,16 @@ class Screen:
         return found
 
     def press(self, key: str, rows: list[Row], block: Callable[[str, str], str]) -> None:
-        """A key: a character, or the name of one (``up``, ``enter``, ``escape``, ...).
+        """Handle a key: a character, or the name of one (``up``, ``enter``, ``escape``, ...).
 
         Parameters
         ----------
         key : str
-            What was pressed.
+            The pressed key.
         rows : list
-            The rows that the user sees.
+            The visible rows.
         block : callable
-            Blocks a device for a reason and says what came of it.
+            Blocks a device with a reason and returns the result as text.
         """
         if self.prompt is not None:
             self._write(self.prompt, key, block)
@@ -151,7 +151,7 @@ class Screen:
 
     def _ask_reason(self, rows: list[Row]) -> None:
         if self.tab != DEVICES or not rows:
-            self.message = "b blocks the marked device of tab 3"
+            self.message = "b blocks the selected device of tab 3"
             return
         marked = str(rows[min(self.row, len(rows) - 1)]["device_id"])
         self.prompt = Prompt("reason", device_id=marked)

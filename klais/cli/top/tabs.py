@@ -9,20 +9,20 @@ from klais.cli.output import Column, Row
 Event = Mapping[str, Any]
 
 _PIPELINE = (
-    ("arrives at the edges", "edge_received", "frames/s"),
+    ("arriving at the edges", "edge_received", "frames/s"),
     ("published by the edges", "edge_passed", "frames/s"),
     ("dropped by the edges", "edge_dropped", "frames/s"),
-    ("arrives at the workers", "worker_received", "frames/s"),
+    ("arriving at the workers", "worker_received", "frames/s"),
     ("lands clean", "worker_passed", "frames/s"),
     ("dropped by the workers", "worker_dropped", "frames/s"),
-    ("lost at the edges, unintended", "edge_dropped_unintended", "frames/s"),
-    ("lost at the workers, unintended", "worker_dropped_unintended", "frames/s"),
+    ("dropped by the edges, unintended", "edge_dropped_unintended", "frames/s"),
+    ("dropped by the workers, unintended", "worker_dropped_unintended", "frames/s"),
     ("to klais_dead_letter", "dead_letters", "frames/s"),
     ("flagged", "flags", "flags/s"),
     ("rate limit in force", "rate_limit", "frames/s"),
-    ("waits in the queues", "queue_depth", "frames"),
-    ("waits in spools", "spool_frames", "frames"),
-    ("waits in klais_raw", "lag_records", "batches"),
+    ("waiting in the queues", "queue_depth", "frames"),
+    ("waiting in spools", "spool_frames", "frames"),
+    ("waiting in klais_raw", "lag_records", "batches"),
     ("devices known", "devices", "devices"),
     ("lanes live", "lanes_live", "lanes"),
     ("edge to Kafka, p99", "edge_p99_ms", "ms"),
@@ -38,7 +38,7 @@ def pipeline(event: Event) -> list[Row]:
 
 
 def processes(event: Event) -> list[Row]:
-    """A row for each edge and worker."""
+    """A row per edge and worker."""
     rows = []
     for kind in ("edge", "worker"):
         for one in event[f"{kind}s"]:
@@ -66,7 +66,7 @@ def processes(event: Event) -> list[Row]:
 
 
 def drops(event: Event) -> list[Row]:
-    """A row for each process and reason; frames since the process began."""
+    """A row per process and reason; frames since the start of the process."""
     return [
         {"reason": drop["reason"], "frames": drop["frames"], "intended": drop["intended"], "process": one["id"]}
         for kind in ("edges", "workers")
@@ -77,7 +77,7 @@ def drops(event: Event) -> list[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """One tab: its name, its columns, its rows of an event; ``rows`` is None where a worker pages and sorts them."""
+    """One tab: its name, its columns, its rows of an event; ``rows`` is None if a worker pages and sorts them."""
 
     name: str
     columns: tuple[Column, ...]

@@ -13,17 +13,20 @@ from klais.telemetry.log import dict_config
 
 @click.command()
 @click.option(
-    "--for", "duration", type=DURATION, help="Stop after so long (30s, 2m) and add up.  [default: until Ctrl-C]"
+    "--for",
+    "duration",
+    type=DURATION,
+    help="Stop after this time (30s, 2m) and check the totals.  [default: until Ctrl-C]",
 )
-@click.option("--no-simulate", is_flag=True, help="Start no simulated devices: wait for frames of others.")
+@click.option("--no-simulate", is_flag=True, help="Start no simulated devices: wait for frames of real ones.")
 @click.option(
     "--devices", type=click.IntRange(1, 10_000_000), default=1000, show_default=True, help="Simulated devices."
 )
-@click.option("--rate", type=FRAMES_PER_S, help="Their frames a second, instead of recorded traffic.")
+@click.option("--rate", type=FRAMES_PER_S, help="Frames per second of simulated devices, instead of recorded traffic.")
 @click.option("--partitions", type=int, help="Partitions of every topic that is split by device (KLAIS_PARTITIONS, 4).")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Faust workers.")
-@click.option("--plain", is_flag=True, help="One line a second, as without a terminal.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line: progress, ready, snapshot, summary.")
+@click.option("--plain", is_flag=True, help="One line per second, as without a terminal.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line: progress, ready, snapshot, summary.")
 def up(
     duration: float | None,
     no_simulate: bool,
@@ -36,15 +39,15 @@ def up(
 ) -> None:
     """Start everything on this machine: Kafka, topics, edge, worker and simulated devices.
 
-    Kafka is an Apache Kafka of its own, with its data in the state folder, or the cluster that KLAIS_KAFKA_BOOTSTRAP
-    names. The simulated devices replay the traffic of a recorded day. Ctrl-C stops all of it cleanly; a
-    second Ctrl-C kills it. Accepted frames are in Kafka either way, and the next start continues from there.
+    Kafka is an own Apache Kafka with its data in the state folder, or the cluster in KLAIS_KAFKA_BOOTSTRAP. The
+    simulated devices replay the traffic of a recorded day. Ctrl-C stops everything cleanly; a second Ctrl-C kills it.
+    Accepted frames are in Kafka in both cases, and the next start continues from there.
 
-    With --for it stops after that time, waits until every frame has landed, and adds up: frames sent, received,
-    published, dropped by reason, landed. Exit code 0 when they add up, 1 when not.
+    With --for it stops after that time, waits until every frame has landed, and checks the totals: frames sent,
+    received, published, dropped by reason, landed. Exit code 0 if they add up, else 1.
 
     \b
-    Two systems side by side need a folder and ports of their own each:
+    Two systems on one machine each need their own folder and ports:
       KLAIS_STATE_DIR   data and logs (.klais)
       KLAIS_KAFKA_PORT  the broker (9092)
       KLAIS_UDP_BIND    frames (0.0.0.0:5000)
@@ -77,7 +80,7 @@ def up(
 
 
 def _log_to_file(settings: Settings) -> None:
-    """Send the log of this process to a file, as the terminal shows the picture."""
+    """Send the log of this process to a file, because the terminal shows the screen."""
     path = settings.state_dir / "logs" / "up.log"
     config = dict_config(settings, "up")
     config["handlers"]["stderr"] = {

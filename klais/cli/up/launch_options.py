@@ -1,4 +1,4 @@
-"""What ``klais up`` starts, on which ports, and whether these are free; checked before it starts anything."""
+"""Processes and ports of ``klais up``; the ports are checked before anything is started."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ from klais.system.ports import Kind, check_port
 
 @dataclass(frozen=True, slots=True)
 class LaunchOptions:
-    """What to start.
+    """The processes to start.
 
-    ``duration_s`` counts from the moment everything is ready; None = until Ctrl-C. ``rate`` (frames/s) replaces the
-    recorded traffic. Worker i has the web port ``settings.web_port + i``.
+    ``duration_s`` counts from the time at which everything is ready; None = until Ctrl-C. ``rate`` (frames/s) replaces
+    the recorded traffic. Worker i has the web port ``settings.web_port + i``.
     """
 
     settings: Settings
@@ -28,19 +28,19 @@ class LaunchOptions:
 
     @property
     def web_ports(self) -> list[int]:
-        """One a worker."""
+        """One port per worker."""
         return [self.settings.web_port + number for number in range(self.workers)]
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A port that will be listened on, and the setting that chooses it."""
+    """A port to listen on, and the setting that selects it."""
 
     host: str
     port: int
     kind: Kind
     setting: str
-    host_setting: str = ""  # where another setting chooses the address
+    host_setting: str = ""  # if another setting selects the address
 
 
 def ports_of(options: LaunchOptions, own_broker: bool) -> list[Port]:
@@ -55,12 +55,12 @@ def ports_of(options: LaunchOptions, own_broker: bool) -> list[Port]:
 
 
 def broker_runs(settings: Settings) -> bool:
-    """Whether ``klais kafka start`` already runs the broker that these settings mean, so that it can be used.
+    """Whether ``klais kafka start`` already runs the broker of these settings, so that it can be used.
 
     Raises
     ------
     klais.errors.BrokerOwned, klais.errors.KlaisError
-        Another ``klais up`` owns this state folder, or the broker of it listens elsewhere.
+        If another ``klais up`` owns this state folder, or its broker listens on another port.
     """
     if not settings.embedded_kafka:
         return False
@@ -82,12 +82,12 @@ def broker_runs(settings: Settings) -> bool:
 
 
 def check_ports(ports: list[Port]) -> None:
-    """Return when every port can be bound.
+    """Return if every port can be bound.
 
     Raises
     ------
     klais.errors.PortInUse
-        With every problem at once, one line each: the port, who holds it, and the setting that chooses it.
+        With all problems, one line each: the port, the process that uses it, and the setting that selects it.
     """
     problems = []
     for number, entry in enumerate(ports):
@@ -105,6 +105,6 @@ def check_ports(ports: list[Port]) -> None:
 
 
 def udp_target(settings: Settings) -> str:
-    """``host:port`` to send frames to from this machine."""
+    """``host:port`` for frames from this machine."""
     host, port = split_address(settings.udp_bind)
     return join_address(local_host(host), port)

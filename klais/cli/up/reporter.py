@@ -1,4 +1,4 @@
-"""Reporters of ``klais up``: plain lines, or one JSON object a line. The live screen is in
+"""Reporters of ``klais up``: plain lines, or one JSON object per line. The live screen is in
 :mod:`klais.cli.up.screen`."""
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from klais.verify.conservation import Totals
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Addresses for the user, once everything runs."""
+    """Addresses for the user, when everything runs."""
 
     kafka: str
     udp: str
@@ -24,7 +24,7 @@ class Addresses:
     simulated: str | None
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The addresses as text."""
         out = [f"REST API   {self.rest}/health   and /stats /metrics /openapi.json"]
         for views in self.views:
             out.append(f"live page  {views}/ui/   (as JSON: /devices/ /dam/ /anomalies/ /topics/)")
@@ -36,7 +36,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. ``differences`` lists what does not add up; ``waiting`` names an acceptable reason."""
+    """Result of a run. ``differences`` lists totals that do not add up; ``waiting`` names an acceptable reason."""
 
     seconds: float
     totals: Totals
@@ -45,7 +45,7 @@ class Summary:
     waiting: str | None = None
 
     def lines(self) -> list[str]:
-        """For people: every stage, and where frames went."""
+        """The result as text: every stage, and the drops."""
         t = self.totals
         rows: list[tuple[str, int, Mapping[str, int]]] = [("sent", t.sent, {})] if self.simulated else []
         rows += [
@@ -61,7 +61,7 @@ class Summary:
             out.append(f"  {name:<24}{frames:>14,}{f'   dropped: {reasons}' if reasons else ''}")
         if t.queued:
             out.append(
-                f"  {'waiting in the queue':<24}{t.queued:>14,}   (kept in klais_raw, they land at the next start)"
+                f"  {'waiting in the queue':<24}{t.queued:>14,}   (stored in klais_raw, they land at the next start)"
             )
         if self.differences:
             out.append("they do not add up" + (f" ({self.waiting})" if self.waiting else "") + ":")
@@ -82,7 +82,7 @@ class Summary:
 
 
 class Reporter(Protocol):
-    """Tells the user what happens."""
+    """Reports events to the user."""
 
     def progress(self, text: str) -> None: ...
 
@@ -99,11 +99,11 @@ class PlainReporter:
     """Prints plain lines."""
 
     def progress(self, text: str) -> None:
-        """Report one thing that happened."""
+        """Report one event."""
         say_text(text)
 
     def ready(self, addresses: Addresses) -> None:
-        """Report that everything runs, and where."""
+        """Report that everything runs, with the addresses."""
         say("ready", *(f"  {line}" for line in addresses.lines()))
 
     def snapshot(self, snapshot: Snapshot) -> None:
@@ -111,7 +111,7 @@ class PlainReporter:
         say(snapshot.line())
 
     def summary(self, summary: Summary) -> None:
-        """Report how the run ended."""
+        """Report the result of the run."""
         say(*summary.lines())
 
     def close(self) -> None:
@@ -119,17 +119,17 @@ class PlainReporter:
 
 
 class JsonReporter:
-    """Prints one JSON object a line; ``event`` names its kind."""
+    """Prints one JSON object per line; ``event`` names its kind."""
 
     def _put(self, event: str, **fields: Any) -> None:
         say_json({"event": event, **fields})
 
     def progress(self, text: str) -> None:
-        """Report one thing that happened."""
+        """Report one event."""
         self._put("progress", text=text)
 
     def ready(self, addresses: Addresses) -> None:
-        """Report that everything runs, and where."""
+        """Report that everything runs, with the addresses."""
         names = ("kafka", "udp", "rest", "views", "telemetry", "logs")
         self._put("ready", **{name: getattr(addresses, name) for name in names})
 
@@ -138,7 +138,7 @@ class JsonReporter:
         self._put("snapshot", **snapshot.as_dict())
 
     def summary(self, summary: Summary) -> None:
-        """Report how the run ended."""
+        """Report the result of the run."""
         self._put("summary", **summary.as_dict())
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""The spine of ``klais up``: check, start, watch, stop.
+"""The main sequence of ``klais up``: check, start, watch, stop.
 
 start:   check ports -> Kafka, topics, kernels -> workers -> (counting starts) -> edge -> simulator
-watch:   refresh the view once a second until the time is up or a signal comes
+watch:   refresh the view once a second until the time is up or a signal arrives
 stop:    simulator -> edge drains -> wait until all frames have landed -> workers -> Kafka -> summary
 """
 
@@ -27,17 +27,17 @@ REFRESH_S = 1.0
 TICK_S = 0.1
 SETTLE_S = 30.0  # after --for, wait at most this long until all frames have landed
 SETTLE_SIGNAL_S = 3.0  # the same after Ctrl-C
-OTHERS_S = 5.0  # a system that other edges feed too is never idle: go on after this time
+OTHERS_S = 5.0  # a system with other edges is never idle: continue after this time
 COUNT_S = 60.0
 EXIT_KILLED = 130
 
 
 class _Stopped(BaseException):
-    """A signal came while everything was still starting (a BaseException, so that no handler on the way catches it)."""
+    """A signal arrived during the start (a BaseException, so that no handler on the way catches it)."""
 
 
 class Up:
-    """One run; :meth:`run` gives the exit code."""
+    """One run; :meth:`run` returns the exit code."""
 
     def __init__(self, options: LaunchOptions, reporter: Reporter) -> None:
         self.options, self.reporter = options, reporter
@@ -50,12 +50,12 @@ class Up:
         self._starting = True
 
     def run(self) -> int:
-        """Run everything, from the first check to the end of the last child.
+        """Run everything, from the first check to the end of the last child process.
 
         Raises
         ------
         klais.errors.KlaisError
-            It could not start, or a child failed for good; all that ran is stopped.
+            If it could not start, or a child failed permanently; all processes are stopped then.
         """
         for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(name) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
@@ -102,7 +102,7 @@ class Up:
         self.reporter.ready(self._addresses())
 
     def _wait_until_idle(self) -> None:
-        """Wait until the workers have read all of klais_raw and two of their records say so: counting starts there."""
+        """Wait until the workers have read all of klais_raw and two of their records confirm it. Counting starts."""
         began_s, seen = time.monotonic(), set[Any]()
 
         def idle() -> bool:
@@ -142,7 +142,7 @@ class Up:
         )
 
     def _watch(self) -> None:
-        """Refresh the view once a second until the time is up or a signal comes."""
+        """Refresh the view once a second until the time is up or a signal arrives."""
         began_s = next_s = time.monotonic()
         until_s = float("inf") if self.options.duration_s is None else began_s + self.options.duration_s
         while not self._asked and time.monotonic() < until_s:
@@ -187,7 +187,7 @@ class Up:
         return all(worker.pid is not None for worker in self.supervisor.workers)
 
     def _count_landed(self) -> list[str]:
-        """Count the records: end offsets also count the control records that each restart of a lane leaves."""
+        """Count the records: end offsets also count the control records of each restart of a lane."""
         ends = self.sampler.ends()
         if ends is None:
             return self._reconcile()

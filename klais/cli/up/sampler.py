@@ -1,6 +1,6 @@
-"""Samples the end of the clean topic in threads of its own: end offsets, latency, and the newest records.
+"""Samples the end of the clean topic in separate threads: end offsets, latency, and the newest records.
 
-It reads up to ``MOST_PER_S`` records of each second and skips the rest, so that sampling costs the same at any rate. It
+It reads up to ``MOST_PER_S`` records per second and skips the rest, so that sampling costs the same at any rate. It
 joins no group and commits nothing.
 """
 
@@ -28,14 +28,14 @@ PERIOD_S = 1.0
 KEEP_S = 5.0  # percentiles cover the latencies of this time
 NEWEST = 6
 CALL_S = 5.0
-# The time of receipt, found without parsing the payload: a quote inside the device id is escaped, so this cannot be in
+# Finds the receive time without parsing the payload: a quote in the device id is escaped, so this cannot match in
 # it.
 _TS = re.compile(rb'"ts":(\d{1,19}),"data":')
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Receipt at the edge to reading the record here, of ``count`` records of the last seconds."""
+    """Time from the receipt at the edge to reading the record here, of ``count`` records of the last seconds."""
 
     p50_ms: float
     p99_ms: float
@@ -44,7 +44,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """One clean record, as it lies in the topic."""
+    """One clean record, as stored in the topic."""
 
     at_s: float
     ts_ms: int
@@ -53,7 +53,7 @@ class Newest:
 
 
 class Sampler:
-    """Latency and newest records of the clean topic, and its end offsets, once :meth:`start` was called."""
+    """Latency and newest records of the clean topic, and its end offsets, after :meth:`start`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class Sampler:
         self._threads = [threading.Thread(target=run, name=f"sample-{name}", daemon=True) for name, run in names]
 
     def start(self) -> None:
-        """Begin to sample."""
+        """Start sampling."""
         for thread in self._threads:
             thread.start()
 
@@ -83,7 +83,7 @@ class Sampler:
         return list(self._newest)
 
     def latency(self) -> Latency | None:
-        """Over the last seconds; None when nothing was read."""
+        """Latency over the last seconds; None if no record was read."""
         since_s = time.monotonic() - KEEP_S
         found = sorted(late_ms for at_s, late_ms in list(self._latencies) if at_s >= since_s)
         if not found:
@@ -122,7 +122,7 @@ class Sampler:
                 consumer.close()
 
     def _read_the_end(self, consumer: Consumer) -> None:
-        """Read from the end on until a second holds too many records; then wait for the next second."""
+        """Read from the end on until a second has too many records; then wait for the next second."""
         consumer.assign([TopicPartition(self._topic, p, OFFSET_END) for p in self._partitions])
         begun_s, count = time.monotonic(), 0
         while not self._stop.is_set():
@@ -155,9 +155,9 @@ class Sampler:
             self._stop.wait(PERIOD_S / 2)
 
     def count(self, starts: dict[int, int], ends: dict[int, int], timeout_s: float) -> int | None:
-        """Records between offsets, read one by one: offsets also count the markers that a new owner of a lane leaves.
+        """Records between offsets, read one by one: offsets also count control records of a lane's new owners.
 
-        None when they could not be read within ``timeout_s``.
+        None if they could not be read within ``timeout_s``.
         """
         until_s = time.monotonic() + timeout_s
         consumer = Consumer(

@@ -17,7 +17,7 @@ LANES_SHOWN = 32
 
 
 class ScreenReporter:
-    """Prints lines while everything starts, then one picture that is drawn again once a second."""
+    """Prints lines during the start, then a screen that is drawn once a second."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -25,17 +25,17 @@ class ScreenReporter:
         self._addresses: Addresses | None = None
 
     def progress(self, text: str) -> None:
-        """Print a line, above the picture when there is one."""
+        """Print a line, above the screen if there is one."""
         self._console.print(escape_lines(text), markup=False, style="dim")
 
     def ready(self, addresses: Addresses) -> None:
-        """Begin to draw the picture: everything runs."""
+        """Start drawing the screen: everything runs."""
         self._addresses = addresses
         self._live = Live(console=self._console, auto_refresh=False, transient=False)
         self._live.start()
 
     def snapshot(self, snapshot: Snapshot) -> None:
-        """Draw the picture again."""
+        """Draw the screen again."""
         if self._live is not None and self._addresses is not None:
             self._live.update(picture(snapshot, self._addresses), refresh=True)
 
@@ -44,14 +44,14 @@ class ScreenReporter:
         self._console.print("\n".join(map(escape, summary.lines())), markup=False)
 
     def close(self) -> None:
-        """Leave the last picture where it is."""
+        """Leave the last screen in place."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
 def picture(snapshot: Snapshot, addresses: Addresses) -> Group:
-    """The whole picture, top to bottom."""
+    """The whole screen, top to bottom."""
     t, rates = snapshot.totals, snapshot.rates
     head = Text(f"KLAIS  {format_duration(round(snapshot.elapsed_s))}", style="bold")
     head.append("   Ctrl-C stops", style="dim")

@@ -1,4 +1,4 @@
-"""The picture that ``klais up`` shows once a second, from the records on ``klais_stats``."""
+"""The state that ``klais up`` shows once a second, from the records on ``klais_stats``."""
 
 import json
 import time
@@ -18,7 +18,7 @@ RATE_OVER_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The system at one moment. ``rates`` are frames/s by stage; None where the stage sent no fresh record."""
+    """The system at one moment. ``rates`` are frames/s by stage; None if the stage sent no recent record."""
 
     elapsed_s: float
     totals: Totals
@@ -83,7 +83,7 @@ def totals_dict(totals: Totals) -> dict[str, Any]:
 
 
 def rate_text(rate: float | None) -> str:
-    """Frames a second for people.
+    """Frames per second as text.
 
     Examples
     --------
@@ -94,19 +94,19 @@ def rate_text(rate: float | None) -> str:
 
 
 def latency_text(latency: Latency | None) -> str:
-    """Both percentiles for people."""
+    """Both percentiles as text."""
     return "p50 -  p99 -" if latency is None else f"p50 {latency.p50_ms:.0f} ms  p99 {latency.p99_ms:.0f} ms"
 
 
 def rate_by(system: SystemView) -> str:
-    """Who sets the rate, in words; empty where it is fixed or unknown."""
+    """Source of the rate as text; empty if it is fixed or unknown."""
     words = {"auto": "set by the controller", "manual": "set by an operator"}
     modes = (controller.gauges.mode for controller in system.controllers.values())
     return next((words[mode] for mode in modes if mode in words), "")
 
 
 class Simulated:
-    """The log of the simulator: one JSON object a second, a summary at its end."""
+    """The log of the simulator: one JSON object per second, and a summary at its end."""
 
     def __init__(self, log: Path) -> None:
         self._log, self._at, self._rest = log, 0, b""
@@ -139,7 +139,7 @@ class Monitor:
     edge : str
         Id of this edge on ``klais_stats``.
     partitions : int
-        Of the topics.
+        Partition count of the topics.
     follower, sampler
         Sources of the figures.
 
@@ -162,13 +162,13 @@ class Monitor:
         self._simulated = Simulated(log)
 
     def start(self) -> None:
-        """Count frames from here."""
+        """Start counting frames."""
         self.refresh()
         self.start_ends = dict(self._sampler.ends() or {})
         self.account.start()
 
     def start_clock(self) -> None:
-        """Count the time from here."""
+        """Start the clock."""
         self._began_s = time.monotonic()
 
     def refresh(self) -> None:

@@ -1,5 +1,4 @@
-"""The children of ``klais up`` and the order in which they come and go: Kafka, topics, kernels, workers, edge,
-simulator."""
+"""The child processes of ``klais up`` and their order: Kafka, topics, kernels, workers, edge, simulator."""
 
 import json
 import os
@@ -41,7 +40,7 @@ class Supervisor:
     options : LaunchOptions
         What to start.
     report : callable
-        Gets a line of text for each thing that happens.
+        Called with a line of text for each event.
     """
 
     def __init__(self, options: LaunchOptions, report: Report) -> None:
@@ -58,7 +57,7 @@ class Supervisor:
 
     @property
     def services(self) -> list[Service]:
-        """Those that were started, in the order in which they are stopped."""
+        """Started services, in the order in which they are stopped."""
         return [service for service in (self.simulator, self.edge, *self.workers) if service is not None]
 
     def check(self) -> None:
@@ -67,7 +66,7 @@ class Supervisor:
         Raises
         ------
         klais.errors.KlaisError
-            A port is taken, the state folder is in use or cannot be written.
+            If a port or the state folder is in use, or the folder cannot be written.
         """
         own_broker = self.settings.embedded_kafka and not broker_runs(self.settings)
         check_ports(ports_of(self.options, own_broker))
@@ -76,7 +75,7 @@ class Supervisor:
             own_folder(self.logs)
             own_folder(data_dir(self.settings))
         except OSError as error:
-            raise KlaisError(f"cannot make {self.logs.resolve()}: {error.strerror}. Set KLAIS_STATE_DIR") from None
+            raise KlaisError(f"cannot create {self.logs.resolve()}: {error.strerror}. Set KLAIS_STATE_DIR") from None
         if own_broker:
             self.broker = EmbeddedKafka(self.settings, self._report)
 
@@ -94,7 +93,7 @@ class Supervisor:
         if self.broker is not None:
             self.broker.start()
         elif s.embedded_kafka:
-            self._report(f"Apache Kafka: using the one that runs already, on {s.bootstrap}")
+            self._report(f"Apache Kafka: using the running one, on {s.bootstrap}")
         else:
             self._report(f"Kafka: using the cluster {s.bootstrap} (KLAIS_KAFKA_BOOTSTRAP)")
         client = admin.wait_for_broker(s, None, self._report)
@@ -132,7 +131,7 @@ class Supervisor:
         self._wait_ready(f"{many} at {', '.join(self.views)}", lambda: all(worker_ready(view) for view in self.views))
 
     def start_edge(self) -> None:
-        """Start the edge, with a socket that this process holds: while the edge restarts it keeps what arrives."""
+        """Start the edge with a socket of this process, which buffers frames while the edge restarts."""
         s = self.settings
         self.udp = HeldSocket(open_udp_socket(Bind.parse(s.udp_bind), s.udp_share_port, s.iface), s.udp_rcvbuf_bytes)
         command, log = python_module("klais", "edge", "--workers", "1"), self.logs / "edge.log"
@@ -153,12 +152,12 @@ class Supervisor:
         return log
 
     def poll(self) -> None:
-        """Check all children, start those again that ended, and report it.
+        """Check all child processes, restart those that ended, and report it.
 
         Raises
         ------
         klais.errors.KlaisError
-            Kafka has ended, or a child failed too often.
+            If Kafka has ended, or a child failed too often.
         """
         if self.broker is not None and not self.broker.running:
             raise KafkaUnavailable(f"Apache Kafka ended unexpectedly; its log ends with:\n{self.broker.last_lines()}")
@@ -173,14 +172,14 @@ class Supervisor:
             self.simulator.stop(SIMULATOR_GRACE_S)
 
     def stop_edge(self) -> None:
-        """Stop the edge: it drains what the kernel holds and delivers it."""
+        """Stop the edge: it drains the kernel's buffer and delivers the frames."""
         if self.edge is not None and not self.edge.stop(EDGE_GRACE_S):
             self._report(f"edge: did not stop within {EDGE_GRACE_S:.0f} s and was killed")
         if self.udp is not None:
             self.udp.close()
 
     def stop(self) -> None:
-        """Stop everything that still runs, Kafka last. You may call it twice."""
+        """Stop everything that still runs, Kafka last. It may be called twice."""
         self.stop_simulator()
         self.stop_edge()
         for service in self.workers:
@@ -207,7 +206,7 @@ class Supervisor:
         return path
 
     def _environ(self, settings: Settings) -> dict[str, str]:
-        """Exactly these settings: an option may have set one back to its default."""
+        """Exactly these settings: an option may have reset one to its default."""
         kept = {
             name: value
             for name, value in os.environ.items()
@@ -219,7 +218,7 @@ class Supervisor:
 
 
 def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:
-    """Status and JSON body of a GET, also of a refused one; None when nothing answers."""
+    """Status and JSON body of a GET, for any status; None without a response."""
     try:
         status, data = client.request(url, timeout_s)
     except (OSError, ValueError):
@@ -231,7 +230,7 @@ def ask(url: str, timeout_s: float = 1.0) -> tuple[int, Any] | None:
 
 
 def edge_ready(rest: str) -> bool:
-    """Whether an edge receives."""
+    """Whether an edge is receiving."""
     answer = ask(f"{rest}/readyz")
     return answer is not None and answer[0] == 200
 

@@ -69,11 +69,9 @@ def xdp() -> None:
     type=click.Choice(["native", "generic", "auto"]),
     default="native",
     show_default=True,
-    help="native: in the driver; generic: on any interface, slow; auto: generic where native is refused.",
+    help="native: in the driver; generic: on any interface, slow; auto: generic if native is refused.",
 )
-@click.option(
-    "--rate", type=RATE, help="Frames/s of all devices while no controller says otherwise; default KLAIS_PID_RATE_MAX."
-)
+@click.option("--rate", type=RATE, help="Frames/s of all devices without set-points; default KLAIS_PID_RATE_MAX.")
 @click.option(
     "--burst", type=BURST, help="Burst of all devices; default KLAIS_DAM_BURST_SIZE, at least a tenth of --rate."
 )
@@ -88,21 +86,21 @@ def xdp() -> None:
     type=click.IntRange(1, 32),
     default=32,
     show_default=True,
-    help="Bits of an IPv4 address that make a source.",
+    help="Prefix length of an IPv4 source.",
 )
 @click.option(
     "--source-prefix-v6",
     type=click.IntRange(1, 128),
     default=56,
     show_default=True,
-    help="Bits of an IPv6 address that make a source.",
+    help="Prefix length of an IPv6 source.",
 )
 @click.option(
     "--fragments",
     type=click.Choice(["pass", "drop"]),
     default="pass",
     show_default=True,
-    help="drop: no fragment of UDP passes; pass: the first is judged, the others go to the stack.",
+    help="drop: no fragment of UDP passes; pass: the first is checked, the others pass.",
 )
 @pinned
 @as_json
@@ -110,15 +108,15 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
           device_rate: float | None, device_burst: float | None, source_rate: float, source_burst: float | None,
           source_prefix_v4: int, source_prefix_v6: int, fragments: Any, pin_dir: Path | None,
           as_json: bool) -> None:  # fmt: skip
-    """Load the filter onto an interface; where it is there already, put this version in its place.
+    """Load the filter onto an interface, or replace the loaded one by this version.
 
-    A reload happens in one step: no packet passes unjudged and none is lost. Rules, buckets, counts, monitor flags
-    and the controller's set-points stay (unless their layout changed; then this says so). Ports, limits and fragments
-    are those given now. An XDP program that is not ours is never replaced.
+    A reload is atomic: every packet is checked and none is lost. Rules, buckets, counts, monitor flags and the
+    controller's set-points are kept (unless their layout changed, which is reported). Ports, limits and fragments are
+    those given now. An XDP program of another owner is never replaced.
 
-    With KLAIS_AUTH other than off signed frames pass; `klais xdp auth on` checks them here.
+    With KLAIS_AUTH other than off, signed frames pass; `klais xdp auth on` checks them in the filter.
 
-    The limits given here hold until a controller writes set-points, and again when its set-points are older than
+    The limits given here apply until a controller writes set-points, and again when its set-points are older than
     KLAIS_XDP_HEARTBEAT_S. `--rate none` means no limit.
 
     \b
@@ -159,18 +157,18 @@ def load_(iface: str | None, ports: tuple[int, ...], mode: Any, rate: float | No
 
 
 @xdp.command()
-@click.option("--iface", help="Only from this interface; default from all that carry it.")
+@click.option("--iface", help="Only from this interface; default: from all interfaces with the filter.")
 @click.option("--keep-maps", is_flag=True, help="Keep rules, buckets and counts pinned for the next load.")
 @pinned
 @as_json
 def unload(iface: str | None, keep_maps: bool, pin_dir: Path | None, as_json: bool) -> None:
-    """Take the filter off; all packets then reach the stack. Programs that are not ours stay."""
+    """Unload the filter; all packets then reach the stack. XDP programs of other owners stay."""
     from klais.cli.xdp import show
     from klais.xdp import loader
 
     folder = pin_dir or load().xdp_pin_dir
     gone = loader.unload(folder, iface, keep_maps)
-    text = f"unloaded from {', '.join(gone)}" if gone else f"no interface carries the filter of {folder}"
+    text = f"unloaded from {', '.join(gone)}" if gone else f"no interface has the filter of {folder}"
     show.echo([text], {"unloaded": gone}, as_json)
 
 
@@ -178,7 +176,7 @@ def unload(iface: str | None, keep_maps: bool, pin_dir: Path | None, as_json: bo
 @pinned
 @as_json
 def status(pin_dir: Path | None, as_json: bool) -> None:
-    """What is attached where, by whom, and which limits are in force.
+    """Show interfaces, owner and limits of the filter.
 
     Interfaces with driver, mode, program id and tag; who loaded the filter; the age of the controller's heartbeat and
     whether its set-points or the limits given at load are in force; monitor flags; maps.
@@ -192,15 +190,15 @@ def status(pin_dir: Path | None, as_json: bool) -> None:
 
 
 @xdp.command()
-@click.option("--watch", is_flag=True, help="Again every second with rates, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat every second with rates, until Ctrl-C.")
 @click.option("--interval", type=DURATION, default="1s", show_default=True, help="Time between two updates.")
 @as_json
 @with_maps
 def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
-    """Packets and bytes by verdict, summed over CPUs.
+    """Show packets and bytes by verdict, summed over CPUs.
 
-    Verdicts that start with would_ passed because their rule is in monitor mode. All verdicts together are all
-    packets that came in on the interfaces.
+    Verdicts that start with would_ passed because their rule is in monitor mode. The sum of all verdicts is the number
+    of packets received on the interfaces.
     """
     from klais.cli.xdp import show
 
@@ -208,17 +206,17 @@ def stats(maps: "XdpMaps", watch: bool, interval: float, as_json: bool) -> None:
 
 
 @xdp.command()
-@click.option("--watch", is_flag=True, help="Again every second with rates, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat every second with rates, until Ctrl-C.")
 @click.option("--interval", type=DURATION, default="1s", show_default=True, help="Time between two updates.")
-@click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many devices.")
+@click.option("-n", "count", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Number of devices.")
 @click.option("--by", type=click.Choice(["dropped", "passed"]), default="dropped", show_default=True, help="Order.")
 @as_json
 @with_maps
 def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_json: bool) -> None:
-    """Devices by what their rate limit dropped or passed, with the tokens they have left.
+    """Show devices by dropped or passed frames, with their remaining tokens.
 
-    Counts are those since the filter first saw the device (or saw it again after it was forgotten); with --watch, of
-    the last interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
+    Counts start when the filter first sees the device (or sees it again after it was forgotten); with --watch, they are
+    those of the last interval. Blocked devices are not counted here: `klais xdp stats` has their sum.
     """
     from klais.cli.xdp import show
 
@@ -231,10 +229,9 @@ def top(maps: "XdpMaps", watch: bool, interval: float, count: int, by: str, as_j
 @as_json
 @with_maps
 def block(maps: "XdpMaps", device: str | None, for_s: float | None, as_json: bool) -> None:
-    """Drop all frames of a device; without DEVICE, list what is blocked.
+    """Drop all frames of a device; without DEVICE, list blocked devices.
 
-    With --for the kernel ends it by itself, also when no process of KLAIS lives any more. A device on the allow list
-    passes nevertheless.
+    With --for the block expires in the kernel, even if no KLAIS process runs. A device on the allow list still passes.
 
     \b
     Examples:
@@ -249,7 +246,7 @@ def block(maps: "XdpMaps", device: str | None, for_s: float | None, as_json: boo
 @as_json
 @with_maps
 def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
-    """Take a block back."""
+    """Remove a block."""
     from klais.cli.xdp import show
 
     was = any(rule.device_id == device for rule in maps.blocked())
@@ -260,14 +257,14 @@ def unblock(maps: "XdpMaps", device: str, as_json: bool) -> None:
 @xdp.command()
 @click.argument("device", callback=device_id, required=False)
 @ENDS
-@click.option("--clear", is_flag=True, help="Take the device off the list.")
+@click.option("--clear", is_flag=True, help="Remove the device from the list.")
 @as_json
 @with_maps
 def allow(maps: "XdpMaps", device: str | None, for_s: float | None, clear: bool, as_json: bool) -> None:
-    """Let a device pass whatever blocks and rates say; without DEVICE, show the list.
+    """Let a device pass regardless of blocks and rates; without DEVICE, show the list.
 
-    Its frames must still have the magic, a good device id and a source that may send. They take no tokens from the
-    global rate.
+    Its frames must still have the magic, a valid device id and an allowed source. They take no tokens from the global
+    rate.
     """
     change = (lambda: maps.disallow(device or "")) if clear else (lambda: maps.allow(device or "", for_s))
     _listed("allowed", maps, device, as_json, change)
@@ -275,18 +272,16 @@ def allow(maps: "XdpMaps", device: str | None, for_s: float | None, clear: bool,
 
 @xdp.command()
 @click.argument("device_and_rate", nargs=-1)
-@click.option(
-    "--global", "everything", is_flag=True, help="The rate of all devices together, while no controller sets one."
-)
-@click.option("--each", is_flag=True, help="Of every device without one of its own, while no controller sets one.")
+@click.option("--global", "everything", is_flag=True, help="The rate of all devices together, without set-points.")
+@click.option("--each", is_flag=True, help="The rate of every device without its own, without set-points.")
 @click.option("--each-source", is_flag=True, help="The rate of every source prefix.")
 @click.option("--burst", type=BURST, help="Frames at once; default a tenth of the rate, at least 10.")
-@click.option("--clear", is_flag=True, help="Take the device's own rate back.")
+@click.option("--clear", is_flag=True, help="Remove the device's own rate.")
 @as_json
 @with_maps
 def rate(maps: "XdpMaps", device_and_rate: tuple[str, ...], everything: bool, each: bool, each_source: bool,
          burst: float | None, clear: bool, as_json: bool) -> None:  # fmt: skip
-    """Set rates in frames a second; without arguments, list devices with one of their own.
+    """Set rates in frames per second; without arguments, list devices with their own rate.
 
     RATE is a number above 0, or `none` for no limit.
 
@@ -341,10 +336,10 @@ def monitor(maps: "XdpMaps", rule: str | None, state: str | None, as_json: bool)
 @as_json
 @with_maps
 def auth(maps: "XdpMaps", state: str | None, unverified_rate: float, as_json: bool) -> None:
-    """What the filter does with signed frames; without STATE, show it.
+    """Set the handling of signed frames in the filter; without STATE, show it.
 
-    on: check their tags, under the keys of KLAIS_AUTH_KEY_FILE; with KLAIS_AUTH=require and no KLAIS_AUTH_EXEMPT also
-    drop plain frames. pass: let them up. off: they have a bad magic. Repeat it after a rotation.
+    on: check their tags with the keys of KLAIS_AUTH_KEY_FILE; with KLAIS_AUTH=require and no KLAIS_AUTH_EXEMPT also
+    drop plain frames. pass: let them pass unchecked. off: treat them as bad magic. Repeat it after a rotation.
     """
     from klais.cli.xdp import show
     from klais.xdp.auth import read_auth, set_auth
@@ -357,14 +352,14 @@ def auth(maps: "XdpMaps", state: str | None, unverified_rate: float, as_json: bo
 
 @xdp.command("allow-source")
 @click.argument("prefix", metavar="[CIDR]", callback=source_prefix, required=False)
-@click.option("--clear", is_flag=True, help="Take the prefix off the list.")
+@click.option("--clear", is_flag=True, help="Remove the prefix from the list.")
 @as_json
 @with_maps
 def allow_source(maps: "XdpMaps", prefix: str | None, clear: bool, as_json: bool) -> None:
-    """Let only listed source addresses send to our ports; without CIDR, show the list.
+    """Allow only listed source addresses to send to the filtered ports; without CIDR, show the list.
 
-    The first prefix denies all other sources, for every device; when you take the last one off, all may send again. The
-    list survives a reload. An address can be forged by whoever can send from its network.
+    The first prefix denies all other sources, for every device. After the last one is removed, all may send again. The
+    list survives a reload. Any sender in its network can forge an address.
 
     \b
     Examples:

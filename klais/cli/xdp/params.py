@@ -11,7 +11,7 @@ from klais.cli.options import MOST_PER_S, Finite
 
 
 class Rate(click.ParamType):
-    """Frames a second, or ``none`` for no limit."""
+    """Frames per second, or ``none`` for no limit."""
 
     name = "rate"
 
@@ -35,13 +35,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object,
 
 
 def pinned(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--pin-dir`` for a command: which filter it means."""
+    """Add ``--pin-dir`` to a command, to select the filter."""
     text = "bpffs folder of the filter (KLAIS_XDP_PIN_DIR)."
     return click.option("--pin-dir", type=click.Path(path_type=Path), help=text)(command)
 
 
 def device_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A device id as people write it; refused with the reason when no frame could carry it."""
+    """A device id; refused with the reason if no frame could have it."""
     from klais.xdp.device_id import padded
 
     if value is not None:
@@ -53,7 +53,7 @@ def device_id(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def source_prefix(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A CIDR prefix; refused with the reason when it is none."""
+    """A CIDR prefix; refused with the reason if it is invalid."""
     from klais.xdp.sources import network_of
 
     if value is not None:
@@ -65,5 +65,5 @@ def source_prefix(ctx: click.Context, param: click.Parameter, value: str | None)
 
 
 def default_burst(rate: float) -> float:
-    """Frames at once where only a rate is given: a tenth of a second's, at least 10."""
+    """Default burst for a rate: a tenth of a second's frames, at least 10."""
     return max(10.0, rate / 10)

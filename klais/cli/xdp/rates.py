@@ -1,4 +1,4 @@
-"""``klais xdp rate``: limits of one device, of each device, of each source, of all together."""
+"""``klais xdp rate``: limits of one device, of each device, of each source, of all frames."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ def run(
     if words:
         _of_device(maps, words, burst, clear)
     rules = [rule for rule in maps.devices_overridden() if not words or rule.device_id == words[0]]
-    nothing = f"{words[0]}: no rate of its own" if words else "no device has a rate of its own"
+    nothing = f"{words[0]}: no own rate" if words else "no device has its own rate"
     show.echo(
         [show.rule_line(rule) for rule in rules] or [nothing], {"rates": [show.public(r) for r in rules]}, as_json
     )

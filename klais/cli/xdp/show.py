@@ -1,4 +1,4 @@
-"""How ``klais xdp`` shows the filter: tables for people, one JSON object for machines."""
+"""Output of ``klais xdp``: text tables, or one JSON object."""
 
 import math
 import time
@@ -41,7 +41,7 @@ def jsonable(value: Any) -> Any:
 
 
 def watch(draw: Callable[[Any, float], Any], again: bool, interval_s: float, as_json: bool) -> None:
-    """Call ``draw(what it returned last, seconds since)`` once, or until Ctrl-C."""
+    """Call ``draw(previous result, seconds since then)`` once, or until Ctrl-C."""
     last, at_s = None, time.monotonic()
     try:
         while True:
@@ -57,7 +57,7 @@ def watch(draw: Callable[[Any, float], Any], again: bool, interval_s: float, as_
 
 
 def loaded(done: "Loaded") -> list[str]:
-    """What a load did."""
+    """Result of a load as text."""
     lines = [*done.notices]
     lines.append(f"loaded onto {done.iface}, {done.mode} mode, program {done.prog_id}, tag {done.tag}")
     if done.replaced:
@@ -98,7 +98,7 @@ def gather(maps: "XdpMaps") -> dict[str, Any]:
 
 
 def status(found: dict[str, Any]) -> list[str]:
-    """``status`` for people."""
+    """``status`` as text."""
     lines = []
     for at in found["attached"]:
         where = f"{at['iface']} (driver {at['driver']}), {at['mode']} mode"
@@ -115,10 +115,10 @@ def status(found: dict[str, Any]) -> list[str]:
     lines.append(f"accepted   go to {found['accept']}" + (f" (ifindex {i})" if (i := found["accept_ifindex"]) else ""))
     lines += [f"           {line}" if n else f"limits     {line}" for n, line in enumerate(_limits_of(found))]
     lines.append(f"sources    {_allowed(found['allowed_sources'])}")
-    how = "the first is judged, the others pass" if found["fragments"] == "pass" else "all are dropped"
+    how = "the first is checked, the others pass" if found["fragments"] == "pass" else "all are dropped"
     lines.append(f"fragments  {how}")
     lines.append(f"monitor    {', '.join(found['monitor']) or 'no rule: all are in force'}")
-    lines.append(f"rules      {found['rules']:,} devices have one of their own")
+    lines.append(f"rules      {found['rules']:,} devices have their own rule")
     sizes = ", ".join(f"{name} {info['entries']:,} (id {info['id']})" for name, info in found["maps"].items())
     lines.append(f"maps       {found['pin_dir']}: {sizes}")
     return lines
@@ -132,7 +132,7 @@ def limit_lines(found: "XdpStatus") -> list[str]:
 def _limits_of(found: dict[str, Any]) -> list[str]:
     age, allowed = found["heartbeat_age_s"], format_duration(found["heartbeat_s"])
     if age is None:
-        why = "given at load; no controller has set any"
+        why = "given at load; no set-points yet"
     elif found["fresh"]:
         why = f"the controller's; heartbeat {format_duration(age)} old"
     else:
@@ -156,7 +156,7 @@ def _rate(rate: float | None, burst: float | None) -> str:
 
 
 def stats(maps: "XdpMaps", last: Any, past_s: float, as_json: bool) -> dict[str, tuple[int, int]]:
-    """Print counts by verdict; returns them."""
+    """Print counts by verdict and return them."""
     counts = maps.counts()
     if as_json:
         say_json({name: {"packets": p, "bytes": b} for name, (p, b) in counts.items()})
@@ -173,7 +173,7 @@ def stats(maps: "XdpMaps", last: Any, past_s: float, as_json: bool) -> dict[str,
 
 
 def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json: bool) -> dict[bytes, tuple[int, int]]:
-    """Print the devices with the most; returns (passed, dropped) of all by id."""
+    """Print the devices with the most frames; returns (passed, dropped) of all by id."""
     from klais.xdp.device_id import readable
     from klais.xdp.layout import DEVICE_COST
 
@@ -203,9 +203,7 @@ def top(maps: "XdpMaps", count: int, by: str, last: Any, past_s: float, as_json:
 
 
 def _since(before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
-    """(passed, dropped) since ``before``; ``passed`` is modulo 2^32. A device that was forgotten meanwhile starts at
-    0.
-    """
+    """(passed, dropped) since ``before``; ``passed`` is modulo 2^32. A device forgotten in between starts at 0."""
     passed = (now[0] - before[0]) % (1 << 32)
     if now[1] < before[1] or passed >= 1 << 31:
         return now
@@ -220,18 +218,18 @@ def _all_rows(maps: "XdpMaps") -> Any:
 
 
 def public(rule: "Rule") -> dict[str, Any]:
-    """A rule as JSON; ``..._for_s`` null of what is in force = until taken back."""
+    """A rule as JSON; ``..._for_s`` null for an entry in force = without end."""
     found: dict[str, Any] = jsonable(rule)
     return found | {"blocked": rule.blocked_for_s is not None, "allowed": rule.allowed_for_s is not None}
 
 
 def rule_line(rule: "Rule") -> str:
-    """A rule for people."""
+    """A rule as text."""
     parts = []
     for name, left_s in (("blocked", rule.blocked_for_s), ("allowed", rule.allowed_for_s)):
         if left_s is not None:
             parts.append(
-                f"{name}, until taken back" if math.isinf(left_s) else f"{name} for another {format_duration(left_s)}"
+                f"{name}, until removed" if math.isinf(left_s) else f"{name} for another {format_duration(left_s)}"
             )
     if rule.rate_per_s is not None:
         parts.append(_rate(rule.rate_per_s, rule.burst))

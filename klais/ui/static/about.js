@@ -11,13 +11,13 @@ const LINKS = [
   ["/dam/", "tokens and queues of the lanes"],
   ["/control/", "the rate in force, its reasons, and overrides"],
   ["/topics/", "topics, consumer groups and their lag"],
-  ["/health", "what is wrong, if anything"],
-  ["/api/v1/settings", "the settings in force and where each comes from, secrets masked"],
+  ["/health", "problems, if there are any"],
+  ["/api/v1/settings", "the settings in force with their sources, secrets masked"],
   ["/metrics", "metrics for Prometheus"],
   ["/openapi.json", "all of these and their parameters as an OpenAPI document"],
 ];
 
-// A recording holds few of them, so there they are no links.
+// A recording has only a few of them, so they are not links.
 const Place = ({ path, about }) =>
   about?.read_only ? html`<code>${path}</code>` : html`<a href=${path}><code>${path}</code></a>`;
 

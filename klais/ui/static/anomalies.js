@@ -20,7 +20,7 @@ export function Anomalies({ paused }) {
     { label: "flags in all", number: true, cell: (row) => count(row.flags) },
   ];
   return html`<p>A flag says that a value is unusual for its device. It drops nothing.
-      ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} held back.`}</p>
+      ${data && ` ${count(data.flags.written)} flags were written, ${count(data.flags.suppressed)} suppressed.`}</p>
     <${Failure} error=${error} />
     <${Table} caption=${`${counted(data?.total, "device was", "devices were")} flagged`} columns=${columns}
       rows=${(data?.items ?? []).map((row) => ({ ...row, key: row.device_id }))}

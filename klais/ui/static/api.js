@@ -1,4 +1,4 @@
-// Requests to this server. Every error has a text for people.
+// Requests to this server. Every error has a readable text.
 
 export class ApiError extends Error {
   constructor(status, code, text, details) {

@@ -28,7 +28,7 @@ const PAGES = {
 };
 const THEME = "klais.theme";
 
-const Missing = () => html`<p class="empty" role="alert">There is no such page here. The pages stand at the top.</p>`;
+const Missing = () => html`<p class="empty" role="alert">There is no such page. The pages are at the top.</p>`;
 
 function useAbout() {
   const [about, setAbout] = useState(null);
@@ -115,7 +115,7 @@ function App() {
         ([name, [label]]) => html`<a href=${`#/${name}`}
         aria-current=${name === route.page || (isDevice && name === "devices") ? "page" : undefined}>${label}</a>`,
       )}</nav>
-      <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Go on" : "Pause"}</button>
+      <div class="tools"><button aria-pressed=${paused} onClick=${pause}>${paused ? "Resume" : "Pause"}</button>
         <label>Theme <select value=${theme} onChange=${(e) => setTheme(e.target.value)}>
           <option value="auto">auto</option><option value="light">light</option><option
             value="dark">dark</option>

@@ -1,4 +1,4 @@
-// Who changed what, when and why.
+// Changes with author, time and reason.
 import { html } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { Failure, noRows, Scope, Table } from "./parts.js";

@@ -1,13 +1,13 @@
-// A chart of series over time: uPlot, with a summary in words and the figures as a table.
+// A chart of series over time: uPlot, with a text summary and the figures as a table.
 import { html, useEffect, useRef, useState } from "./lib.js";
 import uPlot from "./vendor/uplot.js";
 import { clock, hourAndMinute, short } from "./format.js";
 
 const HEIGHT = 150;
-const HOLE_MS = 5000; // samples further apart are not joined by a line: nobody knows what was between them
+const HOLE_MS = 5000; // samples further apart are not joined by a line, because the values between them are unknown
 const EMPTY_S = 60;
 const TICKS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600];
-const DAY_S = 86400; // uPlot's own range where there is no sample lies before that
+const DAY_S = 86400; // without samples, uPlot's own range is before that
 
 // A canvas does not know light-dark(): an element resolves the token.
 export function color(name) {

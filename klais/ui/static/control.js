@@ -1,4 +1,4 @@
-// The controller and the dam: what it decides, from what, and what operators set.
+// The controller and the dam: decisions with their inputs, and overrides.
 import { html, useState } from "./lib.js";
 import { ChangeDialog, Figure, Scope, State, Table, WhyNot } from "./parts.js";
 import { Chart } from "./chart.js";
@@ -92,7 +92,7 @@ export function Control({ store, about, theme }) {
       confirm="End it" send=${(body) => remove("/api/v1/override", body)} />`
     }
     <div class="charts">
-      <${Chart} title="Rate in force against what arrives (frames/s)" theme=${theme} history=${store.history}
+      <${Chart} title="Rate in force and arriving frames (frames/s)" theme=${theme} history=${store.history}
         lines=${[
         { name: "edge_received", label: "arrives" },
         { name: "rate_limit", label: "limit" },
@@ -115,7 +115,7 @@ export function Control({ store, about, theme }) {
         { name: "burst_probability", label: "burst probability" },
       ]} />
     </div>
-    <${Table} caption="Overrides in force" columns=${overrides(event.at_ms)} empty="Nobody overrides anything."
+    <${Table} caption="Overrides in force" columns=${overrides(event.at_ms)} empty="There are no overrides."
       rows=${c.overrides.map((row) => ({ ...row, key: row.scope }))} />
     <${Table} caption="Newest decisions" columns=${decisions}
       empty="No decision yet: a decision is written only if it changes something."

@@ -1,4 +1,4 @@
-// One device: which rule acts on its frames, its figures, its profile, and what an operator can do.
+// One device: the rule that acts on its frames, its figures, its profile, and changes.
 import { html, useEffect, useRef, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { store } from "./store.js";
@@ -9,7 +9,7 @@ import { ago, count, printable, short, words } from "./format.js";
 
 const KEPT = 150;
 
-// Rates of the device while its page is open: the worker keeps no history of single devices.
+// Rates of the device while its page is open: the worker keeps no history per device.
 function useRates(detail) {
   const kept = useRef({ at_ms: [], received: [], admitted: [], before: null });
   useEffect(() => {
@@ -45,7 +45,7 @@ function Dialogs({ which, id, about, onClose }) {
   switch (which) {
     case "block":
       return html`<${ChangeDialog} ...${common} title=${`Block ${name}`} confirm="Block"
-        explain="Every frame of it is dropped, by the workers and, where loaded, by the kernel filter."
+        explain="All its frames are dropped, by the workers and by the XDP filter, if loaded."
         send=${(body) => put(ofDevice(id, "block"), body)} />`;
     case "unblock":
       return html`<${ChangeDialog} ...${common} ends=${false} title=${`Unblock ${name}`} confirm="Unblock"
@@ -65,9 +65,9 @@ function Dialogs({ which, id, about, onClose }) {
   }
 }
 
-// What a recording can show of a device that it has no details of: the way to those that it has.
+// Shown for a device without recorded details: links to the recorded ones.
 const NotRecorded = ({ id, recorded }) => html`<p class="empty" role="alert">The recording has no details of
-    ${" "}<code>${printable(id)}</code>; a running worker shows those of every device. It has those of:</p>
+    ${" "}<code>${printable(id)}</code>; a running worker shows those of every device. It has details of:</p>
   <ul>${recorded.map((each) => html`<li><${DeviceLink} id=${each} /></li>`)}</ul>`;
 
 export function Device(props) {
@@ -78,7 +78,7 @@ export function Device(props) {
 
 function Known({ id, about, paused, theme }) {
   const base = `/devices/${encodeURIComponent(id)}/`;
-  const path = about ? base : null; // a recording says first which devices it has
+  const path = about ? base : null; // a recording first lists its devices
   const detail = usePoll(path, 1000, paused);
   const why = usePoll(path && `${base}why/`, 1000, paused);
   const [dialog, setDialog] = useState("");
@@ -102,10 +102,10 @@ function Known({ id, about, paused, theme }) {
   return html`
     ${
       unknown
-        ? html`<p class="empty" role="alert">No worker knows a device <code>${printable(id)}</code>: none of its
+        ? html`<p class="empty" role="alert">No worker knows the device <code>${printable(id)}</code>: none of its
           ${" "}frames passed yet, or it was removed after a long silence. Is the id right?
           ${" "}<a href=${`#/devices?q=${encodeURIComponent(id)}`}>Search for it</a>.
-          ${" "}You can block it all the same.</p>`
+          ${" "}You can still block it.</p>`
         : html`<${Failure} error=${detail.error ?? why.error} />`
     }
     ${w && html`<p class="sentence"><${State} value=${d?.state ?? "normal"} /> ${printable(w.says)}</p>`}

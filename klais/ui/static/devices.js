@@ -9,7 +9,7 @@ const STATES = ["normal", "silent", "flagged", "limited", "blocked"];
 const SIZES = ["50", "100", "500"];
 
 function csv(rows) {
-  // Spreadsheets compute a text that begins like a formula, and a device may call itself one.
+  // Spreadsheets evaluate text that begins like a formula, and a device id may be one.
   const risky = (value) => typeof value === "string" && /^[=+\-@\t\r]/.test(value);
   const inert = (value) => (risky(value) ? `'${value}` : String(value ?? ""));
   const quoted = (value) => `"${inert(value).replaceAll('"', '""')}"`;
@@ -121,7 +121,7 @@ export function Devices({ query, paused }) {
     <${Failure} error=${error} />
     ${
       data?.workers_missing?.length > 0 &&
-      html`<p class="failure">These workers did not answer, their devices are
+      html`<p class="failure">These workers did not respond, their devices are
       missing here: ${data.workers_missing.map(printable).join(", ")}</p>`
     }
     <div ...${under}>

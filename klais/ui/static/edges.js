@@ -1,4 +1,4 @@
-// Edges, the kernel filter, and everything that is blocked.
+// Edges, the XDP filter, and blocked devices.
 import { html } from "./lib.js";
 import { State, Table } from "./parts.js";
 import { overrides } from "./control.js";
@@ -28,7 +28,7 @@ const edges = [
   { label: "up", number: true, cell: (row) => duration(row.uptime_s) },
 ];
 
-// One filter a host: every edge of the host reports the same one.
+// One filter per host: every edge of the host reports the same one.
 function filters(event) {
   const found = new Map();
   for (const edge of event.edges) {
@@ -46,7 +46,7 @@ const verdicts = (event) =>
   );
 
 const LIMITS_BY = {
-  load: "those given at load: nobody confirms set-points",
+  load: "given at load: set-points are not confirmed",
   controller: "the controller",
   operator: "an operator",
 };
@@ -99,9 +99,9 @@ export function Edges({ store }) {
     ${
       filters(event).length > 0 &&
       html`<${Table} caption="Verdicts of the kernel filter since it was loaded" columns=${ofVerdicts}
-        rows=${verdicts(event)} empty="It has seen no packet." />`
+        rows=${verdicts(event)} empty="It has received no packets." />`
     }
     <${Table} caption="Blocked and limited devices" columns=${overrides(event.at_ms)}
       rows=${blocks.map((row) => ({ ...row, key: row.scope }))}
-        empty="No device is blocked or has limits of its own." />`;
+        empty="No device is blocked or has its own limits." />`;
 }

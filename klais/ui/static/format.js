@@ -1,4 +1,4 @@
-// Numbers, times and hostile text for people.
+// Readable numbers, times and escaped text.
 
 // Text from a device as one printable line: controls, bidirectional marks and unusual spaces become \u escapes.
 export function printable(text) {
@@ -66,7 +66,7 @@ export function until(untilMs, nowMs) {
 
 export const counted = (value, one, many) => `${count(value)} ${value === 1 ? one : many}`;
 
-// A host is named with the folder of its kernel filter's maps.
+// The name of a host includes the folder of its XDP maps.
 export const hostName = (host) => printable((host ?? "").split(":")[0]);
 
 export const words = (name) => printable(name).replaceAll("_", " ");

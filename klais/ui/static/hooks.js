@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "./lib.js";
 import { calmMs, store } from "./store.js";
 import { get } from "./api.js";
 
-// The live figures; draws again with each event.
+// The live figures; renders again with each event.
 export function useStore() {
   const [, draw] = useState(0);
   useEffect(() => store.subscribe(() => draw((n) => n + 1)), []);
@@ -53,7 +53,7 @@ export function parseRoute() {
   try {
     id = decodeURIComponent(id);
   } catch {
-    /* shown as it stands */
+    /* shown unchanged */
   }
   return { page: page || "overview", id, query: Object.fromEntries(new URLSearchParams(search ?? "")) };
 }

@@ -1,4 +1,4 @@
-// Incidents: flags with one cause. Open ones first as they come; acknowledge what you know, mute what you expect.
+// Incidents: flags with one cause. Acknowledge known ones, mute expected ones.
 import { html, useState } from "./lib.js";
 import { usePoll } from "./hooks.js";
 import { store } from "./store.js";
@@ -7,10 +7,10 @@ import { put, remove } from "./api.js";
 import { ago, count, counted, printable, until } from "./format.js";
 
 const time = (atMs) => new Date(atMs).toISOString();
-// The device of an incident of one device; that of the fleet has none.
+// The device of an incident of a single device; others have none.
 const named = (row) => (row.devices === 1 && row.type !== "fleet" ? row.first.device : null);
 
-// What "Mute" means for a row: its one device, else its feature.
+// Scope of "Mute" for a row: its single device, else its feature.
 const subject = (row) =>
   named(row) === null ? { what: "feature", name: row.feature } : { what: "device", name: named(row) };
 
@@ -35,7 +35,7 @@ function Dialog({ dialog, about, onClose }) {
       send=${(body) => put(`/api/v1/incidents/${row.id}/ack`, body)} />`;
   if (kind === "unack")
     return html`<${ChangeDialog} about=${about} onClose=${onClose} ends=${false}
-      title="Take the acknowledgement back" confirm="Take it back" explain=${printable(row.explanation)}
+      title="Revoke the acknowledgement" confirm="Revoke" explain=${printable(row.explanation)}
       send=${(body) => remove(`/api/v1/incidents/${row.id}/ack`, body)} />`;
   const what = `${mute.what} ${printable(mute.name)}`;
   if (kind === "mute")
@@ -95,8 +95,8 @@ export function Incidents({ about, paused }) {
         }),
     },
   ];
-  return html`<p>Flags of many devices with one cause are one incident. It drops nothing. Acknowledge one that you
-    know of: it stays open, and everybody sees who knows. Mute what you expect: no new incident opens for it.
+  return html`<p>Flags of many devices with one cause are one incident. It drops nothing. Acknowledge an incident that
+    you know of: it stays open, and all users see who knows. Mute what you expect: no new incident opens for it.
     ${" "}<${WhyNot} about=${about} /></p>
     <${Failure} error=${error} />
     <${Table} caption=${`Incidents, the newest first: ${count(data?.open)} open`}

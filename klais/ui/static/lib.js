@@ -1,4 +1,4 @@
-// What every module needs of the vendored libraries.
+// The vendored libraries as every module uses them.
 import { h, render, Component } from "./vendor/preact.js";
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.js";
 import htm from "./vendor/htm.js";

@@ -10,7 +10,7 @@ const Step = ({ name, rate, unit, notes, href }) => html`<li><a href=${href}><b>
 
 function dropped(event) {
   const byReason = new Map();
-  // All edges of a host report the same kernel filter.
+  // All edges of a host report the same XDP filter.
   const kernels = new Map(event.edges.map((edge) => [edge.host, edge.kernel_dropped ?? []]));
   const kernel = [...kernels].map(([host, rows]) => ({ id: `kernel of ${hostName(host)}`, dropped: rows }));
   for (const process of [...kernel, ...event.edges, ...event.workers]) {
@@ -31,7 +31,7 @@ function waiting(s) {
   return s.lag_s > 0 ? `${wait}, the oldest for ${duration(s.lag_s)}` : wait;
 }
 
-// Which partitions wait: all of them are on the page of topics.
+// Partitions with lag; the page of topics has all of them.
 function lagNote(event) {
   const behind = lags(event)
     .filter((row) => row.lag_s > 0)
@@ -43,24 +43,24 @@ function lagNote(event) {
 
 const both = (p50, p99) => `${short(p50)} / ${ms(p99)}`;
 
-const MEAN_OF = 10; // samples that a forecast looks at
+const MEAN_OF = 10; // samples used for a forecast
 const mean = (column) => {
   const newest = (column ?? []).slice(-MEAN_OF);
   return newest.reduce((a, b) => a + (b ?? 0), 0) / Math.max(1, newest.length);
 };
 
-// How long until nothing waits in klais_raw, at the rates of the last seconds.
+// Time until klais_raw is read completely, at the rates of the last seconds.
 export function clearing(s, h) {
-  if (!s.lag_records) return "Nothing waits in klais_raw.";
+  if (!s.lag_records) return "No batches wait in klais_raw.";
   const faster = mean(h.worker_received) - mean(h.edge_passed);
   const wait = `${waiting(s)} in klais_raw.`;
-  if (!s.lag_frames || s.lag_s < 5) return `${wait} That is the work of a moment.`;
-  if (faster <= 0) return `${wait} The workers take less than arrives: the lag grows.`;
+  if (!s.lag_frames || s.lag_s < 5) return `${wait} They take a moment.`;
+  if (faster <= 0) return `${wait} The workers are slower than the arrivals: the lag grows.`;
   const left = duration(s.lag_frames / faster);
-  return `${wait} The workers take ${short(faster)} frames/s more than arrive: gone in ${left}.`;
+  return `${wait} The workers process ${short(faster)} frames/s more than arrive: done in ${left}.`;
 }
 
-// Stretches of the history in which frames were lost for reasons that nobody intended, the newest first.
+// Intervals of the history with unintended drops, newest first.
 export function losses(h) {
   const found = [];
   for (const [name, where, page] of [
@@ -81,7 +81,7 @@ export function losses(h) {
   return found.sort((a, b) => b.until - a.until);
 }
 
-const JOINED_MS = 30_000; // two losses with less between them are one
+const JOINED_MS = 30_000; // losses closer than this are merged
 
 function Losses({ h }) {
   const found = losses(h);
@@ -94,10 +94,10 @@ function Losses({ h }) {
     { label: "frames, about", number: true, cell: (row) => count(Math.round(row.frames)) },
   ];
   return html`<${Table} caption=${`Losses in the last ${duration((end - begin) / 1000)}`} columns=${columns}
-    rows=${found} empty="None: every drop was intended." />`;
+    rows=${found} empty="None: all drops were intended." />`;
 }
 
-// The lag in seconds of each partition, as the worker that owns it says.
+// The lag in seconds of each partition, reported by the worker that owns it.
 export function lags(event) {
   return event.workers
     .flatMap((worker) =>

@@ -15,7 +15,7 @@ const SHAPES = {
   blocked: "■",
 };
 
-// A state as a word with a shape: colour is the last hint, never the only one.
+// A state as a word with a shape: colour is never the only hint.
 export const State = ({ value, text }) =>
   html`<span class=${`state ${value}`}><span
     aria-hidden="true">${SHAPES[value] ?? "●"}</span> ${text ?? value}</span>`;
@@ -23,7 +23,7 @@ export const State = ({ value, text }) =>
 export const DeviceLink = ({ id }) =>
   html`<a href=${`#/device/${encodeURIComponent(id)}`}><code>${printable(id)}</code></a>`;
 
-// What an override is about: a device, or the rate of all.
+// Scope of an override: a device, or the global rate.
 export function Scope({ scope }) {
   if (scope.startsWith("device/")) return html`<${DeviceLink} id=${scope.slice("device/".length)} />`;
   return scope === "override" ? "the global rate" : html`<code>${printable(scope)}</code>`;
@@ -36,7 +36,7 @@ export function Figure({ label, value, note, state }) {
   </div>`;
 }
 
-// Why the buttons of a page that change something cannot be pressed.
+// Why the buttons for changes are disabled.
 export const WhyNot = ({ about }) =>
   about &&
   !about.may_change &&
@@ -108,8 +108,8 @@ const ENDS = [
 // A form in a dialog that asks for a reason; `fields` are more inputs, `send(values)` makes the change.
 export function ChangeDialog({ title, explain, fields = [], ends = true, confirm, about, send, onClose }) {
   const dialog = useRef(null);
-  // Defaults of the moment the dialog opened. As `value`, each refresh of the page would put them in the place of what
-  // the operator has typed.
+  // Defaults at the time when the dialog opened. With `value`, each refresh of the page would overwrite the operator's
+  // input.
   const [first] = useState(() => Object.fromEntries(fields.map((field) => [field.name, field.value])));
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);

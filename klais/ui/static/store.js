@@ -1,4 +1,4 @@
-// The live figures: history at the start, then one event a second. Paused while the tab is hidden.
+// The live figures: history at the start, then one event per second. Paused while the tab is hidden.
 import { get } from "./api.js";
 
 const SECONDS = 900;
@@ -13,7 +13,7 @@ class Store {
   constructor() {
     this.now = null; // the newest event
     this.history = { at_ms: [] };
-    this.connected = true; // until nothing has come for a while
+    this.connected = true; // false after a while without events
     this.paused = false;
     this.showNext = false; // the next event is drawn also while paused: it shows what the operator changed
     this.error = null;
@@ -23,7 +23,7 @@ class Store {
     this.source = null;
     this.heardMs = 0;
     this.filling = null;
-    this.missingMs = null; // samples after this moment are not there yet; null: none is missing
+    this.missingMs = null; // samples after this time are missing; null: none
   }
 
   subscribe(listener) {
@@ -37,7 +37,7 @@ class Store {
 
   start() {
     document.addEventListener("visibilitychange", () => {
-      this.heardMs = Date.now(); // a hidden tab hears nothing: that is no lost connection
+      this.heardMs = Date.now(); // a hidden tab receives no events: the connection is not lost
       if (document.hidden) this.close();
       else this.open();
     });
@@ -55,7 +55,7 @@ class Store {
     };
     this.source.onmessage = (event) => this.receive(JSON.parse(event.data));
     this.source.onerror = () => {
-      // A browser tries again by itself, but not after an answer such as 401 or 503.
+      // A browser retries automatically, but not after a response such as 401 or 503.
       if (this.source?.readyState === EventSource.CLOSED) {
         this.close();
         this.askWhy();
@@ -95,7 +95,7 @@ class Store {
     }
   }
 
-  // What is missing since the stream ended: all of it at the first time. Events come in meanwhile.
+  // Samples missing since the stream ended (at first: all). New events may arrive in between.
   fill() {
     this.filling ??= this.load().finally(() => {
       this.filling = null;
@@ -114,7 +114,7 @@ class Store {
     this.tell();
   }
 
-  // Samples of both, in the order of their times.
+  // Samples of both, in time order.
   merge(found) {
     const at = new Map();
     for (const columns of [found, this.history]) columns.at_ms.forEach((atMs, i) => at.set(atMs, [columns, i]));

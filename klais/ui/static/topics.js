@@ -16,8 +16,8 @@ function timeToClear(row) {
   if (!row.lag) return "nothing waits";
   if (row.out_per_s === null || row.in_per_s === null) return "unknown yet";
   const faster = row.out_per_s - row.in_per_s;
-  if (Math.abs(faster) < Math.max(1, row.in_per_s * 0.05)) return "as much comes as goes";
-  return faster > 0 ? duration(row.lag / faster) : "not while it falls behind";
+  if (Math.abs(faster) < Math.max(1, row.in_per_s * 0.05)) return "arrivals equal departures";
+  return faster > 0 ? duration(row.lag / faster) : "growing";
 }
 
 export function Topics({ store, paused }) {
@@ -59,7 +59,7 @@ export function Topics({ store, paused }) {
   const ofPartitions = [
     { label: "partition", cell: (row) => row.partition },
     { label: "worker", cell: (row) => html`<code>${printable(row.worker)}</code>` },
-    { label: "batches that wait", number: true, cell: (row) => count(row.batches) },
+    { label: "waiting batches", number: true, cell: (row) => count(row.batches) },
     { label: "oldest", number: true, cell: (row) => (row.lag_s > 0 ? duration(row.lag_s) : "nothing waits") },
   ];
   const workers = [
@@ -101,7 +101,7 @@ export function Topics({ store, paused }) {
       empty=${noRows(data, error, "No group has committed an offset.")} />
     ${
       data &&
-      html`<p>The lag of the group <code>klais</code> is that of the newest checkpoints; what
-      the lanes have really not read yet stands at the workers.</p>`
+      html`<p>The lag of the group <code>klais</code> is as of the newest checkpoints; the table of workers shows the
+      batches that lanes have not read.</p>`
     }`;
 }

@@ -1,4 +1,4 @@
-"""The body of ``/control/``: who controls, what is in force and why, what operators set, the newest decisions."""
+"""The body of ``/control/``: the leader, the limits in force and their reasons, overrides, the newest decisions."""
 
 import time
 from typing import Any
@@ -13,16 +13,16 @@ from klais.worker.web.times import iso
 def control_body(
     settings: Settings, limits: LaneLimits, follower: ControlFollower, controller: ControllerStatistics, most: int
 ) -> dict[str, Any]:
-    """Every worker answers the same, but for ``here``: all follow the one topic.
+    """All workers return the same body except for ``here``: all follow the same topic.
 
     Parameters
     ----------
     settings, limits, follower
         Of this worker.
     controller : ControllerStatistics
-        Of this worker, leader or not.
+        Of this worker, whether it is the leader or not.
     most : int
-        Decisions shown, the newest first.
+        Number of decisions shown, newest first.
     """
     found = control_in_force(follower, settings, most)
     newest = follower.decisions[-1] if follower.decisions else {}
@@ -38,7 +38,7 @@ def control_body(
 
 
 def here(controller: ControllerStatistics) -> dict[str, Any]:
-    """The controller of this worker."""
+    """State of this worker's controller."""
     return {
         "is_leader": controller.is_leader,
         "epoch": controller.epoch,
@@ -49,7 +49,7 @@ def here(controller: ControllerStatistics) -> dict[str, Any]:
 
 
 def shown(record: dict[str, Any]) -> dict[str, Any]:
-    """An override with its times readable."""
+    """An override with readable times."""
     return record | {
         f"{name}_iso": _iso_ms(record.get(name))
         for name in ("at", "until_ms", "limits_until_ms")

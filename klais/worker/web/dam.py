@@ -1,4 +1,4 @@
-"""The dam: what each lane received, passed, holds and dropped since its step 0, and that the figures add up."""
+"""The dam: the frames that each lane received, passed, holds and dropped since its step 0, with their conservation."""
 
 import time
 from dataclasses import asdict
@@ -16,13 +16,13 @@ def conservation_body(check: Conservation) -> dict[str, Any]:
 
 
 def _astray(lanes: dict[int, Any]) -> tuple[int, int]:
-    """Frames unsent and records lost, as the lanes' own sessions see them."""
+    """Unsent frames and lost records, as counted by the lanes' sessions."""
     each = [lane.statistics() for lane in lanes.values() if lane.session is not None and lane.live.is_set()]
     return sum(of_lane.unsent for of_lane in each), sum(of_lane.missing for of_lane in each)
 
 
 def oldest_waiting_s(state: LaneState, now_ns: int) -> float | None:
-    """How long the oldest frame of the queue has waited since it was received; None when nothing waits."""
+    """Seconds since the oldest frame in the queue was received; None if the queue is empty."""
     oldest_ns = state.queue.oldest_ns()
     return None if oldest_ns is None else round(max(0, now_ns - oldest_ns) * 1e-9, 3)
 
@@ -57,7 +57,7 @@ def lane_dam(partition: int, lane: Any, limits: Limits, queue_limit: int, now_ns
 
 
 def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
-    """Body of ``/dam/``. Counters are each lane's since its step 0: they live in its checkpoints, whichever worker
+    """Body of ``/dam/``. The counters of each lane count since its step 0: its checkpoints keep them, whichever worker
     owned it.
 
     Parameters
@@ -65,9 +65,9 @@ def dam(lanes: dict[int, Any], limits: Any, worker_id: str) -> dict[str, Any]:
     lanes : dict of int to Lane
         By partition.
     limits : LaneLimits
-        In force.
+        The limits in force.
     worker_id : str
-        Who answers.
+        Id of the answering worker.
     """
     now_ns = time.time_ns()
     in_force = {partition: limits.of_lane(partition) for partition in sorted(lanes) or [0]}

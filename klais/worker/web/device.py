@@ -1,4 +1,4 @@
-"""One device for people: its row as JSON, with the names of its fields."""
+"""One device in readable form: its row as JSON with field names."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,12 +23,12 @@ COUNTERS = (
 
 
 def device_id_text(row: Any) -> str:
-    """The device_id as text (it is valid UTF-8: the header check saw to that)."""
+    """The device_id as text (valid UTF-8, because the header check verified it)."""
     return row_key(row).decode(errors="replace")
 
 
 def last_seen(row: Any) -> int:
-    """Receive time (ns) of the newest well-formed frame, by the edge's clock, and not after the lane took it."""
+    """Receive time (ns) of the newest well-formed frame, by the edge's clock, at most the time the lane took it."""
     heard_s = int(row["heard_s"])
     return min(int(row["refilled_ns"]), (heard_s + 1) * SECOND_NS) if heard_s else 0
 
@@ -39,14 +39,16 @@ def first_seen(row: Any) -> int:
 
 
 def tokens_of(row: Any, limits: DeviceLimits) -> float:
-    """Frames the device might send at once now."""
+    """Frames that the device may send immediately."""
     return float(refill(float(row["tokens"]), int(row["refilled_ns"]), limits.now_ns, limits.rate, limits.burst))
 
 
 def summaries(rows: Rows, partitions: list[int], states: list[int], limits: DeviceLimits) -> list[dict[str, Any]]:
-    """The lines of ``/devices/`` for ROW [k]; their keys are what the page can be sorted by. Column by column: a field
-    of
-    one numpy record costs a microsecond, and a thousand rows would hold up the lanes."""
+    """The lines of ``/devices/`` for ROW [k]; their keys are the sort columns of the page.
+
+    Computed column by column: reading a field of a numpy record costs a microsecond, and a thousand rows would delay
+    the lanes.
+    """
     tokens = refill_column(rows["tokens"], rows["refilled_ns"], limits.now_ns, limits.rate, limits.burst)
     seen_ns = np.minimum(rows["refilled_ns"], (rows["heard_s"].astype(np.int64) + 1) * SECOND_NS)
     columns: dict[str, list[Any]] = {
@@ -67,7 +69,7 @@ def summaries(rows: Rows, partitions: list[int], states: list[int], limits: Devi
 
 
 def feature_name(feature: int, path: int, names: Mapping[int, str]) -> str:
-    """Name of a feature: ``interval_s``, ``payload_bytes``, or the path of a payload field (its hash where unnamed)."""
+    """Name of a feature: ``interval_s``, ``payload_bytes``, or the path of a payload field (its hash if unnamed)."""
     if feature == FEATURE_INTERVAL:
         return "interval_s"
     if feature == FEATURE_SIZE:
@@ -76,7 +78,7 @@ def feature_name(feature: int, path: int, names: Mapping[int, str]) -> str:
 
 
 def newest_flag(row: Any, names: Mapping[int, str]) -> dict[str, Any] | None:
-    """The newest anomaly flag of the device, None without one."""
+    """The newest anomaly flag of the device, None if it has none."""
     if not row["flags"]:
         return None
     if row["flag_feature"] == FEATURE_TYPE:
@@ -104,7 +106,7 @@ def window(row: Any) -> dict[str, Any]:
 
 
 def profile(features: Iterable[Feature], names: Mapping[int, str]) -> list[dict[str, Any]]:
-    """What the detector expects of each feature: its mean and the usual deviation from it."""
+    """The detector's expectation for each feature: its mean and its usual deviation."""
     return [
         {
             "feature": feature_name(at.place, at.path, names),
@@ -117,7 +119,7 @@ def profile(features: Iterable[Feature], names: Mapping[int, str]) -> list[dict[
 
 
 def type_of(facts: TypeFacts | None) -> dict[str, Any] | None:
-    """What type of device it is, and the fingerprint behind that; None where fingerprints are off or know nothing."""
+    """The type of the device and its fingerprint; None if fingerprints are off or there is none."""
     if facts is None:
         return None
     return {
@@ -142,7 +144,7 @@ def detail(
     names: Mapping[int, str],
     features: Iterable[Feature],
 ) -> dict[str, Any]:
-    """Everything the lane knows of a device (``/devices/{device_id}/``); ``features``: what its detector knows."""
+    """All that the lane knows of a device (``/devices/{device_id}/``); ``features``: those of its detector."""
     return {
         "device_id": device_id_text(row),
         "partition": partition,

@@ -1,4 +1,4 @@
-"""``/devices/`` and ``/anomalies/``: a page of many devices, of this worker or of all of them."""
+"""``/devices/`` and ``/anomalies/``: a page of many devices, of this worker or of all workers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ Describe = Callable[[Rows, Found, DeviceLimits], list[dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked for, ready to be passed on: ``path`` and ``params`` without page, size and scope."""
+    """A parsed request that can be forwarded: ``path``, and ``params`` without page, size and scope."""
 
     path: str
     params: dict[str, str]
@@ -55,21 +55,21 @@ def _anomalies(rows: Rows, found: Found, limits: DeviceLimits) -> list[dict[str,
 
 
 def _is_everywhere(query: ListQuery, forwarded: bool) -> bool:
-    """Whether the devices of all workers are asked for: a question that was passed on is not passed on again."""
+    """Whether the request is for the devices of all workers; a forwarded request is not forwarded again."""
     everywhere = query.scope == "all" and not forwarded
     if everywhere and query.after is None and query.page * query.size > MOST_MERGED:
-        text = f"page: with scope=all page x size is at most {MOST_MERGED}; go on with after= instead"
+        text = f"page: with scope=all page x size is at most {MOST_MERGED}; use after= instead"
         raise HttpError(400, "bad_parameter", text, parameter="page", maximum=MOST_MERGED // query.size)
     return everywhere
 
 
 def read_devices_query(given: Mapping[str, str], forwarded: bool) -> Request:
-    """The parameters of ``/devices/``, see :class:`klais.worker.web.queries.DevicesQuery`.
+    """Read the parameters of ``/devices/``, see :class:`klais.worker.web.queries.DevicesQuery`.
 
     Raises
     ------
     HttpError
-        400, with the parameter and what it may be.
+        400, with the parameter and its valid values.
     """
     query = read_query(given, ForwardedDevicesQuery if forwarded else DevicesQuery)
     everywhere = _is_everywhere(query, forwarded)
@@ -91,7 +91,7 @@ def read_devices_query(given: Mapping[str, str], forwarded: bool) -> Request:
 
 
 def read_anomalies_query(given: Mapping[str, str], forwarded: bool) -> Request:
-    """The parameters of ``/anomalies/``, see :class:`klais.worker.web.queries.ListQuery`; errors as above."""
+    """Read the parameters of ``/anomalies/``, see :class:`klais.worker.web.queries.ListQuery`; errors as above."""
     query = read_query(given, ForwardedListQuery if forwarded else ListQuery)
     everywhere = _is_everywhere(query, forwarded)
     ask = Ask("flagged_at", True, *_places(query), _part_of_id(query), flagged_ever=True, after=_after(query))
@@ -100,7 +100,7 @@ def read_anomalies_query(given: Mapping[str, str], forwarded: bool) -> Request:
 
 
 def _places(query: ListQuery) -> tuple[int, int]:
-    """Begin and end of a page, counted from the first device or from the cursor."""
+    """Begin and end of a page, counted from the first device or the cursor."""
     begin = (query.page - 1) * query.size if query.after is None else 0
     return begin, begin + query.size
 
@@ -114,7 +114,7 @@ def _part_of_id(query: ListQuery) -> bytes:
 
 
 def live_states(lanes: Any) -> list[tuple[int, LaneState]]:
-    """(partition, state) of the lanes that are live."""
+    """(partition, state) of the live lanes."""
     return [
         (partition, lane.session.state)
         for partition, lane in sorted(lanes.by_partition.items())
@@ -123,7 +123,7 @@ def live_states(lanes: Any) -> list[tuple[int, LaneState]]:
 
 
 def state_of_row(part: Part, device_id: bytes, limits: DeviceLimits) -> int:
-    """Position in ``STATES`` of the one device in ``part`` (ROW [1])."""
+    """Index into ``STATES`` of the one device in ``part`` (ROW [1])."""
     if device_id in limits.blocked:
         return BLOCKED
     alone = DeviceLimits(limits.rate, limits.burst, frozenset(), limits.now_ns)
@@ -133,18 +133,18 @@ def state_of_row(part: Part, device_id: bytes, limits: DeviceLimits) -> int:
 async def answer(
     lanes: Any, peers: Peers, gate: Gate, limits: DeviceLimits, asked: Request, worker_id: str, **sums: dict[str, int]
 ) -> dict[str, Any]:
-    """The body of a page; ``sums`` go into it and are added up over the workers.
+    """The body of a page; the fields ``sums`` are added up over the workers.
 
-    The columns are searched in a thread, so that the lanes go on, and behind a gate, so that such requests never take
-    all of them; the rows are read here, between two steps.
+    The columns are searched in a thread, in parallel to the lanes, with a limit on concurrent requests, so that such
+    requests never use all threads. The rows are read here, between two steps.
 
     Raises
     ------
-    HttpError
+        503, if too many such requests wait.
         503: too many such requests wait.
     """
     ask = asked.ask
-    if asked.everywhere:  # each worker gives its head, up to the end of the page: the page is in the merged heads
+    if asked.everywhere:  # each worker returns its items up to the end of the page; the page is in the merged items
         ask = replace(ask, begin=0)
     parts = [Part.of(partition, state) for partition, state in live_states(lanes)]
     found = await gate.run(lambda: find_page(parts, ask, limits))
@@ -183,7 +183,7 @@ async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple
         try:
             theirs = other if other is None else _part_of(other, body, sums, asked.ask)
         except (KeyError, TypeError, ValueError, AttributeError):
-            theirs = None  # it is no worker of this version
+            theirs = None  # it is not a worker of this version
         if theirs is None:
             missing.append(url)
             continue
@@ -196,7 +196,7 @@ async def _merge(body: dict[str, Any], peers: Peers, asked: Request, sums: tuple
 
 
 def _part_of(other: dict[str, Any], body: dict[str, Any], sums: tuple[str, ...], ask: Ask) -> dict[str, Any]:
-    """The sums of ``body`` with those of another worker's page, and its items."""
+    """Add another worker's sums to ``body``, and return its items."""
     for item in other["items"]:
         _in_order(read_cursor(item["place"]), ask)
     out = {name: {key: n + int(other[name].get(key, 0)) for key, n in body[name].items()} for name in sums}
@@ -205,7 +205,7 @@ def _part_of(other: dict[str, Any], body: dict[str, Any], sums: tuple[str, ...],
 
 
 def _in_order(place: Cursor, ask: Ask) -> tuple[float | int, ...]:
-    """A key by which the items of all workers sort as each worker sorts its own."""
+    """A key that sorts the items of all workers in the order in which each worker sorts its own."""
     if ask.sort == "device_id":
         return tuple(-word if ask.descending else word for word in place.words)
     return (-place.key if ask.descending else place.key, *place.words)

@@ -1,4 +1,4 @@
-"""The live page of a worker: :mod:`klais.ui` on what this worker follows."""
+"""The live page of a worker: :mod:`klais.ui` with the topics that this worker follows."""
 
 from functools import partial
 
@@ -18,7 +18,7 @@ from klais.worker.web.peers import Peers
 
 
 def install(app: web.Application, worker: WorkerRuntime, guard: Guard, peers: Peers) -> None:
-    """Put ``/ui/`` and ``/api/v1`` on the worker's web application, before it starts."""
+    """Add ``/ui/`` and ``/api/v1`` to the worker's web application, before it starts."""
     settings = worker.settings
     page = Page(
         guard=guard,

@@ -1,5 +1,5 @@
-"""The pages: each takes what it needs from the worker and answers in JSON. ``install`` puts them on the web
-application.
+"""The pages of the worker: each reads the state that it needs and answers in JSON. ``install`` registers them on the
+web application.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ from klais.worker.web.why import LaneNow, why
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Views:
-    """What the pages show: the parts of one worker; ``readiness`` says what the worker waits for."""
+    """The parts of one worker that the pages show; ``readiness`` returns what the worker waits for."""
 
     settings: Settings
     topics: Topics
@@ -70,9 +70,7 @@ class Views:
     answers: Answers = field(default_factory=Answers)
 
     def device_limits(self, device_id: bytes = b"") -> DeviceLimits:
-        """What decides the state of a device now; of one that is not named, as of all that have no limits of their
-        own.
-        """
+        """The inputs of a device's present state; without an id, those of devices without their own limits."""
         rate, burst = self.limits.device(device_id)
         return DeviceLimits(rate, burst, frozenset(self.limits.blocked()), time.time_ns())
 
@@ -81,7 +79,7 @@ Page = Callable[[Views, web.Request], Awaitable[web.StreamResponse]]
 
 
 async def index(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/``: the pages there are; a browser is led to the live page."""
+    """``/``: the list of pages; browsers are redirected to the live page."""
     if wants_html(request):
         raise web.HTTPFound("/ui/")
     read_query(request.query, Query)
@@ -91,13 +89,13 @@ async def index(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def devices(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/devices/``: a page of this worker's devices, or with ``scope=all`` of all workers'."""
+    """``/devices/``: a page of this worker's devices, or of all workers' with ``scope=all``."""
     asked = listing.read_devices_query(request.query, FORWARDED in request.headers)
     return await _listed(views, request, asked)
 
 
 async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/anomalies/``: devices that were ever flagged, the newest flag first."""
+    """``/anomalies/``: devices that were flagged at least once, the newest flag first."""
     asked = listing.read_anomalies_query(request.query, FORWARDED in request.headers)
     history = views.report.statistics().history
     flags = {"written": int(history[Tally.FLAGS_WRITTEN]), "suppressed": int(history[Tally.FLAGS_SUPPRESSED])}
@@ -105,7 +103,7 @@ async def anomalies(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def incidents(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/incidents/``: flags with one cause, the newest incident first, and what is muted; every worker has all."""
+    """``/incidents/``: flags with a common cause, the newest incident first, and mutes; every worker has all."""
     query, control = read_query(request.query, IncidentsQuery), _control(views)
 
     async def make() -> bytes:
@@ -116,7 +114,7 @@ async def incidents(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def incident(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/incidents/{incident_id}/``: one incident; closed ones are remembered for a while."""
+    """``/incidents/{incident_id}/``: one incident; closed ones are kept for a while."""
     incident_id = incident_of_path(request, 2)
     read_query(request.query, Query)
     return reply({"worker": views.worker_id} | incident_body(_control(views).records(), incident_id))
@@ -131,7 +129,7 @@ def _control(views: Views) -> ControlFollower:
 async def _listed(
     views: Views, request: web.Request, asked: listing.Request, **sums: dict[str, int]
 ) -> web.StreamResponse:
-    """A page of many devices; whoever asks for the same within a second gets the same."""
+    """A page of many devices, cached for one second."""
 
     async def make() -> bytes:
         limits = views.device_limits()
@@ -143,24 +141,24 @@ async def _listed(
 
 
 def _row_here(views: Views, device_id: bytes, partition: int) -> tuple[Part, Rows, int]:
-    """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 where the lane does not know it."""
+    """Lane, row (ROW [1], a copy) and state of a device of this worker; 404 if the lane does not know it."""
     lane = views.lanes.by_partition[partition]
     if lane.session is None or not lane.live.is_set():
-        text = f"the lane of partition {partition} recovers: ask again in a moment"
+        text = f"the lane of partition {partition} is recovering: try again in a moment"
         raise HttpError(503, "lane_recovering", text, partition=partition)
     state = lane.session.state
     at = state.find(device_id)
     if at < 0:
         name = device_id.decode()
         raise HttpError(
-            404, "unknown_device", f"no frame of device {name!r} was taken", device_id=name, partition=partition
+            404, "unknown_device", f"no frame of device {name!r} was received", device_id=name, partition=partition
         )
     row = state.rows[at : at + 1].copy()
     return Part(partition, state, row, 1), row, at
 
 
 def _unheard(views: Views, device_id: bytes, partition: int, limits: DeviceLimits) -> tuple[Part, Rows]:
-    """A row (ROW [1]) as a device has it of which no frame was admitted, in its lane."""
+    """A row (ROW [1]) of a device in its lane without any admitted frame."""
     lane = views.lanes.by_partition[partition]
     assert lane.session is not None
     state = lane.session.state
@@ -171,7 +169,7 @@ def _unheard(views: Views, device_id: bytes, partition: int, limits: DeviceLimit
 
 
 async def device(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/devices/{device_id}/``: its row; from the worker that owns it."""
+    """``/devices/{device_id}/``: its row, from the worker that owns it."""
     device_id = device_of_path(request, 2)
     read_query(request.query, Query)
     partition = partition_of(device_id, views.settings.partitions)
@@ -188,7 +186,7 @@ async def device(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/devices/{device_id}/why/``: which rule acts on its frames now."""
+    """``/devices/{device_id}/why/``: the rule that acts on its frames now."""
     device_id = device_of_path(request, 2)
     read_query(request.query, Query)
     partition = partition_of(device_id, views.settings.partitions)
@@ -200,7 +198,7 @@ async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
     except HttpError as error:
         if error.status != 404 or device_id not in limits.blocked:
             raise
-        part, row = _unheard(views, device_id, partition, limits)  # a blocked device may never have got a row
+        part, row = _unheard(views, device_id, partition, limits)  # a blocked device may have no row
     share, bounds = views.limits.of_lane(partition)
     state = part.state
     low, high = id_words(device_id)
@@ -212,13 +210,13 @@ async def device_why(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def dam_page(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/dam/``: what each lane received, passed, holds and dropped."""
+    """``/dam/``: the frames that each lane received, passed, holds and dropped."""
     read_query(request.query, Query)
     return reply(dam(views.lanes.by_partition, views.limits, views.worker_id))
 
 
 async def control_page(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/control/``: who controls, the limits in force and why, overrides, the newest decisions."""
+    """``/control/``: the leader, the limits in force and their reasons, overrides, the newest decisions."""
     most = read_query(request.query, ControlQuery).limit
     body = control_body(views.settings, views.limits, _control(views), views.controller(), most)
     return reply({"worker": views.worker_id} | body)
@@ -239,9 +237,9 @@ async def topics(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def health(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/health``: 200 while the process works, 503 when a lane has failed or was fenced.
+    """``/health``: 200 while the process works, 503 if a lane has failed or was fenced.
 
-    A broker that does not answer is a problem, but none that restarting this process would mend: 200, and said.
+    A broker that does not answer is listed as a problem with status 200, because restarting this process does not help.
     """
     of_lanes, lanes = views.lanes.by_partition, lanes_body(views.lanes.by_partition)
     failed = any(not lane["live"] and lane["failure"] for lane in lanes.values())
@@ -269,16 +267,16 @@ async def health(views: Views, request: web.Request) -> web.StreamResponse:
 
 
 async def livez(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/livez``: 200 while the event loop turns. The lanes share it, so an answer is the proof; Kafka and lanes that
-    recover do not matter here.
+    """``/livez``: 200 while the event loop runs, which lanes and pages share. Kafka and recovering lanes have no
+    influence.
     """
     return reply({"live": True, "worker": views.worker_id, "uptime_s": round(time.monotonic() - views.started_s, 3)})
 
 
 async def readyz(views: Views, request: web.Request) -> web.StreamResponse:
-    """``/readyz``: 200 when all lanes of the worker are live, or it has none because others have all (``standby``).
+    """``/readyz``: 200 if all lanes of the worker are live, or if it has none because others run all (``standby``).
 
-    Else 503 and what the worker waits for.
+    Otherwise 503 with the conditions that are not yet met.
     """
     found = views.readiness()
     waits = list(found.waiting_for)
@@ -342,22 +340,22 @@ def document_of_pages() -> dict[str, Any]:
                 "responses": {"200": good} | errors("400", "401", "403", "421", "429") | _more_errors(path, page, good),
             }
         }
-    text = "What a KLAIS worker knows: devices, lanes, limits, topics; and what operators change, under /api/v1."
+    text = "State of a KLAIS worker: devices, lanes, limits, topics; and changes by operators, under /api/v1."
     models = schemas(requests=ui.MODELS, answers=ui.ANSWERS)
     return document("KLAIS worker", __version__, text, paths | ui.paths() | tap.paths(), models)
 
 
 def _more_errors(path: str, page: Page, good: dict[str, Any]) -> dict[str, Any]:
-    """What else a page may answer."""
-    if page in (health, readyz):  # their 503 says what is wrong, in their own shape
-        return {"503": good | {"description": "Something is not as it should be; the body says what."}}
+    """Other responses of a page."""
+    if page in (health, readyz):  # their 503 describes the problem, in their own format
+        return {"503": good | {"description": "There is a problem; the body describes it."}}
     more = errors("404") if "{" in path else {}
     return more | (errors("503") if page not in (index, livez, metrics, openapi) else {})
 
 
 def install(app: web.Application, views: Views, guard: Guard) -> None:
-    """Put all pages on an application (Faust's, before its own ``/``), behind the guard; end slashes that are missing
-    or too many are mended by a redirect.
+    """Register all pages on an application (Faust's, before its own ``/``), behind the guard. Missing or repeated
+    slashes at the end are fixed by a redirect.
     """
     guard.install(app)
     app.middlewares.append(web.normalize_path_middleware(append_slash=True))

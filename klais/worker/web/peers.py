@@ -1,4 +1,4 @@
-"""The other workers: who owns a partition, by Faust's table route, and asking them."""
+"""The other workers: which one owns a partition, by Faust's table route, and requests to them."""
 
 import asyncio
 from typing import Any
@@ -14,14 +14,14 @@ from klais.telemetry.log import get
 log = get("klais.worker.web")
 
 FORWARDED = "X-Klais-Forwarded"
-"""Set on requests from worker to worker: such a request is answered here or not at all, never sent on."""
+"""Header of requests from worker to worker. Such a request is answered here or refused, never forwarded again."""
 OWNER = "X-Klais-Owner"
 TIMEOUT_S = 5.0
 MOST_BYTES = 16 << 20
 
 
 class Peers:
-    """The workers of the group as the last rebalance left them.
+    """The workers of the group as of the last rebalance.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Peers:
     table, topic : str
         Name of the table, and of its changelog topic.
     token : str or None
-        What workers show each other to read.
+        Token for read access among the workers.
     """
 
     def __init__(self, app: Any, table: str, topic: str, token: str | None = None) -> None:
@@ -39,7 +39,7 @@ class Peers:
 
     @property
     def own_url(self) -> str:
-        """This worker's address, as the others know it."""
+        """Address of this worker for other workers."""
         return str(self._app.conf.canonical_url).rstrip("/")
 
     def partitions(self) -> dict[str, list[int]]:
@@ -48,31 +48,31 @@ class Peers:
         return {str(url).rstrip("/"): sorted(topics.get(self._topic, ())) for url, topics in hosts.items()}
 
     def others(self) -> list[str]:
-        """Addresses of the other workers that own something."""
+        """Addresses of the other workers that own partitions."""
         return sorted(url for url, owned in self.partitions().items() if owned and url != self.own_url)
 
     def owner(self, partition: int) -> str | None:
-        """Address of the worker that owns a partition, None while nobody does."""
+        """Address of the worker that owns a partition, or None if there is none."""
         return next((url for url, owned in self.partitions().items() if partition in owned), None)
 
     async def forward(self, request: web.Request, partition: int) -> web.StreamResponse:
-        """The answer of the worker that owns ``partition``.
+        """Forward a request to the worker that owns ``partition`` and return its response.
 
         Raises
         ------
         HttpError
-            503: nobody owns it just now, or its owner does not answer.
+            503, if no worker owns the partition now, or its owner does not answer.
         """
         owner = self.owner(partition)
         if owner is None or owner == self.own_url or FORWARDED in request.headers:
-            text = f"partition {partition} is being taken over: ask again in a moment"
+            text = f"partition {partition} is being taken over: try again in a moment"
             raise HttpError(503, "partition_moving", text, partition=partition, owner=owner)
         status, body = await self._get(owner + request.rel_url.raw_path_qs)
         headers = {OWNER: owner}
         return web.Response(body=body, status=status, content_type="application/json", headers=headers)
 
     async def gather(self, path_qs: str) -> dict[str, dict[str, Any] | None]:
-        """JSON objects of all other workers for a path, by address; None where one did not answer with one."""
+        """JSON objects of all other workers for a path, by address; None for a worker without a valid response."""
         urls = self.others()
         answers = await asyncio.gather(*(self._get(url + path_qs) for url in urls), return_exceptions=True)
         out: dict[str, dict[str, Any] | None] = {}
@@ -100,13 +100,12 @@ def _object(body: bytes) -> dict[str, Any] | None:
 
 
 async def fetch(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Status and body of what another worker answers: never through a proxy, never redirected, bounded in size and
-    time.
+    """Status and body of another worker's response, without proxy and redirects, and bounded in size and time.
 
     Raises
     ------
     aiohttp.ClientError, TimeoutError
-        It does not answer, or answers more than 16 MiB.
+        If it does not answer, or its response is larger than 16 MiB.
     """
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     if session.trust_env:
@@ -116,5 +115,5 @@ async def fetch(session: aiohttp.ClientSession, url: str, headers: dict[str, str
         async for chunk in answer.content.iter_any():
             data += chunk
             if len(data) > MOST_BYTES:
-                raise aiohttp.ClientPayloadError(f"the answer is larger than {MOST_BYTES} bytes")
+                raise aiohttp.ClientPayloadError(f"the response is larger than {MOST_BYTES} bytes")
     return answer.status, bytes(data)

@@ -1,4 +1,4 @@
-"""What the pages of the worker take as query parameters."""
+"""The query parameters of the worker's pages."""
 
 import base64
 from typing import Annotated, Literal
@@ -11,9 +11,9 @@ from klais.core.wire.constants import ID_SIZE
 from klais.http.query import Query, Whole
 from klais.worker.rows import Cursor
 
-MOST_ROWS = 500  # of one page
-MOST_MERGED = 1000  # rows that each worker is asked for when pages of all workers are merged
-MOST_PAGES = 200  # up to row 100,000: a page far behind would sort all devices
+MOST_ROWS = 500  # rows of one page
+MOST_MERGED = 1000  # rows requested from each worker if pages of all workers are merged
+MOST_PAGES = 200  # up to row 100,000: a later page would sort all devices
 
 State = Literal["normal", "silent", "flagged", "limited", "blocked"]
 Sort = Literal[
@@ -33,17 +33,17 @@ PartOfId = Annotated[str, AfterValidator(_fits_an_id), Field(json_schema_extra={
 
 
 def write_cursor(place: Cursor) -> str:
-    """A place in the table of devices as text for the next request."""
+    """Encode a place in the table of devices as text for the next request."""
     return base64.urlsafe_b64encode(orjson.dumps([place.key, *place.words])).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> Cursor:
-    """The place that :func:`write_cursor` wrote.
+    """Decode the text of :func:`write_cursor`.
 
     Raises
     ------
     ValueError
-        It is none.
+        If the text is not a cursor.
     """
     try:
         key, first, second = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
@@ -53,7 +53,7 @@ def read_cursor(text: str) -> Cursor:
     except (ValueError, TypeError):
         good = False
     if not good:
-        raise ValueError("must be `next` of the page before")
+        raise ValueError("must be `next` of the previous page")
     return Cursor(key, (first, second))
 
 
@@ -63,30 +63,31 @@ def _is_cursor(text: str) -> str:
 
 
 class ListQuery(Query):
-    """Of a page of many devices."""
+    """Query of a page of many devices."""
 
     page: Whole = Field(default=1, ge=1, le=MOST_PAGES, description="Page, from 1.")
-    size: Whole = Field(default=100, ge=1, le=MOST_ROWS, description="Devices of a page.")
+    size: Whole = Field(default=100, ge=1, le=MOST_ROWS, description="Devices per page.")
     scope: Literal["worker", "all"] = Field(
-        default="worker", description=f"Devices of this worker, or of all: page x size is at most {MOST_MERGED} then."
+        default="worker",
+        description=f"Devices of this worker, or of all workers (then page x size is at most {MOST_MERGED}).",
     )
     q: PartOfId | None = Field(default=None, description="Part of the device id.")
     after: Annotated[str, AfterValidator(_is_cursor)] | None = Field(
-        default=None, max_length=100, description="The page behind this place: `next` of the page before."
+        default=None, max_length=100, description="The page after this place: `next` of the previous page."
     )
 
 
 class DevicesQuery(ListQuery):
     """Of ``/devices/``."""
 
-    sort: Sort = Field(default="last_seen", description="Column that the devices are sorted by.")
+    sort: Sort = Field(default="last_seen", description="Sort column.")
     order: Literal["asc", "desc"] | None = Field(
-        default=None, description="Unset: ids, partitions and first_seen upwards, everything else the largest first."
+        default=None, description="Default: ids, partitions and first_seen ascending, all others descending."
     )
     state: State | None = Field(default=None, description="Only devices in this state.")
-    dropped: Literal["true"] | None = Field(default=None, description="Only devices that had frames dropped.")
+    dropped: Literal["true"] | None = Field(default=None, description="Only devices with dropped frames.")
     silent_s: Whole | None = Field(
-        default=None, ge=0, le=10**9, description="Only devices that were not heard of for so many seconds."
+        default=None, ge=0, le=10**9, description="Only devices without a frame for this many seconds."
     )
 
 
@@ -95,14 +96,14 @@ class _Forwarded(Query):
 
 
 class ForwardedListQuery(_Forwarded, ListQuery):
-    """The same from another worker, which merges."""
+    """The same, from another worker that merges the responses."""
 
 
 class ForwardedDevicesQuery(_Forwarded, DevicesQuery):
-    """The same from another worker, which merges."""
+    """The same, from another worker that merges the responses."""
 
 
 class ControlQuery(Query):
     """Of ``/control/``."""
 
-    limit: Whole = Field(default=DECISIONS, ge=0, le=DECISIONS, description="Decisions shown, the newest first.")
+    limit: Whole = Field(default=DECISIONS, ge=0, le=DECISIONS, description="Number of decisions shown, newest first.")

@@ -22,14 +22,14 @@ class LaneTapQuery(TapQuery):
     """Of ``/api/v1/tap``."""
 
     verdict: Literal["passed", "queued", "released", "dropped", "malformed", "flagged"] | None = Field(
-        default=None, description="What became of the frames; dropped includes malformed."
+        default=None, description="Verdict of the frames; dropped includes malformed."
     )
     reason: Annotated[str, AfterValidator(_reason)] | None = Field(
-        default=None, description="Why they were dropped.", json_schema_extra={"enum": list(REASON_NAMES)}
+        default=None, description="Reason of the drop.", json_schema_extra={"enum": list(REASON_NAMES)}
     )
 
     def filter(self) -> Filter:
-        """The same for the lanes."""
+        """The same as a filter for the lanes."""
         texts = (self.device_id or "").encode(), (self.prefix or "").encode()
         return Filter(*texts, self.verdict or "", self.reason or "", self.sample)
 

@@ -1,10 +1,10 @@
-"""Times as people and JSON have them."""
+"""Time formats of JSON bodies."""
 
 from datetime import UTC, datetime
 
 
 def iso(time_ns: int) -> str | None:
-    """ns since the epoch as ISO 8601 in UTC with milliseconds; None for 0 and what no calendar holds.
+    """Format ns since the epoch as ISO 8601 in UTC with milliseconds; None for 0 and times outside the calendar.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Why a device's frames do or do not get through now: each rule of the lane, in the order in which it is asked.
+"""Why a device's frames pass or are dropped now: each rule of the lane, in evaluation order.
 
 The order is that of :func:`klais.core.dam.admit.judge`: duplicate, blocked, device rate, then the global bucket and its
 queue.
@@ -13,16 +13,16 @@ from klais.worker.rows import DeviceLimits
 from klais.worker.web.device import device_id_text, last_seen, newest_flag, tokens_of
 from klais.worker.web.times import iso
 
-MOST = 0.5  # of a device's frames
-MANY = 3  # of a thing that may happen once or twice
+MOST = 0.5  # share of a device's frames
+MANY = 3  # count above one or two normal occurrences
 
 
 @dataclass(frozen=True, slots=True)
 class LaneNow:
-    """What of the lane bears on one device: queue, global bucket of the lane (frames/s, frames), waiting frames.
+    """State of the lane that affects one device: queue, global bucket (frames/s, frames), waiting frames.
 
-    ``mine`` frames of the device wait, ``ahead`` frames leave before the first of them (None: none of its frames
-    waits), ``before_new`` frames would leave before a new one.
+    ``mine`` frames of the device wait, ``ahead`` frames leave before its first one (None: none of its frames waits),
+    and ``before_new`` frames would leave before a new one.
     """
 
     rate: float
@@ -42,7 +42,7 @@ def why(
     control: dict[str, Any] | None,
     names: Mapping[int, str],
 ) -> dict[str, Any]:
-    """Body of ``/devices/{device_id}/why/``; ``control`` is the device's record on ``klais_control``, if it has one."""
+    """Body of ``/devices/{device_id}/why/``; ``control``: the device's record on ``klais_control``, if any."""
     rules = [
         _blocked(limits, control, _is_blocked(row, limits), int(row["blocked"])),
         _device_rate(row, limits),
@@ -55,7 +55,7 @@ def why(
     ]
     acting = [rule for rule in rules[:4] if rule["active"]]
     verdict = acting[0]["verdict"] if acting else "passed"
-    says = acting[0]["says"] if acting else "Nothing holds this device back: a new frame would pass at once."
+    says = acting[0]["says"] if acting else "No rule limits this device: a new frame would pass immediately."
     return {
         "device_id": device_id_text(row),
         "partition": partition,
@@ -68,7 +68,7 @@ def why(
 
 
 def _rule(name: str, active: bool, says: str, **facts: Any) -> dict[str, Any]:
-    """One rule: ``since`` and ``until`` are ISO times, null = unknown, for good, or not in force."""
+    """One rule. ``since`` and ``until`` are ISO times, null = unknown, without end, or not in force."""
     return {"rule": name, "active": active, "says": says, "since": None, "until": None, **facts}
 
 
@@ -85,7 +85,7 @@ def _blocked(limits: DeviceLimits, control: dict[str, Any] | None, active: bool,
     whom = f" by {by}" if by else ""
     because = f" ({reason})" if reason else ""
     if active:
-        end = f"until {until}" if until else "for good, until somebody unblocks it"
+        end = f"until {until}" if until else "until an operator unblocks it"
         says = f"Blocked{whom}{because} {end}: every frame is dropped."
     elif record.get("block") is True and until and record.get("unblock") is not True:
         says = f"A block{whom}{because} ended at {until}."
@@ -107,7 +107,7 @@ def _device_rate(row: Any, limits: DeviceLimits) -> dict[str, Any]:
         says = f"Within its own rate now ({of}); {dropped} frames were dropped above it so far."
     else:
         says = f"Within its own rate: {of}."
-    # A bucket has no memory of when it ran dry: the newest frame is the last moment that is known.
+    # A bucket does not record when it became empty: the newest frame is the last known moment.
     since = iso(int(row["refilled_ns"])) if active else None
     return _rule("device_rate", active, says, verdict="device_rate", dropped=dropped, tokens=round(tokens, 3)) | {
         "since": since,
@@ -124,11 +124,11 @@ def _dam(row: Any, limits: DeviceLimits, lane: LaneNow) -> dict[str, Any]:
         says = f"The lane's queue is full ({lane.queue_depth} of {lane.queue_limit} frames): new frames are dropped."
     elif active:
         says = (
-            f"{lane.queue_depth} frames of the lane wait. Devices take turns: {lane.before_new} of them leave before a "
-            f"new one of this device, which takes about {wait_s:.1f} s at {lane.rate:g} frames/s."
+            f"{lane.queue_depth} frames wait in the lane. Devices take turns: {lane.before_new} of them leave before a "
+            f"new frame of this device, which takes about {wait_s:.1f} s at {lane.rate:g} frames/s."
         )
     else:
-        says = "No queue in its lane: frames pass as they come."
+        says = "The queue of its lane is empty: frames pass on arrival."
     if lane.mine:
         says += f" {lane.mine} frames of this device wait, {lane.ahead} before the first."
     verdict = "queue_full" if full or lane.queue_limit == 0 else "queued"
@@ -148,15 +148,15 @@ def _duplicates(row: Any) -> dict[str, Any]:
     most = share >= MOST and duplicate >= MANY
     if most:
         says = (
-            f"Most of its frames ({duplicate} of {received}, {share:.0%}) are dropped as duplicates: their sequence "
-            "number and bytes came a moment before. Either they really come twice, or its firmware has no counter or "
-            "starts it again at each wake-up, or two devices share this id. For firmware without a counter set "
+            f"Most of its frames ({duplicate} of {received}, {share:.0%}) are dropped as duplicates: a recent frame "
+            "had the same sequence number and bytes. Either they really arrive twice, or its firmware has no counter "
+            "or restarts it at each wake-up, or two devices share this id. For firmware without a counter set "
             "KLAIS_SEQUENCE_OFF."
         )
     elif duplicate:
-        says = f"{duplicate} of {received} frames ({share:.1%}) came twice and were dropped the second time."
+        says = f"{duplicate} of {received} frames ({share:.1%}) arrived twice; the second copy was dropped."
     else:
-        says = "No frame came twice."
+        says = "No frame arrived twice."
     return _rule("duplicate", most, says, verdict="duplicate", dropped=duplicate, share=round(share, 6))
 
 
@@ -164,11 +164,11 @@ def _sequence(row: Any) -> dict[str, Any]:
     resets, gaps, late, jumps = (int(row[name]) for name in ("resets", "gaps", "late", "jumps"))
     received = int(row["received"])
     says = (
-        f"Its sequence began again {_times(resets)} (restarts; nothing is dropped for that); "
-        f"{counted(gaps, 'number is', 'numbers are')} missing, {counted(late, 'frame', 'frames')} came late."
+        f"Its sequence restarted {_times(resets)} (no frame is dropped for that); "
+        f"{counted(gaps, 'number is', 'numbers are')} missing, {counted(late, 'frame', 'frames')} arrived late."
     )
     if jumps > MOST * received or gaps > received:
-        says += f" It jumped ahead {_times(jumps)}: its counter may count time or something else than frames."
+        says += f" It jumped ahead {_times(jumps)}: the counter may not count frames, but for example time."
     return _rule("sequence", False, says, resets=resets, gaps=gaps, late=late, jumps=jumps)
 
 
@@ -176,14 +176,14 @@ def _sources(row: Any) -> dict[str, Any]:
     turns = int(row["source_turns"])
     if turns >= MANY:
         says = (
-            f"Its frames come from two addresses by turns ({_times(turns)} back to the one before): two devices may "
-            "share this id (ids longer than 16 bytes that a sender cut?), or it has two networks. "
+            f"Its frames alternate between two addresses ({_times(turns)} back to the previous one): two devices may "
+            "share this id (a sender may cut ids longer than 16 bytes), or it has two networks. "
             "`klais tail raw` shows the addresses."
         )
     elif row["source"]:
-        says = "Its frames come from one address at a time."
+        says = "Its frames come from one address."
     else:
-        says = "Sources are not recorded (KLAIS_BATCH_SOURCES)."
+        says = "Source addresses are not recorded (KLAIS_BATCH_SOURCES)."
     return _rule("sources", turns >= MANY, says, turns=turns)
 
 

@@ -111,7 +111,7 @@ def no_jar(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [(another_jar, "0.jar: its SHA-512 is another"), (one_more_jar, "more.jar: not one of"), (no_jar, "missing")],
+    [(another_jar, "0.jar: its SHA-512 differs"), (one_more_jar, "more.jar: not a jar of"), (no_jar, "missing")],
 )
 def test_other_jars_are_refused_at_each_start(
     maven: Path, tmp_path: Path, change: Callable[[Path], None], text: str
@@ -125,7 +125,7 @@ def test_other_jars_are_refused_at_each_start(
 
 def test_what_maven_gives_is_compared_before_it_is_kept(maven: Path, tmp_path: Path) -> None:
     (tmp_path / "sums").write_text(f"{'0' * 128}  kafka_2.13-0.jar\n")
-    with pytest.raises(SetupMissing, match="SHA-512 is another"):
+    with pytest.raises(SetupMissing, match="SHA-512 differs"):
         jars.fetch(tmp_path / "cache", lambda said: None)
     assert not jars.jars_dir(tmp_path / "cache").exists()
 

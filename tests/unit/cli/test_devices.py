@@ -138,9 +138,9 @@ def test_a_device_and_why(run: Run, worker: str) -> None:
     assert "state: normal" in shown and "received=2" in shown
     assert json.loads(run("devices", "show", "dev-3", "--url", worker, "--json").stdout)["counters"]["received"] == 2
     why = run("devices", "why", "dev-3", "--url", worker)
-    assert why.stdout.startswith("dev-3: passed. Nothing holds this device back") and "  blocked " in why.stdout
+    assert why.stdout.startswith("dev-3: passed. No rule limits this device") and "  blocked " in why.stdout
     gone = run("devices", "why", "nobody", "--url", worker)
-    assert gone.exit_code == 1 and "answers 404" in gone.stderr and gone.stdout == ""
+    assert gone.exit_code == 1 and "responds with 404" in gone.stderr and gone.stdout == ""
     assert run("devices", "show", "x" * 17, "--url", worker).exit_code == 2
 
 

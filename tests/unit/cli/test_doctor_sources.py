@@ -13,7 +13,7 @@ from klais.edge.sources import af_xdp
 def test_udp_works_everywhere_and_the_others_say_why_not() -> None:
     (finding,) = check_sources(Settings(source="auto"))
     assert (finding.name, finding.status) == ("sources", "ok")
-    assert finding.found.startswith("auto is set; here work udp")
+    assert finding.found.startswith("auto is set; available here: udp")
     assert "not ringbuf: " in finding.found
 
 

@@ -99,7 +99,7 @@ def test_without_a_terminal_or_a_worker(run: Run, recorded: str) -> None:
 
 def test_rows_of_the_tabs(event: dict[str, Any]) -> None:
     figures = {row["figure"]: row["value"] for row in pipeline(event)}
-    assert figures["arrives at the edges"] == event["sample"]["edge_received"]
+    assert figures["arriving at the edges"] == event["sample"]["edge_received"]
     kinds = [(row["process"], row["kind"]) for row in processes(event)]
     assert kinds == [("edge-1", "edge"), (event["workers"][0]["id"], "worker")]
     assert {row["reason"] for row in drops(event)} == {
@@ -274,7 +274,7 @@ def test_in_a_terminal(terminal: Callable[..., Terminal]) -> None:
     app.router.add_get("/devices/", devices)
     with served(app) as (url, _):
         seen = terminal("top", "--url", url)
-        seen.until("arrives at the edges")
+        seen.until("arriving at the edges")
         seen.send("2")
         seen.until("edge-1")
         seen.send("3")

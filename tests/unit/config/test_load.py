@@ -193,7 +193,7 @@ def test_warnings_name_what_is_seldom_meant() -> None:
     odd = Settings(dam_burst_size=10, api_bind="0.0.0.0:6066", web_bind="10.0.0.1")
     said = "\n".join(warnings(odd))
     parts = ["KLAIS_DAM_DEVICE_BURST=5000 is above", "both use port 6066"]
-    parts += ["one is made in the state folder", "KLAIS_WEB_BIND is not loopback", "get 401"]
+    parts += ["a token is created in the state folder", "KLAIS_WEB_BIND is not loopback", "get 401"]
     assert [part for part in parts if part not in said] == []
     assert "anyone who reaches it may read" in "\n".join(warnings(Settings(web_bind="::", api_open_reads=True)))
     login = {"kafka_bootstrap": "a:1", "kafka_sasl_username": "u", "kafka_sasl_password": SECRET}

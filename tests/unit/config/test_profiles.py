@@ -80,10 +80,10 @@ def test_without_an_edge_no_other_edge_is_asked(file: Path) -> None:
         ("[prod]\nbootstrap = 'a:1'\n", "the profile 'prod' lacks worker_url"),
         (
             PROD + "tokn_file = 'x'\n",
-            r"profiles\.toml:10: \[prod\] tokn_file: is no key of it: did you mean token_file",
+            r"profiles\.toml:10: \[prod\] tokn_file: is not a key of it: did you mean token_file",
         ),
         (PROD + "partitions = 0\n", r"profiles\.toml:10: \[prod\] partitions=0: is too small \(1 to 1024"),
-        (PROD + "api_token = 'hunter2'\n", r"profiles\.toml:10: \[prod\] api_token: is no key"),
+        (PROD + "api_token = 'hunter2'\n", r"profiles\.toml:10: \[prod\] api_token: is not a key"),
     ],
 )
 def test_a_profile_that_cannot_be_used(file: Path, text: str, said: str) -> None:

@@ -172,5 +172,5 @@ def test_a_token_file_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="symbolic link"):
         find_or_make_token(tmp_path / "link")
     assert not (tmp_path / "elsewhere").exists()
-    with pytest.raises(ConfigError, match="cannot be made"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         find_or_make_token(Path("/proc/nowhere/api.token"))

@@ -49,7 +49,7 @@ def test_every_setting_has_one_table_and_a_key_of_its_own() -> None:
 
 
 def test_a_setting_without_a_table_is_named() -> None:
-    with pytest.raises(KeyError, match=r"no table of klais\.toml takes the setting 'colour'"):
+    with pytest.raises(KeyError, match=r"no table of klais\.toml contains the setting 'colour'"):
         table_of("colour")
 
 
@@ -114,15 +114,15 @@ kafka_port = 1
     lines = problems(tmp_path, text, KLAIS_WEB_PORT="x")
     for start, said in {
         "klais.toml:3: [kafka] partitions=0": "is too small (1 to 1024; partitions",
-        "klais.toml:4: [kafka] port": "true is no value of it",
+        "klais.toml:4: [kafka] port": "true is not a valid value",
         "klais.toml:5: [kafka] heap": "did you mean heap_mb?",
-        "klais.toml:6: [kafka] topic=": "characters that are not allowed",
+        "klais.toml:6: [kafka] topic=": "has invalid or too many characters",
         "klais.toml:9: [kafka] flush": "must be text in quotes, a number, true or false",
         "klais.toml:11: [dams]": "did you mean [dam]?",
-        "klais.toml:13: [xdp] partitions": "is called [kafka] partitions",
+        "klais.toml:13: [xdp] partitions": "must be [kafka] partitions",
         "klais.toml:14: [xdp] devices=many": "is not a whole number (1024 to 16777216 devices",
-        "klais.toml:15: [xdp] log": "is no setting of klais: ",
-        "klais.toml:17: [process] kafka_port": "is called [kafka] port",
+        "klais.toml:15: [xdp] log": "is not a setting of klais: ",
+        "klais.toml:17: [process] kafka_port": "must be [kafka] port",
         "KLAIS_WEB_PORT=x": "is not a whole number",
     }.items():
         assert [said in line for line in lines if line.startswith(start)] == [True], (start, lines)
@@ -132,17 +132,17 @@ kafka_port = 1
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("partitions = 3\n", "klais.toml:1: partitions: a setting stands in a table, this one as [kafka] partitions"),
-        ("kafka = 3\n", "klais.toml:1: kafka is a table: write [kafka] on a line of its own"),
+        ("partitions = 3\n", "klais.toml:1: partitions: a setting must be in a table, this one as [kafka] partitions"),
+        ("kafka = 3\n", "klais.toml:1: kafka is a table: write [kafka] on its own line"),
         ("[kafka\n", "klais.toml:1: is not TOML"),
         ("[kafka]\nport = 1\nport = 2\n", "klais.toml:3: is not TOML"),
         (
             "[kafka]\nsasl_password = 'hunter2'\n",
-            "klais.toml:2: [kafka] sasl_password: a secret does not stand in this",
+            "klais.toml:2: [kafka] sasl_password: secrets are not allowed in this",
         ),
         ("kafka.port = 0\n", "klais.toml:1: [kafka] port=0: is too small"),
         ("kafka = { port = 0 }\n", "klais.toml:1: [kafka] port=0: is too small"),
-        ("[process]\nconfig = 'x'\n", "klais.toml:2: [process] config: is no setting"),
+        ("[process]\nconfig = 'x'\n", "klais.toml:2: [process] config: is not a setting"),
     ],
 )
 def test_a_wrong_line(tmp_path: Path, text: str, said: str) -> None:

@@ -170,11 +170,11 @@ def test_what_a_reload_may_change() -> None:
 
 
 BAD_FILES = {
-    "4 " + "00" * 32: "line 1: is not a generation",
+    "4 " + "00" * 32: "line 1: must be a generation",
     "1 " + "00" * 31: "31 bytes",
     "1 xyz": "not hex",
-    "1": "is not a generation",
-    "# none\n1 " + "00" * 32 + "\n1 " + "00" * 32: "line 3: generation 1 is there twice",
+    "1": "must be a generation",
+    "# none\n1 " + "00" * 32 + "\n1 " + "00" * 32: "line 3: duplicate generation 1",
 }
 
 

@@ -98,7 +98,7 @@ def test_what_is_no_http_gets_400_in_the_one_shape(server: tuple[str, str, str],
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b" 400 " in head.splitlines()[0], answer
     assert json.loads(body) == {
-        "error": "this is no well-formed HTTP request, or its headers are too long",
+        "error": "this is not a well-formed HTTP request, or its headers are too long",
         "code": "bad_request",
         "details": {},
     }

@@ -58,7 +58,7 @@ def test_another_format_and_a_way_out_of_the_folder_are_refused(tmp_path: Path) 
     with pytest.raises(ModelRefused, match="format 2"):
         read_card(folder)
     edit(folder, format=1, files={"../secret": "0"})
-    with pytest.raises(ModelRefused, match="leads out"):
+    with pytest.raises(ModelRefused, match="points outside"):
         read_card(folder)
 
 

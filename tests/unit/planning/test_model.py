@@ -79,7 +79,7 @@ def test_a_dearer_worker_is_seen_in_the_workers_alone() -> None:
         (Question(devices=10, rate=5e6), "one device sends 500,000 frames/s, and one lane decides all of them"),
         (Question(devices=10**7, rate=5e6), "changelog writes more than 50 MB/s"),
         (Question(devices=10**6, rate=1e6, latency_s=0.01), "allow more latency"),
-        (Question(devices=10**9, rate=1e9), "1024 partitions are the most"),
+        (Question(devices=10**9, rate=1e9), "1024 partitions are the maximum"),
         (Question(devices=10**9, rate=1e5), "more than 8 GB"),
     ],
 )

@@ -192,5 +192,5 @@ def test_the_summary_counts_every_dead_letter() -> None:
         ("not_strict", "still bad_json", 2, 2),
         ("not_strict", "goes", 1, 1),
     ]
-    assert outcome_of("forged") == "has a wrong tag"
+    assert outcome_of("forged") == "has an invalid tag"
     assert np.sum([row["frames"] for row in rows]) == 3

@@ -38,7 +38,7 @@ async def test_what_is_missing_doubled_or_out_of_order_is_a_problem() -> None:
 async def test_as_many_are_missing_as_lanes_have_counted_and_no_more_and_no_fewer() -> None:
     found, problems = await compared("aef", "abcdef", may_lose=3)
     assert problems == [] and found.lost == 3
-    assert (await compared("abef", "abcdef", may_lose=3))[1] == ["topic: 2 records are missing, the journal says 3"]
+    assert (await compared("abef", "abcdef", may_lose=3))[1] == ["topic: 2 records are missing, the journal has 3"]
     assert (await compared("aef", "abcdef", may_lose=2))[1]
 
 

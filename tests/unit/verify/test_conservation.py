@@ -43,7 +43,7 @@ def test_frames_that_are_all_accounted_for_make_no_difference() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"edge_received": 99, "published": 94}, "1 frames were sent and never reached the edge"),
+        ({"edge_received": 99, "published": 94}, "1 sent frames did not reach the edge"),
         ({"published": 94}, "the edge received 100 frames and accounts for 99"),
         ({"worker_received": 96, "passed": 79, "landed": 79}, "95 frames were published and the worker received 94"),
         ({"worker_received": 98, "passed": 81, "landed": 81}, "95 frames were published and the worker received 96"),

@@ -119,7 +119,7 @@ async def test_a_log_that_ends_too_early_is_waited_for_and_then_lost(lane, monke
     monkeypatch.setattr(module, "PATIENCE_S", 0.0)
     lane.log.cut(2)
     assert not await lane.taken.verify()
-    with pytest.raises(LaneFailed, match="raw ends before what was taken"):
+    with pytest.raises(LaneFailed, match="raw ends before records that were taken"):
         await lane.taken.verified()
     lane.log.append(b"c")
     await lane.taken.verified()
