@@ -183,8 +183,8 @@ class WorkerViews:
     def _refusal(self, status: int, found: Any) -> str:
         reason = found.get("error") if isinstance(found, dict) else None
         if reason is None:
-            return f"what answers at {self._where} is no KLAIS {self.kind} ({status}): name one with --url"
-        return f"the {self.kind} at {self._where} answers {status}: {reason}{token_fix(status)}"
+            return f"the server at {self._where} is not a KLAIS {self.kind} ({status}): name one with --url"
+        return f"the {self.kind} at {self._where} responds with {status}: {reason}{token_fix(status)}"
 
     def device(self, device_id: str, page: str = "") -> Any:
         """The worker's state of a device; ``page`` is ``why/`` or empty."""

@@ -282,9 +282,6 @@ class SettingsFields(_Fields):
     fingerprint: Literal["on", "off"] = _field(
         "on", "find the types of devices and flag those that change; off = no fingerprints"
     )
-    fingerprint_train_s: float = _number(
-        3600.0, "s", 0, 1e9, "interval at which a worker has the types trained; 0 = never"
-    )
     fingerprint_train_s: float = _number(3600.0, "s", 0, 1e9, "interval at which a worker trains the types; 0 = never")
     fingerprint_bytes: int = _number(
         4 << 30, "bytes", 64 * _MIB, 1 << 40, "maximum address space of the process that trains types"

@@ -51,7 +51,7 @@ def table_of(name: str) -> str:
     """
     table = _table(name)
     if table is None:
-        raise KeyError(f"no table of klais.toml takes the setting {name!r}: add its first word to BEGINNINGS")
+        raise KeyError(f"no table of klais.toml contains the setting {name!r}: add its first word to BEGINNINGS")
     return table
 
 

@@ -131,7 +131,7 @@ def read_keys(path: Path, table: str, names: Mapping[str, str], source: Source) 
         name = names.get(key)
         near = near_names(key, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
-        if problem := f"is no key of it: {hint}" if name is None else refused(name, value):
+        if problem := f"is not a key of it: {hint}" if name is None else refused(name, value):
             problems.append(escape(f"{at}: [{table}] {key}: {problem}"))
         elif name is not None and value != "":
             out[name] = Given(value, source, at, f"[{table}] {key}")

@@ -52,7 +52,9 @@ def read_query(given: Mapping[str, str], model: type[Q]) -> Q:
         found = error.errors(include_url=False, include_input=False)[0]
     name = str(found["loc"][0]) if found["loc"] else "query"
     if found["type"] == "extra_forbidden":
-        raise _bad(name, given, f"is no parameter of this page; there are: {', '.join(model.model_fields) or 'none'}")
+        raise _bad(
+            name, given, f"is not a parameter of this page, which has: {', '.join(model.model_fields) or 'none'}"
+        )
     allowed = may_be(model, name)
     raise _bad(name, given, _words(found, allowed), **allowed)
 

@@ -18,8 +18,8 @@ from klais.core.wire.constants import encode_frame
 from klais.jit.machine import levels
 from klais.kafka.topics import Topics
 from klais.system.address import split_address
-from klais.system.ports import free_port
 from tests.support.edge import read_all
+from tests.support.ports import free_port
 from tests.support.process import HTTP_S, PATIENCE, wait_for
 
 if os.environ.get("KLAIS_TEST_WHEEL") == "1":  # it compiles all kernels where the cache has none: `make release-test`

@@ -175,7 +175,7 @@ def test_a_server_that_is_none_of_ours(run: Run) -> None:
     app.router.add_get("/{path:.*}", hello)
     with served(app) as (url, _):
         found = run("devices", "list", "--url", url)
-    assert found.exit_code == 1 and "no KLAIS worker" in found.stderr
+    assert found.exit_code == 1 and "not a KLAIS worker" in found.stderr
 
 
 def test_too_many_requests_are_asked_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

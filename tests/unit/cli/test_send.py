@@ -77,7 +77,7 @@ def test_nobody_listening_is_told(edge: socket.socket) -> None:
     edge.close()
     result = run("--device", "d", "--to", f"127.0.0.1:{port}", "{}")
     assert result.exit_code == 1
-    assert f"nothing receives on 127.0.0.1:{port}" in result.output
+    assert f"no process receives on 127.0.0.1:{port}" in result.output
 
 
 def test_send_does_not_load_the_compiler() -> None:

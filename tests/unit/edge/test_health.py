@@ -127,9 +127,9 @@ PROBLEMS: dict[str, list[Any]] = {
     "spool full": [full_spool, ("the breaker", ""), ("the spool is full", "raise KLAIS_SPOOL_MAX_BYTES")],
     "memory full": [
         full_memory, ("the breaker", "in memory"), ("memory is full", "raise KLAIS_PUBLISH_MAX_INFLIGHT_BYTES"),
-        ("cannot be written", "mend that disk"), ("were dropped", "`/stats`"),
+        ("cannot be written", "fix that disk"), ("were dropped", "`/stats`"),
     ],
-    "disk broken": [broken_disk, ("the breaker", ""), ("cannot be written", "mend that disk")],
+    "disk broken": [broken_disk, ("the breaker", ""), ("cannot be written", "fix that disk")],
     "frames refused": [refused, ("were dropped in the last 5 s", "`/stats` has the reasons")],
     "miscounted": [miscounted, ("4 frames are in no counter", "report it")],
     "queue full": [full_queue, ("the dam's queue is full", "raise the rate")],

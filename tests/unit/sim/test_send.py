@@ -181,7 +181,7 @@ def test_progress_is_told(mode, duration_s, count, capsys, monkeypatch):
     out, err = capsys.readouterr()
     assert report_s > 0
     assert ('"sent": 50' in out) == (mode == "json")
-    assert ("50 sent" in err and "port unreachable (3 answers)" in err) == (mode in ("plain", "bar"))
+    assert ("50 sent" in err and "port unreachable (3 responses)" in err) == (mode in ("plain", "bar"))
 
 
 def test_the_end_is_told():
@@ -192,7 +192,7 @@ def test_the_end_is_told():
         "duplicate",
         "malformed:bad_json",
         "seed 3",
-        "2 answers",
+        "2 responses",
         "check --manifest sent.klm",
     ):
         assert words in text
@@ -231,7 +231,7 @@ def test_the_command(tmp_path):
     "options, words",
     [
         (["--rate", "0"], "not a rate"),
-        (["--rate", "5", "--trace", "nasa"], "exclude each other"),
+        (["--rate", "5", "--trace", "nasa"], "mutually exclusive"),
         (["--speed", "2"], "need --trace"),
         (["--for", "3 weeks"], "not a duration"),
         (["--to", "nowhere"], "host:port"),

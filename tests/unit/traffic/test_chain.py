@@ -63,7 +63,7 @@ def test_a_file_of_another_model_is_noticed_by_its_answers(tmp_path: Path) -> No
     files = {"trees.npz": some_trees(1).dump(), "model.onnx": onnx_bytes(some_trees(2))}
     write_model(tmp_path / "traffic" / "m1", files, {"kind": "traffic", "version": "m1", "features": list(NAMES)})
     steps, falls = load_chain(store_of(tmp_path))
-    assert [name for name, _ in steps] == ["scikit-learn", "rules"] and "other answers" in falls[0].why
+    assert [name for name, _ in steps] == ["scikit-learn", "rules"] and "other outputs" in falls[0].why
 
 
 def test_a_model_for_other_features_is_refused(tmp_path: Path) -> None:
