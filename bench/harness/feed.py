@@ -1,4 +1,4 @@
-"""Frame batches put straight on the staging topic, as an edge under load makes them (its own kernels lay them out)."""
+"""Write frame batches to the staging topic, as an edge under load does (with its kernels)."""
 
 import time
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ BOOT = 1
 
 @dataclass(slots=True)
 class _ChunkSource:
-    """A chunk of the simulator in the form in which the edge's batcher takes frames from a source."""
+    """A chunk of the simulator in the form of a source for the edge's batcher."""
 
     head: npt.NDArray[np.uint8]
     starts: npt.NDArray[np.int64]
