@@ -1,6 +1,6 @@
 """The dashboards: ``python -m deploy.grafana.dashboards`` writes them as JSON beside this file.
 
-A test holds the committed files against what is made here, and asks a real Prometheus for every expression.
+A test compares the committed files with this output, and evaluates every expression in a real Prometheus.
 """
 
 import json
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "dashboards"
 RECEIVED, PASSED, DROPPED = "klais_packets_received_total", "klais_packets_passed_total", "klais_packets_dropped_total"
 LANDED, KAFKA = "klais_landed_latency_seconds", "klais_kafka_latency_seconds"
 
-# Metrics that are on no panel, each with the reason.
+# Metrics without a panel, each with the reason.
 NOT_SHOWN: dict[str, str] = {}
 
 PIPELINE = Board(
