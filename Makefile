@@ -7,8 +7,8 @@ PY := .venv/bin/python
 ARGS :=
 MINUTES := 60
 PYTEST := $(PY) -m pytest
-# Tests run side by side, each process with a broker of its own. Most wait for other processes most of the time, so
-# there are two for each core; each needs 2 GiB.
+# Tests run in parallel, each process with its own broker. Most wait for other processes most of the time, so # there
+# are two for each core; each needs 2 GiB.
 JOBS := $(shell n=$$(( 2 * $$(nproc) )); m=$$(awk '/MemAvailable/ {print int($$2 / 2097152)}' /proc/meminfo); \
 	n=$$(( n < m ? n : m )); n=$$(( n < 8 ? n : 8 )); echo $$(( n > 1 ? n : 1 )))
 # The tests that call kernels: bounds checks find nothing in other tests, and half of the random examples suffice.

@@ -1,4 +1,4 @@
-"""The dashboards: ``python -m deploy.grafana.dashboards`` writes them as JSON beside this file.
+"""The dashboards: ``python -m deploy.grafana.dashboards`` writes them as JSON next to this file.
 
 A test compares the committed files with this output, and evaluates every expression in a real Prometheus.
 """
